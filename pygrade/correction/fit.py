@@ -36,6 +36,26 @@ class CorrectionConfig:
 
 
 @dataclass(frozen=True, eq=False)
+class State:
+    """Where the Newton steps of a correction ended, by task; None: too few events."""
+
+    frame: Frame
+    maps: Maps | None
+    designs: list[newton.Design]
+    solutions: list[newton.Solution | None]
+    pool: dict[str, float]
+    cases: list[float]  # what a row counts
+
+    def weights(self) -> Floats:
+        """The coefficients [T, Z, U]."""
+        parts = zip(self.designs, self.solutions, strict=True)
+        return np.stack([np.zeros(d.shape) if at is None else d.matrix(at.vector) for d, at in parts])
+
+    def correction(self) -> Correction:
+        return self.frame.correction(self.weights(), None if self.maps is None else self.maps.fields())
+
+
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """A correction that could be served."""
 
@@ -43,6 +63,7 @@ class Candidate:
     correction: Correction
     folds: tuple[Correction, ...]  # of the log without each fold
     gain: Gain  # over each prediction calibrated alone
+    state: State | None = None  # from which more requests move it; None: maps alone
 
     def cross_fitted(self, logs: Logs, fold: Array) -> NDArray[np.float32]:
         """Corrected predictions [M, T] of the log's own requests, each by the correction without its fold [R]."""
@@ -160,25 +181,24 @@ class _Task:
             for part, design in zip(rows, designs, strict=True)
         ]
         pool = newton.pooled(solutions, designs[0])
-        whole, folds = [], [[np.zeros(shape) for _ in frame.tasks] for _ in range(self.count)]
+        folds = [[np.zeros(shape) for _ in frame.tasks] for _ in range(self.count)]
         for t, (part, design, solution) in enumerate(zip(rows, designs, solutions, strict=True)):
             if solution is None:
-                whole.append(np.zeros(shape))
                 continue
             found = newton.solve(part, design, solution, _POOLED_ROUNDS, _POOLED_RENEW, pool)
-            whole.append(design.matrix(found.vector))
+            solutions[t] = found
             for k, vector in enumerate(self._cross_fit(t, view, part, design, found)):
                 folds[k][t] = design.matrix(vector)
         new = likelihood(self._given(view, folds), frame, self.logs, self.theta)
         found_gain = gain(new, view.alone, self.costs, self.cluster)
         name = "correction" if view.maps is None else "maps and correction"
         name += "" if prior is None else " from the prior's"
-        parts = [(None if view.maps is None else view.fold_maps[k], np.stack(folds[k])) for k in range(self.count)]
+        state = State(frame, view.maps, designs, solutions, pool, [part.case for part in rows])
         every = [
-            frame.correction(weights, None if maps is None else maps.fields())
-            for maps, weights in [(view.maps, np.stack(whole)), *parts]
+            frame.correction(np.stack(folds[k]), view.fold_maps[k].fields() if view.fold_maps else None)
+            for k in range(self.count)
         ]
-        return Candidate(name, every[0], tuple(every[1:]), found_gain)
+        return Candidate(name, state.correction(), tuple(every), found_gain, state)
 
     def mapped(self, view: _View, over: Gain) -> Candidate:
         """The maps of a view alone."""

@@ -193,8 +193,19 @@ def _context(context: NDArray[np.float32], median: NDArray[np.float32], indicato
 class Rows:
     """The rows that tell of one task: all shown ones of a root, those with the parent's event of a child."""
 
-    def __init__(self, t: int, frame: Frame, inputs: Inputs, logs: Logs, theta: Floats, keep: Array | None = None):
-        """theta [S]: examination of the shown rows; keep [R]: requests that count."""
+    def __init__(
+        self,
+        t: int,
+        frame: Frame,
+        inputs: Inputs,
+        logs: Logs,
+        theta: Floats,
+        keep: Array | None = None,
+        case: float | None = None,
+    ) -> None:
+        """theta [S]: examination of the shown rows; keep [R]: requests that count; case: what a row counts, by
+        default 1 or, of amounts, one over their dispersion.
+        """
         feedback, request = logs.feedback[logs.shown], logs.row_request[logs.shown]
         parent = frame.parents[t]
         chosen = np.ones(len(request), bool) if parent < 0 else feedback[:, parent] > 0
@@ -208,8 +219,10 @@ class Rows:
         self.offsets = np.append(np.flatnonzero(first), len(own)).astype(np.int64)
         self.z, self.u, self.base = inputs.z[self.request], inputs.u[self.rows], inputs.base[self.rows, t]
         self.y, self.theta = feedback[self.rows, t].astype(np.float64), theta[self.rows]
-        self.case = 1.0
-        if self.kind == "amount" and len(self.rows):  # a quasi-likelihood: the variance is a multiple of the mean
+        self.case = 1.0 if case is None else case
+        if (
+            case is None and self.kind == "amount" and len(self.rows)
+        ):  # a quasi-likelihood: the variance is a multiple of the mean
             mean = self.mean(np.zeros((self.z.shape[1], self.u.shape[1])))
             mean = mean * (self.y.sum() / mean.sum())
             self.case = 1.0 / max(float((np.square(self.y - mean) / mean).mean()), 1e-9)
@@ -251,7 +264,7 @@ class Rows:
 
     def on_rows(self, values: Array) -> Array:
         """[S'] of values [R'] by request."""
-        return values[self._compact]
+        return np.asarray(values[self._compact])
 
     def reach(self, step: Floats) -> float:
         """The largest move of a predictor by a step [Z, U], of some rows."""

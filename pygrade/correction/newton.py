@@ -98,19 +98,27 @@ def solve(
     for turn in range(rounds):
         if turn in renew:
             information = design.information(rows.information(rows.mean(design.matrix(vector)))[0])
-        covariance = _inverse(information, precision)
+        covariance = inverse(information, precision)
         for _ in range(2 if turn == 0 else 1):
             vector = step(rows, design, vector, covariance, precision)
         if turn == 0 and not at.determined:
             continue
-        spread = np.diag(covariance)
-        for name, places in design.blocks.items():
-            gamma = max(len(places) - float((precision[places] * spread[places]).sum()), 0.0)
-            determined[name] = gamma
-            more = (0.0, 0.0) if pool is None else (POOLED, POOLED / max(pool[name], 1e-3))
-            size = float(vector[places] @ vector[places])
-            precision[places] = np.clip((gamma + more[0]) / max(size + more[1], 1e-12), LEAST, MOST)
+        precision, determined = renewed(design, vector, precision, covariance, pool)
     return Solution(vector, precision, determined)
+
+
+def renewed(
+    design: Design, vector: Floats, precision: Floats, covariance: Floats, pool: dict[str, float] | None
+) -> tuple[Floats, dict[str, float]]:
+    """Precisions by MacKay's rule, and the number of coefficients that the log determines, by block."""
+    precision, determined, spread = precision.copy(), {}, np.diag(covariance)
+    for name, places in design.blocks.items():
+        gamma = max(len(places) - float((precision[places] * spread[places]).sum()), 0.0)
+        determined[name] = gamma
+        more = (0.0, 0.0) if pool is None else (POOLED, POOLED / max(pool[name], 1e-3))
+        size = float(vector[places] @ vector[places])
+        precision[places] = np.clip((gamma + more[0]) / max(size + more[1], 1e-12), LEAST, MOST)
+    return precision, determined
 
 
 def step(
@@ -136,14 +144,14 @@ def without_fold(rows: Rows, design: Design, at: Solution) -> Floats:
 
 
 def _without(rows: Rows, design: Design, at: Solution, information: Floats, on: Array | float) -> Floats:
-    covariance = _inverse(information, at.precision)
+    covariance = inverse(information, at.precision)
     vector = at.vector
     for _ in range(_FOLD_STEPS):
         vector = step(rows, design, vector, covariance, at.precision, on)
     return vector
 
 
-def _inverse(information: Floats, precision: Floats) -> Floats:
+def inverse(information: Floats, precision: Floats) -> Floats:
     return np.asarray(np.linalg.inv(information + np.diag(precision)), np.float64)
 
 

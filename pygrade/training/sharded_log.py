@@ -34,7 +34,7 @@ from pygrade.training.reward import (
 from pygrade.training.shard_files import Fold, Index, ShardFiles, write_shard
 from pygrade.training.sharded_set import ShardedSet, shard_bounds
 from pygrade.training.static_weights import CemConfig
-from pygrade.training.training_record import TrainingRecord
+from pygrade.training.training_record import TrainingRecord, find_single_tasks
 from pygrade.training.training_set import TrainingSet
 
 CHUNK = 20_000  # requests that a job holds at a time
@@ -171,6 +171,7 @@ class ShardedLog:
     sample_data: TrainingSet  # of the sample
     digest: str  # of all that is learned from
     times: tuple[int, int] | None  # first and last (ms)
+    parts: tuple["_Range", ...] = ()  # the log itself, shard by shard
 
     def searched(self, search: CemConfig) -> TrainingSet:
         """The requests that the search for static weights scores on."""
@@ -193,7 +194,8 @@ class ShardedLog:
         """Of a policy that learned from it."""
         keys = np.sort(np.concatenate([shard.index().keys for shard in files(self.data)]))
         sample, span = self.sample, self.times or (None, None)
-        return TrainingRecord(keys, policy_version, sample.tasks, sample.task_values, sample.value_tasks, *span)
+        values = sample.tasks, sample.task_values, sample.value_tasks
+        return TrainingRecord(keys, policy_version, *values, *span, find_single_tasks(sample))
 
     def fold_of_sample(self, folds: int, seed: int) -> NDArray[np.int64]:
         """[n]: the fold of each request of the sample."""
@@ -251,7 +253,7 @@ def sharded(
     times = [part.times for part in found]
     known = [span for span in times if span is not None]
     span = (min(s[0] for s in known), max(s[1] for s in known)) if len(known) == len(times) else None
-    return ShardedLog(whole, sample, weighted.to(device), digest, span)
+    return ShardedLog(whole, sample, weighted.to(device), digest, span, tuple(jobs))
 
 
 def added(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

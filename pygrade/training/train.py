@@ -24,6 +24,7 @@ from pygrade._util.progress import hushed
 from pygrade._util.threads import torch_threads
 from pygrade._util.workers import HERE, Workers
 from pygrade.correction.fit import Candidate, CorrectionConfig, correct, fit_correction
+from pygrade.correction.parts import continue_fit
 from pygrade.evaluation.arms import GRADE, STAGE1
 from pygrade.evaluation.cautions import caution_of_value, cautions_of_log, winsorized
 from pygrade.evaluation.policy_estimates import policy_scores
@@ -197,7 +198,7 @@ def train(
         cautions = [*cautions_of_log(logs), *caution_of_value(logs, judged.cluster)]
         for sentence in cautions:
             logger.warning(sentence)
-        learned, used, correction = _corrected(prepared, config, judged.corrected)
+        learned, used, correction = _corrected(prepared, config, judged.corrected, workers)
         static, first, last, run = _fit(learned, used, directory, resume, on_step, stack, workers, heldout)
         for trained in (first, last):
             trained.correction = correction
@@ -280,13 +281,17 @@ def _judged(log: Prepared, config: TrainConfig) -> _Judged:
 
 
 def _corrected(
-    log: Prepared, config: TrainConfig, found: _Corrected | None
+    log: Prepared, config: TrainConfig, found: _Corrected | None, workers: Workers
 ) -> tuple[Prepared, TrainConfig, Correction | None]:
     """The log that policies learn from, with their config: of corrected predictions where they are licensed."""
     if found is None:
         return log, config, None
-    correction = found.candidate.correction
-    if not isinstance(log, HeldLog) or not config.correction.policy:
+    correction, state = found.candidate.correction, found.candidate.state
+    if isinstance(log, ShardedLog):
+        if state is not None:
+            correction = continue_fit(state, log.parts, log.sample_data.propensity.curve, workers).correction()
+        return log, config, correction
+    if not config.correction.policy:
         return log, config, correction
     config = replace(config, policy=replace(config.policy, corrected=True))
     logs = replace(log.sample, predictions=found.predictions)

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pygrade._util.workers import HERE, LocalWorkers
 from pygrade.correction.fit import CorrectionConfig, correct, fit_correction
 from pygrade.correction.gate import gain, zscore
 from pygrade.correction.inputs import Frame, Rows, gram, parents_of
 from pygrade.correction.maps import fit_maps
+from pygrade.correction.parts import continue_fit
 from pygrade.logs import Logs
 
 CURVE = np.arange(1, 11.0) ** -0.5
@@ -208,3 +210,30 @@ def test_the_gain_is_clustered():
     assert zscore(np.repeat(values, 4), np.repeat(np.arange(400), 4)) == pytest.approx(once, rel=1e-9)
     found = gain(values[:, None], np.zeros((400, 1)), np.array([2.0]), np.arange(400))
     assert found.z == pytest.approx(found.z_value) and found.passes == (once > 2)
+
+
+def _curve(slots):
+    return CURVE[:slots]
+
+
+class _Some:
+    """Requests from one place to another."""
+
+    def __init__(self, logs, start, stop):
+        self.logs, self.start, self.stop = logs, start, stop
+
+    def chunks(self):
+        for start in range(self.start, self.stop, 250):
+            yield self.logs.select(slice(start, min(start + 250, self.stop)))
+
+
+def test_a_long_log_continues_from_its_sample_with_the_same_bits_for_any_workers():
+    logs = world(3000)
+    users = logs.user_id.astype(np.int64)
+    sample = logs.select(slice(0, 1000))
+    state = fit_correction(sample, CURVE, users[:1000] % 4, users[:1000]).candidates[0].state
+    parts = [_Some(logs, start, start + 1000) for start in range(0, 3000, 1000)]
+    found = continue_fit(state, parts, _curve, HERE).weights()
+    np.testing.assert_array_equal(found, continue_fit(state, parts, _curve, LocalWorkers(2)).weights())
+    whole = fitted(logs).candidates[0].state.weights()
+    assert np.abs(found - whole).max() < 0.5 * np.abs(state.weights() - whole).max()
