@@ -1,0 +1,107 @@
+"""Training with a correction: what is learned from, what is served, what the artifact keeps."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pygrade.correction.fit import CorrectionConfig
+from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE
+from pygrade.policy import FusionPolicy
+from pygrade.serving.ranker import BlendedRanker
+from pygrade.training.reward import RewardConfig
+from pygrade.training.stage1 import Stage1Config
+from pygrade.training.stage2 import Stage2Config
+from pygrade.training.static_weights import CemConfig
+from pygrade.training.train import TrainConfig, train
+from pygrade.training.trust import TrustConfig
+from tests.correction.test_fit import world
+
+FAST = TrainConfig(
+    reward=RewardConfig(propensity=0.5),
+    static=CemConfig(iterations=2),
+    stage1=Stage1Config(steps=4, batch_size=32),
+    stage2=Stage2Config(steps=3, batch_size=32),
+    trust=TrustConfig(folds=2),
+    tensorboard=False,
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    return train(world(2500, effect=1.0), FAST, folder), folder
+
+
+def test_corrected_expected_value_is_served(trained):
+    result, folder = trained
+    policy, record = result.policy, result.summary["trust"]
+    assert record["verdict"] == "better" and record["license"]["z"] > 2 and record["license"]["name"] == "correction"
+    assert CORRECTED_EXPECTED_VALUE in (record["served_baseline"], record["challenger"])
+    assert policy.config.corrected and policy.correction is not None
+    assert "likelihood z" in policy.mixture.sentence + policy.mixture.detail
+    assert policy.mixture.reasons[0].startswith("order: ") and "taste" in policy.mixture.reasons[0]
+    loaded = FusionPolicy.load(folder / "policy")
+    assert loaded.correction == policy.correction and loaded.version == policy.version
+    assert FusionPolicy.load(folder / "stage2").correction == policy.correction
+
+
+def test_what_is_served_follows_the_planted_effect(trained):
+    policy = trained[0].policy
+    logs = world(400, seed=4, effect=1.0)
+    taste = np.sign(np.repeat(logs.context[:, 0], 20))
+    given = logs.predictions[:, 1] / logs.predictions[:, 0]
+    truth = 1 / (1 + np.exp(-np.log(given / (1 - given)) - taste))
+    worth = logs.predictions[:, 0] * (1 + 8 * truth)
+
+    def value(scores):  # type: ignore[no-untyped-def]
+        order = np.argsort(-scores.reshape(-1, 20), 1)[:, :5]
+        return np.take_along_axis(worth.reshape(-1, 20), order, 1).sum()
+
+    scores = policy.scores(logs.context, logs.predictions, logs.offsets).numpy()
+    plain, best = value(logs.predictions @ np.array([1.0, 8.0])), value(worth)
+    assert value(scores) - plain > 0.25 * (best - plain)
+
+
+def test_the_ranker_serves_what_the_policy_scores(trained):
+    policy = trained[0].policy
+    logs = world(30, seed=5)
+    scores = policy.scores(logs.context, logs.predictions, logs.offsets).numpy().reshape(-1, 20)
+    page = BlendedRanker(policy, seed=0).rank(logs.context, logs.predictions, 8, offsets=logs.offsets)
+    np.testing.assert_array_equal(page.indices, np.argsort(-scores, 1, kind="stable")[:, :8])
+
+
+def test_without_a_correction_the_policy_learns_from_raw_predictions(tmp_path):
+    logs = world(600)
+    result = train(logs, replace(FAST, correction=CorrectionConfig(on=False)), tmp_path)
+    assert result.policy.correction is None and not result.policy.config.corrected
+    assert result.summary["trust"]["license"] is None
+
+
+def test_predictions_that_nothing_corrects_are_served_as_they_are(tmp_path):
+    result = train(world(1200, effect=0.0), FAST, tmp_path)
+    record = result.summary["trust"]
+    assert record["license"] is None and result.policy.correction is None
+    assert record["served_baseline"] == EXPECTED_VALUE or record["verdict"] == "better"
+
+
+def test_features_that_may_be_missing_get_indicators(tmp_path):
+    logs = world(900)
+    context = logs.context.copy()
+    context[::3, 1] = np.nan
+    policy = train(replace(logs, context=context), FAST, tmp_path).policy
+    assert policy.config.indicators == ("noise",) and policy.num_inputs == 3 + 1 + 4
+    page = BlendedRanker(policy, seed=0).rank(context[:3], logs.predictions[:60].reshape(3, 20, 2), 5)
+    assert not any(page.fallback)
+
+
+@pytest.mark.slow
+def test_a_log_in_shards_is_corrected_by_all_of_it(tmp_path):
+    logs = world(2500, effect=1.0)
+    config = replace(FAST, shard_requests=1000, sample_requests=1500)
+    result = train(logs, config, tmp_path)
+    assert result.summary["trust"]["verdict"] == "better" and result.policy.correction is not None
+    whole = train(logs, FAST, tmp_path / "whole").policy.correction
+    some = world(200, seed=8)
+    one, other = (c.apply(some.context, some.predictions, some.offsets) for c in (result.policy.correction, whole))
+    assert np.corrcoef(np.log(one[:, 1]), np.log(other[:, 1]))[0, 1] > 0.98
