@@ -31,6 +31,10 @@ def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
         refuse(policy, ("slope",), f"{flag}policy.transform log1p", f"{prefix}policy.")
     if config.reward.prior_weight == 0.0:
         refuse(config.reward, ("prior_calibration",), f"a {flag}reward.prior-weight", f"{prefix}reward.")
+    if not config.correction.on:
+        refuse(config.correction, ("maps", "policy", "prior"), f"{flag}correction.on", f"{prefix}correction.")
+    if not config.trust.folds:  # nothing then licenses a correction
+        refuse(config.correction, ("maps", "policy", "prior"), f"{flag}trust.folds above 0", f"{prefix}correction.")
     if config.static.method != "cem":
         refuse(config.static, ("elite",), f"{flag}static.method cem", f"{prefix}static.")
 

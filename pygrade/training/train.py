@@ -25,6 +25,7 @@ from pygrade._util.threads import torch_threads
 from pygrade._util.workers import HERE, Workers
 from pygrade.correction.fit import Candidate, CorrectionConfig, correct, fit_correction
 from pygrade.correction.parts import continue_fit
+from pygrade.correction.prior import load_prior
 from pygrade.evaluation.arms import GRADE, STAGE1
 from pygrade.evaluation.cautions import caution_of_value, cautions_of_log, winsorized
 from pygrade.evaluation.policy_estimates import policy_scores
@@ -268,9 +269,7 @@ def _judged(log: Prepared, config: TrainConfig) -> _Judged:
     if reason or not config.correction.on:
         return _Judged(fold, cluster, reason, None)
     slots = max(int(logs.position.max(initial=0)) + 1, config.reward.page_size)
-    prior = FusionPolicy.load(config.correction.prior).correction if config.correction.prior else None
-    if config.correction.prior and prior is None:
-        raise ValueError(f"correction.prior is {config.correction.prior}; want a policy with a correction")
+    prior = load_prior(config.correction.prior, logs.tasks) if config.correction.prior else None
     fitted = fit_correction(logs, propensity.curve(slots), fold, cluster, config.correction, prior)
     pages = Pages(logs, config.reward, winsorized(logs, cluster))
     found = license_correction(logs, fitted, fold, cluster, pages, propensity)

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade._util.storage import Folder
 from pygrade.cli import main as cli
 from pygrade.correction.prior import load_prior
 from pygrade.logs import write_logs
@@ -28,9 +27,9 @@ def policy_of(correction, tasks=("click", "order"), features=("taste", "noise", 
 def place(tmp_path_factory):
     """A log, and policies with its correction, with none and with one of other tasks."""
     path = tmp_path_factory.mktemp("prior")
-    logs = world(400, seed=6, effect=1.2)
+    logs = world(500, seed=6)
     write_logs(replace(logs, item_id=np.arange(logs.num_rows)), path / "logs")
-    policy_of(fitted(world(3000, seed=5, effect=1.2)).candidates[0].correction).save(path / "related")
+    policy_of(fitted(world(3000, seed=5)).candidates[0].correction).save(path / "related")
     policy_of(None).save(path / "plain")
     other = random_correction(tasks=("watch", "like"), features=("taste", "noise", "other"), items=())
     policy_of(other, tasks=("watch", "like")).save(path / "other")
@@ -53,8 +52,11 @@ def test_a_prior_must_be_a_policy_with_a_correction_of_a_common_task(place, name
         load_prior(str(place / name), ("click", "order"))
 
 
-def test_a_prior_of_one_common_task_is_loaded(place, tmp_path):
-    assert load_prior(place / "related", ("order", "rate")) == FusionPolicy.load(place / "related").correction
+def test_a_prior_of_one_common_task_is_loaded_from_a_directory_or_bucket(place, s3):
+    policy = FusionPolicy.load(place / "related")
+    policy.save(f"{s3}/related")
+    for there in (place / "related", f"{s3}/related"):
+        assert load_prior(there, ("order", "rate")) == policy.correction
 
 
 @pytest.mark.parametrize("flag", ["--prior", "--correction.prior"])
@@ -66,12 +68,10 @@ def test_training_names_a_prior_that_does_not_fit_before_it_starts(place, capsys
     assert not (tmp_path / "out").exists()
 
 
-def test_training_starts_from_a_prior_at_a_directory_or_url(place, capsys, tmp_path):
+def test_training_starts_from_a_prior(place, capsys, tmp_path):
     words = ["train", "--data", f"logs:{place / 'logs'}", *TINY.split(), "--json"]
-    licenses = []
+    names = []
     for out, more in (("alone", ()), ("with", ("--prior", str(place / "related")))):
         assert cli.main([*words, "--out", str(tmp_path / out), *more]) == 0
-        found = json.loads(capsys.readouterr().out)["train"]["trust"]["license"]
-        licenses.append(found)
-    assert licenses[0] is None or licenses[0]["name"] == "correction"
-    assert licenses[1] is not None and licenses[1]["name"].endswith("from the prior's")
+        names.append((json.loads(capsys.readouterr().out)["train"]["trust"]["license"] or {"name": ""})["name"])
+    assert names == ["correction", "correction from the prior's"]

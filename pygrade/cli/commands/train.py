@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pygrade.cli.judging import print_evaluation, print_verdict, print_warnings
 from pygrade.cli.options import Cluster, Output, Source, part, workers_of
 from pygrade.cli.run_directory import check_out, recorded
 from pygrade.cli.run_metrics import report_run
+from pygrade.correction.prior import load_prior
 from pygrade.evaluation.arms import GRADE, SERVED, STAGE1
 from pygrade.evaluation.policy_estimates import log_inputs, served_weights
 from pygrade.evaluation.replay import event_worth
@@ -38,6 +39,7 @@ ESSENTIAL = (
     "out",
     "values",
     "value_tasks",
+    "prior",
     "holdout",
     "resume",
     "seed",
@@ -61,6 +63,7 @@ class Options(Source, Output, Cluster, TrainConfig):
     """
 
     out: Place  # directory to write
+    prior: Place | None = None  # policy of another market, whose correction is a start for this one's
     holdout: float = 0.2  # share of the latest requests that is kept out of training, for the evaluation; 0: none
     resume: bool = True  # continue from the checkpoints in --out; --no-resume removes them
     # mlflow:URI, or mlflow:URI#NAME of the experiment and the model: report options, metrics and files there, and
@@ -72,6 +75,10 @@ def run(options: Options) -> dict[str, Any]:
     if not 0 <= options.holdout < 1:
         raise ValueError(f"holdout is {options.holdout}; want a share from 0 to below 1")
     config = part(TrainConfig, options)
+    if options.prior is not None:
+        if config.correction.prior:
+            raise ValueError("--prior and --correction.prior both name a policy; want --prior alone")
+        config = replace(config, correction=replace(config.correction, prior=str(options.prior)))
     if (options.values or options.value_tasks) and (config.reward.task_values or config.reward.value_tasks):
         raise ValueError("--values and --reward.task-values both say what events are worth; want --values alone")
     refuse_in_training(config)
@@ -80,6 +87,8 @@ def run(options: Options) -> dict[str, Any]:
     logs = options.open(config.shard_requests)
     if isinstance(logs, Logs) and not bool((logs.feedback > 0).any()):
         raise ValueError(f"{options.data}: no shown row has feedback; join it to the log before training")
+    if config.correction.prior:
+        load_prior(config.correction.prior, logs.tasks)
     early: Logs | LogParts
     early, later = logs.split(1 - options.holdout) if options.holdout else (logs, None)
     if not early.num_requests or (later is not None and not later.num_requests):

@@ -1,0 +1,22 @@
+"""The correction of another market: a start for that of a small log."""
+
+from pygrade._util.serialization import ArtifactError
+from pygrade._util.storage import Place
+from pygrade.policy import FusionPolicy
+from pygrade.policy.correction import Correction
+
+
+def load_prior(place: Place, tasks: tuple[str, ...]) -> Correction:
+    """The correction of the policy at a directory or URL. ValueError that names the prior if there is no policy, if it
+    has no correction, or if it shares none of the tasks.
+    """
+    try:
+        found = FusionPolicy.load(place).correction
+    except (FileNotFoundError, ArtifactError) as error:
+        raise ValueError(f"correction.prior is {place}; want the directory of a saved policy: {error}") from error
+    if found is None:
+        raise ValueError(f"correction.prior is {place}, a policy without a correction; want one with it")
+    if not set(found.tasks) & set(tasks):
+        named = ", ".join(found.tasks)
+        raise ValueError(f"correction.prior is {place}, which has tasks {named}; want one of {', '.join(tasks)}")
+    return found
