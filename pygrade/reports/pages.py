@@ -43,15 +43,18 @@ def describe_pages(page: Page, titles: list[str], static: NDArray[np.float32] | 
 
 
 def explain(page: Page, request: int, static: NDArray[np.float32] | None) -> str:
-    """The source of a request's weights, their largest differences from the static weights, and what they are mixed
-    with, as text."""
-    if page.trust == 0.0:
-        return f"served by the baseline alone, {page.baseline} (verdict on the policy: {page.verdict})"
-    parts = [_source(page, request, static)]
+    """The source of a request's weights, their largest differences from the static weights, what they are mixed with,
+    and what the correction did, as text."""
+    moved = page.explain_correction(request)
+    if page.trust == 0.0 and not page.by_values:
+        alone = f"ranked by {page.baseline} alone (verdict: {page.verdict})"
+        return f"{alone}; {moved}" if moved else alone
+    parts = [_source(page, request, static) if page.takes_network else f"ranked by {page.ranked_by[0].name}"]
+    parts += [moved] if moved else []
     if page.multipliers is not None and (page.multipliers[request] != 1.0).any():
         pairs = zip(page.tasks, page.multipliers[request], strict=True)
         parts.append("values: " + ", ".join(f"{task} × {u:g}" for task, u in pairs if u != 1.0))
-    if page.baseline:
+    if page.baseline and not page.by_values:
         parts.append(f"trust {page.trust:.2f} against {page.baseline} (verdict: {page.verdict})")
     return "; ".join(parts)
 

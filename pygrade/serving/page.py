@@ -101,7 +101,7 @@ class Page:
 
     def _table(self, request: int) -> str:
         """The weights of a request, and its items with what each task, and the baseline, contributed."""
-        mixed = self.trust < 1.0 and not self._by_values
+        mixed = self.trust < 1.0 and not self.by_values
         places = [int(place) for place in self.indices[request] if place >= 0]
         rows = [["", "weight", "", *(f"{100 * weight:.1f} %" for weight in self.weights[request]), *[""] * mixed]]
         for slot, place in enumerate(places):
@@ -138,17 +138,17 @@ class Page:
         mixture = self.policy.mixture
         if mixture is None:
             return ()
-        alone = mixture.expected_value if self._by_values else None
+        alone = mixture.expected_value if self.by_values else None
         return mixture.ranked_by if alone is None else (alone,)
 
     @property
     def takes_network(self) -> bool:
         """The weights count."""
         mixture = self.policy.mixture
-        return mixture is None or (mixture.takes_network and not self._by_values)
+        return mixture is None or (mixture.takes_network and not self.by_values)
 
     @property
-    def _by_values(self) -> bool:
+    def by_values(self) -> bool:
         """Multipliers of a policy without trade-offs: an expected value alone ranks by them."""
         return self.multipliers is not None and not self.policy.config.trade_offs
 
@@ -183,7 +183,7 @@ class Page:
         """What the baseline gives to the score of each page item, [B, k]: (1 - λ) times its standardized score."""
         _, offsets, request = self._present
         parts = np.zeros((len(request), 1))
-        if self.policy.mixture is not None and self.trust < 1.0 and not self._by_values:
+        if self.policy.mixture is not None and self.trust < 1.0 and not self.by_values:
             u = None if self.multipliers is None else torch.from_numpy(self.multipliers)
             base = self.policy.mixture.baseline
             given, formula = self._candidates(base.corrected), self.policy.config.formula
@@ -317,7 +317,9 @@ class Page:
             multipliers=None if self.multipliers is None else self.multipliers[some],
             value=None if self.item_values is None else self.item_values.reshape(-1)[keep],
             items=() if columns is None or self.policy.correction is None else self.policy.correction.items,
-            item_features=None if columns is None else columns[keep],
+            item_features=None
+            if columns is None
+            else np.where(np.isfinite(columns), columns, np.float32(np.nan))[keep],
         )
 
 

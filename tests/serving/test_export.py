@@ -22,6 +22,7 @@ from pygrade.mtl.network import table_entries
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicyConfig, PolicySpec
 from pygrade.serving import export
 from pygrade.serving.ranker import BlendedRanker
+from tests.corrections import random_correction
 from tests.mtl.worlds import SMALL, fit, world
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,11 +46,24 @@ POLICIES = {
     "trust": ({"transform": "log"}, Mixture(0.4, VALUED)),
     "trust 0, trade-offs": ({"trade_offs": True}, Mixture(0.0, Baseline("static", "log1p", (1.0, 0.0, 2.0, 0.5)))),
     "trust 1": ({}, Mixture(1.0, VALUED)),
+    "corrected": ({}, Mixture(0.0, replace(VALUED, corrected=True, calibration=()))),
+    "challenger": (
+        {"trade_offs": True, "indicators": ("age",)},
+        Mixture(0.4, VALUED, challenger=Baseline("static", "zlog", (1.0, 0.0, 2.0, 0.5), corrected=True)),
+    ),
+    "challenger alone": ({}, Mixture(1.0, VALUED, challenger=replace(VALUED, corrected=True))),
+    "corrected network": (
+        {"corrected": True, "transform": "identity", "value_tasks": ("buy", "share"), "indicators": ("age", "hour")},
+        None,
+    ),
     "all": (
         {"transform": "log1p", "trade_offs": True, "scenario_values": {"home": {"buy": 3.0}}},
         Mixture(0.4, VALUED),
     ),
 }
+
+# The form of the maps of those with a correction.
+FORMS = {"corrected": "", "challenger": "marginal", "challenger alone": "conditional", "corrected network": "marginal"}
 
 
 def policy_of(name: str) -> FusionPolicy:
@@ -62,6 +76,10 @@ def policy_of(name: str) -> FusionPolicy:
         rows = torch.rand(3, len(TASKS), generator=generator) + 0.1
         policy.set_static_weights(rows[0], {"home": rows[1], "search": rows[2]})
     policy.mixture = mixture
+    if name in FORMS:
+        options = {"tasks": TASKS, "features": FEATURES, "amounts": (False, False, False, True)}
+        items = () if name == "corrected network" else ("price", "size")
+        policy.correction = random_correction(2, form=FORMS[name], parents=(-1, 0, 0, -1), items=items, **options)
     return policy
 
 
@@ -79,13 +97,17 @@ def requests(page: export.PolicyPage, batch: int, count: int, seed: int = 0) -> 
         "scenario": torch.arange(batch) % 4 - 1,
         "values": values,
         "item_values": torch.rand(batch, count, generator=generator) * 10,
+        "items": torch.randn(batch, count, 2, generator=generator),
     }
+    known["items"][:, ::5, 1] = torch.tensor(torch.nan)
+    if len(context) > 2:
+        context[2] = torch.nan  # nothing is known
     return {port.name: known[port.name] for port in page.ports}
 
 
 def ranked(page: export.PolicyPage, given: dict[str, torch.Tensor], impute: bool = False):
     """The page of the ranker."""
-    options = {name: given[name].numpy() for name in ("values", "item_values") if name in given}
+    options = {name: given[name].numpy() for name in ("values", "item_values", "items") if name in given}
     if "scenario" in given:
         names = dict(enumerate(page.scenarios))
         options["scenario"] = [names.get(place, "elsewhere") for place in given["scenario"].tolist()]
@@ -123,6 +145,9 @@ def test_every_case_is_one_of_its_own():
     assert inputs["trade-offs"] == ["scenario", "values"] and inputs["trust"] == ["item_values"]
     assert inputs["all"] == ["scenario", "values", "item_values"]
     assert inputs["trust 1"] == ["scenario"]  # served alone, so that no price counts
+    assert inputs["corrected"] == ["scenario", "item_values", "items"] == inputs["challenger alone"]
+    assert inputs["challenger"] == ["scenario", "values", "item_values", "items"]
+    assert inputs["corrected network"] == ["scenario", "item_values"]
     assert export.PolicyPage(policy_of("free"), K).free and not export.PolicyPage(policy_of("bounded"), K).free
 
 

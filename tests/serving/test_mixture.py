@@ -190,7 +190,7 @@ def test_bad_input_is_named_and_counts_nothing(requests, name, baseline, change)
 
 def test_values_need_a_policy_that_takes_them(requests):
     context, predictions, _ = requests
-    ranker = BlendedRanker(make_policy(trade_offs=False, values={}, scenario_values={}))
+    ranker = BlendedRanker(make_policy("zlog", trade_offs=False, values={}, scenario_values={}))
     assert ranker.rank(context, predictions, 3).multipliers is None
     with pytest.raises(ValueError, match=r"values is given; .*trade_offs"):
         ranker.rank(context, predictions, 3, values={"order": 2.0})
@@ -205,7 +205,7 @@ def test_an_explained_page_names_trust_baseline_and_values(requests, capsys):
     parts = [sum(item["contributions"]) + item["baseline"] for item in record["items"]]
     np.testing.assert_allclose(parts, page.values[0], atol=1e-5)
     alone = BlendedRanker(make_policy("harm", 0.0)).rank(context, predictions, 2)
-    assert explain(alone, 1, None) == "served by the baseline alone, expected value (verdict on the policy: better)"
+    assert explain(alone, 1, None) == "ranked by expected value alone (verdict: better)"
     console.page(record)
     out = capsys.readouterr().out
     for text in (page_table(record), out):

@@ -104,7 +104,8 @@ def test_jagged_requests_equal_each_request_alone(policy, requests):
 def test_missing_features_fall_back_and_are_counted(policy, requests):
     context, predictions = requests
     context = context.copy()
-    context[1, 0] = np.nan
+    context[0, 0] = np.nan  # one is known
+    context[1] = np.nan
     context[2] = np.inf
     ranker = BlendedRanker(policy)
     page = ranker.rank(context, predictions, 3, scenario=["search", "search", "unknown", "search"])
@@ -117,13 +118,16 @@ def test_missing_features_fall_back_and_are_counted(policy, requests):
     assert (counted["requests"], counted["fallback_scenario"], counted["fallback_global"]) == (8, 1, 5)
 
 
-def test_impute_lets_the_policy_take_a_gap(policy, requests):
+def test_impute_lets_a_policy_of_format_4_take_a_gap(policy, requests):
     context, predictions = requests
+    policy._format = 4
     context = context.copy()
     context[1, 0] = np.nan
     context[2] = np.nan
     page = BlendedRanker(policy, impute=True).rank(context, predictions, 3)
     assert page.fallback.tolist() == [False, False, True, False]
+    page = BlendedRanker(policy).rank(context, predictions, 3)
+    assert page.fallback.tolist() == [False, True, True, False]
 
 
 @pytest.mark.parametrize("missing", MISSING)
@@ -176,7 +180,7 @@ def test_mask_boost_and_caps_reach_the_op(policy, requests):
 def test_explored_weights_can_be_drawn_again_from_the_log(policy, requests, tmp_path):
     context, predictions = requests
     context = context.copy()
-    context[2, 1] = np.nan
+    context[2] = np.nan
     ranker = BlendedRanker(policy, seed=11)
     first = ranker.rank(context, predictions, 4, explore=True, item_id=np.arange(48).reshape(4, 12) + 100)
     second = ranker.rank(context, predictions, 4, explore=True)

@@ -1,0 +1,306 @@
+"""Pages by corrected predictions: the C++ core against Python's scores, and what a page tells of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pygrade import ops
+from pygrade.logs import read_logs, write_logs
+from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicyConfig, PolicySpec
+from pygrade.reports.pages import explain
+from pygrade.serving.ranker import BlendedRanker
+from tests.corrections import FEATURES, ITEMS, TASKS, random_correction
+
+VALUES = (1.0, 3.0, 20.0, 0.5, 0.1)
+EV = Baseline("expected value", "identity", VALUES, True, value_tasks=("order",))
+CORRECTED = replace(EV, name="corrected expected value", corrected=True)
+STATIC = Baseline("best static", "zlog", (0.1, 0.2, 0.5, 0.1, 0.1))
+KNOTS = (((0.0, 0.3, 1.0), (0.0, 0.1, 0.9)),) * 5
+NEW = {"corrected": True, "value_tasks": ("order", "like"), "indicators": ("age",)}
+POLICIES = {
+    "corrected expected value": ({}, Mixture(0.0, CORRECTED)),
+    "challenger": ({}, Mixture(0.6, EV, challenger=CORRECTED)),
+    "challenger alone": ({}, Mixture(1.0, EV, challenger=CORRECTED)),
+    "plain challenger": ({}, Mixture(0.3, CORRECTED, challenger=replace(EV, calibration=KNOTS))),
+    "static challenger": ({"trade_offs": True}, Mixture(0.5, EV, challenger=replace(STATIC, corrected=True))),
+    "network": (NEW, None),
+    "network of identity": (NEW | {"transform": "identity"}, None),
+    "network, mixed": (NEW | {"trade_offs": True}, Mixture(0.5, CORRECTED)),
+    "raw network, mixed": ({"indicators": ("visits", "hour")}, Mixture(0.5, CORRECTED)),
+    "corrected network, mixed": (NEW | {"context_only": True}, Mixture(0.7, STATIC)),
+}
+
+
+def make_policy(name="challenger", form="marginal", **changes):
+    options, mixture = POLICIES[name]
+    policy = FusionPolicy(PolicySpec(TASKS, FEATURES, PolicyConfig(**{"hidden": (8,), **options})), seed=3)
+    policy.head.weight.data.mul_(40)  # so that requests differ
+    share = torch.tensor([[0.4, 0.3, 0.1, 0.1, 0.1], [0.1, 0.1, 0.2, 0.3, 0.3]])
+    policy.set_static_weights(share[0], {"search": share[1]})
+    policy.mixture = mixture if mixture is None else replace(mixture, **changes)
+    policy.correction = random_correction(6, form=form)
+    return policy
+
+
+@pytest.fixture
+def requests():
+    rng = np.random.default_rng(0)
+    context = rng.normal(size=(5, 3)).astype(np.float32)
+    context[1, 1], context[2, 0] = np.nan, np.inf
+    context[3] = np.nan, -np.inf, np.nan
+    predictions = (rng.uniform(0.01, 0.9, (5, 30, 5)) ** 2).astype(np.float32)
+    predictions[..., 1:4] *= predictions[..., :1]
+    predictions[..., 4] *= 50
+    items = rng.normal(size=(5, 30, 2)).astype(np.float32)
+    items[0, :5] = np.nan, np.inf
+    return {
+        "context": context,
+        "predictions": predictions,
+        "item_values": rng.uniform(1, 9, (5, 30)).astype(np.float32),
+        "items": items,
+        "scenario": ["search", "", "search", "search", ""],
+    }
+
+
+def without(given, *names):
+    return {name: value for name, value in given.items() if name not in names}
+
+
+@pytest.mark.parametrize("items", [True, False])
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_page_is_the_ranking_by_the_policy_s_scores(requests, name, items):
+    given = requests if items else without(requests, "items")
+    policy = make_policy(name)
+    page = BlendedRanker(policy).rank(k=30, **given)
+    scores = policy.scores(**given).numpy()
+    np.testing.assert_allclose(page.values, np.take_along_axis(scores, page.indices, 1), rtol=1e-4, atol=1e-4)
+    assert (np.diff(np.take_along_axis(scores, page.indices, 1)) <= 1e-4).all()
+    assert page.fallback.tolist() == [False, False, False, True, False]
+    np.testing.assert_allclose(page.weights[3], [0.1, 0.1, 0.2, 0.3, 0.3], rtol=1e-6)
+    corrected = policy.correct(*(given.get(key) for key in ("context", "predictions", "none", "items")))
+    u = None if page.multipliers is None else torch.from_numpy(page.multipliers)
+    same = policy.scores_of(
+        torch.from_numpy(page.weights), given["predictions"], None, u, given["item_values"], corrected
+    )
+    expected = ops.rank(same[:, :, None], torch.ones(5, 1), 30)
+    assert page.values.tobytes() == expected.values.numpy().tobytes()  # given the weights, the same bits
+    assert np.array_equal(page.indices, expected.indices.numpy())
+
+
+@pytest.mark.parametrize("name", ["challenger", "network", "network, mixed"])
+def test_candidates_with_a_missing_prediction_stay_out_of_the_correction(requests, name):
+    broken = {key: np.copy(value) for key, value in requests.items() if key != "scenario"}
+    broken["predictions"][:, 4, 0] = np.nan
+    broken["predictions"][:, 9, 3] = np.inf
+    others = np.delete(np.arange(30), [4, 9])
+    ranker = BlendedRanker(make_policy(name))
+    page = ranker.rank(k=30, **broken)
+    some = {
+        key: value if key == "context" else value[:, others] for key, value in without(requests, "scenario").items()
+    }
+    less = ranker.rank(k=28, **some)
+    assert np.array_equal(page.indices[:, :28], others[less.indices])
+    assert page.values[:, :28].tobytes() == less.values.tobytes()
+    assert np.isnan(page.values[:, 28:]).all()
+    np.testing.assert_array_equal(page.contributions[:, :28], less.contributions)
+    np.testing.assert_allclose(page.corrections, less.corrections, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["challenger alone", "network, mixed"])
+def test_jagged_requests_equal_each_request_alone(requests, name):
+    policy, sizes = make_policy(name), [30, 1, 0, 17, 30]
+    keep = (np.arange(30) < np.array(sizes)[:, None]).reshape(-1)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    rows = {
+        key: requests[key].reshape(150, *requests[key].shape[2:])[keep]
+        for key in ("predictions", "items", "item_values")
+    }
+    rows |= {"context": requests["context"], "scenario": requests["scenario"]}
+    page = BlendedRanker(policy).rank(k=30, offsets=offsets, **rows)
+    for b, size in enumerate(sizes):
+        if size:
+            one = {key: value[b : b + 1] for key, value in requests.items()}
+            one |= {key: one[key][:, :size] for key in ("predictions", "items", "item_values")}
+            alone = BlendedRanker(policy).rank(k=30, **one)
+            assert alone.values.tobytes() == page.values[b : b + 1].tobytes()
+            np.testing.assert_array_equal(alone.contributions[0], page.contributions[b])
+    assert (page.indices[2] == -1).all() and (page.corrections[2] == 1.0).all()
+    swapped = BlendedRanker(policy).rank(k=30, offsets=offsets, **{k: np.array(v).tolist() for k, v in rows.items()})
+    assert swapped.values.tobytes() == page.values.tobytes()  # lists are converted
+
+
+@pytest.mark.parametrize("form", ["", "marginal", "conditional"])
+def test_a_saved_correction_ranks_as_before(requests, tmp_path, form):
+    policy = make_policy("network, mixed", form)
+    loaded = BlendedRanker.load(policy.save(tmp_path))
+    assert loaded.policy.correction == policy.correction and loaded.version == policy.version
+    pages = [ranker.rank(k=30, **requests) for ranker in (loaded, BlendedRanker(policy))]
+    assert pages[0].values.tobytes() == pages[1].values.tobytes()
+
+
+def test_no_context_is_a_row_of_unknown_features(requests):
+    ranker, given = BlendedRanker(make_policy("network, mixed")), without(requests, "context")
+    none = ranker.rank(None, k=30, **given)
+    unknown = ranker.rank(np.full((5, 3), np.nan), k=30, **given)
+    assert none.values.tobytes() == unknown.values.tobytes() and none.fallback.all()
+    np.testing.assert_array_equal(none.contributions, unknown.contributions)
+    scores = ranker.policy.scores(none.context, **given).numpy()
+    np.testing.assert_allclose(np.take_along_axis(scores, none.indices, 1), none.values, rtol=1e-4, atol=1e-4)
+
+
+def test_a_policy_of_format_4_falls_back_for_one_missing_feature(requests):
+    context, predictions = requests["context"], requests["predictions"]
+    policy = make_policy("network of identity")
+    policy = FusionPolicy(PolicySpec(TASKS, FEATURES), seed=3)
+    fell = []
+    for version, impute in ((5, False), (5, True), (4, False), (4, True)):
+        policy._format = version
+        fell.append(BlendedRanker(policy, impute=impute).rank(context, predictions, 3).fallback.tolist())
+    some, single = [False, False, False, True, False], [False, True, True, True, False]
+    assert fell == [some, some, single, some]
+
+
+def test_values_turn_an_expected_value_without_trade_offs(requests):
+    policy = make_policy("challenger")
+    ranker = BlendedRanker(policy)
+    values = [{"order": 0.0}, {}, {"click": 0.0, "spend": 9.0}, {"like": 2.5}, {}]
+    page = ranker.rank(k=30, values=values, **requests)
+    u = [[1, 1, 0, 1, 1], [1] * 5, [0, 1, 1, 1, 9], [1, 1, 1, 2.5, 1], [1] * 5]
+    np.testing.assert_array_equal(page.multipliers, np.array(u, np.float32))
+    scores = policy.scores(values=values, **requests).numpy()
+    assert np.take_along_axis(scores, page.indices, 1).tobytes() == page.values.tobytes()
+    alone = BlendedRanker(make_policy("challenger alone")).rank(k=30, **requests)
+    assert np.array_equal(page.indices[[1, 4]], alone.indices[[1, 4]])  # the corrected one, not the mixture
+    assert not np.array_equal(page.indices[0], alone.indices[0])
+    assert [entry.name for entry in page.ranked_by] == ["corrected expected value"]
+    amounts = policy.correct(requests["context"], requests["predictions"], None, requests["items"]).astype(float)
+    amounts[..., 2] *= requests["item_values"]
+    parts = amounts * np.array(VALUES) * np.array(u)[:, None]
+    found = np.take_along_axis(parts, page.indices[..., None].astype(int), 1)
+    np.testing.assert_allclose(page.contributions, found, rtol=1e-5)
+    assert not page.baseline_contribution.any() and not page.takes_network
+
+
+@pytest.mark.parametrize(
+    ("mixture", "expected"),
+    [
+        (Mixture(0.0, EV), "expected value"),
+        (Mixture(0.0, EV, challenger=CORRECTED), "expected value"),  # which nothing proved
+        (Mixture(0.5, EV, challenger=CORRECTED), "corrected expected value"),
+        (Mixture(0.5, CORRECTED, challenger=EV), "corrected expected value"),
+        (Mixture(0.5, EV, challenger=STATIC), "expected value"),
+        (Mixture(1.0, EV, challenger=STATIC), None),
+        (Mixture(0.5, EV), "expected value"),
+        (Mixture(1.0, EV), None),
+        (Mixture(0.5, STATIC), None),
+        (Mixture(0.0, replace(STATIC, corrected=True)), None),
+    ],
+)
+def test_the_expected_value_that_takes_values(requests, mixture, expected):
+    policy = make_policy()
+    policy.mixture = mixture
+    ranker = BlendedRanker(policy)
+    if expected is None:
+        for rank in (lambda **given: ranker.rank(k=3, **given), policy.scores):
+            with pytest.raises(ValueError, match=r"values .*trade_offs"):
+                rank(values={"order": 2.0}, **requests)
+        assert ranker.counters["requests"] == 0
+    else:
+        page = ranker.rank(k=30, values={"order": 2.0}, **requests)
+        assert [entry.name for entry in page.ranked_by] == [expected]
+        scores = policy.scores(values={"order": 2.0}, **requests).numpy()
+        assert np.take_along_axis(scores, page.indices, 1).tobytes() == page.values.tobytes()
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_contributions_are_what_is_added_up(requests, name):
+    policy = make_policy(name)
+    page = BlendedRanker(policy).rank(k=30, **requests)
+    total = page.contributions.sum(-1)
+    if page.takes_network:
+        np.testing.assert_allclose(total + page.baseline_contribution, page.values, rtol=1e-3, atol=1e-4)
+        return
+    entry, offsets = page.ranked_by[0], torch.arange(6) * 30
+    given = requests["predictions"]
+    if entry.corrected:
+        given = policy.correct(requests["context"], given, None, requests["items"])
+    rows, prices = torch.from_numpy(given.reshape(-1, 5)), torch.from_numpy(requests["item_values"].reshape(-1))
+    scores = entry.scores(TASKS, policy.config.formula, rows, offsets, None, prices).numpy().reshape(5, 30)
+    found = np.log(total + policy.config.beta) if entry.logarithm else total
+    np.testing.assert_allclose(found, np.take_along_axis(scores, page.indices, 1), rtol=1e-4, atol=1e-4)
+    assert bool(page.baseline_contribution.any()) == (page.trust < 1.0)
+
+
+def test_a_page_tells_what_the_correction_did(requests):
+    weights = np.zeros_like(random_correction().weights)
+    weights[2, 0, 0], weights[0, 0, 0] = np.log(1.8), np.log(0.9)
+    policy = make_policy("challenger alone")
+    policy.correction = random_correction(weights=weights, x_mean=np.zeros(5))
+    requests["predictions"][..., 2] *= 1e-3  # rare, so that odds are probabilities
+    page = BlendedRanker(policy).rank(k=10, **requests)
+    np.testing.assert_allclose(page.corrections, np.tile([0.9, 0.9, 1.62, 0.9, 1.0], (5, 1)), rtol=0.05)
+    first, *others = page.explain_correction(0).removesuffix(" for this request").split(", ")
+    assert first == "order × 1.6" and {*others} < {"click × 0.9", "cart × 0.9", "like × 0.9"} and len(others) == 2
+    assert "corrected expected value; order × 1.6" in page._repr_html_()
+    assert explain(page, 0, None).startswith("ranked by corrected expected value; order × 1.6, ")
+    policy.correction = random_correction(scale=0.0)
+    page = BlendedRanker(policy).rank(k=10, **requests)
+    np.testing.assert_allclose(page.corrections, 1.0, rtol=0.01)
+    assert page.explain_correction(0) == ""
+    plain = make_policy("challenger", challenger=EV)
+    assert BlendedRanker(plain).rank(k=10, **requests).corrections is None
+
+
+def test_the_log_holds_the_item_columns(requests, tmp_path):
+    policy = make_policy("network, mixed")
+    page = BlendedRanker(policy, seed=5).rank(k=30, explore=True, **requests)
+    write_logs(page.log_rows(), tmp_path / "log")
+    log = read_logs(tmp_path / "log")
+    assert log.items == ITEMS
+    items = np.where(np.isinf(requests["items"]), np.nan, requests["items"]).reshape(-1, 2)
+    np.testing.assert_array_equal(log.item_features, items)
+    corrected = policy.correct(log.context, log.predictions, log.offsets, log.item_features)
+    u, weights = torch.from_numpy(log.multipliers), torch.from_numpy(log.weights)
+    scores = policy.scores_of(weights, log.predictions, log.offsets, u, log.value, corrected).numpy().reshape(5, 30)
+    assert np.array_equal(np.argsort(-scores, 1, "stable"), np.argsort(log.position.reshape(5, 30), 1))
+
+
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [
+        ("items has shape", {"items": np.zeros((5, 30, 1), np.float32)}),
+        ("items has shape", {"items": np.zeros((5, 29, 2), np.float32)}),
+        ("items is no array", {"items": "abc"}),
+        ("item_values is missing", {"item_values": None}),
+    ],
+)
+def test_bad_input_is_named_and_counts_nothing(requests, message, change):
+    ranker = BlendedRanker(make_policy("network"))
+    with pytest.raises(ValueError, match=message):
+        ranker.rank(k=3, **requests | change)
+    assert ranker.counters["requests"] == 0
+
+
+def test_scores_name_what_is_missing(requests):
+    policy = make_policy("network")
+    weights = torch.full((5, 5), 0.2)
+    with pytest.raises(ValueError, match="corrected is missing"):
+        policy.scores_of(weights, requests["predictions"], None, None, requests["item_values"])
+    with pytest.raises(ValueError, match="item_values is missing; the policy prices order, like"):
+        policy.scores(**without(requests, "item_values"))
+    policy.correction = None
+    with pytest.raises(ValueError, match="has no correction"):
+        policy.scores(**requests)
+
+
+def test_a_policy_with_other_item_columns_is_not_published(requests):
+    policy, other = make_policy("challenger"), make_policy("challenger")
+    ranker = BlendedRanker(policy)
+    other.correction = random_correction(6, items=("price", "age of the item"))
+    with pytest.raises(ValueError, match="item columns"):
+        ranker.publish(other)
+    other.correction = random_correction(7)
+    ranker.publish(other)
+    assert ranker.version == other.version
