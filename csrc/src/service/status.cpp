@@ -175,6 +175,14 @@ std::string Service::Impl::status_body() {
     const auto of_arm = [&](std::string_view family) { return total(labelled(family, {{"arm", arm.name}})); };
     out.begin_object().field("name", std::string_view(arm.name)).field("share", config.arms[a].share);
     out.field("policy", std::string_view(arm.policy->version())).field("trust", arm.trust);
+    const auto& mixture = arm.policy->mixture();
+    if (mixture && !config.arms[a].trust) {  // a trust of the arm's own is nothing that the training judged
+      out.field("verdict", verdict_names[static_cast<std::size_t>(mixture->verdict)]);
+      out.field("sentence", std::string_view(mixture->sentence));
+    } else {
+      out.known_key("verdict").null();
+      out.known_key("sentence").null();
+    }
     out.field("explore", config.arms[a].explore).known_key("values").begin_object();
     for (const auto& [task, value] : config.arms[a].values) out.key(task).value(value);
     out.end_object().field("pages", of_arm("pygrade_arm_pages_total"));
