@@ -32,7 +32,7 @@ def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:
     head = ["", *names.values(), *(f"{label} lift" for label in names.values())]
     title = f"{heading}Replay of the shown items; lift over {record['baseline']}, ± two-sided 95 %"
     later = record["later"]
-    console.table(title, head, rows, later["served"], f"served: {later['served']}; {judged_by(record)}")
+    console.table(title, head, rows, later["served"], f"served: {later['serves']}; {judged_by(record)}")
     for sentence in equal_metrics(record):
         console.text(sentence)
     if added := reinforcement_sentence(record):

@@ -234,7 +234,8 @@ def _detail(
     parts = [f"{served} over {baseline}" if served != baseline else f"{baseline} is served"]
     parts[0] += f", {why}" if why else ""
     parts[0] += ", two-sided 95 %" if lift is not None else ""
-    parts += [license] if license else []
+    proved = lift is not None and lift.low > 0
+    parts += [license] if license and proved else []  # else the sentence has it
     parts += [f"A/B test of {_rounded(users)} users per arm"] if users is not None else []
     return "; ".join(parts)
 

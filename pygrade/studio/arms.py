@@ -15,8 +15,7 @@ from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs
 from pygrade.policy import Baseline, FusionPolicy
 from pygrade.serving.ranker import BlendedRanker
-from pygrade.training.baselines import baseline_scores
-from pygrade.training.judging import corrected
+from pygrade.training.judging import simple_scores
 
 
 def describe_arms(
@@ -37,8 +36,7 @@ def describe_arms(
         arms.append({"name": LOGGED_ORDER, "kind": "order", "ranks": _ranks(order, logs)})
     for name in dict.fromkeys((PRODUCTION, EXPECTED_VALUE, STATIC, *named)):
         if name in simple:
-            given = corrected(logs, last) if simple[name].corrected else logs
-            scores = baseline_scores(simple[name], given, last.config.formula)
+            scores = simple_scores(simple[name], logs, last)
             made = {"name": name, "kind": "baseline", "baseline": asdict(simple[name]), "ranks": _ranks(scores, logs)}
             arms.append(made)
     for name, policy in policies.items():

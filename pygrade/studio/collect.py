@@ -23,7 +23,7 @@ from pygrade.studio.judged import judged_rows
 from pygrade.studio.policy_files import static_template, trade_off_template
 from pygrade.studio.run_files import UNRECORDED, RunFiles
 from pygrade.training.baselines import baseline_scores
-from pygrade.training.judging import arms_of, corrected, policies_of, replay, serves, simple_baselines
+from pygrade.training.judging import arms_of, corrected, policies_of, replay, simple_baselines
 from pygrade.training.propensity import slot_propensity
 from pygrade.training.reward import RewardConfig
 
@@ -87,7 +87,7 @@ def collect(run: RunFiles, config: ConsoleConfig) -> dict[str, Any]:
         "k": k,
         "in_sample": run.in_sample,
         "policy": _policy_record(policy),
-        "names": {"policy": own, "served": served, "static": STATIC, "serves": serves(policy, policies)},
+        "names": {"policy": own, "served": served, "static": STATIC, "serves": evaluation["later"]["serves"]},
         "evaluation": evaluation,
         "baseline": every.baseline,
         "arms": arms,

@@ -53,7 +53,9 @@ def simple_baselines(logs: Logs, policy: FusionPolicy, mixture: Mixture | None) 
     simple: dict[str, Baseline] = {EXPECTED_VALUE: expected_value(logs)}
     if mixture is not None:
         tried = [*mixture.baselines, mixture.baseline, *([] if mixture.challenger is None else [mixture.challenger])]
-        tried = [entry for entry in tried if policy.correction is not None or not entry.corrected]
+        # A corrected one needs the policy's correction; where it is served alone it is listed as `served`.
+        known = policy.correction is not None and mixture.trust > 0
+        tried = [entry for entry in tried if known or not entry.corrected]
         simple |= {entry.name: entry for entry in tried if entry.name != EXPECTED_VALUE}
     simple.setdefault(STATIC, Baseline(STATIC, policy.config.transform, tuple(policy.static_weights.tolist())))
     production = logged_weights(logs)
@@ -66,16 +68,20 @@ def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy], mixture: Mixture |
     """The simple baselines, and the policies."""
     last = list(policies.values())[-1]
     simple = simple_baselines(logs, last, mixture)
-    scores: dict[str, NDArray[Any]] = {
-        name: baseline_scores(entry, corrected(logs, last) if entry.corrected else logs, last.config.formula)
-        for name, entry in simple.items()
-    }
+    scores: dict[str, NDArray[Any]] = {name: simple_scores(entry, logs, last) for name, entry in simple.items()}
     explored = np.zeros(logs.num_requests, bool) if logs.exploration is None else logs.exploration != "none"
     if not explored.all():
         scores[LOGGED_ORDER] = np.where(logs.shown & ~explored[logs.row_request], -logs.position, np.nan)
     baseline = judged_over(mixture) if judged_over(mixture) in scores else EXPECTED_VALUE
     scores |= {name: policy_scores(policy, logs) for name, policy in policies.items()}
     return Arms(scores, {name: served_weights(policy, logs) for name, policy in policies.items()}, baseline)
+
+
+def simple_scores(baseline: Baseline, logs: Logs, policy: FusionPolicy) -> NDArray[np.float32]:
+    """float32 [M] of a baseline that stands beside a policy, with its formula and its correction."""
+    if baseline.corrected:
+        baseline, logs = replace(baseline, corrected=False), corrected(logs, policy)
+    return baseline_scores(baseline, logs, policy.config.formula)
 
 
 def corrected(logs: Logs, policy: FusionPolicy) -> Logs:
@@ -116,17 +122,16 @@ def _same_network(one: FusionPolicy, other: FusionPolicy) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def serves(policy: FusionPolicy, policies: Mapping[str, FusionPolicy]) -> str:
-    """What an artifact ranks by, as text: the parts of its mixture and their shares. policies: see `policies_of`."""
-    mixture = policy.mixture
-    if mixture is not None and mixture.trust == 0:
-        return mixture.baseline.name
-    if mixture is not None and mixture.challenger is not None:
-        name = mixture.challenger.name
-    else:
-        stages = [stage for stage, other in policies.items() if stage != SERVED and _same_network(policy, other)]
-        name = GRADE if GRADE in stages else next(iter(stages), ALONE)
-    return name if mixture is None else label(name, mixture.trust, mixture.baseline.name)
+def serves(policies: Mapping[str, FusionPolicy], mixture: Mixture | None) -> str:
+    """What is served, as text: the parts of the mixture and their shares. policies: see `policies_of`."""
+    mixed = policies.get(SERVED)
+    if mixed is None or mixed.mixture is None:
+        return served_name(policies, mixture)
+    mixture = mixed.mixture
+    if mixture.challenger is not None:
+        return label(mixture.challenger.name, mixture.trust, mixture.baseline.name)
+    stages = [name for name, policy in policies.items() if name != SERVED and _same_network(mixed, policy)]
+    return label(GRADE if GRADE in stages else next(iter(stages), ALONE), mixture.trust, mixture.baseline.name)
 
 
 def is_new(policy: FusionPolicy) -> bool:
@@ -148,7 +153,7 @@ def replay(
     - ``propensity_source``, where the slot propensities come from: ``explored``;
     - ``verdict``, that of the training, which the ``mixture`` of the served policy keeps: no request of this log made
       it (see `evaluation.verdict.stored_verdict`);
-    - ``later``, what these requests show of the last policy: `later_record`;
+    - ``later``, what these requests show of the last policy: `later_record`, and what the artifact ``serves``;
     - ``warnings``, sentences not to miss.
 
     in_sample: whether the policy was trained on these requests; None: nothing records it.
@@ -173,6 +178,7 @@ def replay(
     record["verdict"] = stored_verdict(mixture)
     known = propensity.source != "none"
     record["later"] = later_record(name, offered, evaluation.baseline, judge, lift, k, known, in_sample)
+    record["later"]["serves"] = serves(policies, mixture)
     record["warnings"] = [*cautions_of_log(logs), *cautions_of_predictions(logs, record["predictions"])]
     if judge is not None and not in_sample:
         promised = record["lifts"][name]

@@ -129,7 +129,7 @@ def test_later_requests_have_figures_and_no_verdict(judged):
     later = record["later"]
     assert later["text"].startswith(f"later requests: {EXPECTED_VALUE} is served; GRADE ")
     assert later["text"].endswith(f" over {EXPECTED_VALUE} (value@3, two-sided 95 %)")
-    assert later["lift"] == record["lifts"][GRADE]["value"]
+    assert later["lift"] == record["lifts"][GRADE]["value"] and later["serves"] == EXPECTED_VALUE
     lead = verdict_lead(None, record, ()).html()
     assert lead.index(mixture.sentence) < lead.index("later requests: ") and 'class="verdict undecided"' in lead
 

@@ -19,6 +19,7 @@ def times(count, p50):
 def arm(name, share, pages):
     facts = {"policy": "56e0cc2383fa", "trust": 0.4, "explore": 0.05, "values": {}, "explored": 9, "capped": 0}
     facts |= {"feedback": {"click": 3}, "effective_samples": {"narrower": 7}}
+    facts |= {"verdict": "better", "sentence": f"Test the new ranking: {name}."}
     return {"name": name, "share": share, "pages": pages, **facts}
 
 
@@ -87,6 +88,7 @@ def test_the_state_is_shown_and_followed(engine, file):
         page = opened(engine, address)
         page.wait_for_selector("#live .card")
         live = page.locator("#live")
+        assert "main: Test the new ranking: main." in live.inner_text()
         assert "1,000 since the start" in live.inner_text() and "6.00 ms" in live.inner_text()
         rows = live.locator("tr", has_text="main").first.inner_text()
         assert "80 %" in rows and "control" in rows

@@ -100,6 +100,9 @@ export function armsTable(status) {
     "div",
     {},
     table("Arms", head, rows, 8),
+    status.arms
+      .filter((arm) => arm.sentence)
+      .map((arm) => h("p", { class: "note" }, h("b", {}, `${arm.name}: `), arm.sentence)),
     byTask.length
       ? table(
           "Lifts by task",
