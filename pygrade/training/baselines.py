@@ -31,7 +31,7 @@ from pygrade.training.static_weights import CemConfig, best_static_weights
 from pygrade.training.training_set import TrainingSet
 
 # Besides the policy's own form. Sums of weights are 1; nothing else bounds them.
-_FORMS = {"identity": LINEAR, "zscore": Z_LINEAR, "zlog": Z_LOG, "log1p": LOG1P}
+FORMS = {"identity": LINEAR, "zscore": Z_LINEAR, "zlog": Z_LOG, "log1p": LOG1P}
 _LOGARITHMS = ("log", "zlog", "log1p")
 
 
@@ -58,7 +58,7 @@ def fit_baselines(
         expected_value(logs, calibration(logs, np.maximum(data.propensity.curve(_slots(logs)), floor))),
         Baseline(STATIC, own, tuple(static.tolist())),
     ]
-    for transform, name in _FORMS.items():
+    for transform, name in FORMS.items():
         if transform != own:
             form = PolicySpec(spec.tasks, spec.features, replace(spec.config, transform=transform))
             weights = best_static_weights(of_form(form), search)

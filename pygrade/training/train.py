@@ -228,6 +228,9 @@ def train(
             _mix_folds(directory, trust, served.mixture)
             summary["trust"] = trust.to_dict()
             logger.info(trust.sentence)
+            if trust.better_form is not None:
+                summary["warnings"].append(f"FORM: {trust.better_form.sentence(config.policy.transform)}")
+                logger.warning(summary["warnings"][-1])
         else:
             summary["trust"] = None
         summary["trust_seconds"] = time.perf_counter() - started - summary["seconds"]

@@ -37,6 +37,7 @@ from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 from pygrade.policy.mixture import Baseline, Mixture
+from pygrade.training.form import BetterForm, better_form
 from pygrade.training.license import License
 from pygrade.training.pages import Pages, RewardOptions, logged_order
 from pygrade.training.propensity import SlotPropensity
@@ -88,6 +89,7 @@ class Trust:
     folds: int
     users: int
     propensity: str  # where the slot propensities come from
+    better_form: BetterForm | None = None  # in which static weights earn more than in the policy's
 
     @property
     def sentence(self) -> str:
@@ -262,6 +264,7 @@ def judge(
         folds=len(rankings),
         users=int(cluster.max(initial=-1)) + 1,
         propensity=propensity.note,
+        better_form=better_form(worth, cluster),
     )
 
 

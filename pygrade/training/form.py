@@ -1,0 +1,52 @@
+"""The form of the policy's score: whether static weights earn more in another one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pygrade._typing import Array, Floats
+from pygrade.evaluation.arms import STATIC
+from pygrade.metrics import intervals
+from pygrade.metrics.intervals import Interval
+from pygrade.training.baselines import FORMS
+
+_NEEDED = 2.0  # standard errors of the paired difference
+
+
+@dataclass(frozen=True)
+class BetterForm:
+    """A form in which static weights earn more than in the policy's."""
+
+    transform: str  # of `PolicyConfig`
+    lift: Interval  # over static weights of the policy's form, paired by request
+
+    def sentence(self, own: str) -> str:
+        """``static weights in linear form do 7.0 % (5.1 to 8.9) better than in z-log form: …``; own: the policy's
+        transform.
+        """
+        value, low, high = (f"{100 * part:.1f}" for part in (self.lift.value, self.lift.low, self.lift.high))
+        names = [_name(transform) for transform in (self.transform, own)]
+        return (
+            f"static weights in {names[0]} form do {value} % ({low} to {high}) better than in {names[1]} form: try "
+            f"--policy.transform {self.transform}"
+        )
+
+
+def better_form(worth: Mapping[str, Floats], cluster: Array) -> BetterForm | None:
+    """The form of most value whose lift over the policy's is above 2 standard errors; None: there is none.
+
+    worth: the value [R] of each page in the order of static weights, by the names of `fit_baselines`, which are
+    cross-fitted; cluster [R]: of requests that are dependent.
+    """
+    found = []
+    for transform, name in FORMS.items():
+        if name in worth:
+            estimate = intervals.mean_lift(worth[name], worth[STATIC])
+            lift = intervals.interval(estimate.value, estimate.influence, cluster)
+            if lift.value > _NEEDED * lift.standard_error > 0:
+                found.append(BetterForm(transform, lift))
+    return max(found, key=lambda entry: entry.lift.value, default=None)
+
+
+def _name(transform: str) -> str:
+    """linear, z-log, …"""
+    return FORMS.get(transform, transform).rpartition(", ")[2]
