@@ -38,6 +38,7 @@ PER_REQUEST += ("policy_version", "exploration", "timestamp", "trust", "baseline
 PER_REQUEST += ("candidates", "arm")
 PER_ROW = ("item_id", "position", "predictions", "feedback", "value", "item_features")
 MAX_SLOT = 100_000  # arrays are as long as the last slot
+MAX_AMOUNT = 1e12  # of feedback on a row, and of a price; larger ones overflow in gradients
 SECONDS = (10**9, 10**11)  # 2001 … as seconds, January 1970 … 1973 as milliseconds
 FINER = 10**14  # microseconds since 1973; the year 5138 in milliseconds
 _PROBABILITY_MARGIN = 1e-3  # rounding
@@ -383,6 +384,17 @@ def _check(name: str, array: Any, shape: tuple[int, ...], kind: str) -> None:
         raise TypeError(f"{name} has dtype {array.dtype}; want {wanted}")
 
 
+def check_amounts(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = str) -> None:
+    """ValueError that names column and row of the first feedback or price that is not finite, or above `MAX_AMOUNT`."""
+    columns = {f"y_{task}": logs.feedback[:, t] for t, task in enumerate(logs.tasks)}
+    for name, values in (columns if logs.value is None else columns | {"value": logs.value}).items():
+        bad = ~(np.abs(values) <= MAX_AMOUNT)
+        if bad.any():
+            row = int(np.argmax(bad))
+            wanted = f"a finite amount up to {MAX_AMOUNT:g}"
+            raise ValueError(f"{where}: column '{name}', row {row_name(row)}: {values[row]:g}; want {wanted}")
+
+
 def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = str) -> None:
     """Raises ValueError that names the column, the row and the reason of the first bad value.
 
@@ -437,6 +449,7 @@ def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = s
             refuse(column > 1 + _PROBABILITY_MARGIN, f"p_{task}", column, wanted)
     if logs.value is not None:
         refuse(~((logs.value >= 0) & np.isfinite(logs.value)), "value", logs.value, "a finite value ≥ 0")
+    check_amounts(logs, where, row_name)
     times = logs.timestamp
     if times is not None and len(times):
         wanted = "milliseconds since 1970"

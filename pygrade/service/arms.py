@@ -32,12 +32,20 @@ class ArmReadings:
     """Pages, requests and feedback by user."""
 
     def __init__(
-        self, tasks: tuple[str, ...], delay_ms: int, max_amount: float, shares: Mapping[str, float], planned_users: int
+        self,
+        tasks: tuple[str, ...],
+        delay_ms: int,
+        max_amount: float,
+        shares: Mapping[str, float],
+        planned_users: int,
+        single_tasks: Sequence[str] = (),
     ) -> None:
-        """shares: planned, by arm, the control first; planned_users: of all arms, at which the intervals are best."""
+        """shares: planned, by arm, the control first; planned_users: of all arms, at which the intervals are best;
+        single_tasks: see `FeedbackJoin`.
+        """
         self.tasks, self.shares, self.planned_users = tasks, dict(shares), planned_users
         self.counters: Counter[str] = Counter()  # requests, crossed, unknown_arm
-        self._join = FeedbackJoin(tasks, _MAX_EVENTS, max_amount, delay_ms)
+        self._join = FeedbackJoin(tasks, _MAX_EVENTS, max_amount, delay_ms, single_tasks)
         self._place: dict[str, int] = {}  # user → row
         self._arm: list[int] = []
         self._sums = np.zeros((1024, 2 + len(tasks)))  # requests, value, events of each task

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from pygrade.service.follow import Follower
 from pygrade.serving.artifact import open_artifact
 from pygrade.training.feedback import as_key
 from pygrade.training.online import OnlineConfig, OnlineLearner, Update
+from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
 
@@ -79,6 +80,13 @@ def _base(run: Path) -> tuple[str, FusionPolicy]:
     return artifact.version, FusionPolicy.load(artifact.part("policy"))
 
 
+def _with_single_tasks(config: OnlineConfig, run: Path, policy: FusionPolicy) -> OnlineConfig:
+    """The options with the tasks of which the policy's training log had only 0 and 1."""
+    record = TrainingRecord.load(run / "artifact" / "policy", policy.version)
+    found = config.single_tasks + (record.single_tasks if record is not None else ())
+    return replace(config, single_tasks=tuple(task for task in policy.tasks if task in found))
+
+
 class OnlineService:
     """Follows the logs of one run."""
 
@@ -100,12 +108,14 @@ class OnlineService:
     def _start(self) -> None:
         """Continues from the saved state if it is of this artifact, arms and options; else begins."""
         self.artifact, base = _base(self.run)
+        self.online = _with_single_tasks(self.config.online, self.run, base)
         self.history: list[dict[str, Any]] = []
         self.error: str | None = None  # of the last look
         self.saved = 0.0
+        self.paused = False
         self.since = _now()
         self.follower = Follower(self.exposures, self.feedback, base.tasks)
-        self.learner = OnlineLearner(base, self.config.online, self._publish)
+        self.learner = OnlineLearner(base, self.online, self._publish)
         self.arms = self._readings(base)
         folder = self.run / FOLDER / STATE
         if folder.is_dir():
@@ -114,22 +124,20 @@ class OnlineService:
             except (ValueError, OSError, KeyError) as error:
                 logger.warning("learning begins anew: %s", error)
                 self.follower = Follower(self.exposures, self.feedback, base.tasks)
-                self.learner = OnlineLearner(base, self.config.online, self._publish)
+                self.learner = OnlineLearner(base, self.online, self._publish)
                 self.arms = self._readings(base)
         if self.config.learn:
             point_to(self.run, self.learner.served)
 
     def _readings(self, base: FusionPolicy) -> ArmReadings:
-        online = self.config.online
-        return ArmReadings(
-            base.tasks, online.feedback_delay_ms, online.max_amount, self.shares, self.config.planned_users
-        )
+        limits = self.online.feedback_delay_ms, self.online.max_amount
+        return ArmReadings(base.tasks, *limits, self.shares, self.config.planned_users, self.online.single_tasks)
 
     def _load(self, folder: Path, base: FusionPolicy) -> None:
         record = read_json(folder / "inputs.json")
         if record["artifact"] != self.artifact:
             raise ValueError(f"the state is of artifact {record['artifact']}; served is {self.artifact}")
-        learner = OnlineLearner.load(folder / "learner", self.config.online, self._publish)
+        learner = OnlineLearner.load(folder / "learner", self.online, self._publish)
         arms = self._readings(base)
         arms.load(folder / "arms")
         self.learner, self.arms = learner, arms
@@ -182,10 +190,11 @@ class OnlineService:
         point_to(self.run, policy)
 
     def _remember(self, update: Update, now: int) -> None:
-        names = ("published", "refused", "rolled_back")
+        self.paused = update.paused
+        names = ("published", "refused", "rolled_back", "paused")
         action = next((name for name in names if getattr(update, name)), None)
-        if action is None:
-            return
+        if action is None or (action == "paused" and self.history and self.history[-1]["action"] == "paused"):
+            return  # a pause is told once
         entry = {
             "time": now,
             "action": action,
@@ -205,6 +214,8 @@ class OnlineService:
             "time": now,
             "since": self.since,
             "learning": self.config.learn,
+            "paused": self.paused,
+            "single_tasks": list(self.online.single_tasks),
             "artifact": self.artifact,
             "version": learner.served.version,
             "reference": learner.reference.version,

@@ -36,17 +36,24 @@ class FeedbackJoin:
 
     ``max_pending_events``: events kept whose page is not known; the oldest requests' are dropped beyond.
     ``max_amount``: the largest amount of one event. ``delay_ms``: how long after its page an event may happen; None:
-    any time. ``counters``: events, repeated, late (after ``delay_ms``, or received when its page had left), unknown
-    (dropped without a page), not_on_page, joined.
+    any time. ``single_tasks``: their events on one item of a page count at most 1 together. ``counters``: events,
+    repeated, late (after ``delay_ms``, or received when its page had left), unknown (dropped without a page),
+    not_on_page, joined, capped (items of a page with more of a single task).
     """
 
     def __init__(
-        self, tasks: tuple[str, ...], max_pending_events: int, max_amount: float, delay_ms: int | None = None
+        self,
+        tasks: tuple[str, ...],
+        max_pending_events: int,
+        max_amount: float,
+        delay_ms: int | None = None,
+        single_tasks: Iterable[str] = (),
     ) -> None:
         self.tasks = tasks
         self.max_pending_events = max_pending_events
         self.max_amount = max_amount
         self.delay_ms = delay_ms
+        self.single = np.isin(tasks, list(single_tasks))  # [T]
         self.counters: Counter[str] = Counter()
         self.pages: list[Logs] = []
         self.joined: AbstractSet[Key] = set()  # requests whose events are late from now on
@@ -145,12 +152,15 @@ class FeedbackJoin:
                 else:
                     counted["joined"] += 1
                     feedback[row, self.tasks.index(event.task)] += event.amount
+        capped = self.single & (feedback > 1)
+        counted["capped"] += int(capped.sum())
+        feedback[capped] = 1.0
         rest = [] if ripe.all() else [pages.select(np.flatnonzero(~ripe))]
         logs = replace(logs, feedback=feedback.astype(np.float32))
         self.pages = rest
         for request in taken:
             del self._served[request]
-        self.counters += counted
+        self.counters += counted  # leaves out zeros
         return logs
 
     def _checked(self, event: Event) -> Event:

@@ -17,6 +17,11 @@ what it earns against the reference. A version whose interval lies below ``-max_
 not published; a published one is rolled back: the reference is served again, and learning restarts from it. Draws of
 versions far from the reference say little about it, and an estimate with a small effective sample decides nothing:
 serve a small share of the traffic by the reference, with exploration, to keep the guard working.
+
+One event must not blind the guard. Rewards that judge are cut at their 99.9 % quantile; amounts of tasks that happen at
+most once (``single_tasks``) are 1 at most, together, and so are their predictions; other amounts and predictions are
+held to ``max_amount``. While half the interval is wider than ``max_reach`` of the reference's value, nothing new is
+published: learning pauses.
 """
 
 import contextlib
@@ -28,15 +33,16 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade._typing import Floats
 from pygrade._util.files import atomic_directory
 from pygrade._util.serialization import read_json, read_safetensors, to_json, to_safetensors
 from pygrade.evaluation import offpolicy
@@ -52,6 +58,7 @@ from pygrade.training.steps import batch_rows, draw_seed
 
 logger = logging.getLogger("pygrade")
 Array = NDArray[Any]
+_CUT = 0.999  # quantile of the rewards that judge
 _STAGE = 3  # of the random streams of `train`: 1 and 2 are its own
 _FORMAT = "pygrade.OnlineLearner 2"
 
@@ -67,6 +74,10 @@ class OnlineConfig:
     max_amount: float = 1e6  # largest amount of one event; a larger one is refused as damaged
     max_regression: float = 0.02  # share of the reference's value by which a version may be worse
     confidence: float = 0.95  # of the interval that must lie below -max_regression to refuse or roll back
+    max_reach: float = 0.2  # half that interval as a share of the reference's value, above which learning pauses
+    # Tasks that happen at most once on an item of a page, such as clicks: several events count as one. Beside the
+    # service those of which the training log had only 0 and 1 are added.
+    single_tasks: tuple[str, ...] = ()
     judge_window: int = 4_000  # newest requests of the window that judge; older ones may be stale
     min_effective_samples: int = 100  # of an estimate that may refuse or roll back
     holdout_fraction: float = 0.5  # of the requests with drawn weights: they judge and are never learned from
@@ -77,10 +88,11 @@ class OnlineConfig:
 
     def __post_init__(self) -> None:
         check_engine(self.engine)
+        object.__setattr__(self, "single_tasks", tuple(self.single_tasks))
         for name in ("window", "min_requests", "max_pending_events", "judge_window", "min_effective_samples"):
             if not getattr(self, name) >= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
-        for name in ("feedback_delay_ms", "max_regression", "max_amount"):
+        for name in ("feedback_delay_ms", "max_regression", "max_amount", "max_reach"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; want a number >= 0")
         if not 0 < self.confidence < 1:
@@ -100,6 +112,17 @@ class Update:
     estimate: OffPolicyEstimate | None  # of the last judged version against the reference; None: no draws yet
     learned_from: int  # requests
     figures: dict[str, float]  # of the last step
+    paused: bool = False  # nothing new is published: the estimate is too wide to find a regression
+    cut: int = 0  # judging requests whose reward was cut in the estimate
+
+
+class _Judgment(NamedTuple):
+    """Of a version against the reference."""
+
+    estimate: OffPolicyEstimate | None = None
+    regressed: bool = False
+    blind: bool = False
+    cut: int = 0
 
 
 class OnlineLearner:
@@ -123,15 +146,18 @@ class OnlineLearner:
         self.served = _frozen(policy)
         self.reference = _frozen(policy if reference is None else reference)
         self.publish = publish
+        if unknown := [task for task in self.config.single_tasks if task not in policy.tasks]:
+            raise ValueError(f"single_tasks has {unknown[0]!r}; want tasks of the policy, {', '.join(policy.tasks)}")
         limits = self.config.max_pending_events, self.config.max_amount, self.config.feedback_delay_ms
-        self._join = FeedbackJoin(policy.tasks, *limits)
+        self._join = FeedbackJoin(policy.tasks, *limits, self.config.single_tasks)
         self._learner = self._new_learner()
         self._steps = 0
+        self._paused = False  # since the last update
         self._window: Logs | None = None
 
     @property
     def counters(self) -> Counter[str]:
-        """Of events (`FeedbackJoin`) and of versions: published, refused, rolled_back."""
+        """Of events (`FeedbackJoin`), capped_predictions, and of versions: published, refused, rolled_back, paused."""
         return self._join.counters
 
     # ---- the stream --------------------------------------------------------------------------------------------------
@@ -139,7 +165,11 @@ class OnlineLearner:
         """Add served pages, as `Page.log_rows` gives them with a timestamp; their feedback comes as events."""
         if logs.features != self.policy.features:
             raise ValueError(f"logs have features {logs.features}; want the policy's, {self.policy.features}")
-        self._join.serve(logs)
+        limit = np.where(self._join.single, 1.0, self.config.max_amount).astype(np.float32)
+        capped = (logs.predictions > limit) & np.isfinite(logs.predictions)
+        self._join.serve(replace(logs, predictions=np.where(capped, limit, logs.predictions)))
+        if capped.any():
+            self.counters["capped_predictions"] += int(capped.sum())
 
     def feedback(self, events: Iterable[Event]) -> None:
         """Add feedback in any order, repeated or before its page; if an event is malformed none is taken."""
@@ -164,25 +194,36 @@ class OnlineLearner:
         self._take(now - self.config.feedback_delay_ms)
         window = self._window
         if window is None or window.num_requests < self.config.min_requests:
-            return self._report(None, 0)
-        estimate, regressed = self._judge(window, self.served)
-        if regressed:
-            logger.warning("version %s regressed and is rolled back: %s", self.served.version, estimate)
+            return self._report(_Judgment(), 0)
+        found = self._judge(window, self.served)
+        if found.regressed:
+            logger.warning("version %s regressed and is rolled back: %s", self.served.version, found.estimate)
             self._serve(self.reference)
             self._return_to(self.reference)
             self.counters["rolled_back"] += 1
-            return self._report(estimate, 0, rolled_back=True)
+            return self._report(found, 0, rolled_back=True)
+        if found.blind:
+            return self._pause(found, 0)
         count, figures = self._learn(window)
         candidate = _frozen(self.policy)
-        estimate, regressed = self._judge(window, candidate)
-        if regressed:
-            logger.warning("a version regressed and is refused: %s", estimate)
+        found = self._judge(window, candidate)
+        if found.regressed:
+            logger.warning("a version regressed and is refused: %s", found.estimate)
             self.counters["refused"] += 1
             self._return_to(self.served)
-            return self._report(estimate, count, figures, refused=True)
+            return self._report(found, count, figures, refused=True)
+        if found.blind:
+            self._return_to(self.served)
+            return self._pause(found, count, figures)
         self._serve(candidate)
         self.counters["published"] += 1
-        return self._report(estimate, count, figures, published=True)
+        return self._report(found, count, figures, published=True)
+
+    def _pause(self, found: _Judgment, count: int, figures: dict[str, float] | None = None) -> Update:
+        if not self._paused:
+            logger.warning("learning pauses, as its guard could not find a regression: %s", found.estimate)
+        self.counters["paused"] += 1
+        return self._report(found, count, figures, paused=True)
 
     def _take(self, until: int) -> None:
         """Move the requests served up to ``until`` into the window, with their feedback."""
@@ -222,15 +263,18 @@ class OnlineLearner:
         low = [zlib.crc32(str(value).encode()) < self.config.holdout_fraction * 2**32 for value in window.request_id]
         return np.asarray((window.exploration == "dirichlet") & np.array(low, bool))
 
-    def _judge(self, window: Logs, policy: FusionPolicy) -> tuple[OffPolicyEstimate | None, bool]:
-        """What the policy earns per request more than the reference, and whether it regressed."""
+    def _judge(self, window: Logs, policy: FusionPolicy) -> _Judgment:
+        """What the policy earns per request more than the reference, whether it regressed, and whether that could be
+        found.
+        """
         rows = np.flatnonzero(self._judging(window))
         rows = rows[rows >= window.num_requests - self.config.judge_window]
         if len(rows) < 2 or policy.version == self.reference.version:
-            return None, False
+            return _Judgment()
         drawn = window.select(rows).valued(self.config.reward.task_values, self.config.reward.value_tasks)
         assert drawn.weights is not None and drawn.concentration is not None
-        rewards = np.add.reduceat(drawn.value_of(drawn.feedback), drawn.offsets[:-1])
+        logged = np.add.reduceat(drawn.value_of(drawn.feedback), drawn.offsets[:-1])
+        rewards = cut_tails(logged)
         inputs = policy.request_inputs(drawn.context, drawn.predictions, drawn.offsets)
         with np.errstate(divide="ignore"):
             logs = np.log(drawn.weights)
@@ -245,7 +289,9 @@ class OnlineLearner:
             base = offpolicy.estimate(rewards, both[1], replicates=100, **options).value
             gain = offpolicy.compare(rewards, *both, confidence=self.config.confidence, replicates=200, **options)
         enough = gain.effective_sample_size >= self.config.min_effective_samples
-        return gain, enough and gain.high < -self.config.max_regression * abs(base)
+        regressed = enough and gain.high < -self.config.max_regression * abs(base)
+        blind = not (gain.high - gain.low) / 2 <= self.config.max_reach * abs(base)
+        return _Judgment(gain, regressed, blind, int((rewards != logged).sum()))
 
     def _return_to(self, policy: FusionPolicy) -> None:
         self.policy.load_state_dict(policy.state_dict())
@@ -264,11 +310,17 @@ class OnlineLearner:
                 raise
         self.served = policy
 
-    def _report(
-        self, estimate: OffPolicyEstimate | None, count: int, figures: dict[str, float] | None = None, **done: bool
-    ) -> Update:
-        flags = dict.fromkeys(("published", "rolled_back", "refused"), False) | done
-        return Update(self.served.version, estimate=estimate, learned_from=count, figures=figures or {}, **flags)
+    def _report(self, found: _Judgment, count: int, figures: dict[str, float] | None = None, **done: bool) -> Update:
+        flags = dict.fromkeys(("published", "rolled_back", "refused", "paused"), False) | done
+        self._paused = flags["paused"]
+        return Update(
+            self.served.version,
+            estimate=found.estimate,
+            learned_from=count,
+            figures=figures or {},
+            cut=found.cut,
+            **flags,
+        )
 
     # ---- state -------------------------------------------------------------------------------------------------------
     def save(self, directory: str | Path) -> Path:
@@ -334,6 +386,22 @@ class OnlineLearner:
         learner.counters.clear()
         learner.counters.update(record["counters"])
         return learner
+
+
+def cut_tails(rewards: Floats) -> Floats:
+    """Rewards [n] cut at their 99.9 % quantile, and harm likewise; if fewer requests have any reward, at the quantile
+    of these.
+
+    >>> float(cut_tails(np.append(np.ones(500), 1e6)).max())
+    1.0
+    """
+
+    def limit(values: Floats) -> float:
+        high = float(np.quantile(values, _CUT, method="lower"))
+        some = values[values > 0]
+        return high if high > 0 else float(np.quantile(some, _CUT, method="lower")) if len(some) else 0.0
+
+    return np.clip(rewards, -limit(-rewards), limit(rewards))
 
 
 def _frozen(policy: FusionPolicy) -> FusionPolicy:

@@ -193,9 +193,10 @@ class ShardedLog:
     def record(self, policy_version: str) -> TrainingRecord:
         """Of a policy that learned from it."""
         keys = np.sort(np.concatenate([shard.index().keys for shard in files(self.data)]))
-        sample, span = self.sample, self.times or (None, None)
+        sample = self.sample
+        first, last = self.times or (None, None)
         values = sample.tasks, sample.task_values, sample.value_tasks
-        return TrainingRecord(keys, policy_version, *values, *span, find_single_tasks(sample))
+        return TrainingRecord(keys, policy_version, *values, first, last, find_single_tasks(sample))
 
     def fold_of_sample(self, folds: int, seed: int) -> NDArray[np.int64]:
         """[n]: the fold of each request of the sample."""

@@ -26,14 +26,16 @@ class TrainingRecord:
     value_tasks: tuple[str, ...]
     first_timestamp: int | None  # ms
     last_timestamp: int | None
+    single_tasks: tuple[str, ...] = ()  # those whose feedback was 0 or 1 on every row
 
     @classmethod
     def of(cls, logs: Logs, policy_version: str) -> "TrainingRecord":
         """The record of a policy trained on these logs."""
         times = logs.timestamp
-        span = (None, None) if times is None else (int(times.min()), int(times.max()))
+        first, last = (None, None) if times is None else (int(times.min()), int(times.max()))
         keys = np.sort(request_keys(logs))
-        return cls(keys, policy_version, logs.tasks, logs.task_values, logs.value_tasks, *span)
+        values = logs.tasks, logs.task_values, logs.value_tasks
+        return cls(keys, policy_version, *values, first, last, find_single_tasks(logs))
 
     def seen(self, logs: Logs) -> NDArray[np.bool_]:
         """[R]: the policy was trained on the request."""
@@ -53,8 +55,14 @@ class TrainingRecord:
         try:
             with safetensors.safe_open(path, "np") as file:
                 facts = json.loads(file.metadata()["record"])
-                facts |= {name: tuple(facts[name]) for name in ("tasks", "task_values", "value_tasks")}
+                tuples = ("tasks", "task_values", "value_tasks", "single_tasks")
+                facts |= {name: tuple(facts[name]) for name in tuples if name in facts}
                 record = cls(file.get_tensor("keys"), **facts)
         except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is truncated or damaged: {error}") from error
         return record if record.policy_version == policy_version else None
+
+
+def find_single_tasks(logs: Logs) -> tuple[str, ...]:
+    """The tasks whose feedback is 0 or 1 on every row, and somewhere 1."""
+    return tuple(task for t, task in enumerate(logs.tasks) if set(np.unique(logs.feedback[:, t])) == {0.0, 1.0})

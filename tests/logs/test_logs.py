@@ -161,6 +161,12 @@ BAD = {
         ValueError,
         rf"'item_id', row {FIRST_HIDDEN} of .*once in a request",
     ),
+    "huge feedback": (
+        set_value("y_cart", 0, 1e38),
+        ValueError,
+        r"'y_cart', row 0 of .*1e\+38; want a finite amount up to 1e\+12",
+    ),
+    "huge value": (set_value("value", 3, 1e20), ValueError, "'value', row 3 of .*; want a finite amount up to"),
     "negative feedback": (set_value("y_cart", 0, -1.0), ValueError, "'y_cart', row 0 of .*-1.0; want feedback ≥ 0"),
     "negative value": (set_value("value", 3, -2.0), ValueError, "'value', row 3 of .*-2.0; want a finite value ≥ 0"),
     "wrong type": (lambda c: c.update(p_cart=[str(v) for v in c["p_cart"]]), TypeError, "'p_cart' has type string"),

@@ -17,9 +17,20 @@ from pygrade.logs.logs import PER_ROW
 from pygrade.policy import FusionPolicy
 from pygrade.service.arms import ArmReadings
 from pygrade.service.feedback_log import event_of
-from pygrade.service.online import ARMS, FOLDER, LINK, STATE, STATUS, OnlineService, ServiceConfig, first_policy
+from pygrade.service.online import (
+    ARMS,
+    FOLDER,
+    LINK,
+    STATE,
+    STATUS,
+    OnlineService,
+    ServiceConfig,
+    _with_single_tasks,
+    first_policy,
+)
 from pygrade.training.online import OnlineConfig
 from pygrade.training.stage2 import Stage2Config
+from pygrade.training.training_record import TrainingRecord
 from tests.service.served import DELAY, START, events_of, pages, write_exposures, write_feedback
 
 ARTIFACTS = Path(__file__).parents[2] / "csrc" / "tests" / "artifacts"
@@ -107,6 +118,33 @@ def test_a_damaged_state_or_another_artifact_begins_anew(run, caplog):
     again.step(NOW)
     assert "the artifact changed" in caplog.text
     assert status(run)["reference"] == FusionPolicy.load(ARTIFACTS / "second" / "policy").version
+
+
+def test_tasks_that_happen_once_come_from_the_training_record(run):
+    policy = FusionPolicy.load(run / "artifact" / "policy")
+    (run / "artifact").unlink()
+    shutil.copytree(ARTIFACTS / "first", run / "artifact")
+    logs, _ = served(run, count=20)
+    feedback = np.zeros_like(logs.feedback)
+    feedback[0] = 1
+    feedback[1, 1] = 3
+    record = TrainingRecord.of(replace(logs, feedback=feedback), policy.version)
+    assert record.single_tasks == policy.tasks[:1] + policy.tasks[2:]
+    record.save(run / "artifact" / "policy")
+    assert TrainingRecord.load(run / "artifact" / "policy", policy.version).single_tasks == record.single_tasks
+    online = _with_single_tasks(ONLINE, run, policy)
+    assert online.single_tasks == record.single_tasks
+    assert _with_single_tasks(replace(ONLINE, single_tasks=policy.tasks[1:2]), run, policy).single_tasks == policy.tasks
+
+
+def test_a_pause_is_told_once(run):
+    served(run)
+    blind = service(run, replace(CONFIG, online=replace(ONLINE, max_reach=0.0)))
+    assert blind.step(NOW).paused and blind.step(NOW + 1).paused
+    record = status(run)
+    assert record["paused"] and [entry["action"] for entry in record["history"]] == ["paused"]
+    assert record["counters"]["paused"] == 2 and record["single_tasks"] == []
+    assert record["version"] == record["reference"]
 
 
 def test_a_bad_file_and_bad_events_cost_themselves_alone(run):

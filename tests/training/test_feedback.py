@@ -55,3 +55,14 @@ def test_requests_that_were_served_are_known():
 def test_a_time_that_is_none_is_named():
     with pytest.raises(TypeError, match="timestamp is 'noon' in event 'e0'"):
         joined().feedback([event(pages(1), 0, timestamp="noon")])
+
+
+def test_single_tasks_add_up_to_1_at_most():
+    logs = pages(3)
+    join = joined(single_tasks=("click",))
+    join.serve(logs)
+    join.feedback(event(logs, 0, event_id=f"e{n}") for n in range(4))
+    join.feedback([event(logs, 1, amount=7.0), event(logs, 2), event(logs, 2, event_id="x", task=TASKS[1], amount=7.0)])
+    done = join.ripe(START + 10**6)
+    np.testing.assert_array_equal(np.add.reduceat(done.feedback, done.offsets[:-1]), [[1, 0], [1, 0], [1, 7]])
+    assert join.counters["capped"] == 2 and join.counters["joined"] == 7

@@ -10,7 +10,7 @@ from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.feedback import Event
-from pygrade.training.online import OnlineConfig, OnlineLearner
+from pygrade.training.online import OnlineConfig, OnlineLearner, cut_tails
 from pygrade.training.reward import RewardConfig
 from pygrade.training.train import Stage2Config
 from tests.learning import TASKS, VALUES, tiny_logs, true_value
@@ -173,6 +173,88 @@ def test_a_version_that_harms_is_rolled_back():
     assert learner.update(2001).published  # it goes on from the reference
 
 
+@pytest.mark.parametrize("amount", [100.0, 1e4, 1e6])
+def test_one_large_event_does_not_blind_the_guard(amount):
+    good, bad = policy_of(), harmful()
+    logs, events = stream(bad, count=1200)
+    config = replace(CONFIG, step=replace(STEP, learning_rate=1e-6))
+    learner = OnlineLearner(bad, config, reference=good)
+    learner.serve(logs)
+    learner.feedback([*events, large_event(learner, logs, amount)])
+    result = learner.update(2000)
+    assert result.rolled_back and learner.served.version == good.version
+    assert result.cut >= 1 and result.estimate.high < 0
+
+
+def large_event(learner: OnlineLearner, logs: Logs, amount: float) -> Event:
+    """On a request that judges."""
+    judged = int(np.flatnonzero(learner._judging(logs))[0])
+    row = int(np.flatnonzero((logs.row_request == judged) & logs.shown)[0])
+    return Event("large", int(logs.request_id[judged]), int(logs.item_id[row]), "order", amount)
+
+
+def test_learning_pauses_while_the_guard_is_blind():
+    """Few requests have any feedback, so that the interval is as wide as all they are worth."""
+    good, bad = policy_of(), harmful()
+    logs, events = stream(bad, count=1200)
+    published = []
+    learner = OnlineLearner(bad, replace(CONFIG, max_regression=0.5), published.append, reference=good)
+    learner.serve(logs)
+    learner.feedback(events[::100])
+    before = learner.policy.state_dict()
+    result = learner.update(2000)
+    assert result.paused and not (result.published or result.rolled_back or result.refused) and not published
+    assert result.estimate.high - result.estimate.low > 0.4 * learner._window.feedback.sum(1).mean()
+    assert learner.served.version == bad.version and learner.counters["paused"] == 1
+    assert all(torch.equal(before[name], value) for name, value in learner.policy.state_dict().items())
+    patient = OnlineLearner(bad, replace(CONFIG, max_regression=0.5, max_reach=10.0), reference=good)
+    patient.serve(logs)
+    patient.feedback(events[::100])
+    assert patient.update(2000).published
+
+
+def test_a_version_that_the_guard_cannot_judge_is_not_published():
+    good = policy_of()
+    logs, events = stream(good)
+    learner = OnlineLearner(good, replace(CONFIG, max_reach=1e-9))
+    learner.serve(logs)
+    learner.feedback(events)
+    result = learner.update(2000)  # the served version is the reference: only the new one can't be judged
+    assert result.paused and result.learned_from > 0 and learner.served.version == good.version
+    assert all(torch.equal(a, b) for a, b in zip(learner.policy.parameters(), good.parameters(), strict=True))
+
+
+def test_tails_are_cut():
+    rng = np.random.default_rng(0)
+    rewards = rng.exponential(1, 5000)
+    cut = cut_tails(rewards)
+    assert (cut != rewards).sum() == 5 and cut.max() == np.sort(rewards)[-6]
+    assert cut_tails(np.array([3.0, 9.0])).tolist() == [3.0, 3.0]
+    rare = np.zeros(5000)
+    rare[:4] = [1, 2, 3, 1e6]  # fewer than a thousandth: they are not all cut to 0
+    assert cut_tails(rare)[:5].tolist() == [1, 2, 3, 3, 0]
+    assert cut_tails(-rare)[:5].tolist() == [-1, -2, -3, -3, 0]
+    assert cut_tails(np.zeros(3)).tolist() == [0, 0, 0]
+
+
+def test_single_tasks_count_once_and_predictions_are_capped():
+    policy = policy_of()
+    logs, _ = stream(policy, count=20)
+    learner = OnlineLearner(policy, replace(CONFIG, single_tasks=["click"], max_amount=50.0))
+    predictions = logs.predictions.copy()
+    predictions[:2] = [[3.0, 0.5], [0.5, 1e30]]
+    learner.serve(replace(logs, predictions=predictions))
+    assert learner.counters["capped_predictions"] == 2
+    row = int(np.flatnonzero(logs.shown)[0])
+    request, item = int(logs.request_id[logs.row_request[row]]), int(logs.item_id[row])
+    learner.feedback(Event(f"{task}{n}", request, item, task, 2.0) for task in TASKS for n in range(3))
+    learner.update(2000)
+    assert learner._window.feedback[row].tolist() == [1.0, 6.0] and learner.counters["capped"] == 1
+    assert learner._window.predictions[:2].tolist() == [[1.0, 0.5], [0.5, 50.0]]
+    with pytest.raises(ValueError, match="single_tasks has 'sale'; want tasks of the policy, click, order"):
+        OnlineLearner(policy, replace(CONFIG, single_tasks=("sale",)))
+
+
 def test_a_version_that_would_harm_is_not_published():
     good = policy_of()
     logs, events = stream(good, count=1200)
@@ -230,6 +312,7 @@ def test_errors_name_what_is_wrong():
         (lambda: learner.feedback([Event(0, 0, 0, "sale")]), "task is 'sale' in event 0; want one of click, order"),
         (lambda: OnlineConfig(window=0), "window is 0"),
         (lambda: OnlineConfig(max_regression=-1.0), "max_regression is -1.0"),
+        (lambda: OnlineConfig(max_reach=-0.1), "max_reach is -0.1"),
         (lambda: OnlineConfig(holdout_fraction=2.0), "holdout_fraction is 2.0"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -331,3 +331,11 @@ def test_tensorboard_scalars_are_written(tmp_path) -> None:
     pytest.importorskip("tensorboard")
     train(tiny_logs(30), replace(SMALL, tensorboard=True), tmp_path)
     assert any(path.stat().st_size > 500 for path in (tmp_path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("amount", [1e38, np.inf, np.nan])
+def test_a_huge_amount_in_memory_is_named_by_its_row(tmp_path, amount: float) -> None:
+    logs = tiny_logs(30)
+    logs.feedback[7, 1] = amount
+    with pytest.raises(ValueError, match=r"column 'y_order', row 7: .*; want a finite amount up to 1e\+12"):
+        train(logs, SMALL, tmp_path)
