@@ -136,7 +136,13 @@ def _policy_record(policy: FusionPolicy) -> dict[str, Any]:
         "slope": list(config.slope) if isinstance(config.slope, tuple) else [config.slope] * count,
         "bounds": policy.bounds.tolist(),
         "static_weights": policy.static_weights.tolist(),
-        "mixture": None if mixture is None else {"trust": mixture.trust, "baseline": asdict(mixture.baseline)},
+        "mixture": None
+        if mixture is None
+        else {
+            "trust": mixture.trust,
+            "baseline": asdict(mixture.baseline),
+            "challenger": None if mixture.challenger is None else asdict(mixture.challenger),
+        },
         "trade_offs": _turns(policy),
         "features": list(policy.features),
         "floor": policy.spec.concentration_floor,

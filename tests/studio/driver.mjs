@@ -27,7 +27,7 @@ const functions = {
     const model = new Model(core, record);
     const yours = model.yours(sliders, rules ?? {});
     const saved =
-      sliders.mode === "weights"
+      sliders.mode !== "tradeoffs"
         ? save.staticPolicy(core, record.policy, record.tasks, sliders.weights)
         : save.tradeOffPolicy(core, record.policy, record.tasks, [...sliders.multipliers]);
     return {

@@ -1,19 +1,27 @@
 """The page's replay is that of pygrade.evaluation.replay, and its rankings are those of the core."""
 
+import io
+import zipfile
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pygrade.evaluation.replay import evaluate
-from pygrade.logs import numbered
+from pygrade.logs import numbered, read_logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import student_t
+from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.studio.collect import ConsoleConfig, collect
+from pygrade.studio.run_files import find_run
 from pygrade.training.baselines import baseline_scores
 from pygrade.training.judging import simple_baselines
 from pygrade.training.propensity import slot_propensity
 from pygrade.training.reward import RewardConfig
-from tests.studio.conftest import CONFIG
+from pygrade.training.training_record import TrainingRecord
+from tests.corrections import random_correction
+from tests.studio.conftest import CONFIG, make_run
 from tests.studio.node import call, needs_node
 
 WEIGHTS = np.array([0.3125, 0.6875], np.float32)
@@ -25,6 +33,14 @@ def sliders(weights=WEIGHTS, multipliers=(1.0, 1.0), mode="weights"):
 
 def page(record, moved, **rules):
     return {"call": "page", "record": record, "sliders": moved, "rules": rules}
+
+
+def unpacked(content, folder):
+    """What the page saves, as files."""
+    with zipfile.ZipFile(io.BytesIO(content.tobytes())) as file:
+        assert file.testzip() is None
+        file.extractall(folder)
+    return folder
 
 
 def assert_equal(actual, expected, logs=None):
@@ -111,6 +127,83 @@ def test_all_rankings_have_the_order_of_the_core(tmp_path, record):
     arms = [arm | {"ranks": wrong} if arm["name"] == "GRADE" else arm for arm in record["arms"]]
     (result,) = call(tmp_path, page(record | {"arms": arms}, sliders()))
     assert result["check"] == {"same": 5 * rows - 2, "all": 5 * rows}
+
+
+def corrected_run(folder, mixture, **config):
+    """The run of a policy that corrects predictions, with prices in its own formula."""
+    run = make_run(folder, stages=False)
+    policy = FusionPolicy.load(run / "policy")
+    options = replace(policy.config, **({"trade_offs": False, "value_tasks": ("order",)} | config))
+    made = FusionPolicy(PolicySpec(policy.tasks, policy.features, options), policy.static_weights, seed=4)
+    made.mixture = mixture
+    made.correction = random_correction(scale=0.4, tasks=policy.tasks, features=policy.features, items=())
+    made.save(run / "policy")
+    logs = read_logs(folder / "logs")
+    TrainingRecord.of(logs.split(0.7)[0], made.version).save(run / "policy")
+    return collect(find_run(run, f"logs:{folder / 'logs'}"), CONFIG)
+
+
+EXPECTED = Baseline("expected value", "identity", (1.0, 2.0), logarithm=True)
+CORRECTED = replace(EXPECTED, name="corrected expected value", corrected=True)
+
+
+@needs_node
+@pytest.mark.parametrize(
+    ("mixture", "serves", "kind"),
+    [
+        (Mixture(0.0, CORRECTED, "better", over="expected value"), "corrected expected value", "baseline"),
+        (
+            Mixture(0.4, EXPECTED, "better", challenger=CORRECTED),
+            "0.4 corrected expected value + 0.6 expected value",
+            "mixture",
+        ),
+        (Mixture(0.7, CORRECTED, "better"), "0.7 policy alone + 0.3 corrected expected value", "mixture"),
+    ],
+)
+@pytest.mark.parametrize("corrected", [False, True])
+def test_rankings_of_corrected_predictions_have_the_order_of_the_core(tmp_path, mixture, serves, kind, corrected):
+    record = corrected_run(tmp_path, mixture, corrected=corrected)
+    assert record["names"]["serves"] == serves and record["names"]["served"] == "served"
+    assert record["baseline"] == record["evaluation"]["verdict"]["over"] == "expected value"
+    assert record["arms"][-1]["name"] == "served" and record["arms"][-1]["kind"] == kind
+    served, moved = call(
+        tmp_path,
+        page(record, sliders(mode="served")),
+        page(record, sliders()),
+    )
+    assert served["check"]["same"] == served["check"]["all"] > 0
+    lift = record["evaluation"]["lifts"]["served"]["value"]
+    assert served["lifts"]["value"]["value"] == pytest.approx(lift["value"])
+    own = record["judged"]["arms"]["served"]["value"]
+    base = record["judged"]["arms"]["expected value"]["value"]
+    assert lift["value"] == pytest.approx(own.mean() / base.mean() - 1)
+    assert not np.array_equal(served["pages"], moved["pages"])
+    policy = FusionPolicy.load(unpacked(moved["zip"], tmp_path / "saved"))  # the sliders correct nothing
+    assert policy.correction is None and not policy.config.corrected and policy.config.value_tasks == ("order",)
+    logs = find_run(tmp_path / "run", f"logs:{tmp_path / 'logs'}").held_out.select(record["browsed"]["judged"])
+    ranked = BlendedRanker(policy).rank(
+        logs.context, logs.predictions, CONFIG.k, offsets=logs.offsets, item_values=logs.value
+    )
+    assert np.array_equal(ranked.indices.reshape(-1), moved["pages"])
+
+
+@needs_node
+@pytest.mark.parametrize("trust", [0.4, 1.0])
+def test_multipliers_turn_a_challenger(tmp_path, trust):
+    mixture = Mixture(trust, EXPECTED, "better", challenger=CORRECTED)
+    record = corrected_run(tmp_path, mixture, trade_offs=True, value_tasks=())
+    u = {"click": 4.0, "order": 0.5}
+    plain, moved = call(
+        tmp_path,
+        page(record, sliders(mode="tradeoffs")),
+        page(record, sliders(multipliers=tuple(u.values()), mode="tradeoffs")),
+    )
+    found = find_run(tmp_path / "run", f"logs:{tmp_path / 'logs'}")
+    logs = found.held_out.select(record["browsed"]["judged"])
+    for result, values in ((plain, None), (moved, u)):
+        scores = found.policy.scores(logs.context, logs.predictions, logs.offsets, logs.scenario, values, logs.value)
+        np.testing.assert_allclose(result["scores"], scores, rtol=1e-4, atol=1e-5)
+    assert not np.array_equal(plain["pages"], moved["pages"])
 
 
 @needs_node

@@ -1,8 +1,5 @@
 """What the page saves is what `FusionPolicy.load` and `BlendedRanker` read, and serves the page's order."""
 
-import io
-import zipfile
-
 import numpy as np
 import pytest
 
@@ -10,14 +7,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.serving.ranker import BlendedRanker
 from tests.studio.conftest import CONFIG
 from tests.studio.node import call, needs_node
-from tests.studio.test_replay import page, sliders
-
-
-def unpacked(content, folder):
-    with zipfile.ZipFile(io.BytesIO(content.tobytes())) as file:
-        assert file.testzip() is None
-        file.extractall(folder)
-    return folder
+from tests.studio.test_replay import page, sliders, unpacked
 
 
 @needs_node

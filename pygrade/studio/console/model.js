@@ -107,8 +107,13 @@ export class Model {
       const mixed = served !== null && served.trust < 1;
       arm = { ...arm, kind: mixed ? "mixture" : "weights", source: "weighed", weights, multipliers: u };
       if (mixed) arm = { ...arm, baseline: served.baseline, trust: served.trust };
+      if (served?.challenger)
+        arm = mixed
+          ? { ...arm, challenger: served.challenger, weights: null }
+          : { ...arm, kind: "baseline", baseline: served.challenger, weights: null };
     }
-    arm.scores = this.#fuse(arm.source, arm.weights);
+    const own = arm.challenger ?? (arm.kind === "baseline" ? arm.baseline : null);
+    arm.scores = own ? this.#baseline(own, arm.multipliers) : this.#fuse(arm.source, arm.weights);
     if (arm.kind === "mixture") {
       const base = this.#baseline(arm.baseline, arm.multipliers);
       arm.scores = this.core.mix(base, arm.scores, this.keptOffsets, arm.trust);
@@ -216,7 +221,7 @@ export class Model {
     if (arm.kind === "weights") return policyParts();
     const base = this.#baselineParts(arm.baseline, arm.multipliers, first, end);
     if (arm.kind === "baseline") return base;
-    const parts = arm.challenger ? this.#baselineParts(arm.challenger, null, first, end) : policyParts();
+    const parts = arm.challenger ? this.#baselineParts(arm.challenger, arm.multipliers, first, end) : policyParts();
     return parts.map((value, i) => arm.trust * value + (1 - arm.trust) * base[i]);
   }
 
