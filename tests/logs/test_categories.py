@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pygrade.logs import Logs, encode
+from pygrade.logs.categories import frequent_levels
 from pygrade.logs.foreign import import_table
 from pygrade.logs.text_numbers import parse_number, parse_numbers
 from tests.logs.shop import CANDIDATES, shop
@@ -70,6 +71,13 @@ def test_at_most_twenty_levels_the_most_frequent_ones():
     levels = [name for name in logs.features if name.startswith("plan=")]
     assert levels == sorted(f"plan=p{level}" for level in np.argsort(np.negative(counts))[:20])
     assert "rarer values" in said
+
+
+def test_a_level_has_twenty_values_and_one_per_cent():
+    codes = np.repeat([0, 1, 2, -1], [20, 19, 21, 40])
+    assert frequent_levels(codes, ["b", "c", "a"]) == [2, 0] and frequent_levels(codes, ["b", "c", " "]) == [0]
+    assert frequent_levels(np.repeat([0, 1], [29, 2971]), ["a", "b"]) == [1]
+    assert frequent_levels(np.repeat([0, 1], [30, 2970]), ["a", "b"]) == [0, 1]
 
 
 def test_text_without_a_frequent_level_or_of_too_many_is_left_out():

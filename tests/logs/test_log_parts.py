@@ -33,6 +33,7 @@ def test_files_keep_the_item_columns_that_all_have(tmp_path):
         write_logs(part, tmp_path / name)
     parts = LogParts.open([tmp_path / "a", tmp_path / "b"])
     assert parts.items == ("margin",)
+    assert parts.read(0, 9).items == ("margin",), "whatever a file alone has"
     assert_same(parts.read(0, 50), logs.arranged(logs.tasks, logs.features, ("margin",)))
     write_logs(half[1].arranged(logs.tasks, logs.features, ()), tmp_path / "b")
     assert LogParts.open([tmp_path / "a", tmp_path / "b"]).read(20, 30).item_features is None
