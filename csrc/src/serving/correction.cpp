@@ -47,6 +47,20 @@ void require_offsets(std::span<const std::int64_t> offsets, std::size_t rows) {
           "offsets must ascend from 0 to the number of rows");
 }
 
+// The place of the first number that is not finite; the size without one. Compilers vectorize a count, no early exit.
+std::size_t first_missing(std::span<const float> values) {
+  constexpr std::size_t block = 1024;
+  for (std::size_t begin = 0; begin < values.size(); begin += block) {
+    const auto part = values.subspan(begin, std::min(block, values.size() - begin));
+    std::uint32_t missing = 0;
+    for (const float value : part) missing += std::isfinite(value) ? 0u : 1u;
+    if (missing > 0)
+      return begin + static_cast<std::size_t>(std::ranges::find_if_not(part, [](float v) { return std::isfinite(v); }) -
+                                              part.begin());
+  }
+  return values.size();
+}
+
 std::size_t padded(std::size_t size, std::size_t to) { return (size + to - 1) / to * to; }
 
 template <class Float>
@@ -182,11 +196,10 @@ void Correction::apply(std::span<const float> context, std::span<const float> pr
           "predictions and result must have one value for each candidate and task");
   require(items.empty() || items.size() == rows * columns,
           "items must have one value for each candidate and item column, or none");
-  for (std::size_t i = 0; i < predictions.size(); ++i)
-    if (!std::isfinite(predictions[i]))
-      throw std::invalid_argument("predictions is " + std::to_string(predictions[i]) + " in row " +
-                                  std::to_string(i / tasks) + ", column " + std::to_string(i % tasks) +
-                                  "; want finite numbers");
+  if (const std::size_t i = first_missing(predictions); i < predictions.size())
+    throw std::invalid_argument("predictions is " + std::to_string(predictions[i]) + " in row " +
+                                std::to_string(i / tasks) + ", column " + std::to_string(i % tasks) +
+                                "; want finite numbers");
   const double mean = static_cast<double>(rows) / static_cast<double>(std::max<std::size_t>(1, requests));
   const std::int64_t grain = detail::grain_of(300.0 + 2.0 * mean * static_cast<double>(tasks));
   const auto work = [&](std::int64_t begin, std::int64_t end) {
@@ -237,7 +250,7 @@ void correction_gram(std::span<const double> z, std::span<const double> u, std::
                   aligned(moment_memory, width * detail::gram_requests),
                   pairs.data(),
                   sum_memory.data()};
-  const detail::CorrectionKernels& kernels = PYGRADE_KERNELS(correction_kernels);
+  const detail::GramKernels& kernels = PYGRADE_KERNELS(gram_kernels);
   for (std::size_t first = 0; first < requests; first += detail::gram_requests) {
     block.requests = std::min<std::int64_t>(detail::gram_requests, number(requests - first));
     block.z = z.data() + first * width_z;

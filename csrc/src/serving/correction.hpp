@@ -44,6 +44,9 @@ inline constexpr std::int64_t gram_requests = 512, gram_padding = 8, gram_pairs 
 
 struct CorrectionKernels {
   void (*correct)(const CorrectionTask& task);
+};
+
+struct GramKernels {
   // z of requests [begin, end) as columns, and Σ h u u' of their pairs u, u'.
   void (*gram_moments)(const GramBlock& block, std::int64_t begin, std::int64_t end);
   // Adds the block's z z' Σ h u u' to the sums of the groups of gram_pairs pairs [begin, end).
@@ -51,5 +54,6 @@ struct CorrectionKernels {
 };
 
 PYGRADE_DECLARE_KERNELS(CorrectionKernels, correction_kernels)
+PYGRADE_DECLARE_KERNELS(GramKernels, gram_kernels)
 
 }  // namespace pygrade::detail

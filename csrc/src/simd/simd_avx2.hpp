@@ -20,9 +20,11 @@ PYGRADE_INLINE Floats broadcast(float x) { return _mm256_set1_ps(x); }
 PYGRADE_INLINE Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
 PYGRADE_INLINE Floats sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
 PYGRADE_INLINE Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+PYGRADE_INLINE Floats div(Floats a, Floats b) { return _mm256_div_ps(a, b); }
 PYGRADE_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 
 PYGRADE_INLINE Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+PYGRADE_INLINE Floats min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
 PYGRADE_INLINE unsigned greater_equal(Floats a, Floats b) {
   return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)));
 }
@@ -34,6 +36,8 @@ PYGRADE_INLINE Ints add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
 PYGRADE_INLINE Ints sub(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
 PYGRADE_INLINE Ints max(Ints a, Ints b) { return _mm256_max_epi32(a, b); }
 PYGRADE_INLINE Ints min(Ints a, Ints b) { return _mm256_min_epi32(a, b); }
+PYGRADE_INLINE Ints as_ints(Floats a) { return _mm256_castps_si256(a); }
+PYGRADE_INLINE Floats as_floats(Ints a) { return _mm256_castsi256_ps(a); }
 PYGRADE_INLINE Ints max_bits(Ints a, Floats b) { return _mm256_max_epu32(a, _mm256_castps_si256(b)); }
 PYGRADE_INLINE Floats number_of_bits(Floats a) { return _mm256_cvtepi32_ps(_mm256_castps_si256(a)); }
 PYGRADE_INLINE Floats mantissa(Floats a) {

@@ -20,10 +20,12 @@ PYGRADE_INLINE Floats broadcast(float x) { return _mm512_set1_ps(x); }
 PYGRADE_INLINE Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
 PYGRADE_INLINE Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
 PYGRADE_INLINE Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+PYGRADE_INLINE Floats div(Floats a, Floats b) { return _mm512_div_ps(a, b); }
 PYGRADE_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 
-// a > b ? a : b, so b if either is NaN
+// a > b ? a : b and a < b ? a : b, so b if either is NaN
 PYGRADE_INLINE Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+PYGRADE_INLINE Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
 PYGRADE_INLINE unsigned greater_equal(Floats a, Floats b) {
   return _cvtmask16_u32(_mm512_cmp_ps_mask(a, b, _CMP_GE_OQ));
 }
@@ -38,6 +40,9 @@ PYGRADE_INLINE Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 PYGRADE_INLINE Ints sub(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
 PYGRADE_INLINE Ints max(Ints a, Ints b) { return _mm512_max_epi32(a, b); }
 PYGRADE_INLINE Ints min(Ints a, Ints b) { return _mm512_min_epi32(a, b); }
+// The same bits.
+PYGRADE_INLINE Ints as_ints(Floats a) { return _mm512_castps_si512(a); }
+PYGRADE_INLINE Floats as_floats(Ints a) { return _mm512_castsi512_ps(a); }
 // For floats that are not negative: the larger bit pattern, and the bit pattern as a number.
 PYGRADE_INLINE Ints max_bits(Ints a, Floats b) { return _mm512_max_epu32(a, _mm512_castps_si512(b)); }
 PYGRADE_INLINE Floats number_of_bits(Floats a) { return _mm512_cvtepi32_ps(_mm512_castps_si512(a)); }

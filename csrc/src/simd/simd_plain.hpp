@@ -46,11 +46,17 @@ PYGRADE_INLINE Floats sub(Floats a, Floats b) {
 PYGRADE_INLINE Floats mul(Floats a, Floats b) {
   return each<Floats>([&](int i) { return a.at[i] * b.at[i]; });
 }
+PYGRADE_INLINE Floats div(Floats a, Floats b) {
+  return each<Floats>([&](int i) { return a.at[i] / b.at[i]; });
+}
 PYGRADE_INLINE Floats fma(Floats a, Floats b, Floats c) {
   return each<Floats>([&](int i) { return __builtin_fmaf(a.at[i], b.at[i], c.at[i]); });
 }
 PYGRADE_INLINE Floats max(Floats a, Floats b) {
   return each<Floats>([&](int i) { return a.at[i] > b.at[i] ? a.at[i] : b.at[i]; });
+}
+PYGRADE_INLINE Floats min(Floats a, Floats b) {
+  return each<Floats>([&](int i) { return a.at[i] < b.at[i] ? a.at[i] : b.at[i]; });
 }
 PYGRADE_INLINE unsigned greater_equal(Floats a, Floats b) {
   return each_bit([&](int i) { return a.at[i] >= b.at[i]; });
@@ -65,6 +71,11 @@ PYGRADE_INLINE void store(std::int32_t* p, Ints v) { __builtin_memcpy(p, v.at, s
 PYGRADE_INLINE Ints broadcast(std::int32_t x) {
   return each<Ints>([x](int) { return x; });
 }
+PYGRADE_INLINE Ints as_ints(Floats a) { return __builtin_bit_cast(Ints, a); }
+PYGRADE_INLINE Floats number_of_bits(Floats a) {
+  return each<Floats>([&](int i) { return static_cast<float>(__builtin_bit_cast(std::int32_t, a.at[i])); });
+}
+PYGRADE_INLINE Floats as_floats(Ints a) { return __builtin_bit_cast(Floats, a); }
 PYGRADE_INLINE Ints add(Ints a, Ints b) {  // wraps as instructions do: unused lanes may hold anything
   return each<Ints>([&](int i) {
     return static_cast<std::int32_t>(static_cast<std::uint32_t>(a.at[i]) + static_cast<std::uint32_t>(b.at[i]));
