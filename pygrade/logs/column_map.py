@@ -200,10 +200,15 @@ def _fits(table: Table, role: str, name: str) -> bool:
     if role == "value":
         return bool((table.numbers(name) >= 0).all())
     if role == "timestamp" and kind == "text":
-        return _is_date(next((value for value in table.column(name).slice(0, 100).to_pylist() if value), ""))
+        return _is_date(_first_text(table, name))
     if role == "timestamp" and kind in ("integer", "number"):
         return bool(np.nanmin(table.numbers(name), initial=np.inf) >= 1e9)  # 2001 in seconds
     return True
+
+
+def _first_text(table: Table, name: str) -> str:
+    """The first of some values that are not empty."""
+    return next((value for value in table.column(name).slice(0, 100).to_pylist() if value), "")
 
 
 def _is_date(text: str) -> bool:
@@ -351,6 +356,8 @@ def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
         return "the same value everywhere"
     if not own and kind in ("integer", "number") and are_times(table.numbers(name)):
         return "times since 1970: no number to learn from"
+    if kind == "text" and not own and _is_date(_first_text(table, name)):
+        return "dates: no category to learn from"
     if kind == "text" and distinct > MANY and not table.is_numeric(name):
         return f"text with {distinct:,} values"
     return ""

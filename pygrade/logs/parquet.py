@@ -103,7 +103,8 @@ class Source:
             empty = types.is_null(value_type) and kind != "id"  # a column of nulls only
             good = {"number": number, "integer": integer, "id": integer or text, "text": text}[kind]
             if not (good or empty):
-                raise TypeError(f"{file}: column '{name}' has type {dtype}; want {_KINDS[kind]}")
+                hint = " (pygrade doctor makes 0/1 columns of text)" if text and name[:2] in ("x_", "i_") else ""
+                raise TypeError(f"{file}: column '{name}' has type {dtype}; want {_KINDS[kind]}{hint}")
             try:
                 table = part.read(columns=[name])
             except (self.pa.ArrowException, OSError) as error:

@@ -86,6 +86,8 @@ def test_text_without_a_frequent_level_or_of_too_many_is_left_out():
     for name in ("query", "few"):
         assert found.mapping.left_out[name] == "text without a value that 1 % of the requests, and 20, have"
     assert {name.partition("=")[0] for name in logs.features} == {"device", "buyer_score", "hour"}
+    days = [f"2026-03-{1 + row % 28:02} 10:00" for row in range(ROWS)]
+    assert imported(published=days)[0].mapping.left_out["published"] == "dates: no category to learn from"
     items = [f"title {number % 1001}" for number in range(ROWS)]
     assert imported(title=items)[0].mapping.left_out["title"] == "text with 1,001 values"
 
@@ -122,8 +124,9 @@ def test_numbers_and_text_of_items_become_item_columns():
     assert ("i_margin", "no", "numbers or text of the candidate, such as its brand or margin") in [
         row[:3] for row in found.contract
     ]
-    given = import_table({**SHOP, "m": margin}, "i_gain=m,skip=price").fields
-    assert given["items"] == ("gain",) and given["item_features"].shape == (ROWS, 1)
+    given = import_table({**SHOP, "m": margin}, "i_gain=m,value=price,i_price=price").fields
+    assert given["items"] == ("gain", "price") and given["item_features"].shape == (ROWS, 2)
+    np.testing.assert_array_equal(given["item_features"][:, 1], given["value"])
     assert import_table(SHOP).fields["item_features"] is None
 
 

@@ -170,6 +170,7 @@ BAD = {
     "negative feedback": (set_value("y_cart", 0, -1.0), ValueError, "'y_cart', row 0 of .*-1.0; want feedback ≥ 0"),
     "negative value": (set_value("value", 3, -2.0), ValueError, "'value', row 3 of .*-2.0; want a finite value ≥ 0"),
     "wrong type": (lambda c: c.update(p_cart=[str(v) for v in c["p_cart"]]), TypeError, "'p_cart' has type string"),
+    "text of items": (set_all("i_brand", "a"), TypeError, "'i_brand' has type string; want a number .pygrade doctor"),
     "float position": (set_all("position", 0.5), TypeError, "'position' has type double"),
     "NaN prediction": (set_value("p_order", 7, float("nan")), ValueError, r"'p_order', row 7 of \S+: nan"),
     "null prediction": (set_value("p_order", 7, None), ValueError, r"'p_order', row 7 of \S+: null; want a pred"),
