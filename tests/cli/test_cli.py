@@ -336,7 +336,7 @@ def test_a_resumed_training_names_the_option_that_differs(capsys, workplace):
     arguments = ["train", "--data", f"logs:{workplace / 'logs'}", "--out", str(workplace / "run"), "--quiet", *TINY]
     assert cli.main([*arguments, "--seed", "3", "--reward.prior-weight", "0.4"]) == 2
     message = capsys.readouterr().err
-    assert "other options: --reward.prior-weight is 0.4, the run has 0.5; --seed is 3, the run has 0;" in message
+    assert "other options: --reward.prior-weight is 0.4, the run has 1.0; --seed is 3, the run has 0;" in message
     assert "--no-resume" in message
 
 

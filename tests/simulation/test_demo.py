@@ -45,6 +45,7 @@ def finished(tmp_path_factory):
 def test_the_demo_writes_its_files_and_lifts(finished):
     out, result = finished
     summary = json.loads((out / "summary.json").read_text())
+    assert summary["verdict"]["sentence"] == summary["trust"]["sentence"] == result.summary["verdict"]["sentence"]
     assert summary["seed"] == 0 and summary["wall_seconds"] > 0 and summary["test_requests"] == 150
     assert {EXPECTED_VALUE, STATIC, PRODUCTION, STAGE1, GRADE, SERVED} <= set(summary["arms"])
     for kind in ("expected", "sampled"):
@@ -67,7 +68,8 @@ def test_the_pages_come_from_the_saved_policy_and_add_up(finished):
         assert len(page["items"]) == 10 and not page["fallback"]
         assert sum(page["weights"]) == pytest.approx(1, abs=1e-5)
         for item in page["items"]:
-            parts = sum(item["contributions"]) + item.get("baseline", 0.0)
+            parts = item.get("baseline", 0.0)  # all of the score where the baseline alone is served
+            parts += sum(item["contributions"]) if page["trust"] else 0.0
             assert parts == pytest.approx(item["score"], rel=1e-4, abs=1e-5)
         scores = [item["score"] for item in page["items"]]
         assert scores == sorted(scores, reverse=True)
