@@ -236,7 +236,7 @@ class _Correction(nn.Module):
             elif self.parents[t] < 0:
                 corrected[t] = (given[t].clamp(_SMALLEST, 1 - _SMALLEST) * shift[..., t].exp()).clamp_max(1.0)
             else:
-                corrected[t] = torch.sigmoid(base[..., t] + shift[..., t]) * corrected[self.parents[t]]
+                corrected[t] = _shifted(ratios[t], shift[..., t]) * corrected[self.parents[t]]
         return torch.stack(corrected, -1)
 
     def _context(self, context: Tensor) -> Tensor:
@@ -253,16 +253,16 @@ class _Correction(nn.Module):
         for t in self.order:
             s = self.parents[t]
             child = self.form == "conditional" and s >= 0
-            odds = _log_odds(_ratio(raw[t], raw[s].clamp_min(1e-9)) if child else raw[t], self.amounts[t])
-            z = ((odds - self.map_mean[t]) / self.map_std[t]).clamp(-6.0, 6.0)
+            p = _ratio(raw[t], raw[s].clamp_min(1e-9)) if child else raw[t]
+            z = ((_log_odds(p, self.amounts[t]) - self.map_mean[t]) / self.map_std[t]).clamp(-6.0, 6.0)
             level, slope, *hinges = self.map_weights[t].unbind()
-            odds = odds + level + slope * z
+            shift = level + slope * z
             for hinge, knot in zip(hinges, self.map_knots[t].unbind(), strict=True):
-                odds = odds + hinge * (z - knot).clamp_min(0.0)
+                shift = shift + hinge * (z - knot).clamp_min(0.0)
             if self.amounts[t]:
-                mapped[t] = odds.exp()
+                mapped[t] = p.clamp_min(_SMALLEST) * shift.exp()
             else:
-                p = torch.sigmoid(odds)
+                p = _shifted(p, shift)
                 mapped[t] = p * mapped[s] if child else p.clamp_max(math.exp(-1e-3)) if self.form == "marginal" else p
         return mapped
 
@@ -271,6 +271,12 @@ def _log_odds(p: Tensor, amount: bool) -> Tensor:
     if amount:
         return torch.log(p.clamp_min(_SMALLEST))
     return torch.log(p.clamp(_SMALLEST, 1 - _SMALLEST) / (1 - p).clamp_min(_SMALLEST))
+
+
+def _shifted(p: Tensor, shift: Tensor) -> Tensor:
+    """The probability whose log odds are those of p plus the shift; sigmoids of ONNX runtimes are coarse near 0."""
+    odds = p.clamp(_SMALLEST, 1 - _SMALLEST) * shift.exp()
+    return odds / ((1 - p).clamp_min(_SMALLEST) + odds)
 
 
 def _ratio(child: Tensor, parent: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def policy_of(name: str) -> FusionPolicy:
     if name in FORMS:
         options = {"tasks": TASKS, "features": FEATURES, "amounts": (False, False, False, True)}
         items = () if name == "corrected network" else ("price", "size")
-        policy.correction = random_correction(2, form=FORMS[name], parents=(-1, 0, 0, -1), items=items, **options)
+        policy.correction = random_correction(2, 0.05, form=FORMS[name], parents=(-1, 0, 0, -1), items=items, **options)
     return policy
 
 
