@@ -107,8 +107,10 @@ def lifts(
 
 
 def page(record: Mapping[str, Any]) -> None:
-    """A ranked page: the weights on top, then each item's score and what every task, or the baseline, contributed."""
-    mixed = record["trust"] < 1.0
+    """A ranked page: the weights on top, if they rank, then each item's score and what every task, or the baseline,
+    contributed.
+    """
+    mixed = 0.0 < record["trust"] < 1.0
     head = ["slot", "item", "score", *record["tasks"], *([record["baseline"]] if mixed else [])]
     weights = ["", "weight", "", *(f"{100 * weight:.1f} %" for weight in record["weights"]), *([""] if mixed else [])]
     names = [item.get("name", str(item["item_id"])) for item in record["items"]]
@@ -121,7 +123,7 @@ def page(record: Mapping[str, Any]) -> None:
     ]
     text("")
     text(f"{record['title']}: {record['why']}")
-    table("", head, [weights, *rows], texts=2)
+    table("", head, [*([weights] if record["weighs"] else []), *rows], texts=2)
 
 
 def lift(entry: Mapping[str, Any] | None) -> str:

@@ -38,14 +38,15 @@ def compare_pages(
     rows = enough[np.unique(np.linspace(0, len(enough) - 1, min(count, len(enough))).round().astype(np.int64))]
     chosen = logs.select(rows)
     arms = arms_of(chosen, policies, mixture)
-    last = list(policies)[-1]
+    last, mixed = list(policies)[-1], list(policies.values())[-1].mixture
+    weighs = mixed is None or mixed.takes_network
     orders: dict[str, Array] = {LOGGED_ORDER: -chosen.position.astype(np.float64)}
     orders |= {name: arms.scores[name] for name in (EXPECTED_VALUE, last)}
     texts = _texts(chosen.item_id, names)
     requests = []
     for r in range(chosen.num_requests):
         part = slice(int(chosen.offsets[r]), int(chosen.offsets[r + 1]))
-        weights = dict(zip(chosen.tasks, arms.weights[last][r].astype(float).tolist(), strict=True))
+        weights = dict(zip(chosen.tasks, arms.weights[last][r].astype(float).tolist(), strict=True)) if weighs else {}
         scenario = "" if chosen.scenario is None else f", {chosen.scenario[r]}"
         requests.append(
             {
@@ -95,7 +96,8 @@ def _request(entry: Mapping[str, Any]) -> str:
     weights = ", ".join(f"{escape(task)} {100 * weight:.0f} %" for task, weight in entry["weights"].items())
     columns = "".join(_column(name, order) for name, order in entry["orders"].items())
     title = f"{escape(entry['title'])}: {entry['candidates']} candidates"
-    return f'<h3>{title}</h3><p class="note">Weights of the policy: {weights}</p><div class="pages">{columns}</div>'
+    note = f'<p class="note">Weights of the policy: {weights}</p>' if weights else ""
+    return f'<h3>{title}</h3>{note}<div class="pages">{columns}</div>'
 
 
 def _column(name: str, order: Mapping[str, Any]) -> str:

@@ -102,8 +102,8 @@ def figures(picture: Picture) -> str:
 
 
 def page_table(page: Json) -> str:
-    """HTML of one ranked page: weights on top, contributions per item below; shades show size and sign."""
-    mixed = page.get("trust", 1.0) < 1.0
+    """HTML of one ranked page: weights on top if they rank, contributions per item below; shades show size and sign."""
+    mixed = 0.0 < page.get("trust", 1.0) < 1.0
     parts = [item["contributions"] + ([item["baseline"]] if mixed else []) for item in page["items"]]
     reach = max((abs(v) for part in parts for v in part), default=1.0) or 1.0
     names = page["tasks"] + ([page["baseline"]] if mixed else [])
@@ -111,7 +111,8 @@ def page_table(page: Json) -> str:
     weights: list[Cell] = [
         Html(f'<div class="bar"><i style="width:{100 * w:.0f}%"></i></div>{100 * w:.1f} %') for w in page["weights"]
     ]
-    rows: list[list[Cell]] = [["", "weights", "", *weights, *([""] if mixed else [])]]
+    first = [["", "weights", "", *weights, *([""] if mixed else [])]] if page.get("weighs", True) else []
+    rows: list[list[Cell]] = [*first]
     for slot, (item, part) in enumerate(zip(page["items"], parts, strict=True), 1):
         cells = [Html(f'<span class="shade" style="background:{shade(v / reach)}">{v:+.3f}</span>') for v in part]
         rows.append([str(slot), str(item.get("name", item["item_id"])), f"{item['score']:+.3f}", *cells])

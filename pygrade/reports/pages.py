@@ -11,16 +11,18 @@ from pygrade.serving.page import Page
 def describe_pages(page: Page, titles: list[str], static: NDArray[np.float32] | None = None) -> list[dict[str, Any]]:
     """One record per request: title, tasks, weights, their source, and items with score and contributions.
 
-    Of a mixture also its trust, baseline and verdict, and what the baseline contributed to each item.
+    Of a mixture also its trust, baseline and verdict, and what the baseline contributed to each item. Where the weights
+    rank nothing (``weighs`` is false), contributions are the amounts that the baseline, or what is mixed with it, adds.
     """
     records = []
-    mixed = page.trust < 1.0
+    mixed = 0.0 < page.trust < 1.0
     for b, title in enumerate(titles):
         places = [int(i) for i in page.indices[b] if i >= 0]
         records.append(
             {
                 "title": title,
                 "tasks": list(page.tasks),
+                "weighs": page.takes_network,
                 "weights": page.weights[b].astype(float).tolist(),
                 "fallback": bool(page.fallback[b]),
                 "explored": bool(page.explored[b]),

@@ -273,8 +273,8 @@ def _page_sections(pages: Json) -> list[Section]:
     return [
         Section(
             f"A ranked page: {page['title']}",
-            "What the saved policy served. First row: the weights it chose for this request. Below, each item's fused "
-            "score and what every task contributed to it, w · f(p): blue lifts the item, orange sinks it."
+            "What the saved policy served. First row, if weights rank: those that it chose for this request. Below, "
+            "each item's score and what every task contributed to it: blue lifts the item, orange sinks it."
             + f" Here: {escape(page['why'])}.",
             table=page_table(page),
         )

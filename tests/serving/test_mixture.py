@@ -206,6 +206,10 @@ def test_an_explained_page_names_trust_baseline_and_values(requests, capsys):
     np.testing.assert_allclose(parts, page.values[0], atol=1e-5)
     alone = BlendedRanker(make_policy("harm", 0.0)).rank(context, predictions, 2)
     assert explain(alone, 1, None) == "ranked by expected value alone (verdict: better)"
+    (bare,) = describe_pages(BlendedRanker(make_policy("harm", 0.0)).rank(context[:1], predictions[:1], 2), ["alone"])
+    console.page(bare)
+    for text in (page_table(bare), capsys.readouterr().out):
+        assert "expected value" not in text.replace(bare["why"], "") and "weight" not in text.replace(bare["why"], "")
     console.page(record)
     out = capsys.readouterr().out
     for text in (page_table(record), out):
