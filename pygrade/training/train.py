@@ -27,7 +27,7 @@ from pygrade.correction.fit import Candidate, CorrectionConfig, correct, fit_cor
 from pygrade.correction.parts import continue_fit
 from pygrade.correction.prior import load_prior
 from pygrade.evaluation.arms import GRADE, STAGE1
-from pygrade.evaluation.cautions import caution_of_value, cautions_of_log, winsorized
+from pygrade.evaluation.cautions import cautions_of_log, winsorized
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
@@ -196,7 +196,7 @@ def train(
         prepared = _prepared(log, config, directory, workers)
         logs = prepared.sample
         judged = _judged(prepared, config)
-        cautions = [*cautions_of_log(logs), *caution_of_value(logs, judged.cluster)]
+        cautions = cautions_of_log(logs)
         for sentence in cautions:
             logger.warning(sentence)
         learned, used, correction = _corrected(prepared, config, judged.corrected, workers)
