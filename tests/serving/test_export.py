@@ -57,13 +57,19 @@ POLICIES = {
         None,
     ),
     "all": (
-        {"transform": "log1p", "trade_offs": True, "scenario_values": {"home": {"buy": 3.0}}},
-        Mixture(0.4, VALUED),
+        {"transform": "log1p", "trade_offs": True, "scenario_values": {"home": {"buy": 3.0}}, "indicators": ("hour",)},
+        Mixture(0.4, replace(VALUED, corrected=True)),
     ),
 }
 
 # The form of the maps of those with a correction.
-FORMS = {"corrected": "", "challenger": "marginal", "challenger alone": "conditional", "corrected network": "marginal"}
+FORMS = {
+    "all": "conditional",
+    "corrected": "",
+    "challenger": "marginal",
+    "challenger alone": "conditional",
+    "corrected network": "marginal",
+}
 
 
 def policy_of(name: str) -> FusionPolicy:
@@ -143,7 +149,7 @@ def test_every_case_is_one_of_its_own():
     inputs = {name: [port.name for port in export.PolicyPage(policy_of(name), K).ports[2:]] for name in POLICIES}
     assert inputs["free"] == [] and inputs["bounded"] == ["scenario"]
     assert inputs["trade-offs"] == ["scenario", "values"] and inputs["trust"] == ["item_values"]
-    assert inputs["all"] == ["scenario", "values", "item_values"]
+    assert inputs["all"] == ["scenario", "values", "item_values", "items"]
     assert inputs["trust 1"] == ["scenario"]  # served alone, so that no price counts
     assert inputs["corrected"] == ["scenario", "item_values", "items"] == inputs["challenger alone"]
     assert inputs["challenger"] == ["scenario", "values", "item_values", "items"]
