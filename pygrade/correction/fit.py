@@ -21,6 +21,7 @@ from pygrade.logs import Logs
 from pygrade.policy.correction import Correction
 
 _ALONE = np.array([[newton.LEVEL_PRECISION, 1.0], [1.0, newton.MOST]])  # z: 1, m_t; u: 1, c_t
+MOST_COEFFICIENTS = 1_500  # of a task
 _ROUNDS, _RENEW = 8, (0, 2, 5)
 _POOLED_ROUNDS, _POOLED_RENEW = 5, (0, 3)
 
@@ -89,9 +90,39 @@ class Fitted:
         return next((entry for entry in self.candidates if entry.gain.passes), None)
 
 
+def informative(logs: Logs, theta: Floats, parents: tuple[int, ...] | None = None) -> Logs:
+    """The log with as many item columns as `MOST_COEFFICIENTS` allows: those that residual feedback follows most.
+
+    theta [S]: examination of the shown rows.
+    """
+    tasks, inputs = len(logs.tasks), 1 + len(logs.features) + int(np.isnan(logs.context).any(0).sum()) + len(logs.tasks)
+    room = len(logs.items)
+    while room and (inputs + room) * (1 + tasks + room) > MOST_COEFFICIENTS:
+        room -= 1
+    if room == len(logs.items):
+        return logs
+    frame = Frame.of(logs, logs.predictions, parents)
+    inputs_of_log = frame.inputs(logs, logs.predictions)
+    score = np.zeros(len(logs.items))
+    for t in range(tasks):
+        rows = Rows(t, frame, inputs_of_log, logs, theta)
+        if rows.events < MIN_EVENTS:
+            continue
+        mean = rows.mean(np.zeros((rows.z.shape[1], rows.u.shape[1])))
+        mean = mean * (rows.y.sum() / mean.sum())
+        columns = rows.u[:, 1 + tasks :]
+        moved, spread = (rows.y - mean) @ columns, mean @ np.square(columns)
+        score = np.maximum(score, rows.case * np.square(moved) / np.maximum(spread, 1e-12))
+    chosen = np.sort(np.argsort(-score, kind="stable")[:room])
+    assert logs.item_features is not None
+    features = np.ascontiguousarray(logs.item_features[:, chosen]) if room else None
+    return replace(logs, items=tuple(logs.items[place] for place in chosen), item_features=features)
+
+
 def correct(correction: Correction, logs: Logs) -> NDArray[np.float32]:
     """Corrected predictions [M, T] of a log's candidates."""
-    return correction.apply(logs.context, logs.predictions, logs.offsets, logs.item_features)
+    items = logs.item_columns_of(correction.items)
+    return correction.apply(logs.context, logs.predictions, logs.offsets, items)
 
 
 def fit_correction(
@@ -109,7 +140,8 @@ def fit_correction(
     each in one fold; prior: of another market, whose blocks enter as one column each; parents: the chain, if known.
     """
     config = config or CorrectionConfig()
-    task = _Task(logs, np.asarray(curve, np.float64)[logs.position[logs.shown]], fold, cluster, parents)
+    theta = np.asarray(curve, np.float64)[logs.position[logs.shown]]
+    task = _Task(informative(logs, theta, parents), theta, fold, cluster, parents)
     plain = task.view(None)
     forms, chosen = {}, plain
     if config.maps:

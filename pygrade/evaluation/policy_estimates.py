@@ -96,12 +96,7 @@ def item_inputs(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32] | None:
     """[M, I]: the item columns that the policy's correction reads, NaN of those that the log lacks; None if it reads
     none.
     """
-    names = () if policy.correction is None else policy.correction.items
-    if not names:
-        return None
-    known = dict(zip(logs.items, logs.item_columns.T, strict=True))
-    unknown = np.full(logs.num_rows, np.nan, np.float32)
-    return np.stack([known.get(name, unknown) for name in names], 1)
+    return None if policy.correction is None else logs.item_columns_of(policy.correction.items)
 
 
 def log_inputs(policy: FusionPolicy, logs: Logs) -> Tensor:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pygrade._util.workers import HERE, LocalWorkers
-from pygrade.correction.fit import CorrectionConfig, correct, fit_correction
+from pygrade.correction import fit
+from pygrade.correction.fit import CorrectionConfig, correct, fit_correction, informative
 from pygrade.correction.gate import gain, zscore
 from pygrade.correction.inputs import Frame, Rows, gram, parents_of
 from pygrade.correction.maps import fit_maps
@@ -146,6 +147,22 @@ def test_item_columns_are_inputs():
     quality[::17] = np.nan
     found = fitted(replace(logs, feedback=feedback, items=("quality",), item_features=quality[:, None])).licensed
     assert found is not None and found.correction.items == ("quality",)
+
+
+def test_of_many_item_columns_the_telling_ones_are_kept(monkeypatch):
+    logs = world(800, effect=0.0)
+    rng = np.random.default_rng(3)
+    columns = rng.normal(size=(logs.num_rows, 12)).astype(np.float32)
+    columns[:, 5] += 2 * logs.feedback[:, 0]
+    names = tuple(f"a{i}" for i in range(12))
+    logs = replace(logs, items=names, item_features=columns)
+    theta = CURVE[logs.position[logs.shown]]
+    assert informative(logs, theta) is logs
+    monkeypatch.setattr(fit, "MOST_COEFFICIENTS", 60)
+    kept = informative(logs, theta)
+    assert "a5" in kept.items and len(kept.items) == 3 and kept.item_features.shape == (logs.num_rows, 3)
+    found = fitted(logs).candidates[0].correction
+    assert found.items == kept.items and np.isfinite(correct(found, logs)).all()
 
 
 def test_the_chain_is_found_in_the_log():
