@@ -22,6 +22,10 @@ One event must not blind the guard. Rewards that judge are cut at their 99.9 % q
 most once (``single_tasks``) are 1 at most, together, and so are their predictions; other amounts and predictions are
 held to ``max_amount``. While half the interval is wider than ``max_reach`` of the reference's value, nothing new is
 published: learning pauses.
+
+With ``correction`` a version may also have a correction of the predictions learned anew (`pygrade.training.renewal`),
+under the gate of the training. The reference takes it over, and from then on only later draws judge: under another
+correction the same weights made other pages. Of a policy whose network does not rank, nothing else is learned.
 """
 
 import contextlib
@@ -47,10 +51,13 @@ from pygrade._util.files import atomic_directory
 from pygrade._util.serialization import read_json, read_safetensors, to_json, to_safetensors
 from pygrade.evaluation import offpolicy
 from pygrade.evaluation.offpolicy import OffPolicyEstimate
+from pygrade.evaluation.policy_estimates import item_inputs, log_inputs
 from pygrade.logs import Logs, concatenate
 from pygrade.policy import FusionPolicy
+from pygrade.policy.correction import Correction
 from pygrade.training.feedback import Event, FeedbackJoin, Key, as_key
 from pygrade.training.policy_step import Engine, PolicyStep, check_engine, parameters_of, policy_step
+from pygrade.training.renewal import renew_correction
 from pygrade.training.reward import CompositeReward, RewardConfig
 from pygrade.training.sharded_set import Batch, ShardedSet
 from pygrade.training.stage2 import Stage2Config, stage2_step
@@ -81,6 +88,8 @@ class OnlineConfig:
     judge_window: int = 4_000  # newest requests of the window that judge; older ones may be stale
     min_effective_samples: int = 100  # of an estimate that may refuse or roll back
     holdout_fraction: float = 0.5  # of the requests with drawn weights: they judge and are never learned from
+    # Learn the correction of the predictions anew, too, each time that there are min_requests new requests.
+    correction: bool = False
     seed: int = 0  # of the batches and the draws
     engine: Engine = "auto"  # of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -114,6 +123,7 @@ class Update:
     figures: dict[str, float]  # of the last step
     paused: bool = False  # nothing new is published: the estimate is too wide to find a regression
     cut: int = 0  # judging requests whose reward was cut in the estimate
+    renewed: bool = False  # the version has a correction learned anew
 
 
 class _Judgment(NamedTuple):
@@ -148,16 +158,22 @@ class OnlineLearner:
         self.publish = publish
         if unknown := [task for task in self.config.single_tasks if task not in policy.tasks]:
             raise ValueError(f"single_tasks has {unknown[0]!r}; want tasks of the policy, {', '.join(policy.tasks)}")
+        if self.config.correction and not policy.takes_corrected:
+            raise ValueError("correction is True; want a policy that takes corrected predictions")
         limits = self.config.max_pending_events, self.config.max_amount, self.config.feedback_delay_ms
         self._join = FeedbackJoin(policy.tasks, *limits, self.config.single_tasks)
         self._learner = self._new_learner()
         self._steps = 0
         self._paused = False  # since the last update
+        self._new = 0  # requests since the correction was last fitted
+        self._judged_from: int | None = None  # ms: since when the served correction is
         self._window: Logs | None = None
 
     @property
     def counters(self) -> Counter[str]:
-        """Of events (`FeedbackJoin`), capped_predictions, and of versions: published, refused, rolled_back, paused."""
+        """Of events (`FeedbackJoin`), capped_predictions, and of versions: published, refused, rolled_back, paused,
+        renewed (with a correction learned anew).
+        """
         return self._join.counters
 
     # ---- the stream --------------------------------------------------------------------------------------------------
@@ -195,6 +211,11 @@ class OnlineLearner:
         window = self._window
         if window is None or window.num_requests < self.config.min_requests:
             return self._report(_Judgment(), 0)
+        if self.config.correction and self.policy.mixture is not None and not self.policy.mixture.takes_network:
+            correction = self._renew(window)
+            if correction is None:
+                return self._report(_Judgment(), 0)
+            return self._publish(_frozen(self.policy), correction, now, _Judgment(), 0)
         found = self._judge(window, self.served)
         if found.regressed:
             logger.warning("version %s regressed and is rolled back: %s", self.served.version, found.estimate)
@@ -215,9 +236,27 @@ class OnlineLearner:
         if found.blind:
             self._return_to(self.served)
             return self._pause(found, count, figures)
+        return self._publish(candidate, self._renew(window), now, found, count, figures)
+
+    def _publish(
+        self,
+        candidate: FusionPolicy,
+        correction: Correction | None,
+        now: int,
+        found: _Judgment,
+        count: int,
+        figures: dict[str, float] | None = None,
+    ) -> Update:
+        """Serve a version, with a correction learned anew if there is one."""
+        if correction is not None:
+            candidate.correction = correction
         self._serve(candidate)
         self.counters["published"] += 1
-        return self._report(found, count, figures, published=True)
+        if correction is not None:
+            self.policy.correction = self.reference.correction = correction
+            self._new, self._judged_from = 0, now
+            self.counters["renewed"] += 1
+        return self._report(found, count, figures, published=True, renewed=correction is not None)
 
     def _pause(self, found: _Judgment, count: int, figures: dict[str, float] | None = None) -> Update:
         if not self._paused:
@@ -230,6 +269,7 @@ class OnlineLearner:
         logs = self._join.ripe(until)
         if logs is None:
             return
+        self._new += logs.num_requests
         window = logs if self._window is None else concatenate([self._window, logs])
         if window.num_requests > self.config.window:
             window = window.select(slice(window.num_requests - self.config.window, None))
@@ -241,8 +281,12 @@ class OnlineLearner:
 
     # ---- learning ----------------------------------------------------------------------------------------------------
     def _learn(self, window: Logs) -> tuple[int, dict[str, float]]:
-        config = self.config.step
-        data = CompositeReward(self.config.reward).build(window, self.policy.spec)
+        config, policy = self.config.step, self.policy
+        logs = window
+        if policy.config.corrected:
+            given = (window.context, window.predictions, window.offsets, item_inputs(policy, window))
+            logs = replace(window, predictions=policy.correct(*given))
+        data = CompositeReward(self.config.reward).build(logs, policy.spec)
         pool = torch.from_numpy(np.flatnonzero(~self._judging(window)))
         shards = ShardedSet.of(data)
         learners = shards.learners(self.policy, self.config.engine)
@@ -256,6 +300,17 @@ class OnlineLearner:
             figures = stage2_step(data.stage2, learners, self.policy, self._learner, *drawn)
             self._steps += 1
         return len(pool), figures
+
+    def _renew(self, window: Logs) -> Correction | None:
+        """A better correction than the served one; None: the window shows none, or there are too few new requests."""
+        if not self.config.correction or self._new < self.config.min_requests:
+            return None
+        logs = window.select(np.flatnonzero(~self._judging(window)))
+        logs = logs.valued(self.config.reward.task_values, self.config.reward.value_tasks)
+        correction = renew_correction(self.served, logs, self.config.reward, self.config.seed)
+        if correction is None:
+            self._new = 0
+        return correction
 
     def _judging(self, window: Logs) -> NDArray[np.bool_]:
         """[R]: requests with drawn weights that a hash of their id holds out."""
@@ -271,16 +326,19 @@ class OnlineLearner:
         rows = rows[rows >= window.num_requests - self.config.judge_window]
         if len(rows) < 2 or policy.version == self.reference.version:
             return _Judgment()
+        if self._judged_from is not None and window.timestamp is not None:
+            rows = rows[window.timestamp[rows] >= self._judged_from]
+            if len(rows) < 2:
+                return _Judgment(blind=True)
         drawn = window.select(rows).valued(self.config.reward.task_values, self.config.reward.value_tasks)
         assert drawn.weights is not None and drawn.concentration is not None
         logged = np.add.reduceat(drawn.value_of(drawn.feedback), drawn.offsets[:-1])
         rewards = cut_tails(logged)
-        inputs = policy.request_inputs(drawn.context, drawn.predictions, drawn.offsets)
         with np.errstate(divide="ignore"):
             logs = np.log(drawn.weights)
         with torch.no_grad():
             both = [
-                offpolicy.Densities(p(inputs, drawn.scenario).numpy(), drawn.concentration, logs)
+                offpolicy.Densities(p(log_inputs(p, drawn), drawn.scenario).numpy(), drawn.concentration, logs)
                 for p in (policy, self.reference)
             ]
         options: dict[str, Any] = {"users": drawn.user_id, "weight_floor": self.config.step.weight_floor}
@@ -295,6 +353,7 @@ class OnlineLearner:
 
     def _return_to(self, policy: FusionPolicy) -> None:
         self.policy.load_state_dict(policy.state_dict())
+        self.policy.correction = policy.correction
         self._learner = self._new_learner()
 
     def _new_learner(self) -> PolicyStep:
@@ -311,7 +370,7 @@ class OnlineLearner:
         self.served = policy
 
     def _report(self, found: _Judgment, count: int, figures: dict[str, float] | None = None, **done: bool) -> Update:
-        flags = dict.fromkeys(("published", "rolled_back", "refused", "paused"), False) | done
+        flags = dict.fromkeys(("published", "rolled_back", "refused", "paused", "renewed"), False) | done
         self._paused = flags["paused"]
         return Update(
             self.served.version,
@@ -337,6 +396,8 @@ class OnlineLearner:
             "format": _FORMAT,
             "config": asdict(self.config),
             "steps": self._steps,
+            "new": self._new,
+            "judged_from": self._judged_from,
             "counters": dict(self.counters),
             "events": [list(event) for event in self._join.events],
             "logs": {name: None if part is None else _plain(part) for name, part in parts.items()},
@@ -375,6 +436,7 @@ class OnlineLearner:
             getattr(learner, name).load_state_dict(state)
         learner._learner.load_state(tensors)
         learner._steps = int(record["steps"])
+        learner._new, learner._judged_from = record["new"], record["judged_from"]
         parts = {
             name: None if plain is None else _logs(folder / f"{name}.npz", plain, sha256[f"{name}.npz"])
             for name, plain in record["logs"].items()

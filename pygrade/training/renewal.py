@@ -1,0 +1,68 @@
+"""A correction learned anew from recent requests, with the served one as its prior, behind the same gate."""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._typing import Floats
+from pygrade.correction.fit import CorrectionConfig, correct, fit_correction
+from pygrade.correction.gate import costs_of_errors, gain, likelihood
+from pygrade.correction.inputs import MIN_EVENTS, amounts_of
+from pygrade.evaluation.cautions import winsorized
+from pygrade.evaluation.policy_estimates import item_inputs
+from pygrade.logs import Logs
+from pygrade.logs.clusters import clusters_of
+from pygrade.policy import FusionPolicy
+from pygrade.policy.correction import Correction
+from pygrade.training.license import license_correction
+from pygrade.training.pages import Pages
+from pygrade.training.propensity import slot_propensity
+from pygrade.training.reward import RewardConfig
+from pygrade.training.trust import fold_of_requests, too_little
+
+_FOLDS = 4
+
+
+def renew_correction(policy: FusionPolicy, logs: Logs, reward: RewardConfig, seed: int = 0) -> Correction | None:
+    """The policy's correction, learned anew; None if the log shows no better one.
+
+    logs: in the order of the policy's tasks and features, with the values of events that count. A new correction has
+    the item columns and the chain of the old one. It needs a license, as in training, and a held-out likelihood above
+    that of the old one by 2 standard errors, plain and weighted by value.
+    """
+    old = policy.correction
+    if old is None:
+        raise ValueError("the policy has no correction to learn anew")
+    logs = replace(logs, items=old.items, item_features=item_inputs(policy, logs))
+    cluster = clusters_of(logs)
+    fold = fold_of_requests(cluster, _FOLDS, seed)
+    propensity = slot_propensity(logs, reward, warn=False)
+    if propensity.source == "none" or too_little(logs, fold, cluster) or not _shows(logs, old):
+        return None
+    curve = propensity.curve(max(int(logs.position.max(initial=0)) + 1, reward.page_size))
+    options = CorrectionConfig(maps=bool(old.form))
+    fitted = fit_correction(logs, curve, fold, cluster, options, prior=old, parents=old.parents)
+    pages = Pages(logs, reward, winsorized(logs, cluster))
+    found = license_correction(logs, fitted, fold, cluster, pages, propensity)
+    if found is None:
+        return None
+    candidate, predictions, _ = found
+    theta, frame = curve[logs.position[logs.shown]], fitted.frame
+    new, served = (
+        likelihood(_given(part, old.parents, logs), frame, logs, theta) for part in (predictions, correct(old, logs))
+    )
+    return candidate.correction if gain(new, served, costs_of_errors(frame, logs), cluster).passes else None
+
+
+def _shows(logs: Logs, old: Correction) -> bool:
+    """The log has the same kinds of feedback, and events enough of each task that the old correction moves."""
+    events = (logs.feedback[logs.shown] > 0).sum(0)
+    moved = old.weights.any((1, 2))
+    return amounts_of(logs) == old.amounts and bool((events[moved] >= MIN_EVENTS).all())
+
+
+def _given(predictions: NDArray[np.float32], parents: tuple[int, ...], logs: Logs) -> Floats:
+    """[S, T]: predictions [M, T] of the shown rows given the parent's event."""
+    shown = predictions[logs.shown].astype(np.float64)
+    return np.stack([shown[:, t] / (shown[:, s] if s >= 0 else 1.0) for t, s in enumerate(parents)], 1)
