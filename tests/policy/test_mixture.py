@@ -1,4 +1,6 @@
+import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -87,6 +89,103 @@ def test_the_version_covers_what_is_served_and_not_the_words():
         Mixture(1.5, EV)
     with pytest.raises(ValueError, match="verdict is"):
         Mixture(0.5, EV, "good")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reasons": ("a", "b", "c", "d")}, "reasons has 4 lines; want at most 3"),
+        ({"lift": (0.1, 0.0)}, "lift is"),
+        ({"lift": (0.1, math.nan, 0.2)}, "lift is"),
+        ({"weeks": 0.0}, "weeks is 0.0"),
+        ({"weeks": math.inf}, "weeks is inf"),
+    ],
+)
+def test_wrong_words_of_the_verdict_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        Mixture(0.5, EV, **options)
+
+
+def test_the_verdict_s_words_do_not_change_the_version_and_come_back():
+    policy = FusionPolicy(PolicySpec(TASKS, ("x",)))
+    words = {"sentence": "Test it.", "detail": "z 3", "reasons": ("a", "b"), "lift": (0.1, 0.0, 0.2), "weeks": 3.0}
+    policy.mixture = Mixture(0.5, EV)
+    version = policy.version
+    policy.mixture = Mixture(0.5, EV, **words)
+    assert policy.version == version
+    record = json.loads(json.dumps(asdict(policy.mixture)))
+    assert Mixture.from_dict(record) == policy.mixture
+    assert Mixture.from_dict({"trust": 0.5, "baseline": record["baseline"], "verdict": "better"}).reasons == ()
+
+
+def test_whose_scores_count():
+    other = Baseline("other", "zlog", (0.5, 0.5))
+    assert Mixture(0.5, EV).ranked_by == (EV,) and Mixture(1.0, EV).ranked_by == ()
+    assert Mixture(0.5, EV, challenger=other).ranked_by == (other, EV)
+    assert Mixture(0.0, EV, challenger=other).ranked_by == (EV,)
+    assert Mixture(1.0, EV, challenger=other).ranked_by == (other,)
+    assert [Mixture(trust, EV).takes_network for trust in (0.0, 0.5, 1.0)] == [False, True, True]
+    assert not Mixture(0.5, EV, challenger=other).takes_network
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.4, 1.0])
+def test_a_challenger_takes_the_network_s_place(trust):
+    rng = np.random.default_rng(0)
+    p, context = rng.beta(1, 5, (7, 9, 2)).astype(np.float32), np.zeros((7, 1), np.float32)
+    policy = FusionPolicy(PolicySpec(TASKS, ("x",)), (0.3, 0.7))
+    policy.mixture = Mixture(trust, EV, challenger=Baseline("static", "identity", (1.0, 0.1)))
+    challenger, base = p.astype(float) @ [1.0, 0.1], np.log(p.astype(float) @ [1.0, 20.0] + 1e-7)
+    expected = challenger if trust == 1 else (1 - trust) * z(base) + trust * z(challenger)
+    np.testing.assert_allclose(policy.scores(context, p).numpy(), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("transform", ["zlog", "identity"])
+def test_prices_multiply_predictions_of_value_tasks(transform):
+    rng = np.random.default_rng(0)
+    p, prices = rng.beta(1, 5, (7, 9, 2)).astype(np.float32), rng.uniform(0.5, 2, (7, 9)).astype(np.float32)
+    context = np.zeros((7, 1), np.float32)
+    options = {"transform": transform, "context_only": True}
+    priced, plain = (
+        FusionPolicy(PolicySpec(TASKS, ("x",), PolicyConfig(value_tasks=tasks, **options)), (0.3, 0.7))
+        for tasks in (("buy",), ())
+    )
+    times = p.copy()
+    times[..., 1] *= prices
+    found = priced.scores(context, p, item_values=prices)
+    assert torch.equal(found, plain.scores(context, times))
+    assert priced.schema_hash() != plain.schema_hash()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"value_tasks": ("share",)}, "value_tasks names 'share'; want one of click, buy"),
+        ({"value_tasks": ("buy", "buy")}, "value_tasks is buy, buy; want each name once"),
+        ({"indicators": ("y",)}, "indicators names 'y'; want one of x"),
+        ({"indicators": ("x", "x")}, "indicators is x, x"),
+    ],
+)
+def test_wrong_names_of_the_config_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        PolicySpec(TASKS, ("x",), PolicyConfig(**options))
+
+
+def test_indicators_are_inputs_of_what_is_missing():
+    policy = FusionPolicy(PolicySpec(TASKS, ("x", "y"), PolicyConfig(indicators=("y",), trade_offs=True)))
+    context = np.array([[1.0, 2.0], [np.nan, 3.0], [4.0, np.inf]], np.float32)
+    inputs = policy.request_inputs(context, np.full((3, 4, 2), 0.5, np.float32))
+    assert inputs.shape == (3, 2 + 1 + 4 + 2) == (3, policy.num_inputs)
+    assert inputs[:, 2].tolist() == [0.0, 0.0, 1.0]
+    np.testing.assert_array_equal(inputs[:, :2], np.where(np.isinf(context), np.nan, context))
+
+
+def test_a_request_without_a_known_feature_is_served_static_weights():
+    policy = FusionPolicy(PolicySpec(TASKS, ("x", "y")), (0.3, 0.7))
+    policy.set_static_weights(torch.tensor([0.4, 0.6]), {"feed": torch.tensor([0.6, 0.4])})
+    context = np.array([[1.0, np.nan], [np.nan, np.inf], [np.nan, np.nan]], np.float32)
+    weights = policy.serve(policy.request_inputs(context, np.full((3, 4, 2), 0.5, np.float32)), ["", "feed", "other"])
+    np.testing.assert_allclose(weights[1:], [[0.6, 0.4], [0.4, 0.6]], rtol=1e-6)
+    assert not np.allclose(weights[0], weights[2])
 
 
 def test_frozen_weights_are_served_as_they_are():
