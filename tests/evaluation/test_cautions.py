@@ -12,6 +12,7 @@ from pygrade.evaluation.cautions import (
     cautions_of_log,
     cautions_of_predictions,
     contradicted,
+    limit_amounts,
     one_user,
     winsorized,
 )
@@ -192,6 +193,20 @@ def test_no_cluster_counts_for_more_than_a_tenth_of_the_value(logs):
     (sentence,) = caution_of_value(bot, users)
     assert sentence.startswith(f"MUCH OF THE VALUE IN ONE PLACE: request {request} alone has 97 % of the value")
     assert sentence.endswith("A verdict counts at most a tenth of all value of one user.")
+
+
+def test_a_bot_is_not_all_that_a_fit_sees(logs):
+    users = np.arange(400) % 200
+    assert limit_amounts(logs, users) is logs
+    bot, _ = with_bot(logs, 10_000)
+    np.testing.assert_array_equal(limit_amounts(bot, users).feedback, logs.feedback)
+    assert bot.feedback.max() == 10_000
+    paid = logs.feedback * np.random.default_rng(0).pareto(1.1, (logs.num_rows, 1))
+    amounts, _ = with_bot(replace(logs, feedback=paid.astype(np.float32)), 1e6)
+    limited = limit_amounts(amounts, users)
+    for before, after in zip(amounts.feedback.T, limited.feedback.T, strict=True):
+        assert 0 < (before != after).sum() <= np.ceil(0.01 * (before > 0).sum())
+        assert ((before > 0) == (after > 0)).all()
 
 
 def test_one_user_with_much_value_in_many_requests(logs):
