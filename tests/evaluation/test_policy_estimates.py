@@ -7,9 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.evaluation.policy_estimates import choose_policy, decisive, policy_estimates
+from pygrade.evaluation.policy_estimates import (
+    choose_policy,
+    decisive,
+    item_inputs,
+    policy_estimates,
+    policy_scores,
+    served_weights,
+)
 from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.policy.mixture import Baseline, Mixture
+from tests.corrections import random_correction
 from tests.learning import TASKS, tiny_logs
 
 CURVE = np.arange(1, 6) ** -0.5
@@ -60,6 +68,39 @@ def test_drawn_requests_count_only_under_the_trust_of_the_target(logs):
     assert policy_estimates(plain, replace(drawn, trust=None))["snips"].num_requests == 1500
     plain.mixture = Mixture(0.5, Baseline("expected value", "identity", (1.0, 2.0)), "better", "")
     assert policy_estimates(plain, drawn)["snips"].num_requests == 1000  # half, or unknown
+
+
+def test_item_columns_reach_the_correction_in_its_order(logs):
+    rng = np.random.default_rng(0)
+    columns = rng.normal(size=(logs.num_rows, 2)).astype(np.float32)
+    log = replace(logs, items=("size", "price"), item_features=columns)
+    policy = FusionPolicy(PolicySpec(TASKS, ("mode", "noise"), PolicyConfig(hidden=(1,), corrected=True)))
+    policy.correction = random_correction(
+        tasks=TASKS, features=("mode", "noise"), items=("price", "age"), amounts=(False,) * 2
+    )
+    policy.mixture = Mixture(0.5, Baseline("corrected", "identity", (1.0, 2.0), corrected=True))
+    given = np.stack([columns[:, 1], np.full(logs.num_rows, np.nan, np.float32)], 1)
+    for some, items in ((log, given), (logs, np.full_like(given, np.nan))):
+        found = item_inputs(policy, some)
+        assert found is not None
+        np.testing.assert_array_equal(found, items)
+        expected = policy.scores(logs.context, logs.predictions, logs.offsets, items=items)
+        np.testing.assert_array_equal(policy_scores(policy, some), expected)
+        inputs = policy.request_inputs(logs.context, logs.predictions, logs.offsets, items=items)
+        np.testing.assert_array_equal(served_weights(policy, some), policy.serve(inputs))
+    assert not np.array_equal(policy_scores(policy, log), policy_scores(policy, logs))
+    policy.correction = None
+    assert item_inputs(policy, log) is None
+
+
+def test_drawn_weights_tell_nothing_of_a_challenger(logs):
+    policy = FusionPolicy(PolicySpec(TASKS, ("mode", "noise"), PolicyConfig(hidden=(1,))))
+    drawn = replace(logs, concentration=np.full((1500, 2), 5.0, np.float32))
+    base = Baseline("expected value", "identity", (1.0, 2.0))
+    policy.mixture = Mixture(1.0, base)
+    assert "snips" in policy_estimates(policy, drawn)
+    policy.mixture = Mixture(1.0, base, challenger=base)
+    assert policy_estimates(policy, drawn) == {}
 
 
 def test_an_order_of_the_shown_alone_rests_on_no_unseen_item(logs):
