@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pygrade._util.serialization import read_json
 from pygrade._util.workers import HERE, Workers
 from pygrade.reports.training import write_text
 from pygrade.study.findings import NOT_RUN, findings, percent
@@ -21,6 +22,7 @@ from pygrade.study.settings import Settings, load_settings
 from pygrade.study.stats import Results
 
 logger = logging.getLogger("pygrade")
+FURTHER = "further"  # folder of what `bench.evidence` wrote, which the report shows, too
 __all__ = ["StudyConfig", "reproduce", "tables"]
 
 _COLUMNS = (
@@ -39,9 +41,9 @@ def reproduce(
     """Run the requested parts of the study in directory ``out`` and report them; returns the record.
 
     Writes ``units/`` (one JSON per unit, from which a killed run continues), ``results.json``, ``RESULTS.md`` and
-    ``pictures/``. With ``docs``, all frozen units in ``out`` are reported there too: ``RESULTS.md``, ``study/*.png``,
-    ``study/results.json``. workers: where the units are computed. ``ValueError`` if docs are requested with
-    other settings than the frozen ones.
+    ``pictures/``. What `bench.evidence` wrote into ``further/`` is reported, too. With ``docs``, all frozen units in
+    ``out`` are reported there: ``RESULTS.md``, ``study/*.png``, ``study/results.json``. workers: where the units are
+    computed. ``ValueError`` if docs are requested with other settings than the frozen ones.
     """
     if docs is not None and not config.publishable:
         raise ValueError("docs is for the frozen protocol; want it without --quick, --world-seed and --world-set")
@@ -51,7 +53,7 @@ def reproduce(
     logger.info(f"{len(units)} results wanted in {run}")
     started = time.perf_counter()
     results = run_units(units, settings, run, config.jobs, workers)
-    record = _record(config, settings, results, []) | {"wall_seconds": round(time.perf_counter() - started, 1)}
+    record = _record(config, settings, run, results, []) | {"wall_seconds": round(time.perf_counter() - started, 1)}
     _write(run / "results.json", record)
     write_results(record, settings, run / "RESULTS.md", run / "pictures")
     if docs is not None:
@@ -59,7 +61,7 @@ def reproduce(
         everything = plan(settings, StudyConfig(full=True))
         kept = [load_unit(unit, settings, run) for unit in everything]
         missing = [unit for unit, result in zip(everything, kept, strict=True) if result is None]
-        published = _record(config, settings, [result for result in kept if result is not None], missing)
+        published = _record(config, settings, run, [result for result in kept if result is not None], missing)
         _write(target / "study" / "results.json", published)
         write_results(published, settings, target / "RESULTS.md", target / "study")
     return record
@@ -91,7 +93,7 @@ def tables(record: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[st
 
 
 def _record(
-    config: StudyConfig, settings: Settings, results: list[dict[str, Any]], missing: list[Unit]
+    config: StudyConfig, settings: Settings, run: Path, results: list[dict[str, Any]], missing: list[Unit]
 ) -> dict[str, Any]:
     absent = sorted({(unit.regime.name, unit.name) for unit in missing})
     return {
@@ -102,6 +104,7 @@ def _record(
         "missing": [{"regime": regime, "arm": arm} for regime, arm in absent],
         "options": asdict(config),
         "worlds": list(settings.judging_worlds),
+        "further": {file.stem: read_json(file) for file in sorted(run.glob(f"{FURTHER}/*.json"))},
         "units": results,
     }
 

@@ -26,6 +26,7 @@ from pygrade.ops.info import collect
 from pygrade.study.arm_kinds import run_arm
 from pygrade.study.settings import MAIN, STABILITY, TUNING, Arm, Regime, Settings, changed, merged, parse_changes
 from pygrade.study.trial import Trial
+from pygrade.training.train import TrainConfig
 
 logger = logging.getLogger("pygrade")
 FORMAT = 2  # of a unit's numbers: raise it if the default of an option changes
@@ -90,12 +91,17 @@ class Unit:
     def fingerprint(self, settings: Settings) -> str:
         """Hash of everything that decides its numbers."""
         regime = changed(self.regime, unread=_UNREAD)
-        train = changed(settings.train, unread=("engine",))  # always torch
-        if settings.train.reward.prior_weight == _FORMER_PRIOR_WEIGHT:
-            train.get("reward", {}).pop("prior_weight", None)
+        train = changed(_as_at_format(settings.train), unread=("engine",))  # always torch
         inputs = [FORMAT, regime, self.arm.kind, self.options, train, settings.test_requests]
         inputs += [settings.oracle_requests] if self.arm.kind == "oracle" else []
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _as_at_format(train: TrainConfig) -> TrainConfig:
+    """With today's default where it says what was the default when FORMAT was raised."""
+    if train.reward.prior_weight != _FORMER_PRIOR_WEIGHT:
+        return train
+    return replace(train, reward=replace(train.reward, prior_weight=None))
 
 
 def scaled(settings: Settings, config: StudyConfig) -> Settings:

@@ -1,0 +1,204 @@
+"""python -m bench.evidence.kuairand OUT.json [RUN]: the arms of the study on KuaiRand-Pure (PYGRADE_DATA).
+
+The pipeline's multi-task model learns from the first four days and predicts the rest; the fusion learns from the other
+three of the first seven days, and the last three judge. RUN: directory for the pipeline, kept for the next time.
+"""
+
+import csv
+import json
+import os
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pygrade._util.optional_imports import require
+from pygrade.correction.fit import CorrectionConfig, correct
+from pygrade.data.kuairand_events import TASK_VALUES
+from pygrade.data.kuairand_files import local_day
+from pygrade.evaluation.policy_estimates import policy_scores
+from pygrade.logs import Logs, numbered, read_logs
+from pygrade.metrics import intervals
+from pygrade.pipeline.config import PipelineConfig
+from pygrade.pipeline.logs_stage import EVALUATE, POLICY
+from pygrade.pipeline.run import run_pipeline
+from pygrade.study.corrected import learn
+from pygrade.study.settings import load_settings
+from pygrade.training.baselines import baseline_scores, fit_baselines
+from pygrade.training.pages import Pages
+from pygrade.training.propensity import SlotPropensity
+from pygrade.training.reward import CompositeReward, RewardConfig
+from pygrade.training.stage1 import Stage1Config
+from pygrade.training.stage2 import Stage2Config
+from pygrade.training.train import TrainConfig, TrainResult, train
+from pygrade.training.trust import TrustConfig
+
+LOG = "log_standard_4_25_to_5_04_pure.csv"
+MODEL_DAYS, LEARN_DAYS = 4, 7  # days that the multi-task model learns from, and those before the judging ones
+LEAST_ROWS = 3  # of a list
+NO_SLOTS = SlotPropensity(0.0, "given")
+Array = NDArray[Any]
+
+
+def pipeline_logs(data: Path, run: Path) -> tuple[Logs, Logs]:
+    """The logs of the days that the fusion learns from and of those that judge, with out-of-time predictions."""
+    with (data / LOG).open(encoding="utf-8") as file:
+        counts = Counter(row["date"] for row in csv.DictReader(file))
+    rows = [counts[day] for day in sorted(counts)]
+    model, learned = (sum(rows[:days]) / sum(rows) for days in (MODEL_DAYS, LEARN_DAYS))
+    nothing = TrainConfig(
+        stage1=Stage1Config(steps=1), stage2=Stage2Config(steps=1), trust=TrustConfig(folds=0), tensorboard=False
+    )
+    config = PipelineConfig(
+        train_share=0.75 * model,
+        stop_share=0.1 * model,
+        calibrate_share=0.15 * model,
+        policy_share=learned - model,
+        candidates=0,
+        leak_checks=0,
+        train=nothing,
+    )
+    run_pipeline(f"kuairand:{data}", run, config)
+    first, second = (read_logs(next(run.glob(f"**/{name}/part-*.parquet")).parent) for name in (POLICY, EVALUATE))
+    return first, second
+
+
+def lists_of(logs: Logs, days: int) -> Logs:
+    """A user's list of each block of this many days, from the log's first day on; a video counts once."""
+    day = local_day(logs.timestamp)
+    block = (day - day.min()) // days
+    row_user, row_block = numbered(logs.user_id)[logs.row_request], block[logs.row_request]
+    key = row_user * (int(block.max()) + 1) + row_block
+    time = logs.timestamp[logs.row_request]
+    order = np.lexsort((np.arange(logs.num_rows), logs.position, time, key))
+    order = order[logs.shown[order]]
+    pairs = np.stack([key[order], logs.item_id[order]], 1)
+    order = order[np.sort(np.unique(pairs, axis=0, return_index=True)[1])]
+    sizes = np.bincount(key[order])
+    order = order[sizes[key[order]] >= LEAST_ROWS]
+    _, starts, counts = np.unique(key[order], return_index=True, return_counts=True)
+    request = logs.row_request[order[starts]]  # the first one gives the context
+    offsets = np.append(starts, len(order)).astype(np.int64)
+    return Logs(
+        tasks=logs.tasks,
+        features=logs.features,
+        request_id=np.arange(len(starts)),
+        user_id=logs.user_id[request],
+        offsets=offsets,
+        context=np.ascontiguousarray(logs.context[request]),
+        item_id=logs.item_id[order],
+        position=(np.arange(len(order)) - np.repeat(starts, counts)).astype(np.int32),
+        predictions=np.ascontiguousarray(logs.predictions[order]),
+        feedback=np.ascontiguousarray(logs.feedback[order]),
+        task_values=tuple(TASK_VALUES.get(task, 1.0) for task in logs.tasks),
+        timestamp=logs.timestamp[request],
+    )
+
+
+def compare(first: Logs, second: Logs, days: int) -> dict[str, Any]:
+    """Every arm's lift over expected value on lists of this many days."""
+    learned, judged = lists_of(first, days), lists_of(second, days)
+    scores = arms(learned, judged)
+    verdict = scores.pop("verdict")
+    pages = Pages(judged, RewardConfig())
+
+    def worth(values: Array) -> Array:
+        return pages.values(pages.ranks(values[judged.shown]), NO_SLOTS)
+
+    plain, cluster = worth(judged.value_of(judged.predictions)), numbered(judged.user_id)
+    lifts = {}
+    for name, values in scores.items():
+        estimate = intervals.mean_lift(worth(np.asarray(values)), plain)
+        found = intervals.interval(estimate.value, estimate.influence, cluster)
+        lifts[name] = [round(100 * value, 4) for value in (found.value, found.low, found.high)]
+    perfect = worth(judged.value_of(judged.feedback)).sum() / plain.sum() - 1
+    return {
+        "days": days,
+        "lists": [learned.num_requests, judged.num_requests],
+        "rows": [learned.num_rows, judged.num_rows],
+        "tasks": list(learned.tasks),
+        "perfect": round(100 * float(perfect), 2),
+        "lifts": lifts,
+        "verdict": verdict,
+    }
+
+
+def arms(learned: Logs, judged: Logs) -> dict[str, Any]:
+    """Scores [M] of the judged rows by arm, and the verdict of `train`."""
+    reward = RewardConfig(propensity=0.0)
+    plain = TrainConfig(reward=reward, trust=TrustConfig(folds=0), correction=CorrectionConfig(on=False))
+    grade = _trained(learned, plain)
+    served = _trained(learned, TrainConfig(reward=reward, trust=replace(TrustConfig(), processes=1)))
+    spec = grade.stage2_policy.spec
+    data = CompositeReward(reward).build(learned, spec)
+    baselines = fit_baselines(learned, spec, data, plain.static, reward.propensity_floor)
+    formula = grade.stage2_policy.config.formula
+    scores: dict[str, Any] = {entry.name: baseline_scores(entry, judged, formula) for entry in baselines}
+    found = learn(learned, NO_SLOTS)
+    scores["GRADE"] = policy_scores(grade.stage2_policy, judged)
+    scores["corrected, no gate"] = judged.value_of(correct(found.fitted.candidates[0].correction, judged))
+    licensed = found.licensed
+    scores["corrected behind the gate"] = judged.value_of(
+        judged.predictions if licensed is None else correct(licensed.correction, judged)
+    )
+    scores["served by default"] = policy_scores(served.policy, judged)
+    for name in ("boosted-value", "boosted-rank"):
+        arm = load_settings().arms[name]
+        scores[arm.title] = boosted(learned, judged, arm.options)
+    trust = served.summary["trust"]
+    scores["verdict"] = {"verdict": trust["verdict"], "lift": trust["lift"], "gate": found.figures}
+    return scores
+
+
+def _trained(logs: Logs, config: TrainConfig) -> TrainResult:
+    with TemporaryDirectory() as directory:
+        return train(logs, replace(config, tensorboard=False, checkpoint_every=10_000), Path(directory))
+
+
+def boosted(learned: Logs, judged: Logs, options: dict[str, Any]) -> Array:
+    """LightGBM as in `pygrade.study.boosted_trees`, on lists of any length."""
+    trees = require("lightgbm", "study")
+    value = learned.value_of(learned.feedback)
+    start = np.log(np.maximum(learned.value_of(learned.predictions), 1e-6))
+    chosen = {"objective": options["objective"], "num_threads": 1, "seed": 0, "verbosity": -1, **options["trees"]}
+    chosen |= {"lambda_l2": 10.0, "feature_fraction": 0.8, "bagging_fraction": 0.8, "bagging_freq": 1}
+    chosen |= {"deterministic": True, "force_col_wise": True}
+    given: dict[str, Any] = {"label": value, "init_score": start + np.log(value.sum() / np.exp(start).sum())}
+    if options["objective"] == "lambdarank":
+        grades, label = np.unique(value, return_inverse=True)
+        chosen |= {"label_gain": grades.tolist(), "lambdarank_truncation_level": 10}
+        given = {"label": label, "init_score": start, "group": np.diff(learned.offsets)}
+    count = options["small_rounds" if learned.num_requests <= 5000 else "rounds"]
+    model = trees.train(chosen, trees.Dataset(_table(learned), **given), count)
+    initial = np.log(np.maximum(judged.value_of(judged.predictions), 1e-6))
+    return np.asarray(initial + model.predict(_table(judged), raw_score=True, num_threads=1))
+
+
+def _table(logs: Logs) -> Array:
+    """[M, features]: log predictions, their deviations from the list's mean, the list's mean ones, context."""
+    logs_of = np.log(np.maximum(logs.predictions, 1e-6))
+    mean = np.add.reduceat(logs_of, logs.offsets[:-1]) / np.diff(logs.offsets)[:, None]
+    row = logs.row_request
+    return np.concatenate([logs_of, logs_of - mean[row], mean[row], logs.context[row]], 1)
+
+
+def main(out: Path, run: Path | None) -> None:
+    place = os.environ.get("PYGRADE_DATA")
+    if not place or not (Path(place) / "kuairand_pure" / LOG).is_file():
+        print("skipped: PYGRADE_DATA is unset or has no kuairand_pure/; want the directory that holds it")
+        return
+    torch.set_num_threads(1)
+    with TemporaryDirectory() as directory:
+        logs = pipeline_logs(Path(place) / "kuairand_pure", run or Path(directory) / "run")
+        record = {"lists": [compare(*logs, days) for days in (1, 3)]}
+    out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -1,0 +1,78 @@
+"""python -m bench.evidence.shops OUT.json [EFFECT=SEED,… …]: `train` on raw tables of shops with a planted effect.
+
+OUT keeps what it has; the seeds of the protocol are 9701 to 9703.
+"""
+
+import json
+import logging
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from pygrade.logs import Logs
+from pygrade.training.train import TrainConfig, train
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples/python"))
+from planted_shop import COLUMNS, EFFECTS, VALUES, Shop
+
+REQUESTS, JUDGING = 20_000, 10_000
+SEEDS = (9701, 9702, 9703)
+
+
+def shop(effect: str, seed: int, requests: int = REQUESTS, config: TrainConfig | None = None) -> dict[str, Any]:
+    """What `train` serves on a shop's table, by the truth of later requests."""
+    started = time.process_time()
+    world = Shop(seed, effect)
+    options: dict[str, Any] = {"columns": COLUMNS, "values": VALUES, "value_tasks": ["order"]}
+    logs = Logs.from_table(world.table(requests)[0], **options)
+    table, truth = world.table(JUDGING, 1)
+    later = Logs.from_table(table, **options).arranged(logs.tasks, logs.features, logs.items)
+    config = config or TrainConfig()
+    with TemporaryDirectory() as directory:
+        whole = replace(config, tensorboard=False, checkpoint_every=10_000, trust=replace(config.trust, processes=1))
+        result = train(logs, whole, Path(directory))
+    policy, trust = result.policy, result.summary["trust"]
+    scores = policy.scores(
+        later.context,
+        later.predictions,
+        later.offsets,
+        scenario=later.scenario,
+        item_values=later.value,
+        items=later.item_features,
+    )
+    oracle, served = truth.lift(truth.value()), truth.lift(scores.numpy())
+    lift = trust["lift"]
+    return {
+        "effect": effect,
+        "seed": seed,
+        "requests": requests,
+        "oracle": round(oracle, 3),
+        "served": round(served, 3),
+        "share": round(100 * served / oracle, 1),
+        "verdict": policy.mixture.verdict if policy.mixture else None,
+        "sentence": policy.mixture.sentence if policy.mixture else None,
+        "bounds": None if lift is None else [round(100 * lift[end], 3) for end in ("low", "value", "high")],
+        "seconds": round(time.process_time() - started, 1),
+    }
+
+
+def main(out: Path, wanted: list[str]) -> None:
+    logging.getLogger("pygrade").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    chosen = [word.split("=") for word in wanted] or [[effect, ",".join(map(str, SEEDS))] for effect in EFFECTS]
+    record = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"shops": []}
+    for effect, seeds in chosen:
+        for seed in map(int, seeds.split(",")):
+            record["shops"] = [e for e in record["shops"] if (e["effect"], e["seed"]) != (effect, seed)]
+            record["shops"].append(shop(effect, seed))
+            out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            print(json.dumps(record["shops"][-1]), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
