@@ -100,9 +100,8 @@ def collect(run: RunFiles, config: ConsoleConfig) -> dict[str, Any]:
 
 
 def _turns(policy: FusionPolicy) -> bool:
-    """Whether the page can run the network for other multipliers: its inputs are those that the page makes."""
-    config = policy.config
-    return config.trade_offs and not config.corrected and not config.indicators
+    """Whether the page can run the network for other multipliers: it makes all inputs but indicators."""
+    return policy.config.trade_offs and not policy.config.indicators
 
 
 def _slid(logs: Logs, policy: FusionPolicy) -> Logs:
@@ -144,6 +143,7 @@ def _policy_record(policy: FusionPolicy) -> dict[str, Any]:
             "challenger": None if mixture.challenger is None else asdict(mixture.challenger),
         },
         "trade_offs": _turns(policy),
+        "corrected": config.corrected,
         "features": list(policy.features),
         "floor": policy.spec.concentration_floor,
         "total": config.total_concentration,

@@ -188,10 +188,17 @@ def test_rankings_of_corrected_predictions_have_the_order_of_the_core(tmp_path, 
 
 
 @needs_node
-@pytest.mark.parametrize("trust", [0.4, 1.0])
-def test_multipliers_turn_a_challenger(tmp_path, trust):
-    mixture = Mixture(trust, EXPECTED, "better", challenger=CORRECTED)
-    record = corrected_run(tmp_path, mixture, trade_offs=True, value_tasks=())
+@pytest.mark.parametrize(
+    ("mixture", "config"),
+    [
+        (Mixture(0.4, EXPECTED, "better", challenger=CORRECTED), {"value_tasks": ()}),
+        (Mixture(1.0, EXPECTED, "better", challenger=CORRECTED), {}),
+        (Mixture(0.7, CORRECTED, "better"), {"corrected": True}),
+        (Mixture(1.0, CORRECTED, "better"), {"corrected": True, "value_tasks": ()}),
+    ],
+)
+def test_multipliers_turn_what_ranks_by_corrected_predictions(tmp_path, mixture, config):
+    record = corrected_run(tmp_path, mixture, trade_offs=True, **config)
     u = {"click": 4.0, "order": 0.5}
     plain, moved = call(
         tmp_path,
@@ -203,7 +210,7 @@ def test_multipliers_turn_a_challenger(tmp_path, trust):
     for result, values in ((plain, None), (moved, u)):
         scores = found.policy.scores(logs.context, logs.predictions, logs.offsets, logs.scenario, values, logs.value)
         np.testing.assert_allclose(result["scores"], scores, rtol=1e-4, atol=1e-5)
-    assert not np.array_equal(plain["pages"], moved["pages"])
+    assert not np.array_equal(plain["scores"], moved["scores"])
 
 
 @needs_node

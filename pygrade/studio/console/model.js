@@ -97,7 +97,7 @@ export class Model {
       const weights = this.core.policyWeights(
         this.network,
         this.context,
-        this.given.own,
+        this.given[policy.corrected ? "corrected" : "own"],
         this.keptOffsets,
         this.T,
         this.scenario,
