@@ -200,6 +200,8 @@ def train(
         for sentence in cautions:
             logger.warning(sentence)
         learned, used, correction = _corrected(prepared, config, judged.corrected, workers)
+        if heldout is not None and used.policy.corrected and correction is not None:
+            heldout = replace(heldout, predictions=correct(correction, heldout))
         static, first, last, run = _fit(learned, used, directory, resume, on_step, stack, workers, heldout)
         for trained in (first, last):
             trained.correction = correction

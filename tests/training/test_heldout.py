@@ -10,11 +10,14 @@ import torch
 
 from pygrade.evaluation.replay import evaluate
 from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.training import train as train_module
 from pygrade.training.heldout import FIGURES, HeldOut
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import RewardConfig
 from pygrade.training.tracking import read_metrics
 from pygrade.training.train import train
+from pygrade.training.trust import TrustConfig
+from tests.correction.test_fit import world
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL, folder_bytes, policy_bytes
 
@@ -108,3 +111,21 @@ def test_requests_that_earn_nothing_have_no_figure():
 def test_a_bad_interval_is_named():
     with pytest.raises(ValueError, match="heldout_every is 0; want a positive number"):
         replace(SMALL, heldout_every=0)
+
+
+def test_a_policy_of_corrected_predictions_is_judged_by_corrected_ones(tmp_path, monkeypatch):
+    made = []
+
+    class Watched(HeldOut):
+        def __init__(self, logs, *arguments):
+            made.append(logs)
+            super().__init__(logs, *arguments)
+
+    monkeypatch.setattr(train_module, "HeldOut", Watched)
+    late = world(100, seed=8)
+    config = replace(SMALL, trust=TrustConfig(folds=2, shares=(0.5,)))
+    result = train(world(1500, effect=1.2), config, tmp_path, heldout=late)
+    assert result.stage2_policy.config.corrected
+    corrected = result.policy.correct(late.context, late.predictions, late.offsets)
+    assert len(made) == 1 and not np.array_equal(corrected, late.predictions)
+    np.testing.assert_array_equal(made[0].predictions, corrected)

@@ -7,7 +7,7 @@ from pygrade._util.storage import Place
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output, Source
-from pygrade.evaluation.policy_estimates import noted
+from pygrade.evaluation.policy_estimates import item_inputs, noted
 from pygrade.logs import Logs, write_logs
 from pygrade.reports.pages import describe_pages
 from pygrade.serving.ranker import BlendedRanker
@@ -49,6 +49,7 @@ def run(options: Options) -> dict[str, Any]:
         user_id=chosen.user_id,
         item_id=chosen.item_id,
         item_values=chosen.value,
+        items=item_inputs(ranker.policy, chosen),
     )
     titles = [f"request {r}, user {u}" for r, u in zip(chosen.request_id, chosen.user_id, strict=True)]
     pages = describe_pages(page, titles, ranker.policy.static_weights.numpy())
