@@ -112,6 +112,7 @@ class Judge:
         given = self._corrected if policy.config.corrected and self._corrected is not None else logs.predictions
         inputs = policy.spec.request_inputs(logs.context, given, logs.offsets)
         self._inputs = inputs.to(policy.input_mean.device)
+        self._weights = policy.serve(self._inputs, logs.scenario).cpu()
         looks, discount = np.where(logs.shown, 1.0, 0.0), 1.0 / np.log2(np.arange(k) + 2.0)
         if propensity is not None:
             looks = np.where(logs.shown, propensity[np.clip(logs.position, 0, len(propensity) - 1)], 0.0)
@@ -147,12 +148,12 @@ class Judge:
 
     def scores(self, values: Sequence[float] | None) -> Array:
         """[M]: `FusionPolicy.scores` at multipliers [T] (None: without any), with the inputs computed once."""
-        logs, policy, inputs, u = self.logs, self.policy, self._inputs, None
+        logs, policy, weights, u = self.logs, self.policy, self._weights, None
         if values is not None:
             u = torch.tensor(values, dtype=torch.float32).repeat(logs.num_requests, 1)
             if policy.config.trade_offs:
-                inputs = torch.cat([inputs[:, : -len(logs.tasks)], policy.spec.value_inputs(u).to(inputs)], 1)
-        weights = policy.serve(inputs, logs.scenario).cpu()
+                turned = policy.spec.value_inputs(u).to(self._inputs)
+                weights = policy.serve(torch.cat([self._inputs[:, : -len(logs.tasks)], turned], 1), logs.scenario).cpu()
         given = (logs.predictions, logs.offsets, u, logs.value, self._corrected)
         return policy.scores_of(weights, *given).numpy()
 
