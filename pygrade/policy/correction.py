@@ -18,6 +18,7 @@ from pygrade import _core
 FORMS = ("", "marginal", "conditional")
 KNOTS = 5
 MAX_VARIABLES = 128  # tasks and item columns together
+_SMALLEST_MOVE = 0.01  # of log odds, which a cause explains
 PREFIX = "correction."  # of its tensors in the policy's file
 _LISTS = ("items", "parents", "amounts", "indicators", "form")  # in policy.json
 
@@ -154,6 +155,27 @@ class Correction:
         core = _core.Correction(**parts)
         core.apply(arrays["context"], rows, bounds, arrays["items"], result, torch.get_num_threads())
         return result
+
+    def find_cause(self, context: NDArray[np.float32], task: int, up: bool) -> str:
+        """The feature of a request's context [F] that moves the log odds of a task and of those that it needs most, up
+        or down: "hour 23", or "age unknown"; "" if none moves them that way.
+        """
+        known = np.isfinite(context)
+        if not known.any():
+            return ""
+        places = list(self.indicators)
+        x = np.concatenate([np.where(known, context, self.median), ~known[places]]).astype(np.float64)
+        x = ((x - self.x_mean) / self.x_std).clip(-4, 4)
+        moves = np.zeros(len(x))
+        while task >= 0:
+            moves += x * self.weights[task, 1 : 1 + len(x), 0]
+            task = self.parents[task]
+        of_feature = moves[: len(context)]
+        of_feature[places] += moves[len(context) :]
+        best = int(np.argmax(of_feature if up else -of_feature))
+        if (of_feature[best] if up else -of_feature[best]) < _SMALLEST_MOVE:
+            return ""
+        return f"{self.features[best]} {context[best]:.3g}" if known[best] else f"{self.features[best]} unknown"
 
     @property
     def facts(self) -> tuple[list[str], list[float]]:

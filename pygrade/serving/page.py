@@ -206,14 +206,19 @@ class Page:
         return factors.astype(np.float32)
 
     def explain_correction(self, request: int) -> str:
-        """The largest factors of `corrections` as text, such as "order × 1.8, click × 0.9 for this request"; "" without
-        one that rounds to another number than 1.
+        """The largest factors of `corrections` as text, each with the feature that moves it most, such as "order × 1.8
+        (returning 1), click × 0.9 (hour 23) for this request"; "" without one that differs from 1 by .05.
         """
-        if self.corrections is None:
+        correction = self.policy.correction
+        if self.corrections is None or correction is None:
             return ""
         factors = self.corrections[request].clip(1e-6)
         order = np.argsort(-np.abs(np.log(factors)), kind="stable")[:_SHOWN]
-        moved = [f"{self.tasks[t]} × {factors[t]:.2g}" for t in order if abs(factors[t] - 1.0) >= 0.05]
+        moved = []
+        for t in order:
+            if abs(factors[t] - 1.0) >= 0.05:
+                cause = correction.find_cause(self.context[request], int(t), bool(factors[t] > 1.0))
+                moved.append(f"{self.tasks[t]} × {factors[t]:.2g}" + (f" ({cause})" if cause else ""))
         return ", ".join(moved) + " for this request" if moved else ""
 
     def _candidates(self, corrected: bool) -> Tensor:

@@ -245,6 +245,16 @@ def test_a_page_tells_what_the_correction_did(requests):
     assert first == "order × 1.6" and {*others} < {"click × 0.9", "cart × 0.9", "like × 0.9"} and len(others) == 2
     assert "corrected expected value; order × 1.6" in page._repr_html_()
     assert explain(page, 0, None).startswith("ranked by corrected expected value; order × 1.6, ")
+    weights[2, 2, 0], weights[2, 4, 0], weights[0, 3, 0] = -1.0, 2.0, 0.3  # age, that hour is unknown, visits
+    policy.correction = random_correction(weights=weights, x_mean=np.zeros(5), x_std=np.ones(5), median=np.zeros(3))
+    requests["context"][:2] = [[0.5, -1.25, 2.0], [np.nan, 0.5, 2.0]]
+    page = BlendedRanker(policy).rank(k=10, **requests)
+    for request, cause in enumerate(("age -1.25", "hour unknown")):
+        first, second, *_ = page.explain_correction(request).split(", ")
+        assert first.startswith("order × ") and first.endswith(f" ({cause})") and second.endswith(" (visits 2)")
+    assert "(" not in page.explain_correction(3)  # of which nothing is known
+    assert policy.correction.find_cause(requests["context"][0], 2, up=False) == ""
+    assert policy.correction.find_cause(requests["context"][1], 2, up=False) == "age 0.5"
     policy.correction = random_correction(scale=0.0)
     page = BlendedRanker(policy).rank(k=10, **requests)
     np.testing.assert_allclose(page.corrections, 1.0, rtol=0.049)
