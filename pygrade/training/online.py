@@ -81,7 +81,9 @@ class OnlineConfig:
     max_amount: float = 1e6  # largest amount of one event; a larger one is refused as damaged
     max_regression: float = 0.02  # share of the reference's value by which a version may be worse
     confidence: float = 0.95  # of the interval that must lie below -max_regression to refuse or roll back
-    max_reach: float = 0.2  # half that interval as a share of the reference's value, above which learning pauses
+    # Half that interval as a share of the reference's value, above which learning pauses: at 1 the guard would not even
+    # find a version that earns nothing. Lower, it protects more and learns less.
+    max_reach: float = 1.0
     # Tasks that happen at most once on an item of a page, such as clicks: several events count as one. Beside the
     # service those of which the training log had only 0 and 1 are added.
     single_tasks: tuple[str, ...] = ()

@@ -180,17 +180,28 @@ def test_one_large_event_does_not_blind_the_guard(amount):
     config = replace(CONFIG, step=replace(STEP, learning_rate=1e-6))
     learner = OnlineLearner(bad, config, reference=good)
     learner.serve(logs)
-    learner.feedback([*events, large_event(learner, logs, amount)])
+    learner.feedback([*events, large_event(learner, logs, amount, 0)])
     result = learner.update(2000)
     assert result.rolled_back and learner.served.version == good.version
     assert result.cut >= 1 and result.estimate.high < 0
 
 
-def large_event(learner: OnlineLearner, logs: Logs, amount: float) -> Event:
+def large_event(learner: OnlineLearner, logs: Logs, amount: float, number: int) -> Event:
     """On a request that judges."""
-    judged = int(np.flatnonzero(learner._judging(logs))[0])
+    judged = int(np.flatnonzero(learner._judging(logs))[number])
     row = int(np.flatnonzero((logs.row_request == judged) & logs.shown)[0])
-    return Event("large", int(logs.request_id[judged]), int(logs.item_id[row]), "order", amount)
+    return Event(f"large {number}", int(logs.request_id[judged]), int(logs.item_id[row]), "order", amount)
+
+
+def test_learning_pauses_on_several_large_events():
+    """More than are cut: the guard could not find a version that earns nothing."""
+    good, bad = policy_of(), harmful()
+    logs, events = stream(bad, count=1200)
+    learner = OnlineLearner(bad, CONFIG, reference=good)
+    learner.serve(logs)
+    learner.feedback([*events, *(large_event(learner, logs, 1e6, number) for number in range(4))])
+    result = learner.update(2000)
+    assert result.paused and learner.served.version == bad.version
 
 
 def test_learning_pauses_while_the_guard_is_blind():
@@ -198,7 +209,8 @@ def test_learning_pauses_while_the_guard_is_blind():
     good, bad = policy_of(), harmful()
     logs, events = stream(bad, count=1200)
     published = []
-    learner = OnlineLearner(bad, replace(CONFIG, max_regression=0.5), published.append, reference=good)
+    config = replace(CONFIG, max_regression=0.5, max_reach=0.2)
+    learner = OnlineLearner(bad, config, published.append, reference=good)
     learner.serve(logs)
     learner.feedback(events[::100])
     before = learner.policy.state_dict()
