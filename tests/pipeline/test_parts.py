@@ -10,7 +10,7 @@ from pygrade import mtl
 from pygrade._util.workers import HERE
 from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
-from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, STATIC
+from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, STAGE1, STATIC
 from pygrade.features import FeatureSet, materialize
 from pygrade.logs import Logs, read_logs
 from pygrade.logs.logs import PER_REQUEST, PER_ROW
@@ -291,14 +291,15 @@ def logs_of(requests: int, shuffled: bool = False) -> Logs:
 def test_judgment_tells_users_by_their_history():
     logs = logs_of(250)
     policy = FusionPolicy(PolicySpec(logs.tasks, logs.features), seed=1)
-    found = judge(logs, policy, policy, RewardConfig(page_size=4), logs.context[:, 0])
+    policies = {STAGE1: policy, GRADE: policy}
+    found = judge(logs, policy, policies, RewardConfig(page_size=4), logs.context[:, 0])
     sizes = {name: own["requests"] for name, own in found["users"].items()}
     assert sizes == {"new": 10, "rare": 90, "regular": 150, "frequent": 0}
     assert "lifts" not in found["users"]["new"]  # too few to say anything
-    assert set(found["users"]["rare"]["lifts"]) == {STATIC, "logged order", "stage 1", GRADE}
+    assert set(found["users"]["rare"]["lifts"]) == {STATIC, "logged order", STAGE1, GRADE}
     assert found["replay"]["baseline"] == EXPECTED_VALUE
     assert found["off_policy"] == {} and "shuffle" in found["off_policy_note"]
-    given = judge(logs, policy, policy, RewardConfig(page_size=4, propensity=1.0, task_values=(1.0, 9.0)), None)
+    given = judge(logs, policy, policies, RewardConfig(page_size=4, propensity=1.0, task_values=(1.0, 9.0)), None)
     assert given["users"] == {} and given["off_policy"]["position"]["warning"] is None
     assert given["propensity"] == "given" and given["replay"]["propensity"] == [1.0, 0.5, 1 / 3, 0.25]
     assert given["replay"]["task_values"] == {"a": 1.0, "b": 9.0}
