@@ -55,9 +55,9 @@ class Options(Source, Output, Cluster, TrainConfig):
     """Train a fusion policy on logged requests, ask by cross-fitting whether it beats the strongest simple baseline,
     and judge it on the latest requests.
 
-    The directory gets policy/ (what to serve: the policy mixed with the baseline, as far as the log proves it), stage1/
-    and stage2/ (not mixed), metrics.jsonl, checkpoints/, folds/, evaluation.json and report.html. An interrupted
-    training continues from its last checkpoint if the data and the options are the same.
+    The directory gets policy/ (what to serve: the new ranking, as far as the log supports it), stage1/ and stage2/ (not
+    mixed), metrics.jsonl, checkpoints/, folds/, evaluation.json and report.html. An interrupted training continues from
+    its last checkpoint if the data and the options are the same.
 
     Example: pygrade train --data logs:runs/demo/logs --out runs/mine
     """
