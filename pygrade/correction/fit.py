@@ -38,7 +38,7 @@ class CorrectionConfig:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Where the Newton steps of a correction ended, by task; None: too few events."""
+    """Where the Newton steps of a correction ended, by task; None: too few events, so that they did not begin."""
 
     frame: Frame
     maps: Maps | None
@@ -50,7 +50,7 @@ class State:
     def weights(self) -> Floats:
         """The coefficients [T, Z, U]."""
         parts = zip(self.designs, self.solutions, strict=True)
-        return np.stack([np.zeros(d.shape) if at is None else d.matrix(at.vector) for d, at in parts])
+        return np.stack([d.matrix(np.zeros(d.size) if at is None else at.vector) for d, at in parts])
 
     def correction(self) -> Correction:
         return self.frame.correction(self.weights(), None if self.maps is None else self.maps.fields())
@@ -213,7 +213,7 @@ class _Task:
             for part, design in zip(rows, designs, strict=True)
         ]
         pool = newton.pooled(solutions, designs[0])
-        folds = [[np.zeros(shape) for _ in frame.tasks] for _ in range(self.count)]
+        folds = [[design.matrix(np.zeros(design.size)) for design in designs] for _ in range(self.count)]
         for t, (part, design, solution) in enumerate(zip(rows, designs, solutions, strict=True)):
             if solution is None:
                 continue

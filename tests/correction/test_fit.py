@@ -107,6 +107,16 @@ def test_a_related_market_helps_a_small_log():
     assert best > alone.candidates[0].gain.value - 0.02
 
 
+def test_a_task_without_events_keeps_what_another_market_found():
+    source = fitted(world(3000, seed=5)).candidates[0].correction
+    small = world(300, seed=6)
+    small = replace(small, feedback=small.feedback * np.array([1, 0], np.float32))
+    users = small.user_id.astype(np.int64)
+    found = fit_correction(small, CURVE, users % 4, users, prior=source, parents=(-1, 0)).candidates
+    kept = max(float(np.abs(entry.correction.weights[1]).max()) for entry in found)
+    assert kept == pytest.approx(float(np.abs(source.weights[1].reshape(-1)[1:]).max()), rel=1e-5)
+
+
 def test_cross_fitted_predictions_are_of_the_other_folds():
     logs = world(1200)
     found = fitted(logs).candidates[0]
