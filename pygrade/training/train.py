@@ -382,7 +382,16 @@ def _trust(
     rankings = list(fold_workers(config.trust, logs, workers).map(_run_fold, jobs, "cross-fitting"))
     license, reasons = (None, ()) if found is None else (found.license, found.reasons)
     return judge(
-        logs, fold, judged.cluster, rankings, config.trust, config.reward, propensity, license=license, reasons=reasons
+        logs,
+        fold,
+        judged.cluster,
+        rankings,
+        config.trust,
+        config.reward,
+        propensity,
+        license=license,
+        reasons=reasons,
+        requests=log.data.num_requests,
     )
 
 

@@ -176,11 +176,13 @@ def judge(
     propensity: SlotPropensity,
     license: License | None = None,
     reasons: Sequence[str] = (),
+    requests: int | None = None,
 ) -> Trust:
     """Choose the baseline, the anchor and what is mixed with it by the rankings of the folds.
 
     logs: with the values of events that count; fold, cluster [R]; license: of the corrected predictions, whose expected
-    value is then one of the rankings' baselines; reasons: what the correction changes, in words.
+    value is then one of the rankings' baselines; reasons: what the correction changes, in words;
+    requests: of the whole log, if ``logs`` is a sample.
     """
     baselines = _joined(logs, fold, [part.baselines for part in rankings])
     policies = _joined(logs, fold, [part.policies for part in rankings])
@@ -249,6 +251,7 @@ def judge(
         reasons=reasons if new and corrected else (),
         why=f"{len(rankings)}-fold cross-fitted by user",
         contrary=why,
+        requests=requests,
     )
     return Trust(
         verdict=text,

@@ -64,7 +64,7 @@ def rare() -> Logs:
     return replace(logs, feedback=logs.feedback * (np.arange(logs.num_rows) % 10 == 0)[:, None].astype(np.float32))
 
 
-def judged(logs: Logs, baseline, policy, propensity=KNOWN, corrected=None, license=None, static=None):
+def judged(logs: Logs, baseline, policy, propensity=KNOWN, corrected=None, license=None, static=None, requests=None):
     """The verdict on rankings by given scores [M] of all rows; static: by default as the baseline."""
     cluster = numbered(logs.user_id)
     fold = fold_of_requests(cluster, 2, 0)
@@ -81,7 +81,7 @@ def judged(logs: Logs, baseline, policy, propensity=KNOWN, corrected=None, licen
         simple |= {CORRECTED_EXPECTED_VALUE: z["c"]} if "c" in z else {}
         parts.append(Rankings(simple, {STAGE1: z["b"], GRADE: z["p"]}))
     options = TrustConfig(folds=2), RewardConfig(page_size=6), propensity
-    return judge(logs, fold, cluster, parts, *options, license=license)
+    return judge(logs, fold, cluster, parts, *options, license=license, requests=requests)
 
 
 def test_folds_hold_whole_users_and_are_of_equal_size():
@@ -113,6 +113,8 @@ def test_the_verdict_follows_what_the_log_proves():
     assert better.trust > 0.5 and better.lift is not None and better.lift.low > 0
     assert better.sentence.startswith("Test the new ranking: +") and "of your traffic" in better.sentence
     assert "users per arm" in better.verdict.detail
+    sampled = judged(logs, noise, good, requests=15_000)  # of a log of ten times the traffic
+    assert sampled.verdict.weeks == pytest.approx(better.verdict.weeks / 10)
     worse = judged(logs, good, noise)
     assert (worse.verdict.verdict, worse.trust, worse.lift) == ("worse", 0.0, None)
     assert worse.sentence.startswith("Keep what you have: the new ranking is worse (-")
