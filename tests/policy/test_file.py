@@ -559,6 +559,19 @@ def test_a_policy_that_could_not_be_read_is_not_saved(policy, folder) -> None:
     assert version_in(folder) == before and len(list(folder.iterdir())) == 2
 
 
+@pytest.mark.parametrize("version", [4, 5])
+def test_recorded_policies_are_read_and_saved_in_their_format(tmp_path, version: int) -> None:
+    recorded = OLD_FORMATS / f"policies/v{version}"
+    policy = FusionPolicy.load(recorded)
+    assert policy.format_version == version and version_in(recorded) == policy.version
+    assert (policy.correction is None) == (version == 4) and policy.mixture is not None
+    policy.save(tmp_path)
+    assert version_in(tmp_path) == policy.version
+    assert tensors_of(tmp_path).read_bytes() == tensors_of(recorded).read_bytes()
+    if version == 5:
+        assert (tmp_path / "policy.json").read_bytes() == (recorded / "policy.json").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["consumer/policy", "policies/v1", "policies/v2"])
 def test_policies_of_0_1_0_are_read_and_saved_anew(tmp_path, name: str) -> None:
     for path in (OLD_FORMATS / name).glob("policy.*"):
