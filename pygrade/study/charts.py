@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pygrade.metrics.intervals import Interval
 from pygrade.reports.plots import BLUE, CYCLE, FAINT, GRAY, INK, new_figure, to_png
 from pygrade.study.findings import CONSTRAINED, RIVALS, SERVED
-from pygrade.study.settings import MAIN, STABILITY, Settings
+from pygrade.study.fresh_worlds import CELLS, GATED
+from pygrade.study.settings import MAIN, STABILITY, Regime, Settings
 from pygrade.study.stats import Results, over_worlds, production_lift
 
 _ABLATIONS = (
@@ -58,8 +59,11 @@ def draw_charts(results: Results, settings: Settings) -> dict[str, bytes]:
         charts["regimes"] = dots(
             f"Lift over {title[base]} in each regime", "%", shared, [title["grade"], title[SERVED]]
         )
-    if by_size := _sizes(results, settings):
+    if by_size := _sizes(results, settings, settings.families, ("static", *RIVALS, "grade", SERVED)):
         charts["sizes"] = sizes("Lift over expected value", by_size)
+    fresh = {name: [r for r in settings.regimes.values() if r.group == name] for name in CELLS}
+    if by_size := _sizes(results, settings, fresh, (*RIVALS, "grade", GATED)):
+        charts["correction"] = sizes("Fresh worlds: lift over expected value", by_size)
     traps = {
         settings.regimes[name].title: {
             title[arm]: (results.lift(name, arm, "stage1", "predicted"), results.lift(name, arm, "stage1"))
@@ -103,12 +107,14 @@ def draw_charts(results: Results, settings: Settings) -> dict[str, bytes]:
     return charts
 
 
-def _sizes(results: Results, settings: Settings) -> dict[str, Mapping[str, Sequence[tuple[int, Interval]]]]:
+def _sizes(
+    results: Results, settings: Settings, families: Mapping[str, Sequence[Regime]], names: Sequence[str]
+) -> dict[str, Mapping[str, Sequence[tuple[int, Interval]]]]:
     """World → arm → its lift over expected value by the number of logged requests."""
     panels: dict[str, Mapping[str, Sequence[tuple[int, Interval]]]] = {}
-    for family, regimes in settings.families.items():
+    for family, regimes in families.items():
         arms = {}
-        for arm in ("static", *RIVALS, "grade", SERVED):
+        for arm in names:
             points = [
                 (regime.requests, results.lift(regime.name, arm, "ev", regime.judge))
                 for regime in regimes

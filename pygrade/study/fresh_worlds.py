@@ -20,12 +20,12 @@ _COVERED, _FALSE, _SHARE = 0.9, 0.025, 85.0
 Further = Mapping[str, Any]  # the records of bench.evidence, by name
 
 
-def fresh_worlds(results: Results, settings: Settings, further: Further) -> str:
-    """The section of the report; empty if nothing of it ran."""
+def fresh_worlds(results: Results, settings: Settings, further: Further, chart: str = "") -> str:
+    """The section of the report, with a chart's Markdown; empty if nothing of it ran."""
     regimes = [regime for regime in settings.regimes.values() if regime.fresh and results.has(regime.name, "ev", GATED)]
     if not regimes and not further:
         return ""
-    parts = ["## The correction", _lifts(results, settings, regimes), _ceilings(results, settings, regimes)]
+    parts = ["## The correction", _lifts(results, settings, regimes) + chart, _ceilings(results, settings, regimes)]
     goals = [goal for goal in fresh_targets(results, settings, further) if goal.met is not None]
     rows = [[goal.name, goal.wanted, goal.measured, "met" if goal.met else "**missed**"] for goal in goals]
     parts.insert(1, table(["target", "wanted", "measured", ""], rows) if rows else "")
@@ -288,7 +288,7 @@ def _real(further: Further) -> str:
         for name in lists[0]["lifts"]
         if name != "expected value"
     ]
-    heads = [f"lists of {e['days']} day{'s' if e['days'] > 1 else ''}" for e in lists]
+    heads = [f"{e['days']}-day lists" for e in lists]
     sizes = "; ".join(
         f"{head}: {e['lists'][0]:,} to learn from, {e['lists'][1]:,} to judge ({e['rows'][1]:,} videos), a perfect "
         f"order {e['perfect']:+.0f} %"
@@ -296,7 +296,7 @@ def _real(further: Further) -> str:
     )
     return (
         "**KuaiRand-Pure**, a real log. Discounted value of the first ten over expected value, per cent, with 95 % "
-        f"intervals clustered by user. {sizes}.\n\n" + table(["arm", *heads], rows)
+        f"intervals clustered by user. Of {sizes}.\n\n" + table(["arm", *heads], rows)
     )
 
 
@@ -308,5 +308,5 @@ def _bounds(lift: Sequence[float]) -> str:
 def _real_targets(further: Further) -> Iterator[StudyTarget]:
     for entry in further.get("kuairand", {}).get("lists", ()):
         lift = entry["lifts"]["served by default"]
-        name = f"KuaiRand-Pure, lists of {entry['days']} days: served over expected value"
+        name = f"KuaiRand-Pure, {entry['days']}-day lists: served over expected value"
         yield StudyTarget(name, "interval not below 0", f"{_bounds(lift)} %", lift[2] >= 0)

@@ -50,7 +50,7 @@ def results_text(record: Mapping[str, Any], settings: Settings, folder: str, cha
 
     parts = [
         _head(record, results, settings),
-        fresh_worlds(results, settings, record.get("further", {})),
+        fresh_worlds(results, settings, record.get("further", {}), images("correction")),
         _yardstick(results, settings, images),
         _targets(results, settings),
         _findings(results, folder, charts),
@@ -276,7 +276,8 @@ def _foot(record: Mapping[str, Any], results: Results) -> str:
     machine = record["machine"]
     text = (
         f"## Made by\n\npygrade {machine['pygrade']}, torch {machine['torch']}, Python {machine['python']} on "
-        f"{machine['cpu']} ({machine['cores']} cores, {machine['instruction_set']}); {len(record['units'])} units, "
+        f"{machine['cpu']} ({machine['cores']} cores, {machine['instruction_set']}), which keeps the units of earlier "
+        f"versions and machines while their settings are these; {len(record['units'])} units, "
         f"{record['unit_seconds'] / 60:.0f} minutes of work in all, one thread each."
     )
     if record["missing"]:

@@ -142,7 +142,7 @@ def test_noise_shops_and_the_real_log_are_reported():
     assert goals["noise, plain: *better*"].met is False and goals["noise, plain: *better*"].measured == "3 of 100"
     assert goals["shop, factor: share of the oracle's gain"].met is True
     assert goals["shops: bounds that cover the truth"].measured == "1 of 2"
-    assert goals["KuaiRand-Pure, lists of 3 days: served over expected value"].met is True
+    assert goals["KuaiRand-Pure, 3-day lists: served over expected value"].met is True
     text = fresh_worlds(Results([]), load_settings(), FURTHER)
     assert "| plain | 100 | 3 [1.0, 8.5 %] |" in text and "+0.90 (+0.50 to +1.30)" in text
     assert fresh_worlds(Results([]), load_settings(), {}) == ""
