@@ -192,7 +192,8 @@ class FusionPolicy(nn.Module):
             raise ValueError("the policy has no correction, and takes corrected predictions")
         rows = np.asarray(predictions, np.float32)
         bounds = np.arange(len(rows) + 1) * rows.shape[1] if offsets is None else offsets
-        columns = None if items is None else np.asarray(items).reshape(-1, len(self.correction.items))
+        count = len(self.correction.items)
+        columns = None if items is None or count == 0 else np.asarray(items).reshape(-1, count)
         given = np.asarray(context, np.float32)
         return self.correction.apply(given, rows.reshape(-1, rows.shape[-1]), bounds, columns).reshape(rows.shape)
 

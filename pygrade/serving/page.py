@@ -236,7 +236,7 @@ class Page:
     def _item_rows(self) -> NDArray[np.float32] | None:
         """[M, I]: the item columns; None if there are none."""
         correction = self.policy.correction
-        if self.item_columns is None or correction is None:
+        if self.item_columns is None or correction is None or not correction.items:
             return None
         return np.asarray(self.item_columns, np.float32).reshape(-1, len(correction.items))
 

@@ -233,6 +233,32 @@ def test_contributions_are_what_is_added_up(requests, name):
     assert bool(page.baseline_contribution.any()) == (page.trust < 1.0)
 
 
+@pytest.mark.parametrize("form", ["", "marginal", "conditional"])
+def test_without_coefficients_corrected_expected_value_is_expected_value(requests, form):
+    ratio = np.random.default_rng(1).uniform(0.01, 0.9, (5, 30, 3))
+    requests["predictions"][..., 1:4] = requests["predictions"][..., :1] * ratio  # children
+    requests["predictions"][..., 2] *= ratio[..., 0]
+    plain, corrected = make_policy(), make_policy()
+    plain.mixture, corrected.mixture = Mixture(0.0, EV), Mixture(0.0, CORRECTED)
+    zeros = {"map_weights": np.zeros((5, 7)), "form": form}
+    corrected.correction = random_correction(scale=0.0, **zeros)
+    pages = [BlendedRanker(policy).rank(k=30, **requests) for policy in (plain, corrected)]
+    np.testing.assert_allclose(pages[1].values, pages[0].values, rtol=1e-3, atol=1e-3)
+    assert (pages[0].indices == pages[1].indices).mean() > 0.95
+
+
+def test_a_correction_without_item_columns_takes_none(requests):
+    policy = make_policy("challenger")
+    policy.correction = random_correction(6, items=())
+    given, ranker = without(requests, "items"), BlendedRanker(policy)
+    page = ranker.rank(k=30, **given)
+    empty = ranker.rank(k=30, items=np.empty((5, 30, 0), np.float32), **given)
+    assert empty.values.tobytes() == page.values.tobytes()
+    np.testing.assert_array_equal(empty.corrections, page.corrections)
+    scores = policy.scores(items=np.empty((5, 30, 0)), **given)
+    assert torch.equal(scores, policy.scores(**given)) and empty.log_rows().items == ()
+
+
 def test_a_page_tells_what_the_correction_did(requests):
     weights = np.zeros_like(random_correction().weights)
     weights[2, 0, 0], weights[0, 0, 0] = np.log(1.8), np.log(0.9)
