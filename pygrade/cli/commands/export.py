@@ -29,7 +29,7 @@ class Options(Output):
     model: Place | None = None  # directory of a saved multi-task model, instead of a policy
     onnx: bool = False  # write ONNX; needs pip install 'pygrade[export]'
     k: int = 10  # items a page
-    impute: bool = False  # send requests that miss some features through the policy, instead of static weights
+    impute: bool = False  # of a policy that 0.2 or before saved: requests that miss some features go through it, too
 
 
 def run(options: Options) -> dict[str, Any]:

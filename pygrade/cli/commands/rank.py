@@ -29,7 +29,7 @@ class Options(Output, Source):
     k: int = 10  # items a page
     explore: bool = False  # serve weights drawn from the policy's Dirichlet instead of its mean
     seed: int | None = None  # of the draws; none: from the operating system
-    impute: bool = False  # send requests that miss some features through the policy, instead of static weights
+    impute: bool = False  # of a policy that 0.2 or before saved: requests that miss some features go through it, too
     log: Place | None = None  # also write the pages as log rows (weights, concentration, trust, policy version)
 
 
