@@ -26,6 +26,7 @@ from pygrade._util.workers import HERE, Workers
 from pygrade.evaluation.arms import EXPECTED_VALUE, SERVED
 from pygrade.evaluation.policy_estimates import item_inputs
 from pygrade.logs import Logs, numbered, pad
+from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy
@@ -103,7 +104,7 @@ class Judge:
                 "(--policy.trade-offs), or one that serves an expected value or a mixture with it"
             )
         self.policy, self.logs = policy, logs
-        self.users = numbered(logs.user_id)
+        self.users = clusters_of(logs)
         # Without multipliers more than the expected value ranks, so that u = 1 is not what is served.
         served = mixture is not None and not mixture.takes_network and mixture.ranked_by == (alone,)
         self.mixed = not trade_offs and not served
@@ -260,7 +261,7 @@ def front(judge: Judge, tasks: Sequence[str], expected_value: Array, workers: Wo
         marks[SERVED] = judge.point(judge.scores(None))
     return Front(
         num_requests=judge.logs.num_requests,
-        num_users=int(judge.users.max(initial=-1)) + 1,
+        num_users=len(np.unique(numbered(judge.logs.user_id))),
         tasks=tuple(tasks),
         marks=marks,
         knobs={name: points[place] for name, place in knobs.items()},

@@ -34,7 +34,8 @@ from pygrade.evaluation import position
 from pygrade.evaluation.logging_policy import LoggingPolicy, given_discount, logging_policy, pages_of
 from pygrade.evaluation.offpolicy import MIN_EFFECTIVE_SHARE, OffPolicyEstimate, effective_sample_size, warned
 from pygrade.evaluation.reward_model import fit_rewards
-from pygrade.logs import Logs, numbered
+from pygrade.logs import Logs
+from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 
@@ -188,7 +189,7 @@ class LoggedRewards:
 
     @cached_property
     def _users(self) -> Array:
-        return numbered(self.logs.user_id)
+        return clusters_of(self.logs)
 
     @cached_property
     def _request(self) -> Array:

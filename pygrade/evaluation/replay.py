@@ -18,6 +18,7 @@ from pygrade._typing import Array
 from pygrade._util.html_table import rows_table
 from pygrade._util.serialization import plain
 from pygrade.logs import Logs, numbered
+from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.metrics.roc import auc, gauc
@@ -169,7 +170,7 @@ def evaluate(
         raise ValueError(f"segments has {len(segments)} entries; want one per request, {logs.num_requests}")
 
     gains, attention = gains_of(logs, k, propensity, propensity_floor)
-    predicted, users = logs.value_of(logs.predictions), numbered(logs.user_id)
+    predicted, users = logs.value_of(logs.predictions), clusters_of(logs)
 
     per_request: dict[str, dict[str, Array]] = {}
     weight_statistics = {}
@@ -195,7 +196,7 @@ def evaluate(
     names = [reference, *(name for name in names if name != reference)]
     return Evaluation(
         num_requests=logs.num_requests,
-        num_users=int(users.max(initial=-1)) + 1,
+        num_users=int(numbered(logs.user_id).max(initial=-1)) + 1,
         num_shown=int(shown.sum()),
         k=k,
         baseline=reference,
@@ -242,7 +243,7 @@ def paired_lift(
             values = value_at_k(order, gains, logs.offsets, k, logs.shown, attention)
         left_out = np.bincount(logs.row_request, np.isnan(order) & logs.shown, logs.num_requests) > 0
         worth.append(np.where(left_out, np.nan, values))
-    return intervals.simultaneous([intervals.mean_lift(worth[0], worth[1])], numbered(logs.user_id))[0]
+    return intervals.simultaneous([intervals.mean_lift(worth[0], worth[1])], clusters_of(logs))[0]
 
 
 def _fused(logs: Logs, weights: NDArray[np.float32], kind: str | Mapping[str, Any]) -> Array:

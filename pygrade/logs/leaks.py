@@ -63,18 +63,19 @@ def price_leak(
     rows = np.flatnonzero(shown)
     rows = rows[np.lexsort((time[rows], item[rows]))]
     seen = price[rows]
-    for t, task in enumerate(tasks):
-        event = feedback[rows, t] > 0
-        if min(event.sum(), (~event).sum()) < _FEW:
-            continue
+    events = {task: feedback[rows, t] > 0 for t, task in enumerate(tasks)}
+    events = {task: event for task, event in events.items() if min(event.sum(), (~event).sum()) >= _FEW}
+    for task, event in events.items():
         with_event, without = float((seen[event] > 0).mean()), float((seen[~event] > 0).mean())
         if with_event > _ALMOST_ALL and without < _ALMOST_NONE:
             return f"{FOLLOWS} of {task}: it is 0 in {_percent(1 - without)} of the shown rows without"
-        if how := tell(seen, event):
-            return f"{FOLLOWS} of {task} ({how})"
+    for task, event in events.items():
         moved, steady = _moved(seen, event, item[rows])
         if moved > _MOVED and steady < _STEADY:
             return f"{FOLLOWS} of {task}: with it, an item's differs from just before and after in {_percent(moved)}"
+    for task, event in events.items():
+        if how := tell(seen, event):
+            return f"{FOLLOWS} of {task} ({how})"
     return ""
 
 

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from pygrade import ops
 from pygrade._typing import Array
 from pygrade.evaluation.replay import ndcg_at_k, value_at_k
-from pygrade.logs import Logs, numbered
+from pygrade.logs import Logs
+from pygrade.logs.clusters import clusters_of
 from pygrade.studio.blob import sparse
 
 
@@ -38,7 +39,7 @@ def judged_rows(
     counts = np.bincount(logs.row_request[shown], minlength=logs.num_requests)
     return {
         "requests": logs.num_requests,
-        "users": numbered(logs.user_id).astype(np.int32),
+        "users": clusters_of(logs).astype(np.int32),
         "offsets": np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
         "transformed": transformed[shown],
         "gains": sparse(gains[shown]),

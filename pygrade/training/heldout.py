@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pygrade.logs import Logs, numbered
+from pygrade.logs import Logs
+from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
 from pygrade.policy import FusionPolicy
 from pygrade.policy.spec import PolicySpec
@@ -40,7 +41,7 @@ class HeldOut:
         plain = {"posterior": "ips", "posterior_weight": 1.0, "prior_weight": 0.0, "format_weight": 0.0}
         options = replace(reward, propensity=propensity.exponent, **plain)  # type: ignore[arg-type]
         self._data = CompositeReward(options).build(logs, spec).to(device)
-        self._scenario, self._users = logs.scenario, numbered(logs.user_id)
+        self._scenario, self._users = logs.scenario, clusters_of(logs)
         self._static = self._values(static.to(device).expand(self._data.num_requests, -1))
         self.requests = logs.num_requests
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pygrade.evaluation.replay import auc, evaluate, gauc, ndcg_at_k, ranks, value_at_k
-from pygrade.logs import Logs
+from pygrade.evaluation.replay import auc, evaluate, gauc, ndcg_at_k, paired_lift, ranks, value_at_k
+from pygrade.logs import Logs, concatenate
 from tests.learning import tiny_logs
 
 
@@ -178,3 +178,19 @@ def test_an_evaluation_is_two_small_tables_in_a_notebook():
     assert shown.count("<table>") == 2 and "a&lt;b" in shown and "a<b" not in shown
     assert found.lifts["clicks"]["ndcg"].text(percent=True) in shown and ">baseline<" in shown
     assert found.predictions["order"]["auc"].text() in shown
+
+
+def test_copies_under_other_users_are_no_more_evidence():
+    logs = tiny_logs(300, seed=6)
+    copy = replace(logs, request_id=logs.request_id + 1000, user_id=logs.user_id + 1000)
+    whole = concatenate([logs, copy])
+    one, two = (evaluate(part, {"equal": [0.5, 0.5], "click": [0.9, 0.1]}, "equal", k=3) for part in (logs, whole))
+    assert two.num_users == 2 * one.num_users
+    lifts = one.lifts["click"]["value"], two.lifts["click"]["value"]
+    assert lifts[1].low == pytest.approx(lifts[0].low) and lifts[1].high == pytest.approx(lifts[0].high)
+    scores = logs.predictions[:, 0]
+    orders = (scores, -scores), (np.tile(scores, 2), -np.tile(scores, 2))
+    single, double = (
+        paired_lift(part, "value", *pair, 3, None, 0.15) for part, pair in zip((logs, whole), orders, strict=True)
+    )
+    assert double.low == pytest.approx(single.low)

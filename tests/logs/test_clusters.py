@@ -151,6 +151,14 @@ def test_each_part_of_the_content_counts():
         assert copied_share(concatenate([logs, replace(copy, **{name: values})])) == 0.0, name
 
 
+def test_feedback_that_nobody_could_give_is_no_event():
+    logs = make_logs(100)
+    hidden = np.where(logs.shown[:, None], logs.feedback, np.float32(1))
+    whole = concatenate([logs, copy_of(logs)])
+    odd = replace(whole, feedback=np.concatenate([hidden, whole.feedback[logs.num_rows :]]))
+    assert copied_share(odd) == copied_share(whole) == 0.5
+
+
 def test_texts_as_ids():
     logs = make_logs(100)
     whole = concatenate([logs, copy_of(logs)])
