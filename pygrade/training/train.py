@@ -268,7 +268,7 @@ def _judged(log: Prepared, config: TrainConfig) -> _Judged:
     if not folds:
         reason = "trust.folds is 0"
     elif propensity.source == "none":
-        reason = f"slot propensities are unknown ({propensity.reason}); {propensity.needed}"
+        reason = f"slot propensities are unknown; {propensity.needed.partition(':')[0]}"
     elif few := too_little(logs, fold, cluster):
         reason = f"too little data: {few}"
     if reason or not config.correction.on:

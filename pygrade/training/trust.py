@@ -19,7 +19,7 @@ of the log do not show the contrary.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -299,8 +299,11 @@ def _challengers(
 
 def undecidable(reason: str, policy: str, folds: int, logs: Logs, propensity: SlotPropensity) -> Trust:
     """Nothing can be said, for this reason: expected value is served."""
+    text = write_verdict("undecidable", EXPECTED_VALUE, EXPECTED_VALUE, None, logs, why=reason)
+    if propensity.reason:
+        text = replace(text, detail=f"{text.detail}; {propensity.reason}")
     return Trust(
-        verdict=write_verdict("undecidable", EXPECTED_VALUE, EXPECTED_VALUE, None, logs, why=reason),
+        verdict=text,
         baseline=EXPECTED_VALUE,
         served_baseline=EXPECTED_VALUE,
         challenger="",
