@@ -115,7 +115,8 @@ class Frame:
             median = np.zeros(len(logs.features), np.float32)
             median[seen] = np.nanmedian(logs.context[:, seen], 0)
         indicators = tuple(int(f) for f in np.flatnonzero(missing.any(0) & seen))
-        x = _context(logs.context, median, indicators).astype(np.float64)
+        told = ~missing.all(1)  # a request without any context is taken as an average one
+        x = _context(logs.context, median, indicators)[told if told.any() else slice(None)].astype(np.float64)
         return cls(
             logs.tasks,
             logs.features,
@@ -158,6 +159,7 @@ class Frame:
         for v, column in enumerate(columns):
             u[:, 1 + v] = column[shown] - mean[request, v]
         x = (_context(logs.context, self.median, self.indicators) - self.x_mean) / self.x_std
+        x[np.isnan(logs.context).all(1)] = 0.0  # as the core does
         z = np.concatenate([np.ones((count, 1)), np.clip(x, -REACH, REACH), mean], 1)
         return Inputs(z, u, base)
 

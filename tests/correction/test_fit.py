@@ -148,6 +148,22 @@ def test_missing_features_get_indicators_and_keep_the_rest():
     assert np.corrcoef(moved[:, 1], correct(whole.correction, some)[:, 1])[0, 1] > 0.97
 
 
+def test_the_fit_reads_a_log_as_the_core_serves_it():
+    logs = world(900)
+    context = logs.context.copy()
+    context[::4, 1] = np.nan
+    context[::9] = np.nan
+    logs = replace(logs, context=context)
+    found = fitted(logs).candidates[0].correction
+    frame = Frame(*(getattr(found, name) for name in Frame.__dataclass_fields__))
+    inputs = frame.inputs(logs, logs.predictions)
+    request = logs.row_request[logs.shown]
+    eta = [inputs.base[:, t] + ((inputs.z @ found.weights[t])[request] * inputs.u).sum(1) for t in range(2)]
+    click = np.minimum(np.exp(eta[0]), 1.0)
+    expected = np.stack([click, click / (1 + np.exp(-eta[1]))], 1)
+    np.testing.assert_allclose(correct(found, logs)[logs.shown], expected, rtol=2e-4)
+
+
 def test_item_columns_are_inputs():
     logs = world(4000, effect=0.0)
     quality = np.random.default_rng(3).normal(size=logs.num_rows).astype(np.float32)
