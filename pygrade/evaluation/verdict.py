@@ -32,7 +32,7 @@ class VerdictText:
     sentence: str  # for those who decide
     detail: str  # for engineers: which ranking over which, and how it was judged
     reasons: tuple[str, ...]  # what moved it, three lines at most
-    lift: Interval | None  # of what is judged over the baseline, two-sided 95 %
+    lift: Interval | None  # of what is judged over the baseline, two-sided 95 %; None: not known
     weeks: float | None  # of the log's traffic that an A/B test of the lift takes; None: not known, or nothing to test
     over: str = ""  # the ranking that the lift is over
 
@@ -82,7 +82,8 @@ def write_verdict(
     else:
         raise ValueError(f"verdict is {verdict!r}; want better, undecided, worse, undecidable or untested")
     detail = _detail(verdict, served, baseline, lift, license, why, users)
-    return VerdictText(verdict, text, detail, tuple(reasons)[:_REASONS], lift, weeks, baseline)
+    known = lift is not None and all(map(math.isfinite, (lift.value, lift.low, lift.high)))
+    return VerdictText(verdict, text, detail, tuple(reasons)[:_REASONS], lift if known else None, weeks, baseline)
 
 
 def stored_verdict(mixture: Mixture | None) -> dict[str, Any]:

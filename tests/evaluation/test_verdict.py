@@ -102,8 +102,9 @@ def test_undecided_says_what_would_decide():
     assert "3,600 more requests would" in write_verdict("undecided", NEW, Z_LOG, UNSURE, log(weeks=0.0)).sentence
     assert "best static weights (z-log)" in write_verdict("undecided", NEW, Z_LOG, UNSURE, log()).sentence
     for lift in (None, UNKNOWN):
-        text = write_verdict("undecided", NEW, EXPECTED_VALUE, lift, log()).sentence
-        assert text == "Keep what you have. The log can't compare the new ranking with expected value."
+        found = write_verdict("undecided", NEW, EXPECTED_VALUE, lift, log())
+        assert found.sentence == "Keep what you have. The log can't compare the new ranking with expected value."
+        assert found.lift is None  # a policy keeps finite numbers alone
 
 
 def test_a_taste_that_turns_is_said():
