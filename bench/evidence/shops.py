@@ -12,14 +12,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from pygrade.evaluation.arms import EXPECTED_VALUE
 from pygrade.logs import Logs
+from pygrade.training.baselines import baseline_scores
 from pygrade.training.train import TrainConfig, train
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples/python"))
-from planted_shop import COLUMNS, EFFECTS, VALUES, Shop
+from planted_shop import COLUMNS, EFFECTS, VALUES, Shop, Truth
 
+Array = NDArray[Any]
 REQUESTS, JUDGING = 20_000, 10_000
 SEEDS = (9701, 9702, 9703)
 
@@ -47,6 +52,10 @@ def shop(effect: str, seed: int, requests: int = REQUESTS, config: TrainConfig |
     )
     oracle, served = truth.lift(truth.value()), truth.lift(scores.numpy())
     lift = trust["lift"]
+    entries = {entry.name: entry for entry in result.baselines}
+    base = entries.get(trust["baseline"], entries[EXPECTED_VALUE])
+    against = baseline_scores(base, later, policy.config.formula)
+    true, within = (lift_over(truth, scores.numpy(), against, rows) for rows in (None, later.shown))
     return {
         "effect": effect,
         "seed": seed,
@@ -56,9 +65,20 @@ def shop(effect: str, seed: int, requests: int = REQUESTS, config: TrainConfig |
         "share": round(100 * served / oracle, 1),
         "verdict": policy.mixture.verdict if policy.mixture else None,
         "sentence": policy.mixture.sentence if policy.mixture else None,
+        "over": base.name,
+        "true": round(true, 3),
+        "within": round(within, 3),
         "bounds": None if lift is None else [round(100 * lift[end], 3) for end in ("low", "value", "high")],
         "seconds": round(time.process_time() - started, 1),
     }
+
+
+def lift_over(truth: Truth, scores: Array, base: Array, rows: Array | None) -> float:
+    """The true lift over a baseline in per cent; rows [M]: those that pages may show, such as the logged pages'."""
+    earned = [
+        truth.earned(values if rows is None else np.where(rows, values, -np.inf)).sum() for values in (scores, base)
+    ]
+    return float(100 * (earned[0] / earned[1] - 1))
 
 
 def main(out: Path, wanted: list[str]) -> None:

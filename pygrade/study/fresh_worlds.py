@@ -240,8 +240,9 @@ def _shops_by_effect(further: Further) -> dict[str, list[Record]]:
     return table
 
 
-def _covers(entry: Record) -> bool:
-    return entry["bounds"] is not None and entry["bounds"][0] <= entry["served"] <= entry["bounds"][2]
+def _covers(entry: Record, true: str = "true") -> bool:
+    """Whether the bounds of the verdict hold the true lift: of whole pages, or ``within`` the logged ones."""
+    return entry["bounds"] is not None and entry["bounds"][0] <= entry[true] <= entry["bounds"][2]
 
 
 def _shops(further: Further) -> str:
@@ -251,16 +252,17 @@ def _shops(further: Further) -> str:
             low, value, high = entry["bounds"] or (math.nan,) * 3
             said = f"{value:+.2f} ({low:+.2f} to {high:+.2f})" if entry["bounds"] else ""
             figures = [f"{entry['oracle']:+.2f} %", f"{entry['served']:+.2f} %", f"{entry['share']:.0f} %"]
-            rows.append(
-                [effect, str(entry["seed"]), *figures, entry["verdict"], said, "yes" if _covers(entry) else "no"]
-            )
+            cells = [f"{entry[name]:+.2f} %" for name in ("true", "within")]
+            covered = " / ".join("yes" if _covers(entry, name) else "no" for name in ("true", "within"))
+            rows.append([effect, str(entry["seed"]), *figures, said, entry["over"], *cells, covered])
     if not rows:
         return ""
     text = (
         "**Raw tables of a shop** with a planted effect, text, missing values and prices; 20,000 requests to learn "
         "from, true value of 10,000 later ones over expected value:"
     )
-    head = ["effect", "seed", "oracle", "served", "share", "verdict", "`train` said, per cent", "covers"]
+    head = ["effect", "seed", "oracle", "served", "share", "`train` said, per cent", "over", "true over that"]
+    head += ["true, logged pages re-ordered", "bounds cover the first / the second"]
     return text + "\n\n" + table(head, rows)
 
 
@@ -272,11 +274,10 @@ def _shop_targets(further: Further) -> Iterator[StudyTarget]:
         yield StudyTarget(f"shop, {effect}: share of the oracle's gain", f"≥ {_SHARE:g} %", text, share >= _SHARE)
     every = [entry for entries in shops.values() for entry in entries]
     if every:
-        covered = sum(map(_covers, every))
+        covered, within = (sum(_covers(entry, name) for entry in every) for name in ("true", "within"))
         met = covered >= _COVERED * len(every)
-        yield StudyTarget(
-            "shops: bounds that cover the truth", f"≥ {100 * _COVERED:g} %", f"{covered} of {len(every)}", met
-        )
+        text = f"{covered} of {len(every)}; {within} of the logged pages, which are what replay sees"
+        yield StudyTarget("shops: bounds that cover the truth", f"≥ {100 * _COVERED:g} %", text, met)
 
 
 def _real(further: Further) -> str:
