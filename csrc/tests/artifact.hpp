@@ -6,6 +6,7 @@
 #include <fstream>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -14,6 +15,13 @@
 #include "util/sha256.hpp"
 
 namespace pygrade::tests {
+
+// What policy.json says of a correction.
+struct ArtifactCorrection {
+  std::vector<std::string> items = {"age", "stock"};
+  std::string parents = "[-1, 0, -1]", amounts = "[false, false, true]", indicators = "[1]", form = "\"conditional\"";
+  int indicator_count = 1;
+};
 
 struct Artifact {
   std::vector<std::string> tasks = {"click", "cart", "order"};
@@ -27,7 +35,10 @@ struct Artifact {
   std::string evidence_feature = "intent", evidence_scale = "count", evidence_prior = "0.0";
   std::map<std::string, std::string> replaced;  // JSON values, as text, by key
   unsigned seed = 1;
-  int format_version = 4;  // or 1 to 3, which pygrade 0.1.0 wrote
+  int format_version = 4;  // or 1 to 3, which pygrade 0.1.0 wrote, or 5, which alone has the following
+  std::optional<ArtifactCorrection> correction;
+  bool corrected = false;
+  std::vector<std::string> value_tasks, indicators;
 
   struct Tensor {
     std::vector<int> shape;
@@ -38,7 +49,8 @@ struct Artifact {
   Artifact& draw() {
     std::mt19937 random(seed);
     const int count = static_cast<int>(tasks.size());
-    int size = static_cast<int>(features.size()) + ((context_only ? 0 : 2) + (trade_offs ? 1 : 0)) * count;
+    int size =
+        static_cast<int>(features.size() + indicators.size()) + ((context_only ? 0 : 2) + (trade_offs ? 1 : 0)) * count;
     const auto add = [&](const std::string& name, std::vector<int> shape, float low, float high) {
       std::size_t total = 1;
       for (int s : shape) total *= static_cast<std::size_t>(s);
@@ -66,6 +78,20 @@ struct Artifact {
     }
     add("head.weight", {count, size}, -1, 1);
     add("head.bias", {count}, -1, 1);
+    if (correction) {
+      const int f = static_cast<int>(features.size()), x = f + correction->indicator_count;
+      const int v = count + static_cast<int>(correction->items.size());
+      add("correction.median", {f}, -1, 1);
+      add("correction.x_mean", {x}, -1, 1);
+      add("correction.x_std", {x}, 0.5, 2);
+      add("correction.l_mean", {v}, -3, 1);
+      add("correction.l_std", {v}, 0.5, 2);
+      add("correction.weights", {count, 1 + x + v, 1 + v}, -0.2f, 0.2f);
+      add("correction.map_mean", {count}, -3, 0);
+      add("correction.map_std", {count}, 0.5, 2);
+      add("correction.map_knots", {count, 5}, -2, 2);
+      add("correction.map_weights", {count, 7}, -0.3f, 0.3f);
+    }
     return *this;
   }
 
@@ -96,9 +122,14 @@ struct Artifact {
       for (const auto& name : names) text += (text.empty() ? "\n    " : ",\n    ") + detail::json_quote(name);
       return names.empty() ? "[]" : "[" + text + "\n  ]";
     };
-    return sha256("{\n  \"features\": " + lines(features) + ",\n  \"prediction_features\": " +
-                  (context_only ? "false" : "true") + ",\n  \"tasks\": " + lines(tasks) +
-                  (trade_offs ? ",\n  \"trade_offs\": true" : "") + ",\n  \"transform\": \"" + transform + "\"\n}\n")
+    const auto some = [&](const char* key, const std::vector<std::string>& names) {
+      return names.empty() ? "" : ",\n  \"" + std::string(key) + "\": " + lines(names);
+    };
+    return sha256(std::string("{\n") + (corrected ? "  \"corrected\": true,\n" : "") +
+                  "  \"features\": " + lines(features) + some("indicators", indicators) +
+                  ",\n  \"prediction_features\": " + (context_only ? "false" : "true") +
+                  ",\n  \"tasks\": " + lines(tasks) + (trade_offs ? ",\n  \"trade_offs\": true" : "") +
+                  ",\n  \"transform\": \"" + transform + "\"" + some("value_tasks", value_tasks) + "\n}\n")
         .substr(0, 16);
   }
 
@@ -142,7 +173,20 @@ struct Artifact {
       config["values"] = values;
       config["scenario_values"] = scenario_values;
       record["mixture"] = mixture;
-    } else {
+    }
+    if (format_version >= 5) {
+      config["corrected"] = corrected ? "true" : "false";
+      config["value_tasks"] = names(value_tasks);
+      config["indicators"] = names(indicators);
+      record["correction"] = "null";
+      if (correction)
+        record["correction"] = object({{"items", names(correction->items)},
+                                       {"parents", correction->parents},
+                                       {"amounts", correction->amounts},
+                                       {"indicators", correction->indicators},
+                                       {"form", correction->form}});
+    }
+    if (format_version < 4) {
       config["prediction_features"] = context_only ? "false" : "true";
     }
     for (const auto& [key, value] : replaced) (config.contains(key) ? config : record)[key] = value;
@@ -177,20 +221,28 @@ struct Artifact {
   }
 };
 
-// A mixture with the expected value, calibrated and priced, as JSON; `changed` replaces values of the baseline.
-inline std::string mixture_json(const std::map<std::string, std::string>& changed = {}, const char* trust = "0.25") {
+// A baseline as JSON: the expected value, calibrated and priced; `changed` replaces values.
+inline std::string baseline_json(const std::map<std::string, std::string>& changed = {}) {
   std::map<std::string, std::string> baseline = {
       {"name", "\"expected value\""},
       {"transform", "\"identity\""},
       {"weights", "[1, 0.5, 20]"},
       {"logarithm", "true"},
+      {"corrected", "false"},
       {"value_tasks", "[\"order\"]"},
       {"calibration", "[[[0, 0.5, 1], [0, 0.25, 0.5]], [[0, 1], [0.125, 0.125]], [[0, 0.25], [0, 1]]]"}};
   for (const auto& [key, value] : changed) baseline[key] = value;
+  return Artifact::object(baseline);
+}
+
+// A mixture with it.
+inline std::string mixture_json(const std::map<std::string, std::string>& changed = {}, const char* trust = "0.25",
+                                const std::string& challenger = "null") {
   return Artifact::object({{"trust", trust},
                            {"verdict", "\"better\""},
                            {"sentence", "\"better than it\""},
-                           {"baseline", Artifact::object(baseline)}});
+                           {"baseline", baseline_json(changed)},
+                           {"challenger", challenger}});
 }
 
 inline std::span<const std::byte> bytes(const std::string& text) { return std::as_bytes(std::span(text)); }

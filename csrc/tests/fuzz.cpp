@@ -242,7 +242,7 @@ bool run_policy(Random& random) {
     std::string json, tensors, sha256;
   };
   static const std::vector<Origin> origins = [] {
-    std::vector<Origin> made(6);
+    std::vector<Origin> made(9);
     for (unsigned i = 0; i < made.size(); ++i) {
       made[i].artifact.hidden.assign(1, 4);
       made[i].artifact.seed = i;
@@ -250,6 +250,9 @@ bool run_policy(Random& random) {
       if (i == 3) made[i].artifact.evidence_scale = "log1p";
       if (i < 2) made[i].artifact.format_version = 1 + static_cast<int>(i);
       if (i >= 4) made[i].artifact = mixed_artifact({{"logarithm", i == 4 ? "true" : "false"}});
+      if (i >= 6) made[i].artifact = corrected_artifact(i == 6 ? "1" : "0.25");
+      if (i == 7) made[i].artifact.correction->form = "\"marginal\"";
+      if (i == 8) made[i].artifact.mixture = "null";
       made[i].artifact.draw();
       made[i].json = made[i].artifact.json();
       made[i].tensors = made[i].artifact.safetensors();
@@ -273,9 +276,15 @@ bool run_policy(Random& random) {
     const std::size_t tasks = policy->tasks().size();
     const std::vector<float> context(policy->features().size(), 0.5f);
     const auto predictions = make_predictions(5, tasks), prices = make_predictions(5, 1);
+    const auto items = make_predictions(5, policy->items().size());
+    const std::vector<float> values(policy->takes_values() && random.one_in(2) ? tasks : 0, 2.0f);
     PageMemory memory(3, tasks);
-    const Request request{
-        .context = context, .predictions = predictions, .explore = random.one_in(2), .item_values = prices};
+    const Request request{.context = context,
+                          .predictions = predictions,
+                          .explore = random.one_in(2),
+                          .values = values,
+                          .item_values = prices,
+                          .items = items};
     check_page(ranker, memory, ranker.rank(request, memory), 5);
     return true;
   } catch (const ArtifactError&) {
@@ -578,8 +587,9 @@ bool run_c_api(Random& random) {
     pygrade_ranker_create(json.data(), json.size(), tensors.data(), tensors.size(), nullptr, &made);
     return made;
   };
-  static pygrade_ranker* const rankers[] = {made_of(Artifact{}.draw()), made_of(mixed_artifact()), nullptr};
-  pygrade_ranker* ranker = rankers[random.one_in(50) ? 2 : random.below(2)];
+  static pygrade_ranker* const rankers[] = {made_of(Artifact{}.draw()), made_of(mixed_artifact()),
+                                            made_of(corrected_artifact().draw()), nullptr};
+  pygrade_ranker* ranker = rankers[random.one_in(50) ? 3 : random.below(3)];
   const std::size_t candidates = random.below(random.one_in(10) ? 100 : 12);
   const std::size_t columns = 1 + random.below(2);
   const std::size_t k = 1 + random.below(15);
@@ -589,6 +599,7 @@ bool run_c_api(Random& random) {
   const auto predictions = some<float>(candidates * 3, real);
   const auto boosts = some<float>(2 * candidates, real);
   const auto prices = some<float>(candidates, real), values = some<float>(3, real);
+  const auto items = some<float>(2 * candidates, real);
   const auto mask = some<std::uint8_t>(candidates, [&] { return static_cast<std::uint8_t>(random.below(3)); });
   const auto groups = some<std::int32_t>(candidates * columns, whole);
   const auto caps = some<std::int32_t>(columns, whole);
@@ -610,6 +621,8 @@ bool run_c_api(Random& random) {
     if ((request.groups != nullptr) != random.one_in(20)) request.caps = caps.data();
     request.group_columns = random.one_in(30) ? random.below(columns + 1) : columns;
     if (!random.one_in(3)) request.item_values = prices.data();
+    if (!random.one_in(3)) request.items = items.data();
+    request.item_columns = random.one_in(30) ? random.below(3) : 2;
   }
   if (random.one_in(3)) request.values = values.data();
   if (random.one_in(2)) request.scenario = scenario.data();

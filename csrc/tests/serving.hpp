@@ -31,6 +31,20 @@ inline Artifact mixed_artifact(const std::map<std::string, std::string>& baselin
   return artifact.draw();
 }
 
+// One of format 5 that corrects, without tensors; see mixture_json.
+inline Artifact corrected_artifact(const char* trust = "0.25") {
+  Artifact artifact;
+  artifact.format_version = 5;
+  artifact.correction.emplace();
+  artifact.corrected = true;
+  artifact.value_tasks = {"order"};
+  artifact.indicators = {"intent", "hour"};
+  const std::map<std::string, std::string> challenger = {
+      {"name", "\"corrected\""}, {"corrected", "true"}, {"value_tasks", "[\"cart\"]"}, {"calibration", "[]"}};
+  artifact.mixture = mixture_json({}, trust, baseline_json(challenger));
+  return artifact;
+}
+
 inline std::shared_ptr<const Policy> parse(const Artifact& artifact) {
   return Policy::parse(artifact.json(), bytes(artifact.safetensors()));
 }

@@ -10,13 +10,14 @@ using namespace pygrade::tests;
 // The layout of ABI version 1. A change here is a change of the ABI: see the stability rule in pygrade.h.
 static_assert(PYGRADE_ABI_VERSION == 1);
 static_assert(sizeof(void*) != 8 ||
-              (sizeof(pygrade_ranker_options) == 32 && sizeof(pygrade_request) == 160 && sizeof(pygrade_page) == 160 &&
+              (sizeof(pygrade_ranker_options) == 32 && sizeof(pygrade_request) == 176 && sizeof(pygrade_page) == 160 &&
                sizeof(pygrade_counters) == 56 && sizeof(pygrade_log_ids) == 64 && sizeof(pygrade_mixture) == 80 &&
                sizeof(pygrade_policy_source) == 64 && sizeof(pygrade_formula) == 48 && sizeof(pygrade_batch) == 56));
 static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, draw) == 112 && offsetof(pygrade_page, seed) == 64));
 static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, values) == 128 && offsetof(pygrade_page, trust) == 88));
 static_assert(sizeof(void*) != 8 ||
-              (offsetof(pygrade_request, error) == 144 && offsetof(pygrade_ranker_options, error) == 16));
+              (offsetof(pygrade_request, error) == 144 && offsetof(pygrade_ranker_options, error) == 16 &&
+               offsetof(pygrade_request, items) == 160));
 
 namespace {
 
@@ -138,6 +139,37 @@ TEST(a_page_of_a_mixture_equals_the_cpp_one) {
   request.size = offsetof(pygrade_request, values);  // an older caller, who cannot give prices
   check_fails(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_INVALID_ARGUMENT, "item_values is missing");
   check_fails(pygrade_ranker_mixture(ranker, nullptr), PYGRADE_INVALID_ARGUMENT, "mixture is NULL");
+  pygrade_ranker_free(ranker);
+}
+
+TEST(a_page_of_corrected_predictions_equals_the_cpp_one) {
+  const Artifact artifact = corrected_artifact().draw();
+  pygrade_ranker* ranker = create(artifact);
+  const auto predictions = make_predictions(30), prices = make_predictions(30, 1, 3),
+             items = make_predictions(30, 2, 4);
+  PageMemory got(6), expected(6), without(6);
+  pygrade_request request = request_of(predictions);
+  request.item_values = prices.data();
+  request.items = items.data();
+  request.item_columns = 2;
+  pygrade_page page = page_of(got);
+  CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
+  pygrade::Ranker same(parse(artifact));
+  pygrade::Request asked{.context = context, .predictions = predictions, .item_values = prices, .items = items};
+  same.rank(asked, expected);
+  CHECK_EQUAL(got.values, expected.values);
+  CHECK_EQUAL(got.weights, expected.weights);
+  request.size = offsetof(pygrade_request, items);  // an older caller, who has no item columns
+  CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
+  asked.items = {};
+  same.rank(asked, without);
+  CHECK_EQUAL(got.values, without.values);
+  CHECK(got.values != expected.values);
+  request.size = sizeof request;
+  request.item_columns = 3;
+  check_fails(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_INVALID_ARGUMENT, "2 item columns");
+  request.item_columns = 129;
+  check_fails(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_INVALID_ARGUMENT, "item_columns is above 128");
   pygrade_ranker_free(ranker);
 }
 
@@ -481,6 +513,7 @@ TEST(a_policy_in_memory_is_looked_at_and_swapped_in) {
   CHECK(names(pygrade_policy_num_features, pygrade_policy_feature) == expected->features());
   CHECK(names(pygrade_policy_num_scenarios, pygrade_policy_scenario) == expected->scenarios());
   CHECK(!expected->scenarios().empty());
+  CHECK(names(pygrade_policy_num_items, pygrade_policy_item).empty());
   pygrade_formula formula{};
   formula.size = sizeof formula;
   CHECK_EQUAL(pygrade_policy_formula(policy, &formula), PYGRADE_OK);

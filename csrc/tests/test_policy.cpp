@@ -376,7 +376,8 @@ TEST(what_does_not_fit_is_named) {
     artifact.replaced[key] = value;
     CHECK_THROWS(ArtifactError, reason, policy_of(artifact));
   };
-  refused("format_version", "5", "policy.json: it is \"pygrade.FusionPolicy\" of version 5");
+  refused("format_version", "6", "policy.json: it is \"pygrade.FusionPolicy\" of version 6");
+  refused("format_version", "5", "'correction' is absent");
   refused("format_version", "1.5", "of version 1.5");
   refused("format_version", "3", "'prediction_features' is absent");
   refused("format_version", "2", "'sha256' is absent");
@@ -472,4 +473,109 @@ TEST(what_does_not_fit_is_named) {
   Artifact artifact;
   artifact.draw().tensors["more"] = {{1}, {1}};
   CHECK_THROWS(ArtifactError, "tensors that the policy does not have", parse(artifact));
+}
+
+TEST(a_policy_has_a_correction_a_challenger_prices_and_indicators) {
+  const Artifact artifact = corrected_artifact().draw();
+  const auto policy = parse(artifact);
+  CHECK(policy->corrected() && policy->imputes() && policy->takes_prices());
+  CHECK(policy->priced() == (std::vector<bool>{false, false, true}));
+  CHECK_EQUAL(policy->indicators(), (std::vector<std::size_t>{1, 0}));
+  CHECK_EQUAL(policy->items()[1], "stock");
+  CHECK_EQUAL(policy->num_inputs(), 2u + 2 + 6);
+  CHECK_EQUAL(policy->schema_hash(), artifact.schema_hash());
+  const Correction& correction = *policy->correction();
+  CHECK(correction.num_tasks() == 3 && correction.num_features() == 2 && correction.num_items() == 2);
+  CHECK(correction.parts().structure.form == Correction::Form::conditional);
+  CHECK_EQUAL(correction.parts().weights, artifact.tensors.at("correction.weights").values);
+  const Mixture& mixture = *policy->mixture();
+  CHECK(!mixture.baseline.corrected && mixture.challenger->corrected && mixture.challenger->name == "corrected");
+  CHECK(!mixture.takes_network() && policy->expected_value() == &*mixture.challenger);
+  CHECK(policy->with_trust(0.0)->expected_value()->name == "expected value");
+
+  std::vector<float> inputs(policy->num_inputs());
+  const std::vector<float> predictions(6, 0.5f);
+  policy->request_inputs(std::vector<float>{2.0f, HUGE_VALF}, predictions, inputs);
+  CHECK(inputs[0] == 2.0f && std::isnan(inputs[1]) && inputs[2] == 1.0f && inputs[3] == 0.0f);
+  Artifact old;
+  CHECK(!policy_of(old)->imputes() && !policy_of(old)->correction());
+  const std::string before = policy_of(old)->version();
+  old.format_version = 5;
+  CHECK(policy_of(old)->imputes());
+  CHECK_EQUAL(policy_of(old)->version(), before);
+}
+
+TEST(the_version_covers_the_correction_and_the_challenger) {
+  std::set<std::string> versions;
+  std::size_t count = 0;
+  const auto add = [&](const auto& change) {
+    Artifact artifact = corrected_artifact();
+    change(artifact);
+    versions.insert(policy_of(artifact)->version());
+    ++count;
+  };
+  add([](Artifact&) {});
+  add([](Artifact& a) { a.correction->items = {"age", "price"}; });
+  add([](Artifact& a) { a.correction->parents = "[-1, -1, -1]"; });
+  add([](Artifact& a) { a.correction->amounts = "[false, false, false]"; });
+  add([](Artifact& a) { a.correction->indicators = "[0]"; });
+  add([](Artifact& a) { a.correction->form = "\"marginal\""; });
+  add([](Artifact& a) { a.correction->form = "\"\""; });
+  add([](Artifact& a) { a.corrected = false; });
+  add([](Artifact& a) { a.value_tasks = {}; });
+  add([](Artifact& a) { a.indicators = {"hour", "intent"}; });
+  add([](Artifact& a) { a.mixture = mixture_json(); });
+  add([](Artifact& a) { a.mixture = mixture_json({}, "0.25", baseline_json()); });
+  add([](Artifact& a) { a.mixture = mixture_json({{"corrected", "true"}}); });
+  CHECK_EQUAL(versions.size(), count);
+}
+
+TEST(a_wrong_correction_is_named) {
+  const auto refused = [](const auto& change, const std::string& reason) {
+    Artifact artifact = corrected_artifact();
+    change(artifact);
+    CHECK_THROWS(ArtifactError, reason, parse(artifact));
+  };
+  const auto structure = [&](std::string ArtifactCorrection::* key, const char* value, const std::string& reason) {
+    refused([&](Artifact& a) { (*a.correction).*key = value, a.draw(); }, reason);
+  };
+  structure(&ArtifactCorrection::parents, "[-1, 0]", "'parents' has 2 numbers; want one for each task");
+  structure(&ArtifactCorrection::parents, "[-1, 3, -1]", "'correction' is wrong: the parent of task 1 is no task");
+  structure(&ArtifactCorrection::parents, "[1, 0, -1]",
+            "'correction' is wrong: the parent of task 0 is one of its own");
+  structure(&ArtifactCorrection::parents, "[-1, 2, -1]", "'correction' is wrong: the parent of task 1 is an amount");
+  structure(&ArtifactCorrection::parents, "[-1, 0, 0]", "the parent of task 2 is not -1, but the task is an amount");
+  structure(&ArtifactCorrection::parents, "[-1, 0.5, -1]", "'parents' holds no place");
+  structure(&ArtifactCorrection::parents, "[-2, 0, -1]", "'parents' holds no place");
+  structure(&ArtifactCorrection::amounts, "[0, 0, 1]", "'amounts' holds something else than true and false");
+  structure(&ArtifactCorrection::amounts, "[true]", "parents and amounts must have one entry for each task");
+  structure(&ArtifactCorrection::indicators, "[2]", "indicators must be places of features that rise");
+  structure(&ArtifactCorrection::indicators, "[1, 1]", "indicators must be places of features that rise");
+  structure(&ArtifactCorrection::form, "\"joint\"", "'form' is not");
+  refused([](Artifact& a) { a.correction->items = {"age", "age"}, a.draw(); }, "'items' holds a name twice");
+  refused([](Artifact& a) { a.correction->indicator_count = 2, a.draw(); }, "\"correction.x_mean\" is [4]; want [3]");
+  refused([](Artifact& a) { a.correction.reset(), a.draw(); }, "'corrected' is true, and there is no correction");
+  refused([](Artifact& a) { a.correction.reset(), a.corrected = false, a.draw(); },
+          "'corrected' is true, and there is no correction");
+  refused([](Artifact& a) { a.indicators = {"age"}, a.draw(); }, "'indicators' names \"age\", which is not a feature");
+  refused([](Artifact& a) { a.indicators = {"hour", "hour"}, a.draw(); }, "'indicators' names \"hour\" twice");
+  refused([](Artifact& a) { a.value_tasks = {"buy"}, a.draw(); }, "'value_tasks' names \"buy\", which is not a task");
+  refused([](Artifact& a) { a.mixture = mixture_json({}, "0", "1"), a.draw(); }, "'challenger' is not an object");
+  refused([](Artifact& a) { a.mixture = mixture_json({{"corrected", "1"}}), a.draw(); }, "'corrected' is not");
+  for (const char* name :
+       {"median", "x_mean", "x_std", "l_mean", "l_std", "weights", "map_mean", "map_std", "map_knots", "map_weights"}) {
+    const std::string tensor = std::string("correction.") + name;
+    refused([&](Artifact& a) { a.draw().tensors.erase(tensor); }, tensor);
+    refused([&](Artifact& a) { a.draw().tensors[tensor].values[0] = missing; }, tensor + "\" holds NaN or infinity");
+    refused([&](Artifact& a) { a.draw().tensors[tensor].shape.push_back(1); }, tensor);
+    if (tensor.ends_with("std"))
+      for (const float std : {0.0f, -1.0f, 1e-44f})
+        refused([&](Artifact& a) { a.draw().tensors[tensor].values[0] = std; }, std::string(name) + " is ");
+  }
+  refused(
+      [](Artifact& a) {
+        a.correction.reset(), a.corrected = false, a.mixture = "null",
+                              a.draw().tensors["correction.median"] = {{2}, {0, 0}};
+      },
+      "tensors that the policy does not have");
 }

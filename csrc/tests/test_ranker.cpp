@@ -703,3 +703,198 @@ TEST(policies_of_older_versions_rank_the_recorded_page) {
     }
   }
 }
+
+namespace {
+
+const std::vector<float> event_values = {1.0f, 0.5f, 20.0f};  // of baseline_json
+
+Scores dense(std::span<const float> data, std::size_t columns) {
+  return Scores::dense(data.data(), ScoreType::float32, 1, static_cast<std::int64_t>(data.size() / columns),
+                       static_cast<std::int64_t>(columns));
+}
+
+std::vector<float> priced(std::span<const float> rows, std::span<const float> prices, std::size_t task) {
+  std::vector<float> result(rows.begin(), rows.end());
+  for (std::size_t i = 0; i < prices.size(); ++i) result[3 * i + task] *= prices[i];
+  return result;
+}
+
+// log Σ v u p.
+std::vector<float> expected_value(std::span<const float> rows, std::span<const float> u) {
+  std::vector<float> weights = event_values, result(rows.size() / 3);
+  for (std::size_t t = 0; t < 3; ++t) weights[t] *= u[t];
+  fuse_scores(dense(rows, 3), weights, 1, {}, result);
+  transform_scores(dense(result, 1), {.transform = Transform::log}, result);
+  return result;
+}
+
+struct Given {
+  std::vector<float> context, predictions, prices, items, values;
+
+  Request request() const {
+    return {.context = context, .predictions = predictions, .values = values, .item_values = prices, .items = items};
+  }
+  std::size_t rows() const { return prices.size(); }
+};
+
+Given given_request(std::size_t rows) {
+  return {context, make_predictions(rows), make_predictions(rows, 1, 3), make_predictions(rows, 2, 4), {}};
+}
+
+// Scores of the policies of corrected_artifact, made of the ops and of Correction.
+std::vector<float> corrected_scores(const Policy& policy, const Given& given, std::span<const float> weights) {
+  std::vector<float> corrected(given.predictions.size());
+  Correction::Workspace workspace;
+  policy.correction()->apply(given.context, given.predictions, given.items, workspace, corrected);
+  const std::vector<float> ones(3, 1.0f);
+  const auto& u = given.values.empty() ? ones : given.values;
+  const auto challenger = expected_value(priced(corrected, given.prices, 1), u);
+  if (!given.values.empty() && policy.mixture()->counted_challenger() != nullptr) return challenger;
+  std::vector<float> fused(given.rows());
+  fuse_scores(dense(priced(corrected, given.prices, 2), 3), weights, 1, {.transform = Transform::zlog}, fused);
+  if (!policy.mixture()) return fused;
+  std::vector<float> calibrated = given.predictions;
+  for (std::size_t i = 0; i < calibrated.size(); ++i)
+    policy.mixture()->baseline.calibration[i % 3].map(&calibrated[i], 1, std::span(calibrated).subspan(i, 1));
+  const auto base = expected_value(priced(calibrated, given.prices, 2), u);
+  if (!given.values.empty()) return base;
+  const auto& other = policy.mixture()->challenger ? challenger : fused;
+  if (policy.mixture()->trust == 1.0) return other;
+  std::vector<float> pair(base), mixed(given.rows());
+  pair.insert(pair.end(), other.begin(), other.end());
+  policy.mixture()->mix(pair, mixed);
+  return mixed;
+}
+
+std::shared_ptr<const Policy> corrected_policy(const char* trust, bool challenger) {
+  Artifact artifact = corrected_artifact(trust);
+  if (!challenger) artifact.mixture = mixture_json({}, trust);
+  return parse(artifact.draw());
+}
+
+}  // namespace
+
+TEST(a_page_is_of_corrected_predictions_challengers_and_prices) {
+  Artifact alone = corrected_artifact();
+  alone.mixture = "null";
+  std::vector<std::shared_ptr<const Policy>> policies = {parse(alone.draw())};
+  for (const char* trust : {"0", "0.25", "1"})
+    for (const bool challenger : {true, false}) policies.push_back(corrected_policy(trust, challenger));
+  for (const auto& policy : policies)
+    for (const bool valued : {false, true}) {
+      if (valued && policy->expected_value() == nullptr) continue;
+      Given given = given_request(45);
+      if (valued) given.values = {2.0f, 0.0f, 0.5f};
+      given.items[7] = nan_value;
+      for (const float intent : {0.5f, nan_value}) {  // with one feature the network is asked, too
+        given.context = {1.0f, intent};
+        PageMemory got(45), expected(45);
+        Ranker ranker(policy);
+        const Page page = ranker.rank(given.request(), got);
+        CHECK(page.fallback == Fallback::none);
+        const auto scores = corrected_scores(*policy, given, got.weights);
+        rank(dense(scores, 1), std::vector<float>{1}, 45, {}, {}, expected.values, expected.indices);
+        CHECK_EQUAL(got.indices, expected.indices);
+        for (std::size_t i = 0; i < 45; ++i)
+          CHECK_NEAR(got.values[i], expected.values[i], 1e-6 * (1.0 + std::fabs(expected.values[i])));
+      }
+      // No context: static weights, and the correction takes its mean. A batch gives the same pages.
+      given.context = {};
+      PageMemory got(45), expected(45), again(45);
+      Ranker ranker(policy);
+      const Page page = ranker.rank(given.request(), got);
+      CHECK(page.fallback == Fallback::global);
+      const auto scores = corrected_scores(*policy, given, got.weights);
+      rank(dense(scores, 1), std::vector<float>{1}, 45, {}, {}, expected.values, expected.indices);
+      CHECK_EQUAL(got.indices, expected.indices);
+      const std::vector<float> nothing(2, nan_value);
+      given.context = nothing;
+      const Request request = given.request();
+      const PageBuffer buffer = again;
+      Page other;
+      ranker.rank(std::span(&request, 1), std::span(&buffer, 1), std::span(&other, 1));
+      CHECK_EQUAL(again.values, got.values);
+    }
+}
+
+TEST(candidates_with_a_missing_prediction_stay_out_of_corrections) {
+  Artifact alone = corrected_artifact();
+  alone.mixture = "null";
+  for (const auto& policy : {parse(alone.draw()), corrected_policy("0.25", true), corrected_policy("1", true),
+                             corrected_policy("0.5", false)}) {
+    Ranker ranker(policy);
+    Given whole = given_request(12), without{context, {}, {}, {}, {}};
+    for (std::size_t i = 0; i < 12; ++i) {
+      if (i == 4 || i == 9) continue;
+      const auto add = [&](std::vector<float>& to, const std::vector<float>& from, std::size_t width) {
+        to.insert(to.end(), from.begin() + static_cast<std::ptrdiff_t>(i * width),
+                  from.begin() + static_cast<std::ptrdiff_t>((i + 1) * width));
+      };
+      add(without.predictions, whole.predictions, 3);
+      add(without.prices, whole.prices, 1);
+      add(without.items, whole.items, 2);
+    }
+    whole.predictions[4 * 3 + 1] = nan_value;
+    whole.predictions[9 * 3] = HUGE_VALF;
+    PageMemory got(12), expected(10);
+    CHECK_EQUAL(ranker.rank(whole.request(), got).missing_predictions, 2);
+    ranker.rank(without.request(), expected);
+    CHECK_EQUAL(got.weights, expected.weights);
+    for (std::size_t i = 0; i < 10; ++i) {
+      const int j = expected.indices[i];
+      CHECK_EQUAL(got.indices[i], j < 4 ? j : j < 8 ? j + 1 : j + 2);
+      CHECK_EQUAL(got.values[i], expected.values[i]);
+    }
+    CHECK(std::isnan(got.values[10]) && std::isnan(got.values[11]));
+    whole.predictions.assign(36, nan_value);
+    CHECK_EQUAL(ranker.rank(whole.request(), got).missing_predictions, 12);
+  }
+}
+
+TEST(item_columns_and_prices_that_do_not_fit_are_refused) {
+  const auto policy = corrected_policy("0.25", true);
+  Ranker ranker(policy), plain(make_policy());
+  PageMemory memory(3);
+  const auto refused = [&](const auto& change, const char* reason) {
+    Given given = given_request(4);
+    change(given);
+    CHECK_THROWS(std::invalid_argument, reason, ranker.rank(given.request(), memory));
+  };
+  refused([](Given& g) { g.items.pop_back(); }, "each of the 2 item columns of the policy");
+  refused([](Given& g) { g.prices.clear(); }, "item_values is missing; the policy or its baseline prices tasks");
+  refused([](Given& g) { g.predictions[3] = -1.0f; }, "predictions is negative at candidate 1");
+  refused([](Given& g) { g.values = {0, 0, 0}; }, "values is 0 for every task");
+  CHECK_EQUAL(ranker.counters().requests, 0u);
+  Given given = given_request(4);
+  plain.rank(given.request(), memory);  // a policy without a correction ignores item columns
+  given.predictions[3] = -1.0f;         // what is corrected takes no logarithm of the predictions
+  Ranker(corrected_policy("1", true)).rank(given.request(), memory);
+
+  Artifact other = corrected_artifact();
+  other.correction->items = {"age"};
+  CHECK_THROWS(std::invalid_argument, "other item columns", (ranker.swap(parse(other.draw())), 0));
+  ranker.swap(make_policy());
+}
+
+TEST(the_log_has_item_columns_and_prices) {
+  const auto policy = corrected_policy("0.25", true);
+  Ranker ranker(policy);
+  Given given = given_request(2);
+  given.items = {0.5f, nan_value, -HUGE_VALF, 2.0f};
+  given.prices = {3.0f, 4.0f};
+  PageMemory memory(2);
+  const Page page = ranker.rank(given.request(), memory);
+  std::string header, rows;
+  append_log_header(*policy, header);
+  append_log_rows(*policy, given.request(), memory, page, {.request_id = "r"}, rows);
+  CHECK(header.find(",y_order,i_age,i_stock,value,scenario,") != header.npos);
+  CHECK(rows.find(",0,0,0,0.5,,3,,") != rows.npos && rows.find(",0,0,0,,2,4,,") != rows.npos);
+  Given unknown = given;
+  unknown.items.clear();
+  rows.clear();
+  append_log_rows(*policy, unknown.request(), memory, page, {.request_id = "r"}, rows);
+  CHECK(rows.find(",0,0,0,,,3,,") != rows.npos);
+  unknown.items = {1.0f};
+  CHECK_THROWS(std::invalid_argument, "items must have",
+               (append_log_rows(*policy, unknown.request(), memory, page, {.request_id = "r"}, rows), 0));
+}

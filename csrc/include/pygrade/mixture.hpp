@@ -41,6 +41,10 @@ struct PYGRADE_API Baseline {
     std::vector<float> weights, predictions;
   };
 
+  // What the weights count, task by task: predictions[N, T], corrected ones if it is `corrected`, calibrated and, with
+  // item_values[N], priced. In `predictions` or in the workspace.
+  Scores amounts(std::span<const float> predictions, std::span<const float> item_values, Workspace& workspace) const;
+
   // One score for each row of predictions[N, T], corrected ones if it is `corrected`, with the multipliers[T] of the
   // tasks' values (empty: 1) and, if tasks are priced, item_values[N]. `formula` gives beta, epsilon and slope.
   // std::invalid_argument as of fuse_scores.

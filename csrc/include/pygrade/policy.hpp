@@ -72,6 +72,7 @@ class PYGRADE_API Policy {
   const std::optional<Mixture>& mixture() const { return mixture_; }  // nothing: the policy is served alone
   // Of predictions, for what takes corrected ones; nothing: none does.
   const std::optional<Correction>& correction() const { return correction_; }
+  std::span<const std::string> items() const;  // names of the correction's item columns
 
   // What alone ranks a request with multipliers: see Mixture::expected_value. Null with trade_offs(), and if none does.
   const Baseline* expected_value() const;

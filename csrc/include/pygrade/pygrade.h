@@ -121,6 +121,9 @@ PYGRADE_API size_t pygrade_policy_num_scenarios(const pygrade_policy* policy); /
 PYGRADE_API const char* pygrade_policy_task(const pygrade_policy* policy, size_t index);
 PYGRADE_API const char* pygrade_policy_feature(const pygrade_policy* policy, size_t index);
 PYGRADE_API const char* pygrade_policy_scenario(const pygrade_policy* policy, size_t index);
+/* The columns of pygrade_request.items; 0 for a policy that corrects no predictions by them. */
+PYGRADE_API size_t pygrade_policy_num_items(const pygrade_policy* policy);
+PYGRADE_API const char* pygrade_policy_item(const pygrade_policy* policy, size_t index);
 
 enum {
   PYGRADE_POLICY_CONTEXT_ONLY = 1, /* flags: the weights depend on the context alone, not on the predictions */
@@ -165,9 +168,12 @@ typedef struct pygrade_request {
   uint32_t reserved;    /* 0 */
   /* Added after 0.1.0: */
   const float* values; /* [tasks] multipliers of the tasks' values, NaN: the policy's default; or NULL: all of them */
-  const float* item_values; /* [candidates] prices, for a baseline that needs them; or NULL */
+  const float* item_values; /* [candidates] prices, for a policy that needs them; or NULL */
   char* error;              /* [error_size] for the text of an error, or NULL */
   size_t error_size;
+  /* Added after 0.2.0: */
+  const float* items; /* [candidates, item_columns] by the policy's, row-major; NaN: unknown; or NULL: all of them */
+  size_t item_columns;
 } pygrade_request;
 
 /* What the log says of the policy against the baseline that it is mixed with. */
@@ -245,13 +251,13 @@ typedef struct pygrade_log_ids {
 } pygrade_log_ids;
 
 /* What a request leaves in the log, as UTF-8 CSV without a closing 0: the header of the columns, and a line for each
- * candidate. The columns are request_id, user_id, item_id, position, x_<feature>, p_<task>, y_<task>, value
- * (the item_values, if the baseline needs them), scenario, w_<task> (the served weights), a_<task> (the concentration,
- * if explored), seed, policy_version, exploration, timestamp, trust, baseline, verdict and, if the policy takes them,
- * u_<task> (the multipliers of the values): those that the Python and the C++ rankers write, and that training and
- * off-policy estimates read. The y_ of shown candidates are 0, the others empty: join the feedback by request_id and
- * item_id. A candidate with a NaN or infinite prediction is left out unless it was shown; then the smallest prediction
- * of the task in the request stands in.
+ * candidate. The columns are request_id, user_id, item_id, position, x_<feature>, p_<task>, y_<task>,
+ * i_<item column> (items), value (the item_values, if the policy needs them), scenario, w_<task> (the served weights),
+ * a_<task> (the concentration, if explored), seed, policy_version, exploration, timestamp, trust, baseline, verdict
+ * and, if the policy takes them, u_<task> (the multipliers of the values): those that the Python and the C++ rankers
+ * write, and that training and off-policy estimates read. The y_ of shown candidates are 0, the others empty: join the
+ * feedback by request_id and item_id. A candidate with a NaN or infinite prediction is left out unless it was shown;
+ * then the smallest prediction of the task in the request stands in.
  *
  * `request` and `page` are those of a pygrade_ranker_rank that succeeded, the page with weights and concentration.
  * `*length` becomes the length of the text; if it is above `capacity`, the call fails with PYGRADE_BUFFER_TOO_SMALL

@@ -27,43 +27,84 @@ std::vector<float> standardized(std::span<const float> values) {
 // What the scores of the candidates without a missing prediction are made of.
 struct Parts {
   std::vector<std::int64_t> row_of;  // [N] place among these, -1: a prediction is missing
-  std::vector<float> transformed;    // [n, T]
-  std::vector<float> fused, base;    // [n]; base: of the mixture's baseline, or none
-  std::vector<float> fused_z, base_z;
+  std::vector<float> inputs;         // [n, T] predictions that the network reads
+  std::vector<float> contributions;  // [n, T] that add up to `fused`, or to what it is the logarithm of
+  std::vector<float> fused, base;  // [n] of the policy or what stands in its place; of the mixture's baseline, or none
+  std::vector<float> fused_z, base_z;  // standardized
 };
+
+// The rows of `width` values of the candidates whose place is known.
+std::vector<float> rows_of(std::span<const std::int64_t> places, std::span<const float> values, std::size_t width) {
+  std::vector<float> rows;
+  for (std::size_t i = 0; i < places.size() && !values.empty(); ++i)
+    if (places[i] >= 0) {
+      const auto row = values.subspan(i * width, width);
+      rows.insert(rows.end(), row.begin(), row.end());
+    }
+  return rows;
+}
 
 Parts parts_of(const Policy& policy, const Request& request, std::span<const float> weights) {
   Parts parts;
   const std::size_t tasks = policy.tasks().size(), rows = request.predictions.size() / tasks;
-  std::vector<float> present, prices;
   std::int64_t count = 0;
   for (std::size_t row = 0; row < rows; ++row) {
-    const auto predictions = request.predictions.subspan(row * tasks, tasks);
-    const bool missing = std::ranges::any_of(predictions, is_missing);
+    const bool missing = std::ranges::any_of(request.predictions.subspan(row * tasks, tasks), is_missing);
     parts.row_of.push_back(missing ? -1 : count++);
-    if (missing) continue;
-    present.insert(present.end(), predictions.begin(), predictions.end());
-    if (!request.item_values.empty()) prices.push_back(request.item_values[row]);
   }
   if (count == 0) return parts;
+  const auto present = rows_of(parts.row_of, request.predictions, tasks);
+  const auto prices = rows_of(parts.row_of, request.item_values, 1);
+  auto corrected = present;
+  if (policy.correction()) {
+    Correction::Workspace workspace;
+    const auto items = rows_of(parts.row_of, request.items, policy.items().size());
+    policy.correction()->apply(request.context, present, items, workspace, corrected);
+  }
+  parts.inputs = policy.corrected() ? corrected : present;
   FusionOptions options;
   options.transform =
       static_cast<Transform>(std::ranges::find(transform_names, policy.transform()) - transform_names.begin());
   options.beta = policy.beta();
   options.epsilon = policy.epsilon();
   options.slope = policy.slope().data();
-  const auto scores = Scores::dense(present.data(), ScoreType::float32, 1, count, static_cast<std::int64_t>(tasks));
-  parts.transformed.resize(present.size());
-  transform_scores(scores, options, parts.transformed);
-  parts.fused.resize(static_cast<std::size_t>(count));
-  fuse_scores(scores, weights, 1, options, parts.fused);
-  const auto& mixture = policy.mixture();
-  if (!mixture || mixture->trust >= 1.0) return parts;
   std::vector<float> multipliers(tasks);
   policy.multipliers(request.values, request.scenario, multipliers);
-  parts.base.resize(parts.fused.size());
+
+  // What the policy's network does, as a ranking without one; a challenger; or what alone ranks by the request's
+  // values.
+  const Baseline network{.transform = options.transform,
+                         .weights = {weights.begin(), weights.end()},
+                         .priced = prices.empty() ? std::vector<bool>() : policy.priced(),
+                         .corrected = policy.corrected()};
+  const auto& mixture = policy.mixture();
+  const Baseline* alone = request.values.empty() ? nullptr : policy.expected_value();
+  const Baseline* challenger = alone != nullptr ? alone : mixture ? mixture->counted_challenger() : nullptr;
+  const Baseline& ranking = challenger != nullptr ? *challenger : network;
+  const auto given = [&](const Baseline& entry) -> const std::vector<float>& {
+    return entry.corrected ? corrected : present;
+  };
   Baseline::Workspace workspace;
-  mixture->baseline.scores(present, multipliers, prices, options, workspace, parts.base);
+  const Scores amounts = ranking.amounts(given(ranking), prices, workspace);
+  FusionOptions of_ranking = options;
+  of_ranking.transform = ranking.transform;
+  std::vector<float> transformed(present.size());
+  transform_scores(amounts, of_ranking, transformed);
+  parts.contributions.resize(present.size());
+  const auto n = static_cast<std::size_t>(count);
+  for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t t = 0; t < tasks; ++t) {
+      const float value = transformed[amounts.layout == Layout::task_major ? t * n + i : i * tasks + t];
+      const float factor = challenger != nullptr ? ranking.weights[t] * multipliers[t] : ranking.weights[t];
+      parts.contributions[i * tasks + t] = factor * value;
+    }
+  parts.fused.resize(n);
+  const auto of_network = std::span<const float>();
+  ranking.scores(given(ranking), challenger != nullptr ? std::span<const float>(multipliers) : of_network, prices,
+                 options, workspace, parts.fused);
+  if (alone != nullptr || !mixture || mixture->counted_baseline() == nullptr) return parts;
+  parts.base.resize(n);
+  mixture->baseline.scores(given(mixture->baseline), multipliers, prices, options, workspace, parts.base);
   parts.fused_z = standardized(parts.fused);
   parts.base_z = standardized(parts.base);
   return parts;
@@ -71,6 +112,7 @@ Parts parts_of(const Policy& policy, const Request& request, std::span<const flo
 
 std::vector<std::string> input_names(const Policy& policy) {
   std::vector<std::string> names = policy.features();
+  for (const std::size_t feature : policy.indicators()) names.push_back("missing " + policy.features()[feature]);
   if (!policy.context_only())
     for (const char* figure : {"mean log p_", "sd log p_"})
       for (const auto& task : policy.tasks()) names.push_back(figure + task);
@@ -105,12 +147,6 @@ std::string Service::Impl::explain_body(std::string_view body, Context& context)
   const auto& tasks = policy.tasks();
   const Parts parts = parts_of(policy, request, context.weights);
   const auto shown = workspace.buffer().indices.first(static_cast<std::size_t>(ranked.page.filled));
-  std::vector<float> present;
-  for (std::size_t row = 0; row < parts.row_of.size(); ++row)
-    if (parts.row_of[row] >= 0) {
-      const auto predictions = request.predictions.subspan(row * tasks.size(), tasks.size());
-      present.insert(present.end(), predictions.begin(), predictions.end());
-    }
 
   JsonWriter out;
   out.begin_object();
@@ -130,8 +166,7 @@ std::string Service::Impl::explain_body(std::string_view body, Context& context)
     }
     const auto at = static_cast<std::size_t>(place);
     out.begin_object();
-    for (std::size_t t = 0; t < tasks.size(); ++t)
-      out.key(tasks[t]).value(context.weights[t] * parts.transformed[at * tasks.size() + t]);
+    for (std::size_t t = 0; t < tasks.size(); ++t) out.key(tasks[t]).value(parts.contributions[at * tasks.size() + t]);
     out.end_object().field("fused", parts.fused[at]).known_key("mixture");
     if (parts.base.empty()) {
       out.null();
@@ -148,7 +183,7 @@ std::string Service::Impl::explain_body(std::string_view body, Context& context)
     write_weights(tasks, context.concentration, out);
   else
     out.null();
-  write_inputs(policy, request, present, out.known_key("inputs"));
+  write_inputs(policy, request, parts.inputs, out.known_key("inputs"));
   out.known_key("mixture");
   if (const auto& mixture = policy.mixture()) {
     out.begin_object().field("trust", mixture->trust).field("baseline", std::string_view(mixture->baseline.name));

@@ -78,12 +78,14 @@ inline void require(bool good, const char* message) {
 }
 
 // The caller's struct with the members that this library knows: 0 for those that an older caller lacks; those that a
-// newer one adds must be 0. `first` is the size of the struct in the release that introduced it.
+// newer one adds must be 0. `first` is the size of the struct in the release that introduced it, `second` that of a
+// later one.
 template <class Struct>
-Struct read_struct(const Struct* given, std::size_t first, const char* null_message) {
+Struct read_struct(const Struct* given, std::size_t first, const char* null_message, std::size_t second = 0) {
   require(given != nullptr, null_message);
   const std::size_t size = given->size;
-  require(size == first || (size >= sizeof(Struct) && size <= 4096), "size is not the sizeof of the struct");
+  require(size == first || (second > 0 && size == second) || (size >= sizeof(Struct) && size <= 4096),
+          "size is not the sizeof of the struct");
   Struct known{};
   std::memcpy(&known, given, size < sizeof known ? size : sizeof known);
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);

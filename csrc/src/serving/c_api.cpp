@@ -25,6 +25,7 @@ thread_local char last_error[512] = "";
 // Sizes of the structs in 0.1.0, before members were added.
 constexpr std::size_t first_options = offsetof(pygrade_ranker_options, error);
 constexpr std::size_t first_request = offsetof(pygrade_request, values);
+constexpr std::size_t second_request = offsetof(pygrade_request, items);  // before this member was added
 constexpr std::size_t first_page = offsetof(pygrade_page, trust);
 
 RankerOptions options_of(const pygrade_ranker_options* given) {
@@ -51,6 +52,8 @@ Request request_of(const pygrade_ranker& ranker, const pygrade_request& given) {
   require(given.groups == nullptr || (given.group_columns >= 1 && given.group_columns <= 64),
           "request.group_columns must be 1 … 64");
   require(given.scenario == nullptr || given.scenario_size <= longest_text, "request.scenario_size is above 2^31 - 1");
+  require(given.items == nullptr || given.item_columns <= Correction::max_variables,
+          "request.item_columns is above 128");
   Request request;
   request.context = optional_span(given.context, given.features);
   request.predictions = optional_span(given.predictions, given.candidates * given.tasks);
@@ -64,6 +67,7 @@ Request request_of(const pygrade_ranker& ranker, const pygrade_request& given) {
   if (given.flags & PYGRADE_REQUEST_DRAW) request.draw = given.draw;
   request.values = optional_span(given.values, given.tasks);
   request.item_values = optional_span(given.item_values, given.candidates);
+  request.items = optional_span(given.items, given.candidates * given.item_columns);
   return request;
 }
 
@@ -165,7 +169,7 @@ void with_page(const pygrade_ranker* ranker, const pygrade_request* request, con
                const pygrade_log_ids* ids, LogCall log) {
   require(ranker != nullptr, "ranker is NULL");
   const auto policy = ranker->ranker.policy();
-  const auto asked = request_of(*ranker, read_struct(request, first_request, "request is NULL"));
+  const auto asked = request_of(*ranker, read_struct(request, first_request, "request is NULL", second_request));
   const auto given = read_struct(page, first_page, "page is NULL");
   const auto known = read_struct(ids, sizeof(pygrade_log_ids), "ids is NULL");
   log(*policy, asked, buffer_of(*ranker, given), page_of(*policy, given),
@@ -255,7 +259,7 @@ const char* pygrade_ranker_feature(const pygrade_ranker* ranker, size_t index) {
 pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request* request, pygrade_page* page) {
   return guarded(error_of(request), [&] {
     require(ranker != nullptr, "ranker is NULL");
-    const auto known = read_struct(request, first_request, "request is NULL");
+    const auto known = read_struct(request, first_request, "request is NULL", second_request);
     auto result = read_struct(page, first_page, "page is NULL");
     const Page ranked = ranker->ranker.rank(request_of(*ranker, known), buffer_of(*ranker, result));
     write_page(ranked, result, page);
@@ -276,7 +280,7 @@ pygrade_status pygrade_ranker_rank_batch(pygrade_ranker* ranker, const pygrade_b
     std::vector<pygrade_page> results(known.count);
     std::vector<Page> pages(known.count);
     for (std::size_t b = 0; b < known.count; ++b) try {
-        requests[b] = request_of(*ranker, read_struct(element(known.requests, b), first_request, ""));
+        requests[b] = request_of(*ranker, read_struct(element(known.requests, b), first_request, "", second_request));
         results[b] = read_struct(element(known.pages, b), first_page, "");
         buffers[b] = buffer_of(*ranker, results[b]);
       } catch (const std::invalid_argument& error) {

@@ -63,6 +63,14 @@ const char* pygrade_policy_scenario(const pygrade_policy* policy, size_t index) 
   return name_of(policy, &Policy::scenarios, index);
 }
 
+size_t pygrade_policy_num_items(const pygrade_policy* policy) {
+  return policy == nullptr ? 0 : policy->policy->items().size();
+}
+
+const char* pygrade_policy_item(const pygrade_policy* policy, size_t index) {
+  return index < pygrade_policy_num_items(policy) ? policy->policy->items()[index].c_str() : nullptr;
+}
+
 pygrade_status pygrade_policy_formula(const pygrade_policy* policy, pygrade_formula* formula) {
   return guarded({}, [&] {
     require(policy != nullptr, "policy is NULL");

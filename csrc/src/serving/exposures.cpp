@@ -177,6 +177,12 @@ void ExposureLog::Impl::fill(std::byte* memory, const ExposureHead& head, const 
                       : all          ? static_cast<std::int32_t>(place)
                                      : static_cast<std::int32_t>(std::ranges::lower_bound(rows, place) - rows.begin());
   }
+  const std::size_t columns = head.schema->item_columns.size();
+  for (std::size_t i = 0; i < record.item_columns.size(); ++i) {
+    const std::size_t from = candidate(i / columns) * columns + i % columns;
+    const bool known = !request.items.empty() && std::isfinite(request.items[from]);
+    record.item_columns[i] = known ? request.items[from] : std::numeric_limits<float>::quiet_NaN();
+  }
   for (std::size_t f = 0; f < record.context.size(); ++f) {
     const bool known = f < request.context.size() && std::isfinite(request.context[f]);
     record.context[f] = known ? request.context[f] : std::numeric_limits<float>::quiet_NaN();
@@ -206,7 +212,10 @@ bool ExposureLog::append(const Policy& policy, const Request& request, const Pag
     throw std::invalid_argument("item_id must have one entry for each candidate");
   const ExposureSchema* schema = impl.schema_of(policy);
   if (request.item_values.size() != candidates && (schema->priced || !request.item_values.empty()))
-    throw std::invalid_argument("item_values must have one value for each candidate, if the baseline needs them");
+    throw std::invalid_argument("item_values must have one value for each candidate, if the policy needs them");
+  const std::size_t columns = schema->item_columns.size();
+  if (columns > 0 && !request.items.empty() && request.items.size() != candidates * columns)
+    throw std::invalid_argument("items must have one value for each candidate and item column, or none");
 
   const bool complete = in_full(ids.request_id);
   const auto shown = buffer.indices.first(filled);

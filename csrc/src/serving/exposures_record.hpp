@@ -18,8 +18,8 @@ struct ExposureSchema {
   explicit ExposureSchema(const Policy& policy);
   bool is_of(const Policy& policy) const;
 
-  const std::vector<std::string> tasks, features;
-  const bool priced;      // the baseline reads the items' prices
+  const std::vector<std::string> tasks, features, item_columns;
+  const bool priced;      // something reads the items' prices
   const bool trade_offs;  // the policy takes multipliers
 };
 
@@ -43,6 +43,7 @@ struct ExposureRecord {
   std::span<std::int64_t> items;   // [rows]
   std::span<float> predictions;    // [rows, T]
   std::span<float> prices;         // [rows] if the schema is priced
+  std::span<float> item_columns;   // [rows, I]
   std::span<float> context;        // [F]
   std::span<float> weights;        // [T]
   std::span<float> concentration;  // [T] if explored

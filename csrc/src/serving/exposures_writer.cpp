@@ -55,12 +55,13 @@ void sync_directory(const std::filesystem::path& directory) {
 ExposureSchema::ExposureSchema(const Policy& policy)
     : tasks(policy.tasks()),
       features(policy.features()),
+      item_columns(policy.items().begin(), policy.items().end()),
       priced(policy.takes_prices()),
       trade_offs(policy.trade_offs()) {}
 
 bool ExposureSchema::is_of(const Policy& policy) const {
   return trade_offs == policy.trade_offs() && priced == policy.takes_prices() && tasks == policy.tasks() &&
-         features == policy.features();
+         features == policy.features() && std::ranges::equal(item_columns, policy.items());
 }
 
 ExposureRecord::ExposureRecord(std::byte* memory, const ExposureHead& head) {
@@ -70,6 +71,7 @@ ExposureRecord::ExposureRecord(std::byte* memory, const ExposureHead& head) {
   items = take<std::int64_t>(at, head.rows);
   predictions = take<float>(at, head.rows * tasks);
   prices = take<float>(at, schema.priced ? head.rows : 0);
+  item_columns = take<float>(at, head.rows * schema.item_columns.size());
   context = take<float>(at, schema.features.size());
   weights = take<float>(at, tasks);
   concentration = take<float>(at, head.explored ? tasks : 0);
@@ -83,7 +85,7 @@ ExposureRecord::ExposureRecord(std::byte* memory, const ExposureHead& head) {
 std::size_t ExposureRecord::bytes(const ExposureHead& head) {
   const ExposureSchema& schema = *head.schema;
   const std::size_t tasks = schema.tasks.size();
-  const std::size_t floats = head.rows * (tasks + schema.priced) + schema.features.size() +
+  const std::size_t floats = head.rows * (tasks + schema.priced + schema.item_columns.size()) + schema.features.size() +
                              tasks * (1 + head.explored + schema.trade_offs) + head.shown;
   return sizeof(ExposureHead) + 8 * std::size_t{head.rows} + 4 * floats + head.request_id + head.user_id +
          head.scenario;
@@ -127,6 +129,7 @@ void ExposureWriter::open(const ExposureSchema& schema) {
   numbers("x_", schema.features, true);
   numbers("p_", schema.tasks, false);
   numbers("y_", schema.tasks, true, true);
+  numbers("i_", schema.item_columns, false);
   if (schema.priced) column("value", ParquetType::float32, false);
   column("scenario", ParquetType::text, true);
   numbers("w_", schema.tasks, true);
@@ -200,6 +203,11 @@ void ExposureWriter::add_rows(const ExposureHead& head, const ExposureRecord& re
   for (std::size_t t = 0; t < tasks; ++t, ++next)
     by_runs([&](std::size_t start, std::size_t end) { next->add_run(0.0f, end - start); },
             [&](std::size_t count) { next->add_nulls(count); });
+  const std::size_t item_columns = schema_->item_columns.size();
+  for (std::size_t i = 0; i < item_columns; ++i) {
+    for (std::size_t row = 0; row < rows; ++row) column_[row] = record.item_columns[row * item_columns + i];
+    (next++)->add(std::span<const float>(column_));
+  }
   if (schema_->priced) (next++)->add(std::span<const float>(record.prices));
   text(view(record.scenario));
   all_same(record.weights);

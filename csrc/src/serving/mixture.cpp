@@ -23,26 +23,30 @@ void PiecewiseLinear::map(const float* values, std::int64_t stride, std::span<fl
 
 bool Baseline::takes_logarithm() const { return logarithm || detail::takes_logarithm(transform); }
 
+Scores Baseline::amounts(std::span<const float> predictions, std::span<const float> item_values,
+                         Workspace& workspace) const {
+  const std::size_t tasks = weights.size(), rows = predictions.size() / tasks;
+  const auto count = static_cast<std::int64_t>(rows);
+  const auto width = static_cast<std::int64_t>(tasks);
+  if (calibration.empty() && priced.empty())
+    return Scores::dense(predictions.data(), ScoreType::float32, 1, count, width);
+  workspace.predictions.resize(tasks * rows);
+  for (std::size_t t = 0; t < tasks; ++t) {
+    const auto column = std::span(workspace.predictions).subspan(t * rows, rows);
+    if (!calibration.empty())
+      calibration[t].map(predictions.data() + t, width, column);
+    else
+      for (std::size_t i = 0; i < rows; ++i) column[i] = predictions[i * tasks + t];
+    if (!priced.empty() && priced[t])
+      for (std::size_t i = 0; i < rows; ++i) column[i] *= item_values[i];
+  }
+  return Scores::dense(workspace.predictions.data(), ScoreType::float32, 1, count, width, Layout::task_major);
+}
+
 void Baseline::scores(std::span<const float> predictions, std::span<const float> multipliers,
                       std::span<const float> item_values, const FusionOptions& formula, Workspace& workspace,
                       std::span<float> result) const {
-  const std::size_t tasks = weights.size(), rows = result.size();
-  const auto count = static_cast<std::int64_t>(rows);
-  const auto width = static_cast<std::int64_t>(tasks);
-  auto scores = Scores::dense(predictions.data(), ScoreType::float32, 1, count, width);
-  if (!calibration.empty() || !priced.empty()) {
-    workspace.predictions.resize(tasks * rows);
-    for (std::size_t t = 0; t < tasks; ++t) {
-      const auto column = std::span(workspace.predictions).subspan(t * rows, rows);
-      if (!calibration.empty())
-        calibration[t].map(predictions.data() + t, width, column);
-      else
-        for (std::size_t i = 0; i < rows; ++i) column[i] = predictions[i * tasks + t];
-      if (!priced.empty() && priced[t])
-        for (std::size_t i = 0; i < rows; ++i) column[i] *= item_values[i];
-    }
-    scores = Scores::dense(workspace.predictions.data(), ScoreType::float32, 1, count, width, Layout::task_major);
-  }
+  const Scores scores = amounts(predictions, item_values, workspace);
   workspace.weights = weights;
   for (std::size_t t = 0; t < multipliers.size(); ++t) workspace.weights[t] *= multipliers[t];
   FusionOptions options = formula;
@@ -50,7 +54,8 @@ void Baseline::scores(std::span<const float> predictions, std::span<const float>
   fuse_scores(scores, workspace.weights, 1, options, result);
   options.transform = Transform::log;
   if (logarithm)  // in place: a request is loaded before it is written
-    transform_scores(Scores::dense(result.data(), ScoreType::float32, 1, count, 1), options, result);
+    transform_scores(Scores::dense(result.data(), ScoreType::float32, 1, static_cast<std::int64_t>(result.size()), 1),
+                     options, result);
 }
 
 const Baseline* Mixture::expected_value() const {

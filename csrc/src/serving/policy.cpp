@@ -81,8 +81,14 @@ const Baseline* Policy::expected_value() const {
 }
 
 bool Policy::takes_prices() const {
-  return !priced_.empty() || (mixture_ && (!mixture_->baseline.priced.empty() ||
-                                           (mixture_->challenger && !mixture_->challenger->priced.empty())));
+  if (!mixture_) return !priced_.empty();
+  const Baseline* challenger = mixture_->counted_challenger();
+  return !mixture_->baseline.priced.empty() || (challenger != nullptr && !challenger->priced.empty()) ||
+         (mixture_->takes_network() && !priced_.empty());
+}
+
+std::span<const std::string> Policy::items() const {
+  return correction_ ? std::span(correction_->parts().structure.items) : std::span<const std::string>();
 }
 
 std::shared_ptr<const Policy> Policy::with_trust(double trust) const {

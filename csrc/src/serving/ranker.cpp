@@ -514,8 +514,8 @@ void Ranker::swap(std::shared_ptr<const Policy> policy) {
   const Owner* current = current_.load();
   if ((*next)->tasks() != (*current)->tasks() || (*next)->features() != (*current)->features())
     throw std::invalid_argument("policy has other tasks or features than the one that it replaces");
-  const auto &after = (*next)->correction(), &before = (*current)->correction();
-  if (after && before && after->parts().structure.items != before->parts().structure.items)
+  const auto after = (*next)->items(), before = (*current)->items();
+  if ((*next)->correction() && (*current)->correction() && !std::ranges::equal(after, before))
     throw std::invalid_argument("policy has other item columns than the one that it replaces");
   old.reset(current);
   current_.store(next.release());

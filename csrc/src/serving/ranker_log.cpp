@@ -41,10 +41,6 @@ float smallest(std::span<const float> predictions, std::size_t tasks, std::size_
   return std::isinf(low) ? 0.0f : low;
 }
 
-std::span<const std::string> items_of(const Policy& policy) {
-  return policy.correction() ? std::span(policy.correction()->parts().structure.items) : std::span<const std::string>();
-}
-
 }  // namespace
 
 void append_log_header(const Policy& policy, std::string& out) {
@@ -58,7 +54,7 @@ void append_log_header(const Policy& policy, std::string& out) {
   columns("x_", policy.features());
   columns("p_", policy.tasks());
   columns("y_", policy.tasks());
-  columns("i_", items_of(policy));
+  columns("i_", policy.items());
   if (policy.takes_prices()) out += ",value";
   out += ",scenario";
   columns("w_", policy.tasks());
@@ -78,7 +74,7 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
     throw std::invalid_argument("item_id must have one entry for each candidate");
   if (!request.item_values.empty() && request.item_values.size() != rows)
     throw std::invalid_argument("item_values must have one value for each candidate, or none");
-  const std::size_t items = items_of(policy).size();
+  const std::size_t items = policy.items().size();
   if (items > 0 && !request.items.empty() && request.items.size() != rows * items)
     throw std::invalid_argument("items must have one value for each candidate and item column, or none");
   // The parts of a row that all candidates share.
