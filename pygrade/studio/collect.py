@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pygrade import __version__
+from pygrade._typing import Array
 from pygrade.evaluation.arms import ALONE, EXPECTED_VALUE, GRADE, STATIC
 from pygrade.evaluation.front import Judge, front
 from pygrade.evaluation.replay import event_worth, judged_by
@@ -165,8 +166,8 @@ def _browsed(run: RunFiles, logs: Logs, late: Logs) -> dict[str, Any]:
         scenario = [places.get(str(name), -1) for name in logs.scenario]
     ids = {str(request): number for number, request in enumerate(late.request_id.tolist())}
     record: dict[str, Any] = {
-        "requests": [str(name) for name in logs.request_id],
-        "users": [str(name) for name in logs.user_id],
+        "requests": _named(run, "request", logs.request_id),
+        "users": _named(run, "user", logs.user_id),
         "exploration": None if logs.exploration is None else [str(name) for name in logs.exploration],
         "timestamps": None if logs.timestamp is None else logs.timestamp.astype(np.float64),
         "judged": np.array([ids[str(name)] for name in logs.request_id], np.int32),
@@ -185,6 +186,12 @@ def _browsed(run: RunFiles, logs: Logs, late: Logs) -> dict[str, Any]:
     rows = np.isin(late.row_request, record["judged"])
     record["groups"] = item_groups(late, rows, run.events)
     return record
+
+
+def _named(run: RunFiles, kind: str, ids: Array) -> list[str]:
+    """Names of ids: those that a pipeline's source gave, else the ids as text."""
+    names = [None] * len(ids) if run.events is None else run.events.names(kind, ids)
+    return [str(number) if name is None else name for number, name in zip(ids.tolist(), names, strict=True)]
 
 
 def _other_predictions(logs: Logs, policy: FusionPolicy) -> dict[str, NDArray[np.float32] | None]:

@@ -7,6 +7,7 @@ import pytest
 
 from pygrade import _core
 from pygrade.cli.main import main
+from pygrade.data.event_log import EventLog
 from pygrade.studio.collect import ConsoleConfig, collect
 from pygrade.studio.run_files import find_run
 from tests.pipeline.world import trained
@@ -40,6 +41,19 @@ def test_a_pipeline_has_a_console_without_more_options(pipeline, tmp_path):
     record = collect(found, ConsoleConfig(requests=20, k=3))
     (result,) = call(tmp_path, page(record, sliders(weights=np.float32(record["arms"][2]["baseline"]["weights"]))))
     assert result["check"]["same"] == result["check"]["all"] > 0
+
+
+def test_users_and_requests_have_the_names_of_the_source(pipeline, monkeypatch):
+    def names(log, kind, ids):
+        return [f"{kind} {number}" if number % 2 else None for number in ids]
+
+    monkeypatch.setattr(EventLog, "names", names)
+    found = find_run(pipeline)
+    browsed = collect(found, ConsoleConfig(requests=20, k=3))["browsed"]
+    users = found.held_out.user_id[browsed["judged"]].tolist()
+    assert browsed["users"] == [f"user {user}" if user % 2 else str(user) for user in users]
+    requests = found.held_out.request_id[browsed["judged"]].tolist()
+    assert browsed["requests"] == [f"request {name}" if name % 2 else str(name) for name in requests]
 
 
 def test_the_core_answers_what_the_page_reads(answered):
