@@ -70,7 +70,7 @@ def run(options: Options) -> dict[str, Any]:
             rows.append([name, value, f"{entry['effective_sample_size']:,.0f}"])
             if entry["warning"]:
                 warnings.setdefault(entry["warning"], []).append(name)
-        title = f"{heading}Off-policy: value per request of the policy, lift over production, ± two-sided 95 %"
+        title = f"{heading}Off-policy: value per request of what is served, lift over production, ± two-sided 95 %"
         if estimates:
             console.table(title, ["", "value", "ESS"], rows, caption=judged_by(record))
             for warning, names in warnings.items():
