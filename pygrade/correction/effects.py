@@ -16,27 +16,12 @@ from pygrade.correction.gate import Gain, gain, likelihood
 from pygrade.correction.inputs import Frame, sigmoid
 from pygrade.logs import Logs
 from pygrade.logs.keys import hashes
+from pygrade.policy.correction import Levels
 
 _FIRST, _LEAST = 0.05, 1e-6  # σ² before EM, and the smallest
 _ROUNDS, _CLOSE = 3000, 1e-6  # of EM, which is slow where little is known; relative change that ends it
 _TINY = 1e-4  # levels below are not kept
-
-
-@dataclass(frozen=True, eq=False)
-class Levels:
-    """Of n items."""
-
-    keys: NDArray[np.uint64]  # [n] rising, `pygrade.logs.keys.hashes` of the ids
-    values: NDArray[np.float32]  # [n, T] added to conditional log odds
-
-    def of(self, keys: NDArray[np.uint64]) -> NDArray[np.float32]:
-        """[M, T] of items; 0 of unknown ones."""
-        result = np.zeros((len(keys), self.values.shape[1]), np.float32)
-        place = np.minimum(np.searchsorted(self.keys, keys), max(len(self.keys) - 1, 0))
-        if len(self.keys):
-            known = self.keys[place] == keys
-            result[known] = self.values[place[known]]
-        return result
+_MOST = 50_000  # items that are kept: those of which most is known
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +31,8 @@ class FittedLevels:
     whole: Levels
     folds: tuple[Levels, ...]
     deviation: Floats  # [T] σ of the whole log
-    gain: Gain
+    likelihood: Floats  # [R, T] held out
+    gain: Gain  # over the correction without levels
 
 
 def fit_levels(
@@ -61,24 +47,28 @@ def fit_levels(
     keys, place = np.unique(items, return_inverse=True)
     error, information = _moments(logs, frame, given, theta)
 
-    def levels(rows: Array) -> tuple[Levels, Floats]:
+    def levels(rows: Array, start: Floats) -> tuple[Levels, Floats]:
         sums = [
             [np.bincount(place[rows], part[rows, t], len(keys)) for t in range(part.shape[1])]
             for part in (error, information)
         ]
-        values, variance = _shrunk(*np.asarray(sums, np.float64).transpose(0, 2, 1))
+        e, i = np.asarray(sums, np.float64).transpose(0, 2, 1)
+        values, variance = _shrunk(e, i, start)
         kept = np.abs(values).max(1) > _TINY
-        return Levels(keys[kept], values[kept].astype(np.float32)), np.asarray(np.sqrt(variance), np.float64)
+        if kept.sum() > _MOST:
+            known = np.where(kept, (i * variance).sum(1), -1.0)
+            kept = np.zeros(len(kept), bool)
+            kept[np.argsort(-known, kind="stable")[:_MOST]] = True
+        return Levels(keys[kept], values[kept].astype(np.float32)), variance
 
-    whole, deviation = levels(np.ones(len(place), bool))
-    count = int(fold.max()) + 1
-    folds = tuple(levels(row_fold != k)[0] for k in range(count))
+    whole, variance = levels(np.ones(len(place), bool), np.full(error.shape[1], _FIRST))
+    folds = tuple(levels(row_fold != k, variance)[0] for k in range(int(fold.max()) + 1))
     moved = np.empty_like(given)
     for k, part in enumerate(folds):
         rows = row_fold == k
         moved[rows] = raised(given[rows], frame, part.of(items[rows]))
     new, old = likelihood(moved, frame, logs, theta), likelihood(given, frame, logs, theta)
-    return FittedLevels(whole, folds, deviation, gain(new, old, costs, cluster))
+    return FittedLevels(whole, folds, np.sqrt(variance), new, gain(new, old, costs, cluster))
 
 
 def raised(given: Floats, frame: Frame, levels: NDArray[np.float32]) -> Floats:
@@ -111,10 +101,10 @@ def _moments(logs: Logs, frame: Frame, given: Floats, theta: Floats) -> tuple[Fl
     return error, information
 
 
-def _shrunk(error: Floats, information: Floats) -> tuple[Floats, Floats]:
-    """Posterior means [n, T], and σ² [T] by EM over the items that were shown."""
+def _shrunk(error: Floats, information: Floats, variance: Floats) -> tuple[Floats, Floats]:
+    """Posterior means [n, T], and σ² [T] by EM over the items that were shown, from a first guess."""
     seen = information[:, 0] > 0
-    e, i, variance = error[seen], information[seen], np.full(error.shape[1], _FIRST)
+    e, i = error[seen], information[seen]
     for _ in range(_ROUNDS):
         spread = 1.0 / (1.0 / variance + i)
         before, variance = variance, np.maximum((np.square(spread * e) + spread).mean(0), _LEAST)

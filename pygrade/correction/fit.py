@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from pygrade._typing import Array, Floats
 from pygrade.correction import newton
+from pygrade.correction.effects import fit_levels
 from pygrade.correction.gate import Gain, costs_of_errors, gain, likelihood
 from pygrade.correction.inputs import MIN_EVENTS, Frame, Inputs, Rows
 from pygrade.correction.maps import FORMS, Maps, fit_maps
+from pygrade.evaluation.policy_estimates import columns_of
 from pygrade.logs import Logs
-from pygrade.policy.correction import Correction
+from pygrade.policy.correction import Correction, Levels
 
 _ALONE = np.array([[newton.LEVEL_PRECISION, 1.0], [1.0, newton.MOST]])  # z: 1, m_t; u: 1, c_t
 MOST_COEFFICIENTS = 1_500  # of a task
@@ -32,6 +34,7 @@ class CorrectionConfig:
 
     on: bool = True  # learn a correction, and let the gate decide whether it is served
     maps: bool = True  # let each prediction bend first, where the log shows that it has to
+    items: bool = True  # levels of items, where their own held-out likelihood asks for them
     policy: bool = True  # GRADE learns from corrected predictions where they are licensed
     prior: str = ""  # directory of a policy of another market, whose correction is a start
 
@@ -65,6 +68,7 @@ class Candidate:
     folds: tuple[Correction, ...]  # of the log without each fold
     gain: Gain  # over each prediction calibrated alone
     state: State | None = None  # from which more requests move it; None: maps alone
+    levels: Levels | None = None  # of items, which it has
 
     def cross_fitted(self, logs: Logs, fold: Array) -> NDArray[np.float32]:
         """Corrected predictions [M, T] of the log's own requests, each by the correction without its fold [R]."""
@@ -121,8 +125,7 @@ def informative(logs: Logs, theta: Floats, parents: tuple[int, ...] | None = Non
 
 def correct(correction: Correction, logs: Logs) -> NDArray[np.float32]:
     """Corrected predictions [M, T] of a log's candidates."""
-    items = logs.item_columns_of(correction.items)
-    return correction.apply(logs.context, logs.predictions, logs.offsets, items)
+    return correction.apply(logs.context, logs.predictions, logs.offsets, columns_of(correction, logs))
 
 
 def fit_correction(
@@ -156,6 +159,9 @@ def fit_correction(
     if prior is not None:
         candidates += [task.corrected(chosen, prior, share) for share in (True, False)]
         candidates.sort(key=lambda entry: -entry.gain.value)
+    passing = next((entry for entry in candidates if entry.gain.passes), None)
+    if config.items and passing is not None and (leveled := task.leveled(chosen, passing)) is not None:
+        candidates.insert(candidates.index(passing), leveled)
     if chosen is not plain:
         linear = task.view("linear").alone
         reference = linear if linear.sum() > plain.alone.sum() else plain.alone
@@ -232,6 +238,23 @@ class _Task:
         ]
         return Candidate(name, state.correction(), tuple(every), found_gain, state)
 
+    def leveled(self, view: _View, over: Candidate) -> Candidate | None:
+        """A candidate with levels of items; None if held-out likelihood does not ask for them."""
+        folds = [entry.weights.astype(np.float64) for entry in over.folds]
+        shared = view.frame, self._given(view, folds), self.theta, self.fold, self.cluster, self.costs
+        found = fit_levels(self.logs, *shared)
+        if not found.gain.passes:
+            return None
+        parts = zip(over.folds, found.folds, strict=True)
+        return replace(
+            over,
+            name=f"{over.name}, levels of items",
+            correction=over.correction.with_levels(found.whole),
+            folds=tuple(entry.with_levels(levels) for entry, levels in parts),
+            gain=gain(found.likelihood, view.alone, self.costs, self.cluster),
+            levels=found.whole,
+        )
+
     def mapped(self, view: _View, over: Gain) -> Candidate:
         """The maps of a view alone."""
         assert view.maps is not None
@@ -272,7 +295,7 @@ class _Task:
         narrowed = replace(view, fold_inputs=tuple(narrow(inputs) for inputs in view.fold_inputs))
         return [widen(vector) for vector in self._cross_fit(t, narrowed, rows, design, found)]
 
-    def _given(self, view: _View, folds: Sequence[Sequence[Floats]]) -> Floats:
+    def _given(self, view: _View, folds: Sequence[Sequence[Floats] | Floats]) -> Floats:
         """[S, T]: conditional probabilities of the shown rows, each by the coefficients without its fold."""
         request = self.logs.row_request[self.logs.shown]
         result = np.empty(view.inputs.base.shape)

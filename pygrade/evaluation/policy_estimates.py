@@ -16,7 +16,9 @@ from pygrade.evaluation.logging_policy import drawn_components
 from pygrade.evaluation.offpolicy import Densities, OffPolicyEstimate, SupportWarning
 from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs
+from pygrade.logs.keys import hashes
 from pygrade.policy import FusionPolicy
+from pygrade.policy.correction import Correction
 
 logger = logging.getLogger("pygrade")
 
@@ -96,7 +98,15 @@ def item_inputs(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32] | None:
     """[M, I]: the item columns that the policy's correction reads, NaN of those that the log lacks; None if it reads
     none.
     """
-    return None if policy.correction is None else logs.item_columns_of(policy.correction.items)
+    return None if policy.correction is None else columns_of(policy.correction, logs)
+
+
+def columns_of(correction: Correction, logs: Logs) -> NDArray[np.float32] | None:
+    """The same of a correction; levels of items are looked up by their ids."""
+    if not correction.items:
+        return None
+    keys = hashes(logs.item_id) if correction.levels is not None else np.zeros(logs.num_rows, np.uint64)
+    return correction.item_columns(dict(zip(logs.items, logs.item_columns.T, strict=True)), keys)
 
 
 def log_inputs(policy: FusionPolicy, logs: Logs) -> Tensor:

@@ -163,14 +163,6 @@ class Logs:
         none = np.empty((self.num_rows, 0), np.float32)
         return none if self.item_features is None else self.item_features
 
-    def item_columns_of(self, names: Sequence[str]) -> NDArray[np.float32] | None:
-        """[M, I]: item columns by name, NaN of those that the log lacks; None if no name is given."""
-        if not names:
-            return None
-        known = dict(zip(self.items, self.item_columns.T, strict=True))
-        unknown = np.full(self.num_rows, np.nan, np.float32)
-        return np.stack([known.get(name, unknown) for name in names], 1)
-
     @property
     def row_request(self) -> NDArray[np.int64]:
         """[M]: the request that each row belongs to."""

@@ -4,8 +4,9 @@
 click): its log odds are then those given the parent's event.
 """
 
+import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,44 @@ FORMS = ("", "marginal", "conditional")
 KNOTS = 5
 MAX_VARIABLES = 128  # tasks and item columns together
 _SMALLEST_MOVE = 0.01  # of log odds, which a cause explains
+LEVEL = "level of "  # names of the item columns that hold levels
+_REACH = 4.0  # of standardized item columns
 PREFIX = "correction."  # of its tensors in the policy's file
 _LISTS = ("items", "parents", "amounts", "indicators", "form")  # in policy.json
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """What n items get beyond the correction of T tasks, in log odds given the parent. They are item columns: who ranks
+    looks them up by the item's id.
+    """
+
+    keys: NDArray[np.uint64]  # [n] rising: `pygrade.logs.keys.hashes` of the ids
+    values: NDArray[np.float32]  # [n, T]
+
+    def of(self, keys: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """[M, T] of items by key; 0 of unknown ones."""
+        result = np.zeros((len(keys), self.values.shape[1]), np.float32)
+        if len(self.keys):
+            place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+            known = self.keys[place] == keys
+            result[known] = self.values[place[known]]
+        return result
+
+    def record(self) -> dict[str, str]:
+        """What stands in policy.json: little-endian bytes in base64."""
+        parts = {"keys": self.keys.astype("<u8"), "values": self.values.astype("<f4")}
+        return {name: base64.b64encode(part.tobytes()).decode() for name, part in parts.items()}
+
+    @classmethod
+    def decode(cls, record: Mapping[str, str], tasks: int) -> "Levels":
+        """Of what `record` gave."""
+        keys, values = (base64.b64decode(record[name], validate=True) for name in ("keys", "values"))
+        table = np.frombuffer(values, "<f4").astype(np.float32).reshape(-1, tasks)
+        found = cls(np.frombuffer(keys, "<u8").astype(np.uint64), table)
+        if len(found.keys) != len(table) or (np.diff(found.keys.astype(object)) <= 0).any():
+            raise ValueError(f"levels of the correction have {len(found.keys)} keys; want {len(table)} rising ones")
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +84,7 @@ class Correction:
     map_std: NDArray[np.float32]  # [T]
     map_knots: NDArray[np.float32]  # [T, 5] of standardized log odds
     map_weights: NDArray[np.float32]  # [T, 7] level, slope, hinges
+    levels: Levels | None = None  # of items; the last T item columns are theirs
 
     def __post_init__(self) -> None:
         for name in ("tasks", "features", "items"):
@@ -125,6 +163,48 @@ class Correction:
     def __hash__(self) -> int:
         return hash((self.tasks, self.features, self.items, self.weights.tobytes()))
 
+    def with_levels(self, levels: Levels) -> "Correction":
+        """The same with levels of items, whose columns are added to the log odds as they are."""
+        count, (rows, columns) = len(self.tasks), self.weights.shape[1:]
+        reach = np.maximum(np.abs(levels.values).max(0, initial=0.0), 1e-6) / _REACH  # no level is cut
+        weights = np.zeros((count, rows + count, columns + count), np.float32)
+        weights[:, :rows, :columns] = self.weights
+        place = np.arange(count)
+        weights[place, 0, columns + place] = reach  # of the deviation from the request's mean, and of that mean
+        weights[place, rows + place, 0] = reach
+        return replace(
+            self,
+            items=(*self.items, *(f"{LEVEL}{task}" for task in self.tasks)),
+            l_mean=np.concatenate([self.l_mean, np.zeros(count, np.float32)]),
+            l_std=np.concatenate([self.l_std, reach.astype(np.float32)]),
+            weights=weights,
+            levels=levels,
+        )
+
+    def add_levels(self, items: NDArray[np.float32] | None, keys: NDArray[np.uint64]) -> NDArray[np.float32] | None:
+        """Item columns [M, I] of items with these keys [M], whose levels are looked up unless they are given.
+
+        items: all columns [M, I], those without levels [M, I - T], or None.
+        """
+        if self.levels is None or (items is not None and items.shape[-1] == len(self.items)):
+            return items
+        own = len(self.items) - len(self.tasks)
+        rows = np.full((len(keys), own), np.nan, np.float32) if items is None else items.reshape(-1, own)
+        return np.concatenate([rows, self.levels.of(keys)], 1)
+
+    def item_columns(
+        self, given: Mapping[str, NDArray[np.float32]], keys: NDArray[np.uint64]
+    ) -> NDArray[np.float32] | None:
+        """[M, I] of the items with these keys [M]: columns by name, NaN of those that are not given, and levels."""
+        if not self.items:
+            return None
+        known = dict(given)
+        if self.levels is not None:
+            names = (f"{LEVEL}{task}" for task in self.tasks)
+            known = dict(zip(names, self.levels.of(keys).T, strict=True)) | known
+        unknown = np.full(len(keys), np.nan, np.float32)
+        return np.stack([known.get(name, unknown) for name in self.items], 1)
+
     def apply(
         self,
         context: NDArray[np.float32] | None,
@@ -151,7 +231,7 @@ class Correction:
             if (found := arrays[name]) is not None and found.shape != shape:
                 raise ValueError(f"{name} has shape {found.shape}; want {shape}")
         result = np.empty_like(rows)
-        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("tasks", "features")}
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("tasks", "features", "levels")}
         core = _core.Correction(**parts)
         core.apply(arrays["context"], rows, bounds, arrays["items"], result, torch.get_num_threads())
         return result
@@ -184,7 +264,8 @@ class Correction:
 
     def record(self) -> dict[str, Any]:
         """What stands in policy.json."""
-        return {name: getattr(self, name) for name in _LISTS}
+        levels = {} if self.levels is None else {"levels": self.levels.record()}
+        return {name: getattr(self, name) for name in _LISTS} | levels
 
     def tensors(self) -> dict[str, Tensor]:
         """What stands in the file of tensors, by name there."""
@@ -203,8 +284,12 @@ class Correction:
             name.removeprefix(PREFIX): t.numpy() for name, t in tensors.items() if name.startswith(PREFIX)
         }
         arrays |= {name: record[name] for name in _LISTS}
+        if record.get("levels"):
+            arrays["levels"] = Levels.decode(record["levels"], len(tasks))
         return cls(tasks=tasks, features=features, **arrays)
 
 
 def _bits(value: Any) -> Any:
+    if isinstance(value, Levels):
+        return _bits(value.keys), _bits(value.values)
     return (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value

@@ -17,6 +17,7 @@ from torch import Tensor
 from pygrade import _core
 from pygrade._typing import Array
 from pygrade._util.storage import Place
+from pygrade.logs.keys import hashes
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import multipliers
@@ -102,7 +103,8 @@ class BlendedRanker:
         ``predictions`` [B, N, T], or jagged [M, T] with ``offsets`` [B + 1]; a candidate with a missing one (NaN or
         infinite) ranks last, with score NaN, and leaves the others' scores alone. ``mask`` bool, ``boost_mul``,
         ``boost_add`` [B, N] or [M]; ``groups`` int [B, N, A] or [M, A] with ``caps`` [A]: see `pygrade.rank`.
-        ``item_id`` [B, N] or [M]; ``request_id``, ``user_id`` [B]: only for the log. ``values``: multipliers of the
+        ``item_id`` [B, N] or [M]; ``request_id``, ``user_id`` [B]: only for the log, as ``item_id`` unless the
+        correction has levels of items, which it looks up by them. ``values``: multipliers of the
         tasks' values, for a policy with ``trade_offs`` or, to rank by it alone, an expected value: a mapping from task
         to number ≥ 0, or one a request, or an array [T] or [B, T]; NaN or left out: the policy's default.
         ``item_values`` [B, N] or [M]: prices, for a policy that needs them. ``items`` [B, N, I] or [M, I]: item columns
@@ -141,6 +143,10 @@ class BlendedRanker:
         ids = Ids(
             _ids("request_id", request_id, batch), _ids("user_id", user_id, batch), _ids("item_id", item_id, total)
         )
+        correction = self.policy.correction
+        if ids.item is not None and correction is not None and correction.levels is not None:
+            given = None if arguments.items is None else _array("items", arguments.items, np.float32)
+            arguments = arguments._replace(items=correction.add_levels(given, hashes(ids.item)))
         ranked = _core.rank_pages_fast_path(self._core, *arguments)
         if ranked is None:  # an argument has to be converted, or is wrong
             arguments = arguments.converted(self.policy)

@@ -294,6 +294,8 @@ def _corrected(
     if isinstance(log, ShardedLog):
         if state is not None:
             correction = continue_fit(state, log.parts, log.sample_data.propensity.curve, workers).correction()
+            levels = found.candidate.levels
+            correction = correction if levels is None else correction.with_levels(levels)
         return log, config, correction
     if not config.correction.policy:
         return log, config, correction

@@ -15,6 +15,7 @@ from pygrade.correction.inputs import Frame, Rows, gram, parents_of
 from pygrade.correction.maps import fit_maps
 from pygrade.correction.parts import continue_fit
 from pygrade.logs import Logs
+from pygrade.logs.keys import hashes
 
 CURVE = np.arange(1, 11.0) ** -0.5
 
@@ -280,3 +281,31 @@ def test_a_long_log_continues_from_its_sample_with_the_same_bits_for_any_workers
     np.testing.assert_array_equal(found, continue_fit(state, parts, _curve, LocalWorkers(2)).weights())
     whole = fitted(logs).candidates[0].state.weights()
     assert np.abs(found - whole).max() < 0.5 * np.abs(state.weights() - whole).max()
+
+
+def test_levels_of_items_are_found_and_added(monkeypatch):
+    logs = world(5000, effect=0.8)
+    level = 0.9 * np.random.default_rng(2).normal(size=300)
+    odds = level[logs.item_id]
+    more = (np.random.default_rng(5).random(logs.num_rows) < np.clip(0.35 * np.maximum(odds, 0), 0, 0.9)) * (
+        logs.feedback[:, 0] > 0
+    )
+    logs = replace(logs, feedback=np.stack([logs.feedback[:, 0], np.maximum(logs.feedback[:, 1], more)], 1))
+    found = fitted(logs)
+    first, second = found.candidates[:2]
+    assert first.name == "correction, levels of items" and first.gain.z > second.gain.z
+    assert first.correction.items == ("level of click", "level of order")
+    table = first.correction.levels.of(hashes(np.arange(300)))
+    assert np.corrcoef(table[:, 1], level)[0, 1] > 0.6
+    moved, plain = correct(first.correction, logs), correct(second.correction, logs)
+    ratio = [m[:, 1] / m[:, 0] for m in (moved, plain)]
+    shift = np.log(ratio[0] / (1 - ratio[0])) - np.log(ratio[1] / (1 - ratio[1]))
+    np.testing.assert_allclose(shift, table[logs.item_id, 1], atol=2e-3)
+    assert len(fitted(logs, items=False).candidates) == 1
+    # An item that the log does not know has no level.
+    unknown = replace(logs, item_id=logs.item_id + 10**6)
+    np.testing.assert_allclose(correct(first.correction, unknown), plain, rtol=1e-4)
+
+
+def test_no_levels_where_items_have_none():
+    assert [entry.name for entry in fitted(world(3000)).candidates] == ["correction"]

@@ -1,5 +1,6 @@
 """Training with a correction: what is learned from, what is served, what the artifact keeps."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,10 @@ import pytest
 
 from pygrade.correction.fit import CorrectionConfig
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE
+from pygrade.evaluation.policy_estimates import policy_scores
+from pygrade.logs.keys import hashes
 from pygrade.policy import FusionPolicy
+from pygrade.policy.correction import Levels
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.reward import RewardConfig
 from pygrade.training.stage1 import Stage1Config
@@ -105,3 +109,29 @@ def test_a_log_in_shards_is_corrected_by_all_of_it(tmp_path):
     some = world(200, seed=8)
     one, other = (c.apply(some.context, some.predictions, some.offsets) for c in (result.policy.correction, whole))
     assert np.corrcoef(np.log(one[:, 1]), np.log(other[:, 1]))[0, 1] > 0.98
+
+
+def test_the_ranker_looks_levels_up_by_the_items_id(trained):
+    policy = copy.deepcopy(trained[0].policy)
+    levels = Levels(np.sort(hashes(np.arange(50))), np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32))
+    policy.correction = policy.correction.with_levels(levels)
+    logs = world(20, seed=5)
+    logs = replace(logs, item_id=logs.item_id % 60)
+    ranker = BlendedRanker(policy, seed=0)
+    scores = policy_scores(policy, logs).reshape(-1, 20)
+    page = ranker.rank(logs.context, logs.predictions, 8, offsets=logs.offsets, item_id=logs.item_id)
+    np.testing.assert_array_equal(page.indices, np.argsort(-scores, 1, kind="stable")[:, :8])
+    plain = trained[0].policy.scores(logs.context, logs.predictions, logs.offsets).numpy().reshape(-1, 20)
+    without = ranker.rank(logs.context, logs.predictions, 8, offsets=logs.offsets)
+    np.testing.assert_array_equal(without.indices, np.argsort(-plain, 1, kind="stable")[:, :8])
+    assert (without.indices != page.indices).any()
+
+
+def test_levels_are_kept_in_the_artifact(trained, tmp_path):
+    policy = copy.deepcopy(trained[0].policy)
+    levels = Levels(np.sort(hashes(np.arange(9))), np.ones((9, 2), np.float32))
+    policy.correction = policy.correction.with_levels(levels)
+    policy.save(tmp_path)
+    loaded = FusionPolicy.load(tmp_path)
+    assert loaded.correction == policy.correction and loaded.version == policy.version
+    assert loaded.version != trained[0].policy.version
