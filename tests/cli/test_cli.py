@@ -300,7 +300,8 @@ def test_rank_prints_pages_and_logs_what_it_served(capsys, workplace):
     assert served.weights[0].tolist() == pytest.approx(drawn["pages"][0]["weights"], rel=1e-6)
     assert served.policy_version.tolist() == [drawn["policy_version"]]
     assert cli.main([*arguments, "--k", "2"]) == 0
-    assert "weight" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "request 0, user" in printed and ("weight" in printed) == record["pages"][0]["weighs"]
     assert cli.main([*arguments, "--requests", "s-9"]) == 2
     assert "'s-9'" in capsys.readouterr().err
     with pytest.raises(SystemExit):  # options of rank-user
