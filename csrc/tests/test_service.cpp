@@ -8,6 +8,7 @@
 #include "service/config.hpp"
 #include "service/metrics.hpp"
 #include "service_run.hpp"
+#include "serving.hpp"
 
 namespace {
 
@@ -322,6 +323,42 @@ TEST(an_explanation_adds_up) {
   const Json degraded = post(*service, "/v1/explain", R"({"user": 3, "deadline_ms": 0})");
   CHECK(degraded.at("concentration").type == Json::Type::null);
   CHECK(degraded.at("inputs").type == Json::Type::null);
+}
+
+TEST(an_explanation_of_a_challenger_adds_up) {
+  const ServiceRun run;
+  const auto first = Policy::load(test_artifact("first") / "policy");
+  for (const char* trust : {"0.25", "1"}) {
+    Artifact artifact = corrected_artifact(trust);
+    artifact.tasks = first->tasks();
+    artifact.features = first->features();
+    artifact.indicators = {artifact.features[0]};
+    artifact.value_tasks = {};
+    artifact.correction->indicators = "[0]";
+    const std::map<std::string, std::string> plain = {
+        {"value_tasks", "[]"}, {"calibration", "[]"}, {"logarithm", "false"}};
+    auto corrected = plain;
+    corrected["corrected"] = "true";
+    artifact.mixture = mixture_json(plain, trust, baseline_json(corrected));
+    artifact.draw().write(run.folder / "corrected");
+    const auto service = run.serve(R"({"arms": [{"name": "a", "share": 1, "policy": "corrected"}]})");
+    for (const char* asked : {"", R"(, "values": {")"}) {
+      std::string body = R"({"user": 3, "k": 4, "timestamp": 1700000000000)" + std::string(asked);
+      if (*asked != 0) body += first->tasks()[0] + R"(": 3})";
+      const Json page = post(*service, "/v1/explain", body + "}");
+      CHECK_EQUAL(page.at("explanation").items.size(), std::size_t{4});
+      for (const Json& item : page.at("explanation").items) {
+        double fused = 0.0;
+        for (const char* task : tasks) fused += item.object_at("contributions").finite_at(task);
+        CHECK_NEAR(fused, item.finite_at("fused"), 1e-5 * std::fabs(fused));
+        const Json& mixture = item.at("mixture");
+        CHECK_EQUAL(mixture.type == Json::Type::null, *asked != 0 || std::string_view(trust) == "1");
+        const double sum =
+            mixture.type == Json::Type::null ? fused : mixture.finite_at("policy") + mixture.finite_at("baseline");
+        CHECK_NEAR(sum, item.finite_at("score"), 1e-4 * (1.0 + std::fabs(sum)));
+      }
+    }
+  }
 }
 
 TEST(a_new_artifact_is_served_and_a_damaged_one_is_not) {

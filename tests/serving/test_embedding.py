@@ -25,6 +25,7 @@ from pygrade.logs import read_logs
 from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.serving.ranker import BlendedRanker
+from tests.corrections import random_correction
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS, FEATURES = ("click", "cart", "order", "like"), ("hour", "intent")
@@ -39,12 +40,18 @@ def mixture():
     return Mixture(0.6, Baseline("expected, value", "identity", (1.0, 2.0, 5.0, 0.5), True, ("order",), (knots,) * 4))
 
 
-@pytest.fixture(params=[False, True], ids=["alone", "mixed"])
+@pytest.fixture(params=["alone", "mixed", "corrected"])
 def policy(tmp_path, request):
+    mixed, corrected = request.param != "alone", request.param == "corrected"
     evidence = {"evidence_feature": "intent", "evidence_scale": "log1p", "evidence_prior": 0.5}
     config = PolicyConfig(hidden=(16, 8), scenario_exploration={"search": 0.5}, **evidence)
-    made = FusionPolicy(PolicySpec(TASKS, FEATURES, replace(config, trade_offs=request.param)), seed=3)
-    made.mixture = mixture() if request.param else None
+    config = replace(config, trade_offs=mixed, corrected=corrected, indicators=("intent",) if corrected else ())
+    made = FusionPolicy(PolicySpec(TASKS, FEATURES, config), seed=3)
+    made.mixture = mixture() if mixed else None
+    if corrected:
+        made.correction = random_correction(tasks=TASKS, features=FEATURES, form="conditional")
+        challenger = replace(mixture().baseline, name="corrected value", calibration=(), corrected=True)
+        made.mixture = replace(mixture(), challenger=challenger)
     made.head.weight.data.mul_(40)
     made.set_static_weights(torch.tensor([0.4, 0.2, 0.2, 0.2]), {"search": torch.tensor([0.1, 0.3, 0.3, 0.3])})
     made.save(tmp_path / "policy")
@@ -62,11 +69,16 @@ def requests():
 
 
 def of_mixture(policy):
-    """Multipliers [6, T] and prices [6, N] of the requests, for a policy that takes them."""
+    """Multipliers [6, T], prices [6, N] and item columns [6, N, I] of the requests, for a policy that takes them."""
     if policy.mixture is None:
         return {}
+    rng = np.random.default_rng(2)
     values = np.array([[1, 2, np.nan, 0.5], [np.nan] * 4, [0, 0, 3, 0]] * 2, np.float32)
-    return {"values": values, "item_values": np.random.default_rng(2).uniform(0, 50, (6, 40)).astype(np.float32)}
+    more = {"values": values, "item_values": rng.uniform(0, 50, (6, 40)).astype(np.float32)}
+    if policy.correction is not None:
+        more["items"] = rng.normal(size=(6, 40, len(policy.correction.items))).astype(np.float32)
+        more["items"][3, 4, 0] = np.nan
+    return more
 
 
 def test_the_command_says_where_the_cmake_package_is(capsys):
@@ -102,7 +114,8 @@ def struct(fields: str) -> type[ctypes.Structure]:
 
 Request = struct(
     "N size P context N features P predictions N candidates N tasks P mask P boost_mul P boost_add P groups P caps "
-    "N group_columns S scenario N scenario_size Q draw I flags I reserved P values P item_values P error N error_size"
+    "N group_columns S scenario N scenario_size Q draw I flags I reserved P values P item_values P error N error_size "
+    "P items N item_columns"
 )
 CPage = struct(
     "N size N k P values P indices P weights P concentration i filled i missing_predictions i fallback i explored "
@@ -132,6 +145,7 @@ class CRanker:
     def rank(self, context, predictions, k, scenario, **more):
         """The structs of a request and its page, and the arrays of the page."""
         tasks, options = len(TASKS), {n: v.ctypes.data if isinstance(v, np.ndarray) else v for n, v in more.items()}
+        options |= {"item_columns": more["items"].shape[-1]} if "items" in more else {}
         arrays = {"values": np.full(k, np.nan, np.float32), "indices": np.full(k, -7, np.int32)}
         arrays |= {name: np.full(tasks, np.inf, np.float32) for name in ("weights", "concentration")}
         request = Request(
@@ -220,7 +234,7 @@ def test_the_csv_log_with_missing_predictions_is_the_log_of_blended_ranker(reque
         np.testing.assert_array_equal(getattr(log, name), getattr(expected, name))
 
 
-@pytest.mark.parametrize("policy", [True], indirect=True, ids=["mixed"])
+@pytest.mark.parametrize("policy", ["mixed"], indirect=True)
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake and a C++ compiler")
 def test_the_example_server_builds_against_the_package_logs_as_blended_ranker_and_reloads(policy, requests, tmp_path):
     build = tmp_path / "build"

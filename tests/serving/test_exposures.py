@@ -88,6 +88,9 @@ def test_a_log_in_full_is_the_log_of_blended_ranker(policy, requests, tmp_path, 
         columns += ["seed", "policy_version", "exploration", "trust", "baseline", "verdict"]
         for column in columns + (["multipliers", "value"] if more else []):
             np.testing.assert_array_equal(getattr(one, column), getattr(wanted, column), column)
+        assert one.items == wanted.items == (() if policy.correction is None else policy.correction.items)
+        if one.items:
+            np.testing.assert_array_equal(one.item_features, wanted.item_features)
     assert found.candidates.tolist() == np.diff(found.offsets).tolist() and found.complete() is found
     assert counters == {
         "requests": 6,
@@ -119,7 +122,7 @@ def write_many(policy, path, tmp_path, count, share, **options):
     return predictions, counters
 
 
-one_policy = pytest.mark.parametrize("policy", [False], indirect=True, ids=["alone"])
+one_policy = pytest.mark.parametrize("policy", ["alone"], indirect=True)
 
 
 @one_policy
