@@ -154,16 +154,21 @@ def mean_lift(new: ArrayLike, old: ArrayLike) -> Estimate:
 
 
 def simultaneous(
-    estimates: Sequence[Estimate], cluster: Array, *, one_sided: bool = False, seed: int = 0
+    estimates: Sequence[Estimate],
+    cluster: Array,
+    *,
+    one_sided: bool = False,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> list[Interval]:
-    """Intervals of which, with 95 % confidence, all cover at once; clusters and degrees of freedom as in `interval`.
+    """Intervals of which, with this confidence, all cover at once; clusters and degrees of freedom as in `interval`.
 
-    one_sided: with 95 % confidence all lower ends are below the truth, and likewise all upper ends are above it.
+    one_sided: with this confidence all lower ends are below the truth, and likewise all upper ends are above it.
 
-    The reach is c standard errors; c is the 95 % point of the largest |t| of the estimates (one-sided: of the largest
-    t), from 10,000 draws of t with their correlation (max-t; Hothorn, Bretz and Westfall 2008, "Simultaneous inference
-    in general parametric models"). One estimate, or many that agree, cost nothing; independent ones as much as Šidák's
-    correction.
+    The reach is c standard errors; c is the point of this confidence of the largest |t| of the estimates (one-sided: of
+    the largest t), from 10,000 draws of t with their correlation (max-t; Hothorn, Bretz and Westfall 2008,
+    "Simultaneous inference in general parametric models"). One estimate, or many that agree, cost nothing; independent
+    ones as much as Šidák's correction.
     """
     users = numbers_of(cluster)
     count = int(users.max(initial=-1)) + 1
@@ -174,7 +179,7 @@ def simultaneous(
     reach = math.nan
     if varied.any():
         scaled = sums[varied] / np.linalg.norm(sums[varied], axis=1, keepdims=True)
-        reach = max_t(scaled @ scaled.T, effective_number(users) - 1, one_sided=one_sided, seed=seed)
+        reach = max_t(scaled @ scaled.T, effective_number(users) - 1, one_sided, confidence, seed)
     result = []
     for entry, error, fine in zip(estimates, errors.tolist(), known.tolist(), strict=True):
         width = reach * error if error else 0.0
@@ -183,19 +188,21 @@ def simultaneous(
     return result
 
 
-def max_t(correlation: Array, degrees: float, *, one_sided: bool = False, seed: int = 0) -> float:
-    """The 95 % point of the largest |t| (one-sided: of the largest t) of estimates with this correlation; NaN below 1
-    degree of freedom.
+def max_t(
+    correlation: Array, degrees: float, one_sided: bool = False, confidence: float = 0.95, seed: int = 0
+) -> float:
+    """The point of this confidence of the largest |t| (one-sided: of the largest t) of estimates with this correlation;
+    NaN below 1 degree of freedom.
     """
     if not degrees >= 1:
         return math.nan
-    if len(correlation) == 1 and not one_sided:
+    if len(correlation) == 1 and not one_sided and confidence == 0.95:
         return student_t(degrees)
     rng = np.random.default_rng(seed)
     values, vectors = np.linalg.eigh(correlation)
     draws = rng.standard_normal((_DRAWS, len(values))) * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
     largest = (draws if one_sided else np.abs(draws)).max(1)
-    return float(np.quantile(largest / np.sqrt(rng.chisquare(degrees, _DRAWS) / degrees), 0.95))
+    return float(np.quantile(largest / np.sqrt(rng.chisquare(degrees, _DRAWS) / degrees), confidence))
 
 
 def numbers_of(cluster: Array) -> Array:

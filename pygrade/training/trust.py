@@ -11,8 +11,9 @@ the license counts as a bound just above 0. What is served is the anchor, or a m
 1 or stage 2 or with another of these rankings, at the share λ that has the highest lower bound of the lift over the
 anchor if that is above 0.
 
-Lifts are paired by request and clustered (`pygrade.logs.clusters`), their 95 % intervals are widened for the number of
-rankings tried (`intervals.simultaneous`) and reach over the interval of the slot propensities. The verdict is *better*
+Lifts are paired by request and clustered (`pygrade.logs.clusters`), their intervals are widened for the number of
+rankings tried (`intervals.simultaneous`) and reach over the interval of the slot propensities; those that decide have
+the confidence `verdict.SURE`. The verdict is *better*
 if the lower bound of what is served over the baseline is above 0, or the likelihood licenses it, and the later requests
 of the log do not show the contrary.
 """
@@ -32,7 +33,7 @@ from pygrade._util.serialization import plain
 from pygrade._util.workers import HERE, LocalWorkers, Workers
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, LOGGED_ORDER, PRODUCTION
 from pygrade.evaluation.cautions import contradicted, one_user, winsorized
-from pygrade.evaluation.verdict import VerdictText, strongest, write_verdict
+from pygrade.evaluation.verdict import SURE, VerdictText, strongest, write_verdict
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
@@ -205,27 +206,27 @@ def judge(
                 mixed = (1 - share) * baselines[anchor] + share * scores.astype(np.float64)
                 arms.append(_Arm(anchor, name, share, pages.ranks(mixed)))
 
-    def lifts(over: str, chosen: Sequence[_Arm]) -> list[Interval]:
+    def lifts(over: str, chosen: Sequence[_Arm], confidence: float = 0.95) -> list[Interval]:
         """Of arms, the widest over the interval of the propensities."""
         found = []
         for curve in (propensity, *propensity.bounds()):
             base = logged_order(logs, pages, curve) if over == LOGGED_ORDER else pages.values(ranks[over], curve)
             assert base is not None
             each = [intervals.mean_lift(pages.values(arm.rank, curve), base) for arm in chosen]
-            found.append(intervals.simultaneous(each, cluster))
+            found.append(intervals.simultaneous(each, cluster, confidence=confidence))
         widest = zip(*found, strict=True)
         return [
             Interval(e[0].value, e[0].standard_error, min(i.low for i in e), max(i.high for i in e)) for e in widest
         ]
 
     # The anchor was not chosen for its lift, so that its interval stands alone.
-    over_anchor, claims = lifts(anchor, arms), [*lifts(baseline, arms[:1]), *lifts(baseline, arms)[1:]]
+    over_anchor, claims = lifts(anchor, arms, SURE), [*lifts(baseline, arms[:1]), *lifts(baseline, arms)[1:]]
     best = max(range(1, len(arms)), key=lambda place: _or_lowest(over_anchor[place].low))
     whole = max(place for place, arm in enumerate(arms) if arm.challenger in policies)  # the policy alone
     served = best if over_anchor[best].low > 0 else 0
     corrected = license is not None and CORRECTED_EXPECTED_VALUE in (anchor, arms[served].challenger)
     judged, verdict, why = served if served or corrected else best, "undecided", ""
-    if (served or corrected) and (corrected or claims[served].low > 0):
+    if corrected or (served and lifts(baseline, arms, SURE)[served].low > 0):
         why = contradicted(logs, pages.values(arms[served].rank, propensity), worth[baseline], cluster)
         verdict = "undecided" if why else "better"
     elif claims[whole].high < 0:
@@ -235,12 +236,15 @@ def judge(
     beside = dict(zip(others, intervals.simultaneous(against, cluster), strict=True))
 
     new, arm = verdict == "better", arms[served]
-    kept = max((name for name in simple if name in ranks), key=lambda name: lows[name])
-    named, over, lift = arms[judged].name, baseline, claims[judged]
+    named, over, lift, kept = arms[judged].name, baseline, claims[judged], EXPECTED_VALUE
+    best_simple = max((name for name in simple if name in ranks), key=lambda name: lows[name])
+    if best_simple != EXPECTED_VALUE:
+        alone = lifts(EXPECTED_VALUE, [_Arm(best_simple, "", 0.0, ranks[best_simple])], SURE)[0]
+        turned = contradicted(logs, worth[best_simple], worth[EXPECTED_VALUE], cluster)
+        kept = best_simple if alone.low > 0 and not turned else EXPECTED_VALUE
     if not new and kept == baseline and kept not in (EXPECTED_VALUE, PRODUCTION):  # another simple ranking is better
         verdict, named, over = "better", kept, EXPECTED_VALUE
-        estimate = intervals.mean_lift(worth[kept], worth[EXPECTED_VALUE])
-        lift = intervals.simultaneous([estimate], cluster)[0]
+        lift = lifts(EXPECTED_VALUE, [_Arm(kept, "", 0.0, ranks[kept])])[0]
     text = write_verdict(
         verdict,
         named,

@@ -161,6 +161,15 @@ def test_what_later_requests_contradict_is_not_served():
     assert "say the contrary" in found.verdict.sentence
 
 
+def test_a_simple_ranking_that_later_requests_contradict_is_not_served():
+    logs = log(requests=3000)
+    noise = np.random.default_rng(3).random(logs.num_rows)
+    late = logs.row_request > 0.8 * logs.num_requests
+    turned = np.where(late, -logs.predictions[:, 0], logs.predictions[:, 0])
+    found = judged(logs, noise, noise, static=turned)
+    assert found.verdict.verdict != "better" and found.served == EXPECTED_VALUE
+
+
 def test_another_simple_ranking_is_named_if_it_is_better():
     logs = log(requests=1500)
     noise = np.random.default_rng(3).random(logs.num_rows)
@@ -181,10 +190,11 @@ def test_unsure_propensities_make_an_unsure_verdict():
 
 def test_noise_is_seldom_better():
     count = 0
-    for seed in range(40):
+    for seed in range(60):
         logs, rng = log(seed, requests=200), np.random.default_rng(seed)
-        count += judged(logs, rng.random(logs.num_rows), rng.random(logs.num_rows)).verdict.verdict == "better"
-    assert count <= 4  # 2.5 % of 40 are 1; more than 4 have a probability of 0.3 %
+        scores = [rng.random(logs.num_rows) for _ in range(3)]
+        count += judged(logs, scores[0], scores[1], static=scores[2]).verdict.verdict == "better"
+    assert count <= 4  # 2 % of 60 are 1.2; more than 4 have a probability of 0.8 %
 
 
 def test_training_serves_the_mixture_and_keeps_the_verdict(tmp_path):
