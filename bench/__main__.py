@@ -66,7 +66,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--suite", default="all", help=f"{', '.join((*NAMES, *MORE))} or all; several with commas; or {PAGE}")
+    known = (*NAMES, *MORE)
+    parser.add_argument("--suite", default="all", help=f"{', '.join(known)} or all; several with commas; or {PAGE}")
     parser.add_argument("--quick", action="store_true", help="fewer shapes and shorter runs; writes no file")
     parser.add_argument("--threads", type=int, default=1, help="threads and processors of every contender")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the tables")
@@ -79,8 +80,8 @@ def main() -> int:
         return page.main(options.quick, None if options.quick else options.out)
     chosen = NAMES if options.suite == "all" else options.suite.split(",")
     for name in chosen:
-        if name not in (*NAMES, *MORE):
-            parser.error(f"suite {name!r} is unknown; want {', '.join((*NAMES, *MORE, PAGE))} or all")
+        if name not in known:
+            parser.error(f"suite {name!r} is unknown; want {', '.join((*known, PAGE))} or all")
 
     core.executable()
     machine.prepare(options.threads)

@@ -171,10 +171,10 @@ def _row(count: int, columns: int, form: str, seconds: float) -> Row:
     if onnx_peers.installed():
         contenders["onnxruntime"] = _onnx(module, feeds)
     exact = {name: torch.from_numpy(array).double() for name, array in arrays.items()}
-    structure: Arrays = {"parents": PARENTS, "amounts": amounts, "indicators": INDICATORS, "form": form}
+    structured: Arrays = {"parents": PARENTS, "amounts": amounts, "indicators": INDICATORS, "form": form, **exact}
     for number in (0, 1):
         x, p, *rest = (torch.from_numpy(a).double() for a in feeds[number])
-        wanted = reference.correct(x, p, *rest, **structure, **exact)
+        wanted = reference.correct(x, p, *rest, **structured)
         for name, run in contenders.items():
             verify.close(name, "corrected predictions", run(number), wanted)
     shape: dict[str, int | str] = {"N": count, "T": tasks, "I": columns, "maps": form or "none"}

@@ -15,55 +15,85 @@ constexpr float most_mapped = 0.99900049983f, most_mapped_log_odds = 6.90725523f
 constexpr float least_odds = 1e-4f / (1.0f - 1e-4f), most_odds = 19.0f;  // of a task's share of its parent: 1e-4 … 0.95
 constexpr float map_clip = 6.0f, clip = 4.0f, shift_clip = 60.0f;
 
+// Two vectors side by side: chains of dependent operations are long here, and two run at once.
+struct Pair {
+  Floats a, b;
+};
+struct IntPair {
+  Ints a, b;
+};
+constexpr std::int64_t pair_lanes = 2 * lanes;
+static_assert(correction_block % pair_lanes == 0);
+
+PYGRADE_INLINE Pair load_pair(const float* p) { return {load(p), load(p + lanes)}; }
+PYGRADE_INLINE void store(float* p, Pair x) {
+  store(p, x.a);
+  store(p + lanes, x.b);
+}
+PYGRADE_INLINE Pair both(float x) { return {broadcast(x), broadcast(x)}; }
+PYGRADE_INLINE IntPair both(std::int32_t x) { return {broadcast(x), broadcast(x)}; }
+PYGRADE_INLINE Pair add(Pair x, Pair y) { return {add(x.a, y.a), add(x.b, y.b)}; }
+PYGRADE_INLINE Pair sub(Pair x, Pair y) { return {sub(x.a, y.a), sub(x.b, y.b)}; }
+PYGRADE_INLINE Pair mul(Pair x, Pair y) { return {mul(x.a, y.a), mul(x.b, y.b)}; }
+PYGRADE_INLINE Pair div(Pair x, Pair y) { return {div(x.a, y.a), div(x.b, y.b)}; }
+PYGRADE_INLINE Pair fma(Pair x, Pair y, Pair z) { return {fma(x.a, y.a, z.a), fma(x.b, y.b, z.b)}; }
+PYGRADE_INLINE Pair max(Pair x, Pair y) { return {max(x.a, y.a), max(x.b, y.b)}; }
+PYGRADE_INLINE Pair min(Pair x, Pair y) { return {min(x.a, y.a), min(x.b, y.b)}; }
+PYGRADE_INLINE Pair number_of_bits(Pair x) { return {number_of_bits(x.a), number_of_bits(x.b)}; }
+PYGRADE_INLINE IntPair as_ints(Pair x) { return {as_ints(x.a), as_ints(x.b)}; }
+PYGRADE_INLINE Pair as_floats(IntPair x) { return {as_floats(x.a), as_floats(x.b)}; }
+PYGRADE_INLINE IntPair add(IntPair x, IntPair y) { return {add(x.a, y.a), add(x.b, y.b)}; }
+PYGRADE_INLINE IntPair sub(IntPair x, IntPair y) { return {sub(x.a, y.a), sub(x.b, y.b)}; }
+PYGRADE_INLINE IntPair bits_and(IntPair x, IntPair y) { return {bits_and(x.a, y.a), bits_and(x.b, y.b)}; }
+PYGRADE_INLINE IntPair shift_left(IntPair x, int bits) { return {shift_left(x.a, bits), shift_left(x.b, bits)}; }
+
 // In [low, high]; low if x is NaN.
-PYGRADE_INLINE Floats clamp(Floats x, float low, float high) { return min(max(x, broadcast(low)), broadcast(high)); }
+PYGRADE_INLINE Pair clamp(Pair x, float low, float high) { return min(max(x, both(low)), both(high)); }
 
 // numerics.hpp's log_positive and, of |x| ≤ shift_clip, exp, with their bits.
-PYGRADE_INLINE Floats log_positive(Floats x) {
-  const Ints power = bits_and(sub(as_ints(x), broadcast(0x3f3504f3)), broadcast(static_cast<std::int32_t>(0xff800000)));
-  const Floats e = mul(number_of_bits(as_floats(power)), broadcast(0x1p-23f));  // exact
-  const Floats f = sub(as_floats(sub(as_ints(x), power)), broadcast(1.0f));
-  const Floats z = mul(f, f);
-  Floats p = broadcast(7.0376836292e-2f);
-  p = fma(p, f, broadcast(-1.1514610310e-1f));
-  p = fma(p, f, broadcast(1.1676998740e-1f));
-  p = fma(p, f, broadcast(-1.2420140846e-1f));
-  p = fma(p, f, broadcast(1.4249322787e-1f));
-  p = fma(p, f, broadcast(-1.6668057665e-1f));
-  p = fma(p, f, broadcast(2.0000714765e-1f));
-  p = fma(p, f, broadcast(-2.4999993993e-1f));
-  p = fma(p, f, broadcast(3.3333331174e-1f));
-  p = fma(e, broadcast(-2.12194440e-4f), mul(mul(p, f), z));
-  p = fma(z, broadcast(-0.5f), p);
-  return fma(e, broadcast(0.693359375f), add(f, p));
+PYGRADE_INLINE Pair log_positive(Pair x) {
+  const IntPair power = bits_and(sub(as_ints(x), both(0x3f3504f3)), both(static_cast<std::int32_t>(0xff800000)));
+  const Pair e = mul(number_of_bits(as_floats(power)), both(0x1p-23f));  // exact
+  const Pair f = sub(as_floats(sub(as_ints(x), power)), both(1.0f));
+  const Pair z = mul(f, f);
+  Pair p = both(7.0376836292e-2f);
+  p = fma(p, f, both(-1.1514610310e-1f));
+  p = fma(p, f, both(1.1676998740e-1f));
+  p = fma(p, f, both(-1.2420140846e-1f));
+  p = fma(p, f, both(1.4249322787e-1f));
+  p = fma(p, f, both(-1.6668057665e-1f));
+  p = fma(p, f, both(2.0000714765e-1f));
+  p = fma(p, f, both(-2.4999993993e-1f));
+  p = fma(p, f, both(3.3333331174e-1f));
+  p = fma(e, both(-2.12194440e-4f), mul(mul(p, f), z));
+  p = fma(z, both(-0.5f), p);
+  return fma(e, both(0.693359375f), add(f, p));
 }
-PYGRADE_INLINE Floats growth(Floats shift) {
-  const Floats x = clamp(shift, -shift_clip, shift_clip);
-  const Floats rounder = broadcast(12582912.0f);  // 1.5 · 2^23: adding it rounds to an integer, held in the low bits
-  const Floats shifted = fma(x, broadcast(1.44269504089f), rounder);
-  const Floats n = sub(shifted, rounder);
-  const Floats r = fma(n, broadcast(2.12194440e-4f), fma(n, broadcast(-0.693359375f), x));
-  Floats p = broadcast(1.9875691500e-4f);
-  p = fma(p, r, broadcast(1.3981999507e-3f));
-  p = fma(p, r, broadcast(8.3334519073e-3f));
-  p = fma(p, r, broadcast(4.1665795894e-2f));
-  p = fma(p, r, broadcast(1.6666665459e-1f));
-  p = fma(p, r, broadcast(5.0000001201e-1f));
-  p = add(fma(p, mul(r, r), r), broadcast(1.0f));
+PYGRADE_INLINE Pair growth(Pair shift) {
+  const Pair x = clamp(shift, -shift_clip, shift_clip);
+  const Pair rounder = both(12582912.0f);  // 1.5 · 2^23: adding it rounds to an integer, held in the low bits
+  const Pair shifted = fma(x, both(1.44269504089f), rounder);
+  const Pair n = sub(shifted, rounder);
+  const Pair r = fma(n, both(2.12194440e-4f), fma(n, both(-0.693359375f), x));
+  Pair p = both(1.9875691500e-4f);
+  p = fma(p, r, both(1.3981999507e-3f));
+  p = fma(p, r, both(8.3334519073e-3f));
+  p = fma(p, r, both(4.1665795894e-2f));
+  p = fma(p, r, both(1.6666665459e-1f));
+  p = fma(p, r, both(5.0000001201e-1f));
+  p = add(fma(p, mul(r, r), r), both(1.0f));
   return as_floats(add(as_ints(p), shift_left(as_ints(shifted), 23)));
 }
 
-PYGRADE_INLINE Floats clip_probability(Floats p) { return clamp(p, smallest, 1.0f - smallest); }
-PYGRADE_INLINE Floats clip_amount(Floats p) { return max(p, broadcast(smallest)); }
+PYGRADE_INLINE Pair clip_probability(Pair p) { return clamp(p, smallest, 1.0f - smallest); }
+PYGRADE_INLINE Pair clip_amount(Pair p) { return max(p, both(smallest)); }
 // Odds of a probability. 1 - p is exact near 1, where the clipped p is not.
-PYGRADE_INLINE Floats odds_of(Floats p) {
-  return div(clip_probability(p), max(sub(broadcast(1.0f), p), broadcast(smallest)));
-}
+PYGRADE_INLINE Pair odds_of(Pair p) { return div(clip_probability(p), max(sub(both(1.0f), p), both(smallest))); }
 // Odds p / (parent - p) of a task whose parent happened.
-PYGRADE_INLINE Floats odds_of_share(Floats p, Floats parent) {
-  return clamp(div(p, max(sub(parent, p), broadcast(1e-30f))), least_odds, most_odds);
+PYGRADE_INLINE Pair odds_of_share(Pair p, Pair parent) {
+  return clamp(div(p, max(sub(parent, p), both(1e-30f))), least_odds, most_odds);
 }
-PYGRADE_INLINE Floats probability_of(Floats odds) { return div(odds, add(broadcast(1.0f), odds)); }
+PYGRADE_INLINE Pair probability_of(Pair odds) { return div(odds, add(both(1.0f), odds)); }
 
 struct Map {
   float mean, inverse;
@@ -73,12 +103,11 @@ struct Map {
     for (std::int64_t k = 0; k < map_terms; ++k) weights[k] = task.map_weights[t * map_terms + k];
     for (std::int64_t k = 0; k < knots; ++k) at[k] = task.map_knots[t * knots + k];
   }
-  PYGRADE_INLINE Floats shift(Floats l) const {
-    const Floats z = clamp(mul(sub(l, broadcast(mean)), broadcast(inverse)), -map_clip, map_clip);
-    Floats sum = fma(broadcast(weights[1]), z, broadcast(weights[0]));
+  PYGRADE_INLINE Pair shift(Pair l) const {
+    const Pair z = clamp(mul(sub(l, both(mean)), both(inverse)), -map_clip, map_clip);
+    Pair sum = fma(both(weights[1]), z, both(weights[0]));
 #pragma GCC unroll 5
-    for (std::int64_t k = 0; k < knots; ++k)
-      sum = fma(broadcast(weights[2 + k]), max(sub(z, broadcast(at[k])), broadcast(0.0f)), sum);
+    for (std::int64_t k = 0; k < knots; ++k) sum = fma(both(weights[2 + k]), max(sub(z, both(at[k])), both(0.0f)), sum);
     return sum;
   }
 };
@@ -88,9 +117,7 @@ struct Standard {
   float mean, inverse;
 
   Standard(const CorrectionTask& task, std::int64_t v) : mean(task.l_mean[v]), inverse(task.l_inverse[v]) {}
-  PYGRADE_INLINE Floats operator()(Floats l) const {
-    return clamp(mul(sub(l, broadcast(mean)), broadcast(inverse)), -clip, clip);
-  }
+  PYGRADE_INLINE Pair operator()(Pair l) const { return clamp(mul(sub(l, both(mean)), both(inverse)), -clip, clip); }
 };
 
 // rows[count, tasks] → columns; overwrites up to seven columns after them.
@@ -107,9 +134,11 @@ void load_columns(const float* rows, std::int64_t count, std::int64_t tasks, flo
 void root_logs(const CorrectionTask& task, std::int64_t padded, std::int64_t t, const float* p, float* logs) {
   const Standard standard(task, t);
   if (task.amounts[t] != 0)
-    for (std::int64_t i = 0; i < padded; i += lanes) store(logs + i, standard(log_positive(clip_amount(load(p + i)))));
+    for (std::int64_t i = 0; i < padded; i += pair_lanes)
+      store(logs + i, standard(log_positive(clip_amount(load_pair(p + i)))));
   else
-    for (std::int64_t i = 0; i < padded; i += lanes) store(logs + i, standard(log_positive(odds_of(load(p + i)))));
+    for (std::int64_t i = 0; i < padded; i += pair_lanes)
+      store(logs + i, standard(log_positive(odds_of(load_pair(p + i)))));
 }
 
 // Maps the predictions of a task without a parent, or of any in the marginal form, and their log odds with them.
@@ -118,18 +147,18 @@ void map_root(const CorrectionTask& task, std::int64_t padded, std::int64_t t, c
   const Standard standard(task, t);
   const Map map(task, t);
   if (task.amounts[t] != 0) {
-    for (std::int64_t i = 0; i < padded; i += lanes) {
-      const Floats amount = clip_amount(load(p + i)), l = log_positive(amount), shift = map.shift(l);
+    for (std::int64_t i = 0; i < padded; i += pair_lanes) {
+      const Pair amount = clip_amount(load_pair(p + i)), l = log_positive(amount), shift = map.shift(l);
       store(mapped + i, mul(amount, growth(shift)));
-      store(logs + i, standard(max(add(l, shift), broadcast(least_log_amount))));
+      store(logs + i, standard(max(add(l, shift), both(least_log_amount))));
     }
     return;
   }
   const bool marginal = task.form == Correction::Form::marginal;
   const float most = marginal ? most_mapped : 1.0f, most_log = marginal ? most_mapped_log_odds : most_log_odds;
-  for (std::int64_t i = 0; i < padded; i += lanes) {
-    const Floats odds = odds_of(load(p + i)), l = log_positive(odds), shift = map.shift(l);
-    store(mapped + i, min(probability_of(mul(odds, growth(shift))), broadcast(most)));
+  for (std::int64_t i = 0; i < padded; i += pair_lanes) {
+    const Pair odds = odds_of(load_pair(p + i)), l = log_positive(odds), shift = map.shift(l);
+    store(mapped + i, min(probability_of(mul(odds, growth(shift))), both(most)));
     store(logs + i, standard(clamp(add(l, shift), -most_log_odds, most_log)));
   }
 }
@@ -138,10 +167,10 @@ void map_root(const CorrectionTask& task, std::int64_t padded, std::int64_t t, c
 void map_child(const CorrectionTask& task, std::int64_t padded, std::int64_t t, const float* p, const float* parent,
                const float* mapped_parent, float* mapped) {
   const Map map(task, t);
-  for (std::int64_t i = 0; i < padded; i += lanes) {
-    const Floats odds = odds_of_share(load(p + i), max(load(parent + i), broadcast(1e-9f)));
-    const Floats share = probability_of(mul(odds, growth(map.shift(log_positive(odds)))));
-    store(mapped + i, mul(load(mapped_parent + i), share));
+  for (std::int64_t i = 0; i < padded; i += pair_lanes) {
+    const Pair odds = odds_of_share(load_pair(p + i), max(load_pair(parent + i), both(1e-9f)));
+    const Pair share = probability_of(mul(odds, growth(map.shift(log_positive(odds)))));
+    store(mapped + i, mul(load_pair(mapped_parent + i), share));
   }
 }
 
@@ -182,25 +211,16 @@ void correct_task(const CorrectionTask& task, std::int64_t padded, std::int64_t 
   const std::int64_t variables = task.tasks + task.items;
   const float* b = task.row + t * (1 + variables);
   const bool amount = task.amounts[t] != 0;
-  for (std::int64_t i = 0; i < padded; i += 2 * lanes) {
-    Floats d[2] = {broadcast(b[0]), broadcast(b[0])};
-    for (std::int64_t v = 0; v < variables; ++v) {
-      const Floats weight = broadcast(b[1 + v]);
-      const float* l = logs + v * task.stride + i;
-      d[0] = fma(weight, load(l), d[0]);
-      d[1] = fma(weight, load(l + lanes), d[1]);
-    }
-#pragma GCC unroll 2
-    for (int k = 0; k < 2; ++k) {
-      float* at = p + i + k * lanes;
-      const Floats given = load(at), grown = growth(d[k]);
-      if (amount)
-        store(at, mul(clip_amount(given), grown));
-      else if (parent == nullptr)
-        store(at, min(mul(clip_probability(given), grown), broadcast(1.0f)));
-      else
-        store(at, mul(probability_of(mul(given, grown)), load(parent + i + k * lanes)));
-    }
+  for (std::int64_t i = 0; i < padded; i += pair_lanes) {
+    Pair d = both(b[0]);
+    for (std::int64_t v = 0; v < variables; ++v) d = fma(both(b[1 + v]), load_pair(logs + v * task.stride + i), d);
+    const Pair given = load_pair(p + i), grown = growth(d);
+    if (amount)
+      store(p + i, mul(clip_amount(given), grown));
+    else if (parent == nullptr)
+      store(p + i, min(mul(clip_probability(given), grown), both(1.0f)));
+    else
+      store(p + i, mul(probability_of(mul(given, grown)), load_pair(parent + i)));
   }
 }
 
@@ -229,8 +249,8 @@ void correct(const CorrectionTask& task) {
     if (parent < 0) continue;
     const Standard standard(task, t);
     float *p = mapped + t * stride, *l = logs + t * stride;
-    for (std::int64_t i = 0; i < padded; i += lanes) {
-      const Floats odds = odds_of_share(load(p + i), add(load(mapped + parent * stride + i), broadcast(1e-7f)));
+    for (std::int64_t i = 0; i < padded; i += pair_lanes) {
+      const Pair odds = odds_of_share(load_pair(p + i), add(load_pair(mapped + parent * stride + i), both(1e-7f)));
       store(p + i, odds);
       store(l + i, standard(log_positive(odds)));
     }
