@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from pygrade.evaluation.arms import EXPECTED_VALUE
+from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
 from pygrade.training.baselines import baseline_scores
 from pygrade.training.train import TrainConfig, train
@@ -42,20 +43,13 @@ def shop(effect: str, seed: int, requests: int = REQUESTS, config: TrainConfig |
         whole = replace(config, tensorboard=False, checkpoint_every=10_000, trust=replace(config.trust, processes=1))
         result = train(logs, whole, Path(directory))
     policy, trust = result.policy, result.summary["trust"]
-    scores = policy.scores(
-        later.context,
-        later.predictions,
-        later.offsets,
-        scenario=later.scenario,
-        item_values=later.value,
-        items=later.item_features,
-    )
-    oracle, served = truth.lift(truth.value()), truth.lift(scores.numpy())
+    scores = policy_scores(policy, later)
+    oracle, served = truth.lift(truth.value()), truth.lift(scores)
     lift = trust["lift"]
     entries = {entry.name: entry for entry in result.baselines}
     base = entries.get(trust["baseline"], entries[EXPECTED_VALUE])
     against = baseline_scores(base, later, policy.config.formula)
-    true, within = (lift_over(truth, scores.numpy(), against, rows) for rows in (None, later.shown))
+    true, within = (lift_over(truth, scores, against, rows) for rows in (None, later.shown))
     return {
         "effect": effect,
         "seed": seed,

@@ -11,6 +11,7 @@ from pygrade.correction.fit import Candidate, Fitted, fit_correction
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
+from pygrade.logs.keys import hashes
 from pygrade.policy.correction import Correction
 from pygrade.simulation.simulate import SimulateConfig, simulate_logs
 from pygrade.study.trial import ArmRanking, Array, Options, Trial
@@ -82,7 +83,9 @@ def served_by_default(trial: Trial, options: Options) -> ArmRanking:
         result = train(trial.logs, config, Path(directory))
     policy, found = result.policy, result.summary["trust"]
     assert policy.mixture is not None
-    scores = policy.scores(requests.context, requests.p_hat, scenario=requests.scenario, items=trial.test_items)
+    scores = policy.scores(
+        requests.context, requests.p_hat, scenario=requests.scenario, items=_test_columns(trial, policy.correction)
+    )
     served = {"corrected": float(CORRECTED_EXPECTED_VALUE in (found["served_baseline"], found["challenger"]))}
     figures = {f"verdict {policy.mixture.verdict}": 1.0, "trust": policy.mixture.trust, **served}
     if lift := found["lift"]:
@@ -102,9 +105,18 @@ def _learned(trial: Trial) -> Learned:
 def _corrected_test(trial: Trial, correction: Correction) -> Array:
     requests = trial.requests
     n, size, tasks = requests.p_hat.shape
-    items = None if trial.test_items is None else trial.test_items.reshape(n * size, -1)
     rows = np.ascontiguousarray(requests.p_hat.reshape(-1, tasks))
-    return correction.apply(requests.context, rows, np.arange(n + 1) * size, items).reshape(n, size, tasks)
+    columns = _test_columns(trial, correction)
+    return correction.apply(requests.context, rows, np.arange(n + 1) * size, columns).reshape(n, size, tasks)
+
+
+def _test_columns(trial: Trial, correction: Correction | None) -> Array | None:
+    """Item columns [M, I] of the test requests' candidates; levels of items are looked up by their ids."""
+    if correction is None:
+        return None
+    items = trial.test_items
+    known = {} if items is None else dict(zip(trial.logs.items, items.reshape(-1, items.shape[-1]).T, strict=True))
+    return correction.item_columns(known, hashes(trial.requests.item_id.ravel().astype(np.int64)))
 
 
 def _prior(trial: Trial) -> Correction | None:
