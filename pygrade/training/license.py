@@ -21,6 +21,7 @@ from pygrade.training.propensity import SlotPropensity
 
 _SPLITS = 2  # requests with a feature above and below its median
 _MOVED = 1.1  # ratio from which a line is worth reading
+_AS_PREDICTED = 0.03  # distance of a factor from 1 that nobody needs to read
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,17 @@ def reasons_of(logs: Logs, corrected: NDArray[np.float32], count: int = 3) -> tu
             ratio = factors[0] / max(factors[1], 1e-9)
             if not 1 / _MOVED < ratio < _MOVED:
                 moved = abs(np.log(ratio)) * worth[t] * after[:, t].sum() * min(high.mean(), 1 - high.mean())
-                sizes = [f"{factor:.2g} times" for factor in factors]
-                line = f"{task}: {sizes[0]} what the model predicts where {name}, else {sizes[1]}"
+                line = f"{task}: {_said(factors[0], ' what the model predicts')} where {name}, else {_said(factors[1])}"
                 found.append((float(moved), task, feature, line))
     found.sort(reverse=True)
     lines: dict[tuple[str, str], str] = {}
     for _, task, feature, line in found:
         lines.setdefault((task, feature), line)
     return tuple(lines.values())[:count]
+
+
+def _said(factor: float, what: str = "") -> str:
+    return "as predicted" if abs(factor - 1) < _AS_PREDICTED else f"{factor:.2g} times{what}"
 
 
 def _by_request(logs: Logs, predictions: NDArray[np.float32]) -> Floats:
@@ -104,4 +108,4 @@ def _split(values: NDArray[np.float32], name: str) -> tuple[NDArray[np.bool_] | 
         said = f"{words[0]} is {words[1]}" if len(words) == 2 else f"{name} is {levels[1]:g}"
         return values == levels[1], said
     middle = float(np.median(known))
-    return values > middle, f"{name} is above {middle:.3g}"
+    return values > middle, f"{name} is above {middle:.2g}"
