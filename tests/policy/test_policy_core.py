@@ -1,6 +1,7 @@
 """The C++ reader and evaluation of a saved policy against the Python ones."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from pygrade import _core, reference
 from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from tests.corrections import random_correction
 
 
 def save(folder, tasks=("click", "cart", "order"), features=("hour", "intent"), scale=30.0, seed=0, **options):
@@ -50,6 +52,26 @@ CASES = {
     "indicators of the context": {"indicators": ("intent",), "context_only": True, "evidence_feature": "hour"},
     "wide": {"tasks": tuple(f"t{i}" for i in range(64)), "features": (), "lower": 0.0, "upper": 1.0},
 }
+
+
+def test_the_core_corrects_what_the_network_reads(tmp_path):
+    policy = save(tmp_path)
+    policy.correction = random_correction(tasks=policy.tasks, features=policy.features, form="marginal")
+    policy.spec = replace(policy.spec, config=replace(policy.config, corrected=True))
+    core = _core.Policy(*policy.artifact())
+    rng = np.random.default_rng(0)
+    context, predictions = np.array([0.5, np.nan], np.float32), rng.uniform(0, 1, (40, 3)).astype(np.float32)
+    items = rng.normal(size=(40, 2)).astype(np.float32)
+    for columns in (items, None):
+        inputs, concentration, weights = (np.full(n, np.nan, np.float32) for n in (8, 3, 3))
+        core.evaluate(context, predictions, None, inputs, concentration, weights, items=columns)
+        expected = policy.request_inputs(context[None], predictions[None], items=columns)
+        np.testing.assert_allclose(inputs, expected[0].numpy(), rtol=1e-6, atol=1e-6, equal_nan=True)
+        np.testing.assert_allclose(weights, policy.serve(expected)[0].numpy(), rtol=1e-5)
+    raw = policy.spec.request_inputs(context[None], predictions[None])
+    assert not torch.allclose(raw, expected, equal_nan=True)
+    with pytest.raises(ValueError, match=r"items is of shape \[40, 1\]; want \[40, 2\]"):
+        core.evaluate(context, predictions, None, inputs, concentration, weights, items=items[:, :1].copy())
 
 
 @pytest.mark.parametrize("case", CASES)
