@@ -19,8 +19,8 @@ from pygrade.metrics.intervals import Interval
 from pygrade.policy.mixture import Mixture
 
 # Confidence of the two-sided bounds that decide. Simple rankings, mixtures and corrections each may be called better by
-# chance: with 1 % each it is one log of noise in forty. Bounds that are shown have 95 %.
-SURE = 0.98
+# chance, here in one log of noise in two hundred each. Bounds that are shown have 95 %.
+SURE = 0.99
 _SMALL_LIFT = 0.005  # lift that more requests should find if the estimate is smaller
 _DAY = 86_400_000  # ms
 _YEAR = 52  # weeks, beyond which a test is not planned
