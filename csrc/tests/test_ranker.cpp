@@ -888,12 +888,17 @@ TEST(the_log_has_item_columns_and_prices) {
   append_log_header(*policy, header);
   append_log_rows(*policy, given.request(), memory, page, {.request_id = "r"}, rows);
   CHECK(header.find(",y_order,i_age,i_stock,value,scenario,") != header.npos);
+  CHECK(header.ends_with(",verdict,u_click,u_cart,u_order\n") && rows.ends_with(",better,,,\n"));
   CHECK(rows.find(",0,0,0,0.5,,3,,") != rows.npos && rows.find(",0,0,0,,2,4,,") != rows.npos);
   Given unknown = given;
   unknown.items.clear();
   rows.clear();
   append_log_rows(*policy, unknown.request(), memory, page, {.request_id = "r"}, rows);
   CHECK(rows.find(",0,0,0,,,3,,") != rows.npos);
+  unknown.values = {2.0f, nan_value, 0.0f};  // an expected value alone ranks by them
+  rows.clear();
+  append_log_rows(*policy, unknown.request(), memory, page, {.request_id = "r"}, rows);
+  CHECK(rows.ends_with(",better,2,1,0\n"));
   unknown.items = {1.0f};
   CHECK_THROWS(std::invalid_argument, "items must have",
                (append_log_rows(*policy, unknown.request(), memory, page, {.request_id = "r"}, rows), 0));

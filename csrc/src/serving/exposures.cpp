@@ -236,8 +236,9 @@ bool ExposureLog::append(const Policy& policy, const Request& request, const Pag
   }
   if (!complete) rows.assign(shown.begin(), shown.end());
   chosen.all = complete && !some_missing;
-  chosen.multipliers.resize(schema->trade_offs ? tasks : 0);
-  if (schema->trade_offs) policy.multipliers(request.values, request.scenario, chosen.multipliers);
+  chosen.multipliers.assign(schema->valued ? tasks : 0, std::numeric_limits<float>::quiet_NaN());
+  if (schema->valued && (policy.trade_offs() || !request.values.empty()))
+    policy.multipliers(request.values, request.scenario, chosen.multipliers);
 
   ExposureHead head{};
   head.schema = schema;

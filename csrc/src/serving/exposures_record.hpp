@@ -19,8 +19,8 @@ struct ExposureSchema {
   bool is_of(const Policy& policy) const;
 
   const std::vector<std::string> tasks, features, item_columns;
-  const bool priced;      // something reads the items' prices
-  const bool trade_offs;  // the policy takes multipliers
+  const bool priced;  // something reads the items' prices
+  const bool valued;  // the policy takes multipliers
 };
 
 struct ExposureHead {
@@ -47,7 +47,7 @@ struct ExposureRecord {
   std::span<float> context;        // [F]
   std::span<float> weights;        // [T]
   std::span<float> concentration;  // [T] if explored
-  std::span<float> multipliers;    // [T] with trade-offs
+  std::span<float> multipliers;    // [T] if the schema is valued
   std::span<std::int32_t> shown;   // [shown] rows by position
   std::span<char> request_id, user_id, scenario;
 

@@ -57,10 +57,10 @@ ExposureSchema::ExposureSchema(const Policy& policy)
       features(policy.features()),
       item_columns(policy.items().begin(), policy.items().end()),
       priced(policy.takes_prices()),
-      trade_offs(policy.trade_offs()) {}
+      valued(policy.takes_values()) {}
 
 bool ExposureSchema::is_of(const Policy& policy) const {
-  return trade_offs == policy.trade_offs() && priced == policy.takes_prices() && tasks == policy.tasks() &&
+  return valued == policy.takes_values() && priced == policy.takes_prices() && tasks == policy.tasks() &&
          features == policy.features() && std::ranges::equal(item_columns, policy.items());
 }
 
@@ -75,7 +75,7 @@ ExposureRecord::ExposureRecord(std::byte* memory, const ExposureHead& head) {
   context = take<float>(at, schema.features.size());
   weights = take<float>(at, tasks);
   concentration = take<float>(at, head.explored ? tasks : 0);
-  multipliers = take<float>(at, schema.trade_offs ? tasks : 0);
+  multipliers = take<float>(at, schema.valued ? tasks : 0);
   shown = take<std::int32_t>(at, head.shown);
   request_id = take<char>(at, head.request_id);
   user_id = take<char>(at, head.user_id);
@@ -86,7 +86,7 @@ std::size_t ExposureRecord::bytes(const ExposureHead& head) {
   const ExposureSchema& schema = *head.schema;
   const std::size_t tasks = schema.tasks.size();
   const std::size_t floats = head.rows * (tasks + schema.priced + schema.item_columns.size()) + schema.features.size() +
-                             tasks * (1 + head.explored + schema.trade_offs) + head.shown;
+                             tasks * (1 + head.explored + schema.valued) + head.shown;
   return sizeof(ExposureHead) + 8 * std::size_t{head.rows} + 4 * floats + head.request_id + head.user_id +
          head.scenario;
 }
@@ -141,7 +141,7 @@ void ExposureWriter::open(const ExposureSchema& schema) {
   column("trust", ParquetType::float32, true);
   column("baseline", ParquetType::text, true);
   column("verdict", ParquetType::text, true);
-  if (schema.trade_offs) numbers("u_", schema.tasks, true);
+  if (schema.valued) numbers("u_", schema.tasks, true);
   column("candidates", ParquetType::int32, true);
   column("share", ParquetType::float32, true);
   if (!options_.arm.empty()) column("arm", ParquetType::text, true);

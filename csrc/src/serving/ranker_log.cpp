@@ -60,7 +60,7 @@ void append_log_header(const Policy& policy, std::string& out) {
   columns("w_", policy.tasks());
   columns("a_", policy.tasks());
   out += ",seed,policy_version,exploration,timestamp,trust,baseline,verdict";
-  if (policy.trade_offs()) columns("u_", policy.tasks());
+  if (policy.takes_values()) columns("u_", policy.tasks());
   out += '\n';
 }
 
@@ -104,9 +104,10 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
   field(page.baseline(), after += ',');
   after += ',';
   after += verdict_names[static_cast<std::size_t>(page.verdict)];
-  if (policy.trade_offs()) {
-    std::vector<float> multipliers(tasks);
-    policy.multipliers(request.values, request.scenario, multipliers);
+  if (policy.takes_values()) {
+    std::vector<float> multipliers(tasks, std::numeric_limits<float>::quiet_NaN());
+    if (policy.trade_offs() || !request.values.empty())
+      policy.multipliers(request.values, request.scenario, multipliers);
     for (const float multiplier : multipliers) real(multiplier, after += ',');
   }
   after += '\n';
