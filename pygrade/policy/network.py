@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from pygrade import ops
 from pygrade._util.serialization import ArtifactError, to_json
 from pygrade._util.storage import Place, is_url, local, publishing
+from pygrade.logs.keys import hashes
 from pygrade.policy import file
 from pygrade.policy.correction import PREFIX, Correction
 from pygrade.policy.mixture import Baseline, Mixture, priced
@@ -208,6 +209,17 @@ class FusionPolicy(nn.Module):
         """`PolicySpec.request_inputs` on the device of the policy, of predictions that it corrects if it takes such."""
         given = self.correct(context, predictions, offsets, items) if self.config.corrected else predictions
         return self.spec.request_inputs(context, given, offsets, multipliers).to(self.input_mean.device)
+
+    def item_columns(
+        self, item_id: NDArray[Any], items: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32] | None:
+        """Item columns [M, I] of the correction for items with these ids [M] or [R, N], whose levels it looks up; items:
+        what else is known of them. Without levels ``items`` as they are.
+        """
+        if self.correction is None or self.correction.levels is None:
+            return items
+        ids = np.asarray(item_id).reshape(-1)
+        return self.correction.add_levels(items, hashes(ids.astype(np.int64) if ids.dtype.kind in "iu" else ids))
 
     def multipliers(
         self, values: Any, scenario: Sequence[str] | NDArray[Any] | None, count: int

@@ -17,7 +17,6 @@ from torch import Tensor
 from pygrade import _core
 from pygrade._typing import Array
 from pygrade._util.storage import Place
-from pygrade.logs.keys import hashes
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import multipliers
@@ -146,7 +145,7 @@ class BlendedRanker:
         correction = self.policy.correction
         if ids.item is not None and correction is not None and correction.levels is not None:
             given = None if arguments.items is None else _array("items", arguments.items, np.float32)
-            arguments = arguments._replace(items=correction.add_levels(given, hashes(ids.item)))
+            arguments = arguments._replace(items=self.policy.item_columns(ids.item, given))
         ranked = _core.rank_pages_fast_path(self._core, *arguments)
         if ranked is None:  # an argument has to be converted, or is wrong
             arguments = arguments.converted(self.policy)

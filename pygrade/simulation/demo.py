@@ -199,9 +199,10 @@ def _scores(result: TrainResult, requests: Requests) -> dict[str, NDArray[np.flo
     """What each arm ranks the test requests' candidates by, [n, C]."""
     count, candidates, tasks = requests.p_hat.shape
     rows = torch.from_numpy(np.ascontiguousarray(requests.p_hat.reshape(-1, tasks)))
-    fixed = rows
+    fixed, items = rows, result.policy.item_columns(requests.item_id)
     if result.policy.correction is not None:
-        fixed = torch.from_numpy(result.policy.correct(requests.context, requests.p_hat).reshape(-1, tasks))
+        corrected = result.policy.correct(requests.context, requests.p_hat, items=items)
+        fixed = torch.from_numpy(corrected.reshape(-1, tasks))
     offsets = torch.arange(count + 1) * candidates
     formula = result.policy.config.formula
     scores = {
@@ -212,7 +213,7 @@ def _scores(result: TrainResult, requests: Requests) -> dict[str, NDArray[np.flo
     }
     policies = {STAGE1: result.stage1_policy, GRADE: result.stage2_policy, SERVED: result.policy}
     for name, policy in policies.items():
-        scores[name] = policy.scores(requests.context, requests.p_hat, None, requests.scenario).numpy()
+        scores[name] = policy.scores(requests.context, requests.p_hat, None, requests.scenario, items=items).numpy()
     return scores
 
 

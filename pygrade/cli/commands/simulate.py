@@ -95,7 +95,8 @@ def _test(options: Options) -> dict[str, Any]:
     for path, policy in zip(options.ab, policies, strict=True):
         if policy.tasks != TASKS or policy.features != FEATURES:
             raise ValueError(f"the policy in {path} has other tasks or features than the simulated marketplace")
-        scores = policy.scores(requests.context, requests.p_hat, scenario=requests.scenario).numpy()
+        items = policy.item_columns(requests.item_id)
+        scores = policy.scores(requests.context, requests.p_hat, scenario=requests.scenario, items=items).numpy()
         name = GRADE if len(policies) == 1 else str(path)
         pages[name] = rank_pages(scores[:, :, None], (1.0,), size, "identity")
     logger.info(f"{len(pages)} arms ranked {options.requests:,} requests")
