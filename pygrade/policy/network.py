@@ -213,8 +213,9 @@ class FusionPolicy(nn.Module):
     def item_columns(
         self, item_id: NDArray[Any], items: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32] | None:
-        """Item columns [M, I] of the correction for items with these ids [M] or [R, N], whose levels it looks up; items:
-        what else is known of them. Without levels ``items`` as they are.
+        """Item columns [M, I] of the correction for items with these ids [M] or [R, N], whose levels it looks up.
+
+        items: what else is known of them; without levels these as they are.
         """
         if self.correction is None or self.correction.levels is None:
             return items
