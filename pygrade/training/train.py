@@ -232,7 +232,7 @@ def train(
             _mix_folds(directory, trust, served.mixture)
             summary["trust"] = trust.to_dict()
             logger.info(trust.sentence)
-            if trust.better_form is not None:
+            if trust.better_form is not None and trust.license is None:  # else the form hardly matters
                 summary["warnings"].append(f"FORM: {trust.better_form.sentence(config.policy.transform)}")
                 logger.warning(summary["warnings"][-1])
         else:
