@@ -330,13 +330,18 @@ TEST(a_warm_ranker_allocates_nothing) {
   with_gaps.predictions = gaps;
   Request lost = plain;
   lost.context = {};
-  const auto prices = make_predictions(500, 1);
-  Ranker mixed(parse(mixed_artifact()));
-  for (Request* request : {&plain, &capped, &with_gaps, &lost}) request->item_values = prices;
+  const auto prices = make_predictions(500, 1), items = make_predictions(500, 2);
+  Artifact alone = corrected_artifact();
+  alone.mixture = "null";
+  Ranker mixed(parse(mixed_artifact())), corrected(parse(corrected_artifact().draw())), network(parse(alone.draw()));
+  for (Request* request : {&plain, &capped, &with_gaps, &lost}) {
+    request->item_values = prices;
+    request->items = items;
+  }
   for (int round = 0; round < 3; ++round) {
     const std::size_t before = allocations.load();
     for (const Request* request : {&plain, &capped, &with_gaps, &lost})
-      for (Ranker* each : {&ranker, &mixed}) each->rank(*request, memory);
+      for (Ranker* each : {&ranker, &mixed, &corrected, &network}) each->rank(*request, memory);
     if (round > 0) CHECK_EQUAL(allocations.load() - before, std::size_t{0});
   }
 }

@@ -114,14 +114,14 @@ Correction::Correction(Parts given) : parts_(std::move(given)) {
     require_numbers(parts_.map_weights, tasks * (knots + 2), "map_weights");
   }
   amounts_.assign(s.amounts.begin(), s.amounts.end());
-  // Parents first: by the number of ancestors.
+  // Parents first: by the number of ancestors, then by place.
   const auto depth = [&](std::int64_t task) {
     std::int64_t steps = 0;
-    while ((task = s.parents[static_cast<std::size_t>(task)]) >= 0) ++steps;
-    return steps;
+    for (std::int64_t above = task; (above = s.parents[static_cast<std::size_t>(above)]) >= 0;) ++steps;
+    return std::pair(steps, task);
   };
   for (std::size_t t = 0; t < tasks; ++t) order_.push_back(static_cast<std::int64_t>(t));
-  std::ranges::stable_sort(order_, {}, depth);
+  std::ranges::sort(order_, {}, depth);
   width_ = padded(columns, 16);
   packed_.assign(rows * width_, 0.0f);
   for (std::size_t t = 0; t < tasks; ++t)
