@@ -8,7 +8,6 @@ from pygrade._util.storage import Place
 from pygrade._util.workers import Workers
 from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
-from pygrade.logs.logs import check_amounts
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training.reward import CompositeReward, RewardConfig
 from pygrade.training.sharded_log import ShardedLog, sharded
@@ -66,12 +65,7 @@ def prepare(
     workers: Workers,
     device: str,
 ) -> Prepared:
-    """The log with the values of events that count; shards, if it has several, are written below ``folder``.
-
-    ValueError if an amount is not finite, or too large to learn from.
-    """
-    if isinstance(log, Logs):
-        check_amounts(log)
+    """The log with the values of events that count; shards, if it has several, are written below ``folder``."""
     if log.num_requests > shard_requests:
         return sharded(log, spec, reward, folder, shard_requests, sample_requests, workers, device)
     logs = log if isinstance(log, Logs) else log.read(0, log.num_requests)

@@ -32,6 +32,7 @@ from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
 from pygrade.logs.log_parts import LogParts
+from pygrade.logs.logs import check_amounts
 from pygrade.policy import Baseline, FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Mixture
@@ -194,6 +195,7 @@ def train(
         stack.enter_context(claimed(directory / "checkpoints", "train"))
         config, given = _completed(config, log), log
         if isinstance(log, Logs):
+            check_amounts(log)
             log = limit_amounts(log, clusters_of(log))
         prepared = _prepared(log, config, directory, workers)
         logs = prepared.sample

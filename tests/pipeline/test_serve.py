@@ -299,7 +299,10 @@ def spoil_prerank(path):
 
 def spoil_policy(path):
     policy = FusionPolicy.load(path)
-    policy.spec = replace(policy.spec, features=(*policy.features[:-1], "another"))
+    last = policy.features[-1]
+    indicators = tuple("another" if name == last else name for name in policy.config.indicators)
+    config = replace(policy.config, indicators=indicators)
+    policy.spec = replace(policy.spec, features=(*policy.features[:-1], "another"), config=config)
     policy.save(path)
 
 
