@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pygrade._typing import Array, Floats
 from pygrade.correction import newton
 from pygrade.correction.effects import fit_levels
-from pygrade.correction.gate import Gain, costs_of_errors, gain, likelihood
+from pygrade.correction.gate import NEEDED_ALONE, Gain, costs_of_errors, gain, likelihood
 from pygrade.correction.inputs import MIN_EVENTS, Frame, Inputs, Rows
 from pygrade.correction.maps import FORMS, Maps, fit_maps
 from pygrade.evaluation.policy_estimates import columns_of
@@ -260,7 +260,7 @@ class _Task:
         assert view.maps is not None
         nothing = np.zeros((len(view.frame.tasks), view.inputs.z.shape[1], view.inputs.u.shape[1]))
         every = [view.frame.correction(nothing, maps.fields()) for maps in (view.maps, *view.fold_maps)]
-        return Candidate("maps", every[0], tuple(every[1:]), over)
+        return Candidate("maps", every[0], tuple(every[1:]), replace(over, needed=NEEDED_ALONE))
 
     def _rows(self, t: int, frame: Frame, inputs: Inputs, keep: Array | None = None) -> Rows:
         return Rows(t, frame, inputs, self.logs, self.theta, keep)

@@ -14,6 +14,7 @@ from pygrade.correction.inputs import Frame, downward
 from pygrade.logs import Logs
 
 NEEDED = 2.0  # standard errors
+NEEDED_ALONE = 3.0  # of maps that no correction follows: the form was chosen by the same likelihood
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,11 @@ class Gain:
     z: float
     z_value: float  # of the gain weighted by value
 
+    needed: float = NEEDED  # of both
+
     @property
     def passes(self) -> bool:
-        return self.z > NEEDED and self.z_value > NEEDED
+        return self.z > self.needed and self.z_value > self.needed
 
 
 def likelihood(given: Floats, frame: Frame, logs: Logs, theta: Floats) -> Floats:
