@@ -24,7 +24,6 @@ class Gain:
     value: float
     z: float
     z_value: float  # of the gain weighted by value
-
     needed: float = NEEDED  # of both
 
     @property
