@@ -122,7 +122,7 @@ def strongest(worth: Mapping[str, Floats], reference: str, users: Array) -> dict
     """
     others = [name for name in worth if name != reference]
     lifts = [intervals.mean_lift(worth[name], worth[reference]) for name in others]
-    bounds = intervals.simultaneous(lifts, users, confidence=SURE)
+    bounds = intervals.simultaneous(lifts, users, confidence=SURE, by_influence=True)
     lows = {
         name: bound.low if math.isfinite(bound.low) else -math.inf for name, bound in zip(others, bounds, strict=True)
     }

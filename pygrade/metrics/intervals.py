@@ -159,11 +159,14 @@ def simultaneous(
     *,
     one_sided: bool = False,
     confidence: float = 0.95,
+    by_influence: bool = False,
     seed: int = 0,
 ) -> list[Interval]:
     """Intervals of which, with this confidence, all cover at once; clusters and degrees of freedom as in `interval`.
 
     one_sided: with this confidence all lower ends are below the truth, and likewise all upper ends are above it.
+    by_influence: an estimate has no more degrees of freedom than the effective number of clusters by their squared
+    influence, (Σ s²)² / Σ s⁴: where a few clusters are most of its variance, this is known no better than from them.
 
     The reach is c standard errors; c is the point of this confidence of the largest |t| of the estimates (one-sided: of
     the largest t), from 10,000 draws of t with their correlation (max-t; Hothorn, Bretz and Westfall 2008,
@@ -176,13 +179,17 @@ def simultaneous(
     errors = np.sqrt(np.square(sums).sum(1) * (count / max(count - 1, 1))) / max(len(users), 1)
     known = np.array([math.isfinite(entry.value) for entry in estimates], bool) & (count > 1)
     varied = known & (errors > 0)
-    reach = math.nan
+    reach, wider = math.nan, np.ones(len(estimates))
     if varied.any():
         scaled = sums[varied] / np.linalg.norm(sums[varied], axis=1, keepdims=True)
-        reach = max_t(scaled @ scaled.T, effective_number(users) - 1, one_sided, confidence, seed)
+        degrees = effective_number(users) - 1
+        reach = max_t(scaled @ scaled.T, degrees, one_sided, confidence, seed)
+        if by_influence:
+            own = np.minimum(1.0 / np.power(scaled, 4).sum(1), degrees).tolist()
+            wider[varied] = [student_t(number) / student_t(degrees) for number in own]
     result = []
-    for entry, error, fine in zip(estimates, errors.tolist(), known.tolist(), strict=True):
-        width = reach * error if error else 0.0
+    for entry, error, fine, factor in zip(estimates, errors.tolist(), known.tolist(), wider.tolist(), strict=True):
+        width = reach * factor * error if error else 0.0
         low, high = (entry.value - width, entry.value + width) if fine else (math.nan, math.nan)
         result.append(Interval(entry.value, error if fine else math.nan, low, high))
     return result

@@ -213,7 +213,7 @@ def judge(
             base = logged_order(logs, pages, curve) if over == LOGGED_ORDER else pages.values(ranks[over], curve)
             assert base is not None
             each = [intervals.mean_lift(pages.values(arm.rank, curve), base) for arm in chosen]
-            found.append(intervals.simultaneous(each, cluster, confidence=confidence))
+            found.append(intervals.simultaneous(each, cluster, confidence=confidence, by_influence=confidence == SURE))
         widest = zip(*found, strict=True)
         return [
             Interval(e[0].value, e[0].standard_error, min(i.low for i in e), max(i.high for i in e)) for e in widest

@@ -137,3 +137,15 @@ def test_critical_values_of_the_largest_t_against_tables():
     cases = ((np.eye(1), 20, 2.086), (dunnett, 20, 2.54), (np.eye(4), 1e6, 2.491), (np.ones((5, 5)), 1e6, 1.96))
     for correlation, degrees, exact in cases:  # Student; Dunnett 1964, two-sided; Šidák; one estimate five times
         assert intervals.max_t(correlation, degrees) == pytest.approx(exact, abs=0.04)
+
+
+def test_a_few_clusters_with_most_of_the_variance_leave_few_degrees_of_freedom():
+    rng = np.random.default_rng(0)
+    cluster = np.arange(400)
+    even = intervals.Estimate(0.0, rng.normal(size=400))
+    heavy = intervals.Estimate(0.0, np.where(cluster < 6, 30.0, 1.0) * rng.normal(size=400))
+    for entry, wider in ((even, 1.02), (heavy, 1.2)):
+        (plain,) = intervals.simultaneous([entry], cluster)
+        (careful,) = intervals.simultaneous([entry], cluster, by_influence=True)
+        ratio = careful.high / plain.high
+        assert (ratio < wider) if entry is even else (ratio > wider)
