@@ -1,9 +1,10 @@
-"""What `train` leaves to be served: a policy mixed with the log's baseline, as far as cross-fitting proves it."""
+"""What `train` serves of GRADE on raw predictions: mixed with the log's baseline, as far as cross-fitting proves it."""
 
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pygrade.correction.fit import CorrectionConfig
 from pygrade.study.trial import ArmRanking, Options, Trial
 from pygrade.training.train import train
 
@@ -14,6 +15,7 @@ def served(trial: Trial, options: Options) -> ArmRanking:
     """
     config = trial.config(options)
     config = replace(config, tensorboard=False, checkpoint_every=10_000, trust=replace(config.trust, processes=1))
+    config = replace(config, correction=CorrectionConfig(on=False))  # `pygrade.study.corrected` has what is corrected
     with TemporaryDirectory() as directory:
         result = train(trial.logs, config, Path(directory))
     mixture = result.policy.mixture
