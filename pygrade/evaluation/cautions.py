@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pygrade._typing import Array, Floats
 from pygrade._util.text import printable
@@ -22,6 +23,8 @@ _MOST_VALUE = 0.1  # share of the log's value that one cluster may count for
 _RARE = 0.01  # share of the requests below which copies and missing features are not said
 _NAMED = 5  # features
 _COMMON = 0.99  # quantile of amounts that are learned from where one cluster has much of the value
+_ROBOT_ROWS, _ROBOT_SHARE = 20, 0.9  # shown rows of a user, and the share of them with one kind of feedback
+_USUAL = 0.5  # share of all shown rows from which on a kind of feedback is nothing unusual
 _LATER = (0.3, 0.15)  # last parts of the log that a lift must not contradict
 
 
@@ -167,6 +170,36 @@ def winsorized(logs: Logs, cluster: Array) -> Floats:
                 return np.asarray(limit / np.maximum(totals, limit))[numbers]
             break
     return np.ones(len(numbers))
+
+
+def robots(logs: Logs, cluster: Array) -> NDArray[np.bool_]:
+    """[R]: requests of clusters [R] that give one kind of feedback to nearly all that they are shown, as nobody else.
+
+    They look at every slot, so that their feedback, divided by slot propensities, favors what production put last.
+    Clusters with few rows are nobody's robots.
+    """
+    numbers, rows = intervals.numbers_of(cluster), logs.shown
+    owner = numbers[logs.row_request[rows]]
+    events = logs.feedback[rows] > 0
+    shown = np.bincount(owner, minlength=numbers.max(initial=-1) + 1)
+    common = events.mean(0) < _USUAL if len(events) else np.zeros(len(logs.tasks), bool)
+    found = np.zeros(len(shown), bool)
+    for t in np.flatnonzero(common):
+        given = np.bincount(owner, events[:, t], len(shown))
+        found |= (shown >= _ROBOT_ROWS) & (given >= _ROBOT_SHARE * shown)
+    return np.asarray(found[numbers])
+
+
+def caution_of_robots(logs: Logs, found: NDArray[np.bool_]) -> list[str]:
+    """If requests [R] are left out as those of `robots`: how many, and what they do."""
+    if not found.any():
+        return []
+    users = len(np.unique(logs.user_id[found]))
+    who = "1 user gives" if users == 1 else f"{users:,} users give"
+    return [
+        f"ROBOTS: {who} feedback to more than {100 * _ROBOT_SHARE:.0f} % of all that is shown; their "
+        f"{int(found.sum()):,} requests are left out."
+    ]
 
 
 def limit_amounts(logs: Logs, cluster: Array) -> Logs:

@@ -21,6 +21,7 @@ from pygrade.policy.mixture import Mixture
 # Confidence of the two-sided bounds that decide. Simple rankings, mixtures and corrections each may be called better by
 # chance, here in one log of noise in two hundred each. Bounds that are shown have 95 %.
 SURE = 0.99
+_WIDER = 1.3  # they are this much wider
 _SMALL_LIFT = 0.005  # lift that more requests should find if the estimate is smaller
 _DAY = 86_400_000  # ms
 _YEAR = 52  # weeks, beyond which a test is not planned
@@ -220,14 +221,15 @@ def _need(lift: Interval | None, baseline: str, logs: Logs) -> str:
     if lift is None or not math.isfinite(lift.low):
         return f"The log can't compare the new ranking with {name}."
     wanted = max(lift.value, _SMALL_LIFT)
-    reach = (lift.high - lift.low) / 2
+    reach = _WIDER * (lift.high - lift.low) / 2
     more = math.ceil(logs.num_requests * max((reach / wanted) ** 2 - 1, 0.1))
     days = more / logs.num_requests * _days(logs)
     span = "" if days < 1 else f" ({days:.0f} days)" if days < 14 else f" ({days / 7:.0f} weeks)"
     span = " (more than a year)" if days > 7 * _YEAR else span
-    return (
-        f"The log can't tell the new ranking from {name} ({_span(lift)} %); {_rounded(more)} more requests{span} would."
-    )
+    wish = f"{_rounded(more)} more requests{span} would"
+    if lift.low > 0:  # at 95 %, not at what decides
+        return f"The new ranking is ahead of {name} ({_span(lift)} %), but of many that were tried; {wish} decide."
+    return f"The log can't tell the new ranking from {name} ({_span(lift)} %); {wish}."
 
 
 def _detail(

@@ -27,7 +27,7 @@ from pygrade.correction.fit import Candidate, CorrectionConfig, correct, fit_cor
 from pygrade.correction.parts import continue_fit
 from pygrade.correction.prior import load_prior
 from pygrade.evaluation.arms import GRADE, STAGE1
-from pygrade.evaluation.cautions import cautions_of_log, limit_amounts, winsorized
+from pygrade.evaluation.cautions import caution_of_robots, cautions_of_log, limit_amounts, robots, winsorized
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
@@ -193,14 +193,18 @@ def train(
     log = log.valued(config.reward.task_values, config.reward.value_tasks)
     with torch_threads(config.threads), contextlib.ExitStack() as stack:
         stack.enter_context(claimed(directory / "checkpoints", "train"))
-        config, given = _completed(config, log), log
+        given, left_out = log, []
         if isinstance(log, Logs):
             check_amounts(log)
-            log = limit_amounts(log, clusters_of(log))
+            cluster = clusters_of(log)
+            found = robots(log, cluster)
+            left_out, log = caution_of_robots(log, found), log.select(~found) if found.any() else log
+            log = limit_amounts(log, cluster[~found])
+        config = _completed(config, log)
         prepared = _prepared(log, config, directory, workers)
         logs = prepared.sample
         judged = _judged(prepared, config)
-        cautions = cautions_of_log(given if isinstance(given, Logs) else logs)
+        cautions = [*cautions_of_log(given if isinstance(given, Logs) else logs), *left_out]
         for sentence in cautions:
             logger.warning(sentence)
         learned, used, correction = _corrected(prepared, config, judged.corrected, workers)

@@ -8,12 +8,14 @@ import pytest
 from pygrade.evaluation.cautions import (
     caution_of_logged_order,
     caution_of_predicted_value,
+    caution_of_robots,
     caution_of_value,
     cautions_of_log,
     cautions_of_predictions,
     contradicted,
     limit_amounts,
     one_user,
+    robots,
     winsorized,
 )
 from pygrade.evaluation.replay import evaluate, paired_lift
@@ -255,3 +257,23 @@ def test_noise_in_the_later_requests_is_no_contradiction(logs):
         old = rng.gamma(2, 1, 400)
         found += contradicted(logs, old * (1.02 + 0.3 * rng.normal(size=400)), old, np.arange(400)) != ""
     assert found <= 7
+
+
+def test_users_who_take_all_that_is_shown_are_robots():
+    logs = tiny_logs(400)
+    user = logs.user_id.astype(np.int64).copy()
+    user[:10] = 1_000
+    feedback = logs.feedback.copy()
+    feedback[(user[logs.row_request] == 1_000) & logs.shown, 0] = 1.0
+    logs = replace(logs, user_id=user, feedback=feedback)
+    found = robots(logs, user)
+    assert found[:10].all() and not found[10:].any()
+    (sentence,) = caution_of_robots(logs, found)
+    assert (
+        sentence.startswith("ROBOTS: 1 user gives feedback to more than 90 %")
+        and "10 requests are left out" in sentence
+    )
+    assert caution_of_robots(logs, np.zeros(400, bool)) == []
+    eager = replace(logs, feedback=np.repeat(logs.shown[:, None], 2, 1).astype(np.float32))
+    assert not robots(eager, user).any()  # where everybody does, nobody is one
+    assert not robots(replace(logs, user_id=np.arange(400)), np.arange(400)).any()  # one page tells nothing

@@ -91,16 +91,20 @@ def test_a_license_by_likelihood_is_in_the_sentence_only_where_the_lift_alone_pr
 
 def test_undecided_says_what_would_decide():
     found = write_verdict("undecided", NEW, EXPECTED_VALUE, UNSURE, log())
-    # reach 1.1 % against 0.8 %: (1.1 / 0.8)² - 1 = 0.89 of the 4,000 requests, and of the four weeks
+    # reach 1.3 · 1.1 % against 0.8 %: (1.43 / 0.8)² - 1 = 2.2 times the 4,000 requests, and the four weeks
     assert found.sentence == (
         "Keep what you have. The log can't tell the new ranking from expected value (-0.3 to 1.9 %); "
-        "3,600 more requests (4 weeks) would."
+        "8,800 more requests (9 weeks) would."
     )
     assert found.weeks is None
-    days = write_verdict("undecided", NEW, EXPECTED_VALUE, UNSURE, log(weeks=1.5)).sentence
-    assert "3,600 more requests (9 days) would" in days
-    assert "3,600 more requests would" in write_verdict("undecided", NEW, Z_LOG, UNSURE, log(weeks=0.0)).sentence
+    days = write_verdict("undecided", NEW, EXPECTED_VALUE, UNSURE, log(weeks=0.85)).sentence
+    assert "8,800 more requests (13 days) would" in days
+    assert "8,800 more requests would" in write_verdict("undecided", NEW, Z_LOG, UNSURE, log(weeks=0.0)).sentence
     assert "best static weights (z-log)" in write_verdict("undecided", NEW, Z_LOG, UNSURE, log()).sentence
+    ahead = write_verdict("undecided", NEW, EXPECTED_VALUE, GAIN, log()).sentence
+    assert ahead.startswith(
+        "Keep what you have. The new ranking is ahead of expected value (0.1 to 1.5 %), but of many"
+    )
     for lift in (None, UNKNOWN):
         found = write_verdict("undecided", NEW, EXPECTED_VALUE, lift, log())
         assert found.sentence == "Keep what you have. The log can't compare the new ranking with expected value."
