@@ -133,9 +133,13 @@ def sizes(title: str, panels: Mapping[str, Mapping[str, Sequence[tuple[int, Inte
     figure, axes = new_figure(
         -(-len(panels) // columns), columns, (3.7 * columns, 2.6 * -(-len(panels) // columns) + 0.8)
     )
+    every = list(dict.fromkeys(name for arms in panels.values() for name in arms))  # an arm has one color in all panels
     for axis, (heading, arms) in zip(axes, panels.items(), strict=False):
         axis.axhline(0, color=INK, linewidth=1)
-        for number, (color, (name, points)) in enumerate(zip(CYCLE, arms.items(), strict=False)):
+        for number, (color, name) in enumerate(zip(CYCLE, every, strict=False)):
+            points = arms.get(name)
+            if points is None:
+                continue
             places, lifts = zip(*points, strict=True)
             across = [place * 1.03 ** (number - 2) for place in places]  # side by side
             axis.plot(
