@@ -96,7 +96,8 @@ def test_nothing_predicts_noise(kind):
     assert np.array_equal(logs.feedback, again.feedback) and not np.array_equal(logs.feedback, other.feedback)
     calm = (logs.feedback[logs.shown].max(1) <= 1) & (logs.position[logs.shown] == 0)
     p, y = logs.predictions[logs.shown][calm], logs.feedback[logs.shown][calm]
-    assert all(abs(np.corrcoef(p[:, t], y[:, t])[0, 1]) < 0.12 for t in range(4))
+    chance = 3.5 / len(np.unique(p, axis=0)) ** 0.5  # copies are one row
+    assert all(abs(np.corrcoef(p[:, t], y[:, t])[0, 1]) < chance for t in range(4))
 
 
 def test_kinds_of_noise_are_what_they_say():
