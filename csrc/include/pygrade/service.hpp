@@ -5,9 +5,11 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "pygrade/export.h"
 #include "pygrade/store.hpp"
@@ -18,6 +20,13 @@ struct Response {
   int status = 200;
   std::string_view content_type;  // JSON, or Prometheus text; lives for ever
   std::string body;
+};
+
+// A figure of the program around a service, such as the number of its connections.
+struct Gauge {
+  std::string_view name;  // "pygrade_" and letters, digits or _; one that ends with _total is a counter
+  std::string_view help;  // a sentence
+  double value = 0.0;
 };
 
 class PYGRADE_API Service {
@@ -41,6 +50,10 @@ class PYGRADE_API Service {
 
   // From now on /readyz answers 503; other requests are served on. Flushes the logs.
   void drain() noexcept;
+
+  // `read` appends figures to those of /metrics and /v1/status. It is called by one thread at a time, and no more once
+  // another one, or {}, is set.
+  void set_gauges(std::function<void(std::vector<Gauge>&)> read);
 
  private:
   struct Impl;

@@ -93,6 +93,7 @@ struct Service::Impl {
   std::string metrics_body();
   std::string status_body();
   void mirror();
+  std::vector<Gauge> read_gauges();
 
   const std::filesystem::path run;
   const detail::ServiceConfig config;
@@ -119,6 +120,8 @@ struct Service::Impl {
   std::mutex telling;  // guards history and last_error
   std::deque<Reload> history;
   std::string last_error;
+  std::mutex asking;  // guards gauges
+  std::function<void(std::vector<Gauge>&)> gauges;
 
  private:
   void tell(const std::string& error);

@@ -12,6 +12,7 @@
 
 #include "pygrade/exposures.hpp"
 #include "pygrade/pipeline.hpp"
+#include "pygrade/service.hpp"
 #include "service/config.hpp"
 #include "service/metric_file.hpp"
 
@@ -116,5 +117,8 @@ double quantile(std::span<const double> bins, double share);
 
 // Prometheus text of sums: the families of the list below, with their help.
 void write_prometheus(const Sums& sums, std::string& out);
+
+// A family of one series.
+void write_gauge(const Gauge& gauge, std::string& out);
 
 }  // namespace pygrade::detail

@@ -142,4 +142,10 @@ void write_prometheus(const Sums& sums, std::string& out) {
   }
 }
 
+void write_gauge(const Gauge& gauge, std::string& out) {
+  out.append("# HELP ").append(gauge.name).append(" ").append(gauge.help).append("\n");
+  out.append("# TYPE ").append(gauge.name).append(gauge.name.ends_with("_total") ? " counter\n" : " gauge\n");
+  line(std::string(gauge.name), gauge.value, out);
+}
+
 }  // namespace pygrade::detail

@@ -266,4 +266,9 @@ void Service::drain() noexcept {
   }
 }
 
+void Service::set_gauges(std::function<void(std::vector<Gauge>&)> read) {
+  const std::lock_guard lock(impl_->asking);
+  impl_->gauges = std::move(read);
+}
+
 }  // namespace pygrade

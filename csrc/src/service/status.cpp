@@ -94,6 +94,13 @@ void Service::Impl::mirror() {
   metrics.mirror(sum);
 }
 
+std::vector<Gauge> Service::Impl::read_gauges() {
+  std::vector<Gauge> read;
+  const std::lock_guard lock(asking);
+  if (gauges) gauges(read);
+  return read;
+}
+
 std::string Service::Impl::ready_body() {
   const Models models = pipeline->models();
   const Release& release = Release::of(models);
@@ -152,6 +159,7 @@ std::string Service::Impl::metrics_body() {
   std::string out;
   out.reserve(std::size_t{1} << 16);
   write_prometheus(sums, out);
+  for (const Gauge& gauge : read_gauges()) write_gauge(gauge, out);
   return out;
 }
 
@@ -263,6 +271,7 @@ std::string Service::Impl::status_body() {
   out.known_key("counters").begin_object();
   for (const auto& [name, value] : window.now.sums)
     if (name.find_first_of("{#") == name.npos) out.key(name).value(value);
+  for (const Gauge& gauge : read_gauges()) out.key(gauge.name).value(gauge.value);
   out.end_object().known_key("reloads").begin_list();
   {
     const std::lock_guard lock(telling);
