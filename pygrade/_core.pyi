@@ -441,8 +441,20 @@ class Service:
     def __init__(self, run: str, config: str) -> None:
         """run: what ``pygrade pipeline`` wrote; config: JSON, see docs/SERVICE.md."""
 
-    def handle(self, method: str, path: str, body: bytes) -> tuple[int, str, bytes]:
-        """Status, content type and body of the answer. From any thread, without the interpreter's lock."""
+    def handle(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        content_type: str = "",
+        request_id: str = "",
+        waited: float = 0.0,
+        accept: str = "",
+    ) -> tuple[int, str, bytes, str]:
+        """Status, content type, body and request's id of the answer; waited: seconds since the request arrived.
+
+        From any thread, without the interpreter's lock.
+        """
 
     def refresh(self) -> bool:
         """Loads what changed on disk; True if something did."""

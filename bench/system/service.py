@@ -125,7 +125,7 @@ def core_answers(run: Path, store: str, bodies: list[dict[str, Any]]) -> list[st
     """Of each request, the part of the answer that is always the same."""
     core, answers = _core.Service(str(run), json.dumps({"store": store})), []
     for body in bodies:
-        status, _, content = core.handle("POST", "/v1/rank", json.dumps(body).encode())
+        status, _, content, _ = core.handle("POST", "/v1/rank", json.dumps(body).encode())
         found = re.search(r'"items":.*(?=,"seconds":)', content.decode())
         if status != 200 or found is None:
             raise RuntimeError(content.decode())

@@ -2,6 +2,9 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
+#include <chrono>
+
 #include "families.hpp"
 
 namespace pygrade::bindings {
@@ -17,16 +20,22 @@ void bind_service(py::module_& module) {
            py::arg("run"), py::arg("config"))
       .def(
           "handle",
-          [](Service& service, const std::string& method, const std::string& path, const py::bytes& body) {
-            const std::string_view given = body;
+          [](Service& service, const std::string& method, const std::string& path, const py::bytes& body,
+             const std::string& content_type, const std::string& request_id, double waited, const std::string& accept) {
+            using Clock = std::chrono::steady_clock;
+            ServiceRequest request{method, path, body, content_type, accept, request_id};
+            request.arrival = Clock::now() - std::chrono::duration_cast<Clock::duration>(
+                                                 std::chrono::duration<double>(std::clamp(waited, 0.0, 86'400.0)));
             Response response;
             {
               const py::gil_scoped_release unlocked;
-              response = service.handle(method, path, given);
+              response = service.handle(request);
             }
-            return py::make_tuple(response.status, response.content_type, py::bytes(response.body));
+            return py::make_tuple(response.status, response.content_type, py::bytes(response.body),
+                                  response.request_id);
           },
-          py::arg("method"), py::arg("path"), py::arg("body"))
+          py::arg("method"), py::arg("path"), py::arg("body"), py::arg("content_type") = "", py::arg("request_id") = "",
+          py::arg("waited") = 0.0, py::arg("accept") = "")
       .def("refresh", &Service::refresh, py::call_guard<py::gil_scoped_release>())
       .def("drain", &Service::drain, py::call_guard<py::gil_scoped_release>());
 }

@@ -144,7 +144,8 @@ void HttpServer::answer(const httplib::Request& request, httplib::Response& resp
     show_console(response);
     return;
   }
-  Response made = service_.handle(request.method, request.path, request.body);
+  const std::string content_type = request.get_header_value("Content-Type");
+  Response made = service_.handle({request.method, request.path, request.body, content_type});
   response.status = made.status;
   response.set_content(std::move(made.body), std::string(made.content_type));
 }

@@ -76,7 +76,7 @@ class ServiceRun {
 inline detail::Json json_of(const Response& response) { return detail::Json::parse(response.body); }
 
 inline detail::Json post(Service& service, const std::string& path, const std::string& body) {
-  return json_of(service.handle("POST", path, body));
+  return json_of(service.handle({"POST", path, body}));
 }
 
 }  // namespace pygrade::tests

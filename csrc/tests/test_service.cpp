@@ -28,14 +28,14 @@ std::vector<std::int64_t> items_of(const Json& page) { return page.integers_at("
 
 // The series of a name in Prometheus text; -1: none.
 double metric(Service& service, const std::string& name) {
-  const std::string text = service.handle("GET", "/metrics", "").body;
+  const std::string text = service.handle({"GET", "/metrics", ""}).body;
   const auto at = text.find("\n" + name + " ");
   return at == text.npos ? -1.0 : std::stod(text.substr(at + name.size() + 2));
 }
 
 void check_error(Service& service, const std::string& body, const std::string& argument, const std::string& message,
                  const char* path = "/v1/rank") {
-  const Response response = service.handle("POST", path, body);
+  const Response response = service.handle({"POST", path, body});
   CHECK_EQUAL(response.status, 400);
   const Json error = json_of(response).at("error");
   CHECK_EQUAL(text_at(error, "argument"), argument);
@@ -47,7 +47,7 @@ TEST(a_page_has_every_field_of_the_interface) {
   const ServiceRun run;
   const auto service = run.serve();
   const Response response = service->handle(
-      "POST", "/v1/rank", R"({"user": 3, "k": 5, "candidates": 40, "scenario": "feed", "request_id": "r1"})");
+      {"POST", "/v1/rank", R"({"user": 3, "k": 5, "candidates": 40, "scenario": "feed", "request_id": "r1"})"});
   CHECK_EQUAL(response.status, 200);
   CHECK_EQUAL(std::string(response.content_type), std::string("application/json"));
   const Json page = json_of(response);
@@ -120,11 +120,11 @@ TEST(every_wrong_request_is_named) {
               "names the task 'clack'", "/v1/update");
   check_error(*service, R"({"events": [{"user": 1, "item": 1, "measures": {"x": 1}}]})", "events[0].measures",
               "names 'x', which no feature reads", "/v1/update");
-  CHECK_EQUAL(service->handle("GET", "/v1/rank", "").status, 405);
-  CHECK_EQUAL(service->handle("POST", "/livez", "").status, 405);
-  CHECK_EQUAL(service->handle("GET", "/nothing", "").status, 404);
-  CHECK_EQUAL(service->handle("", "", "").status, 404);
-  CHECK_EQUAL(service->handle("POST", "/v1/rank", std::string(2'000'000, ' ')).status, 413);
+  CHECK_EQUAL(service->handle({"GET", "/v1/rank", ""}).status, 405);
+  CHECK_EQUAL(service->handle({"POST", "/livez", ""}).status, 405);
+  CHECK_EQUAL(service->handle({"GET", "/nothing", ""}).status, 404);
+  CHECK_EQUAL(service->handle({"", "", ""}).status, 404);
+  CHECK_EQUAL(service->handle({"POST", "/v1/rank", std::string(2'000'000, ' ')}).status, 413);
   CHECK_EQUAL(metric(*service, R"(pygrade_requests_total{endpoint="/v1/rank",status="413"})"), 1.0);
 }
 
@@ -162,7 +162,7 @@ TEST(feedback_changes_features_and_is_logged) {
   CHECK_EQUAL(text_at(line, "event_id"), std::string("e1"));
   CHECK_EQUAL(text_at(line, "arm"), std::string("main"));
   run.store->fail(true);
-  const Response failed = service->handle("POST", "/v1/update", events);
+  const Response failed = service->handle({"POST", "/v1/update", events});
   CHECK_EQUAL(failed.status, 503);
   const Json degraded = post(*service, "/v1/rank", R"({"user": 3})");
   CHECK_EQUAL(text_at(degraded, "degraded"), std::string("store"));
@@ -177,7 +177,7 @@ TEST(a_deadline_gives_the_page_of_an_unknown_user) {
   CHECK_EQUAL(items_of(page).size(), std::size_t{10});
   CHECK_EQUAL(metric(*service, R"(pygrade_degraded_pages_total{reason="deadline"})"), 1.0);
   const auto hurried = run.serve(R"({"deadline_ms": 0.1})");
-  CHECK_EQUAL(hurried->handle("POST", "/v1/rank", R"({"user": 3})").status, 200);
+  CHECK_EQUAL(hurried->handle({"POST", "/v1/rank", R"({"user": 3})"}).status, 200);
 }
 
 TEST(arms_have_their_shares_and_stay) {
@@ -368,7 +368,7 @@ TEST(a_new_artifact_is_served_and_a_damaged_one_is_not) {
   // The link moved before the store was filled: the old models go on.
   run.point_to("second");
   CHECK(!service->refresh());
-  const Json waiting = json_of(service->handle("GET", "/readyz", ""));
+  const Json waiting = json_of(service->handle({"GET", "/readyz", ""}));
   CHECK(text_at(waiting, "reload_error").find("serves version " + run.version) != std::string::npos);
   CHECK_EQUAL(text_at(post(*service, "/v1/rank", R"({"user": 1})"), "artifact"), run.version);
   run.publish("second");
@@ -381,7 +381,7 @@ TEST(a_new_artifact_is_served_and_a_damaged_one_is_not) {
   run.link(copy);
   CHECK(service->refresh());
   CHECK(text_at(post(*service, "/v1/rank", R"({"user": 1})"), "artifact") != run.version);
-  CHECK_EQUAL(text_at(json_of(service->handle("GET", "/readyz", "")), "reload_error"), std::string("null"));
+  CHECK_EQUAL(text_at(json_of(service->handle({"GET", "/readyz", ""})), "reload_error"), std::string("null"));
   CHECK_EQUAL(metric(*service, "pygrade_reloads_total"), 1.0);
   CHECK_EQUAL(metric(*service, "pygrade_reload_failures_total"), 1.0);
 
@@ -390,18 +390,19 @@ TEST(a_new_artifact_is_served_and_a_damaged_one_is_not) {
   std::ofstream(damaged / "mtl" / "mtl.json", std::ios::app) << " ";
   run.link(damaged);
   CHECK(!service->refresh());
-  CHECK(text_at(json_of(service->handle("GET", "/readyz", "")), "reload_error").find("mtl.json") != std::string::npos);
-  CHECK_EQUAL(service->handle("GET", "/readyz", "").status, 200);
+  CHECK(text_at(json_of(service->handle({"GET", "/readyz", ""})), "reload_error").find("mtl.json") !=
+        std::string::npos);
+  CHECK_EQUAL(service->handle({"GET", "/readyz", ""}).status, 200);
   CHECK(text_at(post(*service, "/v1/rank", R"({"user": 1})"), "artifact") != run.version);
   CHECK(!service->refresh());  // not tried again before something changes, or some time is over
   CHECK_EQUAL(metric(*service, "pygrade_reload_failures_total"), 2.0);
-  const Json status = json_of(service->handle("GET", "/v1/status", ""));
+  const Json status = json_of(service->handle({"GET", "/v1/status", ""}));
   CHECK_EQUAL(status.at("reloads").items.size(), std::size_t{4});
 
   // What is served stands there again: nothing is left to say.
   run.link(copy);
   CHECK(!service->refresh());
-  CHECK_EQUAL(text_at(json_of(service->handle("GET", "/readyz", "")), "reload_error"), std::string("null"));
+  CHECK_EQUAL(text_at(json_of(service->handle({"GET", "/readyz", ""})), "reload_error"), std::string("null"));
 }
 
 TEST(a_new_policy_of_an_arm_is_served_without_a_new_artifact) {
@@ -418,7 +419,7 @@ TEST(a_new_policy_of_an_arm_is_served_without_a_new_artifact) {
   CHECK(text_at(page, "policy") != first);
   CHECK_EQUAL(text_at(page, "artifact"), run.version);
   CHECK_EQUAL(metric(*service, R"(pygrade_online{field="updates"})"), 3.0);
-  const Json status = json_of(service->handle("GET", "/v1/status", ""));
+  const Json status = json_of(service->handle({"GET", "/v1/status", ""}));
   CHECK_EQUAL(text_at(status.object_at("online"), "version"), std::string("v2"));
   CHECK(status.object_at("online").at("estimate").type == Json::Type::null);
 }
@@ -426,12 +427,12 @@ TEST(a_new_policy_of_an_arm_is_served_without_a_new_artifact) {
 TEST(drain_ends_readiness_and_nothing_else) {
   const ServiceRun run;
   const auto service = run.serve(R"({"exposures": "exposures", "exposure_share": 1})");
-  CHECK_EQUAL(service->handle("GET", "/readyz", "").status, 200);
+  CHECK_EQUAL(service->handle({"GET", "/readyz", ""}).status, 200);
   post(*service, "/v1/rank", R"({"user": 1})");
   service->drain();
-  CHECK_EQUAL(service->handle("GET", "/readyz", "").status, 503);
-  CHECK_EQUAL(service->handle("GET", "/livez", "").status, 200);
-  CHECK_EQUAL(service->handle("POST", "/v1/rank", R"({"user": 1})").status, 200);
+  CHECK_EQUAL(service->handle({"GET", "/readyz", ""}).status, 503);
+  CHECK_EQUAL(service->handle({"GET", "/livez", ""}).status, 200);
+  CHECK_EQUAL(service->handle({"POST", "/v1/rank", R"({"user": 1})"}).status, 200);
   CHECK_EQUAL(metric(*service, "pygrade_exposure_files_total"), 1.0);
   CHECK_EQUAL(metric(*service, "pygrade_ready"), 0.0);
 }
@@ -452,7 +453,7 @@ TEST(pages_during_reloads_are_of_one_artifact) {
     threads.emplace_back([&, t] {
       while (!done) {
         const Response response =
-            service->handle("POST", "/v1/rank", R"({"candidates": 20, "user": )" + std::to_string(t) + "}");
+            service->handle({"POST", "/v1/rank", R"({"candidates": 20, "user": )" + std::to_string(t) + "}"});
         if (response.status != 200) {
           ++wrong;
           continue;
@@ -531,7 +532,7 @@ TEST(metrics_count_steps_weights_and_drift) {
   CHECK_NEAR(detail::stability_index(counts, shares),
              (1.0 / 3 - 0.5) * std::log(2.0 / 3) + (2.0 / 3 - 0.5) * std::log(4.0 / 3), 1e-12);
   CHECK_EQUAL(detail::stability_index(shares, shares), 0.0);
-  const Json status = json_of(service->handle("GET", "/v1/status?x=1", ""));
+  const Json status = json_of(service->handle({"GET", "/v1/status?x=1", ""}));
   CHECK_EQUAL(status.object_at("latency").object_at("/v1/rank").at("count").integer, 16);
   CHECK(status.object_at("latency").object_at("/v1/rank").finite_at("p99") > 0.0);
   CHECK(status.object_at("drift").finite_at("click") > 0.1);

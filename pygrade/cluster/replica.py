@@ -31,7 +31,7 @@ _TELL = 1.0  # seconds between what a replica tells the board
 _WAIT = 2.0  # seconds for the board's answer
 _FILE_SECONDS = 300.0  # of a log, as in the core
 
-Answer = tuple[int, str, bytes]
+Answer = tuple[int, str, bytes, str]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Replica:
 
     async def check_health(self) -> None:
         """A replica that is not ready is replaced, unless it drains."""
-        status, _, body = self.core.handle("GET", "/readyz", b"")
+        status, _, body, _ = self.core.handle("GET", "/readyz", b"")
         if status != 200 and not self.worker.traffic.draining:
             raise RuntimeError(f"/readyz answers {status}: {body.decode()}")
 
@@ -155,11 +155,11 @@ class ReplicaCore:
 
     def handle(self, method: str, path: str, body: bytes) -> Answer:
         """See `pygrade.service.app.Core`."""
-        status, kind, content = self.core.handle(method, path, body)
+        status, kind, content, number = self.core.handle(method, path, body)
         if path != "/metrics" or status != 200:
-            return status, kind, content
+            return status, kind, content, number
         told = [(self.labels, content.decode()), *self._others()]
-        return status, kind, merged(sorted(told, key=lambda entry: entry[0]["replica"])).encode()
+        return status, kind, merged(sorted(told, key=lambda entry: entry[0]["replica"])).encode(), number
 
     def refresh(self) -> bool:
         return self.core.refresh()

@@ -31,8 +31,8 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 class Core(Protocol):
     """A worker's service without HTTP, `_core.Service`."""
 
-    def handle(self, method: str, path: str, body: bytes) -> tuple[int, str, bytes]:
-        """Status, content type and body; from any thread, without the interpreter's lock."""
+    def handle(self, method: str, path: str, body: bytes) -> tuple[int, str, bytes, str]:
+        """Status, content type, body and request's id; from any thread, without the interpreter's lock."""
 
     def refresh(self) -> bool:
         """Loads what changed on disk; whether something did."""
@@ -65,10 +65,10 @@ class Answers:
         started = time.time_ns()
         pool = self._pages if method == "POST" else self._probes
         if pool is None:
-            status, kind, content = self.core.handle(method, path, body)
+            status, kind, content, _ = self.core.handle(method, path, body)
         else:
             loop = asyncio.get_running_loop()
-            status, kind, content = await loop.run_in_executor(pool, self.core.handle, method, path, body)
+            status, kind, content, _ = await loop.run_in_executor(pool, self.core.handle, method, path, body)
         headers = {}
         if len(body) > self.max_body_bytes:
             headers["connection"] = "close"  # the rest of the body is not read

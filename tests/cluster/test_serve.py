@@ -315,9 +315,8 @@ def test_answers_are_those_of_the_core(world, service):
         cases += [("DELETE", "/", b""), ("GET", "/v1/nothing", b""), ("POST", "/v1/rank", b"{" + b" " * (1 << 20))]
         for method, path, body in cases:
             answer = client.request(method, path, content=body)
-            assert (answer.status_code, answer.headers["content-type"], answer.content) == world.core.handle(
-                method, path, body
-            )
+            told = world.core.handle(method, path, body)[:3]
+            assert (answer.status_code, answer.headers["content-type"], answer.content) == told
         assert client.get("/readyz").status_code == 200
         assert "/v1/rank" in client.get("/docs").text
 

@@ -91,7 +91,7 @@ def test_ids_that_leave_no_room_for_copies_are_named(named, monkeypatch, tmp_pat
 
 def test_the_service_takes_and_gives_names(named):
     service = _core.Service(str(named), "{}")
-    status, _, content = service.handle("POST", "/v1/rank", b'{"user": "3", "k": 5}')
+    status, _, content, _ = service.handle("POST", "/v1/rank", b'{"user": "3", "k": 5}')
     page = json.loads(content)
     assert status == 200 and page["names"] == EventLog.open(Names.of(named).events).names("item", page["items"])
     body = json.dumps({"user": stable_id("3"), "k": 2, "items": page["names"][:2]}).encode()

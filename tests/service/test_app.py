@@ -29,7 +29,7 @@ class Slow:
         if path == "/v1/rank":
             assert self.go.wait(10)
         page = {"request_id": "r1", "arm": "main", "degraded": None, "seconds": {"user": 0.002, "ranking": 0.001}}
-        return 200, "application/json", json.dumps(page).encode()
+        return 200, "application/json", json.dumps(page).encode(), page["request_id"]
 
     def refresh(self):
         return False

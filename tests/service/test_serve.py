@@ -62,7 +62,7 @@ def eventually(check, seconds=20.0):
 def test_a_page_is_that_of_the_pipeline(run, client, core):
     answer = client.post("/v1/rank", json=RANK)
     assert answer.status_code == 200 and answer.headers["content-type"] == "application/json"
-    status, _, body = core.handle("POST", "/v1/rank", json.dumps(RANK).encode())
+    status, _, body, _ = core.handle("POST", "/v1/rank", json.dumps(RANK).encode())
     assert status == 200 and page_of(answer.json()) == page_of(json.loads(body))
     system = Pipeline.load(run)
     direct = system.rank(7, k=5, candidates=40, timestamp=TIME)
@@ -89,7 +89,7 @@ def test_a_page_is_that_of_the_pipeline(run, client, core):
 )
 def test_errors_are_those_of_the_core(client, core, method, path, body):
     answer = client.request(method, path, content=body)
-    status, kind, content = core.handle(method, path, body)
+    status, kind, content, _ = core.handle(method, path, body)
     assert 400 <= status < 500
     assert (answer.status_code, answer.headers["content-type"], answer.content) == (status, kind, content)
     assert set(answer.json()["error"]) == {"argument", "message"} and answer.json()["error"]["message"]
@@ -111,7 +111,7 @@ def test_schemas_have_the_keys_that_the_core_accepts(client, core):
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
 
     def accepted(path, body):
-        status, _, content = core.handle("POST", path, json.dumps(body).encode())
+        status, _, content, _ = core.handle("POST", path, json.dumps(body).encode())
         message = json.loads(content)["error"]["message"]
         assert status == 400 and "unheard" in message
         return set(re.findall(r"\w+", message.split("want some of", 1)[1]))

@@ -24,7 +24,7 @@ def run(tmp_path_factory):
 
 
 def post(service, path, **body):
-    status, kind, content = service.handle("POST", path, json.dumps(body).encode())
+    status, kind, content, _ = service.handle("POST", path, json.dumps(body).encode())
     assert kind == "application/json"
     return status, json.loads(content)
 

@@ -29,7 +29,7 @@ def answered(pipeline):
     """What the service says after some pages."""
     worker = _core.Service(str(pipeline), "{}")
     for user in range(20):
-        code, _, body = worker.handle("POST", "/v1/rank", json.dumps({"user": user, "k": 3}).encode())
+        code, _, body, _ = worker.handle("POST", "/v1/rank", json.dumps({"user": user, "k": 3}).encode())
         assert code == 200, body
     return json.loads(worker.handle("GET", "/v1/status", b"")[2])
 

@@ -4,9 +4,11 @@
 // bytes. docs/SERVICE.md documents endpoints, configuration and metrics.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,10 +18,21 @@
 
 namespace pygrade {
 
+// A request without its HTTP. All texts belong to the caller and live until `handle` returns.
+struct ServiceRequest {
+  std::string_view method, path, body;
+  std::string_view content_type = {};  // "application/safetensors": tensors; anything else is read as JSON
+  std::string_view accept = {};        // "application/safetensors": a page as tensors, else JSON
+  std::string_view request_id = {};    // of the header X-Request-Id: used if the body names none
+  // A deadline counts from here, so that waiting counts, too; absent: from the call on.
+  std::optional<std::chrono::steady_clock::time_point> arrival = {};
+};
+
 struct Response {
   int status = 200;
-  std::string_view content_type;  // JSON, or Prometheus text; lives for ever
-  std::string body;
+  std::string_view content_type = {};  // lives for ever
+  std::string body = {};
+  std::string request_id = {};  // of the page, or the header's; "": neither
 };
 
 // A figure of the program around a service, such as the number of its connections.
@@ -41,7 +54,10 @@ class PYGRADE_API Service {
   Service& operator=(const Service&) = delete;
 
   // Answers a request, from any thread. It throws nothing: errors are answers, too.
-  Response handle(std::string_view method, std::string_view path, std::string_view body) noexcept;
+  Response handle(const ServiceRequest& request) noexcept;
+
+  // An error as `handle` answers it, for what a server refuses by itself. argument "": none.
+  static Response error(int status, std::string_view argument, std::string_view message);
 
   // Looks at the run's artifact and the arms' policies, loads what changed and publishes all of it in one step. True if
   // something changed. If a part can't be loaded everything stays as it is; the failure is counted and named in the

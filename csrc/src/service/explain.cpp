@@ -139,8 +139,8 @@ void write_inputs(const Policy& policy, const Request& request, std::span<const 
 
 }  // namespace
 
-std::string Service::Impl::explain_body(std::string_view body, Context& context) {
-  const Ranked ranked = rank(body, context, false);  // nobody sees this page: it is not counted or logged
+std::string Service::Impl::explain_body(const ServiceRequest& given, Context& context) {
+  const Ranked ranked = rank(given, context, false);  // nobody sees this page: it is not counted or logged
   const PageWorkspace& workspace = context.workspace;
   const Policy& policy = workspace.policy();
   const Request& request = workspace.request();

@@ -72,14 +72,14 @@ struct Ranked {
 struct Service::Impl {
   Impl(const std::filesystem::path& run, std::string_view config_json, std::shared_ptr<Store> store);
 
-  Response handle(std::string_view method, std::string_view path, std::string_view body);
+  Response handle(const ServiceRequest& request);
   bool refresh();
   void drain();
 
   // --- pages (rank.cpp)
-  detail::Ranked rank(std::string_view body, detail::Context& context, bool shown);
-  std::string rank_body(std::string_view body, detail::Context& context);
-  std::string explain_body(std::string_view body, detail::Context& context);
+  detail::Ranked rank(const ServiceRequest& given, detail::Context& context, bool shown);
+  std::string rank_body(const ServiceRequest& given, detail::Context& context);
+  std::string explain_body(const ServiceRequest& given, detail::Context& context);
   void count(const detail::Ranked& ranked, detail::Context& context);
   void log_exposure(const detail::Ranked& ranked, detail::Context& context);
   void compare(const detail::Ranked& ranked, detail::Context& context);

@@ -14,6 +14,9 @@ namespace {
 
 constexpr int tries = 4;                 // of a request during reloads
 constexpr std::size_t drift_stride = 8;  // every such candidate's predictions are counted
+constexpr std::size_t max_request_id = 256;
+
+bool is_plain(char c) { return c >= 0x20 && c < 0x7f; }
 
 // The argument that an error of the pipeline is about, by its first word.
 InputError translated(const std::invalid_argument& error) {
@@ -60,7 +63,11 @@ bool Service::Impl::explores(const Context& context, std::size_t arm, bool& capp
 }
 
 // shown: the page counts for exploration.
-Ranked Service::Impl::rank(std::string_view body, Context& context, bool shown) {
+Ranked Service::Impl::rank(const ServiceRequest& given, Context& context, bool shown) {
+  if (given.request_id.size() > max_request_id || !std::ranges::all_of(given.request_id, is_plain))
+    throw InputError("x-request-id", "the header X-Request-Id has " + std::to_string(given.request_id.size()) +
+                                         " bytes; want at most " + std::to_string(max_request_id) +
+                                         " printable ASCII characters");
   Ranked ranked;
   RankInput& input = context.input;
   bool explore = false, capped = false;
@@ -70,10 +77,15 @@ Ranked Service::Impl::rank(std::string_view body, Context& context, bool shown) 
     ranked.owner = models.attached;
     ranked.release = &Release::of(models);
     const std::size_t tasks = ranked.release->tasks.size();
-    input.parse(body, config, naming, ranked.release->tasks);
+    input.parse(given.body, config, naming, ranked.release->tasks);
     ranked.arm = input.arm ? *input.arm : arm_of(config, input.user);
     if (is_first) {
-      context.request_id = input.request_id ? std::string(*input.request_id) : hexadecimal(mixed(next_request++));
+      if (input.request_id)
+        context.request_id = *input.request_id;
+      else if (!given.request_id.empty())
+        context.request_id = given.request_id;
+      else
+        context.request_id = hexadecimal(mixed(next_request++));
       explore = shown ? explores(context, ranked.arm, capped) : input.explore.value_or(false);
     }
     const Served& arm = ranked.release->arms[ranked.arm];
@@ -94,6 +106,11 @@ Ranked Service::Impl::rank(std::string_view body, Context& context, bool shown) 
     request.values = context.values;
     request.policy = 1 + ranked.arm;
     request.deadline = input.deadline;
+    if (input.deadline && given.arrival) {
+      const auto waited = std::chrono::steady_clock::now() - *given.arrival;
+      request.deadline = std::max(*input.deadline - std::chrono::duration_cast<std::chrono::microseconds>(waited),
+                                  std::chrono::microseconds(0));
+    }
     context.items.resize(input.k);
     context.scores.resize(input.k);
     context.weights.resize(tasks);
@@ -195,8 +212,8 @@ void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter
   out.end_object();
 }
 
-std::string Service::Impl::rank_body(std::string_view body, Context& context) {
-  const Ranked ranked = rank(body, context, true);
+std::string Service::Impl::rank_body(const ServiceRequest& given, Context& context) {
+  const Ranked ranked = rank(given, context, true);
   count(ranked, context);
   log_exposure(ranked, context);
   compare(ranked, context);

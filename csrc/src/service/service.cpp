@@ -132,7 +132,8 @@ Service::Impl::Impl(const fs::path& run_given, std::string_view config_json, std
   metrics.restart();
 }
 
-Response Service::Impl::handle(std::string_view method, std::string_view target, std::string_view body) {
+Response Service::Impl::handle(const ServiceRequest& request) {
+  const std::string_view method = request.method, target = request.path, body = request.body;
   const auto start = Clock::now();
   const std::string_view path = target.substr(0, target.find('?'));
   const Route route = route_of(path);
@@ -152,7 +153,8 @@ Response Service::Impl::handle(std::string_view method, std::string_view target,
       case on_rank:
       case on_explain: {
         const Borrowed context(contexts);
-        return {200, json_type, route.endpoint == on_rank ? rank_body(body, *context) : explain_body(body, *context)};
+        std::string text = route.endpoint == on_rank ? rank_body(request, *context) : explain_body(request, *context);
+        return {200, json_type, std::move(text), (*context).request_id};
       }
       case on_update:
         return update(body);
@@ -176,6 +178,7 @@ Response Service::Impl::handle(std::string_view method, std::string_view target,
   } catch (const std::exception& error) {
     response = error_response(500, "", error.what());
   }
+  if (response.request_id.empty()) response.request_id = request.request_id;
   metrics.answered(route.endpoint, response.status, std::chrono::duration<double>(Clock::now() - start).count());
   return response;
 }
@@ -242,12 +245,16 @@ Service::Service(const fs::path& run, std::string_view config_json, std::shared_
 
 Service::~Service() = default;
 
-Response Service::handle(std::string_view method, std::string_view path, std::string_view body) noexcept {
+Response Service::handle(const ServiceRequest& request) noexcept {
   try {
-    return impl_->handle(method, path, body);
+    return impl_->handle(request);
   } catch (...) {  // no memory for the text of an error
     return {500, json_type, {}};
   }
+}
+
+Response Service::error(int status, std::string_view argument, std::string_view message) {
+  return error_response(status, argument, message);
 }
 
 bool Service::refresh() noexcept {
