@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "service/api.hpp"
 #include "service/input.hpp"
 #include "util/blake2b.hpp"
 
@@ -15,11 +16,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view config_keys[] = {
-    "store",  "deadline_ms", "max_k",     "max_candidates", "max_body_bytes", "max_events",     "arms",         "salt",
-    "shadow", "max_explore", "exposures", "feedback",       "metrics",        "exposure_share", "file_seconds", "seed"};
-constexpr std::string_view arm_keys[] = {"name", "share", "policy", "values", "trust", "explore"};
-constexpr std::string_view shadow_keys[] = {"name", "policy", "values", "trust"};
+constexpr auto config_keys = api::names_of(api::service_options);
+constexpr auto arm_keys = api::names_of(api::arm_fields);
+constexpr auto shadow_keys = api::names_of(api::shadow_fields);
 constexpr std::size_t max_arms = 32, max_name = 63, max_path = 4096;
 constexpr std::int64_t most = std::int64_t{1} << 30;
 constexpr double slack = 1e-9;  // of a sum of shares

@@ -4,16 +4,15 @@
 #include <cmath>
 #include <limits>
 
+#include "service/api.hpp"
+
 namespace pygrade::detail {
 
 namespace {
 
-constexpr std::string_view rank_keys[] = {"user",     "k",           "candidates", "items",      "seen",
-                                          "eligible", "context",     "scenario",   "timestamp",  "explore",
-                                          "values",   "deadline_ms", "arm",        "request_id", "item_values"};
-constexpr std::string_view update_keys[] = {"events"};
-constexpr std::string_view event_keys[] = {"user",       "item",     "task",     "timestamp", "amount",
-                                           "request_id", "event_id", "scenario", "measures"};
+constexpr auto rank_keys = api::names_of(api::rank_fields);
+constexpr auto event_keys = api::names_of(api::event_fields);
+constexpr auto update_keys = api::names_of(api::update_fields);
 constexpr std::size_t max_text = 256;
 constexpr std::int64_t last_time = std::int64_t{1} << 53;
 

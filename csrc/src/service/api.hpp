@@ -1,0 +1,128 @@
+// The keys of requests, answers and options, each written down once: parsers take what they know from here, and
+// openapi.cpp makes the document that /openapi.json serves and docs/openapi.json holds.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <string_view>
+
+namespace pygrade::detail::api {
+
+// A key of a JSON object.
+struct Field {
+  std::string_view name;
+  std::string_view schema;              // JSON Schema of its value; "#Event": that of fields named below
+  std::string_view description;         // without a period
+  std::string_view default_value = {};  // JSON; "": none
+  bool required = false;
+};
+
+// The keys of a table, as `Input` takes them.
+template <std::size_t N>
+constexpr std::array<std::string_view, N> names_of(const Field (&fields)[N]) {
+  std::array<std::string_view, N> names;
+  for (std::size_t i = 0; i < N; ++i) names[i] = fields[i].name;
+  return names;
+}
+
+// --- schemas
+inline constexpr std::string_view boolean = R"({"type":"boolean"})";
+inline constexpr std::string_view integer = R"({"type":"integer"})";
+inline constexpr std::string_view count = R"({"type":"integer","minimum":0})";
+inline constexpr std::string_view positive = R"({"type":"integer","minimum":1})";
+inline constexpr std::string_view number = R"({"type":"number"})";
+inline constexpr std::string_view amount = R"({"type":"number","minimum":0})";
+inline constexpr std::string_view share = R"({"type":"number","minimum":0,"maximum":1})";
+inline constexpr std::string_view text = R"({"type":"string"})";
+inline constexpr std::string_view key_text = R"({"type":"string","minLength":1,"maxLength":256})";
+inline constexpr std::string_view maybe_text = R"({"type":["string","null"]})";
+inline constexpr std::string_view maybe_number = R"({"type":["number","null"]})";
+inline constexpr std::string_view id = R"({"type":["integer","string"]})";
+inline constexpr std::string_view ids = R"({"type":"array","items":{"type":["integer","string"]}})";
+inline constexpr std::string_view integers = R"({"type":"array","items":{"type":"integer"}})";
+inline constexpr std::string_view amounts = R"({"type":"array","items":{"type":"number","minimum":0}})";
+inline constexpr std::string_view maybe_numbers = R"({"type":"array","items":{"type":["number","null"]}})";
+inline constexpr std::string_view texts = R"({"type":"array","items":{"type":"string"}})";
+inline constexpr std::string_view maybe_texts = R"({"type":"array","items":{"type":["string","null"]}})";
+inline constexpr std::string_view numbers_by_name = R"({"type":"object","additionalProperties":{"type":"number"}})";
+inline constexpr std::string_view maybe_numbers_by_name =
+    R"({"type":"object","additionalProperties":{"type":["number","null"]}})";
+inline constexpr std::string_view amounts_by_name =
+    R"({"type":"object","additionalProperties":{"type":"number","minimum":0}})";
+inline constexpr std::string_view context_values =
+    R"({"type":"object","additionalProperties":{"type":["number","string","null"]}})";
+
+// --- requests
+inline constexpr Field rank_fields[] = {
+    {"user", id, "whom the page is for: a number, or a name if the run's users have names", {}, true},
+    {"k", positive, "items of the page, at most max_k", "10"},
+    {"candidates", positive, "how many items the search finds, at most max_candidates", "500"},
+    {"items", ids, "the candidates, without a search; at most max_candidates"},
+    {"item_values", amounts, "a price for each of items, for a baseline that needs them"},
+    {"seen", ids, "items that the search leaves out"},
+    {"eligible", ids, "the only items to search"},
+    {"context", context_values, "context columns (c_…) by name"},
+    {"scenario", key_text, "chooses fallback weights, width of exploration and multipliers"},
+    {"timestamp", integer, "milliseconds since 1970; now if absent"},
+    {"explore", boolean, "true asks for drawn weights, false refuses them; absent: the arm's share decides"},
+    {"values", amounts_by_name, "multipliers of the tasks' values, for a policy that takes them"},
+    {"deadline_ms", amount,
+     "after which the page of an unknown user is answered; deadline_ms of the service if absent"},
+    {"arm", key_text, "an arm by name, instead of the user's own"},
+    {"request_id", key_text, "the id by which feedback is joined; a new one if absent"},
+};
+
+inline constexpr Field event_fields[] = {
+    {"user", id, "who gave the feedback", {}, true},
+    {"item", id, "on what", {}, true},
+    {"task", maybe_text, "the kind of feedback, a task of the run's log; null: the item was shown, and that is all"},
+    {"timestamp", integer, "milliseconds since 1970; now if absent"},
+    {"amount", number, "how much, for the reward"},
+    {"request_id", key_text, "that of the page which showed the item"},
+    {"event_id", key_text, "the same each time that the event is sent: it counts once"},
+    {"scenario", key_text, "that of the page"},
+    {"measures", numbers_by_name, "measures (m_…) of the event by name, such as seconds watched"},
+};
+
+inline constexpr Field update_fields[] = {
+    {"events", R"(["#Event"])", "feedback, at most max_events", {}, true},
+};
+
+// --- options
+inline constexpr Field arm_fields[] = {
+    {"name", key_text, "letters, digits, _ and -; a label of metrics and a part of file names", {}, true},
+    {"share", share, "of the users; shares sum to 1", "1"},
+    {"policy", text, "directory of a policy, or a link to one; the run's own if absent"},
+    {"values", amounts_by_name, "multipliers by task"},
+    {"trust", share, "of the policy in the scores; the policy's own if absent"},
+    {"explore", share, "share of the arm's requests with drawn weights", "0"},
+};
+
+inline constexpr Field shadow_fields[] = {
+    {"name", key_text, "as an arm's", {}, true},
+    {"policy", text, "as an arm's"},
+    {"values", amounts_by_name, "as an arm's"},
+    {"trust", share, "as an arm's"},
+};
+
+// Of the core; those of pygraded follow.
+inline constexpr Field service_options[] = {
+    {"store", text, "address of the store; the run's own if absent"},
+    {"deadline_ms", number, "of requests that name none"},
+    {"max_k", positive, "items of a page", "1000"},
+    {"max_candidates", positive, "candidates of a request", "10000"},
+    {"max_events", positive, "events of an update", "10000"},
+    {"max_body_bytes", positive, "bytes of a request's body", "1048576"},
+    {"arms", R"(["#Arm"])", "policies, each with a share of the users", R"([{"name":"main"}])"},
+    {"shadow", R"(["#Shadow"])", "policies that rank the same candidates, are compared, and are never served", "[]"},
+    {"salt", text, "of the hash from user to arm; another one deals the users anew", R"("pygrade")"},
+    {"max_explore", share, "share of all pages that may explore, whatever is asked", "0.1"},
+    {"exposures", text, "directory of the log of pages"},
+    {"exposure_share", share, "share of the pages that are logged with all candidates", "0.05"},
+    {"file_seconds", number, "after which a file of a log is complete", "300"},
+    {"feedback", text, "directory of the log of feedback"},
+    {"metrics", text, "directory that several processes share for their counters"},
+    {"seed", count, "of the exploration; the system's if absent"},
+};
+
+}  // namespace pygrade::detail::api
