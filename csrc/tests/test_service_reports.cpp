@@ -7,7 +7,9 @@ namespace {
 using namespace pygrade;
 using namespace pygrade::tests;
 
-std::string metrics_of(Service& service) { return service.handle("GET", "/metrics", "").body; }
+Response get(Service& service, std::string_view path) { return service.handle({"GET", path, ""}); }
+
+std::string metrics_of(Service& service) { return get(service, "/metrics").body; }
 
 TEST(a_server_adds_its_own_figures) {
   const ServiceRun run;
@@ -22,7 +24,7 @@ TEST(a_server_adds_its_own_figures) {
   CHECK(text.find("# HELP pygrade_connections Open connections.\n# TYPE pygrade_connections gauge" + series) !=
         std::string::npos);
   CHECK(text.find("# TYPE pygrade_requests_shed_total counter\npygrade_requests_shed_total 2\n") != std::string::npos);
-  const auto status = json_of(service->handle("GET", "/v1/status", ""));
+  const auto status = json_of(get(*service, "/v1/status"));
   CHECK_EQUAL(status.object_at("counters").finite_at("pygrade_connections"), 3.0);
   service->set_gauges({});
   CHECK(metrics_of(*service).find("pygrade_connections") == std::string::npos);
