@@ -127,17 +127,6 @@ py::tuple with_items(UserRequest& made, py::handle item_ids) {
   return to_tuple(made.buffer, *made.center->features(), items.size());
 }
 
-// Runs without the interpreter's lock. A StoreError of the core becomes that of the package.
-template <class Call>
-auto with_errors(const Call& call) {
-  try {
-    const py::gil_scoped_release unlocked;
-    return call();
-  } catch (const StoreError& error) {
-    throw_store_error(error);
-  }
-}
-
 std::size_t update(FeatureCenter& center, py::handle user_id, py::handle item_id, py::handle event_time,
                    const std::optional<std::vector<std::string>>& scenario, const py::dict& outcomes) {
   FeedbackEvents events{ids_of(user_id, "user_id"), ids_of(item_id, "item_id"), ids_of(event_time, "event_time")};
@@ -150,7 +139,8 @@ std::size_t update(FeatureCenter& center, py::handle user_id, py::handle item_id
     columns.push_back({column, array(values, "an outcome", Dtype::float64, {any_size}).span<const double>()});
   }
   events.outcomes = columns;
-  return with_errors([&] { return center.update(events); });
+  const py::gil_scoped_release unlocked;
+  return center.update(events);
 }
 
 py::dict counters(const FeatureCenter& center) {
@@ -230,7 +220,7 @@ void bind_features(py::module_& module) {
            py::arg("context"))
       .def("update", &update, py::arg("user_id"), py::arg("item_id"), py::arg("event_time"),
            py::arg("scenario").none(true), py::arg("outcomes"))
-      .def("check_version", [](FeatureCenter& center) { with_errors([&] { center.check_version(); }); })
+      .def("check_version", &FeatureCenter::check_version, py::call_guard<py::gil_scoped_release>())
       .def("forget_items", &FeatureCenter::forget_items);
   module.def("minutes_of_a_day", &minutes_of_a_day);
 }

@@ -6,8 +6,6 @@
 
 #include <vector>
 
-#include "pygrade/features.hpp"
-
 namespace pygrade::bindings {
 
 namespace {
@@ -111,11 +109,9 @@ void PythonStore::update(std::span<const StoreQuery> queries,
     const py::cpp_function merge([&](const py::list& answers) {
       const auto values = values_of(answers, queries);
       std::vector<std::string> changed(values.size());
-      try {
+      {
         const py::gil_scoped_release unlocked;
         change(values, changed);
-      } catch (const StoreError& error) {
-        throw_store_error(error);
       }
       py::list tables;
       std::size_t at = 0;
@@ -133,21 +129,6 @@ void PythonStore::update(std::span<const StoreQuery> queries,
 std::optional<std::string> PythonStore::current() {
   const py::gil_scoped_acquire locked;
   return guarded([&] { return py::cast<std::optional<std::string>>(store_.attr("current")()); });
-}
-
-void throw_store_error(const StoreError& error) {
-  const auto raise = [&](const char* module, const char* name) {
-    py::set_error(py::module_::import(module).attr(name), error.what());
-  };
-  if (const auto* raised = dynamic_cast<const PythonStoreError*>(&error))
-    raised->restore();
-  else if (dynamic_cast<const ForeignVersionError*>(&error) != nullptr)
-    raise("pygrade.features.center", "ForeignVersionError");
-  else if (dynamic_cast<const DamagedRecordError*>(&error) != nullptr)
-    raise("pygrade.stores", "StoreCorruptError");
-  else
-    raise("pygrade.stores", "StoreError");
-  throw py::error_already_set();
 }
 
 }  // namespace pygrade::bindings

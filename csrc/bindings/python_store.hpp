@@ -43,8 +43,4 @@ class PythonStore final : public Store {
   const std::optional<std::string> version_;
 };
 
-// Throws the error of the package that stands for a StoreError of the core: the object that Python raised before,
-// ForeignVersionError, StoreCorruptError or StoreError.
-[[noreturn]] void throw_store_error(const StoreError& error);
-
 }  // namespace pygrade::bindings

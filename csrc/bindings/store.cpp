@@ -1,33 +1,71 @@
-// The stores of the core, for tests and diagnosis. The package reads and writes by pygrade.stores.
+// The stores of the core; pygrade.stores.Store is the face. Here keys become int64, and None an empty version.
 #include "pygrade/store.hpp"
 
+#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include <memory>
 
-#include "arrays.hpp"
 #include "families.hpp"
+#include "pygrade/features.hpp"
+#include "python_store.hpp"
+#include "stores/record.hpp"
 
 namespace pygrade::bindings {
 
 namespace {
 
-// The tables and keys of a list of (table, int64 array), which must outlive this.
+using Keys = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>;
+
+std::string to_table(py::handle table) {
+  if (!py::isinstance<py::str>(table))
+    throw py::type_error("table is a " + std::string(py::str(py::type::of(table).attr("__name__"))) + "; want a str");
+  return table.cast<std::string>();
+}
+
+// [n] int64; integers of other widths are taken, floats are not.
+Keys to_keys(const py::object& given) {
+  const py::array keys = py::array::ensure(given);
+  if (!keys || keys.ndim() != 1)
+    throw py::value_error("keys have shape " + (keys ? std::string(py::str(keys.attr("shape"))) : "that varies") +
+                          "; want [n]");
+  const bool whole = keys.dtype().kind() == 'i' || (keys.dtype().kind() == 'u' && keys.itemsize() < 8);
+  if (keys.size() > 0 && !whole)
+    throw py::type_error("keys are " + std::string(py::str(keys.dtype())) + "; want int64");
+  return Keys::ensure(keys);
+}
+
+std::span<const std::int64_t> span_of(const Keys& keys) { return {keys.data(), static_cast<std::size_t>(keys.size())}; }
+
+// The bytes of a list of values; the objects must outlive them.
+std::vector<std::string_view> to_values(const py::list& values, const std::string& what = "values") {
+  std::vector<std::string_view> views;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const py::handle value = values[i];
+    if (!PyBytes_Check(value.ptr()))
+      throw py::type_error(what + "[" + std::to_string(i) + "] is a " +
+                           std::string(py::str(py::type::of(value).attr("__name__"))) + "; want bytes");
+    views.emplace_back(PyBytes_AS_STRING(value.ptr()), static_cast<std::size_t>(PyBytes_GET_SIZE(value.ptr())));
+  }
+  return views;
+}
+
+// The tables and keys of a sequence of (table, keys).
 struct Queries {
-  explicit Queries(const py::list& requests) {
+  explicit Queries(const py::iterable& requests) {
     for (const py::handle request : requests) {
       const auto pair = request.cast<py::tuple>();
       if (pair.size() != 2)
         throw std::invalid_argument("a request has " + std::to_string(pair.size()) +
                                     " parts; want a table and its keys");
-      tables.push_back(pair[0].cast<std::string>());
-      keys.push_back(array(pair[1], "keys", Dtype::int64, {any_size}).span<const std::int64_t>());
+      tables.push_back(to_table(pair[0]));
+      keys.push_back(to_keys(pair[1]));
     }
-    for (std::size_t i = 0; i < tables.size(); ++i) queries.push_back({tables[i], keys[i]});
+    for (std::size_t i = 0; i < tables.size(); ++i) queries.push_back({tables[i], span_of(keys[i])});
   }
 
   std::vector<std::string> tables;
-  std::vector<std::span<const std::int64_t>> keys;
+  std::vector<Keys> keys;
   std::vector<StoreQuery> queries;
 };
 
@@ -36,68 +74,124 @@ py::list to_lists(const std::vector<StoreQuery>& queries, StoreValues values) {
   py::list lists;
   std::size_t at = 0;
   for (const auto& query : queries) {
-    py::list list;
-    for (std::size_t i = 0; i < query.keys.size(); ++i, ++at) {
-      if (values[at].data() == nullptr)
-        list.append(py::none());
-      else
-        list.append(py::bytes(values[at].data(), values[at].size()));
-    }
+    py::list list(query.keys.size());
+    for (std::size_t i = 0; i < query.keys.size(); ++i, ++at)
+      list[i] = values[at].data() == nullptr ? py::object(py::none()) : py::bytes(values[at].data(), values[at].size());
     lists.append(std::move(list));
   }
   return lists;
 }
 
-py::list get(Store& store, const py::list& requests, std::optional<double> seconds) {
+py::list get(const std::shared_ptr<Store>& store, const py::iterable& requests,
+             const std::optional<std::string>& version, std::optional<double> seconds) {
   const Queries wanted(requests);
   std::optional<std::chrono::steady_clock::time_point> deadline;
   if (seconds)
     deadline = std::chrono::steady_clock::now() +
                std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(*seconds));
   py::list lists;
-  {
-    const py::gil_scoped_release unlocked;
-    store.get(
-        wanted.queries,
-        [&](StoreValues values) {
-          const py::gil_scoped_acquire locked;
-          lists = to_lists(wanted.queries, values);
-        },
-        deadline);
-  }
+  const py::gil_scoped_release unlocked;
+  const auto read = [&](StoreValues values) {
+    const py::gil_scoped_acquire locked;
+    lists = to_lists(wanted.queries, values);
+  };
+  (version ? store->at(*version) : store)->get(wanted.queries, read, deadline);
   return lists;
 }
 
-void update(Store& store, const py::list& requests, const py::function& change, std::optional<double> ttl) {
+void update(Store& store, const py::iterable& requests, const py::function& change, std::optional<double> ttl) {
   const Queries wanted(requests);
   const py::gil_scoped_release unlocked;
   store.update(
       wanted.queries,
       [&](StoreValues values, std::span<std::string> changed) {
         const py::gil_scoped_acquire locked;
+        const auto updated = py::list(change(to_lists(wanted.queries, values)));
+        if (updated.size() != wanted.queries.size())
+          throw std::invalid_argument("update returned " + std::to_string(updated.size()) + " lists; want " +
+                                      std::to_string(wanted.queries.size()) + ", one per table");
         std::size_t at = 0;
-        for (const py::handle list : change(to_lists(wanted.queries, values)))
-          for (const py::handle value : list) {
-            if (at == changed.size()) throw std::invalid_argument("change returned too many values");
-            changed[at++] = value.cast<std::string>();
-          }
-        if (at != changed.size()) throw std::invalid_argument("change returned too few values");
+        for (std::size_t t = 0; t < updated.size(); ++t) {
+          const std::string what = "the result of update for table '" + wanted.tables[t] + "'";
+          const auto list = py::list(updated[t]);
+          detail::check_count(list.size(), wanted.queries[t].keys.size(), what);
+          for (const std::string_view value : to_values(list, what)) changed[at++] = value;
+        }
       },
       ttl);
+}
+
+void put(Store& store, const py::object& table, const py::object& keys, const py::iterable& values,
+         const std::optional<std::string>& version, std::optional<double> ttl) {
+  const std::string name = to_table(table);
+  const Keys numbers = to_keys(keys);
+  const py::list objects(values);
+  const auto views = to_values(objects);
+  if (version) detail::check_version(*version);
+  const py::gil_scoped_release unlocked;
+  store.put(name, span_of(numbers), views, version.value_or(""), ttl);
+}
+
+py::dict versions(Store& store) {
+  constexpr const char* states[] = {"filling", "ready", "current"};
+  std::vector<StoreVersion> all;
+  {
+    const py::gil_scoped_release unlocked;
+    all = store.versions();
+  }
+  py::dict by_name;
+  for (const auto& [name, state] : all) by_name[py::str(name)] = states[static_cast<std::size_t>(state)];
+  return by_name;
+}
+
+// A class of errors, shown as one of pygrade.stores, where users find it.
+template <class Error>
+void add_error(py::module_& module, const char* name, const char* text, const char* base = nullptr) {
+  const py::object above = base == nullptr ? py::reinterpret_borrow<py::object>(PyExc_Exception) : module.attr(base);
+  const std::string whole = std::string("pygrade.stores.") + name;
+  static py::handle type = PyErr_NewExceptionWithDoc(whole.c_str(), text, above.ptr(), nullptr);
+  if (!type) throw py::error_already_set();
+  module.attr(name) = type;
+  py::register_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const Error& error) {
+      py::set_error(type, error.what());
+    }
+  });
 }
 
 }  // namespace
 
 void bind_store(py::module_& module) {
-  static py::handle error = py::exception<StoreError>(module, "StoreError").release();
-  static py::handle timeout = py::exception<StoreTimeout>(module, "StoreTimeout", error).release();
+  // The last translator is asked first, so bases come before what derives from them.
+  add_error<StoreError>(module, "StoreError", "The store failed; the message names the store and the reason.");
+  add_error<StoreUnreachableError>(module, "StoreUnreachableError",
+                                   "No answer in time: the server is down, hangs, or refuses the login.", "StoreError");
+  add_error<StoreTimeout>(module, "StoreTimeout", "The deadline of the call passed before the store answered.",
+                          "StoreUnreachableError");
+  add_error<NotAStoreError>(module, "NotAStoreError",
+                            "There is nothing at this address, or something that pygrade did not write.", "StoreError");
+  add_error<StoreCorruptError>(module, "StoreCorruptError",
+                               "The content is damaged: cut off, overwritten, or a record with a wrong checksum.",
+                               "StoreError");
+  add_error<StoreFormatError>(module, "StoreFormatError",
+                              "Another release, of pygrade or of LMDB, wrote the store, in a format that this one "
+                              "does not read.",
+                              "StoreError");
+  add_error<MissingVersionError>(module, "MissingVersionError",
+                                 "The store has no version of that name, or none is current yet.", "StoreError");
+  add_error<VersionInUseError>(module, "VersionInUseError",
+                               "The version is complete and may not be begun again, or is current and may not be "
+                               "dropped.",
+                               "StoreError");
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
-    } catch (const StoreTimeout& fault) {
-      py::set_error(timeout, fault.what());
-    } catch (const StoreError& fault) {
-      py::set_error(error, fault.what());
+    } catch (const PythonStoreError& error) {
+      error.restore();
+    } catch (const ForeignVersionError& error) {
+      py::set_error(py::module_::import("pygrade.features.center").attr("ForeignVersionError"), error.what());
     }
   });
   module.def("store_libraries", [] {
@@ -105,23 +199,32 @@ void bind_store(py::module_& module) {
     for (const auto name : store_libraries()) names.emplace_back(name);
     return names;
   });
+  using unlocked = py::call_guard<py::gil_scoped_release>;
   py::class_<Store, std::shared_ptr<Store>>(module, "Store")
-      .def("get", &get, py::arg("requests"), py::arg("seconds") = py::none())
+      .def("get", &get, py::arg("requests"), py::arg("version") = py::none(), py::arg("seconds") = py::none())
+      .def("put", &put, py::arg("table"), py::arg("keys"), py::arg("values"), py::arg("version") = py::none(),
+           py::arg("ttl") = py::none())
       .def("update", &update, py::arg("requests"), py::arg("change"), py::arg("ttl") = py::none())
-      .def("at", &Store::at, py::arg("version"), py::call_guard<py::gil_scoped_release>())
-      .def("current", &Store::current, py::call_guard<py::gil_scoped_release>())
+      .def("sweep", &Store::sweep, unlocked())
+      .def("begin", &Store::begin, py::arg("version"), unlocked())
+      .def("switch_to", &Store::switch_to, py::arg("version"), unlocked())
+      .def("versions", &versions)
+      .def("drop", &Store::drop, py::arg("version"), unlocked())
+      .def("at", &Store::at, py::arg("version"), unlocked())
+      .def("current", &Store::current, unlocked())
+      .def_property_readonly("reachable", &Store::reachable)
       .def_property_readonly("url", &Store::url);
   module.def(
       "open_store",
-      [](const std::string& url, bool read_only, double timeout_seconds, std::optional<std::size_t> max_bytes) {
-        StoreOptions options;
-        options.read_only = read_only;
+      [](const std::string& url, bool create, bool read_only, double timeout_seconds,
+         std::optional<std::size_t> max_bytes, bool wait_for_server) {
+        StoreOptions options{.create = create, .read_only = read_only, .wait_for_server = wait_for_server};
         options.timeout = std::chrono::milliseconds(static_cast<std::int64_t>(timeout_seconds * 1000));
         if (max_bytes) options.max_bytes = *max_bytes;
         return open_store(url, options);
       },
-      py::arg("url"), py::arg("read_only") = false, py::arg("timeout") = 0.1, py::arg("max_bytes") = py::none(),
-      py::call_guard<py::gil_scoped_release>());
+      py::arg("url"), py::arg("create") = false, py::arg("read_only") = false, py::arg("timeout") = 0.1,
+      py::arg("max_bytes") = py::none(), py::arg("wait_for_server") = true, unlocked());
 }
 
 }  // namespace pygrade::bindings

@@ -55,6 +55,7 @@ class VersionedStore final : public Store {
   }
   const std::string& url() const override { return url_; }
 
+  using Store::put;
   void put(const std::string& version, const std::string& table, std::int64_t key, std::string value) {
     const std::lock_guard lock(shared_->mutex);
     shared_->versions[version][table][key] = std::move(value);
@@ -63,11 +64,11 @@ class VersionedStore final : public Store {
     const std::lock_guard lock(shared_->mutex);
     shared_->versions[to] = shared_->versions[from];
   }
-  void switch_to(const std::string& version) {
+  void switch_to(const std::string& version) override {
     const std::lock_guard lock(shared_->mutex);
     shared_->current = version;
   }
-  void drop(const std::string& version) {
+  void drop(const std::string& version) override {
     const std::lock_guard lock(shared_->mutex);
     shared_->versions.erase(version);
   }

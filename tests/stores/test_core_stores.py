@@ -336,7 +336,7 @@ def test_a_damaged_file_is_named(path, damage, read_only):
     (path / "data.mdb").write_bytes(cut[damage])
     for _ in range(2):
         with pytest.raises(_core.StoreError, match=r"was cut off: \d+ bytes are missing|damaged or no LMDB file"):
-            _core.open_store(f"lmdb:{path}", read_only)
+            _core.open_store(f"lmdb:{path}", read_only=read_only)
 
 
 @pytest.mark.parametrize("read_only", [False, True])
@@ -350,7 +350,7 @@ def test_a_file_that_lacks_free_pages_alone_is_whole(path, read_only):
         store.drop("v1")
         size = (path / "data.mdb").stat().st_size
     os.truncate(path / "data.mdb", size - (1 << 20))
-    core = _core.open_store(f"lmdb:{path}", read_only)
+    core = _core.open_store(f"lmdb:{path}", read_only=read_only)
     assert core.get(BOTH) == [[b"v3"] * len(KEYS)] * 2
     assert (path / "data.mdb").stat().st_size == size - (1 << 20 if read_only else 0)
     if not read_only:
@@ -444,7 +444,7 @@ def test_a_full_store_says_so_and_keeps_what_it_has(path):
 @pytest.mark.parametrize("how", ["address", "option"])
 def test_a_read_only_store_reads_and_refuses_updates(path, how):
     before = (path / "data.mdb").read_bytes()
-    core = _core.open_store(f"lmdb:{path}" + ("?read_only=1" if how == "address" else ""), how == "option")
+    core = _core.open_store(f"lmdb:{path}" + ("?read_only=1" if how == "address" else ""), read_only=how == "option")
     assert whole(core) and core.current() == "v1"
     with pytest.raises(_core.StoreError, match="is open read-only; nothing can be written"):
         core.update([("user", KEYS[:1])], lambda old: [[b"x"]])

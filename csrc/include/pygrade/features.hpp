@@ -37,8 +37,8 @@ class PYGRADE_API ForeignVersionError : public StoreError {
 };
 
 // A record, or the description of the version, is damaged.
-class PYGRADE_API DamagedRecordError : public StoreError {
-  using StoreError::StoreError;
+class PYGRADE_API DamagedRecordError : public StoreCorruptError {
+  using StoreCorruptError::StoreCorruptError;
 };
 
 // One context column of a request: a number or a text, as the schema has it; neither: unknown.

@@ -1,7 +1,11 @@
 // Where the past of users and items lies: bytes by (table, int64 key), in versions of which one is current.
 //
-// pygrade/stores/store.py describes the interface, pygrade/stores/record.py a record and pygrade/stores/lmdb.py and
-// redis.py the layouts. A server reads and adds feedback; versions are filled by Python (FeatureCenter.publish).
+// A version is filled while another is served, and readers see all of the old one or all of the new one:
+//
+//     store->begin("v2"); store->put("item", ids, values, "v2"); store->switch_to("v2"); store->drop("v1");
+//
+// A killed fill leaves the version filling: it is not read, `begin` empties it, `drop` removes it. Writes without a
+// version go to the current one and not into one that is being filled.
 #pragma once
 
 #include <chrono>
@@ -20,9 +24,44 @@
 
 namespace pygrade {
 
-// The store does not answer, is damaged, or has no current version. The message names the store and the fault.
+// The store failed. The message names the store, without password, and the fault.
 class PYGRADE_API StoreError : public std::runtime_error {
   using std::runtime_error::runtime_error;
+};
+
+// No answer in time: the server is down, hangs, or refuses the login.
+class PYGRADE_API StoreUnreachableError : public StoreError {
+  using StoreError::StoreError;
+};
+
+// The deadline of the call passed before the store answered.
+class PYGRADE_API StoreTimeout : public StoreUnreachableError {
+  using StoreUnreachableError::StoreUnreachableError;
+};
+
+// There is nothing at this address, or something that pygrade did not write.
+class PYGRADE_API NotAStoreError : public StoreError {
+  using StoreError::StoreError;
+};
+
+// The content is damaged: cut off, overwritten, or a record with a wrong checksum.
+class PYGRADE_API StoreCorruptError : public StoreError {
+  using StoreError::StoreError;
+};
+
+// Another release, of pygrade or of LMDB, wrote the store, in a format that this one does not read.
+class PYGRADE_API StoreFormatError : public StoreError {
+  using StoreError::StoreError;
+};
+
+// The store has no version of that name, or none is current yet.
+class PYGRADE_API MissingVersionError : public StoreError {
+  using StoreError::StoreError;
+};
+
+// The version is complete and may not be begun again, or is current and may not be dropped.
+class PYGRADE_API VersionInUseError : public StoreError {
+  using StoreError::StoreError;
 };
 
 // The keys of one table.
@@ -34,14 +73,27 @@ struct StoreQuery {
 // The values of the keys of several queries, one after another. data() is null where there is none, or it has expired.
 using StoreValues = std::span<const std::string_view>;
 
-// Any number of threads may use one store at once.
+// Filling: begun, and never switched to. Ready: complete, and not current.
+enum class VersionState : std::uint8_t { filling, ready, current };
+
+struct StoreVersion {
+  std::string name;
+  VersionState state;
+};
+
+// Any number of threads may use one store at once. Every function throws a StoreError if the store fails, and
+// std::invalid_argument, before anything is written, for arguments that it cannot take: a table's name has 1 to 100
+// characters and no control characters, a version's 1 to 100 letters, digits, '.', '-' or '_', and a ttl is positive.
+// The functions that fill are of the stores that open_store opens; by default they throw.
 class PYGRADE_API Store {
  public:
   virtual ~Store();
 
+  // --- records ---
+
   // Reads every key from one snapshot of the current version, in one transaction or round trip. `read` gets the values
-  // of all queries, which are valid until it returns; it must not use the store. StoreError if the store fails; it is
-  // StoreTimeout if `deadline` passes first.
+  // of all queries, which are valid until it returns; it must not use the store. StoreTimeout if `deadline` passes
+  // first; MissingVersionError if no version is current.
   virtual void get(std::span<const StoreQuery> queries, FunctionRef<void(StoreValues)> read,
                    std::optional<std::chrono::steady_clock::time_point> deadline = {}) = 0;
 
@@ -53,6 +105,29 @@ class PYGRADE_API Store {
                       FunctionRef<void(StoreValues, std::span<std::string>)> change,
                       std::optional<double> ttl = {}) = 0;
 
+  // Writes values[i] under keys[i]; of equal keys the last one stays. `version`: one that was begun, else
+  // MissingVersionError; "": the current one. `ttl`: as of `update`. Each record is written whole; a large batch may
+  // become visible in parts.
+  virtual void put(std::string_view table, std::span<const std::int64_t> keys, std::span<const std::string_view> values,
+                   const std::string& version = {}, std::optional<double> ttl = {});
+
+  // Removes expired records and the rest of interrupted drops. Returns the number of records removed.
+  virtual std::size_t sweep();
+
+  // --- versions ---
+
+  // Starts to fill a version, empty; discards an unfinished fill of that name. VersionInUseError if it is complete.
+  virtual void begin(const std::string& version);
+
+  // Makes a version the current one, in one step for every reader. It may be an older one.
+  virtual void switch_to(const std::string& version);
+
+  // In the order in which they were begun.
+  virtual std::vector<StoreVersion> versions();
+
+  // Removes a version that is not current, and frees its space. VersionInUseError if it is current.
+  virtual void drop(const std::string& version);
+
   // The same store for readers who go on with a complete version while another is current: `get` reads `version`, or,
   // if it is gone, the current one. `update` writes to the current one, as here. StoreError if this kind of store
   // can't.
@@ -61,25 +136,33 @@ class PYGRADE_API Store {
   // The name of the current version; nothing if there is none.
   virtual std::optional<std::string> current() = 0;
 
+  // Whether the last call reached the store. Asks nothing, so it is for probes.
+  virtual bool reachable() const noexcept { return true; }
+
   // The store's address, without password.
   virtual const std::string& url() const = 0;
 };
 
-// `deadline` passed before the store answered.
-class PYGRADE_API StoreTimeout : public StoreError {
-  using StoreError::StoreError;
-};
-
 struct StoreOptions {
-  bool read_only = false;                        // of LMDB: `update` fails
+  bool create = false;                           // make the store if there is none, which is else a NotAStoreError
+  bool read_only = false;                        // of LMDB: what writes fails
+  bool wait_for_server = true;                   // of Redis: false opens it while the server is down; calls then fail
+                                                 // with StoreUnreachableError until it answers
   std::chrono::milliseconds timeout{100};        // of Redis: until it must have answered or accepted a connection
   std::size_t max_bytes = std::size_t{1} << 40;  // of LMDB: to which an update may let the file grow
 };
 
-// The store at an address as Python's open_store takes it: "lmdb:<directory>" or "redis://…". StoreError if there is
-// none, or this build lacks the library that it needs (see PYGRADE_LMDB and PYGRADE_REDIS in CMakeLists.txt);
-// std::invalid_argument for an address that cannot be one. Stores of one LMDB file share it in a process; a process
-// that opens it here must not open it elsewhere, say from Python, and one that forks opens its stores afterwards.
+// The store at an address:
+//
+//     lmdb:DIR                             embedded: one file that all processes of a machine share;
+//                                          lmdb:DIR?read_only=1 refuses writes
+//     redis://HOST:PORT/DB?prefix=NAME     a Redis server; also rediss:// and unix://SOCKET?db=DB&prefix=NAME
+//     memory:                              this object alone
+//
+// NotAStoreError if there is none and `create` is not set; StoreUnreachableError, StoreCorruptError or StoreFormatError
+// if it cannot be used; StoreError if this build lacks the library that it needs (see PYGRADE_LMDB and PYGRADE_REDIS in
+// CMakeLists.txt); std::invalid_argument for an address that cannot be one. Stores of one LMDB file share it in a
+// process; one that forks opens its stores afterwards.
 PYGRADE_API std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& options = {});
 
 // What this build can open: "lmdb", "redis".

@@ -56,8 +56,8 @@ class LmdbStore final : public Store {
     file_->read(
         [&](LmdbReader& reader) {
           const auto format = entry(reader.transaction, format_key);
-          if (!format) throw StoreError(url_ + " is an LMDB file, but not a store");
-          if (*format != store_format) throw StoreError(url_ + other_format(*format));
+          if (!format) throw NotAStoreError(url_ + " is an LMDB file, but not a store");
+          if (*format != store_format) throw other_format(url_, *format);
         },
         {});
   }

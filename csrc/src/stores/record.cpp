@@ -19,12 +19,12 @@ std::uint64_t end_of(std::string_view record) {
 }
 
 std::string_view unpack(std::string_view record, std::int64_t now, const std::string& url) {
-  if (crc32(record) != crc32_whole) throw StoreError(url + ": a record is damaged: its checksum disagrees");
+  if (crc32(record) != crc32_whole) throw StoreCorruptError(url + ": a record is damaged: its checksum disagrees");
   if (record[0] == endless && record.size() > checksum_bytes)
     return record.substr(1, record.size() - 1 - checksum_bytes);
   if (record[0] != timed || record.size() < 1 + time_bytes + checksum_bytes)
-    throw StoreError(url + ": a record begins with byte " + std::to_string(static_cast<unsigned char>(record[0])) +
-                     "; want 0, or 1 and a time");
+    throw StoreCorruptError(url + ": a record begins with byte " +
+                            std::to_string(static_cast<unsigned char>(record[0])) + "; want 0, or 1 and a time");
   if (end_of(record) <= static_cast<std::uint64_t>(now)) return {};
   return record.substr(1 + time_bytes, record.size() - 1 - time_bytes - checksum_bytes);
 }
@@ -40,9 +40,9 @@ void check_table(std::string_view table) {
 
 }  // namespace
 
-std::string other_format(std::string_view stored) {
-  return " has format '" + std::string(stored) + "'; this release reads '" + std::string(store_format) +
-         "': remove the store and publish again";
+StoreFormatError other_format(const std::string& url, std::string_view stored) {
+  return StoreFormatError(url + " has format '" + std::string(stored) + "'; this release reads '" +
+                          std::string(store_format) + "': remove the store and publish again");
 }
 
 std::int64_t now_ms() {
@@ -87,7 +87,7 @@ std::size_t check_queries(std::span<const StoreQuery> queries, bool distinct) {
   std::vector<std::int64_t> sorted;
   for (const auto& query : queries) {
     if (std::ranges::find(tables, query.table) != tables.end())
-      throw std::invalid_argument("queries name table '" + std::string(query.table) + "' twice; want each once");
+      throw std::invalid_argument("requests name table '" + std::string(query.table) + "' twice; want each once");
     tables.push_back(query.table);
     sorted.assign(query.keys.begin(), query.keys.end());
     std::ranges::sort(sorted);
@@ -101,7 +101,42 @@ std::size_t check_queries(std::span<const StoreQuery> queries, bool distinct) {
 void check_ttl(std::optional<double> ttl) {
   if (ttl && !(*ttl > 0.0 && *ttl < 3.2e9))
     throw std::invalid_argument("ttl is " + std::to_string(*ttl) +
-                                "; want a positive number of seconds below a century, or nothing");
+                                "; want a positive number of seconds below a century, or none");
+}
+
+void check_version(std::string_view version) {
+  const auto alphanumeric = [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+  };
+  const auto usual = [&](char c) { return alphanumeric(c) || c == '.' || c == '_' || c == '-'; };
+  if (version.empty() || version.size() > 100 || !alphanumeric(version[0]) || !std::ranges::all_of(version, usual))
+    throw std::invalid_argument("version is '" + std::string(version.substr(0, 101)) +
+                                "'; want 1 to 100 letters, digits, '.', '-' or '_', the first no punctuation");
+}
+
+void check_count(std::size_t values, std::size_t keys, const std::string& what) {
+  if (values != keys)
+    throw std::invalid_argument(what + " has " + std::to_string(values) + " entries; want " + std::to_string(keys) +
+                                ", one per key");
+}
+
+void check_put(std::string_view table, std::size_t keys, std::size_t values, std::string_view version,
+               std::optional<double> ttl) {
+  check_table(table);
+  check_count(values, keys, "values");
+  if (!version.empty()) check_version(version);
+  check_ttl(ttl);
+}
+
+MissingVersionError missing_version(const std::string& url, std::string_view version) {
+  if (version.empty()) return MissingVersionError(url + " has no current version; fill one and switch to it");
+  return MissingVersionError(url + " has no version '" + std::string(version) + "'; begin it first");
+}
+VersionInUseError version_is_complete(const std::string& url, std::string_view version) {
+  return VersionInUseError(url + ": version '" + std::string(version) + "' is complete; drop it first");
+}
+VersionInUseError version_is_current(const std::string& url, std::string_view version) {
+  return VersionInUseError(url + ": version '" + std::string(version) + "' is current; switch to another first");
 }
 
 void check_deadline(Deadline deadline, const std::string& url) {

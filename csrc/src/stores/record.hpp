@@ -12,7 +12,8 @@
 namespace pygrade::detail {
 
 inline constexpr std::string_view store_format = "2";
-std::string other_format(std::string_view stored);  // the end of the message that refuses it
+// The error for a store of another format.
+StoreFormatError other_format(const std::string& url, std::string_view stored);
 
 std::int64_t now_ms();  // since 1970
 
@@ -30,6 +31,16 @@ void unpack_records(std::span<std::string_view> records, std::int64_t now, const
 // a key that is. Returns the number of keys.
 std::size_t check_queries(std::span<const StoreQuery> queries, bool distinct = false);
 void check_ttl(std::optional<double> ttl);
+void check_version(std::string_view version);
+void check_count(std::size_t values, std::size_t keys, const std::string& what);  // one per key
+// Those of `put`.
+void check_put(std::string_view table, std::size_t keys, std::size_t values, std::string_view version,
+               std::optional<double> ttl);
+
+// The errors of versions, in every backend. `version` is "" for the current one.
+MissingVersionError missing_version(const std::string& url, std::string_view version);
+VersionInUseError version_is_complete(const std::string& url, std::string_view version);
+VersionInUseError version_is_current(const std::string& url, std::string_view version);
 
 // StoreTimeout if `deadline` has passed.
 using Deadline = std::optional<std::chrono::steady_clock::time_point>;

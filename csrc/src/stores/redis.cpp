@@ -209,8 +209,8 @@ class RedisStore final : public Store {
       connection.command({"INFO", "memory"});
       const RedisReplies& replies = call(connection, 2, end.at);
       const auto format = replies.text(0);
-      if (format.data() == nullptr) throw StoreError(url_ + ": the server holds no store of this prefix");
-      if (format != store_format) throw StoreError(url_ + other_format(format));
+      if (format.data() == nullptr) throw NotAStoreError(url_ + ": the server holds no store of this prefix");
+      if (format != store_format) throw other_format(url_, format);
       const std::string_view policy = info(replies.text(1), "maxmemory_policy");
       const std::string_view bytes = info(replies.text(1), "maxmemory");
       if (policy.starts_with("allkeys") && !bytes.empty() && bytes != "0")

@@ -25,6 +25,15 @@ constexpr std::string_view libraries[] = {
 
 Store::~Store() = default;
 
+void Store::put(std::string_view, std::span<const std::int64_t>, std::span<const std::string_view>, const std::string&,
+                std::optional<double>) {
+  throw StoreError(url() + " cannot be filled");
+}
+std::size_t Store::sweep() { throw StoreError(url() + " cannot be swept"); }
+void Store::begin(const std::string&) { throw StoreError(url() + " cannot be filled"); }
+void Store::switch_to(const std::string&) { throw StoreError(url() + " cannot be filled"); }
+std::vector<StoreVersion> Store::versions() { throw StoreError(url() + " has one version alone"); }
+void Store::drop(const std::string&) { throw StoreError(url() + " has one version alone"); }
 std::shared_ptr<Store> Store::at(const std::string&) { throw StoreError(url() + " reads its current version alone"); }
 
 std::span<const std::string_view> store_libraries() { return std::span(libraries).first(std::size(libraries) - 1); }
