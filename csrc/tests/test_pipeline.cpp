@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -8,6 +9,7 @@
 #include "check.hpp"
 #include "pygrade/pipeline.h"
 #include "pygrade/pipeline.hpp"
+#include "serving.hpp"
 #include "versioned_store.hpp"
 
 namespace {
@@ -320,8 +322,196 @@ TEST(the_callers_model_and_search_take_the_places_of_the_artifacts) {
   CHECK(users == (std::vector<std::optional<std::int64_t>>{std::nullopt, 3}));  // first what an unknown user gets
   fails = true;
   CHECK_THROWS(std::runtime_error, "no model", rank(*own, request_of(3)));
-  options.predict = {};
-  CHECK_THROWS(std::invalid_argument, "want a model of the caller's", Pipeline::load(models, system.store, options));
+}
+
+// Models without the artifact's network, as of a run with --mtl own.
+Models own_models() {
+  Models models = first();
+  models.mtl = nullptr;
+  return models;
+}
+
+TEST(predictions_of_the_request_take_the_place_of_a_model) {
+  System system;
+  PageWorkspace workspace;
+  const Answer wanted = rank(*system.pipeline, request_of(3), workspace);
+  const std::vector<std::int64_t> items(workspace.item_ids().begin(), workspace.item_ids().end());
+  std::vector<float> predictions(workspace.predictions().begin(), workspace.predictions().end());
+  const auto own = Pipeline::load(own_models(), system.store, {.seed = 1});
+  PipelineRequest request = request_of(3);
+  CHECK_THROWS(std::invalid_argument, "predictions is missing", rank(*own, request));
+  request.predictions = predictions;
+  CHECK_THROWS(std::invalid_argument, "without item_ids", rank(*own, request));
+  request.item_ids = items;
+  for (auto* pipeline : {own.get(), system.pipeline.get()}) {  // also in place of the artifact's
+    CHECK(rank(*pipeline, request, workspace).same(wanted));
+    CHECK(workspace.features().item_dense.empty());
+  }
+  request.predictions = std::span(predictions).first(7);
+  CHECK_THROWS(std::invalid_argument, "predictions has 7 values; want 40 items × 3 tasks", rank(*own, request));
+  request.predictions = predictions;
+  const auto best = std::ranges::find(items, wanted.items[0]) - items.begin();
+  predictions[static_cast<std::size_t>(3 * best)] = std::numeric_limits<float>::quiet_NaN();  // ranks last
+  const Answer without = rank(*own, request);
+  CHECK_EQUAL(without.page.page.missing_predictions, 1);
+  CHECK(std::ranges::find(without.items, wanted.items[0]) == without.items.end());
+  predictions[static_cast<std::size_t>(3 * best)] = 0.9f;
+  request.deadline = std::chrono::microseconds(0);  // the caller's predictions, by the static weights
+  const Answer late = rank(*own, request);
+  CHECK(late.page.degraded == Degraded::deadline);
+  CHECK(late.page.page.fallback != Fallback::none);
+  CHECK_EQUAL(late.page.page.missing_predictions, 0);
+}
+
+TEST(what_predict_is_given) {
+  System system;
+  PipelineOptions options{.seed = 1};
+  options.item_features = false;
+  struct Call {
+    std::size_t first, rows;
+  };
+  options.predict = [](const ModelRows& rows, std::span<float> out) {
+    CHECK(rows.dense.empty() && rows.ids.empty() && !rows.request_dense.empty());
+    if (rows.request == nullptr) {
+      CHECK(rows.user_data == nullptr);
+      std::ranges::fill(out, 0.1f);
+      return;
+    }
+    static_cast<std::vector<Call>*>(rows.user_data)->push_back({rows.first, rows.rows});
+    for (std::size_t i = 0; i < out.size(); ++i)  // by the place among the candidates
+      out[i] = 1.0f / static_cast<float>(2 + rows.first + i / 3);
+  };
+  const auto own = Pipeline::load(own_models(), system.store, options);
+  std::vector<std::int64_t> items(300);
+  for (std::size_t i = 0; i < items.size(); ++i) items[i] = static_cast<std::int64_t>(1000 - i);
+  std::vector<Call> calls;
+  PipelineRequest request = request_of(3);
+  request.item_ids = items;
+  request.user_data = &calls;
+  const Answer whole = rank(*own, request);
+  CHECK_EQUAL(calls.size(), std::size_t{1});
+  request.deadline = std::chrono::seconds(100);
+  const Answer blocks = rank(*own, request);
+  CHECK(blocks.same(whole));
+  CHECK_EQUAL(whole.items[0], std::int64_t{1000});
+  CHECK(calls.size() > 2);
+  std::size_t next = 0;
+  for (const Call& call : std::span(calls).subspan(1)) {
+    CHECK_EQUAL(call.first, next);
+    next += call.rows;
+  }
+  CHECK_EQUAL(next, items.size());
+}
+
+TEST(item_features_of_the_request_take_the_place_of_the_stores) {
+  System system;
+  PageWorkspace workspace;
+  rank(*system.pipeline, request_of(3), workspace);
+  const std::vector<std::int64_t> items(workspace.item_ids().begin(), workspace.item_ids().end());
+  const auto& names = first().features->item_features();
+  const auto& crossed = first().features->cross_features();
+  const std::vector<float> values(items.size(), 3.5f);
+  const ItemColumn columns[] = {{names[0], values}, {crossed[0], values}};
+  PipelineRequest request = request_of(3);
+  request.item_features = columns;
+  CHECK_THROWS(std::invalid_argument, "without item_ids", rank(*system.pipeline, request));
+  request.item_ids = items;
+  const std::vector<float> before(workspace.features().item_dense),
+      predicted(workspace.predictions().begin(), workspace.predictions().end());
+  rank(*system.pipeline, request, workspace);
+  const auto& after = workspace.features().item_dense;
+  CHECK_EQUAL(after.size(), before.size());
+  for (std::size_t i = 0; i < after.size(); ++i)
+    if (i % names.size() == 0)
+      CHECK_EQUAL(after[i], 3.5f);
+    else
+      CHECK(after[i] == before[i] || (std::isnan(after[i]) && std::isnan(before[i])));
+  CHECK_EQUAL(workspace.features().cross_dense[0], 3.5f);
+  CHECK(!std::ranges::equal(workspace.predictions(), predicted));
+  const ItemColumn unknown[] = {{"distance", values}}, twice[] = {columns[0], columns[0]},
+                   some[] = {{names[0], std::span(values).first(2)}};
+  request.item_features = unknown;
+  CHECK_THROWS(SchemaError, "item_features names 'distance', which nothing reads", rank(*system.pipeline, request));
+  request.item_features = twice;
+  CHECK_THROWS(std::invalid_argument, "twice", rank(*system.pipeline, request));
+  request.item_features = some;
+  CHECK_THROWS(std::invalid_argument, "has 2 values; want 40", rank(*system.pipeline, request));
+  request.item_features = columns;
+  const std::vector<float> own(items.size() * 3, 0.5f);
+  request.predictions = own;  // no model reads features
+  CHECK_THROWS(SchemaError, "which nothing reads", rank(*system.pipeline, request));
+}
+
+// A policy of the artifact's tasks and features that corrects by the item columns age and stock and by levels of items.
+std::shared_ptr<const Policy> leveled_policy(unsigned seed, const std::string& column) {
+  Artifact made = corrected_artifact("0.5");
+  made.seed = seed;
+  made.tasks = first().policy->tasks();
+  made.features = first().policy->features();
+  made.evidence_feature = made.features[0];
+  made.indicators = {};
+  made.value_tasks = {};
+  made.mixture = "null";
+  made.scenario_values = made.values = "{}";
+  made.correction->items = {"age", column, "level of click", "level of like", "level of order"};
+  made.correction->indicators = "[]";
+  made.correction->indicator_count = 0;
+  made.draw();
+  // Keys are splitmix64 of the ids 1 and 2; the values are 1, 0, -1 and 0.5, 0.25, 0.
+  made.replaced["correction"] = Artifact::object(
+      {{"items", R"(["age", ")" + column + R"(", "level of click", "level of like", "level of order"])"},
+       {"parents", made.correction->parents},
+       {"amounts", made.correction->amounts},
+       {"indicators", made.correction->indicators},
+       {"form", made.correction->form},
+       {"levels", R"({"keys": "5QULEB0WklaKFCs6lzjS2w==", "values": "AACAPwAAAAAAAIC/AAAAPwAAgD4AAAAA"})"}});
+  return parse(made);
+}
+
+TEST(columns_and_levels_of_items_reach_the_corrections) {
+  Models models = first();
+  models.policy = leveled_policy(1, "stock");
+  models.alternatives = {leveled_policy(2, "price")};
+  System system;
+  const auto pipeline = Pipeline::load(models, system.store, {.seed = 1});
+  const std::int64_t items[] = {2, 7, 1};
+  const float age[] = {1.0f, 2.0f, 3.0f}, price[] = {4.0f, 5.0f, 6.0f};
+  const ItemColumn columns[] = {{"age", age}, {"price", price}};
+  PipelineRequest request = request_of(3);
+  request.item_ids = items;
+  PageWorkspace workspace;
+  const Answer levels = rank(*pipeline, request, workspace);
+  const auto row = [&](std::size_t i) { return workspace.request().items.subspan(5 * i, 5); };
+  CHECK_EQUAL(workspace.request().items.size(), std::size_t{15});
+  CHECK(std::isnan(row(0)[0]) && std::isnan(row(0)[1]));
+  CHECK(std::ranges::equal(row(0).last(3), std::vector<float>{0.5f, 0.25f, 0.0f}));
+  CHECK(std::ranges::equal(row(1).last(3), std::vector<float>{0.0f, 0.0f, 0.0f}));
+  CHECK(std::ranges::equal(row(2).last(3), std::vector<float>{1.0f, 0.0f, -1.0f}));
+  request.item_features = columns;
+  const Answer given = rank(*pipeline, request, workspace);
+  CHECK(!given.same(levels));
+  CHECK(row(1)[0] == 2.0f && std::isnan(row(1)[1]));
+
+  // A comparison reads the columns of its own policy.
+  Answer compared;
+  std::vector<std::int32_t> places(k);
+  Pipeline::rank_again(workspace, 1, workspace.request(), {compared.scores, places, compared.weights, {}});
+  request.policy = 1;
+  const Answer other = rank(*pipeline, request, workspace);
+  CHECK(row(1)[0] == 2.0f && row(1)[1] == 5.0f);
+  CHECK(std::memcmp(other.scores.data(), compared.scores.data(), k * sizeof(float)) == 0);
+  CHECK(!other.same(given));
+}
+
+TEST(a_deadline_counts_from_the_arrival) {
+  System system;
+  PipelineRequest request = request_of(3);
+  request.deadline = std::chrono::seconds(100);
+  request.arrival = std::chrono::steady_clock::now();
+  CHECK(rank(*system.pipeline, request).page.degraded == Degraded::none);
+  *request.arrival -= std::chrono::seconds(101);
+  CHECK(rank(*system.pipeline, request).page.degraded == Degraded::deadline);
+  CHECK_EQUAL(system.pipeline->counters().features.reads, std::uint64_t{1});  // nothing was read for it
 }
 
 TEST(draws_follow_each_other_over_reloads_and_batches) {

@@ -35,6 +35,8 @@ typedef struct pygrade_model_rows {
   int64_t timestamp;          /* of the request, ms since 1970 */
   int32_t known_user;         /* 0: for an unknown user; user_id and timestamp mean nothing */
   int32_t reserved;           /* 0 */
+  size_t first;               /* place of the first row among the request's candidates */
+  void* user_data;            /* of the request; NULL for an unknown user */
 } pygrade_model_rows;
 
 /* A model of the caller's: rows → probabilities [n, tasks], NaN if unknown. Not 0: the request fails. Called by many
@@ -46,7 +48,8 @@ enum {
   PYGRADE_PIPELINE_TTL = 2,  /* flags: take `ttl`; otherwise histories live for ever */
   /* flags: read the store's current version, whatever it is; otherwise the one that was filled for the artifact */
   PYGRADE_PIPELINE_ANY_VERSION = 4,
-  PYGRADE_PIPELINE_READ_ONLY = 8 /* flags: open the store so that updates fail */
+  PYGRADE_PIPELINE_READ_ONLY = 8,        /* flags: open the store so that updates fail */
+  PYGRADE_PIPELINE_NO_ITEM_FEATURES = 16 /* flags: `predict` needs none: dense_size and ids_size are 0, none is read */
 };
 typedef struct pygrade_pipeline_options {
   size_t size;               /* sizeof(pygrade_pipeline_options) */
@@ -56,7 +59,7 @@ typedef struct pygrade_pipeline_options {
   size_t cache;              /* items and users whose attributes are remembered, at most; 0: a million */
   uint32_t store_timeout_ms; /* of Redis; 0: 100 */
   uint32_t reserved;         /* 0 */
-  pygrade_predict predict;   /* in place of the artifact's model; NULL: the artifact's */
+  pygrade_predict predict;   /* in place of the artifact's model; NULL: the artifact's, or requests' predictions */
   void* user;                /* the first argument of `predict` */
   char* error;               /* [error_size] for the text of an error, or NULL */
   size_t error_size;
@@ -116,6 +119,12 @@ typedef struct pygrade_context {
   double number; /* NaN: unknown */
 } pygrade_context;
 
+/* A column of a request's candidates, in the order of item_ids. */
+typedef struct pygrade_item_column {
+  const char* name;    /* closed with a 0 */
+  const float* values; /* [items], NaN: unknown */
+} pygrade_item_column;
+
 /* Rules for n candidates, as in pygrade_request; the memory is the caller's and lives until the call that asked ends.
  */
 typedef struct pygrade_page_rules {
@@ -153,21 +162,31 @@ typedef struct pygrade_user_request {
   size_t eligible_size;
   const float* values; /* [tasks] multipliers of the tasks' values, NaN: the policy's default; or NULL */
   size_t tasks;
-  pygrade_rules rules;  /* or NULL */
-  void* user;           /* the first argument of `rules` */
-  uint64_t draw;        /* seed << 32 | offset */
-  uint32_t deadline_us; /* microseconds from the call on after which the page of PYGRADE_DEGRADED_DEADLINE is given; 0:
-                           none */
-  uint32_t flags;       /* PYGRADE_USER_… */
+  pygrade_rules rules;          /* or NULL */
+  void* user;                   /* the first argument of `rules` */
+  uint64_t draw;                /* seed << 32 | offset */
+  uint32_t deadline_us;         /* microseconds from the arrival on, see waited_us, after which the page of
+                                   PYGRADE_DEGRADED_DEADLINE is given; 0: none */
+  uint32_t flags;               /* PYGRADE_USER_… */
   pygrade_workspace* workspace; /* or NULL: one of the pipeline's own */
   char* error;                  /* [error_size] for the text of an error, or NULL */
   size_t error_size;
+  /* [items, tasks] of item_ids in place of a model's, NaN: unknown, ranks last; no features of items are read. Or NULL
+   */
+  const float* predictions;
+  /* [item_features_size] columns of item_ids in place of what the store has: features of items by their names and in
+     their units, and item columns of the policy's correction. Or NULL */
+  const pygrade_item_column* item_features;
+  size_t item_features_size;
+  void* user_data;    /* for pygrade_predict: pygrade_model_rows.user_data */
+  uint64_t waited_us; /* microseconds since the request arrived; the deadline counts them */
 } pygrade_user_request;
 
 enum {
   PYGRADE_DEGRADED_NONE = 0,
   PYGRADE_DEGRADED_STORE = 1,   /* the store failed: all features are defaults, the weights the static ones */
-  PYGRADE_DEGRADED_DEADLINE = 2 /* time ran out: the items that an unknown user would get, by the static weights */
+  PYGRADE_DEGRADED_DEADLINE = 2 /* time ran out: the items or predictions given, else those of an unknown user, by the
+                                   static weights */
 };
 typedef struct pygrade_user_page {
   size_t size; /* sizeof(pygrade_user_page) */
@@ -197,7 +216,8 @@ typedef struct pygrade_user_page {
   const float* predictions;     /* [candidates, tasks] */
 } pygrade_user_page;
 
-/* PYGRADE_INVALID_ARGUMENT also if no candidate is left. A store that fails is no error: the page says so. */
+/* PYGRADE_INVALID_ARGUMENT also if no candidate is left, and without model and predictions. A store that fails is no
+ * error: the page says so. */
 PYGRADE_API pygrade_status pygrade_pipeline_rank(pygrade_pipeline* pipeline, const pygrade_user_request* request,
                                                  pygrade_user_page* page);
 

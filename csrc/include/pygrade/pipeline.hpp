@@ -42,8 +42,8 @@ PYGRADE_API ArtifactFiles read_artifact(const std::filesystem::path& directory);
 struct PYGRADE_API Models {
   std::string version;  // of the artifact, 12 digits, and of its store; "": of none
   std::shared_ptr<const Features> features;
-  std::shared_ptr<const Prerank> prerank;     // null: PipelineOptions::retrieve
-  std::shared_ptr<const MultiTaskModel> mtl;  // null: PipelineOptions::predict
+  std::shared_ptr<const Prerank> prerank;     // null: PipelineOptions::retrieve, or requests with item_ids
+  std::shared_ptr<const MultiTaskModel> mtl;  // null: PipelineOptions::predict, or requests with predictions
   std::shared_ptr<const Policy> policy;
   // Other policies of the same tasks and features, which a request may choose; they change with the rest in one step.
   std::vector<std::shared_ptr<const Policy>> alternatives = {};
@@ -63,10 +63,12 @@ struct ModelRows {
   std::size_t rows = 0;                       // n
   std::span<const float> request_dense;       // [Du] normalized
   std::span<const std::int64_t> request_ids;  // [Fu]
-  std::span<const float> dense;               // [n, Di + Dx] normalized
-  std::span<const std::int64_t> ids;          // [n, Fi]
+  std::span<const float> dense;               // [n, Di + Dx] normalized; empty without PipelineOptions::item_features
+  std::span<const std::int64_t> ids;          // [n, Fi]; empty without PipelineOptions::item_features
   std::span<const std::int64_t> item_ids;     // [n]
   const FeatureRequest* request = nullptr;    // user, time, scenario, context; null: of an unknown user
+  std::size_t first = 0;                      // place of the first row among the request's candidates
+  void* user_data = nullptr;                  // of the request
 };
 
 struct PipelineOptions {
@@ -77,6 +79,8 @@ struct PipelineOptions {
   // A model of the caller's, where Models::mtl is null: rows → probabilities[n, T], NaN if unknown. Called by many
   // threads at once, and once for each set of models, for the items of an unknown user.
   std::function<void(const ModelRows& rows, std::span<float> probabilities)> predict = {};
+  // false: `predict` needs no features of items, and none are read from the store. Without effect on Models::mtl.
+  bool item_features = true;
   // A search of the caller's in place of the artifact's: writes at most items.size() candidates, best first, and
   // returns how many. `seen` and `eligible` as in PipelineRequest.
   std::function<std::size_t(const FeatureBuffer& user, std::span<const std::int64_t> seen,
@@ -90,15 +94,23 @@ struct PipelineRequest {
   std::size_t candidates = 500;                                // that are searched for among all items
   std::span<const std::int64_t> seen = {};                     // items to leave out of the search
   std::optional<std::span<const std::int64_t>> eligible = {};  // the only items to search
-  // The candidates, without a search: distinct ids from 0 on.
+  // The candidates, without a search: n distinct ids from 0 on.
   std::optional<std::span<const std::int64_t>> item_ids = {};
+  // [n, T] of item_ids in place of a model's, NaN: unknown, ranks last. Then no features of items are read.
+  std::optional<std::span<const float>> predictions = {};
+  // Columns [n] of item_ids by name, in place of what the store has: features of items (Features::item_features and
+  // cross_features, in their units: after the transform), and item columns of the policies' corrections.
+  std::span<const ItemColumn> item_features = {};
+  void* user_data = nullptr;  // for `predict`: ModelRows::user_data
   std::optional<FunctionRef<PageRules(std::span<const std::int64_t>)>> rules = {};  // of the candidates
   std::optional<FunctionRef<std::span<const float>(std::span<const std::int64_t>)>> item_values = {};  // their prices
-  bool explore = false;                                    // serve a Dirichlet draw instead of the mean
-  std::optional<std::uint64_t> draw = {};                  // its coordinates, see Page::seed
-  std::span<const float> values = {};                      // [T] multipliers of the tasks' values
-  std::size_t policy = 0;                                  // 0: Models::policy; i: Models::alternatives[i - 1]
-  std::optional<std::chrono::microseconds> deadline = {};  // from the call on, see Degraded::deadline
+  bool explore = false;                    // serve a Dirichlet draw instead of the mean
+  std::optional<std::uint64_t> draw = {};  // its coordinates, see Page::seed
+  std::span<const float> values = {};      // [T] multipliers of the tasks' values
+  std::size_t policy = 0;                  // 0: Models::policy; i: Models::alternatives[i - 1]
+  // Time that the request has from `arrival` on, by default from the call on; see Degraded::deadline.
+  std::optional<std::chrono::microseconds> deadline = {};
+  std::optional<std::chrono::steady_clock::time_point> arrival = {};  // when it came: waiting counts, too
 };
 
 // Where `rank` writes; k is the size of items.
@@ -112,7 +124,7 @@ struct PipelineBuffer {
 enum class Degraded : std::uint8_t {
   none = 0,
   store = 1,    // the store failed: all features are defaults, the weights the static ones
-  deadline = 2  // time ran out: the items that an unknown user would get, by the static weights
+  deadline = 2  // time ran out: the items or predictions given, else an unknown user's, by the static weights
 };
 
 // The steps of a page, as in Python's ServedPage.seconds.
@@ -172,8 +184,9 @@ class PYGRADE_API Pipeline {
   Pipeline(const Pipeline&) = delete;
   Pipeline& operator=(const Pipeline&) = delete;
 
-  // Throws std::invalid_argument (SchemaError for context) for arguments that do not fit, and if no candidate is left;
-  // then the buffer is untouched and no page is counted. A store that fails is no error, see Degraded.
+  // Throws std::invalid_argument (SchemaError for names of columns) for arguments that do not fit, if there is neither
+  // a model nor predictions, and if no candidate is left; then the buffer is untouched and no page is counted. A store
+  // that fails is no error, see Degraded.
   ServedPage rank(const PipelineRequest& request, const PipelineBuffer& buffer, PageWorkspace& workspace);
 
   // One page for each request, in as many threads as there are workspaces; the pages do not depend on the number.

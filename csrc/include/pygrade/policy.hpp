@@ -30,6 +30,16 @@ class PYGRADE_API ArtifactMissing : public ArtifactError {
   using ArtifactError::ArtifactError;
 };
 
+// A column of a request's candidates.
+struct ItemColumn {
+  std::string_view name;
+  std::span<const float> values;  // [N], NaN: unknown
+};
+
+namespace detail {
+class ItemLevels;
+}
+
 // Immutable: any number of threads may use one concurrently. At most 64 tasks.
 class PYGRADE_API Policy {
  public:
@@ -73,6 +83,12 @@ class PYGRADE_API Policy {
   // Of predictions, for what takes corrected ones; nothing: none does.
   const std::optional<Correction>& correction() const { return correction_; }
   std::span<const std::string> items() const;  // names of the correction's item columns
+
+  // Request::items of candidates with these ids[N] into `rows`[N, I]: the `given` columns by name, for those that are
+  // not given the levels that a log showed of the items, else NaN. Empty if nothing is known. Others of `given` are
+  // ignored.
+  void item_columns(std::span<const std::int64_t> item_ids, std::span<const ItemColumn> given,
+                    std::vector<float>& rows) const;
 
   // What alone ranks a request with multipliers: see Mixture::expected_value. Null with trade_offs(), and if none does.
   const Baseline* expected_value() const;
@@ -151,6 +167,7 @@ class PYGRADE_API Policy {
   std::vector<float> default_multipliers_;             // [1 + valued scenarios, T], first those of all others
   std::optional<Mixture> mixture_;
   std::optional<Correction> correction_;
+  std::shared_ptr<const detail::ItemLevels> levels_;  // the last T item columns; null: none
   std::vector<Layer> layers_;
   std::size_t widest_ = 0;
 };

@@ -50,8 +50,8 @@ Options options_of(const pygrade_pipeline_options* given) {
   Options options;
   if (given == nullptr) return options;
   const auto known = read_struct(given, sizeof(pygrade_pipeline_options), "options is NULL");
-  constexpr std::uint32_t flags =
-      PYGRADE_PIPELINE_SEED | PYGRADE_PIPELINE_TTL | PYGRADE_PIPELINE_ANY_VERSION | PYGRADE_PIPELINE_READ_ONLY;
+  constexpr std::uint32_t flags = PYGRADE_PIPELINE_SEED | PYGRADE_PIPELINE_TTL | PYGRADE_PIPELINE_ANY_VERSION |
+                                  PYGRADE_PIPELINE_READ_ONLY | PYGRADE_PIPELINE_NO_ITEM_FEATURES;
   require((known.flags & ~flags) == 0 && known.reserved == 0, "options.flags has an unknown bit");
   if (known.flags & PYGRADE_PIPELINE_SEED) options.pipeline.seed = known.seed;
   if (known.flags & PYGRADE_PIPELINE_TTL) {
@@ -61,6 +61,9 @@ Options options_of(const pygrade_pipeline_options* given) {
   if (known.cache > 0) options.pipeline.cache = known.cache;
   options.any_version = known.flags & PYGRADE_PIPELINE_ANY_VERSION;
   options.pipeline.any_version = options.any_version;
+  options.pipeline.item_features = !(known.flags & PYGRADE_PIPELINE_NO_ITEM_FEATURES);
+  require(options.pipeline.item_features || known.predict != nullptr,
+          "options.flags has PYGRADE_PIPELINE_NO_ITEM_FEATURES without options.predict");
   options.store.read_only = known.flags & PYGRADE_PIPELINE_READ_ONLY;
   if (known.store_timeout_ms > 0) options.store.timeout = std::chrono::milliseconds(known.store_timeout_ms);
   if (known.predict != nullptr)
@@ -81,7 +84,9 @@ Options options_of(const pygrade_pipeline_options* given) {
                                           rows.request == nullptr ? 0 : rows.request->user_id,
                                           rows.request == nullptr ? 0 : rows.request->timestamp,
                                           rows.request != nullptr,
-                                          0};
+                                          0,
+                                          rows.first,
+                                          rows.user_data};
       if (predict(user, &given_rows, probabilities.data()) != 0) throw std::runtime_error("options.predict failed");
     };
   return options;
@@ -113,6 +118,7 @@ void publish(pygrade_pipeline* pipeline, Models models) {
 // A request with the memory that it needs beside the caller's.
 struct UserRequest {
   std::vector<ContextValue> context;
+  std::vector<ItemColumn> columns;
   pygrade_page_rules rules{};
   const pygrade_user_request* given = nullptr;
   std::optional<FunctionRef<PageRules(Items)>> ask;
@@ -146,12 +152,15 @@ struct UserRequest {
   UserRequest(const UserRequest&) = delete;
   UserRequest& operator=(const UserRequest&) = delete;
 
-  void read(const pygrade_user_request& from) {
+  void read(const pygrade_user_request& from, std::size_t tasks) {
     constexpr std::uint32_t flags = PYGRADE_USER_EXPLORE | PYGRADE_USER_DRAW | PYGRADE_USER_ELIGIBLE;
     require((from.flags & ~flags) == 0, "request.flags has an unknown bit");
     require(from.scenario == nullptr || from.scenario_size <= longest_text, "request.scenario_size is above 2^31 - 1");
     require(from.context != nullptr || from.context_size == 0, "request.context is NULL");
     require(from.candidates <= limit && from.items <= limit, "request has more than 2^31 - 1 candidates");
+    require(from.item_features != nullptr || from.item_features_size == 0, "request.item_features is NULL");
+    require(from.item_ids != nullptr || (from.predictions == nullptr && from.item_features_size == 0),
+            "request.predictions or request.item_features is given without request.item_ids");
     require(from.eligible != nullptr || from.eligible_size == 0 || !(from.flags & PYGRADE_USER_ELIGIBLE),
             "request.eligible is NULL");
     given = &from;
@@ -178,6 +187,18 @@ struct UserRequest {
     if (from.flags & PYGRADE_USER_DRAW) request.draw = from.draw;
     request.values = optional_span(from.values, from.tasks);
     if (from.deadline_us > 0) request.deadline = std::chrono::microseconds(from.deadline_us);
+    if (from.waited_us > 0) {
+      constexpr std::uint64_t day = 86'400'000'000;  // who waited longer is as late
+      request.arrival = std::chrono::steady_clock::now() - std::chrono::microseconds(std::min(from.waited_us, day));
+    }
+    if (from.predictions != nullptr) request.predictions = std::span(from.predictions, from.items * tasks);
+    for (const pygrade_item_column& column : std::span(from.item_features, from.item_features_size)) {
+      require(column.name != nullptr && (column.values != nullptr || from.items == 0),
+              "an entry of request.item_features has a NULL member");
+      columns.push_back({column.name, {column.values, from.items}});
+    }
+    request.item_features = columns;
+    request.user_data = from.user_data;
   }
 };
 
@@ -307,12 +328,16 @@ pygrade_status pygrade_pipeline_rank(pygrade_pipeline* pipeline, const pygrade_u
     require(pipeline != nullptr, "pipeline is NULL");
     const auto given = read_struct(request, sizeof(pygrade_user_request), "request is NULL");
     auto known = read_struct(page, sizeof(pygrade_user_page), "page is NULL");
-    thread_local std::vector<ContextValue> context;  // keeps its memory
+    thread_local std::vector<ContextValue> context;  // these keep their memory
+    thread_local std::vector<ItemColumn> columns;
     UserRequest user;
     user.context.swap(context);
     user.context.clear();
-    user.read(given);
-    const auto buffer = buffer_of(known, pipeline->pipeline->num_tasks());
+    user.columns.swap(columns);
+    user.columns.clear();
+    const std::size_t tasks = pipeline->pipeline->num_tasks();
+    user.read(given, tasks);
+    const auto buffer = buffer_of(known, tasks);
     PageWorkspace own;
     if (given.workspace == nullptr) own = pipeline->take();
     PageWorkspace& workspace = given.workspace == nullptr ? own : given.workspace->workspace;
@@ -325,6 +350,7 @@ pygrade_status pygrade_pipeline_rank(pygrade_pipeline* pipeline, const pygrade_u
     }
     if (given.workspace == nullptr) pipeline->give(std::move(own));
     user.context.swap(context);
+    user.columns.swap(columns);
   });
 }
 
@@ -346,7 +372,7 @@ pygrade_status pygrade_pipeline_rank_batch(pygrade_pipeline* pipeline, const pyg
     for (std::size_t r = 0; r < count; ++r) {
       copies[r] = read_struct(element(known.requests, r), sizeof(pygrade_user_request), "request is NULL");
       written[r] = read_struct(element(known.pages, r), sizeof(pygrade_user_page), "page is NULL");
-      users[r].read(copies[r]);
+      users[r].read(copies[r], tasks);
       requests[r] = users[r].request;
       buffers[r] = buffer_of(written[r], tasks);
     }

@@ -75,13 +75,16 @@ struct PageWorkspace::Impl {
   const void* owner = nullptr;  // the pipeline
 
   FeatureBuffer features;
-  std::vector<float> vector;                // [width] of the user
-  std::vector<std::uint8_t> passes;         // [default items]
-  std::vector<std::int64_t> items, sorted;  // [n] candidates; scratch
-  std::vector<float> request_dense, dense;  // normalized: [Du], [n, Di + Dx]
-  std::vector<float> predictions;           // [n, T]
-  std::vector<std::int32_t> indices;        // [k] places in items
-  std::vector<float> scores;                // [k]
+  std::vector<float> vector;                 // [width] of the user
+  std::vector<std::uint8_t> passes;          // [default items]
+  std::vector<std::int64_t> items, sorted;   // [n] candidates; scratch
+  std::vector<float> request_dense, dense;   // normalized: [Du], [n, Di + Dx]
+  std::vector<float> predictions;            // [n, T]
+  std::vector<std::int32_t> indices;         // [k] places in items
+  std::vector<float> columns;                // of given_columns
+  std::vector<ItemColumn> given_columns;     // those of the request that corrections read
+  std::vector<float> item_rows, other_rows;  // [n, I] of the policy that ranked, and of another one
+  std::vector<float> scores;                 // [k]
   Request request;
   PageBuffer buffer;
   std::size_t policy = 0;  // that ranked
@@ -124,26 +127,35 @@ struct Pipeline::State {
       for (const auto& policy : models.alternatives)
         group->push_back(std::make_unique<Ranker>(policy, RankerOptions{0, true}));
     }
-    if (models.prerank == nullptr && !options.retrieve)
-      throw std::invalid_argument("models have no prerank and options no retrieve; want one of them");
-    if (models.mtl == nullptr && !options.predict)
-      throw std::invalid_argument(
-          "the artifact has no multi-task model (--mtl own); want a model of the caller's: PipelineOptions::predict in "
-          "C++, options.predict in C, Pipeline.load(run, predict=…) in Python; a server without one cannot serve it");
     if (models.features != center->features())
       throw std::invalid_argument("the center reads other features than those of the models");
     const auto& names = models.features->request_features();
     if (const auto found = std::ranges::find(names, evidence); found != names.end())
       history = static_cast<std::size_t>(found - names.begin());
+    for (const auto* policy : policies())
+      for (const std::string& name : policy->items())
+        if (std::ranges::find(columns, name) == columns.end()) columns.push_back(name);
     models.version.copy(version.data(), version.size() - 1);
-    fill_defaults();
+    if (searches() && predicts()) fill_defaults();
   }
 
   void check(const PipelineRequest& request, const PipelineBuffer& buffer) const;
+  bool searches() const { return models.prerank != nullptr || options.retrieve; }
+  bool predicts() const { return models.mtl != nullptr || options.predict; }
+  bool reads_items() const { return models.mtl != nullptr || options.item_features; }
+  void take_columns(const PipelineRequest& request, PageWorkspace::Impl& work, bool with_features) const;
+  const Policy& policy(std::size_t place) const {
+    return place == 0 ? *models.policy : *models.alternatives[place - 1];
+  }
+  std::vector<const Policy*> policies() const {
+    std::vector<const Policy*> all{models.policy.get()};
+    for (const auto& other : models.alternatives) all.push_back(other.get());
+    return all;
+  }
   void search(const FeatureBuffer& user, std::span<const std::int64_t> seen,
               std::optional<std::span<const std::int64_t>> eligible, std::size_t count,
               PageWorkspace::Impl& work) const;
-  bool predict(const FeatureRequest* request, PageWorkspace::Impl& work,
+  bool predict(const PipelineRequest* request, PageWorkspace::Impl& work,
                std::optional<Clock::time_point> deadline) const;
   void take_defaults(const PipelineRequest& request, PageWorkspace::Impl& work) const;
   void fill_defaults();
@@ -163,6 +175,7 @@ struct Pipeline::State {
   std::vector<std::unique_ptr<Ranker>> rankers, silent;
   std::array<char, 16> version{};
   std::optional<std::size_t> history;  // place of `evidence` in the request's features
+  std::vector<std::string> columns;    // item columns of all policies' corrections
 
   // What an unknown user gets: items, best first by prerank, their predictions, and their places by ascending id.
   std::vector<std::int64_t> default_ids;
@@ -195,6 +208,64 @@ void Pipeline::State::check(const PipelineRequest& request, const PipelineBuffer
   if (request.policy >= rankers.size())
     throw std::invalid_argument("policy is " + std::to_string(request.policy) + "; the models have " +
                                 std::to_string(rankers.size()));
+  if (!request.item_ids) {
+    if (request.predictions) throw std::invalid_argument("predictions is given without item_ids; want both");
+    if (!request.item_features.empty())
+      throw std::invalid_argument("item_features is given without item_ids; want both");
+    if (!searches())
+      throw std::invalid_argument("item_ids is missing; the models have no prerank and options no retrieve");
+  }
+  if (!request.predictions && !predicts())
+    throw std::invalid_argument(
+        "predictions is missing: the artifact has no multi-task model (--mtl own), and options no predict; want "
+        "predictions [n, T] of item_ids");
+  if (request.predictions && request.predictions->size() != request.item_ids->size() * tasks())
+    throw std::invalid_argument("predictions has " + std::to_string(request.predictions->size()) + " values; want " +
+                                std::to_string(request.item_ids->size()) + " items × " + std::to_string(tasks()) +
+                                " tasks");
+  const auto holds = [](const std::vector<std::string>& names, std::string_view name) {
+    return std::ranges::find(names, name) != names.end();
+  };
+  const Features& features = *models.features;
+  const bool with_features = !request.predictions && reads_items();
+  for (const ItemColumn& column : request.item_features) {
+    if (column.values.size() != request.item_ids->size())
+      throw std::invalid_argument("item_features '" + std::string(column.name) + "' has " +
+                                  std::to_string(column.values.size()) + " values; want " +
+                                  std::to_string(request.item_ids->size()) + ", one for each of item_ids");
+    if (std::ranges::count(request.item_features, column.name, &ItemColumn::name) > 1)
+      throw std::invalid_argument("item_features names '" + std::string(column.name) + "' twice");
+    if (!holds(columns, column.name) && !(with_features && (holds(features.item_features(), column.name) ||
+                                                            holds(features.cross_features(), column.name))))
+      throw SchemaError("item_features names '" + std::string(column.name) +
+                        "', which nothing reads: it is no item column of a policy's correction" +
+                        (with_features ? ", and no feature of items" : ""));
+  }
+}
+
+// The request's columns: features of items in place of those read, and copies of what the corrections read.
+void Pipeline::State::take_columns(const PipelineRequest& request, PageWorkspace::Impl& work,
+                                   bool with_features) const {
+  const auto replace = [](const std::vector<std::string>& names, const ItemColumn& column, std::vector<float>& rows) {
+    const auto found = std::ranges::find(names, column.name);
+    if (found == names.end()) return;
+    const std::size_t width = names.size(), place = static_cast<std::size_t>(found - names.begin());
+    for (std::size_t i = 0; i < column.values.size(); ++i) rows[i * width + place] = column.values[i];
+  };
+  const std::size_t rows = work.items.size();
+  work.given_columns.clear();
+  work.columns.resize(request.item_features.size() * rows);
+  for (const ItemColumn& column : request.item_features) {
+    if (with_features) {
+      replace(models.features->item_features(), column, work.features.item_dense);
+      replace(models.features->cross_features(), column, work.features.cross_dense);
+    }
+    const auto name = std::ranges::find(columns, column.name);
+    if (name == columns.end()) continue;
+    const auto copy = std::span(work.columns).subspan(work.given_columns.size() * rows, rows);
+    std::ranges::copy(column.values, copy.begin());
+    work.given_columns.push_back({*name, copy});
+  }
 }
 
 void Pipeline::State::search(const FeatureBuffer& user, std::span<const std::int64_t> seen,
@@ -214,18 +285,19 @@ void Pipeline::State::search(const FeatureBuffer& user, std::span<const std::int
 }
 
 // Predictions of the candidates; false if time ran out before they were all there. `request`: null of an unknown user.
-bool Pipeline::State::predict(const FeatureRequest* request, PageWorkspace::Impl& work,
+bool Pipeline::State::predict(const PipelineRequest* request, PageWorkspace::Impl& work,
                               std::optional<Clock::time_point> deadline) const {
   const Features& features = *models.features;
   const FeatureBuffer& from = work.features;
-  const std::size_t rows = work.items.size(),
-                    width = features.item_features().size() + features.cross_features().size();
-  const std::size_t ids = features.item_id_features().size();
+  const bool with_features = reads_items();
+  const std::size_t rows = work.items.size();
+  const std::size_t width = with_features ? features.item_features().size() + features.cross_features().size() : 0;
+  const std::size_t ids = with_features ? features.item_id_features().size() : 0;
   work.request_dense.resize(from.request_dense.size());
   work.dense.resize(rows * width);
   work.predictions.resize(rows * tasks());
   features.normalize_request(from.request_dense, work.request_dense);
-  features.normalize_rows(from.item_dense, from.cross_dense, work.dense);
+  if (with_features) features.normalize_rows(from.item_dense, from.cross_dense, work.dense);
   const std::size_t step = deadline ? block : std::max<std::size_t>(rows, 1);
   for (std::size_t begin = 0; begin < rows; begin += step) {
     if (deadline && Clock::now() >= *deadline) return false;
@@ -234,9 +306,11 @@ bool Pipeline::State::predict(const FeatureRequest* request, PageWorkspace::Impl
     const auto item_ids = std::span<const std::int64_t>(from.item_ids).subspan(begin * ids, count * ids);
     const auto out = std::span(work.predictions).subspan(begin * tasks(), count * tasks());
     if (models.mtl == nullptr)
-      options.predict({count, work.request_dense, from.request_ids, dense, item_ids,
-                       std::span<const std::int64_t>(work.items).subspan(begin, count), request},
-                      out);
+      options.predict(
+          {count, work.request_dense, from.request_ids, dense, item_ids,
+           std::span<const std::int64_t>(work.items).subspan(begin, count),
+           request == nullptr ? nullptr : &request->user, begin, request == nullptr ? nullptr : request->user_data},
+          out);
     else
       models.mtl->predict_request(work.request_dense, from.request_ids, dense, item_ids, out);
   }
@@ -249,7 +323,7 @@ void Pipeline::State::fill_defaults() {
   PageWorkspace::Impl work;
   nothing.read_user({}, work.features);
   search(work.features, {}, {}, default_items, work);
-  nothing.read_items(work.items, work.features);
+  if (reads_items()) nothing.read_items(work.items, work.features);
   predict(nullptr, work, {});
   default_ids = std::move(work.items);
   default_predictions = std::move(work.predictions);
@@ -265,9 +339,8 @@ std::optional<std::size_t> Pipeline::State::default_place(std::int64_t item) con
   return *found;
 }
 
-// The candidates and predictions of the page for which there was no time: those asked for, or the default items without
-// the seen and ineligible ones; if none is left, eligible ones. Items without a default prediction get none, and rank
-// last.
+// The candidates and predictions of the page for which there was no time: those given, or the default items without the
+// seen and ineligible ones; if none is left, eligible ones. Items without a default prediction get none, and rank last.
 void Pipeline::State::take_defaults(const PipelineRequest& request, PageWorkspace::Impl& work) const {
   if (request.item_ids) {
     work.items.assign(request.item_ids->begin(), request.item_ids->end());
@@ -297,9 +370,14 @@ void Pipeline::State::take_defaults(const PipelineRequest& request, PageWorkspac
   unread.request_dense.assign(models.features->request_features().size(), nan);
   unread.request_ids.assign(models.features->request_id_features().size(), 0);
   unread.sequences.assign(models.features->sequence_length(), -1);
-  unread.item_dense.assign(rows * models.features->item_features().size(), nan);
-  unread.item_ids.assign(rows * models.features->item_id_features().size(), 0);
-  unread.cross_dense.assign(rows * models.features->cross_features().size(), nan);
+  const std::size_t read = !request.predictions && reads_items() ? rows : 0;
+  unread.item_dense.assign(read * models.features->item_features().size(), nan);
+  unread.item_ids.assign(read * models.features->item_id_features().size(), 0);
+  unread.cross_dense.assign(read * models.features->cross_features().size(), nan);
+  if (request.predictions) {
+    work.predictions.assign(request.predictions->begin(), request.predictions->end());
+    return;
+  }
   work.predictions.assign(rows * width, nan);
   for (std::size_t row = 0; row < rows; ++row) {
     if (const auto place = default_place(work.items[row]))
@@ -382,7 +460,7 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
                           std::optional<std::uint64_t> draw) {
   auto last = Clock::now();
   std::optional<Clock::time_point> deadline;
-  if (request.deadline) deadline = last + *request.deadline;
+  if (request.deadline) deadline = request.arrival.value_or(last) + *request.deadline;
   PageWorkspace::Impl& work = *workspace.impl_;
   const State& state = state_of(work);
   state.check(request, buffer);
@@ -396,7 +474,9 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
     last = now;
     return deadline && now >= *deadline;
   };
+  const bool with_features = !request.predictions && state.reads_items();
   const bool in_time = [&] {
+    if (deadline && last >= *deadline) return false;
     state.center->read_user(request.user, work.features, deadline);
     if (lap(step_user)) return false;
     if (request.item_ids)
@@ -405,14 +485,26 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
       state.search(work.features, request.seen, request.eligible, request.candidates, work);
     if (lap(step_prerank)) return false;
     if (work.items.empty()) return true;
-    state.center->read_items(work.items, work.features, deadline);
+    if (with_features) {
+      state.center->read_items(work.items, work.features, deadline);
+    } else {
+      work.features.item_dense.clear();
+      work.features.item_ids.clear();
+      work.features.cross_dense.clear();
+    }
     if (lap(step_items)) return false;
-    const bool predicted = state.predict(&request.user, work, deadline);
+    state.take_columns(request, work, with_features);
+    if (request.predictions) {
+      work.predictions.assign(request.predictions->begin(), request.predictions->end());
+      return true;
+    }
+    const bool predicted = state.predict(&request, work, deadline);
     lap(step_predictions);
     return predicted;
   }();
   if (!in_time) {
     state.take_defaults(request, work);
+    state.take_columns(request, work, with_features);
     served.degraded = Degraded::deadline;
   } else if (work.features.defaults) {
     served.degraded = Degraded::store;
@@ -426,6 +518,8 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   work.request = {};
   if (served.degraded == Degraded::none) work.request.context = work.features.request_dense;
   work.request.predictions = work.predictions;
+  state.policy(request.policy).item_columns(work.items, work.given_columns, work.item_rows);
+  work.request.items = work.item_rows;
   if (request.rules) work.request.rules = (*request.rules)(work.items);
   if (request.item_values) work.request.item_values = (*request.item_values)(work.items);
   work.request.scenario = request.user.scenario;
@@ -457,7 +551,13 @@ Page Pipeline::rank_again(PageWorkspace& workspace, std::size_t policy, const Re
   if (policy >= state->silent.size())
     throw std::invalid_argument("policy is " + std::to_string(policy) + "; the models have " +
                                 std::to_string(state->silent.size()));
-  return state->silent[policy]->rank(request, buffer);
+  PageWorkspace::Impl& work = *workspace.impl_;
+  Request again = request;
+  if (policy != work.policy && request.items.data() == work.request.items.data()) {  // its columns are another policy's
+    state->policy(policy).item_columns(work.items, work.given_columns, work.other_rows);
+    again.items = work.other_rows;
+  }
+  return state->silent[policy]->rank(again, buffer);
 }
 
 std::uint64_t Pipeline::next_draw() {

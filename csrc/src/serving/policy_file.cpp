@@ -5,6 +5,7 @@
 #include <set>
 
 #include "pygrade/fusion.hpp"
+#include "serving/item_levels.hpp"
 #include "serving/policy.hpp"
 #include "util/files.hpp"
 #include "util/json.hpp"
@@ -243,7 +244,13 @@ class PolicyReader {
     const auto form = std::ranges::find(Correction::form_names, record.string_at("form"));
     if (form == Correction::form_names.end()) wrong("form", "is not \"\", marginal or conditional");
     s.form = static_cast<Correction::Form>(form - Correction::form_names.begin());
-    if (s.parents.size() != policy_->tasks_.size())
+    const std::size_t tasks = policy_->tasks_.size();
+    if (const Json* levels = record.find("levels"); levels != nullptr && levels->type != Json::Type::null) {
+      if (s.items.size() < tasks) wrong("items", "lacks the columns of the levels");
+      policy_->levels_ =
+          std::make_shared<detail::ItemLevels>(levels->string_at("keys"), levels->string_at("values"), tasks);
+    }
+    if (s.parents.size() != tasks)
       wrong("parents", "has " + std::to_string(s.parents.size()) + " numbers; want one for each task");
     try {
       s.check(policy_->features_.size());

@@ -1,0 +1,92 @@
+#include "serving/item_levels.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "features/numbers.hpp"
+#include "pygrade/policy.hpp"
+#include "util/json.hpp"
+
+namespace pygrade {
+
+namespace detail {
+
+namespace {
+
+// The elements that a text of base64 holds.
+template <class T>
+std::vector<T> decode(std::string_view text, const char* name) {
+  constexpr std::string_view alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  const std::string fault = "'levels' holds " + std::string(name) + " that are no base64 of whole numbers";
+  while (text.size() % 4 == 0 && text.ends_with('=')) text.remove_suffix(text.ends_with("==") ? 2 : 1);
+  const std::size_t size = text.size() * 6 / 8;
+  if (text.size() % 4 == 1 || size % sizeof(T) != 0) throw JsonError(fault);
+  std::string bytes;
+  bytes.reserve(size);
+  std::uint32_t bits = 0;
+  int held = 0;
+  for (const char c : text) {
+    const std::size_t digit = alphabet.find(c);
+    if (digit == alphabet.npos) throw JsonError(fault);
+    bits = bits << 6 | static_cast<std::uint32_t>(digit);
+    if ((held += 6) < 8) continue;
+    held -= 8;
+    bytes += static_cast<char>(bits >> held & 0xff);
+  }
+  static_assert(std::endian::native == std::endian::little);
+  std::vector<T> result(size / sizeof(T));
+  if (!result.empty()) std::memcpy(result.data(), bytes.data(), size);
+  return result;
+}
+
+}  // namespace
+
+ItemLevels::ItemLevels(std::string_view keys, std::string_view values, std::size_t tasks)
+    : tasks_(tasks), keys_(decode<std::uint64_t>(keys, "keys")), values_(decode<float>(values, "values")) {
+  if (values_.size() != keys_.size() * tasks || keys_.size() > std::numeric_limits<std::uint32_t>::max() ||
+      std::ranges::adjacent_find(keys_, std::greater_equal()) != keys_.end() ||
+      !std::ranges::all_of(values_, [](float v) { return std::isfinite(v); }))
+    throw JsonError("'levels' has " + std::to_string(keys_.size()) + " keys and " + std::to_string(values_.size()) +
+                    " values; want rising keys with " + std::to_string(tasks) + " finite values each");
+  shift_ = 64 - std::max(1, static_cast<int>(std::bit_width(keys_.size())));
+  starts_.assign((std::size_t{1} << (64 - shift_)) + 1, 0);
+  for (const std::uint64_t key : keys_) ++starts_[bucket_of(key) + 1];
+  for (std::size_t b = 1; b < starts_.size(); ++b) starts_[b] += starts_[b - 1];
+}
+
+std::span<const float> ItemLevels::of(std::int64_t item) const {
+  const std::uint64_t key = splitmix64(static_cast<std::uint64_t>(item));
+  const std::size_t end = starts_[bucket_of(key) + 1];
+  for (std::size_t at = starts_[bucket_of(key)]; at < end; ++at)
+    if (keys_[at] == key) return std::span(values_).subspan(at * tasks_, tasks_);
+  return {};
+}
+
+}  // namespace detail
+
+void Policy::item_columns(std::span<const std::int64_t> item_ids, std::span<const ItemColumn> given,
+                          std::vector<float>& rows) const {
+  rows.clear();
+  const auto names = items();
+  const auto known = [&](const std::string& name) { return std::ranges::find(given, name, &ItemColumn::name); };
+  if (levels_ == nullptr && std::ranges::none_of(names, [&](const auto& name) { return known(name) != given.end(); }))
+    return;
+  const std::size_t width = names.size(), count = item_ids.size(), tasks = tasks_.size();
+  rows.assign(count * width, std::numeric_limits<float>::quiet_NaN());
+  if (levels_ != nullptr)
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto levels = levels_->of(item_ids[i]);
+      const auto last = std::span(rows).subspan(i * width + width - tasks, tasks);
+      std::ranges::fill(last, 0.0f);
+      std::ranges::copy(levels, last.begin());
+    }
+  for (std::size_t c = 0; c < width; ++c)
+    if (const auto column = known(names[c]); column != given.end())
+      for (std::size_t i = 0; i < count; ++i) rows[i * width + c] = column->values[i];
+}
+
+}  // namespace pygrade
