@@ -110,7 +110,7 @@ struct PrerankFiles {
   std::shared_ptr<const Prerank> parse() const {
     const std::string tensors_file = safetensors(), items_file = items();
     return Prerank::parse(json(tensors_file, items_file), bytes(tensors_file),
-                          version == 1 ? bytes(items_file) : std::span<const std::byte>{});
+                          version == 1 ? FileContent(bytes(items_file)) : FileContent());
   }
 
   void write(const std::filesystem::path& directory) const {

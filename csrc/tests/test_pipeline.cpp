@@ -575,7 +575,10 @@ TEST(a_damaged_artifact_names_the_file) {
   CHECK_EQUAL(Models::parse(good).version, first().version);
   for (std::size_t f = 0; f < good.size(); ++f) {
     ArtifactFiles bad = good;
-    bad[f].second[bad[f].second.size() / 2] ^= std::byte{1};
+    const std::span<const std::byte> content = good[f].second;
+    std::vector<std::byte> damaged(content.begin(), content.end());
+    damaged[damaged.size() / 2] ^= std::byte{1};
+    bad[f].second = std::move(damaged);
     try {
       Models::parse(bad);
       CHECK(false);

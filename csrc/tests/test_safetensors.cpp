@@ -1,5 +1,10 @@
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "artifact.hpp"
 #include "check.hpp"
+#include "pygrade/policy.hpp"
+#include "util/files.hpp"
 #include "util/safetensors.hpp"
 
 using namespace pygrade::tests;
@@ -41,6 +46,21 @@ TEST(sha256_does_not_depend_on_the_pieces) {
   }
   for (std::size_t size = 50; size < 130; ++size)
     CHECK_EQUAL(Artifact::sha256(std::string(size, 'y')).size(), std::size_t{64});
+}
+
+// The digests of texts of all lengths, hashed together, as Python's hashlib gives them.
+TEST(sha256_gives_what_hashlib_gives_with_and_without_the_processors_instructions) {
+  for (const bool plain : {true, false}) {
+    Sha256 all(plain);
+    for (std::size_t size = 0; size < 1000; ++size) {
+      std::string text(size, '\0');
+      for (std::size_t i = 0; i < size; ++i) text[i] = static_cast<char>(i * 7 + size);
+      Sha256 digest(plain);
+      digest.update(bytes(text));
+      all.update(bytes(digest.hex()));
+    }
+    CHECK_EQUAL(all.hex(), "503391887e48045d1bb4dfd0afbe9ef8da76a43a16a143c3fee115f7df9cac8d");
+  }
 }
 
 TEST(tensors_come_back_by_name) {
@@ -100,4 +120,37 @@ TEST(damage_is_named) {
   check_refused(file("{" + entry("a", "F32", "1", "0,4") + "," + entry("b", "F32", "1", "8,12") + "}", 12), "gap");
   check_refused(file("{" + entry("a", "F32", "1", "0,4") + "}", 5), "after the last tensor");
   check_refused(file("{" + entry("a", "F32", "1,1,1,1,1,1,1,1,1", "0,4") + "}", 4), "8 dimensions");
+}
+
+// Beyond 2^30 bytes; nothing of the file is on the disk but its ends.
+TEST(a_tensor_of_more_than_a_gigabyte_is_a_view_of_the_mapped_file) {
+  const auto path =
+      std::filesystem::temp_directory_path() / ("pygrade_test_large_" + std::to_string(std::random_device{}()));
+  constexpr std::size_t size = (std::size_t{1} << 30) + 4096;
+  std::string start = file("{" + entry("a", "U8", std::to_string(size), "0," + std::to_string(size)) + "}", 1);
+  std::ofstream(path, std::ios::binary) << start;
+  CHECK(::truncate(path.c_str(), static_cast<::off_t>(start.size() - 1 + size)) == 0);
+  {
+    const OpenFile open(path);
+    CHECK_THROWS(pygrade::ArtifactError, "want ≤ 2^30", open.content());
+    const pygrade::FileContent content = open.map();
+    std::filesystem::remove(path);  // the mapping stays
+    CHECK(open.replaced() && content.owner() != nullptr);
+    const auto tensors = read_safetensors(content);
+    CHECK(tensors[0].bytes.size() == size && tensors[0].bytes[0] == std::byte{1});
+    CHECK(tensors[0].bytes[size - 1] == std::byte{0});
+    const std::span<const std::byte> all = content;
+    CHECK(tensors[0].bytes.data() + size == all.data() + all.size());
+  }
+}
+
+TEST(contents_share_their_bytes_and_their_hash) {
+  const std::string text = "abc";
+  const pygrade::FileContent borrowed = bytes(text), empty;
+  const pygrade::FileContent owned(std::vector<std::byte>(bytes(text).begin(), bytes(text).end())), copy = owned;
+  CHECK(borrowed.owner() == nullptr && owned.owner() != nullptr && copy.owner() == owned.owner());
+  CHECK_EQUAL(borrowed.sha256(), Artifact::sha256(text));
+  CHECK_EQUAL(&owned.sha256(), &copy.sha256());
+  CHECK_EQUAL(owned.sha256(), Artifact::sha256(text));
+  CHECK_EQUAL(empty.sha256(), Artifact::sha256(""));
 }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "pygrade/export.h"
+#include "pygrade/file_content.hpp"
 #include "pygrade/policy.hpp"
 
 namespace pygrade {
@@ -25,7 +26,7 @@ class PYGRADE_API MultiTaskModel {
 
   // A directory that pygrade.mtl.save wrote: mtl.json and mtl.safetensors. ArtifactError names file and fault.
   static std::shared_ptr<const MultiTaskModel> load(const std::filesystem::path& directory);
-  static std::shared_ptr<const MultiTaskModel> parse(std::string_view json, std::span<const std::byte> safetensors,
+  static std::shared_ptr<const MultiTaskModel> parse(std::string_view json, const FileContent& safetensors,
                                                      std::string_view name = "mtl");
   ~MultiTaskModel();
 

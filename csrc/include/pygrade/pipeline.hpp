@@ -23,6 +23,7 @@
 
 #include "pygrade/export.h"
 #include "pygrade/features.hpp"
+#include "pygrade/file_content.hpp"
 #include "pygrade/function_ref.hpp"
 #include "pygrade/mtl.hpp"
 #include "pygrade/policy.hpp"
@@ -33,9 +34,10 @@
 namespace pygrade {
 
 // The files of an artifact: their paths below it, "policy/policy.json", and contents.
-using ArtifactFiles = std::vector<std::pair<std::string, std::vector<std::byte>>>;
+using ArtifactFiles = std::vector<std::pair<std::string, FileContent>>;
 
-// The manifest of an artifact and the files that it names; Models::parse checks their hashes.
+// The manifest of an artifact and the files that it names, mapped; Models::parse checks their hashes. Models keep the
+// mapping of what they read in place. Files may be of any size, and are to be replaced, never rewritten.
 PYGRADE_API ArtifactFiles read_artifact(const std::filesystem::path& directory);
 
 // The parts of an artifact.

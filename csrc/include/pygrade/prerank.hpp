@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "pygrade/export.h"
+#include "pygrade/file_content.hpp"
 #include "pygrade/policy.hpp"
 
 namespace pygrade {
@@ -90,8 +91,8 @@ class PYGRADE_API Prerank {
   // A directory that Prerank.save wrote, or the content of its files; `items` is that of items.faiss, which saves of
   // version 1 have. ArtifactError names file and fault.
   static std::shared_ptr<const Prerank> load(const std::filesystem::path& directory);
-  static std::shared_ptr<const Prerank> parse(std::string_view json, std::span<const std::byte> safetensors,
-                                              std::span<const std::byte> items = {}, std::string_view name = "prerank");
+  static std::shared_ptr<const Prerank> parse(std::string_view json, const FileContent& safetensors,
+                                              const FileContent& items = {}, std::string_view name = "prerank");
   // std::invalid_argument if their widths differ, or one is null.
   static std::shared_ptr<const Prerank> make(std::shared_ptr<const UserTower> tower,
                                              std::shared_ptr<const ItemIndex> index, std::string schema_hash = "");

@@ -60,8 +60,7 @@ struct MultiTaskModel::Impl : detail::MtlModel {};
 MultiTaskModel::MultiTaskModel() : impl_(std::make_unique<Impl>()) {}
 MultiTaskModel::~MultiTaskModel() = default;
 
-std::shared_ptr<const MultiTaskModel> MultiTaskModel::parse(std::string_view json,
-                                                            std::span<const std::byte> safetensors,
+std::shared_ptr<const MultiTaskModel> MultiTaskModel::parse(std::string_view json, const FileContent& safetensors,
                                                             std::string_view name) {
   std::shared_ptr<MultiTaskModel> model(new MultiTaskModel);
   detail::read_mtl(json, safetensors, name, *model->impl_);
@@ -74,7 +73,7 @@ std::shared_ptr<const MultiTaskModel> MultiTaskModel::load(const std::filesystem
     try {
       const auto text = json.content();
       const detail::OpenFile tensors(directory / "mtl.safetensors", "; mtl.json beside it names it");
-      return parse(detail::text_of(text), tensors.content(), directory.string());
+      return parse(detail::text_of(text), tensors.map(), directory.string());
     } catch (const ArtifactError&) {
       if (!json.replaced()) throw;  // else the files were of two saves
     }

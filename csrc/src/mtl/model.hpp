@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "mtl/network.hpp"
+#include "pygrade/file_content.hpp"
 
 namespace pygrade::detail {
 
@@ -32,6 +33,6 @@ struct MtlModel {
 
 // Fills `model` from the content of mtl.json and mtl.safetensors; `name` is the directory in messages. ArtifactError
 // names file and fault.
-void read_mtl(std::string_view json, std::span<const std::byte> tensors, std::string_view name, MtlModel& model);
+void read_mtl(std::string_view json, const FileContent& tensors, std::string_view name, MtlModel& model);
 
 }  // namespace pygrade::detail

@@ -480,7 +480,7 @@ class Reader {
 
 }  // namespace
 
-void read_mtl(std::string_view json, std::span<const std::byte> tensors, std::string_view name, MtlModel& model) {
+void read_mtl(std::string_view json, const FileContent& tensors, std::string_view name, MtlModel& model) {
   const std::string json_path = std::string(name) + "/mtl.json", tensor_path = std::string(name) + "/mtl.safetensors";
   Reader reader(model);
   try {
@@ -488,7 +488,7 @@ void read_mtl(std::string_view json, std::span<const std::byte> tensors, std::st
   } catch (const JsonError& error) {
     throw ArtifactError(json_path + ": " + error.what());
   }
-  if (const std::string actual = sha256_hex(tensors); actual != reader.sha256())
+  if (const std::string& actual = tensors.sha256(); actual != reader.sha256())
     throw ArtifactError(tensor_path + " has sha256 " + actual.substr(0, 12) + "; want " +
                         reader.sha256().substr(0, 12) + " (truncated, corrupt or of another save)");
   try {

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <fstream>
 #include <stdexcept>
 
+#include "util/files.hpp"
 #include "util/json.hpp"
 #include "util/safetensors.hpp"
 #include "util/sha256.hpp"
@@ -22,19 +22,13 @@ struct Prerank::Impl {
 namespace {
 
 namespace fs = std::filesystem;
-using Bytes = std::vector<std::byte>;
 using detail::Json;
 using detail::TensorView;
 
 constexpr double newest_version = 2.0;
 constexpr std::int64_t max_width = 1 << 20;
-constexpr std::uintmax_t max_file = std::uintmax_t{1} << 36;
 constexpr const char* tensors_name = "prerank.safetensors";
 constexpr const char* items_name = "items.faiss";
-
-std::string_view text_of(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
 
 std::string version_text(double version) {
   std::string text = std::to_string(version);
@@ -99,8 +93,8 @@ struct Record {
   std::size_t width = 0, hidden = 0, field_embedding = 0;
 };
 
-void check_file(std::span<const std::byte> content, const std::string& wanted, const std::string& path) {
-  if (const std::string actual = detail::sha256_hex(content); actual != wanted)
+void check_file(const FileContent& content, const std::string& wanted, const std::string& path) {
+  if (const std::string& actual = content.sha256(); actual != wanted)
     throw ArtifactError(path + " has sha256 " + actual.substr(0, 12) + "; want " + wanted.substr(0, 12) +
                         " (truncated, corrupt or of another save)");
 }
@@ -168,7 +162,8 @@ T number_at(std::span<const std::byte> content, std::size_t at) {
 // product), int64 how many numbers, and these.
 std::vector<float> flat_vectors(std::span<const std::byte> content, std::size_t items, std::size_t width) {
   constexpr std::size_t header = 45;
-  if (content.size() < header || text_of(content.first(4)) != "IxFI" || number_at<std::int32_t>(content, 33) != 0)
+  if (content.size() < header || detail::text_of(content.first(4)) != "IxFI" ||
+      number_at<std::int32_t>(content, 33) != 0)
     throw std::invalid_argument("it is no flat faiss index of inner products; save it again with this pygrade");
   const auto found_width = number_at<std::int32_t>(content, 4);
   const auto count = number_at<std::int64_t>(content, 8), numbers = number_at<std::int64_t>(content, 37);
@@ -182,21 +177,6 @@ std::vector<float> flat_vectors(std::span<const std::byte> content, std::size_t 
       content.size() != header + items * width * sizeof(float))
     throw std::invalid_argument("it is truncated, or has more than its vectors");
   return values_of<float>(content.subspan(header));
-}
-
-Bytes read_file(const fs::path& path, const std::string& hint) {
-  std::error_code error;
-  const std::uintmax_t size = fs::is_regular_file(path, error) ? fs::file_size(path, error) : 0;
-  std::ifstream file(path, std::ios::binary);
-  if (error || !file || !fs::is_regular_file(path, error))
-    throw ArtifactMissing(path.string() + " does not exist or can't be read" + hint);
-  if (size > max_file)
-    throw ArtifactError(path.string() + " has " + std::to_string(size) + " bytes; want at most 2^36");
-  Bytes content(static_cast<std::size_t>(size));
-  file.read(reinterpret_cast<char*>(content.data()), static_cast<std::streamsize>(size));
-  if (static_cast<std::uintmax_t>(file.gcount()) != size || file.peek() != std::ifstream::traits_type::eof())
-    throw ArtifactError(path.string() + " changed while it was read");
-  return content;
 }
 
 }  // namespace
@@ -215,8 +195,8 @@ std::shared_ptr<const Prerank> Prerank::make(std::shared_ptr<const UserTower> to
   return made;
 }
 
-std::shared_ptr<const Prerank> Prerank::parse(std::string_view json, std::span<const std::byte> safetensors,
-                                              std::span<const std::byte> items, std::string_view name) {
+std::shared_ptr<const Prerank> Prerank::parse(std::string_view json, const FileContent& safetensors,
+                                              const FileContent& items, std::string_view name) {
   const std::string folder = std::string(name) + "/";
   const Record record(json, folder + "prerank.json");
   const std::string path = folder + tensors_name;
@@ -252,12 +232,14 @@ std::shared_ptr<const Prerank> Prerank::parse(std::string_view json, std::span<c
 }
 
 std::shared_ptr<const Prerank> Prerank::load(const fs::path& directory) {
-  const Bytes json = read_file(directory / "prerank.json", "; want a directory that Prerank.save wrote");
+  const auto json =
+      detail::OpenFile(directory / "prerank.json", "; want a directory that Prerank.save wrote").content();
   const std::string hint = "; prerank.json beside it names it";
-  const Record record(text_of(json), (directory / "prerank.json").string());
-  const Bytes tensors = read_file(directory / tensors_name, hint);
-  const Bytes items = record.version == 1.0 ? read_file(directory / items_name, hint) : Bytes{};
-  return parse(text_of(json), tensors, items, directory.string());
+  const Record record(detail::text_of(json), (directory / "prerank.json").string());
+  const FileContent tensors = detail::OpenFile(directory / tensors_name, hint).map();
+  const FileContent items =
+      record.version == 1.0 ? detail::OpenFile(directory / items_name, hint).map() : FileContent();
+  return parse(detail::text_of(json), tensors, items, directory.string());
 }
 
 const std::string& Prerank::schema_hash() const { return impl_->schema_hash; }

@@ -11,7 +11,6 @@ namespace pygrade {
 namespace {
 
 namespace fs = std::filesystem;
-using Bytes = std::vector<std::byte>;
 using detail::Json;
 
 constexpr std::string_view format = "pygrade.Pipeline", manifest_name = "manifest.json";
@@ -70,7 +69,7 @@ Manifest parse_manifest(std::string_view text, const std::string& path) {
   return manifest;
 }
 
-const Bytes& file(const ArtifactFiles& files, std::string_view name, std::string_view artifact) {
+const FileContent& file(const ArtifactFiles& files, std::string_view name, std::string_view artifact) {
   const auto found =
       std::ranges::find(files, name, [](const auto& entry) -> const std::string& { return entry.first; });
   if (found == files.end()) throw ArtifactMissing(std::string(artifact) + "/" + std::string(name) + " is missing");
@@ -91,11 +90,11 @@ void require_equal(const std::string& stated, const std::string& wanted, std::st
 
 ArtifactFiles read_artifact(const fs::path& directory) {
   const fs::path path = directory / manifest_name;
-  ArtifactFiles files{{std::string(manifest_name),
-                       detail::OpenFile(path, "; want an artifact that pygrade pipeline published").content()}};
+  ArtifactFiles files{
+      {std::string(manifest_name), detail::OpenFile(path, "; want an artifact that pygrade pipeline published").map()}};
   const Manifest manifest = parse_manifest(detail::text_of(files.front().second), path.string());
   for (const auto& [name, sha256] : manifest.files)
-    files.emplace_back(name, detail::OpenFile(directory / name, "; manifest.json names it").content());
+    files.emplace_back(name, detail::OpenFile(directory / name, "; manifest.json names it").map());
   return files;
 }
 
@@ -115,7 +114,7 @@ Models Models::parse(const ArtifactFiles& files, std::string_view name) {
   const Manifest manifest =
       parse_manifest(detail::text_of(file(files, manifest_name, at)), at + "/" + std::string(manifest_name));
   for (const auto& [path, sha256] : manifest.files)
-    if (detail::sha256_hex(file(files, path, at)) != sha256)
+    if (file(files, path, at).sha256() != sha256)
       throw ArtifactError(at + "/" + path +
                           " does not have the sha256 that manifest.json says (damaged, or of another artifact)");
   const auto text = [&](std::string_view path) { return detail::text_of(file(files, path, at)); };
@@ -126,7 +125,7 @@ Models Models::parse(const ArtifactFiles& files, std::string_view name) {
       Features::parse(text("features/schema.json"), file(files, "features/fitted.safetensors", at), at + "/features");
   const auto index = std::ranges::find(files, std::string("prerank/items.faiss"), &ArtifactFiles::value_type::first);
   models.prerank = Prerank::parse(text("prerank/prerank.json"), file(files, "prerank/prerank.safetensors", at),
-                                  index == files.end() ? std::span<const std::byte>() : index->second, at + "/prerank");
+                                  index == files.end() ? FileContent() : index->second, at + "/prerank");
   if (!manifest.own_predictions)
     models.mtl = MultiTaskModel::parse(text("mtl/mtl.json"), file(files, "mtl/mtl.safetensors", at), at + "/mtl");
   const auto tensors = std::ranges::find_if(files, [](const auto& entry) {

@@ -98,7 +98,7 @@ ArtifactFiles files_of(const pygrade_file* files, std::size_t count) {
   for (const pygrade_file& file : std::span(files, count)) {
     require(file.path != nullptr && (file.content != nullptr || file.content_size == 0), "a file has a NULL member");
     const auto* bytes = static_cast<const std::byte*>(file.content);
-    copies.emplace_back(file.path, std::vector<std::byte>(bytes, bytes + file.content_size));
+    copies.emplace_back(file.path, FileContent(std::vector<std::byte>(bytes, bytes + file.content_size)));
   }
   return copies;
 }

@@ -1,10 +1,40 @@
 #include "util/files.hpp"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <mutex>
+
 #include "pygrade/policy.hpp"
+#include "util/sha256.hpp"
+
+namespace pygrade {
+
+struct FileContent::Digest {
+  std::once_flag once;
+  std::string text;
+};
+
+FileContent::FileContent(std::shared_ptr<const void> owner, std::span<const std::byte> bytes)
+    : owner_(std::move(owner)), bytes_(bytes), digest_(std::make_shared<Digest>()) {}
+
+FileContent::FileContent(std::span<const std::byte> bytes) : FileContent(nullptr, bytes) {}
+
+FileContent::FileContent(std::vector<std::byte> bytes) {
+  const auto kept = std::make_shared<const std::vector<std::byte>>(std::move(bytes));
+  *this = FileContent(kept, *kept);
+}
+
+const std::string& FileContent::sha256() const {
+  static const std::string empty = detail::sha256_hex({});
+  if (digest_ == nullptr) return empty;
+  std::call_once(digest_->once, [&] { digest_->text = detail::sha256_hex(bytes_); });
+  return digest_->text;
+}
+
+}  // namespace pygrade
 
 namespace pygrade::detail {
 
@@ -39,6 +69,14 @@ std::vector<std::byte> OpenFile::content() const {
   if (filled != size_) throw ArtifactError(path_.string() + " changed while it was read");
   content.resize(filled);
   return content;
+}
+
+FileContent OpenFile::map() const {
+  if (size_ == 0) return {};
+  void* const start = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor_, 0);
+  if (start == MAP_FAILED) throw ArtifactError(path_.string() + " can't be mapped");
+  std::shared_ptr<const void> mapping(start, [size = size_](void* memory) { ::munmap(memory, size); });
+  return {std::move(mapping), {static_cast<const std::byte*>(start), size_}};
 }
 
 bool OpenFile::replaced() const {

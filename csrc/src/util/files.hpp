@@ -1,4 +1,4 @@
-// Files that are read whole.
+// Files that are read or mapped whole.
 #pragma once
 
 #include <sys/types.h>
@@ -9,6 +9,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "pygrade/file_content.hpp"
 
 namespace pygrade::detail {
 
@@ -21,8 +23,14 @@ class OpenFile {
   OpenFile(const OpenFile&) = delete;
   OpenFile& operator=(const OpenFile&) = delete;
 
-  // ArtifactError if it has more than 2^30 bytes, changes meanwhile or can't be read.
+  // A copy, for small files. ArtifactError if it has more than 2^30 bytes, changes meanwhile or can't be read.
   std::vector<std::byte> content() const;
+
+  // The file's pages, mapped read-only, of any size: no copy, and processes share them. ArtifactError if it can't be
+  // mapped. The bytes stay those of this file when another is renamed to its path, as everything that pygrade publishes
+  // is. A program that instead writes into the file changes them, and one that truncates it makes the next access past
+  // the new end fail with SIGBUS: files of an artifact are replaced, never rewritten.
+  FileContent map() const;
 
   // Whether the path names another file by now.
   bool replaced() const;
