@@ -131,26 +131,6 @@ def training(record: dict[str, Any]) -> str:
     return f"Largest memory of the policy's training, in one process: {', '.join(sizes)}.\n"
 
 
-def serving(record: dict[str, Any]) -> str:
-    """Pages a second, latencies, and what was lost."""
-    lines = [
-        "| | pages/s | p50, p99 at half of it | p99 while artifacts change | lost or wrong |",
-        "|---|---|---|---|---|",
-    ]
-    for name, rows in record["servers"].items():
-        half, rolling = rows["half"], rows["rolling"]
-        loads = [row for row in rows.values() if isinstance(row, dict)]
-        bad = sum(row["lost"] + row["wrong"] + row["answered"] - row["statuses"].get("200", 0) for row in loads)
-        cells = [
-            f"{rows['capacity']['per_second']:,.0f}",
-            f"{half['p50_ms']:.1f} ms, {half['p99_ms']:.1f} ms",
-            f"{rolling['p99_ms']:.1f} ms ({rolling['updates']} updates)",
-            f"{bad} of {sum(row['answered'] for row in loads):,}",
-        ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n\n" + _machine(record)
-
-
 BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {  # block → its suite, and what writes it
     "throughput": ("throughput", throughput),
     "features": ("features", features),
@@ -158,6 +138,5 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {  # block → 
     "training": ("training", training),
     "kills": ("kills", kills),
     "capacity": ("plan", capacity),
-    "serving": ("serve", serving),
 }
-PAGES = ("docs/guides/cluster.md", "docs/SERVICE.md")
+PAGES = ("docs/guides/cluster.md",)

@@ -346,6 +346,13 @@ class Logs:
         )
         return self.select(np.diff(self.offsets) >= self.candidates)
 
+    def shown_only(self) -> "Logs":
+        """The shown rows alone, of the requests that have some; ``candidates`` stays as it is."""
+        sizes = np.bincount(self.row_request[self.shown], minlength=self.num_requests)
+        some = self.select(np.flatnonzero(sizes))
+        rows = {name: getattr(some, name)[some.shown] for name in PER_ROW if getattr(some, name) is not None}
+        return replace(some, offsets=np.concatenate([[0], np.cumsum(sizes[sizes > 0])]).astype(np.int64), **rows)
+
     def split(self, fraction: float | None = None, *, time: int | None = None) -> tuple["Logs", "Logs"]:
         """Earlier and later requests: the first `fraction` of them (by timestamp if the log has one, else in the order
         of the log), or those before `time` (milliseconds) and the rest.

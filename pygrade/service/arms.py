@@ -7,7 +7,6 @@ later pages are left out and counted. The intervals hold at any time, so the fig
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import numpy as np
 from pygrade._util.serialization import plain
 from pygrade.evaluation.abtest import UserMetric, read_test, sample_ratio
 from pygrade.logs import Logs, concatenate, read_logs
-from pygrade.logs.logs import PER_ROW
 from pygrade.logs.parquet import write_part
 from pygrade.metrics import intervals
 from pygrade.service.feedback_log import SUFFIX, event_of, line_of, lines_of
@@ -54,7 +52,7 @@ class ArmReadings:
         """Add pages; repeated requests are left out."""
         fresh = self._join.unseen(logs)
         if fresh.any():
-            self._join.serve(_shown(logs.select(np.flatnonzero(fresh))))
+            self._join.serve(logs.select(np.flatnonzero(fresh)).shown_only())
 
     def feedback(self, events: Iterable[Event]) -> None:
         """Add feedback; ValueError or TypeError if an event is malformed."""
@@ -160,13 +158,3 @@ class ArmReadings:
             self._arm = arrays["arm"].tolist()
             sums = arrays["sums"]
         self._sums = np.concatenate([sums, np.zeros((max(1024, len(sums)), sums.shape[1]))])
-
-
-def _shown(logs: Logs) -> Logs:
-    """The log without the candidates that were not shown; pages that show none are left out."""
-    sizes = np.bincount(logs.row_request[logs.shown], minlength=logs.num_requests)
-    some = logs.select(np.flatnonzero(sizes > 0))
-    rows = some.shown
-    changes = {name: getattr(some, name)[rows] for name in PER_ROW if getattr(some, name) is not None}
-    offsets = np.concatenate([[0], np.cumsum(sizes[sizes > 0])]).astype(np.int64)
-    return replace(some, offsets=offsets, **changes)

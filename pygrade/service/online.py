@@ -25,6 +25,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.service.arms import ArmReadings
 from pygrade.service.follow import Follower
 from pygrade.serving.artifact import open_artifact
+from pygrade.serving.run_copy import ARTIFACT, policy_of
 from pygrade.training.feedback import as_key
 from pygrade.training.online import OnlineConfig, OnlineLearner, Update
 from pygrade.training.training_record import TrainingRecord
@@ -70,19 +71,20 @@ def point_to(run: Path, policy: FusionPolicy) -> Path:
 
 
 def first_policy(run: Path) -> Path:
-    """The link, made to the artifact's policy if there is none: an arm may name it before anything is learned."""
+    """The link, made to the run's policy if there is none: an arm may name it before anything is learned."""
     link = run / FOLDER / LINK
     return link if link.exists() else point_to(run, _base(run)[1])
 
 
 def _base(run: Path) -> tuple[str, FusionPolicy]:
-    artifact = open_artifact(run / "artifact")
-    return artifact.version, FusionPolicy.load(artifact.part("policy"))
+    """What is served before anything is learned: its version (of the artifact if there is one) and the policy."""
+    policy = FusionPolicy.load(policy_of(run))
+    return (open_artifact(run / ARTIFACT).version if (run / ARTIFACT).exists() else policy.version), policy
 
 
 def _with_single_tasks(config: OnlineConfig, run: Path, policy: FusionPolicy) -> OnlineConfig:
     """The options with the tasks of which the policy's training log had only 0 and 1."""
-    record = TrainingRecord.load(run / "artifact" / "policy", policy.version)
+    record = TrainingRecord.load(policy_of(run), policy.version)
     found = config.single_tasks + (record.single_tasks if record is not None else ())
     return replace(config, single_tasks=tuple(task for task in policy.tasks if task in found))
 
@@ -136,7 +138,7 @@ class OnlineService:
     def _load(self, folder: Path, base: FusionPolicy) -> None:
         record = read_json(folder / "inputs.json")
         if record["artifact"] != self.artifact:
-            raise ValueError(f"the state is of artifact {record['artifact']}; served is {self.artifact}")
+            raise ValueError(f"the state is of {record['artifact']}; the run has {self.artifact}")
         learner = OnlineLearner.load(folder / "learner", self.online, self._publish)
         arms = self._readings(base)
         arms.load(folder / "arms")
@@ -149,8 +151,8 @@ class OnlineService:
     # ---- one look ----------------------------------------------------------------------------------------------------
     def step(self, now: int) -> Update | None:
         """Reads what is new, learns, and writes status and arms; None: nothing is learned (see ``learn``)."""
-        if open_artifact(self.run / "artifact").version != self.artifact:
-            logger.warning("the artifact changed: learning begins anew from its policy")
+        if _base(self.run)[0] != self.artifact:
+            logger.warning("what the run serves changed: learning begins anew from its policy")
             self._start()
         for logs in self.follower.pages():
             try:

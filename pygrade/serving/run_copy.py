@@ -2,32 +2,75 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pygrade._util.files import replace_link
 from pygrade._util.serialization import read_json
 from pygrade._util.storage import Folder, Place, is_url, mirror
 
 logger = logging.getLogger("pygrade")
-ARTIFACT = "artifact"
+ARTIFACT, POLICY = "artifact", "policy"
 
 
 def local_run(run: Place, *patterns: str) -> Path:
     """The directory of a run, or a local one made like the run at a URL: the files at its top, the store if it is a
-    file of the run, what matches the patterns, and ``artifact``, a link that changes when all of a new one is here.
+    file of the run, what matches the patterns, and ``artifact`` or ``policy``, a link that changes when all of a new
+    one is here.
 
-    FileNotFoundError if the run at a URL has published no artifact.
+    FileNotFoundError if the run at a URL has published neither.
     """
     if not is_url(run):
         return Path(run)
-    artifact = Folder.at(run) / ARTIFACT
-    if artifact.read_manifest() is None:
-        raise FileNotFoundError(f"{run} has no artifact; want a run that pygrade pipeline published")
+    served = Folder.at(run) / ARTIFACT
+    if served.read_manifest() is None:
+        served = Folder.at(run) / POLICY
+        if not served.has("policy.json"):
+            raise FileNotFoundError(f"{run} has no artifact and no policy; want what pygrade train or pipeline wrote")
     path = mirror(run, "*", "store/*", *patterns)
-    replace_link(path / ARTIFACT, artifact.copy())
+    replace_link(path / served.name, served.copy())
     return path
+
+
+def policy_of(run: Path) -> Path:
+    """The directory of the policy that a run serves; FileNotFoundError if it has none."""
+    for path in (run / ARTIFACT / POLICY, run / POLICY, run):
+        if (path / "policy.json").is_file():
+            return path
+    raise FileNotFoundError(f"{run} has no artifact and no policy; want what pygrade train or pipeline wrote")
+
+
+def check_log_folders(options: Mapping[str, Any]) -> None:
+    """ValueError for a URL where the service is to log: it writes files of a directory."""
+    for name in ("exposures", "feedback"):
+        if is_url(options.get(name)):
+            raise ValueError(f"{name} is {options[name]}; want a directory, from which complete files may be copied")
+
+
+class FollowedRun:
+    """A run and the local directory that is like it."""
+
+    def __init__(self, place: Place) -> None:
+        self.place, self.folder = place, local_run(place)
+        self._known = _version(place) if is_url(place) else ""
+        self._fault = ""
+
+    def update(self) -> None:
+        """Makes the directory like the run at a URL if it shows another artifact or policy. It raises nothing: what is
+        served goes on, and each new fault is logged once."""
+        if not is_url(self.place):
+            return
+        try:
+            version = _version(self.place)
+            if version != self._known:
+                local_run(self.place)
+                self._known, self._fault = version, ""
+        except (OSError, ValueError) as error:
+            if str(error) != self._fault:
+                logger.warning("%s can't be read, and what is served goes on: %s", self.place, error)
+            self._fault = str(error)
 
 
 @contextmanager
@@ -37,33 +80,33 @@ def following(run: Place, seconds: float, store: str | None = None) -> Iterator[
     store: the address that is served; ValueError if it would be a file of the run at a URL, where nobody else sees what
     the service learns.
     """
-    folder = local_run(run)
+    followed = FollowedRun(run)
     if not is_url(run):
-        yield folder
+        yield followed.folder
         return
-    if store is None and (folder / "store.json").is_file():
-        store = str(read_json(folder / "store.json")["store"])
+    if store is None and (followed.folder / "store.json").is_file():
+        store = str(read_json(followed.folder / "store.json")["store"])
     if store is not None and "{run}" in store:
         raise ValueError(f"store is {store} and the run is at {run}; want --store redis://HOST:PORT/DB, or lmdb:DIR")
     ended = threading.Event()
-    thread = threading.Thread(target=_follow, args=(str(run), seconds, ended), name="pygrade-follow", daemon=True)
+
+    def follow() -> None:
+        while not ended.wait(seconds):
+            followed.update()
+
+    thread = threading.Thread(target=follow, name="pygrade-follow", daemon=True)
     thread.start()
     try:
-        yield folder
+        yield followed.folder
     finally:
         ended.set()
         thread.join()
 
 
-def _follow(run: str, seconds: float, ended: threading.Event) -> None:
-    known, fault = "", ""
-    while not ended.wait(seconds):
-        try:
-            manifest = (Folder.at(run) / ARTIFACT).read_manifest()
-            if manifest is not None and manifest.version != known:
-                local_run(run)
-                known, fault = manifest.version, ""
-        except (OSError, ValueError) as error:  # what is served goes on
-            if str(error) != fault:
-                logger.warning("%s can't be read, and what is served goes on: %s", run, error)
-            fault = str(error)
+def _version(run: Place) -> str:
+    """Of what a run at a URL serves; "" if nothing was published."""
+    for folder in (Folder.at(run) / ARTIFACT, Folder.at(run)):
+        manifest = folder.read_manifest()
+        if manifest is not None:
+            return manifest.version
+    return ""

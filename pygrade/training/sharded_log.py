@@ -20,7 +20,6 @@ from pygrade._util.workers import LocalWorkers, Workers
 from pygrade.logs import Logs, concatenate, request_keys
 from pygrade.logs.keys import hashes
 from pygrade.logs.log_parts import LogParts, order_of
-from pygrade.logs.logs import PER_ROW
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import (
@@ -95,7 +94,8 @@ def survey(job: _Range) -> _Survey:
         mixed = np.zeros(logs.num_requests, bool) if logs.exploration is None else logs.exploration == "shuffle"
         for kind, chosen in ((True, mixed & (shown > 0)), (False, ~mixed & (shown > 0))):
             if chosen.any():
-                pages[kind] = [_smallest([*pages[kind], _shown(logs.select(chosen))], limits[kind])]
+                shown_rows = replace(logs.select(chosen).shown_only(), candidates=None)
+                pages[kind] = [_smallest([*pages[kind], shown_rows], limits[kind])]
     sample = drawn[0] if drawn else None
     span = (min(times), max(times)) if times else None
     return _Survey(longest, shortest, slots, last, incomplete, span, sample, [*pages[True], *pages[False]])
@@ -108,14 +108,6 @@ def _smallest(parts: Sequence[Logs], limit: int) -> Logs:
         return logs
     order = np.argsort(order_of(logs.request_id), kind="stable")[:limit]
     return logs.select(np.sort(order))
-
-
-def _shown(logs: Logs) -> Logs:
-    """The shown rows alone, of requests that have some."""
-    rows = logs.shown
-    sizes = np.bincount(logs.row_request[rows], minlength=logs.num_requests)
-    changes = {name: getattr(logs, name)[rows] for name in PER_ROW if getattr(logs, name) is not None}
-    return replace(logs, offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), candidates=None, **changes)
 
 
 class _Sums(NamedTuple):

@@ -464,3 +464,14 @@ def test_a_notebook_shows_a_small_table():
     assert "item column margin" in text
     names = "tasks click, <b>, order; features age, hour; items brand, margin"
     assert repr(logs) == f"<Logs: 50 requests; {logs.num_rows} candidates; {names}>"
+
+
+def test_shown_only_keeps_the_shown_rows_of_the_requests_that_have_some():
+    logs = make_logs()
+    logs = replace(logs, position=np.where(logs.row_request == 3, -1, logs.position))
+    shown = logs.shown_only()
+    assert shown.num_requests == logs.num_requests - 1 and shown.shown.all()
+    assert shown.request_id.tolist() == np.delete(logs.request_id, 3).tolist()
+    for name in ("item_id", "position", "predictions", "feedback", "value", "item_features"):
+        np.testing.assert_array_equal(getattr(shown, name), getattr(logs, name)[logs.shown])
+    assert shown.row_request.tolist() == np.unique(logs.row_request[logs.shown], return_inverse=True)[1].tolist()

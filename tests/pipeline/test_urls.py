@@ -131,7 +131,7 @@ def test_pages_of_a_run_in_a_bucket_are_those_of_the_local_one(s3, run, capsys, 
 
 def test_a_directory_follows_the_run(s3, run, tmp_path):
     place, own = f"{s3}/runs/tiny", copy(run, tmp_path / "run")
-    with pytest.raises(FileNotFoundError, match="has no artifact"):
+    with pytest.raises(FileNotFoundError, match="has no artifact and no policy"):
         local_run(place)
     uploaded(own, place)
     with pytest.raises(ValueError, match="want --store redis"), following(place, 0.05):

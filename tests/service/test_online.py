@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pygrade.logs.logs import PER_ROW
 from pygrade.policy import FusionPolicy
 from pygrade.service.arms import ArmReadings
 from pygrade.service.feedback_log import event_of
@@ -28,6 +27,7 @@ from pygrade.service.online import (
     _with_single_tasks,
     first_policy,
 )
+from pygrade.serving.run_copy import policy_of
 from pygrade.training.online import OnlineConfig
 from pygrade.training.stage2 import Stage2Config
 from pygrade.training.training_record import TrainingRecord
@@ -43,16 +43,27 @@ NOW = START + 10_000_000
 
 @pytest.fixture
 def run(tmp_path):
-    """A run as far as online learning looks at it."""
+    """A pipeline's run as far as online learning looks at it."""
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "artifact").symlink_to(ARTIFACTS / "first")
     return folder
 
 
+@pytest.fixture(params=["pipeline", "train"])
+def any_run(request, tmp_path, run):
+    """The same, or what `pygrade train` wrote: a policy alone."""
+    if request.param == "pipeline":
+        return run
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    shutil.copytree(ARTIFACTS / "first" / "policy", folder / "policy")
+    return folder
+
+
 def served(run, count=120, first=0, seed=0):
     """Exposures and feedback of a service; the pages and how many events there are."""
-    policy = FusionPolicy.load(run / "artifact" / "policy")
+    policy = FusionPolicy.load(policy_of(run))
     logs = pages(count, seed, first, tasks=policy.tasks, features=tuple(policy.features), names=f"s{seed}-{{}}")
     records, _ = events_of(logs, seed)
     write_exposures(logs, run / "exposures", first)
@@ -68,16 +79,14 @@ def status(run):
     return json.loads((run / FOLDER / STATUS).read_text())
 
 
-def test_a_version_is_learned_and_published_behind_the_link(run):
-    base = FusionPolicy.load(run / "artifact" / "policy")
+def test_a_version_is_learned_and_published_behind_the_link(any_run):
+    run = any_run
+    base = FusionPolicy.load(policy_of(run))
     assert first_policy(run) == run / FOLDER / LINK
     assert FusionPolicy.load(run / FOLDER / LINK).version == base.version
     logs, events = served(run)
-    part = logs.select(slice(0, 30))  # of these only the shown rows are logged
-    shown = part.shown
-    fields = {name: getattr(part, name)[shown] for name in PER_ROW if getattr(part, name) is not None}
-    part = replace(part, offsets=np.arange(31) * 3, request_id=np.array([f"p{n}" for n in range(30)]), **fields)
-    write_exposures(part, run / "exposures", "parts")
+    part = replace(logs.select(slice(0, 30)), request_id=np.array([f"p{n}" for n in range(30)]))
+    write_exposures(part.shown_only(), run / "exposures", "parts")
     learning = service(run)
     update = learning.step(NOW)
     assert update.published and update.version != base.version
@@ -116,7 +125,7 @@ def test_a_damaged_state_or_another_artifact_begins_anew(run, caplog):
     (run / "artifact").unlink()
     (run / "artifact").symlink_to(ARTIFACTS / "second")
     again.step(NOW)
-    assert "the artifact changed" in caplog.text
+    assert "what the run serves changed" in caplog.text
     assert status(run)["reference"] == FusionPolicy.load(ARTIFACTS / "second" / "policy").version
 
 
