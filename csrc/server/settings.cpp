@@ -17,9 +17,9 @@ namespace fs = std::filesystem;
 using detail::JsonWriter;
 
 // Keys of [serve] that the core takes; it checks them.
-constexpr std::string_view core_keys[] = {"store",          "deadline_ms",  "max_k",    "max_candidates", "max_events",
-                                          "arms",           "salt",         "shadow",   "max_explore",    "exposures",
-                                          "exposure_share", "file_seconds", "feedback", "metrics",        "seed"};
+constexpr std::string_view core_keys[] = {
+    "store",  "deadline_ms", "max_k",     "max_candidates", "max_events",   "arms",     "salt",
+    "shadow", "max_explore", "exposures", "exposure_share", "file_seconds", "feedback", "seed"};
 // Keys of `pygrade serve` alone: its processes, its online learner, its traces.
 constexpr std::string_view other_keys[] = {"workers", "threads", "online", "otel"};
 

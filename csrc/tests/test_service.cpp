@@ -479,31 +479,6 @@ TEST(pages_during_reloads_are_of_one_artifact) {
   CHECK(of_second > 0 && of_second < pages);
 }
 
-TEST(metrics_of_workers_are_summed_and_never_fall) {
-  const ServiceRun run;
-  const std::string config = R"({"metrics": "metrics"})", series = R"(pygrade_arm_pages_total{arm="main"})";
-  const auto first = run.serve(config);
-  {
-    const auto second = run.serve(config);
-    post(*first, "/v1/rank", R"({"user": 1})");
-    post(*second, "/v1/rank", R"({"user": 1})");
-    post(*second, "/v1/rank", R"({"user": 2})");
-    CHECK_EQUAL(metric(*first, series), 3.0);
-    CHECK_EQUAL(metric(*second, series), 3.0);
-    CHECK_EQUAL(metric(*first, "pygrade_workers"), 2.0);
-  }
-  CHECK_EQUAL(metric(*first, series), 3.0);
-  CHECK_EQUAL(metric(*first, "pygrade_workers"), 1.0);
-  const auto third = run.serve(config);  // sums the file of the second into `retired`
-  post(*third, "/v1/rank", R"({"user": 2})");
-  CHECK_EQUAL(metric(*third, series), 4.0);
-  CHECK_EQUAL(metric(*first, series), 4.0);
-  int files = 0;
-  for (const auto& entry : fs::directory_iterator(run.folder / "metrics"))
-    files += entry.path().extension() == ".metrics";
-  CHECK_EQUAL(files, 3);
-}
-
 TEST(metrics_count_steps_weights_and_drift) {
   const ServiceRun run;
   std::string entries;

@@ -24,7 +24,6 @@ CORE_KEYS = (
     "exposure_share",
     "file_seconds",
     "feedback",
-    "metrics",
     "seed",
 )
 

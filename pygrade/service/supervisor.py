@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing import connection
@@ -37,8 +36,7 @@ def serve(
     listener = bind(config.host, config.port)
     scheme = "http" if config.tls_cert is None else "https"
     host, port = listener.getsockname()[:2]
-    with listener, tempfile.TemporaryDirectory(prefix="pygrade-metrics-") as scratch:
-        table = {"metrics": scratch} | table
+    with listener:
         ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
         if config.workers == 1 and not config.online:
             work(run, table, listener, 0)

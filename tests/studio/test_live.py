@@ -44,7 +44,6 @@ def status(pages=1000, at=0, **changes):
         "artifact": HOSTILE,
         "store": "lmdb:store",
         "draining": False,
-        "workers": 2,
         "window_seconds": 60,
         "timestamp": NOW + at,
         "tasks": ["click", "order"],

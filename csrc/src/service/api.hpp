@@ -121,7 +121,6 @@ inline constexpr Field service_options[] = {
     {"exposure_share", share, "share of the pages that are logged with all candidates", "0.05"},
     {"file_seconds", number, "after which a file of a log is complete", "300"},
     {"feedback", text, "directory of the log of feedback"},
-    {"metrics", text, "directory that several processes share for their counters"},
     {"seed", count, "of the exploration; the system's if absent"},
 };
 

@@ -110,7 +110,6 @@ ServiceConfig ServiceConfig::parse(std::string_view json, const fs::path& run) {
   config.max_explore = input.number("max_explore", 0.0, 1.0).value_or(config.max_explore);
   config.exposures = path_of(input, "exposures", run);
   config.feedback = path_of(input, "feedback", run);
-  config.metrics = path_of(input, "metrics", run);
   config.exposure_share = input.number("exposure_share", 0.0, 1.0).value_or(config.exposure_share);
   if (const auto seconds = input.number("file_seconds", 0.1, 86'400.0))
     config.file_time = std::chrono::milliseconds(std::llround(*seconds * 1000.0));

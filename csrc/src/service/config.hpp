@@ -34,10 +34,10 @@ struct ServiceConfig {
   std::vector<ArmConfig> shadows;
   std::string salt = "pygrade";
   double max_explore = 0.1;
-  std::optional<std::filesystem::path> exposures, feedback, metrics;  // directories
-  double exposure_share = 0.05;                                       // of the requests that are logged in full
-  std::chrono::milliseconds file_time{300'000};                       // after which a file of a log is complete
-  std::optional<std::uint32_t> seed;                                  // of the exploration; nothing: from the system
+  std::optional<std::filesystem::path> exposures, feedback;  // directories
+  double exposure_share = 0.05;                              // of the requests that are logged in full
+  std::chrono::milliseconds file_time{300'000};              // after which a file of a log is complete
+  std::optional<std::uint32_t> seed;                         // of the exploration; nothing: from the system
 };
 
 // The arm of a user: a stable hash of salt and id, against the shares.

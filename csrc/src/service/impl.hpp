@@ -92,7 +92,7 @@ struct Service::Impl {
   std::string ready_body();
   std::string metrics_body();
   std::string status_body();
-  void mirror();
+  detail::Figures figures(const detail::Metrics::Window& window, const detail::Release& release);
   std::vector<Gauge> read_gauges();
 
   const std::filesystem::path run;

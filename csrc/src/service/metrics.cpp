@@ -12,106 +12,67 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto window_length = std::chrono::minutes(60), snapshot_step = std::chrono::minutes(5);
 
-constexpr std::string_view mirrored_names[] = {"pygrade_feature_reads_total",      "pygrade_feature_defaults_total",
-                                               "pygrade_store_errors_total",       "pygrade_unknown_users_total",
-                                               "pygrade_unknown_items_total",      "pygrade_feature_updates_total",
-                                               "pygrade_missing_predictions_total"};
-constexpr std::string_view exposure_names[] = {"pygrade_exposures_total",         "pygrade_exposures_complete_total",
-                                               "pygrade_exposures_dropped_total", "pygrade_exposures_lost_total",
-                                               "pygrade_exposure_rows_total",     "pygrade_exposure_files_total",
-                                               "pygrade_exposure_bytes_total",    "pygrade_exposure_errors_total"};
-
-std::string two_digits(std::size_t number) { return (number < 10 ? "0" : "") + std::to_string(number); }
-
 }  // namespace
 
-std::string labelled(std::string_view family,
-                     std::initializer_list<std::pair<std::string_view, std::string_view>> labels) {
-  std::string text(family);
-  if (labels.size() == 0) return text;
-  for (const auto& [name, value] : labels) {
-    text.append(text.size() == family.size() ? "{" : ",").append(name).append("=\"");
-    for (const char c : value) {
-      if (c == '"' || c == '\\') text += '\\';
-      if (c == '\n')
-        text += "\\n";
-      else
-        text += c;
-    }
-    text += '"';
-  }
-  return text += '}';
-}
-
-// The series of a histogram: family{labels}#00 … of the bins, which are not cumulative, and #sum.
-DurationCells::DurationCells(MetricFile& file, const std::string& family, const std::string& labels)
-    : sum_(file.real(family + labels + "#sum")) {
-  for (std::size_t i = 0; i < bins_.size(); ++i) bins_[i] = file.count(family + labels + "#" + two_digits(i));
-}
-
-void DurationCells::observe(double seconds) const {
-  const auto bin = std::ranges::lower_bound(duration_bounds, seconds) - duration_bounds.begin();
-  bins_[static_cast<std::size_t>(bin)].add();
-  sum_.add_real(seconds);
-}
-
-Metrics::Metrics(const ServiceConfig& config) : file(config.metrics) {
+Metrics::Metrics(const ServiceConfig& config) {
   for (std::size_t e = 0; e < endpoint_names.size(); ++e) {
     for (std::size_t s = 0; s < statuses.size(); ++s)
-      requests_[e][s] = file.count(labelled(
-          "pygrade_requests_total", {{"endpoint", endpoint_names[e]}, {"status", std::to_string(statuses[s])}}));
-    seconds_[e] = {file, "pygrade_request_seconds", labelled("", {{"endpoint", endpoint_names[e]}})};
+      requests[e][s] = registry.count("pygrade_requests_total",
+                                      labels_of({{"endpoint", endpoint_names[e]}, {"status", statuses[s]}}));
+    seconds[e] = registry.histogram("pygrade_request_seconds", labels_of({{"endpoint", endpoint_names[e]}}));
   }
   for (std::size_t s = 0; s < steps; ++s)
-    step[s] = {file, "pygrade_step_seconds", labelled("", {{"step", step_names[s]}})};
-  constexpr std::string_view fallbacks[] = {"none", "scenario", "global"}, reasons[] = {"none", "store", "deadline"};
-  for (std::size_t i = 0; i < 3; ++i) {
-    fallback[i] = file.count(labelled("pygrade_fallback_pages_total", {{"weights", fallbacks[i]}}));
-    degraded[i] = file.count(labelled("pygrade_degraded_pages_total", {{"reason", reasons[i]}}));
-  }
-  reloads = file.count("pygrade_reloads_total");
-  failures = file.count("pygrade_reload_failures_total");
-  feedback_events = file.count("pygrade_feedback_logged_total");
-  feedback_bytes = file.count("pygrade_feedback_bytes_total");
-  feedback_errors = file.count("pygrade_feedback_errors_total");
+    step[s] = registry.histogram("pygrade_step_seconds", labels_of({{"step", step_names[s]}}));
+  for (std::size_t i = 0; i < fallback.size(); ++i)
+    fallback[i] = registry.count("pygrade_fallback_pages_total", labels_of({{"weights", fallback_names[i]}}));
+  for (std::size_t i = 0; i < degraded.size(); ++i)
+    degraded[i] = registry.count("pygrade_degraded_pages_total", labels_of({{"reason", degraded_names[i]}}));
+  reloads = registry.count("pygrade_reloads_total");
+  failures = registry.count("pygrade_reload_failures_total");
+  feedback_events = registry.count("pygrade_feedback_logged_total");
+  feedback_bytes = registry.count("pygrade_feedback_bytes_total");
+  feedback_errors = registry.count("pygrade_feedback_errors_total");
+  unknown_keys = registry.count("pygrade_unknown_keys_total");
+  unknown_users = registry.count("pygrade_update_unknown_users_total");
+  unknown_items = registry.count("pygrade_update_unknown_items_total");
   for (const ArmConfig& arm : config.arms) {
+    const std::string labels = labels_of({{"arm", arm.name}});
     ArmCells cells;
-    cells.pages = file.count(labelled("pygrade_arm_pages_total", {{"arm", arm.name}}));
-    cells.explored = file.count(labelled("pygrade_arm_explored_pages_total", {{"arm", arm.name}}));
-    cells.capped = file.count(labelled("pygrade_arm_capped_pages_total", {{"arm", arm.name}}));
+    cells.pages = registry.count("pygrade_arm_pages_total", labels);
+    cells.explored = registry.count("pygrade_arm_explored_pages_total", labels);
+    cells.capped = registry.count("pygrade_arm_capped_pages_total", labels);
     const auto add_target = [&](std::string_view target) {
-      cells.effective_sum.push_back(
-          file.real(labelled("pygrade_exploration_ratio_sum", {{"arm", arm.name}, {"target", target}})));
-      cells.effective_square.push_back(
-          file.real(labelled("pygrade_exploration_ratio_square_sum", {{"arm", arm.name}, {"target", target}})));
+      const std::string both = labels_of({{"arm", arm.name}, {"target", target}});
+      cells.effective_sum.push_back(registry.real("pygrade_exploration_ratio_sum", both));
+      cells.effective_square.push_back(registry.real("pygrade_exploration_ratio_square_sum", both));
     };
     add_target("narrower");
     for (const ArmConfig& shadow : config.shadows) add_target(shadow.name);
     arms.push_back(std::move(cells));
   }
   for (const ArmConfig& shadow : config.shadows) {
-    const auto name = [&](std::string_view family) { return labelled(family, {{"shadow", shadow.name}}); };
+    const std::string labels = labels_of({{"shadow", shadow.name}});
     shadows.push_back(
-        {file.count(name("pygrade_shadow_pages_total")), file.real(name("pygrade_shadow_replaced_sum")),
-         file.real(name("pygrade_shadow_overlap_sum")), file.count(name("pygrade_shadow_correlated_pages_total")),
-         file.real(name("pygrade_shadow_correlation_sum")), file.real(name("pygrade_shadow_own_score_sum")),
-         file.real(name("pygrade_shadow_served_score_sum"))});
+        {registry.count("pygrade_shadow_pages_total", labels), registry.real("pygrade_shadow_replaced_sum", labels),
+         registry.real("pygrade_shadow_overlap_sum", labels),
+         registry.count("pygrade_shadow_correlated_pages_total", labels),
+         registry.real("pygrade_shadow_correlation_sum", labels), registry.real("pygrade_shadow_own_score_sum", labels),
+         registry.real("pygrade_shadow_served_score_sum", labels)});
   }
-  for (const auto name : mirrored_names) mirrored_.push_back(file.count(std::string(name)));
-  for (const auto name : exposure_names) mirrored_exposures_.push_back(file.count(std::string(name)));
 }
 
-void Metrics::answered(Endpoint endpoint, int status, double seconds) const {
-  const auto place = std::ranges::find(statuses, status);
-  if (place != statuses.end()) requests_[endpoint][static_cast<std::size_t>(place - statuses.begin())].add();
-  seconds_[endpoint].observe(seconds);
+void Metrics::answered(Endpoint endpoint, int status, double duration) const {
+  const auto place = std::ranges::find(statuses, std::to_string(status)) - statuses.begin();
+  requests[endpoint][std::min(static_cast<std::size_t>(place), statuses.size() - 1)].add();
+  seconds[endpoint].observe(duration);
 }
 
 ScenarioCells Metrics::scenario(const std::string& name, std::span<const std::string> tasks) {
-  ScenarioCells cells{name, file.count(labelled("pygrade_scenario_pages_total", {{"scenario", name}})), {}, {}};
+  ScenarioCells cells{name, registry.count("pygrade_scenario_pages_total", labels_of({{"scenario", name}})), {}, {}};
   for (const auto& task : tasks) {
-    cells.sum.push_back(file.real(labelled("pygrade_weight_sum", {{"scenario", name}, {"task", task}})));
-    cells.square.push_back(file.real(labelled("pygrade_weight_square_sum", {{"scenario", name}, {"task", task}})));
+    const std::string labels = labels_of({{"scenario", name}, {"task", task}});
+    cells.sum.push_back(registry.real("pygrade_weight_sum", labels));
+    cells.square.push_back(registry.real("pygrade_weight_square_sum", labels));
   }
   return cells;
 }
@@ -122,7 +83,7 @@ TaskCells Metrics::drift(std::span<const std::string> tasks) {
     auto& bins = cells.bins.emplace_back();
     for (std::size_t bin = 0; bin < drift_bins; ++bin)
       bins[bin] =
-          file.count(labelled("pygrade_predictions_total", {{"task", task}, {"decile", std::to_string(bin + 1)}}));
+          registry.count("pygrade_predictions_total", labels_of({{"task", task}, {"decile", std::to_string(bin + 1)}}));
   }
   return cells;
 }
@@ -130,44 +91,32 @@ TaskCells Metrics::drift(std::span<const std::string> tasks) {
 std::vector<Cell> Metrics::feedback(const std::string& arm, std::span<const std::string> tasks) {
   std::vector<Cell> cells;
   for (const auto& task : tasks)
-    cells.push_back(file.count(labelled("pygrade_feedback_events_total", {{"arm", arm}, {"task", task}})));
+    cells.push_back(registry.count("pygrade_feedback_events_total", labels_of({{"arm", arm}, {"task", task}})));
   return cells;
 }
 
-void Metrics::mirror(const PipelineCounters& pipeline) const {
-  const auto& f = pipeline.features;
-  const std::uint64_t counts[] = {f.reads,
-                                  f.defaults,
-                                  f.store_errors,
-                                  f.user_misses,
-                                  f.item_misses,
-                                  f.updates,
-                                  pipeline.ranker.missing_predictions};
-  for (std::size_t i = 0; i < mirrored_.size(); ++i) mirrored_[i].set(counts[i]);
-}
-
-void Metrics::mirror(const ExposureCounters& e) const {
-  const std::uint64_t counts[] = {e.requests, e.complete, e.dropped, e.lost, e.rows, e.files, e.bytes, e.errors};
-  for (std::size_t i = 0; i < mirrored_exposures_.size(); ++i) mirrored_exposures_[i].set(counts[i]);
-}
-
 void Metrics::restart() {
-  auto now = file.read();
+  auto now = registry.read();
   const std::lock_guard lock(mutex_);
   snapshots_.clear();
-  snapshots_.push_back({Clock::now(), std::move(now.sums)});
+  snapshots_.push_back({Clock::now(), std::move(now)});
 }
 
 Metrics::Window Metrics::window() {
-  Window result{file.read(), {}, 0.0};
+  Window result{registry.read(), {}, 0.0};
   const auto time = Clock::now();
   const std::lock_guard lock(mutex_);
-  if (snapshots_.empty() || time - snapshots_.back().time >= snapshot_step)
-    snapshots_.push_back({time, result.now.sums});
+  if (snapshots_.empty() || time - snapshots_.back().time >= snapshot_step) snapshots_.push_back({time, result.now});
   while (snapshots_.size() > 1 && time - snapshots_[1].time >= window_length) snapshots_.pop_front();
-  result.before = snapshots_.front().sums;
+  result.before = snapshots_.front().numbers;
   result.seconds = std::chrono::duration<double>(time - snapshots_.front().time).count();
   return result;
+}
+
+std::array<double, duration_bins> Metrics::Window::gained(const Histogram& histogram) const {
+  std::array<double, duration_bins> bins;
+  for (std::size_t i = 0; i < bins.size(); ++i) bins[i] = gained(histogram.bin(i));
+  return bins;
 }
 
 double stability_index(std::span<const double> counts, std::span<const double> shares) {

@@ -5,40 +5,27 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "pygrade/exposures.hpp"
 #include "pygrade/pipeline.hpp"
 #include "pygrade/service.hpp"
 #include "service/config.hpp"
-#include "service/metric_file.hpp"
+#include "service/registry.hpp"
 
 namespace pygrade::detail {
 
 enum Endpoint : std::uint8_t { on_rank, on_update, on_explain, on_livez, on_readyz, on_metrics, on_status, on_other };
 inline constexpr std::array<std::string_view, 8> endpoint_names{"/v1/rank", "/v1/update", "/v1/explain", "/livez",
                                                                 "/readyz",  "/metrics",   "/v1/status",  "other"};
-inline constexpr std::array<int, 7> statuses{200, 400, 404, 405, 413, 500, 503};
+// What an answer's status may be; the last one stands for all others.
+inline constexpr std::array<std::string_view, 8> statuses{"200", "400", "404", "405", "413", "500", "503", "other"};
 inline constexpr std::array<std::string_view, steps> step_names{"user", "prerank", "items", "predictions", "ranking"};
-
-// Upper bounds of durations in seconds, six a decade; the last bin has none.
-inline constexpr std::array<double, 36> duration_bounds{
-    1e-5, 1.5e-5, 2e-5, 3e-5, 5e-5, 7e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3, 7e-3,
-    1e-2, 1.5e-2, 2e-2, 3e-2, 5e-2, 7e-2, 1e-1, 1.5e-1, 2e-1, 3e-1, 5e-1, 7e-1, 1.0,  1.5,    2.0,  3.0,  5.0,  7.0};
-
-class DurationCells {
- public:
-  DurationCells() = default;
-  DurationCells(MetricFile& file, const std::string& family, const std::string& labels);
-  void observe(double seconds) const;
-
- private:
-  std::array<Cell, duration_bounds.size() + 1> bins_;
-  Cell sum_;
-};
+inline constexpr std::array<std::string_view, 4> degraded_names{"none", "store", "deadline", "version"};
+inline constexpr std::array<std::string_view, 3> fallback_names{"none", "scenario", "global"};
 
 inline constexpr std::size_t drift_bins = 10;
 
@@ -49,7 +36,7 @@ struct ScenarioCells {
   std::vector<Cell> sum, square;  // [T] of the weights
 };
 struct TaskCells {
-  std::vector<std::array<Cell, drift_bins>> bins;  // [T]
+  std::vector<std::array<Cell, drift_bins>> bins;  // [T] of predictions by decile of the reference
 };
 
 struct ArmCells {
@@ -72,51 +59,45 @@ class Metrics {
   TaskCells drift(std::span<const std::string> tasks);
   std::vector<Cell> feedback(const std::string& arm, std::span<const std::string> tasks);
 
-  // Counts that other parts of this process keep.
-  void mirror(const PipelineCounters& pipeline) const;
-  void mirror(const ExposureCounters& exposures) const;
-
-  // Sums over the workers now, and at a moment about `window` ago, or the first ones since `restart`.
+  // The numbers now, and at a moment about an hour ago, or the first ones since `restart`.
   struct Window {
-    MetricFile::Read now;
-    Sums before;
+    std::vector<double> now, before;
     double seconds = 0.0;  // between them
+    double total(Cell cell) const { return cell.index() < now.size() ? now[cell.index()] : 0.0; }
+    double gained(Cell cell) const { return total(cell) - (cell.index() < before.size() ? before[cell.index()] : 0.0); }
+    // What the bins of a histogram gained.
+    std::array<double, duration_bins> gained(const Histogram& histogram) const;
   };
   Window window();
   void restart();
 
-  MetricFile file;
-  std::array<DurationCells, steps> step;
-  std::array<Cell, 3> fallback, degraded;  // by Fallback and Degraded
+  Registry registry;
+  std::array<std::array<Cell, statuses.size()>, endpoint_names.size()> requests;
+  std::array<Histogram, endpoint_names.size()> seconds;
+  std::array<Histogram, steps> step;
+  std::array<Cell, fallback_names.size()> fallback;
+  std::array<Cell, degraded_names.size()> degraded;
   Cell reloads, failures, feedback_events, feedback_bytes, feedback_errors;
+  Cell unknown_keys;                  // of requests
+  Cell unknown_users, unknown_items;  // of updates
   std::vector<ArmCells> arms;
   std::vector<ShadowCells> shadows;
 
  private:
   struct Snapshot {
     std::chrono::steady_clock::time_point time;
-    Sums sums;
+    std::vector<double> numbers;
   };
 
-  std::array<std::array<Cell, statuses.size()>, endpoint_names.size()> requests_;
-  std::array<DurationCells, endpoint_names.size()> seconds_;
-  std::vector<Cell> mirrored_, mirrored_exposures_;
   std::mutex mutex_;  // guards snapshots_
   std::deque<Snapshot> snapshots_;
 };
 
-// A series' name with labels: family{a="x",b="y"}; values are escaped.
-std::string labelled(std::string_view family,
-                     std::initializer_list<std::pair<std::string_view, std::string_view>> labels);
-
 // Population stability index of shares against those of the reference, which are equal by bin.
 double stability_index(std::span<const double> counts, std::span<const double> shares);
 
-// Σ_i min over the bins: the value below which `share` of a histogram's durations lie, by interpolation; NaN of none.
+// The duration below which `share` of those in a histogram's bins lie, by interpolation; NaN if it has none.
 double quantile(std::span<const double> bins, double share);
-
-// Prometheus text of sums: the families of the list below, with their help.
-void write_prometheus(const Sums& sums, std::string& out);
 
 // A family of one series.
 void write_gauge(const Gauge& gauge, std::string& out);

@@ -1,35 +1,34 @@
-// Sums of series as Prometheus text.
+// Numbers as Prometheus text.
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 
 #include "service/metrics.hpp"
+#include "service/registry.hpp"
 
 namespace pygrade::detail {
 
 namespace {
 
-struct Family {
-  std::string_view name, type, help;
-};
-
 // What is exported, in this order.
 constexpr Family families[] = {
     {"pygrade_info", "gauge", "Version of pygrade."},
-    {"pygrade_workers", "gauge", "Workers that are alive."},
-    {"pygrade_ready", "gauge", "1 unless this worker is draining."},
-    {"pygrade_artifact_info", "gauge", "Version of the artifact that this worker serves."},
-    {"pygrade_policy_info", "gauge", "Policy and trust of every arm and shadow of this worker."},
+    {"pygrade_ready", "gauge", "1 unless the service is draining."},
+    {"pygrade_artifact_info", "gauge", "Version of the artifact in service."},
+    {"pygrade_policy_info", "gauge", "Policy and trust of every arm and shadow."},
     {"pygrade_requests_total", "counter", "Requests by endpoint and HTTP status."},
     {"pygrade_request_seconds", "histogram", "Time of a request in the service, without HTTP."},
     {"pygrade_step_seconds", "histogram", "Time of a page's steps."},
-    {"pygrade_degraded_pages_total", "counter", "Pages by what was missing: none, store, deadline."},
+    {"pygrade_degraded_pages_total", "counter", "Pages by what was missing: none, store, deadline, version."},
     {"pygrade_fallback_pages_total", "counter", "Pages by whose static weights were served: none, scenario, global."},
     {"pygrade_missing_predictions_total", "counter", "Candidates with a prediction that is no number."},
+    {"pygrade_unknown_keys_total", "counter", "Keys of requests that the service does not know and ignored."},
     {"pygrade_arm_pages_total", "counter", "Pages by arm."},
     {"pygrade_arm_explored_pages_total", "counter", "Pages with drawn weights by arm."},
     {"pygrade_arm_capped_pages_total", "counter", "Pages that max_explore kept from exploring, by arm."},
     {"pygrade_feedback_events_total", "counter", "Feedback events by arm and task."},
+    {"pygrade_exploration_ratio_sum", "counter", "Sum of the ratios of densities of explored pages, by other policy."},
+    {"pygrade_exploration_ratio_square_sum", "counter", "Sum of their squares."},
     {"pygrade_exploration_effective_samples", "gauge",
      "Effective number of the explored pages of the last hour for an estimate of another policy."},
     {"pygrade_scenario_pages_total", "counter", "Pages by scenario."},
@@ -63,11 +62,19 @@ constexpr Family families[] = {
     {"pygrade_exposure_files_total", "counter", "Complete files."},
     {"pygrade_exposure_bytes_total", "counter", "Bytes of complete files."},
     {"pygrade_exposure_errors_total", "counter", "Errors of the disk."},
+    {"pygrade_update_unknown_users_total", "counter", "Feedback events of users that the store does not hold."},
+    {"pygrade_update_unknown_items_total", "counter", "Feedback events on items that the catalog does not hold."},
     {"pygrade_feedback_logged_total", "counter", "Events in the feedback log."},
     {"pygrade_feedback_bytes_total", "counter", "Bytes in the feedback log."},
     {"pygrade_feedback_errors_total", "counter", "Writes of the feedback log that failed."},
-    {"pygrade_metric_series_left_out", "gauge", "Series of this worker for which its file has no room."},
+    {"pygrade_metric_series_left_out", "gauge", "Series for which there is no room."},
     {"pygrade_online", "gauge", "Figures of the online learner's record."},
+    {"process_cpu_seconds_total", "counter", "Processor time of the process."},
+    {"process_virtual_memory_bytes", "gauge", "Address space of the process."},
+    {"process_resident_memory_bytes", "gauge", "Memory of the process."},
+    {"process_open_fds", "gauge", "Files and sockets that the process has open."},
+    {"process_max_fds", "gauge", "How many it may have open."},
+    {"process_start_time_seconds", "gauge", "When the process began, in seconds since 1970."},
 };
 
 void number(double value, std::string& out) {
@@ -89,55 +96,52 @@ void line(std::string_view name, double value, std::string& out) {
   out += '\n';
 }
 
-// The series family{labels}#00 … and #sum that start at `at`; `at` moves behind them.
-void histogram(std::string_view family, Sums::const_iterator& at, Sums::const_iterator end, std::string& out) {
-  const std::string start = at->first.substr(0, at->first.find('#'));
-  const std::string_view labels = std::string_view(start).substr(family.size());
-  const std::string inner(labels.empty() ? "" : labels.substr(1, labels.size() - 2));
-  double total = 0.0, sum = 0.0;
-  std::string lines;
-  std::size_t bin = 0;
-  for (; at != end && at->first.starts_with(start + "#"); ++at) {
-    if (at->first.ends_with("#sum")) {
-      sum = at->second;
-      continue;
-    }
-    total += at->second;
+// The series of a histogram: sums of all bins up to each bound.
+void histogram(std::string_view family, const std::string& labels, std::span<const double> cells, std::string& out) {
+  double total = 0.0;
+  for (const double count : cells.first(duration_bins)) total += count;
+  if (total == 0.0) return;
+  const std::string inner = labels.empty() ? "" : labels.substr(1, labels.size() - 2) + ",";
+  double sum = 0.0;
+  for (std::size_t bin = 0; bin < duration_bins; ++bin) {
+    sum += cells[bin];
     std::string bound = "+Inf";
     if (bin < duration_bounds.size()) {
       bound.clear();
       number(duration_bounds[bin], bound);
     }
-    ++bin;
-    line(std::string(family) + "_bucket{" + inner + (inner.empty() ? "" : ",") + "le=\"" + bound + "\"}", total, lines);
+    line(std::string(family) + "_bucket{" + inner + "le=\"" + bound + "\"}", sum, out);
   }
-  if (total == 0.0) return;
-  out += lines;
-  line(std::string(family) + "_sum" + std::string(labels), sum, out);
-  line(std::string(family) + "_count" + std::string(labels), total, out);
+  line(std::string(family) + "_sum" + labels, cells[duration_bins], out);
+  line(std::string(family) + "_count" + labels, total, out);
 }
 
 }  // namespace
 
-void write_prometheus(const Sums& sums, std::string& out) {
-  for (const Family& family : families) {
-    const std::string name(family.name);
+std::span<const Family> all_families() { return families; }
+
+void write_prometheus(const Registry& registry, const std::vector<double>& numbers, const Figures& figures,
+                      std::string& out) {
+  const auto series = registry.series();
+  auto counted = series.begin();
+  auto computed = figures.values().begin();
+  for (std::size_t f = 0; f < std::size(families); ++f) {
+    const std::string name(families[f].name);
     std::string lines;
-    for (auto at = sums.lower_bound(name); at != sums.end() && at->first.starts_with(name);) {
-      const char next = at->first.size() == name.size() ? '\0' : at->first[name.size()];
-      if (next != '\0' && next != '{' && next != '#') {  // of a family with a longer name
-        ++at;
-      } else if (family.type == "histogram") {
-        histogram(family.name, at, sums.end(), lines);
-      } else {
-        // A request that never came is no series; plain counters start with 0.
-        if (at->second != 0.0 || family.name != "pygrade_requests_total") line(at->first, at->second, lines);
-        ++at;
-      }
+    for (; counted != series.end() && counted->first.first == f; ++counted) {
+      const auto& [key, index] = *counted;
+      if (index >= numbers.size()) continue;  // made after the numbers were read
+      if (families[f].type == "histogram")
+        histogram(name, key.second, std::span(numbers).subspan(index, Histogram::cells), lines);
+      // A request that never came is no series; plain counters start with 0.
+      else if (numbers[index] != 0.0 || name != "pygrade_requests_total")
+        line(name + key.second, numbers[index], lines);
     }
+    for (; computed != figures.values().end() && computed->first.first == f; ++computed)
+      line(name + computed->first.second, computed->second, lines);
     if (lines.empty()) continue;
-    out.append("# HELP ").append(name).append(" ").append(family.help).append("\n");
-    out.append("# TYPE ").append(name).append(" ").append(family.type).append("\n");
+    out.append("# HELP ").append(name).append(" ").append(families[f].help).append("\n");
+    out.append("# TYPE ").append(name).append(" ").append(families[f].type).append("\n");
     out += lines;
   }
 }

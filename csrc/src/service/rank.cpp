@@ -151,9 +151,14 @@ void Service::Impl::count(const Ranked& ranked, Context& context) {
   if (references.empty() || context.input.items || page.degraded != Degraded::none) return;
   const auto predictions = context.workspace.predictions();
   const std::size_t tasks = references.size(), rows = predictions.size() / tasks;
-  for (std::size_t row = arm.pages.count() % drift_stride; row < rows; row += drift_stride)
-    for (std::size_t t = 0; t < tasks; ++t)
-      ranked.release->drift.bins[t][references[t].bin_of(predictions[row * tasks + t])].add();
+  const std::size_t first = arm.pages.own_count() % drift_stride;
+  for (std::size_t t = 0; t < tasks; ++t) {
+    std::array<std::uint64_t, drift_bins> counts{};
+    for (std::size_t row = first; row < rows; row += drift_stride)
+      ++counts[references[t].bin_of(predictions[row * tasks + t])];
+    for (std::size_t bin = 0; bin < drift_bins; ++bin)
+      if (counts[bin] > 0) ranked.release->drift.bins[t][bin].add(counts[bin]);
+  }
 }
 
 void Service::Impl::log_exposure(const Ranked& ranked, Context& context) {

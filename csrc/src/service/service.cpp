@@ -197,7 +197,6 @@ void Service::Impl::tell(const std::string& error) {
 
 bool Service::Impl::refresh() {
   const std::lock_guard lock(refreshing);
-  mirror();
   const Sources::Identity now = sources.identity();
   if (now == identity) {  // also after a failed load, if what is served stands there again
     failed = {};
@@ -234,7 +233,6 @@ void Service::Impl::drain() {
   for (const auto& log : exposures) log->flush();
   if (feedback) feedback->finish();
   if (shadow_log) shadow_log->finish();
-  mirror();
 }
 
 Service::Service(const fs::path& run, std::string_view config_json)

@@ -12,15 +12,6 @@ using namespace detail;
 
 namespace {
 
-double value_of(const Sums& sums, std::string_view name) {
-  const auto found = sums.find(name);
-  return found == sums.end() ? 0.0 : found->second;
-}
-
-double gained(const Metrics::Window& window, std::string_view name) {
-  return value_of(window.now.sums, name) - value_of(window.before, name);
-}
-
 std::optional<Json> online_record(const std::filesystem::path& run) {
   try {
     Json record = Json::parse(text_of(OpenFile(run / "online" / "status.json").content()));
@@ -35,41 +26,30 @@ struct WeightFigures {
   double pages, mean, sd;
 };
 
-WeightFigures weights_of(const Metrics::Window& window, const std::string& scenario, const std::string& task) {
-  const double pages = gained(window, labelled("pygrade_scenario_pages_total", {{"scenario", scenario}}));
-  const auto of = [&](std::string_view family) {
-    return gained(window, labelled(family, {{"scenario", scenario}, {"task", task}}));
-  };
+WeightFigures weights_of(const Metrics::Window& window, const ScenarioCells& scenario, std::size_t task) {
+  const double pages = window.gained(scenario.pages);
   if (pages <= 0.0) return {0.0, NAN, NAN};
-  const double mean = of("pygrade_weight_sum") / pages;
-  const double variance = of("pygrade_weight_square_sum") / pages - mean * mean;
+  const double mean = window.gained(scenario.sum[task]) / pages;
+  const double variance = window.gained(scenario.square[task]) / pages - mean * mean;
   return {pages, mean, std::sqrt(std::max(variance, 0.0))};
 }
 
-double drift_of(const Metrics::Window& window, const std::string& task, const Reference& reference) {
+double drift_of(const Metrics::Window& window, const Release& release, std::size_t task) {
   std::array<double, drift_bins> counts;
-  for (std::size_t bin = 0; bin < drift_bins; ++bin)
-    counts[bin] =
-        gained(window, labelled("pygrade_predictions_total", {{"task", task}, {"decile", std::to_string(bin + 1)}}));
-  return stability_index(counts, reference.shares);
+  for (std::size_t bin = 0; bin < drift_bins; ++bin) counts[bin] = window.gained(release.drift.bins[task][bin]);
+  return stability_index(counts, release.references[task].shares);
 }
 
-double effective_samples(const Metrics::Window& window, const std::string& arm, std::string_view target) {
-  const auto of = [&](std::string_view family) {
-    return gained(window, labelled(family, {{"arm", arm}, {"target", target}}));
-  };
-  const double sum = of("pygrade_exploration_ratio_sum"), square = of("pygrade_exploration_ratio_square_sum");
+// target 0: the narrower policy, then the shadows.
+double effective_samples(const Metrics::Window& window, const ArmCells& arm, std::size_t target) {
+  const double sum = window.gained(arm.effective_sum[target]), square = window.gained(arm.effective_square[target]);
   return square > 0.0 ? sum * sum / square : 0.0;
 }
 
-void write_quantiles(const Metrics::Window& window, std::string_view family, std::string_view labels, JsonWriter& out) {
-  std::array<double, duration_bounds.size() + 1> bins;
-  const std::string start = std::string(family) + std::string(labels) + "#";
+void write_quantiles(const Metrics::Window& window, const Histogram& histogram, JsonWriter& out) {
+  const auto bins = window.gained(histogram);
   double count = 0.0;
-  for (std::size_t i = 0; i < bins.size(); ++i) {
-    bins[i] = gained(window, start + (i < 10 ? "0" : "") + std::to_string(i));
-    count += bins[i];
-  }
+  for (const double of_bin : bins) count += of_bin;
   out.begin_object().field("count", count);
   out.field("p50", quantile(bins, 0.5)).field("p90", quantile(bins, 0.9)).field("p99", quantile(bins, 0.99));
   out.field("p999", quantile(bins, 0.999)).end_object();
@@ -77,8 +57,51 @@ void write_quantiles(const Metrics::Window& window, std::string_view family, std
 
 }  // namespace
 
-void Service::Impl::mirror() {
-  metrics.mirror(pipeline->counters());
+// What other parts of the service count, what follows from the last hour, and the state.
+Figures Service::Impl::figures(const Metrics::Window& window, const Release& release) {
+  Figures figures;
+  figures.set("pygrade_info", 1.0, {{"version", PYGRADE_VERSION}});
+  figures.set("pygrade_ready", draining ? 0.0 : 1.0);
+  figures.set("pygrade_metric_series_left_out", static_cast<double>(metrics.registry.left_out()));
+  figures.set("pygrade_artifact_info", 1.0, {{"artifact", release.artifact}});
+  for (const auto* group : {&release.arms, &release.shadows})
+    for (const Served& served : *group)
+      figures.set("pygrade_policy_info", 1.0,
+                  {{group == &release.arms ? "arm" : "shadow", served.name},
+                   {"policy", served.policy->version()},
+                   {"trust", std::to_string(served.trust)}});
+  for (const ScenarioCells& scenario : release.scenarios)
+    for (std::size_t t = 0; t < release.tasks.size(); ++t) {
+      const WeightFigures weights = weights_of(window, scenario, t);
+      if (weights.pages <= 0.0) continue;
+      figures.set("pygrade_weight_mean", weights.mean, {{"scenario", scenario.name}, {"task", release.tasks[t]}});
+      figures.set("pygrade_weight_sd", weights.sd, {{"scenario", scenario.name}, {"task", release.tasks[t]}});
+    }
+  for (std::size_t t = 0; t < release.references.size(); ++t)
+    if (const double index = drift_of(window, release, t); std::isfinite(index))
+      figures.set("pygrade_prediction_psi", index, {{"task", release.tasks[t]}});
+  for (std::size_t a = 0; a < release.arms.size(); ++a)
+    for (std::size_t target = 0; target <= release.shadows.size(); ++target)
+      figures.set("pygrade_exploration_effective_samples", effective_samples(window, metrics.arms[a], target),
+                  {{"arm", release.arms[a].name},
+                   {"target", target == 0 ? std::string_view("narrower") : release.shadows[target - 1].name}});
+  if (const auto record = online_record(run))
+    for (std::size_t i = 0; i < record->keys.size(); ++i)
+      if (record->items[i].type == Json::Type::number)
+        figures.set("pygrade_online", record->items[i].number, {{"field", record->keys[i]}});
+
+  const auto count = [&](std::string_view family, std::uint64_t value) {
+    figures.set(family, static_cast<double>(value));
+  };
+  const PipelineCounters counters = pipeline->counters();
+  const FeatureCounters& features = counters.features;
+  count("pygrade_feature_reads_total", features.reads);
+  count("pygrade_feature_defaults_total", features.defaults);
+  count("pygrade_feature_updates_total", features.updates);
+  count("pygrade_store_errors_total", features.store_errors);
+  count("pygrade_unknown_users_total", features.user_misses);
+  count("pygrade_unknown_items_total", features.item_misses);
+  count("pygrade_missing_predictions_total", counters.ranker.missing_predictions);
   ExposureCounters sum;
   for (const auto& log : exposures) {
     const ExposureCounters one = log->counters();
@@ -91,7 +114,16 @@ void Service::Impl::mirror() {
     sum.bytes += one.bytes;
     sum.errors += one.errors;
   }
-  metrics.mirror(sum);
+  count("pygrade_exposures_total", sum.requests);
+  count("pygrade_exposures_complete_total", sum.complete);
+  count("pygrade_exposures_dropped_total", sum.dropped);
+  count("pygrade_exposures_lost_total", sum.lost);
+  count("pygrade_exposure_rows_total", sum.rows);
+  count("pygrade_exposure_files_total", sum.files);
+  count("pygrade_exposure_bytes_total", sum.bytes);
+  count("pygrade_exposure_errors_total", sum.errors);
+  add_process_figures(figures);
+  return figures;
 }
 
 std::vector<Gauge> Service::Impl::read_gauges() {
@@ -119,60 +151,23 @@ std::string Service::Impl::ready_body() {
 }
 
 std::string Service::Impl::metrics_body() {
-  mirror();
   const Models models = pipeline->models();
-  const Release& release = Release::of(models);
-  Metrics::Window window = metrics.window();
-  Sums& sums = window.now.sums;
-  sums[labelled("pygrade_info", {{"version", PYGRADE_VERSION}})] = 1.0;
-  sums["pygrade_workers"] = window.now.workers;
-  sums["pygrade_ready"] = draining ? 0.0 : 1.0;
-  sums["pygrade_metric_series_left_out"] = static_cast<double>(metrics.file.left_out());
-  sums[labelled("pygrade_artifact_info", {{"artifact", release.artifact}})] = 1.0;
-  for (const auto* group : {&release.arms, &release.shadows})
-    for (const Served& served : *group)
-      sums[labelled("pygrade_policy_info", {{group == &release.arms ? "arm" : "shadow", served.name},
-                                            {"policy", served.policy->version()},
-                                            {"trust", std::to_string(served.trust)}})] = 1.0;
-  for (const ScenarioCells& scenario : release.scenarios)
-    for (const auto& task : release.tasks) {
-      const WeightFigures figures = weights_of(window, scenario.name, task);
-      if (figures.pages <= 0.0) continue;
-      sums[labelled("pygrade_weight_mean", {{"scenario", scenario.name}, {"task", task}})] = figures.mean;
-      sums[labelled("pygrade_weight_sd", {{"scenario", scenario.name}, {"task", task}})] = figures.sd;
-    }
-  for (std::size_t t = 0; t < release.references.size(); ++t)
-    if (const double index = drift_of(window, release.tasks[t], release.references[t]); std::isfinite(index))
-      sums[labelled("pygrade_prediction_psi", {{"task", release.tasks[t]}})] = index;
-  for (const Served& arm : release.arms) {
-    const auto add = [&](const std::string& target) {
-      sums[labelled("pygrade_exploration_effective_samples", {{"arm", arm.name}, {"target", target}})] =
-          effective_samples(window, arm.name, target);
-    };
-    add("narrower");
-    for (const Served& shadow : release.shadows) add(shadow.name);
-  }
-  if (const auto record = online_record(run))
-    for (std::size_t i = 0; i < record->keys.size(); ++i)
-      if (record->items[i].type == Json::Type::number)
-        sums[labelled("pygrade_online", {{"field", record->keys[i]}})] = record->items[i].number;
+  const Metrics::Window window = metrics.window();
   std::string out;
   out.reserve(std::size_t{1} << 16);
-  write_prometheus(sums, out);
+  write_prometheus(metrics.registry, window.now, figures(window, Release::of(models)), out);
   for (const Gauge& gauge : read_gauges()) write_gauge(gauge, out);
   return out;
 }
 
 std::string Service::Impl::status_body() {
-  mirror();
   const Models models = pipeline->models();
   const Release& release = Release::of(models);
   const Metrics::Window window = metrics.window();
-  const auto total = [&](std::string_view name) { return value_of(window.now.sums, name); };
   JsonWriter out;
   out.begin_object().field("version", PYGRADE_VERSION).field("artifact", std::string_view(release.artifact));
   out.field("store", std::string_view(store->url())).field("draining", draining.load());
-  out.field("workers", window.now.workers).field("window_seconds", window.seconds).field("timestamp", now_ms());
+  out.field("window_seconds", window.seconds).field("timestamp", now_ms());
   out.known_key("tasks").begin_list();
   for (const auto& task : release.tasks) out.value(std::string_view(task));
   out.end_list();
@@ -180,7 +175,7 @@ std::string Service::Impl::status_body() {
   out.known_key("arms").begin_list();
   for (std::size_t a = 0; a < release.arms.size(); ++a) {
     const Served& arm = release.arms[a];
-    const auto of_arm = [&](std::string_view family) { return total(labelled(family, {{"arm", arm.name}})); };
+    const ArmCells& cells = metrics.arms[a];
     out.begin_object().field("name", std::string_view(arm.name)).field("share", config.arms[a].share);
     out.field("policy", std::string_view(arm.policy->version())).field("trust", arm.trust);
     const auto& mixture = arm.policy->mixture();
@@ -193,71 +188,70 @@ std::string Service::Impl::status_body() {
     }
     out.field("explore", config.arms[a].explore).known_key("values").begin_object();
     for (const auto& [task, value] : config.arms[a].values) out.key(task).value(value);
-    out.end_object().field("pages", of_arm("pygrade_arm_pages_total"));
-    out.field("explored", of_arm("pygrade_arm_explored_pages_total"));
-    out.field("capped", of_arm("pygrade_arm_capped_pages_total")).known_key("feedback").begin_object();
-    for (const auto& task : release.log_tasks)
-      out.key(task).value(total(labelled("pygrade_feedback_events_total", {{"arm", arm.name}, {"task", task}})));
+    out.end_object().field("pages", window.total(cells.pages));
+    out.field("explored", window.total(cells.explored));
+    out.field("capped", window.total(cells.capped)).known_key("feedback").begin_object();
+    for (std::size_t t = 0; t < release.log_tasks.size(); ++t)
+      out.key(release.log_tasks[t]).value(window.total(release.feedback[a][t]));
     out.end_object().known_key("effective_samples").begin_object();
-    out.field("narrower", effective_samples(window, arm.name, "narrower"));
-    for (const Served& shadow : release.shadows)
-      out.key(shadow.name).value(effective_samples(window, arm.name, shadow.name));
+    out.field("narrower", effective_samples(window, cells, 0));
+    for (std::size_t s = 0; s < release.shadows.size(); ++s)
+      out.key(release.shadows[s].name).value(effective_samples(window, cells, 1 + s));
     out.end_object().end_object();
   }
   out.end_list();
 
   out.known_key("shadows").begin_list();
-  for (const Served& shadow : release.shadows) {
-    const auto of = [&](std::string_view family) { return total(labelled(family, {{"shadow", shadow.name}})); };
-    const double ranked = of("pygrade_shadow_pages_total");
+  for (std::size_t s = 0; s < release.shadows.size(); ++s) {
+    const Served& shadow = release.shadows[s];
+    const ShadowCells& cells = metrics.shadows[s];
+    const double ranked = window.total(cells.pages);
     out.begin_object().field("name", std::string_view(shadow.name));
     out.field("policy", std::string_view(shadow.policy->version())).field("trust", shadow.trust).field("pages", ranked);
-    out.field("replaced", of("pygrade_shadow_replaced_sum") / ranked);
-    out.field("overlap", of("pygrade_shadow_overlap_sum") / ranked);
-    out.field("correlation", of("pygrade_shadow_correlation_sum") / of("pygrade_shadow_correlated_pages_total"));
-    out.field("own_score", of("pygrade_shadow_own_score_sum") / ranked);
-    out.field("served_score", of("pygrade_shadow_served_score_sum") / ranked).end_object();
+    out.field("replaced", window.total(cells.replaced) / ranked);
+    out.field("overlap", window.total(cells.overlap) / ranked);
+    out.field("correlation", window.total(cells.correlation) / window.total(cells.correlated));
+    out.field("own_score", window.total(cells.own_score) / ranked);
+    out.field("served_score", window.total(cells.served_score) / ranked).end_object();
   }
   out.end_list();
 
   out.known_key("requests").begin_object();
-  for (const auto endpoint : endpoint_names) {
-    out.known_key(endpoint).begin_object();
-    for (const int status : statuses) {
-      const std::string text = std::to_string(status);
-      const double count = total(labelled("pygrade_requests_total", {{"endpoint", endpoint}, {"status", text}}));
-      if (count > 0.0) out.known_key(text).value(count);
-    }
+  for (std::size_t e = 0; e < endpoint_names.size(); ++e) {
+    out.known_key(endpoint_names[e]).begin_object();
+    for (std::size_t s = 0; s < statuses.size(); ++s)
+      if (const double count = window.total(metrics.requests[e][s]); count > 0.0)
+        out.known_key(statuses[s]).value(count);
     out.end_object();
   }
   out.end_object().known_key("latency").begin_object();
   for (const Endpoint endpoint : {on_rank, on_update, on_explain}) {
     out.known_key(endpoint_names[endpoint]);
-    write_quantiles(window, "pygrade_request_seconds", labelled("", {{"endpoint", endpoint_names[endpoint]}}), out);
+    write_quantiles(window, metrics.seconds[endpoint], out);
   }
   out.end_object().known_key("steps").begin_object();
-  for (const auto step : step_names) {
-    out.known_key(step);
-    write_quantiles(window, "pygrade_step_seconds", labelled("", {{"step", step}}), out);
+  for (std::size_t step = 0; step < steps; ++step) {
+    out.known_key(step_names[step]);
+    write_quantiles(window, metrics.step[step], out);
   }
   out.end_object().known_key("degraded").begin_object();
-  for (const auto* reason : {"none", "store", "deadline"})
-    out.field(reason, total(labelled("pygrade_degraded_pages_total", {{"reason", reason}})));
+  for (std::size_t i = 0; i < degraded_names.size(); ++i)
+    out.field(degraded_names[i], window.total(metrics.degraded[i]));
   out.end_object().known_key("fallback").begin_object();
-  for (const auto* weights : {"none", "scenario", "global"})
-    out.field(weights, total(labelled("pygrade_fallback_pages_total", {{"weights", weights}})));
+  for (std::size_t i = 0; i < fallback_names.size(); ++i)
+    out.field(fallback_names[i], window.total(metrics.fallback[i]));
   out.end_object();
 
   out.known_key("weights").begin_list();
   for (const ScenarioCells& scenario : release.scenarios) {
-    if (release.tasks.empty() || weights_of(window, scenario.name, release.tasks[0]).pages <= 0.0) continue;
-    out.begin_object().field("scenario", std::string_view(scenario.name));
-    out.field("pages", weights_of(window, scenario.name, release.tasks[0]).pages);
+    const double pages_of = window.gained(scenario.pages);
+    if (pages_of <= 0.0) continue;
+    out.begin_object().field("scenario", std::string_view(scenario.name)).field("pages", pages_of);
     for (const char* figure : {"mean", "sd"}) {
       out.known_key(figure).begin_object();
-      for (const auto& task : release.tasks) {
-        const WeightFigures figures = weights_of(window, scenario.name, task);
-        out.key(task).value(figure == std::string_view("mean") ? figures.mean : figures.sd);
+      for (std::size_t t = 0; t < release.tasks.size(); ++t) {
+        const WeightFigures weights = weights_of(window, scenario, t);
+        out.key(release.tasks[t]).value(figure == std::string_view("mean") ? weights.mean : weights.sd);
       }
       out.end_object();
     }
@@ -265,12 +259,17 @@ std::string Service::Impl::status_body() {
   }
   out.end_list().known_key("drift").begin_object();
   for (std::size_t t = 0; t < release.references.size(); ++t)
-    out.key(release.tasks[t]).value(drift_of(window, release.tasks[t], release.references[t]));
+    out.key(release.tasks[t]).value(drift_of(window, release, t));
   out.end_object();
 
   out.known_key("counters").begin_object();
-  for (const auto& [name, value] : window.now.sums)
-    if (name.find_first_of("{#") == name.npos) out.key(name).value(value);
+  const auto families = all_families();
+  for (const auto& [key, index] : metrics.registry.series())
+    if (key.second.empty() && index < window.now.size())
+      out.known_key(families[key.first].name).value(window.now[index]);
+  const Figures computed = figures(window, release);
+  for (const auto& [key, value] : computed.values())
+    if (key.second.empty()) out.known_key(families[key.first].name).value(value);
   for (const Gauge& gauge : read_gauges()) out.key(gauge.name).value(gauge.value);
   out.end_object().known_key("reloads").begin_list();
   {

@@ -84,7 +84,6 @@ export class Live {
             { class: "facts state" },
             facts([
               ["artifact", status.artifact],
-              ["workers", status.workers],
               ["store", status.store],
               ["pygrade", status.version],
               ["at", `${this.at} UTC`],
