@@ -28,12 +28,10 @@ fi
 
 step "programs that save time or enable tests"
 have pkg-config pkg-config || echo "no pkg-config: the tests that need it are skipped"
-have_header lmdb.h liblmdb-dev || echo "no liblmdb-dev: the core is built without LMDB stores"
-have_header hiredis/hiredis.h libhiredis-dev || echo "no libhiredis-dev: the core is built without Redis stores"
+have_header openssl/ssl.h libssl-dev || echo "no libssl-dev: the service and Redis stores are built without TLS"
 have redis-server redis-server || echo "no redis-server: the tests that need it are skipped"
 have node nodejs || echo "no node: the tests of the console's modules are skipped"
 have chromium chromium fonts-dejavu-core fonts-liberation || echo "no chromium: the tests of pages in a browser are skipped"
-have_header toml++/toml.hpp libtomlplusplus-dev || echo "no libtomlplusplus-dev: pygraded is not built"
 if have ccache ccache; then  # the package, the C++ library, the bench and the wheel compile the same files
-  export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_DIR=$PWD/build/ccache
+  export CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_DIR=$PWD/build/ccache
 fi

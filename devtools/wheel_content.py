@@ -7,6 +7,7 @@ from pathlib import Path
 EXPECTED = (
     "_core.pyi",
     "_ops.so",
+    "bin/pygraded",
     "include/pygrade/pygrade.h",
     "include/pygrade/ranker.hpp",
     "kernels/advantage.py",

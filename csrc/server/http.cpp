@@ -1,199 +1,266 @@
 #include "http.hpp"
 
-#include <chrono>
-#include <cstdio>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <ctime>
 #include <fstream>
 #include <iterator>
+#include <random>
 #include <stdexcept>
 
-#include "connections.hpp"
-#include "service/json_writer.hpp"
+#include "connection.hpp"
 
 namespace pygrade::server {
 
 namespace {
 
-using detail::JsonWriter;
+using namespace std::chrono_literals;
 
-constexpr time_t body_seconds = 30, keep_alive_seconds = 75;  // longer than the proxies in front wait
-constexpr std::size_t searched = 4096;                        // bytes of an answer in which its request_id stands
-thread_local std::chrono::steady_clock::time_point begun;     // the thread's request
+constexpr auto wait = asio::as_tuple(asio::use_awaitable);
+constexpr int reserve_connections = 64;  // for probes, and for telling others that there is no room
+constexpr int other_threads = 2, most_others = 64;
+constexpr auto tick = 100ms;
+// The longest that a connection may stay in a phase; it is longer idle than the proxies in front keep it.
+constexpr std::array<Clock::duration, phases> longest{
+    75s, 10s, 30s, Clock::duration::max(), 30s, 1s, Clock::duration::max()};
+// From when on a connection gives way to a new one, if all are taken.
+constexpr std::pair<Phase, Clock::duration> givers[] = {{closing, 0s}, {idle, 0s}, {head, 1s}, {body, 5s}};
+constexpr auto longest_end = 30s;
 
-// An error as the service writes it.
-std::string error_body(std::string_view argument, const std::string& message) {
-  JsonWriter out;
-  out.begin_object().known_key("error").begin_object().known_key("argument");
-  if (argument.empty())
-    out.null();
-  else
-    out.value(argument);
-  out.field("message", std::string_view(message)).end_object().end_object();
-  return out.take();
-}
-
-// The request_id in the JSON of an answer, as it stands there, with its quotes; "null" if there is none.
-std::string request_id_of(const std::string& body) {
-  constexpr std::string_view key = "\"request_id\":\"";
-  const std::size_t at = body.substr(0, searched).find(key);
-  if (at == body.npos) return "null";
-  for (std::size_t end = at + key.size(); end < body.size(); ++end) {
-    if (body[end] == '\\')
-      ++end;
-    else if (body[end] == '"')
-      return body.substr(at + key.size() - 1, end + 2 - at - key.size());
-  }
-  return "null";
-}
-
-std::string utc_now() {
-  const auto now = std::chrono::system_clock::now();
-  const std::time_t seconds = std::chrono::system_clock::to_time_t(now);
-  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch()).count() % 1000;
-  std::tm parts{};
-  gmtime_r(&seconds, &parts);
-  char text[64];
-  const std::size_t length = std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &parts);
-  std::snprintf(text + length, sizeof text - length, ".%03d+00:00", static_cast<int>(ms));
-  return text;
-}
-
-std::unique_ptr<httplib::Server> make_server(const Settings& settings) {
-  if (!settings.tls_cert) return std::make_unique<httplib::Server>();
-#ifdef CPPHTTPLIB_OPENSSL_SUPPORT
-  auto server = std::make_unique<httplib::SSLServer>(settings.tls_cert->c_str(), settings.tls_key->c_str());
-  if (!server->is_valid())
-    throw std::invalid_argument("tls_cert " + settings.tls_cert->string() + " and tls_key " +
-                                settings.tls_key->string() + " are no pair; want PEM files");
-  return server;
-#else
-  throw std::invalid_argument("tls_cert is given; this pygraded was built without OpenSSL");
-#endif
+void raise_file_limit(int wanted) {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  const auto needed = static_cast<rlim_t>(wanted);
+  if (limit.rlim_cur >= needed) return;
+  if (limit.rlim_max != RLIM_INFINITY && limit.rlim_max < needed)
+    throw std::invalid_argument("connections needs " + std::to_string(needed) + " open files; this process may have " +
+                                std::to_string(limit.rlim_max) + ": want fewer connections, or a higher limit");
+  limit.rlim_cur = needed;
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 }  // namespace
 
-HttpServer::HttpServer(Service& service, const Settings& settings, Tokens& tokens)
-    : service_(service), settings_(settings), tokens_(tokens), server_(make_server(settings)) {
-  const auto limit = static_cast<std::size_t>(settings.connections);
-  server_->new_task_queue = [limit] { return new ConnectionThreads(limit); };
-  server_->set_payload_max_length(settings.max_body_bytes);
-  server_->set_read_timeout(body_seconds);
-  server_->set_write_timeout(body_seconds);
-  server_->set_keep_alive_timeout(keep_alive_seconds);
-  server_->set_keep_alive_max_count(std::size_t{1} << 30);
-  add_routes();
-}
-
-void HttpServer::add_routes() {
-  using httplib::Server;
-  server_->set_pre_routing_handler([](const httplib::Request& request, httplib::Response&) {
-    begun = std::chrono::steady_clock::now();
-    const_cast<httplib::Request&>(request).ranges.clear();  // answers are whole
-    return Server::HandlerResponse::Unhandled;
-  });
-  const auto handler = [this](const httplib::Request& request, httplib::Response& response) {
-    answer(request, response);
-  };
-  server_->Post("/v1/:name", handler);
-  for (const char* path : {"/v1/:name", "/livez", "/readyz", "/metrics", "/console"}) server_->Get(path, handler);
-  // Whatever has no route, and what the library refuses by itself.
-  server_->set_error_handler([this](const httplib::Request& request, httplib::Response& response) {
-    complete(request, response);
-    return Server::HandlerResponse::Handled;
-  });
-  server_->set_post_routing_handler([this](const httplib::Request&, httplib::Response& response) {
-    if (!draining_) return;
-    response.headers.erase("Keep-Alive");
-    response.headers.erase("Connection");
-    response.set_header("Connection", "close");
-  });
-  if (settings_.log != Settings::Log::none)
-    server_->set_logger([this](const httplib::Request& request, const httplib::Response& response) {
-      if (settings_.log == Settings::Log::all || response.status >= 400) write_line(request, response);
-    });
-}
-
-bool HttpServer::refused(const httplib::Request& request, httplib::Response& response) const {
-  if (request.path == "/livez" || request.path == "/readyz") return false;  // probes have no token
-  if (!tokens_.required() || tokens_.accept(request.get_header_value("Authorization"))) return false;
-  response.status = 401;
-  response.set_header("WWW-Authenticate", "Bearer, Basic realm=\"pygrade\"");
-  response.set_content(
-      error_body("authorization", "want a header Authorization: Bearer TOKEN with a token of the service's file"),
-      "application/json");
-  return true;
-}
-
-void HttpServer::show_console(httplib::Response& response) const {
-  std::ifstream file(settings_.console, std::ios::binary);
-  if (!file) {
-    response.status = 404;
-    response.set_content(
-        error_body("console", settings_.console.filename().string() + " is not there; write it with pygrade studio"),
-        "application/json");
-    return;
+struct HttpServer::Impl {
+  Impl(Service& service, const Settings& given, const Tokens& tokens)
+      : settings(given),
+        pages(given.threads, given.max_requests, [&service](const ServiceRequest& r) { return service.handle(r); }),
+        others(other_threads, most_others, [this, &service](const ServiceRequest& r) {
+          return r.path == "/console" && r.method != "POST" ? console() : service.handle(r);
+        }) {
+    if (settings.log != Settings::Log::none) log.emplace();
+    shared.emplace(service, settings, tokens, pages, others, log ? &*log : nullptr);
+    shared->next_span = std::random_device{}() | 1u;
+    raise_file_limit(settings.connections + reserve_connections + 256);
+#ifdef PYGRADE_SERVER_TLS
+    if (settings.tls_cert) certificates = read_certificates();
+#else
+    if (settings.tls_cert) throw std::invalid_argument("tls_cert is given; this pygraded was built without OpenSSL");
+#endif
+    service.set_gauges([this](std::vector<Gauge>& list) { read_gauges(list); });
   }
-  response.status = 200;
-  response.set_content(std::string(std::istreambuf_iterator<char>(file), {}), "text/html; charset=utf-8");
-}
 
-void HttpServer::answer(const httplib::Request& request, httplib::Response& response) {
-  if (refused(request, response)) return;
-  if (request.path == "/console" && request.method != "POST") {
-    show_console(response);
-    return;
+  Response console() const {
+    std::ifstream file(settings.console, std::ios::binary);
+    if (!file)
+      return Service::error(404, "console",
+                            settings.console.filename().string() + " is not there; write it with pygrade studio");
+    return {200, "text/html; charset=utf-8", std::string(std::istreambuf_iterator<char>(file), {}), {}};
   }
-  const std::string content_type = request.get_header_value("Content-Type");
-  Response made = service_.handle({request.method, request.path, request.body, content_type});
-  response.status = made.status;
-  response.set_content(std::move(made.body), std::string(made.content_type));
-}
 
-void HttpServer::complete(const httplib::Request& request, httplib::Response& response) {
-  if (!response.body.empty()) return;
-  if (response.status == 404 && !request.path.empty()) {  // no route: the service says so
-    answer(request, response);
-    return;
+  void read_gauges(std::vector<Gauge>& list) const {
+    const Counters& c = shared->counters;
+    const Pool::Figures pool = pages.figures(), other = others.figures();
+    const auto add = [&](std::string_view name, std::string_view help, auto value) {
+      list.push_back({name, help, static_cast<double>(value)});
+    };
+    add("pygrade_connections", "Open connections.", c.connections.load());
+    add("pygrade_requests_in_progress", "Requests that are answered now.", pool.running + other.running);
+    add("pygrade_requests_waiting", "Requests that wait for a thread.", pool.waiting + other.waiting);
+    add("pygrade_requests_limit", "Pages in progress, beyond which requests are answered with 503.", pool.limit);
+    add("pygrade_shed_requests_total", "Requests answered with 503, since too many were in progress.",
+        pool.shed + other.shed);
+    add("pygrade_refused_connections_total", "Connections refused, since all were taken.", c.refused.load());
+    add("pygrade_closed_idle_connections_total", "Connections that gave way to new ones.", c.closed_idle.load());
+    add("pygrade_malformed_requests_total", "Requests that were no HTTP within the limits.", c.malformed.load());
+    add("pygrade_received_bytes_total", "Bytes read from connections.", c.received.load());
+    add("pygrade_sent_bytes_total", "Bytes written to connections.", c.sent.load());
   }
-  if (response.status == 413) {
-    const std::string size = request.get_header_value("Content-Length");
-    response.set_content(error_body("body", "body has " + (size.empty() ? "too many" : size) + " bytes; want at most " +
-                                                std::to_string(settings_.max_body_bytes)),
-                         "application/json");
-    return;
+
+#ifdef PYGRADE_SERVER_TLS
+  std::shared_ptr<asio::ssl::context> read_certificates() const {
+    auto context = std::make_shared<asio::ssl::context>(asio::ssl::context::tls_server);
+    SSL_CTX_set_min_proto_version(context->native_handle(), TLS1_2_VERSION);
+    boost::system::error_code error;
+    context->use_certificate_chain_file(settings.tls_cert->string(), error);
+    if (error) throw std::invalid_argument("tls_cert " + settings.tls_cert->string() + ": " + error.message());
+    context->use_private_key_file(settings.tls_key->string(), asio::ssl::context::pem, error);
+    if (error) throw std::invalid_argument("tls_key " + settings.tls_key->string() + ": " + error.message());
+    return context;
   }
-  response.set_content(error_body("", std::string("the request is no HTTP that is answered here: ") +
-                                          httplib::status_message(response.status)),
-                       "application/json");
+#endif
+
+  int bind() {
+    try {
+      tcp::resolver resolver(loop);
+      const tcp::endpoint address = *resolver.resolve(settings.host, std::to_string(settings.port)).begin();
+      acceptor.open(address.protocol());
+      acceptor.set_option(tcp::acceptor::reuse_address(true));
+      acceptor.bind(address);
+      acceptor.listen(1024);
+      return acceptor.local_endpoint().port();
+    } catch (const boost::system::system_error& error) {
+      throw std::runtime_error(settings.host + ":" + std::to_string(settings.port) + " can't be bound (" +
+                               error.code().message() + "); want an address and a free port of this machine");
+    }
+  }
+
+  // Ends the connection that has done nothing for the longest time. False if all are busy.
+  bool make_room(bool even_if_young) {
+    for (const auto& [phase, age] : givers)
+      for (Connection* connection : shared->in[phase]) {
+        if (!even_if_young && Clock::now() - connection->since() < age) break;
+        if (phase == idle && !connection->quiet()) continue;  // its request has just arrived
+        connection->expire();
+        ++shared->counters.closed_idle;
+        return true;
+      }
+    return false;
+  }
+
+  void admit(tcp::socket socket) {
+    const std::size_t open = shared->counters.connections.load() - shared->in[leaving].size();
+    const auto most = static_cast<std::size_t>(settings.connections);
+    const bool room = open < most || make_room(false);
+    if (!room && open >= most + reserve_connections && !make_room(true)) {
+      ++shared->counters.refused;
+      return;
+    }
+    auto connection = std::make_unique<Connection>(*shared, std::move(socket));
+    connection->reserve = !room;
+#ifdef PYGRADE_SERVER_TLS
+    if (certificates) connection->use_tls(*certificates);
+#endif
+    asio::co_spawn(loop, Connection::run(std::move(connection)), asio::detached);
+  }
+
+  asio::awaitable<void> accept() {
+    for (;;) {
+      auto [error, socket] = co_await acceptor.async_accept(wait);
+      if (!acceptor.is_open()) co_return;
+      if (!error) {
+        admit(std::move(socket));
+      } else if (error != asio::error::connection_aborted) {  // no more file descriptors
+        make_room(true);
+        asio::steady_timer pause(loop, 10ms);
+        co_await pause.async_wait(wait);
+      }
+    }
+  }
+
+  // Deadlines are kept by looking ten times a second, which costs a request nothing.
+  asio::awaitable<void> sweep() {
+    asio::steady_timer timer(loop);
+    for (;;) {
+      write_date();
+      const auto now = Clock::now();
+      for (std::size_t phase = 0; phase < phases; ++phase) {
+        auto& list = shared->in[phase];
+        while (longest[phase] != Clock::duration::max() && !list.empty() &&
+               now - list.front()->since() > longest[phase])
+          list.front()->expire();
+      }
+      if (stopping && finish_stopping(now)) co_return;
+      timer.expires_after(tick);
+      co_await timer.async_wait(wait);
+    }
+  }
+
+  // Whether nothing is left to answer.
+  bool finish_stopping(Clock::time_point now) {
+    auto& waiting = shared->in[idle];
+    for (auto place = waiting.begin(); place != waiting.end();) {
+      Connection* connection = *place++;
+      if (connection->quiet()) connection->expire();
+    }
+    const auto& in = shared->in;
+    const bool done = in[idle].empty() && in[head].empty() && in[body].empty() && in[working].empty() &&
+                      in[writing].empty() && in[closing].empty();
+    if (!done && now < stop_time) return false;
+    loop.stop();
+    return true;
+  }
+
+  void write_date() {
+    const std::time_t now = std::time(nullptr);
+    std::tm parts{};
+    gmtime_r(&now, &parts);
+    char text[64];
+    shared->date.assign(text, std::strftime(text, sizeof text, "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &parts));
+  }
+
+  void stop() {
+    stopping = true;
+    stop_time = Clock::now() + longest_end;
+    boost::system::error_code error;
+    acceptor.non_blocking(true, error);
+    for (;;) {  // a connection that the kernel has accepted may hold a request
+      tcp::socket socket(loop);
+      acceptor.accept(socket, error);
+      if (error) break;
+      admit(std::move(socket));
+    }
+    acceptor.close(error);
+  }
+
+  const Settings& settings;
+  std::optional<AccessLog> log;
+  Pool pages, others;
+  std::optional<Shared> shared;
+  bool stopping = false;  // used by the loop alone, as all below
+  Clock::time_point stop_time{};
+#ifdef PYGRADE_SERVER_TLS
+  std::shared_ptr<asio::ssl::context> certificates;
+#endif
+  asio::io_context loop{1};
+  tcp::acceptor acceptor{loop};
+};
+
+HttpServer::HttpServer(Service& service, const Settings& settings, const Tokens& tokens)
+    : impl_(std::make_unique<Impl>(service, settings, tokens)) {}
+
+HttpServer::~HttpServer() {
+  impl_->shared->service.set_gauges({});
+  impl_->pages.stop();
+  impl_->others.stop();
 }
 
-void HttpServer::write_line(const httplib::Request& request, const httplib::Response& response) const {
-  const auto spent = std::chrono::steady_clock::now() - begun;
-  JsonWriter out;
-  out.begin_object().field("time", std::string_view(utc_now()));
-  out.field("level", response.status >= 500 ? "error" : response.status >= 400 ? "warning" : "info");
-  out.known_key("request_id").raw(request_id_of(response.body));
-  out.field("method", std::string_view(request.method)).field("path", std::string_view(request.path));
-  out.field("status", response.status);
-  out.field("ms", std::chrono::duration<float, std::milli>(spent).count()).field("bytes", response.body.size());
-  out.field("client", std::string_view(request.remote_addr)).end_object();
-  std::string line = out.take();
-  line += '\n';
-  std::fwrite(line.data(), 1, line.size(), stderr);
+int HttpServer::bind() { return impl_->bind(); }
+
+void HttpServer::serve() {
+  asio::co_spawn(impl_->loop, impl_->accept(), asio::detached);
+  asio::co_spawn(impl_->loop, impl_->sweep(), asio::detached);
+  impl_->loop.run();
 }
 
-int HttpServer::bind() {
-  const int port = settings_.port == 0                                     ? server_->bind_to_any_port(settings_.host)
-                   : server_->bind_to_port(settings_.host, settings_.port) ? settings_.port
-                                                                           : -1;
-  if (port < 0)
-    throw std::runtime_error(settings_.host + ":" + std::to_string(settings_.port) +
-                             " can't be bound; want a free port of this machine");
-  return port;
+void HttpServer::drain() { impl_->shared->draining = true; }
+void HttpServer::stop() {
+  asio::post(impl_->loop, [impl = impl_.get()] { impl->stop(); });
 }
 
-void HttpServer::serve() { server_->listen_after_bind(); }
-void HttpServer::stop() { server_->stop(); }
+void HttpServer::reload_certificates() {
+#ifdef PYGRADE_SERVER_TLS
+  if (!impl_->settings.tls_cert) return;
+  asio::post(impl_->loop, [impl = impl_.get(), fresh = impl_->read_certificates()] { impl->certificates = fresh; });
+#endif
+}
 
 }  // namespace pygrade::server

@@ -27,7 +27,7 @@ timespec duration_of(double seconds) {
 }
 
 // Until a signal that ends the program.
-void watch(Service& service, Tokens& tokens, const sigset_t& signals, double refresh_seconds) {
+void watch(Service& service, HttpServer& server, Tokens& tokens, const sigset_t& signals, double refresh_seconds) {
   const timespec pause = duration_of(refresh_seconds);
   for (;;) {
     const int signal = sigtimedwait(&signals, nullptr, &pause);
@@ -35,8 +35,9 @@ void watch(Service& service, Tokens& tokens, const sigset_t& signals, double ref
     if (signal == SIGHUP) {
       try {
         tokens.reload();
+        server.reload_certificates();
       } catch (const std::invalid_argument& error) {
-        say(std::string("the tokens stay as they were: ") + error.what());
+        say(std::string("what could be read is kept: ") + error.what());
       }
     }
     if (service.refresh()) say("serves what is new on disk");
@@ -52,14 +53,17 @@ int run(const Settings& settings) {
   std::signal(SIGPIPE, SIG_IGN);
 
   Tokens tokens(settings.token_file);
+  if (!settings.loopback() && !tokens.required() && !settings.public_address)
+    throw std::invalid_argument(
+        "host is " + settings.host +
+        ", which others reach, and there is no token; want token_file, PYGRADE_TOKEN, or public = true");
   Service service(settings.run, settings.core);
   HttpServer server(service, settings, tokens);
   const int port = server.bind();
   say("http" + std::string(settings.tls_cert ? "s" : "") + "://" + settings.host + ":" + std::to_string(port) +
       " serves " + settings.run.string());
-  for (const auto& name : settings.ignored) say(name + " is an option of `pygrade serve`; ignored");
   std::thread thread([&] { server.serve(); });
-  watch(service, tokens, signals, settings.refresh_seconds);
+  watch(service, server, tokens, signals, settings.refresh_seconds);
 
   // Load balancers see /readyz and send no more; a second signal ends the wait.
   say("drains");

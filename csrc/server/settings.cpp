@@ -3,50 +3,28 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <map>
 #include <stdexcept>
-#include <string_view>
-#include <toml++/toml.hpp>
+#include <thread>
 
 #include "service/json_writer.hpp"
+#include "util/json.hpp"
 
 namespace pygrade::server {
 
 namespace {
 
 namespace fs = std::filesystem;
+using detail::Json;
 using detail::JsonWriter;
 
-// Keys of [serve] that the core takes; it checks them.
-constexpr std::string_view core_keys[] = {
-    "store",  "deadline_ms", "max_k",     "max_candidates", "max_events",   "arms",     "salt",
-    "shadow", "max_explore", "exposures", "exposure_share", "file_seconds", "feedback", "seed"};
-// Keys of `pygrade serve` alone: its processes, its online learner, its traces.
-constexpr std::string_view other_keys[] = {"workers", "threads", "online", "otel"};
-
-[[noreturn]] void refuse(std::string_view name, const std::string& value, const std::string& wanted) {
-  throw std::invalid_argument(std::string(name) + " is " + value + "; want " + wanted);
-}
-
-void write(const toml::node& node, std::string_view name, JsonWriter& out) {
-  if (const auto* table = node.as_table()) {
-    out.begin_object();
-    for (const auto& [key, value] : *table) write(value, key.str(), out.key(key.str()));
-    out.end_object();
-  } else if (const auto* list = node.as_array()) {
-    out.begin_list();
-    for (const auto& value : *list) write(value, name, out);
-    out.end_list();
-  } else if (const auto* text = node.as_string()) {
-    out.value(std::string_view(text->get()));
-  } else if (const auto* integer = node.as_integer()) {
-    out.value(integer->get());
-  } else if (const auto* real = node.as_floating_point()) {
-    out.value(real->get());
-  } else if (const auto* flag = node.as_boolean()) {
-    out.value(flag->get());
-  } else {
-    refuse(name, "a date or time", "a text, a number, true or false, a list or a table");
-  }
+[[noreturn]] void refuse(std::string_view name, const std::string& what, const std::string& wanted) {
+  throw std::invalid_argument(std::string(name) + " is " + what + "; want " + wanted);
 }
 
 double number_of(std::string_view name, const std::string& text, double low, double high) {
@@ -54,114 +32,174 @@ double number_of(std::string_view name, const std::string& text, double low, dou
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
   if (parsed.ec != std::errc{} || parsed.ptr != text.data() + text.size() || !(value >= low && value <= high)) {
     char limits[64];
-    std::snprintf(limits, sizeof limits, "a number from %g to %g", low, high);
+    std::snprintf(limits, sizeof limits, "a number from %.10g to %.10g", low, high);
     refuse(name, "'" + text + "'", limits);
   }
   return value;
 }
 
-int whole_of(std::string_view name, const std::string& text, double low, double high) {
+int whole_of(std::string_view name, const std::string& text, int low, int high) {
   const double value = number_of(name, text, low, high);
   if (value != std::floor(value)) refuse(name, "'" + text + "'", "a whole number");
   return static_cast<int>(value);
 }
 
 fs::path file_of(std::string_view name, const std::string& text) {
-  if (!fs::is_regular_file(text)) refuse(name, text, "a file");
+  if (!fs::is_regular_file(text)) refuse(name, "'" + text + "'", "a file");
   return text;
 }
 
-// Sets the option of this name; false if there is none.
-bool set(Settings& settings, std::string_view name, const std::string& text) {
-  if (name == "host") {
-    settings.host = text;
-  } else if (name == "port") {
-    settings.port = whole_of(name, text, 0, 65'535);
-  } else if (name == "connections") {
-    settings.connections = whole_of(name, text, 1, 65'536);
-  } else if (name == "max_body_bytes") {
-    settings.max_body_bytes = static_cast<std::size_t>(whole_of(name, text, 1024, 1 << 30));
-  } else if (name == "token_file") {
-    settings.token_file = file_of(name, text);
-  } else if (name == "tls_cert") {
-    settings.tls_cert = file_of(name, text);
-  } else if (name == "tls_key") {
-    settings.tls_key = file_of(name, text);
-  } else if (name == "console") {
-    settings.console = file_of(name, text);
-  } else if (name == "drain_seconds") {
-    settings.drain_seconds = number_of(name, text, 0, 3600);
-  } else if (name == "refresh_seconds") {
-    settings.refresh_seconds = number_of(name, text, 0.05, 3600);
-  } else if (name == "log") {
-    constexpr std::string_view names[] = {"all", "errors", "none"};
-    const auto found = std::ranges::find(names, text);
-    if (found == std::end(names)) refuse(name, "'" + text + "'", "all, errors or none");
-    settings.log = static_cast<Settings::Log>(found - names);
-  } else {
-    return false;
-  }
-  return true;
-}
+struct Option {
+  std::string_view name, value, help;
+  void (*set)(Settings& settings, std::string_view name, const std::string& text);
+};
 
-std::string text_of(const toml::node& node, std::string_view name) {
-  if (const auto* text = node.as_string()) return text->get();
+using S = Settings;
+using Name = std::string_view;
+using Text = const std::string&;
+
+// What the server takes itself, in the order of --help. All other options are the service's (docs/SERVICE.md).
+constexpr Option options[] = {
+    {"run", "RUN", "directory of the run, a pipeline's or a policy's", [](S& s, Name, Text t) { s.run = t; }},
+    {"host", "ADDRESS", "to listen on (127.0.0.1)", [](S& s, Name, Text t) { s.host = t; }},
+    {"port", "PORT", "0: a free one (8080)", [](S& s, Name n, Text t) { s.port = whole_of(n, t, 0, 65'535); }},
+    {"public", "true|false", "whether others may ask without a token (false)",
+     [](S& s, Name n, Text t) {
+       if (t != "true" && t != "false") refuse(n, "'" + t + "'", "true or false");
+       s.public_address = t == "true";
+     }},
+    {"token_file", "FILE", "a line for each token that clients send as \"Authorization: Bearer TOKEN\"",
+     [](S& s, Name n, Text t) { s.token_file = file_of(n, t); }},
+    {"tls_cert", "FILE", "PEM of the certificate and its chain",
+     [](S& s, Name n, Text t) { s.tls_cert = file_of(n, t); }},
+    {"tls_key", "FILE", "PEM of its key", [](S& s, Name n, Text t) { s.tls_key = file_of(n, t); }},
+    {"threads", "N", "that make pages; 0: the number of cores, at most 8 (0)",
+     [](S& s, Name n, Text t) { s.threads = whole_of(n, t, 0, 256); }},
+    {"connections", "N", "at once (512)", [](S& s, Name n, Text t) { s.connections = whole_of(n, t, 1, 65'536); }},
+    {"max_requests", "N", "pages in progress; more are answered with 503; 0: from the measured rate (0)",
+     [](S& s, Name n, Text t) { s.max_requests = whole_of(n, t, 0, 1 << 20); }},
+    {"max_body_bytes", "N", "of a request (1048576)",
+     [](S& s, Name n, Text t) { s.max_body_bytes = static_cast<std::size_t>(whole_of(n, t, 1024, 1 << 30)); }},
+    {"console", "FILE", "the page of /console (RUN/studio.html)",
+     [](S& s, Name n, Text t) { s.console = file_of(n, t); }},
+    {"drain_seconds", "S", "from SIGTERM until it accepts no more (5)",
+     [](S& s, Name n, Text t) { s.drain_seconds = number_of(n, t, 0, 3600); }},
+    {"refresh_seconds", "S", "between looks at artifact and policies; SIGHUP looks at once (1)",
+     [](S& s, Name n, Text t) { s.refresh_seconds = number_of(n, t, 0.05, 3600); }},
+    {"log", "all|errors|none", "JSON lines on standard error, one a request (all)",
+     [](S& s, Name n, Text t) {
+       constexpr std::string_view names[] = {"all", "errors", "none"};
+       const auto found = std::ranges::find(names, t);
+       if (found == std::end(names)) refuse(n, "'" + t + "'", "all, errors or none");
+       s.log = static_cast<S::Log>(found - names);
+     }},
+};
+
+std::string text_of(const Json& value, std::string_view name) {
+  if (value.type == Json::Type::string) return value.string;
+  if (value.type != Json::Type::number && value.type != Json::Type::boolean)
+    refuse(name, "no plain value", "a text, a number, true or false");
   JsonWriter out;
-  write(node, name, out);
+  write_json(value, out);
   return out.take();
 }
 
-void read_file(Settings& settings, const std::string& path, JsonWriter& core) {
-  toml::table content;
-  try {
-    content = toml::parse_file(path);
-  } catch (const toml::parse_error& error) {
-    throw std::invalid_argument(path + " can't be read: " + std::string(error.description()) + " (line " +
-                                std::to_string(error.source().begin.line) + ")");
+// The options of all sources: those of the server are set, the others kept as JSON, by name.
+class Reader {
+ public:
+  explicit Reader(Settings& settings) : settings_(settings) {}
+
+  void set(std::string_view name, const Json& value) {
+    if (const Option* option = find(name)) {
+      option->set(settings_, name, text_of(value, name));
+    } else {
+      JsonWriter out;
+      write_json(value, out);
+      core_[std::string(name)] = out.take();
+    }
   }
-  const toml::node* serve = content.get("serve");
-  if (serve == nullptr) return;
-  if (!serve->is_table()) throw std::invalid_argument(path + ": serve is no table; want [serve]");
-  for (const auto& [key, value] : *serve->as_table()) {
-    const std::string_view name = key.str();
-    if (set(settings, name, text_of(value, name))) continue;
-    if (std::ranges::find(other_keys, name) != std::end(other_keys))
-      settings.ignored.emplace_back(name);
-    else if (std::ranges::find(core_keys, name) != std::end(core_keys))
-      write(value, name, core.key(name));
-    else
-      throw std::invalid_argument(path + ": [serve] has no option '" + std::string(name) + "'");
+
+  // Of the command line, which every user of the machine can read.
+  void set(std::string_view name, const std::string& text) {
+    if (const Option* option = find(name)) {
+      option->set(settings_, name, text);
+      return;
+    }
+    if (name == "store" && text.find("://") != text.npos && text.find('@') != text.npos)
+      throw std::invalid_argument(
+          "--store has a password, which the list of processes would show; want it in --config or in PYGRADE_STORE");
+    std::string json = detail::json_quote(text);
+    try {
+      Json::parse(text);
+      json = text;
+    } catch (const detail::JsonError&) {
+    }
+    core_[std::string(name)] = json;
   }
-}
+
+  void read(const std::string& path) {
+    std::string text;
+    if (path == "-") {
+      text.assign(std::istreambuf_iterator<char>(std::cin), {});
+    } else {
+      std::ifstream file(path, std::ios::binary);
+      if (!file) throw std::invalid_argument("config " + path + " can't be read; want a file of JSON");
+      text.assign(std::istreambuf_iterator<char>(file), {});
+    }
+    Json content;
+    try {
+      content = Json::parse(text);
+    } catch (const detail::JsonError& error) {
+      throw std::invalid_argument("config " + path + " is no JSON: " + error.what());
+    }
+    if (content.type != Json::Type::object)
+      throw std::invalid_argument("config " + path + " is no object; want {\"option\": value, …}");
+    for (std::size_t i = 0; i < content.keys.size(); ++i) set(content.keys[i], content.items[i]);
+  }
+
+  std::string core() {
+    if (const char* store = std::getenv("PYGRADE_STORE"); store != nullptr && *store != '\0')
+      core_.try_emplace("store", detail::json_quote(store));
+    core_["max_body_bytes"] = std::to_string(settings_.max_body_bytes);
+    JsonWriter out;
+    out.begin_object();
+    for (const auto& [name, json] : core_) out.key(name).raw(json);
+    out.end_object();
+    return out.take();
+  }
+
+ private:
+  static const Option* find(std::string_view name) {
+    const auto found = std::ranges::find(options, name, &Option::name);
+    return found == std::end(options) ? nullptr : found;
+  }
+
+  Settings& settings_;
+  std::map<std::string, std::string> core_;
+};
 
 }  // namespace
 
 std::string Settings::help() {
-  return R"(pygraded --run RUN [--config pygrade.toml] [--OPTION VALUE …]
-
-Serves what `pygrade pipeline` wrote to RUN over HTTP: /v1/rank, /v1/update, /v1/explain, /v1/status, /livez,
-/readyz, /metrics and /console. The options are those of the table [serve] of the file; docs/SERVICE.md lists them.
-
-  --run RUN              the run's directory
-  --config FILE          a TOML file with a table [serve]
-  --host ADDRESS         to listen on (127.0.0.1)
-  --port PORT            0: a free one (8080)
-  --connections N        at once (512)
-  --max-body-bytes N     of a request (1048576)
-  --token-file FILE      a line for each token that clients send as "Authorization: Bearer TOKEN"; or one in PYGRADE_TOKEN
-  --tls-cert FILE        PEM of the certificate and its chain
-  --tls-key FILE         PEM of its key
-  --console FILE         the page of /console (RUN/studio.html)
-  --drain-seconds S      from SIGTERM to the end (5)
-  --refresh-seconds S    between looks at artifact and policies; SIGHUP looks at once (1)
-  --log all|errors|none  JSON lines on standard error, one a request (all)
-  --version, --help
-)";
+  std::string text =
+      "pygraded --run RUN [--config FILE.json] [--OPTION VALUE …]\n\n"
+      "Serves a run over HTTP: /v1/rank, /v1/update, /v1/explain, /v1/status, /livez, /readyz, /metrics, /console.\n"
+      "Options stand in a JSON object, too ({\"port\": 8000}); the command line wins. docs/SERVICE.md has the "
+      "service's\n"
+      "own, which are given in the same ways. PYGRADE_TOKEN holds a token, PYGRADE_STORE the address of a store.\n\n"
+      "  --config FILE             JSON; -: standard input\n";
+  for (const Option& option : options) {
+    std::string left = "  --" + std::string(option.name) + " " + std::string(option.value);
+    std::ranges::replace(left, '_', '-');
+    left.resize(std::max<std::size_t>(left.size() + 1, 28), ' ');
+    text.append(left).append(option.help).append("\n");
+  }
+  return text + "  --version, --help\n";
 }
 
 Settings Settings::parse(int argc, char** argv) {
   Settings settings;
-  std::vector<std::pair<std::string, std::string>> given;
+  std::map<std::string, std::string> given;
   for (int i = 1; i < argc; ++i) {
     std::string name = argv[i], value;
     if (name == "--help" || name == "-h") settings.wants_help = true;
@@ -176,27 +214,25 @@ Settings Settings::parse(int argc, char** argv) {
     } else {
       throw std::invalid_argument(name + " lacks its value");
     }
-    std::ranges::replace(name, '-', '_');
-    given.emplace_back(name.substr(2), value);
+    std::string key = name.substr(2);
+    std::ranges::replace(key, '-', '_');
+    if (!given.emplace(key, value).second) throw std::invalid_argument(name + " is given twice");
   }
-  JsonWriter core;
-  core.begin_object();
-  for (const auto& [name, value] : given)
-    if (name == "config") read_file(settings, value, core);
-  for (const auto& [name, value] : given) {
-    if (name == "config") continue;
-    if (name == "run")
-      settings.run = value;
-    else if (!set(settings, name, value))
-      throw std::invalid_argument("--" + name + " is unknown; see --help");
+  Reader reader(settings);
+  if (const auto config = given.find("config"); config != given.end()) {
+    reader.read(config->second);
+    given.erase(config);
   }
-  core.field("max_body_bytes", settings.max_body_bytes).end_object();
-  settings.core = core.take();
-  if (settings.run.empty()) throw std::invalid_argument("--run is missing; want the directory of a run");
+  for (const auto& [name, value] : given) reader.set(name, value);
+  settings.core = reader.core();
+  if (settings.run.empty()) throw std::invalid_argument("run is missing; want --run with the directory of a run");
   if (settings.tls_cert.has_value() != settings.tls_key.has_value())
     throw std::invalid_argument("tls_cert and tls_key go together; one of them is missing");
   if (settings.console.empty()) settings.console = settings.run / "studio.html";
+  if (settings.threads == 0) settings.threads = std::clamp<int>(std::thread::hardware_concurrency(), 1, 8);
   return settings;
 }
+
+bool Settings::loopback() const { return host == "localhost" || host == "::1" || host.starts_with("127."); }
 
 }  // namespace pygrade::server

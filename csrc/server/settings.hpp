@@ -1,10 +1,10 @@
-// The options of pygraded: the command line over the table [serve] of pygrade.toml, which `pygrade serve` reads, too.
+// The options of pygraded: a JSON object, and the command line over it.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <optional>
 #include <string>
-#include <vector>
 
 namespace pygrade::server {
 
@@ -17,15 +17,19 @@ struct Settings {
   std::filesystem::path run;
   std::string host = "127.0.0.1";
   int port = 8080;        // 0: a free one
-  int connections = 512;  // at once, a thread each
+  int threads = 0;        // that make pages; 0: the number of cores, at most 8
+  int connections = 512;  // at once
+  int max_requests = 0;   // pages in progress, waiting ones included; 0: from the measured rate
   std::size_t max_body_bytes = std::size_t{1} << 20;
   std::optional<std::filesystem::path> token_file, tls_cert, tls_key;
   std::filesystem::path console;  // the page of /console
   double drain_seconds = 5.0;     // after SIGTERM: /readyz is 503 and requests are still answered
   double refresh_seconds = 1.0;   // between looks at the artifact and the policies
   enum class Log { all, errors, none } log = Log::all;
-  std::string core = "{}";           // JSON, for the service
-  std::vector<std::string> ignored;  // keys that only `pygrade serve` has
+  bool public_address = false;  // an address that others reach needs no token
+  std::string core = "{}";      // JSON: what the service itself takes
+
+  bool loopback() const;  // whether `host` is reached from this machine alone
 };
 
 }  // namespace pygrade::server

@@ -50,21 +50,18 @@ std::optional<std::string> decoded(std::string_view text) {
 
 }  // namespace
 
-Tokens::Tokens(std::optional<std::filesystem::path> file) : file_(std::move(file)) {
-  if (file_) {
-    reload();
-  } else if (const char* token = std::getenv("PYGRADE_TOKEN"); token != nullptr && *token != '\0') {
-    digests_.push_back(digest(token));
-  }
-}
+Tokens::Tokens(std::optional<std::filesystem::path> file) : file_(std::move(file)) { reload(); }
 
 void Tokens::reload() {
-  if (!file_) return;
   std::vector<std::string> found;
-  std::ifstream stream(*file_);
-  for (std::string line; std::getline(stream, line);)
-    if (const auto token = trimmed(line); !token.empty() && token[0] != '#') found.push_back(digest(token));
-  if (found.empty()) throw std::invalid_argument(file_->string() + " holds no token; want a line for each");
+  if (file_) {
+    std::ifstream stream(*file_);
+    for (std::string line; std::getline(stream, line);)
+      if (const auto token = trimmed(line); !token.empty() && token[0] != '#') found.push_back(digest(token));
+    if (found.empty()) throw std::invalid_argument(file_->string() + " holds no token; want a line for each");
+  }
+  if (const char* token = std::getenv("PYGRADE_TOKEN"); token != nullptr && !trimmed(token).empty())
+    found.push_back(digest(trimmed(token)));
   const std::lock_guard lock(mutex_);
   digests_ = std::move(found);
 }

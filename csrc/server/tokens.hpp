@@ -12,8 +12,8 @@ namespace pygrade::server {
 
 class Tokens {
  public:
-  // A line of the file for each token; blank lines and those that begin with # are none. Without a file: the variable
-  // PYGRADE_TOKEN; without both everybody may ask. std::invalid_argument if the file holds none.
+  // A line of the file for each token; blank lines and those that begin with # are none. The variable PYGRADE_TOKEN
+  // holds one more. Without any everybody may ask. std::invalid_argument if the file holds none.
   explicit Tokens(std::optional<std::filesystem::path> file);
 
   // Reads the file again. std::invalid_argument if it holds no token, and the earlier ones stay.
