@@ -6,8 +6,8 @@ import shlex
 import subprocess
 import sys
 import textwrap
-import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 from pygrade.cli import main as cli
@@ -32,9 +32,21 @@ def blocks(path: Path, language: str) -> list[str]:
 
 def commands(path: Path) -> list[list[str]]:
     """The words of every ``pygrade COMMAND …`` line of a page's shell blocks, without ``pygrade``."""
-    lines = [line for block in blocks(path, "sh") for line in block.replace("\\\n", " ").splitlines()]
+    lines = [line for block in blocks(path, "sh") for line in lines_of(block)]
     words = [shlex.split(line, comments=True) for line in lines]
     return [line[1:] for line in words if line[:1] == ["pygrade"]]
+
+
+def lines_of(block: str) -> Iterator[str]:
+    """The lines of a shell block, those joined that a backslash or an open quote joins."""
+    waiting = ""
+    for line in block.replace("\\\n", " ").splitlines():
+        waiting = f"{waiting}\n{line}" if waiting else line
+        with contextlib.suppress(ValueError):  # a quote is open
+            shlex.split(waiting, comments=True)
+            yield waiting
+            waiting = ""
+    assert not waiting, waiting
 
 
 def run(code: str, name: str) -> None:
@@ -51,7 +63,7 @@ class Shell:
 
     def run(self, block: str) -> None:
         """Run the lines of a block; AssertionError names one that fails."""
-        for line in block.replace("\\\n", " ").splitlines():
+        for line in lines_of(block):
             words = shlex.split(line, comments=True)
             if words[:2] == ["pygrade", "serve"]:
                 self._serve(words[1:])
@@ -72,17 +84,17 @@ class Shell:
             self._service.terminate()
             self._service.communicate(timeout=30)
             assert self._service.returncode == 0
+            self._service = None
 
     def _serve(self, words: list[str]) -> None:
-        command = [sys.executable, "-m", "pygrade", *words, "--port", "0", "--drain-seconds", "0", "--quiet"]
-        self._service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self._service.stdout is not None
-        self.address = self._service.stdout.readline().split()[-1]
-        for _ in range(300):  # it loads its models
-            with contextlib.suppress(OSError), urllib.request.urlopen(self.address + "/readyz", timeout=30):
-                return
-            time.sleep(0.1)
-        raise AssertionError(f"{self.address} is not ready")
+        self.close()
+        command = [sys.executable, "-m", "pygrade", *words, "--port", "0", "--drain-seconds", "0", "--log", "none"]
+        self._service = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self._service.stderr is not None
+        line = self._service.stderr.readline()  # after it has loaded its models
+        found = re.search(r"(http://\S+) serves", line)
+        assert found, line
+        self.address = found[1]
 
     def _ask(self, words: list[str]) -> None:
         """The request of a curl command: its answer is printed."""

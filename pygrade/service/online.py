@@ -274,5 +274,13 @@ def shares_of(table: Mapping[str, Any]) -> dict[str, float] | None:
     return {str(arm["name"]): float(arm.get("share", 1.0)) for arm in arms} or None
 
 
+def log_folder(run: Path, table: Mapping[str, Any], name: str) -> Path:
+    """The directory of exposures or feedback of ``[serve]``, relative to the run as in the core; ValueError if there is
+    none."""
+    if not table.get(name):
+        raise ValueError(f"{name} is not given; want the directory in which the service logs {name}")
+    return run / str(table[name])
+
+
 def _now() -> int:
     return time.time_ns() // 1_000_000

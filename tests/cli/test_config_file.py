@@ -178,8 +178,8 @@ def test_the_service_reads_its_table_itself(config):
     from pygrade.cli.commands import serve
 
     path = config('[serve]\nrun = "runs/shop"\nport = 9000\narms = [{name = "main", share = 1.0}]\n[train]\nseed = 4')
-    options = parse("serve", serve.Options, ["--config", str(path), "--workers", "2"])
-    assert (options.run, options.config, options.workers) == (Path("runs/shop"), path, 2)
+    options = parse("serve", serve.Options, ["--config", str(path), "--threads", "2"])
+    assert (options.run, options.config, options.threads) == (Path("runs/shop"), path, 2)
     table = serve.table_of(options)
-    assert (table["port"], table["workers"], table["arms"][0]["name"]) == (9000, 2, "main") and "run" not in table
+    assert (table["port"], table["threads"], table["arms"][0]["name"]) == (9000, 2, "main") and "run" not in table
     assert read_config(path, "train") == {"seed": 4}

@@ -1,20 +1,26 @@
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from pygrade import _core
 from tests.pipeline.world import copy, trained
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
     """A finished pipeline. Do not write into it."""
-    for module in ("fastapi", "uvicorn", "httpx"):
-        pytest.importorskip(module, reason=f"{module} is not installed")
+    if not (Path(_core.__file__).parent / "bin" / "pygraded").is_file():
+        pytest.skip("pygrade was built without pygraded")
     return trained(tmp_path_factory.mktemp("served"))
 
 
@@ -27,39 +33,59 @@ def own_run(run, tmp_path):
 class Server:
     """A process of `pygrade serve`."""
 
-    def __init__(self, process, address, log):
-        self.process, self.address, self.log = process, address, log
+    def __init__(self, process, log):
+        self.process, self.log, self.address = process, log, ""
+        while not (found := re.search(r"(http://\S+) serves", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.02)
+        self.address = found[1]
+
+    def ask(self, method, path, body=None, headers=()):
+        """Status, content type and body."""
+        body = json.dumps(body).encode() if isinstance(body, dict) else body
+        request = urllib.request.Request(self.address + path, body, dict(headers), method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.headers["Content-Type"], answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers["Content-Type"], error.read()
+
+    def answer(self, path, body=None):
+        """The JSON of an answer 200."""
+        status, _, content = self.ask("GET" if body is None else "POST", path, body)
+        assert status == 200, content
+        return json.loads(content)
 
     def signal(self, number):
         self.process.send_signal(number)
 
-    def lines(self):
-        """Of standard error."""
-        return self.log.read_text().splitlines()
+
+def command_of(run, *options):
+    words = [sys.executable, "-m", "pygrade", "serve", "--run", run, "--port", "0", "--drain-seconds", "0", *options]
+    return [str(word) for word in words]
 
 
 @contextmanager
 def serving(run, log, *options):
     """A server on a free port, drained and ended with the block."""
-    command = [sys.executable, "-m", "pygrade", "serve", "--run", run, "--port", "0", "--drain-seconds", "0", *options]
     with log.open("w") as stderr:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}
-        process = subprocess.Popen(
-            [str(word) for word in command], stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment
-        )
+        process = subprocess.Popen(command_of(run, *options), stderr=stderr, env=os.environ | {"OMP_NUM_THREADS": "1"})
         try:
-            line = process.stdout.readline()
-            found = re.search(r"https?://\S+", line)
-            assert found, f"{line}{log.read_text()}"
-            yield Server(process, found[0], log)
+            yield Server(process, log)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             try:
-                process.wait(30)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
                 raise
-            finally:
-                process.stdout.close()
+
+
+def eventually(check, seconds=60.0):
+    limit = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < limit
+        time.sleep(0.05)

@@ -1,266 +1,172 @@
-"""`pygrade serve` as a process: the core's answers over HTTP, drains, reloads, workers, tokens, TLS."""
+"""`pygrade serve` as a process: pages are the pipeline's, options, drains, reloads, arms, runs at URLs, the loop."""
 
-import http.client
+import dataclasses
 import json
-import os
 import re
-import shutil
 import signal
-import socket
-import ssl
 import subprocess
 import threading
 import time
 
-import httpx
 import numpy as np
 import pytest
 
 from pygrade import _core
+from pygrade.cli.commands.serve import Options, table_of
+from pygrade.cli.config_file import read_table
+from pygrade.cli.main import main
+from pygrade.cli.options import Output
 from pygrade.logs import read_logs
 from pygrade.pipeline.run import run_pipeline
 from pygrade.service.join import JoinConfig, join_logs
+from pygrade.service.online import log_folder
+from pygrade.service.program import program
 from pygrade.serving.pipeline import Pipeline
 from pygrade.training.train import train
+from tests.pipeline.test_urls import uploaded
 from tests.pipeline.world import OTHER, write_log
-from tests.service.conftest import serving
+from tests.service.conftest import command_of, eventually, serving
 from tests.training.test_train import SMALL
 
 TIME = 1_700_002_900_000
 RANK = {"user": 7, "k": 5, "candidates": 40, "timestamp": TIME}
+SECRET = "redis://shop:secret@127.0.0.1:1/0"
 
 
 @pytest.fixture(scope="module")
 def server(run, tmp_path_factory):
-    with serving(run, tmp_path_factory.mktemp("log") / "log", "--threads", "2") as found:
+    with serving(run, tmp_path_factory.mktemp("log") / "log") as found:
         yield found
 
 
-@pytest.fixture(scope="module")
-def client(server):
-    with httpx.Client(base_url=server.address, timeout=30) as found:
-        yield found
+def test_options_of_the_file_and_of_the_command(tmp_path, capsys):
+    path = tmp_path / "pygrade.toml"
+    path.write_text('[serve]\nport = 1\ndeadline_ms = 20\n[[serve.arms]]\nname = "new"\nshare = 1.0\n')
+    assert read_table(path, "serve") == {"port": 1, "deadline_ms": 20, "arms": [{"name": "new", "share": 1.0}]}
+    table = table_of(Options(run=tmp_path, config=path, port=2, feedback=tmp_path / "f", public=True))
+    assert table == read_table(path, "serve") | {"port": 2, "feedback": str(tmp_path / "f"), "public": True}
+    assert main(["serve", "--run", "x", "--config", str(path), "--print-config"]) == 0
+    assert json.loads(capsys.readouterr().out) == read_table(path, "serve")
+    assert log_folder(tmp_path, {"exposures": "logs"}, "exposures") == tmp_path / "logs"
 
 
-@pytest.fixture(scope="module")
-def core(run):
-    return _core.Service(str(run), "{}")
+def test_what_is_wrong_before_the_server_starts_is_named(tmp_path, capsys):
+    path = tmp_path / "pygrade.toml"
+    for content, words, message in (
+        ("[serve", (), "Expected ']' at the end"),
+        ("serve = 3", (), "serve is 3; want a table"),
+        ("[serve]\nseed = 2020-01-01", ("--print-config",), "seed is 2020-01-01; want text, a number"),
+        ('[serve]\nexposures = "s3://b/x"', (), "exposures is s3://b/x; want a directory"),
+        ("", (), "has no artifact and no policy"),
+        ("", ("--store", SECRET), "store has a password"),
+    ):
+        path.write_text(content)
+        assert main(["serve", "--run", str(tmp_path), "--config", str(path), *words]) == 2
+        text = capsys.readouterr().err
+        assert message in text and "secret" not in text
+    with pytest.raises(ValueError, match="feedback is not given"):
+        log_folder(tmp_path, {}, "feedback")
 
 
-def page_of(answer):
-    """What of an answer is the same each time."""
-    return {name: value for name, value in answer.items() if name not in ("request_id", "seconds")}
+def test_it_has_an_option_for_each_of_the_server(run):
+    text = subprocess.run([program(), "--help"], capture_output=True, text=True, check=True).stdout
+    wanted = {name.replace("-", "_") for name in re.findall(r"^  --([\w-]+) ", text, re.MULTILINE)}
+    with pytest.raises(ValueError, match="unheard is unknown") as caught:
+        _core.Service(str(run), '{"unheard": 1}')
+    wanted |= set(str(caught.value).split("want some of ")[1].split(", "))
+    own = {entry.name for entry in dataclasses.fields(Options)} - {entry.name for entry in dataclasses.fields(Output)}
+    assert own - {"print_config", "online"} == wanted - {"arms", "shadow", "version"}  # tables of the file
 
 
-def eventually(check, seconds=20.0):
-    limit = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < limit
-        time.sleep(0.05)
+def test_the_server_names_a_bad_option_and_shows_no_secret(run, tmp_path):
+    def ended(*options):
+        return subprocess.run(command_of(run, *options), capture_output=True, text=True, timeout=60, check=False)
+
+    for words, message in ((("--log", "some"), "log is 'some'"), (("--host", "0.0.0.0"), "there is no token")):
+        found = ended(*words)
+        assert found.returncode == 2 and message in found.stderr
+    path = tmp_path / "pygrade.toml"
+    path.write_text(f'[serve]\nstore = "{SECRET}"\nprot = 1\n')
+    found = ended("--config", path)
+    assert found.returncode == 2 and "prot is unknown" in found.stderr and "secret" not in found.stderr
 
 
-def test_a_page_is_that_of_the_pipeline(run, client, core):
-    answer = client.post("/v1/rank", json=RANK)
-    assert answer.status_code == 200 and answer.headers["content-type"] == "application/json"
-    status, _, body, _ = core.handle("POST", "/v1/rank", json.dumps(RANK).encode())
-    assert status == 200 and page_of(answer.json()) == page_of(json.loads(body))
+def test_a_page_is_that_of_the_pipeline(run, server):
+    answer = server.answer("/v1/rank", RANK)
     system = Pipeline.load(run)
     direct = system.rank(7, k=5, candidates=40, timestamp=TIME)
     system.close()
-    assert answer.json()["items"] == direct.items.tolist()
-    assert np.float32(answer.json()["scores"]).tolist() == direct.scores.tolist()
+    assert answer["items"] == direct.items.tolist()
+    assert np.float32(answer["scores"]).tolist() == direct.scores.tolist()
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [
-        ("POST", "/v1/rank", b'{"user": 7, "k": 0}'),
-        ("POST", "/v1/rank", b'{"user": 7, "unheard": 1}'),
-        ("POST", "/v1/rank", b"\xff{"),
-        ("POST", "/v1/rank", b'{"\\u0000user": 7}'),
-        ("POST", "/v1/explain", b"[]"),
-        ("POST", "/v1/update", b'{"events": 3}'),
-        ("POST", "/v1/rank", b"{" + b" " * (1 << 20)),
-        ("GET", "/v1/rank", b""),
-        ("POST", "/v1/status", b""),
-        ("GET", "/v1/nothing", b""),
-        ("DELETE", "/", b""),
-    ],
-)
-def test_errors_are_those_of_the_core(client, core, method, path, body):
-    answer = client.request(method, path, content=body)
-    status, kind, content, _ = core.handle(method, path, body)
-    assert 400 <= status < 500
-    assert (answer.status_code, answer.headers["content-type"], answer.content) == (status, kind, content)
-    assert set(answer.json()["error"]) == {"argument", "message"} and answer.json()["error"]["message"]
-
-
-def test_a_body_without_a_length_is_read_up_to_the_limit(client):
-    def endless():
-        for _ in range(200):
-            yield b" " * (1 << 16)
-
-    try:
-        answer = client.post("/v1/rank", content=endless())
-    except httpx.WriteError:  # the server answered and closed while this client still sent
-        return
-    assert answer.status_code == 413
-
-
-def test_schemas_have_the_keys_that_the_core_accepts(client, core):
-    schemas = client.get("/openapi.json").json()["components"]["schemas"]
-
-    def accepted(path, body):
-        status, _, content, _ = core.handle("POST", path, json.dumps(body).encode())
-        message = json.loads(content)["error"]["message"]
-        assert status == 400 and "unheard" in message
-        return set(re.findall(r"\w+", message.split("want some of", 1)[1]))
-
-    assert set(schemas["RankRequest"]["properties"]) == accepted("/v1/rank", RANK | {"unheard": 1})
-    assert set(schemas["UpdateRequest"]["properties"]) == accepted("/v1/update", {"unheard": 1})
-    assert set(schemas["Event"]["properties"]) == accepted("/v1/update", {"events": [{"unheard": 1}]})
-    answer = client.post("/v1/rank", json=RANK).json()
-    assert set(answer) <= set(schemas["RankResponse"]["properties"])
-    assert set(schemas["RankResponse"]["required"]) <= set(answer)
-
-
-def test_pages_for_people_ask_no_other_host(client, run):
-    docs = client.get("/docs").text
-    assert "/v1/rank" in docs and "deadline_ms" in docs
-    assert not re.search(r"(src|href)=[\"']?(https?:)?//", docs)
-    missing = client.get("/console")
-    assert missing.status_code == 404 and "pygrade studio" in missing.json()["error"]["message"]
-
-
-def test_probes_metrics_and_status(client):
-    assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
-    metrics = client.get("/metrics")
-    assert metrics.headers["content-type"].startswith("text/plain")
-    assert re.search(r"^pygrade_\w+.* [0-9.e+]+$", metrics.text, re.MULTILINE)
-    assert client.get("/v1/status").json()["artifact"]
-
-
-def test_each_request_is_a_line_of_the_log(server, client):
-    number = client.post("/v1/rank", json=RANK | {"request_id": "größe-1"}).json()["request_id"]
-    client.post("/v1/rank", json={"user": "secret"})
-    eventually(lambda: any("gr\\u00f6\\u00dfe-1" in line for line in server.lines()))
-    lines = [json.loads(line) for line in server.lines() if line.startswith("{")]
-    found = next(line for line in lines if line["request_id"] == number)
-    assert found["status"] == 200 and found["path"] == "/v1/rank" and 0 < found["ms"] < 10_000
-    assert not any("secret" in line for line in server.lines())
+def test_pages_for_people(own_run, tmp_path):
+    (own_run / "studio.html").write_text("<p>studio</p>")
+    with serving(own_run, tmp_path / "log") as server:
+        assert server.ask("GET", "/console")[1:] == ("text/html; charset=utf-8", b"<p>studio</p>")
 
 
 def test_a_drain_answers_what_it_has_taken(own_run, tmp_path):
-    options = ["--drain-seconds", "2", "--exposures", tmp_path / "exposures", "--exposure-share", "1"]
-    with serving(own_run, tmp_path / "log", *options) as server, httpx.Client(base_url=server.address) as client:
-        answers, closed, stop = [], [], threading.Event()
+    options = ["--exposures", tmp_path / "exposures", "--exposure-share", "1", "--drain-seconds", "2"]
+    with serving(own_run, tmp_path / "log", *options) as server:
+        answers, closed = [], []
 
         def ask():
-            with httpx.Client(base_url=server.address, timeout=30) as own:
-                while not stop.is_set():
-                    try:
-                        answers.append(own.post("/v1/rank", json=RANK).status_code)
-                    except httpx.TransportError:  # the port is closed
-                        closed.append(time.monotonic())
-                        return
+            while not closed:
+                try:
+                    answers.append(server.ask("POST", "/v1/rank", RANK)[0])
+                except OSError:  # the port is closed
+                    closed.append(time.monotonic())
 
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()
         eventually(lambda: len(answers) > 20)
-        assert client.get("/readyz").status_code == 200
         signaled = time.monotonic()
         server.signal(signal.SIGTERM)
-        eventually(lambda: client.get("/readyz").status_code == 503)
+        eventually(lambda: server.ask("GET", "/readyz")[0] == 503)
         before = len(answers)
-        assert client.post("/v1/rank", json=RANK).headers["connection"] == "close"
         assert server.process.wait(20) == 0
-        stop.set()
         for thread in threads:
             thread.join()
-        assert len(answers) > before and set(answers) == {200}
-        assert all(moment > signaled + 2 for moment in closed)
-    assert read_logs(tmp_path / "exposures").num_requests == len(answers) + 1
+        assert len(answers) > before and set(answers) == {200} and min(closed) > signaled + 1.9
+    assert read_logs(tmp_path / "exposures").num_requests == len(answers)
 
 
-def test_workers_share_the_port_and_are_started_again(own_run, tmp_path):
-    options = ["--workers", "2", "--log", "all"]
-    with serving(own_run, tmp_path / "log", *options) as server:
-
-        def workers():
-            for _ in range(10):
-                with httpx.Client(base_url=server.address, timeout=30) as own:
-                    own.post("/v1/rank", json=RANK)
-            lines = [json.loads(line) for line in server.lines() if line.startswith("{")]
-            return {line["worker"] for line in lines if line["path"] == "/v1/rank"}
-
-        eventually(lambda: workers() == {0, 1}, 60)
-        children = subprocess.run(
-            ["pgrep", "-P", str(server.process.pid), "-f", "spawn_main"], capture_output=True, text=True, check=True
-        )
-        os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
-        eventually(lambda: any("is started again" in line for line in server.lines()))
-        assert httpx.post(f"{server.address}/v1/rank", json=RANK, timeout=30).status_code == 200
-
-
-def test_a_new_artifact_is_served_after_a_signal(own_run, tmp_path):
-    options = ["--refresh-seconds", "3600"]
-    with serving(own_run, tmp_path / "log", *options) as server, httpx.Client(base_url=server.address) as client:
-        before = client.post("/v1/rank", json=RANK).json()["artifact"]
+def test_arms_of_the_file_and_a_new_artifact_after_a_signal(own_run, tmp_path):
+    path = tmp_path / "pygrade.toml"
+    path.write_text('[serve]\nrefresh_seconds = 3600\narms = [{name = "a", share = 1.0, trust = 1.0}]\n')
+    with serving(own_run, tmp_path / "log", "--config", path) as server:
+        before = server.answer("/v1/rank", RANK)
+        assert (before["arm"], before["trust"]) == ("a", 1.0)
         run_pipeline(write_log(tmp_path / "log-of-events"), own_run, OTHER)
-        assert client.post("/v1/rank", json=RANK).json()["artifact"] == before
+        assert server.answer("/v1/rank", RANK)["artifact"] == before["artifact"]
         server.signal(signal.SIGHUP)
-        eventually(lambda: client.post("/v1/rank", json=RANK).json()["artifact"] != before)
+        eventually(lambda: server.answer("/v1/rank", RANK)["artifact"] != before["artifact"])
 
 
-def test_tokens_and_tls(own_run, tmp_path):
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not there to make a certificate")
-    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=localhost", "-addext"]
-    command += ["subjectAltName=IP:127.0.0.1"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    (tmp_path / "tokens").write_text("# of the shop\nfirst\nsecond\n")
-    options = ["--token-file", tmp_path / "tokens", "--tls-cert", tmp_path / "cert.pem", "--tls-key"]
-    with serving(own_run, tmp_path / "log", *options, tmp_path / "key.pem") as server:
-        assert server.address.startswith("https://")
-        trust = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
-        with httpx.Client(base_url=server.address, verify=trust) as client:
-            assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
-            refused = client.post("/v1/rank", json=RANK)
-            assert refused.status_code == 401 and refused.json()["error"]["argument"] == "authorization"
-            for header, status in (("Bearer first", 200), ("Bearer second", 200), ("Bearer firs", 401), ("x", 401)):
-                assert client.post("/v1/rank", json=RANK, headers={"Authorization": header}).status_code == status
-            assert client.get("/metrics", auth=("anyone", "first")).status_code == 200
-            (tmp_path / "tokens").write_text("third\n")
-            server.signal(signal.SIGHUP)
-            asked = {"Authorization": "Bearer third"}
-            eventually(lambda: client.post("/v1/rank", json=RANK, headers=asked).status_code == 200)
-            assert client.post("/v1/rank", json=RANK, headers={"Authorization": "Bearer first"}).status_code == 401
-
-
-def test_what_is_no_http_is_refused(server):
-    host, port = re.search(r"//(.+):(\d+)", server.address).groups()
-    with socket.create_connection((host, int(port)), 10) as raw:
-        raw.sendall(b"nonsense\r\n\r\n")
-        assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
-    with socket.create_connection((host, int(port)), 10) as raw:
-        raw.sendall(b"POST /v1/rank HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n")
-        assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
-    connection = http.client.HTTPConnection(host, int(port), timeout=10)
-    connection.request("GET", "/livez")
-    assert connection.getresponse().status == 200  # it still serves
-    connection.close()
+def test_a_run_at_a_url_is_followed_and_signals_are_passed_on(own_run, s3, tmp_path):
+    place = uploaded(own_run, f"{s3}/runs/tiny")
+    options = ["--store", f"lmdb:{own_run / 'store'}", "--refresh-seconds", "0.1"]
+    with serving(place, tmp_path / "log", *options) as server:
+        before = server.answer("/v1/rank", RANK)["artifact"]
+        run_pipeline(write_log(tmp_path / "log-of-events"), own_run, OTHER)
+        uploaded(own_run, place)
+        eventually(lambda: server.answer("/v1/rank", RANK)["artifact"] != before)
+        server.signal(signal.SIGINT)
+        assert server.process.wait(30) == 0
+    assert "has ended" in server.log.read_text()
+    refused = subprocess.run(command_of(place, *options, "--log", "some"), capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "log is 'some'" in refused.stderr
 
 
 def test_served_pages_and_their_feedback_train_a_policy(own_run, tmp_path):
     options = ["--exposures", tmp_path / "exposures", "--exposure-share", "1", "--feedback", tmp_path / "feedback"]
-    with serving(own_run, tmp_path / "log", *options) as server, httpx.Client(base_url=server.address) as client:
+    with serving(own_run, tmp_path / "log", *options) as server:
         asked = 0
         for number in range(120):
             request = RANK | {"user": number % 50, "request_id": f"r{number}", "timestamp": TIME + number}
-            page = client.post("/v1/rank", json=request).json()
+            page = server.answer("/v1/rank", request)
             events = [
                 {
                     "user": number % 50,
@@ -274,7 +180,7 @@ def test_served_pages_and_their_feedback_train_a_policy(own_run, tmp_path):
                 if (number + slot) % 2
             ]
             for _ in range(2):  # delivered twice
-                assert client.post("/v1/update", json={"events": events}).status_code == 200
+                server.answer("/v1/update", {"events": events})
             asked += len(events)
     folders = tmp_path / "exposures", [tmp_path / "feedback"], tmp_path / "joined"
     record = join_logs(*folders, JoinConfig(feedback_delay_ms=60_000), 1 << 60)
@@ -287,19 +193,18 @@ def test_served_pages_and_their_feedback_train_a_policy(own_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_online_learning_runs_beside_the_workers(own_run, tmp_path):
+def test_online_learning_runs_beside_the_server(own_run, tmp_path):
     path = tmp_path / "pygrade.toml"
     path.write_text(
         '[serve]\nexposures = "exposures"\nfeedback = "feedback"\nfile_seconds = 1\n'
         '[[serve.arms]]\nname = "main"\nshare = 0.5\n'
         '[[serve.arms]]\nname = "learned"\nshare = 0.5\npolicy = "online/policy"\n'
     )
-    options = ["--config", path, "--online"]
-    with serving(own_run, tmp_path / "log", *options) as server, httpx.Client(base_url=server.address) as client:
-        assert client.post("/v1/rank", json=RANK | {"arm": "learned"}, timeout=60).json()["arm"] == "learned"
-        eventually(lambda: (own_run / "online" / "status.json").exists(), 60)
-        eventually(lambda: client.get("/v1/status").json()["online"] is not None)
-        record = client.get("/v1/status").json()["online"]
+    with serving(own_run, tmp_path / "log", "--config", path, "--online") as server:
+        assert server.answer("/v1/rank", RANK | {"arm": "learned"})["arm"] == "learned"
+        eventually(lambda: (own_run / "online" / "status.json").exists())
+        eventually(lambda: server.answer("/v1/status")["online"] is not None)
+        record = server.answer("/v1/status")["online"]
         assert record["learning"] and record["arms"]["control"] == "main"
         assert set(record["arms"]["users"]) == {"main", "learned"}
     assert (own_run / "online" / "state" / "inputs.json").exists()  # it ended on the signal
