@@ -484,6 +484,10 @@ class Service:
         From any thread, without the interpreter's lock.
         """
 
+    @staticmethod
+    def openapi() -> str:
+        """The document of the interface, the answer of /openapi.json."""
+
     def refresh(self) -> bool:
         """Loads what changed on disk; True if something did."""
 

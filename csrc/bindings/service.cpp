@@ -36,6 +36,7 @@ void bind_service(py::module_& module) {
           },
           py::arg("method"), py::arg("path"), py::arg("body"), py::arg("content_type") = "", py::arg("request_id") = "",
           py::arg("waited") = 0.0, py::arg("accept") = "")
+      .def_static("openapi", &Service::openapi)
       .def("refresh", &Service::refresh, py::call_guard<py::gil_scoped_release>())
       .def("drain", &Service::drain, py::call_guard<py::gil_scoped_release>());
 }

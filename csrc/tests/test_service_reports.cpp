@@ -6,6 +6,9 @@
 #include <thread>
 
 #include "check.hpp"
+#include "service/api.hpp"
+#include "service/config.hpp"
+#include "service/metrics.hpp"
 #include "service/registry.hpp"
 #include "service_run.hpp"
 
@@ -103,6 +106,35 @@ TEST(the_process_tells_of_itself) {
   ::close(file);
   const double start = metric(*service, "process_start_time_seconds");
   CHECK(start > now - 600.0 && start <= now + 2.0);
+}
+
+TEST(the_interface_describes_itself) {
+  const ServiceRun run;
+  const auto service = run.serve();
+  const Response document = get(*service, "/openapi.json");
+  CHECK_EQUAL(document.status, 200);
+  CHECK_EQUAL(document.body, Service::openapi());
+  const Json paths = json_of(document).object_at("paths");
+  for (std::size_t e = 0; e < on_other; ++e) CHECK(paths.find(endpoint_names[e]) != nullptr);
+  const Response page = get(*service, "/docs");
+  CHECK_EQUAL(page.status, 200);
+  CHECK(page.content_type.starts_with("text/html"));
+  CHECK(page.body.find("<script type=\"application/json\" id=\"api\">{") != std::string::npos);
+}
+
+// The defaults that the table of options names are those in force.
+TEST(documented_defaults_are_in_force) {
+  const ServiceConfig standard = ServiceConfig::parse("{}", "run");
+  int checked = 0;
+  for (const api::Field& option : api::service_options) {
+    if (option.default_value.empty()) continue;
+    const std::string given = "{\"" + std::string(option.name) + "\": " + std::string(option.default_value) + "}";
+    CHECK(ServiceConfig::parse(given, "run") == standard);
+    if (!(ServiceConfig::parse(given, "run") == standard)) std::fprintf(stderr, "%s\n", given.c_str());
+    ++checked;
+  }
+  CHECK(checked >= 10);
+  CHECK(!(ServiceConfig::parse(R"({"max_k": 999})", "run") == standard));
 }
 
 }  // namespace

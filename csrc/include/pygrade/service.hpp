@@ -59,6 +59,9 @@ class PYGRADE_API Service {
   // An error as `handle` answers it, for what a server refuses by itself. argument "": none.
   static Response error(int status, std::string_view argument, std::string_view message);
 
+  // The interface as an OpenAPI document in JSON, the answer of /openapi.json.
+  static std::string openapi();
+
   // Looks at the run's artifact and the arms' policies, loads what changed and publishes all of it in one step. True if
   // something changed. If a part can't be loaded everything stays as it is; the failure is counted and named in the
   // body of /readyz. Call it every few seconds and on a signal. It throws nothing.

@@ -20,11 +20,13 @@ struct ArmConfig {
   std::vector<std::pair<std::string, double>> values = {};  // multipliers by task
   std::optional<double> trust = {};                         // nothing: the policy's
   double explore = 0.0;                                     // share of the arm's requests
+  bool operator==(const ArmConfig&) const = default;
 };
 
 struct ServiceConfig {
   // std::invalid_argument names the key. Paths are relative to `run`.
   static ServiceConfig parse(std::string_view json, const std::filesystem::path& run);
+  bool operator==(const ServiceConfig&) const = default;
 
   std::optional<std::string> store;
   std::optional<std::chrono::microseconds> deadline;

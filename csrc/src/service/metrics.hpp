@@ -18,9 +18,21 @@
 
 namespace pygrade::detail {
 
-enum Endpoint : std::uint8_t { on_rank, on_update, on_explain, on_livez, on_readyz, on_metrics, on_status, on_other };
-inline constexpr std::array<std::string_view, 8> endpoint_names{"/v1/rank", "/v1/update", "/v1/explain", "/livez",
-                                                                "/readyz",  "/metrics",   "/v1/status",  "other"};
+enum Endpoint : std::uint8_t {
+  on_rank,
+  on_update,
+  on_explain,
+  on_livez,
+  on_readyz,
+  on_metrics,
+  on_status,
+  on_openapi,
+  on_docs,
+  on_other
+};
+inline constexpr std::array<std::string_view, 10> endpoint_names{
+    "/v1/rank", "/v1/update", "/v1/explain",   "/livez", "/readyz",
+    "/metrics", "/v1/status", "/openapi.json", "/docs",  "other"};
 // What an answer's status may be; the last one stands for all others.
 inline constexpr std::array<std::string_view, 8> statuses{"200", "400", "404", "405", "413", "500", "503", "other"};
 inline constexpr std::array<std::string_view, steps> step_names{"user", "prerank", "items", "predictions", "ranking"};

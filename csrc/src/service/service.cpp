@@ -5,6 +5,7 @@
 #include <random>
 
 #include "service/impl.hpp"
+#include "service/openapi.hpp"
 #include "util/files.hpp"
 
 namespace pygrade {
@@ -18,6 +19,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::string_view json_type = "application/json";
 constexpr std::string_view text_type = "text/plain; version=0.0.4; charset=utf-8";
+constexpr std::string_view html_type = "text/html; charset=utf-8";
 constexpr auto retry_time = std::chrono::seconds(10);  // of a load that failed, if nothing changes
 constexpr std::size_t kept_reloads = 20;
 
@@ -164,6 +166,10 @@ Response Service::Impl::handle(const ServiceRequest& request) {
         return {draining ? 503 : 200, json_type, ready_body()};
       case on_metrics:
         return {200, text_type, metrics_body()};
+      case on_openapi:
+        return {200, json_type, openapi_document()};
+      case on_docs:
+        return {200, html_type, docs_page()};
       default:
         return {200, json_type, status_body()};
     }
@@ -270,6 +276,8 @@ void Service::drain() noexcept {
   } catch (...) {
   }
 }
+
+std::string Service::openapi() { return openapi_document(); }
 
 void Service::set_gauges(std::function<void(std::vector<Gauge>&)> read) {
   const std::lock_guard lock(impl_->asking);

@@ -1,0 +1,343 @@
+#include "service/openapi.hpp"
+
+#include <span>
+
+#include "pygrade/version.hpp"
+#include "service/api.hpp"
+#include "service/json_writer.hpp"
+#include "service/registry.hpp"
+
+namespace pygrade::detail {
+
+namespace {
+
+using namespace api;
+
+constexpr std::string_view verdict = R"({"enum":["none","better","worse","undecidable",null]})";
+constexpr std::string_view degraded = R"({"enum":["store","deadline","version",null]})";
+constexpr std::string_view fallback = R"({"enum":["scenario","global",null]})";
+constexpr std::string_view texts_by_name = R"({"type":"object","additionalProperties":{"type":"string"}})";
+constexpr std::string_view counts_by_status =
+    R"({"type":"object","additionalProperties":{"type":"object","additionalProperties":{"type":"number"}}})";
+constexpr std::string_view quantiles_by_name =
+    R"({"type":"object","additionalProperties":{"$ref":"#/components/schemas/Quantiles"}})";
+constexpr std::string_view any_object = R"({"type":["object","null"]})";
+
+// A key that is in every answer.
+constexpr Field always(std::string_view name, std::string_view schema, std::string_view description) {
+  return {name, schema, description, {}, true};
+}
+
+constexpr Field reason_fields[] = {
+    always("argument", maybe_text, "the key that is wrong, such as events[3].timestamp; null: none"),
+    always("message", text, "what it was and what is wanted"),
+};
+constexpr Field error_fields[] = {always("error", "#Reason", "what is wrong")};
+
+constexpr Field page_fields[] = {
+    always("request_id", text, "the id by which feedback is joined"),
+    always("arm", text, "the arm that made the page"),
+    always("items", integers, "best first; 64-bit, and JavaScript reads those beyond 2^53 inexactly: use names there"),
+    {"names", maybe_texts, "of the items, if they have names"},
+    always("scores", maybe_numbers, "of the items; null: a prediction is missing"),
+    always("weights", numbers_by_name, "that ranked the page, by task"),
+    always("artifact", maybe_text, "version of models and store"),
+    always("policy", text, "version of the policy"),
+    always("trust", share, "share of the policy in the scores; the rest is the baseline's"),
+    always("degraded", degraded, "why the page has no features of the user; null: it has"),
+    always("fallback", fallback, "whose static weights were served; null: the policy's own"),
+    always("explored", boolean, "whether the weights are a draw"),
+    always("seed", count, "of the draw"),
+    always("seconds", numbers_by_name, "by step"),
+};
+
+constexpr Field explained_fields[] = {
+    always("item", integer, ""),
+    always("score", maybe_number, ""),
+    always("predictions", maybe_numbers_by_name, "by task"),
+    always("contributions", R"({"type":["object","null"]})", "weight times transformed prediction, by task"),
+    {"fused", number, "sum of the contributions"},
+    always("mixture", any_object, "shares of policy and baseline in the score; null: the policy alone ranks"),
+};
+constexpr Field explanation_fields[] = {
+    always("candidates", count, "how many were ranked"),
+    always("transform", text, "of the predictions before they are weighed"),
+    always("explanation", R"(["#Explained"])", "the items of the page, best first"),
+    always("concentration", any_object, "of the weights' distribution, by task; null in a fallback"),
+    always("inputs", any_object, "what the policy read, by name; null in a fallback"),
+    always("mixture", any_object, "trust, baseline, verdict and sentence of the policy"),
+    always("static", R"({"type":"object"})", "what the static weights would have served"),
+};
+
+constexpr Field updated_fields[] = {
+    always("events", count, "that were taken"),
+    always("rows", count, "of features that were written"),
+};
+
+constexpr Field live_fields[] = {always("alive", boolean, "")};
+constexpr Field ready_fields[] = {
+    always("ready", boolean, "false while the service drains"),
+    always("draining", boolean, ""),
+    always("artifact", maybe_text, "version of models and store"),
+    always("policies", texts_by_name, "version by arm"),
+    always("store", maybe_text, "address of the store, without its password"),
+    always("reload_error", maybe_text, "why what is on disk could not be loaded; null: it is in service"),
+};
+
+constexpr Field arm_status_fields[] = {
+    always("name", text, ""),
+    always("share", share, "of the users"),
+    always("policy", text, "version"),
+    always("trust", share, ""),
+    always("verdict", verdict, "of the training; null: none, or not of this trust"),
+    always("sentence", maybe_text, "the verdict in words"),
+    always("explore", share, "of the arm's requests"),
+    always("values", numbers_by_name, "multipliers by task"),
+    always("pages", count, "since the start"),
+    always("explored", count, "of these, with drawn weights"),
+    always("capped", count, "kept from exploring by max_explore"),
+    always("feedback", numbers_by_name, "events by task"),
+    always("effective_samples", numbers_by_name, "of the last hour, by the policy that an estimate is for"),
+};
+constexpr Field shadow_status_fields[] = {
+    always("name", text, ""),
+    always("policy", text, "version"),
+    always("trust", share, ""),
+    always("pages", count, "since the start"),
+    always("replaced", maybe_number, "mean share of the page that it would replace"),
+    always("overlap", maybe_number, "mean overlap of both pages over their depths"),
+    always("correlation", maybe_number, "mean rank correlation of the common items"),
+    always("own_score", maybe_number, "its mean score of its own page"),
+    always("served_score", maybe_number, "its mean score of the served page"),
+};
+constexpr Field quantile_fields[] = {
+    always("count", count, ""),
+    always("p50", maybe_number, "seconds"),
+    always("p90", maybe_number, "seconds"),
+    always("p99", maybe_number, "seconds"),
+    always("p999", maybe_number, "seconds"),
+};
+constexpr Field weights_fields[] = {
+    always("scenario", text, "other: one that no policy knows; empty: none"),
+    always("pages", count, ""),
+    always("mean", maybe_numbers_by_name, "by task"),
+    always("sd", maybe_numbers_by_name, "by task"),
+};
+constexpr Field reload_fields[] = {
+    always("timestamp", integer, "milliseconds since 1970"),
+    always("artifact", maybe_text, "version in service afterwards"),
+    always("policies", texts, "versions in service afterwards, by arm"),
+    always("error", maybe_text, "null: the load succeeded"),
+};
+constexpr Field status_fields[] = {
+    always("version", text, "of pygrade"),
+    always("artifact", maybe_text, "version of models and store"),
+    always("store", maybe_text, "address of the store, without its password"),
+    always("draining", boolean, ""),
+    always("window_seconds", number, "length of what is called the last hour"),
+    always("timestamp", integer, "milliseconds since 1970"),
+    always("tasks", texts, ""),
+    always("arms", R"(["#ArmStatus"])", ""),
+    always("shadows", R"(["#ShadowStatus"])", ""),
+    always("requests", counts_by_status, "by endpoint and status, since the start"),
+    always("latency", quantiles_by_name, "by endpoint, of the last hour"),
+    always("steps", quantiles_by_name, "of a page, of the last hour"),
+    always("degraded", numbers_by_name, "pages by what was missing"),
+    always("fallback", numbers_by_name, "pages by whose static weights were served"),
+    always("weights", R"(["#ServedWeights"])", "of the last hour"),
+    always("drift", maybe_numbers_by_name, "population stability index of the predictions by task, of the last hour"),
+    always("counters", numbers_by_name, "the series of /metrics that have no labels"),
+    always("reloads", R"(["#Reload"])", "the last 20"),
+    always("online", any_object, "record of the online learner, if one runs"),
+};
+
+struct Component {
+  std::string_view name, description;
+  std::span<const Field> fields, more = {};  // more: of what it extends, before its own
+  bool open = true;                          // other keys are no error
+};
+
+constexpr Component components[] = {
+    {"RankRequest", "A page for a user. A key that is null counts as absent.", rank_fields},
+    {"UpdateRequest", "Feedback. It is taken as a whole, or refused as a whole before anything is written.",
+     update_fields},
+    {"Event", "Feedback on an item.", event_fields},
+    {"Page", "The items, best first, and how they were ranked.", page_fields},
+    {"Explanation", "A page, and why it is as it is.", explanation_fields, page_fields},
+    {"Explained", "An item of a page.", explained_fields},
+    {"Updated", "What was taken.", updated_fields},
+    {"Live", "The process answers.", live_fields},
+    {"Readiness", "Whether to send requests here.", ready_fields},
+    {"Status", "State of the service.", status_fields},
+    {"ArmStatus", "An arm.", arm_status_fields},
+    {"ShadowStatus", "A shadow; means over its pages.", shadow_status_fields},
+    {"Quantiles", "Durations.", quantile_fields},
+    {"ServedWeights", "Weights that were served.", weights_fields},
+    {"Reload", "A load of models.", reload_fields},
+    {"Error", "An error.", error_fields},
+    {"Reason", "What is wrong.", reason_fields},
+    {"Options",
+     "The service's options, in the configuration's JSON object beside those of pygraded.",
+     service_options,
+     {},
+     false},
+    {"Arm", "A policy and its users.", arm_fields, {}, false},
+    {"Shadow", "A policy that is compared and never served.", shadow_fields, {}, false},
+};
+
+struct Operation {
+  std::string_view path, method, summary, request, answer;  // answer: a component, or a content type
+  std::string_view description;
+};
+
+constexpr std::string_view html_type = "text/html", metrics_type = "text/plain";
+constexpr Operation operations[] = {
+    {"/v1/rank", "post", "A page for a user", "RankRequest", "Page",
+     "The page is counted and logged, and shadows rank it, too."},
+    {"/v1/explain", "post", "The same page with its reasons", "RankRequest", "Explanation",
+     "Nothing is counted or logged."},
+    {"/v1/update", "post", "Feedback", "UpdateRequest", "Updated",
+     "Events go into the feedback log and into the features of later pages. Events of one user, item and request_id "
+     "(or timestamp) are one row of features. Send task null for items that were shown without feedback: else every "
+     "rate moves towards 1."},
+    {"/v1/status", "get", "State of the service", "", "Status", "The figures of /metrics as JSON, and what is served."},
+    {"/metrics", "get", "Figures for Prometheus", "", metrics_type, "Families are listed under x-metrics."},
+    {"/livez", "get", "Whether the process answers", "", "Live", "Needs no token."},
+    {"/readyz", "get", "Whether to send requests here", "", "Readiness", "Needs no token. 503 from the drain on."},
+    {"/console", "get", "Page to look at the policy and the service", "", html_type, "Of pygraded; 404 without one."},
+    {"/openapi.json", "get", "This document", "", "", ""},
+    {"/docs", "get", "This document as a page", "", html_type, ""},
+};
+
+struct Failure {
+  std::string_view status, description;
+  bool of_posts = false, of_probes = true, retry = false;
+};
+constexpr Failure failures[] = {
+    {"400", "an argument is wrong, or the request is no HTTP", true},
+    {"401", "a token is wanted: Authorization: Bearer TOKEN, or a token as the password of Basic", false, false},
+    {"404", "there is no such path, or no console"},
+    {"405", "the path wants another method"},
+    {"413", "the body is larger than max_body_bytes", true},
+    {"431", "the head is larger than 64 KiB or has more than 100 fields"},
+    {"500", "a fault of the service", true},
+    {"503", "too many requests are in progress; or the store or the feedback log failed an update", true, true, true},
+};
+
+void write_reference(std::string_view name, JsonWriter& out) {
+  out.begin_object().key("$ref").value("#/components/schemas/" + std::string(name)).end_object();
+}
+
+// The schema of a field with its description and default: {"type":…,"description":…}.
+void write_schema(const Field& field, JsonWriter& out) {
+  std::string text;
+  if (field.schema.starts_with('#')) {
+    text = R"({"$ref":"#/components/schemas/)" + std::string(field.schema.substr(1)) + "\"}";
+  } else if (field.schema.starts_with("[\"#")) {
+    const auto name = field.schema.substr(3, field.schema.size() - 5);
+    text = R"({"type":"array","items":{"$ref":"#/components/schemas/)" + std::string(name) + "\"}}";
+  } else {
+    text = field.schema;
+  }
+  text.pop_back();
+  if (!field.description.empty()) {
+    JsonWriter quoted;
+    quoted.value(field.description);
+    text += ",\"description\":" + quoted.take();
+  }
+  if (!field.default_value.empty()) text += ",\"default\":" + std::string(field.default_value);
+  out.raw(text + "}");
+}
+
+void write_component(const Component& component, JsonWriter& out) {
+  out.key(component.name).begin_object().field("type", "object").field("description", component.description);
+  out.known_key("properties").begin_object();
+  for (const auto fields : {component.more, component.fields})
+    for (const Field& field : fields) write_schema(field, out.known_key(field.name));
+  out.end_object().known_key("required").begin_list();
+  for (const auto fields : {component.more, component.fields})
+    for (const Field& field : fields)
+      if (field.required) out.value(field.name);
+  out.end_list();
+  if (!component.open) out.field("additionalProperties", false);
+  out.end_object();
+}
+
+void write_content(std::string_view type, std::string_view component, JsonWriter& out) {
+  out.known_key("content").begin_object().known_key(type).begin_object().known_key("schema");
+  if (component.empty())
+    out.raw(type == "application/json" ? R"({"type":"object"})" : R"({"type":"string"})");
+  else
+    write_reference(component, out);
+  out.end_object().end_object();
+}
+
+void write_operation(const Operation& operation, JsonWriter& out) {
+  const bool is_post = operation.method == "post", is_page = operation.answer.find('/') != std::string_view::npos;
+  const bool is_probe = operation.path == "/livez" || operation.path == "/readyz";
+  out.known_key(operation.path).begin_object().known_key(operation.method).begin_object();
+  out.field("operationId", operation.path.substr(operation.path.rfind('/') + 1)).field("summary", operation.summary);
+  if (!operation.description.empty()) out.field("description", operation.description);
+  if (is_probe) out.known_key("security").begin_list().end_list();
+  if (is_post) {
+    out.known_key("parameters").raw(R"([{"$ref":"#/components/parameters/RequestId"}])");
+    out.known_key("requestBody").begin_object().field("required", true);
+    write_content("application/json", operation.request, out);
+    out.end_object();
+  }
+  out.known_key("responses").begin_object().known_key("200").begin_object().field("description", operation.summary);
+  write_content(is_page ? operation.answer : "application/json", is_page ? "" : operation.answer, out);
+  out.end_object();
+  if (operation.path == "/readyz") {
+    out.known_key("503").begin_object().field("description", "the service drains: send no more requests");
+    write_content("application/json", operation.answer, out);
+    out.end_object();
+  } else {
+    for (const Failure& failure : failures) {
+      if ((failure.of_posts && !is_post) || (!failure.of_probes && is_probe)) continue;
+      const std::string name = "#/components/responses/" + std::string(failure.status);
+      out.known_key(failure.status).begin_object().field("$ref", std::string_view(name)).end_object();
+    }
+  }
+  out.end_object();
+  if (operation.path == "/metrics") {
+    out.known_key("x-metrics").begin_list();
+    for (const Family& family : all_families())
+      out.begin_object().field("name", family.name).field("type", family.type).field("help", family.help).end_object();
+    out.end_list();
+  }
+  out.end_object().end_object();
+}
+
+}  // namespace
+
+std::string openapi_document() {
+  JsonWriter out;
+  out.begin_object().field("openapi", "3.1.0").known_key("info").begin_object().field("title", "pygrade");
+  out.field("version", PYGRADE_VERSION).field("summary", "Ranks pages for users by learned task weights.");
+  out.known_key("license").raw(R"({"name":"Apache License 2.0","identifier":"Apache-2.0"})").end_object();
+  out.known_key("servers").raw(R"([{"url":"/"}])");
+  out.known_key("security").raw(R"([{"bearer":[]},{"basic":[]},{}])").known_key("paths").begin_object();
+  for (const Operation& operation : operations) write_operation(operation, out);
+  out.end_object().known_key("components").begin_object().known_key("schemas").begin_object();
+  for (const Component& component : components) write_component(component, out);
+  out.end_object().known_key("responses").begin_object();
+  for (const Failure& failure : failures) {
+    out.known_key(failure.status).begin_object().field("description", failure.description);
+    if (failure.retry)
+      out.known_key("headers").raw(
+          R"({"Retry-After":{"description":"seconds to wait","schema":{"type":"integer","minimum":1}}})");
+    write_content("application/json", "Error", out);
+    out.end_object();
+  }
+  out.end_object().known_key("parameters").begin_object().known_key("RequestId");
+  out.raw(R"({"name":"X-Request-Id","in":"header","description":"request_id of a request that names none; the answer )"
+          R"(has it, too","schema":{"type":"string","maxLength":256}})");
+  out.end_object().known_key("securitySchemes");
+  out.raw(R"({"bearer":{"type":"http","scheme":"bearer"},"basic":{"type":"http","scheme":"basic",)"
+          R"("description":"any name, and a token as the password"}})");
+  out.end_object().end_object();
+  return out.take();
+}
+
+}  // namespace pygrade::detail

@@ -1,0 +1,139 @@
+"""The document of the service's interface: committed as it is served, sound, and what docs/SERVICE.md lists.
+
+``python -m tests.service.test_openapi`` writes docs/openapi.json again.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from pygrade import __version__, _core
+from tests.studio.browser import browser, needs_browser
+
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "docs/openapi.json"
+TYPES = {"object", "array", "string", "number", "integer", "boolean", "null"}
+
+
+def text_of(value, indent=""):
+    """JSON whose parts have a line each, unless they fit in one."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(indent + line) <= 200 or not isinstance(value, dict | list):
+        return line
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(f"{indent} {text_of(entry, indent + ' ')}" for entry in value) + f"\n{indent}]"
+    entries = (f"{indent} {json.dumps(key)}: {text_of(entry, indent + ' ')}" for key, entry in value.items())
+    return "{\n" + ",\n".join(entries) + f"\n{indent}}}"
+
+
+def served():
+    return text_of(json.loads(_core.Service.openapi())) + "\n"
+
+
+@pytest.fixture(scope="module")
+def document():
+    return json.loads(_core.Service.openapi())
+
+
+def test_the_committed_document_is_the_served_one():
+    assert FILE.read_text() == served()
+
+
+def parts(value, path=""):
+    """Every object in the document with its place."""
+    if isinstance(value, dict):
+        yield path, value
+        for key, entry in value.items():
+            yield from parts(entry, f"{path}/{key}")
+    elif isinstance(value, list):
+        for number, entry in enumerate(value):
+            yield from parts(entry, f"{path}/{number}")
+
+
+def check_schema(schema, where):
+    if "$ref" in schema:
+        assert set(schema) <= {"$ref", "description", "default"}, where
+        return
+    assert "enum" in schema or "oneOf" in schema or "type" in schema, where
+    for one in schema.get("oneOf", []):
+        check_schema(one, where)
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    assert set(kinds) <= TYPES, where
+    if "array" in kinds:
+        check_schema(schema["items"], where)
+    assert set(schema.get("required", ())) <= set(schema.get("properties", ())), where
+    for name, entry in schema.get("properties", {}).items():
+        check_schema(entry, f"{where}.{name}")
+    if isinstance(schema.get("additionalProperties"), dict):
+        check_schema(schema["additionalProperties"], where)
+
+
+def test_the_document_is_openapi(document):
+    assert document["openapi"].startswith("3.1.") and document["info"]["version"] == __version__
+    names = []
+    for path, methods in document["paths"].items():
+        assert path.startswith("/")
+        for method, operation in methods.items():
+            assert method in ("get", "post") and "200" in operation["responses"]
+            names.append(operation["operationId"])
+            for status, response in operation["responses"].items():
+                assert re.fullmatch("[2-5][0-9][0-9]", status) and ("$ref" in response or response["description"])
+    assert len(names) == len(set(names))
+    assert {"401", "413", "431", "503"} <= set(document["paths"]["/v1/rank"]["post"]["responses"])
+    assert "Retry-After" in document["components"]["responses"]["503"]["headers"]
+    for where, part in parts(document):
+        if "$ref" in part:
+            target = document
+            for key in part["$ref"].removeprefix("#/").split("/"):
+                target = target[key]  # a KeyError names what a reference lacks
+        if "schema" in part and isinstance(part["schema"], dict):
+            check_schema(part["schema"], where)
+        for response in part.get("responses", {}).values() if where.endswith(("get", "post")) else ():
+            assert response.get("description", "$ref")
+    for name, schema in document["components"]["schemas"].items():
+        check_schema(schema, name)
+    defined = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    used = {part["$ref"] for _, part in parts(document) if "schemas" in part.get("$ref", "")}
+    assert defined - used == {"#/components/schemas/Options"}  # of the configuration, which no request holds
+
+
+def test_each_key_that_the_parser_reads_is_documented(document):
+    text = (ROOT / "csrc/src/service/request.cpp").read_text()
+    read = set(re.findall(r'\bkey == "(\w+)"', text)) | set(re.findall(r'\b(?:input|event)\.\w+\("(\w+)"', text))
+    assert len(read) >= 18
+    known = set().union(*(schema["properties"] for schema in document["components"]["schemas"].values()))
+    assert read <= known
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_shows_the_document_and_asks_nobody(run, tmp_path, document, theme):
+    file = tmp_path / "docs.html"
+    file.write_bytes(_core.Service(str(run), "{}").handle("GET", "/docs", b"")[2])
+    with browser() as engine:
+        page = engine.new_page(viewport={"width": 1280, "height": 900}, color_scheme=theme)
+        faults, asked = [], []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda message: faults.append(message.text))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(file.as_uri())
+        assert faults == [] and asked == [file.as_uri()]
+        text = page.locator("main").inner_text()
+        assert all(path in text for path in document["paths"])
+        assert all(name in text for name in document["components"]["schemas"]["RankRequest"]["properties"])
+        assert all(family["name"] in text for family in document["paths"]["/metrics"]["get"]["x-metrics"])
+        red, green, blue = map(
+            int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        )
+        assert (red + green + blue > 3 * 128) == (theme == "light")
+        for width in (1280, 400):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+if __name__ == "__main__":
+    FILE.write_text(served())
