@@ -5,28 +5,72 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 BINARY = shutil.which("redis-server")
+
+
+def send(port: int, *words: object) -> object:
+    """The answer of a server on the loopback to one command."""
+    parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    with socket.create_connection(("127.0.0.1", port), 20) as link, link.makefile("rwb") as stream:
+        stream.write(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts))
+        stream.flush()
+        return _answer(stream)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def wait_until(what: Callable[[], object], seconds: float = 20) -> None:
+    """Wait for something to be true; errors count as not yet."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            if what():
+                return
+        except (OSError, RuntimeError):
+            pass
+        if time.monotonic() > end:
+            raise RuntimeError("it did not happen in time")
+        time.sleep(0.02)
+
+
+def _answer(stream: BinaryIO) -> object:
+    line = stream.readline()[:-2]
+    kind, text = line[:1], line[1:]
+    if kind == b"-":
+        raise RuntimeError(text.decode())
+    if kind == b"+":
+        return text
+    if kind == b"$":
+        return stream.read(int(text) + 2)[:-2] if int(text) >= 0 else None
+    return [_answer(stream) for _ in range(int(text))] if kind == b"*" else int(text)
 
 
 class RedisServer:
     """A server in a directory, on a free TCP port of the loopback and a Unix socket."""
 
-    def __init__(self, directory: Path, *options: str, save: bool = False) -> None:
+    def __init__(self, directory: Path, *options: str, save: bool = False, config: Path | None = None) -> None:
         self.directory, self.options = directory, options
         self.keep = ("--appendonly", "yes", "--appendfsync", "always") if save else ("--appendonly", "no")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.socket = directory / "redis.sock"
+        self.config = config
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        command = [BINARY, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket)]
-        command += ["--dir", str(self.directory), "--save", "", *self.keep, *self.options]
+        command = [BINARY, *([self.config] if self.config else [])]
+        command += ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory), *self.options]
+        if not self.config:
+            command += ["--unixsocket", str(self.socket), "--save", "", *self.keep]
         log = self.directory / "redis.log"
         with log.open("ab") as stream:
             self.process = subprocess.Popen(command, stdout=stream, stderr=stream)
@@ -49,6 +93,9 @@ class RedisServer:
     def socket_url(self, prefix: str = "test") -> str:
         return f"unix://{self.socket}?db=0&prefix={prefix}"
 
+    def send(self, *words: object) -> object:
+        return send(self.port, *words)
+
     def freeze(self) -> None:
         """Stop answering but keep the connections."""
         self.process.send_signal(signal.SIGSTOP)
@@ -59,3 +106,46 @@ class RedisServer:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+class RedisCluster:
+    """Masters that share the slots, without replicas."""
+
+    def __init__(self, directory: Path, count: int = 3) -> None:
+        self.nodes = []
+        for i in range(count):
+            (directory / str(i)).mkdir()
+            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+            self.nodes.append(RedisServer(directory / str(i), *options, "--cluster-port", str(free_port())))
+        for i, node in enumerate(self.nodes):
+            node.send("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
+            node.send("CLUSTER", "ADDSLOTSRANGE", 16384 * i // count, 16384 * (i + 1) // count - 1)
+            node.send("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self.nodes[0].options[-1])
+        for node in self.nodes:
+            wait_until(lambda node=node: b"cluster_state:ok" in node.send("CLUSTER", "INFO"))
+            wait_until(lambda node=node: len(node.send("CLUSTER", "SLOTS")) == count)
+
+    def url(self, prefix: str = "test", **options: object) -> str:
+        """The address of the first node alone: a client must find the others."""
+        return self.nodes[0].url(prefix, **options)
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+
+class RedisSentinel(RedisServer):
+    """A sentinel that watches over a master and alone decides that another takes its place."""
+
+    def __init__(self, directory: Path, master: RedisServer) -> None:
+        directory.mkdir()
+        config = directory / "sentinel.conf"
+        config.write_text(
+            f"sentinel monitor shop 127.0.0.1 {master.port} 1\n"
+            "sentinel down-after-milliseconds shop 300\nsentinel failover-timeout shop 2000\n"
+        )
+        super().__init__(directory, "--sentinel", config=config)
+
+    def url(self, prefix: str = "test", **options: object) -> str:
+        more = "".join(f"&{name}={value}" for name, value in options.items())
+        return f"redis+sentinel://127.0.0.1:{self.port}/0?master=shop&prefix={prefix}{more}"

@@ -134,7 +134,7 @@ def facts() -> dict[str, str]:
         "processors": str(machine.available()),
         "python": platform.python_version(),
         "system": platform.system(),
-    } | machine.versions(("pygrade", "numpy", "lmdb", "redis", "hiredis"))
+    } | machine.versions(("pygrade", "numpy", "lmdb"))
     if BINARY is not None:
         text = subprocess.run([BINARY, "--version"], capture_output=True, text=True, check=True).stdout
         result["redis-server"] = next((word[2:] for word in text.split() if word.startswith("v=")), text.strip())

@@ -2,7 +2,8 @@
 
     lmdb:DIR                                 embedded, the default: one file that all processes of a machine share;
                                              lmdb:DIR?read_only=1 refuses writes
-    redis://HOST:PORT/DB?prefix=NAME         a Redis server; also rediss:// and unix://SOCKET?db=DB&prefix=NAME
+    redis://HOST:PORT/DB?prefix=NAME         a Redis server or cluster; also rediss:// (TLS), redis+sentinel:// and
+                                             unix://SOCKET?db=DB&prefix=NAME
     feast:DIR                                the online store of a Feast repository, for Python
     memory:                                  this process alone
 
@@ -58,6 +59,6 @@ def open_store(url: str, create: bool = False) -> Store:
         return LmdbStore(Path(folder), create, read_only=folder != rest)
     if scheme == "feast" and rest:
         return FeastStore(Path(rest), create)
-    if scheme in ("redis", "rediss", "unix") and rest:
+    if scheme.removesuffix("+sentinel") in ("redis", "rediss", "unix") and rest:
         return RedisStore(url, create)
     raise ValueError(f"url is {without_secret(url)!r}; want lmdb:DIR, redis://HOST:PORT/DB?prefix=NAME or memory:")

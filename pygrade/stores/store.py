@@ -122,7 +122,7 @@ class Store(ABC):
 
 def without_secret(url: str) -> str:
     """A store's address without user and password."""
-    return re.sub(r"^(\w+://)[^?]*@", r"\1", url)
+    return url if url.startswith(("lmdb:", "feast:")) else re.sub(r"^([^:]*:(?://)?)[^?]*@", r"\1", url)
 
 
 def check_requests(requests: Sequence[Request], distinct: bool = False) -> list[Request]:

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from devtools.redis_server import RedisServer
+from devtools.redis_server import RedisCluster, RedisServer
 from pygrade.stores import open_store
 from tests.stores.servers import needs_redis
 
@@ -19,6 +19,13 @@ def shared_server(tmp_path_factory):
     server.kill()
 
 
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    cluster = RedisCluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.kill()
+
+
 @pytest.fixture
 def server(tmp_path_factory):
     """A server for one test, which may kill it."""
@@ -28,12 +35,14 @@ def server(tmp_path_factory):
 
 
 def _address(kind, request, tmp_path):
+    if kind == "cluster":
+        return request.getfixturevalue("cluster").url(f"t{next(_numbers)}", timeout=10)
     if kind == "redis":
         return request.getfixturevalue("shared_server").url(f"t{next(_numbers)}", timeout=10)
     return {"memory": "memory:", "lmdb": f"lmdb:{tmp_path / 'store'}"}[kind]
 
 
-@pytest.fixture(params=["memory", *SHARED])
+@pytest.fixture(params=["memory", *SHARED, pytest.param("cluster", marks=needs_redis)])
 def empty(request, tmp_path):
     """A store without any version."""
     with open_store(_address(request.param, request, tmp_path), create=True) as store:

@@ -1,12 +1,14 @@
 """What every backend promises: the same tests over all of them."""
 
 import time
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from devtools.redis_server import send
 from pygrade.stores import MissingVersionError, StoreCorruptError, StoreError, VersionInUseError, open_store
 
 INT64 = np.iinfo(np.int64)
@@ -85,7 +87,7 @@ def test_a_record_ends_with_its_time(store):
     store.put_many("user", ids(2), [b"kept"])  # written anew without an end
     time.sleep(0.7)
     assert store.get_many("user", ids(1, 2, 3, 4, 5)) == [None, b"kept", b"long", b"long", b"ever"]
-    assert store.sweep() == 1
+    assert store.sweep() == (0 if store.url.startswith("redis") else 1)  # Redis itself removes what has expired
     assert store.sweep() == 0
     assert store.get_many("user", ids(1, 2, 3, 4, 5)) == [None, b"kept", b"long", b"long", b"ever"]
 
@@ -107,7 +109,7 @@ def test_a_sweep_goes_through_every_table_and_version(store):
             store.put_many(table, np.arange(3000), [b"x"] * 3000, version=version, ttl=0.01)
             store.put_many(table, np.arange(3000, 3100), [b"y"] * 100, version=version)
     time.sleep(0.1)
-    assert store.sweep() == 12_000
+    assert store.sweep() == (0 if store.url.startswith("redis") else 12_000)
     assert store.get_many("item", np.arange(2999, 3002)) == [None, b"y", b"y"]
 
 
@@ -314,10 +316,11 @@ def test_a_damaged_record_is_named(address, ttl):
 
 def raw(store, record=None):
     """The one record of table "user" as the backend keeps it; writes ``record``."""
-    if hasattr(store, "_client"):
+    if store.url.startswith("redis"):
+        port, key = urlsplit(store.url).port, store.url.split("prefix=")[1].split("&")[0] + ":r:1:1:user"
         if record is not None:
-            store._client.hset(store._hash(b"v1", "user"), "1", record)
-        return store._client.hvals(store._hash(b"v1", "user"))
+            send(port, "SET", key, record)
+        return [send(port, "GET", key)]
 
     def act(txn):
         cursor = txn.cursor()

@@ -1,24 +1,41 @@
-// The address of a Redis store, as pygrade/stores/redis.py takes it.
+// The address of a Redis store; docs/guides/storage.md lists its forms and options.
 #pragma once
 
 #include <chrono>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace pygrade::detail {
 
-struct RedisAddress {
-  std::string host = "localhost";
+struct RedisNode {
+  std::string host = "localhost";  // or the path of a Unix socket, if the port is 0
   int port = 6379;
-  std::string socket;  // path of a Unix socket, in place of host and port
+  bool operator==(const RedisNode&) const = default;
+  std::string text() const { return port == 0 ? host : host + ":" + std::to_string(port); }
+};
+
+struct RedisTls {
+  std::string ca, cert, key;  // files in PEM; ca "": those that the system trusts
+  std::string sni;            // the name that the server's certificate must have; "": its host
+  enum Verify { host, chain, none } verify = host;
+};
+
+struct RedisAddress {
+  std::string url;               // without user and password, as messages name it
+  std::vector<RedisNode> nodes;  // one server, servers of a cluster, or sentinels
+  std::string master;            // the name that the sentinels know it by; "": nodes are no sentinels
+  bool read_replicas = false;
   std::string user, password;
   int database = 0;
   std::string prefix = "pygrade";
   std::optional<std::chrono::milliseconds> timeout;
-  bool tls = false;
+  std::chrono::milliseconds cache{0};
+  std::optional<RedisTls> tls;
 };
 
-// std::invalid_argument, which never shows a user or password.
+// Of user and password, what the address leaves out comes from the file `password_file`, or from PYGRADE_REDIS_USER and
+// PYGRADE_REDIS_PASSWORD. std::invalid_argument, which never shows a user or password.
 RedisAddress parse_redis_address(const std::string& url);
 
 }  // namespace pygrade::detail

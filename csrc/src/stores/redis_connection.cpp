@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 
 namespace pygrade::detail {
@@ -16,7 +15,7 @@ namespace {
 
 using Kind = RedisReplies::Kind;
 
-constexpr std::size_t read_size = 256 << 10;
+constexpr std::size_t read_size = 256 << 10;  // of one call, without TLS
 
 timeval left_until(Time until) {
   const auto left = std::max(until - std::chrono::steady_clock::now(), Time::duration(std::chrono::microseconds(1)));
@@ -53,115 +52,56 @@ redisReplyObjectFunctions functions = {add_text, add_array, add_integer, add_dou
 
 }  // namespace
 
-// --- answers
-// ----------------------------------------------------------------------------------------------------------
-
-void RedisReplies::clear() {
-  replies_.clear();
-  texts_.clear();
-}
-
-std::size_t RedisReplies::add(Kind kind, std::string_view text, std::int64_t integer, std::size_t elements) {
-  const bool array = kind == Kind::array;
-  replies_.push_back({kind, texts_.size(), array ? elements : text.size(), integer});
-  texts_ += text;
-  return replies_.size() - 1;
-}
-
-std::string_view RedisReplies::text(std::size_t i) const {
-  const Reply& reply = replies_[i];
-  if (reply.kind != Kind::text && reply.kind != Kind::status && reply.kind != Kind::error) return {};
-  return std::string_view(texts_).substr(reply.start, reply.size);
-}
-
-std::string_view RedisReplies::error() const {
-  for (std::size_t i = 0; i < replies_.size(); ++i)
-    if (replies_[i].kind == Kind::error) return text(i);
-  return {};
-}
-
-// --- connection
-// -------------------------------------------------------------------------------------------------------
-
 void RedisConnection::Free::operator()(redisContext* context) const { redisFree(context); }
-void RedisConnection::Free::operator()(redisReader* reader) const { redisReaderFree(reader); }
 
-RedisConnection::RedisConnection(const RedisAddress& address, Time until) : received_(read_size) {
+RedisConnection::RedisConnection(const RedisLogin& login, const std::string& ip, Time until)
+    : tls_(login.tls != nullptr), received_(tls_ ? 0 : read_size) {
   const timeval left = left_until(until);
   redisOptions options = {};
   options.connect_timeout = &left;
-  if (address.socket.empty())
-    REDIS_OPTIONS_SET_TCP(&options, address.host.c_str(), address.port);
+  options.command_timeout = &left;  // of the handshake; what follows does not block
+  if (login.node.port == 0)
+    REDIS_OPTIONS_SET_UNIX(&options, login.node.host.c_str());
   else
-    REDIS_OPTIONS_SET_UNIX(&options, address.socket.c_str());
+    REDIS_OPTIONS_SET_TCP(&options, ip.c_str(), login.node.port);
   context_.reset(redisConnectWithOptions(&options));
   if (context_ == nullptr) throw std::bad_alloc();
-  if (context_->err != 0) {
+  const auto check = [&](const std::string& error) {
+    if (error.empty()) return;
     if (std::chrono::steady_clock::now() >= until) throw ConnectionTimeout("it accepts no connection");
-    throw ConnectionError(context_->errstr);
-  }
-  fcntl(context_->fd, F_SETFL, fcntl(context_->fd, F_GETFL) | O_NONBLOCK);
+    throw ConnectionError(error);
+  };
+  check(context_->err == 0 ? "" : context_->errstr);
   fcntl(context_->fd, F_SETFD, FD_CLOEXEC);
-  reader_.reset(redisReaderCreateWithFunctions(&functions));
-  if (reader_ == nullptr) throw std::bad_alloc();
-  reader_->privdata = &replies_;
-  reader_->maxbuf = 0;  // it keeps its memory
-  log_in(address, until);
+  if (tls_) check(login.tls->start(context_.get(), login.node.host));
+  fcntl(context_->fd, F_SETFL, fcntl(context_->fd, F_GETFL) | O_NONBLOCK);
+  context_->flags &= ~REDIS_BLOCK;
+  context_->reader->fn = &functions;
+  context_->reader->privdata = &replies;
+  context_->reader->maxbuf = 0;  // it keeps its memory
+  log_in(login, until);
 }
 
 RedisConnection::~RedisConnection() = default;
 
-void RedisConnection::log_in(const RedisAddress& address, Time until) {
+void RedisConnection::log_in(const RedisLogin& login, Time until) {
   std::size_t answers = 0;
-  if (!address.password.empty() || !address.user.empty()) {
-    if (address.user.empty())
-      command({"AUTH", address.password});
+  if (!login.password.empty() || !login.user.empty()) {
+    if (login.user.empty())
+      commands.command({"AUTH", login.password});
     else
-      command({"AUTH", address.user, address.password});
+      commands.command({"AUTH", login.user, login.password});
     ++answers;
   }
-  if (address.database != 0) {
-    command({"SELECT", std::to_string(address.database)});
+  if (login.database != 0) {
+    commands.command({"SELECT", std::to_string(login.database)});
     ++answers;
   }
   if (answers == 0) return;
-  if (const auto error = call(answers, until).error(); !error.empty()) throw ConnectionRefusal(std::string(error));
-}
-
-void RedisConnection::command(std::initializer_list<std::string_view> words) {
-  command_head(words.size());
-  for (const auto text : words) word(text);
-}
-
-void RedisConnection::command_head(std::size_t words) {
-  char text[24] = "*";
-  const auto end = std::to_chars(text + 1, text + 21, words).ptr;
-  commands_.append(text, end).append("\r\n");
-}
-
-void RedisConnection::word(std::initializer_list<std::string_view> parts) {
-  std::size_t size = 0;
-  for (const auto part : parts) size += part.size();
-  char head[24] = "$";
-  const auto end = std::to_chars(head + 1, head + 21, size).ptr;
-  commands_.append(head, end).append("\r\n");
-  for (const auto part : parts) commands_ += part;
-  commands_ += "\r\n";
-}
-
-void RedisConnection::word(std::string_view text) { word({text}); }
-
-void RedisConnection::word(std::int64_t number) {
-  char text[24];
-  const auto end = std::to_chars(text, text + sizeof text, number).ptr;
-  word(std::string_view(text, static_cast<std::size_t>(end - text)));
-}
-
-const RedisReplies& RedisConnection::call(std::size_t answers, Time until) {
-  replies_.clear();
   send(until);
   receive(answers, until);
-  return replies_;
+  for (std::size_t i = 0; i < replies.size(); ++i)
+    if (replies[i].kind == Kind::error) throw ConnectionRefusal(std::string(replies.text(i)));
 }
 
 bool RedisConnection::quiet() const {
@@ -170,37 +110,53 @@ bool RedisConnection::quiet() const {
 }
 
 void RedisConnection::send(Time until) {
-  for (std::size_t sent = 0; sent < commands_.size();) {
-    const ssize_t count = ::send(context_->fd, commands_.data() + sent, commands_.size() - sent, MSG_NOSIGNAL);
+  std::string_view left = commands.bytes();
+  if (tls_ && redisAppendFormattedCommand(context_.get(), left.data(), left.size()) != REDIS_OK) throw std::bad_alloc();
+  for (int done = 0; tls_ && done == 0;) {
+    if (redisBufferWrite(context_.get(), &done) != REDIS_OK) throw ConnectionError(context_->errstr);
+    if (done == 0) wait(POLLOUT, until);
+  }
+  while (!tls_ && !left.empty()) {
+    const ssize_t count = ::send(context_->fd, left.data(), left.size(), MSG_NOSIGNAL);
     if (count > 0)
-      sent += static_cast<std::size_t>(count);
+      left.remove_prefix(static_cast<std::size_t>(count));
     else if (errno == EAGAIN || errno == EWOULDBLOCK)
       wait(POLLOUT, until);
     else if (errno != EINTR)
       fail(errno, "the connection was lost");
   }
-  commands_.clear();
+  commands.clear();
 }
 
 void RedisConnection::receive(std::size_t answers, Time until) {
+  replies.clear();
   while (answers > 0) {
     void* reply = nullptr;
-    if (redisReaderGetReply(reader_.get(), &reply) != REDIS_OK)
-      throw ConnectionError(std::string("the answer is damaged: ") + reader_->errstr);
-    if (reply != nullptr) {
+    if (redisReaderGetReply(context_->reader, &reply) != REDIS_OK)
+      throw ConnectionError(std::string("the answer is damaged: ") + context_->reader->errstr);
+    if (reply != nullptr)
       --answers;
-      continue;
-    }
-    const ssize_t count = recv(context_->fd, received_.data(), received_.size(), 0);
-    if (count > 0)
-      redisReaderFeed(reader_.get(), received_.data(), static_cast<std::size_t>(count));
-    else if (count == 0)
-      throw ConnectionError("the server closed the connection");
-    else if (errno == EAGAIN || errno == EWOULDBLOCK)
-      wait(POLLIN, until);
-    else if (errno != EINTR)
-      fail(errno, "the connection was lost");
+    else
+      read_some(until);
   }
+}
+
+void RedisConnection::read_some(Time until) {
+  if (tls_) {
+    const std::size_t before = context_->reader->len;
+    if (redisBufferRead(context_.get()) != REDIS_OK) throw ConnectionError(context_->errstr);
+    if (context_->reader->len == before) wait(POLLIN, until);
+    return;
+  }
+  const ssize_t count = recv(context_->fd, received_.data(), received_.size(), 0);
+  if (count > 0)
+    redisReaderFeed(context_->reader, received_.data(), static_cast<std::size_t>(count));
+  else if (count == 0)
+    throw ConnectionError("the server closed the connection");
+  else if (errno == EAGAIN || errno == EWOULDBLOCK)
+    wait(POLLIN, until);
+  else if (errno != EINTR)
+    fail(errno, "the connection was lost");
 }
 
 void RedisConnection::wait(short event, Time until) const {

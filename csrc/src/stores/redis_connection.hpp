@@ -2,18 +2,16 @@
 #pragma once
 
 #include <chrono>
-#include <cstdint>
-#include <initializer_list>
 #include <memory>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "stores/redis_address.hpp"
+#include "stores/redis_protocol.hpp"
+#include "stores/redis_tls.hpp"
 
 struct redisContext;
-struct redisReader;
 
 namespace pygrade::detail {
 
@@ -31,70 +29,43 @@ struct ConnectionRefusal : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Answers in the order in which they came, each before its elements. The memory is used again.
-class RedisReplies {
- public:
-  enum class Kind : std::uint8_t { text, error, status, integer, nothing, array };
-  struct Reply {
-    Kind kind;
-    std::size_t start, size;  // of the text; of an array: size is the number of its elements
-    std::int64_t integer;
-  };
-
-  void clear();
-  std::size_t size() const { return replies_.size(); }
-  const Reply& operator[](std::size_t i) const { return replies_[i]; }
-  // data() is null where there is none.
-  std::string_view text(std::size_t i) const;
-  // The first error; empty if there is none.
-  std::string_view error() const;
-
-  std::size_t add(Kind kind, std::string_view text, std::int64_t integer, std::size_t elements);
-
- private:
-  std::vector<Reply> replies_;
-  std::string texts_;
+// How a connection to a node begins.
+struct RedisLogin {
+  RedisNode node;
+  std::string user, password;
+  int database = 0;
+  std::shared_ptr<const TlsContext> tls;  // null: none
 };
 
 class RedisConnection {
  public:
-  // Connects and logs in.
-  RedisConnection(const RedisAddress& address, Time until);
+  // Connects to `ip`, one of the node's addresses (a Unix socket has none), and logs in.
+  RedisConnection(const RedisLogin& login, const std::string& ip, Time until);
   ~RedisConnection();
 
-  // Appends to the commands to be sent.
-  void command(std::initializer_list<std::string_view> words);
-  void command_head(std::size_t words);  // the start of a command of so many words
-  void word(std::string_view text);
-  void word(std::initializer_list<std::string_view> parts);
-  void word(std::int64_t number);
+  // What the next `send` sends.
+  RedisCommands commands;
 
-  // Sends the commands and reads that many answers.
-  const RedisReplies& call(std::size_t answers, Time until);
+  void send(Time until);
+  // Reads so many answers into `replies`.
+  void receive(std::size_t answers, Time until);
+  RedisReplies replies;
 
   // Whether the server has neither closed the connection nor sent anything since the last answer.
   bool quiet() const;
 
-  // The caller's: the version that it reads, and its records. They are kept with the connection.
-  std::string version;
-  std::vector<std::string_view> values;
-
  private:
   struct Free {
     void operator()(redisContext* context) const;
-    void operator()(redisReader* reader) const;
   };
 
-  void log_in(const RedisAddress& address, Time until);
-  void send(Time until);
-  void receive(std::size_t answers, Time until);
+  void log_in(const RedisLogin& login, Time until);
+  void read_some(Time until);
   void wait(short event, Time until) const;
 
   std::unique_ptr<redisContext, Free> context_;
-  std::unique_ptr<redisReader, Free> reader_;
-  std::string commands_;
+  bool tls_;
   std::vector<char> received_;
-  RedisReplies replies_;
 };
 
 }  // namespace pygrade::detail

@@ -1,5 +1,7 @@
 #include "pygrade/store.hpp"
 
+#include <algorithm>
+
 #include "stores/backends.hpp"
 
 namespace pygrade {
@@ -49,7 +51,8 @@ std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& op
     missing(url, "LMDB", "liblmdb-dev", "PYGRADE_LMDB");
 #endif
   }
-  if ((scheme == "redis" || scheme == "rediss" || scheme == "unix") && rest) {
+  const std::string_view server = scheme.substr(0, scheme.find("+sentinel"));
+  if ((server == "redis" || server == "rediss" || scheme == "unix") && rest) {
 #if defined(PYGRADE_HAS_REDIS)
     return detail::open_redis(url, options);
 #else
@@ -63,11 +66,12 @@ std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& op
 namespace detail {
 
 std::string without_secret(const std::string& url) {
-  const auto start = url.find("://");
-  if (start == url.npos) return url;
+  if (url.starts_with("lmdb:") || url.starts_with("feast:")) return url;  // a path, without any
+  const auto slashes = url.find("://"), colon = std::min(url.find(':'), url.size());
+  const auto start = slashes == url.npos ? colon + 1 : slashes + 3;
   const auto at = url.substr(0, url.find('?')).rfind('@');
-  if (at == url.npos || at < start) return url;
-  return url.substr(0, start + 3) + url.substr(at + 1);
+  if (at == url.npos || at < colon) return url;
+  return url.substr(0, start) + url.substr(at + 1);
 }
 
 }  // namespace detail
