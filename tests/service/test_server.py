@@ -6,12 +6,16 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from contextlib import nullcontext as no_error
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from itertools import chain
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -23,6 +27,7 @@ TOKEN = "a token"
 PARTS = rb'"seconds":\{[^}]*\}|"request_id":"[0-9a-f]{16}"|[0-9]+ bytes'  # differ from one answer to the next
 PAGE = b'{"user": 3, "k": 2, "timestamp": 1700000000000}'
 AUTHORIZED = f"Authorization: Bearer {TOKEN}\r\n".encode()
+PROBE = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 MOST = 1 << 20  # bytes of a body
 
 REQUESTS = (
@@ -58,7 +63,9 @@ class Server:
 
     def __init__(self, run, folder, *options):
         (folder / "tokens").write_text(f"# for tests\n{TOKEN}\n")
-        command = [PROGRAM, "--run", run, "--port", "0", "--token-file", folder / "tokens", "--drain-seconds", "0"]
+        command = [PROGRAM, "--run", run, "--port", "0", "--token-file", folder / "tokens"]
+        if "--drain-seconds" not in options:
+            command += ["--drain-seconds", "0"]
         self.said = folder / "said"
         with self.said.open("w") as file:
             self.process = subprocess.Popen([str(word) for word in (*command, *options)], stderr=file)
@@ -79,6 +86,11 @@ class Server:
 
     def connect(self, timeout=20.0):
         return socket.create_connection(("127.0.0.1", self.port), timeout)
+
+    @contextmanager
+    def connect_many(self, count):
+        with ExitStack() as stack:
+            yield [stack.enter_context(self.connect()) for _ in range(count)]
 
     def exchange(self, data, half=False, timeout=20.0):
         """What comes back until the server closes; None at the end if it had not when the time was over."""
@@ -377,7 +389,7 @@ def test_others_need_a_token_and_secrets_stay_secret(run, tmp_path):
         command = [str(word) for word in (PROGRAM, "--run", run, "--port", "0", "--drain-seconds", "0", *options)]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
             port = re.search(r":(\d+) serves", process.stderr.readline())[1]
-            with pytest.raises(urllib.error.HTTPError) if "PYGRADE_TOKEN" in environment else no_error():
+            with pytest.raises(urllib.error.HTTPError) if "PYGRADE_TOKEN" in environment else nullcontext():
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/status", timeout=20).read()
             request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/status")
             request.add_header("Authorization", "Bearer own")
@@ -385,3 +397,248 @@ def test_others_need_a_token_and_secrets_stay_secret(run, tmp_path):
                 assert answer.status == 200
             process.terminate()
             process.communicate(timeout=40)
+
+
+def wait_for(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def alive(client):
+    """Whether the server has left a connection open, which has nothing to read."""
+    client.setblocking(False)
+    try:
+        return client.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        client.settimeout(20)
+
+
+def test_idle_connections_give_way_and_probes_answer(run, tmp_path):
+    many = 64
+    with Server(run, tmp_path, "--connections", many) as server, server.connect_many(many) as idle:
+        wait_for(lambda: server.figure("pygrade_connections") >= many)
+        for _ in range(10):  # each takes the place of the oldest
+            start = time.monotonic()
+            assert statuses(server.exchange(post())[0]) == [200]
+            assert statuses(server.exchange(PROBE)[0]) == [200]
+            assert time.monotonic() - start < 5.0
+        open_ones = [alive(client) for client in idle]
+        assert open_ones[-1] and not open_ones[0]
+        assert server.figure("pygrade_closed_idle_connections_total") >= many - sum(open_ones)
+        assert server.figure("pygrade_connections") <= many + 1
+        idle[-1].sendall(post())  # a connection that was kept serves on
+        assert statuses(read_all(idle[-1])[0]) == [200]
+
+
+def test_connections_that_send_their_head_slowly_give_way(run, tmp_path):
+    many = 32
+    with Server(run, tmp_path, "--connections", many) as server, server.connect_many(many) as slow:
+        for client in slow:
+            client.sendall(b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nX: ")
+        # Heads that have just begun do not give way: others are told so, and probes answer.
+        assert statuses(server.exchange(PROBE)[0]) == [200]
+        time.sleep(1.2)
+        assert statuses(server.exchange(post())[0]) == [200]
+        received, closed = read_all(slow[0])
+        assert statuses(received) == [408] and closed
+
+
+@pytest.mark.slow
+def test_deadlines_of_head_and_body(server):
+    started = time.monotonic()
+    with server.connect() as head, server.connect() as body:
+        head.sendall(post()[:30])
+        body.sendall(post()[:-3])
+        for client, low, high in ((head, 9, 15), (body, 29, 40)):
+            received, closed = b"", False
+            while not closed and time.monotonic() - started < high:
+                client.settimeout(0.5)
+                with suppress(OSError):
+                    client.sendall(b"" if client is head else b" ")  # a byte now and then is no progress
+                more, closed = read_all(client)
+                received += more
+            assert statuses(received) in ([408], [400]) and closed
+            assert low < time.monotonic() - started < high
+
+
+def test_all_connections_taken(run, tmp_path):
+    """Others get 503, probes their answers, and requests in the middle of their body are not given up."""
+    many = 8
+    with Server(run, tmp_path, "--connections", many) as server, server.connect_many(many) as busy:
+        for client in busy:
+            client.sendall(post()[:-3])
+        assert statuses(server.exchange(PROBE)[0]) == [200]
+        received, closed = server.exchange(post())
+        assert statuses(received) == [503] and b"\r\nRetry-After: 1\r\n" in received and closed
+        for client in busy:
+            client.sendall(post()[-3:])
+            assert statuses(read_all(client)[0]) == [200]
+        assert server.figure("pygrade_refused_connections_total") == 1
+
+
+def one_after_the_other(server, seconds, body=PAGE):
+    """Status and time of every request on one connection."""
+    answers, data, end = [], post(body, close=False), time.monotonic() + seconds
+    with server.connect() as client:
+        while time.monotonic() < end:
+            start = time.monotonic()
+            client.sendall(data)
+            received = b""
+            while b"\r\n\r\n" not in received or len(received) < length_of(received):
+                more = client.recv(1 << 16)
+                assert more, "closed without an answer"
+                received += more
+            answers.append((statuses(received)[0], time.monotonic() - start, received))
+    return answers
+
+
+def length_of(received):
+    head = received.index(b"\r\n\r\n") + 4
+    return head + int(re.search(rb"Content-Length: (\d+)", received)[1])
+
+
+def test_more_requests_than_the_limit_get_503_at_once(run, tmp_path):
+    with Server(run, tmp_path, "--threads", "1", "--max-requests", "1") as server:
+        with ThreadPoolExecutor(8) as threads:
+            answers = [*chain(*threads.map(lambda _: one_after_the_other(server, 1.5), range(8)))]
+        served = [answer for answer in answers if answer[0] == 200]
+        shed = [answer for answer in answers if answer[0] == 503]
+        assert served and shed and len(served) + len(shed) == len(answers)
+        assert b"\r\nRetry-After: 1\r\n" in shed[0][2] and b"too many requests" in shed[0][2]
+        assert server.figure("pygrade_shed_requests_total") == len(shed)
+        assert server.figure("pygrade_requests_limit") == 1
+
+
+def test_a_drain_answers_everything(run, tmp_path):
+    with Server(run, tmp_path, "--drain-seconds", "0.5") as server:
+
+        def load(_):
+            """Requests until a connection is refused: with the last answer the server says that it closes."""
+            count = 0
+            while True:
+                try:
+                    client = server.connect()
+                except ConnectionError:
+                    return count
+                with client:
+                    while True:
+                        client.sendall(post(close=False))
+                        received = b""
+                        while not received or len(received) < length_of(received):
+                            more = client.recv(1 << 16)
+                            assert more, "a request without an answer"
+                            received += more
+                        assert statuses(received) == [200]
+                        count += 1
+                        if b"\r\nConnection: close\r\n" in received:
+                            break
+
+        with ThreadPoolExecutor(4) as threads:
+            loads = [threads.submit(load, n) for n in range(4)]
+            wait_for(lambda: server.figure("pygrade_sent_bytes_total") > 10_000)
+            server.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: "drains" in server.said.read_text())
+            assert server.ask("GET", "/readyz")[0] == 503
+            counts = [future.result(timeout=40) for future in loads]
+        code, text = server.end()
+        assert code == 0 and "has ended" in text
+        assert sum(counts) == text.count('"path":"/v1/rank","status":200')
+
+
+def test_memory_is_bounded(run, tmp_path):
+    """Bodies of the limit on 64 connections that nobody ends: what the limits allow. Malformed requests: flat."""
+    connections = 64
+    with Server(run, tmp_path, "--connections", connections + 8, "--log", "none") as server, ExitStack() as stack:
+        server.exchange(post())
+        before = server.memory()
+        clients = [stack.enter_context(server.connect()) for _ in range(connections)]
+        data = post(b" " * MOST)[:-1]
+        for client in clients:
+            client.sendall(data)
+        wait_for(lambda: server.figure("pygrade_received_bytes_total") >= connections * len(data))
+        bound = connections * ((1 << 16) + (1 << 16) + MOST)  # head, what was read, body
+        held = server.memory() - before
+        assert connections * MOST * 0.9 < held < bound + (8 << 20)
+        for client in clients:
+            client.close()
+        wait_for(lambda: server.figure("pygrade_connections") <= 2)
+        settled = server.memory()
+        assert settled - before < 16 << 20
+        malformed = [frame for frame, wanted in FRAMES.values() if wanted == [400] and len(frame) < 10_000]
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda n: server.exchange(malformed[n % len(malformed)]), range(10_000)))
+        assert server.figure("pygrade_malformed_requests_total") >= 10_000
+        assert server.memory() - settled < 8 << 20
+
+
+def test_mutated_requests_are_answered_or_closed(server):
+    """A fixed seed: requests with bytes and lines changed, doubled and left out, several on a connection."""
+    random = Random(0)
+    seeds = [frame for frame, _ in FRAMES.values() if len(frame) < 5_000]
+
+    def mutate():
+        data = bytearray(random.choice(seeds))
+        for _ in range(random.randrange(1, 5)):
+            at = random.randrange(len(data) + 1)
+            kind = random.randrange(6)
+            if kind == 0 and at < len(data):
+                data[at] = random.randrange(256)
+            elif kind == 1:
+                del data[at : at + random.randrange(1, 9)]
+            elif kind == 2:
+                data[at:at] = random.choice(
+                    (b"\r\n", b"\r\n\r\n", b"\n", b"\0", b":", b" ", b"0\r\n\r\n", b";", b"%", b"-")
+                )
+            elif kind == 3:
+                data[at:at] = data[max(0, at - random.randrange(60)) : at]
+            elif kind == 4:
+                other = random.choice(seeds)
+                data[at:] = other[random.randrange(len(other)) :]
+            else:
+                lines = data.split(b"\r\n")
+                random.shuffle(lines)
+                data = bytearray(b"\r\n".join(lines))
+        return bytes(data)
+
+    for _ in range(10_000):
+        received, closed = server.exchange(mutate(), half=True)
+        assert closed
+        for head in re.findall(rb"HTTP/1\.1 [^\r]*\r\n.*?\r\n\r\n", received, re.S):
+            assert re.match(rb"HTTP/1\.1 (100|200|400|401|404|405|408|413|415|417|431|503|505) ", head)
+    assert statuses(server.exchange(post())[0]) == [200]
+
+
+def test_tls(run, tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl")
+    make += ["-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate]
+    subprocess.run(make, check=True, capture_output=True)
+    code, text = refuse("--run", run, "--port", "0", "--tls-cert", key, "--tls-key", key)
+    if "without OpenSSL" in text:
+        pytest.skip("this build has no TLS")
+    assert code == 2 and f"tls_cert {key}" in text
+    code, text = refuse("--run", run, "--port", "0", "--tls-cert", certificate, "--tls-key", certificate)
+    assert code == 2 and f"tls_key {certificate}" in text
+    with (
+        Server(run, tmp_path, "--tls-cert", certificate, "--tls-key", key) as server,
+        server.connect_many(50),  # that never shake hands
+    ):
+        context = ssl.create_default_context(cafile=certificate)
+        for _ in range(3):
+            with context.wrap_socket(server.connect(), server_hostname="localhost") as client:
+                assert client.version() in ("TLSv1.2", "TLSv1.3")
+                client.sendall(post(close=False) * 3 + post(b" " * MOST))
+                assert statuses(read_all(client)[0]) == [200, 200, 200, 400]
+        assert statuses(server.exchange(post())[0]) in ([], [400])  # no TLS
+        server.process.send_signal(signal.SIGHUP)
+        with context.wrap_socket(server.connect(), server_hostname="localhost") as client:
+            client.sendall(post())
+            assert statuses(read_all(client)[0]) == [200]
