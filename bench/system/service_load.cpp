@@ -96,10 +96,7 @@ class Load {
 
   void print() {
     std::ranges::sort(micros_);
-    const auto quantile = [&](double q) {
-      if (micros_.empty()) return 0.0;
-      return 1e-3 * micros_[static_cast<std::size_t>(q * static_cast<double>(micros_.size() - 1))];
-    };
+    const auto quantile = [&](double q) { return quantile_of(micros_, q); };
     std::printf(
         "{\"sent\": %zu, \"answered\": %zu, \"unsent\": %zu, \"lost\": %zu, \"wrong\": %zu, \"degraded\": %zu, "
         "\"retried\": %zu, ",
@@ -112,11 +109,21 @@ class Load {
     for (const auto& [name, count] : alternatives_) std::printf("%s\"%zu\": %zu", comma, name, count), comma = ", ";
     std::printf("}, \"statuses\": {");
     comma = "";
-    for (const auto& [name, count] : statuses_) std::printf("%s\"%d\": %zu", comma, name, count), comma = ", ";
+    for (auto& [name, micros] : statuses_) {
+      std::ranges::sort(micros);
+      std::printf("%s\"%d\": {\"count\": %zu, \"p50_ms\": %.3f, \"p99_ms\": %.3f}", comma, name, micros.size(),
+                  quantile_of(micros, 0.5), quantile_of(micros, 0.99));
+      comma = ", ";
+    }
     std::printf("}, \"first_wrong\": %zd}\n", first_wrong_);
   }
 
  private:
+  static double quantile_of(const std::vector<std::uint32_t>& micros, double q) {
+    if (micros.empty()) return 0.0;
+    return 1e-3 * micros[static_cast<std::size_t>(q * static_cast<double>(micros.size() - 1))];
+  }
+
   static std::vector<std::string> lines_of(const char* path) {
     std::ifstream file(path);
     if (!file) throw std::runtime_error(std::string(path) + " can't be read");
@@ -238,7 +245,7 @@ class Load {
     micros_.push_back(static_cast<std::uint32_t>(
         std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - connection.job.due).count()));
     const int status = std::atoi(connection.in.c_str() + 9);
-    ++statuses_[status];
+    statuses_[status].push_back(micros_.back());
     if (body.find("\"degraded\":\"") != body.npos) {
       ++degraded_;
       return;
@@ -290,7 +297,7 @@ class Load {
   std::size_t started_ = 0, unsent_ = 0, lost_ = 0, wrong_ = 0, degraded_ = 0, retried_ = 0;
   ssize_t first_wrong_ = -1;
   std::vector<std::uint32_t> micros_;
-  std::map<int, std::size_t> statuses_;
+  std::map<int, std::vector<std::uint32_t>> statuses_;
   std::map<std::size_t, std::size_t> alternatives_;
 };
 

@@ -1,6 +1,5 @@
 # pygraded: the service over HTTP, without Python and torch. It needs the headers of Boost: the system's, those of the Python
 # package boost-headers, or downloaded ones. A wheel holds the program in pygrade/bin.
-option(PYGRADE_SERVER_STATIC "Link pygraded statically, for containers without anything else" OFF)
 
 set(boost_include "")
 if(PYGRADE_SYSTEM_LIBRARIES)
@@ -22,7 +21,7 @@ if(NOT EXISTS "${boost_include}/boost/asio/any_completion_handler.hpp")
   set(boost_include ${folder}/boost_headers/include)
 endif()
 
-set(server_sources access_log connection head http main pool settings tokens)
+set(server_sources access_log admission connection head http main pool settings tokens)
 list(TRANSFORM server_sources REPLACE "(.+)" "csrc/server/\\1.cpp")
 add_executable(pygraded ${server_sources})
 target_include_directories(pygraded PRIVATE csrc/src)

@@ -17,8 +17,17 @@ set(PYGRADE_PRIVATE_LIBS "")
 set(PYGRADE_NEEDS_OPENSSL OFF)
 if(PYGRADE_TLS)
   find_package(OpenSSL 1.1.1 QUIET COMPONENTS SSL Crypto)
+  if(OPENSSL_FOUND AND PYGRADE_SERVER_STATIC)  # which may need more archives
+    set(CMAKE_REQUIRED_LINK_OPTIONS -static)
+    set(CMAKE_REQUIRED_LIBRARIES OpenSSL::SSL OpenSSL::Crypto)
+    check_c_source_compiles("#include <openssl/ssl.h>\nint main(void) { return SSL_CTX_new(TLS_method()) == 0; }"
+                            pygrade_openssl_static)
+    unset(CMAKE_REQUIRED_LINK_OPTIONS)
+    unset(CMAKE_REQUIRED_LIBRARIES)
+    set(OPENSSL_FOUND ${pygrade_openssl_static})
+  endif()
   if(NOT OPENSSL_FOUND)
-    message(STATUS "pygrade: without TLS: OpenSSL was not found (libssl-dev)")
+    message(STATUS "pygrade: without TLS: OpenSSL was not found, or not with all static archives (libssl-dev, libzstd-dev)")
   endif()
 endif()
 

@@ -1,8 +1,6 @@
-// Threads that answer requests, and how many requests may wait for them.
+// Threads that answer requests.
 #pragma once
 
-#include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -12,28 +10,22 @@
 #include <thread>
 #include <vector>
 
+#include "admission.hpp"
 #include "pygrade/service.hpp"
 
 namespace pygrade::server {
-
-using Clock = std::chrono::steady_clock;
 
 // A request on its way through a pool.
 struct Job {
   ServiceRequest request;
   Response response;
+  Admission::Ticket ticket{};
   virtual void finish() noexcept = 0;  // by a thread of the pool, when `response` is there
 
  protected:
   ~Job() = default;
 };
 
-// A queue in front of threads that never grows longer than what they do in a short time.
-//
-// With `max_requests` > 0 so many requests are in progress at most, waiting ones included. Else the limit comes from
-// the measured time t of an answer: the queue may take what the threads answer in 20 ms, so that bursts pass; once it
-// has not been empty for so long it is a standing queue, which only makes every page late, and until a second has
-// passed without a refusal no request waits longer than twice the usual worst answer, t + 4 mean deviations.
 class Pool {
  public:
   Pool(int threads, int max_requests, std::function<Response(const ServiceRequest&)> answer);
@@ -41,7 +33,7 @@ class Pool {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
-  // False: too many wait, and the job is not taken.
+  // False: too many are in progress, and the job is not taken.
   bool submit(Job& job);
   // Answers what waits, and ends the threads.
   void stop();
@@ -54,19 +46,13 @@ class Pool {
 
  private:
   void run();
-  std::size_t limit(Clock::time_point now) const;
-  std::size_t tight_limit() const;
-  void learn(double seconds);
 
-  const std::size_t threads_, max_requests_;
   const std::function<Response(const ServiceRequest&)> answer_;
   mutable std::mutex mutex_;  // guards the following
+  Admission admission_;
   std::condition_variable wake_;
   std::deque<Job*> queue_;
-  std::size_t running_ = 0, idle_ = 0;
-  std::uint64_t shed_ = 0;
-  double seconds_ = 0.0, deviation_ = 0.0;              // of an answer: means of the last ones
-  Clock::time_point nonempty_since_{}, tight_until_{};  // the queue
+  std::size_t idle_ = 0;  // threads
   bool ended_ = false;
   std::vector<std::thread> workers_;
 };

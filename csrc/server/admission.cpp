@@ -1,0 +1,74 @@
+#include "admission.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace pygrade::server {
+
+namespace {
+
+constexpr double burst = 20e-3;  // seconds
+constexpr std::chrono::milliseconds relief{1000};
+constexpr double memory = 1.0 / 64.0;  // weight of the newest answer
+constexpr double most_growth = 4.0;    // of an answer over the mean: one that lost its processor says little
+constexpr std::size_t least = 8;       // that may wait in any case
+constexpr double patience = 1.5;       // of the usual time, while there is a standing queue
+constexpr std::uint32_t enough = 128, kept = 4096;
+
+double seconds_between(Clock::time_point begin, Clock::time_point end) {
+  return std::chrono::duration<double>(end - begin).count();
+}
+
+}  // namespace
+
+void UsualTime::add(double seconds) {
+  const double octaves = std::log2(std::max(seconds * 1e6, 1.0));
+  ++bins_[std::min(static_cast<std::size_t>(4.0 * octaves), bins_.size() - 1)];
+  if (++count_ % enough != 0) return;
+  std::uint32_t above = 0;
+  std::size_t bin = bins_.size();
+  while (bin > 0 && above <= count_ / 100) above += bins_[--bin];
+  percentile_ = 1e-6 * std::exp2(static_cast<double>(bin + 1) / 4.0);
+  if (count_ < kept) return;
+  count_ = 0;
+  for (auto& each : bins_) count_ += each /= 2;
+}
+
+// Of requests in progress, if the last one waits for so long.
+std::size_t Admission::limit_of(double seconds) const {
+  const double waiting = seconds * static_cast<double>(threads_) / std::max(seconds_, 1e-5);
+  return threads_ + std::max(static_cast<std::size_t>(waiting), least);
+}
+
+std::size_t Admission::limit(Clock::time_point now) const {
+  if (max_requests_ > 0) return max_requests_;
+  const double tight = patience * usual_.percentile();
+  return limit_of(now < tight_until_ ? tight : std::max(tight, burst));
+}
+
+std::optional<Admission::Ticket> Admission::admit(Clock::time_point now) {
+  const std::size_t in_progress = running_ + waiting_;
+  const bool standing = now < tight_until_ || (waiting_ > 0 && seconds_between(nonempty_since_, now) > burst);
+  if (standing && in_progress >= limit_of(patience * usual_.percentile())) tight_until_ = now + relief;
+  if (in_progress >= limit(now)) {
+    ++shed_;
+    return {};
+  }
+  if (waiting_++ == 0) nonempty_since_ = now;
+  return Ticket{now, in_progress < threads_};
+}
+
+void Admission::begin() {
+  --waiting_;
+  ++running_;
+}
+
+void Admission::end(const Ticket& ticket, Clock::time_point begin, Clock::time_point end) {
+  --running_;
+  const double seconds = seconds_between(begin, end);
+  if (seconds_ == 0.0) seconds_ = seconds;
+  seconds_ += memory * (std::min(seconds, most_growth * seconds_) - seconds_);
+  if (ticket.found_free) usual_.add(seconds_between(ticket.time, end));
+}
+
+}  // namespace pygrade::server

@@ -1,0 +1,65 @@
+// How many requests may be in progress.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+namespace pygrade::server {
+
+using Clock = std::chrono::steady_clock;
+
+// The 99th percentile of the last few thousand times, by a histogram whose counts fade.
+class UsualTime {
+ public:
+  void add(double seconds);
+  double percentile() const { return percentile_; }
+
+ private:
+  std::array<std::uint32_t, 96> bins_{};  // four an octave, from 1 µs on
+  std::uint32_t count_ = 0;
+  double percentile_ = 10e-3;  // until enough were seen
+};
+
+// Admission to a queue in front of threads, which never gets longer than what the threads do in a short time.
+//
+// With `max_requests` > 0 so many requests are in progress at most, waiting ones included. Else the limit comes from
+// two measurements: how long an answer keeps a thread, and the 99th percentile of the whole time, waiting for a
+// processor included, of requests that found a thread free. Bursts pass: what the threads do in 20 ms may wait. A queue
+// that has not been empty for so long is a standing one, which only makes every page late; then, until a second has
+// passed without a refusal, no request is taken that would wait for longer than 1.5 times that percentile.
+//
+// Not synchronized.
+class Admission {
+ public:
+  Admission(std::size_t threads, std::size_t max_requests) : threads_(threads), max_requests_(max_requests) {}
+
+  struct Ticket {
+    Clock::time_point time;
+    bool found_free;  // a thread
+  };
+  // {}: too many are in progress.
+  std::optional<Ticket> admit(Clock::time_point now);
+  // A thread takes one that waits, and has answered it.
+  void begin();
+  void end(const Ticket& ticket, Clock::time_point begin, Clock::time_point end);
+
+  std::size_t limit(Clock::time_point now) const;  // of requests in progress
+  std::size_t running() const { return running_; }
+  std::size_t waiting() const { return waiting_; }
+  std::uint64_t shed() const { return shed_; }
+
+ private:
+  std::size_t limit_of(double seconds) const;
+
+  const std::size_t threads_, max_requests_;
+  std::size_t running_ = 0, waiting_ = 0;
+  std::uint64_t shed_ = 0;
+  double seconds_ = 0.0;  // mean time that an answer keeps a thread
+  UsualTime usual_;
+  Clock::time_point nonempty_since_{}, tight_until_{};  // the queue
+};
+
+}  // namespace pygrade::server
