@@ -59,6 +59,7 @@ struct Page {
   std::int32_t missing_predictions = 0;  // candidates, see is_missing
   Fallback fallback = Fallback::none;
   bool explored = false;   // the weights are a draw; fallback requests never explore
+  bool shuffled = false;   // for the log: the caller put the page in a random order
   std::uint64_t seed = 0;  // of the draw: dirichlet_sample(concentration, 1, seed >> 32, offset = seed & 0xffffffff)
   std::array<char, 12> policy_version{};
   float trust = 1.0f;  // share of the policy in the scores; the rest is the baseline's
@@ -68,6 +69,8 @@ struct Page {
   // Sets version, trust, verdict and baseline.
   PYGRADE_API void set_policy(const Policy& policy);
 
+  // As in the log.
+  std::string_view exploration() const { return explored ? "dirichlet" : shuffled ? "shuffle" : "none"; }
   std::string_view version() const { return {policy_version.data(), policy_version.size()}; }
   std::string_view baseline() const { return baseline_name.data(); }
 };

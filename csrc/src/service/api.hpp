@@ -50,18 +50,43 @@ inline constexpr std::string_view maybe_numbers_by_name =
 inline constexpr std::string_view amounts_by_name =
     R"({"type":"object","additionalProperties":{"type":"number","minimum":0}})";
 inline constexpr std::string_view context_values =
-    R"({"type":"object","additionalProperties":{"type":["number","string","null"]}})";
+    R"({"type":"object","additionalProperties":{"type":["number","string","boolean","null"]}})";
+inline constexpr std::string_view lists_by_name =
+    R"({"type":"object","additionalProperties":{"type":"array","items":{"type":["number","null"]}}})";
+inline constexpr std::string_view columns_by_name =
+    R"({"type":"object","additionalProperties":{"type":"array","items":{"type":["number","string","null"]}}})";
+inline constexpr std::string_view integers_by_name = R"({"type":"object","additionalProperties":{"type":"integer"}})";
+inline constexpr std::string_view booleans = R"({"type":"array","items":{"type":"boolean"}})";
+inline constexpr std::string_view numbers = R"({"type":"array","items":{"type":"number"}})";
 
 // --- requests
+inline constexpr Field pin_fields[] = {
+    {"item", id, "one of items", {}, true},
+    {"position", count, "its place on the page, from 0 on", {}, true},
+};
+
+// N is the number of items. Mask and caps hold always; then come pins, in the order of their positions; then scores.
+inline constexpr Field rules_fields[] = {
+    {"mask", booleans, "[N] false: never shown"},
+    {"boost_mul", numbers, "[N] factors on the scores"},
+    {"boost_add", numbers, "[N] added to the scores after the factors"},
+    {"groups", lists_by_name, "[N] whole numbers by name, such as the seller's; negative or null: of no group"},
+    {"caps", integers_by_name, "how many items of one group the page may hold, by the name in groups; -1: any"},
+    {"pins", R"(["#Pin"])", "items that take a place whatever their score; caps count them, a masked one is left out"},
+};
+
 inline constexpr Field rank_fields[] = {
     {"user", id, "whom the page is for: a number, or a name if the run's users have names", {}, true},
     {"k", positive, "items of the page, at most max_k", "10"},
     {"candidates", positive, "how many items the search finds, at most max_candidates", "500"},
-    {"items", ids, "the candidates, without a search; at most max_candidates"},
+    {"items", ids, "the candidates, without a search; at most max_candidates; a policy's run needs them"},
+    {"predictions", lists_by_name, "a number for each of items by task, null: missing; in place of the run's model"},
     {"item_values", amounts, "a price for each of items, for a baseline that needs them"},
-    {"seen", ids, "items that the search leaves out"},
-    {"eligible", ids, "the only items to search"},
-    {"context", context_values, "context columns (c_…) by name"},
+    {"item_features", columns_by_name, "a value for each of items by column: what the policy's correction reads"},
+    {"rules", "#Rules", "mask, boosts, caps and pins of items"},
+    {"seen", ids, "items that the search leaves out, at most max_ids"},
+    {"eligible", ids, "the only items to search, at most max_ids"},
+    {"context", context_values, "columns of the request by name: c_… of a pipeline, those of the log of a policy"},
     {"scenario", key_text, "chooses fallback weights, width of exploration and multipliers"},
     {"timestamp", integer, "milliseconds since 1970; now if absent"},
     {"explore", boolean, "true asks for drawn weights, false refuses them; absent: the arm's share decides"},
@@ -89,6 +114,11 @@ inline constexpr Field update_fields[] = {
 };
 
 // --- options
+inline constexpr Field explore_fields[] = {
+    {"weights", share, "share of the requests with drawn weights, of arms that name none", "0"},
+    {"shuffle", share, "share of the pages whose items are put in a random order", "0"},
+};
+
 inline constexpr Field arm_fields[] = {
     {"name", key_text, "letters, digits, _ and -; a label of metrics and a part of file names", {}, true},
     {"share", share, "of the users; shares sum to 1", "1"},
@@ -112,10 +142,14 @@ inline constexpr Field service_options[] = {
     {"max_k", positive, "items of a page", "1000"},
     {"max_candidates", positive, "candidates of a request", "10000"},
     {"max_events", positive, "events of an update", "10000"},
+    {"max_ids", count, "items in seen, and in eligible", "200000"},
+    {"max_batch", positive, "requests in one body", "100"},
+    {"strict", boolean, "whether unknown keys of requests are refused; else they are ignored and counted", "false"},
     {"max_body_bytes", positive, "bytes of a request's body", "1048576"},
     {"arms", R"(["#Arm"])", "policies, each with a share of the users", R"([{"name":"main"}])"},
     {"shadow", R"(["#Shadow"])", "policies that rank the same candidates, are compared, and are never served", "[]"},
     {"salt", text, "of the hash from user to arm; another one deals the users anew", R"("pygrade")"},
+    {"explore", "#Explore", "what is explored", "{}"},
     {"max_explore", share, "share of all pages that may explore, whatever is asked", "0.1"},
     {"exposures", text, "directory of the log of pages"},
     {"exposure_share", share, "share of the pages that are logged with all candidates", "0.05"},

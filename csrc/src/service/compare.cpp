@@ -99,9 +99,8 @@ void Service::Impl::compare(const Ranked& ranked, Context& context) {
   if (drawn) add_ratio(0, log_density(context.concentration, context.weights, 2.0) - density);
   if (config.shadows.empty()) return;
 
-  const PageWorkspace& workspace = context.workspace;
-  const std::size_t rows = workspace.item_ids().size(), tasks = context.weights.size();
-  const auto served = workspace.buffer().indices.first(static_cast<std::size_t>(ranked.page.filled));
+  const std::size_t rows = ranked.item_ids.size(), tasks = context.weights.size();
+  const auto served = ranked.indices.first(static_cast<std::size_t>(ranked.page.filled));
   context.other_scores.resize(rows);
   context.other_indices.resize(rows);
   context.other_weights.resize(tasks);
@@ -109,13 +108,12 @@ void Service::Impl::compare(const Ranked& ranked, Context& context) {
   context.lines.clear();
   for (std::size_t s = 0; s < config.shadows.size(); ++s) {
     const Served& shadow = ranked.release->shadows[s];
-    Request request = workspace.request();
+    Request request = ranked.request;
     request.explore = false;
     if (!shadow.values.empty() || !shadow.policy->takes_values()) request.values = shadow.values;
     try {
-      Pipeline::rank_again(
-          context.workspace, 1 + config.arms.size() + s, request,
-          {context.other_scores, context.other_indices, context.other_weights, context.other_concentration});
+      ranked.release->rankers[config.arms.size() + s]->rank(
+          request, {context.other_scores, context.other_indices, context.other_weights, context.other_concentration});
     } catch (const std::invalid_argument&) {
       continue;  // it needs what the request does not have, such as prices
     }

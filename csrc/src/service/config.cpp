@@ -18,6 +18,7 @@ namespace fs = std::filesystem;
 
 constexpr auto config_keys = api::names_of(api::service_options);
 constexpr auto arm_keys = api::names_of(api::arm_fields);
+constexpr auto explore_keys = api::names_of(api::explore_fields);
 constexpr auto shadow_keys = api::names_of(api::shadow_fields);
 constexpr std::size_t max_arms = 32, max_name = 63, max_path = 4096;
 constexpr std::int64_t most = std::int64_t{1} << 30;
@@ -40,7 +41,8 @@ std::optional<fs::path> path_of(const Input& input, std::string_view key, const 
   return run / fs::path(*text);  // an absolute one stands for itself
 }
 
-std::vector<ArmConfig> arms_of(const Input& config, std::string_view key, const fs::path& run, bool shadows) {
+std::vector<ArmConfig> arms_of(const Input& config, std::string_view key, const fs::path& run, bool shadows,
+                               double explore) {
   std::vector<ArmConfig> arms;
   const Json& list = *config.list(key, max_arms);
   for (std::size_t i = 0; i < list.items.size(); ++i) {
@@ -51,7 +53,7 @@ std::vector<ArmConfig> arms_of(const Input& config, std::string_view key, const 
     arm.share = shadows ? 0.0 : input.number("share", 0.0, 1.0).value_or(list.items.size() == 1 ? 1.0 : 0.0);
     arm.policy = path_of(input, "policy", run);
     arm.trust = input.number("trust", 0.0, 1.0);
-    arm.explore = shadows ? 0.0 : input.number("explore", 0.0, 1.0).value_or(0.0);
+    arm.explore = shadows ? 0.0 : input.number("explore", 0.0, 1.0).value_or(explore);
     if (const Json* values = input.object("values")) {
       for (std::size_t v = 0; v < values->items.size(); ++v) {
         const Json& value = values->items[v];
@@ -69,10 +71,10 @@ std::vector<ArmConfig> arms_of(const Input& config, std::string_view key, const 
 }
 
 void check_shares(const ServiceConfig& config) {
-  double shares = 0.0, explored = 0.0;
+  double shares = 0.0, explored = config.shuffle;
   for (const ArmConfig& arm : config.arms) {
     shares += arm.share;
-    explored += arm.share * arm.explore;
+    explored += arm.share * arm.explore * (1.0 - config.shuffle);  // no page is explored in both ways
   }
   if (std::fabs(shares - 1.0) > slack)
     throw InputError("arms", "arms have shares of " + std::to_string(shares) + " together; want 1");
@@ -100,8 +102,18 @@ ServiceConfig ServiceConfig::parse(std::string_view json, const fs::path& run) {
   config.max_events = input.integer("max_events", 1, most).value_or(config.max_events);
   if (const auto bytes = input.integer("max_body_bytes", 64, most))
     config.max_body_bytes = static_cast<std::size_t>(*bytes);
-  if (input.find("arms") != nullptr) config.arms = arms_of(input, "arms", run, false);
-  if (input.find("shadow") != nullptr) config.shadows = arms_of(input, "shadow", run, true);
+  config.max_ids = input.integer("max_ids", 0, most).value_or(config.max_ids);
+  config.max_batch = input.integer("max_batch", 1, most).value_or(config.max_batch);
+  config.strict = input.boolean("strict").value_or(config.strict);
+  double explore = 0.0;
+  if (const Json* shares = input.object("explore")) {
+    const Input given(*shares, explore_keys, "explore.");
+    explore = given.number("weights", 0.0, 1.0).value_or(0.0);
+    config.shuffle = given.number("shuffle", 0.0, 1.0).value_or(0.0);
+  }
+  config.arms[0].explore = explore;
+  if (input.find("arms") != nullptr) config.arms = arms_of(input, "arms", run, false, explore);
+  if (input.find("shadow") != nullptr) config.shadows = arms_of(input, "shadow", run, true, 0.0);
   if (config.arms.empty()) throw InputError("arms", "arms is empty; want at least one");
   for (const ArmConfig& shadow : config.shadows)
     for (const ArmConfig& arm : config.arms)
@@ -120,6 +132,10 @@ ServiceConfig ServiceConfig::parse(std::string_view json, const fs::path& run) {
 }
 
 double stable_fraction(std::string_view salt, std::string_view text) {
+  return static_cast<double>(stable_bits(salt, text) >> 11) * 0x1p-53;
+}
+
+std::uint64_t stable_bits(std::string_view salt, std::string_view text) {
   std::string both(salt);
   both += '\0';
   both += text;
@@ -127,13 +143,17 @@ double stable_fraction(std::string_view salt, std::string_view text) {
   blake2b(both, digest);
   std::uint64_t bits = 0;
   for (std::size_t i = digest.size(); i-- > 0;) bits = bits << 8 | digest[i];
-  return static_cast<double>(bits >> 11) * 0x1p-53;
+  return bits;
 }
 
 std::size_t arm_of(const ServiceConfig& config, std::int64_t user) {
   char text[24];
   const auto end = std::to_chars(text, text + sizeof text, user).ptr;
-  const double place = stable_fraction(config.salt, {text, static_cast<std::size_t>(end - text)});
+  return arm_of(config, std::string_view(text, static_cast<std::size_t>(end - text)));
+}
+
+std::size_t arm_of(const ServiceConfig& config, std::string_view user) {
+  const double place = stable_fraction(config.salt, user);
   double sum = 0.0;
   std::size_t last = 0;
   for (std::size_t i = 0; i < config.arms.size(); ++i) {

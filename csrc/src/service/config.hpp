@@ -31,19 +31,27 @@ struct ServiceConfig {
   std::optional<std::string> store;
   std::optional<std::chrono::microseconds> deadline;
   std::int64_t max_k = 1000, max_candidates = 10'000, max_events = 10'000;
+  std::int64_t max_ids = 200'000;  // of seen, and of eligible
+  std::int64_t max_batch = 100;    // requests in one body
+  bool strict = false;             // unknown keys of requests are refused, not counted
   std::size_t max_body_bytes = std::size_t{1} << 20;
   std::vector<ArmConfig> arms = {{.name = "main"}};
   std::vector<ArmConfig> shadows;
   std::string salt = "pygrade";
   double max_explore = 0.1;
+  double shuffle = 0.0;                                      // share of the pages that are put in a random order
   std::optional<std::filesystem::path> exposures, feedback;  // directories
   double exposure_share = 0.05;                              // of the requests that are logged in full
   std::chrono::milliseconds file_time{300'000};              // after which a file of a log is complete
   std::optional<std::uint32_t> seed;                         // of the exploration; nothing: from the system
 };
 
-// The arm of a user: a stable hash of salt and id, against the shares.
+// The arm of a user: a stable hash of salt and id, against the shares. A number is hashed as its digits.
+std::size_t arm_of(const ServiceConfig& config, std::string_view user);
 std::size_t arm_of(const ServiceConfig& config, std::int64_t user);
+
+// 64 bits that depend on the texts alone.
+std::uint64_t stable_bits(std::string_view salt, std::string_view text);
 
 // A number in 0 … 1 that depends on the texts alone.
 double stable_fraction(std::string_view salt, std::string_view text);

@@ -141,12 +141,11 @@ void write_inputs(const Policy& policy, const Request& request, std::span<const 
 
 std::string Service::Impl::explain_body(const ServiceRequest& given, Context& context) {
   const Ranked ranked = rank(given, context, false);  // nobody sees this page: it is not counted or logged
-  const PageWorkspace& workspace = context.workspace;
-  const Policy& policy = workspace.policy();
-  const Request& request = workspace.request();
+  const Policy& policy = *ranked.policy;
+  const Request& request = ranked.request;
   const auto& tasks = policy.tasks();
   const Parts parts = parts_of(policy, request, context.weights);
-  const auto shown = workspace.buffer().indices.first(static_cast<std::size_t>(ranked.page.filled));
+  const auto shown = ranked.indices.first(static_cast<std::size_t>(ranked.page.filled));
 
   JsonWriter out;
   out.begin_object();
@@ -201,13 +200,13 @@ std::string Service::Impl::explain_body(const ServiceRequest& given, Context& co
   Request unknown = request;
   unknown.context = {};
   unknown.explore = false;
-  const Page page = Pipeline::rank_again(context.workspace, 1 + ranked.arm, unknown,
-                                         {context.other_scores, context.other_indices, context.other_weights, {}});
+  const Page page = ranked.release->rankers[ranked.arm]->rank(
+      unknown, {context.other_scores, context.other_indices, context.other_weights, {}});
   const auto others = std::span(context.other_indices).first(static_cast<std::size_t>(page.filled));
   std::size_t kept = 0;
   for (const std::int32_t index : others) kept += std::ranges::find(shown, index) != shown.end();
   out.known_key("static").begin_object().known_key("items").begin_list();
-  for (const std::int32_t index : others) out.value(workspace.item_ids()[static_cast<std::size_t>(index)]);
+  for (const std::int32_t index : others) out.value(ranked.item_ids[static_cast<std::size_t>(index)]);
   out.end_list();
   write_weights(tasks, context.other_weights, out.known_key("weights"));
   const auto length = static_cast<double>(std::max<std::size_t>(others.size(), 1));

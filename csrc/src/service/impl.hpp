@@ -23,11 +23,16 @@ namespace detail {
 
 // The memory of one request at a time.
 struct Context {
-  PageWorkspace workspace;
+  std::size_t memory() const;  // bytes of what grows with a request, but for the workspace
+
+  std::uint64_t generation = 0;            // of what the last request was served by
+  std::shared_ptr<const Release> release;  // the same, of a policy's run
+  PageWorkspace workspace;                 // of a pipeline
   RankInput input;
   std::string request_id, user_text;
-  std::vector<float> values, scores, weights, concentration;
-  std::vector<std::int64_t> items;
+  std::vector<float> values, scores, weights, concentration, item_columns;
+  std::vector<std::int32_t> indices;
+  std::vector<std::int64_t> items, pinned;
   // Of a comparison.
   std::vector<float> other_scores, other_weights, other_concentration;
   std::vector<std::int32_t> other_indices;
@@ -35,15 +40,22 @@ struct Context {
   std::string lines;
 };
 
-// Contexts that no request uses; taken and given back without a lock.
+// Contexts that no request uses; taken and given back without a lock. They hold models that are served, and no old
+// ones: those go outside of requests.
 class ContextPool {
  public:
-  ~ContextPool();
+  ~ContextPool() { publish(0); }
   std::unique_ptr<Context> take();
   void give(std::unique_ptr<Context> context) noexcept;
+  // From now on contexts of another generation are old. Frees those that no request uses.
+  void publish(std::uint64_t generation);
+  std::uint64_t generation() const { return generation_.load(std::memory_order_acquire); }
 
  private:
+  std::atomic<std::uint64_t> generation_{0};
   std::array<std::atomic<Context*>, 64> free_{};
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Context>> old_;  // guarded by mutex_: they came back after what they hold was replaced
 };
 
 class Borrowed {
@@ -61,11 +73,17 @@ class Borrowed {
 
 // A page that was made, and how.
 struct Ranked {
-  std::shared_ptr<const void> owner;  // of the release
-  const Release* release = nullptr;
+  std::shared_ptr<const Release> release;
   std::size_t arm = 0;
   ServedPage page;
+  const Policy* policy = nullptr;          // that ranked the request, as the following
+  Request request;                         // of the candidates
+  std::span<const std::int64_t> item_ids;  // [N]
+  std::span<const std::int32_t> indices;   // [k] places in item_ids
+  bool user_known = false;
 };
+
+enum class Exploration : std::uint8_t { none, drawn, shuffled };
 
 }  // namespace detail
 
@@ -83,7 +101,20 @@ struct Service::Impl {
   void count(const detail::Ranked& ranked, detail::Context& context);
   void log_exposure(const detail::Ranked& ranked, detail::Context& context);
   void compare(const detail::Ranked& ranked, detail::Context& context);
-  bool explores(const detail::Context& context, std::size_t arm, bool& capped);
+  detail::Exploration explores(const detail::Context& context, std::size_t arm, bool& capped);
+  void rank_pipeline(detail::Ranked& ranked, detail::Context& context, bool explore, std::size_t places,
+                     const ServiceRequest& given);
+  void rank_policy(detail::Ranked& ranked, detail::Context& context, bool explore, std::size_t places,
+                   const ServiceRequest& given);
+  std::uint64_t next_draw();
+
+  // --- what is served: in force now, and of the request of a context, without a lock
+  std::shared_ptr<const detail::Release> release() const;
+  std::shared_ptr<const detail::Release> release(detail::Context& context) const;
+  PipelineCounters counters() const;
+  std::string store_url() const { return store == nullptr ? "" : store->url(); }
+  void publish(Models models);
+  void publish(std::shared_ptr<const detail::Release> release);
 
   // --- feedback (update.cpp)
   Response update(std::string_view body);
@@ -97,16 +128,20 @@ struct Service::Impl {
 
   const std::filesystem::path run;
   const detail::ServiceConfig config;
-  const detail::Naming naming;
-  const std::shared_ptr<Store> store;
-  detail::Metrics metrics;
   const detail::Sources sources;
+  const detail::Naming naming;
+  const std::shared_ptr<Store> store;  // null, as the pipeline: of a policy's run
+  detail::Metrics metrics;
   std::unique_ptr<Pipeline> pipeline;
+  mutable std::mutex publishing;                          // guards policy_release
+  std::shared_ptr<const detail::Release> policy_release;  // of a policy's run
   detail::ContextPool contexts;
   std::vector<std::unique_ptr<ExposureLog>> exposures;  // [arms], or none
   std::unique_ptr<detail::JsonLines> feedback, shadow_log;
   std::atomic<bool> draining{false};
   std::atomic<std::uint64_t> pages{0}, explored{0}, next_request;
+  std::atomic<std::uint64_t> missing_predictions{0};  // candidates of a policy's run
+  std::atomic<std::uint64_t> stream{0};               // the next draw of a policy's run, see Page::seed
 
   // One load of models.
   struct Reload {

@@ -1,4 +1,5 @@
-// Values of a JSON object from outside, checked: every error names the key, what it is and what is wanted.
+// Values of a JSON object from outside, checked: every error names the key, what it is and what is wanted. Options are
+// read from a tree (`Input`), bodies of requests one value after the other (`read_…`), so that lists need no tree.
 #pragma once
 
 #include <algorithm>
@@ -35,10 +36,54 @@ std::string text_of(const Json& value);
 
 [[noreturn]] void refuse(std::string_view argument, const Json& value, const std::string& wanted);
 
+// The name of a value in messages: prefix, key and, from 0 on, place in a list.
+struct Argument {
+  Argument(std::string_view name) : key(name) {}    // NOLINT: implicit
+  Argument(const std::string& name) : key(name) {}  // NOLINT: implicit
+  Argument(const char* name) : key(name) {}         // NOLINT: implicit
+  Argument(std::string_view start, std::string_view name, std::ptrdiff_t place = -1)
+      : prefix(start), key(name), index(place) {}
+  std::string text() const;
+
+  std::string_view prefix = {}, key;
+  std::ptrdiff_t index = -1;
+};
+
+// Refuses what the reader reads next.
+[[noreturn]] void refuse(const Argument& argument, JsonReader& reader, const std::string& wanted);
+
+std::int64_t read_integer(JsonReader& reader, const Argument& argument, std::int64_t low, std::int64_t high);
+double read_number(JsonReader& reader, const Argument& argument, double low, double high);
+bool read_boolean(JsonReader& reader, const Argument& argument);
+std::string_view read_text(JsonReader& reader, const Argument& argument, std::size_t max_size);
+void enter_object(JsonReader& reader, const Argument& argument);
+
+// Calls `each` with the place of every element, which it reads; refuses lists that are longer than `most` before
+// reading further. Returns the length.
+template <class Each>
+std::size_t read_list(JsonReader& reader, const Argument& argument, std::size_t most, Each&& each) {
+  const std::string wanted = "a list of at most " + std::to_string(most);
+  if (reader.peek() != Json::Type::array) refuse(argument, reader, wanted);
+  std::size_t size = 0;
+  for (reader.enter_list(); reader.next_item(); ++size)
+    if (size < most)
+      each(size);
+    else
+      reader.skip();
+  if (size > most)
+    throw InputError(argument.text(), argument.text() + " is a list of " + std::to_string(size) + "; want " + wanted);
+  return size;
+}
+
+// Numbers in low … high, null as NaN if `missing`.
+void read_floats(JsonReader& reader, const Argument& argument, std::size_t most, double low, double high, bool missing,
+                 std::vector<float>& out);
+
 // Ids of users or items: numbers, or names, which stand for the hashes that they are in logs.
 struct Ids {
   bool named = false;
-  std::int64_t of(const Json& value, std::string_view argument, bool negative = false) const;
+  // `name`: the text that was read; no data of a number.
+  std::int64_t read(JsonReader& reader, const Argument& argument, bool negative, std::string_view& name) const;
 };
 
 // The id ≥ 0 of a name, as pygrade._util.hashing.stable_id.

@@ -41,13 +41,17 @@ constexpr Field page_fields[] = {
     {"names", maybe_texts, "of the items, if they have names"},
     always("scores", maybe_numbers, "of the items; null: a prediction is missing"),
     always("weights", numbers_by_name, "that ranked the page, by task"),
-    always("artifact", maybe_text, "version of models and store"),
+    always("artifact", maybe_text, "version of models and store; null: the run is a policy's"),
     always("policy", text, "version of the policy"),
+    always("user", R"({"type":"string","enum":["known","unknown"]})",
+           "whether the store has events of the user, or the request a context"),
     always("trust", share, "share of the policy in the scores; the rest is the baseline's"),
     always("degraded", degraded, "why the page has no features of the user; null: it has"),
     always("fallback", fallback, "whose static weights were served; null: the policy's own"),
     always("explored", boolean, "whether the weights are a draw"),
     always("seed", count, "of the draw"),
+    always("exploration", R"({"type":"string","enum":["none","dirichlet","shuffle"]})", "as in the log of pages"),
+    {"pinned", integers, "the pins that were placed, if some were asked for"},
     always("seconds", numbers_by_name, "by step"),
 };
 
@@ -161,6 +165,8 @@ constexpr Component components[] = {
     {"RankRequest", "A page for a user. A key that is null counts as absent.", rank_fields},
     {"UpdateRequest", "Feedback. It is taken as a whole, or refused as a whole before anything is written.",
      update_fields},
+    {"Rules", "Mask and caps hold always; then come pins, in the order of their positions; then scores.", rules_fields},
+    {"Pin", "An item that takes a place whatever its score.", pin_fields},
     {"Event", "Feedback on an item.", event_fields},
     {"Page", "The items, best first, and how they were ranked.", page_fields},
     {"Explanation", "A page, and why it is as it is.", explanation_fields, page_fields},
@@ -182,6 +188,7 @@ constexpr Component components[] = {
      {},
      false},
     {"Arm", "A policy and its users.", arm_fields, {}, false},
+    {"Explore", "Shares of the pages that explore.", explore_fields, {}, false},
     {"Shadow", "A policy that is compared and never served.", shadow_fields, {}, false},
 };
 

@@ -3,7 +3,9 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
+#include <map>
 
+#include "features/numbers.hpp"
 #include "service/impl.hpp"
 
 namespace pygrade {
@@ -24,8 +26,10 @@ InputError translated(const std::invalid_argument& error) {
   constexpr std::string_view item_ids = "item_ids";
   if (message.starts_with(item_ids)) message.replace(0, item_ids.size(), "items");
   const std::string word = message.substr(0, message.find(' '));
-  for (const std::string_view known : {"items", "item_values", "values", "context", "candidates"})
+  for (const std::string_view known :
+       {"items", "item_values", "item_features", "predictions", "rules", "values", "context", "candidates"})
     if (word == known) return {known, message};
+  if (message.starts_with("scores is negative")) return {"predictions", message};
   if (message.starts_with("no candidate is left"))
     return {"items", "no candidate is left: items is empty, or every eligible item is among those seen"};
   return {"body", message};
@@ -39,27 +43,176 @@ std::string hexadecimal(std::uint64_t value) {
   return text;
 }
 
-std::uint64_t mixed(std::uint64_t z) {  // splitmix64's finalizer
-  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-  z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-  return z ^ z >> 31;
+// Unbiased below 2^64: a number below `count`.
+std::uint64_t below(std::uint64_t count, std::uint64_t& state) {
+  state += 0x9e3779b97f4a7c15ull;
+  return static_cast<std::uint64_t>(static_cast<unsigned __int128>(splitmix64(state)) * count >> 64);
+}
+
+// The page of `k` places from all candidates that the mask leaves, in the order of their scores: pins in the order of
+// their positions, then the others, none beyond its group's cap. A pin that a cap or the mask excludes is left out; one
+// beyond the end of a short page comes last. Returns how many places are filled.
+std::size_t place_pins(const RankInput& input, std::span<const std::int32_t> order, std::span<const float> scores,
+                       std::vector<std::int32_t>& page, std::vector<float>& page_scores,
+                       std::vector<std::int64_t>& pinned) {
+  const PageRules rules = input.rules();
+  const std::size_t columns = rules.caps.size();
+  std::map<std::pair<std::size_t, std::int32_t>, std::int32_t> counts;  // by group column and value
+  const auto take = [&](std::int32_t candidate) {
+    const auto groups =
+        columns == 0 ? rules.groups : rules.groups.subspan(static_cast<std::size_t>(candidate) * columns, columns);
+    for (std::size_t a = 0; a < columns; ++a)
+      if (groups[a] >= 0 && rules.caps[a] >= 0 && counts[{a, groups[a]}] >= rules.caps[a]) return false;
+    for (std::size_t a = 0; a < columns; ++a)
+      if (groups[a] >= 0) ++counts[{a, groups[a]}];
+    return true;
+  };
+  std::map<std::int64_t, std::size_t> place_of;  // of an item in `order`
+  for (std::size_t i = 0; i < order.size(); ++i) place_of.emplace(input.items[static_cast<std::size_t>(order[i])], i);
+  std::map<std::size_t, std::size_t> pins;  // position → place in `order`
+  std::vector<RankInput::Pin> wanted = input.pins;
+  std::ranges::sort(wanted, {}, &RankInput::Pin::position);
+  pinned.clear();
+  for (const RankInput::Pin& pin : wanted)
+    if (const auto found = place_of.find(pin.item); found != place_of.end() && take(order[found->second])) {
+      pins.emplace(pin.position, found->second);
+      pinned.push_back(pin.item);
+    }
+  page.clear();
+  page_scores.clear();
+  const auto put = [&](std::size_t place) {
+    page.push_back(order[place]);
+    page_scores.push_back(scores[place]);
+  };
+  std::vector<bool> placed(order.size(), false);
+  for (const auto& [position, place] : pins) placed[place] = true;
+  auto next = pins.begin();
+  std::size_t rest = 0;
+  while (page.size() < input.k) {
+    if (next != pins.end() && next->first <= page.size()) {
+      put((next++)->second);
+      continue;
+    }
+    while (rest < order.size() && (placed[rest] || !take(order[rest]))) ++rest;
+    if (rest < order.size())
+      put(rest++);
+    else if (next != pins.end())
+      put((next++)->second);
+    else
+      break;
+  }
+  const std::size_t filled = page.size();
+  page.resize(input.k, -1);
+  page_scores.resize(input.k, -std::numeric_limits<float>::infinity());
+  return filled;
 }
 
 }  // namespace
 
-// Whether to draw weights: what is asked, or the arm's share, within max_explore of the pages so far.
-bool Service::Impl::explores(const Context& context, std::size_t arm, bool& capped) {
+// How to explore: by drawn weights if asked for, else by a random order or drawn weights as the shares say, within
+// max_explore of the pages so far.
+Exploration Service::Impl::explores(const Context& context, std::size_t arm, bool& capped) {
   const double limit = config.max_explore * static_cast<double>(pages.fetch_add(1, std::memory_order_relaxed) + 1);
   const double share = config.arms[arm].explore;
-  const bool wanted = context.input.explore
-                          ? *context.input.explore
-                          : share > 0.0 && stable_fraction(config.salt + " explore", context.request_id) < share;
-  if (!wanted) return false;
+  const auto falls_below = [&](double wanted, const char* salt) {
+    return wanted > 0.0 && stable_fraction(config.salt + salt, context.request_id) < wanted;
+  };
+  Exploration how = Exploration::none;
+  if (context.input.explore)
+    how = *context.input.explore ? Exploration::drawn : Exploration::none;
+  else if (context.input.pins.empty() && falls_below(config.shuffle, " shuffle"))  // a pin keeps its place
+    how = Exploration::shuffled;
+  else if (falls_below(share, " explore"))
+    how = Exploration::drawn;
+  if (how == Exploration::none) return how;
   std::uint64_t before = explored.load(std::memory_order_relaxed);
   while (static_cast<double>(before + 1) <= limit)
-    if (explored.compare_exchange_weak(before, before + 1, std::memory_order_relaxed)) return true;
+    if (explored.compare_exchange_weak(before, before + 1, std::memory_order_relaxed)) return how;
   capped = true;
-  return false;
+  return Exploration::none;
+}
+
+std::uint64_t Service::Impl::next_draw() {
+  constexpr std::uint64_t low_word = 0xffffffff;
+  std::uint64_t draw = stream.load(std::memory_order_relaxed), used;
+  do {
+    used = (draw & low_word) == low_word ? ((draw >> 32) + 1) % (std::uint64_t{1} << 31) << 32 : draw;  // next seed
+  } while (!stream.compare_exchange_weak(draw, used + 1, std::memory_order_relaxed));
+  return used;
+}
+
+void Service::Impl::rank_pipeline(Ranked& ranked, Context& context, bool explore, std::size_t places,
+                                  const ServiceRequest& given) {
+  const RankInput& input = context.input;
+  PipelineRequest request;
+  request.user = {*input.user, input.timestamp, input.scenario, input.context};
+  request.candidates = input.candidates;
+  request.seen = input.seen;
+  if (input.has_eligible) request.eligible = input.eligible;
+  if (input.has_items) request.item_ids = input.items;
+  if (input.has_predictions) request.predictions = input.predictions;
+  request.item_features = input.item_features;
+  const auto prices = [&](std::span<const std::int64_t>) { return std::span<const float>(input.item_values); };
+  if (input.has_item_values) request.item_values = prices;
+  const auto rules = [&](std::span<const std::int64_t>) {
+    PageRules wanted = input.rules();
+    if (!input.pins.empty()) wanted.groups = wanted.caps = {};
+    return wanted;
+  };
+  if (input.has_items) request.rules = rules;
+  request.explore = explore;
+  request.values = context.values;
+  request.policy = 1 + ranked.arm;
+  request.deadline = input.deadline;
+  request.arrival = given.arrival;
+  context.items.resize(places);
+  context.scores.resize(places);
+  ranked.page = pipeline->rank(request, {context.items, context.scores, context.weights, context.concentration},
+                               context.workspace);
+  const PageWorkspace& workspace = context.workspace;
+  ranked.policy = &workspace.policy();
+  ranked.request = workspace.request();
+  ranked.item_ids = workspace.item_ids();
+  const auto indices = workspace.buffer().indices;
+  context.indices.assign(indices.begin(), indices.end());
+  ranked.user_known = ranked.page.degraded == Degraded::none && ranked.page.history > 0.0f;
+}
+
+// A request that comes too late gets the page of an unknown user: by the static weights.
+void Service::Impl::rank_policy(Ranked& ranked, Context& context, bool explore, std::size_t places,
+                                const ServiceRequest& given) {
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  const RankInput& input = context.input;
+  const Release& release = *ranked.release;
+  ranked.policy = release.arms[ranked.arm].policy.get();
+  ranked.item_ids = input.items;
+  if (input.items.empty()) throw InputError("items", "no candidate is left: items is empty");
+  if (input.deadline && start >= given.arrival.value_or(start) + *input.deadline)
+    ranked.page.degraded = Degraded::deadline;
+  Request& request = ranked.request;
+  request = {};
+  if (ranked.page.degraded == Degraded::none) request.context = input.features;
+  request.predictions = input.predictions;
+  request.rules = input.rules();
+  if (!input.pins.empty()) request.rules.groups = request.rules.caps = {};
+  request.scenario = input.scenario;
+  request.explore = explore;
+  if (explore) request.draw = next_draw();
+  request.values = context.values;
+  if (input.has_item_values) request.item_values = input.item_values;
+  if (ranked.policy->correction()) {
+    ranked.policy->item_columns(input.items, input.item_features, context.item_columns);
+    request.items = context.item_columns;
+  }
+  context.scores.resize(places);
+  context.indices.resize(places);
+  ranked.page.page = release.rankers[ranked.arm]->rank(
+      request, {context.scores, context.indices, context.weights, context.concentration});
+  ranked.page.filled = ranked.page.page.filled;
+  ranked.page.candidates = static_cast<std::int32_t>(input.items.size());
+  ranked.page.seconds[step_ranking] = std::chrono::duration<float>(Clock::now() - start).count();
+  ranked.user_known = input.has_context;
 }
 
 // shown: the page counts for exploration.
@@ -70,75 +223,89 @@ Ranked Service::Impl::rank(const ServiceRequest& given, Context& context, bool s
                                          " printable ASCII characters");
   Ranked ranked;
   RankInput& input = context.input;
-  bool explore = false, capped = false;
+  auto how = Exploration::none;
+  bool capped = false;
   for (int attempt = 1;; ++attempt) {
-    const Models& models = pipeline->models(context.workspace);
     const bool is_first = ranked.release == nullptr;
-    ranked.owner = models.attached;
-    ranked.release = &Release::of(models);
-    const std::size_t tasks = ranked.release->tasks.size();
-    input.parse(given.body, config, naming, ranked.release->tasks);
-    ranked.arm = input.arm ? *input.arm : arm_of(config, input.user);
+    ranked.release = release(context);
+    const Release& release = *ranked.release;
+    const std::size_t tasks = release.tasks.size();
+    input.parse(given.body, config, naming, release, true);
+    ranked.arm = input.arm                                                  ? *input.arm
+                 : release.is_policy() && input.user_name.data() != nullptr ? arm_of(config, input.user_name)
+                                                                            : arm_of(config, *input.user);
     if (is_first) {
       if (input.request_id)
         context.request_id = *input.request_id;
       else if (!given.request_id.empty())
         context.request_id = given.request_id;
       else
-        context.request_id = hexadecimal(mixed(next_request++));
-      explore = shown ? explores(context, ranked.arm, capped) : input.explore.value_or(false);
+        context.request_id = hexadecimal(splitmix64(next_request++));
+      how = shown                           ? explores(context, ranked.arm, capped)
+            : input.explore.value_or(false) ? Exploration::drawn
+                                            : Exploration::none;
     }
-    const Served& arm = ranked.release->arms[ranked.arm];
+    const Served& arm = release.arms[ranked.arm];
     context.values = input.values.empty() ? arm.values : input.values;
     if (!arm.values.empty())
       for (std::size_t t = 0; t < tasks; ++t)
         if (std::isnan(context.values[t])) context.values[t] = arm.values[t];
-
-    PipelineRequest request;
-    request.user = {input.user, input.timestamp, input.scenario, input.context};
-    request.candidates = input.candidates;
-    request.seen = input.seen;
-    if (input.eligible) request.eligible = *input.eligible;
-    if (input.items) request.item_ids = *input.items;
-    const auto prices = [&](std::span<const std::int64_t>) { return std::span<const float>(*input.item_values); };
-    if (input.item_values) request.item_values = prices;
-    request.explore = explore;
-    request.values = context.values;
-    request.policy = 1 + ranked.arm;
-    request.deadline = input.deadline;
-    if (input.deadline && given.arrival) {
-      const auto waited = std::chrono::steady_clock::now() - *given.arrival;
-      request.deadline = std::max(*input.deadline - std::chrono::duration_cast<std::chrono::microseconds>(waited),
-                                  std::chrono::microseconds(0));
-    }
-    context.items.resize(input.k);
-    context.scores.resize(input.k);
     context.weights.resize(tasks);
     context.concentration.resize(tasks);
+    const std::size_t places = input.pins.empty() ? input.k : std::max(input.k, input.items.size());
+    const bool explore = how == Exploration::drawn;
     try {
-      ranked.page = pipeline->rank(request, {context.items, context.scores, context.weights, context.concentration},
-                                   context.workspace);
+      if (pipeline)
+        rank_pipeline(ranked, context, explore, places, given);
+      else
+        rank_policy(ranked, context, explore, places, given);
+    } catch (const InputError&) {
+      throw;
     } catch (const std::invalid_argument& error) {
-      if (attempt < tries && pipeline->models(context.workspace).attached != ranked.owner) continue;
+      if (pipeline && attempt < tries && this->release(context) != ranked.release) continue;
       throw translated(error);
     }
-    if (context.workspace.models().attached == ranked.owner || attempt == tries) break;
+    if (!pipeline || Release::of(context.workspace.models()) == ranked.release) break;
+    if (attempt == tries)
+      throw std::runtime_error("the models changed " + std::to_string(tries) + " times during one request");
   }
-  if (context.workspace.models().attached != ranked.owner)
-    throw std::runtime_error("the models changed " + std::to_string(tries) + " times during one request");
+  context.pinned.clear();
+  if (!input.pins.empty()) {
+    const auto eligible = static_cast<std::size_t>(ranked.page.filled);
+    const std::size_t filled = place_pins(input, std::span<const std::int32_t>(context.indices).first(eligible),
+                                          context.scores, context.other_indices, context.other_scores, context.pinned);
+    context.indices.swap(context.other_indices);
+    context.scores.swap(context.other_scores);
+    ranked.page.filled = ranked.page.page.filled = static_cast<std::int32_t>(filled);
+  }
+  if (how == Exploration::shuffled) {
+    std::uint64_t state = stable_bits(config.salt + " order", context.request_id);
+    for (auto left = static_cast<std::size_t>(ranked.page.filled); left > 1; --left) {
+      const auto place = static_cast<std::size_t>(below(left, state));
+      std::swap(context.indices[left - 1], context.indices[place]);
+      std::swap(context.scores[left - 1], context.scores[place]);
+    }
+    ranked.page.page.shuffled = true;
+  }
+  ranked.indices = context.indices;
+  context.items.resize(input.k);
+  for (std::size_t i = 0; i < input.k; ++i)
+    context.items[i] = context.indices[i] < 0 ? -1 : ranked.item_ids[static_cast<std::size_t>(context.indices[i])];
   if (capped) metrics.arms[ranked.arm].capped.add();
   return ranked;
 }
 
 void Service::Impl::count(const Ranked& ranked, Context& context) {
   const ServedPage& page = ranked.page;
+  if (!pipeline)
+    missing_predictions.fetch_add(static_cast<std::uint64_t>(page.page.missing_predictions), std::memory_order_relaxed);
   for (std::size_t s = 0; s < steps; ++s)
     if (page.seconds[s] > 0.0f) metrics.step[s].observe(static_cast<double>(page.seconds[s]));
   metrics.degraded[static_cast<std::size_t>(page.degraded)].add();
   metrics.fallback[static_cast<std::size_t>(page.page.fallback)].add();
   ArmCells& arm = metrics.arms[ranked.arm];
   arm.pages.add();
-  if (page.page.explored) arm.explored.add();
+  if (page.page.explored || page.page.shuffled) arm.explored.add();
   const ScenarioCells& scenario = ranked.release->scenario(context.input.scenario);
   scenario.pages.add();
   for (std::size_t t = 0; t < context.weights.size(); ++t) {
@@ -148,7 +315,7 @@ void Service::Impl::count(const Ranked& ranked, Context& context) {
   }
   // Candidates of the search alone: items that a caller names have another distribution than the reference's.
   const auto& references = ranked.release->references;
-  if (references.empty() || context.input.items || page.degraded != Degraded::none) return;
+  if (references.empty() || context.input.has_items || page.degraded != Degraded::none) return;
   const auto predictions = context.workspace.predictions();
   const std::size_t tasks = references.size(), rows = predictions.size() / tasks;
   const std::size_t first = arm.pages.own_count() % drift_stride;
@@ -163,10 +330,14 @@ void Service::Impl::count(const Ranked& ranked, Context& context) {
 
 void Service::Impl::log_exposure(const Ranked& ranked, Context& context) {
   if (exposures.empty()) return;
-  context.user_text = std::to_string(context.input.user);
+  const RankInput& input = context.input;
+  if (ranked.release->is_policy() && input.user_name.data() != nullptr)
+    context.user_text = input.user_name;
+  else
+    context.user_text = std::to_string(*input.user);
   exposures[ranked.arm]->append(
-      context.workspace.policy(), context.workspace.request(), context.workspace.buffer(), ranked.page.page,
-      {context.request_id, context.user_text, context.workspace.item_ids(), context.input.timestamp});
+      *ranked.policy, ranked.request, {context.scores, context.indices, context.weights, context.concentration},
+      ranked.page.page, {context.request_id, context.user_text, ranked.item_ids, input.timestamp});
 }
 
 void detail::write_weights(std::span<const std::string> tasks, std::span<const float> weights, JsonWriter& out) {
@@ -202,16 +373,35 @@ void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter
   out.known_key("items").begin_list();
   for (std::size_t i = 0; i < filled; ++i) out.value(context.items[i]);
   out.end_list();
-  if (release.names) write_names(*release.names, std::span(context.items).first(filled), out.known_key("names"));
+  if (!context.input.names.empty()) {
+    out.known_key("names").begin_list();
+    for (std::size_t i = 0; i < filled; ++i) {
+      const std::string_view given = context.input.names[static_cast<std::size_t>(ranked.indices[i])];
+      if (given.data() == nullptr)
+        out.null();
+      else
+        out.value(given);
+    }
+    out.end_list();
+  } else if (release.names) {
+    write_names(*release.names, std::span(context.items).first(filled), out.known_key("names"));
+  }
   out.known_key("scores").begin_list();
   for (std::size_t i = 0; i < filled; ++i) out.value(context.scores[i]);
   out.end_list();
   write_weights(release.tasks, context.weights, out.known_key("weights"));
-  out.field("artifact", std::string_view(release.artifact)).field("policy", page.page.version());
+  name("artifact", release.artifact);
+  out.field("policy", page.page.version()).field("user", ranked.user_known ? "known" : "unknown");
   out.field("trust", page.page.trust);
   name("degraded", reasons[static_cast<std::size_t>(page.degraded)]);
   name("fallback", fallbacks[static_cast<std::size_t>(page.page.fallback)]);
   out.field("explored", page.page.explored).field("seed", page.page.seed);
+  out.field("exploration", page.page.exploration());
+  if (!context.input.pins.empty()) {
+    out.known_key("pinned").begin_list();
+    for (const std::int64_t item : context.pinned) out.value(item);
+    out.end_list();
+  }
   out.known_key("seconds").begin_object();
   for (std::size_t s = 0; s < steps; ++s) out.field(step_names[s], page.seconds[s]);
   out.end_object();
@@ -219,6 +409,7 @@ void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter
 
 std::string Service::Impl::rank_body(const ServiceRequest& given, Context& context) {
   const Ranked ranked = rank(given, context, true);
+  if (context.input.unknown_keys > 0) metrics.unknown_keys.add(context.input.unknown_keys);
   count(ranked, context);
   log_exposure(ranked, context);
   compare(ranked, context);

@@ -95,10 +95,21 @@ const ScenarioCells& Release::scenario(std::optional<std::string_view> name) con
   return scenarios[scenarios.size() - 2];
 }
 
-Sources::Sources(const fs::path& run, const ServiceConfig& config) : run_(run), config_(config) {}
+Sources::Sources(const fs::path& run, const ServiceConfig& config) : run_(run), config_(config) {
+  if (fs::symlink_status(run / "artifact").type() != fs::file_type::not_found || fs::exists(run / "store.json")) return;
+  for (const fs::path& place : {run / "policy", run})
+    if (fs::exists(place / "policy.json")) {
+      policy_ = place;
+      return;
+    }
+  throw ArtifactError(run.string() +
+                      " holds neither artifact (what pygrade pipeline publishes) nor policy (what "
+                      "pygrade train writes)");
+}
 
 Sources::Identity Sources::identity() const {
-  Identity identity{identity_of(run_ / "artifact", "manifest.json"), ""};
+  Identity identity{policy_ ? identity_of(*policy_, "policy.json") : identity_of(run_ / "artifact", "manifest.json"),
+                    ""};
   for (const auto* group : {&config_.arms, &config_.shadows})
     for (const ArmConfig& arm : *group)
       identity.policies += arm.policy ? identity_of(*arm.policy, "policy.json") + "\n" : "\n";
@@ -128,37 +139,63 @@ std::vector<Reference> Sources::read_references(const std::string& version,
   return {};
 }
 
-Models Sources::load(const Models* before, bool artifact_changed, Metrics& metrics) const {
-  Models models = before != nullptr && !artifact_changed ? *before : Models::load(real_path(run_ / "artifact"));
+// What arms and shadows serve; `own`: the policy of those that name none.
+std::shared_ptr<Release> Sources::make_release(const std::shared_ptr<const Policy>& own, const RankerOptions& options,
+                                               Metrics& metrics) const {
   auto release = std::make_shared<Release>();
-  release->artifact = models.version;
-  release->tasks = models.policy->tasks();
-  release->log_tasks = models.features->tasks();
-  const Schema& schema = models.features->impl().plan.schema;
-  release->outcomes = schema.outcome_columns;
-  release->needs_scenario = schema.counts_over("scenario");
-  models.alternatives.clear();
+  release->tasks = own->tasks();
+  std::set<std::string> scenarios;
+  std::span<const std::string> items;
   const auto add = [&](const std::vector<ArmConfig>& group, const char* kind, std::vector<Served>& out) {
     for (const ArmConfig& arm : group) {
-      auto policy = arm.policy ? Policy::load(real_path(*arm.policy)) : models.policy;
-      out.push_back(serve(std::move(policy), arm, kind));
-      models.alternatives.push_back(out.back().policy);
+      out.push_back(serve(arm.policy ? Policy::load(real_path(*arm.policy)) : own, arm, kind));
+      const Policy& policy = *out.back().policy;
+      if (policy.tasks() != own->tasks() || policy.features() != own->features())
+        throw ArtifactError(std::string(kind) + " '" + arm.name + "' has a policy of other tasks or features");
+      if (policy.correction() && items.empty()) items = policy.items();
+      if (policy.correction() && !std::ranges::equal(policy.items(), items))
+        throw ArtifactError(std::string(kind) + " '" + arm.name + "' has a policy of other item columns");
+      release->rankers.push_back(std::make_unique<Ranker>(out.back().policy, options));
+      scenarios.insert(policy.scenarios().begin(), policy.scenarios().end());
     }
   };
   add(config_.arms, "arm", release->arms);
   add(config_.shadows, "shadow", release->shadows);
-  models.check();
-  std::set<std::string> scenarios;
-  for (const auto& policy : models.alternatives)
-    scenarios.insert(policy->scenarios().begin(), policy->scenarios().end());
+  release->items = Columns(items);
   for (const auto& name : scenarios) release->scenarios.push_back(metrics.scenario(name, release->tasks));
   for (const char* name : {"other", ""}) release->scenarios.push_back(metrics.scenario(name, release->tasks));
+  return release;
+}
+
+std::shared_ptr<const Release> Sources::load(Metrics& metrics) const {
+  const auto policy = Policy::load(real_path(*policy_));
+  auto release = make_release(policy, {.seed = 0}, metrics);
+  release->log_tasks = release->tasks;
+  release->context = Columns(policy->features());
+  release->needs_predictions = true;
+  for (const ArmConfig& arm : config_.arms) release->feedback.push_back(metrics.feedback(arm.name, release->log_tasks));
+  return release;
+}
+
+Models Sources::load(const Models* before, bool artifact_changed, Metrics& metrics) const {
+  Models models = before != nullptr && !artifact_changed ? *before : Models::load(real_path(run_ / "artifact"));
+  auto release = make_release(models.policy, {.seed = 0, .impute = true}, metrics);
+  release->artifact = models.version;
+  release->log_tasks = models.features->tasks();
+  release->needs_predictions = models.mtl == nullptr;
+  const Schema& schema = models.features->impl().plan.schema;
+  release->outcomes = schema.outcome_columns;
+  release->needs_scenario = schema.counts_over("scenario");
+  models.alternatives.clear();
+  for (const auto* group : {&release->arms, &release->shadows})
+    for (const Served& served : *group) models.alternatives.push_back(served.policy);
+  models.check();
   release->references = read_references(models.version, release->tasks);
   if (!release->references.empty()) release->drift = metrics.drift(release->tasks);
   for (const ArmConfig& arm : config_.arms) release->feedback.push_back(metrics.feedback(arm.name, release->log_tasks));
   const fs::path names = run_ / "item_names.safetensors";
   if (before != nullptr && !artifact_changed) {
-    release->names = Release::of(*before).names;
+    release->names = Release::of(*before)->names;
   } else if (fs::exists(names)) {
     try {
       release->names = std::make_shared<const ItemNames>(OpenFile(names).content());

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "pygrade/pipeline.hpp"
+#include "service/columns.hpp"
 #include "service/config.hpp"
 #include "service/metrics.hpp"
 
@@ -48,7 +49,7 @@ struct Served {
 };
 
 struct Release {
-  std::string artifact;                  // version
+  std::string artifact;                  // version; "": of a policy's run
   std::vector<std::string> tasks;        // T, of the policies
   std::vector<std::string> log_tasks;    // of the features' log
   std::vector<std::string> outcomes;     // columns that an event must have: y_ and m_
@@ -59,15 +60,26 @@ struct Release {
   std::vector<Reference> references;        // [T], or none
   std::vector<std::vector<Cell>> feedback;  // [arms][log_tasks]
   std::shared_ptr<const ItemNames> names;   // null: items have none
+  std::optional<Columns> context;           // of a policy's run: what the policies call the request's features
+  Columns items;                            // what their corrections call those of items
+  bool needs_predictions = false;           // there is no model
+  // Of the arms' and the shadows' policies: they rank the pages of a policy's run, and all comparisons.
+  std::vector<std::unique_ptr<Ranker>> rankers;
 
+  bool is_policy() const { return context.has_value(); }
   const ScenarioCells& scenario(std::optional<std::string_view> name) const;
-  static const Release& of(const Models& models) { return *static_cast<const Release*>(models.attached.get()); }
+  static std::shared_ptr<const Release> of(const Models& models) {
+    return std::static_pointer_cast<const Release>(models.attached);
+  }
 };
 
 // Where the parts of a release come from, and what was found there.
 class Sources {
  public:
+  // ArtifactError if the run holds neither what `pygrade pipeline` publishes nor what `pygrade train` writes.
   Sources(const std::filesystem::path& run, const ServiceConfig& config);
+
+  bool is_policy() const { return policy_.has_value(); }  // the run holds a policy alone
 
   // A text that changes when a part does.
   struct Identity {
@@ -78,11 +90,16 @@ class Sources {
 
   // Loads what differs from `before` (null: everything). ArtifactError or std::invalid_argument names the part.
   Models load(const Models* before, bool artifact_changed, Metrics& metrics) const;
+  // The same of a policy's run.
+  std::shared_ptr<const Release> load(Metrics& metrics) const;
 
  private:
+  std::shared_ptr<Release> make_release(const std::shared_ptr<const Policy>& own, const RankerOptions& options,
+                                        Metrics& metrics) const;
   std::vector<Reference> read_references(const std::string& version, const std::vector<std::string>& tasks) const;
 
   const std::filesystem::path run_;
+  std::optional<std::filesystem::path> policy_;  // the directory of a policy's run
   const ServiceConfig& config_;
 };
 

@@ -1,63 +1,131 @@
-// The bodies of requests.
+// The bodies of requests, read straight into typed arrays: no tree, and limits before memory is taken.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "pygrade/features.hpp"
+#include "pygrade/ranking.hpp"
 #include "service/config.hpp"
 #include "service/input.hpp"
 #include "stores/record.hpp"
 
 namespace pygrade::detail {
 
+struct Release;  // release.hpp
+
 // What a run calls users and items.
 struct Naming {
   Ids users, items;
 };
 
-// Of /v1/rank and /v1/explain. Texts point into `document`. Reused, it keeps its memory.
+// Of /v1/rank, /v1/explain and /v1/weights. Texts point into the body and the reader's memory. Reused, it keeps its
+// memory.
 struct RankInput {
-  // InputError for whatever does not fit config and tasks.
-  void parse(std::string_view body, const ServiceConfig& config, const Naming& naming,
-             const std::vector<std::string>& tasks);
+  // InputError for whatever does not fit. `page`: items are ranked; else weights alone are asked for.
+  void parse(std::string_view body, const ServiceConfig& config, const Naming& naming, const Release& release,
+             bool page);
+  // The same of tensors in the safetensors format, with the other keys as JSON in the metadata "request".
+  void parse_tensors(std::string_view body, const ServiceConfig& config, const Naming& naming, const Release& release,
+                     bool page);
 
-  Json document;
-  std::int64_t user = 0, timestamp = 0;
+  // The requests of a body {"requests": […]}, each checked to be JSON; nothing of any other body.
+  std::optional<std::vector<std::string_view>> split(std::string_view body, const ServiceConfig& config);
+
+  PageRules rules() const;     // of the candidates
+  std::size_t memory() const;  // bytes that are held
+
+  struct Pin {
+    std::int64_t item;
+    std::size_t position;
+  };
+
+  std::optional<std::int64_t> user;
+  std::string_view user_name;  // the text that was given; no data: a number
+  std::int64_t timestamp = 0;
   std::size_t k = 10, candidates = 500;
   std::optional<std::size_t> arm;
-  std::optional<std::vector<std::int64_t>> items, eligible;
-  std::vector<std::int64_t> seen;
-  std::vector<ContextValue> context;
+  bool has_items = false, has_eligible = false, has_predictions = false, has_context = false;
+  std::vector<std::int64_t> items, eligible, seen;
+  std::vector<std::string_view> names;  // [N] of items that were given as texts; or none
+  std::vector<ContextValue> context;    // of a pipeline
+  std::vector<float> features;          // [F] of a policy's run
+  std::vector<float> predictions;       // [N, T]
   std::optional<std::string_view> scenario, request_id;
   std::optional<bool> explore;
   std::vector<float> values;  // [T], NaN: not given; or none
-  std::optional<std::vector<float>> item_values;
+  bool has_item_values = false;
+  std::vector<float> item_values;         // [N]
+  std::vector<ItemColumn> item_features;  // columns [N]
   std::optional<std::chrono::microseconds> deadline;
+  std::vector<Pin> pins;
+  std::size_t unknown_keys = 0;  // that were ignored
+
+ private:
+  struct Reading;
+  using Floats = std::vector<float>;
+
+  void clear(const ServiceConfig& config);
+  void read_request(Reading& reading);
+  void read_context(Reading& reading);
+  void read_predictions(Reading& reading);
+  void read_item_features(Reading& reading);
+  void read_rules(Reading& reading);
+  void read_pins(Reading& reading);
+  void finish(const Reading& reading);
+  void check_distinct();
+  void check_size(std::string_view argument, std::size_t size) const;
+  Floats& next_column();
+
+  JsonReader reader_;
+  std::string metadata_;
+  std::vector<Floats> by_task_;                                   // [T][N] predictions as they came
+  std::vector<bool> given_;                                       // [T]
+  std::vector<Floats> columns_;                                   // memory of item_features
+  std::vector<std::pair<std::string_view, std::size_t>> places_;  // name and column of item_features
+  std::size_t num_columns_ = 0;
+  std::vector<std::uint8_t> mask_;  // [N], as the following, or none
+  Floats boost_mul_, boost_add_;
+  std::vector<std::pair<std::string_view, std::vector<std::int32_t>>> groups_;  // by name
+  std::size_t num_groups_ = 0;
+  std::vector<std::pair<std::string_view, std::int32_t>> named_caps_;
+  std::vector<std::int32_t> group_rows_, caps_;  // [N, A], [A]
+  std::vector<std::int64_t> table_;              // a hash table
 };
 
 // One event of /v1/update.
 struct EventInput {
   std::int64_t user = 0, item = 0, timestamp = 0;
+  std::string_view user_name;       // the text that was given; no data: a number
   std::optional<std::size_t> task;  // nothing: the item was shown, and that is all
   std::optional<double> amount;
   std::string_view request_id, event_id, scenario;
-  const Json* measures = nullptr;  // numbers by name
+  std::size_t first_measure = 0, measures = 0;  // a part of UpdateInput::measures
 };
 
 struct UpdateInput {
-  void parse(std::string_view body, const ServiceConfig& config, const Naming& naming,
-             const std::vector<std::string>& tasks);
+  void parse(std::string_view body, const ServiceConfig& config, const Naming& naming, const Release& release);
 
-  Json document;
+  struct Measure {
+    std::string_view name;
+    double value;
+  };
+  std::span<const Measure> measures_of(const EventInput& event) const {
+    return std::span(measures).subspan(event.first_measure, event.measures);
+  }
+
   std::vector<EventInput> events;
-};
+  std::vector<Measure> measures;  // of all events
+  std::size_t unknown_keys = 0;
 
-// The document of a body; InputError about "body".
-Json parse_body(std::string_view body, const ServiceConfig& config);
+ private:
+  JsonReader reader_;
+};
 
 }  // namespace pygrade::detail

@@ -22,6 +22,7 @@ constexpr std::string_view text_type = "text/plain; version=0.0.4; charset=utf-8
 constexpr std::string_view html_type = "text/html; charset=utf-8";
 constexpr auto retry_time = std::chrono::seconds(10);  // of a load that failed, if nothing changes
 constexpr std::size_t kept_reloads = 20;
+constexpr std::size_t max_context = std::size_t{4} << 20;  // bytes that a context keeps for the next request
 
 // What the pipeline wrote beside the artifact.
 Json store_record(const fs::path& run) {
@@ -36,7 +37,8 @@ Json store_record(const fs::path& run) {
   }
 }
 
-Naming naming_of(const fs::path& run) {
+Naming naming_of(const fs::path& run, bool is_policy) {
+  if (is_policy) return {{.named = true}, {.named = true}};  // numbers and texts
   const Json record = store_record(run);
   Naming naming;
   if (record.find("named") == nullptr) return naming;
@@ -47,7 +49,8 @@ Naming naming_of(const fs::path& run) {
   return naming;
 }
 
-std::shared_ptr<Store> store_of(const fs::path& run, const ServiceConfig& config) {
+std::shared_ptr<Store> store_of(const fs::path& run, const ServiceConfig& config, bool is_policy) {
+  if (is_policy) return nullptr;
   std::string address = config.store ? *config.store : store_record(run).string_at("store");
   constexpr std::string_view place = "{run}";
   if (const auto at = address.find(place); at != address.npos) address.replace(at, place.size(), run.string());
@@ -74,10 +77,6 @@ std::string known_paths() {
 
 }  // namespace
 
-ContextPool::~ContextPool() {
-  for (auto& place : free_) delete place.load();
-}
-
 std::unique_ptr<Context> ContextPool::take() {
   for (auto& place : free_)
     if (place.load(std::memory_order_relaxed) != nullptr)
@@ -86,6 +85,15 @@ std::unique_ptr<Context> ContextPool::take() {
 }
 
 void ContextPool::give(std::unique_ptr<Context> context) noexcept {
+  if (context->generation != generation()) {  // the last owner of a large model must not free it here
+    try {
+      const std::lock_guard lock(mutex_);
+      old_.push_back(std::move(context));
+    } catch (const std::bad_alloc&) {
+    }
+    return;
+  }
+  if (context->memory() > max_context) return;
   for (auto& place : free_) {
     Context* nobody = nullptr;
     if (place.load(std::memory_order_relaxed) == nullptr &&
@@ -94,6 +102,21 @@ void ContextPool::give(std::unique_ptr<Context> context) noexcept {
       return;
     }
   }
+}
+
+void ContextPool::publish(std::uint64_t generation) {
+  generation_.store(generation, std::memory_order_release);
+  for (auto& place : free_) delete place.exchange(nullptr, std::memory_order_acquire);
+  std::vector<std::unique_ptr<Context>> old;
+  const std::lock_guard lock(mutex_);
+  old.swap(old_);
+}
+
+std::size_t Context::memory() const {
+  std::size_t bytes = input.memory() + items.capacity() * sizeof items[0];
+  for (const auto* memory : {&scores, &other_scores, &item_columns}) bytes += memory->capacity() * sizeof(float);
+  for (const auto* memory : {&indices, &other_indices, &place}) bytes += memory->capacity() * sizeof(std::int32_t);
+  return bytes;
 }
 
 Response detail::error_response(int status, std::string_view argument, std::string_view message) {
@@ -110,14 +133,20 @@ Response detail::error_response(int status, std::string_view argument, std::stri
 Service::Impl::Impl(const fs::path& run_given, std::string_view config_json, std::shared_ptr<Store> store_given)
     : run(run_given),
       config(ServiceConfig::parse(config_json, run)),
-      naming(naming_of(run)),
-      store(store_given != nullptr ? std::move(store_given) : store_of(run, config)),
-      metrics(config),
-      sources(run, config) {
+      sources(run, config),
+      naming(naming_of(run, sources.is_policy())),
+      store(store_given != nullptr ? std::move(store_given) : store_of(run, config, sources.is_policy())),
+      metrics(config) {
   std::random_device random;
   next_request = (std::uint64_t{random()} << 32) | random();
   identity = sources.identity();
-  pipeline = Pipeline::load(sources.load(nullptr, true, metrics), store, {.seed = config.seed});
+  if (sources.is_policy()) {
+    stream = std::uint64_t{config.seed.value_or(random() >> 1)} << 32;
+    publish(sources.load(metrics));
+  } else {
+    pipeline = Pipeline::load(sources.load(nullptr, true, metrics), store, {.seed = config.seed});
+    contexts.publish(1);
+  }
   if (config.exposures) {
     for (const ArmConfig& arm : config.arms) {
       ExposureOptions options{.share = config.exposure_share, .name = "exposures-" + arm.name};
@@ -189,12 +218,50 @@ Response Service::Impl::handle(const ServiceRequest& request) {
   return response;
 }
 
+std::shared_ptr<const Release> Service::Impl::release() const {
+  if (pipeline) return Release::of(pipeline->models());
+  const std::lock_guard lock(publishing);
+  return policy_release;
+}
+
+std::shared_ptr<const Release> Service::Impl::release(Context& context) const {
+  const std::uint64_t now = contexts.generation();
+  if (pipeline) {
+    context.generation = now;
+    return Release::of(pipeline->models(context.workspace));
+  }
+  if (context.generation != now || context.release == nullptr) context.release = release();
+  context.generation = now;
+  return context.release;
+}
+
+PipelineCounters Service::Impl::counters() const {
+  if (pipeline) return pipeline->counters();
+  PipelineCounters counters;
+  counters.ranker.missing_predictions = missing_predictions;
+  return counters;
+}
+
+void Service::Impl::publish(Models models) {
+  const Models before = pipeline->models();  // freed here, not by the last request that uses it
+  pipeline->publish(std::move(models));
+  contexts.publish(contexts.generation() + 1);
+}
+
+void Service::Impl::publish(std::shared_ptr<const Release> next) {
+  {
+    const std::lock_guard lock(publishing);
+    policy_release.swap(next);
+  }
+  contexts.publish(contexts.generation() + 1);
+}
+
 // Keeps what happened: "" if the models that are served now were loaded.
 void Service::Impl::tell(const std::string& error) {
   Reload reload{now_ms(), "", error, {}};
-  const Models models = pipeline->models();
-  reload.artifact = models.version;
-  for (const Served& arm : Release::of(models).arms) reload.policies.push_back(arm.policy->version());
+  const auto served = release();
+  reload.artifact = served->artifact;
+  for (const Served& arm : served->arms) reload.policies.push_back(arm.policy->version());
   const std::lock_guard lock(telling);
   last_error = error;
   history.push_back(std::move(reload));
@@ -212,13 +279,18 @@ bool Service::Impl::refresh() {
   }
   if (now == failed && Clock::now() < next_try) return false;
   try {
-    const Models before = pipeline->models();
-    Models models = sources.load(&before, now.artifact != identity.artifact, metrics);
-    if (models.version != before.version && store->current() != models.version)
-      throw ArtifactError(store->url() + " serves version " + store->current().value_or("none") + "; the artifact is " +
-                          models.version);
-    const bool new_artifact = models.version != before.version;
-    pipeline->publish(std::move(models));
+    bool new_artifact = false;
+    if (pipeline) {
+      const Models before = pipeline->models();
+      Models models = sources.load(&before, now.artifact != identity.artifact, metrics);
+      new_artifact = models.version != before.version;
+      if (new_artifact && store->current() != models.version)
+        throw ArtifactError(store->url() + " serves version " + store->current().value_or("none") +
+                            "; the artifact is " + models.version);
+      publish(std::move(models));
+    } else {
+      publish(sources.load(metrics));
+    }
     identity = now;
     failed = {};
     metrics.reloads.add();

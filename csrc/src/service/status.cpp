@@ -93,7 +93,7 @@ Figures Service::Impl::figures(const Metrics::Window& window, const Release& rel
   const auto count = [&](std::string_view family, std::uint64_t value) {
     figures.set(family, static_cast<double>(value));
   };
-  const PipelineCounters counters = pipeline->counters();
+  const PipelineCounters counters = this->counters();
   const FeatureCounters& features = counters.features;
   count("pygrade_feature_reads_total", features.reads);
   count("pygrade_feature_defaults_total", features.defaults);
@@ -134,13 +134,13 @@ std::vector<Gauge> Service::Impl::read_gauges() {
 }
 
 std::string Service::Impl::ready_body() {
-  const Models models = pipeline->models();
-  const Release& release = Release::of(models);
+  const auto served = this->release();
+  const Release& release = *served;
   JsonWriter out;
   out.begin_object().field("ready", !draining).field("draining", draining.load());
   out.field("artifact", std::string_view(release.artifact)).known_key("policies").begin_object();
   for (const Served& arm : release.arms) out.key(arm.name).value(std::string_view(arm.policy->version()));
-  out.end_object().field("store", std::string_view(store->url())).known_key("reload_error");
+  out.end_object().field("store", std::string_view(store_url())).known_key("reload_error");
   const std::lock_guard lock(telling);
   if (last_error.empty())
     out.null();
@@ -151,22 +151,22 @@ std::string Service::Impl::ready_body() {
 }
 
 std::string Service::Impl::metrics_body() {
-  const Models models = pipeline->models();
+  const auto served = this->release();
   const Metrics::Window window = metrics.window();
   std::string out;
   out.reserve(std::size_t{1} << 16);
-  write_prometheus(metrics.registry, window.now, figures(window, Release::of(models)), out);
+  write_prometheus(metrics.registry, window.now, figures(window, *served), out);
   for (const Gauge& gauge : read_gauges()) write_gauge(gauge, out);
   return out;
 }
 
 std::string Service::Impl::status_body() {
-  const Models models = pipeline->models();
-  const Release& release = Release::of(models);
+  const auto served = this->release();
+  const Release& release = *served;
   const Metrics::Window window = metrics.window();
   JsonWriter out;
   out.begin_object().field("version", PYGRADE_VERSION).field("artifact", std::string_view(release.artifact));
-  out.field("store", std::string_view(store->url())).field("draining", draining.load());
+  out.field("store", std::string_view(store_url())).field("draining", draining.load());
   out.field("window_seconds", window.seconds).field("timestamp", now_ms());
   out.known_key("tasks").begin_list();
   for (const auto& task : release.tasks) out.value(std::string_view(task));

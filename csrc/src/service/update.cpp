@@ -13,9 +13,14 @@ using namespace detail;
 namespace {
 
 // The line of an event in the log.
-void write_event(const EventInput& event, const Release& release, std::string_view arm, std::int64_t received,
-                 JsonWriter& out) {
-  out.begin_object().field("user", event.user).field("item", event.item).known_key("task");
+void write_event(const EventInput& event, std::span<const UpdateInput::Measure> measures, const Release& release,
+                 std::string_view arm, std::int64_t received, JsonWriter& out) {
+  out.begin_object().known_key("user");
+  if (release.is_policy() && event.user_name.data() != nullptr)
+    out.value(event.user_name);  // as in the log of pages
+  else
+    out.value(event.user);
+  out.field("item", event.item).known_key("task");
   if (event.task)
     out.value(std::string_view(release.log_tasks[*event.task]));
   else
@@ -25,13 +30,17 @@ void write_event(const EventInput& event, const Release& release, std::string_vi
   if (!event.request_id.empty()) out.field("request_id", event.request_id);
   if (!event.event_id.empty()) out.field("event_id", event.event_id);
   if (!event.scenario.empty()) out.field("scenario", event.scenario);
-  if (event.measures != nullptr) write_json(*event.measures, out.known_key("measures"));
+  if (!measures.empty()) {
+    out.known_key("measures").begin_object();
+    for (const auto& [name, value] : measures) out.key(name).value(value);
+    out.end_object();
+  }
   out.field("arm", arm).field("received", received).end_object();
 }
 
 // Rows of the features' log: the events of one user and item, and of one page or moment, are one row.
 struct Rows {
-  Rows(const std::vector<EventInput>& events, const Release& release);
+  Rows(const UpdateInput& input, const Release& release);
   FeedbackEvents columns(const Release& release);
 
   std::vector<std::int64_t> user, item, time;
@@ -40,9 +49,9 @@ struct Rows {
   std::vector<FeedbackEvents::Outcome> views;
 };
 
-Rows::Rows(const std::vector<EventInput>& events, const Release& release) : outcomes(release.outcomes.size()) {
+Rows::Rows(const UpdateInput& input, const Release& release) : outcomes(release.outcomes.size()) {
   std::map<std::tuple<std::int64_t, std::int64_t, std::string_view, std::int64_t>, std::size_t> places;
-  for (const EventInput& event : events) {
+  for (const EventInput& event : input.events) {
     const std::int64_t moment = event.request_id.empty() ? event.timestamp : 0;
     const auto [found, is_new] =
         places.emplace(std::tuple(event.user, event.item, event.request_id, moment), user.size());
@@ -61,8 +70,9 @@ Rows::Rows(const std::vector<EventInput>& events, const Release& release) : outc
       const std::string_view column = release.outcomes[o], name = column.substr(2);
       if (column.starts_with("y_")) {
         if (event.task && release.log_tasks[*event.task] == name) outcomes[o][row] = 1.0;
-      } else if (event.measures != nullptr) {
-        if (const Json* measure = event.measures->find(name)) outcomes[o][row] = measure->number;
+      } else {
+        for (const auto& measure : input.measures_of(event))
+          if (measure.name == name) outcomes[o][row] = measure.value;
       }
     }
   }
@@ -77,25 +87,20 @@ FeedbackEvents Rows::columns(const Release& release) {
 
 // The log comes first: it is what training reads, and an event in it is never lost, even if the store fails then.
 Response Service::Impl::update(std::string_view body) {
-  const Models models = pipeline->models();
-  const Release& release = Release::of(models);
+  const auto served = this->release();
+  const Release& release = *served;
   UpdateInput input;
-  input.parse(body, config, naming, release.log_tasks);
-  for (std::size_t i = 0; i < input.events.size(); ++i)
-    if (const Json* measures = input.events[i].measures)
-      for (const std::string& name : measures->keys)
-        if (std::ranges::find(release.outcomes, "m_" + name) == release.outcomes.end()) {
-          const std::string argument = "events[" + std::to_string(i) + "].measures";
-          throw InputError(argument, argument + " names '" + name + "', which no feature reads");
-        }
+  input.parse(body, config, naming, release);
+  if (input.unknown_keys > 0) metrics.unknown_keys.add(input.unknown_keys);
   const std::int64_t received = now_ms();
   std::string lines;
   for (const EventInput& event : input.events) {
-    const std::size_t arm = arm_of(config, event.user);
+    const bool is_named = release.is_policy() && event.user_name.data() != nullptr;
+    const std::size_t arm = is_named ? arm_of(config, event.user_name) : arm_of(config, event.user);
     if (event.task) release.feedback[arm][*event.task].add();
     if (!feedback) continue;
     JsonWriter line;
-    write_event(event, release, config.arms[arm].name, received, line);
+    write_event(event, input.measures_of(event), release, config.arms[arm].name, received, line);
     lines += line.text();
     lines += '\n';
   }
@@ -109,9 +114,9 @@ Response Service::Impl::update(std::string_view body) {
     metrics.feedback_events.add(input.events.size());
     metrics.feedback_bytes.add(lines.size());
   }
-  Rows rows(input.events, release);
+  Rows rows(input, release);
   std::size_t written = 0;
-  if (!rows.user.empty()) {
+  if (pipeline && !rows.user.empty()) {
     try {
       written = pipeline->update(rows.columns(release));
     } catch (const StoreError& error) {

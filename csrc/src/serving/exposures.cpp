@@ -254,6 +254,7 @@ bool ExposureLog::append(const Policy& policy, const Request& request, const Pag
   head.verdict = page.verdict;
   head.has_timestamp = ids.timestamp.has_value();
   head.explored = page.explored;
+  head.exploration = page.exploration();
   head.complete = complete;
   head.version = page.policy_version;
   head.baseline = page.baseline_name;

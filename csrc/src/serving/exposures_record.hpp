@@ -29,6 +29,7 @@ struct ExposureHead {
   std::int64_t timestamp;
   std::uint32_t rows, shown, candidates;
   std::uint32_t request_id, user_id, scenario;  // bytes
+  std::string_view exploration;
   float trust;
   Verdict verdict;
   bool has_timestamp, explored, complete;

@@ -217,7 +217,7 @@ void ExposureWriter::add_rows(const ExposureHead& head, const ExposureRecord& re
     for (std::size_t t = 0; t < tasks; ++t) same(std::numeric_limits<float>::quiet_NaN());
   same(head.seed);
   text({head.version.data(), head.version.size()});
-  text(head.explored ? "dirichlet" : "none");
+  text(head.exploration);
   if (head.has_timestamp)
     same(head.timestamp);
   else

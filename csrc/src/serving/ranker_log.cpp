@@ -98,7 +98,7 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
   number(page.seed, after += ',');
   after += ',';
   after += page.version();
-  after += page.explored ? ",dirichlet," : ",none,";
+  after.append(",").append(page.exploration()).append(",");
   if (ids.timestamp) number(*ids.timestamp, after);
   real(page.trust, after += ',');
   field(page.baseline(), after += ',');

@@ -45,244 +45,363 @@ void encode(std::uint32_t value, std::string& out) {
   for (int i = more - 1; i >= 0; --i) out += static_cast<char>(0x80 | (value >> (6 * i) & 0x3f));
 }
 
-class Parser {
- public:
-  Parser(std::string_view text, const JsonLimits& limits) : text_(text), limits_(limits) {}
-
-  Json document() {
-    if (text_.size() > limits_.bytes)
-      throw JsonError("it has " + std::to_string(text_.size()) + " bytes; at most " + std::to_string(limits_.bytes) +
-                      " are read");
-    Json result = value(0);
-    space();
-    if (at_ != text_.size()) fail("text after the end of the document");
-    return result;
-  }
-
- private:
-  [[noreturn]] void fail(const std::string& what) const { fail_at(at_, what); }
-
-  [[noreturn]] void fail_at(std::size_t at, const std::string& what) const {
-    const std::string_view before = text_.substr(0, at);
-    const auto line = 1 + std::count(before.begin(), before.end(), '\n');
-    const std::size_t column = at - (line == 1 ? 0 : before.rfind('\n') + 1) + 1;
-    throw JsonError("byte " + std::to_string(at) + " (line " + std::to_string(line) + ", column " +
-                    std::to_string(column) + "): " + what);
-  }
-
-  bool done() const { return at_ == text_.size(); }
-  char peek() const { return done() ? '\0' : text_[at_]; }
-  bool is_digit() const { return peek() >= '0' && peek() <= '9'; }
-
-  void space() {
-    while (!done() && (peek() == ' ' || peek() == '\n' || peek() == '\r' || peek() == '\t')) ++at_;
-  }
-
-  bool take(std::string_view word) {
-    if (text_.substr(at_, word.size()) != word) return false;
-    at_ += word.size();
-    return true;
-  }
-
-  Json value(int depth) {
-    space();
-    if (++values_ > limits_.values) fail("more than " + std::to_string(limits_.values) + " values");
-    if (done()) fail("the text ends before a value");
-    Json result;
-    switch (peek()) {
-      case '{':
-        object(result, depth);
-        break;
-      case '[':
-        array(result, depth);
-        break;
-      case '"':
-        result.type = Json::Type::string;
-        result.string = string();
-        break;
-      default:
-        word(result);
-    }
-    return result;
-  }
-
-  void word(Json& result) {
-    if (take("null")) return;
-    result.boolean = take("true");
-    if (result.boolean || take("false")) {
-      result.type = Json::Type::boolean;
-      return;
-    }
-    result.type = Json::Type::number;
-    if (take("NaN")) {
-      result.number = std::numeric_limits<double>::quiet_NaN();
-    } else if (take("Infinity")) {
-      result.number = std::numeric_limits<double>::infinity();
-    } else if (take("-Infinity")) {
-      result.number = -std::numeric_limits<double>::infinity();
-    } else {
-      result.number = number(result);
-    }
-  }
-
-  double number(Json& value) {
-    const std::size_t begin = at_;
-    bool digits_only = true;
-    const auto digits = [&] {
-      if (!is_digit()) fail(at_ == begin ? "want a value" : "a number lacks a digit");
-      while (is_digit()) ++at_;
-    };
-    if (peek() == '-') ++at_;
-    if (peek() == '0') {
-      ++at_;
-      if (is_digit()) fail("a number starts with 0");
-    } else {
-      digits();
-    }
-    if (peek() == '.') {
-      digits_only = false;
-      ++at_;
-      digits();
-    }
-    if (peek() == 'e' || peek() == 'E') {
-      digits_only = false;
-      ++at_;
-      if (peek() == '+' || peek() == '-') ++at_;
-      digits();
-    }
-    double result = 0.0;
-    const auto parsed = std::from_chars(text_.data() + begin, text_.data() + at_, result);
-    if (parsed.ec != std::errc{}) fail_at(begin, "a number that no double holds");
-    if (digits_only) {
-      value.whole = std::from_chars(text_.data() + begin, text_.data() + at_, value.integer).ec == std::errc{};
-    } else if (std::fabs(result) <= 0x1p53 && result == std::floor(result)) {
-      value.whole = true;
-      value.integer = static_cast<std::int64_t>(result);
-    }
-    return result;
-  }
-
-  std::uint32_t hex4() {
-    std::uint32_t unit = 0;
-    if (text_.size() - at_ < 4) fail("the text ends within an escape");
-    const auto parsed = std::from_chars(text_.data() + at_, text_.data() + at_ + 4, unit, 16);
-    if (parsed.ptr != text_.data() + at_ + 4) fail("\\u lacks four hexadecimal digits");
-    at_ += 4;
-    return unit;
-  }
-
-  void escape(std::string& out) {
-    constexpr std::string_view names = "\"\\/bfnrt";
-    constexpr std::string_view meanings = "\"\\/\b\f\n\r\t";
-    const std::size_t begin = at_ - 1;
-    const char name = peek();
-    if (const auto known = done() ? names.npos : names.find(name); known != names.npos) {
-      out += meanings[known];
-      ++at_;
-      return;
-    }
-    if (!take("u")) fail("an unknown escape");
-    std::uint32_t value = hex4();
-    if (value >= 0xd800 && value < 0xdc00 && take("\\u")) {
-      const std::uint32_t low = hex4();
-      if (low < 0xdc00 || low > 0xdfff) fail_at(begin, "a lone surrogate");
-      value = 0x10000 + ((value - 0xd800) << 10) + (low - 0xdc00);
-    } else if (value >= 0xd800 && value < 0xe000) {
-      fail_at(begin, "a lone surrogate");
-    }
-    encode(value, out);
-  }
-
-  std::string string() {
-    const std::size_t begin = at_++;
-    std::string result;
-    for (;;) {
-      if (done()) fail_at(begin, "a string without an end");
-      const char c = peek();
-      if (c == '"') break;
-      if (c == '\\') {
-        ++at_;
-        escape(result);
-        continue;
-      }
-      if (static_cast<unsigned char>(c) < 0x20) fail("a control character in a string");
-      const CodePoint point = decode(text_, at_);
-      if (point.length == 0) fail("not UTF-8");
-      result.append(text_, at_, point.length);
-      at_ += point.length;
-    }
-    ++at_;
-    return result;
-  }
-
-  // Consumes ',' (true) or `end` (false).
-  bool more(char end) {
-    space();
-    if (peek() == ',' && !done()) {
-      ++at_;
-      return true;
-    }
-    if (done() || peek() != end) fail(std::string("want ',' or '") + end + "'");
-    ++at_;
-    return false;
-  }
-
-  void enter(int depth) {
-    if (depth >= limits_.depth) fail("nested deeper than " + std::to_string(limits_.depth));
-    ++at_;
-    space();
-  }
-
-  void array(Json& result, int depth) {
-    result.type = Json::Type::array;
-    enter(depth);
-    if (peek() == ']' && !done()) {
-      ++at_;
-      return;
-    }
-    do result.items.push_back(value(depth + 1));
-    while (more(']'));
-  }
-
-  void object(Json& result, int depth) {
-    result.type = Json::Type::object;
-    enter(depth);
-    if (peek() == '}' && !done()) {
-      ++at_;
-      return;
-    }
-    std::vector<std::size_t> places;
-    do {
-      space();
-      if (done() || peek() != '"') fail("want a key in quotes");
-      places.push_back(at_);
-      result.keys.push_back(string());
-      space();
-      if (!take(":")) fail("want ':'");
-      result.items.push_back(value(depth + 1));
-    } while (more('}'));
-    unique(result.keys, places);
-  }
-
-  void unique(const std::vector<std::string>& keys, const std::vector<std::size_t>& places) const {
-    std::vector<std::size_t> order(keys.size());
-    std::iota(order.begin(), order.end(), std::size_t{0});
-    std::ranges::sort(order, [&](auto a, auto b) { return keys[a] != keys[b] ? keys[a] < keys[b] : a < b; });
-    for (std::size_t i = 1; i < order.size(); ++i)
-      if (keys[order[i]] == keys[order[i - 1]]) fail_at(places[order[i]], "a key occurs twice in an object");
-  }
-
-  std::string_view text_;
-  JsonLimits limits_;
-  std::size_t at_ = 0;
-  std::size_t values_ = 0;
-};
-
 std::string named(std::string_view key, const char* what) { return "'" + std::string(key) + "' " + what; }
 
 }  // namespace
 
-Json Json::parse(std::string_view text, const JsonLimits& limits) { return Parser(text, limits).document(); }
+void JsonReader::start(std::string_view text, const JsonLimits& limits) {
+  text_ = text;
+  limits_ = limits;
+  at_ = values_ = 0;
+  depth_ = 0;
+  first_ = false;
+  keys_.clear();
+  decoded_.clear();
+  if (text.size() > limits.bytes)
+    throw JsonError("it has " + std::to_string(text.size()) + " bytes; at most " + std::to_string(limits.bytes) +
+                    " are read");
+}
+
+void JsonReader::fail_at(std::size_t at, const std::string& what) const {
+  const std::string_view before = text_.substr(0, at);
+  const auto line = 1 + std::count(before.begin(), before.end(), '\n');
+  const std::size_t column = at - (line == 1 ? 0 : before.rfind('\n') + 1) + 1;
+  throw JsonError("byte " + std::to_string(at) + " (line " + std::to_string(line) + ", column " +
+                  std::to_string(column) + "): " + what);
+}
+
+void JsonReader::space() {
+  while (!done() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t')) ++at_;
+}
+
+bool JsonReader::take(std::string_view word) {
+  if (text_.substr(at_, word.size()) != word) return false;
+  at_ += word.size();
+  return true;
+}
+
+Json::Type JsonReader::peek() {
+  space();
+  switch (here()) {
+    case '{':
+      return Json::Type::object;
+    case '[':
+      return Json::Type::array;
+    case '"':
+      return Json::Type::string;
+    case 't':
+    case 'f':
+      return Json::Type::boolean;
+    case 'n':
+      return Json::Type::null;
+    default:
+      if (done()) fail("the text ends before a value");
+      return Json::Type::number;
+  }
+}
+
+std::size_t JsonReader::place() {
+  space();
+  return at_;
+}
+
+// Counts the value and checks its type.
+void JsonReader::begin(Json::Type wanted) {
+  constexpr std::string_view names[] = {"null", "true or false", "a number", "a text", "a list", "an object"};
+  const Json::Type found = peek();
+  if (++values_ > limits_.values) fail("more than " + std::to_string(limits_.values) + " values");
+  if (found != wanted) fail("want " + std::string(names[static_cast<std::size_t>(wanted)]));
+}
+
+void JsonReader::null() {
+  begin(Json::Type::null);
+  if (!take("null")) fail("want a value");
+}
+
+bool JsonReader::boolean() {
+  begin(Json::Type::boolean);
+  const bool result = take("true");
+  if (!result && !take("false")) fail("want a value");
+  return result;
+}
+
+// NaN, Infinity or -Infinity.
+bool JsonReader::literal(double& value) {
+  const std::size_t start = at_;
+  value = take("NaN")         ? std::numeric_limits<double>::quiet_NaN()
+          : take("Infinity")  ? std::numeric_limits<double>::infinity()
+          : take("-Infinity") ? -std::numeric_limits<double>::infinity()
+                              : 0.0;
+  if (value == 0.0) return false;
+  if (!limits_.infinite) fail_at(start, "no number of JSON; want null where a number is missing");
+  return true;
+}
+
+JsonReader::Number JsonReader::number() {
+  begin(Json::Type::number);
+  Number result;
+  const char first = here();
+  if ((first == 'N' || first == 'I' || (first == '-' && text_.substr(at_, 2) == "-I")) && literal(result.value))
+    return result;
+  const std::size_t start = at_;
+  const bool negative = first == '-';
+  at_ += negative;
+  std::uint64_t mantissa = 0;  // of all digits, without the point; exact below 20 digits
+  std::size_t count = 0;
+  const auto digits = [&] {
+    if (!is_digit()) fail(at_ == start ? "want a value" : "a number lacks a digit");
+    for (; is_digit(); ++at_, ++count) mantissa = mantissa * 10 + static_cast<std::uint64_t>(text_[at_] - '0');
+  };
+  if (here() == '0') {
+    ++at_;
+    if (is_digit()) fail("a number starts with 0");
+  } else {
+    digits();
+  }
+  bool digits_only = true;
+  int exponent = 0;  // of 10, on the mantissa
+  if (here() == '.') {
+    digits_only = false;
+    const std::size_t point = ++at_;
+    digits();
+    exponent = -static_cast<int>(std::min<std::size_t>(at_ - point, 1000));
+  }
+  bool simple = count < 20;
+  if (here() == 'e' || here() == 'E') {
+    digits_only = false;
+    ++at_;
+    const bool minus = here() == '-';
+    if (minus || here() == '+') ++at_;
+    const std::uint64_t before = mantissa;
+    const std::size_t digits_before = count;
+    mantissa = count = 0;
+    digits();
+    simple = simple && count < 5;
+    const int shift = static_cast<int>(std::min<std::uint64_t>(mantissa, 10'000));
+    exponent += minus ? -shift : shift;
+    mantissa = before;
+    count = digits_before;
+  }
+  // Below 2^53 and 10^22 both parts are exact, and so their quotient or product is the closest double.
+  constexpr double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                               1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+  if (simple && mantissa <= std::uint64_t{1} << 53 && exponent >= -22 && exponent <= 22) {
+    const auto exact = static_cast<double>(mantissa);
+    const double size = exponent < 0 ? exact / powers[-exponent] : exact * powers[exponent];
+    result.value = negative ? -size : size;
+  } else if (std::from_chars(text_.data() + start, text_.data() + at_, result.value).ec != std::errc{}) {
+    fail_at(start, "a number that no double holds");
+  }
+  if (digits_only) {
+    result.whole = std::from_chars(text_.data() + start, text_.data() + at_, result.integer).ec == std::errc{};
+  } else if (std::fabs(result.value) <= 0x1p53 && result.value == std::floor(result.value)) {
+    result.whole = true;
+    result.integer = static_cast<std::int64_t>(result.value);
+  }
+  return result;
+}
+
+std::uint32_t JsonReader::hex4() {
+  std::uint32_t unit = 0;
+  if (text_.size() - at_ < 4) fail("the text ends within an escape");
+  const auto parsed = std::from_chars(text_.data() + at_, text_.data() + at_ + 4, unit, 16);
+  if (parsed.ptr != text_.data() + at_ + 4) fail("\\u lacks four hexadecimal digits");
+  at_ += 4;
+  return unit;
+}
+
+void JsonReader::escape() {
+  constexpr std::string_view names = "\"\\/bfnrt";
+  constexpr std::string_view meanings = "\"\\/\b\f\n\r\t";
+  const std::size_t start = at_ - 1;
+  if (const auto known = done() ? names.npos : names.find(text_[at_]); known != names.npos) {
+    decoded_ += meanings[known];
+    ++at_;
+    return;
+  }
+  if (!take("u")) fail("an unknown escape");
+  std::uint32_t value = hex4();
+  if (value >= 0xd800 && value < 0xdc00 && take("\\u")) {
+    const std::uint32_t low = hex4();
+    if (low < 0xdc00 || low > 0xdfff) fail_at(start, "a lone surrogate");
+    value = 0x10000 + ((value - 0xd800) << 10) + (low - 0xdc00);
+  } else if (value >= 0xd800 && value < 0xe000) {
+    fail_at(start, "a lone surrogate");
+  }
+  encode(value, decoded_);
+}
+
+std::string_view JsonReader::string() {
+  begin(Json::Type::string);
+  const std::size_t start = at_++;
+  std::size_t plain = at_;                      // of what was not copied yet
+  std::size_t copied = std::string_view::npos;  // where the copy begins, if there are escapes
+  for (;;) {
+    if (done()) fail_at(start, "a string without an end");
+    const char c = text_[at_];
+    if (c == '"') break;
+    if (c == '\\') {
+      if (copied == std::string_view::npos) {
+        decoded_.reserve(text_.size());  // for all strings, so that none of them moves
+        copied = decoded_.size();
+      }
+      decoded_.append(text_, plain, at_ - plain);
+      ++at_;
+      escape();
+      plain = at_;
+      continue;
+    }
+    if (static_cast<unsigned char>(c) < 0x20) fail("a control character in a string");
+    if (static_cast<unsigned char>(c) < 0x80) {
+      ++at_;
+      continue;
+    }
+    const CodePoint point = decode(text_, at_);
+    if (point.length == 0) fail("not UTF-8");
+    at_ += point.length;
+  }
+  const std::size_t end = at_++;
+  if (copied == std::string_view::npos) return text_.substr(plain, end - plain);
+  decoded_.append(text_, plain, end - plain);
+  return std::string_view(decoded_).substr(copied);
+}
+
+void JsonReader::enter(Json::Type type) {
+  begin(type);
+  if (depth_ >= limits_.depth) fail("nested deeper than " + std::to_string(limits_.depth));
+  ++depth_;
+  ++at_;
+  first_ = true;
+}
+
+// Whether there is another element before `end`, which is consumed.
+bool JsonReader::next(char end) {
+  space();
+  if (here() == end) {
+    ++at_;
+    --depth_;
+    first_ = false;
+    return false;
+  }
+  if (first_) {
+    first_ = false;
+    return true;
+  }
+  if (here() != ',') fail(std::string("want ',' or '") + end + "'");
+  ++at_;
+  return true;
+}
+
+void JsonReader::enter_list() { enter(Json::Type::array); }
+bool JsonReader::next_item() { return next(']'); }
+
+void JsonReader::enter_object() {
+  enter(Json::Type::object);
+  keys_.push_back({{}, at_});  // where the object's keys begin
+}
+
+bool JsonReader::next_key(std::string_view& key) {
+  if (!next('}')) {
+    check_keys();
+    return false;
+  }
+  space();
+  if (done() || here() != '"') fail("want a key in quotes");
+  const std::size_t place = at_;
+  --values_;  // a key is no value
+  key = string();
+  space();
+  if (!take(":")) fail("want ':'");
+  keys_.push_back({key, place});
+  return true;
+}
+
+// The keys of the object that ends are distinct.
+void JsonReader::check_keys() {
+  auto first = keys_.end();
+  while ((first - 1)->name.data() != nullptr) --first;
+  std::sort(first, keys_.end(),
+            [](const Key& a, const Key& b) { return a.name != b.name ? a.name < b.name : a.place < b.place; });
+  for (auto key = first; key != keys_.end() && key + 1 != keys_.end(); ++key)
+    if (key->name == (key + 1)->name) fail_at((key + 1)->place, "a key occurs twice in an object");
+  keys_.erase(first - 1, keys_.end());
+}
+
+std::string_view JsonReader::skip() {
+  const Json::Type type = peek();
+  const std::size_t start = at_;
+  std::string_view key;
+  switch (type) {
+    case Json::Type::null:
+      null();
+      break;
+    case Json::Type::boolean:
+      boolean();
+      break;
+    case Json::Type::number:
+      number();
+      break;
+    case Json::Type::string: {
+      const std::size_t kept = decoded_.size();
+      string();
+      decoded_.resize(kept);
+      break;
+    }
+    case Json::Type::array:
+      for (enter_list(); next_item();) skip();
+      break;
+    case Json::Type::object:
+      for (enter_object(); next_key(key);) skip();
+      break;
+  }
+  return text_.substr(start, at_ - start);
+}
+
+Json JsonReader::tree() {
+  Json result;
+  result.type = peek();
+  std::string_view key;
+  switch (result.type) {
+    case Json::Type::null:
+      null();
+      break;
+    case Json::Type::boolean:
+      result.boolean = boolean();
+      break;
+    case Json::Type::number: {
+      const Number found = number();
+      result.number = found.value;
+      result.integer = found.integer;
+      result.whole = found.whole;
+      break;
+    }
+    case Json::Type::string:
+      result.string = string();
+      break;
+    case Json::Type::array:
+      for (enter_list(); next_item();) result.items.push_back(tree());
+      break;
+    case Json::Type::object:
+      for (enter_object(); next_key(key);) {
+        result.keys.emplace_back(key);
+        result.items.push_back(tree());
+      }
+      break;
+  }
+  return result;
+}
+
+void JsonReader::end() {
+  space();
+  if (!done()) fail("text after the end of the document");
+}
+
+Json Json::parse(std::string_view text, const JsonLimits& limits) {
+  JsonReader reader(text, limits);
+  Json result = reader.tree();
+  reader.end();
+  return result;
+}
 
 const Json* Json::find(std::string_view key) const {
   for (std::size_t i = 0; i < keys.size(); ++i)

@@ -1,0 +1,39 @@
+// Columns by name: numbers, and texts that stand for 0/1 columns `column=level`, as pygrade.logs.categories.encode.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace pygrade::detail {
+
+class Columns {
+ public:
+  Columns() = default;
+  // Names of features, or of item columns, in their order.
+  explicit Columns(std::span<const std::string> names);
+
+  struct Column {
+    std::string name;
+    std::ptrdiff_t number = -1;                                 // the place of a number
+    std::vector<std::pair<std::string, std::size_t>> levels{};  // the places of a text
+  };
+  // Null: there is none. A 0/1 column has its own name, too.
+  const Column* find(std::string_view name) const;
+
+  std::size_t size() const { return names_.size(); }
+  const std::string& name(std::size_t place) const { return names_[place]; }
+  // What is put where nothing is given: NaN for numbers, 0 for levels.
+  std::span<const float> unknown() const { return unknown_; }
+
+ private:
+  std::vector<std::string> names_;
+  std::vector<Column> columns_;  // by name
+  std::vector<float> unknown_;
+};
+
+}  // namespace pygrade::detail

@@ -1,0 +1,440 @@
+// Runs of a policy alone, whose requests bring predictions: pages, rules, logs and memory.
+#include <malloc.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <map>
+#include <new>
+#include <set>
+
+#include "check.hpp"
+#include "service/json_writer.hpp"
+#include "service_run.hpp"
+#include "serving.hpp"
+
+namespace {
+
+std::atomic<std::int64_t> held{0}, most{0};  // bytes
+
+}  // namespace
+
+void* operator new(std::size_t size) {
+  void* memory = std::malloc(size);
+  if (memory == nullptr) throw std::bad_alloc();
+  const std::int64_t now = held += static_cast<std::int64_t>(malloc_usable_size(memory));
+  if (now > most) most = now;
+  return memory;
+}
+void operator delete(void* memory) noexcept {
+  held -= static_cast<std::int64_t>(malloc_usable_size(memory));
+  std::free(memory);
+}
+void operator delete(void* memory, std::size_t) noexcept { operator delete(memory); }
+
+namespace {
+
+using namespace pygrade;
+using namespace pygrade::tests;
+using detail::Json;
+using detail::JsonWriter;
+namespace fs = std::filesystem;
+
+const std::vector<std::string> tasks = {"click", "cart", "order"};
+
+std::string text_at(const Json& json, std::string_view key) {
+  const Json& value = json.at(key);
+  return value.type == Json::Type::string ? value.string : value.type == Json::Type::null ? "null" : "?";
+}
+
+Artifact table_policy(unsigned seed = 1) {
+  Artifact artifact;
+  artifact.seed = seed;
+  artifact.features = {"hour", "intent", "device=app", "device=web"};
+  return artifact.draw();
+}
+
+// A run that `pygrade train` wrote, as far as serving reads it.
+class PolicyRun {
+ public:
+  explicit PolicyRun(const Artifact& artifact = table_policy()) {
+    static int number = 0;
+    folder = fs::temp_directory_path() /
+             ("pygrade-policy-run-" + std::to_string(::getpid()) + "-" + std::to_string(number++));
+    fs::create_directories(folder);
+    put(artifact);
+  }
+  ~PolicyRun() { fs::remove_all(folder); }
+  PolicyRun(const PolicyRun&) = delete;
+  PolicyRun& operator=(const PolicyRun&) = delete;
+
+  void put(const Artifact& artifact) {
+    artifact.write(folder / "policy");
+    policy = parse(artifact);
+  }
+  std::unique_ptr<Service> serve(const std::string& config = "{}") const {
+    return std::make_unique<Service>(folder, config);
+  }
+
+  fs::path folder;
+  std::shared_ptr<const Policy> policy;
+};
+
+// A request of n items, with more keys as JSON.
+struct Asked {
+  explicit Asked(std::size_t count, unsigned seed = 7) : predictions(make_predictions(count, 3, seed)) {
+    for (std::size_t i = 0; i < count; ++i) items.push_back(static_cast<std::int64_t>(1000 + 3 * i));
+  }
+  std::string lists() const {
+    JsonWriter out;
+    out.begin_object().known_key("items").begin_list();
+    for (const auto item : items) out.value(item);
+    out.end_list().known_key("predictions").begin_object();
+    for (std::size_t t = 0; t < 3; ++t) {
+      out.key(tasks[t]).begin_list();
+      for (std::size_t i = 0; i < items.size(); ++i) out.value(predictions[i * 3 + t]);
+      out.end_list();
+    }
+    out.end_object();
+    return out.take().substr(1);
+  }
+  std::string json(const std::string& more = R"("user": 3)") const { return "{" + more + ", " + lists() + "}"; }
+
+  std::vector<std::int64_t> items;
+  std::vector<float> predictions;
+};
+
+std::vector<float> scores_of(const Json& page) {
+  std::vector<float> scores;
+  for (const Json& score : page.at("scores").items) scores.push_back(static_cast<float>(score.number));
+  return scores;
+}
+
+void check_error(Service& service, const std::string& body, const std::string& argument, const std::string& message) {
+  const Response response = service.handle({"POST", "/v1/rank", body});
+  CHECK_EQUAL(response.status, 400);
+  const Json error = json_of(response).at("error");
+  CHECK_EQUAL(text_at(error, "argument"), argument);
+  if (text_at(error, "message").find(message) == std::string::npos)
+    CHECK_EQUAL(body.substr(0, 80) + " → " + text_at(error, "message"), message);
+}
+
+constexpr const char* with_context =
+    R"("user": "ann", "k": 10, "context": {"hour": 3.5, "intent": 2, "device": "web"}, "scenario": "search")";
+
+}  // namespace
+
+TEST(a_page_of_a_policy_s_run_is_the_ranker_s) {
+  const PolicyRun run;
+  const auto service = run.serve();
+  const Asked asked(100);
+  const Json page = post(*service, "/v1/rank", asked.json(with_context));
+  Ranker ranker(run.policy);
+  const std::vector<float> context = {3.5f, 2.0f, 0.0f, 1.0f};
+  PageMemory expected(10);
+  ranker.rank({.context = context, .predictions = asked.predictions, .scenario = "search"}, expected);
+  CHECK_EQUAL(scores_of(page), expected.values);
+  const auto items = page.integers_at("items");
+  for (std::size_t i = 0; i < 10; ++i)
+    CHECK_EQUAL(items[i], asked.items[static_cast<std::size_t>(expected.indices[i])]);
+  for (std::size_t t = 0; t < 3; ++t)
+    CHECK_EQUAL(static_cast<float>(page.at("weights").finite_at(tasks[t])), expected.weights[t]);
+  CHECK_EQUAL(text_at(page, "policy"), run.policy->version());
+  CHECK_EQUAL(text_at(page, "user"), std::string("known"));
+  CHECK_EQUAL(text_at(page, "artifact"), std::string("null"));
+  CHECK_EQUAL(text_at(page, "fallback"), std::string("null"));
+  CHECK_EQUAL(json_of(service->handle({"GET", "/readyz", ""})).boolean_at("ready"), true);
+
+  // The directory of a policy is a run, too.
+  Service alone(run.folder / "policy", "{}");
+  CHECK_EQUAL(scores_of(post(alone, "/v1/rank", asked.json(with_context))), expected.values);
+  // Nothing is known of the user: the static weights.
+  const Json unknown = post(*service, "/v1/rank", asked.json());
+  CHECK_EQUAL(text_at(unknown, "user"), std::string("unknown"));
+  CHECK_EQUAL(text_at(unknown, "fallback"), std::string("global"));
+  const Json late = post(*service, "/v1/rank", asked.json(std::string(with_context) + R"(, "deadline_ms": 0)"));
+  CHECK_EQUAL(text_at(late, "degraded"), std::string("deadline"));
+  CHECK_EQUAL(text_at(late, "fallback"), std::string("scenario"));
+  // An explanation of the same page.
+  const Json explained = post(*service, "/v1/explain", asked.json(with_context));
+  CHECK_EQUAL(explained.integers_at("items"), items);
+  for (const Json& item : explained.at("explanation").items) {
+    double fused = 0.0;
+    for (const auto& task : tasks) fused += item.object_at("contributions").finite_at(task);
+    CHECK_NEAR(fused, item.finite_at("score"), 1e-5);
+  }
+}
+
+TEST(names_missing_predictions_and_columns_are_read) {
+  const PolicyRun run;
+  const auto service = run.serve();
+  const Json page =
+      post(*service, "/v1/rank",
+           R"({"user": "ann", "k": 3, "items": ["a", 7, "\u00e9"], "predictions": {"click": [0.5, 0.2, null],)"
+           R"( "cart": [0.1, 0.1, 0.1], "order": [0.01, 0.02, 0.5], "view": [1, 2]}})");
+  // stable_id("a"), and the name that was given
+  CHECK_EQUAL(page.at("items").items.size(), std::size_t{3});
+  CHECK(page.at("scores").items[2].type == Json::Type::null);
+  CHECK_EQUAL(page.at("names").items[2].string, std::string("\u00e9"));
+  std::set<std::string> names;
+  for (std::size_t i = 0; i < 2; ++i) {
+    const Json& name = page.at("names").items[i];
+    names.insert(name.type == Json::Type::null ? "null" : name.string);
+    if (name.type == Json::Type::null) CHECK_EQUAL(page.at("items").items[i].integer, 7);
+  }
+  CHECK(names == (std::set<std::string>{"a", "null"}));
+  CHECK(service->handle({"GET", "/metrics", ""}).body.find("\npygrade_unknown_keys_total 1\n") != std::string::npos);
+  CHECK(service->handle({"GET", "/metrics", ""}).body.find("\npygrade_missing_predictions_total 1\n") !=
+        std::string::npos);
+}
+
+TEST(every_wrong_request_of_a_policy_s_run_is_named) {
+  const PolicyRun run;
+  const auto service = run.serve(R"({"max_candidates": 20, "max_ids": 5})");
+  const Asked asked(3);
+  const std::string lists = asked.lists();
+  const auto refuses = [&](const std::string& body, const std::string& argument, const std::string& message) {
+    check_error(*service, body, argument, message);
+  };
+  const auto rules = [&](const std::string& given, const std::string& argument, const std::string& message) {
+    refuses(R"({"user": 1, "rules": )" + given + ", " + lists + "}", argument, message);
+  };
+  refuses(R"({"user": 1})", "items", "items is missing");
+  refuses(R"({"user": 1, "items": [1]})", "predictions", "this run has no model: want a list for each of the tasks");
+  refuses(R"({"user": 1, "items": [1], "predictions": {"click": [1]}})", "predictions", "lacks the task 'cart'");
+  refuses(R"({"user": 1, "items": [1], "predictions": {"click": [1], "cart": [1, 2], "order": [1]}})",
+          "predictions.cart", "a list of 2; want one value for each of the 1 items");
+  refuses(R"({"user": 1, "items": [1], "predictions": {"click": [-1], "cart": [1], "order": [1]}})", "predictions",
+          "negative");
+  refuses(R"({"user": 1, "items": [1], "predictions": {"click": ["x"]}})", "predictions.click[0]", "want a number");
+  refuses(R"({"user": 1, "items": [1], "predictions": {"click": [1e300]}})", "predictions.click[0]", "want a number");
+  refuses(R"({"user": 1, "items": [1], "predictions": {"click": [NaN]}})", "body", "want null where");
+  refuses(R"({"user": 1, "items": [1], "predictions": [1]})", "predictions", "a list of 1; want an object");
+  refuses(R"({"items": [1], "predictions": {"click": [1], "cart": [1], "order": [1]}})", "user", "user is missing");
+  refuses(R"({"user": 1, "items": [5, 6, 5], "predictions": {"click": [1, 1, 1], "cart": [1, 1, 1],)"
+          R"( "order": [1, 1, 1]}})",
+          "items", "items holds 5 more than once");
+  refuses(R"({"user": 1, "items": [0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20]})", "items",
+          "items is a list of 21; want a list of at most 20");
+  refuses(R"({"user": 1, "seen": [0,1,2,3,4,5]})", "seen", "seen is a list of 6; want a list of at most 5");
+  refuses(R"({"user": 1, "context": {"hour": "late"}, )" + lists + "}", "context.hour", "is a text; want a number");
+  refuses(R"({"user": 1, "context": {"device": 3}, )" + lists + "}", "context.device", "is a number; want a text");
+  refuses(R"({"user": 1, "context": {"hour": [3]}, )" + lists + "}", "context.hour", "want a number, a text or null");
+  refuses(R"({"user": 1, "item_values": [1], )" + lists + "}", "item_values", "one value for each of the 3 items");
+  rules(R"({"mask": [true]})", "rules.mask", "one value for each of the 3 items");
+  rules(R"({"mask": [1, 1, 1]})", "rules.mask[0]", "want true or false");
+  rules(R"({"mask": []})", "rules.mask", "one value for each of the 3 items");
+  rules(R"({"boost_mul": [1, 2, "x"]})", "rules.boost_mul[2]", "want a number");
+  rules(R"({"boost_add": [1, 2, 3, 4]})", "rules.boost_add", "a list of 4");
+  rules(R"({"groups": {"seller": [1, 2]}})", "rules.groups.seller", "a list of 2");
+  rules(R"({"groups": {"seller": [1, 2, 2.5]}})", "rules.groups.seller[2]", "want a whole number");
+  rules(R"({"caps": {"seller": 1}})", "rules.caps", "names 'seller', which is none of rules.groups");
+  rules(R"({"caps": {"seller": -2}})", "rules.caps.seller", "want a whole number from -1");
+  rules(R"({"pins": [{"item": 1000}]})", "rules.pins[0].position", "is missing");
+  rules(R"({"pins": [{"position": 1}]})", "rules.pins[0].item", "is missing");
+  rules(R"({"pins": [{"item": 5, "position": 1}]})", "rules.pins", "names 5, which is none of items");
+  rules(R"({"pins": [{"item": 1000, "position": 10}]})", "rules.pins", "want positions from 0 to 9");
+  rules(R"({"pins": [{"item": 1000, "position": 1}, {"item": 1003, "position": 1}]})", "rules.pins", "want each once");
+  check_error(*run.serve(R"({"strict": true})"), R"({"user": 1, "kk": 3})", "kk", "kk is unknown; want some of user");
+  check_error(*run.serve(R"({"strict": true})"), R"({"user": 1, "context": {"age": 3}})", "context.age",
+              "no column of the policy's context");
+  CHECK_THROWS(ArtifactError, "holds neither artifact", Service(run.folder / "none", "{}"));
+}
+
+TEST(rules_are_those_of_the_ranking) {
+  const PolicyRun run;
+  const auto service = run.serve();
+  const Asked asked(40);
+  std::vector<float> mul(40), add(40);
+  std::vector<std::uint8_t> mask(40);
+  std::vector<std::int32_t> groups(40);
+  JsonWriter out;
+  const auto list = [&](std::string_view key, auto&& value) {
+    out.known_key(key).begin_list();
+    for (std::size_t i = 0; i < 40; ++i) out.value(value(i));
+    out.end_list();
+  };
+  out.begin_object();
+  list("boost_mul", [&](std::size_t i) { return mul[i] = 1.0f + 0.25f * static_cast<float>(i % 3); });
+  list("boost_add", [&](std::size_t i) { return add[i] = 0.5f * static_cast<float>(i % 2); });
+  list("mask", [&](std::size_t i) {
+    mask[i] = i % 5 != 0;
+    return i % 5 != 0;
+  });
+  out.known_key("groups").begin_object();
+  list("seller", [&](std::size_t i) { return groups[i] = static_cast<std::int32_t>(i % 4) - 1; });
+  out.end_object().known_key("caps").begin_object().field("seller", 2).end_object().end_object();
+  const std::string rules = out.take();
+  const Json page = post(*service, "/v1/rank", asked.json(R"("user": 3, "rules": )" + rules));
+  const std::vector<std::int32_t> caps = {2};
+  PageMemory expected(10);
+  Ranker ranker(run.policy);
+  ranker.rank({.predictions = asked.predictions, .rules = {mask, mul, add, groups, caps}}, expected);
+  CHECK_EQUAL(scores_of(page), expected.values);
+  for (std::size_t i = 0; i < 10; ++i)
+    CHECK_EQUAL(page.integers_at("items")[i], asked.items[static_cast<std::size_t>(expected.indices[i])]);
+
+  // With pins: without any that changes something, the same page.
+  const auto with_pins = [&](const std::string& pins, const std::string& others) {
+    return post(*service, "/v1/rank", asked.json(R"("user": 3, "rules": {"pins": )" + pins + others + "}"));
+  };
+  const auto top = page.integers_at("items");
+  const std::string same = "[{\"item\": " + std::to_string(top[4]) + ", \"position\": 4}]";
+  CHECK_EQUAL(with_pins(same, ", " + rules.substr(1, rules.size() - 2)).integers_at("items"), top);
+  // The last two take their places, whatever their scores, and the others move on.
+  PageMemory all(40);
+  ranker.rank({.predictions = asked.predictions}, all);
+  std::vector<std::int64_t> order;
+  for (const auto index : all.indices) order.push_back(asked.items[static_cast<std::size_t>(index)]);
+  const std::string pins = "[{\"item\": " + std::to_string(order[39]) +
+                           ", \"position\": 3}, {\"item\": " + std::to_string(order[38]) + ", \"position\": 0}]";
+  const Json pinned = with_pins(pins, "");
+  std::vector<std::int64_t> wanted = {order[38], order[0], order[1], order[39]};
+  wanted.insert(wanted.end(), order.begin() + 2, order.begin() + 8);
+  CHECK_EQUAL(pinned.integers_at("items"), wanted);
+  CHECK_EQUAL(pinned.integers_at("pinned"), (std::vector<std::int64_t>{order[38], order[39]}));
+  CHECK_EQUAL(scores_of(pinned)[0], all.values[38]);
+  // Caps count pins and hold for them; the mask comes before everything.
+  std::string group_list, mask_list;
+  for (std::size_t i = 0; i < 40; ++i) {
+    const bool is_last = asked.items[i] == order[39] || asked.items[i] == order[38];
+    group_list += std::string(i ? ", " : "") + (is_last || asked.items[i] == order[0] ? "5" : "-1");
+    mask_list += std::string(i ? ", " : "") + (asked.items[i] == order[38] ? "false" : "true");
+  }
+  const std::string capped = R"(, "groups": {"g": [)" + group_list + R"(]}, "caps": {"g": 1})";
+  const Json one = with_pins(pins, capped);
+  CHECK_EQUAL(one.integers_at("pinned"), std::vector<std::int64_t>{order[38]});
+  CHECK_EQUAL(one.integers_at("items")[0], order[38]);
+  CHECK_EQUAL(one.integers_at("items")[1], order[1]);  // order[0] is of the same group
+  const Json masked = with_pins(pins, capped + R"(, "mask": [)" + mask_list + "]");
+  CHECK_EQUAL(masked.integers_at("pinned"), std::vector<std::int64_t>{order[39]});
+  // A page that is shorter than a pin's place ends with it.
+  const Asked few(3);
+  const Json shorter =
+      post(*service, "/v1/rank", few.json(R"("user": 3, "rules": {"pins": [{"item": 1000, "position": 9}]})"));
+  CHECK_EQUAL(shorter.integers_at("items").size(), std::size_t{3});
+  CHECK_EQUAL(shorter.integers_at("items")[2], 1000);
+}
+
+TEST(item_features_reach_the_correction) {
+  Artifact artifact = corrected_artifact("1");
+  artifact.features = {"hour", "intent"};
+  artifact.correction->items = {"stock", "brand=a", "brand=b"};
+  const PolicyRun run(artifact.draw());
+  const auto service = run.serve();
+  const Asked asked(4);
+  const std::string features = R"("item_features": {"stock": [1, null, 3, 4], "brand": ["a", "b", null, "c"]})";
+  const std::string values = R"("item_values": [1, 2, 3, 4])";
+  const Json page =
+      post(*service, "/v1/rank",
+           asked.json(R"("user": 1, "context": {"hour": 1, "intent": 0.5}, )" + values + ", " + features));
+  const std::vector<float> context = {1.0f, 0.5f}, prices = {1, 2, 3, 4};
+  const std::vector<float> items = {1, 1, 0, nan_value, 0, 1, 3, 0, 0, 4, 0, 0};
+  PageMemory expected(10);
+  Ranker ranker(run.policy);
+  ranker.rank({.context = context, .predictions = asked.predictions, .item_values = prices, .items = items}, expected);
+  CHECK_EQUAL(scores_of(page), std::vector<float>(expected.values.begin(), expected.values.begin() + 4));
+  PageMemory without(10);
+  ranker.rank({.context = context, .predictions = asked.predictions, .item_values = prices}, without);
+  CHECK(scores_of(page)[0] != without.values[0]);
+}
+
+TEST(arms_and_shadows_of_a_policy_s_run) {
+  const PolicyRun run;
+  table_policy(2).write(run.folder / "other");
+  const auto service =
+      run.serve(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5, "policy": "other"}],)"
+                R"( "shadow": [{"name": "s", "policy": "other"}]})");
+  const Asked asked(30);
+  std::map<std::string, int> arms;
+  for (int user = 0; user < 200; ++user)
+    ++arms[text_at(post(*service, "/v1/rank", asked.json("\"user\": \"u" + std::to_string(user) + "\"")), "arm")];
+  CHECK(arms["a"] > 60 && arms["b"] > 60 && arms["a"] + arms["b"] == 200);
+  const Json b = post(*service, "/v1/rank", asked.json(R"("user": 1, "arm": "b")"));
+  CHECK_EQUAL(text_at(b, "policy"), parse(table_policy(2))->version());
+  CHECK(service->handle({"GET", "/metrics", ""}).body.find("pygrade_shadow_pages_total{shadow=\"s\"} 201") !=
+        std::string::npos);
+  const Json update =
+      post(*service, "/v1/update", R"({"events": [{"user": "u1", "item": "x", "task": "order", "request_id": "r"}]})");
+  CHECK_EQUAL(update.at("events").integer, 1);
+  Artifact foreign;
+  foreign.features = {"hour"};
+  foreign.evidence_feature = "hour";
+  foreign.draw().write(run.folder / "foreign");
+  CHECK_THROWS(ArtifactError, "arm 'a' has a policy of other tasks or features",
+               run.serve(R"({"arms": [{"name": "a", "policy": "foreign"}]})"));
+}
+
+TEST(a_new_policy_is_served_and_the_old_one_goes) {
+  PolicyRun run;
+  const auto service = run.serve();
+  const Asked asked(10);
+  const auto version = [&] { return text_at(post(*service, "/v1/rank", asked.json()), "policy"); };
+  CHECK_EQUAL(version(), run.policy->version());
+  CHECK(!service->refresh());
+  run.put(table_policy(5));
+  CHECK(service->refresh());
+  CHECK_EQUAL(version(), run.policy->version());
+  std::ofstream(run.folder / "policy" / "policy.json") << "{";
+  CHECK(!service->refresh());
+  CHECK_EQUAL(version(), run.policy->version());
+}
+
+TEST(some_pages_are_shuffled_and_logged_so) {
+  const PolicyRun run;
+  const auto plain = run.serve(), service = run.serve(R"({"explore": {"shuffle": 0.1}, "max_explore": 0.15})");
+  const Asked asked(30);
+  int shuffled = 0, moved = 0;
+  std::vector<int> first(10, 0);  // how often the best item takes each place
+  for (int i = 0; i < 3000; ++i) {
+    const std::string body = asked.json(R"("user": 3, "request_id": "r)" + std::to_string(i) + "\"");
+    const Json page = post(*service, "/v1/rank", body);
+    CHECK(!page.boolean_at("explored"));
+    const auto items = page.integers_at("items"), wanted = post(*plain, "/v1/rank", body).integers_at("items");
+    const bool is_shuffled = text_at(page, "exploration") == "shuffle";
+    shuffled += is_shuffled;
+    if (!is_shuffled) CHECK_EQUAL(items, wanted);
+    moved += items != wanted;
+    CHECK(std::set(items.begin(), items.end()) == std::set(wanted.begin(), wanted.end()));
+    if (is_shuffled) ++first[static_cast<std::size_t>(std::ranges::find(items, wanted[0]) - items.begin())];
+  }
+  CHECK_NEAR(shuffled, 300.0, 70.0);
+  CHECK(moved >= shuffled - 1);
+  for (const int count : first) CHECK_NEAR(count, shuffled / 10.0, 22.0);
+  CHECK_EQUAL(text_at(post(*service, "/v1/rank", asked.json(R"("user": 3, "explore": false, "request_id": "r7")")),
+                      "exploration"),
+              std::string("none"));
+  CHECK_THROWS(std::invalid_argument, "max_explore is 0.1", run.serve(R"({"explore": {"shuffle": 0.2}})"));
+}
+
+TEST(a_body_takes_little_memory_and_leaves_less) {
+  const PolicyRun run;
+  const auto service = run.serve();
+  const Asked asked(10);
+  CHECK_EQUAL(service->handle({"POST", "/v1/rank", asked.json()}).status, 200);
+  const auto cost = [&](const std::string& body, int status) {
+    const std::int64_t before = held;
+    most = before;
+    CHECK_EQUAL(service->handle({"POST", "/v1/rank", body}).status, status);
+    return std::pair(most - before, held - before);
+  };
+  const auto zeros = [&](std::size_t count) {
+    std::string body = asked.json();
+    body.pop_back();
+    body += R"(, "seen": [0)";
+    for (std::size_t i = 1; i < count; ++i) body += ",0";
+    return body + "]}";
+  };
+  const auto [peak, left] = cost(zeros(500'000), 400);
+  CHECK(peak < 6 << 20);
+  CHECK(left < 4 << 20);
+  const auto [allowed_peak, allowed_left] = cost(zeros(200'000), 200);
+  CHECK(allowed_peak < 6 << 20);
+  CHECK(allowed_left < 4 << 20);
+  for (const char* unit : {"[", "{\"a\":", "0,", "\"\\n\",", "[],", "{},", "\"a\":0,"}) {
+    std::string body = R"({"user": 1, "x": [)";
+    while (body.size() + 8 < 1 << 20) body += unit;
+    CHECK(cost(body, 400).first < 8 << 20);
+  }
+}
