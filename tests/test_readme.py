@@ -1,10 +1,15 @@
 """README: its commands and Python run, its figures are those of the study, and it stays short."""
 
+import json
 import re
+import shlex
 
 import pytest
 
-from tests.documents import ROOT, Shell, blocks, run
+from pygrade import _core
+from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.simulation.marketplace import FEATURES, TASKS
+from tests.documents import ROOT, Shell, blocks, lines_of, run
 
 README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -27,6 +32,15 @@ def test_its_python_runs(code, place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     run(code, "README.md")
     assert capsys.readouterr().out.strip()
+
+
+def test_its_request_is_answered_as_it_says(tmp_path):
+    (served,) = [block for block in blocks(README, "sh") if "pygrade serve" in block]
+    (curl,) = [shlex.split(line) for line in lines_of(served) if line.startswith("curl")]
+    FusionPolicy(PolicySpec(tasks=TASKS, features=FEATURES)).save(tmp_path / "policy")
+    status, _, answer, _ = _core.Service(str(tmp_path), "{}").handle("POST", "/v1/rank", curl[-1].encode())
+    shown = set(re.findall(r'[{,]\s*"(\w+)":', "".join(blocks(README, "json"))))
+    assert status == 200 and len(shown) > 8 and shown <= {*json.loads(answer), *TASKS}
 
 
 def test_it_is_short():

@@ -1,7 +1,9 @@
-"""python http_client.py URL USER: a client of `pygrade serve` that needs Python alone.
+"""python http_client.py URL USER: a client of `pygrade serve` for a ranker with predictions of its own; it needs Python
+alone.
 
-It asks for a page, says what was shown and that the second item was clicked, and asks again. If the service does not
-answer in time, the page is an order of the client's own: a ranking must never be the reason that a shop shows nothing.
+It asks for a page of its candidates, and says what was shown and that the second item was clicked. If the service does
+not answer in time, the page is an order of the client's own: a ranking must never be the reason that a shop shows
+nothing.
 """
 
 import json
@@ -10,8 +12,6 @@ import time
 import urllib.error
 import urllib.request
 from typing import Any
-
-POPULAR = [1, 2, 3]  # what to show without the service
 
 
 class Client:
@@ -22,7 +22,8 @@ class Client:
         self.headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
 
     def ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The answer; ValueError with the service's reason for a bad request, OSError if there is none in time."""
+        """The answer; ValueError with the service's reason for a bad request, OSError if there is none in time, or if
+        the service has too much to do (503)."""
         request = urllib.request.Request(self.url + path, json.dumps(body).encode(), self.headers)
         try:
             with urllib.request.urlopen(request, timeout=self.seconds) as answer:
@@ -32,25 +33,33 @@ class Client:
                 raise ValueError(json.load(error)["error"]["message"]) from None
             raise
 
-    def page(self, user: str | int, **options: Any) -> dict[str, Any]:
-        """Items for a user, or the popular ones."""
+    def page(self, items: list[Any], predictions: dict[str, list[float]], **options: Any) -> dict[str, Any]:
+        """The best items, or all of them in the order of the first task's prediction."""
         try:
-            return self.ask("/v1/rank", {"user": user, **options})
+            return self.ask("/v1/rank", {"items": items, "predictions": predictions, **options})
         except OSError as error:
-            return {"items": POPULAR, "degraded": str(error)}
+            first = next(iter(predictions.values()))
+            order = sorted(range(len(items)), key=lambda place: -first[place])
+            return {"items": [items[place] for place in order][: options.get("k", 10)], "degraded": str(error)}
 
 
 def main(url: str, user: str) -> None:
     client = Client(url)
-    page = client.page(user, k=5, deadline_ms=50)
-    print("page:", page.get("names") or page["items"], page.get("weights"), "degraded:", page["degraded"])
-    shown = {"user": user, "task": None, "timestamp": int(time.time() * 1000), "request_id": page["request_id"]}
-    events = [shown | {"item": item} for item in page["items"]]  # shown without feedback, but for the second:
-    events[1] |= {"task": "click"}
+    items = ["p1", "p2", "p3", "p4", "p5", "p6"]
+    predictions = {  # of the client's own model
+        "click": [0.10, 0.08, 0.12, 0.05, 0.09, 0.11],
+        "cart": [0.02, 0.04, 0.01, 0.03, 0.02, 0.02],
+        "order": [0.004, 0.010, 0.002, 0.009, 0.003, 0.005],
+    }
+    page = client.page(items, predictions, user=user, k=5, context={"hour_sin": 0.5, "hour_cos": 0.8})
+    shown = page.get("names") or page["items"]
+    print("page:", shown, page.get("weights"), "degraded:", page["degraded"])
+    event = {"user": user, "task": None, "timestamp": int(time.time() * 1000), "request_id": page["request_id"]}
+    events = [event | {"item": item} for item in shown]  # shown without feedback, but for the second:
+    events[1] |= {"task": "click", "event_id": f"{page['request_id']}-click"}
     print(client.ask("/v1/update", {"events": events}))
-    print("next:", client.page(user, k=5, seen=page["items"])["items"])
     try:
-        client.page(user, k=0)
+        client.page(items, predictions, user=user, k=0)
     except ValueError as error:
         print("refused:", error)
 

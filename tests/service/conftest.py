@@ -16,11 +16,16 @@ from pygrade import _core
 from tests.pipeline.world import copy, trained
 
 
+def needs_server():
+    """Skips the test if pygrade was built without pygraded."""
+    if not (Path(_core.__file__).parent / "bin" / "pygraded").is_file():
+        pytest.skip("pygrade was built without pygraded")
+
+
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
     """A finished pipeline. Do not write into it."""
-    if not (Path(_core.__file__).parent / "bin" / "pygraded").is_file():
-        pytest.skip("pygrade was built without pygraded")
+    needs_server()
     return trained(tmp_path_factory.mktemp("served"))
 
 

@@ -75,7 +75,7 @@ def test_it_has_an_option_for_each_of_the_server(run):
         _core.Service(str(run), '{"unheard": 1}')
     wanted |= set(str(caught.value).split("want some of ")[1].split(", "))
     own = {entry.name for entry in dataclasses.fields(Options)} - {entry.name for entry in dataclasses.fields(Output)}
-    assert own - {"print_config", "online"} == wanted - {"arms", "shadow", "version"}  # tables of the file
+    assert own - {"print_config", "online"} == wanted - {"arms", "shadow", "explore", "version"}  # tables of the file
 
 
 def test_the_server_names_a_bad_option_and_shows_no_secret(run, tmp_path):
@@ -104,6 +104,9 @@ def test_pages_for_people(own_run, tmp_path):
     (own_run / "studio.html").write_text("<p>studio</p>")
     with serving(own_run, tmp_path / "log") as server:
         assert server.ask("GET", "/console")[1:] == ("text/html; charset=utf-8", b"<p>studio</p>")
+        status, kind, page = server.ask("GET", "/docs")
+        assert status == 200 and kind.startswith("text/html") and b"/v1/rank" in page
+        assert "/v1/rank" in server.answer("/openapi.json")["paths"]
 
 
 def test_a_drain_answers_what_it_has_taken(own_run, tmp_path):

@@ -3,22 +3,25 @@
 import asyncio
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pygrade import _core
+from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.serving import asgi
 from pygrade.serving.run_copy import policy_of
-from tests.pipeline.world import trained
 
 ARTIFACTS = Path(__file__).parents[2] / "csrc" / "tests" / "artifacts"
 PARTS = rb'"seconds":\{[^}]*\}|"request_id":"[0-9a-f]{16}"'  # differ from one answer to the next
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("asgi"))
+@pytest.fixture
+def run(tmp_path):
+    """What `pygrade train` wrote, as far as it is served."""
+    FusionPolicy(PolicySpec(tasks=("click", "order"), features=("age",))).save(tmp_path / "run" / "policy")
+    return tmp_path / "run"
 
 
 async def ask(app, method, path, chunks=(b"",), headers=(), root_path=""):
@@ -42,7 +45,9 @@ async def ask(app, method, path, chunks=(b"",), headers=(), root_path=""):
     return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
 
 
-RANK = b'{"user": 3, "k": 2, "timestamp": 1700000000000}'
+RANK = (
+    b'{"user": 3, "k": 2, "items": [5, 7, 9], "predictions": {"click": [0.1, 0.2, 0.3], "order": [0.01, 0.03, 0.02]}}'
+)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +85,35 @@ def test_it_is_mounted_below_a_path_and_a_client_may_leave(run):
     app = asgi(run)
     assert asyncio.run(ask(app, "GET", "/ranking/livez", root_path="/ranking"))[0] == 200
     assert asyncio.run(ask(app, "POST", "/v1/rank", [])) is None
+
+
+def test_its_lifespan_follows_the_run_and_flushes_the_logs(run):
+    app = asgi(run, refresh_seconds=0.05, exposures="exposures", exposure_share=1.0)
+    messages, done = asyncio.Queue(), []
+
+    async def live():
+        async def send(message):
+            done.append(message["type"])
+
+        living = asyncio.create_task(app({"type": "lifespan"}, messages.get, send))
+        await messages.put({"type": "lifespan.startup"})
+        first = json.loads((await ask(app, "POST", "/v1/rank", [RANK]))[2])["policy"]
+        other = FusionPolicy(PolicySpec(tasks=("click", "order"), features=("age",)), seed=1)
+        other.save(run / "new")
+        shutil.rmtree(run / "policy")
+        (run / "new").rename(run / "policy")
+        for _ in range(200):
+            now = json.loads((await ask(app, "POST", "/v1/rank", [RANK]))[2])["policy"]
+            if now != first:
+                break
+            await asyncio.sleep(0.05)
+        assert now == other.version != first
+        await messages.put({"type": "lifespan.shutdown"})
+        await living
+
+    asyncio.run(live())
+    assert done == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert list((run / "exposures").glob("*.parquet"))
 
 
 def test_bad_options_are_named(run, tmp_path):

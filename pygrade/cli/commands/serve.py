@@ -44,6 +44,9 @@ class Options(Output):
     max_k: int | None = None  # items of a page; none: 1,000
     max_candidates: int | None = None  # of a request; none: 10,000
     max_events: int | None = None  # of an update; none: 10,000
+    max_ids: int | None = None  # items in seen, and in eligible; none: 200,000
+    max_batch: int | None = None  # requests in one body; none: 100
+    strict: bool = False  # refuse unknown keys of requests; else they are ignored and counted
     max_explore: float | None = None  # share of all pages that may explore, whatever is asked; none: 0.1
     salt: str | None = None  # of the hash that gives users to arms; another one deals them anew
     seed: int | None = None  # of exploration; none: the system's
