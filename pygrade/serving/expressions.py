@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from pygrade.correction.inputs import RATIO, SMALLEST, downward
 from pygrade.evaluation.policy_estimates import item_inputs
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import EPSILON, Baseline
-from pygrade.reference.correction import RATIO, SMALLEST, conditional_log_odds, in_order, map_predictions
 from pygrade.serving.ranker import BlendedRanker
 
 Inputs = dict[str, NDArray[np.float64]]
@@ -36,6 +35,7 @@ class Expression:
     steps: dict[str, str] = field(default_factory=dict)
     documents: dict[str, float | None] = field(default_factory=dict)  # fields and what stands in for a missing one
     inputs: Inputs = field(default_factory=dict)  # of the request, with defaults
+    variables: list[str] = field(default_factory=list)  # steps of the correction's standardized variables
     spreads: dict[str, list[str]] = field(default_factory=dict)  # inputs that are the standard deviations of steps
 
     def let(self, name: str, text: str) -> str:
@@ -185,7 +185,7 @@ def _hinges(p: str, x: NDArray[np.float32], y: NDArray[np.float32]) -> str:
 def _correct(e: Expression, c: Correction, raw: Sequence[str]) -> list[str]:
     """`pygrade.reference.correct`, with shifts [T] and slopes [T, V] of the request in place of its context and means:
     shift_t + Σ_v slope_tv · v."""
-    tasks, order = [_slug(task) for task in c.tasks], in_order(c.parents)
+    tasks, order = [_slug(task) for task in c.tasks], downward(c.parents)
     p = _mapped(e, c, raw) if c.form else list(raw)
     low, high = RATIO
     ratios = [
@@ -199,8 +199,8 @@ def _correct(e: Expression, c: Correction, raw: Sequence[str]) -> list[str]:
         e.let(f"z_{names[v]}", f"max(min(({fields[v]} - {float(c.l_mean[v])!r}) / {float(c.l_std[v])!r}, 4.0), -4.0)")
         for v in range(len(fields))
     ]
-    known = _shifts(c, None, np.zeros(len(variables)))
-    e.inputs |= known
+    e.variables = variables
+    e.inputs |= _shifts(c, None, np.zeros(len(variables)))
     corrected = list(p)
     for t in order:
         terms = [e.request("shifts", t), *(f"{e.request('slopes', t, v)} * {z}" for v, z in enumerate(variables))]
@@ -218,7 +218,7 @@ def _correct(e: Expression, c: Correction, raw: Sequence[str]) -> list[str]:
 def _mapped(e: Expression, c: Correction, raw: Sequence[str]) -> list[str]:
     """`pygrade.reference.map_predictions`."""
     mapped, (low, high) = list(raw), RATIO
-    for t in in_order(c.parents):
+    for t in downward(c.parents):
         task, s = _slug(c.tasks[t]), c.parents[t]
         child = c.form == "conditional" and s >= 0
         p = raw[t]
@@ -275,7 +275,7 @@ def request_inputs(
     inputs: Inputs = {}
     c = policy.correction if policy.takes_corrected else None
     if c is not None:
-        inputs |= _shifts(c, context, _means(c, predictions, items))
+        inputs |= _shifts(c, context, _means(policy, predictions, items, item_values))
     if (policy.mixture is None or policy.mixture.takes_network) and predictions is not None:
         page = BlendedRanker(policy, seed=0).rank(
             _one(context), predictions[None], 1, items=_one(items), item_values=_one(item_values)
@@ -284,19 +284,15 @@ def request_inputs(
     return inputs
 
 
-def _means(c: Correction, predictions: NDArray[Any] | None, items: NDArray[Any] | None) -> NDArray[np.float64]:
+def _means(
+    policy: FusionPolicy, predictions: NDArray[Any] | None, items: NDArray[Any] | None, prices: NDArray[Any] | None
+) -> NDArray[np.float64]:
+    """Of the candidates' standardized variables [V]; 0, the mean of the training's, without candidates."""
+    e = express(policy)
     if predictions is None:
-        return np.zeros(len(c.l_mean))
-    mean, std, knots, weights = (
-        torch.from_numpy(np.array(array, np.float64)) for array in (c.map_mean, c.map_std, c.map_knots, c.map_weights)
-    )
-    given = torch.as_tensor(predictions).double()
-    p = map_predictions(given, c.parents, c.amounts, c.form, mean, std, knots, weights)
-    odds = conditional_log_odds(p, c.parents, c.amounts).numpy()
-    rows = np.full((len(odds), len(c.items)), np.nan) if items is None else items.astype(np.float64)
-    z = (np.concatenate([odds, np.where(np.isfinite(rows), rows, np.nan)], 1) - c.l_mean) / c.l_std
-    means: NDArray[np.float64] = np.nan_to_num(np.clip(z, -4.0, 4.0), nan=0.0).mean(0)
-    return means
+        return np.zeros(len(e.variables))
+    values = e.evaluate(_documents(policy, predictions, items, prices), {})
+    return np.array([np.mean(values[step]) for step in e.variables])
 
 
 def compare(policy: FusionPolicy, expression: Expression, logs: Logs, k: int, exact: bool = False) -> dict[str, float]:
