@@ -1,4 +1,4 @@
-"""The Grafana dashboard of the service: `python -m devtools.dashboard` writes csrc/packaging/monitoring/dashboard.json."""
+"""The Grafana dashboard of the service. `python -m devtools.dashboard` writes it beside the alert rules."""
 
 import json
 from pathlib import Path
@@ -29,8 +29,10 @@ ROWS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
         (
             "Requests by status",
             "reqps",
-            [(_rate("pygrade_requests_total", "endpoint, status"), "{{endpoint}} {{status}}")]
-            + [(_rate("pygrade_shed_requests_total", "instance"), "refused, {{instance}}")],
+            [
+                (_rate("pygrade_requests_total", "endpoint, status"), "{{endpoint}} {{status}}"),
+                (_rate("pygrade_shed_requests_total", "instance"), "refused, {{instance}}"),
+            ],
         ),
         (
             "Time of a page in the service",
