@@ -2,8 +2,8 @@
 
 RUN is what `pygrade train` wrote. Predictions come with the requests, so a request costs little beside its HTTP:
 
-    cpu        CPU of pygraded for a request, by wrk over kept connections, and of `Service::handle` in this process: 50 and
-               500 candidates in JSON, 500 as tensors
+    cpu        CPU of pygraded for a request, by wrk over kept connections, and of `Service::handle` in this process: 50
+               and 500 candidates in JSON, 500 as tensors
     overload   half of the capacity and twice of it at a fixed rate (service_load.cpp): times of what is served, and how
                soon the rest is refused
     memory     resident memory: idle, with as many connections as are allowed, each with a body at the limit, after it,
