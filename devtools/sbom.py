@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pygrade
+from pygrade import _core
 
 LICENSES = {"Boost": "BSL-1.0", "LMDB": "OLDAP-2.8", "hiredis": "BSD-3-Clause", "OpenSSL": "Apache-2.0"}
 
 
 def linked() -> dict[str, str]:
     """Library → version, of those in pygraded: `pygraded --version` names them in brackets."""
-    program = Path(pygrade.__file__).with_name("bin") / "pygraded"
+    program = Path(_core.__file__).parent / "bin" / "pygraded"
     line = subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout
     return dict(re.findall(r"([A-Za-z]+) ([0-9][0-9A-Za-z.]*)", line[line.index("(") :]))
 

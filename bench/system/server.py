@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-import pygrade
 from bench.cpu.machine import facts
 from bench.report.results import RESULTS, write_json
 from bench.system.malformed import malformed
@@ -35,7 +34,7 @@ from pygrade import _core
 from pygrade.policy import FusionPolicy
 
 SOURCE = Path(__file__).with_name("service_load.cpp")
-PROGRAM = Path(pygrade.__file__).with_name("bin") / "pygraded"
+PROGRAM = Path(_core.__file__).parent / "bin" / "pygraded"
 CONNECTIONS, MANY, LIMIT = 16, 512, 1 << 20
 _BODIES = 64  # different requests of a kind, sent in turn
 _WRK = """

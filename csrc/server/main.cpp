@@ -1,4 +1,6 @@
 // pygraded: the service over HTTP, without Python.
+#include <algorithm>
+#include <boost/version.hpp>
 #include <csignal>
 #include <cstdio>
 #include <ctime>
@@ -6,6 +8,15 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#if defined(PYGRADE_HAS_LMDB)
+#include <lmdb.h>
+#endif
+#if defined(PYGRADE_HAS_REDIS)
+#include <hiredis/hiredis.h>
+#endif
+#if defined(PYGRADE_SERVER_TLS)
+#include <openssl/opensslv.h>
+#endif
 
 #include "http.hpp"
 #include "pygrade/service.hpp"
@@ -20,6 +31,27 @@ using namespace pygrade::server;
 constexpr int wrong_options = 2;
 
 void say(const std::string& text) { std::fprintf(stderr, "pygraded: %s\n", text.c_str()); }
+
+// Its own version and those of the libraries in it, as a bill of materials names them.
+std::string versions() {
+  std::string text = PYGRADE_VERSION " (Boost " BOOST_LIB_VERSION;
+  const auto add = [&](const char* name, auto... parts) {
+    text.append(", ").append(name);
+    const char* between = " ";
+    ((text.append(between).append(std::to_string(parts)), between = "."), ...);
+  };
+#if defined(PYGRADE_HAS_LMDB)
+  add("LMDB", MDB_VERSION_MAJOR, MDB_VERSION_MINOR, MDB_VERSION_PATCH);
+#endif
+#if defined(PYGRADE_HAS_REDIS)
+  add("hiredis", HIREDIS_MAJOR, HIREDIS_MINOR, HIREDIS_PATCH);
+#endif
+#if defined(PYGRADE_SERVER_TLS)
+  add("OpenSSL", OPENSSL_VERSION_MAJOR, OPENSSL_VERSION_MINOR, OPENSSL_VERSION_PATCH);
+#endif
+  std::replace(text.begin(), text.end(), '_', '.');
+  return text + ")\n";
+}
 
 timespec duration_of(double seconds) {
   const auto whole = static_cast<time_t>(seconds);
@@ -89,7 +121,7 @@ int main(int argc, char** argv) {
     return wrong_options;
   }
   if (settings.wants_help || settings.wants_version) {
-    std::fputs(settings.wants_help ? Settings::help().c_str() : PYGRADE_VERSION "\n", stdout);
+    std::fputs(settings.wants_help ? Settings::help().c_str() : versions().c_str(), stdout);
     return 0;
   }
   try {

@@ -1,0 +1,136 @@
+"""What runs the service in production: manifests, alert rules and dashboard name what exists; clients are answered."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from devtools import dashboard, sbom
+from pygrade import FusionPolicy, __version__, _core
+from pygrade.policy import PolicySpec
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGING, CLIENTS = ROOT / "csrc" / "packaging", ROOT / "examples" / "clients"
+PROGRAM = Path(_core.__file__).parent / "bin" / "pygraded"
+SERIES = re.compile(r"\b((?:pygrade|process)_[a-z_]+)")
+DERIVED = re.compile(r"_(bucket|count|sum)$")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """Of a service of a policy for the tasks click and order."""
+    run = tmp_path_factory.mktemp("own")
+    FusionPolicy(PolicySpec(("click", "order"), ("hour",))).save(run / "policy")
+    (run / "serve.json").write_text(
+        json.dumps({"run": str(run), "port": 0, "feedback": "feedback", "drain_seconds": 0})
+    )
+    process = subprocess.Popen([PROGRAM, "--config", run / "serve.json"], stderr=subprocess.PIPE, text=True)
+    line = process.stderr.readline()
+    yield re.search(r"http://[\w.:]+", line)[0]
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def families(address):
+    """The metrics that the service exports or may export."""
+    with urllib.request.urlopen(f"{address}/metrics") as answer:
+        shown = set(re.findall(r"^# TYPE (\w+)", answer.read().decode(), re.MULTILINE))
+    documented = set(SERIES.findall((ROOT / "docs" / "SERVICE.md").read_text()))
+    assert len(shown) > 30
+    return shown | documented
+
+
+def used(text):
+    return {DERIVED.sub("", name) for name in SERIES.findall(text)}
+
+
+def documents():
+    return {path.name: yaml.safe_load(path.read_text()) for path in sorted((PACKAGING / "kubernetes").glob("*.yaml"))}
+
+
+def test_manifests_fit_each_other_and_the_options(families, tmp_path):
+    found = documents()
+    assert set(found["kustomization.yaml"]["resources"]) == set(found) - {"kustomization.yaml"}
+    pod = found["deployment.yaml"]["spec"]["template"]
+    labels = pod["metadata"]["labels"]
+    selectors = [found["service.yaml"]["spec"]["selector"]]
+    selectors += [found["disruption.yaml"]["spec"]["selector"]["matchLabels"]]
+    selectors += [found["network.yaml"]["spec"]["podSelector"]["matchLabels"]]
+    assert all(selector.items() <= labels.items() for selector in selectors)
+    assert found["autoscaler.yaml"]["spec"]["scaleTargetRef"]["name"] == found["deployment.yaml"]["metadata"]["name"]
+    assert found["autoscaler.yaml"]["spec"]["metrics"][0]["pods"]["metric"]["name"] in families
+    (container,) = pod["spec"]["containers"]
+    options = json.loads((PACKAGING / "kubernetes" / "serve.json").read_text())
+    assert container["ports"][0]["containerPort"] == options["port"]
+    assert pod["spec"]["terminationGracePeriodSeconds"] > 2 * options["drain_seconds"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] and pod["spec"]["securityContext"]["runAsNonRoot"]
+    mounts, volumes = container["volumeMounts"], {volume["name"] for volume in pod["spec"]["volumes"]}
+    assert {mount["name"] for mount in mounts} == volumes
+    for name in ("exposures", "feedback", "token_file"):
+        assert any(options[name].startswith(mount["mountPath"]) for mount in mounts), name
+    # The options are known: what is wrong is the run.
+    token = tmp_path / "token"
+    token.write_text("a token\n")
+    (tmp_path / "serve.json").write_text(json.dumps(options | {"token_file": str(token)}))
+    command = [PROGRAM, "--config", tmp_path / "serve.json", "--run", tmp_path / "nothing"]
+    failed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert failed.returncode != 0 and "nothing" in failed.stderr and "unknown" not in failed.stderr
+
+
+def test_probes_are_answered(address):
+    (container,) = documents()["deployment.yaml"]["spec"]["template"]["spec"]["containers"]
+    paths = {container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert paths == {"/livez", "/readyz"}
+    for path in paths:
+        with urllib.request.urlopen(address + path) as answer:
+            assert answer.status == 200
+
+
+def test_alerts_and_dashboard_name_series_that_exist(families):
+    rules = (PACKAGING / "monitoring" / "alerts.yaml").read_text()
+    recorded = set(re.findall(r"record: (\S+)", rules))
+    assert used(rules) <= families and len(recorded) == 5
+    assert used(dashboard.text()) <= families
+    assert set(re.findall(r"pygrade:\w+:\w+", dashboard.text())) <= recorded
+    assert dashboard.FILE.read_text() == dashboard.text()
+
+
+def test_rules_are_rules(tmp_path):
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed")
+    file = PACKAGING / "monitoring" / "alerts.yaml"
+    result = subprocess.run(["promtool", "check", "rules", file], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_bill_of_materials():
+    bill = sbom.bill()
+    names = {entry["name"] for entry in bill["components"]}
+    assert {"Boost", "LMDB", "hiredis", "numpy", "safetensors", "torch"} <= names
+    assert bill["metadata"]["component"]["version"] == __version__
+    references = [entry["bom-ref"] for entry in bill["components"]]
+    assert len(set(references)) == len(references) and bill["dependencies"][0]["dependsOn"] == references
+
+
+@pytest.mark.parametrize("language", ["sh", "go"])
+def test_clients_rank_and_send_feedback(language, address, tmp_path):
+    if shutil.which("curl" if language == "sh" else "go") is None:
+        pytest.skip(f"no program for {language}")
+    if language == "sh":
+        command, folder = ["sh", CLIENTS / "rank.sh", address], ROOT
+    else:
+        command, folder = ["go", "run", ".", address], CLIENTS / "go"
+    cache = {"GOCACHE": str(tmp_path / "go"), "GOFLAGS": "-mod=mod", "HOME": str(tmp_path)}
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ | cache, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    numbers = [int(text) for text in re.findall(r"\b1[1-4]\b", result.stdout)]
+    assert len(set(numbers)) >= 3 and np.isin(numbers, [11, 12, 13, 14]).all()
