@@ -15,20 +15,19 @@ inline double fma(double a, double b, double c) { return __builtin_fma(a, b, c);
 
 inline constexpr float exp_limit = 87.0f;
 
-// exp(x) of |x| ≤ exp_limit, as numerics.hpp's, whose results there are normal numbers.
+// exp(x) of |x| ≤ exp_limit: 2^n · 2^f with |f| ≤ ½, and the polynomial of degree 5 whose largest relative error is the
+// least. The result is within 4 units in the last place; numerics.hpp's, within one, takes two steps more.
 inline float exp_inside(float x) {
   const float rounder = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer, held in the low bits
-  const float shifted = fma(x, 1.44269504089f, rounder);
-  const float n = shifted - rounder;
-  float r = fma(n, -0.693359375f, x);
-  r = fma(n, 2.12194440e-4f, r);
-  float p = 1.9875691500e-4f;
-  p = fma(p, r, 1.3981999507e-3f);
-  p = fma(p, r, 8.3334519073e-3f);
-  p = fma(p, r, 4.1665795894e-2f);
-  p = fma(p, r, 1.6666665459e-1f);
-  p = fma(p, r, 5.0000001201e-1f);
-  p = fma(p, r * r, r) + 1.0f;
+  const float log2_e = 1.44269504f;
+  const float shifted = fma(x, log2_e, rounder);
+  const float f = fma(x, log2_e, -(shifted - rounder));
+  float p = 1.32764725e-3f;
+  p = fma(p, f, 9.67554189e-3f);
+  p = fma(p, f, 5.55071309e-2f);
+  p = fma(p, f, 2.40221202e-1f);
+  p = fma(p, f, 6.93146944e-1f);
+  p = fma(p, f, 1.0f);
   return from_bits(bits_of(p) + (bits_of(shifted) << 23));
 }
 
