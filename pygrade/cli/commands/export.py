@@ -84,8 +84,6 @@ def _express(options: Options) -> dict[str, Any]:
         console.text(f"{options.out}: inputs of the request {', '.join(inputs) or 'none'}")
         console.text(f"fields of a document: {', '.join(expression.documents)}")
         if pages is not None:
-            share = (
-                f"{pages['kept']:.1%} of the policy's pages' items, {pages['equal']:.1%} of the pages in order"
-            )
+            share = f"{pages['kept']:.1%} of the policy's pages' items, {pages['equal']:.1%} of the pages in order"
             console.text(f"{pages['requests']:,} recorded requests: {share}")
     return {"out": str(options.out), "inputs": inputs, "documents": list(expression.documents), "pages": pages}
