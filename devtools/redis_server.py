@@ -114,16 +114,32 @@ class RedisCluster:
     def __init__(self, directory: Path, count: int = 3) -> None:
         self.nodes = []
         for i in range(count):
-            (directory / str(i)).mkdir()
-            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
-            self.nodes.append(RedisServer(directory / str(i), *options, "--cluster-port", str(free_port())))
+            self.nodes.append(self._start(directory / str(i)))
         for i, node in enumerate(self.nodes):
             node.send("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
             node.send("CLUSTER", "ADDSLOTSRANGE", 16384 * i // count, 16384 * (i + 1) // count - 1)
-            node.send("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self.nodes[0].options[-1])
+            self._join(node)
         for node in self.nodes:
             wait_until(lambda node=node: b"cluster_state:ok" in node.send("CLUSTER", "INFO"))
             wait_until(lambda node=node: len(node.send("CLUSTER", "SLOTS")) == count)
+
+    @staticmethod
+    def _start(directory: Path) -> RedisServer:
+        directory.mkdir()
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0")
+        options += ("--cluster-port", str(free_port()))
+        return RedisServer(directory, *options)
+
+    def _join(self, node: RedisServer) -> None:
+        node.send("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self.nodes[0].options[-1])
+
+    def add_replica(self, directory: Path, master: RedisServer) -> None:
+        """A node that takes the master's place when it dies."""
+        node, name = self._start(directory), master.send("CLUSTER", "MYID")
+        self.nodes.append(node)
+        self._join(node)
+        wait_until(lambda: node.send("CLUSTER", "REPLICATE", name))
+        wait_until(lambda: b"master_link_status:up" in node.send("INFO", "replication"))
 
     def url(self, prefix: str = "test", **options: object) -> str:
         """The address of the first node alone: a client must find the others."""

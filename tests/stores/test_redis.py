@@ -681,20 +681,27 @@ def test_slots_that_move_are_followed(cluster):
         node.send("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
 
 
-def test_a_node_that_is_away_comes_back(tmp_path):
+def test_a_node_that_is_away_comes_back_or_is_replaced(tmp_path):
     cluster = RedisCluster(tmp_path)
     try:
-        for node in cluster.nodes:
-            node.send("CONFIG", "SET", "appendonly", "yes")
+        node = cluster.nodes[1]
         store = made(cluster.url(timeout=1))
         with pytest.raises(StoreError, match="SELECT is not allowed in cluster mode"):
             _core.open_store(cluster.url(db=3))
         with pytest.raises(StoreError, match="read=replica could read a version"):
             _core.open_store(cluster.url(read="replica"))
-        cluster.nodes[1].freeze()
+        node.freeze()
         assert isinstance(outcome(lambda: store.get(ALL)), StoreUnreachableError)
-        cluster.nodes[1].thaw()
+        node.thaw()
         wait_until(lambda: outcome(lambda: store.get(ALL)) == V1)
+        cluster.add_replica(tmp_path / "replica", node)
+        for other in cluster.nodes:
+            wait_until(lambda other=other: other.send("CLUSTER", "NODES").count(b"connected") == 4)
+        node.kill()
+        assert isinstance(outcome(lambda: store.get(ALL)), StoreUnreachableError)
+        wait_until(lambda: outcome(lambda: store.get(ALL)) == V1)
+        store.update(ALL, lambda old: [[b"after"] * len(KEYS)] * 2)
+        assert store.get(ALL) == [[b"after"] * len(KEYS)] * 2
     finally:
         cluster.kill()
 

@@ -118,12 +118,12 @@ std::string_view info(std::string_view lines, std::string_view name) {
 
 // What the stores of one address share.
 struct Shared {
-  Shared(const RedisAddress& address, std::chrono::milliseconds timeout, bool create)
+  Shared(const RedisAddress& address, std::chrono::milliseconds timeout, bool make)
       : url(address.url),
         prefix(address.prefix),
         store(prefix + ":store"),
         store_slot(slot_of(store)),
-        create(create),
+        create(make),
         servers(address, timeout),
         cache(address.cache, cache_bytes) {}
 
@@ -141,13 +141,16 @@ struct Shared {
 class RecordKeys {
  public:
   RecordKeys(const std::string& prefix, std::string_view number, std::span<const StoreQuery> queries) {
-    for (const auto& query : queries)
+    const std::string head = prefix + ":r:" + std::string(number) + ":";
+    for (const auto& query : queries) {
+      text_.reserve(text_.size() + query.keys.size() * (head.size() + query.table.size() + 21));
       for (const std::int64_t key : query.keys) {
         starts_.push_back(text_.size());
-        text_.append(prefix).append(":r:").append(number).append(":");
         char digits[24];
-        text_.append(digits, std::to_chars(digits, digits + sizeof digits, key).ptr).append(":").append(query.table);
+        text_.append(head).append(digits, std::to_chars(digits, digits + sizeof digits, key).ptr);
+        text_.append(1, ':').append(query.table);
       }
+    }
   }
   std::size_t size() const { return starts_.size(); }
   std::string_view operator[](std::size_t i) const {

@@ -160,16 +160,16 @@ std::vector<std::string> RedisPool::resolve(Time until) {
 void RedisPool::fail(RedisLease& lease, const std::exception& error, const Limit& end) {
   const bool timeout = dynamic_cast<const ConnectionTimeout*>(&error) != nullptr;
   const bool refusal = dynamic_cast<const ConnectionRefusal*>(&error) != nullptr;
-  const auto waited = std::chrono::duration_cast<milliseconds>(Clock::now() - lease.start);
+  const auto since = [](Time start) { return std::chrono::duration_cast<milliseconds>(Clock::now() - start); };
   const std::string where = url_.find(login_.node.text()) == url_.npos ? url_ + " at " + login_.node.text() : url_;
-  const std::string fault =
-      refusal   ? where + ": the server refuses: " + error.what()
-      : timeout ? where + " has not answered within " + std::to_string(waited.count()) + " ms: " + error.what()
-                : where + " is not reachable: " + error.what();
+  const std::string fault = refusal   ? where + ": the server refuses: " + error.what()
+                            : timeout ? where + " has not answered within " + std::to_string(since(end.start).count()) +
+                                            " ms: " + error.what()
+                                      : where + " is not reachable: " + error.what();
   {
     const std::lock_guard lock(mutex_);
     const bool counts = (failures_ == 0 || lease.probe_) && !refusal;
-    if (counts && !(timeout && end.of_the_caller && waited < least_wait)) {
+    if (counts && !(timeout && end.of_the_caller && since(lease.start) < least_wait)) {
       const auto longest = timeout ? longest_pause : longest_pause_after_refusal;
       alone_until_ = Clock::now() + std::min(longest, shortest_pause * (1 << std::min(failures_, 10)));
       ++failures_;

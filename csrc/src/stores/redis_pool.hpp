@@ -17,6 +17,7 @@ namespace pygrade::detail {
 struct Limit {
   Time at;
   bool of_the_caller;
+  Time start = std::chrono::steady_clock::now();
 };
 
 class RedisPool;

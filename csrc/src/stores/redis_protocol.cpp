@@ -49,14 +49,12 @@ void RedisCommands::head(std::size_t words) {
   bytes_.append(text, end).append("\r\n");
 }
 
-void RedisCommands::word(std::initializer_list<std::string_view> parts) {
-  std::size_t size = 0;
-  for (const auto part : parts) size += part.size();
+void RedisCommands::word(std::string_view text) {
   char head[24] = "$";
-  const auto end = std::to_chars(head + 1, head + 21, size).ptr;
-  bytes_.append(head, end).append("\r\n");
-  for (const auto part : parts) bytes_ += part;
-  bytes_ += "\r\n";
+  char* end = std::to_chars(head + 1, head + 21, text.size()).ptr;
+  *end++ = '\r';
+  *end++ = '\n';
+  bytes_.append(head, end).append(text).append("\r\n", 2);
 }
 
 void RedisCommands::word(std::int64_t number) {

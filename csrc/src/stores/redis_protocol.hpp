@@ -53,8 +53,7 @@ struct RedisAnswer {
 class RedisCommands {
  public:
   void head(std::size_t words);  // the start of a command of so many words
-  void word(std::initializer_list<std::string_view> parts);
-  void word(std::string_view text) { word({text}); }
+  void word(std::string_view text);
   void word(std::int64_t number);
   void command(std::initializer_list<std::string_view> words);
   void append(std::string_view bytes) { bytes_ += bytes; }
