@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 
+from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.serving import asgi
 from tests.pipeline.world import copy
 from tests.service.conftest import serving
@@ -49,9 +50,9 @@ def request_of(rng):
         "arm": "main",
     }
     chosen = {name: parts[name] for name in parts if rng.random() < 0.3}
-    if rng.random() < 0.4:
-        chosen |= {"items": items}
-        chosen |= {"predictions": numbers} if rng.random() < 0.7 else {}
+    if rng.random() < 0.6:
+        chosen |= {"items": items if rng.random() < 0.8 else [f"i{item}" for item in items]}
+        chosen |= {"predictions": numbers} if rng.random() < 0.9 else {}
         chosen |= {"rules": {"mask": (rng.random(len(items)) < 0.7).tolist()}} if rng.random() < 0.3 else {}
     return {"user": int(rng.integers(70)), "timestamp": TIME} | chosen
 
@@ -103,8 +104,12 @@ def requests(count, seed=0):
         yield method, path, body, kind
 
 
-@pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_both_give_the_same_answers(run, tmp_path, count):
+@pytest.mark.parametrize("kind", ["pipeline", "policy"])
+@pytest.mark.parametrize("count", [300, pytest.param(5_000, marks=pytest.mark.slow)])
+def test_both_give_the_same_answers(run, tmp_path, count, kind):
+    if kind == "policy":
+        FusionPolicy(PolicySpec(tasks=TASKS, features=("hour",))).save(tmp_path / "trained" / "policy")
+        run = tmp_path / "trained"
     first, second = copy(run, tmp_path / "first"), copy(run, tmp_path / "second")
     path = tmp_path / "pygrade.toml"
     path.write_text('[serve]\nlog = "none"\n' + "".join(f"{name} = {value}\n" for name, value in OPTIONS.items()))

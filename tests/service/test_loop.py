@@ -8,7 +8,10 @@ import pytest
 from pygrade.cli.main import main
 from pygrade.logs import read_logs
 from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.service.online import OnlineService, ServiceConfig
 from pygrade.simulation.marketplace import FEATURES, TASK_VALUES, TASKS, Marketplace, MarketplaceConfig
+from pygrade.training.online import OnlineConfig
+from pygrade.training.stage2 import Stage2Config
 from pygrade.training.train import train
 from pygrade.training.trust import TrustConfig
 from tests.service.conftest import needs_server, serving
@@ -83,5 +86,13 @@ def test_the_log_of_a_served_policy_decides_the_next_verdict(world, tmp_path):
 
     config = replace(SMALL, trust=TrustConfig(folds=2), reward=replace(SMALL.reward, propensity="estimate"))
     result = train(logs.valued(TASK_VALUES), config, tmp_path / "next")
+    assert result.propensity.source == "shuffled pages"
     verdict = result.policy.mixture
     assert verdict.verdict in ("better", "undecided", "worse"), verdict.sentence
+
+    folders = tmp_path / "run" / "exposures", [tmp_path / "run" / "feedback"]
+    online = OnlineConfig(min_requests=100, feedback_delay_ms=DELAY, step=Stage2Config(steps=2))
+    learning = OnlineService(tmp_path / "run", *folders, ServiceConfig(online=online))
+    assert learning.step(NOW + REQUESTS + DELAY) is not None
+    assert learning.learner.num_requests > 0 and learning.learner.counters["joined"] == len(events)
+    assert (tmp_path / "run" / "online" / "policy" / "policy.json").is_file()
