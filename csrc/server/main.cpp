@@ -72,7 +72,9 @@ void watch(Service& service, HttpServer& server, Tokens& tokens, const sigset_t&
         say(std::string("what could be read is kept: ") + error.what());
       }
     }
-    if (service.refresh()) say("serves what is new on disk");
+    if (!service.refresh()) continue;
+    say("serves what is new on disk");
+    for (const auto& warning : service.warnings()) say(warning);
   }
 }
 
@@ -94,6 +96,7 @@ int run(const Settings& settings) {
   const int port = server.bind();
   say("http" + std::string(settings.tls_cert ? "s" : "") + "://" + settings.host + ":" + std::to_string(port) +
       " serves " + settings.run.string());
+  for (const auto& warning : service.warnings()) say(warning);
   std::thread thread([&] { server.serve(); });
   watch(service, server, tokens, signals, settings.refresh_seconds);
 

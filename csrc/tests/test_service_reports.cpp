@@ -2,12 +2,14 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <ctime>
 #include <thread>
 
 #include "check.hpp"
 #include "service/api.hpp"
 #include "service/config.hpp"
+#include "service/json_writer.hpp"
 #include "service/metrics.hpp"
 #include "service/registry.hpp"
 #include "service_run.hpp"
@@ -135,6 +137,186 @@ TEST(documented_defaults_are_in_force) {
   }
   CHECK(checked >= 10);
   CHECK(!(ServiceConfig::parse(R"({"max_k": 999})", "run") == standard));
+}
+
+// --- answers against the document
+
+// What of `value` the schema does not allow, as sentences. Stricter than JSON Schema: keys that are not described are
+// faults, too.
+void find_faults(const Json& value, const Json& schema, const Json& schemas, const std::string& where,
+                 std::vector<std::string>& faults) {
+  if (const Json* reference = schema.find("$ref")) {
+    const std::string name = reference->string.substr(reference->string.rfind('/') + 1);
+    find_faults(value, schemas.at(name), schemas, where, faults);
+    return;
+  }
+  JsonWriter text;
+  write_json(value, text);
+  if (const Json* allowed = schema.find("enum")) {
+    bool is_one = false;
+    for (const Json& one : allowed->items) {
+      JsonWriter other;
+      write_json(one, other);
+      is_one = is_one || other.text() == text.text();
+    }
+    if (!is_one) faults.push_back(where + " is " + text.text().substr(0, 100));
+    return;
+  }
+  const Json& type = schema.at("type");
+  std::vector<std::string> kinds;
+  if (type.type == Json::Type::string) kinds.push_back(type.string);
+  for (const Json& one : type.items) kinds.push_back(one.string);
+  const auto is = [&](const char* kind) { return std::ranges::find(kinds, kind) != kinds.end(); };
+  const bool fits =
+      (value.type == Json::Type::object && is("object")) || (value.type == Json::Type::array && is("array")) ||
+      (value.type == Json::Type::string && is("string")) || (value.type == Json::Type::boolean && is("boolean")) ||
+      (value.type == Json::Type::null && is("null")) ||
+      (value.type == Json::Type::number && (is("number") || (is("integer") && value.whole)));
+  if (!fits) faults.push_back(where + " is " + text.text().substr(0, 100) + ", of another type");
+  for (const Json& item : value.items)
+    if (value.type == Json::Type::array) find_faults(item, schema.at("items"), schemas, where + "[]", faults);
+  if (value.type != Json::Type::object) return;
+  const Json* properties = schema.find("properties");
+  const Json* others = schema.find("additionalProperties");
+  for (std::size_t i = 0; i < value.items.size(); ++i) {
+    const std::string name = where + "." + value.keys[i];
+    const Json* known = properties == nullptr ? nullptr : properties->find(value.keys[i]);
+    if (known != nullptr)
+      find_faults(value.items[i], *known, schemas, name, faults);
+    else if (others != nullptr && others->type == Json::Type::object)
+      find_faults(value.items[i], *others, schemas, name, faults);
+    else if (properties != nullptr)
+      faults.push_back(name + " is not described");
+  }
+  if (const Json* required = schema.find("required"))
+    for (const Json& key : required->items)
+      if (value.find(key.string) == nullptr) faults.push_back(where + " lacks " + key.string);
+}
+
+// Compares an answer with the component that the document names for it.
+void check_described(const Response& response, const std::string& component) {
+  const Json document = Json::parse(Service::openapi());
+  const Json& schemas = document.at("components").at("schemas");
+  std::vector<std::string> faults;
+  find_faults(json_of(response), schemas.at(component), schemas, component, faults);
+  CHECK_EQUAL(faults.size(), std::size_t{0});
+  for (const auto& fault : faults) std::fprintf(stderr, "%s\n", fault.c_str());
+}
+
+Response send(Service& service, const char* path, const std::string& body) {
+  return service.handle({"POST", path, body});
+}
+
+TEST(answers_are_as_described) {
+  const ServiceRun run;
+  const auto service = run.serve(
+      R"({"arms": [{"name": "a", "share": 0.5, "values": {"click": 2}}, {"name": "b", "share": 0.5}],
+          "shadow": [{"name": "s"}], "explore": {"weights": 0.1}})");
+  const std::string request = R"({"user": 3, "k": 5, "candidates": 40, "scenario": "feed"})";
+  check_described(send(*service, "/v1/rank", request), "Page");
+  check_described(
+      send(*service, "/v1/rank", R"({"user": 3, "items": [1, 2], "rules": {"pins": [{"item": 2, "position": 0}]}})"),
+      "Page");
+  check_described(send(*service, "/v1/explain", request), "Explanation");
+  check_described(
+      send(*service, "/v1/update", R"({"events": [{"user": 3, "item": 7, "task": "click", "scenario": "feed"}]})"),
+      "Updated");
+  check_described(send(*service, "/v1/rank", "{}"), "Error");
+  check_described(get(*service, "/livez"), "Live");
+  check_described(get(*service, "/readyz"), "Readiness");
+  check_described(get(*service, "/v1/status"), "Status");
+  run.store->fail(true);
+  check_described(send(*service, "/v1/rank", request), "Page");
+  check_described(get(*service, "/readyz"), "Readiness");
+}
+
+// --- feedback that must not be taken
+
+TEST(feedback_that_must_not_be_taken_is_refused_as_a_whole) {
+  const ServiceRun run;
+  const auto service = run.serve(R"({"feedback": "feedback", "max_amount": 50})");
+  const auto now = std::to_string(static_cast<long long>(std::time(nullptr)) * 1000);
+  const auto refused = [&](const std::string& fields, const std::string& argument, const std::string& message) {
+    const std::string good = R"({"user": 3, "item": 7, "task": "click", "scenario": "feed"})";
+    const Response response = send(*service, "/v1/update",
+                                   R"({"events": [)" + good + R"(, {"user": 3, "scenario": "feed", )" + fields + "}]}");
+    CHECK_EQUAL(response.status, 400);
+    const Json error = json_of(response).at("error");
+    CHECK_EQUAL(error.string_at("argument"), "events[1]." + argument);
+    if (error.string_at("message").find(message) == std::string::npos) CHECK_EQUAL(error.string_at("message"), message);
+  };
+  const std::string seconds = now.substr(0, now.size() - 3), ahead = std::to_string(std::stoll(now) + 90'000'000);
+  refused(R"("item": 7, "timestamp": )" + seconds, "timestamp",
+          "timestamp is " + seconds + "; want milliseconds since 1970");
+  refused(R"("item": 7, "timestamp": )" + ahead, "timestamp",
+          "want milliseconds since 1970, from the year 2000 to a day");
+  refused(R"("item": 7, "timestamp": -9007199254740992)", "timestamp", "want milliseconds");
+  refused(R"("item": 7, "amount": 51)", "amount", "amount is 51; want a number from 0 to max_amount, 50");
+  refused(R"("item": 7, "amount": -1)", "amount", "want a number from 0 to max_amount");
+  refused(R"("item": 4611686018427387904)", "item", "item is 4611686018427387904; want an item of the catalog");
+  CHECK_EQUAL(metric(*service, "pygrade_feature_updates_total"), 0.0);
+  CHECK_EQUAL(metric(*service, "pygrade_feedback_logged_total"), 0.0);
+  CHECK_EQUAL(metric(*service, R"(pygrade_feedback_events_total{arm="main",task="click"})"), 0.0);
+  service->drain();
+  CHECK(std::filesystem::is_empty(run.folder / "feedback"));
+  CHECK_EQUAL(
+      send(*service, "/v1/update",
+           R"({"events": [{"user": 3, "item": 7, "amount": 50, "scenario": "feed", "timestamp": )" + now + "}]}")
+          .status,
+      200);
+  const auto counting = run.serve(R"({"unknown_items": "count"})");
+  CHECK_EQUAL(
+      send(*counting, "/v1/update", R"({"events": [{"user": 3, "item": 4611686018427387904, "scenario": "feed"}]})")
+          .status,
+      200);
+  CHECK_EQUAL(metric(*counting, "pygrade_update_unknown_items_total"), 1.0);
+}
+
+// --- a store that does not answer
+
+TEST(a_service_starts_without_its_store_and_says_so) {
+  const ServiceRun run;
+  run.store->fail(true);
+  const auto service = run.serve();
+  const auto strict = run.serve(R"({"require_store": true})");
+  const auto state = [](Service& of) { return json_of(get(of, "/readyz")).string_at("store"); };
+  CHECK_EQUAL(state(*service), std::string("unreachable"));
+  CHECK_EQUAL(get(*service, "/readyz").status, 200);
+  CHECK_EQUAL(get(*strict, "/readyz").status, 503);
+  CHECK_EQUAL(metric(*service, "pygrade_store_reachable"), 0.0);
+  CHECK_EQUAL(json_of(send(*service, "/v1/rank", R"({"user": 3})")).string_at("degraded"), std::string("store"));
+  CHECK(!service->refresh());
+  run.store->fail(false);
+  for (Service* one : {service.get(), strict.get()}) {
+    CHECK(!one->refresh());
+    CHECK_EQUAL(state(*one), std::string("reachable"));
+    CHECK_EQUAL(get(*one, "/readyz").status, 200);
+  }
+  CHECK(json_of(send(*service, "/v1/rank", R"({"user": 3})")).at("degraded").type == Json::Type::null);
+  CHECK_EQUAL(metric(*service, "pygrade_store_reachable"), 1.0);
+  // It comes back with something else.
+  run.store->fail(true);
+  const auto late = run.serve();
+  run.store->fail(false);
+  run.store->copy_version(run.version, "other");
+  run.store->switch_to("other");
+  late->refresh();
+  CHECK_EQUAL(state(*late), std::string("another version"));
+  run.store->switch_to(run.version);
+  late->refresh();
+  CHECK_EQUAL(state(*late), std::string("reachable"));
+}
+
+TEST(arms_that_serve_the_same_are_named) {
+  const ServiceRun run;
+  const auto service =
+      run.serve(R"({"arms": [{"name": "a", "share": 0.2}, {"name": "b", "share": 0.2, "values": {"click": 2}},
+      {"name": "c", "share": 0.2}, {"name": "d", "share": 0.4, "trust": 0.7}]})");
+  const auto warnings = service->warnings();
+  CHECK_EQUAL(warnings.size(), std::size_t{1});
+  CHECK(warnings.at(0).starts_with("arms 'a' and 'c' serve the same pages: policy "));
+  CHECK_EQUAL(json_of(get(*service, "/v1/status")).at("warnings").items.at(0).string, warnings[0]);
+  CHECK(run.serve()->warnings().empty());
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ class VersionedStore final : public Store {
            std::optional<std::chrono::steady_clock::time_point>) override {
     const std::lock_guard lock(shared_->mutex);
     ++shared_->reads;
-    if (shared_->failing) throw StoreError(url_ + " does not answer");
+    if (shared_->failing) throw StoreUnreachableError(url_ + " does not answer");
     const auto pinned = shared_->versions.find(version_);
     read(values_of(pinned == shared_->versions.end() ? current_version() : pinned->second, queries));
   }
@@ -32,7 +32,7 @@ class VersionedStore final : public Store {
   void update(std::span<const StoreQuery> queries, FunctionRef<void(StoreValues, std::span<std::string>)> change,
               std::optional<double>) override {
     const std::lock_guard lock(shared_->mutex);
-    if (shared_->failing) throw StoreError(url_ + " does not answer");
+    if (shared_->failing) throw StoreUnreachableError(url_ + " does not answer");
     Version& version = current_version();
     const std::vector<std::string_view> before = values_of(version, queries);
     std::vector<std::string> after(before.size());
@@ -51,7 +51,12 @@ class VersionedStore final : public Store {
 
   std::optional<std::string> current() override {
     const std::lock_guard lock(shared_->mutex);
+    if (shared_->failing) throw StoreUnreachableError(url_ + " does not answer");
     return shared_->current;
+  }
+  bool reachable() const noexcept override {
+    const std::lock_guard lock(shared_->mutex);
+    return !shared_->failing;
   }
   const std::string& url() const override { return url_; }
 

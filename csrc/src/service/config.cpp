@@ -104,6 +104,13 @@ ServiceConfig ServiceConfig::parse(std::string_view json, const fs::path& run) {
     config.max_body_bytes = static_cast<std::size_t>(*bytes);
   config.max_ids = input.integer("max_ids", 0, most).value_or(config.max_ids);
   config.max_batch = input.integer("max_batch", 1, most).value_or(config.max_batch);
+  config.max_amount = input.number("max_amount", 0.0, 1e30).value_or(config.max_amount);
+  if (const auto action = input.string("unknown_items", max_name)) {
+    if (*action != "refuse" && *action != "count")
+      refuse("unknown_items", input.at("unknown_items"), "\"refuse\" or \"count\"");
+    config.refuse_unknown_items = *action == "refuse";
+  }
+  config.require_store = input.boolean("require_store").value_or(config.require_store);
   config.strict = input.boolean("strict").value_or(config.strict);
   double explore = 0.0;
   if (const Json* shares = input.object("explore")) {

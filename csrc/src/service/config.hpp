@@ -31,9 +31,12 @@ struct ServiceConfig {
   std::optional<std::string> store;
   std::optional<std::chrono::microseconds> deadline;
   std::int64_t max_k = 1000, max_candidates = 10'000, max_events = 10'000;
-  std::int64_t max_ids = 200'000;  // of seen, and of eligible
-  std::int64_t max_batch = 100;    // requests in one body
-  bool strict = false;             // unknown keys of requests are refused, not counted
+  std::int64_t max_ids = 200'000;    // of seen, and of eligible
+  std::int64_t max_batch = 100;      // requests in one body
+  double max_amount = 1e6;           // of an event, as in pygrade join
+  bool refuse_unknown_items = true;  // of events, by the catalog; else they are counted
+  bool require_store = false;
+  bool strict = false;  // unknown keys of requests are refused, not counted
   std::size_t max_body_bytes = std::size_t{1} << 20;
   std::vector<ArmConfig> arms = {{.name = "main"}};
   std::vector<ArmConfig> shadows;

@@ -120,6 +120,9 @@ struct Service::Impl {
   Response update(std::string_view body);
 
   // --- reports (status.cpp)
+  std::string_view store_state() const;  // as /readyz says it; "": there is none
+  bool ready() const;
+  std::vector<std::string> warnings() const;
   std::string ready_body();
   std::string metrics_body();
   std::string status_body();
@@ -139,6 +142,7 @@ struct Service::Impl {
   std::vector<std::unique_ptr<ExposureLog>> exposures;  // [arms], or none
   std::unique_ptr<detail::JsonLines> feedback, shadow_log;
   std::atomic<bool> draining{false};
+  std::atomic<bool> store_checked{true};  // false: whether the store serves the artifact's version is not known yet
   std::atomic<std::uint64_t> pages{0}, explored{0}, next_request;
   std::atomic<std::uint64_t> missing_predictions{0};  // candidates of a policy's run
   std::atomic<std::uint64_t> stream{0};               // the next draw of a policy's run, see Page::seed
@@ -160,6 +164,7 @@ struct Service::Impl {
 
  private:
   void tell(const std::string& error);
+  void check_store();
 };
 
 namespace detail {

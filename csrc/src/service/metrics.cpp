@@ -33,7 +33,6 @@ Metrics::Metrics(const ServiceConfig& config) {
   feedback_bytes = registry.count("pygrade_feedback_bytes_total");
   feedback_errors = registry.count("pygrade_feedback_errors_total");
   unknown_keys = registry.count("pygrade_unknown_keys_total");
-  unknown_users = registry.count("pygrade_update_unknown_users_total");
   unknown_items = registry.count("pygrade_update_unknown_items_total");
   for (const ArmConfig& arm : config.arms) {
     const std::string labels = labels_of({{"arm", arm.name}});

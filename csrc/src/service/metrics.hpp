@@ -90,8 +90,8 @@ class Metrics {
   std::array<Cell, fallback_names.size()> fallback;
   std::array<Cell, degraded_names.size()> degraded;
   Cell reloads, failures, feedback_events, feedback_bytes, feedback_errors;
-  Cell unknown_keys;                  // of requests
-  Cell unknown_users, unknown_items;  // of updates
+  Cell unknown_keys;   // of requests
+  Cell unknown_items;  // of updates
   std::vector<ArmCells> arms;
   std::vector<ShadowCells> shadows;
 

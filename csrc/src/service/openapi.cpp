@@ -16,6 +16,7 @@ using namespace api;
 constexpr std::string_view verdict = R"({"enum":["none","better","worse","undecidable",null]})";
 constexpr std::string_view degraded = R"({"enum":["store","deadline","version",null]})";
 constexpr std::string_view fallback = R"({"enum":["scenario","global",null]})";
+constexpr std::string_view store_state = R"({"enum":["reachable","unreachable","another version",null]})";
 constexpr std::string_view texts_by_name = R"({"type":"object","additionalProperties":{"type":"string"}})";
 constexpr std::string_view counts_by_status =
     R"({"type":"object","additionalProperties":{"type":"object","additionalProperties":{"type":"number"}}})";
@@ -46,7 +47,9 @@ constexpr Field page_fields[] = {
     always("user", R"({"type":"string","enum":["known","unknown"]})",
            "whether the store has events of the user, or the request a context"),
     always("trust", share, "share of the policy in the scores; the rest is the baseline's"),
-    always("degraded", degraded, "why the page has no features of the user; null: it has"),
+    always(
+        "degraded", degraded,
+        "store, deadline: the page has no features of the user; version: they are of another version; null: as usual"),
     always("fallback", fallback, "whose static weights were served; null: the policy's own"),
     always("explored", boolean, "whether the weights are a draw"),
     always("seed", count, "of the draw"),
@@ -80,11 +83,11 @@ constexpr Field updated_fields[] = {
 
 constexpr Field live_fields[] = {always("alive", boolean, "")};
 constexpr Field ready_fields[] = {
-    always("ready", boolean, "false while the service drains"),
+    always("ready", boolean, "false while the service drains, or lacks its store while require_store asks for it"),
     always("draining", boolean, ""),
     always("artifact", maybe_text, "version of models and store"),
     always("policies", texts_by_name, "version by arm"),
-    always("store", maybe_text, "address of the store, without its password"),
+    always("store", store_state, "null: a policy's run needs none"),
     always("reload_error", maybe_text, "why what is on disk could not be loaded; null: it is in service"),
 };
 
@@ -135,9 +138,13 @@ constexpr Field reload_fields[] = {
 };
 constexpr Field status_fields[] = {
     always("version", text, "of pygrade"),
+    always("kind", R"({"enum":["pipeline","policy"]})", "of the run"),
     always("artifact", maybe_text, "version of models and store"),
     always("store", maybe_text, "address of the store, without its password"),
+    always("store_state", store_state, "null: a policy's run needs none"),
+    always("ready", boolean, "as /readyz"),
     always("draining", boolean, ""),
+    always("warnings", texts, "what to look at, such as arms that serve the same pages"),
     always("window_seconds", number, "length of what is called the last hour"),
     always("timestamp", integer, "milliseconds since 1970"),
     always("tasks", texts, ""),
@@ -221,14 +228,17 @@ struct Failure {
   bool of_posts = false, of_probes = true, retry = false;
 };
 constexpr Failure failures[] = {
-    {"400", "an argument is wrong, or the request is no HTTP", true},
+    {"400", "an argument is wrong, or the request is malformed"},
     {"401", "a token is wanted: Authorization: Bearer TOKEN, or a token as the password of Basic", false, false},
     {"404", "there is no such path, or no console"},
     {"405", "the path wants another method"},
+    {"408", "the head took more than 10 s, or the body more than 30 s"},
     {"413", "the body is larger than max_body_bytes", true},
+    {"415", "the body is encoded; it is wanted plain", true},
     {"431", "the head is larger than 64 KiB or has more than 100 fields"},
     {"500", "a fault of the service", true},
-    {"503", "too many requests are in progress; or the store or the feedback log failed an update", true, true, true},
+    {"503", "too many requests are in progress, or connections open; or the store or the feedback log failed an update",
+     false, true, true},
 };
 
 void write_reference(std::string_view name, JsonWriter& out) {

@@ -13,7 +13,7 @@ namespace {
 // What is exported, in this order.
 constexpr Family families[] = {
     {"pygrade_info", "gauge", "Version of pygrade."},
-    {"pygrade_ready", "gauge", "1 unless the service is draining."},
+    {"pygrade_ready", "gauge", "1 if /readyz is 200."},
     {"pygrade_artifact_info", "gauge", "Version of the artifact in service."},
     {"pygrade_policy_info", "gauge", "Policy and trust of every arm and shadow."},
     {"pygrade_requests_total", "counter", "Requests by endpoint and HTTP status."},
@@ -22,6 +22,7 @@ constexpr Family families[] = {
     {"pygrade_degraded_pages_total", "counter", "Pages by what was missing: none, store, deadline, version."},
     {"pygrade_fallback_pages_total", "counter", "Pages by whose static weights were served: none, scenario, global."},
     {"pygrade_missing_predictions_total", "counter", "Candidates with a prediction that is no number."},
+    {"pygrade_store_reachable", "gauge", "1 if the last call reached the store."},
     {"pygrade_unknown_keys_total", "counter", "Keys of requests that the service does not know and ignored."},
     {"pygrade_arm_pages_total", "counter", "Pages by arm."},
     {"pygrade_arm_explored_pages_total", "counter", "Pages with drawn weights by arm."},
@@ -62,7 +63,6 @@ constexpr Family families[] = {
     {"pygrade_exposure_files_total", "counter", "Complete files."},
     {"pygrade_exposure_bytes_total", "counter", "Bytes of complete files."},
     {"pygrade_exposure_errors_total", "counter", "Errors of the disk."},
-    {"pygrade_update_unknown_users_total", "counter", "Feedback events of users that the store does not hold."},
     {"pygrade_update_unknown_items_total", "counter", "Feedback events on items that the catalog does not hold."},
     {"pygrade_feedback_logged_total", "counter", "Events in the feedback log."},
     {"pygrade_feedback_bytes_total", "counter", "Bytes in the feedback log."},

@@ -54,7 +54,7 @@ std::shared_ptr<Store> store_of(const fs::path& run, const ServiceConfig& config
   std::string address = config.store ? *config.store : store_record(run).string_at("store");
   constexpr std::string_view place = "{run}";
   if (const auto at = address.find(place); at != address.npos) address.replace(at, place.size(), run.string());
-  return open_store(address);
+  return open_store(address, {.wait_for_server = false});  // the service starts without it
 }
 
 struct Route {
@@ -144,7 +144,15 @@ Service::Impl::Impl(const fs::path& run_given, std::string_view config_json, std
     stream = std::uint64_t{config.seed.value_or(random() >> 1)} << 32;
     publish(sources.load(metrics));
   } else {
-    pipeline = Pipeline::load(sources.load(nullptr, true, metrics), store, {.seed = config.seed});
+    const PipelineOptions options{.seed = config.seed};
+    Models models = sources.load(nullptr, true, metrics);
+    try {
+      pipeline = Pipeline::load(models, store, options);
+    } catch (const StoreUnreachableError&) {  // pages are degraded until it answers; then check_store asks its version
+      store_checked = false;
+      auto center = std::make_shared<FeatureCenter>(models.features, store, options.ttl, options.cache, models.version);
+      pipeline = std::make_unique<Pipeline>(std::move(models), std::move(center), options);
+    }
     contexts.publish(1);
   }
   if (config.exposures) {
@@ -192,7 +200,7 @@ Response Service::Impl::handle(const ServiceRequest& request) {
       case on_livez:
         return {200, json_type, R"({"alive":true})"};
       case on_readyz:
-        return {draining ? 503 : 200, json_type, ready_body()};
+        return {ready() ? 200 : 503, json_type, ready_body()};
       case on_metrics:
         return {200, text_type, metrics_body()};
       case on_openapi:
@@ -268,8 +276,18 @@ void Service::Impl::tell(const std::string& error) {
   if (history.size() > kept_reloads) history.pop_front();
 }
 
+// Asks a store that did not answer, since no page may come while /readyz is 503.
+void Service::Impl::check_store() {
+  if (store == nullptr || (store_checked && store->reachable())) return;
+  try {
+    store_checked = store->current() == release()->artifact;
+  } catch (const StoreError&) {  // then it is not reachable, which /readyz says
+  }
+}
+
 bool Service::Impl::refresh() {
   const std::lock_guard lock(refreshing);
+  check_store();
   const Sources::Identity now = sources.identity();
   if (now == identity) {  // also after a failed load, if what is served stands there again
     failed = {};
@@ -348,6 +366,8 @@ void Service::drain() noexcept {
   } catch (...) {
   }
 }
+
+std::vector<std::string> Service::warnings() const { return impl_->warnings(); }
 
 std::string Service::openapi() { return openapi_document(); }
 

@@ -22,6 +22,15 @@ std::optional<Json> online_record(const std::filesystem::path& run) {
   return {};
 }
 
+// "" as null.
+void write_text(std::string_view known, std::string_view text, JsonWriter& out) {
+  out.known_key(known);
+  if (text.empty())
+    out.null();
+  else
+    out.value(text);
+}
+
 struct WeightFigures {
   double pages, mean, sd;
 };
@@ -61,7 +70,8 @@ void write_quantiles(const Metrics::Window& window, const Histogram& histogram, 
 Figures Service::Impl::figures(const Metrics::Window& window, const Release& release) {
   Figures figures;
   figures.set("pygrade_info", 1.0, {{"version", PYGRADE_VERSION}});
-  figures.set("pygrade_ready", draining ? 0.0 : 1.0);
+  figures.set("pygrade_ready", ready() ? 1.0 : 0.0);
+  if (store != nullptr) figures.set("pygrade_store_reachable", store->reachable() ? 1.0 : 0.0);
   figures.set("pygrade_metric_series_left_out", static_cast<double>(metrics.registry.left_out()));
   figures.set("pygrade_artifact_info", 1.0, {{"artifact", release.artifact}});
   for (const auto* group : {&release.arms, &release.shadows})
@@ -133,19 +143,46 @@ std::vector<Gauge> Service::Impl::read_gauges() {
   return read;
 }
 
+std::string_view Service::Impl::store_state() const {
+  if (store == nullptr) return "";
+  if (!store->reachable()) return "unreachable";
+  return store_checked ? "reachable" : "another version";
+}
+
+bool Service::Impl::ready() const {
+  return !draining && (!config.require_store || store == nullptr || store->reachable());
+}
+
+// An experiment between arms that serve the same has no outcome.
+std::vector<std::string> Service::Impl::warnings() const {
+  std::vector<std::string> found;
+  const auto served = release();
+  const auto& arms = served->arms;
+  const auto same_values = [](float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); };
+  for (std::size_t b = 0; b < arms.size(); ++b)
+    for (std::size_t a = 0; a < b; ++a)
+      if (arms[a].policy->version() == arms[b].policy->version() && arms[a].trust == arms[b].trust &&
+          std::ranges::equal(arms[a].values, arms[b].values, same_values)) {
+        found.push_back("arms '" + arms[a].name + "' and '" + arms[b].name + "' serve the same pages: policy " +
+                        arms[a].policy->version() + " with the same trust and values");
+        break;
+      }
+  return found;
+}
+
+// Waits for nothing: the server answers probes between others' bytes.
 std::string Service::Impl::ready_body() {
   const auto served = this->release();
   const Release& release = *served;
   JsonWriter out;
-  out.begin_object().field("ready", !draining).field("draining", draining.load());
-  out.field("artifact", std::string_view(release.artifact)).known_key("policies").begin_object();
+  out.begin_object().field("ready", ready()).field("draining", draining.load());
+  write_text("artifact", release.artifact, out);
+  out.known_key("policies").begin_object();
   for (const Served& arm : release.arms) out.key(arm.name).value(std::string_view(arm.policy->version()));
-  out.end_object().field("store", std::string_view(store_url())).known_key("reload_error");
+  out.end_object();
+  write_text("store", store_state(), out);
   const std::lock_guard lock(telling);
-  if (last_error.empty())
-    out.null();
-  else
-    out.value(std::string_view(last_error));
+  write_text("reload_error", last_error, out);
   out.end_object();
   return out.take();
 }
@@ -165,12 +202,17 @@ std::string Service::Impl::status_body() {
   const Release& release = *served;
   const Metrics::Window window = metrics.window();
   JsonWriter out;
-  out.begin_object().field("version", PYGRADE_VERSION).field("artifact", std::string_view(release.artifact));
-  out.field("store", std::string_view(store_url())).field("draining", draining.load());
+  out.begin_object().field("version", PYGRADE_VERSION).field("kind", release.is_policy() ? "policy" : "pipeline");
+  write_text("artifact", release.artifact, out);
+  write_text("store", store_url(), out);
+  write_text("store_state", store_state(), out);
+  out.field("ready", ready()).field("draining", draining.load());
   out.field("window_seconds", window.seconds).field("timestamp", now_ms());
-  out.known_key("tasks").begin_list();
-  for (const auto& task : release.tasks) out.value(std::string_view(task));
-  out.end_list();
+  for (const auto& [name, texts] : {std::pair("tasks", release.tasks), std::pair("warnings", warnings())}) {
+    out.known_key(name).begin_list();
+    for (const auto& text : texts) out.value(std::string_view(text));
+    out.end_list();
+  }
 
   out.known_key("arms").begin_list();
   for (std::size_t a = 0; a < release.arms.size(); ++a) {
@@ -275,14 +317,12 @@ std::string Service::Impl::status_body() {
   {
     const std::lock_guard lock(telling);
     for (const Reload& reload : history) {
-      out.begin_object().field("timestamp", reload.timestamp).field("artifact", std::string_view(reload.artifact));
+      out.begin_object().field("timestamp", reload.timestamp);
+      write_text("artifact", reload.artifact, out);
       out.known_key("policies").begin_list();
       for (const auto& policy : reload.policies) out.value(std::string_view(policy));
-      out.end_list().known_key("error");
-      if (reload.error.empty())
-        out.null();
-      else
-        out.value(std::string_view(reload.error));
+      out.end_list();
+      write_text("error", reload.error, out);
       out.end_object();
     }
   }

@@ -38,6 +38,38 @@ void write_event(const EventInput& event, std::span<const UpdateInput::Measure> 
   out.field("arm", arm).field("received", received).end_object();
 }
 
+constexpr std::int64_t first_time = 946'684'800'000;  // 2000-01-01; a time in seconds lies before it
+constexpr std::int64_t ahead = 86'400'000;            // of a clock that is fast
+
+// Whatever the log or the features must not hold: InputError, before anything is written. Returns how many events are
+// on items that the catalog lacks.
+std::size_t check_events(const std::vector<EventInput>& events, const ServiceConfig& config,
+                         std::span<const std::int64_t> catalog) {
+  const std::int64_t last_time = now_ms() + ahead;
+  std::size_t unknown = 0;
+  const auto refuse = [&](std::size_t place, const char* key, auto value, const std::string& wanted) {
+    JsonWriter given;
+    given.value(value);
+    const std::string argument = "events[" + std::to_string(place) + "]." + key;
+    throw InputError(argument, argument + " is " + given.take() + "; want " + wanted);
+  };
+  for (std::size_t i = 0; i < events.size(); ++i) {
+    const EventInput& event = events[i];
+    if (event.timestamp < first_time || event.timestamp > last_time)
+      refuse(i, "timestamp", event.timestamp, "milliseconds since 1970, from the year 2000 to a day from now");
+    if (event.amount && !(*event.amount >= 0.0 && *event.amount <= config.max_amount)) {
+      JsonWriter most;
+      most.value(config.max_amount);
+      refuse(i, "amount", *event.amount, "a number from 0 to max_amount, " + most.take());
+    }
+    if (catalog.empty() || std::ranges::binary_search(catalog, event.item)) continue;
+    if (config.refuse_unknown_items)
+      refuse(i, "item", event.item, "an item of the catalog, or the option unknown_items = \"count\"");
+    ++unknown;
+  }
+  return unknown;
+}
+
 // Rows of the features' log: the events of one user and item, and of one page or moment, are one row.
 struct Rows {
   Rows(const UpdateInput& input, const Release& release);
@@ -91,7 +123,11 @@ Response Service::Impl::update(std::string_view body) {
   const Release& release = *served;
   UpdateInput input;
   input.parse(body, config, naming, release);
+  const auto prerank = pipeline ? pipeline->models().prerank : nullptr;
+  const auto unknown =
+      check_events(input.events, config, prerank ? prerank->item_ids() : std::span<const std::int64_t>());
   if (input.unknown_keys > 0) metrics.unknown_keys.add(input.unknown_keys);
+  if (unknown > 0) metrics.unknown_items.add(unknown);
   const std::int64_t received = now_ms();
   std::string lines;
   for (const EventInput& event : input.events) {

@@ -46,6 +46,9 @@ class Options(Output):
     max_events: int | None = None  # of an update; none: 10,000
     max_ids: int | None = None  # items in seen, and in eligible; none: 200,000
     max_batch: int | None = None  # requests in one body; none: 100
+    max_amount: float | None = None  # of an event; none: 1e6
+    unknown_items: str | None = None  # feedback on items that the catalog lacks: refuse or count; none: refuse
+    require_store: bool = False  # /readyz is 503 while the store does not answer; else pages are degraded
     strict: bool = False  # refuse unknown keys of requests; else they are ignored and counted
     max_explore: float | None = None  # share of all pages that may explore, whatever is asked; none: 0.1
     salt: str | None = None  # of the hash that gives users to arms; another one deals them anew
