@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.report.capacity import capacity
-
 MISSING = "Not measured yet: `python -m bench.cluster.{}`\n"
 STAGES = ("events", "features", "predictions")
 _NAMES = {
@@ -137,6 +135,5 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {  # block → 
     "ranks": ("ranks", ranks),
     "training": ("training", training),
     "kills": ("kills", kills),
-    "capacity": ("plan", capacity),
 }
 PAGES = ("docs/guides/cluster.md",)
