@@ -341,23 +341,23 @@ bool run_mtl(Random& random) {
 bool run_prerank(Random& random) {
   struct Origin {
     PrerankFiles files;
-    std::string json, tensors, items;
+    std::string json, tensors;
   };
   static const std::vector<Origin> origins = [] {
-    std::vector<Origin> made(3);
+    std::vector<Origin> made(4);
     for (unsigned i = 0; i < made.size(); ++i) {
       PrerankFiles& files = made[i].files;
-      if (i == 0) files.version = 1;
+      if (i == 0) files.version = 2;
+      if (i == 3) files.lists = 3;
       if (i == 2) files.item_ids.clear(), files.sizes.clear();
       files.draw(i);
       made[i].tensors = files.safetensors();
-      made[i].items = files.items();
       made[i].json = files.json();
     }
     return made;
   }();
   const Origin& origin = origins[random.below(origins.size())];
-  std::string json = origin.json, tensors = origin.tensors, items = origin.items;
+  std::string json = origin.json, tensors = origin.tensors;
   if (random.one_in(3)) {  // arbitrary numbers in the tensors, the ids among them
     for (std::size_t i = 0, n = 1 + random.below(8); i < n; ++i) {
       const std::uint64_t bits = random.one_in(2) ? random.next() : random.below(100);
@@ -365,19 +365,14 @@ bool run_prerank(Random& random) {
     }
   }
   if (random.one_in(3)) mutate(tensors, random);
-  if (random.one_in(3)) mutate(items, random);
-  const auto repair = [&](const std::string& before, const std::string& after) {
-    const std::string sum = Artifact::sha256(before);
-    if (const std::size_t at = json.find(sum); at != json.npos && !random.one_in(8))
-      json.replace(at, sum.size(), Artifact::sha256(after));
-  };
-  repair(origin.tensors, tensors);
-  repair(origin.items, items);
+  const std::string sum = Artifact::sha256(origin.tensors);
+  if (!random.one_in(8)) json.replace(json.find(sum), sum.size(), Artifact::sha256(tensors));
   if (random.one_in(2)) mutate(json, random);
   if (!random.one_in(8)) json = sealed_prerank(json);
-  const std::vector<char> exact(items.begin(), items.end());  // so that reading past the end is detected
+  const std::span<const std::byte> exact = bytes(tensors);
   try {
-    const auto prerank = Prerank::parse(json, bytes(tensors), std::as_bytes(std::span(exact)));
+    const auto prerank = Prerank::parse(
+        json, random.one_in(2) ? FileContent(exact) : FileContent(std::vector<std::byte>(exact.begin(), exact.end())));
     const UserTower& tower = *prerank->tower();
     if (tower.length() > 1000) return true;  // a request of this length is not worth its time
     const auto any = [&] { return static_cast<std::int64_t>(random.one_in(4) ? random.next() : random.below(30)); };
@@ -696,7 +691,7 @@ bool run_service(Random& random) {
   const Known& chosen = known[random.below(std::size(known))];
   std::string body = chosen.body;
   if (!random.one_in(10)) mutate(body, random);
-  const Response response = service->handle(random.one_in(50) ? "PUT" : "POST", chosen.path, body);
+  const Response response = service->handle({random.one_in(50) ? "PUT" : "POST", chosen.path, body});
   const detail::Json answer = json_of(response);
   if (response.status == 200) return true;
   expect(response.status == 400 || response.status == 405 || response.status == 413, "a request was a server's fault");

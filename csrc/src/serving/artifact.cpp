@@ -123,9 +123,8 @@ Models Models::parse(const ArtifactFiles& files, std::string_view name) {
   models.version = manifest.version;
   models.features =
       Features::parse(text("features/schema.json"), file(files, "features/fitted.safetensors", at), at + "/features");
-  const auto index = std::ranges::find(files, std::string("prerank/items.faiss"), &ArtifactFiles::value_type::first);
-  models.prerank = Prerank::parse(text("prerank/prerank.json"), file(files, "prerank/prerank.safetensors", at),
-                                  index == files.end() ? FileContent() : index->second, at + "/prerank");
+  models.prerank =
+      Prerank::parse(text("prerank/prerank.json"), file(files, "prerank/prerank.safetensors", at), at + "/prerank");
   if (!manifest.own_predictions)
     models.mtl = MultiTaskModel::parse(text("mtl/mtl.json"), file(files, "mtl/mtl.safetensors", at), at + "/mtl");
   const auto tensors = std::ranges::find_if(files, [](const auto& entry) {
