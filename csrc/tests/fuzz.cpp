@@ -164,6 +164,9 @@ bool run_json(Random& random) {
       expect(detail::Json::parse(detail::json_quote(value.string)).string == value.string, "a quoted string changed");
     if (const auto* a = value.find("a"); a != nullptr && a->type == detail::Json::Type::array)
       expect(value.at("a").items.size() == a->items.size(), "a value was lost");
+    detail::JsonReader reader(text, {.bytes = 1 << 16, .values = 1000, .depth = 8});
+    expect(!reader.skip().empty(), "a value has no text");
+    reader.end();
     return true;
   } catch (const detail::JsonError&) {
     return false;
@@ -670,6 +673,13 @@ bool run_c_api(Random& random) {
 
 // ---- requests to the service: a reason with every refusal, and never a fault of the server
 
+void check_answer(const Response& response) {
+  const detail::Json answer = json_of(response);
+  if (response.status == 200) return;
+  expect(response.status == 400 || response.status == 405 || response.status == 413, "a request was a server's fault");
+  expect(!answer.object_at("error").string_at("message").empty(), "a refusal without a reason");
+}
+
 bool run_service(Random& random) {
   static const ServiceRun run;
   static const auto service = run.serve(
@@ -692,11 +702,52 @@ bool run_service(Random& random) {
   std::string body = chosen.body;
   if (!random.one_in(10)) mutate(body, random);
   const Response response = service->handle({random.one_in(50) ? "PUT" : "POST", chosen.path, body});
-  const detail::Json answer = json_of(response);
-  if (response.status == 200) return true;
-  expect(response.status == 400 || response.status == 405 || response.status == 413, "a request was a server's fault");
-  expect(!answer.object_at("error").string_at("message").empty(), "a refusal without a reason");
-  return false;
+  check_answer(response);
+  return response.status == 200;
+}
+
+// The same of a policy's run, in JSON and in tensors.
+bool run_service_policy(Random& random) {
+  static const PolicyRun run([] {
+    Artifact artifact = corrected_artifact("1");
+    artifact.correction->items = {"stock", "brand=a"};
+    return artifact.draw();
+  }());
+  static const auto service = run.serve(R"({"max_body_bytes": 4096, "max_explore": 1, "max_batch": 3, "max_ids": 20,
+                                            "max_candidates": 8, "explore": {"shuffle": 0.5, "weights": 0.5}})");
+  constexpr const char* lists =
+      R"("items": [5, "b", 7], "predictions": {"click": [0.5, null, 0.1], "cart": [1e-3, 2.5e-2, 0],)"
+      R"( "order": [0.12345678, 0, 1], "x": []}, "item_values": [1, 2, 3])";
+  static const std::string known[] = {
+      R"({"user": "\u00e9", "k": 2, "context": {"hour": 3, "intent": null}, )" + std::string(lists) + "}",
+      R"({"user": 4, "rules": {"mask": [true, false, true], "boost_mul": [1, 2, 3], "boost_add": [0, 0, 1],)"
+      R"( "groups": {"g": [1, null, 1]}, "caps": {"g": 1}, "pins": [{"item": 7, "position": 0}]}, )" +
+          std::string(lists) + "}",
+      R"({"requests": [{"user": 4, "item_features": {"stock": [1, 2, null], "brand": ["a", "b", null]}, )" +
+          std::string(lists) + R"(}, {"user": 1}]})",
+      R"({"user": 1, "values": {"click": 2}, "scenario": "search", "explore": true, )" + std::string(lists) + "}"};
+  std::string body = known[random.below(std::size(known))];
+  const bool is_tensors = random.one_in(3);
+  if (is_tensors) {
+    const std::string header =
+        R"({"__metadata__":{"request":"{\"user\": 3, \"k\": 2}","tasks":"[\"click\", \"order\", \"cart\"]"},)"
+        R"("items":{"dtype":"I64","shape":[2],"data_offsets":[0,16]},)"
+        R"("predictions":{"dtype":"F32","shape":[2,3],"data_offsets":[16,40]},)"
+        R"("item_values":{"dtype":"F32","shape":[2],"data_offsets":[40,48]},)"
+        R"("mask":{"dtype":"BOOL","shape":[2],"data_offsets":[48,50]}})";
+    std::string data(50, '\0');
+    for (char& byte : data) byte = static_cast<char>(random.below(64));
+    data[7] = data[15] = '\0';
+    body = Artifact::frame(header) + data;
+  }
+  if (!random.one_in(10)) mutate(body, random);
+  const Response response = service->handle(
+      {.method = "POST",
+       .path = random.one_in(4) ? "/v1/weights" : "/v1/rank",
+       .body = body,
+       .content_type = is_tensors != random.one_in(50) ? "application/safetensors" : "application/json"});
+  check_answer(response);
+  return response.status == 200;
 }
 
 }  // namespace
@@ -710,9 +761,9 @@ int main(int argc, char** argv) {
     std::uint64_t runs = 0, accepted = 0;
   };
   Target targets[] = {
-      {"json", &run_json},       {"safetensors", &run_safetensors}, {"policy", &run_policy},   {"mtl", &run_mtl},
-      {"prerank", &run_prerank}, {"features", &run_features},       {"records", &run_records}, {"C ABI", &run_c_api},
-      {"service", &run_service}};
+      {"json", &run_json},       {"safetensors", &run_safetensors},  {"policy", &run_policy},   {"mtl", &run_mtl},
+      {"prerank", &run_prerank}, {"features", &run_features},        {"records", &run_records}, {"C ABI", &run_c_api},
+      {"service", &run_service}, {"own models", &run_service_policy}};
   for (std::uint64_t i = 0; i < runs; ++i) {
     Random random(seed << 32 ^ i);
     Target& target = targets[i % std::size(targets)];

@@ -57,7 +57,8 @@ struct Record {
       version = json.finite_at("format_version");
       if (format != "pygrade.Prerank" || (version != 2.0 && version != newest_version))
         throw detail::JsonError("it is " + detail::json_quote(format) + " version " + version_text(version) +
-                                "; this pygrade reads pygrade.Prerank version 2 and 3");
+                                "; this pygrade reads pygrade.Prerank version 2 and 3" +
+                                (version > newest_version ? ": it was made by a newer pygrade" : ""));
       check_hash(json, text);
       schema_hash = json.string_at("schema_hash");
       const std::string& kind = json.string_at("index_kind");

@@ -48,8 +48,10 @@ Manifest parse_manifest(std::string_view text, const std::string& path) {
   try {
     const Json record = Json::parse(text);
     if (record.type != Json::Type::object) throw detail::JsonError("it is no object");
-    if (record.string_at("format") != format || record.finite_at("format_version") != format_version)
-      throw detail::JsonError("it is of another format than " + std::string(format) + " version 1");
+    const double given = record.finite_at("format_version");
+    if (record.string_at("format") != format || given != format_version)
+      throw detail::JsonError("it is of another format than " + std::string(format) + " version 1" +
+                              (given > format_version ? ": it was made by a newer pygrade" : ""));
     manifest.version = record.string_at("version");
     manifest.schema_hash = record.string_at("schema_hash");
     const Json* mtl = record.find("mtl");
