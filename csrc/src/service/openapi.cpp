@@ -373,7 +373,12 @@ void write_operation(const Operation& operation, JsonWriter& out) {
   if (operation.path == "/metrics") {
     out.known_key("x-metrics").begin_list();
     for (const Family& family : all_families())
-      out.begin_object().field("name", family.name).field("type", family.type).field("help", family.help).end_object();
+      out.begin_object()
+          .field("name", family.name)
+          .field("type", family.type)
+          .field("help", family.help)
+          .field("labels", family.labels)
+          .end_object();
     out.end_list();
   }
   out.end_object().end_object();
