@@ -291,30 +291,14 @@ class UserTower:
         """Vectors of requests into vectors [R, width]."""
 
 class ItemIndex:
-    """Items by ascending id and their vectors in the C++ core; exact, or in inverted lists of centroids [nlist, D]."""
+    """Items by ascending id and their vectors in the C++ core; copies both."""
 
-    def __init__(
-        self, item_id: Any, vectors: Any, centroids: Any = None, nprobe: int = 0, threads: int = 1
-    ) -> None: ...
-    def __len__(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def nprobe(self) -> int:
-        """Lists that a search reads, 0 of an exact index."""
+    def __init__(self, item_id: Any, vectors: Any) -> None: ...
+    def search(self, vector: Any, seen: Any, eligible: Any, items: Any, scores: Any) -> int:
+        """The best items [n] of vector [D] and their scores [n]; returns how many were found and written."""
 
-    def added(self, item_id: Any, vectors: Any) -> ItemIndex: ...
-    def search(self, vectors: Any, seen: list[Any], eligible: Any, items: Any, scores: Any) -> None:
-        """The best items [R, n] of vectors [R, D] and their scores [R, n], padded with -1 and -inf."""
-
-    def has(self, item_id: Any, found: Any) -> None:
-        """Which of item_id [n] are in the index, to found, bool [n]."""
-
-    def read_items(self, item_id: Any, vectors: Any = None) -> None:
-        """Copy the items to item_id [m], ascending, and vectors [m, D]."""
-
-    def layout(self) -> dict[str, Any]:
-        """Copies of list_size, item_id, vectors and centroids as Prerank.save writes them."""
+    def vectors(self, vectors: Any) -> None:
+        """Copy the vectors to vectors [m, D]."""
 
 class Prerank:
     """A user tower and an item index as the C++ core serves them."""
@@ -326,9 +310,6 @@ class Prerank:
     def tower(self) -> UserTower: ...
     @property
     def index(self) -> ItemIndex: ...
-
-def fit_centroids(vectors: Any, centroids: Any, threads: int) -> None:
-    """Centroids [nlist, D] of vectors [m, D] by k-means."""
 
 def item_scores(vector: Any, vectors: Any, scores: Any) -> None:
     """The score of each row of vectors [n, D] under vector [D] into scores [n]."""
@@ -372,8 +353,22 @@ class Store:
     @property
     def url(self) -> str: ...
 
+class PythonStore(Store):
+    """A store that Python implements (csrc/bindings/python_store.hpp)."""
+
+    def __init__(self, store: Any) -> None: ...
+
+def pack_records(values: list[bytes], ttl: float | None) -> list[bytes]:
+    """Records of values, as stores keep them (csrc/src/stores/record.hpp)."""
+
+def unpack_records(records: Sequence[bytes | None], url: str) -> list[bytes | None]:
+    """Values of records; None if there is none or its time is over. StoreCorruptError for a damaged one."""
+
 def store_libraries() -> list[str]:
     """The stores of this build: "lmdb", "redis"."""
+
+def without_secret(url: str) -> str:
+    """A store's address without user and password."""
 
 def open_store(
     url: str,
@@ -456,12 +451,14 @@ class UserRequest:
     def with_items(self, item_ids: Any) -> tuple[Any, ...]: ...
 
 class FeatureCenter:
-    """Reads the features of requests from a Store of Python, and adds feedback to it.
+    """Reads the features of requests from a store, and adds feedback to it.
 
     Requests come as (request_dense, request_ids, sequences, item_dense, item_ids, cross_dense, defaults).
     """
 
-    def __init__(self, features: Features, store: Any, ttl: float | None, cache: int, version: str | None) -> None: ...
+    def __init__(
+        self, features: Features, store: Store, ttl: float | None, cache: int, version: str | None
+    ) -> None: ...
     @property
     def counters(self) -> dict[str, int]: ...
     def read(
@@ -514,17 +511,19 @@ class Service:
         """/readyz answers 503 from now on, and the logs are flushed."""
 
 class Pipeline:
-    """The pipeline in front of a user. ``predict`` predicts where ``mtl`` is None."""
+    """The pipeline in front of a user. ``retrieve`` finds candidates where ``prerank`` is None, ``predict`` predicts
+    where ``mtl`` is None."""
 
     def __init__(
         self,
         version: str,
         features: Features,
-        prerank: Prerank,
+        prerank: Prerank | None,
         mtl: MultiTaskModel | None,
         policy: Policy,
         center: FeatureCenter,
         seed: int | None,
+        retrieve: Callable[..., Any] | None,
         predict: Callable[..., Any] | None = None,
     ) -> None: ...
     @staticmethod

@@ -11,7 +11,6 @@
 
 #include "arrays.hpp"
 #include "families.hpp"
-#include "python_store.hpp"
 
 namespace pygrade::bindings {
 
@@ -206,10 +205,9 @@ void bind_features(py::module_& module) {
   py::class_<UserRequest, std::shared_ptr<UserRequest>>(module, "UserRequest")
       .def("with_items", &with_items, py::arg("item_ids"));
   py::class_<FeatureCenter, std::shared_ptr<FeatureCenter>>(module, "FeatureCenter")
-      .def(py::init([](const std::shared_ptr<Features>& features, const py::object& store, std::optional<double> ttl,
-                       std::size_t cache, const std::optional<std::string>& version) {
-             return std::make_shared<FeatureCenter>(features, std::make_shared<PythonStore>(store), ttl, cache,
-                                                    version);
+      .def(py::init([](const std::shared_ptr<Features>& features, const std::shared_ptr<Store>& store,
+                       std::optional<double> ttl, std::size_t cache, const std::optional<std::string>& version) {
+             return std::make_shared<FeatureCenter>(features, store, ttl, cache, version);
            }),
            py::arg("features"), py::arg("store"), py::arg("ttl").none(true), py::arg("cache"),
            py::arg("version").none(true))

@@ -4,18 +4,24 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <utility>
 #include <vector>
+
+#include "stores/record.hpp"
 
 namespace pygrade::bindings {
 
+using detail::check_put, detail::check_queries, detail::check_ttl, detail::check_version;
+
 namespace {
+
+py::array_t<std::int64_t> array_of(std::span<const std::int64_t> keys) {
+  return py::array_t<std::int64_t>(static_cast<py::ssize_t>(keys.size()), keys.data());
+}
 
 py::list requests_of(std::span<const StoreQuery> queries) {
   py::list requests;
-  for (const StoreQuery& query : queries)
-    requests.append(
-        py::make_tuple(py::str(query.table.data(), query.table.size()),
-                       py::array_t<std::int64_t>(static_cast<py::ssize_t>(query.keys.size()), query.keys.data())));
+  for (const StoreQuery& query : queries) requests.append(py::make_tuple(query.table, array_of(query.keys)));
   return requests;
 }
 
@@ -70,6 +76,15 @@ void PythonStoreError::restore() const { PyErr_SetObject(raised_.type().ptr(), r
 PythonStore::PythonStore(const py::object& store, std::optional<std::string> version)
     : store_(store), url_(py::str(store.attr("url"))), version_(std::move(version)) {}
 
+template <class Result, class... Arguments>
+Result PythonStore::call(const char* name, const Arguments&... arguments) {
+  const py::gil_scoped_acquire locked;
+  return guarded([&]() -> Result {
+    const py::object result = store_.attr(name)(arguments...);
+    if constexpr (!std::is_void_v<Result>) return result.cast<Result>();
+  });
+}
+
 PythonStore::~PythonStore() {
   const py::gil_scoped_acquire locked;  // the last reference may be dropped without it
   store_ = py::object();
@@ -77,24 +92,14 @@ PythonStore::~PythonStore() {
 
 void PythonStore::get(std::span<const StoreQuery> queries, FunctionRef<void(StoreValues)> read,
                       std::optional<std::chrono::steady_clock::time_point>) {
+  check_queries(queries);
   const py::gil_scoped_acquire locked;
   guarded([&] {
-    const py::list answers = ask(requests_of(queries));
+    const py::list answers = checked(store_.attr("get")(requests_of(queries), version_));
     const auto values = values_of(answers, queries);
     const py::gil_scoped_release unlocked;
     read(values);
   });
-}
-
-py::list PythonStore::ask(const py::list& requests) const {
-  const py::object get_tables = store_.attr("get_tables");
-  if (!version_) return checked(get_tables(requests));
-  try {
-    return checked(get_tables(requests, *version_));
-  } catch (const py::error_already_set& error) {
-    if (!error.matches(py::module_::import("pygrade.stores").attr("MissingVersionError"))) throw;
-  }
-  return checked(get_tables(requests));
 }
 
 std::shared_ptr<Store> PythonStore::at(const std::string& version) {
@@ -104,6 +109,8 @@ std::shared_ptr<Store> PythonStore::at(const std::string& version) {
 
 void PythonStore::update(std::span<const StoreQuery> queries,
                          FunctionRef<void(StoreValues, std::span<std::string>)> change, std::optional<double> ttl) {
+  check_queries(queries, true);
+  check_ttl(ttl);
   const py::gil_scoped_acquire locked;
   guarded([&] {
     const py::cpp_function merge([&](const py::list& answers) {
@@ -122,13 +129,57 @@ void PythonStore::update(std::span<const StoreQuery> queries,
       }
       return tables;
     });
-    store_.attr("update_tables")(requests_of(queries), merge, ttl);
+    store_.attr("update")(requests_of(queries), merge, ttl);
+  });
+}
+
+void PythonStore::put(std::string_view table, std::span<const std::int64_t> keys,
+                      std::span<const std::string_view> values, const std::string& version, std::optional<double> ttl) {
+  check_put(table, keys.size(), values.size(), version, ttl);
+  const py::gil_scoped_acquire locked;
+  guarded([&] {
+    py::list bytes;
+    for (const std::string_view value : values) bytes.append(py::bytes(value.data(), value.size()));
+    const auto given = version.empty() ? std::nullopt : std::optional(version);
+    store_.attr("put")(table, array_of(keys), bytes, given, ttl);
+  });
+}
+
+std::size_t PythonStore::sweep() { return call<std::size_t>("sweep"); }
+
+void PythonStore::begin(const std::string& version) {
+  check_version(version);
+  call<void>("begin", version);
+}
+
+void PythonStore::switch_to(const std::string& version) {
+  check_version(version);
+  call<void>("switch_to", version);
+}
+
+void PythonStore::drop(const std::string& version) {
+  check_version(version);
+  call<void>("drop", version);
+}
+
+std::vector<StoreVersion> PythonStore::versions() {
+  const py::gil_scoped_acquire locked;
+  return guarded([&] {
+    std::vector<StoreVersion> all;
+    for (const auto& [name, given] : py::dict(store_.attr("versions")())) {
+      const auto state = given.cast<std::string>();
+      all.push_back({name.cast<std::string>(), state == "current" ? VersionState::current
+                                               : state == "ready" ? VersionState::ready
+                                                                  : VersionState::filling});
+    }
+    return all;
   });
 }
 
 std::optional<std::string> PythonStore::current() {
-  const py::gil_scoped_acquire locked;
-  return guarded([&] { return py::cast<std::optional<std::string>>(store_.attr("current")()); });
+  for (auto& [name, state] : versions())
+    if (state == VersionState::current) return std::move(name);
+  return {};
 }
 
 }  // namespace pygrade::bindings

@@ -97,7 +97,7 @@ endmacro()
 
 if(PYGRADE_LMDB)
   pygrade_add_store(LMDB lmdb lib LIBRARIES lmdb lmdb.h SOURCES lib/mdb.c lib/midl.c  # the file format of LMDB 0.9
-    CORE lmdb.cpp lmdb_file.cpp lmdb_pages.cpp lmdb_tree.cpp)
+    CORE lmdb.cpp lmdb_file.cpp record_cache.cpp)
 endif()
 if(PYGRADE_REDIS)
   set(tls_library "")

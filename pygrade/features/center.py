@@ -120,7 +120,7 @@ class FeatureCenter:
         if fitted.schema.hash != schema.hash:
             raise SchemaError(f"fitted is of schema {fitted.schema.hash}; want {schema.hash}")
         self.schema, self.fitted, self.store, self.ttl = schema, fitted, store, ttl
-        self.core = _core.FeatureCenter(fitted.core, store, ttl, cache, version)
+        self.core = _core.FeatureCenter(fitted.core, store.core, ttl, cache, version)
         self.counters = Counters(self.core)
         self._names = {name: f"{name}.{schema.hash}" for name in schema.tables}
 

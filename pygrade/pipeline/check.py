@@ -100,10 +100,10 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
             state = state_before(log, models.schema, int(chosen[0].timestamp[0]))
             _fill(opened, version, log, models, state)
             online = _online(log, models, opened, chosen, offline, config)
-            embeddable = address.partition(":")[0] in _core.store_libraries()
-            if embeddable:
+            embedded = None
+            if not address.startswith("feast:"):  # which Python implements
                 _fill(opened, _free_version(opened), log, models, state)
-        embedded = _embedded(log, artifact, models, address, chosen, online, config) if embeddable else None
+                embedded = _embedded(log, artifact, models, opened, chosen, online, config)
     record = compare(offline, online) | {
         "equal_embedded": embedded,
         "version": artifact.version,
@@ -234,7 +234,7 @@ def _embedded(
     log: EventLog,
     artifact: Artifact,
     models: Models,
-    address: str,
+    store: Store,
     chosen: list[FeatureBatch],
     online: list[tuple[ServedPage, FeatureBatch]],
     config: CheckConfig,
@@ -242,8 +242,7 @@ def _embedded(
     """How many pages are the same if the C++ library reads artifact and store itself, as in a server without Python."""
     own = _own_model(log, models)
     predict = None if own is None else partial(predicted, own, len(models.policy.tasks))
-    opened = _core.open_store(address)
-    system = _core.Pipeline.load(str(artifact.path), opened, any_version=True, seed=0, predict=predict)
+    system = _core.Pipeline.load(str(artifact.path), store.core, any_version=True, seed=0, predict=predict)
     first, equal = int(chosen[0].timestamp[0]), 0
     with track("serve-check: the C++ library alone", total=len(chosen)) as bar:
         for request, (page, _), (events, raw) in zip(chosen, online, _moments(log, chosen, first), strict=True):

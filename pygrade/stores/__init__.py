@@ -7,12 +7,13 @@
     feast:DIR                                the online store of a Feast repository, for Python
     memory:                                  this process alone
 
-The interface is `Store`; pygrade/stores/errors.py has the errors.
+They are those of the core (csrc/include/pygrade/store.hpp), but Feast's; `Store` is their face.
 """
 
 from pathlib import Path
 
-from pygrade.stores.errors import (
+from pygrade import _core
+from pygrade._core import (
     MissingVersionError,
     NotAStoreError,
     StoreCorruptError,
@@ -20,20 +21,14 @@ from pygrade.stores.errors import (
     StoreFormatError,
     StoreUnreachableError,
     VersionInUseError,
+    without_secret,
 )
 from pygrade.stores.feast import FeastStore
-from pygrade.stores.lmdb import LmdbStore
-from pygrade.stores.memory import MemoryStore
-from pygrade.stores.redis import RedisStore
-from pygrade.stores.store import Store, without_secret
+from pygrade.stores.store import Store
 
 __all__ = [
-    "FeastStore",
-    "LmdbStore",
-    "MemoryStore",
     "MissingVersionError",
     "NotAStoreError",
-    "RedisStore",
     "Store",
     "StoreCorruptError",
     "StoreError",
@@ -44,6 +39,8 @@ __all__ = [
     "without_secret",
 ]
 
+_TIMEOUT = 0.25  # seconds for a connection to Redis, and for an answer
+
 
 def open_store(url: str, create: bool = False) -> Store:
     """The store at an address (see above). ``create``: make it if there is none.
@@ -51,14 +48,6 @@ def open_store(url: str, create: bool = False) -> Store:
     Raises NotAStoreError if there is none and ``create`` is not set, StoreUnreachableError, StoreCorruptError or
     StoreFormatError if it cannot be used, ValueError for an address that cannot be one.
     """
-    scheme, _, rest = url.partition(":")
-    if scheme == "memory" and not rest:
-        return MemoryStore()
-    if scheme == "lmdb" and rest:
-        folder = rest.removesuffix("?read_only=1")
-        return LmdbStore(Path(folder), create, read_only=folder != rest)
-    if scheme == "feast" and rest:
-        return FeastStore(Path(rest), create)
-    if scheme.removesuffix("+sentinel") in ("redis", "rediss", "unix") and rest:
-        return RedisStore(url, create)
-    raise ValueError(f"url is {without_secret(url)!r}; want lmdb:DIR, redis://HOST:PORT/DB?prefix=NAME or memory:")
+    if url.startswith("feast:") and url != "feast:":
+        return Store(_core.PythonStore(FeastStore(Path(url.removeprefix("feast:")), create)))
+    return Store(_core.open_store(url, create=create, timeout=_TIMEOUT))

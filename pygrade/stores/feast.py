@@ -5,7 +5,7 @@ A version is a feature view whose entities are a table's name and a key, with on
 other features.
 
 Feast has no transactions, and neither lists nor removes single records. So one process at a time may update a store
-(`update_tables` is atomic for the threads of a process alone), and `sweep` removes nothing: a record whose time is over
+(an update is atomic for the threads of a process alone), and `sweep` removes nothing: a record whose time is over
 is not read any more, and goes with its version.
 """
 
@@ -20,47 +20,34 @@ from typing import Any
 
 import numpy as np
 
-from pygrade._util.optional_imports import require
-from pygrade.stores.errors import (
+from pygrade._core import (
     MissingVersionError,
     NotAStoreError,
-    StoreCorruptError,
     StoreError,
     StoreUnreachableError,
     VersionInUseError,
+    pack_records,
+    unpack_records,
 )
-from pygrade.stores.record import header, pack, unpack
-from pygrade.stores.store import (
-    CURRENT,
-    FILLING,
-    READY,
-    Keys,
-    Request,
-    Store,
-    Values,
-    check_keys,
-    check_requests,
-    check_table,
-    check_ttl,
-    check_updated,
-    check_values,
-    check_version,
-)
+from pygrade._util.optional_imports import require
+from pygrade.stores.store import Keys, Request, Values
 
+FILLING, READY, CURRENT = "filling", "ready", "current"
 _FILE = "feature_store.yaml"
 _META, _META_TABLE, _META_KEY = "pygrade_versions", "versions", np.zeros(1, np.int64)
 _TABLE, _KEY, _RECORD, _TIME = "pygrade_table", "pygrade_key", "pygrade_record", "event_timestamp"
 _ROWS = 10_000  # of one call
 
 
-class FeastStore(Store):
-    """`Store` in a Feast repository: ``feast:DIR``, the directory of its feature_store.yaml.
+class FeastStore:
+    """What a `Store` calls for ``feast:DIR``, the directory of a repository's feature_store.yaml.
 
-    Feast asks for pandas below 3: it needs an environment without a later one.
+    The core has checked the arguments (csrc/bindings/python_store.hpp). Feast asks for pandas below 3: it needs an
+    environment without a later one.
     """
 
     def __init__(self, directory: Path, create: bool = False) -> None:
-        super().__init__(f"feast:{directory}")
+        self.url = f"feast:{directory}"
         if not (directory / _FILE).is_file():
             raise NotAStoreError(f"{self.url} has no {_FILE}; want the directory of a Feast repository")
         self._feast = require("feast", "feast")
@@ -74,37 +61,23 @@ class FeastStore(Store):
                 raise NotAStoreError(f"{self.url} holds no store of pygrade; publish one, or make it with create=True")
             self._add(_META)
 
-    def get_tables(self, requests: Sequence[Request], version: str | None = None) -> list[Values]:
-        checked = check_requests(requests)
+    def get(self, requests: Sequence[Request], version: str | None = None) -> list[Values]:
         with self._lock:
-            name, state = self._version(version)
-            if state == FILLING:
-                raise MissingVersionError(f"{self.url} has no complete version {version!r}; switch to it first")
-            records = self._read(_view(name), checked)
-        try:
-            return [unpack(table) for table in records]
-        except ValueError as error:
-            raise StoreCorruptError(f"{self.url}: {error}") from error
+            if self._states().get(version or "", FILLING) == FILLING:
+                version = None
+            records = self._read(_view(self._version(version)[0]), requests)
+        return [unpack_records(table, self.url) for table in records]
 
-    def put_many(
-        self, table: str, keys: Keys, values: Sequence[bytes], version: str | None = None, ttl: float | None = None
-    ) -> None:
-        table, keys = check_table(table), check_keys(keys)
-        records = pack(check_values(values, len(keys)), header(check_ttl(ttl)))
+    def put(self, table: str, keys: Keys, values: list[bytes], version: str | None, ttl: float | None) -> None:
         with self._lock:
-            self._write(_view(self._version(version)[0]), table, keys, records)
+            self._write(_view(self._version(version)[0]), table, keys, pack_records(values, ttl))
 
-    def update_tables(
-        self,
-        requests: Sequence[Request],
-        update: Callable[[list[Values]], Sequence[Sequence[bytes]]],
-        ttl: float | None = None,
+    def update(
+        self, requests: Sequence[Request], change: Callable[[list[Values]], list[list[bytes]]], ttl: float | None
     ) -> None:
-        checked, ttl = check_requests(requests, distinct=True), check_ttl(ttl)
         with self._lock:
-            updated = check_updated(update(self.get_tables(checked)), checked)
-            for (table, keys), values in zip(checked, updated, strict=True):
-                self.put_many(table, keys, values, ttl=ttl)
+            for (table, keys), values in zip(requests, change(self.get(requests)), strict=True):
+                self.put(table, keys, values, None, ttl)
 
     def sweep(self) -> int:
         """Feast lists no records: nothing is removed before its version is dropped."""
@@ -113,7 +86,6 @@ class FeastStore(Store):
         return 0
 
     def begin(self, version: str) -> None:
-        check_version(version)
         with self._lock:
             states = self._states()
             if states.get(version, FILLING) != FILLING:
@@ -123,8 +95,7 @@ class FeastStore(Store):
             self._add(_view(version))
             self._save({name: state for name, state in states.items() if name != version} | {version: FILLING})
 
-    def switch(self, version: str) -> None:
-        check_version(version)
+    def switch_to(self, version: str) -> None:
         with self._lock:
             self._version(version)
             states = {name: READY if state == CURRENT else state for name, state in self._states().items()}
@@ -135,22 +106,15 @@ class FeastStore(Store):
             return self._states()
 
     def drop(self, version: str) -> None:
-        check_version(version)
         with self._lock:
             if self._version(version)[1] == CURRENT:
                 raise VersionInUseError(f"{self.url}: version {version!r} is current; switch to another first")
             self._save({name: state for name, state in self._states().items() if name != version})
             self._remove(version)
 
-    def close(self) -> None:
-        with self._lock:
-            self._repository = None
-
     # --- versions -----------------------------------------------------------------------------------------------------
 
     def _states(self) -> dict[str, str]:
-        if self._repository is None:
-            raise StoreError(f"{self.url}: the store is closed")
         (record,) = self._read(_META, [(_META_TABLE, _META_KEY)])[0]
         if record is None:
             return {}
@@ -169,7 +133,7 @@ class FeastStore(Store):
             if name is None:
                 raise MissingVersionError(f"{self.url} has no current version; fill one and switch to it")
         if name not in states:
-            raise MissingVersionError(f"{self.url} has no version {check_version(name)!r}; begin it first")
+            raise MissingVersionError(f"{self.url} has no version {name!r}; begin it first")
         return name, states[name]
 
     def _add(self, name: str) -> None:

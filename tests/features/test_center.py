@@ -22,8 +22,9 @@ from pygrade.features import (
     replay,
     state_before,
 )
-from pygrade.stores import MissingVersionError, StoreCorruptError, StoreError, StoreUnreachableError, open_store, record
+from pygrade.stores import MissingVersionError, StoreCorruptError, StoreError, StoreUnreachableError, open_store
 from tests.features.events import make_log
+from tests.stores.doubles import PythonStore, raising
 
 ARRAYS = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")
 
@@ -67,11 +68,16 @@ def store(request, tmp_path):
 
 
 @pytest.fixture
-def memory_center(log, features):
-    with open_store("memory:") as opened:
-        center = FeatureCenter(features.schema, features.fitted, opened)
-        center.publish(features.state(), log.users(), log.items(), "v1")
-        yield center
+def double():
+    return PythonStore()
+
+
+@pytest.fixture
+def memory_center(log, features, double):
+    """Of a store of Python, in memory."""
+    center = FeatureCenter(features.schema, features.fitted, double.face())
+    center.publish(features.state(), log.users(), log.items(), "v1")
+    return center
 
 
 def cut_of(features, request=150):
@@ -335,11 +341,11 @@ def test_a_damaged_description_of_the_version_gives_defaults(log, features, memo
     assert not memory_center.read(1, [5], {}, 0).defaults
 
 
-def test_a_request_is_read_in_two_steps_as_in_one(log, features, memory_center):
+def test_a_request_is_read_in_two_steps_as_in_one(log, features, memory_center, double):
     items, user = log.items()["item_id"].to_numpy()[:9], int(log.users()["user_id"][3])
-    asked, get_tables = [], memory_center.store.get_tables
+    asked = []
     whole = memory_center.read(user, items, {"c_battery": 3.0}, 2**60, "feed", 7)
-    memory_center.store.get_tables = lambda requests: asked.append(requests) or get_tables(requests)
+    double.get = lambda requests, version: asked.append(requests) or double.inner.get(requests, version)
     request = memory_center.request(user, {"c_battery": 3.0}, 2**60, "feed", 7)
     for name in ("request_dense", "request_ids", "sequences"):
         assert getattr(request.features, name).tobytes() == getattr(whole, name).tobytes()
@@ -360,9 +366,9 @@ def test_a_switch_between_the_two_steps_reads_the_user_again(log, features, memo
     assert batch.request_dense.tobytes() != request.features.request_dense.tobytes()
 
 
-def test_a_store_that_fails_between_the_two_steps_is_counted_once(log, features, memory_center):
+def test_a_store_that_fails_between_the_two_steps_is_counted_once(log, features, memory_center, double):
     request = memory_center.request(1, {}, 2**60)
-    memory_center.store.close()
+    double.get = raising(StoreUnreachableError("gone"))
     assert request.with_items([5]).defaults and memory_center.counters.defaults == 1
     late = memory_center.request(1, {}, 2**60)
     assert late.features.defaults and late.with_items([5]).defaults
@@ -403,28 +409,22 @@ def test_damaged_records_are_no_features(log, features, memory_center):
         memory_center.update(log.events[:3])
 
 
-def test_a_publish_that_fails_changes_nothing(log, features, memory_center):
-    class Failing:
-        """A store that stops in the middle of a fill."""
+def test_a_publish_that_fails_changes_nothing(log, features, memory_center, double):
+    """The store stops in the middle of the fill."""
+    puts = []
 
-        def __init__(self, store):
-            self.store, self.puts = store, 0
-
-        def __getattr__(self, name):
-            return getattr(self.store, name)
-
-        def put_many(self, *args, **kwargs):
-            self.puts += 1
-            if self.puts == 4:
-                raise StoreUnreachableError("gone")
-            self.store.put_many(*args, **kwargs)
+    def put(*given):
+        puts.append(given)
+        if len(puts) == 4:
+            raise StoreUnreachableError("gone")
+        double.inner.put(*given)
 
     batch = next(features.batches(requests=1, start=cut_of(features, 290)))
     before = read_again(memory_center, log, batch)
-    failing = FeatureCenter(features.schema, features.fitted, Failing(memory_center.store))
+    double.put = put
     with pytest.raises(StoreUnreachableError):
-        failing.publish(features.state(), log.users(), log.items(), "v2")
-    assert memory_center.store.current() == "v1"
+        memory_center.publish(features.state(), log.users(), log.items(), "v2")
+    assert memory_center.store.versions() == {"v1": "current", "v2": "filling"}
     after = read_again(memory_center, log, batch)
     assert all(getattr(before, name).tobytes() == getattr(after, name).tobytes() for name in ARRAYS)
 
@@ -514,15 +514,14 @@ def test_only_as_many_old_versions_stay_as_asked_for(log, features, memory_cente
     assert memory_center.store.versions() == {"v3": "ready", "v4": "current"}
 
 
-def test_attributes_are_read_once(log, features, memory_center):
+def test_attributes_are_read_once(log, features, memory_center, double):
     asked = []
-    get_tables = memory_center.store.get_tables
 
-    def counting(requests):
+    def counting(requests, version):
         asked.append({table.split(".")[0]: len(keys) for table, keys in requests})
-        return get_tables(requests)
+        return double.inner.get(requests, version)
 
-    memory_center.store.get_tables = counting
+    double.get = counting
     items = log.items()["item_id"].to_numpy()[:9]
     user = int(log.users()["user_id"][3])
     for _ in range(3):
@@ -533,19 +532,25 @@ def test_attributes_are_read_once(log, features, memory_center):
     assert asked[3] == asked[4] and asked[4]["item"] == 9 and asked[4]["user"] == 1
 
 
-def test_records_that_are_not_written_again_expire(log, features, monkeypatch):
-    with open_store("memory:") as opened:
-        center = FeatureCenter(features.schema, features.fitted, opened, ttl=60)
-        center.publish(features.state(), log.users(), log.items(), "v1")
-        user = int(log.users()["user_id"][3])
-        at = features.schema.request_features.index("user_count")
-        assert center.read(user, [5], {}, 1_800_000_000_000).request_dense[0, at] > 0
-        later = record.now() + 61_000
-        monkeypatch.setattr(record, "now", lambda: later)
-        assert center.read(user, [5], {}, 1_800_000_000_000).request_dense[0, at] == 0
-        level = features.schema.request_id_features.index("user_level")
-        assert center.read(user, [5], {}, 1_800_000_000_000).request_ids[0, level] > 0  # attributes stay
-        assert center.counters.user_misses == 2 and center.counters.store_errors == 0
+def test_records_that_are_not_written_again_expire(log, features, double):
+    """The store is told 60 seconds, and takes them for an instant."""
+    asked, user, at = set(), int(log.users()["user_id"][3]), features.schema.request_features.index("user_count")
+    level = features.schema.request_id_features.index("user_level")
+
+    def put(table, keys, values, version, ttl):
+        asked.add((table.split(".")[0], ttl))
+        double.inner.put(table, keys, values, version, ttl and 1e-3)
+
+    center = FeatureCenter(features.schema, features.fitted, double.face(), ttl=60)
+    center.publish(features.state(), log.users(), log.items(), "v1")
+    assert center.read(user, [5], {}, 1_800_000_000_000).request_dense[0, at] > 0
+    double.put = put
+    center.publish(features.state(), log.users(), log.items(), "v2")
+    assert {("user", 60.0), ("item", 60.0), ("user_static", None), ("item_static", None), ("meta", None)} <= asked
+    time.sleep(0.002)
+    found = center.read(user, [5], {}, 1_800_000_000_000)
+    assert found.request_dense[0, at] == 0 and found.request_ids[0, level] > 0  # attributes stay
+    assert center.counters.user_misses == 1 and center.counters.store_errors == 0
 
 
 def test_hashes_are_the_same_in_every_process(features):

@@ -19,6 +19,7 @@ from pygrade.features.values import COS_OF_MINUTE, SIN_OF_MINUTE
 from pygrade.stores import MissingVersionError, StoreError, StoreUnreachableError, open_store
 from tests.features.events import make_log
 from tests.features.numpy_reader import ARRAYS, read
+from tests.stores.doubles import PythonStore, raising
 
 ALL = 2**62  # after every event of a log
 KEYS = {
@@ -273,26 +274,6 @@ def test_a_named_version_is_read_while_another_is_current(log, features, center)
     assert not gone.defaults and gone.item_dense.tobytes() == center.read(user, items, {}, ALL).item_dense.tobytes()
 
 
-class FailingStore:
-    """A store whose answers are changed, or fail."""
-
-    def __init__(self, store, failure):
-        self.store, self.failure = store, failure
-
-    def __getattr__(self, name):
-        return getattr(self.store, name)
-
-    def get_tables(self, requests):
-        return self.failure(self.store.get_tables(requests))
-
-
-def raising(error):
-    def failure(*_):
-        raise error
-
-    return failure
-
-
 @pytest.mark.parametrize(
     ("failure", "error", "message"),
     [
@@ -304,25 +285,28 @@ def raising(error):
         (raising(KeyboardInterrupt("stop")), KeyboardInterrupt, "stop"),
     ],
 )
-def test_what_is_no_store_error_is_raised(features, center, failure, error, message):
-    odd = FeatureCenter(features.schema, features.fitted, FailingStore(center.store, failure))
+def test_what_is_no_store_error_is_raised(log, features, failure, error, message):
+    double = PythonStore()
+    odd = FeatureCenter(features.schema, features.fitted, double.face())
+    odd.publish(features.state(), log.users(), log.items(), "v1")
+    double.get = lambda *asked: failure(double.inner.get(*asked))
     with pytest.raises(error, match=message):
         odd.read(1, [5], {}, ALL)
     assert odd.counters.store_errors == odd.counters.defaults == 0
 
 
-def test_the_error_of_a_store_is_the_same_object(log, features, center):
-    error = StoreUnreachableError("no answer")
-    store = FailingStore(center.store, lambda answers: answers)
-    failing = FeatureCenter(features.schema, features.fitted, store)
+def test_the_error_of_a_store_is_the_same_object(log, features):
+    error, double = StoreUnreachableError("no answer"), PythonStore()
+    failing = FeatureCenter(features.schema, features.fitted, double.face())
+    failing.publish(features.state(), log.users(), log.items(), "v1")
     assert not failing.read(1, [5], {}, ALL).defaults
-    store.get_tables = raising(error)
+    double.get = raising(error)
     assert failing.read(1, [5], {}, ALL).defaults
     with pytest.raises(StoreUnreachableError) as caught:
         failing.update(log.events[:3])
     assert caught.value is error and failing.counters.store_errors == 2
-    del store.get_tables
-    store.update_tables = raising(error)
+    del double.get
+    double.update = raising(error)
     with pytest.raises(StoreUnreachableError) as caught:
         failing.update(log.events[:3])
     assert caught.value is error and failing.counters.updates == 0

@@ -232,8 +232,8 @@ if point == "materialize":
         die()
     module.materialize = materialize
 elif point == "store":
-    from pygrade.stores import LmdbStore
-    LmdbStore.switch = die
+    from pygrade.stores import Store
+    Store.switch = die
 run_pipeline(data, out, CONFIG, on_step=on_step)
 """
 

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,9 +24,10 @@ from pygrade.policy import FusionPolicy
 from pygrade.prerank import Prerank
 from pygrade.serving.artifact import PARTS, open_artifact, write_artifact
 from pygrade.serving.pipeline import STEPS, Pipeline
-from pygrade.stores import LmdbStore, StoreError, open_store
+from pygrade.stores import Store, StoreError, open_store
 from tests.pipeline.test_run import stage, summary_of
 from tests.pipeline.world import CONFIG, OTHER, copy
+from tests.stores.doubles import PythonStore
 from tests.stores.servers import needs_redis
 
 
@@ -163,16 +165,17 @@ def test_a_store_that_dies_between_two_reads_of_a_request(run, tmp_path, monkeyp
         mine = copy(run, tmp_path / "run")
         url = server.url(timeout=0.5)
         run_pipeline(f"logs:{run.parent / 'log'}", mine, CONFIG, store=url)
-        system = Pipeline.load(mine, url, seed=0)
-        read, reads = type(system.store).get_tables, []
+        double, reads = PythonStore(url), []
 
-        def killing(store, *args):
-            reads.append(args)
+        def killing(*asked):
+            reads.append(asked)
             if len(reads) == 2:
                 server.kill()
-            return read(store, *args)
+            return double.inner.get(*asked)
 
-        monkeypatch.setattr(type(system.store), "get_tables", killing)
+        monkeypatch.setattr("pygrade.serving.pipeline.open_store", lambda _: double.face())
+        system = Pipeline.load(mine, url, seed=0)
+        double.get = killing
         served = system.rank(3, k=5, candidates=40, scenario="feed", timestamp=NOW)
         assert len(served.items) == 5 and served.degraded and system.counters["degraded_store"] == 1
         assert len(reads) >= 2
@@ -227,7 +230,7 @@ def test_items_are_updated_while_pages_are_made(run, tmp_path):
         ({"prerank": Prerank.load(run / "artifact" / "prerank")}, 120),
     ):
         assert system.update_items(timestamp=NOW, **change) == count
-        states.add(frozenset(prerank.index.item_id.tolist()))
+        states.add(frozenset(prerank.index.item_id.tolist() + prerank.index.extra_id.tolist()))
         made = len(pages)
         while len(pages) < made + 3 and not failures:
             time.sleep(0.001)
@@ -239,7 +242,7 @@ def test_items_are_updated_while_pages_are_made(run, tmp_path):
     version = prerank.version
     with pytest.raises(ValueError, match="remove names all 120 items"):
         system.update_items(remove=known)
-    system.store.close()
+    (Path(system.store.url.removeprefix("lmdb:")) / "data.mdb").write_bytes(b"")
     with pytest.raises(StoreError):
         system.update_items(rebuild=True)
     with pytest.raises(StoreError):
@@ -396,7 +399,7 @@ def test_serve_check_goes_on_with_a_store_in_which_it_was_killed(run, tmp_path, 
     config, address = CheckConfig(requests=2, candidates=10, k=5), f"lmdb:{tmp_path / 'store'}"
     serve_check(mine, config, address)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(LmdbStore, moment, die)
+        patch.setattr(Store, moment, die)
         serve_check(mine, config, address)
     for _ in range(2):
         assert serve_check(mine, config, address)["equal_pages"] == 2

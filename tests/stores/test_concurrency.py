@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 def worker(*arguments):
     """A process that has come to its first "ready"; killed at the end if it still runs."""
     command = [sys.executable, "-m", "tests.stores.worker", *map(str, arguments)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
         try:
             assert process.stdout.readline() == "ready\n", process.stderr.read()
             yield process

@@ -137,14 +137,15 @@ def test_a_complete_version_can_be_read_while_another_is_current(store):
     store.put_many("user", ids(1), [b"first"])
     store.begin("second")
     store.put_many("user", ids(1), [b"second"], version="second")
-    with pytest.raises(MissingVersionError, match="no complete version 'second'"):
-        store.get_tables(request, "second")
+    assert store.get_tables(request, "second") == [[b"first", None], []]  # it is not complete
     store.switch("second")
+    for _ in range(2):
+        assert store.get_tables(request, first) == [[b"first", None], []]
+        assert store.get_tables(request) == store.get_tables(request, "second") == [[b"second", None], []]
+    store.update_many("user", ids(1), lambda values: [values[0] + b"+"])
     assert store.get_tables(request, first) == [[b"first", None], []]
-    assert store.get_tables(request) == store.get_tables(request, "second") == [[b"second", None], []]
     store.drop(first)
-    with pytest.raises(MissingVersionError, match=r"has no (complete )?version"):
-        store.get_tables(request, first)
+    assert store.get_tables(request, first) == store.get_tables(request, "none") == [[b"second+", None], []]
 
 
 def test_an_update_that_fails_writes_nothing(store):
@@ -261,11 +262,11 @@ def test_wrong_arguments_are_named(store):
     with pytest.raises(TypeError, match=r"values\[1\] is a str; want bytes"):
         store.put_many("user", ids(1, 2), [b"x", "y"])
     for ttl in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=r"ttl is .*; want a positive number of seconds, or None"):
+        with pytest.raises(ValueError, match=r"ttl is .*; want a positive number of seconds"):
             store.put_many("user", ids(1), [b"x"], ttl=ttl)
-    with pytest.raises(ValueError, match="keys of table 'user' hold a key twice"):
+    with pytest.raises(ValueError, match="keys of table 'user' hold 1 twice; want every key once"):
         store.update_many("user", ids(1, 2, 1), lambda values: values)
-    with pytest.raises(ValueError, match=r"requests name tables .*; want each once"):
+    with pytest.raises(ValueError, match="requests name table 'user' twice; want each once"):
         store.update_tables([("user", ids(1)), ("user", ids(2))], lambda tables: tables)
     with pytest.raises(ValueError, match="table is ''; want 1 to 100 printable characters"):
         store.get_many("", ids(1))
@@ -274,7 +275,7 @@ def test_wrong_arguments_are_named(store):
     for name in ("", "a b", "a:b", "é", "x" * 101, "-x"):
         with pytest.raises(ValueError, match=r"version is .*; want 1 to 100 letters, digits"):
             store.begin(name)
-    with pytest.raises(TypeError, match="version is a int; want a str"):
+    with pytest.raises(TypeError, match="version: str"):
         store.switch(1)
 
 
@@ -299,34 +300,34 @@ def test_unknown_addresses_are_named():
 
 @pytest.mark.parametrize("ttl", [None, 60.0])
 def test_a_damaged_record_is_named(address, ttl):
-    """Every flipped bit, every cut, and what a release without checksums wrote."""
+    """Flipped bits, cuts, and what a release without checksums wrote; csrc/tests/test_store.cpp has every bit."""
     with open_store(address) as store:
         store.put_many("user", ids(1), [b"value"], ttl=ttl)
-        (good,) = raw(store)
-        damaged = [good[:i] + bytes([good[i] ^ 1 << bit]) + good[i + 1 :] for i in range(len(good)) for bit in range(8)]
-        damaged += [good[:length] for length in range(len(good))] + [b"\0value", b"abc"]
-        for record in damaged:
-            raw(store, record)
-            with pytest.raises(StoreCorruptError, match="a record"):
-                store.get_many("user", ids(1))
+    good = raw(address)
+    damaged = [good[:i] + bytes([good[i] ^ 1 << i % 8]) + good[i + 1 :] for i in range(0, len(good), 3)]
+    for record in [*damaged, good[:-1], good[:4], b"", b"\0value", b"abc"]:
+        raw(address, record)
+        with open_store(address) as store:
+            for act in (lambda: store.get_many("user", ids(1)), lambda: store.update_many("user", ids(1), list)):
+                with pytest.raises(StoreCorruptError, match="a record"):
+                    act()
             assert store.sweep() == 0
-        raw(store, good)
+    raw(address, good)
+    with open_store(address) as store:
         assert store.get_many("user", ids(1)) == [b"value"]
 
 
-def raw(store, record=None):
-    """The one record of table "user" as the backend keeps it; writes ``record``."""
-    if store.url.startswith("redis"):
-        port, key = urlsplit(store.url).port, store.url.split("prefix=")[1].split("&")[0] + ":r:1:1:user"
+def raw(address, record=None):
+    """The one record of table "user" as the backend of a closed store keeps it; writes ``record``."""
+    if address.startswith("redis"):
+        port, key = urlsplit(address).port, address.split("prefix=")[1].split("&")[0] + ":r:1:1:user"
         if record is not None:
             send(port, "SET", key, record)
-        return [send(port, "GET", key)]
-
-    def act(txn):
+        return send(port, "GET", key)
+    lmdb = pytest.importorskip("lmdb")
+    with lmdb.open(address.removeprefix("lmdb:")) as env, env.begin(write=True) as txn:
         cursor = txn.cursor()
         cursor.last()
         if record is not None:
             txn.put(cursor.key(), record)
-        return [txn.get(cursor.key())]
-
-    return store._file.write(act)
+        return txn.get(cursor.key())

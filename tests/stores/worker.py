@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from pygrade.stores import open_store
+from pygrade.stores import StoreError, open_store
 
 KEYS = np.arange(200, dtype=np.int64)
 TABLES = ("user", "item")
@@ -64,6 +64,68 @@ def hang_in_update(url):
         time.sleep(60)
 
     open_store(url).update_many("user", KEYS[:1], update)
+
+
+def obey(url):
+    """Write what each line of standard input says: a value and keys of the table "user"."""
+    with open_store(url) as store:
+        ready()
+        for line in sys.stdin:
+            value, *keys = line.split()
+            store.update_many("user", np.array(keys, np.int64), lambda values: [value.encode()] * len(values))  # noqa: B023
+            print("done", flush=True)
+
+
+def obey_foreign(url):
+    """The same, by LMDB alone, as a program that knows records but not pygrade's stores."""
+    import hashlib
+
+    import lmdb
+
+    from pygrade._core import pack_records
+
+    with lmdb.open(url.removeprefix("lmdb:"), create=False, map_size=64 << 20) as env:
+        ready()
+        for line in sys.stdin:
+            value, *keys = line.split()
+            with env.begin(write=True) as txn:
+                table = txn.get(bytes(4) + b"current") + hashlib.blake2b(b"user", digest_size=8).digest()
+                for key in keys:
+                    txn.put(table + int(key).to_bytes(8, "big"), pack_records([value.encode()], None)[0])
+            print("done", flush=True)
+
+
+def fill_large(url, mib):
+    """A version "large" of some MiB, 1 KiB a record."""
+    with open_store(url) as store:
+        ready()
+        store.begin("large")
+        for part in np.split(np.arange(int(mib) * 1024), int(mib)):
+            store.put_many("large", part, [bytes(1000)] * len(part), version="large")
+
+
+def drop(url, version):
+    """Drop a version, killed in the middle of it."""
+    with open_store(url) as store:
+        ready()
+        store.drop(version)
+
+
+def fill_up(url, limit):
+    """Fill a version until a write fails, as the file may not grow beyond a limit."""
+    import resource
+    import signal
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with open_store(url) as store:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+        ready()
+        store.begin("big")
+        try:
+            for part in np.split(np.arange(20_000), 20):
+                store.put_many("big", part, [bytes(1000)] * len(part), version="big")
+        except StoreError as error:
+            print(error, "no room", sep="\n", flush=True)
 
 
 def hang_in_read(path):

@@ -144,12 +144,14 @@ class PYGRADE_API Store {
 };
 
 struct StoreOptions {
-  bool create = false;                           // make the store if there is none, which is else a NotAStoreError
-  bool read_only = false;                        // of LMDB: what writes fails
-  bool wait_for_server = true;                   // of Redis: false opens it while the server is down; calls then fail
-                                                 // with StoreUnreachableError until it answers
-  std::chrono::milliseconds timeout{100};        // of Redis: until it must have answered or accepted a connection
-  std::size_t max_bytes = std::size_t{1} << 40;  // of LMDB: to which an update may let the file grow
+  bool create = false;                             // make the store if there is none, which is else a NotAStoreError
+  bool read_only = false;                          // of LMDB: what writes fails
+  bool wait_for_server = true;                     // of Redis: false opens it while the server is down; calls then fail
+                                                   // with StoreUnreachableError until it answers
+  std::chrono::milliseconds timeout{100};          // of Redis: until it must have answered or accepted a connection
+  std::size_t max_bytes = std::size_t{1} << 40;    // of LMDB: to which this store may let the file grow
+  std::size_t cache_bytes = std::size_t{1} << 28;  // of LMDB: for records that were read, in this process; of the
+                                                   // first store that opens the file
 };
 
 // The store at an address:

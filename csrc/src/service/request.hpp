@@ -3,7 +3,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <deque>
 #include <optional>
 #include <span>
 #include <string>
@@ -85,8 +84,7 @@ struct RankInput {
   Floats& next_column();
 
   JsonReader reader_;
-  std::string metadata_;                                          // of tensors
-  std::deque<std::string> tensor_names_;                          // parts of their names that others point to
+  std::string metadata_;
   std::vector<Floats> by_task_;                                   // [T][N] predictions as they came
   std::vector<bool> given_;                                       // [T]
   std::vector<Floats> columns_;                                   // memory of item_features

@@ -8,6 +8,7 @@
 
 namespace pygrade::detail {
 
+std::shared_ptr<Store> open_memory();
 std::shared_ptr<Store> open_lmdb(const std::string& url, const StoreOptions& options);
 std::shared_ptr<Store> open_redis(const std::string& url, const StoreOptions& options);
 

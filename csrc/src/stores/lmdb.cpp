@@ -1,8 +1,18 @@
-// The embedded store; pygrade/stores/lmdb.py documents its entries.
+// The embedded store: one LMDB file that every process of a machine maps, so that a read copies nothing.
+//
+// One tree holds everything:
+//
+//     [0, 4)   number of a version, big endian   0 for the entries below, which therefore come first
+//     [4, 12)  hash of the table's name          (of number 0: "format", "current", "next", "version" + number, and
+//     [12, 20) key, big endian                   the "log" of lmdb_file.cpp)
+//                                                → the record (record.hpp)
+//
+// A read transaction sees one `current` entry and the records of that version, hence all of the old or all of the new.
+// A version's entry is its state, a letter, and its name. Numbers are never used twice. A killed writer's transaction
+// is discarded; LMDB gives its lock to the next one.
 #include <algorithm>
-#include <array>
-#include <atomic>
 #include <cstring>
+#include <numeric>
 
 #include "stores/backends.hpp"
 #include "stores/lmdb_file.hpp"
@@ -15,51 +25,72 @@ namespace {
 using namespace std::string_view_literals;
 
 constexpr std::string_view format_key = "\0\0\0\0format"sv, current_key = "\0\0\0\0current"sv,
-                           version_key = "\0\0\0\0version"sv;
-constexpr std::size_t id_bytes = 4, hash_bytes = 8, key_bytes = 8;
-constexpr std::size_t chunk = 1024;  // records between two looks at the clock
-using Id = std::array<char, id_bytes>;
+                           next_key = "\0\0\0\0next"sv, version_key = "\0\0\0\0version"sv;
+constexpr LmdbVersion first_version = {0, 0, 0, 1};
+constexpr char filling = 'f', ready = 'r', dropped = 'd';  // dropped: its records are being removed
+constexpr std::size_t hash_bytes = 8, key_bytes = 8;
+constexpr std::size_t chunk = 20'000;  // records that one transaction removes: other writers wait only for these
 
-// The name of a record: version, table, key. The table's hash is made once, the key for each record.
-class Name {
+std::string_view bytes_of(const auto& array) { return {array.data(), array.size()}; }
+
+// The names of the records of a table. The table's hash is made once, the key for each record.
+class Names {
  public:
-  Name(const Id& version, std::string_view table) {
-    std::ranges::copy(version, bytes_.begin());
+  Names(const LmdbVersion& version, std::string_view table) {
+    std::ranges::copy(version, name_.begin());
     std::uint8_t hash[hash_bytes];
     blake2b(table, hash);
-    std::ranges::copy(hash, bytes_.begin() + id_bytes);
+    std::ranges::copy(hash, name_.begin() + sizeof version);
   }
-  const LmdbName& bytes_of(std::int64_t key) {
-    for (std::size_t i = 0; i < key_bytes; ++i)
-      bytes_[id_bytes + hash_bytes + i] = static_cast<char>(static_cast<std::uint64_t>(key) >> (56 - 8 * i));
-    return bytes_;
-  }
-  MDB_val of(std::int64_t key) {
-    bytes_of(key);
-    return {bytes_.size(), bytes_.data()};
+  const LmdbName& operator[](std::int64_t key) {
+    const std::uint64_t big_endian = __builtin_bswap64(static_cast<std::uint64_t>(key));
+    std::memcpy(name_.data() + name_.size() - key_bytes, &big_endian, key_bytes);
+    return name_;
   }
 
  private:
-  static_assert(sizeof(LmdbName) == id_bytes + hash_bytes + key_bytes);
-  LmdbName bytes_;
+  static_assert(sizeof(LmdbName) == sizeof(LmdbVersion) + hash_bytes + key_bytes);
+  LmdbName name_;
+};
+
+void name_records(const LmdbVersion& version, std::span<const StoreQuery> queries, std::vector<LmdbName>& names) {
+  names.clear();
+  for (const auto& query : queries) {
+    Names of_table(version, query.table);
+    for (const std::int64_t key : query.keys) names.push_back(of_table[key]);
+  }
+}
+
+// The entry of a version.
+struct Entry {
+  LmdbVersion number;
+  char state;
+  std::string name;
 };
 
 class LmdbStore final : public Store {
  public:
   // `version`: that `get` reads while it is there; "": the current one.
-  LmdbStore(const std::string& directory, bool read_only, std::size_t max_bytes, std::string version = "")
+  LmdbStore(const std::string& directory, const StoreOptions& options, std::string version = "")
       : url_("lmdb:" + directory),
-        file_(LmdbFile::open(directory, url_, read_only)),
-        read_only_(read_only || file_->read_only()),
-        max_bytes_(max_bytes),
+        options_(options),
+        file_(LmdbFile::open(directory, url_, options)),
+        read_only_(options.read_only || file_->read_only()),
         version_(std::move(version)) {
-    file_->read(
-        [&](LmdbReader& reader) {
-          const auto format = entry(reader.transaction, format_key);
-          if (!format) throw NotAStoreError(url_ + " is an LMDB file, but not a store");
-          if (*format != store_format) throw other_format(url_, *format);
-        },
-        {});
+    const auto has_format = [&] {
+      bool found = false;
+      file_->read(
+          [&](LmdbReader& reader) {
+            const auto format = find_entry(reader.transaction, format_key);
+            if (format && *format != store_format) throw other_format(url_, *format);
+            found = format.has_value();
+          },
+          {});
+      return found;
+    };
+    if (has_format()) return;
+    if (options.create) write([&](MDB_txn* transaction) { make(transaction); });
+    if (!has_format()) throw not_a_store();
   }
 
   void get(std::span<const StoreQuery> queries, FunctionRef<void(StoreValues)> read, Deadline deadline) override {
@@ -67,11 +98,14 @@ class LmdbStore final : public Store {
     check_deadline(deadline, url_);
     file_->read(
         [&](LmdbReader& reader) {
+          name_records(read_number(reader), queries, reader.names);
           reader.values.resize(count);
-          if (!find_at_once(reader, queries, deadline))
-            look_up(reader.transaction, read_id(reader.transaction), queries, reader.values, deadline);
-          unpack_records(reader.values, now_ms(), url_);
+          const auto now = static_cast<std::uint64_t>(now_ms());
+          reader.cache.find(reader.names, now, reader.values, reader.missing);
+          find_missing(reader, now, deadline);
           read(reader.values);
+          for (std::size_t i = 0; i < reader.missing.size(); ++i)
+            reader.cache.add(reader.names[reader.missing[i]], reader.found[i].value, reader.found[i].end);
         },
         deadline);
   }
@@ -80,45 +114,154 @@ class LmdbStore final : public Store {
               std::optional<double> ttl) override {
     const std::size_t count = check_queries(queries, true);
     check_ttl(ttl);
-    if (read_only_) throw StoreError(url_ + " is open read-only; nothing can be written");
+    std::vector<LmdbName> names;
     std::vector<std::string_view> values(count);
     std::vector<std::string> changed(count);
     std::string record;
-    file_->write(
-        [&](MDB_txn* transaction) {
-          const Id id = current_id(transaction);
-          look_up(transaction, id, queries, values, {});
-          unpack_records(values, now_ms(), url_);
-          for (auto& value : changed) value.clear();
-          change(values, changed);
-          const std::string header = record_header(ttl);
-          std::size_t at = 0;
-          for (const auto& query : queries) {
-            Name name(id, query.table);
-            for (const std::int64_t key : query.keys) {
-              pack_record(header, changed[at++], record);
-              MDB_val place = name.of(key), content{record.size(), record.data()};
-              if (const int code = mdb_put(transaction, file_->tree(), &place, &content, 0); code != 0) return code;
-            }
-          }
-          return 0;
+    write([&](MDB_txn* transaction, std::optional<LmdbChanges>& changes) {
+      const LmdbVersion number = current_number(transaction);
+      name_records(number, queries, names);
+      for (std::size_t i = 0; i < count; ++i)
+        values[i] = find_entry(transaction, bytes_of(names[i])).value_or(std::string_view());
+      unpack_records(values, now_ms(), url_);
+      for (auto& value : changed) value.clear();
+      change(values, changed);
+      const std::string header = record_header(ttl);
+      for (std::size_t i = 0; i < count; ++i) {
+        pack_record(header, changed[i], record);
+        put_entry(transaction, bytes_of(names[i]), record);
+      }
+      if (count > 0) changes = LmdbChanges{number, names};
+    });
+  }
+
+  void put(std::string_view table, std::span<const std::int64_t> keys, std::span<const std::string_view> values,
+           const std::string& version, std::optional<double> ttl) override {
+    check_put(table, keys.size(), values.size(), version, ttl);
+    // In the tree's order, so that neighbors share a page and a fill can append; of equal keys the last one.
+    std::vector<std::size_t> order(keys.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    const auto key_of = [&](std::size_t i) { return static_cast<std::uint64_t>(keys[i]); };
+    std::ranges::stable_sort(order, {}, key_of);
+    std::vector<LmdbName> names;
+    std::string record;
+    write([&](MDB_txn* transaction, std::optional<LmdbChanges>& changes) {
+      const LmdbVersion number = version.empty() ? current_number(transaction) : find_version(transaction, version);
+      const std::string header = record_header(ttl);
+      Names of_table(number, table);
+      const Cursor cursor(*this, transaction);
+      MDB_val last;
+      bool append = false;
+      names.clear();
+      for (std::size_t i = 0; i < order.size(); ++i) {
+        if (i + 1 < order.size() && keys[order[i]] == keys[order[i + 1]]) continue;
+        const bool first = names.empty();
+        names.push_back(of_table[keys[order[i]]]);
+        const std::string_view name = bytes_of(names.back());
+        if (first) append = !cursor.move(MDB_LAST, last) || from_lmdb(last) < name;
+        pack_record(header, values[order[i]], record);
+        put_entry(transaction, name, record, append ? MDB_APPEND : 0);
+      }
+      if (!names.empty()) changes = LmdbChanges{number, names};
+    });
+  }
+
+  std::size_t sweep() override {
+    remove_dropped();
+    std::size_t gone = 0;
+    const auto now = static_cast<std::uint64_t>(now_ms());
+    std::optional<LmdbName> start;
+    std::vector<LmdbName> expired;
+    do {
+      expired.clear();
+      file_->read([&](LmdbReader& reader) { start = list_expired(reader.transaction, start, now, expired); }, {});
+      if (expired.empty()) continue;
+      std::size_t removed = 0;
+      write([&](MDB_txn* transaction) {
+        removed = 0;
+        for (const LmdbName& name : expired) {
+          const auto record = find_entry(transaction, bytes_of(name));
+          if (!record || !is_expired(*record, now)) continue;  // it may have been written again
+          remove_entry(transaction, bytes_of(name));
+          ++removed;
+        }
+      });
+      gone += removed;
+    } while (start);
+    return gone;
+  }
+
+  void begin(const std::string& version) override {
+    check_version(version);
+    if (!read_only_) file_->forget_killed_readers();
+    write([&](MDB_txn* transaction) {
+      for (const Entry& entry : list_versions(transaction))
+        if (entry.name == version && entry.state == filling)
+          put_version(transaction, entry.number, dropped, version);
+        else if (entry.name == version && entry.state == ready)
+          throw version_is_complete(url_, version);
+      LmdbVersion number = first_version;
+      if (const auto next = find_entry(transaction, next_key)) number = to_number(*next);
+      LmdbVersion next = number;
+      for (std::size_t i = next.size(); i-- > 0 && ++reinterpret_cast<unsigned char&>(next[i]) == 0;) {
+      }
+      put_entry(transaction, next_key, bytes_of(next));
+      put_version(transaction, number, filling, version);
+    });
+    remove_dropped();
+  }
+
+  void switch_to(const std::string& version) override {
+    check_version(version);
+    write([&](MDB_txn* transaction) {
+      const LmdbVersion number = find_version(transaction, version);
+      put_version(transaction, number, ready, version);
+      put_entry(transaction, current_key, bytes_of(number));
+    });
+    file_->sync();
+  }
+
+  std::vector<StoreVersion> versions() override {
+    std::vector<StoreVersion> all;
+    file_->read(
+        [&](LmdbReader& reader) {
+          const auto current = find_entry(reader.transaction, current_key);
+          all.clear();
+          for (Entry& entry : list_versions(reader.transaction))
+            if (entry.state != dropped)
+              all.push_back({std::move(entry.name), bytes_of(entry.number) == current ? VersionState::current
+                                                    : entry.state == ready            ? VersionState::ready
+                                                                                      : VersionState::filling});
         },
-        max_bytes_);
+        {});
+    return all;
+  }
+
+  void drop(const std::string& version) override {
+    check_version(version);
+    write([&](MDB_txn* transaction) {
+      const LmdbVersion number = find_version(transaction, version);
+      if (find_entry(transaction, current_key) == bytes_of(number)) throw version_is_current(url_, version);
+      put_version(transaction, number, dropped, version);
+    });
+    remove_dropped();
   }
 
   std::shared_ptr<Store> at(const std::string& version) override {
-    return std::make_shared<LmdbStore>(url_.substr(sizeof "lmdb:" - 1), read_only_, max_bytes_, version);
+    StoreOptions options = options_;
+    options.create = false;
+    return std::make_shared<LmdbStore>(url_.substr(sizeof "lmdb:" - 1), options, version);
   }
 
   std::optional<std::string> current() override {
     std::optional<std::string> name;
     file_->read(
         [&](LmdbReader& reader) {
-          const auto id = entry(reader.transaction, current_key);
-          if (!id) return;
-          const auto version = entry(reader.transaction, std::string(version_key) + std::string(*id));
-          if (!version || version->empty()) throw StoreError(url_ + " is damaged: its current version has no entry");
-          name = version->substr(1);  // after its state
+          const auto number = find_entry(reader.transaction, current_key);
+          if (!number) return;
+          const auto entry = find_entry(reader.transaction, std::string(version_key).append(*number));
+          if (!entry || entry->empty()) throw StoreCorruptError(url_ + " is damaged: its current version has no entry");
+          name = entry->substr(1);  // after its state
         },
         {});
     return name;
@@ -127,122 +270,201 @@ class LmdbStore final : public Store {
   const std::string& url() const override { return url_; }
 
  private:
-  std::optional<std::string_view> entry(MDB_txn* transaction, std::string_view key) const {
-    MDB_val place{key.size(), const_cast<char*>(key.data())}, value;
+  // Of one transaction.
+  class Cursor {
+   public:
+    Cursor(const LmdbStore& store, MDB_txn* transaction) : store_(store) {
+      store.check(mdb_cursor_open(transaction, store.file_->tree(), &cursor_));
+    }
+    Cursor(const Cursor&) = delete;
+    Cursor& operator=(const Cursor&) = delete;
+    ~Cursor() { mdb_cursor_close(cursor_); }
+
+    // Whether there is an entry there, whose key and value are then found.
+    bool move(MDB_cursor_op where, MDB_val& key, MDB_val* value = nullptr) const {
+      MDB_val unused;
+      const int code = mdb_cursor_get(cursor_, &key, value == nullptr ? &unused : value, where);
+      if (code != MDB_NOTFOUND) store_.check(code);
+      return code == 0;
+    }
+    void remove() const { store_.check(mdb_cursor_del(cursor_, 0)); }
+
+   private:
+    const LmdbStore& store_;
+    MDB_cursor* cursor_ = nullptr;
+  };
+
+  // A code of LMDB that a write meets: the map may have to grow.
+  struct WriteFault {
+    int code;
+  };
+
+  void check(int code) const {
+    if (code == MDB_MAP_FULL) throw WriteFault{code};
+    if (code != 0) file_->fail(code);
+  }
+
+  template <class Body>
+  void write(const Body& body) {
+    if (read_only_) throw StoreError(url_ + " is open read-only; nothing can be written");
+    file_->write(
+        [&](MDB_txn* transaction, std::optional<LmdbChanges>& changes) {
+          try {
+            if constexpr (std::is_invocable_v<Body, MDB_txn*>)
+              body(transaction);
+            else
+              body(transaction, changes);
+          } catch (const WriteFault& fault) {
+            return fault.code;
+          }
+          return 0;
+        },
+        options_.max_bytes);
+  }
+
+  // --- entries ---
+
+  std::optional<std::string_view> find_entry(MDB_txn* transaction, std::string_view key) const {
+    MDB_val place = to_lmdb(key), value;
     const int code = mdb_get(transaction, file_->tree(), &place, &value);
     if (code == MDB_NOTFOUND) return {};
-    if (code != 0) file_->fail(code);
-    return std::string_view(static_cast<const char*>(value.mv_data), value.mv_size);
+    check(code);
+    return from_lmdb(value);
+  }
+  void put_entry(MDB_txn* transaction, std::string_view key, std::string_view value, unsigned flags = 0) const {
+    MDB_val place = to_lmdb(key), content = to_lmdb(value);
+    check(mdb_put(transaction, file_->tree(), &place, &content, flags));
+  }
+  void remove_entry(MDB_txn* transaction, std::string_view key) const {
+    MDB_val place = to_lmdb(key);
+    check(mdb_del(transaction, file_->tree(), &place, nullptr));
+  }
+  void put_version(MDB_txn* transaction, const LmdbVersion& number, char state, std::string_view name) const {
+    put_entry(transaction, std::string(version_key).append(bytes_of(number)), std::string(1, state).append(name));
   }
 
-  StoreError missing() const { return StoreError(url_ + " has no current version; fill one and switch to it"); }
-  StoreError damaged() const { return StoreError(url_ + " is damaged: its current version is no number"); }
+  NotAStoreError not_a_store() const { return NotAStoreError(url_ + " is an LMDB file, but not a store"); }
 
-  Id current_id(MDB_txn* transaction) const {
-    const auto stored = entry(transaction, current_key);
-    if (!stored) throw missing();
-    Id id;
-    if (stored->size() != id.size()) throw damaged();
-    std::ranges::copy(*stored, id.begin());
-    return id;
+  void make(MDB_txn* transaction) const {
+    MDB_stat stat;
+    check(mdb_stat(transaction, file_->tree(), &stat));
+    if (stat.ms_entries == 0)
+      put_entry(transaction, format_key, store_format);
+    else if (!find_entry(transaction, format_key))
+      throw not_a_store();
   }
 
-  // That of `version_` if it is complete. The number is kept, since numbers are never used twice.
-  Id read_id(MDB_txn* transaction) const {
-    if (version_.empty()) return current_id(transaction);
-    const Id kept = id_of(number_.load(std::memory_order_relaxed));
-    if (const auto state = entry(transaction, entry_of(kept)); state && is_complete(*state)) return kept;
-    const std::uint32_t number = find_number(transaction);
-    number_.store(number, std::memory_order_relaxed);
-    return number == 0 ? current_id(transaction) : id_of(number);
+  // --- versions ---
+
+  LmdbVersion to_number(std::string_view bytes) const {
+    LmdbVersion number;
+    if (bytes.size() != number.size()) throw StoreCorruptError(url_ + " is damaged: the number of a version is none");
+    std::ranges::copy(bytes, number.begin());
+    return number;
   }
 
-  static Id id_of(std::uint32_t number) {
-    Id id;
-    std::memcpy(id.data(), &number, id.size());
-    return id;
+  LmdbVersion current_number(MDB_txn* transaction) const {
+    const auto stored = find_entry(transaction, current_key);
+    if (!stored) throw missing_version(url_, "");
+    return to_number(*stored);
   }
-  static std::string entry_of(const Id& id) { return std::string(version_key).append(id.data(), id.size()); }
-  bool is_complete(std::string_view state) const { return state.starts_with('r') && state.substr(1) == version_; }
 
-  // The bytes of the number of the version named `version_`; 0 if there is none.
-  std::uint32_t find_number(MDB_txn* transaction) const {
-    MDB_cursor* opened = nullptr;
-    if (const int code = mdb_cursor_open(transaction, file_->tree(), &opened); code != 0) file_->fail(code);
-    const std::unique_ptr<MDB_cursor, decltype(&mdb_cursor_close)> cursor(opened, &mdb_cursor_close);
-    MDB_val key{version_key.size(), const_cast<char*>(version_key.data())}, value;
-    int code = mdb_cursor_get(opened, &key, &value, MDB_SET_RANGE);
-    for (; code == 0; code = mdb_cursor_get(opened, &key, &value, MDB_NEXT)) {
-      const std::string_view name(static_cast<const char*>(key.mv_data), key.mv_size);
-      if (!name.starts_with(version_key) || name.size() != version_key.size() + id_bytes) return 0;
-      const std::string_view state(static_cast<const char*>(value.mv_data), value.mv_size);
-      if (!is_complete(state)) continue;
-      std::uint32_t number;
-      std::memcpy(&number, name.data() + version_key.size(), sizeof number);
-      return number;
+  std::vector<Entry> list_versions(MDB_txn* transaction) const {
+    std::vector<Entry> entries;
+    const Cursor cursor(*this, transaction);
+    MDB_val key = to_lmdb(version_key), value;
+    for (bool more = cursor.move(MDB_SET_RANGE, key, &value); more; more = cursor.move(MDB_NEXT, key, &value)) {
+      const std::string_view name = from_lmdb(key), entry = from_lmdb(value);
+      if (!name.starts_with(version_key)) break;
+      if (entry.empty()) throw StoreCorruptError(url_ + " is damaged: a version has no state");
+      entries.push_back({to_number(name.substr(version_key.size())), entry[0], std::string(entry.substr(1))});
     }
-    if (code != MDB_NOTFOUND) file_->fail(code);
-    return 0;
+    return entries;
   }
 
-  // The records of all queries of one commit. False if LMDB must find them, or another version.
-  bool find_at_once(LmdbReader& reader, std::span<const StoreQuery> queries, Deadline deadline) const {
-    auto tree = file_->open_tree(reader.transaction);
-    if (!tree) return false;
-    const auto search = [&](auto&&... arguments) {
-      if (tree->find(arguments...)) return;
-      file_->extend(*tree);  // the commit may be newer than the size of the file that was seen
-      if (!tree->find(arguments...)) throw StoreError(url_ + " is damaged: a page is not what its tree says");
-    };
-    Id id = id_of(number_.load(std::memory_order_relaxed));
-    std::string_view stored;
-    if (version_.empty()) {
-      search(current_key, stored);
-      if (stored.data() == nullptr) throw missing();
-      if (stored.size() != id.size()) throw damaged();
-      std::ranges::copy(stored, id.begin());
-    } else {
-      search(entry_of(id), stored);
-      if (!is_complete(stored)) return false;
+  // Of one that was begun.
+  LmdbVersion find_version(MDB_txn* transaction, std::string_view version) const {
+    for (const Entry& entry : list_versions(transaction))
+      if (entry.name == version && entry.state != dropped) return entry.number;
+    throw missing_version(url_, version);
+  }
+
+  // That of `version_` if it is complete, else of the current one.
+  LmdbVersion read_number(LmdbReader& reader) const {
+    if (reader.version && reader.version_name == version_) return *reader.version;
+    reader.version.reset();
+    if (!version_.empty())
+      for (const Entry& entry : list_versions(reader.transaction))
+        if (entry.name == version_ && entry.state == ready) reader.version = entry.number;
+    if (!reader.version) reader.version = current_number(reader.transaction);
+    reader.version_name = version_;
+    return *reader.version;
+  }
+
+  // --- records ---
+
+  // Those that the cache does not have. A cursor in the tree's order stays on a page as long as it can.
+  void find_missing(LmdbReader& reader, std::uint64_t now, Deadline deadline) const {
+    std::ranges::sort(reader.missing, [&](std::uint32_t a, std::uint32_t b) {
+      return std::memcmp(reader.names[a].data(), reader.names[b].data(), sizeof(LmdbName)) < 0;
+    });
+    reader.found.resize(reader.missing.size());
+    for (std::size_t i = 0; i < reader.missing.size(); ++i) {
+      if (i % 64 == 0) check_deadline(deadline, url_);  // the disk may be slow
+      MDB_val name = to_lmdb(bytes_of(reader.names[reader.missing[i]])), record;
+      const int code = mdb_cursor_get(reader.cursor, &name, &record, MDB_SET);
+      if (code != MDB_NOTFOUND) check(code);
+      auto& found = reader.found[i] = code == 0 ? unpack_record(from_lmdb(record), url_) : RecordContent{{}, 0};
+      reader.values[reader.missing[i]] = found.end != 0 && found.end <= now ? std::string_view() : found.value;
     }
-    reader.names.resize(reader.values.size());
-    std::size_t at = 0;
-    for (const auto& query : queries) {
-      Name name(id, query.table);
-      for (const std::int64_t key : query.keys) reader.names[at++] = name.bytes_of(key);
+  }
+
+  // The names of expired records in the chunk from `start` on. The start of the next chunk.
+  std::optional<LmdbName> list_expired(MDB_txn* transaction, const std::optional<LmdbName>& start, std::uint64_t now,
+                                       std::vector<LmdbName>& expired) const {
+    const Cursor cursor(*this, transaction);
+    MDB_val key = start ? to_lmdb(bytes_of(*start)) : to_lmdb(bytes_of(first_version)), value;
+    bool more = cursor.move(MDB_SET_RANGE, key, &value);
+    LmdbName name;
+    for (std::size_t i = 0; more; ++i, more = cursor.move(MDB_NEXT, key, &value)) {
+      if (key.mv_size != name.size()) throw StoreCorruptError(url_ + " is damaged: the name of a record is none");
+      std::ranges::copy(from_lmdb(key), name.begin());
+      if (i == chunk) return name;
+      if (is_expired(from_lmdb(value), now)) expired.push_back(name);
     }
-    for (std::size_t start = 0; start < at; start += chunk) {
-      const std::size_t count = std::min(chunk, at - start);
-      check_deadline(deadline, url_);  // the disk may be slow
-      search(std::span<const LmdbName>(reader.names).subspan(start, count),
-             std::span(reader.values).subspan(start, count), reader.work);
+    return {};
+  }
+
+  void remove_dropped() {
+    std::vector<Entry> entries;
+    file_->read([&](LmdbReader& reader) { entries = list_versions(reader.transaction); }, {});
+    for (const Entry& entry : entries)
+      for (bool more = entry.state == dropped && !read_only_; more;)
+        write([&](MDB_txn* transaction) { more = remove_some(transaction, entry.number); });
+  }
+
+  // Removes a chunk of a dropped version's records, and its entry after the last one. Whether there may be more.
+  bool remove_some(MDB_txn* transaction, const LmdbVersion& number) const {
+    const Cursor cursor(*this, transaction);
+    MDB_val key = to_lmdb(bytes_of(number));
+    bool more = cursor.move(MDB_SET_RANGE, key);
+    for (std::size_t i = 0; i < chunk; ++i) {
+      if (!more || !from_lmdb(key).starts_with(bytes_of(number))) {
+        const std::string name = std::string(version_key).append(bytes_of(number));
+        if (find_entry(transaction, name)) remove_entry(transaction, name);
+        return false;
+      }
+      cursor.remove();
+      more = cursor.move(MDB_NEXT, key);  // the one after it
     }
     return true;
   }
 
-  // The records of all queries, data() null where there is none.
-  void look_up(MDB_txn* transaction, const Id& id, std::span<const StoreQuery> queries,
-               std::span<std::string_view> records, Deadline deadline) const {
-    std::size_t at = 0;
-    for (const auto& query : queries) {
-      Name name(id, query.table);
-      for (const std::int64_t key : query.keys) {
-        MDB_val place = name.of(key), value;
-        const int code = mdb_get(transaction, file_->tree(), &place, &value);
-        if (code != 0 && code != MDB_NOTFOUND) file_->fail(code);
-        records[at++] =
-            code == 0 ? std::string_view(static_cast<const char*>(value.mv_data), value.mv_size) : std::string_view();
-        if (at % 64 == 0) check_deadline(deadline, url_);  // the disk may be slow
-      }
-    }
-  }
-
   const std::string url_;
+  const StoreOptions options_;
   const LmdbFile::Handle file_;
   const bool read_only_;
-  const std::size_t max_bytes_;
   const std::string version_;
-  mutable std::atomic<std::uint32_t> number_{0};  // the bytes of that of version_, 0: not known
 };
 
 }  // namespace
@@ -250,9 +472,14 @@ class LmdbStore final : public Store {
 std::shared_ptr<Store> open_lmdb(const std::string& url, const StoreOptions& options) {
   constexpr std::string_view suffix = "?read_only=1";
   std::string directory = url.substr(sizeof "lmdb:" - 1);
-  const bool read_only = directory.ends_with(suffix);
-  if (read_only) directory.resize(directory.size() - suffix.size());
-  return std::make_shared<LmdbStore>(directory, read_only || options.read_only, options.max_bytes);
+  StoreOptions own = options;
+  if (directory.ends_with(suffix)) {
+    directory.resize(directory.size() - suffix.size());
+    own.read_only = true;
+  }
+  if (own.create && own.read_only)
+    throw std::invalid_argument(url + ": create and read_only are both set; want one of them");
+  return std::make_shared<LmdbStore>(directory, own);
 }
 
 }  // namespace pygrade::detail

@@ -1,17 +1,26 @@
 #include "stores/lmdb_file.hpp"
 
 #include <fcntl.h>
-#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
 #include <map>
 #include <utility>
 
-#include "stores/lmdb_pages.hpp"
+#include "util/crc32.hpp"
 #include "util/forks.hpp"
+
+#if MDB_VERSION_MAJOR != 0 || MDB_VERSION_MINOR != 9
+#error "stores are files of LMDB 0.9, which LMDB 1.0 does not read: build with LMDB 0.9"
+#endif
 
 namespace pygrade::detail {
 
@@ -20,6 +29,42 @@ namespace {
 constexpr unsigned max_readers = 1024;  // of the processes that share a file; the first one's number counts
 constexpr std::size_t first_map = std::size_t{64} << 20;
 constexpr std::size_t no_room = 4096;  // free bytes below which a failed write is the disk's fault
+
+constexpr std::size_t log_size = 64, log_names = 64;  // commits, and names of each, that are noted
+constexpr const char* data_file = "/data.mdb";
+volatile std::uint32_t unread;  // so that no read is left out
+
+// The directory of a store, with an empty file if there is none.
+void prepare(const std::string& directory, const std::string& url) {
+  try {
+    std::filesystem::create_directories(directory);
+    for (const auto& entry : std::filesystem::directory_iterator(directory))
+      if (const std::string name = entry.path().filename(); name != "data.mdb" && name != "lock.mdb")
+        throw NotAStoreError(url + ": the directory holds '" + name + "'; want an empty one or a store");
+  } catch (const std::filesystem::filesystem_error& error) {
+    throw StoreError(url + " cannot be made: " + error.code().message());
+  }
+  const int file = open((directory + data_file).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+  if (file < 0 && errno != EROFS) throw StoreError(url + " cannot be made: " + std::strerror(errno));
+  if (file >= 0) ::close(file);
+}
+
+// StoreFormatError if LMDB refuses a file that is one of another LMDB. The page header before the mark has 16 bytes in
+// LMDB 0.9 and 24 in 1.0.
+void check_layout(const std::string& path, const std::string& url) {
+  std::uint32_t head[8] = {};
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return;
+  const bool read_all = ::read(file, head, sizeof head) == sizeof head;
+  ::close(file);
+  constexpr std::uint32_t mark = 0xbeefc0de, known = 1;
+  if (!read_all) return;
+  for (const int at : {4, 6})
+    if (head[at] == mark && (at != 4 || head[at + 1] != known))
+      throw StoreFormatError(url + " has file format " + std::to_string(head[at + 1]) + " of LMDB" +
+                             (at == 6 ? " 1.0" : "") + "; this release reads format " + std::to_string(known) +
+                             ", of LMDB 0.9: remove the store and publish again");
+}
 
 bool on_read_only_disk(const std::string& directory) {
   struct statvfs disk;
@@ -40,22 +85,23 @@ LmdbFile::Registry& LmdbFile::registry() {
   return registry;
 }
 
-LmdbFile::Handle LmdbFile::open(const std::string& directory, const std::string& url, bool read_only) {
+LmdbFile::Handle LmdbFile::open(const std::string& directory, const std::string& url, const StoreOptions& options) {
+  if (options.create) prepare(directory, url);
   struct stat status;
-  const std::string data = directory + "/data.mdb";
+  const std::string data = directory + data_file;
   if (stat(data.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) {
     const bool exists = stat(directory.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
-    throw StoreError(url + ": the directory " + (exists ? "holds no store" : "does not exist") +
-                     "; a store is made by Python's open_store with create=True");
+    throw NotAStoreError(url + ": the directory " + (exists ? "holds no store" : "does not exist") +
+                         "; a store is made by open_store with create");
   }
-  if (status.st_size == 0) throw StoreError(url + " is an empty file and not a store");
-  read_only = read_only || on_read_only_disk(directory);
+  if (status.st_size == 0 && !options.create) throw NotAStoreError(url + " is an empty file and not a store");
+  const bool read_only = options.read_only || on_read_only_disk(directory);
   Registry& all = registry();
   const std::lock_guard lock(all.mutex);
   LmdbFile*& file = all.opened[{status.st_dev, status.st_ino}];
   if (file == nullptr) {
     try {
-      auto opened = std::unique_ptr<LmdbFile, void (*)(LmdbFile*)>(new LmdbFile(directory, url, read_only),
+      auto opened = std::unique_ptr<LmdbFile, void (*)(LmdbFile*)>(new LmdbFile(directory, url, options, read_only),
                                                                    [](LmdbFile* unused) { delete unused; });
       opened->open_environment();
       file = opened.release();
@@ -80,12 +126,20 @@ void LmdbFile::close(LmdbFile* file) {
   delete file;
 }
 
-LmdbFile::LmdbFile(const std::string& directory, const std::string& url, bool read_only)
-    : directory_(directory), url_(url), read_only_(read_only), forks_(fork_count()) {}
+LmdbFile::LmdbFile(const std::string& directory, const std::string& url, const StoreOptions& options, bool read_only)
+    : directory_(directory),
+      url_(url),
+      read_only_(read_only),
+      forks_(fork_count()),
+      first_map_(options.create ? std::min(first_map, options.max_bytes) : 0),
+      cache_room_(static_cast<std::ptrdiff_t>(options.cache_bytes)) {}
 
 LmdbFile::~LmdbFile() {
-  for (const auto& reader : idle_) mdb_txn_abort(reader->transaction);
-  for (const auto& map : maps_) munmap(const_cast<unsigned char*>(map->start), map->size);
+  for (const auto& reader : idle_) {
+    if (reader->cursor != nullptr) mdb_cursor_close(reader->cursor);
+    mdb_txn_abort(reader->transaction);
+  }
+  idle_.clear();
   if (environment_ != nullptr) mdb_env_close(environment_);
 }
 
@@ -95,16 +149,21 @@ void LmdbFile::open_environment() {
   };
   check(mdb_env_create(&environment_));
   check(mdb_env_set_maxreaders(environment_, max_readers));
-  // As in Python, a commit may be lost when the power fails, but never in part.
+  if (first_map_ > 0) check(mdb_env_set_mapsize(environment_, first_map_));  // else as large as another made it
+  // A commit may be lost when the power fails, but never in part.
   const unsigned mode = MDB_NOTLS | MDB_NOMETASYNC | (read_only_ ? MDB_RDONLY : 0);
-  check(mdb_env_open(environment_, directory_.c_str(), mode, 0644));
+  if (const int code = mdb_env_open(environment_, directory_.c_str(), mode, 0644); code != 0) {
+    check_layout(directory_ + data_file, url_);
+    fail(code);
+  }
   check(mdb_env_get_fd(environment_, &data_));
   check_size();
   forget_killed_readers();
-  auto first = std::make_unique<LmdbReader>();
+  auto first = std::make_unique<LmdbReader>(cache_room_);
   check(mdb_txn_begin(environment_, nullptr, MDB_RDONLY, &first->transaction));
   idle_.push_back(std::move(first));
   check(mdb_dbi_open(idle_.back()->transaction, nullptr, 0, &tree_));
+  check(mdb_cursor_open(idle_.back()->transaction, tree_, &idle_.back()->cursor));
   check_whole();
   mdb_txn_reset(idle_.back()->transaction);
 }
@@ -115,16 +174,49 @@ void LmdbFile::check_whole() {
   MDB_stat stat;
   mdb_env_info(environment_, &info);
   mdb_env_stat(environment_, &stat);
-  page_size_ = stat.ms_psize;
-  const std::size_t wanted = (info.me_last_pgno + 1) * stat.ms_psize;
-  const auto size = static_cast<std::size_t>(size_.load());
-  if (size >= wanted) return;
-  if (!lmdb_is_whole(data_, size, mdb_txn_id(idle_.back()->transaction)))
-    throw StoreError(url_ + " was cut off: " + std::to_string(wanted - size) + " bytes are missing at its end");
+  const auto wanted = static_cast<off_t>((info.me_last_pgno + 1) * stat.ms_psize);
+  if (size_ >= wanted) return;
+  if (!can_be_read(idle_.back()->transaction))
+    throw StoreCorruptError(url_ + " was cut off: " + std::to_string(wanted - size_) + " bytes are missing at its end");
   if (!read_only_) {  // so that the next open need not read it
-    posix_fallocate(data_, static_cast<off_t>(wanted - 1), 1);
+    posix_fallocate(data_, wanted - 1, 1);
     check_size();
   }
+}
+
+// A page beyond the end of the file ends the process that reads it, so that a child reads them all.
+bool LmdbFile::can_be_read(MDB_txn* transaction) const {
+  int ends[2];
+  if (pipe(ends) != 0) fail(errno);
+  const pid_t child = fork();
+  if (child == 0) {
+    for (const int number : {SIGBUS, SIGSEGV, SIGABRT}) std::signal(number, SIG_DFL);
+    const rlimit none{0, 0};
+    setrlimit(RLIMIT_CORE, &none);
+    int code = 0;
+    for (const MDB_dbi tree : {MDB_dbi{0}, tree_}) {  // 0: the free pages
+      MDB_cursor* cursor = nullptr;
+      MDB_val key, value;
+      code = mdb_cursor_open(transaction, tree, &cursor);
+      std::uint32_t sum = 0;
+      while (code == 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0)
+        sum = crc32(from_lmdb(value), sum);
+      unread = sum;
+      if (code != MDB_NOTFOUND) break;
+    }
+    if (code == MDB_NOTFOUND && ::write(ends[1], "", 1) != 1) code = EIO;
+    _exit(0);
+  }
+  const int code = errno;
+  ::close(ends[1]);
+  char answer;
+  ssize_t size = 0;
+  while (child > 0 && (size = ::read(ends[0], &answer, 1)) < 0 && errno == EINTR) {
+  }
+  ::close(ends[0]);
+  if (child < 0) fail(code);
+  waitpid(child, nullptr, 0);
+  return size == 1;
 }
 
 void LmdbFile::check_process() const {
@@ -139,39 +231,10 @@ void LmdbFile::check_size() {
   off_t largest = size_;  // before fstat: the file may grow in between, and another thread may see it
   if (fstat(data_, &status) != 0) fail(errno);
   if (status.st_size < largest)
-    throw StoreError(url_ + " was cut off: " + std::to_string(largest - status.st_size) +
-                     " bytes are missing at its end");
+    throw StoreCorruptError(url_ + " was cut off: " + std::to_string(largest - status.st_size) +
+                            " bytes are missing at its end");
   while (status.st_size > largest && !size_.compare_exchange_weak(largest, status.st_size)) {
   }
-}
-
-// --- the file as memory ---
-
-// A map of its own, since LMDB does not tell where its map is; empty if there is none. It is larger than the file, so
-// that a growing file needs few of them.
-std::span<const unsigned char> LmdbFile::map() {
-  const auto size = static_cast<std::size_t>(size_.load());
-  const Map* map = map_.load(std::memory_order_acquire);
-  if (map != nullptr && map->size >= size) return {map->start, size};
-  const std::lock_guard lock(mutex_);
-  map = map_.load(std::memory_order_relaxed);
-  if (map != nullptr && map->size >= size) return {map->start, size};
-  auto larger = std::make_unique<Map>(Map{nullptr, std::max(2 * size, first_map)});
-  void* start = mmap(nullptr, larger->size, PROT_READ, MAP_SHARED, data_, 0);
-  if (start == MAP_FAILED) return {};
-  larger->start = static_cast<const unsigned char*>(start);
-  maps_.push_back(std::move(larger));
-  map_.store(maps_.back().get(), std::memory_order_release);
-  return {maps_.back()->start, size};
-}
-
-std::optional<LmdbTree> LmdbFile::open_tree(MDB_txn* transaction) {
-  return LmdbTree::open(map(), page_size_, mdb_txn_id(transaction));
-}
-
-void LmdbFile::extend(LmdbTree& tree) {
-  check_size();
-  if (const auto file = map(); !file.empty()) tree.extend(file);
 }
 
 // --- checks ---
@@ -188,9 +251,7 @@ void LmdbFile::fail(int code) const {
     case MDB_INVALID:
     case MDB_PAGE_NOTFOUND:
     case MDB_PANIC:
-      throw StoreError(url_ + " is damaged or no LMDB file: " + reason);
-    case MDB_VERSION_MISMATCH:
-      throw StoreError(url_ + " was written by an LMDB of another format: " + reason);
+      throw StoreCorruptError(url_ + " is damaged or no LMDB file: " + reason);
     default:
       break;
   }
@@ -218,7 +279,7 @@ class LmdbFile::Lease {
     if (!file.wait(lock, deadline, [&] { return !file.moving_; })) check_deadline(deadline, file.url_);
     if (file.idle_.empty()) {
       file.idle_.reserve(static_cast<std::size_t>(file.reading_) + 1);  // for the readers that come back
-      reader_ = std::make_unique<LmdbReader>();
+      reader_ = std::make_unique<LmdbReader>(file.cache_room_);
     } else {
       reader_ = std::move(file.idle_.back());
       file.idle_.pop_back();
@@ -235,10 +296,13 @@ class LmdbFile::Lease {
   }
 
   int begin() {
-    const int code = reader_->transaction == nullptr
-                         ? mdb_txn_begin(file_.environment_, nullptr, MDB_RDONLY, &reader_->transaction)
-                         : mdb_txn_renew(reader_->transaction);
+    MDB_txn*& transaction = reader_->transaction;
+    int code = transaction == nullptr ? mdb_txn_begin(file_.environment_, nullptr, MDB_RDONLY, &transaction)
+                                      : mdb_txn_renew(transaction);
     begun_ = code == 0;
+    if (code == 0)
+      code = reader_->cursor == nullptr ? mdb_cursor_open(transaction, file_.tree_, &reader_->cursor)
+                                        : mdb_cursor_renew(transaction, reader_->cursor);
     return code;
   }
   LmdbReader& reader() { return *reader_; }
@@ -257,7 +321,10 @@ void LmdbFile::read(FunctionRef<void(LmdbReader&)> body, Deadline deadline) {
       Lease lease(*this, deadline);
       check_size();
       code = lease.begin();
-      if (code == 0) return body(lease.reader());
+      if (code == 0) {
+        follow(lease.reader());
+        return body(lease.reader());
+      }
     }
     if (code == MDB_MAP_RESIZED) {
       resize(0, deadline, false);  // to the size that another process gave it
@@ -275,8 +342,7 @@ class LmdbFile::Writing {
  public:
   explicit Writing(LmdbFile& file) : file_(file) {
     std::unique_lock lock(file.mutex_);
-    if (file.writer_ == std::this_thread::get_id())
-      throw StoreError(file.url_ + ": an update wrote to the store that it updates; want it to return the values");
+    if (file.writer_ == std::this_thread::get_id()) throw update_wrote(file.url_);
     file.changed_.wait(lock, [&] { return file.writer_ == std::thread::id(); });
     file.writer_ = std::this_thread::get_id();
   }
@@ -292,7 +358,7 @@ class LmdbFile::Writing {
   LmdbFile& file_;
 };
 
-void LmdbFile::write(FunctionRef<int(MDB_txn*)> body, std::size_t max_bytes) {
+void LmdbFile::write(FunctionRef<int(MDB_txn*, std::optional<LmdbChanges>&)> body, std::size_t max_bytes) {
   check_process();
   const Writing writing(*this);
   for (;;) {
@@ -301,7 +367,9 @@ void LmdbFile::write(FunctionRef<int(MDB_txn*)> body, std::size_t max_bytes) {
     int code = mdb_txn_begin(environment_, nullptr, 0, &transaction);
     if (code == 0) {
       try {
-        code = body(transaction);
+        std::optional<LmdbChanges> changes;
+        code = body(transaction, changes);
+        if (code == 0) code = note(transaction, changes);
       } catch (...) {
         mdb_txn_abort(transaction);
         throw;
@@ -320,6 +388,63 @@ void LmdbFile::write(FunctionRef<int(MDB_txn*)> body, std::size_t max_bytes) {
       fail(code);
   }
 }
+
+void LmdbFile::sync() {
+  if (const int code = mdb_env_sync(environment_, 1); code != 0) fail(code);
+}
+
+// --- what commits changed ---
+
+// Every commit writes, under its number modulo log_size, its number and what it changed: names of records, or the
+// number of a version, which stands for all of its records. So a record that was read at commit C is that of a later
+// commit T if each of C + 1 .. T has an entry with its own number and none of them names it. A program that does not
+// know this writes no entry, whose place then has another number, or none: then nothing is known of T. (Addresses in
+// the map prove nothing: LMDB uses the pages of commits again that nobody reads any more.)
+namespace {
+
+std::array<char, 8> log_key(std::size_t commit) {
+  return {0, 0, 0, 0, 'l', 'o', 'g', static_cast<char>(commit % log_size)};
+}
+
+}  // namespace
+
+int LmdbFile::note(MDB_txn* transaction, const std::optional<LmdbChanges>& changes) const {
+  const std::uint64_t commit = mdb_txn_id(transaction);
+  std::string entry(reinterpret_cast<const char*>(&commit), sizeof commit);
+  if (changes && !changes->names.empty() && changes->names.size() <= log_names)
+    entry.append(changes->names[0].data(), changes->names.size() * sizeof(LmdbName));
+  else if (changes)
+    entry.append(changes->version.data(), changes->version.size());
+  const auto place = log_key(commit);
+  MDB_val key = to_lmdb({place.data(), place.size()}), value = to_lmdb(entry);
+  return mdb_put(transaction, tree_, &key, &value, 0);
+}
+
+void LmdbFile::follow(LmdbReader& reader) const {
+  const std::size_t last = mdb_txn_id(reader.transaction);
+  if (last == reader.commit) return;
+  bool known = last - reader.commit <= log_size;
+  for (std::size_t commit = reader.commit + 1; known && commit <= last; ++commit) {
+    const auto place = log_key(commit);
+    MDB_val key = to_lmdb({place.data(), place.size()}), value;
+    std::uint64_t number = 0;
+    known = mdb_get(reader.transaction, tree_, &key, &value) == 0 && value.mv_size >= sizeof number;
+    if (!known) break;
+    std::memcpy(&number, value.mv_data, sizeof number);
+    const std::string_view changed = from_lmdb(value).substr(sizeof number);
+    known = number == commit && !(changed.size() == sizeof(LmdbVersion) && reader.cache.holds(changed));
+    for (std::size_t at = 0; at + sizeof(LmdbName) <= changed.size(); at += sizeof(LmdbName)) {
+      LmdbName name;
+      std::ranges::copy(changed.substr(at, name.size()), name.begin());
+      reader.cache.forget(name);
+    }
+  }
+  if (!known) reader.cache.clear();
+  reader.commit = last;
+  reader.version.reset();
+}
+
+// --- the size of the map ---
 
 // LMDB lets the map move only while this process has no transaction. `writing`: the caller holds a Writing.
 void LmdbFile::resize(std::size_t size, Deadline deadline, bool writing) {

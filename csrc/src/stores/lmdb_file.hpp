@@ -14,17 +14,40 @@
 #include <vector>
 
 #include "pygrade/function_ref.hpp"
-#include "stores/lmdb_tree.hpp"
 #include "stores/record.hpp"
+#include "stores/record_cache.hpp"
 
 namespace pygrade::detail {
 
+inline MDB_val to_lmdb(std::string_view bytes) { return {bytes.size(), const_cast<char*>(bytes.data())}; }
+inline std::string_view from_lmdb(const MDB_val& bytes) {
+  return {static_cast<const char*>(bytes.mv_data), bytes.mv_size};
+}
+
+using LmdbVersion = std::array<char, 4>;  // a version's number, big endian
+
 // A read transaction and the memory of a read. Readers are kept and used again, so that a read allocates nothing.
 struct LmdbReader {
+  explicit LmdbReader(std::atomic<std::ptrdiff_t>& room) : cache(room) {}
+
   MDB_txn* transaction = nullptr;
-  std::vector<std::string_view> values;
+  MDB_cursor* cursor = nullptr;
   std::vector<LmdbName> names;
-  std::vector<const void*> work;
+  std::vector<std::string_view> values;
+  std::vector<std::uint32_t> missing;  // in the cache
+  std::vector<RecordContent> found;    // of those
+
+  // Of the commit that the transaction reads.
+  std::size_t commit = 0;
+  RecordCache cache;
+  std::optional<LmdbVersion> version;  // the number of the version that was read last,
+  std::string version_name;            // and its name, "": the current one
+};
+
+// The records of one version that a commit changes.
+struct LmdbChanges {
+  LmdbVersion version;
+  std::span<const LmdbName> names;  // nothing: perhaps all
 };
 
 // The environment behind every store of one directory in this process: LMDB forbids a second one.
@@ -35,22 +58,24 @@ class LmdbFile {
   };
   using Handle = std::unique_ptr<LmdbFile, Release>;
 
-  // The directory holds data.mdb. StoreError if it is damaged, or open in another way.
-  static Handle open(const std::string& directory, const std::string& url, bool read_only);
+  // The directory holds data.mdb, or it is made.
+  static Handle open(const std::string& directory, const std::string& url, const StoreOptions& options);
 
-  // Calls `body` with a transaction that is a snapshot.
+  // Calls `body` with a transaction that is a snapshot, and with what the reader remembers of it.
   void read(FunctionRef<void(LmdbReader&)> body, Deadline deadline);
 
   // Calls `body` with a write transaction and commits it; again if the map had to grow, to at most max_bytes. `body`
-  // returns the first code of LMDB that is not 0.
-  void write(FunctionRef<int(MDB_txn*)> body, std::size_t max_bytes);
+  // returns the first code of LMDB that is not 0, and says whose records it changed.
+  void write(FunctionRef<int(MDB_txn*, std::optional<LmdbChanges>&)> body, std::size_t max_bytes);
+
+  // What was committed is on the disk.
+  void sync();
+
+  // Pages that killed readers hold can be used again.
+  void forget_killed_readers();
 
   bool read_only() const { return read_only_; }
   MDB_dbi tree() const { return tree_; }
-  // See LmdbTree::open; of the transaction of `read`.
-  std::optional<LmdbTree> open_tree(MDB_txn* transaction);
-  // The file may have grown since then.
-  void extend(LmdbTree& tree);
   [[noreturn]] void fail(int code) const;
 
  private:
@@ -58,17 +83,18 @@ class LmdbFile {
   class Writing;
   struct Registry;
 
-  LmdbFile(const std::string& directory, const std::string& url, bool read_only);
+  LmdbFile(const std::string& directory, const std::string& url, const StoreOptions& options, bool read_only);
   ~LmdbFile();
   static Registry& registry();
   static void close(LmdbFile* file);
 
   void open_environment();
   void check_whole();
+  bool can_be_read(MDB_txn* transaction) const;
   void check_process() const;
   void check_size();
-  std::span<const unsigned char> map();
-  void forget_killed_readers();
+  void follow(LmdbReader& reader) const;
+  int note(MDB_txn* transaction, const std::optional<LmdbChanges>& changes) const;
   void resize(std::size_t size, Deadline deadline, bool writing);
   void grow(std::size_t max_bytes);
   bool wait(std::unique_lock<std::mutex>& lock, Deadline deadline, FunctionRef<bool()> done);
@@ -76,22 +102,16 @@ class LmdbFile {
   const std::string directory_, url_;
   const bool read_only_;
   const int forks_;  // of the processes before this one
+  const std::size_t first_map_;
   MDB_env* environment_ = nullptr;
   MDB_dbi tree_ = 0;
   mdb_filehandle_t data_ = -1;
-  std::size_t page_size_ = 0;
   std::atomic<off_t> size_ = 0;  // the largest seen: LMDB never shortens the file
   int users_ = 0;                // guarded by the registry
 
-  struct Map {
-    const unsigned char* start;
-    std::size_t size;
-  };
-  std::atomic<const Map*> map_ = nullptr;   // the last of maps_
-  std::vector<std::unique_ptr<Map>> maps_;  // old ones stay, for readers that are in them
-
   std::mutex mutex_;
   std::condition_variable changed_;
+  std::atomic<std::ptrdiff_t> cache_room_;
   std::vector<std::unique_ptr<LmdbReader>> idle_;
   int reading_ = 0;      // open read transactions
   bool moving_ = false;  // the map moves as soon as nobody reads

@@ -18,17 +18,6 @@ std::uint64_t end_of(std::string_view record) {
   return end;
 }
 
-std::string_view unpack(std::string_view record, std::int64_t now, const std::string& url) {
-  if (crc32(record) != crc32_whole) throw StoreCorruptError(url + ": a record is damaged: its checksum disagrees");
-  if (record[0] == endless && record.size() > checksum_bytes)
-    return record.substr(1, record.size() - 1 - checksum_bytes);
-  if (record[0] != timed || record.size() < 1 + time_bytes + checksum_bytes)
-    throw StoreCorruptError(url + ": a record begins with byte " +
-                            std::to_string(static_cast<unsigned char>(record[0])) + "; want 0, or 1 and a time");
-  if (end_of(record) <= static_cast<std::uint64_t>(now)) return {};
-  return record.substr(1 + time_bytes, record.size() - 1 - time_bytes - checksum_bytes);
-}
-
 void check_table(std::string_view table) {
   const auto control = [](unsigned char c) { return c < 0x20 || c == 0x7f; };
   const auto starts = [](unsigned char c) { return (c & 0xc0) != 0x80; };  // a character of UTF-8
@@ -65,6 +54,21 @@ void pack_record(std::string_view header, std::string_view value, std::string& r
   for (int shift = 0; shift < 32; shift += 8) record += static_cast<char>(crc >> shift);
 }
 
+RecordContent unpack_record(std::string_view record, const std::string& url) {
+  if (crc32(record) != crc32_whole) throw StoreCorruptError(url + ": a record is damaged: its checksum disagrees");
+  if (record[0] == endless && record.size() > checksum_bytes)
+    return {record.substr(1, record.size() - 1 - checksum_bytes), 0};
+  if (record[0] != timed || record.size() < 1 + time_bytes + checksum_bytes)
+    throw StoreCorruptError(url + ": a record begins with byte " +
+                            std::to_string(static_cast<unsigned char>(record[0])) + "; want 0, or 1 and a time");
+  return {record.substr(1 + time_bytes, record.size() - 1 - time_bytes - checksum_bytes), end_of(record)};
+}
+
+bool is_expired(std::string_view record, std::uint64_t now) {
+  return !record.empty() && record[0] == timed && crc32(record) == crc32_whole &&
+         record.size() >= 1 + time_bytes + checksum_bytes && end_of(record) <= now;
+}
+
 void unpack_records(std::span<std::string_view> records, std::int64_t now, const std::string& url) {
   constexpr std::size_t ahead = 2, most = 2048;  // records, and bytes of each, that are fetched meanwhile
   for (std::size_t i = 0; i < records.size(); ++i) {
@@ -72,7 +76,9 @@ void unpack_records(std::span<std::string_view> records, std::int64_t now, const
       const std::string_view next = records[i + ahead];
       for (std::size_t at = 0; at < std::min(next.size(), most); at += 64) __builtin_prefetch(next.data() + at);
     }
-    if (records[i].data() != nullptr) records[i] = unpack(records[i], now, url);
+    if (records[i].data() == nullptr) continue;
+    const auto [value, end] = unpack_record(records[i], url);
+    records[i] = end != 0 && end <= static_cast<std::uint64_t>(now) ? std::string_view() : value;
   }
 }
 
@@ -137,6 +143,9 @@ VersionInUseError version_is_complete(const std::string& url, std::string_view v
 }
 VersionInUseError version_is_current(const std::string& url, std::string_view version) {
   return VersionInUseError(url + ": version '" + std::string(version) + "' is current; switch to another first");
+}
+StoreError update_wrote(const std::string& url) {
+  return StoreError(url + ": an update wrote to the store that it updates; want it to return the values");
 }
 
 void check_deadline(Deadline deadline, const std::string& url) {

@@ -23,8 +23,17 @@ std::string record_header(std::optional<double> ttl);
 // Replaces `record` by that of `value`.
 void pack_record(std::string_view header, std::string_view value, std::string& record);
 
-// Replaces records (data() is null: there is none) by their values, null if their time is over at `now`. StoreError for
-// a damaged one.
+// The value of a record, and when it ends: milliseconds since 1970, 0: never. StoreCorruptError for a damaged one.
+struct RecordContent {
+  std::string_view value;
+  std::uint64_t end;
+};
+RecordContent unpack_record(std::string_view record, const std::string& url);
+
+// Whether a record's time is over; a damaged one's is not.
+bool is_expired(std::string_view record, std::uint64_t now);
+
+// Replaces records (data() is null: there is none) by their values, null if their time is over at `now`.
 void unpack_records(std::span<std::string_view> records, std::int64_t now, const std::string& url);
 
 // std::invalid_argument for a table's name that Python refuses; `distinct`: also for one that is named twice, and for
@@ -41,6 +50,7 @@ void check_put(std::string_view table, std::size_t keys, std::size_t values, std
 MissingVersionError missing_version(const std::string& url, std::string_view version);
 VersionInUseError version_is_complete(const std::string& url, std::string_view version);
 VersionInUseError version_is_current(const std::string& url, std::string_view version);
+StoreError update_wrote(const std::string& url);  // to the store that it updates
 
 // StoreTimeout if `deadline` has passed.
 using Deadline = std::optional<std::chrono::steady_clock::time_point>;

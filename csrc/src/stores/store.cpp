@@ -44,6 +44,7 @@ std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& op
   const auto colon = url.find(':');
   const std::string_view scheme = std::string_view(url).substr(0, colon);
   const bool rest = colon != url.npos && colon + 1 < url.size();
+  if (url == "memory:") return detail::open_memory();
   if (scheme == "lmdb" && rest) {
 #if defined(PYGRADE_HAS_LMDB)
     return detail::open_lmdb(url, options);
@@ -60,7 +61,7 @@ std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& op
 #endif
   }
   throw std::invalid_argument("url is '" + detail::without_secret(url) +
-                              "'; want lmdb:DIR or redis://HOST:PORT/DB?prefix=NAME");
+                              "'; want lmdb:DIR, redis://HOST:PORT/DB?prefix=NAME or memory:");
 }
 
 namespace detail {
