@@ -291,14 +291,30 @@ class UserTower:
         """Vectors of requests into vectors [R, width]."""
 
 class ItemIndex:
-    """Items by ascending id and their vectors in the C++ core; copies both."""
+    """Items by ascending id and their vectors in the C++ core; exact, or in inverted lists of centroids [nlist, D]."""
 
-    def __init__(self, item_id: Any, vectors: Any) -> None: ...
-    def search(self, vector: Any, seen: Any, eligible: Any, items: Any, scores: Any) -> int:
-        """The best items [n] of vector [D] and their scores [n]; returns how many were found and written."""
+    def __init__(
+        self, item_id: Any, vectors: Any, centroids: Any = None, nprobe: int = 0, threads: int = 1
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def nprobe(self) -> int:
+        """Lists that a search reads, 0 of an exact index."""
 
-    def vectors(self, vectors: Any) -> None:
-        """Copy the vectors to vectors [m, D]."""
+    def added(self, item_id: Any, vectors: Any) -> ItemIndex: ...
+    def search(self, vectors: Any, seen: list[Any], eligible: Any, items: Any, scores: Any) -> None:
+        """The best items [R, n] of vectors [R, D] and their scores [R, n], padded with -1 and -inf."""
+
+    def has(self, item_id: Any, found: Any) -> None:
+        """Which of item_id [n] are in the index, to found, bool [n]."""
+
+    def read_items(self, item_id: Any, vectors: Any = None) -> None:
+        """Copy the items to item_id [m], ascending, and vectors [m, D]."""
+
+    def layout(self) -> dict[str, Any]:
+        """Copies of list_size, item_id, vectors and centroids as Prerank.save writes them."""
 
 class Prerank:
     """A user tower and an item index as the C++ core serves them."""
@@ -310,6 +326,9 @@ class Prerank:
     def tower(self) -> UserTower: ...
     @property
     def index(self) -> ItemIndex: ...
+
+def fit_centroids(vectors: Any, centroids: Any, threads: int) -> None:
+    """Centroids [nlist, D] of vectors [m, D] by k-means."""
 
 def item_scores(vector: Any, vectors: Any, scores: Any) -> None:
     """The score of each row of vectors [n, D] under vector [D] into scores [n]."""
@@ -511,19 +530,17 @@ class Service:
         """/readyz answers 503 from now on, and the logs are flushed."""
 
 class Pipeline:
-    """The pipeline in front of a user. ``retrieve`` finds candidates where ``prerank`` is None, ``predict`` predicts
-    where ``mtl`` is None."""
+    """The pipeline in front of a user. ``predict`` predicts where ``mtl`` is None."""
 
     def __init__(
         self,
         version: str,
         features: Features,
-        prerank: Prerank | None,
+        prerank: Prerank,
         mtl: MultiTaskModel | None,
         policy: Policy,
         center: FeatureCenter,
         seed: int | None,
-        retrieve: Callable[..., Any] | None,
         predict: Callable[..., Any] | None = None,
     ) -> None: ...
     @staticmethod

@@ -60,28 +60,6 @@ std::shared_ptr<py::object> kept_of(const py::object& function) {
           }};
 }
 
-// A search in Python: retrieve(request_dense, request_ids, sequences, seen, eligible, n) → item ids.
-auto retrieve_of(const py::object& function) -> decltype(PipelineOptions::retrieve) {
-  if (function.is_none()) return {};
-  return [kept = kept_of(function)](const FeatureBuffer& user, Items seen, std::optional<Items> eligible,
-                                    std::span<std::int64_t> items) {
-    const py::gil_scoped_acquire locked;
-    const auto row = [](const auto& values) {
-      using T = typename std::decay_t<decltype(values)>::value_type;
-      return to_array<T>(values, {1, static_cast<py::ssize_t>(values.size())});
-    };
-    const auto ids = [](Items values) {
-      return to_array<std::int64_t>(values, {static_cast<py::ssize_t>(values.size())});
-    };
-    const py::object found = (*kept)(row(user.request_dense), row(user.request_ids), row(user.sequences), ids(seen),
-                                     eligible ? py::object(ids(*eligible)) : py::object(py::none()), items.size());
-    const Items given = items_of(found, "the items found");
-    const std::size_t count = std::min(given.size(), items.size());
-    std::copy_n(given.begin(), count, items.begin());
-    return count;
-  };
-}
-
 // A model in Python: predict(user_id or None, timestamp, scenario, item_ids, request_dense, request_ids, dense, ids) →
 // probabilities [n, T].
 auto predict_of(const py::object& function) -> decltype(PipelineOptions::predict) {
@@ -239,16 +217,14 @@ void bind_pipeline(py::module_& module) {
   py::class_<Served>(module, "Pipeline")
       .def(py::init([](const std::string& version, const py::object& features, const py::object& prerank,
                        const py::object& mtl, const py::object& policy, const std::shared_ptr<FeatureCenter>& center,
-                       std::optional<std::uint32_t> seed, const py::object& retrieve, const py::object& predict) {
-             const PipelineOptions options{
-                 .seed = seed, .predict = predict_of(predict), .retrieve = retrieve_of(retrieve)};
+                       std::optional<std::uint32_t> seed, const py::object& predict) {
+             const PipelineOptions options{.seed = seed, .predict = predict_of(predict)};
              Models models = models_of(version, features, prerank, mtl, policy);
              const py::gil_scoped_release unlocked;
              return std::make_unique<Served>(std::make_unique<Pipeline>(std::move(models), center, options));
            }),
-           py::arg("version"), py::arg("features"), py::arg("prerank").none(true), py::arg("mtl").none(true),
-           py::arg("policy"), py::arg("center"), py::arg("seed").none(true), py::arg("retrieve").none(true),
-           py::arg("predict") = py::none())
+           py::arg("version"), py::arg("features"), py::arg("prerank"), py::arg("mtl").none(true), py::arg("policy"),
+           py::arg("center"), py::arg("seed").none(true), py::arg("predict") = py::none())
       .def_static(
           "load",
           [](const std::string& artifact, const std::shared_ptr<Store>& store, bool any_version,
@@ -272,8 +248,7 @@ void bind_pipeline(py::module_& module) {
             const py::gil_scoped_release unlocked;
             served.pipeline->publish(std::move(models));
           },
-          py::arg("version"), py::arg("features"), py::arg("prerank").none(true), py::arg("mtl").none(true),
-          py::arg("policy"))
+          py::arg("version"), py::arg("features"), py::arg("prerank"), py::arg("mtl").none(true), py::arg("policy"))
       .def_property_readonly("counters", &counters);
 }
 

@@ -1,5 +1,6 @@
 #include "pygrade/prerank.hpp"
 
+#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include "arrays.hpp"
@@ -67,29 +68,77 @@ void user_vectors(const UserTower& tower, py::handle request_dense, py::handle r
                       out.span<float>().subspan(r * tower.width(), tower.width()));
 }
 
-std::shared_ptr<ItemIndex> make_index(py::handle item_id, py::handle vectors) {
+std::int64_t signed_size(std::size_t count) { return static_cast<std::int64_t>(count); }
+
+std::shared_ptr<ItemIndex> make_index(py::handle item_id, py::handle vectors, py::handle centroids, std::size_t nprobe,
+                                      int threads) {
   const Ids items = ids(item_id, "item_id");
-  const Array rows = array(vectors, "vectors", Dtype::float32, {static_cast<std::int64_t>(items.size()), any_size});
+  const Array rows = array(vectors, "vectors", Dtype::float32, {signed_size(items.size()), any_size});
+  std::span<const float> lists;
+  if (!centroids.is_none()) lists = floats(centroids, "centroids", {any_size, rows.shape[1]});
   const py::gil_scoped_release release;
-  return unlocked(ItemIndex::make(items, rows.span<const float>(), static_cast<std::size_t>(rows.shape[1])));
+  return unlocked(ItemIndex::make(items, rows.span<const float>(), static_cast<std::size_t>(rows.shape[1]), lists,
+                                  nprobe, threads));
 }
 
-std::size_t search(const ItemIndex& index, py::handle vector, py::handle seen, py::handle eligible, py::handle items,
-                   py::handle scores) {
-  const auto query = floats(vector, "vector", {static_cast<std::int64_t>(index.width())});
-  const Ids drop = ids(seen, "seen");
+std::shared_ptr<ItemIndex> added(const ItemIndex& index, py::handle item_id, py::handle vectors) {
+  const Ids items = ids(item_id, "item_id");
+  const auto rows = floats(vectors, "vectors", {signed_size(items.size()), signed_size(index.width())});
+  const py::gil_scoped_release release;
+  return unlocked(index.added(items, rows));
+}
+
+void search(const ItemIndex& index, py::handle vectors, const py::list& seen, py::handle eligible, py::handle items,
+            py::handle scores) {
+  std::vector<Ids> drop;
+  for (const py::handle row : seen) drop.push_back(ids(row, "seen"));
+  const std::int64_t rows = signed_size(drop.size());
+  const auto queries = floats(vectors, "vectors", {rows, signed_size(index.width())});
   std::optional<Ids> allowed;
   if (!eligible.is_none()) allowed = ids(eligible, "eligible");
-  const Array found = array(items, "items", Dtype::int64, {any_size});
-  const Array values = array(scores, "scores", Dtype::float32, {found.shape[0]});
+  const Array found = array(items, "items", Dtype::int64, {rows, any_size});
+  const Array values = array(scores, "scores", Dtype::float32, {rows, found.shape[1]});
   const py::gil_scoped_release release;
-  return index.search(query, drop, allowed, found.span<std::int64_t>(), values.span<float>());
+  index.search_all(queries, drop, allowed, found.span<std::int64_t>(), values.span<float>());
 }
 
-void vectors_of(const ItemIndex& index, py::handle vectors) {
-  const auto size = [](std::size_t count) { return static_cast<std::int64_t>(count); };
-  index.vectors(
-      array(vectors, "vectors", Dtype::float32, {size(index.item_ids().size()), size(index.width())}).span<float>());
+void read_items(const ItemIndex& index, py::handle item_id, py::handle vectors) {
+  const std::int64_t size = signed_size(index.size());
+  const auto out = array(item_id, "item_id", Dtype::int64, {size}).span<std::int64_t>();
+  std::span<float> rows;
+  if (!vectors.is_none())
+    rows = array(vectors, "vectors", Dtype::float32, {size, signed_size(index.width())}).span<float>();
+  index.read_items(out, rows);
+}
+
+void has(const ItemIndex& index, py::handle item_id, py::handle found) {
+  const Ids items = ids(item_id, "item_id");
+  const auto out = array(found, "found", Dtype::boolean, {signed_size(items.size())}).span<bool>();
+  std::ranges::transform(items, out.begin(), [&](std::int64_t id) { return index.has(id); });
+}
+
+// Copies of what a file holds, by the names of its tensors.
+py::dict layout(const ItemIndex& index) {
+  const ItemIndexLayout of = index.layout();
+  const auto copy = [](auto values, std::vector<py::ssize_t> shape) {
+    return py::array_t<typename decltype(values)::value_type>(std::move(shape), values.data());
+  };
+  const auto width = static_cast<py::ssize_t>(of.width), slots = std::ssize(of.item_ids);
+  py::dict result;
+  result["list_size"] = copy(of.list_size, {std::ssize(of.list_size)});
+  result["item_id"] = copy(of.item_ids, {slots});
+  result["vectors"] = copy(of.vectors, {slots / 16, width, 16});
+  result["centroids"] = copy(of.centroids, {std::ssize(of.centroids) / width, width});
+  return result;
+}
+
+void centroids_of(py::handle vectors, py::handle centroids, int threads) {
+  const Array rows = array(vectors, "vectors", Dtype::float32, {any_size, any_size});
+  const Array out = array(centroids, "centroids", Dtype::float32, {any_size, rows.shape[1]});
+  const py::gil_scoped_release release;
+  std::ranges::copy(fit_centroids(rows.span<const float>(), static_cast<std::size_t>(rows.shape[1]),
+                                  static_cast<std::size_t>(out.shape[0]), threads),
+                    out.span<float>().begin());
 }
 
 void score_rows(py::handle vector, py::handle vectors, py::handle scores) {
@@ -111,10 +160,17 @@ void bind_prerank(py::module_& module) {
       .def("user_vectors", &user_vectors, py::arg("request_dense"), py::arg("request_ids"), py::arg("sequences"),
            py::arg("vectors"));
   py::class_<ItemIndex, std::shared_ptr<ItemIndex>>(module, "ItemIndex")
-      .def(py::init(&make_index), py::arg("item_id"), py::arg("vectors"))
-      .def("search", &search, py::arg("vector"), py::arg("seen"), py::arg("eligible").none(true), py::arg("items"),
+      .def(py::init(&make_index), py::arg("item_id"), py::arg("vectors"), py::arg("centroids") = py::none(),
+           py::arg("nprobe") = 0, py::arg("threads") = 1)
+      .def("__len__", &ItemIndex::size)
+      .def_property_readonly("width", &ItemIndex::width)
+      .def_property_readonly("nprobe", [](const ItemIndex& index) { return index.layout().nprobe; })
+      .def("added", &added, py::arg("item_id"), py::arg("vectors"))
+      .def("search", &search, py::arg("vectors"), py::arg("seen"), py::arg("eligible").none(true), py::arg("items"),
            py::arg("scores"))
-      .def("vectors", &vectors_of, py::arg("vectors"));
+      .def("has", &has, py::arg("item_id"), py::arg("found"))
+      .def("read_items", &read_items, py::arg("item_id"), py::arg("vectors") = py::none())
+      .def("layout", &layout);
   py::class_<Prerank, std::shared_ptr<Prerank>>(module, "Prerank")
       .def(py::init([](const std::shared_ptr<UserTower>& tower, const std::shared_ptr<ItemIndex>& index,
                        const std::string& schema_hash) { return unlocked(Prerank::make(tower, index, schema_hash)); }),
@@ -124,6 +180,7 @@ void bind_prerank(py::module_& module) {
           py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("tower", [](const Prerank& prerank) { return unlocked(prerank.tower()); })
       .def_property_readonly("index", [](const Prerank& prerank) { return unlocked(prerank.index()); });
+  module.def("fit_centroids", &centroids_of, py::arg("vectors"), py::arg("centroids"), py::arg("threads"));
   module.def("item_scores", &score_rows, py::arg("vector"), py::arg("vectors"), py::arg("scores"));
 }
 

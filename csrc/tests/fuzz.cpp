@@ -164,6 +164,9 @@ bool run_json(Random& random) {
       expect(detail::Json::parse(detail::json_quote(value.string)).string == value.string, "a quoted string changed");
     if (const auto* a = value.find("a"); a != nullptr && a->type == detail::Json::Type::array)
       expect(value.at("a").items.size() == a->items.size(), "a value was lost");
+    detail::JsonReader reader(text, {.bytes = 1 << 16, .values = 1000, .depth = 8});
+    expect(!reader.skip().empty(), "a value has no text");
+    reader.end();
     return true;
   } catch (const detail::JsonError&) {
     return false;
@@ -341,23 +344,23 @@ bool run_mtl(Random& random) {
 bool run_prerank(Random& random) {
   struct Origin {
     PrerankFiles files;
-    std::string json, tensors, items;
+    std::string json, tensors;
   };
   static const std::vector<Origin> origins = [] {
-    std::vector<Origin> made(3);
+    std::vector<Origin> made(4);
     for (unsigned i = 0; i < made.size(); ++i) {
       PrerankFiles& files = made[i].files;
-      if (i == 0) files.version = 1;
+      if (i == 0) files.version = 2;
+      if (i == 3) files.lists = 3;
       if (i == 2) files.item_ids.clear(), files.sizes.clear();
       files.draw(i);
       made[i].tensors = files.safetensors();
-      made[i].items = files.items();
       made[i].json = files.json();
     }
     return made;
   }();
   const Origin& origin = origins[random.below(origins.size())];
-  std::string json = origin.json, tensors = origin.tensors, items = origin.items;
+  std::string json = origin.json, tensors = origin.tensors;
   if (random.one_in(3)) {  // arbitrary numbers in the tensors, the ids among them
     for (std::size_t i = 0, n = 1 + random.below(8); i < n; ++i) {
       const std::uint64_t bits = random.one_in(2) ? random.next() : random.below(100);
@@ -365,19 +368,14 @@ bool run_prerank(Random& random) {
     }
   }
   if (random.one_in(3)) mutate(tensors, random);
-  if (random.one_in(3)) mutate(items, random);
-  const auto repair = [&](const std::string& before, const std::string& after) {
-    const std::string sum = Artifact::sha256(before);
-    if (const std::size_t at = json.find(sum); at != json.npos && !random.one_in(8))
-      json.replace(at, sum.size(), Artifact::sha256(after));
-  };
-  repair(origin.tensors, tensors);
-  repair(origin.items, items);
+  const std::string sum = Artifact::sha256(origin.tensors);
+  if (!random.one_in(8)) json.replace(json.find(sum), sum.size(), Artifact::sha256(tensors));
   if (random.one_in(2)) mutate(json, random);
   if (!random.one_in(8)) json = sealed_prerank(json);
-  const std::vector<char> exact(items.begin(), items.end());  // so that reading past the end is detected
+  const std::span<const std::byte> exact = bytes(tensors);
   try {
-    const auto prerank = Prerank::parse(json, bytes(tensors), std::as_bytes(std::span(exact)));
+    const auto prerank = Prerank::parse(
+        json, random.one_in(2) ? FileContent(exact) : FileContent(std::vector<std::byte>(exact.begin(), exact.end())));
     const UserTower& tower = *prerank->tower();
     if (tower.length() > 1000) return true;  // a request of this length is not worth its time
     const auto any = [&] { return static_cast<std::int64_t>(random.one_in(4) ? random.next() : random.below(30)); };
@@ -675,6 +673,13 @@ bool run_c_api(Random& random) {
 
 // ---- requests to the service: a reason with every refusal, and never a fault of the server
 
+void check_answer(const Response& response) {
+  const detail::Json answer = json_of(response);
+  if (response.status == 200) return;
+  expect(response.status == 400 || response.status == 405 || response.status == 413, "a request was a server's fault");
+  expect(!answer.object_at("error").string_at("message").empty(), "a refusal without a reason");
+}
+
 bool run_service(Random& random) {
   static const ServiceRun run;
   static const auto service = run.serve(
@@ -696,12 +701,53 @@ bool run_service(Random& random) {
   const Known& chosen = known[random.below(std::size(known))];
   std::string body = chosen.body;
   if (!random.one_in(10)) mutate(body, random);
-  const Response response = service->handle(random.one_in(50) ? "PUT" : "POST", chosen.path, body);
-  const detail::Json answer = json_of(response);
-  if (response.status == 200) return true;
-  expect(response.status == 400 || response.status == 405 || response.status == 413, "a request was a server's fault");
-  expect(!answer.object_at("error").string_at("message").empty(), "a refusal without a reason");
-  return false;
+  const Response response = service->handle({random.one_in(50) ? "PUT" : "POST", chosen.path, body});
+  check_answer(response);
+  return response.status == 200;
+}
+
+// The same of a policy's run, in JSON and in tensors.
+bool run_service_policy(Random& random) {
+  static const PolicyRun run([] {
+    Artifact artifact = corrected_artifact("1");
+    artifact.correction->items = {"stock", "brand=a"};
+    return artifact.draw();
+  }());
+  static const auto service = run.serve(R"({"max_body_bytes": 4096, "max_explore": 1, "max_batch": 3, "max_ids": 20,
+                                            "max_candidates": 8, "explore": {"shuffle": 0.5, "weights": 0.5}})");
+  constexpr const char* lists =
+      R"("items": [5, "b", 7], "predictions": {"click": [0.5, null, 0.1], "cart": [1e-3, 2.5e-2, 0],)"
+      R"( "order": [0.12345678, 0, 1], "x": []}, "item_values": [1, 2, 3])";
+  static const std::string known[] = {
+      R"({"user": "\u00e9", "k": 2, "context": {"hour": 3, "intent": null}, )" + std::string(lists) + "}",
+      R"({"user": 4, "rules": {"mask": [true, false, true], "boost_mul": [1, 2, 3], "boost_add": [0, 0, 1],)"
+      R"( "groups": {"g": [1, null, 1]}, "caps": {"g": 1}, "pins": [{"item": 7, "position": 0}]}, )" +
+          std::string(lists) + "}",
+      R"({"requests": [{"user": 4, "item_features": {"stock": [1, 2, null], "brand": ["a", "b", null]}, )" +
+          std::string(lists) + R"(}, {"user": 1}]})",
+      R"({"user": 1, "values": {"click": 2}, "scenario": "search", "explore": true, )" + std::string(lists) + "}"};
+  std::string body = known[random.below(std::size(known))];
+  const bool is_tensors = random.one_in(3);
+  if (is_tensors) {
+    const std::string header =
+        R"({"__metadata__":{"request":"{\"user\": 3, \"k\": 2}","tasks":"[\"click\", \"order\", \"cart\"]"},)"
+        R"("items":{"dtype":"I64","shape":[2],"data_offsets":[0,16]},)"
+        R"("predictions":{"dtype":"F32","shape":[2,3],"data_offsets":[16,40]},)"
+        R"("item_values":{"dtype":"F32","shape":[2],"data_offsets":[40,48]},)"
+        R"("mask":{"dtype":"BOOL","shape":[2],"data_offsets":[48,50]}})";
+    std::string data(50, '\0');
+    for (char& byte : data) byte = static_cast<char>(random.below(64));
+    data[7] = data[15] = '\0';
+    body = Artifact::frame(header) + data;
+  }
+  if (!random.one_in(10)) mutate(body, random);
+  const Response response = service->handle(
+      {.method = "POST",
+       .path = random.one_in(4) ? "/v1/weights" : "/v1/rank",
+       .body = body,
+       .content_type = is_tensors != random.one_in(50) ? "application/safetensors" : "application/json"});
+  check_answer(response);
+  return response.status == 200;
 }
 
 }  // namespace
@@ -715,9 +761,9 @@ int main(int argc, char** argv) {
     std::uint64_t runs = 0, accepted = 0;
   };
   Target targets[] = {
-      {"json", &run_json},       {"safetensors", &run_safetensors}, {"policy", &run_policy},   {"mtl", &run_mtl},
-      {"prerank", &run_prerank}, {"features", &run_features},       {"records", &run_records}, {"C ABI", &run_c_api},
-      {"service", &run_service}};
+      {"json", &run_json},       {"safetensors", &run_safetensors},  {"policy", &run_policy},   {"mtl", &run_mtl},
+      {"prerank", &run_prerank}, {"features", &run_features},        {"records", &run_records}, {"C ABI", &run_c_api},
+      {"service", &run_service}, {"own models", &run_service_policy}};
   for (std::uint64_t i = 0; i < runs; ++i) {
     Random random(seed << 32 ^ i);
     Target& target = targets[i % std::size(targets)];

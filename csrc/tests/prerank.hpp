@@ -11,11 +11,13 @@ struct PrerankFiles {
   std::vector<std::int64_t> sizes = {3, 4};     // rows of each table of a field
   std::vector<std::int64_t> known = {2, 5, 9};  // items with an embedding
   std::vector<std::int64_t> item_ids = {1, 2, 5, 9, 12, 20, 21, 22, 23, 40, 41, 42, 50, 51, 52, 60, 61, 62};
-  int version = 2;
+  int version = 3;
   std::string kind = "flat";
+  std::size_t lists = 0;                                // of an approximate index; item i is in list i % lists
   std::map<std::string, std::string> config, replaced;  // JSON values, as text, by key
   std::map<std::string, Artifact::Tensor> tensors;      // filled by `draw`
-  std::vector<float> vectors;                           // filled by `draw`
+  std::vector<float> vectors;                           // [items, width], filled by `draw`
+  std::vector<float> centroids;                         // [lists, width], filled by `draw`
 
   PrerankFiles& draw(unsigned seed = 1) {
     std::mt19937 random(seed);
@@ -40,6 +42,9 @@ struct PrerankFiles {
     add("towers.user_tower.3.bias", {wide});
     vectors.resize(item_ids.size() * static_cast<std::size_t>(width));
     for (float& v : vectors) v = number();
+    centroids.resize(lists * static_cast<std::size_t>(width));
+    for (float& v : centroids) v = number();
+    if (lists > 0) kind = "ivf";
     return *this;
   }
 
@@ -59,68 +64,72 @@ struct PrerankFiles {
     integers("inputs.item_id", known);
     integers("inputs.request_sizes", sizes);
     integers("inputs.length", {length});
-    integers("index.item_id", item_ids);
+    const auto floats = [&](const std::string& name, const std::string& shape, const std::vector<float>& values) {
+      add(name, "F32", shape, values.data(), values.size() * sizeof(float));
+    };
+    if (version > 2) add_index(integers, floats);
+    if (version == 2) {
+      integers("index.item_id", item_ids);
+      floats("index.vectors", std::to_string(item_ids.size()) + "," + std::to_string(width), vectors);
+    }
     for (const auto& [name, tensor] : tensors) {
       std::string shape;
       for (int s : tensor.shape) shape += (shape.empty() ? "" : ",") + std::to_string(s);
       add(name, "F32", shape, tensor.values.data(), tensor.values.size() * sizeof(float));
     }
-    if (version > 1)
-      add("index.vectors", "F32", std::to_string(item_ids.size()) + "," + std::to_string(width), vectors.data(),
-          vectors.size() * sizeof(float));
     return Artifact::frame(header + "}") + data;
   }
 
-  // items.faiss of version 1.
-  std::string items() const {
-    std::string content = "IxFI";
-    const auto add = [&](const auto value) { content.append(reinterpret_cast<const char*>(&value), sizeof value); };
-    add(std::int32_t{width});
-    add(static_cast<std::int64_t>(item_ids.size()));
-    add(std::int64_t{1 << 20});
-    add(std::int64_t{1 << 20});
-    add(std::uint8_t{1});
-    add(std::int32_t{0});
-    add(static_cast<std::int64_t>(vectors.size()));
-    for (float v : vectors) add(v);
-    return content;
-  }
+  std::string json() const { return json(safetensors()); }
 
-  std::string json() const { return json(safetensors(), items()); }
-
-  // That of these files, which may be damaged.
-  std::string json(const std::string& safetensors, const std::string& items) const {
+  // That of this file, which may be damaged.
+  std::string json(const std::string& safetensors) const {
     std::map<std::string, std::string> options = {{"width", std::to_string(width)},
                                                   {"hidden", std::to_string(hidden)},
                                                   {"field_embedding", std::to_string(narrow)},
                                                   {"temperature", "0.1"}};
     for (const auto& [key, value] : config) options[key] = value;
-    std::map<std::string, std::string> hashes = {{"prerank.safetensors", quoted_hash(safetensors)}};
-    if (version == 1) hashes["items.faiss"] = quoted_hash(items);
+    const std::map<std::string, std::string> hashes = {{"prerank.safetensors", quoted_hash(safetensors)}};
     std::map<std::string, std::string> record = {
         {"format", "\"pygrade.Prerank\""},  {"format_version", std::to_string(version)},
         {"schema_hash", "\"schema-1\""},    {"config", Artifact::object(options)},
         {"index_kind", "\"" + kind + "\""}, {"items", std::to_string(item_ids.size())},
         {"task_weights", "[1.0, 0.0]"},     {"sha256", Artifact::object(hashes)}};
+    if (lists > 0) record["nprobe"] = "1";
     for (const auto& [key, value] : replaced) record[key] = value;
     record["record_sha256"] = quoted_hash(Artifact::object(without_own_hash(record)));
     return Artifact::object(record);
   }
 
   std::shared_ptr<const Prerank> parse() const {
-    const std::string tensors_file = safetensors(), items_file = items();
-    return Prerank::parse(json(tensors_file, items_file), bytes(tensors_file),
-                          version == 1 ? FileContent(bytes(items_file)) : FileContent());
+    const std::string tensors_file = safetensors();
+    return Prerank::parse(json(tensors_file), bytes(tensors_file));
   }
 
   void write(const std::filesystem::path& directory) const {
     std::filesystem::create_directories(directory);
     std::ofstream(directory / "prerank.safetensors", std::ios::binary) << safetensors();
-    if (version == 1) std::ofstream(directory / "items.faiss", std::ios::binary) << items();
     std::ofstream(directory / "prerank.json", std::ios::binary) << json();
   }
 
  private:
+  void add_index(const auto& integers, const auto& floats) const {
+    const std::size_t count = std::max<std::size_t>(lists, 1), wide = static_cast<std::size_t>(width);
+    std::vector<std::int64_t> list_size(count), slots;
+    std::vector<float> blocks;
+    for (std::size_t list = 0; list < count; ++list) {
+      std::size_t slot = slots.size();
+      for (std::size_t i = list; i < item_ids.size(); i += count, ++slot, ++list_size[list]) {
+        if (slot == slots.size()) slots.resize(slot + 16, -1), blocks.resize(slots.size() * wide);
+        slots[slot] = item_ids[i];
+        for (std::size_t d = 0; d < wide; ++d) blocks[(slot / 16 * wide + d) * 16 + slot % 16] = vectors[i * wide + d];
+      }
+    }
+    integers("index.list_size", list_size);
+    integers("index.item_id", slots);
+    floats("index.vectors", std::to_string(slots.size() / 16) + "," + std::to_string(width) + ",16", blocks);
+    floats("index.centroids", std::to_string(lists) + "," + std::to_string(width), centroids);
+  }
   static std::string quoted_hash(const std::string& content) { return "\"" + Artifact::sha256(content) + "\""; }
   static std::map<std::string, std::string> without_own_hash(std::map<std::string, std::string> record) {
     record.erase("record_sha256");

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "artifact.hpp"
 #include "pygrade/pipeline.hpp"
 #include "pygrade/service.hpp"
 #include "util/json.hpp"
@@ -70,6 +71,32 @@ class ServiceRun {
     store->put(models.version, "meta", 0,
                R"({"schema": ")" + models.features->hash() + R"(", "version": ")" + models.version + R"("})");
   }
+};
+
+// A run that `pygrade train` wrote, as far as serving reads it.
+class PolicyRun {
+ public:
+  explicit PolicyRun(const Artifact& artifact) {
+    static int number = 0;
+    folder = std::filesystem::temp_directory_path() /
+             ("pygrade-policy-run-" + std::to_string(::getpid()) + "-" + std::to_string(number++));
+    std::filesystem::create_directories(folder);
+    put(artifact);
+  }
+  ~PolicyRun() { std::filesystem::remove_all(folder); }
+  PolicyRun(const PolicyRun&) = delete;
+  PolicyRun& operator=(const PolicyRun&) = delete;
+
+  void put(const Artifact& artifact) {
+    artifact.write(folder / "policy");
+    policy = Policy::load(folder / "policy");
+  }
+  std::unique_ptr<Service> serve(const std::string& config = "{}") const {
+    return std::make_unique<Service>(folder, config);
+  }
+
+  std::filesystem::path folder;
+  std::shared_ptr<const Policy> policy;
 };
 
 // The answer's JSON. A body that is none ends the test program.

@@ -175,7 +175,9 @@ TEST(scores_are_those_of_the_chain_and_stay_within_the_memory_given) {
   item_scores(vector, vectors, all);
   for (std::size_t i = 0; i < 50; ++i) CHECK_EQUAL(all[i], score_of(vector, std::span(vectors).subspan(9 * i, 9)));
   for (std::size_t i = 0; i < 11; ++i) CHECK_EQUAL(scores[i], all[static_cast<std::size_t>(items[i] / 3)]);
-  index->vectors(copy);
+  Ids copied(50);
+  index->read_items(copied, copy);
+  CHECK_EQUAL(copied, every_third(50));
   CHECK_EQUAL(copy, vectors);
 }
 
@@ -187,6 +189,82 @@ TEST(an_empty_index_and_no_room_give_nothing) {
   CHECK_EQUAL(found(*index, Floats{2.0f}, 2, {5}), Ids{});
   CHECK_EQUAL(found(*index, Floats{2.0f}, 2, {}, Ids{}), Ids{});
   CHECK_EQUAL(found(*index, Floats{2.0f}, 2, {}, Ids{5, 5, 6}), Ids{5});
+}
+
+// By its definition: the items of the lists with the best centroids, of more lists until enough items pass.
+Ids expected_of_lists(const ItemIndex& index, std::span<const float> vector, std::size_t n,
+                      const std::set<std::int64_t>& seen) {
+  const ItemIndexLayout layout = index.layout();
+  const std::size_t width = layout.width, nlist = layout.list_size.size();
+  std::vector<std::pair<float, std::size_t>> lists;
+  std::vector<std::size_t> first;
+  for (std::size_t l = 0, blocks = 0; l < nlist; ++l) {
+    lists.emplace_back(-score_of(vector, layout.centroids.subspan(l * width, width)), l);
+    first.push_back(blocks * 16);
+    blocks += (static_cast<std::size_t>(layout.list_size[l]) + 15) / 16;
+  }
+  std::ranges::sort(lists);
+  for (std::size_t probed = layout.nprobe;; probed = std::min(2 * probed, nlist)) {
+    Ids ids;
+    Floats vectors;
+    for (std::size_t p = 0; p < probed; ++p)
+      for (std::size_t i = 0; i < static_cast<std::size_t>(layout.list_size[lists[p].second]); ++i) {
+        const std::size_t slot = first[lists[p].second] + i;
+        ids.push_back(layout.item_ids[slot]);
+        for (std::size_t d = 0; d < width; ++d)
+          vectors.push_back(layout.vectors[(slot / 16 * width + d) * 16 + slot % 16]);
+      }
+    const Ids best = expected(ids, vectors, vector, n, seen);
+    if (best.size() == n || probed == nlist) return best;
+  }
+}
+
+TEST(an_approximate_search_is_exact_in_its_lists_and_finds_as_many_as_pass) {
+  std::mt19937 random(5);
+  for (int round = 0; round < 120; ++round) {
+    const std::size_t count = 1 + random() % 900, width = 1 + random() % 5, n = 1 + random() % 60;
+    const std::size_t nlist = 1 + random() % std::min<std::size_t>(count, 40), nprobe = 1 + random() % nlist;
+    const Ids ids = every_third(count);
+    Floats vectors = numbers(count * width, random()), vector = numbers(width, random());
+    if (round % 2 == 0)
+      for (float& v : vectors) v = std::round(v);  // many ties, in several lists
+    const auto centroids = fit_centroids(vectors, width, nlist, 1 + round % 2);
+    const auto index = ItemIndex::make(ids, vectors, width, centroids, nprobe, 1 + round % 2);
+    Ids seen, eligible;
+    for (std::size_t i = 0; i < random() % 300; ++i) seen.push_back(static_cast<std::int64_t>(random() % 2700) - 2);
+    const std::set<std::int64_t> left_out(seen.begin(), seen.end());
+    CHECK_EQUAL(found(*index, vector, n, seen), expected_of_lists(*index, vector, n, left_out));
+    CHECK_EQUAL(found(*index, vector, count, seen), expected(ids, vectors, vector, count, left_out));
+    for (std::size_t i = 0; i < random() % (count / 3 + 1); ++i) eligible.push_back(ids[random() % count]);
+    const std::set<std::int64_t> allowed(eligible.begin(), eligible.end());
+    const Ids all = expected(ids, vectors, vector, count, left_out, &allowed);
+    const Ids some = found(*index, vector, n, seen, eligible);
+    CHECK_EQUAL(some.size(), std::min(n, all.size()));
+    CHECK(std::ranges::all_of(some, [&](std::int64_t id) { return std::ranges::find(all, id) != all.end(); }));
+    if (allowed.size() <= n) CHECK_EQUAL(some, all);
+    // As it lies in a file, and with items that come later.
+    const auto again = ItemIndex::make(index->layout(), index), copy = ItemIndex::make(index->layout(), nullptr);
+    CHECK(again->layout().vectors.data() == index->layout().vectors.data());
+    CHECK(copy->layout().vectors.data() != index->layout().vectors.data());
+    const std::size_t half = count / 2;
+    const auto part = ItemIndex::make(std::span(ids).subspan(half), std::span(vectors).subspan(half * width), width,
+                                      centroids, nprobe);
+    const auto whole = part->added(std::span(ids).first(half), std::span(vectors).first(half * width));
+    for (const auto& other : {again, copy, whole}) CHECK_EQUAL(found(*other, vector, n, seen, eligible), some);
+  }
+}
+
+TEST(centroids_are_near_their_vectors_and_the_same_by_any_number_of_threads) {
+  Floats vectors = numbers(600 * 4, 8);
+  for (std::size_t i = 0; i < vectors.size(); ++i) vectors[i] += static_cast<float>(i / 4 % 6 * 10);  // six clusters
+  const auto centroids = fit_centroids(vectors, 4, 6, 1);
+  CHECK_EQUAL(fit_centroids(vectors, 4, 6, 3), centroids);
+  const auto index = ItemIndex::make(every_third(600), vectors, 4, centroids, 1);
+  for (const std::int64_t size : index->layout().list_size) CHECK_EQUAL(size, std::int64_t{100});
+  const auto same = fit_centroids(Floats(40, 1.0f), 4, 3);  // of equal vectors all but one list are empty
+  CHECK_EQUAL(same.size(), std::size_t{12});
+  CHECK_EQUAL(found(*ItemIndex::make(every_third(10), Floats(40, 1.0f), 4, same, 1), Floats(4, 1.0f), 3),
+              (Ids{1, 4, 7}));
 }
 
 TEST(user_vectors_are_those_of_plain_double) {
@@ -230,6 +308,8 @@ TEST(a_warm_prerank_allocates_nothing) {
   const PrerankFiles files = PrerankFiles{}.draw();
   const auto small = files.parse();
   const auto index = ItemIndex::make(every_third(5000), numbers(5000 * 6, 1), 6);
+  const Floats rows = numbers(5000 * 6, 1);
+  const auto lists = ItemIndex::make(every_third(5000), rows, 6, fit_centroids(rows, 6, 100), 5);
   const auto prerank = Prerank::make(small->tower(), index);
   const Floats dense(3, 0.5f);
   const Ids fields = {1, 1}, sequence = {2, 5, 9, -1}, seen = {4, 7}, eligible = every_third(3000);
@@ -240,6 +320,9 @@ TEST(a_warm_prerank_allocates_nothing) {
     prerank->user_vector(dense, fields, sequence, vector);
     prerank->search(vector, seen, {}, items);
     prerank->search(vector, seen, std::span<const std::int64_t>(eligible), items);
+    lists->search(vector, seen, {}, items);
+    lists->search(vector, seen, std::span<const std::int64_t>(eligible), items);
+    lists->search(vector, seen, std::span<const std::int64_t>(eligible).first(20), items);
     if (round > 0) CHECK_EQUAL(allocations.load() - before, std::size_t{0});
   }
 }
@@ -259,20 +342,27 @@ TEST(threads_share_one_prerank) {
   CHECK_EQUAL(wrong.load(), 0);
 }
 
-TEST(both_versions_of_the_files_are_read) {
+TEST(files_of_version_2_and_of_both_kinds_are_read) {
   const auto folder =
       std::filesystem::temp_directory_path() / ("pygrade_test_prerank_" + std::to_string(std::random_device{}()));
-  for (const int version : {1, 2}) {
-    PrerankFiles files = PrerankFiles{}.draw();
-    files.version = version;
+  for (const int kind : {2, 3, 4}) {
+    PrerankFiles files;
+    files.version = std::min(kind, 3);
+    files.lists = kind == 4 ? 3 : 0;
+    files.draw();
     files.write(folder);
     const auto loaded = Prerank::load(folder);
     CHECK_EQUAL(loaded->schema_hash(), "schema-1");
     CHECK_EQUAL(loaded->width(), std::size_t{6});
     CHECK_EQUAL(loaded->num_items(), files.item_ids.size());
-    CHECK_EQUAL(Ids(loaded->item_ids().begin(), loaded->item_ids().end()), files.item_ids);
+    Ids ids(files.item_ids.size());
+    Floats vectors(files.vectors.size());
+    loaded->index()->read_items(ids, vectors);
+    CHECK_EQUAL(ids, files.item_ids);
+    CHECK_EQUAL(vectors, files.vectors);
+    CHECK_EQUAL(loaded->index()->layout().nprobe, std::size_t{kind == 4});
     const Floats vector = numbers(6, 3);
-    CHECK_EQUAL(found(*loaded->index(), vector, 7), expected(files.item_ids, files.vectors, vector, 7));
+    CHECK_EQUAL(found(*loaded->index(), vector, 18), expected(files.item_ids, files.vectors, vector, 18));
     std::filesystem::remove(folder / "prerank.safetensors");
     CHECK_THROWS(ArtifactMissing, "prerank.safetensors does not exist or can't be read; prerank.json",
                  Prerank::load(folder));
@@ -288,9 +378,13 @@ TEST(files_that_do_not_fit_are_named) {
     void (*change)(PrerankFiles&);
   };
   for (const Case& c : std::initializer_list<Case>{
-           {"prerank.json: it is \"pygrade.Prerank\" version 3; this", [](auto& f) { f.version = 3; }},
+           {"prerank.json: it is \"pygrade.Prerank\" version 4; this", [](auto& f) { f.version = 4; }},
            {"prerank.json: it is \"x\"", [](auto& f) { f.replaced["format"] = "\"x\""; }},
-           {"prerank.json: its index is of kind \"hnsw\", a graph", [](auto& f) { f.kind = "hnsw"; }},
+           {"prerank.json: its index is of kind \"hnsw\"; want flat or ivf", [](auto& f) { f.kind = "hnsw"; }},
+           {"prerank.json: 'nprobe' is absent", [](auto& f) { f.kind = "ivf"; }},
+           {"nprobe is 1; want 1 to 0", [](auto& f) { f.kind = "ivf", f.replaced["nprobe"] = "1"; }},
+           {"nprobe is 4; want 1 to 3", [](auto& f) { f.lists = 3, f.draw(), f.replaced["nprobe"] = "4"; }},
+           {"item_ids holds 5 more than once", [](auto& f) { f.lists = 2, f.draw(), f.item_ids[1] = 5; }},
            {"'width' is 1; want a whole number from 2", [](auto& f) { f.config["width"] = "1"; }},
            {"'hidden' is 2000000; want", [](auto& f) { f.config["hidden"] = "2e6"; }},
            {"safetensors: item_table has 20 numbers; want 24", [](auto& f) { f.config["width"] = "7"; }},
@@ -302,7 +396,7 @@ TEST(files_that_do_not_fit_are_named) {
            {"item_ids holds -4; want ids >= 0", [](auto& f) { f.known[0] = -4; }},
            {"output_bias is not finite at 2",
             [](auto& f) { f.tensors["towers.user_tower.3.bias"].values[2] = missing; }},
-           {"vectors is not finite at 4", [](auto& f) { f.vectors[4] = missing; }},
+           {"vectors is not finite at 64", [](auto& f) { f.vectors[4] = missing; }},
            {"\"inputs.length\" is not one number >= 0", [](auto& f) { f.length = -1; }}}) {
     PrerankFiles files = PrerankFiles{}.draw();
     c.change(files);
@@ -338,6 +432,18 @@ TEST(arguments_are_checked_by_name) {
   check("vectors has 5 numbers; want 1 times 6", [&] { ItemIndex::make(Ids{1}, Floats(5), 6); });
   check("index has vectors of width 5; want that of the tower, 6",
         [&] { Prerank::make(prerank->tower(), ItemIndex::make({}, {}, 5)); });
-  check("out has 5 numbers; want 18 times 6", [&] { prerank->index()->vectors(std::span(vector).first(5)); });
+  check("item_ids and vectors have 3 and 6 numbers; want 18", [&] { prerank->index()->read_items(items, vector); });
+  check("nlist is 2; want from 1 to the number of vectors, 1", [&] { fit_centroids(vector, 6, 2); });
+  check("nprobe is 2; want 1 to 1", [&] { ItemIndex::make(Ids{1}, vector, 6, vector, 2); });
+  check("centroids is not finite at 0", [&] { ItemIndex::make(Ids{1}, vector, 6, bad, 1); });
+  check("item_ids holds 5, which is in the index", [&] { prerank->index()->added(Ids{3, 5}, Floats(12)); });
+  ItemIndexLayout layout = prerank->index()->layout();
+  const std::int64_t more = 19, fewer = 17, far = 33;
+  layout.list_size = {&more, 1};
+  check("item_ids has -1 after 62", [&] { ItemIndex::make(layout, prerank); });
+  layout.list_size = {&fewer, 1};
+  check("item_ids has ids past the end of list 0; want -1", [&] { ItemIndex::make(layout, prerank); });
+  layout.list_size = {&far, 1};
+  check("item_ids has 32 places; want 48", [&] { ItemIndex::make(layout, prerank); });
   check("tower or index is null", [&] { Prerank::make(nullptr, prerank->index()); });
 }

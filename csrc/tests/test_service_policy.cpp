@@ -13,6 +13,7 @@
 #include "service/json_writer.hpp"
 #include "service_run.hpp"
 #include "serving.hpp"
+#include "util/safetensors.hpp"
 
 namespace {
 
@@ -55,32 +56,6 @@ Artifact table_policy(unsigned seed = 1) {
   return artifact.draw();
 }
 
-// A run that `pygrade train` wrote, as far as serving reads it.
-class PolicyRun {
- public:
-  explicit PolicyRun(const Artifact& artifact = table_policy()) {
-    static int number = 0;
-    folder = fs::temp_directory_path() /
-             ("pygrade-policy-run-" + std::to_string(::getpid()) + "-" + std::to_string(number++));
-    fs::create_directories(folder);
-    put(artifact);
-  }
-  ~PolicyRun() { fs::remove_all(folder); }
-  PolicyRun(const PolicyRun&) = delete;
-  PolicyRun& operator=(const PolicyRun&) = delete;
-
-  void put(const Artifact& artifact) {
-    artifact.write(folder / "policy");
-    policy = parse(artifact);
-  }
-  std::unique_ptr<Service> serve(const std::string& config = "{}") const {
-    return std::make_unique<Service>(folder, config);
-  }
-
-  fs::path folder;
-  std::shared_ptr<const Policy> policy;
-};
-
 // A request of n items, with more keys as JSON.
 struct Asked {
   explicit Asked(std::size_t count, unsigned seed = 7) : predictions(make_predictions(count, 3, seed)) {
@@ -111,6 +86,10 @@ std::vector<float> scores_of(const Json& page) {
   return scores;
 }
 
+std::string post_text(Service& service, const std::string& body) {
+  return service.handle({"POST", "/v1/rank", body}).body;
+}
+
 void check_error(Service& service, const std::string& body, const std::string& argument, const std::string& message) {
   const Response response = service.handle({"POST", "/v1/rank", body});
   CHECK_EQUAL(response.status, 400);
@@ -126,7 +105,7 @@ constexpr const char* with_context =
 }  // namespace
 
 TEST(a_page_of_a_policy_s_run_is_the_ranker_s) {
-  const PolicyRun run;
+  const PolicyRun run(table_policy());
   const auto service = run.serve();
   const Asked asked(100);
   const Json page = post(*service, "/v1/rank", asked.json(with_context));
@@ -167,7 +146,7 @@ TEST(a_page_of_a_policy_s_run_is_the_ranker_s) {
 }
 
 TEST(names_missing_predictions_and_columns_are_read) {
-  const PolicyRun run;
+  const PolicyRun run(table_policy());
   const auto service = run.serve();
   const Json page =
       post(*service, "/v1/rank",
@@ -190,7 +169,7 @@ TEST(names_missing_predictions_and_columns_are_read) {
 }
 
 TEST(every_wrong_request_of_a_policy_s_run_is_named) {
-  const PolicyRun run;
+  const PolicyRun run(table_policy());
   const auto service = run.serve(R"({"max_candidates": 20, "max_ids": 5})");
   const Asked asked(3);
   const std::string lists = asked.lists();
@@ -243,7 +222,7 @@ TEST(every_wrong_request_of_a_policy_s_run_is_named) {
 }
 
 TEST(rules_are_those_of_the_ranking) {
-  const PolicyRun run;
+  const PolicyRun run(table_policy());
   const auto service = run.serve();
   const Asked asked(40);
   std::vector<float> mul(40), add(40);
@@ -341,7 +320,7 @@ TEST(item_features_reach_the_correction) {
 }
 
 TEST(arms_and_shadows_of_a_policy_s_run) {
-  const PolicyRun run;
+  const PolicyRun run(table_policy());
   table_policy(2).write(run.folder / "other");
   const auto service =
       run.serve(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5, "policy": "other"}],)"
@@ -367,7 +346,7 @@ TEST(arms_and_shadows_of_a_policy_s_run) {
 }
 
 TEST(a_new_policy_is_served_and_the_old_one_goes) {
-  PolicyRun run;
+  PolicyRun run(table_policy());
   const auto service = run.serve();
   const Asked asked(10);
   const auto version = [&] { return text_at(post(*service, "/v1/rank", asked.json()), "policy"); };
@@ -382,7 +361,7 @@ TEST(a_new_policy_is_served_and_the_old_one_goes) {
 }
 
 TEST(some_pages_are_shuffled_and_logged_so) {
-  const PolicyRun run;
+  const PolicyRun run(table_policy());
   const auto plain = run.serve(), service = run.serve(R"({"explore": {"shuffle": 0.1}, "max_explore": 0.15})");
   const Asked asked(30);
   int shuffled = 0, moved = 0;
@@ -408,8 +387,270 @@ TEST(some_pages_are_shuffled_and_logged_so) {
   CHECK_THROWS(std::invalid_argument, "max_explore is 0.1", run.serve(R"({"explore": {"shuffle": 0.2}})"));
 }
 
+namespace {
+
+// A safetensors file of tensors by name, each with dtype, shape and bytes.
+class Tensors {
+ public:
+  template <class T>
+  Tensors& add(const std::string& name, const char* type, const std::vector<std::int64_t>& shape,
+               const std::vector<T>& values) {
+    JsonWriter entry;
+    entry.begin_object().field("dtype", type).known_key("shape").begin_list();
+    for (const auto size : shape) entry.value(size);
+    entry.end_list().known_key("data_offsets").begin_list().value(data_.size());
+    data_.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
+    header_ += "," + detail::json_quote(name) + ":" + entry.value(data_.size()).end_list().end_object().take();
+    return *this;
+  }
+  std::string file(const std::string& request, const std::string& tasks_text = "") const {
+    JsonWriter metadata;
+    metadata.begin_object().field("request", std::string_view(request));
+    if (!tasks_text.empty()) metadata.field("tasks", std::string_view(tasks_text));
+    return Artifact::frame("{\"__metadata__\":" + metadata.end_object().take() + header_ + "}") + data_;
+  }
+
+ private:
+  std::string header_, data_;
+};
+
+Response post_tensors(Service& service, const std::string& body, const char* path = "/v1/rank") {
+  return service.handle({.method = "POST", .path = path, .body = body, .content_type = "application/safetensors"});
+}
+
+// A page's text without what differs from call to call.
+std::string page_text(std::string text) {
+  const auto at = text.find(",\"seconds\"");
+  return text.substr(0, at);
+}
+
+}  // namespace
+
+TEST(tensors_give_the_page_of_the_same_json) {
+  Artifact artifact = corrected_artifact("1");
+  artifact.correction->items = {"stock", "brand=a"};
+  const PolicyRun run(artifact.draw());
+  const auto service = run.serve();
+  constexpr std::size_t n = 30;
+  const Asked asked(n);
+  std::vector<float> prices(n), stock(n), by_task(3 * n), boosts(n, 1.5f);
+  std::vector<std::uint8_t> mask(n);
+  std::vector<std::int64_t> sellers(n);
+  std::string price_list, stock_list, mask_list, seller_list, boost_list;
+  for (std::size_t i = 0; i < n; ++i) {
+    prices[i] = static_cast<float>(i + 1);
+    stock[i] = static_cast<float>(i % 7);
+    mask[i] = i % 4 != 0;
+    sellers[i] = static_cast<std::int64_t>(i % 5);
+    for (std::size_t t = 0; t < 3; ++t) by_task[t * n + i] = asked.predictions[i * 3 + t];
+    const std::string comma = i ? "," : "";
+    price_list += comma + std::to_string(i + 1);
+    stock_list += comma + std::to_string(i % 7);
+    mask_list += comma + (mask[i] ? "true" : "false");
+    seller_list += comma + std::to_string(sellers[i]);
+    boost_list += comma + "1.5";
+  }
+  const std::string scalars =
+      R"("user": "ann", "k": 8, "request_id": "r", "timestamp": 5, "scenario": "search", "context": {"hour": 2})";
+  const std::string json = post_text(
+      *service, asked.json(scalars + R"(, "item_values": [)" + price_list + R"(], "item_features": {"stock": [)" +
+                           stock_list + R"(]}, "rules": {"mask": [)" + mask_list + R"(], "boost_mul": [)" + boost_list +
+                           R"(], "groups": {"seller": [)" + seller_list + R"(]}, "caps": {"seller": 2}})"));
+  const std::string request = "{" + scalars + R"(, "rules": {"caps": {"seller": 2}}})";
+  const auto tensors = [&] {
+    return Tensors()
+        .add("items", "I64", {n}, asked.items)
+        .add("item_values", "F32", {n}, prices)
+        .add("item_features.stock", "F32", {n}, stock)
+        .add("mask", "BOOL", {n}, mask)
+        .add("boost_mul", "F32", {n}, boosts)
+        .add("groups.seller", "I64", {n}, sellers);
+  };
+  const auto same = [&](const std::string& body) {
+    const Response response = post_tensors(*service, body);
+    CHECK_EQUAL(page_text(response.body), page_text(json));
+  };
+  same(tensors().add("predictions", "F32", {n, 3}, asked.predictions).file(request));
+  same(tensors().add("predictions", "F32", {3, n}, by_task).file(request));
+  std::vector<float> turned = by_task;  // order, click, cart
+  std::rotate(turned.begin(), turned.begin() + 2 * n, turned.end());
+  same(tensors().add("predictions", "F32", {3, n}, turned).file(request, R"(["order", "click", "cart"])"));
+  const auto column = [&](std::size_t t) {
+    return std::vector<float>(by_task.begin() + static_cast<std::ptrdiff_t>(t * n),
+                              by_task.begin() + static_cast<std::ptrdiff_t>((t + 1) * n));
+  };
+  same(tensors()
+           .add("predictions.order", "F32", {n}, column(2))
+           .add("predictions.click", "F32", {n}, column(0))
+           .add("predictions.cart", "F32", {n}, column(1))
+           .file(request));
+  const std::vector<float> context = {2.0f, nan_value};
+  same(tensors()
+           .add("predictions", "F32", {n, 3}, asked.predictions)
+           .add("context", "F32", {2}, context)
+           .file(R"({"user": "ann", "k": 8, "request_id": "r", "timestamp": 5, "scenario": "search", )"
+                 R"("rules": {"caps": {"seller": 2}}})"));
+
+  // The answer as tensors.
+  const std::string body = tensors().add("predictions", "F32", {n, 3}, asked.predictions).file(request);
+  ServiceRequest wanted{.method = "POST", .path = "/v1/rank", .body = body};
+  wanted.content_type = wanted.accept = "application/safetensors";
+  const Response made = service->handle(wanted);
+  CHECK_EQUAL(std::string(made.content_type), std::string("application/safetensors"));
+  const auto content = std::as_bytes(std::span(made.body));
+  const auto parts = detail::read_safetensors(content);
+  const Json page = Json::parse(json), rest = Json::parse(detail::read_metadata(content, "page"));
+  const auto& items = detail::find_tensor(parts, "items");
+  std::vector<std::int64_t> ids(items.bytes.size() / 8);
+  std::memcpy(ids.data(), items.bytes.data(), items.bytes.size());
+  CHECK_EQUAL(ids, page.integers_at("items"));
+  const std::int64_t length[] = {static_cast<std::int64_t>(ids.size())};
+  CHECK_EQUAL(detail::float_tensor(parts, "scores", length), scores_of(page));
+  CHECK_EQUAL(text_at(rest, "policy"), text_at(page, "policy"));
+  CHECK(rest.find("items") == nullptr);
+}
+
+TEST(wrong_tensors_are_named) {
+  const PolicyRun run(table_policy());
+  const auto service = run.serve(R"({"max_candidates": 4})");
+  const std::vector<std::int64_t> items = {1, 2};
+  const std::vector<float> six(6, 0.5f), wide(15, 0.5f);
+  const auto refuses = [&](const std::string& body, const std::string& argument, const std::string& message) {
+    const Response response = post_tensors(*service, body);
+    CHECK_EQUAL(response.status, 400);
+    const Json error = json_of(response).at("error");
+    CHECK_EQUAL(text_at(error, "argument"), argument);
+    if (text_at(error, "message").find(message) == std::string::npos) CHECK_EQUAL(text_at(error, "message"), message);
+  };
+  const std::string user = R"({"user": 1})";
+  refuses("", "body", "no safetensors file");
+  refuses("{\"user\": 1}", "body", "no safetensors file");
+  refuses(Tensors().add("items", "I64", {2}, items).file("{"), "body", "no JSON");
+  refuses(Tensors().add("items", "I64", {2}, items).file(user), "predictions", "predictions is missing");
+  refuses(Tensors().add("items", "F32", {6}, six).file(user), "items", "want I64");
+  refuses(Tensors().add("items", "I64", {1, 2}, items).file(user), "items", "want one dimension of at most 4");
+  refuses(Tensors().add("items", "I64", {2}, std::vector<std::int64_t>{1, -1}).file(user), "items", "holds -1");
+  const auto with = [&](const std::vector<std::int64_t>& shape, const std::vector<float>& values) {
+    return Tensors().add("items", "I64", {2}, items).add("predictions", "F32", shape, values).file(user);
+  };
+  CHECK_EQUAL(post_tensors(*service, with({2, 3}, six)).status, 200);
+  refuses(with({6}, six), "predictions", "want [N, 3] or [3, N]");
+  refuses(with({5, 3}, wide), "predictions", "N up to 4");
+  refuses(with({0, 3}, {}), "predictions.click", "a list of 0; want one value for each of the 2 items");
+  refuses(with({1, 3}, {1, 1, 1}), "predictions", "predictions has 1 rows; want one for each of the 2 items");
+  refuses(with({2, 3}, {1, 1, 1, 1, 1, INFINITY}), "predictions", "holds inf");
+  refuses(Tensors()
+              .add("items", "I64", {2}, items)
+              .add("predictions.click", "F32", {2}, std::vector<float>{0.5f, 0.5f})
+              .file(user),
+          "predictions", "lacks the task 'cart'");
+  refuses(Tensors().add("items", "I64", {2}, items).add("mask", "F32", {2}, std::vector<float>{0.5f, 0.5f}).file(user),
+          "mask", "want U8 or BOOL");
+}
+
+TEST(a_batch_is_its_requests) {
+  const PolicyRun run(table_policy());
+  const auto service = run.serve(R"({"max_batch": 3})");
+  const Asked few(5), many(20, 9);
+  const auto one = [&](const Asked& asked, const char* id) {
+    return asked.json(std::string(with_context) + R"(, "timestamp": 1, "request_id": ")" + id + "\"");
+  };
+  const std::string first = one(few, "a"), second = one(many, "b");
+  const Response response =
+      service->handle({"POST", "/v1/rank", R"({"requests": [)" + first + ", {\"user\": 1}, " + second + "]}"});
+  CHECK_EQUAL(response.status, 200);
+  const Json pages = json_of(response).at("pages");
+  CHECK_EQUAL(pages.items.size(), std::size_t{3});
+  CHECK_EQUAL(pages.items[0].integers_at("items"), post(*service, "/v1/rank", first).integers_at("items"));
+  CHECK_EQUAL(pages.items[2].integers_at("items"), post(*service, "/v1/rank", second).integers_at("items"));
+  CHECK_EQUAL(text_at(pages.items[1].at("error"), "argument"), std::string("items"));
+  check_error(*service, R"({"requests": [1, 2, 3, 4]})", "requests", "a list of 4; want a list of at most 3");
+  check_error(*service, R"({"requests": [], "user": 1})", "user", "stands beside requests");
+  check_error(*service, R"({"requests": [{"user": 1}, {]})", "body", "no JSON");
+  CHECK_EQUAL(service->handle({"GET", "/metrics", ""}).body.find("pygrade_arm_pages_total{arm=\"main\"} 4\n") !=
+                  std::string::npos,
+              true);
+  // The header's id numbers the pages.
+  const std::string anonymous = R"({"requests": [)" + few.json() + ", " + many.json() + "]}";
+  ServiceRequest headed{.method = "POST", .path = "/v1/rank", .body = anonymous};
+  headed.request_id = "h";
+  CHECK_EQUAL(text_at(json_of(service->handle(headed)).at("pages").items[1], "request_id"), std::string("h.1"));
+}
+
+TEST(weights_are_what_scores_are_made_of) {
+  // A policy of the context alone needs no predictions.
+  Artifact alone;
+  alone.context_only = true;
+  const PolicyRun run(alone.draw());
+  const auto service = run.serve();
+  const Json found = post(*service, "/v1/weights", R"({"context": {"hour": 3, "intent": 1}, "scenario": "search"})");
+  const Asked asked(12);
+  const Json page =
+      post(*service, "/v1/rank", asked.json(R"("user": 1, "context": {"hour": 3, "intent": 1}, "scenario": "search")"));
+  for (const auto& task : tasks) {
+    CHECK_EQUAL(found.at("weights").finite_at(task), page.at("weights").finite_at(task));
+    CHECK_EQUAL(found.at("scores").items[0].at("weights").finite_at(task), page.at("weights").finite_at(task));
+  }
+  CHECK_EQUAL(text_at(found, "user"), std::string("known"));
+  CHECK_EQUAL(text_at(post(*service, "/v1/weights", "{}"), "fallback"), std::string("global"));
+  CHECK_EQUAL(json_of(service->handle({"POST", "/v1/weights", R"({"requests": [{}, {}]})"})).at("weights").items.size(),
+              std::size_t{2});
+  const PolicyRun other(table_policy());
+  CHECK_EQUAL(other.serve()->handle({"POST", "/v1/weights", R"({"user": 1})"}).status, 400);
+  const auto arms = run.serve(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5}]})");
+  CHECK_EQUAL(arms->handle({"POST", "/v1/weights", "{}"}).status, 400);
+  CHECK_EQUAL(text_at(post(*arms, "/v1/weights", R"({"arm": "b"})"), "arm"), std::string("b"));
+}
+
+TEST(a_correction_s_closed_form_is_the_correction) {
+  for (const char* form : {"\"\"", "\"marginal\"", "\"conditional\""}) {
+    Artifact artifact = corrected_artifact("1");
+    artifact.correction->form = form;
+    artifact.correction->amounts = "[false, false, false]";
+    const auto policy = parse(artifact.draw());
+    const Correction& correction = *policy->correction();
+    constexpr std::size_t n = 20, variables = 5;
+    std::vector<float> predictions = make_predictions(n);
+    for (std::size_t i = 0; i < n; ++i) predictions[3 * i + 1] *= 0.5f * predictions[3 * i];
+    const std::vector<float> context = {0.5f, nan_value};
+    std::vector<float> items(2 * n);
+    for (std::size_t i = 0; i < items.size(); ++i) items[i] = i % 3 == 0 ? nan_value : static_cast<float>(i % 5) - 2.0f;
+    Correction::Workspace workspace;
+    std::vector<float> corrected(3 * n);
+    correction.apply(context, predictions, items, workspace, corrected);
+    const auto shifts = correction.shifts(context, predictions, items);
+    CHECK_EQUAL(shifts.size(), 3 * (1 + variables));
+    // Of a root without maps: odds of the corrected prediction … p · exp(shift), see the reference.
+    if (std::string_view(form) != "\"\"") continue;
+    const auto& parts = correction.parts();
+    std::vector<double> u(n * variables), mean(variables, 0.0);
+    for (std::size_t i = 0; i < n; ++i)
+      for (std::size_t v = 0; v < variables; ++v) {
+        const auto p = [&](std::size_t t) { return static_cast<double>(predictions[3 * i + t]); };
+        double value = 0.0;
+        if (v >= 3) {
+          const float known = items[2 * i + v - 3];
+          if (std::isnan(known)) continue;
+          value = static_cast<double>(known);
+        } else {
+          const double q = v == 1 ? std::clamp(p(1) / (p(0) + 1e-7), 1e-4, 0.95) : std::clamp(p(v), 1e-6, 1 - 1e-6);
+          value = std::log(q / (1 - q));
+        }
+        u[i * variables + v] =
+            std::clamp((value - static_cast<double>(parts.l_mean[v])) / static_cast<double>(parts.l_std[v]), -4.0, 4.0);
+        mean[v] += u[i * variables + v] / n;
+      }
+    for (std::size_t i = 0; i < n; ++i) {
+      double shift = shifts[0];
+      for (std::size_t v = 0; v < variables; ++v) shift += shifts[1 + v] * (u[i * variables + v] - mean[v]);
+      const double wanted = std::min(static_cast<double>(predictions[3 * i]) * std::exp(shift), 1.0);
+      CHECK_NEAR(static_cast<double>(corrected[3 * i]), wanted, 1e-4 * wanted);
+    }
+  }
+}
+
 TEST(a_body_takes_little_memory_and_leaves_less) {
-  const PolicyRun run;
+  const PolicyRun run(table_policy());
   const auto service = run.serve();
   const Asked asked(10);
   CHECK_EQUAL(service->handle({"POST", "/v1/rank", asked.json()}).status, 200);

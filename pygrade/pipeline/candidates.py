@@ -15,7 +15,7 @@ from pygrade.features import FeatureBatch, FeatureSet, materialize
 from pygrade.pipeline.candidate_copies import CandidateCopies, CandidateFile, write_candidates
 from pygrade.pipeline.parts import REQUESTS, Held, Part, parts_of
 from pygrade.pipeline.policy_log import NO_REQUEST, Wanted
-from pygrade.prerank import EligibleItems, Prerank
+from pygrade.prerank import Prerank
 
 Items = NDArray[np.int64]
 Find = Callable[[FeatureBatch], Items]  # [R, count] the items of each request, -1: none
@@ -34,8 +34,8 @@ class Finder(Held):
     count: int
 
     @cached_property
-    def _loaded(self) -> tuple[Prerank, EligibleItems]:
-        return Prerank.load(self.prerank, self.schema_hash), EligibleItems(np.load(self.known))
+    def _loaded(self) -> tuple[Prerank, Items]:
+        return Prerank.load(self.prerank, self.schema_hash), np.load(self.known)
 
     def __call__(self, batch: FeatureBatch) -> Items:
         prerank, known = self._loaded

@@ -10,7 +10,7 @@ from pygrade._util.serialization import ArtifactError
 from pygrade.features import SchemaError
 from pygrade.prerank.batches import Batch, Batches, Catalog, TowerInputs
 from pygrade.prerank.evaluation import Retrieval, evaluate
-from pygrade.prerank.index import EligibleItems, ItemIndex
+from pygrade.prerank.index import ItemIndex
 from pygrade.prerank.popular import popularity_towers
 from pygrade.prerank.recall import Popularity
 from pygrade.prerank.service import Prerank
@@ -22,7 +22,6 @@ __all__ = [
     "Batch",
     "Batches",
     "Catalog",
-    "EligibleItems",
     "FittedTowers",
     "ItemIndex",
     "Popularity",

@@ -13,8 +13,6 @@ from pygrade.prerank.index import Floats, ItemIndex, is_in, scores_of
 from pygrade.prerank.recall import Popularity, held_out_positives, recall
 from pygrade.prerank.service import Prerank
 
-_BLOCK = 1 << 16  # vectors scored at a time
-
 
 @dataclass(frozen=True)
 class Retrieval:
@@ -92,15 +90,7 @@ def evaluate(
 
 
 def brute_force(index: ItemIndex, query: Floats, n: int, seen: Ids) -> Ids:
-    """The (up to) n best items of one query[D], best first, by scoring all without faiss."""
-    ids, scores = np.empty(0, np.int64), np.empty(0, np.float32)
-    drop = np.unique(seen)
-    for every, vectors in ((index.item_id, index.vectors), (index.extra_id, index.extra_vectors)):
-        for start in range(0, len(every), _BLOCK):
-            part = slice(start, start + _BLOCK)
-            keep = ~is_in(every[part], drop)
-            ids = np.concatenate([ids, every[part][keep]])
-            scores = np.concatenate([scores, scores_of(query, vectors[part][keep])])
-            best = np.lexsort((ids, -scores))[:n]
-            ids, scores = ids[best], scores[best]
-    return ids
+    """The (up to) n best items of one query[D], best first, by scoring all."""
+    scores = scores_of(query, index.vectors)
+    keep = ~is_in(index.item_id, np.unique(seen))
+    return index.item_id[keep][np.lexsort((index.item_id[keep], -scores[keep]))[:n]]

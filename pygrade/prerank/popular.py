@@ -33,7 +33,9 @@ def popularity_towers(popularity: Popularity, like: FittedTowers) -> FittedTower
         others=len(popularity.item_id) - len(items),
     )
     # A graph finds neighbors, and these vectors have none: they lie on a line.
-    config = PrerankConfig(width=2, hidden=1, field_embedding=1, index="flat", seed=like.towers.config.seed)
+    config = PrerankConfig(
+        width=2, hidden=1, field_embedding=1, index=like.towers.config.index, seed=like.towers.config.seed
+    )
     with torch.random.fork_rng(devices=[]):
         towers = TwoTower(config, inputs)
     for parameter in towers.parameters():

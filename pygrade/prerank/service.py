@@ -1,6 +1,7 @@
 """Candidates for requests: the towers and an index of items, saved, loaded, and rebuilt while it is queried."""
 
 import hashlib
+import json
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -11,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from safetensors import safe_open
 
 from pygrade import _core
 from pygrade._util.files import atomic_directory, file_hash
-from pygrade._util.optional_imports import require
-from pygrade._util.serialization import ArtifactError, read_json, read_safetensors, to_json, to_safetensors
+from pygrade._util.serialization import ArtifactError, read_json, to_json, to_safetensors
 from pygrade._util.workers import HERE, Workers
 from pygrade.features import FeatureBatch, SchemaError
 from pygrade.prerank.batches import Catalog, Ids, TowerInputs
@@ -24,8 +25,9 @@ from pygrade.prerank.shards import build_index
 from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
 from pygrade.prerank.training import FittedTowers
 
-FORMAT, FORMAT_VERSION = "pygrade.Prerank", 2  # version 1 kept the vectors of a flat index in items.faiss
-_TENSORS, _GRAPH = "prerank.safetensors", "items.faiss"
+FORMAT, FORMAT_VERSION = "pygrade.Prerank", 3  # the core reads 2, too, which had the vectors in the order of the ids
+_TENSORS = "prerank.safetensors"
+_ALIGNMENT = 64  # of the vectors in the file, bytes: they are searched where they lie
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,8 @@ class _Served:
     version: int
 
     @cached_property
-    def core(self) -> _core.Prerank | None:
-        if self.index.kind != "flat":
-            return None
-        return _core.Prerank(self.towers.core(), self.index.base, self.schema_hash)
+    def core(self) -> _core.Prerank:
+        return _core.Prerank(self.towers.core(), self.index.core, self.schema_hash)
 
 
 class Prerank:
@@ -66,7 +66,7 @@ class Prerank:
     def build(cls, fitted: FittedTowers, catalog: Catalog, schema_hash: str = "", workers: Workers = HERE) -> "Prerank":
         """Towers that `fit` trained and an index of the catalog, of the kind that their config names.
 
-        The workers build the index, each some of its shards.
+        The workers compute the vectors, each those of some items.
         """
         towers = fitted.towers
         index = build_index(towers, catalog, towers.config.index, workers)
@@ -93,8 +93,8 @@ class Prerank:
         return self._served.schema_hash
 
     @property
-    def core(self) -> _core.Prerank | None:
-        """What is served now, as the C++ core serves it; None for a graph, which it does not read."""
+    def core(self) -> _core.Prerank:
+        """What is served now, as the C++ core serves it."""
         return self._served.core
 
     @property
@@ -152,34 +152,24 @@ class Prerank:
         return self._served.version
 
     def save(self, directory: str | Path) -> Path:
-        """Writes ``prerank.json`` and ``prerank.safetensors`` into a directory that appears complete.
-
-        A graph goes into ``items.faiss`` beside them, several into ``items-00000.faiss`` and so on. Items added since
-        the last build become part of the saved index.
-        """
+        """Writes ``prerank.json`` and ``prerank.safetensors`` into a directory that appears complete."""
         served, target = self._served, Path(directory)
-        index = served.index.merged()
         tensors = {f"towers.{name}": value for name, value in served.towers.state_dict().items()}
         inputs = {item.name: getattr(served.towers.inputs, item.name) for item in fields(Inputs)}
         tensors |= {f"inputs.{name}": torch.from_numpy(np.atleast_1d(value)) for name, value in inputs.items()}
-        tensors["index.item_id"] = torch.from_numpy(index.item_id)
-        if index.kind == "flat":
-            tensors["index.vectors"] = torch.from_numpy(index.vectors)
+        tensors |= {f"index.{name}": torch.from_numpy(value) for name, value in served.index.core.layout().items()}
         with atomic_directory(target) as partial:
-            (partial / _TENSORS).write_bytes(to_safetensors(tensors))
-            if index.kind == "hnsw":
-                for name, graph in zip(_graph_names(len(index.base)), index.base, strict=True):
-                    require("faiss", "pipeline").write_index(graph, str(partial / name))
-            names = sorted(path.name for path in partial.iterdir())
+            (partial / _TENSORS).write_bytes(_aligned(to_safetensors(tensors), "index.vectors"))
             record: dict[str, Any] = {
                 "format": FORMAT,
                 "format_version": FORMAT_VERSION,
                 "schema_hash": self.schema_hash,
                 "config": asdict(served.towers.config),
                 "task_weights": served.task_weights,
-                "index_kind": index.kind,
-                "items": len(index),
-                "sha256": {name: file_hash(partial / name) for name in names},
+                "index_kind": served.index.kind,
+                "items": len(served.index),
+                "nprobe": served.index.core.nprobe,
+                "sha256": {_TENSORS: file_hash(partial / _TENSORS)},
             }
             record["record_sha256"] = hashlib.sha256(to_json(record)).hexdigest()
             (partial / "prerank.json").write_bytes(to_json(record))
@@ -194,39 +184,40 @@ class Prerank:
         """
         folder = Path(directory)
         path = folder / "prerank.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; want a directory that Prerank.save wrote")
         try:
+            core = _core.Prerank.load(str(folder))  # checks the record and the hash of the tensors
             record = read_json(path)
-        except ValueError as error:
-            raise ArtifactError(str(error)) from error
-        if record.get("format") != FORMAT or record.get("format_version") not in (1, FORMAT_VERSION):
-            raise ArtifactError(
-                f"{path} is {record.get('format')!r} version {record.get('format_version')!r}; "
-                f"this pygrade reads {FORMAT} version 1 and {FORMAT_VERSION}"
-            )
-        if schema_hash is not None and record.get("schema_hash") != schema_hash:
-            raise SchemaError(f"{path} was made for schema {record.get('schema_hash')!r}; in use is {schema_hash!r}")
-        stated = record.pop("record_sha256", None)
-        if stated != hashlib.sha256(to_json(record)).hexdigest():
-            raise ArtifactError(f"{path} was changed after it was saved, or is corrupt: its checksum disagrees")
-        try:
+            if schema_hash is not None and record.get("schema_hash") != schema_hash:
+                raise SchemaError(
+                    f"{path} was made for schema {record.get('schema_hash')!r}; in use is {schema_hash!r}"
+                )
             config = PrerankConfig(**record["config"])
-            weights, sha256 = tuple(record["task_weights"]), dict(record["sha256"])
-            for name in (_TENSORS, *sha256):
-                if not (folder / name).is_file():
-                    raise ArtifactError(f"{folder / name} does not exist; {path} beside it names its content")
-            tensors = read_safetensors(folder / _TENSORS, str(sha256[_TENSORS]))
-            towers = _towers(config, tensors)
-            index = _read_index(folder, record, tensors, config.width)
+            towers = _towers(config, folder / _TENSORS)
+        except SchemaError:
+            raise
+        except FileNotFoundError as error:
+            raise error if not path.is_file() else ArtifactError(str(error)) from error
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise ArtifactError(f"{path} does not fit the files beside it: {error}") from error
         except ValueError as error:
             raise ArtifactError(str(error)) from error
-        return cls(towers, index, weights, str(record.get("schema_hash", "")))
+        return cls(towers, ItemIndex(core.index), tuple(record["task_weights"]), str(record.get("schema_hash", "")))
 
 
-def _towers(config: PrerankConfig, tensors: dict[str, torch.Tensor]) -> TwoTower:
+def _aligned(content: bytes, name: str) -> bytes:
+    """The safetensors file with spaces after its header, so that a tensor starts at a multiple of _ALIGNMENT."""
+    length = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + length]
+    start = 8 + length + int(json.loads(header)[name]["data_offsets"][0])
+    header += b" " * (-start % _ALIGNMENT)
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
+
+
+def _towers(config: PrerankConfig, path: Path) -> TwoTower:
+    """The towers of a file of tensors."""
+    with safe_open(path, "pt") as file:
+        names = [name for name in file.keys() if not name.startswith("index.")]  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in names}
     arrays: dict[str, Any] = {item.name: tensors[f"inputs.{item.name}"].numpy() for item in fields(Inputs)}
     arrays |= {name: int(arrays[name][0]) for name in ("length", "others")}
     with torch.random.fork_rng(devices=[]):
@@ -234,35 +225,3 @@ def _towers(config: PrerankConfig, tensors: dict[str, torch.Tensor]) -> TwoTower
     prefix = "towers."
     towers.load_state_dict({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
     return towers.eval()
-
-
-def _read_index(folder: Path, record: dict[str, Any], tensors: dict[str, torch.Tensor], width: int) -> ItemIndex:
-    kind, item_id = str(record["index_kind"]), tensors["index.item_id"].numpy()
-    if kind == "flat":
-        if record["format_version"] == 1:
-            return ItemIndex.around(kind, item_id, _core.Prerank.load(str(folder)).index, width)
-        vectors = tensors["index.vectors"].numpy()
-        if vectors.shape[1:] != (width,):
-            raise ValueError(f"{folder / _TENSORS} has vectors of shape {vectors.shape}; want [m, {width}]")
-        return ItemIndex.build(item_id, vectors, kind)
-    stated = {name: str(sha256) for name, sha256 in record["sha256"].items() if name != _TENSORS}
-    graphs = []
-    for name in _graph_names(len(stated)):
-        path = folder / name
-        found = file_hash(path)
-        if found != stated[name]:
-            raise ValueError(
-                f"{path} has sha256 {found[:12]}; want {stated[name][:12]} (truncated, corrupt or of another save)"
-            )
-        graphs.append(require("faiss", "pipeline").read_index(str(path)))
-    count = sum(graph.ntotal for graph in graphs)
-    if count != len(item_id) or any(graph.d != width for graph in graphs):
-        raise ValueError(
-            f"{folder / _graph_names(len(graphs))[0]} holds {count} vectors of width {graphs[0].d}; "
-            f"want {len(item_id)} of width {width}, as {_TENSORS}"
-        )
-    return ItemIndex.around(kind, item_id, tuple(graphs), width)
-
-
-def _graph_names(count: int) -> list[str]:
-    return [_GRAPH] if count == 1 else [f"items-{number:05d}.faiss" for number in range(count)]

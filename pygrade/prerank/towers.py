@@ -51,7 +51,9 @@ class PrerankConfig:
     recall_at: int = 100  # length of the lists whose recall decides when to stop
     validation_requests: int = 2000  # requests with a positive, the earliest, that the recall is measured on
     refit: bool = True  # after stopping, train again on the validation batches too, for the best number of passes
-    index: str = "auto"  # ``flat``, ``hnsw``, or ``auto``: hnsw for large catalogs
+    index: str = "auto"  # ``flat`` (exact), ``ivf`` (approximate), or ``auto``: ivf above 200,000 items
+    nlist: int = 0  # inverted lists of an ivf index; 0: 4 √items
+    nprobe: int = 0  # lists that a search reads; 0: a twelfth of them
     seed: int = 0  # initial parameters, dropout and the order of the positives
 
     def __post_init__(self) -> None:
@@ -67,6 +69,8 @@ class PrerankConfig:
             "patience": 1,
             "recall_at": 1,
             "validation_requests": 1,
+            "nlist": 0,
+            "nprobe": 0,
         }
         for name, low in minimum.items():
             if getattr(self, name) < low:
@@ -80,8 +84,10 @@ class PrerankConfig:
         for name in ("weight_decay", "frequency_half_life"):
             if not getattr(self, name) >= 0.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; want a number >= 0")
-        if self.index not in ("auto", "flat", "hnsw"):
-            raise ValueError(f"index is {self.index!r}; want 'auto', 'flat' or 'hnsw'")
+        if self.index not in ("auto", "flat", "ivf"):
+            raise ValueError(f"index is {self.index!r}; want 'auto', 'flat' or 'ivf'")
+        if self.nlist and self.nprobe > self.nlist:
+            raise ValueError(f"nprobe is {self.nprobe}; want at most nlist, {self.nlist}")
 
 
 @dataclass(frozen=True)

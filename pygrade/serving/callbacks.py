@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pygrade.prerank import Prerank
-
 
 class Rows(NamedTuple):
     """The candidates of one request, for a model of the user's own."""
@@ -25,23 +23,6 @@ class Rows(NamedTuple):
 
 Predict = Callable[[Rows], ArrayLike]  # → probabilities [n, T] of the policy's tasks; NaN: unknown, ranks last
 ItemValues = Mapping[int, float] | ArrayLike | Callable[[NDArray[np.int64]], ArrayLike]
-
-
-class _User(NamedTuple):
-    """What the user tower reads of one request."""
-
-    user_id: NDArray[np.int64]  # [1]
-    request_dense: NDArray[np.float32]  # [1, Du]
-    request_ids: NDArray[np.int64]  # [1, Fu]
-    sequences: NDArray[np.int64]  # [1, L]
-
-
-def retrieve(prerank: Prerank, *inputs: Any) -> NDArray[np.int64]:
-    """Called by the core: request_dense [1, Du], request_ids [1, Fu], sequences [1, L], seen, eligible, n."""
-    dense, ids, sequences, seen, eligible, n = inputs
-    user = _User(np.zeros(1, np.int64), dense, ids, sequences)
-    found: NDArray[np.int64] = prerank.candidates(user, n, [seen], eligible)[0]
-    return found[found >= 0]
 
 
 def predicted(predict: Predict, tasks: int, *inputs: Any) -> NDArray[np.float32]:

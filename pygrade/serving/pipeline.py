@@ -28,7 +28,7 @@ from pygrade.policy.mixture import multipliers
 from pygrade.prerank import Catalog, Prerank
 from pygrade.prerank.index import Eligible
 from pygrade.serving.artifact import Artifact, open_artifact
-from pygrade.serving.callbacks import ItemValues, Predict, Rows, checked_items, predicted, prices_of, retrieve
+from pygrade.serving.callbacks import ItemValues, Predict, Rows, checked_items, predicted, prices_of
 from pygrade.serving.page import Ids, Page
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.serving.run_copy import ARTIFACT, local_run
@@ -119,7 +119,7 @@ class Pipeline:
         self.center = FeatureCenter(models.schema, models.fitted, store, version=version or None)
         start = None if seed is None else integer("seed", seed, 0, _MAX_SEED)
         own = None if predict is None else partial(predicted, predict, len(models.policy.tasks))
-        self._core = _core.Pipeline(*self._parts(), self.center.core, start, partial(retrieve, models.prerank), own)
+        self._core = _core.Pipeline(*self._parts(), self.center.core, start, own)
         self._updating = Lock()
 
     @classmethod
@@ -210,19 +210,17 @@ class Pipeline:
         )
         return self._page(made, user_id, now, scenario, request_id, given)
 
-    def _parts(self) -> tuple[str, _core.Features, _core.Prerank | None, _core.MultiTaskModel | None, _core.Policy]:
-        """The models as the core takes them; a graph of items (HNSW) is searched by `retrieve`."""
+    def _parts(self) -> tuple[str, _core.Features, _core.Prerank, _core.MultiTaskModel | None, _core.Policy]:
+        """The models as the core takes them."""
         models = self.models
-        searched = models.prerank.core if models.prerank.index.kind == "flat" else None
         model = None if models.mtl is None else models.mtl.core
-        return self.version, models.fitted.core, searched, model, _core.Policy(*models.policy.artifact())
+        return self.version, models.fitted.core, models.prerank.core, model, _core.Policy(*models.policy.artifact())
 
     def _eligible(self, eligible: Eligible) -> NDArray[np.int64]:
         """The ids of eligible items."""
         if not callable(eligible):
             return np.ascontiguousarray(eligible, np.int64).reshape(-1)
-        index = self.models.prerank.index
-        known = np.concatenate([index.item_id, index.extra_id])
+        known = self.models.prerank.index.item_id
         return known[eligible(known)]
 
     def _page(
@@ -314,7 +312,7 @@ class Pipeline:
             gone = np.asarray(remove, np.int64).reshape(-1)
             if rebuild or len(gone):
                 index = served.index
-                known = np.setdiff1d(np.concatenate([index.item_id, index.extra_id, new]), gone)
+                known = np.setdiff1d(np.concatenate([index.item_id, new]), gone)
                 if not len(known):
                     raise ValueError(f"remove names all {len(index)} items; want some to be left")
                 served.rebuild(self._catalog(known, now))

@@ -230,7 +230,7 @@ def test_items_are_updated_while_pages_are_made(run, tmp_path):
         ({"prerank": Prerank.load(run / "artifact" / "prerank")}, 120),
     ):
         assert system.update_items(timestamp=NOW, **change) == count
-        states.add(frozenset(prerank.index.item_id.tolist() + prerank.index.extra_id.tolist()))
+        states.add(frozenset(prerank.index.item_id.tolist()))
         made = len(pages)
         while len(pages) < made + 3 and not failures:
             time.sleep(0.001)

@@ -8,7 +8,6 @@ import sys
 from dataclasses import replace
 from fractions import Fraction
 
-import faiss
 import numpy as np
 import pytest
 import torch
@@ -99,8 +98,8 @@ def test_whole_numbers_give_the_order_of_the_reference(items, width, n, filtered
     query = rng.integers(-1, 2, width).astype(np.float32)
     seen = rng.integers(-2, 3 * items + 1, 50) if filtered else np.empty(0, np.int64)
     eligible = rng.permutation(np.append(ids, [3 * items + 7, -5]))[: items // 2] if listed else None
-    found, scores = np.full(n, -7), np.full(n, np.nan, np.float32)
-    count = _core.ItemIndex(ids, vectors).search(query, seen, eligible, found, scores)
+    found, scores = np.full((1, n), -7), np.full((1, n), np.nan, np.float32)
+    _core.ItemIndex(ids, vectors).search(query[None], [seen], eligible, found, scores)
     want, values = reference.nearest_items(
         torch.from_numpy(query).double(),
         ids.tolist(),
@@ -109,8 +108,8 @@ def test_whole_numbers_give_the_order_of_the_reference(items, width, n, filtered
         set(seen.tolist()),
         None if eligible is None else set(eligible.tolist()),
     )
-    assert found[:count].tolist() == want and scores[:count].tolist() == values.tolist()
-    assert (found[count:] == -7).all() and np.isnan(scores[count:]).all()
+    missing = n - len(want)
+    assert found[0].tolist() == want + [-1] * missing and scores[0].tolist() == values.tolist() + [-np.inf] * missing
 
 
 @pytest.mark.parametrize(("items", "n"), [(9359, 500), (9359, 9359), (1000, 1), (70_000, 100), (17, 16)])
@@ -118,8 +117,7 @@ def test_real_numbers_give_the_best_items_within_rounding(items, n):
     rng = np.random.default_rng(items)
     ids, vectors = np.arange(items) * 5 + 2, rng.normal(size=(items, 32)).astype(np.float32)
     query = rng.normal(size=32).astype(np.float32)
-    found, scores = np.empty(n, np.int64), np.empty(n, np.float32)
-    assert _core.ItemIndex(ids, vectors).search(query, found[:0], None, found, scores) == n
+    found, scores = (row[0] for row in ItemIndex.build(ids, vectors, "flat").search(query[None], n))
     all_scores = scores_of(query, vectors)
     order = np.lexsort((ids, -all_scores))[:n]
     assert found.tolist() == ids[order].tolist() and scores.tobytes() == all_scores[order].tobytes()
@@ -188,10 +186,13 @@ dense, fields = f32(50, Du) * 3, rng.integers(-1, 12, (50, 2))
 dense[::7, 1] = np.nan
 vectors = np.empty((50, width), np.float32)
 tower.user_vectors(dense, fields, rng.integers(-1, 3 * V, (50, L)), vectors)
-index, found, scores = _core.ItemIndex(ids, f32(V, width)), np.empty((50, 90), np.int64), np.empty((50, 90), np.float32)
-for r in range(50):
-    assert index.search(vectors[r], ids[r : r + 20], None, found[r], scores[r]) == 90
-digest = hashlib.sha256(vectors.tobytes() + found.tobytes() + scores.tobytes()).hexdigest()
+items, centroids, digest = f32(V, width), np.empty((40, width), np.float32), hashlib.sha256(vectors.tobytes())
+_core.fit_centroids(items, centroids, 2)
+for index in (_core.ItemIndex(ids, items), _core.ItemIndex(ids, items, centroids, 7)):
+    found, scores = np.empty((50, 90), np.int64), np.empty((50, 90), np.float32)
+    index.search(vectors, [ids[r : r + 20] for r in range(50)], None, found, scores)
+    digest.update(centroids.tobytes() + found.tobytes() + scores.tobytes())
+digest = digest.hexdigest()
 print(_core.active_isa(), digest)
 """
 
@@ -212,8 +213,7 @@ def search_all(core, requests, n):
     vectors = np.empty((len(requests.user_id), CONFIG.width), np.float32)
     core.tower.user_vectors(requests.request_dense, requests.request_ids, requests.sequences, vectors)
     found = np.full((len(vectors), n), -1)
-    for vector, row in zip(vectors, found, strict=True):
-        core.index.search(vector, row[:0], None, row, np.empty(n, np.float32))
+    core.index.search(vectors, [found[0, :0]] * len(found), None, found, np.empty(found.shape, np.float32))
     return found
 
 
@@ -232,21 +232,9 @@ def test_what_is_served_in_the_core_follows_every_change(fitted, catalog, reques
     prerank.add_items(catalog)
     assert prerank.core is not half
     assert search_all(prerank.core, requests, 40).tobytes() == prerank.candidates(requests, 40).tobytes()
-    prerank.rebuild(catalog, "hnsw")
-    assert prerank.core is None
-
-
-def save_version_1(prerank, folder):
-    """As pygrade 0.1.0 saved a flat index."""
-    prerank.save(folder)
-    index = faiss.IndexFlatIP(prerank.index.width)
-    index.add(prerank.index.vectors)
-    faiss.write_index(index, str(folder / "items.faiss"))
-    record = json.loads((folder / "prerank.json").read_text())
-    tensors = read_safetensors(folder / "prerank.safetensors", record["sha256"]["prerank.safetensors"])
-    del tensors["index.vectors"]
-    (folder / "prerank.safetensors").write_bytes(to_safetensors(tensors))
-    return seal(folder, {**record, "format_version": 1, "sha256": {"items.faiss": "", "prerank.safetensors": ""}})
+    prerank.rebuild(catalog, "ivf")
+    assert prerank.core.index.nprobe > 0
+    assert search_all(prerank.core, requests, 40).tobytes() == prerank.candidates(requests, 40).tobytes()
 
 
 def seal(folder, record):
@@ -259,39 +247,33 @@ def seal(folder, record):
     return folder
 
 
-def test_flat_artifacts_of_version_1_still_load(prerank, requests, tmp_path):
-    folder = save_version_1(prerank, tmp_path / "old")
-    want = prerank.candidates(requests, 40).tobytes()
+def test_flat_artifacts_of_version_2_still_load(prerank, requests, tmp_path):
+    """As pygrade 0.2.0 saved a flat index: its vectors in the order of the ids."""
+    folder = prerank.save(tmp_path / "old")
+    record = json.loads((folder / "prerank.json").read_text())
+    tensors = read_safetensors(folder / "prerank.safetensors", record["sha256"]["prerank.safetensors"])
+    for name in ("list_size", "centroids"):
+        del tensors[f"index.{name}"]
+    tensors["index.item_id"] = torch.from_numpy(prerank.index.item_id)
+    tensors["index.vectors"] = torch.from_numpy(prerank.index.vectors)
+    (folder / "prerank.safetensors").write_bytes(to_safetensors(tensors))
+    del record["nprobe"], record["config"]["nlist"], record["config"]["nprobe"]
+    seal(folder, {**record, "format_version": 2})
     loaded = Prerank.load(folder, "schema-1")
-    assert loaded.candidates(requests, 40).tobytes() == want
-    assert search_all(_core.Prerank.load(str(folder)), requests, 40).tobytes() == want
+    assert loaded.candidates(requests, 40).tobytes() == prerank.candidates(requests, 40).tobytes()
     loaded.save(tmp_path / "new")
     prerank.save(tmp_path / "now")
     for name in ("prerank.json", "prerank.safetensors"):
         assert (tmp_path / "new" / name).read_bytes() == (tmp_path / "now" / name).read_bytes()
+    seal(folder, {**record, "format_version": 2, "index_kind": "hnsw"})
+    with pytest.raises(ValueError, match="graphs of faiss are no longer read"):
+        Prerank.load(folder)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda b: b[:-4], "truncated, or has more"),
-        (lambda b: b + b"\0\0\0\0", "truncated, or has more"),
-        (lambda b: b[:20], "no flat faiss index"),
-        (lambda b: b"IxF2" + b[4:], "no flat faiss index"),
-        (lambda b: b[:4] + b"\5" + b[5:], "vectors of width 5; want"),
-        (lambda b: b[:8] + b"\5\0" + b[10:], "holds 5 vectors of width 16; want"),
-        (lambda b: b[:33] + b"\1" + b[34:], "no flat faiss index"),
-        (lambda b: b[:-4] + b"\xff\xff\xff\xff", "vectors is not finite"),
-    ],
-)
-def test_damaged_vectors_of_version_1_are_named_though_the_checksums_agree(prerank, tmp_path, change, message):
-    folder = save_version_1(prerank, tmp_path / "old")
-    path = folder / "items.faiss"
-    path.write_bytes(change(path.read_bytes()))
-    seal(folder, json.loads((folder / "prerank.json").read_text()))
-    for load in (Prerank.load, lambda folder: _core.Prerank.load(str(folder))):
-        with pytest.raises(ValueError, match=f"items.faiss.*{message}"):
-            load(folder)
+def test_vectors_in_a_file_are_aligned_so_that_they_are_searched_where_they_lie(prerank, tmp_path):
+    content = (prerank.save(tmp_path / "prerank") / "prerank.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    assert (8 + length + json.loads(content[8 : 8 + length])["index.vectors"]["data_offsets"][0]) % 64 == 0
 
 
 @pytest.mark.parametrize("name", ["prerank.json", "prerank.safetensors"])
@@ -315,8 +297,8 @@ def test_the_core_refuses_what_does_not_fit(prerank, tmp_path):
     folder = prerank.save(tmp_path / "prerank")
     record = json.loads((folder / "prerank.json").read_text())
     for change, message in (
-        ({"format_version": 3}, 'is "pygrade.Prerank" version 3; this pygrade reads'),
-        ({"index_kind": "hnsw"}, "a graph of faiss, which C\\+\\+ does not read; want one"),
+        ({"format_version": 4}, 'is "pygrade.Prerank" version 4; this pygrade reads'),
+        ({"index_kind": "hnsw"}, 'kind "hnsw"; want flat or ivf'),
         ({"config": {**record["config"], "width": 24}}, "want"),
         ({"config": {**record["config"], "hidden": 0.5}}, "'hidden' is 0.5; want a whole number"),
         ({"config": {**record["config"], "field_embedding": 9}}, "request_fields"),
@@ -331,23 +313,25 @@ def test_the_core_refuses_what_does_not_fit(prerank, tmp_path):
 
 def test_arguments_are_checked_by_name():
     index = _core.ItemIndex(np.array([1, 2]), np.zeros((2, 3), np.float32))
-    one, none = np.zeros(3, np.float32), np.empty(0, np.int64)
-    out = np.empty(2, np.int64), np.empty(2, np.float32)
+    one, none = np.zeros((1, 3), np.float32), [np.empty(0, np.int64)]
+    out = np.empty((1, 2), np.int64), np.empty((1, 2), np.float32)
     for call, message in (
         (lambda: _core.ItemIndex(np.array([2, 2]), np.zeros((2, 3), np.float32)), "item_ids has 2 after 2; want"),
         (lambda: _core.ItemIndex(np.array([-1, 2]), np.zeros((2, 3), np.float32)), "item_ids holds -1; want ids >= 0"),
         (lambda: _core.ItemIndex(np.array([1, 2]), np.zeros((2, 0), np.float32)), "width is 0"),
         (lambda: _core.ItemIndex(np.array([1]), np.full((1, 2), np.inf, np.float32)), "vectors is not finite at 0"),
-        (lambda: index.search(one[:2], none, None, *out), "vector is .* want"),
-        (lambda: index.search(one * np.nan, none, None, *out), "vector is not finite at 0"),
-        (lambda: index.search(one, none, None, out[0], out[1][:1]), "scores is"),
-        (lambda: _core.item_scores(one, np.zeros((2, 4), np.float32), out[1]), "vectors is"),
-        (lambda: index.vectors(np.empty((2, 2), np.float32)), "vectors is"),
+        (lambda: _core.ItemIndex(np.array([1]), np.zeros((1, 2), np.float32), one), "centroids is .* want"),
+        (lambda: index.search(one[:, :2].copy(), none, None, *out), "vectors is .* want"),
+        (lambda: index.search(one * np.nan, none, None, *out), "vectors is not finite at 0"),
+        (lambda: index.search(one, none * 2, None, *out), "vectors is .* want"),
+        (lambda: index.search(one, none, None, out[0], out[1][:, :1].copy()), "scores is"),
+        (lambda: _core.item_scores(one[0], np.zeros((2, 4), np.float32), out[1][0]), "vectors is"),
+        (lambda: index.read_items(out[0][0], np.empty((2, 2), np.float32)), "vectors is"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
     with pytest.raises(TypeError, match="seen is float64"):
-        index.search(one, np.zeros(1), None, *out)
+        index.search(one, [np.zeros(1)], None, *out)
 
 
 def test_parameters_that_are_no_numbers_are_refused(world, requests):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pygrade import _core
-from pygrade.prerank import Catalog, Popularity, Prerank, PrerankConfig, fit, popularity_towers
+from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, PrerankConfig, fit, popularity_towers
 from tests.prerank.world import World
 
 
@@ -50,7 +50,10 @@ def test_it_is_saved_and_the_core_reads_it(world, popularity, prerank, tmp_path)
     requests = next(world.batches(4, seed=3)())
     expected = prerank.candidates(requests, 25)
     assert np.array_equal(Prerank.load(tmp_path / "prerank", "schema").candidates(requests, 25), expected)
-    core = _core.Prerank.load(str(tmp_path / "prerank"))
-    ids, scores = np.empty(25, np.int64), np.empty(25, np.float32)
-    core.index.search(prerank.towers.user_vectors(requests)[0], np.zeros(0, np.int64), None, ids, scores)
-    assert np.array_equal(ids, expected[0]) and np.array_equal(scores, -np.arange(25))
+    index = ItemIndex(_core.Prerank.load(str(tmp_path / "prerank")).index)
+    ids, scores = index.search(prerank.towers.user_vectors(requests)[:1], 25)
+    assert np.array_equal(ids, expected[:1]) and np.array_equal(scores[0], -np.arange(25))
+    lists = ItemIndex.build(
+        prerank.index.item_id, prerank.index.vectors, "ivf"
+    )  # by popularity: the best are in the first
+    assert np.array_equal(lists.search(prerank.towers.user_vectors(requests), 25)[0], expected)

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.serving import asgi
@@ -83,25 +84,50 @@ def damaged(body, rng):
     return body[:place] + body * int(rng.integers(1, 20))
 
 
+def tensors_of(request):
+    """The body of a request whose lists are tensors."""
+    own = {name: value for name, value in request.items() if name not in ("items", "predictions")}
+    lists = {"items": np.array(request.get("items", []))}
+    if lists["items"].dtype.kind == "U":
+        return json.dumps(request).encode()  # no tensors of text
+    if "predictions" in request:
+        lists["predictions"] = np.array([request["predictions"][task] for task in TASKS], np.float32)
+    return safetensors.numpy.save(lists, {"request": json.dumps(own)})
+
+
 def requests(count, seed=0):
-    """Method, path, body and content type of each."""
+    """Method, path, body and headers of each."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         path = PATHS[rng.integers(len(PATHS))] if rng.random() < 0.3 else PATHS[rng.integers(4)]
         method = str(rng.choice(["GET", "POST", "PUT", "DELETE"])) if rng.random() < 0.1 else ""
         method = method or ("POST" if path in PATHS[:4] else "GET")
-        content = (
-            {"events": [event_of(rng) for _ in range(rng.integers(1, 4))]} if "update" in path else request_of(rng)
-        )
-        if rng.random() < 0.4:
-            content = changed(content, rng)
-        body = json.dumps(content).encode()
+        update, tensors, batch = "update" in path, rng.random() < 0.1, rng.random() < 0.1
+        content = {"events": [event_of(rng) for _ in range(rng.integers(1, 4))]} if update else request_of(rng)
+        if tensors and not update:
+            body = tensors_of(content)
+        else:
+            content = {"requests": [content, request_of(rng)]} if batch and not update else content
+            body = json.dumps(changed(content, rng) if rng.random() < 0.4 else content).encode()
         if rng.random() < 0.2:
             body = damaged(body, rng)
-        kind = "application/safetensors" if rng.random() < 0.05 else "application/json"
+        headers = {"Content-Type": "application/safetensors" if tensors else "application/json"}
+        headers |= {"Accept": "application/safetensors"} if rng.random() < 0.1 else {}
+        headers |= {"X-Request-Id": f"x{rng.integers(9)}"} if rng.random() < 0.2 else {}
         if method not in ("POST", "PUT") or path in ("/livez", "/readyz"):  # pygraded takes no body for probes
             body = b""
-        yield method, path, body, kind
+        yield method, path, body, headers
+
+
+def comparable(kind, body):
+    """An answer without what differs from one to the next."""
+    if kind == "application/safetensors":
+        size = 8 + int.from_bytes(body[:8], "little")
+        header = json.loads(body[8:size])
+        page = json.loads(header["__metadata__"]["page"])
+        own = {name: value for name, value in page.items() if name not in ("seconds", "request_id")}
+        return header | {"__metadata__": own}, body[size:]
+    return re.sub(PARTS, b"", body)
 
 
 @pytest.mark.parametrize("kind", ["pipeline", "policy"])
@@ -117,13 +143,17 @@ def test_both_give_the_same_answers(run, tmp_path, count, kind):
 
     async def compare(server):
         connection = http.client.HTTPConnection(server.address.removeprefix("http://"), timeout=60)
-        for method, path, body, kind in requests(count):
-            connection.request(method, path, body, {"Content-Type": kind})
+        for method, path, body, headers in requests(count):
+            connection.request(method, path, body, headers)
             answer = connection.getresponse()
-            found = answer.status, answer.headers["Content-Type"], re.sub(PARTS, b"", answer.read())
-            status, headers, content = await ask(app, method, path, [body], [(b"content-type", kind.encode())])
-            other = status, headers[b"content-type"].decode(), re.sub(PARTS, b"", content)
-            assert found == other, (method, path, body)
+            kind = answer.headers["Content-Type"]
+            found = answer.status, kind, comparable(kind, answer.read())
+            given = [(name.encode(), value.encode()) for name, value in headers.items()]
+            status, got, content = await ask(app, method, path, [body], given)
+            kind = got[b"content-type"].decode()
+            assert found == (status, kind, comparable(kind, content)), (method, path, body)
+            if "X-Request-Id" in headers and status == 200:
+                assert answer.headers["X-Request-Id"] == got[b"x-request-id"].decode()
             statuses[status] = statuses.get(status, 0) + 1
         connection.close()
 

@@ -1,15 +1,20 @@
-"""The core's service on a run of the pipeline; csrc/tests/test_service.cpp has the rest."""
+"""The core's service on runs of the pipeline and of a policy; csrc/tests/test_service*.cpp have the rest."""
 
 import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
-from pygrade import _core
+from pygrade import BlendedRanker, FusionPolicy, _core
+from pygrade._util.hashing import stable_id
 from pygrade._util.serialization import read_json
 from pygrade.data.events import EventLog
+from pygrade.logs import read_logs
+from pygrade.logs.categories import encode
 from pygrade.pipeline.names import Names
 from pygrade.pipeline.serving_files import ITEM_NAMES, REFERENCE, deciles
+from pygrade.policy import PolicyConfig, PolicySpec
 from pygrade.serving.artifact import open_artifact
 from pygrade.serving.pipeline import Pipeline, load_models
 from tests.pipeline.world import trained
@@ -90,3 +95,126 @@ def test_deciles_hold_a_tenth_each():
     found = deciles(np.linspace(0, 1, 1000, dtype=np.float32))
     assert np.allclose(found["shares"], 0.1, atol=2e-3)
     assert deciles(np.zeros(10, np.float32))["shares"][-1] == 1.0  # equal predictions fall into one bin
+
+
+TASKS = ("click", "order")
+SPEC = PolicySpec(tasks=TASKS, features=("hour", "device=app", "device=web"))
+
+
+@pytest.fixture(scope="module")
+def policy_run(tmp_path_factory):
+    """What `train` wrote, as far as serving reads it. Do not write into it."""
+    folder = tmp_path_factory.mktemp("policy")
+    FusionPolicy(SPEC).save(folder / "policy")
+    return folder
+
+
+def request_of(rng, count, **more):
+    predictions = rng.random((count, len(TASKS)), np.float32)
+    lists = {task: predictions[:, t].tolist() for t, task in enumerate(TASKS)}
+    return predictions, {"user": "ann", "items": (10 * np.arange(count)).tolist(), "predictions": lists} | more
+
+
+def test_pages_of_a_policy_are_those_of_the_ranker(policy_run):
+    service = _core.Service(str(policy_run), '{"max_explore": 1}')
+    ranker = BlendedRanker(FusionPolicy.load(policy_run / "policy"))
+    rng = np.random.default_rng(0)
+    for k, row in ((5, {"hour": 3.5, "device": "web"}), (30, {"hour": None, "device": "tv"}), (10, {})):
+        predictions, body = request_of(rng, 25, k=k, context=row)
+        predictions[3, 1] = np.nan
+        body["predictions"]["order"][3] = None
+        rules = {
+            "mask": rng.random(25) < 0.8,
+            "boost_mul": rng.random(25, np.float32),
+            "boost_add": rng.random(25, np.float32),
+        }
+        sellers = rng.integers(-1, 4, 25)
+        status, page = post(
+            service,
+            "/v1/rank",
+            **body,
+            rules={name: values.tolist() for name, values in rules.items()}
+            | {"groups": {"seller": sellers.tolist()}, "caps": {"seller": 2}},
+        )
+        assert status == 200, page
+        own = ranker.rank(
+            encode(SPEC.features, [row]) if row else None,
+            predictions[None],
+            k,
+            **{name: values[None] for name, values in rules.items()},
+            groups=sellers[None, :, None],
+            caps=[2],
+        )
+        filled = int((own.indices[0] >= 0).sum())
+        assert page["items"] == [body["items"][i] for i in own.indices[0, :filled]]
+        scores = np.array([np.nan if score is None else score for score in page["scores"]], np.float32)
+        assert scores.tobytes() == own.values[0, :filled].tobytes()
+        assert np.float32(list(page["weights"].values())).tobytes() == own.weights[0].tobytes()
+        assert page["user"] == ("known" if row else "unknown") and page["artifact"] is None
+
+
+def test_tensors_give_the_same_page_as_json(policy_run):
+    service = _core.Service(str(policy_run), "{}")
+    predictions, body = request_of(np.random.default_rng(1), 40, k=7, context={"hour": 1.0}, request_id="r")
+    _, wanted = post(service, "/v1/rank", **body)
+    tensors = {"items": np.array(body.pop("items"), np.int64), "predictions": predictions}
+    del body["predictions"]
+    data = save(tensors, {"request": json.dumps(body)})
+    kind = "application/safetensors"
+    status, _, content, number = service.handle("POST", "/v1/rank", data, kind)
+    page = json.loads(content)
+    assert status == 200 and number == "r"
+    assert page | {"seconds": None} == wanted | {"seconds": None}
+    status, given, content, _ = service.handle("POST", "/v1/rank", data, kind, accept=kind)
+    assert status == 200 and given == kind
+    found = load(content)
+    assert found["items"].tolist() == page["items"]
+    assert found["scores"].tobytes() == np.float32(page["scores"]).tobytes()
+
+
+def test_the_log_of_a_policy_s_run_is_one_to_train_on(policy_run, tmp_path):
+    config = {
+        "exposures": str(tmp_path / "log"),
+        "exposure_share": 1.0,
+        "explore": {"shuffle": 0.2, "weights": 0.2},
+        "max_explore": 0.5,
+        "seed": 1,
+    }
+    service = _core.Service(str(policy_run), json.dumps(config))
+    rng, pages, sent = np.random.default_rng(2), {}, {}
+    for r in range(300):
+        predictions, body = request_of(rng, 12, k=4, context={"hour": float(r % 24), "device": "app"})
+        body |= {"items": [f"sku-{i}" for i in range(12)], "request_id": f"r{r}", "user": f"u{r % 7}"}
+        status, pages[f"r{r}"] = post(service, "/v1/rank", **body)
+        assert status == 200
+        sent[f"r{r}"] = predictions
+    service.drain()
+    logs = read_logs(tmp_path / "log")
+    assert logs.tasks == TASKS and logs.features == SPEC.features and logs.num_requests == 300
+    ids = {stable_id(f"sku-{i}"): i for i in range(12)}
+    counts = dict.fromkeys(("none", "dirichlet", "shuffle"), 0)
+    for r, number in enumerate(logs.request_id):
+        rows = slice(logs.offsets[r], logs.offsets[r + 1])
+        order = [ids[item] for item in logs.item_id[rows].tolist()]
+        assert np.array_equal(logs.predictions[rows], sent[number][order])
+        assert logs.context[r].tolist() == [int(number[1:]) % 24, 1.0, 0.0]
+        page, positions = pages[number], logs.position[rows]
+        shown = [order[i] for i in np.argsort(np.where(positions < 0, 99, positions))[:4]]
+        assert [f"sku-{i}" for i in shown] == page["names"]
+        assert logs.exploration[r] == page["exploration"] and logs.user_id[r] == f"u{int(number[1:]) % 7}"
+        counts[page["exploration"]] += 1
+        assert (page["scores"] == sorted(page["scores"], reverse=True)) or page["exploration"] == "shuffle"
+    assert all(30 < counts[kind] < 100 for kind in ("dirichlet", "shuffle"))
+
+
+def test_weights_follow_from_the_context_alone(tmp_path):
+    spec = PolicySpec(TASKS, ("hour",), PolicyConfig(context_only=True))
+    FusionPolicy(spec).save(tmp_path / "policy")
+    service = _core.Service(str(tmp_path), "{}")
+    _, found = post(service, "/v1/weights", context={"hour": 2.0})
+    _, body = request_of(np.random.default_rng(3), 9, context={"hour": 2.0})
+    _, page = post(service, "/v1/rank", **body)
+    assert found["weights"] == page["weights"] == found["scores"][0]["weights"]
+    _, several = post(service, "/v1/weights", requests=[{"context": {"hour": 2.0}}, {"context": 3}])
+    assert several["weights"][0]["weights"] == found["weights"]
+    assert several["weights"][1]["error"]["argument"] == "context"

@@ -70,6 +70,7 @@ struct PYGRADE_API FeatureBuffer {
   std::vector<std::int64_t> item_ids;     // [n, Fi]
   std::vector<float> cross_dense;         // [n, Dx]
   bool defaults = false;                  // the store failed: nothing is known of the user and the items
+  bool user_known = false;                // the store has a history of the user
 
   struct Work;  // of the reader
   std::unique_ptr<Work> work;

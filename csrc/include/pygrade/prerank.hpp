@@ -1,7 +1,6 @@
 // The first stage of ranking: the user's vector and the items nearest to it, from what pygrade.prerank.Prerank saves.
 //
-// pygrade/prerank/towers.py documents the towers, index.py scores and order. Exact flat scan; files of faiss graphs
-// (HNSW) are refused.
+// pygrade/prerank/towers.py documents the towers, index.py scores and order.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "pygrade/export.h"
 #include "pygrade/file_content.hpp"
@@ -56,17 +56,43 @@ class PYGRADE_API UserTower {
   std::unique_ptr<Impl> impl_;
 };
 
-// Items and their vectors, which are scanned. Immutable: any number of threads may use one at once.
+// An index as it lies in files, to be used in place. Items are in lists, each in whole blocks of 16 items.
+struct ItemIndexLayout {
+  std::size_t width = 0;                         // numbers in a vector
+  std::span<const std::int64_t> list_size = {};  // [nlist] items of each list; an exact index has one list
+  std::span<const std::int64_t> item_ids = {};   // [blocks, 16]; ascending in a list, -1 past its end
+  std::span<const float> vectors = {};           // [blocks, width, 16]
+  std::span<const float> centroids = {};         // [nlist, width]; empty: exact
+  std::size_t nprobe = 0;                        // see ItemIndex::make; 0: exact
+};
+
+// Items and their vectors. Immutable: any number of threads may use one at once.
+//
+// An exact index scores all items. An approximate one (IVF, an inverted file) has them in lists by the nearest of
+// `nlist` centroids and scores those of the `nprobe` lists whose centroids have the best scores; of more lists while
+// fewer items pass the filters than are asked for. Where few items are eligible it scores them all. Order and scores
+// are those of the exact index; a result has the same bits on every instruction set.
 class PYGRADE_API ItemIndex {
  public:
   // item_ids[m], ascending from 0 on, and their vectors[m, width], which are copied. std::invalid_argument for others.
   static std::shared_ptr<const ItemIndex> make(std::span<const std::int64_t> item_ids, std::span<const float> vectors,
                                                std::size_t width);
+  // An approximate one of centroids[nlist, width], 1 <= nprobe <= nlist.
+  static std::shared_ptr<const ItemIndex> make(std::span<const std::int64_t> item_ids, std::span<const float> vectors,
+                                               std::size_t width, std::span<const float> centroids, std::size_t nprobe,
+                                               int threads = 1);
+  // What `layout()` gave, kept by `owner`; copied if owner is null or its vectors are not aligned to 64 bytes.
+  static std::shared_ptr<const ItemIndex> make(const ItemIndexLayout& layout, std::shared_ptr<const void> owner);
   ~ItemIndex();
 
   std::size_t width() const;
-  std::span<const std::int64_t> item_ids() const;  // ascending
-  void vectors(std::span<float> out) const;        // out[m, width]: a copy
+  std::size_t size() const;        // items
+  ItemIndexLayout layout() const;  // views of this index
+  bool has(std::int64_t item_id) const;
+  // The items in ascending order: item_ids[m] and, if there is room for any, vectors[m, width].
+  void read_items(std::span<std::int64_t> item_ids, std::span<float> vectors) const;
+  // This index and new items, ascending, in the lists of the centroids that it has.
+  std::shared_ptr<const ItemIndex> added(std::span<const std::int64_t> item_ids, std::span<const float> vectors) const;
 
   // The best items of a vector[width], at most items.size(): best first, ties by ascending id. `seen`: ids to leave
   // out, in any order; `eligible`: the only ids to return, in any order, or nothing. Ids that are not in the index mean
@@ -74,12 +100,22 @@ class PYGRADE_API ItemIndex {
   std::size_t search(std::span<const float> vector, std::span<const std::int64_t> seen,
                      std::optional<std::span<const std::int64_t>> eligible, std::span<std::int64_t> items,
                      std::span<float> scores = {}) const;
+  // The same for vectors[R, width] with the ids `seen` of each, which share the eligible ones: items and scores [R, n],
+  // filled with -1 and -infinity past the end.
+  void search_all(std::span<const float> vectors, std::span<const std::span<const std::int64_t>> seen,
+                  std::optional<std::span<const std::int64_t>> eligible, std::span<std::int64_t> items,
+                  std::span<float> scores) const;
 
  private:
   ItemIndex();
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+// nlist centroids of vectors[m, width] by k-means (Lloyd, 10 passes over at most 64 vectors for each centroid, the same
+// for the same vectors): [nlist, width]. std::invalid_argument unless 1 <= nlist <= m.
+PYGRADE_API std::vector<float> fit_centroids(std::span<const float> vectors, std::size_t width, std::size_t nlist,
+                                             int threads = 1);
 
 // The score of each row of vectors[n, width] under a vector[width], as `ItemIndex::search` computes it: scores[n].
 PYGRADE_API void item_scores(std::span<const float> vector, std::span<const float> vectors, std::span<float> scores);
@@ -88,11 +124,11 @@ PYGRADE_API void item_scores(std::span<const float> vector, std::span<const floa
 // belongs to the thread and is reused.
 class PYGRADE_API Prerank {
  public:
-  // A directory that Prerank.save wrote, or the content of its files; `items` is that of items.faiss, which saves of
-  // version 1 have. ArtifactError names file and fault.
+  // A directory that Prerank.save wrote, or the content of its files, which an index keeps and uses in place unless it
+  // is borrowed. ArtifactError names file and fault.
   static std::shared_ptr<const Prerank> load(const std::filesystem::path& directory);
   static std::shared_ptr<const Prerank> parse(std::string_view json, const FileContent& safetensors,
-                                              const FileContent& items = {}, std::string_view name = "prerank");
+                                              std::string_view name = "prerank");
   // std::invalid_argument if their widths differ, or one is null.
   static std::shared_ptr<const Prerank> make(std::shared_ptr<const UserTower> tower,
                                              std::shared_ptr<const ItemIndex> index, std::string schema_hash = "");
@@ -103,7 +139,6 @@ class PYGRADE_API Prerank {
   const std::shared_ptr<const ItemIndex>& index() const;
   std::size_t width() const;  // numbers in a vector
   std::size_t num_items() const;
-  std::span<const std::int64_t> item_ids() const;  // ascending
 
   // See UserTower and ItemIndex.
   void user_vector(std::span<const float> request_dense, std::span<const std::int64_t> request_ids,

@@ -16,6 +16,7 @@ std::int64_t signed_size(std::size_t size) { return static_cast<std::int64_t>(si
 void Reader::take_records(StoreValues values, bool same) {
   const auto misses = [&](const TablePlan& table, StoreValues answers) {
     if (table.misses == nullptr) return;
+    if (table.misses == &FeatureCounters::user_misses) buffer_.user_known = answers[0].data() != nullptr;
     const auto missing = std::ranges::count_if(answers, [](std::string_view v) { return v.data() == nullptr; });
     auto& counter =
         table.misses == &FeatureCounters::user_misses ? center_.counts.user_misses : center_.counts.item_misses;
@@ -58,6 +59,7 @@ void Reader::take_records(StoreValues values, bool same) {
 
 // Features of a user and candidates of whom nothing is known, not even the rates over all events.
 void Reader::make_defaults() {
+  buffer_.user_known = false;
   std::ranges::copy(plan_.empty_user, work_.user_row.begin());
   work_.made = false;
   make_request([&](std::size_t t) { return reinterpret_cast<const char*>(plan_.tables[t].table->empty.data()); });

@@ -87,7 +87,8 @@ class Reader {
     const double version = record.finite_at("format_version");
     if (stated_format != format || version != 1.0)
       throw JsonError("it is " + json_quote(stated_format) + " of version " + std::to_string(version) +
-                      "; this pygrade reads " + std::string(format) + " version 1");
+                      "; this pygrade reads " + std::string(format) + " version 1" +
+                      (version > 1.0 ? ": it was made by a newer pygrade" : ""));
     sha256_ = record.string_at("sha256");
     if (sha256_.size() != 64 || sha256_.find_first_not_of("0123456789abcdef") != sha256_.npos)
       wrong("sha256", "is not 64 hexadecimal digits");

@@ -1,5 +1,5 @@
-// Reads what pygrade.prerank.Prerank.save writes: prerank.json, which names the others by their sha256,
-// prerank.safetensors and, for a graph or from version 1, items.faiss.
+// Reads what pygrade.prerank.Prerank.save writes: prerank.json, which names the sha256 of prerank.safetensors. The
+// index is used where it lies in the file.
 #include "prerank/prerank.hpp"
 
 #include <algorithm>
@@ -25,10 +25,9 @@ namespace fs = std::filesystem;
 using detail::Json;
 using detail::TensorView;
 
-constexpr double newest_version = 2.0;
+constexpr double newest_version = 3.0;  // 2 had the vectors of an exact index in the order of the ids
 constexpr std::int64_t max_width = 1 << 20;
 constexpr const char* tensors_name = "prerank.safetensors";
-constexpr const char* items_name = "items.faiss";
 
 std::string version_text(double version) {
   std::string text = std::to_string(version);
@@ -56,23 +55,22 @@ struct Record {
       if (json.type != Json::Type::object) throw detail::JsonError("it holds no JSON object");
       const std::string& format = json.string_at("format");
       version = json.finite_at("format_version");
-      if (format != "pygrade.Prerank" || (version != 1.0 && version != newest_version))
+      if (format != "pygrade.Prerank" || (version != 2.0 && version != newest_version))
         throw detail::JsonError("it is " + detail::json_quote(format) + " version " + version_text(version) +
-                                "; this pygrade reads pygrade.Prerank version 1 and 2");
+                                "; this pygrade reads pygrade.Prerank version 2 and 3" +
+                                (version > newest_version ? ": it was made by a newer pygrade" : ""));
       check_hash(json, text);
       schema_hash = json.string_at("schema_hash");
       const std::string& kind = json.string_at("index_kind");
-      if (kind != "flat")
+      if (kind != "flat" && (kind != "ivf" || version == 2.0))
         throw detail::JsonError("its index is of kind " + detail::json_quote(kind) +
-                                ", a graph of faiss, which C++ does not read; want one that was built with "
-                                "PrerankConfig(index=\"flat\"), or rebuilt with Prerank.rebuild(catalog, \"flat\")");
+                                "; want flat or ivf (graphs of faiss are no longer read: run pygrade pipeline again)");
+      if (kind == "ivf") nprobe = size_at(json, "nprobe", 1);
       const Json& config = json.object_at("config");
       width = size_at(config, "width", 2);
       hidden = size_at(config, "hidden", 1);
       field_embedding = size_at(config, "field_embedding", 1);
-      const Json& hashes = json.object_at("sha256");
-      tensors = hashes.string_at(tensors_name);
-      if (version == 1.0) items = hashes.string_at(items_name);
+      tensors = json.object_at("sha256").string_at(tensors_name);
     } catch (const detail::JsonError& error) {
       throw ArtifactError(path + ": " + error.what());
     }
@@ -89,15 +87,9 @@ struct Record {
 
   std::string path;
   double version = 0.0;
-  std::string schema_hash, tensors, items;  // the latter two: sha256 of the files, `items` of version 1 alone
-  std::size_t width = 0, hidden = 0, field_embedding = 0;
+  std::string schema_hash, tensors;  // the latter: sha256 of the file
+  std::size_t width = 0, hidden = 0, field_embedding = 0, nprobe = 0;
 };
-
-void check_file(const FileContent& content, const std::string& wanted, const std::string& path) {
-  if (const std::string& actual = content.sha256(); actual != wanted)
-    throw ArtifactError(path + " has sha256 " + actual.substr(0, 12) + "; want " + wanted.substr(0, 12) +
-                        " (truncated, corrupt or of another save)");
-}
 
 const TensorView& tensor_of(std::span<const TensorView> tensors, std::string_view name, detail::TensorType type,
                             std::size_t dimensions) {
@@ -111,20 +103,16 @@ const TensorView& tensor_of(std::span<const TensorView> tensors, std::string_vie
   return *found;
 }
 
-template <class T>
-std::vector<T> values_of(std::span<const std::byte> bytes) {
-  std::vector<T> values(bytes.size() / sizeof(T));
-  if (!values.empty()) std::memcpy(values.data(), bytes.data(), values.size() * sizeof(T));
-  return values;
-}
+using Integers = detail::TensorValues<std::int64_t>;
+using Floats = detail::TensorValues<float>;
 
-std::vector<std::int64_t> integers(std::span<const TensorView> tensors, std::string_view name) {
-  return values_of<std::int64_t>(tensor_of(tensors, name, detail::TensorType::int64, 1).bytes);
+Integers integers(std::span<const TensorView> tensors, std::string_view name) {
+  return Integers(tensor_of(tensors, name, detail::TensorType::int64, 1).bytes);
 }
 
 // A tensor of any lengths; UserTower::make checks how many numbers it has.
-std::vector<float> floats(std::span<const TensorView> tensors, std::string_view name, std::size_t dimensions) {
-  return values_of<float>(tensor_of(tensors, name, detail::TensorType::float32, dimensions).bytes);
+Floats floats(std::span<const TensorView> tensors, std::string_view name, std::size_t dimensions) {
+  return Floats(tensor_of(tensors, name, detail::TensorType::float32, dimensions).bytes);
 }
 
 std::shared_ptr<const UserTower> read_tower(const Record& record, std::span<const TensorView> tensors) {
@@ -151,32 +139,26 @@ std::shared_ptr<const UserTower> read_tower(const Record& record, std::span<cons
                           output_bias});
 }
 
-template <class T>
-T number_at(std::span<const std::byte> content, std::size_t at) {
-  T value;
-  std::memcpy(&value, content.data() + at, sizeof value);
-  return value;
+// A tensor of vectors: rows of the width, or blocks of `last` of them.
+Floats vectors_of(std::span<const TensorView> tensors, std::string_view name, std::size_t width, std::size_t last = 0) {
+  const TensorView& found = tensor_of(tensors, name, detail::TensorType::float32, last > 0 ? 3 : 2);
+  if (static_cast<std::size_t>(found.shape[1]) != width ||
+      (last > 0 && static_cast<std::size_t>(found.shape[2]) != last))
+    throw detail::SafetensorsError("tensor " + detail::json_quote(name) + " is not of width " + std::to_string(width));
+  return Floats(found.bytes);
 }
 
-// The vectors of a faiss IndexFlatIP: "IxFI", int32 width, int64 count, 16 bytes, 1 byte, int32 metric (0: inner
-// product), int64 how many numbers, and these.
-std::vector<float> flat_vectors(std::span<const std::byte> content, std::size_t items, std::size_t width) {
-  constexpr std::size_t header = 45;
-  if (content.size() < header || detail::text_of(content.first(4)) != "IxFI" ||
-      number_at<std::int32_t>(content, 33) != 0)
-    throw std::invalid_argument("it is no flat faiss index of inner products; save it again with this pygrade");
-  const auto found_width = number_at<std::int32_t>(content, 4);
-  const auto count = number_at<std::int64_t>(content, 8), numbers = number_at<std::int64_t>(content, 37);
-  if (found_width < 1 || static_cast<std::size_t>(found_width) != width || count < 0 ||
-      static_cast<std::size_t>(count) != items)
-    throw std::invalid_argument("it holds " + std::to_string(count) + " vectors of width " +
-                                std::to_string(found_width) + "; want " + std::to_string(items) + " of width " +
-                                std::to_string(width) + ", as " + tensors_name);
-  const std::size_t here = (content.size() - header) / sizeof(float);
-  if (numbers < 0 || static_cast<std::size_t>(numbers) != here || here / width != items ||
-      content.size() != header + items * width * sizeof(float))
-    throw std::invalid_argument("it is truncated, or has more than its vectors");
-  return values_of<float>(content.subspan(header));
+std::shared_ptr<const ItemIndex> read_index(const Record& record, std::span<const TensorView> tensors,
+                                            const std::shared_ptr<const void>& owner) {
+  const Integers item_ids = integers(tensors, "index.item_id");
+  if (record.version == 2.0)
+    return ItemIndex::make(item_ids, vectors_of(tensors, "index.vectors", record.width), record.width);
+  const Integers list_size = integers(tensors, "index.list_size");
+  const Floats vectors = vectors_of(tensors, "index.vectors", record.width, detail::item_block);
+  const Floats centroids = vectors_of(tensors, "index.centroids", record.width);
+  const bool copied = item_ids.copied() || vectors.copied();
+  return ItemIndex::make({record.width, list_size, item_ids, vectors, centroids, record.nprobe},
+                         copied ? nullptr : owner);
 }
 
 }  // namespace
@@ -196,58 +178,36 @@ std::shared_ptr<const Prerank> Prerank::make(std::shared_ptr<const UserTower> to
 }
 
 std::shared_ptr<const Prerank> Prerank::parse(std::string_view json, const FileContent& safetensors,
-                                              const FileContent& items, std::string_view name) {
+                                              std::string_view name) {
   const std::string folder = std::string(name) + "/";
   const Record record(json, folder + "prerank.json");
   const std::string path = folder + tensors_name;
-  check_file(safetensors, record.tensors, path);
-  const auto open = [&] {
-    try {
-      return detail::read_safetensors(safetensors);
-    } catch (const detail::SafetensorsError& error) {
-      throw ArtifactError(path + ": " + error.what());
-    }
-  };
-  const auto tensors = open();
-  std::string reading = path;
+  if (const std::string& actual = safetensors.sha256(); actual != record.tensors)
+    throw ArtifactError(path + " has sha256 " + actual.substr(0, 12) + "; want " + record.tensors.substr(0, 12) +
+                        " (truncated, corrupt or of another save)");
   try {
+    const auto tensors = detail::read_safetensors(safetensors);
     auto tower = read_tower(record, tensors);
-    const auto item_ids = integers(tensors, "index.item_id");
-    std::vector<float> vectors;
-    if (record.version == 1.0) {
-      reading = folder + items_name;
-      check_file(items, record.items, reading);
-      vectors = flat_vectors(items, item_ids.size(), record.width);
-    } else {
-      const std::int64_t shape[] = {static_cast<std::int64_t>(item_ids.size()),
-                                    static_cast<std::int64_t>(record.width)};
-      vectors = detail::float_tensor(tensors, "index.vectors", shape);
-    }
-    return make(std::move(tower), ItemIndex::make(item_ids, vectors, record.width), record.schema_hash);
+    return make(std::move(tower), read_index(record, tensors, safetensors.owner()), record.schema_hash);
   } catch (const detail::SafetensorsError& error) {
-    throw ArtifactError(reading + ": " + error.what());
+    throw ArtifactError(path + ": " + error.what());
   } catch (const std::invalid_argument& error) {
-    throw ArtifactError(reading + ": " + error.what());
+    throw ArtifactError(path + ": " + error.what());
   }
 }
 
 std::shared_ptr<const Prerank> Prerank::load(const fs::path& directory) {
   const auto json =
       detail::OpenFile(directory / "prerank.json", "; want a directory that Prerank.save wrote").content();
-  const std::string hint = "; prerank.json beside it names it";
-  const Record record(detail::text_of(json), (directory / "prerank.json").string());
-  const FileContent tensors = detail::OpenFile(directory / tensors_name, hint).map();
-  const FileContent items =
-      record.version == 1.0 ? detail::OpenFile(directory / items_name, hint).map() : FileContent();
-  return parse(detail::text_of(json), tensors, items, directory.string());
+  const detail::OpenFile tensors(directory / tensors_name, "; prerank.json beside it names it");
+  return parse(detail::text_of(json), tensors.map(), directory.string());
 }
 
 const std::string& Prerank::schema_hash() const { return impl_->schema_hash; }
 const std::shared_ptr<const UserTower>& Prerank::tower() const { return impl_->tower; }
 const std::shared_ptr<const ItemIndex>& Prerank::index() const { return impl_->index; }
 std::size_t Prerank::width() const { return impl_->index->width(); }
-std::size_t Prerank::num_items() const { return impl_->index->item_ids().size(); }
-std::span<const std::int64_t> Prerank::item_ids() const { return impl_->index->item_ids(); }
+std::size_t Prerank::num_items() const { return impl_->index->size(); }
 
 void Prerank::user_vector(std::span<const float> request_dense, std::span<const std::int64_t> request_ids,
                           std::span<const std::int64_t> sequence, std::span<float> vector) const {

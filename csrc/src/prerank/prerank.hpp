@@ -1,12 +1,12 @@
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "isa.hpp"
 #include "pygrade/prerank.hpp"
+#include "util/id_table.hpp"
 
 namespace pygrade::detail {
 
@@ -33,42 +33,34 @@ inline constexpr std::size_t select_rows = 6;
 
 PYGRADE_DECLARE_KERNELS(PrerankKernels, prerank_kernels)
 
-// Finds the place of an id: linear probing, half of the slots are empty.
-class IdTable {
+// Rows of vectors[n, width] from `first` on, as one block [width, item_block]; zeros where there is no row.
+void fill_block(std::span<const float> vectors, std::size_t width, std::size_t first, float* block);
+
+// Numbers aligned to a cache line.
+class AlignedFloats {
  public:
-  static constexpr std::int32_t absent = -1;
-
-  // Distinct ids, fewer than 2^31.
-  explicit IdTable(std::span<const std::int64_t> ids)
-      : slots_(std::bit_ceil(2 * ids.size() + 1)), mask_(slots_.size() - 1) {
-    for (std::size_t i = 0; i < ids.size(); ++i) {
-      std::size_t at = start(ids[i]);
-      while (slots_[at].place != absent) at = (at + 1) & mask_;
-      slots_[at] = {ids[i], static_cast<std::int32_t>(i)};
-    }
+  explicit AlignedFloats(std::size_t count) : memory_(count + item_block) {
+    const std::size_t misaligned = reinterpret_cast<std::uintptr_t>(memory_.data()) / sizeof(float) % item_block;
+    start_ = memory_.data() + (item_block - misaligned) % item_block;
   }
-
-  std::int32_t find(std::int64_t id) const {
-    for (std::size_t at = start(id);; at = (at + 1) & mask_) {
-      if (slots_[at].place == absent || slots_[at].id == id) return slots_[at].place;
-    }
-  }
+  float* data() const { return start_; }
 
  private:
-  struct Slot {
-    std::int64_t id = 0;
-    std::int32_t place = absent;
-  };
+  std::vector<float> memory_;
+  float* start_;
+};
 
-  std::size_t start(std::int64_t id) const {  // the finalizer of splitmix64, so that no common pattern of ids collides
-    auto z = static_cast<std::uint64_t>(id);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-    return static_cast<std::size_t>(z ^ z >> 31) & mask_;
-  }
+// Centroids[k, width] of inverted lists, to find the nearest one of a vector by the kernels.
+class Centroids {
+ public:
+  Centroids(std::span<const float> centroids, std::size_t width);
 
-  std::vector<Slot> slots_;
-  std::size_t mask_;
+  // For each row of vectors[n, width] the centroid at the smallest distance, ties by number: nearest[n].
+  void assign(std::span<const float> vectors, std::span<std::int32_t> nearest, int threads) const;
+
+ private:
+  std::size_t width_, count_;
+  AlignedFloats blocks_;  // of centroids c with -|c|^2 / 2 as one more number
 };
 
 // std::invalid_argument unless the ids ascend from 0 on and are fewer than 2^31.

@@ -45,7 +45,8 @@ struct UserTower::Impl {
       : wide(p.width - 1),
         narrow(p.field_embedding),
         length(p.length),
-        rows(p.item_ids),
+        ids(p.item_ids.begin(), p.item_ids.end()),
+        rows(ids),
         item_table(p.item_table.begin(), p.item_table.end()),
         mean(p.request_mean.begin(), p.request_mean.end()),
         std(p.request_std.begin(), p.request_std.end()),
@@ -78,6 +79,7 @@ struct UserTower::Impl {
   };
 
   std::size_t wide, narrow, length;
+  std::vector<std::int64_t> ids;
   detail::IdTable rows;
   std::vector<float> item_table, mean, std;
   std::vector<Field> fields;

@@ -94,7 +94,11 @@ ServiceConfig ServiceConfig::parse(std::string_view json, const fs::path& run) {
   }
   const Input input(record, config_keys);
   ServiceConfig config;
-  if (const auto store = input.string("store", max_path)) config.store = std::string(*store);
+  if (const Json* store = input.find("store")) {  // a message must not hold what may be a password
+    if (store->type != Json::Type::string || store->string.empty() || store->string.size() > max_path)
+      throw InputError("store", "store is no address; want a text of 1 to 4096 bytes");
+    config.store = store->string;
+  }
   if (const auto ms = input.number("deadline_ms", 0.1, 3'600'000.0))
     config.deadline = std::chrono::microseconds(std::llround(*ms * 1000.0));
   config.max_k = input.integer("max_k", 1, most).value_or(config.max_k);

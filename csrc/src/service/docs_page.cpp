@@ -111,8 +111,8 @@ for (const [name, schema] of Object.entries(schemas)) {
 }
 group("Metrics");
 entry("metrics", "Series");
-const series = api.paths["/metrics"].get["x-metrics"].map(({ name, type, help }) =>
-  element("tr", {}, element("th", { scope: "row" }, code(name)), element("td", {}, type), element("td", {}, help)));
+const series = api.paths["/metrics"].get["x-metrics"].map(({ name, type, help, labels }) =>
+  element("tr", {}, element("th", { scope: "row" }, code(name), labels ? code(`{${labels}}`) : ""), element("td", {}, type), element("td", {}, help)));
 main.append(element("section", {}, element("h2", { id: "metrics" }, "Series of /metrics"), table(["name", "type", "meaning"], series)));
 if (location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
 </script></body></html>

@@ -28,6 +28,7 @@ struct Context {
   std::uint64_t generation = 0;            // of what the last request was served by
   std::shared_ptr<const Release> release;  // the same, of a policy's run
   PageWorkspace workspace;                 // of a pipeline
+  FeatureBuffer user;                      // of a pipeline's request for weights
   RankInput input;
   std::string request_id, user_text;
   std::vector<float> values, scores, weights, concentration, item_columns;
@@ -94,9 +95,16 @@ struct Service::Impl {
   bool refresh();
   void drain();
 
+  Response answer(detail::Endpoint endpoint, const ServiceRequest& request, detail::Context& context);
+  Response answer_one_or_more(detail::Endpoint endpoint, const ServiceRequest& request, detail::Context& context);
+
   // --- pages (rank.cpp)
   detail::Ranked rank(const ServiceRequest& given, detail::Context& context, bool shown);
   std::string rank_body(const ServiceRequest& given, detail::Context& context);
+  std::string rank_tensors(const ServiceRequest& given, detail::Context& context);
+  detail::Ranked serve(const ServiceRequest& given, detail::Context& context);
+  std::string weights_body(const ServiceRequest& given, detail::Context& context);
+  void parse(const ServiceRequest& given, detail::Context& context, const detail::Release& release, bool page);
   std::string explain_body(const ServiceRequest& given, detail::Context& context);
   void count(const detail::Ranked& ranked, detail::Context& context);
   void log_exposure(const detail::Ranked& ranked, detail::Context& context);
@@ -169,11 +177,15 @@ struct Service::Impl {
 
 namespace detail {
 
+std::size_t arm_for(const ServiceConfig& config, const Release& release, const RankInput& input);
+void set_values(const Served& arm, Context& context);
+
 // JSON of an error.
 Response error_response(int status, std::string_view argument, std::string_view message);
 
 // The rank and explain responses' common fields.
-void write_page(const Ranked& ranked, const Context& context, JsonWriter& out);
+// `lists`: with the items and their scores.
+void write_page(const Ranked& ranked, const Context& context, JsonWriter& out, bool lists = true);
 void write_weights(std::span<const std::string> tasks, std::span<const float> weights, JsonWriter& out);
 void write_names(const ItemNames& names, std::span<const std::int64_t> items, JsonWriter& out);
 

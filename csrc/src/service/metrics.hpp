@@ -22,6 +22,7 @@ enum Endpoint : std::uint8_t {
   on_rank,
   on_update,
   on_explain,
+  on_weights,
   on_livez,
   on_readyz,
   on_metrics,
@@ -30,9 +31,9 @@ enum Endpoint : std::uint8_t {
   on_docs,
   on_other
 };
-inline constexpr std::array<std::string_view, 10> endpoint_names{
-    "/v1/rank", "/v1/update", "/v1/explain",   "/livez", "/readyz",
-    "/metrics", "/v1/status", "/openapi.json", "/docs",  "other"};
+inline constexpr std::array<std::string_view, 11> endpoint_names{
+    "/v1/rank", "/v1/update", "/v1/explain",   "/v1/weights", "/livez", "/readyz",
+    "/metrics", "/v1/status", "/openapi.json", "/docs",       "other"};
 // What an answer's status may be; the last one stands for all others.
 inline constexpr std::array<std::string_view, 8> statuses{"200", "400", "404", "405", "413", "500", "503", "other"};
 inline constexpr std::array<std::string_view, steps> step_names{"user", "prerank", "items", "predictions", "ranking"};

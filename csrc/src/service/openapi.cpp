@@ -58,6 +58,41 @@ constexpr Field page_fields[] = {
     always("seconds", numbers_by_name, "by step"),
 };
 
+constexpr Field formula_fields[] = {
+    always("request_id", maybe_text, "of the request"),
+    always("arm", text, "the arm whose policy this is"),
+    always("artifact", maybe_text, "version of models and store; null: the run is a policy's"),
+    always("policy", text, "version of the policy"),
+    always("user", R"({"type":"string","enum":["known","unknown"]})", "as in a page"),
+    always("fallback", fallback, "whose static weights these are; null: the policy's own"),
+    always("trust", share, "share of the policy in the scores"),
+    always("weights", numbers_by_name, "of the policy, by task"),
+    always("concentration", R"({"type":["object","null"]})",
+           "of the Dirichlet distribution whose mean the weights are"),
+    always("multipliers", numbers_by_name, "of the tasks' values, in force"),
+    always("scores", R"(["#ScorePart"])", "the parts that add up"),
+    always("beta", number, "added to predictions before a logarithm"),
+    always("epsilon", number, "added to the standard deviation of a z-score"),
+    always("slope", numbers_by_name, "of the transform log1p"),
+    {"correction", "#Correction", "of the predictions that corrected parts take, if there is one"},
+};
+constexpr Field score_fields[] = {
+    always("name", text, "policy, or the baseline's name"),
+    always("share", share, "in the scores"),
+    always("transform", text, "of the predictions"),
+    always("weights", numbers_by_name, "by task, multipliers included"),
+    always("priced", texts, "tasks whose prediction the item's value multiplies"),
+    always("corrected", boolean, "whether it takes corrected predictions"),
+    always("logarithm", boolean, "whether the score is the logarithm of the sum"),
+    always("calibration", any_object, "by task: knots x, y and slope of a piecewise linear map of the prediction"),
+};
+constexpr Field correction_fields[] = {
+    always("maps", text, "form of the maps before the correction: none, marginal or conditional"),
+    always("variables", R"({"type":"array","items":{"type":"object"}})", "name, mean and std of each"),
+    always("tasks", any_object,
+           "by task: parent, amount, offset, multiplier (of the odds, exp of the offset), slopes by variable, map"),
+};
+
 constexpr Field explained_fields[] = {
     always("item", integer, ""),
     always("score", maybe_number, ""),
@@ -178,6 +213,16 @@ constexpr Component components[] = {
     {"Page", "The items, best first, and how they were ranked.", page_fields},
     {"Explanation", "A page, and why it is as it is.", explanation_fields, page_fields},
     {"Explained", "An item of a page.", explained_fields},
+    {"Weights", "The parts of the scores.", formula_fields},
+    {"ScorePart",
+     "Of the scores: weights times transformed predictions, with the item's price as a factor where priced. Several "
+     "parts "
+     "are standardized over the candidates and added by their shares.",
+     score_fields},
+    {"Correction",
+     "The log odds of a task given its parent become l + offset + sum over v of slope_v (u_v - mean of u_v over the "
+     "candidates), u_v = (l_v - mean_v) / std_v cut to 4. Without predictions the candidates count as average ones.",
+     correction_fields},
     {"Updated", "What was taken.", updated_fields},
     {"Live", "The process answers.", live_fields},
     {"Readiness", "Whether to send requests here.", ready_fields},
@@ -207,9 +252,17 @@ struct Operation {
 constexpr std::string_view html_type = "text/html", metrics_type = "text/plain";
 constexpr Operation operations[] = {
     {"/v1/rank", "post", "A page for a user", "RankRequest", "Page",
-     "The page is counted and logged, and shadows rank it, too."},
+     "The page is counted and logged, and shadows rank it, too. {\"requests\": [...]} with up to max_batch requests is "
+     "answered by {\"pages\": [...]}, each a page or an error. Content-Type application/safetensors: lists as tensors "
+     "of their names (predictions [N, T] or [T, N], item_features.COLUMN, groups.NAME), the other keys as JSON in the "
+     "metadata request; with Accept application/safetensors the answer has tensors items, scores and weights, and the "
+     "rest as JSON in the metadata page."},
     {"/v1/explain", "post", "The same page with its reasons", "RankRequest", "Explanation",
      "Nothing is counted or logged."},
+    {"/v1/weights", "post", "What scores are made of", "RankRequest", "Weights",
+     "For engines that score by themselves. A policy that reads the candidates' predictions wants them; items and "
+     "rules "
+     "have no effect. Batches as of /v1/rank, answered under weights. Nothing is counted or logged."},
     {"/v1/update", "post", "Feedback", "UpdateRequest", "Updated",
      "Events go into the feedback log and into the features of later pages. Events of one user, item and request_id "
      "(or timestamp) are one row of features. Send task null for items that were shown without feedback: else every "
@@ -320,7 +373,12 @@ void write_operation(const Operation& operation, JsonWriter& out) {
   if (operation.path == "/metrics") {
     out.known_key("x-metrics").begin_list();
     for (const Family& family : all_families())
-      out.begin_object().field("name", family.name).field("type", family.type).field("help", family.help).end_object();
+      out.begin_object()
+          .field("name", family.name)
+          .field("type", family.type)
+          .field("help", family.help)
+          .field("labels", family.labels)
+          .end_object();
     out.end_list();
   }
   out.end_object().end_object();

@@ -18,8 +18,6 @@ constexpr int tries = 4;                 // of a request during reloads
 constexpr std::size_t drift_stride = 8;  // every such candidate's predictions are counted
 constexpr std::size_t max_request_id = 256;
 
-bool is_plain(char c) { return c >= 0x20 && c < 0x7f; }
-
 // The argument that an error of the pipeline is about, by its first word.
 InputError translated(const std::invalid_argument& error) {
   std::string message = error.what();
@@ -175,7 +173,7 @@ void Service::Impl::rank_pipeline(Ranked& ranked, Context& context, bool explore
   ranked.item_ids = workspace.item_ids();
   const auto indices = workspace.buffer().indices;
   context.indices.assign(indices.begin(), indices.end());
-  ranked.user_known = ranked.page.degraded == Degraded::none && ranked.page.history > 0.0f;
+  ranked.user_known = ranked.page.degraded == Degraded::none && workspace.features().user_known;
 }
 
 // A request that comes too late gets the page of an unknown user: by the static weights.
@@ -215,12 +213,38 @@ void Service::Impl::rank_policy(Ranked& ranked, Context& context, bool explore, 
   ranked.user_known = input.has_context;
 }
 
-// shown: the page counts for exploration.
-Ranked Service::Impl::rank(const ServiceRequest& given, Context& context, bool shown) {
+// The request, of JSON or of tensors, and its id; "": it names none.
+void Service::Impl::parse(const ServiceRequest& given, Context& context, const Release& release, bool page) {
+  const auto is_plain = [](char c) { return c >= 0x20 && c < 0x7f; };
   if (given.request_id.size() > max_request_id || !std::ranges::all_of(given.request_id, is_plain))
     throw InputError("x-request-id", "the header X-Request-Id has " + std::to_string(given.request_id.size()) +
                                          " bytes; want at most " + std::to_string(max_request_id) +
                                          " printable ASCII characters");
+  if (given.content_type == "application/safetensors")
+    context.input.parse_tensors(given.body, config, naming, release, page);
+  else
+    context.input.parse(given.body, config, naming, release, page);
+  context.request_id = context.input.request_id.value_or(given.request_id);
+}
+
+// The arm that is asked for, or the user's.
+std::size_t detail::arm_for(const ServiceConfig& config, const Release& release, const RankInput& input) {
+  if (input.arm) return *input.arm;
+  if (input.user && release.is_policy() && input.user_name.data() != nullptr) return arm_of(config, input.user_name);
+  if (input.user) return arm_of(config, *input.user);
+  if (config.arms.size() == 1) return 0;
+  throw InputError("user", "user is missing; there are several arms: want user or arm");
+}
+
+// The request's multipliers, and the arm's where it gives none.
+void detail::set_values(const Served& arm, Context& context) {
+  context.values = context.input.values.empty() ? arm.values : context.input.values;
+  for (std::size_t t = 0; t < arm.values.size(); ++t)
+    if (std::isnan(context.values[t])) context.values[t] = arm.values[t];
+}
+
+// shown: the page counts for exploration.
+Ranked Service::Impl::rank(const ServiceRequest& given, Context& context, bool shown) {
   Ranked ranked;
   RankInput& input = context.input;
   auto how = Exploration::none;
@@ -230,26 +254,15 @@ Ranked Service::Impl::rank(const ServiceRequest& given, Context& context, bool s
     ranked.release = release(context);
     const Release& release = *ranked.release;
     const std::size_t tasks = release.tasks.size();
-    input.parse(given.body, config, naming, release, true);
-    ranked.arm = input.arm                                                  ? *input.arm
-                 : release.is_policy() && input.user_name.data() != nullptr ? arm_of(config, input.user_name)
-                                                                            : arm_of(config, *input.user);
+    parse(given, context, release, true);
+    ranked.arm = arm_for(config, release, input);
     if (is_first) {
-      if (input.request_id)
-        context.request_id = *input.request_id;
-      else if (!given.request_id.empty())
-        context.request_id = given.request_id;
-      else
-        context.request_id = hexadecimal(splitmix64(next_request++));
+      if (context.request_id.empty()) context.request_id = hexadecimal(splitmix64(next_request++));
       how = shown                           ? explores(context, ranked.arm, capped)
             : input.explore.value_or(false) ? Exploration::drawn
                                             : Exploration::none;
     }
-    const Served& arm = release.arms[ranked.arm];
-    context.values = input.values.empty() ? arm.values : input.values;
-    if (!arm.values.empty())
-      for (std::size_t t = 0; t < tasks; ++t)
-        if (std::isnan(context.values[t])) context.values[t] = arm.values[t];
+    set_values(release.arms[ranked.arm], context);
     context.weights.resize(tasks);
     context.concentration.resize(tasks);
     const std::size_t places = input.pins.empty() ? input.k : std::max(input.k, input.items.size());
@@ -356,11 +369,10 @@ void detail::write_names(const ItemNames& names, std::span<const std::int64_t> i
   out.end_list();
 }
 
-void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter& out) {
-  constexpr std::string_view reasons[] = {"", "store", "deadline"}, fallbacks[] = {"", "scenario", "global"};
+void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter& out, bool lists) {
   const auto name = [&](std::string_view key, std::string_view text) {
     out.known_key(key);
-    if (text.empty())
+    if (text.empty() || text == "none")
       out.null();
     else
       out.value(text);
@@ -370,9 +382,11 @@ void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter
   const auto filled = static_cast<std::size_t>(page.filled);
   out.field("request_id", std::string_view(context.request_id));
   out.field("arm", std::string_view(release.arms[ranked.arm].name));
-  out.known_key("items").begin_list();
-  for (std::size_t i = 0; i < filled; ++i) out.value(context.items[i]);
-  out.end_list();
+  if (lists) {
+    out.known_key("items").begin_list();
+    for (std::size_t i = 0; i < filled; ++i) out.value(context.items[i]);
+    out.end_list();
+  }
   if (!context.input.names.empty()) {
     out.known_key("names").begin_list();
     for (std::size_t i = 0; i < filled; ++i) {
@@ -386,15 +400,17 @@ void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter
   } else if (release.names) {
     write_names(*release.names, std::span(context.items).first(filled), out.known_key("names"));
   }
-  out.known_key("scores").begin_list();
-  for (std::size_t i = 0; i < filled; ++i) out.value(context.scores[i]);
-  out.end_list();
+  if (lists) {
+    out.known_key("scores").begin_list();
+    for (std::size_t i = 0; i < filled; ++i) out.value(context.scores[i]);
+    out.end_list();
+  }
   write_weights(release.tasks, context.weights, out.known_key("weights"));
   name("artifact", release.artifact);
   out.field("policy", page.page.version()).field("user", ranked.user_known ? "known" : "unknown");
   out.field("trust", page.page.trust);
-  name("degraded", reasons[static_cast<std::size_t>(page.degraded)]);
-  name("fallback", fallbacks[static_cast<std::size_t>(page.page.fallback)]);
+  name("degraded", degraded_names[static_cast<std::size_t>(page.degraded)]);
+  name("fallback", fallback_names[static_cast<std::size_t>(page.page.fallback)]);
   out.field("explored", page.page.explored).field("seed", page.page.seed);
   out.field("exploration", page.page.exploration());
   if (!context.input.pins.empty()) {
@@ -407,18 +423,53 @@ void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter
   out.end_object();
 }
 
-std::string Service::Impl::rank_body(const ServiceRequest& given, Context& context) {
-  const Ranked ranked = rank(given, context, true);
+// A page that is counted and logged.
+Ranked Service::Impl::serve(const ServiceRequest& given, Context& context) {
+  Ranked ranked = rank(given, context, true);
   if (context.input.unknown_keys > 0) metrics.unknown_keys.add(context.input.unknown_keys);
   count(ranked, context);
   log_exposure(ranked, context);
   compare(ranked, context);
+  return ranked;
+}
+
+std::string Service::Impl::rank_body(const ServiceRequest& given, Context& context) {
+  const Ranked ranked = serve(given, context);
   JsonWriter out;
-  out.reserve(512 + 40 * context.input.k);
+  out.reserve(1024 + 40 * static_cast<std::size_t>(ranked.page.filled));
   out.begin_object();
   write_page(ranked, context, out);
   out.end_object();
   return out.take();
+}
+
+// The page as tensors: items, scores and weights, and the rest as JSON in the metadata "page".
+std::string Service::Impl::rank_tensors(const ServiceRequest& given, Context& context) {
+  const Ranked ranked = serve(given, context);
+  const auto filled = static_cast<std::size_t>(ranked.page.filled);
+  JsonWriter page;
+  page.begin_object();
+  write_page(ranked, context, page, false);
+  page.end_object();
+  std::string data;
+  JsonWriter header;
+  header.begin_object().known_key("__metadata__").begin_object().field("page", std::string_view(page.text()));
+  header.end_object();
+  const auto add = [&](std::string_view name, std::string_view type, const auto& values, std::size_t size) {
+    const std::size_t begin = data.size();
+    data.append(reinterpret_cast<const char*>(values.data()), size * sizeof values[0]);
+    header.known_key(name).begin_object().field("dtype", type).known_key("shape").begin_list().value(size).end_list();
+    header.known_key("data_offsets").begin_list().value(begin).value(data.size()).end_list().end_object();
+  };
+  add("items", "I64", context.items, filled);
+  add("scores", "F32", context.scores, filled);
+  add("weights", "F32", context.weights, context.weights.size());
+  header.end_object();
+  std::string text = header.take();
+  text.append((8 - text.size() % 8) % 8, ' ');
+  const std::uint64_t length = text.size();
+  std::string out(reinterpret_cast<const char*>(&length), sizeof length);
+  return out.append(text).append(data);
 }
 
 }  // namespace pygrade

@@ -25,6 +25,7 @@ namespace pygrade::detail {
 // Series of one name and meaning.
 struct Family {
   std::string_view name, type, help;  // type: counter, gauge or histogram
+  std::string_view labels = {};       // their names, "endpoint,status"
 };
 std::span<const Family> all_families();  // in the order of /metrics
 

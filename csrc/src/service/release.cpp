@@ -37,11 +37,9 @@ fs::path real_path(const fs::path& directory) {
   return error ? directory : real;
 }
 
-std::vector<std::int64_t> integers(const TensorView& tensor) {
+TensorValues<std::int64_t> integers(const TensorView& tensor) {
   if (tensor.type != TensorType::int64) throw SafetensorsError("tensor " + tensor.name + " is not int64");
-  std::vector<std::int64_t> values(tensor.bytes.size() / sizeof(std::int64_t));
-  if (!values.empty()) std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
-  return values;
+  return TensorValues<std::int64_t>(tensor.bytes);
 }
 
 Served serve(std::shared_ptr<const Policy> policy, const ArmConfig& config, const char* kind) {
@@ -69,7 +67,7 @@ Served serve(std::shared_ptr<const Policy> policy, const ArmConfig& config, cons
 
 }  // namespace
 
-ItemNames::ItemNames(std::vector<std::byte> content) : content_(std::move(content)) {
+ItemNames::ItemNames(FileContent content) : content_(std::move(content)) {
   const auto tensors = read_safetensors(content_);
   ids_ = integers(find_tensor(tensors, "item_id"));
   start_ = integers(find_tensor(tensors, "start"));
@@ -78,12 +76,13 @@ ItemNames::ItemNames(std::vector<std::byte> content) : content_(std::move(conten
       start_.back() != static_cast<std::int64_t>(text_.size()) || !std::ranges::is_sorted(start_) ||
       !std::ranges::is_sorted(ids_))
     throw SafetensorsError("item_id and start do not fit the text");
+  places_ = IdTable(ids_);
 }
 
 std::optional<std::string_view> ItemNames::of(std::int64_t item) const {
-  const auto found = std::ranges::lower_bound(ids_, item);
-  if (found == ids_.end() || *found != item) return {};
-  const auto place = static_cast<std::size_t>(found - ids_.begin());
+  const std::int32_t found = places_.find(item);
+  if (found == IdTable::absent) return {};
+  const auto place = static_cast<std::size_t>(found);
   const auto begin = static_cast<std::size_t>(start_[place]);
   return text_.substr(begin, static_cast<std::size_t>(start_[place + 1]) - begin);
 }
@@ -198,7 +197,7 @@ Models Sources::load(const Models* before, bool artifact_changed, Metrics& metri
     release->names = Release::of(*before)->names;
   } else if (fs::exists(names)) {
     try {
-      release->names = std::make_shared<const ItemNames>(OpenFile(names).content());
+      release->names = std::make_shared<const ItemNames>(OpenFile(names).map());
     } catch (const SafetensorsError& error) {
       throw ArtifactError(names.string() + " is damaged: " + error.what());
     }

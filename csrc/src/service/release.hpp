@@ -12,6 +12,8 @@
 #include "service/columns.hpp"
 #include "service/config.hpp"
 #include "service/metrics.hpp"
+#include "util/id_table.hpp"
+#include "util/safetensors.hpp"
 
 namespace pygrade::detail {
 
@@ -31,13 +33,14 @@ class ItemNames {
  public:
   ItemNames() = default;
   // The content of a file that `pygrade pipeline` wrote: item_id[n] ascending, start[n + 1], text. SafetensorsError.
-  explicit ItemNames(std::vector<std::byte> content);
+  explicit ItemNames(FileContent content);
   std::optional<std::string_view> of(std::int64_t item) const;
 
  private:
-  std::vector<std::byte> content_;
-  std::vector<std::int64_t> ids_, start_;
+  FileContent content_;
+  TensorValues<std::int64_t> ids_, start_;
   std::string_view text_;
+  IdTable places_;
 };
 
 // The policy of an arm or a shadow.

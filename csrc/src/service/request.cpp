@@ -66,6 +66,12 @@ void open(JsonReader& reader, std::string_view text, const ServiceConfig& config
   reader.enter_object();
 }
 
+std::string shape_text(std::span<const std::int64_t> shape) {
+  std::string text = "[";
+  for (std::size_t d = 0; d < shape.size(); ++d) text += (d ? ", " : "") + std::to_string(shape[d]);
+  return text + "]";
+}
+
 template <class T>
 std::size_t bytes_of(const std::vector<T>& memory) {
   return memory.capacity() * sizeof(T);
@@ -107,6 +113,7 @@ void RankInput::clear(const ServiceConfig& config) {
   item_features.clear();
   pins.clear();
   given_.clear();
+  tensor_names_.clear();
   places_.clear();
   mask_.clear();
   boost_mul_.clear();
@@ -218,6 +225,188 @@ void RankInput::read_request(Reading& reading) {
       ignore(reader_, key, api::rank_fields, config, unknown_keys);
     }
   }
+}
+
+// Tensors by name: those of the lists of a JSON body. predictions[N, T] or [T, N] are in the order of the metadata
+// "tasks", else of the policy's; or one tensor predictions.TASK for each.
+void RankInput::parse_tensors(std::string_view body, const ServiceConfig& config, const Naming& naming,
+                              const Release& release, bool page) {
+  Reading reading{config, naming, release, page};
+  clear(config);
+  const auto content = std::as_bytes(std::span(body));
+  std::vector<TensorView> tensors;
+  std::string order_text;
+  try {
+    tensors = read_safetensors(content);
+    metadata_ = read_metadata(content, "request");
+    order_text = read_metadata(content, "tasks");
+  } catch (const SafetensorsError& error) {
+    throw InputError("body", "the body is no safetensors file: " + std::string(error.what()));
+  }
+  std::vector<std::string> order = release.tasks;
+  read_body([&] {
+    if (metadata_.empty()) metadata_ = "{}";
+    open(reader_, metadata_, config);
+    read_request(reading);
+    reader_.end();
+    if (order_text.empty()) return;
+    order.clear();
+    JsonReader reader(order_text, limits_of(config));
+    read_list(reader, "tasks", Policy::max_tasks,
+              [&](std::size_t) { order.emplace_back(read_text(reader, "tasks", max_text)); });
+    reader.end();
+  });
+  const auto size_of = [&](const TensorView& tensor, std::size_t limit) {
+    const std::size_t size = tensor.shape.size() == 1 ? static_cast<std::size_t>(tensor.shape[0]) : limit + 1;
+    if (size > limit)
+      throw InputError(tensor.name, tensor.name + " has the shape " + shape_text(tensor.shape) +
+                                        "; want one dimension of at most " + std::to_string(limit));
+    return size;
+  };
+  const auto expect = [&](const TensorView& tensor, TensorType type, const char* name) {
+    if (tensor.type != type) throw InputError(tensor.name, tensor.name + " is of another type; want " + name);
+  };
+  const auto read_integers = [&](const TensorView& tensor, std::size_t limit, std::vector<std::int64_t>& out) {
+    expect(tensor, TensorType::int64, "I64");
+    out.resize(size_of(tensor, limit));
+    if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
+  };
+  const auto read_ids = [&](const TensorView& tensor, std::size_t limit, std::vector<std::int64_t>& out) {
+    read_integers(tensor, limit, out);
+    for (const std::int64_t id : out)
+      if (id < 0) throw InputError(tensor.name, tensor.name + " holds " + std::to_string(id) + "; want ids from 0 on");
+  };
+  // Not a number: missing, where that may be; else finite and not beyond the limits.
+  const auto check_floats = [&](const TensorView& tensor, const Floats& numbers, double low, bool missing) {
+    for (const float number : numbers)
+      if (!(static_cast<double>(number) >= low && static_cast<double>(number) <= most) &&
+          !(missing && std::isnan(number)))
+        throw InputError(tensor.name, tensor.name + " holds " + std::to_string(number) + "; want numbers from " +
+                                          (low == 0.0 ? "0" : "-1e30") + " to 1e30" + (missing ? ", or NaN" : ""));
+  };
+  const auto read_floats = [&](const TensorView& tensor, std::size_t limit, double low, bool missing, Floats& out) {
+    expect(tensor, TensorType::float32, "F32");
+    out.resize(size_of(tensor, limit));
+    if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
+    check_floats(tensor, out, low, missing);
+  };
+  const std::size_t rows = reading.max_rows(), ids = static_cast<std::size_t>(config.max_ids);
+  const std::size_t tasks = release.tasks.size();
+  const auto begin_predictions = [&] {
+    if (has_predictions) return;
+    has_predictions = true;
+    by_task_.resize(std::max(by_task_.size(), tasks));
+    for (Floats& column : by_task_) column.clear();
+    given_.assign(tasks, false);
+  };
+  for (const TensorView& tensor : tensors) {
+    const std::string_view name = tensor.name;
+    const auto of = [&](std::string_view prefix) { return name.starts_with(prefix) ? name.substr(prefix.size()) : ""; };
+    if (name == "items") {
+      has_items = true;
+      names.clear();
+      read_ids(tensor, rows, items);
+    } else if (name == "seen") {
+      read_ids(tensor, ids, seen);
+    } else if (name == "eligible") {
+      has_eligible = true;
+      read_ids(tensor, ids, eligible);
+    } else if (name == "context") {
+      if (!release.is_policy())
+        throw InputError("context", "context is a tensor; a pipeline wants it by name in the metadata request");
+      read_floats(tensor, 1 << 20, -most, true, features);
+      if (features.size() != release.context->size())
+        throw InputError("context", "context has " + std::to_string(features.size()) + " values; want " +
+                                        std::to_string(release.context->size()) + ", one for each feature");
+      has_context = true;
+    } else if (name == "predictions") {
+      expect(tensor, TensorType::float32, "F32");
+      const bool by_rows = tensor.shape.size() == 2 && tensor.shape[1] == static_cast<std::int64_t>(order.size());
+      const bool by_tasks = tensor.shape.size() == 2 && tensor.shape[0] == static_cast<std::int64_t>(order.size());
+      const std::size_t count = static_cast<std::size_t>(by_rows ? tensor.shape[0] : by_tasks ? tensor.shape[1] : 0);
+      if ((!by_rows && !by_tasks) || count > rows)
+        throw InputError(name, "predictions has the shape " + shape_text(tensor.shape) + "; want [N, " +
+                                   std::to_string(order.size()) + "] or [" + std::to_string(order.size()) +
+                                   ", N] with N up to " + std::to_string(rows));
+      begin_predictions();
+      if (by_rows && order == release.tasks) {
+        given_.assign(tasks, true);
+        predictions.resize(count * tasks);
+        if (count > 0) std::memcpy(predictions.data(), tensor.bytes.data(), tensor.bytes.size());
+        check_floats(tensor, predictions, -most, true);
+        continue;
+      }
+      for (std::size_t o = 0; o < order.size(); ++o) {
+        const auto found = std::ranges::find(release.tasks, order[o]);
+        if (found == release.tasks.end()) continue;
+        const auto task = static_cast<std::size_t>(found - release.tasks.begin());
+        given_[task] = true;
+        Floats& column = by_task_[task];
+        column.resize(count);
+        const std::size_t step = by_rows ? order.size() : 1, first = by_rows ? o : o * count;
+        for (std::size_t i = 0; i < count; ++i)
+          std::memcpy(&column[i], tensor.bytes.data() + (first + i * step) * sizeof(float), sizeof(float));
+        check_floats(tensor, column, -most, true);
+      }
+    } else if (const auto task = of("predictions."); !task.empty()) {
+      begin_predictions();
+      const auto found = std::ranges::find(release.tasks, task);
+      if (found == release.tasks.end()) {
+        if (config.strict) task_of(task, "predictions", release.tasks);
+        ++unknown_keys;
+        continue;
+      }
+      const auto place = static_cast<std::size_t>(found - release.tasks.begin());
+      given_[place] = true;
+      read_floats(tensor, rows, -most, true, by_task_[place]);
+    } else if (name == "item_values") {
+      has_item_values = true;
+      read_floats(tensor, rows, 0.0, false, item_values);
+    } else if (const auto column = of("item_features."); !column.empty()) {
+      // Views of names that live as long as the release, or as this request.
+      const Columns::Column* known = release.items.find(column);
+      if (release.is_policy() && (known == nullptr || known->number < 0)) {
+        if (config.strict) throw InputError(name, std::string(name) + " is no item column of the policy");
+        ++unknown_keys;
+        continue;
+      }
+      tensor_names_.push_back(std::string(column));
+      places_.emplace_back(tensor_names_.back(), num_columns_);
+      read_floats(tensor, rows, -most, true, next_column());
+    } else if (name == "mask") {
+      expect(tensor, TensorType::uint8, "U8 or BOOL");
+      mask_.resize(size_of(tensor, rows));
+      if (!mask_.empty()) std::memcpy(mask_.data(), tensor.bytes.data(), tensor.bytes.size());
+      if (mask_.empty()) mask_.push_back(1);
+    } else if (name == "boost_mul" || name == "boost_add") {
+      Floats& boosts = name == "boost_mul" ? boost_mul_ : boost_add_;
+      read_floats(tensor, rows, -most, false, boosts);
+      if (boosts.empty()) boosts.push_back(0.0f);
+    } else if (const auto group = of("groups."); !group.empty()) {
+      std::vector<std::int64_t> numbers;
+      read_integers(tensor, rows, numbers);
+      if (num_groups_ == max_groups)
+        throw InputError("groups", "there are more than " + std::to_string(max_groups) + " groups");
+      if (num_groups_ == groups_.size()) groups_.emplace_back();
+      tensor_names_.push_back(std::string(group));
+      groups_[num_groups_].first = tensor_names_.back();
+      auto& values = groups_[num_groups_++].second;
+      values.clear();
+      for (const std::int64_t number : numbers) {
+        if (number > std::numeric_limits<std::int32_t>::max())
+          throw InputError(name, std::string(name) + " holds " + std::to_string(number) + "; want numbers below 2^31");
+        values.push_back(static_cast<std::int32_t>(std::max<std::int64_t>(number, -1)));
+      }
+    } else {
+      if (config.strict) {
+        std::string known;
+        for (const auto one : api::tensor_names) known.append(known.empty() ? "" : ", ").append(one);
+        throw InputError(name, std::string(name) + " is unknown; want some of " + known);
+      }
+      ++unknown_keys;
+    }
+  }
+  finish(reading);
 }
 
 // Of a pipeline as it is given; of a policy's run as the policy's features.
@@ -464,15 +653,18 @@ void RankInput::finish(const Reading& reading) {
       throw InputError("predictions", "predictions lacks the task '" +
                                           release.tasks[static_cast<std::size_t>(lacking - given_.begin())] +
                                           "'; want a list for each of " + joined(release.tasks));
-    const std::size_t count = page ? rows : by_task_[0].size();
-    for (std::size_t t = 0; t < tasks; ++t)
-      if (page || by_task_[t].size() != count) {
-        if (by_task_[t].size() == count) continue;
+    const bool is_whole = !predictions.empty();  // of one tensor
+    const std::size_t count = page ? rows : is_whole ? predictions.size() / tasks : by_task_[0].size();
+    if (is_whole && predictions.size() != count * tasks)
+      throw InputError("predictions", "predictions has " + std::to_string(predictions.size() / tasks) +
+                                          " rows; want one for each of the " + std::to_string(count) + " items");
+    for (std::size_t t = 0; t < tasks && !is_whole; ++t)
+      if (by_task_[t].size() != count) {
         throw InputError("predictions." + release.tasks[t],
                          "predictions." + release.tasks[t] + " is a list of " + std::to_string(by_task_[t].size()) +
                              "; want one value for each of the " + std::to_string(count) + " items");
       }
-    if (predictions.empty()) {
+    if (!is_whole) {
       predictions.resize(count * tasks);
       for (std::size_t t = 0; t < tasks; ++t)
         for (std::size_t i = 0; i < count; ++i) predictions[i * tasks + t] = by_task_[t][i];

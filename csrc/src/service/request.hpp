@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <span>
 #include <string>
@@ -84,7 +85,8 @@ struct RankInput {
   Floats& next_column();
 
   JsonReader reader_;
-  std::string metadata_;
+  std::string metadata_;                                          // of tensors
+  std::deque<std::string> tensor_names_;                          // parts of their names that others point to
   std::vector<Floats> by_task_;                                   // [T][N] predictions as they came
   std::vector<bool> given_;                                       // [T]
   std::vector<Floats> columns_;                                   // memory of item_features

@@ -20,6 +20,7 @@ using Clock = std::chrono::steady_clock;
 constexpr std::string_view json_type = "application/json";
 constexpr std::string_view text_type = "text/plain; version=0.0.4; charset=utf-8";
 constexpr std::string_view html_type = "text/html; charset=utf-8";
+constexpr std::string_view tensor_type = "application/safetensors";
 constexpr auto retry_time = std::chrono::seconds(10);  // of a load that failed, if nothing changes
 constexpr std::size_t kept_reloads = 20;
 constexpr std::size_t max_context = std::size_t{4} << 20;  // bytes that a context keeps for the next request
@@ -65,7 +66,7 @@ struct Route {
 Route route_of(std::string_view path) {
   for (std::size_t e = 0; e < on_other; ++e)
     if (path == endpoint_names[e])
-      return {static_cast<Endpoint>(e), e <= on_explain ? std::string_view("POST") : std::string_view("GET")};
+      return {static_cast<Endpoint>(e), e <= on_weights ? std::string_view("POST") : std::string_view("GET")};
   return {on_other, ""};
 }
 
@@ -73,6 +74,20 @@ std::string known_paths() {
   std::string text;
   for (std::size_t e = 0; e < on_other; ++e) text.append(e == 0 ? "" : ", ").append(endpoint_names[e]);
   return text;
+}
+
+// The answer, or that of its error.
+template <class Answer>
+Response guard(Answer&& answer) {
+  try {
+    return answer();
+  } catch (const InputError& error) {
+    return error_response(400, error.argument, error.what());
+  } catch (const StoreError& error) {
+    return error_response(503, "", error.what());
+  } catch (const std::exception& error) {
+    return error_response(500, "", error.what());
+  }
 }
 
 }  // namespace
@@ -85,7 +100,8 @@ std::unique_ptr<Context> ContextPool::take() {
 }
 
 void ContextPool::give(std::unique_ptr<Context> context) noexcept {
-  if (context->generation != generation()) {  // the last owner of a large model must not free it here
+  if (context->generation != 0 &&
+      context->generation != generation()) {  // the last owner of a large model must not free it here
     try {
       const std::lock_guard lock(mutex_);
       old_.push_back(std::move(context));
@@ -93,7 +109,7 @@ void ContextPool::give(std::unique_ptr<Context> context) noexcept {
     }
     return;
   }
-  if (context->memory() > max_context) return;
+  if (context->generation == 0 || context->memory() > max_context) return;
   for (auto& place : free_) {
     Context* nobody = nullptr;
     if (place.load(std::memory_order_relaxed) == nullptr &&
@@ -171,6 +187,34 @@ Service::Impl::Impl(const fs::path& run_given, std::string_view config_json, std
   metrics.restart();
 }
 
+Response Service::Impl::answer(detail::Endpoint endpoint, const ServiceRequest& request, Context& context) {
+  if (endpoint == on_rank && request.accept == tensor_type)
+    return {200, tensor_type, rank_tensors(request, context), context.request_id};
+  std::string text = endpoint == on_rank      ? rank_body(request, context)
+                     : endpoint == on_explain ? explain_body(request, context)
+                                              : weights_body(request, context);
+  return {200, json_type, std::move(text), context.request_id};
+}
+
+// A request, or several in one body, each of which gets its answer or its error.
+Response Service::Impl::answer_one_or_more(detail::Endpoint endpoint, const ServiceRequest& request, Context& context) {
+  if (endpoint == on_explain || request.content_type == tensor_type) return answer(endpoint, request, context);
+  const auto requests = context.input.split(request.body, config);
+  if (!requests) return answer(endpoint, request, context);
+  JsonWriter out;
+  out.begin_object().known_key(endpoint == on_rank ? "pages" : "weights").begin_list();
+  for (std::size_t i = 0; i < requests->size(); ++i) {
+    const std::string id = request.request_id.empty() ? "" : std::string(request.request_id) + "." + std::to_string(i);
+    ServiceRequest one = request;
+    one.body = (*requests)[i];
+    one.request_id = id;
+    one.accept = {};
+    out.raw(guard([&] { return answer(endpoint, one, context); }).body);
+  }
+  out.end_list().end_object();
+  return {200, json_type, out.take()};
+}
+
 Response Service::Impl::handle(const ServiceRequest& request) {
   const std::string_view method = request.method, target = request.path, body = request.body;
   const auto start = Clock::now();
@@ -190,10 +234,10 @@ Response Service::Impl::handle(const ServiceRequest& request) {
           "body has " + std::to_string(body.size()) + " bytes; want at most " + std::to_string(config.max_body_bytes));
     switch (route.endpoint) {
       case on_rank:
+      case on_weights:
       case on_explain: {
         const Borrowed context(contexts);
-        std::string text = route.endpoint == on_rank ? rank_body(request, *context) : explain_body(request, *context);
-        return {200, json_type, std::move(text), (*context).request_id};
+        return answer_one_or_more(route.endpoint, request, *context);
       }
       case on_update:
         return update(body);
@@ -211,16 +255,7 @@ Response Service::Impl::handle(const ServiceRequest& request) {
         return {200, json_type, status_body()};
     }
   };
-  Response response;
-  try {
-    response = answer();
-  } catch (const InputError& error) {
-    response = error_response(400, error.argument, error.what());
-  } catch (const StoreError& error) {
-    response = error_response(503, "", error.what());
-  } catch (const std::exception& error) {
-    response = error_response(500, "", error.what());
-  }
+  Response response = guard(answer);
   if (response.request_id.empty()) response.request_id = request.request_id;
   metrics.answered(route.endpoint, response.status, std::chrono::duration<double>(Clock::now() - start).count());
   return response;

@@ -43,8 +43,7 @@ constexpr std::int64_t ahead = 86'400'000;            // of a clock that is fast
 
 // Whatever the log or the features must not hold: InputError, before anything is written. Returns how many events are
 // on items that the catalog lacks.
-std::size_t check_events(const std::vector<EventInput>& events, const ServiceConfig& config,
-                         std::span<const std::int64_t> catalog) {
+std::size_t check_events(const std::vector<EventInput>& events, const ServiceConfig& config, const ItemIndex* catalog) {
   const std::int64_t last_time = now_ms() + ahead;
   std::size_t unknown = 0;
   const auto refuse = [&](std::size_t place, const char* key, auto value, const std::string& wanted) {
@@ -62,7 +61,7 @@ std::size_t check_events(const std::vector<EventInput>& events, const ServiceCon
       most.value(config.max_amount);
       refuse(i, "amount", *event.amount, "a number from 0 to max_amount, " + most.take());
     }
-    if (catalog.empty() || std::ranges::binary_search(catalog, event.item)) continue;
+    if (catalog == nullptr || catalog->size() == 0 || catalog->has(event.item)) continue;
     if (config.refuse_unknown_items)
       refuse(i, "item", event.item, "an item of the catalog, or the option unknown_items = \"count\"");
     ++unknown;
@@ -124,8 +123,7 @@ Response Service::Impl::update(std::string_view body) {
   UpdateInput input;
   input.parse(body, config, naming, release);
   const auto prerank = pipeline ? pipeline->models().prerank : nullptr;
-  const auto unknown =
-      check_events(input.events, config, prerank ? prerank->item_ids() : std::span<const std::int64_t>());
+  const auto unknown = check_events(input.events, config, prerank ? prerank->index().get() : nullptr);
   if (input.unknown_keys > 0) metrics.unknown_keys.add(input.unknown_keys);
   if (unknown > 0) metrics.unknown_items.add(unknown);
   const std::int64_t received = now_ms();

@@ -48,8 +48,10 @@ Manifest parse_manifest(std::string_view text, const std::string& path) {
   try {
     const Json record = Json::parse(text);
     if (record.type != Json::Type::object) throw detail::JsonError("it is no object");
-    if (record.string_at("format") != format || record.finite_at("format_version") != format_version)
-      throw detail::JsonError("it is of another format than " + std::string(format) + " version 1");
+    const double given = record.finite_at("format_version");
+    if (record.string_at("format") != format || given != format_version)
+      throw detail::JsonError("it is of another format than " + std::string(format) + " version 1" +
+                              (given > format_version ? ": it was made by a newer pygrade" : ""));
     manifest.version = record.string_at("version");
     manifest.schema_hash = record.string_at("schema_hash");
     const Json* mtl = record.find("mtl");
@@ -123,9 +125,8 @@ Models Models::parse(const ArtifactFiles& files, std::string_view name) {
   models.version = manifest.version;
   models.features =
       Features::parse(text("features/schema.json"), file(files, "features/fitted.safetensors", at), at + "/features");
-  const auto index = std::ranges::find(files, std::string("prerank/items.faiss"), &ArtifactFiles::value_type::first);
-  models.prerank = Prerank::parse(text("prerank/prerank.json"), file(files, "prerank/prerank.safetensors", at),
-                                  index == files.end() ? FileContent() : index->second, at + "/prerank");
+  models.prerank =
+      Prerank::parse(text("prerank/prerank.json"), file(files, "prerank/prerank.safetensors", at), at + "/prerank");
   if (!manifest.own_predictions)
     models.mtl = MultiTaskModel::parse(text("mtl/mtl.json"), file(files, "mtl/mtl.safetensors", at), at + "/mtl");
   const auto tensors = std::ranges::find_if(files, [](const auto& entry) {

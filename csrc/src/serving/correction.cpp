@@ -183,6 +183,81 @@ void Correction::apply(std::span<const float> context, std::span<const float> pr
                 result.data()});
 }
 
+std::vector<double> Correction::shifts(std::span<const float> context, std::span<const float> predictions,
+                                       std::span<const float> items) const {
+  const Structure& s = parts_.structure;
+  const std::size_t tasks = num_tasks(), rows = predictions.size() / tasks, columns = num_items();
+  require(context.empty() || context.size() == num_features(), "context must have one value for each feature, or none");
+  require(predictions.size() % tasks == 0, "predictions must have one value for each candidate and task");
+  require(items.empty() || items.size() == rows * columns,
+          "items must have one value for each candidate and item column, or none");
+  const std::size_t inputs = parts_.x_mean.size(), variables = tasks + columns;
+  std::vector<double> z(1 + inputs + variables, 0.0);  // 1, the context, the candidates' mean
+  z[0] = 1.0;
+  if (std::ranges::any_of(context, [](float v) { return std::isfinite(v); }))
+    for (std::size_t i = 0; i < inputs; ++i) {
+      const std::size_t feature = i < context.size() ? i : static_cast<std::size_t>(s.indicators[i - context.size()]);
+      const bool known = std::isfinite(context[feature]);
+      const float value = i >= context.size() ? static_cast<float>(!known) : known ? context[i] : parts_.median[i];
+      z[1 + i] = static_cast<double>(std::clamp((value - parts_.x_mean[i]) / parts_.x_std[i], -x_clip, x_clip));
+    }
+  constexpr double smallest = 1e-6;
+  const auto logit = [](double p) { return std::log(p) - std::log1p(-p); };
+  const auto sigmoid = [](double l) { return 1.0 / (1.0 + std::exp(-l)); };
+  const auto own = [&](double p, bool amount) {
+    return amount ? std::log(std::max(p, smallest)) : logit(std::clamp(p, smallest, 1.0 - smallest));
+  };
+  const auto bent = [&](double odds, std::size_t t) {
+    const double at = std::clamp(
+        (odds - static_cast<double>(parts_.map_mean[t])) / static_cast<double>(parts_.map_std[t]), -6.0, 6.0);
+    const auto weight = [&](std::size_t k) { return static_cast<double>(parts_.map_weights[t * (knots + 2) + k]); };
+    odds += weight(0) + weight(1) * at;
+    for (std::size_t k = 0; k < knots; ++k)
+      odds += weight(2 + k) * std::max(at - static_cast<double>(parts_.map_knots[t * knots + k]), 0.0);
+    return odds;
+  };
+  std::vector<double> mapped(tasks);
+  for (std::size_t row = 0; row < rows; ++row) {
+    const auto p = [&](std::size_t t) { return static_cast<double>(predictions[row * tasks + t]); };
+    for (const std::int64_t place : order_) {
+      const auto t = static_cast<std::size_t>(place);
+      const std::int64_t parent = s.parents[t];
+      const auto above = static_cast<std::size_t>(std::max<std::int64_t>(parent, 0));
+      if (s.form == Form::none)
+        mapped[t] = p(t);
+      else if (s.amounts[t])
+        mapped[t] = std::exp(bent(own(p(t), true), t));
+      else if (s.form == Form::marginal)
+        mapped[t] = std::min(sigmoid(bent(own(p(t), false), t)), std::exp(-1e-3));
+      else if (parent < 0)
+        mapped[t] = sigmoid(bent(own(p(t), false), t));
+      else
+        mapped[t] = mapped[above] * sigmoid(bent(logit(std::clamp(p(t) / std::max(p(above), 1e-9), 1e-4, 0.95)), t));
+    }
+    for (std::size_t v = 0; v < variables; ++v) {
+      double value = 0.0;
+      if (v >= tasks) {
+        const float column = items.empty() ? NAN : items[row * columns + v - tasks];
+        if (!std::isfinite(column)) continue;
+        value = static_cast<double>(column);
+      } else if (s.parents[v] >= 0) {
+        value = logit(std::clamp(mapped[v] / (mapped[static_cast<std::size_t>(s.parents[v])] + 1e-7), 1e-4, 0.95));
+      } else {
+        value = own(mapped[v], s.amounts[v]);
+      }
+      const double standard = (value - static_cast<double>(parts_.l_mean[v])) / static_cast<double>(parts_.l_std[v]);
+      z[1 + inputs + v] += std::clamp(standard, -4.0, 4.0) / static_cast<double>(rows);
+    }
+  }
+  std::vector<double> result(tasks * (1 + variables), 0.0);
+  for (std::size_t t = 0; t < tasks; ++t)
+    for (std::size_t i = 0; i < z.size(); ++i)
+      for (std::size_t u = 0; u <= variables; ++u)
+        result[t * (1 + variables) + u] +=
+            z[i] * static_cast<double>(parts_.weights[(t * z.size() + i) * (1 + variables) + u]);
+  return result;
+}
+
 void Correction::apply(std::span<const float> context, std::span<const float> predictions,
                        std::span<const std::int64_t> offsets, std::span<const float> items, std::span<float> result,
                        int num_threads) const {

@@ -50,7 +50,8 @@ Json read_record(std::string_view text, const std::string& path) {
     if (format != "pygrade.FusionPolicy" || !(version >= 1.0 && version <= Policy::format_version) ||
         version != std::floor(version))
       throw detail::JsonError("it is " + detail::json_quote(format) + " of version " + std::to_string(version) +
-                              "; this pygrade reads pygrade.FusionPolicy version 1 to 5");
+                              "; this pygrade reads pygrade.FusionPolicy version 1 to 5" +
+                              (version > Policy::format_version ? ": it was made by a newer pygrade" : ""));
     if (version >= 3.0) check_hash(record, text);
     return record;
   } catch (const detail::JsonError& error) {

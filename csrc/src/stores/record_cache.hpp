@@ -49,7 +49,7 @@ class RecordCache {
 
   std::atomic<std::ptrdiff_t>& room_;
   std::size_t taken_ = 0;
-  std::vector<Record*> places_;      // 2^n; a record lies at its hash, or after it
+  std::vector<Record*> places_;  // 2^n; a record lies at its hash, or after it
   std::vector<std::unique_ptr<char[]>> blocks_;
   std::size_t count_ = 0, block_ = 0, used_ = 0;
   std::vector<std::array<char, 4>> versions_;

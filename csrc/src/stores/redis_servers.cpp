@@ -235,7 +235,7 @@ void RedisServers::run(RedisBatch& batch, const Limit& end, Access access, const
         part->commands.push_back(i);
       }
       exchange(batch, parts, end, access == Access::read);
-      pending = redirect(batch, parts, targets, round, end);
+      pending = redirect(batch, parts, targets, *map, round, end);
       for (Part& part : parts) batch.leases_.push_back(std::move(part.lease));
     }
   } catch (const StoreUnreachableError&) {
@@ -312,10 +312,11 @@ void RedisServers::receive(RedisBatch& batch, Part& part, const Limit& end) {
 
 // The commands that must be sent again: they were not done. Sets where they go.
 std::vector<std::size_t> RedisServers::redirect(RedisBatch& batch, const std::vector<Part>& parts,
-                                                std::vector<Target>& targets, int round, const Limit& end) {
+                                                std::vector<Target>& targets, const Topology& map, int round,
+                                                const Limit& end) {
   std::vector<std::size_t> again;
   std::string_view waiting;
-  const bool single = address_.master.empty() && !is_cluster(end);
+  const bool single = address_.master.empty() && map.slots.empty();
   for (const Part& part : parts)
     for (const std::size_t i : part.commands) {
       const std::string_view error = batch.error(i), word = word_of(error, 0);

@@ -103,7 +103,7 @@ class RedisServers {
   void receive(RedisBatch& batch, Part& part, const Limit& end);
   void ask(RedisBatch& batch, const Pool& server, const Limit& end);
   std::vector<std::size_t> redirect(RedisBatch& batch, const std::vector<Part>& parts, std::vector<Target>& targets,
-                                    int round, const Limit& end);
+                                    const Topology& map, int round, const Limit& end);
   [[noreturn]] void refuse(std::string_view error) const;
 
   const RedisAddress address_;

@@ -20,8 +20,8 @@ TensorType type_of(const std::string& name) {
   if (name == "F32") return TensorType::float32;
   if (name == "F64") return TensorType::float64;
   if (name == "I64") return TensorType::int64;
-  if (name == "U8") return TensorType::uint8;
-  throw JsonError("'dtype' is " + json_quote(name) + "; want F32, F64, I64 or U8");
+  if (name == "U8" || name == "BOOL") return TensorType::uint8;
+  throw JsonError("'dtype' is " + json_quote(name) + "; want F32, F64, I64, U8 or BOOL");
 }
 
 std::uint64_t bytes_of(TensorType type) { return type == TensorType::uint8 ? 1 : type == TensorType::float32 ? 4 : 8; }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -23,6 +24,30 @@ struct TensorView {
   TensorType type;
   std::vector<std::int64_t> shape;
   std::span<const std::byte> bytes;  // C-contiguous, little-endian, not necessarily aligned
+};
+
+// Numbers where they lie in a file, or a copy of them if they are not aligned there.
+template <class T>
+class TensorValues : public std::span<const T> {
+ public:
+  TensorValues() = default;
+  explicit TensorValues(std::span<const std::byte> bytes) {
+    const std::size_t size = bytes.size() / sizeof(T);
+    const auto* from = reinterpret_cast<const T*>(bytes.data());
+    if (reinterpret_cast<std::uintptr_t>(from) % alignof(T) != 0) {
+      copy_.resize(size);
+      std::memcpy(copy_.data(), bytes.data(), size * sizeof(T));
+      from = copy_.data();
+    }
+    static_cast<std::span<const T>&>(*this) = {from, size};
+  }
+  TensorValues(TensorValues&&) noexcept = default;  // the copy stays where it is
+  TensorValues& operator=(TensorValues&&) noexcept = default;
+
+  bool copied() const { return !copy_.empty(); }
+
+ private:
+  std::vector<T> copy_;
 };
 
 // The tensors of a file's content, sorted by name; the views point into `content`. They must cover the data without gap
