@@ -1,9 +1,9 @@
 """python http_client.py URL USER: a client of `pygrade serve` for a ranker with predictions of its own; it needs Python
 alone.
 
-It asks for a page of its candidates, and says what was shown and that the second item was clicked. If the service does
-not answer in time, the page is an order of the client's own: a ranking must never be the reason that a shop shows
-nothing.
+It asks for a page of its candidates, says what was shown and that the second item was clicked, and asks for the weights
+alone, for an engine that scores by itself. If the service does not answer in time, the page is an order of the client's
+own: a ranking must never be the reason that a shop shows nothing.
 """
 
 import json
@@ -58,6 +58,8 @@ def main(url: str, user: str) -> None:
     events = [event | {"item": item} for item in shown]  # shown without feedback, but for the second:
     events[1] |= {"task": "click", "event_id": f"{page['request_id']}-click"}
     print(client.ask("/v1/update", {"events": events}))
+    formula = client.ask("/v1/weights", {"user": user, "items": items, "predictions": predictions})
+    print("scores are made of:", formula["scores"])
     try:
         client.page(items, predictions, user=user, k=0)
     except ValueError as error:
