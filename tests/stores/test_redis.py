@@ -440,6 +440,8 @@ def test_logins_databases_and_sockets(server, tmp_path, monkeypatch):
         ("redi://u:secret@h", "url is 'redi://h'; want lmdb:DIR"),
         (" redis://u:secret@h", "url is ' redis://h'; want lmdb:DIR"),
         ("redi:u:secret@h", "url is 'redi:h'; want lmdb:DIR"),
+        ("redi?s://u:secret@h", "url is 'redi.s://h'; want lmdb:DIR"),
+        ("secret@h:1", "url is 'h:1'; want lmdb:DIR"),
     ],
 )
 def test_a_wrong_address_is_named_without_its_password(url, message):

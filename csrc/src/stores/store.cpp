@@ -1,7 +1,5 @@
 #include "pygrade/store.hpp"
 
-#include <algorithm>
-
 #include "stores/backends.hpp"
 
 namespace pygrade {
@@ -68,10 +66,11 @@ namespace detail {
 
 std::string without_secret(const std::string& url) {
   if (url.starts_with("lmdb:") || url.starts_with("feast:")) return url;  // a path, without any
-  const auto slashes = url.find("://"), colon = std::min(url.find(':'), url.size());
-  const auto start = slashes == url.npos ? colon + 1 : slashes + 3;
-  const auto at = url.substr(0, url.find('?')).rfind('@');
-  if (at == url.npos || at < colon) return url;
+  const auto slashes = url.find("://");
+  auto start = slashes == url.npos ? url.find(':') + 1 : slashes + 3;  // 0 without a colon
+  const auto at = url.substr(0, url.find('?', start)).rfind('@');
+  if (at == url.npos) return url;
+  if (at < start) start = 0;
   return url.substr(0, start) + url.substr(at + 1);
 }
 
