@@ -141,9 +141,9 @@ def test_a_server_that_hangs_is_given_up_after_the_timeout(server):
         with pytest.raises(_core.StoreTimeout, match="has not answered before the deadline"):
             store.get(ALL, seconds=0.005)
         assert time.monotonic() - start < 0.09
-        took = elapsed(lambda: store.get(ALL, seconds=10), match=r"has not answered within 1\d\d ms")
-        assert took > 0.09
-        assert max(elapsed(lambda: store.get(ALL), match="has not answered") for _ in range(20)) < 0.3
+        time.sleep(0.05)  # if that counted as a failure, the server is left alone for 10 ms
+        assert elapsed(lambda: store.get(ALL, seconds=10), match=r"has not answered within 1\d\d ms") > 0.09
+        assert sorted(elapsed(lambda: store.get(ALL), match="has not answered") for _ in range(20))[10] < 0.05
     finally:
         server.thaw()
     wait_until(lambda: outcome(lambda: store.get(ALL)) == V1)
