@@ -158,7 +158,7 @@ struct StoreOptions {
 //
 //     lmdb:DIR                             embedded: one file that all processes of a machine share;
 //                                          lmdb:DIR?read_only=1 refuses writes
-//     redis://HOST:PORT/DB?prefix=NAME     a Redis server; also rediss:// and unix://SOCKET?db=DB&prefix=NAME
+//     redis://HOST:PORT/DB?prefix=NAME     a Redis server or cluster; others, and options: docs/guides/storage.md
 //     memory:                              this object alone
 //
 // NotAStoreError if there is none and `create` is not set; StoreUnreachableError, StoreCorruptError or StoreFormatError
