@@ -502,7 +502,7 @@ class Service:
     """A worker of the service without its HTTP, see <pygrade/service.hpp>."""
 
     def __init__(self, run: str, config: str) -> None:
-        """run: what ``pygrade pipeline`` wrote; config: JSON, see docs/SERVICE.md."""
+        """run: what ``pygrade pipeline`` or ``pygrade train`` wrote, or a policy; config: JSON, see docs/SERVICE.md."""
 
     def handle(
         self,

@@ -128,6 +128,38 @@ TEST(every_wrong_request_is_named) {
   CHECK_EQUAL(metric(*service, R"(pygrade_requests_total{endpoint="/v1/rank",status="413"})"), 1.0);
 }
 
+TEST(predictions_of_a_request_stand_in_for_the_model) {
+  const ServiceRun run;
+  const auto service = run.serve();
+  const std::vector<std::int64_t> items = {5, 6, 7, 8};
+  const std::vector<float> predictions = {0.5f, 0.25f, 0.125f, 0.25f, 0.5f, 0.0625f, 0.125f, 0.5f, 0.25f, 1, 1, 1};
+  const std::string lists = R"("items": [5, 6, 7, 8], "predictions": {"click": [0.5, 0.25, 0.125, 1],)"
+                            R"( "like": [0.25, 0.5, 0.5, 1], "order": [0.125, 0.0625, 0.25, 1]})";
+  const Json page = post(*service, "/v1/rank",
+                         R"({"user": 3, "k": 3, "timestamp": 1700000000000, "rules": {"mask": [true, true, true,)"
+                         R"( false]}, )" +
+                             lists + "}");
+  CHECK_EQUAL(text_at(page, "user"), std::string("unknown"));  // this store holds no events
+  auto pipeline = Pipeline::load(test_artifact("first"), run.store);
+  std::vector<std::int64_t> got(3);
+  std::vector<float> scores(3);
+  const std::vector<std::uint8_t> mask = {1, 1, 1, 0};
+  const auto rules = [&](std::span<const std::int64_t>) { return PageRules{.mask = mask}; };
+  PageWorkspace workspace;
+  PipelineRequest request;
+  request.user = {3, 1'700'000'000'000, {}, {}};
+  request.item_ids = items;
+  request.predictions = predictions;
+  request.rules = rules;
+  pipeline->rank(request, {got, scores, {}, {}}, workspace);
+  CHECK_EQUAL(items_of(page), got);
+  for (std::size_t i = 0; i < 3; ++i) CHECK_EQUAL(static_cast<float>(page.at("scores").items[i].number), scores[i]);
+  check_error(*service, R"({"user": 3, "predictions": {"click": [1], "like": [1], "order": [1]}})", "predictions",
+              "without items");
+  check_error(*service, R"({"user": 3, "rules": {"caps": {}, "mask": [true]}})", "rules", "without items");
+  check_error(*service, R"({"user": 3, "item_features": {"x": [1]}})", "item_features", "without items");
+}
+
 TEST(named_users_are_hashed_as_python_does) {
   const ServiceRun run(R"(["user", "item"])");
   const auto service = run.serve();

@@ -360,6 +360,28 @@ TEST(a_new_policy_is_served_and_the_old_one_goes) {
   CHECK_EQUAL(version(), run.policy->version());
 }
 
+TEST(reloads_leave_no_old_models) {
+  const ServiceRun run;
+  const auto service = run.serve();
+  const auto ask = [&] { CHECK_EQUAL(service->handle({"POST", "/v1/rank", R"({"user": 1})"}).status, 200); };
+  ask();
+  run.publish("second");
+  CHECK(service->refresh());
+  ask();
+  const std::int64_t before = held;
+  for (int i = 0; i < 6; ++i) {
+    run.point_to(i % 2 == 0 ? "first" : "second");
+    run.store->switch_to(Models::load(test_artifact(i % 2 == 0 ? "first" : "second")).version);
+    CHECK(service->refresh());
+    if (i < 5) ask();  // else a context waits that served the models before
+  }
+  const std::int64_t grown = held - before;
+  const std::int64_t start = held;
+  const Models models = Models::load(test_artifact("second"));
+  const std::int64_t size = held - start;  // of one set of models
+  CHECK(grown < size / 2);
+}
+
 TEST(some_pages_are_shuffled_and_logged_so) {
   const PolicyRun run(table_policy());
   const auto plain = run.serve(), service = run.serve(R"({"explore": {"shuffle": 0.1}, "max_explore": 0.15})");
@@ -494,7 +516,8 @@ TEST(tensors_give_the_page_of_the_same_json) {
   // The answer as tensors.
   const std::string body = tensors().add("predictions", "F32", {n, 3}, asked.predictions).file(request);
   ServiceRequest wanted{.method = "POST", .path = "/v1/rank", .body = body};
-  wanted.content_type = wanted.accept = "application/safetensors";
+  wanted.content_type = "Application/safetensors; x=1";
+  wanted.accept = "text/plain, application/safetensors;q=0.9";
   const Response made = service->handle(wanted);
   CHECK_EQUAL(std::string(made.content_type), std::string("application/safetensors"));
   const auto content = std::as_bytes(std::span(made.body));
@@ -566,6 +589,7 @@ TEST(a_batch_is_its_requests) {
   CHECK_EQUAL(text_at(pages.items[1].at("error"), "argument"), std::string("items"));
   check_error(*service, R"({"requests": [1, 2, 3, 4]})", "requests", "a list of 4; want a list of at most 3");
   check_error(*service, R"({"requests": [], "user": 1})", "user", "stands beside requests");
+  check_error(*service, R"({"user": 1, "requests": []})", "requests", "stands beside other keys");
   check_error(*service, R"({"requests": [{"user": 1}, {]})", "body", "no JSON");
   CHECK_EQUAL(service->handle({"GET", "/metrics", ""}).body.find("pygrade_arm_pages_total{arm=\"main\"} 4\n") !=
                   std::string::npos,
@@ -595,6 +619,7 @@ TEST(weights_are_what_scores_are_made_of) {
   CHECK_EQUAL(text_at(post(*service, "/v1/weights", "{}"), "fallback"), std::string("global"));
   CHECK_EQUAL(json_of(service->handle({"POST", "/v1/weights", R"({"requests": [{}, {}]})"})).at("weights").items.size(),
               std::size_t{2});
+  CHECK_EQUAL(service->handle({"POST", "/v1/weights", R"({"explore": true})"}).status, 400);
   const PolicyRun other(table_policy());
   CHECK_EQUAL(other.serve()->handle({"POST", "/v1/weights", R"({"user": 1})"}).status, 400);
   const auto arms = run.serve(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5}]})");

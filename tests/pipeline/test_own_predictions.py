@@ -8,6 +8,7 @@ import numpy as np
 import polars
 import pytest
 
+from pygrade import _core
 from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureSet
@@ -63,6 +64,25 @@ def test_the_artifact_has_no_model_and_says_so(own):
     assert artifact.own_predictions and not artifact.part("mtl").exists()
     with pytest.raises(ValueError, match=r"predict is missing: .*--mtl own.* want Pipeline\.load\(run, predict=…\)"):
         Pipeline.load(own)
+
+
+def test_the_service_takes_them_from_its_requests(own):
+    service = _core.Service(str(own), "{}")
+    assert service.handle("GET", "/readyz", b"")[0] == 200
+    predictions = np.random.default_rng(0).random((6, 3), np.float32)
+    lists = {task: predictions[:, t].tolist() for t, task in enumerate(TASKS)}
+    body = {"user": 3, "k": 4, "items": [1, 2, 3, 4, 5, 6], "timestamp": NOW, "context": {"c_hour": 2.0}}
+    status, _, content, _ = service.handle("POST", "/v1/rank", json.dumps(body).encode())
+    assert status == 400 and "this run has no model" in json.loads(content)["error"]["message"]
+    status, _, content, _ = service.handle("POST", "/v1/rank", json.dumps(body | {"predictions": lists}).encode())
+    page = json.loads(content)
+    assert status == 200 and page["user"] == "known"
+    system = Pipeline.load(own, predict=half)
+    context = system.rank(3, k=5, candidates=40, timestamp=NOW, context={"c_hour": 2.0}).features.request_dense
+    own_page = BlendedRanker(system.models.policy, impute=True).rank(context, predictions[None], 4)
+    assert page["items"] == (own_page.indices[0] + 1).tolist()
+    assert np.float32(page["scores"]).tobytes() == own_page.values[0].tobytes()
+    system.close()
 
 
 def test_a_page_is_the_rankers_of_the_callers_predictions(own):

@@ -44,7 +44,7 @@ struct Gauge {
 
 class PYGRADE_API Service {
  public:
-  // `run`: the directory that `pygrade pipeline` wrote; `config_json`: an object with the keys of docs/SERVICE.md,
+  // `run`: the directory that `pygrade pipeline` or `pygrade train` wrote, or a policy's; `config_json`: an object with the keys of docs/SERVICE.md,
   // "{}" for the defaults. ArtifactError, StoreError, or std::invalid_argument that names the key.
   Service(const std::filesystem::path& run, std::string_view config_json);
   // The same over a store that is open already.

@@ -180,6 +180,9 @@ namespace detail {
 std::size_t arm_for(const ServiceConfig& config, const Release& release, const RankInput& input);
 void set_values(const Served& arm, Context& context);
 
+// Whether a header (Content-Type, Accept) names tensors in the safetensors format.
+bool names_tensors(std::string_view header);
+
 // JSON of an error.
 Response error_response(int status, std::string_view argument, std::string_view message);
 

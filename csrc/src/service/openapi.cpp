@@ -42,6 +42,7 @@ constexpr Field page_fields[] = {
     {"names", maybe_texts, "of the items, if they have names"},
     always("scores", maybe_numbers, "of the items; null: a prediction is missing"),
     always("weights", numbers_by_name, "that ranked the page, by task"),
+    {"multipliers", numbers_by_name, "of the tasks' values, in force, if the policy takes them"},
     always("artifact", maybe_text, "version of models and store; null: the run is a policy's"),
     always("policy", text, "version of the policy"),
     always("user", R"({"type":"string","enum":["known","unknown"]})",

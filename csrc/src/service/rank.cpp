@@ -220,7 +220,7 @@ void Service::Impl::parse(const ServiceRequest& given, Context& context, const R
     throw InputError("x-request-id", "the header X-Request-Id has " + std::to_string(given.request_id.size()) +
                                          " bytes; want at most " + std::to_string(max_request_id) +
                                          " printable ASCII characters");
-  if (given.content_type == "application/safetensors")
+  if (names_tensors(given.content_type))
     context.input.parse_tensors(given.body, config, naming, release, page);
   else
     context.input.parse(given.body, config, naming, release, page);
@@ -406,6 +406,11 @@ void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter
     out.end_list();
   }
   write_weights(release.tasks, context.weights, out.known_key("weights"));
+  if (ranked.policy->takes_values()) {
+    std::vector<float> multipliers(release.tasks.size());
+    ranked.policy->multipliers(ranked.request.values, ranked.request.scenario, multipliers);
+    write_weights(release.tasks, multipliers, out.known_key("multipliers"));
+  }
   name("artifact", release.artifact);
   out.field("policy", page.page.version()).field("user", ranked.user_known ? "known" : "unknown");
   out.field("trust", page.page.trust);

@@ -15,6 +15,7 @@ namespace pygrade::detail {
 namespace {
 
 constexpr std::size_t max_text = 256, max_groups = 16, max_item_features = 256;
+constexpr std::string_view batch_key = "requests";
 constexpr std::int64_t last_time = std::int64_t{1} << 53;
 constexpr double most = 1e30;  // of predictions, values and boosts
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
@@ -125,9 +126,9 @@ std::optional<std::vector<std::string_view>> RankInput::split(std::string_view b
   return read_body([&]() -> std::optional<std::vector<std::string_view>> {
     open(reader_, body, config);
     std::string_view key;
-    if (!reader_.next_key(key) || key != "requests") return {};
+    if (!reader_.next_key(key) || key != batch_key) return {};
     std::vector<std::string_view> requests;
-    read_list(reader_, "requests", static_cast<std::size_t>(config.max_batch),
+    read_list(reader_, batch_key, static_cast<std::size_t>(config.max_batch),
               [&](std::size_t) { requests.push_back(reader_.skip()); });
     while (reader_.next_key(key))
       throw InputError(key, std::string(key) + " stands beside requests; want it in each of them");
@@ -221,6 +222,8 @@ void RankInput::read_request(Reading& reading) {
         refuse(key, reader_, "one of " + known);
       }
       arm = static_cast<std::size_t>(found - config.arms.begin());
+    } else if (key == batch_key) {
+      throw InputError(key, "requests stands beside other keys; want it alone");
     } else {
       ignore(reader_, key, api::rank_fields, config, unknown_keys);
     }

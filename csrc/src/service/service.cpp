@@ -135,6 +135,19 @@ std::size_t Context::memory() const {
   return bytes;
 }
 
+bool detail::names_tensors(std::string_view header) {
+  const auto same = [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; };
+  while (!header.empty()) {
+    const std::string_view entry = header.substr(0, header.find(','));
+    header.remove_prefix(std::min(entry.size() + 1, header.size()));
+    std::string_view type = entry.substr(0, entry.find(';'));
+    while (type.starts_with(' ')) type.remove_prefix(1);
+    while (type.ends_with(' ')) type.remove_suffix(1);
+    if (std::ranges::equal(type, tensor_type, same)) return true;
+  }
+  return false;
+}
+
 Response detail::error_response(int status, std::string_view argument, std::string_view message) {
   JsonWriter out;
   out.begin_object().known_key("error").begin_object().known_key("argument");
@@ -188,7 +201,7 @@ Service::Impl::Impl(const fs::path& run_given, std::string_view config_json, std
 }
 
 Response Service::Impl::answer(detail::Endpoint endpoint, const ServiceRequest& request, Context& context) {
-  if (endpoint == on_rank && request.accept == tensor_type)
+  if (endpoint == on_rank && names_tensors(request.accept))
     return {200, tensor_type, rank_tensors(request, context), context.request_id};
   std::string text = endpoint == on_rank      ? rank_body(request, context)
                      : endpoint == on_explain ? explain_body(request, context)
@@ -198,7 +211,7 @@ Response Service::Impl::answer(detail::Endpoint endpoint, const ServiceRequest& 
 
 // A request, or several in one body, each of which gets its answer or its error.
 Response Service::Impl::answer_one_or_more(detail::Endpoint endpoint, const ServiceRequest& request, Context& context) {
-  if (endpoint == on_explain || request.content_type == tensor_type) return answer(endpoint, request, context);
+  if (endpoint == on_explain || names_tensors(request.content_type)) return answer(endpoint, request, context);
   const auto requests = context.input.split(request.body, config);
   if (!requests) return answer(endpoint, request, context);
   JsonWriter out;

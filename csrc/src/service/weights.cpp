@@ -93,6 +93,8 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   const RankInput& input = context.input;
   parse(given, context, *served, false);
   if (input.unknown_keys > 0) metrics.unknown_keys.add(input.unknown_keys);
+  if (input.explore.value_or(false))
+    throw InputError("explore", "explore is true; want a page for drawn weights: these are their mean");
   const std::size_t arm = arm_for(config, *served, input);
   const Policy& policy = *served->arms[arm].policy;
   const auto& tasks = policy.tasks();
