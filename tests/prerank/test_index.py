@@ -1,5 +1,7 @@
 """The item index: exact if flat, in a fixed order, n items whenever n pass, and unchanged by `added`."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -132,6 +134,24 @@ def test_an_ivf_index_finds_nearly_all_and_is_the_same_each_time():
     assert again[0].tobytes() == found.tobytes() and again[1].tobytes() == scores.tobytes()
     every = ItemIndex.build(ids, vectors, "ivf", nprobe=980).search(queries, 100)[0]
     assert every.tobytes() == exact.tobytes()
+
+
+@pytest.mark.slow
+def test_a_million_items_are_searched_by_an_eighth_of_the_scan():
+    rows = clusters(1_000_040, 32, 2000, 0.7)
+    ids, vectors = np.arange(10**6) * 3, rows[:-40]
+    queries = np.concatenate([rows[-40:, :-1] / 10, np.ones((40, 1), np.float32)], axis=1)
+    found, seconds = {}, {}
+    for kind in ("flat", "auto"):
+        index = ItemIndex.build(ids, vectors, kind)
+        times = [time.process_time()]
+        for _ in range(5):
+            found[index.kind] = index.search(queries, 500)[0]
+            times.append(time.process_time())
+        seconds[index.kind] = min(np.diff(times))
+    recall = np.mean([len(np.intersect1d(a, b)) / 500 for a, b in zip(found["ivf"], found["flat"], strict=True)])
+    print(f"recall@500 {recall:.4f}, CPU {seconds['ivf'] / seconds['flat']:.3f} of the scan")
+    assert recall >= 0.95 and seconds["ivf"] <= seconds["flat"] / 8
 
 
 def test_auto_takes_lists_for_large_catalogs(monkeypatch):

@@ -80,9 +80,16 @@ void check_numbers(std::span<const float> values, std::size_t wanted, const char
   if (values.size() != wanted)
     throw std::invalid_argument(std::string(name) + " has " + std::to_string(values.size()) + " numbers; want " +
                                 std::to_string(wanted));
-  const auto fault = std::ranges::find_if(values, [](float v) { return !std::isfinite(v); });
-  if (fault != values.end())
-    throw std::invalid_argument(std::string(name) + " is not finite at " + std::to_string(fault - values.begin()));
+  constexpr std::size_t step = 1024;  // counted without an early end, so that the compiler can vectorize it
+  for (std::size_t at = 0; at < values.size(); at += step) {
+    const auto part = values.subspan(at, std::min(step, values.size() - at));
+    unsigned wrong = 0;
+    for (const float v : part) wrong += (std::bit_cast<std::uint32_t>(v) & 0x7f800000u) == 0x7f800000u;
+    if (wrong == 0) continue;
+    const auto fault = std::ranges::find_if(part, [](float v) { return !std::isfinite(v); });
+    throw std::invalid_argument(std::string(name) + " is not finite at " +
+                                std::to_string(at + static_cast<std::size_t>(fault - part.begin())));
+  }
 }
 
 }  // namespace detail
