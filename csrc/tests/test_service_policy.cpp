@@ -345,6 +345,31 @@ TEST(arms_and_shadows_of_a_policy_s_run) {
                run.serve(R"({"arms": [{"name": "a", "policy": "foreign"}]})"));
 }
 
+TEST(a_shadow_reads_item_columns_of_its_own) {
+  const auto policy_of = [](std::vector<std::string> columns) {
+    Artifact artifact = corrected_artifact("1");
+    artifact.correction->items = std::move(columns);
+    return artifact.draw();
+  };
+  const PolicyRun run(policy_of({"stock", "age"}));
+  const Artifact other = policy_of({"weight", "stock"});
+  other.write(run.folder / "other");
+  const auto service = run.serve(R"({"shadow": [{"name": "s", "policy": "other"}]})");
+  const Asked asked(4);
+  post(*service, "/v1/rank",
+       asked.json(R"("user": 1, "k": 4, "item_values": [1, 2, 3, 4], "item_features": {"stock": [1, 2, 3, 4],)"
+                  R"( "weight": [4, 3, 2, 1], "age": [5, 5, 5, 6]})"));
+  const std::vector<float> prices = {1, 2, 3, 4}, items = {4, 1, 3, 2, 2, 3, 1, 4};
+  PageMemory expected(4);
+  Ranker ranker(parse(other));
+  ranker.rank({.predictions = asked.predictions, .item_values = prices, .items = items}, expected);
+  double sum = 0.0;
+  for (const float score : expected.values) sum += static_cast<double>(score);
+  const std::string text = service->handle({"GET", "/metrics", ""}).body;
+  const std::string name = "\npygrade_shadow_own_score_sum{shadow=\"s\"} ";
+  CHECK_NEAR(std::stod(text.substr(text.find(name) + name.size())), sum / 4.0, 1e-5 * std::fabs(sum));
+}
+
 TEST(a_new_policy_is_served_and_the_old_one_goes) {
   PolicyRun run(table_policy());
   const auto service = run.serve();

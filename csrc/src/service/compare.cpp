@@ -111,6 +111,10 @@ void Service::Impl::compare(const Ranked& ranked, Context& context) {
     Request request = ranked.request;
     request.explore = false;
     if (!shadow.values.empty() || !shadow.policy->takes_values()) request.values = shadow.values;
+    if (shadow.policy->correction()) {  // its columns and levels are its own
+      shadow.policy->item_columns(ranked.item_ids, context.input.item_features, context.other_columns);
+      request.items = context.other_columns;
+    }
     try {
       ranked.release->rankers[config.arms.size() + s]->rank(
           request, {context.other_scores, context.other_indices, context.other_weights, context.other_concentration});

@@ -35,7 +35,7 @@ struct Context {
   std::vector<std::int32_t> indices;
   std::vector<std::int64_t> items, pinned;
   // Of a comparison.
-  std::vector<float> other_scores, other_weights, other_concentration;
+  std::vector<float> other_scores, other_weights, other_concentration, other_columns;
   std::vector<std::int32_t> other_indices;
   std::vector<std::int32_t> place;  // of a candidate on a page
   std::string lines;

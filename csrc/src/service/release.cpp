@@ -144,16 +144,15 @@ std::shared_ptr<Release> Sources::make_release(const std::shared_ptr<const Polic
   auto release = std::make_shared<Release>();
   release->tasks = own->tasks();
   std::set<std::string> scenarios;
-  std::span<const std::string> items;
+  std::vector<std::string> items;
   const auto add = [&](const std::vector<ArmConfig>& group, const char* kind, std::vector<Served>& out) {
     for (const ArmConfig& arm : group) {
       out.push_back(serve(arm.policy ? Policy::load(real_path(*arm.policy)) : own, arm, kind));
       const Policy& policy = *out.back().policy;
       if (policy.tasks() != own->tasks() || policy.features() != own->features())
         throw ArtifactError(std::string(kind) + " '" + arm.name + "' has a policy of other tasks or features");
-      if (policy.correction() && items.empty()) items = policy.items();
-      if (policy.correction() && !std::ranges::equal(policy.items(), items))
-        throw ArtifactError(std::string(kind) + " '" + arm.name + "' has a policy of other item columns");
+      for (const auto& name : policy.items())
+        if (std::ranges::find(items, name) == items.end()) items.push_back(name);
       release->rankers.push_back(std::make_unique<Ranker>(out.back().policy, options));
       scenarios.insert(policy.scenarios().begin(), policy.scenarios().end());
     }

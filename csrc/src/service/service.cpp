@@ -130,7 +130,8 @@ void ContextPool::publish(std::uint64_t generation) {
 
 std::size_t Context::memory() const {
   std::size_t bytes = input.memory() + items.capacity() * sizeof items[0];
-  for (const auto* memory : {&scores, &other_scores, &item_columns}) bytes += memory->capacity() * sizeof(float);
+  for (const auto* memory : {&scores, &other_scores, &item_columns, &other_columns})
+    bytes += memory->capacity() * sizeof(float);
   for (const auto* memory : {&indices, &other_indices, &place}) bytes += memory->capacity() * sizeof(std::int32_t);
   return bytes;
 }
