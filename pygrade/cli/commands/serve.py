@@ -44,12 +44,9 @@ class Options(Output):
     max_k: int | None = None  # items of a page; none: 1,000
     max_candidates: int | None = None  # of a request; none: 10,000
     max_events: int | None = None  # of an update; none: 10,000
-    max_amount: float | None = None  # of an event; none: 1,000,000
-    unknown_items: str | None = None  # feedback on items that the catalog lacks: refuse or count; none: refuse
-    require_store: bool = False  # /readyz is 503 while the store does not answer
     max_ids: int | None = None  # items in seen, and in eligible; none: 200,000
     max_batch: int | None = None  # requests in one body; none: 100
-    max_amount: float | None = None  # of an event; none: 1e6
+    max_amount: float | None = None  # of an event; none: 1,000,000
     unknown_items: str | None = None  # feedback on items that the catalog lacks: refuse or count; none: refuse
     require_store: bool = False  # /readyz is 503 while the store does not answer; else pages are degraded
     strict: bool = False  # refuse unknown keys of requests; else they are ignored and counted
