@@ -530,7 +530,7 @@ class Service:
         """/readyz answers 503 from now on, and the logs are flushed."""
 
 class Pipeline:
-    """The pipeline in front of a user. ``predict`` predicts where ``mtl`` is None."""
+    """The pipeline in front of a user. ``predict`` or a request's predictions stand where ``mtl`` is None."""
 
     def __init__(
         self,
@@ -570,9 +570,12 @@ class Pipeline:
         values: Any = None,
         deadline: int | None = None,
         item_values: Callable[[Any], Any] | None = None,
+        predictions: Any = None,
+        item_features: dict[str, Any] = ...,
+        user_data: Any = None,
     ) -> dict[str, Any]:
         """The page, its weights, and what it was made from. ``deadline``: microseconds. ``item_values``: ids [n] →
-        prices [n]."""
+        prices [n]. Without features of items, as with ``predictions``, their arrays have no columns."""
 
     def publish(
         self, version: str, features: Features, prerank: Prerank | None, mtl: MultiTaskModel | None, policy: Policy

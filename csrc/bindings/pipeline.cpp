@@ -4,10 +4,10 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <mutex>
 #include <optional>
 #include <vector>
 
+#include "../src/util/pool.hpp"
 #include "arrays.hpp"
 #include "families.hpp"
 
@@ -29,27 +29,11 @@ Items items_of(py::handle value, const char* name) {
 }
 
 // A pipeline and the workspaces of the threads that rank with it.
-class Served {
- public:
-  Served(std::unique_ptr<Pipeline> made) : pipeline(std::move(made)) {}
-
-  PageWorkspace take() {
-    const std::lock_guard lock(mutex_);
-    if (free_.empty()) return {};
-    PageWorkspace workspace = std::move(free_.back());
-    free_.pop_back();
-    return workspace;
-  }
-  void give(PageWorkspace workspace) {
-    const std::lock_guard lock(mutex_);
-    free_.push_back(std::move(workspace));
-  }
+struct Served {
+  explicit Served(std::unique_ptr<Pipeline> made) : pipeline(std::move(made)) {}
 
   const std::unique_ptr<Pipeline> pipeline;
-
- private:
-  std::mutex mutex_;
-  std::vector<PageWorkspace> free_;
+  detail::Pool<PageWorkspace> workspaces;
 };
 
 // The last reference to a function may be dropped by a thread without the interpreter's lock.
@@ -60,8 +44,8 @@ std::shared_ptr<py::object> kept_of(const py::object& function) {
           }};
 }
 
-// A model in Python: predict(user_id or None, timestamp, scenario, item_ids, request_dense, request_ids, dense, ids) →
-// probabilities [n, T].
+// A model in Python: predict(user_id or None, timestamp, scenario, item_ids, request_dense, request_ids, dense, ids,
+// first, user_data) → probabilities [n, T].
 auto predict_of(const py::object& function) -> decltype(PipelineOptions::predict) {
   if (function.is_none()) return {};
   return [kept = kept_of(function)](const ModelRows& rows, std::span<float> probabilities) {
@@ -76,9 +60,10 @@ auto predict_of(const py::object& function) -> decltype(PipelineOptions::predict
     py::object user = py::none(), scenario = py::none();
     if (request != nullptr) user = py::int_(request->user_id);
     if (request != nullptr && request->scenario) scenario = py::str(std::string(*request->scenario));
-    const py::object found = (*kept)(user, request == nullptr ? 0 : request->timestamp, scenario,
-                                     to_array<std::int64_t>(rows.item_ids, {count}), table(rows.request_dense, 1),
-                                     table(rows.request_ids, 1), table(rows.dense, count), table(rows.ids, count));
+    const py::object found = (*kept)(
+        user, request == nullptr ? 0 : request->timestamp, scenario, to_array<std::int64_t>(rows.item_ids, {count}),
+        table(rows.request_dense, 1), table(rows.request_ids, 1), table(rows.dense, count), table(rows.ids, count),
+        rows.first, rows.user_data == nullptr ? py::object(py::none()) : *static_cast<py::object*>(rows.user_data));
     const auto tasks = rows.rows == 0 ? 0 : static_cast<py::ssize_t>(probabilities.size() / rows.rows);
     const auto given = array(found, "the predictions", Dtype::float32, {count, tasks}).span<const float>();
     std::ranges::copy(given, probabilities.begin());
@@ -112,7 +97,8 @@ std::vector<ContextValue> context_of(const py::dict& given) {
 py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, const std::optional<std::string>& scenario,
               const py::dict& context, std::size_t k, std::size_t candidates, py::handle item_ids, py::handle seen,
               py::handle eligible, bool explore, py::handle values, std::optional<std::int64_t> deadline,
-              const py::object& item_values) {
+              const py::object& item_values, py::handle predictions, const py::dict& item_features,
+              py::object user_data) {
   const auto given = context_of(context);
   PipelineRequest request;
   request.user = {user_id, timestamp, scenario, given};
@@ -123,6 +109,15 @@ py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, cons
   request.explore = explore;
   if (!values.is_none()) request.values = array(values, "values", Dtype::float32, {any_size}).span<const float>();
   if (deadline) request.deadline = std::chrono::microseconds(*deadline);
+
+  if (!predictions.is_none())
+    request.predictions = array(predictions, "predictions", Dtype::float32, {any_size, any_size}).span<const float>();
+  std::vector<ItemColumn> columns;
+  for (const auto& [name, values] : item_features)
+    columns.push_back({py::cast<std::string_view>(name),
+                       array(values, "item_features", Dtype::float32, {any_size}).span<const float>()});
+  request.item_features = columns;
+  request.user_data = &user_data;
 
   std::vector<float> prices;
   const auto priced = [&](Items ids) {
@@ -135,23 +130,27 @@ py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, cons
   };
   if (!item_values.is_none()) request.item_values = priced;
 
-  PageWorkspace workspace = served.take();
-  const std::size_t tasks = served.pipeline->models().policy->tasks().size();
+  const detail::Pool<PageWorkspace>::Loan loan(served.workspaces);
+  PageWorkspace& workspace = *loan;
+  const std::size_t tasks = served.pipeline->num_tasks();
   std::vector<std::int64_t> items(k);
   py::array_t<float> scores({py::ssize_t{1}, static_cast<py::ssize_t>(k)});
   py::array_t<float> weights({py::ssize_t{1}, static_cast<py::ssize_t>(tasks)}), concentration(weights.request().shape);
   const PipelineBuffer buffer{
       items, {scores.mutable_data(), k}, {weights.mutable_data(), tasks}, {concentration.mutable_data(), tasks}};
   ServedPage page;
-  try {
+  std::vector<float> in_force;  // multipliers
+  {
     const py::gil_scoped_release unlocked;
+    const Pipeline::Lease lease(*served.pipeline, workspace);
     page = served.pipeline->rank(request, buffer, workspace);
-  } catch (...) {
-    served.give(std::move(workspace));
-    throw;
+    const Policy& policy = workspace.policy();
+    if (policy.trade_offs() || !request.values.empty()) {
+      in_force.resize(tasks);
+      policy.multipliers(request.values, request.user.scenario, in_force);
+    }
   }
   const FeatureBuffer& f = workspace.features();
-  const Policy& policy = *workspace.models().policy;
   const auto rows = static_cast<py::ssize_t>(workspace.item_ids().size());
   const auto wide = [&](const auto& all) {
     return std::vector<py::ssize_t>{rows, static_cast<py::ssize_t>(all.size()) / rows};
@@ -174,19 +173,18 @@ py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, cons
   result["history"] = page.history;
   result["seconds"] = std::vector<float>(page.seconds.begin(), page.seconds.end());
   result["item_values"] = prices.empty() ? py::object(py::none()) : py::object(to_array<float>(prices, {rows}));
-  result["multipliers"] = py::none();
-  if (policy.trade_offs() || !request.values.empty()) {
-    py::array_t<float> in_force({py::ssize_t{1}, static_cast<py::ssize_t>(tasks)});
-    policy.multipliers(request.values, request.user.scenario, {in_force.mutable_data(), tasks});
-    result["multipliers"] = in_force;
-  }
+  result["multipliers"] = in_force.empty()
+                              ? py::object(py::none())
+                              : py::object(to_array<float>(in_force, {1, static_cast<py::ssize_t>(tasks)}));
+  const auto columns_of = workspace.request().items;
+  result["item_columns"] =
+      columns_of.empty() ? py::object(py::none()) : py::object(to_array<float>(columns_of, wide(columns_of)));
   result["request_dense"] = to_array<float>(f.request_dense, once(f.request_dense));
   result["request_ids"] = to_array<std::int64_t>(f.request_ids, once(f.request_ids));
   result["sequences"] = to_array<std::int64_t>(f.sequences, once(f.sequences));
   result["item_dense"] = to_array<float>(f.item_dense, wide(f.item_dense));
   result["item_id_features"] = to_array<std::int64_t>(f.item_ids, wide(f.item_ids));
   result["cross_dense"] = to_array<float>(f.cross_dense, wide(f.cross_dense));
-  served.give(std::move(workspace));
   return result;
 }
 
@@ -207,6 +205,7 @@ py::dict counters(const Served& served) {
   result["empty_pages"] = now.ranker.empty_pages;
   result["degraded_store"] = now.degraded_store;
   result["degraded_deadline"] = now.degraded_deadline;
+  result["degraded_version"] = now.degraded_version;
   result["reloads"] = now.reloads;
   return result;
 }
@@ -239,7 +238,8 @@ void bind_pipeline(py::module_& module) {
       .def("rank", &rank, py::arg("user_id"), py::arg("timestamp"), py::arg("scenario").none(true), py::arg("context"),
            py::arg("k"), py::arg("candidates"), py::arg("item_ids") = py::none(), py::arg("seen") = py::none(),
            py::arg("eligible") = py::none(), py::arg("explore") = false, py::arg("values") = py::none(),
-           py::arg("deadline") = py::none(), py::arg("item_values") = py::none())
+           py::arg("deadline") = py::none(), py::arg("item_values") = py::none(), py::arg("predictions") = py::none(),
+           py::arg("item_features") = py::dict(), py::arg("user_data") = py::none())
       .def(
           "publish",
           [](Served& served, const std::string& version, const py::object& features, const py::object& prerank,

@@ -1,3 +1,5 @@
+#include <time.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -7,6 +9,7 @@
 #include <thread>
 
 #include "check.hpp"
+#include "prerank.hpp"
 #include "pygrade/pipeline.h"
 #include "pygrade/pipeline.hpp"
 #include "serving.hpp"
@@ -182,10 +185,22 @@ TEST(rules_are_asked_for_the_candidates) {
     return found;
   };
   PipelineRequest request = request_of(3);
-  request.rules = FunctionRef<PageRules(std::span<const std::int64_t>)>(rules);
+  request.rules = rules;
   const Answer without = rank(*system.pipeline, request);
   CHECK(std::equal(without.items.begin(), without.items.end() - 1, page.items.begin() + 1));
 }
+
+// Functions that a request refers to must outlive the expression that names them: no lambda in place.
+template <class Member, class Callable>
+constexpr bool takes = std::is_assignable_v<Member&, Callable>;
+using Rules = decltype(PipelineRequest::rules);
+using RulesLambda = decltype([](std::span<const std::int64_t>) { return PageRules(); });
+static_assert(takes<Rules, RulesLambda&> && takes<Rules, const RulesLambda&>);
+static_assert(!takes<Rules, RulesLambda> && !takes<Rules, const RulesLambda>);
+static_assert(!takes<Rules, FunctionRef<PageRules(std::span<const std::int64_t>)>>);
+using PricesLambda = decltype([](std::span<const std::int64_t>) { return std::span<const float>(); });
+static_assert(takes<decltype(PipelineRequest::item_values), PricesLambda&>);
+static_assert(!takes<decltype(PipelineRequest::item_values), PricesLambda>);
 
 TEST(what_does_not_fit_is_refused_before_anything_is_written) {
   System system;
@@ -288,11 +303,71 @@ TEST(models_and_version_of_the_store_change_in_one_step) {
   system.pipeline->publish(first());
   CHECK(rank(*system.pipeline, request_of(3)).same(before));
   system.store->drop(first().version);  // its own version is gone: the current one is read
-  CHECK_EQUAL(rank(*system.pipeline, request_of(3)).page.history, 0.0f);
+  const Answer other = rank(*system.pipeline, request_of(3));
+  CHECK_EQUAL(other.page.history, 0.0f);
+  CHECK(other.page.degraded == Degraded::version);
+  CHECK(other.page.page.fallback == Fallback::none);  // the features are those of a version, if not of the wanted one
+  CHECK_THROWS(ArtifactError, "does not hold version " + first().version, system.pipeline->publish(first()));
   const auto counters = system.pipeline->counters();
+  CHECK_EQUAL(counters.degraded_version, std::uint64_t{1});
   CHECK_EQUAL(counters.reloads, std::uint64_t{2});
   CHECK_EQUAL(counters.ranker.requests, std::uint64_t{5});
   CHECK_EQUAL(counters.features.reads, std::uint64_t{5});
+}
+
+// Models that say where they were freed.
+Models watched(Models models, std::atomic<int>& freed, std::thread::id& freed_by) {
+  models.attached = std::shared_ptr<const void>(&freed, [&](const void*) {
+    freed_by = std::this_thread::get_id();
+    ++freed;
+  });
+  return models;
+}
+
+TEST(the_publisher_frees_the_models_before) {
+  System system({.seed = 1, .any_version = true});
+  std::atomic<int> freed{0};
+  std::thread::id freed_by;
+  std::vector<PageWorkspace> idle(8);
+  for (int i = 0; i < 8; ++i) {
+    system.pipeline->publish(watched(first(), freed, freed_by));
+    rank(*system.pipeline, request_of(i), idle[static_cast<std::size_t>(i)]);
+    CHECK_EQUAL(freed.load(), i);  // idle workspaces hold none
+  }
+  std::atomic<bool> leased{false}, done{false};
+  std::thread thread([&] {
+    PageWorkspace workspace;
+    Pipeline::Lease lease(*system.pipeline, workspace);
+    CHECK_THROWS(std::logic_error, "has a lease", Pipeline::Lease(*system.pipeline, workspace));
+    leased = true;
+    while (system.pipeline->counters().reloads < 8 || !done) std::this_thread::yield();
+    CHECK_EQUAL(freed.load(), 7);
+    rank(*system.pipeline, request_of(3), workspace);
+    CHECK(lease.models().attached.get() == &freed && &workspace.models() == &lease.models());
+    CHECK_EQUAL(workspace.policy().version(), first().policy->version());
+  });
+  while (!leased) std::this_thread::yield();
+  std::thread other([&] {  // sees the new models while the publisher waits
+    while (rank(*system.pipeline, request_of(3)).page.artifact_version.data() != second().version)
+      std::this_thread::yield();
+    done = true;
+  });
+  system.pipeline->publish(second());
+  CHECK_EQUAL(freed.load(), 8);
+  CHECK(freed_by == std::this_thread::get_id());
+  thread.join();
+  other.join();
+  CHECK_THROWS(std::logic_error, "has no lease", idle[0].models());
+}
+
+TEST(what_is_remembered_of_items_survives_models_of_the_same_features) {
+  System system({.seed = 1, .any_version = true});
+  const auto center = system.pipeline->center();
+  const Models again = Models::load(artifact("first"));
+  CHECK(again.features != first().features);
+  CHECK_EQUAL(again.features->fingerprint(), first().features->fingerprint());
+  system.pipeline->publish(again);
+  CHECK(system.pipeline->center() == center);
 }
 
 TEST(the_callers_model_and_search_take_the_places_of_the_artifacts) {
@@ -409,9 +484,8 @@ TEST(item_features_of_the_request_take_the_place_of_the_stores) {
   rank(*system.pipeline, request_of(3), workspace);
   const std::vector<std::int64_t> items(workspace.item_ids().begin(), workspace.item_ids().end());
   const auto& names = first().features->item_features();
-  const auto& crossed = first().features->cross_features();
   const std::vector<float> values(items.size(), 3.5f);
-  const ItemColumn columns[] = {{names[0], values}, {crossed[0], values}};
+  const ItemColumn columns[] = {{names[0], values}, {names[1], values}};
   PipelineRequest request = request_of(3);
   request.item_features = columns;
   CHECK_THROWS(std::invalid_argument, "without item_ids", rank(*system.pipeline, request));
@@ -422,11 +496,10 @@ TEST(item_features_of_the_request_take_the_place_of_the_stores) {
   const auto& after = workspace.features().item_dense;
   CHECK_EQUAL(after.size(), before.size());
   for (std::size_t i = 0; i < after.size(); ++i)
-    if (i % names.size() == 0)
+    if (i % names.size() < 2)
       CHECK_EQUAL(after[i], 3.5f);
     else
       CHECK(after[i] == before[i] || (std::isnan(after[i]) && std::isnan(before[i])));
-  CHECK_EQUAL(workspace.features().cross_dense[0], 3.5f);
   CHECK(!std::ranges::equal(workspace.predictions(), predicted));
   const ItemColumn unknown[] = {{"distance", values}}, twice[] = {columns[0], columns[0]},
                    some[] = {{names[0], std::span(values).first(2)}};
@@ -492,15 +565,9 @@ TEST(columns_and_levels_of_items_reach_the_corrections) {
   CHECK(!given.same(levels));
   CHECK(row(1)[0] == 2.0f && std::isnan(row(1)[1]));
 
-  // A comparison reads the columns of its own policy.
-  Answer compared;
-  std::vector<std::int32_t> places(k);
-  Pipeline::rank_again(workspace, 1, workspace.request(), {compared.scores, places, compared.weights, {}});
-  request.policy = 1;
-  const Answer other = rank(*pipeline, request, workspace);
+  request.policy = 1;  // it has other columns
+  CHECK(!rank(*pipeline, request, workspace).same(given));
   CHECK(row(1)[0] == 2.0f && row(1)[1] == 5.0f);
-  CHECK(std::memcmp(other.scores.data(), compared.scores.data(), k * sizeof(float)) == 0);
-  CHECK(!other.same(given));
 }
 
 TEST(a_deadline_counts_from_the_arrival) {
@@ -516,6 +583,7 @@ TEST(a_deadline_counts_from_the_arrival) {
 
 TEST(draws_follow_each_other_over_reloads_and_batches) {
   System system;
+  system.store->put(second().version, "meta", 0, meta(second(), second().version));
   PipelineRequest request = request_of(3);
   request.explore = true;
   const std::uint64_t start = std::uint64_t{1} << 32;
@@ -557,6 +625,17 @@ TEST(a_batch_reports_its_first_error_after_the_others) {
     CHECK(std::string(error.what()).find("candidates is 0") != std::string::npos);
   }
   for (const std::size_t r : {0, 2, 4}) CHECK(answers[r].same(rank(*system.pipeline, request_of(3))));
+}
+
+TEST(distinct_ids_are_found_among_many) {
+  System system;
+  std::vector<std::int64_t> items(5000);
+  for (std::size_t i = 0; i < items.size(); ++i) items[i] = static_cast<std::int64_t>(i) << 32;
+  PipelineRequest request = request_of(3);
+  request.item_ids = items;
+  CHECK_EQUAL(rank(*system.pipeline, request).page.candidates, 5000);
+  items[4999] = items[17];
+  CHECK_THROWS(std::invalid_argument, "item_ids holds 73014444032 more than once", rank(*system.pipeline, request));
 }
 
 TEST(a_warm_workspace_allocates_nothing) {
@@ -649,6 +728,88 @@ TEST(pages_under_updates_and_reloads_are_whole) {
   CHECK_EQUAL(wrong.load(), 0);
   CHECK(checked > 0);
   CHECK_EQUAL(system.pipeline->counters().ranker.requests, static_cast<std::uint64_t>(pages.load()));
+}
+
+// What a reload costs the requests: PYGRADE_TEST_RELOADS=100 publishes so often an index of 3,000,000 items, and prints
+// the slowest page beside that of as long a time without.
+TEST(no_request_pays_for_a_reload) {
+  const char* const asked = std::getenv("PYGRADE_TEST_RELOADS");
+  const int reloads = asked == nullptr ? 3 : std::atoi(asked);
+  PrerankFiles files;
+  files.width = 33;
+  files.item_ids.resize(asked == nullptr ? 30'000 : 3'000'000);  // 400 MB
+  for (std::size_t i = 0; i < files.item_ids.size(); ++i) files.item_ids[i] = static_cast<std::int64_t>(i);
+  const std::string content = files.draw().safetensors(), json = files.json(content);
+  files = {};
+  std::thread::id freed_by;
+  std::atomic<int> freed{0};
+  const auto large = [&] {
+    Models models = first();
+    const auto index = Prerank::parse(json, bytes(content), "index");
+    models.attached = std::shared_ptr<const void>(index.get(), [&, index](const void*) {
+      freed_by = std::this_thread::get_id();
+      ++freed;
+    });
+    return models;
+  };
+  System system({.seed = 1, .any_version = true});
+  system.pipeline->publish(large());
+  const auto cpu = [] {
+    timespec time{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return 1e6 * static_cast<double>(time.tv_sec) + 1e-3 * static_cast<double>(time.tv_nsec);
+  };
+  struct Slowest {
+    std::atomic<double> cpu{0.0}, wall{0.0};
+    std::atomic<std::uint64_t> pages{0}, allocations{0};
+  };
+  const auto measure = [&](auto during) {
+    auto slowest = std::make_unique<Slowest>();
+    std::atomic<bool> done{false};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t)
+      threads.emplace_back([&, t] {
+        PageWorkspace workspace;
+        Answer answer;
+        for (std::int64_t i = t; !done; ++i) {
+          const bool warm = i > 50;
+          const std::uint64_t allocated = allocations;
+          const auto began = std::chrono::steady_clock::now();
+          const double cpu_began = cpu();
+          system.pipeline->rank(request_of(i % 8), answer.buffer(), workspace);
+          const double used = cpu() - cpu_began;
+          const std::chrono::duration<double, std::micro> wall = std::chrono::steady_clock::now() - began;
+          if (!warm) continue;
+          ++slowest->pages;
+          slowest->allocations += allocations - allocated;
+          if (used > slowest->cpu) slowest->cpu = used;
+          if (wall.count() > slowest->wall) slowest->wall = wall.count();
+        }
+      });
+    during();
+    done = true;
+    for (auto& thread : threads) thread.join();
+    return slowest;
+  };
+  std::chrono::steady_clock::duration taken{};
+  const auto with = measure([&] {
+    const auto began = std::chrono::steady_clock::now();
+    for (int i = 0; i < reloads; ++i) system.pipeline->publish(large());
+    taken = std::chrono::steady_clock::now() - began;
+  });
+  const auto without = measure([&] {  // the same work beside the requests, but for the publishing
+    const auto began = std::chrono::steady_clock::now();
+    while (std::chrono::steady_clock::now() - began < taken) large();
+  });
+  CHECK(freed >= reloads);
+  CHECK(freed_by == std::this_thread::get_id());
+  if (asked != nullptr)
+    std::printf(
+        "%d reloads: slowest page %.0f us of CPU (%.0f without), %.0f us of wall (%.0f); allocations %.4f a page; "
+        "pages %.0f (%.0f)\n",
+        reloads, with->cpu.load(), without->cpu.load(), with->wall.load(), without->wall.load(),
+        static_cast<double>(with->allocations) / static_cast<double>(with->pages), static_cast<double>(with->pages),
+        static_cast<double>(without->pages));
 }
 
 // The same pages through C, over a store that is read from a directory or, here, from memory by way of C++.

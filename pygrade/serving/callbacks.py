@@ -19,6 +19,8 @@ class Rows(NamedTuple):
     request_ids: NDArray[np.int64]  # [1, Fu]
     dense: NDArray[np.float32]  # [n, Di + Dx]
     ids: NDArray[np.int64]  # [n, Fi]
+    first: int = 0  # place of the first row among the request's candidates, which may come in parts
+    user_data: Any = None  # of the request
 
 
 Predict = Callable[[Rows], ArrayLike]  # → probabilities [n, T] of the policy's tasks; NaN: unknown, ranks last

@@ -37,6 +37,7 @@ from pygrade.stores import Store, StoreError, open_store
 STEPS = ("features of the user", "prerank", "features of the items", "predictions", "policy and ranking")
 STORE = "store.json"  # in the run: which store was filled
 EVIDENCE = "user_count"  # the feature that says how much is known of a user, if the schema has it
+_DEGRADED = ("", "store", "deadline", "version")  # by Degraded of <pygrade/pipeline.hpp>
 _FEATURES = ("request_dense", "request_ids", "sequences", "item_dense", "cross_dense")
 _MAX_SEED = (1 << 31) - 1
 _READ_ITEMS = 20_000  # items whose features are read at once
@@ -49,17 +50,19 @@ class ServedPage:
     items: NDArray[np.int64]  # [≤ k] best first
     scores: NDArray[np.float32]  # [≤ k]
     page: Page = field(repr=False)  # of one request: weights, contributions, log rows
-    features: FeatureBatch = field(repr=False)  # of the candidates
+    features: FeatureBatch = field(repr=False)  # of the candidates; items: no columns if unread
     predictions: NDArray[np.float32] = field(repr=False)  # [n, T]
     seconds: dict[str, float] = field(repr=False)  # by step, see STEPS
-    degraded: bool  # the store failed, or time ran out: features are defaults, weights the static ones
+    # "": not degraded; "store" failed or "deadline" passed: features are defaults, weights the static ones; "version":
+    # the store lost that of the artifact, so the features are those of its current one
+    degraded: str
     history: float  # known events of the user; NaN if no feature says so (user_count)
 
     def _repr_html_(self) -> str:
         """The page and where its time went, for notebooks."""
         facts = {name: f"{1e3 * seconds:.2f} ms" for name, seconds in self.seconds.items()}
         facts["candidates"] = f"{len(self.predictions):,}"
-        facts["degraded"] = "yes: default features, static weights" if self.degraded else "no"
+        facts["degraded"] = self.degraded or "no"
         return self.page._repr_html_() + facts_table("how it was made", facts)
 
 
@@ -108,11 +111,6 @@ class Pipeline:
     ) -> None:
         """version: of the artifact, which the store is read in; "": the store's current one, whatever it is. seed:
         starts the exploration, see `BlendedRanker`. predict: see `load`."""
-        if models.mtl is None and predict is None:
-            raise ValueError(
-                "predict is missing: the policy fuses predictions of your own model (--mtl own); "
-                "want Pipeline.load(run, predict=…), or a C++ program that gives PipelineOptions::predict"
-            )
         if models.mtl is not None and predict is not None:
             raise ValueError("predict is given, and the artifact has a multi-task model; want one of them")
         self.models, self.store, self.version = models, store, version
@@ -128,9 +126,9 @@ class Pipeline:
     ) -> "Pipeline":
         """The system that ``pygrade pipeline`` wrote to directory ``run``, local or at a URL.
 
-        store: its address; None: the one that was filled. predict: your own model, which a run with ``--mtl own``
-        needs: `Rows` → probabilities [n, T], called by many threads, and once here for an unknown user. Raises
-        ValueError if it is missing or not needed, FileNotFoundError, `ArtifactError` for parts that are
+        store: its address; None: the one that was filled. predict: your own model, for a run with ``--mtl own`` whose
+        requests bring no predictions: `Rows` → probabilities [n, T], called by many threads, and once here for an
+        unknown user. Raises ValueError if it is not needed, FileNotFoundError, `ArtifactError` for parts that are
         damaged or do not belong together, or a store that was filled for another artifact, `StoreError` if there is no
         store.
         """
@@ -151,8 +149,8 @@ class Pipeline:
 
     @property
     def counters(self) -> dict[str, int]:
-        """Counts since the start: those of the feature center and of the ranker, and ``degraded_store`` and
-        ``degraded_deadline`` pages."""
+        """Counts since the start: those of the feature center and of the ranker, and ``degraded_store``,
+        ``degraded_deadline`` and ``degraded_version`` pages."""
         return self._core.counters
 
     def rank(
@@ -172,6 +170,9 @@ class Pipeline:
         item_values: ItemValues | None = None,
         request_id: int = 0,
         deadline: float | None = None,
+        predictions: ArrayLike | None = None,
+        item_features: Mapping[str, ArrayLike] | None = None,
+        user_data: Any = None,
     ) -> ServedPage:
         """The best k items for a user.
 
@@ -182,9 +183,12 @@ class Pipeline:
         ``values`` (multipliers of the tasks' values): see `BlendedRanker.rank`. ``item_values``: prices of the
         candidates, which a policy needs that was trained with ``value_tasks``: a mapping id → price, a function
         ids [n] → prices [n], or an array beside item_ids. ``deadline``: seconds from now on, after which the page is
-        made of what an unknown user would get, by the static weights, and counted. ValueError for k or candidates
-        below 1, for item_ids that are no distinct numbers from 0 on, for an item without a price, and if no candidate
-        is left.
+        made of what an unknown user would get, or of the predictions given, by the static weights, and counted.
+        ``predictions`` [n, T] of item_ids in place of a model's, NaN: unknown, ranks last; no features of items are
+        read. ``item_features``: columns [n] of item_ids by name, in place of what the store has: features of items in
+        their units (after the transform), and item columns of the policy's correction. ``user_data``: for ``predict``,
+        see `Rows`. ValueError for k or candidates below 1, for item_ids that are no distinct numbers from 0 on, for an
+        item without a price, without a model and predictions, and if no candidate is left.
         """
         if k < 1 or candidates < 1:
             raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")
@@ -207,6 +211,11 @@ class Pipeline:
             values=None if given is None else given[0],
             deadline=None if deadline is None else max(0, round(deadline * 1e6)),
             item_values=None if item_values is None else prices_of(item_values, asked),
+            predictions=None if predictions is None else self._predictions(predictions, asked),
+            item_features={
+                name: np.ascontiguousarray(column, np.float32) for name, column in (item_features or {}).items()
+            },
+            user_data=user_data,
         )
         return self._page(made, user_id, now, scenario, request_id, given)
 
@@ -215,6 +224,13 @@ class Pipeline:
         models = self.models
         model = None if models.mtl is None else models.mtl.core
         return self.version, models.fitted.core, models.prerank.core, model, _core.Policy(*models.policy.artifact())
+
+    def _predictions(self, predictions: ArrayLike, item_ids: NDArray[np.int64] | None) -> NDArray[np.float32]:
+        given = np.ascontiguousarray(predictions, np.float32)
+        wanted = (-1 if item_ids is None else len(item_ids), len(self.models.policy.tasks))
+        if item_ids is None or given.shape != wanted:
+            raise ValueError(f"predictions has shape {given.shape}; want [n, T] of item_ids, {wanted}")
+        return given
 
     def _eligible(self, eligible: Eligible) -> NDArray[np.int64]:
         """The ids of eligible items."""
@@ -233,7 +249,8 @@ class Pipeline:
         multipliers: NDArray[np.float32] | None,
     ) -> ServedPage:
         """The page that the core made, with what it was made from."""
-        count = len(made["predictions"])
+        count, degraded = len(made["predictions"]), _DEGRADED[made["degraded"]]
+        unread = degraded in ("store", "deadline")
         request, user, scenarios = np.array([request_id]), np.array([user_id]), None if scenario is None else [scenario]
         batch = FeatureBatch(
             request_id=request,
@@ -245,11 +262,10 @@ class Pipeline:
             position=np.full(count, -1, np.int32),
             feedback=np.full((count, len(self.models.schema.tasks)), np.nan, np.float32),
             fitted=self.models.fitted,
-            defaults=made["degraded"] > 0,
+            defaults=unread,
             item_ids=made["item_id_features"],
             **{name: made[name] for name in _FEATURES},
         )
-        degraded = bool(made["degraded"])
         page = Page(
             values=made["values"],
             indices=made["indices"],
@@ -260,12 +276,13 @@ class Pipeline:
             seed=np.array([made["seed"]], np.uint64),
             policy=self.models.policy,
             policy_version=made["policy_version"],
-            context=np.full_like(batch.request_dense, np.nan) if degraded else batch.request_dense,
+            context=np.full_like(batch.request_dense, np.nan) if unread else batch.request_dense,
             predictions=made["predictions"],
             bounds=batch.offsets,
             scenario=scenarios,
             multipliers=made["multipliers"],
             item_values=made["item_values"],
+            item_columns=made["item_columns"],
             first_number=0,
             ids=Ids(request, user, made["item_ids"]),
         )

@@ -2,14 +2,17 @@
 
 import ctypes
 import json
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
 
+import pygrade
 from pygrade import _core
 from pygrade.serving.pipeline import Pipeline
 from tests.pipeline.world import copy
-from tests.serving.test_embedding import library, struct
+from tests.serving.test_embedding import ROOT, library, struct
 
 pytestmark = pytest.mark.skipif("lmdb" not in _core.store_libraries(), reason="the C++ library was built without LMDB")
 
@@ -22,8 +25,9 @@ Context = struct("S name S text N text_size d number")
 Request = struct(
     "N size q user_id q timestamp S scenario N scenario_size P context N context_size N candidates P item_ids N items "
     "P seen N seen_size P eligible N eligible_size P values N tasks P rules P user Q draw I deadline_us I flags "
-    "P workspace P error N error_size"
+    "P workspace P error N error_size P predictions P item_features N item_features_size P user_data Q waited_us"
 )
+Column = struct("S name P values")
 UserPage = struct(
     "N size N k P items P scores P weights P concentration i filled i candidates i missing_predictions i degraded "
     "i fallback i explored Q seed V policy_version V artifact_version f trust i verdict B baseline f history F seconds "
@@ -170,6 +174,8 @@ def test_pages_updates_batches_and_reloads_through_c(run, tmp_path):
         assert b"no candidate is left" in error.value
         page, _ = core.rank(3, deadline_us=1)
         assert page.degraded == 2 and page.filled == K and page.fallback > 0
+        page, _ = core.rank(3, deadline_us=10**9, waited_us=10**9 + 1)
+        assert page.degraded == 2
         core.call("reload", core.pipeline, str(artifact).encode(), None, 0)
         assert same(core.rank(3)[1], after[0])
         core.call("reload", core.pipeline, str(tmp_path).encode(), error, 500, status=2)
@@ -181,6 +187,48 @@ def test_pages_updates_batches_and_reloads_through_c(run, tmp_path):
         assert info.items == 120
     finally:
         core.close()
+
+
+def test_predictions_and_columns_of_a_request_through_c_and_in_the_example(run, tmp_path):
+    rng = np.random.default_rng(1)
+    items, predictions = np.arange(60)[::-1].copy(), rng.uniform(0, 1, (60, TASKS)).astype(np.float32)
+    mine = copy(run, tmp_path / "run")
+    artifact, store = mine / "artifact", f"lmdb:{mine / 'store'}"
+    system = Pipeline.load(mine, seed=0)
+    name = system.models.schema.item_features[0]
+    column = rng.uniform(0, 1, 60).astype(np.float32)
+    asked = {"k": K, "item_ids": items, "scenario": "feed", "timestamp": NOW, "context": {"c_hour": 2.0}}
+    own = system.rank(3, **asked, predictions=predictions)
+    changed = system.rank(3, **asked, item_features={name: column})
+    assert not np.array_equal(changed.predictions, system.rank(3, **asked).predictions)
+    shown = items[items % 10 != 0]
+    made = np.float32(0.01) * (1 + (shown[:, None] * 7 + np.arange(TASKS) * 3) % 50).astype(np.float32)
+    of_example = system.rank(3, k=K, item_ids=shown, scenario="feed", timestamp=NOW, predictions=made)
+    system.close()
+    core = CPipeline(artifact, store)
+    given = {"item_ids": items.ctypes.data, "items": 60}
+    try:
+        page, arrays = core.rank(3, **given, predictions=predictions.ctypes.data)
+        assert same(arrays, own) and page.degraded == 0
+        columns = (Column * 1)(Column(name=name.encode(), values=column.ctypes.data))
+        more = {"item_features": ctypes.addressof(columns), "item_features_size": 1}
+        assert same(core.rank(3, **given, **more)[1], changed)
+        core.rank(3, status=1, **given, **more, predictions=predictions.ctypes.data)  # no model reads it
+        core.rank(3, status=1, predictions=predictions.ctypes.data)
+    finally:
+        core.close()
+    if shutil.which("cmake") is None:
+        pytest.skip("no cmake: the example is not built")
+    build = tmp_path / "build"
+    for command in (
+        ["cmake", "-S", str(ROOT / "examples"), "-B", str(build), f"-Dpygrade_DIR={pygrade.cmake_dir()}"],
+        ["cmake", "--build", str(build), "--target", "page"],
+    ):
+        subprocess.run(command, check=True, capture_output=True)
+    ran = subprocess.run(
+        [str(build / "page"), str(artifact), store, "3", *map(str, items)], check=True, capture_output=True, text=True
+    )
+    assert [int(line) for line in ran.stdout.split()] == of_example.items.tolist() and not ran.stderr
 
 
 def test_a_model_of_the_callers_is_called_back(run, tmp_path):

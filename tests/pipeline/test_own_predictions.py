@@ -62,8 +62,40 @@ def test_the_policy_learns_from_the_predictions_of_the_log(own):
 def test_the_artifact_has_no_model_and_says_so(own):
     artifact = open_artifact(own / "artifact")
     assert artifact.own_predictions and not artifact.part("mtl").exists()
-    with pytest.raises(ValueError, match=r"predict is missing: .*--mtl own.* want Pipeline\.load\(run, predict=…\)"):
-        Pipeline.load(own)
+    system = Pipeline.load(own)
+    with pytest.raises(ValueError, match=r"predictions is missing: .*--mtl own"):
+        system.rank(3)
+    system.close()
+
+
+def test_predictions_of_a_request_make_the_page_that_predict_makes(own):
+    rows = []
+
+    def predict(given):
+        rows.append(given)
+        return half(given)
+
+    system = Pipeline.load(own, seed=0, predict=predict)
+    items = np.arange(200)[::-1]
+    asked = {"k": 5, "item_ids": items, "scenario": "feed", "timestamp": NOW, "context": {"c_hour": 2.0}}
+    wanted = system.rank(3, **asked, user_data={"who": 3})
+    assert rows[-1].user_data == {"who": 3} and rows[-1].first == 0
+    system.rank(3, **asked, deadline=100.0)
+    assert [part.first for part in rows[2:]] == [0, 128] and rows[-1].user_data is None
+    system.close()
+    system = Pipeline.load(own, seed=0)
+    predictions = half(rows[1])
+    served = system.rank(3, **asked, predictions=predictions)
+    assert served.scores.tobytes() == wanted.scores.tobytes() and served.items.tolist() == wanted.items.tolist()
+    assert served.features.item_dense.shape == (200, 0) and not served.degraded
+    late = system.rank(3, **asked, predictions=predictions, deadline=0.0)
+    assert late.degraded == "deadline" and late.page.fallback[0] and len(late.items) == 5
+    for wrong in ({"item_ids": None}, {"predictions": predictions[:7]}):
+        with pytest.raises(ValueError, match=r"predictions has shape .* want \[n, T\] of item_ids"):
+            system.rank(3, **asked | {"predictions": predictions} | wrong)
+    with pytest.raises(ValueError, match="item_features names 'distance', which nothing reads"):
+        system.rank(3, **asked, predictions=predictions, item_features={"distance": np.ones(200)})
+    system.close()
 
 
 def test_the_service_takes_them_from_its_requests(own):
@@ -142,7 +174,7 @@ def test_pages_are_equal_offline_online_and_in_the_library(own, tmp_path):
 
 def test_commands_that_have_no_model_say_what_works(own, capsys):
     assert cli.main(["rank-user", "--run", str(own), "--user", "3"]) == 2
-    assert "Pipeline.load(run, predict=…)" in capsys.readouterr().err
+    assert "predictions is missing" in capsys.readouterr().err
 
 
 def test_a_model_beside_that_of_the_artifact_is_refused(run):

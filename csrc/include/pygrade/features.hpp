@@ -71,6 +71,7 @@ struct PYGRADE_API FeatureBuffer {
   std::vector<float> cross_dense;         // [n, Dx]
   bool defaults = false;                  // the store failed: nothing is known of the user and the items
   bool user_known = false;                // the store has a history of the user
+  bool other_version = false;             // the version asked for is gone: the store's current one was read
 
   struct Work;  // of the reader
   std::unique_ptr<Work> work;
@@ -86,6 +87,7 @@ class PYGRADE_API Features {
   ~Features();
 
   const std::string& hash() const;                              // of the schema, 16 digits
+  const std::string& fingerprint() const;                       // of schema and fitted values, 64 digits
   const std::vector<std::string>& tasks() const;                // of the log
   const std::vector<std::string>& request_features() const;     // [Du] names of request_dense
   const std::vector<std::string>& request_id_features() const;  // [Fu]
@@ -132,8 +134,8 @@ struct FeedbackEvents {
 class PYGRADE_API FeatureCenter {
  public:
   // `ttl`: seconds that a history lives without an event; nothing: for ever. `cache`: users and items whose attributes
-  // are remembered, at most. `version`: the version of the store that is read (see Store::at); nothing: the current
-  // one. Feedback is written into the current one.
+  // are remembered, at most, up to 16 million. `version`: the version of the store that is read (see Store::at);
+  // nothing: the current one. Feedback is written into the current one.
   FeatureCenter(std::shared_ptr<const Features> features, std::shared_ptr<Store> store, std::optional<double> ttl = {},
                 std::size_t cache = 1'000'000, const std::optional<std::string>& version = {});
   ~FeatureCenter();
@@ -159,7 +161,10 @@ class PYGRADE_API FeatureCenter {
   // StoreError unless the current version is of this schema.
   void check_version();
 
-  // Attributes of items are read again.
+  // The name of the version that is read now. StoreError if the store fails or the version is not of this schema.
+  std::string read_version();
+
+  // Attributes are read again.
   void forget_items();
 
   FeatureCounters counters() const;

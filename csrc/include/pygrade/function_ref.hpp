@@ -29,4 +29,21 @@ class FunctionRef<Result(Arguments...)> {
   Result (*call_)(void*, Arguments...);
 };
 
+// The same for members, which outlive the expression that sets them: it refers to a function object with a name.
+template <class Signature>
+class StoredFunctionRef;
+
+template <class Result, class... Arguments>
+class StoredFunctionRef<Result(Arguments...)> : public FunctionRef<Result(Arguments...)> {
+ public:
+  template <class Callable>
+    requires(!std::is_base_of_v<FunctionRef<Result(Arguments...)>, std::remove_cv_t<Callable>> &&
+             std::is_invocable_r_v<Result, Callable&, Arguments...>)
+  StoredFunctionRef(Callable& callable)  // NOLINT: implicit, as an argument
+      : FunctionRef<Result(Arguments...)>(callable) {}
+  template <class Callable>
+    requires(!std::is_base_of_v<StoredFunctionRef, std::remove_cvref_t<Callable>> && !std::is_reference_v<Callable>)
+  StoredFunctionRef(Callable&&) = delete;
+};
+
 }  // namespace pygrade

@@ -82,7 +82,9 @@ PYGRADE_API pygrade_status pygrade_pipeline_create(const pygrade_file* files, si
                                                    const pygrade_pipeline_options* options,
                                                    pygrade_pipeline** pipeline);
 
-/* Serve another artifact, also while other threads rank: all its models and its version of the store in one step. */
+/* Serve another artifact, also while other threads rank: all its models and its version of the store in one step.
+ * Returns when no request uses the one before, and frees it; no request waits. PYGRADE_BAD_ARTIFACT if the store does
+ * not hold its version, unless PYGRADE_PIPELINE_ANY_VERSION. */
 PYGRADE_API pygrade_status pygrade_pipeline_reload(pygrade_pipeline* pipeline, const char* artifact, char* error,
                                                    size_t error_size);
 PYGRADE_API pygrade_status pygrade_pipeline_reload_files(pygrade_pipeline* pipeline, const pygrade_file* files,
@@ -184,9 +186,10 @@ typedef struct pygrade_user_request {
 
 enum {
   PYGRADE_DEGRADED_NONE = 0,
-  PYGRADE_DEGRADED_STORE = 1,   /* the store failed: all features are defaults, the weights the static ones */
-  PYGRADE_DEGRADED_DEADLINE = 2 /* time ran out: the items or predictions given, else those of an unknown user, by the
+  PYGRADE_DEGRADED_STORE = 1,    /* the store failed: all features are defaults, the weights the static ones */
+  PYGRADE_DEGRADED_DEADLINE = 2, /* time ran out: the items or predictions given, else those of an unknown user, by the
                                    static weights */
+  PYGRADE_DEGRADED_VERSION = 3   /* the store lost the artifact's version: the features are those of its current one */
 };
 typedef struct pygrade_user_page {
   size_t size; /* sizeof(pygrade_user_page) */
@@ -267,6 +270,7 @@ typedef struct pygrade_pipeline_counters {
   uint64_t item_misses;  /* items without history */
   uint64_t updates;      /* feedback events that were written */
   uint64_t reloads;
+  uint64_t degraded_version;
 } pygrade_pipeline_counters;
 /* Counts since the pipeline was made, over all threads and reloads. */
 PYGRADE_API pygrade_status pygrade_pipeline_count(const pygrade_pipeline* pipeline,

@@ -33,6 +33,11 @@
 
 namespace pygrade {
 
+namespace detail {
+template <class Value, class Memory>
+class HotSwap;
+}
+
 // The files of an artifact: their paths below it, "policy/policy.json", and contents.
 using ArtifactFiles = std::vector<std::pair<std::string, FileContent>>;
 
@@ -104,8 +109,9 @@ struct PipelineRequest {
   // cross_features, in their units: after the transform), and item columns of the policies' corrections.
   std::span<const ItemColumn> item_features = {};
   void* user_data = nullptr;  // for `predict`: ModelRows::user_data
-  std::optional<FunctionRef<PageRules(std::span<const std::int64_t>)>> rules = {};  // of the candidates
-  std::optional<FunctionRef<std::span<const float>(std::span<const std::int64_t>)>> item_values = {};  // their prices
+  // Of the candidates, and their prices: functions that live until `rank` returns, so no lambda in place.
+  std::optional<StoredFunctionRef<PageRules(std::span<const std::int64_t>)>> rules = {};
+  std::optional<StoredFunctionRef<std::span<const float>(std::span<const std::int64_t>)>> item_values = {};
   bool explore = false;                    // serve a Dirichlet draw instead of the mean
   std::optional<std::uint64_t> draw = {};  // its coordinates, see Page::seed
   std::span<const float> values = {};      // [T] multipliers of the tasks' values
@@ -125,8 +131,9 @@ struct PipelineBuffer {
 
 enum class Degraded : std::uint8_t {
   none = 0,
-  store = 1,    // the store failed: all features are defaults, the weights the static ones
-  deadline = 2  // time ran out: the items or predictions given, else an unknown user's, by the static weights
+  store = 1,     // the store failed: all features are defaults, the weights the static ones
+  deadline = 2,  // time ran out: the items or predictions given, else an unknown user's, by the static weights
+  version = 3    // the store lost the models' version: the features are those of its current one
 };
 
 // The steps of a page, as in Python's ServedPage.seconds.
@@ -153,11 +160,13 @@ class PYGRADE_API PageWorkspace {
   std::span<const std::int64_t> item_ids() const;  // [n] the candidates
   std::span<const float> predictions() const;      // [n, T]
   const FeatureBuffer& features() const;
-  const Models& models() const;  // that served the request
   // What the ranker was given and gave, for a log: rows and indices are places in item_ids().
   const Request& request() const;
   const PageBuffer& buffer() const;
-  const Policy& policy() const;  // that ranked the request
+  // The models that serve and the policy that ranked the request, within a Pipeline::Lease; std::logic_error without
+  // one.
+  const Models& models() const;
+  const Policy& policy() const;
 
  private:
   friend class Pipeline;
@@ -169,7 +178,7 @@ class PYGRADE_API PageWorkspace {
 struct PipelineCounters {
   FeatureCounters features;
   RankerCounters ranker;
-  std::uint64_t degraded_store = 0, degraded_deadline = 0;  // pages
+  std::uint64_t degraded_store = 0, degraded_deadline = 0, degraded_version = 0;  // pages
   std::uint64_t reloads = 0;
 };
 
@@ -196,22 +205,20 @@ class PYGRADE_API Pipeline {
   void rank(std::span<const PipelineRequest> requests, std::span<const PipelineBuffer> buffers,
             std::span<ServedPage> pages, std::span<PageWorkspace> workspaces);
 
-  // Ranks by one of the policies of the models that served the workspace's last request, for comparisons: nothing is
-  // counted. `request` is that of the workspace, or another one.
-  static Page rank_again(PageWorkspace& workspace, std::size_t policy, const Request& request,
-                         const PageBuffer& buffer);
+  // Holds the models in force for the requests of a workspace, see below.
+  class Lease;
 
   // Adds feedback for the features of later requests, see FeatureCenter::update.
   std::size_t update(const FeedbackEvents& events);
 
   // Requests that start after this returns are served by these models: all of them change in one step, and the version
-  // of the store that is read with them. Requests under way end with what they began with; none waits.
+  // of the store that is read with them. Requests under way end with what they began with, and no request waits; this
+  // returns when none uses the models before, and frees them. What is remembered of items stays if features and version
+  // are the same. ArtifactError if the store does not hold the models' version, unless any_version.
   void publish(Models models);
   void reload(const std::filesystem::path& artifact) { publish(Models::load(artifact)); }
 
   Models models() const;
-  // The models in force, without a lock or a copy; they live in the workspace until its next use.
-  const Models& models(PageWorkspace& workspace) const;
   std::size_t num_tasks() const { return num_tasks_.load(std::memory_order_relaxed); }
   std::shared_ptr<FeatureCenter> center() const;
   PipelineCounters counters() const;
@@ -219,21 +226,36 @@ class PYGRADE_API Pipeline {
  private:
   struct State;
   struct Totals;
+  struct Nothing {};
 
-  std::shared_ptr<State> make_state(Models models, std::shared_ptr<FeatureCenter> center) const;
-  const State& state_of(PageWorkspace::Impl& work) const;
-  void put(std::shared_ptr<State> state);
+  std::unique_ptr<const State> make_state(Models models, std::shared_ptr<FeatureCenter> center) const;
+  void retire(std::unique_ptr<const State> state);
   ServedPage rank(const PipelineRequest& request, const PipelineBuffer& buffer, PageWorkspace& workspace,
                   std::optional<std::uint64_t> draw);
-  std::uint64_t next_draw();
 
   const PipelineOptions options_;
-  std::shared_ptr<Totals> totals_;
+  const std::unique_ptr<Totals> totals_;
   std::atomic<std::uint64_t> stream_;  // the next draw
-  mutable std::mutex changing_;        // guards state_
-  std::shared_ptr<State> state_;
-  std::atomic<std::uint64_t> generation_{0};  // of state_
-  std::atomic<std::size_t> num_tasks_{0};     // of state_
+  std::mutex publishing_;              // between those that publish
+  std::unique_ptr<detail::HotSwap<State, Nothing>> states_;
+  std::atomic<std::size_t> num_tasks_{0};  // of the state in force
+};
+
+// All that a workspace ranks is by one set of models while it has a lease; `rank` takes one for each
+// request that comes without. `publish` waits for the end of every lease of the models before: keep it short, and
+// publish nothing meanwhile in the same thread. It ends before the workspace.
+class PYGRADE_API Pipeline::Lease {
+ public:
+  // std::logic_error if the workspace has one.
+  Lease(const Pipeline& pipeline, PageWorkspace& workspace);
+  ~Lease();
+  Lease(Lease&& other) noexcept : work_(std::exchange(other.work_, nullptr)) {}
+  Lease& operator=(Lease&&) = delete;
+
+  const Models& models() const;
+
+ private:
+  PageWorkspace::Impl* work_;
 };
 
 }  // namespace pygrade

@@ -9,7 +9,7 @@
  *
  * Every function that can fail returns a pygrade_status, and pygrade_last_error() the text of the calling thread's
  * error. Callers that may move to another thread between the two calls (goroutines, virtual threads) give a buffer:
- * `error` and `error_size`, the last members of a struct that the call reads, or else the last parameters of the call.
+ * `error` and `error_size`, members of a struct that the call reads, or else the last parameters of the call.
  * A call that fails writes its text there, UTF-8, cut to fit and closed with a 0; NULL or 0: none is wanted. Otherwise
  * failed calls write nothing but the length of a text that does not fit. No C++ exception leaves the library.
  *

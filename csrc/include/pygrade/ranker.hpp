@@ -24,6 +24,13 @@
 
 namespace pygrade {
 
+namespace detail {
+template <class Value, class Memory>
+struct HotSlot;
+template <class Value, class Memory>
+class HotSwap;
+}  // namespace detail
+
 // Whether a prediction is NaN or infinite. Its candidate ranks last and leaves the scores of the others alone.
 inline bool is_missing(float prediction) { return !std::isfinite(prediction); }
 
@@ -128,19 +135,13 @@ class PYGRADE_API Ranker {
 
  private:
   using Owner = std::shared_ptr<const Policy>;
-  struct Slot;
+  struct Memory;  // of one thread at a time
 
-  Slot& claim(const Owner* policy) const;
-  Page rank(Slot& slot, const Policy& used, const Request& request, const PageBuffer& buffer,
+  Page rank(Memory& memory, const Policy& used, const Request& request, const PageBuffer& buffer,
             std::optional<std::uint64_t> draw);
 
-  // Every thread that ranks holds a slot, and the slot names the policy in use (a hazard pointer). `swap` publishes the
-  // new policy and waits until no slot names the old one. A reader pays one compare-and-swap on a cache line of its
-  // own; a std::atomic<std::shared_ptr> would lock, and count references on a line that all threads share.
-  std::atomic<const Owner*> current_;
-  mutable std::atomic<Slot*> slots_{nullptr};
+  std::unique_ptr<detail::HotSwap<Owner, Memory>> policies_;
   std::atomic<std::uint64_t> stream_;
-  const std::uint64_t id_;
   const bool impute_;
 };
 
@@ -151,7 +152,7 @@ class PYGRADE_API Ranker::Lease {
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
 
-  const std::shared_ptr<const Policy>& policy() const { return *owner_; }
+  const std::shared_ptr<const Policy>& policy() const;
 
   // As Ranker::rank.
   Page rank(const Request& request, const PageBuffer& buffer);
@@ -159,11 +160,10 @@ class PYGRADE_API Ranker::Lease {
             int num_threads = 1);
 
  private:
-  Lease(Ranker& ranker, const Owner* owner) : ranker_(ranker), owner_(owner), slot_(ranker.claim(owner)) {}
+  Lease(Ranker& ranker, const Owner* held_by_another);
 
   Ranker& ranker_;
-  const Owner* owner_;
-  Slot& slot_;
+  detail::HotSlot<Owner, Memory>& slot_;
 };
 
 // The ids of a request and its candidates in the log.

@@ -36,6 +36,7 @@ FeatureCenter::Impl::Impl(std::shared_ptr<const Features> features_given, std::s
       store(std::move(store_given)),
       reader(version ? store->at(*version) : store),
       ttl(ttl_given),
+      wanted(version),
       reading(plan.schema.user_width, plan.items.width(), limit),
       apart(version ? std::make_unique<detail::AttributeCache>(plan.schema.user_width, plan.items.width(), limit)
                     : nullptr),
@@ -43,9 +44,7 @@ FeatureCenter::Impl::Impl(std::shared_ptr<const Features> features_given, std::s
   if (ttl && !(*ttl > 0.0)) throw std::invalid_argument("ttl is not positive; want seconds, or nothing");
 }
 
-bool FeatureCenter::Impl::is_current(detail::AttributeCache& cache, std::string_view meta,
-                                     std::string_view seen) const {
-  if (meta.data() != nullptr && !meta.empty() && meta == seen) return true;
+std::string FeatureCenter::Impl::version_name(std::string_view meta) const {
   if (meta.data() == nullptr)
     throw ForeignVersionError(store->url() + ": the current version was not published by a FeatureCenter");
   std::string schema, name;
@@ -59,7 +58,14 @@ bool FeatureCenter::Impl::is_current(detail::AttributeCache& cache, std::string_
   if (schema != plan.schema.hash)
     throw ForeignVersionError(store->url() + ": version '" + name + "' was published for schema " + schema +
                               "; this center has " + plan.schema.hash);
-  cache.change_version(meta);
+  return name;
+}
+
+bool FeatureCenter::Impl::is_current(detail::AttributeCache& cache, std::string_view meta,
+                                     const detail::AttributeVersion& seen) const {
+  if (meta.data() != nullptr && !meta.empty() && meta == seen.description) return true;
+  const std::string name = version_name(meta);
+  cache.change_version(meta, &cache == &reading && wanted && name != *wanted);
   return false;
 }
 
@@ -105,25 +111,19 @@ FeatureCenter::~FeatureCenter() = default;
 
 void FeatureCenter::check_version() {
   const StoreQuery query{meta_table, meta_key};
-  for (int attempt = 0; attempt < version_tries; ++attempt) {
-    std::string seen;
-    {
-      const std::shared_lock lock(impl_->writing.mutex);
-      seen = impl_->writing.version;
-    }
-    bool current = false;
-    Impl::get(*impl_->store, {&query, 1}, {},
-              [&](StoreValues values) { current = impl_->is_current(impl_->writing, values[0], seen); });
-    if (current) return;
-  }
-  impl_->fail_restless("one check");
+  Impl::get(*impl_->store, {&query, 1}, {}, [&](StoreValues values) { impl_->version_name(values[0]); });
+}
+
+std::string FeatureCenter::read_version() {
+  const StoreQuery query{meta_table, meta_key};
+  std::string name;
+  Impl::get(*impl_->reader, {&query, 1}, {}, [&](StoreValues values) { name = impl_->version_name(values[0]); });
+  return name;
 }
 
 void FeatureCenter::forget_items() {
-  for (detail::AttributeCache* cache : {&impl_->reading, &impl_->writing}) {
-    const std::unique_lock lock(cache->mutex);
-    cache->items.forget();
-  }
+  impl_->reading.forget();
+  impl_->writing.forget();
 }
 
 FeatureCounters FeatureCenter::counters() const {

@@ -23,6 +23,7 @@ struct FeatureCenter::Impl {
   const detail::Plan& plan;
   const std::shared_ptr<Store> store, reader;  // to write, of the current version, and to read
   const std::optional<double> ttl;
+  const std::optional<std::string> wanted;        // the version that is to be read
   detail::AttributeCache reading;                 // of the version that is read
   std::unique_ptr<detail::AttributeCache> apart;  // of the current one, if another may be read
   detail::AttributeCache& writing;                // of the current one
@@ -51,10 +52,13 @@ struct FeatureCenter::Impl {
     if (failure) std::rethrow_exception(failure);
   }
 
+  // The name of a version by its description. ForeignVersionError if it is of another schema or of none,
+  // DamagedRecordError if the description is damaged.
+  std::string version_name(std::string_view meta) const;
+
   // Whether the store's version, whose description is `meta`, is the one that the cache was seen with; takes the cache
-  // to it if not. ForeignVersionError if it is of another schema or of none, DamagedRecordError if its description is
-  // damaged.
-  bool is_current(detail::AttributeCache& cache, std::string_view meta, std::string_view seen) const;
+  // to it if not. Throws what version_name throws.
+  bool is_current(detail::AttributeCache& cache, std::string_view meta, const detail::AttributeVersion& seen) const;
 
   // The row of attributes in a value of the store, or the one of the unknown.
   void read_attributes(std::string_view value, std::span<const std::int64_t> unknown, std::int64_t* row) const;
@@ -102,13 +106,16 @@ struct FeatureBuffer::Work {
   // Of the candidates.
   std::vector<std::int64_t> item_rows;  // [n, ItemLayout::width()]
   std::vector<std::uint32_t> unknown;   // candidates whose attributes are read; memory for n
-  std::vector<std::int64_t> unknown_ids, unknown_rows;
-  std::vector<std::int64_t> stored;    // one row of attributes
-  std::vector<detail::KeySet> keys;    // [tables]
-  std::vector<std::int64_t> row_keys;  // of one table
+  std::vector<std::int64_t> unknown_ids;
+  std::vector<std::uint32_t> learned;  // of these candidates the store has attributes
+  std::vector<std::int64_t> learned_ids, learned_rows;
+  std::vector<std::int64_t> absent_ids;  // that the store lacks
+  std::vector<std::uint32_t> asked;      // places among unknown_ids
+  std::vector<std::int64_t> stored;      // one row of attributes
+  std::vector<detail::KeySet> keys;      // [tables]
+  std::vector<std::int64_t> row_keys;    // of one table
 
   // Scratch memory.
-  std::string seen;
   std::vector<StoreQuery> queries;
   std::vector<std::uint32_t> slots;
   std::vector<const char*> pointers;

@@ -7,6 +7,7 @@
 #include "util/fpenv.hpp"
 #include "util/json.hpp"
 #include "util/safetensors.hpp"
+#include "util/sha256.hpp"
 
 namespace pygrade {
 
@@ -52,7 +53,10 @@ std::shared_ptr<const Features> Features::parse(std::string_view schema_json, st
   detail::Schema schema = read_schema(schema_json, folder + "/schema.json");
   const std::shared_ptr<Features> made(new Features);
   try {
-    made->impl_.reset(new Impl{detail::Plan(std::move(schema), fitted)});
+    detail::Sha256 digest;
+    digest.update(std::as_bytes(std::span(schema_json)));
+    digest.update(fitted);
+    made->impl_.reset(new Impl{detail::Plan(std::move(schema), fitted), digest.hex()});
   } catch (const detail::SafetensorsError& error) {
     throw ArtifactError(folder + "/fitted.safetensors: " + error.what());
   } catch (const detail::JsonError& error) {
@@ -67,6 +71,7 @@ std::shared_ptr<const Features> Features::load(const std::filesystem::path& dire
   return parse(detail::text_of(schema), fitted, directory.string());
 }
 
+const std::string& Features::fingerprint() const { return impl_->fingerprint; }
 const std::string& Features::hash() const { return impl_->plan.schema.hash; }
 const std::vector<std::string>& Features::tasks() const { return impl_->plan.schema.tasks; }
 const std::vector<std::string>& Features::request_features() const { return impl_->plan.request_features; }

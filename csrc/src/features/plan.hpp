@@ -137,6 +137,7 @@ namespace pygrade {
 
 struct Features::Impl {
   detail::Plan plan;
+  std::string fingerprint;
 };
 
 }  // namespace pygrade

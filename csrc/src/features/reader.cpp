@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "util/seed.hpp"
+
 namespace pygrade::detail {
 
 namespace {
@@ -73,7 +75,9 @@ void Reader::run(bool known) {
   work_.unknown.resize(rows);
   work_.stored.resize(plan_.schema.item_width);
   work_.fields.resize(plan_.most_fields * history_lanes);
-  buffer_.defaults = false;
+  work_.learned.reserve(rows);
+  work_.absent_ids.reserve(rows);
+  buffer_.defaults = buffer_.other_version = false;
   if (known) {
     try {
       ask();
@@ -90,15 +94,12 @@ void Reader::run(bool known) {
 // One round trip; one before it if keys depend on attributes that are not remembered yet.
 void Reader::ask() {
   for (int attempt = 0; attempt < version_tries; ++attempt) {
-    learned_ = 0;
-    learned_user_ = false;
-    bool same = false;  // version as the user was read in
-    {
-      const std::shared_lock lock(center_.reading.mutex);
-      work_.seen = center_.reading.version;
-      same = work_.made && !work_.seen.empty() && work_.version == work_.seen;
-      recall(same);
-    }
+    work_.learned.clear();
+    work_.absent_ids.clear();
+    learned_user_ = absent_user_ = false;
+    seen_ = &center_.reading.version();
+    const bool same = work_.made && !seen_->description.empty() && work_.version == seen_->description;  // as the user
+    recall(same);
     if (!ask_early()) continue;
     work_.queries.clear();
     work_.queries.push_back({meta_table, meta_key});
@@ -113,7 +114,7 @@ void Reader::ask() {
     }
     bool current = false;
     center_.get(*center_.reader, work_.queries, deadline_, [&](StoreValues values) {
-      current = center_.is_current(center_.reading, values[0], work_.seen);
+      current = center_.is_current(center_.reading, values[0], *seen_);
       if (!current) return;
       values = values.subspan(1);
       take_attributes(values, ask_user, ask_items);
@@ -121,25 +122,41 @@ void Reader::ask() {
     });
     if (!current) continue;
     remember();
-    if (!same) work_.version = work_.seen;
+    if (!same) work_.version = seen_->description;
+    buffer_.other_version = seen_->other;
     return;
   }
   center_.fail_restless("one read");
 }
 
-// The remembered attributes, under the cache's lock.
+// The remembered attributes.
 void Reader::recall(bool same) {
   const AttributeCache& cache = center_.reading;
-  user_stamp_ = cache.users.stamp();
-  item_stamp_ = cache.items.stamp();
+  std::uint32_t place = 0;
   user_unknown_ = false;
   if (!same && !work_.user_row.empty()) {
-    std::uint32_t unknown = 0;
-    user_unknown_ = cache.users.recall({&work_.user_id, 1}, work_.user_row.data(), &unknown) > 0;
+    user_unknown_ = cache.users.recall({&work_.user_id, 1}, seen_->stamp, work_.user_row.data(), &place) > 0;
+    if (user_unknown_ && cache.absent_users.recall({&work_.user_id, 1}, seen_->stamp, nullptr, &place) == 0) {
+      std::ranges::copy(plan_.empty_user, work_.user_row.begin());
+      user_unknown_ = false;
+    }
   }
-  unknown_ = cache.items.recall(items_, work_.item_rows.data(), work_.unknown.data());
+  const std::size_t missing = cache.items.recall(items_, seen_->stamp, work_.item_rows.data(), work_.unknown.data());
+  work_.unknown_ids.resize(missing);
+  for (std::size_t i = 0; i < missing; ++i) work_.unknown_ids[i] = items_[work_.unknown[i]];
+  work_.asked.resize(missing);
+  const std::size_t asked = cache.absent_items.recall(work_.unknown_ids, seen_->stamp, nullptr, work_.asked.data());
+  unknown_ = 0;
+  for (std::size_t i = 0; i < missing; ++i) {
+    const std::uint32_t row = work_.unknown[i];
+    if (unknown_ < asked && work_.asked[unknown_] == i) {
+      work_.unknown[unknown_] = row;
+      work_.unknown_ids[unknown_++] = items_[row];
+    } else {
+      plan_.remember(items_[row], plan_.empty_item, {item_row(row), plan_.items.width()});
+    }
+  }
   work_.unknown_ids.resize(unknown_);
-  for (std::size_t i = 0; i < unknown_; ++i) work_.unknown_ids[i] = items_[work_.unknown[i]];
 }
 
 // Reads the attributes that keys depend on, and learns which version there is; false if it is not the one seen.
@@ -149,14 +166,14 @@ bool Reader::ask_early() {
     take_attributes(none, false, true);
   }
   const bool users = plan_.keys_need_users && user_unknown_, items = plan_.keys_need_items && unknown_ > 0;
-  if (!work_.seen.empty() && !users && !items) return true;
+  if (!seen_->description.empty() && !users && !items) return true;
   work_.queries.clear();
   work_.queries.push_back({meta_table, meta_key});
   if (users) work_.queries.push_back({plan_.user_table_name, {&work_.user_id, 1}});
   if (items) work_.queries.push_back({plan_.item_table_name, work_.unknown_ids});
   bool current = false;
   center_.get(*center_.reader, work_.queries, deadline_, [&](StoreValues values) {
-    current = center_.is_current(center_.reading, values[0], work_.seen);
+    current = center_.is_current(center_.reading, values[0], *seen_);
     if (!current) return;
     values = values.subspan(1);
     take_attributes(values, users, items);
@@ -168,34 +185,41 @@ bool Reader::ask_early() {
 void Reader::take_attributes(StoreValues& values, bool users, bool items) {
   if (users) {
     center_.read_attributes(values[0], plan_.empty_user, work_.user_row.data());
+    learned_user_ = values[0].data() != nullptr;
+    absent_user_ = !learned_user_;
     values = values.subspan(1);
     user_unknown_ = false;
-    learned_user_ = true;
   }
   if (!items) return;
   const bool stored = !work_.stored.empty();
   for (std::size_t i = 0; i < unknown_; ++i) {
     const std::size_t row = work_.unknown[i];
+    if (!stored || values[i].data() != nullptr)
+      work_.learned.push_back(work_.unknown[i]);
+    else
+      work_.absent_ids.push_back(items_[row]);
     if (stored) center_.read_attributes(values[i], plan_.empty_item, work_.stored.data());
     plan_.remember(items_[row], work_.stored, {item_row(row), plan_.items.width()});
   }
   if (stored) values = values.subspan(unknown_);
-  learned_ = unknown_;
   unknown_ = 0;
 }
 
-// Remembers what was read, unless the cache forgot something since `recall`: it may be outdated.
+// Remembers what was read.
 void Reader::remember() {
-  if (!learned_user_ && learned_ == 0) return;
-  const std::size_t width = plan_.items.width();
-  work_.unknown_rows.resize(learned_ * width);
-  for (std::size_t i = 0; i < learned_; ++i)
-    std::copy_n(item_row(work_.unknown[i]), width, work_.unknown_rows.data() + i * width);
-  const std::unique_lock lock(center_.reading.mutex);
-  if (learned_user_ && user_stamp_ == center_.reading.users.stamp())
-    center_.reading.users.remember({&work_.user_id, 1}, work_.user_row.data());
-  if (learned_ > 0 && item_stamp_ == center_.reading.items.stamp())
-    center_.reading.items.remember(work_.unknown_ids, work_.unknown_rows.data());
+  AttributeCache& cache = center_.reading;
+  if (learned_user_) cache.users.remember({&work_.user_id, 1}, seen_->stamp, work_.user_row.data());
+  if (absent_user_) cache.absent_users.remember({&work_.user_id, 1}, seen_->stamp, nullptr);
+  if (!work_.absent_ids.empty()) cache.absent_items.remember(work_.absent_ids, seen_->stamp, nullptr);
+  if (work_.learned.empty()) return;
+  const std::size_t width = plan_.items.width(), count = work_.learned.size();
+  work_.learned_ids.resize(count);
+  work_.learned_rows.resize(count * width);
+  for (std::size_t i = 0; i < count; ++i) {
+    work_.learned_ids[i] = items_[work_.learned[i]];
+    std::copy_n(item_row(work_.learned[i]), width, work_.learned_rows.data() + i * width);
+  }
+  cache.items.remember(work_.learned_ids, seen_->stamp, work_.learned_rows.data());
 }
 
 std::int64_t Reader::code_of(const CodeSource& source, std::size_t row) const {
@@ -244,8 +268,7 @@ void Reader::find_distinct(KeySet& keys) {
   keys.distinct.reserve(all.size());
   keys.place.resize(all.size());
   for (std::size_t row = 0; row < all.size(); ++row) {
-    std::size_t at =
-        static_cast<std::size_t>(static_cast<std::uint64_t>(all[row]) * 0x9e3779b97f4a7c15ull >> 32) & mask;
+    std::size_t at = static_cast<std::size_t>(seeded_hash(all[row])) & mask;
     while (work_.slots[at] != 0 && keys.distinct[work_.slots[at] - 1] != all[row]) at = (at + 1) & mask;
     if (work_.slots[at] == 0) {
       keys.distinct.push_back(all[row]);

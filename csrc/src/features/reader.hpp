@@ -50,9 +50,9 @@ class Reader {
 
   bool user_unknown_ = false;  // his attributes are to be read
   std::size_t unknown_ = 0;    // so are those of so many candidates: work_.unknown
-  bool learned_user_ = false;  // now read, to be remembered
-  std::size_t learned_ = 0;    // so many candidates: work_.unknown_ids and _rows
-  std::uint64_t user_stamp_ = 0, item_stamp_ = 0;
+  bool learned_user_ = false;  // now read, to be remembered; so are the candidates work_.learned
+  bool absent_user_ = false;   // the store lacks him, and work_.absent_ids
+  const AttributeVersion* seen_ = nullptr;
 };
 
 }  // namespace pygrade::detail

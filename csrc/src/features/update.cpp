@@ -83,15 +83,13 @@ struct Known {
   Column rows;  // [ids, width]
   std::size_t width;
   std::vector<std::uint32_t> unknown;
-  std::uint64_t stamp = 0;
 
   Known(std::span<const std::int64_t> of_events, std::size_t row_width)
       : ids(sorted_distinct(of_events)), rows(ids.size() * row_width), width(row_width), unknown(ids.size()) {}
 
-  void recall(const detail::RowMemory& memory) {
-    stamp = memory.stamp();
+  void recall(const detail::RowMemory& memory, std::uint64_t stamp) {
     unknown.resize(ids.size());
-    unknown.resize(memory.recall(ids, rows.data(), unknown.data()));
+    unknown.resize(memory.recall(ids, stamp, rows.data(), unknown.data()));
   }
   Column unknown_ids() const {
     Column picked;
@@ -103,14 +101,15 @@ struct Known {
     const auto place = static_cast<std::size_t>(std::ranges::lower_bound(ids, id) - ids.begin());
     return std::span(rows).subspan(place * width, width);
   }
-  void remember(detail::RowMemory& memory) {
-    if (unknown.empty() || stamp != memory.stamp()) return;
-    Column picked;
-    for (const std::uint32_t place : unknown) {
+  // Those at these places, which the store has.
+  void remember(detail::RowMemory& memory, std::uint64_t stamp, std::span<const std::uint32_t> learned) {
+    Column picked, picked_ids;
+    for (const std::uint32_t place : learned) {
       const auto found = row(place);
       picked.insert(picked.end(), found.begin(), found.end());
+      picked_ids.push_back(ids[place]);
     }
-    memory.remember(unknown_ids(), picked.data());
+    memory.remember(picked_ids, stamp, picked.data());
   }
 };
 
@@ -193,13 +192,10 @@ class Writer {
   // Finds the attributes that keys depend on, in the current version.
   void ask(Known& users, Known& items) {
     for (int attempt = 0; attempt < version_tries; ++attempt) {
-      std::string seen;
-      {
-        const std::shared_lock lock(center_.writing.mutex);
-        seen = center_.writing.version;
-        users.recall(center_.writing.users);
-        items.recall(center_.writing.items);
-      }
+      const detail::AttributeVersion& seen = center_.writing.version();
+      users.recall(center_.writing.users, seen.stamp);
+      items.recall(center_.writing.items, seen.stamp);
+      std::vector<std::uint32_t> learned_users, learned_items;
       // The version even if nothing else is asked: one that only writes would not notice another.
       const bool ask_users = plan_.keys_need_users && !users.unknown.empty(),
                  ask_items = plan_.keys_need_items && !items.unknown.empty();
@@ -213,20 +209,22 @@ class Writer {
         values = values.subspan(1);
         if (!current) return;
         if (ask_users)
-          for (std::size_t i = 0; i < user_ids.size(); ++i)
+          for (std::size_t i = 0; i < user_ids.size(); ++i) {
             center_.read_attributes(values[i], plan_.empty_user, users.row(users.unknown[i]).data());
+            if (values[i].data() != nullptr) learned_users.push_back(users.unknown[i]);
+          }
         if (!ask_items) return;
         values = values.last(item_ids.size());
         Column stored(plan_.schema.item_width);
         for (std::size_t i = 0; i < item_ids.size(); ++i) {
           center_.read_attributes(values[i], plan_.empty_item, stored.data());
           plan_.remember(item_ids[i], stored, items.row(items.unknown[i]));
+          if (values[i].data() != nullptr) learned_items.push_back(items.unknown[i]);
         }
       });
       if (!current) continue;
-      const std::unique_lock lock(center_.writing.mutex);
-      if (ask_users) users.remember(center_.writing.users);
-      if (ask_items) items.remember(center_.writing.items);
+      users.remember(center_.writing.users, seen.stamp, learned_users);
+      items.remember(center_.writing.items, seen.stamp, learned_items);
       return;
     }
     center_.fail_restless("one update");

@@ -6,6 +6,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,8 +42,8 @@ struct Context {
   std::string lines;
 };
 
-// Contexts that no request uses; taken and given back without a lock. They hold models that are served, and no old
-// ones: those go outside of requests.
+// Contexts that no request uses; taken and given back without a lock. They hold what is served of a policy's run, and
+// nothing old: that goes outside of requests.
 class ContextPool {
  public:
   ~ContextPool() { publish(0); }
@@ -74,6 +75,8 @@ class Borrowed {
 
 // A page that was made, and how.
 struct Ranked {
+  std::optional<Pipeline::Lease>
+      lease;  // of a pipeline's models, first: it ends last, so that the publisher frees them
   std::shared_ptr<const Release> release;
   std::size_t arm = 0;
   ServedPage page;
@@ -114,9 +117,8 @@ struct Service::Impl {
                      const ServiceRequest& given);
   void rank_policy(detail::Ranked& ranked, detail::Context& context, bool explore, std::size_t places,
                    const ServiceRequest& given);
-  std::uint64_t next_draw();
 
-  // --- what is served: in force now, and of the request of a context, without a lock
+  // --- what is served: in force now, and of the request of a policy's run, without a lock
   std::shared_ptr<const detail::Release> release() const;
   std::shared_ptr<const detail::Release> release(detail::Context& context) const;
   PipelineCounters counters() const;

@@ -7,6 +7,7 @@
 
 #include "features/numbers.hpp"
 #include "service/impl.hpp"
+#include "serving/draws.hpp"
 
 namespace pygrade {
 
@@ -14,7 +15,6 @@ using namespace detail;
 
 namespace {
 
-constexpr int tries = 4;                 // of a request during reloads
 constexpr std::size_t drift_stride = 8;  // every such candidate's predictions are counted
 constexpr std::size_t max_request_id = 256;
 
@@ -130,15 +130,6 @@ Exploration Service::Impl::explores(const Context& context, std::size_t arm, boo
   return Exploration::none;
 }
 
-std::uint64_t Service::Impl::next_draw() {
-  constexpr std::uint64_t low_word = 0xffffffff;
-  std::uint64_t draw = stream.load(std::memory_order_relaxed), used;
-  do {
-    used = (draw & low_word) == low_word ? ((draw >> 32) + 1) % (std::uint64_t{1} << 31) << 32 : draw;  // next seed
-  } while (!stream.compare_exchange_weak(draw, used + 1, std::memory_order_relaxed));
-  return used;
-}
-
 void Service::Impl::rank_pipeline(Ranked& ranked, Context& context, bool explore, std::size_t places,
                                   const ServiceRequest& given) {
   const RankInput& input = context.input;
@@ -196,7 +187,7 @@ void Service::Impl::rank_policy(Ranked& ranked, Context& context, bool explore, 
   if (!input.pins.empty()) request.rules.groups = request.rules.caps = {};
   request.scenario = input.scenario;
   request.explore = explore;
-  if (explore) request.draw = next_draw();
+  if (explore) request.draw = reserve_draws(stream, 1);
   request.values = context.values;
   if (input.has_item_values) request.item_values = input.item_values;
   if (ranked.policy->correction()) {
@@ -249,38 +240,34 @@ Ranked Service::Impl::rank(const ServiceRequest& given, Context& context, bool s
   RankInput& input = context.input;
   auto how = Exploration::none;
   bool capped = false;
-  for (int attempt = 1;; ++attempt) {
-    const bool is_first = ranked.release == nullptr;
+  if (pipeline) {
+    ranked.release = Release::of(ranked.lease.emplace(*pipeline, context.workspace).models());
+    context.generation = contexts.generation();
+  } else {
     ranked.release = release(context);
-    const Release& release = *ranked.release;
-    const std::size_t tasks = release.tasks.size();
-    parse(given, context, release, true);
-    ranked.arm = arm_for(config, release, input);
-    if (is_first) {
-      if (context.request_id.empty()) context.request_id = hexadecimal(splitmix64(next_request++));
-      how = shown                           ? explores(context, ranked.arm, capped)
-            : input.explore.value_or(false) ? Exploration::drawn
-                                            : Exploration::none;
-    }
-    set_values(release.arms[ranked.arm], context);
-    context.weights.resize(tasks);
-    context.concentration.resize(tasks);
-    const std::size_t places = input.pins.empty() ? input.k : std::max(input.k, input.items.size());
-    const bool explore = how == Exploration::drawn;
-    try {
-      if (pipeline)
-        rank_pipeline(ranked, context, explore, places, given);
-      else
-        rank_policy(ranked, context, explore, places, given);
-    } catch (const InputError&) {
-      throw;
-    } catch (const std::invalid_argument& error) {
-      if (pipeline && attempt < tries && this->release(context) != ranked.release) continue;
-      throw translated(error);
-    }
-    if (!pipeline || Release::of(context.workspace.models()) == ranked.release) break;
-    if (attempt == tries)
-      throw std::runtime_error("the models changed " + std::to_string(tries) + " times during one request");
+  }
+  const Release& release = *ranked.release;
+  const std::size_t tasks = release.tasks.size();
+  parse(given, context, release, true);
+  ranked.arm = arm_for(config, release, input);
+  if (context.request_id.empty()) context.request_id = hexadecimal(splitmix64(next_request++));
+  how = shown                           ? explores(context, ranked.arm, capped)
+        : input.explore.value_or(false) ? Exploration::drawn
+                                        : Exploration::none;
+  set_values(release.arms[ranked.arm], context);
+  context.weights.resize(tasks);
+  context.concentration.resize(tasks);
+  const std::size_t places = input.pins.empty() ? input.k : std::max(input.k, input.items.size());
+  const bool explore = how == Exploration::drawn;
+  try {
+    if (pipeline)
+      rank_pipeline(ranked, context, explore, places, given);
+    else
+      rank_policy(ranked, context, explore, places, given);
+  } catch (const InputError&) {
+    throw;
+  } catch (const std::invalid_argument& error) {
+    throw translated(error);
   }
   context.pinned.clear();
   if (!input.pins.empty()) {

@@ -283,9 +283,9 @@ std::shared_ptr<const Release> Service::Impl::release() const {
 
 std::shared_ptr<const Release> Service::Impl::release(Context& context) const {
   const std::uint64_t now = contexts.generation();
-  if (pipeline) {
+  if (pipeline) {  // whose contexts hold nothing of what is served
     context.generation = now;
-    return Release::of(pipeline->models(context.workspace));
+    return release();
   }
   if (context.generation != now || context.release == nullptr) context.release = release();
   context.generation = now;
@@ -299,11 +299,7 @@ PipelineCounters Service::Impl::counters() const {
   return counters;
 }
 
-void Service::Impl::publish(Models models) {
-  const Models before = pipeline->models();  // freed here, not by the last request that uses it
-  pipeline->publish(std::move(models));
-  contexts.publish(contexts.generation() + 1);
-}
+void Service::Impl::publish(Models models) { pipeline->publish(std::move(models)); }
 
 void Service::Impl::publish(std::shared_ptr<const Release> next) {
   {

@@ -1,10 +1,10 @@
 // The C ABI of the pipeline.
 #include <algorithm>
-#include <mutex>
 
 #include "pygrade/pipeline.h"
 #include "pygrade/pipeline.hpp"
 #include "serving/c_abi.hpp"
+#include "util/pool.hpp"
 
 using namespace pygrade;
 using namespace pygrade::c_abi;
@@ -14,25 +14,10 @@ struct pygrade_workspace {
 };
 
 struct pygrade_pipeline {
-  explicit pygrade_pipeline(std::unique_ptr<Pipeline> made, bool any) : pipeline(std::move(made)), any_version(any) {}
-
-  // A workspace for a call that brings none; `give` it back.
-  PageWorkspace take() {
-    const std::lock_guard lock(mutex);
-    if (free.empty()) return {};
-    PageWorkspace workspace = std::move(free.back());
-    free.pop_back();
-    return workspace;
-  }
-  void give(PageWorkspace workspace) {
-    const std::lock_guard lock(mutex);
-    free.push_back(std::move(workspace));
-  }
+  explicit pygrade_pipeline(std::unique_ptr<Pipeline> made) : pipeline(std::move(made)) {}
 
   const std::unique_ptr<Pipeline> pipeline;
-  const bool any_version;
-  std::mutex mutex;
-  std::vector<PageWorkspace> free;
+  detail::Pool<PageWorkspace> workspaces;  // of calls that bring none
 };
 
 namespace {
@@ -43,7 +28,6 @@ constexpr std::size_t limit = std::numeric_limits<std::int32_t>::max();
 struct Options {
   PipelineOptions pipeline;
   StoreOptions store;
-  bool any_version = false;
 };
 
 Options options_of(const pygrade_pipeline_options* given) {
@@ -59,8 +43,7 @@ Options options_of(const pygrade_pipeline_options* given) {
     options.pipeline.ttl = known.ttl;
   }
   if (known.cache > 0) options.pipeline.cache = known.cache;
-  options.any_version = known.flags & PYGRADE_PIPELINE_ANY_VERSION;
-  options.pipeline.any_version = options.any_version;
+  options.pipeline.any_version = known.flags & PYGRADE_PIPELINE_ANY_VERSION;
   options.pipeline.item_features = !(known.flags & PYGRADE_PIPELINE_NO_ITEM_FEATURES);
   require(options.pipeline.item_features || known.predict != nullptr,
           "options.flags has PYGRADE_PIPELINE_NO_ITEM_FEATURES without options.predict");
@@ -107,7 +90,7 @@ std::unique_ptr<pygrade_pipeline> make(Models models, const char* store, const O
   require(store != nullptr, "store is NULL");
   if (options.pipeline.predict) models.mtl = nullptr;
   return std::make_unique<pygrade_pipeline>(
-      Pipeline::load(std::move(models), open_store(store, options.store), options.pipeline), options.any_version);
+      Pipeline::load(std::move(models), open_store(store, options.store), options.pipeline));
 }
 
 void publish(pygrade_pipeline* pipeline, Models models) {
@@ -121,8 +104,6 @@ struct UserRequest {
   std::vector<ItemColumn> columns;
   pygrade_page_rules rules{};
   const pygrade_user_request* given = nullptr;
-  std::optional<FunctionRef<PageRules(Items)>> ask;
-  std::optional<FunctionRef<std::span<const float>(Items)>> prices;
   PipelineRequest request;
 
   // The rules that the caller's function gives for the candidates.
@@ -180,8 +161,8 @@ struct UserRequest {
     request.seen = optional_span(from.seen, from.seen_size);
     if (from.flags & PYGRADE_USER_ELIGIBLE) request.eligible = optional_span(from.eligible, from.eligible_size);
     if (from.rules != nullptr) {
-      request.rules = FunctionRef<PageRules(Items)>(asking);
-      request.item_values = FunctionRef<std::span<const float>(Items)>(pricing);
+      request.rules = asking;
+      request.item_values = pricing;
     }
     request.explore = from.flags & PYGRADE_USER_EXPLORE;
     if (from.flags & PYGRADE_USER_DRAW) request.draw = from.draw;
@@ -338,17 +319,10 @@ pygrade_status pygrade_pipeline_rank(pygrade_pipeline* pipeline, const pygrade_u
     const std::size_t tasks = pipeline->pipeline->num_tasks();
     user.read(given, tasks);
     const auto buffer = buffer_of(known, tasks);
-    PageWorkspace own;
-    if (given.workspace == nullptr) own = pipeline->take();
-    PageWorkspace& workspace = given.workspace == nullptr ? own : given.workspace->workspace;
-    try {
-      write_page(pipeline->pipeline->rank(user.request, buffer, workspace),
-                 given.workspace == nullptr ? nullptr : &workspace, known, page);
-    } catch (...) {
-      if (given.workspace == nullptr) pipeline->give(std::move(own));
-      throw;
-    }
-    if (given.workspace == nullptr) pipeline->give(std::move(own));
+    std::optional<detail::Pool<PageWorkspace>::Loan> loan;
+    if (given.workspace == nullptr) loan.emplace(pipeline->workspaces);
+    PageWorkspace& workspace = loan ? **loan : given.workspace->workspace;
+    write_page(pipeline->pipeline->rank(user.request, buffer, workspace), loan ? nullptr : &workspace, known, page);
     user.context.swap(context);
     user.columns.swap(columns);
   });
@@ -378,17 +352,9 @@ pygrade_status pygrade_pipeline_rank_batch(pygrade_pipeline* pipeline, const pyg
     }
     std::vector<PageWorkspace> workspaces(
         std::clamp<std::size_t>(static_cast<std::size_t>(known.num_threads), 1, std::max<std::size_t>(count, 1)));
-    for (auto& workspace : workspaces) workspace = pipeline->take();
-    const auto back = [&] {
-      for (auto& workspace : workspaces) pipeline->give(std::move(workspace));
-    };
-    try {
-      pipeline->pipeline->rank(requests, buffers, pages, workspaces);
-    } catch (...) {
-      back();
-      throw;
-    }
-    back();
+    for (auto& workspace : workspaces) workspace = std::move(*pipeline->workspaces.take());
+    pipeline->pipeline->rank(requests, buffers, pages, workspaces);
+    for (auto& workspace : workspaces) pipeline->workspaces.give(std::make_unique<PageWorkspace>(std::move(workspace)));
     for (std::size_t r = 0; r < count; ++r) write_page(pages[r], nullptr, written[r], element(known.pages, r));
   });
 }
@@ -431,6 +397,7 @@ pygrade_status pygrade_pipeline_count(const pygrade_pipeline* pipeline, pygrade_
     known.requests = now.ranker.requests;
     known.degraded_store = now.degraded_store;
     known.degraded_deadline = now.degraded_deadline;
+    known.degraded_version = now.degraded_version;
     known.fallback_scenario = now.ranker.fallback_scenario;
     known.fallback_global = now.ranker.fallback_global;
     known.explored = now.ranker.explored;

@@ -1,12 +1,15 @@
 #include "pygrade/pipeline.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
-#include <random>
 #include <stdexcept>
 
+#include "serving/draws.hpp"
+#include "util/hot_swap.hpp"
 #include "util/parallel.hpp"
+#include "util/seed.hpp"
 
 namespace pygrade {
 
@@ -17,7 +20,6 @@ using Clock = std::chrono::steady_clock;
 constexpr std::string_view evidence = "user_count";  // the feature that says how much is known of a user
 constexpr std::size_t default_items = 2000;          // that an unknown user may get when time runs out
 constexpr std::size_t block = 128;                   // candidates predicted between two looks at the clock
-constexpr std::uint64_t low_word = 0xffffffff;
 
 // Of features that nothing is known of: every read fails, so that the center gives defaults.
 class NoStore final : public Store {
@@ -35,11 +37,6 @@ class NoStore final : public Store {
  private:
   const std::string url_ = "none";
 };
-
-std::uint64_t first_draw(const PipelineOptions& options) {
-  if (options.seed && *options.seed >> 31) throw std::invalid_argument("seed must be below 2^31");
-  return static_cast<std::uint64_t>(options.seed ? *options.seed : std::random_device{}() >> 1) << 32;
-}
 
 std::shared_ptr<FeatureCenter> make_center(const Models& models, std::shared_ptr<Store> store,
                                            const PipelineOptions& options) {
@@ -69,22 +66,24 @@ void add(RankerCounters& sum, const RankerCounters& more) {
 }  // namespace
 
 struct PageWorkspace::Impl {
-  std::shared_ptr<const void> state;  // what the last request was served by, its models and generation
+  // Of a lease: the pipeline, its models, and what holds them.
+  const void* owner = nullptr;
+  const void* state = nullptr;
   const Models* models = nullptr;
-  std::uint64_t generation = 0;
-  const void* owner = nullptr;  // the pipeline
+  void* slot = nullptr;
 
   FeatureBuffer features;
-  std::vector<float> vector;                 // [width] of the user
-  std::vector<std::uint8_t> passes;          // [default items]
-  std::vector<std::int64_t> items, sorted;   // [n] candidates; scratch
-  std::vector<float> request_dense, dense;   // normalized: [Du], [n, Di + Dx]
-  std::vector<float> predictions;            // [n, T]
-  std::vector<std::int32_t> indices;         // [k] places in items
-  std::vector<float> columns;                // of given_columns
-  std::vector<ItemColumn> given_columns;     // those of the request that corrections read
-  std::vector<float> item_rows, other_rows;  // [n, I] of the policy that ranked, and of another one
-  std::vector<float> scores;                 // [k]
+  std::vector<float> vector;                // [width] of the user
+  std::vector<std::uint8_t> passes;         // [default items]
+  std::vector<std::int64_t> items, sorted;  // [n] candidates; scratch
+  std::vector<std::uint32_t> slots;         // scratch
+  std::vector<float> request_dense, dense;  // normalized: [Du], [n, Di + Dx]
+  std::vector<float> predictions;           // [n, T]
+  std::vector<std::int32_t> indices;        // [k] places in items
+  std::vector<float> columns;               // of given_columns
+  std::vector<ItemColumn> given_columns;    // those of the request that corrections read
+  std::vector<float> item_rows;             // [n, I] of the policy that ranked
+  std::vector<float> scores;                // [k]
   Request request;
   PageBuffer buffer;
   std::size_t policy = 0;  // that ranked
@@ -98,7 +97,7 @@ std::span<const std::int64_t> PageWorkspace::item_ids() const { return impl_->it
 std::span<const float> PageWorkspace::predictions() const { return impl_->predictions; }
 const FeatureBuffer& PageWorkspace::features() const { return impl_->features; }
 const Models& PageWorkspace::models() const {
-  if (impl_->models == nullptr) throw std::logic_error("the workspace has served no request");
+  if (impl_->models == nullptr) throw std::logic_error("the workspace has no lease");
   return *impl_->models;
 }
 const Request& PageWorkspace::request() const { return impl_->request; }
@@ -114,7 +113,7 @@ struct Pipeline::Totals {
   std::vector<const State*> living;
   FeatureCounters features;
   RankerCounters ranker;
-  std::atomic<std::uint64_t> degraded_store{0}, degraded_deadline{0}, reloads{0};
+  std::atomic<std::uint64_t> degraded_store{0}, degraded_deadline{0}, degraded_version{0}, reloads{0};
 };
 
 // One set of models with the center that reads for them; everything a request needs, so that it changes in one step.
@@ -122,19 +121,18 @@ struct Pipeline::State {
   State(Models given, std::shared_ptr<FeatureCenter> reader, const PipelineOptions& chosen)
       : models(std::move(given)), center(std::move(reader)), options(chosen) {
     models.check();
-    for (auto* group : {&rankers, &silent}) {
-      group->push_back(std::make_unique<Ranker>(models.policy, RankerOptions{0, true}));
-      for (const auto& policy : models.alternatives)
-        group->push_back(std::make_unique<Ranker>(policy, RankerOptions{0, true}));
-    }
+    const auto add_policy = [&](const std::shared_ptr<const Policy>& policy) {
+      rankers.push_back(std::make_unique<Ranker>(policy, RankerOptions{0, true}));
+      for (const std::string& name : policy->items())
+        if (std::ranges::find(columns, name) == columns.end()) columns.push_back(name);
+    };
+    add_policy(models.policy);
+    std::ranges::for_each(models.alternatives, add_policy);
     if (models.features != center->features())
       throw std::invalid_argument("the center reads other features than those of the models");
     const auto& names = models.features->request_features();
     if (const auto found = std::ranges::find(names, evidence); found != names.end())
       history = static_cast<std::size_t>(found - names.begin());
-    for (const auto* policy : policies())
-      for (const std::string& name : policy->items())
-        if (std::ranges::find(columns, name) == columns.end()) columns.push_back(name);
     models.version.copy(version.data(), version.size() - 1);
     if (searches() && predicts()) fill_defaults();
   }
@@ -146,11 +144,6 @@ struct Pipeline::State {
   void take_columns(const PipelineRequest& request, PageWorkspace::Impl& work, bool with_features) const;
   const Policy& policy(std::size_t place) const {
     return place == 0 ? *models.policy : *models.alternatives[place - 1];
-  }
-  std::vector<const Policy*> policies() const {
-    std::vector<const Policy*> all{models.policy.get()};
-    for (const auto& other : models.alternatives) all.push_back(other.get());
-    return all;
   }
   void search(const FeatureBuffer& user, std::span<const std::int64_t> seen,
               std::optional<std::span<const std::int64_t>> eligible, std::size_t count,
@@ -170,9 +163,8 @@ struct Pipeline::State {
 
   Models models;
   std::shared_ptr<FeatureCenter> center;
-  const PipelineOptions& options;  // of the pipeline
-  // Of the models' policy and the alternatives; those of comparisons count for themselves.
-  std::vector<std::unique_ptr<Ranker>> rankers, silent;
+  const PipelineOptions& options;                // of the pipeline
+  std::vector<std::unique_ptr<Ranker>> rankers;  // of the models' policy and the alternatives
   std::array<char, 16> version{};
   std::optional<std::size_t> history;  // place of `evidence` in the request's features
   std::vector<std::string> columns;    // item columns of all policies' corrections
@@ -185,14 +177,19 @@ struct Pipeline::State {
 
 namespace {
 
-void check_items(std::span<const std::int64_t> items, std::vector<std::int64_t>& sorted) {
-  sorted.assign(items.begin(), items.end());
-  std::ranges::sort(sorted);
-  const auto twice = std::ranges::adjacent_find(sorted);
-  if (twice != sorted.end())
-    throw std::invalid_argument("item_ids holds " + std::to_string(*twice) + " more than once; want distinct ids");
-  if (!sorted.empty() && sorted.front() < 0)
-    throw std::invalid_argument("item_ids holds " + std::to_string(sorted.front()) + "; want ids >= 0");
+// `slots`: a table of places + 1 by hash.
+void check_items(std::span<const std::int64_t> items, std::vector<std::uint32_t>& slots) {
+  const std::size_t mask = std::bit_ceil(2 * items.size() + 1) - 1;
+  slots.assign(mask + 1, 0);
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (items[i] < 0) throw std::invalid_argument("item_ids holds " + std::to_string(items[i]) + "; want ids >= 0");
+    std::size_t at = static_cast<std::size_t>(detail::seeded_hash(items[i])) & mask;
+    for (; slots[at] != 0; at = (at + 1) & mask)
+      if (items[slots[at] - 1] == items[i])
+        throw std::invalid_argument("item_ids holds " + std::to_string(items[i]) +
+                                    " more than once; want distinct ids");
+    slots[at] = static_cast<std::uint32_t>(i + 1);
+  }
 }
 
 }  // namespace
@@ -387,9 +384,11 @@ void Pipeline::State::take_defaults(const PipelineRequest& request, PageWorkspac
 }
 
 Pipeline::Pipeline(Models models, std::shared_ptr<FeatureCenter> center, const PipelineOptions& options)
-    : options_(options), totals_(std::make_shared<Totals>()), stream_(first_draw(options)) {
+    : options_(options), totals_(std::make_unique<Totals>()), stream_(detail::first_draw(options.seed)) {
   if (center == nullptr) throw std::invalid_argument("center is null");
-  put(make_state(std::move(models), std::move(center)));
+  auto state = make_state(std::move(models), std::move(center));
+  num_tasks_ = state->tasks();
+  states_ = std::make_unique<detail::HotSwap<State, Nothing>>(std::move(state));
 }
 
 std::unique_ptr<Pipeline> Pipeline::load(const std::filesystem::path& artifact, std::shared_ptr<Store> store,
@@ -409,47 +408,42 @@ std::unique_ptr<Pipeline> Pipeline::load(Models models, std::shared_ptr<Store> s
 
 Pipeline::~Pipeline() = default;
 
-std::shared_ptr<Pipeline::State> Pipeline::make_state(Models models, std::shared_ptr<FeatureCenter> center) const {
-  auto totals = totals_;
-  auto made = std::make_unique<State>(std::move(models), std::move(center), options_);
-  // Its counts outlive it; the center's only if no later state goes on with it.
-  const auto retire = [totals](State* state) {
-    {
-      const std::lock_guard lock(totals->mutex);
-      std::erase(totals->living, state);
-      add(totals->ranker, state->ranker_counters());
-      const bool goes_on =
-          std::ranges::any_of(totals->living, [&](const State* other) { return other->center == state->center; });
-      if (!goes_on) add(totals->features, state->center->counters());
-    }
-    delete state;
-  };
-  {
-    const std::lock_guard lock(totals->mutex);
-    totals->living.push_back(made.get());
-  }
-  return {made.release(), retire};
+std::unique_ptr<const Pipeline::State> Pipeline::make_state(Models models,
+                                                            std::shared_ptr<FeatureCenter> center) const {
+  auto state = std::make_unique<const State>(std::move(models), std::move(center), options_);
+  const std::lock_guard lock(totals_->mutex);
+  totals_->living.push_back(state.get());
+  return state;
 }
 
-void Pipeline::put(std::shared_ptr<State> state) {
-  const std::lock_guard lock(changing_);
-  state_.swap(state);
-  num_tasks_.store(state_->tasks(), std::memory_order_relaxed);
-  static std::atomic<std::uint64_t> last{0};  // of all pipelines: a workspace may go from one to another
-  generation_.store(++last, std::memory_order_release);
+// Its counts outlive it; the center's only if no later state goes on with it.
+void Pipeline::retire(std::unique_ptr<const State> state) {
+  const std::lock_guard lock(totals_->mutex);
+  std::erase(totals_->living, state.get());
+  add(totals_->ranker, state->ranker_counters());
+  const bool goes_on =
+      std::ranges::any_of(totals_->living, [&](const State* other) { return other->center == state->center; });
+  if (!goes_on) add(totals_->features, state->center->counters());
 }
 
-// The state in force. A workspace keeps the one that it used last, so that a thread takes the lock only after a change.
-const Pipeline::State& Pipeline::state_of(PageWorkspace::Impl& work) const {
-  const std::uint64_t now = generation_.load(std::memory_order_acquire);
-  if (work.generation != now) {
-    const std::lock_guard lock(changing_);
-    work.state = state_;
-    work.models = &state_->models;
-    work.generation = generation_.load(std::memory_order_relaxed);
-  }
-  return *static_cast<const State*>(work.state.get());
+Pipeline::Lease::Lease(const Pipeline& pipeline, PageWorkspace& workspace) : work_(workspace.impl_.get()) {
+  if (work_->slot != nullptr) throw std::logic_error("the workspace has a lease");
+  auto& slot = pipeline.states_->hold();
+  const State* state = slot.value.load(std::memory_order_relaxed);
+  work_->owner = &pipeline;
+  work_->state = state;
+  work_->models = &state->models;
+  work_->slot = &slot;
 }
+
+Pipeline::Lease::~Lease() {
+  if (work_ == nullptr) return;
+  detail::HotSwap<State, Nothing>::release(*static_cast<detail::HotSlot<State, Nothing>*>(work_->slot));
+  work_->owner = work_->state = work_->slot = nullptr;
+  work_->models = nullptr;
+}
+
+const Models& Pipeline::Lease::models() const { return *work_->models; }
 
 ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& buffer, PageWorkspace& workspace) {
   return rank(request, buffer, workspace, {});
@@ -462,9 +456,14 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   std::optional<Clock::time_point> deadline;
   if (request.deadline) deadline = request.arrival.value_or(last) + *request.deadline;
   PageWorkspace::Impl& work = *workspace.impl_;
-  const State& state = state_of(work);
+  std::optional<Lease> lease;
+  if (work.slot == nullptr)
+    lease.emplace(*this, workspace);
+  else if (work.owner != this)
+    throw std::logic_error("the workspace has a lease of another pipeline");
+  const State& state = *static_cast<const State*>(work.state);
   state.check(request, buffer);
-  if (request.item_ids) check_items(*request.item_ids, work.sorted);
+  if (request.item_ids) check_items(*request.item_ids, work.slots);
 
   ServedPage served;
   served.artifact_version = state.version;
@@ -508,6 +507,8 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
     served.degraded = Degraded::deadline;
   } else if (work.features.defaults) {
     served.degraded = Degraded::store;
+  } else if (work.features.other_version) {
+    served.degraded = Degraded::version;
   }
   if (work.items.empty())
     throw std::invalid_argument("no candidate is left: item_ids is empty, or every eligible item is among those seen");
@@ -516,7 +517,8 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   work.indices.resize(k);
   work.scores.resize(k);
   work.request = {};
-  if (served.degraded == Degraded::none) work.request.context = work.features.request_dense;
+  if (served.degraded == Degraded::none || served.degraded == Degraded::version)
+    work.request.context = work.features.request_dense;
   work.request.predictions = work.predictions;
   state.policy(request.policy).item_columns(work.items, work.given_columns, work.item_rows);
   work.request.items = work.item_rows;
@@ -525,7 +527,8 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   work.request.scenario = request.user.scenario;
   work.request.values = request.values;
   work.request.explore = request.explore;
-  if (request.explore) work.request.draw = request.draw ? *request.draw : draw ? *draw : next_draw();
+  if (request.explore)
+    work.request.draw = request.draw ? *request.draw : draw ? *draw : detail::reserve_draws(stream_, 1);
   work.buffer = {work.scores, work.indices, buffer.weights, buffer.concentration};
   work.policy = request.policy;
   served.page = state.rankers[request.policy]->rank(work.request, work.buffer);
@@ -540,33 +543,9 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
     served.history = work.features.request_dense[*state.history];
   if (served.degraded == Degraded::store) ++totals_->degraded_store;
   if (served.degraded == Degraded::deadline) ++totals_->degraded_deadline;
+  if (served.degraded == Degraded::version) ++totals_->degraded_version;
   lap(step_ranking);
   return served;
-}
-
-Page Pipeline::rank_again(PageWorkspace& workspace, std::size_t policy, const Request& request,
-                          const PageBuffer& buffer) {
-  const auto* state = static_cast<const State*>(workspace.impl_->state.get());
-  if (state == nullptr) throw std::logic_error("the workspace has served no request");
-  if (policy >= state->silent.size())
-    throw std::invalid_argument("policy is " + std::to_string(policy) + "; the models have " +
-                                std::to_string(state->silent.size()));
-  PageWorkspace::Impl& work = *workspace.impl_;
-  Request again = request;
-  if (policy != work.policy && request.items.data() == work.request.items.data()) {  // its columns are another policy's
-    state->policy(policy).item_columns(work.items, work.given_columns, work.other_rows);
-    again.items = work.other_rows;
-  }
-  return state->silent[policy]->rank(again, buffer);
-}
-
-std::uint64_t Pipeline::next_draw() {
-  std::uint64_t draw = stream_.load(std::memory_order_relaxed);
-  std::uint64_t used;
-  do {
-    used = (draw & low_word) == low_word ? ((draw >> 32) + 1) % (std::uint64_t{1} << 31) << 32 : draw;  // next seed
-  } while (!stream_.compare_exchange_weak(draw, used + 1, std::memory_order_relaxed));
-  return used;
 }
 
 void Pipeline::rank(std::span<const PipelineRequest> requests, std::span<const PipelineBuffer> buffers,
@@ -578,7 +557,7 @@ void Pipeline::rank(std::span<const PipelineRequest> requests, std::span<const P
   const auto threads = static_cast<int>(std::min<std::size_t>(workspaces.size(), 1 << 10));
   std::vector<std::optional<std::uint64_t>> draws(requests.size());  // in the order of the requests
   for (std::size_t r = 0; r < requests.size(); ++r)
-    if (requests[r].explore && !requests[r].draw) draws[r] = next_draw();
+    if (requests[r].explore && !requests[r].draw) draws[r] = detail::reserve_draws(stream_, 1);
   std::atomic<std::size_t> next{0};
   std::mutex failing;
   std::size_t first = requests.size();
@@ -601,27 +580,36 @@ void Pipeline::rank(std::span<const PipelineRequest> requests, std::span<const P
 std::size_t Pipeline::update(const FeedbackEvents& events) { return center()->update(events); }
 
 void Pipeline::publish(Models models) {
-  std::shared_ptr<FeatureCenter> reader = center();
-  bool same_version;
+  const std::lock_guard lock(publishing_);
+  PageWorkspace workspace;
+  std::unique_ptr<const State> next;
   {
-    const std::lock_guard lock(changing_);
-    same_version = models.version == state_->models.version;
+    const Lease lease(*this, workspace);
+    const State& now = *static_cast<const State*>(workspace.impl_->state);
+    auto center = now.center;
+    if (models.features != nullptr && models.features->fingerprint() == center->features()->fingerprint())
+      models.features = center->features();
+    if (models.features != center->features() || models.version != now.models.version)
+      center = make_center(models, center->store(), options_);
+    if (!options_.any_version && !models.version.empty() && center->read_version() != models.version)
+      throw ArtifactError(center->store()->url() + " does not hold version " + models.version +
+                          " of the artifact: publish it there first");
+    next = make_state(std::move(models), std::move(center));
   }
-  if (models.features != reader->features() || !same_version) reader = make_center(models, reader->store(), options_);
-  put(make_state(std::move(models), std::move(reader)));
+  num_tasks_ = next->tasks();
+  retire(states_->swap(std::move(next)));
   ++totals_->reloads;
 }
 
 Models Pipeline::models() const {
-  const std::lock_guard lock(changing_);
-  return state_->models;
+  PageWorkspace workspace;
+  return Lease(*this, workspace).models();
 }
 
-const Models& Pipeline::models(PageWorkspace& workspace) const { return state_of(*workspace.impl_).models; }
-
 std::shared_ptr<FeatureCenter> Pipeline::center() const {
-  const std::lock_guard lock(changing_);
-  return state_->center;
+  PageWorkspace workspace;
+  const Lease lease(*this, workspace);
+  return static_cast<const State*>(workspace.impl_->state)->center;
 }
 
 PipelineCounters Pipeline::counters() const {
@@ -638,6 +626,7 @@ PipelineCounters Pipeline::counters() const {
   }
   counters.degraded_store = totals_->degraded_store;
   counters.degraded_deadline = totals_->degraded_deadline;
+  counters.degraded_version = totals_->degraded_version;
   counters.reloads = totals_->reloads;
   return counters;
 }

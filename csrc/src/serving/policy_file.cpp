@@ -47,6 +47,8 @@ Json read_record(std::string_view text, const std::string& path) {
     if (record.type != Json::Type::object) throw detail::JsonError("it holds no JSON object");
     const std::string& format = record.string_at("format");
     const double version = record.finite_at("format_version");
+    if (format == "pygrade.FusionPolicy" && version > Policy::format_version)
+      throw detail::JsonError("it was made by a newer pygrade; this one reads pygrade.FusionPolicy version 1 to 5");
     if (format != "pygrade.FusionPolicy" || !(version >= 1.0 && version <= Policy::format_version) ||
         version != std::floor(version))
       throw detail::JsonError("it is " + detail::json_quote(format) + " of version " + std::to_string(version) +

@@ -1,52 +1,25 @@
 #include "pygrade/ranker.hpp"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <mutex>
-#include <random>
 #include <stdexcept>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "fusion.hpp"
 #include "pygrade/dirichlet.hpp"
 #include "ranking.hpp"
+#include "serving/draws.hpp"
 #include "util/fpenv.hpp"
+#include "util/hot_swap.hpp"
 #include "util/parallel.hpp"
 
 namespace pygrade {
 
 namespace {
 
-constexpr std::uint64_t low_word = 0xffffffff;
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
-
-// Of a child process: how many forks lie between it and the first. None of its parent's other threads runs in it, so
-// whatever they had in use stays in use for ever.
-std::atomic<std::uint64_t> forks{0};
-
-// Between threads that swap, whatever the ranker. Held over a fork, so that no child begins in the middle of a swap.
-std::mutex swapping;
-
-[[maybe_unused]] const int registered = pthread_atfork([] { swapping.lock(); }, [] { swapping.unlock(); },
-                                                       [] {
-                                                         ++forks;
-                                                         swapping.unlock();
-                                                       });
-
-std::uint64_t next_id() {
-  static std::atomic<std::uint64_t> last{0};
-  return ++last;
-}
-
-std::uint64_t first_draw(const RankerOptions& options) {
-  if (options.seed && *options.seed >> 31) throw std::invalid_argument("seed must be below 2^31");
-  return static_cast<std::uint64_t>(options.seed ? *options.seed : std::random_device{}() >> 1) << 32;
-}
 
 std::shared_ptr<const Policy> checked(std::shared_ptr<const Policy> policy) {
   if (policy == nullptr) throw std::invalid_argument("policy is null");
@@ -151,14 +124,10 @@ void Page::set_policy(const Policy& policy) {
   mixture->baseline.name.copy(baseline_name.data(), Baseline::max_name);
 }
 
-// The memory that one thread at a time works in. Slots are made as threads need them and live as long as the ranker.
-struct alignas(64) Ranker::Slot {
+struct Ranker::Memory {
   enum Count { requests, fallback_scenario, fallback_global, explored, missing_predictions, empty_pages, counts };
 
-  std::atomic<const Owner*> policy{nullptr};  // in use; nullptr: the slot is free
-  const std::uint64_t process = forks;        // that made the slot; others leave it alone
   std::array<std::atomic<std::uint64_t>, counts> counters{};
-  Slot* next = nullptr;
 
   Policy::Workspace workspace;
   std::vector<float> inputs, context;
@@ -197,76 +166,37 @@ struct alignas(64) Ranker::Slot {
   void spread(const Request& request, std::size_t width, std::size_t rows);
 };
 
-Ranker::Lease::Lease(Ranker& ranker) : Lease(ranker, ranker.current_.load()) {
-  // The policy may have been swapped before the slot named it: only one that is current afterwards is safe.
-  for (const Owner* now = ranker.current_.load(); now != owner_; now = ranker.current_.load()) {
-    owner_ = now;
-    slot_.policy.store(now);
-  }
-}
+Ranker::Lease::Lease(Ranker& ranker) : ranker_(ranker), slot_(ranker.policies_->hold()) {}
+
+Ranker::Lease::Lease(Ranker& ranker, const Owner* held_by_another)
+    : ranker_(ranker), slot_(ranker.policies_->claim(held_by_another)) {}
 
 Ranker::Lease::~Lease() {
-  slot_.trim();
-  slot_.policy.store(nullptr, std::memory_order_release);
+  slot_.memory.trim();
+  ranker_.policies_->release(slot_);
+}
+
+const std::shared_ptr<const Policy>& Ranker::Lease::policy() const {
+  return *slot_.value.load(std::memory_order_relaxed);
 }
 
 Ranker::Ranker(std::shared_ptr<const Policy> policy, const RankerOptions& options)
-    : stream_(first_draw(options)), id_(next_id()), impute_(options.impute) {
-  current_ = new const Owner(checked(std::move(policy)));
-}
+    : policies_(
+          std::make_unique<detail::HotSwap<Owner, Memory>>(std::make_unique<const Owner>(checked(std::move(policy))))),
+      stream_(detail::first_draw(options.seed)),
+      impute_(options.impute) {}
 
 std::unique_ptr<Ranker> Ranker::load(const std::filesystem::path& directory, const RankerOptions& options) {
   return std::make_unique<Ranker>(Policy::load(directory), options);
 }
 
-Ranker::~Ranker() {
-  delete current_.load();
-  for (Slot* slot = slots_.load(); slot != nullptr;) {
-    Slot* next = slot->next;
-    // A thread of the parent process may have been writing to a slot that was in use at the fork.
-    if (slot->process == forks || slot->policy.load() == nullptr) delete slot;
-    slot = next;
-  }
-}
+Ranker::~Ranker() = default;
 
-Ranker::Slot& Ranker::claim(const Owner* policy) const {
-  // The slot that this thread used last is most likely free and warm. Ids are never used twice, so a stale entry of a
-  // ranker that is gone is not followed.
-  static thread_local std::uint64_t last_ranker = 0;
-  static thread_local Slot* last_slot = nullptr;
-  const std::uint64_t process = forks.load(std::memory_order_relaxed);
-  const auto take = [&](Slot* slot) {
-    const Owner* nobody = nullptr;
-    return slot->process == process && slot->policy.load(std::memory_order_relaxed) == nullptr &&
-           slot->policy.compare_exchange_strong(nobody, policy);
-  };
-  if (last_ranker == id_ && take(last_slot)) return *last_slot;
-  Slot* slot = slots_.load();
-  while (slot != nullptr && !take(slot)) slot = slot->next;
-  if (slot == nullptr) {
-    slot = new Slot;
-    slot->policy.store(policy);
-    slot->next = slots_.load();
-    while (!slots_.compare_exchange_weak(slot->next, slot)) {
-    }
-  }
-  last_ranker = id_;
-  last_slot = slot;
-  return *slot;
-}
-
-std::uint64_t Ranker::reserve_draws(std::uint64_t count) {
-  std::uint64_t first, before = stream_.load(std::memory_order_relaxed);
-  do {
-    const bool full = (before & low_word) + count > low_word;  // on with the next seed
-    first = full ? ((before >> 32) + 1) % (std::uint64_t{1} << 31) << 32 : before;
-  } while (!stream_.compare_exchange_weak(before, first + count, std::memory_order_relaxed));
-  return first;
-}
+std::uint64_t Ranker::reserve_draws(std::uint64_t count) { return detail::reserve_draws(stream_, count); }
 
 // Weights and concentration from the policy; false without candidates or features.
-bool Ranker::Slot::choose_weights(const Policy& used, const Request& request, std::span<const float> rows,
-                                  bool impute) {
+bool Ranker::Memory::choose_weights(const Policy& used, const Request& request, std::span<const float> rows,
+                                    bool impute) {
   const std::size_t features = used.features().size();
   if (rows.empty() || (features > 0 && request.context.empty())) return false;
   context.assign(request.context.begin(), request.context.end());
@@ -286,7 +216,7 @@ bool Ranker::Slot::choose_weights(const Policy& used, const Request& request, st
 
 // Moves the values in `transformed`, a row of `width` for each candidate without a missing prediction, to the places of
 // these candidates, and fills the other rows with NaN.
-void Ranker::Slot::spread(const Request& request, std::size_t width, std::size_t rows) {
+void Ranker::Memory::spread(const Request& request, std::size_t width, std::size_t rows) {
   const std::size_t tasks = request.predictions.size() / rows;
   std::size_t from = present.size() / tasks;
   for (std::size_t row = rows; row-- > 0;) {  // the last one first: no row moves forward
@@ -301,8 +231,8 @@ void Ranker::Slot::spread(const Request& request, std::size_t width, std::size_t
 }
 
 // The rows of `width` values of the candidates without a missing prediction.
-std::span<const float> Ranker::Slot::of_present(const Request& request, std::span<const float> values,
-                                                std::size_t width, std::vector<float>& kept) const {
+std::span<const float> Ranker::Memory::of_present(const Request& request, std::span<const float> values,
+                                                  std::size_t width, std::vector<float>& kept) const {
   const std::size_t tasks = weights.size(), rows = request.predictions.size() / tasks;
   if (values.empty()) return values;
   kept.clear();
@@ -314,8 +244,8 @@ std::span<const float> Ranker::Slot::of_present(const Request& request, std::spa
 }
 
 // What the policy's weights fuse: the rows, with priced tasks times the prices of the rows.
-std::span<const float> Ranker::Slot::network_rows(const Policy& used, std::span<const float> rows,
-                                                  std::span<const float> values) {
+std::span<const float> Ranker::Memory::network_rows(const Policy& used, std::span<const float> rows,
+                                                    std::span<const float> values) {
   if (used.priced().empty()) return rows;
   const std::size_t tasks = weights.size();
   priced.assign(rows.begin(), rows.end());
@@ -326,8 +256,8 @@ std::span<const float> Ranker::Slot::network_rows(const Policy& used, std::span<
 
 // Missing predictions must not enter the statistics of the others: transforms `some`, the rows without one, then ranks
 // them spread over all rows, with NaN in the rest.
-void Ranker::Slot::rank_with_gaps(const Request& request, std::span<const float> some, const FusionOptions& options,
-                                  const PageBuffer& buffer) {
+void Ranker::Memory::rank_with_gaps(const Request& request, std::span<const float> some, const FusionOptions& options,
+                                    const PageBuffer& buffer) {
   const std::size_t tasks = weights.size(), rows = request.predictions.size() / tasks;
   const auto count = [&](std::size_t n) { return static_cast<std::int64_t>(n); };
   transformed.assign(rows * tasks, nan);
@@ -342,8 +272,8 @@ void Ranker::Slot::rank_with_gaps(const Request& request, std::span<const float>
 }
 
 // Ranks by the scores of the sources, which those of `rows`, the candidates without a missing prediction, make.
-void Ranker::Slot::rank_scores(const Sources& sources, const Policy& used, const Request& request,
-                               std::span<const float> rows, const FusionOptions& options, const PageBuffer& buffer) {
+void Ranker::Memory::rank_scores(const Sources& sources, const Policy& used, const Request& request,
+                                 std::span<const float> rows, const FusionOptions& options, const PageBuffer& buffer) {
   const std::size_t tasks = weights.size(), all = request.predictions.size() / tasks, some = rows.size() / tasks;
   const auto count = [&](std::size_t n) { return static_cast<std::int64_t>(n); };
   std::span<const float> item_values;
@@ -379,124 +309,125 @@ void Ranker::Slot::rank_scores(const Sources& sources, const Policy& used, const
                 count(buffer.values.size()), {}, request.rules, buffer.values, buffer.indices);
 }
 
-Page Ranker::rank(Slot& slot, const Policy& used, const Request& request, const PageBuffer& buffer,
+Page Ranker::rank(Memory& memory, const Policy& used, const Request& request, const PageBuffer& buffer,
                   std::optional<std::uint64_t> draw) {
   const detail::FloatEnvironment environment;
   check_sizes(used, request, buffer);
   const std::size_t tasks = used.tasks().size();
   const std::size_t rows = request.predictions.size() / tasks;
   const Sources sources(used, request);
-  slot.weights.resize(tasks);
-  slot.concentration.resize(tasks);
-  slot.multipliers.resize(tasks);
-  used.multipliers(request.values, request.scenario, slot.multipliers);
+  memory.weights.resize(tasks);
+  memory.concentration.resize(tasks);
+  memory.multipliers.resize(tasks);
+  used.multipliers(request.values, request.scenario, memory.multipliers);
   if (!sources.network_alone() || !used.priced().empty()) check_signs(used, request);
 
   Page page;
   std::span<const float> present = request.predictions;
   const bool gaps = any_missing(present);
   if (gaps) {
-    slot.present.clear();
-    slot.present.reserve(present.size());
+    memory.present.clear();
+    memory.present.reserve(present.size());
     for (std::size_t row = 0; row < rows; ++row) {
       const auto values = request.predictions.subspan(row * tasks, tasks);
       if (any_missing(values))
         ++page.missing_predictions;
       else
-        slot.present.insert(slot.present.end(), values.begin(), values.end());
+        memory.present.insert(memory.present.end(), values.begin(), values.end());
     }
-    present = slot.present;
+    present = memory.present;
   }
   if (sources.take_corrected(used)) {
     const auto& correction = *used.correction();
-    slot.corrected.resize(present.size());
+    memory.corrected.resize(present.size());
     const auto items =
-        gaps ? slot.of_present(request, request.items, correction.num_items(), slot.items) : request.items;
-    correction.apply(request.context, present, items, slot.correction, slot.corrected);
+        gaps ? memory.of_present(request, request.items, correction.num_items(), memory.items) : request.items;
+    correction.apply(request.context, present, items, memory.correction, memory.corrected);
   }
-  const auto rows_of_network = used.corrected() ? std::span<const float>(slot.corrected) : present;
+  const auto rows_of_network = used.corrected() ? std::span<const float>(memory.corrected) : present;
 
-  if (!slot.choose_weights(used, request, rows_of_network, impute_ || used.imputes())) {
+  if (!memory.choose_weights(used, request, rows_of_network, impute_ || used.imputes())) {
     const auto fallback = used.fallback(request.scenario);
     page.fallback = fallback.of_scenario ? Fallback::scenario : Fallback::global;
-    std::ranges::copy(fallback.weights, slot.weights.begin());
-    std::ranges::fill(slot.concentration, nan);
+    std::ranges::copy(fallback.weights, memory.weights.begin());
+    std::ranges::fill(memory.concentration, nan);
   } else if (request.explore) {
     page.explored = true;
     page.seed = draw ? *draw : reserve_draws(1);
-    dirichlet_sample(slot.concentration, {1, 1, static_cast<std::int64_t>(tasks)}, page.seed >> 32,
-                     page.seed & low_word, slot.weights, {}, {});
+    dirichlet_sample(memory.concentration, {1, 1, static_cast<std::int64_t>(tasks)}, page.seed >> 32,
+                     page.seed & detail::low_word, memory.weights, {}, {});
   }
 
   const FusionOptions options{transform_of(used), used.beta(), used.epsilon(), used.slope().data()};
   if (!sources.network_alone()) {
-    slot.rank_scores(sources, used, request, present, options, buffer);
+    memory.rank_scores(sources, used, request, present, options, buffer);
   } else {
     auto item_values = request.item_values;
-    if (gaps && !used.priced().empty()) item_values = slot.of_present(request, item_values, 1, slot.prices);
-    const auto fused = slot.network_rows(used, rows_of_network, item_values);
+    if (gaps && !used.priced().empty()) item_values = memory.of_present(request, item_values, 1, memory.prices);
+    const auto fused = memory.network_rows(used, rows_of_network, item_values);
     if (gaps)
-      slot.rank_with_gaps(request, fused, options, buffer);
+      memory.rank_with_gaps(request, fused, options, buffer);
     else
       pygrade::rank(Scores::dense(fused.data(), ScoreType::float32, 1, static_cast<std::int64_t>(rows),
                                   static_cast<std::int64_t>(tasks)),
-                    slot.weights, static_cast<std::int64_t>(buffer.values.size()), options, request.rules,
+                    memory.weights, static_cast<std::int64_t>(buffer.values.size()), options, request.rules,
                     buffer.values, buffer.indices);
   }
 
-  if (!buffer.weights.empty()) std::ranges::copy(slot.weights, buffer.weights.begin());
-  if (!buffer.concentration.empty()) std::ranges::copy(slot.concentration, buffer.concentration.begin());
+  if (!buffer.weights.empty()) std::ranges::copy(memory.weights, buffer.weights.begin());
+  if (!buffer.concentration.empty()) std::ranges::copy(memory.concentration, buffer.concentration.begin());
   const auto end = std::ranges::find(buffer.indices, -1);
   page.filled = static_cast<std::int32_t>(end - buffer.indices.begin());
   page.set_policy(used);
 
-  slot.add(Slot::requests, 1);
-  slot.add(Slot::fallback_scenario, page.fallback == Fallback::scenario);
-  slot.add(Slot::fallback_global, page.fallback == Fallback::global);
-  slot.add(Slot::explored, page.explored);
-  slot.add(Slot::missing_predictions, static_cast<std::uint64_t>(page.missing_predictions));
-  slot.add(Slot::empty_pages, page.filled == 0);
+  memory.add(Memory::requests, 1);
+  memory.add(Memory::fallback_scenario, page.fallback == Fallback::scenario);
+  memory.add(Memory::fallback_global, page.fallback == Fallback::global);
+  memory.add(Memory::explored, page.explored);
+  memory.add(Memory::missing_predictions, static_cast<std::uint64_t>(page.missing_predictions));
+  memory.add(Memory::empty_pages, page.filled == 0);
   return page;
 }
 
 Page Ranker::Lease::rank(const Request& request, const PageBuffer& buffer) {
-  return ranker_.rank(slot_, **owner_, request, buffer, request.draw);
+  return ranker_.rank(slot_.memory, *policy(), request, buffer, request.draw);
 }
 
 void Ranker::Lease::rank(std::span<const Request> requests, std::span<const PageBuffer> buffers, std::span<Page> pages,
                          int num_threads) {
   if (buffers.size() != requests.size() || pages.size() != requests.size())
     throw std::invalid_argument("buffers and pages must have one entry for each request");
-  const Policy& used = **owner_;
+  Memory& memory = slot_.memory;
+  const Policy& used = *policy();
   std::size_t values = 0;
-  slot_.multipliers.resize(used.tasks().size());
-  slot_.draws.clear();
+  memory.multipliers.resize(used.tasks().size());
+  memory.draws.clear();
   for (std::size_t b = 0; b < requests.size(); ++b) {
     try {
       check_sizes(used, requests[b], buffers[b]);
       check_signs(used, requests[b]);
-      used.multipliers(requests[b].values, requests[b].scenario, slot_.multipliers);
+      used.multipliers(requests[b].values, requests[b].scenario, memory.multipliers);
       detail::check_rules(requests[b].rules,
                           static_cast<std::int64_t>(requests[b].predictions.size() / used.tasks().size()));
     } catch (const std::invalid_argument& error) {
       throw std::invalid_argument("request " + std::to_string(b) + ": " + error.what());
     }
     values += requests[b].predictions.size();
-    slot_.draws.push_back(requests[b].draw);
+    memory.draws.push_back(requests[b].draw);
   }
   const auto next = [](const Request& request) { return request.explore && !request.draw; };
   if (const auto wanted = static_cast<std::uint64_t>(std::ranges::count_if(requests, next)); wanted > 0) {
     std::uint64_t draw = ranker_.reserve_draws(wanted);
     for (std::size_t b = 0; b < requests.size(); ++b)
-      if (next(requests[b])) slot_.draws[b] = draw++;
+      if (next(requests[b])) memory.draws[b] = draw++;
   }
   const auto count = static_cast<std::int64_t>(requests.size());
   const double mean = static_cast<double>(values) / static_cast<double>(std::max<std::size_t>(1, requests.size()));
   detail::parallel_for(count, num_threads, detail::grain_of(600.0 + 0.2 * mean),
                        [&](std::int64_t begin, std::int64_t end) {
-                         const Lease worker(ranker_, owner_);  // the outer lease keeps the policy in service
+                         const Lease worker(ranker_, &policy());  // the outer lease keeps it in service
                          for (auto b = static_cast<std::size_t>(begin); b < static_cast<std::size_t>(end); ++b)
-                           pages[b] = ranker_.rank(worker.slot_, used, requests[b], buffers[b], slot_.draws[b]);
+                           pages[b] = ranker_.rank(worker.slot_.memory, used, requests[b], buffers[b], memory.draws[b]);
                        });
 }
 
@@ -509,18 +440,15 @@ void Ranker::rank(std::span<const Request> requests, std::span<const PageBuffer>
 
 void Ranker::swap(std::shared_ptr<const Policy> policy) {
   auto next = std::make_unique<const Owner>(checked(std::move(policy)));
-  std::unique_ptr<const Owner> old;  // deleted without the lock: the end of a policy may run code of the caller's
-  const std::lock_guard lock(swapping);
-  const Owner* current = current_.load();
-  if ((*next)->tasks() != (*current)->tasks() || (*next)->features() != (*current)->features())
-    throw std::invalid_argument("policy has other tasks or features than the one that it replaces");
-  const auto after = (*next)->items(), before = (*current)->items();
-  if ((*next)->correction() && (*current)->correction() && !std::ranges::equal(after, before))
-    throw std::invalid_argument("policy has other item columns than the one that it replaces");
-  old.reset(current);
-  current_.store(next.release());
-  for (const Slot* slot = slots_.load(); slot != nullptr; slot = slot->next)
-    while (slot->process == forks && slot->policy.load() == old.get()) std::this_thread::yield();
+  {
+    const Lease lease(*this);
+    const Policy& current = *lease.policy();
+    if ((*next)->tasks() != current.tasks() || (*next)->features() != current.features())
+      throw std::invalid_argument("policy has other tasks or features than the one that it replaces");
+    if ((*next)->correction() && current.correction() && !std::ranges::equal((*next)->items(), current.items()))
+      throw std::invalid_argument("policy has other item columns than the one that it replaces");
+  }
+  policies_->swap(std::move(next));
 }
 
 std::shared_ptr<const Policy> Ranker::policy() const {
@@ -529,15 +457,15 @@ std::shared_ptr<const Policy> Ranker::policy() const {
 
 RankerCounters Ranker::counters() const {
   RankerCounters sum;
-  for (const Slot* slot = slots_.load(); slot != nullptr; slot = slot->next) {
-    const auto read = [&](Slot::Count count) { return slot->counters[count].load(std::memory_order_relaxed); };
-    sum.requests += read(Slot::requests);
-    sum.fallback_scenario += read(Slot::fallback_scenario);
-    sum.fallback_global += read(Slot::fallback_global);
-    sum.explored += read(Slot::explored);
-    sum.missing_predictions += read(Slot::missing_predictions);
-    sum.empty_pages += read(Slot::empty_pages);
-  }
+  policies_->for_each_slot([&](const auto& slot) {
+    const auto read = [&](Memory::Count count) { return slot.memory.counters[count].load(std::memory_order_relaxed); };
+    sum.requests += read(Memory::requests);
+    sum.fallback_scenario += read(Memory::fallback_scenario);
+    sum.fallback_global += read(Memory::fallback_global);
+    sum.explored += read(Memory::explored);
+    sum.missing_predictions += read(Memory::missing_predictions);
+    sum.empty_pages += read(Memory::empty_pages);
+  });
   return sum;
 }
 

@@ -75,7 +75,7 @@ def run(options: Options) -> dict[str, Any]:
         if name is not None:
             item["name"] = name
     if served.degraded:
-        page["why"] = "the store failed: default features, static weights"
+        page["why"] = f"degraded ({served.degraded}): default features, static weights"
     elif served.history == 0:
         page["why"] = f"no event of this user is known: default features; {page['why']}"
     if unknown:
@@ -92,7 +92,7 @@ def run(options: Options) -> dict[str, Any]:
         "times": times,
         "history": served.history,
         "unknown_context": unknown,
-        "degraded": served.degraded,
+        "degraded": served.degraded or None,
         "counters": counters,
     }
 
