@@ -19,7 +19,7 @@ from pygrade.reference.grpo import grpo_loss
 from pygrade.reference.lambdaloss import lambda_loss
 from pygrade.reference.multi_task import multi_task
 from pygrade.reference.piecewise_linear import piecewise_linear
-from pygrade.reference.prerank import nearest_items, user_vector
+from pygrade.reference.prerank import nearest_items, nearest_of_lists, user_vector
 from pygrade.reference.ranking import rank
 from pygrade.reference.rollout import format_penalty, rollout
 
@@ -39,6 +39,7 @@ __all__ = [
     "lambda_loss",
     "multi_task",
     "nearest_items",
+    "nearest_of_lists",
     "piecewise_linear",
     "rank",
     "rank_order",

@@ -1,5 +1,7 @@
 """Reference of the first stage of ranking: a user's vector, and the items nearest to it."""
 
+import math
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 import torch
@@ -60,3 +62,36 @@ def nearest_items(
     ]
     best = sorted(passing)[:n]
     return [item for _, item in best], torch.tensor([-score for score, _ in best], dtype=scores.dtype)
+
+
+def nearest_of_lists(
+    vector: Tensor,
+    item_id: Sequence[int],
+    vectors: Tensor,
+    lists: Sequence[int],
+    centroids: Tensor,
+    nprobe: int,
+    n: int,
+    seen: Collection[int] = (),
+    eligible: Collection[int] | None = None,
+) -> tuple[list[int], Tensor]:
+    """`nearest_items` of an approximate index, where item item_id[i] is in list lists[i].
+
+    Only the items of the nprobe lists with the highest ⟨vector, centroids[list]⟩ (ties: the first) count; twice as many
+    lists while fewer than n items pass. With ``eligible``, nprobe is multiplied by m / the number of eligible items;
+    all of these count if they are at most n, or at most the blocks of 16 items that so many lists have on average.
+    """
+    m, nlist = len(item_id), len(centroids)
+    order = sorted(range(nlist), key=lambda number: (-float(centroids[number] @ vector), number))
+    if eligible is not None:
+        passing = sum(item in eligible for item in item_id)
+        nprobe = min(nlist, math.ceil(nprobe * m / max(1, passing)))
+        blocks = sum(math.ceil(size / 16) for size in Counter(lists).values())
+        if passing <= n or passing * nlist <= nprobe * blocks:
+            nprobe = nlist
+    while True:
+        near = [i for i in range(m) if lists[i] in order[:nprobe]]
+        found = nearest_items(vector, [item_id[i] for i in near], vectors[near], n, seen, eligible)
+        if len(found[0]) == n or nprobe == nlist:
+            return found
+        nprobe = min(2 * nprobe, nlist)

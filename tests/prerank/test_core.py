@@ -112,6 +112,37 @@ def test_whole_numbers_give_the_order_of_the_reference(items, width, n, filtered
     assert found[0].tolist() == want + [-1] * missing and scores[0].tolist() == values.tolist() + [-np.inf] * missing
 
 
+@given(st.integers(1, 300), st.integers(1, 60), st.booleans(), st.booleans(), st.integers(0, 999))
+def test_lists_give_the_items_and_the_order_of_the_reference(items, n, filtered, listed, seed):
+    rng = np.random.default_rng(seed)
+    ids = np.sort(rng.permutation(3 * items)[:items])
+    vectors = rng.integers(-2, 3, (items, 3)).astype(np.float32)
+    centroids = rng.integers(-2, 3, (rng.integers(1, 20), 3)).astype(np.float32)
+    query = rng.integers(-2, 3, (1, 3)).astype(np.float32)
+    nprobe = int(rng.integers(1, len(centroids) + 1))
+    seen = rng.integers(0, 3 * items + 1, 50) if filtered else np.empty(0, np.int64)
+    eligible = rng.permutation(ids)[: rng.integers(0, items + 1)] if listed else None
+    index = _core.ItemIndex(ids, vectors, centroids, nprobe)
+    distance = np.square(vectors[:, None] - centroids).sum(2)
+    lists = distance.argmin(1)
+    assert index.layout()["list_size"].tolist() == np.bincount(lists, minlength=len(centroids)).tolist()
+    found, scores = np.empty((1, n), np.int64), np.empty((1, n), np.float32)
+    index.search(query, [seen], eligible, found, scores)
+    want, values = reference.nearest_of_lists(
+        torch.from_numpy(query[0]).double(),
+        ids.tolist(),
+        torch.from_numpy(vectors).double(),
+        lists.tolist(),
+        torch.from_numpy(centroids).double(),
+        nprobe,
+        n,
+        set(seen.tolist()),
+        None if eligible is None else set(eligible.tolist()),
+    )
+    missing = n - len(want)
+    assert found[0].tolist() == want + [-1] * missing and scores[0].tolist() == values.tolist() + [-np.inf] * missing
+
+
 @pytest.mark.parametrize(("items", "n"), [(9359, 500), (9359, 9359), (1000, 1), (70_000, 100), (17, 16)])
 def test_real_numbers_give_the_best_items_within_rounding(items, n):
     rng = np.random.default_rng(items)
