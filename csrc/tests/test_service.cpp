@@ -144,7 +144,7 @@ TEST(predictions_of_a_request_stand_in_for_the_model) {
   std::vector<std::int64_t> got(3);
   std::vector<float> scores(3);
   const std::vector<std::uint8_t> mask = {1, 1, 1, 0};
-  const auto rules = [&](std::span<const std::int64_t>) { return PageRules{.mask = mask}; };
+  const auto rules = [&](std::span<const std::int64_t>) { return PageRules{mask, {}, {}, {}, {}}; };
   PageWorkspace workspace;
   PipelineRequest request;
   request.user = {3, 1'700'000'000'000, {}, {}};

@@ -73,9 +73,12 @@ Parts parts_of(const Policy& policy, const Request& request, std::span<const flo
 
   // What the policy's network does, as a ranking without one; a challenger; or what alone ranks by the request's
   // values.
-  const Baseline network{.transform = options.transform,
+  const Baseline network{.name = {},
+                         .transform = options.transform,
                          .weights = {weights.begin(), weights.end()},
+                         .logarithm = false,
                          .priced = prices.empty() ? std::vector<bool>() : policy.priced(),
+                         .calibration = {},
                          .corrected = policy.corrected()};
   const auto& mixture = policy.mixture();
   const Baseline* alone = request.values.empty() ? nullptr : policy.expected_value();

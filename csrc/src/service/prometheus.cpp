@@ -28,7 +28,7 @@ constexpr Family families[] = {
     {"pygrade_store_reachable", "gauge", "1 if the last call reached the store."},
     {"pygrade_unknown_keys_total", "counter", "Keys of requests that the service does not know and ignored."},
     {"pygrade_arm_pages_total", "counter", "Pages by arm.", "arm"},
-    {"pygrade_arm_explored_pages_total", "counter", "Pages with drawn weights by arm.", "arm"},
+    {"pygrade_arm_explored_pages_total", "counter", "Pages with drawn weights or in a random order, by arm.", "arm"},
     {"pygrade_arm_capped_pages_total", "counter", "Pages that max_explore kept from exploring, by arm.", "arm"},
     {"pygrade_feedback_events_total", "counter", "Feedback events by arm and task.", "arm,task"},
     {"pygrade_exploration_ratio_sum", "counter", "Sum of the ratios of densities of explored pages, by other policy.",
