@@ -247,24 +247,24 @@ class OnlineService:
 
     def once(self) -> None:
         """Looks once and saves."""
-        with self._claimed():
+        with self.claim():
             self.step(_now())
             self.save()
 
     def serve(self) -> None:
-        """Looks every so often, until `ended` is set."""
-        with self._claimed():
-            while not self.ended.is_set():
-                try:
-                    self.step(_now())
-                    self.error = None
-                except Exception as error:  # say an artifact that is being replaced: the next look tries again
-                    self.error = f"{type(error).__name__}: {error}"
-                    logger.error("a look at the logs failed: %s", self.error)
-                self.ended.wait(self.config.every_seconds)
-            self.save()
+        """Looks every so often, until `ended` is set; within `claim`."""
+        while not self.ended.is_set():
+            try:
+                self.step(_now())
+                self.error = None
+            except Exception as error:  # say an artifact that is being replaced: the next look tries again
+                self.error = f"{type(error).__name__}: {error}"
+                logger.error("a look at the logs failed: %s", self.error)
+            self.ended.wait(self.config.every_seconds)
+        self.save()
 
-    def _claimed(self) -> AbstractContextManager[None]:
+    def claim(self) -> AbstractContextManager[None]:
+        """Holds the run for this process; ValueError if another one learns there."""
         return claimed(self.run / FOLDER, "online")
 
 

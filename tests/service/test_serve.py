@@ -210,4 +210,7 @@ def test_online_learning_runs_beside_the_server(own_run, tmp_path):
         record = server.answer("/v1/status")["online"]
         assert record["learning"] and record["arms"]["control"] == "main"
         assert set(record["arms"]["users"]) == {"main", "learned"}
+        other = command_of(own_run, "--config", path, "--online")
+        refused = subprocess.run(other, capture_output=True, text=True, timeout=120, check=False)
+        assert refused.returncode == 2 and "is in use by another pygrade process" in refused.stderr
     assert (own_run / "online" / "state" / "inputs.json").exists()  # it ended on the signal

@@ -39,7 +39,8 @@ def run(options: Options) -> dict[str, Any]:
     else:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.ended.set())
-        service.serve()
+        with service.claim():
+            service.serve()
     status = read_json(folder / FOLDER / STATUS)
     if not options.json:
         counts = ", ".join(f"{count:,} {name}" for name, count in sorted(status["counters"].items()))

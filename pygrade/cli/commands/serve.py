@@ -109,9 +109,10 @@ def _learning(run: Path, table: Mapping[str, Any]) -> Iterator[None]:
     first_policy(run)
     service = OnlineService(run, exposures, [feedback], shares=shares_of(table))
     thread = threading.Thread(target=service.serve, name="pygrade-online")
-    thread.start()
-    try:
-        yield
-    finally:
-        service.ended.set()
-        thread.join()
+    with service.claim():
+        thread.start()
+        try:
+            yield
+        finally:
+            service.ended.set()
+            thread.join()
