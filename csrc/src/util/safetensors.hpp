@@ -33,6 +33,7 @@ class TensorValues : public std::span<const T> {
   TensorValues() = default;
   explicit TensorValues(std::span<const std::byte> bytes) {
     const std::size_t size = bytes.size() / sizeof(T);
+    if (size == 0) return;
     const auto* from = reinterpret_cast<const T*>(bytes.data());
     if (reinterpret_cast<std::uintptr_t>(from) % alignof(T) != 0) {
       copy_.resize(size);
