@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import re
 import tomllib
 from types import SimpleNamespace
@@ -117,6 +118,16 @@ def test_the_service_reads_the_tables_that_pages_show():
     shown = [table["serve"] for table in tables if "serve" in table]
     known = {option.name for option in options_of_command("serve").options} | {"arms", "shadow", "explore"}
     assert shown and {name for table in shown for name in table} <= known
+
+
+def test_the_life_of_a_request_has_the_figures_of_the_bench():
+    rows = json.loads((ROOT / "bench/results/page-avx512.json").read_text(encoding="utf-8"))["rows"]
+    measured = {row["op"]: row["cpu_p50_us"] for row in rows if row["path"] == "C++"}
+    steps = {"user": "features of the user", "items": "features of the items", "ranking": "policy and ranking"}
+    text = (DOCS / "guides/operate.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| (\w+) \| .+ \| (\d+) µs \|$", text, re.M)
+    assert len(shown) == 5 and {steps.get(step, step) for step, _ in shown} <= set(measured)
+    assert all(abs(int(figure) - measured[steps.get(step, step)]) < 0.51 for step, figure in shown)
 
 
 def test_relative_links_of_readme_and_contributing_exist():
