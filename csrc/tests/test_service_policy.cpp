@@ -8,6 +8,7 @@
 #include <map>
 #include <new>
 #include <set>
+#include <thread>
 
 #include "check.hpp"
 #include "service/json_writer.hpp"
@@ -19,6 +20,11 @@ namespace {
 
 std::atomic<std::int64_t> held{0}, most{0};  // bytes
 
+[[gnu::noinline]] void release(void* memory) {
+  held -= static_cast<std::int64_t>(malloc_usable_size(memory));
+  std::free(memory);
+}
+
 }  // namespace
 
 void* operator new(std::size_t size) {
@@ -28,11 +34,8 @@ void* operator new(std::size_t size) {
   if (now > most) most = now;
   return memory;
 }
-void operator delete(void* memory) noexcept {
-  held -= static_cast<std::int64_t>(malloc_usable_size(memory));
-  std::free(memory);
-}
-void operator delete(void* memory, std::size_t) noexcept { operator delete(memory); }
+void operator delete(void* memory) noexcept { release(memory); }
+void operator delete(void* memory, std::size_t) noexcept { release(memory); }
 
 namespace {
 
@@ -383,6 +386,38 @@ TEST(a_new_policy_is_served_and_the_old_one_goes) {
   std::ofstream(run.folder / "policy" / "policy.json") << "{";
   CHECK(!service->refresh());
   CHECK_EQUAL(version(), run.policy->version());
+}
+
+TEST(pages_during_reloads_are_of_one_policy) {
+  PolicyRun run(table_policy(1));
+  const auto service = run.serve();
+  const Asked asked(20);
+  const std::vector<float> context = {3.5f, 2.0f, 0.0f, 1.0f};
+  std::map<std::string, std::vector<float>> scores;  // by version
+  for (const unsigned seed : {1u, 2u}) {
+    const auto policy = parse(table_policy(seed));
+    PageMemory expected(10);
+    Ranker(policy).rank({.context = context, .predictions = asked.predictions, .scenario = "search"}, expected);
+    scores[policy->version()] = expected.values;
+  }
+  std::atomic<bool> done{false};
+  std::atomic<int> wrong{0}, asked_for{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t)
+    threads.emplace_back([&] {
+      while (!done || asked_for < 100) {
+        const Json page = post(*service, "/v1/rank", asked.json(with_context));
+        wrong += scores_of(page) != scores.at(text_at(page, "policy"));
+        ++asked_for;
+      }
+    });
+  for (unsigned i = 0; i < 20; ++i) {
+    run.put(table_policy(i % 2 == 0 ? 2 : 1));
+    CHECK(service->refresh());
+  }
+  done = true;
+  for (auto& thread : threads) thread.join();
+  CHECK_EQUAL(wrong.load(), 0);
 }
 
 TEST(reloads_leave_no_old_models) {

@@ -393,12 +393,12 @@ void RankInput::parse_tensors(std::string_view body, const ServiceConfig& config
       if (num_groups_ == groups_.size()) groups_.emplace_back();
       tensor_names_.push_back(std::string(group));
       groups_[num_groups_].first = tensor_names_.back();
-      auto& values = groups_[num_groups_++].second;
-      values.clear();
+      auto& members = groups_[num_groups_++].second;
+      members.clear();
       for (const std::int64_t number : numbers) {
         if (number > std::numeric_limits<std::int32_t>::max())
           throw InputError(name, std::string(name) + " holds " + std::to_string(number) + "; want numbers below 2^31");
-        values.push_back(static_cast<std::int32_t>(std::max<std::int64_t>(number, -1)));
+        members.push_back(static_cast<std::int32_t>(std::max<std::int64_t>(number, -1)));
       }
     } else {
       if (config.strict) {
