@@ -1,6 +1,6 @@
 # pygrade_download(NAME VARIABLE) sets VARIABLE to a directory with the sources of a package of sources.txt, which holds
 # versions and hashes; pip downloads it once for a build directory.
-option(PYGRADE_SYSTEM_LIBRARIES "Use the system's LMDB, hiredis, Boost and OpenSSL where they are found" ON)
+option(PYGRADE_SYSTEM_LIBRARIES "Use the system's LMDB, hiredis and Boost where they are found" ON)
 
 function(pygrade_download name variable)
   set(list ${PROJECT_SOURCE_DIR}/csrc/cmake/sources.txt)

@@ -1,4 +1,4 @@
-# cmake -DKIND=static|shared|pkg-config -DLANGUAGES=C|"C;CXX" -DWORK=DIR
+# cmake -DKIND=static|shared|pkg-config|missing -DLANGUAGES=C|"C;CXX" -DWORK=DIR
 #       (-DBUILD=build directory of pygrade | -DPACKAGE=directory of its CMake package) -P consumer.cmake
 # Installs that build (or takes an installed package), builds the consumer project against it and runs its programs; for
 # pkg-config compiles them by hand.
@@ -47,6 +47,19 @@ if(KIND STREQUAL "pkg-config")
   check_pkg_config(cc main.c pygrade-static)
   check_pkg_config(c++ main.cpp pygrade-static -std=c++20)
   check_pkg_config(cc main.c "--static pygrade" -static)
+  return()
+endif()
+
+if(KIND STREQUAL "missing")  # nothing of the system is found: a sentence, and no program that does not link
+  execute_process(
+    COMMAND ${CMAKE_COMMAND} -S ${CMAKE_CURRENT_LIST_DIR}/consumer -B ${WORK}/build ${where} -DPYGRADE_KIND=static
+            "-DPYGRADE_LANGUAGES=${LANGUAGES}"
+            "-DCMAKE_IGNORE_PATH=${IGNORE}"
+    RESULT_VARIABLE status ERROR_VARIABLE output OUTPUT_QUIET)
+  string(REGEX REPLACE "[ \n]+" " " output "${output}")
+  if(status EQUAL 0 OR NOT output MATCHES "was built with .*not found here: install what is missing")
+    message(FATAL_ERROR "status ${status}: ${output}")
+  endif()
   return()
 endif()
 
