@@ -21,7 +21,7 @@ using detail::JsonWriter;
 
 // A co_await stands alone in its statement: some compilers evaluate it in an operand that is skipped.
 constexpr auto wait = asio::as_tuple(asio::use_awaitable);
-constexpr std::size_t small_read = std::size_t{8} << 10, large_read = std::size_t{64} << 10;
+constexpr std::size_t small_read = std::size_t{8} << 10, large_read = std::size_t{32} << 10;
 constexpr std::size_t max_line = std::size_t{4} << 10;        // of a chunk's size with extensions; of all trailers
 constexpr std::size_t max_discarded = std::size_t{16} << 20;  // after the last answer
 

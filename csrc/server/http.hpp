@@ -8,7 +8,7 @@
 // admission control (pool.hpp). Feedback, which waits for the disk, and reports have two threads of their own, so that
 // no page waits behind them.
 //
-// Memory: a connection holds at most a head (64 KiB), a piece that was read (64 KiB), a body (`max_body_bytes`) and an
+// Memory: a connection holds at most a head (64 KiB), a piece that was read (32 KiB), a body (`max_body_bytes`) and an
 // answer; a client without a valid token gets no further than the head.
 #pragma once
 

@@ -1,4 +1,8 @@
 // pygraded: the service over HTTP, without Python.
+#if __has_include(<malloc.h>)
+#include <malloc.h>
+#endif
+
 #include <algorithm>
 #include <boost/version.hpp>
 #include <csignal>
@@ -78,7 +82,16 @@ void watch(Service& service, HttpServer& server, Tokens& tokens, const sigset_t&
   }
 }
 
+// Memory of large bodies goes back to the system: by default the allocator keeps, and splits, what was large once.
+void keep_memory_small() {
+#ifdef M_MMAP_THRESHOLD
+  mallopt(M_MMAP_THRESHOLD, 256 << 10);
+  mallopt(M_TRIM_THRESHOLD, 1 << 20);
+#endif
+}
+
 int run(const Settings& settings) {
+  keep_memory_small();
   // Blocked before any thread starts, so that this one alone gets them.
   sigset_t signals;
   sigemptyset(&signals);
