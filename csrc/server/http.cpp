@@ -1,6 +1,10 @@
 #include "http.hpp"
 
 #include <sys/resource.h>
+#include <sys/socket.h>
+#ifdef SO_ATTACH_FILTER
+#include <linux/filter.h>
+#endif
 
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
@@ -33,7 +37,7 @@ constexpr std::array<Clock::duration, phases> longest{
     75s, 10s, 30s, Clock::duration::max(), 30s, 1s, Clock::duration::max()};
 // From when on a connection gives way to a new one, if all are taken.
 constexpr std::pair<Phase, Clock::duration> givers[] = {{closing, 0s}, {idle, 0s}, {head, 1s}, {body, 5s}};
-constexpr auto longest_end = 30s;
+constexpr auto longest_end = 30s, patience = 1s;
 
 void raise_file_limit(int wanted) {
   rlimit limit{};
@@ -155,10 +159,9 @@ struct HttpServer::Impl {
   asio::awaitable<void> accept() {
     for (;;) {
       auto [error, socket] = co_await acceptor.async_accept(wait);
+      if (!error) admit(std::move(socket));  // also one that was accepted while the end began
       if (!acceptor.is_open()) co_return;
-      if (!error) {
-        admit(std::move(socket));
-      } else if (error != asio::error::connection_aborted) {  // no more file descriptors
+      if (error && error != asio::error::connection_aborted) {  // no more file descriptors
         make_room(true);
         asio::steady_timer pause(loop, 10ms);
         co_await pause.async_wait(wait);
@@ -186,15 +189,19 @@ struct HttpServer::Impl {
 
   // Whether nothing is left to answer.
   bool finish_stopping(Clock::time_point now) {
+    if (now - stop_time < tick) return false;
+    boost::system::error_code error;
+    acceptor.close(error);
     auto& waiting = shared->in[idle];
     for (auto place = waiting.begin(); place != waiting.end();) {
       Connection* connection = *place++;
-      if (connection->quiet()) connection->expire();
+      // One that is new is about to ask.
+      if (connection->quiet() && now - connection->since() > patience) connection->expire();
     }
     const auto& in = shared->in;
     const bool done = in[idle].empty() && in[head].empty() && in[body].empty() && in[working].empty() &&
                       in[writing].empty() && in[closing].empty();
-    if (!done && now < stop_time) return false;
+    if (!done && now - stop_time < longest_end) return false;
     loop.stop();
     return true;
   }
@@ -209,16 +216,15 @@ struct HttpServer::Impl {
 
   void stop() {
     stopping = true;
-    stop_time = Clock::now() + longest_end;
-    boost::system::error_code error;
-    acceptor.non_blocking(true, error);
-    for (;;) {  // a connection that the kernel has accepted may hold a request
-      tcp::socket socket(loop);
-      acceptor.accept(socket, error);
-      if (error) break;
-      admit(std::move(socket));
-    }
-    acceptor.close(error);
+    stop_time = Clock::now();
+#ifdef SO_ATTACH_FILTER
+    // New handshakes are ignored, those that have begun are completed and accepted, so that no client is reset.
+    sock_filter no_syn[] = {BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),  // the flags of TCP
+                            BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 2, 0, 1), BPF_STMT(BPF_RET | BPF_K, 0),
+                            BPF_STMT(BPF_RET | BPF_K, 0xffffffff)};
+    const sock_fprog filter{4, no_syn};
+    setsockopt(acceptor.native_handle(), SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter);
+#endif
   }
 
   const Settings& settings;
