@@ -163,8 +163,12 @@ struct StoreOptions {
 //
 // NotAStoreError if there is none and `create` is not set; StoreUnreachableError, StoreCorruptError or StoreFormatError
 // if it cannot be used; StoreError if this build lacks the library that it needs (see PYGRADE_LMDB and PYGRADE_REDIS in
-// CMakeLists.txt); std::invalid_argument for an address that cannot be one. Stores of one LMDB file share it in a
-// process; one that forks opens its stores afterwards.
+// CMakeLists.txt); std::invalid_argument for an address that cannot be one.
+//
+// Stores of one LMDB file share it in a process; one that forks opens its stores afterwards. The file grows and never
+// shrinks, but the room of dropped versions is used again. A commit is on the disk when the call returns, the last one
+// perhaps not yet when the power fails. A damaged record is a StoreCorruptError, a file that was cut off too; a file
+// whose own structure is damaged otherwise may end the process, since LMDB trusts it.
 PYGRADE_API std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& options = {});
 
 // What this build can open: "lmdb", "redis".

@@ -61,7 +61,8 @@ RecordContent unpack_record(std::string_view record, const std::string& url) {
   if (record[0] != timed || record.size() < 1 + time_bytes + checksum_bytes)
     throw StoreCorruptError(url + ": a record begins with byte " +
                             std::to_string(static_cast<unsigned char>(record[0])) + "; want 0, or 1 and a time");
-  return {record.substr(1 + time_bytes, record.size() - 1 - time_bytes - checksum_bytes), end_of(record)};
+  return {record.substr(1 + time_bytes, record.size() - 1 - time_bytes - checksum_bytes),
+          std::max<std::uint64_t>(end_of(record), 1)};
 }
 
 bool is_expired(std::string_view record, std::uint64_t now) {

@@ -1,4 +1,9 @@
-// One record, in every backend; pygrade/stores/record.py documents its bytes.
+// One record, in every backend: kind, value, checksum.
+//
+//     00 | value | crc32            lives until it is removed
+//     01 | end | value | crc32      lives until `end`: 8 bytes big endian, milliseconds since 1970
+//
+// The crc32 (zlib's, 4 bytes little endian) covers all bytes before it. No record is empty.
 #pragma once
 
 #include <cstdint>
