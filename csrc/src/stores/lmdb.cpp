@@ -403,11 +403,8 @@ class LmdbStore final : public Store {
 
   // --- records ---
 
-  // Those that the cache does not have. A cursor in the tree's order stays on a page as long as it can.
+  // Those that the cache does not have. (To sort their names first gained nothing.)
   void find_missing(LmdbReader& reader, std::uint64_t now, Deadline deadline) const {
-    std::ranges::sort(reader.missing, [&](std::uint32_t a, std::uint32_t b) {
-      return std::memcmp(reader.names[a].data(), reader.names[b].data(), sizeof(LmdbName)) < 0;
-    });
     reader.found.resize(reader.missing.size());
     for (std::size_t i = 0; i < reader.missing.size(); ++i) {
       if (i % 64 == 0) check_deadline(deadline, url_);  // the disk may be slow
