@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import time
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
@@ -85,6 +86,7 @@ def test_expired_records_are_not_read_and_go_with_their_version(address):
         store.put_many("user", ids(1), [b"short"], "v1", ttl=0.01)
         store.put_many("user", ids(2), [b"ever"], "v1")
         store.switch("v1")
+        time.sleep(0.02)
         assert store.get_many("user", ids(1, 2)) == [None, b"ever"] and store.sweep() == 0
 
 
