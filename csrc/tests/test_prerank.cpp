@@ -367,6 +367,7 @@ TEST(files_of_version_2_and_of_both_kinds_are_read) {
     CHECK_THROWS(ArtifactMissing, "prerank.safetensors does not exist or can't be read; prerank.json",
                  Prerank::load(folder));
     std::filesystem::remove_all(folder);
+    CHECK_EQUAL(found(*loaded->index(), vector, 18), expected(files.item_ids, files.vectors, vector, 18));  // mapped
   }
   CHECK_THROWS(ArtifactMissing, "prerank.json does not exist or can't be read; want a directory",
                Prerank::load(folder));

@@ -261,8 +261,7 @@ struct ItemIndex::Impl {
 
     // The blocks from `first` on, before `end`.
     void add(Numbers vector, std::size_t first, std::size_t end) {
-      const std::size_t width = index_.width;
-      kernels_.scores(vector.data(), signed_size(width), index_.blocks + first * width * item_block,
+      kernels_.scores(vector.data(), signed_size(vector.size()), index_.blocks + first * vector.size() * item_block,
                       signed_size(end - first), scores_ + blocks_ * item_block);
       for (std::size_t b = first; b < end; ++b) block_[blocks_++] = static_cast<std::int32_t>(b);
     }
