@@ -1,6 +1,6 @@
 # A toolchain that builds for an old glibc on a new system: `pip install ziglang` brings clang, headers and stubs of every
-# glibc, and libc++, which it links statically. The system's own libraries are not looked at; those that stores need are
-# given by -DCMAKE_FIND_ROOT_PATH, built with this toolchain.
+# glibc, and libc++, which it links statically. The system's own libraries are not looked at; the sources of those that
+# stores need are downloaded.
 set(PYGRADE_NEWEST_GLIBC 2.28 CACHE STRING "Oldest glibc to run on")
 set(PYGRADE_PYTHON python3 CACHE STRING "A Python that has ziglang")
 
