@@ -708,7 +708,7 @@ TEST(a_correction_s_closed_form_is_the_correction) {
     // Of a root without maps: odds of the corrected prediction … p · exp(shift), see the reference.
     if (std::string_view(form) != "\"\"") continue;
     const auto& parts = correction.parts();
-    std::vector<double> u(n * variables), mean(variables, 0.0);
+    std::vector<double> u(n * variables);
     for (std::size_t i = 0; i < n; ++i)
       for (std::size_t v = 0; v < variables; ++v) {
         const auto p = [&](std::size_t t) { return static_cast<double>(predictions[3 * i + t]); };
@@ -723,11 +723,10 @@ TEST(a_correction_s_closed_form_is_the_correction) {
         }
         u[i * variables + v] =
             std::clamp((value - static_cast<double>(parts.l_mean[v])) / static_cast<double>(parts.l_std[v]), -4.0, 4.0);
-        mean[v] += u[i * variables + v] / n;
       }
     for (std::size_t i = 0; i < n; ++i) {
       double shift = shifts[0];
-      for (std::size_t v = 0; v < variables; ++v) shift += shifts[1 + v] * (u[i * variables + v] - mean[v]);
+      for (std::size_t v = 0; v < variables; ++v) shift += shifts[1 + v] * u[i * variables + v];
       const double wanted = std::min(static_cast<double>(predictions[3 * i]) * std::exp(shift), 1.0);
       CHECK_NEAR(static_cast<double>(corrected[3 * i]), wanted, 1e-4 * wanted);
     }

@@ -69,9 +69,9 @@ class PYGRADE_API Correction {
   void apply(std::span<const float> context, std::span<const float> predictions, std::span<const std::int64_t> offsets,
              std::span<const float> items, std::span<float> result, int num_threads) const;
 
-  // What `apply` adds to the conditional log odds of the candidates of such a request: B[T, 1 + V]. That of task t is
-  // B_0 + Σ_v B_v c_v, c being what a candidate's variables (log odds after the maps, item columns; standardized, cut
-  // to ±4) have above the candidates' mean. Without predictions the mean counts as that of the average request.
+  // What `apply` adds to the conditional log odds of the candidates of such a request: S[T, 1 + V]. That of task t is
+  // S_0 + Σ_v S_v u_v of a candidate's variables u (log odds after the maps, item columns; standardized, cut to ±4).
+  // Without predictions the candidates' mean counts as that of the average request.
   std::vector<double> shifts(std::span<const float> context, std::span<const float> predictions,
                              std::span<const float> items) const;
 

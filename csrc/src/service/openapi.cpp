@@ -91,7 +91,8 @@ constexpr Field correction_fields[] = {
     always("maps", text, "form of the maps before the correction: none, marginal or conditional"),
     always("variables", R"({"type":"array","items":{"type":"object"}})", "name, mean and std of each"),
     always("tasks", any_object,
-           "by task: parent, amount, offset, multiplier (of the odds, exp of the offset), slopes by variable, map"),
+           "by task: parent, amount, shift, multiplier (of an average candidate's odds, exp of the shift), slopes by "
+           "variable, map"),
 };
 
 constexpr Field explained_fields[] = {
@@ -221,8 +222,9 @@ constexpr Component components[] = {
      "are standardized over the candidates and added by their shares.",
      score_fields},
     {"Correction",
-     "The log odds of a task given its parent become l + offset + sum over v of slope_v (u_v - mean of u_v over the "
-     "candidates), u_v = (l_v - mean_v) / std_v cut to 4. Without predictions the candidates count as average ones.",
+     "The log odds of a task given its parent become l + shift + sum over v of slope_v u_v, u_v = (l_v - mean_v) / "
+     "std_v "
+     "cut to 4. Without predictions the candidates count as average ones.",
      correction_fields},
     {"Updated", "What was taken.", updated_fields},
     {"Live", "The process answers.", live_fields},

@@ -44,8 +44,8 @@ void write_score(const Policy& policy, const Baseline& part, double share, std::
   out.end_object().end_object();
 }
 
-// The log odds of a task given its parent become l + offset + Σ_v slope_v (u_v - mean of u_v over the candidates), with
-// u_v = (l_v - mean_v) / std_v, cut to ±4.
+// The log odds of a task given its parent become l + shift + Σ_v slope_v u_v, with u_v = (l_v - mean_v) / std_v, cut to
+// ±4.
 void write_correction(const Policy& policy, const Request& request, JsonWriter& out) {
   const Correction& correction = *policy.correction();
   const Correction::Parts& parts = correction.parts();
@@ -68,7 +68,7 @@ void write_correction(const Policy& policy, const Request& request, JsonWriter& 
     else
       out.value(tasks[static_cast<std::size_t>(parent)]);
     const auto row = std::span(shifts).subspan(t * (1 + variables), 1 + variables);
-    out.field("amount", static_cast<bool>(parts.structure.amounts[t])).field("offset", row[0]);
+    out.field("amount", static_cast<bool>(parts.structure.amounts[t])).field("shift", row[0]);
     out.field("multiplier", std::exp(row[0])).known_key("slopes").begin_list();
     for (const double slope : row.subspan(1)) out.value(slope);
     out.end_list().known_key("map");

@@ -255,6 +255,9 @@ std::vector<double> Correction::shifts(std::span<const float> context, std::span
       for (std::size_t u = 0; u <= variables; ++u)
         result[t * (1 + variables) + u] +=
             z[i] * static_cast<double>(parts_.weights[(t * z.size() + i) * (1 + variables) + u]);
+  for (std::size_t t = 0; t < tasks; ++t)
+    for (std::size_t v = 0; v < variables; ++v)
+      result[t * (1 + variables)] -= result[t * (1 + variables) + 1 + v] * z[1 + inputs + v];
   return result;
 }
 
