@@ -23,6 +23,7 @@ from pygrade import _core
 from tests.pipeline.world import trained
 
 PROGRAM = Path(os.environ.get("PYGRADED") or Path(_core.__file__).parent / "bin/pygraded")
+resident = pytest.mark.skipif("PYGRADED" in os.environ, reason="sanitizers have memory of their own")
 TOKEN = "a token"
 PARTS = rb'"seconds":\{[^}]*\}|"request_id":"[0-9a-f]{16}"|[0-9]+ bytes'  # differ from one answer to the next
 PAGE = b'{"user": 3, "k": 2, "timestamp": 1700000000000}'
@@ -277,6 +278,7 @@ def test_a_client_is_told_to_go_on(server):
     assert statuses(server.exchange(refused)[0]) == [401]
 
 
+@resident
 def test_the_token_comes_before_the_body(server):
     before = server.memory()
     for frame in (b"Content-Length: 1000000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n3b9aca00\r\n"):
@@ -454,7 +456,7 @@ def test_deadlines_of_head_and_body(server):
     started = time.monotonic()
     with server.connect() as head, server.connect() as body:
         head.sendall(post()[:30])
-        body.sendall(post()[:-3])
+        body.sendall(post(PAGE + b" " * 500)[:-400])
         for client, low, high in ((head, 9, 15), (body, 29, 40)):
             received, closed = b"", False
             while not closed and time.monotonic() - started < high:
@@ -463,7 +465,7 @@ def test_deadlines_of_head_and_body(server):
                     client.sendall(b"" if client is head else b" ")  # a byte now and then is no progress
                 more, closed = read_all(client)
                 received += more
-            assert statuses(received) in ([408], [400]) and closed
+            assert statuses(received) == [408] and closed
             assert low < time.monotonic() - started < high
 
 
@@ -551,6 +553,7 @@ def test_a_drain_answers_everything(run, tmp_path):
         assert sum(counts) == text.count('"path":"/v1/rank","status":200')
 
 
+@resident
 def test_memory_is_bounded(run, tmp_path):
     """Bodies of the limit on 64 connections that nobody ends: what the limits allow. Malformed requests: flat."""
     connections = 64
