@@ -43,6 +43,8 @@ def status(pages=1000, at=0, **changes):
         "version": "0.2.0",
         "artifact": HOSTILE,
         "store": "lmdb:store",
+        "store_state": "reachable",
+        "warnings": [],
         "draining": False,
         "window_seconds": 60,
         "timestamp": NOW + at,
@@ -113,6 +115,22 @@ def test_the_state_is_shown_and_followed(engine, file):
         assert page.locator("html").get_attribute("data-state") == "ready"
         assert {url.rsplit("/", 2)[-1] for url in page.asked} == {"console", "status"}
         assert page.faults == []
+        page.close()
+
+
+def test_what_to_look_at_is_shown(engine, file):
+    same = "arms 'a' and 'b' serve the same pages"
+    states = [status(), status(at=5000, store_state="unreachable", warnings=[same]), status(at=9000, store=None)]
+    with service(file, states) as address:
+        page = opened(engine, address)
+        page.wait_for_selector("#live .card")
+        live = page.locator("#live")
+        assert "serving" in live.locator("h2").inner_text().lower() and live.locator("p.bad").count() == 0
+        poll(page)
+        assert "degraded" in live.locator("h2").inner_text().lower() and "lmdb:store, unreachable" in live.inner_text()
+        assert live.locator("p.bad").inner_text() == same
+        poll(page)
+        assert "lmdb" not in live.inner_text() and page.faults == []
         page.close()
 
 

@@ -69,7 +69,8 @@ export class Live {
     const { status } = this;
     const focused = document.activeElement?.id;
     const scrolled = new Map([...this.place.querySelectorAll(".scroll")].map((e) => [e.ariaLabel, e.scrollLeft]));
-    const ready = status.draining ? "draining" : "serving";
+    const lost = status.store_state && status.store_state !== "reachable"; // of a policy's run it is null
+    const ready = status.draining ? "draining" : lost ? "degraded" : "serving";
     show(
       this.place,
       h(
@@ -78,18 +79,19 @@ export class Live {
         h(
           "div",
           { class: "row" },
-          h("h2", {}, "Live ", h("span", { class: `badge ${status.draining ? "worse" : "better"}` }, ready)),
+          h("h2", {}, "Live ", h("span", { class: `badge ${ready === "serving" ? "better" : "worse"}` }, ready)),
           h(
             "p",
             { class: "facts state" },
             facts([
-              ["artifact", status.artifact],
-              ["store", status.store],
+              ...(status.artifact ? [["artifact", status.artifact]] : []),
+              ...(status.store ? [["store", lost ? `${status.store}, ${status.store_state}` : status.store]] : []),
               ["pygrade", status.version],
               ["at", `${this.at} UTC`],
             ]),
           ),
         ),
+        (status.warnings ?? []).map((text) => h("p", { class: "bad" }, text)),
         this.cards(),
         this.part("arms", "Arms", armsTable(status)),
         this.part("latency", "Latency by step", latencyTable(status)),
