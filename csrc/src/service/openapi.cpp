@@ -336,17 +336,21 @@ void write_component(const Component& component, JsonWriter& out) {
   out.end_object();
 }
 
-void write_content(std::string_view type, std::string_view component, JsonWriter& out) {
+void write_content(std::string_view type, std::string_view component, JsonWriter& out, bool tensors = false) {
   out.known_key("content").begin_object().known_key(type).begin_object().known_key("schema");
   if (component.empty())
     out.raw(type == "application/json" ? R"({"type":"object"})" : R"({"type":"string"})");
   else
     write_reference(component, out);
-  out.end_object().end_object();
+  out.end_object();
+  if (tensors)  // of the names in the description
+    out.known_key("application/safetensors").raw(R"({"schema":{"type":"string","format":"binary"}})");
+  out.end_object();
 }
 
 void write_operation(const Operation& operation, JsonWriter& out) {
   const bool is_post = operation.method == "post", is_page = operation.answer.find('/') != std::string_view::npos;
+  const bool is_ranked = operation.path == "/v1/rank";
   const bool is_probe = operation.path == "/livez" || operation.path == "/readyz";
   out.known_key(operation.path).begin_object().known_key(operation.method).begin_object();
   out.field("operationId", operation.path.substr(operation.path.rfind('/') + 1)).field("summary", operation.summary);
@@ -355,11 +359,11 @@ void write_operation(const Operation& operation, JsonWriter& out) {
   if (is_post) {
     out.known_key("parameters").raw(R"([{"$ref":"#/components/parameters/RequestId"}])");
     out.known_key("requestBody").begin_object().field("required", true);
-    write_content("application/json", operation.request, out);
+    write_content("application/json", operation.request, out, is_ranked);
     out.end_object();
   }
   out.known_key("responses").begin_object().known_key("200").begin_object().field("description", operation.summary);
-  write_content(is_page ? operation.answer : "application/json", is_page ? "" : operation.answer, out);
+  write_content(is_page ? operation.answer : "application/json", is_page ? "" : operation.answer, out, is_ranked);
   out.end_object();
   if (operation.path == "/readyz") {
     out.known_key("503").begin_object().field("description", "the service drains: send no more requests");
