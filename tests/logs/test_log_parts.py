@@ -7,7 +7,6 @@ import pytest
 
 from pygrade.logs import concatenate, write_logs
 from pygrade.logs.log_parts import LogParts
-from pygrade.training.sharded_log import _shown
 from tests.logs.test_logs import assert_same, make_logs
 
 pytest.importorskip("pyarrow")
@@ -41,6 +40,6 @@ def test_files_keep_the_item_columns_that_all_have(tmp_path):
 
 def test_shown_rows_keep_their_item_columns():
     logs = replace(make_logs(), candidates=None)
-    shown = _shown(logs)
+    shown = logs.shown_only()
     np.testing.assert_array_equal(shown.item_features, logs.item_features[logs.shown])
     assert shown.items == logs.items and shown.shown.all()

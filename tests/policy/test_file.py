@@ -343,7 +343,7 @@ def changed(text: bytes, **changes: object) -> bytes:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"format_version": 6}, "version 6"),
+        ({"format_version": 6}, "made by a newer pygrade"),
         ({"format_version": 2}, "sha256"),
         ({"format_version": True}, "format_version"),
         ({"format": "other"}, "other"),
