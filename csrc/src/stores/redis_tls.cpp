@@ -77,8 +77,7 @@ std::string TlsContext::start(redisContext* context, const std::string& host) co
 namespace pygrade::detail {
 
 TlsContext::TlsContext(const RedisTls&, const std::string& url) {
-  throw StoreError(url + " needs TLS, which this build of pygrade lacks: install libhiredis-dev with hiredis_ssl and " +
-                   "libssl-dev, and build again");
+  throw StoreError(url + " needs TLS, which this build of pygrade lacks: install libssl-dev, and build again");
 }
 TlsContext::~TlsContext() = default;
 std::string TlsContext::start(redisContext*, const std::string&) const { return {}; }
