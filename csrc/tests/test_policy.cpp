@@ -376,7 +376,7 @@ TEST(what_does_not_fit_is_named) {
     artifact.replaced[key] = value;
     CHECK_THROWS(ArtifactError, reason, policy_of(artifact));
   };
-  refused("format_version", "6", "policy.json: it is \"pygrade.FusionPolicy\" of version 6");
+  refused("format_version", "6", "policy.json: it was made by a newer pygrade");
   refused("format_version", "5", "'correction' is absent");
   refused("format_version", "1.5", "of version 1.5");
   refused("format_version", "3", "'prediction_features' is absent");
