@@ -355,3 +355,13 @@ def test_no_file_holds_a_path_of_a_machine():
             if pattern.search(line):
                 wrong.append(f"{name}:{number}: {line.strip()[:100]}")
     assert not wrong
+
+
+def test_symbols_carry_the_version():
+    """Two programs' parts with two versions of the library in one process do not mix."""
+    version = re.search(r'PYGRADE_VERSION "(\d+)\.(\d+)', (ROOT / "csrc/include/pygrade/version.hpp").read_text())
+    wanted = f"namespace pygrade::inline v{version[1]}_{version[2]}"
+    for folder in ("csrc", "bench", "examples"):
+        for path in (ROOT / folder).rglob("*.[ch]pp"):
+            opened = re.findall(r"^namespace pygrade.*", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert all(line.startswith(wanted) for line in opened), path

@@ -4,7 +4,7 @@
 
 #include "torch.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 const char* dtype_name(Dtype dtype) {
   switch (dtype) {
@@ -183,4 +183,4 @@ Array array(py::handle value, const char* name, Dtype dtype, const Shape& shape)
   return result;
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

@@ -11,7 +11,7 @@
 #include <span>
 #include <string>
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 namespace py = pybind11;
 
@@ -68,4 +68,4 @@ Array array(py::handle value, const char* name, Dtype dtype, const Shape& shape)
 Array any_array(py::handle value, const char* name);
 void check(const Array& value, const char* name, Dtype dtype, const Shape& shape);
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

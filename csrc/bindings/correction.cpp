@@ -8,7 +8,7 @@
 #include "arrays.hpp"
 #include "families.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 namespace {
 
@@ -88,4 +88,4 @@ void bind_correction(py::module_& module) {
              py::arg("num_threads") = 1);
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

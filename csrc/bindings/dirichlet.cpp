@@ -4,7 +4,7 @@
 #include "arrays.hpp"
 #include "families.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 void bind_dirichlet(py::module_& module) {
   module.def(
@@ -27,4 +27,4 @@ void bind_dirichlet(py::module_& module) {
       py::arg("x"), py::arg("y"));
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

@@ -11,7 +11,7 @@
 #include "families.hpp"
 #include "torch.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 namespace {
 
@@ -201,4 +201,4 @@ void bind_dispatch(py::module_& module) {
   module.def("connect_torch", &connect_torch, py::arg("torch"), py::arg("backend"));
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

@@ -10,7 +10,7 @@
 
 #include "arrays.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 // Whether the fast path may take these arguments: numpy arrays, or plain tensors outside dispatch modes and functorch
 // transforms, with the core as backend. The caller checks for gradients and for tracing by dynamo.
@@ -91,4 +91,4 @@ void def_positional(py::module_& module, const char* name, const char* doc) {
                               PyCFunction_NewEx(&definition, nullptr, py::object(module.attr("__name__")).ptr())));
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

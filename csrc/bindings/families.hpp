@@ -3,7 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 // The fast path of the serving ops, and functions for tests. Every op is registered with torch (csrc/torch).
 void bind_dirichlet(pybind11::module_& module);
@@ -24,4 +24,4 @@ void bind_mtl(pybind11::module_& module);
 void bind_pipeline(pybind11::module_& module);
 void bind_service(pybind11::module_& module);
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

@@ -12,7 +12,7 @@
 #include "arrays.hpp"
 #include "families.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 namespace {
 
@@ -223,4 +223,4 @@ void bind_features(py::module_& module) {
   module.def("minutes_of_a_day", &minutes_of_a_day);
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

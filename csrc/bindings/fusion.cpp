@@ -6,7 +6,7 @@
 #include "families.hpp"
 #include "scores.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 namespace {
 
@@ -94,4 +94,4 @@ void bind_fusion(py::module_& module) {
   def_positional<&fuse_topk_fast_path>(module, "fuse_topk_fast_path", topk_doc);
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

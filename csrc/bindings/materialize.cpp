@@ -12,7 +12,7 @@
 #include "features/record_table.hpp"
 #include "features/records.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 namespace {
 
@@ -240,4 +240,4 @@ void bind_materialize(py::module_& module) {
   module.def("moments", &moments, py::arg("values"));
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

@@ -6,7 +6,7 @@
 #include "arrays.hpp"
 #include "families.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 namespace {
 
@@ -65,4 +65,4 @@ void bind_mtl(py::module_& module) {
            py::arg("ids"), py::arg("probabilities"), py::arg("calibrated") = true);
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

@@ -11,7 +11,7 @@
 #include "arrays.hpp"
 #include "families.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 namespace {
 
@@ -252,4 +252,4 @@ void bind_pipeline(py::module_& module) {
       .def_property_readonly("counters", &counters);
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

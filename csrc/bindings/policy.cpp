@@ -7,7 +7,7 @@
 #include "arrays.hpp"
 #include "families.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 namespace {
 
@@ -98,4 +98,4 @@ void bind_policy(py::module_& module) {
   module.def("piecewise_linear", &piecewise_linear, py::arg("values"), py::arg("x"), py::arg("y"), py::arg("result"));
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

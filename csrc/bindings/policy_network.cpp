@@ -8,7 +8,7 @@
 #include "arrays.hpp"
 #include "families.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 namespace {
 
@@ -108,4 +108,4 @@ void bind_policy_network(py::module_& module) {
            py::arg("scale"));
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

@@ -6,7 +6,7 @@
 #include "arrays.hpp"
 #include "families.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 namespace {
 
@@ -184,4 +184,4 @@ void bind_prerank(py::module_& module) {
   module.def("item_scores", &score_rows, py::arg("vector"), py::arg("vectors"), py::arg("scores"));
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

@@ -9,7 +9,7 @@
 
 #include "stores/record.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 using detail::check_put, detail::check_queries, detail::check_ttl, detail::check_version;
 
@@ -182,4 +182,4 @@ std::optional<std::string> PythonStore::current() {
   return {};
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

@@ -5,7 +5,7 @@
 
 #include "pygrade/store.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 namespace py = pybind11;
 
@@ -58,4 +58,4 @@ class PythonStore final : public Store {
   const std::optional<std::string> version_;
 };
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

@@ -13,7 +13,7 @@
 #include "families.hpp"
 #include "scores.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 namespace {
 
@@ -310,4 +310,4 @@ void bind_ranker(py::module_& module) {
       "caps: object, explore: object, seed: object, values: object, item_values: object, items: object) -> object");
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

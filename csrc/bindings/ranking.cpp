@@ -6,7 +6,7 @@
 #include "families.hpp"
 #include "scores.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 namespace {
 
@@ -69,4 +69,4 @@ constexpr auto rank_doc =
 
 void bind_ranking(py::module_& module) { def_positional<&rank_fast_path>(module, "rank_fast_path", rank_doc); }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

@@ -2,7 +2,7 @@
 
 #include <limits>
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 Scores scores_of(py::handle scores, py::handle offsets, bool task_major) {
   return scores_of(any_array(scores, "scores"), offsets, task_major, false);
@@ -95,4 +95,4 @@ FusionCall::FusionCall(const Array& given, py::handle transform, py::handle beta
   }
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

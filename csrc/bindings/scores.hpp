@@ -7,7 +7,7 @@
 #include "../src/fusion.hpp"
 #include "dispatch.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 // scores[B, N, T], or [M, T] with offsets[B + 1]; task-major: [B, T, N] or [T, M]; of a single request [N, T] or [T,
 // N]. The arrays must outlive the result.
@@ -62,4 +62,4 @@ void run(const FusionCall& call, std::int64_t samples, py::handle num_threads, W
   work(threads);
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

@@ -7,7 +7,7 @@
 
 #include "families.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 namespace py = pybind11;
 
@@ -41,4 +41,4 @@ void bind_service(py::module_& module) {
       .def("drain", &Service::drain, py::call_guard<py::gil_scoped_release>());
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

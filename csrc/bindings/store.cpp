@@ -12,7 +12,7 @@
 #include "stores/backends.hpp"
 #include "stores/record.hpp"
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 namespace {
 
@@ -259,4 +259,4 @@ void bind_store(py::module_& module) {
       py::arg("max_bytes") = py::none(), py::arg("wait_for_server") = true, unlocked());
 }
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-namespace pygrade::bindings {
+namespace pygrade::inline v0_2::bindings {
 
 namespace py = pybind11;
 
@@ -45,4 +45,4 @@ struct Torch {
 // Null until pygrade.ops.dispatch is imported, which connects torch.
 const Torch* torch();
 
-}  // namespace pygrade::bindings
+}  // namespace pygrade::inline v0_2::bindings

@@ -5,7 +5,7 @@
 #include <cerrno>
 #include <chrono>
 
-namespace pygrade::server {
+namespace pygrade::inline v0_2::server {
 
 namespace {
 
@@ -63,4 +63,4 @@ void AccessLog::run() {
   }
 }
 
-}  // namespace pygrade::server
+}  // namespace pygrade::inline v0_2::server

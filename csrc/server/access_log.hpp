@@ -8,7 +8,7 @@
 #include <string_view>
 #include <thread>
 
-namespace pygrade::server {
+namespace pygrade::inline v0_2::server {
 
 class AccessLog {
  public:
@@ -31,4 +31,4 @@ class AccessLog {
   std::thread thread_;
 };
 
-}  // namespace pygrade::server
+}  // namespace pygrade::inline v0_2::server

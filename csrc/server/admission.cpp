@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace pygrade::server {
+namespace pygrade::inline v0_2::server {
 
 namespace {
 
@@ -71,4 +71,4 @@ void Admission::end(const Ticket& ticket, Clock::time_point begin, Clock::time_p
   if (ticket.found_free) usual_.add(seconds_between(ticket.time, end));
 }
 
-}  // namespace pygrade::server
+}  // namespace pygrade::inline v0_2::server

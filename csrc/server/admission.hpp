@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <optional>
 
-namespace pygrade::server {
+namespace pygrade::inline v0_2::server {
 
 using Clock = std::chrono::steady_clock;
 
@@ -62,4 +62,4 @@ class Admission {
   Clock::time_point nonempty_since_{}, tight_until_{};  // the queue
 };
 
-}  // namespace pygrade::server
+}  // namespace pygrade::inline v0_2::server

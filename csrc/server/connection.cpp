@@ -12,7 +12,7 @@
 
 #include "service/json_writer.hpp"
 
-namespace pygrade::server {
+namespace pygrade::inline v0_2::server {
 
 namespace {
 
@@ -399,4 +399,4 @@ void Connection::write_line(Clock::time_point arrival, std::string_view span) {
   shared_.log->write(line);
 }
 
-}  // namespace pygrade::server
+}  // namespace pygrade::inline v0_2::server

@@ -23,7 +23,7 @@
 #include "settings.hpp"
 #include "tokens.hpp"
 
-namespace pygrade::server {
+namespace pygrade::inline v0_2::server {
 
 namespace asio = boost::asio;
 namespace beast = boost::beast;
@@ -116,4 +116,4 @@ class Connection final : public Job {
   asio::any_completion_handler<void()> done_;
 };
 
-}  // namespace pygrade::server
+}  // namespace pygrade::inline v0_2::server

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace pygrade::server {
+namespace pygrade::inline v0_2::server {
 
 std::optional<Refusal> check_head(std::string_view head) {
   constexpr std::string_view no_http = "the request is no HTTP/1.1: ";
@@ -75,4 +75,4 @@ std::string_view reason_of(int status) {
   }
 }
 
-}  // namespace pygrade::server
+}  // namespace pygrade::inline v0_2::server

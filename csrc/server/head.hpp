@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-namespace pygrade::server {
+namespace pygrade::inline v0_2::server {
 
 inline constexpr std::size_t max_head_bytes = std::size_t{64} << 10, max_headers = 100, max_request_id = 256;
 
@@ -33,4 +33,4 @@ bool printable(std::string_view text);
 
 std::string_view reason_of(int status);
 
-}  // namespace pygrade::server
+}  // namespace pygrade::inline v0_2::server

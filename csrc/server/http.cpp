@@ -22,7 +22,7 @@
 
 #include "connection.hpp"
 
-namespace pygrade::server {
+namespace pygrade::inline v0_2::server {
 
 namespace {
 
@@ -269,4 +269,4 @@ void HttpServer::reload_certificates() {
 #endif
 }
 
-}  // namespace pygrade::server
+}  // namespace pygrade::inline v0_2::server

@@ -18,7 +18,7 @@
 #include "settings.hpp"
 #include "tokens.hpp"
 
-namespace pygrade::server {
+namespace pygrade::inline v0_2::server {
 
 class HttpServer {
  public:
@@ -44,4 +44,4 @@ class HttpServer {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace pygrade::server
+}  // namespace pygrade::inline v0_2::server

@@ -1,6 +1,6 @@
 #include "pool.hpp"
 
-namespace pygrade::server {
+namespace pygrade::inline v0_2::server {
 
 Pool::Pool(int threads, int max_requests, std::function<Response(const ServiceRequest&)> answer)
     : answer_(std::move(answer)),
@@ -58,4 +58,4 @@ Pool::Figures Pool::figures() const {
   return {admission_.running(), admission_.waiting(), admission_.limit(Clock::now()), admission_.shed()};
 }
 
-}  // namespace pygrade::server
+}  // namespace pygrade::inline v0_2::server

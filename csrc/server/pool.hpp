@@ -13,7 +13,7 @@
 #include "admission.hpp"
 #include "pygrade/service.hpp"
 
-namespace pygrade::server {
+namespace pygrade::inline v0_2::server {
 
 // A request on its way through a pool.
 struct Job {
@@ -57,4 +57,4 @@ class Pool {
   std::vector<std::thread> workers_;
 };
 
-}  // namespace pygrade::server
+}  // namespace pygrade::inline v0_2::server

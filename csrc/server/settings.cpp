@@ -15,7 +15,7 @@
 #include "service/json_writer.hpp"
 #include "util/json.hpp"
 
-namespace pygrade::server {
+namespace pygrade::inline v0_2::server {
 
 namespace {
 
@@ -235,4 +235,4 @@ Settings Settings::parse(int argc, char** argv) {
 
 bool Settings::loopback() const { return host == "localhost" || host == "::1" || host.starts_with("127."); }
 
-}  // namespace pygrade::server
+}  // namespace pygrade::inline v0_2::server

@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-namespace pygrade::server {
+namespace pygrade::inline v0_2::server {
 
 struct Settings {
   // std::invalid_argument names the option.
@@ -32,4 +32,4 @@ struct Settings {
   bool loopback() const;  // whether `host` is reached from this machine alone
 };
 
-}  // namespace pygrade::server
+}  // namespace pygrade::inline v0_2::server

@@ -9,7 +9,7 @@
 
 #include "util/sha256.hpp"
 
-namespace pygrade::server {
+namespace pygrade::inline v0_2::server {
 
 namespace {
 
@@ -93,4 +93,4 @@ bool Tokens::accept(std::string_view authorization) const {
   return fitting > 0;
 }
 
-}  // namespace pygrade::server
+}  // namespace pygrade::inline v0_2::server

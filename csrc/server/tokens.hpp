@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-namespace pygrade::server {
+namespace pygrade::inline v0_2::server {
 
 class Tokens {
  public:
@@ -30,4 +30,4 @@ class Tokens {
   std::vector<std::string> digests_;  // SHA-256
 };
 
-}  // namespace pygrade::server
+}  // namespace pygrade::inline v0_2::server

@@ -7,7 +7,7 @@
 #include "util/parallel.hpp"
 #include "util/scratch.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 namespace {
 
 bool all_finite(std::span<const float> values) {
@@ -56,4 +56,4 @@ void group_advantage(std::span<const float> rewards, std::span<const float> comp
                        [&](std::int64_t begin, std::int64_t end) { kernels.scale(task, factor, begin, end); });
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -3,7 +3,7 @@
 #include "isa.hpp"
 #include "pygrade/advantage.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 inline constexpr int block_rows = 16;
 
@@ -41,4 +41,4 @@ struct AdvantageKernels {
 
 PYGRADE_DECLARE_KERNELS(AdvantageKernels, advantage_kernels)
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -10,7 +10,7 @@
 #include "util/parallel.hpp"
 #include "util/scratch.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 namespace {
 
 constexpr std::int64_t max_tasks = 64;
@@ -183,4 +183,4 @@ void floor_log_weights(std::span<const float> log_weights, std::int64_t tasks, d
                        [&](std::int64_t begin, std::int64_t end) { kernels().floor(task, begin, end); });
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -3,7 +3,7 @@
 #include "isa.hpp"
 #include "pygrade/dirichlet.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 struct DirichletSampleTask {
   const float* concentration;  // [B, T]
@@ -62,4 +62,4 @@ struct DirichletKernels {
 
 PYGRADE_DECLARE_KERNELS(DirichletKernels, dirichlet_kernels)
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -9,7 +9,7 @@
 #include "util/parallel.hpp"
 #include "util/scratch.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 namespace detail {
 namespace {
 
@@ -160,4 +160,4 @@ void fuse_topk(const Scores& scores, std::span<const float> weights, std::int64_
   detail::run(task, num_threads, kernels.topk);
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -3,7 +3,7 @@
 #include "isa.hpp"
 #include "pygrade/fusion.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // The candidates of one request: rows [first, first + count) of the scores.
 struct Request {
@@ -80,4 +80,4 @@ struct FusionKernels {
 
 PYGRADE_DECLARE_KERNELS(FusionKernels, fusion_kernels)
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -8,7 +8,7 @@
 #include "lists.hpp"
 #include "util/scratch.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 void topk_gain(const Scores& scores, std::span<const float> weights, std::int64_t samples, std::span<const float> gains,
                std::span<const float> discount, std::span<const std::uint8_t> masks, std::int64_t lists,
@@ -51,4 +51,4 @@ void topk_gain(const Scores& scores, std::span<const float> weights, std::int64_
       });
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -3,7 +3,7 @@
 #include "fusion.hpp"
 #include "pygrade/gain.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 inline constexpr std::int64_t lists_at_once = 16;  // lists whose gains are summed together; a multiple of fused_rows
 
@@ -33,4 +33,4 @@ struct GainKernels {
 
 PYGRADE_DECLARE_KERNELS(GainKernels, gain_kernels)
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

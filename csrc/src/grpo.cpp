@@ -7,7 +7,7 @@
 
 #include "util/parallel.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 namespace {
 
 void check_size(std::size_t size, std::int64_t wanted, const char* name) {
@@ -73,4 +73,4 @@ void grpo_loss(const GrpoInputs& inputs, const DirichletShape& shape, const Grpo
                        [&](std::int64_t begin, std::int64_t end) { kernels.loss(task, begin, end); });
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

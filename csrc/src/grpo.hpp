@@ -3,7 +3,7 @@
 #include "isa.hpp"
 #include "pygrade/grpo.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 struct GrpoTask {
   const float* concentration;  // [B, T]
@@ -29,4 +29,4 @@ struct GrpoKernels {
 
 PYGRADE_DECLARE_KERNELS(GrpoKernels, grpo_kernels)
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -8,7 +8,7 @@
 #include <stdexcept>
 #include <string>
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace {
 
@@ -82,4 +82,4 @@ Isa active_isa() {
   return isa;
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -14,10 +14,10 @@
   extern const Table name;                          \
   }
 #else
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 namespace avx2 {}
 namespace avx512 = avx2;  // a name that compiles; isa_available never lets it be chosen
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail
 #define PYGRADE_DECLARE_AVX512_KERNELS(Table, name)
 #endif
 
@@ -41,7 +41,7 @@ namespace avx512 = avx2;  // a name that compiles; isa_available never lets it b
 #define PYGRADE_KERNELS(name) (::pygrade::detail::baseline::name)
 #endif
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 template <class Table>
 const Table& select_kernels(const Table& baseline, const Table& avx2, const Table& avx512) {
@@ -55,4 +55,4 @@ const Table& select_kernels(const Table& baseline, const Table& avx2, const Tabl
   }
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

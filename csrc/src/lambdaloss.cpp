@@ -9,7 +9,7 @@
 
 #include "util/parallel.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 namespace {
 
 struct Row {
@@ -145,4 +145,4 @@ void lambda_loss(std::span<const float> scores, std::span<const float> gains, st
   });
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -5,7 +5,7 @@
 #include "fusion.hpp"
 #include "util/parallel.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // Calls work(begin, end, first_sample, end_sample) on requests [begin, end), to process the samples in that range; the
 // calls together cover every list once. The cost of a list is its number of candidates plus one.
@@ -50,4 +50,4 @@ void parallel_for_lists(const Scores& scores, std::int64_t samples, int num_thre
   parallel_for(total, num_threads, grain_of(candidate_cost(scores)), run, per_thread);
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

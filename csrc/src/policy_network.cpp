@@ -10,7 +10,7 @@
 #include "util/parallel.hpp"
 #include "util/scratch.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 namespace {
 
 using detail::chunk_rows;
@@ -276,4 +276,4 @@ void PolicyNetwork::adam(std::span<const float> gradient, std::span<float> first
 
 double clip_factor(double norm, double max_norm) { return std::min(1.0, max_norm / (norm + 1e-6)); }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -3,7 +3,7 @@
 #include "isa.hpp"
 #include "pygrade/policy_network.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 inline constexpr std::int64_t chunk_rows = 64;  // of a batch; part of the order of sums
 
@@ -73,4 +73,4 @@ struct PolicyNetworkKernels {
 
 PYGRADE_DECLARE_KERNELS(PolicyNetworkKernels, policy_network_kernels)
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

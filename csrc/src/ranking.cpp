@@ -8,7 +8,7 @@
 #include "util/parallel.hpp"
 #include "util/scratch.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 namespace {
 
 void check_size(std::size_t size, std::int64_t wanted, const char* name) {
@@ -79,4 +79,4 @@ void rank(const Scores& scores, std::span<const float> weights, std::int64_t k, 
                        });
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

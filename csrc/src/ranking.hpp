@@ -3,7 +3,7 @@
 #include "fusion.hpp"
 #include "pygrade/ranking.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 struct RankingTask {
   FusionTask fusion;  // one weight vector per request; values and indices are the page's
@@ -25,4 +25,4 @@ void check_rules(const PageRules& rules, std::int64_t rows);
 
 PYGRADE_DECLARE_KERNELS(RankingKernels, ranking_kernels)
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

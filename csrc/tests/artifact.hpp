@@ -14,7 +14,7 @@
 #include "util/json.hpp"
 #include "util/sha256.hpp"
 
-namespace pygrade::tests {
+namespace pygrade::inline v0_2::tests {
 
 // What policy.json says of a correction.
 struct ArtifactCorrection {
@@ -247,4 +247,4 @@ inline std::string mixture_json(const std::map<std::string, std::string>& change
 
 inline std::span<const std::byte> bytes(const std::string& text) { return std::as_bytes(std::span(text)); }
 
-}  // namespace pygrade::tests
+}  // namespace pygrade::inline v0_2::tests

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace pygrade::tests {
+namespace pygrade::inline v0_2::tests {
 
 struct Test {
   const char* name;
@@ -77,7 +77,7 @@ void check_throws(const std::function<void()>& call, const std::string& part, co
   report(false, file, line, std::string(expression) + " did not throw");
 }
 
-}  // namespace pygrade::tests
+}  // namespace pygrade::inline v0_2::tests
 
 #define TEST(name)                                                               \
   static void name();                                                            \

@@ -9,7 +9,7 @@
 
 #include "pygrade/correction.hpp"
 
-namespace pygrade::tests {
+namespace pygrade::inline v0_2::tests {
 
 // Numbers that are the same everywhere.
 class Draws {
@@ -80,4 +80,4 @@ inline std::vector<float> draw_predictions(const Correction::Parts& parts, std::
   return result;
 }
 
-}  // namespace pygrade::tests
+}  // namespace pygrade::inline v0_2::tests

@@ -11,7 +11,7 @@
 #include "memory_store.hpp"
 #include "pygrade/features.hpp"
 
-namespace pygrade::tests {
+namespace pygrade::inline v0_2::tests {
 
 inline const std::string schema_text = R"json({
  "tasks": [
@@ -115,4 +115,4 @@ inline std::shared_ptr<MemoryStore> make_store(const Features& features, const s
   return store;
 }
 
-}  // namespace pygrade::tests
+}  // namespace pygrade::inline v0_2::tests

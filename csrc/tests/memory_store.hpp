@@ -7,7 +7,7 @@
 
 #include "pygrade/store.hpp"
 
-namespace pygrade::tests {
+namespace pygrade::inline v0_2::tests {
 
 class MemoryStore final : public Store {
  public:
@@ -61,4 +61,4 @@ class MemoryStore final : public Store {
   std::vector<std::string_view> values_;
 };
 
-}  // namespace pygrade::tests
+}  // namespace pygrade::inline v0_2::tests

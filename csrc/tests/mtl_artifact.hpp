@@ -7,7 +7,7 @@
 #include "artifact.hpp"
 #include "pygrade/mtl.hpp"
 
-namespace pygrade::tests {
+namespace pygrade::inline v0_2::tests {
 
 struct MtlArtifact {
   std::vector<std::string> tasks = {"click", "cart", "order"};
@@ -262,4 +262,4 @@ inline std::shared_ptr<const MultiTaskModel> parse(const MtlArtifact& artifact) 
   return MultiTaskModel::parse(artifact.json(), bytes(artifact.safetensors()));
 }
 
-}  // namespace pygrade::tests
+}  // namespace pygrade::inline v0_2::tests

@@ -4,7 +4,7 @@
 #include "artifact.hpp"
 #include "pygrade/prerank.hpp"
 
-namespace pygrade::tests {
+namespace pygrade::inline v0_2::tests {
 
 struct PrerankFiles {
   int width = 6, hidden = 5, narrow = 2, length = 4;
@@ -147,4 +147,4 @@ inline std::string sealed_prerank(const std::string& text) {
   return sealed.replace(at + key.size(), 64, Artifact::sha256(text.substr(0, at) + text.substr(end)));
 }
 
-}  // namespace pygrade::tests
+}  // namespace pygrade::inline v0_2::tests

@@ -14,7 +14,7 @@
 #include "util/json.hpp"
 #include "versioned_store.hpp"
 
-namespace pygrade::tests {
+namespace pygrade::inline v0_2::tests {
 
 // The artifacts that tests/pipeline/artifacts.py wrote: the same features and models, different policies.
 inline std::filesystem::path test_artifact(const char* name) {
@@ -106,4 +106,4 @@ inline detail::Json post(Service& service, const std::string& path, const std::s
   return json_of(service.handle({"POST", path, body}));
 }
 
-}  // namespace pygrade::tests
+}  // namespace pygrade::inline v0_2::tests

@@ -6,7 +6,7 @@
 #include "artifact.hpp"
 #include "pygrade/ranker.hpp"
 
-namespace pygrade::tests {
+namespace pygrade::inline v0_2::tests {
 
 inline constexpr float nan_value = std::numeric_limits<float>::quiet_NaN();
 inline constexpr float missing_values[] = {nan_value, std::numeric_limits<float>::infinity(),
@@ -67,4 +67,4 @@ struct PageMemory {
   std::vector<float> weights, concentration;
 };
 
-}  // namespace pygrade::tests
+}  // namespace pygrade::inline v0_2::tests

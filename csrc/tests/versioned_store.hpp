@@ -8,7 +8,7 @@
 
 #include "pygrade/store.hpp"
 
-namespace pygrade::tests {
+namespace pygrade::inline v0_2::tests {
 
 class VersionedStore final : public Store {
  public:
@@ -117,4 +117,4 @@ class VersionedStore final : public Store {
   std::string version_;
 };
 
-}  // namespace pygrade::tests
+}  // namespace pygrade::inline v0_2::tests

@@ -4,7 +4,7 @@
 
 #include "tensors.hpp"
 
-namespace pygrade::torch_ops {
+namespace pygrade::inline v0_2::torch_ops {
 
 namespace {
 
@@ -31,4 +31,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) { m.impl("group_advantage", TORCH_BOX(&group_advantage_of)); }
 
-}  // namespace pygrade::torch_ops
+}  // namespace pygrade::inline v0_2::torch_ops

@@ -6,7 +6,7 @@
 
 #include "tensors.hpp"
 
-namespace pygrade::torch_ops {
+namespace pygrade::inline v0_2::torch_ops {
 
 namespace {
 
@@ -153,4 +153,4 @@ STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) {
   m.impl("floor_log_weights", TORCH_BOX(&floor_log_weights_of));
 }
 
-}  // namespace pygrade::torch_ops
+}  // namespace pygrade::inline v0_2::torch_ops

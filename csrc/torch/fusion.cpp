@@ -6,7 +6,7 @@
 
 #include "scores.hpp"
 
-namespace pygrade::torch_ops {
+namespace pygrade::inline v0_2::torch_ops {
 
 namespace {
 
@@ -77,4 +77,4 @@ STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) {
   m.impl("fuse_topk", TORCH_BOX(&fuse_topk_of));
 }
 
-}  // namespace pygrade::torch_ops
+}  // namespace pygrade::inline v0_2::torch_ops

@@ -2,7 +2,7 @@
 
 #include "scores.hpp"
 
-namespace pygrade::torch_ops {
+namespace pygrade::inline v0_2::torch_ops {
 
 namespace {
 
@@ -39,4 +39,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) { m.impl("topk_gain", TORCH_BOX(&topk_gain_of)); }
 
-}  // namespace pygrade::torch_ops
+}  // namespace pygrade::inline v0_2::torch_ops

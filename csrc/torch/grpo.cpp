@@ -4,7 +4,7 @@
 
 #include "tensors.hpp"
 
-namespace pygrade::torch_ops {
+namespace pygrade::inline v0_2::torch_ops {
 
 namespace {
 
@@ -42,4 +42,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) { m.impl("grpo_loss", TORCH_BOX(&grpo_loss_of)); }
 
-}  // namespace pygrade::torch_ops
+}  // namespace pygrade::inline v0_2::torch_ops

@@ -5,7 +5,7 @@
 
 #include "scores.hpp"
 
-namespace pygrade::torch_ops {
+namespace pygrade::inline v0_2::torch_ops {
 
 namespace {
 
@@ -49,4 +49,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) { m.impl("rank", TORCH_BOX(&rank_of)); }
 
-}  // namespace pygrade::torch_ops
+}  // namespace pygrade::inline v0_2::torch_ops

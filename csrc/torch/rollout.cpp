@@ -9,7 +9,7 @@
 #include "pygrade/gain.hpp"
 #include "scores.hpp"
 
-namespace pygrade::torch_ops {
+namespace pygrade::inline v0_2::torch_ops {
 
 namespace {
 
@@ -90,4 +90,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(pygrade, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(pygrade, CPU, m) { m.impl("rollout", TORCH_BOX(&rollout_of)); }
 
-}  // namespace pygrade::torch_ops
+}  // namespace pygrade::inline v0_2::torch_ops

@@ -8,7 +8,7 @@
 
 #include "../src/fusion.hpp"
 
-namespace pygrade::torch_ops {
+namespace pygrade::inline v0_2::torch_ops {
 
 namespace {
 
@@ -86,4 +86,4 @@ int thread_count(const FusionInput& call, std::int64_t samples, std::int64_t num
   return num_threads == 0 && detail::is_brief(call.scores, call.options, samples) ? 1 : thread_count(num_threads);
 }
 
-}  // namespace pygrade::torch_ops
+}  // namespace pygrade::inline v0_2::torch_ops

@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <string>
 
-namespace pygrade::torch_ops {
+namespace pygrade::inline v0_2::torch_ops {
 
 namespace {
 
@@ -86,4 +86,4 @@ void refuse(const char* name, std::int64_t value, const char* wanted) {
   throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + "; want " + wanted);
 }
 
-}  // namespace pygrade::torch_ops
+}  // namespace pygrade::inline v0_2::torch_ops

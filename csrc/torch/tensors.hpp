@@ -14,7 +14,7 @@
 #include <optional>
 #include <span>
 
-namespace pygrade::torch_ops {
+namespace pygrade::inline v0_2::torch_ops {
 
 using torch::stable::Tensor;
 using MaybeTensor = std::optional<Tensor>;
@@ -76,4 +76,4 @@ int thread_count(std::int64_t num_threads);
 // Throws std::invalid_argument "name is value; want wanted".
 [[noreturn]] void refuse(const char* name, std::int64_t value, const char* wanted);
 
-}  // namespace pygrade::torch_ops
+}  // namespace pygrade::inline v0_2::torch_ops

@@ -23,16 +23,16 @@ void pygrade::wasm::Thrown::operator=(const std::exception& error) const {
 // The one thread never ends.
 extern "C" int __cxa_thread_atexit(void (*)(void*), void*, void*) { return 0; }
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 void run_shares(std::int64_t shares, std::int64_t, void (*run)(const void* context, std::int64_t share),
                 const void* context) {
   for (std::int64_t share = 0; share < shares; ++share) run(context, share);
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 // Fills a policy from arrays: its files are read and checked where the page is made.
 class PolicyReader {
@@ -91,7 +91,7 @@ class PolicyReader {
   }
 };
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2
 
 namespace {
 

@@ -24,7 +24,7 @@
 #include <utility>
 #include <vector>
 
-namespace pygrade::wasm {
+namespace pygrade::inline v0_2::wasm {
 
 struct Thrown {
   [[noreturn]] void operator=(const std::exception& error) const;
@@ -32,7 +32,7 @@ struct Thrown {
 
 inline constexpr Thrown thrown;
 
-}  // namespace pygrade::wasm
+}  // namespace pygrade::inline v0_2::wasm
 
 #define throw ::pygrade::wasm::thrown =
 #define try if constexpr (true)

@@ -7,7 +7,7 @@
 
 #include "pygrade/export.h"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 enum class Normalize { none = 0, group = 1, batch = 2, component = 3 };
 
@@ -24,4 +24,4 @@ PYGRADE_API void group_advantage(std::span<const float> rewards, std::span<const
                                  std::int64_t batch, std::int64_t samples, const AdvantageOptions& options,
                                  std::span<float> advantage, bool validate = false, int num_threads = 1);
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

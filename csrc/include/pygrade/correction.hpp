@@ -11,7 +11,7 @@
 
 #include "pygrade/export.h"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 // Immutable: any number of threads may use one at once. T tasks, F features, I item columns, K indicators of missing
 // features; X = F + K inputs of the context, V = T + I of a candidate, Z = 1 + X + V, U = 1 + V.
@@ -90,4 +90,4 @@ class PYGRADE_API Correction {
 PYGRADE_API void correction_gram(std::span<const double> z, std::span<const double> u, std::span<const double> h,
                                  std::span<const std::int64_t> offsets, std::span<double> result, int num_threads);
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -10,7 +10,7 @@
 
 #include "pygrade/export.h"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 struct DirichletShape {
   std::int64_t batch = 0;    // B
@@ -62,4 +62,4 @@ PYGRADE_API void dirichlet_kl(std::span<const float> concentration, std::span<co
 PYGRADE_API void floor_log_weights(std::span<const float> log_weights, std::int64_t tasks, double weight_floor,
                                    std::span<float> floored, int num_threads = 1);
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -26,7 +26,7 @@
 #include "pygrade/policy.hpp"
 #include "pygrade/ranker.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 struct ExposureOptions {
   double share = 0.05;                              // of the requests that are logged in full, 0 to 1
@@ -85,4 +85,4 @@ class PYGRADE_API ExposureLog {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

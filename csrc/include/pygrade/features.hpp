@@ -20,7 +20,7 @@
 #include "pygrade/policy.hpp"
 #include "pygrade/store.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 // sin and cos of 2π minute / 1440, correctly rounded, of the minutes of a day; times of requests are features by them.
 inline constexpr std::size_t minutes_per_day = 1440;
@@ -177,4 +177,4 @@ class PYGRADE_API FeatureCenter {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

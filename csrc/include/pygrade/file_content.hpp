@@ -9,7 +9,7 @@
 
 #include "pygrade/export.h"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 // Immutable; copies share the bytes. What is read from it may keep it and point into it, unless it is borrowed.
 class PYGRADE_API FileContent {
@@ -37,4 +37,4 @@ class PYGRADE_API FileContent {
   std::shared_ptr<Digest> digest_;
 };
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

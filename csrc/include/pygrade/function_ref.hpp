@@ -5,7 +5,7 @@
 #include <type_traits>
 #include <utility>
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 template <class Signature>
 class FunctionRef;
@@ -46,4 +46,4 @@ class StoredFunctionRef<Result(Arguments...)> : public FunctionRef<Result(Argume
   StoredFunctionRef(Callable&&) = delete;
 };
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

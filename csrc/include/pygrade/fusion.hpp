@@ -20,7 +20,7 @@
 
 #include "pygrade/export.h"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 enum class ScoreType { float32 = 0, float16 = 1, bfloat16 = 2 };  // widened exactly to float32
 
@@ -79,4 +79,4 @@ PYGRADE_API void fuse_topk(const Scores& scores, std::span<const float> weights,
                            const FusionOptions& options, std::span<const std::uint8_t> mask, std::span<float> values,
                            std::span<std::int32_t> indices, int num_threads = 1);
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -5,7 +5,7 @@
 #include "pygrade/export.h"
 #include "pygrade/fusion.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 // weights[B, G, T], gains[B, N, C] (jagged: [M, C]), discount[k] → gain[B, G, C]. masks[B, L, N] (jagged: [L, M]) holds
 // L candidate lists, nonzero for members; component_list[C] is the list that each component ranks, -1 for all
@@ -19,4 +19,4 @@ PYGRADE_API void topk_gain(const Scores& scores, std::span<const float> weights,
                            std::span<const std::int32_t> component_list, std::int64_t components,
                            const FusionOptions& options, std::span<float> gain, int num_threads = 1);
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -7,7 +7,7 @@
 #include "pygrade/dirichlet.hpp"
 #include "pygrade/export.h"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 struct GrpoOptions {
   double clip = 0.2;                 // ratios below 1 - clip are clipped
@@ -42,4 +42,4 @@ struct GrpoOutputs {
 PYGRADE_API void grpo_loss(const GrpoInputs& inputs, const DirichletShape& shape, const GrpoOptions& options,
                            const GrpoOutputs& outputs, bool validate = true, int num_threads = 1);
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -5,7 +5,7 @@
 
 #include "pygrade/export.h"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 enum class Isa { baseline = 0, avx2 = 1, avx512 = 2 };  // avx2 = x86-64-v3, avx512 = x86-64-v4
 
@@ -18,4 +18,4 @@ PYGRADE_API Isa active_isa();
 
 PYGRADE_API std::string_view isa_name(Isa isa) noexcept;
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

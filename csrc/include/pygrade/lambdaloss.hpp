@@ -6,7 +6,7 @@
 
 #include "pygrade/export.h"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 // scores[B, N], gains[B, N], mask[B, N] (0: left out; empty: all included) and discount[K] → loss[B] and gradient[B, N]
 // = d loss / d scores, C-contiguous, in one pass over the pairs with different gains, summed in double. Throws
@@ -17,4 +17,4 @@ PYGRADE_API void lambda_loss(std::span<const float> scores, std::span<const floa
                              float temperature, std::span<float> loss, std::span<float> gradient, bool validate = false,
                              int num_threads = 1);
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -13,7 +13,7 @@
 #include "pygrade/export.h"
 #include "pygrade/fusion.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 // What the log says of the policy against its baseline; none: there is no mixture.
 enum class Verdict : std::uint8_t { none, better, undecided, worse, undecidable, untested };
@@ -88,4 +88,4 @@ struct PYGRADE_API Mixture {
   std::optional<Baseline> challenger = {};  // in the place of the policy's network
 };
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

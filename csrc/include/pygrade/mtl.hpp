@@ -17,7 +17,7 @@
 #include "pygrade/file_content.hpp"
 #include "pygrade/policy.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 // Immutable: any number of threads may use one at once. Scratch memory belongs to the thread and is reused.
 class PYGRADE_API MultiTaskModel {
@@ -55,4 +55,4 @@ class PYGRADE_API MultiTaskModel {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -31,7 +31,7 @@
 #include "pygrade/ranker.hpp"
 #include "pygrade/store.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace detail {
 template <class Value, class Memory>
@@ -258,4 +258,4 @@ class PYGRADE_API Pipeline::Lease {
   PageWorkspace::Impl* work_;
 };
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

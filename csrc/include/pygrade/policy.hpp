@@ -17,7 +17,7 @@
 #include "pygrade/export.h"
 #include "pygrade/mixture.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 // A policy file is damaged, of another format version, or does not match the other file. The message names file and
 // fault.
@@ -176,4 +176,4 @@ class PYGRADE_API Policy {
 // place: clip(λ w, lower, upper). Weights that already comply do not change.
 PYGRADE_API void project_weights(std::span<float> weights, std::span<const float> lower, std::span<const float> upper);
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -16,7 +16,7 @@
 #include "pygrade/file_content.hpp"
 #include "pygrade/policy.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 // What a user tower computes with, as pygrade.prerank.TwoTower holds it. Only read while `UserTower::make` runs.
 struct UserTowerParameters {
@@ -153,4 +153,4 @@ class PYGRADE_API Prerank {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -22,7 +22,7 @@
 #include "pygrade/policy.hpp"
 #include "pygrade/ranking.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace detail {
 template <class Value, class Memory>
@@ -184,4 +184,4 @@ PYGRADE_API void append_log_header(const Policy& policy, std::string& out);
 PYGRADE_API void append_log_rows(const Policy& policy, const Request& request, const PageBuffer& buffer,
                                  const Page& page, const LogIds& ids, std::string& out);
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

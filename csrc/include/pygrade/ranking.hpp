@@ -8,7 +8,7 @@
 #include "pygrade/export.h"
 #include "pygrade/fusion.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 // The rules between fused scores and page; an empty span disables its rule. Rows are those of the scores: B · N, or M
 // if jagged.
@@ -31,4 +31,4 @@ PYGRADE_API void rank(const Scores& scores, std::span<const float> weights, std:
                       const FusionOptions& options, const PageRules& rules, std::span<float> values,
                       std::span<std::int32_t> indices, int num_threads = 1);
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -16,7 +16,7 @@
 #include "pygrade/export.h"
 #include "pygrade/store.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 // A request without its HTTP. All texts belong to the caller and live until `handle` returns.
 struct ServiceRequest {
@@ -44,7 +44,8 @@ struct Gauge {
 
 class PYGRADE_API Service {
  public:
-  // `run`: the directory that `pygrade pipeline` or `pygrade train` wrote, or a policy's; `config_json`: an object with the keys of docs/SERVICE.md,
+  // `run`: the directory that `pygrade pipeline` or `pygrade train` wrote, or a policy's; `config_json`: an object with
+  // the keys of docs/SERVICE.md,
   // "{}" for the defaults. ArtifactError, StoreError, or std::invalid_argument that names the key.
   Service(const std::filesystem::path& run, std::string_view config_json);
   // The same over a store that is open already.
@@ -82,4 +83,4 @@ class PYGRADE_API Service {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -22,7 +22,7 @@
 #include "pygrade/export.h"
 #include "pygrade/function_ref.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 // The store failed. The message names the store, without password, and the fault.
 class PYGRADE_API StoreError : public std::runtime_error {
@@ -174,4 +174,4 @@ PYGRADE_API std::shared_ptr<Store> open_store(const std::string& url, const Stor
 // What this build can open: "lmdb", "redis".
 PYGRADE_API std::span<const std::string_view> store_libraries();
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

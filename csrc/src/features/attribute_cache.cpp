@@ -7,7 +7,7 @@
 #include "features/numbers.hpp"
 #include "util/seed.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -183,4 +183,4 @@ void AttributeCache::forget() {
   add(version().description, version().other);
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -13,7 +13,7 @@
 #include <string_view>
 #include <vector>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // Rows of int64 by id. Nobody waits: readers take no lock, and who finds another thread writing does not remember. A
 // full memory forgets what was not asked for lately (CLOCK). Each row has the stamp of what it was read from; rows of
@@ -113,4 +113,4 @@ class AttributeCache {
   std::atomic<const AttributeVersion*> version_;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -5,7 +5,7 @@
 
 #include "util/json.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace {
 
@@ -134,4 +134,4 @@ FeatureCounters FeatureCenter::counters() const {
 const std::shared_ptr<const Features>& FeatureCenter::features() const { return impl_->features; }
 const std::shared_ptr<Store>& FeatureCenter::store() const { return impl_->store; }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -10,7 +10,7 @@
 #include "features/attribute_cache.hpp"
 #include "features/plan.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 using Deadline = std::optional<std::chrono::steady_clock::time_point>;
 
@@ -124,4 +124,4 @@ struct FeatureBuffer::Work {
   std::vector<float> block;
 };
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <span>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -247,4 +247,4 @@ std::string Schema::to_json() const {
                      0);
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -7,7 +7,7 @@
 #include "features/schema.hpp"
 #include "util/json.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // A number as Python writes a float: the shortest digits that give it back.
 std::string number_text(double value);
@@ -18,4 +18,4 @@ std::string number_text(double value);
 // The list "features" of a schema; JsonError if one contradicts itself.
 std::vector<Feature> read_features(const Json& record);
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -9,7 +9,7 @@
 #include "util/safetensors.hpp"
 #include "util/sha256.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace {
 
@@ -101,4 +101,4 @@ void Features::normalize_rows(std::span<const float> item_dense, std::span<const
   normalize(cross_dense, rows, cross, out.data() + items, width);
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

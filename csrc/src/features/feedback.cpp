@@ -4,7 +4,7 @@
 
 #include "features/numbers.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 KeyedEvents group(std::span<const std::int64_t> keys, std::span<const std::uint32_t> in_time) {
   KeyedEvents grouped;
@@ -22,4 +22,4 @@ KeyedEvents group(std::span<const std::int64_t> keys, std::span<const std::uint3
   return grouped;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

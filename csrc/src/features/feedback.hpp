@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // Events of one table, in order of key, within a key of time, then item, then as they came.
 struct KeyedEvents {
@@ -18,4 +18,4 @@ struct KeyedEvents {
 // Groups the events by key, without those that have none. `in_time`: their numbers in order of (time, item).
 KeyedEvents group(std::span<const std::int64_t> keys, std::span<const std::uint32_t> in_time);
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

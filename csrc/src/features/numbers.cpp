@@ -5,7 +5,7 @@
 
 #include "util/blake2b.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -96,4 +96,4 @@ const Circle& circle() {
   return made;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

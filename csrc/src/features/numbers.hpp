@@ -8,7 +8,7 @@
 
 #include "features/records.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 inline constexpr std::int64_t null_code = std::numeric_limits<std::int64_t>::min();  // of a missing value
 
@@ -58,4 +58,4 @@ const Circle& circle();
 inline std::int64_t floor_divide(std::int64_t a, std::int64_t b) { return a / b - (a % b < 0); }
 inline std::int64_t floor_modulo(std::int64_t a, std::int64_t b) { return a % b + (a % b < 0 ? b : 0); }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -7,7 +7,7 @@
 #include "util/json.hpp"
 #include "util/safetensors.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -311,4 +311,4 @@ void Plan::remember(std::int64_t item_id, std::span<const std::int64_t> stored, 
   }
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

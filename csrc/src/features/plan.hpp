@@ -10,7 +10,7 @@
 #include "features/schema.hpp"
 #include "pygrade/features.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // How a code becomes an id.
 struct IdCoding {
@@ -131,13 +131,13 @@ float transformed(double number, Feature::Transform transform, std::int64_t time
 // Adds column `from` → `to` to runs, joining neighbors.
 void add_run(std::vector<ColumnRun>& runs, std::size_t from, std::size_t to);
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 struct Features::Impl {
   detail::Plan plan;
   std::string fingerprint;
 };
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

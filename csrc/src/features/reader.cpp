@@ -6,7 +6,7 @@
 
 #include "util/seed.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -278,9 +278,9 @@ void Reader::find_distinct(KeySet& keys) {
   }
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 void FeatureCenter::read(const FeatureRequest& request, std::span<const std::int64_t> item_ids, FeatureBuffer& buffer,
                          std::optional<std::chrono::steady_clock::time_point> deadline) {
@@ -301,4 +301,4 @@ void FeatureCenter::read_items(std::span<const std::int64_t> item_ids, FeatureBu
   detail::Reader(*impl_, buffer, item_ids, deadline).run(!buffer.work->version.empty());
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

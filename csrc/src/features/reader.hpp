@@ -4,7 +4,7 @@
 #include "features/center.hpp"
 #include "util/fpenv.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // One call of the center for a request.
 class Reader {
@@ -55,4 +55,4 @@ class Reader {
   const AttributeVersion* seen_ = nullptr;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -4,7 +4,7 @@
 
 #include "features/reader.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -163,4 +163,4 @@ void Reader::make_items(std::size_t t, const KeySet& keys) {
   make_table(t, work_.pointers.data(), work_.pointers.size(), out.data(), width, keys.place.data(), items_.size());
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -7,7 +7,7 @@
 
 #include "features/numbers.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -156,4 +156,4 @@ void RecordLayout::view(const std::int64_t* record, std::int64_t time, std::int6
     items = std::copy_n(record + recent.place + recent.length, recent.length, items);
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

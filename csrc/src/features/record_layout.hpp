@@ -8,7 +8,7 @@
 
 #include "features/schema.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // Columns of feedback events.
 struct EventColumns {
@@ -63,4 +63,4 @@ class RecordLayout {
   std::size_t added_, view_width_, recent_width_ = 0;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

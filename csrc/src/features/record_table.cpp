@@ -4,7 +4,7 @@
 #include <bit>
 #include <stdexcept>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -141,4 +141,4 @@ void RecordTable::stream(std::span<const std::int64_t> asked, std::span<const st
   while (next < changed.size()) add_next();
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -9,7 +9,7 @@
 #include "features/numbers.hpp"
 #include "features/record_layout.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // Keys and their numbers 0, 1, … in the order in which they came.
 class KeyIndex {
@@ -79,4 +79,4 @@ class RecordTable {
   std::vector<std::unique_ptr<std::int64_t[]>> blocks_;  // of block_rows records each: growth moves none
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

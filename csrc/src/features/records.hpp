@@ -9,7 +9,7 @@
 
 #include "isa.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 constexpr std::int64_t never = -(std::int64_t{1} << 62);  // time of the last event if there was none
 constexpr std::int64_t window_slots = 8;                  // steps of a window
@@ -141,4 +141,4 @@ struct FeatureKernels {
 
 PYGRADE_DECLARE_KERNELS(FeatureKernels, feature_kernels)
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

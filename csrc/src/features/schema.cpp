@@ -10,7 +10,7 @@
 #include "util/json.hpp"
 #include "util/sha256.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -273,4 +273,4 @@ Schema Schema::parse(std::string_view json) {
   return schema;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 struct Feature {
   enum class Entity : std::uint8_t { user, context, item, cross };
@@ -106,4 +106,4 @@ std::string table_name(const std::vector<std::string>& key);
 // The keys whose rates a rate is shrunk to, widest first.
 std::vector<std::vector<std::string>> parent_keys(const Feature& feature);
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

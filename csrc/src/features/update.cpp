@@ -9,7 +9,7 @@
 #include "features/record_layout.hpp"
 #include "util/fpenv.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace {
 
@@ -273,4 +273,4 @@ class Writer {
 
 std::size_t FeatureCenter::update(const FeedbackEvents& events) { return Writer(*impl_, events).run(); }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

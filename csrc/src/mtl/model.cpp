@@ -8,7 +8,7 @@
 #include "util/parallel.hpp"
 #include "util/scratch.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace {
 
@@ -155,4 +155,4 @@ void MultiTaskModel::predict_request(std::span<const float> request_dense, std::
                  scratch.data());
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -11,7 +11,7 @@
 #include "mtl/network.hpp"
 #include "pygrade/file_content.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 struct MtlModel {
   std::vector<std::string> tasks, dense, ids;
@@ -35,4 +35,4 @@ struct MtlModel {
 // names file and fault.
 void read_mtl(std::string_view json, const FileContent& tensors, std::string_view name, MtlModel& model);
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

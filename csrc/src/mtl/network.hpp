@@ -5,7 +5,7 @@
 
 #include "isa.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 inline constexpr std::int64_t mtl_block = 48;  // rows that pass through the network together, at most
 inline constexpr std::int64_t mtl_lanes = 16;  // values of a block's columns are padded to a multiple of this
@@ -103,4 +103,4 @@ struct MtlKernels {
 
 PYGRADE_DECLARE_KERNELS(MtlKernels, mtl_kernels)
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

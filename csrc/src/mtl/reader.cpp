@@ -11,7 +11,7 @@
 #include "util/safetensors.hpp"
 #include "util/sha256.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -499,4 +499,4 @@ void read_mtl(std::string_view json, const FileContent& tensors, std::string_vie
   }
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

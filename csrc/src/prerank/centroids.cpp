@@ -10,7 +10,7 @@
 #include "util/parallel.hpp"
 #include "util/scratch.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace detail {
 
@@ -118,4 +118,4 @@ std::vector<float> fit_centroids(std::span<const float> vectors, std::size_t wid
   return centroids;
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

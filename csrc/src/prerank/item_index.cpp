@@ -11,7 +11,7 @@
 #include "util/fpenv.hpp"
 #include "util/scratch.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace {
 
@@ -515,4 +515,4 @@ void item_scores(Numbers vector, Numbers vectors, std::span<float> scores) {
   }
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -11,7 +11,7 @@
 #include "util/safetensors.hpp"
 #include "util/sha256.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 struct Prerank::Impl {
   std::shared_ptr<const UserTower> tower;
@@ -220,4 +220,4 @@ std::size_t Prerank::search(std::span<const float> vector, std::span<const std::
   return impl_->index->search(vector, seen, eligible, items, scores);
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -8,7 +8,7 @@
 #include "util/fpenv.hpp"
 #include "util/scratch.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace {
 
@@ -159,4 +159,4 @@ void UserTower::user_vector(std::span<const float> request_dense, std::span<cons
   vector[tower.wide] = 1.0f;
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

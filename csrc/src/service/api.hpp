@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <string_view>
 
-namespace pygrade::detail::api {
+namespace pygrade::inline v0_2::detail::api {
 
 // A key of a JSON object.
 struct Field {
@@ -167,4 +167,4 @@ inline constexpr Field service_options[] = {
     {"seed", count, "of the exploration; the system's if absent"},
 };
 
-}  // namespace pygrade::detail::api
+}  // namespace pygrade::inline v0_2::detail::api

@@ -4,7 +4,7 @@
 #include <limits>
 #include <map>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 Columns::Columns(std::span<const std::string> names) : names_(names.begin(), names.end()) {
   std::map<std::string, Column> found;
@@ -28,4 +28,4 @@ const Columns::Column* Columns::find(std::string_view name) const {
   return found == columns_.end() || found->name != name ? nullptr : &*found;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

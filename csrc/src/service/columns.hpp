@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 class Columns {
  public:
@@ -36,4 +36,4 @@ class Columns {
   std::vector<float> unknown_;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -7,7 +7,7 @@
 
 #include "service/impl.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 using namespace detail;
 
@@ -155,4 +155,4 @@ void Service::Impl::compare(const Ranked& ranked, Context& context) {
   }
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -10,7 +10,7 @@
 #include "service/input.hpp"
 #include "util/blake2b.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -176,4 +176,4 @@ std::size_t arm_of(const ServiceConfig& config, std::string_view user) {
   return last;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

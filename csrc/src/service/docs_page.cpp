@@ -1,7 +1,7 @@
 // /docs: the document of the interface, drawn by a script in the page. Nothing is loaded.
 #include "service/openapi.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -130,4 +130,4 @@ std::string docs_page() {
   return page + tail;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -5,7 +5,7 @@
 #include "pygrade/fusion.hpp"
 #include "service/impl.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 using namespace detail;
 
@@ -218,4 +218,4 @@ std::string Service::Impl::explain_body(const ServiceRequest& given, Context& co
   return out.take();
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

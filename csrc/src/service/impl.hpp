@@ -18,7 +18,7 @@
 #include "service/release.hpp"
 #include "service/request.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace detail {
 
@@ -196,4 +196,4 @@ void write_names(const ItemNames& names, std::span<const std::int64_t> items, Js
 
 }  // namespace detail
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

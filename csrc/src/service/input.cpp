@@ -10,7 +10,7 @@
 #include "service/json_writer.hpp"
 #include "util/blake2b.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -217,4 +217,4 @@ const Json* Input::object(std::string_view key) const {
   return found;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

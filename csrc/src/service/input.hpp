@@ -14,7 +14,7 @@
 
 #include "util/json.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // `argument`: the key that is wrong.
 class InputError : public std::invalid_argument {
@@ -112,4 +112,4 @@ class Input {
   std::string where_;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

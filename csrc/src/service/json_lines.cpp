@@ -10,7 +10,7 @@
 
 #include "service/request.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -72,4 +72,4 @@ void JsonLines::finish() noexcept {
   descriptor_ = -1;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

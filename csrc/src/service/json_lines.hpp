@@ -12,7 +12,7 @@
 #include <string>
 #include <string_view>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 class JsonLines {
  public:
@@ -40,4 +40,4 @@ class JsonLines {
   std::chrono::steady_clock::time_point start_;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

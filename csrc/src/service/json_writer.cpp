@@ -4,7 +4,7 @@
 
 #include "util/json.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 JsonWriter& JsonWriter::value(std::string_view text) {
   separate();
@@ -53,4 +53,4 @@ void write_json(const Json& value, JsonWriter& out) {
   }
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

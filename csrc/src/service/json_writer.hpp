@@ -10,7 +10,7 @@
 #include <string_view>
 #include <type_traits>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 class JsonWriter {
  public:
@@ -86,4 +86,4 @@ class Json;
 // The text of a document that was read.
 void write_json(const Json& value, JsonWriter& out);
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -147,4 +147,4 @@ double quantile(std::span<const double> bins, double share) {
   return duration_bounds.back();
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -16,7 +16,7 @@
 #include "service/config.hpp"
 #include "service/registry.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 enum Endpoint : std::uint8_t {
   on_rank,
@@ -115,4 +115,4 @@ double quantile(std::span<const double> bins, double share);
 // A family of one series.
 void write_gauge(const Gauge& gauge, std::string& out);
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -7,7 +7,7 @@
 #include "service/json_writer.hpp"
 #include "service/registry.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -422,4 +422,4 @@ std::string openapi_document() {
   return out.take();
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -3,7 +3,7 @@
 
 #include <string>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // OpenAPI 3.1 as JSON, made of api.hpp. Beside the schemas of requests and answers it has those of the configuration
 // (Options, Arm, …), and under the endpoint /metrics, as x-metrics, all families of series.
@@ -12,4 +12,4 @@ std::string openapi_document();
 // HTML that shows the document; it loads nothing.
 std::string docs_page();
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -9,7 +9,7 @@
 
 #include "service/registry.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -61,4 +61,4 @@ void add_process_figures(Figures& figures) {
   if (start > 0.0) figures.set("process_start_time_seconds", start);
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -6,7 +6,7 @@
 #include "service/metrics.hpp"
 #include "service/registry.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -158,4 +158,4 @@ void write_gauge(const Gauge& gauge, std::string& out) {
   line(std::string(gauge.name), gauge.value, out);
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -9,7 +9,7 @@
 #include "service/impl.hpp"
 #include "serving/draws.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 using namespace detail;
 
@@ -464,4 +464,4 @@ std::string Service::Impl::rank_tensors(const ServiceRequest& given, Context& co
   return out.append(text).append(data);
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

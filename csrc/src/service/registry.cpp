@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -105,4 +105,4 @@ void Figures::set(std::string_view family, double value, std::initializer_list<L
   values_[{place_of(family), labels_of(labels)}] = value;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -20,7 +20,7 @@
 #include <utility>
 #include <vector>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // Series of one name and meaning.
 struct Family {
@@ -142,4 +142,4 @@ void add_process_figures(Figures& figures);
 void write_prometheus(const Registry& registry, const std::vector<double>& numbers, const Figures& figures,
                       std::string& out);
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -14,7 +14,7 @@
 #include "util/json.hpp"
 #include "util/safetensors.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -205,4 +205,4 @@ Models Sources::load(const Models* before, bool artifact_changed, Metrics& metri
   return models;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

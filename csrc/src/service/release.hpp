@@ -15,7 +15,7 @@
 #include "util/id_table.hpp"
 #include "util/safetensors.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // The distribution of a task's predictions when the artifact was published.
 struct Reference {
@@ -106,4 +106,4 @@ class Sources {
   const ServiceConfig& config_;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -10,7 +10,7 @@
 #include "service/release.hpp"
 #include "util/safetensors.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -803,4 +803,4 @@ void UpdateInput::parse(std::string_view body, const ServiceConfig& config, cons
   if (!has_events) throw InputError("events", "events is missing");
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

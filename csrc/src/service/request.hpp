@@ -17,7 +17,7 @@
 #include "service/input.hpp"
 #include "stores/record.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 struct Release;  // release.hpp
 
@@ -130,4 +130,4 @@ struct UpdateInput {
   JsonReader reader_;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -8,7 +8,7 @@
 #include "service/openapi.hpp"
 #include "util/files.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 using namespace detail;
 
@@ -421,4 +421,4 @@ void Service::set_gauges(std::function<void(std::vector<Gauge>&)> read) {
   impl_->gauges = std::move(read);
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

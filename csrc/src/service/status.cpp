@@ -6,7 +6,7 @@
 #include "service/impl.hpp"
 #include "util/files.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 using namespace detail;
 
@@ -335,4 +335,4 @@ std::string Service::Impl::status_body() {
   return out.take();
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

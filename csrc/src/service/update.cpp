@@ -6,7 +6,7 @@
 
 #include "service/impl.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 using namespace detail;
 
@@ -165,4 +165,4 @@ Response Service::Impl::update(std::string_view body) {
   return {200, "application/json", out.take()};
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

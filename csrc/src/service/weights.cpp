@@ -4,7 +4,7 @@
 
 #include "service/impl.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 using namespace detail;
 
@@ -191,4 +191,4 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   return out.take();
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

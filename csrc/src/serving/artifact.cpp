@@ -6,7 +6,7 @@
 #include "util/json.hpp"
 #include "util/sha256.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace {
 
@@ -156,4 +156,4 @@ void Models::check() const {
   }
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

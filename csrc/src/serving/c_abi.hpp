@@ -20,7 +20,7 @@ struct pygrade_policy {
   const std::shared_ptr<const pygrade::Policy> policy;
 };
 
-namespace pygrade::c_abi {
+namespace pygrade::inline v0_2::c_abi {
 
 // The caller's memory for the text of an error; none if it is null or of size 0.
 struct ErrorBuffer {
@@ -119,4 +119,4 @@ using LogCall = FunctionRef<void(const Policy&, const Request&, const PageBuffer
 void with_page(const pygrade_ranker* ranker, const pygrade_request* request, const pygrade_page* page,
                const pygrade_log_ids* ids, LogCall log);
 
-}  // namespace pygrade::c_abi
+}  // namespace pygrade::inline v0_2::c_abi

@@ -155,7 +155,7 @@ void make(std::shared_ptr<const Policy> policy, const RankerOptions& options, py
 
 }  // namespace
 
-namespace pygrade::c_abi {
+namespace pygrade::inline v0_2::c_abi {
 
 void clear_error() noexcept { last_error[0] = '\0'; }
 
@@ -176,7 +176,7 @@ void with_page(const pygrade_ranker* ranker, const pygrade_request* request, con
       ids_of(known, asked.predictions.size() / ranker->tasks.size()));
 }
 
-}  // namespace pygrade::c_abi
+}  // namespace pygrade::inline v0_2::c_abi
 
 extern "C" {
 

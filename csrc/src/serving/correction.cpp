@@ -9,7 +9,7 @@
 #include "util/fpenv.hpp"
 #include "util/parallel.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace {
 
@@ -355,4 +355,4 @@ void correction_gram(std::span<const double> z, std::span<const double> u, std::
     }
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

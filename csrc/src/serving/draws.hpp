@@ -7,7 +7,7 @@
 #include <random>
 #include <stdexcept>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 inline constexpr std::uint64_t low_word = 0xffffffff;
 
@@ -27,4 +27,4 @@ inline std::uint64_t reserve_draws(std::atomic<std::uint64_t>& stream, std::uint
   return first;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

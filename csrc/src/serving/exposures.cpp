@@ -15,7 +15,7 @@
 #include "serving/exposures_writer.hpp"
 #include "util/forks.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 using namespace detail;
 
@@ -388,4 +388,4 @@ std::string ExposureLog::last_error() const {
   return impl_->error;
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

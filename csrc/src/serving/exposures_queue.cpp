@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 RecordQueue::RecordQueue(std::size_t bytes)
     : capacity_((bytes + unit - 1) / unit * unit), memory_(std::make_unique<std::byte[]>(capacity_)) {}
@@ -50,4 +50,4 @@ void RecordQueue::pop() {
   tail_.store(tail + bytes, std::memory_order_release);
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

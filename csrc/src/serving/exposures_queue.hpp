@@ -7,7 +7,7 @@
 #include <memory>
 #include <span>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 class RecordQueue {
  public:
@@ -46,4 +46,4 @@ class RecordQueue {
   alignas(64) std::atomic<std::uint64_t> tail_{0};
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

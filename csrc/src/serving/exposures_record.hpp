@@ -11,7 +11,7 @@
 
 #include "pygrade/ranker.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // What the columns depend on.
 struct ExposureSchema {
@@ -55,4 +55,4 @@ struct ExposureRecord {
   static std::size_t bytes(const ExposureHead& head);
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

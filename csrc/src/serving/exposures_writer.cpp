@@ -13,7 +13,7 @@
 
 #include "util/json.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -265,4 +265,4 @@ void ExposureWriter::finish_file() {
   columns_.clear();
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

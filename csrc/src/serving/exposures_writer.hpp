@@ -10,7 +10,7 @@
 #include "serving/exposures_record.hpp"
 #include "util/parquet.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 class ExposureWriter {
  public:
@@ -56,4 +56,4 @@ class ExposureWriter {
   std::vector<std::int32_t> position_;  // of rows, -1: not shown
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -11,7 +11,7 @@
 #include "pygrade/policy.hpp"
 #include "util/json.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace detail {
 
@@ -89,4 +89,4 @@ void Policy::item_columns(std::span<const std::int64_t> item_ids, std::span<cons
       for (std::size_t i = 0; i < count; ++i) rows[i * width + c] = column->values[i];
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

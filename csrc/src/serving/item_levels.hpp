@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 class ItemLevels {
  public:
@@ -27,4 +27,4 @@ class ItemLevels {
   std::vector<std::uint32_t> starts_;  // of the keys by their highest bits: hashes are spread evenly
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

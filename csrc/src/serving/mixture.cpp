@@ -6,7 +6,7 @@
 #include "fusion.hpp"
 #include "serving/policy.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 PiecewiseLinear::PiecewiseLinear(std::span<const float> at, std::span<const float> to) {
   if (at.size() < 2 || to.size() != at.size()) throw std::invalid_argument("x and y must have K >= 2 knots each");
@@ -74,4 +74,4 @@ void Mixture::mix(std::span<const float> scores, std::span<float> result) const 
   fuse_scores(pair, weights, 1, {.transform = Transform::zscore, .epsilon = epsilon}, result);
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

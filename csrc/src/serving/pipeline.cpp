@@ -11,7 +11,7 @@
 #include "util/parallel.hpp"
 #include "util/seed.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace {
 
@@ -631,4 +631,4 @@ PipelineCounters Pipeline::counters() const {
   return counters;
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -6,7 +6,7 @@
 
 #include "util/fpenv.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace {
 
@@ -213,4 +213,4 @@ void Policy::evaluate(std::span<const float> inputs, std::optional<std::string_v
   project_weights(weights, lower_, upper_);
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

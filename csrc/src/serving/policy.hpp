@@ -5,7 +5,7 @@
 #include "isa.hpp"
 #include "pygrade/policy.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 inline constexpr std::int64_t lane_padding = 16;  // layer widths are multiples of the widest vector
 
@@ -32,4 +32,4 @@ struct PolicyKernels {
 
 PYGRADE_DECLARE_KERNELS(PolicyKernels, policy_kernels)
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -12,7 +12,7 @@
 #include "util/safetensors.hpp"
 #include "util/sha256.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace {
 
@@ -655,4 +655,4 @@ std::shared_ptr<const Policy> Policy::load(const fs::path& directory) {
   return parse(text_of(files.json), files.tensors, directory.string());
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -15,7 +15,7 @@
 #include "util/hot_swap.hpp"
 #include "util/parallel.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace {
 
@@ -469,4 +469,4 @@ RankerCounters Ranker::counters() const {
   return sum;
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -7,7 +7,7 @@
 
 #include "pygrade/ranker.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace {
 
@@ -142,4 +142,4 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
   }
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -3,7 +3,7 @@
 
 #include "quick_groups.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 inline Mask is_finite(Doubles x) { return x - x == fill(0.0); }
@@ -249,4 +249,4 @@ void scale(const AdvantageTask& task, double factor, std::int64_t begin, std::in
 
 const AdvantageKernels advantage_kernels{&center, &scale};
 
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

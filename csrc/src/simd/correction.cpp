@@ -5,7 +5,7 @@
 #include "numerics.hpp"
 #include "simd.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 constexpr std::int64_t knots = Correction::knots, map_terms = knots + 2;
@@ -283,4 +283,4 @@ void correct(const CorrectionTask& task) {
 
 const CorrectionKernels correction_kernels{&correct};
 
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -4,7 +4,7 @@
 #include "doubles.hpp"
 #include "serving/correction.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 void gram_moments(const GramBlock& task, std::int64_t begin, std::int64_t end) {
@@ -77,4 +77,4 @@ void gram_sums(const GramBlock& task, std::int64_t begin, std::int64_t end) {
 
 const GramKernels gram_kernels{&gram_moments, &gram_sums};
 
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -13,7 +13,7 @@
 #endif
 #endif
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 constexpr std::uint32_t polynomial = 0xedb88320;
@@ -228,4 +228,4 @@ const Crc32Kernels crc32_kernels = {update, by_tables, by_products, by_wide_prod
 const Crc32Kernels crc32_kernels = {update, by_tables, nullptr, nullptr};
 #endif
 
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -4,7 +4,7 @@
 
 #include "special.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 // The number of tasks (a constant for the usual 8) and whether there is a floor.
@@ -223,4 +223,4 @@ PYGRADE_INLINE void store_scores(const ScoreSums& score, const double* shift, co
 }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -3,7 +3,7 @@
 #include "divergence.hpp"
 #include "sampler.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 // Rows from `b` on, at most eight.
@@ -152,4 +152,4 @@ const DirichletKernels dirichlet_kernels{&sample,
                                          &float_function,
                                          &gamma};
 
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -3,7 +3,7 @@
 
 #include "special.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 // Stores the first `count` lanes of x.
@@ -45,4 +45,4 @@ inline Doubles row_kl(const Rows& rows, const Rows& other, std::int64_t tasks, d
 }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -14,7 +14,7 @@
 #include "doubles_plain.hpp"
 #endif
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 inline constexpr int row_lanes = 8;
@@ -147,4 +147,4 @@ inline void from_columns(const float* columns, std::int64_t length, float* rows,
 }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -1,7 +1,7 @@
 // Compiled once per instruction set; see ../isa.hpp for the rules.
 #include "features/records.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 // The field of `lanes` records, doubles or, of times, the bits of int64.
@@ -124,4 +124,4 @@ void normalize(const NormalizeTask& task) {
 
 const FeatureKernels feature_kernels{&history, &ages, &scatter, &normalize};
 
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -6,7 +6,7 @@
 #include "simd.hpp"
 #include "tile.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 // Q weight vectors, each weight broadcast to a vector. Read once: the compiler must assume that stores to fused scores
@@ -163,4 +163,4 @@ inline void fuse_columns(const Element* columns, std::int64_t stride, std::int64
 }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

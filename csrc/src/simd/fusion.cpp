@@ -6,7 +6,7 @@
 #include "select_rows.hpp"
 #include "tile.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 std::int64_t find_negative(const Scores& scores, std::int64_t begin, std::int64_t end) {
@@ -171,4 +171,4 @@ void topk(const FusionTask& task, std::int64_t begin, std::int64_t end, float* s
 
 const FusionKernels fusion_kernels{&find_negative, &transform, &fuse, &topk, &topk_unchecked};
 
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -5,7 +5,7 @@
 #include "select_rows.hpp"
 #include "tile.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 // The list that component c ranks.
@@ -110,4 +110,4 @@ void topk_gain(const GainTask& task, std::int64_t begin, std::int64_t end, float
 
 const GainKernels gain_kernels{&topk_gain};
 
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

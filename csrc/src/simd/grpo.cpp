@@ -4,7 +4,7 @@
 #include "density.hpp"
 #include "divergence.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 // The maximum; NaN if either is NaN.
@@ -123,4 +123,4 @@ void loss(const GrpoTask& task, std::int64_t begin, std::int64_t end) {
 
 const GrpoKernels grpo_kernels{&loss};
 
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

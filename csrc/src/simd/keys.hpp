@@ -5,7 +5,7 @@
 
 #include "inline.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 constexpr std::int32_t key_none = INT32_MIN;               // of no candidate; below every key
@@ -18,4 +18,4 @@ PYGRADE_INLINE float score_of_key(std::int32_t key) {
 }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

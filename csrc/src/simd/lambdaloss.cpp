@@ -3,7 +3,7 @@
 
 #include "special.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 struct Sums {
@@ -63,4 +63,4 @@ double add_pairs(const LambdaRow& row) {
 
 const LambdaKernels lambda_kernels{&add_pairs};
 
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

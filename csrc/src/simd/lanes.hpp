@@ -5,7 +5,7 @@
 
 #include "inline.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 inline constexpr int lane_count = 16;
@@ -62,4 +62,4 @@ inline void from_lanes(const float* columns, std::int64_t stride, std::int64_t t
 }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -7,7 +7,7 @@
 #include "mtl_numerics.hpp"
 #include "simd.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 constexpr float input_clip = 5.0f;  // normalized inputs are cut to ± this
@@ -375,4 +375,4 @@ void run_rows(const MtlNetwork& network, const MtlRows& rows, float* scratch) {
 
 const MtlKernels mtl_kernels{&run_request, &run_rows};
 
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

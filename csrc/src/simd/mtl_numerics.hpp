@@ -6,7 +6,7 @@
 
 #include "numerics.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 inline std::uint64_t bits_of(double x) { return __builtin_bit_cast(std::uint64_t, x); }
@@ -102,4 +102,4 @@ inline double sigmoid(double x) {
 }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -5,7 +5,7 @@
 
 #include "simd.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 // Keys and the ids of their candidates.
@@ -191,4 +191,4 @@ inline void sort_by_key(Keyed all, Keyed spare, std::int64_t count, std::int64_t
 }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -9,7 +9,7 @@
 #include "lanes.hpp"
 #include "numerics.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 struct LaneWords {
@@ -103,4 +103,4 @@ inline void philox16(std::uint64_t key, const std::uint32_t* c0, const std::uint
 #endif
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -6,7 +6,7 @@
 
 #include "numerics.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 constexpr std::int64_t chunk_values = 1024;  // logarithms kept in L1 between the two passes over a chunk
@@ -155,4 +155,4 @@ void piecewise_linear(const float* values, std::int64_t stride, std::int64_t cou
 
 const PolicyKernels policy_kernels{&log_moments, &linear, &silu, &exp_in_place, &piecewise_linear};
 
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

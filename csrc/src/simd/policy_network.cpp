@@ -4,7 +4,7 @@
 #include "numerics.hpp"
 #include "simd.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 constexpr float input_clip = 5.0f;  // as in pygrade/policy/network.py
@@ -290,4 +290,4 @@ void adam(const AdamTask& task) {
 
 const PolicyNetworkKernels policy_network_kernels{fuses, &pack, &forward, &backward, &add_chunks, &adam};
 
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

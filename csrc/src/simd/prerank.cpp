@@ -4,7 +4,7 @@
 #include "numerics.hpp"
 #include "select.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 constexpr std::int64_t block = item_block;
@@ -71,4 +71,4 @@ const std::int32_t* best(const float* row, std::int64_t count, std::int64_t k, f
 
 const PrerankKernels prerank_kernels{&linear, &silu, &scores, &best};
 
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -6,7 +6,7 @@
 #include "../advantage.hpp"
 #include "doubles.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 static_assert(block_rows == 2 * row_lanes);
@@ -132,4 +132,4 @@ PYGRADE_INLINE void quick_deviations(const Block& block, const float* rows, std:
 }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

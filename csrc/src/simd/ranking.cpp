@@ -5,7 +5,7 @@
 #include "select.hpp"
 #include "tile.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 // Counts each group value on the page: an open-addressing table per group column.
@@ -118,4 +118,4 @@ void rank(const RankingTask& task, std::int64_t begin, std::int64_t end, float* 
 
 const RankingKernels ranking_kernels{&rank};
 
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -11,7 +11,7 @@
 #include "simd.hpp"
 #include "tile.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 #if defined(__AVX2__)
@@ -412,4 +412,4 @@ inline void fuse_request(const Scores& scores, const FusionOptions& options, Req
 }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

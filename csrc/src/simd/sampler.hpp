@@ -10,7 +10,7 @@
 #include "philox.hpp"
 #include "special.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 inline constexpr int block = 64;         // draws at a time
@@ -333,4 +333,4 @@ inline void sample(const DirichletSampleTask& task, float* scratch, std::int64_t
 }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

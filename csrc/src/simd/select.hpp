@@ -6,7 +6,7 @@
 #include "order.hpp"
 #include "simd.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 // Rows of scratch_stride integers; the result goes to `best`.
@@ -171,4 +171,4 @@ inline std::int64_t select_best(const float* row, std::int64_t count, std::int64
 }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -6,7 +6,7 @@
 #include "fuse.hpp"
 #include "select.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 constexpr std::int64_t few_maxima = 16;
@@ -82,4 +82,4 @@ inline std::int64_t select_rows(const FusedRows& rows, std::int64_t row_count, s
 }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

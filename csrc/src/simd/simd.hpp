@@ -13,7 +13,7 @@
 #include "simd_plain.hpp"
 #endif
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 constexpr unsigned all_lanes = (1u << lanes) - 1;
@@ -31,4 +31,4 @@ PYGRADE_INLINE unsigned first_lanes(std::int64_t count) {
 }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -7,7 +7,7 @@
 
 #include "keys.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 constexpr int lanes = 8;
@@ -139,4 +139,4 @@ PYGRADE_INLINE Floats widen_bfloat16(const std::uint16_t* p) {
 PYGRADE_INLINE std::int32_t lowest_bit(std::uint64_t word) { return static_cast<std::int32_t>(_tzcnt_u64(word)); }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

@@ -6,7 +6,7 @@
 
 #include "keys.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 constexpr int lanes = 4;
@@ -187,4 +187,4 @@ PYGRADE_INLINE Floats widen_bfloat16(const std::uint16_t* p) {
 PYGRADE_INLINE std::int32_t lowest_bit(std::uint64_t word) { return word == 0 ? 0 : __builtin_ctzll(word); }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

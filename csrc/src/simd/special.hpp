@@ -6,7 +6,7 @@
 
 #include "doubles.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 PYGRADE_INLINE std::uint64_t bits_of(double x) { return __builtin_bit_cast(std::uint64_t, x); }
@@ -193,4 +193,4 @@ inline Doubles digamma_shift(const Rows& rows, std::int64_t tasks, std::int64_t 
 }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

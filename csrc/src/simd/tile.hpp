@@ -8,7 +8,7 @@
 #include "select.hpp"
 #include "simd.hpp"
 
-namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 inline std::int64_t score_bytes(ScoreType type) { return type == ScoreType::float32 ? 4 : 2; }
@@ -273,4 +273,4 @@ inline std::int64_t keep_admitted(const std::uint8_t* mask, std::int64_t count, 
 }
 
 }  // namespace
-}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE
+}  // namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE

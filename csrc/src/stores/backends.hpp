@@ -6,7 +6,7 @@
 
 #include "pygrade/store.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 std::shared_ptr<Store> open_memory();
 std::shared_ptr<Store> open_lmdb(const std::string& url, const StoreOptions& options);
@@ -15,4 +15,4 @@ std::shared_ptr<Store> open_redis(const std::string& url, const StoreOptions& op
 // A store's address without user and password.
 std::string without_secret(const std::string& url);
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

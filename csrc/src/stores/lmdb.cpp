@@ -18,7 +18,7 @@
 #include "stores/lmdb_file.hpp"
 #include "util/blake2b.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -479,4 +479,4 @@ std::shared_ptr<Store> open_lmdb(const std::string& url, const StoreOptions& opt
   return std::make_shared<LmdbStore>(directory, own);
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

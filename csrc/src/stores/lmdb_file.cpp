@@ -22,7 +22,7 @@
 #error "stores are files of LMDB 0.9, which LMDB 1.0 does not read: build with LMDB 0.9"
 #endif
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -470,4 +470,4 @@ void LmdbFile::grow(std::size_t max_bytes) {
   resize(wanted, {}, true);
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

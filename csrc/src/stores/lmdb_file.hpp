@@ -17,7 +17,7 @@
 #include "stores/record.hpp"
 #include "stores/record_cache.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 inline MDB_val to_lmdb(std::string_view bytes) { return {bytes.size(), const_cast<char*>(bytes.data())}; }
 inline std::string_view from_lmdb(const MDB_val& bytes) {
@@ -118,4 +118,4 @@ class LmdbFile {
   std::thread::id writer_;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

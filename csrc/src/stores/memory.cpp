@@ -7,7 +7,7 @@
 #include "stores/backends.hpp"
 #include "stores/record.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -178,4 +178,4 @@ class MemoryStore final : public Store {
 
 std::shared_ptr<Store> open_memory() { return std::make_shared<MemoryStore>(std::make_shared<Content>(), ""); }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -5,7 +5,7 @@
 
 #include "util/crc32.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -154,4 +154,4 @@ void check_deadline(Deadline deadline, const std::string& url) {
     throw StoreTimeout(url + " has not answered before the deadline");
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

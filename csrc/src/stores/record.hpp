@@ -14,7 +14,7 @@
 
 #include "pygrade/store.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 inline constexpr std::string_view store_format = "2";
 // The error for a store of another format.
@@ -61,4 +61,4 @@ StoreError update_wrote(const std::string& url);  // to the store that it update
 using Deadline = std::optional<std::chrono::steady_clock::time_point>;
 void check_deadline(Deadline deadline, const std::string& url);
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 struct RecordCache::Record {
   std::uint64_t hash, end;
@@ -150,4 +150,4 @@ char* RecordCache::allocate(std::size_t bytes) {
   return memory;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 using LmdbName = std::array<char, 20>;  // of a record: version, table, key
 
@@ -55,4 +55,4 @@ class RecordCache {
   std::vector<std::array<char, 4>> versions_;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -30,7 +30,7 @@
 #include "stores/redis_cache.hpp"
 #include "stores/redis_servers.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -689,4 +689,4 @@ std::shared_ptr<Store> open_redis(const std::string& url, const StoreOptions& op
   return store;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

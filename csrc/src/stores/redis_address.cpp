@@ -10,7 +10,7 @@
 
 #include "stores/backends.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -189,4 +189,4 @@ RedisAddress parse_redis_address(const std::string& url) {
   return address;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

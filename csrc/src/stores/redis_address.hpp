@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 struct RedisNode {
   std::string host = "localhost";  // or the path of a Unix socket, if the port is 0
@@ -38,4 +38,4 @@ struct RedisAddress {
 // PYGRADE_REDIS_PASSWORD. std::invalid_argument, which never shows a user or password.
 RedisAddress parse_redis_address(const std::string& url);
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -1,6 +1,6 @@
 #include "stores/redis_cache.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -57,4 +57,4 @@ void RedisCache::insert(Shard& shard, std::string key, Entry entry) {
   shard.newer.insert_or_assign(std::move(key), std::move(entry));
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

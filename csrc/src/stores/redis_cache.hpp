@@ -11,7 +11,7 @@
 #include <string_view>
 #include <unordered_map>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // Keys and records, and keys that have none. What was not used for longest goes first: each shard keeps two maps, and
 // when the newer one is half full, it takes the place of the older one.
@@ -59,4 +59,4 @@ class RedisCache {
   std::array<Shard, 16> shards_;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

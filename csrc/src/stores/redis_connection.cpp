@@ -9,7 +9,7 @@
 #include <cerrno>
 #include <cstring>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -168,4 +168,4 @@ void RedisConnection::wait(short event, Time until) const {
   ppoll(&file, 1, &limit, nullptr);  // the next attempt tells what became of it
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -13,7 +13,7 @@
 
 struct redisContext;
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 using Time = std::chrono::steady_clock::time_point;
 
@@ -68,4 +68,4 @@ class RedisConnection {
   std::vector<char> received_;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

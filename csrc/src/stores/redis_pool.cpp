@@ -9,7 +9,7 @@
 
 #include "util/forks.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -192,4 +192,4 @@ void RedisPool::end(RedisLease& lease) {
     closed = std::move(lease.connection);
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -11,7 +11,7 @@
 #include "stores/record.hpp"
 #include "stores/redis_connection.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // When a call must have ended, and whose limit that is.
 struct Limit {
@@ -84,4 +84,4 @@ class RedisPool : public std::enable_shared_from_this<RedisPool> {
   int forks_;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -3,7 +3,7 @@
 #include <array>
 #include <charconv>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -78,4 +78,4 @@ int slot_of(std::string_view key) {
   return static_cast<int>(crc % slot_count);
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

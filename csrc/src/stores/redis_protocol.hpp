@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // Answers in the order in which they came, each before its elements. The memory is used again.
 class RedisReplies {
@@ -68,4 +68,4 @@ class RedisCommands {
 inline constexpr int slot_count = 16384;
 int slot_of(std::string_view key);
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

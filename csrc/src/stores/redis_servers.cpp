@@ -5,7 +5,7 @@
 #include <numeric>
 #include <thread>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -358,4 +358,4 @@ void RedisServers::refuse(std::string_view error) const {
   throw StoreError(refused);
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -13,7 +13,7 @@
 
 #include "stores/redis_pool.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // A Lua script; sent by its hash, and whole to a server that does not have it.
 struct RedisScript {
@@ -121,4 +121,4 @@ class RedisServers {
   std::timed_mutex looking_;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

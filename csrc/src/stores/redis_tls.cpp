@@ -11,7 +11,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -70,11 +70,11 @@ std::string TlsContext::start(redisContext* context, const std::string& host) co
   return fault;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail
 
 #else
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 TlsContext::TlsContext(const RedisTls&, const std::string& url) {
   throw StoreError(url + " needs TLS, which this build of pygrade lacks: install libssl-dev, and build again");
@@ -82,6 +82,6 @@ TlsContext::TlsContext(const RedisTls&, const std::string& url) {
 TlsContext::~TlsContext() = default;
 std::string TlsContext::start(redisContext*, const std::string&) const { return {}; }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail
 
 #endif

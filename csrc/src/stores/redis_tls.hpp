@@ -8,7 +8,7 @@
 
 struct redisContext;
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 class TlsContext {
  public:
@@ -24,4 +24,4 @@ class TlsContext {
   std::shared_ptr<void> context_;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

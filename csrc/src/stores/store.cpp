@@ -2,7 +2,7 @@
 
 #include "stores/backends.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 namespace {
 
@@ -76,4 +76,4 @@ std::string without_secret(const std::string& url) {
 
 }  // namespace detail
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <bit>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -61,4 +61,4 @@ void blake2b(std::string_view data, std::span<std::uint8_t> digest) {
   for (std::size_t i = 0; i < digest.size(); ++i) digest[i] = static_cast<std::uint8_t>(h[i / 8] >> 8 * (i % 8));
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -6,9 +6,9 @@
 #include <span>
 #include <string_view>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // Writes digest.size() bytes, 1 to 64.
 void blake2b(std::string_view data, std::span<std::uint8_t> digest);
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -7,7 +7,7 @@
 
 #include "isa.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // The crc32 of any bytes followed by their own crc32, 4 bytes little endian.
 inline constexpr std::uint32_t crc32_whole = 0x2144df1c;
@@ -25,4 +25,4 @@ PYGRADE_DECLARE_KERNELS(Crc32Kernels, crc32_kernels)
 // The crc32 of the bytes that `crc` is of, followed by `data`.
 std::uint32_t crc32(std::string_view data, std::uint32_t crc = 0);
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -10,7 +10,7 @@
 #include "pygrade/policy.hpp"
 #include "util/sha256.hpp"
 
-namespace pygrade {
+namespace pygrade::inline v0_2 {
 
 struct FileContent::Digest {
   std::once_flag once;
@@ -34,9 +34,9 @@ const std::string& FileContent::sha256() const {
   return digest_->text;
 }
 
-}  // namespace pygrade
+}  // namespace pygrade::inline v0_2
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -84,4 +84,4 @@ bool OpenFile::replaced() const {
   return ::stat(path_.c_str(), &status) != 0 || status.st_dev != device_ || status.st_ino != inode_;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

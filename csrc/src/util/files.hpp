@@ -12,7 +12,7 @@
 
 #include "pygrade/file_content.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // A file, open as long as this lives: so its inode is not given to a file that replaces it.
 class OpenFile {
@@ -47,4 +47,4 @@ inline std::string_view text_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

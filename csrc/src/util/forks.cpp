@@ -4,7 +4,7 @@
 
 #include <atomic>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -15,4 +15,4 @@ std::atomic<int> forks = 0;
 
 int fork_count() { return forks.load(std::memory_order_relaxed); }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

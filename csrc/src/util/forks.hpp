@@ -1,8 +1,8 @@
 // How often the processes from the first one to this one were forked: what a parent opened is of no use to its child.
 #pragma once
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 int fork_count();
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -6,7 +6,7 @@
 #endif
 #include <cstdint>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // Rounds to nearest and keeps denormals in the calling thread during its lifetime, then restores the caller's settings.
 // Servers and torch.set_flush_denormal often flush denormals to zero, which would change results.
@@ -45,4 +45,4 @@ class FloatEnvironment {
   FloatEnvironment& operator=(const FloatEnvironment&) = delete;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

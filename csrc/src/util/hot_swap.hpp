@@ -9,7 +9,7 @@
 
 #include "util/forks.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 template <class Value, class Memory>
 struct alignas(64) HotSlot {
@@ -111,4 +111,4 @@ class HotSwap {
   const std::uint64_t id_;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // Finds the place of an id among `ids`: linear probing, two thirds of the slots are taken. A slot holds a part of the
 // hash beside the place, so that ids are compared only where they are likely equal: 12 bytes an id in all.
@@ -57,4 +57,4 @@ class IdTable {
   std::vector<Slot> slots_ = std::vector<Slot>(1);
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -6,7 +6,7 @@
 #include <limits>
 #include <numeric>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -482,4 +482,4 @@ std::string json_quote(std::string_view text) {
   return result + "\"";
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

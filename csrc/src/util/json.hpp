@@ -13,7 +13,7 @@
 #include <string_view>
 #include <vector>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 struct JsonLimits {
   std::size_t bytes = std::size_t{8} << 20;
@@ -124,4 +124,4 @@ class JsonReader {
 // `text` as a JSON string in ASCII, as Python's json.dumps writes it; text must be valid UTF-8.
 std::string json_quote(std::string_view text);
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -10,7 +10,7 @@
 
 #include "util/scratch.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -130,4 +130,4 @@ void run_shares(std::int64_t shares, std::int64_t threads, void (*run)(const voi
   }
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -9,7 +9,7 @@
 
 #include "util/fpenv.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // Calls run(context, share) once for every share of [0, shares), in the calling thread and in at most threads - 1 idle
 // workers, and returns when all have ended. `run` must not throw. Workers outlive the call; their number does not
@@ -54,4 +54,4 @@ void parallel_for(std::int64_t count, int num_threads, std::int64_t grain, Work&
     if (error) std::rethrow_exception(error);
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -11,7 +11,7 @@
 
 #include "pygrade/version.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -312,4 +312,4 @@ void ParquetFile::finish(std::span<const ParquetColumn> columns, std::string_vie
   if (close(descriptor) != 0) throw std::system_error(errno, std::generic_category(), path_);
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 enum class ParquetType : std::uint8_t { int32, int64, uint64, float32, text };
 
@@ -89,4 +89,4 @@ class ParquetFile {
   std::vector<Group> groups_;
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

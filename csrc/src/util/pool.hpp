@@ -6,7 +6,7 @@
 #include <memory>
 #include <utility>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 template <class T>
 class Pool {
@@ -53,4 +53,4 @@ class Pool {
   std::array<std::atomic<T*>, 64> free_{};
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -6,7 +6,7 @@
 
 #include "util/json.hpp"
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -142,4 +142,4 @@ std::vector<float> float_tensor(std::span<const TensorView> tensors, std::string
   return values;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

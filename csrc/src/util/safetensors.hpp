@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 class SafetensorsError : public std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -65,4 +65,4 @@ const TensorView& find_tensor(std::span<const TensorView> tensors, std::string_v
 std::vector<float> float_tensor(std::span<const TensorView> tensors, std::string_view name,
                                 std::span<const std::int64_t> shape);
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

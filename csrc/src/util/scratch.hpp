@@ -6,7 +6,7 @@
 #include <memory>
 #include <new>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 // One at a time in a thread.
 class Scratch {
@@ -49,4 +49,4 @@ class Scratch {
   Memory& kept_ = of_this_thread();
 };
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

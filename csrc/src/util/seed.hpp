@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <random>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 inline const std::uint64_t process_seed = [] {
   std::random_device device;
@@ -19,4 +19,4 @@ inline std::uint64_t seeded_hash(std::int64_t id) {
   return x ^ x >> 31;
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

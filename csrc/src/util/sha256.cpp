@@ -8,7 +8,7 @@
 #include <immintrin.h>
 #endif
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 namespace {
 
@@ -138,4 +138,4 @@ std::string sha256_hex(std::span<const std::byte> data) {
   return digest.hex();
 }
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail

@@ -7,7 +7,7 @@
 #include <span>
 #include <string>
 
-namespace pygrade::detail {
+namespace pygrade::inline v0_2::detail {
 
 class Sha256 {
  public:
@@ -28,4 +28,4 @@ class Sha256 {
 
 std::string sha256_hex(std::span<const std::byte> data);
 
-}  // namespace pygrade::detail
+}  // namespace pygrade::inline v0_2::detail
