@@ -39,7 +39,9 @@ class Expression:
     spreads: dict[str, list[str]] = field(default_factory=dict)  # inputs that are the standard deviations of steps
 
     def let(self, name: str, text: str) -> str:
-        """Adds a step; returns its name."""
+        """Adds a step; returns its name. ValueError if names of tasks or columns make two steps of one name."""
+        if name in self.steps:
+            raise ValueError(f"tasks or item columns have names that make {name!r} twice; an expression wants others")
         self.steps[name] = text
         return name
 
@@ -76,9 +78,7 @@ class Expression:
 
     def _column(self, documents: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.float64]:
         missing = self.documents[name]
-        if name not in documents and missing is not None:
-            return np.float64(missing)  # type: ignore[return-value]
-        column = np.asarray(documents[name], np.float64)
+        column = np.asarray(documents[name] if missing is None else documents.get(name, missing), np.float64)
         return column if missing is None else np.where(np.isfinite(column), column, missing)
 
 
@@ -108,7 +108,7 @@ def express(policy: FusionPolicy) -> Expression:
         given = _priced(e, corrected if spec.corrected else raw, policy, spec.value_tasks)
         parts.append(_fuse(e, "policy", given, weights, spec.transform, spec.beta, spec.epsilon, slope))
     for entry in mixture.ranked_by if mixture else ():
-        name = "baseline" if entry is mixture.baseline else "challenger"  # type: ignore[union-attr]
+        name = "baseline" if mixture and entry is mixture.baseline else "challenger"
         parts.append(_baseline(e, name, entry, policy, corrected if entry.corrected else raw))
     if len(parts) == 1:
         e.let("score", parts[0])

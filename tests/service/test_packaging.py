@@ -18,6 +18,7 @@ from pygrade.policy import PolicySpec
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGING, CLIENTS = ROOT / "csrc" / "packaging", ROOT / "examples" / "clients"
+RULES = PACKAGING / "monitoring" / "alerts.yaml"
 PROGRAM = Path(_core.__file__).parent / "bin" / "pygraded"
 SERIES = re.compile(r"\b((?:pygrade|process)_[a-z_]+)")
 DERIVED = re.compile(r"_(bucket|count|sum)$")
@@ -96,7 +97,7 @@ def test_probes_are_answered(address):
 
 
 def test_alerts_and_dashboard_name_series_that_exist(families):
-    rules = (PACKAGING / "monitoring" / "alerts.yaml").read_text()
+    rules = RULES.read_text()
     recorded = set(re.findall(r"record: (\S+)", rules))
     assert used(rules) <= families and len(recorded) == 5
     assert used(dashboard.text()) <= families
@@ -104,11 +105,20 @@ def test_alerts_and_dashboard_name_series_that_exist(families):
     assert dashboard.FILE.read_text() == dashboard.text()
 
 
+def test_the_objective_is_a_bound_of_the_histogram(address):
+    body = b'{"items": [1, 2], "predictions": {"click": [0.1, 0.2], "order": [0.01, 0.02]}, "user": 1}'
+    with urllib.request.urlopen(urllib.request.Request(f"{address}/v1/rank", body)) as answer:
+        assert answer.status == 200
+    with urllib.request.urlopen(f"{address}/metrics") as answer:
+        text = answer.read().decode()
+    wanted = set(re.findall(r'pygrade_request_seconds_bucket\{(endpoint="[^"]+",le="[^"]+")\}', RULES.read_text()))
+    assert wanted and all(f"pygrade_request_seconds_bucket{{{labels}}}" in text for labels in wanted)
+
+
 def test_rules_are_rules(tmp_path):
     if shutil.which("promtool") is None:
         pytest.skip("promtool is not installed")
-    file = PACKAGING / "monitoring" / "alerts.yaml"
-    result = subprocess.run(["promtool", "check", "rules", file], capture_output=True, text=True, check=False)
+    result = subprocess.run(["promtool", "check", "rules", RULES], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

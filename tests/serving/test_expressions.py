@@ -9,7 +9,7 @@ import pytest
 
 from pygrade.cli import main as cli
 from pygrade.logs import Logs, write_logs
-from pygrade.policy import Baseline, Mixture
+from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicyConfig, PolicySpec
 from pygrade.serving import expressions
 from pygrade.serving.ranker import BlendedRanker
 from tests.corrections import random_requests
@@ -150,6 +150,9 @@ def test_ranks_and_names_that_are_none_are_refused():
     policy.mixture = Mixture(0.0, Baseline("ranks", "rank", (1.0,) * 5))
     with pytest.raises(ValueError, match="transform of the baseline is rank"):
         expressions.express(policy)
+    for names, wanted in ((("a b", "a_b"), "'raw_a_b' twice"), (("click", "é"), "letters, digits and _")):
+        with pytest.raises(ValueError, match=wanted):
+            expressions.express(FusionPolicy(PolicySpec(names, ("hour",), PolicyConfig(transform="log"))))
 
 
 def test_command(tmp_path, capsys):

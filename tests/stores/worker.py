@@ -72,7 +72,9 @@ def obey(url):
         ready()
         for line in sys.stdin:
             value, *keys = line.split()
-            store.update_many("user", np.array(keys, np.int64), lambda values: [value.encode()] * len(values))  # noqa: B023
+            store.update_many(
+                "user", np.array(keys, np.int64), lambda values, value=value: [value.encode()] * len(values)
+            )
             print("done", flush=True)
 
 
