@@ -48,6 +48,8 @@ GAPS = {
 ORDER = [
     "_typing",
     "_util",
+    "storage",
+    "workers",
     "ops",
     "metrics",
     "logs",

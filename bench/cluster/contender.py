@@ -22,12 +22,12 @@ from bench.cluster.observed import Observed
 from bench.cluster.watch import size_of
 from pygrade import mtl
 from pygrade._util.files import atomic_file
-from pygrade._util.workers import LocalWorkers, Workers, every
 from pygrade.data.events import EventLog, import_events
 from pygrade.features import FeatureSet, default_schema, materialize
 from pygrade.mtl import MtlConfig, Timeline
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.models import fit_mtl
+from pygrade.workers import LocalWorkers, Workers, wait_for_all
 
 STAGES = ("events", "features", "predictions")
 TRAIN_SHARE = 0.5  # of the time; its requests fit the features
@@ -41,7 +41,7 @@ def main(path: str) -> None:
     began("start")
     started = time.perf_counter()
     with workers_of(job["cluster"]) as found:
-        every(found.map(import_all, range(4 * found.count), "start"))
+        wait_for_all(found.map(import_all, range(4 * found.count), "start"))
         start = time.perf_counter() - started
         workers = Observed(found, began)
         given = {} if job["cluster"] is None else {"workers": workers}  # else the defaults, as a user's

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pygrade._util.workers import Actors, Workers
+from pygrade.workers import Actors, Workers
 
 Began = Callable[[str], None]
 

@@ -21,7 +21,6 @@ import numpy as np
 from bench.cpu.machine import facts
 from bench.report.results import RESULTS, write_json
 from pygrade import mtl, prerank
-from pygrade._util.workers import HERE
 from pygrade.data.events import EventLog, import_events
 from pygrade.features import FeatureSet, default_schema, materialize
 from pygrade.metrics.roc import auc
@@ -29,6 +28,7 @@ from pygrade.mtl import MtlModel, Timeline
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.models import PopularityOf, catalog_of, choose_tasks, cut_times, fit_mtl, fit_prerank, mtl_rows
 from pygrade.pipeline.parts import features_between, over_parts
+from pygrade.workers import LOCAL
 
 RECALL_AT = 100
 
@@ -54,8 +54,8 @@ def found(out: Path, features: FeatureSet, timeline: Timeline, values: tuple[flo
     """Recall of the saved towers on the later requests."""
     towers = prerank.Prerank.load(out / "prerank")
     fitted = prerank.FittedTowers(towers.towers, towers.task_weights, 0, (), ())
-    judged = prerank.Prerank.build(fitted, catalog_of(features, timeline.calibrate_end, HERE))
-    counted = over_parts(HERE, features, PopularityOf(values), (None, timeline.stop_end), "popularity")
+    judged = prerank.Prerank.build(fitted, catalog_of(features, timeline.calibrate_end, LOCAL))
+    counted = over_parts(LOCAL, features, PopularityOf(values), (None, timeline.stop_end), "popularity")
     later = features_between(features, *timeline.parts["predict"])
     return prerank.evaluate(judged, later, prerank.Popularity.joined(counted), RECALL_AT).to_dict()
 

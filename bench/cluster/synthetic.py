@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from pygrade._util.files import atomic_directory, atomic_file
 from pygrade._util.optional_imports import require
-from pygrade._util.workers import LocalWorkers, Workers, every
 from pygrade.logs.parquet import FORMAT_VERSION, METADATA_KEY
+from pygrade.workers import LocalWorkers, Workers, wait_for_all
 
 SHOWN, HIDDEN = 10, 10
 SIZE = SHOWN + HIDDEN  # rows of a request
@@ -82,7 +82,9 @@ class File:
 def write_log(out: Path, rows: int, world: World | None = None, workers: Workers | None = None) -> None:
     """Writes a log of ``rows`` rows, less what is no whole request; ``out`` appears when it is complete."""
     with atomic_directory(out) as folder:
-        every((workers or LocalWorkers()).map(write_file, files_of(folder, rows, world or World()), "synthetic log"))
+        wait_for_all(
+            (workers or LocalWorkers()).map(write_file, files_of(folder, rows, world or World()), "synthetic log")
+        )
 
 
 def files_of(folder: Path, rows: int, world: World) -> list[File]:

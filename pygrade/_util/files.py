@@ -49,7 +49,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
     An earlier directory at `path` is swapped out in one step where the system can (Linux), so a killed writer leaves
     the old or the new one, never half. Of several writers at once the last one wins. What killed writers left behind
-    is removed after an hour. ValueError if `path` holds the results of a command (`claimed`).
+    is removed after an hour. ValueError if `path` holds the results of a command (`directory_lock`).
     """
     if owner := owner_of(path):
         raise ValueError(f"{path} holds the results of pygrade {owner}; want another directory")
@@ -72,7 +72,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def claimed(out: Path, command: str) -> Iterator[None]:
+def directory_lock(out: Path, command: str) -> Iterator[None]:
     """Holds the directory, made if absent, for this process alone and for the results of one command.
 
     A file in it is the lock and names the command. ValueError if another process holds the directory, or if it
@@ -98,7 +98,7 @@ def claimed(out: Path, command: str) -> Iterator[None]:
 
 
 def owner_of(path: Path) -> str:
-    """The command whose results a directory holds (`claimed`); "" if none claimed it."""
+    """The command whose results a directory holds (`directory_lock`); "" if none claimed it."""
     claim = path / _CLAIM
     return claim.read_text(encoding="utf-8", errors="replace").strip() if claim.is_file() else ""
 

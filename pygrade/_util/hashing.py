@@ -17,7 +17,7 @@ def splitmix64(x: NDArray[Any]) -> NDArray[np.uint64]:
     return np.asarray(x ^ (x >> np.uint64(31)))
 
 
-def spread(ids: NDArray[np.int64]) -> NDArray[np.uint64]:
+def hash_ids(ids: NDArray[np.int64]) -> NDArray[np.uint64]:
     """A cheap hash of ids (Fibonacci hashing), to divide them into partitions or to draw a fixed share of them."""
     bits = ids.astype(np.uint64) * GOLDEN  # wraps
     return bits ^ (bits >> np.uint64(32))

@@ -29,7 +29,7 @@ class Bar(Protocol):
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
+def progress_disabled() -> Iterator[None]:
     """Only warnings inside the block: for work whose caller reports it."""
     before = logger.level
     logger.setLevel(logging.WARNING)
@@ -40,7 +40,7 @@ def hushed() -> Iterator[None]:
 
 
 @contextmanager
-def no_bars() -> Iterator[None]:
+def bars_disabled() -> Iterator[None]:
     """No progress inside the block: for a worker, whose driver shows it."""
     global _bars
     before, _bars = _bars, False

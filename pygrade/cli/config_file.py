@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pygrade._util.storage import place_of
 from pygrade.cli.option_list import commands, options_of
 from pygrade.cli.options import Values
+from pygrade.storage import place_of
 
 DEFAULTS = "defaults"  # the table of options of several commands
 _UNREAD = {"traceback"}  # decides what happens before the file is read

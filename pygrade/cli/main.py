@@ -105,13 +105,13 @@ def _answer(args: list[str]) -> str | None:
 def _run(name: str, arguments: list[str]) -> None:
     """Parse the options of a command and run it; the result goes to standard output."""
     command = importlib.import_module(f"pygrade.cli.commands.{name.replace('-', '_')}")
-    from pygrade._util.serialization import plain, write_bytes
+    from pygrade._util.serialization import to_builtins, write_bytes
     from pygrade.cli.console import show_log
     from pygrade.cli.parse import parse
 
     options = parse(name, command.Options, arguments)
     show_log(options.quiet)
-    text = json.dumps(plain(command.run(options)), allow_nan=False)
+    text = json.dumps(to_builtins(command.run(options)), allow_nan=False)
     if options.json is True or options.json == Path("-"):
         print(text)
     elif options.json:

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-from pygrade._util.storage import Place
-from pygrade._util.workers import HERE, Workers
 from pygrade.data.events import parse_spec
 from pygrade.logs import Logs, read_logs
 from pygrade.logs.log_parts import LogParts, rows_of
+from pygrade.storage import Place
+from pygrade.workers import LOCAL, Workers
 
 Config = TypeVar("Config")
 Log = TypeVar("Log", Logs, LogParts)
@@ -38,7 +38,7 @@ class Cluster:
 def workers_of(cluster: str | None, *paths: Place) -> Iterator[Workers]:
     """The workers that --cluster asks for; paths: local ones that all nodes must see."""
     if cluster is None:
-        yield HERE
+        yield LOCAL
         return
     from pygrade.cluster import connect
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pygrade._util.optional_imports import require
-from pygrade._util.storage import Place, place_of
 from pygrade.cli.config_file import build, has_own_config, is_mapping, read_config, read_table
 from pygrade.cli.option_list import options_of
 from pygrade.cli.options import Values, parse_values
+from pygrade.storage import Place, place_of
 
 _CONFIG = "--config"
 _USUAL = "pygrade.toml"  # the usual name of the file

@@ -14,7 +14,7 @@ from typing import Any
 from pygrade._util.files import owner_of
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import write_bytes
-from pygrade._util.storage import Folder, Place, is_url
+from pygrade.storage import Folder, Place, is_url
 from pygrade.stores import without_secret
 
 RECORD = "options.toml"

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from pygrade._util.optional_imports import require
 from pygrade._util.progress import screen
-from pygrade._util.storage import Place
-from pygrade._util.workers import Workers
 from pygrade.cluster.errors import ClusterError
+from pygrade.storage import Place
+from pygrade.workers import Workers
 
 CONNECT_SECONDS = 10.0  # for a host to accept a connection
 ANSWER_SECONDS = 30.0  # for its Ray to answer

@@ -13,8 +13,8 @@ import asyncio
 from typing import Any
 
 from pygrade._util.optional_imports import require
-from pygrade._util.storage import Place
 from pygrade.serving.asgi_app import asgi
+from pygrade.storage import Place
 
 
 def deploy(run: Place, ray_options: dict[str, Any] | None = None, **options: Any) -> Any:

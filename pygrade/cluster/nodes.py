@@ -12,10 +12,10 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pygrade import __version__
-from pygrade._util.file_cache import cache_root
-from pygrade._util.storage import Folder, Place
 from pygrade.cluster.errors import ClusterError
 from pygrade.pipeline.stages import code_hash
+from pygrade.storage import Folder, Place
+from pygrade.storage.cache import cache_root
 
 DEATH_SECONDS = 30.0  # in which a cluster notices that a node is dead
 PROBE_SECONDS = 120.0  # for all nodes to answer; a first worker of a node takes seconds to start
@@ -120,8 +120,8 @@ def _prober() -> Callable[[list[str]], dict[str, Any]]:
         facts: dict[str, Any] = {"code": None, "version": None, "error": None, "unseen": {}}
         try:
             from pygrade import __version__
-            from pygrade._util.storage import Folder
             from pygrade.pipeline.stages import code_hash
+            from pygrade.storage import Folder
 
             facts["code"], facts["version"] = code_hash(), __version__
         except Exception as error:

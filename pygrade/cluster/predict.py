@@ -13,8 +13,8 @@ from ray.data import ActorPoolStrategy
 from ray.exceptions import RayError, RayTaskError
 
 from pygrade._util.progress import track
-from pygrade._util.workers import Shown, answer, naming
 from pygrade.cluster.errors import ClusterError
+from pygrade.workers import JobProgress, error_context, run_job
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -31,17 +31,17 @@ def map_by_actors(work: Callable[[Job], Result], jobs: Sequence[Job], name: str,
     context.enable_progress_bars = context.print_on_execution_start = False
     actors = ActorPoolStrategy(min_size=1, max_size=min(count, len(jobs)))
     with track(name, total=len(jobs)) as bar:
-        shown = Shown(bar)
+        progress = JobProgress(bar)
         packed = [{"job": pickle.dumps(job)} for job in jobs]
         rows = ray.data.from_items(packed, override_num_blocks=len(jobs)).map_batches(
             _Holder,
-            fn_constructor_args=(os.getcwd(), pickle.dumps((work, name, shown.level))),
+            fn_constructor_args=(os.getcwd(), pickle.dumps((work, name, progress.level))),
             batch_size=1,
             compute=actors,
         )
         try:
             for job, row in zip(jobs, rows.iter_rows(), strict=True):
-                yield shown.answered(job, pickle.loads(row["answer"]))
+                yield progress.add(job, pickle.loads(row["answer"]))
         except RayTaskError as error:
             raise (error.cause if isinstance(error.cause, Exception) else error) from error
         except RayError as error:
@@ -60,6 +60,6 @@ class _Holder:
         answers = []
         for packed in batch["job"]:
             job = pickle.loads(packed)
-            with naming(self._name, job):
-                answers.append(pickle.dumps(answer(self._work, job, self._level)))
+            with error_context(self._name, job):
+                answers.append(pickle.dumps(run_job(self._work, job, self._level)))
         return {"answer": np.array(answers, object)}

@@ -17,10 +17,9 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
-from pygrade._util.group import DistributedGroup, FileCheckpoints, Group
-from pygrade._util.ranks import CHECKPOINT, RESTARTS
-from pygrade._util.workers import naming
 from pygrade.cluster.errors import ClusterError
+from pygrade.workers import DistributedGroup, FileCheckpoints, Group, error_context
+from pygrade.workers.ranks import CHECKPOINT, RESTARTS
 
 logger = logging.getLogger("pygrade")
 
@@ -98,7 +97,7 @@ def train_on_cluster(
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
-    with naming(name, job):
+    with error_context(name, job):
         try:
             result = _fitted(trainer)
         except ray.train.WorkerGroupError as error:

@@ -15,12 +15,11 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pygrade._util.group import Group
 from pygrade._util.progress import track
-from pygrade._util.workers import Actors, Shown, answer, naming
 from pygrade.cluster.errors import ClusterError
 from pygrade.cluster.predict import map_by_actors
 from pygrade.cluster.train import Alone, train_on_cluster
+from pygrade.workers import Actors, Group, JobProgress, error_context, run_job
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -51,18 +50,18 @@ class RayWorkers:
         running: dict[Any, int] = {}
         done: dict[int, Result] = {}
         with track(name, total=len(jobs)) as bar:
-            shown = Shown(bar)
+            progress = JobProgress(bar)
             try:
                 for number in range(len(jobs)):
                     while number not in done:
                         for at, job in islice(todo, window - len(running)):
-                            running[task.remote(os.getcwd(), pickle.dumps((work, job, shown.level)))] = at
+                            running[task.remote(os.getcwd(), pickle.dumps((work, job, progress.level)))] = at
                         finished, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
                         for reference in finished:
                             at = running.pop(reference)
-                            with naming(name, jobs[at]):
+                            with error_context(name, jobs[at]):
                                 given = _fetch(reference, self._retries)
-                            done[at] = shown.answered(jobs[at], given)
+                            done[at] = progress.add(jobs[at], given)
                     yield done.pop(number)
             finally:
                 for reference in running:
@@ -89,7 +88,7 @@ def _run(folder: str, packed: bytes) -> bytes:
     """In a worker: the answer of a job."""
     _enter(folder)
     work, job, level = pickle.loads(packed)
-    return pickle.dumps(answer(work, job, level))
+    return pickle.dumps(run_job(work, job, level))
 
 
 class _RayActors:
@@ -156,7 +155,7 @@ class _Holder:
         method, rows = pickle.loads(packed)
         results = []
         for held, part, row in zip(self._made(), self._parts, rows, strict=True):
-            with naming(self._name, part):
+            with error_context(self._name, part):
                 results.append(getattr(held, method)(*row))
         return pickle.dumps(results)
 
@@ -168,7 +167,7 @@ class _Holder:
             make, self._parts, self._name = pickle.loads(self._packed)
             made = []
             for part in self._parts:
-                with naming(self._name, part):
+                with error_context(self._name, part):
                     made.append(make(part))
             self._objects = made
         return self._objects

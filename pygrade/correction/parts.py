@@ -11,11 +11,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from pygrade._typing import Floats
-from pygrade._util.workers import Workers
 from pygrade.correction import newton
 from pygrade.correction.fit import State
 from pygrade.correction.inputs import Rows
 from pygrade.logs import Logs
+from pygrade.workers import Workers
 
 _ROUNDS, _ALONE = 5, 1  # passes over the log, and those before precisions are drawn to those of all tasks
 

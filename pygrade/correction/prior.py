@@ -1,9 +1,9 @@
 """The correction of another market: a start for that of a small log."""
 
 from pygrade._util.serialization import ArtifactError
-from pygrade._util.storage import Place
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
+from pygrade.storage import Place
 
 
 def load_prior(place: Place, tasks: tuple[str, ...]) -> Correction:

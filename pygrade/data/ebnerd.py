@@ -29,7 +29,7 @@ from pygrade._util.optional_imports import require
 from pygrade.data.columnar import RowGroups, column_names, read_batches, refuse_row, row_groups
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import PIECE, EventWriter
-from pygrade.data.spill import Spill
+from pygrade.data.import_shards import Spill
 from pygrade.data.tables import by_kind
 
 if TYPE_CHECKING:

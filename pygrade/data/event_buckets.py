@@ -11,11 +11,11 @@ import numpy as np
 
 from pygrade._typing import Ints
 from pygrade._util.optional_imports import require
-from pygrade._util.workers import Workers
 from pygrade.data.disk_shuffle import read_frames
 from pygrade.data.event_checks import BadEvent, check_events
 from pygrade.data.event_log import request_starts
-from pygrade.data.spill import DAY, Spill, Spilled, in_content_order, spilled_by
+from pygrade.data.import_shards import DAY, Spill, Spilled, in_content_order, spilled_by
+from pygrade.workers import Workers
 
 if TYPE_CHECKING:
     import polars as pl

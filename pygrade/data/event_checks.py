@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pygrade._util.optional_imports import require
 from pygrade.data.event_log import request_starts
-from pygrade.data.spill import IDS
+from pygrade.data.import_shards import IDS
 
 if TYPE_CHECKING:
     import polars as pl

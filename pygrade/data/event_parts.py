@@ -9,8 +9,8 @@ import numpy as np
 
 from pygrade._typing import Ints
 from pygrade._util.optional_imports import require
-from pygrade._util.workers import Workers
 from pygrade.data.event_buckets import BATCH_ROWS, Summary, consuming, sizes_path
+from pygrade.workers import Workers
 
 _PART_ROWS, _GROUP_ROWS = 1_000_000, 50_000
 

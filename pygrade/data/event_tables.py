@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pygrade._util.optional_imports import require
-from pygrade._util.workers import Workers
 from pygrade.data.disk_shuffle import read_frames
 from pygrade.data.event_buckets import consuming
-from pygrade.data.spill import SINCE, TABLES, Spilled, smallest_rows
+from pygrade.data.import_shards import SINCE, TABLES, Spilled, smallest_rows
+from pygrade.workers import Workers
 
 if TYPE_CHECKING:
     import polars as pl

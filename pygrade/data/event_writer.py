@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from pygrade._util.workers import LocalWorkers, Workers
 from pygrade.data.event_buckets import Arrange, Bucket, Summary, consuming, make_spans, sort_bucket
 from pygrade.data.event_log import FORMAT_VERSION, EventSource
 from pygrade.data.event_parts import write_parts
 from pygrade.data.event_tables import write_tables
-from pygrade.data.spill import Spill, Spilled, spilled_by
+from pygrade.data.import_shards import Spill, Spilled, spilled_by
+from pygrade.workers import LocalWorkers, Workers
 
 if TYPE_CHECKING:
     import polars as pl

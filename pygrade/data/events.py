@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.files import atomic_directory
-from pygrade._util.storage import Place, local, place_exists, place_of
-from pygrade._util.workers import Workers
 from pygrade.data.ebnerd import EbNerdConfig, import_ebnerd
 from pygrade.data.event_log import EventLog, EventSource
 from pygrade.data.event_writer import EventWriter
 from pygrade.data.kuairand_events import KuaiRandEventConfig, import_kuairand
 from pygrade.data.logs_events import LogsEventConfig, import_logs
 from pygrade.data.recflow import RecFlowConfig, import_recflow
+from pygrade.storage import Place, download, place_exists, place_of
+from pygrade.workers import Workers
 
 __all__ = ["CONFIGS", "SCHEMES", "EventLog", "EventSource", "import_events", "parse_spec"]
 
@@ -87,7 +87,7 @@ def import_events(
         raise ValueError(f"{out} exists and is no log of events; want a path that is free")
     with atomic_directory(out) as directory:
         try:
-            _IMPORTERS[scheme](local(place), EventWriter(directory, rows, workers), config)
+            _IMPORTERS[scheme](download(place), EventWriter(directory, rows, workers), config)
         except BaseException:
             _remove(directory)
             raise

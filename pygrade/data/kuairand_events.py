@@ -24,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Array, Ints
-from pygrade._util.hashing import spread
+from pygrade._util.hashing import hash_ids
 from pygrade._util.optional_imports import require
 from pygrade.data.disk_shuffle import DiskShuffle, read_frames
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import PIECE, EventWriter
+from pygrade.data.import_shards import Spill, in_content_order
 from pygrade.data.kuairand_files import (
     BASIC_COLUMNS,
     EVENTS,
@@ -41,7 +42,6 @@ from pygrade.data.kuairand_files import (
     find_files,
     local_day,
 )
-from pygrade.data.spill import Spill, in_content_order
 from pygrade.data.tables import Lines, Table, read_blocks, read_header, refuse, whole_lines
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def _read_impressions(job: _Impressions, spill: Spill) -> None:
 
 def _share(user: Ints, config: KuaiRandEventConfig) -> Ints:
     """Where the users' hashes [n] lie among those of the chosen users, of 2³²; it grows with the hash."""
-    place = (spread(user) >> np.uint64(32)).astype(np.float64) / config.user_fraction
+    place = (hash_ids(user) >> np.uint64(32)).astype(np.float64) / config.user_fraction
     share: Ints = np.minimum(place, 2.0**32 - 1).astype(np.int64)
     return share
 
@@ -282,7 +282,7 @@ def _add_requests(frame: "pl.DataFrame", spill: Spill, gap: float | None, max_ro
     Impressions of one time are in order of the video, then of all other columns; equal ones are one.
     """
     polars = require("polars", "pipeline")
-    frame = frame.with_columns(polars.Series("hash", spread(frame["user_id"].to_numpy())))
+    frame = frame.with_columns(polars.Series("hash", hash_ids(frame["user_id"].to_numpy())))
     frame = in_content_order(frame, ["hash", "tab", "time", "item_id"])
     user, tab, time = (frame[name].to_numpy() for name in ("user_id", "tab", "time"))
     starts = request_starts(user, tab, time, gap, max_rows)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Ints
-from pygrade._util.hashing import spread
+from pygrade._util.hashing import hash_ids
 from pygrade.data.tables import Table, by_kind, refuse
 
 EVENTS = ("click", "long_view", "like", "comment", "follow", "forward", "profile_enter", "comment_stay")
@@ -90,7 +90,7 @@ def chosen_rows(*, random: bool, user_fraction: float) -> Callable[[Table], NDAr
     """Which rows of a block to keep: a fixed pseudo-random share of the users, with or without is_rand = 1."""
 
     def chosen(block: Table) -> NDArray[np.bool_]:
-        draw = spread(block["user_id"]) >> np.uint64(32)
+        draw = hash_ids(block["user_id"]) >> np.uint64(32)
         mask: NDArray[np.bool_] = draw.astype(np.float64) < user_fraction * 2.0**32
         if not random and "is_rand" in block:
             mask = mask & (block["is_rand"] == 0)

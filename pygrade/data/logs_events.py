@@ -20,14 +20,14 @@ import numpy as np
 
 from pygrade._typing import Ints
 from pygrade._util.optional_imports import require
-from pygrade._util.workers import Workers
 from pygrade.data.columnar import RowGroups, read_batches, refuse_row, row_groups
 from pygrade.data.event_checks import refuse_events
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import PIECE, EventWriter
-from pygrade.data.spill import Spill
+from pygrade.data.import_shards import Spill
 from pygrade.logs.logs import FINER, MAX_SLOT, SECONDS
 from pygrade.logs.parquet import METADATA_KEY, header_of, parts_of
+from pygrade.workers import Workers
 
 if TYPE_CHECKING:
     import polars as pl

@@ -26,7 +26,7 @@ from pygrade._util.optional_imports import require
 from pygrade.data.columnar import read_batches, refuse_row
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import EventWriter
-from pygrade.data.spill import DAY, Spill
+from pygrade.data.import_shards import DAY, Spill
 from pygrade.data.tables import by_kind
 
 if TYPE_CHECKING:

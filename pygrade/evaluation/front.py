@@ -21,8 +21,7 @@ import torch
 
 from pygrade import ops
 from pygrade._typing import Array
-from pygrade._util.serialization import plain
-from pygrade._util.workers import HERE, Workers
+from pygrade._util.serialization import to_builtins
 from pygrade.evaluation.arms import EXPECTED_VALUE, SERVED
 from pygrade.evaluation.policy_estimates import item_inputs
 from pygrade.logs import Logs, numbered, pad
@@ -30,6 +29,7 @@ from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy
+from pygrade.workers import LOCAL, Workers
 
 VALUE = "value"  # of the events of all tasks, beside the tasks
 AS_TRAINED = "u = 1"
@@ -61,7 +61,7 @@ class Front:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and dicts for JSON."""
-        record: dict[str, Any] = plain(self)
+        record: dict[str, Any] = to_builtins(self)
         return record
 
 
@@ -76,7 +76,7 @@ class Solution:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and dicts for JSON."""
-        record: dict[str, Any] = plain(self)
+        record: dict[str, Any] = to_builtins(self)
         return record
 
 
@@ -236,7 +236,7 @@ def _itself(judge: Judge) -> Judge:
     return judge
 
 
-def front(judge: Judge, tasks: Sequence[str], expected_value: Array, workers: Workers = HERE) -> Front:
+def front(judge: Judge, tasks: Sequence[str], expected_value: Array, workers: Workers = LOCAL) -> Front:
     """What the policy offers between these tasks; expected_value [M]: scores; workers: where the points are counted."""
     every = judge.logs.tasks
     _check_known("tasks", tasks, every)
@@ -275,7 +275,7 @@ def solve(
     keep: Mapping[str, float],
     most: str = VALUE,
     seed: int = 0,
-    workers: Workers = HERE,
+    workers: Workers = LOCAL,
 ) -> Solution:
     """The multipliers that keep each task's events at ``keep[task]`` × production's or above and earn most events of
     the task ``most`` (or most `VALUE`), found on the requests of ``search`` together, judged on those of ``judge``.

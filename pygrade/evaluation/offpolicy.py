@@ -31,7 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 from pygrade import ops
 from pygrade._typing import Array, Floats
 from pygrade._util.html_table import facts_table
-from pygrade._util.serialization import plain
+from pygrade._util.serialization import to_builtins
 from pygrade.logs import numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
@@ -76,7 +76,7 @@ class OffPolicyEstimate:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: NaN and infinity become None."""
-        record: dict[str, Any] = plain(self)
+        record: dict[str, Any] = to_builtins(self)
         return record
 
     def _repr_html_(self) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from pygrade import ops
 from pygrade._typing import Array
 from pygrade._util.html_table import rows_table
-from pygrade._util.serialization import plain
+from pygrade._util.serialization import to_builtins
 from pygrade.logs import Logs, numbered
 from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
@@ -100,7 +100,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and dicts for JSON."""
-        record: dict[str, Any] = plain(self)
+        record: dict[str, Any] = to_builtins(self)
         return record
 
     def _repr_html_(self) -> str:

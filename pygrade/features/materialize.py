@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._core import __version__
-from pygrade._util.files import atomic_directory, claimed
-from pygrade._util.workers import HERE, Workers
+from pygrade._util.files import atomic_directory, directory_lock
 from pygrade.features.aggregates import State
 from pygrade.features.batch import FeatureBatch, concatenate
 from pygrade.features.chunks import chunk_columns, feedback_of
@@ -26,6 +25,7 @@ from pygrade.features.segments import MOST, materialize_segments, segments_of
 from pygrade.features.sharded import SPAN_ROWS, materialize_sharded, plan_of
 from pygrade.features.storage import read_tensors
 from pygrade.features.stream import PART, Stream, write_parts
+from pygrade.workers import LOCAL, Workers
 
 logger = logging.getLogger("pygrade")
 
@@ -37,7 +37,7 @@ def materialize(
     window: tuple[int, int] | None = None,
     *,
     rows: int = 200_000,
-    workers: Workers = HERE,
+    workers: Workers = LOCAL,
     span_rows: int = SPAN_ROWS,
     shards: int | None = None,
 ) -> "FeatureSet":
@@ -129,10 +129,10 @@ def _finish(
 def _work_folder(out: Path, key: str) -> Iterator[Path]:
     """A directory beside ``out`` that a killed process leaves to the next one with this key; else it is removed."""
     work = out.with_name(f".{out.name}.work-{key}")
-    with claimed(work, "features"):
+    with directory_lock(work, "features"):
         for left in out.parent.glob(f".{out.name}.work-*"):
             if left != work:
-                with suppress(ValueError), claimed(left, "features"):  # ValueError: another process is at it
+                with suppress(ValueError), directory_lock(left, "features"):  # ValueError: another process is at it
                     shutil.rmtree(left)
         try:
             yield work

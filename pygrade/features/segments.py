@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pygrade._util.workers import Workers
 from pygrade.features.aggregates import State
 from pygrade.features.chunks import feedback_columns, feedback_of
 from pygrade.features.schema import SplitEvents
 from pygrade.features.sharded import Made, Plan, SpanJob, gathered, once, write_span
 from pygrade.features.stream import Stream
+from pygrade.workers import Workers
 
 MOST = 3  # workers
 HISTORY = 0.3

@@ -20,7 +20,6 @@ import numpy as np
 
 from pygrade import _core
 from pygrade._util.files import atomic_file
-from pygrade._util.workers import Workers, every
 from pygrade.features.aggregates import Feedback, State, keys_of
 from pygrade.features.chunks import (
     chunk_columns,
@@ -37,6 +36,7 @@ from pygrade.features.schema import FeatureSchema, SplitEvents
 from pygrade.features.spill import Spill, SpillWriter
 from pygrade.features.stream import Stream, write_parts
 from pygrade.features.values import mix
+from pygrade.workers import Workers, wait_for_all
 
 SPAN_ROWS = 1_000_000  # rows of a span: the records that its requests ask for are in memory
 MOST_SHARDS = 256
@@ -163,7 +163,9 @@ def materialize_sharded(plan: Plan, jobs: Sequence[SpanJob], workers: Workers) -
     """
     targets = list(workers.map(_history, jobs, "features: histories"))
     sources = tuple(tuple(r for r, reached in enumerate(targets) if t in reached) for t in range(len(jobs) + 1))
-    every(workers.map(_past, [ShardJob(plan, number, sources) for number in range(plan.shards)], "features: pasts"))
+    wait_for_all(
+        workers.map(_past, [ShardJob(plan, number, sources) for number in range(plan.shards)], "features: pasts")
+    )
     rows_jobs = [RowsJob(job, sources[job.number]) for job in jobs]
     made = gathered(jobs, workers.map(_rows, rows_jobs, "features: rows"))
 

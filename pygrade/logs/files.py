@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pygrade._util.storage import Folder, Place, is_url, local, publishing
 from pygrade.logs import parquet
 from pygrade.logs.logs import PER_REQUEST, PER_ROW, Logs, validate
+from pygrade.storage import Folder, Place, download, is_url, publishing
 
 logger = logging.getLogger("pygrade")
 
@@ -21,7 +21,7 @@ def read_logs(path: Place) -> Logs:
     mistyped column, a missing value, a request whose rows are apart or disagree, and all that `validate` refuses.
     Warnings go to the logger "pygrade".
     """
-    with parquet.Source(local(path)) as source:
+    with parquet.Source(download(path)) as source:
         logs = Logs(**source.read())
         validate(logs, str(path), source.row_name)
         for note in source.notes:

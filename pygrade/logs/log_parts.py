@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from pygrade._typing import Array
 from pygrade._util.hashing import GOLDEN, splitmix64
-from pygrade._util.storage import Folder, Place, local
 from pygrade.logs import parquet
 from pygrade.logs.files import concatenate, read_logs
 from pygrade.logs.keys import hashes
 from pygrade.logs.logs import Logs
+from pygrade.storage import Folder, Place, download
 
 logger = logging.getLogger("pygrade")
 
@@ -184,7 +184,7 @@ class LogParts:
 
 def rows_of(path: Place) -> int:
     """Rows of a log, by what its files say of themselves."""
-    with parquet.Source(local(path)) as source:
+    with parquet.Source(download(path)) as source:
         return source.num_rows
 
 

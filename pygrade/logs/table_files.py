@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.optional_imports import require
-from pygrade._util.storage import Place, local
+from pygrade.storage import Place, download
 
 PARQUET, CSV = (".parquet", ".pq"), (".csv", ".tsv", ".txt")
 JSON, ARROW = (".jsonl", ".ndjson", ".json"), (".arrow", ".feather", ".ipc")
@@ -21,7 +21,7 @@ def read_table(paths: Sequence[Place]) -> tuple[Any, str]:
     file that cannot be read, and why.
     """
     pa = require("pyarrow")
-    files = [file for path in paths for file in _files(local(path))]
+    files = [file for path in paths for file in _files(download(path))]
     if not files:
         raise ValueError("files is empty; want at least one file")
     tables = [_read(file) for file in files]

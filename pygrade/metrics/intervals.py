@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pygrade._typing import Array
-from pygrade._util.serialization import plain
+from pygrade._util.serialization import to_builtins
 
 _DRAWS = 10_000  # of the largest t
 _BLOCK = 1 << 22  # resampling counts held at a time
@@ -27,7 +27,7 @@ class Interval:
 
     def to_dict(self) -> dict[str, float | None]:
         """For JSON: NaN and infinity become None."""
-        record: dict[str, float | None] = plain(self)
+        record: dict[str, float | None] = to_builtins(self)
         return record
 
     def text(self, percent: bool = False) -> str:

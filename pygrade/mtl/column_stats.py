@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pygrade._typing import Floats, Floats32, Ints
-from pygrade._util.group import Group
 from pygrade.mtl.config import Columns, MtlConfig, parents_of
 from pygrade.mtl.stream import Batch, Batches, labeled
 from pygrade.mtl.timeline import Timeline
+from pygrade.workers import Group
 
 _MAX_ORPHANS = 0.01  # of a funnel child's positives: the largest share without the parent's
 

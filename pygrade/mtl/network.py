@@ -141,7 +141,7 @@ def funnel_logits(logits: Tensor, parents: Sequence[int]) -> Tensor:
     return torch.stack(columns, 1)
 
 
-def hash_ids(ids: Ints, buckets: int, columns: Sequence[int] | None = None) -> Ints:
+def hash_to_buckets(ids: Ints, buckets: int, columns: Sequence[int] | None = None) -> Ints:
     """Bucket of each id, ids[n, F] → [n, F] in [0, buckets); columns hash independently (splitmix64 finalizer).
 
     ``columns``: number of each column (None: 0, 1, …), to hash only some of them.
@@ -160,6 +160,6 @@ def table_entries(ids: Ints, columns: Columns, buckets: int) -> NDArray[np.int32
     hashed = [f for f in range(ids.shape[1]) if not columns.vocabulary or not columns.vocabulary[f]]
     result = np.where((ids >= 0) & (ids < sizes), ids, 0)
     if hashed:
-        result[:, hashed] = hash_ids(ids[:, hashed], buckets, hashed)
+        result[:, hashed] = hash_to_buckets(ids[:, hashed], buckets, hashed)
     entries: NDArray[np.int32] = (result + (np.cumsum(sizes) - sizes)).astype(np.int32)
     return entries

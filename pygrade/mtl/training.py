@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pygrade._util.group import Group
 from pygrade._util.threads import torch_threads
 from pygrade.metrics.streamed import LabelHistogram
 from pygrade.mtl.calibration import fit_calibration
@@ -17,6 +16,7 @@ from pygrade.mtl.model import MtlModel
 from pygrade.mtl.network import Network
 from pygrade.mtl.stream import Batches, Window
 from pygrade.mtl.timeline import Timeline
+from pygrade.workers import Group
 
 _CHUNK = 8192  # rows that are evaluated at a time
 

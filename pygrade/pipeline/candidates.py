@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._util.workers import HERE, Workers
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet, materialize
 from pygrade.pipeline.candidate_copies import CandidateCopies, CandidateFile, write_candidates
 from pygrade.pipeline.parts import REQUESTS, Held, Part, parts_of
 from pygrade.pipeline.policy_log import NO_REQUEST, Wanted
 from pygrade.prerank import Prerank
+from pygrade.workers import LOCAL, Workers
 
 Items = NDArray[np.int64]
 Find = Callable[[FeatureBatch], Items]  # [R, count] the items of each request, -1: none
@@ -77,7 +77,7 @@ def with_candidates(
     find: Find,
     wanted: Sequence[Wanted],
     scratch: Path,
-    workers: Workers = HERE,
+    workers: Workers = LOCAL,
     rows: int = 200_000,
 ) -> tuple[FeatureSet, int]:
     """The features of a log up to the last wanted request, each of these followed by its copy with the items that

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pygrade import _core, mtl
-from pygrade._util.files import claimed
+from pygrade._util.files import directory_lock
 from pygrade._util.optional_imports import require
 from pygrade._util.progress import track
 from pygrade._util.serialization import read_json
@@ -74,7 +74,7 @@ def serve_check(run: str | Path, config: CheckConfig | None = None, store: str |
     folder = Path(run)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} does not exist; want the directory of a finished pipeline")
-    with claimed(folder, "pipeline"):
+    with directory_lock(folder, "pipeline"):
         return _check(folder, config or CheckConfig(), store)
 
 

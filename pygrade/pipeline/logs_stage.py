@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from pygrade._util.workers import Workers
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureSet
 from pygrade.logs import Logs
@@ -18,6 +17,7 @@ from pygrade.pipeline.models import prediction_metrics
 from pygrade.pipeline.parts import Period, over_parts
 from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Predict, ShownPredictions, wanted_of, write_log
 from pygrade.training.judging import JUDGED
+from pygrade.workers import Workers
 
 POLICY, EVALUATE = "policy", "evaluate"  # folders of the logs
 _SCRATCH = "copies"

@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade import mtl, prerank
-from pygrade._util.group import Group
 from pygrade._util.optional_imports import require
-from pygrade._util.workers import HERE, Workers
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.logs import Logs
@@ -24,6 +22,7 @@ from pygrade.metrics.roc import auc, gauc
 from pygrade.mtl import Columns, MtlConfig, MtlModel, Timeline
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.parts import REQUESTS, Held, features_between, over_parts
+from pygrade.workers import LOCAL, Group, Workers
 
 logger = logging.getLogger("pygrade")
 
@@ -34,7 +33,7 @@ CHECKPOINTS = "checkpoints"  # in a stage's directory while it trains
 _RECALL_REQUESTS = 2_000
 
 
-def cut_times(log: EventLog, config: PipelineConfig, workers: Workers = HERE) -> tuple[Timeline, int]:
+def cut_times(log: EventLog, config: PipelineConfig, workers: Workers = LOCAL) -> tuple[Timeline, int]:
     """Bounds of train, stop and calibrate, and the end (ms) of the policy's part; the rest judges."""
     counted = mtl.TimeCounts.join(workers.map(_times_of_part, log.parts, "features: count times"))
     first = (config.train_share, config.stop_share, config.calibrate_share)
@@ -77,7 +76,7 @@ def fit_prerank(
     values: tuple[float, ...],
     config: PipelineConfig,
     out: Path,
-    workers: Workers = HERE,
+    workers: Workers = LOCAL,
 ) -> dict[str, Any]:
     """Trains the towers, judges them on later requests, and saves them with an index of every item."""
     later = features_between(features, *timeline.parts["predict"])
@@ -192,7 +191,7 @@ def fit_mtl(
     timeline: Timeline,
     config: PipelineConfig,
     out: Path,
-    workers: Workers = HERE,
+    workers: Workers = LOCAL,
 ) -> dict[str, Any]:
     """Trains, calibrates and saves the multi-task model."""
     tasks = choose_tasks(features, timeline, config)

@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from pygrade._util.workers import Workers
 from pygrade.features import FeatureBatch, FeatureSet
+from pygrade.workers import Workers
 
 REQUESTS = 1024  # of a batch
 _PARTS_OF_A_RANK = 16  # from so many on, ranks share whole parts, and one has at most a 16th more than another

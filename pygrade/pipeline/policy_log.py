@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from pygrade._util.files import atomic_file
 from pygrade._util.hashing import GOLDEN, splitmix64
-from pygrade._util.workers import Workers
 from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.logs import Logs, concatenate, validate
 from pygrade.logs.logs import PER_REQUEST
 from pygrade.logs.parquet import write_part
 from pygrade.pipeline.parts import REQUESTS, Held, Part, Period, over_parts, parts_of
+from pygrade.workers import Workers
 
 Array = NDArray[Any]
 Predict = Callable[[FeatureBatch], NDArray[np.float32]]  # [n, T] of a batch's rows

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pygrade import __version__
-from pygrade._util.files import claimed
+from pygrade._util.files import directory_lock
 from pygrade._util.memory import peak_mib
-from pygrade._util.serialization import plain, read_json
-from pygrade._util.storage import Place, local, work_directory
-from pygrade._util.workers import HERE, Workers, naming
+from pygrade._util.serialization import read_json, to_builtins
 from pygrade.data.events import EventLog, import_events, parse_spec
 from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, find_leaks, materialize
 from pygrade.mtl import Timeline
@@ -37,9 +35,11 @@ from pygrade.reports.pipeline import write_pipeline_report
 from pygrade.reports.training import write_text
 from pygrade.serving.artifact import open_artifact, write_artifact
 from pygrade.serving.pipeline import EVIDENCE, STORE, Models, load_models
+from pygrade.storage import Place, download, prepare_directory
 from pygrade.stores import open_store, without_secret
 from pygrade.training.judging import policies_of
 from pygrade.training.train import TrainConfig, train
+from pygrade.workers import LOCAL, Workers, error_context
 
 logger = logging.getLogger("pygrade")
 
@@ -54,7 +54,7 @@ def run_pipeline(
     source: Any = None,
     store: str | None = None,
     on_step: OnStep | None = None,
-    workers: Workers = HERE,
+    workers: Workers = LOCAL,
 ) -> dict[str, Any]:
     """Runs every stage that is not done in directory ``out``; returns the content of its ``summary.json``.
 
@@ -65,9 +65,9 @@ def run_pipeline(
     run; the result is the same. ``warnings`` of the summary are sentences that a reader must not miss.
     """
     config = config or PipelineConfig()
-    run = work_directory(out, "pipeline")
+    run = prepare_directory(out, "pipeline")
     started = time.perf_counter()
-    with claimed(run, "pipeline"):
+    with directory_lock(run, "pipeline"):
         runner = Runner(run, out)
         _stages(runner, data, config, source, store or DEFAULT_STORE, on_step, workers)
         for sentence in warnings_of({name: done.record for name, done in runner.done.items()}):
@@ -93,8 +93,8 @@ def _stages(
     workers: Workers,
 ) -> None:
     scheme, place = parse_spec(data)
-    with naming("data", data):
-        path = local(place)  # of a URL a copy, checked and kept
+    with error_context("data", data):
+        path = download(place)  # of a URL a copy, checked and kept
     data = f"{scheme}:{path}"
     schema = None if config.schema is None else FeatureSchema.load(config.schema)
     pattern = "*.parquet" if scheme == "logs" else "**/*"
@@ -304,6 +304,6 @@ def _summary(runner: Runner, data: str, config: PipelineConfig, store: str, seco
         "stage_seconds": sum(done.seconds for done in runner.done.values()),
         "peak_memory_mib": peak_mib(),
         "warnings": warnings_of(stages),
-        "options": plain(config),
+        "options": to_builtins(config),
         "stages": stages,
     }

@@ -23,9 +23,9 @@ from typing import Any
 import pygrade
 from pygrade._util.files import file_hash, replace_link, sync
 from pygrade._util.memory import peak_mib
-from pygrade._util.serialization import plain, read_json, to_json, write_bytes
-from pygrade._util.storage import Folder, Place, update
-from pygrade._util.workers import HERE, Workers
+from pygrade._util.serialization import read_json, to_builtins, to_json, write_bytes
+from pygrade.storage import Folder, Place, upload_directory
+from pygrade.workers import LOCAL, Workers
 
 logger = logging.getLogger("pygrade")
 
@@ -73,7 +73,7 @@ class Runner:
         what a killed run left in the directory. A change of pygrade's code makes every stage new.
         """
         parts = [item.key if isinstance(item, Done) else item for item in inputs]
-        recipe = json.dumps([name, plain(options), parts, code_hash()], sort_keys=True)
+        recipe = json.dumps([name, to_builtins(options), parts, code_hash()], sort_keys=True)
         key = hashlib.sha256(recipe.encode()).hexdigest()[:_DIGITS]
         path = self.out / f"{name}-{key}"
         self._fetch(path)
@@ -102,7 +102,7 @@ class Runner:
         content = {
             "stage": name,
             "key": key,
-            "record": plain(record),
+            "record": to_builtins(record),
             "seconds": seconds,
             "peak_mib": peak_mib(),
             "files": files,
@@ -128,7 +128,7 @@ class Runner:
         path = None if store is None else _store_in(self.out, store)
         if path is not None and not self.place.is_local:
             (self.place / path.name).publish(path, without=["lock.mdb"])
-        update(str(self.place), self.out, *SHOWN)
+        upload_directory(str(self.place), self.out, *SHOWN)
 
     def link(self, name: str, target: Path) -> None:
         """Makes RUN/name show what is in ``target``, a directory in the run, in one step."""
@@ -201,7 +201,7 @@ def code_hash() -> str:
 
 
 def content_hash(
-    path: Path, memory: Path, without: Path | None = None, pattern: str = "**/*", workers: Workers = HERE
+    path: Path, memory: Path, without: Path | None = None, pattern: str = "**/*", workers: Workers = LOCAL
 ) -> str:
     """Hash of a file, or of names and contents of a directory's files that match, without those in ``without``.
 

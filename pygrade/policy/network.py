@@ -30,13 +30,13 @@ from torch import Tensor, nn
 
 from pygrade import ops
 from pygrade._util.serialization import ArtifactError, to_json
-from pygrade._util.storage import Place, is_url, local, publishing
 from pygrade.logs.keys import hashes
 from pygrade.policy import file
 from pygrade.policy.correction import PREFIX, Correction
 from pygrade.policy.mixture import Baseline, Mixture, priced
 from pygrade.policy.projection import project_weights
 from pygrade.policy.spec import PolicyConfig, PolicySpec
+from pygrade.storage import Place, download, is_url, publishing
 
 _INPUT_CLIP = 5.0  # of normalized inputs: one broken feature must not take over the weights
 
@@ -433,7 +433,7 @@ class FusionPolicy(nn.Module):
         """Read a saved policy, local or at a URL. ``FileNotFoundError`` if there is none; `ArtifactError` (a
         ``ValueError``) naming file and fault if a file is damaged, edited, of another save, or of a newer format.
         """
-        folder = local(directory)
+        folder = download(directory)
         record, tensors = file.read(folder)
         known = {item.name for item in fields(PolicyConfig)}
         options = {name: value for name, value in record["config"].items() if name in known}

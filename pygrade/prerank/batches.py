@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._util.group import Group
 from pygrade.features import FeatureBatch
+from pygrade.workers import Group
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]

@@ -17,13 +17,13 @@ from safetensors import safe_open
 from pygrade import _core
 from pygrade._util.files import atomic_directory, file_hash
 from pygrade._util.serialization import ArtifactError, read_json, to_json, to_safetensors
-from pygrade._util.workers import HERE, Workers
 from pygrade.features import FeatureBatch, SchemaError
 from pygrade.prerank.batches import Catalog, Ids, TowerInputs
 from pygrade.prerank.index import Eligible, ItemIndex
 from pygrade.prerank.shards import build_index
 from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
 from pygrade.prerank.training import FittedTowers
+from pygrade.workers import LOCAL, Workers
 
 FORMAT, FORMAT_VERSION = "pygrade.Prerank", 3  # the core reads 2, too, which had the vectors in the order of the ids
 _TENSORS = "prerank.safetensors"
@@ -63,7 +63,9 @@ class Prerank:
         self._writing = threading.Lock()
 
     @classmethod
-    def build(cls, fitted: FittedTowers, catalog: Catalog, schema_hash: str = "", workers: Workers = HERE) -> "Prerank":
+    def build(
+        cls, fitted: FittedTowers, catalog: Catalog, schema_hash: str = "", workers: Workers = LOCAL
+    ) -> "Prerank":
         """Towers that `fit` trained and an index of the catalog, of the kind that their config names.
 
         The workers compute the vectors, each those of some items.
@@ -126,7 +128,7 @@ class Prerank:
         """Indexes another catalog with the current towers, beside the index in use. Returns the new version."""
         with self._writing:
             towers = self._served.towers
-            index = build_index(towers, catalog, kind or towers.config.index, HERE)
+            index = build_index(towers, catalog, kind or towers.config.index, LOCAL)
             return self._put(index=index)
 
     def add_items(self, catalog: Catalog) -> int:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pygrade._util.threads import torch_threads
-from pygrade._util.workers import Workers
 from pygrade.prerank.batches import Catalog
 from pygrade.prerank.index import Floats, ItemIndex
 from pygrade.prerank.towers import TwoTower
+from pygrade.workers import Workers
 
 SHARD_ITEMS = 1 << 20  # items of a worker's job
 

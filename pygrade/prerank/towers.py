@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pygrade import _core
-from pygrade._util.group import Group
 from pygrade.prerank.batches import Batches, Catalog, Ids, ItemCounts, Pairs, TowerInputs, aging, positives
+from pygrade.workers import Group
 
 _INPUT_CLIP = 5.0
 _NO_POSITIVE = "batches hold no positive; want shown rows whose weighted feedback is above 0"

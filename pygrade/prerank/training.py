@@ -8,8 +8,8 @@ where c runs over the columns of other items: a second copy of the positive is n
 from q, so the corrected sum estimates the sum over all other items, and s are the logits of a softmax over the catalog
 and not over popular items. The positive itself was not drawn but is always there: it has no correction.
 
-Ranks that train together (`_util.group`) gather the vectors of their items: the columns c of every rank's users are the
-items of the whole batch, so the loss is that of one process with the same batch.
+Ranks that train together (`workers.Group`) gather the vectors of their items: the columns c of every rank's users are
+the items of the whole batch, so the loss is that of one process with the same batch.
 """
 
 import itertools
@@ -23,13 +23,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pygrade._util.group import Group
 from pygrade._util.threads import torch_threads
 from pygrade.prerank.batches import Batch, Batches, Catalog, Pairs, shuffled
 from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.index import ItemIndex
 from pygrade.prerank.recall import held_out_positives, recall
 from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
+from pygrade.workers import Group
 
 logger = logging.getLogger("pygrade")
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pygrade._util.serialization import plain
+from pygrade._util.serialization import to_builtins
 from pygrade.evaluation.arms import ALONE, GRADE, LOGGED_ORDER, SERVED, STAGE1
 from pygrade.evaluation.replay import equal_metrics, judged_by, reinforcement_sentence
 from pygrade.reports.html import Cell, Column, Html, Lead, Section, cards, escape, facts, folded, table
@@ -193,7 +193,7 @@ def trust_section(trust: Json | None) -> list[Section]:
 
 def options_section(options: Any, defaults: Any) -> list[Section]:
     """The options that differ from the defaults, and behind a line all of them."""
-    chosen, usual = _flat(plain(options)), _flat(plain(defaults))
+    chosen, usual = _flat(to_builtins(options)), _flat(to_builtins(defaults))
     changed = [(name, value) for name, value in chosen.items() if usual.get(name) != value]
     rows = [(name, Html(f"<b>{_shown(value)}</b> (default {_shown(usual.get(name))})")) for name, value in changed]
     text = f"{len(changed)} of {len(chosen)} differ from their defaults." if changed else "All have their defaults."

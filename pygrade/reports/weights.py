@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._util.files import atomic_file
-from pygrade._util.serialization import plain, read_json
+from pygrade._util.serialization import read_json, to_builtins
 from pygrade.metrics import intervals
 from pygrade.reports import plots
 from pygrade.reports.html import Cell, Column, Html, Section, shade, table
@@ -55,7 +55,7 @@ def record_weights(
         "requests": sizes,
     }
     with atomic_file(run_dir / "weights.json") as partial:
-        partial.write_text(json.dumps(plain(record), indent=2) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(to_builtins(record), indent=2) + "\n", encoding="utf-8")
     with atomic_file(run_dir / "weights.npz") as partial, partial.open("wb") as stream:
         np.savez_compressed(stream, weights=weights, concentration=concentration, entropy=entropy)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pygrade._util.serialization import plain
+from pygrade._util.serialization import to_builtins
 from pygrade.evaluation.abtest import UserMetric, read_test, sample_ratio
 from pygrade.logs import Logs, concatenate, read_logs
 from pygrade.logs.parquet import write_part
@@ -103,7 +103,7 @@ class ArmReadings:
         }
         if record["reason"] is not None:
             return record
-        record["sample_ratio"] = plain(sample_ratio(users.tolist(), list(self.shares.values())))
+        record["sample_ratio"] = to_builtins(sample_ratio(users.tolist(), list(self.shares.values())))
         record["values"] = {
             name: {
                 label: intervals.ratio(m.numerator[rows], m.denominator[rows], np.flatnonzero(rows)).to_dict()
@@ -120,7 +120,7 @@ class ArmReadings:
             return record | {"reason": "no arm has events yet"}
         lifts = read_test(arm, names, lively, self.planned_users)
         record["lifts"] = {
-            name: {label: plain(vars(lift)) for label, lift in entry.items()} for name, entry in lifts.items()
+            name: {label: to_builtins(vars(lift)) for label, lift in entry.items()} for name, entry in lifts.items()
         }
         return record
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from pygrade._util.files import atomic_directory, claimed, replace_link
-from pygrade._util.serialization import plain, read_json, to_json, write_bytes
+from pygrade._util.files import atomic_directory, directory_lock, replace_link
+from pygrade._util.serialization import read_json, to_builtins, to_json, write_bytes
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.service.arms import ArmReadings
@@ -202,8 +202,8 @@ class OnlineService:
             "action": action,
             "version": update.version,
             "learned_from": update.learned_from,
-            "estimate": plain(update.estimate),
-            "figures": plain(update.figures),
+            "estimate": to_builtins(update.estimate),
+            "figures": to_builtins(update.figures),
         }
         self.history = [*self.history, entry][-_HISTORY:]
         logger.info("%s: version %s is served", action.replace("_", " "), update.version)
@@ -265,7 +265,7 @@ class OnlineService:
 
     def claim(self) -> AbstractContextManager[None]:
         """Holds the run for this process; ValueError if another one learns there."""
-        return claimed(self.run / FOLDER, "online")
+        return directory_lock(self.run / FOLDER, "online")
 
 
 def shares_of(table: Mapping[str, Any]) -> dict[str, float] | None:

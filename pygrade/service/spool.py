@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Array
-from pygrade._util.hashing import spread, text_hash
+from pygrade._util.hashing import hash_ids, text_hash
 from pygrade.logs import Logs, read_logs
 from pygrade.logs.parquet import write_part
 from pygrade.service.feedback_log import SUFFIX, lines_of
@@ -92,13 +92,13 @@ class Spool:
 
 def request_hash(key: object) -> np.uint64:
     """64 bits of a request's id."""
-    return np.uint64(text_hash(key)) if isinstance(key, str) else spread(np.array([key], np.int64))[0]
+    return np.uint64(text_hash(key)) if isinstance(key, str) else hash_ids(np.array([key], np.int64))[0]
 
 
 def request_hashes(ids: Array) -> NDArray[np.uint64]:
     """[R]: those of many."""
     if ids.dtype == np.int64:
-        return spread(ids)
+        return hash_ids(ids)
     return np.fromiter((text_hash(str(key)) for key in ids), np.uint64, len(ids))
 
 

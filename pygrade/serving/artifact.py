@@ -14,7 +14,7 @@ from typing import Any
 
 from pygrade._util.files import atomic_directory, file_hash
 from pygrade._util.serialization import ArtifactError, read_json, to_json
-from pygrade._util.storage import Place, local
+from pygrade.storage import Place, download
 
 FORMAT, FORMAT_VERSION = "pygrade.Pipeline", 1
 PARTS = ("features", "prerank", "mtl", "policy")
@@ -62,7 +62,7 @@ def open_artifact(path: Place) -> Artifact:
 
     FileNotFoundError if there is none; `ArtifactError` naming a file that is missing, damaged or foreign.
     """
-    folder = local(path)
+    folder = download(path)
     file = folder / "manifest.json"
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; want an artifact that pygrade pipeline published")

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pygrade import _core
-from pygrade._util.storage import Place
 from pygrade.serving.run_copy import FollowedRun, check_log_folders
+from pygrade.storage import Place
 
 logger = logging.getLogger("pygrade")
 Message = MutableMapping[str, Any]

@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 from pygrade import _core, mtl
 from pygrade._util.html_table import facts_table
 from pygrade._util.serialization import ArtifactError, read_json
-from pygrade._util.storage import Place
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted
 from pygrade.features.center import check_request
 from pygrade.mtl import MtlModel
@@ -32,6 +31,7 @@ from pygrade.serving.callbacks import ItemValues, Predict, Rows, checked_items, 
 from pygrade.serving.page import Ids, Page
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.serving.run_copy import ARTIFACT, local_run
+from pygrade.storage import Place
 from pygrade.stores import Store, StoreError, open_store
 
 STEPS = ("features of the user", "prerank", "features of the items", "predictions", "policy and ranking")

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from pygrade import _core
 from pygrade._typing import Array
-from pygrade._util.storage import Place
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import multipliers
 from pygrade.serving.page import Ids, Page, missing_candidates
+from pygrade.storage import Place
 
 _MAX = (1 << 31) - 1  # of k and of seeds
 

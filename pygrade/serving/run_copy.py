@@ -9,7 +9,7 @@ from typing import Any
 
 from pygrade._util.files import replace_link
 from pygrade._util.serialization import read_json
-from pygrade._util.storage import Folder, Place, is_url, mirror
+from pygrade.storage import Folder, Place, download_directory, is_url
 
 logger = logging.getLogger("pygrade")
 ARTIFACT, POLICY = "artifact", "policy"
@@ -29,7 +29,7 @@ def local_run(run: Place, *patterns: str) -> Path:
         served = Folder.at(run) / POLICY
         if not served.has("policy.json"):
             raise FileNotFoundError(f"{run} has no artifact and no policy; want what pygrade train or pipeline wrote")
-    path = mirror(run, "*", "store/*", *patterns)
+    path = download_directory(run, "*", "store/*", *patterns)
     replace_link(path / served.name, served.copy())
     return path
 

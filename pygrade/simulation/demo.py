@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pygrade import __version__, ops
-from pygrade._util.files import claimed
+from pygrade._util.files import directory_lock
 from pygrade._util.progress import track
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, STAGE1
 from pygrade.evaluation.verdict import stored_verdict
@@ -77,7 +77,7 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
     run = Path(out)
     if run.is_dir() and any(run.iterdir()) and not (run / _STATE).exists():
         raise ValueError(f"{run} is not empty and not a demo's directory; want a new path")
-    with claimed(run, "demo"):
+    with directory_lock(run, "demo"):
         return _demo(config, run, resume)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pygrade._util.serialization import plain
+from pygrade._util.serialization import to_builtins
 
 DTYPES = ("float32", "float64", "int32", "uint8")
 
@@ -19,7 +19,7 @@ DTYPES = ("float32", "float64", "int32", "uint8")
 def pack(record: dict[str, Any]) -> str:
     """The text of a record, whose arrays are flattened; equal records give equal texts."""
     parts: list[bytes] = []
-    head = json.dumps(plain(_lifted(record, parts)), allow_nan=False, separators=(",", ":")).encode()
+    head = json.dumps(to_builtins(_lifted(record, parts)), allow_nan=False, separators=(",", ":")).encode()
     text = len(head).to_bytes(4, "little") + head
     return compressed(text + bytes(-len(text) % 8) + b"".join(parts))
 

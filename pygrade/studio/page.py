@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from pygrade._util.serialization import write_bytes
-from pygrade._util.storage import Place
+from pygrade.storage import Place
 from pygrade.studio.blob import compressed, pack
 from pygrade.studio.collect import ConsoleConfig, collect
 from pygrade.studio.run_files import find_run

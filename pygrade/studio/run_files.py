@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from pygrade._util.serialization import read_json
-from pygrade._util.storage import Place, is_url, mirror
 from pygrade.data.event_log import EventLog
 from pygrade.data.events import parse_spec
 from pygrade.evaluation.policy_estimates import noted
 from pygrade.logs import Logs, read_logs
 from pygrade.pipeline.names import Names
 from pygrade.policy import FusionPolicy
+from pygrade.storage import Place, download_directory, is_url
 from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
@@ -42,7 +42,7 @@ def find_run(place: Place, data: str | None = None) -> RunFiles:
     data: ``logs:DIR``; left out, it is what the run kept: the later requests of a pipeline, the log of a demo, or the
     log that the run's ``options.toml`` names.
     """
-    run = mirror(place, "*")
+    run = download_directory(place, "*")
     if not any(run.iterdir()) if is_url(place) else not run.is_dir():
         raise FileNotFoundError(f"run is {place}, which is no directory; want one of pygrade train or pygrade pipeline")
     stages = _stages(run)
@@ -51,7 +51,7 @@ def find_run(place: Place, data: str | None = None) -> RunFiles:
             {} if stages is None else {name: f"{name}-{stages[name]['key']}" for name in ("events", "logs", "policy")}
         )
         parts = [f"{folder}/**/*" for folder in keys.values()] or ["policy/*", "stage1/*", "stage2/*", "logs/*"]
-        run = mirror(place, "*", *parts)
+        run = download_directory(place, "*", *parts)
     directory = run / "policy" if stages is None else run / f"policy-{stages['policy']['key']}" / "training" / "policy"
     policy = FusionPolicy.load(directory)
     trained = TrainingRecord.load(directory, policy.version)

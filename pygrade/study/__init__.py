@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.serialization import read_json
-from pygrade._util.workers import HERE, Workers
 from pygrade.reports.training import write_text
 from pygrade.study.findings import NOT_RUN, findings, percent
 from pygrade.study.report import write_results
 from pygrade.study.runner import StudyConfig, Unit, load_unit, machine, plan, run_units, scaled
 from pygrade.study.settings import Settings, load_settings
 from pygrade.study.stats import Results
+from pygrade.workers import LOCAL, Workers
 
 logger = logging.getLogger("pygrade")
 FURTHER = "further"  # folder of what `bench.evidence` wrote, which the report shows, too
@@ -36,7 +36,7 @@ _SHORT = {"ev": "expected value", "static": "static z-log"}
 
 
 def reproduce(
-    config: StudyConfig, out: str | Path, docs: str | Path | None = None, workers: Workers = HERE
+    config: StudyConfig, out: str | Path, docs: str | Path | None = None, workers: Workers = LOCAL
 ) -> dict[str, Any]:
     """Run the requested parts of the study in directory ``out`` and report them; returns the record.
 

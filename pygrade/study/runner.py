@@ -19,14 +19,14 @@ import torch
 
 from pygrade import __version__
 from pygrade._util.files import atomic_file
-from pygrade._util.progress import hushed
+from pygrade._util.progress import progress_disabled
 from pygrade._util.threads import torch_threads
-from pygrade._util.workers import HERE, LocalWorkers, Workers, every
 from pygrade.ops.info import collect
 from pygrade.study.arm_kinds import run_arm
 from pygrade.study.settings import MAIN, STABILITY, TUNING, Arm, Regime, Settings, changed, merged, parse_changes
 from pygrade.study.trial import Trial
 from pygrade.training.train import TrainConfig
+from pygrade.workers import LOCAL, LocalWorkers, Workers, wait_for_all
 
 logger = logging.getLogger("pygrade")
 FORMAT = 2  # of a unit's numbers: raise it if the default of an option changes
@@ -202,7 +202,7 @@ def _tuning(settings: Settings, config: StudyConfig) -> list[Unit]:
 
 
 def run_units(
-    units: list[Unit], settings: Settings, out: Path, jobs: int = 1, workers: Workers = HERE
+    units: list[Unit], settings: Settings, out: Path, jobs: int = 1, workers: Workers = LOCAL
 ) -> list[dict[str, Any]]:
     """The results of all units in their order; those in ``out`` are not computed again. jobs: processes of this
     machine, if no workers are given."""
@@ -210,7 +210,7 @@ def run_units(
     if len(missing) < len(units):
         logger.info(f"{len(units) - len(missing)} of {len(units)} results are already there")
     groups = [_Group(settings, tuple(group), out) for group in _groups(missing)]
-    every((LocalWorkers(jobs) if workers is HERE else workers).map(_run_group, groups, "study"))
+    wait_for_all((LocalWorkers(jobs) if workers is LOCAL else workers).map(_run_group, groups, "study"))
     results = [load_unit(unit, settings, out) for unit in units]
     assert all(result is not None for result in results)
     return [result for result in results if result is not None]
@@ -259,7 +259,7 @@ def _run_unit(settings: Settings, trial: Trial, unit: Unit, out: Path) -> str:
     wall, cpu = time.perf_counter(), time.process_time()
     record: dict[str, Any] = {"regime": unit.regime.name, "world": unit.world, "seed": unit.seed}
     record |= {"arm": unit.arm.name, "variant": unit.variant, "fingerprint": unit.fingerprint(settings)}
-    with hushed():
+    with progress_disabled():
         ranking = run_arm(trial, unit.arm.kind, unit.options)
     record["seconds"] = round(time.perf_counter() - wall, 2)
     record["cpu_seconds"] = round(time.process_time() - cpu, 2)

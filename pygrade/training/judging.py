@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pygrade._util.storage import Folder, Place
 from pygrade.evaluation.arms import ALONE, EXPECTED_VALUE, GRADE, LOGGED_ORDER, PRODUCTION, SERVED, STAGE1, STATIC
 from pygrade.evaluation.cautions import (
     caution_of_logged_order,
@@ -23,6 +22,7 @@ from pygrade.evaluation.verdict import judged_over, percent, stored_verdict
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.policy import Baseline, FusionPolicy, Mixture
+from pygrade.storage import Folder, Place
 from pygrade.training.baselines import baseline_scores, expected_value
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import RewardConfig, logged_weights

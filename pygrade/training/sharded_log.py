@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pygrade._util.workers import LocalWorkers, Workers
 from pygrade.logs import Logs, concatenate, request_keys
 from pygrade.logs.keys import hashes
 from pygrade.logs.log_parts import LogParts, order_of
@@ -35,6 +34,7 @@ from pygrade.training.sharded_set import ShardedSet, shard_bounds
 from pygrade.training.static_weights import CemConfig
 from pygrade.training.training_record import TrainingRecord, find_single_tasks
 from pygrade.training.training_set import TrainingSet
+from pygrade.workers import LocalWorkers, Workers
 
 CHUNK = 20_000  # requests that a job holds at a time
 _SHUFFLED, _PLAIN = 50_000, 30_000  # pages of the sample for the slot propensity

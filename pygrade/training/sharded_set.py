@@ -1,7 +1,7 @@
 """The training set of a log in logical shards: contiguous ranges of its requests.
 
 The number of shards depends on the log alone, and whatever is added up over them is added in their order. So a policy
-has the same bits wherever the shards are: in this process, or in workers (`pygrade._util.workers`).
+has the same bits wherever the shards are: in this process, or in workers (`pygrade.workers`).
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pygrade._util.workers import Actors, LocalWorkers, Workers
 from pygrade.policy import FusionPolicy
 from pygrade.training.policy_step import Engine, is_fused, parameters_of
 from pygrade.training.shard_learner import Draw, Held, LearnerPart, Shard, ShardLearner
 from pygrade.training.training_set import TrainingSet
+from pygrade.workers import Actors, LocalWorkers, Workers
 
 MAX_SHARDS = 64
 

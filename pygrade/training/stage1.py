@@ -7,13 +7,13 @@ from typing import Literal
 import torch
 
 from pygrade._util.progress import track
-from pygrade._util.workers import Actors
 from pygrade.policy import FusionPolicy
 from pygrade.training.policy_step import Engine, policy_step
 from pygrade.training.run import Run
 from pygrade.training.sharded_set import Batch, ShardedSet, known, total
 from pygrade.training.steps import batch_rows, check_positive, falling_rate
 from pygrade.training.training_set import TrainingSet
+from pygrade.workers import Actors
 
 logger = logging.getLogger("pygrade")
 

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from pygrade import ops
 from pygrade._util.progress import track
-from pygrade._util.workers import Actors
 from pygrade.policy import FusionPolicy
 from pygrade.training.policy_step import Engine, PolicyStep, parameters_of, policy_step
 from pygrade.training.run import Run
 from pygrade.training.sharded_set import Batch, ShardedSet, known, total
 from pygrade.training.steps import batch_rows, check_positive, draw_seed, falling_rate
 from pygrade.training.training_set import Components, TrainingSet
+from pygrade.workers import Actors
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pygrade._util.files import claimed
-from pygrade._util.progress import hushed
+from pygrade._util.files import directory_lock
+from pygrade._util.progress import progress_disabled
 from pygrade._util.threads import torch_threads
-from pygrade._util.workers import HERE, Workers
 from pygrade.correction.fit import Candidate, CorrectionConfig, correct, fit_correction
 from pygrade.correction.parts import continue_fit
 from pygrade.correction.prior import load_prior
@@ -65,6 +64,7 @@ from pygrade.training.trust import (
     too_little,
     undecidable,
 )
+from pygrade.workers import LOCAL, Workers
 
 logger = logging.getLogger("pygrade")
 OnStep = Callable[[str, int], None]
@@ -166,7 +166,7 @@ def train(
     resume: bool = True,
     on_step: OnStep | None = None,
     heldout: Logs | None = None,
-    workers: Workers = HERE,
+    workers: Workers = LOCAL,
 ) -> TrainResult:
     """Train a fusion policy on logged requests and leave it in ``out_dir/policy``.
 
@@ -192,7 +192,7 @@ def train(
         raise ValueError(f"{log.incomplete} of {log.num_requests} {wanted}")
     log = log.valued(config.reward.task_values, config.reward.value_tasks)
     with torch_threads(config.threads), contextlib.ExitStack() as stack:
-        stack.enter_context(claimed(directory / "checkpoints", "train"))
+        stack.enter_context(directory_lock(directory / "checkpoints", "train"))
         given, left_out = log, []
         if isinstance(log, Logs):
             check_amounts(log)
@@ -408,16 +408,16 @@ def _trust(
 def _run_fold(fold: _Fold) -> Rankings:
     """Learn from the other folds and rank this one's pages."""
     config, correction = fold.config, fold.correction
-    with hushed(), torch_threads(config.threads), contextlib.ExitStack() as stack:
-        stack.enter_context(claimed(fold.directory / "checkpoints", "train"))
+    with progress_disabled(), torch_threads(config.threads), contextlib.ExitStack() as stack:
+        stack.enter_context(directory_lock(fold.directory / "checkpoints", "train"))
         if isinstance(fold.learn, ShardedLog):
             learned: Prepared = fold.learn
         else:
             logs = fold.learn
             if correction is not None and config.policy.corrected:
                 logs = replace(logs, predictions=correct(correction, logs))
-            learned = _prepared(logs, config, fold.directory, HERE)
-        static, first, last, _ = _fit(learned, config, fold.directory, fold.resume, None, stack, HERE)
+            learned = _prepared(logs, config, fold.directory, LOCAL)
+        static, first, last, _ = _fit(learned, config, fold.directory, fold.resume, None, stack, LOCAL)
     plain = learned.sample if isinstance(fold.learn, ShardedLog) else fold.learn
     data, first, last = learned.sample_data.to("cpu"), first.cpu(), last.cpu()
     for policy, name in ((first, "stage1"), (last, "stage2")):

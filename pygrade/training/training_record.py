@@ -9,8 +9,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from pygrade._util.serialization import write_bytes
-from pygrade._util.storage import Place, local
 from pygrade.logs import Logs, request_keys
+from pygrade.storage import Place, download
 
 FILE = "trained_on.safetensors"
 
@@ -49,7 +49,7 @@ class TrainingRecord:
     @classmethod
     def load(cls, directory: Place, policy_version: str) -> "TrainingRecord | None":
         """None if there is none, or it belongs to an earlier policy in this directory; ValueError if damaged."""
-        path = local(directory) / FILE
+        path = download(directory) / FILE
         if not path.exists():
             return None
         try:

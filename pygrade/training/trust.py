@@ -29,8 +29,7 @@ from numpy.typing import NDArray
 
 from pygrade import ops
 from pygrade._util.html_table import rows_table
-from pygrade._util.serialization import plain
-from pygrade._util.workers import HERE, LocalWorkers, Workers
+from pygrade._util.serialization import to_builtins
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, LOGGED_ORDER, PRODUCTION
 from pygrade.evaluation.cautions import contradicted, one_user, winsorized
 from pygrade.evaluation.verdict import SURE, VerdictText, strongest, write_verdict
@@ -42,6 +41,7 @@ from pygrade.training.form import BetterForm, better_form
 from pygrade.training.license import License
 from pygrade.training.pages import Pages, RewardOptions, logged_order
 from pygrade.training.propensity import SlotPropensity
+from pygrade.workers import LOCAL, LocalWorkers, Workers
 
 _LICENSED = 1e-9  # lower bound of a lift that the likelihood licenses and replay does not show
 MIN_USERS = 30  # with feedback of value; with fewer, nothing is said
@@ -123,7 +123,7 @@ class Trust:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and dicts for JSON; the fields of the verdict beside the others."""
-        record: dict[str, Any] = plain(self)
+        record: dict[str, Any] = to_builtins(self)
         return record | {**record["verdict"], "lift": record["lift"], "served": self.served}
 
     def _repr_html_(self) -> str:
@@ -154,7 +154,7 @@ def too_little(logs: Logs, fold: NDArray[np.int64], cluster: NDArray[np.int64]) 
 
 def fold_workers(config: TrustConfig, logs: Logs, workers: Workers) -> Workers:
     """Where the folds are trained: if nothing else is said, in as many processes of this machine as are worth it."""
-    if workers is not HERE:
+    if workers is not LOCAL:
         return workers
     return LocalWorkers(min(config.processes, config.folds) if logs.num_requests >= _POOL_REQUESTS else 1)
 

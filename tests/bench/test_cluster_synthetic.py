@@ -5,8 +5,8 @@ import polars
 import pytest
 
 from bench.cluster.synthetic import HOT, SHOWN, SIZE, World, files_of, write_file, write_log
-from pygrade._util.workers import LocalWorkers
 from pygrade.logs import read_logs
+from pygrade.workers import LocalWorkers
 
 ROWS = 200_000  # two files
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade._util.storage import Folder
 from pygrade.cli import main as cli
 from pygrade.cli.commands import train
 from pygrade.cli.option_list import options_of
 from pygrade.logs import read_logs, write_logs
 from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.storage import Folder
 from tests.cli.test_cli import TINY, WORLD, result
 from tests.cli.test_doctor import SHOP, pa, parquet
 from tests.service.served import events_of, pages, write_exposures, write_feedback

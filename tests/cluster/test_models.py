@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from pygrade._util.ranks import train_here
-from pygrade._util.workers import HERE
+from pygrade.workers import LOCAL
+from pygrade.workers.ranks import train_here
 from tests.cluster.killer import Killer
 from tests.mtl.test_ranks import Job, loop
 
@@ -50,7 +50,7 @@ class Times:
 def test_work_by_actors_comes_back_in_the_order_of_the_jobs(cluster):
     jobs = list(range(12))
     found = list(cluster.map_by_actors(Times(3), jobs, "times"))
-    expected = list(HERE.map_by_actors(Times(3), jobs, "times"))
+    expected = list(LOCAL.map_by_actors(Times(3), jobs, "times"))
     assert [value.tolist() for value in found] == [value.tolist() for value in expected]
     assert list(cluster.map_by_actors(Times(3), [], "times")) == []
     with pytest.raises(ValueError, match="number is 13") as error:

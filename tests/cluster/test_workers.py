@@ -5,8 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from pygrade._util.workers import LocalWorkers
 from pygrade.cluster import ClusterError
+from pygrade.workers import LocalWorkers
 from tests.cluster import jobs
 from tests.cluster.jobs import Shard, Sum
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pygrade._util.workers import HERE, LocalWorkers
 from pygrade.correction import fit
 from pygrade.correction.fit import CorrectionConfig, correct, fit_correction, informative
 from pygrade.correction.gate import gain, zscore
@@ -16,6 +15,7 @@ from pygrade.correction.maps import fit_maps
 from pygrade.correction.parts import continue_fit
 from pygrade.logs import Logs
 from pygrade.logs.keys import hashes
+from pygrade.workers import LOCAL, LocalWorkers
 
 CURVE = np.arange(1, 11.0) ** -0.5
 
@@ -277,7 +277,7 @@ def test_a_long_log_continues_from_its_sample_with_the_same_bits_for_any_workers
     sample = logs.select(slice(0, 1000))
     state = fit_correction(sample, CURVE, users[:1000] % 4, users[:1000]).candidates[0].state
     parts = [_Some(logs, start, start + 1000) for start in range(0, 3000, 1000)]
-    found = continue_fit(state, parts, _curve, HERE).weights()
+    found = continue_fit(state, parts, _curve, LOCAL).weights()
     np.testing.assert_array_equal(found, continue_fit(state, parts, _curve, LocalWorkers(2)).weights())
     whole = fitted(logs).candidates[0].state.weights()
     assert np.abs(found - whole).max() < 0.5 * np.abs(state.weights() - whole).max()

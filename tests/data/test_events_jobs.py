@@ -12,12 +12,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pygrade._util.workers import LocalWorkers
 from pygrade.data import event_parts
 from pygrade.data.event_log import EventLog
 from pygrade.data.event_writer import EventWriter
 from pygrade.data.events import import_events
 from pygrade.data.tables import whole_lines
+from pygrade.workers import LocalWorkers
 from tests.data.kuairand_world import make_rows, write_excerpt, write_public
 from tests.data.test_events import DAY, SOURCE, rows_of
 from tests.data.test_recflow import make_rows as recflow_rows

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
-from pygrade._util.serialization import plain
+from pygrade._util.serialization import to_builtins
 from pygrade.doctor import log_sheet, sheet_page, words
 from pygrade.doctor.exploration import SHARES, effective_share
 from pygrade.logs import Logs, concatenate
@@ -120,7 +120,7 @@ def test_effective_share_is_that_of_sampled_ratios():
 
 
 def test_nothing_in_the_sheet_is_lost_in_json_and_the_page(sheet):
-    again = json.loads(json.dumps(plain(sheet), allow_nan=False))
+    again = json.loads(json.dumps(to_builtins(sheet), allow_nan=False))
     assert words.task_rows(again) == words.task_rows(sheet) and words.worth_rows(again) == words.worth_rows(sheet)
     contract = [("<task>", "yes", "what & why", "missing"), ("left out", "", "<i>", "a")]
     page = sheet_page({"sheet": sheet, "contract": contract, "changed": ["a < b"], "warned": ["c > d"]}, "<shop>")
@@ -231,7 +231,7 @@ def test_a_log_without_any_event_has_a_sheet(logs):
     assert not empty["estimates"]["replay"]["possible"]
     assert [row["lift"] for row in empty["exploration_worth"]["rows"]] == [None] * len(SHARES)
     assert len([line for line in empty["sentences"] if "has no event" in line]) == 2
-    json.dumps(plain(empty), allow_nan=False)
+    json.dumps(to_builtins(empty), allow_nan=False)
     assert "n/a" in str(words.task_rows(empty))
 
 

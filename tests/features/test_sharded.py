@@ -13,7 +13,6 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from pygrade._util.workers import LocalWorkers
 from pygrade.data.event_log import EventLog
 from pygrade.features import SchemaError, default_schema, materialize
 from pygrade.features import sharded as sharded_module
@@ -21,6 +20,7 @@ from pygrade.features.segments import HISTORY, segments_of
 from pygrade.features.spill import Spill, SpillWriter
 from pygrade.pipeline import candidate_copies
 from pygrade.pipeline.candidate_copies import CandidateCopies
+from pygrade.workers import LocalWorkers
 from tests.candidates import candidate_file
 from tests.features.events import make_log
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pygrade._util.group import Group
-from pygrade._util.ranks import train_here
 from pygrade.metrics.roc import auc
 from pygrade.mtl import Columns, MtlModel, Timeline, fit_stream, predict
+from pygrade.workers import Group
+from pygrade.workers.ranks import train_here
 from tests.mtl.worlds import SMALL, parameters, world
 
 TASKS = ("a", "b")

@@ -8,7 +8,7 @@ import torch
 
 from pygrade.metrics.roc import auc
 from pygrade.mtl import MtlConfig, predict
-from pygrade.mtl.network import hash_ids
+from pygrade.mtl.network import hash_to_buckets
 from tests.mtl.worlds import SMALL, fit, parameters, world
 
 
@@ -88,12 +88,12 @@ def test_missing_dense_values_count_as_the_mean():
 
 def test_hash_spreads_ids_and_separates_fields():
     ids = np.stack([np.arange(10_000), np.arange(10_000)], 1)
-    buckets = hash_ids(ids, 64)
+    buckets = hash_to_buckets(ids, 64)
     assert buckets.min() >= 0 and buckets.max() < 64
     counts = np.bincount(buckets[:, 0], minlength=64)
     assert ((counts - 10_000 / 64) ** 2 / (10_000 / 64)).sum() < 120  # χ² with 63 degrees of freedom, p ≈ 1e-5
     assert (buckets[:, 0] == buckets[:, 1]).mean() < 0.05
-    assert (hash_ids(np.array([[-1], [-1]]), 64) >= 0).all()
+    assert (hash_to_buckets(np.array([[-1], [-1]]), 64) >= 0).all()
 
 
 @pytest.mark.parametrize(

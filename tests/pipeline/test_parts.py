@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from pygrade import mtl
-from pygrade._util.workers import HERE
 from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, STAGE1, STATIC
@@ -23,6 +22,7 @@ from pygrade.pipeline.models import ModelPredictions
 from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Wanted, sample_hash, wanted_of, write_log
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training.reward import RewardConfig
+from pygrade.workers import LOCAL
 from tests.candidates import candidate_file
 from tests.documents import ROOT, blocks
 from tests.documents import run as run_code
@@ -49,7 +49,7 @@ def half(batch):
     return np.stack([np.full(len(batch.item_id), 0.5), batch.item_id / 1000.0], 1).astype(np.float32)
 
 
-def written(features, folder, limit=0, period=(None, None), negatives=True, workers=HERE):
+def written(features, folder, limit=0, period=(None, None), negatives=True, workers=LOCAL):
     """The log of a period."""
     wanted = wanted_of(features, period, limit, workers, "sample")
     writer = LogWriter(features.path, NO_COPY, wanted, half, TASKS, VALUES, negatives, folder)
@@ -127,11 +127,11 @@ def test_the_log_is_written_part_by_part(features, cut, tmp_path):
 def test_a_period_without_requests_is_named(features, events, limit, tmp_path):
     with pytest.raises(ValueError, match="no request with a shown row"):
         written(features, tmp_path / "none", limit, (2**62, None))
-    late = wanted_of(features, (2**62, None), limit, HERE, "sample")
+    late = wanted_of(features, (2**62, None), limit, LOCAL, "sample")
     with pytest.raises(ValueError, match="no request with a shown row"):
         with_candidates(events, features, nothing, [Wanted((None, None)), late], tmp_path / "copies")
     with pytest.raises(ValueError, match="limit is -1"):
-        wanted_of(features, (None, None), -1, HERE, "sample")
+        wanted_of(features, (None, None), -1, LOCAL, "sample")
 
 
 def nothing(batch):
@@ -200,7 +200,7 @@ def test_candidates_of_prerank_join_the_rows_of_their_request(
     run, features, events, cut, stage_of, periods, limit, negatives, tmp_path
 ):
     """All requests or a sample, in several parts: what a request by itself gets."""
-    made = stage_of(cut, HERE, limit, negatives)
+    made = stage_of(cut, LOCAL, limit, negatives)
     record = made.make(tmp_path, *periods)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluate", "policy"]
     batches = {int(batch.request_id[0]): batch for batch in cut.batches(requests=1)}
@@ -248,14 +248,14 @@ def files_of(folder):
     ],
 )
 def test_logs_with_candidates_are_the_same_for_any_workers(cut, stage_of, periods, workers, limit, tmp_path):
-    records = [stage_of(cut, own, limit).make(tmp_path / str(own.count), *periods) for own in (HERE, workers)]
+    records = [stage_of(cut, own, limit).make(tmp_path / str(own.count), *periods) for own in (LOCAL, workers)]
     assert records[0] == records[1]
     content = files_of(tmp_path / "1")
     assert content == files_of(tmp_path / str(workers.count)) and len(content) > 5
 
 
 def test_metrics_of_the_predictions_are_those_of_the_shown_rows(cut, stage_of, periods, tmp_path):
-    made = stage_of(cut, HERE, 0)
+    made = stage_of(cut, LOCAL, 0)
     found = made.make(tmp_path, *periods)["predictions"]
     late = list(cut.batches(*periods[1]))
     shown = [batch.position >= 0 for batch in late]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pygrade import mtl
-from pygrade._util.files import claimed
+from pygrade._util.files import directory_lock
 from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import GRADE, STAGE1, STATIC
@@ -187,7 +187,7 @@ def test_commands_do_not_overwrite_each_others_results(run, tmp_path, capsys):
     assert cli.main(["train", "--data", data, "--out", str(mine), "--quiet"]) == 2
     assert "holds the results of pygrade pipeline; want another for train" in capsys.readouterr().err
     assert times(mine) == before
-    with claimed(tmp_path / "trained", "train"):
+    with directory_lock(tmp_path / "trained", "train"):
         pass
     with pytest.raises(ValueError, match="holds the results of pygrade train"):
         run_pipeline(data, tmp_path / "trained", CONFIG)

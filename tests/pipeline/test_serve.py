@@ -14,7 +14,7 @@ import pytest
 
 from devtools.redis_server import RedisServer
 from pygrade import mtl
-from pygrade._util.files import claimed
+from pygrade._util.files import directory_lock
 from pygrade._util.serialization import ArtifactError
 from pygrade.data.events import EventLog
 from pygrade.pipeline import check
@@ -368,7 +368,7 @@ def test_serve_check_with_redis_and_a_store_in_use(run, tmp_path):
 
 def test_serve_check_does_not_write_beside_a_pipeline(run, tmp_path):
     mine = copy(run, tmp_path / "run")
-    with claimed(mine, "pipeline"), pytest.raises(ValueError, match="in use by another pygrade process"):
+    with directory_lock(mine, "pipeline"), pytest.raises(ValueError, match="in use by another pygrade process"):
         serve_check(mine)
     with pytest.raises(FileNotFoundError, match="directory of a finished pipeline"):
         serve_check(tmp_path / "nothing")

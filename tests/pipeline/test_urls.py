@@ -7,9 +7,6 @@ import time
 
 import pytest
 
-from pygrade._util import storage
-from pygrade._util.object_store import StorageError, store_of
-from pygrade._util.storage import Folder
 from pygrade.cli import main as cli
 from pygrade.data import events
 from pygrade.pipeline.run import run_pipeline
@@ -18,6 +15,9 @@ from pygrade.policy import FusionPolicy
 from pygrade.serving.artifact import open_artifact
 from pygrade.serving.pipeline import Pipeline
 from pygrade.serving.run_copy import following, local_run
+from pygrade.storage import Folder
+from pygrade.storage import folder as storage
+from pygrade.storage.object_store import StorageError, store_of
 from tests.pipeline.world import CONFIG, OTHER, copy, write_log
 
 _OWN = ("report.html", "summary.json", "stage.json", "train.json")  # have durations

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade._util.group import Group
-from pygrade._util.ranks import train_here
 from pygrade.prerank import Catalog, FittedTowers, Popularity, Prerank, evaluate, fit
 from pygrade.prerank.batches import positives
 from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.prerank.training import _loss
+from pygrade.workers import Group
+from pygrade.workers.ranks import train_here
 from tests.prerank.test_training import SMALL, WEIGHTS, parameters
 from tests.prerank.world import World
 

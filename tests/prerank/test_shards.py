@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from pygrade._util.workers import HERE
 from pygrade.prerank import Catalog, FittedTowers, ItemIndex, Prerank, PrerankConfig
 from pygrade.prerank.shards import build_index
 from pygrade.prerank.towers import Inputs, TwoTower
+from pygrade.workers import LOCAL
 from tests.prerank.world import World
 
 SHARD = 2048
@@ -40,7 +40,7 @@ class Counting:
 
     def map_by_actors(self, work, jobs, name):
         self.jobs += len(jobs)
-        return HERE.map_by_actors(work, jobs, name)
+        return LOCAL.map_by_actors(work, jobs, name)
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf"])

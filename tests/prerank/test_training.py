@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from devtools.tolerances import assert_close
-from pygrade._util.group import Group
 from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, PrerankConfig, evaluate, fit
 from pygrade.prerank.batches import ItemCounts, positives, shuffled
 from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.prerank.training import _loss
+from pygrade.workers import Group
 from tests.prerank.world import World
 
 WEIGHTS = (1.0, 2.0)

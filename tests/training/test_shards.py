@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade._util.workers import LocalWorkers
 from pygrade.cli import main as cli
 from pygrade.logs import concatenate, read_logs, request_keys, write_logs
 from pygrade.logs.log_parts import LogParts
@@ -24,6 +23,7 @@ from pygrade.training.stage2 import train_stage2
 from pygrade.training.train import TrainConfig, train
 from pygrade.training.training_set import by_request
 from pygrade.training.trust import TrustConfig
+from pygrade.workers import LocalWorkers
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL, Stop, folder_bytes, policy_bytes, stop_at
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pygrade._util.hashing import spread, stable_id, text_hash
+from pygrade._util.hashing import hash_ids, stable_id, text_hash
 from pygrade.features.values import code_of, mix
-from pygrade.mtl.network import hash_ids
+from pygrade.mtl.network import hash_to_buckets
 
 
 def test_the_bits_are_those_of_artifacts_on_disk():
@@ -15,5 +15,5 @@ def test_the_bits_are_those_of_artifacts_on_disk():
     mixed = mix(np.arange(3), np.arange(3) * 7)
     assert mixed.tolist() == [-6411193824288604561, 8581286081765471666, -7096005354233704697]
     ids = np.arange(6).reshape(3, 2) - 2
-    assert hash_ids(ids, 1000).tolist() == [[313, 783], [535, 455], [110, 557]]
-    assert spread(ids[0]).tolist() == [14092058512020081499, 7046029256010040749]
+    assert hash_to_buckets(ids, 1000).tolist() == [[313, 783], [535, 455], [110, 557]]
+    assert hash_ids(ids[0]).tolist() == [14092058512020081499, 7046029256010040749]

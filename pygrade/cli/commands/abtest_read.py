@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pygrade._util.serialization import plain
+from pygrade._util.serialization import to_builtins
 from pygrade.cli import console
 from pygrade.cli.options import Output
 from pygrade.evaluation.abtest import read_test, sample_ratio
@@ -48,7 +48,7 @@ def run(options: Options) -> dict[str, Any]:
     record: dict[str, Any] = {
         "control": test.names[0],
         "users": dict(zip(test.names, counts, strict=True)),
-        "sample_ratio": plain(ratio),
+        "sample_ratio": to_builtins(ratio),
         "correction": "max-t",
         "values": None,
         "lifts": None,
@@ -68,7 +68,9 @@ def run(options: Options) -> dict[str, Any]:
         }
         for name, rows in ((name, test.arm == a) for a, name in enumerate(test.names))
     }
-    record["lifts"] = plain({arm: {label: vars(lift) for label, lift in entry.items()} for arm, entry in lifts.items()})
+    record["lifts"] = to_builtins(
+        {arm: {label: vars(lift) for label, lift in entry.items()} for arm, entry in lifts.items()}
+    )
     if not options.json:
         _print(record, options.planned_users)
     return record

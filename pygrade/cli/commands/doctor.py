@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pygrade._util.files import claimed
+from pygrade._util.files import directory_lock
 from pygrade._util.optional_imports import require
-from pygrade._util.serialization import plain, write_bytes
-from pygrade._util.storage import Place, within, working
+from pygrade._util.serialization import to_builtins, write_bytes
 from pygrade._util.text import printable
 from pygrade.cli import console
 from pygrade.cli.options import Output, Values
@@ -21,6 +20,7 @@ from pygrade.logs.contract import text_of
 from pygrade.logs.conversion import record_of
 from pygrade.logs.foreign import Imported, import_table
 from pygrade.logs.table_files import read_table
+from pygrade.storage import Place, join_path, working_directory
 
 ESSENTIAL = ("map", "values", "out")
 
@@ -53,7 +53,7 @@ def run(options: Options) -> dict[str, Any]:
     if options.out is None:
         return _examine(options, None)
     check_out(options.out, "doctor")
-    with working(options.out, "doctor") as out, claimed(out, "doctor"):
+    with working_directory(options.out, "doctor") as out, directory_lock(out, "doctor"):
         return _examine(options, out)
 
 
@@ -92,10 +92,10 @@ def _scales(entries: Sequence[str]) -> dict[str, str]:
 def _write(options: Options, out: Path, place: Place, logs: Logs, record: dict[str, Any], where: str) -> dict[str, Any]:
     write_logs(logs, out / "logs")
     write_bytes(out / "pygrade.toml", _toml(options, place, record).encode())
-    write_bytes(out / "doctor.json", (json.dumps(plain(record), indent=2) + "\n").encode())
+    write_bytes(out / "doctor.json", (json.dumps(to_builtins(record), indent=2) + "\n").encode())
     write_bytes(out / "doctor.html", sheet_page(record, f"pygrade doctor: {where}").encode())
     names = {"logs": "logs", "config": "pygrade.toml", "report": "doctor.html"}
-    return {name: within(place, file) for name, file in names.items()}
+    return {name: join_path(place, file) for name, file in names.items()}
 
 
 def _toml(options: Options, out: Place, record: dict[str, Any]) -> str:
@@ -111,7 +111,9 @@ def _toml(options: Options, out: Place, record: dict[str, Any]) -> str:
         "value-tasks": list(options.value_tasks),
         "values": record["values"],
     }
-    text = require("tomli_w").dumps({"defaults": {"data": f"logs:{within(out, 'logs')}"}, "doctor": doctor}, indent=2)
+    text = require("tomli_w").dumps(
+        {"defaults": {"data": f"logs:{join_path(out, 'logs')}"}, "doctor": doctor}, indent=2
+    )
     return f"# pygrade COMMAND --config pygrade.toml reads the table of the command, and [defaults]\n{text}"
 
 

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pygrade._util.storage import Place
 from pygrade.cli import console
 from pygrade.cli.judging import IN_SAMPLE, print_evaluation, print_verdict, print_warnings
 from pygrade.cli.options import Cluster, Output, Source, workers_of
@@ -14,6 +13,7 @@ from pygrade.evaluation.policy_estimates import LIFT, NO_ESTIMATE, decisive, not
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
+from pygrade.storage import Place
 from pygrade.training.judging import policies_of, replay
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import RewardConfig

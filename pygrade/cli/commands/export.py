@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pygrade._util.storage import Place, local, publishing
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output
@@ -13,6 +12,7 @@ from pygrade.mtl import artifact
 from pygrade.policy import FusionPolicy
 from pygrade.serving.export import export_model, export_policy
 from pygrade.serving.expressions import compare, express, fit_defaults, write_opensearch, write_vespa
+from pygrade.storage import Place, download, publishing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def run(options: Options) -> dict[str, Any]:
         else:
             assert options.model is not None
             refuse(options, ("k", "impute"), "--policy")
-            facts = export_model(artifact.load(local(options.model)), out, onnx=options.onnx)
+            facts = export_model(artifact.load(download(options.model)), out, onnx=options.onnx)
         size = out.stat().st_size
     if not options.json:
         console.text(f"{options.out}, {size / 1e6:.1f} MB")

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from pygrade._util.serialization import write_bytes
-from pygrade._util.storage import Folder, Place, place_of, publishing, within
 from pygrade._util.threads import torch_threads
 from pygrade.cli import console
 from pygrade.cli.commands.evaluate import unseen, valued
@@ -23,6 +22,7 @@ from pygrade.logs import Logs, numbered
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.reports import plots
+from pygrade.storage import Folder, Place, join_path, place_of, publishing
 from pygrade.training.baselines import baseline_scores, expected_value
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import RewardConfig, logged_weights
@@ -155,7 +155,7 @@ def _folds(
     """The policies of cross-fitting, each with the requests of the training that it was not trained on."""
     beside = Folder.at(directory).parent
     for name in beside.names("folds/*/policy/policy.json"):
-        path = within(place_of(str(beside)), name.removesuffix("/policy.json"))
+        path = join_path(place_of(str(beside)), name.removesuffix("/policy.json"))
         part = FusionPolicy.load(path)
         record = TrainingRecord.load(path, part.version)
         if trained is None or record is None or not bool(np.isin(record.keys, trained.keys).all()):

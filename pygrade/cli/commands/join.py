@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pygrade._util.storage import Folder, Place, is_url, mirror
 from pygrade.cli import console
 from pygrade.cli.options import Output, part
 from pygrade.service.join import STATE, JoinConfig, join_logs
+from pygrade.storage import Folder, Place, download_directory, is_url
 
 _FOREVER = 1 << 62
 
@@ -32,8 +32,11 @@ def run(options: Options) -> dict[str, Any]:
         raise ValueError("--final and --until both say which pages wait no more; want one of them")
     until = _FOREVER if options.final else options.until
     # Of URLs, mirrors: files that were read before are not copied again.
-    exposures, feedback = mirror(options.exposures), [mirror(place) for place in options.feedback]
-    out = mirror(options.out)
+    exposures, feedback = (
+        download_directory(options.exposures),
+        [download_directory(place) for place in options.feedback],
+    )
+    out = download_directory(options.out)
     record = join_logs(exposures, feedback, out, part(JoinConfig, options), until)
     if is_url(options.out):
         Folder.at(options.out).publish(out, hidden=(STATE,))

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pygrade._util.optional_imports import require
-from pygrade._util.storage import Place, update, within, work_directory
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse, refuse_in_model, refuse_in_training
 from pygrade.cli.judging import print_evaluation, print_verdict, print_warnings
@@ -19,6 +18,7 @@ from pygrade.data.recflow import RecFlowConfig
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.models import OWN
 from pygrade.pipeline.run import run_pipeline
+from pygrade.storage import Place, join_path, prepare_directory, upload_directory
 from pygrade.training.mlflow_run import MlflowRun
 
 ESSENTIAL = (  # of --help
@@ -85,17 +85,19 @@ def run(options: Options) -> dict[str, Any]:
     path = parse_spec(options.data)[1]
     check_out(options.out, "pipeline", path)
     place = None if options.track is None else MlflowRun(options.track)
-    out, config = work_directory(options.out, "pipeline"), part(PipelineConfig, options)
+    out, config = prepare_directory(options.out, "pipeline"), part(PipelineConfig, options)
     with workers_of(options.cluster, out, path) as workers, recorded(options, "pipeline", out):
         record = run_pipeline(options.data, options.out, config, source, options.store, workers=workers)
-    update(options.out, out, RECORD)
+    upload_directory(options.out, out, RECORD)
     if place is not None:
         stages = record["stages"]
         steps = out / f"policy-{stages['policy']['key']}" / "training" / "metrics.jsonl"
         report_run(place, "pipeline", options, out, out / "artifact", stages["publish"]["version"], steps)
     if not options.json:
         _print(record)
-        console.text(f"report: {within(options.out, 'report.html')}    summary: {within(options.out, 'summary.json')}")
+        console.text(
+            f"report: {join_path(options.out, 'report.html')}    summary: {join_path(options.out, 'summary.json')}"
+        )
     return record
 
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pygrade._util.storage import Place
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output, Source
@@ -11,6 +10,7 @@ from pygrade.evaluation.policy_estimates import item_inputs, noted
 from pygrade.logs import Logs, write_logs
 from pygrade.reports.pages import describe_pages
 from pygrade.serving.ranker import BlendedRanker
+from pygrade.storage import Place
 
 ESSENTIAL = ("policy", "data", "requests", "k", "explore", "seed", "impute", "log")  # of --help
 

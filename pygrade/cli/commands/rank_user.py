@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from pygrade._util.storage import Place
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output
@@ -15,6 +14,7 @@ from pygrade.pipeline.names import Names
 from pygrade.reports.pages import describe_pages
 from pygrade.serving import pipeline as serve
 from pygrade.serving.run_copy import local_run
+from pygrade.storage import Place
 
 
 @dataclass(frozen=True, kw_only=True)

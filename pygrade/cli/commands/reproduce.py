@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pygrade._util.files import claimed
+from pygrade._util.files import directory_lock
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Cluster, part, workers_of
@@ -40,7 +40,7 @@ def run(options: Options) -> dict[str, Any]:
         refuse(options, ("jobs",), "no --cluster")
     with (
         workers_of(options.cluster, options.out) as workers,
-        claimed(options.out, "reproduce"),
+        directory_lock(options.out, "reproduce"),
         recorded(options, "reproduce", options.out),
     ):
         record = reproduce(replace(config, arms=arms, regimes=regimes), options.out, options.docs, workers)

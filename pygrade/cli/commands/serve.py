@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pygrade._util.storage import Place, is_url
 from pygrade.cli.config_file import read_table
 from pygrade.cli.options import Output
 from pygrade.service import program
 from pygrade.serving.run_copy import check_log_folders, following, policy_of
+from pygrade.storage import Place, is_url
 
 ESSENTIAL = ("run", "config", "host", "port", "token_file", "exposures", "exposure_share", "feedback", "online")
 

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pygrade._util.storage import Place, update
 from pygrade.cli import console
 from pygrade.cli.options import Output, part
 from pygrade.pipeline.check import CheckConfig, serve_check
 from pygrade.pipeline.stages import SHOWN
 from pygrade.reports.pipeline import difference, high_percentile
 from pygrade.serving.run_copy import local_run
+from pygrade.storage import Place, upload_directory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Options(Output, CheckConfig):
 def run(options: Options) -> dict[str, Any]:
     folder = local_run(options.run, "events-*/**/*", "features-*/**/*", "policy-*/**/*")
     record = serve_check(folder, part(CheckConfig, options), options.store)
-    update(options.run, folder, *SHOWN)
+    upload_directory(options.run, folder, *SHOWN)
     if not options.json:
         different = {name: entry for name, entry in record["skew"].items() if entry["equal"] < 1.0}
         skew = [[name, f"{entry['equal']:.4%}", difference(entry)] for name, entry in different.items()]

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from pygrade._util.storage import Folder, Place, is_url, publishing
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output, part
@@ -17,6 +16,7 @@ from pygrade.logs.parquet import refuse_strangers
 from pygrade.policy import FusionPolicy
 from pygrade.simulation.marketplace import FEATURES, TASKS, Marketplace
 from pygrade.simulation.simulate import SimulateConfig, compare_pages, rank_pages, simulate_logs
+from pygrade.storage import Folder, Place, is_url, publishing
 from pygrade.training.static_weights import equal_weights
 
 logger = logging.getLogger("pygrade")

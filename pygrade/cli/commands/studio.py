@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pygrade._util.storage import Place, place_of, publishing, within
 from pygrade.cli import console
 from pygrade.cli.options import Output, part
+from pygrade.storage import Place, join_path, place_of, publishing
 from pygrade.studio import write_console
 from pygrade.studio.collect import ConsoleConfig
 
@@ -29,7 +29,7 @@ class Options(Output, ConsoleConfig):
 
 
 def run(options: Options) -> dict[str, Any]:
-    out = within(options.run, FILE) if options.out is None else options.out
+    out = join_path(options.run, FILE) if options.out is None else options.out
     with publishing(place_of(str(out))) as path:
         write_console(options.run, path, options.data, part(ConsoleConfig, options))
         size = path.stat().st_size

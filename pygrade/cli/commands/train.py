@@ -10,9 +10,7 @@ import numpy as np
 import torch
 
 from pygrade import ops
-from pygrade._util.files import claimed
-from pygrade._util.storage import Place, within, working
-from pygrade._util.workers import Workers
+from pygrade._util.files import directory_lock
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse_in_training
 from pygrade.cli.judging import print_evaluation, print_verdict, print_warnings
@@ -29,9 +27,11 @@ from pygrade.logs.log_parts import LogParts
 from pygrade.reports.comparison import FILE as COMPARISON
 from pygrade.reports.comparison import compare_pages
 from pygrade.reports.training import record_weights, write_report, write_text
+from pygrade.storage import Place, join_path, working_directory
 from pygrade.training.judging import JUDGED, is_new, replay
 from pygrade.training.mlflow_run import MlflowRun
 from pygrade.training.train import TrainConfig, train
+from pygrade.workers import Workers
 
 UNPUBLISHED = ("checkpoints",)  # of a run at a URL: an interrupted one goes on from the local ones
 ESSENTIAL = (
@@ -98,9 +98,9 @@ def run(options: Options) -> dict[str, Any]:
         )
     late = later.sample(JUDGED) if isinstance(later, LogParts) else later
     with (
-        working(options.out, "train", UNPUBLISHED) as out,
+        working_directory(options.out, "train", UNPUBLISHED) as out,
         workers_of(options.cluster, out, options.directory) as workers,
-        claimed(out, "train"),
+        directory_lock(out, "train"),
         recorded(options, "train", out),
     ):
         record = _train_and_judge(options, config, early, late, out, workers)
@@ -142,7 +142,7 @@ def _train_and_judge(
     record: dict[str, Any] = {
         "data": options.data,
         "out": str(options.out),
-        "policy": within(options.out, "policy"),
+        "policy": join_path(options.out, "policy"),
         "train": result.summary,
         "verdict": stored_verdict(result.policy.mixture),
     }
@@ -168,7 +168,7 @@ def _train_and_judge(
     record["warnings"] = list(dict.fromkeys([*result.summary["warnings"], *judged]))
     data = _describe(options, early, late, result.summary)
     report = write_report(out, f"pygrade train: {options.data}", data=data, options=(config, TrainConfig()))
-    return record | {"report": within(options.out, report.name)}
+    return record | {"report": join_path(options.out, report.name)}
 
 
 def _describe(

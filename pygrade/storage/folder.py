@@ -24,10 +24,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pygrade._util.file_cache import entry_name, hold, make_room, release
 from pygrade._util.files import atomic_directory, atomic_file, file_hash, owner_of, replace_directory, sync
-from pygrade._util.object_store import Found, ObjectStore, StorageError, store_of
 from pygrade._util.optional_imports import require
+from pygrade.storage.cache import entry_name, hold, make_room, release
+from pygrade.storage.object_store import Found, ObjectStore, StorageError, store_of
 
 Place = str | Path
 """A directory or a file: a local path, or a URL."""
@@ -138,7 +138,7 @@ class Folder:
         raise NotImplementedError
 
     def fetch(self, name: str) -> Path:
-        """The local file, or a checked local copy, which this process keeps (see `file_cache`)."""
+        """The local file, or a checked local copy, which this process keeps (see `cache`)."""
         raise NotImplementedError
 
     @contextmanager
@@ -579,7 +579,7 @@ class _View:
 
 
 # ---- places of commands ----------------------------------------------------------------------------------------------
-def local(place: Place) -> Path:
+def download(place: Place) -> Path:
     """The path of a file or a directory: itself, or of a checked local copy of what is at a URL."""
     if not is_url(place):
         Folder.at(place)  # a URL that lost a slash
@@ -593,7 +593,7 @@ def local(place: Place) -> Path:
     return folder.copy()
 
 
-def mirror(place: Place, *patterns: str) -> Path:
+def download_directory(place: Place, *patterns: str) -> Path:
     """The local directory, or one that is made like the folder at a URL where the patterns match (default: all of it).
 
     Files that are new or changed there are copied, those that are gone are removed; other files in it stay.
@@ -622,7 +622,7 @@ def mirror(place: Place, *patterns: str) -> Path:
     return path
 
 
-def update(place: Place, directory: Path, *patterns: str) -> None:
+def upload_directory(place: Place, directory: Path, *patterns: str) -> None:
     """Puts the files of a local directory that match to where its contents are shown, if that is at a URL."""
     folder = Folder.at(place)
     if not folder.is_local:
@@ -644,7 +644,7 @@ def place_exists(place: Place) -> bool:
     return folder.exists() or ("/" in inside and folder.parent.has(folder.name))
 
 
-def within(place: Place, name: str) -> str:
+def join_path(place: Place, name: str) -> str:
     """The place of a file or directory in another one, as text."""
     return f"{str(place).rstrip('/')}/{name}" if is_url(place) else str(Path(place) / name)
 
@@ -666,7 +666,7 @@ def publishing(place: Place) -> Iterator[Path]:
 
 
 @contextmanager
-def working(place: Place, command: str, without: Iterable[str] = ()) -> Iterator[Path]:
+def working_directory(place: Place, command: str, without: Iterable[str] = ()) -> Iterator[Path]:
     """Yields the local directory in which a command works; what it holds is published when the block ends well.
 
     Of a URL it is an entry of the cache with the URL's name: a command that was interrupted finds what it left there.
@@ -676,12 +676,12 @@ def working(place: Place, command: str, without: Iterable[str] = ()) -> Iterator
     if isinstance(folder, _LocalFolder):
         yield folder.path
         return
-    path = work_directory(place, command)
+    path = prepare_directory(place, command)
     yield path
     folder.publish(path, without)
 
 
-def work_directory(place: Place, command: str) -> Path:
+def prepare_directory(place: Place, command: str) -> Path:
     """The directory in which a command works: the local one, or an entry of the cache for the folder at a URL, which
     is marked as the command's own."""
     folder = Folder.at(place)

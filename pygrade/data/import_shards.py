@@ -10,7 +10,7 @@ from uuid import uuid4
 import numpy as np
 
 from pygrade._typing import Ints
-from pygrade._util.hashing import spread, stable_id
+from pygrade._util.hashing import hash_ids, stable_id
 from pygrade._util.optional_imports import require
 from pygrade.data.disk_shuffle import DiskShuffle, partition_file
 
@@ -78,7 +78,7 @@ class Spill:
         if since is not None:
             frame = frame.with_columns(since.alias(SINCE))
         frame = smallest_rows(frame, [key])
-        self._add(table, (spread(frame[key].to_numpy()) % np.uint64(PARTITIONS)).astype(np.int64), frame)
+        self._add(table, (hash_ids(frame[key].to_numpy()) % np.uint64(PARTITIONS)).astype(np.int64), frame)
 
     def number(self, kind: str, names: "pl.Series") -> "pl.Series":
         """int64 ids of string ids, by a hash that is the same in every log; their names go into ids.parquet.

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pygrade._util.progress import screen, track
-from pygrade._util.workers import LocalWorkers
+from pygrade.workers import LocalWorkers
 
 logger = logging.getLogger("pygrade")
 

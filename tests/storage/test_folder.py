@@ -7,9 +7,18 @@ import urllib.request
 
 import pytest
 
-from pygrade._util import file_cache, storage
-from pygrade._util.object_store import StorageError, store_of
-from pygrade._util.storage import Folder, is_url, local, mirror, publishing, within, working
+from pygrade.storage import (
+    Folder,
+    cache,
+    download,
+    download_directory,
+    is_url,
+    join_path,
+    publishing,
+    working_directory,
+)
+from pygrade.storage import folder as storage
+from pygrade.storage.object_store import StorageError, store_of
 
 CONTENT = {"a.txt": b"first", "parts/b.bin": bytes(range(256)) * 50, "parts/deep/c.txt": b""}
 
@@ -117,10 +126,10 @@ def test_a_part_of_a_published_folder_is_a_folder(folder, directory):
     folder.publish(directory)
     part = Folder.at(f"{folder}/parts")
     assert part.names() == ["b.bin", "deep/c.txt"] and part.read("b.bin") == CONTENT["parts/b.bin"]
-    copy = local(f"{folder}/parts")
+    copy = download(f"{folder}/parts")
     assert copy.name == "parts" and (copy / "b.bin").read_bytes() == CONTENT["parts/b.bin"]
-    assert local(f"{folder}/parts/b.bin").read_bytes() == CONTENT["parts/b.bin"]
-    whole = local(str(folder))
+    assert download(f"{folder}/parts/b.bin").read_bytes() == CONTENT["parts/b.bin"]
+    whole = download(str(folder))
     assert whole.name == "run" and copy == whole / "parts"
 
 
@@ -155,7 +164,7 @@ def test_a_publication_that_is_killed_shows_nothing(s3, directory, monkeypatch, 
     monkeypatch.setattr(storage.ObjectStore, "write", real)
     assert not Folder.at(f"{s3}/run").exists() and contents(folder) == {}
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        local(f"{s3}/run")
+        download(f"{s3}/run")
     written = []
     monkeypatch.setattr(storage.ObjectStore, "write", lambda *args: (written.append(args[1]), real(*args)))
     Folder.at(f"{s3}/run").publish(directory)
@@ -202,7 +211,7 @@ def test_a_pointer_shows_what_is_published_elsewhere(s3, directory):
     assert contents(pointer) == {"b.bin": CONTENT["parts/b.bin"], "deep/c.txt": b""}
     pointer.point_to(Folder.at(f"{s3}/run/stage-2/parts"))
     assert contents(pointer) == {"b.bin": b"two", "deep/c.txt": b""}
-    assert local(str(pointer)).name == "artifact"
+    assert download(str(pointer)).name == "artifact"
     with pytest.raises(ValueError, match="was not published"):
         pointer.point_to(Folder.at(f"{s3}/run"))
 
@@ -221,20 +230,20 @@ def test_a_folder_of_published_ones_lists_all_of_their_files(s3, directory):
     fresh = Folder.at(f"{s3}/run")
     assert fresh.read("stage-1/parts/b.bin") == CONTENT["parts/b.bin"] and fresh.has("stage-1/a.txt")
     assert not fresh.has("stage-1/manifest.json") and not fresh.has("stage-2/x")
-    assert (local(f"{s3}/run") / "stage-1" / "a.txt").read_bytes() == b"first"
+    assert (download(f"{s3}/run") / "stage-1" / "a.txt").read_bytes() == b"first"
 
 
 def test_a_mirror_follows_the_folder(s3, directory):
     run = Folder.at(f"{s3}/run")
     run.put("summary.json", b"{}")
     (run / "stage-1").publish(directory)
-    path = mirror(f"{s3}/run", "*", "stage-1/parts/*")
+    path = download_directory(f"{s3}/run", "*", "stage-1/parts/*")
     assert path.name == "run" and sorted(p.name for p in path.rglob("*") if p.is_file()) == ["b.bin", "summary.json"]
     (path / "own.txt").write_text("stays")
     (directory / "parts/b.bin").unlink()
     (run / "stage-1").publish(directory)
     run.put("summary.json", b"[]")
-    assert mirror(f"{s3}/run", "*", "stage-1/parts/*") == path
+    assert download_directory(f"{s3}/run", "*", "stage-1/parts/*") == path
     assert sorted(p.name for p in path.rglob("*") if p.is_file()) == ["own.txt", "summary.json"]
     assert (path / "summary.json").read_bytes() == b"[]"
 
@@ -253,7 +262,7 @@ def test_a_damaged_copy_is_refused(s3, directory):
     version = folder.publish(directory)
     (Folder.at(f"{s3}/run").draft(version)).put("a.txt", b"FIRST")
     with pytest.raises(StorageError, match=r"run/a\.txt changed while it was read, or is damaged"):
-        local(f"{s3}/run")
+        download(f"{s3}/run")
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
@@ -331,26 +340,26 @@ def test_a_url_that_lost_a_slash_is_refused(tmp_path):
 # ---- places of commands ----------------------------------------------------------------------------------------------
 def test_what_a_command_writes_appears_when_it_ends_well(s3):
     place = f"{s3}/runs/mine"
-    with pytest.raises(RuntimeError), working(place, "train") as out:
+    with pytest.raises(RuntimeError), working_directory(place, "train") as out:
         (out / "half.txt").write_text("half")
         raise RuntimeError
     assert Folder.at(place).names() == []
-    with working(place, "train", without=["checkpoints"]) as again:
+    with working_directory(place, "train", without=["checkpoints"]) as again:
         assert again == out and (again / "half.txt").read_text() == "half"  # continues where it was
         (again / "checkpoints").mkdir()
         (again / "checkpoints" / "x").write_text("x")
     assert contents(Folder.at(place)) == {"half.txt": b"half"} and out.name == "mine"
-    with pytest.raises(ValueError, match="holds the results of pygrade train"), working(place, "pipeline"):
+    with pytest.raises(ValueError, match="holds the results of pygrade train"), working_directory(place, "pipeline"):
         pass
-    with pytest.raises(StorageError, match="no such bucket"), working(f"{s3}-missing/x", "train"):
+    with pytest.raises(StorageError, match="no such bucket"), working_directory(f"{s3}-missing/x", "train"):
         raise AssertionError("no work before the place is known to be good")
 
 
 def test_one_file_is_published_too(s3):
     with publishing(f"{s3}/out/policy.pt2") as path:
         path.write_bytes(b"compiled")
-    assert local(f"{s3}/out/policy.pt2").read_bytes() == b"compiled"
-    assert within(f"{s3}/out/", "policy.pt2") == f"{s3}/out/policy.pt2"
+    assert download(f"{s3}/out/policy.pt2").read_bytes() == b"compiled"
+    assert join_path(f"{s3}/out/", "policy.pt2") == f"{s3}/out/policy.pt2"
 
 
 def test_local_copies_are_bounded(s3, monkeypatch):
@@ -369,4 +378,4 @@ def test_local_copies_are_bounded(s3, monkeypatch):
     os.utime(held.parent / ".lock", (0, 0))
     with Folder.at(f"{s3}/logs").local("0"):
         assert held.exists() and not kept[3].exists()  # one in use is never removed
-    file_cache.release(held.parent)
+    cache.release(held.parent)

@@ -1,0 +1,82 @@
+"""One job of some workers: its run in another process, what it logs there, and its progress."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from logging.handlers import QueueHandler
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+from pygrade._util.memory import peak_mib
+from pygrade._util.progress import Bar, bars_disabled
+from pygrade._util.threads import torch_threads
+from pygrade.workers.protocol import Job, Result
+
+logger = logging.getLogger("pygrade")
+
+
+class JobResult(NamedTuple):
+    """What a job in another process leaves."""
+
+    result: Any
+    records: list[logging.LogRecord]
+    peak_mib: float  # of its process
+
+
+def run_job(work: Callable[[Job], Result], job: Job, level: int) -> JobResult:
+    """work(job) in a worker process: torch on one thread; what it logs from ``level`` on goes back to the driver."""
+    records: SimpleQueue[logging.LogRecord] = SimpleQueue()
+    handler, before = QueueHandler(records), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        with torch_threads(1), bars_disabled():
+            result = work(job)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+    return JobResult(result, [records.get() for _ in range(records.qsize())], peak_mib())
+
+
+class JobProgress:
+    """What the driver shows of jobs that end: the log of each, and beside the bar rows/s and the largest worker."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar, self._begun = bar, time.monotonic()
+        self._rows, self._peak = 0, 0.0
+        self.level = logger.getEffectiveLevel()  # what workers log below it is not wanted
+
+    def done(self, job: object, result: object) -> None:
+        """Counts a job."""
+        self._rows += int(getattr(result, "rows", 0) or getattr(job, "rows", 0) or 0)
+        figures: dict[str, float | str] = {}
+        if self._rows:
+            figures["rows/s"] = f"{self._rows / max(time.monotonic() - self._begun, 1e-9):,.0f}"
+        if self._peak:
+            figures["memory"] = f"{self._peak:,.0f} MiB a worker"
+        self._bar.advance(1, **figures)
+
+    def add(self, job: object, ended: JobResult) -> Any:
+        """Counts a job of another process; returns its result."""
+        for record in ended.records:
+            logger.handle(record)
+        self._peak = max(self._peak, ended.peak_mib)
+        self.done(job, ended.result)
+        return ended.result
+
+
+@contextlib.contextmanager
+def error_context(name: str, job: object) -> Iterator[None]:
+    """Notes the stage and the job on an error."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"{name}: {str(job)[:300]}")
+        raise
+
+
+def wait_for_all(results: Iterable[Any]) -> None:
+    """Waits for jobs whose results are in files."""
+    for _ in results:
+        pass

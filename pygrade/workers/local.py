@@ -1,0 +1,87 @@
+"""Jobs in this process, or in several processes of this machine."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from pygrade._util.progress import track
+from pygrade.workers.group import Group
+from pygrade.workers.jobs import JobProgress, error_context, run_job
+from pygrade.workers.protocol import Actors, Job, Part, Result
+from pygrade.workers.ranks import train_here
+
+
+class LocalWorkers:
+    """Jobs in this process, one after another; with ``processes`` above 1, in so many of their own."""
+
+    def __init__(self, processes: int = 1) -> None:
+        if processes < 1:
+            raise ValueError(f"processes is {processes}; want 1 or more")
+        self._processes = processes
+
+    @property
+    def count(self) -> int:
+        """See `Workers`."""
+        return self._processes
+
+    def map(self, work: Callable[[Job], Result], jobs: Sequence[Job], name: str) -> Iterator[Result]:
+        """See `Workers`."""
+        with track(name, total=len(jobs)) as bar:
+            progress = JobProgress(bar)
+            if self.count == 1 or len(jobs) <= 1:
+                for job in jobs:
+                    with error_context(name, job):
+                        result = work(job)
+                    progress.done(job, result)
+                    yield result
+            else:
+                yield from self._in_processes(work, jobs, name, progress)
+
+    def _in_processes(
+        self, work: Callable[[Job], Result], jobs: Sequence[Job], name: str, progress: JobProgress
+    ) -> Iterator[Result]:
+        with ProcessPoolExecutor(min(self.count, len(jobs)), mp_context=get_context("spawn")) as pool:
+            futures = [pool.submit(run_job, work, job, progress.level) for job in jobs]
+            try:
+                for job, future in zip(jobs, futures, strict=True):
+                    with error_context(name, job):
+                        given = future.result()
+                    yield progress.add(job, given)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def actors(self, make: Callable[[Part], Any], parts: Sequence[Part], name: str) -> Actors:
+        """See `Workers`; they live in this process."""
+        made = []
+        for part in parts:
+            with error_context(name, part):
+                made.append(make(part))
+        return _LocalActors(made)
+
+    def map_by_actors(self, work: Callable[[Job], Result], jobs: Sequence[Job], name: str) -> Iterator[Result]:
+        """See `Workers`."""
+        return self.map(work, jobs, name)
+
+    def train(self, loop: Callable[[Group, Job], Result], job: Job, ranks: int, directory: Path, name: str) -> Result:
+        """See `Workers`."""
+        with error_context(name, job):
+            return train_here(loop, job, ranks, directory)
+
+
+LOCAL = LocalWorkers()
+"""This process: the default of every ``workers`` argument."""
+
+
+class _LocalActors:
+    def __init__(self, objects: list[Any]) -> None:
+        self._objects = objects
+
+    def call(self, method: str, *arguments: Sequence[Any]) -> list[Any]:
+        given = zip(*arguments, strict=True) if arguments else ((),) * len(self._objects)
+        return [getattr(held, method)(*one) for held, one in zip(self._objects, given, strict=True)]
+
+    def close(self) -> None:
+        self._objects.clear()
