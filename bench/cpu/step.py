@@ -12,8 +12,10 @@ from bench.cpu.gain import torch_gain
 from bench.cpu.grpo import FLOOR, plain_loss
 from bench.cpu.harness import OURS, Contender, Row, measure
 from bench.cpu.verify import close
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
-from pygrade.training.policy_step import Engine, concentrations, policy_step
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import Engine
+from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.training.policy_step import concentrations, policy_step
 
 TORCH_NETWORK = f"{OURS}, network by torch"
 RATE, MAX_NORM, EPOCHS = 1e-4, 1.0, 2

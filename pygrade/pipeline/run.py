@@ -14,11 +14,12 @@ from pygrade import __version__
 from pygrade._util.files import directory_lock
 from pygrade._util.memory import peak_mib
 from pygrade._util.serialization import read_json, to_builtins
+from pygrade.config.pipeline import PipelineConfig
+from pygrade.config.training import TrainConfig
 from pygrade.data.events import EventLog, import_events, parse_spec
 from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, find_leaks, materialize
 from pygrade.mtl import Timeline
 from pygrade.pipeline.candidates import Finder
-from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.judge import judge
 from pygrade.pipeline.logs_stage import EVALUATE, POLICY, LogsStage, judged_log
 from pygrade.pipeline.models import KNOWN, ModelPredictions, cut_times, fit_mtl, fit_prerank, own_tasks
@@ -38,7 +39,7 @@ from pygrade.serving.pipeline import EVIDENCE, STORE, Models, load_models
 from pygrade.storage import Place, download, prepare_directory
 from pygrade.stores import open_store, without_secret
 from pygrade.training.judging import policies_of
-from pygrade.training.train import TrainConfig, train
+from pygrade.training.train import train
 from pygrade.workers import LOCAL, Workers, error_context
 
 logger = logging.getLogger("pygrade")

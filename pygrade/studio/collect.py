@@ -1,7 +1,7 @@
 """The record of a console: everything that its page shows, of one run."""
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from pygrade import __version__
 from pygrade._typing import Array
+from pygrade.config.studio import ConsoleConfig
+from pygrade.config.training import RewardConfig
 from pygrade.evaluation.arms import ALONE, EXPECTED_VALUE, GRADE, STATIC
 from pygrade.evaluation.front import Judge, front
 from pygrade.evaluation.replay import event_worth, judged_by
@@ -17,6 +19,7 @@ from pygrade.logs import Logs
 from pygrade.ops.fusion import TRANSFORMS
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import priced
+from pygrade.policy.spec import fusion_formula
 from pygrade.studio.arms import describe_arms, network_record
 from pygrade.studio.blob import sparse
 from pygrade.studio.columns import item_groups, request_columns
@@ -26,26 +29,10 @@ from pygrade.studio.run_files import UNRECORDED, RunFiles
 from pygrade.training.baselines import baseline_scores
 from pygrade.training.judging import arms_of, corrected, policies_of, replay, simple_baselines
 from pygrade.training.propensity import slot_propensity
-from pygrade.training.reward import RewardConfig
 
 logger = logging.getLogger("pygrade")
 _TURNED = 4  # tasks of the front
 _MAX_VALUES = 1_000_000  # predictions that a page holds, about
-
-
-@dataclass(frozen=True)
-class ConsoleConfig:
-    """How much a console holds."""
-
-    requests: int = 300  # requests whose candidates it holds, evenly spaced over the held-out ones
-    judge: int = 4000  # held-out requests, the latest, that judge its weights
-    k: int = 10  # ranks that count
-    propensity: float | None = None  # exponent of the slots' propensity; none: estimate it from the log
-
-    def __post_init__(self) -> None:
-        for name in ("requests", "judge", "k"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
 
 
 def collect(run: RunFiles, config: ConsoleConfig) -> dict[str, Any]:
@@ -53,7 +40,7 @@ def collect(run: RunFiles, config: ConsoleConfig) -> dict[str, Any]:
     policy, late = run.policy, run.held_out
     if late.num_requests > config.judge:
         late = late.select(slice(late.num_requests - config.judge, None))
-    k, formula = config.k, policy.config.formula
+    k, formula = config.k, fusion_formula(policy.config)
     reward = RewardConfig(propensity="estimate" if config.propensity is None else config.propensity)
     logger.info("judging %s requests", f"{late.num_requests:,}")
     propensity = slot_propensity(run.logs, reward)
@@ -211,7 +198,7 @@ def _other_predictions(logs: Logs, policy: FusionPolicy) -> dict[str, NDArray[np
 def _front(policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64] | None, k: int) -> dict[str, Any]:
     """The trade-offs that the policy offers between the tasks of most predicted value, over production."""
     simple = simple_baselines(logs, policy, policy.mixture)
-    formula = policy.config.formula
+    formula = fusion_formula(policy.config)
     production = simple.get("production")
     if production is None:
         scores = np.where(logs.shown, -logs.position, -np.inf)

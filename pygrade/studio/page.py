@@ -9,9 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from pygrade._util.serialization import write_bytes
+from pygrade.config.studio import ConsoleConfig
 from pygrade.storage import Place
 from pygrade.studio.blob import compressed, pack
-from pygrade.studio.collect import ConsoleConfig, collect
+from pygrade.studio.collect import collect
 from pygrade.studio.run_files import find_run
 
 # In the order of their imports: each uses those before it alone.

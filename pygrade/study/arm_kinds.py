@@ -10,7 +10,9 @@ from torch import Tensor
 
 from pygrade import ops
 from pygrade._util.optional_imports import require
+from pygrade.config.training import TrainConfig
 from pygrade.policy import FusionPolicy, PolicySpec, project_weights
+from pygrade.policy.spec import fusion_formula
 from pygrade.simulation.marketplace import FEATURES, TRAITS
 from pygrade.study.boosted_trees import boosted
 from pygrade.study.chosen_settings import chosen
@@ -25,7 +27,6 @@ from pygrade.study.trial import ArmRanking, Options, Trial
 from pygrade.training.run import Run
 from pygrade.training.stage2 import train_stage2
 from pygrade.training.static_weights import best_static_weights, equal_weights, mean_reward
-from pygrade.training.train import TrainConfig
 from pygrade.training.training_set import TrainingSet
 
 _FIGURES = ("final_kl", "ratio_largest", "zero_signal", "clip_fraction")
@@ -117,7 +118,7 @@ def _scorer(trial: Trial, options: Options) -> ArmRanking:
     policy, requests = trial.policy(config), trial.requests
     sizes = {name: options[name] for name in ("steps", "batch_size", "learning_rate")}
     scorer = train_scorer(trial.data, policy, **sizes, seed=trial.seed)
-    scores = ops.transform_scores(torch.from_numpy(requests.p_hat), **config.policy.formula)
+    scores = ops.transform_scores(torch.from_numpy(requests.p_hat), **fusion_formula(config.policy))
     return _scored(scorer, policy.request_inputs(requests.context, requests.p_hat), scores)
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade.config.training import OnlineConfig
 from pygrade.logs import Logs, concatenate
 from pygrade.policy import FusionPolicy
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import TASK_VALUES, TASKS, Marketplace, Requests
 from pygrade.study.trial import ArmRanking, Options, Trial
 from pygrade.training.feedback import Event
-from pygrade.training.online import OnlineConfig, OnlineLearner
+from pygrade.training.online import OnlineLearner
 from pygrade.training.stage2 import train_stage2
 
 Array = NDArray[Any]

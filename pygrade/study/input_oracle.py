@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pygrade.config.marketplace import PARENT
 from pygrade.simulation.marketplace import TASK_VALUES, Requests
-from pygrade.simulation.marketplace_config import PARENT
 from pygrade.study.trial import ArmRanking, Array, Options, Trial
 
 _OTHER = 70_000  # added to the world's seed: requests that no log and no test has

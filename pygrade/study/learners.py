@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pygrade import ops
+from pygrade.config.training import Stage2Config
 from pygrade.policy import FusionPolicy
-from pygrade.training.stage2 import Stage2Config
 from pygrade.training.steps import batch_rows, draw_seed
 from pygrade.training.training_set import TrainingSet
 

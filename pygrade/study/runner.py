@@ -21,11 +21,11 @@ from pygrade import __version__
 from pygrade._util.files import atomic_file
 from pygrade._util.progress import progress_disabled
 from pygrade._util.threads import torch_threads
+from pygrade.config.training import TrainConfig
 from pygrade.ops.info import collect
 from pygrade.study.arm_kinds import run_arm
 from pygrade.study.settings import MAIN, STABILITY, TUNING, Arm, Regime, Settings, changed, merged, parse_changes
 from pygrade.study.trial import Trial
-from pygrade.training.train import TrainConfig
 from pygrade.workers import LOCAL, LocalWorkers, Workers, wait_for_all
 
 logger = logging.getLogger("pygrade")

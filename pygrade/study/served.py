@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pygrade.correction.fit import CorrectionConfig
+from pygrade.config.training import CorrectionConfig
 from pygrade.study.trial import ArmRanking, Options, Trial
 from pygrade.training.train import train
 

@@ -13,13 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade.config.simulation import SimulateConfig
+from pygrade.config.training import TrainConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.mixture import Baseline
+from pygrade.policy.spec import fusion_formula
 from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, TASKS, Requests
-from pygrade.simulation.simulate import METRICS, SimulateConfig, compare_pages, rank_pages, simulate_logs
+from pygrade.simulation.simulate import METRICS, compare_pages, rank_pages, simulate_logs
 from pygrade.study.settings import Regime, Settings, merged, override
 from pygrade.study.worlds import make_world
 from pygrade.training.baselines import fit_baselines
@@ -27,7 +30,6 @@ from pygrade.training.reward import CompositeReward
 from pygrade.training.stage1 import train_stage1
 from pygrade.training.stage2 import train_stage2
 from pygrade.training.static_weights import best_static_weights
-from pygrade.training.train import TrainConfig
 from pygrade.training.training_set import TrainingSet
 
 Array = NDArray[Any]
@@ -150,7 +152,7 @@ class Trial:
         """How a simple baseline ranks the test requests."""
         n, size, tasks = self.requests.p_hat.shape
         rows = torch.from_numpy(np.ascontiguousarray(self.requests.p_hat).reshape(-1, tasks))
-        formula = self.config({}).policy.formula
+        formula = fusion_formula(self.config({}).policy)
         scores = baseline.scores(self.logs.tasks, formula, rows, torch.arange(n + 1) * size)
         return ArmRanking(scores.reshape(n, size).numpy())
 

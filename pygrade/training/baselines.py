@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade.config.training import CemConfig
 from pygrade.correction.fit import correct
 from pygrade.evaluation.arms import (
     CORRECTED_EXPECTED_VALUE,
@@ -27,7 +28,7 @@ from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Baseline, Knots
 from pygrade.policy.spec import PolicySpec
 from pygrade.training.reward import logged_weights, transformed_predictions
-from pygrade.training.static_weights import CemConfig, best_static_weights
+from pygrade.training.static_weights import best_static_weights
 from pygrade.training.training_set import TrainingSet
 
 # Besides the policy's own form. Sums of weights are 1; nothing else bounds them.

@@ -13,16 +13,16 @@ other one. The core's results have the same bits on every instruction set and wi
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pygrade.config.training import Engine, check_engine
 from pygrade.policy import FusionPolicy
 from pygrade.policy.fused_network import FusedNetwork, clip_factor, is_fast, why_not_fused
 
-Engine = Literal["auto", "fused", "torch"]
 _PREFIX = "adam."
 
 
@@ -159,11 +159,6 @@ def is_fused(policy: FusionPolicy, engine: Engine) -> bool:
     """Whether the core runs the policy's network under this engine."""
     check_engine(engine)
     return engine == "fused" or (engine == "auto" and is_fast() and not why_not_fused(policy))
-
-
-def check_engine(engine: str) -> None:
-    if engine not in get_args(Engine):
-        raise ValueError(f"engine is {engine!r}; want one of {', '.join(get_args(Engine))}")
 
 
 def parameters_of(policy: FusionPolicy) -> Tensor:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pygrade.config.training import CemConfig, RewardConfig
 from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.storage import Place
-from pygrade.training.reward import CompositeReward, RewardConfig
+from pygrade.training.reward import CompositeReward
 from pygrade.training.sharded_log import ShardedLog, sharded
-from pygrade.training.static_weights import CemConfig
 from pygrade.training.training_record import TrainingRecord
 from pygrade.training.training_set import TrainingSet
 from pygrade.workers import Workers

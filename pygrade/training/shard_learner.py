@@ -13,35 +13,10 @@ import torch
 from torch import Tensor
 
 from pygrade import ops
+from pygrade.config.training import Engine, Stage1Config, Stage2Config
 from pygrade.policy import FusionPolicy
-from pygrade.training.policy_step import Engine, joined, policy_step
+from pygrade.training.policy_step import joined, policy_step
 from pygrade.training.training_set import TrainingSet
-
-
-class PageOptions(Protocol):
-    """The options of `Stage1Config` that decide a gradient."""
-
-    @property
-    def labels(self) -> str: ...
-    @property
-    def temperature(self) -> float: ...
-
-
-class GroupOptions(Protocol):
-    """The options of `Stage2Config` that decide a gradient."""
-
-    @property
-    def group_size(self) -> int: ...
-    @property
-    def clip(self) -> float: ...
-    @property
-    def clip_high(self) -> float | None: ...
-    @property
-    def kl_coefficient(self) -> float: ...
-    @property
-    def entropy_coefficient(self) -> float: ...
-    @property
-    def weight_floor(self) -> float: ...
 
 
 class Shard(Protocol):
@@ -147,7 +122,7 @@ class ShardLearner:
         self._valued: Tensor | None = None
         self._groups: _Groups | None = None  # of the last call, which the next one mostly needs again
 
-    def page_gradient(self, draw: Draw | None, options: PageOptions) -> PageGradient | None:
+    def page_gradient(self, draw: Draw | None, options: Stage1Config) -> PageGradient | None:
         """Stage 1: LambdaLoss of the logged pages. None if the batch has no row of the shard."""
         if draw is None:
             return None
@@ -168,7 +143,7 @@ class ShardLearner:
         (slope,) = torch.autograd.grad(losses, alpha, one.expand_as(losses))
         return PageGradient(self._step.gradient(slope).cpu(), losses.detach().cpu())
 
-    def explore(self, draw: Draw | None, options: GroupOptions) -> Explored | None:
+    def explore(self, draw: Draw | None, options: Stage2Config) -> Explored | None:
         """Stage 2: draws groups of weights and rewards them."""
         if draw is None:
             return None
@@ -176,7 +151,7 @@ class ShardLearner:
         return Explored(groups.sample.rewards.cpu(), groups.alpha.sum(-1).cpu())
 
     def group_gradient(
-        self, draw: Draw | None, options: GroupOptions, parameters: Tensor | None, advantages: Tensor | None
+        self, draw: Draw | None, options: Stage2Config, parameters: Tensor | None, advantages: Tensor | None
     ) -> GroupGradient | None:
         """Stage 2: GRPO's gradient by the parameters [P] (None: those that drew), given advantages [b, G]."""
         if draw is None or advantages is None:
@@ -204,7 +179,7 @@ class ShardLearner:
         gradient = self._step.gradient(result.gradient / draw.size)  # of the mean loss
         return GroupGradient(gradient.cpu(), figures.cpu())
 
-    def _drawn(self, draw: Draw, options: GroupOptions) -> _Groups:
+    def _drawn(self, draw: Draw, options: Stage2Config) -> _Groups:
         data, rows = self._shard.batch(draw.rows)
         values = self._moved(draw.values)
         inputs, exploration = data.inputs_at(rows, values), data.exploration[rows]

@@ -16,22 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pygrade.config.training import CemConfig, RewardConfig
 from pygrade.logs import Logs, concatenate, request_keys
 from pygrade.logs.keys import hashes
 from pygrade.logs.log_parts import LogParts, order_of
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training.propensity import SlotPropensity, slot_propensity
-from pygrade.training.reward import (
-    CompositeReward,
-    LogFigures,
-    RewardConfig,
-    calibration_sums,
-    format_weight,
-    slopes_of,
-)
+from pygrade.training.reward import CompositeReward, LogFigures, calibration_sums, format_weight, slopes_of
 from pygrade.training.shard_files import Fold, Index, ShardFiles, write_shard
 from pygrade.training.sharded_set import ShardedSet, shard_bounds
-from pygrade.training.static_weights import CemConfig
 from pygrade.training.training_record import TrainingRecord, find_single_tasks
 from pygrade.training.training_set import TrainingSet
 from pygrade.workers import LocalWorkers, Workers

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade.config.training import Engine
 from pygrade.policy import FusionPolicy
-from pygrade.training.policy_step import Engine, is_fused, parameters_of
+from pygrade.training.policy_step import is_fused, parameters_of
 from pygrade.training.shard_learner import Draw, Held, LearnerPart, Shard, ShardLearner
 from pygrade.training.training_set import TrainingSet
 from pygrade.workers import Actors, LocalWorkers, Workers

@@ -1,38 +1,20 @@
 """Stage 1: a supervised start. LambdaLoss teaches the policy to put the valuable items of each logged page first."""
 
 import logging
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from pygrade._util.progress import track
+from pygrade.config.training import Engine, Stage1Config
 from pygrade.policy import FusionPolicy
-from pygrade.training.policy_step import Engine, policy_step
+from pygrade.training.policy_step import policy_step
 from pygrade.training.run import Run
 from pygrade.training.sharded_set import Batch, ShardedSet, known, total
-from pygrade.training.steps import batch_rows, check_positive, falling_rate
+from pygrade.training.steps import batch_rows, falling_rate
 from pygrade.training.training_set import TrainingSet
 from pygrade.workers import Actors
 
 logger = logging.getLogger("pygrade")
-
-
-@dataclass(frozen=True)
-class Stage1Config:
-    """Supervised start: LambdaLoss on the logged page."""
-
-    steps: int = 400  # 0 leaves the stage out
-    batch_size: int = 256  # requests a step, of those with any feedback
-    learning_rate: float = 2e-3  # falls linearly to a tenth
-    labels: Literal["ips", "raw"] = "ips"  # logged value divided by the slot's propensity, or as it is
-    temperature: float = 1.0  # of the fused score
-    max_grad_norm: float = 1.0  # gradients are scaled down to this norm
-
-    def __post_init__(self) -> None:
-        check_positive(self, "batch_size", "learning_rate", "temperature", "max_grad_norm")
-        if self.labels not in ("ips", "raw"):
-            raise ValueError(f"labels is {self.labels!r}; want 'ips' or 'raw'")
 
 
 def train_stage1(

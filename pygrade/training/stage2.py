@@ -10,44 +10,20 @@ size blows it up.
 """
 
 import copy
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pygrade import ops
 from pygrade._util.progress import track
+from pygrade.config.training import Engine, Stage2Config
 from pygrade.policy import FusionPolicy
-from pygrade.training.policy_step import Engine, PolicyStep, parameters_of, policy_step
+from pygrade.training.policy_step import PolicyStep, parameters_of, policy_step
 from pygrade.training.run import Run
 from pygrade.training.sharded_set import Batch, ShardedSet, known, total
-from pygrade.training.steps import batch_rows, check_positive, draw_seed, falling_rate
+from pygrade.training.steps import batch_rows, draw_seed, falling_rate
 from pygrade.training.training_set import Components, TrainingSet
 from pygrade.workers import Actors
-
-
-@dataclass(frozen=True)
-class Stage2Config:
-    """Group-relative fine-tuning (GRPO) with Dirichlet exploration."""
-
-    steps: int = 500  # 0 leaves the stage out
-    batch_size: int = 256  # requests a step
-    group_size: int = 16  # G, weight vectors sampled for each
-    inner_epochs: int = 2  # updates on one batch of samples
-    learning_rate: float = 6e-4  # falls linearly to a tenth
-    clip: float = 0.2  # ratios are cut to 1 ± clip
-    clip_high: float | None = None  # another bound upwards; None: the same
-    kl_coefficient: float = 0.01  # of KL(new ‖ stage 1), nats
-    entropy_coefficient: float = 0.0  # of a bonus for wide exploration
-    weight_floor: float = 1e-5  # weights are raised to it before both log-probabilities
-    normalize: Literal["batch", "group", "component", "none"] = "batch"  # of the advantage, see `group_advantage`
-    leave_one_out: bool = False  # a sample's baseline is the mean of the others
-    advantage_clip: float | None = 5.0  # advantages are cut to ± this; None: not
-    max_grad_norm: float = 1.0  # gradients are scaled down to this norm
-
-    def __post_init__(self) -> None:
-        check_positive(self, "batch_size", "group_size", "inner_epochs", "learning_rate", "clip", "max_grad_norm")
 
 
 def train_stage2(

@@ -10,7 +10,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,11 @@ from torch import Tensor
 from pygrade._util.files import directory_lock
 from pygrade._util.progress import progress_disabled
 from pygrade._util.threads import torch_threads
-from pygrade.correction.fit import Candidate, CorrectionConfig, correct, fit_correction
+from pygrade.config.training import (
+    RewardConfig,
+    TrainConfig,
+)
+from pygrade.correction.fit import Candidate, correct, fit_correction
 from pygrade.correction.parts import continue_fit
 from pygrade.correction.prior import load_prior
 from pygrade.evaluation.arms import GRADE, STAGE1
@@ -32,31 +36,29 @@ from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
 from pygrade.logs.log_parts import LogParts
 from pygrade.logs.logs import check_amounts
-from pygrade.policy import Baseline, FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy import Baseline, FusionPolicy, PolicySpec
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Mixture
+from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores, corrected_expected_value, fit_baselines
 from pygrade.training.heldout import HeldOut
 from pygrade.training.license import License, license_correction, reasons_of
 from pygrade.training.pages import Pages
-from pygrade.training.policy_step import Engine, check_engine
 from pygrade.training.prepared import HeldLog, Prepared, Source, opened, prepare
 from pygrade.training.propensity import SlotPropensity
-from pygrade.training.reward import CompositeReward, RewardConfig
+from pygrade.training.reward import CompositeReward
 from pygrade.training.run import Run
 from pygrade.training.shard_files import Fold
 from pygrade.training.sharded_log import ShardedLog
 from pygrade.training.sharded_set import ShardedSet
-from pygrade.training.stage1 import Stage1Config, train_stage1
-from pygrade.training.stage2 import Stage2Config, train_stage2
-from pygrade.training.static_weights import CemConfig, best_static_weights
-from pygrade.training.steps import check_positive
+from pygrade.training.stage1 import train_stage1
+from pygrade.training.stage2 import train_stage2
+from pygrade.training.static_weights import best_static_weights
 from pygrade.training.summary import scenario_weights, summary_of
 from pygrade.training.training_record import TrainingRecord
 from pygrade.training.trust import (
     Rankings,
     Trust,
-    TrustConfig,
     fold_of_requests,
     fold_workers,
     judge,
@@ -70,39 +72,6 @@ logger = logging.getLogger("pygrade")
 OnStep = Callable[[str, int], None]
 SHARDS = "shards"  # folder of a log that is prepared on disk, while it is learned from
 SAMPLED = "simple baselines, trust, weights for missing features, rewards of the summary"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides what `train` learns, and how it runs."""
-
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    reward: RewardConfig = field(default_factory=RewardConfig)
-    static: CemConfig = field(default_factory=CemConfig)  # search for the static weights the policy starts from
-    stage1: Stage1Config = field(default_factory=Stage1Config)
-    stage2: Stage2Config = field(default_factory=Stage2Config)
-    trust: TrustConfig = field(default_factory=TrustConfig)
-    correction: CorrectionConfig = field(
-        default_factory=CorrectionConfig
-    )  # of the predictions, before they are weighed
-    seed: int = 0  # of the network, the batches and the draws
-    device: str = "cpu"  # cpu or cuda
-    engine: Engine = "auto"  # of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy
-    # Requests of a logical shard. A log of more is never in memory: it is prepared on disk, and a step's gradient is a
-    # sum over its shards, up to 64.
-    shard_requests: int = 100_000
-    # Requests of such a log, a uniform sample, that the simple baselines are fitted to and that trust is judged by.
-    sample_requests: int = 20_000
-    threads: int = 1  # of torch on the CPU; more do not help networks of this size
-    checkpoint_every: int = 50  # steps between checkpoints
-    heldout_every: int = 50  # steps between figures of the learning curves on held-out requests
-    tensorboard: bool = True  # scalars, where tensorboard is installed
-
-    def __post_init__(self) -> None:
-        check_positive(self, "threads", "checkpoint_every", "heldout_every", "shard_requests", "sample_requests")
-        check_engine(self.engine)
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; want 0 or more")
 
 
 @dataclass(frozen=True)
@@ -428,7 +397,7 @@ def _run_fold(fold: _Fold) -> Rankings:
     baselines = fit_baselines(plain, last.spec, data, config.static, config.reward.propensity_floor, own)
     if correction is not None:
         baselines = (*baselines, corrected_expected_value(plain))
-    log, formula = fold.judge, config.policy.formula
+    log, formula = fold.judge, fusion_formula(config.policy)
     return Rankings(
         {entry.name: standardized(baseline_scores(entry, log, formula, correction), log) for entry in baselines},
         {name: standardized(policy_scores(policy, log), log) for name, policy in ((STAGE1, first), (GRADE, last))},

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pygrade.config.training import RewardConfig, TrainConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, LOGGED_ORDER
 from pygrade.evaluation.replay import reinforcement_sentence
 from pygrade.metrics.intervals import UNKNOWN
@@ -20,8 +21,6 @@ from pygrade.reports.sections import auc_text, options_section, prediction_secti
 from pygrade.reports.style import COLORS
 from pygrade.reports.weights import record_weights, weight_sections
 from pygrade.training.judging import later_record, replay
-from pygrade.training.reward import RewardConfig
-from pygrade.training.train import TrainConfig
 from tests.learning import tiny_logs
 
 

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.studio import ConsoleConfig
 from pygrade.logs import write_logs
-from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicyConfig, PolicySpec
+from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.studio import write_console
-from pygrade.studio.collect import ConsoleConfig, collect
+from pygrade.studio.collect import collect
 from pygrade.studio.run_files import find_run
 from pygrade.training.baselines import expected_value
 from pygrade.training.training_record import TrainingRecord

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from pygrade.config.policy import PolicyConfig
 from pygrade.logs import write_logs
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.studio import write_console
 from pygrade.studio.blob import pack

@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
+from pygrade.config.studio import ConsoleConfig
 from pygrade.logs import Logs, write_logs
-from pygrade.studio.collect import ConsoleConfig, collect
+from pygrade.studio.collect import collect
 from pygrade.studio.columns import MAX_CLASSES, item_groups, request_columns
 from pygrade.studio.run_files import find_run
 from pygrade.training.training_record import TrainingRecord

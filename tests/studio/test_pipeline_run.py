@@ -7,8 +7,9 @@ import pytest
 
 from pygrade import _core
 from pygrade.cli.main import main
+from pygrade.config.studio import ConsoleConfig
 from pygrade.data.event_log import EventLog
-from pygrade.studio.collect import ConsoleConfig, collect
+from pygrade.studio.collect import collect
 from pygrade.studio.run_files import find_run
 from tests.pipeline.world import trained
 from tests.studio.browser import needs_browser, opened, service

@@ -7,18 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pygrade.config.studio import ConsoleConfig
+from pygrade.config.training import RewardConfig
 from pygrade.evaluation.replay import evaluate
 from pygrade.logs import numbered, read_logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import student_t
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
+from pygrade.policy.spec import fusion_formula
 from pygrade.serving.ranker import BlendedRanker
-from pygrade.studio.collect import ConsoleConfig, collect
+from pygrade.studio.collect import collect
 from pygrade.studio.run_files import find_run
 from pygrade.training.baselines import baseline_scores
 from pygrade.training.judging import simple_baselines
 from pygrade.training.propensity import slot_propensity
-from pygrade.training.reward import RewardConfig
 from pygrade.training.training_record import TrainingRecord
 from tests.corrections import random_correction
 from tests.studio.conftest import CONFIG, make_run
@@ -56,9 +58,9 @@ def assert_equal(actual, expected, logs=None):
 def replayed(found, logs, record, **scores):
     """The evaluation of scores or weights beside the record's baseline."""
     simple = simple_baselines(logs, found.policy, found.policy.mixture)
-    scores[record["baseline"]] = baseline_scores(simple[record["baseline"]], logs, found.policy.config.formula)
+    scores[record["baseline"]] = baseline_scores(simple[record["baseline"]], logs, fusion_formula(found.policy.config))
     curve = slot_propensity(found.logs, RewardConfig()).known(10)
-    transform = {"yours": found.policy.config.formula}
+    transform = {"yours": fusion_formula(found.policy.config)}
     weights = {"yours": WEIGHTS} if "yours" not in scores else {}
     return evaluate(logs, weights, record["baseline"], scores=scores, k=CONFIG.k, transform=transform, propensity=curve)
 
@@ -106,11 +108,11 @@ def test_without_propensities_all_slots_count_alike(tmp_path, found):
         "base",
         scores={
             "base": baseline_scores(
-                simple_baselines(logs, found.policy, None)["expected value"], logs, found.policy.config.formula
+                simple_baselines(logs, found.policy, None)["expected value"], logs, fusion_formula(found.policy.config)
             )
         },
         k=CONFIG.k,
-        transform={"yours": found.policy.config.formula},
+        transform={"yours": fusion_formula(found.policy.config)},
         propensity=np.ones(5),
     )
     assert_equal(result["lifts"]["value"], evaluation.lifts["yours"]["value"], logs)
@@ -218,7 +220,7 @@ def test_contributions_are_centered_and_add_up_to_the_standardized_score(tmp_pat
     (result,) = call(tmp_path, page(record, sliders()))
     first = found.held_out.select(record["browsed"]["judged"][:1])
     simple = simple_baselines(found.held_out, found.policy, found.policy.mixture)
-    scores = baseline_scores(simple["best static"], first, found.policy.config.formula)
+    scores = baseline_scores(simple["best static"], first, fusion_formula(found.policy.config))
     parts = result["contributions"][2].reshape(-1, 2)
     assert np.allclose(parts.mean(0), 0, atol=1e-6)
     assert np.allclose(parts.sum(1), (scores - scores.mean()) / scores.std(), atol=1e-4)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pygrade.config.marketplace import PARENT
 from pygrade.simulation.marketplace import Marketplace, MarketplaceConfig
-from pygrade.simulation.marketplace_config import PARENT
 from pygrade.study.runner import StudyConfig, plan
 from pygrade.study.settings import load_settings
 from pygrade.study.worlds import BENDS, KNOWN, UNKNOWN, Shape, make_world, related_market

@@ -6,15 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import OnlineConfig, Stage1Config, Stage2Config, TrainConfig
+from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training import policy_step as module
-from pygrade.training.online import OnlineConfig
 from pygrade.training.policy_step import FusedStep, TorchStep, concentrations, is_fused, policy_step
 from pygrade.training.reward import CompositeReward
 from pygrade.training.run import Run
-from pygrade.training.stage1 import Stage1Config, train_stage1
-from pygrade.training.stage2 import Stage2Config, train_stage2
-from pygrade.training.train import TrainConfig, train
+from pygrade.training.stage1 import train_stage1
+from pygrade.training.stage2 import train_stage2
+from pygrade.training.train import train
 from tests.learning import TASKS, tiny_logs
 from tests.training.test_train import SMALL, Stop, policy_bytes, stop_at
 

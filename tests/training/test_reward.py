@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.policy import PolicyConfig, PolicySpec
-from pygrade.training.reward import CompositeReward, RewardConfig, calibration_slopes
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import RewardConfig
+from pygrade.policy import PolicySpec
+from pygrade.training.reward import CompositeReward, calibration_slopes
 from pygrade.training.training_set import TrainingSet
 from tests.learning import TASKS, VALUES, tiny_logs
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pygrade.cli import main as cli
+from pygrade.config.training import TrainConfig, TrustConfig
 from pygrade.logs import concatenate, read_logs, request_keys, write_logs
 from pygrade.logs.log_parts import LogParts
 from pygrade.policy import FusionPolicy, PolicySpec
@@ -20,9 +21,8 @@ from pygrade.training.sharded_log import sharded
 from pygrade.training.sharded_set import Batch, ShardedSet, located, shard_bounds
 from pygrade.training.stage1 import train_stage1
 from pygrade.training.stage2 import train_stage2
-from pygrade.training.train import TrainConfig, train
+from pygrade.training.train import train
 from pygrade.training.training_set import by_request
-from pygrade.training.trust import TrustConfig
 from pygrade.workers import LocalWorkers
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL, Stop, folder_bytes, policy_bytes, stop_at

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
-from pygrade.training.reward import CompositeReward, RewardConfig
-from pygrade.training.stage1 import Stage1Config, train_stage1
-from pygrade.training.stage2 import Stage2Config, train_stage2
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import RewardConfig, Stage1Config, Stage2Config
+from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.training.reward import CompositeReward
+from pygrade.training.stage1 import train_stage1
+from pygrade.training.stage2 import train_stage2
 from pygrade.training.steps import draw_values
 from pygrade.training.train import train
 from tests.learning import TASKS, tiny_logs

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
-from pygrade.training.reward import CompositeReward, RewardConfig
-from pygrade.training.stage1 import Stage1Config, train_stage1
-from pygrade.training.stage2 import Stage2Config, train_stage2
-from pygrade.training.static_weights import CemConfig
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.training.reward import CompositeReward
+from pygrade.training.stage1 import train_stage1
+from pygrade.training.stage2 import train_stage2
 from pygrade.training.steps import batch_rows, draw_seed
 from pygrade.training.tracking import read_metrics
-from pygrade.training.train import TrainConfig, train
-from pygrade.training.trust import TrustConfig
+from pygrade.training.train import train
 from tests.learning import tiny_logs, true_value
 
 SMALL = TrainConfig(
@@ -133,7 +133,7 @@ def test_randomness_is_a_function_of_seed_stage_and_step() -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pygrade.training.trust import TrustConfig
+from pygrade.config.training import TrustConfig
 from pygrade.training.train import train
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL

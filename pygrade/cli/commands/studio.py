@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from pygrade.cli import console
 from pygrade.cli.options import Output, part
+from pygrade.config.studio import ConsoleConfig
 from pygrade.storage import Place, join_path, place_of, publishing
 from pygrade.studio import write_console
-from pygrade.studio.collect import ConsoleConfig
 
 FILE = "studio.html"
 
