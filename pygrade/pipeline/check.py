@@ -23,14 +23,14 @@ from pygrade._util.optional_imports import require
 from pygrade._util.progress import track
 from pygrade._util.serialization import read_json
 from pygrade.config.pipeline import CheckConfig, PipelineConfig
+from pygrade.console.pipeline import CHECK, write_pipeline_report
+from pygrade.console.training import write_text
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, State, materialize, state_before
 from pygrade.features.center import feedback_columns
 from pygrade.pipeline.candidate_copies import CandidateCopies, write_candidates
 from pygrade.pipeline.own_predictions import LoggedModel
 from pygrade.pipeline.page_equality import Offline, compare
-from pygrade.reports.pipeline import CHECK, write_pipeline_report
-from pygrade.reports.training import write_text
 from pygrade.serving.artifact import Artifact, open_artifact
 from pygrade.serving.callbacks import predicted
 from pygrade.serving.pipeline import Models, Pipeline, ServedPage, fuse, load_models

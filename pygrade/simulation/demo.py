@@ -19,12 +19,12 @@ from pygrade import __version__, ops
 from pygrade._util.files import directory_lock
 from pygrade._util.progress import track
 from pygrade.config.simulation import DemoConfig
+from pygrade.console.training import record_weights, write_report, write_text
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, STAGE1
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import read_logs
 from pygrade.policy.spec import fusion_formula
-from pygrade.reports.pages import describe_pages
-from pygrade.reports.training import record_weights, write_report, write_text
+from pygrade.serving.page_records import describe_pages
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import SEGMENTS, Marketplace, Requests
 from pygrade.simulation.simulate import AbTest, compare_pages, rank_pages, simulate_logs

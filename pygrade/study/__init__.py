@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.serialization import read_json
-from pygrade.reports.training import write_text
+from pygrade.console.training import write_text
 from pygrade.study.findings import NOT_RUN, findings, percent
 from pygrade.study.report import write_results
 from pygrade.study.runner import StudyConfig, Unit, load_unit, machine, plan, run_units, scaled

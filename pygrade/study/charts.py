@@ -4,8 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from pygrade.console.plots import BLUE, CYCLE, FAINT, GRAY, INK, new_figure, to_png
 from pygrade.metrics.intervals import Interval
-from pygrade.reports.plots import BLUE, CYCLE, FAINT, GRAY, INK, new_figure, to_png
 from pygrade.study.findings import CONSTRAINED, RIVALS, SERVED
 from pygrade.study.fresh_worlds import CELLS, GATED
 from pygrade.study.settings import MAIN, STABILITY, Regime, Settings

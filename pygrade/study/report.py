@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.files import atomic_file
-from pygrade.reports.training import write_text
+from pygrade.console.training import write_text
 from pygrade.study.charts import draw_charts
 from pygrade.study.family import trade_offs
 from pygrade.study.findings import (

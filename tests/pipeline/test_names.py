@@ -14,8 +14,8 @@ from pygrade.data.events import EventLog
 from pygrade.logs import read_logs
 from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.check import serve_check
-from pygrade.pipeline.names import Names
 from pygrade.pipeline.run import run_pipeline
+from pygrade.serving.names import Names
 from tests.candidates import candidate_file
 from tests.pipeline.test_run import stage
 from tests.pipeline.world import CONFIG, copy, write_log

@@ -11,7 +11,7 @@ from pygrade.config.policy import PolicyConfig
 from pygrade.logs import read_logs, write_logs
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.policy.spec import fusion_formula
-from pygrade.reports.pages import explain
+from pygrade.serving.page_records import explain
 from pygrade.serving.ranker import BlendedRanker
 from tests.corrections import FEATURES, ITEMS, TASKS, random_correction
 

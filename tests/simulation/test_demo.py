@@ -10,7 +10,7 @@ from pygrade.config.simulation import DemoConfig, SimulateConfig
 from pygrade.config.training import CemConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, STAGE1, STATIC
 from pygrade.policy import FusionPolicy
-from pygrade.reports.pages import explain
+from pygrade.serving.page_records import explain
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation import demo as demo_module
 from pygrade.simulation.demo import demo

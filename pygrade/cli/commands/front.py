@@ -16,6 +16,7 @@ from pygrade.cli.ignored import refuse
 from pygrade.cli.judging import IN_SAMPLE
 from pygrade.cli.options import Cluster, Output, Source, workers_of
 from pygrade.config.training import RewardConfig
+from pygrade.console import plots
 from pygrade.evaluation.arms import PRODUCTION
 from pygrade.evaluation.front import VALUE, Judge, Solution, front, solve
 from pygrade.evaluation.replay import judged_by
@@ -23,7 +24,6 @@ from pygrade.logs import Logs, numbered
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.policy.spec import fusion_formula
-from pygrade.reports import plots
 from pygrade.storage import Folder, Place, join_path, place_of, publishing
 from pygrade.training.baselines import baseline_scores, expected_value
 from pygrade.training.propensity import SlotPropensity, slot_propensity
