@@ -233,7 +233,7 @@ def test_the_version_stands_in_one_place():
     assert (ROOT / rule["input"]).read_text() == header
     found = re.search(rule["regex"], header)
     assert found is not None
-    assert found["value"] == _core.__version__ == pygrade.__version__ == importlib.metadata.version("pygrade")
+    assert found["value"] == _core.__version__ == pygrade.__version__ == importlib.metadata.version("pygrade-ranking")
 
 
 def public(names: Iterable[str]) -> set[str]:
@@ -306,7 +306,7 @@ def test_public_headers_include_public_headers_alone():
 
 def test_kernel_objects_define_no_weak_symbol():
     """The linker would take one instruction set's copy of a weak symbol for all of them."""
-    origin = json.loads(importlib.metadata.distribution("pygrade").read_text("direct_url.json") or "{}")
+    origin = json.loads(importlib.metadata.distribution("pygrade-ranking").read_text("direct_url.json") or "{}")
     if not origin.get("dir_info", {}).get("editable"):
         pytest.skip("an installed wheel keeps no objects")
     checkout = Path(url2pathname(urlsplit(origin["url"]).path))

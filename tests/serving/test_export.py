@@ -393,5 +393,5 @@ def test_what_is_not_installed_is_named(tmp_path, monkeypatch, capsys):
     saved = policy_of("free").save(tmp_path / "policy")
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert cli.main(["export", "--policy", str(saved), "--out", str(tmp_path / "page.onnx"), "--onnx"]) == 2
-    assert "onnx is not installed; run: pip install 'pygrade[export]'" in capsys.readouterr().err
+    assert "onnx is not installed; run: pip install 'pygrade-ranking[export]'" in capsys.readouterr().err
     assert not list(tmp_path.glob("*page*"))
