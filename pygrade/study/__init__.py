@@ -73,7 +73,7 @@ def _runnable(units: list[Unit], settings: Settings, run: Path) -> list[Unit]:
     left_out = [u for u in units if u.arm.package in absent and load_unit(u, settings, run) is None]
     if left_out:
         arms, packages = (", ".join(sorted(names)) for names in ({u.arm.name for u in left_out}, absent))
-        logger.warning(f"left out, as {packages} is not installed (pip install 'pygrade[study]'): {arms}")
+        logger.warning(f"left out, as {packages} is not installed (pip install 'pygrade-ranking[study]'): {arms}")
     return [unit for unit in units if unit not in left_out]
 
 
