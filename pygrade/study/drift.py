@@ -43,7 +43,7 @@ def online(trial: Trial, options: Options) -> ArmRanking:
     config = trial.config(options)
     reference = trial.stage1(config)
     policy = trial.stage1(config)
-    train_stage2(trial.build(config), policy, config.stage2, seed=trial.seed, engine=config.engine)
+    train_stage2(trial.training_data(config), policy, config.stage2, seed=trial.seed, engine=config.engine)
     step = replace(config.stage2, steps=options["steps"], kl_coefficient=options["kl"])
     learner_config = OnlineConfig(
         window=options["window"],

@@ -150,7 +150,7 @@ def _rankings(trial: Trial, options: Options) -> tuple[FusionPolicy, Rankings]:
     """GRADE and how the twelve policies rank: learned and simple ones, random personal weights, and between them."""
     config = trial.config(options)
     grade, stage1 = trial.stage1(config), trial.stage1(config)
-    train_stage2(trial.build(config), grade, config.stage2, seed=trial.seed, engine=config.engine)
+    train_stage2(trial.training_data(config), grade, config.stage2, seed=trial.seed, engine=config.engine)
     linear = replace(config, policy=replace(config.policy, transform="zscore"))
     static_linear = best_static_weights(trial.build(linear), config.static, bounds=trial.spec(linear).bounds).numpy()
     strange = [_random_policy(trial, seed) for seed in (1, 2)]

@@ -56,11 +56,11 @@ from pygrade.evaluation.policy_estimates import item_inputs, log_inputs
 from pygrade.logs import Logs, concatenate
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
+from pygrade.training.data import TrainingData, split_batch
 from pygrade.training.feedback import Event, FeedbackJoin, Key, as_key
 from pygrade.training.policy_step import PolicyStep, parameters_of, policy_step
 from pygrade.training.renewal import renew_correction
 from pygrade.training.reward import CompositeReward
-from pygrade.training.sharded_set import Batch, ShardedSet
 from pygrade.training.stage2 import stage2_step
 from pygrade.training.steps import batch_rows, draw_seed
 
@@ -247,18 +247,16 @@ class OnlineLearner:
         if policy.config.corrected:
             given = (window.context, window.predictions, window.offsets, item_inputs(policy, window))
             logs = replace(window, predictions=policy.correct(*given))
-        data = CompositeReward(self.config.reward).build(logs, policy.spec)
+        data = TrainingData.of(CompositeReward(self.config.reward).build(logs, policy.spec), logs)
         pool = torch.from_numpy(np.flatnonzero(~self._judging(window)))
-        shards = ShardedSet.of(data)
-        learners = shards.learners(self.policy, self.config.engine)
+        learners = data.learners(policy, self.config.engine)
         reference, figures = parameters_of(self.reference).cpu(), dict[str, float]()
         for _ in range(config.steps):
             rows = pool[batch_rows(self.config.seed, _STAGE, self._steps, len(pool), config.batch_size)]
             seed = draw_seed(self.config.seed, _STAGE, self._steps)
-            values = data.draw_values(self.config.seed, _STAGE, self._steps, len(rows))
-            batch = Batch.of(rows, shards.sizes, values, seed)
-            drawn = (config, batch, reference, "update")
-            figures = stage2_step(data.stage2, learners, self.policy, self._learner, *drawn)
+            values = data.tensors.draw_values(self.config.seed, _STAGE, self._steps, len(rows))
+            requests = split_batch(rows, data.sizes, parameters_of(policy).cpu(), values, seed, reference)
+            figures = stage2_step(data.tensors.stage2, learners, policy, self._learner, config, requests, "update")
             self._steps += 1
         return len(pool), figures
 

@@ -29,7 +29,7 @@ from pygrade.logs import Logs, pad
 from pygrade.policy import PolicySpec
 from pygrade.policy.spec import fusion_formula
 from pygrade.training.propensity import SlotPropensity, slot_propensity
-from pygrade.training.training_set import Components, LoggedPages, TradeOffs, TrainingSet
+from pygrade.training.request_tensors import Components, LoggedPages, RequestTensors, TradeOffs
 
 _SMALL = 5_000  # requests of a log up to which the prior counts as much as the posterior
 
@@ -107,12 +107,12 @@ class LogFigures:
 
 
 class CompositeReward:
-    """Builds the `TrainingSet` of a log for a policy."""
+    """Builds the `RequestTensors` of a log for a policy."""
 
     def __init__(self, config: RewardConfig) -> None:
         self.config = config
 
-    def build(self, logs: Logs, spec: PolicySpec, figures: LogFigures | None = None) -> TrainingSet:
+    def build(self, logs: Logs, spec: PolicySpec, figures: LogFigures | None = None) -> RequestTensors:
         """Transformed scores, gains, lists and page labels; ``ValueError`` if log and spec do not fit.
 
         figures: of the whole log, if this is a part; the weight of the format component is then that of the part.
@@ -152,7 +152,7 @@ class CompositeReward:
         rank = np.arange(config.page_size)
         discount = curve[: config.page_size] if attention else 1.0 / np.log2(rank + 2.0)
         shown = pad(logs.shown, logs.offsets, length=longest)[0]
-        return TrainingSet(
+        return RequestTensors(
             inputs=_inputs(logs, spec),
             exploration=spec.exploration_factor(logs.scenario, logs.num_requests),
             scores=torch.from_numpy(scores),

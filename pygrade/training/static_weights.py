@@ -13,8 +13,8 @@ from pygrade._util.optional_imports import require
 from pygrade.config.training import CemConfig
 from pygrade.logs import Logs
 from pygrade.policy import project_weights
+from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.reward import logged_weights
-from pygrade.training.training_set import TrainingSet
 
 Array = NDArray[Any]
 
@@ -35,7 +35,7 @@ def production_weights(logs: Logs) -> Tensor | None:
 
 
 def best_static_weights(
-    data: TrainingSet, config: CemConfig | None = None, rows: Tensor | None = None, bounds: Tensor | None = None
+    data: RequestTensors, config: CemConfig | None = None, rows: Tensor | None = None, bounds: Tensor | None = None
 ) -> Tensor:
     """The one weight vector [T] with the highest mean reward: the posterior, plus ``prior_share`` of the prior.
 
@@ -72,7 +72,7 @@ def best_static_weights(
     return vectors(best[None])[0]
 
 
-def _searched(data: TrainingSet, prior_share: float) -> TrainingSet:
+def _searched(data: RequestTensors, prior_share: float) -> RequestTensors:
     """The data that the search scores on; for the posterior alone the logged pages suffice, which is much less."""
     parts = data.stage2
     if "posterior" not in parts.names:
@@ -93,7 +93,7 @@ def _searched(data: TrainingSet, prior_share: float) -> TrainingSet:
     return replace(data, scores=data.scores.gather(1, item.expand(-1, -1, data.scores.shape[-1])), stage2=pages)
 
 
-def mean_reward(data: TrainingSet, weights: Tensor, rows: Tensor) -> Tensor:
+def mean_reward(data: RequestTensors, weights: Tensor, rows: Tensor) -> Tensor:
     """Mean of the ranked components over requests rows [n] under each static vector of weights [P, T]: float64 [P]."""
     ranked = len(data.stage2.lists)
     device = data.scores.device

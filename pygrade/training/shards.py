@@ -1,15 +1,16 @@
-"""A shard of the training set in files: one record per request, of which a batch's are read at a time.
+"""Shards of a log that is ready for training, in memory or in files.
 
-``records.npy`` has all that a step needs of a request, one after the other, ``inputs.npy`` the policy's inputs alone,
-and ``index.npz`` the few numbers a request that are read as a whole. So a process needs memory for a batch and the
-index, 25 bytes a request, whatever the log's size; the rest is left to the system's file cache.
+In files a request is one record, and a batch's are read at a time. ``records.npy`` has all that a step needs of a
+request, one after the other, ``inputs.npy`` the policy's inputs alone, and ``index.npz`` the few numbers a request that
+are read as a whole. So a process needs memory for a batch and the index, 25 bytes a request, whatever the log's size;
+the rest is left to the system's file cache.
 """
 
 import functools
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -21,14 +22,14 @@ from torch import Tensor
 from pygrade._typing import Array
 from pygrade._util.files import atomic_directory
 from pygrade._util.hashing import GOLDEN, splitmix64
-from pygrade.training.training_set import TrainingSet, by_request, with_requests
+from pygrade.training.request_tensors import RequestTensors, by_request, with_requests
 
 _RECORDS, _INPUTS, _INDEX = "records.npy", "inputs.npy", "index.npz"
 
 
 @dataclass(frozen=True)
-class Index:
-    """What is known of every request of a shard without its record."""
+class ShardIndex:
+    """What a shard in files has of every request beside its record."""
 
     keys: NDArray[np.uint64]  # [n] `request_keys`
     users: NDArray[np.uint64]  # [n] hashes of the users' ids
@@ -50,7 +51,29 @@ class Fold:
         return np.asarray(drawn % np.uint64(self.folds) == self.number)
 
 
-class _Open(NamedTuple):
+class MemoryShard(NamedTuple):
+    """The only shard of a log in memory."""
+
+    tensors: RequestTensors
+
+    def __str__(self) -> str:
+        return "in memory"
+
+    def batch(self, rows: Tensor) -> tuple[RequestTensors, Tensor]:
+        """The requests rows [b] of the shard: tensors that have them, and their rows in these."""
+        return self.tensors, rows.to(self.tensors.scores.device)
+
+    def valued(self) -> Tensor:
+        """[n]: the requests whose logged page has feedback of positive value, which stage 1 learns from."""
+        return self.tensors.valued().cpu()
+
+    @property
+    def size(self) -> int:
+        """Its requests."""
+        return self.tensors.num_requests
+
+
+class _OpenFiles(NamedTuple):
     """What a process keeps of a shard."""
 
     descriptor: int
@@ -62,18 +85,19 @@ class _Open(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ShardFiles:
-    """A shard in a directory; ``without``: the requests of this fold do not belong to it."""
+class FileShard:
+    """A shard in a directory."""
 
+    number: int
     folder: Path
-    head: TrainingSet
-    without: Fold | None = None
+    head: RequestTensors  # without requests: what does not go by request
+    without: Fold | None = None  # whose requests do not belong to it
 
     def __str__(self) -> str:
         return self.folder.name
 
-    def batch(self, rows: Tensor) -> tuple[TrainingSet, Tensor]:
-        """See `shard_learner.Shard`."""
+    def batch(self, rows: Tensor) -> tuple[RequestTensors, Tensor]:
+        """See `MemoryShard`."""
         held, numbers = self._open, rows.numpy()
         wanted = numbers if held.chosen is None else held.chosen[numbers]
         records = _read(held, wanted)
@@ -82,7 +106,7 @@ class ShardFiles:
         return with_requests(self.head, tensors), torch.arange(len(wanted), device=device)
 
     def valued(self) -> Tensor:
-        """See `shard_learner.Shard`."""
+        """See `MemoryShard`."""
         return self._open.valued
 
     @property
@@ -90,14 +114,14 @@ class ShardFiles:
         """Its requests."""
         return len(self.index().keys)
 
-    def index(self) -> Index:
+    def index(self) -> ShardIndex:
         """Of the requests that belong to it."""
         with np.load(self.folder / _INDEX) as arrays:
             whole = dict(arrays)
         if self.without is None:
-            return Index(**whole)
+            return ShardIndex(**whole)
         keep = ~self.without.has(whole["users"])
-        return Index(**{name: values[keep] for name, values in whole.items()})
+        return ShardIndex(**{name: values[keep] for name, values in whole.items()})
 
     def inputs(self) -> Tensor:
         """[n, D] raw policy inputs of the requests that belong to it."""
@@ -106,7 +130,7 @@ class ShardFiles:
         return torch.from_numpy(every if chosen is None else every[chosen])
 
     @functools.cached_property
-    def _open(self) -> _Open:
+    def _open(self) -> _OpenFiles:
         with np.load(self.folder / _INDEX) as arrays:
             users, valued = arrays["users"], arrays["valued"]
         chosen = None if self.without is None else np.flatnonzero(~self.without.has(users))
@@ -114,10 +138,10 @@ class ShardFiles:
         path = self.folder / _RECORDS
         mapped = np.load(path, mmap_mode="r")
         descriptor = os.open(path, os.O_RDONLY)
-        return _Open(descriptor, int(mapped.offset), mapped.dtype, tuple(by_request(self.head)), chosen, places)
+        return _OpenFiles(descriptor, int(mapped.offset), mapped.dtype, tuple(by_request(self.head)), chosen, places)
 
     def __getstate__(self) -> dict[str, object]:
-        return {"folder": self.folder, "head": self.head, "without": self.without}  # an open file stays here
+        return {name: value for name, value in self.__dict__.items() if name != "_open"}  # an open file stays here
 
     def __del__(self) -> None:
         held = self.__dict__.get("_open")
@@ -125,10 +149,13 @@ class ShardFiles:
             os.close(held.descriptor)
 
 
-def write_shard(folder: Path, requests: int, chunks: Iterable[tuple[TrainingSet, Index]]) -> str:
+Shard = MemoryShard | FileShard
+
+
+def write_shard(folder: Path, requests: int, chunks: Iterable[tuple[RequestTensors, ShardIndex]]) -> str:
     """Writes a shard of so many requests, chunk by chunk; the directory is whole or absent. Returns a content hash."""
     digest = hashlib.sha256()
-    indices: list[Index] = []
+    indices: list[ShardIndex] = []
     with atomic_directory(folder) as partial:
         with open(partial / _RECORDS, "wb") as records, open(partial / _INPUTS, "wb") as inputs:
             for data, index in chunks:
@@ -140,20 +167,16 @@ def write_shard(folder: Path, requests: int, chunks: Iterable[tuple[TrainingSet,
                 inputs.write(np.ascontiguousarray(data.inputs.numpy()).data)
                 digest.update(rows.data.cast("B"))
                 indices.append(index)
-        keys = np.concatenate([index.keys for index in indices])
-        if len(keys) != requests:
-            raise ValueError(f"{folder.name} got {len(keys)} requests; want {requests}")
-        np.savez(
-            partial / _INDEX,
-            keys=keys,
-            users=np.concatenate([index.users for index in indices]),
-            valued=np.concatenate([index.valued for index in indices]),
-            page_value=np.concatenate([index.page_value for index in indices]),
-        )
+        columns: Any = {
+            item.name: np.concatenate([getattr(index, item.name) for index in indices]) for item in fields(ShardIndex)
+        }
+        if len(columns["keys"]) != requests:
+            raise ValueError(f"{folder.name} got {len(columns['keys'])} requests; want {requests}")
+        np.savez(partial / _INDEX, **columns)
     return digest.hexdigest()
 
 
-def _records(data: TrainingSet) -> Array:
+def _records(data: RequestTensors) -> Array:
     """[n] records of `by_request`, each of a multiple of 8 bytes, so that every number is at a multiple of its size."""
     tensors = {name: tensor.numpy() for name, tensor in by_request(data).items()}
     tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))
@@ -172,7 +195,7 @@ def _begin(file: BinaryIO, rows: Array, requests: int) -> None:
     np.lib.format.write_array_header_1_0(file, {**facts, "shape": (requests, *rows.shape[1:])})
 
 
-def _read(held: _Open, rows: NDArray[np.int64]) -> Array:
+def _read(held: _OpenFiles, rows: NDArray[np.int64]) -> Array:
     """The records of rows [b]."""
     size = held.kind.itemsize
     records = np.empty(len(rows), held.kind)

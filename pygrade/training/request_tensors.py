@@ -1,4 +1,4 @@
-"""A log made ready for training: R requests padded to N candidates."""
+"""Requests of a log as tensors, padded to N candidates: what both stages compute on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -54,8 +54,8 @@ class TradeOffs:
 
 
 @dataclass(frozen=True)
-class TrainingSet:
-    """Requests of a log with what both stages learn from.
+class RequestTensors:
+    """R requests with what both stages learn from.
 
     The predictions are transformed once, here; training only multiplies.
     """
@@ -73,16 +73,16 @@ class TrainingSet:
     def num_requests(self) -> int:
         return self.scores.shape[0]
 
-    def to(self, device: str) -> "TrainingSet":
+    def to(self, device: str) -> "RequestTensors":
         """The same on another device."""
-        return _moved(self, device)
+        return _move(self, device)
 
-    def select(self, rows: Tensor) -> "TrainingSet":
+    def select(self, rows: Tensor) -> "RequestTensors":
         """The same of requests rows [n]."""
         return with_requests(self, {name: values[rows] for name, values in by_request(self).items()})
 
-    def joined(self, others: Sequence["TrainingSet"]) -> "TrainingSet":
-        """One set of this and others, whose requests are as long."""
+    def join(self, others: Sequence["RequestTensors"]) -> "RequestTensors":
+        """These requests and others, which are as long."""
         parts = [by_request(part) for part in (self, *others)]
         return with_requests(self, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
@@ -170,16 +170,16 @@ class TrainingSet:
         )
 
 
-def _moved(part: T, device: str) -> T:
+def _move(part: T, device: str) -> T:
     if isinstance(part, Tensor):
         return part.to(device)  # type: ignore[return-value]
     if not is_dataclass(part):
         return part
-    move = partial(_moved, device=device)
+    move = partial(_move, device=device)
     return replace(part, **{item.name: move(getattr(part, item.name)) for item in fields(part)})  # type: ignore[type-var]
 
 
-def by_request(data: TrainingSet) -> dict[str, Tensor]:
+def by_request(data: RequestTensors) -> dict[str, Tensor]:
     """The tensors that have a row for each request."""
     pages, parts = data.stage1, data.stage2
     tensors = {"inputs": data.inputs, "exploration": data.exploration, "scores": data.scores}
@@ -190,8 +190,8 @@ def by_request(data: TrainingSet) -> dict[str, Tensor]:
     return tensors
 
 
-def with_requests(data: TrainingSet, tensors: Mapping[str, Tensor]) -> TrainingSet:
-    """The set with other requests: tensors as `by_request` gives them."""
+def with_requests(data: RequestTensors, tensors: Mapping[str, Tensor]) -> RequestTensors:
+    """The same with other requests: tensors as `by_request` gives them."""
     pages = {name: tensors[f"page_{name}"] for name in ("item", "mask", "value", "propensity")}
     trade_offs = data.trade_offs
     if trade_offs is not None:
