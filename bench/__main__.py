@@ -6,6 +6,7 @@
     python -m bench compare A.json B.json         what changed by more than the noise
     python -m bench --device cuda                 the Triton kernels on a GPU (gpu/timing.py)
     python -m bench report                        tables and pictures from the committed results
+    python -m bench study                         the study of every finding (study/command.py)
     python -m bench --suite page                  whole pages by a trained system (system/page.py); not among "all"
     python -m bench --suite correction            predictions corrected by the context; not among "all"
 
@@ -59,6 +60,10 @@ def main() -> int:
         from bench.gpu.timing import main as on_gpu
 
         return on_gpu(sys.argv[1:])
+    if sys.argv[1:2] == ["study"]:
+        from bench.study.command import main as study
+
+        return study(sys.argv[2:])
     if sys.argv[1:2] == ["report"]:
         from bench.report.generate import main as report
 

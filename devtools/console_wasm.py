@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "pygrade/console/web"
+OUT = ROOT / "pygrade/studio/console"
 UNITS = (
     "csrc/wasm/console.cpp",
     "csrc/src/fusion.cpp",

@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pygrade.config.training import Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.logs import Logs
-from pygrade.training.train import train
+from pygrade.training.stage1 import Stage1Config
+from pygrade.training.stage2 import Stage2Config
+from pygrade.training.train import TrainConfig, train
+from pygrade.training.trust import TrustConfig
 
 PLAIN, COPIES, WHALE, BOTS = "plain", "copies", "one user with 90 %", "bots"
 KINDS = (PLAIN, COPIES, WHALE, BOTS)

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from typing import Any
 
-from pygrade.config.mtl import MtlConfig
-from pygrade.config.training import TrainConfig
+from pygrade.mtl import MtlConfig
+from pygrade.training.train import TrainConfig
 
 
 def refuse(options: Any, names: Iterable[str], wanted: str, prefix: str = "") -> None:

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a fault of pygrade's own, 2 bad input, 130 interrupted.
 import importlib
 import json
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
@@ -29,17 +30,17 @@ COMMANDS = {
     "abtest-check": "whether the users of your own A/B test were split as planned",
     "abtest-read": "lifts of your own finished A/B test, from a table of users per arm",
     "pipeline": "the whole system from raw events: features, prerank, multi-task model, policy, store, report",
-    "console": "one HTML file to look at a policy on held-out requests and to move its weights; needs no server",
+    "studio": "one HTML file to look at a policy on held-out requests and to move its weights; needs no server",
     "serve-check": "replay requests of a pipeline offline and online: the same pages bit for bit, skew, latencies",
     "rank-user": "rank for a user with a pipeline; print the page, weights, contributions, times",
     "serve": "the system as a service: HTTP, arms, exploration, metrics, exposures and feedback logged",
     "join": "exposures of a service and their feedback, as the log that train reads",
     "online": "learn from a service's exposures and feedback while it serves; lifts of its arms",
-    "reproduce": "the study of every finding on held-out worlds: tables, pictures, verdicts",
     "export": "a policy or a multi-task model as a .pt2 or ONNX file, for programs without Python",
     "aot": "GPU binaries of the kernels with a manifest, made without a GPU",
     "info": "versions, device, instruction set, and which backends work",
 }
+STUDY = "reproduce"  # no part of the package: bench/study of a clone
 _TRACEBACK = "--traceback"
 _INTERRUPTED = "interrupted; what was written is whole. The same command resumes from the last checkpoint"
 
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (text := _answer(args)) is not None:
             print(text)
             return 0 if args else 2
+        if args[0] == STUDY:
+            return _reproduce(args[1:])
         if args[0] not in COMMANDS:
             return _fail(f"{args[0]!r} is not a command; want one of {', '.join(COMMANDS)} (see pygrade --help)", 2)
         heed_interrupts()
@@ -119,9 +122,20 @@ def _run(name: str, arguments: list[str]) -> None:
     sys.stdout.flush()
 
 
+def _reproduce(arguments: list[str]) -> int:
+    """The study's own program, where a clone is: around the package, or in the current directory."""
+    for root in (Path(__file__).resolve().parents[2], Path.cwd()):
+        if (root / "bench" / "study" / "command.py").is_file():
+            paths = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+            command = [sys.executable, "-m", "bench", "study", *arguments]
+            return subprocess.call(command, env={**os.environ, "PYTHONPATH": paths})
+    return _fail(f"the study is in bench/study of a clone of the repository; run pygrade {STUDY} from there", 2)
+
+
 def usage() -> str:
     """The text of ``pygrade --help``."""
-    rows = "\n".join(f"  {name:<13} {text}" for name, text in COMMANDS.items())
+    study = {STUDY: "the study of every finding on held-out worlds: tables, pictures, verdicts; in a clone"}
+    rows = "\n".join(f"  {name:<13} {text}" for name, text in (COMMANDS | study).items())
     return (
         "usage: pygrade COMMAND [options]\n\n"
         "Learns and serves multi-task fusion weights for rankers (GRADE, arXiv 2510.07919).\n\n"

@@ -99,7 +99,7 @@ def test_commands_refuse_the_directory_of_another_one(capsys, runs, tmp_path):
     shutil.copytree(runs / "one", tmp_path / "run")
     before = files_of(tmp_path / "run")
     data, out = ["--data", f"logs:{runs / 'logs'}"], ["--out", str(tmp_path / "run")]
-    for command in (["pipeline", *data], ["demo"], ["simulate"], ["reproduce", "--quick"]):
+    for command in (["pipeline", *data], ["demo"], ["simulate"]):
         assert cli.main([*command, *out]) == 2
         error = capsys.readouterr().err
         assert str(tmp_path / "run") in error and "want" in error, command
@@ -114,9 +114,8 @@ def test_a_file_or_the_data_is_no_place_for_results(capsys, runs, tmp_path):
         for out in (tmp_path / "file", runs / "logs", runs / "logs" / "run"):
             assert cli.main([command, "--data", data, "--out", str(out)]) == 2
             assert f"out is {out}" in capsys.readouterr().err
-    for command in ("demo", "reproduce"):
-        assert cli.main([command, "--out", str(tmp_path / "file")]) == 2
-        assert "a file; want a directory" in capsys.readouterr().err
+    assert cli.main(["demo", "--out", str(tmp_path / "file")]) == 2
+    assert "a file; want a directory" in capsys.readouterr().err
     policy = str(runs / "one" / "policy")
     assert cli.main(["export", "--policy", policy, "--out", str(runs / "one")]) == 2
     assert "a directory; want a file" in capsys.readouterr().err
@@ -135,8 +134,8 @@ def test_a_stored_file_names_its_command(runs):
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
 def test_a_tracked_run_is_in_mlflow(capsys, runs, tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow", reason="pip install 'pygrade-ranking[mlflow]'")
-    pytest.importorskip("sqlalchemy", reason="pip install 'pygrade-ranking[mlflow]'")
+    mlflow = pytest.importorskip("mlflow", reason="pip install 'pygrade[mlflow]'")
+    pytest.importorskip("sqlalchemy", reason="pip install 'pygrade[mlflow]'")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     assert cli.main([*training(runs, "one"), "--track", "mlflow:sqlite:///runs.db#shop"]) == 0

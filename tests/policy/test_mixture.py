@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.config.policy import PolicyConfig
-from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
+from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicyConfig, PolicySpec
 from pygrade.policy.mixture import multipliers
 
 TASKS = ("click", "buy")

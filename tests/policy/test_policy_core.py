@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pygrade import _core, reference
-from pygrade.config.policy import PolicyConfig
-from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from tests.corrections import random_correction
 
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from pygrade import _core
-from pygrade.config.prerank import PrerankConfig
-from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, fit, popularity_towers
+from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, PrerankConfig, fit, popularity_towers
 from tests.prerank.world import World
 
 

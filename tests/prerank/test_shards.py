@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from pygrade.config.prerank import PrerankConfig
-from pygrade.prerank import Catalog, FittedTowers, ItemIndex, Prerank
+from pygrade.prerank import Catalog, FittedTowers, ItemIndex, Prerank, PrerankConfig
 from pygrade.prerank.shards import build_index
 from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.workers import LOCAL

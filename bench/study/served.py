@@ -1,0 +1,36 @@
+"""What `train` serves of GRADE on raw predictions: mixed with the log's baseline, as far as cross-fitting proves it."""
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench.study.trial import ArmRanking, Options, Trial
+from pygrade.correction.fit import CorrectionConfig
+from pygrade.training.train import train
+
+
+def served(trial: Trial, options: Options) -> ArmRanking:
+    """Its figures: the trust λ; the true lift over the baseline that the log chose, of what is served and of the policy
+    alone, in per cent by the regime's judge; and the lift that the log estimated.
+    """
+    config = trial.config(options)
+    config = replace(config, tensorboard=False, checkpoint_every=10_000, trust=replace(config.trust, processes=1))
+    config = replace(config, correction=CorrectionConfig(on=False))  # `bench.study.corrected` has what is corrected
+    with TemporaryDirectory() as directory:
+        result = train(trial.logs, config, Path(directory))
+    mixture = result.policy.mixture
+    assert mixture is not None
+    ranking = trial.serve(result.policy)
+    alone, base = trial.serve(result.stage2_policy), trial.baseline(mixture.baseline)
+    outcome, of_policy, of_baseline = (trial.outcome(entry) for entry in (ranking, alone, base))
+    figures = {
+        "trust": mixture.trust,
+        "over_baseline": 100 * (outcome / of_baseline - 1),
+        "policy_over_baseline": 100 * (of_policy / of_baseline - 1),
+        f"baseline {mixture.baseline.name}": 1.0,
+        f"verdict {mixture.verdict}": 1.0,
+        f"policy {result.summary['trust']['policy']}": 1.0,
+    }
+    if lift := result.summary["trust"]["lift"]:
+        figures |= {"estimated": 100 * lift["value"], "estimated_low": 100 * lift["low"]}
+    return replace(ranking, figures=figures)

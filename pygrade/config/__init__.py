@@ -1,1 +1,0 @@
-"""Options of every stage: frozen dataclasses that import nothing but the standard library."""
