@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "pygrade/studio/console"
+OUT = ROOT / "pygrade/console/web"
 UNITS = (
     "csrc/wasm/console.cpp",
     "csrc/src/fusion.cpp",

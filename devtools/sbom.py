@@ -29,7 +29,7 @@ def bill() -> dict[str, Any]:
     root = f"pkg:pypi/pygrade@{pygrade.__version__}"
     required = [
         re.split(r"[<>=!~; \[]", text)[0]
-        for text in importlib.metadata.requires("pygrade") or ()
+        for text in importlib.metadata.requires("pygrade-ranking") or ()
         if "extra ==" not in text
     ]
     found = {name: importlib.metadata.version(name) for name in sorted(required)}

@@ -21,7 +21,7 @@ EXPECTED = (
 
 def main(folder: str) -> str | None:
     """The fault, if there is one."""
-    (wheel,) = Path(folder).glob("pygrade-*.whl")
+    (wheel,) = Path(folder).glob("pygrade_ranking-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     missing = [name for name in EXPECTED if f"pygrade/{name}" not in names]
     outside = {name.split("/")[0] for name in names} - {"pygrade"}

@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from examples.request_file import Request, write_pages, write_requests
 from pygrade import BlendedRanker, FusionPolicy
-from pygrade.policy import PolicyConfig, PolicySpec
+from pygrade.config.policy import PolicyConfig
+from pygrade.policy import PolicySpec
 from pygrade.policy.mixture import Baseline, Mixture
 
 TASKS, FEATURES = ("click", "cart", "order", "like"), ("hour", "intent", "age")

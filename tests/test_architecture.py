@@ -46,6 +46,7 @@ GAPS = {
 # The folders of the package from the ground up: each imports only folders that come before it. `ops` alone sees
 # `reference` and `kernels`; CONTRIBUTING shows the same list.
 ORDER = [
+    "config",
     "_typing",
     "_util",
     "storage",
@@ -63,13 +64,12 @@ ORDER = [
     "correction",
     "training",
     "serving",
-    "reports",
+    "console",
     "doctor",
     "simulation",
     "pipeline",
     "service",
     "cluster",
-    "studio",
     "aot",
     "cli",
     "__main__",
@@ -148,6 +148,16 @@ def test_folders_import_only_lower_folders():
     assert not wrong
 
 
+def test_options_need_the_standard_library_alone():
+    """So that a command line explains its options at once."""
+    wrong = []
+    for path in sorted((ROOT / "pygrade/config").glob("*.py")):
+        for name in sorted(imports_of(path, "pygrade.config")):
+            if not name.startswith("pygrade.config") and name.split(".")[0] not in sys.stdlib_module_names:
+                wrong.append(f"{path.name} imports {name}")
+    assert not wrong
+
+
 def test_modules_of_a_folder_form_no_cycle():
     modules = package_modules()
     graph = {
@@ -167,7 +177,7 @@ def test_the_package_is_ordered_as_contributing_says():
     text = (ROOT / "CONTRIBUTING.md").read_text()
     listed = re.findall(r"^  ([a-z_]+)/ ", text.split("pygrade/", 1)[1], re.MULTILINE)
     folders = {p.name for p in (ROOT / "pygrade").iterdir() if (p / "__init__.py").exists()} - {"kernels"}
-    assert listed == ["_util", "reference", *(name for name in ORDER[2:] if name in folders)]
+    assert listed == ["config", "_util", "reference", *(name for name in ORDER[3:] if name in folders)]
 
 
 def test_reference_and_kernels_see_nothing_of_the_package_but_themselves():
@@ -222,7 +232,7 @@ def test_the_version_stands_in_one_place():
     assert (ROOT / rule["input"]).read_text() == header
     found = re.search(rule["regex"], header)
     assert found is not None
-    assert found["value"] == _core.__version__ == pygrade.__version__ == importlib.metadata.version("pygrade")
+    assert found["value"] == _core.__version__ == pygrade.__version__ == importlib.metadata.version("pygrade-ranking")
 
 
 def public(names: Iterable[str]) -> set[str]:
@@ -295,7 +305,7 @@ def test_public_headers_include_public_headers_alone():
 
 def test_kernel_objects_define_no_weak_symbol():
     """The linker would take one instruction set's copy of a weak symbol for all of them."""
-    origin = json.loads(importlib.metadata.distribution("pygrade").read_text("direct_url.json") or "{}")
+    origin = json.loads(importlib.metadata.distribution("pygrade-ranking").read_text("direct_url.json") or "{}")
     if not origin.get("dir_info", {}).get("editable"):
         pytest.skip("an installed wheel keeps no objects")
     checkout = Path(url2pathname(urlsplit(origin["url"]).path))

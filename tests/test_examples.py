@@ -1,5 +1,6 @@
 """The Python examples and the notebooks run as they are."""
 
+import importlib
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,13 @@ def test_a_script_runs(name, tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert SCRIPTS[name] in run.stdout
+
+
+def test_grade_in_one_file_beats_the_weights_that_it_began_with(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES / "python")
+    first, second = importlib.import_module("grade_minimal").main(4000)
+    assert first > 1 and second > 1
+    assert len((EXAMPLES / "python" / "grade_minimal.py").read_text().splitlines()) <= 200
 
 
 @pytest.mark.slow

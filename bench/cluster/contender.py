@@ -22,10 +22,11 @@ from bench.cluster.observed import Observed
 from bench.cluster.watch import size_of
 from pygrade import mtl
 from pygrade._util.files import atomic_file
+from pygrade.config.mtl import MtlConfig
+from pygrade.config.pipeline import PipelineConfig
 from pygrade.data.events import EventLog, import_events
 from pygrade.features import FeatureSet, default_schema, materialize
-from pygrade.mtl import MtlConfig, Timeline
-from pygrade.pipeline.config import PipelineConfig
+from pygrade.mtl import Timeline
 from pygrade.pipeline.models import fit_mtl
 from pygrade.workers import LocalWorkers, Workers, wait_for_all
 

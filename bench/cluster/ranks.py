@@ -21,11 +21,11 @@ import numpy as np
 from bench.cpu.machine import facts
 from bench.report.results import RESULTS, write_json
 from pygrade import mtl, prerank
+from pygrade.config.pipeline import PipelineConfig
 from pygrade.data.events import EventLog, import_events
 from pygrade.features import FeatureSet, default_schema, materialize
 from pygrade.metrics.roc import auc
 from pygrade.mtl import MtlModel, Timeline
-from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.models import PopularityOf, catalog_of, choose_tasks, cut_times, fit_mtl, fit_prerank, mtl_rows
 from pygrade.pipeline.parts import features_between, over_parts
 from pygrade.workers import LOCAL

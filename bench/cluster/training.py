@@ -25,10 +25,9 @@ STEPS = 200  # of each stage
 _RUN = """
 import json, sys, time
 from pathlib import Path
-from pygrade.training.stage1 import Stage1Config
-from pygrade.training.stage2 import Stage2Config
-from pygrade.training.train import TrainConfig, train
-from pygrade.training.trust import TrustConfig
+from pygrade.config.training import Stage1Config, Stage2Config, TrainConfig
+from pygrade.training.train import train
+from pygrade.config.training import TrustConfig
 
 requests, steps = int(sys.argv[3]), int(sys.argv[4])
 config = TrainConfig(

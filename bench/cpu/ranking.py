@@ -14,7 +14,8 @@ from bench.cpu import core, onnx_peers, verify
 from bench.cpu.harness import OURS, ROTATIONS, Contender, Row, measure
 from bench.cpu.peers import Floats, random_scores
 from pygrade import reference
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.config.policy import PolicyConfig
+from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 
 CAP, SELLERS = 3, 50

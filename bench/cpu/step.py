@@ -12,8 +12,10 @@ from bench.cpu.gain import torch_gain
 from bench.cpu.grpo import FLOOR, plain_loss
 from bench.cpu.harness import OURS, Contender, Row, measure
 from bench.cpu.verify import close
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
-from pygrade.training.policy_step import Engine, concentrations, policy_step
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import Engine
+from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.training.policy_step import concentrations, policy_step
 
 TORCH_NETWORK = f"{OURS}, network by torch"
 RATE, MAX_NORM, EPOCHS = 1e-4, 1.0, 2
@@ -41,7 +43,7 @@ class Step:
                 alpha = self.learner.concentration(inputs)
             draws = (rolled.log_weights, rolled.log_prob, advantage)
             result = pygrade.grpo_loss(alpha, *draws, anchor, weight_floor=FLOOR)
-            self.learner.descend(self.learner.gradient(result.gradient / len(alpha)), MAX_NORM, "step")
+            self.learner.apply_gradient(self.learner.gradient(result.gradient / len(alpha)), MAX_NORM, "step")
 
     def network_alone(self, i: int) -> None:
         """The network's passes and Adam."""
@@ -51,7 +53,7 @@ class Step:
         for epoch in range(EPOCHS):
             if epoch > 0:
                 alpha = self.learner.concentration(inputs)
-            self.learner.descend(self.learner.gradient(alpha), MAX_NORM, "step")
+            self.learner.apply_gradient(self.learner.gradient(alpha), MAX_NORM, "step")
 
 
 class PlainStep:

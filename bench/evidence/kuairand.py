@@ -21,23 +21,22 @@ from numpy.typing import NDArray
 from bench.study.corrected import learn
 from bench.study.settings import load_settings
 from pygrade._util.optional_imports import require
-from pygrade.correction.fit import CorrectionConfig, correct
+from pygrade.config.pipeline import PipelineConfig
+from pygrade.config.training import CorrectionConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.correction.fit import correct
 from pygrade.data.kuairand_events import TASK_VALUES
 from pygrade.data.kuairand_files import local_day
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs, numbered, read_logs
 from pygrade.metrics import intervals
-from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.logs_stage import EVALUATE, POLICY
 from pygrade.pipeline.run import run_pipeline
+from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores, fit_baselines
 from pygrade.training.pages import Pages
 from pygrade.training.propensity import SlotPropensity
-from pygrade.training.reward import CompositeReward, RewardConfig
-from pygrade.training.stage1 import Stage1Config
-from pygrade.training.stage2 import Stage2Config
-from pygrade.training.train import TrainConfig, TrainResult, train
-from pygrade.training.trust import TrustConfig
+from pygrade.training.reward import CompositeReward
+from pygrade.training.train import TrainResult, train
 
 LOG = "log_standard_4_25_to_5_04_pure.csv"
 MODEL_DAYS, LEARN_DAYS = 4, 7  # days that the multi-task model learns from, and those before the judging ones
@@ -138,7 +137,7 @@ def arms(learned: Logs, judged: Logs) -> dict[str, Any]:
     spec = grade.stage2_policy.spec
     data = CompositeReward(reward).build(learned, spec)
     baselines = fit_baselines(learned, spec, data, plain.static, reward.propensity_floor)
-    formula = grade.stage2_policy.config.formula
+    formula = fusion_formula(grade.stage2_policy.config)
     scores: dict[str, Any] = {entry.name: baseline_scores(entry, judged, formula) for entry in baselines}
     found = learn(learned, NO_SLOTS)
     scores["GRADE"] = policy_scores(grade.stage2_policy, judged)

@@ -17,11 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pygrade.config.training import Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.logs import Logs
-from pygrade.training.stage1 import Stage1Config
-from pygrade.training.stage2 import Stage2Config
-from pygrade.training.train import TrainConfig, train
-from pygrade.training.trust import TrustConfig
+from pygrade.training.train import train
 
 PLAIN, COPIES, WHALE, BOTS = "plain", "copies", "one user with 90 %", "bots"
 KINDS = (PLAIN, COPIES, WHALE, BOTS)

@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pygrade.config.training import TrainConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
+from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores
-from pygrade.training.train import TrainConfig, train
+from pygrade.training.train import train
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples/python"))
 from planted_shop import COLUMNS, EFFECTS, VALUES, Shop, Truth
@@ -48,7 +50,7 @@ def shop(effect: str, seed: int, requests: int = REQUESTS, config: TrainConfig |
     lift = trust["lift"]
     entries = {entry.name: entry for entry in result.baselines}
     base = entries.get(trust["baseline"], entries[EXPECTED_VALUE])
-    against = baseline_scores(base, later, policy.config.formula)
+    against = baseline_scores(base, later, fusion_formula(policy.config))
     true, within = (lift_over(truth, scores, against, rows) for rows in (None, later.shown))
     return {
         "effect": effect,

@@ -18,7 +18,7 @@ from bench.study.runner import StudyConfig, Unit, load_unit, machine, plan, run_
 from bench.study.settings import Settings, load_settings
 from bench.study.stats import Results
 from pygrade._util.serialization import read_json
-from pygrade.reports.training import write_text
+from pygrade.console.training import write_text
 from pygrade.workers import LOCAL, Workers
 
 logger = logging.getLogger("pygrade")
@@ -73,7 +73,7 @@ def _runnable(units: list[Unit], settings: Settings, run: Path) -> list[Unit]:
     left_out = [u for u in units if u.arm.package in absent and load_unit(u, settings, run) is None]
     if left_out:
         arms, packages = (", ".join(sorted(names)) for names in ({u.arm.name for u in left_out}, absent))
-        logger.warning(f"left out, as {packages} is not installed (pip install 'pygrade[study]'): {arms}")
+        logger.warning(f"left out, as {packages} is not installed (pip install 'pygrade-ranking[study]'): {arms}")
     return [unit for unit in units if unit not in left_out]
 
 

@@ -20,13 +20,15 @@ from bench.study.served import served
 from bench.study.trial import ArmRanking, Options, Trial
 from pygrade import ops
 from pygrade._util.optional_imports import require
+from pygrade.config.training import TrainConfig
 from pygrade.policy import FusionPolicy, PolicySpec, project_weights
+from pygrade.policy.spec import fusion_formula
 from pygrade.simulation.marketplace import FEATURES, TRAITS
+from pygrade.training.data import TrainingData
+from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.run import Run
 from pygrade.training.stage2 import train_stage2
 from pygrade.training.static_weights import best_static_weights, equal_weights, mean_reward
-from pygrade.training.train import TrainConfig
-from pygrade.training.training_set import TrainingSet
 
 _FIGURES = ("final_kl", "ratio_largest", "zero_signal", "clip_fraction")
 _LATENT = (*(f"true_{name}" for name in TRAITS), "cold")
@@ -59,7 +61,7 @@ def _static(trial: Trial, options: Options) -> ArmRanking:
     return ArmRanking(weights=weights.numpy(), transform=config.policy.transform)
 
 
-def _optuna(data: TrainingSet, bounds: Tensor, config: TrainConfig) -> Tensor:
+def _optuna(data: RequestTensors, bounds: Tensor, config: TrainConfig) -> Tensor:
     """Optuna's default sampler (TPE) over log-weights, with as many trials and on the same requests as CEM."""
     optuna = require("optuna", "study")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -89,7 +91,7 @@ def _optuna(data: TrainingSet, bounds: Tensor, config: TrainConfig) -> Tensor:
 def _grade(trial: Trial, options: Options) -> ArmRanking:
     config = trial.config(options)
     policy, run = trial.stage1(config), Run()
-    train_stage2(trial.build(config), policy, config.stage2, run, trial.seed, config.engine)
+    train_stage2(trial.training_data(config), policy, config.stage2, run, trial.seed, config.engine)
     statistics = run.statistics("stage2")
     return trial.serve(policy, figures={name: statistics[name] for name in _FIGURES if name in statistics})
 
@@ -117,7 +119,7 @@ def _scorer(trial: Trial, options: Options) -> ArmRanking:
     policy, requests = trial.policy(config), trial.requests
     sizes = {name: options[name] for name in ("steps", "batch_size", "learning_rate")}
     scorer = train_scorer(trial.data, policy, **sizes, seed=trial.seed)
-    scores = ops.transform_scores(torch.from_numpy(requests.p_hat), **config.policy.formula)
+    scores = ops.transform_scores(torch.from_numpy(requests.p_hat), **fusion_formula(config.policy))
     return _scored(scorer, policy.request_inputs(requests.context, requests.p_hat), scores)
 
 
@@ -157,7 +159,7 @@ def _oracle(trial: Trial, options: Options) -> ArmRanking:
         data.stage2, gains=values[..., None], lists=every, bounds=None, names=("truth",), weights=torch.ones(1)
     )
     data = replace(data, stage2=truth_alone)
-    train_stage2(data, policy, config.stage2, seed=trial.seed, engine=config.engine)
+    train_stage2(TrainingData.of(data, trial.logs), policy, config.stage2, seed=trial.seed, engine=config.engine)
     return trial.serve(policy, test)
 
 

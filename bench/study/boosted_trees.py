@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.study.trial import ArmRanking, Options, Trial
 from pygrade import ops
 from pygrade._util.optional_imports import require
+from pygrade.policy.spec import fusion_formula
 
 _GRADES = 20  # LambdaMART's labels are whole numbers: 0 without value, then by quantiles of it
 _TREES = {"lambda_l2": 10.0, "feature_fraction": 0.8, "bagging_fraction": 0.8, "bagging_freq": 1}
@@ -47,7 +48,9 @@ def boosted(trial: Trial, options: Options) -> ArmRanking:
     model = trees.train(_TREES | _FIXED | chosen, trees.Dataset(table, **given), count)
     p = torch.from_numpy(requests.p_hat)
     inputs = trial.spec(config).request_inputs(requests.context, requests.p_hat)
-    table, start = _features(p, ops.transform_scores(p, **config.policy.formula), inputs, values, config.policy.beta)
+    table, start = _features(
+        p, ops.transform_scores(p, **fusion_formula(config.policy)), inputs, values, config.policy.beta
+    )
     scores = start + model.predict(table, raw_score=True, num_threads=1)
     return ArmRanking(scores.reshape(p.shape[:2]))
 

@@ -8,8 +8,8 @@ from bench.study.findings import CONSTRAINED, RIVALS, SERVED
 from bench.study.fresh_worlds import CELLS, GATED
 from bench.study.settings import MAIN, STABILITY, Regime, Settings
 from bench.study.stats import Results, over_worlds, production_lift
+from pygrade.console.plots import BLUE, CYCLE, FAINT, GRAY, INK, new_figure, to_png
 from pygrade.metrics.intervals import Interval
-from pygrade.reports.plots import BLUE, CYCLE, FAINT, GRAY, INK, new_figure, to_png
 
 _ABLATIONS = (
     *("no-prior", "no-posterior", "no-format", "no-kl", "no-stage1", "group-std", "component-std"),

@@ -34,7 +34,7 @@ def chosen(trial: Trial, options: Options) -> ArmRanking:
             figures["chosen"] = float(place + 1)  # 0: the default
     config = tries[name]
     policy = trial.stage1(config)
-    train_stage2(trial.build(config), policy, config.stage2, seed=trial.seed, engine=config.engine)
+    train_stage2(trial.training_data(config), policy, config.stage2, seed=trial.seed, engine=config.engine)
     return trial.serve(policy, figures={"chosen": 0.0} | figures)
 
 

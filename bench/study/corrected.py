@@ -9,17 +9,19 @@ from numpy.typing import NDArray
 
 from bench.study.trial import ArmRanking, Array, Options, Trial
 from bench.study.worlds import RELATED, related_market
+from pygrade.config.simulation import SimulateConfig
+from pygrade.config.training import TrainConfig
 from pygrade.correction.fit import Candidate, Fitted, fit_correction
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
 from pygrade.logs.keys import hashes
 from pygrade.policy.correction import Correction
-from pygrade.simulation.simulate import SimulateConfig, simulate_logs
+from pygrade.simulation.simulate import simulate_logs
 from pygrade.training.license import License, license_correction
 from pygrade.training.pages import Pages
 from pygrade.training.propensity import SlotPropensity, slot_propensity
-from pygrade.training.train import TrainConfig, train
+from pygrade.training.train import train
 from pygrade.training.trust import fold_of_requests
 
 _FOLDS = TrainConfig().trust.folds

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.study.trial import ArmRanking, Options, Trial
+from pygrade.config.training import OnlineConfig
 from pygrade.logs import Logs, concatenate
 from pygrade.policy import FusionPolicy
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import TASK_VALUES, TASKS, Marketplace, Requests
 from pygrade.training.feedback import Event
-from pygrade.training.online import OnlineConfig, OnlineLearner
+from pygrade.training.online import OnlineLearner
 from pygrade.training.stage2 import train_stage2
 
 Array = NDArray[Any]
@@ -42,7 +43,7 @@ def online(trial: Trial, options: Options) -> ArmRanking:
     config = trial.config(options)
     reference = trial.stage1(config)
     policy = trial.stage1(config)
-    train_stage2(trial.build(config), policy, config.stage2, seed=trial.seed, engine=config.engine)
+    train_stage2(trial.training_data(config), policy, config.stage2, seed=trial.seed, engine=config.engine)
     step = replace(config.stage2, steps=options["steps"], kl_coefficient=options["kl"])
     learner_config = OnlineConfig(
         window=options["window"],

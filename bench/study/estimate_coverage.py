@@ -18,13 +18,15 @@ from torch import Tensor
 
 from bench.study.trial import ArmRanking, Array, Options, Trial
 from pygrade import ops
+from pygrade.config.simulation import SimulateConfig
 from pygrade.evaluation.logged_rewards import LoggedRewards
 from pygrade.evaluation.offpolicy import METHODS, OffPolicyEstimate, SupportWarning
 from pygrade.evaluation.policy_estimates import LIFT, by_position, drawn_estimates
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
+from pygrade.policy.spec import fusion_formula
 from pygrade.simulation.marketplace import TASK_VALUES, Requests
-from pygrade.simulation.simulate import SimulateConfig, rank_pages, simulate_logs
+from pygrade.simulation.simulate import rank_pages, simulate_logs
 from pygrade.training.stage2 import train_stage2
 from pygrade.training.static_weights import best_static_weights
 
@@ -50,7 +52,7 @@ def estimates(trial: Trial, options: Options) -> ArmRanking:
     curve = propensity.curve(trial.world.config.page_size)
     for share in options["drawn"]:
         logs = _log(trial, share)
-        rewards = LoggedRewards.of(logs, curve, grade.config.formula, propensity.standard_error)
+        rewards = LoggedRewards.of(logs, curve, fusion_formula(grade.config), propensity.standard_error)
         pages = rankings(logs.context, logs.predictions.reshape(logs.num_requests, -1, len(logs.tasks)))
         targets = {name: _rank(logs, page) for name, page in pages.items()}
         production = targets.pop(PRODUCTION)
@@ -148,7 +150,7 @@ def _rankings(trial: Trial, options: Options) -> tuple[FusionPolicy, Rankings]:
     """GRADE and how the twelve policies rank: learned and simple ones, random personal weights, and between them."""
     config = trial.config(options)
     grade, stage1 = trial.stage1(config), trial.stage1(config)
-    train_stage2(trial.build(config), grade, config.stage2, seed=trial.seed, engine=config.engine)
+    train_stage2(trial.training_data(config), grade, config.stage2, seed=trial.seed, engine=config.engine)
     linear = replace(config, policy=replace(config.policy, transform="zscore"))
     static_linear = best_static_weights(trial.build(linear), config.static, bounds=trial.spec(linear).bounds).numpy()
     strange = [_random_policy(trial, seed) for seed in (1, 2)]

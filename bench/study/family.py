@@ -9,14 +9,15 @@ from bench.study.settings import merged
 from bench.study.stats import Results, over_worlds
 from bench.study.trial import ArmRanking, Options, Trial
 from pygrade._typing import Array
+from pygrade.config.training import TrainConfig
 from pygrade.evaluation.arms import PRODUCTION
 from pygrade.evaluation.front import Judge, solve
 from pygrade.logs import Logs, numbered
 from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import Baseline
+from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores
-from pygrade.training.train import TrainConfig
 from pygrade.training.trust import fold_of_requests
 
 FAMILY, RETRAINED = "family", "retrained"
@@ -84,7 +85,7 @@ def _config(trial: Trial, options: Mapping[str, Any]) -> TrainConfig:
 
 
 def _judge(trial: Trial, policy: FusionPolicy, logs: Logs) -> Judge:
-    formula, slots = policy.config.formula, trial.world.config.page_size
+    formula, slots = fusion_formula(policy.config), trial.world.config.page_size
     production = Baseline(PRODUCTION, policy.config.transform, tuple(trial.production.tolist()))
     return Judge(policy, logs, baseline_scores(production, logs, formula), trial.data.propensity.curve(slots), slots)
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from bench.study.trial import ArmRanking, Array, Options, Trial
+from pygrade.config.marketplace import PARENT
 from pygrade.simulation.marketplace import TASK_VALUES, Requests
-from pygrade.simulation.marketplace_config import PARENT
 
 _OTHER = 70_000  # added to the world's seed: requests that no log and no test has
 _REACH = 4.0

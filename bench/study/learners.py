@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pygrade import ops
+from pygrade.config.training import Stage2Config
 from pygrade.policy import FusionPolicy
-from pygrade.training.stage2 import Stage2Config
+from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.steps import batch_rows, draw_seed
-from pygrade.training.training_set import TrainingSet
 
 _MIN_WEIGHT = 1e-3  # of the clipped Gaussian
 
@@ -39,7 +39,7 @@ class RivalConfig:
 
 
 def train_rival(
-    data: TrainingSet, policy: FusionPolicy, config: RivalConfig, stage2: Stage2Config, seed: int
+    data: RequestTensors, policy: FusionPolicy, config: RivalConfig, stage2: Stage2Config, seed: int
 ) -> FusionPolicy:
     """PPO-clip from a policy, in place; the KL term is to the initial policy.
 
@@ -108,7 +108,7 @@ def train_rival(
 
 
 def train_actor_critic(
-    data: TrainingSet,
+    data: RequestTensors,
     policy: FusionPolicy,
     logged: Tensor,
     rows: Tensor,
@@ -168,7 +168,7 @@ class Scorer(nn.Module):
 
 
 def train_scorer(
-    data: TrainingSet, policy: FusionPolicy, *, steps: int, batch_size: int, learning_rate: float, seed: int
+    data: RequestTensors, policy: FusionPolicy, *, steps: int, batch_size: int, learning_rate: float, seed: int
 ) -> Scorer:
     """A network that ranks each logged page by its debiased value, as stage 1 does, similar to EMER."""
     scorer = Scorer(policy, seed)
@@ -212,7 +212,7 @@ class MonotoneFusion(nn.Module):
 
 
 def train_monotone(
-    data: TrainingSet,
+    data: RequestTensors,
     policy: FusionPolicy,
     scores: Tensor,
     values: Tensor,
@@ -231,7 +231,7 @@ def train_monotone(
 
 
 def _rank_pages(
-    data: TrainingSet, model: nn.Module, scores: Tensor, steps: int, batch_size: int, learning_rate: float, seed: int
+    data: RequestTensors, model: nn.Module, scores: Tensor, steps: int, batch_size: int, learning_rate: float, seed: int
 ) -> None:
     """LambdaLoss on the debiased value of each logged page, as in stage 1; scores [R, N, T]."""
     labels = data.stage1.value / data.stage1.propensity

@@ -23,7 +23,7 @@ from bench.study.settings import MAIN, STABILITY, Settings
 from bench.study.stats import Results, over_worlds, production_lift
 from bench.study.tables import Row, shown, table
 from pygrade._util.files import atomic_file
-from pygrade.reports.training import write_text
+from pygrade.console.training import write_text
 
 _METRICS = {"value": "value", "ctr": "CTR", "cvr": "CVR", "opm": "OPM", "orders": "orders"}
 _LEARNED = ("static", "grade", *RIVALS, "monotone", "monotone-personal", "scorer", SERVED)

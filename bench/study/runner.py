@@ -24,8 +24,8 @@ from pygrade import __version__
 from pygrade._util.files import atomic_file
 from pygrade._util.progress import progress_disabled
 from pygrade._util.threads import torch_threads
+from pygrade.config.training import TrainConfig
 from pygrade.ops.info import collect
-from pygrade.training.train import TrainConfig
 from pygrade.workers import LOCAL, LocalWorkers, Workers, wait_for_all
 
 logger = logging.getLogger("pygrade")

@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.study.trial import ArmRanking, Options, Trial
-from pygrade.correction.fit import CorrectionConfig
+from pygrade.config.training import CorrectionConfig
 from pygrade.training.train import train
 
 

@@ -8,13 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.study.worlds import Shape
-from pygrade.policy import PolicyConfig
-from pygrade.simulation.marketplace_config import MarketplaceConfig
-from pygrade.training.reward import RewardConfig
-from pygrade.training.stage1 import Stage1Config
-from pygrade.training.stage2 import Stage2Config
-from pygrade.training.static_weights import CemConfig
-from pygrade.training.train import TrainConfig
+from pygrade.config.marketplace import MarketplaceConfig
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig
 
 MAIN, STABILITY, TUNING = "main", "stability", "tuning"
 Config = TypeVar("Config")

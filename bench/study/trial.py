@@ -15,20 +15,23 @@ from torch import Tensor
 
 from bench.study.settings import Regime, Settings, merged, override
 from bench.study.worlds import make_world
+from pygrade.config.simulation import SimulateConfig
+from pygrade.config.training import TrainConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.mixture import Baseline
+from pygrade.policy.spec import fusion_formula
 from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, TASKS, Requests
-from pygrade.simulation.simulate import METRICS, SimulateConfig, compare_pages, rank_pages, simulate_logs
+from pygrade.simulation.simulate import METRICS, compare_pages, rank_pages, simulate_logs
 from pygrade.training.baselines import fit_baselines
+from pygrade.training.data import TrainingData
+from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.reward import CompositeReward
 from pygrade.training.stage1 import train_stage1
 from pygrade.training.stage2 import train_stage2
 from pygrade.training.static_weights import best_static_weights
-from pygrade.training.train import TrainConfig
-from pygrade.training.training_set import TrainingSet
 
 Array = NDArray[Any]
 Options = Mapping[str, Any]
@@ -106,8 +109,8 @@ class Trial:
         """The spec of the regime's policies under a config."""
         return PolicySpec(self.logs.tasks, self.logs.features, config.policy)
 
-    def build(self, config: TrainConfig, logs: Logs | None = None) -> TrainingSet:
-        """The training set of the regime's log, or another, under a config."""
+    def build(self, config: TrainConfig, logs: Logs | None = None) -> RequestTensors:
+        """The tensors of the regime's log, or another, under a config."""
         base = self.config({})
         if logs is not None:
             return self._build(config, logs)
@@ -115,12 +118,16 @@ class Trial:
             return self.data
         return self._build(config)
 
-    def _build(self, config: TrainConfig, logs: Logs | None = None) -> TrainingSet:
+    def training_data(self, config: TrainConfig) -> TrainingData:
+        """The regime's log as the stages take it, under a config."""
+        return TrainingData.of(self.build(config), self.logs)
+
+    def _build(self, config: TrainConfig, logs: Logs | None = None) -> RequestTensors:
         return CompositeReward(config.reward).build(self.logs if logs is None else logs, self.spec(config))
 
     @cached_property
-    def data(self) -> TrainingSet:
-        """The log's training set under the regime's own config."""
+    def data(self) -> RequestTensors:
+        """The log's tensors under the regime's own config."""
         return self._build(self.config({}))
 
     @cached_property
@@ -128,8 +135,8 @@ class Trial:
         """Best static weights [T] of the regime's fusion, where every policy starts."""
         return self.static_of(self.data, self.config({}))
 
-    def static_of(self, data: TrainingSet, config: TrainConfig) -> Tensor:
-        """Best static weights [T] of any training set."""
+    def static_of(self, data: RequestTensors, config: TrainConfig) -> Tensor:
+        """Best static weights [T] of any tensors."""
         return best_static_weights(data, config.static, bounds=self.spec(config).bounds)
 
     @cached_property
@@ -150,7 +157,7 @@ class Trial:
         """How a simple baseline ranks the test requests."""
         n, size, tasks = self.requests.p_hat.shape
         rows = torch.from_numpy(np.ascontiguousarray(self.requests.p_hat).reshape(-1, tasks))
-        formula = self.config({}).policy.formula
+        formula = fusion_formula(self.config({}).policy)
         scores = baseline.scores(self.logs.tasks, formula, rows, torch.arange(n + 1) * size)
         return ArmRanking(scores.reshape(n, size).numpy())
 
@@ -159,7 +166,9 @@ class Trial:
         key = json.dumps([asdict(config.policy), asdict(config.stage1)])
         if key not in self._stage1:
             policy = self.policy(config)
-            self._stage1[key] = train_stage1(self.data, policy, config.stage1, seed=self.seed, engine=config.engine)
+            self._stage1[key] = train_stage1(
+                TrainingData.of(self.data, self.logs), policy, config.stage1, seed=self.seed, engine=config.engine
+            )
         return copy.deepcopy(self._stage1[key])
 
     def trained(self, config: TrainConfig, logs: Logs) -> FusionPolicy:
@@ -167,8 +176,9 @@ class Trial:
         data = self.build(config, logs)
         policy = FusionPolicy(self.spec(config), self.static_of(data, config), self.seed)
         policy.fit_normalization(data.inputs_seen(self.seed))
-        train_stage1(data, policy, config.stage1, seed=self.seed, engine=config.engine)
-        return train_stage2(data, policy, config.stage2, seed=self.seed, engine=config.engine)
+        ready = TrainingData.of(data, logs)
+        train_stage1(ready, policy, config.stage1, seed=self.seed, engine=config.engine)
+        return train_stage2(ready, policy, config.stage2, seed=self.seed, engine=config.engine)
 
     def serve(
         self, policy: FusionPolicy, context: Array | None = None, figures: Mapping[str, float] | None = None
@@ -256,8 +266,8 @@ class Trial:
             f"scenario {name}": scenario == name for name in np.unique(scenario)
         }
 
-    def truth(self) -> tuple[Requests, Tensor, TrainingSet]:
-        """For oracles: logged requests, their true value per candidate [R, N], and their training set."""
+    def truth(self) -> tuple[Requests, Tensor, RequestTensors]:
+        """For oracles: logged requests, their true value per candidate [R, N], and their tensors."""
         count = self.settings.oracle_requests
         data = self.data if count == self.regime.requests else self._build(self.config({}), self._log(count))
         requests = self.world.requests(count, self.world.seed, "log")

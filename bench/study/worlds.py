@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Array
+from pygrade.config.marketplace import PARENT, Effects, MarketplaceConfig, PerTask, PredictionErrors
 from pygrade.simulation.marketplace import Marketplace, Requests
-from pygrade.simulation.marketplace_config import PARENT, Effects, MarketplaceConfig, PerTask, PredictionErrors
 
 Float32 = NDArray[np.float32]
 Part = TypeVar("Part", Effects, PredictionErrors)

@@ -27,7 +27,8 @@ _START, _GAP = 1_700_000_000_000, 40  # ms: the first request, and the time betw
 _RUN = """
 import json, resource, sys, time
 from pathlib import Path
-from pygrade.service.join import JoinConfig, join_logs
+from pygrade.config.service import JoinConfig
+from pygrade.service.join import join_logs
 folder, begun = Path(sys.argv[1]), time.perf_counter()
 record = join_logs(folder / "exposures", [folder / "feedback"], folder / "joined", JoinConfig(), 1 << 60)
 record["seconds"] = time.perf_counter() - begun

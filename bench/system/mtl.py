@@ -32,7 +32,8 @@ from torch.nn import functional
 from bench.cpu import machine
 from bench.report.results import RESULTS, write_json
 from pygrade import reference
-from pygrade.mtl import Columns, MtlConfig, predict
+from pygrade.config.mtl import MtlConfig
+from pygrade.mtl import Columns, predict
 from pygrade.mtl.calibration import Calibration
 from pygrade.mtl.model import MtlModel
 from pygrade.mtl.network import Network, table_entries

@@ -28,16 +28,13 @@ from numpy.typing import NDArray
 from bench.cpu import machine
 from bench.cpu.harness import progress
 from bench.report.results import RESULTS, write_json
+from pygrade.config.mtl import MtlConfig
+from pygrade.config.pipeline import PipelineConfig
+from pygrade.config.prerank import PrerankConfig
+from pygrade.config.training import Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.data.events import EventLog
-from pygrade.mtl import MtlConfig
-from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.run import run_pipeline
-from pygrade.prerank import PrerankConfig
 from pygrade.serving.pipeline import STEPS, Pipeline, ServedPage
-from pygrade.training.stage1 import Stage1Config
-from pygrade.training.stage2 import Stage2Config
-from pygrade.training.train import TrainConfig
-from pygrade.training.trust import TrustConfig
 
 ROOT = Path(__file__).parents[2]
 RUNS = ROOT / "build" / "bench"

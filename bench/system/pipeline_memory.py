@@ -21,10 +21,10 @@ from devtools.synthetic_log import write_synthetic_log
 LIMIT, UNTIL = 1.2, "logs"  # memory with 4× the rows, over that with 1×, at the end of this stage
 _RUN = """
 import sys
-from pygrade.mtl import MtlConfig
-from pygrade.pipeline.config import PipelineConfig
+from pygrade.config.mtl import MtlConfig
+from pygrade.config.pipeline import PipelineConfig
 from pygrade.pipeline.run import run_pipeline
-from pygrade.prerank import PrerankConfig
+from pygrade.config.prerank import PrerankConfig
 config = PipelineConfig(prerank=PrerankConfig(epochs=1), mtl=MtlConfig(epochs=1))
 run_pipeline(sys.argv[1], sys.argv[2], config)
 """

@@ -1,5 +1,5 @@
 // What the console calls in its page: the core's own fusion, baselines, mixture, policy network and ranking, over plain
-// arrays. pygrade/studio/console/core.js is the other side. A batch of requests is given by offsets[batch + 1].
+// arrays. pygrade/console/web/core.js is the other side. A batch of requests is given by offsets[batch + 1].
 #include "fusion.hpp"
 #include "pygrade/mixture.hpp"
 #include "pygrade/policy.hpp"

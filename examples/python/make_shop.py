@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pygrade.config.simulation import SimulateConfig
 from pygrade.simulation.marketplace import MarketplaceConfig
-from pygrade.simulation.simulate import SimulateConfig, simulate_logs
+from pygrade.simulation.simulate import simulate_logs
 
 TASKS = ("click", "cart", "order")
 FEATURES = ("trait_intent", "trait_price", "specificity", "log_history", "hour_sin", "hour_cos")

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from make_shop import shop
 
 from pygrade import BlendedRanker, Logs, evaluate, train
-from pygrade.training.train import TrainConfig
+from pygrade.config.training import TrainConfig
 
 
 def main(file: Path, directory: Path) -> None:

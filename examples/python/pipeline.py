@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 from pygrade import Pipeline
-from pygrade.pipeline.config import PipelineConfig
+from pygrade.config.pipeline import PipelineConfig
+from pygrade.config.simulation import SimulateConfig
 from pygrade.pipeline.run import run_pipeline
 from pygrade.simulation.marketplace import MarketplaceConfig
-from pygrade.simulation.simulate import SimulateConfig, simulate_logs
+from pygrade.simulation.simulate import simulate_logs
 
 
 def main(directory: Path) -> None:

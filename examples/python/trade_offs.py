@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from pygrade import BlendedRanker, train
-from pygrade.policy import PolicyConfig
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.simulation import SimulateConfig
+from pygrade.config.training import TrainConfig, TrustConfig
 from pygrade.simulation.marketplace import MarketplaceConfig
-from pygrade.simulation.simulate import SimulateConfig, simulate_logs
-from pygrade.training.train import TrainConfig
-from pygrade.training.trust import TrustConfig
+from pygrade.simulation.simulate import simulate_logs
 
 
 def main(directory: Path) -> None:

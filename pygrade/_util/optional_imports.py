@@ -11,4 +11,4 @@ def require(module: str, extra: str = "train") -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise  # the module is there, one of its own dependencies is not
-        raise ImportError(f"{module} is not installed; run: pip install 'pygrade[{extra}]'") from error
+        raise ImportError(f"{module} is not installed; run: pip install 'pygrade-ranking[{extra}]'") from error

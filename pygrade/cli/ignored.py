@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from typing import Any
 
-from pygrade.mtl import MtlConfig
-from pygrade.training.train import TrainConfig
+from pygrade.config.mtl import MtlConfig
+from pygrade.config.training import TrainConfig
 
 
 def refuse(options: Any, names: Iterable[str], wanted: str, prefix: str = "") -> None:

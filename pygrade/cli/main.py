@@ -30,7 +30,7 @@ COMMANDS = {
     "abtest-check": "whether the users of your own A/B test were split as planned",
     "abtest-read": "lifts of your own finished A/B test, from a table of users per arm",
     "pipeline": "the whole system from raw events: features, prerank, multi-task model, policy, store, report",
-    "studio": "one HTML file to look at a policy on held-out requests and to move its weights; needs no server",
+    "console": "one HTML file to look at a policy on held-out requests and to move its weights; needs no server",
     "serve-check": "replay requests of a pipeline offline and online: the same pages bit for bit, skew, latencies",
     "rank-user": "rank for a user with a pipeline; print the page, weights, contributions, times",
     "serve": "the system as a service: HTTP, arms, exploration, metrics, exposures and feedback logged",

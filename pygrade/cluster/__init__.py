@@ -1,4 +1,4 @@
-"""Work on several machines through Ray (``pip install 'pygrade[cluster]'``). Only this folder imports it.
+"""Work on several machines through Ray (``pip install 'pygrade-ranking[cluster]'``). Only this folder imports it.
 
 `connect` gives the `Workers` that everything below takes as an argument.
 """

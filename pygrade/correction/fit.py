@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Array, Floats
+from pygrade.config.training import CorrectionConfig
 from pygrade.correction import newton
 from pygrade.correction.effects import fit_levels
 from pygrade.correction.gate import NEEDED_ALONE, Gain, costs_of_errors, gain, likelihood
@@ -26,17 +27,6 @@ _ALONE = np.array([[newton.LEVEL_PRECISION, 1.0], [1.0, newton.MOST]])  # z: 1, 
 MOST_COEFFICIENTS = 1_500  # of a task
 _ROUNDS, _RENEW = 8, (0, 2, 5)
 _POOLED_ROUNDS, _POOLED_RENEW = 5, (0, 3)
-
-
-@dataclass(frozen=True)
-class CorrectionConfig:
-    """Correction of the predictions by context, before anything is weighed."""
-
-    on: bool = True  # learn a correction, and let the gate decide whether it is served
-    maps: bool = True  # let each prediction bend first, where the log shows that it has to
-    items: bool = True  # levels of items, where their own held-out likelihood asks for them
-    policy: bool = True  # GRADE learns from corrected predictions where they are licensed
-    prior: str = ""  # directory of a policy of another market, whose correction is a start
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pygrade._typing import Floats
+from pygrade.config.policy import PolicyConfig
 from pygrade.evaluation.logged_rewards import LoggedRewards
 from pygrade.evaluation.logging_policy import pages
 from pygrade.evaluation.offpolicy import SupportWarning
@@ -22,7 +23,7 @@ from pygrade.evaluation.position import slot_discount
 from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs
 from pygrade.metrics import intervals
-from pygrade.policy import PolicyConfig
+from pygrade.policy.spec import fusion_formula
 from pygrade.training.propensity import ASSUMED, SlotPropensity, propensity_curve, shuffled_error
 from pygrade.training.reward import logged_weights
 
@@ -95,7 +96,7 @@ def _lift_errors(logs: Logs, exponent: float, slots: int) -> Any:
     some = logs.select(np.unique(np.linspace(0, logs.num_requests - 1, _MAX_REQUESTS).astype(np.int64)))
     rank = ranks(some.value_of(some.predictions), some.offsets, None)
     curve = propensity_curve(exponent, min(slots, int(logs.position.max()) + 1))
-    formula, scale = PolicyConfig().formula, some.num_requests / logs.num_requests
+    formula, scale = fusion_formula(PolicyConfig()), some.num_requests / logs.num_requests
     plain = _half(some, curve, formula, rank, 0.0)
 
     def half(error: float) -> float | None:
@@ -138,7 +139,7 @@ def _drawn_cost(logs: Logs, center: Floats, exponent: float) -> float | None:
         return None
     some = logs.select(np.unique(np.linspace(0, logs.num_requests - 1, _DRAWN_REQUESTS).astype(np.int64)))
     slots = int(some.position.max()) + 1
-    formula, curve = PolicyConfig().formula, propensity_curve(exponent, slots)
+    formula, curve = fusion_formula(PolicyConfig()), propensity_curve(exponent, slots)
     draws = np.random.default_rng(0).dirichlet(np.maximum(center * _CONCENTRATION, 0.1), (some.num_requests, _DRAWS))
     predicted = some.value_of(some.predictions)
 

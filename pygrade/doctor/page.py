@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pygrade.console.html import Column, Lead, Section, document, escape, table
 from pygrade.doctor.words import (
     TASK_TEXT,
     WORTH_TEXT,
@@ -14,7 +15,6 @@ from pygrade.doctor.words import (
     worth_rows,
     worth_text,
 )
-from pygrade.reports.html import Column, Lead, Section, document, escape, table
 
 
 def sheet_page(record: Mapping[str, Any], title: str) -> str:
@@ -41,5 +41,5 @@ def sheet_page(record: Mapping[str, Any], title: str) -> str:
 
 
 def _texts(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of texts; one of numbers is `reports.html.table`."""
+    """A table of texts; one of numbers is `console.html.table`."""
     return table([Column(name, "text") for name in head], rows)

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 
 from pygrade._typing import Array
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import RewardConfig
 from pygrade.doctor.exploration import exploration_worth
 from pygrade.doctor.tasks import order_sentence, over_order, task_facts, task_sentences
 from pygrade.evaluation.cautions import caution_of_value, copies_sentence, missing_sentence
@@ -14,9 +16,8 @@ from pygrade.evaluation.logging_policy import drawn_components, logging_policy
 from pygrade.logs import EXPLORATIONS, Logs, numbered
 from pygrade.logs.clusters import clusters_of, copied_share
 from pygrade.metrics.intervals import effective_number
-from pygrade.policy import PolicyConfig
+from pygrade.policy.spec import fusion_formula
 from pygrade.training.propensity import SlotPropensity, slot_propensity
-from pygrade.training.reward import RewardConfig
 
 _QUANTILES = (0.1, 0.5, 0.9)
 _FEW = 5_000  # requests below which a policy learns little beyond its prior
@@ -121,7 +122,7 @@ def _estimates(
     shown = np.bincount(logs.row_request, logs.shown, logs.num_requests)
     known = propensity.source != "none"
     probe = logs.select(np.arange(min(_PROBE, logs.num_requests)))
-    told = logging_policy(probe, PolicyConfig().formula) is not None
+    told = logging_policy(probe, fusion_formula(PolicyConfig())) is not None
     drawn = explored["drawn"]
     entries = {
         "replay": (

@@ -66,7 +66,7 @@ class LoggedRewards:
 
     @classmethod
     def of(cls, logs: Logs, curve: Floats, formula: Mapping[str, Any], exponent_error: float = 0.0) -> "LoggedRewards":
-        """formula: how production's weights rank, see `PolicyConfig.formula`."""
+        """formula: how production's weights rank, see `fusion_formula`."""
         return cls(logs, curve, logging_policy(logs, formula), exponent_error)
 
     @cached_property

@@ -19,6 +19,7 @@ from pygrade.logs import Logs
 from pygrade.logs.keys import hashes
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
+from pygrade.policy.spec import fusion_formula
 
 logger = logging.getLogger("pygrade")
 
@@ -54,7 +55,7 @@ def policy_estimates(
         warnings.simplefilter("ignore", SupportWarning)  # each estimate carries its own
         if propensity is not None:
             curve = np.asarray(propensity, np.float64)
-            rewards = LoggedRewards.of(logs, curve, policy.config.formula, exponent_error)
+            rewards = LoggedRewards.of(logs, curve, fusion_formula(policy.config), exponent_error)
             estimates |= by_position(rewards, _order(policy, logs, k, shown_only))
         drawn = _drawn(policy, logs)
         if drawn is not None:
@@ -172,7 +173,7 @@ def choose_policy(
     curve = np.asarray(propensity, np.float64)
     targets = {name: _order(policy, logs, k) for name, policy in policies.items()}
     default, base = next(iter(targets.items()))
-    rewards = LoggedRewards.of(logs, curve, policies[default].config.formula)
+    rewards = LoggedRewards.of(logs, curve, fusion_formula(policies[default].config))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SupportWarning)  # each estimate carries its own
         lifts = rewards.lifts({name: target for name, target in targets.items() if name != default}, base)

@@ -140,7 +140,7 @@ def evaluate(
 ) -> Evaluation:
     """Metrics of the predictions and of each ranker's fused ranking.
 
-    rankers: name → weights [T] or [R, T]; transform: one for all or name → transform, or `PolicyConfig.formula`.
+    rankers: name → weights [T] or [R, T]; transform: one for all or name → transform, or `fusion_formula`.
     scores: name → what the candidates [M] are ranked by, in place of (or beside) weights; requests with NaN in a shown
     row are left out of that ranker. baseline: one of them (the first when left out).
     propensity[S]: probability that slot s is looked at, relative to the first; with it each shown row's gain is

@@ -23,14 +23,13 @@ MMOE about as well (0.757, 0.761, 0.759; ours 0.763, 0.766, 0.762). What they la
 """
 
 from pygrade.mtl.artifact import load, save
-from pygrade.mtl.config import Columns, MtlConfig
+from pygrade.mtl.columns import Columns
 from pygrade.mtl.model import MtlModel, predict
 from pygrade.mtl.timeline import TimeCounts, Timeline, count_times, split_times
 from pygrade.mtl.training import fit_stream
 
 __all__ = [
     "Columns",
-    "MtlConfig",
     "MtlModel",
     "TimeCounts",
     "Timeline",

@@ -6,8 +6,9 @@ from typing import Any
 
 from pygrade._util.files import atomic_directory
 from pygrade._util.serialization import read_json, read_safetensors
+from pygrade.config.mtl import MtlConfig
 from pygrade.mtl.calibration import Calibration
-from pygrade.mtl.config import Columns, MtlConfig
+from pygrade.mtl.columns import Columns
 from pygrade.mtl.model import FORMAT, FORMAT_VERSION, MtlModel
 from pygrade.mtl.network import Network
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pygrade._typing import Floats, Floats32, Ints
-from pygrade.mtl.config import Columns, MtlConfig, parents_of
+from pygrade.config.mtl import MtlConfig
+from pygrade.mtl.columns import Columns, parents_of
 from pygrade.mtl.stream import Batch, Batches, labeled
 from pygrade.mtl.timeline import Timeline
 from pygrade.workers import Group

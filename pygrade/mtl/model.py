@@ -9,8 +9,9 @@ import numpy as np
 from pygrade import _core
 from pygrade._typing import Floats32, Ints
 from pygrade._util.serialization import to_json, to_safetensors
+from pygrade.config.mtl import MtlConfig
 from pygrade.mtl.calibration import Calibration
-from pygrade.mtl.config import Columns, MtlConfig, schema, schema_hash
+from pygrade.mtl.columns import Columns, schema, schema_hash
 from pygrade.mtl.network import Network
 
 FORMAT, FORMAT_VERSION = "pygrade.MtlModel", 1

@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from pygrade._typing import Ints
 from pygrade._util.hashing import GOLDEN, splitmix64
-from pygrade.mtl.config import Columns, MtlConfig, parents_of
+from pygrade.config.mtl import MtlConfig
+from pygrade.mtl.columns import Columns, parents_of
 
 _CLIP = 5.0  # normalized inputs are cut to ± this
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pygrade._typing import Floats32, Ints
-from pygrade.mtl.config import Columns
+from pygrade.mtl.columns import Columns
 from pygrade.mtl.network import table_entries
 
 Batch = tuple[Floats32, Ints, Floats32, Ints]

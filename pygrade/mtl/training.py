@@ -8,10 +8,11 @@ import torch
 from torch.nn import functional
 
 from pygrade._util.threads import torch_threads
+from pygrade.config.mtl import MtlConfig
 from pygrade.metrics.streamed import LabelHistogram
 from pygrade.mtl.calibration import fit_calibration
 from pygrade.mtl.column_stats import ColumnStats, stats_of_parts
-from pygrade.mtl.config import Columns, MtlConfig
+from pygrade.mtl.columns import Columns
 from pygrade.mtl.model import MtlModel
 from pygrade.mtl.network import Network
 from pygrade.mtl.stream import Batches, Window

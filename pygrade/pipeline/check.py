@@ -11,7 +11,6 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,15 +22,15 @@ from pygrade._util.files import directory_lock
 from pygrade._util.optional_imports import require
 from pygrade._util.progress import track
 from pygrade._util.serialization import read_json
+from pygrade.config.pipeline import CheckConfig, PipelineConfig
+from pygrade.console.pipeline import CHECK, write_pipeline_report
+from pygrade.console.training import write_text
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, State, materialize, state_before
 from pygrade.features.center import feedback_columns
 from pygrade.pipeline.candidate_copies import CandidateCopies, write_candidates
-from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.own_predictions import LoggedModel
 from pygrade.pipeline.page_equality import Offline, compare
-from pygrade.reports.pipeline import CHECK, write_pipeline_report
-from pygrade.reports.training import write_text
 from pygrade.serving.artifact import Artifact, open_artifact
 from pygrade.serving.callbacks import predicted
 from pygrade.serving.pipeline import Models, Pipeline, ServedPage, fuse, load_models
@@ -49,20 +48,6 @@ _UPDATE = 20_000  # events written at once
 
 class PagesDifferError(ValueError):
     """Offline and online pages differ."""
-
-
-@dataclass(frozen=True)
-class CheckConfig:
-    """The options of `serve_check`."""
-
-    requests: int = 200  # requests, evenly over those that judged the policy
-    candidates: int = 500  # candidates of each; own predictions (--mtl own): those of the log
-    k: int = 10  # items a page
-
-    def __post_init__(self) -> None:
-        for name in ("requests", "candidates", "k"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
 
 
 def serve_check(run: str | Path, config: CheckConfig | None = None, store: str | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade.config.training import RewardConfig
 from pygrade.evaluation.arms import GRADE
 from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates
 from pygrade.evaluation.replay import evaluate
@@ -14,7 +15,6 @@ from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.training.judging import arms_of, replay
 from pygrade.training.propensity import slot_propensity
-from pygrade.training.reward import RewardConfig
 
 UNSHRUNK = "GRADE, no evidence prior"
 # Users by their events before the request: from, to.

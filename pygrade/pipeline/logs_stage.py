@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from pygrade.config.pipeline import PipelineConfig
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureSet
 from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
 from pygrade.pipeline.candidates import Find, with_candidates
-from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.models import prediction_metrics
 from pygrade.pipeline.parts import Period, over_parts
 from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Predict, ShownPredictions, wanted_of, write_log

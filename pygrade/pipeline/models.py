@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from pygrade import mtl, prerank
 from pygrade._util.optional_imports import require
+from pygrade.config.mtl import MtlConfig
+from pygrade.config.pipeline import PipelineConfig
+from pygrade.config.prerank import PrerankConfig
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.logs import Logs
 from pygrade.metrics.by_task import metrics_by_task
 from pygrade.metrics.roc import auc, gauc
-from pygrade.mtl import Columns, MtlConfig, MtlModel, Timeline
-from pygrade.pipeline.config import PipelineConfig
+from pygrade.mtl import Columns, MtlModel, Timeline
 from pygrade.pipeline.parts import REQUESTS, Held, features_between, over_parts
 from pygrade.workers import LOCAL, Group, Workers
 
@@ -55,7 +57,7 @@ class TowersJob:
     features: Path
     timeline: Timeline
     values: tuple[float, ...]
-    options: prerank.PrerankConfig
+    options: PrerankConfig
 
     def __str__(self) -> str:
         return "two towers"

@@ -14,31 +14,32 @@ from pygrade import __version__
 from pygrade._util.files import directory_lock
 from pygrade._util.memory import peak_mib
 from pygrade._util.serialization import read_json, to_builtins
+from pygrade.config.pipeline import PipelineConfig
+from pygrade.config.training import TrainConfig
+from pygrade.console.comparison import FILE as COMPARISON
+from pygrade.console.comparison import compare_pages
+from pygrade.console.pipeline import write_pipeline_report
+from pygrade.console.training import write_text
 from pygrade.data.events import EventLog, import_events, parse_spec
 from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, find_leaks, materialize
 from pygrade.mtl import Timeline
 from pygrade.pipeline.candidates import Finder
-from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.judge import judge
 from pygrade.pipeline.logs_stage import EVALUATE, POLICY, LogsStage, judged_log
 from pygrade.pipeline.models import KNOWN, ModelPredictions, cut_times, fit_mtl, fit_prerank, own_tasks
-from pygrade.pipeline.names import names_record
 from pygrade.pipeline.own_predictions import OwnPredictions
 from pygrade.pipeline.policy_log import Predict
 from pygrade.pipeline.serving_files import write_item_names, write_reference
 from pygrade.pipeline.stages import Done, Runner, content_hash
 from pygrade.pipeline.warnings import warnings_of
 from pygrade.policy import FusionPolicy
-from pygrade.reports.comparison import FILE as COMPARISON
-from pygrade.reports.comparison import compare_pages
-from pygrade.reports.pipeline import write_pipeline_report
-from pygrade.reports.training import write_text
 from pygrade.serving.artifact import open_artifact, write_artifact
+from pygrade.serving.names import names_record
 from pygrade.serving.pipeline import EVIDENCE, STORE, Models, load_models
 from pygrade.storage import Place, download, prepare_directory
 from pygrade.stores import open_store, without_secret
 from pygrade.training.judging import policies_of
-from pygrade.training.train import TrainConfig, train
+from pygrade.training.train import train
 from pygrade.workers import LOCAL, Workers, error_context
 
 logger = logging.getLogger("pygrade")

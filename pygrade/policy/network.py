@@ -30,12 +30,13 @@ from torch import Tensor, nn
 
 from pygrade import ops
 from pygrade._util.serialization import ArtifactError, to_json
+from pygrade.config.policy import PolicyConfig
 from pygrade.logs.keys import hashes
 from pygrade.policy import file
 from pygrade.policy.correction import PREFIX, Correction
 from pygrade.policy.mixture import Baseline, Mixture, priced
 from pygrade.policy.projection import project_weights
-from pygrade.policy.spec import PolicyConfig, PolicySpec
+from pygrade.policy.spec import PolicySpec, fusion_formula
 from pygrade.storage import Place, download, is_url, publishing
 
 _INPUT_CLIP = 5.0  # of normalized inputs: one broken feature must not take over the weights
@@ -355,7 +356,7 @@ class FusionPolicy(nn.Module):
 
         def scores(entry: Baseline, u: Tensor | None) -> Tensor:
             given = candidates(entry.corrected)
-            return entry.scores(self.tasks, self.config.formula, given, bounds, u, prices)
+            return entry.scores(self.tasks, fusion_formula(self.config), given, bounds, u, prices)
 
         mixture, config, base = self.mixture, self.config, None
         if multipliers is not None and not config.trade_offs and mixture is not None and mixture.expected_value:
@@ -367,7 +368,7 @@ class FusionPolicy(nn.Module):
             fused = base
         elif mixture is None or mixture.challenger is None:
             given = priced(candidates(config.corrected), self.tasks, config.value_tasks, prices)
-            fused = ops.fuse_scores(given, weights, offsets=bounds, **config.formula)
+            fused = ops.fuse_scores(given, weights, offsets=bounds, **fusion_formula(config))
         else:
             fused = scores(mixture.challenger, u)
         if mixture is None or base is None:

@@ -1,6 +1,7 @@
 """Prerank: a two-tower model and an item index find the candidates of a request among all items.
 
->>> from pygrade.prerank import Catalog, Prerank, PrerankConfig, fit  # doctest: +SKIP
+>>> from pygrade.config.prerank import PrerankConfig  # doctest: +SKIP
+>>> from pygrade.prerank import Catalog, Prerank, fit  # doctest: +SKIP
 >>> fitted = fit(batches, task_weights=[1.0, 0.5], config=PrerankConfig(), validation=later)  # doctest: +SKIP
 >>> prerank = Prerank.build(fitted, Catalog.from_batches(batches), schema_hash)  # doctest: +SKIP
 >>> prerank.candidates(features, n=500, seen=[seen_ids])  # doctest: +SKIP
@@ -14,7 +15,6 @@ from pygrade.prerank.index import ItemIndex
 from pygrade.prerank.popular import popularity_towers
 from pygrade.prerank.recall import Popularity
 from pygrade.prerank.service import Prerank
-from pygrade.prerank.towers import PrerankConfig
 from pygrade.prerank.training import FittedTowers, fit
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "ItemIndex",
     "Popularity",
     "Prerank",
-    "PrerankConfig",
     "Retrieval",
     "SchemaError",
     "TowerInputs",

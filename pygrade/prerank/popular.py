@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from pygrade.config.prerank import PrerankConfig
 from pygrade.prerank.recall import Popularity
-from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
+from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.prerank.training import FittedTowers
 
 _MOST = (1 << 24) - 1  # places that float32 tells apart

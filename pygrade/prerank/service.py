@@ -17,11 +17,12 @@ from safetensors import safe_open
 from pygrade import _core
 from pygrade._util.files import atomic_directory, file_hash
 from pygrade._util.serialization import ArtifactError, read_json, to_json, to_safetensors
+from pygrade.config.prerank import PrerankConfig
 from pygrade.features import FeatureBatch, SchemaError
 from pygrade.prerank.batches import Catalog, Ids, TowerInputs
 from pygrade.prerank.index import Eligible, ItemIndex
 from pygrade.prerank.shards import build_index
-from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
+from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.prerank.training import FittedTowers
 from pygrade.workers import LOCAL, Workers
 

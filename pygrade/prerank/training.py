@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pygrade._util.threads import torch_threads
+from pygrade.config.prerank import PrerankConfig
 from pygrade.prerank.batches import Batch, Batches, Catalog, Pairs, shuffled
 from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.index import ItemIndex
 from pygrade.prerank.recall import held_out_positives, recall
-from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
+from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.workers import Group
 
 logger = logging.getLogger("pygrade")

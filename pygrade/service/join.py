@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pygrade._util.files import atomic_directory
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import read_json, to_json
+from pygrade.config.service import JoinConfig
 from pygrade.logs import Logs, concatenate
 from pygrade.logs.parquet import write_part
 from pygrade.service.exposures import exposure_files, read_exposures
@@ -38,20 +39,6 @@ _CLOSED_PER_PART = 5_000_000  # requests whose hashes are in memory at once
 _UNBOUNDED = 1 << 62  # events of unknown requests: they are dropped by their time
 _NAMED = 3  # malformed lines that are named in the log
 EVENT_COUNTS = ("joined", "late", "repeated", "unknown", "not_on_page", "other", "malformed")
-
-
-@dataclass(frozen=True)
-class JoinConfig:
-    """How exposures and feedback are joined."""
-
-    feedback_delay_ms: int = 3_600_000  # how long after its page an event may happen
-    max_amount: float = 1e6  # largest amount of one event; a larger one is malformed
-    rows_per_part: int = 500_000  # candidates that are joined at once, about
-
-    def __post_init__(self) -> None:
-        for name, least in (("feedback_delay_ms", 0), ("max_amount", 0), ("rows_per_part", 1)):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} is {getattr(self, name):g}; want at least {least}")
 
 
 def join_logs(

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ import numpy as np
 
 from pygrade._util.files import atomic_directory, directory_lock, replace_link
 from pygrade._util.serialization import read_json, to_builtins, to_json, write_bytes
+from pygrade.config.service import ServiceConfig
+from pygrade.config.training import OnlineConfig
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.service.arms import ArmReadings
@@ -27,7 +29,7 @@ from pygrade.service.follow import Follower
 from pygrade.serving.artifact import open_artifact
 from pygrade.serving.run_copy import ARTIFACT, policy_of
 from pygrade.training.feedback import as_key
-from pygrade.training.online import OnlineConfig, OnlineLearner, Update
+from pygrade.training.online import OnlineLearner, Update
 from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
@@ -35,24 +37,6 @@ logger = logging.getLogger("pygrade")
 FOLDER, LINK, STATUS, STATE, ARMS = "online", "policy", "status.json", "state", "arms.json"
 _KEPT = 5  # policies beside the one that is served
 _HISTORY = 200  # updates in the status
-
-
-@dataclass(frozen=True)
-class ServiceConfig:
-    """How the process follows the logs."""
-
-    every_seconds: float = 60.0  # between updates
-    save_seconds: float = 600.0  # between saves of the state, which also follow each publication
-    exposure_delay_ms: int = 900_000  # within which exposures are in a complete file; events wait so long for them
-    planned_users: int = 10_000  # of all arms, at which the lifts' intervals are narrowest; choose it in advance
-    learn: bool = True  # else only the arms are read
-    online: OnlineConfig = field(default_factory=OnlineConfig)
-
-    def __post_init__(self) -> None:
-        limits = {"every_seconds": 0.01, "save_seconds": 0.0, "exposure_delay_ms": 0, "planned_users": 2}
-        for name, least in limits.items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} is {getattr(self, name):g}; want at least {least:g}")
 
 
 def point_to(run: Path, policy: FusionPolicy) -> Path:

@@ -16,6 +16,7 @@ from pygrade._util.html_table import rows_table
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import EPSILON, Baseline, priced
+from pygrade.policy.spec import fusion_formula
 
 _SHOWN = 3  # requests in a notebook, tasks of an explanation
 
@@ -167,12 +168,12 @@ class Page:
         if not self.takes_network:
             entry = self.ranked_by[0]
             amounts = entry.amounts(self.tasks, self._candidates(entry.corrected), self._prices)
-            formula = config.formula | {"transform": entry.transform}
+            formula = fusion_formula(config) | {"transform": entry.transform}
             weights = np.asarray(entry.weights, np.float32) * (1.0 if self.multipliers is None else self.multipliers)
             scores = ops.transform_scores(amounts, offsets=offsets, **formula).numpy()
             return self._of_page(scores * np.broadcast_to(weights, self.weights.shape)[request])
         given = priced(self._candidates(config.corrected), self.tasks, config.value_tasks, self._prices)
-        scores = ops.transform_scores(given, offsets=offsets, **config.formula).numpy()
+        scores = ops.transform_scores(given, offsets=offsets, **fusion_formula(config)).numpy()
         parts: Array = scores * self.weights[request]
         if self.trust < 1.0:
             parts = self.trust * _standardized(parts, request, len(self.weights))
@@ -186,7 +187,7 @@ class Page:
         if self.policy.mixture is not None and self.trust < 1.0 and not self.by_values:
             u = None if self.multipliers is None else torch.from_numpy(self.multipliers)
             base = self.policy.mixture.baseline
-            given, formula = self._candidates(base.corrected), self.policy.config.formula
+            given, formula = self._candidates(base.corrected), fusion_formula(self.policy.config)
             scores = base.scores(self.tasks, formula, given, offsets, u, self._prices)
             parts = _standardized(scores.numpy()[:, None], request, len(self.weights)) * (1.0 - self.trust)
         return self._of_page(parts)[:, :, 0]

@@ -7,7 +7,7 @@ import resource
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +18,22 @@ from numpy.typing import NDArray
 from pygrade import __version__, ops
 from pygrade._util.files import directory_lock
 from pygrade._util.progress import track
+from pygrade.config.simulation import DemoConfig
+from pygrade.console.training import record_weights, write_report, write_text
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, STAGE1
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import read_logs
-from pygrade.reports.pages import describe_pages
-from pygrade.reports.training import record_weights, write_report, write_text
+from pygrade.policy.spec import fusion_formula
+from pygrade.serving.page_records import describe_pages
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import SEGMENTS, Marketplace, Requests
-from pygrade.simulation.simulate import AbTest, SimulateConfig, compare_pages, rank_pages, simulate_logs
+from pygrade.simulation.simulate import AbTest, compare_pages, rank_pages, simulate_logs
 from pygrade.training.judging import is_new
-from pygrade.training.train import TrainConfig, TrainResult, train
+from pygrade.training.train import TrainResult, train
 from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
 _STATE = "demo.json"  # names the options, and says whether the demo was finished
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    """World, training and test of the demo, which is a function of these options."""
-
-    requests: int = 20_000  # logged requests to learn from
-    test_requests: int = 12_000  # requests of the A/B test, from users that are not in the log
-    seed: int = 0  # of world, training and test
-    pages: int = 3  # ranked pages to print
-    simulate: SimulateConfig = field(default_factory=SimulateConfig)  # requests and seed are taken from above
-    train: TrainConfig = field(default_factory=TrainConfig)  # seed is taken from above
-
-    def __post_init__(self) -> None:
-        for name, low in (("requests", 1), ("test_requests", 2), ("seed", 0), ("pages", 0)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} is {getattr(self, name)}; want at least {low}")
-
-    def resolved(self) -> tuple[SimulateConfig, TrainConfig]:
-        """The parts' configs with the demo's size and seed."""
-        world = replace(self.simulate, requests=self.requests, seed=self.seed)
-        return world, replace(self.train, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -204,7 +184,7 @@ def _scores(result: TrainResult, requests: Requests) -> dict[str, NDArray[np.flo
         corrected = result.policy.correct(requests.context, requests.p_hat, items=items)
         fixed = torch.from_numpy(corrected.reshape(-1, tasks))
     offsets = torch.arange(count + 1) * candidates
-    formula = result.policy.config.formula
+    formula = fusion_formula(result.policy.config)
     scores = {
         entry.name: entry.scores(result.policy.tasks, formula, fixed if entry.corrected else rows, offsets)
         .numpy()

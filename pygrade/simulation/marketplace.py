@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Array
-from pygrade.simulation.marketplace_config import (
+from pygrade.config.marketplace import (
     PARENT,
     PRODUCTION_WEIGHTS,
     SCENARIOS,

@@ -1,7 +1,7 @@
 """The marketplace's production log and its A/B tests."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pygrade import ops
 from pygrade._typing import Array
 from pygrade._util.html_table import rows_table
 from pygrade._util.serialization import to_builtins
+from pygrade.config.simulation import SimulateConfig
 from pygrade.evaluation.replay import broadcast_weights
 from pygrade.logs import Logs, write_logs
 from pygrade.metrics import intervals
@@ -20,56 +21,16 @@ from pygrade.metrics.intervals import Interval
 from pygrade.simulation.marketplace import (
     FEATURES,
     ITEM_ATTRIBUTES,
-    PRODUCTION_WEIGHTS,
     TASK_VALUES,
     TASKS,
     Marketplace,
-    MarketplaceConfig,
     Requests,
 )
-from pygrade.simulation.marketplace_config import PerTask
 
 METRICS = ("ctr", "cvr", "opm", "orders", "value")
 _LOG_START = 1_735_689_600_000  # 2025-01-01 00:00 UTC in milliseconds
 _SEED_STEP = 1_000_003  # from a log's seed to that of the next number
 _HOUR, _DAY = 3_600_000, 86_400_000
-
-
-@dataclass(frozen=True)
-class SimulateConfig:
-    """Production ranks by hand-tuned weights and explores on a share of its requests."""
-
-    requests: int = 20_000  # of the log, or of the test
-    seed: int = 0  # of the world and of all draws
-    days: int = 14  # over which the requests are spread evenly
-    weights: tuple[float, float, float, float, float, float] = PRODUCTION_WEIGHTS  # production's, by task
-    dirichlet_share: float = 0.1  # requests whose weights are drawn from Dirichlet(concentration · weights)
-    shuffle_share: float = 0.1  # requests whose page is shuffled, from which slot propensities are estimated
-    concentration: float = 15.0  # of the draws: the higher, the closer to the weights
-    # Several Dirichlets to draw from, each with its concentrations by task and the same share; none: the one above.
-    concentrations: tuple[PerTask, ...] = ()
-    # Sd of the noise in the item columns of the log (quality, hype, price, …), drawn once per item; none: there are no
-    # item columns.
-    item_noise: float | None = None
-    missing_share: float = 0.0  # of the values of each context feature, missing at random
-    world: MarketplaceConfig = field(default_factory=MarketplaceConfig)  # the marketplace's constants
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 1 << 31:
-            raise ValueError(f"seed is {self.seed}; want 0 to 2**31 - 1")
-        if self.requests < 1 or self.days < 1:
-            raise ValueError(f"requests is {self.requests}, days {self.days}; want at least 1 of each")
-        if min(self.dirichlet_share, self.shuffle_share) < 0 or self.dirichlet_share + self.shuffle_share > 1:
-            shares = f"dirichlet_share is {self.dirichlet_share}, shuffle_share {self.shuffle_share}"
-            raise ValueError(f"{shares}; want shares ≥ 0 that sum to at most 1")
-        if min(self.weights) <= 0 or self.concentration <= 0:
-            raise ValueError(f"weights {self.weights}, concentration {self.concentration}; want positive numbers")
-        if any(len(row) != len(TASKS) or min(row) <= 0 for row in self.concentrations):
-            raise ValueError(f"concentrations are {self.concentrations}; want {len(TASKS)} positive numbers each")
-        if self.item_noise is not None and not 0 <= self.item_noise < np.inf:
-            raise ValueError(f"item_noise is {self.item_noise}; want a standard deviation ≥ 0, or none")
-        if not 0 <= self.missing_share < 1:
-            raise ValueError(f"missing_share is {self.missing_share}; want a share from 0 to below 1")
 
 
 def rank_pages(
@@ -81,7 +42,7 @@ def rank_pages(
 ) -> NDArray[np.int64]:
     """The k best candidates of each request by fused score: predictions[n, C, T], weights[T] or [n, T] → [n, k].
 
-    transform: its name, or `PolicyConfig.formula`.
+    transform: its name, or `fusion_formula`.
     """
     n, _, tasks = predictions.shape
     rows = torch.from_numpy(broadcast_weights(name, weights, n, tasks))

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade.config.training import CemConfig
 from pygrade.correction.fit import correct
 from pygrade.evaluation.arms import (
     CORRECTED_EXPECTED_VALUE,
@@ -26,9 +27,9 @@ from pygrade.metrics.isotonic import isotonic_rates
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Baseline, Knots
 from pygrade.policy.spec import PolicySpec
+from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.reward import logged_weights, transformed_predictions
-from pygrade.training.static_weights import CemConfig, best_static_weights
-from pygrade.training.training_set import TrainingSet
+from pygrade.training.static_weights import best_static_weights
 
 # Besides the policy's own form. Sums of weights are 1; nothing else bounds them.
 FORMS = {"identity": LINEAR, "zscore": Z_LINEAR, "zlog": Z_LOG, "log1p": LOG1P}
@@ -36,7 +37,7 @@ _LOGARITHMS = ("log", "zlog", "log1p")
 
 
 def fit_baselines(
-    logs: Logs, spec: PolicySpec, data: TrainingSet, search: CemConfig, floor: float, static: Tensor | None = None
+    logs: Logs, spec: PolicySpec, data: RequestTensors, search: CemConfig, floor: float, static: Tensor | None = None
 ) -> tuple[Baseline, ...]:
     """Expected value, raw and calibrated; the best static weights in each form; production's weights, if logged.
 
@@ -45,7 +46,7 @@ def fit_baselines(
     weights of the policy's form, if known.
     """
 
-    def of_form(form: PolicySpec) -> TrainingSet:
+    def of_form(form: PolicySpec) -> RequestTensors:
         """The set, whose policy may learn from corrected predictions, with the log's own."""
         scores = torch.from_numpy(pad(transformed_predictions(logs, form), logs.offsets)[0])
         return replace(data, scores=scores)

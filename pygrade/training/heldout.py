@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade.config.training import RewardConfig
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
 from pygrade.policy import FusionPolicy
 from pygrade.policy.spec import PolicySpec
 from pygrade.training.propensity import SlotPropensity
-from pygrade.training.reward import CompositeReward, RewardConfig
+from pygrade.training.reward import CompositeReward
 
 FIGURES = ("heldout_lift", "heldout_low", "heldout_high")  # over the best static weights, 0.01 = 1 %
 _REQUESTS = 2_000  # at most, evenly over the held-out ones: a figure costs milliseconds

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pygrade.config.training import RewardConfig
 from pygrade.evaluation.arms import ALONE, EXPECTED_VALUE, GRADE, LOGGED_ORDER, PRODUCTION, SERVED, STAGE1, STATIC
 from pygrade.evaluation.cautions import (
     caution_of_logged_order,
@@ -22,10 +23,11 @@ from pygrade.evaluation.verdict import judged_over, percent, stored_verdict
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.policy import Baseline, FusionPolicy, Mixture
+from pygrade.policy.spec import fusion_formula
 from pygrade.storage import Folder, Place
 from pygrade.training.baselines import baseline_scores, expected_value
 from pygrade.training.propensity import SlotPropensity, slot_propensity
-from pygrade.training.reward import RewardConfig, logged_weights
+from pygrade.training.reward import logged_weights
 from pygrade.training.trust import label
 
 _METRICS = {"value": "value", "ndcg": "NDCG"}
@@ -81,7 +83,7 @@ def simple_scores(baseline: Baseline, logs: Logs, policy: FusionPolicy) -> NDArr
     """float32 [M] of a baseline that stands beside a policy, with its formula and its correction."""
     if baseline.corrected:
         baseline, logs = replace(baseline, corrected=False), corrected(logs, policy)
-    return baseline_scores(baseline, logs, policy.config.formula)
+    return baseline_scores(baseline, logs, fusion_formula(policy.config))
 
 
 def corrected(logs: Logs, policy: FusionPolicy) -> Logs:

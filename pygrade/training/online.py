@@ -37,7 +37,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,18 +49,19 @@ from torch import Tensor
 from pygrade._typing import Floats
 from pygrade._util.files import atomic_directory
 from pygrade._util.serialization import read_json, read_safetensors, to_json, to_safetensors
+from pygrade.config.training import OnlineConfig
 from pygrade.evaluation import offpolicy
 from pygrade.evaluation.offpolicy import OffPolicyEstimate
 from pygrade.evaluation.policy_estimates import item_inputs, log_inputs
 from pygrade.logs import Logs, concatenate
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
+from pygrade.training.data import TrainingData, split_batch
 from pygrade.training.feedback import Event, FeedbackJoin, Key, as_key
-from pygrade.training.policy_step import Engine, PolicyStep, check_engine, parameters_of, policy_step
+from pygrade.training.policy_step import PolicyStep, parameters_of, policy_step
 from pygrade.training.renewal import renew_correction
-from pygrade.training.reward import CompositeReward, RewardConfig
-from pygrade.training.sharded_set import Batch, ShardedSet
-from pygrade.training.stage2 import Stage2Config, stage2_step
+from pygrade.training.reward import CompositeReward
+from pygrade.training.stage2 import stage2_step
 from pygrade.training.steps import batch_rows, draw_seed
 
 logger = logging.getLogger("pygrade")
@@ -68,48 +69,6 @@ Array = NDArray[Any]
 _CUT = 0.999  # quantile of the rewards that judge
 _STAGE = 3  # of the random streams of `train`: 1 and 2 are its own
 _FORMAT = "pygrade.OnlineLearner 2"
-
-
-@dataclass(frozen=True)
-class OnlineConfig:
-    """How an `OnlineLearner` learns, and what it is held to."""
-
-    window: int = 10_000  # newest requests with complete feedback to learn from
-    min_requests: int = 1_000  # in the window before the first update
-    feedback_delay_ms: int = 3_600_000  # after which a request's feedback counts as complete; later events are dropped
-    max_pending_events: int = 100_000  # events kept whose request is not known yet
-    max_amount: float = 1e6  # largest amount of one event; a larger one is refused as damaged
-    max_regression: float = 0.02  # share of the reference's value by which a version may be worse
-    confidence: float = 0.95  # of the interval that must lie below -max_regression to refuse or roll back
-    # Half that interval as a share of the reference's value, above which learning pauses: at 1 the guard would not even
-    # find a version that earns nothing. Lower, it protects more and learns less.
-    max_reach: float = 1.0
-    # Tasks that happen at most once on an item of a page, such as clicks: several events count as one. Beside the
-    # service those of which the training log had only 0 and 1 are added.
-    single_tasks: tuple[str, ...] = ()
-    judge_window: int = 4_000  # newest requests of the window that judge; older ones may be stale
-    min_effective_samples: int = 100  # of an estimate that may refuse or roll back
-    holdout_fraction: float = 0.5  # of the requests with drawn weights: they judge and are never learned from
-    # Learn the correction of the predictions anew, too, each time that there are min_requests new requests.
-    correction: bool = False
-    seed: int = 0  # of the batches and the draws
-    engine: Engine = "auto"  # of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy
-    reward: RewardConfig = field(default_factory=RewardConfig)
-    step: Stage2Config = field(default_factory=lambda: Stage2Config(steps=25))  # of an update, at a constant rate
-
-    def __post_init__(self) -> None:
-        check_engine(self.engine)
-        object.__setattr__(self, "single_tasks", tuple(self.single_tasks))
-        for name in ("window", "min_requests", "max_pending_events", "judge_window", "min_effective_samples"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
-        for name in ("feedback_delay_ms", "max_regression", "max_amount", "max_reach"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; want a number >= 0")
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence is {self.confidence}; want a share between 0 and 1")
-        if not 0 <= self.holdout_fraction <= 1:
-            raise ValueError(f"holdout_fraction is {self.holdout_fraction}; want a share from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -288,18 +247,16 @@ class OnlineLearner:
         if policy.config.corrected:
             given = (window.context, window.predictions, window.offsets, item_inputs(policy, window))
             logs = replace(window, predictions=policy.correct(*given))
-        data = CompositeReward(self.config.reward).build(logs, policy.spec)
+        data = TrainingData.of(CompositeReward(self.config.reward).build(logs, policy.spec), logs)
         pool = torch.from_numpy(np.flatnonzero(~self._judging(window)))
-        shards = ShardedSet.of(data)
-        learners = shards.learners(self.policy, self.config.engine)
+        learners = data.learners(policy, self.config.engine)
         reference, figures = parameters_of(self.reference).cpu(), dict[str, float]()
         for _ in range(config.steps):
             rows = pool[batch_rows(self.config.seed, _STAGE, self._steps, len(pool), config.batch_size)]
             seed = draw_seed(self.config.seed, _STAGE, self._steps)
-            values = data.draw_values(self.config.seed, _STAGE, self._steps, len(rows))
-            batch = Batch.of(rows, shards.sizes, values, seed)
-            drawn = (config, batch, reference, "update")
-            figures = stage2_step(data.stage2, learners, self.policy, self._learner, *drawn)
+            values = data.tensors.draw_values(self.config.seed, _STAGE, self._steps, len(rows))
+            requests = split_batch(rows, data.sizes, parameters_of(policy).cpu(), values, seed, reference)
+            figures = stage2_step(data.tensors.stage2, learners, policy, self._learner, config, requests, "update")
             self._steps += 1
         return len(pool), figures
 

@@ -1,30 +1,18 @@
 """The logged pages: what an order of their items is worth, debiased by slot."""
 
-from typing import Protocol
-
 import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Array
+from pygrade.config.training import RewardConfig
 from pygrade.logs import Logs
 from pygrade.training.propensity import SlotPropensity
-
-
-class RewardOptions(Protocol):
-    """The options of `RewardConfig` that decide what a page is worth."""
-
-    @property
-    def propensity_floor(self) -> float: ...
-    @property
-    def page_size(self) -> int: ...
-    @property
-    def discount(self) -> str: ...
 
 
 class Pages:
     """The logged pages: what an order of their items is worth."""
 
-    def __init__(self, logs: Logs, reward: RewardOptions, share: NDArray[np.float64] | None = None) -> None:
+    def __init__(self, logs: Logs, reward: RewardConfig, share: NDArray[np.float64] | None = None) -> None:
         """share [R]: of each request's value that counts, see `cautions.winsorized`."""
         self.count = logs.num_requests
         self._request, self._slot = logs.row_request[logs.shown], logs.position[logs.shown]

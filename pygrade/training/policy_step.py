@@ -1,9 +1,9 @@
-"""Who runs the policy's network and Adam in a training step: the C++ core, or torch.
+"""One training step of the policy network, in C++ or in torch.
 
     step = policy_step(policy, learning_rate)
     alpha = step.concentration(inputs)                # [B, T], without a graph
     gradient = step.gradient(slope)                   # [P]; slope: d loss / d alpha
-    norm = step.descend(gradient, max_norm, "step 1")
+    norm = step.apply_gradient(gradient, max_norm, "step 1")
 
 Gradients of the steps of equal policies may be added: so a batch is worked on in several places.
 
@@ -13,16 +13,16 @@ other one. The core's results have the same bits on every instruction set and wi
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pygrade.config.training import Engine, check_engine
 from pygrade.policy import FusionPolicy
 from pygrade.policy.fused_network import FusedNetwork, clip_factor, is_fast, why_not_fused
 
-Engine = Literal["auto", "fused", "torch"]
 _PREFIX = "adam."
 
 
@@ -37,7 +37,7 @@ class PolicyStep(Protocol):
     def gradient(self, slope: Tensor) -> Tensor:
         """Of the loss by all P parameters, one after the other; ``slope`` [B, T]: by the last `concentration`."""
 
-    def descend(self, gradient: Tensor, max_norm: float, label: str) -> float:
+    def apply_gradient(self, gradient: Tensor, max_norm: float, label: str) -> float:
         """One step of Adam along a gradient [P], scaled down to ``max_norm``.
 
         Returns the norm before; ``FloatingPointError``, which begins with ``label``, if it is not finite; then nothing
@@ -72,7 +72,7 @@ class TorchStep:
         self._alpha = None
         return torch.cat([_gradient_of(parameter).reshape(-1) for parameter in self._policy.parameters()])
 
-    def descend(self, gradient: Tensor, max_norm: float, label: str) -> float:
+    def apply_gradient(self, gradient: Tensor, max_norm: float, label: str) -> float:
         own = list(self._policy.parameters())
         for parameter, part in zip(own, torch.split(gradient, [p.numel() for p in own]), strict=True):
             parameter.grad = part.view_as(parameter).to(parameter.device, copy=True)
@@ -106,7 +106,7 @@ class FusedStep:
     def gradient(self, slope: Tensor) -> Tensor:
         return self._network.gradient(slope)[0]
 
-    def descend(self, gradient: Tensor, max_norm: float, label: str) -> float:
+    def apply_gradient(self, gradient: Tensor, max_norm: float, label: str) -> float:
         norm = norm_of(gradient)
         _check_norm(norm, label)
         self._network.step(self._adam, gradient, self.rate, clip_factor(norm, max_norm))
@@ -161,11 +161,6 @@ def is_fused(policy: FusionPolicy, engine: Engine) -> bool:
     return engine == "fused" or (engine == "auto" and is_fast() and not why_not_fused(policy))
 
 
-def check_engine(engine: str) -> None:
-    if engine not in get_args(Engine):
-        raise ValueError(f"engine is {engine!r}; want one of {', '.join(get_args(Engine))}")
-
-
 def parameters_of(policy: FusionPolicy) -> Tensor:
     """A copy [P] of all parameters of the policy, one after the other, on its device."""
     return torch.cat([parameter.detach().reshape(-1) for parameter in policy.parameters()])
@@ -178,7 +173,7 @@ def norm_of(gradient: Tensor) -> float:
     return math.sqrt(sum(np.add.reduce(squares.reshape(-1, 16), 0).tolist()))
 
 
-def joined(policy: FusionPolicy) -> Tensor:
+def flatten_parameters(policy: FusionPolicy) -> Tensor:
     """All parameters of the policy as one tensor [P], whose memory they share from now on."""
     whole = parameters_of(policy)
     own = list(policy.parameters())

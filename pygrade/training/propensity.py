@@ -19,12 +19,13 @@ only of the one whose events are counted, because production ranks by all of the
 import logging
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Array, Floats
+from pygrade.config.training import RewardConfig
 from pygrade.logs import Logs, numbered
 
 logger = logging.getLogger("pygrade")
@@ -39,15 +40,6 @@ _MAX_PAGES = 30_000  # evenly spaced ones are enough for the estimate: half widt
 _CHECK_PAGES = 5_000  # and for the checks: 0.08
 _CALIBRATED = 200  # events from which a task's prediction is calibrated
 _RIDGE = 1e-3  # prior precision of a coefficient: what cannot be separated gets a huge error, not a singular matrix
-
-
-class PropensityConfig(Protocol):
-    """The options of `RewardConfig` that decide."""
-
-    @property
-    def propensity(self) -> Literal["estimate"] | float: ...
-    @property
-    def page_size(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +92,7 @@ class SlotPropensity:
         return None if self.source == "none" else self.curve(slots)
 
 
-def slot_propensity(logs: Logs, config: PropensityConfig, *, warn: bool = True) -> SlotPropensity:
+def slot_propensity(logs: Logs, config: RewardConfig, *, warn: bool = True) -> SlotPropensity:
     """The propensity of a log's slots, by the rule above.
 
     A power law has one number to fit, which a few hundred events determine; slot by slot the estimates would be noisier

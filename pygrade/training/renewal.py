@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Floats
-from pygrade.correction.fit import CorrectionConfig, correct, fit_correction
+from pygrade.config.training import CorrectionConfig, RewardConfig
+from pygrade.correction.fit import correct, fit_correction
 from pygrade.correction.gate import costs_of_errors, gain, likelihood
 from pygrade.correction.inputs import MIN_EVENTS, amounts_of
 from pygrade.evaluation.cautions import winsorized
@@ -18,7 +19,6 @@ from pygrade.policy.correction import Correction
 from pygrade.training.license import license_correction
 from pygrade.training.pages import Pages
 from pygrade.training.propensity import slot_propensity
-from pygrade.training.reward import RewardConfig
 from pygrade.training.trust import fold_of_requests, too_little
 
 _FOLDS = 4

@@ -16,7 +16,7 @@ exponent of 0, or an unknown one) could not tell a page's orders apart, so D is 
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,70 +24,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pygrade import ops
+from pygrade.config.training import RewardConfig
 from pygrade.logs import Logs, pad
 from pygrade.policy import PolicySpec
+from pygrade.policy.spec import fusion_formula
 from pygrade.training.propensity import SlotPropensity, slot_propensity
-from pygrade.training.training_set import Components, LoggedPages, TradeOffs, TrainingSet
+from pygrade.training.request_tensors import Components, LoggedPages, RequestTensors, TradeOffs
 
 _SMALL = 5_000  # requests of a log up to which the prior counts as much as the posterior
-
-
-@dataclass(frozen=True)
-class RewardConfig:
-    """Components of the composite reward and how they are measured. A weight of 0 switches a component off."""
-
-    posterior: Literal["ips", "raw", "none"] = "ips"  # logged value, debiased by slot or not; none: off
-    posterior_weight: float = 1.0  # of the logged value
-    # Of the predicted value; None: by the size of the log, 1 up to 5,000 requests, 0.5 beyond.
-    prior_weight: float | None = None
-    # slope: scale each task's predictions by the regression slope of feedback on prediction (shrinks over-confident
-    # tasks, drops uninformative ones); none: unscaled.
-    prior_calibration: Literal["none", "slope"] = "none"
-    format_weight: float = 0.03  # share of a page's value that 0.1 of weight outside the box costs
-    # q(slot) = (slot + 1)^-exponent: the exponent, or estimated from the log, see `propensity`.
-    propensity: Literal["estimate"] | float = "estimate"
-    propensity_floor: float = 0.15  # smallest q that a label is divided by
-    discount: Literal["attention", "dcg"] = "attention"  # D(r), what rank r counts: q of the slot, or 1 / log2(r + 2)
-    page_size: int = 10  # ranks that count
-    task_values: tuple[float, ...] | None = None  # value of one event of each task; None: what the log says
-    value_tasks: tuple[str, ...] = ()  # tasks whose events are worth their value times the item's `value` (its price)
-    # Multipliers u of the tasks' values, drawn for each request and step if the policy has `trade_offs`.
-    values_spread: float = 1.0  # standard deviation of log u
-    plain_share: float = 0.25  # share of the requests with u = 1
-
-    def __post_init__(self) -> None:
-        choices = {
-            "posterior": ("ips", "raw", "none"),
-            "discount": ("attention", "dcg"),
-            "prior_calibration": ("none", "slope"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; want one of {', '.join(allowed)}")
-        for name in ("posterior_weight", "prior_weight", "format_weight", "values_spread"):
-            if not (getattr(self, name) is None or getattr(self, name) >= 0.0):
-                raise ValueError(f"{name} is {getattr(self, name)}; want a number >= 0")
-        if not self.has_posterior and self.prior_weight == 0.0:
-            raise ValueError("posterior and prior are both off; want at least one of them")
-        if isinstance(self.propensity, str):
-            if self.propensity != "estimate":
-                raise ValueError(f"propensity is {self.propensity!r}; want 'estimate' or an exponent")
-        elif not 0.0 <= self.propensity <= 3.0:
-            raise ValueError(f"propensity is {self.propensity}; want an exponent from 0 to 3")
-        if not 0.0 < self.propensity_floor <= 1.0:
-            raise ValueError(f"propensity_floor is {self.propensity_floor}; want a number in (0, 1]")
-        if not 0.0 <= self.plain_share <= 1.0:
-            raise ValueError(f"plain_share is {self.plain_share}; want a share from 0 to 1")
-        if self.page_size < 1:
-            raise ValueError(f"page_size is {self.page_size}; want at least 1")
-
-    @property
-    def has_posterior(self) -> bool:
-        return self.posterior != "none" and self.posterior_weight > 0.0
-
-    def sized(self, requests: int) -> "RewardConfig":
-        """The same with the prior's weight for a log of so many requests."""
-        return self if self.prior_weight is not None else replace(self, prior_weight=1.0 if requests <= _SMALL else 0.5)
 
 
 def logged_weights(logs: Logs) -> NDArray[np.float32] | None:
@@ -163,12 +107,12 @@ class LogFigures:
 
 
 class CompositeReward:
-    """Builds the `TrainingSet` of a log for a policy."""
+    """Builds the `RequestTensors` of a log for a policy."""
 
     def __init__(self, config: RewardConfig) -> None:
         self.config = config
 
-    def build(self, logs: Logs, spec: PolicySpec, figures: LogFigures | None = None) -> TrainingSet:
+    def build(self, logs: Logs, spec: PolicySpec, figures: LogFigures | None = None) -> RequestTensors:
         """Transformed scores, gains, lists and page labels; ``ValueError`` if log and spec do not fit.
 
         figures: of the whole log, if this is a part; the weight of the format component is then that of the part.
@@ -208,7 +152,7 @@ class CompositeReward:
         rank = np.arange(config.page_size)
         discount = curve[: config.page_size] if attention else 1.0 / np.log2(rank + 2.0)
         shown = pad(logs.shown, logs.offsets, length=longest)[0]
-        return TrainingSet(
+        return RequestTensors(
             inputs=_inputs(logs, spec),
             exploration=spec.exploration_factor(logs.scenario, logs.num_requests),
             scores=torch.from_numpy(scores),
@@ -274,7 +218,7 @@ def transformed_predictions(logs: Logs, spec: PolicySpec) -> NDArray[np.float32]
     for size in np.unique(sizes):
         rows = logs.offsets[:-1][sizes == size][:, None] + np.arange(size)  # [r, n]
         block = torch.from_numpy(given[rows])
-        result[rows] = ops.transform_scores(block, **spec.config.formula).numpy()
+        result[rows] = ops.transform_scores(block, **fusion_formula(spec.config)).numpy()
     return result
 
 

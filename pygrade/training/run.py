@@ -15,7 +15,6 @@ from pygrade.policy import FusionPolicy
 from pygrade.training.checkpoint import Checkpoint, CheckpointStore
 from pygrade.training.policy_step import PolicyStep
 from pygrade.training.tracking import Tracker
-from pygrade.training.training_set import TrainingSet
 
 logger = logging.getLogger("pygrade")
 STAGES = ("stage1", "stage2")
@@ -33,14 +32,14 @@ class Run:
     """The bookkeeping of one training in a directory; ``Run()`` keeps none (a stage on its own).
 
     A checkpoint is the state after a step: policy, Adam's moments, in stage 2 the reference, and the sums for the
-    summary. Random numbers need no state: they are functions of the step. data: the training set, or a digest of it.
+    summary. Random numbers need no state: they are functions of the step. data: a fingerprint of what is learned from.
     """
 
     def __init__(
         self,
         directory: Path | None = None,
         config: Any = None,
-        data: TrainingSet | str | None = None,
+        data: str | None = None,
         resume: bool = True,
         on_step: Callable[[str, int], None] | None = None,
     ) -> None:
@@ -206,16 +205,6 @@ def _changes(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> s
     return "; ".join(part for part in parts if part)
 
 
-def _fingerprint(options: dict[str, Any], data: TrainingSet | str) -> str:
-    """sha256 of what is learned from and how: the training set and the options that matter."""
-    digest = hashlib.sha256(to_json(options))
-    if isinstance(data, str):
-        digest.update(data.encode())
-        return digest.hexdigest()
-    pages, parts = data.stage1, data.stage2
-    tensors = [data.inputs, data.scores, parts.gains, parts.masks, pages.value, pages.propensity]
-    if data.trade_offs is not None:
-        tensors += [data.trade_offs.value, data.trade_offs.gains]
-    for tensor in tensors:
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def _fingerprint(options: dict[str, Any], data: str) -> str:
+    """sha256 of what is learned from and how: the data and the options that matter."""
+    return hashlib.sha256(to_json(options) + data.encode()).hexdigest()

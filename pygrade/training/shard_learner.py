@@ -7,102 +7,49 @@ gradients, taken in their order, does not depend on where the shards are.
 
 import copy
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pygrade import ops
+from pygrade.config.training import Engine, Stage1Config, Stage2Config
 from pygrade.policy import FusionPolicy
-from pygrade.training.policy_step import Engine, joined, policy_step
-from pygrade.training.training_set import TrainingSet
-
-
-class PageOptions(Protocol):
-    """The options of `Stage1Config` that decide a gradient."""
-
-    @property
-    def labels(self) -> str: ...
-    @property
-    def temperature(self) -> float: ...
-
-
-class GroupOptions(Protocol):
-    """The options of `Stage2Config` that decide a gradient."""
-
-    @property
-    def group_size(self) -> int: ...
-    @property
-    def clip(self) -> float: ...
-    @property
-    def clip_high(self) -> float | None: ...
-    @property
-    def kl_coefficient(self) -> float: ...
-    @property
-    def entropy_coefficient(self) -> float: ...
-    @property
-    def weight_floor(self) -> float: ...
-
-
-class Shard(Protocol):
-    """A part of the log's requests, ready for training."""
-
-    def batch(self, rows: Tensor) -> tuple[TrainingSet, Tensor]:
-        """The requests rows [b] of the shard: a set that has them, and their rows in it."""
-
-    def valued(self) -> Tensor:
-        """[n]: the requests whose logged page has feedback of positive value, which stage 1 learns from."""
-
-
-class Held(NamedTuple):
-    """A shard that is a `TrainingSet` in memory."""
-
-    data: TrainingSet
-
-    def batch(self, rows: Tensor) -> tuple[TrainingSet, Tensor]:
-        return self.data, rows.to(self.data.scores.device)
-
-    def valued(self) -> Tensor:
-        return self.data.valued().cpu()
-
-    def __str__(self) -> str:
-        return "in memory"
+from pygrade.training.policy_step import flatten_parameters, policy_step
+from pygrade.training.shards import Shard
 
 
 @dataclass(frozen=True)
-class Draw:
+class StepRequest:
     """A shard's rows of one batch."""
 
     rows: Tensor  # int64 [b], numbers of the shard's requests, or of those of `Shard.valued`
-    first: int  # place of the first one in the batch
+    first: int  # place of the first one in the batch, in which rows of one shard are next to each other
     size: int  # B, rows of the batch
     parameters: Tensor  # [P] of the policy that draws
     values: Tensor | None = None  # [b, T] multipliers of the tasks' values
     seed: int = 0  # of the draws of the step
     reference: Tensor | None = None  # [P] of the policy that stage 2 stays near
 
-    def equals(self, other: "Draw") -> bool:
+    def draws_like(self, other: "StepRequest") -> bool:
         """Whether it draws the same weights."""
         return (self.first, self.size, self.seed) == (other.first, other.size, other.seed) and (
             torch.equal(self.rows, other.rows) and torch.equal(self.parameters, other.parameters)
         )
 
-
-class PageGradient(NamedTuple):
-    """Of stage 1."""
-
-    gradient: Tensor  # [P]
-    losses: Tensor  # [b], per slot
+    def part_of(self, batch: Tensor) -> Tensor:
+        """Its rows [b, …] of a tensor [B, …] of the batch."""
+        return batch[self.first : self.first + len(self.rows)]
 
 
-class GroupGradient(NamedTuple):
-    """Of stage 2, with figures of `ops.grpo_loss`."""
+class StepGradient(NamedTuple):
+    """What a shard adds to a step."""
 
     gradient: Tensor  # [P]
-    figures: Tensor  # [5, b]: loss, kl, entropy, clip_fraction, ratio_max
+    figures: Tensor  # [F, b]: stage 1: loss per slot; stage 2: loss, kl, entropy, clip_fraction, ratio_max
 
 
-class Explored(NamedTuple):
+class GroupRollout(NamedTuple):
     """What the drawn weights earn."""
 
     rewards: Tensor  # [b, G, C]
@@ -110,7 +57,7 @@ class Explored(NamedTuple):
 
 
 class _Groups(NamedTuple):
-    draw: Draw
+    request: StepRequest
     inputs: Tensor
     exploration: Tensor
     sample: ops.Rollout
@@ -118,72 +65,58 @@ class _Groups(NamedTuple):
     anchor: Tensor  # α of the reference
 
 
-@dataclass(frozen=True)
-class LearnerPart:
-    """What a `ShardLearner` is made of."""
-
-    number: int
-    count: int
-    shard: Shard
-    policy: FusionPolicy
-    engine: Engine
-    threads: int | None = None  # of torch; None: as they are set
-
-    def __str__(self) -> str:
-        return f"shard {self.number + 1} of {self.count}, {self.shard}"
-
-
 class ShardLearner:
     """One shard with a copy of the policy. Tensors go in and out on the CPU."""
 
-    def __init__(self, part: LearnerPart) -> None:
-        self._shard = part.shard
-        if part.threads is not None:
-            torch.set_num_threads(part.threads)
-        policies = [copy.deepcopy(part.policy).requires_grad_(True) for _ in range(2)]
+    def __init__(self, shard: Shard, policy: FusionPolicy, engine: Engine, threads: int | None = None) -> None:
+        """threads: of torch; None: as they are set."""
+        self._shard = shard
+        if threads is not None:
+            torch.set_num_threads(threads)
+        policies = [copy.deepcopy(policy).requires_grad_(True) for _ in range(2)]
         self._device = policies[0].input_mean.device
-        self._parameters, self._reference_parameters = (joined(policy) for policy in policies)
-        self._step, self._reference = (policy_step(policy, 1.0, part.engine) for policy in policies)
+        self._parameters, self._reference_parameters = (flatten_parameters(policy) for policy in policies)
+        self._step, self._reference = (policy_step(policy, 1.0, engine) for policy in policies)
         self._valued: Tensor | None = None
         self._groups: _Groups | None = None  # of the last call, which the next one mostly needs again
 
-    def page_gradient(self, draw: Draw | None, options: PageOptions) -> PageGradient | None:
+    def page_gradient(self, request: StepRequest | None, options: Stage1Config) -> StepGradient | None:
         """Stage 1: LambdaLoss of the logged pages. None if the batch has no row of the shard."""
-        if draw is None:
+        if request is None:
             return None
         if self._valued is None:
             self._valued = self._shard.valued()
-        data, rows = self._shard.batch(self._valued[draw.rows])
-        values = self._moved(draw.values)
+        data, rows = self._shard.batch(self._valued[request.rows])
+        values = self._to_device(request.values)
         labels = data.labels_at(rows, values)  # [b, P]
         if options.labels == "ips":
             labels = labels / data.stage1.propensity[rows]
-        self._parameters.copy_(draw.parameters)
+        self._parameters.copy_(request.parameters)
         alpha = self._step.concentration(data.inputs_at(rows, values)).requires_grad_()
         weights = alpha / alpha.sum(-1, keepdim=True)  # [b, T]
         fused = (data.page_scores_at(rows) * weights[:, None]).sum(-1)  # [b, P]
         mask = data.stage1.mask[rows]
         losses = ops.lambda_loss(fused, labels, mask, data.discount, options.temperature)
-        one = torch.ones((), device=losses.device) / len(data.discount) / draw.size  # the loss is a mean over both
+        one = torch.ones((), device=losses.device) / len(data.discount) / request.size  # the loss is a mean over both
         (slope,) = torch.autograd.grad(losses, alpha, one.expand_as(losses))
-        return PageGradient(self._step.gradient(slope).cpu(), losses.detach().cpu())
+        return StepGradient(self._step.gradient(slope).cpu(), losses.detach().cpu()[None])
 
-    def explore(self, draw: Draw | None, options: GroupOptions) -> Explored | None:
+    def roll_out(self, request: StepRequest | None, options: Stage2Config) -> GroupRollout | None:
         """Stage 2: draws groups of weights and rewards them."""
-        if draw is None:
+        if request is None:
             return None
-        groups = self._drawn(draw, options)
-        return Explored(groups.sample.rewards.cpu(), groups.alpha.sum(-1).cpu())
+        groups = self._draw_groups(request, options)
+        return GroupRollout(groups.sample.rewards.cpu(), groups.alpha.sum(-1).cpu())
 
     def group_gradient(
-        self, draw: Draw | None, options: GroupOptions, parameters: Tensor | None, advantages: Tensor | None
-    ) -> GroupGradient | None:
+        self, request: StepRequest | None, options: Stage2Config, parameters: Tensor | None, advantages: Tensor | None
+    ) -> StepGradient | None:
         """Stage 2: GRPO's gradient by the parameters [P] (None: those that drew), given advantages [b, G]."""
-        if draw is None or advantages is None:
+        if request is None or advantages is None:
             return None
         groups = self._groups
-        if groups is None or not groups.draw.equals(draw):
-            groups = self._drawn(draw, options)
+        if groups is None or not groups.request.draws_like(request):
+            groups = self._draw_groups(request, options)
         alpha = groups.alpha
         if parameters is not None:
             self._parameters.copy_(parameters)
@@ -201,21 +134,21 @@ class ShardLearner:
             weight_floor=options.weight_floor,
         )
         figures = torch.stack([result.loss, result.kl, result.entropy, result.clip_fraction, result.ratio_max])
-        gradient = self._step.gradient(result.gradient / draw.size)  # of the mean loss
-        return GroupGradient(gradient.cpu(), figures.cpu())
+        gradient = self._step.gradient(result.gradient / request.size)  # of the mean loss
+        return StepGradient(gradient.cpu(), figures.cpu())
 
-    def _drawn(self, draw: Draw, options: GroupOptions) -> _Groups:
-        data, rows = self._shard.batch(draw.rows)
-        values = self._moved(draw.values)
+    def _draw_groups(self, request: StepRequest, options: Stage2Config) -> _Groups:
+        data, rows = self._shard.batch(request.rows)
+        values = self._to_device(request.values)
         inputs, exploration = data.inputs_at(rows, values), data.exploration[rows]
-        assert draw.reference is not None
-        self._reference_parameters.copy_(draw.reference)
+        assert request.reference is not None
+        self._reference_parameters.copy_(request.reference)
         anchor = self._reference.concentration(inputs, exploration)
-        self._parameters.copy_(draw.parameters)
+        self._parameters.copy_(request.parameters)
         alpha = self._step.concentration(inputs, exploration)
-        drawn = (options.group_size, draw.seed, options.weight_floor, values, draw.first)
-        self._groups = _Groups(draw, inputs, exploration, data.rollout(rows, alpha, *drawn), alpha, anchor)
+        drawn = (options.group_size, request.seed, options.weight_floor, values, request.first)
+        self._groups = _Groups(request, inputs, exploration, data.rollout(rows, alpha, *drawn), alpha, anchor)
         return self._groups
 
-    def _moved(self, values: Tensor | None) -> Tensor | None:
+    def _to_device(self, values: Tensor | None) -> Tensor | None:
         return None if values is None else values.to(self._device)

@@ -1,42 +1,23 @@
 """Stage 1: a supervised start. LambdaLoss teaches the policy to put the valuable items of each logged page first."""
 
 import logging
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from pygrade._util.progress import track
+from pygrade.config.training import Engine, Stage1Config
 from pygrade.policy import FusionPolicy
-from pygrade.training.policy_step import Engine, policy_step
+from pygrade.training.data import TrainingData, split_batch, sum_in_order, without_empty
+from pygrade.training.policy_step import parameters_of, policy_step
 from pygrade.training.run import Run
-from pygrade.training.sharded_set import Batch, ShardedSet, known, total
-from pygrade.training.steps import batch_rows, check_positive, falling_rate
-from pygrade.training.training_set import TrainingSet
+from pygrade.training.steps import batch_rows, falling_rate
 from pygrade.workers import Actors
 
 logger = logging.getLogger("pygrade")
 
 
-@dataclass(frozen=True)
-class Stage1Config:
-    """Supervised start: LambdaLoss on the logged page."""
-
-    steps: int = 400  # 0 leaves the stage out
-    batch_size: int = 256  # requests a step, of those with any feedback
-    learning_rate: float = 2e-3  # falls linearly to a tenth
-    labels: Literal["ips", "raw"] = "ips"  # logged value divided by the slot's propensity, or as it is
-    temperature: float = 1.0  # of the fused score
-    max_grad_norm: float = 1.0  # gradients are scaled down to this norm
-
-    def __post_init__(self) -> None:
-        check_positive(self, "batch_size", "learning_rate", "temperature", "max_grad_norm")
-        if self.labels not in ("ips", "raw"):
-            raise ValueError(f"labels is {self.labels!r}; want 'ips' or 'raw'")
-
-
 def train_stage1(
-    data: TrainingSet | ShardedSet,
+    data: TrainingData,
     policy: FusionPolicy,
     config: Stage1Config,
     run: Run | None = None,
@@ -52,24 +33,24 @@ def train_stage1(
     """
     run = run or Run()
     device = policy.input_mean.device
-    shards = ShardedSet.of(data)
-    learners = learners or shards.learners(policy, engine)
+    learners = learners or data.learners(policy, engine)
     learner = policy_step(policy, config.learning_rate, engine)
     start = run.resume("stage1", config.steps, policy, learner)
-    pool = int(shards.valued.sum())
+    pool = int(data.valued.sum())
     if pool == 0 and config.steps:
         logger.warning("no logged page has feedback of positive value: stage 1 has nothing to learn from")
     steps = config.steps if pool else 0
-    options, every = [config] * len(shards.sizes), shards.head
+    options = [config] * len(data.shards)
     with track("stage 1", total=steps, start=min(start, steps)) as bar:
         for step in range(start, steps):
             learner.rate = falling_rate(config.learning_rate, step / steps)
             rows = batch_rows(seed, 1, step, pool, config.batch_size)
-            batch = Batch.of(rows, shards.valued, every.draw_values(seed, 1, step, len(rows)))
-            found = known(learners.call("page_gradient", batch.draws(policy), options))
-            gradient = total([part.gradient for part in found])
-            norm = learner.descend(gradient.to(device), config.max_grad_norm, f"stage 1, step {step + 1}")
-            loss = torch.cat([part.losses for part in found]).mean() / len(every.discount)
+            values = data.tensors.draw_values(seed, 1, step, len(rows))
+            requests = split_batch(rows, data.valued, parameters_of(policy).cpu(), values)
+            found = without_empty(learners.call("page_gradient", requests, options))
+            gradient = sum_in_order([part.gradient for part in found])
+            norm = learner.apply_gradient(gradient.to(device), config.max_grad_norm, f"stage 1, step {step + 1}")
+            loss = torch.cat([part.figures[0] for part in found]).mean() / len(data.tensors.discount)
             figures = {"loss": loss.item(), "grad_norm": norm, "learning_rate": learner.rate}
             bar.advance(1, loss=figures["loss"])
             run.after("stage1", step + 1, steps, figures, policy, learner)

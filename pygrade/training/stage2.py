@@ -10,48 +10,26 @@ size blows it up.
 """
 
 import copy
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from pygrade import ops
 from pygrade._util.progress import track
+from pygrade.config.training import Engine, Stage2Config
 from pygrade.policy import FusionPolicy
-from pygrade.training.policy_step import Engine, PolicyStep, parameters_of, policy_step
+from pygrade.training.data import TrainingData, split_batch, sum_in_order, without_empty
+from pygrade.training.policy_step import PolicyStep, parameters_of, policy_step
+from pygrade.training.request_tensors import Components
 from pygrade.training.run import Run
-from pygrade.training.sharded_set import Batch, ShardedSet, known, total
-from pygrade.training.steps import batch_rows, check_positive, draw_seed, falling_rate
-from pygrade.training.training_set import Components, TrainingSet
+from pygrade.training.shard_learner import StepRequest
+from pygrade.training.steps import batch_rows, draw_seed, falling_rate
 from pygrade.workers import Actors
 
 
-@dataclass(frozen=True)
-class Stage2Config:
-    """Group-relative fine-tuning (GRPO) with Dirichlet exploration."""
-
-    steps: int = 500  # 0 leaves the stage out
-    batch_size: int = 256  # requests a step
-    group_size: int = 16  # G, weight vectors sampled for each
-    inner_epochs: int = 2  # updates on one batch of samples
-    learning_rate: float = 6e-4  # falls linearly to a tenth
-    clip: float = 0.2  # ratios are cut to 1 ± clip
-    clip_high: float | None = None  # another bound upwards; None: the same
-    kl_coefficient: float = 0.01  # of KL(new ‖ stage 1), nats
-    entropy_coefficient: float = 0.0  # of a bonus for wide exploration
-    weight_floor: float = 1e-5  # weights are raised to it before both log-probabilities
-    normalize: Literal["batch", "group", "component", "none"] = "batch"  # of the advantage, see `group_advantage`
-    leave_one_out: bool = False  # a sample's baseline is the mean of the others
-    advantage_clip: float | None = 5.0  # advantages are cut to ± this; None: not
-    max_grad_norm: float = 1.0  # gradients are scaled down to this norm
-
-    def __post_init__(self) -> None:
-        check_positive(self, "batch_size", "group_size", "inner_epochs", "learning_rate", "clip", "max_grad_norm")
-
-
 def train_stage2(
-    data: TrainingSet | ShardedSet,
+    data: TrainingData,
     policy: FusionPolicy,
     config: Stage2Config,
     run: Run | None = None,
@@ -64,8 +42,7 @@ def train_stage2(
     ``engine``: see `policy_step`; learners: of the set's shards for a policy like this one, by default in this process.
     """
     run = run or Run()
-    shards = ShardedSet.of(data)
-    learners = learners or shards.learners(policy, engine)
+    learners = learners or data.learners(policy, engine)
     reference = copy.deepcopy(policy).requires_grad_(False)
     learner = policy_step(policy, config.learning_rate, engine)
     start = run.resume("stage2", config.steps, policy, learner)
@@ -73,11 +50,12 @@ def train_stage2(
     with track("stage 2", total=config.steps, start=start) as bar:
         for step in range(start, config.steps):
             learner.rate = falling_rate(config.learning_rate, step / config.steps)
-            rows = batch_rows(seed, 2, step, shards.num_requests, config.batch_size)
-            values = shards.head.draw_values(seed, 2, step, len(rows))
-            batch = Batch.of(rows, shards.sizes, values, draw_seed(seed, 2, step))
+            rows = batch_rows(seed, 2, step, data.num_requests, config.batch_size)
+            values = data.tensors.draw_values(seed, 2, step, len(rows))
+            drawn = parameters_of(policy).cpu(), values, draw_seed(seed, 2, step), anchor
+            requests = split_batch(rows, data.sizes, *drawn)
             label = f"stage 2, step {step + 1}"
-            figures = stage2_step(shards.head.stage2, learners, policy, learner, config, batch, anchor, label)
+            figures = stage2_step(data.tensors.stage2, learners, policy, learner, config, requests, label)
             bar.advance(1, reward=figures["reward"], kl=figures["kl"])
             run.after("stage2", step + 1, config.steps, figures, policy, learner, reference)
     return policy
@@ -89,29 +67,27 @@ def stage2_step(
     policy: FusionPolicy,
     learner: PolicyStep,
     config: Stage2Config,
-    batch: Batch,
-    reference: Tensor,
+    requests: Sequence[StepRequest | None],
     label: str = "stage 2",
 ) -> dict[str, float]:
     """One batch: every shard samples groups for its requests and scores them; then the policy is updated.
 
-    learner: of the policy; reference [P]: parameters of the policy of the KL term; ``label``: of the step in an error.
-    Returns its figures.
+    learner: of the policy; requests: by shard; ``label``: of the step in an error. Returns its figures.
     """
-    draws, options = batch.draws(policy, reference), [config] * len(batch.rows)
-    explored = known(learners.call("explore", draws, options))
-    rewards = torch.cat([part.rewards for part in explored])  # [B, G, C]
+    options = [config] * len(requests)
+    rollouts = without_empty(learners.call("roll_out", requests, options))
+    rewards = torch.cat([part.rewards for part in rollouts])  # [B, G, C]
     weights = parts.weights.cpu()
     advantages = ops.group_advantage(
         rewards, weights, config.normalize, config.leave_one_out, config.advantage_clip
     )  # of the whole batch: it is normalized by the batch's deviation
     assert isinstance(advantages, Tensor)  # [B, G]
-    given = batch.slices(advantages)
+    given = [None if request is None else request.part_of(advantages) for request in requests]
     for epoch in range(config.inner_epochs):
         parameters = parameters_of(policy).cpu() if epoch > 0 else None
-        found = known(learners.call("group_gradient", draws, options, [parameters] * len(draws), given))
-        gradient = total([part.gradient for part in found]).to(policy.input_mean.device)
-        norm = learner.descend(gradient, config.max_grad_norm, label)
+        found = without_empty(learners.call("group_gradient", requests, options, [parameters] * len(requests), given))
+        gradient = sum_in_order([part.gradient for part in found]).to(policy.input_mean.device)
+        norm = learner.apply_gradient(gradient, config.max_grad_norm, label)
     loss, kl, entropy, clip_fraction, ratio_max = torch.cat([part.figures for part in found], 1)  # [B] each
     return {
         "loss": loss.mean().item(),
@@ -119,7 +95,7 @@ def stage2_step(
         "entropy": entropy.mean().item(),
         "clip_fraction": clip_fraction.mean().item(),
         "ratio_max": ratio_max.max().item(),
-        "concentration": torch.cat([part.concentration for part in explored]).mean().item(),
+        "concentration": torch.cat([part.concentration for part in rollouts]).mean().item(),
         "grad_norm": norm,
         "learning_rate": learner.rate,
         **_signal(parts.names, rewards, weights, advantages),

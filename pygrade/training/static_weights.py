@@ -1,8 +1,8 @@
 """Static weights, the baselines of a learned policy: equal, in production, and the best ones."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,42 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pygrade._util.optional_imports import require
+from pygrade.config.training import CemConfig
 from pygrade.logs import Logs
 from pygrade.policy import project_weights
+from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.reward import logged_weights
-from pygrade.training.training_set import TrainingSet
 
 Array = NDArray[Any]
 
 _ROWS = 1024  # requests scored at a time
-
-
-@dataclass(frozen=True)
-class CemConfig:
-    """Search for the best static weights."""
-
-    # cem: cross-entropy method; cmaes: CMA-ES of the `cmaes` package, which needs three times the iterations. Both
-    # search over log-weights.
-    method: Literal["cem", "cmaes"] = "cem"
-    iterations: int = 10  # rounds of the search
-    population: int = 32  # weight vectors tried in an iteration
-    elite: int = 8  # of them, how many shape the next iteration (cem)
-    subsample: int = 20000  # requests to score on, drawn once; all if there are fewer
-    # The prior's weight in the search, as a share of its weight in the composite. Static weights have so few degrees of
-    # freedom that the posterior alone determines them well; the prior only adds the bias of the predictions.
-    prior_share: float = 0.0
-    seed: int = 0  # of the draws and of the subsample
-
-    def __post_init__(self) -> None:
-        if self.method not in ("cem", "cmaes"):
-            raise ValueError(f"method is {self.method!r}; want 'cem' or 'cmaes'")
-        if not self.prior_share >= 0.0:
-            raise ValueError(f"prior_share is {self.prior_share}; want a number >= 0")
-        if min(self.iterations, self.subsample) < 1 or not 2 <= self.elite <= self.population:
-            raise ValueError(
-                f"iterations {self.iterations}, subsample {self.subsample}, elite {self.elite}, population "
-                f"{self.population}; want iterations and subsample >= 1 and 2 <= elite <= population"
-            )
 
 
 def equal_weights(tasks: int) -> Tensor:
@@ -62,7 +35,7 @@ def production_weights(logs: Logs) -> Tensor | None:
 
 
 def best_static_weights(
-    data: TrainingSet, config: CemConfig | None = None, rows: Tensor | None = None, bounds: Tensor | None = None
+    data: RequestTensors, config: CemConfig | None = None, rows: Tensor | None = None, bounds: Tensor | None = None
 ) -> Tensor:
     """The one weight vector [T] with the highest mean reward: the posterior, plus ``prior_share`` of the prior.
 
@@ -99,7 +72,7 @@ def best_static_weights(
     return vectors(best[None])[0]
 
 
-def _searched(data: TrainingSet, prior_share: float) -> TrainingSet:
+def _searched(data: RequestTensors, prior_share: float) -> RequestTensors:
     """The data that the search scores on; for the posterior alone the logged pages suffice, which is much less."""
     parts = data.stage2
     if "posterior" not in parts.names:
@@ -120,7 +93,7 @@ def _searched(data: TrainingSet, prior_share: float) -> TrainingSet:
     return replace(data, scores=data.scores.gather(1, item.expand(-1, -1, data.scores.shape[-1])), stage2=pages)
 
 
-def mean_reward(data: TrainingSet, weights: Tensor, rows: Tensor) -> Tensor:
+def mean_reward(data: RequestTensors, weights: Tensor, rows: Tensor) -> Tensor:
     """Mean of the ranked components over requests rows [n] under each static vector of weights [P, T]: float64 [P]."""
     ranked = len(data.stage2.lists)
     device = data.scores.device

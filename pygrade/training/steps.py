@@ -4,19 +4,9 @@ Every random number is a function of (seed, stage, step), so that a run that was
 not been killed.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
-
-
-def check_positive(config: Any, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name} is {getattr(config, name)}; want a positive number")
-    if getattr(config, "steps", 0) < 0:
-        raise ValueError(f"steps is {config.steps}; want 0 or more")
 
 
 def batch_rows(seed: int, stage: int, step: int, pool: int, size: int) -> Tensor:

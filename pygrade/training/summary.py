@@ -9,14 +9,14 @@ from torch import Tensor
 
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy, project_weights
+from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.run import Run
-from pygrade.training.training_set import TrainingSet
 
 _SCENARIO_PRIOR = 200  # requests that the best static weights are worth in a scenario's own weights
 
 
 @torch.no_grad()
-def scenario_weights(logs: Logs, data: TrainingSet, policy: FusionPolicy, static: Tensor) -> dict[str, Tensor]:
+def scenario_weights(logs: Logs, data: RequestTensors, policy: FusionPolicy, static: Tensor) -> dict[str, Tensor]:
     """By scenario, the mean of the policy's weights, shrunk to the static ones if its requests are few."""
     if logs.scenario is None:
         return {}
@@ -30,7 +30,7 @@ def scenario_weights(logs: Logs, data: TrainingSet, policy: FusionPolicy, static
 
 
 def summary_of(
-    data: TrainingSet,
+    data: RequestTensors,
     steps: tuple[int, int],
     run: Run,
     static: Tensor,

@@ -10,7 +10,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,11 @@ from torch import Tensor
 from pygrade._util.files import directory_lock
 from pygrade._util.progress import progress_disabled
 from pygrade._util.threads import torch_threads
-from pygrade.correction.fit import Candidate, CorrectionConfig, correct, fit_correction
+from pygrade.config.training import (
+    RewardConfig,
+    TrainConfig,
+)
+from pygrade.correction.fit import Candidate, correct, fit_correction
 from pygrade.correction.parts import continue_fit
 from pygrade.correction.prior import load_prior
 from pygrade.evaluation.arms import GRADE, STAGE1
@@ -32,31 +36,28 @@ from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
 from pygrade.logs.log_parts import LogParts
 from pygrade.logs.logs import check_amounts
-from pygrade.policy import Baseline, FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy import Baseline, FusionPolicy, PolicySpec
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Mixture
+from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores, corrected_expected_value, fit_baselines
+from pygrade.training.data import LogSource, TrainingData, open_log
 from pygrade.training.heldout import HeldOut
 from pygrade.training.license import License, license_correction, reasons_of
 from pygrade.training.pages import Pages
-from pygrade.training.policy_step import Engine, check_engine
-from pygrade.training.prepared import HeldLog, Prepared, Source, opened, prepare
+from pygrade.training.prepare import prepare_data
 from pygrade.training.propensity import SlotPropensity
-from pygrade.training.reward import CompositeReward, RewardConfig
+from pygrade.training.reward import CompositeReward
 from pygrade.training.run import Run
-from pygrade.training.shard_files import Fold
-from pygrade.training.sharded_log import ShardedLog
-from pygrade.training.sharded_set import ShardedSet
-from pygrade.training.stage1 import Stage1Config, train_stage1
-from pygrade.training.stage2 import Stage2Config, train_stage2
-from pygrade.training.static_weights import CemConfig, best_static_weights
-from pygrade.training.steps import check_positive
+from pygrade.training.shards import Fold
+from pygrade.training.stage1 import train_stage1
+from pygrade.training.stage2 import train_stage2
+from pygrade.training.static_weights import best_static_weights
 from pygrade.training.summary import scenario_weights, summary_of
 from pygrade.training.training_record import TrainingRecord
 from pygrade.training.trust import (
     Rankings,
     Trust,
-    TrustConfig,
     fold_of_requests,
     fold_workers,
     judge,
@@ -70,39 +71,6 @@ logger = logging.getLogger("pygrade")
 OnStep = Callable[[str, int], None]
 SHARDS = "shards"  # folder of a log that is prepared on disk, while it is learned from
 SAMPLED = "simple baselines, trust, weights for missing features, rewards of the summary"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides what `train` learns, and how it runs."""
-
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    reward: RewardConfig = field(default_factory=RewardConfig)
-    static: CemConfig = field(default_factory=CemConfig)  # search for the static weights the policy starts from
-    stage1: Stage1Config = field(default_factory=Stage1Config)
-    stage2: Stage2Config = field(default_factory=Stage2Config)
-    trust: TrustConfig = field(default_factory=TrustConfig)
-    correction: CorrectionConfig = field(
-        default_factory=CorrectionConfig
-    )  # of the predictions, before they are weighed
-    seed: int = 0  # of the network, the batches and the draws
-    device: str = "cpu"  # cpu or cuda
-    engine: Engine = "auto"  # of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy
-    # Requests of a logical shard. A log of more is never in memory: it is prepared on disk, and a step's gradient is a
-    # sum over its shards, up to 64.
-    shard_requests: int = 100_000
-    # Requests of such a log, a uniform sample, that the simple baselines are fitted to and that trust is judged by.
-    sample_requests: int = 20_000
-    threads: int = 1  # of torch on the CPU; more do not help networks of this size
-    checkpoint_every: int = 50  # steps between checkpoints
-    heldout_every: int = 50  # steps between figures of the learning curves on held-out requests
-    tensorboard: bool = True  # scalars, where tensorboard is installed
-
-    def __post_init__(self) -> None:
-        check_positive(self, "threads", "checkpoint_every", "heldout_every", "shard_requests", "sample_requests")
-        check_engine(self.engine)
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; want 0 or more")
 
 
 @dataclass(frozen=True)
@@ -148,7 +116,7 @@ class _Judged(NamedTuple):
 class _Fold(NamedTuple):
     """A fold's work, for a process of its own."""
 
-    learn: Logs | ShardedLog
+    learn: Logs | TrainingData  # in files
     judge: Logs
     config: TrainConfig
     directory: Path
@@ -160,7 +128,7 @@ class _Fold(NamedTuple):
 
 
 def train(
-    logs: Source,
+    logs: LogSource,
     config: TrainConfig,
     out_dir: str | Path,
     resume: bool = True,
@@ -186,7 +154,7 @@ def train(
     _check_device(config.device)
     directory = Path(out_dir)
     started = time.perf_counter()
-    log = opened(logs, config.shard_requests)
+    log = open_log(logs, config.shard_requests)
     if isinstance(log, Logs) and log.incomplete:
         wanted = "requests list only a part of their candidates; want logs.complete()"
         raise ValueError(f"{log.incomplete} of {log.num_requests} {wanted}")
@@ -201,35 +169,35 @@ def train(
             left_out, log = caution_of_robots(log, found), log.select(~found) if found.any() else log
             log = limit_amounts(log, cluster[~found])
         config = _completed(config, log)
-        prepared = _prepared(log, config, directory, workers)
-        logs = prepared.sample
-        judged = _judged(prepared, config)
+        data = _prepare(log, config, directory, workers)
+        logs = data.sample
+        judged = _judged(data, config)
         cautions = [*cautions_of_log(given if isinstance(given, Logs) else logs), *left_out]
         for sentence in cautions:
             logger.warning(sentence)
-        learned, used, correction = _corrected(prepared, config, judged.corrected, workers)
+        learned, used, correction = _corrected(data, config, judged.corrected, workers)
         if heldout is not None and used.policy.corrected and correction is not None:
             heldout = replace(heldout, predictions=correct(correction, heldout))
         static, first, last, run = _fit(learned, used, directory, resume, on_step, stack, workers, heldout)
         for trained in (first, last):
             trained.correction = correction
-            trained.set_static_weights(static, scenario_weights(logs, learned.sample_data, trained, static))
+            trained.set_static_weights(static, scenario_weights(logs, learned.tensors, trained, static))
         steps = config.stage1.steps, config.stage2.steps
-        summary = summary_of(learned.sample_data, steps, run, static, first, last, logs.scenario)
+        summary = summary_of(learned.tensors, steps, run, static, first, last, logs.scenario)
         summary["requests"] = log.num_requests
-        if isinstance(prepared, ShardedLog):
-            summary["shards"] = len(prepared.data.shards)
+        if not data.in_memory:
+            summary["shards"] = len(data.shards)
             summary["sample"] = {"requests": logs.num_requests, "for": SAMPLED}
         summary["task_values"] = dict(zip(logs.tasks, logs.task_values, strict=True))
         summary["value_tasks"] = list(logs.value_tasks)
         summary["warnings"] = cautions
         summary["seconds"] = time.perf_counter() - started
         own = None if used.policy.corrected else static
-        data = learned.sample_data.to("cpu")
-        baselines = fit_baselines(logs, last.spec, data, config.static, config.reward.propensity_floor, own)
+        tensors = learned.tensors.to("cpu")
+        baselines = fit_baselines(logs, last.spec, tensors, config.static, config.reward.propensity_floor, own)
         if correction is not None:
             baselines = (*baselines, corrected_expected_value(logs))
-        trust = _trust(prepared, used, directory, resume, workers, judged)
+        trust = _trust(data, used, directory, resume, workers, judged)
         policies = {STAGE1: first.cpu().eval(), GRADE: last.cpu().eval()}
         served = last
         if trust is not None:
@@ -247,11 +215,11 @@ def train(
         for trained, name in ((first, "stage1"), (last, "stage2"), (served, "policy")):
             extra = {"trained_on": log.num_requests, "seed": config.seed, "stage": name}
             trained.save(directory / name, extra=extra)
-            prepared.record(trained.version).save(directory / name)
+            data.record(trained.version).save(directory / name)
         summary["version"] = served.version
         run.write_summary(summary)
         shutil.rmtree(directory / SHARDS, ignore_errors=True)
-    return TrainResult(served, first, last, static.cpu(), baselines, prepared.sample_data.propensity, summary)
+    return TrainResult(served, first, last, static.cpu(), baselines, data.tensors.propensity, summary)
 
 
 def _completed(config: TrainConfig, log: Logs | LogParts) -> TrainConfig:
@@ -264,14 +232,13 @@ def _completed(config: TrainConfig, log: Logs | LogParts) -> TrainConfig:
     return replace(config, policy=policy, reward=config.reward.sized(log.num_requests))
 
 
-def _judged(log: Prepared, config: TrainConfig) -> _Judged:
+def _judged(data: TrainingData, config: TrainConfig) -> _Judged:
     """The folds of the log, and the correction that its likelihood licenses."""
-    folds, logs, propensity = config.trust.folds, log.sample, log.sample_data.propensity
-    cluster = clusters_of(logs)
-    if isinstance(log, ShardedLog):
-        fold = log.fold_of_sample(folds, config.seed) if folds else np.zeros(0, np.int64)
-    else:
-        fold = fold_of_requests(cluster, folds, config.seed) if folds else np.zeros(0, np.int64)
+    folds, logs, propensity = config.trust.folds, data.sample, data.tensors.propensity
+    cluster, fold = clusters_of(logs), np.zeros(0, np.int64)
+    if folds:
+        in_memory, seed = data.in_memory, config.seed
+        fold = fold_of_requests(cluster, folds, seed) if in_memory else data.fold_of_sample(folds, seed)
     reason = ""
     if not folds:
         reason = "trust.folds is 0"
@@ -293,41 +260,39 @@ def _judged(log: Prepared, config: TrainConfig) -> _Judged:
 
 
 def _corrected(
-    log: Prepared, config: TrainConfig, found: _Corrected | None, workers: Workers
-) -> tuple[Prepared, TrainConfig, Correction | None]:
+    data: TrainingData, config: TrainConfig, found: _Corrected | None, workers: Workers
+) -> tuple[TrainingData, TrainConfig, Correction | None]:
     """The log that policies learn from, with their config: of corrected predictions where they are licensed."""
     if found is None:
-        return log, config, None
+        return data, config, None
     correction, state = found.candidate.correction, found.candidate.state
-    if isinstance(log, ShardedLog):
-        if state is not None:
-            correction = continue_fit(state, log.parts, log.sample_data.propensity.curve, workers).correction()
-            levels = found.candidate.levels
-            correction = correction if levels is None else correction.with_levels(levels)
-        return log, config, correction
-    if not config.correction.policy:
-        return log, config, correction
+    if not data.in_memory and state is not None:
+        correction = continue_fit(state, data.ranges, data.tensors.propensity.curve, workers).correction()
+        levels = found.candidate.levels
+        correction = correction if levels is None else correction.with_levels(levels)
+    if not data.in_memory or not config.correction.policy:
+        return data, config, correction
     config = replace(config, policy=replace(config.policy, corrected=True))
-    logs = replace(log.sample, predictions=found.predictions)
-    spec, reward = PolicySpec(logs.tasks, logs.features, config.policy), _known(config.reward, log)
-    data = CompositeReward(reward).build(logs, spec).to(config.device)
-    return HeldLog(replace(data, propensity=log.data.propensity), logs), config, correction
+    logs, propensity = replace(data.sample, predictions=found.predictions), data.tensors.propensity
+    spec = PolicySpec(logs.tasks, logs.features, config.policy)
+    tensors = CompositeReward(_with_propensity(config.reward, data)).build(logs, spec).to(config.device)
+    return TrainingData.of(replace(tensors, propensity=propensity), logs), config, correction
 
 
-def _known(reward: RewardConfig, log: Prepared) -> RewardConfig:
+def _with_propensity(reward: RewardConfig, data: TrainingData) -> RewardConfig:
     """The reward under the slot propensities of the whole log."""
-    return replace(reward, propensity=log.sample_data.propensity.exponent)
+    return replace(reward, propensity=data.tensors.propensity.exponent)
 
 
-def _prepared(log: Logs | LogParts, config: TrainConfig, directory: Path, workers: Workers) -> Prepared:
+def _prepare(log: Logs | LogParts, config: TrainConfig, directory: Path, workers: Workers) -> TrainingData:
     """The log ready for training; in shards below the directory if it is longer than one."""
     spec = PolicySpec(log.tasks, log.features, config.policy)
     sizes = config.shard_requests, config.sample_requests
-    return prepare(log, spec, config.reward, directory / SHARDS, *sizes, workers, config.device)
+    return prepare_data(log, spec, config.reward, directory / SHARDS, *sizes, workers, config.device)
 
 
 def _fit(
-    prepared: Prepared,
+    data: TrainingData,
     config: TrainConfig,
     directory: Path,
     resume: bool,
@@ -337,45 +302,43 @@ def _fit(
     heldout: Logs | None = None,
 ) -> _Fitted:
     """Static weights and both stages; the stack holds the run's files."""
-    spec = PolicySpec(prepared.sample.tasks, prepared.sample.features, config.policy)
-    identity = prepared.digest or prepared.sample_data
-    run = stack.enter_context(contextlib.closing(Run(directory, config, identity, resume, on_step)))
+    spec = PolicySpec(data.sample.tasks, data.sample.features, config.policy)
+    run = stack.enter_context(contextlib.closing(Run(directory, config, data.fingerprint(), resume, on_step)))
     static = run.static_weights
     if static is None:
-        static = best_static_weights(prepared.searched(config.static), config.static, bounds=spec.bounds)
+        static = best_static_weights(data.for_search(config.static), config.static, bounds=spec.bounds)
     policy = FusionPolicy(spec, static.cpu(), config.seed)
-    prepared.fit_normalization(policy, config.seed, workers)
+    data.fit_normalization(policy, config.seed, workers)
     policy.to(config.device)
     if heldout is not None:
-        propensity = prepared.sample_data.propensity
+        propensity = data.tensors.propensity
         run.heldout = HeldOut(heldout, spec, static, config.reward, propensity, config.device)
     run.begin(policy, static)
-    shards = ShardedSet.of(prepared.data)
-    with contextlib.closing(shards.learners(policy, config.engine, workers, config.threads)) as learners:
-        train_stage1(shards, policy, config.stage1, run, config.seed, config.engine, learners)
+    with contextlib.closing(data.learners(policy, config.engine, workers, config.threads)) as learners:
+        train_stage1(data, policy, config.stage1, run, config.seed, config.engine, learners)
         first = copy.deepcopy(policy)
-        train_stage2(shards, policy, config.stage2, run, config.seed, config.engine, learners)
+        train_stage2(data, policy, config.stage2, run, config.seed, config.engine, learners)
     return _Fitted(static, first, policy, run)
 
 
 def _trust(
-    log: Prepared, config: TrainConfig, directory: Path, resume: bool, workers: Workers, judged: _Judged
+    data: TrainingData, config: TrainConfig, directory: Path, resume: bool, workers: Workers, judged: _Judged
 ) -> Trust | None:
     """Cross-fit, and judge; None if it is switched off."""
-    folds, logs, propensity = config.trust.folds, log.sample, log.sample_data.propensity
+    folds, logs, propensity = config.trust.folds, data.sample, data.tensors.propensity
     if not folds:
         logger.warning("trust.folds is 0: nothing says whether the policy is better than sorting by expected value")
         return None
     if judged.reason:
         return undecidable(judged.reason, GRADE, folds, logs, propensity)
     # The folds take the slot propensities of the whole log, which cost no user's feedback much.
-    reward, fold = _known(config.reward, log), judged.fold
+    reward, fold = _with_propensity(config.reward, data), judged.fold
     part = replace(config, reward=reward, tensorboard=False)
-    learn: list[Logs | ShardedLog] = [
-        log.without(Fold(n, folds, config.seed), reward) if isinstance(log, ShardedLog) else logs.select(fold != n)
+    learn: list[Logs | TrainingData] = [
+        logs.select(fold != n) if data.in_memory else data.without(Fold(n, folds, config.seed), reward)
         for n in range(folds)
     ]
-    if isinstance(log, HeldLog):
+    if data.in_memory:
         part = replace(part, shard_requests=logs.num_requests)  # in memory as the whole log is
     found = judged.corrected
     jobs = [
@@ -401,7 +364,7 @@ def _trust(
         propensity,
         license=license,
         reasons=reasons,
-        requests=log.data.num_requests,
+        requests=data.num_requests,
     )
 
 
@@ -410,25 +373,25 @@ def _run_fold(fold: _Fold) -> Rankings:
     config, correction = fold.config, fold.correction
     with progress_disabled(), torch_threads(config.threads), contextlib.ExitStack() as stack:
         stack.enter_context(directory_lock(fold.directory / "checkpoints", "train"))
-        if isinstance(fold.learn, ShardedLog):
-            learned: Prepared = fold.learn
+        if isinstance(fold.learn, TrainingData):
+            learned = fold.learn
         else:
             logs = fold.learn
             if correction is not None and config.policy.corrected:
                 logs = replace(logs, predictions=correct(correction, logs))
-            learned = _prepared(logs, config, fold.directory, LOCAL)
+            learned = _prepare(logs, config, fold.directory, LOCAL)
         static, first, last, _ = _fit(learned, config, fold.directory, fold.resume, None, stack, LOCAL)
-    plain = learned.sample if isinstance(fold.learn, ShardedLog) else fold.learn
-    data, first, last = learned.sample_data.to("cpu"), first.cpu(), last.cpu()
+    plain = learned.sample if isinstance(fold.learn, TrainingData) else fold.learn
+    tensors, first, last = learned.tensors.to("cpu"), first.cpu(), last.cpu()
     for policy, name in ((first, "stage1"), (last, "stage2")):
         policy.correction = correction
         policy.save(fold.directory / name)
         learned.record(policy.version).save(fold.directory / name)
     own = None if config.policy.corrected else static
-    baselines = fit_baselines(plain, last.spec, data, config.static, config.reward.propensity_floor, own)
+    baselines = fit_baselines(plain, last.spec, tensors, config.static, config.reward.propensity_floor, own)
     if correction is not None:
         baselines = (*baselines, corrected_expected_value(plain))
-    log, formula = fold.judge, config.policy.formula
+    log, formula = fold.judge, fusion_formula(config.policy)
     return Rankings(
         {entry.name: standardized(baseline_scores(entry, log, formula, correction), log) for entry in baselines},
         {name: standardized(policy_scores(policy, log), log) for name, policy in ((STAGE1, first), (GRADE, last))},

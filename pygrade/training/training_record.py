@@ -1,4 +1,4 @@
-"""What a policy was trained on, in a file beside it: evaluation leaves these out and judges by the same values."""
+"""Requests and values that a policy was trained on, in a file beside it; evaluation leaves these requests out."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -29,13 +29,20 @@ class TrainingRecord:
     single_tasks: tuple[str, ...] = ()  # those whose feedback was 0 or 1 on every row
 
     @classmethod
-    def of(cls, logs: Logs, policy_version: str) -> "TrainingRecord":
-        """The record of a policy trained on these logs."""
-        times = logs.timestamp
-        first, last = (None, None) if times is None else (int(times.min()), int(times.max()))
-        keys = np.sort(request_keys(logs))
+    def of(
+        cls,
+        logs: Logs,
+        policy_version: str,
+        keys: NDArray[np.uint64] | None = None,
+        times: tuple[int, int] | None = None,
+    ) -> "TrainingRecord":
+        """The record of a policy trained on these logs; keys, times: of the whole log, if they are a sample of it."""
+        if keys is None:
+            keys = request_keys(logs)
+            times = None if logs.timestamp is None else (int(logs.timestamp.min()), int(logs.timestamp.max()))
+        first, last = times or (None, None)
         values = logs.tasks, logs.task_values, logs.value_tasks
-        return cls(keys, policy_version, *values, first, last, find_single_tasks(logs))
+        return cls(np.sort(keys), policy_version, *values, first, last, find_single_tasks(logs))
 
     def seen(self, logs: Logs) -> NDArray[np.bool_]:
         """[R]: the policy was trained on the request."""

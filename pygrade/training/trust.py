@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from pygrade import ops
 from pygrade._util.html_table import rows_table
 from pygrade._util.serialization import to_builtins
+from pygrade.config.training import RewardConfig, TrustConfig
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, LOGGED_ORDER, PRODUCTION
 from pygrade.evaluation.cautions import contradicted, one_user, winsorized
 from pygrade.evaluation.verdict import SURE, VerdictText, strongest, write_verdict
@@ -39,31 +40,13 @@ from pygrade.metrics.intervals import Interval
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.training.form import BetterForm, better_form
 from pygrade.training.license import License
-from pygrade.training.pages import Pages, RewardOptions, logged_order
+from pygrade.training.pages import Pages, logged_order
 from pygrade.training.propensity import SlotPropensity
 from pygrade.workers import LOCAL, LocalWorkers, Workers
 
 _LICENSED = 1e-9  # lower bound of a lift that the likelihood licenses and replay does not show
 MIN_USERS = 30  # with feedback of value; with fewer, nothing is said
 _POOL_REQUESTS = 5_000  # from which on folds are worth processes of their own
-
-
-@dataclass(frozen=True)
-class TrustConfig:
-    """Cross-fitting: whether the policy is better than the strongest simple baseline, and how far to trust it."""
-
-    folds: int = 4  # parts of the users; 0: off, the policy is served and nothing says that it beats a baseline
-    shares: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)  # λ tried; 1: the policy alone
-    processes: int = 2  # that train folds at the same time, without --cluster
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shares", tuple(self.shares))
-        if self.folds < 0 or self.folds == 1:
-            raise ValueError(f"folds is {self.folds}; want 0, or 2 or more")
-        if not self.shares or not all(0 < share <= 1 for share in self.shares):
-            raise ValueError(f"shares is {self.shares}; want numbers above 0, up to 1")
-        if self.processes < 1:
-            raise ValueError(f"processes is {self.processes}; want 1 or more")
 
 
 class Rankings(NamedTuple):
@@ -173,7 +156,7 @@ def judge(
     cluster: NDArray[np.int64],
     rankings: Sequence[Rankings],
     config: TrustConfig,
-    reward: RewardOptions,
+    reward: RewardConfig,
     propensity: SlotPropensity,
     license: License | None = None,
     reasons: Sequence[str] = (),

@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 
 from bench.evidence import kuairand, noise, shops
+from pygrade.config.training import Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of, effective_number
-from pygrade.training.stage1 import Stage1Config
-from pygrade.training.stage2 import Stage2Config
-from pygrade.training.train import TrainConfig
-from pygrade.training.trust import TrustConfig
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples/python"))
 from planted_shop import COLUMNS, EFFECTS, VALUES, Shop

@@ -112,7 +112,7 @@ def test_info_works_on_a_base_install_and_other_commands_say_what_they_need():
     run = base_install("info", "--fast")
     assert run.returncode == 2 and "--fast" in run.stderr
     run = base_install("rank", "--policy", "x")
-    assert run.returncode == 2 and "pip install 'pygrade[train]'" in run.stderr
+    assert run.returncode == 2 and "pip install 'pygrade-ranking[train]'" in run.stderr
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)

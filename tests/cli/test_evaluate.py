@@ -11,13 +11,12 @@ import torch
 
 from pygrade.cli import main as cli
 from pygrade.cli.options import parse_values
+from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig
 from pygrade.evaluation.arms import ALONE, GRADE, SERVED, STAGE1
 from pygrade.logs import Logs, request_keys, write_logs
 from pygrade.policy import Baseline, FusionPolicy, Mixture
 from pygrade.training.judging import policies_of, served_name
-from pygrade.training.reward import RewardConfig
-from pygrade.training.static_weights import CemConfig
-from pygrade.training.train import Stage1Config, Stage2Config, TrainConfig, train
+from pygrade.training.train import train
 from pygrade.training.training_record import FILE, TrainingRecord
 
 SEEDS = (0, 1, 2)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pygrade.cli import main as cli
+from pygrade.config.training import TrustConfig
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE
 from pygrade.evaluation.front import AS_TRAINED
 from pygrade.evaluation.policy_estimates import policy_scores
@@ -13,7 +14,6 @@ from pygrade.evaluation.replay import ranks
 from pygrade.logs import write_logs
 from pygrade.policy import FusionPolicy
 from pygrade.training.train import train
-from pygrade.training.trust import TrustConfig
 from tests.correction.test_fit import world
 from tests.learning import tiny_logs
 from tests.training.test_trade_offs import FAMILY

@@ -134,8 +134,8 @@ def test_a_stored_file_names_its_command(runs):
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
 def test_a_tracked_run_is_in_mlflow(capsys, runs, tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow", reason="pip install 'pygrade[mlflow]'")
-    pytest.importorskip("sqlalchemy", reason="pip install 'pygrade[mlflow]'")
+    mlflow = pytest.importorskip("mlflow", reason="pip install 'pygrade-ranking[mlflow]'")
+    pytest.importorskip("sqlalchemy", reason="pip install 'pygrade-ranking[mlflow]'")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     assert cli.main([*training(runs, "one"), "--track", "mlflow:sqlite:///runs.db#shop"]) == 0

@@ -8,8 +8,9 @@ import pytest
 from pygrade.cli import main as cli
 from pygrade.cli.commands import train
 from pygrade.cli.option_list import options_of
+from pygrade.config.policy import PolicyConfig
 from pygrade.logs import read_logs, write_logs
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.storage import Folder
 from tests.cli.test_cli import TINY, WORLD, result
 from tests.cli.test_doctor import SHOP, pa, parquet
@@ -52,7 +53,7 @@ def test_a_policy_is_trained_judged_and_used_in_a_bucket(s3, capsys, tmp_path):
     assert FusionPolicy.load(f"{s3}/turned").config.values and Folder.at(s3).read("front.png")[:4] == b"\x89PNG"
     result(capsys, "rank", *words, "--log", f"{s3}/pages")
     assert read_logs(f"{s3}/pages").num_requests == 1
-    record = result(capsys, "studio", f"{s3}/run", "--data", f"logs:{s3}/logs")
+    record = result(capsys, "console", f"{s3}/run", "--data", f"logs:{s3}/logs")
     assert record["out"] == f"{s3}/run/studio.html"
     record = result(capsys, "simulate", "--ab", f"{s3}/run/policy", "--requests", "60", "--quiet", *WORLD)
     assert record["sampled"]
@@ -127,12 +128,12 @@ def test_a_log_replaces_nothing_but_a_log(s3):
 
 @pytest.mark.parametrize(
     "command",
-    ["pipeline", "train", "evaluate", "front", "rank", "doctor", "join", "studio", "serve", "simulate", "export"],
+    ["pipeline", "train", "evaluate", "front", "rank", "doctor", "join", "console", "serve", "simulate", "export"],
 )
 def test_help_says_where_a_url_may_be_given(command):
     kinds = {option.name: option.kind for option in options_of(command).options}
     names = {"pipeline": ["out"], "train": ["out"], "join": ["out", "exposures", "feedback"]}
-    names |= {"simulate": ["out"], "export": ["out", "policy", "model"], "studio": ["run", "out"], "serve": ["run"]}
+    names |= {"simulate": ["out"], "export": ["out", "policy", "model"], "console": ["run", "out"], "serve": ["run"]}
     names |= {"doctor": ["files", "out"]}
     for name in names.get(command, ["policy"]):
         assert kinds[name].startswith("PATH|URL"), name

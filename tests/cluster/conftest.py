@@ -6,7 +6,7 @@ import pytest
 @pytest.fixture(scope="session")
 def cluster():
     """`RayWorkers` of two processes on this machine."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'pygrade[cluster]'")
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'pygrade-ranking[cluster]'")
     from pygrade.cluster import connect
 
     with connect("local:2", object_store_mib=200) as workers:

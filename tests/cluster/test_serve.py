@@ -27,7 +27,9 @@ def page_of(answer):
 def test_replicas_give_the_answers_of_the_core_and_follow_the_run(cluster, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of Ray's own classes
-        serve = pytest.importorskip("ray.serve", reason="Ray Serve is not installed: pip install 'pygrade[cluster]'")
+        serve = pytest.importorskip(
+            "ray.serve", reason="Ray Serve is not installed: pip install 'pygrade-ranking[cluster]'"
+        )
     from pygrade.cluster.deployment import deploy
 
     run = trained(tmp_path)

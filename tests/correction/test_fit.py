@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pygrade.config.training import CorrectionConfig
 from pygrade.correction import fit
-from pygrade.correction.fit import CorrectionConfig, correct, fit_correction, informative
+from pygrade.correction.fit import correct, fit_correction, informative
 from pygrade.correction.gate import gain, zscore
 from pygrade.correction.inputs import Frame, Rows, gram, parents_of
 from pygrade.correction.maps import fit_maps

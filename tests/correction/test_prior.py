@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from pygrade.cli import main as cli
+from pygrade.config.policy import PolicyConfig
 from pygrade.correction.prior import load_prior
 from pygrade.logs import write_logs
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy import FusionPolicy, PolicySpec
 from tests.correction.test_fit import fitted, world
 from tests.corrections import random_correction
 

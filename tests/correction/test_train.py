@@ -6,19 +6,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade.correction.fit import CorrectionConfig
+from pygrade.config.training import (
+    CemConfig,
+    CorrectionConfig,
+    RewardConfig,
+    Stage1Config,
+    Stage2Config,
+    TrainConfig,
+    TrustConfig,
+)
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs.keys import hashes
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Levels
 from pygrade.serving.ranker import BlendedRanker
-from pygrade.training.reward import RewardConfig
-from pygrade.training.stage1 import Stage1Config
-from pygrade.training.stage2 import Stage2Config
-from pygrade.training.static_weights import CemConfig
-from pygrade.training.train import TrainConfig, train
-from pygrade.training.trust import TrustConfig
+from pygrade.training.train import train
 from tests.correction.test_fit import world
 
 FAST = TrainConfig(

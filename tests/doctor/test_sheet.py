@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from pygrade._util.serialization import to_builtins
+from pygrade.config.training import RewardConfig
 from pygrade.doctor import log_sheet, sheet_page, words
 from pygrade.doctor.exploration import SHARES, effective_share
 from pygrade.logs import Logs, concatenate
 from pygrade.training.propensity import slot_propensity
-from pygrade.training.reward import RewardConfig
 from tests.logs.shop import PAGE, shop
 
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pygrade.config.policy import PolicyConfig
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, SERVED
 from pygrade.evaluation.front import AS_TRAINED, VALUE, Judge, front, lifts, solve
 from pygrade.evaluation.replay import ranks
-from pygrade.policy import Baseline, FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy import Baseline, FusionPolicy, PolicySpec
 from pygrade.policy.mixture import Mixture
 from tests.corrections import random_correction
 from tests.learning import TASKS, VALUES, tiny_logs

@@ -6,13 +6,14 @@ from itertools import permutations
 import numpy as np
 import pytest
 
+from pygrade.config.simulation import SimulateConfig
 from pygrade.evaluation.logged_rewards import CLIPS, LoggedRewards, choose
 from pygrade.evaluation.logging_policy import LoggingPolicy, drawn_components, logging_policy
 from pygrade.evaluation.position import slot_discount
 from pygrade.evaluation.reward_model import fit_rewards
 from pygrade.logs import Logs
 from pygrade.simulation.marketplace import TASK_VALUES, Marketplace, MarketplaceConfig
-from pygrade.simulation.simulate import SimulateConfig, rank_pages, simulate_logs
+from pygrade.simulation.simulate import rank_pages, simulate_logs
 from pygrade.training.propensity import propensity_curve
 from tests.learning import tiny_logs
 

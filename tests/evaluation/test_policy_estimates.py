@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from pygrade.config.policy import PolicyConfig
 from pygrade.evaluation.policy_estimates import (
     choose_policy,
     decisive,
@@ -15,7 +16,7 @@ from pygrade.evaluation.policy_estimates import (
     policy_scores,
     served_weights,
 )
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.mixture import Baseline, Mixture
 from tests.corrections import random_correction
 from tests.learning import TASKS, tiny_logs

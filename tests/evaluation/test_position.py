@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
+from pygrade.config.simulation import SimulateConfig
 from pygrade.evaluation import position as by_position
 from pygrade.evaluation.offpolicy import SupportWarning
 from pygrade.simulation.marketplace import TASK_VALUES, Marketplace
-from pygrade.simulation.simulate import SimulateConfig, rank_pages, simulate_logs
+from pygrade.simulation.simulate import rank_pages, simulate_logs
 from pygrade.training.propensity import fit_exponent, propensity_curve
 
 DISCOUNT = np.array([1.0, 0.5, 0.25])

@@ -13,9 +13,10 @@ import torch
 from devtools.tolerances import assert_close
 from pygrade import _core, reference
 from pygrade._util.serialization import to_json
-from pygrade.mtl import Columns, MtlConfig, predict, save
+from pygrade.config.mtl import MtlConfig
+from pygrade.mtl import Columns, predict, save
 from pygrade.mtl.calibration import Calibration
-from pygrade.mtl.config import schema_hash
+from pygrade.mtl.columns import schema_hash
 from pygrade.mtl.model import MIN_PREDICTION, MtlModel
 from pygrade.mtl.network import Network, table_entries
 

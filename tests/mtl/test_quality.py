@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pygrade.config.mtl import MtlConfig
 from pygrade.metrics.by_task import metrics_by_task
 from pygrade.metrics.roc import auc
-from pygrade.mtl import MtlConfig, predict
+from pygrade.mtl import predict
 from tests.mtl.worlds import SMALL, fit, world
 
 BASE = replace(SMALL, epochs=20, patience=4, batch_size=256, learning_rate=3e-3, dropout=0.1, weight_decay=0.05)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from pygrade.config.mtl import MtlConfig
 from pygrade.metrics.roc import auc
-from pygrade.mtl import MtlConfig, predict
+from pygrade.mtl import predict
 from pygrade.mtl.network import hash_to_buckets
 from tests.mtl.worlds import SMALL, fit, parameters, world
 

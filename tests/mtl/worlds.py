@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from pygrade.mtl import MtlConfig, Timeline, fit_stream
+from pygrade.config.mtl import MtlConfig
+from pygrade.mtl import Timeline, fit_stream
 from pygrade.mtl.timeline import LAST
 
 SMALL = MtlConfig(experts=2, expert_hidden=16, expert_output=8, tower_hidden=8, embedding=4, buckets=256, epochs=8)

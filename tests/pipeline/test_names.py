@@ -9,12 +9,13 @@ import pytest
 from pygrade import _core
 from pygrade._util.hashing import stable_id
 from pygrade.cli import main as cli
+from pygrade.config.pipeline import CheckConfig
 from pygrade.data.events import EventLog
 from pygrade.logs import read_logs
 from pygrade.pipeline.candidate_copies import CandidateCopies
-from pygrade.pipeline.check import CheckConfig, serve_check
-from pygrade.pipeline.names import Names
+from pygrade.pipeline.check import serve_check
 from pygrade.pipeline.run import run_pipeline
+from pygrade.serving.names import Names
 from tests.candidates import candidate_file
 from tests.pipeline.test_run import stage
 from tests.pipeline.world import CONFIG, copy, write_log

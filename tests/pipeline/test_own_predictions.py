@@ -10,12 +10,12 @@ import pytest
 
 from pygrade import _core
 from pygrade.cli import main as cli
+from pygrade.config.mtl import MtlConfig
+from pygrade.config.pipeline import CheckConfig, PipelineConfig
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureSet
 from pygrade.logs import read_logs
-from pygrade.mtl import MtlConfig
-from pygrade.pipeline.check import CheckConfig, serve_check
-from pygrade.pipeline.config import PipelineConfig
+from pygrade.pipeline.check import serve_check
 from pygrade.pipeline.own_predictions import OwnPredictions
 from pygrade.pipeline.run import run_pipeline
 from pygrade.serving.artifact import open_artifact

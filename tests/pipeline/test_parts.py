@@ -8,6 +8,8 @@ import pytest
 
 from pygrade import mtl
 from pygrade.cli import main as cli
+from pygrade.config.pipeline import PipelineConfig
+from pygrade.config.training import RewardConfig
 from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, STAGE1, STATIC
 from pygrade.features import FeatureSet, materialize
@@ -15,13 +17,11 @@ from pygrade.logs import Logs, read_logs
 from pygrade.logs.logs import PER_REQUEST, PER_ROW
 from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.candidates import Finder, with_candidates
-from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.judge import judge
 from pygrade.pipeline.logs_stage import LogsStage
 from pygrade.pipeline.models import ModelPredictions
 from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Wanted, sample_hash, wanted_of, write_log
 from pygrade.policy import FusionPolicy, PolicySpec
-from pygrade.training.reward import RewardConfig
 from pygrade.workers import LOCAL
 from tests.candidates import candidate_file
 from tests.documents import ROOT, blocks

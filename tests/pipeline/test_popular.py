@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pygrade.config.pipeline import CheckConfig
 from pygrade.pipeline import models
-from pygrade.pipeline.check import CheckConfig, serve_check
+from pygrade.pipeline.check import serve_check
 from pygrade.pipeline.models import POPULAR, TOWERS, loses
 from pygrade.pipeline.run import run_pipeline
 from pygrade.pipeline.warnings import warnings_of

@@ -15,13 +15,13 @@ import pytest
 from pygrade import mtl
 from pygrade._util.files import directory_lock
 from pygrade.cli import main as cli
+from pygrade.config.pipeline import PipelineConfig
 from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import GRADE, STAGE1, STATIC
 from pygrade.features import FeatureSchema, FeatureSet, Leak
 from pygrade.logs import read_logs, validate
 from pygrade.mtl import Timeline
 from pygrade.pipeline import run as module
-from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.judge import UNSHRUNK
 from pygrade.pipeline.models import choose_tasks, fit_prerank
 from pygrade.pipeline.run import run_pipeline

@@ -16,9 +16,10 @@ from devtools.redis_server import RedisServer
 from pygrade import mtl
 from pygrade._util.files import directory_lock
 from pygrade._util.serialization import ArtifactError
+from pygrade.config.pipeline import CheckConfig
 from pygrade.data.events import EventLog
 from pygrade.pipeline import check
-from pygrade.pipeline.check import CheckConfig, PagesDifferError, serve_check
+from pygrade.pipeline.check import PagesDifferError, serve_check
 from pygrade.pipeline.run import run_pipeline
 from pygrade.policy import FusionPolicy
 from pygrade.prerank import Prerank

@@ -124,7 +124,7 @@ def test_pages_of_a_run_in_a_bucket_are_those_of_the_local_one(s3, run, capsys, 
     assert records[0]["version"] == records[2]["version"]
     assert records[1]["equal_pages"] == records[3]["equal_pages"] == 5
     assert json.loads(Folder.at(place).read("serve-check.json"))["requests"] == 5
-    assert cli.main(["studio", place, "--json"]) == 0
+    assert cli.main(["console", place, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["out"] == f"{place}/studio.html"
     assert len(Folder.at(place).read("studio.html")) > 10_000
 

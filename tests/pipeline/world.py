@@ -5,15 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from devtools.synthetic_log import write_synthetic_log
-from pygrade.mtl import MtlConfig
-from pygrade.pipeline.config import PipelineConfig
+from pygrade.config.mtl import MtlConfig
+from pygrade.config.pipeline import PipelineConfig
+from pygrade.config.prerank import PrerankConfig
+from pygrade.config.training import CemConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.pipeline.run import run_pipeline
-from pygrade.prerank import PrerankConfig
-from pygrade.training.stage1 import Stage1Config
-from pygrade.training.stage2 import Stage2Config
-from pygrade.training.static_weights import CemConfig
-from pygrade.training.train import TrainConfig
-from pygrade.training.trust import TrustConfig
 
 CONFIG = PipelineConfig(
     min_events=2,

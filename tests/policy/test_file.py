@@ -11,7 +11,8 @@ import torch
 
 from pygrade import _core
 from pygrade._util.serialization import ArtifactError
-from pygrade.policy import Correction, FusionPolicy, PolicyConfig, PolicySpec, file
+from pygrade.config.policy import PolicyConfig
+from pygrade.policy import Correction, FusionPolicy, PolicySpec, file
 from pygrade.policy.mixture import Baseline, Mixture
 from tests.corrections import random_correction
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicyConfig, PolicySpec
+from pygrade.config.policy import PolicyConfig
+from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.policy.mixture import multipliers
 
 TASKS = ("click", "buy")

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pygrade import dirichlet_log_prob
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec, project_weights
+from pygrade.config.policy import PolicyConfig
+from pygrade.policy import FusionPolicy, PolicySpec, project_weights
 
 TASKS = ("click", "cart", "order")
 FEATURES = ("hour", "intent")

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pygrade import _core, reference
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.config.policy import PolicyConfig
+from pygrade.policy import FusionPolicy, PolicySpec
 from tests.corrections import random_correction
 
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from devtools.tolerances import assert_close
 from pygrade import _core, reference
 from pygrade._util.serialization import read_safetensors, to_json, to_safetensors
-from pygrade.prerank import Catalog, ItemIndex, Prerank, PrerankConfig, fit
+from pygrade.config.prerank import PrerankConfig
+from pygrade.prerank import Catalog, ItemIndex, Prerank, fit
 from pygrade.prerank.index import scores_of
 from tests.prerank.world import World
 

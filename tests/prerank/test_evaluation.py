@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, PrerankConfig, evaluate, fit
+from pygrade.config.prerank import PrerankConfig
+from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, evaluate, fit
 from pygrade.prerank.evaluation import brute_force
 from pygrade.prerank.recall import recall
 from tests.prerank.world import World

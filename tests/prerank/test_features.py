@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pygrade.config.prerank import PrerankConfig
 from pygrade.data.events import import_events
 from pygrade.features import default_schema, materialize
-from pygrade.prerank import Catalog, Popularity, Prerank, PrerankConfig, SchemaError, evaluate, fit
+from pygrade.prerank import Catalog, Popularity, Prerank, SchemaError, evaluate, fit
 from tests.features.events import make_log
 
 DATA = os.environ.get("PYGRADE_DATA")

@@ -137,7 +137,7 @@ def test_an_ivf_index_finds_nearly_all_and_is_the_same_each_time():
 
 
 @pytest.mark.slow
-def test_a_million_items_are_searched_by_an_eighth_of_the_scan():
+def test_a_million_items_are_searched_by_a_fifth_of_the_scan():
     rows = clusters(1_000_040, 32, 2000, 0.7)
     ids, vectors = np.arange(10**6) * 3, rows[:-40]
     queries = np.concatenate([rows[-40:, :-1] / 10, np.ones((40, 1), np.float32)], axis=1)
@@ -151,7 +151,7 @@ def test_a_million_items_are_searched_by_an_eighth_of_the_scan():
         seconds[index.kind] = min(np.diff(times))
     recall = np.mean([len(np.intersect1d(a, b)) / 500 for a, b in zip(found["ivf"], found["flat"], strict=True)])
     print(f"recall@500 {recall:.4f}, CPU {seconds['ivf'] / seconds['flat']:.3f} of the scan")
-    assert recall >= 0.95 and seconds["ivf"] <= seconds["flat"] / 8
+    assert recall >= 0.95 and seconds["ivf"] <= seconds["flat"] / 5
 
 
 def test_auto_takes_lists_for_large_catalogs(monkeypatch):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pygrade import _core
-from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, PrerankConfig, fit, popularity_towers
+from pygrade.config.prerank import PrerankConfig
+from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, fit, popularity_towers
 from tests.prerank.world import World
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from pygrade._util.serialization import to_json
-from pygrade.prerank import ArtifactError, Catalog, ItemIndex, Prerank, PrerankConfig, SchemaError, fit
+from pygrade.config.prerank import PrerankConfig
+from pygrade.prerank import ArtifactError, Catalog, ItemIndex, Prerank, SchemaError, fit
 from pygrade.prerank.towers import TwoTower
 from tests.prerank.world import World
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pygrade.prerank import Catalog, FittedTowers, ItemIndex, Prerank, PrerankConfig
+from pygrade.config.prerank import PrerankConfig
+from pygrade.prerank import Catalog, FittedTowers, ItemIndex, Prerank
 from pygrade.prerank.shards import build_index
 from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.workers import LOCAL

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from devtools.tolerances import assert_close
-from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, PrerankConfig, evaluate, fit
+from pygrade.config.prerank import PrerankConfig
+from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, evaluate, fit
 from pygrade.prerank.batches import ItemCounts, positives, shuffled
 from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.towers import Inputs, TwoTower

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from pygrade.cli.main import main
+from pygrade.config.service import JoinConfig
 from pygrade.logs import read_logs
 from pygrade.logs.parquet import write_part
-from pygrade.service.join import JoinConfig, join_logs
+from pygrade.service.join import join_logs
 from pygrade.training.train import train
 from tests.service.served import (
     DELAY,

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from pygrade.cli.main import main
+from pygrade.config.service import ServiceConfig
+from pygrade.config.training import OnlineConfig, Stage2Config, TrustConfig
 from pygrade.logs import read_logs
 from pygrade.policy import FusionPolicy, PolicySpec
-from pygrade.service.online import OnlineService, ServiceConfig
+from pygrade.service.online import OnlineService
 from pygrade.simulation.marketplace import FEATURES, TASK_VALUES, TASKS, Marketplace, MarketplaceConfig
-from pygrade.training.online import OnlineConfig
-from pygrade.training.stage2 import Stage2Config
 from pygrade.training.train import train
-from pygrade.training.trust import TrustConfig
 from tests.service.conftest import needs_server, serving
 from tests.training.test_train import SMALL
 

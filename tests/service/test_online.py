@@ -13,23 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pygrade.config.service import ServiceConfig
+from pygrade.config.training import OnlineConfig, Stage2Config
 from pygrade.policy import FusionPolicy
 from pygrade.service.arms import ArmReadings
 from pygrade.service.feedback_log import event_of
-from pygrade.service.online import (
-    ARMS,
-    FOLDER,
-    LINK,
-    STATE,
-    STATUS,
-    OnlineService,
-    ServiceConfig,
-    _with_single_tasks,
-    first_policy,
-)
+from pygrade.service.online import ARMS, FOLDER, LINK, STATE, STATUS, OnlineService, _with_single_tasks, first_policy
 from pygrade.serving.run_copy import policy_of
-from pygrade.training.online import OnlineConfig
-from pygrade.training.stage2 import Stage2Config
 from pygrade.training.training_record import TrainingRecord
 from tests.service.served import DELAY, START, events_of, pages, write_exposures, write_feedback
 

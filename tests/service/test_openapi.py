@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pygrade import __version__, _core
-from tests.studio.browser import browser, needs_browser
+from tests.console.browser import browser, needs_browser
 
 ROOT = Path(__file__).parents[2]
 FILE, GUIDE = ROOT / "docs/openapi.json", ROOT / "docs/SERVICE.md"

@@ -16,9 +16,10 @@ from pygrade.cli.commands.serve import Options, table_of
 from pygrade.cli.config_file import read_table
 from pygrade.cli.main import main
 from pygrade.cli.options import Output
+from pygrade.config.service import JoinConfig
 from pygrade.logs import read_logs
 from pygrade.pipeline.run import run_pipeline
-from pygrade.service.join import JoinConfig, join_logs
+from pygrade.service.join import join_logs
 from pygrade.service.online import log_folder
 from pygrade.service.program import program
 from pygrade.serving.pipeline import Pipeline

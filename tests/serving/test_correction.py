@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from pygrade import ops
+from pygrade.config.policy import PolicyConfig
 from pygrade.logs import read_logs, write_logs
-from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicyConfig, PolicySpec
-from pygrade.reports.pages import explain
+from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
+from pygrade.policy.spec import fusion_formula
+from pygrade.serving.page_records import explain
 from pygrade.serving.ranker import BlendedRanker
 from tests.corrections import FEATURES, ITEMS, TASKS, random_correction
 
@@ -227,7 +229,7 @@ def test_contributions_are_what_is_added_up(requests, name):
     if entry.corrected:
         given = policy.correct(requests["context"], given, None, requests["items"])
     rows, prices = torch.from_numpy(given.reshape(-1, 5)), torch.from_numpy(requests["item_values"].reshape(-1))
-    scores = entry.scores(TASKS, policy.config.formula, rows, offsets, None, prices).numpy().reshape(5, 30)
+    scores = entry.scores(TASKS, fusion_formula(policy.config), rows, offsets, None, prices).numpy().reshape(5, 30)
     found = np.log(total + policy.config.beta) if entry.logarithm else total
     np.testing.assert_allclose(found, np.take_along_axis(scores, page.indices, 1), rtol=1e-4, atol=1e-4)
     assert bool(page.baseline_contribution.any()) == (page.trust < 1.0)

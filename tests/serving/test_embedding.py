@@ -21,8 +21,9 @@ import pygrade
 from examples.request_file import Request as FileRequest
 from examples.request_file import write_requests
 from pygrade.cli import main as cli
+from pygrade.config.policy import PolicyConfig
 from pygrade.logs import read_logs
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.serving.ranker import BlendedRanker
 from tests.corrections import random_correction

@@ -16,10 +16,11 @@ import torch
 from devtools.tolerances import assert_close
 from pygrade import _core
 from pygrade.cli import main as cli
+from pygrade.config.policy import PolicyConfig
 from pygrade.mtl import Columns, predict, save
 from pygrade.mtl.calibration import Calibration
 from pygrade.mtl.network import table_entries
-from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicyConfig, PolicySpec
+from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.serving import export
 from pygrade.serving.ranker import BlendedRanker
 from tests.corrections import random_correction
@@ -392,5 +393,5 @@ def test_what_is_not_installed_is_named(tmp_path, monkeypatch, capsys):
     saved = policy_of("free").save(tmp_path / "policy")
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert cli.main(["export", "--policy", str(saved), "--out", str(tmp_path / "page.onnx"), "--onnx"]) == 2
-    assert "onnx is not installed; run: pip install 'pygrade[export]'" in capsys.readouterr().err
+    assert "onnx is not installed; run: pip install 'pygrade-ranking[export]'" in capsys.readouterr().err
     assert not list(tmp_path.glob("*page*"))

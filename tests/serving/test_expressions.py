@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from pygrade.cli import main as cli
+from pygrade.config.policy import PolicyConfig
 from pygrade.logs import Logs, write_logs
-from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicyConfig, PolicySpec
+from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.serving import expressions
 from pygrade.serving.ranker import BlendedRanker
 from tests.corrections import random_requests

@@ -6,11 +6,12 @@ import torch
 
 from pygrade import ops
 from pygrade.cli import console
+from pygrade.config.policy import PolicyConfig
+from pygrade.console.html import page_table
 from pygrade.logs import read_logs, write_logs
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.mixture import Baseline, Mixture
-from pygrade.reports.html import page_table
-from pygrade.reports.pages import describe_pages, explain
+from pygrade.serving.page_records import describe_pages, explain
 from pygrade.serving.ranker import BlendedRanker
 
 TASKS, FEATURES = ("click", "order", "like"), ("a", "b")

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from pygrade import ops, reference
+from pygrade.config.policy import PolicyConfig
 from pygrade.logs import read_logs, validate, write_logs
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.policy.spec import fusion_formula
 from pygrade.serving.ranker import BlendedRanker
 
 TASKS, FEATURES = ("click", "order", "like"), ("a", "b")
@@ -72,7 +74,7 @@ def test_a_product_form_goes_through_the_artifact(requests, tmp_path, slope):
     ranker = BlendedRanker.load(made.save(tmp_path))
     assert ranker.policy.config == config
     page = ranker.rank(context, predictions, 5)
-    fused = ops.fuse_topk(torch.from_numpy(predictions), torch.from_numpy(page.weights), 5, **config.formula)
+    fused = ops.fuse_topk(torch.from_numpy(predictions), torch.from_numpy(page.weights), 5, **fusion_formula(config))
     assert page.values.tobytes() == fused.values.numpy().tobytes()
     assert np.array_equal(page.indices, fused.indices.numpy())
     np.testing.assert_allclose(page.contributions.sum(-1), page.values, rtol=1e-4, atol=1e-5)

@@ -9,13 +9,14 @@ from safetensors.numpy import load, save
 from pygrade import BlendedRanker, FusionPolicy, _core
 from pygrade._util.hashing import stable_id
 from pygrade._util.serialization import read_json
+from pygrade.config.policy import PolicyConfig
 from pygrade.data.events import EventLog
 from pygrade.logs import read_logs
 from pygrade.logs.categories import encode
-from pygrade.pipeline.names import Names
 from pygrade.pipeline.serving_files import ITEM_NAMES, REFERENCE, deciles
-from pygrade.policy import PolicyConfig, PolicySpec
+from pygrade.policy import PolicySpec
 from pygrade.serving.artifact import open_artifact
+from pygrade.serving.names import Names
 from pygrade.serving.pipeline import Pipeline, load_models
 from tests.pipeline.world import trained
 

@@ -6,19 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pygrade.config.simulation import DemoConfig, SimulateConfig
+from pygrade.config.training import CemConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, STAGE1, STATIC
 from pygrade.policy import FusionPolicy
-from pygrade.reports.pages import explain
+from pygrade.serving.page_records import explain
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation import demo as demo_module
-from pygrade.simulation.demo import DemoConfig, demo
+from pygrade.simulation.demo import demo
 from pygrade.simulation.marketplace import MarketplaceConfig
-from pygrade.simulation.simulate import SimulateConfig
-from pygrade.training.stage1 import Stage1Config
-from pygrade.training.stage2 import Stage2Config
-from pygrade.training.static_weights import CemConfig
-from pygrade.training.train import TrainConfig
-from pygrade.training.trust import TrustConfig
 
 CONFIG = DemoConfig(
     requests=300,

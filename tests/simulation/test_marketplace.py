@@ -3,6 +3,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
+from pygrade.config.marketplace import PARENT
 from pygrade.simulation.marketplace import (
     FEATURES,
     PRODUCTION_WEIGHTS,
@@ -13,7 +14,6 @@ from pygrade.simulation.marketplace import (
     MarketplaceConfig,
     Outcome,
 )
-from pygrade.simulation.marketplace_config import PARENT
 
 SMALL = MarketplaceConfig(log_users=800, test_users=400, items=600, pool=60, candidates=20, page_size=5)
 

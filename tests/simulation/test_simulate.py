@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pygrade import ops
+from pygrade.config.simulation import SimulateConfig
 from pygrade.logs import read_logs, validate
 from pygrade.simulation.marketplace import (
     ITEM_ATTRIBUTES,
@@ -15,7 +16,7 @@ from pygrade.simulation.marketplace import (
     Marketplace,
     MarketplaceConfig,
 )
-from pygrade.simulation.simulate import SimulateConfig, compare_pages, rank_pages, simulate_logs
+from pygrade.simulation.simulate import compare_pages, rank_pages, simulate_logs
 
 WORLD = MarketplaceConfig(log_users=500, test_users=300, items=400, pool=50, candidates=15, page_size=5)
 CONFIG = SimulateConfig(requests=1500, seed=4, world=WORLD)

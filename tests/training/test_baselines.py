@@ -3,14 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import CemConfig, RewardConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE, EXPECTED_VALUE_CALIBRATED, PRODUCTION, STATIC
-from pygrade.policy import PolicyConfig, PolicySpec
+from pygrade.policy import PolicySpec
+from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores, calibration, expected_value, fit_baselines
-from pygrade.training.reward import CompositeReward, RewardConfig
-from pygrade.training.static_weights import CemConfig
+from pygrade.training.reward import CompositeReward
 from tests.training.test_trust import log
 
-FORMULA = PolicyConfig().formula
+FORMULA = fusion_formula(PolicyConfig())
 
 
 def order(scores):

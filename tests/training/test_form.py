@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pygrade.config.policy import PolicyConfig
 from pygrade.evaluation.arms import LINEAR, LOG1P, STATIC
 from pygrade.metrics import intervals
-from pygrade.policy import PolicyConfig
 from pygrade.training.form import BetterForm, better_form
 from pygrade.training.train import train
 from tests.training.test_trust import FAST, log

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from pygrade.config.training import RewardConfig, TrustConfig
 from pygrade.evaluation.replay import evaluate
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training import train as train_module
 from pygrade.training.heldout import FIGURES, HeldOut
 from pygrade.training.propensity import SlotPropensity
-from pygrade.training.reward import RewardConfig
 from pygrade.training.tracking import read_metrics
 from pygrade.training.train import train
-from pygrade.training.trust import TrustConfig
 from tests.correction.test_fit import world
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL, folder_bytes, policy_bytes

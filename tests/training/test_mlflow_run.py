@@ -9,7 +9,7 @@ from pygrade.training.mlflow_run import ALIAS, VERSION, MlflowRun, metric_name
 
 pytestmark = [
     pytest.mark.skipif(
-        find_spec("mlflow") is None or find_spec("sqlalchemy") is None, reason="pip install 'pygrade[mlflow]'"
+        find_spec("mlflow") is None or find_spec("sqlalchemy") is None, reason="pip install 'pygrade-ranking[mlflow]'"
     ),
     pytest.mark.filterwarnings("ignore"),  # MLflow's own
 ]

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import OnlineConfig, RewardConfig, Stage2Config
 from pygrade.logs import Logs
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.feedback import Event
-from pygrade.training.online import OnlineConfig, OnlineLearner, cut_tails
-from pygrade.training.reward import RewardConfig
-from pygrade.training.train import Stage2Config
+from pygrade.training.online import OnlineLearner, cut_tails
 from tests.learning import TASKS, VALUES, tiny_logs, true_value
 
 STEP = Stage2Config(steps=8, batch_size=64, group_size=8, learning_rate=5e-3)

@@ -6,15 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import OnlineConfig, Stage1Config, Stage2Config, TrainConfig
+from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training import policy_step as module
-from pygrade.training.online import OnlineConfig
+from pygrade.training.data import TrainingData
 from pygrade.training.policy_step import FusedStep, TorchStep, concentrations, is_fused, policy_step
 from pygrade.training.reward import CompositeReward
 from pygrade.training.run import Run
-from pygrade.training.stage1 import Stage1Config, train_stage1
-from pygrade.training.stage2 import Stage2Config, train_stage2
-from pygrade.training.train import TrainConfig, train
+from pygrade.training.stage1 import train_stage1
+from pygrade.training.stage2 import train_stage2
+from pygrade.training.train import train
 from tests.learning import TASKS, tiny_logs
 from tests.training.test_train import SMALL, Stop, policy_bytes, stop_at
 
@@ -48,8 +50,8 @@ def test_fifty_steps_of_both_engines_agree(trade_offs):
     for engine in ENGINES:
         config = replace(SMALL.policy, hidden=(16, 16), trade_offs=trade_offs)
         policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, config))
-        data = CompositeReward(SMALL.reward).build(logs, policy.spec)
-        policy.fit_normalization(data.inputs)
+        data = TrainingData.of(CompositeReward(SMALL.reward).build(logs, policy.spec), logs)
+        policy.fit_normalization(data.tensors.inputs)
         first, second = Recorder(), Recorder()
         train_stage1(data, policy, Stage1Config(steps=50, batch_size=64), first, engine=engine)
         after_stage1 = weights_of(policy)
@@ -71,7 +73,7 @@ def test_an_update_that_is_not_finite_changes_nothing(kind):
     step, before = kind(policy, 1e-2), weights_of(policy).clone()
     alpha = step.concentration(torch.zeros(3, policy.num_inputs))
     with pytest.raises(FloatingPointError, match="stage 7, step 3: gradient norm nan"):
-        step.descend(step.gradient(torch.full_like(alpha, torch.nan)), 1.0, "stage 7, step 3")
+        step.apply_gradient(step.gradient(torch.full_like(alpha, torch.nan)), 1.0, "stage 7, step 3")
     assert torch.equal(weights_of(policy), before) and not step.state()
 
 
@@ -86,7 +88,7 @@ def test_each_engine_goes_on_from_the_state_of_the_other(source, target):
     def advance(step, count: int) -> None:
         for _ in range(count):
             step.concentration(inputs)
-            step.descend(step.gradient(slope), 1.0, "step")
+            step.apply_gradient(step.gradient(slope), 1.0, "step")
 
     straight = policy_step(policy, 1e-2, source)
     advance(straight, 3)

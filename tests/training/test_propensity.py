@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pygrade.config.training import RewardConfig
 from pygrade.logs import Logs
 from pygrade.policy import PolicySpec
 from pygrade.training.propensity import SlotPropensity, fit_exponent, propensity_curve, slot_propensity
-from pygrade.training.reward import CompositeReward, RewardConfig
+from pygrade.training.reward import CompositeReward
 from tests.learning import tiny_logs
 
 

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import OnlineConfig, RewardConfig, Stage2Config
 from pygrade.correction.fit import correct
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
-from pygrade.policy import Baseline, FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy import Baseline, FusionPolicy, PolicySpec
 from pygrade.policy.mixture import Mixture
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.feedback import Event
-from pygrade.training.online import OnlineConfig, OnlineLearner
+from pygrade.training.online import OnlineLearner
 from pygrade.training.renewal import renew_correction
-from pygrade.training.reward import RewardConfig
-from pygrade.training.stage2 import Stage2Config
 from tests.correction.test_fit import fitted, world
 from tests.corrections import random_correction
 

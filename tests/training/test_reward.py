@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.policy import PolicyConfig, PolicySpec
-from pygrade.training.reward import CompositeReward, RewardConfig, calibration_slopes
-from pygrade.training.training_set import TrainingSet
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import RewardConfig
+from pygrade.policy import PolicySpec
+from pygrade.training.request_tensors import RequestTensors
+from pygrade.training.reward import CompositeReward, calibration_slopes
 from tests.learning import TASKS, VALUES, tiny_logs
 
 
-def build(logs, policy_options: dict | None = None, **options) -> TrainingSet:
+def build(logs, policy_options: dict | None = None, **options) -> RequestTensors:
     spec = PolicySpec(logs.tasks, logs.features, PolicyConfig(**(policy_options or {})))
     return CompositeReward(RewardConfig(**({"page_size": 5} | options))).build(logs, spec)
 

@@ -10,19 +10,20 @@ import pytest
 import torch
 
 from pygrade.cli import main as cli
+from pygrade.config.training import TrainConfig, TrustConfig
 from pygrade.logs import concatenate, read_logs, request_keys, write_logs
 from pygrade.logs.log_parts import LogParts
 from pygrade.policy import FusionPolicy, PolicySpec
-from pygrade.training.policy_step import norm_of, policy_step
+from pygrade.training.data import shard_bounds, shard_of_rows, split_batch, sum_in_order
+from pygrade.training.policy_step import norm_of, parameters_of, policy_step
+from pygrade.training.prepare import prepare_data
+from pygrade.training.request_tensors import by_request
 from pygrade.training.reward import CompositeReward
-from pygrade.training.shard_learner import Held, LearnerPart, ShardLearner
-from pygrade.training.sharded_log import sharded
-from pygrade.training.sharded_set import Batch, ShardedSet, located, shard_bounds
+from pygrade.training.shard_learner import ShardLearner
+from pygrade.training.shards import MemoryShard
 from pygrade.training.stage1 import train_stage1
 from pygrade.training.stage2 import train_stage2
-from pygrade.training.train import TrainConfig, train
-from pygrade.training.training_set import by_request
-from pygrade.training.trust import TrustConfig
+from pygrade.training.train import train
 from pygrade.workers import LocalWorkers
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL, Stop, folder_bytes, policy_bytes, stop_at
@@ -141,24 +142,20 @@ def test_a_batch_in_shards_has_the_gradient_of_the_batch():
     data = CompositeReward(SMALL.reward).build(logs, policy.spec)
     policy.fit_normalization(data.inputs)
     rows = torch.from_numpy(np.sort(np.random.default_rng(0).integers(120, size=40)))
-    reference = torch.cat([p.detach().reshape(-1) for p in policy.parameters()])
-    found = {}
+    parameters, found = parameters_of(policy), {}
     for sizes in ([120], [30, 30, 60]):
         ends = np.cumsum(sizes)
         parts = [data.select(torch.arange(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
-        learners = [
-            ShardLearner(LearnerPart(n, len(parts), Held(part), policy, "auto")) for n, part in enumerate(parts)
-        ]
-        draws = Batch.of(rows, np.array(sizes), None, 7).draws(policy, reference)
-        explored = [learner.explore(draw, SMALL.stage2) for learner, draw in zip(learners, draws, strict=True)]
-        rewards = torch.cat([part.rewards for part in explored])
+        learners = [ShardLearner(MemoryShard(part), policy, "auto") for part in parts]
+        requests = split_batch(rows, np.array(sizes), parameters, None, 7, parameters)
+        rollouts = [learner.roll_out(part, SMALL.stage2) for learner, part in zip(learners, requests, strict=True)]
+        rewards = torch.cat([part.rewards for part in rollouts])
         advantages = torch.linspace(-1, 1, 40 * 4).view(40, 4)
-        given = Batch.of(rows, np.array(sizes)).slices(advantages)
         gradients = [
-            learner.group_gradient(draw, SMALL.stage2, None, part).gradient
-            for learner, draw, part in zip(learners, draws, given, strict=True)
+            learner.group_gradient(part, SMALL.stage2, None, part.part_of(advantages)).gradient
+            for learner, part in zip(learners, requests, strict=True)
         ]
-        found[len(sizes)] = rewards, sum(gradients)
+        found[len(sizes)] = rewards, sum_in_order(gradients)
     assert torch.equal(found[1][0], found[3][0])
     torch.testing.assert_close(found[1][1], found[3][1], rtol=1e-4, atol=1e-6)
     assert not torch.equal(found[1][1], found[3][1])
@@ -168,13 +165,13 @@ def test_shards_hold_what_the_log_holds(tmp_path):
     spec = PolicySpec(LOGS.tasks, LOGS.features, replace(SMALL.policy, trade_offs=True))
     reward = replace(SMALL.reward, prior_calibration="slope")
     whole = CompositeReward(reward).build(LOGS, spec)
-    log = sharded(LOGS, spec, reward, tmp_path, 60, 50, LocalWorkers())
+    log = prepare_data(LOGS, spec, reward, tmp_path, 60, 50, LocalWorkers())
     rows = np.array([0, 3, 59, 60, 120, 199])
-    taken, wanted = log.data.take(rows), whole.select(torch.from_numpy(rows))
+    taken, wanted = log.take(rows), whole.select(torch.from_numpy(rows))
     for one, other in zip(by_request(taken).values(), by_request(wanted).values(), strict=True):
         torch.testing.assert_close(one, other)
     torch.testing.assert_close(taken.stage2.weights, whole.stage2.weights)
-    assert log.data.valued.sum() == len(whole.valued())
+    assert log.valued.sum() == len(whole.valued())
     policies = [FusionPolicy(spec) for _ in range(2)]
     policies[0].fit_normalization(whole.inputs_seen(0))
     log.fit_normalization(policies[1], 0, LocalWorkers())
@@ -188,7 +185,7 @@ def test_one_shard_in_memory_is_the_rule_for_small_logs():
     assert shard_bounds(limit, limit).tolist() == [0, limit]
     assert len(shard_bounds(limit + 1, limit)) == 3
     assert len(shard_bounds(10**9, limit)) == 65
-    shard, local = located(np.array([0, 2, 3, 9]), np.array([3, 0, 7]))
+    shard, local = shard_of_rows(np.array([0, 2, 3, 9]), np.array([3, 0, 7]))
     assert shard.tolist() == [0, 0, 2, 2] and local.tolist() == [0, 2, 0, 6]
 
 
@@ -235,20 +232,20 @@ def test_a_request_in_two_files_is_refused(tmp_path):
         LogParts.open([])
 
 
-def test_stages_take_a_set_in_memory_or_in_shards(tmp_path):
+def test_stages_take_a_log_in_memory_or_in_files(tmp_path):
     """The two kinds learn alike: they differ in the order of sums alone."""
     logs = tiny_logs(200)
     spec = PolicySpec(logs.tasks, logs.features, SMALL.policy)
     learned = []
     for data in (
-        CompositeReward(SMALL.reward).build(logs, spec),
-        sharded(logs, spec, SMALL.reward, tmp_path, 70, 50, LocalWorkers()).data,
+        prepare_data(logs, spec, SMALL.reward, tmp_path, 200, 50, LocalWorkers()),
+        prepare_data(logs, spec, SMALL.reward, tmp_path, 70, 50, LocalWorkers()),
     ):
         policy = FusionPolicy(spec)
         train_stage1(data, policy, replace(SMALL.stage1, steps=40))
         train_stage2(data, policy, replace(SMALL.stage2, steps=5))
         learned.append(policy.serve(CompositeReward(SMALL.reward).build(logs, spec).inputs))
-    assert ShardedSet.of(data) is data
+    assert len(data.shards) == 3
     assert (learned[0] - learned[1]).abs().mean() < 0.05
 
 

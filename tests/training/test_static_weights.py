@@ -6,15 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from pygrade.config.training import CemConfig, RewardConfig
 from pygrade.policy import PolicySpec
-from pygrade.training.reward import CompositeReward, RewardConfig
-from pygrade.training.static_weights import (
-    CemConfig,
-    best_static_weights,
-    equal_weights,
-    mean_reward,
-    production_weights,
-)
+from pygrade.training.reward import CompositeReward
+from pygrade.training.static_weights import best_static_weights, equal_weights, mean_reward, production_weights
 from tests.learning import tiny_logs
 
 

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
-from pygrade.training.reward import CompositeReward, RewardConfig
-from pygrade.training.stage1 import Stage1Config, train_stage1
-from pygrade.training.stage2 import Stage2Config, train_stage2
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import RewardConfig, Stage1Config, Stage2Config
+from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.training.data import TrainingData
+from pygrade.training.reward import CompositeReward
+from pygrade.training.stage1 import train_stage1
+from pygrade.training.stage2 import train_stage2
 from pygrade.training.steps import draw_values
 from pygrade.training.train import train
 from tests.learning import TASKS, tiny_logs
@@ -24,8 +27,8 @@ def built(logs, config=FAMILY):
 
 def learned(logs, config, steps=40):
     policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, config.policy))
-    data = built(logs, config)
-    policy.fit_normalization(data.inputs_seen(0))
+    data = TrainingData.of(built(logs, config), logs)
+    policy.fit_normalization(data.tensors.inputs_seen(0))
     train_stage1(data, policy, Stage1Config(steps=steps, batch_size=64, learning_rate=1e-2))
     return train_stage2(data, policy, Stage2Config(steps=steps, batch_size=64, group_size=8, learning_rate=2e-3))
 

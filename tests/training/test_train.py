@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
-from pygrade.training.reward import CompositeReward, RewardConfig
-from pygrade.training.stage1 import Stage1Config, train_stage1
-from pygrade.training.stage2 import Stage2Config, train_stage2
-from pygrade.training.static_weights import CemConfig
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.training.data import TrainingData
+from pygrade.training.reward import CompositeReward
+from pygrade.training.stage1 import train_stage1
+from pygrade.training.stage2 import train_stage2
 from pygrade.training.steps import batch_rows, draw_seed
 from pygrade.training.tracking import read_metrics
-from pygrade.training.train import TrainConfig, train
-from pygrade.training.trust import TrustConfig
+from pygrade.training.train import train
 from tests.learning import tiny_logs, true_value
 
 SMALL = TrainConfig(
@@ -90,6 +91,7 @@ def test_group_learning_alone_improves_on_where_it_starts() -> None:
     test = tiny_logs(600, seed=1)
     inputs = policy.request_inputs(test.context, test.predictions, test.offsets)
     before = true_value(test, policy.serve(inputs).numpy()).mean()
+    data = TrainingData.of(data, logs)
     train_stage2(data, policy, Stage2Config(steps=200, batch_size=128, group_size=8, kl_coefficient=0.0))
     assert true_value(test, policy.serve(inputs).numpy()).mean() > 1.05 * before
 
@@ -101,7 +103,8 @@ def test_kl_term_holds_the_policy_near_its_reference() -> None:
         policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, SMALL.policy))
         data = CompositeReward(SMALL.reward).build(logs, policy.spec)
         before = policy.serve(data.inputs)
-        train_stage2(data, policy, Stage2Config(steps=60, batch_size=32, group_size=8, kl_coefficient=coefficient))
+        config = Stage2Config(steps=60, batch_size=32, group_size=8, kl_coefficient=coefficient)
+        train_stage2(TrainingData.of(data, logs), policy, config)
         distances.append(float((policy.serve(data.inputs) - before).abs().mean()))
     assert distances[1] < 0.3 * distances[0]
 
@@ -112,7 +115,7 @@ def test_stage1_without_feedback_changes_nothing(caplog) -> None:
     policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, SMALL.policy))
     data = CompositeReward(SMALL.reward).build(logs, policy.spec)
     version = policy.version
-    assert train_stage1(data, policy, SMALL.stage1).version == version
+    assert train_stage1(TrainingData.of(data, logs), policy, SMALL.stage1).version == version
     assert "nothing to learn" in caplog.text
 
 
@@ -133,7 +136,7 @@ def test_randomness_is_a_function_of_seed_stage_and_step() -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pygrade.training.trust import TrustConfig
+from pygrade.config.training import TrustConfig
 from pygrade.training.train import train
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL
@@ -292,7 +295,7 @@ def test_options_change_what_is_learned(options: dict) -> None:
         policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, SMALL.policy))
         data = CompositeReward(SMALL.reward).build(logs, policy.spec)
         config = replace(SMALL.stage2, steps=3, **{k: v for k, v in changed.items() if k != "seed"})
-        train_stage2(data, policy, config, seed=changed.get("seed", 0))
+        train_stage2(TrainingData.of(data, logs), policy, config, seed=changed.get("seed", 0))
         versions.add(policy.version)
     assert len(versions) == 2
 

@@ -5,21 +5,20 @@ import numpy as np
 import pytest
 import torch
 
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, GRADE, LOGGED_ORDER, STAGE1, STATIC
 from pygrade.logs import Logs, numbered
 from pygrade.metrics.intervals import Interval
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training import train as train_module
 from pygrade.training import trust
 from pygrade.training.license import License
 from pygrade.training.pages import Pages
 from pygrade.training.propensity import SlotPropensity
-from pygrade.training.reward import CompositeReward, RewardConfig
-from pygrade.training.stage1 import Stage1Config
-from pygrade.training.stage2 import Stage2Config
-from pygrade.training.static_weights import CemConfig
-from pygrade.training.train import TrainConfig, train
-from pygrade.training.trust import Rankings, TrustConfig, fold_of_requests, judge
+from pygrade.training.reward import CompositeReward
+from pygrade.training.train import train
+from pygrade.training.trust import Rankings, fold_of_requests, judge
 
 KNOWN = SlotPropensity(0.5, "given")
 FAST = TrainConfig(

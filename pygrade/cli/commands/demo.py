@@ -8,8 +8,9 @@ from pygrade.cli import console
 from pygrade.cli.judging import print_verdict
 from pygrade.cli.options import Output
 from pygrade.cli.run_directory import check_out, write_options
+from pygrade.config.simulation import DemoConfig
 from pygrade.evaluation.arms import PRODUCTION, SERVED
-from pygrade.simulation.demo import DemoConfig, demo
+from pygrade.simulation.demo import demo
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import numpy as np
 from pygrade.cli import console
 from pygrade.cli.judging import IN_SAMPLE, print_evaluation, print_verdict, print_warnings
 from pygrade.cli.options import Cluster, Output, Source, workers_of
+from pygrade.config.training import RewardConfig
 from pygrade.evaluation.policy_estimates import LIFT, NO_ESTIMATE, decisive, noted, policy_estimates
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
@@ -16,7 +17,6 @@ from pygrade.policy import FusionPolicy
 from pygrade.storage import Place
 from pygrade.training.judging import policies_of, replay
 from pygrade.training.propensity import SlotPropensity, slot_propensity
-from pygrade.training.reward import RewardConfig
 from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")

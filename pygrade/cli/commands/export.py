@@ -30,7 +30,7 @@ class Options(Output):
     out: Place  # file to write: .pt2, or .onnx with --onnx
     policy: Place | None = None  # directory of a saved policy
     model: Place | None = None  # directory of a saved multi-task model, instead of a policy
-    onnx: bool = False  # write ONNX; needs pip install 'pygrade[export]'
+    onnx: bool = False  # write ONNX; needs pip install 'pygrade-ranking[export]'
     vespa: bool = False  # write a rank profile of Vespa
     opensearch: bool = False  # write a script of OpenSearch, in JSON
     log: Place | None = None  # recorded requests: their pages by the expression are compared with the policy's

@@ -15,17 +15,19 @@ from pygrade.cli.commands.evaluate import unseen, valued
 from pygrade.cli.ignored import refuse
 from pygrade.cli.judging import IN_SAMPLE
 from pygrade.cli.options import Cluster, Output, Source, workers_of
+from pygrade.config.training import RewardConfig
+from pygrade.console import plots
 from pygrade.evaluation.arms import PRODUCTION
 from pygrade.evaluation.front import VALUE, Judge, Solution, front, solve
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs, numbered
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import Baseline, Mixture
-from pygrade.reports import plots
+from pygrade.policy.spec import fusion_formula
 from pygrade.storage import Folder, Place, join_path, place_of, publishing
 from pygrade.training.baselines import baseline_scores, expected_value
 from pygrade.training.propensity import SlotPropensity, slot_propensity
-from pygrade.training.reward import RewardConfig, logged_weights
+from pygrade.training.reward import logged_weights
 from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
@@ -91,7 +93,7 @@ def _run(options: Options) -> dict[str, Any]:
             raise ValueError("keep is to be judged on other users than it is searched on; the requests have one user")
         search, judged = [judge_of(policy, fresh.select(half))], fresh.select(~half)
     judge = judge_of(policy, judged)
-    expected = baseline_scores(expected_value(judged), judged, policy.config.formula)
+    expected = baseline_scores(expected_value(judged), judged, fusion_formula(policy.config))
     with workers_of(options.cluster) as workers:
         record = front(judge, options.tasks or _most_valuable(judged), expected, workers).to_dict()
         solution = solve(search, judge, keep, options.most, workers=workers) if keep else None
@@ -144,7 +146,7 @@ def _judge(policy: FusionPolicy, logs: Logs, propensity: SlotPropensity, k: int)
         production = np.where(logs.shown, -logs.position, -np.inf)
     else:
         baseline = Baseline(PRODUCTION, policy.config.transform, tuple(weights.tolist()))
-        production = baseline_scores(baseline, logs, policy.config.formula)
+        production = baseline_scores(baseline, logs, fusion_formula(policy.config))
     curve = propensity.known(max(int(logs.position.max()) + 1, k))
     return Judge(policy, logs, production, curve, k)
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from pygrade.cli import console
 from pygrade.cli.options import Output, part
-from pygrade.service.join import STATE, JoinConfig, join_logs
+from pygrade.config.service import JoinConfig
+from pygrade.service.join import STATE, join_logs
 from pygrade.storage import Folder, Place, download_directory, is_url
 
 _FOREVER = 1 << 62

@@ -8,7 +8,8 @@ from typing import Any
 from pygrade._util.serialization import read_json
 from pygrade.cli import console
 from pygrade.cli.options import Output, Values, part
-from pygrade.service.online import ARMS, FOLDER, STATUS, OnlineService, ServiceConfig
+from pygrade.config.service import ServiceConfig
+from pygrade.service.online import ARMS, FOLDER, STATUS, OnlineService
 
 
 @dataclass(frozen=True, kw_only=True)

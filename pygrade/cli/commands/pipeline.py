@@ -10,12 +10,12 @@ from pygrade.cli.judging import print_evaluation, print_verdict, print_warnings
 from pygrade.cli.options import Cluster, Output, part, workers_of
 from pygrade.cli.run_directory import RECORD, check_out, recorded
 from pygrade.cli.run_metrics import report_run
+from pygrade.config.pipeline import PipelineConfig
 from pygrade.data.ebnerd import EbNerdConfig
 from pygrade.data.events import CONFIGS, parse_spec
 from pygrade.data.kuairand_events import KuaiRandEventConfig
 from pygrade.data.logs_events import LogsEventConfig
 from pygrade.data.recflow import RecFlowConfig
-from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.models import OWN
 from pygrade.pipeline.run import run_pipeline
 from pygrade.storage import Place, join_path, prepare_directory, upload_directory

@@ -8,7 +8,7 @@ from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output, Source
 from pygrade.evaluation.policy_estimates import item_inputs, noted
 from pygrade.logs import Logs, write_logs
-from pygrade.reports.pages import describe_pages
+from pygrade.serving.page_records import describe_pages
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.storage import Place
 

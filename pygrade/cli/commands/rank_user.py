@@ -10,9 +10,9 @@ from pygrade.cli import console
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output
 from pygrade.logs import write_logs
-from pygrade.pipeline.names import Names
-from pygrade.reports.pages import describe_pages
 from pygrade.serving import pipeline as serve
+from pygrade.serving.names import Names
+from pygrade.serving.page_records import describe_pages
 from pygrade.serving.run_copy import local_run
 from pygrade.storage import Place
 

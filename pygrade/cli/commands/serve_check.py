@@ -5,9 +5,10 @@ from typing import Any
 
 from pygrade.cli import console
 from pygrade.cli.options import Output, part
-from pygrade.pipeline.check import CheckConfig, serve_check
+from pygrade.config.pipeline import CheckConfig
+from pygrade.console.pipeline import difference, high_percentile
+from pygrade.pipeline.check import serve_check
 from pygrade.pipeline.stages import SHOWN
-from pygrade.reports.pipeline import difference, high_percentile
 from pygrade.serving.run_copy import local_run
 from pygrade.storage import Place, upload_directory
 

@@ -10,12 +10,14 @@ from pygrade.cli import console
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output, part
 from pygrade.cli.run_directory import write_options
+from pygrade.config.simulation import SimulateConfig
 from pygrade.evaluation.abtest import sequential_lifts
 from pygrade.evaluation.arms import EQUAL, GRADE, PRODUCTION, STATIC
 from pygrade.logs.parquet import refuse_strangers
 from pygrade.policy import FusionPolicy
+from pygrade.policy.spec import fusion_formula
 from pygrade.simulation.marketplace import FEATURES, TASKS, Marketplace
-from pygrade.simulation.simulate import SimulateConfig, compare_pages, rank_pages, simulate_logs
+from pygrade.simulation.simulate import compare_pages, rank_pages, simulate_logs
 from pygrade.storage import Folder, Place, is_url, publishing
 from pygrade.training.static_weights import equal_weights
 
@@ -90,7 +92,7 @@ def _test(options: Options) -> dict[str, Any]:
     pages = {
         EQUAL: rank_pages(requests.p_hat, equal_weights(len(first.tasks)), size),
         PRODUCTION: rank_pages(requests.p_hat, options.weights, size),
-        STATIC: rank_pages(requests.p_hat, first.static_weights, size, first.config.formula),
+        STATIC: rank_pages(requests.p_hat, first.static_weights, size, fusion_formula(first.config)),
     }
     for path, policy in zip(options.ab, policies, strict=True):
         if policy.tasks != TASKS or policy.features != FEATURES:

@@ -17,6 +17,10 @@ from pygrade.cli.judging import print_evaluation, print_verdict, print_warnings
 from pygrade.cli.options import Cluster, Output, Source, part, workers_of
 from pygrade.cli.run_directory import check_out, recorded
 from pygrade.cli.run_metrics import report_run
+from pygrade.config.training import TrainConfig
+from pygrade.console.comparison import FILE as COMPARISON
+from pygrade.console.comparison import compare_pages
+from pygrade.console.training import record_weights, write_report, write_text
 from pygrade.correction.prior import load_prior
 from pygrade.evaluation.arms import GRADE, SERVED, STAGE1
 from pygrade.evaluation.policy_estimates import log_inputs, served_weights
@@ -24,13 +28,10 @@ from pygrade.evaluation.replay import event_worth
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
-from pygrade.reports.comparison import FILE as COMPARISON
-from pygrade.reports.comparison import compare_pages
-from pygrade.reports.training import record_weights, write_report, write_text
 from pygrade.storage import Place, join_path, working_directory
 from pygrade.training.judging import JUDGED, is_new, replay
 from pygrade.training.mlflow_run import MlflowRun
-from pygrade.training.train import TrainConfig, train
+from pygrade.training.train import train
 from pygrade.workers import Workers
 
 UNPUBLISHED = ("checkpoints",)  # of a run at a URL: an interrupted one goes on from the local ones

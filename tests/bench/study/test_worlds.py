@@ -9,8 +9,8 @@ import pytest
 from bench.study.runner import StudyConfig, plan
 from bench.study.settings import load_settings
 from bench.study.worlds import BENDS, KNOWN, UNKNOWN, Shape, make_world, related_market
+from pygrade.config.marketplace import PARENT
 from pygrade.simulation.marketplace import Marketplace, MarketplaceConfig
-from pygrade.simulation.marketplace_config import PARENT
 
 ROOT = Path(__file__).parents[3]
 SMALL = MarketplaceConfig(log_users=200, test_users=100, items=300)

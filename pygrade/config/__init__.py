@@ -1,0 +1,1 @@
+"""Options of every stage: frozen dataclasses that import nothing but the standard library."""

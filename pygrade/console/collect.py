@@ -1,0 +1,212 @@
+"""The record of a console: everything that its page shows, of one run."""
+
+import logging
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pygrade import __version__
+from pygrade._typing import Array
+from pygrade.config.console import ConsoleConfig
+from pygrade.config.training import RewardConfig
+from pygrade.console.arms import describe_arms, network_record
+from pygrade.console.blob import sparse
+from pygrade.console.columns import item_groups, request_columns
+from pygrade.console.judged import judged_rows
+from pygrade.console.policy_files import static_template, trade_off_template
+from pygrade.console.run_files import UNRECORDED, RunFiles
+from pygrade.evaluation.arms import ALONE, EXPECTED_VALUE, GRADE, STATIC
+from pygrade.evaluation.front import Judge, front
+from pygrade.evaluation.replay import event_worth, judged_by
+from pygrade.logs import Logs
+from pygrade.ops.fusion import TRANSFORMS
+from pygrade.policy import FusionPolicy
+from pygrade.policy.mixture import priced
+from pygrade.policy.spec import fusion_formula
+from pygrade.training.baselines import baseline_scores
+from pygrade.training.judging import arms_of, corrected, policies_of, replay, simple_baselines
+from pygrade.training.propensity import slot_propensity
+
+logger = logging.getLogger("pygrade")
+_TURNED = 4  # tasks of the front
+_MAX_VALUES = 1_000_000  # predictions that a page holds, about
+
+
+def collect(run: RunFiles, config: ConsoleConfig) -> dict[str, Any]:
+    """The record, with arrays."""
+    policy, late = run.policy, run.held_out
+    if late.num_requests > config.judge:
+        late = late.select(slice(late.num_requests - config.judge, None))
+    k, formula = config.k, fusion_formula(policy.config)
+    reward = RewardConfig(propensity="estimate" if config.propensity is None else config.propensity)
+    logger.info("judging %s requests", f"{late.num_requests:,}")
+    propensity = slot_propensity(run.logs, reward)
+    policies = policies_of(policy, run.directory)
+    own = GRADE if GRADE in policies else ALONE
+    evaluation = replay(late, propensity, policies, policy.mixture, reward, k, run.in_sample)
+    evaluation["warnings"] += [UNRECORDED] if run.in_sample is None else []
+    curve = propensity.known(max(k, int(late.position.max()) + 1))
+    simple = simple_baselines(late, policy, policy.mixture)
+    browsed = _spaced(late, config.requests)
+    every = arms_of(late, policies, policy.mixture)
+    served = evaluation["later"]["served"]
+    arms = describe_arms(browsed, policies, simple, (every.baseline, served))
+    compared = dict.fromkeys([every.baseline, *(arm["name"] for arm in arms)])
+    judged = judged_rows(
+        _slid(late, policy),
+        {name: every.scores[name] for name in compared},
+        formula,
+        k,
+        curve,
+        reward.propensity_floor,
+    )
+    return {
+        "format": 1,
+        "pygrade": __version__,
+        "title": run.title,
+        "tasks": list(policy.tasks),
+        "task_values": list(late.task_values),
+        "value_tasks": list(late.value_tasks),
+        "event_worth": event_worth(evaluation),
+        "judged_by": judged_by(evaluation),
+        "k": k,
+        "in_sample": run.in_sample,
+        "policy": _policy_record(policy),
+        "names": {"policy": own, "served": served, "static": STATIC, "serves": evaluation["later"]["serves"]},
+        "evaluation": evaluation,
+        "baseline": every.baseline,
+        "arms": arms,
+        "judged": judged,
+        "columns": request_columns(late),
+        "weights": {name: weights for name, weights in every.weights.items() if name == own},
+        "browsed": _browsed(run, browsed, late),
+        "front": _front(policy, late, curve, k) if _turns(policy) else None,
+    }
+
+
+def _turns(policy: FusionPolicy) -> bool:
+    """Whether the page can run the network for other multipliers: it makes all inputs but indicators."""
+    return policy.config.trade_offs and not policy.config.indicators
+
+
+def _slid(logs: Logs, policy: FusionPolicy) -> Logs:
+    """The log with what the sliders weigh: predictions with the prices that the policy's formula has."""
+    prices = None if logs.value is None else torch.from_numpy(np.asarray(logs.value, np.float32))
+    rows = torch.from_numpy(logs.predictions)
+    return replace(logs, predictions=priced(rows, logs.tasks, policy.config.value_tasks, prices).numpy())
+
+
+def _spaced(logs: Logs, count: int) -> Logs:
+    """Evenly spaced requests, fewer if their predictions are many."""
+    most = max(1, _MAX_VALUES * logs.num_requests // max(logs.predictions.size, 1))
+    if most < min(count, logs.num_requests):
+        logger.info("the page holds %d requests, whose predictions are many", most)
+    count = min(count, most)
+    if logs.num_requests <= count:
+        return logs
+    return logs.select((np.arange(count) * logs.num_requests) // count)
+
+
+def _policy_record(policy: FusionPolicy) -> dict[str, Any]:
+    config, count = policy.config, len(policy.tasks)
+    mixture = policy.mixture
+    return {
+        "version": policy.version,
+        "transform": TRANSFORMS.index(config.transform),
+        "transform_name": config.transform,
+        "transforms": list(TRANSFORMS),
+        "beta": config.beta,
+        "epsilon": config.epsilon,
+        "slope": list(config.slope) if isinstance(config.slope, tuple) else [config.slope] * count,
+        "bounds": policy.bounds.tolist(),
+        "static_weights": policy.static_weights.tolist(),
+        "mixture": None
+        if mixture is None
+        else {
+            "trust": mixture.trust,
+            "baseline": asdict(mixture.baseline),
+            "challenger": None if mixture.challenger is None else asdict(mixture.challenger),
+        },
+        "trade_offs": _turns(policy),
+        "corrected": config.corrected,
+        "features": list(policy.features),
+        "floor": policy.spec.concentration_floor,
+        "total": config.total_concentration,
+        "static_template": static_template(policy),
+        "trade_off_template": trade_off_template(policy) if _turns(policy) else None,
+        "network": network_record(policy) if _turns(policy) else None,
+    }
+
+
+def _browsed(run: RunFiles, logs: Logs, late: Logs) -> dict[str, Any]:
+    """The requests that the page shows, with all of their candidates."""
+    names: list[str | None] = [None] * logs.num_rows if run.names is None else run.names.items(logs.item_id)
+    items = [str(item) if name is None else name for item, name in zip(logs.item_id.tolist(), names, strict=True)]
+    distinct, place = np.unique(np.array(items), return_inverse=True)
+    scenarios = list(run.policy.scenarios)
+    places = {name: number for number, name in enumerate(scenarios)}
+    scenario = [-1] * logs.num_requests
+    if logs.scenario is not None:
+        scenario = [places.get(str(name), -1) for name in logs.scenario]
+    ids = {str(request): number for number, request in enumerate(late.request_id.tolist())}
+    record: dict[str, Any] = {
+        "requests": _named(run, "request", logs.request_id),
+        "users": _named(run, "user", logs.user_id),
+        "exploration": None if logs.exploration is None else [str(name) for name in logs.exploration],
+        "timestamps": None if logs.timestamp is None else logs.timestamp.astype(np.float64),
+        "judged": np.array([ids[str(name)] for name in logs.request_id], np.int32),
+        "offsets": logs.offsets.astype(np.int32),
+        "predictions": logs.predictions,
+        **_other_predictions(logs, run.policy),
+        "context": logs.context,
+        "scenario": np.array(scenario, np.int32),
+        "scenario_names": None if logs.scenario is None else [str(name) for name in logs.scenario],
+        "item_names": distinct.tolist(),
+        "items": place.astype(np.int32),
+        "positions": logs.position,
+        "events": [sparse(logs.feedback[:, t]) for t in range(len(logs.tasks))],
+        "prices": logs.value,
+    }
+    rows = np.isin(late.row_request, record["judged"])
+    record["groups"] = item_groups(late, rows, run.events)
+    return record
+
+
+def _named(run: RunFiles, kind: str, ids: Array) -> list[str]:
+    """Names of ids: those that a pipeline's source gave, else the ids as text."""
+    names = [None] * len(ids) if run.events is None else run.events.names(kind, ids)
+    return [str(number) if name is None else name for number, name in zip(ids.tolist(), names, strict=True)]
+
+
+def _other_predictions(logs: Logs, policy: FusionPolicy) -> dict[str, NDArray[np.float32] | None]:
+    """[M, T] beside the log's own, None where they are these: ``corrected``, what the policy's network weighs, and what
+    the sliders weigh.
+    """
+    fixed = corrected(logs, policy) if policy.correction is not None else None
+    taken = fixed if policy.config.corrected and fixed is not None else logs
+    plain = not policy.config.value_tasks
+    return {
+        "corrected": None if fixed is None else fixed.predictions,
+        "weighed": None if taken is logs and plain else _slid(taken, policy).predictions,
+        "slid": None if plain else _slid(logs, policy).predictions,
+    }
+
+
+def _front(policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64] | None, k: int) -> dict[str, Any]:
+    """The trade-offs that the policy offers between the tasks of most predicted value, over production."""
+    simple = simple_baselines(logs, policy, policy.mixture)
+    formula = fusion_formula(policy.config)
+    production = simple.get("production")
+    if production is None:
+        scores = np.where(logs.shown, -logs.position, -np.inf)
+    else:
+        scores = baseline_scores(production, logs, formula)
+    worth = np.abs(logs.predictions * logs.event_values).sum(0)
+    tasks = sorted(np.argsort(-worth, kind="stable")[:_TURNED])
+    logger.info("the front of %s", ", ".join(logs.tasks[t] for t in tasks))
+    judge = Judge(policy, logs, scores, curve, k)
+    expected = baseline_scores(simple[EXPECTED_VALUE], logs, formula)
+    return front(judge, [logs.tasks[t] for t in tasks], expected).to_dict()

@@ -1,0 +1,42 @@
+"""Templates of policies that the page fills and saves: the same files that `FusionPolicy.save` writes."""
+
+import copy
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from pygrade.policy import FusionPolicy, PolicySpec
+
+
+def static_template(policy: FusionPolicy) -> dict[str, Any]:
+    """A policy of the same schema that serves one weight vector, whatever the request: all of its weights are frozen.
+
+    The page puts the weights into ``frozen``, ``bounds``, ``static_weights`` and the head's bias (so that exploration
+    is around them, too).
+    """
+    config = replace(policy.config, hidden=(1,), lower=0.0, upper=1.0, minimum={}, evidence_prior=0.0)
+    config = replace(config, frozen={}, values={}, scenario_values={}, scenario_exploration={})
+    config = replace(config, corrected=False, indicators=())
+    made = FusionPolicy(PolicySpec(policy.tasks, policy.features, config))
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.zero_()
+    return _template(made)
+
+
+def trade_off_template(policy: FusionPolicy) -> dict[str, Any]:
+    """The policy itself; the page makes its multipliers the default of all requests."""
+    config = replace(policy.config, values=dict.fromkeys(policy.tasks, 1.0), scenario_values={})
+    made = copy.copy(policy)
+    made.spec = replace(policy.spec, config=config)
+    return _template(made)
+
+
+def _template(policy: FusionPolicy) -> dict[str, Any]:
+    """The files, and what the version hashes after the tensors."""
+    text, tensors = policy.artifact({"made_by": "pygrade console"})
+    tail = np.frombuffer(policy.version_tail, np.uint8)
+    return {"json": json.loads(text), "tensors": np.frombuffer(tensors, np.uint8), "version_tail": tail}

@@ -1,0 +1,72 @@
+"""Options of the multi-task model, and what its columns mean."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pygrade._util.serialization import to_json
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the inputs. With the tasks and the funnel they make the schema that a saved model is held to."""
+
+    dense: tuple[str, ...]
+    ids: tuple[str, ...]
+    vocabulary: tuple[int, ...] = ()  # per id column: V > 0 if ids are 0 … V - 1, each with an embedding; 0: hashed
+    features: str = ""  # hash of the feature schema and its fitted normalization, stated by the maker of the inputs
+    request_dense: int = 0  # so many dense columns, the first, depend on the request alone
+    request_ids: int = 0  # so many id columns, the first, depend on the request alone
+
+    def __post_init__(self) -> None:
+        for name in ("dense", "ids"):
+            columns = getattr(self, name)
+            repeated = sorted({column for column in columns if columns.count(column) > 1})
+            if repeated:
+                raise ValueError(f"{name} names {repeated[0]!r} twice; want distinct columns")
+            count = getattr(self, f"request_{name}")
+            if not 0 <= count <= len(columns):
+                raise ValueError(f"request_{name} is {count}; want a number from 0 to {len(columns)}, that of {name}")
+        if self.vocabulary and (len(self.vocabulary) != len(self.ids) or min(self.vocabulary) < 0):
+            raise ValueError(f"vocabulary is {self.vocabulary}; want {len(self.ids)} sizes, 0 where ids are hashed")
+
+    @classmethod
+    def numbered(cls, dense: int, ids: int) -> "Columns":
+        """Unnamed columns: dense_0 …, id_0 …"""
+        return cls(tuple(f"dense_{i}" for i in range(dense)), tuple(f"id_{i}" for i in range(ids)))
+
+    def sizes(self, buckets: int) -> tuple[int, ...]:
+        """Rows of each id column's embedding table."""
+        return tuple(size or buckets for size in self.vocabulary or (0,) * len(self.ids))
+
+
+def parents_of(tasks: tuple[str, ...], funnel: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
+    """Per task: index of the task it is conditional on, or -1. ValueError for unknown tasks, two parents, a cycle."""
+    if not tasks or len(set(tasks)) < len(tasks):
+        raise ValueError(f"tasks is {tasks}; want distinct names")
+    parents = [-1] * len(tasks)
+    for parent, child in funnel:
+        for task in (parent, child):
+            if task not in tasks:
+                raise ValueError(f"funnel names {task!r}; want some of {', '.join(tasks)}")
+        if parents[tasks.index(child)] >= 0:
+            raise ValueError(f"funnel gives {child!r} two parents; want one")
+        parents[tasks.index(child)] = tasks.index(parent)
+    for start, name in enumerate(tasks):
+        at = start
+        for _ in tasks:
+            at = parents[at] if at >= 0 else -1
+        if at >= 0:
+            raise ValueError(f"funnel leads from {name!r} back to itself; want a forest")
+    return tuple(parents)
+
+
+def schema(tasks: tuple[str, ...], columns: Columns, funnel: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """What inputs and outputs mean, as JSON. Without the counts of request columns if they are 0, as in older files."""
+    inputs = {key: value for key, value in asdict(columns).items() if value or not key.startswith("request_")}
+    return {"tasks": list(tasks), "funnel": [list(pair) for pair in funnel], **inputs}
+
+
+def schema_hash(tasks: tuple[str, ...], columns: Columns, funnel: tuple[tuple[str, str], ...]) -> str:
+    """First 16 hex digits of the sha256 of `schema`."""
+    return hashlib.sha256(to_json(schema(tasks, columns, funnel))).hexdigest()[:16]

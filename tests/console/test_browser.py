@@ -1,0 +1,404 @@
+"""The page in Chromium: every control, both themes, three widths, accessibility, the saved policy."""
+
+import dataclasses
+import re
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from pygrade.config.policy import PolicyConfig
+from pygrade.console.blob import pack
+from pygrade.console.page import write_console
+from pygrade.logs import write_logs
+from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.serving.ranker import BlendedRanker
+from tests.console.browser import files_of, needs_browser, opened, updated
+from tests.console.conftest import CONFIG, DETAILS, HOSTILE, VERDICT
+from tests.console.node import SOURCES
+from tests.console.test_core_wasm import golden_calls, same_bits
+from tests.learning import tiny_logs
+
+pytestmark = [needs_browser, pytest.mark.slow]
+
+
+@pytest.fixture
+def page(engine, address):
+    made = opened(engine, address)
+    yield made
+    assert made.faults == []
+    assert made.asked == [address]  # nothing from elsewhere, not even from a disk
+    made.close()
+
+
+def items(page, arm="your sliders"):
+    """The items on the page of one ranking."""
+    return page_of(page, arm).locator(".item").all_inner_texts()
+
+
+def page_of(page, arm):
+    headings = page.locator("#pages h3").all_inner_texts()
+    return page.locator("#pages article").nth(headings.index(arm))
+
+
+def drag(page, number, value):
+    with updated(page):
+        page.locator(f"#slider-{number}").evaluate(
+            "(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }", value
+        )
+
+
+def numbers(page, selector):
+    return [
+        float(text.replace("−", "-").replace(" %", "").replace("×", ""))
+        for text in page.locator(selector).all_inner_texts()
+    ]
+
+
+def test_the_page_starts_and_ranks_as_the_core(page, record):
+    assert page.locator("html").get_attribute("data-state") == "ready"
+    assert "exactly as the C++ core does" in page.locator("#check").inner_text()
+    later = record["evaluation"]["later"]["text"]
+    said = [VERDICT[0], VERDICT[1], DETAILS["detail"], *DETAILS["reasons"], later]
+    assert page.locator("#verdict").locator(".badge, p, small").all_text_contents() == said
+    headings = page.locator("#pages h3").all_inner_texts()
+    assert headings == ["production", "served", "your sliders", "expected value", "best static", "GRADE"]
+    serves = "0.6 GRADE + 0.4 expected value"
+    assert serves in page.locator("#about-run").inner_text()
+    assert page.title() == "run: pygrade console"
+
+
+def test_the_sliders_start_with_what_is_served(page, record):
+    assert items(page) == items(page, "served") and "as served" in page.locator(".worth").inner_text()
+    lift = record["evaluation"]["lifts"]["served"]["value"]["value"]
+    assert numbers(page, ".worth .number")[0] == pytest.approx(100 * lift, abs=0.051)
+    notes = page.locator("#cards .card .note").all_inner_texts()
+    assert notes[0] == notes[2]  # one interval of one ranking
+    page.locator("#save").click()
+    assert "is served already" in page.locator("#saved").inner_text()
+    drag(page, 0, 100)
+    assert items(page) != items(page, "served") and "your sliders" in page.locator(".worth").inner_text()
+    with updated(page):
+        page.locator(".presets button", has_text="as served").click()
+    assert items(page) == items(page, "served")
+
+
+@pytest.mark.parametrize("width", [400, 820, 1440])
+def test_your_page_is_in_sight(engine, address, width):
+    made = opened(engine, address, width)
+    box = made.locator(".page.yours").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= width
+    made.close()
+
+
+def test_names_from_data_stay_text(page):
+    assert HOSTILE in items(page)[0]
+    assert page.locator("img").count() == 0 and page.title() != "1"
+
+
+def test_weights_move_together_and_rank_at_once(page, found, record):
+    before = items(page)
+    drag(page, 0, 90)
+    assert numbers(page, ".slider output") == [90.0, 10.0]
+    drag(page, 1, 75)
+    assert numbers(page, ".slider output") == [25.0, 75.0]
+    drag(page, 0, 0)
+    after = items(page)
+    chosen = found.held_out.select([0])
+    order = np.argsort(-chosen.predictions[:, 1], kind="stable")[: CONFIG.k]
+    assert after == [str(chosen.item_id[row]) for row in order]
+    drag(page, 0, 100)
+    assert items(page) != after and len(before) == CONFIG.k
+    assert page.locator(".worth .number").first.inner_text() == page.locator("#your-card .number").inner_text()
+
+
+def test_a_held_weight_stays(page):
+    with updated(page):
+        page.locator(".presets button", has_text="best static").click()
+    page.get_by_label("Hold click").check()
+    drag(page, 1, 100)
+    assert numbers(page, ".slider output") == [40.0, 60.0]
+    page.get_by_label("Hold click").uncheck()
+    drag(page, 1, 100)
+    assert numbers(page, ".slider output") == [0.0, 100.0]
+
+
+def test_presets_are_the_static_rankings(page, record):
+    for name, expected in (("production", [50.0, 50.0]), ("best static", [40.0, 60.0]), ("equal", [50.0, 50.0])):
+        with updated(page):
+            page.locator(".presets button", has_text=name).click()
+        assert numbers(page, ".slider output") == expected
+        if name == "best static":
+            assert items(page) == items(page, "best static")
+    page.locator(".presets button", has_text="mean").click()
+    mean = record["weights"]["GRADE"].mean(0)
+    assert numbers(page, ".slider output") == pytest.approx(100 * mean, abs=0.1)
+
+
+def test_trade_offs_turn_the_policy(page):
+    with updated(page):
+        page.locator("label", has_text="Trade-offs").click()
+    assert numbers(page, ".slider output") == [1.0, 1.0]
+    assert items(page) == items(page, "served")
+    drag(page, 0, 3)
+    assert numbers(page, ".slider output") == [8.0, 1.0]
+    page.locator("#next").click()
+    assert "40 held-out requests" in page.locator(".worth").inner_text()
+    with updated(page):
+        page.get_by_role("button", name="all × 1").click()
+    assert items(page) == items(page, "served")
+
+
+def test_a_point_of_the_front_sets_the_multipliers(page):
+    points = page.locator("#front .point[role=button]")
+    assert points.count() > 8 and page.locator("#front .point").count() == points.count() + 2
+    page.locator("#front .point.knob").first.focus()
+    with updated(page):
+        page.keyboard.press("Enter")
+    assert numbers(page, ".slider output") == [4.0, 1.0]
+    assert page.locator("input[value=tradeoffs]").is_checked()
+    page.locator("#front-y").select_option("value")
+    page.locator("#front-x").select_option("order")
+    assert page.locator("#front .name").all_text_contents()[:2] == ["order →", "↑ value"]
+
+
+def test_requests_are_walked_through(page, record):
+    requests = record["browsed"]["requests"]
+    for control, expected in (("#next", 1), ("#next", 2), ("#previous", 1)):
+        page.locator(control).click()
+        assert page.locator("#request").input_value() == str(expected)
+    page.locator("#request").select_option(f"request {requests[5]}")
+    assert record["browsed"]["users"][5] in page.locator("#facts").inner_text()
+    drag(page, 0, 100)
+    page.locator("#most-changed").click()
+    assert page.locator("#moves tbody tr").count() > 0
+
+
+def test_moves_are_against_the_reference(page):
+    drag(page, 0, 100)
+    page.locator("#reference").select_option("GRADE")
+    assert page_of(page, "GRADE").locator("small").inner_text() == "reference"
+    assert "from GRADE" in page.locator("#moves h3").inner_text()
+    places = {name: rank for rank, name in enumerate(items(page, "GRADE"))}
+    for rank, row in enumerate(page_of(page, "your sliders").locator("li").all()):
+        before = places.get(row.locator(".item").inner_text())
+        by = None if before is None else before - rank
+        mark = row.locator(".move").inner_text()
+        assert mark == ("new" if by is None else "=" if by == 0 else f"{'▲' if by > 0 else '▼'}{abs(by)}")
+
+
+def test_caps_and_boosts(page, record):
+    page.locator(".rules summary").click()
+    with updated(page):
+        page.locator("#boost-add").fill("100")
+    codes, offsets = record["browsed"]["groups"][0]["codes"], record["browsed"]["offsets"]
+    names = record["browsed"]["item_names"]
+    group = {names[item]: code for item, code in zip(record["browsed"]["items"], codes, strict=True)}
+    cheap = int((codes[: offsets[1]] == 0).sum())
+    assert sum(group[name] == 0 for name in items(page)) == min(CONFIG.k, cheap) > 0
+    with updated(page):
+        page.locator("#boost-add").fill("0")
+    with updated(page):
+        page.locator("#boost-multiply").fill("0")
+    with updated(page):
+        page.locator("#cap").fill("1")
+    capped = [group[name] for name in items(page)]
+    assert len(set(capped)) == len(capped)
+    with updated(page):
+        page.locator(".rules select").nth(1).select_option("1")
+    with updated(page):
+        page.locator(".rules select").nth(2).select_option("0")
+    with updated(page):
+        page.locator("#cap").fill("")
+    with updated(page):
+        page.locator("#boost-multiply").fill("1")
+    assert items(page) == items(page, "served")
+
+
+def test_saved_weights_serve_the_page_that_is_shown(page, found, record, tmp_path):
+    drag(page, 0, 12.3)
+    with page.expect_download() as download:
+        page.locator("#save").click()
+    assert download.value.suggested_filename == "static-policy.zip"
+    download.value.save_as(tmp_path / "saved.zip")
+    with zipfile.ZipFile(tmp_path / "saved.zip") as file:
+        file.extractall(tmp_path / "policy")
+    chosen = found.held_out.select(record["browsed"]["judged"])
+    served = BlendedRanker.load(tmp_path / "policy").rank(None, chosen.predictions, CONFIG.k, offsets=chosen.offsets)
+    for request in (0, 7):
+        page.locator("#request").select_option(str(request))
+        first = chosen.offsets[request]
+        assert items(page) == [str(chosen.item_id[first + row]) for row in served.indices[request]]
+    assert "static-policy.zip" in page.locator("#saved").inner_text()
+
+
+def test_saved_multipliers_serve_the_page_that_is_shown(page, found, record, tmp_path):
+    with updated(page):
+        page.locator("label", has_text="Trade-offs").click()
+    drag(page, 0, -2)
+    with page.expect_download() as download:
+        page.locator("#save").click()
+    assert download.value.suggested_filename == "trade-off-policy.zip"
+    download.value.save_as(tmp_path / "saved.zip")
+    with zipfile.ZipFile(tmp_path / "saved.zip") as file:
+        file.extractall(tmp_path / "policy")
+    first = found.held_out.select([0])
+    served = BlendedRanker.load(tmp_path / "policy").rank(
+        first.context,
+        first.predictions,
+        CONFIG.k,
+        offsets=first.offsets,
+        scenario=str(first.scenario[0]),
+        item_values=first.value,
+    )
+    assert items(page) == [str(first.item_id[row]) for row in served.indices[0]]
+
+
+def test_what_moved_an_item_is_named(page):
+    drag(page, 0, 100)
+    causes = page.locator("#moves tbody td:nth-child(4)")
+    assert all(re.match("click|order|others", text) for text in causes.all_inner_texts()) and causes.count() > 0
+    page.locator(".rules summary").click()
+    with updated(page):
+        page.locator("#boost-add").fill("100")
+    assert "your boost" in causes.all_inner_texts()
+    page.locator("#pages li").first.hover()
+    assert page.locator("#pages li.same-item").count() > 1
+
+
+def test_columns_and_details(page, record):
+    for number, column in enumerate(record["columns"]):
+        page.locator("#column").select_option(str(number))
+        shown = page.locator("#columns tbody th").all_inner_texts()
+        assert shown == [label for code, label in enumerate(column["labels"]) if code in column["codes"]]
+    page.locator("#replay summary").click()
+    assert page.locator("#replay details tbody tr").count() == 2
+    page.locator(".worth summary").click()
+    drag(page, 0, 20)
+    assert not page.locator(".worth .small").first.is_visible()
+
+
+def test_the_keyboard_reaches_every_control(page):
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.locator("#theme").focus()
+    reached = set()
+    for _ in range(150):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
+    wanted = {
+        "slider-0",
+        "slider-1",
+        "save",
+        "previous",
+        "request",
+        "next",
+        "most-changed",
+        "reference",
+        "front-x",
+        "front-y",
+        "column",
+    }
+    assert wanted <= reached
+    page.locator("#slider-0").focus()
+    before = numbers(page, ".slider output")[0]
+    with updated(page):
+        page.keyboard.press("ArrowRight")
+    assert numbers(page, ".slider output")[0] == pytest.approx(before + 0.1, abs=0.03)
+
+
+def test_the_theme_follows_the_system_or_the_button(engine, address):
+    def ground(page):
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    light, dark = (opened(engine, address, theme=theme) for theme in ("light", "dark"))
+    grounds = ground(light), ground(dark)
+    assert grounds[0] != grounds[1]
+    for expected in (grounds[0], grounds[1], grounds[0]):  # light, dark, system
+        light.locator("#theme").click()
+        assert ground(light) == expected
+    assert light.locator("#theme").inner_text() == "system theme"
+    light.close()
+    dark.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 800, 1400])
+def test_no_width_overflows_and_axe_finds_nothing_serious(engine, address, width, theme):
+    page = opened(engine, address, width, theme)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.evaluate("document.querySelectorAll('details').forEach((entry) => { entry.open = true; })")
+    axe = pytest.importorskip("axe_core_python.sync_playwright")
+    found = axe.Axe().run(page)
+    serious = [
+        (entry["id"], [node["html"][:120] for node in entry["nodes"]][:3])
+        for entry in found["violations"]
+        if entry["impact"] in ("serious", "critical")
+    ]
+    assert serious == [] and len(found["passes"]) > 15
+    assert page.faults == []
+    page.close()
+
+
+def test_goldens_have_the_same_bits_in_chromium(engine, tmp_path):
+    calls, wanted = golden_calls()
+    (tmp_path / "calls.txt").write_text(pack({"calls": calls}), encoding="utf-8")
+    for path in SOURCES.iterdir():
+        shutil.copy(path, tmp_path)
+    (tmp_path / "index.html").write_text("<!doctype html><title>modules</title>", encoding="utf-8")
+    with files_of(tmp_path) as address:
+        page = engine.new_page()
+        page.goto(f"{address}/index.html")
+        results = page.evaluate(
+            """async () => {
+                const { Core } = await import("./core.js");
+                const { unpack } = await import("./data.js");
+                const core = await Core.load(await (await fetch("core.wasm")).arrayBuffer());
+                const { calls } = await unpack(await (await fetch("calls.txt")).text());
+                return calls.map(({ name, given }) => [...new Uint32Array(core[name](...given).buffer)]);
+            }"""
+        )
+        page.close()
+    for actual, expected in zip(results, wanted, strict=True):
+        same_bits(np.array(actual, np.uint32).view(np.float32), expected)
+
+
+def odd_run(folder, tasks, **changes):
+    """A run of a log without scenario, time, prices, weights and exploration, and with one, or many, tasks."""
+    logs = tiny_logs(60)
+    names = tuple(f"{'a_task_with_a_long_name_' if tasks > 1 else ''}{number}" for number in range(tasks))
+    columns = np.arange(tasks) % 2
+    bare = dict.fromkeys(("scenario", "weights", "exploration"))
+    arrays = {"predictions": logs.predictions[:, columns], "feedback": logs.feedback[:, columns]}
+    logs = dataclasses.replace(logs, tasks=names, task_values=(1.0, -0.5, *(2.0,) * tasks)[:tasks], **arrays, **bare)
+    write_logs(logs, folder / "logs")
+    policy = FusionPolicy(PolicySpec(names, logs.features, PolicyConfig(hidden=(2,), upper=1.0, transform="rank")))
+    policy.save(folder / "run/policy")
+    return write_console(folder / "run", folder / "page.html", f"logs:{folder / 'logs'}", **changes)
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("tasks", [1, 12])
+def test_odd_runs_have_a_page(engine, tmp_path, tasks, width):
+    page = opened(engine, odd_run(tmp_path, tasks).as_uri(), width)
+    assert page.locator("html").get_attribute("data-state") == "ready"
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert "nothing records what the policy was trained on" in page.locator("#warnings").inner_text()
+    assert len(items(page, "logged order")) == 5  # what was shown
+    assert page.locator("#pages h3").first.inner_text() == "logged order"
+    assert not page.locator("#front-section").is_visible() and page.locator("input[name=mode]").count() == 0
+    drag(page, 0, 30)
+    shares = numbers(page, ".slider output")
+    assert shares == [100.0] if tasks == 1 else shares[0] == 30.0 and sum(shares) == pytest.approx(100, abs=0.5)
+    with page.expect_download() as download:
+        page.locator("#save").click()
+    download.value.save_as(tmp_path / "saved.zip")
+    with zipfile.ZipFile(tmp_path / "saved.zip") as file:
+        file.extractall(tmp_path / "policy")
+    assert FusionPolicy.load(tmp_path / "policy").serve(torch.zeros(1, 2 + 2 * tasks)).sum() == pytest.approx(1)
+    assert page.faults == []
+    page.close()

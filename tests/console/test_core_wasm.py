@@ -1,0 +1,231 @@
+"""The console's WebAssembly gives the bits of the core, and is what its sources make."""
+
+import hashlib
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import pygrade
+from devtools import console_wasm
+from pygrade.console.arms import network_record
+from pygrade.ops.fusion import TRANSFORMS
+from pygrade.policy.mixture import Baseline, Mixture
+from pygrade.serving.ranker import BlendedRanker
+from tests.console.node import SOURCES, call, needs_node
+from tests.goldens import load
+
+FORMULA = {"beta": 1e-7, "epsilon": 1e-3}
+
+
+def formula(transform="identity", slope=None):
+    return {"transform": TRANSFORMS.index(transform), "slope": slope, **FORMULA}
+
+
+def core(name, *given):
+    return {"call": "core", "name": name, "given": list(given)}
+
+
+def same_bits(actual, expected):
+    actual, expected = np.asarray(actual), np.asarray(expected).reshape(-1)
+    missing = np.isnan(actual) & np.isnan(expected)
+    assert actual.dtype == expected.dtype and actual.shape == expected.shape
+    assert bool(((actual.view(np.int32) == expected.view(np.int32)) | missing).all())
+
+
+def jagged(golden):
+    """Rows [M, T], offsets and weights [G, R, T] of a golden's arguments."""
+    given = golden.arguments
+    scores, weights = given["scores"], given.get("weights")
+    offsets = given.get("offsets")
+    if offsets is None:
+        offsets = torch.arange(len(scores) + 1) * scores.shape[1]
+    rows = scores.reshape(-1, scores.shape[-1]).numpy()
+    if weights is not None:
+        weights = weights[None].numpy() if weights.dim() == 2 else weights.transpose(0, 1).numpy()
+    return rows, offsets.numpy().astype(np.int32), weights
+
+
+def golden_calls():
+    """Calls of the core, and the golden values that each must give."""
+    calls, wanted = [], []
+    for golden in load("fusion"):
+        if golden.arguments["scores"].dtype != torch.float32 or "mask" in golden.arguments:
+            continue
+        rows, offsets, weights = jagged(golden)
+        how = formula(golden.arguments.get("transform", "identity"))
+        tasks = rows.shape[1]
+        if golden.op == "transform_scores":
+            calls.append(core("transform", rows.reshape(-1), offsets, tasks, how))
+            wanted.append(golden.outputs[""].numpy())
+        elif golden.op == "fuse_scores":
+            result = golden.outputs[""].numpy()
+            dense = "offsets" not in golden.arguments
+            by_sample = result.reshape(len(offsets) - 1, len(weights), -1).swapaxes(0, 1) if dense else result
+            for row, expected in zip(weights, by_sample, strict=True):
+                calls.append(core("fuse", rows.reshape(-1), offsets, tasks, np.ascontiguousarray(row), how))
+                wanted.append(expected)
+    assert len(calls) >= 38
+    return calls, wanted
+
+
+@needs_node
+def test_goldens_of_fusion_have_the_same_bits(tmp_path):
+    calls, wanted = golden_calls()
+    for actual, expected in zip(call(tmp_path, *calls), wanted, strict=True):
+        same_bits(actual, expected)
+
+
+@needs_node
+def test_goldens_of_the_best_have_the_same_order(tmp_path):
+    fused, orders, wanted = [], [], []
+    for golden in load("fusion"):
+        if golden.op != "fuse_topk" or golden.arguments["scores"].dtype != torch.float32 or "mask" in golden.arguments:
+            continue
+        rows, offsets, weights = jagged(golden)
+        for sample, row in enumerate(weights):
+            fused.append(core("fuse", rows.reshape(-1), offsets, rows.shape[1], np.ascontiguousarray(row), formula()))
+            orders.append((offsets, golden.arguments["k"]))
+            wanted.append(golden.outputs["indices"][:, sample].numpy())
+    scores = call(tmp_path, *fused)
+    ranked = [core("rank", given, offsets, k) for given, (offsets, k) in zip(scores, orders, strict=True)]
+    for actual, expected in zip(call(tmp_path, *ranked), wanted, strict=True):
+        assert np.array_equal(actual, expected.reshape(-1))
+
+
+@needs_node
+def test_random_requests_have_the_bits_of_the_ops(tmp_path):
+    rng = np.random.default_rng(0)
+    calls, wanted = [], []
+    for transform in TRANSFORMS:
+        for tasks in (1, 3, 6, 17):
+            sizes = rng.integers(1, 300, 7)
+            offsets = np.concatenate([[0], np.cumsum(sizes)])
+            rows = rng.choice([0.0, 1e-30, 1e-4, 0.2, 0.5, 1.0], (offsets[-1], tasks)).astype(np.float32)
+            rows[::2] = rng.random((len(rows[::2]), tasks)).astype(np.float32)
+            weights = rng.dirichlet(np.ones(tasks), 7).astype(np.float32)
+            slope = rng.uniform(0, 50, tasks).astype(np.float32)
+            given = torch.from_numpy(rows), torch.from_numpy(weights)
+            options = {"transform": transform, "offsets": torch.from_numpy(offsets), "slope": torch.from_numpy(slope)}
+            wanted.append(pygrade.fuse_scores(*given, **options).numpy())
+            small = offsets.astype(np.int32)
+            calls.append(core("fuse", rows.reshape(-1), small, tasks, weights, formula(transform, slope.tolist())))
+            wanted.append(pygrade.fuse_scores(given[0], given[1][:1].repeat(7, 1), **options).numpy())
+            calls.append(core("fuse", rows.reshape(-1), small, tasks, weights[0], formula(transform, slope.tolist())))
+    for actual, expected in zip(call(tmp_path, *calls), wanted, strict=True):
+        same_bits(actual, expected)
+
+
+@needs_node
+def test_pages_with_caps_and_boosts_are_those_of_rank(tmp_path):
+    rng = np.random.default_rng(1)
+    scores = torch.from_numpy(rng.integers(0, 9, (4, 50)).astype(np.float32) / 8)
+    multiply = torch.from_numpy(rng.choice([1.0, 0.5, 2.0], (4, 50)).astype(np.float32))
+    add = torch.from_numpy(rng.choice([0.0, 0.25], (4, 50)).astype(np.float32))
+    groups, caps = (
+        torch.from_numpy(rng.integers(0, 4, (4, 50, 1)).astype(np.int32)),
+        torch.tensor([2], dtype=torch.int32),
+    )
+    offsets = np.arange(5, dtype=np.int32) * 50
+    rules = {"boostMul": multiply.numpy(), "boostAdd": add.numpy(), "groups": groups.numpy(), "caps": caps.numpy()}
+    expected = pygrade.rank(
+        scores[..., None], torch.ones(4, 1), 12, boost_mul=multiply, boost_add=add, groups=groups, caps=caps
+    )
+    plain = pygrade.rank(scores[..., None], torch.ones(4, 1), 60)
+    first, second = call(
+        tmp_path, core("rank", scores.numpy(), offsets, 12, rules), core("rank", scores.numpy(), offsets, 60)
+    )
+    assert np.array_equal(first, expected.indices.numpy().reshape(-1)) and -1 in first
+    assert np.array_equal(second, plain.indices.numpy().reshape(-1))
+
+
+@needs_node
+def test_baselines_and_mixtures_have_the_same_bits(tmp_path):
+    rng = np.random.default_rng(2)
+    offsets = np.array([0, 30, 31, 90])
+    rows = rng.random((90, 2)).astype(np.float32)
+    prices = rng.uniform(1, 9, 90).astype(np.float32)
+    multipliers = np.array([0.5, 4.0], np.float32)
+    knots = (((0.0, 0.5, 1.0), (0.0, 0.1, 0.9)), ((0.0, 1.0), (0.0, 0.5)))
+    made = [
+        Baseline("a", "identity", (1.0, 20.0), True, ("order",), knots),
+        Baseline("b", "zlog", (0.3, 0.7)),
+        Baseline("c", "identity", (1.0, -2.0), calibration=knots),
+    ]
+    calls, wanted = [], []
+    for entry in made:
+        values = torch.from_numpy(multipliers).repeat(3, 1)
+        options = {"transform": "zlog", "slope": 1.0, **FORMULA}
+        given = torch.from_numpy(rows), torch.from_numpy(offsets), values, torch.from_numpy(prices)
+        wanted.append(entry.scores(("click", "order"), options, *given).numpy())
+        record = {"weights": list(entry.weights), "logarithm": entry.logarithm, "calibration": entry.calibration}
+        priced = [task in entry.value_tasks for task in ("click", "order")]
+        small = offsets.astype(np.int32)
+        form = formula(entry.transform)
+        calls.append(core("baseline", rows.reshape(-1), small, 2, record, form, multipliers, priced, prices))
+    for trust in (0.0, 0.3, 1.0 - 2**-20):
+        base, fused = wanted[0], wanted[1]
+        calls.append(core("mix", base, fused, small, trust))
+        mixture = Mixture(trust, made[0])
+        wanted.append(
+            mixture.scores(torch.from_numpy(base), torch.from_numpy(fused), torch.from_numpy(offsets)).numpy()
+        )
+    for actual, expected in zip(call(tmp_path, *calls), wanted, strict=True):
+        same_bits(actual, expected)
+
+
+@needs_node
+def test_the_network_serves_the_weights_of_the_ranker(tmp_path, found):
+    logs, policy = found.held_out, found.policy
+    context = logs.context.copy()
+    context[3, 0] = np.nan
+    scenario = [str(name) for name in logs.scenario]
+    calls, wanted = [], []
+    for u in ([1.0, 1.0], [8.0, 0.125], [0.0, 3.0]):
+        page = BlendedRanker(policy, seed=0).rank(
+            context,
+            logs.predictions,
+            1,
+            offsets=logs.offsets,
+            scenario=scenario,
+            values=dict(zip(policy.tasks, u, strict=True)),
+        )
+        wanted.append(page.weights)
+        given = [
+            context.reshape(-1),
+            logs.predictions.reshape(-1),
+            logs.offsets.astype(np.int32),
+            np.array([policy.scenarios.index(name) for name in scenario], np.int32),
+            np.array(u, np.float32),
+        ]
+        call_of = {"call": "policy_weights", "network": network_record(policy), "tasks": 2, "given": given}
+        calls.append(call_of | {"formula": formula(policy.config.transform)})
+    for actual, expected in zip(call(tmp_path, *calls), wanted, strict=True):
+        same_bits(actual, expected)
+
+
+@needs_node
+def test_hashes_and_errors(tmp_path):
+    (digits,) = call(tmp_path, core("sha256", np.frombuffer(b"pygrade", np.uint8)))
+    assert digits == hashlib.sha256(b"pygrade").hexdigest()
+    rows = np.array([-1.0, 0.5], np.float32)
+    with pytest.raises(AssertionError, match="scores is negative at request 0, candidate 0, task 0"):
+        call(tmp_path, core("transform", rows, np.array([0, 2], np.int32), 1, formula("log")))
+
+
+def test_the_wasm_is_made_from_the_sources():
+    record = json.loads((SOURCES / "core.json").read_text(encoding="utf-8"))
+    content = (SOURCES / "core.wasm").read_bytes()
+    assert record["wasm_sha256"] == hashlib.sha256(content).hexdigest()
+    assert record["sources_sha256"] == console_wasm.source_hash(), "run python -m devtools.console_wasm"
+    assert "csrc/src/simd/fuse.hpp" in console_wasm.sources() and "csrc/src/util/parallel.hpp" in console_wasm.sources()
+
+
+@pytest.mark.slow
+def test_the_sources_make_the_wasm_again(tmp_path):
+    record = json.loads((SOURCES / "core.json").read_text(encoding="utf-8"))
+    if importlib.util.find_spec("ziglang") is None or importlib.metadata.version("ziglang") != record["ziglang"]:
+        pytest.skip(f"ziglang {record['ziglang']} is not installed")
+    assert console_wasm.build(tmp_path / "core.wasm") == (SOURCES / "core.wasm").read_bytes()
