@@ -8,9 +8,9 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 
 from pygrade._util.interrupts import raise_pending
 
@@ -18,14 +18,6 @@ LINE_SECONDS = 5.0  # between two lines of one task
 logger = logging.getLogger("pygrade")
 _bars = True
 _view: Any = None  # the rich Progress that is on the terminal
-
-
-class Bar(Protocol):
-    """What `track` yields."""
-
-    def advance(self, steps: int = 1, **figures: float | str) -> None:
-        """Count ``steps`` more and show the latest ``figures`` (name=value) beside the bar. `KeyboardInterrupt` if an
-        interrupt got lost before."""
 
 
 @contextmanager
@@ -50,6 +42,15 @@ def bars_disabled() -> Iterator[None]:
         _bars = before
 
 
+class Bar:
+    """What `track` yields; this one shows nothing."""
+
+    def advance(self, steps: int = 1, **figures: float | str) -> None:
+        """Count ``steps`` more and show the latest ``figures`` (name=value) beside the bar. `KeyboardInterrupt` if an
+        interrupt got lost before."""
+        raise_pending()
+
+
 @contextmanager
 def track(label: str, total: int, start: int = 0) -> Iterator[Bar]:
     """Show the progress of ``total`` steps, ``start`` of them done before (a resumed run).
@@ -57,15 +58,26 @@ def track(label: str, total: int, start: int = 0) -> Iterator[Bar]:
     >>> with track("doctest", total=2) as bar:
     ...     bar.advance(1, loss=0.5)
     """
-    if not _bars or not logger.isEnabledFor(logging.INFO):
-        yield _Silent()
+    if not _shown():
+        yield Bar()
     elif _on_terminal():
-        with _live(label, total, start) as bar:
-            yield bar
+        with _shared_view() as view:
+            inner = any(not task.finished for task in view.tasks)  # of a job, which ends with the job of another bar
+            row = _Row(view, view.add_task(label, total=total, completed=start, figures=""))
+            yield row
+            if inner:
+                view.remove_task(row.task)
     else:
         lines = _Lines(label, total, start)
         yield lines
         lines.finish()
+
+
+@contextmanager
+def screen() -> Iterator[None]:
+    """One live view of all bars inside, on a terminal: the finished ones stay above those that run."""
+    with _shared_view() if _shown() and _on_terminal() else nullcontext():
+        yield
 
 
 def figures_text(figures: dict[str, float | str]) -> str:
@@ -77,12 +89,7 @@ def figures_text(figures: dict[str, float | str]) -> str:
     return "  ".join(f"{name} {value if isinstance(value, str) else f'{value:.4g}'}" for name, value in figures.items())
 
 
-class _Silent:
-    def advance(self, steps: int = 1, **figures: float | str) -> None:
-        raise_pending()
-
-
-class _Lines:
+class _Lines(Bar):
     """One line at the start, one every LINE_SECONDS, one at the end."""
 
     def __init__(self, label: str, total: int, start: int) -> None:
@@ -94,29 +101,34 @@ class _Lines:
         raise_pending()
         self.done += steps
         self.figures = figures or self.figures
-        now = time.monotonic()
-        if now - self.printed >= LINE_SECONDS:
-            self.printed = now
-            logger.info(f"{self.label}: {self.done}/{self.total}  {figures_text(self.figures)}".rstrip())
+        if time.monotonic() - self.printed >= LINE_SECONDS:
+            self.printed = time.monotonic()
+            self._print("")
 
     def finish(self) -> None:
-        took = time.monotonic() - self.begun
-        line = f"{self.label}: {self.done}/{self.total} in {took:.1f} s  {figures_text(self.figures)}"
-        logger.info(line.rstrip())
+        self._print(f" in {time.monotonic() - self.begun:.1f} s")
+
+    def _print(self, took: str) -> None:
+        logger.info(f"{self.label}: {self.done}/{self.total}{took}  {figures_text(self.figures)}".rstrip())
+
+
+class _Row(Bar):
+    """A row of the live view."""
+
+    def __init__(self, view: Any, task: Any) -> None:
+        self.view, self.task = view, task
+
+    def advance(self, steps: int = 1, **figures: float | str) -> None:
+        raise_pending()
+        self.view.update(self.task, advance=steps, **({"figures": figures_text(figures)} if figures else {}))
+
+
+def _shown() -> bool:
+    return _bars and logger.isEnabledFor(logging.INFO)
 
 
 def _on_terminal() -> bool:
     return sys.stderr.isatty() and find_spec("rich") is not None
-
-
-@contextmanager
-def screen() -> Iterator[None]:
-    """One live view of all bars inside, on a terminal: the finished ones stay above those that run."""
-    if not (_bars and logger.isEnabledFor(logging.INFO) and _on_terminal()):
-        yield
-        return
-    with _shared_view():
-        yield
 
 
 @contextmanager
@@ -129,34 +141,15 @@ def _shared_view() -> Iterator[Any]:
     if _view is not None:
         yield _view
         return
-    columns: list[Any] = [
+    columns = (
         TextColumn("{task.description:<28}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
         TextColumn("{task.fields[figures]}", style="dim", markup=False),
-    ]
+    )
     with Progress(*columns, console=Console(stderr=True)) as _view:
         try:
             yield _view
         finally:
             _view = None
-
-
-@contextmanager
-def _live(label: str, total: int, start: int) -> Iterator[Bar]:
-    with _shared_view() as view:
-        inner = any(not task.finished for task in view.tasks)  # of a job of another bar, whose end is that of the job
-        task = view.add_task(label, total=total, completed=start, figures="")
-
-        class Live:
-            def advance(self, steps: int = 1, **figures: float | str) -> None:
-                raise_pending()
-                if figures:
-                    view.update(task, advance=steps, figures=figures_text(figures))
-                else:
-                    view.advance(task, steps)
-
-        yield Live()
-        if inner:
-            view.remove_task(task)

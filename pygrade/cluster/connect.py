@@ -24,27 +24,32 @@ START_TRIES = 4  # Ray gives its own processes 30 s to start, which do not suffi
 _CLIENT = "ray://"
 _AUTO = "auto"
 _TOKEN = "RAY_AUTH_MODE=token if it asks for a token, which Ray gives to no address on its own"
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # no statistics to Ray's makers
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a FutureWarning
+    "RAY_task_oom_retries": "3",  # of a job that the memory does not suffice for; Ray's default is forever
+}
 logger = logging.getLogger("pygrade")
 
 
-class Named(NamedTuple):
-    """What the text of ``--cluster`` names: Ray started here with so many processes (0: all), or an address."""
+class ClusterAddress(NamedTuple):
+    """What ``--cluster`` names: Ray started here with so many processes (0: one a core), or an address."""
 
     processes: int | None
     address: str
 
 
-def parse(text: str) -> Named:
+def parse_address(text: str) -> ClusterAddress:
     """The place that ``local``, ``local:N`` or an address names.
 
-    >>> parse("local:4").processes, parse("ray://head:10001").address
+    >>> parse_address("local:4").processes, parse_address("ray://head:10001").address
     (4, 'ray://head:10001')
     """
     local = re.fullmatch(r"local(?::(\d+))?", text)
     if local is not None and local[1] != "0":
-        return Named(int(local[1] or 0), "")
+        return ClusterAddress(int(local[1] or 0), "")
     if local is None and re.fullmatch(r"auto|(ray://)?([\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}", text):
-        return Named(None, text)
+        return ClusterAddress(None, text)
     raise ValueError(
         f"cluster is {text!r}; want local, local:N with N processes from 1, auto (the cluster of this machine), "
         "HOST:PORT of its head, or ray://HOST:PORT"
@@ -60,11 +65,13 @@ def connect(text: str, paths: Sequence[Place] = (), object_store_mib: int | None
     processes, of ``local`` alone. If this process has started Ray already, ``local`` and ``auto`` use that.
     `ClusterError` if the cluster does not answer, if a node has another pygrade, or if it does not see a path.
     """
-    place = parse(text)
+    place = parse_address(text)
+    for variable, value in _ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)  # read when Ray is imported
     ray = require("ray", "cluster")
     mine = not ray.is_initialized()
     if mine:
-        _quiet(ray)
+        _quiet()
         _start(ray, place, object_store_mib) if place.processes is not None else _join(ray, place.address)
     elif place.address not in ("", _AUTO):
         raise ClusterError(f"cluster is {text}; this process is connected to Ray already: want ray.shutdown() first")
@@ -83,13 +90,12 @@ def connect(text: str, paths: Sequence[Place] = (), object_store_mib: int | None
             ray.shutdown()
 
 
-def _quiet(ray: Any) -> None:
-    """No statistics to Ray's makers, and none of its lines between ours: what matters comes back as an error."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a FutureWarning
+def _quiet() -> None:
+    """None of Ray's lines between ours: what matters comes back as an error."""
     from ray._private import worker
 
-    if hasattr(worker, "print_to_stdstream"):  # prints every lost worker, whatever log_to_driver says
+    # It prints every lost worker, whatever log_to_driver says; nothing public keeps it quiet.
+    if hasattr(worker, "print_to_stdstream"):
         worker.print_to_stdstream = _debug
 
 
@@ -101,14 +107,11 @@ def _debug(data: dict[str, Any], *_: Any, **__: Any) -> None:
 _SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
 
 
-def _start(ray: Any, place: Named, object_store_mib: int | None) -> None:
+def _start(ray: Any, place: ClusterAddress, object_store_mib: int | None) -> None:
     options = _SILENT | ({} if object_store_mib is None else {"object_store_memory": object_store_mib * 2**20})
-    retries = {"task_oom_retries": 3}  # of a job that the memory does not suffice for; Ray's default is forever
     for left in reversed(range(START_TRIES)):
         try:
-            ray.init(
-                "local", num_cpus=place.processes or None, include_dashboard=False, _system_config=retries, **options
-            )
+            ray.init("local", num_cpus=place.processes or None, include_dashboard=False, **options)
             return
         except Exception as error:
             ray.shutdown()

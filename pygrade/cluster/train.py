@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import ray.train
 import torch
-from ray._raylet import PlacementGroupID
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
@@ -127,10 +126,10 @@ def _fitted(trainer: Callable[[], TorchTrainer]) -> Any:
 def _release() -> None:
     """Gives back what the ranks of a lost controller hold. Ray Train's own cleaner asks Ray's dashboard whether the
     controller lives, so without a dashboard it would never do it, and the next ranks would wait for processors."""
-    own = ray.get_runtime_context().get_job_id()
+    own, id_of = ray.get_runtime_context().get_job_id(), type(PlacementGroup.empty().id)
     for name, group in placement_group_table().items():
         if name.endswith(own) and group["state"] != "REMOVED":
-            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(name)))
+            remove_placement_group(PlacementGroup(id_of.from_hex(name)))
 
 
 def _loop(config: dict[str, Any]) -> Any:

@@ -29,7 +29,7 @@ from pygrade._util.optional_imports import require
 from pygrade.data.columnar import RowGroups, column_names, read_batches, refuse_row, row_groups
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import PIECE, EventWriter
-from pygrade.data.import_shards import Spill
+from pygrade.data.import_shards import ShardWriter
 from pygrade.data.tables import by_kind
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def import_ebnerd(directory: Path, writer: EventWriter, config: EbNerdConfig | N
 class _Piece:
     """A job."""
 
-    work: Callable[[RowGroups, Spill, EbNerdConfig], None]
+    work: Callable[[RowGroups, ShardWriter, EbNerdConfig], None]
     groups: RowGroups
     config: EbNerdConfig
 
@@ -160,8 +160,8 @@ class _Piece:
         return str(self.groups)
 
 
-def _read(piece: _Piece, spill: Spill) -> None:
-    piece.work(piece.groups, spill, piece.config)
+def _read(piece: _Piece, shard: ShardWriter) -> None:
+    piece.work(piece.groups, shard, piece.config)
 
 
 def _whole(path: Path) -> list[RowGroups]:
@@ -169,13 +169,13 @@ def _whole(path: Path) -> list[RowGroups]:
     return row_groups(path, 2**63)
 
 
-def _read_behaviors(piece: RowGroups, spill: Spill, config: EbNerdConfig) -> None:
-    rows = max(1, min(spill.rows, 500_000) // _INVIEW)
+def _read_behaviors(piece: RowGroups, shard: ShardWriter, config: EbNerdConfig) -> None:
+    rows = max(1, min(shard.rows, 500_000) // _INVIEW)
     for first, frame in read_batches(piece.path, _BEHAVIORS, rows, piece):
-        _add_behaviors(piece.path, first, frame, spill, config)
+        _add_behaviors(piece.path, first, frame, shard, config)
 
 
-def _add_behaviors(path: Path, first: int, frame: "pl.DataFrame", spill: Spill, config: EbNerdConfig) -> None:
+def _add_behaviors(path: Path, first: int, frame: "pl.DataFrame", shard: ShardWriter, config: EbNerdConfig) -> None:
     polars = require("polars", "pipeline")
     col = polars.col
     for column in ("article_ids_inview", "article_ids_clicked"):
@@ -183,7 +183,7 @@ def _add_behaviors(path: Path, first: int, frame: "pl.DataFrame", spill: Spill, 
         refuse_row(path, first, column, frame[column], bad, "whole numbers")
     for column in ("read_time", "next_read_time", "next_scroll_percentage"):
         refuse_row(path, first, column, frame[column], (frame[column] < 0).fill_null(False).to_numpy(), "0 or more")
-    spill.add_attributes("user", frame.select("user_id", *USER_KINDS), frame["impression_time"])
+    shard.add_attributes("user", frame.select("user_id", *USER_KINDS), frame["impression_time"])
     both = polars.concat_list("article_ids_inview", "article_ids_clicked")
     frame = frame.with_columns(
         both.list.unique(maintain_order=True).alias("item_id"),
@@ -198,7 +198,7 @@ def _add_behaviors(path: Path, first: int, frame: "pl.DataFrame", spill: Spill, 
     scroll = polars.when("read").then("next_scroll_percentage")
     front, article = polars.lit("front"), polars.lit("article")
     seconds = col("read_time").fill_null(0.0) + read.fill_null(0.0)
-    spill.add_events(
+    shard.add_events(
         rows.select(
             col("impression_id").alias("request_id"),
             "user_id",
@@ -223,19 +223,19 @@ def _feedback(clicked: "pl.Expr", read: "pl.Expr", scroll: "pl.Expr", config: Eb
     ]
 
 
-def _read_history(piece: RowGroups, spill: Spill, config: EbNerdConfig) -> None:
+def _read_history(piece: RowGroups, shard: ShardWriter, config: EbNerdConfig) -> None:
     """Clicks of the weeks before the first split, numbered -1, -2, …"""
     polars, path = require("polars", "pipeline"), piece.path
     col, count = polars.col, 0
     lists = [name for name in _HISTORY if name != "user_id"]
-    for first, frame in read_batches(path, _HISTORY, max(1, min(spill.rows, 500_000) // 200), piece):
+    for first, frame in read_batches(path, _HISTORY, max(1, min(shard.rows, 500_000) // 200), piece):
         for name in lists[1:]:
             bad = (frame[name].list.len() != frame[lists[0]].list.len()).to_numpy()
             refuse_row(path, first, name, frame[name].list.len(), bad, f"as many entries as in {lists[0]}")
         rows = frame.explode(*lists).drop_nulls(["impression_time_fixed", "article_id_fixed"])
         read, scroll = col("read_time_fixed"), col("scroll_percentage_fixed")
         time = col("impression_time_fixed")
-        spill.add_events(
+        shard.add_events(
             rows.select(
                 (-1 - count - polars.int_range(polars.len())).alias("request_id"),
                 "user_id",
@@ -253,14 +253,14 @@ def _read_history(piece: RowGroups, spill: Spill, config: EbNerdConfig) -> None:
         count += len(rows)
 
 
-def _read_articles(piece: RowGroups, spill: Spill, _config: EbNerdConfig) -> None:
+def _read_articles(piece: RowGroups, shard: ShardWriter, _config: EbNerdConfig) -> None:
     polars = require("polars", "pipeline")
     names = column_names(piece.path)
     columns = {name: kind for name, kind in _ARTICLES.items() if name in names or name == "article_id"}
-    for _, frame in read_batches(piece.path, columns, min(spill.rows, 20_000), piece):
+    for _, frame in read_batches(piece.path, columns, min(shard.rows, 20_000), piece):
         frame = frame.rename({"article_id": "item_id"})
         if "body" in columns:
             frame = frame.with_columns(polars.col("body").str.len_chars().cast(polars.Float32).alias("body_length"))
         kinds = [name for name in ITEM_KINDS if name in frame.columns]
         flags = [polars.col("premium").cast(polars.Int64)] if "premium" in kinds else []
-        spill.add_attributes("item", frame.with_columns(flags).select("item_id", *kinds))
+        shard.add_attributes("item", frame.with_columns(flags).select("item_id", *kinds))

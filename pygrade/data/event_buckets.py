@@ -14,7 +14,7 @@ from pygrade._util.optional_imports import require
 from pygrade.data.disk_shuffle import read_frames
 from pygrade.data.event_checks import BadEvent, check_events
 from pygrade.data.event_log import request_starts
-from pygrade.data.import_shards import DAY, Spill, Spilled, in_content_order, spilled_by
+from pygrade.data.import_shards import DAY, ImportShard, ShardWriter, in_content_order, write_shard
 from pygrade.workers import Workers
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ BATCH_ROWS = 50_000
 
 
 @dataclass(frozen=True)
-class Source:
+class InputFiles:
     """What one job of reading left of some span of time."""
 
     origin: str
@@ -47,7 +47,7 @@ class Bucket:
     number: int
     count: int
     span: str
-    sources: tuple[Source, ...]
+    sources: tuple[InputFiles, ...]
     path: Path  # of the sorted rows; the sizes of the requests beside it
     tasks: tuple[str, ...]
     chains: tuple[tuple[str, str], ...]
@@ -117,7 +117,7 @@ def sizes_path(path: Path) -> Path:
     return path.with_suffix(".npy")
 
 
-def _origins(sources: Sequence[Source], request: int | None) -> list[str]:
+def _origins(sources: Sequence[InputFiles], request: int | None) -> list[str]:
     return [
         source.origin
         for source in sources
@@ -127,21 +127,21 @@ def _origins(sources: Sequence[Source], request: int | None) -> list[str]:
 
 # ---- spans of time ---------------------------------------------------------------------------------------------------
 def make_spans(
-    spilled: Sequence[Spilled], rows: int, scratch: Path, workers: Workers
-) -> list[tuple[str, tuple[Source, ...]]]:
+    shards: Sequence[ImportShard], rows: int, scratch: Path, workers: Workers
+) -> list[tuple[str, tuple[InputFiles, ...]]]:
     """Spans of time in order, each with at most ``rows`` rows (or those of one second) and where they are.
 
     Short days are taken together; a day longer than that is divided by the second.
     """
     days: dict[int, int] = {}
-    for spill in spilled:
-        for day, count in spill.held.get("events", {}).items():
+    for shard in shards:
+        for day, count in shard.held.get("events", {}).items():
             days[day] = days.get(day, 0) + count
-    long = {day: _sources(spilled, [day]) for day, count in sorted(days.items()) if count > rows}
+    long = {day: _sources(shards, [day]) for day, count in sorted(days.items()) if count > rows}
     divided = _divide(long, rows, scratch, workers) if long else {}
-    spans: list[tuple[str, tuple[Source, ...]]] = []
+    spans: list[tuple[str, tuple[InputFiles, ...]]] = []
     for group in _together(sorted(days), days, rows):
-        spans += divided[group[0]] if group[0] in divided else [(_name(group), _sources(spilled, group))]
+        spans += divided[group[0]] if group[0] in divided else [(_name(group), _sources(shards, group))]
     return spans
 
 
@@ -157,9 +157,9 @@ def _together(days: Sequence[int], counts: dict[int, int], rows: int) -> Iterato
     yield group
 
 
-def _sources(spilled: Sequence[Spilled], days: Sequence[int]) -> tuple[Source, ...]:
-    files = [(spill, tuple(path for day in days for path in spill.files("events", day))) for spill in spilled]
-    return tuple(Source(spill.origin, paths, spill.first_request) for spill, paths in files if paths)
+def _sources(shards: Sequence[ImportShard], days: Sequence[int]) -> tuple[InputFiles, ...]:
+    files = [(shard, tuple(path for day in days for path in shard.files("events", day))) for shard in shards]
+    return tuple(InputFiles(shard.origin, paths, shard.first_request) for shard, paths in files if paths)
 
 
 def _name(days: Sequence[int]) -> str:
@@ -179,7 +179,7 @@ class _Stretch:
     """A job: what one job of reading left of a long day."""
 
     day: int
-    source: Source
+    source: InputFiles
     limit: int  # rows that a bucket holds
     path: Path
     starts: tuple[int, ...] = ()  # the first second of every bucket but the first
@@ -193,8 +193,8 @@ class _Stretch:
 
 
 def _divide(
-    long: dict[int, tuple[Source, ...]], rows: int, scratch: Path, workers: Workers
-) -> dict[int, list[tuple[str, tuple[Source, ...]]]]:
+    long: dict[int, tuple[InputFiles, ...]], rows: int, scratch: Path, workers: Workers
+) -> dict[int, list[tuple[str, tuple[InputFiles, ...]]]]:
     stretches = [
         _Stretch(day, source, rows, scratch / f"day{day}-{number:05d}")
         for day, sources in long.items()
@@ -210,10 +210,10 @@ def _divide(
         bucket = (np.cumsum(of_second) - of_second) // rows
         starts[day] = tuple((np.flatnonzero(np.diff(bucket)) + 1).tolist())
     stretches = [replace(stretch, starts=starts[stretch.day]) for stretch in stretches]
-    pieces: dict[int, dict[int, list[Source]]] = {day: {} for day in long}
-    for stretch, spill in zip(stretches, consuming(workers, _split, stretches, "events: divide"), strict=True):
-        for bucket in spill.held["events"]:
-            source = Source(spill.origin, spill.files("events", bucket), stretch.source.first_request)
+    pieces: dict[int, dict[int, list[InputFiles]]] = {day: {} for day in long}
+    for stretch, shard in zip(stretches, consuming(workers, _split, stretches, "events: divide"), strict=True):
+        for bucket in shard.held["events"]:
+            source = InputFiles(shard.origin, shard.files("events", bucket), stretch.source.first_request)
             pieces[stretch.day].setdefault(bucket, []).append(source)
     return {
         day: [(f"{_date(day)}, span {b + 1} of {len(starts[day]) + 1}", tuple(found[b])) for b in sorted(found)]
@@ -229,15 +229,15 @@ def _count_seconds(stretch: _Stretch) -> tuple[Ints, Ints]:
     return seconds, counts[seconds]
 
 
-def _split(stretch: _Stretch) -> Spilled:
+def _split(stretch: _Stretch) -> ImportShard:
     starts = np.array(stretch.starts, np.int64)
 
-    def work(spill: Spill) -> None:
+    def work(shard: ShardWriter) -> None:
         for frame in read_frames(stretch.source.files):
             bucket = np.searchsorted(starts, _second(frame, stretch.day), side="right")
-            spill.shuffle("events").add(bucket, frame)
+            shard.shuffle("events").add(bucket, frame)
 
-    return spilled_by(work, stretch.path, stretch.limit, stretch.source.origin)[0]
+    return write_shard(work, stretch.path, stretch.limit, stretch.source.origin)[0]
 
 
 def _second(frame: "pl.DataFrame", day: int) -> Ints:

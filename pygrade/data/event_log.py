@@ -187,33 +187,29 @@ class EventLog:
         ``columns`` picks some (request_id and timestamp always come); ``start`` and ``stop`` (ms) limit the requests to
         start ≤ timestamp < stop. Memory: about one frame, whatever the length of the log.
         """
-        if rows < 1:
-            raise ValueError(f"rows is {rows}; want at least 1")
-        polars = require("polars", "pipeline")
-        held: list[pl.DataFrame] = []
-        count = 0
-        for group in self._row_groups(columns, start, stop):
-            for frame in _pieces(group, rows):
-                if held and count + len(frame) > rows:
-                    yield polars.concat(held)
-                    held, count = [], 0
-                held.append(frame)
-                count += len(frame)
-        if held:
-            yield polars.concat(held)
+        if columns is not None:
+            with self._parquet(self.parts[0]) as parquet:
+                names = parquet.schema_arrow.names
+            if missing := [name for name in columns if name not in names]:
+                raise ValueError(f"{self.parts[0]}: column {missing[0]!r} is missing; it has {', '.join(names)}")
+            columns = [*columns, "request_id", "timestamp"]
+        return self.read(self._places(rows, start, stop), columns)
 
     def places(self, rows: int = 200_000, stop: int | None = None) -> list[ChunkPlace]:
         """The places of `chunks` (rows, stop=stop), for `read`: from metadata, unless a row group must be cut."""
+        return list(self._places(rows, None, stop))
+
+    def _places(self, rows: int, start: int | None, stop: int | None) -> Iterator[ChunkPlace]:
         if rows < 1:
             raise ValueError(f"rows is {rows}; want at least 1")
-        made: list[ChunkPlace] = []
         held: list[tuple[int, int, int, int, int, int]] = []
-        for piece in self._placed_pieces(rows, stop):
+        for piece in self._placed_pieces(rows, start, stop):
             if held and sum(p[3] - p[2] for p in held) + piece[3] - piece[2] > rows:
-                made.append(_place(held))
+                yield _place(held)
                 held = []
             held.append(piece)
-        return [*made, _place(held)] if held else made
+        if held:
+            yield _place(held)
 
     def read(self, places: Iterable[ChunkPlace], columns: Sequence[str] | None = None) -> "Iterator[pl.DataFrame]":
         """The frames of chunks, of ``columns`` alone if they are given. A row group is read once for all in a row."""
@@ -239,67 +235,37 @@ class EventLog:
         stamps = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]
         return json.dumps([self.source, stamps], sort_keys=True)
 
-    def _placed_pieces(self, rows: int, stop: int | None) -> Iterator[tuple[int, int, int, int, int, int]]:
+    def _placed_pieces(
+        self, rows: int, start: int | None, stop: int | None
+    ) -> Iterator[tuple[int, int, int, int, int, int]]:
         """(part, row group, first row, row after the last, first time, last time) of pieces of whole requests."""
-        high = 2**63 - 1 if stop is None else stop
+        low, high = -(2**63) if start is None else start, 2**63 - 1 if stop is None else stop
         for number, part in enumerate(self.parts):
             with self._parquet(part) as parquet:
                 metadata, column = parquet.metadata, parquet.schema_arrow.names.index("timestamp")
-                for group in range(metadata.num_row_groups):
-                    size, times = (
-                        metadata.row_group(group).num_rows,
-                        metadata.row_group(group).column(column).statistics,
-                    )
-                    if times.min >= high:
-                        return
-                    if size <= rows and times.max < high:
-                        yield number, group, 0, size, times.min, times.max
-                        continue
+                sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+                times = [metadata.row_group(group).column(column).statistics for group in range(len(sizes))]
+            for group, (size, time) in enumerate(zip(sizes, times, strict=True)):
+                if time.min >= high:
+                    return
+                if size <= rows and time.min >= low and time.max < high:
+                    yield number, group, 0, size, time.min, time.max
+                elif time.max >= low:
                     frame = self._row_group(part, group, ("request_id", "timestamp"))
-                    at = 0
-                    for piece in _pieces(frame.filter(frame["timestamp"] < high), rows):
-                        first, last = piece["timestamp"][0], piece["timestamp"][-1]
-                        yield number, group, at, at + len(piece), first, last
+                    at = int((frame["timestamp"] < low).sum())
+                    for piece in _pieces(frame.filter(frame["timestamp"].is_between(low, high - 1)), rows):
+                        yield number, group, at, at + len(piece), piece["timestamp"][0], piece["timestamp"][-1]
                         at += len(piece)
 
     def _row_group(self, part: Path, group: int, columns: Sequence[str] | None) -> "pl.DataFrame":
         with self._parquet(part) as parquet:
-            names = [n for n in parquet.schema_arrow.names if columns is None or n in columns]
+            wanted = [name for name in parquet.schema_arrow.names if columns is None or name in columns]
             try:
-                frame: pl.DataFrame = require("polars", "pipeline").from_arrow(
-                    parquet.read_row_group(group, columns=names)
-                )
+                rows = parquet.read_row_group(group, columns=wanted)
             except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
                 raise ValueError(f"{part}: row group {group} is corrupt ({error})") from error
+            frame: pl.DataFrame = require("polars", "pipeline").from_arrow(rows)
             return frame
-
-    def _row_groups(
-        self, columns: Sequence[str] | None, start: int | None, stop: int | None
-    ) -> "Iterator[pl.DataFrame]":
-        polars = require("polars", "pipeline")
-        low, high = -(2**63) if start is None else start, 2**63 - 1 if stop is None else stop
-        for part in self.parts:
-            with self._parquet(part) as parquet:
-                names = parquet.schema_arrow.names
-                wanted = names if columns is None else [n for n in names if n in {*columns, "request_id", "timestamp"}]
-                missing = [name for name in columns or () if name not in names]
-                if missing:
-                    raise ValueError(f"{part}: column {missing[0]!r} is missing; it has {', '.join(names)}")
-                place = names.index("timestamp")
-                for group in range(parquet.metadata.num_row_groups):
-                    times = parquet.metadata.row_group(group).column(place).statistics
-                    if times.max < low:
-                        continue
-                    if times.min >= high:
-                        return
-                    try:
-                        frame = polars.from_arrow(parquet.read_row_group(group, columns=wanted))
-                    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
-                        raise ValueError(f"{part}: row group {group} is corrupt ({error})") from error
-                    if times.min < low or times.max >= high:
-                        frame = frame.filter(polars.col("timestamp").is_between(low, high - 1))
-                    if len(frame):
-                        yield frame
 
     def _parquet(self, path: Path) -> Any:
         try:

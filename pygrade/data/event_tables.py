@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pygrade._util.optional_imports import require
 from pygrade.data.disk_shuffle import read_frames
 from pygrade.data.event_buckets import consuming
-from pygrade.data.import_shards import SINCE, TABLES, Spilled, smallest_rows
+from pygrade.data.import_shards import SINCE, TABLES, ImportShard, smallest_rows
 from pygrade.workers import Workers
 
 if TYPE_CHECKING:
@@ -35,15 +35,15 @@ class _Table:
         return self.path.name
 
 
-def write_tables(directory: Path, spilled: Sequence[Spilled], workers: Workers) -> None:
+def write_tables(directory: Path, shards: Sequence[ImportShard], workers: Workers) -> None:
     """Writes the tables that there are."""
     jobs = []
     for name, file in FILES.items():
-        numbers = sorted({number for spill in spilled for number in spill.held.get(name, {})})
-        rows = sum(sum(spill.held.get(name, {}).values()) for spill in spilled)
+        numbers = sorted({number for shard in shards for number in shard.held.get(name, {})})
+        rows = sum(sum(shard.held.get(name, {}).values()) for shard in shards)
         together = [numbers] if rows <= _SORTED_ROWS else [[number] for number in numbers]
         partitions = tuple(
-            tuple((spill.origin, files) for spill in spilled for n in some if (files := spill.files(name, n)))
+            tuple((shard.origin, files) for shard in shards for n in some if (files := shard.files(name, n)))
             for some in together
         )
         if numbers:

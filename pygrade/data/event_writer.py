@@ -1,6 +1,6 @@
 """Writes a log of events from rows in any order, in jobs that each hold a bounded number of rows.
 
-The stages of an import: jobs read pieces of the source and spill its rows by day (`spill`); jobs sort and check a span
+The stages of an import: jobs read pieces of the source into shards by day (`import_shards`); jobs sort and check a span
 of time each (`event_buckets`); the requests' sizes decide where row groups and parts begin; jobs write a part each
 (`event_parts`), and a table each (`event_tables`). Stages hand files to one another, so that no job holds more than its
 rows, whatever runs it. (Ray Data's shuffle would do the same for the first step only, in blocks that it keeps in the
@@ -29,7 +29,7 @@ from pygrade.data.event_buckets import Arrange, Bucket, Summary, consuming, make
 from pygrade.data.event_log import FORMAT_VERSION, EventSource
 from pygrade.data.event_parts import write_parts
 from pygrade.data.event_tables import write_tables
-from pygrade.data.import_shards import Spill, Spilled, spilled_by
+from pygrade.data.import_shards import ImportShard, ShardWriter, write_shard
 from pygrade.workers import LocalWorkers, Workers
 
 if TYPE_CHECKING:
@@ -57,13 +57,13 @@ class EventWriter:
         self.directory, self.rows, self.workers = directory, rows, workers or LocalWorkers()
         self.scratch = directory / "scratch"
         self.scratch.mkdir(parents=True)
-        self.spilled: list[Spilled] = []
-        self._own: Spill | None = None
+        self.shards: list[ImportShard] = []
+        self._own: ShardWriter | None = None
         self._stages = 0
 
     # ---- what importers call -----------------------------------------------------------------------------------------
-    def read(self, work: "Callable[[Job, Spill], Any]", jobs: Sequence[Job], name: str) -> list[Any]:
-        """Runs ``work(job, spill)`` of every job in the workers: it adds a piece of the source to the spill.
+    def read(self, work: "Callable[[Job, ShardWriter], Any]", jobs: Sequence[Job], name: str) -> list[Any]:
+        """Runs ``work(job, shard)`` of every job in the workers: it adds a piece of the source to the shard.
 
         Returns the results, facts about the pieces, in the order of the jobs. Files in ``job.consumes``, if it has
         that, are removed when the job is done.
@@ -74,8 +74,8 @@ class EventWriter:
             for number, job in enumerate(jobs)
         ]
         facts = []
-        for spilled, fact in consuming(self.workers, _read, readings, name):
-            self.spilled.append(spilled)
+        for shards, fact in consuming(self.workers, _read, readings, name):
+            self.shards.append(shards)
             facts.append(fact)
         return facts
 
@@ -83,36 +83,36 @@ class EventWriter:
         """The requests of the last jobs, numbered from 0 on in each (``counts`` of them), are numbered one job after
         another."""
         first = list(accumulate(counts, initial=0))[:-1]
-        last = self.spilled[-len(counts) :]
-        self.spilled[-len(counts) :] = [replace(s, first_request=n) for s, n in zip(last, first, strict=True)]
+        last = self.shards[-len(counts) :]
+        self.shards[-len(counts) :] = [replace(s, first_request=n) for s, n in zip(last, first, strict=True)]
 
     def add_events(self, frame: "pl.DataFrame") -> None:
-        """See `Spill.add_events`."""
+        """See `ShardWriter.add_events`."""
         self._spill().add_events(frame)
 
     def add_attributes(self, table: str, frame: "pl.DataFrame", since: "pl.Series | None" = None) -> None:
-        """See `Spill.add_attributes`."""
+        """See `ShardWriter.add_attributes`."""
         self._spill().add_attributes(table, frame, since)
 
     def number(self, kind: str, names: "pl.Series") -> "pl.Series":
-        """See `Spill.number`."""
+        """See `ShardWriter.number`."""
         return self._spill().number(kind, names)
 
-    def _spill(self) -> Spill:
+    def _spill(self) -> ShardWriter:
         if self._own is None:
-            self._own = Spill(self.scratch / "own", self.rows, "this process")
+            self._own = ShardWriter(self.scratch / "own", self.rows, "this process")
         return self._own
 
     # ---- the log -----------------------------------------------------------------------------------------------------
     def finish(self, source: EventSource, arrange: Arrange | None = None) -> None:
         """Sorts and writes everything. ``arrange`` gets frames of whole requests and may set their positions."""
-        spilled = [*self.spilled, *([] if self._own is None else [self._own.close()])]
-        if not any(spill.held.get("events") for spill in spilled):
+        shards = [*self.shards, *([] if self._own is None else [self._own.close()])]
+        if not any(shard.held.get("events") for shard in shards):
             raise ValueError("the source holds no events; want at least one")
-        _check_columns(spilled, source)
+        _check_columns(shards, source)
         sorted_rows = self.scratch / "sorted"
         sorted_rows.mkdir()
-        spans = make_spans(spilled, self.rows, self.scratch, self.workers)
+        spans = make_spans(shards, self.rows, self.scratch, self.workers)
         chains = tuple((a, b) for chain in source.funnel for a, b in pairwise(chain))
         buckets = [
             Bucket(
@@ -124,7 +124,7 @@ class EventWriter:
         if repeated := sum(summary.repeated for summary in done):
             logger.warning("%d rows repeat others in every column: each is counted once", repeated)
         parts = write_parts(self.directory / "events", done, self.workers)
-        write_tables(self.directory, spilled, self.workers)
+        write_tables(self.directory, shards, self.workers)
         shutil.rmtree(self.scratch)
         described = {"format_version": FORMAT_VERSION, **asdict(source), "parts": parts, **_totals(done, source)}
         text = json.dumps(described, indent=1, ensure_ascii=False) + "\n"
@@ -138,7 +138,7 @@ class _Reading:
     number: int
     count: int
     job: Any
-    work: Callable[[Any, Spill], Any]
+    work: Callable[[Any, ShardWriter], Any]
     limit: int  # rows that wait in memory
     directory: Path
 
@@ -154,24 +154,24 @@ class _Reading:
         return f"job {self.number + 1} of {self.count}, {self.job}"
 
 
-def _read(reading: _Reading) -> tuple[Spilled, Any]:
-    def work(spill: Spill) -> Any:
-        return reading.work(reading.job, spill)
+def _read(reading: _Reading) -> tuple[ImportShard, Any]:
+    def work(shard: ShardWriter) -> Any:
+        return reading.work(reading.job, shard)
 
-    return spilled_by(work, reading.directory, reading.limit, str(reading.job))
+    return write_shard(work, reading.directory, reading.limit, str(reading.job))
 
 
-def _check_columns(spilled: Sequence[Spilled], source: EventSource) -> None:
+def _check_columns(shards: Sequence[ImportShard], source: EventSource) -> None:
     stated = [f"c_{n}" for n in source.context] + [f"m_{n}" for n in source.measures]
     stated += [f"p_{task}" for task in source.predictions] + [f"y_{task}" for task in source.tasks]
-    schema = next(spill.schema for spill in spilled if spill.schema)
+    schema = next(shard.schema for shard in shards if shard.schema)
     have = [name for name in schema if name[:2] in ("c_", "m_", "p_", "y_")]
     if sorted(have) != sorted(stated):
         raise ValueError(f"the events have the columns {', '.join(have)}; the source states {', '.join(stated)}")
-    for spill in spilled:
-        if spill.schema and list(spill.schema.items()) != list(schema.items()):
+    for shard in shards:
+        if shard.schema and list(shard.schema.items()) != list(schema.items()):
             raise ValueError(
-                f"{spill.origin} has the columns {', '.join(spill.schema)}; others have {', '.join(schema)}"
+                f"{shard.origin} has the columns {', '.join(shard.schema)}; others have {', '.join(schema)}"
             )
 
 

@@ -30,7 +30,7 @@ _KNOWN_NAMES = 1_000_000
 
 
 @dataclass(frozen=True)
-class Spilled:
+class ImportShard:
     """Files that one job wrote."""
 
     origin: str  # the job, for errors
@@ -46,7 +46,7 @@ class Spilled:
         return tuple(partition_file(self.directory / shuffle, partition, number) for number in range(count))
 
 
-class Spill:
+class ShardWriter:
     """Collects the events and attributes that one job reads, in a new ``directory``.
 
     Memory grows with ``rows``, not with what is read: partitions of attributes that are longer lose repeated rows.
@@ -107,13 +107,13 @@ class Spill:
             self._shuffles[name] = DiskShuffle(self.directory / name)
         return self._shuffles[name]
 
-    def close(self) -> Spilled:
+    def close(self) -> ImportShard:
         """Everything is in files."""
         for shuffle in self._shuffles.values():
             shuffle.close()
         full = {name: shuffle for name, shuffle in self._shuffles.items() if shuffle.rows}
         rows = {name: dict(shuffle.rows) for name, shuffle in full.items()}
-        return Spilled(self.origin, self.directory, self._schema, rows, {n: s.files for n, s in full.items()})
+        return ImportShard(self.origin, self.directory, self._schema, rows, {n: s.files for n, s in full.items()})
 
     def _add(self, table: str, partition: Ints, frame: "pl.DataFrame") -> None:
         shuffle = self.shuffle(table)
@@ -140,16 +140,16 @@ class Spill:
         return frame.select(polars.col(name).cast(dtype) for name, dtype in self._schema.items())
 
 
-def spilled_by(work: Callable[[Spill], Any], directory: Path, rows: int, origin: str) -> tuple[Spilled, Any]:
-    """What ``work`` puts into a spill, in ``directory``, which appears complete, and what it returns.
+def write_shard(work: Callable[[ShardWriter], Any], directory: Path, rows: int, origin: str) -> tuple[ImportShard, Any]:
+    """What ``work`` puts into a shard, in ``directory``, which appears complete, and what it returns.
 
     An earlier attempt of the same job is replaced.
     """
     hidden = directory.with_name(f".{directory.name}-{uuid4().hex[:8]}")
-    spill = Spill(hidden, rows, origin)
+    shard = ShardWriter(hidden, rows, origin)
     try:
-        result = work(spill)
-        closed = spill.close()
+        result = work(shard)
+        closed = shard.close()
         shutil.rmtree(directory, ignore_errors=True)
         hidden.rename(directory)
     finally:

@@ -29,7 +29,7 @@ from pygrade._util.optional_imports import require
 from pygrade.data.disk_shuffle import DiskShuffle, read_frames
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import PIECE, EventWriter
-from pygrade.data.import_shards import Spill, in_content_order
+from pygrade.data.import_shards import ShardWriter, in_content_order
 from pygrade.data.kuairand_files import (
     BASIC_COLUMNS,
     EVENTS,
@@ -196,13 +196,13 @@ def _read_logs(
     np.save(ids, known)
     shared = (files.excerpt, tasks, config, partitions, ids, files.users[0], not files.basic)
     pieces = [piece for path in files.logs for piece in whole_lines(path, PIECE * writer.rows * _BYTES_PER_ROW)]
-    before = len(writer.spilled)
+    before = len(writer.shards)
     writer.read(_read_impressions, [_Impressions(piece, *shared) for piece in pieces], "kuairand: read")
-    read = writer.spilled[before:]
+    read = writer.shards[before:]
     jobs = []
     for partition in range(partitions):
-        rows = sum(spill.held.get("users", {}).get(partition, 0) for spill in read)
-        parts = tuple(path for spill in read for path in spill.files("users", partition))
+        rows = sum(shard.held.get("users", {}).get(partition, 0) for shard in read)
+        parts = tuple(path for shard in read for path in shard.files("users", partition))
         if rows:
             jobs.append(_Users(partition, partitions, rows, parts, config))
     if not jobs:
@@ -210,11 +210,11 @@ def _read_logs(
     writer.number_requests(writer.read(_make_requests, jobs, "kuairand: requests"))
 
 
-def _read_impressions(job: _Impressions, spill: Spill) -> None:
+def _read_impressions(job: _Impressions, shard: ShardWriter) -> None:
     polars, known, path = require("polars", "pipeline"), np.load(job.known), job.lines.path
     keep = chosen_rows(random=job.config.random_rows, user_fraction=job.config.user_fraction)
     columns, delimiter = (EXCERPT_COLUMNS, "\t") if job.excerpt else (LOG_COLUMNS, ",")
-    shuffle = spill.shuffle("users")
+    shuffle = shard.shuffle("users")
     for line, block in read_blocks(path, columns, delimiter=delimiter, check=check_log, keep=keep, piece=job.lines):
         user = block["user_id"]
         absent = ~np.isin(user, known)
@@ -241,7 +241,7 @@ def _read_impressions(job: _Impressions, spill: Spill) -> None:
         if job.durations:
             seconds = np.where(block["duration_ms"] > 0, block["duration_ms"] / 1000.0, np.nan)
             items = polars.DataFrame({"item_id": block["video_id"], "duration": seconds.astype(np.float32)})
-            spill.add_attributes("item", items.with_columns(polars.col("duration").fill_nan(None)))
+            shard.add_attributes("item", items.with_columns(polars.col("duration").fill_nan(None)))
 
 
 def _share(user: Ints, config: KuaiRandEventConfig) -> Ints:
@@ -251,20 +251,20 @@ def _share(user: Ints, config: KuaiRandEventConfig) -> Ints:
     return share
 
 
-def _make_requests(job: _Users, spill: Spill) -> int:
+def _make_requests(job: _Users, shard: ShardWriter) -> int:
     """Adds the requests, in order of the users' hashes and numbered from 0 on; returns their number."""
     polars = require("polars", "pipeline")
     gap = None if job.config.requests == "day" else job.config.session_gap_minutes
-    parts = -(-job.rows // spill.rows)  # of about spill.rows rows
+    parts = -(-job.rows // shard.rows)  # of about shard.rows rows
     if parts == 1:
-        return _add_requests(polars.concat(list(read_frames(job.consumes))), spill, gap, job.config.max_rows, 0)
-    finer = DiskShuffle(spill.directory / "finer")
+        return _add_requests(polars.concat(list(read_frames(job.consumes))), shard, gap, job.config.max_rows, 0)
+    finer = DiskShuffle(shard.directory / "finer")
     for frame in read_frames(job.consumes):
         within = _share(frame["user_id"].to_numpy(), job.config) * job.partitions & (2**32 - 1)
         finer.add(within * parts >> 32, frame)
     requests = 0
     for part in sorted(finer.rows):
-        requests = _add_requests(finer.take(part), spill, gap, job.config.max_rows, requests)
+        requests = _add_requests(finer.take(part), shard, gap, job.config.max_rows, requests)
     return requests
 
 
@@ -276,7 +276,7 @@ def _feedback(block: Table, task: str) -> NDArray[np.int8]:
     return np.asarray(block[task if task == "long_view" else f"is_{task}"], np.int8)
 
 
-def _add_requests(frame: "pl.DataFrame", spill: Spill, gap: float | None, max_rows: int, first: int) -> int:
+def _add_requests(frame: "pl.DataFrame", shard: ShardWriter, gap: float | None, max_rows: int, first: int) -> int:
     """Groups all rows of some users into requests numbered from ``first`` on. Returns the number after the last.
 
     Impressions of one time are in order of the video, then of all other columns; equal ones are one.
@@ -295,7 +295,7 @@ def _add_requests(frame: "pl.DataFrame", spill: Spill, gap: float | None, max_ro
     )
     if frame["tab"][0] >= 0:
         rows = rows.with_columns(polars.format("tab{}", "tab").alias("scenario"))
-    spill.add_events(rows.drop("hash", "time", "tab", "play_ms"))
+    shard.add_events(rows.drop("hash", "time", "tab", "play_ms"))
     return first + len(starts)
 
 
@@ -356,7 +356,7 @@ def _video_kinds(paths: tuple[Path, ...]) -> dict[str, str]:
     return {name: kind for name, kind in ITEM_KINDS.items() if name in have}
 
 
-def _read_videos(job: _Videos, spill: Spill) -> None:
+def _read_videos(job: _Videos, shard: ShardWriter) -> None:
     polars, path = require("polars", "pipeline"), job.lines.path
     columns = _video_columns(path)
     for line, block in read_blocks(path, columns, piece=job.lines):
@@ -377,7 +377,7 @@ def _read_videos(job: _Videos, spill: Spill) -> None:
         if "video_duration" in frame.columns:
             frame = frame.with_columns((polars.col("video_duration") / 1000.0).cast(polars.Float32).alias("duration"))
         kinds = [name for name in ITEM_KINDS if name in frame.columns]
-        spill.add_attributes("item", frame.select(polars.col("video_id").alias("item_id"), *kinds))
+        shard.add_attributes("item", frame.select(polars.col("video_id").alias("item_id"), *kinds))
 
 
 def _attribute(values: Array, kind: str) -> "pl.Series":

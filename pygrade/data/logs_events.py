@@ -24,7 +24,7 @@ from pygrade.data.columnar import RowGroups, read_batches, refuse_row, row_group
 from pygrade.data.event_checks import refuse_events
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import PIECE, EventWriter
-from pygrade.data.import_shards import Spill
+from pygrade.data.import_shards import ShardWriter
 from pygrade.logs.logs import FINER, MAX_SLOT, SECONDS
 from pygrade.logs.parquet import METADATA_KEY, header_of, parts_of
 from pygrade.workers import Workers
@@ -151,9 +151,9 @@ def _count_requests(piece: RowGroups) -> tuple[int, Any, Any]:
     return count, begins, last
 
 
-def _read(piece: _Piece, spill: Spill) -> _Facts:
-    reader = _Reader(spill, piece)
-    for first, frame in read_batches(piece.groups.path, piece.columns, min(spill.rows, 100_000), piece.groups):
+def _read(piece: _Piece, shard: ShardWriter) -> _Facts:
+    reader = _Reader(shard, piece)
+    for first, frame in read_batches(piece.groups.path, piece.columns, min(shard.rows, 100_000), piece.groups):
         reader.add(piece.groups.path, first, frame)
     return reader.facts
 
@@ -173,10 +173,10 @@ def _check_units(directory: Path, has_times: bool, facts: Sequence[_Facts]) -> N
 
 
 class _Reader:
-    """Adds batches to the spill; numbers requests in the order of their rows if there are no timestamps."""
+    """Adds batches to the shard; numbers requests in the order of their rows if there are no timestamps."""
 
-    def __init__(self, spill: Spill, piece: _Piece) -> None:
-        self.spill, self.tasks, self.features, self.items = spill, piece.tasks, piece.features, piece.items
+    def __init__(self, shard: ShardWriter, piece: _Piece) -> None:
+        self.shard, self.tasks, self.features, self.items = shard, piece.tasks, piece.features, piece.items
         self.last_request: Any = None
         self.request = piece.request - 1
         self.facts = _Facts()
@@ -213,16 +213,16 @@ class _Reader:
         ids = []
         for name in ("request_id", "user_id", "item_id"):
             whole = frame[name].dtype == polars.Int64
-            ids.append(frame[name] if whole else self.spill.number(name.removesuffix("_id"), frame[name]).alias(name))
+            ids.append(frame[name] if whole else self.shard.number(name.removesuffix("_id"), frame[name]).alias(name))
         if self.items:
             named = identifiers(self.items)
             columns = [frame[f"i_{item}"].cast(polars.Float32).fill_nan(None).alias(named[item]) for item in self.items]
-            self.spill.add_attributes("item", polars.DataFrame([ids[2], *columns]), times)
+            self.shard.add_attributes("item", polars.DataFrame([ids[2], *columns]), times)
         labels = identifiers(self.features)
         context = [polars.col(f"x_{feature}").alias(f"c_{label}") for feature, label in labels.items()]
         frame = frame.with_columns(*ids, times.alias("timestamp"), times.alias("event_time")).with_columns(context)
         read = [*(f"x_{feature}" for feature in self.features), *(f"i_{item}" for item in self.items)]
-        self.spill.add_events(frame.drop(read))
+        self.shard.add_events(frame.drop(read))
 
     def _count(self, request: "pl.Series") -> Ints:
         new = request.ne_missing(request.shift(1)).to_numpy().copy()

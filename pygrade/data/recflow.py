@@ -26,7 +26,7 @@ from pygrade._util.optional_imports import require
 from pygrade.data.columnar import read_batches, refuse_row
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import EventWriter
-from pygrade.data.import_shards import DAY, Spill
+from pygrade.data.import_shards import DAY, ShardWriter
 from pygrade.data.tables import by_kind
 
 if TYPE_CHECKING:
@@ -136,12 +136,12 @@ class _Day:
         return str(self.path)
 
 
-def _read_day(day: _Day, spill: Spill) -> None:
-    for first, frame in read_batches(day.path, _COLUMNS, min(spill.rows, 100_000)):
-        _add(day.path, first, frame, spill, day.config)
+def _read_day(day: _Day, shard: ShardWriter) -> None:
+    for first, frame in read_batches(day.path, _COLUMNS, min(shard.rows, 100_000)):
+        _add(day.path, first, frame, shard, day.config)
 
 
-def _add(path: Path, first: int, frame: "pl.DataFrame", spill: Spill, config: RecFlowConfig) -> None:
+def _add(path: Path, first: int, frame: "pl.DataFrame", shard: ShardWriter, config: RecFlowConfig) -> None:
     polars = require("polars", "pipeline")
     time = frame["request_timestamp"]
     away = np.abs((time.to_numpy() + 8 * 3_600_000) // DAY - _day_of(path)) > 1
@@ -163,7 +163,7 @@ def _add(path: Path, first: int, frame: "pl.DataFrame", spill: Spill, config: Re
         return chosen
 
     slot = polars.col("rerank_index").fill_null(2**31 - 1).clip(0, 2**31 - 1)  # a number from 0 on comes from _arrange
-    spill.add_events(
+    shard.add_events(
         frame.select(
             "request_id",
             "user_id",
@@ -177,8 +177,8 @@ def _add(path: Path, first: int, frame: "pl.DataFrame", spill: Spill, config: Re
         )
     )
     since = frame["request_timestamp"]
-    spill.add_attributes("user", frame.select("user_id", *USER_KINDS), since)
-    spill.add_attributes(
+    shard.add_attributes("user", frame.select("user_id", *USER_KINDS), since)
+    shard.add_attributes(
         "item",
         frame.select(
             polars.col("video_id").alias("item_id"),

@@ -199,7 +199,7 @@ def _files(place: Place) -> tuple[Folder, list[str]]:
     if folder.is_local:
         files = parquet.parts_of(Path(str(folder)))
         return Folder.at(files[0].parent), [file.name for file in files]
-    if folder.parent.has(folder.name):
+    if folder.is_file():
         return folder.parent, [folder.name]
     names = [name for name in folder.names("*.parquet") if not name.startswith("_")]
     if not names:

@@ -1,13 +1,10 @@
 """Files of a command: a directory, local or at a URL of an object store, and how it is published whole."""
 
-from pygrade.storage.folder import (
-    Entry,
-    Folder,
-    Manifest,
-    Place,
+from pygrade.storage.folder import Folder, Manifest, Place, is_url
+from pygrade.storage.object_store import StorageError
+from pygrade.storage.places import (
     download,
     download_directory,
-    is_url,
     join_path,
     place_exists,
     place_of,
@@ -16,10 +13,8 @@ from pygrade.storage.folder import (
     upload_directory,
     working_directory,
 )
-from pygrade.storage.object_store import StorageError
 
 __all__ = [
-    "Entry",
     "Folder",
     "Manifest",
     "Place",

@@ -16,93 +16,75 @@ _LOCK = ".lock"
 _GIB = 50.0
 _LONGEST = 120  # characters of a name
 
-_held: dict[str, tuple[int, int]] = {}  # name → process, descriptor of the lock
+_held: dict[Path, tuple[int, int]] = {}  # entry → process, descriptor of the lock
 
 
 def cache_root() -> Path:
     """The directory of all entries."""
-    named = os.environ.get("PYGRADE_CACHE")
-    if named:
+    if named := os.environ.get("PYGRADE_CACHE"):
         return Path(named)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "pygrade"
 
 
-def entry_name(url: str, stamp: str = "") -> str:
-    """A name that shows the URL: ``s3:bucket:logs@1a2b3c4d5e6f``."""
+def hold_entry(url: str, stamp: str) -> Path:
+    """The directory for a URL's content of this stamp, made if absent, kept until this process ends.
+
+    Its name shows the URL: ``s3:bucket:logs@1a2b3c4d5e6f``.
+    """
     plain = re.sub(r"[^\w.=-]+", ":", url)[-_LONGEST:].strip(":")
-    return f"{plain}@{hashlib.sha256(f'{url} {stamp}'.encode()).hexdigest()[:12]}"
-
-
-def hold(name: str) -> Path:
-    """The entry, made if absent, kept until `release` or until this process ends."""
-    folder = cache_root() / name
-    known = _held.get(str(folder))
-    if known is not None and known[0] == os.getpid() and folder.is_dir():
-        return folder
+    entry = cache_root() / f"{plain}@{hashlib.sha256(f'{url} {stamp}'.encode()).hexdigest()[:12]}"
+    if _held.get(entry, (0, 0))[0] == os.getpid() and entry.is_dir():
+        return entry
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        entry.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # removed meanwhile
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            lock = os.open(entry / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
             fcntl.flock(lock, fcntl.LOCK_SH)
             with suppress(FileNotFoundError):
-                if os.stat(folder / _LOCK).st_ino == os.fstat(lock).st_ino:
-                    os.utime(folder / _LOCK)
-                    _held[str(folder)] = (os.getpid(), lock)
-                    return folder
+                if os.stat(entry / _LOCK).st_ino == os.fstat(lock).st_ino:
+                    os.utime(entry / _LOCK)
+                    _held[entry] = (os.getpid(), lock)
+                    return entry
             os.close(lock)
-
-
-def release(folder: Path) -> None:
-    """Another use may remove the entry from now on."""
-    _, lock = _held.pop(str(folder), (0, -1))
-    if lock >= 0:
-        os.close(lock)
 
 
 def make_room(size: int) -> None:
     """Removes entries that nobody holds until ``size`` more bytes fit. OSError if the disk has no room for them."""
     root, limit = cache_root(), float(os.environ.get("PYGRADE_CACHE_GIB") or _GIB) * 2.0**30
     root.mkdir(parents=True, exist_ok=True)
-    ages = {entry: _age(entry) for entry in root.iterdir() if entry.is_dir()}
-    sizes = {entry: _size(entry) for entry in ages}
-    used = sum(sizes.values())
-    for entry in sorted(ages, key=lambda entry: ages[entry]):
-        if used + size <= limit and shutil.disk_usage(root).free > size:
+    facts = {entry: _used(entry) for entry in root.iterdir() if entry.is_dir()}
+    total = sum(used for _, used in facts.values())
+    for entry, (_, used) in sorted(facts.items(), key=lambda fact: fact[1]):
+        if total + size <= limit and shutil.disk_usage(root).free > size:
             break
-        if _removed(entry):
-            used -= sizes[entry]
+        if _remove(entry):
+            total -= used
     if (free := shutil.disk_usage(root).free) < size:
         raise OSError(f"{root} has {free:,} bytes left; want {size:,} (PYGRADE_CACHE may name another disk)")
 
 
-def _age(entry: Path) -> float:
-    with suppress(OSError):
-        return (entry / _LOCK).stat().st_mtime
-    return 0.0
-
-
-def _size(entry: Path) -> int:
-    total = 0
+def _used(entry: Path) -> tuple[float, int]:
+    """When the entry was used last, and its bytes; another process may be removing it."""
+    last, total = 0.0, 0
     for folder, _, names in os.walk(entry):
         for name in names:
             with suppress(OSError):
-                total += os.lstat(os.path.join(folder, name)).st_size
-    return total
+                status = os.lstat(os.path.join(folder, name))
+                last, total = status.st_mtime if name == _LOCK else last, total + status.st_size
+    return last, total
 
 
-def _removed(entry: Path) -> bool:
-    if _held.get(str(entry), (0, 0))[0] == os.getpid():
+def _remove(entry: Path) -> bool:
+    """Whether nobody held the entry."""
+    if _held.get(entry, (0, 0))[0] == os.getpid():
         return False
-    try:
+    with suppress(OSError):
         lock = os.open(entry / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(entry, ignore_errors=True)
-        return True
-    except OSError:  # held
-        return False
-    finally:
-        os.close(lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(entry, ignore_errors=True)
+            return True
+        finally:
+            os.close(lock)
+    return False

@@ -7,13 +7,13 @@ import time
 import pytest
 
 from pygrade.cluster import ClusterError, connect
-from pygrade.cluster.connect import parse
+from pygrade.cluster.connect import parse_address
 
 
 @pytest.mark.parametrize("text", ["local:4", "local", "auto", "head:6379", "10.0.0.2:6379", "ray://[::1]:10001"])
 def test_places_are_parsed(text):
     processes = {"local:4": 4, "local": 0}.get(text)
-    assert parse(text) == (processes, "" if processes is not None else text)
+    assert parse_address(text) == (processes, "" if processes is not None else text)
 
 
 @pytest.mark.parametrize(

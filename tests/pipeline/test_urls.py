@@ -86,7 +86,7 @@ def test_a_pipeline_between_buckets_is_the_local_one(s3, data, run, tmp_path, mo
 
 def test_a_pipeline_that_was_killed_goes_on_elsewhere(s3, data, tmp_path, monkeypatch):
     place, stages = f"{s3}/runs/tiny", []
-    real = storage._RemoteFolder._write_manifest
+    real = storage.RemoteFolder._write_manifest
 
     def write(folder, manifest):
         if folder.name.startswith("mtl-"):
@@ -94,14 +94,14 @@ def test_a_pipeline_that_was_killed_goes_on_elsewhere(s3, data, tmp_path, monkey
         stages.append(folder.name)
         real(folder, manifest)
 
-    monkeypatch.setattr(storage._RemoteFolder, "_write_manifest", write)
+    monkeypatch.setattr(storage.RemoteFolder, "_write_manifest", write)
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(data, place, CONFIG)
     assert [name.partition("-")[0] for name in stages] == ["events", "features", "leaks", "prerank"]
     assert not any(name.startswith("mtl-") for name in Folder.at(place).names())
     with pytest.raises(FileNotFoundError, match="does not exist"):
         open_artifact(f"{place}/artifact")
-    monkeypatch.setattr(storage._RemoteFolder, "_write_manifest", real)
+    monkeypatch.setattr(storage.RemoteFolder, "_write_manifest", real)
     forget(monkeypatch, tmp_path, "second")
     made = run_pipeline(data, place, CONFIG)
     cached = [name for name, entry in made["stages"].items() if entry["cached"]]
@@ -150,7 +150,7 @@ def test_a_directory_follows_the_run(s3, run, tmp_path):
 
 @pytest.mark.parametrize("when", ["while it is copied", "while it is read"])
 def test_a_file_that_disappears_in_mid_run_is_named_with_the_stage(s3, data, when, monkeypatch, capsys):
-    real, found = events._IMPORTERS["logs"], storage._RemoteFolder._found
+    real, found = events._IMPORTERS["logs"], storage.RemoteFolder._found
 
     def read(path, writer, config):
         next(path.glob("*.parquet")).unlink()
@@ -165,7 +165,7 @@ def test_a_file_that_disappears_in_mid_run_is_named_with_the_stage(s3, data, whe
     if when == "while it is read":
         monkeypatch.setitem(events._IMPORTERS, "logs", read)
     else:
-        monkeypatch.setattr(storage._RemoteFolder, "_found", copied)
+        monkeypatch.setattr(storage.RemoteFolder, "_found", copied)
     assert cli.main(["pipeline", "--data", data, "--out", f"{s3}/runs/tiny", "--quiet"]) == 2
     text = capsys.readouterr().err
     copying = r"in/log/part-00000\.parquet (does not exist|has disappeared).* \(data: logs:s3:"
@@ -200,7 +200,7 @@ def test_a_store_that_refuses_in_mid_run_leaves_the_earlier_artifact(s3, data, m
 
     def write(store, path, content):
         if "/policy-" in path:
-            raise StorageError(f"{store.url(path)}: the store refuses these credentials")
+            raise StorageError(f"{store.scheme}://{path}: the store refuses these credentials")
         real(store, path, content)
 
     monkeypatch.setattr(storage.ObjectStore, "write", write)
