@@ -58,7 +58,7 @@ def test_files_can_be_read_by_others(tmp_path):
 
 
 def test_missing_extra_names_the_install_command():
-    with pytest.raises(ImportError, match=r"no_such_module is not installed; run: pip install 'pygrade\[train\]'"):
+    with pytest.raises(ImportError, match=r"no_such_module is not installed; run: pip install 'pygrade-ranking\[train\]'"):
         extras.require("no_such_module")
     assert extras.require("json.decoder").__name__ == "json.decoder"
 
@@ -88,13 +88,13 @@ def test_two_writers_of_one_directory_both_succeed(tmp_path, monkeypatch, before
 
 
 def claim(out, command):
-    with files.claimed(out, command):
+    with files.directory_lock(out, command):
         pass
 
 
 def test_a_directory_is_claimed_for_one_process_and_one_command(tmp_path):
     out = tmp_path / "run"
-    with files.claimed(out, "train"), pytest.raises(ValueError, match="in use by another pygrade process"):
+    with files.directory_lock(out, "train"), pytest.raises(ValueError, match="in use by another pygrade process"):
         claim(out, "train")
     claim(out, "train")
     with pytest.raises(ValueError, match="holds the results of pygrade train; want another directory for pipeline"):
