@@ -27,7 +27,7 @@ def test_a_bad_text_is_named(text):
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
-        pytest.raises(ImportError, match=r"ray is not installed; run: pip install 'pygrade\[cluster\]'"),
+        pytest.raises(ImportError, match=r"ray is not installed; run: pip install 'pygrade-ranking\[cluster\]'"),
         connect("local"),
     ):
         pass

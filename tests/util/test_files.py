@@ -58,7 +58,8 @@ def test_files_can_be_read_by_others(tmp_path):
 
 
 def test_missing_extra_names_the_install_command():
-    with pytest.raises(ImportError, match=r"no_such_module is not installed; run: pip install 'pygrade-ranking\[train\]'"):
+    wanted = r"no_such_module is not installed; run: pip install 'pygrade-ranking\[train\]'"
+    with pytest.raises(ImportError, match=wanted):
         extras.require("no_such_module")
     assert extras.require("json.decoder").__name__ == "json.decoder"
 
