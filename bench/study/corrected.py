@@ -49,7 +49,7 @@ def learn(logs: Logs, propensity: SlotPropensity | None = None, prior: Correctio
     """The corrections of a log with the values of events that count, as `train` fits and licenses them."""
     reward = TrainConfig().reward
     propensity = slot_propensity(logs, reward) if propensity is None else propensity
-    slots = max(int(logs.position.max(initial=0)) + 1, reward.page_size)
+    slots = max(logs.num_slots, reward.page_size)
     cluster = clusters_of(logs)
     fold = fold_of_requests(cluster, _FOLDS, 0)
     fitted = fit_correction(logs, propensity.curve(slots), fold, cluster, prior=prior)

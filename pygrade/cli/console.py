@@ -1,18 +1,18 @@
 """Tables on standard output for people, log lines on standard error; programs ask for --json."""
 
 import logging
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pygrade._util.optional_imports import require
 from pygrade._util.text import printable
+from pygrade.metrics.texts import lift_text
+from pygrade.serving.page_table import page_table
 
 LABELS = {"value": "value/request", "orders": "orders/request", "opm": "OPM", "ctr": "CTR", "cvr": "CVR"}
 _PLAIN_WIDTH = 100  # columns unless standard output is a terminal
 _GAP, _MARGIN = 3, 4  # between columns, and at both ends of a row together
-_WIDE = 0.5  # of the interval of a share, from which on it says nothing
 
 
 class LogLines(logging.Handler):
@@ -102,7 +102,7 @@ def lifts(
     strong: str = "",
 ) -> None:
     """Lift of each arm per metric in percent, ± half of the 95 % interval; the baseline has none."""
-    rows = [[arm, *(lift(entry.get(metric)) for metric in metrics)] for arm, entry in lifts_by_arm.items()]
+    rows = [[arm, *(lift_text(entry.get(metric)) for metric in metrics)] for arm, entry in lifts_by_arm.items()]
     table(title, ["", *(LABELS.get(metric, metric) for metric in metrics)], rows, strong)
 
 
@@ -110,73 +110,7 @@ def page(record: Mapping[str, Any]) -> None:
     """A ranked page: the weights on top, if they rank, then each item's score and what every task, or the baseline,
     contributed.
     """
-    mixed = 0.0 < record["trust"] < 1.0
-    head = ["slot", "item", "score", *record["tasks"], *([record["baseline"]] if mixed else [])]
-    weights = ["", "weight", "", *(f"{100 * weight:.1f} %" for weight in record["weights"]), *([""] if mixed else [])]
-    names = [item.get("name", str(item["item_id"])) for item in record["items"]]
-    parts = [
-        [item["score"], *item["contributions"], *([item["baseline"]] if mixed else [])] for item in record["items"]
-    ]
-    rows = [
-        [str(slot), name, *(f"{number:+.3f}" for number in part)]
-        for slot, (name, part) in enumerate(zip(names, parts, strict=True), 1)
-    ]
+    shown = page_table(record)
     text("")
     text(f"{record['title']}: {record['why']}")
-    table("", head, [*([weights] if record["weighs"] else []), *rows], texts=2)
-
-
-def lift(entry: Mapping[str, Any] | None) -> str:
-    """``+1.20 ± 0.30 %`` of a lift with its interval; None is the baseline's own.
-
-    >>> lift({"value": 0.012, "low": 0.009, "high": 0.015})
-    '+1.20 ± 0.30 %'
-    """
-    if entry is None:
-        return "baseline"
-    value = entry["value"]
-    if value is None or not math.isfinite(value):
-        return "n/a"
-    if entry["low"] is None or not math.isfinite(entry["low"]):
-        return f"{100 * value:+.2f} %"
-    return f"{100 * value:+.2f} ± {50 * (entry['high'] - entry['low']):.2f} %"
-
-
-def bounds(entry: Mapping[str, Any]) -> str:
-    """``+1.20 % (0.90 to 1.50)`` of a lift with the bounds of an interval that need not be symmetric.
-
-    >>> bounds({"value": 0.012, "low": 0.009, "high": 0.015})
-    '+1.20 % (0.90 to 1.50)'
-    """
-    value, low, high = entry["value"], entry["low"], entry["high"]
-    if value is None or not math.isfinite(value):
-        return "n/a"
-    size = f"{100 * value:+.2f} %"
-    return size if low is None or not math.isfinite(low) else f"{size} ({100 * low:.2f} to {100 * high:.2f})"
-
-
-def interval(record: Mapping[str, Any]) -> str:
-    """``0.7123 ± 0.0045`` of an estimate with its interval; fewer decimals of numbers from 10 on.
-
-    >>> interval({"value": 123.456, "low": 120.456, "high": 126.456})
-    '123.46 ± 3.00'
-    """
-    value, low, high = record["value"], record["low"], record["high"]
-    if value is None or not math.isfinite(value):
-        return "n/a"
-    digits = max(0, 4 - max(0, math.floor(math.log10(abs(value) or 1.0))))
-    return (
-        f"{value:.{digits}f}" if low is None or high is None else f"{value:.{digits}f} ± {(high - low) / 2:.{digits}f}"
-    )
-
-
-def positive(record: Mapping[str, Any]) -> str:
-    """`interval` of a number that cannot be below 0, or that there is too little data for one."""
-    value, low = record["value"], record["low"]
-    return "too few" if value is not None and low is not None and low < 0 < value else interval(record)
-
-
-def share(record: Mapping[str, Any]) -> str:
-    """`interval` of a number from 0 to 1, or that there is too little data for one."""
-    low, high = record["low"], record["high"]
-    return "too few" if low is not None and high is not None and high - low > _WIDE else interval(record)
+    table("", shown.head, shown.texts(), texts=2)

@@ -5,6 +5,7 @@ from typing import Any
 
 from pygrade.cli import console
 from pygrade.evaluation.replay import equal_metrics, judged_by, reinforcement_sentence
+from pygrade.metrics.texts import lift_text, positive_text, share_text
 
 IN_SAMPLE = "in-sample, not evidence: "
 
@@ -17,7 +18,7 @@ def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:
             f"{int(entry['events']):,}",
             f"{entry['rate']:.2%}",
             f"{entry['mean_prediction']:.2%}",
-            *(console.share(entry[name]) for name in ("auc", "gauc")),
+            *(share_text(entry[name]) for name in ("auc", "gauc")),
         ]
         for task, entry in record["predictions"].items()
     ]
@@ -26,7 +27,7 @@ def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:
     names = {"ndcg": f"NDCG@{record['k']}", "value": f"value@{record['k']}"}
     lifted = {name: record["lifts"].get(name, {}) for name in record["rankers"]}
     rows = [
-        [name, *(console.positive(entry[m]) for m in names), *(console.lift(lifted[name].get(m)) for m in names)]
+        [name, *(positive_text(entry[m]) for m in names), *(lift_text(lifted[name].get(m)) for m in names)]
         for name, entry in sorted(record["rankers"].items(), key=lambda row: row[0] != record["baseline"])
     ]
     head = ["", *names.values(), *(f"{label} lift" for label in names.values())]

@@ -48,7 +48,7 @@ def collect(run: RunFiles, config: ConsoleConfig) -> dict[str, Any]:
     own = GRADE if GRADE in policies else ALONE
     evaluation = replay(late, propensity, policies, policy.mixture, reward, k, run.in_sample)
     evaluation["warnings"] += [UNRECORDED] if run.in_sample is None else []
-    curve = propensity.known(max(k, int(late.position.max()) + 1))
+    curve = propensity.known(max(k, late.num_slots))
     simple = simple_baselines(late, policy, policy.mixture)
     browsed = _spaced(late, config.requests)
     every = arms_of(late, policies, policy.mixture)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pygrade._typing import Array
 from pygrade.console.html import Section, escape, folded
 from pygrade.evaluation.arms import EXPECTED_VALUE, LOGGED_ORDER
-from pygrade.logs import Logs
+from pygrade.logs import Logs, evenly_spaced
 from pygrade.policy import FusionPolicy, Mixture
 from pygrade.training.judging import arms_of
 
@@ -35,7 +35,7 @@ def compare_pages(
     """
     sizes = np.bincount(logs.row_request, logs.shown, logs.num_requests)
     enough = np.flatnonzero(sizes >= min(_SHOWN, sizes.max(initial=0)))
-    rows = enough[np.unique(np.linspace(0, len(enough) - 1, min(count, len(enough))).round().astype(np.int64))]
+    rows = enough[evenly_spaced(len(enough), count)]
     chosen = logs.select(rows)
     arms = arms_of(chosen, policies, mixture)
     last, mixed = list(policies)[-1], list(policies.values())[-1].mixture

@@ -8,6 +8,7 @@ from typing import Any
 
 from pygrade._util.text import printable
 from pygrade.console.style import CSS
+from pygrade.serving.page_table import page_table
 
 Json = Mapping[str, Any]
 
@@ -101,21 +102,16 @@ def figures(picture: Picture) -> str:
     return f'<div class="figures">{"".join(picture.parts)}</div>'
 
 
-def page_table(page: Json) -> str:
-    """HTML of one ranked page: weights on top if they rank, contributions per item below; shades show size and sign."""
-    mixed = 0.0 < page.get("trust", 1.0) < 1.0
-    parts = [item["contributions"] + ([item["baseline"]] if mixed else []) for item in page["items"]]
-    reach = max((abs(v) for part in parts for v in part), default=1.0) or 1.0
-    names = page["tasks"] + ([page["baseline"]] if mixed else [])
-    columns = [Column("slot", "text"), Column("item", "text"), "score", *names]
-    weights: list[Cell] = [
-        Html(f'<div class="bar"><i style="width:{100 * w:.0f}%"></i></div>{100 * w:.1f} %') for w in page["weights"]
-    ]
-    first = [["", "weights", "", *weights, *([""] if mixed else [])]] if page.get("weighs", True) else []
-    rows: list[list[Cell]] = [*first]
-    for slot, (item, part) in enumerate(zip(page["items"], parts, strict=True), 1):
-        cells = [Html(f'<span class="shade" style="background:{shade(v / reach)}">{v:+.3f}</span>') for v in part]
-        rows.append([str(slot), str(item.get("name", item["item_id"])), f"{item['score']:+.3f}", *cells])
+def shaded_page(record: Json) -> str:
+    """HTML of `page_table` of a record: weights on top if they rank; shades show size and sign of contributions."""
+    page = page_table(record)
+    reach = max((abs(part) for _, _, parts in page.rows for part in parts), default=1.0) or 1.0
+    columns = [Column(name, "text") for name in page.head[:2]] + [Column(name) for name in page.head[2:]]
+    bars = [Html(f'<div class="bar"><i style="width:{100 * w:.0f}%"></i></div>{100 * w:.1f} %') for w in page.weights]
+    rows: list[list[Cell]] = [["", "weights", "", *bars, *[""] * (len(columns) - 3 - len(bars))]] if bars else []
+    for slot, (item, score, parts) in enumerate(page.rows, 1):
+        cells = [Html(f'<span class="shade" style="background:{shade(v / reach)}">{v:+.3f}</span>') for v in parts]
+        rows.append([str(slot), item, f"{score:+.3f}", *cells])
     return table(columns, rows)
 
 

@@ -9,11 +9,8 @@ from pygrade.console.comparison import FILE, comparison_section
 from pygrade.console.html import Cell, Column, Html, Section, escape, facts, table
 from pygrade.console.marks import Scale, bars, whisker
 from pygrade.console.sections import (
-    auc_text,
     key,
-    lift_text,
     options_section,
-    plus_minus,
     prediction_section,
     replay_section,
     trust_section,
@@ -23,6 +20,7 @@ from pygrade.console.training import training_sections, write_page
 from pygrade.evaluation.arms import LOGGED_ORDER
 from pygrade.evaluation.policy_estimates import LIFT
 from pygrade.evaluation.replay import event_worth
+from pygrade.metrics.texts import lift_text, share_text, value_text
 
 Json = Mapping[str, Any]
 _SHOWN = 12  # features of the skew table
@@ -106,7 +104,7 @@ def _prerank(record: Json) -> Section:
             f"recall@{entry['n']}",
             f"{entry['requests']:,}",
             f"{entry['unknown']:.1%}",
-            *(plus_minus(entry[name], 3) for name in (*both, "difference")),
+            *(value_text(entry[name], 3) for name in (*both, "difference")),
             Html(whisker(scale, *(entry[name] for name in both), strong=True)),
             _number(entry["index_recall"]),
         ]
@@ -135,8 +133,8 @@ def _predictions(tasks: Json, model: Json, replay: Json) -> Section:
             task,
             f"{entry['positives']:,}",
             f"{100 * entry['rate']:.2f} / {100 * entry['mean_prediction']:.2f} %",
-            auc_text(entry["auc_interval"]),
-            auc_text(entry["gauc_interval"]),
+            share_text(entry["auc_interval"], 3),
+            share_text(entry["gauc_interval"], 3),
             Html(whisker(scale, entry["auc_interval"], strong=True)),
             f"{_number(entry['log_loss_before'], 3)} → {_number(entry['log_loss'], 3)}",
             f"{_number(entry['ece_before'], 3)} → {_number(entry['ece'], 3)}",
@@ -162,7 +160,7 @@ def _off_policy(record: Json) -> list[Section]:
         if entry["warning"]:
             notes.setdefault(entry["warning"], []).append(name)
     rows = [
-        [name, lift_text(entry) if name == LIFT else plus_minus(entry), f"{entry['effective_sample_size']:,.0f}"]
+        [name, lift_text(entry) if name == LIFT else value_text(entry), f"{entry['effective_sample_size']:,.0f}"]
         for name, entry in estimates.items()
     ]
     text = (

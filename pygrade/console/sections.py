@@ -9,58 +9,9 @@ from pygrade.console.html import Cell, Column, Html, Lead, Section, cards, escap
 from pygrade.console.marks import Json, Scale, whisker
 from pygrade.evaluation.arms import ALONE, GRADE, LOGGED_ORDER, SERVED, STAGE1
 from pygrade.evaluation.replay import equal_metrics, judged_by, reinforcement_sentence
+from pygrade.metrics.texts import TOO_FEW, bounds_text, lift_text, share_text, span_text, value_text
 
-_WIDE = 0.5  # of the interval of an AUC, from which on it says nothing
 _FIRST_OPTIONS = 40  # characters of a value that is shown
-
-
-def signed_percent(interval: Json) -> str:
-    """A lift with its bounds.
-
-    >>> signed_percent({"value": 0.0312, "low": 0.029, "high": 0.0334})
-    '+3.12 % (2.90 to 3.34)'
-    """
-    if interval.get("value") is None:
-        return "n/a"
-    if interval.get("low") is None or interval.get("high") is None:
-        return f"{100 * interval['value']:+.2f} %"
-    return f"{100 * interval['value']:+.2f} % ({100 * interval['low']:.2f} to {100 * interval['high']:.2f})"
-
-
-def lift_text(entry: Json | None) -> str:
-    """``+3.12 ± 0.22 %``; of None, the baseline's own.
-
-    >>> lift_text({"value": 0.0312, "low": 0.029, "high": 0.0334})
-    '+3.12 ± 0.22 %'
-    """
-    if entry is None:
-        return "baseline"
-    if entry.get("value") is None:
-        return "n/a"
-    if entry.get("low") is None or entry.get("high") is None:
-        return f"{100 * entry['value']:+.2f} %"
-    return f"{100 * entry['value']:+.2f} ± {50 * (entry['high'] - entry['low']):.2f} %"
-
-
-def plus_minus(entry: Json, digits: int = 4) -> str:
-    """``0.7123 ± 0.0045``.
-
-    >>> plus_minus({"value": 0.71234, "low": 0.70784, "high": 0.71684})
-    '0.7123 ± 0.0045'
-    """
-    if entry.get("value") is None:
-        return "n/a"
-    if entry.get("low") is None or entry.get("high") is None:
-        return f"{entry['value']:.{digits}f}"
-    return f"{entry['value']:.{digits}f} ± {(entry['high'] - entry['low']) / 2:.{digits}f}"
-
-
-def auc_text(entry: Json) -> str:
-    """An AUC with its interval, or that there are too few events for one."""
-    low, high = entry.get("low"), entry.get("high")
-    if low is not None and high is not None and high - low > _WIDE:
-        return "too few"
-    return plus_minus(entry, 3)
 
 
 def verdict_lead(verdict: Json | None, replay: Json | None, warnings: Sequence[str], text: str = "") -> Lead:
@@ -93,15 +44,9 @@ def _boxes(replay: Json) -> str:
     for arm in dict.fromkeys((served, SERVED, GRADE, STAGE1, ALONE, LOGGED_ORDER)):
         entry = replay["lifts"].get(arm, {}).get(metric)
         if entry and entry["value"] is not None:
-            reach = f"{what} over {base}, 95 %: {_range(entry)}"
+            reach = f"{what} over {base}, 95 %: {span_text(entry)}"
             boxes.append((arm, f"{100 * entry['value']:+.2f} %", reach, arm == served))
     return cards(boxes)
-
-
-def _range(entry: Json) -> str:
-    if entry["low"] is None:
-        return "unknown"
-    return f"{100 * entry['low']:.2f} to {100 * entry['high']:.2f}"
 
 
 def key(*entries: tuple[str, str]) -> str:
@@ -113,20 +58,20 @@ def prediction_section(replay: Json, title: str = "Predictions on held-out reque
     """AUC and GAUC by task, with intervals."""
     tasks = replay["predictions"]
     scale = Scale.of(
-        [e[name] for e in tasks.values() for name in ("auc", "gauc") if auc_text(e[name]) != "too few"], 0.5
+        [e[name] for e in tasks.values() for name in ("auc", "gauc") if share_text(e[name]) != TOO_FEW], 0.5
     )
     rows: list[list[Cell]] = []
     for task, entry in tasks.items():
-        drawn = [entry[name] for name in ("auc", "gauc") if auc_text(entry[name]) != "too few"]
+        drawn = [entry[name] for name in ("auc", "gauc") if share_text(entry[name]) != TOO_FEW]
         rows.append(
             [
                 task,
                 f"{int(entry['events']):,}",
                 f"{entry['rate']:.2%}",
                 f"{entry['mean_prediction']:.2%}",
-                auc_text(entry["auc"]),
-                auc_text(entry["gauc"]),
-                Html(whisker(scale, *drawn, strong=True, says=f"{task}: AUC {auc_text(entry['auc'])}")),
+                share_text(entry["auc"], 3),
+                share_text(entry["gauc"], 3),
+                Html(whisker(scale, *drawn, strong=True, says=f"{task}: AUC {share_text(entry['auc'], 3)}")),
             ]
         )
     heads: list[Column | str] = [
@@ -155,7 +100,7 @@ def replay_section(replay: Json, title: str = "Replay of held-out requests") -> 
     rows: list[list[Cell]] = []
     for arm, entry in sorted(replay["rankers"].items(), key=lambda row: row[0] != base):
         lifts = replay["lifts"].get(arm)
-        row: list[Cell] = [arm, *(plus_minus(entry[name]) for name, _ in metrics)]
+        row: list[Cell] = [arm, *(value_text(entry[name]) for name, _ in metrics)]
         for name, _ in differing:
             drawn = whisker(scales[name], *([lifts[name]] if lifts else [{"value": 0.0}]), strong=arm == named)
             row += [lift_text(lifts[name] if lifts else None), Html(drawn)]
@@ -185,8 +130,7 @@ def trust_section(trust: Json | None) -> list[Section]:
     scale = Scale.of(lifts.values(), percent=True)
     heads: list[Column | str] = [Column("ranking", "text"), "lift", Column(Html(scale.axis), "mark")]
     rows = [
-        [name, signed_percent(entry), Html(whisker(scale, entry, strong=name == served))]
-        for name, entry in lifts.items()
+        [name, bounds_text(entry), Html(whisker(scale, entry, strong=name == served))] for name, entry in lifts.items()
     ]
     return [Section("Cross-fitted value of the logged pages", escape(text), table=table(heads, rows, served))]
 

@@ -29,25 +29,24 @@ from pygrade.console.html import (
     escape,
     facts,
     folded,
-    page_table,
+    shaded_page,
     table,
 )
 from pygrade.console.marks import Scale, whisker
 from pygrade.console.sections import (
     key,
-    lift_text,
     options_section,
     prediction_section,
     replay_section,
-    signed_percent,
     trust_section,
     verdict_lead,
 )
 from pygrade.console.weights import record_weights, weight_sections
+from pygrade.metrics.texts import lift_text, span_text
 from pygrade.training.heldout import FIGURES
 from pygrade.training.tracking import read_metrics
 
-__all__ = ["curves", "record_weights", "signed_percent", "training_sections", "write_report", "write_text"]
+__all__ = ["curves", "record_weights", "training_sections", "write_report", "write_text"]
 
 NUMBER_FORMAT = {"ctr": ".2%", "cvr": ".2%", "opm": ".2f", "orders": ".4f", "value": ".3f"}
 METRIC_LABELS = {"value": "value / request", "orders": "orders / request", "opm": "OPM", "ctr": "CTR", "cvr": "CVR"}
@@ -113,7 +112,7 @@ def _test_cards(test: Json, highlight: str) -> str:
         (
             f"{highlight}: {name}",
             f"{100 * lifts[metric]['value']:+.2f} %",
-            f"over {base}, 95 %: {_range(lifts[metric])}",
+            f"over {base}, 95 %: {span_text(lifts[metric])}",
             True,
         )
         for metric, name in METRIC_LABELS.items()
@@ -122,15 +121,9 @@ def _test_cards(test: Json, highlight: str) -> str:
     for arm in ("GRADE", "stage 1"):
         entry = test["expected"].get(arm, {}).get("lifts", {}).get("value")
         if entry and arm != highlight and entry["value"] is not None:
-            reach = f"over {base}, 95 %: {_range(entry)}"
+            reach = f"over {base}, 95 %: {span_text(entry)}"
             boxes.append((f"{arm}: {METRIC_LABELS['value']}", f"{100 * entry['value']:+.2f} %", reach, False))
     return cards(boxes) if boxes else ""
-
-
-def _range(interval: Json) -> str:
-    if interval["low"] is None:
-        return "unknown"
-    return f"{100 * interval['low']:.2f} to {100 * interval['high']:.2f}"
 
 
 def _ab_sections(test: Json, highlight: str) -> list[Section]:
@@ -164,7 +157,7 @@ def _outcomes(test: Json, highlight: str) -> str:
         for metric in METRIC_LABELS:
             value, lift = result["values"][metric]["value"], result["lifts"].get(metric)
             shown = "n/a" if value is None else format(value, NUMBER_FORMAT[metric])
-            row.append(Html(f"{shown}<br><small>{lift_text(lift) if lift else 'baseline'}</small>"))
+            row.append(Html(f"{shown}<br><small>{lift_text(lift or None)}</small>"))
         both = [test[kind][arm]["lifts"].get("value", {"value": None}) for kind in ("expected", "sampled")]
         row.append(Html(whisker(scale, *both, strong=arm == highlight, says=f"{arm}: value / request")))
         rows.append(row)
@@ -276,7 +269,7 @@ def _page_sections(pages: Json) -> list[Section]:
             "What the saved policy served. First row, if weights rank: those that it chose for this request. Below, "
             "each item's score and what every task contributed to it: blue lifts the item, orange sinks it."
             + f" Here: {escape(page['why'])}.",
-            table=page_table(page),
+            table=shaded_page(page),
         )
         for page in pages.get("pages", [])
     ]

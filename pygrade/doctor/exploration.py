@@ -21,7 +21,7 @@ from pygrade.evaluation.logging_policy import pages
 from pygrade.evaluation.offpolicy import SupportWarning
 from pygrade.evaluation.position import slot_discount
 from pygrade.evaluation.replay import ranks
-from pygrade.logs import Logs
+from pygrade.logs import Logs, evenly_spaced
 from pygrade.metrics import intervals
 from pygrade.policy.spec import fusion_formula
 from pygrade.training.propensity import ASSUMED, SlotPropensity, propensity_curve, shuffled_error
@@ -93,9 +93,9 @@ def effective_share(center: Floats) -> float:
 
 def _lift_errors(logs: Logs, exponent: float, slots: int) -> Any:
     """The half-width of the lift of an order by expected value over the logged one, given the exponent's error."""
-    some = logs.select(np.unique(np.linspace(0, logs.num_requests - 1, _MAX_REQUESTS).astype(np.int64)))
+    some = logs.select(evenly_spaced(logs.num_requests, _MAX_REQUESTS))
     rank = ranks(some.value_of(some.predictions), some.offsets, None)
-    curve = propensity_curve(exponent, min(slots, int(logs.position.max()) + 1))
+    curve = propensity_curve(exponent, min(slots, logs.num_slots))
     formula, scale = fusion_formula(PolicyConfig()), some.num_requests / logs.num_requests
     plain = _half(some, curve, formula, rank, 0.0)
 
@@ -126,7 +126,7 @@ def _shuffled_cost(logs: Logs, exponent: float) -> float | None:
     total = float(worth.sum())
     if not total > 0:
         return None
-    theta = slot_discount(logs.position, propensity_curve(exponent, int(logs.position.max()) + 1))
+    theta = slot_discount(logs.position, propensity_curve(exponent, logs.num_slots))
     request, shown = logs.row_request, logs.shown
     counts = np.maximum(np.bincount(request, shown, logs.num_requests), 1)
     mean = (np.bincount(request, theta, logs.num_requests) / counts)[request]
@@ -137,8 +137,8 @@ def _drawn_cost(logs: Logs, center: Floats, exponent: float) -> float | None:
     """The share of the predicted value of production's pages that pages by drawn weights lose."""
     if len(center) < 2:
         return None
-    some = logs.select(np.unique(np.linspace(0, logs.num_requests - 1, _DRAWN_REQUESTS).astype(np.int64)))
-    slots = int(some.position.max()) + 1
+    some = logs.select(evenly_spaced(logs.num_requests, _DRAWN_REQUESTS))
+    slots = some.num_slots
     formula, curve = fusion_formula(PolicyConfig()), propensity_curve(exponent, slots)
     draws = np.random.default_rng(0).dirichlet(np.maximum(center * _CONCENTRATION, 0.1), (some.num_requests, _DRAWS))
     predicted = some.value_of(some.predictions)

@@ -32,7 +32,7 @@ def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
     """
     config = reward or RewardConfig()
     propensity = slot_propensity(logs, config, warn=False)  # the sheet says it
-    curve = propensity.known(int(logs.position.max()) + 1)
+    curve = propensity.known(logs.num_slots)
     tasks = task_facts(logs, curve)
     worth = over_order(logs, logs.value_of(logs.predictions), logs.value_of(logs.feedback), curve).to_dict()
     plan, users, days = plan_of_log(logs)
@@ -71,7 +71,7 @@ def _size(logs: Logs, users: int, days: int | None) -> dict[str, Any]:
         "users": users,
         "items": len(np.unique(numbered(logs.item_id))),
         "days": days,
-        "slots": int(logs.position.max()) + 1,
+        "slots": logs.num_slots,
         "shown_per_request": float(shown.mean()),
         "candidates_per_request": float(sizes.mean()),
         "unseen_share": 1 - float(shown.sum() / sizes.sum()),

@@ -6,11 +6,13 @@ import numpy as np
 
 from pygrade._typing import Array, Floats
 from pygrade.evaluation.replay import value_at_k
+from pygrade.evaluation.value import gains_of, rank_discount
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.by_task import ece
 from pygrade.metrics.intervals import Interval
 from pygrade.metrics.roc import auc, gauc
+from pygrade.metrics.texts import lift_text, value_text
 
 MIN_EVENTS = 100  # from which AUC and ratio are worth reading
 _RANKS, _FLOOR = 10, 0.15  # of DCG, and of a propensity that feedback is divided by
@@ -54,11 +56,8 @@ def over_order(logs: Logs, scores: Array, gains: Array, curve: Floats | None) ->
     """DCG of the shown items by scores [M] over that in the logged order, - 1; gains [M] divided by the curve, which
     makes it unbiased (and NDCG not: it divides by the best order of what chance showed).
     """
-    if curve is not None:
-        gains = gains / np.maximum(curve[np.maximum(logs.position, 0)], _FLOOR)
-    discount = 1 / np.log2(np.arange(_RANKS) + 2.0)
-    orders = (scores, -logs.position)
-    found = [value_at_k(order, gains, logs.offsets, _RANKS, logs.shown, discount) for order in orders]
+    gains, discount = gains_of(gains, logs.position, curve, _FLOOR), rank_discount(curve, _RANKS, "dcg")
+    found = [value_at_k(order, gains, logs.offsets, discount, logs.shown) for order in (scores, -logs.position)]
     return intervals.simultaneous([intervals.mean_lift(*found)], numbered(logs.user_id))[0]
 
 
@@ -66,7 +65,7 @@ def order_sentence(what: str, lift: dict[str, Any], known: bool) -> list[str]:
     """That an order is worse than the logged one, if it is."""
     if lift["high"] is None or lift["high"] >= 0:
         return []
-    size = f"DCG {100 * lift['value']:+.1f} ± {50 * (lift['high'] - lift['low']):.1f} %"
+    size = f"DCG {lift_text(lift, 1)}"
     why = "the slots' effect is allowed for" if known else "the slots' effect is not known, and speaks for that order"
     return [f"{what} orders a page worse than the logged order itself ({size}; {why})"]
 
@@ -90,10 +89,11 @@ def task_sentences(facts: dict[str, dict[str, Any]]) -> list[str]:
             result.append(f"{task} has {entry['events']} events: too few to say whether its prediction is any good")
         elif found["high"] is not None and found["high"] < 0.5:
             result.append(
-                f"the prediction of {task} orders the wrong way (AUC {_range(found)}): is it the chance of *no* event?"
+                f"the prediction of {task} orders the wrong way (AUC {value_text(found, 3)}): "
+                "is it the chance of *no* event?"
             )
         elif found["low"] is not None and found["low"] <= 0.5:
-            result.append(f"the prediction of {task} has no signal: its AUC {_range(found)} is that of chance")
+            result.append(f"the prediction of {task} has no signal: its AUC {value_text(found, 3)} is that of chance")
         else:
             result += order_sentence(
                 f"the prediction of {task}", entry["over_order"], entry["examined_ratio"] is not None
@@ -116,9 +116,3 @@ def _twins(facts: dict[str, dict[str, Any]]) -> list[str]:
             result.append(f"{task} and {seen[key]} have the same events and predictions: one of them is enough")
         seen.setdefault(key, task)
     return result
-
-
-def _range(entry: dict[str, Any]) -> str:
-    if entry["low"] is None:
-        return f"{entry['value']:.3f}"
-    return f"{entry['value']:.3f} ± {(entry['high'] - entry['low']) / 2:.3f}"

@@ -1,8 +1,9 @@
 """The sheet in words and table cells, which the terminal and the page share."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pygrade.metrics.texts import lift_text, value_text
 
 Sheet = Mapping[str, Any]
 Rows = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]
@@ -53,16 +54,16 @@ def task_rows(sheet: Sheet) -> Rows:
                 f"{entry['events']:,}",
                 f"{entry['rate']:.2%}",
                 f"{entry['mean_prediction']:.2%}",
-                around(entry["ratio"], "{:.2f}"),
-                "n/a" if entry["examined_ratio"] is None else around(entry["examined_ratio"], "{:.2f}"),
+                value_text(entry["ratio"], 2),
+                "n/a" if entry["examined_ratio"] is None else value_text(entry["examined_ratio"], 2),
                 "n/a" if entry["ece"] is None else f"{entry['ece']:.4f}",
-                around(entry["auc"]),
-                around(entry["page_auc"]),
-                _lift(entry["over_order"]),
+                value_text(entry["auc"]),
+                value_text(entry["page_auc"]),
+                lift_text(entry["over_order"], 1),
             )
         )
     head = ("task", "events", "rate", "predicted", "pred. / obs.", "examined", "ECE", "AUC", "AUC in a page")
-    order = ("expected value", *[""] * 8, _lift(sheet["expected_value_over_order"]))
+    order = ("expected value", *[""] * 8, lift_text(sheet["expected_value_over_order"], 1))
     return (*head, "over the order"), [*rows, order]
 
 
@@ -73,7 +74,7 @@ def plan_rows(sheet: Sheet) -> Rows:
         rows.append(
             (
                 name,
-                around(entry["baseline"]),
+                value_text(entry["baseline"]),
                 "n/a" if entry["users"] is None else f"{entry['users']:,}",
                 "n/a" if entry["cuped_users"] is None else f"{entry['cuped_users']:,}",
                 "n/a" if lift is None else f"{100 * lift:.2f} %",
@@ -107,25 +108,11 @@ def worth_rows(sheet: Sheet) -> Rows:
     return ("explored", "shuffled: exponent", "lift", "shuffling costs", "drawn: value", "draws cost"), rows
 
 
-def around(entry: Mapping[str, Any], form: str = "{:.4f}") -> str:
-    """``0.7123 ± 0.0045``; n/a if the value is unknown."""
-    value, low, high = (entry[name] for name in ("value", "low", "high"))
-    if value is None or not math.isfinite(value):
-        return "n/a"
-    return form.format(value) + ("" if low is None or high is None else f" ± {form.format((high - low) / 2)}")
-
-
 def _wide(half: float | None, scale: float, unit: str) -> str:
     if half is None:
         return "too few"
     size = half * scale
     return f"± {f'{size:.0f}' if size >= 10 else f'{size:.2g}'}{unit}"
-
-
-def _lift(entry: Mapping[str, Any]) -> str:
-    if entry["value"] is None or entry["low"] is None:
-        return "n/a"
-    return f"{100 * entry['value']:+.1f} ± {50 * (entry['high'] - entry['low']):.1f} %"
 
 
 def _percent(share: float | None) -> str:

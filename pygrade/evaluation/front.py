@@ -24,6 +24,7 @@ from pygrade._typing import Array
 from pygrade._util.serialization import to_builtins
 from pygrade.evaluation.arms import EXPECTED_VALUE, SERVED
 from pygrade.evaluation.policy_estimates import item_inputs
+from pygrade.evaluation.value import examined, gains_of, rank_discount
 from pygrade.logs import Logs, numbered, pad
 from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
@@ -83,8 +84,8 @@ class Solution:
 class Judge:
     """Counts events of rankings of a log, as lifts over production.
 
-    propensity [S] of the slots; None: nothing is known, every slot counts alike and ranks by DCG. Events are worth what
-    the log says. production [M]: scores.
+    propensity [S] of the slots and floor: see `evaluation.value`. Events are worth what the log says. production [M]:
+    scores.
     """
 
     def __init__(
@@ -114,21 +115,19 @@ class Judge:
         inputs = policy.spec.request_inputs(logs.context, given, logs.offsets)
         self._inputs = inputs.to(policy.input_mean.device)
         self._weights = policy.serve(self._inputs, logs.scenario).cpu()
-        looks, discount = np.where(logs.shown, 1.0, 0.0), 1.0 / np.log2(np.arange(k) + 2.0)
-        if propensity is not None:
-            looks = np.where(logs.shown, propensity[np.clip(logs.position, 0, len(propensity) - 1)], 0.0)
-            discount = propensity[np.minimum(np.arange(k), len(propensity) - 1)]
+        looks = examined(logs.position, propensity)
         logged, predicted = (
             np.concatenate([amounts, logs.value_of(amounts)[:, None]], 1)
             for amounts in (logs.feedback, logs.predictions)
         )
         model = _model(predicted, logged, looks)
-        correction = np.where(logs.shown, 1 / np.maximum(looks, floor), 0)[:, None] * (logged - looks[:, None] * model)
+        surprise = np.where(logs.shown[:, None], logged - looks[:, None] * model, 0.0)
+        correction = gains_of(surprise, logs.position, propensity, floor)
         gains, exists = pad(np.concatenate([model + correction, predicted], 1), logs.offsets)
         self._gains = torch.from_numpy(gains.astype(np.float32))
         self._masks = torch.from_numpy(exists[:, None])
         self._lists = torch.zeros(2 * len(self.names), dtype=torch.int32)
-        self._discount = torch.from_numpy(discount.astype(np.float32))
+        self._discount = torch.from_numpy(rank_discount(propensity, k).astype(np.float32))
         self._base = self._counted(production)
 
     def __str__(self) -> str:

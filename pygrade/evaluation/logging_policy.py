@@ -104,7 +104,7 @@ def logging_policy(logs: Logs, formula: Mapping[str, Any], draws: int = 16, seed
     fixed = logs.weights[~explored]
     if not len(fixed) or bool((fixed != fixed[0]).any()):
         return None
-    slots, requests = int(logs.position.max()) + 1, logs.num_requests
+    slots, requests = logs.num_slots, logs.num_requests
     production = pages(logs, np.tile(fixed[0], (requests, 1)), slots, formula)
     drawn_pages, expected = np.empty((requests, 0, slots), np.int32), production
     if drawn is not None and explored.any():

@@ -33,6 +33,7 @@ from pygrade._typing import Array, Floats
 from pygrade._util.html_table import facts_table
 from pygrade._util.serialization import to_builtins
 from pygrade.logs import numbered
+from pygrade.logs.arrays import column_moments
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 
@@ -343,10 +344,7 @@ def _ridge(logged: Floats, target: Floats, rewards: Floats, clusters: Array) -> 
     """Cross-fitted ridge regression (penalty 1 on standardized features): each fifth of the users is predicted by a fit
     on the others, so that no request's noise is in its prediction.
     """
-    known = ~np.isnan(logged)
-    count = np.maximum(known.sum(0), 1)
-    mean = np.where(known, logged, 0.0).sum(0) / count
-    spread = np.sqrt(np.square(np.where(known, logged - mean, 0.0)).sum(0) / count)
+    mean, spread = column_moments(logged)
     x, y = ((np.where(np.isnan(a), mean, a) - mean) / np.where(spread > 0, spread, 1.0) for a in (logged, target))
     at_logged, at_target = np.zeros(len(x)), np.zeros(len(x))
     for fold in range(_FOLDS):

@@ -17,11 +17,13 @@ from pygrade import ops
 from pygrade._typing import Array
 from pygrade._util.html_table import rows_table
 from pygrade._util.serialization import to_builtins
+from pygrade.evaluation.value import examined, gains_of, rank_discount
 from pygrade.logs import Logs, numbered
 from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.metrics.roc import auc, gauc
+from pygrade.metrics.texts import lift_text, value_text
 
 METRICS = ("ndcg", "value", "predicted_value")
 _SHOWN_SLOTS = 5  # of the propensities in a caption
@@ -63,17 +65,13 @@ def value_at_k(
     scores: Array,
     gains: Array,
     offsets: Array,
-    k: int,
+    discount: ArrayLike,
     mask: NDArray[np.bool_] | None = None,
-    attention: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
-    """[R]: Σ_{rank<k} attention[rank] · gain; attention[≥ k] is 1 everywhere when left out."""
-    rank = ranks(scores, offsets, mask)
-    weight = np.ones(k) if attention is None else np.asarray(attention, np.float64)[:k]
-    if len(weight) < k:
-        raise ValueError(f"attention has {len(weight)} slots; want at least k = {k}")
-    counted = (rank < k) if mask is None else (rank < k) & mask
-    return _sum(np.where(counted, weight[np.minimum(rank, k - 1)] * gains, 0.0), offsets)
+    """[R]: Σ_{rank<k} discount[rank] · gain; discount [k] of the ranks, see `value.rank_discount`."""
+    rank, table = ranks(scores, offsets, mask), np.append(np.asarray(discount, np.float64), 0.0)
+    counted = gains if mask is None else np.where(mask, gains, 0.0)
+    return _sum(table[np.minimum(rank, len(table) - 1)] * counted, offsets)
 
 
 def _sum(values: Array, offsets: Array) -> NDArray[np.float64]:
@@ -91,7 +89,7 @@ class Evaluation:
     baseline: str
     task_values: dict[str, float]  # what an event is worth
     value_tasks: tuple[str, ...]  # times the item's value
-    propensity: list[float] | None  # of the first k slots; None: all slots count alike
+    propensity: list[float] | None  # of the first k slots; None: unknown
     cannot_differ: dict[str, str]  # metric → why it is the same for every ranker
     predictions: dict[str, dict[str, float | Interval]]  # task → events, rate, mean prediction, auc, gauc
     rankers: dict[str, dict[str, Interval]]  # ranker → METRICS
@@ -108,9 +106,9 @@ class Evaluation:
         names = {"ndcg": f"NDCG@{self.k}", "value": f"value@{self.k}"}
         rows = []
         for ranker, entry in self.rankers.items():
-            lifts = self.lifts.get(ranker)
-            gained = [lifts[name].text(percent=True) if lifts else "baseline" for name in names]
-            rows.append([ranker, *(entry[name].text() for name in names), *gained])
+            lifts = self.lifts.get(ranker, {})
+            gained = [lift_text(lifts.get(name)) for name in names]
+            rows.append([ranker, *(value_text(entry[name]) for name in names), *gained])
         size = f"{self.num_requests:,} requests of {self.num_users:,} users"
         title = f"Replay of {size}; lift over {self.baseline}, ± 95 %"
         head = ["ranking", *names.values(), *(f"{name} lift" for name in names.values())]
@@ -123,7 +121,7 @@ class Evaluation:
 
 
 def _text(entry: float | Interval) -> str:
-    return entry.text() if isinstance(entry, Interval) else f"{entry:.4f}"
+    return value_text(entry) if isinstance(entry, Interval) else f"{entry:.4f}"
 
 
 def evaluate(
@@ -143,10 +141,9 @@ def evaluate(
     rankers: name → weights [T] or [R, T]; transform: one for all or name → transform, or `fusion_formula`.
     scores: name → what the candidates [M] are ranked by, in place of (or beside) weights; requests with NaN in a shown
     row are left out of that ranker. baseline: one of them (the first when left out).
-    propensity[S]: probability that slot s is looked at, relative to the first; with it each shown row's gain is
-    its feedback's value / max(propensity[slot], floor) and value@k discounts rank r by propensity[r]; left out, gains
-    are the plain values. segments[R] group the weight statistics (the scenario when left out). What an event is worth
-    is the log's: see `Logs.valued`.
+    propensity[S]: probability that slot s is looked at, relative to the first; what it makes of gains and ranks, and
+    what follows if it is left out, is the rule of `evaluation.value`. segments[R] group the weight statistics (the
+    scenario when left out). What an event is worth is the log's: see `Logs.valued`.
 
     NDCG and value re-rank the shown rows of each request; predicted_value ranks all candidates and sums their own
     predictions: a ranker that wins there and loses the others exploits the predictions' errors. The lifts' intervals of
@@ -169,7 +166,8 @@ def evaluate(
     if segments is not None and len(segments) != logs.num_requests:
         raise ValueError(f"segments has {len(segments)} entries; want one per request, {logs.num_requests}")
 
-    gains, attention = gains_of(logs, k, propensity, propensity_floor)
+    gains = gains_of(logs.value_of(logs.feedback), logs.position, propensity, propensity_floor)
+    discount, slots = rank_discount(propensity, k), np.arange(k)
     predicted, users = logs.value_of(logs.predictions), clusters_of(logs)
 
     per_request: dict[str, dict[str, Array]] = {}
@@ -186,13 +184,13 @@ def evaluate(
             fused = _fused(logs, weights, transform if isinstance(transform, str) else transform[name])
         by_metric = {
             "ndcg": ndcg_at_k(fused, gains, logs.offsets, k, shown),
-            "value": value_at_k(fused, gains, logs.offsets, k, shown, attention),
-            "predicted_value": value_at_k(fused, predicted, logs.offsets, k, None, attention),
+            "value": value_at_k(fused, gains, logs.offsets, discount, shown),
+            "predicted_value": value_at_k(fused, predicted, logs.offsets, discount),
         }
         left_out = np.bincount(logs.row_request, np.isnan(fused) & shown, logs.num_requests) > 0
         per_request[name] = {metric: np.where(left_out, np.nan, values) for metric, values in by_metric.items()}
 
-    same = _cannot_differ(logs, k, attention)
+    same = _cannot_differ(logs)
     names = [reference, *(name for name in names if name != reference)]
     return Evaluation(
         num_requests=logs.num_requests,
@@ -202,7 +200,7 @@ def evaluate(
         baseline=reference,
         task_values=dict(zip(logs.tasks, logs.task_values, strict=True)),
         value_tasks=logs.value_tasks,
-        propensity=None if attention is None else attention.tolist(),
+        propensity=None if propensity is None else examined(slots, propensity).tolist(),
         cannot_differ=same,
         predictions=_prediction_metrics(logs, users),
         rankers={
@@ -213,20 +211,6 @@ def evaluate(
     )
 
 
-def gains_of(
-    logs: Logs, k: int, propensity: ArrayLike | None, floor: float
-) -> tuple[Array, NDArray[np.float64] | None]:
-    """Gains [M] of the rows and attention [k] of the ranks, see `evaluate`; None: all ranks count alike."""
-    gains = logs.value_of(logs.feedback)
-    if propensity is None:
-        return gains, None
-    slots = np.asarray(propensity, np.float64)
-    if slots.ndim != 1 or not len(slots) or not bool((slots > 0).all()):
-        raise ValueError(f"propensity is {slots.tolist()}; want positive numbers, one per slot")
-    gains = gains / np.maximum(slots[np.clip(logs.position, 0, len(slots) - 1)], floor)
-    return gains, slots[np.minimum(np.arange(k), len(slots) - 1)]
-
-
 def paired_lift(
     logs: Logs, metric: str, scores: Array, reference: Array, k: int, propensity: ArrayLike | None, floor: float
 ) -> Interval:
@@ -234,13 +218,13 @@ def paired_lift(
 
     Requests with NaN in a shown row of either are left out.
     """
-    gains, attention = gains_of(logs, k, propensity, floor)
+    gains = gains_of(logs.value_of(logs.feedback), logs.position, propensity, floor)
     worth = []
     for order in (scores, reference):
         if metric == "ndcg":
             values = ndcg_at_k(order, gains, logs.offsets, k, logs.shown)
         else:
-            values = value_at_k(order, gains, logs.offsets, k, logs.shown, attention)
+            values = value_at_k(order, gains, logs.offsets, rank_discount(propensity, k), logs.shown)
         left_out = np.bincount(logs.row_request, np.isnan(order) & logs.shown, logs.num_requests) > 0
         worth.append(np.where(left_out, np.nan, values))
     return intervals.simultaneous([intervals.mean_lift(worth[0], worth[1])], clusters_of(logs))[0]
@@ -276,7 +260,7 @@ def judged_by(record: Mapping[str, Any]) -> str:
     """What events are worth and how slots count, of `Evaluation.to_dict` with the ``propensity_source``."""
     curve, source = record["propensity"], record["propensity_source"]
     if curve is None:
-        slots = f"every slot counts alike, so labels keep their position bias ({source})"
+        slots = f"every slot counts alike, so labels keep their position bias, and ranks count as in DCG ({source})"
     else:
         slots = "slot propensities " + ", ".join(f"{q:.2g}" for q in curve[:_SHOWN_SLOTS])
         slots += f"{', …' if len(curve) > _SHOWN_SLOTS else ''} ({source})"
@@ -303,12 +287,11 @@ def reinforcement_sentence(record: Mapping[str, Any]) -> str:
     if not entry or entry["lift"]["low"] is None:
         return ""
     lift, metric = entry["lift"], "NDCG" if entry["metric"] == "ndcg" else entry["metric"]
-    size = f"{100 * lift['value']:+.2f} ± {50 * (lift['high'] - lift['low']):.2f} %"
     if lift["low"] > 0:
         said = "adds to stage 1"
     else:
         said = "loses against stage 1" if lift["high"] < 0 else "adds nothing to stage 1 that these requests can show"
-    return f"Reinforcement learning {said}: GRADE over stage 1 {size} {metric}@{record['k']}."
+    return f"Reinforcement learning {said}: GRADE over stage 1 {lift_text(lift)} {metric}@{record['k']}."
 
 
 def broadcast_weights(name: str, weights: ArrayLike, requests: int, tasks: int) -> NDArray[np.float32]:
@@ -323,19 +306,13 @@ def broadcast_weights(name: str, weights: ArrayLike, requests: int, tasks: int) 
     return np.array(np.broadcast_to(array, (requests, tasks)))  # a copy: torch wants writable memory
 
 
-def _cannot_differ(logs: Logs, k: int, attention: Array | None) -> dict[str, str]:
+def _cannot_differ(logs: Logs) -> dict[str, str]:
     """Metric → why every ranking has the same."""
     if len(logs.tasks) == 1:
         return dict.fromkeys(METRICS, "there is one task, so that there is nothing to fuse")
-    largest = int(np.bincount(logs.row_request[logs.shown]).max())
-    if largest == 1:
+    if int(np.bincount(logs.row_request[logs.shown]).max()) == 1:
         return dict.fromkeys(("ndcg", "value"), "no page has two items")
-    flat = attention is None or bool((attention == attention[0]).all())
-    every = {"value": largest, "predicted_value": int(np.diff(logs.offsets).max())}
-    reason = (
-        f"of at most {{}} items the first {k} are all, and every slot counts alike; want a smaller k or propensities"
-    )
-    return {metric: reason.format(size) for metric, size in every.items() if flat and size <= k}
+    return {}
 
 
 def _prediction_metrics(logs: Logs, request_users: Array) -> dict[str, dict[str, float | Interval]]:

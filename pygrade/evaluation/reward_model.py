@@ -14,6 +14,7 @@ import numpy as np
 
 from pygrade._typing import Array, Floats, Floats32
 from pygrade.logs import Logs, numbered
+from pygrade.logs.arrays import column_moments
 
 _FOLDS = 5
 _RIDGE = 30.0  # in events: about so many must speak for a correction by one standard deviation
@@ -57,9 +58,6 @@ def fit_rewards(logs: Logs, logged_discount: Floats) -> Floats:
 
 def _standardized(values: Array) -> Floats32:
     """Columns with mean 0 and deviation 1, cut to ±5; 0 where missing."""
-    known = ~np.isnan(values)
-    count = np.maximum(known.sum(0), 1)
-    mean = np.where(known, values, 0).sum(0, dtype=np.float64) / count
-    spread = np.sqrt(np.square(np.where(known, values - mean, 0)).sum(0) / count)
+    mean, spread = column_moments(values)
     scaled = np.clip((values - mean) / np.where(spread > 1e-6, spread, np.inf), -5, 5)
     return np.asarray(np.nan_to_num(scaled), np.float32)

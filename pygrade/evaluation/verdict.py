@@ -16,6 +16,7 @@ from pygrade.evaluation.arms import EQUAL, EXPECTED_VALUE, EXPECTED_VALUE_CALIBR
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
+from pygrade.metrics.texts import bounds_text, span_text
 from pygrade.policy.mixture import Mixture
 
 # Confidence of the two-sided bounds that decide. Simple rankings, mixtures and corrections each may be called better by
@@ -155,10 +156,7 @@ def percent(lift: Interval) -> str:
     >>> percent(Interval(0.008, 0.004, 0.001, 0.015))
     '+0.8 % (0.1 to 1.5)'
     """
-    if not math.isfinite(lift.value):
-        return "n/a"
-    size = f"{100 * lift.value:+.{_digits(lift)}f} %"
-    return f"{size} ({_span(lift)})" if math.isfinite(lift.low) else size
+    return bounds_text(lift, _digits(lift))
 
 
 def _gain(lift: Interval | None, baseline: str, license: str) -> str:
@@ -262,8 +260,7 @@ def _span(lift: Interval) -> str:
     >>> _span(Interval(0.008, 0.004, 0.0003, 0.0157))
     '0.03 to 1.57'
     """
-    digits = _digits(lift)
-    return f"{100 * lift.low:.{digits}f} to {100 * lift.high:.{digits}f}"
+    return span_text(lift, _digits(lift))
 
 
 def _digits(lift: Interval) -> int:

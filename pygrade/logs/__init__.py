@@ -1,6 +1,6 @@
 """Logged requests: the typed record that every stage reads, and its Parquet form."""
 
-from pygrade.logs.arrays import numbered, pad
+from pygrade.logs.arrays import evenly_spaced, numbered, pad
 from pygrade.logs.categories import encode
 from pygrade.logs.contract import LogContractError
 from pygrade.logs.files import concatenate, read_logs, write_logs
@@ -13,6 +13,7 @@ __all__ = [
     "Logs",
     "concatenate",
     "encode",
+    "evenly_spaced",
     "numbered",
     "pad",
     "read_logs",

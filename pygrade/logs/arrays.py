@@ -14,6 +14,15 @@ def numbered(ids: Array) -> NDArray[np.int64]:
     return np.fromiter((places[value] for value in ids), np.int64, len(ids))
 
 
+def evenly_spaced(count: int, limit: int) -> NDArray[np.int64]:
+    """At most ``limit`` of the places 0 … count - 1, evenly spaced, with both ends.
+
+    >>> evenly_spaced(10, 4).tolist(), evenly_spaced(3, 4).tolist()
+    ([0, 3, 6, 9], [0, 1, 2])
+    """
+    return np.linspace(0, count - 1, min(count, limit)).astype(np.int64)
+
+
 def pad(
     values: Array, offsets: NDArray[np.int64], fill: float = 0.0, length: int = 0
 ) -> tuple[Array, NDArray[np.bool_]]:
@@ -26,3 +35,11 @@ def pad(
     padded = np.full((len(sizes), longest, *values.shape[1:]), fill, values.dtype)
     padded[mask] = values
     return padded, mask
+
+
+def column_moments(values: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation [n] of the entries of columns [m, n] that are not NaN; 0 without any."""
+    known = ~np.isnan(values)
+    count = np.maximum(known.sum(0), 1)
+    mean = np.where(known, values, 0).sum(0, dtype=np.float64) / count
+    return mean, np.sqrt(np.square(np.where(known, values - mean, 0)).sum(0) / count)

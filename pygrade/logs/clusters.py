@@ -113,7 +113,7 @@ def _chances(
     logs: Logs, slot: NDArray[np.int32], task: NDArray[np.int64], amount: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """[E]: that another page with this content has this event by chance."""
-    slots, tasks = int(logs.position.max(initial=0)) + 1, len(logs.tasks)
+    slots, tasks = logs.num_slots, len(logs.tasks)
     shown = np.bincount(logs.position[logs.shown], minlength=slots)
     events = np.bincount(slot * tasks + task, minlength=slots * tasks).reshape(slots, tasks)
     rate = (events + 0.5) / (shown + 1.0)[:, None]

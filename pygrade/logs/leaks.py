@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Array, Floats
+from pygrade.logs.arrays import evenly_spaced
 
 FOLLOWS = "follows the feedback"  # how the reason of a leak in the price begins
 _SURE_AUC = 0.99
@@ -28,7 +29,7 @@ def tell(column: Floats, feedback: Array) -> str:
     'AUC 1.000'
     """
     known = np.flatnonzero(~np.isnan(column))
-    known = known[np.unique(np.linspace(0, len(known) - 1, min(len(known), _MOST_ROWS)).astype(np.int64))]
+    known = known[evenly_spaced(len(known), _MOST_ROWS)]
     event, values = np.asarray(feedback)[known] > 0, column[known]
     if min(event.sum(), (~event).sum()) < _FEW or values.min() == values.max():
         return ""

@@ -158,6 +158,11 @@ class Logs:
         return self.position >= 0
 
     @property
+    def num_slots(self) -> int:
+        """The last slot that an item was shown in, plus 1; at least 1."""
+        return int(self.position.max(initial=0)) + 1
+
+    @property
     def item_columns(self) -> NDArray[np.float32]:
         """[M, I], also where there are none."""
         none = np.empty((self.num_rows, 0), np.float32)
@@ -309,7 +314,7 @@ class Logs:
         facts = {
             "requests": f"{self.num_requests:,} of {len(np.unique(numbered(self.user_id))):,} users",
             "candidates": f"{self.num_rows:,} of {len(np.unique(numbered(self.item_id))):,} items",
-            "shown": f"{shown.sum():,}, {per_request.mean():.1f} a request, in {self.position.max() + 1} slots",
+            "shown": f"{shown.sum():,}, {per_request.mean():.1f} a request, in {self.num_slots} slots",
         }
         if self.timestamp is not None and len(self.timestamp):
             ends = np.array([self.timestamp.min(), self.timestamp.max()], "datetime64[ms]").astype("datetime64[m]")
@@ -430,7 +435,7 @@ def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = s
     shown = np.flatnonzero(logs.shown)
     if len(shown) and logs.position[shown].min() > 0:
         refuse(logs.shown, "position", logs.position, "slots from 0 (no row has slot 0; counted from 1? subtract 1)")
-    slots = logs.row_request[shown] * (int(logs.position.max(initial=0)) + 1) + logs.position[shown]
+    slots = logs.row_request[shown] * logs.num_slots + logs.position[shown]
     _, first = np.unique(slots, return_index=True)
     if len(first) != len(slots):
         twice = np.zeros(logs.num_rows, bool)

@@ -30,18 +30,6 @@ class Interval:
         record: dict[str, float | None] = to_builtins(self)
         return record
 
-    def text(self, percent: bool = False) -> str:
-        """``0.7123 ± 0.0045``, or in per cent ``+1.20 ± 0.30 %``.
-
-        >>> Interval(0.012, 0.0015, 0.009, 0.015).text(percent=True)
-        '+1.20 ± 0.30 %'
-        """
-        if not math.isfinite(self.value):
-            return "n/a"
-        scale, form, unit = (100, "+.2f", " %") if percent else (1, ".4f", "")
-        reach = f" ± {scale * (self.high - self.low) / 2:{form.lstrip('+')}}" if math.isfinite(self.low) else ""
-        return f"{scale * self.value:{form}}{reach}{unit}"
-
 
 UNKNOWN = Interval(math.nan, math.nan, math.nan, math.nan)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pygrade._typing import Floats
+from pygrade._typing import Array, Floats
 
 BINS = 200
 
@@ -38,11 +38,16 @@ def isotonic_rates(x: Floats, events: Floats, exposure: Floats, bins: int = BINS
     total = np.cumsum(exposure[order])
     number = np.minimum((total / total[-1] * bins).astype(np.int64), bins - 1)
     _, number = np.unique(number, return_inverse=True)
-    weight = np.bincount(number, exposure[order]).astype(np.float64)
-    rate = isotonic(np.bincount(number, events[order]) / weight, weight)
-    _, step = np.unique(rate, return_inverse=True)
-    step_weight = np.bincount(step, weight)
-    mean = np.bincount(step, np.bincount(number, exposure[order] * x[order])) / step_weight
-    rates = np.bincount(step, np.bincount(number, events[order])) / step_weight
+    mean, rates = pooled_rates(*(np.bincount(number, part[order]) for part in (exposure * x, events, exposure)))
     keep = np.concatenate([[True], np.diff(mean) > 0])
     return mean[keep], rates[keep]
+
+
+def pooled_rates(x: Array, events: Array, exposure: Array) -> tuple[Floats, Floats]:
+    """`isotonic` rates of bins in order of x: mean x and rate Σ events / Σ exposure of each step.
+
+    x, events, exposure [n]: sums over each bin, that of x weighted by exposure.
+    """
+    _, step = np.unique(isotonic(events / exposure, exposure), return_inverse=True)
+    total_x, total_events, weight = (np.bincount(step, part) for part in (x, events, exposure))
+    return total_x / weight, total_events / weight

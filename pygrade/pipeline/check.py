@@ -28,6 +28,7 @@ from pygrade.console.training import write_text
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, State, materialize, state_before
 from pygrade.features.center import feedback_columns
+from pygrade.logs import evenly_spaced
 from pygrade.pipeline.candidate_copies import CandidateCopies, write_candidates
 from pygrade.pipeline.own_predictions import LoggedModel
 from pygrade.pipeline.page_equality import Offline, compare
@@ -115,7 +116,7 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
 def _choose(features: FeatureSet, start: int, count: int) -> list[FeatureBatch]:
     """``count`` requests from ``start`` on, evenly spaced in order of time, each as a batch of one."""
     total = sum(len(batch) for batch in features.batches(start))
-    wanted = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
+    wanted = evenly_spaced(total, count)
     chosen, at = [], 0
     for batch in features.batches(start):
         inside = wanted[(wanted >= at) & (wanted < at + len(batch))] - at

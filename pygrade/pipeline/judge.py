@@ -39,7 +39,7 @@ def judge(
         policies = {UNSHRUNK: _without_prior(policies[GRADE]), **policies}
     arms = arms_of(logs, policies, policy.mixture)
     propensity = slot_propensity(logs, reward)
-    curve = propensity.known(max(int(logs.position.max(initial=0)) + 1, reward.page_size))
+    curve = propensity.known(max(logs.num_slots, reward.page_size))
     error = propensity.standard_error
     estimates = policy_estimates(policy, logs, curve, reward.page_size, shown_only=True, exponent_error=error)
     record: dict[str, Any] = {

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pygrade.correction.inputs import RATIO, SMALLEST, downward
 from pygrade.evaluation.policy_estimates import item_inputs
-from pygrade.logs import Logs
+from pygrade.logs import Logs, evenly_spaced
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import EPSILON, Baseline
@@ -355,8 +355,7 @@ def _requests(policy: FusionPolicy, logs: Logs) -> Iterator[tuple[Any, Any, Any,
     if logs.tasks != policy.tasks or logs.features != policy.features:
         raise ValueError(f"the log has tasks {logs.tasks} and features {logs.features}; want the policy's")
     items = item_inputs(policy, logs)
-    chosen = np.linspace(0, logs.num_requests - 1, min(_REQUESTS, logs.num_requests)).astype(int)
-    for r in chosen:
+    for r in evenly_spaced(logs.num_requests, _REQUESTS):
         rows = slice(int(logs.offsets[r]), int(logs.offsets[r + 1]))
         yield (
             logs.context[r],

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import EPSILON, Baseline, priced
 from pygrade.policy.spec import fusion_formula
+from pygrade.serving.page_table import page_table
 
 _SHOWN = 3  # requests in a notebook, tasks of an explanation
 
@@ -102,21 +103,72 @@ class Page:
 
     def _table(self, request: int) -> str:
         """The weights of a request, and its items with what each task, and the baseline, contributed."""
-        mixed = self.trust < 1.0 and not self.by_values
-        places = [int(place) for place in self.indices[request] if place >= 0]
-        rows = [["", "weight", "", *(f"{100 * weight:.1f} %" for weight in self.weights[request]), *[""] * mixed]]
-        for slot, place in enumerate(places):
-            item = self.item_id[self.offsets[request] + place]
-            parts = [*self.contributions[request, slot], *[self.baseline_contribution[request, slot]] * mixed]
-            numbers = (f"{number:+.3f}" for number in (self.values[request, slot], *parts))
-            rows.append([str(slot + 1), str(item), *numbers])
         who = request if self.ids.request is None else self.ids.request[request]
         source = "static weights" if self.fallback[request] else "drawn" if self.explored[request] else "policy"
         names = ", mixed with ".join(entry.name for entry in self.ranked_by)
         title = f"request {who}: " + (f"weights of {source}" if self.takes_network else names)
         title += f"; {moved}" if (moved := self.explain_correction(request)) else ""
-        head = ["slot", "item", "score", *self.tasks, *[self.baseline] * mixed]
-        return rows_table(title, head, rows, texts=2)
+        table = page_table(self.describe(request, title))
+        return rows_table(title, table.head, table.texts(), texts=2)
+
+    def describe(self, request: int, title: str, static: NDArray[np.float32] | None = None) -> dict[str, Any]:
+        """The record of a request: title, tasks, weights, their source, and items with score and contributions.
+
+        Of a mixture also its trust, baseline and verdict, and what the baseline contributed to each item. Where the
+        weights rank nothing (``weighs`` is false), contributions are the amounts that the baseline, or what is mixed
+        with it, adds. static [T]: the best static weights, for their difference from the page's.
+        """
+        mixed = 0.0 < self.trust < 1.0 and not self.by_values
+        places = [int(place) for place in self.indices[request] if place >= 0]
+        return {
+            "title": title,
+            "tasks": list(self.tasks),
+            "weighs": self.takes_network,
+            "weights": self.weights[request].astype(float).tolist(),
+            "fallback": bool(self.fallback[request]),
+            "explored": bool(self.explored[request]),
+            "why": self.explain(request, static),
+            "trust": self.trust,
+            "baseline": self.baseline,
+            "verdict": self.verdict,
+            "items": [
+                {
+                    "item_id": self.item_id[int(self.offsets[request]) + place].item(),
+                    "score": float(self.values[request, slot]),
+                    "contributions": self.contributions[request, slot].astype(float).tolist(),
+                    **({"baseline": float(self.baseline_contribution[request, slot])} if mixed else {}),
+                }
+                for slot, place in enumerate(places)
+            ],
+        }
+
+    def explain(self, request: int, static: NDArray[np.float32] | None) -> str:
+        """The source of a request's weights, their largest differences from the static weights, what they are mixed
+        with, and what the correction did, as text.
+        """
+        moved = self.explain_correction(request)
+        if self.trust == 0.0 and not self.by_values:
+            alone = f"ranked by {self.baseline} alone (verdict: {self.verdict})"
+            return f"{alone}; {moved}" if moved else alone
+        parts = [self._source(request, static) if self.takes_network else f"ranked by {self.ranked_by[0].name}"]
+        parts += [moved] if moved else []
+        if self.multipliers is not None and (self.multipliers[request] != 1.0).any():
+            pairs = zip(self.tasks, self.multipliers[request], strict=True)
+            parts.append("values: " + ", ".join(f"{task} × {u:g}" for task, u in pairs if u != 1.0))
+        if self.baseline and not self.by_values:
+            parts.append(f"trust {self.trust:.2f} against {self.baseline} (verdict: {self.verdict})")
+        return "; ".join(parts)
+
+    def _source(self, request: int, static: NDArray[np.float32] | None) -> str:
+        if self.fallback[request]:
+            return "features are missing: static weights"
+        source = "drawn from the policy's Dirichlet" if self.explored[request] else "chosen by the policy"
+        if static is None:
+            return source
+        shift = 100 * (self.weights[request] - static)
+        order = np.argsort(-np.abs(shift))[:3]
+        moved = [f"{self.tasks[t]} {shift[t]:+.1f}" for t in order if abs(shift[t]) >= 0.05]
+        return f"{source}; points from best static: {', '.join(moved) or 'none'}"
 
     @property
     def trust(self) -> float:

@@ -24,7 +24,6 @@ from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, S
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import read_logs
 from pygrade.policy.spec import fusion_formula
-from pygrade.serving.page_records import describe_pages
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import SEGMENTS, Marketplace, Requests
 from pygrade.simulation.simulate import AbTest, compare_pages, rank_pages, simulate_logs
@@ -42,7 +41,7 @@ class DemoResult:
 
     summary: dict[str, Any]
     test: AbTest
-    pages: list[dict[str, Any]]  # see `describe_pages`
+    pages: list[dict[str, Any]]  # see `Page.describe`
     report: Path
 
 
@@ -234,5 +233,5 @@ def rank_examples(
             user_id=requests.user_id[index : index + 1],
         )
         title = f"user {requests.user_id[index]} ({requests.segment[index]} segment), {requests.scenario[index]}"
-        pages += describe_pages(page, [title], static)
+        pages.append(page.describe(0, title, static))
     return pages

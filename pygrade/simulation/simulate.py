@@ -18,6 +18,7 @@ from pygrade.evaluation.replay import broadcast_weights
 from pygrade.logs import Logs, write_logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
+from pygrade.metrics.texts import lift_text
 from pygrade.simulation.marketplace import (
     FEATURES,
     ITEM_ATTRIBUTES,
@@ -156,10 +157,7 @@ class AbTest:
 
     def _repr_html_(self) -> str:
         """A small table of the expected lifts, for notebooks."""
-        rows = [
-            [arm, *(entry.lifts[m].text(percent=True) if entry.lifts else "baseline" for m in METRICS)]
-            for arm, entry in self.expected.items()
-        ]
+        rows = [[arm, *(lift_text(entry.lifts.get(m)) for m in METRICS)] for arm, entry in self.expected.items()]
         title = f"Expected lift over {self.baseline}, {self.num_requests:,} requests of {self.num_users:,} users"
         return rows_table(title, ["arm", *METRICS], rows)
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade.config.policy import Transform
 from pygrade.config.training import CemConfig
 from pygrade.correction.fit import correct
 from pygrade.evaluation.arms import (
@@ -22,11 +23,13 @@ from pygrade.evaluation.arms import (
     Z_LINEAR,
     Z_LOG,
 )
+from pygrade.evaluation.value import divisors
 from pygrade.logs import Logs, pad
 from pygrade.metrics.isotonic import isotonic_rates
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Baseline, Knots
 from pygrade.policy.spec import PolicySpec
+from pygrade.training.propensity import SlotPropensity
 from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.reward import logged_weights, transformed_predictions
 from pygrade.training.static_weights import best_static_weights
@@ -56,12 +59,13 @@ def fit_baselines(
     own = spec.config.transform
     found = [
         expected_value(logs),
-        expected_value(logs, calibration(logs, np.maximum(data.propensity.curve(_slots(logs)), floor))),
+        expected_value(logs, calibration(logs, data.propensity, floor)),
         Baseline(STATIC, own, tuple(static.tolist())),
     ]
     for transform, name in FORMS.items():
         if transform != own:
-            form = PolicySpec(spec.tasks, spec.features, replace(spec.config, transform=transform))
+            config = replace(spec.config, transform=cast(Transform, transform))
+            form = PolicySpec(spec.tasks, spec.features, config)
             weights = best_static_weights(of_form(form), search)
             found.append(Baseline(name, transform, tuple(weights.tolist())))
     production = logged_weights(logs)
@@ -81,13 +85,13 @@ def corrected_expected_value(logs: Logs) -> Baseline:
     return replace(expected_value(logs), name=CORRECTED_EXPECTED_VALUE, corrected=True)
 
 
-def calibration(logs: Logs, propensity: NDArray[np.float64]) -> tuple[Knots, ...]:
-    """Per task the isotonic map of predictions to feedback per look at a slot: propensity [slots].
+def calibration(logs: Logs, propensity: SlotPropensity, floor: float) -> tuple[Knots, ...]:
+    """Per task the isotonic map of predictions to feedback per look at a slot, of propensity ``floor`` or more.
 
     A task without feedback keeps its predictions.
     """
     shown = logs.shown
-    looks = propensity[logs.position[shown]]
+    looks = divisors(logs.position[shown], propensity.curve(logs.num_slots), floor)
     maps: list[Knots] = []
     for p, events in zip(logs.predictions[shown].T, logs.feedback[shown].T, strict=True):
         if not events.any() or not p.any():
@@ -113,7 +117,3 @@ def baseline_scores(
     predictions, offsets = torch.from_numpy(given), torch.from_numpy(logs.offsets)
     scores = baseline.scores(logs.tasks, formula, predictions, offsets, item_values=prices)
     return np.asarray(scores.numpy())
-
-
-def _slots(logs: Logs) -> int:
-    return int(logs.position.max(initial=0)) + 1

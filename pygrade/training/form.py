@@ -7,6 +7,7 @@ from pygrade._typing import Array, Floats
 from pygrade.evaluation.arms import STATIC
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
+from pygrade.metrics.texts import bounds_text
 from pygrade.training.baselines import FORMS
 
 _NEEDED = 2.0  # standard errors of the paired difference
@@ -23,11 +24,10 @@ class BetterForm:
         """``static weights in linear form do 7.0 % (5.1 to 8.9) better than in z-log form: …``; own: the policy's
         transform.
         """
-        value, low, high = (f"{100 * part:.1f}" for part in (self.lift.value, self.lift.low, self.lift.high))
         names = [_name(transform) for transform in (self.transform, own)]
         return (
-            f"static weights in {names[0]} form do {value} % ({low} to {high}) better than in {names[1]} form: try "
-            f"--policy.transform {self.transform}"
+            f"static weights in {names[0]} form do {bounds_text(self.lift, 1).lstrip('+')} better than in {names[1]} "
+            f"form: try --policy.transform {self.transform}"
         )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pygrade.config.training import RewardConfig
-from pygrade.logs import Logs
+from pygrade.logs import Logs, evenly_spaced
 from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
 from pygrade.policy import FusionPolicy
@@ -37,8 +37,7 @@ class HeldOut:
         device: str,
     ) -> None:
         """propensity: of the training's requests, as the training divides by it."""
-        if logs.num_requests > _REQUESTS:
-            logs = logs.select(np.linspace(0, logs.num_requests - 1, _REQUESTS).round().astype(np.int64))
+        logs = logs.select(evenly_spaced(logs.num_requests, _REQUESTS))
         plain = {"posterior": "ips", "posterior_weight": 1.0, "prior_weight": 0.0, "format_weight": 0.0}
         options = replace(reward, propensity=propensity.exponent, **plain)  # type: ignore[arg-type]
         self._data = CompositeReward(options).build(logs, spec).to(device)

@@ -162,7 +162,7 @@ def replay(
     """
     arms = arms_of(logs, policies, mixture)
     propensity = slot_propensity(explored, reward) if isinstance(explored, Logs) else explored
-    curve = propensity.known(max(k, int(logs.position.max(initial=0)) + 1))
+    curve = propensity.known(max(k, logs.num_slots))
     evaluation = evaluate(
         logs,
         arms.weights,

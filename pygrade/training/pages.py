@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from pygrade._typing import Array
 from pygrade.config.training import RewardConfig
+from pygrade.evaluation.value import gains_of, rank_discount
 from pygrade.logs import Logs
 from pygrade.training.propensity import SlotPropensity
 
@@ -35,12 +36,11 @@ class Pages:
 
     def values(self, rank: NDArray[np.int64], propensity: SlotPropensity) -> NDArray[np.float64]:
         """[R]: the debiased value of each page in the order of ranks [S]."""
-        size = self._reward.page_size
-        curve = propensity.curve(max(int(self._slot.max(initial=0)) + 1, size))
-        attention = self._reward.discount == "attention" and propensity.exponent > 0
-        discount = curve[:size] if attention else 1.0 / np.log2(np.arange(size) + 2.0)
-        gain = self._value / np.maximum(curve, self._reward.propensity_floor)[self._slot]
-        earned = np.where(rank < size, discount[np.minimum(rank, size - 1)] * gain, 0.0)
+        reward, slots = self._reward, max(int(self._slot.max(initial=0)) + 1, self._reward.page_size)
+        curve = propensity.curve(slots)
+        discount = np.append(rank_discount(curve, reward.page_size, reward.discount), 0.0)
+        gain = gains_of(self._value, self._slot, curve, reward.propensity_floor)
+        earned = discount[np.minimum(rank, reward.page_size)] * gain
         return np.asarray(np.bincount(self._request, earned, self.count), np.float64)
 
 

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from pygrade._typing import Array, Floats
 from pygrade.config.training import RewardConfig
-from pygrade.logs import Logs, numbered
+from pygrade.logs import Logs, evenly_spaced, numbered
+from pygrade.metrics.isotonic import pooled_rates
 
 logger = logging.getLogger("pygrade")
 
@@ -106,7 +107,7 @@ def slot_propensity(logs: Logs, config: RewardConfig, *, warn: bool = True) -> S
         shuffled = _from_shuffled(logs, slots)
     except ValueError as no_shuffled:
         try:
-            return _from_production(logs, slots, _spaced(np.arange(logs.num_requests), _MAX_PAGES))
+            return _from_production(logs, slots, evenly_spaced(logs.num_requests, _MAX_PAGES))
         except ValueError as no_production:
             reason, needed = f"{no_shuffled}; {no_production}", _needed(logs, slots)
         if warn:
@@ -158,7 +159,8 @@ def _compare(logs: Logs, slots: int, shuffled: SlotPropensity) -> None:
     """Warns if the pages that were not shuffled disagree."""
     assert logs.exploration is not None
     try:
-        other = _from_production(logs, slots, _spaced(np.flatnonzero(logs.exploration != "shuffle"), _CHECK_PAGES))
+        plain = np.flatnonzero(logs.exploration != "shuffle")
+        other = _from_production(logs, slots, plain[evenly_spaced(len(plain), _CHECK_PAGES)])
     except ValueError:
         return
     error = math.hypot(shuffled.standard_error, other.standard_error)
@@ -166,11 +168,6 @@ def _compare(logs: Logs, slots: int, shuffled: SlotPropensity) -> None:
         message = "slot propensities disagree: %s (in force), but on the other pages %s; %s"
         hint = "does their order follow more than the predictions?"
         logger.warning(message, shuffled.origin, other.origin, hint)
-
-
-def _spaced(values: Array, limit: int) -> Array:
-    """At most so many of the values, evenly spaced."""
-    return values if len(values) <= limit else values[np.linspace(0, len(values) - 1, limit).astype(np.int64)]
 
 
 def _from_production(logs: Logs, slots: int, pages: Array) -> SlotPropensity:
@@ -192,7 +189,7 @@ def _from_production(logs: Logs, slots: int, pages: Array) -> SlotPropensity:
     page, slot = request[rows], logs.position[rows]
     users, event = logs.user_id[page], happened[:, task].astype(np.float64)
     scores = np.log(np.maximum(logs.predictions[rows].astype(np.float64), 1e-7))
-    some = np.isin(page, _spaced(pages, _CHECK_PAGES))
+    some = np.isin(page, pages[evenly_spaced(len(pages), _CHECK_PAGES)])
     first = _fit(event[some], slot[some], scores[some], page[some], users[some])
     if first is None or first.predictive < len(logs.tasks) + 5.0 * math.sqrt(2.0 * len(logs.tasks)):
         raise ValueError(
@@ -287,15 +284,8 @@ def _calibrated(score: Floats, event: Array, examined: Floats) -> Floats:
     place = np.unique(place, return_inverse=True)[1]
     weight = np.bincount(place, examined)
     events = np.bincount(place, event) + 0.5 * weight / weight.mean()  # half an event a bin: log needs some
-    x = np.bincount(place, score * examined) / weight
-    blocks: list[list[float]] = []  # pool adjacent violators: rate, weight, sum of x
-    for e, w, s in zip(events, weight, x * weight, strict=True):
-        blocks.append([e, w, s])
-        while len(blocks) > 1 and blocks[-2][0] * blocks[-1][1] >= blocks[-1][0] * blocks[-2][1]:
-            last = blocks.pop()
-            blocks[-1] = [a + b for a, b in zip(blocks[-1], last, strict=True)]
-    pooled = np.array(blocks)
-    return np.asarray(np.interp(score, pooled[:, 2] / pooled[:, 1], np.log(pooled[:, 0] / pooled[:, 1])))
+    x, rates = pooled_rates(np.bincount(place, score * examined), events, weight)
+    return np.asarray(np.interp(score, x, np.log(rates)))
 
 
 def _line(slots: Array, weight: Array) -> Floats:
@@ -325,7 +315,7 @@ def _page(logs: Logs, slots: int) -> tuple[int, float]:
     """Slots and rows with any event of a request, within the first slots."""
     rows = logs.shown & (logs.position < slots)
     rate = float((logs.feedback[rows] > 0).any(1).sum()) / max(logs.num_requests, 1)
-    return min(slots, int(logs.position.max(initial=0)) + 1), rate
+    return min(slots, logs.num_slots), rate
 
 
 def _needed(logs: Logs, slots: int) -> str:

@@ -40,7 +40,7 @@ def renew_correction(policy: FusionPolicy, logs: Logs, reward: RewardConfig, see
     propensity = slot_propensity(logs, reward, warn=False)
     if propensity.source == "none" or too_little(logs, fold, cluster) or not _shows(logs, old):
         return None
-    curve = propensity.curve(max(int(logs.position.max(initial=0)) + 1, reward.page_size))
+    curve = propensity.curve(max(logs.num_slots, reward.page_size))
     options = CorrectionConfig(maps=bool(old.form))
     fitted = fit_correction(logs, curve, fold, cluster, options, prior=old, parents=old.parents)
     pages = Pages(logs, reward, winsorized(logs, cluster))

@@ -11,8 +11,7 @@ and rule-based format constraints, and leaves the formulas open. Ours, in units 
 - **format** minus the weight outside the box of `PolicyConfig`. One tenth of weight outside costs ``format_weight`` of
   a page's mean predicted value. It keeps sampling near the box; compliance itself comes from the projection at serving.
 
-D(r) is the attention that rank r gets: q again ("attention"), or 1 / log2(r + 2) ("dcg"). A q that does not fall (an
-exponent of 0, or an unknown one) could not tell a page's orders apart, so D is "dcg" then.
+D(r) is the attention that rank r gets, by the rule of `evaluation.value`.
 """
 
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from pygrade import ops
 from pygrade.config.training import RewardConfig
+from pygrade.evaluation.value import divisors, examined, rank_discount
 from pygrade.logs import Logs, pad
 from pygrade.policy import PolicySpec
 from pygrade.policy.spec import fusion_formula
@@ -103,7 +103,7 @@ class LogFigures:
 
     def floored(self, logs: Logs, config: RewardConfig) -> NDArray[np.float64]:
         """[M]: the propensity that feedback of a row is divided by."""
-        return np.asarray(np.maximum(self.curve(config), config.propensity_floor)[logs.position])
+        return divisors(logs.position, self.curve(config), config.propensity_floor)
 
 
 class CompositeReward:
@@ -130,7 +130,6 @@ class CompositeReward:
         figures = LogFigures.of(logs, config) if figures is None else figures
         propensity, slopes, curve = figures.propensity, figures.slopes, figures.curve(config)
         value = (logs.feedback * logs.event_values).sum(1)  # [M] logged
-        examined = np.where(logs.shown, curve[logs.position], 0.0)  # [M]
         floored = figures.floored(logs, config)
         predicted = (logs.predictions * (logs.event_values * slopes)).sum(1)  # [M]
 
@@ -145,12 +144,10 @@ class CompositeReward:
             ranked.append(("prior", config.prior_weight, all_list, predicted))
         names, weights, lists, gains = zip(*ranked, strict=True)
         if config.format_weight > 0.0:
-            page_mean = float((predicted * examined).sum()) / logs.num_requests
+            page_mean = float((predicted * examined(logs.position, curve)).sum()) / logs.num_requests
             names, weights = (*names, "format"), (*weights, format_weight(config, page_mean))
 
-        attention = config.discount == "attention" and propensity.exponent > 0.0  # a flat one rewards all orders alike
-        rank = np.arange(config.page_size)
-        discount = curve[: config.page_size] if attention else 1.0 / np.log2(rank + 2.0)
+        discount = rank_discount(curve, config.page_size, config.discount)
         shown = pad(logs.shown, logs.offsets, length=longest)[0]
         return RequestTensors(
             inputs=_inputs(logs, spec),
@@ -173,9 +170,9 @@ class CompositeReward:
     def page_values(self, logs: Logs, figures: LogFigures) -> NDArray[np.float64]:
         """[R]: predicted value of each logged page; their mean is what the format component is measured by."""
         logs = logs.valued(self.config.task_values, self.config.value_tasks)
-        examined = np.where(logs.shown, figures.curve(self.config)[logs.position], 0.0)
+        looks = examined(logs.position, figures.curve(self.config))
         predicted = (logs.predictions * (logs.event_values * figures.slopes)).sum(1)
-        return np.asarray(np.add.reduceat(predicted * examined, logs.offsets[:-1]), np.float64)
+        return np.asarray(np.add.reduceat(predicted * looks, logs.offsets[:-1]), np.float64)
 
 
 def _trade_offs(

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from pygrade._util.optional_imports import require
 from pygrade.config.training import CemConfig
-from pygrade.logs import Logs
 from pygrade.policy import project_weights
 from pygrade.training.request_tensors import RequestTensors
-from pygrade.training.reward import logged_weights
 
 Array = NDArray[Any]
 
@@ -26,12 +24,6 @@ def equal_weights(tasks: int) -> Tensor:
     if tasks < 1:
         raise ValueError(f"tasks is {tasks}; want at least 1")
     return torch.full((tasks,), 1.0 / tasks)
-
-
-def production_weights(logs: Logs) -> Tensor | None:
-    """`logged_weights` as a tensor."""
-    mean = logged_weights(logs)
-    return None if mean is None else torch.from_numpy(mean)
 
 
 def best_static_weights(

@@ -248,7 +248,7 @@ def _judged(data: TrainingData, config: TrainConfig) -> _Judged:
         reason = f"too little data: {few}"
     if reason or not config.correction.on:
         return _Judged(fold, cluster, reason, None)
-    slots = max(int(logs.position.max(initial=0)) + 1, config.reward.page_size)
+    slots = max(logs.num_slots, config.reward.page_size)
     prior = load_prior(config.correction.prior, logs.tasks) if config.correction.prior else None
     fitted = fit_correction(logs, propensity.curve(slots), fold, cluster, config.correction, prior)
     pages = Pages(logs, config.reward, winsorized(logs, cluster))

@@ -37,6 +37,7 @@ from pygrade.evaluation.verdict import SURE, VerdictText, strongest, write_verdi
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
+from pygrade.metrics.texts import lift_text
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.training.form import BetterForm, better_form
 from pygrade.training.license import License
@@ -111,7 +112,7 @@ class Trust:
 
     def _repr_html_(self) -> str:
         """A small table for notebooks."""
-        rows = [[name, lift.text(percent=True)] for name, lift in (self.mixtures | self.baselines).items()]
+        rows = [[name, lift_text(lift)] for name, lift in (self.mixtures | self.baselines).items()]
         return rows_table(self.sentence, ["ranking", f"lift over {self.baseline}"], rows)
 
 

@@ -46,15 +46,6 @@ def test_a_long_name_is_folded_and_not_cut(capsys):
     assert sum(line.count("a name") for line in lines) >= 25 and any("12345" in line for line in lines)
 
 
-def test_numbers_have_as_many_decimals_as_fit():
-    for value, text in ((0.71234, "0.7123 ± 0.0500"), (-11.0, "-11.000 ± 0.050"), (0.0, "0.0000 ± 0.0500")):
-        assert console.interval({"value": value, "low": value - 0.05, "high": value + 0.05}) == text
-    assert console.interval({"value": 12345.6, "low": 12000.0, "high": 12691.2}) == "12346 ± 346"
-    assert console.positive({"value": 2.5, "low": -14.5, "high": 19.5}) == "too few"
-    assert console.share({"value": 0.68, "low": -0.7, "high": 2.0}) == "too few"
-    assert console.share({"value": 0.68, "low": 0.66, "high": 0.7}) == "0.6800 ± 0.0200"
-
-
 def test_a_reader_that_leaves_is_no_exit_of_rich(monkeypatch):
     """`main` then ends the command with 0; rich itself would end it with 1."""
 

@@ -120,8 +120,9 @@ def test_events_are_worth_what_the_policy_was_trained_for(capsys, trained):
     logs = noise(SEEDS[0]).split(0.8)[1].valued((1.0, 5.0), ("buy",))
     every, printed = evaluated(capsys, trained[0])
     pages = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1])
-    assert every["rankers"]["GRADE"]["value"]["value"] == pytest.approx(pages.mean())
-    assert every["lifts"]["GRADE"]["value"]["value"] is None and "value@10 cannot differ: " in printed.out
+    value = every["rankers"]["GRADE"]["value"]["value"]
+    assert pages.mean() / np.log2(11) < value < pages.mean()  # ranks count as in DCG, as the slots' effect is unknown
+    assert every["lifts"]["GRADE"]["value"]["value"] is not None and "cannot differ" not in printed.out
     other, _ = evaluated(capsys, trained[0], "--k", "5", "--values", "click=0,buy=1", "--propensity", "0.5")
     assert other["task_values"] == {"click": 0.0, "buy": 1.0} and other["value_tasks"] == ["buy"]
     assert other["propensity"] == pytest.approx(np.arange(1, 6) ** -0.5)

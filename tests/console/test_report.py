@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pygrade.console import plots
-from pygrade.console.training import curves, record_weights, signed_percent, write_report, write_text
+from pygrade.console.training import curves, record_weights, write_report, write_text
 
 TASKS = ("click", "order")
 PNG = b"\x89PNG\r\n"
@@ -48,7 +48,14 @@ def run_dir(tmp_path):
         {"segment": np.array(["buy", "browse"])[np.arange(50) % 2]},
     )
     item = {"item_id": 7, "score": 0.4, "contributions": [0.5, -0.1]}
-    page = {"title": "user 1", "tasks": TASKS, "weights": [0.6, 0.4], "why": "chosen by the policy", "items": [item]}
+    page = {
+        "title": "user 1",
+        "tasks": TASKS,
+        "weighs": True,
+        "weights": [0.6, 0.4],
+        "why": "chosen by the policy",
+        "items": [item],
+    }
     write_text(tmp_path / "pages.json", json.dumps({"pages": [page]}))
     write_text(tmp_path / "summary.json", json.dumps({"seed": 3, "wall_seconds": 12.5, "arms": {}}))
     return tmp_path
@@ -106,5 +113,3 @@ def test_lifts_without_an_interval_are_drawn_and_said(tmp_path):
             record[kind]["GRADE"]["lifts"][metric] = {"value": 0.02, "low": None, "high": None}
     write_text(tmp_path / "abtest.json", json.dumps(record))
     assert "unknown" in write_report(tmp_path).read_text(encoding="utf-8")
-    assert signed_percent({"value": None}) == "n/a"
-    assert signed_percent({"value": 0.02, "low": None, "high": None}) == "+2.00 %"

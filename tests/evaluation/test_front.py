@@ -62,17 +62,6 @@ def test_events_are_estimated_by_position_and_model(policy, jagged):
     assert all(entry.value == entry.low == entry.high == 0 for entry in production.events.values())
 
 
-def test_without_propensities_slots_count_alike_and_ranks_by_dcg(policy):
-    logs = tiny_logs(30)
-    production = logs.predictions.sum(1)
-    blind = Judge(policy, logs, production, None, k=5)
-    flat = Judge(policy, logs, production, np.ones(5), k=5)
-    for kind in range(2):  # an event counts the same in every slot, but ranks differ
-        gains = blind._gains[..., 3 * kind : 3 * kind + 3]
-        np.testing.assert_allclose(gains, flat._gains[..., 3 * kind : 3 * kind + 3])
-    assert blind.at([4.0, 0.25]).events["click"].value != flat.at([4.0, 0.25]).events["click"].value
-
-
 def test_a_front_goes_from_one_task_to_the_other(policy):
     logs = tiny_logs(300, seed=5)
     result = front(judge(policy, logs), TASKS, logs.predictions @ np.array(VALUES))

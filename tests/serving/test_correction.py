@@ -11,7 +11,6 @@ from pygrade.config.policy import PolicyConfig
 from pygrade.logs import read_logs, write_logs
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.policy.spec import fusion_formula
-from pygrade.serving.page_records import explain
 from pygrade.serving.ranker import BlendedRanker
 from tests.corrections import FEATURES, ITEMS, TASKS, random_correction
 
@@ -272,7 +271,7 @@ def test_a_page_tells_what_the_correction_did(requests):
     first, *others = page.explain_correction(0).removesuffix(" for this request").split(", ")
     assert first == "order × 1.6" and {*others} < {"click × 0.9", "cart × 0.9", "like × 0.9"} and len(others) == 2
     assert "corrected expected value; order × 1.6" in page._repr_html_()
-    assert explain(page, 0, None).startswith("ranked by corrected expected value; order × 1.6, ")
+    assert page.explain(0, None).startswith("ranked by corrected expected value; order × 1.6, ")
     weights[2, 2, 0], weights[2, 4, 0], weights[0, 3, 0] = -1.0, 2.0, 0.3  # age, that hour is unknown, visits
     policy.correction = random_correction(weights=weights, x_mean=np.zeros(5), x_std=np.ones(5), median=np.zeros(3))
     requests["context"][:2] = [[0.5, -1.25, 2.0], [np.nan, 0.5, 2.0]]

@@ -7,11 +7,10 @@ import torch
 from pygrade import ops
 from pygrade.cli import console
 from pygrade.config.policy import PolicyConfig
-from pygrade.console.html import page_table
+from pygrade.console.html import shaded_page
 from pygrade.logs import read_logs, write_logs
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.mixture import Baseline, Mixture
-from pygrade.serving.page_records import describe_pages, explain
 from pygrade.serving.ranker import BlendedRanker
 
 TASKS, FEATURES = ("click", "order", "like"), ("a", "b")
@@ -200,18 +199,18 @@ def test_values_need_a_policy_that_takes_them(requests):
 def test_an_explained_page_names_trust_baseline_and_values(requests, capsys):
     context, predictions, prices = requests
     page = BlendedRanker(make_policy("both")).rank(context[:1], predictions[:1], 2, item_values=prices[:1])
-    (record,) = describe_pages(page, ["request 0"], np.full(3, 0.3, np.float32))
+    record = page.describe(0, "request 0", np.full(3, 0.3, np.float32))
     assert record["why"].endswith("; values: order × 2; trust 0.70 against ev (verdict: better)")
     assert (record["trust"], record["baseline"], record["verdict"]) == (0.7, "ev", "better")
     parts = [sum(item["contributions"]) + item["baseline"] for item in record["items"]]
     np.testing.assert_allclose(parts, page.values[0], atol=1e-5)
     alone = BlendedRanker(make_policy("harm", 0.0)).rank(context, predictions, 2)
-    assert explain(alone, 1, None) == "ranked by expected value alone (verdict: better)"
-    (bare,) = describe_pages(BlendedRanker(make_policy("harm", 0.0)).rank(context[:1], predictions[:1], 2), ["alone"])
+    assert alone.explain(1, None) == "ranked by expected value alone (verdict: better)"
+    bare = BlendedRanker(make_policy("harm", 0.0)).rank(context[:1], predictions[:1], 2).describe(0, "alone")
     console.page(bare)
-    for text in (page_table(bare), capsys.readouterr().out):
+    for text in (shaded_page(bare), capsys.readouterr().out):
         assert "expected value" not in text.replace(bare["why"], "") and "weight" not in text.replace(bare["why"], "")
     console.page(record)
     out = capsys.readouterr().out
-    for text in (page_table(record), out):
+    for text in (shaded_page(record), out):
         assert "ev" in text and f"{record['items'][0]['baseline']:+.3f}" in text

@@ -10,7 +10,6 @@ from pygrade.config.simulation import DemoConfig, SimulateConfig
 from pygrade.config.training import CemConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, STAGE1, STATIC
 from pygrade.policy import FusionPolicy
-from pygrade.serving.page_records import explain
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation import demo as demo_module
 from pygrade.simulation.demo import demo
@@ -117,9 +116,9 @@ def test_reasons_name_the_source_of_the_weights(finished):
     predictions = np.random.default_rng(0).uniform(0.01, 0.5, (1, 12, 6)).astype(np.float32)
     context = np.zeros((1, len(ranker.policy.features)), np.float32)
     static = ranker.policy.static_weights.numpy()
-    assert "static" in explain(ranker.rank(None, predictions, 3), 0, static)
-    assert explain(ranker.rank(context, predictions, 3), 0, None) == "chosen by the policy"
-    assert "drawn" in explain(ranker.rank(context, predictions, 3, explore=True), 0, static)
+    assert "static" in ranker.rank(None, predictions, 3).explain(0, static)
+    assert ranker.rank(context, predictions, 3).explain(0, None) == "chosen by the policy"
+    assert "drawn" in ranker.rank(context, predictions, 3, explore=True).explain(0, static)
 
 
 @pytest.mark.parametrize("change", [{"requests": 0}, {"test_requests": 1}, {"seed": -1}, {"pages": -1}])

@@ -9,6 +9,7 @@ from pygrade.evaluation.arms import EXPECTED_VALUE, EXPECTED_VALUE_CALIBRATED, P
 from pygrade.policy import PolicySpec
 from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores, calibration, expected_value, fit_baselines
+from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
 from tests.training.test_trust import log
 
@@ -42,7 +43,7 @@ def test_prices_multiply_and_harm_has_no_logarithm():
 def test_calibration_finds_the_rate_of_a_look():
     logs = log(requests=4000)
     distorted = replace(logs, predictions=np.sqrt(logs.predictions))
-    maps = calibration(distorted, (np.arange(6) + 1.0) ** -0.5)
+    maps = calibration(distorted, SlotPropensity(0.5, "given"), 0.15)
     x = np.linspace(0.3, 0.7, 9)
     np.testing.assert_allclose(np.interp(x, *maps[0]), x**2, atol=0.04)
     assert maps[1] == ((0.0, 1.0), (0.0, 1.0))  # no feedback: as they are

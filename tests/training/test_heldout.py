@@ -10,6 +10,7 @@ import torch
 
 from pygrade.config.training import RewardConfig, TrustConfig
 from pygrade.evaluation.replay import evaluate
+from pygrade.logs import evenly_spaced
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training import train as train_module
 from pygrade.training.heldout import FIGURES, HeldOut
@@ -88,7 +89,7 @@ def test_the_lift_is_that_of_the_debiased_value():
 
     best = held(Oracle(spec, static, seed=0))
     assert best[FIGURES[1]] > 0.05 and math.isfinite(best[FIGURES[2]])
-    chosen = logs.select(np.linspace(0, 2999, 2000).round().astype(np.int64))
+    chosen = logs.select(evenly_spaced(3000, 2000))
     weights = {
         "static": [0.5, 0.5],
         "oracle": np.where((chosen.scenario == "buy")[:, None], [0.02, 0.98], [0.98, 0.02]),

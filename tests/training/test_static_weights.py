@@ -8,8 +8,8 @@ import torch
 
 from pygrade.config.training import CemConfig, RewardConfig
 from pygrade.policy import PolicySpec
-from pygrade.training.reward import CompositeReward
-from pygrade.training.static_weights import best_static_weights, equal_weights, mean_reward, production_weights
+from pygrade.training.reward import CompositeReward, logged_weights
+from pygrade.training.static_weights import best_static_weights, equal_weights, mean_reward
 from tests.learning import tiny_logs
 
 
@@ -44,14 +44,13 @@ def test_search_of_a_scenario_differs_and_stays_in_the_box(data) -> None:
         assert bool(((weights >= bounds[0]) & (weights <= bounds[1])).all())
 
 
-def test_production_weights_leave_explored_requests_out() -> None:
+def test_logged_weights_leave_explored_requests_out() -> None:
     logs = tiny_logs(4)
     weights = np.array([[0.2, 0.8], [0.9, 0.1], [0.2, 0.8], [np.nan, np.nan]], np.float32)
     logged = replace(logs, weights=weights, exploration=np.array(["none", "dirichlet", "shuffle", "none"]))
-    found = production_weights(logged)
-    assert found is not None and torch.allclose(found, torch.tensor([0.2, 0.8]))
-    assert production_weights(replace(logs, weights=None)) is None
-    assert production_weights(replace(logged, exploration=np.full(4, "dirichlet"))) is None
+    np.testing.assert_allclose(logged_weights(logged), [0.2, 0.8])
+    assert logged_weights(replace(logs, weights=None)) is None
+    assert logged_weights(replace(logged, exploration=np.full(4, "dirichlet"))) is None
 
 
 @pytest.mark.parametrize("options", [{"method": "grid"}, {"elite": 40}, {"iterations": 0}])

@@ -7,6 +7,7 @@ from pygrade.cli import console
 from pygrade.cli.options import Output, Source
 from pygrade.evaluation.abtest import MAX_EXTRAPOLATION
 from pygrade.evaluation.log_plan import plan_of_log
+from pygrade.metrics.texts import value_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ def _print(metrics: dict[str, dict[str, Any]], options: Options, count: int, day
     beyond = "n/a" if days is None else f"> {MAX_EXTRAPOLATION * days}" if days > 1 else "> 1"
     lines = []
     for name, entry in metrics.items():
-        cells = [name, console.interval(entry["baseline"])]
+        cells = [name, value_text(entry["baseline"])]
         for kind in ("", "cuped_"):
             users, needed, lift = (entry[kind + key] for key in ("users", "days", "detectable_lift"))
             gain = [] if kind == "" else ["n/a" if users is None else f"{100 * entry['cuped_gain']:.0f} %"]

@@ -14,6 +14,7 @@ from pygrade.cli.options import Output
 from pygrade.evaluation.abtest import read_test, sample_ratio
 from pygrade.evaluation.user_tables import load_test
 from pygrade.metrics import intervals
+from pygrade.metrics.texts import bounds_text, value_text
 
 logger = logging.getLogger("pygrade")
 
@@ -89,17 +90,11 @@ def _print(record: dict[str, Any], planned_users: int | None) -> None:
             lift = entry[metric]
             judge = lift["anytime"] or lift["corrected"]
             gain = "" if lift["cuped_gain"] is None else f"{100 * lift['cuped_gain']:.0f} %"
-            cells = [console.interval(record["values"][name][metric]) for name in (control, arm)]
-            cells += [_percent(lift["corrected"]), gain]
-            cells += [_percent(lift["anytime"])] if lift["anytime"] else []
+            cells = [value_text(record["values"][name][metric]) for name in (control, arm)]
+            cells += [bounds_text(lift["corrected"]), gain]
+            cells += [bounds_text(lift["anytime"])] if lift["anytime"] else []
             rows.append([metric, arm, *cells, _verdict(judge)])
     console.table(f"Lift over {control} with 95 % intervals{corrected}", [*head, "verdict"], rows)
-
-
-def _percent(interval: dict[str, Any]) -> str:
-    if interval["low"] is None:
-        return f"{100 * interval['value']:+.2f} % (unknown)"
-    return f"{100 * interval['value']:+.2f} % ({100 * interval['low']:+.2f} … {100 * interval['high']:+.2f})"
 
 
 def _verdict(interval: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pygrade.cli import console
 from pygrade.cli.options import Output
 from pygrade.cli.run_directory import RECORD, differences, shown, stored_options
 from pygrade.cli.run_metrics import KINDS, metrics_of
+from pygrade.metrics.texts import value_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ def run(options: Options) -> dict[str, Any]:
             console.table("Options that differ", ["option", *heads], rows)
         else:
             console.text("all options are equal")
-        rows = [[name, *(console.interval(side[name]) for side in metrics)] for name in names]
+        rows = [[name, *(value_text(side[name]) for side in metrics)] for name in names]
         console.table("Later requests, ± 95 %", ["", *heads], rows, caption=_caution(options.runs))
     return {
         "command": left_command,

@@ -13,6 +13,7 @@ from pygrade.config.training import RewardConfig
 from pygrade.evaluation.policy_estimates import LIFT, NO_ESTIMATE, decisive, noted, policy_estimates
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
+from pygrade.metrics.texts import lift_text, value_text
 from pygrade.policy import FusionPolicy
 from pygrade.storage import Place
 from pygrade.training.judging import policies_of, replay
@@ -51,7 +52,7 @@ def run(options: Options) -> dict[str, Any]:
     fresh, in_sample = unseen(chosen, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     propensity = slot_propensity(logs, reward)
-    slots = int(logs.position.max()) + 1
+    slots = logs.num_slots
     jobs = [
         _Job(kind, options.policy, policy, fresh, propensity, slots, reward, options.k, in_sample)
         for kind in ("replay", "estimates")
@@ -66,7 +67,7 @@ def run(options: Options) -> dict[str, Any]:
         rows, warnings = [], dict[str, list[str]]()
         for name in estimates if options.all_estimates else decisive(estimates):
             entry = record["off_policy"][name]
-            value = console.lift(entry) if name == LIFT else console.interval(entry)
+            value = lift_text(entry) if name == LIFT else value_text(entry)
             rows.append([name, value, f"{entry['effective_sample_size']:,.0f}"])
             if entry["warning"]:
                 warnings.setdefault(entry["warning"], []).append(name)

@@ -21,6 +21,7 @@ from pygrade.evaluation.arms import PRODUCTION
 from pygrade.evaluation.front import VALUE, Judge, Solution, front, solve
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs, numbered
+from pygrade.metrics.texts import lift_text
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.policy.spec import fusion_formula
@@ -147,7 +148,7 @@ def _judge(policy: FusionPolicy, logs: Logs, propensity: SlotPropensity, k: int)
     else:
         baseline = Baseline(PRODUCTION, policy.config.transform, tuple(weights.tolist()))
         production = baseline_scores(baseline, logs, fusion_formula(policy.config))
-    curve = propensity.known(max(int(logs.position.max()) + 1, k))
+    curve = propensity.known(max(logs.num_slots, k))
     return Judge(policy, logs, production, curve, k)
 
 
@@ -211,7 +212,7 @@ def _print(
 ) -> None:
     columns = (*record["tasks"], VALUE)
     points = record["marks"] | record["knobs"]
-    rows = [[name, *(console.lift(point["events"][column]) for column in columns)] for name, point in points.items()]
+    rows = [[name, *(lift_text(point["events"][column]) for column in columns)] for name, point in points.items()]
     size = f"{record['num_requests']:,} requests of {record['num_users']:,} users"
     console.table(f"{heading}Events over production, {size}, ± 95 %", ["", *columns], rows, caption=basis)
     if solution is None:
@@ -223,7 +224,7 @@ def _print(
             name,
             f"{result['values'][name]:.3g}" if name in result["values"] else "",
             f"{100 * (keep[name] - 1):+.2f} %" if name in keep else "most" if name == options.most else "",
-            console.lift(result["judged"]["events"][name]),
+            lift_text(result["judged"]["events"][name]),
             f"{100 * (result['judged']['predicted'][name] or 0):+.2f} %",
         ]
         for name in names

@@ -16,6 +16,7 @@ from pygrade.data.events import CONFIGS, parse_spec
 from pygrade.data.kuairand_events import KuaiRandEventConfig
 from pygrade.data.logs_events import LogsEventConfig
 from pygrade.data.recflow import RecFlowConfig
+from pygrade.metrics.texts import value_text
 from pygrade.pipeline.models import OWN
 from pygrade.pipeline.run import run_pipeline
 from pygrade.storage import Place, join_path, prepare_directory, upload_directory
@@ -107,7 +108,7 @@ def _print(record: dict[str, Any]) -> None:
     rows = [[name, f"{entry['seconds']:.1f} s", done[entry["cached"]]] for name, entry in stages.items()]
     console.table(f"Stages, {record['wall_seconds']:.1f} s in all", ["stage", "took", "done in"], rows)
     recall = [
-        [f"recall@{entry['n']}", console.interval(entry["recall"]), console.interval(entry["popularity_recall"])]
+        [f"recall@{entry['n']}", value_text(entry["recall"]), value_text(entry["popularity_recall"])]
         for entry in stages["prerank"]["recall"]
     ]
     published = f"published: {stages['prerank']['published']}"

@@ -8,7 +8,6 @@ from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output, Source
 from pygrade.evaluation.policy_estimates import item_inputs, noted
 from pygrade.logs import Logs, write_logs
-from pygrade.serving.page_records import describe_pages
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.storage import Place
 
@@ -52,7 +51,8 @@ def run(options: Options) -> dict[str, Any]:
         items=item_inputs(ranker.policy, chosen),
     )
     titles = [f"request {r}, user {u}" for r, u in zip(chosen.request_id, chosen.user_id, strict=True)]
-    pages = describe_pages(page, titles, ranker.policy.static_weights.numpy())
+    static = ranker.policy.static_weights.numpy()
+    pages = [page.describe(request, title, static) for request, title in enumerate(titles)]
     if options.log is not None:
         write_logs(page.log_rows(task_values=chosen.task_values), options.log)
     if not options.json:

@@ -12,7 +12,6 @@ from pygrade.cli.options import Output
 from pygrade.logs import write_logs
 from pygrade.serving import pipeline as serve
 from pygrade.serving.names import Names
-from pygrade.serving.page_records import describe_pages
 from pygrade.serving.run_copy import local_run
 from pygrade.storage import Place
 
@@ -70,7 +69,7 @@ def run(options: Options) -> dict[str, Any]:
         for name, column in zip(steps, seconds.T, strict=True)
     }
     title = f"user {options.user}, {len(served.predictions)} candidates"
-    (page,) = describe_pages(served.page, [title], system.models.policy.static_weights.numpy())
+    page = served.page.describe(0, title, system.models.policy.static_weights.numpy())
     for item, name in zip(page["items"], names.items(served.items), strict=True):
         if name is not None:
             item["name"] = name

@@ -28,6 +28,7 @@ from pygrade.evaluation.replay import event_worth
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
+from pygrade.metrics.texts import bounds_text
 from pygrade.storage import Place, join_path, working_directory
 from pygrade.training.judging import JUDGED, is_new, replay
 from pygrade.training.mlflow_run import MlflowRun
@@ -124,7 +125,7 @@ def _print_trust(summary: Mapping[str, Any]) -> None:
     lifts = {} if trust is None else trust["mixtures"] | trust["baselines"]
     if lifts:
         title = f"Cross-fitted value of the logged pages, lift over {trust['baseline']} (bounds two-sided 95 %)"
-        rows = [[name, console.bounds(entry)] for name, entry in lifts.items()]
+        rows = [[name, bounds_text(entry)] for name, entry in lifts.items()]
         caption = f"{trust['folds']} folds of {trust['users']:,} users; {event_worth(summary)}; "
         caption += f"slot propensities: {trust['propensity']}"
         caption += f"; {summary['trust_seconds']:.0f} s of cross-fitting"

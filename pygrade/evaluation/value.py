@@ -1,0 +1,52 @@
+"""What a page is worth: the one rule of training, replay, trade-offs and console.
+
+    value of a page = Σ_{r<k} D(r) · gain of the item at rank r,     gain = v / max(q(slot), floor)
+
+v is what the item's logged events are worth, q(slot) the propensity of the slot where it was shown: how likely that
+slot is examined, relative to the first. D(r) is the attention that rank r gets: q again, or 1 / log2(r + 2) if q is the
+same for all ranks that count (an exponent of 0, or nothing is known), as it could not tell a page's orders apart.
+
+Slots beyond the last propensity have that of the last. Without propensities q is 1. A row that was not shown has no
+event, so that its gain is 0. `pygrade.reference.value` is the specification.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pygrade._typing import Array
+
+
+def examined(position: Array, propensity: ArrayLike | None) -> NDArray[np.float64]:
+    """[M]: q of the slots position [M]; 0 where it is -1, not shown. propensity [S] of the first slots."""
+    return np.where(position >= 0, _of_slots(position, propensity), 0.0)
+
+
+def divisors(position: Array, propensity: ArrayLike | None, floor: float) -> NDArray[np.float64]:
+    """[M]: max(q, floor) of the slots position [M]; where not shown that of the first slot."""
+    return np.asarray(np.maximum(_of_slots(position, propensity), floor))
+
+
+def gains_of(values: Array, position: Array, propensity: ArrayLike | None, floor: float) -> NDArray[np.float64]:
+    """Gains of what the rows' events are worth: values [M], or [M, n] for n kinds of events."""
+    return np.asarray((values.T / divisors(position, propensity, floor)).T)
+
+
+def rank_discount(
+    propensity: ArrayLike | None, k: int, discount: Literal["attention", "dcg"] = "attention"
+) -> NDArray[np.float64]:
+    """[k]: D of the ranks; "dcg" is 1 / log2(r + 2) whatever q is."""
+    rank = np.arange(k)
+    if discount == "attention" and propensity is not None:
+        curve = _of_slots(rank, propensity)
+        if bool((curve != curve[0]).any()):
+            return curve
+    return np.asarray(1.0 / np.log2(rank + 2.0))
+
+
+def _of_slots(slots: Array, propensity: ArrayLike | None) -> NDArray[np.float64]:
+    table = np.asarray([1.0] if propensity is None else propensity, np.float64)
+    if table.ndim != 1 or not len(table) or not bool((table > 0).all()):
+        raise ValueError(f"propensity is {table.tolist()}; want positive numbers, one per slot")
+    return np.asarray(table[np.clip(slots, 0, len(table) - 1)])

@@ -1,0 +1,90 @@
+"""Estimates with their intervals as text, in one form for tables, pages and sentences.
+
+An estimate is an `Interval`, or its record with ``value``, ``low`` and ``high``. NaN, infinity and None are alike: such
+a value is ``n/a``, and with such a bound the interval is left out.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pygrade.metrics.intervals import Interval
+
+Estimate = Interval | Mapping[str, Any]
+TOO_FEW = "too few"
+_WIDE = 0.5  # of the interval of a share, from which on it says nothing
+
+
+def lift_text(estimate: Estimate | None, digits: int = 2, scale: float = 100.0, missing: str = "baseline") -> str:
+    """``+1.20 ± 0.30 %`` of a lift; missing: the text of None, as the baseline has no lift of its own.
+
+    >>> lift_text({"value": 0.012, "low": 0.009, "high": 0.015})
+    '+1.20 ± 0.30 %'
+    """
+    if estimate is None:
+        return missing
+    value, low, high = _numbers(estimate)
+    if value is None:
+        return "n/a"
+    reach = "" if low is None or high is None else f" ± {scale * (high - low) / 2:.{digits}f}"
+    return f"{scale * value:+.{digits}f}{reach} %"
+
+
+def bounds_text(estimate: Estimate, digits: int = 2) -> str:
+    """``+1.20 % (0.90 to 1.50)`` of a lift, whose interval need not be symmetric.
+
+    >>> bounds_text({"value": 0.012, "low": 0.009, "high": 0.015})
+    '+1.20 % (0.90 to 1.50)'
+    """
+    span = span_text(estimate, digits, missing="")
+    return lift_text(_alone(estimate), digits) + (f" ({span})" if span else "")
+
+
+def span_text(estimate: Estimate, digits: int = 2, missing: str = "unknown") -> str:
+    """``0.90 to 1.50``, the bounds of a lift in percent."""
+    value, low, high = _numbers(estimate)
+    if value is None or low is None or high is None:
+        return missing
+    return f"{100 * low:.{digits}f} to {100 * high:.{digits}f}"
+
+
+def value_text(estimate: Estimate, digits: int | None = None) -> str:
+    """``0.7123 ± 0.0045``; digits: decimals, None: four, and fewer of numbers from 10 on.
+
+    >>> value_text({"value": 123.456, "low": 120.456, "high": 126.456})
+    '123.46 ± 3.00'
+    """
+    value, low, high = _numbers(estimate)
+    if value is None:
+        return "n/a"
+    if digits is None:
+        digits = max(0, 4 - max(0, math.floor(math.log10(abs(value) or 1.0))))
+    reach = "" if low is None or high is None else f" ± {(high - low) / 2:.{digits}f}"
+    return f"{value:.{digits}f}{reach}"
+
+
+def positive_text(estimate: Estimate) -> str:
+    """`value_text` of a number that cannot be below 0, or that there is too little data for one."""
+    value, low, _ = _numbers(estimate)
+    return TOO_FEW if value is not None and low is not None and low < 0 < value else value_text(estimate)
+
+
+def share_text(estimate: Estimate, digits: int | None = None) -> str:
+    """`value_text` of a number from 0 to 1 such as an AUC, or that there is too little data for one."""
+    _, low, high = _numbers(estimate)
+    wide = low is not None and high is not None and high - low > _WIDE
+    return TOO_FEW if wide else value_text(estimate, digits)
+
+
+def _numbers(estimate: Estimate) -> tuple[float | None, float | None, float | None]:
+    """Value and bounds; None for what is not finite."""
+    given = estimate.to_dict() if isinstance(estimate, Interval) else estimate
+    value, low, high = (
+        number if number is not None and math.isfinite(number) else None
+        for number in (given.get(name) for name in ("value", "low", "high"))
+    )
+    return value, low, high
+
+
+def _alone(estimate: Estimate) -> dict[str, float | None]:
+    return {"value": _numbers(estimate)[0], "low": None, "high": None}

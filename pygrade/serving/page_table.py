@@ -1,0 +1,37 @@
+"""A ranked page as a table, for terminal, report and notebook."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class PageTable(NamedTuple):
+    """A ranked page as a table: the items' scores, and what every task, or the baseline, contributed to them."""
+
+    head: list[str]
+    weights: list[float]  # of the tasks; empty if they rank nothing
+    rows: list[tuple[str, float, list[float]]]  # item, score, contributions
+
+    def texts(self) -> list[list[str]]:
+        """The rows, of which the first two cells are no numbers; the weights are the first row, if they rank."""
+        width = len(self.head) - 3
+        weights = ["", "weight", "", *(f"{100 * weight:.1f} %" for weight in self.weights)]
+        rows = [
+            [str(slot), item, *(f"{number:+.3f}" for number in (score, *parts))]
+            for slot, (item, score, parts) in enumerate(self.rows, 1)
+        ]
+        return [weights + [""] * (width - len(self.weights))] * bool(self.weights) + rows
+
+
+def page_table(record: Mapping[str, Any]) -> PageTable:
+    """The table of a record of `Page.describe`; an item's ``name`` stands for its id."""
+    mixed = any("baseline" in item for item in record["items"])
+    head = ["slot", "item", "score", *record["tasks"], *([record["baseline"]] if mixed else [])]
+    rows = [
+        (
+            str(item.get("name", item["item_id"])),
+            item["score"],
+            [*item["contributions"], *([item["baseline"]] if mixed else [])],
+        )
+        for item in record["items"]
+    ]
+    return PageTable(head, record["weights"] if record["weighs"] else [], rows)

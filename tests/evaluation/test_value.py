@@ -1,0 +1,107 @@
+"""One rule says what a page is worth: training, replay, trade-offs and console agree with its specification."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import RewardConfig
+from pygrade.console.judged import judged_rows
+from pygrade.evaluation.front import VALUE, Judge
+from pygrade.evaluation.replay import evaluate
+from pygrade.evaluation.value import divisors, examined, gains_of, rank_discount
+from pygrade.logs import Logs
+from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.policy.spec import fusion_formula
+from pygrade.reference.value import page_value
+from pygrade.training.pages import Pages
+from pygrade.training.propensity import SlotPropensity
+from pygrade.training.reward import CompositeReward, LogFigures
+from tests.learning import tiny_logs
+
+K, SLOTS = 4, 6  # pages have more slots than ranks count
+
+
+def unit(exponent: float, source: str = "given") -> SlotPropensity:
+    return SlotPropensity(exponent, source)  # type: ignore[arg-type]
+
+
+CASES = {
+    "falling": (unit(0.7), "attention", 0.15),
+    "below the floor": (unit(2.0), "attention", 0.3),
+    "flat": (unit(0.0), "attention", 0.15),
+    "unknown": (unit(0.0, "none"), "attention", 0.15),
+    "dcg": (unit(0.7), "dcg", 0.15),
+}
+
+
+@pytest.fixture(scope="module")
+def logs() -> Logs:
+    return tiny_logs(30, page=SLOTS, jagged=True)
+
+
+def expected(logs: Logs, scores, propensity, discount, floor):
+    """[R]: the specification for the shown rows, best score first."""
+    worth, curve = logs.value_of(logs.feedback), propensity.known(SLOTS)
+    result = []
+    for start, stop in zip(logs.offsets[:-1], logs.offsets[1:], strict=True):
+        rows = [row for row in range(start, stop) if logs.position[row] >= 0]
+        order = sorted(range(len(rows)), key=lambda place: -scores[rows[place]])
+        result.append(page_value(worth[rows], logs.position[rows], order, K, curve, floor, discount))
+    return np.array(result)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_earns_the_value_of_the_page(logs, case):
+    propensity, discount, floor = CASES[case]
+    wanted = expected(logs, logs.predictions[:, 0], propensity, discount, floor)
+    config = RewardConfig(
+        page_size=K, discount=discount, propensity_floor=floor, prior_weight=0.0, format_weight=0.0, propensity=0.0
+    )
+    figures = replace(LogFigures.of(logs, config), propensity=propensity)
+    data = CompositeReward(config).build(logs, PolicySpec(logs.tasks, logs.features, PolicyConfig()), figures)
+    weights = torch.tensor([1.0, 0.0]).expand(logs.num_requests, 1, 2)
+    earned = data.rewards(torch.arange(logs.num_requests), weights)[:, 0, 0]
+    np.testing.assert_allclose(earned.numpy(), wanted, rtol=1e-5)
+    pages = Pages(logs, config)
+    found = pages.values(pages.ranks(logs.predictions[logs.shown, 0]), propensity)
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if name != "dcg"])
+def test_judging_counts_the_value_of_the_page(logs, case):
+    propensity, _, floor = CASES[case]
+    scores = logs.predictions[:, 0]
+    wanted, curve = expected(logs, scores, propensity, "attention", floor), propensity.known(SLOTS)
+    options = {"propensity": curve, "propensity_floor": floor}
+    replayed = evaluate(logs, {}, scores={"one": scores, "two": -scores}, k=K, **options)
+    np.testing.assert_allclose(replayed.rankers["one"]["value"].value, wanted.mean(), rtol=1e-12)
+    record = judged_rows(logs, {"one": scores}, fusion_formula(PolicyConfig()), K, curve, floor)
+    np.testing.assert_allclose(record["arms"]["one"]["value"], wanted, rtol=1e-12)
+    np.testing.assert_array_equal(record["attention"], rank_discount(curve, K))
+
+    nothing = replace(logs, predictions=np.zeros_like(logs.predictions))  # no model, so that the logged events are all
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(trade_offs=True)))
+    first, last = (np.where(logs.shown, sign * scores, -np.inf) for sign in (1, -1))
+    lift = Judge(policy, nothing, last, curve, K, floor).point(first).events[VALUE].value
+    base = expected(logs, -scores, propensity, "attention", floor)
+    np.testing.assert_allclose(lift, wanted.mean() / base.mean() - 1, rtol=1e-5)
+
+
+def test_edges_by_hand():
+    position, curve = np.array([0, 2, 5, -1]), [1.0, 0.5, 0.2]
+    assert examined(position, curve).tolist() == [1.0, 0.2, 0.2, 0.0]  # the last propensity for all further slots
+    assert examined(position, None).tolist() == [1.0, 1.0, 1.0, 0.0]
+    assert divisors(position, curve, 0.25).tolist() == [1.0, 0.25, 0.25, 1.0]
+    assert gains_of(np.array([2.0, 1.0, 1.0, 0.0]), position, curve, 0.25).tolist() == [2.0, 4.0, 4.0, 0.0]
+    by_task = gains_of(np.array([[2.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]), position, curve, 0.25)
+    assert by_task.tolist() == [[2.0, 1.0], [4.0, 0.0], [4.0, 4.0], [0.0, 0.0]]
+    assert rank_discount(curve, 5).tolist() == [1.0, 0.5, 0.2, 0.2, 0.2]
+    by_dcg = [1.0, 1 / np.log2(3), 0.5]
+    for flat in (None, [1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.5]):  # the fourth slot doesn't count
+        assert rank_discount(flat, 3).tolist() == by_dcg
+    assert rank_discount(curve, 3, "dcg").tolist() == by_dcg
+    with pytest.raises(ValueError, match=r"propensity is \[1.0, 0.0\]"):
+        examined(position, [1.0, 0.0])
