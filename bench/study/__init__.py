@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.study.findings import NOT_RUN, findings, percent
-from bench.study.report import write_results
+from bench.study.report import write_docs, write_report
 from bench.study.runner import StudyConfig, Unit, load_unit, machine, plan, run_units, scaled
 from bench.study.settings import Settings, load_settings
 from bench.study.stats import Results
@@ -41,9 +41,9 @@ def reproduce(
     """Run the requested parts of the study in directory ``out`` and report them; returns the record.
 
     Writes ``units/`` (one JSON per unit, from which a killed run continues), ``results.json``, ``RESULTS.md`` and
-    ``pictures/``. What `bench.evidence` wrote into ``further/`` is reported, too. With ``docs``, all frozen units in
-    ``out`` are reported there: ``RESULTS.md``, ``study/*.png``, ``study/results.json``. workers: where the units are
-    computed. ``ValueError`` if docs are requested with other settings than the frozen ones.
+    ``pictures/``. What `bench.evidence` wrote into ``further/`` is reported, too. With ``docs``, a summary
+    of all frozen units in ``out`` is reported there: ``RESULTS.md``, ``study/summary.json``, ``study/*.png``.
+    workers: where the units are computed. ``ValueError`` if docs are requested with other than the frozen settings.
     """
     if docs is not None and not config.publishable:
         raise ValueError("docs is for the frozen protocol; want it without --quick, --world-seed and --world-set")
@@ -55,15 +55,13 @@ def reproduce(
     results = run_units(units, settings, run, config.jobs, workers)
     record = _record(config, settings, run, results, []) | {"wall_seconds": round(time.perf_counter() - started, 1)}
     _write(run / "results.json", record)
-    write_results(record, settings, run / "RESULTS.md", run / "pictures")
+    write_report(record, settings, run / "RESULTS.md", run / "pictures")
     if docs is not None:
-        target = Path(docs)
         everything = plan(settings, StudyConfig(full=True))
         kept = [load_unit(unit, settings, run) for unit in everything]
         missing = [unit for unit, result in zip(everything, kept, strict=True) if result is None]
         published = _record(config, settings, run, [result for result in kept if result is not None], missing)
-        _write(target / "study" / "results.json", published)
-        write_results(published, settings, target / "RESULTS.md", target / "study")
+        write_docs(published, settings, Path(docs))
     return record
 
 

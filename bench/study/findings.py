@@ -50,7 +50,6 @@ class Finding:
     source: str  # "paper" or "ours"
     measured: tuple[str, ...]
     verdict: str
-    picture: str
 
 
 @dataclass(frozen=True)
@@ -89,16 +88,14 @@ def findings(results: Results) -> list[Finding]:
     return [_RULES[claim.pop("rule", "differences")](results, **claim) for claim in claims]
 
 
-def _differences(
-    results: Results, claim: str, source: str, picture: str, differences: list[list[str]], side: int = 1
-) -> Finding:
+def _differences(results: Results, claim: str, source: str, differences: list[list[str]], side: int = 1) -> Finding:
     """A claim on differences: text, regime, arm, baseline, and metric and kind if not the value."""
     measured = [
         Difference(text, results.lift(regime, arm, base, *metric), side)
         for text, regime, arm, base, *metric in differences
         if results.has(regime, arm, base)
     ]
-    return Finding(claim, source, tuple(map(str, measured)), verdict(measured, source), picture)
+    return Finding(claim, source, tuple(map(str, measured)), verdict(measured, source))
 
 
 def collapses(results: Results, arm: str) -> tuple[int, int]:
@@ -110,7 +107,7 @@ def collapses(results: Results, arm: str) -> tuple[int, int]:
 def _stability(results: Results) -> Finding:
     claim = "Learning is stable: no collapse, and less spread over seeds than PPO with a critic (both without stage 1)"
     if not results.has("stability", *_UNSTARTED):
-        return Finding(claim, "paper", (), NOT_RUN, "stability")
+        return Finding(claim, "paper", (), NOT_RUN)
     spread, rival_spread = (results.spread("stability", arm) for arm in _UNSTARTED)
     (lost, count), (rival_lost, rival_count) = (collapses(results, arm) for arm in _UNSTARTED)
     measured = (
@@ -121,14 +118,14 @@ def _stability(results: Results) -> Finding:
         result = REPRODUCED if spread < rival_spread else "depends: no collapse, but not less spread"
     else:
         result = "depends: less spread, but collapses" if spread < rival_spread else NOT_REPRODUCED
-    return Finding(claim, "paper", measured, result, "stability")
+    return Finding(claim, "paper", measured, result)
 
 
 def _hacking(results: Results, regime: str, where: str) -> Finding:
     """Hacking: without the posterior, predicted value rises over stage 1 while true value falls."""
     claim = f"The composite reward prevents reward hacking, in {where}"
     if not results.has(regime, "grade", "no-posterior", "stage1"):
-        return Finding(claim, "paper", (), NOT_RUN, "hacking")
+        return Finding(claim, "paper", (), NOT_RUN)
     predicted = results.lift(regime, "no-posterior", "stage1", "predicted")
     true = results.lift(regime, "no-posterior", "stage1")
     composite = results.lift(regime, "grade", "stage1")
@@ -140,13 +137,13 @@ def _hacking(results: Results, regime: str, where: str) -> Finding:
         result = "nothing to prevent: prior only is not hacked here"
     else:
         result = NOT_REPRODUCED if sign(composite) < 0 else REPRODUCED
-    return Finding(claim, "paper", measured, result, "hacking")
+    return Finding(claim, "paper", measured, result)
 
 
 def _format(results: Results) -> Finding:
     claim = "Weights satisfy the bounds in every request, at no cost in value"
     if not results.has("main", "grade", "no-format"):
-        return Finding(claim, "paper", (), NOT_RUN, "ablations")
+        return Finding(claim, "paper", (), NOT_RUN)
     served, before = (_compliant(results, key, "grade") for key in ("served", "before"))
     cost = results.mean("main", "grade", projection_cost)
     measured = (
@@ -156,7 +153,7 @@ def _format(results: Results) -> Finding:
         f"value with over without the projection {percent(cost)}",
     )
     good = served == 100 and sign(cost) >= 0
-    return Finding(claim, "paper", measured, REPRODUCED if good else NOT_REPRODUCED, "ablations")
+    return Finding(claim, "paper", measured, REPRODUCED if good else NOT_REPRODUCED)
 
 
 def _compliant(results: Results, key: str, arm: str) -> float:
@@ -173,13 +170,13 @@ def _rare(results: Results) -> Finding:
     """A limit that the paper states."""
     claim = "Rare and new users gain less"
     if not results.has("main", "grade", "static"):
-        return Finding(claim, "paper", (), NOT_RUN, "users")
+        return Finding(claim, "paper", (), NOT_RUN)
     rare, others = (results.lift("main", "grade", "static", name, "slices") for name in (_RARE, _OTHERS))
     measured = [f"rarest tenth {percent(rare)}, others {percent(others)} over best static"]
     if results.has("cold", "grade", "static"):
         measured.append(f"a world with little history {percent(results.lift('cold', 'grade', 'static'))}")
     difference = Difference("difference", results.lift_difference("main", "grade", "static", _RARE, _OTHERS), -1)
-    return Finding(claim, "paper", (*measured, str(difference)), verdict([difference], "paper"), "users")
+    return Finding(claim, "paper", (*measured, str(difference)), verdict([difference], "paper"))
 
 
 _RULES: dict[str, Callable[..., Finding]] = {

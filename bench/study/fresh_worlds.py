@@ -7,7 +7,7 @@ from typing import Any
 from bench.study.findings import NOT_RUN, StudyTarget, percent
 from bench.study.settings import Regime, Settings
 from bench.study.stats import Record, Results, over_worlds
-from bench.study.tables import Row, shown, table
+from bench.study.tables import Row, Section, shown
 from pygrade.metrics.intervals import Interval
 
 SERVED, GATED, FREE = "served", "gated", "corrected"
@@ -20,26 +20,28 @@ _COVERED, _FALSE, _SHARE = 0.9, 0.025, 85.0
 Further = Mapping[str, Any]  # the records of bench.evidence, by name
 
 
-def fresh_worlds(results: Results, settings: Settings, further: Further, chart: str = "") -> str:
-    """The section of the report, with a chart's Markdown; empty if nothing of it ran."""
+def fresh_worlds(results: Results, settings: Settings, further: Further) -> Iterator[Section]:
+    """The sections of the report; none if nothing of it ran."""
     regimes = [regime for regime in settings.regimes.values() if regime.fresh and results.has(regime.name, "ev", GATED)]
     if not regimes and not further:
-        return ""
-    parts = ["## The correction", _lifts(results, settings, regimes) + chart, _ceilings(results, settings, regimes)]
+        return
+    if regimes:
+        yield _lifts(results, settings, regimes)
     goals = [goal for goal in fresh_targets(results, settings, further) if goal.met is not None]
     rows = [[goal.name, goal.wanted, goal.measured, "met" if goal.met else "**missed**"] for goal in goals]
-    parts.insert(1, table(["target", "wanted", "measured", ""], rows) if rows else "")
-    parts += [_noise(further), _shops(further), _real(further)]
-    return "\n\n".join(part for part in parts if part)
+    if rows:
+        yield Section("Targets on fresh worlds", "", (), ["target", "wanted", "measured", ""], rows)
+    yield from _ceilings(results, settings, regimes)
+    yield from _noise(further)
+    yield from _shops(further)
+    yield from _real(further)
 
 
 def _lift(results: Results, regime: Regime, arm: str) -> Interval:
     return results.lift(regime.name, arm, "ev", regime.judge)
 
 
-def _lifts(results: Results, settings: Settings, regimes: Sequence[Regime]) -> str:
-    if not regimes:
-        return ""
+def _lifts(results: Results, settings: Settings, regimes: Sequence[Regime]) -> Section:
     arms = ("ev-calibrated", "grade", "grade-corrected", *_TREES, FREE, GATED, SERVED)
     rows: list[Row] = []
     for regime in regimes:
@@ -55,18 +57,18 @@ def _lifts(results: Results, settings: Settings, regimes: Sequence[Regime]) -> s
     head = ["world", "logged requests", "worlds", titles["ev-calibrated"], "best static weights, the best form"]
     head += [*list(titles.values())[1:], "worst world, behind the gate or served", "licensed"]
     worlds = sorted({world for regime in regimes for world in results.worlds(regime.name, GATED)})
-    return (
+    text = (
         f"Worlds {worlds[0]} to {worlds[-1]}, which nothing was chosen on. Lifts over expected value of the same "
-        "predictions, of value (of orders where only they count); ± over worlds, of which there are few.\n\n"
-        + table(head, rows)
+        "predictions, of value (of orders where only they count); ± over worlds, of which there are few."
     )
+    return Section("The correction", text, ("correction",), head, rows)
 
 
 def _or_lowest(value: float) -> float:
     return value if math.isfinite(value) else -math.inf
 
 
-def _ceilings(results: Results, settings: Settings, regimes: Sequence[Regime]) -> str:
+def _ceilings(results: Results, settings: Settings, regimes: Sequence[Regime]) -> Iterator[Section]:
     rows = []
     for regime in regimes:
         if not results.has(regime.name, "oracle-inputs", "ev"):
@@ -82,13 +84,13 @@ def _ceilings(results: Results, settings: Settings, regimes: Sequence[Regime]) -
                 shares.append(f"{other.requests:,}: {share.value:.0f} %")
         rows.append([regime.group, shown(_lift(results, regime, "oracle")), percent(ceiling), "; ".join(shares)])
     if not rows:
-        return ""
+        return
     head = ["world", settings.arms["oracle"].title, settings.arms["oracle-inputs"].title, "share of it that is served"]
     text = (
-        "**Ceilings.** Lifts over expected value: of the best personal weights of this fusion, and of the best ranking "
+        "Lifts over expected value: of the best personal weights of this fusion, and of the best ranking "
         "of the same inputs. Both are learned from 20,000 requests whose true probabilities are known."
     )
-    return text + "\n\n" + table(head, rows)
+    yield Section("Ceilings", text, (), head, rows)
 
 
 def _pairs(results: Results, regime: Regime, arm: str, other: Regime) -> list[tuple[float, float]]:
@@ -209,15 +211,16 @@ def _noise_counts(further: Further) -> Iterator[tuple[str, int, int, int, int]]:
         yield kind, len(records), better, sum(r["licensed"] for r in records), none
 
 
-def _noise(further: Further) -> str:
+def _noise(further: Further) -> Iterator[Section]:
     rows = [
         [kind, str(count), f"{better} [{_wilson(better, count)}]", str(licensed), str(undecidable)]
         for kind, count, better, licensed, undecidable in _noise_counts(further)
     ]
-    if not rows:
-        return ""
-    text = "**Noise.** Logs of 1,000 requests whose feedback nothing predicts, and what `train` says of them:"
-    return text + "\n\n" + table(["logs", "number", "*better*, Wilson 95 %", "licensed", "*not decidable*"], rows)
+    text = "Logs of 1,000 requests whose feedback nothing predicts, and what `train` says of them:"
+    if rows:
+        yield Section(
+            "Noise", text, (), ["logs", "number", "*better*, Wilson 95 %", "licensed", "*not decidable*"], rows
+        )
 
 
 def _wilson(hits: int, count: int) -> str:
@@ -245,7 +248,7 @@ def _covers(entry: Record, true: str = "true") -> bool:
     return entry["bounds"] is not None and entry["bounds"][0] <= entry[true] <= entry["bounds"][2]
 
 
-def _shops(further: Further) -> str:
+def _shops(further: Further) -> Iterator[Section]:
     rows = []
     for effect, entries in _shops_by_effect(further).items():
         for entry in sorted(entries, key=lambda e: int(e["seed"])):
@@ -255,15 +258,14 @@ def _shops(further: Further) -> str:
             cells = [f"{entry[name]:+.2f} %" for name in ("true", "within")]
             covered = " / ".join("yes" if _covers(entry, name) else "no" for name in ("true", "within"))
             rows.append([effect, str(entry["seed"]), *figures, said, entry["over"], *cells, covered])
-    if not rows:
-        return ""
     text = (
-        "**Raw tables of a shop** with a planted effect, text, missing values and prices; 20,000 requests to learn "
-        "from, true value of 10,000 later ones over expected value:"
+        "With a planted effect, text, missing values and prices; 20,000 requests to learn from, true value of 10,000 "
+        "later ones over expected value:"
     )
     head = ["effect", "seed", "oracle", "served", "share", "`train` said, per cent", "over", "true over that"]
     head += ["true, logged pages re-ordered", "bounds cover the first / the second"]
-    return text + "\n\n" + table(head, rows)
+    if rows:
+        yield Section("Raw tables of a shop", text, (), head, rows)
 
 
 def _shop_targets(further: Further) -> Iterator[StudyTarget]:
@@ -280,10 +282,10 @@ def _shop_targets(further: Further) -> Iterator[StudyTarget]:
         yield StudyTarget("shops: bounds that cover the truth", f"≥ {100 * _COVERED:g} %", text, met)
 
 
-def _real(further: Further) -> str:
+def _real(further: Further) -> Iterator[Section]:
     lists = further.get("kuairand", {}).get("lists", ())
     if not lists:
-        return ""
+        return
     rows = [
         [name, *(_bounds(entry["lifts"][name]) for entry in lists)]
         for name in lists[0]["lifts"]
@@ -295,10 +297,11 @@ def _real(further: Further) -> str:
         f"order {e['perfect']:+.0f} %"
         for head, e in zip(heads, lists, strict=True)
     )
-    return (
-        "**KuaiRand-Pure**, a real log. Discounted value of the first ten over expected value, per cent, with 95 % "
-        f"intervals clustered by user. Of {sizes}.\n\n" + table(["arm", *heads], rows)
+    text = (
+        "Discounted value of the first ten over expected value, per cent, with 95 % intervals clustered by user. Of "
+        f"{sizes}."
     )
+    yield Section("KuaiRand-Pure, a real log", text, (), ["arm", *heads], rows)
 
 
 def _bounds(lift: Sequence[float]) -> str:

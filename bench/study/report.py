@@ -1,7 +1,9 @@
-"""RESULTS.md and its charts, from the study's record alone."""
+"""The study's report and its charts, from the study's record alone; and the summary of it that the docs show."""
 
+import hashlib
+import json
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,52 +23,119 @@ from bench.study.findings import (
 from bench.study.fresh_worlds import fresh_worlds
 from bench.study.settings import MAIN, STABILITY, Settings
 from bench.study.stats import Results, over_worlds, production_lift
-from bench.study.tables import Row, shown, table
+from bench.study.tables import Row, Section, markdown, shown
 from pygrade._util.files import atomic_file
 from pygrade.console.training import write_text
 
 _METRICS = {"value": "value", "ctr": "CTR", "cvr": "CVR", "opm": "OPM", "orders": "orders"}
 _LEARNED = ("static", "grade", *RIVALS, "monotone", "monotone-personal", "scorer", SERVED)
 _MET = {True: "met", False: "**missed**", None: "not run"}
-Images = Callable[..., str]  # names of charts → Markdown of those that were drawn
+PAGE = (  # titles of the sections of docs/RESULTS.md; "": the first and the last, without a title
+    "",
+    "The correction",
+    "Targets on fresh worlds",
+    "Ceilings",
+    "KuaiRand-Pure, a real log",
+    "Findings",
+    "Targets",
+    "one policy for every trade-off, 5,000 requests",
+    "Off-policy estimates",
+    "Each off-policy method on GRADE",
+)
+PAGE_CHARTS = ("correction", "main")
 
 
-def write_results(record: Mapping[str, Any], settings: Settings, target: Path, pictures: Path) -> Path:
-    """Write ``target`` (Markdown) and PNG files into ``pictures``, linked relatively. Returns ``target``."""
+def write_report(record: Mapping[str, Any], settings: Settings, target: Path, pictures: Path) -> None:
+    """Write the whole report to ``target`` (Markdown), and its charts into the folder ``pictures`` beside it."""
     charts = draw_charts(Results(record["units"]), settings)
+    _write_charts(charts, pictures)
+    write_text(target, report_text(sections(record, settings), pictures.relative_to(target.parent).as_posix(), charts))
+
+
+def write_docs(record: Mapping[str, Any], settings: Settings, docs: Path) -> None:
+    """Write ``study/summary.json`` and from it alone ``RESULTS.md``, and the charts that the page shows."""
+    found = summary(record, settings)
+    write_text(docs / "study" / "summary.json", summary_text(found))
+    charts = draw_charts(Results(record["units"]), settings)
+    _write_charts({name: charts[name] for name in PAGE_CHARTS if name in charts}, docs / "study")
+    write_text(docs / "RESULTS.md", page_text(found))
+
+
+def _write_charts(charts: Mapping[str, bytes], folder: Path) -> None:
     for name, content in charts.items():
-        with atomic_file(pictures / f"{name}.png") as partial:
+        with atomic_file(folder / f"{name}.png") as partial:
             partial.write_bytes(content)
-    write_text(target, results_text(record, settings, pictures.relative_to(target.parent).as_posix(), charts))
-    return target
 
 
-def results_text(record: Mapping[str, Any], settings: Settings, folder: str, charts: Collection[str]) -> str:
-    """The Markdown, with links to these charts in ``folder``."""
+def summary(record: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """The sections that the docs show, and a hash of each regime's arms with their settings."""
+    shown_sections = [section for section in sections(record, settings) if section.title in PAGE]
+    arms: dict[str, dict[str, str]] = {}
+    for unit in record["units"]:
+        name = "+".join([unit["arm"], *(f"{key}={value}" for key, value in unit["variant"].items())])
+        arms.setdefault(unit["regime"], {})[name] = unit["fingerprint"]
+    return {
+        "settings": {
+            regime: {"arms": " ".join(sorted(found)), "hash": digest(found)} for regime, found in arms.items()
+        },
+        "sections": [section._asdict() for section in shown_sections],
+    }
+
+
+def digest(fingerprints: Mapping[str, str]) -> str:
+    """Hash of arms (`Unit.name`) and the fingerprints of their settings."""
+    return hashlib.sha256(json.dumps(fingerprints, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def summary_text(found: Mapping[str, Any]) -> str:
+    """The summary as JSON with a regime, and a row of a table, in each line."""
+    regimes = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in found["settings"].items())
+    parts = []
+    for section in found["sections"]:
+        fields = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in section.items()]
+        rows = ",\n    ".join(json.dumps(row, ensure_ascii=False) for row in section["rows"])
+        fields[-1] = f'"rows": [\n    {rows}]' if rows else '"rows": []'
+        parts.append("  {" + ",\n   ".join(fields) + "}")
+    joined = ",\n".join(parts)
+    return f'{{"settings": {{\n  {regimes}}},\n "sections": [\n{joined}]}}\n'
+
+
+def page_text(found: Mapping[str, Any]) -> str:
+    """The Markdown of docs/RESULTS.md from the summary."""
+    first, *others = (Section(**section) for section in found["sections"])
+    details = (
+        "This is the summary. The whole report, with every arm, regime and chart, and the result of every training, is "
+        "what the command writes to `--out`."
+    )
+    return report_text([first, Section("", details), *others], "study", PAGE_CHARTS)
+
+
+def report_text(parts: Sequence[Section], folder: str, charts: Collection[str]) -> str:
+    """The Markdown of sections, with links to these charts in ``folder``."""
+    return "\n\n".join(text for part in parts for text in markdown(part, folder, charts)) + "\n"
+
+
+def sections(record: Mapping[str, Any], settings: Settings) -> list[Section]:
+    """The whole report."""
     results = Results(record["units"])
-
-    def images(*names: str) -> str:
-        return "".join(f"\n\n![{name}]({folder}/{name}.png)" for name in names if name in charts)
-
-    parts = [
+    return [
         _head(record, results, settings),
-        fresh_worlds(results, settings, record.get("further", {}), images("correction")),
-        _yardstick(results, settings, images),
+        *fresh_worlds(results, settings, record.get("further", {})),
+        *_yardstick(results, settings),
+        _findings(results),
         _targets(results, settings),
-        _findings(results, folder, charts),
-        _main(results, settings, images),
-        _regimes(results, settings, images),
-        _constraints(results, settings, images),
-        _trade_offs(results, settings),
-        _estimates(results),
-        _stability(results, settings, images),
-        _tuning(results, settings),
+        *_main(results, settings),
+        *_regimes(results, settings),
+        *_constraints(results, settings),
+        *_trade_offs(results, settings),
+        *_estimates(results),
+        *_stability(results, settings),
+        *_tuning(results, settings),
         _foot(record, results),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _head(record: Mapping[str, Any], results: Results, settings: Settings) -> str:
+def _head(record: Mapping[str, Any], results: Results, settings: Settings) -> Section:
     own = {name for name, regime in settings.regimes.items() if regime.fresh}
     worlds = {unit["world"] for unit in results.units if unit["regime"] not in own | {"estimates"}}
     further = {unit["world"] for unit in results.units if unit["regime"] not in own} - worlds
@@ -83,7 +152,7 @@ def _head(record: Mapping[str, Any], results: Results, settings: Settings) -> st
     elif not record["judging"]:
         text.append("**Worlds or constants of your own: these numbers are not the protocol's.**")
     if not results.units:
-        return "\n\n".join([*text, "Only the tuning ran."])
+        return Section("", "\n\n".join([*text, "Only the tuning ran."]))
     also = f"; the off-policy estimates also {min(further)} to {max(further)}" if worlds and further else ""
     text.append(
         f"Worlds {', '.join(map(str, sorted(worlds or further)))}{also}. Numbers are closed-form expectations on "
@@ -94,10 +163,10 @@ def _head(record: Mapping[str, Any], results: Results, settings: Settings) -> st
     known = [f"{_title(settings, arm)} {percent(lift)}" for arm, lift in lifts.items() if math.isfinite(lift.value)]
     if known:
         text.append(f"**Value over expected value, at 20,000 logged requests: {'; '.join(known)}.**")
-    return "\n\n".join(text)
+    return Section("", "\n\n".join(text))
 
 
-def _yardstick(results: Results, settings: Settings, images: Images) -> str:
+def _yardstick(results: Results, settings: Settings) -> Iterator[Section]:
     """Everything against expected value, which needs no learning: the simple baselines, then what is learned."""
     simple: list[Row] = []
     learned: list[Row] = []
@@ -116,43 +185,37 @@ def _yardstick(results: Results, settings: Settings, images: Images) -> str:
                 worst = " / ".join(f"{min(lifts_by_world.values()):+.2f} %" for lifts_by_world in both)
             learned.append([*where, *(shown(lifts[arm]) for arm in _LEARNED), worst])
     if not simple:
-        return ""
+        return
     titles = [_title(settings, arm) for arm in (*BASELINES, *_LEARNED) if arm != "ev"]
     cut = len(BASELINES) - 1
     where = ["world", "logged requests", "worlds"]
     worst = "served, worst world: over expected value / over the baseline that the log chose"
-    return (
-        "## Against expected value\n\nSorting by expected value, Σ value · predicted probability, needs no learning. "
-        "Every lift of these two tables is over it, in per cent of value or of what the row names. With two worlds an "
-        "interval says little.\n\n"
-        + table([*where, *titles[cut:], worst], learned)
-        + images("sizes")
-        + "\n\nSimple baselines:\n\n"
-        + table([*where, *titles[:cut]], simple)
+    text = (
+        "Sorting by expected value, Σ value · predicted probability, needs no learning. Every lift of these two tables "
+        "is over it, in per cent of value or of what the row names. With two worlds an interval says little."
     )
+    yield Section("Against expected value", text, ("sizes",), [*where, *titles[cut:], worst], learned)
+    yield Section("Simple baselines", "", (), [*where, *titles[:cut]], simple)
 
 
-def _targets(results: Results, settings: Settings) -> str:
+def _targets(results: Results, settings: Settings) -> Section:
     rows = [[target.name, target.wanted, target.measured, _MET[target.met]] for target in targets(results, settings)]
-    return "## Targets\n\n" + table(["target", "wanted", "measured", ""], rows)
+    return Section("Targets", "", (), ["target", "wanted", "measured", ""], rows)
 
 
-def _findings(results: Results, folder: str, charts: Collection[str]) -> str:
-    rows = []
-    for finding in findings(results):
-        link = f"[{finding.picture}]({folder}/{finding.picture}.png)" if finding.picture in charts else ""
-        rows.append([finding.claim, finding.source, "; ".join(finding.measured), finding.verdict, link])
-    return (
-        "## Findings\n\nClaims of the paper (GRADE, arXiv 2510.07919) and ours. A difference counts if its whole "
-        "interval is on one side of 0. A claim is *reproduced* (ours: *confirmed*) if all its differences are on the "
-        "claimed side, *not* if none is; otherwise it *depends*.\n\n"
-        + table(["claim", "source", "measured", "verdict", "chart"], rows)
+def _findings(results: Results) -> Section:
+    rows = [[f.claim, f.source, "; ".join(f.measured), f.verdict] for f in findings(results)]
+    text = (
+        "Claims of the paper (GRADE, arXiv 2510.07919) and ours. A difference counts if its whole interval is on one "
+        "side of 0. A claim is *reproduced* (ours: *confirmed*) if all its differences are on the claimed side, *not* "
+        "if none is; otherwise it *depends*."
     )
+    return Section("Findings", text, ("main",), ["claim", "source", "measured", "verdict"], rows)
 
 
-def _main(results: Results, settings: Settings, images: Images) -> str:
+def _main(results: Results, settings: Settings) -> Iterator[Section]:
     if not results.has(MAIN, "production"):
-        return ""
+        return
     rows = []
     for arm in results.arms(MAIN):
         cells = [percent(results.lift(MAIN, arm, "production", metric)) for metric in _METRICS]
@@ -163,17 +226,16 @@ def _main(results: Results, settings: Settings, images: Images) -> str:
     lifts = [f"{label} over production" for label in _METRICS.values()]
     head = ["arm", "value over expected value", "value over best static, z-log", *lifts]
     head += ["sampled A/B: value over production", "CPU s"]
-    return (
-        "## Every arm, at 20,000 logged requests\n\n"
-        + table(head, rows)
-        + "\n\nThe sampled A/B test, like an online test, draws the users' behavior once; all arms share its random "
-        "numbers. CPU seconds are an arm's training time; stage 1 and the static search are shared, and counted for "
-        "the first arm that needs them." + images("main", "ablations", "users", "hacking")
+    text = (
+        "The sampled A/B test, like an online test, draws the users' behavior once; all arms share its random numbers. "
+        "CPU seconds are an arm's training time; stage 1 and the static search are shared, and counted for the first "
+        "arm that needs them."
     )
+    yield Section("Every arm, at 20,000 logged requests", text, ("ablations", "users", "hacking"), head, rows)
 
 
-def _regimes(results: Results, settings: Settings, images: Images) -> str:
-    parts = []
+def _regimes(results: Results, settings: Settings) -> Iterator[Section]:
+    charts: tuple[str, ...] = ("regimes", "drift")
     for name, regime in settings.regimes.items():
         if name in (MAIN, "constraint") or regime.sized or not results.has(name, "static", "grade"):
             continue
@@ -187,39 +249,37 @@ def _regimes(results: Results, settings: Settings, images: Images) -> str:
         judged = f", judged by {regime.judge}" if regime.judge != "value" else ""
         head = ["arm", "over expected value", "over best static, z-log", "over production"]
         head += ["GRADE over it", "served over it"]
-        parts.append(f"### {regime.title}{judged}\n\n" + table(head, rows))
-    return "\n\n".join(["## Other regimes" + images("regimes", "drift"), *parts]) if parts else ""
+        yield Section(f"{regime.title}{judged}", "", charts, head, rows)
+        charts = ()
 
 
-def _constraints(results: Results, settings: Settings, images: Images) -> str:
+def _constraints(results: Results, settings: Settings) -> Iterator[Section]:
     arms = [arm for arm in ("stage1", "grade", *CONSTRAINED) if results.has("constraint", arm, "production")]
     if not arms:
-        return ""
+        return
     metrics = {"carts": ("cart", "events"), "value": ("value", "expected"), "dwell": ("dwell", "events")}
     rows = [
         [_title(settings, arm), *(percent(results.lift("constraint", arm, "production", *m)) for m in metrics.values())]
         for arm in arms
     ]
     head = ["arm", *(f"{name} over production" for name in metrics)]
-    return "## Constraints\n\n" + table(head, rows) + images("constraint")
+    yield Section("Constraints", "", ("constraint",), head, rows)
 
 
-def _trade_offs(results: Results, settings: Settings) -> str:
+def _trade_offs(results: Results, settings: Settings) -> Iterator[Section]:
     """One policy for every trade-off beside one trained for each, by regime."""
-    parts = []
     for name, regime in settings.regimes.items():
         rows = [[label, *map(percent, intervals)] for label, intervals in trade_offs(results, name).items()]
         if rows:
             head = ["trade-off", "one policy, over expected value", "retrained for it", "difference, points"]
-            parts.append(f"## {regime.title}\n\n" + table(head, rows))
-    return "\n\n".join(parts)
+            yield Section(regime.title, "", (), head, rows)
 
 
-def _estimates(results: Results) -> str:
+def _estimates(results: Results) -> Iterator[Section]:
     """Estimated lifts against the true ones by drawn share; how often the interval of each method covers the truth."""
     figures = [record["figures"] for record in results.records("estimates", "estimates")]
     if not figures:
-        return ""
+        return
     count = len(figures)
 
     def mean(key: str) -> float:
@@ -241,11 +301,11 @@ def _estimates(results: Results) -> str:
     head = ["log", "correlation", "lowest", "covered", "mean error", "root mean squared", "mean half width"]
     text = f"Estimated lifts over production of twelve policies a world, {count} worlds, against the true ones:"
     methods = ["method", "worlds covered", "mean error", "mean half width", "effective sample size", "with a warning"]
-    parts = ["## Off-policy estimates", text, table(head, lifts), "Each method on GRADE:", table(methods, rows)]
-    return "\n\n".join(parts)
+    yield Section("Off-policy estimates", text, (), head, lifts)
+    yield Section("Each off-policy method on GRADE", "", (), methods, rows)
 
 
-def _stability(results: Results, settings: Settings, images: Images) -> str:
+def _stability(results: Results, settings: Settings) -> Iterator[Section]:
     rows = []
     for arm in results.arms(STABILITY):
         lost, count = collapses(results, arm)
@@ -253,29 +313,29 @@ def _stability(results: Results, settings: Settings, images: Images) -> str:
         ends = (f"{lift:+.2f} %" for lift in (min(lifts), max(lifts)))
         rows.append([_title(settings, arm), str(count), f"{results.spread(STABILITY, arm):.3f}", *ends, str(lost)])
     head = ["arm", "trainings", "sd over seeds, points", "worst over production", "best", "collapses"]
-    return "## Stability without stage 1\n\n" + table(head, rows) + images("stability") if rows else ""
+    if rows:
+        yield Section("Stability without stage 1", "", ("stability",), head, rows)
 
 
-def _tuning(results: Results, settings: Settings) -> str:
+def _tuning(results: Results, settings: Settings) -> Iterator[Section]:
     """Mean lift over production of each option tried, on development worlds."""
     lifts: dict[tuple[str, str], list[float]] = {}
     for unit in results.variants:
         name = ", ".join(f"{key} = {value:g}" for key, value in unit["variant"].items())
         lifts.setdefault((unit["arm"], name), []).append(production_lift(unit))
-    if not lifts:
-        return ""
     rows = [[_title(settings, arm), name, percent(over_worlds(values))] for (arm, name), values in lifts.items()]
-    return (
-        "## Tuning, on development worlds\n\nThe same number of tries for each kind of exploration and for the critic. "
-        "Rivals run with their best option, GRADE with its default.\n\n"
-        + table(["arm", "option", "value over production"], rows)
+    text = (
+        "The same number of tries for each kind of exploration and for the critic. Rivals run with their best option, "
+        "GRADE with its default."
     )
+    if rows:
+        yield Section("Tuning, on development worlds", text, (), ["arm", "option", "value over production"], rows)
 
 
-def _foot(record: Mapping[str, Any], results: Results) -> str:
+def _foot(record: Mapping[str, Any], results: Results) -> Section:
     machine = record["machine"]
     text = (
-        f"## Made by\n\npygrade {machine['pygrade']}, torch {machine['torch']}, Python {machine['python']} on "
+        f"Made by pygrade {machine['pygrade']}, torch {machine['torch']}, Python {machine['python']} on "
         f"{machine['cpu']} ({machine['cores']} cores, {machine['instruction_set']}), which keeps the units of earlier "
         f"versions and machines while their settings are these; {len(record['units'])} units, "
         f"{record['unit_seconds'] / 60:.0f} minutes of work in all, one thread each."
@@ -287,7 +347,7 @@ def _foot(record: Mapping[str, Any], results: Results) -> str:
                 arms.setdefault(entry["regime"], []).append(entry["arm"])
         names = "; ".join(f"{regime}: {', '.join(names)}" for regime, names in arms.items())
         text += f"\n\nSome arms were not run in every world. Not run at all: {names or 'none'}."
-    return text
+    return Section("", text)
 
 
 def _title(settings: Settings, arm: str) -> str:

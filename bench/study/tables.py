@@ -1,12 +1,36 @@
 """Markdown tables of the study's pages."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
 
 from bench.study.findings import percent
 from pygrade.metrics.intervals import Interval
 
 Row = Sequence[str]
+
+
+class Section(NamedTuple):
+    """A part of a report: text, the names of its charts, and a table; each may be empty."""
+
+    title: str
+    text: str
+    charts: Sequence[str] = ()
+    head: Row = ()
+    rows: Sequence[Row] = ()
+
+
+def markdown(section: Section, folder: str, charts: Collection[str]) -> Iterator[str]:
+    """The paragraphs of a section, with links to those of its charts that are in ``folder``."""
+    if section.title:
+        yield f"## {section.title}"
+    if section.text:
+        yield section.text
+    if section.rows:
+        yield table(section.head, section.rows)
+    for name in section.charts:
+        if name in charts:
+            yield f"![{name}]({folder}/{name}.png)"
 
 
 def table(head: Row, rows: Sequence[Row]) -> str:

@@ -9,6 +9,7 @@ import torch
 from bench.study import corrected
 from bench.study.arm_kinds import run_arm
 from bench.study.fresh_worlds import fresh_targets, fresh_worlds
+from bench.study.report import report_text
 from bench.study.runner import StudyConfig, scaled
 from bench.study.settings import load_settings
 from bench.study.stats import Results
@@ -137,17 +138,21 @@ FURTHER = {
 }
 
 
+def text_of(sections):
+    return report_text(list(sections), "study", ())
+
+
 def test_noise_shops_and_the_real_log_are_reported():
     goals = {goal.name: goal for goal in fresh_targets(Results([]), load_settings(), FURTHER)}
     assert goals["noise, plain: *better*"].met is False and goals["noise, plain: *better*"].measured == "3 of 100"
     assert goals["shop, factor: share of the oracle's gain"].met is True
     assert goals["shops: bounds that cover the truth"].measured.startswith("1 of 2; 2 of")
     assert goals["KuaiRand-Pure, 3-day lists: served over expected value"].met is True
-    text = fresh_worlds(Results([]), load_settings(), FURTHER)
+    text = text_of(fresh_worlds(Results([]), load_settings(), FURTHER))
     assert "| plain | 100 | 3 [1.0, 8.5 %] |" in text and "+0.90 (+0.50 to +1.30)" in text
-    assert fresh_worlds(Results([]), load_settings(), {}) == ""
+    assert list(fresh_worlds(Results([]), load_settings(), {})) == []
 
 
 def test_the_report_has_a_row_for_each_size():
-    text = fresh_worlds(Results(records(1.6)), load_settings(), {})
+    text = text_of(fresh_worlds(Results(records(1.6)), load_settings(), {}))
     assert "| default | 2,000 | 2 |" in text and "2 of 2 |" in text and "| met |" in text

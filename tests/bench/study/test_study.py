@@ -16,7 +16,7 @@ from bench.study.arm_kinds import run_arm
 from bench.study.family import trade_offs
 from bench.study.findings import Difference, collapses, findings, targets, verdict
 from bench.study.learners import MonotoneFusion, RivalConfig, train_rival
-from bench.study.report import results_text
+from bench.study.report import digest, page_text, summary, summary_text, write_docs
 from bench.study.runner import Unit, load_unit, plan, run_units, scaled
 from bench.study.settings import changed, load_settings, merged, override, parse_changes
 from bench.study.stats import Results, over_worlds, sign
@@ -371,16 +371,43 @@ def test_every_unit_has_a_file_of_its_own(tmp_path):
     assert all(isinstance(unit, Unit) for unit in units)
 
 
-def test_committed_results_are_of_the_frozen_settings_and_in_the_report():
-    record, settings = json.loads((ROOT / "docs/study/results.json").read_text()), load_settings()
-    assert record["units"]
-    known = {(u.regime.name, u.world, u.seed, u.name): u for u in plan(settings, StudyConfig(full=True))}
-    for result in record["units"]:
-        name = "+".join([result["arm"], *(f"{key}={value}" for key, value in result["variant"].items())])
-        unit = known[result["regime"], result["world"], result["seed"], name]
-        assert unit.fingerprint(settings) == result["fingerprint"], name
-    charts = {path.stem for path in (ROOT / "docs/study").glob("*.png")}
-    assert results_text(record, settings, "study", charts) == (ROOT / "docs/RESULTS.md").read_text()
+def test_committed_results_are_of_the_frozen_settings_and_on_the_page():
+    found, settings = json.loads((ROOT / "docs/study/summary.json").read_text()), load_settings()
+    known = {(unit.regime.name, unit.name): unit for unit in plan(settings, StudyConfig(full=True))}
+    assert len(found["settings"]) > 50
+    for regime, entry in found["settings"].items():
+        arms = entry["arms"].split()
+        assert arms and entry["hash"] == digest({arm: known[regime, arm].fingerprint(settings) for arm in arms}), regime
+    assert page_text(found) == (ROOT / "docs/RESULTS.md").read_text()
+
+
+def test_the_summary_is_made_of_the_report_and_is_what_is_written(tmp_path):
+    """What the docs show of a made-up record: its own figures, and a changed setting changes the hash."""
+    units = [
+        unit | {"fingerprint": "f", "seconds": 1.0}
+        for world, value in ((100, 10.0), (101, 11.0))
+        for unit in (made_up("ev", world, value), made_up("grade", world, 1.02 * value))
+    ]
+    record = {"quick": False, "judging": True, "units": units, "missing": [], "unit_seconds": 120.0}
+    record["machine"] = dict.fromkeys(("pygrade", "torch", "python", "cpu", "cores", "instruction_set"), "1")
+    found = summary(record, load_settings())
+    assert json.loads(summary_text(found)) == json.loads(json.dumps(found))
+    assert found["settings"]["main"] == {"arms": "ev grade", "hash": digest({"ev": "f", "grade": "f"})}
+    assert digest({"ev": "f", "grade": "g"}) != found["settings"]["main"]["hash"]
+    titles = [section["title"] for section in found["sections"]]
+    assert "Findings" in titles and "Every arm, at 20,000 logged requests" not in titles
+    write_docs(record, load_settings(), tmp_path)
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert text == page_text(json.loads((tmp_path / "study/summary.json").read_text()))
+    assert "GRADE +2.00 ± 0.00 %" in text and "## Targets" in text
+
+
+def made_up(arm, world, value):
+    record = {"regime": "main", "world": world, "seed": 0, "arm": arm, "variant": {}, "figures": {}, "events": {}}
+    lifts = {"expected": {"value": [0.0, None, None]}}
+    compliance = {"served": 1.0, "before": 1.0, "value_before": value}
+    means = {"value": value, "orders": value}
+    return record | {"expected": means, "lifts": lifts, "compliance": compliance, "cpu_seconds": 1.0}
 
 
 def test_settings_are_chosen_on_the_later_log_and_trained_on_all_of_it(tiny):
