@@ -33,7 +33,7 @@ from pygrade.pipeline.logs_stage import EVALUATE, POLICY
 from pygrade.pipeline.run import run_pipeline
 from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores, fit_baselines
-from pygrade.training.pages import Pages
+from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
 from pygrade.training.train import TrainResult, train
@@ -105,7 +105,7 @@ def compare(first: Logs, second: Logs, days: int) -> dict[str, Any]:
     learned, judged = lists_of(first, days), lists_of(second, days)
     scores = arms(learned, judged)
     verdict = scores.pop("verdict")
-    pages = Pages(judged, RewardConfig())
+    pages = PageReplay(judged, RewardConfig())
 
     def worth(values: Array) -> Array:
         return pages.values(pages.ranks(values[judged.shown]), NO_SLOTS)

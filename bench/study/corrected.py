@@ -18,11 +18,11 @@ from pygrade.logs.clusters import clusters_of
 from pygrade.logs.keys import hashes
 from pygrade.policy.correction import Correction
 from pygrade.simulation.simulate import simulate_logs
+from pygrade.training.cross_fit import fold_of_requests
 from pygrade.training.license import License, license_correction
-from pygrade.training.pages import Pages
+from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.train import train
-from pygrade.training.trust import fold_of_requests
 
 _FOLDS = TrainConfig().trust.folds
 _MARKET_REQUESTS = 20_000  # that the correction of another market learns from
@@ -53,7 +53,7 @@ def learn(logs: Logs, propensity: SlotPropensity | None = None, prior: Correctio
     cluster = clusters_of(logs)
     fold = fold_of_requests(cluster, _FOLDS, 0)
     fitted = fit_correction(logs, propensity.curve(slots), fold, cluster, prior=prior)
-    found = license_correction(logs, fitted, fold, cluster, Pages(logs, reward), propensity)
+    found = license_correction(logs, fitted, fold, cluster, PageReplay(logs, reward), propensity)
     first = fitted.candidates[0].cross_fitted(logs, fold)
     return Learned(fitted, first, None, None) if found is None else Learned(fitted, first, found[0], found[2])
 

@@ -18,7 +18,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import Baseline
 from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores
-from pygrade.training.trust import fold_of_requests
+from pygrade.training.cross_fit import fold_of_requests
 
 FAMILY, RETRAINED = "family", "retrained"
 _FOLDS = 4

@@ -15,7 +15,7 @@ from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs
 from pygrade.policy import Baseline, FusionPolicy
 from pygrade.serving.ranker import BlendedRanker
-from pygrade.training.judging import simple_scores
+from pygrade.training.evaluate_policy import simple_scores
 
 
 def describe_arms(
@@ -23,7 +23,7 @@ def describe_arms(
 ) -> list[dict[str, Any]]:
     """Production, expected value, best static, the ``named`` ones of the simple baselines, and the policies.
 
-    simple: the baselines by name, `training.judging.simple_baselines`; policies: `training.judging.policies_of`.
+    simple: the baselines by name, `evaluate_policy.simple_baselines`; policies: `evaluate_policy.policies_of`.
 
     ``kind`` says how the page ranks: ``order`` by the logged slots, ``baseline`` by a `policy.Baseline`, ``weights`` by
     weights [R, T] in the policy's formula, ``mixture`` of a baseline with these weights or with a ``challenger``.

@@ -15,7 +15,7 @@ from pygrade.config.training import RewardConfig
 from pygrade.console.arms import describe_arms, network_record
 from pygrade.console.blob import sparse
 from pygrade.console.columns import item_groups, request_columns
-from pygrade.console.judged import judged_rows
+from pygrade.console.holdout import holdout_rows
 from pygrade.console.policy_files import static_template, trade_off_template
 from pygrade.console.run_files import UNRECORDED, RunFiles
 from pygrade.evaluation.arms import ALONE, EXPECTED_VALUE, GRADE, STATIC
@@ -27,7 +27,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import priced
 from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores
-from pygrade.training.judging import arms_of, corrected, policies_of, replay, simple_baselines
+from pygrade.training.evaluate_policy import arms_of, corrected, evaluate_policy, policies_of, simple_baselines
 from pygrade.training.propensity import slot_propensity
 
 logger = logging.getLogger("pygrade")
@@ -46,7 +46,7 @@ def collect(run: RunFiles, config: ConsoleConfig) -> dict[str, Any]:
     propensity = slot_propensity(run.logs, reward)
     policies = policies_of(policy, run.directory)
     own = GRADE if GRADE in policies else ALONE
-    evaluation = replay(late, propensity, policies, policy.mixture, reward, k, run.in_sample)
+    evaluation = evaluate_policy(late, propensity, policies, policy.mixture, reward, k, run.in_sample)
     evaluation["warnings"] += [UNRECORDED] if run.in_sample is None else []
     curve = propensity.known(max(k, late.num_slots))
     simple = simple_baselines(late, policy, policy.mixture)
@@ -55,7 +55,7 @@ def collect(run: RunFiles, config: ConsoleConfig) -> dict[str, Any]:
     served = evaluation["later"]["served"]
     arms = describe_arms(browsed, policies, simple, (every.baseline, served))
     compared = dict.fromkeys([every.baseline, *(arm["name"] for arm in arms)])
-    judged = judged_rows(
+    judged = holdout_rows(
         _slid(late, policy),
         {name: every.scores[name] for name in compared},
         formula,

@@ -11,7 +11,7 @@ from pygrade.console.html import Section, escape, folded
 from pygrade.evaluation.arms import EXPECTED_VALUE, LOGGED_ORDER
 from pygrade.logs import Logs, evenly_spaced
 from pygrade.policy import FusionPolicy, Mixture
-from pygrade.training.judging import arms_of
+from pygrade.training.evaluate_policy import arms_of
 
 FILE = "comparison.json"
 _REQUESTS, _ITEMS = 8, 10

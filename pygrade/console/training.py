@@ -1,7 +1,7 @@
 """The report of a training or a demo: one self-contained HTML page, and its pictures as PNG files beside it.
 
 A run directory holds any of: ``training/metrics.jsonl`` (or ``metrics.jsonl``) and ``train.json`` beside it,
-``evaluation.json`` (`training.judging.replay`), ``comparison.json`` (`comparison.compare_pages`), ``abtest.json``
+``evaluation.json`` (`training.evaluate_policy`), ``comparison.json`` (`comparison.compare_pages`), ``abtest.json``
 (`AbTest.to_dict`), ``weights.json`` and ``weights.npz`` (`record_weights`), ``pages.json``, ``summary.json``. Each
 makes its sections.
 """

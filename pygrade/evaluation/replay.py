@@ -78,6 +78,34 @@ def _sum(values: Array, offsets: Array) -> NDArray[np.float64]:
     return np.asarray(np.add.reduceat(values, offsets[:-1], dtype=np.float64)) if len(offsets) > 1 else np.empty(0)
 
 
+class ReplayMetrics:
+    """`METRICS` of rankings of a log by request; NaN where a shown row has no score."""
+
+    def __init__(self, logs: Logs, k: int, propensity: ArrayLike | None, floor: float) -> None:
+        """See `evaluate`."""
+        self.gains = gains_of(logs.value_of(logs.feedback), logs.position, propensity, floor)  # [M]
+        self.discount = rank_discount(propensity, k)  # [k]
+        self._logs = logs
+
+    def of(self, metric: str, scores: Array) -> NDArray[np.float64]:
+        """[R] of the ranking by scores [M]."""
+        logs = self._logs
+        if metric == "ndcg":
+            return self._judged(scores, ndcg_at_k(scores, self.gains, logs.offsets, len(self.discount), logs.shown))
+        if metric == "value":
+            return self.value(scores, self.gains)
+        return self._judged(scores, value_at_k(scores, logs.value_of(logs.predictions), logs.offsets, self.discount))
+
+    def value(self, scores: Array, gains: Array) -> NDArray[np.float64]:
+        """[R]: value@k of other gains [M]."""
+        return self._judged(scores, value_at_k(scores, gains, self._logs.offsets, self.discount, self._logs.shown))
+
+    def _judged(self, scores: Array, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        logs = self._logs
+        unknown = np.bincount(logs.row_request, np.isnan(scores) & logs.shown, logs.num_requests) > 0
+        return np.where(unknown, np.nan, values)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Replay metrics of a log. A lift that cannot differ from 0 is NaN, and ``cannot_differ`` says why."""
@@ -158,18 +186,14 @@ def evaluate(
         raise ValueError(f"baseline is {baseline!r}; want one of {', '.join(names)}")
     if k < 1:
         raise ValueError(f"k is {k}; want at least 1")
-    shown = logs.shown
-    if not shown.any():
+    if not logs.shown.any():
         raise ValueError("logs has no shown row: every position is null")
     if segments is None:
         segments = logs.scenario
     if segments is not None and len(segments) != logs.num_requests:
         raise ValueError(f"segments has {len(segments)} entries; want one per request, {logs.num_requests}")
 
-    gains = gains_of(logs.value_of(logs.feedback), logs.position, propensity, propensity_floor)
-    discount, slots = rank_discount(propensity, k), np.arange(k)
-    predicted, users = logs.value_of(logs.predictions), clusters_of(logs)
-
+    metrics, users = ReplayMetrics(logs, k, propensity, propensity_floor), clusters_of(logs)
     per_request: dict[str, dict[str, Array]] = {}
     weight_statistics = {}
     for name in names:
@@ -177,30 +201,22 @@ def evaluate(
             weights = broadcast_weights(name, rankers[name], logs.num_requests, len(logs.tasks))
             weight_statistics[name] = _weight_statistics(weights, logs.tasks, segments)
         if name in given:
-            fused = np.asarray(given[name])
-            if fused.shape != (logs.num_rows,):
-                raise ValueError(f"scores of {name!r} have shape {fused.shape}; want {(logs.num_rows,)}")
+            fused = _checked_scores(name, given[name], logs.num_rows)
         else:
             fused = _fused(logs, weights, transform if isinstance(transform, str) else transform[name])
-        by_metric = {
-            "ndcg": ndcg_at_k(fused, gains, logs.offsets, k, shown),
-            "value": value_at_k(fused, gains, logs.offsets, discount, shown),
-            "predicted_value": value_at_k(fused, predicted, logs.offsets, discount),
-        }
-        left_out = np.bincount(logs.row_request, np.isnan(fused) & shown, logs.num_requests) > 0
-        per_request[name] = {metric: np.where(left_out, np.nan, values) for metric, values in by_metric.items()}
+        per_request[name] = {metric: metrics.of(metric, fused) for metric in METRICS}
 
     same = _cannot_differ(logs)
     names = [reference, *(name for name in names if name != reference)]
     return Evaluation(
         num_requests=logs.num_requests,
         num_users=int(numbered(logs.user_id).max(initial=-1)) + 1,
-        num_shown=int(shown.sum()),
+        num_shown=int(logs.shown.sum()),
         k=k,
         baseline=reference,
         task_values=dict(zip(logs.tasks, logs.task_values, strict=True)),
         value_tasks=logs.value_tasks,
-        propensity=None if propensity is None else examined(slots, propensity).tolist(),
+        propensity=None if propensity is None else examined(np.arange(k), propensity).tolist(),
         cannot_differ=same,
         predictions=_prediction_metrics(logs, users),
         rankers={
@@ -218,16 +234,16 @@ def paired_lift(
 
     Requests with NaN in a shown row of either are left out.
     """
-    gains = gains_of(logs.value_of(logs.feedback), logs.position, propensity, floor)
-    worth = []
-    for order in (scores, reference):
-        if metric == "ndcg":
-            values = ndcg_at_k(order, gains, logs.offsets, k, logs.shown)
-        else:
-            values = value_at_k(order, gains, logs.offsets, rank_discount(propensity, k), logs.shown)
-        left_out = np.bincount(logs.row_request, np.isnan(order) & logs.shown, logs.num_requests) > 0
-        worth.append(np.where(left_out, np.nan, values))
-    return intervals.simultaneous([intervals.mean_lift(worth[0], worth[1])], clusters_of(logs))[0]
+    metrics = ReplayMetrics(logs, k, propensity, floor)
+    estimate = intervals.mean_lift(metrics.of(metric, scores), metrics.of(metric, reference))
+    return intervals.simultaneous([estimate], clusters_of(logs))[0]
+
+
+def _checked_scores(name: str, scores: ArrayLike, rows: int) -> Array:
+    array = np.asarray(scores)
+    if array.shape != (rows,):
+        raise ValueError(f"scores of {name!r} have shape {array.shape}; want {(rows,)}")
+    return array
 
 
 def _fused(logs: Logs, weights: NDArray[np.float32], kind: str | Mapping[str, Any]) -> Array:

@@ -16,7 +16,7 @@ from pygrade.pipeline.candidates import Find, with_candidates
 from pygrade.pipeline.models import prediction_metrics
 from pygrade.pipeline.parts import Period, over_parts
 from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Predict, ShownPredictions, wanted_of, write_log
-from pygrade.training.judging import JUDGED
+from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS
 from pygrade.workers import Workers
 
 POLICY, EVALUATE = "policy", "evaluate"  # folders of the logs
@@ -61,7 +61,7 @@ class LogsStage:
             written = write_log(source, writer, self.workers, f"{name} log")
             sizes[name] = {**written, "at_most": limits[name] or None}
         shutil.rmtree(out / _SCRATCH, ignore_errors=True)
-        return {"predictions": self._metrics(judged_log(out / EVALUATE), late), **sizes}
+        return {"predictions": self._metrics(holdout_log(out / EVALUATE), late), **sizes}
 
     def _metrics(self, judged: Logs, period: Period) -> dict[str, Any]:
         if self.raw is None:
@@ -71,6 +71,6 @@ class LogsStage:
         return prediction_metrics(judged, np.concatenate(raw), self.tasks)
 
 
-def judged_log(folder: Path) -> Logs:
-    """What judges of a later log: all of it, or a uniform sample of `JUDGED` requests."""
-    return LogParts.open(folder).sample(JUDGED)
+def holdout_log(folder: Path) -> Logs:
+    """What judges of a later log: all of it, or a uniform sample of `HOLDOUT_REQUESTS` requests."""
+    return LogParts.open(folder).sample(HOLDOUT_REQUESTS)

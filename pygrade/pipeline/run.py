@@ -24,8 +24,8 @@ from pygrade.data.events import EventLog, import_events, parse_spec
 from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, find_leaks, materialize
 from pygrade.mtl import Timeline
 from pygrade.pipeline.candidates import Finder
-from pygrade.pipeline.judge import judge
-from pygrade.pipeline.logs_stage import EVALUATE, POLICY, LogsStage, judged_log
+from pygrade.pipeline.evaluate_holdout import evaluate_holdout
+from pygrade.pipeline.logs_stage import EVALUATE, POLICY, LogsStage, holdout_log
 from pygrade.pipeline.models import KNOWN, ModelPredictions, cut_times, fit_mtl, fit_prerank, own_tasks
 from pygrade.pipeline.own_predictions import OwnPredictions
 from pygrade.pipeline.policy_log import Predict
@@ -38,7 +38,7 @@ from pygrade.serving.names import names_record
 from pygrade.serving.pipeline import EVIDENCE, STORE, Models, load_models
 from pygrade.storage import Place, download, prepare_directory
 from pygrade.stores import open_store, without_secret
-from pygrade.training.judging import policies_of
+from pygrade.training.evaluate_policy import policies_of
 from pygrade.training.train import train
 from pygrade.workers import LOCAL, Workers, error_context
 
@@ -187,19 +187,20 @@ def _stages(
     training = policy_options(config, materialized)
 
     def make_policy(out: Path) -> dict[str, Any]:
-        late = judged_log(logs.path / EVALUATE)
+        late = holdout_log(logs.path / EVALUATE)
         learned = train(logs.path / POLICY, training, out / "training", on_step=on_step, heldout=late, workers=workers)
         return learned.summary
 
     policy = runner.stage("policy", make_policy, training, [logs], resumable=True)
 
     def make_judgment(out: Path) -> dict[str, Any]:
-        late = judged_log(logs.path / EVALUATE)
+        late = holdout_log(logs.path / EVALUATE)
         place = policy.path / "training" / "policy"
         learned = FusionPolicy.load(place)
         policies = policies_of(learned, place)
         history = late.context[:, late.features.index(EVIDENCE)] if EVIDENCE in late.features else None
-        record = judge(late, learned, policies, training.reward, history) | {"judged_requests": late.num_requests}
+        record = evaluate_holdout(late, learned, policies, training.reward, history)
+        record["judged_requests"] = late.num_requests
         write_text(out / "evaluation.json", json.dumps(record, indent=2) + "\n")
         pages = compare_pages(late, policies, learned.mixture, partial(log.names, "item"))
         write_text(out / COMPARISON, json.dumps(pages, indent=2) + "\n")

@@ -27,7 +27,7 @@ from pygrade.policy.spec import fusion_formula
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import SEGMENTS, Marketplace, Requests
 from pygrade.simulation.simulate import AbTest, compare_pages, rank_pages, simulate_logs
-from pygrade.training.judging import is_new
+from pygrade.training.evaluate_policy import is_new
 from pygrade.training.train import TrainResult, train
 from pygrade.training.training_record import TrainingRecord
 

@@ -16,7 +16,7 @@ from pygrade.correction.fit import Candidate, Fitted
 from pygrade.logs import Logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
-from pygrade.training.pages import Pages
+from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity
 
 _SPLITS = 2  # requests with a feature above and below its median
@@ -44,7 +44,7 @@ def license_correction(
     fitted: Fitted,
     fold: NDArray[np.int64],
     cluster: NDArray[np.int64],
-    pages: Pages,
+    pages: PageReplay,
     propensity: SlotPropensity,
 ) -> tuple[Candidate, NDArray[np.float32], License] | None:
     """The first candidate that passes, its cross-fitted predictions [M, T], and why; None: none passes."""

@@ -16,10 +16,10 @@ from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
+from pygrade.training.cross_fit import fold_of_requests, too_little
 from pygrade.training.license import license_correction
-from pygrade.training.pages import Pages
+from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import slot_propensity
-from pygrade.training.trust import fold_of_requests, too_little
 
 _FOLDS = 4
 
@@ -43,7 +43,7 @@ def renew_correction(policy: FusionPolicy, logs: Logs, reward: RewardConfig, see
     curve = propensity.curve(max(logs.num_slots, reward.page_size))
     options = CorrectionConfig(maps=bool(old.form))
     fitted = fit_correction(logs, curve, fold, cluster, options, prior=old, parents=old.parents)
-    pages = Pages(logs, reward, winsorized(logs, cluster))
+    pages = PageReplay(logs, reward, winsorized(logs, cluster))
     found = license_correction(logs, fitted, fold, cluster, pages, propensity)
     if found is None:
         return None

@@ -41,10 +41,20 @@ from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Mixture
 from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores, corrected_expected_value, fit_baselines
+from pygrade.training.cross_fit import (
+    FoldRankings,
+    Trust,
+    choose_mixture,
+    fold_of_requests,
+    fold_workers,
+    standardized,
+    too_little,
+    undecidable,
+)
 from pygrade.training.data import LogSource, TrainingData, open_log
 from pygrade.training.heldout import HeldOut
 from pygrade.training.license import License, license_correction, reasons_of
-from pygrade.training.pages import Pages
+from pygrade.training.page_replay import PageReplay
 from pygrade.training.prepare import prepare_data
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
@@ -55,16 +65,6 @@ from pygrade.training.stage2 import train_stage2
 from pygrade.training.static_weights import best_static_weights
 from pygrade.training.summary import scenario_weights, summary_of
 from pygrade.training.training_record import TrainingRecord
-from pygrade.training.trust import (
-    Rankings,
-    Trust,
-    fold_of_requests,
-    fold_workers,
-    judge,
-    standardized,
-    too_little,
-    undecidable,
-)
 from pygrade.workers import LOCAL, Workers
 
 logger = logging.getLogger("pygrade")
@@ -251,7 +251,7 @@ def _judged(data: TrainingData, config: TrainConfig) -> _Judged:
     slots = max(logs.num_slots, config.reward.page_size)
     prior = load_prior(config.correction.prior, logs.tasks) if config.correction.prior else None
     fitted = fit_correction(logs, propensity.curve(slots), fold, cluster, config.correction, prior)
-    pages = Pages(logs, config.reward, winsorized(logs, cluster))
+    pages = PageReplay(logs, config.reward, winsorized(logs, cluster))
     found = license_correction(logs, fitted, fold, cluster, pages, propensity)
     if found is None:
         return _Judged(fold, cluster, "", None)
@@ -354,7 +354,7 @@ def _trust(
     ]
     rankings = list(fold_workers(config.trust, logs, workers).map(_run_fold, jobs, "cross-fitting"))
     license, reasons = (None, ()) if found is None else (found.license, found.reasons)
-    return judge(
+    return choose_mixture(
         logs,
         fold,
         judged.cluster,
@@ -368,7 +368,7 @@ def _trust(
     )
 
 
-def _run_fold(fold: _Fold) -> Rankings:
+def _run_fold(fold: _Fold) -> FoldRankings:
     """Learn from the other folds and rank this one's pages."""
     config, correction = fold.config, fold.correction
     with progress_disabled(), torch_threads(config.threads), contextlib.ExitStack() as stack:
@@ -392,7 +392,7 @@ def _run_fold(fold: _Fold) -> Rankings:
     if correction is not None:
         baselines = (*baselines, corrected_expected_value(plain))
     log, formula = fold.judge, fusion_formula(config.policy)
-    return Rankings(
+    return FoldRankings(
         {entry.name: standardized(baseline_scores(entry, log, formula, correction), log) for entry in baselines},
         {name: standardized(policy_scores(policy, log), log) for name, policy in ((STAGE1, first), (GRADE, last))},
     )

@@ -15,7 +15,7 @@ from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage
 from pygrade.evaluation.arms import ALONE, GRADE, SERVED, STAGE1
 from pygrade.logs import Logs, request_keys, write_logs
 from pygrade.policy import Baseline, FusionPolicy, Mixture
-from pygrade.training.judging import policies_of, served_name
+from pygrade.training.evaluate_policy import policies_of, served_name
 from pygrade.training.train import train
 from pygrade.training.training_record import FILE, TrainingRecord
 

@@ -19,7 +19,7 @@ from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.policy.spec import fusion_formula
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.baselines import baseline_scores
-from pygrade.training.judging import simple_baselines
+from pygrade.training.evaluate_policy import simple_baselines
 from pygrade.training.propensity import slot_propensity
 from pygrade.training.training_record import TrainingRecord
 from tests.console.conftest import CONFIG, make_run

@@ -21,7 +21,7 @@ from pygrade.evaluation.replay import reinforcement_sentence
 from pygrade.metrics.intervals import UNKNOWN
 from pygrade.metrics.texts import share_text
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
-from pygrade.training.judging import later_record, replay
+from pygrade.training.evaluate_policy import evaluate_policy, later_record
 from tests.learning import tiny_logs
 
 
@@ -91,7 +91,7 @@ def judged():
     policies = {GRADE: FusionPolicy(spec, torch.tensor([0.7, 0.3]), seed=0)}
     baseline = Baseline(EXPECTED_VALUE, "identity", (1.0, 2.0))
     mixture = Mixture(0.0, baseline, "undecided", "Keep what you have.", detail="GRADE over expected value")
-    record = replay(logs, logs, policies, mixture, RewardConfig(page_size=5, propensity=0.5), 3)
+    record = evaluate_policy(logs, logs, policies, mixture, RewardConfig(page_size=5, propensity=0.5), 3)
     return logs, policies, mixture, json.loads(json.dumps(record))
 
 
@@ -140,7 +140,7 @@ def test_later_requests_have_figures_and_no_verdict(judged):
 def test_requests_of_the_training_are_called_so(judged, in_sample, head):
     logs, policies, mixture, _ = judged
     reward = RewardConfig(page_size=5, propensity=0.5)
-    later = replay(logs, logs, policies, replace(mixture, trust=1.0), reward, 3, in_sample)["later"]
+    later = evaluate_policy(logs, logs, policies, replace(mixture, trust=1.0), reward, 3, in_sample)["later"]
     assert later["text"].startswith(f"{head}GRADE ") and later["in_sample"] is in_sample
 
 

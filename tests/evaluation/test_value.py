@@ -8,7 +8,7 @@ import torch
 
 from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import RewardConfig
-from pygrade.console.judged import judged_rows
+from pygrade.console.holdout import holdout_rows
 from pygrade.evaluation.front import VALUE, Judge
 from pygrade.evaluation.replay import evaluate
 from pygrade.evaluation.value import divisors, examined, gains_of, rank_discount
@@ -16,7 +16,7 @@ from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.spec import fusion_formula
 from pygrade.reference.value import page_value
-from pygrade.training.pages import Pages
+from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward, LogFigures
 from tests.learning import tiny_logs
@@ -65,7 +65,7 @@ def test_training_earns_the_value_of_the_page(logs, case):
     weights = torch.tensor([1.0, 0.0]).expand(logs.num_requests, 1, 2)
     earned = data.rewards(torch.arange(logs.num_requests), weights)[:, 0, 0]
     np.testing.assert_allclose(earned.numpy(), wanted, rtol=1e-5)
-    pages = Pages(logs, config)
+    pages = PageReplay(logs, config)
     found = pages.values(pages.ranks(logs.predictions[logs.shown, 0]), propensity)
     np.testing.assert_allclose(found, wanted, rtol=1e-12)
 
@@ -78,7 +78,7 @@ def test_judging_counts_the_value_of_the_page(logs, case):
     options = {"propensity": curve, "propensity_floor": floor}
     replayed = evaluate(logs, {}, scores={"one": scores, "two": -scores}, k=K, **options)
     np.testing.assert_allclose(replayed.rankers["one"]["value"].value, wanted.mean(), rtol=1e-12)
-    record = judged_rows(logs, {"one": scores}, fusion_formula(PolicyConfig()), K, curve, floor)
+    record = holdout_rows(logs, {"one": scores}, fusion_formula(PolicyConfig()), K, curve, floor)
     np.testing.assert_allclose(record["arms"]["one"]["value"], wanted, rtol=1e-12)
     np.testing.assert_array_equal(record["attention"], rank_discount(curve, K))
 

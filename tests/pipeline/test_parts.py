@@ -17,7 +17,7 @@ from pygrade.logs import Logs, read_logs
 from pygrade.logs.logs import PER_REQUEST, PER_ROW
 from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.candidates import Finder, with_candidates
-from pygrade.pipeline.judge import judge
+from pygrade.pipeline.evaluate_holdout import evaluate_holdout
 from pygrade.pipeline.logs_stage import LogsStage
 from pygrade.pipeline.models import ModelPredictions
 from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Wanted, sample_hash, wanted_of, write_log
@@ -292,14 +292,15 @@ def test_judgment_tells_users_by_their_history():
     logs = logs_of(250)
     policy = FusionPolicy(PolicySpec(logs.tasks, logs.features), seed=1)
     policies = {STAGE1: policy, GRADE: policy}
-    found = judge(logs, policy, policies, RewardConfig(page_size=4), logs.context[:, 0])
+    found = evaluate_holdout(logs, policy, policies, RewardConfig(page_size=4), logs.context[:, 0])
     sizes = {name: own["requests"] for name, own in found["users"].items()}
     assert sizes == {"new": 10, "rare": 90, "regular": 150, "frequent": 0}
     assert "lifts" not in found["users"]["new"]  # too few to say anything
     assert set(found["users"]["rare"]["lifts"]) == {STATIC, "logged order", STAGE1, GRADE}
     assert found["replay"]["baseline"] == EXPECTED_VALUE
     assert found["off_policy"] == {} and "shuffle" in found["off_policy_note"]
-    given = judge(logs, policy, policies, RewardConfig(page_size=4, propensity=1.0, task_values=(1.0, 9.0)), None)
+    reward = RewardConfig(page_size=4, propensity=1.0, task_values=(1.0, 9.0))
+    given = evaluate_holdout(logs, policy, policies, reward, None)
     assert given["users"] == {} and given["off_policy"]["position"]["warning"] is None
     assert given["propensity"] == "given" and given["replay"]["propensity"] == [1.0, 0.5, 1 / 3, 0.25]
     assert given["replay"]["task_values"] == {"a": 1.0, "b": 9.0}

@@ -22,7 +22,7 @@ from pygrade.features import FeatureSchema, FeatureSet, Leak
 from pygrade.logs import read_logs, validate
 from pygrade.mtl import Timeline
 from pygrade.pipeline import run as module
-from pygrade.pipeline.judge import UNSHRUNK
+from pygrade.pipeline.evaluate_holdout import UNSHRUNK
 from pygrade.pipeline.models import choose_tasks, fit_prerank
 from pygrade.pipeline.run import run_pipeline
 from pygrade.stores import StoreError

@@ -11,7 +11,7 @@ from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores, calibration, expected_value, fit_baselines
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
-from tests.training.test_trust import log
+from tests.training.test_cross_fit import log
 
 FORMULA = fusion_formula(PolicyConfig())
 

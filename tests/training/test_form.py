@@ -10,7 +10,7 @@ from pygrade.evaluation.arms import LINEAR, LOG1P, STATIC
 from pygrade.metrics import intervals
 from pygrade.training.form import BetterForm, better_form
 from pygrade.training.train import train
-from tests.training.test_trust import FAST, log
+from tests.training.test_cross_fit import FAST, log
 
 
 def worth(lift: float, noise: float = 0.3, count: int = 2000):

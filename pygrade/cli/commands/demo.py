@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pygrade.cli import console
-from pygrade.cli.judging import print_verdict
+from pygrade.cli.evaluation_tables import print_verdict
 from pygrade.cli.options import Output
 from pygrade.cli.run_directory import check_out, write_options
 from pygrade.config.simulation import DemoConfig

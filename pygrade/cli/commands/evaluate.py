@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pygrade.cli import console
-from pygrade.cli.judging import IN_SAMPLE, print_evaluation, print_verdict, print_warnings
+from pygrade.cli.evaluation_tables import IN_SAMPLE, print_evaluation, print_verdict, print_warnings
 from pygrade.cli.options import Cluster, Output, Source, workers_of
 from pygrade.config.training import RewardConfig
 from pygrade.evaluation.policy_estimates import LIFT, NO_ESTIMATE, decisive, noted, policy_estimates
@@ -16,7 +16,7 @@ from pygrade.logs import Logs
 from pygrade.metrics.texts import lift_text, value_text
 from pygrade.policy import FusionPolicy
 from pygrade.storage import Place
-from pygrade.training.judging import policies_of, replay
+from pygrade.training.evaluate_policy import evaluate_policy, policies_of
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.training_record import TrainingRecord
 
@@ -112,7 +112,7 @@ def _judged(job: _Job) -> dict[str, Any]:
     policy = job.policy
     if job.kind == "replay":
         arms = policies_of(policy, job.place)
-        return replay(job.logs, job.propensity, arms, policy.mixture, job.reward, job.k, job.in_sample)
+        return evaluate_policy(job.logs, job.propensity, arms, policy.mixture, job.reward, job.k, job.in_sample)
     curve, error = job.propensity.known(job.slots), job.propensity.standard_error
     return dict(policy_estimates(policy, job.logs, curve, job.k, exponent_error=error))
 

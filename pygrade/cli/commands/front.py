@@ -12,8 +12,8 @@ from pygrade._util.serialization import write_bytes
 from pygrade._util.threads import torch_threads
 from pygrade.cli import console
 from pygrade.cli.commands.evaluate import unseen, valued
+from pygrade.cli.evaluation_tables import IN_SAMPLE
 from pygrade.cli.ignored import refuse
-from pygrade.cli.judging import IN_SAMPLE
 from pygrade.cli.options import Cluster, Output, Source, workers_of
 from pygrade.config.training import RewardConfig
 from pygrade.console import plots

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pygrade._util.optional_imports import require
 from pygrade.cli import console
+from pygrade.cli.evaluation_tables import print_evaluation, print_verdict, print_warnings
 from pygrade.cli.ignored import refuse, refuse_in_model, refuse_in_training
-from pygrade.cli.judging import print_evaluation, print_verdict, print_warnings
 from pygrade.cli.options import Cluster, Output, part, workers_of
 from pygrade.cli.run_directory import RECORD, check_out, recorded
 from pygrade.cli.run_metrics import report_run

@@ -12,8 +12,8 @@ import torch
 from pygrade import ops
 from pygrade._util.files import directory_lock
 from pygrade.cli import console
+from pygrade.cli.evaluation_tables import print_evaluation, print_verdict, print_warnings
 from pygrade.cli.ignored import refuse_in_training
-from pygrade.cli.judging import print_evaluation, print_verdict, print_warnings
 from pygrade.cli.options import Cluster, Output, Source, part, workers_of
 from pygrade.cli.run_directory import check_out, recorded
 from pygrade.cli.run_metrics import report_run
@@ -30,7 +30,7 @@ from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
 from pygrade.metrics.texts import bounds_text
 from pygrade.storage import Place, join_path, working_directory
-from pygrade.training.judging import JUDGED, is_new, replay
+from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS, evaluate_policy, is_new
 from pygrade.training.mlflow_run import MlflowRun
 from pygrade.training.train import train
 from pygrade.workers import Workers
@@ -98,7 +98,7 @@ def run(options: Options) -> dict[str, Any]:
         raise ValueError(
             few + ("train on" if not early.num_requests else "judge on; want more requests, or --holdout 0")
         )
-    late = later.sample(JUDGED) if isinstance(later, LogParts) else later
+    late = later.sample(HOLDOUT_REQUESTS) if isinstance(later, LogParts) else later
     with (
         working_directory(options.out, "train", UNPUBLISHED) as out,
         workers_of(options.cluster, out, options.directory) as workers,
@@ -153,7 +153,7 @@ def _train_and_judge(
         policies = {STAGE1: result.stage1_policy, GRADE: result.stage2_policy}
         if is_new(result.policy):
             policies[SERVED] = result.policy
-        evaluation = replay(
+        evaluation = evaluate_policy(
             late, result.propensity, policies, result.policy.mixture, config.reward, config.reward.page_size
         )
         record["evaluation"] = evaluation

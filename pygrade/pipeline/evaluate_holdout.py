@@ -13,7 +13,7 @@ from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates
 from pygrade.evaluation.replay import evaluate
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
-from pygrade.training.judging import arms_of, replay
+from pygrade.training.evaluate_policy import arms_of, evaluate_policy
 from pygrade.training.propensity import slot_propensity
 
 UNSHRUNK = "GRADE, no evidence prior"
@@ -22,16 +22,16 @@ HISTORY = (("new", 0, 0), ("rare", 1, 9), ("regular", 10, 49), ("frequent", 50, 
 _FEW = 20  # requests of a group below which it is not judged
 
 
-def judge(
+def evaluate_holdout(
     logs: Logs,
     policy: FusionPolicy,
     policies: dict[str, FusionPolicy],
     reward: RewardConfig,
     history: NDArray[Any] | None,
 ) -> dict[str, Any]:
-    """Plain records: ``replay`` (`training.judging.replay`), ``off_policy``, ``users`` by history.
+    """Plain records: ``replay`` (`training.evaluate_policy.evaluate_policy`), ``off_policy``, ``users`` by history.
 
-    policies: those that the served policy is made of, see `training.judging.policies_of`.
+    policies: those that the served policy is made of, see `training.evaluate_policy.policies_of`.
     history [R]: events of the request's user before it; None: users are not told apart.
     """
     logs = logs.valued(reward.task_values, reward.value_tasks)
@@ -43,7 +43,7 @@ def judge(
     error = propensity.standard_error
     estimates = policy_estimates(policy, logs, curve, reward.page_size, shown_only=True, exponent_error=error)
     record: dict[str, Any] = {
-        "replay": replay(logs, logs, policies, policy.mixture, reward, reward.page_size),
+        "replay": evaluate_policy(logs, logs, policies, policy.mixture, reward, reward.page_size),
         "off_policy": {name: estimate.to_dict() for name, estimate in estimates.items()},
         "off_policy_note": "" if estimates else NO_ESTIMATE,
         "propensity": propensity.note,

@@ -1,4 +1,4 @@
-"""Trust: how far a log proves a policy better than the strongest simple baseline, by K-fold cross-fitting.
+"""K-fold cross-fitting: how far a log shows a policy to be better than the strongest simple baseline.
 
 Users are split into K folds. Policies and baselines learn from all folds but one and rank the pages of that one, so
 that nothing is judged by requests that it learned from. A ranking is worth the debiased value of the logged page in its
@@ -19,7 +19,7 @@ of the log do not show the contrary.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ from pygrade.metrics.texts import lift_text
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.training.form import BetterForm, better_form
 from pygrade.training.license import License
-from pygrade.training.pages import Pages, logged_order
+from pygrade.training.page_replay import PageReplay, logged_order
 from pygrade.training.propensity import SlotPropensity
 from pygrade.workers import LOCAL, LocalWorkers, Workers
 
@@ -50,7 +50,7 @@ MIN_USERS = 30  # with feedback of value; with fewer, nothing is said
 _POOL_REQUESTS = 5_000  # from which on folds are worth processes of their own
 
 
-class Rankings(NamedTuple):
+class FoldRankings(NamedTuple):
     """Standardized scores of a fold's shown rows, float32 [S] each, by name."""
 
     baselines: dict[str, NDArray[np.float32]]
@@ -151,11 +151,11 @@ def standardized(scores: NDArray[np.float32], logs: Logs) -> NDArray[np.float32]
     return np.asarray(z.numpy()[logs.shown])
 
 
-def judge(
+def choose_mixture(
     logs: Logs,
     fold: NDArray[np.int64],
     cluster: NDArray[np.int64],
-    rankings: Sequence[Rankings],
+    rankings: Sequence[FoldRankings],
     config: TrustConfig,
     reward: RewardConfig,
     propensity: SlotPropensity,
@@ -171,71 +171,37 @@ def judge(
     """
     baselines = _joined(logs, fold, [part.baselines for part in rankings])
     policies = _joined(logs, fold, [part.policies for part in rankings])
-    pages = Pages(logs, reward, winsorized(logs, cluster))
-    ranks = {name: pages.ranks(scores) for name, scores in baselines.items()}
-    worth = {name: pages.values(rank, propensity) for name, rank in ranks.items()}
-    if (ordered := logged_order(logs, pages, propensity)) is not None:
-        worth[LOGGED_ORDER] = ordered
-    lows = strongest(worth, EXPECTED_VALUE, cluster)
-    if CORRECTED_EXPECTED_VALUE in lows:
-        lows[CORRECTED_EXPECTED_VALUE] = max(lows[CORRECTED_EXPECTED_VALUE], _LICENSED)
-    simple = [name for name in lows if name != CORRECTED_EXPECTED_VALUE]
-    baseline = max(simple, key=lambda name: lows[name])
-    anchor = max(ranks, key=lambda name: lows[name])
-
-    arms = [_Arm(anchor, "", 0.0, ranks[anchor])]
-    for name, scores in (policies | _challengers(baselines, lows, anchor)).items():
-        for share in config.shares:
-            if share < 1 or name in policies:
-                mixed = (1 - share) * baselines[anchor] + share * scores.astype(np.float64)
-                arms.append(_Arm(anchor, name, share, pages.ranks(mixed)))
-
-    def lifts(over: str, chosen: Sequence[_Arm], confidence: float = 0.95) -> list[Interval]:
-        """Of arms, the widest over the interval of the propensities."""
-        found = []
-        for curve in (propensity, *propensity.bounds()):
-            base = logged_order(logs, pages, curve) if over == LOGGED_ORDER else pages.values(ranks[over], curve)
-            assert base is not None
-            each = [intervals.mean_lift(pages.values(arm.rank, curve), base) for arm in chosen]
-            found.append(intervals.simultaneous(each, cluster, confidence=confidence, by_influence=confidence == SURE))
-        widest = zip(*found, strict=True)
-        return [
-            Interval(e[0].value, e[0].standard_error, min(i.low for i in e), max(i.high for i in e)) for e in widest
-        ]
+    rival = _Rivals(logs, cluster, PageReplay(logs, reward, winsorized(logs, cluster)), propensity, baselines)
+    baseline, anchor = rival.baseline, rival.anchor
+    arms = rival.arms(policies, config.shares)
 
     # The anchor was not chosen for its lift, so that its interval stands alone.
-    over_anchor, claims = lifts(anchor, arms, SURE), [*lifts(baseline, arms[:1]), *lifts(baseline, arms)[1:]]
+    over_anchor = rival.lifts(anchor, arms, SURE)
+    claims = [*rival.lifts(baseline, arms[:1]), *rival.lifts(baseline, arms)[1:]]
     best = max(range(1, len(arms)), key=lambda place: _or_lowest(over_anchor[place].low))
     whole = max(place for place, arm in enumerate(arms) if arm.challenger in policies)  # the policy alone
     served = best if over_anchor[best].low > 0 else 0
     corrected = license is not None and CORRECTED_EXPECTED_VALUE in (anchor, arms[served].challenger)
     judged, verdict, why = served if served or corrected else best, "undecided", ""
-    if corrected or (served and lifts(baseline, arms, SURE)[served].low > 0):
-        why = contradicted(logs, pages.values(arms[served].rank, propensity), worth[baseline], cluster)
+    if corrected or (served and rival.lifts(baseline, arms, SURE)[served].low > 0):
+        why = rival.contradiction(rival.values(arms[served].rank), baseline)
         verdict = "undecided" if why else "better"
     elif claims[whole].high < 0:
         verdict, judged = "worse", whole
-    others = {name: value for name, value in worth.items() if name != baseline}
-    against = [intervals.mean_lift(value, worth[baseline]) for value in others.values()]
-    beside = dict(zip(others, intervals.simultaneous(against, cluster), strict=True))
 
     new, arm = verdict == "better", arms[served]
-    named, over, lift, kept = arms[judged].name, baseline, claims[judged], EXPECTED_VALUE
-    best_simple = max((name for name in simple if name in ranks), key=lambda name: lows[name])
-    if best_simple != EXPECTED_VALUE:
-        alone = lifts(EXPECTED_VALUE, [_Arm(best_simple, "", 0.0, ranks[best_simple])], SURE)[0]
-        turned = contradicted(logs, worth[best_simple], worth[EXPECTED_VALUE], cluster)
-        kept = best_simple if alone.low > 0 and not turned else EXPECTED_VALUE
+    named, over, lift, kept = arms[judged].name, baseline, claims[judged], rival.kept()
     if not new and kept == baseline and kept not in (EXPECTED_VALUE, PRODUCTION):  # another simple ranking is better
         verdict, named, over = "better", kept, EXPECTED_VALUE
-        lift = lifts(EXPECTED_VALUE, [_Arm(kept, "", 0.0, ranks[kept])])[0]
+        lift = rival.lifts(EXPECTED_VALUE, [rival.alone(kept)])[0]
+    said = license.text if new and corrected and license is not None else ""
     text = write_verdict(
         verdict,
         named,
         over,
         lift,
         logs,
-        license=license.text if new and corrected and license is not None else "",
+        license=said,
         reasons=reasons if new and corrected else (),
         why=f"{len(rankings)}-fold cross-fitted by user",
         contrary=why,
@@ -250,12 +216,12 @@ def judge(
         trust=arm.share if new else 0.0,
         lift=claims[served] if new else None,
         mixtures={entry.name: lift for entry, lift in zip(arms, claims, strict=True)},
-        baselines=beside,
+        baselines=rival.over_baseline(),
         license=license,
         folds=len(rankings),
         users=int(cluster.max(initial=-1)) + 1,
         propensity=propensity.note,
-        better_form=better_form(worth, cluster),
+        better_form=better_form(rival.worth, cluster),
     )
 
 
@@ -272,17 +238,88 @@ class _Arm(NamedTuple):
         return label(self.challenger, self.share, self.anchor)
 
 
-def _challengers(
-    baselines: Mapping[str, NDArray[np.float32]], lows: Mapping[str, float], anchor: str
-) -> dict[str, NDArray[np.float32]]:
-    """Baselines to mix with the anchor: corrected expected value, and with that the strongest of the others."""
-    if CORRECTED_EXPECTED_VALUE not in baselines:
-        return {}
-    others = [name for name in baselines if name not in (CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE)]
-    name = (
-        max(others, key=lambda other: lows[other]) if anchor == CORRECTED_EXPECTED_VALUE else CORRECTED_EXPECTED_VALUE
-    )
-    return {name: baselines[name]}
+class _Rivals:
+    """The simple rankings of a log's pages: what they are worth, the strongest, and lifts over them."""
+
+    def __init__(
+        self,
+        logs: Logs,
+        cluster: NDArray[np.int64],
+        pages: PageReplay,
+        propensity: SlotPropensity,
+        scores: Mapping[str, NDArray[np.float32]],
+    ) -> None:
+        """scores: name → standardized scores [S] of the shown rows."""
+        self.logs, self.cluster, self.pages, self.propensity, self.scores = logs, cluster, pages, propensity, scores
+        self.ranks = {name: pages.ranks(part) for name, part in scores.items()}
+        self.worth = {name: self.values(rank) for name, rank in self.ranks.items()}  # [R] each
+        if (ordered := logged_order(logs, pages, propensity)) is not None:
+            self.worth[LOGGED_ORDER] = ordered
+        self.lows = strongest(self.worth, EXPECTED_VALUE, cluster)
+        if CORRECTED_EXPECTED_VALUE in self.lows:
+            self.lows[CORRECTED_EXPECTED_VALUE] = max(self.lows[CORRECTED_EXPECTED_VALUE], _LICENSED)
+        self.baseline = self._highest(name for name in self.lows if name != CORRECTED_EXPECTED_VALUE)
+        self.anchor = self._highest(self.ranks)
+
+    def _highest(self, names: Iterable[str]) -> str:
+        return max(names, key=lambda name: self.lows[name])
+
+    def values(self, rank: NDArray[np.int64]) -> NDArray[np.float64]:
+        """[R] of ranks [S]."""
+        return self.pages.values(rank, self.propensity)
+
+    def alone(self, name: str) -> _Arm:
+        return _Arm(name, "", 0.0, self.ranks[name])
+
+    def arms(self, policies: Mapping[str, NDArray[np.float32]], shares: Sequence[float]) -> list[_Arm]:
+        """The anchor, and its mixtures with the policies and the challengers; policies also alone."""
+        arms = [self.alone(self.anchor)]
+        for name, scores in {**policies, **self._challengers()}.items():
+            for share in shares:
+                if share < 1 or name in policies:
+                    mixed = (1 - share) * self.scores[self.anchor] + share * scores.astype(np.float64)
+                    arms.append(_Arm(self.anchor, name, share, self.pages.ranks(mixed)))
+        return arms
+
+    def _challengers(self) -> dict[str, NDArray[np.float32]]:
+        """Baselines to mix with the anchor: corrected expected value, and with that the strongest of the others."""
+        if CORRECTED_EXPECTED_VALUE not in self.scores:
+            return {}
+        others = [name for name in self.scores if name not in (CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE)]
+        name = self._highest(others) if self.anchor == CORRECTED_EXPECTED_VALUE else CORRECTED_EXPECTED_VALUE
+        return {name: self.scores[name]}
+
+    def lifts(self, over: str, chosen: Sequence[_Arm], confidence: float = 0.95) -> list[Interval]:
+        """Of arms, the widest over the interval of the propensities."""
+        found = []
+        for curve in (self.propensity, *self.propensity.bounds()):
+            ordered = over == LOGGED_ORDER
+            base = logged_order(self.logs, self.pages, curve) if ordered else self.pages.values(self.ranks[over], curve)
+            assert base is not None
+            each = [intervals.mean_lift(self.pages.values(arm.rank, curve), base) for arm in chosen]
+            by_influence = confidence == SURE
+            found.append(intervals.simultaneous(each, self.cluster, confidence=confidence, by_influence=by_influence))
+        return [
+            Interval(e[0].value, e[0].standard_error, min(i.low for i in e), max(i.high for i in e))
+            for e in zip(*found, strict=True)
+        ]
+
+    def over_baseline(self) -> dict[str, Interval]:
+        """Lifts of the other simple rankings."""
+        others = {name: value for name, value in self.worth.items() if name != self.baseline}
+        lifts = [intervals.mean_lift(value, self.worth[self.baseline]) for value in others.values()]
+        return dict(zip(others, intervals.simultaneous(lifts, self.cluster), strict=True))
+
+    def contradiction(self, values: NDArray[np.float64], over: str) -> str:
+        """How the later requests of the log say the contrary of a lift of values [R] over a ranking; empty if not."""
+        return contradicted(self.logs, values, self.worth[over], self.cluster)
+
+    def kept(self) -> str:
+        """What is served without anything new: expected value, or a simple ranking that is shown to be better."""
+        best = self._highest(name for name in self.lows if name != CORRECTED_EXPECTED_VALUE and name in self.ranks)
+        if best != EXPECTED_VALUE and self.lifts(EXPECTED_VALUE, [self.alone(best)], SURE)[0].low > 0:
+            return EXPECTED_VALUE if self.contradiction(self.worth[best], EXPECTED_VALUE) else best
+        return EXPECTED_VALUE
 
 
 def undecidable(reason: str, policy: str, folds: int, logs: Logs, propensity: SlotPropensity) -> Trust:

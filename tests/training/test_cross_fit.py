@@ -11,14 +11,14 @@ from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, GR
 from pygrade.logs import Logs, numbered
 from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.training import cross_fit
 from pygrade.training import train as train_module
-from pygrade.training import trust
+from pygrade.training.cross_fit import FoldRankings, choose_mixture, fold_of_requests
 from pygrade.training.license import License
-from pygrade.training.pages import Pages
+from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
 from pygrade.training.train import train
-from pygrade.training.trust import Rankings, fold_of_requests, judge
 
 KNOWN = SlotPropensity(0.5, "given")
 FAST = TrainConfig(
@@ -72,15 +72,15 @@ def judged(logs: Logs, baseline, policy, propensity=KNOWN, corrected=None, licen
         part = logs.select(fold == number)
         rows = (fold == number)[logs.row_request]
         z = {
-            name: trust.standardized(np.float32(scores[rows]), part)
+            name: cross_fit.standardized(np.float32(scores[rows]), part)
             for name, scores in (("b", baseline), ("p", policy), ("c", corrected), ("s", static))
             if scores is not None
         }
         simple = {EXPECTED_VALUE: z["b"], STATIC: z.get("s", z["b"])}
         simple |= {CORRECTED_EXPECTED_VALUE: z["c"]} if "c" in z else {}
-        parts.append(Rankings(simple, {STAGE1: z["b"], GRADE: z["p"]}))
+        parts.append(FoldRankings(simple, {STAGE1: z["b"], GRADE: z["p"]}))
     options = TrustConfig(folds=2), RewardConfig(page_size=6), propensity
-    return judge(logs, fold, cluster, parts, *options, license=license, requests=requests)
+    return choose_mixture(logs, fold, cluster, parts, *options, license=license, requests=requests)
 
 
 def test_folds_hold_whole_users_and_are_of_equal_size():
@@ -99,7 +99,7 @@ def test_a_page_is_worth_what_the_posterior_says():
     data = CompositeReward(config).build(logs, spec)
     weights = torch.tensor([0.3, 0.7])
     expected = data.rewards(torch.arange(40), weights.repeat(40, 1, 1))[:, 0, 0].numpy()
-    pages = Pages(logs, config)
+    pages = PageReplay(logs, config)
     scores = (logs.predictions @ weights.numpy())[logs.shown]
     np.testing.assert_allclose(pages.values(pages.ranks(scores), KNOWN), expected, rtol=1e-5, atol=1e-6)
 
@@ -265,7 +265,7 @@ def test_without_folds_the_policy_is_served_and_the_log_says_so(tmp_path, caplog
 
 @pytest.mark.slow
 def test_processes_change_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(trust, "_POOL_REQUESTS", 1)
+    monkeypatch.setattr(cross_fit, "_POOL_REQUESTS", 1)
     one = train(log(), replace(FAST, trust=TrustConfig(folds=3, processes=1)), tmp_path / "one")
     two = train(log(), replace(FAST, trust=TrustConfig(folds=3, processes=2)), tmp_path / "two")
     assert one.summary["trust"] == two.summary["trust"] and one.policy.version == two.policy.version

@@ -10,7 +10,7 @@ from pygrade.logs import Logs
 from pygrade.training.propensity import SlotPropensity
 
 
-class Pages:
+class PageReplay:
     """The logged pages: what an order of their items is worth."""
 
     def __init__(self, logs: Logs, reward: RewardConfig, share: NDArray[np.float64] | None = None) -> None:
@@ -44,7 +44,7 @@ class Pages:
         return np.asarray(np.bincount(self._request, earned, self.count), np.float64)
 
 
-def logged_order(logs: Logs, pages: Pages, propensity: SlotPropensity) -> NDArray[np.float64] | None:
+def logged_order(logs: Logs, pages: PageReplay, propensity: SlotPropensity) -> NDArray[np.float64] | None:
     """[R]: the pages in production's own order, NaN where it explored; None if it always did."""
     values = pages.values(pages.logged(), propensity)
     if logs.exploration is not None:

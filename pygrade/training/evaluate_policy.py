@@ -26,13 +26,13 @@ from pygrade.policy import Baseline, FusionPolicy, Mixture
 from pygrade.policy.spec import fusion_formula
 from pygrade.storage import Folder, Place
 from pygrade.training.baselines import baseline_scores, expected_value
+from pygrade.training.cross_fit import label
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import logged_weights
-from pygrade.training.trust import label
 
 _METRICS = {"value": "value", "ndcg": "NDCG"}
-JUDGED = 50_000  # requests of a log that is not in memory, a uniform sample, that judge
-JUDGE = ("value", "ndcg")  # the metric of the verdict: the first one that can tell rankings apart
+HOLDOUT_REQUESTS = 50_000  # requests of a log that is not in memory, a uniform sample, that judge
+DECIDING_METRICS = ("value", "ndcg")  # the metric of the verdict: the first one that can tell rankings apart
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def is_new(policy: FusionPolicy) -> bool:
     return policy.mixture is not None and (policy.mixture.trust > 0 or policy.mixture.baseline.corrected)
 
 
-def replay(
+def evaluate_policy(
     logs: Logs,
     explored: Logs | SlotPropensity,
     policies: Mapping[str, FusionPolicy],
@@ -174,7 +174,7 @@ def replay(
     )
     offered = served_name(policies, mixture)
     name = offered if offered != evaluation.baseline else list(policies)[-1]
-    judge = next((metric for metric in JUDGE if metric not in evaluation.cannot_differ), None)
+    judge = next((metric for metric in DECIDING_METRICS if metric not in evaluation.cannot_differ), None)
     lift = UNKNOWN if judge is None else evaluation.lifts[name][judge]
     record = evaluation.to_dict() | {"propensity_source": propensity.origin}
     record["verdict"] = stored_verdict(mixture)
