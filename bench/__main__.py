@@ -10,7 +10,7 @@
     python -m bench --suite page                  whole pages by a trained system (system/page.py); not among "all"
     python -m bench --suite correction            predictions corrected by the context; not among "all"
 
-A full run writes <suite>-<isa>.json to bench/results/ or ``--out``. It uses one pinned thread unless ``--threads`` says
+A full run writes <suite>-<isa>.json to build/bench/ or ``--out``; report keeps a summary in bench/results/. It uses one pinned thread unless ``--threads`` says
 otherwise. PYGRADE_ISA=avx2 (or baseline) selects an instruction set other than the best.
 """
 
@@ -76,13 +76,13 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer shapes and shorter runs; writes no file")
     parser.add_argument("--threads", type=int, default=1, help="threads and processors of every contender")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the tables")
-    parser.add_argument("--out", type=Path, default=results.RESULTS, help="directory of the results")
+    parser.add_argument("--out", type=Path, help="directory of the results")
     options = parser.parse_args()
     if options.suite == PAGE:
         machine.prepare(1)
         from bench.system import page
 
-        return page.main(options.quick, None if options.quick else options.out)
+        return page.main(options.quick, None if options.quick else options.out or results.RESULTS)
     chosen = NAMES if options.suite == "all" else options.suite.split(",")
     for name in chosen:
         if name not in known:
@@ -100,7 +100,7 @@ def main() -> int:
                 harness.progress(f"{name} {time.perf_counter() - start:4.0f} s  {row.op} {row.label}{times}")
         reports.append(report)
         if not options.quick:
-            results.write(report, options.out)
+            results.write(report, options.out or results.FULL)
     if options.json:
         print(json.dumps({report.suite: results.as_record(report) for report in reports}, ensure_ascii=False))
     else:

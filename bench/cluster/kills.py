@@ -35,7 +35,7 @@ from typing import Any
 from bench.cluster.nodes import add, nodes, workers_of
 from bench.cluster.synthetic import World, write_log
 from bench.cluster.throughput import machine, progress
-from bench.report.results import RESULTS, write_json
+from bench.report.results import FULL, write_json
 
 WORKER, NODE, DRIVER = "worker", "node", "driver"
 # Of the pipeline, a small system: what counts is that its stages run.
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scratch", type=Path, help="an existing directory for the log and the runs")
-    parser.add_argument("--out", type=Path, default=RESULTS / "cluster_kills.json")
+    parser.add_argument("--out", type=Path, default=FULL / "cluster_kills.json")
     options = parser.parse_args(arguments)
     mark, rng = uuid.uuid4().hex, random.Random(options.seed)
     with tempfile.TemporaryDirectory(dir=options.scratch, prefix="kills-") as folder:

@@ -28,7 +28,7 @@ from bench.cluster.contender import STAGES
 from bench.cluster.synthetic import World, write_log
 from bench.cluster.watch import MARK, Watch
 from bench.cpu.machine import facts, versions
-from bench.report.results import RESULTS, write_json
+from bench.report.results import FULL, write_json
 
 ALONE = "alone"  # the contender without Ray
 CONTENDERS = {ALONE: 1, "local:1": 1, "local:2": 2, "local:4": 2}  # processors; from 4 workers on features are sharded
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     if options.quick:
         options.rows, options.growth, options.repeats, options.keys = 200_000, "1", 1, 1
-    out = options.out or (None if options.quick else RESULTS / "cluster_throughput.json")
+    out = options.out or (None if options.quick else FULL / "cluster_throughput.json")
     growth = [int(times) for times in options.growth.split(",")]
     contenders, stages = options.contenders.split(","), options.stages.split(",")
     world = World(users=options.users, items=options.items)

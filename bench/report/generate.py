@@ -1,7 +1,7 @@
-"""Writes the README's five rows, docs/BENCH.md with its pictures, and the figures of runs on a cluster.
+"""Writes the summaries, and from them the README's five rows, docs/BENCH.md with its pictures, and the cluster guide.
 
-All numbers come from results. Two texts are written by hand: report/METHOD.md, and results/missed.md with a paragraph
-for each missed target that starts with **the target's name**.
+Two texts are written by hand: report/METHOD.md, and results/missed.md with a paragraph for each missed target that
+starts with **the target's name**.
 """
 
 import argparse
@@ -9,10 +9,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cpu.harness import OURS, Report, Row
 from bench.report import cluster, results
 from bench.report.pictures import ISA_NAMES
-from bench.report.targets import AT_LEAST, CALL, CORE, MEANING, PEER, TARGETS, Results, Verdict, judge
+from bench.report.summary import CLUSTER, FACTS, OPS, Summary, read_summary, update
+from bench.report.targets import AT_LEAST, CALL, CORE, MEANING, PEER, TARGETS, Results, Target, reached
 
 ROOT = Path(__file__).parents[2]
 METHOD = Path(__file__).parent / "METHOD.md"
@@ -21,7 +21,6 @@ MISSED = "missed.md"
 PICTURE = re.compile(r"!\[[^]]*\]\(([^)]*bench/[^)]+)\)")
 NO_RESULTS = "No results are committed yet.\n"
 ORDER = ("avx512", "avx2", "baseline")
-SUITES = ("serving", "rollout", "sampling", "training", "call", "scaling")
 README_ROWS = (  # one of serving by itself, one with the policy, one of each of the three costs of training
     "top-k, N 2k–10k, k 50–500",
     "policy + rank, N 500, k 50",
@@ -33,13 +32,21 @@ README_ROWS = (  # one of serving by itself, one with the policy, one of each of
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench report", description=__doc__.split("\n")[0])
-    parser.add_argument("--results", type=Path, default=results.RESULTS, help="directory of the result files")
+    parser.add_argument("--full", type=Path, default=results.FULL, help="directory of the runs' full results")
+    parser.add_argument("--results", type=Path, default=results.RESULTS, help="directory of the summaries")
     parser.add_argument("--root", type=Path, default=ROOT, help="directory of README.md and docs/")
     options = parser.parse_args(arguments)
-    committed, notes = load(options.results)
-    made = files(committed, notes, (options.root / "README.md").read_text())
+    reports = results.read_all(options.full)
+    measured = {isa: reports[isa] for isa in ORDER if isa in reports}
+    update(options.results, options.full, measured)
+    summary, notes = load(options.results)
+    made: dict[str, str | bytes] = {
+        "README.md": with_block((options.root / "README.md").read_text(), block(summary)),
+        "docs/BENCH.md": page(summary, notes),
+        **pictures(summary, measured),
+    }
     for path in cluster.PAGES:
-        made[path] = cluster.with_figures((options.root / path).read_text(), options.results)
+        made[path] = cluster.with_figures((options.root / path).read_text(), read_summary(options.results / CLUSTER))
     for path, content in made.items():
         target = options.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -48,42 +55,35 @@ def main(arguments: list[str]) -> int:
         else:
             target.write_text(content)
         print(path)
-    for name in unexplained(committed, notes):
+    for name in unexplained(summary, notes):
         print(f"missed, and bench/results/{MISSED} does not say why: {name}")
     return 0
 
 
-def load(directory: Path) -> tuple[Results, str]:
-    """The results in a directory, and the reasons for missed targets beside them."""
-    notes = directory / MISSED
-    reports = results.read_all(directory)
-    return {isa: reports[isa] for isa in ORDER if isa in reports}, notes.read_text() if notes.is_file() else ""
+def load(directory: Path) -> tuple[Summary, str]:
+    """The summary of the ops, best instruction set first, and the reasons for missed targets beside it."""
+    notes, summary = directory / MISSED, read_summary(directory / OPS)
+    return {isa: summary[isa] for isa in ORDER if isa in summary}, notes.read_text() if notes.is_file() else ""
 
 
-def files(measured: Results, notes: str, readme: str) -> dict[str, str | bytes]:
-    """Path → content of everything that is generated; pictures only if there are results for them."""
-    return {"README.md": with_block(readme, block(measured)), "docs/BENCH.md": page(measured, notes)} | pictures(
-        measured
-    )
-
-
-def pictures(measured: Results) -> dict[str, bytes]:
-    """Path → content of the pictures."""
+def pictures(summary: Summary, measured: Results) -> dict[str, bytes]:
+    """Path → content of the pictures; two of the three need full results."""
     from bench.report import pictures as draw
 
     drawn = {}
-    if any(v.target.measure in (PEER, CORE) for verdicts in judge(measured).values() for v in verdicts):
-        drawn["docs/bench/ratios.png"] = draw.ratios(judge(measured))
-    if isa := _first_with("serving", measured):
-        drawn["docs/bench/serving.png"] = draw.serving(measured[isa]["serving"])
-    if isa := _first_with("scaling", measured):
-        drawn["docs/bench/scaling.png"] = draw.scaling(measured[isa]["scaling"])
+    ends = {isa: {t.name: (f["worst"], f["best"]) for t, f in _judged(summary, isa, PEER, CORE)} for isa in summary}
+    if any(ends.values()):
+        drawn["docs/bench/ratios.png"] = draw.ratios(ends)
+    for suite, picture in (("serving", draw.serving), ("scaling", draw.scaling)):
+        if isa := next((isa for isa, reports in measured.items() if suite in reports), None):
+            drawn[f"docs/bench/{suite}.png"] = picture(measured[isa][suite])
     return drawn
 
 
-def _first_with(suite: str, measured: Results) -> str | None:
-    """The best instruction set that has results of this suite."""
-    return next((isa for isa, reports in measured.items() if suite in reports), None)
+def _judged(summary: Summary, isa: str, *measures: str) -> list[tuple[Target, Summary]]:
+    """The targets by these measures that an instruction set has figures of."""
+    found = summary[isa]["targets"]
+    return [(t, found[t.name]) for t in TARGETS if t.name in found and (not measures or t.measure in measures)]
 
 
 def with_block(text: str, content: str) -> str:
@@ -95,51 +95,43 @@ def with_block(text: str, content: str) -> str:
 # --- the comparison --------------------------------------------------------------------------------------------------
 
 
-def block(measured: Results) -> str:
+def block(summary: Summary) -> str:
     """The README's five rows, and where the others are."""
-    table = _comparison(measured, README_ROWS)
+    table = _comparison(summary, README_ROWS)
     return (
         table + "All ops, shapes, bounds and missed targets: [docs/BENCH.md](docs/BENCH.md).\n" if table else NO_RESULTS
     )
 
 
-def _comparison(measured: Results, names: Sequence[str] | None = None) -> str:
-    """A line per target against peers (these targets, or all), with the worst of its shapes. What the targets are and
-    which are missed is in docs/BENCH.md."""
-    verdicts = judge(measured)
-    first = next(iter(verdicts), None)
-    if first is None or not verdicts[first]:
+def _comparison(summary: Summary, names: Sequence[str] | None = None) -> str:
+    """A line per target against peers (these targets, or all), with the worst of its shapes."""
+    first = next(iter(summary), None)
+    if first is None or not summary[first]["targets"]:
         return ""
-    head = ["op, worst shape", "pygrade", "best library peer", *(f"faster, {ISA_NAMES[isa]}" for isa in verdicts)]
+    head = ["op, worst shape", "pygrade", "best library peer", *(f"faster, {ISA_NAMES[isa]}" for isa in summary)]
     rows = []
-    for verdict in verdicts[first]:
-        measure = verdict.target.measure
-        if measure not in (PEER, CORE, CALL) or (names is not None and verdict.target.name not in names):
+    for target, figures in _judged(summary, first, PEER, CORE, CALL):
+        if names is not None and target.name not in names:
             continue
-        row = verdict.rows[0]
-        ours = row.core.p50 if measure == CORE and row.core else row.timings[OURS].p50
-        if measure == CALL:
-            ours = verdict.values[0]
-        cells = [verdict.target.name, f"{_number(ours)} µs"]
-        cells.append("" if row.best_peer is None else f"{_number(row.timings[row.best_peer].p50)} µs ({row.best_peer})")
-        for isa in verdicts:
-            other = next((v for v in verdicts[isa] if v.target == verdict.target), None)
-            cells.append("" if other is None else _span(other))
+        peer = f"{_number(figures['peer_us'])} µs ({figures['peer']})" if "peer" in figures else ""
+        cells = [target.name, f"{_number(figures['us'])} µs", peer]
+        for isa in summary:
+            other = summary[isa]["targets"].get(target.name)
+            cells.append("" if other is None else _span(target, other))
         rows.append(cells)
     return (
         markdown(head, rows)
         + f"\nTimes: {ISA_NAMES[first]}, p50 with the Python call (policy + rank: the C++ library).\n"
-        + _measured_on(measured)
+        + _measured_on(summary)
     )
 
 
-def _measured_on(measured: Results) -> str:
+def _measured_on(summary: Summary) -> str:
     """The processor and commits behind each instruction set's figures, a line each; one line if they agree."""
     parts = []
-    for isa, reports in measured.items():
-        machine = next(iter(reports.values())).machine
-        commits = dict.fromkeys(report.machine.get("commit", "") for report in reports.values())
-        parts.append((ISA_NAMES[isa], machine["processor"], ", ".join(c for c in commits if c)))
+    for isa, entry in summary.items():
+        commits = ", ".join(filter(None, dict.fromkeys(entry["commits"].values())))
+        parts.append((ISA_NAMES[isa], entry["machine"]["processor"], commits))
     if len({(processor, commits) for _, processor, commits in parts}) == 1:
         parts = [("", *parts[0][1:])]
     return "".join(
@@ -148,106 +140,69 @@ def _measured_on(measured: Results) -> str:
     )
 
 
-def _span(verdict: Verdict) -> str:
-    worst, best = verdict.values[0], verdict.values[-1]
-    if verdict.target.measure == CALL:
+def _versions(summary: Summary) -> str:
+    """What the peers were, and where the data is."""
+    machine = next(iter(summary.values()))["machine"]
+    versions = ", ".join(f"{name} {machine[name]}" for name in FACTS[2:] if name in machine)
+    return (
+        f"Versions: {versions}. Data: [`{OPS}`](../bench/results/{OPS}); a run leaves every shape and contender in "
+        "`build/bench/`.\n"
+    )
+
+
+def _span(target: Target, figures: Summary) -> str:
+    worst, best = figures["worst"], figures["best"]
+    if target.measure == CALL:
         return f"{worst:.2f} µs"
-    same = f"{best:.1f}" == f"{worst:.1f}" or verdict.target.measure not in AT_LEAST
+    same = f"{best:.1f}" == f"{worst:.1f}" or target.measure not in AT_LEAST
     return f"{worst:.1f} ×" if same else f"{worst:.1f}–{best:.1f} ×"
 
 
 # --- docs/BENCH.md ---------------------------------------------------------------------------------------------------
 
 
-def page(measured: Results, notes: str) -> str:
+def page(summary: Summary, notes: str) -> str:
     """The whole of docs/BENCH.md."""
     parts = ["# How fast it is, and compared with what\n", METHOD.read_text()]
-    if not measured:
+    if not summary:
         return "\n".join([*parts, NO_RESULTS])
-    if table := _comparison(measured):
+    if table := _comparison(summary):
         picture = "![Times faster than the best library peer](bench/ratios.png)\n"
-        parts += ["## Against the best library peer\n", picture, table]
-    parts += ["## Machines\n", _machines(measured), "## Targets\n", _targets(measured)]
+        parts += ["## Against the best library peer\n", picture, table, _versions(summary)]
+    parts += ["## Targets\n", _targets(summary)]
     parts += ["## Missed targets\n", notes.strip() + "\n" if notes.strip() else "None.\n"]
-    titles = {
-        "docs/bench/serving.png": "One request, all contenders",
-        "docs/bench/scaling.png": "How the cost grows",
-    }
-    for (name, title), suite in zip(titles.items(), ("serving", "scaling"), strict=True):
-        if isa := _first_with(suite, measured):
-            parts += [f"## {title}, {ISA_NAMES[isa]}\n", f"![{title}]({name.removeprefix('docs/')})\n"]
-    for suite in SUITES:
-        for isa, reports in measured.items():
-            if suite in reports:
-                parts += [f"## {suite}, {ISA_NAMES[isa]}\n", _suite(reports[suite])]
+    for title, suite in (("One request, all contenders", "serving"), ("How the cost grows", "scaling")):
+        parts += [f"## {title}\n", f"![{title}](bench/{suite}.png)\n"]
     return "\n".join(parts)
 
 
-def _machines(measured: Results) -> str:
-    machines = {isa: next(iter(reports.values())).machine for isa, reports in measured.items()}
-    facts = list(dict.fromkeys(fact for machine in machines.values() for fact in machine))
-    return markdown(
-        ["", *(ISA_NAMES[isa] for isa in machines)],
-        [[fact.replace("_", " "), *(machine.get(fact, "") for machine in machines.values())] for fact in facts],
-    )
-
-
-def _targets(measured: Results) -> str:
-    verdicts = judge(measured)
+def _targets(summary: Summary) -> str:
     head = ["target", "measured"]
-    for isa in verdicts:
+    for isa in summary:
         head += [f"{ISA_NAMES[isa]} target", "worst–best", "verdict"]
     rows = []
     for target in TARGETS:
         cells = [target.name, MEANING[target.measure]]
         sign = "≥" if target.measure in AT_LEAST else "≤"
-        for isa in verdicts:
-            verdict = next((v for v in verdicts[isa] if v.target == target), None)
-            if verdict is None:
+        for isa in summary:
+            figures = summary[isa]["targets"].get(target.name)
+            if figures is None:
                 cells += [f"{sign} {target.want[isa]:g}" if isa in target.want else "–", "", ""]
                 continue
-            span = dict.fromkeys(f"{value:.2f}" for value in (verdict.values[0], verdict.values[-1]))
-            cells += [f"{sign} {verdict.wanted:g}", "–".join(span), "met" if verdict.met else "**missed**"]
+            span = dict.fromkeys(f"{figures[end]:.2f}" for end in ("worst", "best"))
+            met = "met" if reached(target, isa, figures["worst"]) else "**missed**"
+            cells += [f"{sign} {target.want[isa]:g}", "–".join(span), met]
         rows.append(cells)
     return markdown(head, rows)
-
-
-def _suite(report: Report) -> str:
-    columns = {
-        "C++ µs": lambda row: row.core and _number(row.core.p50),
-        "× bound": lambda row: row.bound_ratio and f"{row.bound_ratio:.2f} {row.bound_kind}",
-        "call µs": lambda row: row.overhead and f"{row.overhead:.2f}",
-    }
-    used = {name: cell for name, cell in columns.items() if any(cell(row) for row in report.rows)}
-    head = ["op", "shape", "pygrade µs", "library peers µs, ratio", "beside µs", *used]
-    rows = []
-    for row in report.rows:
-        peers = sorted(row.peers, key=lambda name: row.timings[name].p50)
-        cells = [row.op, row.label, _ours(row), ", ".join(_peer(row, name) for name in peers)]
-        cells.append(", ".join(_peer(row, name) for name in row.beside))
-        rows.append([*cells, *(cell(row) or "" for cell in used.values())])
-    notes = dict.fromkeys(f"{row.op}: {row.notes}." for row in report.rows if row.notes)
-    return markdown(head, rows) + "".join(f"\n{note}\n" for note in notes)
-
-
-def _ours(row: Row) -> str:
-    others = [name for name in row.timings if name not in (OURS, *row.peers, *row.beside)]
-    extra = [f"{name.removeprefix(f'{OURS}, ')} {_number(row.timings[name].p50)}" for name in others]
-    return ", ".join([f"**{_number(row.timings[OURS].p50)}**", *extra])
-
-
-def _peer(row: Row, name: str) -> str:
-    ratio = row.ratio_to(name)
-    return f"{name} {_number(row.timings[name].p50)} ({ratio:.1f}×)"
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------
 
 
-def unexplained(measured: Results, notes: str) -> list[str]:
+def unexplained(summary: Summary, notes: str) -> list[str]:
     """Missed targets that the notes do not explain."""
     named = set(re.findall(r"^\*\*(.+?)\*\*", notes, re.M))
-    missed = [v.target.name for verdicts in judge(measured).values() for v in verdicts if not v.met]
+    missed = [t.name for isa in summary for t, found in _judged(summary, isa) if not reached(t, isa, found["worst"])]
     return [name for name in dict.fromkeys(missed) if name not in named]
 
 

@@ -1,10 +1,9 @@
 """The pictures of docs/BENCH.md and the README, drawn from results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from bench.cpu.harness import OURS, Report, Row, Timing
-from bench.report.targets import CORE, PEER, Verdict
 from pygrade._util.optional_imports import require
 from pygrade.console.plots import BLUE, FAINT, GRAY, GREEN, INK, ORANGE, PURPLE, RED, SAND, TEAL, new_figure, to_png
 
@@ -22,16 +21,17 @@ COLORS = {
 LIBRARIES = {"onnxruntime bound": "onnxruntime", "numpy float32": "numpy", "torch.distributions": "torch"}
 
 
-def ratios(verdicts: Mapping[str, Sequence[Verdict]]) -> bytes:
-    """Times faster than the best library peer: a bar to the worst shape, paler to the best."""
-    shown = {isa: [v for v in judged if v.target.measure in (PEER, CORE)] for isa, judged in verdicts.items()}
-    names = list(dict.fromkeys(v.target.name for judged in shown.values() for v in judged))
+def ratios(shown: Mapping[str, Mapping[str, tuple[float, float]]]) -> bytes:
+    """Times faster than the best library peer: a bar to the worst shape, paler to the best.
+
+    shown: instruction set → target → worst and best.
+    """
+    names = list(dict.fromkeys(name for judged in shown.values() for name in judged))
     figure, (axis,) = new_figure(1, 1, (8.6, 0.42 * len(names) + 1.3))
     height = 0.8 / max(len(shown), 1)
     for place, (isa, judged) in enumerate(shown.items()):
-        for verdict in judged:
-            y = names.index(verdict.target.name) + (place - (len(shown) - 1) / 2) * height
-            low, high = min(verdict.values), max(verdict.values)
+        for name, (low, high) in judged.items():
+            y = names.index(name) + (place - (len(shown) - 1) / 2) * height
             color = ISA_COLORS[isa]
             axis.barh(y, low - 1.0, height * 0.82, left=1.0, color=color, label=ISA_NAMES[isa])
             axis.barh(y, high - low, height * 0.82, left=low, color=color, alpha=0.3)
@@ -39,7 +39,7 @@ def ratios(verdicts: Mapping[str, Sequence[Verdict]]) -> bytes:
                 axis.text(0.97 * low, y, f"{low:.1f}", va="center", ha="right", fontsize=8, color="white")
             else:
                 axis.text(1.03 * max(high, 1.0), y, f"{low:.1f}", va="center", fontsize=8, color=INK)
-    values = [value for judged in shown.values() for v in judged for value in v.values]
+    values = [value for judged in shown.values() for ends in judged.values() for value in ends]
     axis.set_xscale("log")
     axis.set_xlim(min(0.9, 0.9 * min(values)), 1.2 * max(values))
     _ticks(axis.xaxis)

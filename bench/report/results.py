@@ -8,7 +8,8 @@ from typing import Any
 from bench.cpu.harness import OURS, Report, Row, Timing
 from pygrade._util.files import atomic_file
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parents[1] / "results"  # in git: a summary of each suite
+FULL = Path(__file__).parents[2] / "build" / "bench"  # every row of the last runs
 
 
 def as_record(report: Report) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def read(path: Path) -> Report:
     return from_record(json.loads(path.read_text()))
 
 
-def read_all(directory: Path = RESULTS) -> dict[str, dict[str, Report]]:
+def read_all(directory: Path = FULL) -> dict[str, dict[str, Report]]:
     """Every single-threaded result of an op in a directory: instruction set → suite → report."""
     reports: dict[str, dict[str, Report]] = {}
     for path in sorted(directory.glob("*-*.json")):

@@ -39,7 +39,6 @@ class Verdict:
     """A target against the results of one instruction set."""
 
     target: Target
-    wanted: float
     rows: tuple[Row, ...]  # the rows that the target covers, worst first
 
     @property
@@ -47,11 +46,11 @@ class Verdict:
         """The figures of the rows, worst first."""
         return tuple(v for row in self.rows if (v := value_of(row, self.target.measure)) is not None)
 
-    @property
-    def met(self) -> bool:
-        """Whether the worst row reaches the target, at the two decimals that are shown."""
-        worst = round(self.values[0], 2)
-        return worst >= self.wanted if self.target.measure in AT_LEAST else worst <= self.wanted
+
+def reached(target: Target, isa: str, worst: float) -> bool:
+    """Whether the worst row reaches the target, at the two decimals that are shown."""
+    shown, wanted = round(worst, 2), target.want[isa]
+    return shown >= wanted if target.measure in AT_LEAST else shown <= wanted
 
 
 def value_of(row: Row, measure: str) -> float | None:
@@ -140,5 +139,5 @@ def judge(results: Results) -> dict[str, list[Verdict]]:
             if values and isa in target.want:
                 values.sort(reverse=target.measure not in AT_LEAST)
                 ordered = tuple(rows[number] for _, number in values)
-                verdicts[isa].append(Verdict(target, target.want[isa], ordered))
+                verdicts[isa].append(Verdict(target, ordered))
     return verdicts

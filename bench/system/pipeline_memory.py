@@ -4,7 +4,7 @@
 
 Up to the policy's log, the memory depends on the numbers of users and items, the models, and buffers, but not on the
 length of the log. The policy's training holds one shard of its log: it grows up to 100,000 requests
-(`bench.cluster.training` goes beyond). Each run is a process of its own; the peak of a stage is ru_maxrss at its end.
+Each run is a process of its own; the peak of a stage is ru_maxrss at its end.
 """
 
 import argparse

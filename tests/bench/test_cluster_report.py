@@ -1,10 +1,13 @@
 """The figures of runs on a cluster are those of the committed results."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from bench.report import cluster, results
+from bench.report import cluster, results, summary
+
+COMMITTED = summary.read_summary(results.RESULTS / summary.CLUSTER)
 
 ROOT = Path(__file__).parents[2]
 
@@ -12,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("page", cluster.PAGES)
 def test_a_page_says_what_the_committed_results_say(page):
     text = (ROOT / page).read_text()
-    assert cluster.with_figures(text, results.RESULTS) == text, "run python -m bench report"
+    assert cluster.with_figures(text, COMMITTED) == text, "run python -m bench report"
 
 
 def test_every_block_is_on_a_page():
@@ -20,12 +23,12 @@ def test_every_block_is_on_a_page():
     assert [name for name in cluster.BLOCKS if f"<!-- {name}:begin" not in text] == []
 
 
-def test_a_block_without_results_says_so_and_one_without_an_end_is_refused(tmp_path):
+def test_a_block_without_results_says_so_and_one_without_an_end_is_refused():
     begin = "<!-- kills:begin, written by python -m bench report -->"
-    made = cluster.with_figures(f"a\n{begin}\nold\n<!-- kills:end -->\nb", tmp_path)
+    made = cluster.with_figures(f"a\n{begin}\nold\n<!-- kills:end -->\nb", {})
     assert made == f"a\n{begin}\nNot measured yet: `python -m bench.cluster.kills`\n<!-- kills:end -->\nb"
     with pytest.raises(ValueError, match="kills:begin and no kills:end"):
-        cluster.with_figures(begin, tmp_path)
+        cluster.with_figures(begin, {})
 
 
 @pytest.mark.parametrize(("same", "said"), [(True, "every run ended with the same"), (False, "NOT every run ended")])
@@ -37,5 +40,20 @@ def test_kills_say_what_came_of_them(tmp_path, same, said):
         "all_same": same,
         "expected": {"version": "abc"},
     }
-    text = cluster.kills(record)
+    (tmp_path / "cluster_kills.json").write_text(json.dumps(record))
+    summary.update(tmp_path, tmp_path, {})
+    text = cluster.kills(summary.read_summary(tmp_path / summary.CLUSTER)["kills"])
     assert "of 2 pipelines on 3 nodes" in text and "3 workers, 1 node." in text and said in text and "`abc`" in text
+
+
+def test_the_cost_is_that_of_the_shortest_and_the_longest_log(tmp_path):
+    runs = {"1x": {"rows": 1000, "alone": {"own_mib": {"driver": 90.4}}}, "4x": {"rows": 4000}}
+    verdicts = {"overhead of Ray, 1x": {"value": 0.5}, "speed-up of 2 workers, 1x": {"value": 1.25}}
+    record = {"machine": {"processor": "P", "torch": "2"}, "runs": runs, "verdicts": verdicts}
+    (tmp_path / "cluster_throughput.json").write_text(json.dumps(record))
+    summary.update(tmp_path, tmp_path, {})
+    text = cluster.throughput(summary.read_summary(tmp_path / summary.CLUSTER)["throughput"])
+    assert (
+        "(P)" in text and "1.2 × as fast as one on 1,000 rows;" in text
+    assert "takes 50 % longer" in text and "90 MiB" in text
+    )
