@@ -53,7 +53,5 @@ def test_the_cost_is_that_of_the_shortest_and_the_longest_log(tmp_path):
     (tmp_path / "cluster_throughput.json").write_text(json.dumps(record))
     summary.update(tmp_path, tmp_path, {})
     text = cluster.throughput(summary.read_summary(tmp_path / summary.CLUSTER)["throughput"])
-    assert (
-        "(P)" in text and "1.2 × as fast as one on 1,000 rows;" in text
+    assert "(P)" in text and "1.2 × as fast as one on 1,000 rows;" in text
     assert "takes 50 % longer" in text and "90 MiB" in text
-    )
