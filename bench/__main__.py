@@ -10,7 +10,7 @@
     python -m bench --suite page                  whole pages by a trained system (system/page.py); not among "all"
     python -m bench --suite correction            predictions corrected by the context; not among "all"
 
-A full run writes <suite>-<isa>.json to build/bench/ or ``--out``; `report` keeps a summary in bench/results. It uses one
+A full run writes <suite>-<isa>.json to build/bench/ or ``--out``; `report` sums it up in bench/results. It uses one
 pinned thread unless ``--threads`` says otherwise. PYGRADE_ISA=avx2 (or baseline) selects an instruction set other than
 the best.
 """
