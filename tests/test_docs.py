@@ -132,6 +132,13 @@ def test_the_life_of_a_request_has_the_figures_of_the_bench():
     assert all(abs(int(figure) - measured[steps.get(step, step)]) < 0.51 for step, figure in shown)
 
 
+def test_the_architecture_names_files_that_exist():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w./-]+/[\w./-]*)`", text)
+    missing = [n for n in named if not any((ROOT / base / n).exists() for base in ("", "pygrade", "csrc"))]
+    assert len(named) > 25 and not missing
+
+
 def test_relative_links_of_readme_and_contributing_exist():
     for name in ("README.md", "CONTRIBUTING.md"):
         links = re.findall(r"\]\(((?!https?:|#)[^)#]+)", (ROOT / name).read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ TASKS = ("click", "cart", "order")
 FEATURES = ("trait_intent", "trait_price", "specificity", "log_history", "hour_sin", "hour_cos")
 
 
-def shop(requests: int = 2_000) -> pa.Table:
+def shop(requests: int = 20_000) -> pa.Table:
     """A row per candidate: who asked for what where, what a model predicted, what was shown, what the user did."""
     config = SimulateConfig(
         requests, dirichlet_share=0.0, world=MarketplaceConfig(log_users=requests // 3, items=2_000)
@@ -44,6 +44,6 @@ def shop(requests: int = 2_000) -> pa.Table:
 
 
 if __name__ == "__main__":
-    file, requests = (*sys.argv[1:], *("shop.parquet", "2000")[len(sys.argv) - 1 :])
+    file, requests = (*sys.argv[1:], *("shop.parquet", "20000")[len(sys.argv) - 1 :])
     pq.write_table(shop(int(requests)), file)
     print(f"{file}: {requests} requests")
