@@ -188,18 +188,14 @@ def evaluate(
         raise ValueError(f"k is {k}; want at least 1")
     if not logs.shown.any():
         raise ValueError("logs has no shown row: every position is null")
-    if segments is None:
-        segments = logs.scenario
-    if segments is not None and len(segments) != logs.num_requests:
-        raise ValueError(f"segments has {len(segments)} entries; want one per request, {logs.num_requests}")
-
+    groups = _checked_segments(logs.scenario if segments is None else segments, logs.num_requests)
     metrics, users = ReplayMetrics(logs, k, propensity, propensity_floor), clusters_of(logs)
     per_request: dict[str, dict[str, Array]] = {}
     weight_statistics = {}
     for name in names:
         if name in rankers:
             weights = broadcast_weights(name, rankers[name], logs.num_requests, len(logs.tasks))
-            weight_statistics[name] = _weight_statistics(weights, logs.tasks, segments)
+            weight_statistics[name] = _weight_statistics(weights, logs.tasks, groups)
         if name in given:
             fused = _checked_scores(name, given[name], logs.num_rows)
         else:
@@ -237,6 +233,12 @@ def paired_lift(
     metrics = ReplayMetrics(logs, k, propensity, floor)
     estimate = intervals.mean_lift(metrics.of(metric, scores), metrics.of(metric, reference))
     return intervals.simultaneous([estimate], clusters_of(logs))[0]
+
+
+def _checked_segments(segments: Array | None, requests: int) -> Array | None:
+    if segments is not None and len(segments) != requests:
+        raise ValueError(f"segments has {len(segments)} entries; want one per request, {requests}")
+    return segments
 
 
 def _checked_scores(name: str, scores: ArrayLike, rows: int) -> Array:

@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 from pygrade.logs import conversion
 from pygrade.logs.categories import frequent_levels, indicators, levels_of
 from pygrade.logs.column_map import ColumnMap
-from pygrade.logs.conversion import Notes
-from pygrade.logs.synonyms import names_event
+from pygrade.logs.column_names import names_event
+from pygrade.logs.conversion import ImportNotes
 from pygrade.logs.table import Table
 
 Names = tuple[str, ...]
 
 
 def features(
-    table: Table, mapping: ColumnMap, levels: Sequence[str], notes: Notes
+    table: Table, mapping: ColumnMap, levels: Sequence[str], notes: ImportNotes
 ) -> tuple[Names, NDArray[np.float32]]:
     """The context features and their values [R, F]; see `item_columns`."""
     for role in [role for role in mapping.roles if role.startswith("x_")]:
@@ -32,7 +32,7 @@ def item_columns(
     shown: NDArray[np.bool_],
     taken: Sequence[str],
     levels: Sequence[str],
-    notes: Notes,
+    notes: ImportNotes,
 ) -> tuple[Names, NDArray[np.float32]]:
     """The item columns and their values [M, I]; the map loses the columns that turn out to be none, and says why.
 
@@ -76,7 +76,7 @@ def _blank(table: Table, column: str) -> NDArray[np.bool_]:
 
 
 def _columns(
-    table: Table, mapping: ColumnMap, prefix: str, levels: Sequence[str], notes: Notes
+    table: Table, mapping: ColumnMap, prefix: str, levels: Sequence[str], notes: ImportNotes
 ) -> tuple[Names, NDArray[np.float32]]:
     of_request = prefix == "x_"
     rows = table.starts if of_request else np.arange(len(table))

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pygrade.logs.categories import MANY
-from pygrade.logs.leaks import are_times
-from pygrade.logs.synonyms import (
+from pygrade.logs.column_names import (
     NATIVE,
     ROLES,
     SHORT,
@@ -21,6 +20,7 @@ from pygrade.logs.synonyms import (
     normal,
     role_names,
 )
+from pygrade.logs.leaks import are_times
 from pygrade.logs.table import Table
 
 REQUIRED = ("request_id", "user_id", "item_id", "position")

@@ -1,7 +1,7 @@
 """The contract of a log beside what a table has: one message instead of an error a column."""
 
 from pygrade.logs.column_map import REQUIRED, ColumnMap
-from pygrade.logs.synonyms import SHORT
+from pygrade.logs.column_names import SHORT
 from pygrade.logs.table import Table
 
 _WHAT = {

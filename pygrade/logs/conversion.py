@@ -21,7 +21,7 @@ _SECONDS, _MILLIS, _MICROS = 1e11, 1e14, 1e17  # numbers of today's times are be
 
 
 @dataclass
-class Notes:
+class ImportNotes:
     """What was done to a table, for people."""
 
     changed: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ def ids(table: Table, column: str, role: str) -> Array:
     return table.texts(column)
 
 
-def users(table: Table, column: str, request: Array, notes: Notes) -> Array:
+def users(table: Table, column: str, request: Array, notes: ImportNotes) -> Array:
     """[R] the user of each request; one of his own where the column is empty."""
     missing = table.nulls(column) if column in table.names else np.zeros(len(table), bool)
     if not missing.any():
@@ -84,7 +84,7 @@ def of_request(table: Table, column: str, values: Array) -> Array:
     return values[table.starts]
 
 
-def slots(table: Table, mapping: ColumnMap, notes: Notes) -> NDArray[np.int32]:
+def slots(table: Table, mapping: ColumnMap, notes: ImportNotes) -> NDArray[np.int32]:
     """[M] from 0, -1 where not shown."""
     name = mapping.roles["position"]
     values = table.numbers(name)
@@ -140,7 +140,7 @@ def _zero_is_hidden(table: Table, slot: NDArray[np.int64]) -> bool:
     return bool((zeros > 1).any() and (slot == 1).any())
 
 
-def times(table: Table, column: str, notes: Notes) -> NDArray[np.int64]:
+def times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64]:
     """[R] milliseconds since 1970, the earliest of a request's rows."""
     pa, kind = require("pyarrow"), table.kind(column)
     if bool(table.nulls(column).any()):
@@ -190,7 +190,7 @@ def _dates(texts: Any) -> Any:
         return texts.cast(pa.timestamp("us", "UTC"))
 
 
-def exploration(table: Table, column: str, notes: Notes) -> Array:
+def exploration(table: Table, column: str, notes: ImportNotes) -> Array:
     """[R] how each page was made: none, shuffle or dirichlet, also by words for them; of a flag, shuffle or none."""
     if table.kind(column) in ("bool", "integer", "number"):
         flag = of_request(table, column, table.numbers(column))
@@ -209,7 +209,7 @@ def exploration(table: Table, column: str, notes: Notes) -> Array:
     return np.array([known[word] for word in words] + [None], dtype=object)[:-1]
 
 
-def feedback(table: Table, column: str, task: str, shown: NDArray[np.bool_], notes: Notes) -> NDArray[np.float32]:
+def feedback(table: Table, column: str, task: str, shown: NDArray[np.bool_], notes: ImportNotes) -> NDArray[np.float32]:
     """[M], 0 where not shown."""
     label = f"{column!r} (feedback {task!r})"
     values = table.numbers(column)
@@ -246,7 +246,11 @@ def refuse(table: Table, label: str, bad: NDArray[np.bool_], values: Floats, wan
 
 
 def without_copies(
-    table: Table, mapping: ColumnMap, slot: NDArray[np.int32], duplicates: Literal["keep-shown", "refuse"], notes: Notes
+    table: Table,
+    mapping: ColumnMap,
+    slot: NDArray[np.int32],
+    duplicates: Literal["keep-shown", "refuse"],
+    notes: ImportNotes,
 ) -> NDArray[np.bool_]:
     """[M]: rows to keep. Of an item listed several times in a request the shown rows stay, and one row if none was
     shown; of rows that are the same in slot, too, the first.
@@ -267,7 +271,7 @@ def without_copies(
     return ~extra
 
 
-def numbers(table: Table, column: str, kind: str, notes: Notes) -> Floats:
+def numbers(table: Table, column: str, kind: str, notes: ImportNotes) -> Floats:
     """[M] of a feature, an item column or another number."""
     if table.kind(column) == "bool" and kind:
         notes.changed.append(f"{column!r} ({kind}): true and false, now 1 and 0")
@@ -278,7 +282,7 @@ def numbers(table: Table, column: str, kind: str, notes: Notes) -> Floats:
     return values
 
 
-def note_texts(table: Table, columns: Iterable[str], notes: Notes) -> None:
+def note_texts(table: Table, columns: Iterable[str], notes: ImportNotes) -> None:
     """Notes which of the columns hold numbers, or yes and no, as text."""
     for column in dict.fromkeys(columns):
         if column in table.names and table.kind(column) == "text" and table.is_numeric(column):
@@ -287,6 +291,6 @@ def note_texts(table: Table, columns: Iterable[str], notes: Notes) -> None:
             notes.changed.append(f"{column!r}: text, now numbers; {text!r} is {table.numbers(column)[row]:g}")
 
 
-def record_of(notes: Notes, mapping: ColumnMap) -> dict[str, Any]:
+def record_of(notes: ImportNotes, mapping: ColumnMap) -> dict[str, Any]:
     """For JSON."""
     return {"map": mapping.words(), "left_out": mapping.left_out, "changed": notes.changed, "warned": notes.warned}

@@ -16,7 +16,7 @@ where not shown.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,10 +25,12 @@ from numpy.typing import NDArray
 
 from pygrade._typing import Array
 from pygrade._util.html_table import facts_table
-from pygrade.logs import foreign
 from pygrade.logs import parquet as logs_parquet
 from pygrade.logs.arrays import numbered
 from pygrade.logs.categories import levels_of
+from pygrade.logs.import_table import Columns, Duplicates, ImportedTable, check_priced, import_table
+
+_Refuse = Callable[..., None]  # see `validate`
 
 logger = logging.getLogger("pygrade")
 
@@ -197,12 +199,12 @@ class Logs:
     def from_table(
         cls,
         table: Any,
-        columns: foreign.Columns | None = None,
+        columns: Columns | None = None,
         *,
         values: Mapping[str, float] | None = None,
         value_tasks: Sequence[str] = (),
         scale: Mapping[str, str] | None = None,
-        duplicates: foreign.Duplicates = "keep-shown",
+        duplicates: Duplicates = "keep-shown",
         levels: Sequence[str] = (),
         where: str = "the table",
     ) -> "Logs":
@@ -224,7 +226,7 @@ class Logs:
         Slots from 1, dates and seconds, booleans, percentages, rows out of order are converted; each change is logged
         as a warning. ValueError: the whole contract beside what the table has, or what is refused and why.
         """
-        imported = foreign.import_table(table, columns, scale=scale, duplicates=duplicates, levels=levels, where=where)
+        imported = import_table(table, columns, scale=scale, duplicates=duplicates, levels=levels, where=where)
         logs = cls.from_imported(imported, values, value_tasks)
         for note in [*imported.notes.changed, *imported.notes.warned]:
             logger.warning("%s: %s", where, note)
@@ -235,7 +237,7 @@ class Logs:
 
     @classmethod
     def from_imported(
-        cls, imported: foreign.Imported, values: Mapping[str, float] | None = None, value_tasks: Sequence[str] = ()
+        cls, imported: ImportedTable, values: Mapping[str, float] | None = None, value_tasks: Sequence[str] = ()
     ) -> "Logs":
         """The checked log of an imported table."""
         tasks = imported.fields["tasks"]
@@ -244,7 +246,7 @@ class Logs:
                 raise ValueError(f"{name} names task {unknown[0]!r}; want one of {', '.join(tasks)}")
         worth = {**dict.fromkeys(tasks, 1.0), **imported.values, **(values or {})}
         priced = tuple(value_tasks) or imported.value_tasks
-        foreign.check_priced(imported, worth, priced)
+        check_priced(imported, worth, priced)
         logs = cls(**imported.fields, task_values=tuple(map(float, worth.values())), value_tasks=priced)
         validate(logs, imported.where, imported.row_name)
         return logs
@@ -419,6 +421,14 @@ def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = s
             row = int(logs.offsets[at]) if by_request else at
             raise ValueError(f"{where}: column '{column}', row {row_name(row)}: {values[at]}; want {want}")
 
+    _validate_places(logs, refuse)
+    _validate_tasks(logs, refuse)
+    check_amounts(logs, where, row_name)
+    _validate_requests(logs, refuse)
+
+
+def _validate_places(logs: Logs, refuse: _Refuse) -> None:
+    """Requests, slots and items occur once."""
     _, first = np.unique(numbered(logs.request_id), return_index=True)
     if len(first) != logs.num_requests:
         repeated = np.ones(logs.num_requests, bool)
@@ -443,25 +453,33 @@ def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = s
         refuse(twice, "position", logs.position, "each slot once in a request")
     numbers = numbered(logs.item_id)
     items = logs.row_request * (int(numbers.max(initial=0)) + 1) + numbers
-    hidden = ~logs.shown
     _, first, place = np.unique(items, return_index=True, return_inverse=True)
     if len(first) != len(items):
-        twice = (np.bincount(place, hidden) > 0)[place]  # feeds do show an item in two slots
+        twice = (np.bincount(place, ~logs.shown) > 0)[place]  # feeds do show an item in two slots
         twice[first] = False
         refuse(twice, "item_id", logs.item_id, "each item once in a request, or each time in a slot")
+
+
+def _validate_tasks(logs: Logs, refuse: _Refuse) -> None:
+    """Predictions, feedback and prices."""
     for t, task in enumerate(logs.tasks):
         column, feedback = logs.predictions[:, t], logs.feedback[:, t]
         wanted = "a finite prediction ≥ 0 (of a logit, take the sigmoid)"
         refuse(~(column >= 0) | np.isinf(column), f"p_{task}", column, wanted)
         refuse(~np.isfinite(feedback), f"y_{task}", feedback, "finite feedback for a shown candidate")
-        refuse(hidden & (feedback != 0), f"y_{task}", feedback, "null where position is null, as nobody saw the item")
+        refuse(
+            ~logs.shown & (feedback != 0), f"y_{task}", feedback, "null where position is null, as nobody saw the item"
+        )
         refuse(feedback < 0, f"y_{task}", feedback, "feedback ≥ 0 (give harm a negative task value instead)")
         if set(np.unique(feedback)) == {0.0, 1.0}:
             wanted = "a probability, as feedback is 0 or 1 (of a percentage, take a hundredth)"
             refuse(column > 1 + _PROBABILITY_MARGIN, f"p_{task}", column, wanted)
     if logs.value is not None:
         refuse(~((logs.value >= 0) & np.isfinite(logs.value)), "value", logs.value, "a finite value ≥ 0")
-    check_amounts(logs, where, row_name)
+
+
+def _validate_requests(logs: Logs, refuse: _Refuse) -> None:
+    """What belongs to a request, and item columns."""
     times = logs.timestamp
     if times is not None and len(times):
         wanted = "milliseconds since 1970"

@@ -150,13 +150,8 @@ class Source:
         column = self.column(name, "text")
         return _strings(self.pc.fill_null(column.cast(self.pa.string()), ""))
 
-    def read(self) -> dict[str, Any]:
-        """The arguments of `Logs`."""
-        tasks, features, items = (
-            self._labels("tasks", "p_"),
-            self._labels("features", "x_"),
-            self._labels("items", "i_"),
-        )
+    def _check_columns(self, tasks: tuple[str, ...], features: tuple[str, ...], items: tuple[str, ...]) -> None:
+        """ValueError names the columns that are missing; those that are not read are noted."""
         missing = [name for name in _REQUIRED if name not in self.names] + ([] if tasks else ["p_<task>"])
         for task in dict.fromkeys((*tasks, *self._labels("", "y_"))):
             missing += [name for name in (f"p_{task}", f"y_{task}") if name not in self.names]
@@ -175,6 +170,14 @@ class Source:
         if strange:
             self.notes.append(f"not read: column {', '.join(strange)}")
 
+    def read(self) -> dict[str, Any]:
+        """The arguments of `Logs`."""
+        tasks, features, items = (
+            self._labels("tasks", "p_"),
+            self._labels("features", "x_"),
+            self._labels("items", "i_"),
+        )
+        self._check_columns(tasks, features, items)
         request_id = self.ids("request_id")
         starts = self._starts(request_id)
         offsets = np.append(starts, self.num_rows).astype(np.int64)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Array, Floats
-from pygrade.logs.conversion import Notes, refuse
+from pygrade.logs.conversion import ImportNotes, refuse
 from pygrade.logs.table import Table
 
 SCALES = ("probability", "percent", "logit", "log")
@@ -20,7 +20,7 @@ def predictions(
     task: str,
     events: Array,
     shown: NDArray[np.bool_],
-    notes: Notes,
+    notes: ImportNotes,
     scale: str | None = None,
 ) -> NDArray[np.float32]:
     """[M] probabilities of an event that is 0 or 1, or amounts; events [M] is the feedback of the task."""

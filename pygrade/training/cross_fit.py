@@ -169,11 +169,9 @@ def choose_mixture(
     value is then one of the rankings' baselines; reasons: what the correction changes, in words;
     requests: of the whole log, if ``logs`` is a sample.
     """
-    baselines = _joined(logs, fold, [part.baselines for part in rankings])
+    rival = _Rivals(logs, cluster, reward, propensity, _joined(logs, fold, [part.baselines for part in rankings]))
     policies = _joined(logs, fold, [part.policies for part in rankings])
-    rival = _Rivals(logs, cluster, PageReplay(logs, reward, winsorized(logs, cluster)), propensity, baselines)
-    baseline, anchor = rival.baseline, rival.anchor
-    arms = rival.arms(policies, config.shares)
+    baseline, anchor, arms = rival.baseline, rival.anchor, rival.arms(policies, config.shares)
 
     # The anchor was not chosen for its lift, so that its interval stands alone.
     over_anchor = rival.lifts(anchor, arms, SURE)
@@ -245,12 +243,13 @@ class _Rivals:
         self,
         logs: Logs,
         cluster: NDArray[np.int64],
-        pages: PageReplay,
+        reward: RewardConfig,
         propensity: SlotPropensity,
         scores: Mapping[str, NDArray[np.float32]],
     ) -> None:
         """scores: name → standardized scores [S] of the shown rows."""
-        self.logs, self.cluster, self.pages, self.propensity, self.scores = logs, cluster, pages, propensity, scores
+        self.logs, self.cluster, self.propensity, self.scores = logs, cluster, propensity, scores
+        self.pages = pages = PageReplay(logs, reward, winsorized(logs, cluster))
         self.ranks = {name: pages.ranks(part) for name, part in scores.items()}
         self.worth = {name: self.values(rank) for name, rank in self.ranks.items()}  # [R] each
         if (ordered := logged_order(logs, pages, propensity)) is not None:

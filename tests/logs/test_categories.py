@@ -7,7 +7,7 @@ import pytest
 
 from pygrade.logs import Logs, encode
 from pygrade.logs.categories import frequent_levels
-from pygrade.logs.foreign import import_table
+from pygrade.logs.import_table import import_table
 from pygrade.logs.text_numbers import parse_number, parse_numbers
 from tests.logs.shop import CANDIDATES, shop
 

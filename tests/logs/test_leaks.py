@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from pygrade.logs import Logs
-from pygrade.logs.foreign import import_table
+from pygrade.logs.import_table import import_table
 from pygrade.logs.leaks import absurd_price, are_times, price_leak, tell
 from tests.logs.shop import shop
 

@@ -3,7 +3,7 @@ import pytest
 pa = pytest.importorskip("pyarrow")
 
 from pygrade.logs import Logs  # noqa: E402
-from pygrade.logs.foreign import import_table  # noqa: E402
+from pygrade.logs.import_table import import_table  # noqa: E402
 from pygrade.logs.nested import unnested  # noqa: E402
 from tests.logs.shop import CANDIDATES, shop  # noqa: E402
 from tests.logs.test_logs import assert_same  # noqa: E402

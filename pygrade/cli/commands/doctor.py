@@ -18,7 +18,7 @@ from pygrade.doctor import log_sheet, sheet_page, words
 from pygrade.logs import LogContractError, Logs, write_logs
 from pygrade.logs.contract import text_of
 from pygrade.logs.conversion import record_of
-from pygrade.logs.foreign import Imported, import_table
+from pygrade.logs.import_table import ImportedTable, import_table
 from pygrade.logs.table_files import read_table
 from pygrade.storage import Place, join_path, working_directory
 
@@ -122,7 +122,7 @@ def printable_lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.splitlines())
 
 
-def _print_columns(imported: Imported) -> None:
+def _print_columns(imported: ImportedTable) -> None:
     rows = [(name, required, column) for name, required, _, column in _short(imported.contract)]
     console.table(f"What the columns of {imported.where} are", ["in the log", "required", "column"], rows, left=True)
     for note in imported.notes.changed:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pygrade.logs import LogContractError, Logs
-from pygrade.logs.foreign import import_table
+from pygrade.logs.import_table import import_table
 from tests.logs.shop import CANDIDATES, PAGE, shop
 from tests.logs.test_logs import assert_same, make_logs
 

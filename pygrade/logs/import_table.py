@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pygrade.logs import attributes, contract, conversion, leaks, prediction_scale
 from pygrade.logs.arrays import numbered
 from pygrade.logs.column_map import PREFIXES, ColumnMap, find_request, parse_map, propose
-from pygrade.logs.conversion import Notes
+from pygrade.logs.conversion import ImportNotes
 from pygrade.logs.nested import unnested
 from pygrade.logs.parquet import METADATA_KEY, header_of
 from pygrade.logs.table import Table, to_arrow
@@ -24,12 +24,12 @@ _MATRICES = {"weights": "w_", "concentration": "a_", "multipliers": "u_"}
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedTable:
     """The fields of a log that was made of a table, and how."""
 
     fields: dict[str, Any]  # the arguments of `Logs`
     mapping: ColumnMap
-    notes: Notes
+    notes: ImportNotes
     contract: list[tuple[str, str, str, str]]  # see `contract.contract_rows`
     where: str
     row_name: Callable[[int], str]
@@ -46,14 +46,14 @@ def import_table(
     duplicates: Duplicates = "keep-shown",
     levels: Sequence[str] = (),
     where: str = "the table",
-) -> Imported:
+) -> ImportedTable:
     """The fields of a log made of a table; see `Logs.from_table`. `where` names the table in messages.
 
     ValueError says what is missing (`LogContractError`) or refused.
     """
     if duplicates not in ("keep-shown", "refuse"):
         raise ValueError(f"duplicates is {duplicates!r}; want keep-shown or refuse")
-    given, mapping, notes = parse_map(columns), ColumnMap(), Notes()
+    given, mapping, notes = parse_map(columns), ColumnMap(), ImportNotes()
     arrow = to_arrow(table)
     header = header_of((arrow.schema.metadata or {}).get(METADATA_KEY, b"{}"), Path(where))
     arrow, laid_out = unnested(arrow, where)
@@ -81,10 +81,10 @@ def import_table(
     values = dict(zip(header.get("tasks", ()), header.get("task_values", ()), strict=True))
     values = {task: float(value) for task, value in values.items() if task in mapping.tasks}
     priced = tuple(task for task in header.get("value_tasks", ()) if task in mapping.tasks and "value" in fields)
-    return Imported(fields, mapping, notes, rows, where, found.row_name, values, priced, bool(header))
+    return ImportedTable(fields, mapping, notes, rows, where, found.row_name, values, priced, bool(header))
 
 
-def check_priced(imported: Imported, worth: Mapping[str, float], priced: Sequence[str]) -> None:
+def check_priced(imported: ImportedTable, worth: Mapping[str, float], priced: Sequence[str]) -> None:
     """ValueError if tasks with prices have none, or a proposed one that gains too much to be known before the page."""
     fields, mapping = imported.fields, imported.mapping
     no_price = [f"{name!r} is {why}" for name, why in mapping.left_out.items() if why.startswith("no price: ")]
@@ -102,7 +102,7 @@ def check_priced(imported: Imported, worth: Mapping[str, float], priced: Sequenc
         )
 
 
-def _grouped(table: Table, column: str, notes: Notes) -> Table:
+def _grouped(table: Table, column: str, notes: ImportNotes) -> Table:
     """The rows of a request next to each other."""
     ids = conversion.ids(table, column, "request")
     code = table.codes(column) if column in table.names else _first_seen(ids)
@@ -124,7 +124,7 @@ def _fields(
     slot: NDArray[np.int32],
     scales: Mapping[str, str],
     levels: Sequence[str],
-    notes: Notes,
+    notes: ImportNotes,
 ) -> dict[str, Any]:
     roles, starts, tasks = mapping.roles, table.starts, mapping.tasks
     shown = slot >= 0
@@ -175,7 +175,7 @@ def _fields(
     return result
 
 
-def _check_price(fields: dict[str, Any], mapping: ColumnMap, notes: Notes, own: bool) -> None:
+def _check_price(fields: dict[str, Any], mapping: ColumnMap, notes: ImportNotes, own: bool) -> None:
     """A price that leaks is left out if it was proposed, and named if it was given or the log is pygrade's own."""
     if "value" not in fields:
         return
@@ -192,7 +192,7 @@ def _check_price(fields: dict[str, Any], mapping: ColumnMap, notes: Notes, own: 
         notes.warned.append(f"{column!r} is no price, by its values: it {why}; if it is one, name it: value={column}")
 
 
-def _task_matrix(table: Table, mapping: ColumnMap, prefix: str, notes: Notes) -> NDArray[np.float32]:
+def _task_matrix(table: Table, mapping: ColumnMap, prefix: str, notes: ImportNotes) -> NDArray[np.float32]:
     """[R, T]; NaN where there is no column."""
     block = np.full((len(table.starts), len(mapping.tasks)), np.nan, np.float32)
     for i, task in enumerate(mapping.tasks):

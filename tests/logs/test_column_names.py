@@ -1,6 +1,6 @@
 import pytest
 
-from pygrade.logs.synonyms import event_of, is_id, is_prediction, likeness, normal, role_names
+from pygrade.logs.column_names import event_of, is_id, is_prediction, likeness, normal, role_names
 
 
 @pytest.mark.parametrize(
