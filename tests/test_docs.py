@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from devtools.cited_figures import CITED, select
 from devtools.option_pages import comments_of, groups_of, options_of, options_page, own_fields
 from pygrade.cli import main as cli
 from pygrade.cli.option_list import options_of as options_of_command
@@ -137,6 +138,35 @@ def test_the_architecture_names_files_that_exist():
     named = re.findall(r"`([\w./-]+/[\w./-]*)`", text)
     missing = [n for n in named if not any((ROOT / base / n).exists() for base in ("", "pygrade", "csrc"))]
     assert len(named) > 25 and not missing
+
+
+def test_the_figures_of_single_runs_are_those_of_the_runs():
+    """What the guides cite of the demo, of pipelines and of `serve-check` against docs/figures.json."""
+    kept = json.loads((DOCS / "figures.json").read_text(encoding="utf-8"))
+    assert kept == {name: select(kept[name], paths) for name, paths in CITED.items()}
+    text = {page: " ".join((DOCS / page).read_text("utf-8").split()) for page in ("evidence.md", "guides/pipeline.md")}
+    demo, pipeline = kept["demo"], kept["pipeline"]
+    assert demo["verdict"]["sentence"] in text["evidence.md"]
+    for arm, words in (("served", "The truth is"), ("GRADE", "GRADE alone earns")):
+        assert f"{words} {percent(demo['arms'][arm]['expected']['value']['lift_over_baseline'])}" in text["evidence.md"]
+    click, found = pipeline["stages"]["logs"]["predictions"]["click"], pipeline["stages"]["prerank"]["recall"][-1]
+    cited = [f"pipeline takes {pipeline['wall_seconds']:.0f} s", f"AUC of {click['auc']:.3f}"]
+    cited += [f"ECE of {click['ece']:.3f} instead of {click['ece_before']:.3f}", f"recall@{found['n']} is "]
+    cited.append(f"NDCG@10 {percent(pipeline['stages']['evaluate']['replay']['lifts']['GRADE']['ndcg'])}")
+    assert [words for words in cited if words not in text["evidence.md"].replace("−", "-")] == []
+    new = kept["pipeline_cold_start"]["stages"]["evaluate"]["users"]["new"]
+    lifts = [percent(new["lifts"][arm]["value"], 1) for arm in ("GRADE", "GRADE, no evidence prior")]
+    check, redis = kept["serve_check"], kept["serve_check_redis"]
+    pages = f"{check['equal_pages']} of {check['requests']} pages are equal"
+    times = [f"{run['latency']['in all']['p50_ms']:.1f} ms" for run in (check, redis)]
+    words = [f"the {new['requests']:,} requests of new users value@10 is {lifts[0]} against", lifts[1], pages, *times]
+    assert [entry for entry in words if entry not in text["guides/pipeline.md"].replace("−", "-")] == []
+    assert redis["equal_pages"] == redis["requests"] and check["candidates"] == 500
+
+
+def percent(interval, digits=2):
+    half = 50 * (interval["high"] - interval["low"])
+    return f"{100 * interval['value']:+.{digits}f} ± {half:.{digits}f} %"
 
 
 def test_relative_links_of_readme_and_contributing_exist():
