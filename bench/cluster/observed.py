@@ -27,23 +27,17 @@ class Observed:
         return getattr(self._workers, name)
 
     def map(self, work: Callable[[Any], Any], jobs: Sequence[Any], name: str) -> Iterator[Any]:
-        return self._timed(self._workers.map, work, jobs, name)
-
-    def map_by_actors(self, work: Callable[[Any], Any], jobs: Sequence[Any], name: str) -> Iterator[Any]:
-        return self._timed(self._workers.map_by_actors, work, jobs, name)  # type: ignore[attr-defined]
+        seconds: list[float] = []
+        begun = time.perf_counter()
+        with self._within(name):
+            for spent, result in self._workers.map(_Timed(work), jobs, name):
+                seconds.append(spent)
+                yield result
+        self._note(name, seconds, time.perf_counter() - begun)
 
     def actors(self, make: Callable[[Any], Any], parts: Sequence[Any], name: str) -> Actors:
         with self._within(name):
             return _ObservedActors(self._workers.actors(make, parts, name), lambda: self._within(name))
-
-    def _timed(self, run: Any, work: Callable[[Any], Any], jobs: Sequence[Any], name: str) -> Iterator[Any]:
-        seconds: list[float] = []
-        begun = time.perf_counter()
-        with self._within(name):
-            for spent, result in run(_Timed(work), jobs, name):
-                seconds.append(spent)
-                yield result
-        self._note(name, seconds, time.perf_counter() - begun)
 
     def _note(self, name: str, seconds: list[float], wall: float) -> None:
         if not seconds:

@@ -1,4 +1,4 @@
-"""How much memory a process took."""
+"""Peak memory of this process."""
 
 import resource
 import sys

@@ -43,7 +43,7 @@ def bars_disabled() -> Iterator[None]:
 
 
 class Bar:
-    """What `track` yields; this one shows nothing."""
+    """Progress of one task, which `track` yields; this one shows nothing."""
 
     def advance(self, steps: int = 1, **figures: float | str) -> None:
         """Count ``steps`` more and show the latest ``figures`` (name=value) beside the bar. `KeyboardInterrupt` if an

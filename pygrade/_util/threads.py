@@ -1,4 +1,4 @@
-"""How many threads torch computes on: sums are split by thread, so the number decides their last bits."""
+"""Number of torch's threads: sums are split by thread, so it decides their last bits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

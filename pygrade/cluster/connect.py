@@ -1,4 +1,4 @@
-"""From ``--cluster local[:N]|ADDRESS`` to workers."""
+"""Connection to a cluster: from ``--cluster local[:N]|ADDRESS`` to workers."""
 
 import gc
 import logging

@@ -1,4 +1,4 @@
-"""What goes wrong between machines."""
+"""Errors of clusters."""
 
 
 class ClusterError(OSError):

@@ -1,4 +1,4 @@
-"""Before work starts: every node has this pygrade and sees the files."""
+"""Check of a cluster's nodes before work starts: each has this pygrade and sees the files."""
 
 import secrets
 import time
@@ -24,7 +24,7 @@ PROBE_SECONDS = 120.0  # for all nodes to answer; a first worker of a node takes
 def check_nodes(paths: Sequence[Place] = ()) -> None:
     """`ClusterError` that names the nodes which have another pygrade or none, or do not see a path of this one."""
     with ExitStack() as stack:
-        wanted = [stack.enter_context(_marked(path)) for path in paths]
+        wanted = [stack.enter_context(_mark(path)) for path in paths]
         found = _ask(wanted)
     other = [f"{node} has {_version(facts)}" for node, facts in found if facts["code"] != code_hash()]
     if other:
@@ -47,7 +47,7 @@ def _version(facts: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _marked(path: Place) -> Iterator[str]:
+def _mark(path: Place) -> Iterator[str]:
     """What nodes must see: a URL, or a new file in the directory or in the nearest one that exists; the directory
     itself if it cannot be written to."""
     place = Folder.at(path)
@@ -112,7 +112,7 @@ def _has_died(node: str) -> bool:
 
 
 def _prober() -> Callable[[list[str]], dict[str, Any]]:
-    """What every node is asked. A function inside a function travels by value: a node may have no pygrade."""
+    """The function that every node runs. One inside a function travels by value: a node may have no pygrade."""
 
     def probe(wanted: list[str]) -> dict[str, Any]:
         import os

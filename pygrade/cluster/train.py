@@ -98,7 +98,7 @@ def train_on_cluster(
     )
     with error_context(name, job):
         try:
-            result = _fitted(trainer)
+            result = _fit(trainer)
         except ray.train.WorkerGroupError as error:
             raise _own_error(error) from error
         except ray.train.TrainingFailedError as error:
@@ -109,7 +109,7 @@ def train_on_cluster(
     return trained
 
 
-def _fitted(trainer: Callable[[], TorchTrainer]) -> Any:
+def _fit(trainer: Callable[[], TorchTrainer]) -> Any:
     """The result of rank 0. The process that directs the ranks may be lost as well: another goes on from the last
     checkpoint."""
     for left in reversed(range(RESTARTS + 1)):

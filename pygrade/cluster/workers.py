@@ -17,9 +17,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pygrade._util.progress import track
 from pygrade.cluster.errors import ClusterError
-from pygrade.cluster.predict import map_by_actors
 from pygrade.cluster.train import Alone, train_on_cluster
-from pygrade.workers import Actors, Group, JobProgress, error_context, run_job
+from pygrade.workers import Actors, Group, JobProgress, error_context, pack_work, run_job
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -47,6 +46,7 @@ class RayWorkers:
     def _map(self, work: Callable[[Job], Result], jobs: Sequence[Job], name: str, gpus: int) -> Iterator[Result]:
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=self._retries)(_run).options(name=name)
         window, todo = _QUEUED * self.count, enumerate(jobs)
+        packed = ray.put(pack_work(work))
         running: dict[Any, int] = {}
         done: dict[int, Result] = {}
         with track(name, total=len(jobs)) as bar:
@@ -55,7 +55,7 @@ class RayWorkers:
                 for number in range(len(jobs)):
                     while number not in done:
                         for at, job in islice(todo, window - len(running)):
-                            running[task.remote(os.getcwd(), pickle.dumps((work, job, progress.level)))] = at
+                            running[task.remote(os.getcwd(), packed, pickle.dumps((job, progress.level)))] = at
                         finished, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
                         for reference in finished:
                             at = running.pop(reference)
@@ -71,10 +71,6 @@ class RayWorkers:
         """See `Workers`."""
         return _RayActors(make, parts, name, self._retries)
 
-    def map_by_actors(self, work: Callable[[Job], Result], jobs: Sequence[Job], name: str) -> Iterator[Result]:
-        """See `Workers`."""
-        return map_by_actors(work, jobs, name, self.count)
-
     def train(self, loop: Callable[[Group, Job], Result], job: Job, ranks: int, directory: Path, name: str) -> Result:
         """See `Workers`."""
         gpus = int(ray.cluster_resources().get("GPU", 0))
@@ -84,11 +80,10 @@ class RayWorkers:
         return train_on_cluster(loop, job, ranks, directory, name, self.count, gpus)
 
 
-def _run(folder: str, packed: bytes) -> bytes:
-    """In a worker: the answer of a job."""
+def _run(folder: str, work: bytes, packed: bytes) -> bytes:
+    """In a worker: the result of a job."""
     _enter(folder)
-    work, job, level = pickle.loads(packed)
-    return pickle.dumps(run_job(work, job, level))
+    return pickle.dumps(run_job(work, *pickle.loads(packed)))
 
 
 class _RayActors:

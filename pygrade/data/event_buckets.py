@@ -28,7 +28,7 @@ BATCH_ROWS = 50_000
 
 @dataclass(frozen=True)
 class InputFiles:
-    """What one job of reading left of some span of time."""
+    """Files that one job of reading left of some span of time."""
 
     origin: str
     files: tuple[Path, ...]
@@ -176,7 +176,7 @@ def _date(day: int) -> str:
 # ---- long days -------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Stretch:
-    """A job: what one job of reading left of a long day."""
+    """A job: the files that one job of reading left of a long day."""
 
     day: int
     source: InputFiles

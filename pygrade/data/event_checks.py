@@ -1,4 +1,4 @@
-"""What rows of events must be, see `event_log`; errors name the column and the request."""
+"""Checks of event rows (see `event_log`); errors name the column and the request."""
 
 from typing import TYPE_CHECKING
 

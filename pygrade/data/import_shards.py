@@ -1,4 +1,4 @@
-"""What one job of an import leaves for the next: its events by day, its attributes and names by hash, in files."""
+"""Import shards: files in which a job leaves events by day, attributes and names by hash, for the next one."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence

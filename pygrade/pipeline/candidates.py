@@ -90,7 +90,7 @@ def with_candidates(
     files: list[CandidateFile] = []
     for number, requests in enumerate(wanted):
         writer = CandidateWriter(features.path, find, requests, scratch / f"candidates-{number}")
-        found = list(workers.map_by_actors(writer, parts_of(features, requests.period), "candidates"))
+        found = list(workers.map(writer, parts_of(features, requests.period), "candidates"))
         if not any(found):
             raise ValueError(NO_REQUEST)
         files += [file for file in found if file is not None]

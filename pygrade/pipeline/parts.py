@@ -67,8 +67,8 @@ def over_parts(
     period: Period,
     name: str,
 ) -> Iterator[Found]:
-    """work(batches) of every part with requests in the period, by actors that hold the work; in the order of parts."""
-    for found in workers.map_by_actors(OverParts(features.path, work), parts_of(features, period), name):
+    """work(batches) of every part with requests in the period, by workers that hold it; in the order of parts."""
+    for found in workers.map(OverParts(features.path, work), parts_of(features, period), name):
         if found is not None:
             yield found
 

@@ -147,7 +147,7 @@ def write_log(features: FeatureSet, writer: LogWriter, workers: Workers, name: s
     ValueError if there are none.
     """
     writer.folder.mkdir(parents=True, exist_ok=True)
-    sizes = np.array([(0, 0), *workers.map_by_actors(writer, parts_of(features, writer.wanted.period), name)]).sum(0)
+    sizes = np.array([(0, 0), *workers.map(writer, parts_of(features, writer.wanted.period), name)]).sum(0)
     if not sizes[0]:
         raise ValueError(NO_REQUEST)
     return {"requests": int(sizes[0]), "rows": int(sizes[1])}

@@ -40,5 +40,5 @@ def build_index(towers: TwoTower, catalog: Catalog, kind: str, workers: Workers)
     """The index that `ItemIndex.build` makes of the catalog's vectors. ``kind``: as there."""
     starts = range(0, len(catalog) or 1, SHARD_ITEMS)
     shards = [Shard(i, len(starts), catalog.part(start, start + SHARD_ITEMS)) for i, start in enumerate(starts)]
-    vectors = np.concatenate(list(workers.map_by_actors(VectorsOf(towers), shards, "index")))
+    vectors = np.concatenate(list(workers.map(VectorsOf(towers), shards, "index")))
     return ItemIndex.build(catalog.item_id, vectors, kind, towers.config.nlist, towers.config.nprobe)

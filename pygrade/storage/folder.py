@@ -1,4 +1,4 @@
-"""Where files are: a directory, local or at a URL of an object store (``s3://bucket/runs/mine``, gs, abfs …).
+"""Folders of files: a directory, local or at a URL of an object store (``s3://bucket/runs/mine``, gs, abfs …).
 
 A store has no rename, so a directory is published in two steps: its files go below a hidden name of their own,
 ``.v-<version>/``, then ``manifest.json``, which names size and sha256 of each, in one request. Readers see the earlier
@@ -47,7 +47,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder at a URL holds."""
+    """Contents of a folder at a URL."""
 
     version: str  # a hash of names and contents
     at: str  # where the files are, relative to the folder
@@ -256,7 +256,7 @@ class RemoteFolder(Folder):
         return in_parallel(self._found, names)
 
     def _forget(self) -> None:
-        """What was read before is no longer so."""
+        """Drops what was read, after a write."""
         self._manifests: dict[str, Manifest | None] = {}  # by the path in the store
         self._listed: list[str] | None = None
 

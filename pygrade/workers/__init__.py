@@ -1,7 +1,7 @@
 """Workers: jobs and actors in this process, in other processes or on a cluster, and the ranks that train together."""
 
 from pygrade.workers.group import Checkpoints, DistributedGroup, FileCheckpoints, Group
-from pygrade.workers.jobs import JobProgress, JobResult, error_context, run_job, wait_for_all
+from pygrade.workers.jobs import JobProgress, JobResult, error_context, pack_work, run_job, wait_for_all
 from pygrade.workers.local import LOCAL, LocalWorkers
 from pygrade.workers.protocol import Actors, Workers
 
@@ -17,6 +17,7 @@ __all__ = [
     "LocalWorkers",
     "Workers",
     "error_context",
+    "pack_work",
     "run_job",
     "wait_for_all",
 ]

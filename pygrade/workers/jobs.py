@@ -1,12 +1,15 @@
 """One job of some workers: its run in another process, what it logs there, and its progress."""
 
 import contextlib
+import functools
 import logging
+import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator
 from logging.handlers import QueueHandler
 from queue import SimpleQueue
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from pygrade._util.memory import peak_mib
 from pygrade._util.progress import Bar, bars_disabled
@@ -17,22 +20,37 @@ logger = logging.getLogger("pygrade")
 
 
 class JobResult(NamedTuple):
-    """What a job in another process leaves."""
+    """Result of a job in another process."""
 
     result: Any
     records: list[logging.LogRecord]
     peak_mib: float  # of its process
 
 
-def run_job(work: Callable[[Job], Result], job: Job, level: int) -> JobResult:
-    """work(job) in a worker process: torch on one thread; what it logs from ``level`` on goes back to the driver."""
+def pack_work(work: Callable[[Job], Result]) -> bytes:
+    """The work of one map, for `run_job`."""
+    return pickle.dumps((uuid4().hex, work))
+
+
+@functools.lru_cache(maxsize=1)
+def _unpack(packed: bytes) -> Callable[[Any], Any]:
+    """The work, held between the jobs of a map with what it has loaded, such as a model."""
+    work: Callable[[Any], Any] = pickle.loads(packed)[1]
+    return work
+
+
+def run_job(packed: bytes, job: Any, level: int) -> JobResult:
+    """work(job) in a worker process: torch on one thread; what it logs from ``level`` on goes back to the driver.
+
+    packed: the work, by `pack_work`.
+    """
     records: SimpleQueue[logging.LogRecord] = SimpleQueue()
     handler, before = QueueHandler(records), logger.level
     logger.addHandler(handler)
     logger.setLevel(level)
     try:
         with torch_threads(1), bars_disabled():
-            result = work(job)
+            result = _unpack(packed)(job)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
@@ -40,7 +58,7 @@ def run_job(work: Callable[[Job], Result], job: Job, level: int) -> JobResult:
 
 
 class JobProgress:
-    """What the driver shows of jobs that end: the log of each, and beside the bar rows/s and the largest worker."""
+    """Progress of jobs in the driver: the log of each that ended, and beside the bar rows/s and the largest worker."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar, self._begun = bar, time.monotonic()

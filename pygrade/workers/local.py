@@ -8,7 +8,7 @@ from typing import Any
 
 from pygrade._util.progress import track
 from pygrade.workers.group import Group
-from pygrade.workers.jobs import JobProgress, error_context, run_job
+from pygrade.workers.jobs import JobProgress, error_context, pack_work, run_job
 from pygrade.workers.protocol import Actors, Job, Part, Result
 from pygrade.workers.ranks import train_here
 
@@ -42,8 +42,9 @@ class LocalWorkers:
     def _in_processes(
         self, work: Callable[[Job], Result], jobs: Sequence[Job], name: str, progress: JobProgress
     ) -> Iterator[Result]:
+        packed = pack_work(work)
         with ProcessPoolExecutor(min(self.count, len(jobs)), mp_context=get_context("spawn")) as pool:
-            futures = [pool.submit(run_job, work, job, progress.level) for job in jobs]
+            futures = [pool.submit(run_job, packed, job, progress.level) for job in jobs]
             try:
                 for job, future in zip(jobs, futures, strict=True):
                     with error_context(name, job):
@@ -60,10 +61,6 @@ class LocalWorkers:
             with error_context(name, part):
                 made.append(make(part))
         return _LocalActors(made)
-
-    def map_by_actors(self, work: Callable[[Job], Result], jobs: Sequence[Job], name: str) -> Iterator[Result]:
-        """See `Workers`."""
-        return self.map(work, jobs, name)
 
     def train(self, loop: Callable[[Group, Job], Result], job: Job, ranks: int, directory: Path, name: str) -> Result:
         """See `Workers`."""

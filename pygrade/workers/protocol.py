@@ -1,4 +1,4 @@
-"""Where the jobs of long work run: in this process, in several processes, or on a cluster (`pygrade.cluster`).
+"""Interface of workers, which run jobs in this process, in several processes, or on a cluster (`pygrade.cluster`).
 
 Work is cut into a fixed number of jobs that does not depend on the number of workers, and results come back in the
 order of the jobs, so that what is added up in this order has the same bits everywhere.
@@ -38,14 +38,12 @@ class Workers(Protocol):
         A job may run more than once (its worker died), so it must leave the same result again: it writes files whole or
         not at all, under names that depend on the job alone. Results should be small: large ones go into files. An
         error of a job is raised with a note that names the stage and the job (``str(job)``); no other job starts then.
-        If jobs or results have an attribute ``rows``, progress shows the rows per second.
+        If jobs or results have an attribute ``rows``, progress shows the rows per second. Work that is an object is
+        held by a worker between jobs with what it loads, as a model.
         """
 
     def actors(self, make: Callable[[Part], Any], parts: Sequence[Part], name: str) -> Actors:
         """One object make(part) for every part. A lost worker's objects are made again, so they keep no other state."""
-
-    def map_by_actors(self, work: Callable[[Job], Result], jobs: Sequence[Job], name: str) -> Iterator[Result]:
-        """As `map`, for work that is an object: a worker gets it once and holds it with what it loads, as a model."""
 
     def train(self, loop: Callable[[Group, Job], Result], job: Job, ranks: int, directory: Path, name: str) -> Result:
         """loop(group, job) of rank 0 of ``ranks`` processes that train together; with 1 the group is alone.

@@ -4,11 +4,11 @@ import logging
 import pickle
 import tempfile
 from collections.abc import Callable
-from multiprocessing import connection, get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from pygrade.workers import DistributedGroup, FileCheckpoints, Group
 
@@ -42,33 +42,24 @@ def train_here(loop: Callable[[Group, Job], Result], job: Job, ranks: int, direc
 
 def _run(loop: Any, job: Any, ranks: int, checkpoints: FileCheckpoints, scratch: Path) -> bool:
     """Whether all ranks finished; False if one was killed."""
-    context = get_context("spawn")
-    processes = [
-        context.Process(target=_rank, args=(loop, job, rank, ranks, checkpoints, scratch), daemon=True)
-        for rank in range(ranks)
-    ]
-    for process in processes:
-        process.start()
+    context = start_processes(  # type: ignore[no-untyped-call]
+        _rank, (loop, job, ranks, checkpoints, scratch), ranks, join=False, daemon=True, start_method="spawn"
+    )
     try:
-        running = list(processes)
-        while running and not any(process.exitcode for process in processes):
-            connection.wait([process.sentinel for process in running])
-            running = [process for process in running if process.exitcode is None]
-        for process in running:
-            process.join(_GRACE_SECONDS)
+        while not context.join(grace_period=_GRACE_SECONDS):
+            pass
+        return True
+    except ProcessExitedException:
+        errors: list[Exception] = [pickle.loads(path.read_bytes()) for path in sorted(scratch.glob("error-*"))]
+        if len(errors) < sum(bool(process.exitcode) for process in context.processes):
+            return False
+        raise min(errors, key=lambda error: isinstance(error, RuntimeError)) from None  # others say that a rank is gone
     finally:
-        for process in processes:
+        for process in context.processes:
             process.kill()
-            process.join()
-    failed = [rank for rank, process in enumerate(processes) if process.exitcode]
-    stated = [path for rank in range(ranks) if (path := scratch / f"error-{rank}").is_file()]
-    if failed and len(stated) == len(failed):
-        errors: list[Exception] = [pickle.loads(path.read_bytes()) for path in stated]
-        raise min(errors, key=lambda error: isinstance(error, RuntimeError))  # that a rank is gone is said by others
-    return not failed
 
 
-def _rank(loop: Any, job: Any, rank: int, ranks: int, checkpoints: FileCheckpoints, scratch: Path) -> None:
+def _rank(rank: int, loop: Any, job: Any, ranks: int, checkpoints: FileCheckpoints, scratch: Path) -> None:
     try:
         torch.distributed.init_process_group("gloo", init_method=f"file://{scratch}/store", rank=rank, world_size=ranks)
         result = loop(DistributedGroup(checkpoints), job)

@@ -1,4 +1,4 @@
-"""Models on Ray: ranks of Ray Train, and work by actors of Ray Data, with the bits of this machine alone."""
+"""Models on Ray: ranks of Ray Train, and work that workers hold, with the bits of this machine alone."""
 
 from dataclasses import dataclass
 
@@ -47,12 +47,28 @@ class Times:
         return np.arange(3) * number * self.factor
 
 
-def test_work_by_actors_comes_back_in_the_order_of_the_jobs(cluster):
+def test_results_come_back_in_the_order_of_the_jobs(cluster):
     jobs = list(range(12))
-    found = list(cluster.map_by_actors(Times(3), jobs, "times"))
-    expected = list(LOCAL.map_by_actors(Times(3), jobs, "times"))
+    found = list(cluster.map(Times(3), jobs, "times"))
+    expected = list(LOCAL.map(Times(3), jobs, "times"))
     assert [value.tolist() for value in found] == [value.tolist() for value in expected]
-    assert list(cluster.map_by_actors(Times(3), [], "times")) == []
+    assert list(cluster.map(Times(3), [], "times")) == []
     with pytest.raises(ValueError, match="number is 13") as error:
-        list(cluster.map_by_actors(Times(3), [12, 13, 14], "times"))
+        list(cluster.map(Times(3), [12, 13, 14], "times"))
     assert error.value.__notes__ == ["times: 13"]
+
+
+class Loads:
+    """Work that counts the jobs of the object."""
+
+    jobs = 0
+
+    def __call__(self, job):
+        self.jobs += 1
+        return self.jobs
+
+
+def test_a_worker_holds_the_work_of_one_map(cluster):
+    for _ in range(2):  # equal work of another map is loaded anew
+        counts = list(cluster.map(Loads(), list(range(12)), "held"))
+        assert 1 <= counts.count(1) < 12 and max(counts) > 1

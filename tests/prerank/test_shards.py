@@ -39,9 +39,9 @@ class Counting:
 
     jobs = 0
 
-    def map_by_actors(self, work, jobs, name):
+    def map(self, work, jobs, name):
         self.jobs += len(jobs)
-        return LOCAL.map_by_actors(work, jobs, name)
+        return LOCAL.map(work, jobs, name)
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf"])

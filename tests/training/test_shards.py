@@ -46,9 +46,6 @@ class Elsewhere:
             results[number] = wire(work(wire(jobs[number])))
         yield from (results[number] for number in range(len(jobs)))
 
-    def map_by_actors(self, work, jobs, name):
-        return self.map(work, jobs, name)
-
     def actors(self, make, parts, name):
         return _Actors(self, make, [pickle.dumps(part) for part in parts])
 

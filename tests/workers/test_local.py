@@ -65,6 +65,21 @@ def test_an_error_names_stage_and_job(processes):
     assert caught.value.__notes__ == ["import: shard 2 of 4"] and caught.value.filename == "part-00002.parquet"
 
 
+class Loads:
+    """Work that counts the jobs of the object."""
+
+    jobs = 0
+
+    def __call__(self, job):
+        self.jobs += 1
+        return self.jobs
+
+
+def test_a_worker_holds_its_work_between_jobs():
+    counts = list(LocalWorkers(2).map(Loads(), range(6), "held"))
+    assert 1 <= counts.count(1) <= 2 and sum(counts) >= 12  # two workers with three jobs each, or fewer with more
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
