@@ -1,10 +1,9 @@
 """Writes a log of events from rows in any order, in jobs that each hold a bounded number of rows.
 
 The stages of an import: jobs read pieces of the source into shards by day (`import_shards`); jobs sort and check a span
-of time each (`event_buckets`); the requests' sizes decide where row groups and parts begin; jobs write a part each
-(`event_parts`), and a table each (`event_tables`). Stages hand files to one another, so that no job holds more than its
-rows, whatever runs it. (Ray Data's shuffle would do the same for the first step only, in blocks that it keeps in the
-object store, and with an order of rows that depends on the blocks.)
+of time each (`event_buckets`); the requests' sizes decide where row groups and parts begin; jobs write a part or a
+table each (`event_files`). Stages hand files to one another, so that no job holds more than its rows, whatever runs it.
+(A streaming sort of polars runs in one process; Ray Data's shuffle has an order of rows that depends on its blocks.)
 
 **The log depends on the rows alone**, not on the files that hold them, their order, the jobs or the workers:
 
@@ -26,9 +25,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from pygrade.data.event_buckets import Arrange, Bucket, Summary, consuming, make_spans, sort_bucket
+from pygrade.data.event_files import write_parts, write_tables
 from pygrade.data.event_log import FORMAT_VERSION, EventSource
-from pygrade.data.event_parts import write_parts
-from pygrade.data.event_tables import write_tables
 from pygrade.data.import_shards import ImportShard, ShardWriter, write_shard
 from pygrade.workers import LocalWorkers, Workers
 

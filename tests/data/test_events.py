@@ -80,8 +80,8 @@ def test_rows_come_out_in_order_of_time_whatever_is_held_in_memory(tmp_path, lim
 
 @pytest.mark.parametrize("limit", [1, 13, 100, 10_000])
 def test_chunks_hold_whole_requests_in_order(tmp_path, limit, monkeypatch):
-    monkeypatch.setattr("pygrade.data.event_parts._GROUP_ROWS", 40)
-    monkeypatch.setattr("pygrade.data.event_parts._PART_ROWS", 1000)
+    monkeypatch.setattr("pygrade.data.event_files._GROUP_ROWS", 40)
+    monkeypatch.setattr("pygrade.data.event_files._PART_ROWS", 1000)
     log = write(tmp_path / "log", rows_of())
     assert len(log.parts) == 3 and sum(log.source["parts"]) == 2400
     chunks = list(log.chunks(limit))
@@ -91,7 +91,7 @@ def test_chunks_hold_whole_requests_in_order(tmp_path, limit, monkeypatch):
 
 
 def test_chunks_of_some_columns_and_a_span_of_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("pygrade.data.event_parts._GROUP_ROWS", 40)
+    monkeypatch.setattr("pygrade.data.event_files._GROUP_ROWS", 40)
     log = write(tmp_path / "log", rows_of())
     part = pl.concat(log.chunks(100, ["y_click"], start=DAY, stop=2 * DAY))
     wanted = log.scan().filter(pl.col("timestamp").is_between(DAY, 2 * DAY - 1)).collect()

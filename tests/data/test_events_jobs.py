@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pygrade.data import event_parts
+from pygrade.data import event_files
 from pygrade.data.event_log import EventLog
 from pygrade.data.event_writer import EventWriter
 from pygrade.data.events import import_events
@@ -64,8 +64,8 @@ def write_parts(directory, frames, group=50):
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(event_parts, "_GROUP_ROWS", 100)
-    monkeypatch.setattr(event_parts, "_PART_ROWS", 400)
+    monkeypatch.setattr(event_files, "_GROUP_ROWS", 100)
+    monkeypatch.setattr(event_files, "_PART_ROWS", 400)
 
 
 @pytest.fixture(scope="module")
