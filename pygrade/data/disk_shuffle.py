@@ -92,6 +92,7 @@ class DiskShuffle:
         return {partition: len(files) for partition, files in self._files.items() if files}
 
     def drop(self, partition: int) -> None:
+        """Removes a partition with its files."""
         self._flush()
         self._close(partition)
         for path in self._files.pop(partition, []):

@@ -35,6 +35,7 @@ class InputFiles:
     first_request: int
 
     def frames(self) -> "Iterator[pl.DataFrame]":
+        """The rows, with the requests numbered as in the whole log."""
         polars = require("polars", "pipeline")
         for frame in read_frames(self.files):
             yield frame.with_columns(polars.col("request_id") + self.first_request) if self.first_request else frame
@@ -55,6 +56,7 @@ class Bucket:
 
     @property
     def consumes(self) -> tuple[Path, ...]:
+        """Files that are removed once the job is done."""
         return tuple(path for source in self.sources for path in source.files)
 
     def __str__(self) -> str:

@@ -120,14 +120,17 @@ class EventLog:
 
     @property
     def tasks(self) -> tuple[str, ...]:
+        """Kinds of feedback, each a column y_<task>."""
         return tuple(self.source["tasks"])
 
     @property
     def task_values(self) -> tuple[float, ...]:
+        """Business value of one event of each task."""
         return tuple(float(value) for value in self.source["task_values"])
 
     @property
     def funnel(self) -> list[list[str]]:
+        """Chains of tasks, each possible only after the one before it."""
         return [list(chain) for chain in self.source["funnel"]]
 
     @property
@@ -137,10 +140,12 @@ class EventLog:
 
     @property
     def num_requests(self) -> int:
+        """Requests of the whole log."""
         return int(self.source["num_requests"])
 
     @property
     def num_rows(self) -> int:
+        """Rows of the whole log, shown or not."""
         return int(self.source["num_rows"])
 
     def scan(self) -> "pl.LazyFrame":

@@ -189,7 +189,7 @@ class Folder:
 
 
 class RemoteFolder(Folder):
-    """A folder at a URL of an object store; see `Folder` for what its methods do."""
+    """A folder at a URL of an object store; its methods do what `Folder` says."""
 
     def __init__(self, url: str) -> None:
         self.url = url
