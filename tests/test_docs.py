@@ -182,6 +182,6 @@ def test_the_site_refuses_what_comes_from_another_host():
     page = '<link rel="stylesheet" href="a.css"><a href="https://x.org">x</a><script src="//cdn.org/a.js"></script>'
     assert hooks.loaded(page) == ["//cdn.org/a.js"]
     assert hooks.loaded('<link rel="icon" href="https://x.org/i.png"><img src="p.png">') == ["https://x.org/i.png"]
-    link = "[a](../../examples/c/rank.c), [b](../GPU.md), ![c](../lifts.png)"
+    link = "[a](../../examples/c/rank.c), [b](../GPU.md), ![c](../console.png)"
     found = hooks.outside_links(link, SimpleNamespace(src_uri="guides/serve.md"))
     assert [path for _, path in found] == ["examples/c/rank.c"]

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.cpu.harness import OURS, Report, Row, Timing
+from bench.figures import BLUE, FAINT, GRAY, GREEN, INK, ORANGE, PURPLE, RED, SAND, TEAL, new_figure, to_png
 from pygrade._util.optional_imports import require
-from pygrade.console.plots import BLUE, FAINT, GRAY, GREEN, INK, ORANGE, PURPLE, RED, SAND, TEAL, new_figure, to_png
 
 ISA_NAMES = {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "SSE2"}
 ISA_COLORS = {"avx512": BLUE, "avx2": TEAL, "baseline": GRAY}

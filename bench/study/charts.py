@@ -4,11 +4,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from bench.figures import BLUE, CYCLE, FAINT, GRAY, INK, new_figure, to_png
 from bench.study.findings import CONSTRAINED, RIVALS, SERVED
 from bench.study.fresh_worlds import CELLS, GATED
 from bench.study.settings import MAIN, STABILITY, Regime, Settings
 from bench.study.stats import Results, over_worlds, production_lift
-from pygrade.console.plots import BLUE, CYCLE, FAINT, GRAY, INK, new_figure, to_png
 from pygrade.metrics.intervals import Interval
 
 _ABLATIONS = (

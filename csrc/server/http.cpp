@@ -76,7 +76,7 @@ struct HttpServer::Impl {
     std::ifstream file(settings.console, std::ios::binary);
     if (!file)
       return Service::error(404, "console",
-                            settings.console.filename().string() + " is not there; write it with pygrade console");
+                            settings.console.filename().string() + " is not there; pygrade pipeline writes it");
     return {200, "text/html; charset=utf-8", std::string(std::istreambuf_iterator<char>(file), {}), {}};
   }
 

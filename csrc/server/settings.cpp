@@ -80,7 +80,7 @@ constexpr Option options[] = {
      [](S& s, Name n, Text t) { s.max_requests = whole_of(n, t, 0, 1 << 20); }},
     {"max_body_bytes", "N", "of a request (1048576)",
      [](S& s, Name n, Text t) { s.max_body_bytes = static_cast<std::size_t>(whole_of(n, t, 1024, 1 << 30)); }},
-    {"console", "FILE", "the page of /console (RUN/studio.html)",
+    {"console", "FILE", "the page of /console (RUN/report.html)",
      [](S& s, Name n, Text t) { s.console = file_of(n, t); }},
     {"drain_seconds", "S", "from SIGTERM until it accepts no more (5)",
      [](S& s, Name n, Text t) { s.drain_seconds = number_of(n, t, 0, 3600); }},
@@ -228,7 +228,7 @@ Settings Settings::parse(int argc, char** argv) {
   if (settings.run.empty()) throw std::invalid_argument("run is missing; want --run with the directory of a run");
   if (settings.tls_cert.has_value() != settings.tls_key.has_value())
     throw std::invalid_argument("tls_cert and tls_key go together; one of them is missing");
-  if (settings.console.empty()) settings.console = settings.run / "studio.html";
+  if (settings.console.empty()) settings.console = settings.run / "report.html";
   if (settings.threads == 0) settings.threads = std::clamp<int>(std::thread::hardware_concurrency(), 1, 8);
   return settings;
 }

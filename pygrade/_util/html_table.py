@@ -1,34 +1,54 @@
-"""Small HTML tables for notebooks."""
+"""HTML tables, of notebooks and of the console."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pygrade._util.text import printable
 
 
-def facts_table(title: str, facts: Mapping[str, str]) -> str:
-    """A table of names and facts under a title; everything is escaped.
+@dataclass(frozen=True)
+class Html:
+    """A cell that is HTML; others are text."""
 
-    >>> facts_table("a < b", {"rows": "2"})
-    '<table><caption>a &lt; b</caption><tbody><tr><th>rows</th><td>2</td></tr></tbody></table>'
+    code: str
+
+
+Cell = str | Html
+
+
+def escape(text: str) -> str:
+    """The text for a page: neither markup nor control characters of a name have an effect."""
+    return html.escape(printable(text))
+
+
+def html_table(
+    head: Sequence[str], rows: Sequence[Sequence[Cell]], title: str = "", texts: int = 1, strong: str = ""
+) -> str:
+    """A table under a title, whose first ``texts`` columns are text and the others numbers; `Html` alone is markup.
+
+    head: names of the columns; empty: the table has none. The row that begins with ``strong`` stands out.
+
+    >>> html_table([], [["<"]])
+    '<table><tbody><tr><th scope="row" style="text-align:left">&lt;</th></tr></tbody></table>'
     """
-    rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(fact)}</td></tr>" for name, fact in facts.items())
-    return f"<table><caption>{html.escape(title)}</caption><tbody>{rows}</tbody></table>"
 
+    def cell(place: int, content: Cell, tag: str) -> str:
+        if isinstance(content, Html):
+            return f'<{tag} class="wide">{content.code}</{tag}>'
+        kind = ' style="text-align:left"' if place < texts else ' class="number" style="text-align:right"'
+        scope = {"th": ' scope="col"', "td": "" if place else ' scope="row"'}[tag]
+        tag = tag if place else "th"  # names the row
+        return f"<{tag}{scope}{kind}>{escape(content)}</{tag}>"
 
-def rows_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """A table of rows under a title, whose first ``texts`` columns are text and the others numbers; all is escaped.
-
-    >>> rows_table("<", ["", "n"], [["a", "1"]])[:44]
-    '<table><caption>&lt;</caption><thead><tr><th'
-    """
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        sides = ("left" if place < texts else "right" for place in range(len(cells)))
-        parts = (
-            f'<{tag} style="text-align:{side}">{html.escape(cell)}</{tag}>'
-            for cell, side in zip(cells, sides, strict=True)
-        )
-        return f"<tr>{''.join(parts)}</tr>"
-
-    body = "".join(line(row, "td") for row in rows)
-    caption = f"<caption>{html.escape(title)}</caption>"
-    return f"<table>{caption}<thead>{line(head, 'th')}</thead><tbody>{body}</tbody></table>"
+    body = []
+    for row in rows:
+        if head and len(row) != len(head):
+            raise ValueError(f"a row has {len(row)} cells; want {len(head)}, one under each head")
+        own = ' class="own"' if strong and row[0] == strong else ""
+        cells = "".join(cell(place, entry, "td") for place, entry in enumerate(row))
+        body.append(f"<tr{own}>{cells}</tr>")
+    heads = "".join(cell(place, name, "th") for place, name in enumerate(head))
+    top = f"<thead><tr>{heads}</tr></thead>" if head else ""
+    caption = f"<caption>{escape(title)}</caption>" if title else ""
+    return f"<table>{caption}{top}<tbody>{''.join(body)}</tbody></table>"

@@ -8,78 +8,56 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pygrade import __version__
 from pygrade._typing import Array
 from pygrade.config.console import ConsoleConfig
-from pygrade.config.training import RewardConfig
 from pygrade.console.arms import describe_arms, network_record
 from pygrade.console.blob import sparse
 from pygrade.console.columns import item_groups, request_columns
 from pygrade.console.holdout import holdout_rows
 from pygrade.console.policy_files import static_template, trade_off_template
-from pygrade.console.run_files import UNRECORDED, RunFiles
-from pygrade.evaluation.arms import ALONE, EXPECTED_VALUE, GRADE, STATIC
+from pygrade.console.run_files import JudgedRun
+from pygrade.evaluation.arms import ALONE, EXPECTED_VALUE, GRADE
 from pygrade.evaluation.front import Judge, front
-from pygrade.evaluation.replay import event_worth, judged_by
 from pygrade.logs import Logs
 from pygrade.ops.fusion import TRANSFORMS
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import priced
 from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores
-from pygrade.training.evaluate_policy import arms_of, corrected, evaluate_policy, policies_of, simple_baselines
-from pygrade.training.propensity import slot_propensity
+from pygrade.training.evaluate_policy import arms_of, corrected, policies_of, simple_baselines
 
 logger = logging.getLogger("pygrade")
 _TURNED = 4  # tasks of the front
 _MAX_VALUES = 1_000_000  # predictions that a page holds, about
 
 
-def collect(run: RunFiles, config: ConsoleConfig) -> dict[str, Any]:
+def collect(run: JudgedRun, config: ConsoleConfig) -> dict[str, Any]:
     """The record, with arrays."""
-    policy, late = run.policy, run.held_out
+    policy, late, evaluation = run.policy, run.held_out, run.evaluation
     if late.num_requests > config.judge:
         late = late.select(slice(late.num_requests - config.judge, None))
-    k, formula = config.k, fusion_formula(policy.config)
-    reward = RewardConfig(propensity="estimate" if config.propensity is None else config.propensity)
-    logger.info("judging %s requests", f"{late.num_requests:,}")
-    propensity = slot_propensity(run.logs, reward)
+    k, formula = evaluation["k"], fusion_formula(policy.config)
     policies = policies_of(policy, run.directory)
     own = GRADE if GRADE in policies else ALONE
-    evaluation = evaluate_policy(late, propensity, policies, policy.mixture, reward, k, run.in_sample)
-    evaluation["warnings"] += [UNRECORDED] if run.in_sample is None else []
-    curve = propensity.known(max(k, late.num_slots))
+    curve = run.propensity.known(max(k, late.num_slots))
     simple = simple_baselines(late, policy, policy.mixture)
     browsed = _spaced(late, config.requests)
     every = arms_of(late, policies, policy.mixture)
     served = evaluation["later"]["served"]
     arms = describe_arms(browsed, policies, simple, (every.baseline, served))
     compared = dict.fromkeys([every.baseline, *(arm["name"] for arm in arms)])
-    judged = holdout_rows(
-        _slid(late, policy),
-        {name: every.scores[name] for name in compared},
-        formula,
-        k,
-        curve,
-        reward.propensity_floor,
-    )
+    scores = {name: every.scores[name] for name in compared}
     return {
         "format": 1,
-        "pygrade": __version__,
-        "title": run.title,
         "tasks": list(policy.tasks),
-        "task_values": list(late.task_values),
-        "value_tasks": list(late.value_tasks),
-        "event_worth": event_worth(evaluation),
-        "judged_by": judged_by(evaluation),
         "k": k,
         "in_sample": run.in_sample,
         "policy": _policy_record(policy),
-        "names": {"policy": own, "served": served, "static": STATIC, "serves": evaluation["later"]["serves"]},
-        "evaluation": evaluation,
+        "names": {"policy": own, "served": served},
+        "evaluation": {name: evaluation[name] for name in ("num_requests", "num_users", "lifts", "cannot_differ")},
         "baseline": every.baseline,
         "arms": arms,
-        "judged": judged,
+        "judged": holdout_rows(_slid(late, policy), scores, formula, k, curve, run.propensity_floor),
         "columns": request_columns(late),
         "weights": {name: weights for name, weights in every.weights.items() if name == own},
         "browsed": _browsed(run, browsed, late),
@@ -141,7 +119,7 @@ def _policy_record(policy: FusionPolicy) -> dict[str, Any]:
     }
 
 
-def _browsed(run: RunFiles, logs: Logs, late: Logs) -> dict[str, Any]:
+def _browsed(run: JudgedRun, logs: Logs, late: Logs) -> dict[str, Any]:
     """The requests that the page shows, with all of their candidates."""
     names: list[str | None] = [None] * logs.num_rows if run.names is None else run.names.items(logs.item_id)
     items = [str(item) if name is None else name for item, name in zip(logs.item_id.tolist(), names, strict=True)]
@@ -175,7 +153,7 @@ def _browsed(run: RunFiles, logs: Logs, late: Logs) -> dict[str, Any]:
     return record
 
 
-def _named(run: RunFiles, kind: str, ids: Array) -> list[str]:
+def _named(run: JudgedRun, kind: str, ids: Array) -> list[str]:
     """Names of ids: those that a pipeline's source gave, else the ids as text."""
     names = [None] * len(ids) if run.events is None else run.events.names(kind, ids)
     return [str(number) if name is None else name for number, name in zip(ids.tolist(), names, strict=True)]

@@ -1,65 +1,65 @@
-"""The page: one HTML file of the sources in ``web/``, the core in WebAssembly, and a run's record."""
+"""The page: one HTML file of a report, the sources in ``web/``, the core in WebAssembly, and a run's record."""
 
 import base64
 import hashlib
 import html
 import re
+from collections.abc import Sequence
 from functools import cache
+from graphlib import TopologicalSorter
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+from pygrade._util.html_table import escape
 from pygrade._util.serialization import write_bytes
-from pygrade.config.console import ConsoleConfig
 from pygrade.console.blob import compressed, pack
-from pygrade.console.collect import collect
-from pygrade.console.run_files import find_run
-from pygrade.storage import Place
+from pygrade.console.html import Lead, Section
 
-# In the order of their imports: each uses those before it alone.
-MODULES = (
-    *("data", "core", "replay", "model", "save"),
-    *("dom", "charts", "rules", "panel", "pages"),
-    *("head", "rankings", "front", "columns", "changes"),
-    *("live_tables", "live", "main"),
-)
 STYLES = ("base", "panel", "pages", "tables", "narrow")
-_IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.js";\n', re.MULTILINE)
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+)\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export ", re.MULTILINE)
+_SCRIPTS = """<noscript><p class="lead">Pages side by side, and the sliders, need JavaScript.</p></noscript>
+<script type="text/plain" id="core">{core}</script>
+<script type="text/plain" id="data">{data}</script>
+<script>{script}</script>"""
 
 
-def write_console(run: Place, out: Path, data: str | None = None, config: ConsoleConfig | None = None) -> Path:
-    """Write the console of a run, see `find_run`; returns ``out``."""
+def write_page(
+    out: Path, title: str, lead: Lead, sections: Sequence[Section], record: dict[str, Any] | None = None
+) -> None:
+    """Write the page as a whole or not at all; ValueError if ``out`` is a directory."""
     if out.is_dir():
         raise ValueError(f"out is {out}, a directory; want an HTML file")
-    write_bytes(out, console_page(run, data, config))
-    return out
+    write_bytes(out, page(title, lead, sections, record).encode())
 
 
-def console_page(run: Place | None, data: str | None = None, config: ConsoleConfig | None = None) -> bytes:
-    """The HTML of a run's console; of None the state of the service alone that serves it."""
-    if run is None:
-        return _document("pygrade console", "")
-    found = find_run(run, data)
-    return _document(f"{found.title}: pygrade console", pack(collect(found, config or ConsoleConfig())))
+def page(
+    title: str, lead: Lead, sections: Sequence[Section], record: dict[str, Any] | None = None, scripted: bool = True
+) -> str:
+    """The HTML. What data says enters as escaped text, and as base64.
 
-
-def _document(title: str, data: str) -> bytes:
-    """The template, filled. What data says enters as base64 alone, but for the title."""
+    record: of `collect.collect`, for sliders and pages side by side; None: the page has none. scripted: whether it may
+    show these and the state of a service; without, it has no script.
+    """
     script, style = script_text(), "".join(_source(f"{name}.css") for name in STYLES)
+    core = compressed((files("pygrade.console") / "web/core.wasm").read_bytes())
+    data = "" if record is None else pack(record)
+    links = "".join(f'<a href="#s{i}">{escape(section.title)}</a>' for i, section in enumerate(sections))
     filled = {
         "policy": _content_policy(script, style),
         "title": html.escape(title),
-        "heading": html.escape(title.removesuffix(": pygrade console")),
         "style": style,
-        "core": compressed((files("pygrade.console") / "web/core.wasm").read_bytes()),
-        "data": data,
-        "script": script,
+        "lead": lead.html(),
+        "nav": f'<nav aria-label="Sections">{links}</nav>' if len(sections) > 1 else "",
+        "sections": "".join(section.html(f"s{i}") for i, section in enumerate(sections)),
+        "scripts": _SCRIPTS.format(core=core, data=data, script=script) if scripted else "",
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], _source("console.html")).encode()
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], _source("console.html"))
 
 
 def _content_policy(script: str, style: str) -> str:
-    """Only this script and this style, WebAssembly, and requests to the host that served the page."""
+    """Only this script, this style and attributes of style, WebAssembly, and requests to the page's own host."""
 
     def digest(text: str) -> str:
         return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
@@ -68,6 +68,7 @@ def _content_policy(script: str, style: str) -> str:
         "default-src": "'none'",
         "script-src": f"{digest(script)} 'wasm-unsafe-eval'",
         "style-src": digest(style),
+        "style-src-attr": "'unsafe-inline'",
         "img-src": "data:",
         "connect-src": "'self'",
         "base-uri": "'none'",
@@ -78,8 +79,13 @@ def _content_policy(script: str, style: str) -> str:
 
 @cache
 def script_text() -> str:
-    """The modules as one script: imports and the word export left out, in a function of their own."""
-    parts = [_EXPORT.sub("", _IMPORT.sub("", _source(f"{name}.js"))) for name in MODULES]
+    """The modules as one script, each after those that it imports: imports and the word export left out, in a function
+    of their own.
+    """
+    folder = files("pygrade.console") / "web"
+    names = sorted(path.name.removesuffix(".js") for path in folder.iterdir() if path.name.endswith(".js"))
+    order = TopologicalSorter({name: sorted(_IMPORT.findall(_source(f"{name}.js"))) for name in names}).static_order()
+    parts = [_EXPORT.sub("", _IMPORT.sub("", _source(f"{name}.js"))) for name in order]
     return '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
 
 

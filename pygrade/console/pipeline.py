@@ -4,21 +4,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pygrade._util.html_table import Html, escape
 from pygrade._util.serialization import read_json
-from pygrade.console.comparison import FILE, comparison_section
-from pygrade.console.html import Cell, Column, Html, Section, escape, facts, table
-from pygrade.console.marks import Scale, bars, whisker
+from pygrade.config.console import ConsoleConfig
+from pygrade.console.collect import collect
+from pygrade.console.html import Lead, Section, facts, table
+from pygrade.console.marks import bar
+from pygrade.console.page import write_page
+from pygrade.console.run_files import JudgedRun, find_run
 from pygrade.console.sections import (
-    key,
+    off_policy_section,
     options_section,
     prediction_section,
     replay_section,
+    run_section,
     trust_section,
     verdict_lead,
 )
-from pygrade.console.training import training_sections, write_page
+from pygrade.console.training import FILE, training_sections
 from pygrade.evaluation.arms import LOGGED_ORDER
-from pygrade.evaluation.policy_estimates import LIFT
 from pygrade.evaluation.replay import event_worth
 from pygrade.metrics.texts import lift_text, share_text, value_text
 
@@ -28,40 +32,45 @@ _MANY = 200  # requests from which on a 99th percentile is more than the maximum
 CHECK = "serve-check.json"  # written to the run by `pygrade serve-check`
 
 
-def write_pipeline_report(run: Path, summary: Json, training: Path, defaults: Any = None) -> Path:
-    """Writes ``report.html`` and ``plots/*.png`` from the summary, the policy's training and the last serve-check.
+def write_pipeline_report(run: Path, summary: Json, defaults: Any = None) -> Path:
+    """Writes ``report.html`` from the summary of a finished run, its stages and the last serve-check.
 
     defaults: the options that ``summary["options"]`` is compared with.
     """
-    stages = summary["stages"]
+    judged = find_run(run, evaluation=summary["stages"]["evaluate"]["replay"])
+    lead, sections = pipeline_report(run, summary, judged)
+    if defaults is not None and "options" in summary:
+        sections.append(options_section(summary["options"], defaults))
+    sections += run_section({name: value for name, value in summary.items() if name != "options"})
+    record = collect(judged, ConsoleConfig())
+    write_page(run / FILE, f"pygrade pipeline: {summary['data']}", lead, sections, record)
+    return run / FILE
+
+
+def pipeline_report(run: Path, summary: Json, judged: JudgedRun) -> tuple[Lead, list[Section]]:
+    """The verdict, and the sections of the stages; ``judged`` has the replay."""
+    stages, replay = summary["stages"], judged.evaluation
     check = read_json(run / CHECK) if (run / CHECK).exists() else {}
     if check.get("version") != stages["publish"]["version"]:
         check = {}
-    judged = run / f"evaluate-{stages['evaluate']['key']}" / FILE
-    replay, trust = stages["evaluate"]["replay"], stages["policy"].get("trust")
-    sections = [
-        replay_section(replay, "Policy: replay"),
-        *_users(stages["evaluate"]),
-        *comparison_section(read_json(judged) if judged.exists() else {}),
-        *_off_policy(stages["evaluate"]),
-        *trust_section(trust),
-        _predictions(stages["logs"]["predictions"], stages["mtl"], replay),
-        _prerank(stages["prerank"]),
-        *training_sections(training),
-        *_serving(check),
-        _data(stages),
-        *_leaks(stages.get("leaks")),
-        *(options_section(summary["options"], defaults) if defaults is not None and "options" in summary else []),
-        _time(stages),
-    ]
     text = (
         "Raw events → features → prerank → multi-task model → fusion policy → page. Every part is judged on requests "
         "later than all it learned from."
     )
-    lead = verdict_lead(replay["verdict"], replay, summary.get("warnings", ()), text)
-    shown = {name: value for name, value in summary.items() if name != "options"}
-    write_page(run, f"pygrade pipeline: {summary['data']}", lead, sections, shown)
-    return run / "report.html"
+    lead = verdict_lead(replay["verdict"], replay, summary.get("warnings", ()), judged.policy.version, text)
+    return lead, [
+        replay_section(replay),
+        *_users(stages["evaluate"]),
+        off_policy_section(stages["evaluate"]["off_policy"], stages["evaluate"]["off_policy_note"]),
+        *trust_section(stages["policy"].get("trust")),
+        _predictions(stages["logs"]["predictions"], stages["mtl"], replay),
+        _prerank(stages["prerank"]),
+        *training_sections(run / f"policy-{stages['policy']['key']}"),
+        *_serving(check),
+        _data(stages),
+        *_leaks(stages.get("leaks")),
+        _time(stages),
+    ]
 
 
 def _data(stages: Json) -> Section:
@@ -78,7 +87,7 @@ def _data(stages: Json) -> Section:
         ("the policy learns from", f"{logs['policy']['requests']:,} requests"),
         ("judged on", f"{logs['evaluate']['requests']:,} later requests"),
     ]
-    return Section("Data", "The inputs of the stages.", table=facts(rows))
+    return Section("Data", "The inputs of the stages.", facts(rows))
 
 
 def _leaks(check: Json | None) -> list[Section]:
@@ -92,33 +101,28 @@ def _leaks(check: Json | None) -> list[Section]:
         [leak["feature"], f"{leak['rows']:,}", str(leak["cut"]), f"{leak['before']} → {leak['after']}"]
         for leak in check["leaks"]
     ]
-    heads: list[Column | str] = [Column("feature", "text"), "rows", "altered from (ms)", "example"]
-    return [Section("Leaks from the future", text, table=table(heads, rows) if rows else "")]
+    heads = ["feature", "rows", "altered from (ms)", "example"]
+    return [Section("Leaks from the future", text, table(heads, rows) if rows else "")]
 
 
 def _prerank(record: Json) -> Section:
-    both = ("recall", "popularity_recall")
-    scale = Scale.of([entry[name] for entry in record["recall"] for name in both])
-    rows: list[list[Cell]] = [
+    rows = [
         [
             f"recall@{entry['n']}",
             f"{entry['requests']:,}",
             f"{entry['unknown']:.1%}",
-            *(value_text(entry[name], 3) for name in (*both, "difference")),
-            Html(whisker(scale, *(entry[name] for name in both), strong=True)),
+            *(value_text(entry[name], 3) for name in ("recall", "popularity_recall", "difference")),
             _number(entry["index_recall"]),
         ]
         for entry in record["recall"]
     ]
-    heads: list[Column | str] = ["", "requests", "unknown", "two towers", "most popular", "difference"]
-    columns = [*heads, Column(Html(scale.axis), "mark"), "index found"]
+    heads = ["", "requests", "unknown", "two towers", "most popular", "difference", "index found"]
     text = (
         f"Share of a request's later positives among its candidates, of {record['items']:,} items in a "
         f"{record['index']} index, ± 95 %. Unknown items appeared after the training: no list can hold them. "
         f"Published: <b>{escape(record.get('published', 'two towers'))}</b>."
     )
-    marks = key(("own", "two towers"), ("second", "most popular items, the same for everybody"))
-    return Section("Prerank", text, table=marks + table(columns, rows))
+    return Section("Prerank", text, table(heads, rows))
 
 
 def _predictions(tasks: Json, model: Json, replay: Json) -> Section:
@@ -126,50 +130,25 @@ def _predictions(tasks: Json, model: Json, replay: Json) -> Section:
     if model["network"] == "own":
         about = "Predictions of your own model, columns p_ of the log, on the requests that judge."
         return prediction_section(replay, "Predictions", about)
-    scale = Scale.of([entry["auc_interval"] for entry in tasks.values()], 0.5)
-    errors = Scale.of([{"value": entry[name]} for entry in tasks.values() for name in ("ece", "ece_before")])
-    rows: list[list[Cell]] = [
+    rows = [
         [
             task,
             f"{entry['positives']:,}",
             f"{100 * entry['rate']:.2f} / {100 * entry['mean_prediction']:.2f} %",
             share_text(entry["auc_interval"], 3),
             share_text(entry["gauc_interval"], 3),
-            Html(whisker(scale, entry["auc_interval"], strong=True)),
             f"{_number(entry['log_loss_before'], 3)} → {_number(entry['log_loss'], 3)}",
             f"{_number(entry['ece_before'], 3)} → {_number(entry['ece'], 3)}",
-            Html(bars(errors, entry["ece"], entry["ece_before"])),
         ]
         for task, entry in ((task, tasks[task]) for task in model["tasks"])
     ]
-    columns: list[Column | str] = [Column("task", "text"), "events", "rate / predicted", "AUC", "GAUC"]
-    columns += [Column(Html(scale.axis), "mark"), "log-loss", "ECE", Column(Html(errors.axis), "mark")]
+    columns = ["task", "events", "rate / predicted", "AUC", "GAUC", "log-loss", "ECE"]
     text = (
         f"Predictions of the {escape(model['network'].upper())} on the requests that judge: later than those that "
         "trained, stopped and calibrated it. Log-loss and calibration error (ECE): before → after calibration. GAUC: "
-        "within a user. ± 95 %, clustered by user; the line beside the AUC is chance."
+        "within a user. ± 95 %, clustered by user; an AUC of 0.5 is chance."
     )
-    marks = key(("own", "AUC, and ECE after calibration"), ("second", "ECE before it"))
-    return Section("Multi-task model", text, table=marks + table(columns, rows))
-
-
-def _off_policy(record: Json) -> list[Section]:
-    estimates, absent = record["off_policy"], record["off_policy_note"]
-    notes: dict[str, list[str]] = {}
-    for name, entry in estimates.items():
-        if entry["warning"]:
-            notes.setdefault(entry["warning"], []).append(name)
-    rows = [
-        [name, lift_text(entry) if name == LIFT else value_text(entry), f"{entry['effective_sample_size']:,.0f}"]
-        for name, entry in estimates.items()
-    ]
-    text = (
-        "Value of a request's page if the policy orders the shown items, by the position-based model, ± 95 %. "
-        f"{escape(absent[:1].upper() + absent[1:])}"
-    )
-    below = "".join(f'<p class="note">{escape(", ".join(names))}: {escape(note)}</p>' for note, names in notes.items())
-    shown = table([Column("estimate", "text"), "value", "effective sample"], rows) + below if rows else ""
-    return [Section("Policy: off-policy estimate", text, table=shown)]
+    return Section("Multi-task model", text, table(columns, rows))
 
 
 def _users(record: Json) -> list[Section]:
@@ -191,8 +170,7 @@ def _users(record: Json) -> list[Section]:
         "request. Users of whom little is known are served weights near their scenario's. The intervals of a row cover "
         "at once, not those of the groups: one of four groups that differs is no finding."
     )
-    heads: list[Column | str] = [Column("users", "text"), "events", "requests", *arms]
-    return [Section("Users by their history", text, table=table(heads, rows))]
+    return [Section("Users by their history", text, table(["users", "events", "requests", *arms], rows))]
 
 
 def high_percentile(requests: int) -> str:
@@ -203,49 +181,41 @@ def high_percentile(requests: int) -> str:
 def _serving(check: Json) -> list[Section]:
     if not check:
         return []
-    high = high_percentile(check["requests"])
-    scale = Scale.of([{"value": entry[name]} for entry in check["latency"].values() for name in ("p50_ms", "p99_ms")])
-    rows: list[list[Cell]] = [
-        [
-            name,
-            f"{entry['p50_ms']:.2f}",
-            f"{entry['p99_ms']:.2f}",
-            Html(bars(scale, entry["p50_ms"], mark=entry["p99_ms"])),
-        ]
-        for name, entry in check["latency"].items()
+    high, latency = high_percentile(check["requests"]), check["latency"]
+    most = max(entry["p99_ms"] for entry in latency.values())
+    rows: list[list[str | Html]] = [
+        [name, f"{entry['p50_ms']:.2f}", f"{entry['p99_ms']:.2f}", bar(entry["p50_ms"], most)]
+        for name, entry in latency.items()
     ]
     text = (
         f"{check['requests']:,} requests went both ways, from materialized features and from the store as it was at "
         f"that moment ({escape(check['store'])}): {check['equal_pages']:,} pages are equal bit for bit. "
-        f"{check['candidates']} candidates a request. Bar: p50; tick: {high}."
+        f"{check['candidates']} candidates a request. Bar: p50."
     )
     worst = list(check["skew"].items())[:_SHOWN]
     skew = [[name, f"{entry['values']:,}", f"{entry['equal']:.4%}", difference(entry)] for name, entry in worst]
     exact = sum(entry["equal"] == 1.0 for entry in check["skew"].values())
     about = f"{exact} of {len(check['skew'])} features have the same bits both ways; those that differ most come first."
-    columns: list[Column | str] = [Column("milliseconds", "text"), "p50", high, Column(Html(scale.axis), "mark")]
-    heads: list[Column | str] = [Column("feature", "text"), "values", "equal", "largest difference"]
     return [
-        Section("Serving", text, table=table(columns, rows, "in all")),
-        Section("Train/serve skew", about, table=table(heads, skew)),
+        Section("Serving", text, table(["milliseconds", "p50", high, ""], rows, strong="in all")),
+        Section("Train/serve skew", about, table(["feature", "values", "equal", "largest difference"], skew)),
     ]
 
 
 def _time(stages: Json) -> Section:
-    longest = Scale.of([{"value": entry["seconds"]} for entry in stages.values()])
-    rows: list[list[Cell]] = [
+    longest = max(entry["seconds"] for entry in stages.values())
+    rows: list[list[str | Html]] = [
         [
             name,
-            f"{entry['seconds']:.1f} s",
             "earlier run" if entry["cached"] else "this run",
+            f"{entry['seconds']:.1f} s",
             f"{entry['peak_mib']:,.0f} MiB",
-            Html(bars(longest, entry["seconds"])),
+            bar(entry["seconds"], longest),
         ]
         for name, entry in stages.items()
     ]
-    heads: list[Column | str] = [Column("stage", "text"), "took", Column("done in", "text"), "peak memory so far"]
-    heads.append(Column("", "mark"))
-    return Section("Time", "Duration of each stage when it ran.", table=table(heads, rows))
+    heads = ["stage", "done in", "took", "peak memory so far", ""]
+    return Section("Time", "Duration of each stage when it ran.", table(heads, rows, texts=2))
 
 
 def difference(entry: Json) -> str:

@@ -2,20 +2,25 @@
 
 import logging
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pygrade._util.serialization import read_json
+from pygrade.config.console import ConsoleConfig
+from pygrade.config.training import RewardConfig
 from pygrade.data.event_log import EventLog
 from pygrade.data.events import parse_spec
 from pygrade.evaluation.policy_estimates import noted
 from pygrade.logs import Logs, read_logs
+from pygrade.logs.log_parts import LogParts
 from pygrade.policy import FusionPolicy
 from pygrade.serving.names import Names
 from pygrade.storage import Place, download_directory, is_url
+from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS, evaluate_policy, policies_of
+from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
@@ -23,51 +28,73 @@ UNRECORDED = "nothing records what the policy was trained on: it may know these 
 
 
 @dataclass(frozen=True)
-class RunFiles:
-    """Of a run directory."""
+class JudgedRun:
+    """A policy, the requests that judge it, and what they found."""
 
-    title: str
-    directory: Path  # of the policy
+    directory: Place  # of the policy
     policy: FusionPolicy
-    logs: Logs  # all requests, with the values of events that judge
-    held_out: Logs  # those that the training did not see, or all if it saw all
+    held_out: Logs  # those that the training did not see, or all if it saw all, with the values of events that judge
     in_sample: bool | None  # None: nothing records what the policy was trained on
-    names: Names | None  # of a pipeline's users and items
-    events: EventLog | None  # of a pipeline
+    evaluation: dict[str, Any]  # `training.evaluate_policy` of the requests
+    propensity: SlotPropensity
+    propensity_floor: float
+    names: Names | None = None  # of a pipeline's users and items
+    events: EventLog | None = None  # of a pipeline
 
 
-def find_run(place: Place, data: str | None = None) -> RunFiles:
-    """Of `pygrade train`, `demo` or `pipeline`, local or at a URL.
-
-    data: ``logs:DIR``; left out, it is what the run kept: the later requests of a pipeline, the log of a demo, or the
-    log that the run's ``options.toml`` names.
-    """
+def download_run(place: Place) -> Path:
+    """The directory of a run of `pygrade train`, `demo` or `pipeline`; of one at a URL a copy of what a page shows."""
     run = download_directory(place, "*")
     if not any(run.iterdir()) if is_url(place) else not run.is_dir():
         raise FileNotFoundError(f"run is {place}, which is no directory; want one of pygrade train or pygrade pipeline")
-    stages = _stages(run)
-    if is_url(place):
-        keys = (
-            {} if stages is None else {name: f"{name}-{stages[name]['key']}" for name in ("events", "logs", "policy")}
-        )
-        parts = [f"{folder}/**/*" for folder in keys.values()] or ["policy/*", "stage1/*", "stage2/*", "logs/*"]
-        run = download_directory(place, "*", *parts)
-    directory = run / "policy" if stages is None else run / f"policy-{stages['policy']['key']}" / "training" / "policy"
+    if not is_url(place):
+        return run
+    stages = stages_of(run)
+    keys = {} if stages is None else {name: f"{name}-{stages[name]['key']}" for name in ("events", "logs", "policy")}
+    parts = [f"{folder}/**/*" for folder in keys.values()]
+    return download_directory(place, "*", *(parts or ["policy/*", "stage1/*", "stage2/*", "training/*/*", "logs/*"]))
+
+
+def find_run(
+    run: Path, data: str | None = None, config: ConsoleConfig | None = None, evaluation: dict[str, Any] | None = None
+) -> JudgedRun:
+    """The policy of a run, judged on the requests that it was not trained on.
+
+    data: ``logs:DIR``; left out, it is what the run kept: the later requests of a pipeline, the log of a demo, or the
+    log that the run's ``options.toml`` names. evaluation: of these requests, if they are judged already.
+    """
+    config, stages = config or ConsoleConfig(), stages_of(run)
+    trainings = run if stages is None else run / f"policy-{stages['policy']['key']}"
+    beside = trainings / "training" if (trainings / "training").is_dir() else trainings
+    directory = beside / "policy"
     policy = FusionPolicy.load(directory)
     trained = TrainingRecord.load(directory, policy.version)
-    logs = read_logs(_log_of(run, data, stages)).complete()
+    if data is None and stages is not None:
+        logs = LogParts.open(run / f"logs-{stages['logs']['key']}" / "evaluate").sample(HOLDOUT_REQUESTS)
+    else:
+        logs = read_logs(_log_of(run, data)).complete()
     logs = noted(policy, logs)
     if trained is not None:
         logs = logs.valued(trained.task_values, trained.value_tasks)
     held_out, in_sample = _unseen(logs, trained)
-    names = events = None
-    if stages is not None:
-        names = Names.of(run)
-        events = EventLog.open(names.events) if names.events.is_dir() else None
-    return RunFiles(run.resolve().name, directory, policy, logs, held_out, in_sample, names, events)
+    reward = RewardConfig(propensity="estimate" if config.propensity is None else config.propensity)
+    propensity = slot_propensity(logs, reward)
+    if evaluation is None:
+        logger.info("judging %s requests", f"{held_out.num_requests:,}")
+        policies = policies_of(policy, directory)
+        evaluation = evaluate_policy(held_out, propensity, policies, policy.mixture, reward, config.k, in_sample)
+        evaluation["warnings"] += [UNRECORDED] if in_sample is None else []
+    judged = JudgedRun(directory, policy, held_out, in_sample, evaluation, propensity, reward.propensity_floor)
+    return judged if stages is None else with_names(judged, run)
 
 
-def _stages(run: Path) -> dict[str, Any] | None:
+def with_names(judged: JudgedRun, run: Path) -> JudgedRun:
+    """The same with the names and the events of a pipeline."""
+    names = Names.of(run)
+    return replace(judged, names=names, events=EventLog.open(names.events) if names.events.is_dir() else None)
+
+
+def stages_of(run: Path) -> dict[str, Any] | None:
     """The stages of a pipeline's summary; None if the run is of another command."""
     path = run / "summary.json"
     stages = read_json(path).get("stages") if path.is_file() and not (run / "policy").is_dir() else None
@@ -76,10 +103,8 @@ def _stages(run: Path) -> dict[str, Any] | None:
     return stages
 
 
-def _log_of(run: Path, data: str | None, stages: dict[str, Any] | None) -> Place:
+def _log_of(run: Path, data: str | None) -> Place:
     if data is None:
-        if stages is not None:
-            return run / f"logs-{stages['logs']['key']}" / "evaluate"
         if (run / "logs").is_dir():
             return run / "logs"
         data = _configured(run / "options.toml")
@@ -98,10 +123,8 @@ def _configured(path: Path) -> str | None:
 
 def _unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
     if trained is None:
-        logger.warning(UNRECORDED)
         return logs, None
     seen = trained.seen(logs)
     if bool(seen.all()):
-        logger.warning("the policy was trained on all of these requests: what the console shows is no evidence")
         return logs, True
     return logs.select(np.flatnonzero(~seen)), False

@@ -1,9 +1,8 @@
-"""The report of a training or a demo: one self-contained HTML page, and its pictures as PNG files beside it.
+"""The report of a training or a demo, from what is in its run directory.
 
 A run directory holds any of: ``training/metrics.jsonl`` (or ``metrics.jsonl``) and ``train.json`` beside it,
-``evaluation.json`` (`training.evaluate_policy`), ``comparison.json`` (`comparison.compare_pages`), ``abtest.json``
-(`AbTest.to_dict`), ``weights.json`` and ``weights.npz`` (`record_weights`), ``pages.json``, ``summary.json``. Each
-makes its sections.
+``evaluation.json`` (`training.evaluate_policy`), ``abtest.json`` (`AbTest.to_dict`), ``weights.json``
+(`record_weights`), ``pages.json``, ``summary.json``. Each makes its sections.
 """
 
 import json
@@ -14,88 +13,84 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.files import atomic_file
-from pygrade.console import plots
-from pygrade.console.comparison import FILE, comparison_section
-from pygrade.console.html import (
-    Cell,
-    Column,
-    Html,
-    Json,
-    Lead,
-    Picture,
-    Section,
-    cards,
-    document,
-    escape,
-    facts,
-    folded,
-    shaded_page,
-    table,
-)
-from pygrade.console.marks import Scale, whisker
+from pygrade._util.html_table import Html, escape
+from pygrade.config.console import ConsoleConfig
+from pygrade.console.charts import Chart, draw
+from pygrade.console.collect import collect
+from pygrade.console.html import Facts, Json, Lead, Section, card, facts, folded, notes, table
+from pygrade.console.marks import interval_mark, reach_of
+from pygrade.console.page import write_page
+from pygrade.console.run_files import JudgedRun
 from pygrade.console.sections import (
-    key,
     options_section,
     prediction_section,
     replay_section,
+    run_section,
     trust_section,
     verdict_lead,
 )
-from pygrade.console.weights import record_weights, weight_sections
-from pygrade.metrics.texts import lift_text, span_text
+from pygrade.console.weights import weight_sections
+from pygrade.metrics.texts import lift_text
+from pygrade.serving.page_table import page_table
 from pygrade.training.heldout import FIGURES
 from pygrade.training.tracking import read_metrics
 
-__all__ = ["curves", "record_weights", "training_sections", "write_report", "write_text"]
-
+FILE = "report.html"
 NUMBER_FORMAT = {"ctr": ".2%", "cvr": ".2%", "opm": ".2f", "orders": ".4f", "value": ".3f"}
 METRIC_LABELS = {"value": "value / request", "orders": "orders / request", "opm": "OPM", "ctr": "CTR", "cvr": "CVR"}
+_CURVES = (  # stage, figure, title, label
+    ("stage1", "loss", "Stage 1: listwise loss", "LambdaLoss"),
+    ("stage2", "reward", "Stage 2: reward", "business value per page"),
+    ("stage2", "kl", "Stage 2: distance to stage 1", "KL, nats"),
+    ("stage2", "entropy", "Stage 2: entropy", "nats"),
+    ("stage2", "clip_fraction", "Stage 2: clipped samples", "share"),
+    ("stage2", "grad_norm", "Stage 2: gradient norm", "norm before clipping"),
+)
 
 
 def write_report(
     run_dir: str | Path,
     title: str = "pygrade run",
+    judged: JudgedRun | None = None,
     highlight: str = "GRADE",
-    data: Sequence[tuple[str, str]] = (),
+    data: Facts = (),
     options: tuple[Any, Any] | None = None,
 ) -> Path:
-    """Write ``report.html`` and ``plots/*.png`` for a run directory; returns the path of the page.
+    """Write ``report.html`` of a run directory; returns its path.
 
-    ``highlight``: the arm of the A/B test that the text is about. ``data``: names and texts that describe it;
-    ``options``: dataclasses, those of the run and the defaults. ValueError if there is nothing to show.
+    ``judged``: the policy and the requests that its sliders rank; none: the page has no sliders. ``highlight``: the arm
+    of the A/B test that the text is about. ``data``: names and texts that describe it; ``options``: dataclasses, those
+    of the run and the defaults. ValueError if there is nothing to show.
     """
-    run = Path(run_dir)
+    out = Path(run_dir) / FILE
+    lead, sections = training_report(Path(run_dir), judged, highlight)
+    sections += [Section("Data", "What was learned from and judged on.", facts(data))] if data else []
+    sections += [options_section(*options)] if options else []
+    sections += run_section(_json(Path(run_dir) / "summary.json"))
+    if not sections and not lead.verdict:
+        raise ValueError(f"{run_dir} has no metrics.jsonl, abtest.json, weights.json or pages.json; want at least one")
+    write_page(out, title, lead, sections, None if judged is None else collect(judged, ConsoleConfig()))
+    return out
+
+
+def training_report(run: Path, judged: JudgedRun | None, highlight: str = "GRADE") -> tuple[Lead, list[Section]]:
+    """The verdict, and the sections of what is in a run directory, of which ``judged`` has the replay."""
     summary, test = _json(run / "summary.json"), _json(run / "abtest.json")
     trained = _json(run / "training" / "train.json") or _json(run / "train.json")
-    replay, trust = _json(run / "evaluation.json"), trained.get("trust")
-    sections = [
-        *(_ab_sections(test, highlight) if test else []),
+    replay, trust = None if judged is None else judged.evaluation, trained.get("trust")
+    version = "" if judged is None else judged.policy.version
+    found = (replay or {}).get("verdict") or summary.get("verdict") or trust
+    lead = verdict_lead(found, replay, trained.get("warnings", ()), version)
+    if test:
+        lead = replace(lead, cards=_test_cards(test, highlight))
+    return lead, [
+        *([_ab_section(test, highlight)] if test else []),
         *([replay_section(replay), prediction_section(replay)] if replay else []),
         *trust_section(trust),
-        *comparison_section(_json(run / FILE)),
         *training_sections(run),
         *weight_sections(run),
         *_page_sections(_json(run / "pages.json")),
-        *([Section("Data", "What was learned from and judged on.", table=facts(data))] if data else []),
-        *(options_section(*options) if options else []),
     ]
-    warnings = [*trained.get("warnings", ()), *replay.get("warnings", ())]
-    lead = verdict_lead(replay.get("verdict") or summary.get("verdict") or trust, replay or None, warnings)
-    if test:
-        lead = replace(lead, cards=_test_cards(test, highlight))
-    if not sections and not lead.verdict:
-        raise ValueError(f"{run} has no metrics.jsonl, abtest.json, weights.json or pages.json; want at least one")
-    write_page(run, title, lead, sections, summary)
-    return run / "report.html"
-
-
-def write_page(run: Path, title: str, lead: Lead, sections: Sequence[Section], summary: Json) -> None:
-    """``report.html`` of the sections, and their pictures in ``plots/``."""
-    for section in sections:
-        if section.picture:
-            with atomic_file(run / "plots" / f"{section.name}.png") as partial:
-                partial.write_bytes(section.picture.png)
-    write_text(run / "report.html", document(title, lead, sections, summary))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -104,64 +99,43 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def _test_cards(test: Json, highlight: str) -> str:
-    """The lift of the arm in question by metric, and in its value those of the other learned arms beside it."""
+def _test_cards(test: Json, highlight: str) -> list[str]:
+    """The lift of the arm in question by metric."""
     lifts = test["expected"].get(highlight, {}).get("lifts", {})
-    base = test["baseline"]
-    boxes = [
-        (
-            f"{highlight}: {name}",
-            f"{100 * lifts[metric]['value']:+.2f} %",
-            f"over {base}, 95 %: {span_text(lifts[metric])}",
-            True,
-        )
-        for metric, name in METRIC_LABELS.items()
-        if lifts.get(metric, {}).get("value") is not None
+    known = {metric: lifts[metric] for metric in METRIC_LABELS if lifts.get(metric, {}).get("value") is not None}
+    reach = reach_of(known.values())
+    return [
+        card(f"{highlight}: {METRIC_LABELS[metric]} over {test['baseline']}", lift, reach)
+        for metric, lift in known.items()
     ]
-    for arm in ("GRADE", "stage 1"):
-        entry = test["expected"].get(arm, {}).get("lifts", {}).get("value")
-        if entry and arm != highlight and entry["value"] is not None:
-            reach = f"over {base}, 95 %: {span_text(entry)}"
-            boxes.append((f"{arm}: {METRIC_LABELS['value']}", f"{100 * entry['value']:+.2f} %", reach, False))
-    return cards(boxes) if boxes else ""
 
 
-def _ab_sections(test: Json, highlight: str) -> list[Section]:
+def _ab_section(test: Json, highlight: str) -> Section:
     base = escape(test["baseline"])
     text = (
         f"Every arm ranked the same {test['num_requests']:,} requests of {test['num_users']:,} users that are not in "
-        f"the log. Closed-form expectation in the simulated world, and its lift over {base} with the 95 % interval. "
-        "CTR: clicks per impression. CVR: orders per click. OPM: orders per 1,000 impressions."
+        f"the log. Closed-form expectation in the simulated world, and its lift over {base}, ± 95 %; below, a sampled "
+        "test with common random numbers: what users did once. CTR: clicks per impression. CVR: orders per click. OPM: "
+        "orders per 1,000 impressions."
     )
-    arms = {arm: result["lifts"] for arm, result in test["expected"].items() if arm != test["baseline"]}
-    sampled = {arm: result["lifts"] for arm, result in test["sampled"].items() if arm != test["baseline"]}
-    png = plots.lifts(arms, sampled, test["baseline"], highlight)
-    marks = key(("own", "expectation"), ("second", "a sampled test with common random numbers: what users did once"))
-    return [Section("A/B test", text, "lifts", Picture(png, ()), marks + _outcomes(test, highlight))]
+    lifts = [entry["lifts"].get("value", {}) for kind in ("expected", "sampled") for entry in test[kind].values()]
+    reach = reach_of(lifts)
 
+    def rows(kind: str) -> list[list[str | Html]]:
+        made: list[list[str | Html]] = []
+        for arm, result in test[kind].items():
+            row: list[str | Html] = [arm]
+            for metric in METRIC_LABELS:
+                value, lift = result["values"][metric]["value"], result["lifts"].get(metric)
+                shown = "n/a" if value is None else format(value, NUMBER_FORMAT[metric])
+                row.append(f"{shown}  {lift_text(lift)}")
+            mark = interval_mark(result["lifts"]["value"], reach, arm) if "value" in result["lifts"] else Html("")
+            made.append([*row, mark])
+        return made
 
-def _outcomes(test: Json, highlight: str) -> str:
-    scale = Scale.of(
-        [
-            result["lifts"][m]
-            for kind in ("expected", "sampled")
-            for result in test[kind].values()
-            for m in result["lifts"]
-        ],
-        percent=True,
-    )
-    heads: list[Column | str] = [Column("arm", "text"), *METRIC_LABELS.values(), Column(Html(scale.axis), "mark")]
-    rows: list[list[Cell]] = []
-    for arm, result in test["expected"].items():
-        row: list[Cell] = [arm]
-        for metric in METRIC_LABELS:
-            value, lift = result["values"][metric]["value"], result["lifts"].get(metric)
-            shown = "n/a" if value is None else format(value, NUMBER_FORMAT[metric])
-            row.append(Html(f"{shown}<br><small>{lift_text(lift or None)}</small>"))
-        both = [test[kind][arm]["lifts"].get("value", {"value": None}) for kind in ("expected", "sampled")]
-        row.append(Html(whisker(scale, *both, strong=arm == highlight, says=f"{arm}: value / request")))
-        rows.append(row)
-    return table(heads, rows, highlight)
+    head = ["arm", *METRIC_LABELS.values(), "lift of the value"]
+    tables = [table(head, rows("expected"), strong=highlight), "<h3>Sampled</h3>", table(head, rows("sampled"))]
+    return Section("A/B test", text, "".join(tables))
 
 
 def curves(path: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
@@ -185,16 +159,9 @@ def training_sections(run: Path) -> list[Section]:
     one, two = stages.get("stage1", {}), stages.get("stage2", {})
     sections = _heldout_section(one, two)
     panels = [
-        plots.Panel(title, label, {name: stage[name]})
-        for title, label, stage, name in (
-            ("Stage 1: listwise loss", "LambdaLoss", one, "loss"),
-            ("Stage 2: reward", "business value per page", two, "reward"),
-            ("Stage 2: distance to stage 1", "KL, nats", two, "kl"),
-            ("Stage 2: entropy", "nats", two, "entropy"),
-            ("Stage 2: clipped samples", "share", two, "clip_fraction"),
-            ("Stage 2: gradient norm", "norm before clipping", two, "grad_norm"),
-        )
-        if name in stage
+        Chart(title, label, {name: stages[stage][name]}, smooth=True)
+        for stage, name, title, label in _CURVES
+        if name in stages.get(stage, {})
     ]
     if panels:
         text = (
@@ -202,7 +169,7 @@ def training_sections(run: Path) -> list[Section]:
             "moves towards those that earn more. Each step has other requests, so that the curves are noisy: whether "
             "anything is learned is for held-out requests to say. Pale: each recorded step, strong: moving mean."
         )
-        sections.append(Section("Learning curves", text, "learning", plots.curves(panels)))
+        sections.append(Section("Learning curves", text, _charts(panels)))
     sections += _in_sample(_json(path.with_name("train.json")).get("served"))
     parts = [name for name in two if name.startswith("reward_")]
     if parts:
@@ -211,9 +178,13 @@ def training_sections(run: Path) -> list[Section]:
             "feedback, corrected for position. Prior: the model's own predictions. Format: penalty for weights outside "
             "their bounds (0 is best). A prior that rises while the posterior falls is reward hacking."
         )
-        drawn = [plots.Panel(n.removeprefix("reward_").capitalize(), "reward", {n: two[n]}) for n in parts]
-        sections.append(Section("Reward components", text, "components", plots.curves(drawn)))
+        drawn = [Chart(n.removeprefix("reward_").capitalize(), "reward", {n: two[n]}, smooth=True) for n in parts]
+        sections.append(Section("Reward components", text, _charts(drawn)))
     return sections
+
+
+def _charts(panels: Sequence[Chart]) -> str:
+    return f'<div class="charts">{"".join(map(draw, panels))}</div>'
 
 
 def _heldout_section(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Section]:
@@ -229,20 +200,14 @@ def _heldout_section(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Sec
             for column, name in zip(columns, FIGURES, strict=True):
                 column += [100 * value for value in stage[name][1]]
     value, low, high = columns
-    panel = plots.Panel(
-        "Held-out lift over best static weights",
-        "lift, %",
-        {"lift": (steps, value)},
-        band=(steps, low, high),
-        marks={end: "stage 2"} if two and end else {},
-        smooth=False,
-    )
+    marks = {end: "stage 2"} if two and end else {}
+    chart = Chart("Held-out lift over best static weights", "lift, %", {"lift": (steps, value)}, (low, high), marks)
     text = (
         "Debiased value of the logged pages in the policy's order, over the best static weights (0), on held-out "
         "requests that trained nothing. The band is the 95 % interval, clustered by user, of each point alone. A curve "
         "that falls again has overfitted; a band that holds 0 has not shown that anything was learned."
     )
-    return [Section("Held-out learning curve", text, "heldout", plots.curves([panel], (7.4, 3.0)))]
+    return [Section("Held-out learning curve", text, _charts([chart]))]
 
 
 def _in_sample(record: Json | None) -> list[Section]:
@@ -258,21 +223,22 @@ def _in_sample(record: Json | None) -> list[Section]:
         "Mean reward of the weights served (not sampled) over the requests that the policy was fitted to, against the "
         "best static weights. Only other requests can judge it."
     )
-    shown = folded("in-sample figures", table([Column("after", "text"), *known], rows))
-    return [Section("Reward on the training log (in-sample, not evidence)", text, table=shown)]
+    shown = folded("in-sample figures", table(["after", *known], rows))
+    return [Section("Reward on the training log (in-sample, not evidence)", text, shown)]
 
 
-def _page_sections(pages: Json) -> list[Section]:
-    return [
-        Section(
-            f"A ranked page: {page['title']}",
-            "What the saved policy served. First row, if weights rank: those that it chose for this request. Below, "
-            "each item's score and what every task contributed to it: blue lifts the item, orange sinks it."
-            + f" Here: {escape(page['why'])}.",
-            table=shaded_page(page),
-        )
-        for page in pages.get("pages", [])
-    ]
+def _page_sections(record: Json) -> list[Section]:
+    """Ranked pages, of `Page.describe`."""
+    parts = []
+    for entry in record.get("pages", []):
+        page = page_table(entry)
+        parts.append(f"<h3>{escape(entry['title'])}</h3>{notes([entry['why']])}")
+        parts.append(table(page.head, page.texts(), texts=2))
+    text = (
+        "What the saved policy served. First row, if weights rank: those that it chose for this request. Below, each "
+        "item's score and what every task contributed to it."
+    )
+    return [Section("Ranked pages", text, "".join(parts))] if parts else []
 
 
 def _json(path: Path) -> dict[str, Any]:

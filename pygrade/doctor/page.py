@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pygrade.console.html import Column, Lead, Section, document, escape, table
+from pygrade._util.html_table import escape
+from pygrade.console.html import Lead, Section, table
+from pygrade.console.page import page
 from pygrade.doctor.words import (
     TASK_TEXT,
     WORTH_TEXT,
@@ -24,22 +26,21 @@ def sheet_page(record: Mapping[str, Any], title: str) -> str:
     sheet = record["sheet"]
     loud = [*sheet["sentences"], *record.get("warned", [])]
     sections = [
-        Section("What this log can tell", escape(size_sentence(sheet)), table=_texts(*estimate_rows(sheet))),
+        Section("What this log can tell", escape(size_sentence(sheet)), _texts(*estimate_rows(sheet))),
         Section(
             "Predictions beside feedback",
             escape(TASK_TEXT),
-            table=table(*task_rows(sheet)),
+            table(*task_rows(sheet)),
         ),
-        Section("What exploration would buy", escape(worth_text(sheet)), table=table(*worth_rows(sheet))),
-        Section("A/B test for 1 %", escape(user_sentence(sheet)), table=table(*plan_rows(sheet))),
+        Section("What exploration would buy", escape(worth_text(sheet)), table(*worth_rows(sheet))),
+        Section("A/B test for 1 %", escape(user_sentence(sheet)), table(*plan_rows(sheet))),
     ]
     if record.get("contract"):
         rows = [(name, column, what) for name, _, what, column in record["contract"]]
         text = "<br>".join(escape(note) for note in record.get("changed", [])) or "Nothing was changed."
-        sections.append(Section("What each column was taken for", text, table=_texts(("", "column", ""), rows)))
-    return document(title, Lead(escape(WORTH_TEXT), warnings=loud), sections, {})
+        sections.append(Section("What each column was taken for", text, _texts(("", "column", ""), rows)))
+    return page(title, Lead(escape(WORTH_TEXT), warnings=loud), sections, scripted=False)
 
 
 def _texts(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of texts; one of numbers is `console.html.table`."""
-    return table([Column(name, "text") for name in head], rows)
+    return table(head, rows, texts=len(head))

@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
 from pygrade._typing import Array, Floats
-from pygrade._util.html_table import facts_table
+from pygrade._util.html_table import html_table
 from pygrade._util.serialization import to_builtins
 from pygrade.logs import numbered
 from pygrade.logs.arrays import column_moments
@@ -87,7 +87,7 @@ class OffPolicyEstimate:
             "effective sample": f"{self.effective_sample_size:,.0f} of {self.num_requests:,} requests",
             "warning": self.warning or "none",
         }
-        return facts_table("off-policy estimate", facts)
+        return html_table([], list(facts.items()), "off-policy estimate", texts=2)
 
 
 def log_ratio(

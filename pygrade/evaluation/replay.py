@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
 from pygrade._typing import Array
-from pygrade._util.html_table import rows_table
+from pygrade._util.html_table import html_table
 from pygrade._util.serialization import to_builtins
 from pygrade.evaluation.value import examined, gains_of, rank_discount
 from pygrade.logs import Logs, numbered
@@ -144,8 +144,8 @@ class Evaluation:
             [task, f"{entry['events']:,.0f}", f"{entry['rate']:.2%}", *(_text(entry[name]) for name in ("auc", "gauc"))]
             for task, entry in self.predictions.items()
         ]
-        order = rows_table("Predictions, ± 95 %", ["task", "events", "rate", "AUC", "GAUC"], tasks)
-        return rows_table(title, head, rows) + order
+        order = html_table(["task", "events", "rate", "AUC", "GAUC"], tasks, "Predictions, ± 95 %")
+        return html_table(head, rows, title) + order
 
 
 def _text(entry: float | Interval) -> str:

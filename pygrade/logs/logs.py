@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Array
-from pygrade._util.html_table import facts_table
+from pygrade._util.html_table import html_table
 from pygrade.logs import parquet as logs_parquet
 from pygrade.logs.arrays import numbered
 from pygrade.logs.categories import levels_of
@@ -333,7 +333,7 @@ class Logs:
         if self.scenario is not None:
             names = np.unique(self.scenario.astype(str)).tolist()
             facts["scenarios"] = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-        return facts_table("pygrade log", facts)
+        return html_table([], list(facts.items()), "pygrade log", texts=2)
 
     @property
     def incomplete(self) -> int:

@@ -98,7 +98,7 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
         "k": config.k,
     }
     write_text(folder / CHECK, json.dumps(record, indent=2) + "\n")
-    write_pipeline_report(folder, summary, folder / f"policy-{stages['policy']['key']}", PipelineConfig())
+    write_pipeline_report(folder, summary, PipelineConfig())
     if record["equal_pages"] < record["requests"]:
         first = record["different"][0]
         raise PagesDifferError(

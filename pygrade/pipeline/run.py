@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from pygrade._util.memory import peak_mib
 from pygrade._util.serialization import read_json, to_builtins
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.training import TrainConfig
-from pygrade.console.comparison import FILE as COMPARISON
-from pygrade.console.comparison import compare_pages
 from pygrade.console.pipeline import write_pipeline_report
 from pygrade.console.training import write_text
 from pygrade.data.events import EventLog, import_events, parse_spec
@@ -79,7 +76,7 @@ def run_pipeline(
             return finished
         summary = _summary(runner, data, config, store or DEFAULT_STORE, time.perf_counter() - started)
         write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
-        write_pipeline_report(run, summary, runner.done["policy"].path, PipelineConfig())
+        write_pipeline_report(run, summary, PipelineConfig())
         runner.show()
     return summary
 
@@ -202,8 +199,6 @@ def _stages(
         record = evaluate_holdout(late, learned, policies, training.reward, history)
         record["judged_requests"] = late.num_requests
         write_text(out / "evaluation.json", json.dumps(record, indent=2) + "\n")
-        pages = compare_pages(late, policies, learned.mixture, partial(log.names, "item"))
-        write_text(out / COMPARISON, json.dumps(pages, indent=2) + "\n")
         return record
 
     runner.stage("evaluate", make_judgment, None, [logs, policy])

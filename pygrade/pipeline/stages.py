@@ -30,7 +30,7 @@ from pygrade.workers import LOCAL, Workers
 logger = logging.getLogger("pygrade")
 
 RECORD = "stage.json"
-SHOWN = ("*", "plots/*")  # files of a run that are not those of a stage
+SHOWN = ("*",)  # files of a run that are not those of a stage
 _DIGITS = 12  # of a key, in names
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pygrade import ops
 from pygrade._typing import Array
-from pygrade._util.html_table import rows_table
+from pygrade._util.html_table import html_table
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import EPSILON, Baseline, priced
@@ -109,7 +109,7 @@ class Page:
         title = f"request {who}: " + (f"weights of {source}" if self.takes_network else names)
         title += f"; {moved}" if (moved := self.explain_correction(request)) else ""
         table = page_table(self.describe(request, title))
-        return rows_table(title, table.head, table.texts(), texts=2)
+        return html_table(table.head, table.texts(), title, texts=2)
 
     def describe(self, request: int, title: str, static: NDArray[np.float32] | None = None) -> dict[str, Any]:
         """The record of a request: title, tasks, weights, their source, and items with score and contributions.

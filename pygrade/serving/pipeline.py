@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pygrade import _core, mtl
-from pygrade._util.html_table import facts_table
+from pygrade._util.html_table import html_table
 from pygrade._util.serialization import ArtifactError, read_json
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted
 from pygrade.features.center import check_request
@@ -63,7 +63,7 @@ class ServedPage:
         facts = {name: f"{1e3 * seconds:.2f} ms" for name, seconds in self.seconds.items()}
         facts["candidates"] = f"{len(self.predictions):,}"
         facts["degraded"] = self.degraded or "no"
-        return self.page._repr_html_() + facts_table("how it was made", facts)
+        return self.page._repr_html_() + html_table([], list(facts.items()), "how it was made", texts=2)
 
 
 @dataclass(frozen=True)

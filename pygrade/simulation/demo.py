@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pygrade import __version__, ops
+from pygrade import __version__
 from pygrade._util.files import directory_lock
 from pygrade._util.progress import track
 from pygrade.config.simulation import DemoConfig
-from pygrade.console.training import record_weights, write_report, write_text
+from pygrade.console.run_files import find_run
+from pygrade.console.training import write_report, write_text
+from pygrade.console.weights import record_weights
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, STAGE1
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import read_logs
@@ -49,7 +51,7 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
     """Run all steps in directory ``out``.
 
     Writes ``logs/`` (Parquet), ``training/`` (checkpoints, metrics, TensorBoard), ``policy/``, ``abtest.json``,
-    ``weights.json``, ``pages.json``, ``plots/``, ``report.html`` and, last, ``summary.json``, all atomically. With
+    ``weights.json``, ``pages.json``, ``report.html`` and, last, ``summary.json``, all atomically. With
     ``resume`` and the same options an interrupted demo continues; otherwise it starts again. ``ValueError`` if the
     directory is not a demo's, or another process runs one there.
     """
@@ -99,7 +101,6 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
         logs.tasks,
         result.policy.serve(inputs, requests.scenario).numpy(),
         alpha.numpy(),
-        ops.dirichlet_entropy(alpha).numpy(),
         result.static_weights.numpy(),
         {"segment": requests.segment, "scenario": requests.scenario},
     )
@@ -126,7 +127,7 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
     write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
     alone = result.policy.mixture is not None and not is_new(result.policy)  # the baseline is served
     title = "pygrade demo: weights learned from a simulated log"
-    report = write_report(run, title, GRADE if alone else SERVED)
+    report = write_report(run, title, find_run(run), GRADE if alone else SERVED)
     summary["wall_seconds"] = time.perf_counter() - started
     write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
     _mark(run, config, "complete")
@@ -146,9 +147,9 @@ def _prepare(run: Path, config: DemoConfig, resume: bool) -> None:
     if unfinished and resume:
         logger.info(f"continuing the interrupted demo in {run}")
         return
-    for name in ("logs", "training", "policy", "plots"):
+    for name in ("logs", "training", "policy"):
         shutil.rmtree(run / name, ignore_errors=True)
-    for name in ("abtest.json", "weights.json", "weights.npz", "pages.json", "summary.json", "report.html"):
+    for name in ("abtest.json", "weights.json", "pages.json", "summary.json", "report.html"):
         (run / name).unlink(missing_ok=True)
     _mark(run, config, "running")
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
 from pygrade._typing import Array
-from pygrade._util.html_table import rows_table
+from pygrade._util.html_table import html_table
 from pygrade._util.serialization import to_builtins
 from pygrade.config.simulation import SimulateConfig
 from pygrade.evaluation.replay import broadcast_weights
@@ -159,7 +159,7 @@ class AbTest:
         """A small table of the expected lifts, for notebooks."""
         rows = [[arm, *(lift_text(entry.lifts.get(m)) for m in METRICS)] for arm, entry in self.expected.items()]
         title = f"Expected lift over {self.baseline}, {self.num_requests:,} requests of {self.num_users:,} users"
-        return rows_table(title, ["arm", *METRICS], rows)
+        return html_table(["arm", *METRICS], rows, title)
 
 
 def compare_pages(

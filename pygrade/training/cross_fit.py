@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from pygrade import ops
-from pygrade._util.html_table import rows_table
+from pygrade._util.html_table import html_table
 from pygrade._util.serialization import to_builtins
 from pygrade.config.training import RewardConfig, TrustConfig
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, LOGGED_ORDER, PRODUCTION
@@ -113,7 +113,7 @@ class Trust:
     def _repr_html_(self) -> str:
         """A small table for notebooks."""
         rows = [[name, lift_text(lift)] for name, lift in (self.mixtures | self.baselines).items()]
-        return rows_table(self.sentence, ["ranking", f"lift over {self.baseline}"], rows)
+        return html_table(["ranking", f"lift over {self.baseline}"], rows, self.sentence)
 
 
 def fold_of_requests(cluster: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:

@@ -358,7 +358,7 @@ def test_names_steer_neither_the_terminal_nor_the_pictures(capsys, workplace, tm
         assert name in printed.out
     assert "\x1b" not in printed.out + printed.err and "\u202e" not in printed.out
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert ">Weights by scenario<" in page and "$5_to_$10" in page
+    assert ">Weights served<" in page and "$5_to_$10" in page
     assert "\x1b" not in page and "\u202e" not in page
 
 

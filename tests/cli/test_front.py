@@ -39,7 +39,7 @@ def arguments(place, *options, policy="run/policy", log="logs"):
 
 
 def test_front_and_multipliers(capsys, place, tmp_path):
-    options = ("--keep", "click=1.0", "--most", "order", "--picture", str(tmp_path / "front.png"))
+    options = ("--keep", "click=1.0", "--most", "order", "--picture", str(tmp_path / "front.svg"))
     assert cli.main(arguments(place, *options, "--save", str(tmp_path / "mine"), "--json")) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["in_sample"] is False and (record["left_out"], record["front"]["num_requests"]) == (140, 60)
@@ -47,7 +47,7 @@ def test_front_and_multipliers(capsys, place, tmp_path):
     values = record["solution"]["values"]
     saved = FusionPolicy.load(tmp_path / "mine")
     assert saved.config.values == values and saved.version != record["policy_version"]
-    assert (tmp_path / "front.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "front.svg").read_text(encoding="utf-8").startswith("<svg xmlns=")
     assert cli.main(arguments(place, *options)) == 0
     printed = capsys.readouterr().out
     assert "Events over production, 60 requests" in printed and "an event is worth: click 1, order 2" in printed
@@ -76,7 +76,7 @@ def shop(tmp_path_factory):
 def test_a_corrected_policy_takes_multipliers(capsys, shop, tmp_path):
     policy = FusionPolicy.load(shop / "run" / "policy")
     assert policy.mixture is not None and policy.mixture.baseline.name == CORRECTED_EXPECTED_VALUE
-    options = ("--keep", "click=0.9", "--most", "order", "--picture", str(tmp_path / "front.png"))
+    options = ("--keep", "click=0.9", "--most", "order", "--picture", str(tmp_path / "front.svg"))
     assert cli.main(arguments(shop, *options, "--save", str(tmp_path / "mine"), "--json")) == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["left_out"], record["front"]["num_requests"]) == (1440, 360)

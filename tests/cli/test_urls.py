@@ -48,13 +48,15 @@ def test_a_policy_is_trained_judged_and_used_in_a_bucket(s3, capsys, tmp_path):
         assert remote == local and remote, command
 
     words = ["--data", f"logs:{s3}/logs", "--policy", f"{s3}/run/policy", "--quiet"]
-    kept = ["--keep", "click=0.9", "--propensity", "0.5", "--save", f"{s3}/turned", "--picture", f"{s3}/front.png"]
+    kept = ["--keep", "click=0.9", "--propensity", "0.5", "--save", f"{s3}/turned", "--picture", f"{s3}/front.svg"]
     result(capsys, "front", *words, *kept)
-    assert FusionPolicy.load(f"{s3}/turned").config.values and Folder.at(s3).read("front.png")[:4] == b"\x89PNG"
+    assert FusionPolicy.load(f"{s3}/turned").config.values and Folder.at(s3).read("front.svg").startswith(
+        b"<svg xmlns="
+    )
     result(capsys, "rank", *words, "--log", f"{s3}/pages")
     assert read_logs(f"{s3}/pages").num_requests == 1
     record = result(capsys, "console", f"{s3}/run", "--data", f"logs:{s3}/logs")
-    assert record["out"] == f"{s3}/run/studio.html"
+    assert record["out"] == f"{s3}/run/console.html"
     record = result(capsys, "simulate", "--ab", f"{s3}/run/policy", "--requests", "60", "--quiet", *WORLD)
     assert record["sampled"]
 

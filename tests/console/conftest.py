@@ -10,7 +10,7 @@ import torch
 from pygrade.config.console import ConsoleConfig
 from pygrade.config.policy import PolicyConfig
 from pygrade.console.collect import collect
-from pygrade.console.page import write_console
+from pygrade.console.run_console import write_console
 from pygrade.console.run_files import find_run
 from pygrade.logs import write_logs
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
@@ -68,12 +68,12 @@ def make_run(folder, trust=0.6, trade_offs=True, requests=400, stages=True):
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("studio"))
+    return make_run(tmp_path_factory.mktemp("console"))
 
 
 @pytest.fixture(scope="session")
 def found(run):
-    return find_run(run, f"logs:{run.parent / 'logs'}")
+    return find_run(run, f"logs:{run.parent / 'logs'}", CONFIG)
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +84,7 @@ def record(found):
 @pytest.fixture(scope="session")
 def file(run, tmp_path_factory):
     """The console of the run."""
-    out = tmp_path_factory.mktemp("page") / "studio.html"
+    out = tmp_path_factory.mktemp("page") / "console.html"
     return write_console(run, out, f"logs:{run.parent / 'logs'}", CONFIG)
 
 

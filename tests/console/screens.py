@@ -55,7 +55,7 @@ def main() -> None:
     """Write all baselines."""
     from PIL import Image
 
-    from pygrade.console.page import write_console
+    from pygrade.console.run_console import write_console
     from tests.console.conftest import CONFIG, make_run
 
     FOLDER.mkdir(exist_ok=True)

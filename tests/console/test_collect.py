@@ -10,7 +10,7 @@ from pygrade.config.console import ConsoleConfig
 from pygrade.console.collect import collect
 from pygrade.console.columns import MAX_CLASSES, item_groups, request_columns
 from pygrade.console.run_files import find_run
-from pygrade.logs import Logs, write_logs
+from pygrade.logs import read_logs, write_logs
 from pygrade.training.training_record import TrainingRecord
 from tests.console.conftest import VERDICT, make_run
 from tests.learning import tiny_logs
@@ -19,7 +19,7 @@ from tests.learning import tiny_logs
 def test_requests_of_the_training_are_left_out(found, record):
     trained = TrainingRecord.load(found.directory, found.policy.version)
     assert trained is not None and not trained.seen(found.held_out).any()
-    assert (found.logs.num_requests, found.held_out.num_requests, found.in_sample) == (400, 120, False)
+    assert (found.held_out.num_requests, found.in_sample) == (120, False)
     browsed = record["browsed"]
     assert len(browsed["requests"]) == 40 and np.array_equal(browsed["judged"], np.arange(40) * 3)
     assert record["evaluation"]["num_requests"] == record["judged"]["requests"] == 120
@@ -28,19 +28,18 @@ def test_requests_of_the_training_are_left_out(found, record):
 
 def test_a_log_that_the_policy_knows_is_marked(found, run, tmp_path):
     trained = TrainingRecord.load(found.directory, found.policy.version)
-    write_logs(found.logs.select(trained.seen(found.logs)), tmp_path / "logs")
+    logs = read_logs(run.parent / "logs")
+    write_logs(logs.select(trained.seen(logs)), tmp_path / "logs")
     known = find_run(run, f"logs:{tmp_path / 'logs'}")
     assert known.in_sample and known.held_out.num_requests == 280
-    result = collect(known, ConsoleConfig(requests=3, k=3, judge=50))
-    assert result["in_sample"] and result["evaluation"]["verdict"]["sentence"] == VERDICT[1]
-    assert result["evaluation"]["later"]["text"].startswith("in-sample, not evidence: served ")
+    assert known.evaluation["verdict"]["sentence"] == VERDICT[1]
+    assert known.evaluation["later"]["text"].startswith("in-sample, not evidence: served ")
     (found.directory / "trained_on.safetensors").rename(tmp_path / "kept")
     try:
         unrecorded = find_run(run, f"logs:{run.parent / 'logs'}")
         assert unrecorded.in_sample is None and unrecorded.held_out.num_requests == 400
-        result = collect(unrecorded, ConsoleConfig(requests=3, k=3, judge=50))
-        assert "nothing records" in result["evaluation"]["warnings"][-1]
-        assert result["evaluation"]["later"]["text"].startswith("requests that the policy may know: ")
+        assert "nothing records" in unrecorded.evaluation["warnings"][-1]
+        assert unrecorded.evaluation["later"]["text"].startswith("requests that the policy may know: ")
     finally:
         (tmp_path / "kept").rename(found.directory / "trained_on.safetensors")
 
@@ -48,13 +47,13 @@ def test_a_log_that_the_policy_knows_is_marked(found, run, tmp_path):
 def test_the_log_that_the_run_names_is_found(run, tmp_path):
     data = f"logs:{run.parent / 'logs'}"
     (run / "options.toml").write_text(f'[train]\ndata = "{data}"\n', encoding="utf-8")
-    assert find_run(run).logs.num_requests == 400
+    assert find_run(run).held_out.num_requests == 120
     (run / "options.toml").write_text("[demo]\nrequests = 3\n", encoding="utf-8")
     with pytest.raises(ValueError, match="want --data logs:DIR"):
         find_run(run)
     (run / "options.toml").unlink()
     (run / "logs").symlink_to(run.parent / "logs")
-    assert find_run(run).logs.num_requests == 400
+    assert find_run(run).held_out.num_requests == 120
     (run / "logs").unlink()
     with pytest.raises(ValueError, match="mode"):
         other = dataclasses.replace(tiny_logs(20), features=("other", "noise"))
@@ -109,13 +108,12 @@ def test_groups_of_items_are_by_price_and_by_times_in_the_log():
 
 def test_a_policy_without_trade_offs_or_weights_in_the_log(tmp_path):
     folder = make_run(tmp_path, trust=1.0, trade_offs=False, requests=120, stages=False)
-    found = find_run(folder, f"logs:{tmp_path / 'logs'}")
-    bare: Logs = dataclasses.replace(found.held_out, weights=None)
-    found = dataclasses.replace(found, held_out=bare, logs=dataclasses.replace(found.logs, weights=None))
-    result = collect(found, ConsoleConfig(requests=5, k=3))
+    write_logs(dataclasses.replace(read_logs(tmp_path / "logs"), weights=None), tmp_path / "bare")
+    found = find_run(folder, f"logs:{tmp_path / 'bare'}", ConsoleConfig(k=3))
+    result = collect(found, ConsoleConfig(requests=5))
     assert [arm["name"] for arm in result["arms"]] == ["logged order", "expected value", "best static", "policy alone"]
-    assert result["names"]["served"] == result["names"]["serves"] == "policy alone"
-    assert result["evaluation"]["verdict"]["verdict"] == "untested"
+    assert result["names"]["served"] == found.evaluation["later"]["serves"] == "policy alone"
+    assert found.evaluation["verdict"]["verdict"] == "untested"
     assert result["front"] is None and result["policy"]["network"] is None
     first = result["arms"][0]["ranks"][: int(result["browsed"]["offsets"][1])]
     shown = result["browsed"]["positions"][: len(first)]
@@ -124,7 +122,7 @@ def test_a_policy_without_trade_offs_or_weights_in_the_log(tmp_path):
 
 def test_a_page_of_long_requests_holds_fewer(found, monkeypatch):
     monkeypatch.setattr("pygrade.console.collect._MAX_VALUES", 200)
-    result = collect(found, ConsoleConfig(requests=40, judge=120, k=3))
+    result = collect(found, ConsoleConfig(requests=40, judge=120))
     assert 5 <= len(result["browsed"]["requests"]) <= 12 and result["judged"]["requests"] == 120
 
 

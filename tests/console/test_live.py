@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from pygrade.console.page import console_page
+from pygrade.console.html import Lead
+from pygrade.console.page import page as page_of
 from tests.console.browser import needs_browser, opened, service
 from tests.console.conftest import HOSTILE
 
@@ -165,7 +166,7 @@ def test_a_service_that_fails_is_told(engine, file):
 
 
 def test_a_service_without_a_run(engine, tmp_path):
-    (tmp_path / "page.html").write_bytes(console_page(None))
+    (tmp_path / "page.html").write_text(page_of("pygrade console", Lead(), []), encoding="utf-8")
     with service(tmp_path / "page.html", [status()]) as address:
         page = opened(engine, address)
         page.wait_for_selector("#live .card")

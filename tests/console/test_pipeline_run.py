@@ -37,9 +37,9 @@ def answered(pipeline):
 
 @needs_node
 def test_a_pipeline_has_a_console_without_more_options(pipeline, tmp_path):
-    found = find_run(pipeline)
+    found = find_run(pipeline, config=ConsoleConfig(k=3))
     assert not found.in_sample and found.events is not None and found.held_out.num_requests > 50
-    record = collect(found, ConsoleConfig(requests=20, k=3))
+    record = collect(found, ConsoleConfig(requests=20))
     (result,) = call(tmp_path, page(record, sliders(weights=np.float32(record["arms"][2]["baseline"]["weights"]))))
     assert result["check"]["same"] == result["check"]["all"] > 0
 
@@ -50,7 +50,7 @@ def test_users_and_requests_have_the_names_of_the_source(pipeline, monkeypatch):
 
     monkeypatch.setattr(EventLog, "names", names)
     found = find_run(pipeline)
-    browsed = collect(found, ConsoleConfig(requests=20, k=3))["browsed"]
+    browsed = collect(found, ConsoleConfig(requests=20))["browsed"]
     users = found.held_out.user_id[browsed["judged"]].tolist()
     assert browsed["users"] == [f"user {user}" if user % 2 else str(user) for user in users]
     requests = found.held_out.request_id[browsed["judged"]].tolist()
@@ -73,7 +73,7 @@ def test_the_core_answers_what_the_page_reads(answered):
 @needs_browser
 def test_the_page_shows_what_the_core_answers(engine, pipeline, answered):
     assert main(["console", str(pipeline), "--quiet", "--k", "3"]) == 0
-    with service(pipeline / "studio.html", [answered]) as address:
+    with service(pipeline / "console.html", [answered]) as address:
         shown = opened(engine, address)
         shown.wait_for_selector("#live .card")
         assert "20 since the start" in shown.locator("#live").inner_text()

@@ -7,8 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade.config.console import ConsoleConfig
-from pygrade.config.training import RewardConfig
 from pygrade.console.collect import collect
 from pygrade.console.run_files import find_run
 from pygrade.evaluation.replay import evaluate
@@ -20,7 +18,6 @@ from pygrade.policy.spec import fusion_formula
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.baselines import baseline_scores
 from pygrade.training.evaluate_policy import simple_baselines
-from pygrade.training.propensity import slot_propensity
 from pygrade.training.training_record import TrainingRecord
 from tests.console.conftest import CONFIG, make_run
 from tests.console.node import call, needs_node
@@ -59,7 +56,7 @@ def replayed(found, logs, record, **scores):
     """The evaluation of scores or weights beside the record's baseline."""
     simple = simple_baselines(logs, found.policy, found.policy.mixture)
     scores[record["baseline"]] = baseline_scores(simple[record["baseline"]], logs, fusion_formula(found.policy.config))
-    curve = slot_propensity(found.logs, RewardConfig()).known(10)
+    curve = found.propensity.known(10)
     transform = {"yours": fusion_formula(found.policy.config)}
     weights = {"yours": WEIGHTS} if "yours" not in scores else {}
     return evaluate(logs, weights, record["baseline"], scores=scores, k=CONFIG.k, transform=transform, propensity=curve)
@@ -98,8 +95,9 @@ def test_moved_multipliers_are_worth_what_python_says(tmp_path, found, record):
 
 
 @needs_node
-def test_without_propensities_all_slots_count_alike(tmp_path, found):
-    flat = collect(found, ConsoleConfig(requests=40, judge=120, k=CONFIG.k, propensity=0.0))
+def test_without_propensities_all_slots_count_alike(tmp_path, run):
+    found = find_run(run, f"logs:{run.parent / 'logs'}", replace(CONFIG, propensity=0.0))
+    flat = collect(found, CONFIG)
     (result,) = call(tmp_path, page(flat, sliders()))
     logs = found.held_out
     evaluation = evaluate(
@@ -142,7 +140,7 @@ def corrected_run(folder, mixture, **config):
     made.save(run / "policy")
     logs = read_logs(folder / "logs")
     TrainingRecord.of(logs.split(0.7)[0], made.version).save(run / "policy")
-    return collect(find_run(run, f"logs:{folder / 'logs'}"), CONFIG)
+    return collect(find_run(run, f"logs:{folder / 'logs'}", CONFIG), CONFIG)
 
 
 EXPECTED = Baseline("expected value", "identity", (1.0, 2.0), logarithm=True)
@@ -165,8 +163,10 @@ CORRECTED = replace(EXPECTED, name="corrected expected value", corrected=True)
 @pytest.mark.parametrize("corrected", [False, True])
 def test_rankings_of_corrected_predictions_have_the_order_of_the_core(tmp_path, mixture, serves, kind, corrected):
     record = corrected_run(tmp_path, mixture, corrected=corrected)
-    assert record["names"]["serves"] == serves and record["names"]["served"] == "served"
-    assert record["baseline"] == record["evaluation"]["verdict"]["over"] == "expected value"
+    assert record["names"]["served"] == "served"
+    found = find_run(tmp_path / "run", f"logs:{tmp_path / 'logs'}")
+    assert found.evaluation["later"]["serves"] == serves
+    assert record["baseline"] == found.evaluation["verdict"]["over"] == "expected value"
     assert record["arms"][-1]["name"] == "served" and record["arms"][-1]["kind"] == kind
     served, moved = call(
         tmp_path,

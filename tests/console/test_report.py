@@ -1,4 +1,4 @@
-"""The report: what is in a run directory becomes sections, pictures and one page that needs no other file."""
+"""The report of a training: what is in a run directory becomes sections of one page that needs no other file."""
 
 import json
 import re
@@ -6,11 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from pygrade.console import plots
-from pygrade.console.training import curves, record_weights, write_report, write_text
+from pygrade.console.training import METRIC_LABELS, curves, write_report, write_text
+from pygrade.console.weights import record_weights, weight_sections
 
 TASKS = ("click", "order")
-PNG = b"\x89PNG\r\n"
 
 
 def interval(value, reach=0.01):
@@ -20,8 +19,8 @@ def interval(value, reach=0.01):
 def ab_test_record():
     def arm(shift, lifted):
         return {
-            "values": {metric: interval(1 + shift) for metric in plots.METRIC_NAMES},
-            "lifts": {metric: interval(shift) for metric in plots.METRIC_NAMES} if lifted else {},
+            "values": {metric: interval(1 + shift) for metric in METRIC_LABELS},
+            "lifts": {metric: interval(shift) for metric in METRIC_LABELS} if lifted else {},
             "unpaired_errors": {},
         }
 
@@ -38,22 +37,15 @@ def run_dir(tmp_path):
     text = "".join(json.dumps(line) + "\n" for line in lines)
     write_text(tmp_path / "training" / "metrics.jsonl", text + '{"stage": "stage2", "st')
     weights = rng.dirichlet([3.0, 2.0], 50).astype(np.float32)
-    record_weights(
-        tmp_path,
-        TASKS,
-        weights,
-        10 * weights,
-        rng.normal(size=50).astype(np.float32),
-        np.array([0.5, 0.5], np.float32),
-        {"segment": np.array(["buy", "browse"])[np.arange(50) % 2]},
-    )
+    groups = {"segment": np.array(["buy", "browse"])[np.arange(50) % 2]}
+    record_weights(tmp_path, TASKS, weights, 10 * weights, np.array([0.5, 0.5], np.float32), groups)
     item = {"item_id": 7, "score": 0.4, "contributions": [0.5, -0.1]}
     page = {
-        "title": "user 1",
+        "title": "user <1>",
         "tasks": TASKS,
         "weighs": True,
         "weights": [0.6, 0.4],
-        "why": "chosen by the policy",
+        "why": "it <is>",
         "items": [item],
     }
     write_text(tmp_path / "pages.json", json.dumps({"pages": [page]}))
@@ -62,18 +54,17 @@ def run_dir(tmp_path):
 
 
 def test_the_page_stands_alone_and_has_every_section(run_dir):
-    path = write_report(run_dir, "a <run>")
-    text = path.read_text(encoding="utf-8")
-    assert text.count("<svg") > 10 and "prefers-color-scheme:dark" in text
-    for title in ("A/B test", "Learning curves", "Reward components", "Weights by segment", "Concentration", "user 1"):
-        assert title in text
-    assert "+3.12 ±" in text
+    text = write_report(run_dir, "a <run>").read_text(encoding="utf-8")
+    assert text.count("<svg") == 4  # loss, reward, KL, reward of the prior
+    titles = ("A/B test", "Learning curves", "Reward components", "Weights served", "Ranked pages", "The run")
+    assert [text.index(f">{title}</h2>") for title in titles] == sorted(
+        text.index(f">{title}</h2>") for title in titles
+    )
+    assert "+3.12 ± 1.00 %" in text and ">60.0 %<" in text and ">+0.500<" in text
     assert "a &lt;run&gt;" in text and "static &lt;b&gt;" in text and "static <b>" not in text
+    assert "user &lt;1&gt;" in text and "it &lt;is&gt;" in text
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", text)  # nothing from outside
-    assert "http:" not in text and "https:" not in text
-    names = {p.name for p in (run_dir / "plots").iterdir()}
-    assert names == {"lifts.png", "learning.png", "components.png", "concentration.png"}
-    assert all((run_dir / "plots" / name).read_bytes().startswith(PNG) for name in names)
+    assert sorted(path.name for path in run_dir.glob("*.html")) == ["report.html"]
 
 
 def test_sections_appear_where_their_data_does(run_dir):
@@ -81,7 +72,7 @@ def test_sections_appear_where_their_data_does(run_dir):
         (run_dir / name).unlink()
     text = write_report(run_dir).read_text(encoding="utf-8")
     assert "Learning curves" in text
-    assert "A/B test" not in text and "Concentration" not in text
+    assert "A/B test" not in text and "Weights served" not in text
 
 
 def test_nothing_to_show_and_damaged_files_are_named(run_dir, tmp_path_factory):
@@ -93,11 +84,24 @@ def test_nothing_to_show_and_damaged_files_are_named(run_dir, tmp_path_factory):
     assert not (run_dir / "report.html").exists()
 
 
-def test_weights_are_averaged_by_group(run_dir):
-    record = json.loads((run_dir / "weights.json").read_text())
-    with np.load(run_dir / "weights.npz") as arrays:
-        expected = arrays["weights"][::2].mean(0)
-    assert record["groups"]["segment"]["buy"]["click"] == pytest.approx(expected[0], rel=1e-6)
+def test_weights_by_group_have_their_size_and_interval(tmp_path):
+    weights = np.random.default_rng(0).dirichlet([3.0, 2.0], 60).astype(np.float32)
+    groups = {"scenario": np.where(np.arange(60) < 20, "few", "many")}
+    users = np.arange(60) // 2
+    record_weights(tmp_path, ("a", "b"), weights, 9 * weights, np.array([0.5, 0.5]), groups, users)
+    record = json.loads((tmp_path / "weights.json").read_text())
+    assert {name: entry["requests"] for name, entry in record["groups"]["scenario"].items()} == {"many": 40, "few": 20}
+    mean = record["groups"]["scenario"]["few"]["means"][0]
+    assert mean["value"] == pytest.approx(weights[:20, 0].mean(), rel=1e-6)
+    pairs = weights[:20, 0].reshape(10, 2).sum(1) - 2 * weights[:20, 0].mean()
+    error = np.sqrt((pairs**2).sum() * 10 / 9) / 20
+    assert mean["high"] - mean["value"] == pytest.approx(2.262 * error, rel=1e-2)
+    assert record["spread"]["5th"][0] == pytest.approx(np.percentile(weights[:, 0], 5), rel=1e-6)
+    (section,) = weight_sections(tmp_path)
+    reach = 100 * (mean["high"] - mean["low"]) / 2
+    assert f">{100 * mean['value']:.1f} ± {reach:.1f}<" in section.body and ">40<" in section.body
+    assert section.body.index("scenario many") < section.body.index("scenario few")  # the largest first
+    assert weight_sections(tmp_path / "nowhere") == []
 
 
 def test_curves_leave_a_cut_off_line_out(run_dir):
@@ -106,10 +110,11 @@ def test_curves_leave_a_cut_off_line_out(run_dir):
     assert len(lines["stage2"]["kl"][0]) == 40
 
 
-def test_lifts_without_an_interval_are_drawn_and_said(tmp_path):
+def test_lifts_without_an_interval_are_drawn(tmp_path):
     record = ab_test_record()
     for kind in ("expected", "sampled"):
         for metric in record[kind]["GRADE"]["lifts"]:
             record[kind]["GRADE"]["lifts"][metric] = {"value": 0.02, "low": None, "high": None}
     write_text(tmp_path / "abtest.json", json.dumps(record))
-    assert "unknown" in write_report(tmp_path).read_text(encoding="utf-8")
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert '<b class="number">+2.00 %</b><div class="interval undecided"' in text

@@ -4,19 +4,17 @@ import json
 import re
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
+from pygrade._util.html_table import Html, escape, html_table
 from pygrade.config.training import RewardConfig, TrainConfig
-from pygrade.console import plots
-from pygrade.console.comparison import compare_pages, comparison_section
-from pygrade.console.html import Column, Html, Lead, Section, document, escape, table
-from pygrade.console.marks import Scale, bars, whisker
+from pygrade.console.charts import Chart, draw, moving_mean
+from pygrade.console.html import Lead, Section
+from pygrade.console.marks import bar, interval_mark, reach_of
+from pygrade.console.page import page
 from pygrade.console.sections import options_section, prediction_section, replay_section, verdict_lead
-from pygrade.console.style import COLORS
-from pygrade.console.weights import record_weights, weight_sections
-from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, LOGGED_ORDER
+from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE
 from pygrade.evaluation.replay import reinforcement_sentence
 from pygrade.metrics.intervals import UNKNOWN
 from pygrade.metrics.texts import share_text
@@ -29,59 +27,75 @@ def interval(value, reach):
     return {"value": value, "low": value - reach, "high": value + reach}
 
 
-def places(picture):
-    return [float(x) for x in re.findall(r'(?:cx|x1|x2)="([^"]+)"', picture)]
+def ends(mark):
+    return [float(number) for number in re.findall(r"(?:left|width):([^%]+)%", mark.code)]
 
 
 def test_marks_of_a_column_share_a_scale():
-    scale = Scale.of([interval(0.02, 0.01), interval(-0.01, 0.03)], percent=True)
-    assert scale.low < -0.04 and scale.high > 0.03 and "-4." in scale.axis and "+3." in scale.axis
-    line, low, high, dot = places(whisker(scale, interval(0.02, 0.01)))[1:]
-    assert line == scale.place(0) and low < dot < high and dot == scale.place(0.02) > line
-    assert places(whisker(scale, {"value": None})) == [line, line]  # the origin alone
-    assert scale.place(99.0) == scale.place(scale.high)
-    assert Scale.of([]).place(0.0) == pytest.approx(65)
-
-
-def test_bars_begin_at_the_origin_and_the_scale_with_it():
-    scale = Scale.of([{"value": 4.0}, {"value": None}])
-    assert scale.low == 0.0 and scale.label(0.0) == "0"
-    (start, width) = map(
-        float, re.search(r'rect class="own" x="([^"]+)" y="[^"]+" width="([^"]+)"', bars(scale, 4.0)).groups()
+    lifts = [interval(0.02, 0.01), interval(-0.01, 0.03), {"value": None, "low": None, "high": None}]
+    reach = reach_of(lifts)
+    assert reach == 0.05 and reach_of([]) == 0.005 and reach_of([interval(9.0, 1.0)]) == 10.0
+    left, width, dot = ends(interval_mark(lifts[0], reach))
+    assert (left, width, dot) == pytest.approx((60.0, 20.0, 70.0))
+    for lift, kind in zip((*lifts, interval(-0.02, 0.01)), ("better", "undecided", "undecided", "worse"), strict=True):
+        assert f'class="interval {kind}"' in interval_mark(lift, reach).code
+    assert (
+        ends(interval_mark(lifts[2], reach)) == [] and 'aria-label="a&lt; n/a"' in interval_mark(lifts[2], 1, "a<").code
     )
-    assert start == scale.place(0) and start + width == pytest.approx(scale.place(4.0))
-    assert bars(scale, None).count("<rect") == 0 and 'class="tick"' in bars(scale, 1.0, mark=3.0)
+    assert ends(interval_mark(interval(99.0, 1.0), reach)) == [100.0, 0.5, 100.0]
 
 
-def test_a_table_has_its_heads_over_its_cells_and_beside_them():
-    found = table(
-        [Column("na<me", "text"), "n", Column(Html("<svg></svg>"), "mark")], [["a", "1", Html("<b>m</b>")]], "a"
-    )
-    assert 'class="stack"' in found and '<tr class="own">' in found and "na&lt;me" in found
-    for kind in ("text", "number", "mark"):
-        assert f'<th scope="col" class="{kind}">' in found
-    assert '<td class="number" data-label="n">1</td>' in found and "<b>m</b>" in found
-    with pytest.raises(ValueError):
-        table(["a", "b"], [["1"]])
+def test_bars_are_shares_of_the_largest():
+    assert ends(bar(1.0, 4.0)) == [25.0] and ends(bar(0.0, 0.0)) == [0.0]
+
+
+def test_a_table_escapes_all_but_html():
+    found = html_table(["na<me", "n", ""], [["<a>", "<1>", Html("<b>m</b>")]], "t<", strong="<a>")
+    assert "<caption>t&lt;</caption>" in found and '<tr class="own">' in found
+    assert '<th scope="col" style="text-align:left">na&lt;me</th>' in found
+    assert '<th scope="row" style="text-align:left">&lt;a&gt;</th>' in found
+    assert '<td class="number" style="text-align:right">&lt;1&gt;</td><td class="wide"><b>m</b></td>' in found
+    assert "<thead>" not in html_table([], [["a", "b"]], texts=2)
+    with pytest.raises(ValueError, match="a row has 1 cells; want 2"):
+        html_table(["a", "b"], [["1"]])
 
 
 def test_names_have_no_effect_on_a_page():
     assert escape("a<\u202e\x1b[1m") == "a&lt;\\u202e\\x1b[1m"
+    hostile = "<script>alert(1)</script>"
+    lead = Lead(verdict=hostile, kind="better", beside=[hostile], warnings=[hostile], facts=[(hostile, hostile)])
+    shown = page(hostile, lead, [Section(hostile)] * 2, scripted=False)
+    assert "<script" not in shown and shown.count("&lt;script&gt;") == 11
 
 
-def test_pictures_take_the_colors_of_the_page():
-    picture = plots.curves(
-        [plots.Panel("loss <x>", "nats", {"loss": ([1, 2, 3], [3.0, 2.0, 1.0])}, marks={2: "stage 2"})]
-    )
-    (part,) = picture.parts
-    assert picture.png.startswith(b"\x89PNG") and part.startswith("<svg") and "var(--blue)" in part
-    assert "loss &lt;x&gt;" in part and ">stage 2<" in part  # text stays text
-    assert not any(light in part for light, _ in COLORS.values()) and "http" not in part and "xmlns" not in part
-    ids = re.findall(r' id="([^"]+)"', part)
-    assert all(f"#{name}" in part for name in ids)
-    page = document("t", Lead(), [Section("s", "", "loss", picture)], {})
-    for name, (light, dark) in COLORS.items():
-        assert f"--{name}:{light}" in page and f"--{name}:{dark}" in page
+def points(chart, name):
+    found = re.search(rf'<polyline class="{name}" points="([^"]*)"', chart)
+    return [tuple(map(float, pair.split(","))) for pair in found[1].split()]
+
+
+def test_a_chart_draws_its_lines_band_and_marks():
+    values = [3.0, 2.0, float("nan"), 1.0]
+    chart = draw(Chart("loss <x>", "nats", {"loss": ([0, 1, 2, 3], values)}, ([0.0] * 4, [4.0] * 4), {2: "stage 2"}))
+    line = points(chart, "line-0")
+    assert len(line) == 3 and [x for x, _ in line] == sorted(x for x, _ in line)
+    assert line[0][1] < line[1][1] < line[2][1]  # a larger number is higher
+    assert line[1][1] - line[0][1] == pytest.approx(line[2][1] - line[1][1], abs=0.11)
+    assert "loss &lt;x&gt;" in chart and ">stage 2<" in chart and '<polygon class="band"' in chart
+    assert "http" not in chart and ">0<" in chart
+
+
+def test_long_curves_are_smoothed():
+    steps = list(range(40))
+    chart = draw(Chart("t", "l", {"a": (steps, [step % 2 for step in steps])}, smooth=True))
+    strong, pale = points(chart, "line-0"), points(chart, "pale line-0")
+    spread = [max(y for _, y in line[5:-5]) - min(y for _, y in line[5:-5]) for line in (strong, pale)]
+    assert spread[0] < spread[1] / 3
+    assert moving_mean([1.0, float("nan")] * 20).tolist() == [1.0] * 40
+
+
+def test_constant_and_empty_lines_have_a_chart():
+    for line in (([1.0], [2.0]), ([], [])):
+        assert draw(Chart("t", "l", {"a": line})).count("<polyline") == 1
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +133,7 @@ def test_the_lead_has_the_verdict_then_the_warnings_then_the_lifts(judged):
     lead = verdict_lead(verdict, record, ["WATCH & wait", "WATCH & wait"]).html()
     words = ("Test the &lt;new&gt; ranking.", "a over b", "c &amp; d", "later requests: ", "WATCH &amp; wait")
     places = [lead.index(part) for part in (*words, 'class="cards"')]
-    assert places == sorted(places) and lead.count("WATCH") == 1 and 'class="verdict better"' in lead
+    assert places == sorted(places) and lead.count("WATCH") == 1 and 'class="badge better"' in lead
     assert verdict_lead(None, None, ()).html() == ""
 
 
@@ -131,7 +145,7 @@ def test_later_requests_have_figures_and_no_verdict(judged):
     assert later["text"].endswith(f" over {EXPECTED_VALUE} (value@3, two-sided 95 %)")
     assert later["lift"] == record["lifts"][GRADE]["value"] and later["serves"] == EXPECTED_VALUE
     lead = verdict_lead(None, record, ()).html()
-    assert lead.index(mixture.sentence) < lead.index("later requests: ") and 'class="verdict undecided"' in lead
+    assert lead.index(mixture.sentence) < lead.index("later requests: ") and 'class="badge undecided"' in lead
 
 
 @pytest.mark.parametrize(
@@ -154,63 +168,25 @@ def test_figures_that_need_propensities_or_cannot_differ_say_so():
 def test_held_out_tables_have_every_interval(judged):
     logs, *_, record = judged
     section = replay_section(record)
-    assert section.table.count("<svg") == 2 * (len(record["rankers"]) + 1)
+    assert section.body.count('<div class="interval ') == 2 * len(record["lifts"]) > 0
     for arm, lifts in record["lifts"].items():
-        assert f"{100 * lifts['value']['value']:+.2f} ± " in section.table and f">{arm}<" in section.table
-    shown = prediction_section(record).table
-    assert [name for name in re.findall(r'scope="row">([^<]+)<', shown)] == list(logs.tasks)
+        assert f"{100 * lifts['value']['value']:+.2f} ± " in section.body and f">{arm}<" in section.body
+    shown = prediction_section(record).body
+    assert [name for name in re.findall(r'scope="row"[^>]*>([^<]+)<', shown)] == list(logs.tasks)
     assert share_text(record["predictions"]["click"]["auc"], 3) in shown
 
 
 def test_a_metric_that_cannot_differ_has_no_lift(judged):
     *_, record = judged
     section = replay_section({**record, "cannot_differ": {"value": "every page is whole"}})
-    assert "value@3 lift" not in section.table and "NDCG@3 lift" in section.table
+    assert "value@3 lift" not in section.body and "NDCG@3 lift" in section.body
     assert "value@3 cannot differ: every page is whole" in section.text
-
-
-def test_pages_side_by_side_order_the_shown_items(judged):
-    logs, policies, mixture, _ = judged
-    record = compare_pages(logs, policies, mixture, count=4, k=3)
-    assert len(record["requests"]) == 4 and record["policy"] == GRADE
-    for entry in record["requests"]:
-        assert list(entry["orders"]) == [LOGGED_ORDER, EXPECTED_VALUE, GRADE]
-        assert [item["slot"] for item in entry["orders"][LOGGED_ORDER]["items"]] == [0, 1, 2]
-        row = [str(r) for r in logs.request_id.tolist()].index(entry["title"].split()[1].rstrip(","))
-        rows = np.arange(logs.offsets[row], logs.offsets[row + 1])
-        worth = logs.predictions[rows] @ np.array([1.0, 2.0])
-        best = rows[np.argsort(-worth, kind="stable")]
-        shown = [str(logs.item_id[r]) for r in best if logs.shown[r]][:3]
-        order = entry["orders"][EXPECTED_VALUE]
-        assert [item["item"] for item in order["items"]] == shown
-        assert order["not_shown"] == int((~logs.shown[best[:3]]).sum())
-    names = compare_pages(logs, policies, mixture, lambda ids: [f"<{i}>" if i % 2 else None for i in ids], 4, 3)
-    (section,) = comparison_section(names)
-    assert re.search(r"&lt;\d*[13579]&gt;", section.table) and "<details>" in section.table and "▲" in section.table
-    assert comparison_section({}) == []
-
-
-def test_weights_by_group_have_their_size_and_interval(tmp_path):
-    weights = np.random.default_rng(0).dirichlet([3.0, 2.0], 60).astype(np.float32)
-    groups = {"scenario": np.where(np.arange(60) < 20, "few", "many")}
-    users = np.arange(60) // 2
-    record_weights(tmp_path, ("a", "b"), weights, 9 * weights, weights[:, 0], np.array([0.5, 0.5]), groups, users)
-    record = json.loads((tmp_path / "weights.json").read_text())
-    assert record["requests"]["scenario"] == {"few": 20, "many": 40}
-    pairs = weights[:20, 0].reshape(10, 2).sum(1) - 2 * weights[:20, 0].mean()
-    error = np.sqrt((pairs**2).sum() * 10 / 9) / 20
-    assert record["reaches"]["scenario"]["few"]["a"] == pytest.approx(2.262 * error, rel=1e-2)
-    section, _ = weight_sections(tmp_path)
-    text = f"{100 * record['groups']['scenario']['few']['a']:.1f}"
-    assert text in section.table and "rgba(var(--" in section.table and ">40<" in section.table
-    assert section.table.index("many") < section.table.index("few")  # the largest first
-    assert weight_sections(tmp_path / "nowhere") == []
 
 
 def test_options_that_differ_come_first():
     changed = replace(TrainConfig(), seed=3)
-    (section,) = options_section(changed, TrainConfig())
-    head, _, rest = section.table.partition("<details>")
-    assert "seed" in head and "<b>3</b> (default 0)" in head and "batch_size" not in head
+    section = options_section(changed, TrainConfig())
+    head, _, rest = section.body.partition("<details>")
+    assert "seed" in head and "3 (default 0)" in head and "batch_size" not in head
     assert "stage1.batch_size" in rest and section.text.startswith("1 of ")
-    assert options_section(changed, changed)[0].text == "All have their defaults."
+    assert options_section(changed, changed).text == "All have their defaults."

@@ -125,8 +125,8 @@ def test_pages_of_a_run_in_a_bucket_are_those_of_the_local_one(s3, run, capsys, 
     assert records[1]["equal_pages"] == records[3]["equal_pages"] == 5
     assert json.loads(Folder.at(place).read("serve-check.json"))["requests"] == 5
     assert cli.main(["console", place, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["out"] == f"{place}/studio.html"
-    assert len(Folder.at(place).read("studio.html")) > 10_000
+    assert json.loads(capsys.readouterr().out)["out"] == f"{place}/console.html"
+    assert len(Folder.at(place).read("console.html")) > 10_000
 
 
 def test_a_directory_follows_the_run(s3, run, tmp_path):

@@ -102,9 +102,9 @@ def test_a_page_is_that_of_the_pipeline(run, server):
 
 
 def test_pages_for_people(own_run, tmp_path):
-    (own_run / "studio.html").write_text("<p>studio</p>")
+    (own_run / "report.html").write_text("<p>report</p>")
     with serving(own_run, tmp_path / "log") as server:
-        assert server.ask("GET", "/console")[1:] == ("text/html; charset=utf-8", b"<p>studio</p>")
+        assert server.ask("GET", "/console")[1:] == ("text/html; charset=utf-8", b"<p>report</p>")
         status, kind, page = server.ask("GET", "/docs")
         assert status == 200 and kind.startswith("text/html") and b"/v1/rank" in page
         assert "/v1/rank" in server.answer("/openapi.json")["paths"]

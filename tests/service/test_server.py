@@ -319,11 +319,11 @@ def test_ids_of_requests_and_traces(server):
 def test_a_file_of_options_the_console_and_a_new_artifact(run, tmp_path):
     own = tmp_path / "run"
     shutil.copytree(run, own, symlinks=True)
-    (own / "studio.html").write_text("<p>studio</p>")
+    (own / "report.html").write_text("<p>report</p>")
     options = {"max_k": 3, "log": "none", "port": 1, "arms": [{"name": "a", "share": 1.0, "trust": 1.0}]}
     (tmp_path / "options.json").write_text(json.dumps(options))
     with Server(own, tmp_path, "--config", tmp_path / "options.json", "--refresh-seconds", "60") as server:
-        assert server.ask("GET", "/console")[2] == b"<p>studio</p>"
+        assert server.ask("GET", "/console")[2] == b"<p>report</p>"
         assert b"k is 4; want a whole number from 1 to 3" in server.ask("POST", "/v1/rank", b'{"user": 1, "k": 4}')[2]
         page = json.loads(server.ask("POST", "/v1/rank", b'{"user": 1}')[2])
         assert (page["arm"], page["trust"], len(page["items"])) == ("a", 1.0, 3)

@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from pygrade import ops
+from pygrade._util.html_table import html_table
 from pygrade.cli import console
 from pygrade.config.policy import PolicyConfig
-from pygrade.console.html import shaded_page
 from pygrade.logs import read_logs, write_logs
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.mixture import Baseline, Mixture
+from pygrade.serving.page_table import page_table
 from pygrade.serving.ranker import BlendedRanker
 
 TASKS, FEATURES = ("click", "order", "like"), ("a", "b")
@@ -196,6 +197,11 @@ def test_values_need_a_policy_that_takes_them(requests):
         ranker.rank(context, predictions, 3, values={"order": 2.0})
 
 
+def as_html(record):
+    page = page_table(record)
+    return html_table(page.head, page.texts(), texts=2)
+
+
 def test_an_explained_page_names_trust_baseline_and_values(requests, capsys):
     context, predictions, prices = requests
     page = BlendedRanker(make_policy("both")).rank(context[:1], predictions[:1], 2, item_values=prices[:1])
@@ -208,9 +214,9 @@ def test_an_explained_page_names_trust_baseline_and_values(requests, capsys):
     assert alone.explain(1, None) == "ranked by expected value alone (verdict: better)"
     bare = BlendedRanker(make_policy("harm", 0.0)).rank(context[:1], predictions[:1], 2).describe(0, "alone")
     console.page(bare)
-    for text in (shaded_page(bare), capsys.readouterr().out):
+    for text in (as_html(bare), capsys.readouterr().out):
         assert "expected value" not in text.replace(bare["why"], "") and "weight" not in text.replace(bare["why"], "")
     console.page(record)
     out = capsys.readouterr().out
-    for text in (shaded_page(record), out):
+    for text in (as_html(record), out):
         assert "ev" in text and f"{record['items'][0]['baseline']:+.3f}" in text

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 from pygrade.cli import console
 from pygrade.cli.options import Output, part
 from pygrade.config.console import ConsoleConfig
-from pygrade.console.page import write_console
+from pygrade.console.run_console import write_console
 from pygrade.storage import Place, join_path, place_of, publishing
 
-FILE = "studio.html"
+FILE = "console.html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Options(Output, ConsoleConfig):
     """
 
     run: Annotated[Place, "positional"]  # directory of pygrade train, demo or pipeline
-    out: Place | None = None  # HTML file to write; none: studio.html in the run
+    out: Place | None = None  # HTML file to write; none: console.html in the run
     data: str | None = None  # logs:DIR; none: the log that the run kept or names
 
 

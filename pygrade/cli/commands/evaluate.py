@@ -9,13 +9,18 @@ import numpy as np
 from pygrade.cli import console
 from pygrade.cli.evaluation_tables import IN_SAMPLE, print_evaluation, print_verdict, print_warnings
 from pygrade.cli.options import Cluster, Output, Source, workers_of
+from pygrade.config.console import ConsoleConfig
 from pygrade.config.training import RewardConfig
+from pygrade.console.collect import collect
+from pygrade.console.page import write_page
+from pygrade.console.run_files import JudgedRun
+from pygrade.console.sections import off_policy_section, prediction_section, replay_section, verdict_lead
 from pygrade.evaluation.policy_estimates import LIFT, NO_ESTIMATE, decisive, noted, policy_estimates
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
 from pygrade.metrics.texts import lift_text, value_text
 from pygrade.policy import FusionPolicy
-from pygrade.storage import Place
+from pygrade.storage import Place, publishing
 from pygrade.training.evaluate_policy import evaluate_policy, policies_of
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.training_record import TrainingRecord
@@ -39,6 +44,7 @@ class Options(Output, Cluster, Source):
     last: float = 1.0  # evaluate only this share of the requests, the latest
     k: int = 10  # ranks that count
     propensity: float | None = None  # exponent of the slots' propensity; none: estimate it from the log
+    report: Place | None = None  # HTML file to write: the console of these requests
     all_estimates: bool = False  # show every off-policy estimate, not only the one to decide by
 
 
@@ -61,6 +67,11 @@ def run(options: Options) -> dict[str, Any]:
         record, estimates = workers.map(_judged, jobs, "evaluation")
     record["off_policy"] = {name: estimate.to_dict() for name, estimate in estimates.items()}
     record["off_policy_note"] = "" if estimates else NO_ESTIMATE
+    if options.report is not None:
+        judged = JudgedRun(
+            options.policy, policy, fresh, in_sample, record, propensity, propensity_floor=reward.propensity_floor
+        )
+        _write_report(options, judged)
     if not options.json:
         heading = IN_SAMPLE if in_sample else ""
         print_evaluation(record, heading)
@@ -88,6 +99,19 @@ def run(options: Options) -> dict[str, Any]:
         "left_out": chosen.num_requests - fresh.num_requests,
         **record,
     }
+
+
+def _write_report(options: Options, judged: JudgedRun) -> None:
+    assert options.report is not None
+    record = judged.evaluation
+    sections = [
+        replay_section(record),
+        prediction_section(record),
+        off_policy_section(record["off_policy"], record["off_policy_note"]),
+    ]
+    lead = verdict_lead(record["verdict"], record, version=judged.policy.version)
+    with publishing(options.report) as path:
+        write_page(path, f"pygrade evaluate: {options.data}", lead, sections, collect(judged, ConsoleConfig()))
 
 
 @dataclass(frozen=True)

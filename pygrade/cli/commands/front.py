@@ -16,7 +16,7 @@ from pygrade.cli.evaluation_tables import IN_SAMPLE
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Cluster, Output, Source, workers_of
 from pygrade.config.training import RewardConfig
-from pygrade.console import plots
+from pygrade.console.charts import front_picture
 from pygrade.evaluation.arms import PRODUCTION
 from pygrade.evaluation.front import VALUE, Judge, Solution, front, solve
 from pygrade.evaluation.replay import judged_by
@@ -53,7 +53,7 @@ class Options(Output, Cluster, Source):
     most: str = VALUE  # the task to earn most events of, or value
     scenario: str | None = None  # only requests of this scenario; the multipliers found are its own
     save: Place | None = None  # directory to write the policy to, with the multipliers found as its default
-    picture: Place | None = None  # PNG file of the front
+    picture: Place | None = None  # SVG file of the front
     k: int = 10  # ranks that count
     propensity: float | None = None  # exponent of the slots' propensity; none: estimate it if pages were shuffled
 
@@ -100,7 +100,7 @@ def _run(options: Options) -> dict[str, Any]:
         solution = solve(search, judge, keep, options.most, workers=workers) if keep else None
     if options.picture is not None:
         with publishing(options.picture) as path:
-            write_bytes(path, plots.front(record))
+            write_bytes(path, front_picture(record).encode())
     if options.save is not None and solution is not None:
         _save(policy, trained, solution, options)
     if not options.json:

@@ -60,7 +60,7 @@ class Options(Output):
     refresh_seconds: float | None = None  # between looks at the artifact and the policies; none: 1
     drain_seconds: float | None = None  # after SIGTERM, while /readyz is 503; none: 5
     log: str | None = None  # a JSON line for each request: all, errors or none; none: all
-    console: Path | None = None  # the page of /console; none: studio.html in the run
+    console: Path | None = None  # the page of /console; none: report.html in the run
     online: bool = False  # also learn from exposures and feedback, see pygrade online
     print_config: bool = False  # print pygraded's options as JSON and end
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pygrade import ops
 from pygrade._util.files import directory_lock
 from pygrade.cli import console
 from pygrade.cli.evaluation_tables import print_evaluation, print_verdict, print_warnings
@@ -18,9 +17,9 @@ from pygrade.cli.options import Cluster, Output, Source, part, workers_of
 from pygrade.cli.run_directory import check_out, recorded
 from pygrade.cli.run_metrics import report_run
 from pygrade.config.training import TrainConfig
-from pygrade.console.comparison import FILE as COMPARISON
-from pygrade.console.comparison import compare_pages
-from pygrade.console.training import record_weights, write_report, write_text
+from pygrade.console.run_files import JudgedRun
+from pygrade.console.training import write_report, write_text
+from pygrade.console.weights import record_weights
 from pygrade.correction.prior import load_prior
 from pygrade.evaluation.arms import GRADE, SERVED, STAGE1
 from pygrade.evaluation.policy_estimates import log_inputs, served_weights
@@ -148,6 +147,7 @@ def _train_and_judge(
         "train": result.summary,
         "verdict": stored_verdict(result.policy.mixture),
     }
+    judged = None
     if late is not None:
         late = late.valued(config.reward.task_values, config.reward.value_tasks)
         policies = {STAGE1: result.stage1_policy, GRADE: result.stage2_policy}
@@ -158,18 +158,25 @@ def _train_and_judge(
         )
         record["evaluation"] = evaluation
         write_text(out / "evaluation.json", json.dumps(evaluation, indent=2) + "\n")
-        pages = compare_pages(late, policies, result.policy.mixture)
-        write_text(out / COMPARISON, json.dumps(pages, indent=2) + "\n")
+        judged = JudgedRun(
+            out / "policy",
+            result.policy,
+            late,
+            in_sample=False,
+            evaluation=evaluation,
+            propensity=result.propensity,
+            propensity_floor=config.reward.propensity_floor,
+        )
         with torch.no_grad():
             alpha = result.policy(log_inputs(result.policy, late))
-        entropy, static = ops.dirichlet_entropy(alpha).numpy(), result.static_weights.numpy()
+        static = result.static_weights.numpy()
         groups = {} if late.scenario is None else {"scenario": late.scenario}
         weights = served_weights(result.policy, late)
-        record_weights(out, late.tasks, weights, alpha.numpy(), entropy, static, groups, late.user_id)
-    judged = evaluation["warnings"] if late is not None else []
-    record["warnings"] = list(dict.fromkeys([*result.summary["warnings"], *judged]))
+        record_weights(out, late.tasks, weights, alpha.numpy(), static, groups, late.user_id)
+    found = evaluation["warnings"] if late is not None else []
+    record["warnings"] = list(dict.fromkeys([*result.summary["warnings"], *found]))
     data = _describe(options, early, late, result.summary)
-    report = write_report(out, f"pygrade train: {options.data}", data=data, options=(config, TrainConfig()))
+    report = write_report(out, f"pygrade train: {options.data}", judged, data=data, options=(config, TrainConfig()))
     return record | {"report": join_path(options.out, report.name)}
 
 

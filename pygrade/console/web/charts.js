@@ -31,18 +31,6 @@ export function intervalBar(lift, reach, label = "") {
   return bar;
 }
 
-// The scale under a column of interval bars.
-export function scaleOf(reach) {
-  const digits = reach < 0.01 ? 1 : 0;
-  return h(
-    "div",
-    { class: "scale", "aria-hidden": "true" },
-    h("span", {}, percent(-reach, digits)),
-    h("span", {}, "0"),
-    h("span", {}, percent(reach, digits)),
-  );
-}
-
 // A share from 0 to 1.
 export function shareBar(value, className, most = 1) {
   return h(

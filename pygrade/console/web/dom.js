@@ -53,6 +53,13 @@ export function count(value) {
   return Number.isFinite(value) ? value.toLocaleString("en-US", { maximumFractionDigits: 0 }) : "n/a";
 }
 
+// +1.20 ± 0.30 %, as `lift_text` of pygrade/metrics/texts.py.
+export function liftText({ value, low, high }) {
+  if (value === null || !Number.isFinite(value)) return "n/a";
+  const known = low !== null && high !== null && Number.isFinite(high - low);
+  return `${value < 0 ? "-" : "+"}${Math.abs(100 * value).toFixed(2)}${known ? ` ± ${(50 * (high - low)).toFixed(2)}` : ""} %`;
+}
+
 // −0.4 to +3.6 %
 export function range(lift, digits = 1) {
   if (!lift || !Number.isFinite(lift.low)) return "interval unknown";

@@ -5,12 +5,11 @@ import { Core } from "./core.js";
 import { unpack, unpackBytes } from "./data.js";
 import { byId, h, show } from "./dom.js";
 import { Front } from "./front.js";
-import { showCheck, showHead, showYourCard } from "./head.js";
+import { showCheck, showYourCard } from "./head.js";
 import { Live } from "./live.js";
 import { Model } from "./model.js";
 import { Pages } from "./pages.js";
 import { Panel } from "./panel.js";
-import { showReplay } from "./rankings.js";
 
 const THEMES = ["system", "light", "dark"];
 
@@ -36,6 +35,7 @@ function themes() {
     apply();
   });
   apply();
+  button.hidden = false;
 }
 
 // Calls work once the browser has time, with the arguments of the last call.
@@ -61,8 +61,7 @@ async function start() {
   const core = await Core.load(await unpackBytes(byId("core").textContent));
   const model = new Model(core, await unpack(text));
   const over = model.record.baseline;
-  showHead(model);
-  showReplay(model);
+  byId("run").hidden = false;
   showColumns(model);
   const pages = new Pages(model);
   let updates = 0;
@@ -87,6 +86,6 @@ async function start() {
 
 start().catch((error) => {
   document.documentElement.dataset.state = "failed";
-  show(byId("verdict"), h("p", { class: "bad" }, `The page could not start: ${error.message}`));
+  show(byId("check"), h("p", { class: "bad" }, `The page could not start: ${error.message}`));
   throw error;
 });

@@ -200,8 +200,8 @@ export class Model {
     const told = sliders.mode === "served" && this.record.evaluation.lifts[this.served.name];
     const replayed = (metric) => (told ? told[metric] : lift(found[metric], base[metric]));
     return {
-      requests: users.length,
-      users: new Set(users).size,
+      requests: told ? this.record.evaluation.num_requests : users.length,
+      users: told ? this.record.evaluation.num_users : new Set(users).size,
       value: "value" in known ? null : replayed("value"),
       ndcg: "ndcg" in known ? null : replayed("ndcg"),
       events: found.events.map((column, t) => ("value" in known ? null : lift(column, base.events[t]))),

@@ -1,0 +1,142 @@
+"""Lines over steps or against each other, as SVG that takes the page's colors."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._util.html_table import escape
+
+_WIDTH, _HEIGHT = 460, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 30, 40  # margins
+_STYLE = (  # of a file of its own
+    "text{font:12px sans-serif;fill:#17202b}.grid{stroke:#dce1e8}.axis{stroke:#52606f}"
+    "polyline{fill:none;stroke:#1f5fbf;stroke-width:1.8}.line-1{stroke:#98a5b3;stroke-dasharray:5 4}"
+)
+Line = tuple[Sequence[float], Sequence[float]]  # x, y
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines, and what helps to read them."""
+
+    title: str
+    label: str  # of the vertical axis
+    lines: Mapping[str, Line]
+    band: tuple[Sequence[float], Sequence[float]] | None = None  # lower and upper ends around the first line
+    marks: Mapping[float, str] = field(default_factory=dict)  # x of vertical lines
+    points: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    across: str = "step"  # label of the horizontal axis
+    smooth: bool = False  # pale: the values, strong: their moving mean
+
+
+def draw(chart: Chart) -> str:
+    """The chart as one <svg>; the classes of its lines are task-0, task-1 … as those of the page's tasks."""
+    spots = list(chart.points.values())
+    x = _Axis.of(chain(*(line[0] for line in chart.lines.values()), (p[0] for p in spots)), _LEFT, _WIDTH - _RIGHT)
+    heights = chain(*(line[1] for line in chart.lines.values()), *(chart.band or ()), (p[1] for p in spots))
+    y = _Axis.of(chain(heights, [0.0] * bool(chart.band)), _HEIGHT - _BOTTOM, _TOP)
+    parts = [f'<text class="name" x="0" y="14">{escape(chart.title)}</text>']
+    for value in y.ticks():
+        kind = "axis" if value == 0 else "grid"
+        up = y.at(value)
+        parts.append(f'<line class="{kind}" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{up}" y2="{up}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{up + 4:g}" text-anchor="end">{_number(value)}</text>')
+    for value in x.ticks():
+        parts.append(f'<text x="{x.at(value)}" y="{_HEIGHT - 22}" text-anchor="middle">{_number(value)}</text>')
+    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">{escape(chart.across)} →</text>')
+    parts.append(f'<text x="0" y="{_HEIGHT - 4}">↑ {escape(chart.label)}</text>')
+    for value, name in chart.marks.items():
+        parts.append(f'<line class="axis" x1="{x.at(value)}" x2="{x.at(value)}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>')
+        parts.append(f'<text x="{x.at(value) + 4}" y="{_TOP + 10}">{escape(name)}</text>')
+    if chart.band is not None:
+        steps = next(iter(chart.lines.values()))[0]
+        edge = [*zip(steps, chart.band[0], strict=True), *reversed([*zip(steps, chart.band[1], strict=True)])]
+        parts.append(f'<polygon class="band" points="{_points(x, y, edge)}"/>')
+    for number, (name, (steps, values)) in enumerate(chart.lines.items()):
+        if chart.smooth and len(values) >= 20:
+            pale = _points(x, y, zip(steps, values, strict=True))
+            parts.append(f'<polyline class="pale line-{number}" points="{pale}"/>')
+            values = moving_mean(values).tolist()
+        line = f'points="{_points(x, y, zip(steps, values, strict=True))}"'
+        parts.append(f'<polyline class="line-{number}" {line}><title>{escape(name)}</title></polyline>')
+    for name, point in chart.points.items():
+        across, up = x.at(point[0]), y.at(point[1])
+        parts.append(f'<circle cx="{across}" cy="{up}" r="4"/>')
+        parts.append(f'<text x="{across + 7:g}" y="{up - 5:g}">{escape(name)}</text>')
+    label = escape(f"{chart.title}: {chart.label}")
+    head = f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
+    return f"{head}{''.join(parts)}</svg>"
+
+
+def moving_mean(values: Sequence[float]) -> NDArray[np.float64]:
+    """Centered moving mean over about a tenth of the points, over fewer at the ends."""
+    series = np.asarray(values, np.float64)
+    kernel = np.ones(2 * (len(series) // 20) + 1)
+    known = np.isfinite(series)
+    total = np.convolve(np.where(known, series, 0.0), kernel, mode="same")
+    count = np.convolve(known.astype(np.float64), kernel, mode="same")
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Numbers from ``low`` to ``high``, drawn from ``start`` to ``end``."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    @classmethod
+    def of(cls, values: Iterable[float], start: float, end: float) -> "_Axis":
+        known = [float(value) for value in values if math.isfinite(value)]
+        low, high = min(known, default=0.0), max(known, default=1.0)
+        margin = 0.03 * (high - low) or 0.5
+        return cls(low - margin, high + margin, start, end)
+
+    def at(self, value: float) -> float:
+        return round(self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low), 1)
+
+    def ticks(self) -> list[float]:
+        """Round numbers, about four."""
+        rough = (self.high - self.low) / 4
+        step = 10.0 ** math.floor(math.log10(rough))
+        step *= next(factor for factor in (1, 2, 5, 10) if factor * step >= rough)
+        first, last = math.ceil(self.low / step), math.floor(self.high / step)
+        return [number * step for number in range(first, last + 1)]
+
+
+def _points(x: _Axis, y: _Axis, line: Iterable[tuple[float, float]]) -> str:
+    return " ".join(f"{x.at(a)},{y.at(b)}" for a, b in line if math.isfinite(a) and math.isfinite(b))
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def front_picture(record: Mapping[str, Any]) -> str:
+    """An SVG file with a chart per pair of tasks of `Front.to_dict`: events over production of one and the other."""
+
+    def lift(point: Mapping[str, Any], kind: str, task: str) -> float:
+        entry = point[kind][task]
+        return 100 * float((entry["value"] if kind == "events" else entry) or 0.0)
+
+    parts = [f"<style>{_STYLE}</style>"]
+    for number, (a, b, path) in enumerate(record["paths"]):
+        lines = {
+            name: ([lift(point, kind, a) for point in path], [lift(point, kind, b) for point in path])
+            for name, kind in (("debiased", "events"), ("predicted", "predicted"))
+        }
+        marks = {name: (lift(point, "events", a), lift(point, "events", b)) for name, point in record["marks"].items()}
+        points = {"production": (0.0, 0.0)} | marks
+        chart = draw(Chart(f"{a} and {b}", f"{b}, %", lines, points=points, across=f"{a}, % over production"))
+        place = f'x="10" y="{10 + number * (_HEIGHT + 20)}" width="{_WIDTH}" height="{_HEIGHT}"'
+        parts.append(chart.replace("<svg ", f"<svg {place} ", 1))
+    height = 10 + len(record["paths"]) * (_HEIGHT + 20)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH + 20}" height="{height}">'
+    return f'{head}<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n'
