@@ -5,7 +5,6 @@ intervals are wholly on the expected side of 0. *Not reproduced*: none is. *Depe
 """
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from bench.study.settings import Settings
 from bench.study.stats import Record, Results, production_lift, sign
 from pygrade.metrics.intervals import Interval
+from pygrade.metrics.texts import lift_text
 
 REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run"
 CONFIRMED, NOT_CONFIRMED = "confirmed", "not confirmed"
@@ -64,11 +64,7 @@ class StudyTarget:
 
 def percent(interval: Interval) -> str:
     """``+1.20 ± 0.30 %``; from a single world without the interval."""
-    if not math.isfinite(interval.value):
-        return "n/a"
-    if not math.isfinite(interval.low):
-        return f"{interval.value:+.2f} %"
-    return f"{interval.value:+.2f} ± {(interval.high - interval.low) / 2:.2f} %"
+    return lift_text(interval, scale=1.0)
 
 
 def verdict(differences: Sequence[Difference], source: str) -> str:

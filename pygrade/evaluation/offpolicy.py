@@ -20,7 +20,6 @@ Intervals come from `intervals.bootstrap` over users, which allows for skewed we
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -146,42 +145,7 @@ def estimate(
     rewards: ArrayLike,
     policy: Policy,
     *,
-    method: str = "snips",
-    users: Array | None = None,
-    model: ArrayLike | None = None,
-    context: ArrayLike | None = None,
-    clip: float | None = None,
-    weight_floor: float = 0.0,
-    confidence: float = 0.95,
-    replicates: int = 1000,
-    seed: int = 0,
-) -> OffPolicyEstimate:
-    """The mean reward per request under the policy; formulas in the module's docstring.
-
-    Args:
-        rewards: [R] of the logged pages, any unit.
-        policy: `Densities` (or such a tuple), or log density ratios [R]. Requests whose ratio is NaN are left out, with
-            a warning: correct if requests were chosen at random to explore.
-        method: one of METHODS.
-        users: [R] ids; the requests of one user are resampled together. None: each request is its own user.
-        model: for ``"dr"``, expected rewards [R], or [R, 2]: at the logged weights, and under the target. None: ridge
-            regression on the context and (given densities) the weights, each user predicted from the others.
-        context: [R, F] features for that regression, NaN where missing.
-        clip: for ``"clipped"``, the largest ρ that counts; None: √n.
-        weight_floor: see `log_ratio`; for densities only.
-        confidence: of the interval, 0 to 1.
-        replicates, seed: of the bootstrap; the same seed gives the same interval.
-    """
-    return _estimate(
-        rewards, [policy], [model], [1.0], method, users, context, clip, weight_floor, confidence, replicates, seed
-    )
-
-
-def compare(
-    rewards: ArrayLike,
-    policy: Policy,
-    baseline: Policy,
-    *,
+    baseline: Policy | None = None,
     method: str = "snips",
     users: Array | None = None,
     model: ArrayLike | None = None,
@@ -193,41 +157,28 @@ def compare(
     replicates: int = 1000,
     seed: int = 0,
 ) -> OffPolicyEstimate:
-    """The policy's mean reward minus the baseline's, paired by request; arguments as in `estimate`.
+    """The mean reward per request under the policy, or how much more that is than under the baseline, paired by
+    request; formulas in the module's docstring.
 
-    Log-ratios of 0 mean the logging policy itself. Only requests with both ratios count. The effective sample size
-    and largest weight are the worse of the two.
+    Args:
+        rewards: [R] of the logged pages, any unit.
+        policy: `Densities` (or such a tuple), or log density ratios [R]. Requests whose ratio is NaN are left out, with
+            a warning: correct if requests were chosen at random to explore.
+        baseline: of a comparison, in the same form; log-ratios of 0 mean the logging policy itself. Only requests with
+            both ratios count, and the effective sample size and the largest weight are the worse of the two.
+        method: one of METHODS.
+        users: [R] ids; the requests of one user are resampled together. None: each request is its own user.
+        model: for ``"dr"``, expected rewards [R], or [R, 2]: at the logged weights, and under the target. None: ridge
+            regression on the context and (given densities) the weights, each user predicted from the others.
+        baseline_model: the same for the baseline.
+        context: [R, F] features for that regression, NaN where missing.
+        clip: for ``"clipped"``, the largest ρ that counts; None: √n.
+        weight_floor: see `log_ratio`; for densities only.
+        confidence: of the interval, 0 to 1.
+        replicates, seed: of the bootstrap; the same seed gives the same interval.
     """
-    return _estimate(
-        rewards,
-        [policy, baseline],
-        [model, baseline_model],
-        [1.0, -1.0],
-        method,
-        users,
-        context,
-        clip,
-        weight_floor,
-        confidence,
-        replicates,
-        seed,
-    )
-
-
-def _estimate(
-    rewards: ArrayLike,
-    policies: Sequence[Policy],
-    models: Sequence[ArrayLike | None],
-    signs: Sequence[float],
-    method: str,
-    users: Array | None,
-    context: ArrayLike | None,
-    clip: float | None,
-    weight_floor: float,
-    confidence: float,
-    replicates: int,
-    seed: int,
-) -> OffPolicyEstimate:
+    policies = [policy] if baseline is None else [policy, baseline]
+    models, signs = [model, baseline_model][: len(policies)], [1.0, -1.0][: len(policies)]
     values = np.asarray(rewards, np.float64)
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; want one of {', '.join(METHODS)}")
@@ -297,10 +248,10 @@ def _poor_support(ratio: Floats, clusters: Array) -> list[str]:
 
 
 def warned(result: Interval, size: float, largest: float, reasons: list[str], count: int) -> OffPolicyEstimate:
-    """The estimate; reasons to distrust it are also raised as a `SupportWarning`, three calls up at the user's line."""
+    """The estimate; reasons to distrust it are also raised as a `SupportWarning`, at the line that asked for it."""
     text = "; ".join(reasons) or None
     if text:
-        warnings.warn(f"off-policy estimate: {text}", SupportWarning, stacklevel=4)
+        warnings.warn(f"off-policy estimate: {text}", SupportWarning, stacklevel=3)
     return OffPolicyEstimate(result.value, result.low, result.high, size, largest, text, result.standard_error, count)
 
 

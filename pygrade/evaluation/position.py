@@ -7,8 +7,6 @@ reward logged at one slot, times θ' / θ, is the expectation at another. This h
 items, for items that were shown. Take θ from randomized pages (`propensity.fit_exponent`), not from clicks by slot.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -47,6 +45,7 @@ def estimate(
     target_discount: ArrayLike,
     offsets: Array,
     *,
+    baseline_discount: ArrayLike | None = None,
     users: Array | None = None,
     model: ArrayLike | None = None,
     clip: float | None = None,
@@ -65,6 +64,7 @@ def estimate(
         target_discount: θ' [M], the same at the target's slot:
             `slot_discount(evaluate.ranks(scores, offsets), discount)`.
         offsets: [R + 1], the rows of each request.
+        baseline_discount: of another order, whose mean is subtracted, paired by request.
         model: q [M], expected reward of an examined item, see `scaled_model`: makes the estimate doubly robust
             and is used for items never shown; the interval ignores the model's bias there. None: q = 0, items never
             shown earn nothing, and every target but the logged order looks bad.
@@ -72,54 +72,6 @@ def estimate(
 
     The effective sample size is that of the items' ratios, as a share, times the number of requests.
     """
-    return _estimate(
-        rewards, logged_discount, [target_discount], [1.0], offsets, users, model, clip, confidence, replicates, seed
-    )
-
-
-def compare(
-    rewards: ArrayLike,
-    logged_discount: ArrayLike,
-    target_discount: ArrayLike,
-    baseline_discount: ArrayLike,
-    offsets: Array,
-    *,
-    users: Array | None = None,
-    model: ArrayLike | None = None,
-    clip: float | None = None,
-    confidence: float = 0.95,
-    replicates: int = 1000,
-    seed: int = 0,
-) -> OffPolicyEstimate:
-    """The target order's mean reward minus the baseline order's, paired by request; else as `estimate`."""
-    return _estimate(
-        rewards,
-        logged_discount,
-        [target_discount, baseline_discount],
-        [1.0, -1.0],
-        offsets,
-        users,
-        model,
-        clip,
-        confidence,
-        replicates,
-        seed,
-    )
-
-
-def _estimate(
-    rewards: ArrayLike,
-    logged_discount: ArrayLike,
-    target_discounts: Sequence[ArrayLike],
-    signs: Sequence[float],
-    offsets: Array,
-    users: Array | None,
-    model: ArrayLike | None,
-    clip: float | None,
-    confidence: float,
-    replicates: int,
-    seed: int,
-) -> OffPolicyEstimate:
     if clip is not None and not clip > 0:
         raise ValueError(f"clip is {clip}; want a positive number or None")
     rows, requests = int(offsets[-1]), len(offsets) - 1
@@ -127,11 +79,10 @@ def _estimate(
         "rewards": rewards,
         "logged_discount": logged_discount,
         "model": np.zeros(rows) if model is None else model,
+        "target_discount": target_discount,
     }
-    named |= {
-        "target_discount" if sign > 0 else "baseline_discount": d
-        for sign, d in zip(signs, target_discounts, strict=True)
-    }
+    if baseline_discount is not None:
+        named["baseline_discount"] = baseline_discount
     arrays = {name: np.asarray(array, np.float64) for name, array in named.items()}
     for name, array in arrays.items():
         if array.shape != (rows,) or not bool(np.isfinite(array).all()):
@@ -157,5 +108,5 @@ def _estimate(
         largest.append(float(counted.max(initial=0.0)))
         value = target * q + ratio * (reward - logged * q)
         columns += [np.add.reduceat(value, offsets[:-1]), np.ones(requests)]
-    result = intervals.bootstrap(columns, signs, clusters, confidence, replicates, seed)
+    result = intervals.bootstrap(columns, [1.0, -1.0][: len(targets)], clusters, confidence, replicates, seed)
     return warned(result, min(sizes), max(largest), reasons, requests)

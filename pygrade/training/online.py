@@ -12,7 +12,7 @@ depends on the set of requests and events, not on their order. An update is a fe
 requests; its KL term holds the policy to the reference, by default the policy that the learner began with.
 
 A fraction of the requests with drawn weights is held out: it judges versions and is never learned from. Before a
-version is published, and at every later update, `offpolicy.compare` estimates from the exact densities of those draws
+version is published, and at every later update, `offpolicy.estimate` estimates from the exact densities of those draws
 what it earns against the reference. A version whose interval lies below ``-max_regression`` of the reference's value is
 not published; a published one is rolled back: the reference is served again, and learning restarts from it. Draws of
 versions far from the reference say little about it, and an estimate with a small effective sample decides nothing:
@@ -304,7 +304,8 @@ class OnlineLearner:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", offpolicy.SupportWarning)  # poor support only widens it
             base = offpolicy.estimate(rewards, both[1], replicates=100, **options).value
-            gain = offpolicy.compare(rewards, *both, confidence=self.config.confidence, replicates=200, **options)
+            options |= {"confidence": self.config.confidence, "replicates": 200}
+            gain = offpolicy.estimate(rewards, both[0], baseline=both[1], **options)
         enough = gain.effective_sample_size >= self.config.min_effective_samples
         regressed = enough and gain.high < -self.config.max_regression * abs(base)
         blind = not (gain.high - gain.low) / 2 <= self.config.max_reach * abs(base)

@@ -11,10 +11,10 @@ from pygrade.evaluation.offpolicy import Densities, SupportWarning
 from pygrade.metrics import intervals
 
 
-def poorly(*arguments, call=offpolicy.estimate, **options):
+def poorly(*arguments, **options):
     """A few requests are never good support; hand-computed cases have only a few."""
     with pytest.warns(SupportWarning):
-        return call(*arguments, **options)
+        return offpolicy.estimate(*arguments, **options)
 
 
 REWARDS = np.array([1.0, 0.0, 2.0, 4.0])
@@ -42,9 +42,9 @@ def test_each_estimator_by_hand():
 
 def test_comparison_by_hand():
     other = np.log([1.0, 0.5, 2.0, 1.0])
-    result = poorly(REWARDS, np.log(RATIO), other, method="snips", call=offpolicy.compare)
+    result = poorly(REWARDS, np.log(RATIO), baseline=other, method="snips")
     assert result.value == pytest.approx(3.5 / 3.75 - 9 / 4.5)
-    nothing = poorly(REWARDS, np.log(RATIO), np.log(RATIO), method="ips", call=offpolicy.compare)
+    nothing = poorly(REWARDS, np.log(RATIO), baseline=np.log(RATIO), method="ips")
     assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
 
 
@@ -212,8 +212,8 @@ def test_intervals_cover_the_truth_in_50_worlds():
             )
             for m in offpolicy.METHODS
         }
-        results["compare"] = offpolicy.compare(
-            world.rewards, ratios, np.zeros(len(ratios)), users=world.users, replicates=400
+        results["compare"] = offpolicy.estimate(
+            world.rewards, ratios, baseline=np.zeros(len(ratios)), users=world.users, replicates=400
         )
         for name, result in results.items():
             exact = truth if name != "compare" else truth - world.truth(world.logged)

@@ -35,7 +35,7 @@ def test_two_pages_by_hand():
     second = (1 * 1 + 2 * (0 - 0.5)) + (0.5 * 2 + 0.5 * (3 - 2))
     assert robust.warning is None and robust.value == pytest.approx((first + second) / 2)
     with pytest.warns(SupportWarning):
-        difference = by_position.compare(rewards, logged, target, logged, offsets)
+        difference = by_position.estimate(rewards, logged, target, offsets, baseline_discount=logged)
     assert difference.value == pytest.approx(plain.value - 3)
 
 
@@ -75,7 +75,9 @@ def test_intervals_cover_the_truth_in_50_worlds():
             ),
             (
                 "compare",
-                by_position.compare(rewards, logged, target, logged, offsets, users=user, replicates=300),
+                by_position.estimate(
+                    rewards, logged, target, offsets, baseline_discount=logged, users=user, replicates=300
+                ),
                 values[1] - values[0],
             ),
         ):
@@ -100,10 +102,11 @@ def test_a_marketplace_log_judges_an_order_that_production_never_showed():
         np.put_along_axis(rank, order, np.broadcast_to(np.arange(slots), order.shape), 1)
         discounts.append(by_position.slot_discount(rank.ravel(), attention))
         truths.append(world.expected(requests, order).value.mean())
-    result = by_position.compare(rewards, logged, *discounts, logs.offsets, users=logs.user_id, model=model)
+    options = {"baseline_discount": discounts[1], "users": logs.user_id}
+    result = by_position.estimate(rewards, logged, discounts[0], logs.offsets, model=model, **options)
     assert result.low <= truths[0] - truths[1] <= result.high < 0
     with pytest.warns(SupportWarning, match="never shown"):
-        naive = by_position.compare(rewards, logged, *discounts, logs.offsets, users=logs.user_id)
+        naive = by_position.estimate(rewards, logged, discounts[0], logs.offsets, **options)
     assert naive.high < truths[0] - truths[1]
 
 
