@@ -1,4 +1,4 @@
-"""What the page needs for the replay value of other weights: that of `evaluation.replay`, of the shown rows alone."""
+"""The held-out requests for the page, which replays other weights on their shown rows as `evaluation.replay` does."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -31,7 +31,7 @@ _POOLED_ROUNDS, _POOLED_RENEW = 5, (0, 3)
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Where the Newton steps of a correction ended, by task; None: too few events, so that they did not begin."""
+    """Coefficients after the Newton steps, by task; None: too few events for any step."""
 
     frame: Frame
     maps: Maps | None
@@ -72,7 +72,7 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a log gives: corrections from the likeliest to the plainest, and how likely each form of map is."""
+    """Corrections of a log from the likeliest to the plainest, and the likelihood of each form of map."""
 
     candidates: tuple[Candidate, ...]
     forms: dict[str, float]  # held-out z of each form of map over none
@@ -172,7 +172,7 @@ class _View:
 
 
 class _Task:
-    """What all views of one log share."""
+    """Facts that all views of one log share."""
 
     def __init__(self, logs: Logs, theta: Floats, fold: Array, cluster: Array, parents: tuple[int, ...] | None):
         self.logs, self.theta, self.fold, self.cluster = logs, theta, fold, cluster

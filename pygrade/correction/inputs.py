@@ -1,4 +1,4 @@
-"""What a correction reads of a log: conditional log odds, context and item columns, each standardized.
+"""Inputs of a correction from a log: conditional log odds, context and item columns, each standardized.
 
 A task that never happens without another (cart without click) is corrected *given* it, its parent. The formulas are
 those of `pygrade.reference.correction`; a `Frame` holds what stays the same for all requests.

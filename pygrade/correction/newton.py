@@ -41,7 +41,7 @@ class Design:
         return total if self.center is None else total + self.center.reshape(self.shape)
 
     def move(self, vector: Floats) -> Floats:
-        """What a vector adds to the coefficients [Z, U]."""
+        """The part of the coefficients [Z, U] that a vector adds."""
         own = self.shape[0] * self.shape[1]
         total = vector[:own] if self.prior is None else vector[:own] + self.prior @ vector[own:]
         return np.asarray(total.reshape(self.shape))

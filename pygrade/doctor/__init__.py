@@ -1,4 +1,4 @@
-"""What a log can tell before anything is trained on it: `log_sheet`, and its HTML page."""
+"""The sheet of a log, before anything is trained on it: `log_sheet`, and its HTML page."""
 
 from pygrade.doctor.page import sheet_page
 from pygrade.doctor.sheet import log_sheet

@@ -1,4 +1,4 @@
-"""What exploring a share of the requests would buy, and what it would cost.
+"""Gain and cost of exploring a share of the requests.
 
 **Shuffled pages** fix the propensity of the slots, on which the position-based estimate of the whole log rests: of an
 order by expected value, as an example, over the logged one. **Drawn weights** are an experiment of their own: the value

@@ -1,1 +1,1 @@
-"""How good a policy is: replay of logged pages, off-policy estimates, A/B tests."""
+"""Evaluation of a policy: replay of logged pages, off-policy estimates, A/B tests."""

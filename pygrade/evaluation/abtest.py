@@ -27,7 +27,7 @@ MISMATCH_ALPHA = 1e-3  # p-value below which a sample ratio counts as broken: ch
 
 @dataclass(frozen=True)
 class Metric:
-    """What planning needs to know of a metric: its value and the variance per unit (that of an estimate is it / n)."""
+    """Value of a metric for planning, and its variance per unit (that of an estimate is it / n)."""
 
     value: float
     variance: float
@@ -97,7 +97,7 @@ def _check_plan(alpha: float, share: float) -> None:
 
 @dataclass(frozen=True)
 class SampleRatio:
-    """Whether the arms got the units they should have got."""
+    """Test of the arms' shares of the units."""
 
     statistic: float  # χ²
     p_value: float

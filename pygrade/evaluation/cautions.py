@@ -60,7 +60,7 @@ def cautions_of_log(logs: Logs) -> list[str]:
 
 
 def copies_sentence(share: float) -> str:
-    """How many requests are copies (`pygrade.logs.clusters`); empty if hardly any."""
+    """A sentence on requests that are copies (`pygrade.logs.clusters`); empty if hardly any."""
     if share < _RARE:
         return ""
     return (
@@ -70,7 +70,7 @@ def copies_sentence(share: float) -> str:
 
 
 def missing_sentence(logs: Logs) -> str:
-    """How many requests lack which feature; empty if hardly any does.
+    """A sentence on requests that lack features; empty if hardly any does.
 
     ``31 % of the requests lack a feature: tenure_days 25 %, returning 8 %``
     """

@@ -210,7 +210,7 @@ class _Judges:
         self.actors = workers.actors(_itself, parts, "front")
 
     def each(self, method: str, vectors: Sequence[Sequence[float]], judges: int = 1) -> list[list[Any]]:
-        """What the method finds at each of the vectors, by judge; a judge's copies share the vectors."""
+        """Results of the method at each of the vectors, by judge; a judge's copies share the vectors."""
         shares = [list(vectors[copy :: self._copies]) for copy in range(self._copies)]
         found = self.actors.call(method, shares * judges)
         result = []
@@ -236,7 +236,7 @@ def _itself(judge: Judge) -> Judge:
 
 
 def front(judge: Judge, tasks: Sequence[str], expected_value: Array, workers: Workers = LOCAL) -> Front:
-    """What the policy offers between these tasks; expected_value [M]: scores; workers: where the points are counted."""
+    """The front of the policy between these tasks; expected_value [M]: scores; workers: those that count the points."""
     every = judge.logs.tasks
     _check_known("tasks", tasks, every)
     if len(set(tasks)) != len(tasks):

@@ -1,4 +1,4 @@
-"""What an A/B test needs, from the variances by user in a log."""
+"""Size of an A/B test, from the variances by user in a log."""
 
 from typing import Any
 

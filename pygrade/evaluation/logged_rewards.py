@@ -54,7 +54,7 @@ class _View(NamedTuple):
 
 @dataclass(frozen=True)
 class LoggedRewards:
-    """What a log says about every order of its candidates; made once, asked for many orders.
+    """Estimates for every order of a log's candidates; made once, asked for many orders.
 
     An order is the rank [M] of each candidate in its request; -1 and ranks beyond the curve are not examined.
     """

@@ -275,7 +275,7 @@ def _lifts(
 
 
 def judged_by(record: Mapping[str, Any]) -> str:
-    """What events are worth and how slots count, of `Evaluation.to_dict` with the ``propensity_source``."""
+    """The worth of events and the counting of slots as text, of `Evaluation.to_dict` with the ``propensity_source``."""
     curve, source = record["propensity"], record["propensity_source"]
     if curve is None:
         slots = f"every slot counts alike, so labels keep their position bias, and ranks count as in DCG ({source})"
@@ -286,7 +286,7 @@ def judged_by(record: Mapping[str, Any]) -> str:
 
 
 def event_worth(record: Mapping[str, Any]) -> str:
-    """What an event is worth, by ``task_values`` and ``value_tasks``."""
+    """The worth of an event as text, by ``task_values`` and ``value_tasks``."""
     prices = record["value_tasks"]
     worth = [f"{task} {value:g}{' × price' if task in prices else ''}" for task, value in record["task_values"].items()]
     return f"an event is worth: {', '.join(worth)}"
@@ -300,7 +300,7 @@ def equal_metrics(record: Mapping[str, Any]) -> list[str]:
 
 
 def reinforcement_sentence(record: Mapping[str, Any]) -> str:
-    """What stage 2 adds to stage 1, of a replay of both; empty if nothing was compared."""
+    """A sentence on stage 2 over stage 1, of a replay of both; empty if nothing was compared."""
     entry = record.get("reinforcement")
     if not entry or entry["lift"]["low"] is None:
         return ""

@@ -1,4 +1,4 @@
-"""What a page is worth: the one rule of training, replay, trade-offs and console.
+"""The value of a page: the one rule of training, replay, trade-offs and console.
 
     value of a page = Σ_{r<k} D(r) · gain of the item at rank r,     gain = v / max(q(slot), floor)
 

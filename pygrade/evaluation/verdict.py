@@ -160,7 +160,7 @@ def percent(lift: Interval) -> str:
 
 
 def _gain(lift: Interval | None, baseline: str, license: str) -> str:
-    """What the new ranking gains, and what proves it."""
+    """The gain of the new ranking, and its evidence."""
     over = "" if baseline == EXPECTED_VALUE else f" over {plain_name(baseline)}"
     if lift is None or not math.isfinite(lift.value):
         return f"its predictions are better ({license})" if license else "it is better"
@@ -196,7 +196,7 @@ def _days(logs: Logs) -> float:
 
 
 def _effort(users: int | None, weeks: float | None) -> str:
-    """What a test takes, after the lift that it is to find."""
+    """The effort of a test, after the lift that it is to find."""
     if users is None:
         return ""
     return f"; about {_rounded(2 * users)} users" if weeks is None else f"; {_traffic(weeks)}"

@@ -1,4 +1,4 @@
-"""Which column of a table is what in a log: given, or proposed from names, types and values."""
+"""The role of each column of a table in a log: given, or proposed from names, types and values."""
 
 import difflib
 import re

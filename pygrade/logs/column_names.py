@@ -1,4 +1,4 @@
-"""What tables of other programs call the columns of a log: names to look for, and which names mean one event."""
+"""Names of a log's columns in tables of other programs, and which of them mean one event."""
 
 import re
 

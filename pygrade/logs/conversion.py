@@ -22,7 +22,7 @@ _SECONDS, _MILLIS, _MICROS = 1e11, 1e14, 1e17  # numbers of today's times are be
 
 @dataclass
 class ImportNotes:
-    """What was done to a table, for people."""
+    """Changes made to a table, and doubts about it, for people."""
 
     changed: list[str] = field(default_factory=list)
     warned: list[str] = field(default_factory=list)

@@ -337,7 +337,7 @@ class Logs:
 
     @property
     def incomplete(self) -> int:
-        """How many requests list only a part of their candidates."""
+        """Number of requests that list only a part of their candidates."""
         return 0 if self.candidates is None else int((np.diff(self.offsets) < self.candidates).sum())
 
     def complete(self) -> "Logs":
@@ -479,7 +479,7 @@ def _validate_tasks(logs: Logs, refuse: _Refuse) -> None:
 
 
 def _validate_requests(logs: Logs, refuse: _Refuse) -> None:
-    """What belongs to a request, and item columns."""
+    """Columns of requests, and item columns."""
     times = logs.timestamp
     if times is not None and len(times):
         wanted = "milliseconds since 1970"

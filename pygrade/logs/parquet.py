@@ -272,7 +272,7 @@ class Source:
         return tasks, features, values, priced, self._labels("items", "i_")
 
     def _labels(self, key: str, prefix: str) -> tuple[str, ...]:
-        """What the metadata says, else the columns with this prefix."""
+        """Labels of the metadata, else of the columns with this prefix."""
         columns = [name.removeprefix(prefix) for name in self.names if name.startswith(prefix)]
         return tuple(str(label) for label in self.header.get(key, columns))
 

@@ -59,7 +59,7 @@ class FoldRankings(NamedTuple):
 
 @dataclass(frozen=True)
 class Trust:
-    """What cross-fitting found. Lifts are relative; their intervals cover all at once (mixtures, baselines)."""
+    """The result of cross-fitting. Lifts are relative; their intervals cover all at once (mixtures, baselines)."""
 
     verdict: VerdictText
     baseline: str  # the strongest simple one
@@ -137,7 +137,7 @@ def too_little(logs: Logs, fold: NDArray[np.int64], cluster: NDArray[np.int64]) 
 
 
 def fold_workers(config: TrustConfig, logs: Logs, workers: Workers) -> Workers:
-    """Where the folds are trained: if nothing else is said, in as many processes of this machine as are worth it."""
+    """Workers that train the folds: if no others are given, as many processes of this machine as are worth it."""
     if workers is not LOCAL:
         return workers
     return LocalWorkers(min(config.processes, config.folds) if logs.num_requests >= _POOL_REQUESTS else 1)
@@ -310,11 +310,11 @@ class _Rivals:
         return dict(zip(others, intervals.simultaneous(lifts, self.cluster), strict=True))
 
     def contradiction(self, values: NDArray[np.float64], over: str) -> str:
-        """How the later requests of the log say the contrary of a lift of values [R] over a ranking; empty if not."""
+        """A text if the later requests of the log contradict a lift of values [R] over a ranking; empty if not."""
         return contradicted(self.logs, values, self.worth[over], self.cluster)
 
     def kept(self) -> str:
-        """What is served without anything new: expected value, or a simple ranking that is shown to be better."""
+        """The ranking served without anything new: expected value, or a simple ranking that is shown to be better."""
         best = self._highest(name for name in self.lows if name != CORRECTED_EXPECTED_VALUE and name in self.ranks)
         if best != EXPECTED_VALUE and self.lifts(EXPECTED_VALUE, [self.alone(best)], SURE)[0].low > 0:
             return EXPECTED_VALUE if self.contradiction(self.worth[best], EXPECTED_VALUE) else best

@@ -1,4 +1,4 @@
-"""Policies beside the simple baselines on logged requests: replay. Its figures stand beside the verdict of `train`."""
+"""Replay of policies beside the simple baselines on logged requests, whose figures stand beside the verdict."""
 
 import copy
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ DECIDING_METRICS = ("value", "ndcg")  # the metric of the verdict: the first one
 
 @dataclass(frozen=True)
 class Arms:
-    """What ranks the candidates of a log."""
+    """Rankings of a log's candidates."""
 
     scores: dict[str, NDArray[Any]]  # name → [M]
     weights: dict[str, NDArray[np.float32]]  # policy → [R, T]
@@ -93,7 +93,7 @@ def corrected(logs: Logs, policy: FusionPolicy) -> Logs:
 
 
 def policies_of(policy: FusionPolicy, place: Place | None = None) -> dict[str, FusionPolicy]:
-    """What an artifact is made of, by name; the last one is served, unless the baseline alone is.
+    """The policies that an artifact is made of, by name; the last one is served, unless the baseline alone is.
 
     place: of the artifact. `stage 1` and `GRADE` are those of its training, if this left them beside it, else the
     artifact's network stands alone. `served` is there if a mixture is.
@@ -125,7 +125,7 @@ def _same_network(one: FusionPolicy, other: FusionPolicy) -> bool:
 
 
 def serves(policies: Mapping[str, FusionPolicy], mixture: Mixture | None) -> str:
-    """What is served, as text: the parts of the mixture and their shares. policies: see `policies_of`."""
+    """The served ranking as text: the parts of the mixture and their shares. policies: see `policies_of`."""
     mixed = policies.get(SERVED)
     if mixed is None or mixed.mixture is None:
         return served_name(policies, mixture)
@@ -213,7 +213,7 @@ def later_record(
     known_slots: bool,
     in_sample: bool | None,
 ) -> dict[str, Any]:
-    """What other requests than the training's show of a ranking over the baseline: ``text``, and its figures.
+    """The lift of a ranking over the baseline on other requests than the training's: ``text``, and its figures.
 
     ``name`` and ``lift`` are of the last policy; ``served`` is the ranking that is served, which may be the baseline.
     """

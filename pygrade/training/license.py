@@ -63,7 +63,7 @@ def license_correction(
 
 
 def reasons_of(logs: Logs, corrected: NDArray[np.float32], count: int = 3) -> tuple[str, ...]:
-    """What moved the predictions most, in value: lines such as "order: 1.9 times what the model predicts where
+    """The largest moves of the predictions, in value: lines such as "order: 1.9 times what the model predicts where
     returning is 1, else 0.9 times"."""
     before, after = _by_request(logs, logs.predictions), _by_request(logs, corrected)  # [R, T]
     worth = np.asarray(logs.task_values)

@@ -77,7 +77,7 @@ def slopes_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class LogFigures:
-    """What the training set of a part of a log takes from the whole log."""
+    """Facts of the whole log that the training set of a part of it takes."""
 
     propensity: SlotPropensity
     slopes: NDArray[np.float64] | float  # of the predictions, `calibration_slopes`; 1: unscaled
