@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from bench.study.corrected import learn
 from bench.study.settings import load_settings
 from pygrade._util.optional_imports import require
+from pygrade.config.data import KUAIRAND_TASK_VALUES
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.training import CorrectionConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.correction.fit import correct
-from pygrade.data.kuairand_events import TASK_VALUES
 from pygrade.data.kuairand_files import local_day
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs, numbered, read_logs
@@ -95,7 +95,7 @@ def lists_of(logs: Logs, days: int) -> Logs:
         position=(np.arange(len(order)) - np.repeat(starts, counts)).astype(np.int32),
         predictions=np.ascontiguousarray(logs.predictions[order]),
         feedback=np.ascontiguousarray(logs.feedback[order]),
-        task_values=tuple(TASK_VALUES.get(task, 1.0) for task in logs.tasks),
+        task_values=tuple(KUAIRAND_TASK_VALUES.get(task, 1.0) for task in logs.tasks),
         timestamp=logs.timestamp[request],
     )
 

@@ -1,10 +1,9 @@
 """Completion of commands and options in a shell: one script for all of them, which asks ``pygrade`` at each Tab."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pygrade.cli.help import COMMON
-from pygrade.cli.option_list import Option, commands, options_of
+from pygrade.cli.option_list import COMMANDS, Option, options_of
 
 SHELLS = ("bash", "zsh", "fish")
 ASK = "--complete"  # hidden: pygrade --complete WORD…, the last one unfinished, prints what it may become
@@ -26,12 +25,12 @@ def complete(words: Sequence[str]) -> list[str]:
     """
     *before, last = words or [""]
     if not before:
-        return _starting(last, (*commands(), *_ALONE) if last.startswith("-") else commands())
+        return _starting(last, (*COMMANDS, *_ALONE) if last.startswith("-") else COMMANDS)
     if before[0] == "--print-completion":
         return _starting(last, SHELLS)
-    if before[0] not in commands():
+    if before[0] not in COMMANDS:
         return []
-    options = options_of(before[0]).options
+    options = options_of(before[0])
     name, equals, value = last.partition("=")
     if equals and last.startswith("-"):
         return [f"{name}={choice}" for choice in _starting(value, _choices(options, name))]
@@ -41,20 +40,17 @@ def complete(words: Sequence[str]) -> list[str]:
 
 
 def _flags(option: Option, typed: str) -> list[str]:
-    if option.positional:
-        return []
-    flag, head = option.flag, option.flag.split(".")
-    nested = next((depth for depth in range(1, len(head)) if not typed.startswith(".".join(head[:depth]) + ".")), 0)
-    if nested:
-        return [".".join(head[:nested]) + "."]
-    if option.kind or option.name in COMMON:
-        return [flag]
-    return [flag, option.negative]
+    head = option.flag.split(".")
+    for depth in range(1, len(head)):
+        if not typed.startswith(prefix := ".".join(head[:depth]) + "."):
+            return [prefix]
+    negative = option.negative if option.name not in ("json", "quiet", "traceback") else ""
+    return [name for name in (option.flag, negative, option.alias) if name and not option.positional]
 
 
 def _choices(options: Sequence[Option], flag: str) -> tuple[str, ...]:
-    return next((option.choices for option in options if option.flag == flag.replace("_", "-")), ())
+    return next((o.choices for o in options if flag.replace("_", "-") in (o.flag, o.alias)), ())
 
 
-def _starting(typed: str, words: Sequence[str] | dict[str, None]) -> list[str]:
+def _starting(typed: str, words: Iterable[str]) -> list[str]:
     return [word for word in words if word.startswith(typed)]

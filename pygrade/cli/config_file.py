@@ -5,43 +5,70 @@
 of its options as ``options.toml`` into its directory, from where they can be given back.
 """
 
-import dataclasses
 import difflib
 import tomllib
-import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, replace
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
-from pygrade.cli.option_list import commands, options_of
-from pygrade.cli.options import Values
-from pygrade.storage import place_of
+from pygrade.cli.option_list import COMMANDS, default_of, fields_of, is_mapping, is_options, options_class, options_of
+from pygrade.config.option import Options
 
 DEFAULTS = "defaults"  # the table of options of several commands
 _UNREAD = {"traceback"}  # decides what happens before the file is read
 
 Table = dict[str, Any]
+Label = Callable[[tuple[str, ...], str], str]  # groups of options, and an option or what is said of it → text
 
 
-def read_config(path: Path, command: str) -> Table:
-    """The options for a command, nested as in the file, names as fields; ``ValueError`` for any unknown name in it."""
-    tables = read_tables(path)
-    known = {name.replace("-", "_"): name for name in commands()}
+def read_options(path: Path, command: str) -> Table:
+    """The options that a file has for a command, nested, with the types of their fields.
+
+    ``ValueError`` names the file's table and key if a name is unknown, in any command's table; or, in this one's, if a
+    value has another type, or one that the dataclass refuses.
+    """
     found: dict[str, Table] = {}
-    for key, table in tables.items():
-        name = known.get(key.replace("-", "_"), key)
-        if name != DEFAULTS and name not in known.values():
-            wanted = _near(name, [*known.values(), DEFAULTS]) or f"want a command or {DEFAULTS}"
+    for key, table in read_tables(path).items():
+        name = key.replace("_", "-")
+        if name != DEFAULTS and name not in COMMANDS:
+            wanted = near(key, [*COMMANDS, DEFAULTS]) or f"want a command or {DEFAULTS}"
             raise ValueError(f"config {path}: [{key}] is not a command; {wanted}")
         if not isinstance(table, dict):
             raise ValueError(f"config {path}: {key} is {table!r}; want a table [{key}]")
-        if name != command and name in commands() and has_own_config(name):
+        if name in COMMANDS and name != command and reads_itself(name):
             continue  # it checks its table itself
-        read_by = commands() if name == DEFAULTS else (name,)
-        names = {option.name for entry in read_by for option in options_of(entry).options}
-        found[name] = _named(table, names - _UNREAD, path, key)
-    mine = {option.name for option in options_of(command).options}
-    return _merged(_only(found.get(DEFAULTS, {}), mine), found.get(command, {}))
+        readers = COMMANDS if name == DEFAULTS else (name,)
+        unknown = [_unknown(options_class(reader), table) for reader in readers]
+        for place, names in unknown[0].items():
+            if all(place in others for others in unknown[1:]):
+                wanted = near(place[-1].replace("-", "_"), names) or "see --help-all"
+                where = ".".join((key, *place[:-1]))
+                raise ValueError(f"config {path}: [{where}] {place[-1]} is not an option; {wanted}")
+        if name in (DEFAULTS, command):
+            found[name] = typed(options_class(command), table, label(path, name))
+    table = merged(found.get(DEFAULTS, {}), found.get(command, {}))
+    build(options_class(command), table, label(path, command))
+    return table
+
+
+def _unknown(kind: type[Options], table: Table, groups: tuple[str, ...] = ()) -> dict[tuple[str, ...], list[str]]:
+    """The places of keys that are no options, each with the options that there are."""
+    hints = {entry.name: hint for entry, hint in fields_of(kind) if entry.name not in _UNREAD}
+    found: dict[tuple[str, ...], list[str]] = {}
+    for key, value in table.items():
+        hint = hints.get(key.replace("-", "_"))
+        if hint is not None and is_options(hint) and isinstance(value, dict):
+            found |= _unknown(hint, value, (*groups, key))
+        elif hint is None or is_options(hint):
+            found[*groups, key] = list(hints)
+    return found
+
+
+def label(path: Path, table: str) -> Label:
+    """How errors name what is in a table of a file."""
+    return lambda groups, text: f"config {path}: [{'.'.join((table, *groups))}] {text}"
 
 
 def read_tables(path: Path) -> Table:
@@ -60,99 +87,88 @@ def read_table(path: Path, command: str) -> Table:
     return {key.replace("-", "_"): value for key, value in table.items()}
 
 
-def has_own_config(command: str) -> bool:
+def reads_itself(command: str) -> bool:
     """Whether a command reads its table by itself, for it may hold more than the command line can say."""
-    return any(option.name == "config" for option in options_of(command).options)
+    return any(option.name == "config" for option in options_of(command))
 
 
-def _named(table: Table, names: set[str], path: Path, where: str, prefix: str = "") -> Table:
-    """The table with its keys as fields; every one must be an option, or the prefix of nested ones."""
-    result: Table = {}
-    for key, value in table.items():
-        name = prefix + key.replace("-", "_")
-        if name in names:
-            result[key.replace("-", "_")] = value
-        elif isinstance(value, dict) and any(entry.startswith(f"{name}.") for entry in names):
-            result[key.replace("-", "_")] = _named(value, names, path, f"{where}.{key}", f"{name}.")
-        else:
-            here = {entry.removeprefix(prefix) for entry in names if entry.startswith(prefix)}
-            near = _near(name.removeprefix(prefix), here | {entry.partition(".")[0] for entry in here})
-            raise ValueError(f"config {path}: [{where}] {key} is not an option; {near or 'see --help-all'}")
-    return result
-
-
-def _near(name: str, names: Iterable[str]) -> str:
+def near(name: str, names: Iterable[str]) -> str:
+    """The names that one may have been meant for, as a question; "" if there are none."""
     close = difflib.get_close_matches(name, sorted(names), 3, 0.6)
     return f"did you mean {' or '.join(close)}?" if close else ""
 
 
-def _only(table: Table, names: set[str], prefix: str = "") -> Table:
-    """The part of a table whose options are among the names."""
-    result = {}
-    for key, value in table.items():
-        if prefix + key in names:
-            result[key] = value
-        elif isinstance(value, dict) and (part := _only(value, names, f"{prefix}{key}.")):
-            result[key] = part
-    return result
-
-
-def _merged(below: Table, above: Table) -> Table:
+def merged(below: Table, above: Table) -> Table:
+    """Both tables; where both have an option, that of the one above."""
     both = {
-        key: _merged(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
+        key: merged(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
         for key, value in above.items()
     }
     return below | both
 
 
-def build(kind: type, table: Table, path: Path, section: str, missing: Any = None) -> Any:
-    """An instance of a dataclass from a table of its options; ``missing`` where a required one is not in it.
+def typed(kind: type[Options], table: Table, label: Label, groups: tuple[str, ...] = ()) -> Table:
+    """A table of options with values of their fields' types; ``ValueError`` names one that is of another type."""
+    result: Table = {}
+    table = {key.replace("-", "_"): value for key, value in table.items()}
+    for entry, hint in fields_of(kind):
+        if entry.name in table:
+            value = table[entry.name]
+            if is_options(hint):
+                result[entry.name] = typed(hint, value, label, (*groups, entry.name))
+            else:
+                result[entry.name] = _value(value, hint, label(groups, entry.name))
+    return result
 
-    ``ValueError`` names the file's table and key if a value has another type, or one that the dataclass refuses.
+
+def build(
+    kind: type[Options],
+    table: Table,
+    label: Label | None = None,
+    default: Options | None = None,
+    groups: tuple[str, ...] = (),
+) -> Any:
+    """An instance of a dataclass from a table of typed options, else of its defaults. A mapping that has a default,
+    such as the values of a data set's tasks, keeps the entries that are not given.
+
+    label: the table is only a part of the options, to be checked: a required one may be absent, and errors say where.
     """
-    hints, values = get_type_hints(kind), dict[str, Any]()
-    for field in dataclasses.fields(kind):
-        hint = hints[field.name]
-        if field.name not in table:
-            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-                values[field.name] = missing
-        elif dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            values[field.name] = build(hint, table[field.name], path, f"{section}.{field.name}", missing)
-        else:
-            values[field.name] = _value(table[field.name], hint, f"config {path}: [{section}] {field.name}")
+    values: Table = {}
+    for entry, hint in fields_of(kind):
+        own = default_of(entry) if default is None else getattr(default, entry.name)
+        if entry.name in table:
+            value = table[entry.name]
+            if is_options(hint):
+                values[entry.name] = build(hint, value, label, own, (*groups, entry.name))
+            else:
+                values[entry.name] = {**own, **value} if isinstance(own, Mapping) and value is not None else value
+        elif own is MISSING and label is not None:
+            values[entry.name] = None
     try:
-        return kind(**values)
+        return kind(**values) if default is None else replace(default, **values)
     except ValueError as error:
-        raise ValueError(f"config {path}: [{section}] {error}") from error
+        text = str(error)
+        if label is not None:
+            raise ValueError(label(groups, text)) from error
+        names_option = text.partition(" ")[0] in values
+        raise ValueError(".".join((*groups, text)) if names_option else text) from error
 
 
 def _value(value: Any, kind: Any, where: str) -> Any:
     """A value of the file as its option's type."""
     origin, inner = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        if str in inner and Path in inner and isinstance(value, str) and value != "none":
-            return place_of(value)
-        for choice in sorted(inner, key=lambda entry: entry is str):  # text is what everything else is not
-            try:
-                return _value(value, choice, where)
-            except ValueError:
-                continue
-        if value == "none" and type(None) in inner:
-            return None
-        names = " or ".join(_name(choice) for choice in inner if choice is not type(None))
-        raise ValueError(f"{where} is {value!r}; want {names}")
     if origin is Literal and value in inner:
         return value
-    if origin in (tuple, list) and isinstance(value, list):
+    if origin is tuple and isinstance(value, list):
         kinds = [inner[0]] * len(value) if inner[1:] in ((), (Ellipsis,)) else list(inner)
         if len(kinds) != len(value):
             raise ValueError(f"{where} has {len(value)} entries; want {len(kinds)}")
         pairs = enumerate(zip(value, kinds, strict=True))
         return tuple(_value(entry, part, f"{where}[{i}]") for i, (entry, part) in pairs)
     if is_mapping(kind) and isinstance(value, dict):
-        part = float if kind is Values else inner[1]
-        made = {key: _value(entry, part, f"{where}.{key}") for key, entry in value.items()}
-        return Values(made) if kind is Values else made
+        return {key: _value(entry, inner[1], f"{where}.{key}") for key, entry in value.items()}
+    if inner and origin not in (tuple, Literal) and not is_mapping(kind):
+        return _choice(value, inner, where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is Path and isinstance(value, str):
@@ -162,13 +178,23 @@ def _value(value: Any, kind: Any, where: str) -> Any:
     raise ValueError(f"{where} is {value!r}; want {_name(kind)}")
 
 
-def is_mapping(kind: Any) -> bool:
-    """Whether values of a type are given as KEY=VALUE, and in the file as a table."""
-    return kind is Values or (isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Mapping))
+def _choice(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
+    """A value of one of several types; text is what everything else is not, and "none" is None."""
+    if value == "none" and NoneType in kinds:
+        return None
+    if {str, Path} <= set(kinds) and isinstance(value, str):
+        return value if "://" in value else Path(value)
+    for kind in sorted(kinds, key=lambda entry: entry is str):
+        try:
+            return _value(value, kind, where)
+        except ValueError:
+            continue
+    names = " or ".join(_name(kind) for kind in kinds if kind is not NoneType)
+    raise ValueError(f"{where} is {value!r}; want {names}")
 
 
 def _name(kind: Any) -> str:
     words = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false", Path: "a path"}
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(str, get_args(kind)))
-    return words.get(kind, "a table" if is_mapping(kind) else "a list" if get_origin(kind) in (tuple, list) else "none")
+    return words.get(kind, "a table" if is_mapping(kind) else "a list" if get_origin(kind) is tuple else "none")

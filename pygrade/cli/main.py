@@ -16,30 +16,9 @@ from pygrade._util.interrupts import heed_interrupts
 from pygrade._util.text import printable
 from pygrade.cli import completion
 from pygrade.cli.help import full_help, short_help
+from pygrade.cli.option_list import COMMANDS
+from pygrade.cli.parse import parse
 
-COMMANDS = {
-    "demo": "the whole job on a simulated marketplace: logs, training, A/B test, report, ranked pages",
-    "simulate": "write the log of a simulated marketplace, or A/B test policies in it",
-    "doctor": "your own table as a log: what each column is, what the log can tell, and what would help",
-    "train": "train a fusion policy on logged requests; is it better than the strongest simple baseline?",
-    "evaluate": "a policy beside simple baselines on logged requests: replay, verdict, off-policy estimate",
-    "compare": "two runs side by side: the options that differ, and the metrics of both",
-    "front": "trade-offs that a policy offers between tasks, and multipliers that keep one and earn most of another",
-    "rank": "rank logged requests with a policy; print pages, weights, contributions",
-    "abtest-plan": "users and days that an A/B test of your own needs, from the variances in your log",
-    "abtest-check": "whether the users of your own A/B test were split as planned",
-    "abtest-read": "lifts of your own finished A/B test, from a table of users per arm",
-    "pipeline": "the whole system from raw events: features, prerank, multi-task model, policy, store, report",
-    "console": "one HTML file to look at a policy on held-out requests and to move its weights; needs no server",
-    "serve-check": "replay requests of a pipeline offline and online: the same pages bit for bit, skew, latencies",
-    "rank-user": "rank for a user with a pipeline; print the page, weights, contributions, times",
-    "serve": "the system as a service: HTTP, arms, exploration, metrics, exposures and feedback logged",
-    "join": "exposures of a service and their feedback, as the log that train reads",
-    "online": "learn from a service's exposures and feedback while it serves; lifts of its arms",
-    "export": "a policy or a multi-task model as a .pt2 or ONNX file, for programs without Python",
-    "aot": "GPU binaries of the kernels with a manifest, made without a GPU",
-    "info": "versions, device, instruction set, and which backends work",
-}
 STUDY = "reproduce"  # no part of the package: bench/study of a clone
 _TRACEBACK = "--traceback"
 _INTERRUPTED = "interrupted; what was written is whole. The same command resumes from the last checkpoint"
@@ -107,18 +86,15 @@ def _answer(args: list[str]) -> str | None:
 
 def _run(name: str, arguments: list[str]) -> None:
     """Parse the options of a command and run it; the result goes to standard output."""
+    options = parse(name, arguments)
     command = importlib.import_module(f"pygrade.cli.commands.{name.replace('-', '_')}")
-    from pygrade._util.serialization import to_builtins, write_bytes
+    from pygrade._util.serialization import to_builtins
     from pygrade.cli.console import show_log
-    from pygrade.cli.parse import parse
 
-    options = parse(name, command.Options, arguments)
     show_log(options.quiet)
     text = json.dumps(to_builtins(command.run(options)), allow_nan=False)
-    if options.json is True or options.json == Path("-"):
+    if options.json:
         print(text)
-    elif options.json:
-        write_bytes(options.json, (text + "\n").encode())
     sys.stdout.flush()
 
 
@@ -134,8 +110,8 @@ def _reproduce(arguments: list[str]) -> int:
 
 def usage() -> str:
     """The text of ``pygrade --help``."""
-    study = {STUDY: "the study of every finding on held-out worlds: tables, pictures, verdicts; in a clone"}
-    rows = "\n".join(f"  {name:<13} {text}" for name, text in (COMMANDS | study).items())
+    study = {STUDY: ("", "the study of every finding on held-out worlds: tables, pictures, verdicts; in a clone")}
+    rows = "\n".join(f"  {name:<13} {text}" for name, (_, text) in (COMMANDS | study).items())
     return (
         "usage: pygrade COMMAND [options]\n\n"
         "Learns and serves multi-task fusion weights for rankers (GRADE, arXiv 2510.07919).\n\n"

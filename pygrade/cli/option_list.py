@@ -1,31 +1,72 @@
-"""The options of every command, read from the source of their dataclasses without importing it.
+"""The options of every command, as help, completion and the config file need them: from the dataclasses alone.
 
-Help, completion and the check of a config file need names, defaults and comments alone; importing a command imports
-torch, which takes seconds. A test compares this list with the dataclasses themselves.
+`pygrade.config` has them and imports the standard library only, so that nothing here waits for torch.
 """
 
-import ast
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import NoneType
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-_PACKAGE = Path(__file__).resolve().parent.parent
-_TYPES = {"int": "INT", "float": "NUMBER", "str": "TEXT", "Path": "PATH", "Place": "PATH|URL"}
-_TYPES |= {"Values": "TASK=VALUE,…", "Any": "VALUE"}
+from pygrade.config.option import Options, choices_of, hints_of
+
+COMMANDS = {  # the module of pygrade.config that has the options, and what the command is for
+    "demo": ("simulation", "the whole job on a simulated marketplace: logs, training, A/B test, report, ranked pages"),
+    "simulate": ("simulation", "write the log of a simulated marketplace, or A/B test policies in it"),
+    "doctor": ("logs", "your own table as a log: what each column is, what the log can tell, and what would help"),
+    "train": (
+        "training",
+        "train a fusion policy on logged requests; is it better than the strongest simple baseline?",
+    ),
+    "evaluate": (
+        "logs",
+        "a policy beside simple baselines on logged requests: replay, verdict, off-policy estimate",
+    ),
+    "compare": ("logs", "two runs side by side: the options that differ, and the metrics of both"),
+    "front": (
+        "logs",
+        "trade-offs that a policy offers between tasks, and multipliers that keep one and earn most of another",
+    ),
+    "rank": ("logs", "rank logged requests with a policy; print pages, weights, contributions"),
+    "abtest-plan": ("abtest", "users and days that an A/B test of your own needs, from the variances in your log"),
+    "abtest-check": ("abtest", "whether the users of your own A/B test were split as planned"),
+    "abtest-read": ("abtest", "lifts of your own finished A/B test, from a table of users per arm"),
+    "pipeline": (
+        "pipeline",
+        "the whole system from raw events: features, prerank, multi-task model, policy, store, report",
+    ),
+    "console": (
+        "console",
+        "one HTML file to look at a policy on held-out requests and to move its weights; needs no server",
+    ),
+    "serve-check": (
+        "pipeline",
+        "replay requests of a pipeline offline and online: the same pages bit for bit, skew, latencies",
+    ),
+    "rank-user": ("pipeline", "rank for a user with a pipeline; print the page, weights, contributions, times"),
+    "serve": ("service", "the system as a service: HTTP, arms, exploration, metrics, exposures and feedback logged"),
+    "join": ("service", "exposures of a service and their feedback, as the log that train reads"),
+    "online": ("service", "learn from a service's exposures and feedback while it serves; lifts of its arms"),
+    "export": ("export", "a policy or a multi-task model as a .pt2 or ONNX file, for programs without Python"),
+    "aot": ("export", "GPU binaries of the kernels with a manifest, made without a GPU"),
+    "info": ("export", "versions, device, instruction set, and which backends work"),
+}
+_KINDS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """An option of a command."""
 
     name: str  # as the field: k, or stage2.group_size if nested
-    kind: str  # what its value looks like: INT, PATH, {a,b}; "": a flag
-    default: str | None  # as text; None: required
-    text: str  # its comment
-    choices: tuple[str, ...] = ()
-    positional: bool = False  # given without its name
+    hint: Any  # its type
+    default: Any  # dataclasses.MISSING: required
+    text: str
+    positional: bool = False  # may come first, without its name
+    alias: str = ""  # another name: --mtl
 
     @property
     def flag(self) -> str:
@@ -34,249 +75,118 @@ class Option:
 
     @property
     def negative(self) -> str:
-        """What turns a flag off: ``--stage2.no-leave-one-out``."""
+        """What turns a flag off: ``--stage2.no-leave-one-out``; "" for other options."""
         groups, _, name = self.flag[2:].rpartition(".")
-        return f"--{groups}.no-{name}" if groups else f"--no-{name}"
+        return "" if self.hint is not bool else f"--{groups}.no-{name}" if groups else f"--no-{name}"
 
+    @property
+    def required(self) -> bool:
+        """Whether it has no default."""
+        return self.default is dataclasses.MISSING
 
-@dataclass(frozen=True)
-class CommandOptions:
-    """What a command's ``Options`` say."""
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that it takes, if there are only some."""
+        return tuple(map(str, choices_of(self.hint)))
 
-    text: str  # its docstring
-    options: tuple[Option, ...]  # its own first, then inherited ones, then nested ones
-    groups: dict[str, str]  # prefix of nested options → what they are about
-    essential: tuple[str, ...]  # names that the short help shows, if the module has ESSENTIAL
-
-    def __getitem__(self, name: str) -> Option:
-        return next(option for option in self.options if option.name == name)
-
-
-class _Class(NamedTuple):
-    module: str
-    node: ast.ClassDef
+    @property
+    def kind(self) -> str:
+        """What its value looks like: INT, PATH, {a,b}; "": a flag."""
+        return "" if self.hint is bool else _kind(self.hint)
 
 
 @cache
-def commands() -> tuple[str, ...]:
-    """The name of every command: that of its module, with dashes."""
-    files = (_PACKAGE / "cli" / "commands").glob("[a-z]*.py")
-    return tuple(sorted(path.stem.replace("_", "-") for path in files))
+def options_class(command: str) -> type[Options]:
+    """The dataclass of a command's options."""
+    module = importlib.import_module(f"pygrade.config.{COMMANDS[command][0]}")
+    kind: type[Options] = getattr(module, "".join(map(str.capitalize, command.split("-"))) + "Options")
+    return kind
 
 
 @cache
-def options_of(command: str) -> CommandOptions:
-    """The options of a command of ``pygrade.cli.commands``."""
-    module = f"cli.commands.{command.replace('-', '_')}"
-    node = _resolve(module, "Options").node
-    assert isinstance(node, ast.ClassDef)
-    fields = _fields(_Class(module, node))
-    groups = {name: entry for name, entry in fields.items() if isinstance(entry, _Group)}
-    flat = [entry for entry in fields.values() if isinstance(entry, Option)]
-    nested = [option for name, group in groups.items() for option in _nested(name, group)]
-    essential = _constant(module, "ESSENTIAL")
-    texts = {name: group.text for name, group in groups.items()}
-    return CommandOptions(ast.get_docstring(node) or "", (*flat, *nested), texts, tuple(essential or ()))
+def options_of(command: str) -> tuple[Option, ...]:
+    """The options of a command: its own, then inherited ones, then nested ones."""
+    found = list(_walk(options_class(command)))
+    return tuple(sorted(found, key=lambda option: "." in option.name))
 
 
-class _Group(NamedTuple):
-    kind: _Class
-    text: str
+def groups_of(kind: type[Options], prefix: str = "") -> Iterator[tuple[str, type[Options], str]]:
+    """The dataclasses nested in one: prefix of their options, class, and what they are about."""
+    for entry, hint in fields_of(kind):
+        if is_options(hint):
+            name = f"{prefix}{entry.name}"
+            yield name, hint, entry.metadata.get("text") or (hint.__doc__ or "").split("\n")[0]
+            yield from groups_of(hint, f"{name}.")
 
 
-def _nested(prefix: str, group: _Group) -> Iterator[Option]:
-    for name, entry in _fields(group.kind).items():
-        if isinstance(entry, _Group):
-            yield from _nested(f"{prefix}.{name}", entry)
-        else:
-            yield replace(entry, name=f"{prefix}.{name}")
+def fields_of(kind: type[Options]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+    """The fields of a dataclass with their types, its own before those of its bases."""
+    entries, seen = {entry.name: entry for entry in dataclasses.fields(kind)}, set[str]()
+    for base in kind.__mro__:
+        for name in inspect.get_annotations(base):
+            if name in entries and name not in seen:
+                seen.add(name)
+                yield entries[name], hints_of(kind)[name]
 
 
-def _fields(kind: _Class) -> dict[str, "Option | _Group"]:
-    """The fields of a dataclass, its own before those of its bases, which it overrides."""
-    fields: dict[str, Option | _Group] = {}
-    lines = _source(kind.module).splitlines()
-    for statement in kind.node.body:
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            entry = _field(kind, statement, lines)
-            if entry is not None:
-                fields[statement.target.id] = entry
-    for base in kind.node.bases:
-        if isinstance(base, ast.Name):
-            found = _resolve(kind.module, base.id)
-            if isinstance(found.node, ast.ClassDef):
-                inherited = _fields(_Class(found.module, found.node))
-                fields |= {name: entry for name, entry in inherited.items() if name not in fields}
-    return fields
+def is_options(hint: Any) -> bool:
+    """Whether a type is a nested group of options."""
+    return isinstance(hint, type) and issubclass(hint, Options)
 
 
-def _field(kind: _Class, statement: ast.AnnAssign, lines: list[str]) -> "Option | _Group | None":
-    assert isinstance(statement.target, ast.Name)
-    name, text = statement.target.id, comment_of(statement, lines)
-    markers, annotation = _unwrapped(statement.annotation)
-    if {"Suppress", "Fixed", "ClassVar"} & markers:
-        return None
-    if isinstance(annotation, ast.Name):
-        found = _resolve(kind.module, annotation.id)
-        if isinstance(found.node, ast.ClassDef) and annotation.id not in _TYPES:
-            about = text or (ast.get_docstring(found.node) or "").split("\n")[0]
-            return _Group(_Class(found.module, found.node), about)
-    value_kind, choices = _kind(kind.module, annotation)
-    default = None if statement.value is None else _default(kind.module, statement.value)
-    return Option(name, value_kind, default, text, choices, bool({"positional", "Positional"} & markers))
+def is_mapping(hint: Any) -> bool:
+    """Whether values of a type are given as KEY=VALUE, and in a file as a table."""
+    return isinstance(get_origin(hint), type) and issubclass(get_origin(hint), Mapping)
 
 
-def _unwrapped(node: ast.expr) -> tuple[set[str], ast.expr]:
-    """The annotation inside ``Annotated[…]`` and tyro's like, and the names of such markers."""
-    markers = set()
-    while isinstance(node, ast.Subscript):
-        name = _last(node.value)
-        if name not in ("Annotated", "Suppress", "Fixed", "ClassVar"):
-            break
-        markers.add(name)
-        if name == "Annotated" and isinstance(node.slice, ast.Tuple):
-            markers |= {_last(extra) for extra in node.slice.elts[1:]}
-            node = node.slice.elts[0]
-        else:
-            node = node.slice
-    return markers, node
+def default_of(entry: dataclasses.Field[Any]) -> Any:
+    """The default of a field; dataclasses.MISSING if it is required."""
+    return entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
 
 
-def _last(node: ast.expr) -> str:
-    """c of ``a.b.c``, and the text of a constant."""
-    if isinstance(node, ast.Constant):
-        return str(node.value)
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-
-
-def _kind(module: str, node: ast.expr) -> tuple[str, tuple[str, ...]]:
-    """What values of an annotation look like, and the choices if there are only some."""
-    if isinstance(node, ast.Name):
-        if node.id == "bool":
-            return "", ()
-        if node.id in _TYPES:
-            return _TYPES[node.id], ()
-        found = _resolve(module, node.id)
-        if isinstance(found.node, ast.expr):
-            return _kind(found.module, found.node)
-    if isinstance(node, ast.BinOp):
-        parts = [_kind(module, part) for part in (node.left, node.right) if not _is_none(part)]
-        return "|".join(text for text, _ in parts), tuple(c for _, choices in parts for c in choices)
-    if isinstance(node, ast.Subscript):
-        name, inner = _last(node.value), node.slice
-        entries = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-        if name == "Literal":
-            choices = tuple(str(entry.value) for entry in entries if isinstance(entry, ast.Constant))
-            return "{" + ",".join(choices) + "}", choices
-        if name in ("tuple", "list"):
-            if len(entries) == 2 and isinstance(entries[1], ast.Constant):
-                text, choices = _kind(module, entries[0])
-                return f"{text} …", choices
-            words = [_kind(module, entry)[0] for entry in entries]
-            same = len(words) > 2 and len(set(words)) == 1
-            return f"{words[0]} × {len(words)}" if same else " ".join(words), ()
-        if name in ("dict", "Mapping"):
-            value = _kind(module, entries[1])[0]
-            return f"KEY.{value}" if value.startswith("KEY") else f"KEY={value},…", ()
-    return "VALUE", ()
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
-
-
-def _default(module: str, node: ast.expr) -> str:
+def in_words(value: Any) -> str:
     """A default as a reader wants it: numbers and words, not code."""
-    if isinstance(node, ast.Call):
-        name = _last(node.func)
-        if name == "field":
-            inner = {keyword.arg: keyword.value for keyword in node.keywords}
-            if "default" in inner:
-                return _default(module, inner["default"])
-            factory = inner.get("default_factory")
-            return _default(module, factory.body) if isinstance(factory, ast.Lambda) else ""
-        if name == "Path" and len(node.args) == 1:
-            return _default(module, node.args[0])
-    if isinstance(node, ast.Name):
-        found = _resolve(module, node.id)
-        return _default(found.module, found.node) if isinstance(found.node, ast.expr) else node.id
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.LShift):  # 1 << 20, which no reader wants to compute
-        return str(ast.literal_eval(node.left) << ast.literal_eval(node.right))
-    try:
-        return _words(ast.literal_eval(node))
-    except ValueError:
-        return ast.unparse(node)
-
-
-def _words(value: Any) -> str:
-    if value is None:
+    if value is None or value is dataclasses.MISSING:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, tuple | list):
-        return " ".join(_words(entry) for entry in value)
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={_words(entry)}" for key, entry in value.items())
+    if isinstance(value, tuple):
+        return " ".join(map(in_words, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={in_words(entry)}" for key, entry in value.items())
     return str(value)
 
 
-def comment_of(statement: ast.AnnAssign, lines: list[str]) -> str:
-    """The comment at the end of one of the field's lines, else the one above it, which may cover several fields."""
-    assert statement.end_lineno is not None
-    for line in lines[statement.lineno - 1 : statement.end_lineno]:
-        if "  # " in line:
-            return line.partition("  # ")[2].strip()
-    above: list[str] = []
-    for line in reversed(lines[: statement.lineno - 1]):
-        text = line.strip()
-        if text.startswith("#"):
-            above.insert(0, text.lstrip("# "))
-        elif above or not text or "#" in text or text.endswith('"""'):
-            break
-    return " ".join(above)
+def _walk(kind: type[Options], prefix: str = "") -> Iterator[Option]:
+    for entry, hint in fields_of(kind):
+        if is_options(hint):
+            nested = default_of(entry)
+            for option in _walk(hint, f"{prefix}{entry.name}."):
+                own = nested
+                for part in option.name.removeprefix(f"{prefix}{entry.name}.").split("."):
+                    own = getattr(own, part)
+                yield option._replace(default=own)
+        else:
+            data = entry.metadata
+            extra = (data.get("text", ""), data.get("positional", False), data.get("alias", ""))
+            yield Option(prefix + entry.name, hint, default_of(entry), *extra)
 
 
-class _Found(NamedTuple):
-    module: str
-    node: ast.ClassDef | ast.expr | None
-
-
-@cache
-def _source(module: str) -> str:
-    path = _PACKAGE.joinpath(*module.split("."))
-    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return file.read_text(encoding="utf-8") if file.is_file() else ""
-
-
-@cache
-def _names(module: str) -> dict[str, ast.stmt]:
-    """The classes, constants and imports at the top of a module, by name."""
-    names: dict[str, ast.stmt] = {}
-    for statement in ast.parse(_source(module)).body:
-        if isinstance(statement, ast.ClassDef):
-            names[statement.name] = statement
-        elif isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            names[statement.targets[0].id] = statement
-        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            names[statement.target.id] = statement
-        elif isinstance(statement, ast.ImportFrom):
-            names |= {alias.asname or alias.name: statement for alias in statement.names}
-    return names
-
-
-def _resolve(module: str, name: str) -> _Found:
-    """The class or constant that a name in a module of this package means; no node if it is another package's."""
-    statement = _names(module).get(name)
-    if isinstance(statement, ast.ClassDef):
-        return _Found(module, statement)
-    if isinstance(statement, ast.Assign | ast.AnnAssign):
-        return _Found(module, statement.value)
-    if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("pygrade."):
-        alias = next(alias for alias in statement.names if name in (alias.asname, alias.name))
-        return _resolve((statement.module or "").removeprefix("pygrade."), alias.name)
-    return _Found(module, None)
-
-
-def _constant(module: str, name: str) -> Any:
-    found = _resolve(module, name).node
-    return None if found is None or isinstance(found, ast.ClassDef) else ast.literal_eval(found)
+def _kind(hint: Any) -> str:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return "{" + ",".join(map(str, inner)) + "}"
+    if is_mapping(hint):
+        value = _kind(inner[1])
+        return f"KEY.{value}" if value.startswith("KEY") else f"KEY={value},…"
+    if origin is tuple:
+        words = [_kind(part) for part in inner if part is not Ellipsis]
+        if inner[-1] is Ellipsis:
+            return f"{words[0]} …"
+        return f"{words[0]} × {len(words)}" if len(words) > 2 and len(set(words)) == 1 else " ".join(words)
+    if inner:
+        kinds = [part for part in inner if part is not NoneType]
+        if {str, Path} <= set(kinds):
+            return "PATH|URL"
+        return "|".join(map(_kind, kinds))
+    return _KINDS.get(hint, "VALUE")

@@ -1,37 +1,19 @@
-"""Options that several commands share."""
+"""What the options that several commands share mean: the log, its values, the workers."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from typing import Any, TypeVar
 
+from pygrade.config.option import Place
+from pygrade.config.shared import LogOptions
 from pygrade.data.events import parse_spec
 from pygrade.logs import Logs, read_logs
 from pygrade.logs.log_parts import LogParts, rows_of
-from pygrade.storage import Place
 from pygrade.workers import LOCAL, Workers
 
 Config = TypeVar("Config")
 Log = TypeVar("Log", Logs, LogParts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """Options of every command."""
-
-    json: bool = False  # print one JSON object on standard output instead of tables
-    quiet: bool = False  # no progress on standard error
-    traceback: bool = False  # show the Python traceback of an error
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """Where the work of a command runs."""
-
-    # local[:N]: Ray on this machine, N processes (none: one a core); or a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.
-    # The result is the same as in one process, which is the default.
-    cluster: str | None = None
 
 
 @contextmanager
@@ -46,66 +28,41 @@ def workers_of(cluster: str | None, *paths: Place) -> Iterator[Workers]:
         yield workers
 
 
-class Values(dict[str, float]):
-    """Task → what one event is worth."""
+def log_directory(options: LogOptions) -> Place:
+    """Where the log is."""
+    return parse_spec(options.data, ["logs"])[1]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where requests come from, and what events are worth."""
-
-    data: str  # logs:DIR or logs:URL, e.g. logs:runs/demo/logs
-    # What one event of a task is worth, e.g. click=1,buy=20; negative for harm. Other tasks: as the policy was trained
-    # for, if one is judged, else as the log says.
-    values: Values = field(default_factory=Values)
-    value_tasks: tuple[str, ...] = ()  # tasks whose events are worth that times the item's value (its price)
-
-    @property
-    def directory(self) -> Place:
-        return parse_spec(self.data, ["logs"])[1]
-
-    def read(self) -> Logs:
-        """The logs in DIR as they are, without requests that list only a part of their candidates."""
-        return read_logs(self.directory).complete()
-
-    def load(self) -> Logs:
-        """The logs in DIR with the values of the options."""
-        return self.valued(self.read())
-
-    def open(self, limit: int) -> Logs | LogParts:
-        """As `load`; a log of more requests than the limit is not read yet."""
-        if rows_of(self.directory) <= limit:  # and so the requests
-            return self.load()
-        parts = LogParts.open(self.directory).complete()
-        return self.load() if parts.num_requests <= limit else self.valued(parts)
-
-    def valued(self, logs: Log) -> Log:
-        """Logs with the values of the options; ``ValueError`` names a task that they lack."""
-        for option, names in (("values", self.values), ("value-tasks", self.value_tasks)):
-            if unknown := [name for name in names if name not in logs.tasks]:
-                raise ValueError(f"{option} names task {unknown[0]!r}; want one of {', '.join(logs.tasks)}")
-        worth = {**dict(zip(logs.tasks, logs.task_values, strict=True)), **self.values}
-        if self.values and not any(worth.values()):
-            raise ValueError(
-                f"values make every event worth 0 ({', '.join(logs.tasks)}); want at least one other value"
-            )
-        return logs.valued(tuple(worth.values()), self.value_tasks)
+def read_log(options: LogOptions) -> Logs:
+    """The log as it is, without requests that list only a part of their candidates."""
+    return read_logs(log_directory(options)).complete()
 
 
-def parse_values(words: Sequence[str]) -> Values:
-    """The values of ``click=1,buy=20``, which may be several words; ``ValueError`` names a bad entry."""
-    result = Values()
-    for entry in filter(None, ",".join(words).split(",")):
-        task, _, number = entry.partition("=")
-        try:
-            result[task] = float(number)
-        except ValueError:
-            raise ValueError(f"{entry!r} is not TASK=NUMBER, e.g. click=1,buy=20") from None
-        if not task or not math.isfinite(result[task]):
-            raise ValueError(f"{entry!r} wants a task and a finite number, e.g. click=1,buy=20")
-    return result
+def load_log(options: LogOptions) -> Logs:
+    """The log with the values of the options."""
+    return with_values(read_log(options), options)
 
 
-def part(kind: type[Config], options: Any) -> Config:
+def open_log(options: LogOptions, limit: int) -> Logs | LogParts:
+    """As `load_log`; a log of more requests than the limit is not read yet."""
+    directory = log_directory(options)
+    if rows_of(directory) <= limit:  # and so the requests
+        return load_log(options)
+    parts = LogParts.open(directory).complete()
+    return load_log(options) if parts.num_requests <= limit else with_values(parts, options)
+
+
+def with_values(logs: Log, options: LogOptions) -> Log:
+    """Logs with the values of the options; ``ValueError`` names a task that they lack."""
+    for option, names in (("values", options.values), ("value-tasks", options.value_tasks)):
+        if unknown := [name for name in names if name not in logs.tasks]:
+            raise ValueError(f"{option} names task {unknown[0]!r}; want one of {', '.join(logs.tasks)}")
+    worth = {**dict(zip(logs.tasks, logs.task_values, strict=True)), **options.values}
+    if options.values and not any(worth.values()):
+        raise ValueError(f"values make every event worth 0 ({', '.join(logs.tasks)}); want at least one other value")
+    return logs.valued(tuple(worth.values()), options.value_tasks)
+
+
+def sub_config(kind: type[Config], options: Any) -> Config:
     """The config whose fields the command's options repeat."""
     return kind(**{entry.name: getattr(options, entry.name) for entry in fields(kind)})  # type: ignore[arg-type]

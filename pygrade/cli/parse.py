@@ -1,156 +1,143 @@
 """From the words of a command line to the options of a command."""
 
 import argparse
-import dataclasses
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from types import NoneType
+from typing import Any, NoReturn, get_args, get_origin
 
-from pygrade._util.optional_imports import require
-from pygrade.cli.config_file import build, has_own_config, is_mapping, read_config, read_table
-from pygrade.cli.option_list import options_of
-from pygrade.cli.options import Values, parse_values
-from pygrade.storage import Place, place_of
+from pygrade.cli import config_file
+from pygrade.cli.config_file import Table
+from pygrade.cli.option_list import Option, is_mapping, options_class, options_of
 
-_CONFIG = "--config"
 _USUAL = "pygrade.toml"  # the usual name of the file
 
 
-def parse(command: str, kind: Any, arguments: Sequence[str]) -> Any:
-    """The options of a command: those of the command line, else those of --config, else the defaults."""
-    path, words = _without_config(arguments)
-    words = _with_names(command, words)
-    if path is not None and has_own_config(command):
-        words, path = _own_words(command, path, words), None
-    try:
-        tyro = require("tyro")
-    except ImportError:  # a command of flags alone works on a base install, too
-        if any(option.type is not bool for option in dataclasses.fields(kind)):
-            raise
-        parser = argparse.ArgumentParser(prog=f"pygrade {command}", add_help=False)
-        for option in dataclasses.fields(kind):
-            parser.add_argument(f"--{option.name}", action="store_true")
-        return kind(**vars(parser.parse_args(words)))
-    registry = tyro.constructors.ConstructorRegistry()
-    registry.primitive_rule(lambda info: _pairs(tyro, info.type))
-    registry.primitive_rule(lambda info: _places(tyro, info.type))
-    default = {}
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        text = message.removeprefix("argument ").replace(": expected one argument", " wants one value")
+        raise ValueError(f"{text.replace(': expected 1 argument', ' wants one value')} (see {self.prog} --help)")
+
+
+def parse(command: str, arguments: Sequence[str]) -> Any:
+    """The options of a command: those of the command line, else those of --config, else the defaults.
+
+    ``ValueError`` for a word that is no option, a value of another type, and a required option that is absent.
+    """
+    options, kind = options_of(command), options_class(command)
+    given = _given(command, options, arguments)
+    path, *others = given.pop("config file", [None])
+    if others:
+        raise ValueError("config is given twice; want one file")
+    table: Table = {}
+    for option in options:
+        if option.name in given:
+            *groups, name = option.name.split(".")
+            inner = table
+            for group in groups:
+                inner = inner.setdefault(group, {})
+            inner[name] = given[option.name] if option.hint is bool else from_words(given[option.name], option.hint)
+    table = config_file.typed(kind, table, lambda groups, text: f"--{'.'.join((*groups, text)).replace('_', '-')}")
     if path is not None:
-        default["default"] = build(kind, read_config(path, command), path, command, tyro.MISSING)
-    try:
-        parsed = tyro.cli(kind, args=words, prog=f"pygrade {command}", registry=registry, add_help=False, **default)
-    except SystemExit:
-        if path is None and Path(_USUAL).is_file():
-            print(f"({_USUAL} is here; it is read if it is named: --config {_USUAL})", file=sys.stderr)
-        raise
-    return _with_defaults(parsed)
+        table = config_file.merged(config_file.read_options(Path(path), command), table)
+    elif "config" in table:  # the command reads its table itself, but for what is required
+        read = config_file.read_table(table["config"], command)
+        label = config_file.label(table["config"], command)
+        required = {option.name: read[option.name] for option in options if option.required and option.name in read}
+        table = config_file.typed(kind, required, label) | table
+    if absent := [option for option in options if option.required and option.name not in table]:
+        wanted = ", ".join(f"{option.flag} {option.kind}" for option in absent)
+        here = path is None and "config" not in table and Path(_USUAL).is_file()
+        hint = f"; {_USUAL} is here: it is read if it is named, --config {_USUAL}" if here else ""
+        raise ValueError(f"{command} wants {wanted} (see pygrade {command} --help){hint}")
+    return config_file.build(kind, table)
 
 
-def _without_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """The file that --config names, and the other words."""
-    words, path = list(arguments), None
-    for at in reversed(range(len(words))):
-        name, equals, value = words[at].partition("=")
-        if name != _CONFIG:
-            continue
-        if path is not None:
-            raise ValueError("config is given twice; want one file")
-        if not equals and at + 1 == len(words):
-            raise ValueError("config names no file; want --config FILE")
-        path = Path(value if equals else words[at + 1])
-        del words[at : at + (1 if equals else 2)]
-    return path, words
+def _given(command: str, options: Sequence[Option], arguments: Sequence[str]) -> dict[str, Any]:
+    """Name → words of each option that is given; of flags, whether they are on."""
+    words = list(arguments)
+    if words and not words[0].startswith("-"):
+        words = [*(option.flag for option in options if option.positional), *words]
+    parser = _Parser(f"pygrade {command}", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    if not config_file.reads_itself(command):
+        parser.add_argument("--config", dest="config file", metavar="FILE", action="append")
+    for option in options:
+        names = [option.flag, *([option.alias] if option.alias else [])]
+        if option.hint is bool:
+            parser.add_argument(*names, dest=option.name, action="store_true")
+            parser.add_argument(option.negative, dest=option.name, action="store_false")
+        else:
+            parser.add_argument(*names, dest=option.name, nargs="*" if _is_list(option.hint) else 1)
+    given, rest = parser.parse_known_args([_spelled(word) for word in words])
+    if rest:
+        flags = [flag for option in options for flag in (option.flag, option.negative) if flag]
+        wanted = config_file.near(rest[0].partition("=")[0], flags)
+        raise ValueError(f"{command} has no option {rest[0]}; {wanted or f'see pygrade {command} --help-all'}")
+    return vars(given)
 
 
-def _with_names(command: str, words: list[str]) -> list[str]:
-    """The words before the first option get the name of the option that may be given without."""
-    flag = next((option.flag for option in options_of(command).options if option.positional), None)
-    if flag is None or not words or words[0].startswith("-"):
-        return words
-    return [flag, *words]
+def _spelled(word: str) -> str:
+    """An option with dashes for underscores."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
-def _own_words(command: str, path: Path, words: list[str]) -> list[str]:
-    """For a command that reads the file itself: the file, and the required options that are in it."""
-    table = read_table(path, command)
-    for option in options_of(command).options:
-        if option.default is None and option.name in table and option.flag not in words:
-            words = [option.flag, str(table[option.name]), *words]
-    return ["--config", str(path), *words]
+def _is_list(hint: Any) -> bool:
+    return any(is_mapping(part) or get_origin(part) is tuple for part in (hint, *get_args(hint)))
 
 
-def _pairs(tyro: Any, kind: Any) -> Any:
-    """How to read options such as ``--values click=1,buy=20``; None if the type is another one."""
-    choices = [entry for entry in (get_args(kind) or (kind,)) if is_mapping(entry)]
-    if not is_mapping(kind) and not (choices and type(None) in get_args(kind)):
-        return None
-    mapping = kind if is_mapping(kind) else choices[0]
+def from_words(words: Sequence[str], hint: Any) -> Any:
+    """The words of an option as the value that a file would have; what is of another type stays text.
 
-    def read(words: list[str]) -> Any:
-        return parse_values(words) if mapping is Values else parse_pairs(words, get_args(mapping)[1])
-
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="KEY=VALUE,…",
-        instance_from_str=read,
-        is_instance=lambda instance: instance is None or isinstance(instance, Mapping),
-        str_from_instance=lambda instance: [f"{key}={entry}" for key, entry in (instance or {}).items()],
-    )
-
-
-def _places(tyro: Any, kind: Any) -> Any:
-    """How to read options that name a path or a URL (`Place`); None if the type is another one."""
-    choices = set(get_args(kind))
-    if not {str, Path} <= choices:
-        return None
-
-    def read(words: list[str]) -> Place | None:
-        return None if type(None) in choices and words[0] in ("none", "None") else place_of(words[0])
-
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="PATH|URL",
-        instance_from_str=read,
-        is_instance=lambda instance: isinstance(instance, str | Path | type(None)),
-        str_from_instance=lambda instance: [str(instance)],
-    )
-
-
-def parse_pairs(words: Sequence[str], kind: Any) -> dict[str, Any]:
-    """``click=1,buy=2`` of numbers, ``name=text`` of text, ``app.click=2`` of tables; also KEY VALUE KEY VALUE.
-
-    >>> parse_pairs(["app.click=2,web.click=1"], dict[str, float])
+    >>> from_words(["app.click=2,web.click=1"], dict[str, dict[str, float]])
     {'app': {'click': 2.0}, 'web': {'click': 1.0}}
     """
-    if not any("=" in word for word in words) and len(words) % 2 == 0:
-        words = [f"{key}={value}" for key, value in zip(words[::2], words[1::2], strict=True)]
-    entries = list(words) if kind is str else [entry for word in words for entry in word.split(",") if entry]
-    result: dict[str, Any] = {}
-    for entry in entries:
+    kinds = (hint, *get_args(hint)) if get_origin(hint) not in (tuple, dict) else (hint,)
+    for kind in kinds:
+        if is_mapping(kind):
+            return _pairs(words, get_args(kind)[1])
+        if get_origin(kind) is tuple and (len(words) != 1 or kind is hint):
+            left = iter(words)
+            return list(_entries(left, kind)) + list(left)
+    return _scalar(words[0], kinds) if words else []
+
+
+def _entries(words: Iterator[str], kind: Any) -> Iterator[Any]:
+    """The words as entries of a tuple, which may be tuples."""
+    inner = get_args(kind)
+    parts = iter(lambda: inner[0], None) if inner[-1] is Ellipsis else iter(inner)
+    for part, word in zip(parts, words, strict=False):
+        if get_origin(part) is tuple:
+            size = len(get_args(part)) - 1
+            yield list(_entries(iter([word, *(w for _, w in zip(range(size), words, strict=False))]), part))
+        else:
+            yield _scalar(word, (part,))
+
+
+def _scalar(word: str, kinds: Sequence[Any]) -> Any:
+    if NoneType in kinds and word == "None":
+        return "none"
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                return kind(word)
+            except ValueError:
+                continue
+    return word
+
+
+def _pairs(words: Sequence[str], kind: Any) -> Table:
+    """``click=1,buy=2`` of numbers, ``name=text`` of text, ``app.click=2`` of tables."""
+    result: Table = {}
+    for entry in words if kind is str else [entry for word in words for entry in word.split(",") if entry]:
         key, equals, value = entry.partition("=")
         table, inner = result, kind
         if is_mapping(kind):
-            outer, _, key = key.partition(".")
+            outer, dot, key = key.partition(".")
+            equals = equals and dot
             table, inner = result.setdefault(outer, {}), get_args(kind)[1]
-        try:
-            table[key] = inner(value)
-        except ValueError:
-            equals = ""
         if not equals or not key:
             wanted = "KEY.KEY=NUMBER" if is_mapping(kind) else "KEY=TEXT" if kind is str else "KEY=NUMBER"
             raise ValueError(f"{entry!r} is not {wanted}")
+        table[key] = _scalar(value, (inner,))
     return result
-
-
-def _with_defaults(options: Any) -> Any:
-    """Options whose mappings with a default (values of a data set's tasks) keep the entries that were not given."""
-    changes = dict[str, Any]()
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if dataclasses.is_dataclass(value):
-            changes[field.name] = _with_defaults(value)
-        elif isinstance(value, Mapping) and value and field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-            changes[field.name] = {**default, **value} if default else value
-    return dataclasses.replace(options, **changes)

@@ -69,17 +69,23 @@ def _plain(value: Any) -> Any:
 
 def write_options(options: Any, command: str, out: Path) -> None:
     """The file with the options of a run in its directory."""
-    table = {key: value for key, value in to_table(options).items() if key not in _OUTPUT}
-    write_bytes(out / RECORD, require("tomli_w").dumps({command: table}).encode())
+    write_bytes(out / RECORD, to_toml(options, command).encode())
+
+
+def to_toml(options: Any, command: str, **tables: Table) -> str:
+    """The options of a command as a TOML file, after other tables."""
+    own = {key: value for key, value in to_table(options).items() if key not in _OUTPUT}
+    text: str = require("tomli_w").dumps({**tables, command: own}, indent=2)
+    return text
 
 
 @contextmanager
-def recorded(options: Any, command: str, out: Path) -> Iterator[None]:
+def record_options(options: Any, command: str, out: Path) -> Iterator[None]:
     """Writes the options of a run into its directory; says first which ones differ from those of the run there."""
     path = out / RECORD
     if path.is_file():
         for name, new, old in differences(to_table(options), stored_options(path)[1]):
-            logger.info(f"--{name.replace('_', '-')} is {shown(new)}; the run in {out} has {shown(old)}")
+            logger.info(f"--{name.replace('_', '-')} is {format_value(new)}; the run in {out} has {format_value(old)}")
     else:
         write_options(options, command, out)
     yield
@@ -87,7 +93,7 @@ def recorded(options: Any, command: str, out: Path) -> Iterator[None]:
 
 
 def stored_options(path: Path) -> tuple[str, Table]:
-    """The command and the options that `recorded` wrote."""
+    """The command and the options that `record_options` wrote."""
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
     if len(tables) != 1 or not isinstance(next(iter(tables.values())), dict):
         raise ValueError(f"{path} has {len(tables)} tables; want the one of the command that wrote it")
@@ -110,10 +116,10 @@ def flat(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict) and value:
             yield from flat(value, f"{prefix}{name}.")
         elif prefix + name not in _OUTPUT:
-            yield prefix + name, shown(value)
+            yield prefix + name, format_value(value)
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value in a sentence."""
     if isinstance(value, list):
         return " ".join(map(str, value)) or "empty"

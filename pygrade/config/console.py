@@ -2,17 +2,31 @@
 
 from dataclasses import dataclass
 
+from pygrade.config.option import Options, Place, option, required
+from pygrade.config.shared import Output
+
 
 @dataclass(frozen=True)
-class ConsoleConfig:
+class ConsoleConfig(Options):
     """How much a console holds."""
 
-    requests: int = 300  # requests whose candidates it holds, evenly spaced over the held-out ones
-    judge: int = 4000  # held-out requests, the latest, that judge its weights
-    k: int = 10  # ranks that count
-    propensity: float | None = None  # exponent of the slots' propensity; none: estimate it from the log
+    requests: int = option(300, "requests whose candidates it holds, evenly spaced over the held-out ones", ge=1)
+    judge: int = option(4000, "held-out requests, the latest, that judge its weights", ge=1)
+    k: int = option(10, "ranks that count", ge=1)
+    propensity: float | None = option(None, "exponent of the slots' propensity; none: estimate it from the log")
 
-    def __post_init__(self) -> None:
-        for name in ("requests", "judge", "k"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
+
+@dataclass(frozen=True, kw_only=True)
+class ConsoleOptions(Output, ConsoleConfig):
+    """Write the console of a run: one HTML file that needs no server and asks no other host for anything.
+
+    It shows requests that the training did not see: the pages of production, expected value, best static weights and
+    GRADE side by side, what moved and which task moved it, and sliders that rank again at once, with their replay
+    value. It saves the sliders as a policy. `pygrade serve` shows the same file at /console, with the live state.
+
+    Example: pygrade console runs/mine --data logs:runs/logs
+    """
+
+    run: Place = required("directory of pygrade train, demo or pipeline", positional=True)
+    out: Place | None = option(None, "HTML file to write; none: console.html in the run")
+    data: str | None = option(None, "logs:DIR; none: the log that the run kept or names")

@@ -1,6 +1,8 @@
 """The constants of the synthetic marketplace."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
+
+from pygrade.config.option import Options, option
 
 PerTask = tuple[float, float, float, float, float, float]
 PerTrait = PerTask
@@ -15,27 +17,31 @@ PARENT = (-1, 0, 1, 0, 0, 0)  # click → cart → order; like, share and dwell 
 
 
 @dataclass(frozen=True)
-class Effects:
+class Effects(Options):
     """Coefficients of the logit of each event given its parent event, one per task (click, cart, order, like, share,
     dwell). `shopping` is the session's mode, 0 (browsing) to 1; `_shopping` terms are added times the mode.
     """
 
-    intercept: PerTask = (-3.0, -3.2, -2.9, -2.2, -3.5, -1.0)  # base rate
-    taste: PerTask = (1.0, 0.1, 0.0, 0.5, 0.4, 0.8)  # match of user and item in content
-    taste_shopping: PerTask = (-0.75, 0.0, 0.0, 0.0, 0.0, 0.0)  # added to taste, times the mode
-    need: PerTask = (0.25, 0.8, 0.6, 0.0, 0.0, 0.0)  # match of user and item in purchase need
-    need_shopping: PerTask = (0.75, 0.0, 0.0, 0.0, 0.0, 0.0)  # added to need, times the mode
-    hype: PerTask = (0.45, -0.30, -0.50, 0.0, 0.0, -0.40)  # clickbait: gains clicks, loses later events
-    quality: PerTask = (0.15, 0.0, 0.0, 0.0, 0.0, 0.0)  # of the item, the same for all users
-    quality_by_user: PerTask = (0.0, 0.7, 0.6, 0.0, 0.0, 0.0)  # times the user's sensitivity to quality
-    price_by_user: PerTask = (-0.45, -0.8, -0.7, 0.0, 0.0, 0.0)  # the item's price, times the user's sensitivity to it
-    entertainment: PerTask = (0.0, 0.0, 0.0, 0.5, 0.3, 0.0)  # of the item, the same for all users
-    entertainment_by_user: PerTask = (0.91, 0.0, 0.0, 0.0, 0.0, 0.9)  # times the user's sensitivity to it
-    entertainment_by_user_shopping: PerTask = (-0.7, 0.0, 0.0, 0.0, 0.0, 0.0)  # added to it, times the mode
-    social_by_user: PerTask = (0.0, 0.0, 0.0, 0.9, 1.2, 0.0)  # the item's social appeal, times the user's liking of it
-    intent: PerTask = (0.0, 1.1, 1.1, 0.0, 0.0, -0.4)  # the user's intent itself
-    browse: PerTask = (0.2, 0.0, 0.0, 0.0, 0.0, 0.6)  # the user's inclination to browse
-    social: PerTask = (0.0, 0.0, 0.0, 0.7, 0.8, 0.0)  # the user's inclination to share
+    intercept: PerTask = option((-3.0, -3.2, -2.9, -2.2, -3.5, -1.0), "base rate")
+    taste: PerTask = option((1.0, 0.1, 0.0, 0.5, 0.4, 0.8), "match of user and item in content")
+    taste_shopping: PerTask = option((-0.75, 0.0, 0.0, 0.0, 0.0, 0.0), "added to taste, times the mode")
+    need: PerTask = option((0.25, 0.8, 0.6, 0.0, 0.0, 0.0), "match of user and item in purchase need")
+    need_shopping: PerTask = option((0.75, 0.0, 0.0, 0.0, 0.0, 0.0), "added to need, times the mode")
+    hype: PerTask = option((0.45, -0.30, -0.50, 0.0, 0.0, -0.40), "clickbait: gains clicks, loses later events")
+    quality: PerTask = option((0.15, 0.0, 0.0, 0.0, 0.0, 0.0), "of the item, the same for all users")
+    quality_by_user: PerTask = option((0.0, 0.7, 0.6, 0.0, 0.0, 0.0), "times the user's sensitivity to quality")
+    price_by_user: PerTask = option(
+        (-0.45, -0.8, -0.7, 0.0, 0.0, 0.0), "the item's price, times the user's sensitivity to it"
+    )
+    entertainment: PerTask = option((0.0, 0.0, 0.0, 0.5, 0.3, 0.0), "of the item, the same for all users")
+    entertainment_by_user: PerTask = option((0.91, 0.0, 0.0, 0.0, 0.0, 0.9), "times the user's sensitivity to it")
+    entertainment_by_user_shopping: PerTask = option((-0.7, 0.0, 0.0, 0.0, 0.0, 0.0), "added to it, times the mode")
+    social_by_user: PerTask = option(
+        (0.0, 0.0, 0.0, 0.9, 1.2, 0.0), "the item's social appeal, times the user's liking of it"
+    )
+    intent: PerTask = option((0.0, 1.1, 1.1, 0.0, 0.0, -0.4), "the user's intent itself")
+    browse: PerTask = option((0.2, 0.0, 0.0, 0.0, 0.0, 0.6), "the user's inclination to browse")
+    social: PerTask = option((0.0, 0.0, 0.0, 0.7, 0.8, 0.0), "the user's inclination to share")
 
 
 # Effects at the end of a drift: orders dry up, clicks follow hype, and former buyers browse and share.
@@ -49,98 +55,103 @@ LATER = Effects(
 
 
 @dataclass(frozen=True)
-class PredictionErrors:
+class PredictionErrors(Options):
     """How the multi-task model is wrong, one number per task: logit_hat = bias + slope · (logit of shrunk long-term
     traits + hype · item hype) + item · e_item + (pair + cold / √(1 + history)) · noise.
     """
 
-    bias: PerTask = (0.0, 0.15, 0.35, 0.5, 0.6, 0.3)  # added to the logit; positive: overestimates
-    slope: PerTask = (0.95, 0.9, 0.75, 1.1, 1.15, 1.0)  # below 1: underconfident, above 1: overconfident
-    item: PerTask = (0.20, 0.30, 0.40, 0.30, 0.30, 0.25)  # sd of an item's permanent error
-    pair: PerTask = (0.25, 0.35, 0.45, 0.35, 0.35, 0.30)  # sd of the error of a request and item
-    cold: PerTask = (0.2, 0.5, 0.9, 0.4, 0.4, 0.3)  # further sd for users with little history
-    hype: PerTask = (0.0, 0.35, 0.60, 0.0, 0.0, 0.35)  # hype that the model fails to discount
-    shrink: PerTask = (0.3, 0.3, 0.5, 0.3, 0.3, 0.3)  # 0: knows the user's traits, 1: knows only the population mean
+    bias: PerTask = option((0.0, 0.15, 0.35, 0.5, 0.6, 0.3), "added to the logit; positive: overestimates")
+    slope: PerTask = option((0.95, 0.9, 0.75, 1.1, 1.15, 1.0), "below 1: underconfident, above 1: overconfident")
+    item: PerTask = option((0.20, 0.30, 0.40, 0.30, 0.30, 0.25), "sd of an item's permanent error")
+    pair: PerTask = option((0.25, 0.35, 0.45, 0.35, 0.35, 0.30), "sd of the error of a request and item")
+    cold: PerTask = option((0.2, 0.5, 0.9, 0.4, 0.4, 0.3), "further sd for users with little history")
+    hype: PerTask = option((0.0, 0.35, 0.60, 0.0, 0.0, 0.35), "hype that the model fails to discount")
+    shrink: PerTask = option(
+        (0.3, 0.3, 0.5, 0.3, 0.3, 0.3), "0: knows the user's traits, 1: knows only the population mean"
+    )
 
 
 @dataclass(frozen=True)
-class MarketplaceConfig:
+class MarketplaceConfig(Options):
     """The world's constants. Traits and item attributes are in standard deviations."""
 
-    log_users: int = 20_000  # users that appear in the log
-    test_users: int = 10_000  # users of test requests only
-    items: int = 6_000  # in the catalog
-    pool: int = 120  # items drawn per request, before the prerank
-    candidates: int = 40  # kept by the prerank, to be ranked
-    page_size: int = 10  # items shown
+    log_users: int = option(20_000, "users that appear in the log", ge=1)
+    test_users: int = option(10_000, "users of test requests only", ge=1)
+    items: int = option(6_000, "in the catalog", ge=1)
+    pool: int = option(120, "items drawn per request, before the prerank")
+    candidates: int = option(40, "kept by the prerank, to be ranked", ge=1)
+    page_size: int = option(10, "items shown", ge=1)
 
-    segment_shares: tuple[float, float, float, float, float] = (0.15, 0.25, 0.30, 0.15, 0.15)  # of SEGMENTS
-    segment_traits: tuple[PerTrait, PerTrait, PerTrait, PerTrait, PerTrait] = (  # mean of TRAITS in each segment
-        (1.1, -0.3, -0.5, -0.4, 0.3, 0.0),
-        (0.2, 1.2, -0.2, -0.2, -0.2, 0.4),
-        (-0.7, -0.2, 1.0, 0.1, 0.0, 0.5),
-        (-0.3, -0.3, 0.4, 1.4, 0.0, 0.1),
-        (-0.5, 0.0, 0.1, -0.2, 0.0, -0.8),
+    segment_shares: tuple[float, float, float, float, float] = option(
+        (0.15, 0.25, 0.30, 0.15, 0.15), "of SEGMENTS", ge=0
     )
-    heterogeneity: float = 1.0  # scales all differences between users' traits
-    trait_spread: float = 0.6  # sd of a trait within its segment
-    match_dimensions: int = 6  # of the taste and need vectors
-    log_history_mean: float = 2.0  # log of a user's past interactions
-    log_history_sd: float = 1.1  # its standard deviation over users
-    frequency_exponent: float = 0.6  # a user's requests ∝ history^this
+    segment_traits: tuple[PerTrait, PerTrait, PerTrait, PerTrait, PerTrait] = option(
+        (  # mean of TRAITS in each segment
+            (1.1, -0.3, -0.5, -0.4, 0.3, 0.0),
+            (0.2, 1.2, -0.2, -0.2, -0.2, 0.4),
+            (-0.7, -0.2, 1.0, 0.1, 0.0, 0.5),
+            (-0.3, -0.3, 0.4, 1.4, 0.0, 0.1),
+            (-0.5, 0.0, 0.1, -0.2, 0.0, -0.8),
+        ),
+        "mean of TRAITS in each segment",
+    )
+    heterogeneity: float = option(1.0, "scales all differences between users' traits")
+    trait_spread: float = option(0.6, "sd of a trait within its segment")
+    match_dimensions: int = option(6, "of the taste and need vectors", ge=1)
+    log_history_mean: float = option(2.0, "log of a user's past interactions")
+    log_history_sd: float = option(1.1, "its standard deviation over users")
+    frequency_exponent: float = option(0.6, "a user's requests ∝ history^this")
 
-    session: float = 1.0  # scales all session shifts; 0: sessions have the user's long-term traits
-    specificity_intent: float = 0.9  # a fully specific query raises intent by this, an empty one lowers it
-    specificity_browse: float = -0.5  # the same for browsing
-    session_spread: PerTrait = (0.6, 0.3, 0.5, 0.3, 0.15, 0.15)  # sd of each trait's shift in a session
-    scenario_bounds: tuple[float, float] = (1 / 3, 2 / 3)  # specificity from which a request is category, search
-    shopping_slope: float = 1.6  # shopping = sigmoid(slope · (intent - browse · trade))
-    shopping_browse_trade: float = 0.6  # how much browsing offsets intent
-    quality_sensitivity: tuple[float, float] = (0.5, 0.5)  # a + b · tanh(trait)
-    price_sensitivity: tuple[float, float] = (0.25, 0.35)  # a + b · softplus(trait)
-    entertainment_sensitivity: tuple[float, float] = (0.15, 0.35)  # a + b · softplus(browse trait)
-    social_sensitivity: tuple[float, float] = (0.1, 0.5)  # a + b · softplus(social trait)
+    session: float = option(1.0, "scales all session shifts; 0: sessions have the user's long-term traits")
+    specificity_intent: float = option(0.9, "a fully specific query raises intent by this, an empty one lowers it")
+    specificity_browse: float = option(-0.5, "the same for browsing")
+    session_spread: PerTrait = option((0.6, 0.3, 0.5, 0.3, 0.15, 0.15), "sd of each trait's shift in a session")
+    scenario_bounds: tuple[float, float] = option(
+        (1 / 3, 2 / 3), "specificity from which a request is category, search"
+    )
+    shopping_slope: float = option(1.6, "shopping = sigmoid(slope · (intent - browse · trade))")
+    shopping_browse_trade: float = option(0.6, "how much browsing offsets intent")
+    quality_sensitivity: tuple[float, float] = option((0.5, 0.5), "a + b · tanh(trait)")
+    price_sensitivity: tuple[float, float] = option((0.25, 0.35), "a + b · softplus(trait)")
+    entertainment_sensitivity: tuple[float, float] = option((0.15, 0.35), "a + b · softplus(browse trait)")
+    social_sensitivity: tuple[float, float] = option((0.1, 0.5), "a + b · softplus(social trait)")
 
-    hype_quality_correlation: float = -0.35  # negative: hyped items tend to be poor
-    price_quality_correlation: float = 0.3  # positive: good items cost more
-    prerank_match: float = 0.5  # prerank score = this · (taste + need) + …
-    prerank_quality: float = 0.35  # … + this · quality
-    prerank_hype: float = 0.25  # … + this · hype
-    prerank_noise: float = 0.8  # … + this · noise
+    hype_quality_correlation: float = option(-0.35, "negative: hyped items tend to be poor")
+    price_quality_correlation: float = option(0.3, "positive: good items cost more")
+    prerank_match: float = option(0.5, "prerank score = this · (taste + need) + …")
+    prerank_quality: float = option(0.35, "… + this · quality")
+    prerank_hype: float = option(0.25, "… + this · hype")
+    prerank_noise: float = option(0.8, "… + this · noise")
 
-    attention_exponent: float = 0.45  # an item in 1-based slot k gets attention with k^-this, if reached
-    leave_intercept: float = -2.3  # logit of leaving after an item
-    leave_patience: float = -0.5  # change of it with the user's patience
-    leave_hype: float = 0.30  # with the item's hype
-    leave_match: float = -0.25  # with the mean of its taste and need match
-    leave_quality: float = -0.15  # with the item's quality
+    attention_exponent: float = option(0.45, "an item in 1-based slot k gets attention with k^-this, if reached")
+    leave_intercept: float = option(-2.3, "logit of leaving after an item")
+    leave_patience: float = option(-0.5, "change of it with the user's patience")
+    leave_hype: float = option(0.30, "with the item's hype")
+    leave_match: float = option(-0.25, "with the mean of its taste and need match")
+    leave_quality: float = option(-0.15, "with the item's quality")
 
-    trait_noise: float = 0.35  # sd of the permanent error of an observed trait
-    trait_noise_cold: float = 1.4  # further sd / √(1 + history)
-    trait_noise_session: float = 0.3  # sd of a new error in each request
-    segment_wrong: float = 0.25  # share of wrong segment guesses
-    segment_wrong_cold: float = 0.3  # further share / √(1 + history)
-    specificity_noise: float = 0.15  # sd of the error of the observed specificity
+    trait_noise: float = option(0.35, "sd of the permanent error of an observed trait")
+    trait_noise_cold: float = option(1.4, "further sd / √(1 + history)")
+    trait_noise_session: float = option(0.3, "sd of a new error in each request")
+    segment_wrong: float = option(0.25, "share of wrong segment guesses")
+    segment_wrong_cold: float = option(0.3, "further share / √(1 + history)")
+    specificity_noise: float = option(0.15, "sd of the error of the observed specificity")
 
-    drift: float = 0.0  # 0: constant effects; 1: the effects are `later` at time 1
-    effects: Effects = field(default_factory=Effects)
-    later: Effects = LATER  # unknown to the multi-task model
-    errors: PredictionErrors = field(default_factory=PredictionErrors)
+    drift: float = option(0.0, "0: constant effects; 1: the effects are `later` at time 1", ge=0, le=1)
+    effects: Effects = option(Effects())
+    later: Effects = option(LATER, "unknown to the multi-task model")
+    errors: PredictionErrors = option(PredictionErrors())
 
     def __post_init__(self) -> None:
-        for name in ("log_users", "test_users", "items", "candidates", "page_size", "match_dimensions"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
+        super().__post_init__()
         # a few of the drawn items may be duplicates, which are dropped: hence twice the candidates
         if not self.page_size <= self.candidates <= self.pool // 2 or self.pool > self.items:
             raise ValueError(
                 f"page_size {self.page_size}, candidates {self.candidates}, pool {self.pool}, items {self.items}; "
                 "want page_size ≤ candidates ≤ pool / 2 and pool ≤ items"
             )
-        if min(self.segment_shares) < 0 or abs(sum(self.segment_shares) - 1) > 1e-6:
+        if abs(sum(self.segment_shares) - 1) > 1e-6:
             raise ValueError(f"segment_shares are {self.segment_shares}; want shares that sum to 1")
-        if not 0 <= self.drift <= 1:
-            raise ValueError(f"drift is {self.drift}; want 0 to 1")
 
     def effects_at(self, time: float) -> Effects:
         """Effects at a time from 0 to 1, interpolated between `effects` and `later`."""

@@ -3,46 +3,46 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pygrade.config.option import Options, option
+
 
 @dataclass(frozen=True)
-class MtlConfig:
+class MtlConfig(Options):
     """Size and training of the multi-task model."""
 
-    network: Literal["ple", "mmoe"] = "ple"  # ple: shared experts and experts of each task; mmoe: shared ones only
-    levels: int = 1  # layers of experts (PLE)
-    task_experts: int = 1  # experts per task in a layer (PLE)
-    shared_experts: int = 1  # experts for all tasks in a layer (PLE)
-    experts: int = 4  # experts for all tasks (MMoE)
-    expert_hidden: int = 64  # width of an expert's hidden layer
-    expert_output: int = 32  # width of an expert's output, which the towers read
-    tower_hidden: int = 16  # width of a task tower's hidden layer
-    embedding: int = 4  # width of the embedding of each id column
-    buckets: int = 1 << 15  # hash buckets of an id column without a vocabulary; ids that collide share an embedding
-    funnel: tuple[tuple[str, str], ...] = ()  # ("click", "order"): p(order) = p(click) · p(order | click), as in ESMM
-    dropout: float = 0.4  # on the embeddings and on the experts' hidden layer
-    positive_weight_power: float = (
-        0.5  # positives weigh (negatives / positives) ** power in the loss, not in predictions
+    network: Literal["ple", "mmoe"] = option(
+        "ple", "ple: shared experts and experts of each task; mmoe: shared ones only"
     )
-    max_positive_weight: float = 30.0  # upper bound of that weight
-    learning_rate: float = 1e-3  # step size of AdamW
-    weight_decay: float = 0.3  # decoupled weight decay of AdamW, on every parameter
-    batch_size: int = 512  # rows per step
-    epochs: int = 20  # maximum number of passes over the training rows
-    patience: int = 3  # passes without improvement on the early-stopping rows, after which training stops
-    stop_on: Literal["auc", "loss"] = "auc"  # what early stopping watches: weighted mean AUC, or mean log-loss
-    calibration: Literal["beta", "isotonic"] = "beta"  # three numbers per task, or a monotone curve (many positives)
-    refit: bool = True  # train again with the early-stopping rows included, for the best number of passes
-    memory_rows: int = 1 << 17  # rows held at a time; a part with more rows is streamed through a shuffle buffer
-    seed: int = 0  # of initial parameters, dropout and the order of rows
-
-    def __post_init__(self) -> None:
-        sizes = "levels task_experts shared_experts experts expert_hidden expert_output tower_hidden embedding buckets"
-        for name in (*sizes.split(), "batch_size", "epochs", "patience", "memory_rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout is {self.dropout}; want a number in [0, 1)")
-        choices = {"network": ("ple", "mmoe"), "stop_on": ("auc", "loss"), "calibration": ("beta", "isotonic")}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; want {' or '.join(map(repr, known))}")
+    levels: int = option(1, "layers of experts (PLE)", ge=1)
+    task_experts: int = option(1, "experts per task in a layer (PLE)", ge=1)
+    shared_experts: int = option(1, "experts for all tasks in a layer (PLE)", ge=1)
+    experts: int = option(4, "experts for all tasks (MMoE)", ge=1)
+    expert_hidden: int = option(64, "width of an expert's hidden layer", ge=1)
+    expert_output: int = option(32, "width of an expert's output, which the towers read", ge=1)
+    tower_hidden: int = option(16, "width of a task tower's hidden layer", ge=1)
+    embedding: int = option(4, "width of the embedding of each id column", ge=1)
+    buckets: int = option(
+        1 << 15, "hash buckets of an id column without a vocabulary; ids that collide share an embedding", ge=1
+    )
+    funnel: tuple[tuple[str, str], ...] = option(
+        (), '("click", "order"): p(order) = p(click) · p(order | click), as in ESMM'
+    )
+    dropout: float = option(0.4, "on the embeddings and on the experts' hidden layer", ge=0, lt=1)
+    positive_weight_power: float = option(
+        0.5, "positives weigh (negatives / positives) ** power in the loss, not in predictions"
+    )
+    max_positive_weight: float = option(30.0, "upper bound of that weight")
+    learning_rate: float = option(1e-3, "step size of AdamW")
+    weight_decay: float = option(0.3, "decoupled weight decay of AdamW, on every parameter")
+    batch_size: int = option(512, "rows per step", ge=1)
+    epochs: int = option(20, "maximum number of passes over the training rows", ge=1)
+    patience: int = option(3, "passes without improvement on the early-stopping rows, after which training stops", ge=1)
+    stop_on: Literal["auc", "loss"] = option("auc", "what early stopping watches: weighted mean AUC, or mean log-loss")
+    calibration: Literal["beta", "isotonic"] = option(
+        "beta", "three numbers per task, or a monotone curve (many positives)"
+    )
+    refit: bool = option(True, "train again with the early-stopping rows included, for the best number of passes")
+    memory_rows: int = option(
+        1 << 17, "rows held at a time; a part with more rows is streamed through a shuffle buffer", ge=1
+    )
+    seed: int = option(0, "of initial parameters, dropout and the order of rows")

@@ -1,18 +1,21 @@
 """Options of a pipeline and of its check."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
+from pygrade.config.data import EbNerdConfig, KuaiRandEventConfig, LogsEventConfig, RecFlowConfig
 from pygrade.config.mtl import MtlConfig
+from pygrade.config.option import Options, Place, option, required
 from pygrade.config.prerank import PrerankConfig
+from pygrade.config.shared import Cluster, Output
 from pygrade.config.training import TrainConfig
 
 _CANDIDATES = 50  # the default, which own predictions make 0
 
 
 @dataclass(frozen=True)
-class PipelineConfig:
+class PipelineConfig(Options):
     """What the stages do. Time is cut into consecutive parts, so that every part is judged on later requests:
 
     train | stop | calibrate | policy | evaluate: features are fitted and the models trained on the first, with early
@@ -20,69 +23,149 @@ class PipelineConfig:
     fourth; the rest judges.
     """
 
-    train_share: float = 0.44  # share of the rows, the earliest, that trains the models and fits the features
-    stop_share: float = 0.06  # share after it that decides when both stop
-    calibrate_share: float = 0.10  # share after it that calibrates the multi-task model
-    policy_share: float = 0.20  # share after it that the policy learns from; the rest judges
-    schema: Path | None = None  # JSON file of a feature schema; none: one that fits the columns of the events
-    leak_checks: int = 2  # moments after which the log is altered, to find features that know the future; 0: none
-    leak_rows: int = 100_000  # rows of the log, the earliest, that this check reads
-    tasks: tuple[str, ...] = ()  # kinds of feedback to predict and to fuse; none: all that are frequent enough
-    min_events: int = 10  # events that a kind of feedback needs in each of train, stop, calibrate and the rest
-    policy_requests: int = 0  # most requests that the policy learns from, a uniform sample; 0: all
-    evaluate_requests: int = 0  # most requests of the later log, a uniform sample; 0: all; up to 50,000 of them judge
-    negatives: bool = True  # candidates that were considered and not shown are candidates of the policy, if logged
-    candidates: int = _CANDIDATES  # items that prerank adds to each request of both logs; 0: none
-    recall_at: tuple[int, ...] = (50, 100, 500)  # lengths of the lists whose recall is reported
-    evidence_prior: float = 10.0  # events of a user that his scenario's weights are worth; 0: no shrinkage
-    # Whose predictions the policy fuses: mtl, a multi-task model that is trained here; own, the columns p_<task> of the
-    # log (logs: data only), for the log's candidates alone. Serving then asks your model: Pipeline.load(predict=…).
-    predictions: Literal["mtl", "own"] = "mtl"
-    ranks: int = 1  # processes that train each model together; the models depend on their number, within the noise
-    keep_prerank: bool = False  # publish the two towers even if the most popular items are the better candidates
-    seed: int = 0  # of everything that draws; it replaces the seeds of the parts
-    prerank: PrerankConfig = field(default_factory=PrerankConfig)  # the two-tower model and its index
-    mtl: MtlConfig = field(default_factory=MtlConfig)  # the multi-task model; default funnel: that of the data
-    train: TrainConfig = field(default_factory=TrainConfig)  # the fusion policy
+    train_share: float = option(
+        0.44, "share of the rows, the earliest, that trains the models and fits the features", gt=0, lt=1
+    )
+    stop_share: float = option(0.06, "share after it that decides when both stop", gt=0, lt=1)
+    calibrate_share: float = option(0.10, "share after it that calibrates the multi-task model", gt=0, lt=1)
+    policy_share: float = option(0.20, "share after it that the policy learns from; the rest judges", gt=0, lt=1)
+    schema: Path | None = option(None, "JSON file of a feature schema; none: one that fits the columns of the events")
+    leak_checks: int = option(
+        2, "moments after which the log is altered, to find features that know the future; 0: none", ge=0
+    )
+    leak_rows: int = option(100_000, "rows of the log, the earliest, that this check reads", ge=1)
+    tasks: tuple[str, ...] = option((), "kinds of feedback to predict and to fuse; none: all that are frequent enough")
+    min_events: int = option(
+        10, "events that a kind of feedback needs in each of train, stop, calibrate and the rest", ge=1
+    )
+    policy_requests: int = option(0, "most requests that the policy learns from, a uniform sample; 0: all", ge=0)
+    evaluate_requests: int = option(
+        0, "most requests of the later log, a uniform sample; 0: all; up to 50,000 of them judge", ge=0
+    )
+    negatives: bool = option(
+        True, "candidates that were considered and not shown are candidates of the policy, if logged"
+    )
+    candidates: int = option(_CANDIDATES, "items that prerank adds to each request of both logs; 0: none", ge=0)
+    recall_at: tuple[int, ...] = option((50, 100, 500), "lengths of the lists whose recall is reported", ge=1)
+    evidence_prior: float = option(
+        10.0, "events of a user that his scenario's weights are worth; 0: no shrinkage", ge=0
+    )
+    predictions: Literal["mtl", "own"] = option(
+        "mtl",
+        "Whose predictions the policy fuses: mtl, a multi-task model that is trained here; own, the "
+        "columns p_<task> of the log (logs: data only), for the log's candidates alone. Serving then asks "
+        "your model: Pipeline.load(predict=…).",
+        alias="--mtl",
+    )
+    ranks: int = option(
+        1, "processes that train each model together; the models depend on their number, within the noise", ge=1
+    )
+    keep_prerank: bool = option(
+        False, "publish the two towers even if the most popular items are the better candidates"
+    )
+    seed: int = option(0, "of everything that draws; it replaces the seeds of the parts")
+    prerank: PrerankConfig = option(PrerankConfig(), "the two-tower model and its index")
+    mtl: MtlConfig = option(MtlConfig(), "the multi-task model; default funnel: that of the data")
+    train: TrainConfig = option(TrainConfig(), "the fusion policy")
 
     def __post_init__(self) -> None:
-        shares = {
-            name: getattr(self, name) for name in ("train_share", "stop_share", "calibrate_share", "policy_share")
-        }
-        for name, share in shares.items():
-            if not 0.0 < share < 1.0:
-                raise ValueError(f"{name} is {share}; want a share above 0 and below 1")
-        if sum(shares.values()) >= 1.0:
-            raise ValueError(f"the shares sum to {sum(shares.values()):g}; want less than 1, the rest judges")
-        for name in ("ranks", "leak_rows", "min_events"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
-        for name in ("leak_checks", "candidates", "policy_requests", "evaluate_requests"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; want 0 or more")
-        if self.predictions not in ("mtl", "own"):
-            raise ValueError(f"predictions is {self.predictions!r}; want 'mtl' or 'own'")
+        super().__post_init__()
+        shares = self.train_share + self.stop_share + self.calibrate_share + self.policy_share
+        if shares >= 1.0:
+            raise ValueError(f"the shares sum to {shares:g}; want less than 1, the rest judges")
         if self.predictions == "own" and self.mtl != MtlConfig():
             raise ValueError("mtl.… are options of a multi-task model, and predictions is 'own'; want one of them")
         if self.predictions == "own" and self.candidates not in (0, _CANDIDATES):
             raise ValueError(
                 f"candidates is {self.candidates}, and predictions is 'own': nothing predicts them; want 0"
             )
-        if not self.recall_at or min(self.recall_at) < 1:
-            raise ValueError(f"recall_at is {self.recall_at}; want at least one positive length")
-        if not self.evidence_prior >= 0.0:
-            raise ValueError(f"evidence_prior is {self.evidence_prior}; want 0 or more")
+        if not self.recall_at:
+            raise ValueError("recall_at is (); want at least one length")
 
 
 @dataclass(frozen=True)
-class CheckConfig:
+class CheckConfig(Options):
     """The options of `serve_check`."""
 
-    requests: int = 200  # requests, evenly over those that judged the policy
-    candidates: int = 500  # candidates of each; own predictions (--mtl own): those of the log
-    k: int = 10  # items a page
+    requests: int = option(200, "requests, evenly over those that judged the policy", ge=1)
+    candidates: int = option(500, "candidates of each; own predictions (--mtl own): those of the log", ge=1)
+    k: int = option(10, "items a page", ge=1)
 
-    def __post_init__(self) -> None:
-        for name in ("requests", "candidates", "k"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineOptions(Output, Cluster, PipelineConfig):
+    """The whole system from raw events: features, prerank, multi-task model, fusion policy, judgment, store, report.
+
+    Each stage is done once: the same command again does nothing, another option redoes the stages that it decides, and
+    an interrupted one continues. The directory gets a directory a stage, artifact/, summary.json and report.html.
+
+    Example: pygrade pipeline --data kuairand:KuaiRand-1K --out runs/kuairand
+
+    Example: pygrade pipeline --data logs:runs/shop/logs --mtl own --out runs/shop_system
+    """
+
+    ESSENTIAL: ClassVar = (
+        "data",
+        "out",
+        "store",
+        "tasks",
+        "policy_requests",
+        "evaluate_requests",
+        "candidates",
+        "negatives",
+        "schema",
+        "leak_checks",
+        "seed",
+        "predictions",
+        "track",
+        "cluster",
+    )
+
+    data: str = required("SCHEME:PATH of raw events, e.g. kuairand:KuaiRand-1K or logs:runs/demo/logs")
+    out: Place = required("directory to write")
+    store: str | None = option(
+        None, "address of the store to fill: lmdb:DIR or redis://HOST:PORT/DB; none: lmdb in --out"
+    )
+    track: str | None = option(
+        None,
+        "mlflow:URI, or mlflow:URI#NAME of the experiment and the model: report options, metrics and "
+        "files there, and register the artifact, whose newest version has the alias newest.",
+    )
+    kuairand: KuaiRandEventConfig = option(KuaiRandEventConfig(), "for kuairand: data only")
+    recflow: RecFlowConfig = option(RecFlowConfig(), "for recflow: data only")
+    ebnerd: EbNerdConfig = option(EbNerdConfig(), "for ebnerd: data only")
+    logs: LogsEventConfig = option(LogsEventConfig(), "for logs: data only")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeCheckOptions(Output, CheckConfig):
+    """Replay requests of a pipeline from materialized features and from a store with real-time updates: every page
+    must be equal bit for bit, else the exit code is not 0. Prints the skew of the features and the latencies.
+
+    Example: pygrade serve-check --run runs/kuairand
+    """
+
+    run: Place = required("directory of pygrade pipeline")
+    store: str | None = option(None, "address of an empty store for the test, e.g. redis://HOST:PORT/DB; none: lmdb")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankUserOptions(Output):
+    """Rank for a user with the whole system of pygrade pipeline, and print the page with its weights, the contributions
+    per task, and where the time goes.
+
+    Example: pygrade rank-user --run runs/kuairand --user 7
+    """
+
+    run: Place = required("directory of pygrade pipeline")
+    user: str = required("id or name of the user, as in the data")
+    store: str | None = option(None, "address of the store; none: the one that the pipeline filled")
+    candidates: int = option(500, "that prerank finds for the user")
+    scenario: str | None = option(None, "of the request")
+    context: dict[str, str] = option({}, "c_ columns of the request")
+    timestamp: int | None = option(None, "of the request, ms since 1970; none: now")
+    repeat: int = option(20, "times that the page is made, to say how long it takes", ge=1)
+    k: int = option(10, "items a page")
+    explore: bool = option(False, "serve weights drawn from the policy's Dirichlet instead of its mean")
+    seed: int | None = option(None, "of the draws; none: from the operating system")
+    log: Place | None = option(None, "also write the page as log rows (weights, concentration, trust, policy version)")

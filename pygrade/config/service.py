@@ -1,37 +1,137 @@
 """Options of the join and of learning beside the service."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
+from pygrade.config.option import Options, Place, option, required
+from pygrade.config.shared import Output
 from pygrade.config.training import OnlineConfig
 
 
 @dataclass(frozen=True)
-class JoinConfig:
+class JoinConfig(Options):
     """How exposures and feedback are joined."""
 
-    feedback_delay_ms: int = 3_600_000  # how long after its page an event may happen
-    max_amount: float = 1e6  # largest amount of one event; a larger one is malformed
-    rows_per_part: int = 500_000  # candidates that are joined at once, about
-
-    def __post_init__(self) -> None:
-        for name, least in (("feedback_delay_ms", 0), ("max_amount", 0), ("rows_per_part", 1)):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} is {getattr(self, name):g}; want at least {least}")
+    feedback_delay_ms: int = option(3_600_000, "how long after its page an event may happen", ge=0)
+    max_amount: float = option(1e6, "largest amount of one event; a larger one is malformed", ge=0)
+    rows_per_part: int = option(500_000, "candidates that are joined at once, about", ge=1)
 
 
 @dataclass(frozen=True)
-class ServiceConfig:
+class ServiceConfig(Options):
     """How the process follows the logs."""
 
-    every_seconds: float = 60.0  # between updates
-    save_seconds: float = 600.0  # between saves of the state, which also follow each publication
-    exposure_delay_ms: int = 900_000  # within which exposures are in a complete file; events wait so long for them
-    planned_users: int = 10_000  # of all arms, at which the lifts' intervals are narrowest; choose it in advance
-    learn: bool = True  # else only the arms are read
-    online: OnlineConfig = field(default_factory=OnlineConfig)
+    every_seconds: float = option(60.0, "between updates", ge=0.01)
+    save_seconds: float = option(600.0, "between saves of the state, which also follow each publication", ge=0)
+    exposure_delay_ms: int = option(
+        900_000, "within which exposures are in a complete file; events wait so long for them", ge=0
+    )
+    planned_users: int = option(
+        10_000, "of all arms, at which the lifts' intervals are narrowest; choose it in advance", ge=2
+    )
+    learn: bool = option(True, "else only the arms are read")
+    online: OnlineConfig = option(OnlineConfig())
 
-    def __post_init__(self) -> None:
-        limits = {"every_seconds": 0.01, "save_seconds": 0.0, "exposure_delay_ms": 0, "planned_users": 2}
-        for name, least in limits.items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} is {getattr(self, name):g}; want at least {least:g}")
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(Output):
+    """Serve what pygrade train or pygrade pipeline wrote over HTTP: POST /v1/rank, /v1/weights, /v1/update and
+    /v1/explain, GET /v1/status, /metrics, /livez, /readyz, /console and /docs.
+
+    It runs pygraded, the server in C++. Options come from the table [serve] of --config, which also has arms, shadow
+    policies and exploration; those given here win. SIGTERM drains, SIGHUP looks for a new artifact at once.
+
+    Example: pygrade serve --run runs/demo
+    """
+
+    ESSENTIAL: ClassVar = (
+        "run",
+        "config",
+        "host",
+        "port",
+        "token_file",
+        "exposures",
+        "exposure_share",
+        "feedback",
+        "online",
+    )
+
+    run: Place = required("directory of pygrade train, demo or pipeline, or of a policy; a URL is followed")
+    config: Path | None = option(None, "a pygrade.toml")
+    host: str | None = option(None, "address to listen at; none: 127.0.0.1. Others want a token, or --public")
+    port: int | None = option(None, "none: 8080; 0: a free one")
+    public: bool = option(False, "everybody who can reach the address may ask: no token is needed")
+    token_file: Path | None = option(
+        None, "a line for each token that clients may send; none: the variable PYGRADE_TOKEN"
+    )
+    tls_cert: Path | None = option(None, "PEM file of the certificate and its chain")
+    tls_key: Path | None = option(None, "PEM file of its key")
+    threads: int | None = option(None, "that make pages; none: as many as cores, at most 8")
+    connections: int | None = option(None, "open at once; none: 512")
+    max_requests: int | None = option(None, "in progress; more are answered with 503; none: from the measured rate")
+    max_body_bytes: int | None = option(None, "of a request; none: 1 MiB")
+    store: str | None = option(None, "address of the store; none: PYGRADE_STORE, else the one that the pipeline filled")
+    deadline_ms: float | None = option(
+        None, "of a page, after which it is made without the user's features; none: no limit"
+    )
+    max_k: int | None = option(None, "items of a page; none: 1,000")
+    max_candidates: int | None = option(None, "of a request; none: 10,000")
+    max_events: int | None = option(None, "of an update; none: 10,000")
+    max_ids: int | None = option(None, "items in seen, and in eligible; none: 200,000")
+    max_batch: int | None = option(None, "requests in one body; none: 100")
+    max_amount: float | None = option(None, "of an event; none: 1,000,000")
+    unknown_items: str | None = option(None, "feedback on items that the catalog lacks: refuse or count; none: refuse")
+    require_store: bool = option(False, "/readyz is 503 while the store does not answer; else pages are degraded")
+    strict: bool = option(False, "refuse unknown keys of requests; else they are ignored and counted")
+    max_explore: float | None = option(None, "share of all pages that may explore, whatever is asked; none: 0.1")
+    salt: str | None = option(None, "of the hash that gives users to arms; another one deals them anew")
+    seed: int | None = option(None, "of exploration; none: the system's")
+    exposures: Place | None = option(None, "directory for the log of served pages")
+    exposure_share: float | None = option(
+        None, "of the requests, logged with all candidates, as training wants; none: 0.05"
+    )
+    feedback: Place | None = option(None, "directory for the log of feedback events")
+    file_seconds: float | None = option(None, "after which a file of a log is complete; none: 300")
+    refresh_seconds: float | None = option(None, "between looks at the artifact and the policies; none: 1")
+    drain_seconds: float | None = option(None, "after SIGTERM, while /readyz is 503; none: 5")
+    log: str | None = option(None, "a JSON line for each request: all, errors or none; none: all")
+    console: Path | None = option(None, "the page of /console; none: report.html in the run")
+    online: bool = option(False, "also learn from exposures and feedback, see pygrade online")
+    print_config: bool = option(False, "print pygraded's options as JSON and end")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinOptions(Output, JoinConfig):
+    """Join the exposures of a service and their feedback into the log that pygrade train reads.
+
+    Run it from time to time: it reads new files alone, and a page is written once, when its feedback is complete.
+
+    Example: pygrade join --exposures logs/exposures --feedback logs/feedback --out runs/served
+    """
+
+    exposures: Place = required("directory of Parquet files that the service wrote")
+    feedback: tuple[Place, ...] = required("directories of JSON lines that the service wrote")
+    out: Place = required("directory of the joined log")
+    until: int | None = option(
+        None, "ms since 1970 up to which all feedback is here; none: the time of the newest page"
+    )
+    final: bool = option(False, "no page waits any more: the logs have ended")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineOptions(Output, ServiceConfig):
+    """Learn from the exposures and feedback of a service while it serves: RUN/online/policy is a link to the newest
+    policy that was published, which an arm of the service may name; RUN/online/status.json says what was published,
+    refused and rolled back, RUN/arms.json has the lifts of the arms with intervals that hold at any time.
+
+    It runs until SIGTERM, and continues where it was. pygrade serve --online starts it, too.
+
+    Example: pygrade online --run runs/kuairand --exposures logs/exposures --feedback logs/feedback
+    """
+
+    run: Path = required("directory of pygrade pipeline")
+    exposures: Path = required("directory of Parquet files that the service writes")
+    feedback: tuple[Path, ...] = required("directories of JSON lines that the service writes")
+    arms: dict[str, float] = option({}, "planned shares of the service's arms, the control first; none: one arm, main")
+    once: bool = option(False, "look once and end")

@@ -1,66 +1,106 @@
 """Options of a simulated log and of the demo."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
 
 from pygrade.config.marketplace import PRODUCTION_WEIGHTS, TASKS, MarketplaceConfig, PerTask
+from pygrade.config.option import Options, Place, option
+from pygrade.config.shared import Output
 from pygrade.config.training import TrainConfig
 
 
 @dataclass(frozen=True)
-class SimulateConfig:
+class SimulateConfig(Options):
     """Production ranks by hand-tuned weights and explores on a share of its requests."""
 
-    requests: int = 20_000  # of the log, or of the test
-    seed: int = 0  # of the world and of all draws
-    days: int = 14  # over which the requests are spread evenly
-    weights: tuple[float, float, float, float, float, float] = PRODUCTION_WEIGHTS  # production's, by task
-    dirichlet_share: float = 0.1  # requests whose weights are drawn from Dirichlet(concentration · weights)
-    shuffle_share: float = 0.1  # requests whose page is shuffled, from which slot propensities are estimated
-    concentration: float = 15.0  # of the draws: the higher, the closer to the weights
-    # Several Dirichlets to draw from, each with its concentrations by task and the same share; none: the one above.
-    concentrations: tuple[PerTask, ...] = ()
-    # Sd of the noise in the item columns of the log (quality, hype, price, …), drawn once per item; none: there are no
-    # item columns.
-    item_noise: float | None = None
-    missing_share: float = 0.0  # of the values of each context feature, missing at random
-    world: MarketplaceConfig = field(default_factory=MarketplaceConfig)  # the marketplace's constants
+    requests: int = option(20_000, "of the log, or of the test", ge=1)
+    seed: int = option(0, "of the world and of all draws", ge=0, lt=1 << 31)
+    days: int = option(14, "over which the requests are spread evenly", ge=1)
+    weights: tuple[float, float, float, float, float, float] = option(PRODUCTION_WEIGHTS, "production's, by task", gt=0)
+    dirichlet_share: float = option(
+        0.1, "requests whose weights are drawn from Dirichlet(concentration · weights)", ge=0, le=1
+    )
+    shuffle_share: float = option(
+        0.1, "requests whose page is shuffled, from which slot propensities are estimated", ge=0, le=1
+    )
+    concentration: float = option(15.0, "of the draws: the higher, the closer to the weights", gt=0)
+    concentrations: tuple[PerTask, ...] = option(
+        (),
+        "Several Dirichlets to draw from, each with its concentrations by task and the same share; none: "
+        "the one above.",
+    )
+    item_noise: float | None = option(
+        None,
+        "Sd of the noise in the item columns of the log (quality, hype, price, …), drawn once per item; "
+        "none: there are no item columns.",
+        ge=0,
+    )
+    missing_share: float = option(0.0, "of the values of each context feature, missing at random", ge=0, lt=1)
+    world: MarketplaceConfig = option(MarketplaceConfig(), "the marketplace's constants")
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 1 << 31:
-            raise ValueError(f"seed is {self.seed}; want 0 to 2**31 - 1")
-        if self.requests < 1 or self.days < 1:
-            raise ValueError(f"requests is {self.requests}, days {self.days}; want at least 1 of each")
-        if min(self.dirichlet_share, self.shuffle_share) < 0 or self.dirichlet_share + self.shuffle_share > 1:
+        super().__post_init__()
+        if self.dirichlet_share + self.shuffle_share > 1:
             shares = f"dirichlet_share is {self.dirichlet_share}, shuffle_share {self.shuffle_share}"
-            raise ValueError(f"{shares}; want shares ≥ 0 that sum to at most 1")
-        if min(self.weights) <= 0 or self.concentration <= 0:
-            raise ValueError(f"weights {self.weights}, concentration {self.concentration}; want positive numbers")
+            raise ValueError(f"{shares}; want shares that sum to at most 1")
         if any(len(row) != len(TASKS) or min(row) <= 0 for row in self.concentrations):
             raise ValueError(f"concentrations are {self.concentrations}; want {len(TASKS)} positive numbers each")
-        if self.item_noise is not None and not 0 <= self.item_noise < math.inf:
-            raise ValueError(f"item_noise is {self.item_noise}; want a standard deviation ≥ 0, or none")
-        if not 0 <= self.missing_share < 1:
-            raise ValueError(f"missing_share is {self.missing_share}; want a share from 0 to below 1")
+        if self.item_noise == math.inf:
+            raise ValueError("item_noise is inf; want a standard deviation, or none")
 
 
 @dataclass(frozen=True)
-class DemoConfig:
+class DemoConfig(Options):
     """World, training and test of the demo, which is a function of these options."""
 
-    requests: int = 20_000  # logged requests to learn from
-    test_requests: int = 12_000  # requests of the A/B test, from users that are not in the log
-    seed: int = 0  # of world, training and test
-    pages: int = 3  # ranked pages to print
-    simulate: SimulateConfig = field(default_factory=SimulateConfig)  # requests and seed are taken from above
-    train: TrainConfig = field(default_factory=TrainConfig)  # seed is taken from above
-
-    def __post_init__(self) -> None:
-        for name, low in (("requests", 1), ("test_requests", 2), ("seed", 0), ("pages", 0)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} is {getattr(self, name)}; want at least {low}")
+    requests: int = option(20_000, "logged requests to learn from", ge=1)
+    test_requests: int = option(12_000, "requests of the A/B test, from users that are not in the log", ge=2)
+    seed: int = option(0, "of world, training and test", ge=0)
+    pages: int = option(3, "ranked pages to print", ge=0)
+    simulate: SimulateConfig = option(SimulateConfig(), "requests and seed are taken from above")
+    train: TrainConfig = option(TrainConfig(), "seed is taken from above")
 
     def resolved(self) -> tuple[SimulateConfig, TrainConfig]:
         """The parts' configs with the demo's size and seed."""
         world = replace(self.simulate, requests=self.requests, seed=self.seed)
         return world, replace(self.train, seed=self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateOptions(Output, SimulateConfig):
+    """Write the production log of a simulated marketplace, in the Parquet layout that train and evaluate read.
+
+    With --ab instead of --out: paired A/B test of policies, in which each arm ranks the same --requests requests of
+    users that are in no log. Seed, weights and world are those of the log that the policies learned from.
+
+    Example: pygrade simulate --out runs/logs --requests 5000
+
+    Example: pygrade simulate --ab runs/mine/policy --requests 12000
+    """
+
+    ESSENTIAL: ClassVar = ("out", "ab", "baseline", "requests", "seed", "days", "dirichlet_share", "shuffle_share")
+
+    out: Place | None = option(None, "directory to write; an earlier log there is replaced")
+    ab: tuple[Place, ...] = option((), "directories of saved policies to test, an arm each")
+    baseline: str | None = option(
+        None, "arm that the test's lifts refer to: equal weights or best static; none: production"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions(Output):
+    """The main job on a simulated marketplace: log, stage 1, stage 2, A/B test, report, ranked pages.
+
+    A demo that was interrupted continues; a finished one is made anew.
+
+    Example: pygrade demo --out runs/demo
+    """
+
+    out: Path = option(Path("runs/demo"), "directory to write")
+    requests: int = option(20_000, "logged requests to learn from")
+    test_requests: int = option(12_000, "requests of the A/B test, by users that are not in the log")
+    pages: int = option(3, "ranked pages to print")
+    seed: int = option(0, "of the world, the training and the test")
+    resume: bool = option(True, "continue an interrupted demo of the same options")

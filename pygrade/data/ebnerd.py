@@ -20,12 +20,13 @@ belong to the first. is_subscriber was fixed when the data were made, so it tell
 ``event_time``: the impression's time plus the time on the page, plus for a clicked article its reading time.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pygrade._util.optional_imports import require
+from pygrade.config.data import EBNERD_TASK_VALUES, EbNerdConfig
 from pygrade.data.columnar import RowGroups, column_names, read_batches, refuse_row, row_groups
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import PIECE, EventWriter
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 LICENSE = "EB-NeRD license terms (research), recsys.eb.dk"
-
-TASK_VALUES: Mapping[str, float] = {"click": 1.0, "read": 2.0, "scroll": 2.0}
-"""Business value of one event. Our choice; the data set states no values."""
 
 USER_KINDS = {"gender": "categorical", "postcode": "categorical", "age": "dense"}
 ITEM_KINDS = {
@@ -87,27 +85,6 @@ _SOURCES = {"body_length": "body"}  # columns of other names
 _INVIEW = 20  # articles of an impression, about
 
 
-@dataclass(frozen=True)
-class EbNerdConfig:
-    """What counts as reading and scrolling, and whether old clicks are events."""
-
-    read_seconds: float = 30.0  # read: the article was clicked and read for at least this long
-    scroll_percent: float = 90.0  # scroll: the article was clicked and scrolled at least this far
-    # Clicks before the first impression become requests of one article, in scenario history with negative ids. They
-    # tell what users read, and nothing of what they passed over.
-    history: bool = False
-    task_values: Mapping[str, float] = field(default_factory=lambda: TASK_VALUES)  # business value of one event
-
-    def __post_init__(self) -> None:
-        if not self.read_seconds > 0:
-            raise ValueError(f"read_seconds is {self.read_seconds}; want more than 0")
-        if not 0 < self.scroll_percent <= 100:
-            raise ValueError(f"scroll_percent is {self.scroll_percent}; want a number in (0, 100]")
-        for task in self.task_values:
-            if task not in TASK_VALUES:
-                raise ValueError(f"task_values names {task!r}; want some of {', '.join(TASK_VALUES)}")
-
-
 def import_ebnerd(directory: Path, writer: EventWriter, config: EbNerdConfig | None = None) -> None:
     """Writes the events of an EB-NeRD directory. Errors name file, row and column."""
     config = config or EbNerdConfig()
@@ -132,8 +109,8 @@ def import_ebnerd(directory: Path, writer: EventWriter, config: EbNerdConfig | N
     source = EventSource(
         name="EB-NeRD",
         license=LICENSE,
-        tasks=tuple(TASK_VALUES),
-        task_values=tuple(float(config.task_values.get(task, 1.0)) for task in TASK_VALUES),
+        tasks=tuple(EBNERD_TASK_VALUES),
+        task_values=tuple(float(config.task_values.get(task, 1.0)) for task in EBNERD_TASK_VALUES),
         funnel=(("click", "read"), ("click", "scroll")),
         users=USER_KINDS,
         items=kinds,

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.files import atomic_directory
-from pygrade.data.ebnerd import EbNerdConfig, import_ebnerd
+from pygrade.config.data import EbNerdConfig, KuaiRandEventConfig, LogsEventConfig, RecFlowConfig
+from pygrade.data.ebnerd import import_ebnerd
 from pygrade.data.event_log import EventLog, EventSource
 from pygrade.data.event_writer import EventWriter
-from pygrade.data.kuairand_events import KuaiRandEventConfig, import_kuairand
-from pygrade.data.logs_events import LogsEventConfig, import_logs
-from pygrade.data.recflow import RecFlowConfig, import_recflow
+from pygrade.data.kuairand_events import import_kuairand
+from pygrade.data.logs_events import import_logs
+from pygrade.data.recflow import import_recflow
 from pygrade.storage import Place, download, place_exists, place_of
 from pygrade.workers import Workers
 

@@ -15,8 +15,7 @@ is the order in time: take feedback as it is (a propensity of 1). Only shown vid
 There is no funnel: 1 % of the long views have no click.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,13 +25,13 @@ from numpy.typing import NDArray
 from pygrade._typing import Array, Ints
 from pygrade._util.hashing import hash_ids
 from pygrade._util.optional_imports import require
+from pygrade.config.data import KUAIRAND_EVENTS, KuaiRandEventConfig
 from pygrade.data.disk_shuffle import DiskShuffle, read_frames
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import PIECE, EventWriter
 from pygrade.data.import_shards import ShardWriter, in_content_order
 from pygrade.data.kuairand_files import (
     BASIC_COLUMNS,
-    EVENTS,
     EXCERPT_COLUMNS,
     LOG_COLUMNS,
     USER_COLUMNS,
@@ -48,18 +47,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 LICENSE = "CC BY-SA 4.0"
-
-TASK_VALUES: Mapping[str, float] = {
-    "click": 1.0,
-    "long_view": 2.0,
-    "like": 2.0,
-    "comment": 4.0,
-    "follow": 8.0,
-    "forward": 4.0,
-    "profile_enter": 2.0,
-    "comment_stay": 1.0,
-}
-"""Business value of one event. Our choice, the rarer the event the higher; the data set states no values."""
 
 USER_KINDS = {
     "user_active_degree": "categorical",
@@ -96,37 +83,11 @@ _VIDEO_NAMES = {"upload_dt": "upload_time", "tag": "tags", "video_duration": "du
 _BASIC_OPTIONAL = {"upload_type": "text", "video_duration": "float?", "music_id": "float?", "music_type": "float?"}
 
 
-@dataclass(frozen=True)
-class KuaiRandEventConfig:
-    """How KuaiRand's rows become requests."""
-
-    requests: str = "day"  # day: a user's day (UTC+8) in one tab; session: until a gap of session_gap_minutes
-    session_gap_minutes: float = 30.0  # minutes without an impression after which a new session begins
-    max_rows: int = 100  # longer requests are cut into consecutive ones of at most this many rows
-    tasks: tuple[str, ...] | None = None  # kinds of feedback; none: all but the excerpt's like, a property of the video
-    task_values: Mapping[str, float] = field(default_factory=lambda: TASK_VALUES)  # business value of one event
-    random_rows: bool = True  # whether randomly inserted videos (is_rand = 1 in the public files) are in the requests
-    user_fraction: float = 1.0  # share of the users to read (a fixed pseudo-random choice)
-
-    def __post_init__(self) -> None:
-        if self.requests not in ("day", "session"):
-            raise ValueError(f"requests is {self.requests!r}; want 'day' or 'session'")
-        if not self.session_gap_minutes >= 0:
-            raise ValueError(f"session_gap_minutes is {self.session_gap_minutes}; want 0 or more")
-        if self.max_rows < 1:
-            raise ValueError(f"max_rows is {self.max_rows}; want at least 1")
-        if not 0 < self.user_fraction <= 1:
-            raise ValueError(f"user_fraction is {self.user_fraction}; want a number in (0, 1]")
-        for name in (*(self.tasks or ()), *self.task_values):
-            if name not in EVENTS:
-                raise ValueError(f"tasks or task_values name {name!r}; want some of {', '.join(EVENTS)}")
-
-
 def import_kuairand(directory: Path, writer: EventWriter, config: KuaiRandEventConfig | None = None) -> None:
     """Writes the events of a KuaiRand directory. Errors name file, line and column; see `kuairand_files.find_files`."""
     config = config or KuaiRandEventConfig()
     files = find_files(directory)
-    tasks = config.tasks or tuple(t for t in EVENTS if not (files.excerpt and t == "like"))
+    tasks = config.tasks or tuple(t for t in KUAIRAND_EVENTS if not (files.excerpt and t == "like"))
     users = _read_users(files.users)
     writer.add_attributes("user", users)
     item_kinds = _video_kinds(files.basic) if files.basic else {"duration": "dense"}

@@ -16,9 +16,6 @@ from pygrade._typing import Ints
 from pygrade._util.hashing import hash_ids
 from pygrade.data.tables import Table, by_kind, refuse
 
-EVENTS = ("click", "long_view", "like", "comment", "follow", "forward", "profile_enter", "comment_stay")
-"""Kinds of feedback. comment_stay: more than 0 ms in the comments section."""
-
 ACCEPTED = (
     "the excerpt (interactions.tsv, user_features.csv) or one version of the public files (log_standard_*.csv, "
     "log_random_*.csv, user_features_*.csv, video_features_basic_*.csv; parts *_part1.csv … allowed), there or in data/"

@@ -20,6 +20,7 @@ import numpy as np
 
 from pygrade._typing import Ints
 from pygrade._util.optional_imports import require
+from pygrade.config.data import LogsEventConfig
 from pygrade.data.columnar import RowGroups, read_batches, refuse_row, row_groups
 from pygrade.data.event_checks import refuse_events
 from pygrade.data.event_log import EventSource
@@ -36,14 +37,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pygrade")
 
 _CLOCK = "milliseconds since 1970"
-
-
-@dataclass(frozen=True)
-class LogsEventConfig:
-    """What the contract leaves open."""
-
-    task_values: Mapping[str, float] | None = None  # business value of one event of each task; none: the log's, else 1
-    funnel: tuple[tuple[str, ...], ...] = ()  # chains of tasks, each possible only after the one before it
 
 
 def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | None = None) -> None:

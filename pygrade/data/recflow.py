@@ -14,8 +14,7 @@ videos by rerank_index; the other candidates have neither slot nor feedback. ``s
 stage that a candidate reached. ``event_time`` is the request's time plus what was played up to and including the video.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pygrade._util.optional_imports import require
+from pygrade.config.data import RECFLOW_STAGES, RECFLOW_TASK_VALUES, RecFlowConfig
 from pygrade.data.columnar import read_batches, refuse_row
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import EventWriter
@@ -33,19 +33,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 LICENSE = "CC BY-SA 4.0"
-STAGES = ("realshow", "rerank_pos", "rerank_neg", "rank_pos", "rank_neg", "coarse_neg", "prerank_neg")
-"""From the page back to the preranker; a candidate belongs to the first with flag 1."""
-
-TASK_VALUES: Mapping[str, float] = {
-    "effective_view": 1.0,
-    "long_view": 2.0,
-    "like": 2.0,
-    "follow": 8.0,
-    "forward": 4.0,
-    "comment": 4.0,
-}
-"""Business value of one event. Our choice, the rarer the event the higher; the data set states no values."""
-
 USER_KINDS = {"device_id": "hashed", "age": "categorical", "gender": "categorical", "province": "categorical"}
 ITEM_KINDS = {
     "author_id": "hashed",
@@ -61,28 +48,11 @@ _COLUMNS = by_kind(
     {
         "int": "request_id request_timestamp user_id video_id",
         "int?": "device_id age gender province author_id category_level_one category_level_two upload_type "
-        "upload_timestamp rerank_index " + " ".join(TASK_VALUES),
-        "binary?": " ".join(STAGES),
+        "upload_timestamp rerank_index " + " ".join(RECFLOW_TASK_VALUES),
+        "binary?": " ".join(RECFLOW_STAGES),
         "float?": "duration playing_time",
     }
 )
-
-
-@dataclass(frozen=True)
-class RecFlowConfig:
-    """Which candidates and which kinds of feedback to read."""
-
-    stages: tuple[str, ...] = STAGES  # candidates to keep, by the last stage that they reached; always with realshow
-    tasks: tuple[str, ...] = tuple(TASK_VALUES)  # kinds of feedback
-    task_values: Mapping[str, float] = field(default_factory=lambda: TASK_VALUES)  # business value of one event
-
-    def __post_init__(self) -> None:
-        for stage in self.stages:
-            if stage not in STAGES:
-                raise ValueError(f"stages names {stage!r}; want some of {', '.join(STAGES)}")
-        for task in (*self.tasks, *self.task_values):
-            if task not in TASK_VALUES:
-                raise ValueError(f"tasks or task_values name {task!r}; want some of {', '.join(TASK_VALUES)}")
 
 
 def import_recflow(directory: Path, writer: EventWriter, config: RecFlowConfig | None = None) -> None:
@@ -152,10 +122,10 @@ def _add(path: Path, first: int, frame: "pl.DataFrame", shard: ShardWriter, conf
         refuse_row(path, first, task, frame[task], bad.to_numpy(), "0 or 1 for an exposed video")
     play = frame["playing_time"]
     refuse_row(path, first, "playing_time", play, (shown & (play < 0).fill_null(False)).to_numpy(), "0 or more")
-    stage = polars.coalesce(polars.when(polars.col(name) == 1).then(polars.lit(name)) for name in STAGES)
+    stage = polars.coalesce(polars.when(polars.col(name) == 1).then(polars.lit(name)) for name in RECFLOW_STAGES)
     frame = frame.with_columns(stage.alias("stage"), shown.alias("shown"))
     lost = frame["stage"].is_null().to_numpy()
-    refuse_row(path, first, "realshow", frame["realshow"], lost, "a 1 in one of " + ", ".join(STAGES))
+    refuse_row(path, first, "realshow", frame["realshow"], lost, "a 1 in one of " + ", ".join(RECFLOW_STAGES))
     frame = frame.filter(polars.col("shown") | polars.col("stage").is_in(config.stages))
 
     def shown_only(value: "pl.Expr") -> "pl.Expr":

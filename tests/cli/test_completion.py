@@ -13,11 +13,11 @@ import pytest
 
 from pygrade.cli import main as cli
 from pygrade.cli.completion import SHELLS, complete, script
-from pygrade.cli.option_list import commands, options_of
+from pygrade.cli.option_list import COMMANDS, options_of
 
 
 def test_commands_then_options_then_choices():
-    assert complete([""]) == list(commands()) and complete(["tra"]) == ["train"]
+    assert complete([""]) == list(COMMANDS) and complete(["tra"]) == ["train"]
     assert complete(["--ver"]) == ["--version"] and complete(["--print-completion", "z"]) == ["zsh"]
     assert complete(["train", "--resu"]) == ["--resume"]
     assert complete(["train", "--no-r"]) == ["--no-resume"]
@@ -32,9 +32,9 @@ def test_nested_options_are_offered_by_their_prefix():
     assert complete(["pipeline", "--train.stage"]) == ["--train.stage1.", "--train.stage2."]
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_can_be_completed(command):
-    for option in options_of(command).options:
+    for option in options_of(command):
         if not option.positional:
             assert option.flag in complete([command, option.flag]), option.name
 

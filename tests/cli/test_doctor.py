@@ -64,7 +64,7 @@ def test_the_config_that_it_writes_makes_the_same_log_again(capsys, shop_file, t
     table = config["doctor"]
     assert table["files"] == [str(shop_file)] and "request=session_id" in table["map"]
     values = [f"{task}={value}" for task, value in table["values"].items()]
-    words = ["--map", *table["map"], "--values", *values, "--value-tasks", *table["value-tasks"], "--out", str(second)]
+    words = ["--map", *table["map"], "--values", *values, "--value-tasks", *table["value_tasks"], "--out", str(second)]
     assert examined(capsys, shop_file, *words)[0] == 0
     files = [path.read_bytes() for path in sorted((first / "logs").iterdir())]
     assert files == [path.read_bytes() for path in sorted((second / "logs").iterdir())]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pygrade.cli import main as cli
-from pygrade.cli.options import parse_values
+from pygrade.cli.parse import parse
 from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig
 from pygrade.evaluation.arms import ALONE, GRADE, SERVED, STAGE1
 from pygrade.logs import Logs, request_keys, write_logs
@@ -158,14 +158,25 @@ def test_values_that_fit_no_task_or_are_all_zero_are_named(capsys, trained, opti
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["click", "click=", "=1", "click=one", "click=nan", "click=inf"])
-def test_values_that_are_no_numbers_are_named(text):
-    with pytest.raises(ValueError, match=re.escape(repr(text))):
-        parse_values(["buy=2", text])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("click", "'click' is not KEY=NUMBER"),
+        ("=1", "'=1' is not KEY=NUMBER"),
+        ("click=", "--values.click is ''; want a number"),
+        ("click=one", "--values.click is 'one'; want a number"),
+        ("click=nan", "values has click=nan; want finite numbers"),
+        ("click=inf", "values has click=inf; want finite numbers"),
+    ],
+)
+def test_values_that_are_no_numbers_are_named(text, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse("evaluate", ["--data", "logs:x", "--policy", "p", "--values", "buy=2", text])
 
 
 def test_values_may_be_separated_by_commas_or_spaces():
-    assert parse_values(["click=1,buy=-2.5", "like=3"]) == {"click": 1.0, "buy": -2.5, "like": 3.0}
+    words = ["--data", "logs:x", "--policy", "p", "--values", "click=1,buy=-2.5", "like=3"]
+    assert parse("evaluate", words).values == {"click": 1.0, "buy": -2.5, "like": 3.0}
 
 
 def test_an_off_policy_table_that_cannot_be_filled_says_why(capsys, trained):

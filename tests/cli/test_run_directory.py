@@ -7,8 +7,7 @@ import tomllib
 import pytest
 
 from pygrade.cli import main as cli
-from pygrade.cli.commands import pipeline
-from pygrade.cli.config_file import read_config
+from pygrade.cli.config_file import read_options
 from pygrade.cli.parse import parse
 from pygrade.cli.run_directory import write_options
 from pygrade.policy import FusionPolicy
@@ -128,8 +127,8 @@ def test_a_pipeline_that_reads_nothing_writes_nothing(capsys, tmp_path):
 
 
 def test_a_stored_file_names_its_command(runs):
-    assert "seed" not in read_config(runs / "one" / "options.toml", "demo")
-    assert read_config(runs / "one" / "options.toml", "train")["data"] == f"logs:{runs / 'logs'}"
+    assert "seed" not in read_options(runs / "one" / "options.toml", "demo")
+    assert read_options(runs / "one" / "options.toml", "train")["data"] == f"logs:{runs / 'logs'}"
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
@@ -163,6 +162,6 @@ def test_a_bad_address_costs_no_training(capsys, runs, tmp_path):
 
 def test_stored_options_keep_no_password(tmp_path):
     words = ["--data", "logs:x", "--out", "y", "--store", "redis://me:secret@host:1/2"]
-    write_options(parse("pipeline", pipeline.Options, words), "pipeline", tmp_path)
+    write_options(parse("pipeline", words), "pipeline", tmp_path)
     stored = (tmp_path / "options.toml").read_text()
     assert "secret" not in stored and 'store = "redis://host:1/2"' in stored

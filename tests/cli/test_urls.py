@@ -133,7 +133,7 @@ def test_a_log_replaces_nothing_but_a_log(s3):
     ["pipeline", "train", "evaluate", "front", "rank", "doctor", "join", "console", "serve", "simulate", "export"],
 )
 def test_help_says_where_a_url_may_be_given(command):
-    kinds = {option.name: option.kind for option in options_of(command).options}
+    kinds = {option.name: option.kind for option in options_of(command)}
     names = {"pipeline": ["out"], "train": ["out"], "join": ["out", "exposures", "feedback"]}
     names |= {"simulate": ["out"], "export": ["out", "policy", "model"], "console": ["run", "out"], "serve": ["run"]}
     names |= {"doctor": ["files", "out"]}

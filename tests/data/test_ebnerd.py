@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pygrade.data.ebnerd import EbNerdConfig
+from pygrade.config.data import EbNerdConfig
 from pygrade.data.events import import_events
 
 START = datetime(2023, 5, 18, 7)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pygrade.config.data import KUAIRAND_EVENTS, KuaiRandEventConfig
 from pygrade.data.events import import_events
-from pygrade.data.kuairand_events import KuaiRandEventConfig, request_starts
-from pygrade.data.kuairand_files import EVENTS, find_files
+from pygrade.data.kuairand_events import request_starts
+from pygrade.data.kuairand_files import find_files
 from tests.data.kuairand_world import HOUR, make_rows, write_excerpt, write_public
 
 
@@ -27,7 +28,11 @@ def public(rows, tmp_path_factory):
 def test_requests_are_a_users_day_in_a_tab(public, rows, tmp_path, monkeypatch, limit, partitions):
     monkeypatch.setattr("pygrade.data.kuairand_events._PARTITIONS", partitions)
     log = import_events(f"kuairand:{public}", tmp_path / "log", rows=limit)
-    assert log.tasks == EVENTS and log.source["name"] == "KuaiRand-Pure" and log.source["license"] == "CC BY-SA 4.0"
+    assert (
+        log.tasks == KUAIRAND_EVENTS
+        and log.source["name"] == "KuaiRand-Pure"
+        and log.source["license"] == "CC BY-SA 4.0"
+    )
     wanted = {}
     for r in sorted(rows, key=lambda r: r["time_ms"]):
         wanted.setdefault((r["user_id"], r["tab"], r["date"]), []).append(r)
@@ -42,7 +47,7 @@ def test_requests_are_a_users_day_in_a_tab(public, rows, tmp_path, monkeypatch, 
         assert frame["position"].to_list() == list(range(len(expected)))
         assert frame["event_time"].to_list() == [r["time_ms"] + r["play_time_ms"] for r in expected]
         assert frame["m_play"].to_list() == [r["play_time_ms"] / 1000 for r in expected]
-        for task in EVENTS[1:7]:
+        for task in KUAIRAND_EVENTS[1:7]:
             column = "long_view" if task == "long_view" else f"is_{task}"
             assert frame[f"y_{task}"].to_list() == [r[column] for r in expected]
         assert frame["y_comment_stay"].to_list() == [float(r["comment_stay_time"] > 0) for r in expected]

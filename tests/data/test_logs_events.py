@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from pygrade.config.data import LogsEventConfig
 from pygrade.data.events import EventSource, import_events
-from pygrade.data.logs_events import LogsEventConfig
 from pygrade.logs import Logs, write_logs
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from pygrade.config.data import RECFLOW_STAGES, RECFLOW_TASK_VALUES, RecFlowConfig
 from pygrade.data.events import import_events
-from pygrade.data.recflow import STAGES, TASK_VALUES, RecFlowConfig
 
 HOUR = 3_600_000
 FIRST_DAY = 1_705_075_200_000  # 2024-01-13 00:00 in UTC+8
@@ -22,10 +22,10 @@ def make_rows(requests: int = 30, seed: int = 0) -> dict[str, list[dict]]:
         rows = []
         for request in range(requests):
             time = FIRST_DAY + d * 24 * HOUR + int(rng.integers(24 * HOUR))
-            videos = rng.choice(50, len(STAGES) + 2, replace=False).tolist()
+            videos = rng.choice(50, len(RECFLOW_STAGES) + 2, replace=False).tolist()
             slots = rng.permutation(10)[:3].tolist()
             for place, video in enumerate(videos):
-                stage = STAGES[max(place - 2, 0)]
+                stage = RECFLOW_STAGES[max(place - 2, 0)]
                 shown = stage == "realshow"
                 long_view = int(shown and rng.random() < 0.3)
                 rows.append(
@@ -44,7 +44,7 @@ def make_rows(requests: int = 30, seed: int = 0) -> dict[str, list[dict]]:
                         "upload_type": 1,
                         "upload_timestamp": 1_700_000_000 + video,
                         "duration": 1000 * video,
-                        **{name: int(name == stage or (shown and name.endswith("k_pos"))) for name in STAGES},
+                        **{name: int(name == stage or (shown and name.endswith("k_pos"))) for name in RECFLOW_STAGES},
                         "rank_index": place,
                         "rerank_index": slots[place] if shown else -1,
                         "playing_time": 500 * (place + 1) if shown else 0,
@@ -69,7 +69,7 @@ def write_recflow(directory: Path, days: dict[str, list[dict]], folder: str = "a
 def test_requests_with_their_stages(tmp_path, limit):
     days = make_rows()
     log = import_events(f"recflow:{write_recflow(tmp_path / 'data', days)}", tmp_path / "log", rows=limit)
-    assert log.tasks == tuple(TASK_VALUES) and log.funnel == [["effective_view", "long_view"]]
+    assert log.tasks == tuple(RECFLOW_TASK_VALUES) and log.funnel == [["effective_view", "long_view"]]
     assert log.source["license"] == "CC BY-SA 4.0" and log.source["funnel_violations"] == 0
     frames = [frame for _, frame in log.scan().collect().group_by("request_id", maintain_order=True)]
     assert len(frames) == 60 == log.num_requests and log.source["num_shown"] == 180
@@ -85,9 +85,9 @@ def test_requests_with_their_stages(tmp_path, limit):
         played = np.cumsum([r["playing_time"] for r in shown]).tolist() + [0] * 6
         assert (frame["event_time"] - frame["timestamp"]).to_list() == played
         assert frame["m_play"].to_list() == [r["playing_time"] / 1000 for r in shown] + [None] * 6
-        for task in TASK_VALUES:
+        for task in RECFLOW_TASK_VALUES:
             assert frame[f"y_{task}"].to_list() == [r[task] for r in shown] + [None] * 6
-        assert frame["stage"].to_list()[:3] == ["realshow"] * 3 and set(frame["stage"]) == set(STAGES)
+        assert frame["stage"].to_list()[:3] == ["realshow"] * 3 and set(frame["stage"]) == set(RECFLOW_STAGES)
 
 
 def test_attributes_of_users_and_videos(tmp_path):

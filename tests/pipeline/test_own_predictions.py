@@ -185,7 +185,7 @@ def test_a_model_beside_that_of_the_artifact_is_refused(run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"predictions": "both"}, "predictions is 'both'; want 'mtl' or 'own'"),
+        ({"predictions": "both"}, "predictions is 'both'; want one of mtl, own"),
         ({"predictions": "own", "mtl": MtlConfig(epochs=3)}, "mtl.… are options of a multi-task model"),
         ({"predictions": "own", "candidates": 7}, "candidates is 7, and predictions is 'own'"),
     ],

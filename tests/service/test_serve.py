@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from pygrade import _core
-from pygrade.cli.commands.serve import Options, table_of
+from pygrade.cli.commands.serve import table_of
 from pygrade.cli.config_file import read_table
 from pygrade.cli.main import main
-from pygrade.cli.options import Output
-from pygrade.config.service import JoinConfig
+from pygrade.config.service import JoinConfig, ServeOptions
+from pygrade.config.shared import Output
 from pygrade.logs import read_logs
 from pygrade.pipeline.run import run_pipeline
 from pygrade.service.join import join_logs
@@ -44,7 +44,7 @@ def test_options_of_the_file_and_of_the_command(tmp_path, capsys):
     path = tmp_path / "pygrade.toml"
     path.write_text('[serve]\nport = 1\ndeadline_ms = 20\n[[serve.arms]]\nname = "new"\nshare = 1.0\n')
     assert read_table(path, "serve") == {"port": 1, "deadline_ms": 20, "arms": [{"name": "new", "share": 1.0}]}
-    table = table_of(Options(run=tmp_path, config=path, port=2, feedback=tmp_path / "f", public=True))
+    table = table_of(ServeOptions(run=tmp_path, config=path, port=2, feedback=tmp_path / "f", public=True))
     assert table == read_table(path, "serve") | {"port": 2, "feedback": str(tmp_path / "f"), "public": True}
     assert main(["serve", "--run", "x", "--config", str(path), "--print-config"]) == 0
     assert json.loads(capsys.readouterr().out) == read_table(path, "serve")
@@ -75,7 +75,9 @@ def test_it_has_an_option_for_each_of_the_server(run):
     with pytest.raises(ValueError, match="unheard is unknown") as caught:
         _core.Service(str(run), '{"unheard": 1}')
     wanted |= set(str(caught.value).split("want some of ")[1].split(", "))
-    own = {entry.name for entry in dataclasses.fields(Options)} - {entry.name for entry in dataclasses.fields(Output)}
+    own = {entry.name for entry in dataclasses.fields(ServeOptions)} - {
+        entry.name for entry in dataclasses.fields(Output)
+    }
     assert own - {"print_config", "online"} == wanted - {"arms", "shadow", "explore", "version"}  # tables of the file
 
 

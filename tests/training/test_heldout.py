@@ -109,7 +109,7 @@ def test_requests_that_earn_nothing_have_no_figure():
 
 
 def test_a_bad_interval_is_named():
-    with pytest.raises(ValueError, match="heldout_every is 0; want a positive number"):
+    with pytest.raises(ValueError, match="heldout_every is 0; want at least 1"):
         replace(SMALL, heldout_every=0)
 
 

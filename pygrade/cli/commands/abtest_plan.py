@@ -1,33 +1,17 @@
 """pygrade abtest-plan"""
 
-from dataclasses import dataclass
 from typing import Any
 
 from pygrade.cli import console
-from pygrade.cli.options import Output, Source
+from pygrade.cli.options import load_log
+from pygrade.config.abtest import AbtestPlanOptions
 from pygrade.evaluation.abtest import MAX_EXTRAPOLATION
 from pygrade.evaluation.log_plan import plan_of_log
 from pygrade.metrics.texts import value_text
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Output, Source):
-    """Users and days that an A/B test of your own needs, from the variance by user of each metric in your log.
-
-    Metrics are per request: the value of its events, and the events of each task. Users are split evenly over the arms.
-    CUPED subtracts what a user's earlier requests predict; the variance that it saves is measured on the log: its
-    first half predicts its second.
-
-    Example: pygrade abtest-plan --data logs:runs/logs --effect 0.01
-    """
-
-    effect: float = 0.01  # relative lift that the test should find
-    power: float = 0.8  # chance to find it
-    arms: int = 2  # the control among them; alpha of 5 % is divided among the lifts over it
-
-
-def run(options: Options) -> dict[str, Any]:
-    logs = options.load()
+def run(options: AbtestPlanOptions) -> dict[str, Any]:
+    logs = load_log(options)
     metrics, count, days = plan_of_log(logs, options.effect, options.power, options.arms)
     if not options.json:
         _print(metrics, options, count, days)
@@ -35,7 +19,7 @@ def run(options: Options) -> dict[str, Any]:
     return {**settings, "num_users": count, "num_days": days, "metrics": metrics}
 
 
-def _print(metrics: dict[str, dict[str, Any]], options: Options, count: int, days: int | None) -> None:
+def _print(metrics: dict[str, dict[str, Any]], options: AbtestPlanOptions, count: int, days: int | None) -> None:
     beyond = "n/a" if days is None else f"> {MAX_EXTRAPOLATION * days}" if days > 1 else "> 1"
     lines = []
     for name, entry in metrics.items():

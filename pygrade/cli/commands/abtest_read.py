@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from pygrade._util.serialization import to_builtins
 from pygrade.cli import console
-from pygrade.cli.options import Output
+from pygrade.config.abtest import AbtestReadOptions
 from pygrade.evaluation.abtest import read_test, sample_ratio
 from pygrade.evaluation.user_tables import load_test
 from pygrade.metrics import intervals
@@ -21,27 +20,7 @@ logger = logging.getLogger("pygrade")
 ENOUGH_USERS = 100  # of an arm: with fewer, the intervals of skewed metrics are too narrow
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Output):
-    """Read a finished A/B test of your own: lifts over the control, with intervals by user.
-
-    Checks the sample ratio first. CUPED (earlier values of the same users) narrows the intervals where the tables have
-    columns before_<column>, or --before names a table. Intervals are corrected for the number of lifts by max-t
-    (Dunnett's comparison of several arms with one control, over all metrics), so name the metrics that decide.
-
-    Example: pygrade abtest-read --arms control=a.csv new=b.csv --metrics value ctr=clicks/views
-    """
-
-    arms: tuple[str, ...]  # NAME=FILE of each arm, control first; a .csv or .parquet with user_id and a row per user
-    metrics: tuple[str, ...] = ()  # COLUMN (mean per user) or NAME=COLUMN/COLUMN (ratio of sums); none: every column
-    before: Path | None = None  # table of the users with the same columns from before the test
-    shares: tuple[float, ...] | None = None  # planned share of each arm, on any scale; none: equal
-    planned_users: int | None = None  # show intervals that hold at any time, narrowest at this number (all arms)
-
-
-def run(options: Options) -> dict[str, Any]:
-    if options.planned_users is not None and options.planned_users < 1:
-        raise ValueError(f"planned_users is {options.planned_users}; want at least 1")
+def run(options: AbtestReadOptions) -> dict[str, Any]:
     arms = _arms(options.arms)
     test = load_test(arms, options.metrics, options.before)
     counts = np.bincount(test.arm, minlength=len(arms)).tolist()

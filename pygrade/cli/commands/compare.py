@@ -1,27 +1,16 @@
 """pygrade compare"""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pygrade.cli import console
-from pygrade.cli.options import Output
-from pygrade.cli.run_directory import RECORD, differences, shown, stored_options
+from pygrade.cli.run_directory import RECORD, differences, format_value, stored_options
 from pygrade.cli.run_metrics import KINDS, metrics_of
+from pygrade.config.logs import CompareOptions
 from pygrade.metrics.texts import value_text
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Output):
-    """Two runs of train, or two of pipeline, side by side: the options that differ, and the metrics of both.
-
-    Example: pygrade compare runs/mine runs/other
-    """
-
-    runs: Annotated[tuple[Path, ...], "positional"]  # directories of two runs
-
-
-def run(options: Options) -> dict[str, Any]:
+def run(options: CompareOptions) -> dict[str, Any]:
     if len(options.runs) != 2:
         raise ValueError(f"runs names {len(options.runs)} directories; want two")
     stored = [_stored(path) for path in options.runs]
@@ -33,7 +22,7 @@ def run(options: Options) -> dict[str, Any]:
     names = [name for name in metrics[0] if name in metrics[1]]
     if not options.json:
         heads = [str(path) for path in options.runs]
-        rows = [[f"--{name.replace('_', '-')}", shown(a), shown(b)] for name, a, b in changed]
+        rows = [[f"--{name.replace('_', '-')}", format_value(a), format_value(b)] for name, a, b in changed]
         if rows:
             console.table("Options that differ", ["option", *heads], rows)
         else:

@@ -1,36 +1,16 @@
 """pygrade demo"""
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pygrade.cli import console
 from pygrade.cli.evaluation_tables import print_verdict
-from pygrade.cli.options import Output
 from pygrade.cli.run_directory import check_out, write_options
-from pygrade.config.simulation import DemoConfig
+from pygrade.config.simulation import DemoConfig, DemoOptions
 from pygrade.evaluation.arms import PRODUCTION, SERVED
 from pygrade.simulation.demo import demo
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Output):
-    """The main job on a simulated marketplace: log, stage 1, stage 2, A/B test, report, ranked pages.
-
-    A demo that was interrupted continues; a finished one is made anew.
-
-    Example: pygrade demo --out runs/demo
-    """
-
-    out: Path = Path("runs/demo")  # directory to write
-    requests: int = 20_000  # logged requests to learn from
-    test_requests: int = 12_000  # requests of the A/B test, by users that are not in the log
-    pages: int = 3  # ranked pages to print
-    seed: int = 0  # of the world, the training and the test
-    resume: bool = True  # continue an interrupted demo of the same options
-
-
-def run(options: Options) -> dict[str, Any]:
+def run(options: DemoOptions) -> dict[str, Any]:
     config = DemoConfig(options.requests, options.test_requests, options.seed, options.pages)
     check_out(options.out, "demo")
     result = demo(config, options.out, options.resume)

@@ -3,17 +3,16 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from pygrade._util.files import directory_lock
-from pygrade._util.optional_imports import require
 from pygrade._util.serialization import to_builtins, write_bytes
 from pygrade._util.text import printable
 from pygrade.cli import console
-from pygrade.cli.options import Output, Values
-from pygrade.cli.run_directory import check_out
+from pygrade.cli.run_directory import check_out, to_toml
+from pygrade.config.logs import DoctorOptions
 from pygrade.doctor import log_sheet, sheet_page, words
 from pygrade.logs import LogContractError, Logs, write_logs
 from pygrade.logs.contract import text_of
@@ -22,34 +21,8 @@ from pygrade.logs.import_table import ImportedTable, import_table
 from pygrade.logs.table_files import read_table
 from pygrade.storage import Place, join_path, working_directory
 
-ESSENTIAL = ("map", "values", "out")
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Output):
-    """Your own table of requests as a log: proposes what each column is, says what it changes, and tells what the log
-    can tell: calibration, order, which estimates are possible, users for 1 %, what exploration would buy.
-
-    Files are Parquet, CSV, JSON lines or Arrow, with a row per candidate. With --out it writes DIR/logs, which train
-    takes, DIR/pygrade.toml, DIR/doctor.json and DIR/doctor.html; without, it only says.
-
-    Example: pygrade doctor shop.parquet --map request=session_id,item=product_id --values buy=20 --out runs/shop
-    """
-
-    files: Annotated[tuple[Place, ...], "positional"]  # files, or directories of files
-    # What columns are: request, user, item, slot, time, scenario, value (price), shown, TASK (its feedback), p_TASK
-    # (its prediction), x_NAME (a feature); skip=a+b leaves out; request=a+b joins. What is not given is proposed.
-    map: tuple[str, ...] = ()
-    out: Place | None = None  # directory to write
-    values: Values = field(default_factory=Values)  # what one event of a task is worth, e.g. click=1,buy=20
-    value_tasks: tuple[str, ...] = ()  # tasks whose events are worth that times the item's value (its price)
-    # Task=scale of predictions that are no probabilities: percent, logit or log, e.g. click=logit. Not given: what only
-    # one reading fits.
-    scale: tuple[str, ...] = ()
-    duplicates: Literal["keep-shown", "refuse"] = "keep-shown"  # of an item listed again within a request
-
-
-def run(options: Options) -> dict[str, Any]:
+def run(options: DoctorOptions) -> dict[str, Any]:
     if options.out is None:
         return _examine(options, None)
     check_out(options.out, "doctor")
@@ -57,7 +30,7 @@ def run(options: Options) -> dict[str, Any]:
         return _examine(options, out)
 
 
-def _examine(options: Options, out: Path | None) -> dict[str, Any]:
+def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
     table, where = read_table(options.files)
     try:
         imported = import_table(
@@ -89,7 +62,9 @@ def _scales(entries: Sequence[str]) -> dict[str, str]:
     return {task: scale for task, _, scale in pairs}
 
 
-def _write(options: Options, out: Path, place: Place, logs: Logs, record: dict[str, Any], where: str) -> dict[str, Any]:
+def _write(
+    options: DoctorOptions, out: Path, place: Place, logs: Logs, record: dict[str, Any], where: str
+) -> dict[str, Any]:
     write_logs(logs, out / "logs")
     write_bytes(out / "pygrade.toml", _toml(options, place, record).encode())
     write_bytes(out / "doctor.json", (json.dumps(to_builtins(record), indent=2) + "\n").encode())
@@ -98,22 +73,12 @@ def _write(options: Options, out: Path, place: Place, logs: Logs, record: dict[s
     return {name: join_path(place, file) for name, file in names.items()}
 
 
-def _toml(options: Options, out: Place, record: dict[str, Any]) -> str:
+def _toml(options: DoctorOptions, out: Place, record: dict[str, Any]) -> str:
     """The options that make this log again, and where the other commands find it."""
     entries = [f"{role}={column}" for role, column in record["map"].items()]
     entries += [f"skip={'+'.join(record['left_out'])}"] if record["left_out"] else []
-    doctor = {
-        "files": [str(path) for path in options.files],
-        "out": str(out),
-        "map": entries,
-        "duplicates": options.duplicates,
-        "scale": list(options.scale),
-        "value-tasks": list(options.value_tasks),
-        "values": record["values"],
-    }
-    text = require("tomli_w").dumps(
-        {"defaults": {"data": f"logs:{join_path(out, 'logs')}"}, "doctor": doctor}, indent=2
-    )
+    again = replace(options, out=out, map=tuple(entries), values=record["values"])
+    text = to_toml(again, "doctor", defaults={"data": f"logs:{join_path(out, 'logs')}"})
     return f"# pygrade COMMAND --config pygrade.toml reads the table of the command, and [defaults]\n{text}"
 
 

@@ -8,8 +8,10 @@ import numpy as np
 
 from pygrade.cli import console
 from pygrade.cli.evaluation_tables import IN_SAMPLE, print_evaluation, print_verdict, print_warnings
-from pygrade.cli.options import Cluster, Output, Source, workers_of
+from pygrade.cli.options import read_log, with_values, workers_of
 from pygrade.config.console import ConsoleConfig
+from pygrade.config.logs import EvaluateOptions
+from pygrade.config.shared import LogOptions
 from pygrade.config.training import RewardConfig
 from pygrade.console.collect import collect
 from pygrade.console.page import write_page
@@ -28,29 +30,7 @@ from pygrade.training.training_record import TrainingRecord
 logger = logging.getLogger("pygrade")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Output, Cluster, Source):
-    """Replay metrics of a policy, its static weights and the log's own weights, with 95 % intervals over users; and
-    the off-policy estimate of the policy: what it would have earned, from all requests of the log. They stand beside
-    the verdict of its training, which no other requests change.
-
-    Requests that the policy was trained on are left out. A replay re-orders what was shown. Feedback is divided by the
-    slot's propensity, estimated from the log if it can be. Events are worth what the policy was trained for.
-
-    Example: pygrade evaluate --data logs:runs/logs --policy runs/mine/policy
-    """
-
-    policy: Place  # directory of a saved policy, e.g. runs/mine/policy
-    last: float = 1.0  # evaluate only this share of the requests, the latest
-    k: int = 10  # ranks that count
-    propensity: float | None = None  # exponent of the slots' propensity; none: estimate it from the log
-    report: Place | None = None  # HTML file to write: the console of these requests
-    all_estimates: bool = False  # show every off-policy estimate, not only the one to decide by
-
-
-def run(options: Options) -> dict[str, Any]:
-    if not 0 < options.last <= 1:
-        raise ValueError(f"last is {options.last}; want a share above 0, up to 1")
+def run(options: EvaluateOptions) -> dict[str, Any]:
     policy = FusionPolicy.load(options.policy)
     trained = TrainingRecord.load(options.policy, policy.version)
     logs = valued(options, trained, policy)
@@ -101,7 +81,7 @@ def run(options: Options) -> dict[str, Any]:
     }
 
 
-def _write_report(options: Options, judged: JudgedRun) -> None:
+def _write_report(options: EvaluateOptions, judged: JudgedRun) -> None:
     assert options.report is not None
     record = judged.evaluation
     sections = [
@@ -141,11 +121,11 @@ def _judged(job: _Job) -> dict[str, Any]:
     return dict(policy_estimates(policy, job.logs, curve, job.k, exponent_error=error))
 
 
-def valued(options: Source, trained: TrainingRecord | None, policy: FusionPolicy) -> Logs:
+def valued(options: LogOptions, trained: TrainingRecord | None, policy: FusionPolicy) -> Logs:
     """The log with the policy's tasks and features, matched by name, and with the values of events that judge: given,
     else those that the policy was trained for, else its own.
     """
-    logs = noted(policy, options.read())
+    logs = noted(policy, read_log(options))
     if trained is not None and trained.tasks == logs.tasks:
         if logs.task_values != (1.0,) * len(logs.tasks) and logs.task_values != trained.task_values:
             logger.warning(
@@ -154,7 +134,7 @@ def valued(options: Source, trained: TrainingRecord | None, policy: FusionPolicy
                 trained.task_values,
             )
         logs = logs.valued(trained.task_values, trained.value_tasks)
-    return options.valued(logs)
+    return with_values(logs, options)
 
 
 def unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:

@@ -1,44 +1,20 @@
 """pygrade export"""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse
-from pygrade.cli.options import Output
+from pygrade.config.export import ExportOptions
 from pygrade.logs import read_logs
 from pygrade.mtl import artifact
 from pygrade.policy import FusionPolicy
 from pygrade.serving.export import export_model, export_policy
 from pygrade.serving.expressions import compare, express, fit_defaults, write_opensearch, write_vespa
-from pygrade.storage import Place, download, publishing
+from pygrade.storage import download, publishing
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Output):
-    """Compile a policy's pages, or a multi-task model's predictions, to a file for programs without Python.
-
-    A .pt2 file runs in libtorch once the library of the ops is loaded (examples/torch/run_pt2.cpp), on machines with
-    the instruction set of this one. With --onnx the file runs in any ONNX runtime. Both take any number of requests and
-    candidates; see docs/EXPORT.md for inputs, and for what differs from `pygrade rank`. --vespa and --opensearch write
-    the score of a candidate as an expression of these engines.
-
-    Example: pygrade export --policy runs/demo/policy --out policy.pt2
-    """
-
-    out: Place  # file to write: .pt2, or .onnx with --onnx
-    policy: Place | None = None  # directory of a saved policy
-    model: Place | None = None  # directory of a saved multi-task model, instead of a policy
-    onnx: bool = False  # write ONNX; needs pip install 'pygrade-ranking[export]'
-    vespa: bool = False  # write a rank profile of Vespa
-    opensearch: bool = False  # write a script of OpenSearch, in JSON
-    log: Place | None = None  # recorded requests: their pages by the expression are compared with the policy's
-    k: int = 10  # items a page
-    impute: bool = False  # of a policy that 0.2 or before saved: requests that miss some features go through it, too
-
-
-def run(options: Options) -> dict[str, Any]:
+def run(options: ExportOptions) -> dict[str, Any]:
     if isinstance(options.out, Path) and options.out.is_dir():
         raise ValueError(f"out is {options.out}, a directory; want a file")
     if (options.policy is None) == (options.model is None):
@@ -67,7 +43,7 @@ def run(options: Options) -> dict[str, Any]:
     return {"out": str(options.out), **facts}
 
 
-def _express(options: Options) -> dict[str, Any]:
+def _express(options: ExportOptions) -> dict[str, Any]:
     if options.policy is None:
         raise ValueError("model is given; want --policy with --vespa and --opensearch")
     refuse(options, ("impute",), "without --vespa or --opensearch")

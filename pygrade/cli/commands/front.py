@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from pygrade.cli import console
 from pygrade.cli.commands.evaluate import unseen, valued
 from pygrade.cli.evaluation_tables import IN_SAMPLE
 from pygrade.cli.ignored import refuse
-from pygrade.cli.options import Cluster, Output, Source, workers_of
+from pygrade.cli.options import workers_of
+from pygrade.config.logs import FrontOptions
 from pygrade.config.training import RewardConfig
 from pygrade.console.charts import front_picture
 from pygrade.evaluation.arms import PRODUCTION
@@ -35,35 +36,12 @@ logger = logging.getLogger("pygrade")
 _TURNED = 4  # tasks whose multipliers turn by default
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Output, Cluster, Source):
-    """The trade-offs that a policy offers: events of each task against every other as the multipliers of the tasks'
-    values turn; and the multipliers that keep events of some tasks and earn most of another.
-
-    The policy takes multipliers if it was trained with --policy.trade-offs, or serves an expected value or a mixture
-    with one, which then ranks alone. Judged on the requests that it was not trained on, in per cent over production. A
-    replay re-orders what was shown. Feedback is divided by the slot's propensity.
-
-    Example: pygrade front --data logs:runs/logs --policy runs/mine/policy --keep click=1.0 --most order
-    """
-
-    policy: Place  # directory of a saved policy, e.g. runs/mine/policy
-    tasks: tuple[str, ...] = ()  # tasks whose multipliers turn; none: the four of most predicted value
-    keep: tuple[str, ...] = ()  # events to keep, as shares of production's: click=1.0 order=1.02, or value=1.05
-    most: str = VALUE  # the task to earn most events of, or value
-    scenario: str | None = None  # only requests of this scenario; the multipliers found are its own
-    save: Place | None = None  # directory to write the policy to, with the multipliers found as its default
-    picture: Place | None = None  # SVG file of the front
-    k: int = 10  # ranks that count
-    propensity: float | None = None  # exponent of the slots' propensity; none: estimate it if pages were shuffled
-
-
-def run(options: Options) -> dict[str, Any]:
+def run(options: FrontOptions) -> dict[str, Any]:
     with torch_threads(1):  # more wait for each other: the search ranks a few thousand requests hundreds of times
         return _run(options)
 
 
-def _run(options: Options) -> dict[str, Any]:
+def _run(options: FrontOptions) -> dict[str, Any]:
     keep = _levels(options.keep)
     if options.save is not None and not keep:
         raise ValueError("save is for the multipliers found; want --keep TASK=SHARE too")
@@ -178,7 +156,7 @@ def _most_valuable(logs: Logs) -> tuple[str, ...]:
     return tuple(logs.tasks[t] for t in sorted(np.argsort(-worth, kind="stable")[:_TURNED]))
 
 
-def _save(policy: FusionPolicy, trained: TrainingRecord | None, solution: Solution, options: Options) -> None:
+def _save(policy: FusionPolicy, trained: TrainingRecord | None, solution: Solution, options: FrontOptions) -> None:
     config, values = policy.config, solution.values
     turned = copy.deepcopy(policy)
     if (alone := _expected(policy)) is not None and policy.mixture is not None:
@@ -206,7 +184,7 @@ def _print(
     record: dict[str, Any],
     solution: Solution | None,
     keep: dict[str, float],
-    options: Options,
+    options: FrontOptions,
     heading: str,
     basis: str,
 ) -> None:

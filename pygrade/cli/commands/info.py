@@ -1,19 +1,13 @@
 """pygrade info"""
 
-from dataclasses import dataclass
 from typing import Any
 
 from pygrade.cli import console
-from pygrade.cli.options import Output
+from pygrade.config.export import InfoOptions
 from pygrade.ops.info import collect
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Output):
-    """Versions, device, instruction set, and which backends work here."""
-
-
-def run(options: Options) -> dict[str, Any]:
+def run(options: InfoOptions) -> dict[str, Any]:
     record = collect()
     if not options.json:
         cpu, packages = record["cpu"], record["packages"]

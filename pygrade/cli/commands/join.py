@@ -1,34 +1,17 @@
 """pygrade join"""
 
-from dataclasses import dataclass
 from typing import Any
 
 from pygrade.cli import console
-from pygrade.cli.options import Output, part
-from pygrade.config.service import JoinConfig
+from pygrade.cli.options import sub_config
+from pygrade.config.service import JoinConfig, JoinOptions
 from pygrade.service.join import STATE, join_logs
-from pygrade.storage import Folder, Place, download_directory, is_url
+from pygrade.storage import Folder, download_directory, is_url
 
 _FOREVER = 1 << 62
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Output, JoinConfig):
-    """Join the exposures of a service and their feedback into the log that pygrade train reads.
-
-    Run it from time to time: it reads new files alone, and a page is written once, when its feedback is complete.
-
-    Example: pygrade join --exposures logs/exposures --feedback logs/feedback --out runs/served
-    """
-
-    exposures: Place  # directory of Parquet files that the service wrote
-    feedback: tuple[Place, ...]  # directories of JSON lines that the service wrote
-    out: Place  # directory of the joined log
-    until: int | None = None  # ms since 1970 up to which all feedback is here; none: the time of the newest page
-    final: bool = False  # no page waits any more: the logs have ended
-
-
-def run(options: Options) -> dict[str, Any]:
+def run(options: JoinOptions) -> dict[str, Any]:
     if options.final and options.until is not None:
         raise ValueError("--final and --until both say which pages wait no more; want one of them")
     until = _FOREVER if options.final else options.until
@@ -38,7 +21,7 @@ def run(options: Options) -> dict[str, Any]:
         [download_directory(place) for place in options.feedback],
     )
     out = download_directory(options.out)
-    record = join_logs(exposures, feedback, out, part(JoinConfig, options), until)
+    record = join_logs(exposures, feedback, out, sub_config(JoinConfig, options), until)
     if is_url(options.out):
         Folder.at(options.out).publish(out, hidden=(STATE,))
     if not options.json:

@@ -1,40 +1,20 @@
 """pygrade online"""
 
 import signal
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pygrade._util.serialization import read_json
 from pygrade.cli import console
-from pygrade.cli.options import Output, Values, part
-from pygrade.config.service import ServiceConfig
+from pygrade.cli.options import sub_config
+from pygrade.config.service import OnlineOptions, ServiceConfig
 from pygrade.service.online import ARMS, FOLDER, STATUS, OnlineService
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Output, ServiceConfig):
-    """Learn from the exposures and feedback of a service while it serves: RUN/online/policy is a link to the newest
-    policy that was published, which an arm of the service may name; RUN/online/status.json says what was published,
-    refused and rolled back, RUN/arms.json has the lifts of the arms with intervals that hold at any time.
-
-    It runs until SIGTERM, and continues where it was. pygrade serve --online starts it, too.
-
-    Example: pygrade online --run runs/kuairand --exposures logs/exposures --feedback logs/feedback
-    """
-
-    run: Path  # directory of pygrade pipeline
-    exposures: Path  # directory of Parquet files that the service writes
-    feedback: tuple[Path, ...]  # directories of JSON lines that the service writes
-    arms: Values = field(
-        default_factory=Values
-    )  # planned shares of the service's arms, the control first; none: one arm, main
-    once: bool = False  # look once and end
-
-
-def run(options: Options) -> dict[str, Any]:
+def run(options: OnlineOptions) -> dict[str, Any]:
     folder = options.run.resolve()
-    service = OnlineService(folder, options.exposures, options.feedback, part(ServiceConfig, options), options.arms)
+    service = OnlineService(
+        folder, options.exposures, options.feedback, sub_config(ServiceConfig, options), options.arms
+    )
     if options.once:
         service.once()
     else:

@@ -1,74 +1,23 @@
 """pygrade pipeline"""
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pygrade._util.optional_imports import require
 from pygrade.cli import console
 from pygrade.cli.evaluation_tables import print_evaluation, print_verdict, print_warnings
 from pygrade.cli.ignored import refuse, refuse_in_model, refuse_in_training
-from pygrade.cli.options import Cluster, Output, part, workers_of
-from pygrade.cli.run_directory import RECORD, check_out, recorded
+from pygrade.cli.options import sub_config, workers_of
+from pygrade.cli.run_directory import RECORD, check_out, record_options
 from pygrade.cli.run_metrics import report_run
-from pygrade.config.pipeline import PipelineConfig
-from pygrade.data.ebnerd import EbNerdConfig
+from pygrade.config.pipeline import PipelineConfig, PipelineOptions
 from pygrade.data.events import CONFIGS, parse_spec
-from pygrade.data.kuairand_events import KuaiRandEventConfig
-from pygrade.data.logs_events import LogsEventConfig
-from pygrade.data.recflow import RecFlowConfig
 from pygrade.metrics.texts import value_text
 from pygrade.pipeline.models import OWN
 from pygrade.pipeline.run import run_pipeline
-from pygrade.storage import Place, join_path, prepare_directory, upload_directory
+from pygrade.storage import join_path, prepare_directory, upload_directory
 from pygrade.training.mlflow_run import MlflowRun
 
-ESSENTIAL = (  # of --help
-    "data",
-    "out",
-    "store",
-    "tasks",
-    "policy_requests",
-    "evaluate_requests",
-    "candidates",
-    "negatives",
-    "schema",
-    "leak_checks",
-    "seed",
-    "predictions",
-    "track",
-    "cluster",
-)
-_MTL = require("tyro").conf.arg(aliases=("--mtl",))  # --mtl own
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Output, Cluster, PipelineConfig):
-    """The whole system from raw events: features, prerank, multi-task model, fusion policy, judgment, store, report.
-
-    Each stage is done once: the same command again does nothing, another option redoes the stages that it decides, and
-    an interrupted one continues. The directory gets a directory a stage, artifact/, summary.json and report.html.
-
-    Example: pygrade pipeline --data kuairand:KuaiRand-1K --out runs/kuairand
-
-    Example: pygrade pipeline --data logs:runs/shop/logs --mtl own --out runs/shop_system
-    """
-
-    data: str  # SCHEME:PATH of raw events, e.g. kuairand:KuaiRand-1K or logs:runs/demo/logs
-    out: Place  # directory to write
-    store: str | None = None  # address of the store to fill: lmdb:DIR or redis://HOST:PORT/DB; none: lmdb in --out
-    # mlflow:URI, or mlflow:URI#NAME of the experiment and the model: report options, metrics and files there, and
-    # register the artifact, whose newest version has the alias newest.
-    track: str | None = None
-    # Whose predictions the policy fuses: mtl, a multi-task model that is trained here; own, the columns p_<task> of a
-    # log (logs: data only), for the log's candidates alone. Serving then asks your model: Pipeline.load(predict=…).
-    predictions: Annotated[Literal["mtl", "own"], _MTL] = "mtl"
-    kuairand: KuaiRandEventConfig = field(default_factory=KuaiRandEventConfig)  # for kuairand: data only
-    recflow: RecFlowConfig = field(default_factory=RecFlowConfig)  # for recflow: data only
-    ebnerd: EbNerdConfig = field(default_factory=EbNerdConfig)  # for ebnerd: data only
-    logs: LogsEventConfig = field(default_factory=LogsEventConfig)  # for logs: data only
-
-
-def run(options: Options) -> dict[str, Any]:
+def run(options: PipelineOptions) -> dict[str, Any]:
     scheme = options.data.partition(":")[0]
     for name, kind in CONFIGS.items():
         if name != scheme and getattr(options, name) != kind():
@@ -86,8 +35,8 @@ def run(options: Options) -> dict[str, Any]:
     path = parse_spec(options.data)[1]
     check_out(options.out, "pipeline", path)
     place = None if options.track is None else MlflowRun(options.track)
-    out, config = prepare_directory(options.out, "pipeline"), part(PipelineConfig, options)
-    with workers_of(options.cluster, out, path) as workers, recorded(options, "pipeline", out):
+    out, config = prepare_directory(options.out, "pipeline"), sub_config(PipelineConfig, options)
+    with workers_of(options.cluster, out, path) as workers, record_options(options, "pipeline", out):
         record = run_pipeline(options.data, options.out, config, source, options.store, workers=workers)
     upload_directory(options.out, out, RECORD)
     if place is not None:

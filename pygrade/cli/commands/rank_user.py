@@ -1,46 +1,20 @@
 """pygrade rank-user"""
 
 import contextlib
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse
-from pygrade.cli.options import Output
+from pygrade.config.pipeline import RankUserOptions
 from pygrade.logs import write_logs
 from pygrade.serving import pipeline as serve
 from pygrade.serving.names import Names
 from pygrade.serving.run_copy import local_run
-from pygrade.storage import Place
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Output):
-    """Rank for a user with the whole system of pygrade pipeline, and print the page with its weights, the contributions
-    per task, and where the time goes.
-
-    Example: pygrade rank-user --run runs/kuairand --user 7
-    """
-
-    run: Place  # directory of pygrade pipeline
-    user: str  # id or name of the user, as in the data
-    store: str | None = None  # address of the store; none: the one that the pipeline filled
-    candidates: int = 500  # that prerank finds for the user
-    scenario: str | None = None  # of the request
-    context: dict[str, str] = field(default_factory=dict)  # c_ columns of the request
-    timestamp: int | None = None  # of the request, ms since 1970; none: now
-    repeat: int = 20  # times that the page is made, to say how long it takes
-    k: int = 10  # items a page
-    explore: bool = False  # serve weights drawn from the policy's Dirichlet instead of its mean
-    seed: int | None = None  # of the draws; none: from the operating system
-    log: Place | None = None  # also write the page as log rows (weights, concentration, trust, policy version)
-
-
-def run(options: Options) -> dict[str, Any]:
-    if options.repeat < 1:
-        raise ValueError(f"repeat is {options.repeat}; want at least 1")
+def run(options: RankUserOptions) -> dict[str, Any]:
     if not options.explore:
         refuse(options, ("seed",), "--explore")
     folder = local_run(options.run)

@@ -1,33 +1,20 @@
 """pygrade serve-check"""
 
-from dataclasses import dataclass
 from typing import Any
 
 from pygrade.cli import console
-from pygrade.cli.options import Output, part
-from pygrade.config.pipeline import CheckConfig
+from pygrade.cli.options import sub_config
+from pygrade.config.pipeline import CheckConfig, ServeCheckOptions
 from pygrade.console.pipeline import difference, high_percentile
 from pygrade.pipeline.check import serve_check
 from pygrade.pipeline.stages import SHOWN
 from pygrade.serving.run_copy import local_run
-from pygrade.storage import Place, upload_directory
+from pygrade.storage import upload_directory
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Output, CheckConfig):
-    """Replay requests of a pipeline from materialized features and from a store with real-time updates: every page
-    must be equal bit for bit, else the exit code is not 0. Prints the skew of the features and the latencies.
-
-    Example: pygrade serve-check --run runs/kuairand
-    """
-
-    run: Place  # directory of pygrade pipeline
-    store: str | None = None  # address of an empty store for the test, e.g. redis://HOST:PORT/DB; none: lmdb
-
-
-def run(options: Options) -> dict[str, Any]:
+def run(options: ServeCheckOptions) -> dict[str, Any]:
     folder = local_run(options.run, "events-*/**/*", "features-*/**/*", "policy-*/**/*")
-    record = serve_check(folder, part(CheckConfig, options), options.store)
+    record = serve_check(folder, sub_config(CheckConfig, options), options.store)
     upload_directory(options.run, folder, *SHOWN)
     if not options.json:
         different = {name: entry for name, entry in record["skew"].items() if entry["equal"] < 1.0}

@@ -1,16 +1,16 @@
 """pygrade simulate"""
 
 import logging
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse
-from pygrade.cli.options import Output, part
+from pygrade.cli.options import sub_config
 from pygrade.cli.run_directory import write_options
-from pygrade.config.simulation import SimulateConfig
+from pygrade.config.simulation import SimulateConfig, SimulateOptions
 from pygrade.evaluation.abtest import sequential_lifts
 from pygrade.evaluation.arms import EQUAL, GRADE, PRODUCTION, STATIC
 from pygrade.logs.parquet import refuse_strangers
@@ -25,38 +25,19 @@ logger = logging.getLogger("pygrade")
 
 _OF_A_TEST = ("requests", "seed", "weights", "world")  # the other fields of SimulateConfig make a log
 
-ESSENTIAL = ("out", "ab", "baseline", "requests", "seed", "days", "dirichlet_share", "shuffle_share")  # of --help
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Output, SimulateConfig):
-    """Write the production log of a simulated marketplace, in the Parquet layout that train and evaluate read.
-
-    With --ab instead of --out: paired A/B test of policies, in which each arm ranks the same --requests requests of
-    users that are in no log. Seed, weights and world are those of the log that the policies learned from.
-
-    Example: pygrade simulate --out runs/logs --requests 5000
-
-    Example: pygrade simulate --ab runs/mine/policy --requests 12000
-    """
-
-    out: Place | None = None  # directory to write; an earlier log there is replaced
-    ab: tuple[Place, ...] = ()  # directories of saved policies to test, an arm each
-    baseline: str | None = None  # arm that the test's lifts refer to: equal weights or best static; none: production
-
-
-def run(options: Options) -> dict[str, Any]:
+def run(options: SimulateOptions) -> dict[str, Any]:
     if (options.out is None) == (not options.ab):
         raise ValueError("simulate wants either --out (write a log) or --ab (test policies)")
     return _write_log(options, options.out) if options.out else _test(options)
 
 
-def _write_log(options: Options, place: Place) -> dict[str, Any]:
+def _write_log(options: SimulateOptions, place: Place) -> dict[str, Any]:
     if options.baseline is not None:
         raise ValueError(f"baseline is {options.baseline!r}; want it with --ab alone")
     if options.concentrations:
         refuse(options, ("concentration",), "no --concentrations")
-    config = part(SimulateConfig, options)
+    config = sub_config(SimulateConfig, options)
     logger.info("simulating %s requests …", f"{config.requests:,}")
     if is_url(place):
         refuse_strangers(str(place), Folder.at(place).names())
@@ -79,7 +60,7 @@ def _write_log(options: Options, place: Place) -> dict[str, Any]:
     }
 
 
-def _test(options: Options) -> dict[str, Any]:
+def _test(options: SimulateOptions) -> dict[str, Any]:
     for entry in fields(SimulateConfig):
         if entry.name not in _OF_A_TEST and getattr(options, entry.name) != entry.default:
             raise ValueError(f"{entry.name} is {getattr(options, entry.name)}; want it with --out alone")

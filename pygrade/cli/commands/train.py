@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from pygrade._util.files import directory_lock
 from pygrade.cli import console
 from pygrade.cli.evaluation_tables import print_evaluation, print_verdict, print_warnings
 from pygrade.cli.ignored import refuse_in_training
-from pygrade.cli.options import Cluster, Output, Source, part, workers_of
-from pygrade.cli.run_directory import check_out, recorded
+from pygrade.cli.options import log_directory, open_log, sub_config, workers_of
+from pygrade.cli.run_directory import check_out, record_options
 from pygrade.cli.run_metrics import report_run
-from pygrade.config.training import TrainConfig
+from pygrade.config.training import TrainConfig, TrainOptions
 from pygrade.console.run_files import JudgedRun
 from pygrade.console.training import write_report, write_text
 from pygrade.console.weights import record_weights
@@ -28,54 +28,17 @@ from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
 from pygrade.metrics.texts import bounds_text
-from pygrade.storage import Place, join_path, working_directory
+from pygrade.storage import join_path, working_directory
 from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS, evaluate_policy, is_new
 from pygrade.training.mlflow_run import MlflowRun
 from pygrade.training.train import train
 from pygrade.workers import Workers
 
 UNPUBLISHED = ("checkpoints",)  # of a run at a URL: an interrupted one goes on from the local ones
-ESSENTIAL = (
-    "data",
-    "out",
-    "values",
-    "value_tasks",
-    "prior",
-    "holdout",
-    "resume",
-    "seed",
-    "device",
-    "threads",
-    "track",
-    "cluster",
-)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Source, Output, Cluster, TrainConfig):
-    """Train a fusion policy on logged requests, ask by cross-fitting whether it beats the strongest simple baseline,
-    and judge it on the latest requests.
-
-    The directory gets policy/ (what to serve: the new ranking, as far as the log supports it), stage1/ and stage2/ (not
-    mixed), metrics.jsonl, checkpoints/, folds/, evaluation.json and report.html. An interrupted training continues from
-    its last checkpoint if the data and the options are the same.
-
-    Example: pygrade train --data logs:runs/demo/logs --out runs/mine
-    """
-
-    out: Place  # directory to write
-    prior: Place | None = None  # policy of another market, whose correction is a start for this one's
-    holdout: float = 0.2  # share of the latest requests that is kept out of training, for the evaluation; 0: none
-    resume: bool = True  # continue from the checkpoints in --out; --no-resume removes them
-    # mlflow:URI, or mlflow:URI#NAME of the experiment and the model: report options, metrics and files there, and
-    # register the policy, whose newest version has the alias newest.
-    track: str | None = None
-
-
-def run(options: Options) -> dict[str, Any]:
-    if not 0 <= options.holdout < 1:
-        raise ValueError(f"holdout is {options.holdout}; want a share from 0 to below 1")
-    config = part(TrainConfig, options)
+def run(options: TrainOptions) -> dict[str, Any]:
+    config = sub_config(TrainConfig, options)
     if options.prior is not None:
         if config.correction.prior:
             raise ValueError("--prior and --correction.prior both name a policy; want --prior alone")
@@ -83,9 +46,10 @@ def run(options: Options) -> dict[str, Any]:
     if (options.values or options.value_tasks) and (config.reward.task_values or config.reward.value_tasks):
         raise ValueError("--values and --reward.task-values both say what events are worth; want --values alone")
     refuse_in_training(config)
-    check_out(options.out, "train", options.directory)
+    directory = log_directory(options)
+    check_out(options.out, "train", directory)
     place = None if options.track is None else MlflowRun(options.track)
-    logs = options.open(config.shard_requests)
+    logs = open_log(options, config.shard_requests)
     if isinstance(logs, Logs) and not bool((logs.feedback > 0).any()):
         raise ValueError(f"{options.data}: no shown row has feedback; join it to the log before training")
     if config.correction.prior:
@@ -100,9 +64,9 @@ def run(options: Options) -> dict[str, Any]:
     late = later.sample(HOLDOUT_REQUESTS) if isinstance(later, LogParts) else later
     with (
         working_directory(options.out, "train", UNPUBLISHED) as out,
-        workers_of(options.cluster, out, options.directory) as workers,
+        workers_of(options.cluster, out, directory) as workers,
         directory_lock(out, "train"),
-        recorded(options, "train", out),
+        record_options(options, "train", out),
     ):
         record = _train_and_judge(options, config, early, late, out, workers)
     if place is not None:
@@ -132,7 +96,7 @@ def _print_trust(summary: Mapping[str, Any]) -> None:
 
 
 def _train_and_judge(
-    options: Options,
+    options: TrainOptions,
     config: TrainConfig,
     early: Logs | LogParts,
     late: Logs | None,
@@ -181,7 +145,7 @@ def _train_and_judge(
 
 
 def _describe(
-    options: Options, early: Logs | LogParts, late: Logs | None, summary: Mapping[str, Any]
+    options: TrainOptions, early: Logs | LogParts, late: Logs | None, summary: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
     """What the data is, for the report."""
     parts = [("the policy learns from", early), *([("judged on", late)] if late is not None else [])]

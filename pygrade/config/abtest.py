@@ -1,0 +1,58 @@
+"""Options of the commands for an A/B test of your own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pygrade.config.option import option, required
+from pygrade.config.shared import LogOptions, Output
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbtestPlanOptions(Output, LogOptions):
+    """Users and days that an A/B test of your own needs, from the variance by user of each metric in your log.
+
+    Metrics are per request: the value of its events, and the events of each task. Users are split evenly over the arms.
+    CUPED subtracts what a user's earlier requests predict; the variance that it saves is measured on the log: its
+    first half predicts its second.
+
+    Example: pygrade abtest-plan --data logs:runs/logs --effect 0.01
+    """
+
+    effect: float = option(0.01, "relative lift that the test should find")
+    power: float = option(0.8, "chance to find it")
+    arms: int = option(2, "the control among them; alpha of 5 % is divided among the lifts over it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbtestCheckOptions(Output):
+    """Whether the users of an A/B test of your own were split as planned (sample-ratio mismatch).
+
+    Example: pygrade abtest-check --counts 5000 5400
+    """
+
+    counts: tuple[int, ...] = required("users of each arm")
+    shares: tuple[float, ...] | None = option(None, "planned share of each arm, on any scale; none: equal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbtestReadOptions(Output):
+    """Read a finished A/B test of your own: lifts over the control, with intervals by user.
+
+    Checks the sample ratio first. CUPED (earlier values of the same users) narrows the intervals where the tables have
+    columns before_<column>, or --before names a table. Intervals are corrected for the number of lifts by max-t
+    (Dunnett's comparison of several arms with one control, over all metrics), so name the metrics that decide.
+
+    Example: pygrade abtest-read --arms control=a.csv new=b.csv --metrics value ctr=clicks/views
+    """
+
+    arms: tuple[str, ...] = required(
+        "NAME=FILE of each arm, control first; a .csv or .parquet with user_id and a row per user"
+    )
+    metrics: tuple[str, ...] = option(
+        (), "COLUMN (mean per user) or NAME=COLUMN/COLUMN (ratio of sums); none: every column"
+    )
+    before: Path | None = option(None, "table of the users with the same columns from before the test")
+    shares: tuple[float, ...] | None = option(None, "planned share of each arm, on any scale; none: equal")
+    planned_users: int | None = option(
+        None, "show intervals that hold at any time, narrowest at this number (all arms)", ge=1
+    )

@@ -1,0 +1,51 @@
+"""Options of the commands that write files for other programs, and of info."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pygrade.config.option import Place, option, required
+from pygrade.config.shared import Output
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(Output):
+    """Compile a policy's pages, or a multi-task model's predictions, to a file for programs without Python.
+
+    A .pt2 file runs in libtorch once the library of the ops is loaded (examples/torch/run_pt2.cpp), on machines with
+    the instruction set of this one. With --onnx the file runs in any ONNX runtime. Both take any number of requests and
+    candidates; see docs/EXPORT.md for inputs, and for what differs from `pygrade rank`. --vespa and --opensearch write
+    the score of a candidate as an expression of these engines.
+
+    Example: pygrade export --policy runs/demo/policy --out policy.pt2
+    """
+
+    out: Place = required("file to write: .pt2, or .onnx with --onnx")
+    policy: Place | None = option(None, "directory of a saved policy")
+    model: Place | None = option(None, "directory of a saved multi-task model, instead of a policy")
+    onnx: bool = option(False, "write ONNX; needs pip install 'pygrade-ranking[export]'")
+    vespa: bool = option(False, "write a rank profile of Vespa")
+    opensearch: bool = option(False, "write a script of OpenSearch, in JSON")
+    log: Place | None = option(None, "recorded requests: their pages by the expression are compared with the policy's")
+    k: int = option(10, "items a page")
+    impute: bool = option(
+        False, "of a policy that 0.2 or before saved: requests that miss some features go through it, too"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AotOptions(Output):
+    """Compile the Triton kernels for GPUs that need not be here: cubin and PTX, or HSACO, and manifest.json.
+
+    A program without Python launches them through the driver: examples/aot/launch_aot.c, docs/GPU.md.
+
+    Example: pygrade aot --arch sm_90,gfx942 --out build/aot
+    """
+
+    out: Path = required("directory to write; an earlier one there is replaced")
+    arch: str = option("sm_80,sm_90,sm_100,gfx942", "architectures, separated by commas")
+    only: str = option("", "only variants whose name contains this, e.g. rollout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions(Output):
+    """Versions, device, instruction set, and which backends work here."""

@@ -1,0 +1,120 @@
+"""Options of the commands that read a log."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pygrade.config.option import Place, option, required
+from pygrade.config.shared import Cluster, LogOptions, Output, check_finite
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions(Output):
+    """Your own table of requests as a log: proposes what each column is, says what it changes, and tells what the log
+    can tell: calibration, order, which estimates are possible, users for 1 %, what exploration would buy.
+
+    Files are Parquet, CSV, JSON lines or Arrow, with a row per candidate. With --out it writes DIR/logs, which train
+    takes, DIR/pygrade.toml, DIR/doctor.json and DIR/doctor.html; without, it only says.
+
+    Example: pygrade doctor shop.parquet --map request=session_id,item=product_id --values buy=20 --out runs/shop
+    """
+
+    ESSENTIAL: ClassVar = ("map", "values", "out")
+
+    files: tuple[Place, ...] = required("files, or directories of files", positional=True)
+    map: tuple[str, ...] = option(
+        (),
+        "What columns are: request, user, item, slot, time, scenario, value (price), shown, TASK (its "
+        "feedback), p_TASK (its prediction), x_NAME (a feature); skip=a+b leaves out; request=a+b joins. "
+        "What is not given is proposed.",
+    )
+    out: Place | None = option(None, "directory to write")
+    values: dict[str, float] = option({}, "what one event of a task is worth, e.g. click=1,buy=20")
+    value_tasks: tuple[str, ...] = option((), "tasks whose events are worth that times the item's value (its price)")
+    scale: tuple[str, ...] = option(
+        (),
+        "Task=scale of predictions that are no probabilities: percent, logit or log, e.g. click=logit. "
+        "Not given: what only one reading fits.",
+    )
+    duplicates: Literal["keep-shown", "refuse"] = option("keep-shown", "of an item listed again within a request")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_finite(self.values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(Output, Cluster, LogOptions):
+    """Replay metrics of a policy, its static weights and the log's own weights, with 95 % intervals over users; and
+    the off-policy estimate of the policy: what it would have earned, from all requests of the log. They stand beside
+    the verdict of its training, which no other requests change.
+
+    Requests that the policy was trained on are left out. A replay re-orders what was shown. Feedback is divided by the
+    slot's propensity, estimated from the log if it can be. Events are worth what the policy was trained for.
+
+    Example: pygrade evaluate --data logs:runs/logs --policy runs/mine/policy
+    """
+
+    policy: Place = required("directory of a saved policy, e.g. runs/mine/policy")
+    last: float = option(1.0, "evaluate only this share of the requests, the latest", gt=0, le=1)
+    k: int = option(10, "ranks that count")
+    propensity: float | None = option(None, "exponent of the slots' propensity; none: estimate it from the log")
+    report: Place | None = option(None, "HTML file to write: the console of these requests")
+    all_estimates: bool = option(False, "show every off-policy estimate, not only the one to decide by")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(Output):
+    """Two runs of train, or two of pipeline, side by side: the options that differ, and the metrics of both.
+
+    Example: pygrade compare runs/mine runs/other
+    """
+
+    runs: tuple[Path, ...] = required("directories of two runs", positional=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontOptions(Output, Cluster, LogOptions):
+    """The trade-offs that a policy offers: events of each task against every other as the multipliers of the tasks'
+    values turn; and the multipliers that keep events of some tasks and earn most of another.
+
+    The policy takes multipliers if it was trained with --policy.trade-offs, or serves an expected value or a mixture
+    with one, which then ranks alone. Judged on the requests that it was not trained on, in per cent over production. A
+    replay re-orders what was shown. Feedback is divided by the slot's propensity.
+
+    Example: pygrade front --data logs:runs/logs --policy runs/mine/policy --keep click=1.0 --most order
+    """
+
+    policy: Place = required("directory of a saved policy, e.g. runs/mine/policy")
+    tasks: tuple[str, ...] = option((), "tasks whose multipliers turn; none: the four of most predicted value")
+    keep: tuple[str, ...] = option((), "events to keep, as shares of production's: click=1.0 order=1.02, or value=1.05")
+    most: str = option("value", "the task to earn most events of, or value")
+    scenario: str | None = option(None, "only requests of this scenario; the multipliers found are its own")
+    save: Place | None = option(None, "directory to write the policy to, with the multipliers found as its default")
+    picture: Place | None = option(None, "SVG file of the front")
+    k: int = option(10, "ranks that count")
+    propensity: float | None = option(
+        None, "exponent of the slots' propensity; none: estimate it if pages were shuffled"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankOptions(Output, LogOptions):
+    """Rank logged requests with a saved policy, and print each page with its weights and the contributions per task.
+
+    For a page from a whole pipeline see rank-user.
+
+    Example: pygrade rank --policy runs/demo/policy --data logs:runs/demo/logs --requests 0 7
+    """
+
+    ESSENTIAL: ClassVar = ("policy", "data", "requests", "k", "explore", "seed", "impute", "log")
+
+    policy: Place = required("directory of a saved policy")
+    requests: tuple[str, ...] = option((), "request ids; none: the first request of the data")
+    k: int = option(10, "items a page")
+    explore: bool = option(False, "serve weights drawn from the policy's Dirichlet instead of its mean")
+    seed: int | None = option(None, "of the draws; none: from the operating system")
+    impute: bool = option(
+        False, "of a policy that 0.2 or before saved: requests that miss some features go through it, too"
+    )
+    log: Place | None = option(None, "also write the pages as log rows (weights, concentration, trust, policy version)")

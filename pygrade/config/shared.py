@@ -1,0 +1,51 @@
+"""Options that several commands share."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pygrade.config.option import Options, option, required
+
+
+def check_finite(values: Mapping[str, float]) -> None:
+    """``ValueError`` names a value of events that is no number."""
+    for task, value in values.items():
+        if not math.isfinite(value):
+            raise ValueError(f"values has {task}={value}; want finite numbers, e.g. click=1,buy=20")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(Options):
+    """Options of every command."""
+
+    json: bool = option(False, "print one JSON object on standard output instead of tables")
+    quiet: bool = option(False, "no progress on standard error")
+    traceback: bool = option(False, "show the Python traceback of an error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster(Options):
+    """Where the work of a command runs."""
+
+    cluster: str | None = option(
+        None,
+        "local[:N]: Ray on this machine, N processes (none: one a core); or a Ray cluster: auto, HOST:PORT, "
+        "ray://HOST:PORT. The result is the same as in one process, which is the default.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogOptions(Options):
+    """Where requests come from, and what events are worth."""
+
+    data: str = required("logs:DIR or logs:URL, e.g. logs:runs/demo/logs")
+    values: dict[str, float] = option(
+        {},
+        "What one event of a task is worth, e.g. click=1,buy=20; negative for harm. Other tasks: as the policy "
+        "was trained for, if one is judged, else as the log says.",
+    )
+    value_tasks: tuple[str, ...] = option((), "tasks whose events are worth that times the item's value (its price)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_finite(self.values)
