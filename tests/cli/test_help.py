@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import resource
 import subprocess
 import sys
 from typing import get_type_hints
@@ -80,6 +81,19 @@ def test_help_imports_neither_torch_nor_the_command():
         )
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert run.returncode == 0 and run.stdout.startswith("usage: pygrade pipeline"), run.stderr
+
+
+def test_help_takes_a_quarter_of_a_second_at_most():
+    def seconds():
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    times = []
+    for _ in range(3):
+        before = seconds()
+        subprocess.run([sys.executable, "-m", "pygrade", "pipeline", "--help"], capture_output=True, check=True)
+        times.append(seconds() - before)
+    assert min(times) <= 0.25, times
 
 
 def test_the_number_of_requests_has_one_name():
