@@ -8,7 +8,6 @@
     python -m bench report                        tables and pictures from the committed results
     python -m bench study                         the study of every finding (study/command.py)
     python -m bench --suite page                  whole pages by a trained system (system/page.py); not among "all"
-    python -m bench --suite correction            predictions corrected by the context; not among "all"
 
 A full run writes <suite>-<isa>.json to build/bench/ or ``--out``; `report` sums it up in bench/results. It uses one
 pinned thread unless ``--threads`` says otherwise. PYGRADE_ISA=avx2 (or baseline) selects an instruction set other than
@@ -27,13 +26,12 @@ from bench.report import results
 
 Suite = Callable[[bool], Iterator[harness.Row]]
 NAMES = ("serving", "rollout", "sampling", "training", "call", "scaling")
-MORE = ("correction",)  # not among "all"
 PAGE = "page"  # trains a system first, and has rows of its own
 
 
 def suites() -> dict[str, tuple[Suite, ...]]:
     """The suites by name. Each yields its rows as they are measured."""
-    from bench.cpu import advantage, call, correction, dirichlet, fusion, gain, grpo, lambdaloss, ranking, scaling, step
+    from bench.cpu import advantage, call, dirichlet, fusion, gain, grpo, lambdaloss, ranking, scaling, step
 
     return {
         "serving": (fusion.serving, fusion.forms, ranking.rules, ranking.policy),
@@ -48,7 +46,6 @@ def suites() -> dict[str, tuple[Suite, ...]]:
         ),
         "call": (call.topk, call.others, call.ways),
         "scaling": (scaling.scaling,),
-        "correction": (correction.correction,),
     }
 
 
@@ -72,8 +69,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    known = (*NAMES, *MORE)
-    parser.add_argument("--suite", default="all", help=f"{', '.join(known)} or all; several with commas; or {PAGE}")
+    parser.add_argument("--suite", default="all", help=f"{', '.join(NAMES)} or all; several with commas; or {PAGE}")
     parser.add_argument("--quick", action="store_true", help="fewer shapes and shorter runs; writes no file")
     parser.add_argument("--threads", type=int, default=1, help="threads and processors of every contender")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the tables")
@@ -86,8 +82,8 @@ def main() -> int:
         return page.main(options.quick, None if options.quick else options.out or results.RESULTS)
     chosen = NAMES if options.suite == "all" else options.suite.split(",")
     for name in chosen:
-        if name not in known:
-            parser.error(f"suite {name!r} is unknown; want {', '.join((*known, PAGE))} or all")
+        if name not in NAMES:
+            parser.error(f"suite {name!r} is unknown; want {', '.join((*NAMES, PAGE))} or all")
 
     core.executable()
     machine.prepare(options.threads)

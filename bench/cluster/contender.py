@@ -2,24 +2,20 @@
 
 The job: ``data`` (SCHEME:PATH), ``out`` (an empty directory), ``cluster`` (null, local:1 …), ``model`` (a multi-task
 model, or null: one is trained, which no stage counts), ``stages`` (some of `STAGES`, from the first on). Writes
-``out/stages.json``: of each stage seconds, rows, bytes and a hash of what it wrote; what went through Ray's object
-store. ``out/stage`` holds the name of the stage that runs.
+``out/stages.json``: of each stage seconds, rows and a hash of what it wrote.
 """
 
 import hashlib
 import json
-import re
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from bench.cluster.observed import Observed
-from bench.cluster.watch import size_of
 from pygrade import mtl
 from pygrade._util.files import atomic_file
 from pygrade.config.mtl import MtlConfig
@@ -38,20 +34,14 @@ def main(path: str) -> None:
     job = json.loads(Path(path).read_text())
     torch.set_num_threads(1)
     out, seconds = Path(job["out"]), {}
-    began = partial(write_stage, out / "stage")
-    began("start")
     started = time.perf_counter()
-    with workers_of(job["cluster"]) as found:
-        wait_for_all(found.map(import_all, range(4 * found.count), "start"))
+    with workers_of(job["cluster"]) as workers:
+        wait_for_all(workers.map(import_all, range(4 * workers.count), "start"))
         start = time.perf_counter() - started
-        workers = Observed(found, began)
         given = {} if job["cluster"] is None else {"workers": workers}  # else the defaults, as a user's
         for name in job["stages"]:
             if name == "predictions" and job["model"] is None:
-                began("model")
                 train(out, out / "model")
-            workers.stage = name
-            began(name)
             started = time.perf_counter()
             if name == "events":
                 import_events(job["data"], out / "events", **given)
@@ -61,47 +51,17 @@ def main(path: str) -> None:
             else:
                 predict(out / "features", Path(job["model"] or out / "model"), out / "predictions", workers)
             seconds[name] = time.perf_counter() - started
-        began("end")
-        objects = object_store(job["cluster"] is not None)
     rows = EventLog.open(out / "events").num_rows
     stages = {
-        name: {
-            "seconds": value,
-            "rows": rows,
-            "output_bytes": size_of(out / name),
-            "hash": content_hash(out / name),
-            "maps": workers.maps.get(name, {}),
-        }
-        for name, value in seconds.items()
+        name: {"seconds": value, "rows": rows, "hash": content_hash(out / name)} for name, value in seconds.items()
     }
-    record = {"stages": stages, "object_store": objects, "start_seconds": start}
+    record = {"stages": stages, "start_seconds": start}
     (out / "stages.json").write_text(json.dumps(record))
 
 
 def import_all(_: int) -> None:
     """Loads in a worker what the stages import, so that no stage pays for it, and makes each worker get a job."""
     time.sleep(0.2)
-
-
-def write_stage(file: Path, name: str) -> None:
-    """Tells the process that watches this one what runs now."""
-    with atomic_file(file) as partly:
-        partly.write_text(name)
-
-
-def object_store(running: bool) -> dict[str, float]:
-    """MiB that tasks took from Ray's object store, and that it spilled to disk, since Ray began."""
-    if not running:
-        return {}
-    import ray
-    from ray._private.internal_api import memory_summary  # what `ray memory --stats-only` prints
-
-    text = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
-    found = {
-        "consumed_mib": re.search(r"Objects consumed by Ray tasks: (\d+) MiB", text),
-        "spilled_mib": re.search(r"Spilled (\d+) MiB", text),
-    }
-    return {name: float(match[1]) if match else 0.0 for name, match in found.items()}
 
 
 def workers_of(cluster: str | None) -> AbstractContextManager[Workers]:

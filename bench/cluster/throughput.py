@@ -5,7 +5,7 @@
 The log is that of `bench.cluster.synthetic`. Each run is a process of its own with its own Ray; every library has one
 thread a process, and a run has as many processors as it has workers, Ray's own processes included. What a run leaves
 must be equal, byte for byte, to what one process leaves, or nothing is reported. Runs take turns in a shuffled order; a
-figure is the median of the repetitions. Memory, processor time and bytes: `bench.cluster.watch`. The load of the
+figure is the median of the repetitions. Memory: `bench.cluster.watch`. The load of the
 machine beside it is in the results.
 """
 
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="of every run of the shortest log; 1 of the others")
     parser.add_argument("--users", type=int, default=World.users)
     parser.add_argument("--items", type=int, default=World.items)
-    parser.add_argument("--keys", type=int, default=10, help="one more run with so many times the users and items")
     parser.add_argument("--scratch", type=Path, help="an existing directory for logs and results")
     parser.add_argument("--quick", action="store_true", help="200,000 rows, once; writes no file without --out")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     if options.quick:
-        options.rows, options.growth, options.repeats, options.keys = 200_000, "1", 1, 1
+        options.rows, options.growth, options.repeats = 200_000, "1", 1
     out = options.out or (None if options.quick else FULL / "cluster_throughput.json")
     growth = [int(times) for times in options.growth.split(",")]
     contenders, stages = options.contenders.split(","), options.stages.split(",")
@@ -66,15 +65,6 @@ def main(arguments: Sequence[str]) -> int:
             runs[f"{times}x"] = measure(Path(folder), options.rows * times, world, contenders, stages, repeats)
             record = summary(runs) | {"machine": machine(), "world": asdict(world), "runs": runs}
             if out is not None:  # after each length: the last takes long
-                write_json(out, record)
-        if options.keys > 1:
-            more = replace(world, users=options.keys * world.users, items=options.keys * world.items)
-            times = growth[len(growth) // 2]  # long enough for the maps of jobs
-            many = measure(Path(folder), options.rows * times, more, [contenders[-1]], stages[:2], 1)
-            sizes = {"few": world.users + world.items, "many": more.users + more.items}
-            pair = {"few": runs[f"{times}x"], "many": many}
-            record["keys"] = {name: {"keys": sizes[name], **run} for name, run in pair.items()}
-            if out is not None:
                 write_json(out, record)
     print(json.dumps(record["verdicts"], indent=1))
     return 0
@@ -133,13 +123,7 @@ def run(data: str, out: Path, contender: str, stages: Sequence[str], model: Path
         if _SLOW_START not in ended.stderr or attempt == _ATTEMPTS - 1:
             raise RuntimeError(f"{contender} ended with {ended.returncode}:\n{ended.stderr[-3000:]}")
         progress(f"{contender}: Ray did not start within its 30 s; again")
-    record = json.loads((out / "stages.json").read_text())
-    costs = watch.record()
-    for name, entry in record["stages"].items():
-        entry |= {"processors": len(processors), "costs": costs["stages"].get(name, {})}
-        for called, made in entry["maps"].items():
-            made["costs"] = costs["stages"].get(f"{name}: {called}", {})
-    return record | {"peak_mib": costs["peak_mib"], "own_mib": costs["own_mib"]}
+    return json.loads((out / "stages.json").read_text()) | {"own_mib": watch.own_mib}
 
 
 def _watched(job: Path, out: Path, processors: Sequence[int]) -> tuple[subprocess.CompletedProcess[str], Watch]:
@@ -150,57 +134,26 @@ def _watched(job: Path, out: Path, processors: Sequence[int]) -> tuple[subproces
     # Ray's sockets need short paths, so its directory is not below `out`.
     with tempfile.TemporaryDirectory(prefix="ray-") as temporary:
         environment = os.environ | dict.fromkeys(_ONE_THREAD, "1") | {MARK: mark, "RAY_TMPDIR": temporary}
-        with Watch(mark, out / "stage", {"out": out, "ray": Path(temporary)}) as watch:
+        with Watch(mark) as watch:
             ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     return ended, watch
 
 
 def condensed(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over the repetitions of one run; memory is the largest. Costs of a stage include those of its maps."""
-    stages = {}
-    for name, first in results[0]["stages"].items():
-        seconds = statistics.median(result["stages"][name]["seconds"] for result in results)
-        of_all = [result["stages"][name] for result in results]
-        stages[name] = {
-            "seconds": seconds,
-            "rows_per_second": first["rows"] / seconds,
-            "rows_per_second_and_core": first["rows"] / seconds / first["processors"],
-            "output_mib": first["output_bytes"] / _MIB,
-            "driver_only": middle([one["costs"] for one in of_all]),
-            "maps": {
-                called: {
-                    field: statistics.median(one["maps"][called][field] for one in of_all)
-                    for field in made
-                    if field != "costs"
-                }
-                | middle([one["maps"][called]["costs"] for one in of_all])
-                for called, made in first["maps"].items()
-            },
-        }
-    total = sum(entry["seconds"] for entry in stages.values())
-    rows = next(iter(results[0]["stages"].values()))["rows"]
-    memory = {
-        field: {kind: max(result[field].get(kind, 0.0) for result in results) for kind in results[0][field]}
-        for field in ("peak_mib", "own_mib")
+    """Medians over the repetitions of one run; memory is the largest."""
+    stages = {
+        name: statistics.median(result["stages"][name]["seconds"] for result in results)
+        for name in results[0]["stages"]
     }
-    objects = {name: max(result["object_store"][name] for result in results) for name in results[0]["object_store"]}
+    total = sum(stages.values())
+    rows = next(iter(results[0]["stages"].values()))["rows"]
     return {
         "start_seconds": statistics.median(result["start_seconds"] for result in results),
         "seconds": total,
         "rows_per_second": rows / total,
-        **memory,
-        "object_store": objects,
+        "own_mib": {kind: max(r["own_mib"].get(kind, 0.0) for r in results) for kind in results[0]["own_mib"]},
         "stages": stages,
     }
-
-
-def middle(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The medians of `Costs`, by kind of process or folder."""
-    found: dict[str, Any] = {"sampled_seconds": statistics.median(cost.get("seconds", 0.0) for cost in costs)}
-    for field in ("cpu_seconds", "read_bytes", "written_bytes", "own_mib", "folder_bytes"):
-        kinds = sorted({kind for cost in costs for kind in cost.get(field, {})})
-        found[field] = {kind: statistics.median(cost.get(field, {}).get(kind, 0) for cost in costs) for kind in kinds}
-    return found
 
 
 def summary(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
