@@ -5,7 +5,7 @@
     python -m bench --suite serving --json        one JSON object on standard output
     python -m bench compare A.json B.json         what changed by more than the noise
     python -m bench --device cuda                 the Triton kernels on a GPU (gpu/timing.py)
-    python -m bench report                        tables and pictures from the committed results
+    python -m bench report                        summaries of the last runs, and from them tables and pictures
     python -m bench study                         the study of every finding (study/command.py)
     python -m bench --suite page                  whole pages by a trained system (system/page.py); not among "all"
 
