@@ -23,7 +23,7 @@ from pygrade.config.pipeline import PipelineConfig
 from pygrade.data.events import EventLog, import_events
 from pygrade.features import FeatureSet, default_schema, materialize
 from pygrade.mtl import Timeline
-from pygrade.pipeline.models import fit_mtl
+from pygrade.pipeline.mtl import fit_mtl
 from pygrade.workers import LocalWorkers, Workers, wait_for_all
 
 STAGES = ("events", "features", "predictions")

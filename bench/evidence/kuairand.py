@@ -29,7 +29,7 @@ from pygrade.data.kuairand_files import local_day
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs, numbered, read_logs
 from pygrade.metrics import intervals
-from pygrade.pipeline.logs_stage import EVALUATE, POLICY
+from pygrade.pipeline.logs import EVALUATE, POLICY
 from pygrade.pipeline.run import run_pipeline
 from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores, fit_baselines

@@ -1,25 +1,42 @@
 """The policy on later requests: replay, off-policy estimates by position, users by their history."""
 
 import copy
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.config.training import RewardConfig
+from pygrade.console.training import write_text
 from pygrade.evaluation.arms import GRADE
 from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates
 from pygrade.evaluation.replay import evaluate
 from pygrade.logs import Logs
+from pygrade.pipeline.logs import EVALUATE, holdout_log
 from pygrade.policy import FusionPolicy
-from pygrade.training.evaluate_policy import arms_of, evaluate_policy
+from pygrade.serving.pipeline import EVIDENCE
+from pygrade.training.evaluate_policy import arms_of, evaluate_policy, policies_of
 from pygrade.training.propensity import slot_propensity
 
 UNSHRUNK = "GRADE, no evidence prior"
 # Users by their events before the request: from, to.
 HISTORY = (("new", 0, 0), ("rare", 1, 9), ("regular", 10, 49), ("frequent", 50, None))
 _FEW = 20  # requests of a group below which it is not judged
+
+
+def make_judgment(out: Path, logs: Path, policy: Path, reward: RewardConfig) -> dict[str, Any]:
+    """Judges the policy of a stage by the later log; writes the record."""
+    late = holdout_log(logs / EVALUATE)
+    place = policy / "training" / "policy"
+    learned = FusionPolicy.load(place)
+    policies = policies_of(learned, place)
+    history = late.context[:, late.features.index(EVIDENCE)] if EVIDENCE in late.features else None
+    record = evaluate_holdout(late, learned, policies, reward, history) | {"judged_requests": late.num_requests}
+    write_text(out / "evaluation.json", json.dumps(record, indent=2) + "\n")
+    return record
 
 
 def evaluate_holdout(

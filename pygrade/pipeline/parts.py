@@ -12,6 +12,7 @@ from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.workers import Workers
 
 REQUESTS = 1024  # of a batch
+CHECKPOINTS = "checkpoints"  # in a stage's directory while it trains
 _PARTS_OF_A_RANK = 16  # from so many on, ranks share whole parts, and one has at most a 16th more than another
 
 Found = TypeVar("Found")

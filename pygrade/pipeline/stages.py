@@ -35,7 +35,7 @@ _DIGITS = 12  # of a key, in names
 
 
 @dataclass(frozen=True)
-class Done:
+class StageResult:
     """A finished stage."""
 
     name: str
@@ -53,7 +53,7 @@ class Runner:
     def __init__(self, out: Path, place: Place | None = None) -> None:
         """place: of the run, if that is a URL, for which ``out`` is the local directory."""
         self.out, self.place = out, Folder.at(out if place is None else place)
-        self.done: dict[str, Done] = {}
+        self.done: dict[str, StageResult] = {}
         if not self.place.is_local:
             for name in self.place.names("*"):
                 if not (out / name).is_file():
@@ -64,15 +64,15 @@ class Runner:
         name: str,
         work: Callable[[Path], dict[str, Any]],
         options: Any = None,
-        inputs: Iterable[Done | str] = (),
+        inputs: Iterable[StageResult | str] = (),
         resumable: bool = False,
-    ) -> Done:
+    ) -> StageResult:
         """The finished stage: an earlier one, or made by ``work(directory)``, which returns facts about its result.
 
         options: JSON and dataclasses; inputs: stages, or hashes of files; resumable: ``work`` continues with
         what a killed run left in the directory. A change of pygrade's code makes every stage new.
         """
-        parts = [item.key if isinstance(item, Done) else item for item in inputs]
+        parts = [item.key if isinstance(item, StageResult) else item for item in inputs]
         recipe = json.dumps([name, to_builtins(options), parts, code_hash()], sort_keys=True)
         key = hashlib.sha256(recipe.encode()).hexdigest()[:_DIGITS]
         path = self.out / f"{name}-{key}"
@@ -81,7 +81,7 @@ class Runner:
         if content is not None:
             self._publish(path)
             logger.info("%s: done before, %s", name, path.name)
-            self.done[name] = _done(content, path, cached=True)
+            self.done[name] = _result(content, path, cached=True)
             return self.done[name]
         partial = self.out / f".{path.name}.work"
         for left in self.out.glob(f".{name}-*.work"):  # of failed or killed runs: no other runs now
@@ -112,7 +112,7 @@ class Runner:
         sync(self.out)
         logger.info("%s: %.1f s, %s", name, seconds, path.name)
         self._publish(path)
-        self.done[name] = _done(read_json(path / RECORD), path, cached=False)
+        self.done[name] = _result(read_json(path / RECORD), path, cached=False)
         return self.done[name]
 
     def store(self, address: str) -> None:
@@ -183,9 +183,9 @@ def _file_hashes(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): file_hash(file) for file in files}
 
 
-def _done(content: dict[str, Any], path: Path, cached: bool) -> Done:
+def _result(content: dict[str, Any], path: Path, cached: bool) -> StageResult:
     seconds, peak = float(content["seconds"]), float(content["peak_mib"])
-    return Done(content["stage"], content["key"], path, content["record"], seconds, cached, peak)
+    return StageResult(content["stage"], content["key"], path, content["record"], seconds, cached, peak)
 
 
 @functools.cache

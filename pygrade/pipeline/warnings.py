@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pygrade.pipeline.models import POPULAR
+from pygrade.pipeline.prerank import POPULAR
 
 
 def warnings_of(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:

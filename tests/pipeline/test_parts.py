@@ -18,8 +18,8 @@ from pygrade.logs.logs import PER_REQUEST, PER_ROW
 from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.candidates import Finder, with_candidates
 from pygrade.pipeline.evaluate_holdout import evaluate_holdout
-from pygrade.pipeline.logs_stage import LogsStage
-from pygrade.pipeline.models import ModelPredictions
+from pygrade.pipeline.logs import LogsStage
+from pygrade.pipeline.mtl import ModelPredictions
 from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Wanted, sample_hash, wanted_of, write_log
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.workers import LOCAL

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pygrade.config.pipeline import CheckConfig
-from pygrade.pipeline import models
+from pygrade.pipeline import prerank
 from pygrade.pipeline.check import serve_check
-from pygrade.pipeline.models import POPULAR, TOWERS, loses
+from pygrade.pipeline.prerank import POPULAR, TOWERS, loses
 from pygrade.pipeline.run import run_pipeline
 from pygrade.pipeline.warnings import warnings_of
 from pygrade.serving.pipeline import Pipeline
@@ -38,7 +38,7 @@ def test_the_sentence_says_what_is_published():
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_what_loses_is_replaced_and_pages_stay_equal(run, tmp_path, monkeypatch, keep):
-    monkeypatch.setattr(models, "loses", lambda recalls: True)
+    monkeypatch.setattr(prerank, "loses", lambda recalls: True)
     other = copy(run, tmp_path / "run")
     config = replace(CONFIG, keep_prerank=keep, prerank=replace(CONFIG.prerank, seed=0, dropout=0.2))
     record = run_pipeline(f"logs:{run.parent / 'log'}", other, config)["stages"]["prerank"]

@@ -21,9 +21,11 @@ from pygrade.evaluation.arms import GRADE, STAGE1, STATIC
 from pygrade.features import FeatureSchema, FeatureSet, Leak
 from pygrade.logs import read_logs, validate
 from pygrade.mtl import Timeline
+from pygrade.pipeline import features
 from pygrade.pipeline import run as module
 from pygrade.pipeline.evaluate_holdout import UNSHRUNK
-from pygrade.pipeline.models import choose_tasks, fit_prerank
+from pygrade.pipeline.mtl import choose_tasks
+from pygrade.pipeline.prerank import fit_prerank
 from pygrade.pipeline.run import run_pipeline
 from pygrade.stores import StoreError
 from tests.pipeline.world import CONFIG, OTHER, copy, write_log
@@ -149,10 +151,10 @@ def test_a_leak_and_a_prerank_that_loses_are_said_loudly(run, tmp_path, monkeypa
         "leaks": [],
     }
     leak = Leak("user_count", 5, 0, 7, 1.0, float("nan"))
-    monkeypatch.setattr(module, "find_leaks", lambda log, schema, cuts, seed, rows: [leak] * cuts)
+    monkeypatch.setattr(features, "find_leaks", lambda log, schema, cuts, seed, rows: [leak] * cuts)
 
-    def fit(*args):
-        record = fit_prerank(*args)
+    def fit(*args, **options):
+        record = fit_prerank(*args, **options)
         difference = {"value": -0.2, "low": -0.3, "high": -0.1}
         return record | {"recall": [entry | {"difference": difference} for entry in record["recall"]]}
 
@@ -214,7 +216,7 @@ def test_new_data_redoes_all(run, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pygrade.pipeline import run as module
+from pygrade.pipeline import features
 from pygrade.pipeline.run import run_pipeline
 from pygrade.stores import StoreError
 from tests.pipeline.world import CONFIG
@@ -229,7 +231,7 @@ if point == "materialize":
     def materialize(*args, **options):
         real(*args, **options)
         die()
-    module.materialize = materialize
+    features.materialize = materialize
 elif point == "store":
     from pygrade.stores import Store
     Store.switch = die

@@ -13,7 +13,7 @@ from pygrade.config.policy import PolicyConfig
 from pygrade.data.events import EventLog
 from pygrade.logs import read_logs
 from pygrade.logs.categories import encode
-from pygrade.pipeline.serving_files import ITEM_NAMES, REFERENCE, deciles
+from pygrade.pipeline.publish import ITEM_NAMES, REFERENCE, deciles
 from pygrade.policy import PolicySpec
 from pygrade.serving.artifact import open_artifact
 from pygrade.serving.names import Names

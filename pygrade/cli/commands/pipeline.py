@@ -11,7 +11,7 @@ from pygrade.cli.run_metrics import report_run
 from pygrade.config.pipeline import PipelineConfig, PipelineOptions
 from pygrade.data.events import CONFIGS, parse_spec
 from pygrade.metrics.texts import value_text
-from pygrade.pipeline.models import OWN
+from pygrade.pipeline.mtl import OWN
 from pygrade.pipeline.run import run_pipeline
 from pygrade.storage import join_path, prepare_directory, upload_directory
 from pygrade.training.mlflow_run import MlflowRun

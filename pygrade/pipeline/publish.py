@@ -1,11 +1,13 @@
-"""What a service reads beside artifact and store: the names of items, and the distributions of predictions.
+"""The stage that publishes: the artifact, and what a service reads beside it: store, item names, prediction deciles.
 
 ``RUN/item_names.safetensors``: item_id [n] ascending, start [n + 1], text: the UTF-8 names, one after another.
 ``RUN/reference.json``: for the latest versions, and each task, the deciles of the predictions of candidates on pages of
 users of the log. The service compares its own with them (``pygrade_prediction_psi``).
 """
 
+import json
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +19,12 @@ from numpy.typing import NDArray
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import read_json, to_json, to_safetensors, write_bytes
 from pygrade.data.events import EventLog
-from pygrade.serving.pipeline import Models, Pipeline
-from pygrade.stores import open_store
+from pygrade.features import FeatureCenter, FeatureSet
+from pygrade.pipeline.stages import Runner, StageResult
+from pygrade.serving.artifact import open_artifact, write_artifact
+from pygrade.serving.names import names_record
+from pygrade.serving.pipeline import STORE, Models, Pipeline, load_models
+from pygrade.stores import open_store, without_secret
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,6 +35,52 @@ REFERENCE, ITEM_NAMES = "reference.json", "item_names.safetensors"
 _PAGES = 256  # that references are measured on: the log's latest requests
 _KEPT = 4  # versions in the file
 _DECILES = np.arange(1, 10) / 10
+
+
+def make_artifact(
+    out: Path, features: FeatureSet, prerank: StageResult, model: StageResult, policy: StageResult
+) -> dict[str, Any]:
+    """Writes the artifact of finished stages; returns its version."""
+    folder = out / "features"
+    folder.mkdir()
+    for name in ("schema.json", "fitted.safetensors"):
+        shutil.copy(features.path / name, folder / name)
+    parts = {"features": folder, "prerank": prerank.path / "prerank", "policy": policy.path / "training" / "policy"}
+    if (model.path / "mtl").exists():  # else the log's own predictions are fused
+        parts["mtl"] = model.path / "mtl"
+    made = write_artifact(out / "artifact", parts, features.schema.hash, {"tasks": model.record["tasks"]})
+    return {"version": made.version}
+
+
+def publish(runner: Runner, made: StageResult, log: EventLog, features: FeatureSet, store: str) -> None:
+    """Fills the store with the version of the artifact; then ``RUN/artifact`` points to it."""
+    artifact = open_artifact(made.path / "artifact")
+    address, models = store.replace("{run}", str(runner.out)), load_models(artifact)
+    fill_store(address, models, log, features, artifact.version)
+    write_reference(runner.out, log, models, address, artifact.version)
+    write_item_names(runner.out, log)
+    record = {"store": without_secret(store), "version": artifact.version, **names_record(log, runner.out)}
+    _write_if_new(runner.out / STORE, (json.dumps(record) + "\n").encode())
+    runner.show(address)
+    runner.link("artifact", made.path / "artifact")
+
+
+def _write_if_new(path: Path, content: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != content:
+        write_bytes(path, content)
+
+
+def fill_store(address: str, models: Models, log: EventLog, features: FeatureSet, version: str) -> None:
+    """Makes a store serve everything up to the end of the log as ``version``, unless it does already."""
+    with open_store(address, create=True) as store:
+        if store.current() == version:
+            logger.info("store: serves version %s already", version)
+            return
+        if version in store.versions() and store.versions()[version] != "filling":
+            store.drop(version)  # it is of the time before another version took its place
+        logger.info("store: filling version %s", version)
+        center = FeatureCenter(models.schema, models.fitted, store)
+        center.publish(features.state(), log.users(), log.items(), version)
 
 
 def write_item_names(run: Path, log: EventLog) -> None:
@@ -43,10 +95,7 @@ def write_item_names(run: Path, log: EventLog) -> None:
         "start": torch.from_numpy(np.cumsum([0, *map(len, names)])),
         "text": torch.from_numpy(np.frombuffer(b"".join(names), np.uint8).copy()),
     }
-    content = to_safetensors(tensors)
-    path = run / ITEM_NAMES
-    if not path.is_file() or path.read_bytes() != content:
-        write_bytes(path, content)
+    _write_if_new(run / ITEM_NAMES, to_safetensors(tensors))
 
 
 def write_reference(run: Path, log: EventLog, models: Models, store: str, version: str) -> None:

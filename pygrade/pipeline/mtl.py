@@ -1,8 +1,8 @@
-"""The stages that learn from materialized features: prerank and the multi-task model."""
+"""The stage of the multi-task model: trained, calibrated and saved, or left to the log's own predictions."""
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -12,126 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade import mtl, prerank
-from pygrade._util.optional_imports import require
+from pygrade import mtl
 from pygrade.config.mtl import MtlConfig
 from pygrade.config.pipeline import PipelineConfig
-from pygrade.config.prerank import PrerankConfig
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.logs import Logs
 from pygrade.metrics.by_task import metrics_by_task
 from pygrade.metrics.roc import auc, gauc
 from pygrade.mtl import Columns, MtlModel, Timeline
-from pygrade.pipeline.parts import REQUESTS, Held, features_between, over_parts
+from pygrade.pipeline.parts import CHECKPOINTS, REQUESTS, Held, features_between
 from pygrade.workers import LOCAL, Group, Workers
 
 logger = logging.getLogger("pygrade")
 
-TOWERS, POPULAR = "two towers", "most popular items"  # what a prerank may be
-KNOWN = "known_items.npy"  # in prerank's stage: the items of the time before the policy's part
 OWN = "own"  # in place of a network: the user's own model predicts
-CHECKPOINTS = "checkpoints"  # in a stage's directory while it trains
-_RECALL_REQUESTS = 2_000
-
-
-def cut_times(log: EventLog, config: PipelineConfig, workers: Workers = LOCAL) -> tuple[Timeline, int]:
-    """Bounds of train, stop and calibrate, and the end (ms) of the policy's part; the rest judges."""
-    counted = mtl.TimeCounts.join(workers.map(_times_of_part, log.parts, "features: count times"))
-    first = (config.train_share, config.stop_share, config.calibrate_share)
-    learned = sum(first)
-    later = counted.split((learned / 2, learned / 2, config.policy_share))
-    return counted.split(first), later.calibrate_end
-
-
-def _times_of_part(path: Path) -> mtl.TimeCounts:
-    with require("pyarrow.parquet", "pipeline").ParquetFile(path) as parquet:
-        groups = (parquet.read_row_group(n, columns=["timestamp"]) for n in range(parquet.metadata.num_row_groups))
-        return mtl.count_times(group["timestamp"].to_numpy() for group in groups)
-
-
-@dataclass(frozen=True)
-class TowersJob:
-    """The training of the two towers."""
-
-    features: Path
-    timeline: Timeline
-    values: tuple[float, ...]
-    options: PrerankConfig
-
-    def __str__(self) -> str:
-        return "two towers"
-
-
-def train_towers(group: Group, job: TowersJob) -> prerank.FittedTowers:
-    """The loop of one rank."""
-    features = FeatureSet.open(job.features)
-    train, stop, *_ = (
-        features_between(features, *span, group.rank, group.size) for span in job.timeline.parts.values()
-    )
-    return prerank.fit(train, job.values, job.options, stop, group)
-
-
-def fit_prerank(
-    features: FeatureSet,
-    timeline: Timeline,
-    values: tuple[float, ...],
-    config: PipelineConfig,
-    out: Path,
-    workers: Workers = LOCAL,
-) -> dict[str, Any]:
-    """Trains the towers, judges them on later requests, and saves them with an index of every item."""
-    later = features_between(features, *timeline.parts["predict"])
-    job = TowersJob(features.path, timeline, values, replace(config.prerank, seed=config.seed))
-    fitted = workers.train(train_towers, job, config.ranks, out / CHECKPOINTS, "prerank")
-    known = catalog_of(features, timeline.calibrate_end, workers)
-    judged = prerank.Prerank.build(fitted, known, workers=workers)
-    counted = over_parts(workers, features, PopularityOf(values), (None, timeline.stop_end), "popularity")
-    popular = prerank.Popularity.joined(counted)
-    recalls = [
-        prerank.evaluate(judged, later, popular, n, max_requests=_RECALL_REQUESTS).to_dict() for n in config.recall_at
-    ]
-    every = catalog_of(features, None, workers)
-    replaced = loses(recalls) and not config.keep_prerank
-    chosen = prerank.popularity_towers(popular, fitted) if replaced else fitted
-    served = prerank.Prerank.build(chosen, every, features.schema.hash, workers)
-    served.save(out / "prerank")
-    np.save(out / KNOWN, known.item_id)
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    return {
-        "items": len(every),
-        "index": served.index.kind,
-        "best_epoch": fitted.best_epoch,
-        "recall": recalls,
-        "published": POPULAR if replaced else TOWERS,
-    }
-
-
-@dataclass(frozen=True)
-class PopularityOf:
-    """Work over parts: the popularity in one part."""
-
-    values: tuple[float, ...]
-
-    def __call__(self, batches: list[FeatureBatch]) -> prerank.Popularity:
-        return prerank.Popularity.fit(lambda: iter(batches), self.values)
-
-
-def catalog_of(features: FeatureSet, stop: int | None, workers: Workers) -> prerank.Catalog:
-    """The items of the requests before a moment, as they were in their last row."""
-    return prerank.Catalog.joined(over_parts(workers, features, catalog_of_part, (None, stop), "catalog"))
-
-
-def catalog_of_part(batches: list[FeatureBatch]) -> prerank.Catalog:
-    """Work over parts."""
-    return prerank.Catalog.from_batches(lambda: iter(batches))
-
-
-def loses(recalls: Sequence[Mapping[str, Any]]) -> bool:
-    """The two towers find less than the most popular items in the longest list, beyond the 95 % interval."""
-    longest = max(recalls, key=lambda entry: int(entry["n"]))
-    high = longest["difference"]["high"]
-    return high is not None and bool(high < 0.0)
 
 
 def choose_tasks(features: FeatureSet, timeline: Timeline, config: PipelineConfig) -> tuple[str, ...]:
@@ -295,6 +190,3 @@ def prediction_metrics(logs: Logs, raw: NDArray[np.float32] | None, tasks: tuple
         row |= {"gauc_interval": gauc(labels[:, t], values[:, t], users).to_dict()}
         result[task] = row
     return result
-
-
-__all__ = ["ModelPredictions", "MtlConfig", "choose_tasks", "cut_times", "fit_mtl", "fit_prerank"]

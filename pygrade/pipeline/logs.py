@@ -12,10 +12,13 @@ from pygrade.data.events import EventLog
 from pygrade.features import FeatureSet
 from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
-from pygrade.pipeline.candidates import Find, with_candidates
-from pygrade.pipeline.models import prediction_metrics
+from pygrade.pipeline.candidates import Find, Finder, with_candidates
+from pygrade.pipeline.mtl import OWN, ModelPredictions, prediction_metrics
+from pygrade.pipeline.own_predictions import OwnPredictions
 from pygrade.pipeline.parts import Period, over_parts
 from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Predict, ShownPredictions, wanted_of, write_log
+from pygrade.pipeline.prerank import KNOWN
+from pygrade.pipeline.stages import StageResult
 from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS
 from pygrade.workers import Workers
 
@@ -37,6 +40,29 @@ class LogsStage:
     config: PipelineConfig
     workers: Workers
     rows: int = 200_000  # of the features with candidates, materialized at a time
+
+    @classmethod
+    def of(
+        cls,
+        log: EventLog,
+        features: FeatureSet,
+        model: StageResult,
+        prerank: StageResult | None,
+        config: PipelineConfig,
+        workers: Workers,
+    ) -> "LogsStage":
+        """With the predictions of the model's stage, and the candidates that prerank's stage finds; None: no others."""
+        tasks = tuple(model.record["tasks"])
+        values = tuple(log.task_values[log.tasks.index(task)] for task in tasks)
+        predict: Predict = OwnPredictions(log, tasks)
+        raw: Predict | None = None
+        if model.record["network"] != OWN:
+            predict, raw = ModelPredictions(model.path / "mtl"), ModelPredictions(model.path / "mtl", calibrated=False)
+        find = None
+        if prerank is not None:
+            folder = prerank.path
+            find = Finder(folder / "prerank", folder / KNOWN, features.schema.hash, config.candidates)
+        return cls(log, features, find, predict, raw, tasks, values, config, workers)
 
     def make(self, out: Path, early: Period, late: Period) -> dict[str, Any]:
         """Writes both logs, of two periods; returns their sizes, and metrics of the predictions.

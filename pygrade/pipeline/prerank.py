@@ -1,0 +1,105 @@
+"""The stage of prerank: the two towers and an index of every item, or the most popular items where these are better."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pygrade import prerank
+from pygrade.config.pipeline import PipelineConfig
+from pygrade.config.prerank import PrerankConfig
+from pygrade.features import FeatureBatch, FeatureSet
+from pygrade.mtl import Timeline
+from pygrade.pipeline.parts import CHECKPOINTS, features_between, over_parts
+from pygrade.workers import LOCAL, Group, Workers
+
+TOWERS, POPULAR = "two towers", "most popular items"  # what a prerank may be
+KNOWN = "known_items.npy"  # in the stage: the items of the time before the policy's part
+_RECALL_REQUESTS = 2_000
+
+
+@dataclass(frozen=True)
+class TowersJob:
+    """The training of the two towers."""
+
+    features: Path
+    timeline: Timeline
+    values: tuple[float, ...]
+    options: PrerankConfig
+
+    def __str__(self) -> str:
+        return "two towers"
+
+
+def train_towers(group: Group, job: TowersJob) -> prerank.FittedTowers:
+    """The loop of one rank."""
+    features = FeatureSet.open(job.features)
+    train, stop, *_ = (
+        features_between(features, *span, group.rank, group.size) for span in job.timeline.parts.values()
+    )
+    return prerank.fit(train, job.values, job.options, stop, group)
+
+
+def fit_prerank(
+    features: FeatureSet,
+    timeline: Timeline,
+    values: tuple[float, ...],
+    config: PipelineConfig,
+    out: Path,
+    workers: Workers = LOCAL,
+) -> dict[str, Any]:
+    """Trains the towers, judges them on later requests, and saves them with an index of every item."""
+    later = features_between(features, *timeline.parts["predict"])
+    job = TowersJob(features.path, timeline, values, replace(config.prerank, seed=config.seed))
+    fitted = workers.train(train_towers, job, config.ranks, out / CHECKPOINTS, "prerank")
+    known = catalog_of(features, timeline.calibrate_end, workers)
+    judged = prerank.Prerank.build(fitted, known, workers=workers)
+    counted = over_parts(workers, features, PopularityOf(values), (None, timeline.stop_end), "popularity")
+    popular = prerank.Popularity.joined(counted)
+    recalls = [
+        prerank.evaluate(judged, later, popular, n, max_requests=_RECALL_REQUESTS).to_dict() for n in config.recall_at
+    ]
+    every = catalog_of(features, None, workers)
+    replaced = loses(recalls) and not config.keep_prerank
+    chosen = prerank.popularity_towers(popular, fitted) if replaced else fitted
+    served = prerank.Prerank.build(chosen, every, features.schema.hash, workers)
+    served.save(out / "prerank")
+    np.save(out / KNOWN, known.item_id)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    return {
+        "items": len(every),
+        "index": served.index.kind,
+        "best_epoch": fitted.best_epoch,
+        "recall": recalls,
+        "published": POPULAR if replaced else TOWERS,
+    }
+
+
+@dataclass(frozen=True)
+class PopularityOf:
+    """Work over parts: the popularity in one part."""
+
+    values: tuple[float, ...]
+
+    def __call__(self, batches: list[FeatureBatch]) -> prerank.Popularity:
+        return prerank.Popularity.fit(lambda: iter(batches), self.values)
+
+
+def catalog_of(features: FeatureSet, stop: int | None, workers: Workers) -> prerank.Catalog:
+    """The items of the requests before a moment, as they were in their last row."""
+    return prerank.Catalog.joined(over_parts(workers, features, catalog_of_part, (None, stop), "catalog"))
+
+
+def catalog_of_part(batches: list[FeatureBatch]) -> prerank.Catalog:
+    """Work over parts."""
+    return prerank.Catalog.from_batches(lambda: iter(batches))
+
+
+def loses(recalls: Sequence[Mapping[str, Any]]) -> bool:
+    """The two towers find less than the most popular items in the longest list, beyond the 95 % interval."""
+    longest = max(recalls, key=lambda entry: int(entry["n"]))
+    high = longest["difference"]["high"]
+    return high is not None and bool(high < 0.0)
