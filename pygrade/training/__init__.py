@@ -13,5 +13,5 @@ A log becomes `TrainingData` once and goes to the end of stage 2 as such::
     stage1 ─────▶ stage2            a step: the batch is split by shard (StepRequest); a ShardLearner for each shard
      │                              adds its StepGradient; the sum, in the order of the shards, moves the policy
      ▼
-    trust                           cross-fitted: the same without the users of each fold; chooses what is served
+    folds, cross_fit                the same without the users of each fold; chooses what is served
 """

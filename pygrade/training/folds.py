@@ -1,0 +1,212 @@
+"""Cross-fitting: a training without the users of each fold, whose pages its rankings are then judged by (`cross_fit`)."""
+
+import contextlib
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pygrade._util.files import directory_lock
+from pygrade._util.progress import progress_disabled
+from pygrade._util.threads import torch_threads
+from pygrade.config.training import TrainConfig
+from pygrade.correction.fit import Candidate, correct, fit_correction
+from pygrade.correction.prior import load_prior
+from pygrade.evaluation.arms import GRADE, STAGE1
+from pygrade.evaluation.cautions import winsorized
+from pygrade.evaluation.policy_estimates import policy_scores
+from pygrade.logs import Logs
+from pygrade.logs.clusters import clusters_of
+from pygrade.policy import Baseline, FusionPolicy, PolicySpec
+from pygrade.policy.correction import Correction
+from pygrade.policy.mixture import Mixture
+from pygrade.policy.spec import fusion_formula
+from pygrade.training.baselines import baseline_scores, corrected_expected_value, fit_baselines
+from pygrade.training.cross_fit import (
+    FoldRankings,
+    Trust,
+    choose_mixture,
+    fold_of_requests,
+    fold_workers,
+    standardized,
+    too_little,
+    undecidable,
+)
+from pygrade.training.data import TrainingData
+from pygrade.training.fit import fit_policies, prepare, with_propensity
+from pygrade.training.license import License, license_correction, reasons_of
+from pygrade.training.page_replay import PageReplay
+from pygrade.training.request_tensors import RequestTensors
+from pygrade.training.shards import Fold
+from pygrade.training.training_record import TrainingRecord
+from pygrade.workers import LOCAL, Workers
+
+logger = logging.getLogger("pygrade")
+
+
+class LicensedCorrection(NamedTuple):
+    """A correction of the predictions that the likelihood licenses."""
+
+    candidate: Candidate
+    predictions: NDArray[np.float32]  # [M, T] of the log, cross-fitted
+    license: License
+    reasons: tuple[str, ...]
+
+
+class LogSplit(NamedTuple):
+    """The folds of a log, and what it shows before any policy is trained."""
+
+    fold: NDArray[np.int64]  # [R]
+    cluster: NDArray[np.int64]  # [R]
+    reason: str = ""  # why nothing can be decided
+    corrected: LicensedCorrection | None = None
+
+
+class FoldJob(NamedTuple):
+    """A fold's work, for a process of its own."""
+
+    learn: Logs | TrainingData  # in files
+    judge: Logs
+    config: TrainConfig
+    directory: Path
+    resume: bool
+    correction: Correction | None  # of the log without the fold
+
+    def __str__(self) -> str:
+        return f"fold {self.directory.name}"
+
+
+def split_log(data: TrainingData, config: TrainConfig) -> LogSplit:
+    """The folds of the log, and the correction that its likelihood licenses."""
+    folds, logs, propensity = config.trust.folds, data.sample, data.tensors.propensity
+    cluster, fold = clusters_of(logs), np.zeros(0, np.int64)
+    if folds:
+        in_memory, seed = data.in_memory, config.seed
+        fold = fold_of_requests(cluster, folds, seed) if in_memory else data.fold_of_sample(folds, seed)
+    reason = ""
+    if not folds:
+        reason = "trust.folds is 0"
+    elif propensity.source == "none":
+        reason = f"slot propensities are unknown; {propensity.needed.partition(':')[0]}"
+    elif few := too_little(logs, fold, cluster):
+        reason = f"too little data: {few}"
+    if reason or not config.correction.on:
+        return LogSplit(fold, cluster, reason)
+    slots = max(logs.num_slots, config.reward.page_size)
+    prior = load_prior(config.correction.prior, logs.tasks) if config.correction.prior else None
+    fitted = fit_correction(logs, propensity.curve(slots), fold, cluster, config.correction, prior)
+    pages = PageReplay(logs, config.reward, winsorized(logs, cluster))
+    found = license_correction(logs, fitted, fold, cluster, pages, propensity)
+    if found is None:
+        return LogSplit(fold, cluster)
+    candidate, predictions, license = found
+    corrected = LicensedCorrection(candidate, predictions, license, reasons_of(logs, predictions))
+    return LogSplit(fold, cluster, corrected=corrected)
+
+
+def train_folds(
+    data: TrainingData, config: TrainConfig, directory: Path, resume: bool, workers: Workers, split: LogSplit
+) -> Trust | None:
+    """Cross-fit, and judge; None if it is switched off."""
+    folds, logs, propensity = config.trust.folds, data.sample, data.tensors.propensity
+    if not folds:
+        logger.warning("trust.folds is 0: nothing says whether the policy is better than sorting by expected value")
+        return None
+    if split.reason:
+        return undecidable(split.reason, GRADE, folds, logs, propensity)
+    # The folds take the slot propensities of the whole log, which cost no user's feedback much.
+    reward, fold = with_propensity(config.reward, data), split.fold
+    part = replace(config, reward=reward, tensorboard=False)
+    learn: list[Logs | TrainingData] = [
+        logs.select(fold != n) if data.in_memory else data.without(Fold(n, folds, config.seed), reward)
+        for n in range(folds)
+    ]
+    if data.in_memory:
+        part = replace(part, shard_requests=logs.num_requests)  # in memory as the whole log is
+    found = split.corrected
+    jobs = [
+        FoldJob(
+            learn[n],
+            logs.select(fold == n),
+            part,
+            _fold_directory(directory, n, folds),
+            resume,
+            None if found is None else found.candidate.folds[n],
+        )
+        for n in range(folds)
+    ]
+    rankings = list(fold_workers(config.trust, logs, workers).map(run_fold, jobs, "cross-fitting"))
+    license, reasons = (None, ()) if found is None else (found.license, found.reasons)
+    return choose_mixture(
+        logs,
+        fold,
+        split.cluster,
+        rankings,
+        config.trust,
+        config.reward,
+        propensity,
+        license=license,
+        reasons=reasons,
+        requests=data.num_requests,
+    )
+
+
+def run_fold(fold: FoldJob) -> FoldRankings:
+    """Learn from the other folds and rank this one's pages."""
+    config, correction = fold.config, fold.correction
+    with progress_disabled(), torch_threads(config.threads), contextlib.ExitStack() as stack:
+        stack.enter_context(directory_lock(fold.directory / "checkpoints", "train"))
+        if isinstance(fold.learn, TrainingData):
+            learned = fold.learn
+        else:
+            logs = fold.learn
+            if correction is not None and config.policy.corrected:
+                logs = replace(logs, predictions=correct(correction, logs))
+            learned = prepare(logs, config, fold.directory, LOCAL)
+        static, first, last, _ = fit_policies(learned, config, fold.directory, fold.resume, stack, LOCAL)
+    plain = learned.sample if isinstance(fold.learn, TrainingData) else fold.learn
+    tensors, first, last = learned.tensors.to("cpu"), first.cpu(), last.cpu()
+    for policy, name in ((first, "stage1"), (last, "stage2")):
+        policy.correction = correction
+        policy.save(fold.directory / name)
+        learned.record(policy.version).save(fold.directory / name)
+    baselines = simple_baselines(plain, last.spec, tensors, config, static, correction is not None)
+    log, formula = fold.judge, fusion_formula(config.policy)
+    return FoldRankings(
+        {entry.name: standardized(baseline_scores(entry, log, formula, correction), log) for entry in baselines},
+        {name: standardized(policy_scores(policy, log), log) for name, policy in ((STAGE1, first), (GRADE, last))},
+    )
+
+
+def simple_baselines(
+    logs: Logs, spec: PolicySpec, tensors: RequestTensors, config: TrainConfig, static: Tensor, corrected: bool
+) -> tuple[Baseline, ...]:
+    """`fit_baselines`, and expected value of corrected predictions if there are any."""
+    own = None if config.policy.corrected else static
+    found = fit_baselines(logs, spec, tensors, config.static, config.reward.propensity_floor, own)
+    return (*found, corrected_expected_value(logs)) if corrected else found
+
+
+def _fold_directory(directory: Path, number: int, folds: int) -> Path:
+    """Another number of folds splits the users anew, so that its checkpoints are of other logs."""
+    return directory / "folds" / f"{number + 1}-of-{folds}"
+
+
+def mix_folds(directory: Path, trust: Trust, mixture: Mixture) -> None:
+    """In each fold's directory, the policy that is served as learned from the other folds: its requests are fresh."""
+    for old in (directory / "folds").glob("*/policy"):  # of an earlier training, maybe with another number of folds
+        shutil.rmtree(old)
+    for number in range(trust.folds if trust.mixtures else 0):  # none were trained if nothing could be decided
+        folder = _fold_directory(directory, number, trust.folds)
+        source = folder / ("stage1" if trust.policy == STAGE1 else "stage2")
+        policy = FusionPolicy.load(source)
+        record = TrainingRecord.load(source, policy.version)
+        policy.mixture = mixture
+        policy.save(folder / "policy")
+        if record is not None:
+            replace(record, policy_version=policy.version).save(folder / "policy")
