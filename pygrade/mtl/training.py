@@ -96,13 +96,11 @@ def _train(
 ) -> MtlModel:
     """Trains on ``window``; with rows to stop on it returns the best pass's parameters. ``name``: of its checkpoints.
 
-    A positive counts ``weight`` times. The minimum of such a loss has odds that are ``weight`` times the true ones, so
-    the loss sees the network's logit + log(weight) and the network's own logit is the true one.
+    A positive counts ``weight`` times, see `_pass`.
     """
     rate = stats.rate
     weight = (((1 - rate) / rate) ** config.positive_weight_power).clip(1.0, config.max_positive_weight)
     positive_weight = torch.from_numpy(weight.astype(np.float32)).to(group.device)
-    shift = positive_weight.log()
     with group.own_generator():
         torch.manual_seed(config.seed)
         module = Network(config, columns, tasks)
@@ -125,22 +123,8 @@ def _train(
         for epoch in range(done, epochs):
             if stop is not None and epoch - 1 - best >= config.patience:
                 break
-            module.train()
-            for dense, entries, labels in group.steps(window.shuffled(group.share(config.batch_size)), window.empty):
-                dense, entries, labels = (part.to(group.device) for part in (dense, entries, labels))
-                observed = ~torch.isnan(labels)
-                loss = functional.binary_cross_entropy_with_logits(
-                    module(module.inputs(dense, entries)) + shift,
-                    labels.nan_to_num(),
-                    pos_weight=positive_weight,
-                    reduction="none",
-                )
-                loss = (loss * observed).sum() / group.sum(observed.sum()).clamp_min(1)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                group.sum_gradients(module)
-                optimizer.step()
-            _check_finite(group.sum(loss.detach()), config)
+            loss = _pass(module, optimizer, window, positive_weight, config, group)
+            _check_finite(group.sum(loss), config)
             if stop is None:
                 logger.info("mtl: pass %d of %d over %d rows", epoch + 1, epochs, stats.rows)
             else:
@@ -161,6 +145,38 @@ def _train(
         else:
             best = epochs - 1
     return MtlModel(module.eval(), config, tasks, columns, best + 1, tuple(aucs), tuple(losses))
+
+
+def _pass(
+    module: Network,
+    optimizer: torch.optim.Optimizer,
+    window: Window,
+    positive_weight: torch.Tensor,
+    config: MtlConfig,
+    group: Group,
+) -> torch.Tensor:
+    """One pass over the rows; returns the last batch's loss.
+
+    The minimum of a loss in which a positive counts ``weight`` times has odds that are ``weight`` times the true ones,
+    so the loss sees the network's logit + log(weight) and the network's own logit is the true one.
+    """
+    shift, loss = positive_weight.log(), torch.zeros(())
+    module.train()
+    for batch in group.steps(window.shuffled(group.share(config.batch_size)), window.empty):
+        dense, entries, labels = (part.to(group.device) for part in batch)
+        observed = ~torch.isnan(labels)
+        losses = functional.binary_cross_entropy_with_logits(
+            module(module.inputs(dense, entries)) + shift,
+            labels.nan_to_num(),
+            pos_weight=positive_weight,
+            reduction="none",
+        )
+        loss = (losses * observed).sum() / group.sum(observed.sum()).clamp_min(1)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        group.sum_gradients(module)
+        optimizer.step()
+    return loss.detach()
 
 
 def _start_from(module: Network, stats: ColumnStats) -> None:

@@ -28,7 +28,7 @@ from pygrade.logs import Logs, concatenate
 from pygrade.logs.parquet import write_part
 from pygrade.service.exposures import exposure_files, read_exposures
 from pygrade.service.feedback_log import SUFFIX, event_of, feedback_files, key_of, line_of, lines_of
-from pygrade.service.spool import Hashes, Spool, columns_of, request_hashes
+from pygrade.service.partition_by_request import Hashes, RequestPartition, columns_of, request_hashes
 from pygrade.training.feedback import FeedbackJoin
 
 logger = logging.getLogger("pygrade")
@@ -55,13 +55,16 @@ def join_logs(
     pages = [file for file in exposure_files(exposures) if _is_new(file, before["exposures"])]
     events = feedback_files(feedback)
     parts = _num_parts(pages, before, config)
-    with tempfile.TemporaryDirectory(prefix="pygrade-join-") as scratch, Spool(Path(scratch), parts) as spool:
+    with (
+        tempfile.TemporaryDirectory(prefix="pygrade-join-") as scratch,
+        RequestPartition(Path(scratch), parts) as partition,
+    ):
         manifest = before | {"runs": before["runs"] + 1, "feedback": dict(before["feedback"])}
-        spool.add_state(out / STATE)
+        partition.add_state(out / STATE)
         counts = Counter[str](before["counts"])
         for file in pages:
-            _spool_pages(spool, file, manifest, counts)
-        read = _spool_events(spool, events, manifest["feedback"], counts)
+            _add_pages(partition, file, manifest, counts)
+        read = _add_events(partition, events, manifest["feedback"], counts)
         limit = max(manifest["newest"] if until is None else until, before["until"])
         if not pages and not read and limit == before["until"]:
             logger.info("nothing new to join")
@@ -72,7 +75,7 @@ def join_logs(
         with atomic_directory(out) as partial:
             _keep_parts(out, partial)
             (partial / STATE).mkdir()
-            _join_parts(spool, partial, manifest, config, counts)
+            _join_parts(partition, partial, manifest, config, counts)
             (partial / STATE / _MANIFEST).write_bytes(to_json(manifest))
     return _record(manifest)
 
@@ -84,7 +87,7 @@ def _num_parts(pages: Sequence[Path], before: dict[str, Any], config: JoinConfig
     return max(1, -(-rows // config.rows_per_part), -(-closed // _CLOSED_PER_PART))
 
 
-def _spool_pages(spool: Spool, file: Path, manifest: dict[str, Any], counts: Counter[str]) -> None:
+def _add_pages(partition: RequestPartition, file: Path, manifest: dict[str, Any], counts: Counter[str]) -> None:
     logs, repeated = read_exposures(file)
     if logs.timestamp is None or logs.exploration is None or logs.concentration is None:
         raise ValueError(f"{file} lacks timestamp, exploration or concentration; want exposures of a service")
@@ -94,10 +97,12 @@ def _spool_pages(spool: Spool, file: Path, manifest: dict[str, Any], counts: Cou
     manifest["newest"] = max(manifest["newest"], int(logs.timestamp.max()))
     manifest["exposures"] = manifest["exposures"] | {file.name: file.stat().st_size}
     counts["repeated_pages"] += repeated
-    spool.add_pages(logs)
+    partition.add_pages(logs)
 
 
-def _spool_events(spool: Spool, files: Sequence[Path], offsets: dict[str, int], counts: Counter[str]) -> int:
+def _add_events(
+    partition: RequestPartition, files: Sequence[Path], offsets: dict[str, int], counts: Counter[str]
+) -> int:
     """How many lines are new; moves the offsets to where the next ones begin."""
     read = 0
     for file in files:
@@ -107,25 +112,27 @@ def _spool_events(spool: Spool, files: Sequence[Path], offsets: dict[str, int], 
         for line, end in lines_of(file, offsets.get(name, 0)):
             offsets[name], read, number = end, read + 1, number + 1
             try:
-                spool.add_event(line)
+                partition.add_event(line)
             except (ValueError, TypeError, AttributeError) as error:
                 counts["malformed"] += 1
                 logger.warning("%s: new line %d is left out: %s", file.name, number, error)
     return read
 
 
-def _join_parts(spool: Spool, out: Path, manifest: dict[str, Any], config: JoinConfig, counts: Counter[str]) -> None:
+def _join_parts(
+    partition: RequestPartition, out: Path, manifest: dict[str, Any], config: JoinConfig, counts: Counter[str]
+) -> None:
     """Joins part after part, writes what is complete and what waits; fills in the manifest's counts."""
     waiting = Counter[str](requests=0, rows=0, events=0)
     until = manifest["until"] - config.feedback_delay_ms
-    for number in range(spool.parts):
-        pages, repeated = _unique(spool.pages(number), closed := spool.closed(number))
+    for number in range(partition.parts):
+        pages, repeated = _unique(partition.pages(number), closed := partition.closed(number))
         counts["repeated_pages"] += repeated
         join = FeedbackJoin(tuple(manifest["tasks"]), _UNBOUNDED, config.max_amount, config.feedback_delay_ms)
         join.joined = Hashes(closed)
         if pages is not None:
             join.serve(pages)
-        _feed(join, spool.events(number), manifest["whole_items"])
+        _feed(join, partition.events(number), manifest["whole_items"])
         done = join.ripe(until)
         join.forget(before=until)
         counts.update({name: count for name, count in join.counters.items() if name in EVENT_COUNTS})

@@ -25,7 +25,7 @@ from pygrade.config.training import OnlineConfig
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.service.arms import ArmReadings
-from pygrade.service.follow import Follower
+from pygrade.service.tail_logs import LogTail
 from pygrade.serving.artifact import open_artifact
 from pygrade.serving.run_copy import ARTIFACT, policy_of
 from pygrade.training.feedback import as_key
@@ -100,7 +100,7 @@ class OnlineService:
         self.saved = 0.0
         self.paused = False
         self.since = _now()
-        self.follower = Follower(self.exposures, self.feedback, base.tasks)
+        self.tail = LogTail(self.exposures, self.feedback, base.tasks)
         self.learner = OnlineLearner(base, self.online, self._publish)
         self.arms = self._readings(base)
         folder = self.run / FOLDER / STATE
@@ -109,7 +109,7 @@ class OnlineService:
                 self._load(folder, base)
             except (ValueError, OSError, KeyError) as error:
                 logger.warning("learning begins anew: %s", error)
-                self.follower = Follower(self.exposures, self.feedback, base.tasks)
+                self.tail = LogTail(self.exposures, self.feedback, base.tasks)
                 self.learner = OnlineLearner(base, self.online, self._publish)
                 self.arms = self._readings(base)
         if self.config.learn:
@@ -127,8 +127,8 @@ class OnlineService:
         arms = self._readings(base)
         arms.load(folder / "arms")
         self.learner, self.arms = learner, arms
-        self.follower = Follower(self.exposures, self.feedback, base.tasks, record["read"])
-        self.follower.counters.update(record["counters"])
+        self.tail = LogTail(self.exposures, self.feedback, base.tasks, record["read"])
+        self.tail.counters.update(record["counters"])
         self.history, self.since = record["history"], record["since"]
         logger.info("continued with version %s, %d updates", learner.served.version, len(self.history))
 
@@ -138,19 +138,19 @@ class OnlineService:
         if _base(self.run)[0] != self.artifact:
             logger.warning("what the run serves changed: learning begins anew from its policy")
             self._start()
-        for logs in self.follower.pages():
+        for logs in self.tail.pages():
             try:
                 self.arms.serve(logs)
                 self._serve(logs)
             except (ValueError, TypeError) as error:
-                self.follower.refuse("pages", error)
-        for event in self.follower.events():
+                self.tail.refuse("pages", error)
+        for event in self.tail.events():
             try:
                 self.arms.feedback([event])
                 if self.config.learn:
                     self.learner.feedback([event])
             except (ValueError, TypeError) as error:
-                self.follower.refuse("event", error)
+                self.tail.refuse("event", error)
         self.learner.forget(before=now - self.config.online.feedback_delay_ms - self.config.exposure_delay_ms)
         self.arms.update(now)
         update = self.learner.update(now) if self.config.learn else None
@@ -208,7 +208,7 @@ class OnlineService:
             "requests": learner.num_requests,
             "min_requests": self.config.online.min_requests,
             "counters": dict(learner.counters),
-            "read": dict(self.follower.counters),
+            "read": dict(self.tail.counters),
             "history": self.history,
             "error": self.error,
             "arms": arms,
@@ -224,8 +224,8 @@ class OnlineService:
             self.learner.save(partial / "learner")
             (partial / "arms").mkdir()
             self.arms.save(partial / "arms")
-            record: dict[str, Any] = {"artifact": self.artifact, "read": self.follower.state, "history": self.history}
-            record |= {"counters": dict(self.follower.counters), "since": self.since}
+            record: dict[str, Any] = {"artifact": self.artifact, "read": self.tail.state, "history": self.history}
+            record |= {"counters": dict(self.tail.counters), "since": self.since}
             (partial / "inputs.json").write_bytes(to_json(record))
         self.saved = time.monotonic()
 

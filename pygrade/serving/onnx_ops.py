@@ -15,45 +15,61 @@ from pygrade.ops.fusion import TRANSFORMS
 
 def table() -> dict[Callable[..., Any], Callable[..., Any]]:
     """The `custom_translation_table` of `torch.onnx.export`."""
-    op = require("onnxscript", "export").opset18
+    translate, ops = OnnxOps(require("onnxscript", "export").opset18), torch.ops.pygrade
+    return {
+        ops.transform_scores.default: translate.transform_scores,
+        ops.fuse_scores.default: translate.fuse_scores,
+        ops.fuse_topk.default: translate.fuse_topk,
+    }
 
-    def numbers(*values: int) -> Any:
-        return op.Constant(value_ints=list(values))
 
-    def number_of(place: int) -> Any:
-        return op.Constant(value_int=place)
+class OnnxOps:
+    """The ops with their own signatures, in those of an opset of onnxscript."""
 
-    def number(value: float) -> Any:
-        return op.Constant(value_float=float(value))
+    def __init__(self, opset: Any) -> None:
+        self._op = opset
 
-    def standardized(values: Any, epsilon: float) -> Any:
-        mean = op.ReduceMean(values, numbers(1))
+    def _numbers(self, *values: int) -> Any:
+        return self._op.Constant(value_ints=list(values))
+
+    def _integer(self, place: int) -> Any:
+        return self._op.Constant(value_int=place)
+
+    def _number(self, value: float) -> Any:
+        return self._op.Constant(value_float=float(value))
+
+    def _standardize(self, values: Any, epsilon: float) -> Any:
+        op = self._op
+        mean = op.ReduceMean(values, self._numbers(1))
         deviation = op.Sub(values, mean)
-        std = op.Sqrt(op.ReduceMean(op.Mul(deviation, deviation), numbers(1)))
-        return op.Div(deviation, op.Add(std, number(epsilon)))
+        std = op.Sqrt(op.ReduceMean(op.Mul(deviation, deviation), self._numbers(1)))
+        return op.Div(deviation, op.Add(std, self._number(epsilon)))
 
-    def beaten(values: Any) -> Any:
+    def _share_beaten(self, values: Any) -> Any:
         """The share of the request's other candidates that each beats."""
+        op = self._op
         by_task = op.Transpose(values, perm=[0, 2, 1])  # [B, T, N]
         shape = op.Shape(by_task)
-        count = op.Gather(shape, numbers(2))
+        count = op.Gather(shape, self._numbers(2))
         _, best = op.TopK(by_task, count, axis=-1, largest=1, sorted=1)  # of equal ones the smaller index first
-        last = op.Sub(count, numbers(1))
-        worse = op.Sub(last, op.Range(number_of(0), op.Squeeze(count), number_of(1)))
-        share = op.Div(op.CastLike(worse, values), op.CastLike(op.Max(last, numbers(1)), values))
-        placed = op.ScatterElements(op.Mul(by_task, number(0.0)), best, op.Expand(share, shape), axis=-1)
+        last = op.Sub(count, self._numbers(1))
+        worse = op.Sub(last, op.Range(self._integer(0), op.Squeeze(count), self._integer(1)))
+        share = op.Div(op.CastLike(worse, values), op.CastLike(op.Max(last, self._numbers(1)), values))
+        placed = op.ScatterElements(op.Mul(by_task, self._number(0.0)), best, op.Expand(share, shape), axis=-1)
         return op.Transpose(placed, perm=[0, 2, 1])
 
-    def transformed(scores: Any, code: int, beta: float, epsilon: float, slope: Any) -> Any:
+    def _transform(self, scores: Any, code: int, beta: float, epsilon: float, slope: Any) -> Any:
+        op = self._op
         name = TRANSFORMS[code]
         if name == "rank":
-            return beaten(scores)
+            return self._share_beaten(scores)
         if name == "log1p":
-            return op.Log(op.Add(number(1.0), op.Mul(scores, slope)))
-        values = op.Log(op.Add(scores, number(beta))) if name in ("log", "zlog") else scores
-        return standardized(values, epsilon) if name in ("zscore", "zlog") else values
+            return op.Log(op.Add(self._number(1.0), op.Mul(scores, slope)))
+        values = op.Log(op.Add(scores, self._number(beta))) if name in ("log", "zlog") else scores
+        return self._standardize(values, epsilon) if name in ("zscore", "zlog") else values
 
     def transform_scores(
+        self,
         scores: Any,
         transform: int = 0,
         beta: float = 1e-7,
@@ -63,9 +79,10 @@ def table() -> dict[Callable[..., Any], Callable[..., Any]]:
         validate: bool = True,
         num_threads: int = 0,
     ) -> Any:
-        return transformed(scores, transform, beta, epsilon, slope)
+        return self._transform(scores, transform, beta, epsilon, slope)
 
     def fuse_scores(
+        self,
         scores: Any,
         weights: Any,
         transform: int = 0,
@@ -76,15 +93,19 @@ def table() -> dict[Callable[..., Any], Callable[..., Any]]:
         validate: bool = True,
         num_threads: int = 0,
     ) -> Any:
-        values = transformed(scores, transform, beta, epsilon, slope)  # [B, N, T]
+        op = self._op
+        values = self._transform(scores, transform, beta, epsilon, slope)  # [B, N, T]
         # Task by task, so that equal candidates get equal sums: a matrix product's rounding depends on the row.
         fused = None
         for task in range(scores.shape[-1]):
-            part = op.Mul(op.Gather(values, number_of(task), axis=2), op.Gather(weights, numbers(task), axis=1))
+            part = op.Mul(
+                op.Gather(values, self._integer(task), axis=2), op.Gather(weights, self._numbers(task), axis=1)
+            )
             fused = part if fused is None else op.Add(fused, part)
         return fused
 
     def fuse_topk(
+        self,
         scores: Any,
         weights: Any,
         k: int,
@@ -97,18 +118,12 @@ def table() -> dict[Callable[..., Any], Callable[..., Any]]:
         validate: bool = True,
         num_threads: int = 0,
     ) -> tuple[Any, Any]:
-        fused = fuse_scores(scores, weights, transform, beta, epsilon, slope)  # [B, N]
-        lowest = number(float("-inf"))
+        op = self._op
+        fused = self.fuse_scores(scores, weights, transform, beta, epsilon, slope)  # [B, N]
+        lowest = self._number(float("-inf"))
         known = op.Where(op.IsNaN(fused), lowest, fused)
-        count = op.Gather(op.Shape(known), numbers(1))
-        padding = op.Concat(numbers(0, 0, 0, k), axis=0)  # k places more than there are candidates
-        values, indices = op.TopK(op.Pad(known, padding, lowest), numbers(k), axis=-1, largest=1, sorted=1)
+        count = op.Gather(op.Shape(known), self._numbers(1))
+        padding = op.Concat(self._numbers(0, 0, 0, k), axis=0)  # k places more than there are candidates
+        values, indices = op.TopK(op.Pad(known, padding, lowest), self._numbers(k), axis=-1, largest=1, sorted=1)
         absent = op.GreaterOrEqual(indices, count)
-        return values, op.Cast(op.Where(absent, numbers(-1), indices), to=6)  # int32
-
-    ops = torch.ops.pygrade
-    return {
-        ops.transform_scores.default: transform_scores,
-        ops.fuse_scores.default: fuse_scores,
-        ops.fuse_topk.default: fuse_topk,
-    }
+        return values, op.Cast(op.Where(absent, self._numbers(-1), indices), to=6)  # int32

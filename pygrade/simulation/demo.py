@@ -80,30 +80,10 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
     TrainingRecord.of(logs, result.policy.version).save(run / "policy")
     seconds["training"] = time.perf_counter() - started - seconds["logs"]
 
-    logger.info(f"baselines, and {config.test_requests:,} requests of users that are not in the log …")
     requests = world.requests(config.test_requests, config.seed, "test")
-    scores, baseline = _scores(result, requests), _baseline(result)
-    with track("A/B test", total=len(scores) + 2) as bar:
-        ranked = {}
-        for arm, values in scores.items():
-            ranked[arm] = rank_pages(values[..., None], (1.0,), world.config.page_size, "identity", arm)
-            bar.advance(1, arm=arm)
-        test = compare_pages(world, requests, ranked, baseline, seed=config.seed)
-        bar.advance(1, arm=f"against {baseline}")
-        against_production = compare_pages(world, requests, ranked, PRODUCTION, seed=config.seed)
-        bar.advance(1, arm=f"against {PRODUCTION}")
+    test, arms = _test_arms(world, requests, result, config.seed)
     write_text(run / "abtest.json", json.dumps(test.to_dict(), indent=2) + "\n")
-    inputs = result.policy.request_inputs(requests.context, requests.p_hat)
-    with torch.no_grad():
-        alpha = result.policy(inputs, requests.scenario)
-    record_weights(
-        run,
-        logs.tasks,
-        result.policy.serve(inputs, requests.scenario).numpy(),
-        alpha.numpy(),
-        result.static_weights.numpy(),
-        {"segment": requests.segment, "scenario": requests.scenario},
-    )
+    _record_weights(run, logs.tasks, result, requests)
     seconds["ab_test"] = time.perf_counter() - started - sum(seconds.values())
 
     pages = rank_examples(run / "policy", requests, config.pages, result.static_weights.numpy())
@@ -117,9 +97,9 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
         "policy_version": result.policy.version,
         "trust": result.summary["trust"],
         "verdict": stored_verdict(result.policy.mixture),
-        "baseline": baseline,
+        "baseline": _baseline(result),
         "resumed_from": result.summary.get("resumed_from"),
-        "arms": _lifts(test, against_production),
+        "arms": arms,
         "seconds": seconds,
     }
     summary["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _maxrss_unit()
@@ -132,6 +112,37 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
     write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
     _mark(run, config, "complete")
     return DemoResult(summary, test, pages, report)
+
+
+def _test_arms(world: Marketplace, requests: Requests, result: TrainResult, seed: int) -> tuple[AbTest, dict[str, Any]]:
+    """The A/B test against the strongest simple baseline, and the lifts over it and over production."""
+    logger.info(f"baselines, and {len(requests.user_id):,} requests of users that are not in the log …")
+    scores, baseline = _scores(result, requests), _baseline(result)
+    with track("A/B test", total=len(scores) + 2) as bar:
+        ranked = {}
+        for arm, values in scores.items():
+            ranked[arm] = rank_pages(values[..., None], (1.0,), world.config.page_size, "identity", arm)
+            bar.advance(1, arm=arm)
+        test = compare_pages(world, requests, ranked, baseline, seed=seed)
+        bar.advance(1, arm=f"against {baseline}")
+        against_production = compare_pages(world, requests, ranked, PRODUCTION, seed=seed)
+        bar.advance(1, arm=f"against {PRODUCTION}")
+    return test, _lifts(test, against_production)
+
+
+def _record_weights(run: Path, tasks: tuple[str, ...], result: TrainResult, requests: Requests) -> None:
+    """The weights that the policy serves on the test requests."""
+    inputs = result.policy.request_inputs(requests.context, requests.p_hat)
+    with torch.no_grad():
+        alpha = result.policy(inputs, requests.scenario)
+    record_weights(
+        run,
+        tasks,
+        result.policy.serve(inputs, requests.scenario).numpy(),
+        alpha.numpy(),
+        result.static_weights.numpy(),
+        {"segment": requests.segment, "scenario": requests.scenario},
+    )
 
 
 def _prepare(run: Path, config: DemoConfig, resume: bool) -> None:

@@ -1,4 +1,4 @@
-"""Cross-fitting: a training without the users of each fold, whose pages its rankings are then judged by (`cross_fit`)."""
+"""Cross-fitting: a training without the users of each fold, whose pages its rankings are judged by (`cross_fit`)."""
 
 import contextlib
 import logging

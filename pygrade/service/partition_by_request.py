@@ -35,7 +35,7 @@ class Hashes(Set[Key]):
         raise TypeError("the ids are not kept")
 
 
-class Spool:
+class RequestPartition:
     """Pages, events and hashes of closed requests, divided by hash into files."""
 
     def __init__(self, folder: Path, parts: int) -> None:
@@ -44,7 +44,7 @@ class Spool:
             (folder / str(number)).mkdir()
         self._events = [(folder / str(number) / f"events{SUFFIX}").open("wb", 1 << 16) for number in range(parts)]
 
-    def __enter__(self) -> "Spool":
+    def __enter__(self) -> "RequestPartition":
         return self
 
     def __exit__(self, *_: object) -> None:

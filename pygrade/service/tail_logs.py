@@ -1,4 +1,4 @@
-"""Reads the logs of a service as they grow."""
+"""A reader of a service's logs as they grow."""
 
 import logging
 from collections import Counter
@@ -14,8 +14,8 @@ from pygrade.training.feedback import Event
 logger = logging.getLogger("pygrade")
 
 
-class Follower:
-    """New pages and events since the last look. `state` says what was read; a follower with that state continues."""
+class LogTail:
+    """New pages and events since the last look. `state` says what was read; a tail with that state continues."""
 
     def __init__(
         self, exposures: Path, feedback: Sequence[Path], tasks: Sequence[str], state: dict[str, Any] | None = None
