@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet, materialize
 from pygrade.pipeline.candidate_copies import CandidateCopies, CandidateFile, write_candidates
-from pygrade.pipeline.parts import REQUESTS, Held, Part, parts_of
+from pygrade.pipeline.parts import REQUESTS, OpenPart, RequestRange, parts_of
 from pygrade.pipeline.policy_log import NO_REQUEST, Wanted
 from pygrade.prerank import Prerank
 from pygrade.workers import LOCAL, Workers
@@ -22,7 +22,7 @@ Find = Callable[[FeatureBatch], Items]  # [R, count] the items of each request, 
 
 
 @dataclass(frozen=True)
-class Finder(Held):
+class Finder(OpenPart):
     """The ``count`` best items [R, count] of each request of a batch, -1: none; a saved prerank, read when needed.
 
     known: a file of the items that may be candidates, those of the time before.
@@ -43,7 +43,7 @@ class Finder(Held):
 
 
 @dataclass(frozen=True)
-class CandidateWriter(Held):
+class CandidateWriter(OpenPart):
     """Writes what is found for the wanted requests of a part of the features; a job of `with_candidates`."""
 
     features: Path
@@ -55,7 +55,7 @@ class CandidateWriter(Held):
     def _set(self) -> FeatureSet:
         return FeatureSet.open(self.features)
 
-    def __call__(self, part: Part) -> CandidateFile | None:
+    def __call__(self, part: RequestRange) -> CandidateFile | None:
         """The part's file; None if it has none of the requests."""
         asked, found = [], []
         for batch in self._set.batches(part.start, part.stop, REQUESTS, parts=[part.number]):

@@ -21,7 +21,7 @@ from pygrade.logs import Logs
 from pygrade.metrics.by_task import metrics_by_task
 from pygrade.metrics.roc import auc, gauc
 from pygrade.mtl import Columns, MtlModel, Timeline
-from pygrade.pipeline.parts import CHECKPOINTS, REQUESTS, Held, features_between
+from pygrade.pipeline.parts import CHECKPOINTS, REQUESTS, OpenPart, features_between
 from pygrade.workers import LOCAL, Group, Workers
 
 logger = logging.getLogger("pygrade")
@@ -157,7 +157,7 @@ def mtl_rows(features: FeatureSet, tasks: tuple[str, ...], rank: int = 0, ranks:
 
 
 @dataclass(frozen=True)
-class ModelPredictions(Held):
+class ModelPredictions(OpenPart):
     """Predictions [n, T] of the rows of a batch by a saved model, which is read when it is first needed."""
 
     directory: Path

@@ -20,15 +20,15 @@ Period = tuple[int | None, int | None]
 """First time (ms), and the time after the last; None: no bound."""
 
 
-class Held:
-    """Base of dataclasses that workers get and hold: pickled without what they have loaded."""
+class OpenPart:
+    """Base of dataclasses that workers get and keep open: pickled without what they have loaded."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {item.name: getattr(self, item.name) for item in fields(self)}  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
-class Part:
+class RequestRange:
     """A part of a feature set, in a period (ms)."""
 
     number: int
@@ -41,7 +41,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class OverParts(Held, Generic[Found]):
+class OverParts(OpenPart, Generic[Found]):
     """work(batches) of a part's requests in its period; None if there are none."""
 
     features: Path
@@ -51,14 +51,14 @@ class OverParts(Held, Generic[Found]):
     def _set(self) -> FeatureSet:
         return FeatureSet.open(self.features)
 
-    def __call__(self, part: Part) -> Found | None:
+    def __call__(self, part: RequestRange) -> Found | None:
         batches = list(self._set.batches(part.start, part.stop, REQUESTS, parts=[part.number]))
         return self.work(batches) if batches else None
 
 
-def parts_of(features: FeatureSet, period: Period) -> list[Part]:
+def parts_of(features: FeatureSet, period: Period) -> list[RequestRange]:
     """The parts that may have requests in a period."""
-    return [Part(number, features.num_parts, *period) for number in features.parts_between(*period)]
+    return [RequestRange(number, features.num_parts, *period) for number in features.parts_between(*period)]
 
 
 def over_parts(

@@ -20,7 +20,7 @@ from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.logs import Logs, concatenate, validate
 from pygrade.logs.logs import PER_REQUEST
 from pygrade.logs.parquet import write_part
-from pygrade.pipeline.parts import REQUESTS, Held, Part, Period, over_parts, parts_of
+from pygrade.pipeline.parts import REQUESTS, OpenPart, Period, RequestRange, over_parts, parts_of
 from pygrade.workers import Workers
 
 Array = NDArray[Any]
@@ -69,7 +69,7 @@ def _smallest(hashes: NDArray[np.uint64], limit: int) -> NDArray[np.uint64]:
 
 
 @dataclass(frozen=True)
-class LogWriter(Held):
+class LogWriter(OpenPart):
     """Writes the log of a part of the features; a job of `write_log`.
 
     A request may be followed by its copy (`CandidateCopies`), which has an id below ``first_id``: the rows of the copy
@@ -89,7 +89,7 @@ class LogWriter(Held):
     def _set(self) -> FeatureSet:
         return FeatureSet.open(self.features)
 
-    def __call__(self, part: Part) -> tuple[int, int]:
+    def __call__(self, part: RequestRange) -> tuple[int, int]:
         """Requests and rows of the part's file, (0, 0) if it has none."""
         logs = []
         for batch in self._set.batches(part.start, part.stop, REQUESTS, parts=[part.number]):

@@ -1,4 +1,4 @@
-"""Loud sentences about a finished pipeline: what a reader of its figures must not miss."""
+"""Sentences about a finished pipeline that a reader of its figures must not miss."""
 
 from collections.abc import Mapping
 from typing import Any

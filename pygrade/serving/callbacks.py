@@ -1,4 +1,4 @@
-"""What the core calls while it makes a page, and what it is called with: candidates, predictions, prices."""
+"""Callbacks of the core while it makes a page, and their arguments: candidates, predictions, prices."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

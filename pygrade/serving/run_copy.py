@@ -1,4 +1,4 @@
-"""What serving needs of a run at a URL, in a local directory that follows it."""
+"""A local directory with what serving needs of a run at a URL, which follows the run."""
 
 import logging
 import threading

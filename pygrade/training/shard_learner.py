@@ -1,4 +1,4 @@
-"""What a step of training computes on one shard of the log, in the worker that holds the shard.
+"""One shard's part of a training step, in the worker that holds the shard.
 
 A call says everything that it needs, so that a worker that was lost is made again from its shard alone. The draws of a
 row depend on the row's place in the whole batch, and a gradient on the rows of one shard, so the sum of the shards'

@@ -1,4 +1,4 @@
-"""What both training stages draw in a step, and the learning rate.
+"""Random draws and learning rate of a training step.
 
 Every random number is a function of (seed, stage, step), so that a run that was killed and resumed ends as if it had
 not been killed.

@@ -1,4 +1,4 @@
-"""What a training learned, in figures: weights by scenario, rewards, and whether both stages went well."""
+"""Figures of a finished training: weights by scenario, rewards, and whether both stages went well."""
 
 from typing import Any
 
