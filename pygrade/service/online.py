@@ -95,42 +95,35 @@ class OnlineService:
         """Continues from the saved state if it is of this artifact, arms and options; else begins."""
         self.artifact, base = _base(self.run)
         self.online = _with_single_tasks(self.config.online, self.run, base)
-        self.history: list[dict[str, Any]] = []
         self.error: str | None = None  # of the last look
-        self.saved = 0.0
-        self.paused = False
-        self.since = _now()
-        self.tail = LogTail(self.exposures, self.feedback, base.tasks)
-        self.learner = OnlineLearner(base, self.online, self._publish)
-        self.arms = self._readings(base)
-        folder = self.run / FOLDER / STATE
-        if folder.is_dir():
-            try:
-                self._load(folder, base)
-            except (ValueError, OSError, KeyError) as error:
-                logger.warning("learning begins anew: %s", error)
-                self.tail = LogTail(self.exposures, self.feedback, base.tasks)
-                self.learner = OnlineLearner(base, self.online, self._publish)
-                self.arms = self._readings(base)
+        self.saved, self.paused = 0.0, False
+        try:
+            self._continue(base, self.run / FOLDER / STATE)
+        except (ValueError, OSError, KeyError) as error:
+            logger.warning("learning begins anew: %s", error)
+            self._continue(base, None)
         if self.config.learn:
             point_to(self.run, self.learner.served)
 
-    def _readings(self, base: FusionPolicy) -> ArmReadings:
-        limits = self.online.feedback_delay_ms, self.online.max_amount
-        return ArmReadings(base.tasks, *limits, self.shares, self.config.planned_users, self.online.single_tasks)
-
-    def _load(self, folder: Path, base: FusionPolicy) -> None:
-        record = read_json(folder / "inputs.json")
+    def _continue(self, base: FusionPolicy, state: Path | None) -> None:
+        """From a saved state; None, or a directory that does not exist: from the policy."""
+        online, planned = self.online, self.config.planned_users
+        limits = online.feedback_delay_ms, online.max_amount
+        self.arms = ArmReadings(base.tasks, *limits, self.shares, planned, online.single_tasks)
+        self.history: list[dict[str, Any]] = []
+        if state is None or not state.is_dir():
+            self.tail, self.since = LogTail(self.exposures, self.feedback, base.tasks), _now()
+            self.learner = OnlineLearner(base, self.online, self._publish)
+            return
+        record = read_json(state / "inputs.json")
         if record["artifact"] != self.artifact:
             raise ValueError(f"the state is of {record['artifact']}; the run has {self.artifact}")
-        learner = OnlineLearner.load(folder / "learner", self.online, self._publish)
-        arms = self._readings(base)
-        arms.load(folder / "arms")
-        self.learner, self.arms = learner, arms
+        self.learner = OnlineLearner.load(state / "learner", self.online, self._publish)
+        self.arms.load(state / "arms")
         self.tail = LogTail(self.exposures, self.feedback, base.tasks, record["read"])
         self.tail.counters.update(record["counters"])
         self.history, self.since = record["history"], record["since"]
-        logger.info("continued with version %s, %d updates", learner.served.version, len(self.history))
+        logger.info("continued with version %s, %d updates", self.learner.served.version, len(self.history))
 
     # ---- one look ----------------------------------------------------------------------------------------------------
     def step(self, now: int) -> Update | None:

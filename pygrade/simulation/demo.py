@@ -3,9 +3,7 @@
 import hashlib
 import json
 import logging
-import resource
 import shutil
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from pygrade import __version__
 from pygrade._util.files import directory_lock
+from pygrade._util.memory import peak_mib
 from pygrade._util.progress import track
 from pygrade.config.simulation import DemoConfig
 from pygrade.console.run_files import find_run
@@ -102,8 +101,7 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
         "arms": arms,
         "seconds": seconds,
     }
-    summary["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _maxrss_unit()
-    summary["wall_seconds"] = time.perf_counter() - started
+    summary |= {"peak_memory_mib": peak_mib(), "wall_seconds": time.perf_counter() - started}
     write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
     alone = result.policy.mixture is not None and not is_new(result.policy)  # the baseline is served
     title = "pygrade demo: weights learned from a simulated log"
@@ -172,11 +170,6 @@ def _mark(run: Path, config: DemoConfig, state: str) -> None:
 def _fingerprint(config: DemoConfig) -> str:
     options = json.dumps([__version__, asdict(config)], sort_keys=True)
     return hashlib.sha256(options.encode()).hexdigest()[:16]
-
-
-def _maxrss_unit() -> float:
-    """Units of ru_maxrss in one MiB: KiB on Linux, bytes on macOS."""
-    return 1024.0**2 if sys.platform == "darwin" else 1024.0
 
 
 def _baseline(result: TrainResult) -> str:
