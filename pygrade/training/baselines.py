@@ -36,7 +36,6 @@ from pygrade.training.static_weights import best_static_weights
 
 # Besides the policy's own form. Sums of weights are 1; nothing else bounds them.
 FORMS = {"identity": LINEAR, "zscore": Z_LINEAR, "zlog": Z_LOG, "log1p": LOG1P}
-_LOGARITHMS = ("log", "zlog", "log1p")
 
 
 def fit_baselines(
