@@ -17,8 +17,8 @@ class Comments(Extension):
         if not cls.has_labels("dataclass") and not any("NamedTuple" in str(base) for base in cls.bases):
             return
         texts = comments_of(cls.source)
-        if cls.path.startswith("pygrade.config."):
-            kind = getattr(importlib.import_module(cls.module.path), cls.name)
+        kind = getattr(importlib.import_module(cls.module.path), cls.name) if "pygrade.config" in cls.path else None
+        if dataclasses.is_dataclass(kind):
             texts |= {entry.name: entry.metadata.get("text", "") for entry in dataclasses.fields(kind)}
         for name, text in texts.items():
             if text and name in cls.members and cls.members[name].docstring is None:
