@@ -429,21 +429,39 @@ class Records:
     def keys(self) -> Any:
         """[K] as they came."""
 
-    def apply(self, keys: Any, time: Any, item: Any, values: list[Any], known: list[Any]) -> None:
-        """Adds events [e]. values, known: a column for each outcome of the schema, fixed point, and of a measure 1 if
-        it is known, else None."""
+    def apply(self, events: Any) -> None:
+        """Adds events [width, e] of a `LogReader`, in any order."""
 
     def merge(self, keys: Any, records: Any) -> None: ...
     def get(self, keys: Any) -> tuple[Any, Any]:
         """Records [q, width], and which of the keys [q] are known."""
 
-    def view(self, asked: Any, times: Any) -> tuple[Any, Any]:
-        """Values [q, V] and the latest items [q, L] that keys show at times."""
+class LogReader:
+    """Features of the requests of a log, in codes in place of ids. Attributes: ids [m] ascending, rows [m, C]."""
 
-    def stream(
-        self, asked: Any, times: Any, keys: Any, time: Any, item: Any, values: list[Any], known: list[Any]
-    ) -> tuple[Any, Any]:
-        """The same with the events before the times added. In the end all are. Times must ascend, or ValueError."""
+    def __init__(self, schema: str, user_ids: Any, user_rows: Any, item_ids: Any, item_rows: Any) -> None: ...
+    def keys(self, user_id: Any, item_id: Any, scenario: Any) -> Any:
+        """The keys [tables, n] of users and items together; scenario: codes."""
+
+    def events(self, user_id: Any, item_id: Any, event_time: Any, scenario: Any, outcomes: dict[str, Any]) -> Any:
+        """int64 [width, e]: time, item, the key of each table, each outcome in fixed point, and of each measure 1 if
+        it is known. outcomes: float64 [e] by column. `SchemaError` if they do not fit."""
+
+    def read(
+        self,
+        records: list[Records],
+        events: Any,
+        user_id: Any,
+        timestamp: Any,
+        scenario: Any,
+        offsets: Any,
+        item_id: Any,
+        context: list[Any],
+    ) -> tuple[Any, ...]:
+        """request_dense, request_ids, sequences, item_dense, item_ids and cross_dense of requests in order of time.
+
+        records: of each table; in the end all events are in them. context: of each column float64 [R] or codes [R].
+        """
 
 class KeyIndex:
     """Distinct keys and their numbers from 0 on, in the order in which they came."""
@@ -454,12 +472,6 @@ class KeyIndex:
         """Numbers [q] of the keys, new ones included; -1 of -2^63."""
 
     def keys(self) -> Any: ...
-
-def log1p(values: Any) -> None:
-    """log(1 + max(x, 0)) of float64 values [q, k], in place."""
-
-def shrunk_means(view: Any, counts: list[int], sums: list[int], weight: float, prior: Any) -> Any:
-    """(s + m·g) / (n + m) [q, k] of columns of a view [q, V] and priors [q, k]; g if n + m is 0."""
 
 def moments(values: Any) -> Any:
     """Of columns of float32 values [q, D]: known values, their mean, the sum of squares around it, [3, D]."""

@@ -1,16 +1,16 @@
-// Features of a whole log: records in memory, and the arithmetic of pygrade.features.compute and fitted.
+// Features of a whole log: records in memory, the reader of a log, and the moments of pygrade.features.fitted.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "arrays.hpp"
 #include "families.hpp"
-#include "features/record_table.hpp"
-#include "features/records.hpp"
+#include "features/log_reader.hpp"
 
 namespace pygrade::inline v0_2::bindings {
 
@@ -38,19 +38,16 @@ Matrix copied(Column values) {
   return made;
 }
 
-// values and known: for each outcome an int64 array [e], or None where no field of the table reads it.
-detail::EventColumns events_of(py::handle time, py::handle item, const py::list& values, const py::list& known) {
-  detail::EventColumns events{column(time, "time"), column(item, "item"), {}, {}};
-  const std::size_t count = events.time.size();
-  if (events.item.size() != count) throw py::value_error("item has another length than time");
-  const auto columns = [&](const py::list& given, const char* name) {
-    std::vector<Column> spans;
-    for (const py::handle one : given) spans.push_back(one.is_none() ? Column{} : column(one, name, count));
-    return spans;
-  };
-  events.values = columns(values, "values");
-  events.known = columns(known, "known");
-  return events;
+// Events [width, e] of a schema.
+struct Events {
+  const std::int64_t* columns;
+  std::size_t count;
+};
+
+Events events_of(const detail::Schema& schema, py::handle value) {
+  const auto given =
+      array(value, "events", Dtype::int64, {static_cast<std::int64_t>(detail::event_width(schema)), any_size});
+  return {given.span<const std::int64_t>().data(), static_cast<std::size_t>(given.shape[1])};
 }
 
 class Records {
@@ -58,17 +55,20 @@ class Records {
   Records(const std::string& schema, const std::string& name) : schema_(detail::Schema::parse(schema)) {
     const auto found = std::ranges::find(schema_.tables, name, &detail::Table::name);
     if (found == schema_.tables.end()) throw py::value_error("table is '" + name + "', which the schema has not");
+    number_ = static_cast<std::size_t>(found - schema_.tables.begin());
     table_ = std::make_unique<detail::RecordTable>(schema_, *found);
   }
+
+  detail::RecordTable& table() { return *table_; }
+  const std::string& hash() const { return schema_.hash; }
 
   std::size_t size() const { return table_->keys().size(); }
   Matrix keys() const { return copied(table_->keys()); }
 
-  void apply(py::handle keys, py::handle time, py::handle item, const py::list& values, const py::list& known) {
-    const auto events = checked(time, item, values, known);
-    const Column of = column(keys, "keys", events.time.size());
+  void apply(py::handle events) {
+    const auto [columns, count] = events_of(schema_, events);
     const py::gil_scoped_release unlocked;
-    table_->apply(of, events);
+    table_->apply(detail::event_keys(columns, count, number_), detail::event_columns(schema_, columns, count));
   }
 
   void merge(py::handle keys, py::handle records) {
@@ -93,47 +93,106 @@ class Records {
     return py::make_tuple(records, known);
   }
 
-  // values [q, V] and items [q, L].
-  py::tuple view(py::handle asked, py::handle times) const {
-    const Column of = column(asked, "asked"), at = column(times, "times", of.size());
-    Matrix values = matrix(of.size(), table_->layout().view_width());
-    Matrix items = matrix(of.size(), table_->layout().recent_width());
-    std::int64_t *const out = values.mutable_data(), *const latest = items.mutable_data();
-    {
-      const py::gil_scoped_release unlocked;
-      table_->view(of, at, out, latest);
-    }
-    return py::make_tuple(values, items);
+ private:
+  detail::Schema schema_;
+  std::size_t number_;
+  std::unique_ptr<detail::RecordTable> table_;
+};
+
+class LogReader {
+ public:
+  LogReader(const std::string& schema, py::object user_ids, py::object user_rows, py::object item_ids,
+            py::object item_rows)
+      : kept_{user_ids, user_rows, item_ids, item_rows},
+        reader_(detail::Schema::parse(schema), attributes(user_ids, user_rows), attributes(item_ids, item_rows)) {}
+
+  // [tables, n]
+  Matrix keys(py::handle user_id, py::handle item_id, py::handle scenario) const {
+    const Column users = column(user_id, "user_id"), items = column(item_id, "item_id", users.size()),
+                 scenarios = column(scenario, "scenario", users.size());
+    Matrix made = matrix(reader_.plan().tables.size(), users.size());
+    std::int64_t* const out = made.mutable_data();
+    const py::gil_scoped_release unlocked;
+    reader_.keys(users, items, scenarios, out);
+    return made;
   }
 
-  py::tuple stream(py::handle asked, py::handle times, py::handle keys, py::handle time, py::handle item,
-                   const py::list& outcomes, const py::list& known) {
-    const Column of = column(asked, "asked"), at = column(times, "times", of.size());
-    const auto events = checked(time, item, outcomes, known);
-    const Column changed = column(keys, "keys", events.time.size());
-    Matrix values = matrix(of.size(), table_->layout().view_width());
-    Matrix items = matrix(of.size(), table_->layout().recent_width());
-    std::int64_t *const out = values.mutable_data(), *const latest = items.mutable_data();
+  // [width, e]
+  Matrix events(py::handle user_id, py::handle item_id, py::handle event_time, py::handle scenario,
+                const py::dict& outcomes) const {
+    const Column users = column(user_id, "user_id");
+    const Column scenarios = column(scenario, "scenario", users.size());
+    FeedbackEvents given{users, column(item_id, "item_id", users.size()),
+                         column(event_time, "event_time", users.size())};
+    std::vector<std::pair<std::string, std::span<const double>>> named;
+    for (const auto& [name, values] : outcomes)
+      named.emplace_back(name.cast<std::string>(),
+                         array(values, "outcomes", Dtype::float64, {any_size}).span<const double>());
+    std::vector<FeedbackEvents::Outcome> columns;
+    for (const auto& [name, values] : named) columns.push_back({name, values});
+    given.outcomes = columns;
+    Matrix made = matrix(detail::event_width(reader_.plan().schema), users.size());
+    std::int64_t* const out = made.mutable_data();
+    const py::gil_scoped_release unlocked;
+    reader_.events(given, scenarios, out);
+    return made;
+  }
+
+  // request_dense, request_ids, sequences, item_dense, item_ids, cross_dense
+  py::tuple read(const std::vector<Records*>& records, py::handle events, py::handle user_id, py::handle timestamp,
+                 py::handle scenario, py::handle offsets, py::handle item_id, const py::list& context) const {
+    const detail::Plan& plan = reader_.plan();
+    if (records.size() != plan.tables.size()) throw py::value_error("records want one of each table");
+    std::vector<detail::RecordTable*> tables;
+    for (Records* one : records) {
+      if (one->hash() != plan.schema.hash) throw py::value_error("records are of another schema");
+      tables.push_back(&one->table());
+    }
+    const auto [columns, count] = events_of(plan.schema, events);
+    const std::size_t requests = py::len(user_id), rows = py::len(item_id);
+    detail::LogRequests asked{column(user_id, "user_id"),
+                              column(timestamp, "timestamp", requests),
+                              column(scenario, "scenario", requests),
+                              column(offsets, "offsets", requests + 1),
+                              column(item_id, "item_id"),
+                              {},
+                              {}};
+    if (!std::ranges::is_sorted(asked.offsets) || asked.offsets.front() != 0 ||
+        asked.offsets.back() != static_cast<std::int64_t>(rows))
+      throw py::value_error("offsets do not divide the rows");
+    if (context.size() != plan.schema.context.size()) throw py::value_error("context wants one array of each column");
+    for (std::size_t c = 0; c < context.size(); ++c) {
+      const Shape shape{static_cast<std::int64_t>(requests)};
+      const bool text = plan.schema.context[c].second == "str";
+      asked.codes.push_back(text ? column(context[c], "context", requests) : Column{});
+      asked.numbers.push_back(text ? std::span<const double>()
+                                   : array(context[c], "context", Dtype::float64, shape).span<const double>());
+    }
+    const auto floats = [](std::size_t n, std::size_t width) {
+      return py::array_t<float>({static_cast<py::ssize_t>(n), static_cast<py::ssize_t>(width)});
+    };
+    auto request_dense = floats(requests, plan.request_features.size());
+    auto request_ids = matrix(requests, plan.request_id_features.size());
+    auto sequences = matrix(requests, plan.sequence_length);
+    auto item_dense = floats(rows, plan.item_features.size());
+    auto item_ids = matrix(rows, plan.item_id_features.size());
+    auto cross_dense = floats(rows, plan.cross_features.size());
+    const detail::LogFeatures out{request_dense.mutable_data(), request_ids.mutable_data(), sequences.mutable_data(),
+                                  item_dense.mutable_data(),    item_ids.mutable_data(),    cross_dense.mutable_data()};
     {
       const py::gil_scoped_release unlocked;
-      table_->stream(of, at, changed, events, out, latest);
+      reader_.read(tables, columns, count, asked, out);
     }
-    return py::make_tuple(values, items);
+    return py::make_tuple(request_dense, request_ids, sequences, item_dense, item_ids, cross_dense);
   }
 
  private:
-  detail::EventColumns checked(py::handle time, py::handle item, const py::list& values, const py::list& known) const {
-    if (values.size() != schema_.outcomes.size() || known.size() != schema_.outcomes.size())
-      throw py::value_error("values and known want one column for each of " + std::to_string(schema_.outcomes.size()) +
-                            " outcomes");
-    for (std::size_t i = 0; i < values.size(); ++i)
-      if (values[i].is_none() || known[i].is_none() == detail::is_measure(schema_.outcomes[i]))
-        throw py::value_error("outcome " + schema_.outcomes[i] + " lacks a column, or has one too many");
-    return events_of(time, item, values, known);
+  static detail::AttributeRows attributes(py::handle ids, py::handle rows) {
+    return {column(ids, "ids"), array(rows, "rows", Dtype::int64, {any_size, any_size}).span<const std::int64_t>()};
   }
 
-  detail::Schema schema_;
-  std::unique_ptr<detail::RecordTable> table_;
+  const std::array<py::object, 4> kept_;  // the attributes
+  detail::LogReader reader_;
 };
 
 class Keys {
@@ -160,35 +219,6 @@ class Keys {
 
 Floats floats(std::size_t rows, std::size_t columns) {
   return Floats({static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(columns)});
-}
-
-// log(1 + max(x, 0)) of every value [q, k], in place.
-void log1p(py::handle values) {
-  const auto all = array(values, "values", Dtype::float64, {any_size, any_size}).span<double>();
-  const py::gil_scoped_release unlocked;
-  for (double& value : all) value = detail::log1p_of(detail::from_zero(value));
-}
-
-// (s + m·g) / (n + m) [q, k] of columns of views [q, V], g being the prior [q, k].
-Floats shrunk_means(py::handle view, const std::vector<std::size_t>& counts, const std::vector<std::size_t>& sums,
-                    double weight, py::handle prior) {
-  const auto given = array(view, "view", Dtype::int64, {any_size, any_size});
-  const auto rows = static_cast<std::size_t>(given.shape[0]), width = static_cast<std::size_t>(given.shape[1]);
-  const auto count = static_cast<std::int64_t>(sums.size());
-  const auto priors = array(prior, "prior", Dtype::float64, {given.shape[0], count}).span<const double>();
-  for (const auto* columns : {&counts, &sums})
-    if (columns->size() != sums.size() || std::ranges::any_of(*columns, [&](std::size_t c) { return c >= width; }))
-      throw py::value_error("counts and sums name other columns than the view has");
-  Floats means = floats(rows, sums.size());
-  double* out = means.mutable_data();
-  const py::gil_scoped_release unlocked;
-  const std::int64_t* values = given.span<const std::int64_t>().data();
-  const double* own = priors.data();
-  for (std::size_t i = 0; i < rows; ++i, values += width)
-    for (std::size_t k = 0; k < sums.size(); ++k)
-      *out++ = detail::shrunk_mean(static_cast<double>(values[sums[k]]), static_cast<double>(values[counts[k]]), weight,
-                                   *own++);
-  return means;
 }
 
 // Of the columns of values [q, D]: known values, their mean, and the sum of squares around it, [3, D].
@@ -222,21 +252,22 @@ void bind_materialize(py::module_& module) {
       .def(py::init<const std::string&, const std::string&>(), py::arg("schema"), py::arg("table"))
       .def("__len__", &Records::size)
       .def("keys", &Records::keys)
-      .def("apply", &Records::apply, py::arg("keys"), py::arg("time"), py::arg("item"), py::arg("values"),
-           py::arg("known"))
+      .def("apply", &Records::apply, py::arg("events"))
       .def("merge", &Records::merge, py::arg("keys"), py::arg("records"))
-      .def("get", &Records::get, py::arg("keys"))
-      .def("view", &Records::view, py::arg("asked"), py::arg("times"))
-      .def("stream", &Records::stream, py::arg("asked"), py::arg("times"), py::arg("keys"), py::arg("time"),
-           py::arg("item"), py::arg("values"), py::arg("known"));
+      .def("get", &Records::get, py::arg("keys"));
+  py::class_<LogReader>(module, "LogReader")
+      .def(py::init<const std::string&, py::object, py::object, py::object, py::object>(), py::arg("schema"),
+           py::arg("user_ids"), py::arg("user_rows"), py::arg("item_ids"), py::arg("item_rows"))
+      .def("keys", &LogReader::keys, py::arg("user_id"), py::arg("item_id"), py::arg("scenario"))
+      .def("events", &LogReader::events, py::arg("user_id"), py::arg("item_id"), py::arg("event_time"),
+           py::arg("scenario"), py::arg("outcomes"))
+      .def("read", &LogReader::read, py::arg("records"), py::arg("events"), py::arg("user_id"), py::arg("timestamp"),
+           py::arg("scenario"), py::arg("offsets"), py::arg("item_id"), py::arg("context"));
   py::class_<Keys>(module, "KeyIndex")
       .def(py::init<>())
       .def("__len__", &Keys::size)
       .def("add", &Keys::add, py::arg("keys"))
       .def("keys", &Keys::keys);
-  module.def("log1p", &log1p, py::arg("values"));
-  module.def("shrunk_means", &shrunk_means, py::arg("view"), py::arg("counts"), py::arg("sums"), py::arg("weight"),
-             py::arg("prior"));
   module.def("moments", &moments, py::arg("values"));
 }
 

@@ -1,4 +1,4 @@
-// Records of a table while a log streams by: the events before each question, in any order and any cut.
+// Records of a table: of any events, in any order and any cut.
 #include <algorithm>
 #include <numeric>
 #include <random>
@@ -78,20 +78,6 @@ struct Events {
 
 void apply(detail::RecordTable& table, const Events& events) { table.apply(events.keys, events.columns()); }
 
-// What a table shows of keys at moments.
-struct Shown {
-  Shown(const detail::RecordTable& table, std::size_t questions)
-      : values(questions * table.layout().view_width()), items(questions * table.layout().recent_width()) {}
-  bool operator==(const Shown&) const = default;
-  Ints values, items;
-};
-
-Shown view(const detail::RecordTable& table, const Ints& keys, const Ints& times) {
-  Shown shown(table, keys.size());
-  table.view(keys, times, shown.values.data(), shown.items.data());
-  return shown;
-}
-
 // The records of all keys that have one, in order of the keys.
 std::pair<Ints, Ints> sorted_records(const detail::RecordTable& table) {
   Ints keys(table.keys().begin(), table.keys().end());
@@ -126,38 +112,6 @@ TEST(keys_are_numbered_in_the_order_in_which_they_come) {
   CHECK_EQUAL(numbers[2], 0u);
 }
 
-TEST(an_answer_of_a_stream_knows_the_events_strictly_before_it) {
-  for (const auto& key : keys_of_tables) {
-    const Events events = Events::random(400, 12, 60 * hour, 1), asked = Events::random(300, 14, 61 * hour, 2);
-    auto table = table_of(key);
-    Shown shown(table, asked.keys.size());
-    const std::size_t half = 150;
-    const std::size_t first =
-        static_cast<std::size_t>(std::ranges::lower_bound(events.time, asked.time[half]) - events.time.begin());
-    const std::size_t values = table.layout().view_width(), items = table.layout().recent_width();
-    const std::span keys(asked.keys), times(asked.time);
-    const Events early = events.between(0, first), late = events.between(first, events.keys.size());
-    table.stream(keys.first(half), times.first(half), early.keys, early.columns(), shown.values.data(),
-                 shown.items.data());
-    table.stream(keys.subspan(half), times.subspan(half), late.keys, late.columns(),
-                 shown.values.data() + half * values, shown.items.data() + half * items);
-    Shown expected(table, asked.keys.size());
-    for (std::size_t q = 0; q < asked.keys.size(); ++q) {
-      auto before = table_of(key);
-      apply(before, events.between(0, static_cast<std::size_t>(std::ranges::lower_bound(events.time, asked.time[q]) -
-                                                               events.time.begin())));
-      const Shown one = view(before, {asked.keys[q]}, {asked.time[q]});
-      std::ranges::copy(one.values, expected.values.begin() + static_cast<std::ptrdiff_t>(q * values));
-      std::ranges::copy(one.items, expected.items.begin() + static_cast<std::ptrdiff_t>(q * items));
-    }
-    CHECK(shown == expected);
-    CHECK(std::ranges::any_of(shown.values, [](std::int64_t value) { return value > 1; }));
-    auto all = table_of(key);
-    apply(all, events);
-    CHECK(sorted_records(table) == sorted_records(all));  // the events after the last question are in
-  }
-}
-
 TEST(records_depend_on_the_set_of_events_alone) {
   for (const auto& key : keys_of_tables) {
     const Events events = Events::random(6'000, 5'000, 400 * hour, 3);  // more keys than a block of records holds
@@ -189,22 +143,6 @@ TEST(an_unknown_key_has_the_empty_record) {
   CHECK(!known[0] && !known[1]);
   const auto empty = table.layout().empty();
   CHECK(std::ranges::equal(std::span(records).first(empty.size()), empty));
-  CHECK(view(table, {12'345}, {begin}) == view(table_of({"user_id"}), {-3}, {begin}));
-  CHECK(view(table, {12'345}, {begin}) != view(table, {-3}, {begin + 10 * hour}));
-}
-
-TEST(times_that_go_back_are_refused_before_anything_changes) {
-  auto table = table_of({"user_id"});
-  const Events events = Events::random(20, 3, 9 * hour, 6);
-  Shown shown(table, 2);
-  const auto stream = [&](const Ints& times, const Events& of) {
-    table.stream(Ints{4, 4}, times, of.keys, of.columns(), shown.values.data(), shown.items.data());
-  };
-  Events back = events;
-  std::ranges::reverse(back.time);
-  CHECK_THROWS(std::invalid_argument, "time of events goes back", stream({begin, begin}, back));
-  CHECK_THROWS(std::invalid_argument, "time of questions goes back", stream({begin + 1, begin}, events));
-  CHECK(table.keys().empty());
 }
 
 }  // namespace

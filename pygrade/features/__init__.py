@@ -16,7 +16,6 @@ Online, from a store that holds the same records of the past:
 `find_leaks` looks for features that know the future, `replay` and `Skew` for features that differ in serving.
 """
 
-from pygrade.features.aggregates import State
 from pygrade.features.batch import FeatureBatch
 from pygrade.features.center import FeatureCenter, check_request
 from pygrade.features.defaults import default_schema
@@ -25,6 +24,7 @@ from pygrade.features.fitted import Fitted
 from pygrade.features.leak_check import Leak, find_leaks
 from pygrade.features.materialize import FeatureSet, materialize, state_before
 from pygrade.features.schema import FeatureSchema
+from pygrade.features.state import State
 from pygrade.features.train_serve_skew import Skew, replay
 
 __all__ = [

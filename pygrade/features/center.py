@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from pygrade import _core
-from pygrade.features.aggregates import State
+from pygrade.features.attributes import Attributes
 from pygrade.features.batch import FeatureBatch
-from pygrade.features.chunks import with_whole_ids
-from pygrade.features.compute import Attributes
 from pygrade.features.feature import ATTRIBUTE_TABLES, SchemaError
 from pygrade.features.fitted import Fitted
 from pygrade.features.records import Ints
 from pygrade.features.schema import FeatureSchema
+from pygrade.features.state import State
 from pygrade.features.values import floats_of, frame_of
 from pygrade.stores import Store, StoreError
 
@@ -156,7 +155,7 @@ class FeatureCenter:
 
     def _put_attributes(self, entity: str, known: Attributes, version: str | None) -> None:
         for at in range(0, len(known.ids), _BATCH):
-            keys, values = known.ids[at : at + _BATCH], known.encode(known.values[at : at + _BATCH])
+            keys, values = known.ids[at : at + _BATCH], known.encode(at, at + _BATCH)
             self.store.put_many(f"{ATTRIBUTE_TABLES[entity]}.{self.schema.hash}", keys, values, version)
 
     def update_items(self, items: Any) -> Ints:
@@ -269,6 +268,16 @@ def feedback_columns(schema: FeatureSchema, events: Any) -> tuple[Ints, Ints, In
         frame["scenario"].cast(str).fill_null("").to_list() if counted else None,
         {column: floats_of(frame[column]) for column in schema.outcome_columns},
     )
+
+
+def with_whole_ids(frame: Any) -> Any:
+    """Feedback with user_id, item_id and event_time as int64; `SchemaError` if one is null or too large."""
+    for name in ("user_id", "item_id", "event_time"):
+        frame = frame.with_columns(frame[name].cast(int, strict=False))
+        if frame[name].null_count():
+            row = int(frame[name].is_null().arg_max())
+            raise SchemaError(f"feedback {name} is null or beyond int64 in row {row}; want a whole number")
+    return frame
 
 
 def check_request(

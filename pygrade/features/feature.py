@@ -30,6 +30,7 @@ KINDS = ("dense", "categorical", "hashed", "list", "sequence", "count", "rate", 
 ATTRIBUTE_TABLES = {"user": "user_static", "item": "item_static"}  # tables of a store that hold attributes
 TIMES = ("time:hour_sin", "time:hour_cos", "time:weekend")
 HISTORY = ("count", "rate", "recency")
+_IDS = ("user_id", "item_id", "scenario")
 _TRANSFORMS = ("none", "log1p", "age")
 _OUTCOME = re.compile(r"y_\w+|m_\w+|log1p\(m_\w+\)")
 
@@ -56,65 +57,24 @@ class Feature:
     max_size: int = 1_000_000  # categorical and list features: size of the vocabulary, the most frequent values
 
     def __post_init__(self) -> None:
-        where = f"feature {self.name!r}"
         object.__setattr__(self, "key", tuple(self.key))
         object.__setattr__(self, "window_hours", float(self.window_hours))
         object.__setattr__(self, "smoothing", float(self.smoothing))
         if not self.name.isidentifier():
-            raise SchemaError(f"{where}: the name is no identifier")
+            raise self.error("the name is no identifier")
         for label, value, known in (
             ("entity", self.entity, ENTITIES),
             ("kind", self.kind, KINDS),
             ("transform", self.transform, _TRANSFORMS),
         ):
             if value not in known:
-                raise SchemaError(f"{where}: {label} is {value!r}; want one of {', '.join(known)}")
-        if self.kind in (*HISTORY, "sequence"):
-            if self.source and not _OUTCOME.fullmatch(self.source):
-                raise SchemaError(f"{where}: source is {self.source!r}; want y_TASK, m_MEASURE, log1p(m_MEASURE) or ''")
-            if self.kind == "rate" and not self.source:
-                raise SchemaError(f"{where}: source is ''; a rate wants an outcome")
-            if self.kind in ("recency", "sequence", "count") and is_measure(self.source):
-                raise SchemaError(f"{where}: source is {self.source!r}; a {self.kind} wants y_TASK or ''")
-        elif not self.source:
-            raise SchemaError(f"{where}: source is ''; want the column it is made of")
-        elif self.source.startswith("time:"):
-            if self.kind != "dense" or not self.per_request:
-                raise SchemaError(f"{where}: source is {self.source!r}; a time is a dense feature of the context")
-        elif self.source in ("user_id", "scenario", "item_id"):
-            if self.kind not in ("categorical", "hashed"):
-                raise SchemaError(f"{where}: {self.source} is categorical or hashed, not {self.kind}")
-            if self.per_request == (self.source == "item_id"):
-                raise SchemaError(f"{where}: entity is {self.entity!r}; {self.source} is of another one")
-        if self.kind in HISTORY:
-            for part in self.key:
-                if part not in ("user_id", "item_id", "scenario") and not part.startswith(("user.", "item.")):
-                    raise SchemaError(
-                        f"{where}: key names {part!r}; want user_id, item_id, scenario, user.NAME or item.NAME"
-                    )
-            levels = {"item" if part.startswith("item") else "request" for part in self.key} or {"request"}
-            level = "cross" if len(levels) > 1 else levels.pop()
-            allowed = {"cross": ("cross",), "item": ("item",), "request": ("user", "context")}[level]
-            if self.entity not in allowed:
-                raise SchemaError(f"{where}: entity is {self.entity!r}; its key makes it {' or '.join(allowed)}")
-        elif self.key:
-            raise SchemaError(f"{where}: key is {self.key}; a {self.kind} feature has none")
-        elif self.entity == "cross":
-            raise SchemaError(f"{where}: a cross feature is a count, rate or recency, not {self.kind!r}")
-        if self.kind == "sequence" and self.entity != "user":
-            raise SchemaError(f"{where}: entity is {self.entity!r}; a sequence is of the user")
-        if (self.length > 0) != (self.kind in ("sequence", "list")):
-            raise SchemaError(f"{where}: length is {self.length}; want 1 or more for lists and sequences, 0 elsewhere")
-        if (self.buckets > 0) != (self.kind == "hashed"):
-            raise SchemaError(f"{where}: buckets is {self.buckets}; want 1 or more for hashed features, 0 elsewhere")
-        if self.transform == "age" and (self.kind != "dense" or self.source.startswith("time:")):
-            raise SchemaError(f"{where}: transform 'age' is for dense features that are times")
-        if self.transform == "log1p" and self.kind not in ("dense", "count"):
-            raise SchemaError(f"{where}: transform 'log1p' is for dense features and counts")
-        if self.window_hours and self.kind not in ("count", "rate"):
-            raise SchemaError(f"{where}: window_hours is {self.window_hours}; a {self.kind} has no window")
-        if not (self.window_hours >= 0 and self.smoothing >= 0 and self.min_count >= 1 and self.max_size >= 1):
-            raise SchemaError(f"{where}: window_hours, smoothing want 0 or more; min_count, max_size 1 or more")
+                raise self.error(f"{label} is {value!r}; want one of {', '.join(known)}")
+        _CHECKS[self.kind](self)
+        _check_options(self)
+
+    def error(self, what: str) -> SchemaError:
+        """An error that names the feature."""
+        return SchemaError(f"feature {self.name!r}: {what}")
 
     @property
     def per_request(self) -> bool:
@@ -130,6 +90,105 @@ class Feature:
     def columns(self) -> tuple[str, ...]:
         """Names of the columns it makes."""
         return tuple(f"{self.name}_{i}" for i in range(self.length)) if self.kind == "list" else (self.name,)
+
+
+def _check_dense(f: Feature) -> None:
+    _check_column(f)
+    if f.source.startswith("time:") and not f.per_request:
+        raise f.error(f"source is {f.source!r}; a time is a dense feature of the context")
+    if f.source in _IDS:
+        raise f.error(f"{f.source} is categorical or hashed, not dense")
+
+
+def _check_categorical(f: Feature) -> None:
+    _check_column(f)
+    if f.source.startswith("time:"):
+        raise f.error(f"source is {f.source!r}; a time is a dense feature of the context")
+    if f.source in _IDS and f.per_request == (f.source == "item_id"):
+        raise f.error(f"entity is {f.entity!r}; {f.source} is of another one")
+
+
+def _check_list(f: Feature) -> None:
+    _check_categorical(f)
+    if f.source in _IDS:
+        raise f.error(f"{f.source} is categorical or hashed, not list")
+
+
+def _check_sequence(f: Feature) -> None:
+    _check_outcome(f)
+    _check_keyless(f)
+    if f.entity != "user":
+        raise f.error(f"entity is {f.entity!r}; a sequence is of the user")
+
+
+def _check_count(f: Feature) -> None:
+    _check_outcome(f)
+    _check_key(f)
+
+
+def _check_rate(f: Feature) -> None:
+    if not f.source:
+        raise f.error("source is ''; a rate wants an outcome")
+    _check_outcome(f)
+    _check_key(f)
+
+
+_CHECKS = {
+    "dense": _check_dense,
+    "categorical": _check_categorical,
+    "hashed": _check_categorical,
+    "list": _check_list,
+    "sequence": _check_sequence,
+    "count": _check_count,
+    "rate": _check_rate,
+    "recency": _check_count,
+}
+
+
+def _check_column(f: Feature) -> None:
+    if not f.source:
+        raise f.error("source is ''; want the column it is made of")
+    _check_keyless(f)
+
+
+def _check_outcome(f: Feature) -> None:
+    if f.source and not _OUTCOME.fullmatch(f.source):
+        raise f.error(f"source is {f.source!r}; want y_TASK, m_MEASURE, log1p(m_MEASURE) or ''")
+    if f.kind != "rate" and is_measure(f.source):
+        raise f.error(f"source is {f.source!r}; a {f.kind} wants y_TASK or ''")
+
+
+def _check_keyless(f: Feature) -> None:
+    if f.key:
+        raise f.error(f"key is {f.key}; a {f.kind} feature has none")
+    if f.entity == "cross":
+        raise f.error(f"a cross feature is a count, rate or recency, not {f.kind!r}")
+
+
+def _check_key(f: Feature) -> None:
+    for part in f.key:
+        if part not in _IDS and not part.startswith(("user.", "item.")):
+            raise f.error(f"key names {part!r}; want user_id, item_id, scenario, user.NAME or item.NAME")
+    levels = {"item" if part.startswith("item") else "request" for part in f.key} or {"request"}
+    level = "cross" if len(levels) > 1 else levels.pop()
+    allowed = ("user", "context") if level == "request" else (level,)
+    if f.entity not in allowed:
+        raise f.error(f"entity is {f.entity!r}; its key makes it {' or '.join(allowed)}")
+
+
+def _check_options(f: Feature) -> None:
+    if (f.length > 0) != (f.kind in ("sequence", "list")):
+        raise f.error(f"length is {f.length}; want 1 or more for lists and sequences, 0 elsewhere")
+    if (f.buckets > 0) != (f.kind == "hashed"):
+        raise f.error(f"buckets is {f.buckets}; want 1 or more for hashed features, 0 elsewhere")
+    if f.transform == "age" and (f.kind != "dense" or f.source.startswith("time:")):
+        raise f.error("transform 'age' is for dense features that are times")
+    if f.transform == "log1p" and f.kind not in ("dense", "count"):
+        raise f.error("transform 'log1p' is for dense features and counts")
+    if f.window_hours and f.kind not in ("count", "rate"):
+        raise f.error(f"window_hours is {f.window_hours}; a {f.kind} has no window")
+    if not (f.window_hours >= 0 and f.smoothing >= 0 and f.min_count >= 1 and f.max_size >= 1):
+        raise f.error("window_hours, smoothing want 0 or more; min_count, max_size 1 or more")
 
 
 def is_measure(source: str) -> bool:

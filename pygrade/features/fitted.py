@@ -15,7 +15,7 @@ from pygrade import _core
 from pygrade._util.files import atomic_file
 from pygrade.features.feature import Feature, SchemaError
 from pygrade.features.schema import FeatureSchema
-from pygrade.features.storage import read_tensors
+from pygrade.features.tensor_file import read_tensors
 from pygrade.features.values import NULL, mix
 
 DENSE = ("request_dense", "item_dense", "cross_dense")
@@ -123,14 +123,15 @@ def schema_in(path: Path) -> FeatureSchema:
 class Sample:
     """What one chunk of a training window tells about dense values and codes."""
 
+    requests: int
     rows: Mapping[str, int]  # array name → rows
     moments: Mapping[str, NDArray[np.float64]]  # array name → [3, D] known values, their mean, their squared deviations
     known: Mapping[str, int]  # feature with ids → rows with a known first value
     codes: Mapping[str, NDArray[np.int64]]  # feature with a vocabulary → [2, V] distinct codes and their occurrences
 
     @classmethod
-    def of(cls, schema: FeatureSchema, arrays: Mapping[str, NDArray[Any]]) -> "Sample":
-        """Of dense arrays [q, D] and raw codes [q, F] by name."""
+    def of(cls, schema: FeatureSchema, requests: int, arrays: Mapping[str, NDArray[Any]]) -> "Sample":
+        """Of dense arrays [q, D] and raw codes [q, F] by name, of so many requests."""
         known, codes = {}, {}
         for name in IDS:
             at = 0
@@ -141,7 +142,7 @@ class Sample:
                 if feature.kind != "hashed":
                     codes[feature.name] = _counted(np.ascontiguousarray(columns).ravel())
         rows = {name: len(arrays[name]) for name in (*DENSE, *IDS)}
-        return cls(rows, {name: _core.moments(arrays[name]) for name in DENSE}, known, codes)
+        return cls(requests, rows, {name: _core.moments(arrays[name]) for name in DENSE}, known, codes)
 
 
 def _counted(codes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -155,6 +156,7 @@ class Fitter:
 
     def __init__(self, schema: FeatureSchema) -> None:
         self.schema = schema
+        self.requests = 0
         widths = {name: sum(len(f.columns) for f in schema.group(name)) for name in DENSE}
         self._count = {name: np.zeros(width) for name, width in widths.items()}
         self._mean = {name: np.zeros(width) for name, width in widths.items()}
@@ -167,6 +169,7 @@ class Fitter:
 
     def add(self, sample: Sample) -> None:
         """Adds the next chunk: the order decides the last bits of means and deviations."""
+        self.requests += sample.requests
         for name, (count, mean, square) in sample.moments.items():
             if not sample.rows[name]:
                 continue

@@ -14,17 +14,15 @@ from numpy.typing import NDArray
 
 from pygrade._core import __version__
 from pygrade._util.files import atomic_directory, directory_lock
-from pygrade.features.aggregates import State
+from pygrade.features.attributes import Attributes
 from pygrade.features.batch import FeatureBatch, concatenate
-from pygrade.features.chunks import chunk_columns, feedback_of
-from pygrade.features.compute import Attributes
 from pygrade.features.feature import SchemaError
 from pygrade.features.fitted import IDS, Fitted, Fitter
+from pygrade.features.history import PART, History, LogReader
 from pygrade.features.schema import FeatureSchema, RawEvents, SplitEvents
-from pygrade.features.segments import MOST, materialize_segments, segments_of
 from pygrade.features.sharded import SPAN_ROWS, materialize_sharded, plan_of
-from pygrade.features.storage import read_tensors
-from pygrade.features.stream import PART, Stream, write_parts
+from pygrade.features.state import State
+from pygrade.features.tensor_file import read_tensors
 from pygrade.workers import LOCAL, Workers
 
 logger = logging.getLogger("pygrade")
@@ -48,11 +46,10 @@ def materialize(
     count in histories too. ``rows`` are read at a time. ``out`` appears when it is complete.
 
     With one worker the log is read once; memory holds one chunk, the feedback still to come at its end, and a record
-    per key. Of two or three, each does so for a segment of the log, after it has read the feedback before it
-    (`segments`). With more, jobs of about ``span_rows`` rows and of one of ``shards`` of the keys (default: 8 to 256,
-    more for a longer log) run at the same time, and a process holds a chunk and the records of one job (`sharded`). The
-    result is the same, byte for byte. Files between the jobs lie beside ``out`` and are removed, unless the process is
-    killed: the same call then goes on from them.
+    per key. With several, and more than ``span_rows`` rows, jobs of about so many rows and of one of ``shards`` of the
+    keys (default: 8 to 256, more for a longer log) run at the same time, and a process holds a chunk and the records of
+    one job (`sharded`). The result is the same, byte for byte. Files between the jobs lie beside ``out`` and are
+    removed, unless the process is killed: the same call then goes on from them.
 
     Raises `SchemaError` if the log does not fit the schema, has no request in the window, or is not in order.
     """
@@ -62,32 +59,28 @@ def materialize(
     items = Attributes.of(schema, "item", event_log.items())
     spans: list[list[Any]] = []
     if workers.count > 1 and isinstance(event_log, SplitEvents):
-        places = list(event_log.places(rows))
-        spans = segments_of(places, workers.count) if workers.count <= MOST else spans_of(places, rows, span_rows)
+        spans = spans_of(list(event_log.places(rows)), rows, span_rows)
     if len(spans) < 2:
         with atomic_directory(out) as folder:
-            stream, fitter = Stream(schema, users, items, State(schema)), Fitter(schema)
-            parts, requests = [], 0
-            for part in write_parts(stream, _frames(event_log, schema, rows), folder, window):
-                parts.append(part.entry)
-                requests += part.fitted_requests
-                fitter.add(part.sample)
-                logger.info("features: %s rows", f"{sum(p['rows'] for p in parts):,}")
-            _finish(folder, schema, window, parts, requests, fitter, lambda path: stream.finish().save(path))
+            reader = LogReader(schema, users, items)
+            history, fitter, entries = History(reader, State(schema), []), Fitter(schema), []
+            for number, chunk in enumerate(history.chunks(_frames(event_log, reader, rows))):
+                chunk.write(folder / PART.format(number))
+                entries.append(chunk.entry)
+                fitter.add(chunk.sample(window))
+                logger.info("features: %s rows", f"{sum(entry['rows'] for entry in entries):,}")
+            _finish(folder, schema, window, entries, fitter, lambda path: history.finish().save(path))
         return FeatureSet.open(out)
     assert isinstance(event_log, SplitEvents)
     cuts = [len(span) for span in spans]
     recipe = [__version__, event_log.identity(), schema.hash, window, rows, cuts, shards]
     with _work_folder(out, hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]) as work:
         plan, jobs = plan_of(event_log, schema, users, items, work, window, spans, shards)
-        if workers.count <= MOST:
-            parts, requests, fitter, save_state = materialize_segments(plan, jobs, event_log, workers)
-        else:
-            parts, requests, fitter, save_state = materialize_sharded(plan, jobs, workers)
+        entries, fitter, save_state = materialize_sharded(plan, jobs, workers)
         with atomic_directory(out) as folder:
-            for number in range(len(parts)):
+            for number in range(len(entries)):
                 (work / PART.format(number)).rename(folder / PART.format(number))
-            _finish(folder, schema, window, parts, requests, fitter, save_state)
+            _finish(folder, schema, window, entries, fitter, save_state)
     return FeatureSet.open(out)
 
 
@@ -97,9 +90,9 @@ def spans_of(places: list[Any], rows: int, span_rows: int) -> list[list[Any]]:
     return [places[at : at + size] for at in range(0, len(places), size)]
 
 
-def _frames(event_log: RawEvents, schema: FeatureSchema, rows: int) -> Iterator[Any]:
+def _frames(event_log: RawEvents, reader: LogReader, rows: int) -> Iterator[Any]:
     if isinstance(event_log, SplitEvents):
-        return event_log.read(event_log.places(rows), chunk_columns(schema))
+        return event_log.read(event_log.places(rows), reader.columns)
     return event_log.chunks(rows)
 
 
@@ -108,12 +101,11 @@ def _finish(
     schema: FeatureSchema,
     window: tuple[int, int] | None,
     parts: list[dict[str, Any]],
-    requests: int,
     fitter: Fitter,
     save_state: Callable[[Path], None],
 ) -> None:
     """Writes all but the parts."""
-    if not requests:
+    if not fitter.requests:
         raise SchemaError(f"no request of the log lies in the training window {window}")
     fitted = fitter.finish()
     fitted.save(folder / "fitted.safetensors")
@@ -144,10 +136,10 @@ def state_before(event_log: RawEvents, schema: FeatureSchema, time: int, rows: i
     """The state of the past at a moment: every event of the log with ``event_time`` strictly before it."""
     users = Attributes.of(schema, "user", event_log.users())
     items = Attributes.of(schema, "item", event_log.items())
-    state = State(schema)
+    state, reader = State(schema), LogReader(schema, users, items)
     for frame in event_log.chunks(rows):
-        feedback = feedback_of(schema, users, items, frame)
-        state.apply(feedback.take(feedback.time < time))
+        events = reader.events(frame)
+        state.apply(np.ascontiguousarray(events[:, events[0] < time]))
         if len(frame) and frame["timestamp"][-1] >= time:
             break
     return state

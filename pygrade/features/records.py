@@ -11,13 +11,9 @@ Fields of a record, in order:
 - for each window 8 slots of (step, count, sums…), the step being time // (hours / 8);
 - for each of ``recents`` L times and L items, the latest first (`NEVER`, -1).
 
-A *view* of a record at a moment has the count, the sums and the last times, then for each window its count and sums
-over the current step and the 7 before it.
-
 The core keeps the records and reads them: `csrc/src/features/record_layout.hpp`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,14 +29,6 @@ SLOTS = 8  # steps of a window
 
 
 @dataclass(frozen=True)
-class View:
-    """What q keys show to features at one moment each."""
-
-    values: Ints  # [q, V]
-    recents: Mapping[str, Ints]  # source → [q, L] items, the latest first, -1 if there are fewer
-
-
-@dataclass(frozen=True)
 class Table:
     """One table of records and the fields that its records have."""
 
@@ -50,20 +38,6 @@ class Table:
     lasts: tuple[str, ...] = ()
     windows: tuple[tuple[float, tuple[str, ...]], ...] = ()
     recents: tuple[tuple[str, int], ...] = ()
-
-    @cached_property
-    def columns(self) -> dict[str, int]:
-        """Place of each field of a view: "count", "y_click", "n:m_play" (events that have it), "last:y_click"; of a
-        window of 24 hours "count@24.0", "y_click@24.0"."""
-        names = [*_added(self.sums), *(f"last:{source}" for source in self.lasts)]
-        for hours, sums in self.windows:
-            names += [f"{name}@{hours}" for name in _added(sums)]
-        return {name: place for place, name in enumerate(names)}
-
-    @property
-    def per_row(self) -> bool:
-        """Whether its keys name items: a request asks it once for every row."""
-        return any(part.startswith("item") for part in self.key)
 
     @cached_property
     def width(self) -> int:
@@ -84,20 +58,6 @@ class Table:
         """Each record [q, width] as little-endian bytes."""
         content, step = records.astype("<i8").tobytes(), 8 * self.width
         return [content[at : at + step] for at in range(0, len(content), step)]
-
-    def decode(self, values: list[bytes | None]) -> Ints:
-        """Records [q, width] of their bytes; the empty one for None. ValueError if the bytes are no such record."""
-        empty = self.empty.astype("<i8").tobytes()
-        content = b"".join([empty if value is None else value for value in values])
-        if len(content) != len(values) * len(empty):
-            wrong = next(len(v) for v in values if v is not None and len(v) != len(empty))
-            raise ValueError(f"a record of table {self.name!r} has {wrong} bytes; this schema's have {len(empty)}")
-        return np.frombuffer(content, "<i8").reshape(len(values), self.width)
-
-
-def step_of(hours: float) -> int:
-    """Milliseconds of one of the 8 steps of a window."""
-    return max(round(hours * 3_600_000 / SLOTS), 1)
 
 
 def _added(sums: tuple[str, ...]) -> list[str]:

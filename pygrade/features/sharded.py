@@ -11,7 +11,7 @@ much there is. Feedback that comes after its span's last request is handed to th
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,13 @@ import numpy as np
 
 from pygrade import _core
 from pygrade._util.files import atomic_file
-from pygrade.features.aggregates import Feedback, State, keys_of
-from pygrade.features.chunks import (
-    chunk_columns,
-    feedback_columns,
-    feedback_of,
-    key_parts,
-    scenario_codes,
-)
-from pygrade.features.compute import Attributes
-from pygrade.features.feature import is_measure
+from pygrade.features.attributes import Attributes
 from pygrade.features.fitted import DENSE, IDS, Fitter, Sample
+from pygrade.features.history import PART, History, LogReader
+from pygrade.features.record_file import RecordFile, RecordFileWriter
 from pygrade.features.records import Ints
 from pygrade.features.schema import FeatureSchema, SplitEvents
-from pygrade.features.spill import Spill, SpillWriter
-from pygrade.features.stream import Stream, write_parts
+from pygrade.features.state import State
 from pygrade.features.values import mix
 from pygrade.workers import Workers, wait_for_all
 
@@ -53,18 +45,16 @@ class Plan:
     ends: tuple[int, ...]  # [spans] timestamp of the last request of each
     shards: int
 
-    def attributes(self) -> tuple[Attributes, Attributes]:
-        """Of users and items, mapped from files: the processes of a machine share them."""
-        return self._attributes("user"), self._attributes("item")
-
-    def _attributes(self, entity: str) -> Attributes:
-        columns = self.schema.attributes(entity)
-        return Attributes(columns, self._mapped(f"{entity}-ids"), self._mapped(f"{entity}-values"))
+    def reader(self) -> LogReader:
+        """The reader of the log. The attributes are mapped from files: the processes of a machine share them."""
+        users, items = (
+            Attributes(self._mapped(f"{entity}-ids"), self._mapped(f"{entity}-values")) for entity in ("user", "item")
+        )
+        return LogReader(self.schema, users, items)
 
     def _mapped(self, name: str) -> Ints:
         path = self.folder / f"{name}.npy"
-        array: Ints = np.load(path, mmap_mode="r" if path.stat().st_size > _MAPPED else None)
-        return array
+        return np.asarray(np.load(path, mmap_mode="r" if path.stat().st_size > _MAPPED else None))
 
     def history(self, span: int) -> Path:
         """Records of a span's feedback, by the span in which it comes, and the keys that it asks for; by shard."""
@@ -127,10 +117,6 @@ class RowsJob:
         return str(self.span)
 
 
-Made = tuple[list[dict[str, Any]], int, Fitter, Callable[[Path], None]]
-"""Entries of the parts, the number of requests in the window, the fitter, and what writes the last state."""
-
-
 def plan_of(
     log: SplitEvents,
     schema: FeatureSchema,
@@ -156,10 +142,13 @@ def plan_of(
     return plan, jobs
 
 
-def materialize_sharded(plan: Plan, jobs: Sequence[SpanJob], workers: Workers) -> Made:
+def materialize_sharded(
+    plan: Plan, jobs: Sequence[SpanJob], workers: Workers
+) -> tuple[list[dict[str, Any]], Fitter, Callable[[Path], None]]:
     """Writes the parts into the plan's folder. What an earlier call of the same plan and jobs left there is used.
 
-    The folder then holds, beside the parts, for each span the records of the keys of its rows and of its feedback.
+    Returns the entries of the parts, the fitter, and what writes the last state. The folder then holds, beside the
+    parts, for each span the records of the keys of its rows and of its feedback.
     """
     targets = list(workers.map(_history, jobs, "features: histories"))
     sources = tuple(tuple(r for r, reached in enumerate(targets) if t in reached) for t in range(len(jobs) + 1))
@@ -167,59 +156,57 @@ def materialize_sharded(plan: Plan, jobs: Sequence[SpanJob], workers: Workers) -
         workers.map(_past, [ShardJob(plan, number, sources) for number in range(plan.shards)], "features: pasts")
     )
     rows_jobs = [RowsJob(job, sources[job.number]) for job in jobs]
-    made = gathered(jobs, workers.map(_rows, rows_jobs, "features: rows"))
+    entries: list[dict[str, Any]] = []
+    fitter = Fitter(plan.schema)
+    for job, made in zip(jobs, workers.map(_rows, rows_jobs, "features: rows"), strict=True):
+        entries += made
+        for sample in _samples(plan.sample(job.number), plan.schema):
+            fitter.add(sample)
 
     def save_state(path: Path) -> None:
         state = State(plan.schema)
         for shard in range(plan.shards):
-            _merge_piece(state, Spill(plan.past(shard)), "end")
+            _merge_piece(state, RecordFile(plan.past(shard)), "end")
         state.save(path)
 
-    return *made, save_state
+    return entries, fitter, save_state
 
 
 # ---- 1: histories
 
 
 def _history(job: SpanJob) -> list[int]:
-    return list(once(job.plan, job.plan.history(job.number).name, _write_history, job))
+    return list(run_if_missing(job.plan, job.plan.history(job.number).name, _write_history, job))
 
 
 def _write_history(job: SpanJob) -> list[int]:
     """Writes the span's history; returns the spans in which its feedback comes."""
     plan, schema = job.plan, job.plan.schema
-    users, items = plan.attributes()
+    reader = plan.reader()
     states: dict[int, State] = {}
     asked = {name: _core.KeyIndex() for name in schema.tables}
-    late: dict[int, Feedback] = {}
-    for frame in job.log.read(job.places, feedback_columns(schema)):
-        feedback = feedback_of(schema, users, items, frame)
-        target = np.searchsorted(plan.ends, feedback.time, side="right").clip(min=job.number)
+    late: dict[int, list[Ints]] = {}
+    for frame in job.log.read(job.places, reader.event_columns):
+        events = reader.events(frame)
+        target = np.searchsorted(plan.ends, events[0], side="right").clip(min=job.number)
         for number in np.unique(target).tolist():
-            events = feedback.take(target == number) if (target != number).any() else feedback
-            states.setdefault(number, State(schema)).apply(events)
+            some = np.ascontiguousarray(events[:, target == number])
+            states.setdefault(number, State(schema)).apply(some)
             if number != job.number:
-                late[number] = late[number].then(events) if number in late else events
-        for name, keys in _asked(schema, users, items, frame).items():
-            asked[name].add(keys)
-    with SpillWriter(plan.history(job.number)) as spill:
-        _add_by_shard(spill, "asked", plan.shards, [[index.keys()] for index in asked.values()])
+                late.setdefault(number, []).append(some)
+        for index, keys in zip(asked.values(), reader.keys(frame), strict=True):
+            index.add(keys)
+    with RecordFileWriter(plan.history(job.number)) as file:
+        _add_by_shard(file, "asked", plan.shards, [[index.keys()] for index in asked.values()])
         for number, state in states.items():
             pieces = [[records.keys, records.all()] for records in state.records.values()]
-            _add_by_shard(spill, str(number), plan.shards, pieces)
-        for number, events in late.items():
-            spill.add(f"late/{number}", _columns(schema, events))
+            _add_by_shard(file, str(number), plan.shards, pieces)
+        for number, some_late in late.items():
+            file.add(f"late/{number}", [np.concatenate(some_late, 1).T])
     return sorted(states)
 
 
-def _asked(schema: FeatureSchema, users: Attributes, items: Attributes, frame: Any) -> dict[str, Ints]:
-    """The keys of each table that the rows of a frame ask for."""
-    user, item = frame["user_id"].to_numpy(), frame["item_id"].to_numpy()
-    parts = key_parts(schema, users, items, user, item, scenario_codes(frame), users.get(user), items.get(item))
-    return {name: keys_of(table, parts, len(user)) for name, table in schema.tables.items()}
-
-
-def _add_by_shard(spill: SpillWriter, name: str, shards: int, tables: list[list[Ints]]) -> None:
+def _add_by_shard(file: RecordFileWriter, name: str, shards: int, tables: list[list[Ints]]) -> None:
     """A piece for each shard with the rows of the arrays of each table; the first array of a table has its keys."""
     orders = []
     for keys, *_ in tables:
@@ -228,37 +215,37 @@ def _add_by_shard(spill: SpillWriter, name: str, shards: int, tables: list[list[
         orders.append(np.split(np.argsort(shard, kind="stable"), starts[1:-1]))
     for number in range(shards):
         pieces = zip(tables, orders, strict=True)
-        spill.add(f"{name}/{number}", [array[order[number]] for arrays, order in pieces for array in arrays])
+        file.add(f"{name}/{number}", [array[order[number]] for arrays, order in pieces for array in arrays])
 
 
 # ---- 2: pasts
 
 
 def _past(job: ShardJob) -> None:
-    once(job.plan, job.plan.past(job.number).name, _write_past, job)
+    run_if_missing(job.plan, job.plan.past(job.number).name, _write_past, job)
 
 
 def _write_past(job: ShardJob) -> None:
     """Writes the shard's records at the start of each span, of the keys that it asks for, and all at the end."""
     plan = job.plan
     state = State(plan.schema)
-    with SpillWriter(plan.past(job.number)) as spill:
+    with RecordFileWriter(plan.past(job.number)) as file:
         for span in range(len(plan.ends)):
-            history = Spill(plan.history(span))
+            history = RecordFile(plan.history(span))
             arrays = []
             for records, keys in zip(state.records.values(), history.get(f"asked/{job.number}"), strict=True):
                 found, known = records.get(keys)
                 arrays += [keys[known], found[known]]
-            spill.add(str(span), arrays)
+            file.add(str(span), arrays)
             for source in job.sources[span]:
-                _merge_piece(state, Spill(plan.history(source)), f"{span}/{job.number}")
+                _merge_piece(state, RecordFile(plan.history(source)), f"{span}/{job.number}")
         for source in job.sources[-1]:
-            _merge_piece(state, Spill(plan.history(source)), f"{len(plan.ends)}/{job.number}")
-        spill.add("end", [array for records in state.records.values() for array in (records.keys, records.all())])
+            _merge_piece(state, RecordFile(plan.history(source)), f"{len(plan.ends)}/{job.number}")
+        file.add("end", [array for records in state.records.values() for array in (records.keys, records.all())])
 
 
-def _merge_piece(state: State, spill: Spill, piece: str) -> None:
-    arrays = spill.get(piece)
+def _merge_piece(state: State, file: RecordFile, piece: str) -> None:
+    arrays = file.get(piece)
     for records, keys, more in zip(state.records.values(), arrays[::2], arrays[1::2], strict=True):
         records.merge(keys, more)
 
@@ -266,99 +253,58 @@ def _merge_piece(state: State, spill: Spill, piece: str) -> None:
 # ---- 3: rows
 
 
-def _rows(job: RowsJob) -> tuple[list[dict[str, Any]], int]:
-    entries, inside = once(job.span.plan, f"rows-{job.span.number:05d}", _write_rows, job)
-    return entries, inside
+def _rows(job: RowsJob) -> list[dict[str, Any]]:
+    return list(run_if_missing(job.span.plan, f"rows-{job.span.number:05d}", _write_rows, job))
 
 
-def _write_rows(job: RowsJob) -> tuple[list[dict[str, Any]], int]:
-    """Writes the span's parts; returns their entries and the number of requests in the window."""
+def _write_rows(job: RowsJob) -> list[dict[str, Any]]:
+    """Writes the span's parts and what they tell about the training window; returns the entries of the parts."""
     span, plan = job.span, job.span.plan
-    state, pending = State(plan.schema), None
+    state, pending = State(plan.schema), []
     for shard in range(plan.shards):
-        _merge_piece(state, Spill(plan.past(shard)), str(span.number))
+        _merge_piece(state, RecordFile(plan.past(shard)), str(span.number))
     for source in job.sources:
         if source != span.number:
-            events = _events(plan.schema, Spill(plan.history(source)).get(f"late/{span.number}"))
-            pending = events if pending is None else pending.then(events)
-    before = plan.ends[span.number - 1] if span.number else None
-    return write_span(Stream(plan.schema, *plan.attributes(), state, pending, before), span)
+            pending.append(RecordFile(plan.history(source)).get(f"late/{span.number}")[0].T)
+    reader = plan.reader()
+    history = History(reader, state, pending, plan.ends[span.number - 1] if span.number else None)
+    entries = []
+    with RecordFileWriter(plan.sample(span.number)) as file:
+        for number, chunk in enumerate(history.chunks(span.log.read(span.places, reader.columns))):
+            chunk.write(plan.folder / PART.format(span.first_part + number))
+            entries.append(chunk.entry)
+            _write_sample(file, number, chunk.sample(plan.window))
+    return entries
 
 
-def write_span(stream: Stream, span: SpanJob) -> tuple[list[dict[str, Any]], int]:
-    """Writes the parts of a span and its sample; returns their entries and the number of requests in the window."""
-    plan, entries, inside = span.plan, [], 0
-    with SpillWriter(plan.sample(span.number)) as spill:
-        frames = span.log.read(span.places, chunk_columns(plan.schema))
-        for number, part in enumerate(write_parts(stream, frames, plan.folder, plan.window, span.first_part)):
-            entries.append(part.entry)
-            inside += part.fitted_requests
-            _write_sample(spill, number, part.sample)
-    return entries, inside
-
-
-def gathered(
-    spans: Sequence[SpanJob], results: Iterable[tuple[list[dict[str, Any]], int]]
-) -> tuple[list[dict[str, Any]], int, Fitter]:
-    """The entries of all parts, the requests in the window and the fitter, of `write_span` of each span in order."""
-    entries: list[dict[str, Any]] = []
-    requests, fitter = 0, Fitter(spans[0].plan.schema)
-    for span, (made, inside) in zip(spans, results, strict=True):
-        entries += made
-        requests += inside
-        for sample in _samples(span.plan.sample(span.number), span.plan.schema):
-            fitter.add(sample)
-    return entries, requests, fitter
-
-
-def _write_sample(spill: SpillWriter, number: int, sample: Sample) -> None:
-    counts = [np.array([*sample.rows.values()], np.int64), np.array([*sample.known.values()], np.int64)]
+def _write_sample(file: RecordFileWriter, number: int, sample: Sample) -> None:
+    counts = [
+        np.array([sample.requests, *sample.rows.values()], np.int64),
+        np.array([*sample.known.values()], np.int64),
+    ]
     moments = [values.ravel() for values in sample.moments.values()]
-    spill.add(str(number), [*counts, *moments, *(column for codes in sample.codes.values() for column in codes)])
+    file.add(str(number), [*counts, *moments, *(column for codes in sample.codes.values() for column in codes)])
 
 
 def _samples(path: Path, schema: FeatureSchema) -> Iterator[Sample]:
     """The samples of a span's parts, in order."""
-    spill, size = Spill(path), len(DENSE)
+    file, size = RecordFile(path), len(DENSE)
     with_ids = [feature for name in IDS for feature in schema.group(name)]
     named = [feature.name for feature in with_ids if feature.kind != "hashed"]
-    for number in spill.names():
-        rows, known, *rest = spill.get(number)
+    for number in file.names():
+        counts, known, *rest = file.get(number)
+        requests, *rows = counts.tolist()
         codes = [np.stack(pair) for pair in zip(rest[size::2], rest[size + 1 :: 2], strict=True)]
         yield Sample(
-            rows=dict(zip((*DENSE, *IDS), rows.tolist(), strict=True)),
+            requests=requests,
+            rows=dict(zip((*DENSE, *IDS), rows, strict=True)),
             moments={name: values.reshape(3, -1) for name, values in zip(DENSE, rest, strict=False)},
             known=dict(zip([feature.name for feature in with_ids], known.tolist(), strict=True)),
             codes=dict(zip(named, codes, strict=True)),
         )
 
 
-def _columns(schema: FeatureSchema, events: Feedback) -> list[Ints]:
-    """Feedback as arrays, and back."""
-    measures = [source for source in schema.outcomes if source in events.observed]
-    return [
-        events.time,
-        events.item,
-        *(events.parts[part] for part in schema.key_parts),
-        *(events.values[source] for source in schema.outcomes),
-        *(events.observed[source] for source in measures),
-    ]
-
-
-def _events(schema: FeatureSchema, columns: Sequence[Ints]) -> Feedback:
-    time, item, *rest = columns
-    parts, values = len(schema.key_parts), len(schema.outcomes)
-    measures = [source for source in schema.outcomes if is_measure(source)]
-    return Feedback(
-        time,
-        item,
-        dict(zip(schema.key_parts, rest[:parts], strict=True)),
-        dict(zip(schema.outcomes, rest[parts : parts + values], strict=True)),
-        dict(zip(measures, rest[parts + values :], strict=True)),
-    )
-
-
-def once(plan: Plan, name: str, work: Callable[[Any], Any], job: Any) -> Any:
+def run_if_missing(plan: Plan, name: str, work: Callable[[Any], Any], job: Any) -> Any:
     """work(job), or what it returned to an earlier call: a JSON file beside the job's files says that it is done."""
     path = plan.folder / f"{name}.json"
     if path.is_file():

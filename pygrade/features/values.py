@@ -1,4 +1,4 @@
-"""Numbers of features that have the same bits wherever they are computed: codes, hashes, fixed point, logarithms."""
+"""Columns of logs as the numbers that features are made of: codes of texts and whole numbers, floats."""
 
 import math
 from collections.abc import Mapping
@@ -8,16 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade import _core
 from pygrade._util.hashing import GOLDEN, splitmix64, text_hash
 from pygrade._util.optional_imports import require
 
 NULL = -(2**63)  # the code of a missing value
-SCALE = float(2**20)  # sums are in units of 1 / SCALE: whole numbers have the same total in every order
-LARGEST = float(2**31)  # measures are limited to ± this
-
-_LN2 = 0.6931471805599453
-_HALF_ROOT = 0.7071067811865476
 
 
 @lru_cache(maxsize=1 << 18)
@@ -38,37 +32,6 @@ def mix(*parts: NDArray[np.int64]) -> NDArray[np.int64]:
     mixed = state.view(np.int64)
     mixed[absent] = NULL
     return mixed
-
-
-def to_fixed(values: NDArray[Any]) -> NDArray[np.int64]:
-    """round(value · 2^20) of finite values, which are first limited to ±2^31."""
-    return np.rint(np.clip(values.astype(np.float64), -LARGEST, LARGEST) * SCALE).astype(np.int64)
-
-
-def log1p(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """log(1 + x) for x ≥ 0, NaN for NaN and infinity: only + − × ÷, so the bits depend on x alone.
-
-    1 + x = m · 2^e with m in [√½, √2); log m = 2 (s + s³/3 + s⁵/5 + …), s = (m − 1) / (m + 1). A library's vectorized
-    logarithm may differ in the last bit between machines, and between the body and the tail of an array. The error is
-    below 4e-16 of the result from x = 1 on, and absolute below it (1 + x is rounded).
-    """
-    mantissa, exponent = np.frexp(1.0 + x)
-    small = mantissa < _HALF_ROOT
-    mantissa = np.where(small, mantissa * 2.0, mantissa)
-    with np.errstate(invalid="ignore"):  # of infinity
-        s = (mantissa - 1.0) / (mantissa + 1.0)
-    square = s * s
-    series = np.full_like(square, 1.0 / 21.0)
-    for odd in range(19, 0, -2):
-        series = series * square + 1.0 / odd
-    result: NDArray[np.float64] = (exponent - small) * _LN2 + 2.0 * s * series
-    return result
-
-
-# Of 2π minute / 1440. From the core, because the results of C libraries differ between machines.
-SIN_OF_MINUTE: NDArray[np.float64]
-COS_OF_MINUTE: NDArray[np.float64]
-SIN_OF_MINUTE, COS_OF_MINUTE = _core.minutes_of_a_day()
 
 
 def kind_of(dtype: Any) -> str:

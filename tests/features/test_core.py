@@ -1,4 +1,4 @@
-"""The C++ core reads and writes the bits that numpy computes, whatever the schema."""
+"""The C++ core reads and writes the bits of the reference, whatever the schema."""
 
 import hashlib
 import math
@@ -14,12 +14,10 @@ import pytest
 from pygrade import _core
 from pygrade.features import FeatureCenter, State, default_schema, materialize
 from pygrade.features.materialize import state_before
-from pygrade.features.records import step_of
-from pygrade.features.values import COS_OF_MINUTE, SIN_OF_MINUTE
 from pygrade.stores import MissingVersionError, StoreError, StoreUnreachableError, open_store
 from tests.features.events import make_log
-from tests.features.numpy_reader import ARRAYS, read
 from tests.features.random_schemas import random_schema
+from tests.features.reference_reader import ARRAYS, ReferenceReader
 from tests.stores.doubles import PythonStore, raising
 
 ALL = 2**62  # after every event of a log
@@ -30,7 +28,7 @@ def random_requests(log, schema, seed, count=12):
     rng = np.random.default_rng(seed)
     users, items = log.events["user_id"].to_numpy(), log.events["item_id"].to_numpy()
     times = log.events["event_time"].to_numpy()
-    steps = [step_of(hours) for table in schema.tables.values() for hours, _ in table.windows] or [1]
+    steps = [max(round(hours * 450_000), 1) for table in schema.tables.values() for hours, _ in table.windows] or [1]
     contexts = {
         "c_battery": [None, math.nan, 0.5, -3.0, math.inf, -math.inf, 1e300],
         "c_device": [None, "", "phone", "größe", "x" * 300],
@@ -62,11 +60,14 @@ def check_schema(log, folder, seed):
     fitted = materialize(log, schema, folder).fitted
     state = state_before(log, schema, ALL)
     assert fitted.core.hash == schema.hash
+    reference = ReferenceReader(schema, log.users(), log.items())
+    events = reference.events(log.events)
     with open_store("memory:") as store:
         center = FeatureCenter(schema, fitted, store)
         center.publish(state, log.users(), log.items(), "v1")
         for user, items, context, time, scenario in random_requests(log, schema, seed):
-            wanted = read(schema, fitted, state, log.users(), log.items(), user, items, context, time, scenario)
+            wanted = reference.read(events, user, items, context, time, scenario)
+            wanted |= {name: fitted.encode(name, wanted[name]) for name in ("request_ids", "item_ids")}
             whole = center.read(user, items, context, time, scenario)
             request = center.request(user, context, time, scenario)
             for found in (whole, request.with_items(items)):
@@ -97,7 +98,7 @@ def check_normalized(fitted, batch):
     assert rows.tobytes() == np.concatenate([ready.item_dense, ready.cross_dense], 1).tobytes()
 
 
-def test_random_schemas_have_the_bits_of_numpy(log, tmp_path):
+def test_random_schemas_have_the_bits_of_the_reference(log, tmp_path):
     kinds = set()
     for seed in range(12):
         kinds |= check_schema(log, tmp_path / str(seed), seed)
@@ -105,7 +106,7 @@ def test_random_schemas_have_the_bits_of_numpy(log, tmp_path):
 
 
 @pytest.mark.slow
-def test_many_random_schemas_have_the_bits_of_numpy(log, tmp_path):
+def test_many_random_schemas_have_the_bits_of_the_reference(log, tmp_path):
     for seed in range(100, 250):
         check_schema(log, tmp_path / str(seed), seed)
 
@@ -165,7 +166,7 @@ def test_bits_do_not_depend_on_the_instruction_set(log, features):
 
 def test_hours_of_the_day_are_those_of_the_c_library(log):
     angles = [2.0 * math.pi / 1440.0 * minute for minute in range(1440)]
-    for table, function in ((SIN_OF_MINUTE, math.sin), (COS_OF_MINUTE, math.cos)):
+    for table, function in zip(_core.minutes_of_a_day(), (math.sin, math.cos), strict=True):
         exact = np.array([function(angle) for angle in angles])
         assert (table.astype(np.float32) == exact.astype(np.float32)).all()
         assert (np.abs(table - exact) <= np.spacing(np.abs(exact))).all()

@@ -1,14 +1,13 @@
 """The leak check finds planted leaks, and none in materialization."""
 
 import dataclasses
-import sys
 
 import numpy as np
 import polars as pl
 import pytest
 
 from pygrade.features import default_schema, find_leaks, materialize
-from pygrade.features.aggregates import Records
+from pygrade.features.history import LogReader
 from pygrade.features.leak_check import _materialized as by_row
 from tests.features.events import make_log
 
@@ -19,27 +18,22 @@ def test_materialized_features_know_nothing_of_the_future():
 
 
 def test_a_history_that_counts_events_of_the_same_instant_is_caught(monkeypatch):
-    """`<=` in place of `<`: every query looks one millisecond too far."""
-    exact = Records.stream
+    """`<=` in place of `<`: feedback seems to have come one millisecond earlier."""
+    exact = LogReader.events
 
-    def careless(self, keys, time, events):
-        return exact(self, keys, time + 1, events)
+    def careless(self, frame):
+        events = exact(self, frame)
+        events[0] -= 1
+        return events
 
     log = make_log()
     # without ties in the log: the search makes its own
     log = dataclasses.replace(log, events=log.events.with_columns(pl.col("event_time") + 7))
-    monkeypatch.setattr(Records, "stream", careless)
-    monkeypatch.setattr(sys.modules["pygrade.features.stream"], "_split", split_after)
+    monkeypatch.setattr(LogReader, "events", careless)
     found = {leak.feature for leak in find_leaks(log, default_schema(log))}
     assert {"user_count", "item_count", "user_click_rate", "user_by_author_click_rate", "user_recency"} <= found
     assert "sequences" in found
     assert not {"item_price", "c_battery", "hour_sin", "user_city"} & found
-
-
-def split_after(new, pending, latest):
-    """As materialization splits feedback, but with that of the very moment counted as past."""
-    both = new if pending is None else pending.then(new)
-    return both.take(both.time <= latest).by_time(), both.take(both.time > latest)
 
 
 def test_a_feature_that_sees_its_own_outcome_is_caught():

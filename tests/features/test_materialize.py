@@ -19,9 +19,9 @@ from pygrade.features import (
     materialize,
     state_before,
 )
-from pygrade.features.chunks import feedback_of
-from pygrade.features.compute import Attributes
-from pygrade.features.values import log1p
+from pygrade.features.attributes import Attributes
+from pygrade.features.history import LogReader
+from pygrade.reference.features import log1p
 from tests.features.events import make_log
 
 ARRAYS = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")
@@ -45,6 +45,10 @@ def log():
 @pytest.fixture(scope="module")
 def features(log, tmp_path_factory):
     return materialize(log, default_schema(log), tmp_path_factory.mktemp("features") / "set")
+
+
+def reader_of(log, schema):
+    return LogReader(schema, Attributes.of(schema, "user", log.users()), Attributes.of(schema, "item", log.items()))
 
 
 def seen_before(log, row):
@@ -150,12 +154,10 @@ def test_chunks_do_not_matter(log, features, tmp_path):
 
 def test_the_state_depends_on_the_set_of_events_alone(log, features):
     schema = features.schema
-    users = Attributes.of(schema, "user", log.users())
-    items = Attributes.of(schema, "item", log.items())
-    state = State(schema)
-    shuffled = feedback_of(schema, users, items, log.events.sample(fraction=1.0, shuffle=True, seed=3))
+    state, reader = State(schema), reader_of(log, schema)
+    shuffled = log.events.sample(fraction=1.0, shuffle=True, seed=3)
     for part in np.array_split(np.arange(len(shuffled)), 13):
-        state.apply(shuffled.take(part))
+        state.apply(reader.events(shuffled[part]))
     for name, records in features.state().records.items():
         assert same_bits(records.all(), state.records[name].all()), name
 
@@ -165,10 +167,7 @@ def test_a_state_is_saved_and_goes_on(log, features, tmp_path):
     cut = int(whole(features).timestamp[120])
     state_before(log, schema, cut).save(tmp_path / "state.safetensors")
     state = State.load(tmp_path / "state.safetensors", schema)
-    users = Attributes.of(schema, "user", log.users())
-    items = Attributes.of(schema, "item", log.items())
-    feedback = feedback_of(schema, users, items, log.events)
-    state.apply(feedback.take(feedback.time >= cut))
+    state.apply(reader_of(log, schema).events(log.events.filter(pl.col("event_time") >= cut)))
     for name, records in features.state().records.items():
         assert same_bits(records.keys, state.records[name].keys), name
         assert same_bits(records.all(), state.records[name].all()), name

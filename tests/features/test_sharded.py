@@ -16,8 +16,7 @@ import pytest
 from pygrade.data.event_log import EventLog
 from pygrade.features import SchemaError, default_schema, materialize
 from pygrade.features import sharded as sharded_module
-from pygrade.features.segments import HISTORY, segments_of
-from pygrade.features.spill import Spill, SpillWriter
+from pygrade.features.record_file import RecordFile, RecordFileWriter
 from pygrade.pipeline import candidate_copies
 from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.workers import LocalWorkers
@@ -128,27 +127,8 @@ def test_the_cut_changes_no_byte(log, single, tmp_path, span_rows, shards):
     assert [path.name for path in tmp_path.iterdir()] == ["set"]  # nothing is left
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_few_workers_read_the_feedback_before_their_segment(log, single, tmp_path, count):
-    jobs = Jobs(count)
-    made = materialize(log, single.schema, tmp_path / "set", rows=100, workers=jobs)
-    assert same_files(single.path, made.path) and jobs.names == ["features: rows"] * count
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]
-
-
-def test_segments_are_shorter_the_more_comes_before_them(log):
-    places = log.places(10)
-    for count in (2, 3, 5):
-        sizes = [sum(place.rows for place in run) for run in segments_of(places, count)]
-        assert sum(sizes) == sum(place.rows for place in places) and len(sizes) == count
-        before = np.cumsum([0, *sizes[:-1]])
-        times = [HISTORY * earlier + size for earlier, size in zip(before, sizes, strict=True)]
-        assert max(times) < min(times) + 50  # rows
-    assert [len(run) for run in segments_of(places[:1], 2)] == [1]
-
-
 def test_two_processes(log, single, tmp_path):
-    made = materialize(log, single.schema, tmp_path / "set", rows=100, workers=LocalWorkers(2))
+    made = materialize(log, single.schema, tmp_path / "set", rows=100, workers=LocalWorkers(2), span_rows=700)
     assert same_files(single.path, made.path)
 
 
@@ -167,9 +147,8 @@ def test_feedback_that_comes_much_later(memory_log, tmp_path):
     late = dataclasses.replace(memory_log, events=events.with_columns(pl.col("event_time") + pl.Series(step)))
     log = saved(late, tmp_path / "log")
     one = materialize(log, default_schema(log), tmp_path / "one", rows=60)
-    for count in (2, 4):
-        two = materialize(log, default_schema(log), tmp_path / f"{count}", rows=60, workers=Jobs(count), span_rows=240)
-        assert same_files(one.path, two.path)
+    two = materialize(log, default_schema(log), tmp_path / "two", rows=60, workers=Jobs(), span_rows=240)
+    assert same_files(one.path, two.path)
     last = events["timestamp"][-1]
     assert (late.events["event_time"] > last).sum() > 100
 
@@ -345,7 +324,7 @@ def test_what_another_call_left_is_removed(log, single, tmp_path):
     assert same_files(single.path, made.path) and [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-def test_spilled_arrays_come_back(tmp_path):
+def test_arrays_of_a_file_come_back(tmp_path):
     arrays = [
         np.array([1, -(2**62), 2**40]),
         np.zeros(0, np.int64),
@@ -353,28 +332,28 @@ def test_spilled_arrays_come_back(tmp_path):
         np.array([0.5, np.nan]),
         np.zeros((0, 3), np.int64),
     ]
-    with SpillWriter(tmp_path / "file") as spill:
-        spill.add("a", arrays)
-        spill.add("nothing", [])
-        spill.add("empty", [np.zeros(0, np.int64)])
-    back = Spill(tmp_path / "file")
+    with RecordFileWriter(tmp_path / "file") as file:
+        file.add("a", arrays)
+        file.add("nothing", [])
+        file.add("empty", [np.zeros(0, np.int64)])
+    back = RecordFile(tmp_path / "file")
     assert back.names() == ["a", "nothing", "empty"] and back.get("nothing") == []
     for array, read in zip(arrays, back.get("a"), strict=True):
         assert read.dtype == array.dtype and read.shape == array.shape and read.tobytes() == array.tobytes()
     with pytest.raises(KeyError, match="has no piece b"):
         back.get("b")
-    with SpillWriter(tmp_path / "many") as spill:
+    with RecordFileWriter(tmp_path / "many") as file:
         for number in range(1000):
-            spill.add(f"{number}/{number}", [np.array([number])])
+            file.add(f"{number}/{number}", [np.array([number])])
         with pytest.raises(ValueError, match="want at most 24 letters"):
-            spill.add("a" * 25, [])
-    many = Spill(tmp_path / "many")
+            file.add("a" * 25, [])
+    many = RecordFile(tmp_path / "many")
     assert many.names() == [f"{number}/{number}" for number in range(1000)]
     assert [many.get(name)[0].item() for name in many.names()] == list(range(1000))
     (tmp_path / "cut").write_bytes((tmp_path / "file").read_bytes()[:-3])
     with pytest.raises(ValueError, match="cut is truncated or corrupt"):
-        Spill(tmp_path / "cut")
-    with pytest.raises(RuntimeError), SpillWriter(tmp_path / "bad") as spill:
-        spill.add("a", arrays)
+        RecordFile(tmp_path / "cut")
+    with pytest.raises(RuntimeError), RecordFileWriter(tmp_path / "bad") as file:
+        file.add("a", arrays)
         raise RuntimeError
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "file", "many"]

@@ -1,10 +1,13 @@
 """Committed features of a log, which every implementation gives bit for bit."""
 
+import numpy as np
+import polars as pl
 import pytest
 
 from pygrade.features import FeatureCenter, materialize
 from pygrade.features.feature import KINDS
 from pygrade.stores import open_store
+from tests.features.reference_reader import ARRAYS, ReferenceReader
 from tests.features.test_sharded import Jobs, same_files, saved
 from tests.features.vectors import WINDOW, arrays_of, attribute_tables, check_arrays, load_log, load_vectors
 
@@ -40,6 +43,19 @@ def test_materialize(log, vector, tmp_path, rows, shards):
 def test_materialize_in_memory(vector, tmp_path):
     found = arrays_of(materialize(load_log(), vector.schema, tmp_path / "set", WINDOW, rows=97))
     assert found.keys() <= vector.wanted.keys() and check_arrays(found, vector.wanted)
+
+
+def test_the_reference(vector):
+    log, schema = load_log(), vector.schema
+    reference = ReferenceReader(schema, log.users(), log.items())
+    found = {name: [] for name in ARRAYS}
+    for frame in log.events.partition_by("request_id", maintain_order=True):
+        head = frame.row(0, named=True)
+        before = reference.events(log.events.filter(pl.col("event_time") < head["timestamp"]))
+        asked = head["user_id"], frame["item_id"].to_numpy(), head, head["timestamp"], head["scenario"]
+        for name, values in reference.read(before, *asked).items():
+            found[name].append(values)
+    check_arrays({f"rows.{name}": np.concatenate(values) for name, values in found.items()}, vector.wanted)
 
 
 def test_records_of_the_store(vector, tmp_path):

@@ -118,7 +118,8 @@ struct FeatureBuffer::Work {
   // Scratch memory.
   std::vector<StoreQuery> queries;
   std::vector<std::uint32_t> slots;
-  std::vector<const char*> pointers;
+  std::vector<const char*> request_records;  // [tables]
+  std::vector<const char*> pointers;         // records of a table that is asked for each row
   std::vector<double> fields;
   std::vector<std::int64_t> steps;
   std::vector<float> block;

@@ -1,4 +1,4 @@
-// Numbers of features that have the same bits wherever they are computed, as in pygrade/features/values.py.
+// Numbers of features that have the same bits wherever they are computed, as in pygrade/reference/features.py.
 #pragma once
 
 #include <array>

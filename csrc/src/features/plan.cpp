@@ -67,7 +67,33 @@ std::int64_t window_of(TablePlan& plan, const Table::Window& window) {
 
 }  // namespace
 
+std::int64_t Codes::of(const CodeSource& source) const {
+  switch (source.from) {
+    case From::user_id:
+      return user_id;
+    case From::item_id:
+      return item_id;
+    case From::scenario:
+      return scenario;
+    case From::context:
+      return context[source.at];
+    case From::user:
+      return user[source.at];
+    case From::item:
+      return item[source.at];
+  }
+  return null_code;
+}
+
+std::int64_t TablePlan::key_of(const Codes& codes) const {
+  if (key.size() == 1) return codes.of(key[0]);
+  Mix mixed;
+  for (const CodeSource& part : key) mixed.add(codes.of(part));
+  return mixed.code();
+}
+
 std::int64_t IdCoding::id_of(std::int64_t code) const {
+  if (plain) return code;
   if (buckets > 0) return bucket_of(code, buckets);
   const auto found = std::ranges::lower_bound(vocabulary, code);
   return found == vocabulary.end() || *found != code ? 0 : found - vocabulary.begin() + 1;
@@ -87,6 +113,19 @@ void add_run(std::vector<ColumnRun>& runs, std::size_t from, std::size_t to) {
 }
 
 Plan::Plan(Schema schema_given, std::span<const std::byte> fitted) : schema(std::move(schema_given)) {
+  name_columns();
+  read_fitted(fitted);
+  add_columns();
+}
+
+Plan::Plan(Schema schema_given) : schema(std::move(schema_given)) {
+  name_columns();
+  for (const Feature& f : schema.features)
+    if (f.is_id()) codings.push_back({0, {}, true});
+  add_columns();
+}
+
+void Plan::name_columns() {
   for (const Feature& f : schema.features) {
     if (f.kind == Kind::sequence) continue;
     auto& names = f.per_request()             ? (f.is_id() ? request_id_features : request_features)
@@ -94,12 +133,14 @@ Plan::Plan(Schema schema_given, std::span<const std::byte> fitted) : schema(std:
                                               : (f.is_id() ? item_id_features : item_features);
     for (auto& name : f.columns()) names.push_back(std::move(name));
   }
+}
+
+void Plan::add_columns() {
   utc_offset = static_cast<std::int64_t>(std::nearbyint(schema.utc_offset_hours * hour));
   empty_user = unknown_row(schema.user_attributes);
   empty_item = unknown_row(schema.item_attributes);
   user_table_name = "user_static." + schema.hash;
   item_table_name = "item_static." + schema.hash;
-  read_fitted(fitted);
   add_tables();
   add_request();
   add_items();
@@ -116,7 +157,7 @@ void Plan::read_fitted(std::span<const std::byte> fitted) {
   cross = normalization(tensors, "cross_dense", cross_features.size());
   for (const Feature& f : schema.features) {
     if (!f.is_id()) continue;
-    IdCoding coding{f.buckets, {}};
+    IdCoding coding{f.buckets, {}, false};
     if (f.kind != Kind::hashed)
       coding.vocabulary = column_of<std::int64_t>(tensors, "vocabulary." + f.name, TensorType::int64);
     if (std::ranges::adjacent_find(coding.vocabulary, std::greater_equal<>{}) != coding.vocabulary.end())

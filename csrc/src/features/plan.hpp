@@ -16,6 +16,7 @@ namespace pygrade::inline v0_2::detail {
 struct IdCoding {
   std::int64_t buckets = 0;              // hashed; 0: by the vocabulary
   std::vector<std::int64_t> vocabulary;  // ascending; an id is the place + 1, 0 elsewhere
+  bool plain = false;                    // nothing is fitted: the code itself
 
   std::int64_t id_of(std::int64_t code) const;
 };
@@ -25,6 +26,15 @@ struct CodeSource {
   enum class From : std::uint8_t { user_id, item_id, scenario, context, user, item };
   From from = From::user_id;
   std::size_t at = 0;
+};
+
+// The codes that keys and ids of a request and of one of its rows are made of.
+struct Codes {
+  std::int64_t user_id = 0, item_id = 0, scenario = null_code;
+  const std::int64_t *context = nullptr, *user = nullptr;  // of the context's columns; the row of attributes
+  const std::int64_t* item = nullptr;                      // the row of ItemLayout
+
+  std::int64_t of(const CodeSource& source) const;
 };
 
 struct IdColumn {
@@ -55,6 +65,7 @@ struct TablePlan {
   std::uint64_t FeatureCounters::* misses = nullptr;
 
   std::size_t width() const { return table->empty.size(); }
+  std::int64_t key_of(const Codes& codes) const;  // 0 of the table of all events
 };
 
 // A mean of the request's records that other means are shrunk to.
@@ -110,6 +121,8 @@ struct Plan {
 
   // SafetensorsError if the fitted values are damaged or of another schema.
   Plan(Schema schema_given, std::span<const std::byte> fitted);
+  // Of features whose ids are the codes.
+  explicit Plan(Schema schema_given);
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
 
@@ -117,7 +130,9 @@ struct Plan {
   void remember(std::int64_t item_id, std::span<const std::int64_t> stored, std::span<std::int64_t> row) const;
 
  private:
+  void name_columns();
   void read_fitted(std::span<const std::byte> fitted);
+  void add_columns();
   void add_tables();
   void add_request();
   void add_items();

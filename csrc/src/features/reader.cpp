@@ -10,20 +10,12 @@ namespace pygrade::inline v0_2::detail {
 
 namespace {
 
-const FeatureKernels& kernels_of_this_machine() { return PYGRADE_KERNELS(feature_kernels); }
-
 std::string quoted(std::string_view name) { return "'" + std::string(name) + "'"; }
 
 }  // namespace
 
 Reader::Reader(FeatureCenter::Impl& center, FeatureBuffer& buffer, Items items, const Deadline& deadline)
-    : center_(center),
-      plan_(center.plan),
-      kernels_(kernels_of_this_machine()),
-      buffer_(buffer),
-      work_(*buffer.work),
-      items_(items),
-      deadline_(deadline) {}
+    : FeatureMaker(center.plan, buffer, items), center_(center), deadline_(deadline) {}
 
 void Reader::begin(const FeatureRequest& request) {
   const auto& columns = plan_.schema.context;
@@ -61,20 +53,11 @@ void Reader::begin(const FeatureRequest& request) {
 
 void Reader::run(bool known) {
   const std::size_t rows = items_.size();
-  buffer_.request_dense.resize(plan_.request_features.size());
-  buffer_.request_ids.resize(plan_.request_id_features.size());
-  buffer_.sequences.resize(plan_.sequence_length);
-  buffer_.item_dense.resize(rows * plan_.item_features.size());
-  buffer_.item_ids.resize(rows * plan_.item_id_features.size());
-  buffer_.cross_dense.resize(rows * plan_.cross_features.size());
-  work_.priors.resize(plan_.priors.size());
+  resize();
   work_.records.resize(plan_.records);
-  work_.user_row.resize(plan_.schema.user_width);
   work_.keys.resize(plan_.tables.size());
-  work_.item_rows.resize(rows * plan_.items.width());
   work_.unknown.resize(rows);
   work_.stored.resize(plan_.schema.item_width);
-  work_.fields.resize(plan_.most_fields * history_lanes);
   work_.learned.reserve(rows);
   work_.absent_ids.reserve(rows);
   buffer_.defaults = buffer_.other_version = false;
@@ -205,6 +188,73 @@ void Reader::take_attributes(StoreValues& values, bool users, bool items) {
   unknown_ = 0;
 }
 
+// The answers for the tables, in the order in which they were asked.
+void Reader::take_records(StoreValues values, bool same) {
+  const auto misses = [&](const TablePlan& table, StoreValues answers) {
+    if (table.misses == nullptr) return;
+    if (table.misses == &FeatureCounters::user_misses) buffer_.user_known = answers[0].data() != nullptr;
+    const auto missing = std::ranges::count_if(answers, [](std::string_view v) { return v.data() == nullptr; });
+    auto& counter =
+        table.misses == &FeatureCounters::user_misses ? center_.counts.user_misses : center_.counts.item_misses;
+    if (missing > 0) counter.fetch_add(static_cast<std::uint64_t>(missing), std::memory_order_relaxed);
+  };
+  // Records of the request come first: the means of its user are what those of the candidates are shrunk to.
+  if (!same) {
+    work_.made = false;
+    StoreValues rest = values;
+    for (std::size_t t = 0; t < plan_.tables.size(); ++t) {
+      const TablePlan& table = plan_.tables[t];
+      if (table.per_row && items_.empty()) continue;
+      const std::size_t count = work_.keys[t].distinct.size();
+      if (!table.per_row) {
+        std::memcpy(work_.records.data() + plan_.record_place[t], center_.record(*table.table, rest[0]),
+                    8 * table.width());
+        misses(table, rest.first(count));
+      }
+      rest = rest.subspan(count);
+    }
+    for (std::size_t t = 0; t < plan_.tables.size(); ++t)
+      work_.request_records[t] = reinterpret_cast<const char*>(work_.records.data() + plan_.record_place[t]);
+    make_request();
+    work_.made = true;
+  }
+  if (items_.empty()) return;
+  begin_items();
+  for (std::size_t t = 0; t < plan_.tables.size(); ++t) {
+    const TablePlan& table = plan_.tables[t];
+    if (!table.per_row && same) continue;
+    const std::size_t count = work_.keys[t].distinct.size();
+    if (table.per_row) {
+      work_.pointers.resize(count);
+      for (std::size_t i = 0; i < count; ++i) work_.pointers[i] = center_.record(*table.table, values[i]);
+      misses(table, values.first(count));
+      make_items(t, work_.keys[t].place.data());
+    }
+    values = values.subspan(count);
+  }
+}
+
+// Features of a user and candidates of whom nothing is known, not even the rates over all events.
+void Reader::make_defaults() {
+  buffer_.user_known = false;
+  std::ranges::copy(plan_.empty_user, work_.user_row.begin());
+  work_.made = false;
+  for (std::size_t t = 0; t < plan_.tables.size(); ++t)
+    work_.request_records[t] = reinterpret_cast<const char*>(plan_.tables[t].table->empty.data());
+  make_request();
+  if (items_.empty()) return;
+  for (std::size_t row = 0; row < items_.size(); ++row)
+    plan_.remember(items_[row], plan_.empty_item, {item_row(row), plan_.items.width()});
+  begin_items();
+  auto& place = work_.keys[0].place;
+  place.assign(items_.size(), 0);
+  for (std::size_t t = 0; t < plan_.tables.size(); ++t) {
+    if (!plan_.tables[t].per_row) continue;
+    work_.pointers.assign(1, reinterpret_cast<const char*>(plan_.tables[t].table->empty.data()));
+    make_items(t, place.data());
+  }
+}
+
 // Remembers what was read.
 void Reader::remember() {
   AttributeCache& cache = center_.reading;
@@ -222,40 +272,12 @@ void Reader::remember() {
   cache.items.remember(work_.learned_ids, seen_->stamp, work_.learned_rows.data());
 }
 
-std::int64_t Reader::code_of(const CodeSource& source, std::size_t row) const {
-  switch (source.from) {
-    case CodeSource::From::user_id:
-      return work_.user_id;
-    case CodeSource::From::item_id:
-      return items_[row];
-    case CodeSource::From::scenario:
-      return work_.scenario;
-    case CodeSource::From::context:
-      return work_.codes[source.at];
-    case CodeSource::From::user:
-      return work_.user_row[source.at];
-    case CodeSource::From::item:
-      return item_row(row)[source.at];
-  }
-  return null_code;
-}
-
 // The keys of the candidates or, of tables that a request asks once, its only key.
 void Reader::make_keys(const TablePlan& table, KeySet& keys) {
-  const std::size_t rows = table.per_row ? items_.size() : 1;
   auto& all = work_.row_keys;
-  all.resize(rows);
-  if (table.key.empty()) {
-    std::ranges::fill(all, 0);
-  } else if (table.key.size() == 1) {
-    for (std::size_t row = 0; row < rows; ++row) all[row] = code_of(table.key[0], row);
-  } else {
-    for (std::size_t row = 0; row < rows; ++row) {
-      Mix mixed;
-      for (const CodeSource& part : table.key) mixed.add(code_of(part, row));
-      all[row] = mixed.code();
-    }
-  }
+  all.resize(table.per_row ? items_.size() : 1);
+  for (std::size_t row = 0; row < all.size(); ++row)
+    all[row] = table.key_of(table.per_row ? codes(row) : request_codes());
   find_distinct(keys);
 }
 

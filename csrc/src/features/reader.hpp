@@ -1,15 +1,14 @@
-// Reads the features of one request; pygrade/features/{chunks,compute}.py say what they are.
+// Reads the features of one request from a store; pygrade/reference/features.py specifies them.
 #pragma once
 
-#include "features/center.hpp"
-#include "util/fpenv.hpp"
+#include "features/feature_maker.hpp"
 
 namespace pygrade::inline v0_2::detail {
 
 // One call of the center for a request.
-class Reader {
+class Reader : FeatureMaker {
  public:
-  using Items = std::span<const std::int64_t>;
+  using Items = FeatureMaker::Items;
 
   Reader(FeatureCenter::Impl& center, FeatureBuffer& buffer, Items items, const Deadline& deadline);
 
@@ -25,28 +24,13 @@ class Reader {
   bool ask_early();
   void take_attributes(StoreValues& values, bool users, bool items);
   void make_keys(const TablePlan& table, KeySet& keys);
-  std::int64_t code_of(const CodeSource& source, std::size_t row) const;
   void find_distinct(KeySet& keys);
   void take_records(StoreValues values, bool same);
   void make_defaults();
-  template <class Record>
-  void make_request(const Record& record_of);
-  void begin_items();
-  void make_table(std::size_t table, const char* const* records, std::size_t count, float* out, std::size_t width,
-                  const std::uint32_t* place, std::size_t rows);
-  void make_items(std::size_t table, const KeySet& keys);
   void remember();
 
-  std::int64_t* item_row(std::size_t row) const { return work_.item_rows.data() + row * plan_.items.width(); }
-
   FeatureCenter::Impl& center_;
-  const Plan& plan_;
-  const FeatureKernels& kernels_;
-  FeatureBuffer& buffer_;
-  FeatureBuffer::Work& work_;
-  const Items items_;
   const Deadline& deadline_;
-  const FloatEnvironment environment_;
 
   bool user_unknown_ = false;  // his attributes are to be read
   std::size_t unknown_ = 0;    // so are those of so many candidates: work_.unknown

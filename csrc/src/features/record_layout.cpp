@@ -51,15 +51,10 @@ RecordLayout::RecordLayout(const Schema& schema, const Table& table) : empty_(ta
   };
   sums_ = sums_of(table.sums);
   for (const std::string& source : table.lasts) lasts_.push_back(outcome_of(schema, source));
-  view_width_ = added_ + lasts_.size();
-  for (const Table::Window& window : table.windows) {
+  for (const Table::Window& window : table.windows)
     rings_.push_back({window.step, sums_of(window.sums), window.place, window.width()});
-    view_width_ += window.width() - 1;
-  }
-  for (const Table::Recent& recent : table.recents) {
+  for (const Table::Recent& recent : table.recents)
     recents_.push_back({outcome_of(schema, recent.source), recent.length, recent.place});
-    recent_width_ += recent.length;
-  }
 }
 
 // One event to a count and the sums after it.
@@ -137,23 +132,6 @@ void RecordLayout::merge_ring(const Ring& ring, const std::int64_t* other, std::
       std::copy_n(other, ring.width, slots);
     }
   }
-}
-
-void RecordLayout::view(const std::int64_t* record, std::int64_t time, std::int64_t* values,
-                        std::int64_t* items) const {
-  values = std::copy_n(record, added_ + lasts_.size(), values);
-  for (const Ring& ring : rings_) {
-    const std::int64_t now = floor_divide(time, ring.step);
-    std::fill_n(values, ring.width - 1, 0);
-    const std::int64_t* slot = record + ring.place;
-    for (std::size_t s = 0; s < window_slots; ++s, slot += ring.width) {
-      if (*slot <= now - window_slots || *slot > now) continue;
-      for (std::size_t i = 1; i < ring.width; ++i) add_to(values[i - 1], slot[i]);
-    }
-    values += ring.width - 1;
-  }
-  for (const Recent& recent : recents_)
-    items = std::copy_n(record + recent.place + recent.length, recent.length, items);
 }
 
 }  // namespace pygrade::inline v0_2::detail

@@ -23,17 +23,12 @@ class RecordLayout {
 
   std::size_t width() const { return empty_.size(); }  // int64 of a record
   std::span<const std::int64_t> empty() const { return empty_; }
-  std::size_t view_width() const { return view_width_; }  // counts, sums and last times, then those of windows
-  std::size_t recent_width() const { return recent_width_; }
 
   // Adds one event. The record then depends on the set of its events, not on their order.
   void add(const EventColumns& events, std::size_t event, std::int64_t* record) const;
 
   // Adds the events of another record of the same key.
   void merge(const std::int64_t* other, std::int64_t* record) const;
-
-  // What the record shows at a moment: values[view_width], and the latest items[recent_width], -1 if there are fewer.
-  void view(const std::int64_t* record, std::int64_t time, std::int64_t* values, std::int64_t* items) const;
 
  private:
   struct Sum {
@@ -60,7 +55,7 @@ class RecordLayout {
   std::vector<std::int64_t> lasts_;  // outcome, -1: every event
   std::vector<Ring> rings_;
   std::vector<Recent> recents_;
-  std::size_t added_, view_width_, recent_width_ = 0;
+  std::size_t added_;
 };
 
 }  // namespace pygrade::inline v0_2::detail

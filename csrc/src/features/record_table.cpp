@@ -61,7 +61,7 @@ void KeyIndex::find(std::span<const std::int64_t> keys, std::uint32_t* numbers) 
   }
 }
 
-std::vector<std::uint32_t> RecordTable::rows_for(std::span<const std::int64_t> keys) {
+std::vector<std::uint32_t> RecordTable::places_for(std::span<const std::int64_t> keys) {
   std::vector<std::uint32_t> rows(keys.size());
   std::size_t known = index_.keys().size();
   index_.add(keys, rows.data());
@@ -80,15 +80,15 @@ void RecordTable::prefetch(std::uint32_t number) const {
 }
 
 void RecordTable::apply(std::span<const std::int64_t> keys, const EventColumns& events) {
-  const auto rows = rows_for(keys);
+  const auto rows = places_for(keys);
   for (std::size_t e = 0; e < rows.size(); ++e) {
     if (e + ahead < rows.size()) prefetch(rows[e + ahead]);
-    if (rows[e] != KeyIndex::none) layout_.add(events, e, row(rows[e]));
+    add(events, e, rows[e]);
   }
 }
 
 void RecordTable::merge(std::span<const std::int64_t> keys, const std::int64_t* records) {
-  const auto rows = rows_for(keys);
+  const auto rows = places_for(keys);
   for (std::size_t i = 0; i < rows.size(); ++i, records += layout_.width()) {
     if (i + ahead < rows.size()) prefetch(rows[i + ahead]);
     if (rows[i] != KeyIndex::none) layout_.merge(records, row(rows[i]));
@@ -96,49 +96,18 @@ void RecordTable::merge(std::span<const std::int64_t> keys, const std::int64_t* 
 }
 
 void RecordTable::get(std::span<const std::int64_t> keys, std::int64_t* records, bool* known) const {
-  std::vector<std::uint32_t> rows(keys.size());
-  index_.find(keys, rows.data());
+  const auto rows = find(keys);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     if (i + ahead < rows.size()) prefetch(rows[i + ahead]);
     known[i] = rows[i] != KeyIndex::none;
-    records = std::copy_n(known[i] ? row(rows[i]) : layout_.empty().data(), layout_.width(), records);
+    records = std::copy_n(record(rows[i]), layout_.width(), records);
   }
 }
 
-void RecordTable::view(std::span<const std::int64_t> asked, std::span<const std::int64_t> times, std::int64_t* values,
-                       std::int64_t* items) const {
-  std::vector<std::uint32_t> rows(asked.size());
-  index_.find(asked, rows.data());
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    if (i + ahead < rows.size()) prefetch(rows[i + ahead]);
-    layout_.view(rows[i] == KeyIndex::none ? layout_.empty().data() : row(rows[i]), times[i], values, items);
-    values += layout_.view_width();
-    items += layout_.recent_width();
-  }
-}
-
-void RecordTable::stream(std::span<const std::int64_t> asked, std::span<const std::int64_t> times,
-                         std::span<const std::int64_t> keys, const EventColumns& events, std::int64_t* values,
-                         std::int64_t* items) {
-  if (!std::ranges::is_sorted(events.time)) throw std::invalid_argument("time of events goes back; want it ascending");
-  if (!std::ranges::is_sorted(times)) throw std::invalid_argument("time of questions goes back; want it ascending");
-  const auto changed = rows_for(keys);
-  std::vector<std::uint32_t> rows(asked.size());
-  index_.find(asked, rows.data());
-  std::size_t next = 0;
-  const auto add_next = [&] {
-    if (next + ahead < changed.size()) prefetch(changed[next + ahead]);
-    if (changed[next] != KeyIndex::none) layout_.add(events, next, row(changed[next]));
-    ++next;
-  };
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    if (i + ahead < rows.size()) prefetch(rows[i + ahead]);
-    while (next < changed.size() && events.time[next] < times[i]) add_next();
-    layout_.view(rows[i] == KeyIndex::none ? layout_.empty().data() : row(rows[i]), times[i], values, items);
-    values += layout_.view_width();
-    items += layout_.recent_width();
-  }
-  while (next < changed.size()) add_next();
+std::vector<std::uint32_t> RecordTable::find(std::span<const std::int64_t> keys) const {
+  std::vector<std::uint32_t> rows(keys.size());
+  index_.find(keys, rows.data());
+  return rows;
 }
 
 }  // namespace pygrade::inline v0_2::detail

@@ -1,4 +1,4 @@
-// Records of one table in memory, while a log streams by in order of time.
+// Records of one table in memory.
 #pragma once
 
 #include <cstdint>
@@ -55,15 +55,20 @@ class RecordTable {
   // records[i] of keys[i]; the empty record of an unknown key. Sets known[i].
   void get(std::span<const std::int64_t> keys, std::int64_t* records, bool* known) const;
 
-  // values[i] and items[i] that key asked[i] shows at times[i].
-  void view(std::span<const std::int64_t> asked, std::span<const std::int64_t> times, std::int64_t* values,
-            std::int64_t* items) const;
+  // Places of the records of keys, which are made if there are none; KeyIndex::none of null_code.
+  std::vector<std::uint32_t> places_for(std::span<const std::int64_t> keys);
+  // The same; KeyIndex::none of an unknown key.
+  std::vector<std::uint32_t> find(std::span<const std::int64_t> keys) const;
 
-  // The same, with the events before times[i] added; in the end all of them are. std::invalid_argument if the times of
-  // events or questions do not ascend.
-  void stream(std::span<const std::int64_t> asked, std::span<const std::int64_t> times,
-              std::span<const std::int64_t> keys, const EventColumns& events, std::int64_t* values,
-              std::int64_t* items);
+  // The record at a place; the empty one at KeyIndex::none.
+  const std::int64_t* record(std::uint32_t place) const {
+    return place == KeyIndex::none ? layout_.empty().data() : row(place);
+  }
+  // Adds event number `event` to the record at a place.
+  void add(const EventColumns& events, std::size_t event, std::uint32_t place) {
+    if (place != KeyIndex::none) layout_.add(events, event, row(place));
+  }
+  void prefetch(std::uint32_t place) const;
 
  private:
   static constexpr std::size_t block_rows = 1 << 12;
@@ -71,8 +76,6 @@ class RecordTable {
   std::int64_t* row(std::uint32_t number) const {
     return blocks_[number / block_rows].get() + number % block_rows * layout_.width();
   }
-  std::vector<std::uint32_t> rows_for(std::span<const std::int64_t> keys);
-  void prefetch(std::uint32_t number) const;
 
   RecordLayout layout_;
   KeyIndex index_;

@@ -1,7 +1,7 @@
 // What features are made of, for kernels and their callers alike: records of the past and their arithmetic.
 //
-// pygrade/features/records.py documents a record, compute.py the formulas. Everything here has internal linkage, since
-// it is compiled once per instruction set.
+// pygrade/features/records.py documents a record, pygrade/reference/features.py the formulas. Everything here has
+// internal linkage, since it is compiled once per instruction set.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,7 @@ static inline std::int64_t load(const char* record, std::int64_t place) {
 }
 
 // log(1 + x) for x ≥ 0, NaN for NaN and infinity: only + − × ÷ and no fused operation, in the order of
-// pygrade.features.values.log1p. Branch-free, so that loops over it are vectorized.
+// pygrade.reference.features.log1p. Branch-free, so that loops over it are vectorized.
 static inline __attribute__((always_inline)) double log1p_of(double x) {
   const double y = 1.0 + x;
   const auto bits = __builtin_bit_cast(std::uint64_t, y);

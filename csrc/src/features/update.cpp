@@ -1,7 +1,5 @@
 // Writes feedback into the current version of a store.
 #include <algorithm>
-#include <charconv>
-#include <cmath>
 #include <numeric>
 
 #include "features/center.hpp"
@@ -13,62 +11,8 @@ namespace pygrade::inline v0_2 {
 
 namespace {
 
-using detail::CodeSource;
-using detail::null_code;
 using detail::Plan;
 using Column = std::vector<std::int64_t>;
-
-std::string short_text(double value) {
-  char text[32];
-  return {text, std::to_chars(text, text + sizeof text, value, std::chars_format::general, 6).ptr};
-}
-
-// The values of an outcome's column, checked.
-std::span<const double> outcome_column(const FeedbackEvents& events, std::string_view column, std::size_t count) {
-  const auto found = std::ranges::find(events.outcomes, column, &FeedbackEvents::Outcome::name);
-  const std::string name = "feedback " + std::string(column);
-  if (found == events.outcomes.end()) {
-    std::string known;
-    for (const auto& outcome : events.outcomes) known.append(known.empty() ? "" : ", ").append(outcome.name);
-    throw SchemaError("feedback lacks " + std::string(column) + "; its outcomes are " +
-                      (known.empty() ? "none" : known));
-  }
-  if (found->values.size() != count)
-    throw SchemaError(name + " has " + std::to_string(found->values.size()) + " values; want " + std::to_string(count));
-  for (const double value : found->values)
-    if (std::isinf(value)) throw SchemaError(name + " holds an infinite number; want finite ones");
-  if (!column.starts_with("y_")) return found->values;
-  for (const double value : found->values)
-    if (std::isnan(value)) throw SchemaError(name + " is null on a shown row; want a number");
-  for (const double value : found->values)
-    if (value != 0.0 && value != 1.0) throw SchemaError(name + " is " + short_text(value) + "; want 0 or 1");
-  return found->values;
-}
-
-// Outcomes of events in the order of Schema::outcomes.
-struct Outcomes {
-  std::vector<Column> values;  // [outcomes][e] fixed point
-  std::vector<Column> known;   // [outcomes][e] 1 if a measure is known; of others empty
-};
-
-Outcomes outcomes_of(const detail::Schema& schema, const FeedbackEvents& events) {
-  Outcomes outcomes;
-  for (const std::string& source : schema.outcomes) {
-    const bool logarithm = source.starts_with("log1p(");
-    const std::string_view column =
-        logarithm ? std::string_view(source).substr(6, source.size() - 7) : std::string_view(source);
-    Column values, known_of;
-    for (const double value : outcome_column(events, column, events.user_id.size())) {
-      const bool known = value == value;
-      const double number = known ? value : 0.0;
-      values.push_back(detail::to_fixed(logarithm ? detail::log1p_of(detail::from_zero(number)) : number));
-      if (detail::is_measure(source)) known_of.push_back(known);
-    }
-    outcomes.values.push_back(std::move(values));
-    outcomes.known.push_back(std::move(known_of));
-  }
-  return outcomes;
-}
 
 Column sorted_distinct(std::span<const std::int64_t> ids) {
   Column distinct(ids.begin(), ids.end());
@@ -120,7 +64,7 @@ class Writer {
 
   std::size_t run() {
     check();
-    const Outcomes outcomes = outcomes_of(plan_.schema, events_);
+    const detail::Outcomes outcomes = detail::outcomes_of(plan_.schema, events_);
     try {
       write(outcomes);
     } catch (const StoreError&) {
@@ -143,7 +87,7 @@ class Writer {
     if (count >= std::size_t{1} << 32) throw SchemaError("feedback has 2^32 events or more; want fewer at once");
   }
 
-  void write(const Outcomes& outcomes) {
+  void write(const detail::Outcomes& outcomes) {
     Known users(events_.user_id, plan_.schema.user_width), items(events_.item_id, plan_.items.width());
     ask(users, items);
     std::vector<std::uint32_t> in_time(events_.user_id.size());
@@ -231,36 +175,16 @@ class Writer {
   }
 
   Column keys_of(const detail::TablePlan& table, const Known& users, const Known& items) const {
-    const std::size_t count = events_.user_id.size();
-    Column keys(count, 0);
-    if (table.key.empty()) return keys;
-    for (std::size_t e = 0; e < count; ++e) {
-      detail::Mix mixed;
-      for (const CodeSource& part : table.key) {
-        keys[e] = code_of(part, e, users, items);
-        mixed.add(keys[e]);
-      }
-      if (table.key.size() > 1) keys[e] = mixed.code();
+    const bool scenario = !events_.scenario.empty() && plan_.schema.counts_over("scenario");
+    Column keys(events_.user_id.size());
+    for (std::size_t e = 0; e < keys.size(); ++e) {
+      detail::Codes codes{events_.user_id[e], events_.item_id[e]};
+      if (scenario) codes.scenario = detail::scenario_code(events_.scenario[e]);
+      if (plan_.keys_need_users) codes.user = users.of(codes.user_id).data();
+      if (plan_.keys_need_items) codes.item = items.of(codes.item_id).data();
+      keys[e] = table.key_of(codes);
     }
     return keys;
-  }
-
-  std::int64_t code_of(const CodeSource& source, std::size_t event, const Known& users, const Known& items) const {
-    switch (source.from) {
-      case CodeSource::From::user_id:
-        return events_.user_id[event];
-      case CodeSource::From::item_id:
-        return events_.item_id[event];
-      case CodeSource::From::scenario:
-        return detail::scenario_code(events_.scenario[event]);
-      case CodeSource::From::user:
-        return users.of(events_.user_id[event])[source.at];
-      case CodeSource::From::item:
-        return items.of(events_.item_id[event])[source.at];
-      case CodeSource::From::context:
-        break;  // no key has one
-    }
-    return null_code;
   }
 
   FeatureCenter::Impl& center_;

@@ -1,4 +1,4 @@
-"""Reading safetensors files that belong to a schema."""
+"""Safetensors files that belong to a schema."""
 
 from pathlib import Path
 from typing import Any

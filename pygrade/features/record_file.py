@@ -16,7 +16,7 @@ _FOOTER = 16  # bytes at the end: the number of pieces, and a mark
 _MARK = b"pygspill"
 
 
-class SpillWriter:
+class RecordFileWriter:
     """Writes pieces, each a list of arrays, and then their index; the file gets its name when all is well."""
 
     def __init__(self, path: Path) -> None:
@@ -41,7 +41,7 @@ class SpillWriter:
         self._file.write(len(header).to_bytes(4, "little") + header + packed)
         self._index.append((name.encode(), at, self._file.tell() - at))
 
-    def __enter__(self) -> "SpillWriter":
+    def __enter__(self) -> "RecordFileWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -55,8 +55,8 @@ class SpillWriter:
             self._partial.unlink()
 
 
-class Spill:
-    """A file of `SpillWriter`. ValueError that names it if it is damaged.
+class RecordFile:
+    """A file of `RecordFileWriter`. ValueError that names it if it is damaged.
 
     Files of a long log have tens of thousands of pieces, of which a job wants one: nothing of the others is parsed.
     """
