@@ -30,6 +30,7 @@ from pygrade.logs.log_parts import LogParts
 from pygrade.logs.logs import check_amounts
 from pygrade.policy import Baseline, FusionPolicy, PolicySpec
 from pygrade.policy.correction import Correction
+from pygrade.training.cross_fit import Trust
 from pygrade.training.data import LogSource, TrainingData, open_log
 from pygrade.training.fit import SHARDS, OnStep, fit_policies, prepare, with_propensity
 from pygrade.training.folds import LicensedCorrection, mix_folds, simple_baselines, split_log, train_folds
@@ -117,10 +118,7 @@ def train(
             served.mixture = trust.mixture(baselines)
             mix_folds(directory, trust, served.mixture)
             summary["trust"] = trust.to_dict()
-            logger.info(trust.sentence)
-            if trust.better_form is not None and trust.license is None:  # else the form hardly matters
-                summary["warnings"].append(f"FORM: {trust.better_form.sentence(config.policy.transform)}")
-                logger.warning(summary["warnings"][-1])
+            summary["warnings"] += _report(trust, config)
         summary["trust_seconds"] = time.perf_counter() - started - summary["seconds"]
         for trained, name in ((first, "stage1"), (last, "stage2"), (served, "policy")):
             extra = {"trained_on": log.num_requests, "seed": config.seed, "stage": name}
@@ -140,6 +138,15 @@ def _clean(log: Logs) -> tuple[Logs, list[str]]:
     cautions = [*cautions_of_log(log), *caution_of_robots(log, found)]
     kept = log.select(~found) if found.any() else log
     return limit_amounts(kept, cluster[~found]), cautions
+
+
+def _report(trust: Trust, config: TrainConfig) -> list[str]:
+    """Logs the verdict; returns what else a reader must not miss."""
+    logger.info(trust.sentence)
+    if trust.better_form is None or trust.license is not None:  # with a license the form hardly matters
+        return []
+    logger.warning(sentence := f"FORM: {trust.better_form.sentence(config.policy.transform)}")
+    return [sentence]
 
 
 def _facts(data: TrainingData, cautions: list[str]) -> dict[str, Any]:
