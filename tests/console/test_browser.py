@@ -310,6 +310,18 @@ def test_the_keyboard_reaches_every_control(page):
     assert numbers(page, ".slider output")[0] == pytest.approx(before + 0.1, abs=0.03)
 
 
+def test_without_javascript_the_verdict_and_the_tables_are_read(engine, address, found):
+    context = engine.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address)
+    assert VERDICT[1] in page.locator("#verdict").inner_text()
+    assert page.locator("#cards .card").count() == 2
+    rankings = page.locator(".report section").first.locator("tbody th")
+    assert set(rankings.all_inner_texts()) == set(found.evaluation["rankers"]) and rankings.first.is_visible()
+    assert page.locator("noscript").inner_text() and not page.locator("#run").is_visible()
+    context.close()
+
+
 def test_the_theme_follows_the_system_or_the_button(engine, address):
     def ground(page):
         return page.evaluate("getComputedStyle(document.body).backgroundColor")

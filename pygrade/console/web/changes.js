@@ -1,6 +1,6 @@
 // How much the rankings' pages differ.
 import { shareBar } from "./charts.js";
-import { byId, count, h, share, show } from "./dom.js";
+import { byId, count, h, share, show, table } from "./dom.js";
 
 // How much of the first k differs between rankings.
 export function showChanges(model, yours) {
@@ -9,18 +9,9 @@ export function showChanges(model, yours) {
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const shares = arms.map((arm) => arms.map((other) => mean(model.replaced(arm.pages, other.pages))));
   const highest = Math.max(...shares.flat(), 0.01);
-  const rows = arms.map((arm, i) =>
-    h(
-      "tr",
-      {},
-      h("th", { scope: "row" }, name(arm)),
-      shares[i].map((value, j) =>
-        i === j
-          ? h("td", { class: "number" }, "–")
-          : h("td", { class: "number heat", style: { "--heat": (value / highest).toFixed(3) } }, share(value, 0)),
-      ),
-    ),
-  );
+  const heat = (value) =>
+    h("td", { class: "number heat", style: { "--heat": (value / highest).toFixed(3) } }, share(value, 0));
+  const rows = arms.map((arm, i) => [name(arm), shares[i].map((value, j) => (i === j ? "–" : heat(value)))]);
   const against = model.arms[0];
   const changed = model.replaced(yours.pages, against.pages);
   const steps = [
@@ -37,42 +28,15 @@ export function showChanges(model, yours) {
   const most = Math.max(...histogram.map(({ n }) => n));
   show(
     byId("changes"),
-    h(
-      "div",
-      { class: "scroll", tabindex: 0, role: "region", "aria-label": "Share of the page replaced" },
-      h(
-        "table",
-        { class: "heats" },
-        h(
-          "thead",
-          {},
-          h(
-            "tr",
-            {},
-            h("th", { scope: "col" }, "of the page of"),
-            arms.map((arm) => h("th", { scope: "col", class: "number" }, `not in ${name(arm)}`)),
-          ),
-        ),
-        h("tbody", {}, rows),
-      ),
-    ),
+    table("Share of the page replaced", ["of the page of", ...arms.map((arm) => `not in ${name(arm)}`)], rows, {
+      className: "heats",
+    }),
     h("h3", {}, `Requests by the share that your sliders replace of ${against.name}'s page`),
-    h(
-      "table",
-      { class: "bars" },
-      h(
-        "tbody",
-        {},
-        histogram.map(({ label, n }) =>
-          h(
-            "tr",
-            {},
-            h("th", { scope: "row" }, label),
-            h("td", { class: "wide" }, shareBar(n, "task task-0", most)),
-            h("td", { class: "number" }, count(n)),
-          ),
-        ),
-      ),
+    table(
+      "Requests by the share replaced",
+      [],
+      histogram.map(({ label, n }) => [label, shareBar(n, "task task-0", most), count(n)]),
+      { className: "bars" },
     ),
     h("p", { class: "note" }, `${count(model.requests)} requests, first ${model.k} ranks.`),
   );

@@ -1,6 +1,6 @@
 // Weights and lifts by the classes of a column.
 import { intervalBar, reachOf, shareBar } from "./charts.js";
-import { byId, count, h, percent, share, show, taskClass } from "./dom.js";
+import { byId, count, h, percent, share, show, table, taskClass } from "./dom.js";
 import { meanLift, meanOf } from "./replay.js";
 
 // The policy's weights, and its lift over the baseline, by the classes of a column.
@@ -46,42 +46,18 @@ export function showColumns(model) {
         ),
       );
     const head = [
-      h("th", { scope: "col" }, name),
-      h("th", { scope: "col", class: "number" }, "requests"),
-      model.tasks.map((task, t) => h("th", { scope: "col" }, h("i", { class: taskClass(t) }), task)),
-      metric ? h("th", { scope: "col", colspan: 2 }, `${names.policy} over ${baseline}`) : null,
+      name,
+      "requests",
+      ...model.tasks.map((task, t) => [h("i", { class: taskClass(t) }), task]),
+      ...(metric ? [h("th", { scope: "col", colspan: 2 }, `${names.policy} over ${baseline}`)] : []),
     ];
-    show(
-      place,
-      h(
-        "div",
-        { class: "scroll", tabindex: 0, role: "region", "aria-label": "Weights by column" },
-        h(
-          "table",
-          { class: "by-column" },
-          h("thead", {}, h("tr", {}, head)),
-          h(
-            "tbody",
-            {},
-            classes.map(({ label, n, means, lift }) =>
-              h(
-                "tr",
-                {},
-                h("th", { scope: "row" }, label),
-                h("td", { class: "number" }, count(n)),
-                means.map(cell),
-                lift
-                  ? [
-                      h("td", { class: "number" }, percent(lift.value)),
-                      h("td", { class: "wide" }, intervalBar(lift, reach, label)),
-                    ]
-                  : null,
-              ),
-            ),
-          ),
-        ),
-      ),
-    );
+    const rows = classes.map(({ label, n, means, lift }) => [
+      label,
+      count(n),
+      means.map(cell),
+      lift ? [percent(lift.value), intervalBar(lift, reach, label)] : [],
+    ]);
+    show(place, table("Weights by column", head, rows, { numbers: 1, className: "by-column" }));
   };
   if (!columns.length) {
     show(byId("columns"), h("p", { class: "note" }, "The log has no column with more than one value."));

@@ -32,6 +32,30 @@ export function show(parent, ...children) {
   parent.replaceChildren(...children.flat(Infinity).filter(Boolean));
 }
 
+// Names and values.
+export function facts(pairs) {
+  return pairs.map(([name, value]) => h("span", {}, `${name} `, h("b", {}, String(value ?? "n/a"))));
+}
+
+// A table that a narrow screen scrolls. A text in a row is a number, an element is wide; a <th> or <td> stays as it is.
+// numbers: columns after the first whose heads are those of numbers.
+export function table(name, head, rows, { numbers = head.length, className = "" } = {}) {
+  if (!rows.length) return h("p", { class: "note" }, "nothing yet");
+  const heads = head.map((text, i) =>
+    text instanceof Element ? text : h("th", { scope: "col", class: i > 0 && i <= numbers ? "number" : "" }, text),
+  );
+  const cell = (content) => {
+    if (content?.tagName === "TD") return content;
+    return h("td", { class: content instanceof Element ? "wide" : "number" }, content);
+  };
+  const body = rows.map(([first, ...rest]) => h("tr", {}, h("th", { scope: "row" }, first), rest.flat().map(cell)));
+  return h(
+    "div",
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": name },
+    h("table", { class: className }, heads.length ? h("thead", {}, h("tr", {}, heads)) : null, h("tbody", {}, body)),
+  );
+}
+
 const MINUS = "−";
 
 // +1.6 %

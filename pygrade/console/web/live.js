@@ -1,10 +1,9 @@
 // The service's state, /v1/status, polled where the page comes from a service; absent in a file.
 import { sparkline } from "./charts.js";
-import { count, h, share, show } from "./dom.js";
+import { count, facts, h, share, show } from "./dom.js";
 import {
   armsTable,
   driftTable,
-  facts,
   latencyTable,
   milliseconds,
   onlineTable,

@@ -1,6 +1,6 @@
 // Tables of the service's state.
 import { intervalBar, reachOf, shareBar } from "./charts.js";
-import { count, h, percent, share } from "./dom.js";
+import { count, facts, h, percent, share, table } from "./dom.js";
 
 const SHIFTED = [0.1, 0.25]; // PSI from which a prediction has moved, and is another one
 
@@ -8,49 +8,10 @@ export function total(values) {
   return values.reduce((sum, value) => sum + (value ?? 0), 0);
 }
 
-export function facts(pairs) {
-  return pairs.map(([name, value]) => h("span", {}, `${name} `, h("b", {}, String(value ?? "n/a"))));
-}
-
 export function milliseconds(seconds) {
   if (!Number.isFinite(seconds ?? NaN)) return "n/a";
   const value = 1000 * seconds;
   return value < 0.1 ? `${(1000 * value).toFixed(0)} µs` : `${value.toFixed(value < 10 ? 2 : 0)} ms`;
-}
-
-function table(name, head, rows, numbers = head.length) {
-  if (!rows.length) return h("p", { class: "note" }, "nothing yet");
-  return h(
-    "div",
-    { class: "scroll", tabindex: 0, role: "region", "aria-label": name },
-    h(
-      "table",
-      {},
-      h(
-        "thead",
-        {},
-        h(
-          "tr",
-          {},
-          head.map((text, i) => h("th", { scope: "col", class: i > 0 && i <= numbers ? "number" : "" }, text)),
-        ),
-      ),
-      h(
-        "tbody",
-        {},
-        rows.map(([first, ...rest]) =>
-          h(
-            "tr",
-            {},
-            h("th", { scope: "row" }, first),
-            rest.map((cell) =>
-              cell instanceof Node ? h("td", { class: "wide" }, cell) : h("td", { class: "number" }, String(cell)),
-            ),
-          ),
-        ),
-      ),
-    ),
-  );
 }
 
 function lively(entry) {
@@ -99,7 +60,7 @@ export function armsTable(status) {
   return h(
     "div",
     {},
-    table("Arms", head, rows, 8),
+    table("Arms", head, rows, { numbers: 8 }),
     status.arms
       .filter((arm) => arm.sentence)
       .map((arm) => h("p", { class: "note" }, h("b", {}, `${arm.name}: `), arm.sentence)),
@@ -113,7 +74,7 @@ export function armsTable(status) {
             lift ? percent(lift.value) : "n/a",
             lift ? intervalBar(lift, taskReach, `${arm} ${name}`) : h("span"),
           ]),
-          2,
+          { numbers: 2 },
         )
       : null,
     h(
@@ -141,7 +102,7 @@ export function latencyTable({ latency = {}, steps = {} }) {
       ...["p50", "p90", "p99", "p999"].map((q) => milliseconds(entry[q])),
       shareBar(entry.p99 ?? 0, "task task-0", most),
     ]),
-    5,
+    { numbers: 5 },
   );
 }
 
@@ -169,7 +130,7 @@ export function driftTable({ drift = {}, weights = [], tasks = [] }) {
   return h(
     "div",
     {},
-    table("Drift", ["task", "PSI", "", ""], rows, 1),
+    table("Drift", ["task", "PSI", "", ""], rows, { numbers: 1 }),
     h("p", { class: "note" }, "PSI of the predictions against those that the policy was trained on."),
     table("Weights by scenario", ["scenario", "pages", ...tasks], means),
     h("p", { class: "note" }, "Mean and standard deviation of the weights that are served."),

@@ -1,6 +1,6 @@
 // One request's pages side by side: what moved against a reference, by how much, and which task moved it.
 import { stack } from "./charts.js";
-import { byId, h, share, show, signed, taskClass } from "./dom.js";
+import { byId, facts, h, share, show, signed, table, taskClass } from "./dom.js";
 
 export class Pages {
   constructor(model) {
@@ -89,15 +89,14 @@ export class Pages {
     const time =
       browsed.timestamps && new Date(browsed.timestamps[request]).toISOString().slice(0, 16).replace("T", " ");
     const explored = browsed.exploration?.[request];
-    return [
+    const known = [
       ["user", browsed.users[request]],
       ["scenario", browsed.scenario_names?.[request]],
       ["time", time && `${time} UTC`],
       ["candidates", end - first],
       ["exploration", explored && explored !== "none" ? explored : null],
-    ]
-      .filter(([, value]) => value !== null && value !== undefined)
-      .map(([name, value]) => h("span", {}, `${name} `, h("b", {}, String(value))));
+    ].filter(([, value]) => value !== null && value !== undefined);
+    return facts(known);
   }
 
   page(arm, reference) {
@@ -178,38 +177,20 @@ export class Pages {
       const deltas = [...change(index)];
       const { browsed } = model.record;
       const place = (map) => (map.has(index) ? map.get(index) + 1 : "off");
-      return h(
-        "tr",
-        {},
-        h("th", { scope: "row" }, browsed.item_names[browsed.items[first + index]]),
-        h("td", { class: "number" }, `${place(before)} → ${place(now)}`),
+      return [
+        browsed.item_names[browsed.items[first + index]],
+        `${place(before)} → ${place(now)}`,
         h("td", {}, moveMark(before.get(index), now.get(index) ?? null)),
         h("td", {}, this.cause(deltas, Math.sign(by), first + index)),
-        h("td", { class: "wide" }, stack(deltas, reach, model.tasks, taskClass)),
-      );
+        stack(deltas, reach, model.tasks, taskClass),
+      ];
     });
     return [
       heading,
-      h(
-        "div",
-        { class: "scroll", tabindex: 0, role: "region", "aria-label": "What moved" },
-        h(
-          "table",
-          { class: "moves" },
-          h(
-            "thead",
-            {},
-            h(
-              "tr",
-              {},
-              ["item", "place", "", "moved most by", "change by task, in deviations of the score"].map((name) =>
-                h("th", { scope: "col" }, name),
-              ),
-            ),
-          ),
-          h("tbody", {}, body),
-        ),
-      ),
+      table("What moved", ["item", "place", "", "moved most by", "change by task, in deviations of the score"], body, {
+        numbers: 0,
+        className: "moves",
+      }),
       old ? null : h("p", { class: "note" }, `${reference.name} has no contributions of tasks: shown are your page's.`),
     ];
   }
