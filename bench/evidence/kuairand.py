@@ -25,7 +25,6 @@ from pygrade.config.data import KUAIRAND_TASK_VALUES
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.training import CorrectionConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.correction.fit import correct
-from pygrade.data.kuairand_files import local_day
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs, numbered, read_logs
 from pygrade.metrics import intervals
@@ -37,6 +36,7 @@ from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
 from pygrade.training.train import TrainResult, train
+from pygrade_datasets.kuairand_files import local_day
 
 LOG = "log_standard_4_25_to_5_04_pure.csv"
 MODEL_DAYS, LEARN_DAYS = 4, 7  # days that the multi-task model learns from, and those before the judging ones

@@ -1,34 +1,31 @@
 """Raw events of every data set in one form: `import_events` writes it once, `EventLog` reads it in chunks.
 
-``SCHEME:PATH`` names the files as they are downloaded; each importer's module says which columns it reads and under
-which license: `kuairand_events`, `recflow`, `ebnerd`, `logs_events`.
+``SCHEME:PATH`` names the files as they are downloaded. ``logs:`` is pygrade's own contract (`logs_events`). Every other
+scheme is an entry point of the group `GROUP`, a function ``importer(directory, writer, config)`` like those of
+``examples/datasets``: it reads the directory, gives `EventWriter` the rows and says last what they are
+(`EventWriter.finish`). Its config is that of `CONFIGS`, or None.
 """
 
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pygrade._util.files import atomic_directory
 from pygrade.config.data import EbNerdConfig, KuaiRandEventConfig, LogsEventConfig, RecFlowConfig
-from pygrade.data.ebnerd import import_ebnerd
 from pygrade.data.event_log import EventLog, EventSource
 from pygrade.data.event_writer import EventWriter
-from pygrade.data.kuairand_events import import_kuairand
 from pygrade.data.logs_events import import_logs
-from pygrade.data.recflow import import_recflow
 from pygrade.storage import Place, download, place_exists, place_of
 from pygrade.workers import Workers
 
-__all__ = ["CONFIGS", "SCHEMES", "EventLog", "EventSource", "import_events", "parse_spec"]
+__all__ = ["CONFIGS", "EventLog", "EventSource", "import_events", "parse_spec"]
 
-SCHEMES = {
-    "kuairand": "kuairand:DIR, the KuaiRand files (excerpt, Pure, 1K or 27K)",
-    "recflow": "recflow:DIR, the RecFlow files (all_stage/ or realshow/)",
-    "ebnerd": "ebnerd:DIR, an EB-NeRD bundle (demo, small or large)",
-    "logs": "logs:DIR, Parquet logs in pygrade's contract",
-}
+GROUP = "pygrade.datasets"  # of entry points: name of a scheme = module:function
 CONFIGS: dict[str, type] = {
     "kuairand": KuaiRandEventConfig,
     "recflow": RecFlowConfig,
@@ -38,28 +35,51 @@ CONFIGS: dict[str, type] = {
 """The dataclass of options of each scheme."""
 
 _PATIENCE_SECONDS = 10.0
-_IMPORTERS: dict[str, Callable[..., None]] = {
-    "kuairand": import_kuairand,
-    "recflow": import_recflow,
-    "ebnerd": import_ebnerd,
-    "logs": import_logs,
-}
 
 
-def parse_spec(spec: str, schemes: Sequence[str] = tuple(SCHEMES)) -> tuple[str, Place]:
+def schemes() -> list[str]:
+    """The schemes that there are importers of."""
+    return ["logs", *sorted({entry.name for entry in entry_points(group=GROUP)} - {"logs"})]
+
+
+def importer_of(scheme: str) -> Callable[..., None]:
+    """The function that imports a scheme's files."""
+    return import_logs if scheme == "logs" else _entry(scheme).load()
+
+
+def importer_hash(scheme: str) -> str:
+    """Hash of the source files of a scheme's importer; empty for ``logs``, which is part of the package."""
+    if scheme == "logs":
+        return ""
+    spec = find_spec(_entry(scheme).module.partition(".")[0])
+    digest = hashlib.sha256()
+    if spec is not None and spec.origin is not None:
+        module = Path(spec.origin)
+        for file in sorted(module.parent.rglob("*.py")) if spec.submodule_search_locations else [module]:
+            digest.update(f"{file.relative_to(module.parent)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _entry(scheme: str) -> EntryPoint:
+    return next(iter(entry_points(group=GROUP, name=scheme)))
+
+
+def parse_spec(spec: str, accepted: Sequence[str] | None = None) -> tuple[str, Place]:
     """Scheme and place of ``SCHEME:PATH`` or ``SCHEME:URL``, such as ``logs:s3://bucket/logs``.
 
-    ValueError if the scheme is not one of ``schemes``, FileNotFoundError if nothing is there, StorageError if the store
-    of a URL refuses or can't be reached.
+    ValueError if the scheme is not one of ``accepted`` (None: of all `schemes`), FileNotFoundError if nothing is there,
+    StorageError if the store of a URL refuses or can't be reached.
     """
     scheme, _, path = spec.partition(":")
-    accepted = "; ".join(SCHEMES[name] for name in schemes)
-    if scheme not in schemes or not path:
-        raw = f"; `pygrade pipeline` reads {scheme}:" if scheme in SCHEMES and scheme not in schemes else ""
-        raise ValueError(f"data is {spec!r}; want one of {accepted}{raw}")
+    known = schemes()
+    accepted = known if accepted is None else accepted
+    wanted = ", ".join(f"{name}:DIR" for name in accepted)
+    if scheme not in accepted or not path:
+        raw = f"; `pygrade pipeline` reads {scheme}:" if scheme in known and scheme not in accepted else ""
+        raise ValueError(f"data is {spec!r}; want one of {wanted}{raw}")
     place = place_of(path)
     if not place_exists(place):
-        raise FileNotFoundError(f"data is {spec!r}, and {path} does not exist; want one of {accepted}")
+        raise FileNotFoundError(f"data is {spec!r}, and {path} does not exist; want one of {wanted}")
     return scheme, place
 
 
@@ -80,15 +100,15 @@ def import_events(
     another scheme's config, FileNotFoundError for missing files.
     """
     scheme, place = parse_spec(spec)
-    if config is not None and not isinstance(config, CONFIGS[scheme]):
-        wanted = CONFIGS[scheme].__name__
-        raise TypeError(f"config is a {type(config).__name__}; want a {wanted} for {scheme}:")
+    if config is not None and not isinstance(config, CONFIGS.get(scheme, ())):
+        wanted = f"a {CONFIGS[scheme].__name__}" if scheme in CONFIGS else "None"
+        raise TypeError(f"config is a {type(config).__name__}; want {wanted} for {scheme}:")
     out = Path(out)
     if out.exists() and not (out.is_dir() and ((out / "source.json").is_file() or not any(out.iterdir()))):
         raise ValueError(f"{out} exists and is no log of events; want a path that is free")
     with atomic_directory(out) as directory:
         try:
-            _IMPORTERS[scheme](download(place), EventWriter(directory, rows, workers), config)
+            importer_of(scheme)(download(place), EventWriter(directory, rows, workers), config)
         except BaseException:
             _remove(directory)
             raise

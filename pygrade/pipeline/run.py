@@ -15,7 +15,7 @@ from pygrade._util.serialization import read_json, to_builtins
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.console.pipeline import write_pipeline_report
 from pygrade.console.training import write_text
-from pygrade.data.events import EventLog, parse_spec
+from pygrade.data.events import EventLog, importer_hash, parse_spec
 from pygrade.features import FeatureSchema, FeatureSet
 from pygrade.mtl import Timeline
 from pygrade.pipeline.evaluate_holdout import make_judgment
@@ -90,7 +90,8 @@ def _run_stages(
     open_store(address, create=True).close()  # a bad address costs no training
 
     run = runner.stage
-    events = run("events", lambda out: make_events(out, data, source, workers), [scheme, source], [files])
+    recipe = [scheme, source, importer_hash(scheme)]
+    events = run("events", lambda out: make_events(out, data, source, workers), recipe, [files])
     if not sum(events.record["positives"].values()):
         raise ValueError(f"{data}: no shown row has feedback; join it to the log (0 may stand for what is not known)")
     log = EventLog.open(events.path / "log")

@@ -3,8 +3,8 @@
 import pytest
 
 from pygrade.data.events import import_events
-from tests.data.kuairand_world import make_rows, write_excerpt
 from tests.data.test_events_jobs import contract, digest, write_parts
+from tests.datasets.kuairand_world import make_rows, write_excerpt
 
 
 @pytest.mark.slow

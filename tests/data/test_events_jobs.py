@@ -18,10 +18,10 @@ from pygrade.data.event_writer import EventWriter
 from pygrade.data.events import import_events
 from pygrade.data.tables import whole_lines
 from pygrade.workers import LocalWorkers
-from tests.data.kuairand_world import make_rows, write_excerpt, write_public
 from tests.data.test_events import DAY, SOURCE, rows_of
-from tests.data.test_recflow import make_rows as recflow_rows
-from tests.data.test_recflow import write_recflow
+from tests.datasets.kuairand_world import make_rows, write_excerpt, write_public
+from tests.datasets.test_recflow import make_rows as recflow_rows
+from tests.datasets.test_recflow import write_recflow
 
 
 def digest(log):

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.data.kuairand_world import FIRST_DAY, HOUR, LOG_HEADER, user_text
+from tests.datasets.kuairand_world import FIRST_DAY, HOUR, LOG_HEADER, user_text
 
 ROWS = 400_000  # a file of CSV longer than the 32 MiB that pyarrow reads ahead
 USERS, ITEMS = 1000, 20_000

@@ -5,7 +5,7 @@ import pytest
 
 from pygrade.data.events import import_events
 from pygrade.data.tables import read_blocks
-from tests.data.kuairand_world import make_rows, write_excerpt
+from tests.datasets.kuairand_world import make_rows, write_excerpt
 
 COLUMNS = {"id": "int", "name": "text"}  # note is not read
 

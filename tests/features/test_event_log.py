@@ -23,11 +23,11 @@ from pygrade.features import (
 )
 from pygrade.logs import write_logs
 from pygrade.stores import open_store
-from tests.data.kuairand_world import make_rows, write_public
-from tests.data.test_ebnerd import behaviors, write_ebnerd
 from tests.data.test_logs_events import make_logs
-from tests.data.test_recflow import make_rows as recflow_rows
-from tests.data.test_recflow import write_recflow
+from tests.datasets.kuairand_world import make_rows, write_public
+from tests.datasets.test_ebnerd import behaviors, write_ebnerd
+from tests.datasets.test_recflow import make_rows as recflow_rows
+from tests.datasets.test_recflow import write_recflow
 from tests.features.events import make_log
 
 

@@ -150,7 +150,7 @@ def test_a_directory_follows_the_run(s3, run, tmp_path):
 
 @pytest.mark.parametrize("when", ["while it is copied", "while it is read"])
 def test_a_file_that_disappears_in_mid_run_is_named_with_the_stage(s3, data, when, monkeypatch, capsys):
-    real, found = events._IMPORTERS["logs"], storage.RemoteFolder._found
+    real, found = events.import_logs, storage.RemoteFolder._found
 
     def read(path, writer, config):
         next(path.glob("*.parquet")).unlink()
@@ -163,7 +163,7 @@ def test_a_file_that_disappears_in_mid_run_is_named_with_the_stage(s3, data, whe
         return answer
 
     if when == "while it is read":
-        monkeypatch.setitem(events._IMPORTERS, "logs", read)
+        monkeypatch.setattr(events, "import_logs", read)
     else:
         monkeypatch.setattr(storage.RemoteFolder, "_found", copied)
     assert cli.main(["pipeline", "--data", data, "--out", f"{s3}/runs/tiny", "--quiet"]) == 2

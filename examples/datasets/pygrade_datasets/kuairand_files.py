@@ -1,6 +1,6 @@
 """The files of KuaiRand as their users download them, and the excerpt's two files, read strictly.
 
-Column names and meanings are those that the authors publish; see `kuairand_events`.
+Column names and meanings are those that the authors publish; see `kuairand`.
 """
 
 import re

@@ -30,7 +30,8 @@ from pygrade.data.disk_shuffle import DiskShuffle, read_frames
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import PIECE, EventWriter
 from pygrade.data.import_shards import ShardWriter, in_content_order
-from pygrade.data.kuairand_files import (
+from pygrade.data.tables import Lines, Table, read_blocks, read_header, refuse, whole_lines
+from pygrade_datasets.kuairand_files import (
     BASIC_COLUMNS,
     EXCERPT_COLUMNS,
     LOG_COLUMNS,
@@ -41,7 +42,6 @@ from pygrade.data.kuairand_files import (
     find_files,
     local_day,
 )
-from pygrade.data.tables import Lines, Table, read_blocks, read_header, refuse, whole_lines
 
 if TYPE_CHECKING:
     import polars as pl

@@ -9,9 +9,9 @@ import pytest
 
 from pygrade.config.data import KUAIRAND_EVENTS, KuaiRandEventConfig
 from pygrade.data.events import import_events
-from pygrade.data.kuairand_events import request_starts
-from pygrade.data.kuairand_files import find_files
-from tests.data.kuairand_world import HOUR, make_rows, write_excerpt, write_public
+from pygrade_datasets.kuairand import request_starts
+from pygrade_datasets.kuairand_files import find_files
+from tests.datasets.kuairand_world import HOUR, make_rows, write_excerpt, write_public
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def public(rows, tmp_path_factory):
 
 @pytest.mark.parametrize(("limit", "partitions"), [(500_000, 64), (60, 64), (60, 3)])
 def test_requests_are_a_users_day_in_a_tab(public, rows, tmp_path, monkeypatch, limit, partitions):
-    monkeypatch.setattr("pygrade.data.kuairand_events._PARTITIONS", partitions)
+    monkeypatch.setattr("pygrade_datasets.kuairand._PARTITIONS", partitions)
     log = import_events(f"kuairand:{public}", tmp_path / "log", rows=limit)
     assert (
         log.tasks == KUAIRAND_EVENTS
