@@ -327,14 +327,14 @@ def test_the_commands(run, tmp_path, capsys):
         found["unknown_context"] == ["c_hour"]
         and "unknown, as --context does not give them: c_hour" in found["pages"][0]["why"]
     )
-    assert cli.main(["rank-user", "--run", str(mine), "--user", "123456", "--context", "c_hour", "3"]) == 0
+    assert cli.main(["rank-user", "--run", str(mine), "--user", "123456", "--context", "c_hour=3"]) == 0
     out = capsys.readouterr().out
     assert "Where the time goes" in out and "prerank" in out and "no event of this user is known" in out
     assert cli.main(["serve-check", "--run", str(mine), "--requests", "3", "--candidates", "20"]) == 0
     assert "3 of 3 pages are equal bit for bit" in capsys.readouterr().out
     for arguments, message in (
-        (["--run", str(mine), "--user", "3", "--context", "hour", "3"], "context names 'hour'"),
-        (["--run", str(mine), "--user", "3", "--context", "c_hour", "x"], "context gives c_hour as 'x'"),
+        (["--run", str(mine), "--user", "3", "--context", "hour=3"], "context names 'hour'"),
+        (["--run", str(mine), "--user", "3", "--context", "c_hour=x"], "context gives c_hour as 'x'"),
         *((["--run", str(mine), f"--user={name}"], f"user is '{name}'") for name in ("alice", "--5", "²", "9" * 19)),
         (["--run", str(mine), "--user", "3", "--store", f"lmdb:{tmp_path / 'no'}"], str(tmp_path / "no")),
     ):
