@@ -13,7 +13,7 @@ from pygrade.storage import upload_directory
 
 
 def run(options: ServeCheckOptions) -> dict[str, Any]:
-    folder = local_run(options.run, "events-*/**/*", "features-*/**/*", "policy-*/**/*")
+    folder = local_run(options.run, "events-*/**/*", "features-*/**/*", "logs-*/evaluate/**/*", "policy-*/**/*")
     record = serve_check(folder, sub_config(CheckConfig, options), options.store)
     upload_directory(options.run, folder, *SHOWN)
     if not options.json:
