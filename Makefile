@@ -8,7 +8,7 @@ CORE := $(shell find csrc CMakeLists.txt -type f)
 
 .PHONY: demo test check check-kernels gpu-check docs format bench clean
 
-demo: $(VENV)/ready
+demo: $(or $(wildcard $(VENV)/ready),$(VENV)/train)
 	$(BIN)/pygrade demo
 
 # ARGS='-m "slow or not slow"' runs the slow tests too.
@@ -68,8 +68,11 @@ $(VENV)/peers: $(VENV)/ready
 	$(INSTALL) '.[bench]'
 	touch $@
 
-$(VENV)/ready: $(VENV)/bin/python pyproject.toml $(CORE)
+# What the demo needs, and what development needs; the second compiles nothing again.
+$(VENV)/train: EXTRA := train
+$(VENV)/ready: EXTRA := dev
+$(VENV)/train $(VENV)/ready: $(VENV)/bin/python pyproject.toml $(CORE)
 	$(BIN)/python -m pip install cmake ninja $$($(BIN)/python -c \
 	  'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
-	$(INSTALL) '.[dev]'
+	$(INSTALL) '.[$(EXTRA)]'
 	touch $@
