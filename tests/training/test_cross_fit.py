@@ -11,8 +11,7 @@ from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, GR
 from pygrade.logs import Logs, numbered
 from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy, PolicySpec
-from pygrade.training import cross_fit
-from pygrade.training import train as train_module
+from pygrade.training import cross_fit, folds
 from pygrade.training.cross_fit import FoldRankings, choose_mixture, fold_of_requests
 from pygrade.training.license import License
 from pygrade.training.page_replay import PageReplay
@@ -213,7 +212,7 @@ def test_training_serves_the_mixture_and_keeps_the_verdict(tmp_path):
 def test_a_training_killed_between_folds_ends_with_the_same_verdict(tmp_path, monkeypatch):
     logs = log()
     straight = train(logs, FAST, tmp_path / "straight")
-    run, done = train_module._run_fold, []
+    run, done = folds.run_fold, []
 
     def dies(job):
         if len(done) == 1:
@@ -221,10 +220,10 @@ def test_a_training_killed_between_folds_ends_with_the_same_verdict(tmp_path, mo
         done.append(job)
         return run(job)
 
-    monkeypatch.setattr(train_module, "_run_fold", dies)
+    monkeypatch.setattr(folds, "run_fold", dies)
     with pytest.raises(KeyboardInterrupt):
         train(logs, FAST, tmp_path / "killed")
-    monkeypatch.setattr(train_module, "_run_fold", run)
+    monkeypatch.setattr(folds, "run_fold", run)
     again = train(logs, FAST, tmp_path / "killed")
     assert again.policy.version == straight.policy.version and again.summary["trust"] == straight.summary["trust"]
 
