@@ -168,7 +168,7 @@ void normalize(const Features& features, py::handle request_dense, py::handle it
 // Sine and cosine of the minutes of a day.
 py::tuple minutes_of_a_day() {
   std::array<double, minutes_per_day> sine, cosine;
-  day_circle(sine, cosine);
+  day_angles(sine, cosine);
   return py::make_tuple(py::array_t<double>(static_cast<py::ssize_t>(sine.size()), sine.data()),
                         py::array_t<double>(static_cast<py::ssize_t>(cosine.size()), cosine.data()));
 }

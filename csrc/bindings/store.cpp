@@ -216,8 +216,8 @@ void bind_store(py::module_& module) {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const PythonStoreError& error) {
       error.restore();
-    } catch (const ForeignVersionError& error) {
-      py::set_error(py::module_::import("pygrade.features.center").attr("ForeignVersionError"), error.what());
+    } catch (const SchemaMismatchError& error) {
+      py::set_error(py::module_::import("pygrade.features.center").attr("SchemaMismatchError"), error.what());
     }
   });
   module.def("store_libraries", [] {

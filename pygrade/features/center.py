@@ -27,7 +27,7 @@ META_KEY = np.zeros(1, np.int64)
 _BATCH = 50_000
 
 
-class ForeignVersionError(StoreError, SchemaError):
+class SchemaMismatchError(StoreError, SchemaError):
     """The store's current version was not published for this schema."""
 
 

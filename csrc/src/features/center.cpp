@@ -46,7 +46,7 @@ FeatureCenter::Impl::Impl(std::shared_ptr<const Features> features_given, std::s
 
 std::string FeatureCenter::Impl::version_name(std::string_view meta) const {
   if (meta.data() == nullptr)
-    throw ForeignVersionError(store->url() + ": the current version was not published by a FeatureCenter");
+    throw SchemaMismatchError(store->url() + ": the current version was not published by a FeatureCenter");
   std::string schema, name;
   try {
     const detail::Json record = detail::Json::parse(meta, {.bytes = 1 << 16, .values = 1 << 10, .depth = 8});
@@ -56,7 +56,7 @@ std::string FeatureCenter::Impl::version_name(std::string_view meta) const {
     throw DamagedRecordError(store->url() + ": the description of the version is damaged: " + error.what());
   }
   if (schema != plan.schema.hash)
-    throw ForeignVersionError(store->url() + ": version '" + name + "' was published for schema " + schema +
+    throw SchemaMismatchError(store->url() + ": version '" + name + "' was published for schema " + schema +
                               "; this center has " + plan.schema.hash);
   return name;
 }

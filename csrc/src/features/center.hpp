@@ -52,7 +52,7 @@ struct FeatureCenter::Impl {
     if (failure) std::rethrow_exception(failure);
   }
 
-  // The name of a version by its description. ForeignVersionError if it is of another schema or of none,
+  // The name of a version by its description. SchemaMismatchError if it is of another schema or of none,
   // DamagedRecordError if the description is damaged.
   std::string version_name(std::string_view meta) const;
 

@@ -42,16 +42,16 @@ void FeatureMaker::make_request() {
     make_table(t, &work_.request_records[t], 1, buffer_.request_dense.data(), buffer_.request_dense.size(), nullptr, 1);
   }
   const std::int64_t local = wrapping_add(work_.time, plan_.utc_offset);
-  const auto minute = static_cast<std::size_t>(floor_modulo(floor_divide(local, 60'000), Circle::minutes));
+  const auto minute = static_cast<std::size_t>(floor_modulo(floor_divide(local, 60'000), DayAngles::minutes));
   for (const auto& column : plan_.numbers) {
     using From = NumberColumn::From;
     double number = 0.0;
     switch (column.from) {
       case From::sine:
-        number = circle().sine[minute];
+        number = angles_of_day().sine[minute];
         break;
       case From::cosine:
-        number = circle().cosine[minute];
+        number = angles_of_day().cosine[minute];
         break;
       case From::weekend:  // 1970-01-01 was a Thursday; Monday is 0
         number = floor_modulo(floor_divide(local, 86'400'000) + 3, 7) >= 5 ? 1.0 : 0.0;

@@ -39,9 +39,9 @@ void check_size(std::size_t size, std::size_t wanted, const char* name) {
 
 }  // namespace
 
-void day_circle(std::span<double, minutes_per_day> sine, std::span<double, minutes_per_day> cosine) {
-  std::ranges::copy(detail::circle().sine, sine.begin());
-  std::ranges::copy(detail::circle().cosine, cosine.begin());
+void day_angles(std::span<double, minutes_per_day> sine, std::span<double, minutes_per_day> cosine) {
+  std::ranges::copy(detail::angles_of_day().sine, sine.begin());
+  std::ranges::copy(detail::angles_of_day().cosine, cosine.begin());
 }
 
 Features::Features() = default;

@@ -10,61 +10,61 @@ namespace pygrade::inline v0_2::detail {
 namespace {
 
 // A number as the unevaluated sum of two doubles, with about 106 bits.
-struct Pair {
+struct DoubleDouble {
   double high, low;
 };
 
-Pair two_sum(double a, double b) {
+DoubleDouble two_sum(double a, double b) {
   const double sum = a + b;
   const double part = sum - a;
   return {sum, (a - (sum - part)) + (b - part)};
 }
 
-Pair two_product(double a, double b) {
+DoubleDouble two_product(double a, double b) {
   const double product = a * b;
   return {product, __builtin_fma(a, b, -product)};
 }
 
-Pair operator+(Pair a, Pair b) {
-  const Pair high = two_sum(a.high, b.high), low = two_sum(a.low, b.low);
-  const Pair middle = two_sum(high.high, high.low + low.high);
+DoubleDouble operator+(DoubleDouble a, DoubleDouble b) {
+  const DoubleDouble high = two_sum(a.high, b.high), low = two_sum(a.low, b.low);
+  const DoubleDouble middle = two_sum(high.high, high.low + low.high);
   return two_sum(middle.high, middle.low + low.low);
 }
 
-Pair operator*(Pair a, Pair b) {
-  const Pair product = two_product(a.high, b.high);
+DoubleDouble operator*(DoubleDouble a, DoubleDouble b) {
+  const DoubleDouble product = two_product(a.high, b.high);
   return two_sum(product.high, product.low + (a.high * b.low + a.low * b.high));
 }
 
-Pair operator/(Pair a, double b) {
+DoubleDouble operator/(DoubleDouble a, double b) {
   const double quotient = a.high / b;
-  const Pair back = two_product(quotient, b);
-  const Pair rest = a + Pair{-back.high, -back.low};
+  const DoubleDouble back = two_product(quotient, b);
+  const DoubleDouble rest = a + DoubleDouble{-back.high, -back.low};
   return two_sum(quotient, rest.high / b);
 }
 
 // term + term · (−x²) / ((k + 1)(k + 2)) + …: the Taylor series of sine (k = 1, term = x) or cosine (k = 0, term = 1).
-Pair series(Pair square, Pair term, int k) {
-  Pair sum = term;
+DoubleDouble series(DoubleDouble square, DoubleDouble term, int k) {
+  DoubleDouble sum = term;
   for (; k < 30; k += 2) {
-    term = term * Pair{-square.high, -square.low} / static_cast<double>((k + 1) * (k + 2));
+    term = term * DoubleDouble{-square.high, -square.low} / static_cast<double>((k + 1) * (k + 2));
     sum = sum + term;
   }
   return sum;
 }
 
-Circle make_circle() {
-  constexpr Pair half_pi{0x1.921fb54442d18p+0, 0x1.1a62633145c07p-54};
+DayAngles make_day_angles() {
+  constexpr DoubleDouble half_pi{0x1.921fb54442d18p+0, 0x1.1a62633145c07p-54};
   constexpr double half_pi_rest = -0x1.f1976b7ed8fbcp-110;
   constexpr double step = 2.0 * 3.141592653589793 / 1440.0;
-  Circle made{};
-  for (std::int64_t minute = 0; minute < Circle::minutes; ++minute) {
+  DayAngles made{};
+  for (std::int64_t minute = 0; minute < DayAngles::minutes; ++minute) {
     const double angle = step * static_cast<double>(minute);
     const std::int64_t quarter = (minute + 180) / 360;
     const auto turns = -static_cast<double>(quarter);
-    Pair x = Pair{angle, 0.0} + two_product(turns, half_pi.high);
-    x = x + two_product(turns, half_pi.low) + Pair{turns * half_pi_rest, 0.0};
-    const Pair square = x * x;
+    DoubleDouble x = DoubleDouble{angle, 0.0} + two_product(turns, half_pi.high);
+    x = x + two_product(turns, half_pi.low) + DoubleDouble{turns * half_pi_rest, 0.0};
+    const DoubleDouble square = x * x;
     const double sine = series(square, x, 1).high, cosine = series(square, {1.0, 0.0}, 0).high;
     const double around[] = {sine, cosine, -sine, -cosine};
     const auto place = static_cast<std::size_t>(minute);
@@ -91,8 +91,8 @@ std::int64_t to_fixed(double value) {
   return static_cast<std::int64_t>(std::nearbyint(limited * fixed_scale));
 }
 
-const Circle& circle() {
-  static const Circle made = make_circle();
+const DayAngles& angles_of_day() {
+  static const DayAngles made = make_day_angles();
   return made;
 }
 

@@ -48,11 +48,11 @@ inline std::int64_t bucket_of(std::int64_t code, std::int64_t buckets) {
 std::int64_t to_fixed(double value);
 
 // Sine and cosine of the minutes of a day, correctly rounded.
-struct Circle {
+struct DayAngles {
   static constexpr std::int64_t minutes = 1440;
   std::array<double, minutes> sine{}, cosine{};
 };
-const Circle& circle();
+const DayAngles& angles_of_day();
 
 // a // b and a % b of Python, for b > 0.
 inline std::int64_t floor_divide(std::int64_t a, std::int64_t b) { return a / b - (a % b < 0); }
