@@ -212,7 +212,7 @@ class Ranker:
     Every core policy comes with the object (a FusionPolicy) that its pages name.
     """
 
-    def __init__(self, core: Policy, policy: Any, seed: int, impute: bool) -> None: ...
+    def __init__(self, core: Policy, policy: Any, seed: int) -> None: ...
     def swap(self, core: Policy, policy: Any) -> None:
         """Serve another policy. Returns when no thread ranks with the old one any more."""
 

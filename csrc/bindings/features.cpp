@@ -9,7 +9,10 @@
 #include <optional>
 #include <vector>
 
+#include "../src/util/pool.hpp"
 #include "arrays.hpp"
+#include "context.hpp"
+#include "counts.hpp"
 #include "families.hpp"
 
 namespace pygrade::inline v0_2::bindings {
@@ -30,25 +33,7 @@ py::array_t<T> to_array(const std::vector<T>& values, std::size_t rows, std::siz
 }
 
 // Buffers that requests are done with, for later ones.
-class Buffers {
- public:
-  FeatureBuffer take() {
-    const std::lock_guard lock(mutex_);
-    if (free_.empty()) return {};
-    FeatureBuffer buffer = std::move(free_.back());
-    free_.pop_back();
-    return buffer;
-  }
-  void give(FeatureBuffer buffer) {
-    const std::lock_guard lock(mutex_);
-    if (free_.size() < most) free_.push_back(std::move(buffer));
-  }
-
- private:
-  static constexpr std::size_t most = 16;
-  std::mutex mutex_;
-  std::vector<FeatureBuffer> free_;
-};
+using Buffers = detail::Pool<FeatureBuffer>;
 
 Buffers& buffers() {
   static Buffers all;
@@ -57,14 +42,12 @@ Buffers& buffers() {
 
 // A request whose user has been read.
 struct UserRequest {
-  explicit UserRequest(std::shared_ptr<FeatureCenter> given) : center(std::move(given)), buffer(buffers().take()) {}
-  ~UserRequest() { buffers().give(std::move(buffer)); }
-  UserRequest(const UserRequest&) = delete;
-  UserRequest& operator=(const UserRequest&) = delete;
+  explicit UserRequest(std::shared_ptr<FeatureCenter> given) : center(std::move(given)) {}
 
   const std::shared_ptr<FeatureCenter> center;
   std::mutex mutex;  // guards buffer
-  FeatureBuffer buffer;
+  const detail::Loan<Buffers> loan{buffers()};
+  FeatureBuffer& buffer = *loan;
 };
 
 // request_dense, request_ids, sequences, item_dense, item_ids, cross_dense, defaults.
@@ -75,20 +58,6 @@ py::tuple to_tuple(const FeatureBuffer& buffer, const Features& features, std::s
                         to_array(buffer.item_dense, rows, features.item_features().size()),
                         to_array(buffer.item_ids, rows, features.item_id_features().size()),
                         to_array(buffer.cross_dense, rows, features.cross_features().size()), buffer.defaults);
-}
-
-// Texts and numbers of a request's context; the texts belong to Python.
-std::vector<ContextValue> context_of(const py::dict& given) {
-  std::vector<ContextValue> values;
-  for (const auto& [name, value] : given) {
-    ContextValue entry{.name = py::cast<std::string_view>(name)};
-    if (PyUnicode_Check(value.ptr()))
-      entry.text = py::cast<std::string_view>(value);
-    else if (!value.is_none())
-      entry.number = py::cast<double>(value);
-    values.push_back(entry);
-  }
-  return values;
 }
 
 // The request, and its arrays without candidates.
@@ -143,14 +112,8 @@ std::size_t update(FeatureCenter& center, py::handle user_id, py::handle item_id
 }
 
 py::dict counters(const FeatureCenter& center) {
-  const FeatureCounters now = center.counters();
   py::dict result;
-  result["reads"] = now.reads;
-  result["defaults"] = now.defaults;
-  result["store_errors"] = now.store_errors;
-  result["user_misses"] = now.user_misses;
-  result["item_misses"] = now.item_misses;
-  result["updates"] = now.updates;
+  add_counts(result, center.counters(), detail::feature_counts);
   return result;
 }
 

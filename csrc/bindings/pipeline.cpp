@@ -9,6 +9,8 @@
 
 #include "../src/util/pool.hpp"
 #include "arrays.hpp"
+#include "context.hpp"
+#include "counts.hpp"
 #include "families.hpp"
 
 namespace pygrade::inline v0_2::bindings {
@@ -80,20 +82,6 @@ Models models_of(const std::string& version, const py::object& features, const p
   return {version, part<Features>(features), part<Prerank>(prerank), part<MultiTaskModel>(mtl), part<Policy>(policy)};
 }
 
-// Texts and numbers of a request's context; the texts belong to Python.
-std::vector<ContextValue> context_of(const py::dict& given) {
-  std::vector<ContextValue> values;
-  for (const auto& [name, value] : given) {
-    ContextValue entry{.name = py::cast<std::string_view>(name)};
-    if (PyUnicode_Check(value.ptr()))
-      entry.text = py::cast<std::string_view>(value);
-    else if (!value.is_none())
-      entry.number = py::cast<double>(value);
-    values.push_back(entry);
-  }
-  return values;
-}
-
 py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, const std::optional<std::string>& scenario,
               const py::dict& context, std::size_t k, std::size_t candidates, py::handle item_ids, py::handle seen,
               py::handle eligible, bool explore, py::handle values, std::optional<std::int64_t> deadline,
@@ -124,13 +112,13 @@ py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, cons
     const py::gil_scoped_acquire locked;
     const auto count = static_cast<py::ssize_t>(ids.size());
     const py::object found = item_values(to_array<std::int64_t>(ids, {count}));
-    const auto given = array(found, "item_values", Dtype::float32, {count}).span<const float>();
-    prices.assign(given.begin(), given.end());
+    const auto asked = array(found, "item_values", Dtype::float32, {count}).span<const float>();
+    prices.assign(asked.begin(), asked.end());
     return std::span<const float>(prices);
   };
   if (!item_values.is_none()) request.item_values = priced;
 
-  const detail::Pool<PageWorkspace>::Loan loan(served.workspaces);
+  const detail::Loan loan(served.workspaces);
   PageWorkspace& workspace = *loan;
   const std::size_t tasks = served.pipeline->num_tasks();
   std::vector<std::int64_t> items(k);
@@ -191,22 +179,9 @@ py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, cons
 py::dict counters(const Served& served) {
   const PipelineCounters now = served.pipeline->counters();
   py::dict result;
-  result["reads"] = now.features.reads;
-  result["defaults"] = now.features.defaults;
-  result["store_errors"] = now.features.store_errors;
-  result["user_misses"] = now.features.user_misses;
-  result["item_misses"] = now.features.item_misses;
-  result["updates"] = now.features.updates;
-  result["requests"] = now.ranker.requests;
-  result["fallback_scenario"] = now.ranker.fallback_scenario;
-  result["fallback_global"] = now.ranker.fallback_global;
-  result["explored"] = now.ranker.explored;
-  result["missing_predictions"] = now.ranker.missing_predictions;
-  result["empty_pages"] = now.ranker.empty_pages;
-  result["degraded_store"] = now.degraded_store;
-  result["degraded_deadline"] = now.degraded_deadline;
-  result["degraded_version"] = now.degraded_version;
-  result["reloads"] = now.reloads;
+  add_counts(result, now.features, detail::feature_counts);
+  add_counts(result, now.ranker, detail::ranker_counts);
+  add_counts(result, now, detail::pipeline_counts);
   return result;
 }
 

@@ -10,6 +10,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "counts.hpp"
 #include "families.hpp"
 #include "scores.hpp"
 
@@ -261,11 +262,10 @@ py::object rank_fast_path(const Arguments<16>& arguments) {
 
 void bind_ranker(py::module_& module) {
   py::class_<Server>(module, "Ranker")
-      .def(py::init([](std::shared_ptr<Policy> core, py::object policy, std::uint32_t seed, bool impute) {
-             return std::make_unique<Server>(owned(std::move(core), std::move(policy)),
-                                             RankerOptions{.seed = seed, .impute = impute});
+      .def(py::init([](std::shared_ptr<Policy> core, py::object policy, std::uint32_t seed) {
+             return std::make_unique<Server>(owned(std::move(core), std::move(policy)), RankerOptions{.seed = seed});
            }),
-           py::arg("core"), py::arg("policy"), py::arg("seed"), py::arg("impute"))
+           py::arg("core"), py::arg("policy"), py::arg("seed"))
       .def(
           "swap",
           [](Server& server, std::shared_ptr<Policy> core, py::object policy) {
@@ -280,14 +280,8 @@ void bind_ranker(py::module_& module) {
           "reserve_draws", [](Server& server, std::uint32_t count) { return server.ranker.reserve_draws(count); },
           py::arg("count"))
       .def_property_readonly("counters", [](const Server& server) {
-        const RankerCounters now = server.ranker.counters();
         py::dict counts;
-        counts["requests"] = now.requests;
-        counts["fallback_scenario"] = now.fallback_scenario;
-        counts["fallback_global"] = now.fallback_global;
-        counts["explored"] = now.explored;
-        counts["missing_predictions"] = now.missing_predictions;
-        counts["empty_pages"] = now.empty_pages;
+        add_counts(counts, server.ranker.counters(), detail::ranker_counts);
         return counts;
       });
   module.def(

@@ -29,13 +29,13 @@ struct Artifact {
   std::vector<int> hidden = {8, 5};
   std::string transform = "zlog";
   bool context_only = false, trade_offs = false;
-  std::string mixture = "null", values = "{}", scenario_values = "{}";
+  std::string mixture = "null", verdict = "\"better\"", sentence = "\"better than it\"", values = "{}",
+              scenario_values = "{}";
   std::string slope = "1.0";
   std::string exploration = "{\"search\": 0.5}";
   std::string evidence_feature = "intent", evidence_scale = "count", evidence_prior = "0.0";
   std::map<std::string, std::string> replaced;  // JSON values, as text, by key
   unsigned seed = 1;
-  int format_version = 4;  // or 1 to 3, which pygrade 0.1.0 wrote, or 5, which alone has the following
   std::optional<ArtifactCorrection> correction;
   bool corrected = false;
   std::vector<std::string> value_tasks, indicators;
@@ -116,83 +116,78 @@ struct Artifact {
     return result + header;
   }
 
-  std::string schema_hash() const {
-    const auto lines = [](const std::vector<std::string>& names) {
-      std::string text;
-      for (const auto& name : names) text += (text.empty() ? "\n    " : ",\n    ") + detail::json_quote(name);
-      return names.empty() ? "[]" : "[" + text + "\n  ]";
-    };
-    const auto some = [&](const char* key, const std::vector<std::string>& names) {
-      return names.empty() ? "" : ",\n  \"" + std::string(key) + "\": " + lines(names);
-    };
-    return sha256(std::string("{\n") + (corrected ? "  \"corrected\": true,\n" : "") +
-                  "  \"features\": " + lines(features) + some("indicators", indicators) +
-                  ",\n  \"prediction_features\": " + (context_only ? "false" : "true") +
-                  ",\n  \"tasks\": " + lines(tasks) + (trade_offs ? ",\n  \"trade_offs\": true" : "") +
-                  ",\n  \"transform\": \"" + transform + "\"" + some("value_tasks", value_tasks) + "\n}\n")
-        .substr(0, 16);
-  }
+  std::string schema_hash() const { return section_hash("schema").substr(0, 16); }
+  std::string version() const { return section_hash("served").substr(0, 12); }
 
   static std::string sha256(const std::string& text) { return detail::sha256_hex(std::as_bytes(std::span(text))); }
 
-  std::string json() const {
+  std::string json() const { return sealed(object(record())); }
+
+  std::map<std::string, std::string> record() const {
     const auto names = [](const std::vector<std::string>& all) {
       std::string text;
       for (const auto& name : all) text += (text.empty() ? "" : ", ") + detail::json_quote(name);
       return "[" + text + "]";
     };
+    const auto truth = [](bool value) { return std::string(value ? "true" : "false"); };
     std::string widths;
     for (int width : hidden) widths += (widths.empty() ? "" : ", ") + std::to_string(width);
+    std::map<std::string, std::string> schema = {{"tasks", names(tasks)},
+                                                 {"features", names(features)},
+                                                 {"context_only", truth(context_only)},
+                                                 {"corrected", truth(corrected)},
+                                                 {"indicators", names(indicators)},
+                                                 {"trade_offs", truth(trade_offs)},
+                                                 {"transform", "\"" + transform + "\""},
+                                                 {"value_tasks", names(value_tasks)}};
     std::map<std::string, std::string> config = {{"hidden", "[" + widths + "]"},
                                                  {"concentration_floor", "null"},
                                                  {"total_concentration", "10.0"},
-                                                 {"transform", "\"" + transform + "\""},
                                                  {"beta", "1e-07"},
                                                  {"epsilon", "0.001"},
                                                  {"slope", slope},
                                                  {"lower", "0.005"},
                                                  {"upper", "0.7"},
                                                  {"minimum", "{}"},
+                                                 {"frozen", "{}"},
+                                                 {"values", values},
+                                                 {"scenario_values", scenario_values},
                                                  {"scenario_exploration", exploration},
                                                  {"evidence_feature", detail::json_quote(evidence_feature)},
                                                  {"evidence_scale", detail::json_quote(evidence_scale)},
                                                  {"evidence_prior", evidence_prior}};
-    std::map<std::string, std::string> record = {
-        {"format", "\"pygrade.FusionPolicy\""},
-        {"format_version", std::to_string(format_version)},
-        {"tasks", names(tasks)},
-        {"features", names(features)},
-        {"scenarios", "[\"search\"]"},
-        {"schema_hash", "\"" + schema_hash() + "\""},
-        {format_version < 3 ? "sha256" : "tensors_sha256", "\"" + sha256(safetensors()) + "\""}};
-    if (format_version >= 3) record["json_sha256"] = "\"" + std::string(64, '0') + "\"";
-    if (format_version >= 4) {
-      config["context_only"] = context_only ? "true" : "false";
-      config["trade_offs"] = trade_offs ? "true" : "false";
-      config["frozen"] = "{}";
-      config["values"] = values;
-      config["scenario_values"] = scenario_values;
-      record["mixture"] = mixture;
+    std::map<std::string, std::string> served = {
+        {"mixture", mixture}, {"scenarios", "[\"search\"]"}, {"tensors_sha256", "\"" + sha256(safetensors()) + "\""}};
+    served["correction"] = "null";
+    if (correction)
+      served["correction"] = object({{"items", names(correction->items)},
+                                     {"parents", correction->parents},
+                                     {"amounts", correction->amounts},
+                                     {"indicators", correction->indicators},
+                                     {"form", correction->form}});
+    std::map<std::string, std::string> record = {{"format", "\"pygrade.FusionPolicy\""},
+                                                 {"format_version", "1"},
+                                                 {"json_sha256", "\"" + std::string(64, '0') + "\""},
+                                                 {"verdict", object({{"verdict", verdict}, {"sentence", sentence}})}};
+    for (const auto& [key, value] : replaced) {
+      for (auto* table : {&schema, &config, &served})
+        if (table->contains(key)) (*table)[key] = value;
+      if (record.contains(key)) record[key] = value;
     }
-    if (format_version >= 5) {
-      config["corrected"] = corrected ? "true" : "false";
-      config["value_tasks"] = names(value_tasks);
-      config["indicators"] = names(indicators);
-      record["correction"] = "null";
-      if (correction)
-        record["correction"] = object({{"items", names(correction->items)},
-                                       {"parents", correction->parents},
-                                       {"amounts", correction->amounts},
-                                       {"indicators", correction->indicators},
-                                       {"form", correction->form}});
-    }
-    if (format_version < 4) {
-      config["prediction_features"] = context_only ? "false" : "true";
-    }
-    for (const auto& [key, value] : replaced) (config.contains(key) ? config : record)[key] = value;
-    record["config"] = object(config);
-    return sealed(object(record));
+    record["schema"] = object(schema);
+    served.try_emplace("schema_hash", "\"" + section_hash("schema", record["schema"]).substr(0, 16) + "\"");
+    if (const auto stated = replaced.find("schema_hash"); stated != replaced.end())
+      served["schema_hash"] = stated->second;
+    served["config"] = object(config);
+    record["served"] = object(served);
+    return record;
   }
+
+  static std::string section_hash(const std::string& key, const std::string& value) {
+    const std::string text = object({{key, value}});
+    return sha256(text.substr(1, text.size() - 3));
+  }
+  std::string section_hash(const std::string& key) const { return section_hash(key, record().at(key)); }
 
   // The text with the hash of itself in the place for it, if it has one.
   static std::string sealed(std::string text) {
@@ -203,14 +198,15 @@ struct Artifact {
     return text.replace(at + key.size(), 64, sha256(text));
   }
 
-  std::string tensor_file() const {
-    return format_version < 3 ? "policy.safetensors" : "policy-" + sha256(safetensors()).substr(0, 16) + ".safetensors";
-  }
+  std::string tensor_file() const { return "policy-" + sha256(safetensors()).substr(0, 16) + ".safetensors"; }
 
+  // The lines are indented as the depth of the object asks for, keys sorted, as in what Python writes.
   static std::string object(const std::map<std::string, std::string>& values) {
     std::string text;
-    for (const auto& [key, value] : values)
-      text += (text.empty() ? "\n  " : ",\n  ") + detail::json_quote(key) + ": " + value;
+    for (const auto& [key, value] : values) {
+      text += (text.empty() ? "\n  " : ",\n  ") + detail::json_quote(key) + ": ";
+      for (const char c : value) text += c == '\n' ? std::string("\n  ") : std::string(1, c);
+    }
     return "{" + text + "\n}";
   }
 
@@ -238,11 +234,7 @@ inline std::string baseline_json(const std::map<std::string, std::string>& chang
 // A mixture with it.
 inline std::string mixture_json(const std::map<std::string, std::string>& changed = {}, const char* trust = "0.25",
                                 const std::string& challenger = "null") {
-  return Artifact::object({{"trust", trust},
-                           {"verdict", "\"better\""},
-                           {"sentence", "\"better than it\""},
-                           {"baseline", baseline_json(changed)},
-                           {"challenger", challenger}});
+  return Artifact::object({{"trust", trust}, {"baseline", baseline_json(changed)}, {"challenger", challenger}});
 }
 
 inline std::span<const std::byte> bytes(const std::string& text) { return std::as_bytes(std::span(text)); }

@@ -251,7 +251,6 @@ bool run_policy(Random& random) {
       made[i].artifact.seed = i;
       if (i % 2 == 1) made[i].artifact.evidence_prior = "0.5";
       if (i == 3) made[i].artifact.evidence_scale = "log1p";
-      if (i < 2) made[i].artifact.format_version = 1 + static_cast<int>(i);
       if (i >= 4) made[i].artifact = mixed_artifact({{"logarithm", i == 4 ? "true" : "false"}});
       if (i >= 6) made[i].artifact = corrected_artifact(i == 6 ? "1" : "0.25");
       if (i == 7) made[i].artifact.correction->form = "\"marginal\"";
@@ -350,7 +349,6 @@ bool run_prerank(Random& random) {
     std::vector<Origin> made(4);
     for (unsigned i = 0; i < made.size(); ++i) {
       PrerankFiles& files = made[i].files;
-      if (i == 0) files.version = 2;
       if (i == 3) files.lists = 3;
       if (i == 2) files.item_ids.clear(), files.sizes.clear();
       files.draw(i);

@@ -84,11 +84,10 @@ struct MtlArtifact {
     return files.safetensors();
   }
 
-  // A list of JSON texts, as json.dumps(…, indent=2) writes it at a depth.
-  static std::string list(const std::vector<std::string>& items, const std::string& indent = "  ") {
+  static std::string list(const std::vector<std::string>& items) {
     std::string text;
-    for (const auto& item : items) text += (text.empty() ? "\n" : ",\n") + indent + "  " + item;
-    return text.empty() ? "[]" : "[" + text + "\n" + indent + "]";
+    for (const auto& item : items) text += (text.empty() ? "" : ", ") + item;
+    return "[" + text + "]";
   }
   static std::vector<std::string> quoted(const std::vector<std::string>& names) {
     std::vector<std::string> result;
@@ -99,17 +98,16 @@ struct MtlArtifact {
   std::map<std::string, std::string> schema() const {
     std::vector<std::string> pairs, sizes;
     for (const auto& [parent, child] : funnel)
-      pairs.push_back(
-          list(quoted({tasks[static_cast<std::size_t>(parent)], tasks[static_cast<std::size_t>(child)]}), "    "));
+      pairs.push_back(list(quoted({tasks[static_cast<std::size_t>(parent)], tasks[static_cast<std::size_t>(child)]})));
     for (const auto size : vocabulary) sizes.push_back(std::to_string(size));
     std::map<std::string, std::string> result = {{"tasks", list(quoted(tasks))}, {"dense", list(quoted(dense))},
                                                  {"ids", list(quoted(ids))},     {"funnel", list(pairs)},
                                                  {"vocabulary", list(sizes)},    {"features", "\"abc\""}};
-    if (request_dense > 0) result["request_dense"] = std::to_string(request_dense);
-    if (request_ids > 0) result["request_ids"] = std::to_string(request_ids);
+    result["request_dense"] = std::to_string(request_dense);
+    result["request_ids"] = std::to_string(request_ids);
     return result;
   }
-  std::string schema_hash() const { return Artifact::sha256(Artifact::object(schema()) + "\n").substr(0, 16); }
+  std::string schema_hash() const { return Artifact::section_hash("schema", Artifact::object(schema())).substr(0, 16); }
 
   std::string json() const {
     std::map<std::string, std::string> config = {{"network", "\"" + network + "\""}};

@@ -11,7 +11,7 @@ struct PrerankFiles {
   std::vector<std::int64_t> sizes = {3, 4};     // rows of each table of a field
   std::vector<std::int64_t> known = {2, 5, 9};  // items with an embedding
   std::vector<std::int64_t> item_ids = {1, 2, 5, 9, 12, 20, 21, 22, 23, 40, 41, 42, 50, 51, 52, 60, 61, 62};
-  int version = 3;
+  int version = 1;
   std::string kind = "flat";
   std::size_t lists = 0;                                // of an approximate index; item i is in list i % lists
   std::map<std::string, std::string> config, replaced;  // JSON values, as text, by key
@@ -67,11 +67,7 @@ struct PrerankFiles {
     const auto floats = [&](const std::string& name, const std::string& shape, const std::vector<float>& values) {
       add(name, "F32", shape, values.data(), values.size() * sizeof(float));
     };
-    if (version > 2) add_index(integers, floats);
-    if (version == 2) {
-      integers("index.item_id", item_ids);
-      floats("index.vectors", std::to_string(item_ids.size()) + "," + std::to_string(width), vectors);
-    }
+    add_index(integers, floats);
     for (const auto& [name, tensor] : tensors) {
       std::string shape;
       for (int s : tensor.shape) shape += (shape.empty() ? "" : ",") + std::to_string(s);

@@ -31,10 +31,9 @@ inline Artifact mixed_artifact(const std::map<std::string, std::string>& baselin
   return artifact.draw();
 }
 
-// One of format 5 that corrects, without tensors; see mixture_json.
+// One that corrects, without tensors; see mixture_json.
 inline Artifact corrected_artifact(const char* trust = "0.25") {
   Artifact artifact;
-  artifact.format_version = 5;
   artifact.correction.emplace();
   artifact.corrected = true;
   artifact.value_tasks = {"order"};

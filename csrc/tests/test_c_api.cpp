@@ -329,7 +329,7 @@ TEST(a_policy_is_reloaded) {
   Artifact artifact;
   artifact.draw().write(folder);
   const std::string path = folder.string();
-  pygrade_ranker_options options{sizeof options, PYGRADE_OPTION_SEED | PYGRADE_OPTION_IMPUTE, 9, nullptr, 0};
+  pygrade_ranker_options options{sizeof options, PYGRADE_OPTION_SEED, 9, nullptr, 0};
   pygrade_ranker* ranker = nullptr;
   CHECK_EQUAL(pygrade_ranker_load(path.c_str(), &options, &ranker), PYGRADE_OK);
   const char* task = pygrade_ranker_task(ranker, 0);

@@ -340,7 +340,7 @@ TEST(what_does_not_fit_is_named) {
   refused("format_version", "2", "of version 2");
   refused("sha256", "\"0\"", "'sha256' is not 64 hexadecimal digits");
   refused("sha256", "\"" + std::string(64, '0') + "\"", "mtl/mtl.safetensors has sha256");
-  refused("schema_hash", "\"x\"", "'schema_hash' is \"x\"; tasks, columns and funnel give");
+  refused("schema_hash", "\"x\"", "'schema_hash' is \"x\"; 'schema' gives");
   refused("tasks", "[]", "'tasks' has 0 names; want 1 … 1024");
   refused("tasks", "[\"a\", \"a\"]", "'tasks' names \"a\" twice");
   refused("dense", "[\"a\", \"a\"]", "'dense' names \"a\" twice");

@@ -38,8 +38,7 @@ namespace pygrade::inline v0_2 {
 class PolicyReader {
  public:
   struct Numbers {  // as the page writes it
-    std::int32_t tasks, features, inputs, layers, scenarios, evidence_scale, evidence_input, context_only, trade_offs,
-        imputes;
+    std::int32_t tasks, features, inputs, layers, scenarios, evidence_scale, evidence_input, context_only, trade_offs;
     float epsilon, floor, total, prior;
     double beta;
   };
@@ -66,7 +65,6 @@ class PolicyReader {
     p.evidence_prior_ = n.prior;
     p.context_only_ = n.context_only != 0;
     p.trade_offs_ = n.trade_offs != 0;
-    p.imputes_ = n.imputes != 0;
     p.input_mean_ = take(n.inputs);
     p.input_std_ = take(n.inputs);
     p.lower_ = take(n.tasks);
@@ -200,8 +198,8 @@ const Policy* make_policy(const PolicyReader::Numbers* numbers, const std::int32
   return PolicyReader::make(*numbers, widths, values);
 }
 
-// What `Ranker` serves: the policy's weights, or the scenario's static ones if a feature, or with imputes all, are
-// missing. scenarios[batch]: numbers, -1 for none; multipliers[tasks] may be null.
+// What `Ranker` serves: the policy's weights, or the scenario's static ones if all features are missing.
+// scenarios[batch]: numbers, -1 for none; multipliers[tasks] may be null.
 PYGRADE_EXPORT(policy_weights)
 void policy_weights(const Policy* policy, const float* context, const float* predictions, const std::int32_t* offsets,
                     std::int32_t batch, const std::int32_t* scenarios, const float* multipliers, float* weights) {
@@ -217,7 +215,7 @@ void policy_weights(const Policy* policy, const float* context, const float* pre
     const std::span rows(predictions + static_cast<std::size_t>(offsets[b]) * tasks,
                          static_cast<std::size_t>(offsets[b + 1] - offsets[b]) * tasks);
     const auto missing = std::ranges::count_if(given, [](float value) { return !std::isfinite(value); });
-    if (missing > 0 && (!policy->imputes() || missing == static_cast<std::int64_t>(features))) {
+    if (missing > 0 && missing == static_cast<std::int64_t>(features)) {
       std::ranges::copy(policy->fallback(scenario).weights, served.begin());
       continue;
     }

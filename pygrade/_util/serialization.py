@@ -42,6 +42,11 @@ def to_json(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, indent=2, sort_keys=True) + "\n").encode()
 
 
+def section_hash(name: str, value: Mapping[str, Any]) -> str:
+    """The sha256 of the lines of an object in a JSON document with this key, in hex: readers hash them as they are."""
+    return hashlib.sha256(to_json({name: value})[1:-3]).hexdigest()
+
+
 def to_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
     """The bytes of a safetensors file of CPU copies of the tensors."""
     return safetensors.torch.save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})

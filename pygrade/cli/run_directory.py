@@ -14,7 +14,7 @@ from typing import Any
 from pygrade._util.files import owner_of
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import write_bytes
-from pygrade.storage import Place, is_url, remote_folder
+from pygrade.storage import Folder, Place, is_url
 from pygrade.stores import without_secret
 
 RECORD = "options.toml"
@@ -30,10 +30,10 @@ def check_out(out: Place, command: str, data: Place | None = None) -> None:
 
     StorageError if it is at a URL whose store refuses or can't be reached.
     """
-    if (folder := remote_folder(out)) is not None:
+    if is_url(out):
         if data is not None and is_url(data) and f"{out}/".startswith(f"{str(data).rstrip('/')}/"):
             raise ValueError(f"out is {out}, inside the data {data}; want a place of its own")
-        if (owner := folder.owner()) not in ("", command):
+        if (owner := Folder.at(out).owner()) not in ("", command):
             raise ValueError(f"out is {out}, which holds the results of pygrade {owner}; want another for {command}")
         return
     out, data = Path(out), None if data is None or is_url(data) else Path(data)

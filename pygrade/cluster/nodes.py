@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pygrade import __version__
 from pygrade.cluster.errors import ClusterError
 from pygrade.pipeline.stages import code_hash
-from pygrade.storage import Place, remote_folder
+from pygrade.storage import Folder, Place
 from pygrade.storage.cache import cache_root
 
 DEATH_SECONDS = 30.0  # in which a cluster notices that a node is dead
@@ -50,10 +50,11 @@ def _version(facts: dict[str, Any]) -> str:
 def _mark(path: Place) -> Iterator[str]:
     """What nodes must see: a URL, or a new file in the directory or in the nearest one that exists; the directory
     itself if it cannot be written to."""
-    if remote_folder(path) is not None:
+    place = Folder.at(path)
+    if not place.is_local:
         yield str(path)
         return
-    folder = Path(path).absolute()
+    folder = Path(str(place)).absolute()
     while not folder.is_dir():
         folder = folder.parent
     mark = folder / f".probe-{secrets.token_hex(8)}"
@@ -128,7 +129,7 @@ def _prober() -> Callable[[list[str]], dict[str, Any]]:
         for path in wanted:
             try:
                 if "://" in path:
-                    Folder(path).exists()  # raises if the store cannot be reached
+                    Folder.at(path).exists()  # raises if the store cannot be reached
                 else:
                     os.stat(path)
             except Exception as error:

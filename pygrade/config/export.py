@@ -27,9 +27,6 @@ class ExportOptions(Output):
     opensearch: bool = option(False, "write a script of OpenSearch, in JSON")
     log: Place | None = option(None, "recorded requests: their pages by the expression are compared with the policy's")
     k: int = option(10, "items a page")
-    impute: bool = option(
-        False, "of a policy that 0.2 or before saved: requests that miss some features go through it, too"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,14 +107,11 @@ class RankOptions(Output, LogOptions):
     Example: pygrade rank --policy runs/demo/policy --data logs:runs/demo/logs --requests 0 7
     """
 
-    ESSENTIAL: ClassVar = ("policy", "data", "requests", "k", "explore", "seed", "impute", "log")
+    ESSENTIAL: ClassVar = ("policy", "data", "requests", "k", "explore", "seed", "log")
 
     policy: Place = required("directory of a saved policy")
     requests: tuple[str, ...] = option((), "request ids; none: the first request of the data")
     k: int = option(10, "items a page")
     explore: bool = option(False, "serve weights drawn from the policy's Dirichlet instead of its mean")
     seed: int | None = option(None, "of the draws; none: from the operating system")
-    impute: bool = option(
-        False, "of a policy that 0.2 or before saved: requests that miss some features go through it, too"
-    )
     log: Place | None = option(None, "also write the pages as log rows (weights, concentration, trust, policy version)")

@@ -99,7 +99,6 @@ def network_record(policy: FusionPolicy) -> dict[str, Any]:
         "evidence_prior": config.evidence_prior,
         "context_only": config.context_only,
         "trade_offs": config.trade_offs,
-        "imputes": policy.format_version >= 5,
         "floor": policy.spec.concentration_floor,
         "total": config.total_concentration,
         "values": values,

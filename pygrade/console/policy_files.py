@@ -1,7 +1,6 @@
 """Templates of policies that the page fills and saves: the same files that `FusionPolicy.save` writes."""
 
 import copy
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +16,9 @@ def static_template(policy: FusionPolicy) -> dict[str, Any]:
     The page puts the weights into ``frozen``, ``bounds``, ``static_weights`` and the head's bias (so that exploration
     is around them, too).
     """
+    frozen = dict(zip(policy.tasks, [1.0, *[0.0] * (len(policy.tasks) - 1)], strict=True))
     config = replace(policy.config, hidden=(1,), lower=0.0, upper=1.0, minimum={}, evidence_prior=0.0)
-    config = replace(config, frozen={}, values={}, scenario_values={}, scenario_exploration={})
+    config = replace(config, frozen=frozen, values={}, scenario_values={}, scenario_exploration={})
     config = replace(config, corrected=False, indicators=())
     made = FusionPolicy(PolicySpec(policy.tasks, policy.features, config))
     with torch.no_grad():
@@ -36,7 +36,6 @@ def trade_off_template(policy: FusionPolicy) -> dict[str, Any]:
 
 
 def _template(policy: FusionPolicy) -> dict[str, Any]:
-    """The files, and what the version hashes after the tensors."""
+    """The content of the two files."""
     text, tensors = policy.artifact({"made_by": "pygrade console"})
-    tail = np.frombuffer(policy.version_tail, np.uint8)
-    return {"json": json.loads(text), "tensors": np.frombuffer(tensors, np.uint8), "version_tail": tail}
+    return {"json": text.decode(), "tensors": np.frombuffer(tensors, np.uint8)}

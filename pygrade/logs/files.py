@@ -9,7 +9,7 @@ import numpy as np
 
 from pygrade.logs import parquet
 from pygrade.logs.logs import PER_REQUEST, PER_ROW, Logs, validate
-from pygrade.storage import Place, download, is_url, list_files, publishing
+from pygrade.storage import Folder, Place, download, is_url, publishing
 
 logger = logging.getLogger("pygrade")
 
@@ -45,7 +45,7 @@ def write_logs(logs: Logs, path: Place, rows_per_file: int = 1_000_000) -> None:
     validate(logs)
     columns = {field.name: getattr(logs, field.name) for field in fields(logs)}
     if is_url(path):
-        parquet.refuse_strangers(str(path), list_files(path))
+        parquet.refuse_strangers(str(path), Folder.at(path).names())
     with publishing(path) as folder:
         parquet.write(columns, folder, rows_per_file)
 

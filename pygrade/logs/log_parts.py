@@ -19,7 +19,7 @@ from pygrade.logs import parquet
 from pygrade.logs.files import concatenate, read_logs
 from pygrade.logs.keys import hashes
 from pygrade.logs.logs import Logs
-from pygrade.storage import Place, download, place_of, remote_folder
+from pygrade.storage import Folder, Place, download
 
 logger = logging.getLogger("pygrade")
 
@@ -35,7 +35,7 @@ class Part:
     @property
     def path(self) -> Path:
         """The file, or a local copy of it."""
-        return _path_of(self.folder, self.name)
+        return Folder.at(self.folder).fetch(self.name)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class LogParts:
         for place in places:
             folder, names = _files(place)
             for name in names:
-                with parquet.Source(_path_of(folder, name)) as source:
+                with parquet.Source(folder.fetch(name)) as source:
                     now, ids = source.facts(), source.request_ids()
                     if (wanted := source.header.get("parts", len(names))) != len(names) and len(names) > 1:
                         raise ValueError(f"{place}: {len(names)} parts; {name} says the log has {wanted}")
@@ -76,7 +76,7 @@ class LogParts:
                     )
                 facts = facts or now
                 facts = (*facts[:4], tuple(name for name in facts[4] if name in now[4]))
-                parts.append(Part(folder, name, np.arange(len(ids), dtype=np.int64)))
+                parts.append(Part(str(folder), name, np.arange(len(ids), dtype=np.int64)))
                 found.append(hashes(ids))
         assert facts is not None
         _check_distinct(parts, found)
@@ -193,24 +193,18 @@ def order_of(request_id: Array) -> NDArray[np.uint64]:
     return splitmix64(hashes(request_id) + GOLDEN)
 
 
-def _path_of(folder: str, name: str) -> Path:
-    """The path of a file, or of a local copy of it."""
-    remote = remote_folder(place_of(folder))
-    return Path(folder) / name if remote is None else remote.fetch(name)
-
-
-def _files(place: Place) -> tuple[str, list[str]]:
+def _files(place: Place) -> tuple[Folder, list[str]]:
     """The folder of a log, and the names of its files in order."""
-    folder = remote_folder(place)
-    if folder is None:
-        files = parquet.parts_of(download(place))
-        return str(files[0].parent), [file.name for file in files]
+    folder = Folder.at(place)
+    if folder.is_local:
+        files = parquet.parts_of(Path(str(folder)))
+        return Folder.at(files[0].parent), [file.name for file in files]
     if folder.is_file():
-        return folder.parent.url, [folder.name]
+        return folder.parent, [folder.name]
     names = [name for name in folder.names("*.parquet") if not name.startswith("_")]
     if not names:
         raise ValueError(f"{place} holds no *.parquet file")
-    return folder.url, names
+    return folder, names
 
 
 def _check_distinct(parts: Sequence[Part], found: Sequence[NDArray[np.uint64]]) -> None:

@@ -1,10 +1,9 @@
 """Options of the multi-task model, and what its columns mean."""
 
-import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pygrade._util.serialization import to_json
+from pygrade._util.serialization import section_hash
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,10 @@ def parents_of(tasks: tuple[str, ...], funnel: tuple[tuple[str, str], ...]) -> t
 
 
 def schema(tasks: tuple[str, ...], columns: Columns, funnel: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """What inputs and outputs mean, as JSON. Without the counts of request columns if they are 0, as in older files."""
-    inputs = {key: value for key, value in asdict(columns).items() if value or not key.startswith("request_")}
-    return {"tasks": list(tasks), "funnel": [list(pair) for pair in funnel], **inputs}
+    """What inputs and outputs mean, as JSON."""
+    return {"tasks": list(tasks), "funnel": [list(pair) for pair in funnel], **asdict(columns)}
 
 
 def schema_hash(tasks: tuple[str, ...], columns: Columns, funnel: tuple[tuple[str, str], ...]) -> str:
     """First 16 hex digits of the sha256 of `schema`."""
-    return hashlib.sha256(to_json(schema(tasks, columns, funnel))).hexdigest()[:16]
+    return section_hash("schema", schema(tasks, columns, funnel))[:16]

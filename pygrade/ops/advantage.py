@@ -79,7 +79,7 @@ def group_advantage(
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, ``normalize`` or ``clip``, or a reward that is not finite.
     """
-    values = checks.constant(checks.tensor("rewards", rewards, checks.FLOAT32, (None, None, None)))
+    values = checks.detached(checks.tensor("rewards", rewards, checks.FLOAT32, (None, None, None)))
     weights = checks.optional(
         "component_weights", component_weights, torch.float32, (values.shape[2],), "rewards", values
     )
@@ -87,4 +87,4 @@ def group_advantage(
     bound = float("inf") if clip is None else checks.not_negative("clip", clip)
     check, threads = checks.must_validate(validate, values), checks.thread_count(num_threads)
     advantage = _op(values, weights, NORMALIZE.index(normalize), bool(leave_one_out), bound, check, threads)
-    return checks.like(advantage, rewards)
+    return checks.match_type(advantage, rewards)

@@ -65,13 +65,13 @@ def tensor(name: str, value: TensorOrArray, dtypes: Sequence[torch.dtype], shape
     return result.contiguous()
 
 
-def beside(
+def as_companion(
     name: str, value: TensorOrArray, dtype: torch.dtype, shape: Sequence[int | None], other_name: str, other: Tensor
 ) -> Tensor:
     """An argument on the device of another one, without a gradient."""
     result = tensor(name, value, (dtype,), shape)
     same_device(name, result, other_name, other)
-    return constant(result)
+    return detached(result)
 
 
 def optional(
@@ -82,11 +82,11 @@ def optional(
     other_name: str,
     other: Tensor,
 ) -> Tensor | None:
-    """`beside`, or None for None."""
-    return None if value is None else beside(name, value, dtype, shape, other_name, other)
+    """`as_companion`, or None for None."""
+    return None if value is None else as_companion(name, value, dtype, shape, other_name, other)
 
 
-def constant(value: Tensor) -> Tensor:
+def detached(value: Tensor) -> Tensor:
     """``value`` without a gradient."""
     return value.detach() if value.requires_grad else value
 
@@ -121,7 +121,7 @@ def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> Non
         raise ValueError(f"{name} is on {value.device}; want {other.device}, where {other_name} is")
 
 
-def like(result: Tensor, argument: T) -> T:
+def match_type(result: Tensor, argument: T) -> T:
     """``result``, as a numpy array if the caller's ``argument`` is one."""
     converted: Any = result.numpy() if isinstance(argument, np.ndarray) else result
     return converted  # type: ignore[no-any-return]

@@ -156,12 +156,12 @@ def dirichlet_sample(
     Raises:
         TypeError, ValueError: a wrong dtype, shape, ``num_samples``, ``seed``, ``offset`` or concentration.
     """
-    alpha = checks.constant(concentration_rows("concentration", concentration))
+    alpha = checks.detached(concentration_rows("concentration", concentration))
     samples, signed, first = checked_draw(num_samples, seed, offset)
     check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
     if out is None:
         drawn = _sample_op(alpha, samples, signed, first, check, threads)
-        return DirichletSample(*(checks.like(part, concentration) for part in drawn))  # type: ignore[arg-type]
+        return DirichletSample(*(checks.match_type(part, concentration) for part in drawn))  # type: ignore[arg-type]
     _sample_into_op(alpha, signed, first, *_checked_out(out, alpha, samples), check, threads)
     return DirichletSample(*out)  # type: ignore[arg-type]
 
@@ -222,7 +222,11 @@ def _differentiate_log_prob(ctx: Any, gradient: Tensor) -> tuple[Tensor]:
 
 _log_prob_backward_op = dispatch.Op("dirichlet_log_prob_backward", log_prob_backward_of, _fake_log_prob_backward)
 _log_prob_op = dispatch.Op(
-    "dirichlet_log_prob", log_prob_of, _fake_log_prob, _save_log_prob, dispatch.once(_differentiate_log_prob)
+    "dirichlet_log_prob",
+    log_prob_of,
+    _fake_log_prob,
+    _save_log_prob,
+    dispatch.first_order_only(_differentiate_log_prob),
 )
 
 
@@ -248,7 +252,7 @@ def dirichlet_log_prob(
         once.
     """
     arguments = checked_density(concentration, log_weights, weight_floor, validate, num_threads)
-    return checks.like(_log_prob_op(*arguments), concentration)
+    return checks.match_type(_log_prob_op(*arguments), concentration)
 
 
 def checked_density(
@@ -261,7 +265,7 @@ def checked_density(
     """The arguments of a density, as the ops take them."""
     alpha = concentration_rows("concentration", concentration)
     shape = (alpha.shape[0], None, alpha.shape[1])
-    logs = checks.beside("log_weights", log_weights, torch.float32, shape, "concentration", alpha)
+    logs = checks.as_companion("log_weights", log_weights, torch.float32, shape, "concentration", alpha)
     check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
     return alpha, logs, check_floor(weight_floor), check, threads
 
@@ -326,9 +330,11 @@ def _differentiate_kl(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tens
 
 
 _entropy_op = dispatch.Op(
-    "dirichlet_entropy", _entropy, _fake_entropy, _save_gradients, dispatch.once(_differentiate_entropy)
+    "dirichlet_entropy", _entropy, _fake_entropy, _save_gradients, dispatch.first_order_only(_differentiate_entropy)
 )
-_kl_op = dispatch.Op("dirichlet_kl", _kl, _fake_kl, _save_gradients, dispatch.once(_differentiate_kl), differentiable=2)
+_kl_op = dispatch.Op(
+    "dirichlet_kl", _kl, _fake_kl, _save_gradients, dispatch.first_order_only(_differentiate_kl), differentiable=2
+)
 
 
 def dirichlet_entropy(concentration: T, *, validate: bool | None = None, num_threads: int | None = None) -> T:
@@ -339,7 +345,7 @@ def dirichlet_entropy(concentration: T, *, validate: bool | None = None, num_thr
     """
     alpha = concentration_rows("concentration", concentration)
     check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
-    return checks.like(_entropy_op(alpha, check, threads)[0], concentration)
+    return checks.match_type(_entropy_op(alpha, check, threads)[0], concentration)
 
 
 def dirichlet_kl(
@@ -354,7 +360,7 @@ def dirichlet_kl(
     beta = concentration_rows("other", other, tuple(alpha.shape))
     checks.same_device("other", beta, "concentration", alpha)
     check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
-    return checks.like(_kl_op(alpha, beta, check, threads)[0], concentration)
+    return checks.match_type(_kl_op(alpha, beta, check, threads)[0], concentration)
 
 
 # --- floor -----------------------------------------------------------------------------------------------------------
@@ -380,10 +386,10 @@ def floor_log_weights(log_weights: T, weight_floor: float, *, num_threads: int |
     dominates every log-probability ratio; the floor bounds it.
     """
     logs = checks.tensor("log_weights", log_weights, checks.FLOAT32, (None,) * getattr(log_weights, "ndim", 1))
-    logs = checks.constant(logs)
+    logs = checks.detached(logs)
     if logs.ndim == 0:
         raise ValueError("log_weights has no dimension; want [..., T]")
     floor, threads = check_floor(weight_floor), checks.thread_count(num_threads)
     if floor == 0.0 or logs.numel() == 0:
-        return checks.like(logs.clone(), log_weights)
-    return checks.like(_floor_op(logs.view(-1, logs.shape[-1]), floor, threads).view(logs.shape), log_weights)
+        return checks.match_type(logs.clone(), log_weights)
+    return checks.match_type(_floor_op(logs.view(-1, logs.shape[-1]), floor, threads).view(logs.shape), log_weights)

@@ -181,7 +181,9 @@ def _function(
     return Differentiable.apply
 
 
-def once(differentiate: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
+def first_order_only(
+    differentiate: Callable[..., tuple[Tensor | None, ...]],
+) -> Callable[..., tuple[Tensor | None, ...]]:
     """A backward that can't be differentiated itself: an error, not a wrong second derivative."""
     strict = once_differentiable(differentiate)
 

@@ -238,7 +238,7 @@ def checked_transform(
     if transform != "log1p":
         return *constants, None
     if isinstance(slope, (Tensor, np.ndarray)):
-        return *constants, checks.beside("slope", slope, torch.float32, (scores.shape[-1],), "scores", scores)
+        return *constants, checks.as_companion("slope", slope, torch.float32, (scores.shape[-1],), "scores", scores)
     value = checks.not_negative("slope", slope)
     return *constants, scores.new_full((scores.shape[-1],), value, dtype=torch.float32)
 
@@ -248,10 +248,10 @@ def checked_k(k: int) -> int:
     return checks.integer("k", k, 1, MAX_LENGTH)
 
 
-def filled(out: Any, memory: tuple[Tensor, Tensor] | None, scores: TensorOrArray, *best: Tensor) -> TopK:
+def write_to_out(out: Any, memory: tuple[Tensor, Tensor] | None, scores: TensorOrArray, *best: Tensor) -> TopK:
     """The best candidates, copied to the ``memory`` of the caller's ``out``, or new ones of the kind of ``scores``."""
     if memory is None:
-        return TopK(*(checks.like(part, scores) for part in best))
+        return TopK(*(checks.match_type(part, scores) for part in best))
     for to, part in zip(memory, best, strict=True):
         to.copy_(part)
     return TopK(*out)
@@ -304,7 +304,7 @@ def transform_scores(
     options = checked_transform(transform, s, beta, epsilon, slope)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
     result: Tensor = _transform_op(s, *options, o, check, threads)
-    return checks.like(result.mT if layout == "task-major" else result, scores)
+    return checks.match_type(result.mT if layout == "task-major" else result, scores)
 
 
 def fuse_scores(
@@ -343,7 +343,7 @@ def fuse_scores(
     w = checked_weights(weights, s, o)
     options = checked_transform(transform, s, beta, epsilon, slope)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
-    return checks.like(_fuse_op(s, w, *options, o, check, threads), scores)
+    return checks.match_type(_fuse_op(s, w, *options, o, check, threads), scores)
 
 
 def fuse_topk(
@@ -387,11 +387,11 @@ def fuse_topk(
         if page is not None:
             return page
     s, o = checked_scores(scores, offsets, layout)
-    w = checks.constant(checked_weights(weights, s, o))
+    w = checks.detached(checked_weights(weights, s, o))
     code, *constants = checked_transform(transform, s, beta, epsilon, slope)
     length = checked_k(k)
     m = checks.optional("mask", mask, torch.bool, s.shape[:-1], "scores", s)
     memory = None if out is None else checks.outputs(out, (*w.shape[:-1], length), s)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
-    best = _topk_op(checks.constant(s), w, length, code, m, *constants, o, check, threads)
-    return filled(out, memory, scores, *best)
+    best = _topk_op(checks.detached(s), w, length, code, m, *constants, o, check, threads)
+    return write_to_out(out, memory, scores, *best)

@@ -77,7 +77,7 @@ def _differentiate(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, 
     return (gradient.unsqueeze(1) * slope,)
 
 
-_op = dispatch.Op("grpo_loss", _grpo_loss, _fake_loss, _save, dispatch.once(_differentiate))
+_op = dispatch.Op("grpo_loss", _grpo_loss, _fake_loss, _save, dispatch.first_order_only(_differentiate))
 
 
 def grpo_loss(
@@ -128,13 +128,15 @@ def grpo_loss(
     alpha = concentration_rows("concentration", concentration)
     batch, tasks = alpha.shape
     first = ("concentration", alpha)
-    logs = checks.beside("log_weights", log_weights, torch.float32, (batch, None, tasks), *first)
+    logs = checks.as_companion("log_weights", log_weights, torch.float32, (batch, None, tasks), *first)
     samples = logs.shape[1]
     if samples < 1:
         raise ValueError("log_weights has no samples; want at least 1")
-    old = checks.beside("old_log_prob", old_log_prob, torch.float32, (batch, samples), *first)
-    gains = checks.beside("advantages", advantages, torch.float32, (batch, samples), *first)
-    anchor = checks.beside("reference_concentration", reference_concentration, torch.float32, (batch, tasks), *first)
+    old = checks.as_companion("old_log_prob", old_log_prob, torch.float32, (batch, samples), *first)
+    gains = checks.as_companion("advantages", advantages, torch.float32, (batch, samples), *first)
+    anchor = checks.as_companion(
+        "reference_concentration", reference_concentration, torch.float32, (batch, tasks), *first
+    )
     clamp = checks.number("log_ratio_clamp", log_ratio_clamp)
     if not 0.0 < clamp <= 80.0:
         raise ValueError(f"log_ratio_clamp is {log_ratio_clamp}; want a number in (0, 80]")
@@ -149,4 +151,4 @@ def grpo_loss(
         checks.thread_count(num_threads),
     )
     outputs = _op(alpha, logs, old, gains, anchor, *options)
-    return GrpoLoss(*(checks.like(part, concentration) for part in outputs))  # type: ignore[arg-type]
+    return GrpoLoss(*(checks.match_type(part, concentration) for part in outputs))  # type: ignore[arg-type]

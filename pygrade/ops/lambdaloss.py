@@ -66,7 +66,7 @@ def _backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     return (upstream.unsqueeze(1) * gradient,)
 
 
-_op = dispatch.Op("lambda_loss", _lambda_loss, _fake_loss, _save, dispatch.once(_backward))
+_op = dispatch.Op("lambda_loss", _lambda_loss, _fake_loss, _save, dispatch.first_order_only(_backward))
 
 
 def lambda_loss(
@@ -100,11 +100,11 @@ def lambda_loss(
         TypeError, ValueError: a wrong dtype, shape, device or temperature, or NaN.
     """
     values = checks.tensor("scores", scores, checks.FLOAT32, (None, None))
-    labels = checks.beside("gains", gains, torch.float32, values.shape, "scores", values)
+    labels = checks.as_companion("gains", gains, torch.float32, values.shape, "scores", values)
     keep = checks.optional("mask", mask, torch.bool, values.shape, "scores", values)
-    table = checks.beside("discount", discount, torch.float32, (None,), "scores", values)
+    table = checks.as_companion("discount", discount, torch.float32, (None,), "scores", values)
     scale = checks.number("temperature", temperature)
     if not 0.0 < scale < float("inf"):
         raise ValueError(f"temperature is {temperature}; want a positive number")
     check, threads = checks.must_validate(validate, values), checks.thread_count(num_threads)
-    return checks.like(_op(values, labels, keep, table, scale, check, threads)[0], scores)
+    return checks.match_type(_op(values, labels, keep, table, scale, check, threads)[0], scores)

@@ -17,8 +17,8 @@ from pygrade.ops.fusion import (
     checked_k,
     checked_scores,
     checked_transform,
-    filled,
     transform_constants,
+    write_to_out,
 )
 
 Page = tuple[Tensor, Tensor]
@@ -162,7 +162,7 @@ def rank(
         result = checks.optional(name, value, dtype, shape, "scores", s)
         return result[None] if single and result is not None else result
 
-    w = checks.beside("weights", weights, torch.float32, (*lead, s.shape[-1]), "scores", s)
+    w = checks.as_companion("weights", weights, torch.float32, (*lead, s.shape[-1]), "scores", s)
     code, *constants = checked_transform(transform, s, beta, epsilon, slope)
     length = checked_k(k)
     if (groups is None) != (caps is None):
@@ -177,5 +177,5 @@ def rank(
     )
     threads = checks.thread_count(num_threads)
     memory = None if out is None else checks.outputs(out, (*lead, length), s)
-    values, indices = _op(checks.constant(s), w[None] if single else w, length, code, *rules, *constants, o, threads)
-    return filled(out, memory, scores, *((values[0], indices[0]) if single else (values, indices)))
+    values, indices = _op(checks.detached(s), w[None] if single else w, length, code, *rules, *constants, o, threads)
+    return write_to_out(out, memory, scores, *((values[0], indices[0]) if single else (values, indices)))

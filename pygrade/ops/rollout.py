@@ -46,7 +46,7 @@ def format_penalty(weights: T, weight_bounds: TensorOrArray) -> T:
     values = checks.tensor("weights", weights, dtypes, (None,) * max(1, getattr(weights, "ndim", 1)))
     bounds = checks.tensor("weight_bounds", weight_bounds, (values.dtype,), (2, values.shape[-1])).detach()
     checks.same_device("weight_bounds", bounds, "weights", values)
-    return checks.like(reference.format_penalty(values, bounds), weights)
+    return checks.match_type(reference.format_penalty(values, bounds), weights)
 
 
 def _launch(
@@ -167,7 +167,7 @@ def rollout(
     Raises:
         TypeError, ValueError: as those ops, before anything is drawn.
     """
-    alpha = checks.constant(concentration_rows("concentration", concentration))
+    alpha = checks.detached(concentration_rows("concentration", concentration))
     batch, tasks = alpha.shape
     samples, signed, row = checked_draw(num_samples, seed, offset)
     s, _ = checked_scores(scores, None)
@@ -175,12 +175,12 @@ def rollout(
         raise ValueError(f"scores is of shape {list(s.shape)}; want [{batch}, *, {tasks}]")
     first = ("concentration", alpha)
     checks.same_device("scores", s, *first)
-    v = checks.beside("gains", gains, torch.float32, (batch, s.shape[1], None), *first)
-    d = checks.beside("discount", discount, torch.float32, (checked_k(k),), *first)
+    v = checks.as_companion("gains", gains, torch.float32, (batch, s.shape[1], None), *first)
+    d = checks.as_companion("discount", discount, torch.float32, (checked_k(k),), *first)
     m = checks.optional("masks", masks, torch.bool, (batch, None, s.shape[1]), *first)
     c = checks.optional("component_list", component_list, torch.int32, (v.shape[2],), *first)
     b = checks.optional("weight_bounds", weight_bounds, torch.float32, (2, tasks), *first)
     check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
-    arguments = (alpha, checks.constant(s), v, d, samples, signed, row, m, c, b, check_floor(weight_floor))
+    arguments = (alpha, checks.detached(s), v, d, samples, signed, row, m, c, b, check_floor(weight_floor))
     parts = _op(*arguments, check, threads)
-    return Rollout(*(checks.like(part, concentration) for part in parts))  # type: ignore[arg-type]
+    return Rollout(*(checks.match_type(part, concentration) for part in parts))  # type: ignore[arg-type]

@@ -66,7 +66,7 @@ def dirichlet_score(
         TypeError, ValueError: a wrong dtype, shape, device, floor or concentration.
     """
     alpha, logs, *options = checked_density(concentration, log_weights, weight_floor, validate, num_threads)
-    alpha = checks.constant(alpha)
+    alpha = checks.detached(alpha)
     each = checks.optional("coefficients", coefficients, torch.float32, logs.shape[:2], "concentration", alpha)
     parts = _op(alpha, logs, each, *options)
-    return DirichletScore(*(checks.like(part, concentration) for part in parts))  # type: ignore[arg-type]
+    return DirichletScore(*(checks.match_type(part, concentration) for part in parts))  # type: ignore[arg-type]

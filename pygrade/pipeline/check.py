@@ -135,7 +135,7 @@ def _offline(
         given.append(None if own is None else own.of(items))
     request_id, timestamp = (np.concatenate([getattr(r, name) for r in chosen]) for name in ("request_id", "timestamp"))
     sizes = np.array([len(items) for items in candidates])
-    ranker = BlendedRanker(models.policy, seed=0, impute=True)
+    ranker = BlendedRanker(models.policy, seed=0)
     ranked: dict[int, Offline] = {}
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "candidates.npz"

@@ -24,7 +24,7 @@ import pygrade
 from pygrade._util.files import file_hash, replace_link, sync
 from pygrade._util.memory import peak_mib
 from pygrade._util.serialization import read_json, to_builtins, to_json, write_bytes
-from pygrade.storage import Place, remote_folder, upload_directory
+from pygrade.storage import Folder, Place, upload_directory
 from pygrade.workers import LOCAL, Workers
 
 logger = logging.getLogger("pygrade")
@@ -52,9 +52,9 @@ class Runner:
 
     def __init__(self, out: Path, place: Place | None = None) -> None:
         """place: of the run, if that is a URL, for which ``out`` is the local directory."""
-        self.out, self.place = out, remote_folder(out if place is None else place)
+        self.out, self.place = out, Folder.at(out if place is None else place)
         self.done: dict[str, StageResult] = {}
-        if self.place is not None:
+        if not self.place.is_local:
             for name in self.place.names("*"):
                 if not (out / name).is_file():
                     self.place.copy_to(out, name)
@@ -118,7 +118,7 @@ class Runner:
     def store(self, address: str) -> None:
         """Fetches the store of a run at a URL if it is a directory of the run, and nothing of it is here."""
         path = _store_in(self.out, address)
-        if path is not None and self.place is not None and not path.exists():
+        if path is not None and not self.place.is_local and not path.exists():
             folder = self.place / path.name
             if folder.exists():
                 folder.copy_to(path)
@@ -126,23 +126,21 @@ class Runner:
     def show(self, store: str | None = None) -> None:
         """Publishes the files that are not of a stage, and the filled store, if it is a directory of the run."""
         path = None if store is None else _store_in(self.out, store)
-        if path is not None and self.place is not None:
+        if path is not None and not self.place.is_local:
             (self.place / path.name).publish(path, without=["lock.mdb"])
-        upload_directory(self.out if self.place is None else self.place.url, self.out, *SHOWN)
+        upload_directory(str(self.place), self.out, *SHOWN)
 
     def link(self, name: str, target: Path) -> None:
         """Makes RUN/name show what is in ``target``, a directory in the run, in one step."""
         inside = target.relative_to(self.out)
         replace_link(self.out / name, inside)
-        if self.place is not None:
+        if not self.place.is_local:
             (self.place / name).point_to(self.place / inside.as_posix())
 
     def _fetch(self, path: Path) -> None:
         """A stage that another machine has made."""
-        if self.place is None or path.exists():
-            return
         folder = self.place / path.name
-        if folder.read_manifest() is None:
+        if self.place.is_local or path.exists() or folder.read_manifest() is None:
             return
         logger.info("%s: fetched from %s", path.name, self.place)
         partial = self.out / f".{path.name}.fetched"
@@ -151,7 +149,7 @@ class Runner:
         partial.rename(path)
 
     def _publish(self, path: Path) -> None:
-        if self.place is not None and (self.place / path.name).read_manifest() is None:
+        if not self.place.is_local and (self.place / path.name).read_manifest() is None:
             (self.place / path.name).publish(path, hidden="*")
 
     def _find(self, path: Path, key: str) -> dict[str, Any] | None:

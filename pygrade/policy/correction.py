@@ -257,11 +257,6 @@ class Correction:
             return ""
         return f"{self.features[best]} {context[best]:.3g}" if known[best] else f"{self.features[best]} unknown"
 
-    @property
-    def facts(self) -> tuple[list[str], list[float]]:
-        """Names and numbers that decide what is served, beside the tensors."""
-        return [self.form, *self.items], [*map(float, self.parents), *map(float, self.amounts), *self.indicators]
-
     def record(self) -> dict[str, Any]:
         """What stands in policy.json."""
         levels = {} if self.levels is None else {"levels": self.levels.record()}

@@ -1,5 +1,10 @@
 """The files of a policy: ``policy.json`` and the tensors that it names.
 
+``policy.json`` has three parts. ``schema``: tasks, features and formula. ``served``: all else that decides what is
+served, with the hashes of the schema and of the tensors; its own hash begins with the policy's version. The rest
+describes the policy, ``verdict`` for instance. The bytes that are hashed stand in the file, so that a reader in any
+language hashes them as they are.
+
 The tensors are in ``policy-<first 16 digits of their sha256>.safetensors``. The JSON is written last and replaced in
 one step: a reader sees the old policy or the new one, and a killed process leaves one of them. The JSON also holds its
 own sha256, computed with zeros in the place of its 64 digits. The C++ core reads the files, for Python too.
@@ -19,32 +24,32 @@ import safetensors.torch
 from torch import Tensor
 
 from pygrade import _core
-from pygrade._util.serialization import ArtifactError, to_json, to_safetensors, write_bytes
+from pygrade._util.serialization import ArtifactError, section_hash, to_json, to_safetensors, write_bytes
 
 FORMAT = "pygrade.FusionPolicy"
-# Rises if an older reader would serve a newer policy wrongly; readers ignore keys of `config` that they do not know. 2
-# added an evidence prior. 3 added ``json_sha256``, and the tensors' file got a name of its own for each content. 4
-# added the mixture with a baseline, multipliers of values and frozen weights; before, `context_only` was
-# `prediction_features`. 5 added the correction, challengers and prices, and sends requests that miss some of their
-# features through the network; a policy of an older format is written as format 4, so that it falls back as before.
-FORMAT_VERSION = 5
-OLDEST_WRITTEN = 4
-_REPLACED = re.compile(r"policy-[0-9a-f]{16}\.safetensors|policy\.safetensors(\.new)?|\.policy.*\.partial-.*")
+# Rises if an older reader would serve a newer policy wrongly; readers ignore keys of `config` that they do not know.
+FORMAT_VERSION = 1
+_REPLACED = re.compile(r"policy-[0-9a-f]{16}\.safetensors|\.policy.*\.partial-.*")
 
 
-def encode(
-    record: Mapping[str, Any], tensors: Mapping[str, Tensor], version: int = FORMAT_VERSION
-) -> tuple[bytes, bytes]:
-    """The content of ``policy.json`` and of the tensors' file."""
+def schema_hash(schema: Mapping[str, Any]) -> str:
+    """First 16 hex digits of the sha256 of the schema as it stands in the file."""
+    return section_hash("schema", schema)[:16]
+
+
+def seal(served: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], bytes, str]:
+    """`served` with the hash of the tensors, the content of their file, and the version."""
     content = to_safetensors(tensors)
+    sealed = {**served, "tensors_sha256": hashlib.sha256(content).hexdigest()}
+    return sealed, content, section_hash("served", sealed)[:12]
+
+
+def encode(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[bytes, bytes]:
+    """The content of ``policy.json`` and of the tensors' file; the record has `schema` and `served`."""
+    served, content, version = seal(record["served"], tensors)
     zeros = "0" * 64
-    head = {
-        "format": FORMAT,
-        "format_version": version,
-        "json_sha256": zeros,
-        "tensors_sha256": hashlib.sha256(content).hexdigest(),
-    }
-    text = to_json({**record, **head})
+    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "json_sha256": zeros, "version": version}
+    text = to_json({**record, **head, "served": served})
     place = b'\n  "json_sha256": "'  # unique: keys further down are indented more, strings have no raw line feed
     digest = hashlib.sha256(text).hexdigest().encode()
     return text.replace(place + zeros.encode(), place + digest, 1), content
@@ -84,7 +89,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _tensors_name(text: bytes) -> str:
-    return f"policy-{json.loads(text)['tensors_sha256'][:16]}.safetensors"
+    return f"policy-{json.loads(text)['served']['tensors_sha256'][:16]}.safetensors"
 
 
 def _remove_replaced(folder: Path) -> None:

@@ -9,7 +9,7 @@ predictions or of corrected ones. A challenger is such a ranking, too, in the pl
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -25,6 +25,7 @@ Verdict = Literal["better", "undecided", "worse", "undecidable", "untested"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 _NAME_BYTES = 64  # of a baseline in the C ABI's page, with a closing 0
 _REASONS = 3
+_SERVED = ("trust", "baseline", "challenger")
 EPSILON = 1e-6  # added to the standard deviation of the scores: small, as expected values are
 
 
@@ -65,13 +66,6 @@ class Baseline:
     def expects(self) -> bool:
         """It is an expected value, so that it holds for other values of the tasks."""
         return self.transform == "identity" and (self.logarithm or self.corrected)
-
-    @property
-    def facts(self) -> tuple[list[str], list[float]]:
-        """Names and numbers that decide its scores."""
-        knots = [number for x, y in self.calibration for number in (float(len(x)), *x, *y)]
-        kinds = ["log" if self.logarithm else "raw", *(["corrected"] if self.corrected else [])]
-        return [self.transform, *kinds, *self.value_tasks], [*self.weights, *knots]
 
     def amounts(self, tasks: tuple[str, ...], predictions: Tensor, item_values: Tensor | None = None) -> Tensor:
         """What the weights count, [M, T]: predictions [M, T], calibrated and priced."""
@@ -159,17 +153,24 @@ class Mixture:
         pair = torch.stack([base, fused], 1)
         return ops.fuse_scores(pair, weights, offsets=offsets, transform="zscore", epsilon=EPSILON)
 
+    def served(self) -> dict[str, Any]:
+        """The part that decides what is served, as JSON."""
+        return {name: value for name, value in asdict(self).items() if name in _SERVED}
+
+    def described(self) -> dict[str, Any]:
+        """The other part."""
+        return {name: value for name, value in asdict(self).items() if name not in _SERVED}
+
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Mixture":
-        """Of the JSON of a policy."""
-        names = {entry.name for entry in fields(cls)} - {"baseline", "baselines", "challenger"}
-        challenger = record.get("challenger")
-        return cls(
-            baseline=Baseline(**record["baseline"]),
-            baselines=tuple(Baseline(**entry) for entry in record.get("baselines", ())),
-            challenger=None if challenger is None else Baseline(**challenger),
-            **{name: record[name] for name in names & record.keys()},
-        )
+        """Of the JSON of a policy, both parts together."""
+        challenger = record["challenger"]
+        made = {
+            "baseline": Baseline(**record["baseline"]),
+            "baselines": tuple(Baseline(**entry) for entry in record["baselines"]),
+            "challenger": None if challenger is None else Baseline(**challenger),
+        }
+        return cls(**{**record, **made})
 
 
 def priced(

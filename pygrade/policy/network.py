@@ -18,7 +18,6 @@ evidence, from a context feature, and a prior worth m, the mean becomes (n · me
 and f stay. This changes what is served and explored, not what is trained.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pygrade import ops
-from pygrade._util.serialization import ArtifactError, to_json
+from pygrade._util.serialization import ArtifactError
 from pygrade.config.policy import PolicyConfig
 from pygrade.logs.keys import hashes
 from pygrade.policy import file
@@ -62,7 +61,6 @@ class FusionPolicy(nn.Module):
 
     mixture: Mixture | None = None
     correction: Correction | None = None
-    _format: int = file.FORMAT_VERSION
 
     input_mean: Tensor
     input_std: Tensor
@@ -118,47 +116,18 @@ class FusionPolicy(nn.Module):
     @property
     def version(self) -> str:
         """First 12 hex digits of a sha256 of all that decides what is served: equal policies, equal versions."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self._tensors().items()):
-            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        digest.update(self.version_tail)
-        return digest.hexdigest()[:12]
+        return file.seal(self._served(), self._tensors())[2]
 
-    @property
-    def version_tail(self) -> bytes:
-        """What the version hashes after the tensors; it ends with the multipliers of the config, if there are any."""
-        config = self.config
-        explored = sorted(config.scenario_exploration)
-        evidence = [config.evidence_scale, config.evidence_feature] if config.evidence_prior else []
-        names = {"evidence": evidence, "explored": explored, "scenarios": self.scenarios}
-        mixed, valued = self._mixture_facts(), self._value_facts()
-        corrected: tuple[list[str], list[float]] = ([], []) if self.correction is None else self.correction.facts
-        names |= {"correction": corrected[0]} if corrected[0] else {}
-        names |= {"mixture": mixed[0]} if mixed[1] else {}
-        names |= {"values": valued[0]} if valued[1] else {}
-        slopes = config.slope if isinstance(config.slope, tuple) else (config.slope,) * len(self.tasks)
-        factors = (config.scenario_exploration[name] for name in explored)
-        numbers = [self.spec.concentration_floor, config.total_concentration, config.beta, config.epsilon]
-        numbers += [config.evidence_prior, *slopes, *factors, *mixed[1], *corrected[1], *valued[1]]
-        return self.spec.schema_hash().encode() + to_json(names) + np.array(numbers, "<f8").tobytes()
-
-    def _mixture_facts(self) -> tuple[list[str], list[float]]:
-        """Names and numbers of the mixture that decide what is served."""
-        if self.mixture is None:
-            return [], []
-        names, numbers = self.mixture.baseline.facts
-        if self.mixture.challenger is not None:
-            more = self.mixture.challenger.facts
-            names, numbers = [*names, "challenger", *more[0]], [*numbers, *more[1]]
-        return names, [self.mixture.trust, *numbers]
-
-    def _value_facts(self) -> tuple[list[str], list[float]]:
-        """Scenarios with multipliers of their own, and the multipliers: of all requests, then of each scenario."""
-        config = self.config
-        names = sorted(config.scenario_values)
-        tables = [config.values, *(config.values | config.scenario_values[name] for name in names)]
-        rows = [[table.get(task, 1.0) for task in self.tasks] for table in tables]
-        return names, [number for row in rows for number in row] if config.values or names else []
+    def _served(self) -> dict[str, Any]:
+        """All that decides what is served, beside the tensors."""
+        mixture, schema = self.mixture, self.spec.schema
+        return {
+            "config": {name: value for name, value in asdict(self.config).items() if name not in schema},
+            "correction": None if self.correction is None else self.correction.record(),
+            "mixture": None if mixture is None else mixture.served(),
+            "scenarios": self.scenarios,
+            "schema_hash": self.schema_hash(),
+        }
 
     @property
     def scenario_weights(self) -> dict[str, Tensor]:
@@ -382,42 +351,15 @@ class FusionPolicy(nn.Module):
     def artifact(self, extra: Mapping[str, Any] | None = None) -> tuple[bytes, bytes]:
         """The content of ``policy.json`` and of the tensors' file, as `save` writes them."""
         record = {
-            "tasks": self.tasks,
-            "features": self.features,
-            "scenarios": self.scenarios,
-            "schema_hash": self.schema_hash(),
-            "version": self.version,
-            # Format 3 knows the option by its old name.
-            "config": asdict(self.config) | {"prediction_features": not self.config.context_only},
-            "static_weights": self.static_weights.tolist(),
-            "scenario_weights": {name: weights.tolist() for name, weights in self.scenario_weights.items()},
-            "mixture": self._mixture_record(),
-            "correction": None if self.correction is None else self.correction.record(),
+            "schema": self.spec.schema,
+            "served": self._served(),
+            "verdict": None if self.mixture is None else self.mixture.described(),
             "extra": dict(extra or {}),
         }
-        return file.encode(record, self._tensors(), self.format_version)
-
-    def _mixture_record(self) -> dict[str, Any] | None:
-        if self.mixture is None:
-            return None
-        record = asdict(self.mixture)
-        for entry in (record["baseline"], *record["baselines"]) if self.format_version == file.OLDEST_WRITTEN else ():
-            del entry["corrected"]  # which readers of format 4 refuse
-        return record
+        return file.encode(record, self._tensors())
 
     def _tensors(self) -> dict[str, Tensor]:
         return self.state_dict() | ({} if self.correction is None else self.correction.tensors())
-
-    @property
-    def format_version(self) -> int:
-        """Of its file: that of the file it came from, unless it has what older readers do not know. Before 5 a missing
-        feature is enough for static weights.
-        """
-        config, mixture = self.config, self.mixture
-        listed = () if mixture is None else (mixture.baseline, *([mixture.challenger] if mixture.challenger else ()))
-        new = self.correction is not None or config.corrected or bool(config.indicators or config.value_tasks)
-        new = new or len(listed) > 1 or any(entry.corrected for entry in listed)
-        return file.FORMAT_VERSION if new else self._format
 
     def save(self, directory: Place, extra: Mapping[str, Any] | None = None) -> Place:
         """Write the policy into a directory, local or at a URL; ``extra``: more JSON to keep with it.
@@ -436,20 +378,18 @@ class FusionPolicy(nn.Module):
         """
         folder = download(directory)
         record, tensors = file.read(folder)
-        known = {item.name for item in fields(PolicyConfig)}
-        options = {name: value for name, value in record["config"].items() if name in known}
+        schema, served = record["schema"], record["served"]
+        stated = {**served["config"], **schema}
+        options = {item.name: stated[item.name] for item in fields(PolicyConfig) if item.name in stated}
         options["hidden"] = [int(width) for width in options["hidden"]]
-        if "prediction_features" in record["config"]:  # of formats 1 to 3
-            options["context_only"] = not record["config"]["prediction_features"]
         try:
-            policy = cls(PolicySpec(record["tasks"], record["features"], PolicyConfig(**options)))
-            policy.scenarios = tuple(record["scenarios"])
+            policy = cls(PolicySpec(schema["tasks"], schema["features"], PolicyConfig(**options)))
+            policy.scenarios = tuple(served["scenarios"])
             policy.scenario_table = torch.zeros(len(policy.scenarios), len(policy.tasks))
             policy.load_state_dict({name: t for name, t in tensors.items() if not name.startswith(PREFIX)})
-            policy.mixture = Mixture.from_dict(record["mixture"]) if record.get("mixture") else None
-            policy._format = max(record["format_version"], file.OLDEST_WRITTEN)
-            if record.get("correction"):
-                policy.correction = Correction.decode(record["correction"], tensors, policy.tasks, policy.features)
+            policy.mixture = Mixture.from_dict(served["mixture"] | record["verdict"]) if served["mixture"] else None
+            if served["correction"]:
+                policy.correction = Correction.decode(served["correction"], tensors, policy.tasks, policy.features)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ArtifactError(f"{folder / 'policy.json'} does not describe a policy: {error}") from error
         return policy.eval()

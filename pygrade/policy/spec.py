@@ -1,6 +1,5 @@
 """What a policy reads and what its weights mean: tasks, features, fusion formula, weight bounds."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pygrade._util.serialization import to_json
 from pygrade.config.policy import PolicyConfig
+from pygrade.policy import file
 from pygrade.policy.mixture import multipliers
 
 MAX_TASKS = 64  # of the C++ ranker
+_SCHEMA = ("context_only", "corrected", "indicators", "trade_offs", "transform", "value_tasks")
 
 
 def fusion_formula(config: PolicyConfig) -> dict[str, Any]:
@@ -91,18 +91,14 @@ class PolicySpec:
             raise ValueError(f"weight bounds sum to {sum(low):g} (lower) and {sum(high):g} (upper); want 1 in between")
         return torch.tensor([low, high], dtype=torch.float32)
 
+    @property
+    def schema(self) -> dict[str, Any]:
+        """What inputs and outputs mean: tasks, features, formula."""
+        return {"tasks": self.tasks, "features": self.features} | {name: getattr(self.config, name) for name in _SCHEMA}
+
     def schema_hash(self) -> str:
-        """First 16 hex digits of a sha256 of what inputs and outputs mean: tasks, features, formula."""
-        schema: dict[str, Any] = {
-            "tasks": self.tasks,
-            "features": self.features,
-            "prediction_features": not self.config.context_only,
-            "transform": self.config.transform,
-        }
-        for name in ("corrected", "indicators", "trade_offs", "value_tasks"):
-            if getattr(self.config, name):
-                schema[name] = getattr(self.config, name)
-        return hashlib.sha256(to_json(schema)).hexdigest()[:16]
+        """First 16 hex digits of a sha256 of `schema`."""
+        return file.schema_hash(self.schema)
 
     def exploration_factor(self, scenario: Sequence[str] | NDArray[Any] | None, count: int) -> Tensor:
         """Factor f on the concentration of each request, [count]; 1 for scenarios that the config does not name."""

@@ -26,7 +26,7 @@ from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.prerank.training import FittedTowers
 from pygrade.workers import LOCAL, Workers
 
-FORMAT, FORMAT_VERSION = "pygrade.Prerank", 3  # the core reads 2, too, which had the vectors in the order of the ids
+FORMAT, FORMAT_VERSION = "pygrade.Prerank", 1
 _TENSORS = "prerank.safetensors"
 _ALIGNMENT = 64  # of the vectors in the file, bytes: they are searched where they lie
 

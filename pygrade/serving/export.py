@@ -29,7 +29,6 @@ from pygrade.mtl.model import MIN_PREDICTION, MtlModel
 from pygrade.ops.fusion import MAX_LENGTH, TRANSFORMS
 from pygrade.policy import FusionPolicy, project_weights
 from pygrade.policy.correction import PREFIX, Correction
-from pygrade.policy.file import FORMAT_VERSION
 from pygrade.policy.mixture import EPSILON, Baseline
 from pygrade.serving import onnx_ops
 
@@ -61,12 +60,12 @@ class PolicyPage(nn.Module):
     priced: Tensor | None
     multipliers: Tensor
 
-    def __init__(self, policy: FusionPolicy, k: int, impute: bool = False) -> None:
+    def __init__(self, policy: FusionPolicy, k: int) -> None:
         super().__init__()
         if not 1 <= k <= MAX_LENGTH:
             raise ValueError(f"k is {k}; want at least 1 and at most 2^31 - 1")
         config = policy.config
-        self.policy, self.k, self.impute = policy.eval(), k, impute
+        self.policy, self.k = policy.eval(), k
         self.scenarios = tuple(sorted({*policy.scenarios, *config.scenario_values}))
         names = (*self.scenarios, None)
         slope = config.slope if isinstance(config.slope, tuple) else (config.slope,) * len(policy.tasks)
@@ -134,9 +133,7 @@ class PolicyPage(nn.Module):
         if not self.free:
             weights = project_weights(weights, policy.bounds)
         if policy.features:
-            any_missing = policy.format_version < FORMAT_VERSION and not self.impute
-            unknown = missing.any(1, keepdim=True) if any_missing else missing.all(1, keepdim=True)
-            weights = torch.where(unknown, static, weights)
+            weights = torch.where(missing.all(1, keepdim=True), static, weights)
         if self.priced is not None and prices is not None:
             own = torch.where(self.priced, own * prices[..., None], own)
         scores, fusing = own, weights
@@ -351,14 +348,12 @@ class _Constant(nn.Module):
         return torch.full_like(values, self.value)
 
 
-def export_policy(
-    policy: FusionPolicy, out: str | Path, k: int = 10, *, onnx: bool = False, impute: bool = False
-) -> dict[str, Any]:
+def export_policy(policy: FusionPolicy, out: str | Path, k: int = 10, *, onnx: bool = False) -> dict[str, Any]:
     """Write the pages of a policy to ``out`` (.pt2, or .onnx); returns what is in it, which the file holds as well.
 
-    k: length of a page. impute: as of `BlendedRanker`. The file is written under another name first.
+    k: length of a page. The file is written under another name first.
     """
-    page = PolicyPage(policy, k, impute)
+    page = PolicyPage(policy, k)
     tasks = len(policy.tasks)
     outputs = (
         Port("scores", "float32", ("B", k)),

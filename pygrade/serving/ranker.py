@@ -28,15 +28,10 @@ _MAX = (1 << 31) - 1  # of k and of seeds
 class BlendedRanker:
     """Ranks requests through a policy and the blended-ranking op. `rank` may be called from many threads at once."""
 
-    def __init__(self, policy: FusionPolicy, seed: int | None = None, impute: bool = False) -> None:
-        """``seed`` (0 … 2³¹ - 1) starts the exploration stream; None takes one from the operating system.
-
-        ``impute``: for policies of files before format 5, where one missing feature is enough to fall back: a request
-        that misses some of its features goes through the policy, with their training means, as it does since.
-        """
+    def __init__(self, policy: FusionPolicy, seed: int | None = None) -> None:
+        """``seed`` (0 … 2³¹ - 1) starts the exploration stream; None takes one from the operating system."""
         start = int.from_bytes(os.urandom(4), "little") >> 1 if seed is None else integer("seed", seed, 0, _MAX)
-        self.impute = impute
-        self._core = _core.Ranker(_core.Policy(*policy.artifact()), policy.eval(), start, impute)
+        self._core = _core.Ranker(_core.Policy(*policy.artifact()), policy.eval(), start)
 
     @property
     def policy(self) -> FusionPolicy:
@@ -62,9 +57,9 @@ class BlendedRanker:
         self._core.swap(_core.Policy(*policy.artifact()), policy.eval())
 
     @classmethod
-    def load(cls, path: Place, seed: int | None = None, impute: bool = False) -> "BlendedRanker":
+    def load(cls, path: Place, seed: int | None = None) -> "BlendedRanker":
         """The ranker of a policy directory that `FusionPolicy.save` wrote; errors as of `FusionPolicy.load`."""
-        return cls(FusionPolicy.load(path), seed, impute)
+        return cls(FusionPolicy.load(path), seed)
 
     @property
     def counters(self) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pygrade._util.files import replace_link
 from pygrade._util.serialization import read_json
-from pygrade.storage import Folder, Place, download_directory, is_url, remote_folder
+from pygrade.storage import Folder, Place, download_directory, is_url
 
 logger = logging.getLogger("pygrade")
 ARTIFACT, POLICY = "artifact", "policy"
@@ -22,11 +22,11 @@ def local_run(run: Place, *patterns: str) -> Path:
 
     FileNotFoundError if the run at a URL has published neither.
     """
-    if (folder := remote_folder(run)) is None:
-        return download_directory(run)
-    served = folder / ARTIFACT
+    if not is_url(run):
+        return Path(run)
+    served = Folder.at(run) / ARTIFACT
     if served.read_manifest() is None:
-        served = folder / POLICY
+        served = Folder.at(run) / POLICY
         if not served.has("policy.json"):
             raise FileNotFoundError(f"{run} has no artifact and no policy; want what pygrade train or pipeline wrote")
     path = download_directory(run, "*", "store/*", *patterns)
@@ -105,7 +105,7 @@ def following(run: Place, seconds: float, store: str | None = None) -> Iterator[
 
 def _version(run: Place) -> str:
     """Of what a run at a URL serves; "" if nothing was published."""
-    for folder in (Folder(str(run)) / ARTIFACT, Folder(str(run))):
+    for folder in (Folder.at(run) / ARTIFACT, Folder.at(run)):
         manifest = folder.read_manifest()
         if manifest is not None:
             return manifest.version

@@ -1,13 +1,11 @@
-"""Files of a command: places, local or at URLs of object stores, and how a directory is published whole."""
+"""Files of a command: a directory, local or at a URL of an object store, and how it is published whole."""
 
-from pygrade.storage.folder import Folder, Manifest, Place, is_url, remote_folder
+from pygrade.storage.folder import Folder, Manifest, Place, is_url
 from pygrade.storage.object_store import StorageError
 from pygrade.storage.places import (
     download,
     download_directory,
     join_path,
-    list_files,
-    parent_of,
     place_exists,
     place_of,
     prepare_directory,
@@ -25,13 +23,10 @@ __all__ = [
     "download_directory",
     "is_url",
     "join_path",
-    "list_files",
-    "parent_of",
     "place_exists",
     "place_of",
     "prepare_directory",
     "publishing",
-    "remote_folder",
     "upload_directory",
     "working_directory",
 ]

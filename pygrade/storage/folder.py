@@ -1,4 +1,4 @@
-"""Folders at URLs of object stores (``s3://bucket/runs/mine``, gs, abfs …), and which places are such.
+"""Folders of files: a directory, local or at a URL of an object store (``s3://bucket/runs/mine``, gs, abfs …).
 
 A store has no rename, so a directory is published in two steps: its files go below a hidden name of their own,
 ``.v-<version>/``, then ``manifest.json``, which names size and sha256 of each, in one request. Readers see the earlier
@@ -13,6 +13,7 @@ import json
 import os
 import posixpath
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pygrade._util.files import atomic_file, file_hash
+from pygrade._util.files import atomic_directory, atomic_file, file_hash, owner_of
 from pygrade._util.optional_imports import require
 from pygrade.storage.cache import hold_entry, make_room
 from pygrade.storage.object_store import Found, ObjectStore, StorageError, store_of
@@ -30,7 +31,7 @@ Place = str | Path
 
 MANIFEST, FORMAT, FORMAT_VERSION = "manifest.json", "pygrade.Folder", 1
 CLAIM = ".pygrade"  # names the command whose results a folder has
-_VERSION, _FILE = ".v-", "file://"
+_VERSION = ".v-"
 _THREADS = 8  # copies at a time
 _STALE_SECONDS = 3600.0
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
@@ -59,59 +60,54 @@ def is_url(place: object) -> bool:
     return isinstance(place, str) and _URL.match(place) is not None
 
 
-def remote_folder(place: Place) -> "Folder | None":
-    """The folder at a URL; None for a local place, of which `local_path` is the path.
-
-    ValueError for a URL that lost a slash, or has a password or a query in it.
-    """
-    if isinstance(place, Path) and _LOST_SLASH.match(str(place)):
-        raise ValueError(f"{place} is a Path; want the URL as text, which keeps both slashes")
-    return Folder(str(place)) if is_url(place) and not str(place).lower().startswith(_FILE) else None
-
-
-def local_path(place: Place) -> Path:
-    """The path of a local place, which may be a ``file://`` URL."""
-    return Path(_checked_url(place)[len(_FILE) :]) if isinstance(place, str) and is_url(place) else Path(place)
-
-
 class Folder:
-    """A folder at a URL of an object store, which need not exist. Names of files are relative to it, with slashes."""
+    """A directory; this class is a local one, its subclass one at a URL. Names of files are relative to it, with
+    slashes."""
 
-    def __init__(self, url: str) -> None:
-        """ValueError for a URL with a password or a query in it."""
-        self.url = _checked_url(url)
-        self._store, self._path = store_of(self.url)
-        self._forget()
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Folder, (self.url,)  # each process has its own connection
+    @staticmethod
+    def at(place: "Place | Folder") -> "Folder":
+        """The folder of a place, which need not exist. ValueError for a URL with a password or a query in it."""
+        if isinstance(place, Folder):
+            return place
+        if isinstance(place, Path) and _LOST_SLASH.match(str(place)):
+            raise ValueError(f"{place} is a Path; want the URL as text, which keeps both slashes")
+        if not is_url(place):
+            return Folder(Path(place))
+        url = _checked_url(str(place))
+        return Folder(Path(url[len("file://") :])) if url.startswith("file://") else RemoteFolder(url)
 
-    def __repr__(self) -> str:
-        return f"Folder({self.url!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Folder) and self.url == other.url
-
-    def __hash__(self) -> int:
-        return hash(self.url)
+    @property
+    def is_local(self) -> bool:
+        """Whether ``path`` is the directory."""
+        return not isinstance(self, RemoteFolder)
 
     @property
     def name(self) -> str:
-        """The last part of the URL."""
-        return posixpath.basename(self.url)
-
-    def __str__(self) -> str:
-        return self.url
-
-    def __truediv__(self, name: str) -> "Folder":
-        return Folder(f"{self.url}/{name.strip('/')}")
+        """The last part of the place."""
+        return posixpath.basename(str(self).rstrip("/"))
 
     @property
     def parent(self) -> "Folder":
         """The folder that this one is in. ValueError for a bucket."""
-        if "/" not in self.url.partition("://")[2]:
-            raise ValueError(f"{self} has no parent; want a folder in a bucket")
-        return Folder(self.url.rpartition("/")[0])
+        return Folder(self.path.parent)
+
+    def __truediv__(self, name: str) -> "Folder":
+        return Folder(self.path / name)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"Folder({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Folder) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
 
     # ---- reading -----------------------------------------------------------------------------------------------------
     def names(self, pattern: str = "**/*") -> list[str]:
@@ -119,19 +115,114 @@ class Folder:
 
         Those of the manifest if the folder was published, read once: this object keeps seeing that version.
         """
+        if pattern == "**/*":
+            return visible_files(self.path)
+        found = (path.relative_to(self.path).as_posix() for path in self.path.glob(pattern) if path.is_file())
+        return sorted(filter(_is_visible, found))
+
+    def exists(self) -> bool:
+        """Whether there is such a directory (at a URL: with a file in it)."""
+        return self.path.is_dir()
+
+    def is_file(self) -> bool:
+        """Whether the place is a file's."""
+        return self.path.is_file()
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return (self.path / name).is_file()
+
+    def read(self, name: str) -> bytes:
+        """The content of a small file; FileNotFoundError."""
+        return self.fetch(name).read_bytes()
+
+    def fetch(self, name: str) -> Path:
+        """The local file, or a checked local copy, which this process keeps (see `cache`); FileNotFoundError."""
+        if not self.has(name):
+            raise FileNotFoundError(f"{self.path / name} does not exist")
+        return self.path / name
+
+    def copy(self) -> Path:
+        """The local directory, or a checked local copy, named like the folder. FileNotFoundError if it has no file."""
+        return self.path
+
+    def copy_to(self, directory: Path, pattern: str = "**/*") -> None:
+        """Copies the files that match into a local directory, and checks them. FileNotFoundError if there is none."""
+        for name in self._some(pattern):
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.path / name, directory / name)
+
+    def read_manifest(self) -> Manifest | None:
+        """What was published here, now; None if nothing was, and for a local directory."""
+        return None
+
+    def owner(self) -> str:
+        """The command whose results the folder has; "" if none claimed it."""
+        return owner_of(self.path)
+
+    def _some(self, pattern: str) -> list[str]:
+        if not (names := self.names(pattern)):
+            reason = f"holds no file {pattern}" if self.exists() else "does not exist"
+            raise FileNotFoundError(f"{self} {reason}")
+        return names
+
+    # ---- writing -----------------------------------------------------------------------------------------------------
+    def put(self, name: str, content: bytes | Path) -> None:
+        """Makes a file of bytes or of a local file; readers see the old one or the new one, whole."""
+        with atomic_file(self.path / name) as partial:
+            partial.write_bytes(content.read_bytes() if isinstance(content, Path) else content)
+
+    def publish(self, directory: Path, without: Iterable[str] = (), hidden: Iterable[str] = ()) -> None:
+        """Makes the files of a local directory those of this folder, all at once.
+
+        without: names of files and directories that stay out, wherever they are; hidden: hidden ones at its top that do
+        not; "*": all, wherever they are.
+        """
+        with atomic_directory(self.path) as partial:
+            for name in visible_files(directory, without, hidden):
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(directory / name, partial / name)
+
+    def point_to(self, other: "Folder") -> None:
+        """Makes this folder at a URL show what was published at another one in the same store, in one request."""
+        raise ValueError(f"{self} is local; want a symbolic link")
+
+
+class RemoteFolder(Folder):
+    """A folder at a URL of an object store; its methods do what `Folder` says."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._store, self._path = store_of(url)
+        self._forget()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteFolder, (self.url,)  # each process has its own connection
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __truediv__(self, name: str) -> Folder:
+        return RemoteFolder(f"{self.url}/{name.strip('/')}")
+
+    @property
+    def parent(self) -> Folder:
+        if "/" not in self.url.partition("://")[2]:
+            raise ValueError(f"{self} has no parent; want a folder in a bucket")
+        return RemoteFolder(self.url.rpartition("/")[0])
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+    def names(self, pattern: str = "**/*") -> list[str]:
         matches = re.compile(require("fsspec.utils").glob_translate(pattern)).match
         return sorted(filter(matches, self._visible()))
 
     def exists(self) -> bool:
-        """Whether there is a file in it."""
         return bool(self._visible())
 
     def is_file(self) -> bool:
-        """Whether the place is a file's."""
         return "/" in self.url.partition("://")[2] and self.parent.has(self.name)
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file."""
         try:
             path, entry = self._locate(name)
         except FileNotFoundError:
@@ -139,28 +230,22 @@ class Folder:
         return entry is not None or self._store.is_file(path)
 
     def read(self, name: str) -> bytes:
-        """The content of a small file; FileNotFoundError."""
         return self._store.read(self._locate(name)[0])
 
     def fetch(self, name: str) -> Path:
-        """A checked local copy of a file, which this process keeps (see `cache`); FileNotFoundError."""
         return self._cached([name]) / name
 
     def copy(self) -> Path:
-        """A checked local copy, named like the folder. FileNotFoundError if it has no file."""
         return self._cached(self._some("**/*"))
 
     def copy_to(self, directory: Path, pattern: str = "**/*") -> None:
-        """Copies the files that match into a local directory, and checks them. FileNotFoundError if there is none."""
         found = in_parallel(self._found, self._some(pattern))
         self.download({directory / name: (name, fact.size) for name, fact in found.items()})
 
     def read_manifest(self) -> Manifest | None:
-        """What was published here, now; None if nothing was."""
         return _manifest_at(self._store, self._path)
 
     def owner(self) -> str:
-        """The command whose results the folder has; "" if none claimed it."""
         try:
             return self._store.read(f"{self._path}/{CLAIM}").decode(errors="replace").strip()
         except FileNotFoundError:
@@ -169,12 +254,6 @@ class Folder:
     def stamps(self, names: Iterable[str]) -> dict[str, Found]:
         """Size and stamp of files: what changes with the content."""
         return in_parallel(self._found, names)
-
-    def _some(self, pattern: str) -> list[str]:
-        if not (names := self.names(pattern)):
-            reason = f"holds no file {pattern}" if self.exists() else "does not exist"
-            raise FileNotFoundError(f"{self} {reason}")
-        return names
 
     def _forget(self) -> None:
         """Drops what was read, after a write."""
@@ -208,7 +287,7 @@ class Folder:
         if (published := self._published(self._path)) is not None:
             return list(_part_of(published[1], self._path[len(published[0]) + 1 :]))
         if self._listed is None:
-            listed = list(filter(is_visible, self._store.listing(self._path)))
+            listed = list(filter(_is_visible, self._store.listing(self._path)))
             for folder in [posixpath.dirname(name) for name in listed if posixpath.basename(name) == MANIFEST]:
                 found = self._published(posixpath.normpath(f"{self._path}/{folder}"))
                 if found is not None and found[0] == f"{self._path}/{folder}":
@@ -257,16 +336,10 @@ class Folder:
 
     # ---- writing -----------------------------------------------------------------------------------------------------
     def put(self, name: str, content: bytes | Path) -> None:
-        """Makes a file of bytes or of a local file; readers see the old one or the new one, whole."""
         self._store.write(f"{self._path}/{name}", content)
         self._forget()
 
     def publish(self, directory: Path, without: Iterable[str] = (), hidden: Iterable[str] = ()) -> None:
-        """Makes the files of a local directory those of this folder, all at once.
-
-        without: names of files and directories that stay out, wherever they are; hidden: hidden ones at its top that do
-        not; "*": all, wherever they are.
-        """
         names = visible_files(directory, without, hidden)
         if not names:
             raise ValueError(f"{directory} holds no file to publish at {self}")
@@ -284,8 +357,8 @@ class Folder:
         in_parallel(lambda name: self._store.write(f"{draft}/{name}", directory / name), missing)
         self._write_manifest(Manifest(version, _VERSION + version, files, "" if current is None else current.at))
 
-    def point_to(self, other: "Folder") -> None:
-        """Makes this folder show what was published at another one in the same store, in one request."""
+    def point_to(self, other: Folder) -> None:
+        assert isinstance(other, RemoteFolder)
         if (published := other._published(other._path)) is None:
             raise ValueError(f"{other} was not published; want a folder with a manifest")
         root, manifest = published
@@ -354,7 +427,7 @@ def _checked_url(url: str) -> str:
     return f"{scheme.lower()}://{rest.rstrip('/')}"
 
 
-def is_visible(name: str) -> bool:
+def _is_visible(name: str) -> bool:
     return not any(part.startswith(".") for part in name.split("/"))
 
 

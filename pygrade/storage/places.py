@@ -10,7 +10,7 @@ from pathlib import Path
 from pygrade._util.files import atomic_file
 from pygrade._util.optional_imports import require
 from pygrade.storage.cache import hold_entry
-from pygrade.storage.folder import CLAIM, Place, is_url, is_visible, local_path, remote_folder, visible_files
+from pygrade.storage.folder import CLAIM, Folder, Place, RemoteFolder, is_url
 
 
 def place_of(text: str) -> Place:
@@ -20,25 +20,8 @@ def place_of(text: str) -> Place:
 
 def place_exists(place: Place) -> bool:
     """Whether there is a file or a directory."""
-    folder = remote_folder(place)
-    return local_path(place).exists() if folder is None else folder.is_file() or folder.exists()
-
-
-def list_files(place: Place, pattern: str = "**/*") -> list[str]:
-    """Names of the files in a directory that match, sorted: see `Folder.names`."""
-    if (folder := remote_folder(place)) is not None:
-        return folder.names(pattern)
-    path = local_path(place)
-    if pattern == "**/*":
-        return visible_files(path)
-    found = (file.relative_to(path).as_posix() for file in path.glob(pattern) if file.is_file())
-    return sorted(filter(is_visible, found))
-
-
-def parent_of(place: Place) -> Place:
-    """The place that a file or directory is in. ValueError for a bucket."""
-    folder = remote_folder(place)
-    return local_path(place).parent if folder is None else folder.parent.url
+    folder = Folder.at(place)
+    return folder.exists() or folder.is_file()
 
 
 def join_path(place: Place, name: str) -> str:
@@ -48,9 +31,10 @@ def join_path(place: Place, name: str) -> str:
 
 def download(place: Place) -> Path:
     """The path of a file or a directory: itself, or of a checked local copy of what is at a URL."""
-    if (folder := remote_folder(place)) is None:
-        return local_path(place)
-    return folder.parent.fetch(folder.name) if folder.is_file() else folder.copy()
+    folder = Folder.at(place)
+    if not folder.is_local and folder.is_file():
+        return folder.parent.fetch(folder.name)
+    return folder.copy()
 
 
 def download_directory(place: Place, *patterns: str) -> Path:
@@ -58,9 +42,10 @@ def download_directory(place: Place, *patterns: str) -> Path:
 
     Files that are new or changed there are copied, those that are gone are removed; other files in it stay.
     """
-    if (folder := remote_folder(place)) is None:
-        return local_path(place)
-    path = hold_entry(folder.url, "mirror") / folder.name
+    folder = Folder.at(place)
+    if not isinstance(folder, RemoteFolder):
+        return folder.path
+    path = hold_entry(str(folder), "mirror") / folder.name
     path.mkdir(exist_ok=True)
     found = folder.stamps({name for pattern in patterns or ("**/*",) for name in folder.names(pattern)})
     record = path.with_name(".stamps.json")
@@ -79,16 +64,18 @@ def download_directory(place: Place, *patterns: str) -> Path:
 
 def upload_directory(place: Place, directory: Path, *patterns: str) -> None:
     """Puts the files of a local directory that match to where its contents are shown, if that is at a URL."""
-    if (folder := remote_folder(place)) is not None:
-        for name in sorted({name for pattern in patterns for name in list_files(directory, pattern)}):
+    folder = Folder.at(place)
+    if not folder.is_local:
+        for name in sorted({name for pattern in patterns for name in Folder(directory).names(pattern)}):
             folder.put(name, directory / name)
 
 
 @contextmanager
 def publishing(place: Place) -> Iterator[Path]:
     """Yields a path; what is written there (a file, or a directory) appears at the place when the block ends well."""
-    if (folder := remote_folder(place)) is None:
-        yield local_path(place)
+    folder = Folder.at(place)
+    if folder.is_local:
+        yield folder.path
         return
     with tempfile.TemporaryDirectory(prefix="pygrade-") as scratch:
         path = Path(scratch) / folder.name
@@ -105,13 +92,14 @@ def prepare_directory(place: Place, command: str) -> Path:
 
     ValueError if the place has the results of another command; StorageError before any work if it can't be written.
     """
-    if (folder := remote_folder(place)) is None:
-        return local_path(place)
+    folder = Folder.at(place)
+    if folder.is_local:
+        return folder.path
     if (owner := folder.owner()) not in ("", command):
         raise ValueError(f"{folder} holds the results of pygrade {owner}; want another place for {command}")
     if not owner:
         folder.put(CLAIM, command.encode())
-    path = hold_entry(folder.url, "work") / folder.name
+    path = hold_entry(str(folder), "work") / folder.name
     path.mkdir(exist_ok=True)
     return path
 
@@ -122,5 +110,6 @@ def working_directory(place: Place, command: str, without: Iterable[str] = ()) -
     block ends well. A command that was interrupted finds what it left there."""
     path = prepare_directory(place, command)
     yield path
-    if (folder := remote_folder(place)) is not None:
+    folder = Folder.at(place)
+    if not folder.is_local:
         folder.publish(path, without)

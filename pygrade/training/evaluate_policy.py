@@ -24,7 +24,7 @@ from pygrade.logs import Logs
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.policy import Baseline, FusionPolicy, Mixture
 from pygrade.policy.spec import fusion_formula
-from pygrade.storage import Place, join_path, parent_of, place_exists
+from pygrade.storage import Folder, Place
 from pygrade.training.baselines import baseline_scores, expected_value
 from pygrade.training.cross_fit import label
 from pygrade.training.propensity import SlotPropensity, slot_propensity
@@ -98,7 +98,7 @@ def policies_of(policy: FusionPolicy, place: Place | None = None) -> dict[str, F
     place: of the artifact. `stage 1` and `GRADE` are those of its training, if this left them beside it, else the
     artifact's network stands alone. `served` is there if a mixture is.
     """
-    found = {} if place is None else _stages_beside(policy, place)
+    found = {} if place is None else _stages_beside(policy, Folder.at(place))
     if not found:
         alone = copy.copy(policy)
         alone.mixture = None
@@ -106,16 +106,16 @@ def policies_of(policy: FusionPolicy, place: Place | None = None) -> dict[str, F
     return found | ({SERVED: policy} if is_new(policy) else {})
 
 
-def _stages_beside(policy: FusionPolicy, place: Place) -> dict[str, FusionPolicy]:
+def _stages_beside(policy: FusionPolicy, folder: Folder) -> dict[str, FusionPolicy]:
     """The policies in ``stage1/`` and ``stage2/`` beside the artifact, if one of them has its network."""
     try:
-        parent = parent_of(place)
+        parent = folder.parent
     except ValueError:  # a bucket has none
         return {}
-    places = {STAGE1: join_path(parent, "stage1"), GRADE: join_path(parent, "stage2")}
-    if not all(place_exists(join_path(stage, "policy.json")) for stage in places.values()):
+    places = {STAGE1: parent / "stage1", GRADE: parent / "stage2"}
+    if not all(place.has("policy.json") for place in places.values()):
         return {}
-    found = {name: FusionPolicy.load(stage) for name, stage in places.items()}
+    found = {name: FusionPolicy.load(str(place)) for name, place in places.items()}
     return found if any(_same_network(policy, stage) for stage in found.values()) else {}
 
 

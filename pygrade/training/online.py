@@ -68,7 +68,7 @@ logger = logging.getLogger("pygrade")
 Array = NDArray[Any]
 _CUT = 0.999  # quantile of the rewards that judge
 _STAGE = 3  # of the random streams of `train`: 1 and 2 are its own
-_FORMAT = "pygrade.OnlineLearner 2"
+_FORMAT = "pygrade.OnlineLearner 1"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pygrade.cli.option_list import options_of
 from pygrade.config.policy import PolicyConfig
 from pygrade.logs import read_logs, write_logs
 from pygrade.policy import FusionPolicy, PolicySpec
-from pygrade.storage import Folder, list_files
+from pygrade.storage import Folder
 from tests.cli.test_cli import TINY, WORLD, result
 from tests.cli.test_doctor import SHOP, pa, parquet
 from tests.service.served import events_of, pages, write_exposures, write_feedback
@@ -26,11 +26,11 @@ def test_a_policy_is_trained_judged_and_used_in_a_bucket(s3, capsys, tmp_path):
         trained = ["train", "--data", f"logs:{place}/logs", "--out", f"{place}/run", "--quiet", *TINY]
         record = result(capsys, *trained, "--policy.trade-offs")
         assert record["policy"] == f"{place}/run/policy" and record["report"] == f"{place}/run/report.html"
-    own, there = tmp_path / "run", Folder(f"{s3}/run")
-    assert there.names() == [name for name in list_files(own) if "checkpoints" not in name.split("/")]
+    own, there = Folder.at(tmp_path / "run"), Folder.at(f"{s3}/run")
+    assert there.names() == [name for name in own.names() if "checkpoints" not in name.split("/")]
     assert "folds/1-of-2/policy/policy.json" in there.names() and "options.toml" in there.names()
     for name in there.names("policy/*"):
-        assert there.read(name) == (own / name).read_bytes(), name
+        assert there.read(name) == own.read(name), name
 
     def both(command, *options):
         made = [
@@ -50,7 +50,9 @@ def test_a_policy_is_trained_judged_and_used_in_a_bucket(s3, capsys, tmp_path):
     words = ["--data", f"logs:{s3}/logs", "--policy", f"{s3}/run/policy", "--quiet"]
     kept = ["--keep", "click=0.9", "--propensity", "0.5", "--save", f"{s3}/turned", "--picture", f"{s3}/front.svg"]
     result(capsys, "front", *words, *kept)
-    assert FusionPolicy.load(f"{s3}/turned").config.values and Folder(s3).read("front.svg").startswith(b"<svg xmlns=")
+    assert FusionPolicy.load(f"{s3}/turned").config.values and Folder.at(s3).read("front.svg").startswith(
+        b"<svg xmlns="
+    )
     result(capsys, "rank", *words, "--log", f"{s3}/pages")
     assert read_logs(f"{s3}/pages").num_requests == 1
     record = result(capsys, "console", f"{s3}/run", "--data", f"logs:{s3}/logs")
@@ -65,7 +67,7 @@ def test_a_compiled_policy_goes_to_a_bucket(s3, capsys):
     policy = FusionPolicy(PolicySpec(("click", "buy"), ("hour",), PolicyConfig(hidden=(4,))))
     assert policy.save(f"{s3}/policy") == f"{s3}/policy"
     record = result(capsys, "export", "--policy", f"{s3}/policy", "--out", f"{s3}/policy.pt2", "--k", "5")
-    assert len(Folder(s3).read("policy.pt2")) > 1000 and record["out"] == f"{s3}/policy.pt2"
+    assert len(Folder.at(s3).read("policy.pt2")) > 1000 and record["out"] == f"{s3}/policy.pt2"
 
 
 def test_an_interrupted_training_resumes_and_shows_nothing_before(s3, capsys, tmp_path, monkeypatch):
@@ -74,10 +76,10 @@ def test_an_interrupted_training_resumes_and_shows_nothing_before(s3, capsys, tm
     real = train.write_report
     monkeypatch.setattr(train, "write_report", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     assert cli.main(command) == 130
-    assert Folder(f"{s3}/run").names() == []
+    assert Folder.at(f"{s3}/run").names() == []
     monkeypatch.setattr(train, "write_report", real)
     assert cli.main(command) == 0
-    assert "report.html" in Folder(f"{s3}/run").names()
+    assert "report.html" in Folder.at(f"{s3}/run").names()
     capsys.readouterr()
     assert cli.main(["pipeline", "--data", f"logs:{tmp_path}/logs", "--out", f"{s3}/run", "--quiet"]) == 2
     assert "holds the results of pygrade train" in capsys.readouterr().err
@@ -85,26 +87,26 @@ def test_an_interrupted_training_resumes_and_shows_nothing_before(s3, capsys, tm
 
 def test_doctor_reads_a_table_and_writes_a_log_there(s3, capsys, tmp_path):
     parquet.write_table(pa.table(SHOP), tmp_path / "shop.parquet")
-    Folder(f"{s3}/raw").put("shop.parquet", tmp_path / "shop.parquet")
+    Folder.at(f"{s3}/raw").put("shop.parquet", tmp_path / "shop.parquet")
     for source in (f"{s3}/raw/shop.parquet", f"{s3}/raw"):
         record = result(capsys, "doctor", source, "--values", "buy=20", "--out", f"{s3}/shop")
         assert record["logs"] == f"{s3}/shop/logs"
     result(capsys, "doctor", str(tmp_path / "shop.parquet"), "--values", "buy=20", "--out", str(tmp_path / "shop"))
     there, own = read_logs(f"{s3}/shop/logs"), read_logs(tmp_path / "shop" / "logs")
     np.testing.assert_array_equal(there.predictions, own.predictions)
-    assert f'data = "logs:{s3}/shop/logs"' in Folder(f"{s3}/shop").read("pygrade.toml").decode()
+    assert f'data = "logs:{s3}/shop/logs"' in Folder.at(f"{s3}/shop").read("pygrade.toml").decode()
 
 
 def test_join_reads_new_files_alone_and_publishes_the_log(s3, capsys, tmp_path, monkeypatch):
     logs = pages(100)
     records, _ = events_of(logs)
     write_feedback(records, tmp_path / "feedback", 0)
-    Folder(f"{s3}/feedback").put("0.jsonl", tmp_path / "feedback" / "0.jsonl")
+    Folder.at(f"{s3}/feedback").put("0.jsonl", tmp_path / "feedback" / "0.jsonl")
     command = ["join", "--exposures", f"{s3}/exposures", "--feedback", f"{s3}/feedback", "--out", f"{s3}/joined"]
     for number in range(2):
         write_exposures(logs.select(slice(50 * number, 50 * number + 50)), tmp_path / "exposures", number)
         name = f"exposures-{number}.parquet"
-        Folder(f"{s3}/exposures").put(name, tmp_path / "exposures" / name)
+        Folder.at(f"{s3}/exposures").put(name, tmp_path / "exposures" / name)
         monkeypatch.setenv("PYGRADE_CACHE", str(tmp_path / f"machine-{number}"))  # what it knows is in the bucket
         record = result(capsys, *command, *(["--final"] if number else []))
     assert record["requests"] == 100 and record["joined"] == len(records)
@@ -117,12 +119,12 @@ def test_join_reads_new_files_alone_and_publishes_the_log(s3, capsys, tmp_path, 
 
 def test_a_log_replaces_nothing_but_a_log(s3):
     logs = pages(20)
-    Folder(f"{s3}/other").put("precious.txt", b"1")
+    Folder.at(f"{s3}/other").put("precious.txt", b"1")
     with pytest.raises(ValueError, match=f"{s3}/other holds precious.txt, which is not part of a log"):
         write_logs(logs, f"{s3}/other")
     write_logs(logs, f"{s3}/logs", rows_per_file=60)
     write_logs(replace(logs, timestamp=logs.timestamp + 1), f"{s3}/logs")
-    assert Folder(f"{s3}/logs").names() == ["part-00000.parquet"]
+    assert Folder.at(f"{s3}/logs").names() == ["part-00000.parquet"]
     assert read_logs(f"{s3}/logs").timestamp[0] == logs.timestamp[0] + 1
 
 

@@ -39,7 +39,7 @@ def system(run, tmp_path_factory):
 )
 def test_the_page_is_the_rankers_with_the_same_prices(system, given):
     served = system.rank(3, k=4, item_ids=ITEMS, timestamp=NOW, item_values=given)
-    ranker = BlendedRanker(system.models.policy, seed=0, impute=True)
+    ranker = BlendedRanker(system.models.policy, seed=0)
     batch = served.features
     page = ranker.rank(batch.request_dense, served.predictions, 4, offsets=batch.offsets, item_values=PRICES)
     assert page.values.tobytes() == served.page.values.tobytes()

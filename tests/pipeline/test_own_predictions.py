@@ -111,7 +111,7 @@ def test_the_service_takes_them_from_its_requests(own):
     assert status == 200 and page["user"] == "known"
     system = Pipeline.load(own, predict=half)
     context = system.rank(3, k=5, candidates=40, timestamp=NOW, context={"c_hour": 2.0}).features.request_dense
-    own_page = BlendedRanker(system.models.policy, impute=True).rank(context, predictions[None], 4)
+    own_page = BlendedRanker(system.models.policy).rank(context, predictions[None], 4)
     assert page["items"] == (own_page.indices[0] + 1).tolist()
     assert np.float32(page["scores"]).tobytes() == own_page.values[0].tobytes()
     system.close()
@@ -135,7 +135,7 @@ def test_a_page_is_the_rankers_of_the_callers_predictions(own):
     assert np.array_equal(np.concatenate([np.tile(rows.request_ids, (40, 1)), rows.ids], 1), ids)
     expected = half(rows).astype(np.float32)
     assert np.array_equal(served.predictions, expected)
-    ranker = BlendedRanker(system.models.policy, seed=0, impute=True)
+    ranker = BlendedRanker(system.models.policy, seed=0)
     context = served.features.request_dense
     page = ranker.rank(context, expected, 5, offsets=served.features.offsets, scenario=["feed"])
     assert page.values.tobytes() == served.page.values.tobytes()

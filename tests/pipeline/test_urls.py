@@ -15,7 +15,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.serving.artifact import open_artifact
 from pygrade.serving.pipeline import Pipeline
 from pygrade.serving.run_copy import following, local_run
-from pygrade.storage import Folder, list_files
+from pygrade.storage import Folder
 from pygrade.storage import folder as storage
 from pygrade.storage.object_store import StorageError, store_of
 from tests.pipeline.world import CONFIG, OTHER, copy, write_log
@@ -29,7 +29,7 @@ def data(s3, tmp_path):
     """``logs:URL`` of the tiny world's log, as another program would put it there."""
     write_log(tmp_path / "log")
     for path in (tmp_path / "log").iterdir():
-        Folder(f"{s3}/in/log").put(path.name, path)
+        Folder.at(f"{s3}/in/log").put(path.name, path)
     return f"logs:{s3}/in/log"
 
 
@@ -59,14 +59,14 @@ def test_a_pipeline_between_buckets_is_the_local_one(s3, data, run, tmp_path, mo
     assert made["data"] == own["data"] == "logs:log"
     version = own["stages"]["publish"]["version"]
     assert open_artifact(f"{place}/artifact").version == made["stages"]["publish"]["version"] == version
-    there = Folder(place)
+    there = Folder.at(place)
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     names -= {".hashes.json", ".pygrade", "store/lock.mdb"}
-    names |= {f"artifact/{name}" for name in list_files(run / "artifact")}
+    names |= {f"artifact/{name}" for name in Folder.at(run / "artifact").names()}
     assert set(there.names()) == names
     for name in SHARED:
         folder = f"{name}-{own['stages'][name]['key']}"
-        for file in list_files(run / folder):
+        for file in Folder.at(run / folder).names():
             if not file.endswith(_OWN):
                 assert there.read(f"{folder}/{file}") == (run / folder / file).read_bytes(), file
     policy = f"policy-{own['stages']['policy']['key']}/training/policy"
@@ -86,7 +86,7 @@ def test_a_pipeline_between_buckets_is_the_local_one(s3, data, run, tmp_path, mo
 
 def test_a_pipeline_that_was_killed_goes_on_elsewhere(s3, data, tmp_path, monkeypatch):
     place, stages = f"{s3}/runs/tiny", []
-    real = storage.Folder._write_manifest
+    real = storage.RemoteFolder._write_manifest
 
     def write(folder, manifest):
         if folder.name.startswith("mtl-"):
@@ -94,14 +94,14 @@ def test_a_pipeline_that_was_killed_goes_on_elsewhere(s3, data, tmp_path, monkey
         stages.append(folder.name)
         real(folder, manifest)
 
-    monkeypatch.setattr(storage.Folder, "_write_manifest", write)
+    monkeypatch.setattr(storage.RemoteFolder, "_write_manifest", write)
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(data, place, CONFIG)
     assert [name.partition("-")[0] for name in stages] == ["events", "features", "leaks", "prerank"]
-    assert not any(name.startswith("mtl-") for name in Folder(place).names())
+    assert not any(name.startswith("mtl-") for name in Folder.at(place).names())
     with pytest.raises(FileNotFoundError, match="does not exist"):
         open_artifact(f"{place}/artifact")
-    monkeypatch.setattr(storage.Folder, "_write_manifest", real)
+    monkeypatch.setattr(storage.RemoteFolder, "_write_manifest", real)
     forget(monkeypatch, tmp_path, "second")
     made = run_pipeline(data, place, CONFIG)
     cached = [name for name, entry in made["stages"].items() if entry["cached"]]
@@ -123,10 +123,10 @@ def test_pages_of_a_run_in_a_bucket_are_those_of_the_local_one(s3, run, capsys, 
     assert records[0]["pages"][0]["items"] == records[2]["pages"][0]["items"]
     assert records[0]["version"] == records[2]["version"]
     assert records[1]["equal_pages"] == records[3]["equal_pages"] == 5
-    assert json.loads(Folder(place).read("serve-check.json"))["requests"] == 5
+    assert json.loads(Folder.at(place).read("serve-check.json"))["requests"] == 5
     assert cli.main(["console", place, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["out"] == f"{place}/console.html"
-    assert len(Folder(place).read("console.html")) > 10_000
+    assert len(Folder.at(place).read("console.html")) > 10_000
 
 
 def test_a_directory_follows_the_run(s3, run, tmp_path):
@@ -150,7 +150,7 @@ def test_a_directory_follows_the_run(s3, run, tmp_path):
 
 @pytest.mark.parametrize("when", ["while it is copied", "while it is read"])
 def test_a_file_that_disappears_in_mid_run_is_named_with_the_stage(s3, data, when, monkeypatch, capsys):
-    real, found = events.import_logs, storage.Folder._found
+    real, found = events.import_logs, storage.RemoteFolder._found
 
     def read(path, writer, config):
         next(path.glob("*.parquet")).unlink()
@@ -165,13 +165,13 @@ def test_a_file_that_disappears_in_mid_run_is_named_with_the_stage(s3, data, whe
     if when == "while it is read":
         monkeypatch.setattr(events, "import_logs", read)
     else:
-        monkeypatch.setattr(storage.Folder, "_found", copied)
+        monkeypatch.setattr(storage.RemoteFolder, "_found", copied)
     assert cli.main(["pipeline", "--data", data, "--out", f"{s3}/runs/tiny", "--quiet"]) == 2
     text = capsys.readouterr().err
     copying = r"in/log/part-00000\.parquet (does not exist|has disappeared).* \(data: logs:s3:"
     reading = r"in:log@\w+/log holds no \*\.parquet file \(stage events\)"
     assert re.search(copying if when == "while it is copied" else reading, text)
-    assert not [name for name in Folder(f"{s3}/runs/tiny").names() if "/" in name]
+    assert not [name for name in Folder.at(f"{s3}/runs/tiny").names() if "/" in name]
 
 
 @pytest.mark.parametrize(
@@ -210,6 +210,6 @@ def test_a_store_that_refuses_in_mid_run_leaves_the_earlier_artifact(s3, data, m
 
 
 def test_results_of_another_command_are_not_replaced(s3, data):
-    Folder(f"{s3}/runs/tiny").put(".pygrade", b"train")
+    Folder.at(f"{s3}/runs/tiny").put(".pygrade", b"train")
     with pytest.raises(ValueError, match="holds the results of pygrade train"):
         run_pipeline(data, f"{s3}/runs/tiny", CONFIG)

@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,11 +14,12 @@ from pygrade import _core
 from pygrade._util.serialization import ArtifactError
 from pygrade.config.policy import PolicyConfig
 from pygrade.policy import Correction, FusionPolicy, PolicySpec, file
+from pygrade.policy.correction import LEVEL, Levels
 from pygrade.policy.mixture import Baseline, Mixture
 from tests.corrections import random_correction
 
 TASKS, FEATURES = ("click", "cart", "order"), ("hour", "intent")
-OLD_FORMATS = Path(__file__).parents[2] / "csrc/tests"
+VECTOR = Path(__file__).parents[1] / "vectors/policy"
 
 
 def make_policy(seed: int = 0, **options: object) -> FusionPolicy:
@@ -40,8 +42,12 @@ def correction(**fields: object) -> Correction:
     return random_correction(**{"form": "marginal", "amounts": (False, False, True), **options, **fields})
 
 
+def levels(value: float) -> Levels:
+    return Levels(np.array([1, 2], np.uint64), np.full((2, len(TASKS)), value, np.float32))
+
+
 def make_corrected() -> FusionPolicy:
-    """With all that format 5 added."""
+    """With all that a policy may have."""
     policy = make_policy(5, corrected=True, value_tasks=("order", "cart"), indicators=("intent", "hour"))
     policy.correction = correction()
     challenger = Baseline("corrected", "identity", (1.0, 2.0, 3.0), True, ("order",), (KNOTS,) * 3, corrected=True)
@@ -124,32 +130,9 @@ def test_a_correction_and_a_challenger_are_saved(tmp_path) -> None:
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
-def test_a_policy_of_format_4_stays_one_until_it_has_something_new(tmp_path) -> None:
-    new, old = make_policy(3), make_policy(3)
-    old._format = 4
-    for policy in (new, old):
-        policy.mixture = mixture()
-    old.save(tmp_path / "old")
-    record = json.loads((tmp_path / "old/policy.json").read_text())
-    assert record["format_version"] == 4 and "corrected" not in record["mixture"]["baseline"]
-    for key in ("correction", "challenger"):
-        (record if key in record else record["mixture"]).pop(key)
-    for key in ("corrected", "value_tasks", "indicators"):
-        del record["config"][key]
-    text, content = file.encode(record, old.state_dict(), 4)  # as an older package wrote it
-    assert _core.Policy(text, content).version == new.version == old.version
-    (tmp_path / "old/policy.json").write_bytes(text)
-    loaded = FusionPolicy.load(tmp_path / "old")
-    assert loaded.format_version == 4 and loaded.mixture == old.mixture
-    assert version_in(loaded.save(tmp_path / "again")) == new.version
-    assert FusionPolicy.load(tmp_path / "again").format_version == 4
-    loaded.correction = correction()
-    assert FusionPolicy.load(loaded.save(tmp_path / "newer")).format_version == 5 == new.format_version
-
-
 # ---- saves at once ---------------------------------------------------------------------------------------------------
 def test_a_save_leaves_only_its_own_files(policy, folder) -> None:
-    for name in ("policy.safetensors", "policy.safetensors.new", ".policy.json.partial-x", "policy-notes.safetensors"):
+    for name in ("policy-0123456789abcdef.safetensors", ".policy.json.partial-x", "policy-notes.safetensors"):
         (folder / name).touch()
     policy.save(folder)  # the same tensors
     make_policy(8).save(folder)
@@ -245,6 +228,7 @@ def test_what_changes_what_is_served_changes_the_version() -> None:
         {"evidence_prior": 3.0, "evidence_feature": "hour"},
         {"evidence_prior": 3.0, "evidence_feature": "intent", "evidence_scale": "log"},
         {"mixture": mixture()},
+        {"mixture": mixture(name="value")},
         {"mixture": mixture(trust=0.5)},
         {"mixture": mixture(transform="log")},
         {"mixture": mixture(weights=(1.0, 2.0, 4.0))},
@@ -255,6 +239,8 @@ def test_what_changes_what_is_served_changes_the_version() -> None:
         {"mixture": mixture(calibration=((KNOTS, KNOTS, ((0.0, 0.2, 1.0), (0.0, 0.1, 0.3)))))},
         {"correction": correction()},
         {"correction": correction(seed=1)},
+        {"correction": correction(items=("price", *(LEVEL + task for task in TASKS)), levels=levels(1.0))},
+        {"correction": correction(items=("price", *(LEVEL + task for task in TASKS)), levels=levels(2.0))},
         {"correction": correction(form="conditional")},
         {"correction": correction(form="")},
         {"correction": correction(items=("size",))},
@@ -292,7 +278,6 @@ def test_what_changes_what_is_served_changes_the_version() -> None:
     renamed = make_policy()
     renamed.scenarios = ("home",)
     assert len(versions | {renamed.version}) == len(changes) + 1
-    assert make_policy(slope=(1.0, 1.0, 1.0), concentration_floor=0.3 / 3).version == first.version
 
 
 # ---- damage ----------------------------------------------------------------------------------------------------------
@@ -337,26 +322,28 @@ def test_missing_files_are_named(folder, name: str) -> None:
 def changed(text: bytes, **changes: object) -> bytes:
     record = json.loads(text)
     for key, value in changes.items():
-        (record["config"] if key in record["config"] else record)[key] = value
+        tables = (record["schema"], record["served"]["config"], record["served"], record)
+        next(table for table in tables if key in table)[key] = value
+    if changes.keys() & record["schema"].keys():
+        record["served"]["schema_hash"] = file.schema_hash(record["schema"])
     return (json.dumps(record, indent=2, sort_keys=True) + "\n").encode()
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"format_version": 6}, "made by a newer pygrade"),
-        ({"format_version": 2}, "sha256"),
+        ({"format_version": 2}, "made by a newer pygrade"),
         ({"format_version": True}, "format_version"),
         ({"format": "other"}, "other"),
         ({"tasks": "abc"}, "tasks"),
         ({"tasks": [1, 2, 3]}, "tasks"),
         ({"tasks": [str(i) for i in range(65)]}, "tasks"),
-        ({"features": ["hour", "other"]}, "schema_hash"),
+        ({"features": ["hour"]}, "input_mean"),
+        ({"schema_hash": "0" * 16}, "schema_hash"),
         ({"features": ["hour", "\ud800"]}, "surrogate"),
         ({"scenarios": ["a", 1]}, "scenarios"),
         ({"scenarios": []}, "scenario_table"),
         ({"tensors_sha256": 5}, "tensors_sha256"),
-        ({"transform": "log"}, "schema_hash"),
         ({"transform": "cube"}, "transform"),
         ({"hidden": [8, 8]}, r"policy-.*safetensors: tensor \"body.0"),
         ({"hidden": []}, "hidden"),
@@ -382,7 +369,7 @@ def changed(text: bytes, **changes: object) -> bytes:
         ({"evidence_scale": "root"}, "evidence_scale"),
         ({"evidence_feature": 3}, "evidence_feature"),
         ({"mixture": []}, "mixture"),
-        ({"trade_offs": True}, "schema_hash"),
+        ({"trade_offs": True}, "input_mean"),
         ({"context_only": 1}, "context_only"),
         ({"frozen": {"buy": 0.1}}, "frozen"),
         ({"values": {"order": 2.0}}, "trade_offs"),
@@ -419,9 +406,10 @@ def test_json_that_does_not_fit_is_named(folder, change, named: str) -> None:
 )
 def test_a_damaged_mixture_is_refused_and_the_key_named(folder, key: str, value: object) -> None:
     text = (folder / "policy.json").read_bytes()
-    record = json.loads(text)["mixture"]
-    (record if key in record else record["baseline"])[key] = value
-    (folder / "policy.json").write_bytes(sealed(changed(text, mixture=record)))
+    record = json.loads(text)
+    tables = (record["served"]["mixture"], record["verdict"], record["served"]["mixture"]["baseline"])
+    next(table for table in tables if key in table)[key] = value
+    (folder / "policy.json").write_bytes(sealed(changed(text, mixture=tables[0], verdict=tables[1])))
     refused(folder, f"'{key}'")
 
 
@@ -444,12 +432,10 @@ def test_a_damaged_mixture_is_refused_and_the_key_named(folder, key: str, value:
         ("indicators", [0, 1], r"tensor \"correction.x_mean"),
         ("form", "bent", "form"),
         ("corrected", 1, "corrected"),
-        ("corrected", False, "schema_hash"),
         ("value_tasks", ["buy"], "value_tasks"),
-        ("value_tasks", ["order"], "schema_hash"),
         ("indicators of the network", ["age"], "indicators"),
         ("indicators of the network", ["hour", "hour"], "indicators"),
-        ("indicators of the network", ["hour"], "schema_hash"),
+        ("indicators of the network", ["hour"], "input_mean"),
         ("challenger", [], "challenger"),
         ("corrected of the challenger", 0, "corrected"),
         ("corrected of the baseline", None, "corrected"),
@@ -459,9 +445,11 @@ def test_a_damaged_correction_is_refused_and_the_key_named(tmp_path, key: str, v
     folder = make_corrected().save(tmp_path / "policy")
     record = json.loads((folder / "policy.json").read_text())
     key, _, place = key.partition(" of the ")
-    tables = record["mixture"] | {"network": record["config"]}
-    found = [tables[place]] if place else [record["correction"], record["config"], record["mixture"], record]
+    schema, served = record["schema"], record["served"]
+    tables = served["mixture"] | {"network": schema}
+    found = [tables[place]] if place else [served["correction"], schema, served["mixture"], served]
     next(table for table in found if key in table)[key] = value
+    served["schema_hash"] = file.schema_hash(schema)
     (folder / "policy.json").write_bytes(sealed((json.dumps(record, indent=2, sort_keys=True) + "\n").encode()))
     refused(folder, named)
 
@@ -560,25 +548,10 @@ def test_a_policy_that_could_not_be_read_is_not_saved(policy, folder) -> None:
     assert version_in(folder) == before and len(list(folder.iterdir())) == 2
 
 
-@pytest.mark.parametrize("version", [4, 5])
-def test_recorded_policies_are_read_and_saved_in_their_format(tmp_path, version: int) -> None:
-    recorded = OLD_FORMATS / f"policies/v{version}"
-    policy = FusionPolicy.load(recorded)
-    assert policy.format_version == version and version_in(recorded) == policy.version
-    assert (policy.correction is None) == (version == 4) and policy.mixture is not None
+def test_the_policy_of_the_vectors_is_saved_with_the_same_bytes(tmp_path) -> None:
+    policy = FusionPolicy.load(VECTOR)
+    assert version_in(VECTOR) == policy.version == json.loads((VECTOR / "policy.json").read_bytes())["version"]
+    assert policy.correction is not None and policy.mixture is not None
     policy.save(tmp_path)
-    assert version_in(tmp_path) == policy.version
-    assert tensors_of(tmp_path).read_bytes() == tensors_of(recorded).read_bytes()
-    if version == 5:
-        assert (tmp_path / "policy.json").read_bytes() == (recorded / "policy.json").read_bytes()
-
-
-@pytest.mark.parametrize("name", ["consumer/policy", "policies/v1", "policies/v2"])
-def test_policies_of_0_1_0_are_read_and_saved_anew(tmp_path, name: str) -> None:
-    for path in (OLD_FORMATS / name).glob("policy.*"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    version, policy = version_in(tmp_path), FusionPolicy.load(tmp_path)
-    assert name != "consumer/policy" or policy.config.slope == 1.0  # the file is older than the key
-    policy.save(tmp_path)
-    assert version_in(tmp_path) == version
-    assert not (tmp_path / "policy.safetensors").exists()
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (VECTOR / path.name).read_bytes()

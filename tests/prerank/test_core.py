@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from devtools.tolerances import assert_close
 from pygrade import _core, reference
-from pygrade._util.serialization import read_safetensors, to_json, to_safetensors
+from pygrade._util.serialization import to_json
 from pygrade.config.prerank import PrerankConfig
 from pygrade.prerank import Catalog, ItemIndex, Prerank, fit
 from pygrade.prerank.index import scores_of
@@ -279,29 +279,6 @@ def seal(folder, record):
     return folder
 
 
-def test_flat_artifacts_of_version_2_still_load(prerank, requests, tmp_path):
-    """As pygrade 0.2.0 saved a flat index: its vectors in the order of the ids."""
-    folder = prerank.save(tmp_path / "old")
-    record = json.loads((folder / "prerank.json").read_text())
-    tensors = read_safetensors(folder / "prerank.safetensors", record["sha256"]["prerank.safetensors"])
-    for name in ("list_size", "centroids"):
-        del tensors[f"index.{name}"]
-    tensors["index.item_id"] = torch.from_numpy(prerank.index.item_id)
-    tensors["index.vectors"] = torch.from_numpy(prerank.index.vectors)
-    (folder / "prerank.safetensors").write_bytes(to_safetensors(tensors))
-    del record["nprobe"], record["config"]["nlist"], record["config"]["nprobe"]
-    seal(folder, {**record, "format_version": 2})
-    loaded = Prerank.load(folder, "schema-1")
-    assert loaded.candidates(requests, 40).tobytes() == prerank.candidates(requests, 40).tobytes()
-    loaded.save(tmp_path / "new")
-    prerank.save(tmp_path / "now")
-    for name in ("prerank.json", "prerank.safetensors"):
-        assert (tmp_path / "new" / name).read_bytes() == (tmp_path / "now" / name).read_bytes()
-    seal(folder, {**record, "format_version": 2, "index_kind": "hnsw"})
-    with pytest.raises(ValueError, match="graphs of faiss are no longer read"):
-        Prerank.load(folder)
-
-
 def test_vectors_in_a_file_are_aligned_so_that_they_are_searched_where_they_lie(prerank, tmp_path):
     content = (prerank.save(tmp_path / "prerank") / "prerank.safetensors").read_bytes()
     length = int.from_bytes(content[:8], "little")
@@ -329,7 +306,7 @@ def test_the_core_refuses_what_does_not_fit(prerank, tmp_path):
     folder = prerank.save(tmp_path / "prerank")
     record = json.loads((folder / "prerank.json").read_text())
     for change, message in (
-        ({"format_version": 4}, 'is "pygrade.Prerank" version 4; this pygrade reads'),
+        ({"format_version": 2}, 'is "pygrade.Prerank" version 2; this pygrade reads'),
         ({"index_kind": "hnsw"}, 'kind "hnsw"; want flat or ivf'),
         ({"config": {**record["config"], "width": 24}}, "want"),
         ({"config": {**record["config"], "hidden": 0.5}}, "'hidden' is 0.5; want a whole number"),

@@ -151,16 +151,10 @@ def test_no_context_is_a_row_of_unknown_features(requests):
     np.testing.assert_allclose(np.take_along_axis(scores, none.indices, 1), none.values, rtol=1e-4, atol=1e-4)
 
 
-def test_a_policy_of_format_4_falls_back_for_one_missing_feature(requests):
+def test_only_a_request_without_any_known_feature_falls_back(requests):
     context, predictions = requests["context"], requests["predictions"]
-    policy = make_policy("network of identity")
-    policy = FusionPolicy(PolicySpec(TASKS, FEATURES), seed=3)
-    fell = []
-    for version, impute in ((5, False), (5, True), (4, False), (4, True)):
-        policy._format = version
-        fell.append(BlendedRanker(policy, impute=impute).rank(context, predictions, 3).fallback.tolist())
-    some, single = [False, False, False, True, False], [False, True, True, True, False]
-    assert fell == [some, some, single, some]
+    page = BlendedRanker(FusionPolicy(PolicySpec(TASKS, FEATURES), seed=3)).rank(context, predictions, 3)
+    assert page.fallback.tolist() == [False, False, False, True, False]
 
 
 def test_values_turn_an_expected_value_without_trade_offs(requests):

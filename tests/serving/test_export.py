@@ -112,13 +112,13 @@ def requests(page: export.PolicyPage, batch: int, count: int, seed: int = 0) -> 
     return {port.name: known[port.name] for port in page.ports}
 
 
-def ranked(page: export.PolicyPage, given: dict[str, torch.Tensor], impute: bool = False):
+def ranked(page: export.PolicyPage, given: dict[str, torch.Tensor]):
     """The page of the ranker."""
     options = {name: given[name].numpy() for name in ("values", "item_values", "items") if name in given}
     if "scenario" in given:
         names = dict(enumerate(page.scenarios))
         options["scenario"] = [names.get(place, "elsewhere") for place in given["scenario"].tolist()]
-    ranker = BlendedRanker(page.policy, seed=0, impute=impute)
+    ranker = BlendedRanker(page.policy, seed=0)
     return ranker.rank(given["context"].numpy(), given["predictions"].numpy(), K, **options)
 
 
@@ -135,15 +135,14 @@ def assert_same_page(found, expected) -> None:
 SIZES = [(1, 500), (4, 40), (5, 3), (3, 1)]
 
 
-@pytest.mark.parametrize("impute", [False, True])
 @pytest.mark.parametrize("name", POLICIES)
-def test_the_graph_ranks_as_the_ranker(name, impute):
-    page = export.PolicyPage(policy_of(name), K, impute)
+def test_the_graph_ranks_as_the_ranker(name):
+    page = export.PolicyPage(policy_of(name), K)
     for batch, count in SIZES:
         given = requests(page, batch, count)
         with torch.no_grad():
             found = page(*given.values())
-        assert_same_page(found, ranked(page, given, impute))
+        assert_same_page(found, ranked(page, given))
 
 
 def test_every_case_is_one_of_its_own():

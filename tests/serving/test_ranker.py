@@ -19,7 +19,7 @@ from pygrade.serving.ranker import BlendedRanker
 
 TASKS, FEATURES = ("click", "order", "like"), ("a", "b")
 MISSING = (np.nan, np.inf, -np.inf)
-CPP_TESTS = Path(__file__).resolve().parents[2] / "csrc/tests"
+VECTOR = Path(__file__).resolve().parents[1] / "vectors/policy"
 
 
 @pytest.fixture
@@ -118,18 +118,6 @@ def test_missing_features_fall_back_and_are_counted(policy, requests):
     ranker.rank(None, predictions, 3)
     counted = ranker.counters
     assert (counted["requests"], counted["fallback_scenario"], counted["fallback_global"]) == (8, 1, 5)
-
-
-def test_impute_lets_a_policy_of_format_4_take_a_gap(policy, requests):
-    context, predictions = requests
-    policy._format = 4
-    context = context.copy()
-    context[1, 0] = np.nan
-    context[2] = np.nan
-    page = BlendedRanker(policy, impute=True).rank(context, predictions, 3)
-    assert page.fallback.tolist() == [False, False, True, False]
-    page = BlendedRanker(policy).rank(context, predictions, 3)
-    assert page.fallback.tolist() == [False, True, True, False]
 
 
 @pytest.mark.parametrize("missing", MISSING)
@@ -344,11 +332,10 @@ def test_the_repr_of_a_page_is_a_line(policy, requests):
     assert repr(page) == f"Page(requests=4, k=5, tasks={TASKS}, policy_version={policy.version!r})"
 
 
-@pytest.mark.parametrize("folder", ["policies/v1", "policies/v2", "policies/v4", "policies/v5", "consumer/policy"])
-def test_recorded_policies_rank_the_recorded_page(folder):
-    """Of formats 1, 2 and 4 with all that they have, of format 5 with a correction; the same bits on every machine."""
-    ranker = BlendedRanker.load(CPP_TESTS / folder)
-    record = json.loads((CPP_TESTS / folder / "page.json").read_text())
+def test_the_policy_of_the_vectors_ranks_the_recorded_page():
+    """The same bits on every machine."""
+    ranker = BlendedRanker.load(VECTOR)
+    record = json.loads((VECTOR / "page.json").read_text())
     context, predictions = np.array([record["context"]], np.float32), np.array([record["predictions"]], np.float32)
     more = {name: np.array([record[name]], np.float32) for name in ("values", "item_values", "items") if name in record}
     for kind in ("served", "explored", "fallback"):

@@ -14,11 +14,7 @@ from pygrade.storage import (
     download_directory,
     is_url,
     join_path,
-    list_files,
-    parent_of,
-    place_exists,
     publishing,
-    remote_folder,
     working_directory,
 )
 from pygrade.storage import folder as storage
@@ -27,14 +23,16 @@ from pygrade.storage.object_store import StorageError, store_of
 CONTENT = {"a.txt": b"first", "parts/b.bin": bytes(range(256)) * 50, "parts/deep/c.txt": b""}
 
 
-@pytest.fixture(params=["s3", "memory"])
+@pytest.fixture(params=["local", "s3", "memory"])
 def folder(request, tmp_path, monkeypatch):
-    """An absent folder of each kind of store."""
+    """An absent folder of each kind."""
     monkeypatch.setenv("PYGRADE_CACHE", str(tmp_path / "cache"))
+    if request.param == "local":
+        return Folder.at(tmp_path / "place" / "run")
     if request.param == "memory":
         pytest.importorskip("pyarrow"), pytest.importorskip("fsspec")
-        return Folder(f"memory://{tmp_path.name}/run")
-    return Folder(f"{request.getfixturevalue('s3')}/place/run")
+        return Folder.at(f"memory://{tmp_path.name}/run")
+    return Folder.at(f"{request.getfixturevalue('s3')}/place/run")
 
 
 @pytest.fixture
@@ -49,7 +47,7 @@ def directory(tmp_path):
 
 def contents(folder):
     """What a fresh reader sees."""
-    fresh = Folder(str(folder))
+    fresh = Folder.at(str(folder))
     return {name: fresh.read(name) for name in fresh.names()}
 
 
@@ -72,7 +70,7 @@ def test_files_are_put_listed_and_read(folder):
     assert not folder.exists() and folder.names() == []
     for name, content in CONTENT.items():
         folder.put(name, content)
-    fresh = Folder(str(folder))
+    fresh = Folder.at(str(folder))
     assert fresh.exists() and fresh.name == "run"
     assert fresh.names() == sorted(CONTENT)
     assert fresh.names("*") == ["a.txt"]
@@ -85,40 +83,44 @@ def test_files_are_put_listed_and_read(folder):
     for missing in (fresh.fetch, fresh.read):
         with pytest.raises(FileNotFoundError, match="nothing"):
             missing("nothing")
-    assert Folder(f"{folder}/a.txt").is_file() and not (fresh / "parts").is_file()
-    before = fresh.stamps(["a.txt"])
-    time.sleep(0.01)
-    folder.put("a.txt", b"other")
-    assert before != Folder(str(folder)).stamps(["a.txt"])
+    assert Folder.at(f"{folder}/a.txt").is_file() and not (fresh / "parts").is_file()
+    if not folder.is_local:
+        before = fresh.stamps(["a.txt"])
+        time.sleep(0.01)
+        folder.put("a.txt", b"other")
+        assert before != Folder.at(str(folder)).stamps(["a.txt"])
 
 
 def test_a_directory_is_published_whole(folder, directory):
     folder.publish(directory)
     assert contents(folder) == CONTENT
     folder.publish(directory)
-    first = Folder(str(folder))
+    first = Folder.at(str(folder))
     assert first.names() == sorted(CONTENT)
     (directory / "a.txt").write_bytes(b"second")
     (directory / "parts/b.bin").unlink()
     folder.publish(directory, without=["parts"])
     assert contents(folder) == {"a.txt": b"second"}
-    assert {name: first.read(name) for name in first.names()} == CONTENT  # who opened the earlier version goes on
+    if not folder.is_local:  # who opened the earlier version goes on reading it
+        assert {name: first.read(name) for name in first.names()} == CONTENT
 
 
 def test_a_fetched_file_is_the_content_and_stays_when_another_one_comes(folder, tmp_path):
     folder.put("a.txt", b"first")
-    path = Folder(str(folder)).fetch("a.txt")
+    path = Folder.at(str(folder)).fetch("a.txt")
     assert path.read_bytes() == b"first" and path.name == "a.txt"
+    if folder.is_local:
+        return
     stamp = path.stat().st_mtime_ns
-    assert Folder(str(folder)).fetch("a.txt") == path and path.stat().st_mtime_ns == stamp
+    assert Folder.at(str(folder)).fetch("a.txt") == path and path.stat().st_mtime_ns == stamp
     folder.put("a.txt", b"third")
-    assert Folder(str(folder)).fetch("a.txt").read_bytes() == b"third"
+    assert Folder.at(str(folder)).fetch("a.txt").read_bytes() == b"third"
     assert path.read_bytes() == b"first"
 
 
 def test_a_part_of_a_published_folder_is_a_folder(folder, directory):
     folder.publish(directory)
-    part = Folder(f"{folder}/parts")
+    part = Folder.at(f"{folder}/parts")
     assert part.names() == ["b.bin", "deep/c.txt"] and part.read("b.bin") == CONTENT["parts/b.bin"]
     copy = download(f"{folder}/parts")
     assert copy.name == "parts" and (copy / "b.bin").read_bytes() == CONTENT["parts/b.bin"]
@@ -130,7 +132,7 @@ def test_a_part_of_a_published_folder_is_a_folder(folder, directory):
 @pytest.mark.parametrize("at", [0, 1, 2, 3])
 def test_a_publication_that_is_killed_shows_nothing(s3, directory, monkeypatch, at):
     """Killed at the write number ``at``: 0 … 2 are files, 3 is the manifest."""
-    folder, writes = Folder(f"{s3}/run"), []
+    folder, writes = Folder.at(f"{s3}/run"), []
     real = storage.ObjectStore.write
 
     def write(store, path, content):
@@ -144,18 +146,18 @@ def test_a_publication_that_is_killed_shows_nothing(s3, directory, monkeypatch, 
     with pytest.raises(KeyboardInterrupt):
         folder.publish(directory)
     monkeypatch.setattr(storage.ObjectStore, "write", real)
-    assert not Folder(f"{s3}/run").exists() and contents(folder) == {}
+    assert not Folder.at(f"{s3}/run").exists() and contents(folder) == {}
     with pytest.raises(FileNotFoundError, match="does not exist"):
         download(f"{s3}/run")
     written = []
     monkeypatch.setattr(storage.ObjectStore, "write", lambda *args: (written.append(args[1]), real(*args)))
-    Folder(f"{s3}/run").publish(directory)
+    Folder.at(f"{s3}/run").publish(directory)
     assert contents(folder) == CONTENT
     assert len(written) == 4 - at  # what the killed one wrote is used
 
 
 def test_an_earlier_version_stays_until_the_manifest_is_replaced(s3, directory, monkeypatch):
-    folder = Folder(f"{s3}/run")
+    folder = Folder.at(f"{s3}/run")
     folder.publish(directory)
     (directory / "a.txt").write_bytes(b"second")
     real = storage.ObjectStore.write
@@ -172,7 +174,7 @@ def test_an_earlier_version_stays_until_the_manifest_is_replaced(s3, directory, 
 
 
 def test_versions_that_nobody_reads_are_removed(s3, directory, monkeypatch):
-    folder, versions = Folder(f"{s3}/run"), []
+    folder, versions = Folder.at(f"{s3}/run"), []
     monkeypatch.setattr(storage, "_STALE_SECONDS", 0.0)
     store, path = store_of(f"{s3}/run")
     for number in range(4):
@@ -186,38 +188,38 @@ def test_versions_that_nobody_reads_are_removed(s3, directory, monkeypatch):
 
 
 def test_a_pointer_shows_what_is_published_elsewhere(s3, directory):
-    one, two, pointer = (Folder(f"{s3}/run/{name}") for name in ("stage-1", "stage-2", "artifact"))
+    one, two, pointer = (Folder.at(f"{s3}/run/{name}") for name in ("stage-1", "stage-2", "artifact"))
     one.publish(directory)
     (directory / "parts/b.bin").write_bytes(b"two")
     two.publish(directory)
-    pointer.point_to(Folder(f"{s3}/run/stage-1/parts"))
+    pointer.point_to(Folder.at(f"{s3}/run/stage-1/parts"))
     assert contents(pointer) == {"b.bin": CONTENT["parts/b.bin"], "deep/c.txt": b""}
-    pointer.point_to(Folder(f"{s3}/run/stage-2/parts"))
+    pointer.point_to(Folder.at(f"{s3}/run/stage-2/parts"))
     assert contents(pointer) == {"b.bin": b"two", "deep/c.txt": b""}
     assert download(str(pointer)).name == "artifact"
     with pytest.raises(ValueError, match="was not published"):
-        pointer.point_to(Folder(f"{s3}/run"))
+        pointer.point_to(Folder.at(f"{s3}/run"))
 
 
 def test_a_folder_of_published_ones_lists_all_of_their_files(s3, directory):
-    run = Folder(f"{s3}/run")
+    run = Folder.at(f"{s3}/run")
     run.put("summary.json", b"{}")
     (run / "stage-1").publish(directory)
     (run / "stage-2" / ".v-half").put("x", b"unseen")
-    assert Folder(f"{s3}/run").names() == [
+    assert Folder.at(f"{s3}/run").names() == [
         "stage-1/a.txt",
         "stage-1/parts/b.bin",
         "stage-1/parts/deep/c.txt",
         "summary.json",
     ]
-    fresh = Folder(f"{s3}/run")
+    fresh = Folder.at(f"{s3}/run")
     assert fresh.read("stage-1/parts/b.bin") == CONTENT["parts/b.bin"] and fresh.has("stage-1/a.txt")
     assert not fresh.has("stage-1/manifest.json") and not fresh.has("stage-2/x")
     assert (download(f"{s3}/run") / "stage-1" / "a.txt").read_bytes() == b"first"
 
 
 def test_a_mirror_follows_the_folder(s3, directory):
-    run = Folder(f"{s3}/run")
+    run = Folder.at(f"{s3}/run")
     run.put("summary.json", b"{}")
     (run / "stage-1").publish(directory)
     path = download_directory(f"{s3}/run", "*", "stage-1/parts/*")
@@ -232,16 +234,16 @@ def test_a_mirror_follows_the_folder(s3, directory):
 
 
 def test_a_folder_travels_to_other_processes(s3, directory):
-    folder = Folder(f"{s3}/run")
+    folder = Folder.at(f"{s3}/run")
     folder.publish(directory)
     assert folder.names()
-    for sent in (folder, folder / "parts"):
+    for sent in (folder, Folder.at(directory)):
         got = pickle.loads(pickle.dumps(sent))
         assert got == sent and got.names() == sent.names()
 
 
 def test_a_damaged_copy_is_refused(s3, directory):
-    folder = Folder(f"{s3}/run")
+    folder = Folder.at(f"{s3}/run")
     folder.publish(directory)
     store, path = store_of(f"{s3}/run")
     store.write(f"{path}/{folder.read_manifest().at}/a.txt", b"FIRST")
@@ -254,13 +256,13 @@ def test_a_bucket_that_is_not_there_is_named(s3):
     missing = f"{s3}-missing/logs"
     for work in (lambda f: f.names(), lambda f: f.put("x", b""), lambda f: f.copy(), lambda f: f.exists()):
         with pytest.raises(StorageError, match=f"{missing}.*no such bucket"):
-            work(Folder(missing))
+            work(Folder.at(missing))
     with pytest.raises(FileNotFoundError, match=f"{missing}/x does not exist"):
-        Folder(missing).read("x")
+        Folder.at(missing).read("x")
 
 
 def test_refused_credentials_are_named(s3, s3_server, monkeypatch):
-    Folder(f"{s3}/x").put("a", b"1")
+    Folder.at(f"{s3}/x").put("a", b"1")
     count = urllib.request.Request(
         f"{s3_server}/moto-api/reset-auth", b"0", {"Content-Type": "text/plain"}, method="POST"
     )
@@ -269,7 +271,7 @@ def test_refused_credentials_are_named(s3, s3_server, monkeypatch):
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
         for work in (lambda f: f.names(), lambda f: f.read("a"), lambda f: f.put("a", b"2")):
             with pytest.raises(StorageError, match=f"{s3}/x.*the store refuses these credentials") as refused:
-                work(Folder(f"{s3}/x"))
+                work(Folder.at(f"{s3}/x"))
             assert "wrong" not in str(refused.value)
     finally:
         count.data = b"inf"
@@ -280,15 +282,15 @@ def test_a_store_that_is_not_there_is_named_after_some_attempts(s3, monkeypatch)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     start = time.monotonic()
     with pytest.raises(StorageError, match=rf"{s3}/x.*store at http://127.0.0.1:9 can't be reached after 4 attempts"):
-        Folder(f"{s3}/x").names()
+        Folder.at(f"{s3}/x").names()
     assert time.monotonic() - start < 60
 
 
 def test_a_file_that_disappears_is_named(s3, monkeypatch):
-    folder = Folder(f"{s3}/logs")
+    folder = Folder.at(f"{s3}/logs")
     for number in range(3):
         folder.put(f"part-{number}.parquet", b"x" * 100)
-    reader = Folder(f"{s3}/logs")
+    reader = Folder.at(f"{s3}/logs")
     assert len(reader.names()) == 3
     store, path = store_of(f"{s3}/logs")
     real = reader._found
@@ -310,7 +312,7 @@ def test_a_file_that_disappears_is_named(s3, monkeypatch):
 def test_urls_with_secrets_or_of_unknown_kinds_are_refused(url, message):
     pytest.importorskip("pyarrow")
     with pytest.raises(ValueError, match=message) as refused:
-        Folder(url)
+        Folder.at(url)
     assert "SECRET" not in str(refused.value)
 
 
@@ -318,17 +320,7 @@ def test_a_url_that_lost_a_slash_is_refused(tmp_path):
     from pathlib import Path
 
     with pytest.raises(ValueError, match="want the URL as text"):
-        remote_folder(Path("s3://bucket/x"))
-
-
-def test_local_places_need_no_store(directory):
-    for place in (directory, str(directory), f"file://{directory}"):
-        assert remote_folder(place) is None and download(place) == directory and parent_of(place) == directory.parent
-        assert list_files(place) == sorted(CONTENT) and list_files(place, "parts/*") == ["parts/b.bin"]
-        assert list_files(place, "*") == ["a.txt"] and place_exists(place)
-    assert not place_exists(directory / "nothing") and list_files(directory / "nothing") == []
-    with publishing(f"file://{directory}") as path:
-        assert path == directory
+        Folder.at(Path("s3://bucket/x"))
 
 
 # ---- places of commands ----------------------------------------------------------------------------------------------
@@ -337,12 +329,12 @@ def test_what_a_command_writes_appears_when_it_ends_well(s3):
     with pytest.raises(RuntimeError), working_directory(place, "train") as out:
         (out / "half.txt").write_text("half")
         raise RuntimeError
-    assert Folder(place).names() == []
+    assert Folder.at(place).names() == []
     with working_directory(place, "train", without=["checkpoints"]) as again:
         assert again == out and (again / "half.txt").read_text() == "half"  # continues where it was
         (again / "checkpoints").mkdir()
         (again / "checkpoints" / "x").write_text("x")
-    assert contents(Folder(place)) == {"half.txt": b"half"} and out.name == "mine"
+    assert contents(Folder.at(place)) == {"half.txt": b"half"} and out.name == "mine"
     with pytest.raises(ValueError, match="holds the results of pygrade train"), working_directory(place, "pipeline"):
         pass
     with pytest.raises(StorageError, match="no such bucket"), working_directory(f"{s3}-missing/x", "train"):
@@ -358,19 +350,19 @@ def test_one_file_is_published_too(s3):
 
 def test_local_copies_are_bounded(s3, monkeypatch):
     monkeypatch.setenv("PYGRADE_CACHE_GIB", str(2500 / 2**30))
-    folder = Folder(f"{s3}/logs")
+    folder = Folder.at(f"{s3}/logs")
     for number in range(4):
         folder.put(f"{number}", bytes([number]) * 1000)
     kept = []
     for number in range(4):
-        kept.append(Folder(f"{s3}/logs").fetch(f"{number}"))
+        kept.append(Folder.at(f"{s3}/logs").fetch(f"{number}"))
         assert kept[-1].read_bytes() == bytes([number]) * 1000
         os.utime(kept[-1].parents[1] / ".lock", (number, number))
         if number < 3:
             end_of_process()
     assert [path.exists() for path in kept] == [False, False, True, True]
     os.utime(kept[3].parents[1] / ".lock", (0, 0))  # older than the other one, but in use
-    Folder(f"{s3}/logs").fetch("0")
+    Folder.at(f"{s3}/logs").fetch("0")
     assert [path.exists() for path in kept] == [True, False, False, True]
     end_of_process()
 

@@ -334,7 +334,7 @@ def change_file(path, change, **options):
 def test_another_format_is_named(path):
     made(path).close()
     change_file(path, lambda txn: txn.put(bytes(4) + b"format", b"99"))
-    with pytest.raises(StoreFormatError, match="has format '99'; this release reads '2': remove the store"):
+    with pytest.raises(StoreFormatError, match="has format '99'; this release reads '1': remove the store"):
         open_store(f"lmdb:{path}")
 
 

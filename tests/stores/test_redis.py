@@ -276,7 +276,7 @@ def test_another_format_is_named(server):
     server.send("HSET", "test:store", "format", "2", "current", "v1")  # a table in one hash
     for create in (False, True):
         with pytest.raises(
-            StoreFormatError, match=r"format '2'; this release reads '3': .* fill it again with pygrade"
+            StoreFormatError, match=r"format '2'; this release reads '1': .* fill it again with pygrade"
         ):
             _core.open_store(server.url(), create=create)
 

@@ -43,7 +43,7 @@ class ItemLevels;
 // Immutable: any number of threads may use one concurrently. At most 64 tasks.
 class PYGRADE_API Policy {
  public:
-  static constexpr std::int64_t format_version = 5;  // the newest that is read; 1 to 4 are, too
+  static constexpr std::int64_t format_version = 1;  // of its files
   static constexpr std::size_t max_tasks = 64;
 
   // Reads a directory that FusionPolicy.save wrote. Other processes may save into it meanwhile.
@@ -77,8 +77,6 @@ class PYGRADE_API Policy {
   const std::vector<bool>& priced() const { return priced_; }
   // Places of the features of which it is an input that they are missing.
   const std::vector<std::size_t>& indicators() const { return indicators_; }
-  // A missing feature is the mean, and only a request without any gets static weights: from format 5 on.
-  bool imputes() const { return imputes_; }
   const std::optional<Mixture>& mixture() const { return mixture_; }  // nothing: the policy is served alone
   // Of predictions, for what takes corrected ones; nothing: none does.
   const std::optional<Correction>& correction() const { return correction_; }
@@ -155,7 +153,7 @@ class PYGRADE_API Policy {
   enum class Evidence { count, log, log1p } evidence_scale_ = Evidence::count;
   std::size_t evidence_input_ = 0;  // the feature that holds the evidence
   float evidence_prior_ = 0.0f;     // 0: no shrinkage
-  bool context_only_ = false, trade_offs_ = false, corrected_ = false, imputes_ = false;
+  bool context_only_ = false, trade_offs_ = false, corrected_ = false;
   std::vector<bool> priced_;             // [T], or empty
   std::vector<std::size_t> indicators_;  // places of features
   std::vector<float> input_mean_, input_std_;

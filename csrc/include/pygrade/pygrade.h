@@ -56,10 +56,7 @@ PYGRADE_API const char* pygrade_last_error(void);
 
 typedef struct pygrade_ranker pygrade_ranker; /* opaque */
 
-enum {
-  PYGRADE_OPTION_SEED = 1,  /* flags: take `seed`; otherwise the operating system gives one */
-  PYGRADE_OPTION_IMPUTE = 2 /* flags: a request that misses some of its features still goes through the policy */
-};
+enum { PYGRADE_OPTION_SEED = 1 /* flags: take `seed`; otherwise the operating system gives one */ };
 typedef struct pygrade_ranker_options {
   size_t size;    /* sizeof(pygrade_ranker_options) */
   uint32_t flags; /* PYGRADE_OPTION_… */

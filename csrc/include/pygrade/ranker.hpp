@@ -84,8 +84,6 @@ struct Page {
 
 struct RankerOptions {
   std::optional<std::uint32_t> seed = {};  // of the exploration stream, below 2^31; by default from the system
-  // A request with some features goes through the policy, which takes means for the others; see Policy::imputes.
-  bool impute = false;
 };
 
 // Since the start, over all threads.
@@ -142,7 +140,6 @@ class PYGRADE_API Ranker {
 
   std::unique_ptr<detail::HotSwap<Owner, Memory>> policies_;
   std::atomic<std::uint64_t> stream_;
-  const bool impute_;
 };
 
 class PYGRADE_API Ranker::Lease {

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "features/records.hpp"
+#include "util/hash.hpp"
 
 namespace pygrade::inline v0_2::detail {
 
@@ -14,13 +15,6 @@ inline constexpr std::int64_t null_code = std::numeric_limits<std::int64_t>::min
 
 // A text's code, the same in every process and on every machine.
 std::int64_t text_code(std::string_view text);
-
-// splitmix64's finalizer: a bijection whose output bits all depend on all input bits.
-inline std::uint64_t splitmix64(std::uint64_t x) {
-  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
-  x = (x ^ x >> 27) * 0x94d049bb133111ebull;
-  return x ^ x >> 31;
-}
 
 // One hash of several codes, in order; null_code if one of them is.
 class Mix {

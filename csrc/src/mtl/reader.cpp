@@ -9,6 +9,7 @@
 #include "pygrade/policy.hpp"
 #include "util/json.hpp"
 #include "util/safetensors.hpp"
+#include "util/section_hash.hpp"
 #include "util/sha256.hpp"
 
 namespace pygrade::inline v0_2::detail {
@@ -51,20 +52,6 @@ Names distinct_at(const Json& table, std::string_view key, std::int64_t low, std
   return names;
 }
 
-// A list as Python's json.dumps(…, indent=2) writes it, `depth` levels deep.
-std::string list_text(const Names& items, int depth = 1) {
-  const std::string line = "\n" + std::string(size_of(2 * depth), ' ');
-  std::string text = "[";
-  for (std::size_t i = 0; i < items.size(); ++i) text += (i == 0 ? line : "," + line) + "  " + items[i];
-  return text + (items.empty() ? "]" : line + "]");
-}
-
-Names quoted(const Names& names) {
-  Names result;
-  for (const std::string& name : names) result.push_back(json_quote(name));
-  return result;
-}
-
 std::vector<double> increasing_at(const Json& list, const char* key) {
   if (list.type != Json::Type::array || list.items.empty()) wrong(key, "holds an axis without knots");
   std::vector<double> values;
@@ -81,7 +68,7 @@ class Reader {
  public:
   explicit Reader(MtlModel& model) : model_(model), network_(model.network) {}
 
-  void read_record(const Json& record) {
+  void read_record(const Json& record, std::string_view text) {
     if (record.type != Json::Type::object) throw JsonError("it holds no JSON object");
     const std::string& stated_format = record.string_at("format");
     const double version = record.finite_at("format_version");
@@ -93,8 +80,9 @@ class Reader {
     if (sha256_.size() != 64 || sha256_.find_first_not_of("0123456789abcdef") != sha256_.npos)
       wrong("sha256", "is not 64 hexadecimal digits");
     schema(record.object_at("schema"));
+    model_.schema_hash = section_hash(text, "schema").substr(0, 16);
     if (const std::string& stated = record.string_at("schema_hash"); stated != model_.schema_hash)
-      wrong("schema_hash", "is " + json_quote(stated) + "; tasks, columns and funnel give " + model_.schema_hash);
+      wrong("schema_hash", "is " + json_quote(stated) + "; 'schema' gives " + model_.schema_hash);
     config(record.object_at("config"));
     calibration(record.at("calibration"));
   }
@@ -128,34 +116,18 @@ class Reader {
     network_.tasks = std::ssize(model_.tasks);
     network_.dense = std::ssize(model_.dense);
     network_.ids = std::ssize(model_.ids);
-    const auto count = [&](std::string_view key, std::int64_t most) {
-      return of.find(key) == nullptr ? 0 : integer_at(of, key, 0, most);
-    };
-    network_.request_dense = count("request_dense", network_.dense);
-    network_.request_ids = count("request_ids", network_.ids);
+    network_.request_dense = integer_at(of, "request_dense", 0, network_.dense);
+    network_.request_ids = integer_at(of, "request_ids", 0, network_.ids);
     vocabulary_ = of.integers_at("vocabulary");
     if (!vocabulary_.empty() && std::ssize(vocabulary_) != network_.ids)
       wrong("vocabulary", "has " + std::to_string(vocabulary_.size()) + " sizes; want " + std::to_string(network_.ids));
-    const Names pairs = funnel(of.at("funnel"));
-
-    Names sizes;
-    for (const std::int64_t size : vocabulary_) sizes.push_back(std::to_string(size));
-    const auto stated = [](const char* key, std::int64_t number) {
-      return number == 0 ? "" : ",\n  \"" + std::string(key) + "\": " + std::to_string(number);
-    };
-    const std::string text =
-        "{\n  \"dense\": " + list_text(quoted(model_.dense)) + ",\n  \"features\": " + json_quote(model_.features) +
-        ",\n  \"funnel\": " + list_text(pairs) + ",\n  \"ids\": " + list_text(quoted(model_.ids)) +
-        stated("request_dense", network_.request_dense) + stated("request_ids", network_.request_ids) +
-        ",\n  \"tasks\": " + list_text(quoted(model_.tasks)) + ",\n  \"vocabulary\": " + list_text(sizes) + "\n}\n";
-    model_.schema_hash = sha256_hex(std::as_bytes(std::span(text))).substr(0, 16);
+    funnel(of.at("funnel"));
   }
 
-  // Fills parents and order; returns the pairs as JSON.
-  Names funnel(const Json& list) {
+  // Fills parents and order.
+  void funnel(const Json& list) {
     const std::size_t tasks = model_.tasks.size();
     std::vector<std::int32_t> parents(tasks, -1);
-    Names pairs;
     if (list.type != Json::Type::array) wrong("funnel", "is not a list");
     for (const Json& pair : list.items) {
       if (pair.type != Json::Type::array || pair.items.size() != 2) wrong("funnel", "holds something that is no pair");
@@ -169,7 +141,6 @@ class Reader {
       std::int32_t& parent = parents[static_cast<std::size_t>(places[1])];
       if (parent >= 0) wrong("funnel", "gives " + json_quote(pair.items[1].string) + " two parents");
       parent = places[0];
-      pairs.push_back(list_text(quoted({pair.items[0].string, pair.items[1].string}), 2));
     }
     std::vector<std::int32_t> order;
     std::vector<bool> placed(tasks);
@@ -182,10 +153,9 @@ class Reader {
         }
     }
     if (order.size() < tasks) wrong("funnel", "leads from a task back to itself");
-    network_.funnel = !pairs.empty();
+    network_.funnel = !list.items.empty();
     network_.parents = model_.keep(std::move(parents));
     network_.order = model_.keep(std::move(order));
-    return pairs;
   }
 
   void config(const Json& of) {
@@ -485,7 +455,7 @@ void read_mtl(std::string_view json, const FileContent& tensors, std::string_vie
   const std::string json_path = std::string(name) + "/mtl.json", tensor_path = std::string(name) + "/mtl.safetensors";
   Reader reader(model);
   try {
-    reader.read_record(Json::parse(json, limits));
+    reader.read_record(Json::parse(json, limits), json);
   } catch (const JsonError& error) {
     throw ArtifactError(json_path + ": " + error.what());
   }

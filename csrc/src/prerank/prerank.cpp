@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 using detail::Json;
 using detail::TensorView;
 
-constexpr double newest_version = 3.0;  // 2 had the vectors of an exact index in the order of the ids
+constexpr double format_version = 1.0;
 constexpr std::int64_t max_width = 1 << 20;
 constexpr const char* tensors_name = "prerank.safetensors";
 
@@ -54,17 +54,16 @@ struct Record {
       const Json json = Json::parse(text);
       if (json.type != Json::Type::object) throw detail::JsonError("it holds no JSON object");
       const std::string& format = json.string_at("format");
-      version = json.finite_at("format_version");
-      if (format != "pygrade.Prerank" || (version != 2.0 && version != newest_version))
+      const double version = json.finite_at("format_version");
+      if (format != "pygrade.Prerank" || version != format_version)
         throw detail::JsonError("it is " + detail::json_quote(format) + " version " + version_text(version) +
-                                "; this pygrade reads pygrade.Prerank version 2 and 3" +
-                                (version > newest_version ? ": it was made by a newer pygrade" : ""));
+                                "; this pygrade reads pygrade.Prerank version 1" +
+                                (version > format_version ? ": it was made by a newer pygrade" : ""));
       check_hash(json, text);
       schema_hash = json.string_at("schema_hash");
       const std::string& kind = json.string_at("index_kind");
-      if (kind != "flat" && (kind != "ivf" || version == 2.0))
-        throw detail::JsonError("its index is of kind " + detail::json_quote(kind) +
-                                "; want flat or ivf (graphs of faiss are no longer read: run pygrade pipeline again)");
+      if (kind != "flat" && kind != "ivf")
+        throw detail::JsonError("its index is of kind " + detail::json_quote(kind) + "; want flat or ivf");
       if (kind == "ivf") nprobe = size_at(json, "nprobe", 1);
       const Json& config = json.object_at("config");
       width = size_at(config, "width", 2);
@@ -86,7 +85,6 @@ struct Record {
   }
 
   std::string path;
-  double version = 0.0;
   std::string schema_hash, tensors;  // the latter: sha256 of the file
   std::size_t width = 0, hidden = 0, field_embedding = 0, nprobe = 0;
 };
@@ -151,8 +149,6 @@ Floats vectors_of(std::span<const TensorView> tensors, std::string_view name, st
 std::shared_ptr<const ItemIndex> read_index(const Record& record, std::span<const TensorView> tensors,
                                             const std::shared_ptr<const void>& owner) {
   const Integers item_ids = integers(tensors, "index.item_id");
-  if (record.version == 2.0)
-    return ItemIndex::make(item_ids, vectors_of(tensors, "index.vectors", record.width), record.width);
   const Integers list_size = integers(tensors, "index.list_size");
   const Floats vectors = vectors_of(tensors, "index.vectors", record.width, detail::item_block);
   const Floats centroids = vectors_of(tensors, "index.centroids", record.width);

@@ -17,6 +17,7 @@
 #include "service/metrics.hpp"
 #include "service/release.hpp"
 #include "service/request.hpp"
+#include "util/pool.hpp"
 
 namespace pygrade::inline v0_2 {
 
@@ -42,35 +43,22 @@ struct Context {
   std::string lines;
 };
 
-// Contexts that no request uses; taken and given back without a lock. They hold what is served of a policy's run, and
-// nothing old: that goes outside of requests.
+// Contexts that no request uses. They hold what is served of a policy's run, and nothing old: that goes outside of
+// requests.
 class ContextPool {
  public:
   ~ContextPool() { publish(0); }
-  std::unique_ptr<Context> take();
-  void give(std::unique_ptr<Context> context) noexcept;
+  std::unique_ptr<Context> acquire() { return free_.acquire(); }
+  void release(std::unique_ptr<Context> context) noexcept;
   // From now on contexts of another generation are old. Frees those that no request uses.
   void publish(std::uint64_t generation);
   std::uint64_t generation() const { return generation_.load(std::memory_order_acquire); }
 
  private:
   std::atomic<std::uint64_t> generation_{0};
-  std::array<std::atomic<Context*>, 64> free_{};
+  Pool<Context> free_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<Context>> old_;  // guarded by mutex_: they came back after what they hold was replaced
-};
-
-class Borrowed {
- public:
-  explicit Borrowed(ContextPool& pool) : pool_(pool), context_(pool.take()) {}
-  ~Borrowed() { pool_.give(std::move(context_)); }
-  Borrowed(const Borrowed&) = delete;
-  Borrowed& operator=(const Borrowed&) = delete;
-  Context& operator*() const { return *context_; }
-
- private:
-  ContextPool& pool_;
-  std::unique_ptr<Context> context_;
 };
 
 // A page that was made, and how.

@@ -5,9 +5,9 @@
 #include <limits>
 #include <map>
 
-#include "features/numbers.hpp"
 #include "service/impl.hpp"
 #include "serving/draws.hpp"
+#include "util/hash.hpp"
 
 namespace pygrade::inline v0_2 {
 

@@ -177,7 +177,7 @@ std::shared_ptr<const Release> Sources::load(Metrics& metrics) const {
 
 Models Sources::load(const Models* before, bool artifact_changed, Metrics& metrics) const {
   Models models = before != nullptr && !artifact_changed ? *before : Models::load(real_path(run_ / "artifact"));
-  auto release = make_release(models.policy, {.seed = 0, .impute = true}, metrics);
+  auto release = make_release(models.policy, {.seed = 0}, metrics);
   release->artifact = models.version;
   release->log_tasks = models.features->tasks();
   release->needs_predictions = models.mtl == nullptr;

@@ -5,9 +5,9 @@
 #include <cstring>
 #include <limits>
 
-#include "features/numbers.hpp"
 #include "service/api.hpp"
 #include "service/release.hpp"
+#include "util/hash.hpp"
 #include "util/safetensors.hpp"
 
 namespace pygrade::inline v0_2::detail {

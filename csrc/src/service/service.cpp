@@ -92,14 +92,7 @@ Response guard(Answer&& answer) {
 
 }  // namespace
 
-std::unique_ptr<Context> ContextPool::take() {
-  for (auto& place : free_)
-    if (place.load(std::memory_order_relaxed) != nullptr)
-      if (Context* found = place.exchange(nullptr, std::memory_order_acquire)) return std::unique_ptr<Context>(found);
-  return std::make_unique<Context>();
-}
-
-void ContextPool::give(std::unique_ptr<Context> context) noexcept {
+void ContextPool::release(std::unique_ptr<Context> context) noexcept {
   if (context->generation != 0 &&
       context->generation != generation()) {  // the last owner of a large model must not free it here
     try {
@@ -110,19 +103,12 @@ void ContextPool::give(std::unique_ptr<Context> context) noexcept {
     return;
   }
   if (context->generation == 0 || context->memory() > max_context) return;
-  for (auto& place : free_) {
-    Context* nobody = nullptr;
-    if (place.load(std::memory_order_relaxed) == nullptr &&
-        place.compare_exchange_strong(nobody, context.get(), std::memory_order_release)) {
-      context.release();
-      return;
-    }
-  }
+  free_.release(std::move(context));
 }
 
 void ContextPool::publish(std::uint64_t generation) {
   generation_.store(generation, std::memory_order_release);
-  for (auto& place : free_) delete place.exchange(nullptr, std::memory_order_acquire);
+  free_.clear();
   std::vector<std::unique_ptr<Context>> old;
   const std::lock_guard lock(mutex_);
   old.swap(old_);
@@ -250,7 +236,7 @@ Response Service::Impl::handle(const ServiceRequest& request) {
       case on_rank:
       case on_weights:
       case on_explain: {
-        const Borrowed context(contexts);
+        const Loan context(contexts);
         return answer_one_or_more(route.endpoint, request, *context);
       }
       case on_update:

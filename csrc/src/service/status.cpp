@@ -4,6 +4,7 @@
 
 #include "pygrade/version.hpp"
 #include "service/impl.hpp"
+#include "serving/counts.hpp"
 #include "util/files.hpp"
 
 namespace pygrade::inline v0_2 {
@@ -100,38 +101,16 @@ Figures Service::Impl::figures(const Metrics::Window& window, const Release& rel
       if (record->items[i].type == Json::Type::number)
         figures.set("pygrade_online", record->items[i].number, {{"field", record->keys[i]}});
 
-  const auto count = [&](std::string_view family, std::uint64_t value) {
-    figures.set(family, static_cast<double>(value));
+  const auto set = [&](const auto& counters, const auto& counts) {
+    for (const auto& count : counts)
+      if (count.series != nullptr) figures.set(count.series, static_cast<double>(counters.*count.member));
   };
   const PipelineCounters counters = this->counters();
-  const FeatureCounters& features = counters.features;
-  count("pygrade_feature_reads_total", features.reads);
-  count("pygrade_feature_defaults_total", features.defaults);
-  count("pygrade_feature_updates_total", features.updates);
-  count("pygrade_store_errors_total", features.store_errors);
-  count("pygrade_unknown_users_total", features.user_misses);
-  count("pygrade_unknown_items_total", features.item_misses);
-  count("pygrade_missing_predictions_total", counters.ranker.missing_predictions);
+  set(counters.features, feature_counts);
+  set(counters.ranker, ranker_counts);
   ExposureCounters sum;
-  for (const auto& log : exposures) {
-    const ExposureCounters one = log->counters();
-    sum.requests += one.requests;
-    sum.complete += one.complete;
-    sum.dropped += one.dropped;
-    sum.lost += one.lost;
-    sum.rows += one.rows;
-    sum.files += one.files;
-    sum.bytes += one.bytes;
-    sum.errors += one.errors;
-  }
-  count("pygrade_exposures_total", sum.requests);
-  count("pygrade_exposures_complete_total", sum.complete);
-  count("pygrade_exposures_dropped_total", sum.dropped);
-  count("pygrade_exposures_lost_total", sum.lost);
-  count("pygrade_exposure_rows_total", sum.rows);
-  count("pygrade_exposure_files_total", sum.files);
-  count("pygrade_exposure_bytes_total", sum.bytes);
-  count("pygrade_exposure_errors_total", sum.errors);
+  for (const auto& log : exposures) add_counts(sum, log->counters(), exposure_counts);
+  set(sum, exposure_counts);
   add_process_figures(figures);
   return figures;
 }

@@ -32,10 +32,8 @@ RankerOptions options_of(const pygrade_ranker_options* given) {
   RankerOptions options;
   if (given == nullptr) return options;
   const auto known = read_struct(given, first_options, "options is NULL");
-  constexpr std::uint32_t flags = PYGRADE_OPTION_SEED | PYGRADE_OPTION_IMPUTE;
-  require((known.flags & ~flags) == 0, "options.flags has an unknown bit");
+  require((known.flags & ~std::uint32_t{PYGRADE_OPTION_SEED}) == 0, "options.flags has an unknown bit");
   if (known.flags & PYGRADE_OPTION_SEED) options.seed = known.seed;
-  options.impute = known.flags & PYGRADE_OPTION_IMPUTE;
   return options;
 }
 

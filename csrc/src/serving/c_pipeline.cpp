@@ -319,7 +319,7 @@ pygrade_status pygrade_pipeline_rank(pygrade_pipeline* pipeline, const pygrade_u
     const std::size_t tasks = pipeline->pipeline->num_tasks();
     user.read(given, tasks);
     const auto buffer = buffer_of(known, tasks);
-    std::optional<detail::Pool<PageWorkspace>::Loan> loan;
+    std::optional<detail::Loan<detail::Pool<PageWorkspace>>> loan;
     if (given.workspace == nullptr) loan.emplace(pipeline->workspaces);
     PageWorkspace& workspace = loan ? **loan : given.workspace->workspace;
     write_page(pipeline->pipeline->rank(user.request, buffer, workspace), loan ? nullptr : &workspace, known, page);
@@ -352,9 +352,10 @@ pygrade_status pygrade_pipeline_rank_batch(pygrade_pipeline* pipeline, const pyg
     }
     std::vector<PageWorkspace> workspaces(
         std::clamp<std::size_t>(static_cast<std::size_t>(known.num_threads), 1, std::max<std::size_t>(count, 1)));
-    for (auto& workspace : workspaces) workspace = std::move(*pipeline->workspaces.take());
+    for (auto& workspace : workspaces) workspace = std::move(*pipeline->workspaces.acquire());
     pipeline->pipeline->rank(requests, buffers, pages, workspaces);
-    for (auto& workspace : workspaces) pipeline->workspaces.give(std::make_unique<PageWorkspace>(std::move(workspace)));
+    for (auto& workspace : workspaces)
+      pipeline->workspaces.release(std::make_unique<PageWorkspace>(std::move(workspace)));
     for (std::size_t r = 0; r < count; ++r) write_page(pages[r], nullptr, written[r], element(known.pages, r));
   });
 }

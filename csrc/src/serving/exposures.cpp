@@ -14,6 +14,7 @@
 #include "serving/exposures_queue.hpp"
 #include "serving/exposures_writer.hpp"
 #include "util/forks.hpp"
+#include "util/hash.hpp"
 
 namespace pygrade::inline v0_2 {
 
@@ -27,12 +28,11 @@ constexpr auto poll_time = std::chrono::milliseconds(20);     // of the thread, 
 constexpr auto wait_step = std::chrono::microseconds(50);     // of a caller that waits for room
 constexpr auto rest_time = std::chrono::milliseconds(1'000);  // after an error of the disk; what comes is lost
 
-// FNV-1a, then the finalizer of MurmurHash3, since the upper bits of FNV mix little.
+// FNV-1a, then a finalizer, since the upper bits of FNV mix little.
 std::uint64_t hash_of(std::string_view text) {
   std::uint64_t hash = 0xcbf29ce484222325;
   for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-  for (const std::uint64_t factor : {0xff51afd7ed558ccdull, 0xc4ceb9fe1a85ec53ull}) hash = (hash ^ hash >> 33) * factor;
-  return hash ^ hash >> 33;
+  return splitmix64(hash);
 }
 
 // Branch-free: hundreds of candidates are looked at, and hardly any lacks a prediction.

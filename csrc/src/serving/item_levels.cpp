@@ -7,8 +7,8 @@
 #include <limits>
 #include <string>
 
-#include "features/numbers.hpp"
 #include "pygrade/policy.hpp"
+#include "util/hash.hpp"
 #include "util/json.hpp"
 
 namespace pygrade::inline v0_2 {

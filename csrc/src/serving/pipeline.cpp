@@ -6,6 +6,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "serving/counts.hpp"
 #include "serving/draws.hpp"
 #include "util/hot_swap.hpp"
 #include "util/parallel.hpp"
@@ -43,24 +44,6 @@ std::shared_ptr<FeatureCenter> make_center(const Models& models, std::shared_ptr
   std::optional<std::string> version;
   if (!options.any_version && !models.version.empty()) version = models.version;
   return std::make_shared<FeatureCenter>(models.features, std::move(store), options.ttl, options.cache, version);
-}
-
-void add(FeatureCounters& sum, const FeatureCounters& more) {
-  sum.reads += more.reads;
-  sum.defaults += more.defaults;
-  sum.store_errors += more.store_errors;
-  sum.user_misses += more.user_misses;
-  sum.item_misses += more.item_misses;
-  sum.updates += more.updates;
-}
-
-void add(RankerCounters& sum, const RankerCounters& more) {
-  sum.requests += more.requests;
-  sum.fallback_scenario += more.fallback_scenario;
-  sum.fallback_global += more.fallback_global;
-  sum.explored += more.explored;
-  sum.missing_predictions += more.missing_predictions;
-  sum.empty_pages += more.empty_pages;
 }
 
 }  // namespace
@@ -122,7 +105,7 @@ struct Pipeline::State {
       : models(std::move(given)), center(std::move(reader)), options(chosen) {
     models.check();
     const auto add_policy = [&](const std::shared_ptr<const Policy>& policy) {
-      rankers.push_back(std::make_unique<Ranker>(policy, RankerOptions{0, true}));
+      rankers.push_back(std::make_unique<Ranker>(policy, RankerOptions{.seed = 0}));
       for (const std::string& name : policy->items())
         if (std::ranges::find(columns, name) == columns.end()) columns.push_back(name);
     };
@@ -157,7 +140,7 @@ struct Pipeline::State {
   std::size_t tasks() const { return models.policy->tasks().size(); }
   RankerCounters ranker_counters() const {
     RankerCounters sum;
-    for (const auto& ranker : rankers) add(sum, ranker->counters());
+    for (const auto& ranker : rankers) detail::add_counts(sum, ranker->counters(), detail::ranker_counts);
     return sum;
   }
 
@@ -420,10 +403,10 @@ std::unique_ptr<const Pipeline::State> Pipeline::make_state(Models models,
 void Pipeline::retire(std::unique_ptr<const State> state) {
   const std::lock_guard lock(totals_->mutex);
   std::erase(totals_->living, state.get());
-  add(totals_->ranker, state->ranker_counters());
+  detail::add_counts(totals_->ranker, state->ranker_counters(), detail::ranker_counts);
   const bool goes_on =
       std::ranges::any_of(totals_->living, [&](const State* other) { return other->center == state->center; });
-  if (!goes_on) add(totals_->features, state->center->counters());
+  if (!goes_on) detail::add_counts(totals_->features, state->center->counters(), detail::feature_counts);
 }
 
 Pipeline::Lease::Lease(const Pipeline& pipeline, PageWorkspace& workspace) : work_(workspace.impl_.get()) {
@@ -619,9 +602,9 @@ PipelineCounters Pipeline::counters() const {
   counters.ranker = totals_->ranker;
   std::vector<const FeatureCenter*> counted;
   for (const State* state : totals_->living) {
-    add(counters.ranker, state->ranker_counters());
+    detail::add_counts(counters.ranker, state->ranker_counters(), detail::ranker_counts);
     if (std::ranges::find(counted, state->center.get()) != counted.end()) continue;
-    add(counters.features, state->center->counters());
+    detail::add_counts(counters.features, state->center->counters(), detail::feature_counts);
     counted.push_back(state->center.get());
   }
   counters.degraded_store = totals_->degraded_store;

@@ -1,6 +1,5 @@
 // Reads the files of a policy, for C++ and Python alike. pygrade/policy/file.py writes them and documents their format.
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <set>
 
@@ -10,6 +9,7 @@
 #include "util/files.hpp"
 #include "util/json.hpp"
 #include "util/safetensors.hpp"
+#include "util/section_hash.hpp"
 #include "util/sha256.hpp"
 
 namespace pygrade::inline v0_2 {
@@ -27,7 +27,7 @@ constexpr std::string_view evidence_scales[] = {"count", "log", "log1p"};  // in
 
 std::string sha256_text(std::string_view text) { return detail::sha256_hex(std::as_bytes(std::span(text))); }
 
-// From format 3 on, 'json_sha256' is the sha256 of the file with these 64 digits as zeros.
+// 'json_sha256' is the sha256 of the file with these 64 digits as zeros.
 void check_hash(const Json& record, std::string_view text) {
   constexpr std::string_view key = "\n  \"json_sha256\": \"";
   const std::string& stated = record.string_at("json_sha256");
@@ -47,38 +47,15 @@ Json read_record(std::string_view text, const std::string& path) {
     if (record.type != Json::Type::object) throw detail::JsonError("it holds no JSON object");
     const std::string& format = record.string_at("format");
     const double version = record.finite_at("format_version");
-    if (format == "pygrade.FusionPolicy" && version > Policy::format_version)
-      throw detail::JsonError("it was made by a newer pygrade; this one reads pygrade.FusionPolicy version 1 to 5");
-    if (format != "pygrade.FusionPolicy" || !(version >= 1.0 && version <= Policy::format_version) ||
-        version != std::floor(version))
+    if (format != "pygrade.FusionPolicy" || version != Policy::format_version)
       throw detail::JsonError("it is " + detail::json_quote(format) + " of version " + std::to_string(version) +
-                              "; this pygrade reads pygrade.FusionPolicy version 1 to 5" +
+                              "; this pygrade reads pygrade.FusionPolicy version 1" +
                               (version > Policy::format_version ? ": it was made by a newer pygrade" : ""));
-    if (version >= 3.0) check_hash(record, text);
+    check_hash(record, text);
     return record;
   } catch (const detail::JsonError& error) {
     throw ArtifactError(path + ": " + error.what());
   }
-}
-
-// A list of names as Python's json.dumps(…, indent=2) writes it, one level deep.
-std::string names_text(std::span<const std::string> names) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < names.size(); ++i) text += (i == 0 ? "\n    " : ",\n    ") + detail::json_quote(names[i]);
-  return text + (names.empty() ? "]" : "\n  ]");
-}
-
-// What FusionPolicy.schema_hash hashes: json.dumps(schema, indent=2, sort_keys=True) and a line feed.
-std::string schema_text(const Policy& policy, std::span<const std::string> value_tasks) {
-  std::vector<std::string> missing;
-  for (const std::size_t place : policy.indicators()) missing.push_back(policy.features()[place]);
-  return std::string("{\n") + (policy.corrected() ? "  \"corrected\": true,\n" : "") +
-         "  \"features\": " + names_text(policy.features()) +
-         (missing.empty() ? "" : ",\n  \"indicators\": " + names_text(missing)) +
-         ",\n  \"prediction_features\": " + (policy.context_only() ? "false" : "true") +
-         ",\n  \"tasks\": " + names_text(policy.tasks()) + (policy.trade_offs() ? ",\n  \"trade_offs\": true" : "") +
-         ",\n  \"transform\": " + detail::json_quote(policy.transform()) +
-         (value_tasks.empty() ? "" : ",\n  \"value_tasks\": " + names_text(value_tasks)) + "\n}\n";
 }
 
 [[noreturn]] void wrong(std::string_view key, const std::string& what) {
@@ -156,9 +133,10 @@ std::pair<std::vector<double>, std::vector<double>> knots_of(const Json& entry) 
 
 class PolicyReader {
  public:
-  PolicyReader(const Json& record, const std::string& path) {
+  PolicyReader(const Json& record, std::string_view text, const std::string& path) {
     try {
-      format_ = record.finite_at("format_version");
+      policy_->schema_hash_ = detail::section_hash(text, "schema").substr(0, 16);
+      policy_->version_ = detail::section_hash(text, "served").substr(0, 12);
       read(record);
     } catch (const detail::JsonError& error) {
       throw ArtifactError(path + ": " + error.what());
@@ -177,53 +155,49 @@ class PolicyReader {
  private:
   void read(const Json& record) {
     Policy& p = *policy_;
-    p.tasks_ = record.strings_at("tasks");
-    p.features_ = record.strings_at("features");
-    p.scenarios_ = record.strings_at("scenarios");
+    const Json& schema = record.object_at("schema");
+    const Json& served = record.object_at("served");
+    const Json& config = served.object_at("config");
+    if (const std::string& stated = served.string_at("schema_hash"); stated != p.schema_hash_)
+      throw detail::JsonError("'schema_hash' is " + detail::json_quote(stated) + "; 'schema' gives " + p.schema_hash_);
+    p.tasks_ = schema.strings_at("tasks");
+    p.features_ = schema.strings_at("features");
+    p.scenarios_ = served.strings_at("scenarios");
     if (p.tasks_.empty() || p.tasks_.size() > Policy::max_tasks)
       throw detail::JsonError("'tasks' has " + std::to_string(p.tasks_.size()) + " names; want 1 … 64");
     if (p.features_.size() > static_cast<std::size_t>(max_width)) throw detail::JsonError("'features' is too long");
-    const Json& config = record.object_at("config");
     hidden_ = config.integers_at("hidden");
     if (hidden_.empty() || hidden_.size() > max_layers ||
         std::ranges::any_of(hidden_, [](auto width) { return width < 1 || width > max_width; }))
       throw detail::JsonError("'hidden' must be 1 … 64 widths of 1 … 65536");
-    p.transform_ = transform_names[static_cast<std::size_t>(transform_at(config))];
-    p.context_only_ = format_ >= 4.0 ? config.boolean_at("context_only") : !config.boolean_at("prediction_features");
-    p.trade_offs_ = format_ >= 4.0 && config.boolean_at("trade_offs");
-    if (format_ >= 5.0) corrected(record, config);
+    if (served.at("correction").type != Json::Type::null) correction(served.object_at("correction"));
+    inputs_of(schema);
     p.beta_ = positive(config, "beta");
-    const double epsilon = positive(config, "epsilon");
-    p.epsilon_ = static_cast<float>(epsilon);
-    const double total = positive(config, "total_concentration");
-    p.total_ = static_cast<float>(total);
+    p.epsilon_ = static_cast<float>(positive(config, "epsilon"));
+    p.total_ = static_cast<float>(positive(config, "total_concentration"));
     const bool chosen = config.at("concentration_floor").type != Json::Type::null;
-    const double floor = chosen ? positive(config, "concentration_floor") : 0.3 / static_cast<double>(p.tasks_.size());
-    p.floor_ = static_cast<float>(floor);
-    numbers_ = {floor, total, p.beta_, epsilon, evidence(config)};
-    slope(config);
+    p.floor_ = static_cast<float>(chosen ? positive(config, "concentration_floor")
+                                         : 0.3 / static_cast<double>(p.tasks_.size()));
+    evidence(config);
+    p.slope_ = floats(per_task(config, "slope", p.tasks_.size()));
     exploration(config.object_at("scenario_exploration"));
     box(config);
-    if (format_ >= 4.0 && record.at("mixture").type != Json::Type::null) mixture(record.object_at("mixture"));
-    correction_numbers();
+    if (served.at("mixture").type != Json::Type::null)
+      mixture(served.object_at("mixture"), record.object_at("verdict"));
     multipliers(config);
-    p.schema_hash_ = sha256_text(schema_text(p, value_tasks_)).substr(0, 16);
-    if (const std::string& wanted = record.string_at("schema_hash"); wanted != p.schema_hash_)
-      throw detail::JsonError("'schema_hash' is " + detail::json_quote(wanted) + "; tasks, features and formula give " +
-                              p.schema_hash_);
     if (inputs() == 0) throw detail::JsonError("there are no features and context_only is on");
   }
 
-  // What format 5 added beside the mixture's challenger.
-  void corrected(const Json& record, const Json& config) {
+  // What the schema holds beside names.
+  void inputs_of(const Json& schema) {
     Policy& p = *policy_;
-    p.imputes_ = true;
-    if (record.at("correction").type != Json::Type::null) correction(record.object_at("correction"));
-    p.corrected_ = config.boolean_at("corrected");
+    p.transform_ = transform_names[static_cast<std::size_t>(transform_at(schema))];
+    p.context_only_ = schema.boolean_at("context_only");
+    p.trade_offs_ = schema.boolean_at("trade_offs");
+    p.corrected_ = schema.boolean_at("corrected");
     if (p.corrected_ && !correction_) wrong("corrected", "is true, and there is no correction");
-    value_tasks_ = config.strings_at("value_tasks");
-    p.priced_ = priced(value_tasks_);
-    for (const std::string& name : config.strings_at("indicators")) {
+    p.priced_ = priced(schema.strings_at("value_tasks"));
+    for (const std::string& name : schema.strings_at("indicators")) {
       const auto feature = std::ranges::find(p.features_, name);
       if (feature == p.features_.end())
         wrong("indicators", "names " + detail::json_quote(name) + ", which is not a feature");
@@ -262,14 +236,6 @@ class PolicyReader {
     }
   }
 
-  void correction_numbers() {
-    if (!correction_) return;
-    const Correction::Structure& s = correction_->structure;
-    numbers_.insert(numbers_.end(), s.parents.begin(), s.parents.end());
-    for (const bool amount : s.amounts) numbers_.push_back(amount ? 1.0 : 0.0);
-    numbers_.insert(numbers_.end(), s.indicators.begin(), s.indicators.end());
-  }
-
   // [T] whether a task is among these; nothing if there are none.
   std::vector<bool> priced(std::span<const std::string> names) const {
     std::vector<bool> result(names.empty() ? 0 : policy_->tasks_.size());
@@ -277,46 +243,29 @@ class PolicyReader {
     return result;
   }
 
-  // 1 in files that are older than the key.
-  void slope(const Json& config) {
-    const std::size_t tasks = policy_->tasks_.size();
-    const auto values =
-        config.find("slope") == nullptr ? std::vector<double>(tasks, 1.0) : per_task(config, "slope", tasks);
-    policy_->slope_.assign(values.begin(), values.end());
-    numbers_.insert(numbers_.end(), values.begin(), values.end());
-  }
-
   void exploration(const Json& table) {
     policy_->explored_scenarios_ = table.keys;
-    std::ranges::sort(policy_->explored_scenarios_);
-    for (const std::string& name : policy_->explored_scenarios_) {
-      numbers_.push_back(positive(table, name));
-      policy_->exploration_.push_back(static_cast<float>(numbers_.back()));
-    }
+    for (const std::string& name : table.keys)
+      policy_->exploration_.push_back(static_cast<float>(positive(table, name)));
   }
 
-  // Returns the prior, 0 in files that are older than the keys.
-  double evidence(const Json& config) {
+  void evidence(const Json& config) {
     Policy& p = *policy_;
-    if (config.find("evidence_prior") == nullptr) return 0.0;
     const std::string& scale_name = config.string_at("evidence_scale");
     const std::string& feature_name = config.string_at("evidence_feature");
     const auto scale = std::ranges::find(evidence_scales, scale_name);
     if (scale == std::end(evidence_scales)) wrong("evidence_scale", "is not count, log or log1p");
-    if (config.at("evidence_prior").number == 0.0 && config.finite_at("evidence_prior") == 0.0) return 0.0;
+    if (config.at("evidence_prior").number == 0.0 && config.finite_at("evidence_prior") == 0.0) return;
     const double prior = positive(config, "evidence_prior");
     const auto feature = std::ranges::find(p.features_, feature_name);
     if (feature == p.features_.end()) wrong("evidence_feature", "is not a feature of the policy");
     p.evidence_prior_ = static_cast<float>(prior);
     p.evidence_scale_ = static_cast<Policy::Evidence>(scale - std::begin(evidence_scales));
     p.evidence_input_ = static_cast<std::size_t>(feature - p.features_.begin());
-    evidence_ = {scale_name, feature_name};
-    return prior;
   }
 
   // The box of the weights as the config describes it; the tensor "bounds" must be the same.
   void box(const Json& config) {
-    if (config.find("lower") == nullptr) return;
     const auto& tasks = policy_->tasks_;
     std::vector<double> low = per_task(config, "lower", tasks.size());
     std::vector<double> high = per_task(config, "upper", tasks.size());
@@ -325,14 +274,12 @@ class PolicyReader {
       double& bound = low[task("minimum", name)];
       bound = std::max(bound, minimum.finite_at(name));
     }
-    if (format_ >= 4.0) {
-      const Json& frozen = config.object_at("frozen");
-      for (const std::string& name : frozen.keys) {
-        const std::size_t t = task("frozen", name);
-        low[t] = high[t] = frozen.finite_at(name);
-      }
+    const Json& frozen = config.object_at("frozen");
+    for (const std::string& name : frozen.keys) {
+      const std::size_t t = task("frozen", name);
+      low[t] = high[t] = frozen.finite_at(name);
     }
-    if (tasks.size() == 1) low = high = {1.0};
+    if (tasks.size() == 1) low[0] = high[0] = 1.0;
     box_.assign(low.begin(), low.end());
     box_.insert(box_.end(), high.begin(), high.end());
   }
@@ -345,19 +292,17 @@ class PolicyReader {
     return static_cast<std::size_t>(found - tasks.begin());
   }
 
-  void mixture(const Json& record) {
+  void mixture(const Json& record, const Json& found) {
     Mixture& mixture = policy_->mixture_.emplace();
     mixture.trust = record.finite_at("trust");
     if (!(mixture.trust >= 0.0 && mixture.trust <= 1.0)) wrong("trust", "is not a number from 0 to 1");
-    mixture.sentence = record.string_at("sentence");
-    const auto verdict = std::ranges::find(verdict_names, record.string_at("verdict"));
+    mixture.sentence = found.string_at("sentence");
+    const auto verdict = std::ranges::find(verdict_names, found.string_at("verdict"));
     if (verdict == verdict_names.end() || verdict == verdict_names.begin()) wrong("verdict", "is not known");
     mixture.verdict = static_cast<Verdict>(verdict - verdict_names.begin());
-    numbers_.push_back(mixture.trust);
     baseline(record.object_at("baseline"), mixture.baseline);
-    if (format_ < 5.0 || record.at("challenger").type == Json::Type::null) return;
-    mixed_.emplace_back("challenger");
-    baseline(record.object_at("challenger"), mixture.challenger.emplace());
+    if (record.at("challenger").type != Json::Type::null)
+      baseline(record.object_at("challenger"), mixture.challenger.emplace());
   }
 
   void baseline(const Json& record, Baseline& baseline) {
@@ -376,17 +321,9 @@ class PolicyReader {
             "has " + std::to_string(weights.size()) + " numbers; want " + std::to_string(tasks) + ", not all 0");
     if (baseline.logarithm && (smallest < 0.0f || baseline.transform != Transform::identity))
       wrong("logarithm", "needs the identity and weights that are not negative");
-    numbers_.insert(numbers_.end(), weights.begin(), weights.end());
-    mixed_.push_back(record.string_at("transform"));
-    mixed_.emplace_back(baseline.logarithm ? "log" : "raw");
-    baseline.corrected = format_ >= 5.0 && record.boolean_at("corrected");
-    if (baseline.corrected) {
-      if (!correction_) wrong("corrected", "is true, and there is no correction");
-      mixed_.emplace_back("corrected");
-    }
-    const auto value_tasks = record.strings_at("value_tasks");
-    baseline.priced = priced(value_tasks);
-    mixed_.insert(mixed_.end(), value_tasks.begin(), value_tasks.end());
+    baseline.corrected = record.boolean_at("corrected");
+    if (baseline.corrected && !correction_) wrong("corrected", "is true, and there is no correction");
+    baseline.priced = priced(record.strings_at("value_tasks"));
     const Json& calibration = record.at("calibration");
     if (calibration.type != Json::Type::array || (!calibration.items.empty() && calibration.items.size() != tasks))
       wrong("calibration", "is no list of one map for each task, or none");
@@ -395,42 +332,31 @@ class PolicyReader {
       const auto& slope = baseline.calibration.emplace_back(floats(x), floats(y)).slope;
       if (!std::ranges::all_of(slope, [](float s) { return std::isfinite(s); }))
         wrong("calibration", "has knots whose slope is not finite");
-      numbers_.push_back(static_cast<double>(x.size()));
-      for (const auto& part : {x, y}) numbers_.insert(numbers_.end(), part.begin(), part.end());
     }
   }
 
-  // The multipliers of a table of the config, over `row`.
-  void multipliers(std::string_view key, const Json& table, std::vector<double> row) {
+  // `row` with the multipliers of a table of the config.
+  std::vector<float> multipliers(std::string_view key, const Json& table, std::vector<float> row) {
     for (const std::string& name : table.keys) {
-      double& value = row[task(key, name)];
-      value = table.finite_at(name);
-      if (!(value >= 0.0 && std::isfinite(static_cast<float>(value)))) wrong(key, "holds a number that is not ≥ 0");
+      float& value = row[task(key, name)];
+      value = static_cast<float>(table.finite_at(name));
+      if (!(value >= 0.0f && std::isfinite(value))) wrong(key, "holds a number that is not ≥ 0");
     }
-    if (std::ranges::all_of(row, [](double value) { return static_cast<float>(value) == 0.0f; }))
-      wrong(key, "is 0 for every task");
-    multipliers_.insert(multipliers_.end(), row.begin(), row.end());
+    if (std::ranges::all_of(row, [](float value) { return value == 0.0f; })) wrong(key, "is 0 for every task");
+    policy_->default_multipliers_.insert(policy_->default_multipliers_.end(), row.begin(), row.end());
+    return row;
   }
 
   void multipliers(const Json& config) {
     Policy& p = *policy_;
-    std::vector<double> row(p.tasks_.size(), 1.0);
-    if (format_ >= 4.0) {
-      const Json& values = config.object_at("values");
-      const Json& by_scenario = config.object_at("scenario_values");
-      multipliers("values", values, row);
-      row = multipliers_;
-      p.valued_scenarios_ = by_scenario.keys;
-      std::ranges::sort(p.valued_scenarios_);
-      for (const std::string& name : p.valued_scenarios_)
-        multipliers("scenario_values", by_scenario.object_at(name), row);
-      valued_ = !values.keys.empty() || !p.valued_scenarios_.empty();
-      if (valued_ && !p.trade_offs_) wrong("values", "needs a policy with trade_offs");
-    } else {
-      multipliers_ = row;
-    }
-    p.default_multipliers_ = floats(multipliers_);
-    if (valued_) numbers_.insert(numbers_.end(), multipliers_.begin(), multipliers_.end());
+    const Json& values = config.object_at("values");
+    const Json& by_scenario = config.object_at("scenario_values");
+    const auto row = multipliers("values", values, std::vector<float>(p.tasks_.size(), 1.0f));
+    p.valued_scenarios_ = by_scenario.keys;
+    for (const std::string& name : p.valued_scenarios_)
+      multipliers("scenario_values", by_scenario.object_at(name), row);
+    if ((!values.keys.empty() || !by_scenario.keys.empty()) && !p.trade_offs_)
+      wrong("values", "needs a policy with trade_offs");
   }
 
   std::int64_t inputs() const {
@@ -455,7 +381,7 @@ class PolicyReader {
     if (!std::ranges::all_of(p.input_std_, [](float std) { return std > 0.0f; }))
       throw detail::SafetensorsError("tensor \"input_std\" holds a number that is not positive");
     const auto bounds = take("bounds", {2, tasks});
-    if (!box_.empty() && bounds != box_)
+    if (bounds != box_)
       throw detail::SafetensorsError("tensor \"bounds\" is not what 'lower', 'upper', 'minimum' and 'frozen' give");
     p.lower_.assign(bounds.begin(), bounds.begin() + tasks);
     p.upper_.assign(bounds.begin() + tasks, bounds.end());
@@ -493,32 +419,6 @@ class PolicyReader {
     check_bounds();
     check_weights("static_weights", p.static_weights_);
     check_weights("scenario_table", p.scenario_table_);
-    p.version_ = version_of(tensors);
-  }
-
-  // As FusionPolicy.version: of all that decides what is served.
-  std::string version_of(std::span<const detail::TensorView> tensors) const {
-    detail::Sha256 digest;
-    const auto add = [&](std::string_view text) { digest.update(std::as_bytes(std::span(text))); };
-    for (const auto& tensor : tensors) {
-      add(tensor.name);
-      digest.update(tensor.bytes);
-    }
-    add(policy_->schema_hash_);
-    std::vector<std::string> of_correction;
-    if (policy_->correction_) {
-      const Correction::Structure& s = policy_->correction_->parts().structure;
-      of_correction.emplace_back(Correction::form_names[static_cast<std::size_t>(s.form)]);
-      of_correction.insert(of_correction.end(), s.items.begin(), s.items.end());
-    }
-    add("{\n" + (of_correction.empty() ? "" : "  \"correction\": " + names_text(of_correction) + ",\n") +
-        "  \"evidence\": " + names_text(evidence_) + ",\n  \"explored\": " + names_text(policy_->explored_scenarios_) +
-        (policy_->mixture_ ? ",\n  \"mixture\": " + names_text(mixed_) : "") +
-        ",\n  \"scenarios\": " + names_text(policy_->scenarios_) +
-        (valued_ ? ",\n  \"values\": " + names_text(policy_->valued_scenarios_) : "") + "\n}\n");
-    static_assert(std::endian::native == std::endian::little);
-    digest.update(std::as_bytes(std::span(numbers_)));
-    return digest.hex().substr(0, 12);
   }
 
   // weight[outputs, inputs] as torch has it.
@@ -569,16 +469,9 @@ class PolicyReader {
   }
 
   std::shared_ptr<Policy> policy_{new Policy};
-  double format_ = 0.0;
   std::vector<std::int64_t> hidden_;
   std::optional<Correction::Parts> correction_;  // without its tensors, until they are read
-  std::vector<std::string> value_tasks_;         // of the config
-  std::vector<double> numbers_;                  // what the version covers besides tensors and names
-  std::vector<std::string> evidence_;            // its scale and feature, or nothing without a prior
-  std::vector<float> box_;                       // [2, T], or nothing
-  std::vector<std::string> mixed_;               // names of the mixture that decide what is served
-  std::vector<double> multipliers_;              // [1 + valued scenarios, T]
-  bool valued_ = false;                          // the config has multipliers
+  std::vector<float> box_;                       // [2, T]
 };
 
 namespace {
@@ -587,11 +480,10 @@ namespace {
 struct TensorFile {
   TensorFile(const Json& record, const std::string& path) {
     try {
-      const bool old = record.finite_at("format_version") < 3.0;
-      sha256 = record.string_at(old ? "sha256" : "tensors_sha256");
+      sha256 = record.object_at("served").string_at("tensors_sha256");
       if (sha256.size() != 64 || sha256.find_first_not_of("0123456789abcdef") != sha256.npos)
         throw detail::JsonError("the sha256 of the tensors is not 64 hexadecimal digits");
-      name = old ? "policy.safetensors" : "policy-" + sha256.substr(0, 16) + ".safetensors";
+      name = "policy-" + sha256.substr(0, 16) + ".safetensors";
     } catch (const detail::JsonError& error) {
       throw ArtifactError(path + ": " + error.what());
     }
@@ -608,14 +500,7 @@ struct TensorFile {
 
 std::string_view text_of(const Bytes& bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
 
-// 0.1.0 replaced policy.json before it renamed the tensors: if it was killed in between, they are in a file ".new".
 Bytes read_tensors(const fs::path& directory, const TensorFile& file) {
-  std::error_code error;
-  const fs::path pending = directory / (file.name + ".new");
-  if (fs::is_regular_file(pending, error)) {
-    Bytes content = OpenFile(pending).content();
-    if (detail::sha256_hex(content) == file.sha256) return content;
-  }
   const fs::path path = directory / file.name;
   Bytes content = OpenFile(path, "; policy.json beside it names it").content();
   file.check(content, path.string());
@@ -629,7 +514,7 @@ std::shared_ptr<const Policy> Policy::parse(std::string_view json, std::span<con
   const std::string path = std::string(name) + "/policy.json";
   const Json record = read_record(json, path);
   const TensorFile file(record, path);
-  PolicyReader reader(record, path);
+  PolicyReader reader(record, json, path);
   const std::string tensor_path = std::string(name) + "/" + file.name;
   file.check(safetensors, tensor_path);
   return reader.finish(safetensors, tensor_path);

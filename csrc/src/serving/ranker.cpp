@@ -157,7 +157,7 @@ struct Ranker::Memory {
 
   std::span<const float> of_present(const Request& request, std::span<const float> values, std::size_t width,
                                     std::vector<float>& kept) const;
-  bool choose_weights(const Policy& used, const Request& request, std::span<const float> rows, bool impute);
+  bool choose_weights(const Policy& used, const Request& request, std::span<const float> rows);
   std::span<const float> network_rows(const Policy& used, std::span<const float> rows, std::span<const float> values);
   void rank_with_gaps(const Request& request, std::span<const float> some, const FusionOptions& options,
                       const PageBuffer& buffer);
@@ -183,8 +183,7 @@ const std::shared_ptr<const Policy>& Ranker::Lease::policy() const {
 Ranker::Ranker(std::shared_ptr<const Policy> policy, const RankerOptions& options)
     : policies_(
           std::make_unique<detail::HotSwap<Owner, Memory>>(std::make_unique<const Owner>(checked(std::move(policy))))),
-      stream_(detail::first_draw(options.seed)),
-      impute_(options.impute) {}
+      stream_(detail::first_draw(options.seed)) {}
 
 std::unique_ptr<Ranker> Ranker::load(const std::filesystem::path& directory, const RankerOptions& options) {
   return std::make_unique<Ranker>(Policy::load(directory), options);
@@ -194,9 +193,9 @@ Ranker::~Ranker() = default;
 
 std::uint64_t Ranker::reserve_draws(std::uint64_t count) { return detail::reserve_draws(stream_, count); }
 
-// Weights and concentration from the policy; false without candidates or features.
-bool Ranker::Memory::choose_weights(const Policy& used, const Request& request, std::span<const float> rows,
-                                    bool impute) {
+// Weights and concentration from the policy, which takes means for unknown features; false without candidates or any
+// known feature.
+bool Ranker::Memory::choose_weights(const Policy& used, const Request& request, std::span<const float> rows) {
   const std::size_t features = used.features().size();
   if (rows.empty() || (features > 0 && request.context.empty())) return false;
   context.assign(request.context.begin(), request.context.end());
@@ -206,7 +205,7 @@ bool Ranker::Memory::choose_weights(const Policy& used, const Request& request, 
     value = nan;
     ++unknown;
   }
-  if (impute ? features > 0 && unknown == features : unknown > 0) return false;
+  if (features > 0 && unknown == features) return false;
   inputs.resize(used.num_inputs());
   used.request_inputs(context, rows, inputs, used.trade_offs() ? multipliers : std::span<const float>());
   used.evaluate(inputs, request.scenario, workspace, concentration, weights);
@@ -346,7 +345,7 @@ Page Ranker::rank(Memory& memory, const Policy& used, const Request& request, co
   }
   const auto rows_of_network = used.corrected() ? std::span<const float>(memory.corrected) : present;
 
-  if (!memory.choose_weights(used, request, rows_of_network, impute_ || used.imputes())) {
+  if (!memory.choose_weights(used, request, rows_of_network)) {
     const auto fallback = used.fallback(request.scenario);
     page.fallback = fallback.of_scenario ? Fallback::scenario : Fallback::global;
     std::ranges::copy(fallback.weights, memory.weights.begin());
@@ -355,7 +354,7 @@ Page Ranker::rank(Memory& memory, const Policy& used, const Request& request, co
     page.explored = true;
     page.seed = draw ? *draw : reserve_draws(1);
     dirichlet_sample(memory.concentration, {1, 1, static_cast<std::int64_t>(tasks)}, page.seed >> 32,
-                     page.seed & detail::low_word, memory.weights, {}, {});
+                     page.seed & detail::max_draw_of_seed, memory.weights, {}, {});
   }
 
   const FusionOptions options{transform_of(used), used.beta(), used.epsilon(), used.slope().data()};

@@ -6,6 +6,7 @@
 #include "mtl/network.hpp"
 #include "mtl_numerics.hpp"
 #include "simd.hpp"
+#include "util/hash.hpp"
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
@@ -84,12 +85,6 @@ void silu_in_place(float* x, std::int64_t count) {
 }
 
 // --- inputs
-
-inline std::uint64_t splitmix64(std::uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-  return x ^ (x >> 31);
-}
 
 // Entry of the table of embeddings, as pygrade/mtl/network.py's table_entries.
 inline std::int64_t entry_of(const MtlNetwork& network, std::int64_t column, std::int64_t id) {

@@ -16,7 +16,7 @@
 
 namespace pygrade::inline v0_2::detail {
 
-inline constexpr std::string_view store_format = "2";
+inline constexpr std::string_view store_format = "1";
 // The error for a store of another format.
 StoreFormatError other_format(const std::string& url, std::string_view stored);
 

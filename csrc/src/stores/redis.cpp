@@ -38,7 +38,6 @@ using Clock = std::chrono::steady_clock;
 using Access = RedisServers::Access;
 using Kind = RedisReplies::Kind;
 
-constexpr std::string_view redis_format = "3";  // 1, 2: a table in one hash
 constexpr int max_attempts = 1000;              // of an update while others write to the same keys
 constexpr std::size_t put_records = 1000;       // of one script: other clients wait only for these
 constexpr std::int64_t scan_keys = 1000;
@@ -318,15 +317,15 @@ class RedisStore final : public Store {
     if (shared_->checked.load(std::memory_order_acquire)) return;
     RedisBatch batch;
     const std::size_t first = shared_->create ? 1 : 0;
-    if (shared_->create) batch.add(shared_->store_slot).command({"HSETNX", shared_->store, "format", redis_format});
+    if (shared_->create) batch.add(shared_->store_slot).command({"HSETNX", shared_->store, "format", store_format});
     batch.add(shared_->store_slot).command({"HGET", shared_->store, "format"});
     batch.add(shared_->store_slot).command({"INFO", "memory"});
     servers_.run(batch, end, shared_->create ? Access::write : Access::read);
     const std::string_view format = batch[first].text(), lines = batch[first + 1].text();
     if (format.data() == nullptr) throw NotAStoreError(url() + ": the server holds no store of this prefix");
-    if (format != redis_format)
+    if (format != store_format)
       throw StoreFormatError(url() + " has format '" + std::string(format) + "'; this release reads '" +
-                             std::string(redis_format) + "': remove its keys, or take another prefix, and fill it " +
+                             std::string(store_format) + "': remove its keys, or take another prefix, and fill it " +
                              "again with pygrade pipeline");
     const std::string_view policy = info(lines, "maxmemory_policy"), bytes = info(lines, "maxmemory");
     if (policy.starts_with("allkeys") && !bytes.empty() && bytes != "0")

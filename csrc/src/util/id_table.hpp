@@ -5,6 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "util/hash.hpp"
+
 namespace pygrade::inline v0_2::detail {
 
 // Finds the place of an id among `ids`: linear probing, two thirds of the slots are taken. A slot holds a part of the
@@ -41,12 +43,8 @@ class IdTable {
     std::int32_t place = absent;
   };
 
-  static std::uint64_t hash_of(std::int64_t id) {  // the finalizer of splitmix64: no common pattern of ids collides
-    auto z = static_cast<std::uint64_t>(id);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-    return z ^ z >> 31;
-  }
+  // No common pattern of ids collides.
+  static std::uint64_t hash_of(std::int64_t id) { return splitmix64(static_cast<std::uint64_t>(id)); }
   std::size_t start(std::uint64_t hash) const { return static_cast<std::size_t>((hash >> 32) * slots_.size() >> 32); }
   std::size_t next(std::size_t at) const { return at + 1 < slots_.size() ? at + 1 : 0; }
   bool is(const Slot& slot, std::uint64_t hash, std::int64_t id) const {

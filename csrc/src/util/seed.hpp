@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <random>
 
+#include "util/hash.hpp"
+
 namespace pygrade::inline v0_2::detail {
 
 inline const std::uint64_t process_seed = [] {
@@ -11,12 +13,6 @@ inline const std::uint64_t process_seed = [] {
   return static_cast<std::uint64_t>(device()) << 32 | device();
 }();
 
-// splitmix64's finalizer of the id and the seed; it differs between processes.
-inline std::uint64_t seeded_hash(std::int64_t id) {
-  std::uint64_t x = static_cast<std::uint64_t>(id) ^ process_seed;
-  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
-  x = (x ^ x >> 27) * 0x94d049bb133111ebull;
-  return x ^ x >> 31;
-}
+inline std::uint64_t seeded_hash(std::int64_t id) { return splitmix64(static_cast<std::uint64_t>(id) ^ process_seed); }
 
 }  // namespace pygrade::inline v0_2::detail

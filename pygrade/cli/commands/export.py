@@ -27,10 +27,10 @@ def run(options: ExportOptions) -> dict[str, Any]:
     with publishing(options.out) as out:
         if options.policy is not None:
             policy = FusionPolicy.load(options.policy)
-            facts = export_policy(policy, out, options.k, onnx=options.onnx, impute=options.impute)
+            facts = export_policy(policy, out, options.k, onnx=options.onnx)
         else:
             assert options.model is not None
-            refuse(options, ("k", "impute"), "--policy")
+            refuse(options, ("k",), "--policy")
             facts = export_model(artifact.load(download(options.model)), out, onnx=options.onnx)
         size = out.stat().st_size
     if not options.json:
@@ -46,7 +46,6 @@ def run(options: ExportOptions) -> dict[str, Any]:
 def _express(options: ExportOptions) -> dict[str, Any]:
     if options.policy is None:
         raise ValueError("model is given; want --policy with --vespa and --opensearch")
-    refuse(options, ("impute",), "without --vespa or --opensearch")
     policy = FusionPolicy.load(options.policy)
     expression, pages = express(policy), None
     if options.log is not None:

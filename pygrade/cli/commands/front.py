@@ -26,7 +26,7 @@ from pygrade.metrics.texts import lift_text
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.policy.spec import fusion_formula
-from pygrade.storage import Place, join_path, list_files, parent_of, publishing
+from pygrade.storage import Folder, Place, join_path, place_of, publishing
 from pygrade.training.baselines import baseline_scores, expected_value
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import logged_weights
@@ -134,9 +134,9 @@ def _folds(
     directory: Place, policy: FusionPolicy, trained: TrainingRecord | None, logs: Logs
 ) -> Iterator[tuple[FusionPolicy, Logs]]:
     """The policies of cross-fitting, each with the requests of the training that it was not trained on."""
-    beside = parent_of(directory)
-    for name in list_files(beside, "folds/*/policy/policy.json"):
-        path = join_path(beside, name.removesuffix("/policy.json"))
+    beside = Folder.at(directory).parent
+    for name in beside.names("folds/*/policy/policy.json"):
+        path = join_path(place_of(str(beside)), name.removesuffix("/policy.json"))
         part = FusionPolicy.load(path)
         record = TrainingRecord.load(path, part.version)
         if trained is None or record is None or not bool(np.isin(record.keys, trained.keys).all()):

@@ -6,7 +6,7 @@ from pygrade.cli import console
 from pygrade.cli.options import sub_config
 from pygrade.config.service import JoinConfig, JoinOptions
 from pygrade.service.join import STATE, join_logs
-from pygrade.storage import download_directory, remote_folder
+from pygrade.storage import Folder, download_directory, is_url
 
 _FOREVER = 1 << 62
 
@@ -22,8 +22,8 @@ def run(options: JoinOptions) -> dict[str, Any]:
     )
     out = download_directory(options.out)
     record = join_logs(exposures, feedback, out, sub_config(JoinConfig, options), until)
-    if (folder := remote_folder(options.out)) is not None:
-        folder.publish(out, hidden=(STATE,))
+    if is_url(options.out):
+        Folder.at(options.out).publish(out, hidden=(STATE,))
     if not options.json:
         rows = [[text, f"{record[name]:,}"] for name, text in _ROWS.items()]
         console.table(f"{options.out}", ["", "in all"], rows)

@@ -14,7 +14,7 @@ from pygrade.serving.ranker import BlendedRanker
 def run(options: RankOptions) -> dict[str, Any]:
     if not options.explore:
         refuse(options, ("seed",), "--explore")
-    ranker = BlendedRanker.load(options.policy, options.seed, options.impute)
+    ranker = BlendedRanker.load(options.policy, options.seed)
     chosen = noted(ranker.policy, _chosen(load_log(options), options.requests))
     page = ranker.rank(
         chosen.context,

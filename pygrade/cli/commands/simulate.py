@@ -18,7 +18,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.policy.spec import fusion_formula
 from pygrade.simulation.marketplace import FEATURES, TASKS, Marketplace
 from pygrade.simulation.simulate import compare_pages, rank_pages, simulate_logs
-from pygrade.storage import Place, is_url, list_files, publishing
+from pygrade.storage import Folder, Place, is_url, publishing
 from pygrade.training.static_weights import equal_weights
 
 logger = logging.getLogger("pygrade")
@@ -40,7 +40,7 @@ def _write_log(options: SimulateOptions, place: Place) -> dict[str, Any]:
     config = sub_config(SimulateConfig, options)
     logger.info("simulating %s requests …", f"{config.requests:,}")
     if is_url(place):
-        refuse_strangers(str(place), list_files(place))
+        refuse_strangers(str(place), Folder.at(place).names())
     with publishing(place) as out:
         logs = simulate_logs(config, out)
         write_options(options, "simulate", out)

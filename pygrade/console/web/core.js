@@ -175,11 +175,10 @@ export class Core {
         network.evidence_input,
         Number(network.context_only),
         Number(network.trade_offs),
-        Number(network.imputes),
       ];
       whole.forEach((number, i) => view.setInt32(4 * i, number, true));
       [formula.epsilon, network.floor, network.total, network.evidence_prior].forEach((number, i) =>
-        view.setFloat32(40 + 4 * i, number, true),
+        view.setFloat32(36 + 4 * i, number, true),
       );
       view.setFloat64(56, formula.beta, true);
       return this.exports.make_policy(

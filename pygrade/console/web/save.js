@@ -15,12 +15,9 @@ export function exactWeights(wanted) {
 
 // A policy of one weight vector, whatever the request: a zip file.
 export function staticPolicy(core, policy, tasks, weights) {
-  const { json, tensors, version_tail: tail } = policy.static_template;
-  const record = structuredClone(json);
+  const { json, tensors } = policy.static_template;
   const content = tensors.slice();
   const names = readTensors(content);
-  record.config.frozen = Object.fromEntries(tasks.map((task, t) => [task, weights[t]]));
-  record.static_weights = [...weights];
   const set = (name, values) => names[name].bytes.set(new Uint8Array(Float32Array.from(values).buffer));
   if (tasks.length > 1) set("bounds", [...weights, ...weights]);
   set("static_weights", weights);
@@ -29,36 +26,41 @@ export function staticPolicy(core, policy, tasks, weights) {
     "head.bias",
     Array.from(weights, (w) => Math.log(share(w))),
   );
-  return zipped(core, record, content, tail);
+  return zipped(core, withNumbers(json, "frozen", tasks, weights), content);
 }
 
 // The policy itself with multipliers of the tasks' values as the default of all requests.
 export function tradeOffPolicy(core, policy, tasks, multipliers) {
-  const { json, tensors, version_tail: tail } = policy.trade_off_template;
-  const record = structuredClone(json);
-  record.config.values = Object.fromEntries(tasks.map((task, t) => [task, multipliers[t]]));
-  const end = tail.slice();
-  end.set(new Uint8Array(Float64Array.from(multipliers).buffer), end.length - 8 * tasks.length);
-  return zipped(core, record, tensors.slice(), end);
+  const { json, tensors } = policy.trade_off_template;
+  return zipped(core, withNumbers(json, "values", tasks, multipliers), tensors.slice());
 }
 
-function zipped(core, record, tensors, tail) {
-  const parts = Object.entries(readTensors(tensors)).sort(([a], [b]) => (a < b ? -1 : 1));
+// policy.json with these numbers in a table of its config: all other bytes stay, as its version is a hash of bytes.
+function withNumbers(json, table, tasks, numbers) {
+  const of = new Map(tasks.map((task, t) => [task, numberText(numbers[t])]));
+  const line = /^( *("(?:[^"\\]|\\.)*"): )[^,\n]*/gm;
+  const put = (whole, start, name) => start + of.get(JSON.parse(name));
+  return json.replace(new RegExp(`(?<=\n {6}"${table}": \\{\n)[^}]*`), (lines) => lines.replace(line, put));
+}
+
+// A number ≥ 0 as Python's json writes a float.
+function numberText(number) {
+  if (number !== 0 && (number < 1e-4 || number >= 1e16))
+    return number.toExponential().replace(/e([+-])(\d)$/, "e$10$2");
+  return Number.isInteger(number) ? `${number}.0` : String(number);
+}
+
+function zipped(core, json, tensors) {
   const text = new TextEncoder();
-  const hashed = parts.flatMap(([name, { bytes }]) => [text.encode(name), bytes]);
-  record.version = core.sha256(joined([...hashed, tail])).slice(0, 12);
-  record.tensors_sha256 = core.sha256(tensors);
-  record.json_sha256 = "0".repeat(64);
-  const sha256 = core.sha256(text.encode(jsonText(record)));
-  record.json_sha256 = sha256;
-  return zip({
-    "policy.json": text.encode(jsonText(record)),
-    [`policy-${record.tensors_sha256.slice(0, 16)}.safetensors`]: tensors,
-  });
-}
-
-function jsonText(record) {
-  return `${JSON.stringify(record, null, 2)}\n`;
+  const sha256 = core.sha256(tensors);
+  const set = (key, value) => {
+    json = json.replace(new RegExp(`(\n +"${key}": ")[^"]*`), (_, start) => start + value);
+  };
+  set("tensors_sha256", sha256);
+  set("version", core.sha256(text.encode(/\n {2}"served": \{\n[^]*?\n {2}\}/.exec(json)[0])).slice(0, 12));
+  set("json_sha256", "0".repeat(64));
+  set("json_sha256", core.sha256(text.encode(json)));
+  return zip({ "policy.json": text.encode(json), [`policy-${sha256.slice(0, 16)}.safetensors`]: tensors });
 }
 
 // Name → {shape, bytes} of a safetensors file.

@@ -1,0 +1,34 @@
+"""Writes the vectors of the service, the records and the correction by the core: python -m tests.vectors"""
+
+import asyncio
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from pygrade import _core
+from pygrade.serving import asgi
+from tests.vectors import FOLDER
+from tests.vectors.cases import OPTIONS, corrected, exchange, requests
+
+
+def main() -> None:
+    page = FOLDER / "policy/page.json"
+    record = json.loads(page.read_text())
+    page.write_text(json.dumps(record | {"corrected": corrected(record).tolist()}, indent=1) + "\n")
+    values = ["", "value", "0001ff", "00" * 60]
+    packed = [_core.pack_records([bytes.fromhex(value)], None)[0].hex() for value in values if value != "value"]
+    (FOLDER / "records.json").write_text(json.dumps(packed, indent=1) + "\n")
+    with tempfile.TemporaryDirectory() as scratch:
+        shutil.copytree(FOLDER / "policy", Path(scratch) / "policy")
+        app = asgi(scratch, **OPTIONS)
+        try:
+            found = asyncio.run(exchange(app, requests()))
+        finally:
+            app.close()
+    lines = ",\n".join(json.dumps(entry) for entry in found)
+    (FOLDER / "http.json").write_text(f"[\n{lines}\n]\n")
+
+
+if __name__ == "__main__":
+    main()
