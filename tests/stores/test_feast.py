@@ -138,7 +138,7 @@ def test_what_is_no_store_is_named(tmp_path):
 
 @pytest.mark.skipif(HERE, reason="feast is installed here")
 def test_without_feast_the_address_says_what_to_install(tmp_path):
-    with pytest.raises(ImportError, match=r"pip install 'pygrade\[feast\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'pygrade-ranking\[feast\]'"):
         open_store(repository(tmp_path / "repo", {"type": "sqlite", "path": "online.db"}))
 
 

@@ -12,7 +12,7 @@ from pygrade.config.training import RewardConfig, TrustConfig
 from pygrade.evaluation.replay import evaluate
 from pygrade.logs import evenly_spaced
 from pygrade.policy import FusionPolicy, PolicySpec
-from pygrade.training import train as train_module
+from pygrade.training import fit as fit_module
 from pygrade.training.heldout import FIGURES, HeldOut
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.tracking import read_metrics
@@ -121,7 +121,7 @@ def test_a_policy_of_corrected_predictions_is_judged_by_corrected_ones(tmp_path,
             made.append(logs)
             super().__init__(logs, *arguments)
 
-    monkeypatch.setattr(train_module, "HeldOut", Watched)
+    monkeypatch.setattr(fit_module, "HeldOut", Watched)
     late = world(100, seed=8)
     config = replace(SMALL, trust=TrustConfig(folds=2, shares=(0.5,)))
     result = train(world(1500, effect=1.2), config, tmp_path, heldout=late)

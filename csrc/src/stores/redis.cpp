@@ -38,8 +38,8 @@ using Clock = std::chrono::steady_clock;
 using Access = RedisServers::Access;
 using Kind = RedisReplies::Kind;
 
-constexpr int max_attempts = 1000;              // of an update while others write to the same keys
-constexpr std::size_t put_records = 1000;       // of one script: other clients wait only for these
+constexpr int max_attempts = 1000;         // of an update while others write to the same keys
+constexpr std::size_t put_records = 1000;  // of one script: other clients wait only for these
 constexpr std::int64_t scan_keys = 1000;
 constexpr std::size_t cache_bytes = std::size_t{64} << 20;
 constexpr std::chrono::milliseconds drop_delay{50};
