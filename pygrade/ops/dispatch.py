@@ -178,7 +178,8 @@ def _function(
         def backward(ctx: Any, *upstream: Any) -> Any:
             return *differentiate(ctx, *upstream), None
 
-    return Differentiable.apply
+    apply: Implementation = Differentiable.apply
+    return apply
 
 
 def first_order_only(

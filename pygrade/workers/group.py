@@ -189,7 +189,8 @@ class DistributedGroup(Group):
         counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(self.size)]
         torch.distributed.all_gather(counts, torch.full_like(counts[0], len(rows)))
         sizes = [int(count) for count in counts]
-        every: Tensor = _GatherRows.apply(rows, sizes, self.rank)  # type: ignore[no-untyped-call]
+        apply: Any = _GatherRows.apply  # untyped before torch 2.15
+        every: Tensor = apply(rows, sizes, self.rank)
         return every, sum(sizes[: self.rank])
 
     def steps(self, batches: Iterator[Value], empty: Value) -> Iterator[Value]:
