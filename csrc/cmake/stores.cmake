@@ -66,8 +66,10 @@ macro(pygrade_add_store option package include)
     list(TRANSFORM given_SOURCES PREPEND ${folder}/)
     add_library(pygrade_${package} OBJECT ${given_SOURCES})
     target_include_directories(pygrade_${package} PRIVATE ${folder}/${include})
-    # As the system's library is: LMDB's readers and writers meet without locks, which ThreadSanitizer would report.
-    target_compile_options(pygrade_${package} PRIVATE -w $<$<BOOL:${PYGRADE_SANITIZE}>:-fno-sanitize=thread>)
+    target_compile_options(pygrade_${package} PRIVATE -w)
+    if(PYGRADE_SANITIZE STREQUAL "thread")  # LMDB's readers and writers meet without locks, which would be reported
+      target_compile_options(pygrade_${package} PRIVATE -fno-sanitize=thread)
+    endif()
     list(APPEND bundled_objects $<TARGET_OBJECTS:pygrade_${package}>)
   endif()
   while(given_LIBRARIES)
