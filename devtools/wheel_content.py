@@ -1,7 +1,8 @@
-"""Whether the wheel in a folder holds the package and nothing else: python -m devtools.wheel_content DIR"""
+"""Whether the wheel in a folder holds the package, the importers of public data sets and nothing else: python -m devtools.wheel_content DIR"""
 
 import sys
 import zipfile
+from os.path import normpath
 from pathlib import Path
 
 EXPECTED = (
@@ -23,8 +24,10 @@ def main(folder: str) -> str | None:
     """The fault, if there is one."""
     (wheel,) = Path(folder).glob("pygrade_ranking-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    missing = [name for name in EXPECTED if f"pygrade/{name}" not in names]
-    outside = {name.split("/")[0] for name in names} - {"pygrade"}
+    missing = [
+        name for name in (*EXPECTED, "../pygrade_datasets/recflow.py") if normpath(f"pygrade/{name}") not in names
+    ]
+    outside = {name.split("/")[0] for name in names} - {"pygrade", "pygrade_datasets"}
     if missing or any(not name.endswith(".dist-info") for name in outside):
         return f"{wheel.name}: missing {missing}; outside the package {outside}"
     return None
