@@ -1,4 +1,7 @@
-"""Whether the wheel in a folder holds the package, the importers of public data sets and nothing else: python -m devtools.wheel_content DIR"""
+"""Whether the wheel in a folder holds the package, the importers of public data sets and nothing else.
+
+python -m devtools.wheel_content DIR
+"""
 
 import sys
 import zipfile
