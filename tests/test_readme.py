@@ -9,6 +9,7 @@ import pytest
 from pygrade import _core
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.simulation.marketplace import FEATURES, TASKS
+from tests import documents
 from tests.documents import ROOT, Shell, blocks, lines_of, run
 
 README = ROOT / "README.md"
@@ -41,6 +42,19 @@ def test_its_request_is_answered_as_it_says(tmp_path):
     status, _, answer, _ = _core.Service(str(tmp_path), "{}").handle("POST", "/v1/rank", curl[-1].encode())
     shown = set(re.findall(r'[{,]\s*"(\w+)":', "".join(blocks(README, "json"))))
     assert status == 200 and len(shown) > 8 and shown <= {*json.loads(answer), *TASKS}
+
+
+@pytest.mark.slow
+def test_its_verdict_is_what_the_journey_prints(tmp_path, monkeypatch, capsys):
+    shown = next(block for block in TEXT.split("```\n") if block.startswith("Test the new ranking"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(documents, "SMALL", {})
+    Shell().run(JOURNEY)
+    printed = " ".join(capsys.readouterr().out.split())  # lines may be wrapped
+    assert len(shown.splitlines()) == 2
+    for line in shown.splitlines():
+        assert " ".join(line.split()) in printed
+    assert shown.splitlines()[0] in (ROOT / "docs/tutorial.md").read_text(encoding="utf-8").splitlines()
 
 
 def test_it_is_short():
