@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import tomllib
 
 import numpy as np
@@ -22,7 +23,9 @@ def examined(capsys, path, *options):
     """Exit code, standard output and standard error."""
     capsys.readouterr()
     code = cli.main(["doctor", str(path), *options])
-    return code, *capsys.readouterr()
+    found = capsys.readouterr()
+    sys.stderr.write(found.err)  # shown where the test fails
+    return code, *found
 
 
 def write(path, **columns):
@@ -198,8 +201,9 @@ def test_a_wrong_option_is_one_line(capsys, shop_file, tmp_path, words, message)
     assert not (tmp_path / "out" / "logs").exists()
 
 
-def test_evaluate_and_rank_match_columns_by_name(capsys, shop_file, tmp_path):
+def test_evaluate_and_rank_match_columns_by_name(capsys, shop_file, tmp_path, monkeypatch):
     """A policy of yesterday judges a log with its features in another order and one more."""
+    monkeypatch.setenv("PYGRADE_TRACEBACK", "1")
     out = tmp_path / "first"
     assert examined(capsys, shop_file, "--out", str(out))[0] == 0
     run = tmp_path / "run"
