@@ -8,7 +8,6 @@ GRADE is estimated by every method. Densities estimate it as it explores, and as
 step from production toward it.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -20,7 +19,7 @@ from bench.study.trial import ArmRanking, Array, Options, Trial
 from pygrade import ops
 from pygrade.config.simulation import SimulateConfig
 from pygrade.evaluation.logged_rewards import LoggedRewards
-from pygrade.evaluation.offpolicy import METHODS, OffPolicyEstimate, SupportWarning
+from pygrade.evaluation.offpolicy import METHODS, OffPolicyEstimate
 from pygrade.evaluation.policy_estimates import LIFT, by_position, drawn_estimates
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
@@ -69,9 +68,7 @@ def estimates(trial: Trial, options: Options) -> ArmRanking:
             f"lifts half{tag}": float(np.mean([50 * (lift.high - lift.low) for lift in lifts.values()])),
         }
         if share == max(options["drawn"]):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SupportWarning)
-                methods = by_position(rewards, targets[GRADE]) | _densities(trial, grade, logs)
+            methods = by_position(rewards, targets[GRADE]) | _densities(trial, grade, logs)
             truths = dict.fromkeys(methods, values[GRADE]) | {LIFT: true[GRADE]}
             truths |= _explored_truths(trial, grade, fresh, options["draws"])
             for name, estimate in methods.items():

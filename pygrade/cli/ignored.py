@@ -35,8 +35,6 @@ def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
         refuse(config.correction, ("maps", "policy", "prior"), f"{flag}correction.on", f"{prefix}correction.")
     if not config.trust.folds:  # nothing then licenses a correction
         refuse(config.correction, ("maps", "policy", "prior"), f"{flag}trust.folds above 0", f"{prefix}correction.")
-    if config.static.method != "cem":
-        refuse(config.static, ("elite",), f"{flag}static.method cem", f"{prefix}static.")
 
 
 def refuse_in_model(config: MtlConfig) -> None:

@@ -70,16 +70,11 @@ class RewardConfig(Options):
 
 @dataclass(frozen=True)
 class CemConfig(Options):
-    """Search for the best static weights."""
+    """Search for the best static weights: cross-entropy method over log-weights."""
 
-    method: Literal["cem", "cmaes"] = option(
-        "cem",
-        "cem: cross-entropy method; cmaes: CMA-ES of the `cmaes` package, which needs three times the "
-        "iterations. Both search over log-weights.",
-    )
     iterations: int = option(10, "rounds of the search", ge=1)
     population: int = option(32, "weight vectors tried in an iteration")
-    elite: int = option(8, "of them, how many shape the next iteration (cem)", ge=2)
+    elite: int = option(8, "of them, how many shape the next iteration", ge=2)
     subsample: int = option(20000, "requests to score on, drawn once; all if there are fewer", ge=1)
     prior_share: float = option(
         0.0,

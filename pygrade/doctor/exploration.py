@@ -9,7 +9,6 @@ propensities, of draws by the predictions.
 """
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from pygrade._typing import Floats
 from pygrade.config.policy import PolicyConfig
 from pygrade.evaluation.logged_rewards import LoggedRewards
 from pygrade.evaluation.logging_policy import pages
-from pygrade.evaluation.offpolicy import SupportWarning
 from pygrade.evaluation.position import slot_discount
 from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs, evenly_spaced
@@ -43,30 +41,25 @@ def exploration_worth(logs: Logs, propensity: SlotPropensity, slots: int = 10) -
     noise = mean.standard_error / abs(mean.value) if mean.value else math.nan
     weights = logged_weights(logs)
     center = np.full(len(logs.tasks), 1 / len(logs.tasks)) if weights is None else np.asarray(weights, np.float64)
-    size, shuffled_cost, drawn_cost = (
-        effective_share(center),
-        _shuffled_cost(logs, exponent),
-        _drawn_cost(logs, center, exponent),
-    )
+    size = effective_share(center)
+    shuffled_cost, drawn_cost = _shuffled_cost(logs, exponent), _drawn_cost(logs, center, exponent)
     rows = []
     for share in SHARES:
         error = shuffled_error(logs, slots, share * logs.num_requests)
         known = error is not None and _Z * error <= _WIDEST
-        row = {
-            "share": share,
-            "exponent": _Z * error if error is not None else None,
-            "lift": lift(error) if known and error is not None else None,
-            "shuffled_cost": None if shuffled_cost is None else share * shuffled_cost,
-            "value": _Z * noise / math.sqrt(share * size) if size and share * logs.num_requests * size >= 30 else None,
-            "drawn_cost": None if drawn_cost is None else share * drawn_cost,
-        }
-        rows.append(row)
-    return {
-        "exponent": exponent,
-        "assumed": propensity.source == "none",
-        "effective_share": size,
-        "rows": rows,
-    }
+        rows.append(
+            {
+                "share": share,
+                "exponent": _Z * error if error is not None else None,
+                "lift": lift(error) if known and error is not None else None,
+                "shuffled_cost": None if shuffled_cost is None else share * shuffled_cost,
+                "value": _Z * noise / math.sqrt(share * size)
+                if size and share * logs.num_requests * size >= 30
+                else None,
+                "drawn_cost": None if drawn_cost is None else share * drawn_cost,
+            }
+        )
+    return {"exponent": exponent, "assumed": propensity.source == "none", "effective_share": size, "rows": rows}
 
 
 def effective_share(center: Floats) -> float:
@@ -110,12 +103,10 @@ def _lift_errors(logs: Logs, exponent: float, slots: int) -> Any:
 
 
 def _half(logs: Logs, curve: Floats, formula: Any, rank: Any, error: float) -> float | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SupportWarning)
-        rewards = LoggedRewards.of(logs, curve, formula, error)
-        if not rewards.shown.size or not bool(logs.value_of(logs.feedback)[rewards.shown].any()):
-            return None
-        lift = rewards.lifts({"": rank}, rewards.production)[""]
+    rewards = LoggedRewards.of(logs, curve, formula, error)
+    if not rewards.shown.size or not bool(logs.value_of(logs.feedback)[rewards.shown].any()):
+        return None
+    lift = rewards.lifts({"": rank}, rewards.production)[""]
     half = (lift.high - lift.low) / 2
     return half if math.isfinite(half) else None
 

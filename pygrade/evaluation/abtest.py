@@ -25,74 +25,28 @@ PLANNED_UNITS = 10_000
 MISMATCH_ALPHA = 1e-3  # p-value below which a sample ratio counts as broken: checks are many, repairs are costly
 
 
-@dataclass(frozen=True)
-class Metric:
-    """Value of a metric for planning, and its variance per unit (that of an estimate is it / n)."""
+def users_needed(variance: float, effect: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
+    """Units per arm that find an absolute difference of ``effect`` with this power, if one unit has this variance.
 
-    value: float
-    variance: float
-
-    def __post_init__(self) -> None:
-        if not (self.variance >= 0 and math.isfinite(self.variance) and math.isfinite(self.value)):
-            raise ValueError(f"value is {self.value}, variance {self.variance}; want finite numbers, variance ≥ 0")
-
-
-def power(metric: Metric, effect: float, units: float, *, alpha: float = 0.05, share: float = 0.5) -> float:
-    """The chance that a test of `units` in all (both arms) finds an absolute difference of `effect` significant.
-
-    Φ(|δ|/SE - z) + Φ(-|δ|/SE - z), z = Φ⁻¹(1 - alpha/2), SE² = variance (1/share + 1/(1 - share)) / units, share being
-    that of the treatment. Both arms are taken to have the same variance.
-    """
-    _check_plan(alpha, share)
-    if not units > 0:
-        raise ValueError(f"units is {units}; want a positive number")
-    error = math.sqrt(_spread(metric, share) / units)
-    if error == 0:
-        return alpha if effect == 0 else 1.0
-    normal, shift = NormalDist(), abs(effect) / error
-    z = normal.inv_cdf(1 - alpha / 2)
-    return normal.cdf(shift - z) + normal.cdf(-shift - z)
-
-
-def sample_size(metric: Metric, effect: float, *, alpha: float = 0.05, power: float = 0.8, share: float = 0.5) -> int:
-    """Units in all (both arms) that find an absolute difference of `effect` with the given power; rounded up to fill
-    both arms.
-
-    n = (Φ⁻¹(1 - alpha/2) + Φ⁻¹(power))² variance (1/share + 1/(1 - share)) / effect². For a relative lift give
-    ``effect = lift * metric.value``.
+    n = 2 (Φ⁻¹(1 - alpha/2) + Φ⁻¹(power))² variance / effect². For a relative lift give ``effect = lift * mean``.
     """
     if effect == 0 or not math.isfinite(effect):
         raise ValueError(f"effect is {effect}; want a number other than 0")
-    n = _quantiles(alpha, power, share) ** 2 * _spread(metric, share) / effect**2
-    return math.ceil(n * share) + math.ceil(n * (1 - share))
+    return math.ceil(_quantiles(alpha, power) ** 2 * 2 * variance / effect**2)
 
 
-def minimum_detectable_effect(
-    metric: Metric, units: float, *, alpha: float = 0.05, power: float = 0.8, share: float = 0.5
-) -> float:
-    """The absolute difference that `units` in all (both arms) find with the given power; / metric.value: the lift."""
-    if not units > 0:
-        raise ValueError(f"units is {units}; want a positive number")
-    return _quantiles(alpha, power, share) * math.sqrt(_spread(metric, share) / units)
+def minimum_detectable_effect(variance: float, units: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """The absolute difference that so many units per arm find with this power; / mean: the lift."""
+    return _quantiles(alpha, power) * math.sqrt(2 * variance / units)
 
 
-def _spread(metric: Metric, share: float) -> float:
-    return metric.variance * (1 / share + 1 / (1 - share))
-
-
-def _quantiles(alpha: float, power: float, share: float) -> float:
-    _check_plan(alpha, share)
+def _quantiles(alpha: float, power: float) -> float:
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha is {alpha}; want a number between 0 and 1")
     if not alpha < power < 1:
         raise ValueError(f"power is {power}; want a number above alpha and below 1")
     normal = NormalDist()
     return normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(power)
-
-
-def _check_plan(alpha: float, share: float) -> None:
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha is {alpha}; want a number between 0 and 1")
-    if not 0 < share < 1:
-        raise ValueError(f"share is {share}; want a number between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -104,24 +58,12 @@ class SampleRatio:
     mismatch: bool  # the assignment or the logging is broken: don't read the test
 
 
-def sample_ratio(
-    counts: Sequence[int] | Mapping[str, int],
-    shares: Sequence[float] | Mapping[str, float] | None = None,
-    alpha: float = MISMATCH_ALPHA,
-) -> SampleRatio:
+def sample_ratio(counts: Sequence[int], shares: Sequence[float] | None = None) -> SampleRatio:
     """Pearson's χ² test of the arms' unit counts against their planned shares (any scale; None: equal).
 
     χ² = Σ (observed - expected)² / expected with arms - 1 degrees of freedom; see Fabijan et al. 2019, "Diagnosing
     sample ratio mismatch in online controlled experiments".
     """
-    if isinstance(counts, Mapping):
-        if isinstance(shares, Mapping):
-            if set(shares) != set(counts):
-                raise ValueError(f"shares name {sorted(shares)}; want the arms of counts, {sorted(counts)}")
-            shares = [shares[arm] for arm in counts]
-        counts = list(counts.values())
-    if isinstance(shares, Mapping):
-        raise TypeError("shares is a mapping and counts is not; want both alike")
     observed = np.asarray(counts, np.float64)
     plan = np.ones(len(observed)) if shares is None else np.asarray(shares, np.float64)
     if observed.ndim != 1 or len(observed) < 2 or not bool((observed >= 0).all()) or observed.sum() == 0:
@@ -132,7 +74,7 @@ def sample_ratio(
     statistic = float((np.square(observed - expected) / expected).sum())
     half = torch.tensor([(len(observed) - 1) / 2, statistic / 2], dtype=torch.float64)
     p_value = float(torch.special.gammaincc(half[0], half[1]))
-    return SampleRatio(statistic, p_value, p_value < alpha)
+    return SampleRatio(statistic, p_value, p_value < MISMATCH_ALPHA)
 
 
 def mixture_scale(planned_units: float = PLANNED_UNITS, confidence: float = 0.95) -> float:
@@ -178,28 +120,24 @@ def sequential_interval(
     return Interval(value, standard_error, value - radius, value + radius)
 
 
-def users_per_arm(
-    differences: ArrayLike, users: Array, base: ArrayLike, power: float = 0.8, alpha: float = 0.05
-) -> int:
-    """Users per arm that find, in a real A/B test, a relative lift of the size mean(differences) / mean(base).
+def users_per_arm(effect: float, users: Array, base: ArrayLike) -> int:
+    """Users per arm that find, in a real A/B test, that the mean of ``base`` changes by ``effect``.
 
-    base[n]: a metric of each logged request, such as its value; users[n]: who made it. differences[n]: what a policy
-    changes per request, or one number, their mean (lift * mean(base)). The arms of a real test have different users, so
-    the variance per user in one arm counts, that of ``base``, not the much smaller one of paired differences. Both arms
-    are taken to have it, and the test to last as long as the log.
+    base[n]: a metric of each logged request, such as its value; users[n]: who made it. The arms of a real test have
+    different users, so the variance per user in one arm counts, that of ``base``, not the much smaller one of paired
+    differences. Both arms are taken to have it, and the test to last as long as the log.
     """
-    metric, _ = _metric_of(base, users)
-    return sample_size(metric, float(np.asarray(differences, np.float64).mean()), alpha=alpha, power=power) // 2
+    return users_needed(_moments(base, users)[1], effect)
 
 
-def _metric_of(base: ArrayLike, users: Array) -> tuple[Metric, int]:
-    """The mean per request with its variance per user, and the number of users."""
+def _moments(base: ArrayLike, users: Array) -> tuple[float, float, int]:
+    """The mean per request, its variance per user, and the number of users."""
     if not np.isfinite(base).all():
         raise ValueError("base has values that are not finite; want a number for each request")
     entry, count = intervals.mean(base, users), len(np.unique(users))
     if not (entry.value and entry.standard_error > 1e-12 * abs(entry.value)):  # NaN too
         raise ValueError(f"base has mean {entry.value} over {count} users; want one other than 0 that differs by user")
-    return Metric(entry.value, entry.standard_error**2 * count), count
+    return entry.value, entry.standard_error**2 * count, count
 
 
 def plan_test(
@@ -229,21 +167,21 @@ def plan_test(
     if arms < 2:
         raise ValueError(f"arms is {arms}; want at least 2, the control among them")
     alpha = 0.05 / (arms - 1)
-    _quantiles(alpha, power, 0.5)
+    _quantiles(alpha, power)
     base = np.asarray(amounts, np.float64)
     gain = cuped_gain(base, users, early)
     plan: dict[str, float | None] = {"cuped_gain": gain}
     plan |= dict.fromkeys(kind + name for kind in ("", "cuped_") for name in ("users", "days", "detectable_lift"))
     try:
-        metric, count = _metric_of(base, users)
+        mean, variance, count = _moments(base, users)
     except ValueError:
         return plan
     errors = None if day is None else daily_errors(base, users, day)
     for kind, saved in (("", 0.0), ("cuped_", gain)):
         if saved is not None:
-            left = Metric(metric.value, metric.variance * (1 - saved))
-            lift = minimum_detectable_effect(left, 2 * count / arms, alpha=alpha, power=power) / abs(metric.value)
-            plan[kind + "users"] = arms * (sample_size(left, effect * metric.value, alpha=alpha, power=power) // 2)
+            left = variance * (1 - saved)
+            lift = minimum_detectable_effect(left, count / arms, alpha=alpha, power=power) / abs(mean)
+            plan[kind + "users"] = arms * users_needed(left, effect * mean, alpha=alpha, power=power)
             plan[kind + "days"] = None if errors is None else days_needed(errors * lift / errors[-1], effect)
             plan[kind + "detectable_lift"] = lift
     return plan

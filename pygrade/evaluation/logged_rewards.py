@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from pygrade._typing import Array, Floats
 from pygrade.evaluation import position
 from pygrade.evaluation.logging_policy import LoggingPolicy, given_discount, logging_policy, pages_of
-from pygrade.evaluation.offpolicy import MIN_EFFECTIVE_SHARE, OffPolicyEstimate, effective_sample_size, warned
+from pygrade.evaluation.offpolicy import MIN_EFFECTIVE_SHARE, OffPolicyEstimate, effective_sample_size, estimate_of
 from pygrade.evaluation.reward_model import fit_rewards
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
@@ -159,7 +159,7 @@ class LoggedRewards:
             share = float(target[self._never].sum() / max(target.sum(), _TINY))
             if share > position.MAX_MODEL_SHARE:
                 reasons.append(f"{100 * share:.2g} % of the discount rests on the model: items that were never shown")
-        return warned(result, min(sizes), largest, reasons, requests)
+        return estimate_of(result, min(sizes), largest, reasons, requests)
 
     def cascades(self, rank: Array) -> dict[str, OffPolicyEstimate]:
         """``cascade`` and ``page`` of an order; none without a `policy`."""
@@ -184,7 +184,7 @@ class LoggedRewards:
             reasons = []
             if size < MIN_EFFECTIVE_SHARE * requests:
                 reasons.append(f"the effective sample is {100 * size / requests:.2g} % of {requests} requests")
-            result[name] = warned(found, size, float(ratio.max()), reasons, requests)
+            result[name] = estimate_of(found, size, float(ratio.max()), reasons, requests)
         return result
 
     @cached_property

@@ -19,7 +19,6 @@ Intervals come from `intervals.bootstrap` over users, which allows for skewed we
 """
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -45,10 +44,6 @@ _MAX_LOG_RATIO = 300.0  # larger ones are cut: their squares would overflow, and
 _FOLDS = 5  # of the cross-fitted outcome model
 
 
-class SupportWarning(UserWarning):
-    """The log says little about the target: do not decide by this estimate."""
-
-
 class Densities(NamedTuple):
     """The inputs of each request's exact density ratio; rows with NaN in `logged` or `log_weights` were not drawn."""
 
@@ -70,7 +65,7 @@ class OffPolicyEstimate:
     high: float
     effective_sample_size: float  # (Σρ)² / Σρ², in requests
     max_weight: float  # the largest ρ
-    warning: str | None  # why not to trust it, also raised as a `SupportWarning`
+    warning: str | None  # why not to decide by it
     standard_error: float
     num_requests: int  # without those left out
 
@@ -148,14 +143,10 @@ def estimate(
     baseline: Policy | None = None,
     method: str = "snips",
     users: Array | None = None,
-    model: ArrayLike | None = None,
-    baseline_model: ArrayLike | None = None,
     context: ArrayLike | None = None,
-    clip: float | None = None,
     weight_floor: float = 0.0,
     confidence: float = 0.95,
     replicates: int = 1000,
-    seed: int = 0,
 ) -> OffPolicyEstimate:
     """The mean reward per request under the policy, or how much more that is than under the baseline, paired by
     request; formulas in the module's docstring.
@@ -168,22 +159,16 @@ def estimate(
             both ratios count, and the effective sample size and the largest weight are the worse of the two.
         method: one of METHODS.
         users: [R] ids; the requests of one user are resampled together. None: each request is its own user.
-        model: for ``"dr"``, expected rewards [R], or [R, 2]: at the logged weights, and under the target. None: ridge
-            regression on the context and (given densities) the weights, each user predicted from the others.
-        baseline_model: the same for the baseline.
-        context: [R, F] features for that regression, NaN where missing.
-        clip: for ``"clipped"``, the largest ρ that counts; None: √n.
+        context: [R, F] features for the model of ``"dr"``, NaN where missing: a ridge regression on them and (given
+            densities) the weights, each user predicted from the others.
         weight_floor: see `log_ratio`; for densities only.
         confidence: of the interval, 0 to 1.
-        replicates, seed: of the bootstrap; the same seed gives the same interval.
+        replicates: of the bootstrap; the same data give the same interval.
     """
     policies = [policy] if baseline is None else [policy, baseline]
-    models, signs = [model, baseline_model][: len(policies)], [1.0, -1.0][: len(policies)]
     values = np.asarray(rewards, np.float64)
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; want one of {', '.join(METHODS)}")
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip is {clip}; want a positive number or None")
     logs = [
         log_ratio(*p, weight_floor=weight_floor) if isinstance(p, tuple) else np.asarray(p, np.float64)
         for p in policies
@@ -203,21 +188,21 @@ def estimate(
     columns, reasons, sizes, largest = [], [], [], []
     if not keep.all():
         reasons.append(f"{(~keep).sum()} of {len(keep)} requests have no logged density and are left out")
-    for policy, model, array in zip(policies, models, logs, strict=True):
+    for policy, array in zip(policies, logs, strict=True):
         ratio = np.exp(np.minimum(array[keep], _MAX_LOG_RATIO))
         reasons += [reason for reason in _poor_support(ratio, clusters) if reason not in reasons]
         if method == "clipped":
-            ratio = np.minimum(ratio, math.sqrt(len(ratio)) if clip is None else clip)
+            ratio = np.minimum(ratio, math.sqrt(len(ratio)))
         ones = np.ones(len(ratio))
         if method == "dr":
-            logged, target = _outcomes(model, policy, context, values, keep, clusters)
+            logged, target = _outcomes(policy, context, values, keep, clusters)
             columns += [target + ratio * (values - logged), ones]
         else:
             columns += [ratio * values, ratio if method == "snips" else ones]
         sizes.append(effective_sample_size(ratio))
         largest.append(float(ratio.max()))
-    result = intervals.bootstrap(columns, signs, clusters, confidence, replicates, seed)
-    return warned(result, min(sizes), max(largest), reasons, len(values))
+    result = intervals.bootstrap(columns, [1.0, -1.0][: len(policies)], clusters, confidence, replicates)
+    return estimate_of(result, min(sizes), max(largest), reasons, len(values))
 
 
 def effective_sample_size(ratio: ArrayLike) -> float:
@@ -247,11 +232,9 @@ def _poor_support(ratio: Floats, clusters: Array) -> list[str]:
     return reasons
 
 
-def warned(result: Interval, size: float, largest: float, reasons: list[str], count: int) -> OffPolicyEstimate:
-    """The estimate; reasons to distrust it are also raised as a `SupportWarning`, at the line that asked for it."""
+def estimate_of(result: Interval, size: float, largest: float, reasons: list[str], count: int) -> OffPolicyEstimate:
+    """The estimate with the reasons to distrust it."""
     text = "; ".join(reasons) or None
-    if text:
-        warnings.warn(f"off-policy estimate: {text}", SupportWarning, stacklevel=3)
     return OffPolicyEstimate(result.value, result.low, result.high, size, largest, text, result.standard_error, count)
 
 
@@ -265,20 +248,9 @@ def clusters_of(users: Array | None, keep: NDArray[np.bool_]) -> Array:
 
 
 def _outcomes(
-    model: ArrayLike | None,
-    policy: Policy,
-    context: ArrayLike | None,
-    rewards: Floats,
-    keep: NDArray[np.bool_],
-    clusters: Array,
+    policy: Policy, context: ArrayLike | None, rewards: Floats, keep: NDArray[np.bool_], clusters: Array
 ) -> tuple[Floats, Floats]:
     """Expected reward at the logged weights and under the target, [n] each."""
-    if model is not None:
-        given = np.asarray(model, np.float64)
-        if given.shape not in {keep.shape, (len(keep), 2)}:
-            raise ValueError(f"model has shape {given.shape}; want [R] or [R, 2] with R = {len(keep)}")
-        given = given[keep]
-        return (given, given) if given.ndim == 1 else (given[:, 0], given[:, 1])
     features = np.empty((len(keep), 0)) if context is None else np.asarray(context, np.float64)
     if features.ndim != 2 or len(features) != len(keep):
         raise ValueError(f"context has shape {features.shape}; want [R, F] with R = {len(keep)}")

@@ -1,7 +1,6 @@
 """Off-policy estimates of policies: what a log says about policies that did not make it."""
 
 import logging
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,7 +12,7 @@ from pygrade._typing import Array
 from pygrade.evaluation import offpolicy, position
 from pygrade.evaluation.logged_rewards import LoggedRewards
 from pygrade.evaluation.logging_policy import drawn_components
-from pygrade.evaluation.offpolicy import Densities, OffPolicyEstimate, SupportWarning
+from pygrade.evaluation.offpolicy import Densities, OffPolicyEstimate
 from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs
 from pygrade.logs.keys import hashes
@@ -51,18 +50,16 @@ def policy_estimates(
     """
     logs = fitted(policy, logs)
     estimates: dict[str, OffPolicyEstimate] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SupportWarning)  # each estimate carries its own
-        if propensity is not None:
-            curve = np.asarray(propensity, np.float64)
-            rewards = LoggedRewards.of(logs, curve, fusion_formula(policy.config), exponent_error)
-            estimates |= by_position(rewards, _order(policy, logs, k, shown_only))
-        drawn = _drawn(policy, logs)
-        if drawn is not None:
-            inputs = log_inputs(policy, drawn)
-            with torch.no_grad():
-                alpha = policy(inputs, drawn.scenario)
-            estimates |= drawn_estimates(drawn, alpha.numpy())
+    if propensity is not None:
+        curve = np.asarray(propensity, np.float64)
+        rewards = LoggedRewards.of(logs, curve, fusion_formula(policy.config), exponent_error)
+        estimates |= by_position(rewards, _order(policy, logs, k, shown_only))
+    drawn = _drawn(policy, logs)
+    if drawn is not None:
+        inputs = log_inputs(policy, drawn)
+        with torch.no_grad():
+            alpha = policy(inputs, drawn.scenario)
+        estimates |= drawn_estimates(drawn, alpha.numpy())
     return estimates
 
 
@@ -159,26 +156,6 @@ def drawn_estimates(logs: Logs, concentration: Array) -> dict[str, OffPolicyEsti
             rewards, target, method=method, users=logs.user_id, context=logs.context, weight_floor=_WEIGHT_FLOOR
         )
     return estimates
-
-
-def choose_policy(
-    policies: Mapping[str, FusionPolicy], logs: Logs, propensity: ArrayLike, k: int = 10
-) -> tuple[str, dict[str, OffPolicyEstimate]]:
-    """The policy to prefer by a log that none was trained on, and the relative lift of each over the first (the
-    default), see `LoggedRewards.lifts`.
-
-    The best one is chosen if its 95 % interval is above 0, else the default: noise alone rarely changes a setting,
-    and small gains go unseen. The interval is not widened for the number of policies.
-    """
-    curve = np.asarray(propensity, np.float64)
-    targets = {name: _order(policy, logs, k) for name, policy in policies.items()}
-    default, base = next(iter(targets.items()))
-    rewards = LoggedRewards.of(logs, curve, fusion_formula(policies[default].config))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SupportWarning)  # each estimate carries its own
-        lifts = rewards.lifts({name: target for name, target in targets.items() if name != default}, base)
-    sure = {name: lift.value for name, lift in lifts.items() if lift.low > 0}
-    return max(sure, key=lambda name: sure[name], default=default), lifts
 
 
 def _order(policy: FusionPolicy, logs: Logs, k: int, shown_only: bool = False) -> NDArray[np.int64]:

@@ -4,14 +4,14 @@ The position-based estimator of Li et al. 2018 ("Offline evaluation of ranking p
 logging order also Wood et al. 2022, "Inverse propensity score based offline estimator for deterministic ranking lists
 using position bias"): an item's expected reward is its value times the chance θ that its slot is examined, so the
 reward logged at one slot, times θ' / θ, is the expectation at another. This holds if θ does not depend on the other
-items, for items that were shown. Take θ from randomized pages (`propensity.fit_exponent`), not from clicks by slot.
+items, for items that were shown. Take θ from randomized pages (`pygrade.training.propensity`), not from clicks by slot.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pygrade._typing import Array
-from pygrade.evaluation.offpolicy import OffPolicyEstimate, clusters_of, effective_sample_size, warned
+from pygrade.evaluation.offpolicy import OffPolicyEstimate, clusters_of, effective_sample_size, estimate_of
 from pygrade.metrics import intervals
 
 # An estimate has a warning if more than this share of the target's discount falls on items never shown:
@@ -45,17 +45,12 @@ def estimate(
     target_discount: ArrayLike,
     offsets: Array,
     *,
-    baseline_discount: ArrayLike | None = None,
     users: Array | None = None,
     model: ArrayLike | None = None,
-    clip: float | None = None,
-    confidence: float = 0.95,
-    replicates: int = 1000,
-    seed: int = 0,
 ) -> OffPolicyEstimate:
     """The mean reward of a page under the target's order, position-based (Li et al. 2018, their PBM estimator):
 
-        Σ_j [θ'_j q_j + min(θ'_j / θ_j, clip) (r_j - θ_j q_j)],  the last term over items shown, θ_j > 0
+        Σ_j [θ'_j q_j + θ'_j / θ_j (r_j - θ_j q_j)],  the last term over items shown, θ_j > 0
 
     Args:
         rewards: [M] of each candidate row; 0 where not shown.
@@ -64,16 +59,13 @@ def estimate(
         target_discount: θ' [M], the same at the target's slot:
             `slot_discount(evaluate.ranks(scores, offsets), discount)`.
         offsets: [R + 1], the rows of each request.
-        baseline_discount: of another order, whose mean is subtracted, paired by request.
+        users: [R] ids, as in `offpolicy.estimate`.
         model: q [M], expected reward of an examined item, see `scaled_model`: makes the estimate doubly robust
             and is used for items never shown; the interval ignores the model's bias there. None: q = 0, items never
             shown earn nothing, and every target but the logged order looks bad.
-        users, clip (on the ratio), confidence, replicates, seed: as in `offpolicy.estimate`.
 
     The effective sample size is that of the items' ratios, as a share, times the number of requests.
     """
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip is {clip}; want a positive number or None")
     rows, requests = int(offsets[-1]), len(offsets) - 1
     named = {
         "rewards": rewards,
@@ -81,32 +73,23 @@ def estimate(
         "model": np.zeros(rows) if model is None else model,
         "target_discount": target_discount,
     }
-    if baseline_discount is not None:
-        named["baseline_discount"] = baseline_discount
     arrays = {name: np.asarray(array, np.float64) for name, array in named.items()}
     for name, array in arrays.items():
         if array.shape != (rows,) or not bool(np.isfinite(array).all()):
             raise ValueError(f"{name} has shape {array.shape}; want {rows} finite numbers, one per row")
         if "discount" in name and bool((array < 0).any()):
             raise ValueError(f"{name} holds {array.min()}; want numbers ≥ 0")
-    reward, logged, q, *targets = arrays.values()
+    reward, logged, q, target = arrays.values()
     shown = logged > 0
     if bool((reward[~shown] != 0).any()):
         raise ValueError("rewards are not 0 in a row whose logged_discount is 0: feedback without a slot")
-    clusters = clusters_of(users, np.ones(requests, bool))
-    columns, reasons, sizes, largest = [], [], [], []
-    for target in targets:
-        ratio = np.divide(target, logged, out=np.zeros(rows), where=shown)
-        unseen = float(target[~shown].sum() / target.sum()) if target.any() else 1.0
-        if unseen > (MAX_UNSEEN_SHARE if model is None else MAX_MODEL_SHARE):
-            stand_in = "earn nothing" if model is None else "rest on the model"
-            reasons.append(f"{100 * unseen:.2g} % of the discount falls on items never shown, which {stand_in}")
-        if clip is not None:
-            ratio = np.minimum(ratio, clip)
-        counted = ratio[shown]
-        sizes.append(effective_sample_size(counted) / max(len(counted), 1) * requests)
-        largest.append(float(counted.max(initial=0.0)))
-        value = target * q + ratio * (reward - logged * q)
-        columns += [np.add.reduceat(value, offsets[:-1]), np.ones(requests)]
-    result = intervals.bootstrap(columns, [1.0, -1.0][: len(targets)], clusters, confidence, replicates, seed)
-    return warned(result, min(sizes), max(largest), reasons, requests)
+    ratio = np.divide(target, logged, out=np.zeros(rows), where=shown)
+    unseen = float(target[~shown].sum() / target.sum()) if target.any() else 1.0
+    reasons = []
+    if unseen > (MAX_UNSEEN_SHARE if model is None else MAX_MODEL_SHARE):
+        stand_in = "earn nothing" if model is None else "rest on the model"
+        reasons.append(f"{100 * unseen:.2g} % of the discount falls on items never shown, which {stand_in}")
+    size = effective_sample_size(ratio[shown]) / max(int(shown.sum()), 1) * requests
+    values = np.add.reduceat(target * q + ratio * (reward - logged * q), offsets[:-1])
+    result = intervals.bootstrap([values, np.ones(requests)], [1.0], clusters_of(users, np.ones(requests, bool)))
+    return estimate_of(result, size, float(ratio.max(initial=0.0)), reasons, requests)

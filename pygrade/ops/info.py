@@ -14,7 +14,7 @@ import torch
 from pygrade import _core, ops
 from pygrade.ops.dispatch import use_backend
 
-_PACKAGES = ("torch", "numpy", "triton", "safetensors", "pyarrow", "rich", "tensorboard", "cmaes")
+_PACKAGES = ("torch", "numpy", "triton", "safetensors", "pyarrow", "rich", "tensorboard")
 
 
 def collect() -> dict[str, Any]:

@@ -33,7 +33,6 @@ import copy
 import hashlib
 import io
 import logging
-import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -301,11 +300,9 @@ class OnlineLearner:
                 for p in (policy, self.reference)
             ]
         options: dict[str, Any] = {"users": drawn.user_id, "weight_floor": self.config.step.weight_floor}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", offpolicy.SupportWarning)  # poor support only widens it
-            base = offpolicy.estimate(rewards, both[1], replicates=100, **options).value
-            options |= {"confidence": self.config.confidence, "replicates": 200}
-            gain = offpolicy.estimate(rewards, both[0], baseline=both[1], **options)
+        base = offpolicy.estimate(rewards, both[1], replicates=100, **options).value
+        options |= {"confidence": self.config.confidence, "replicates": 200}
+        gain = offpolicy.estimate(rewards, both[0], baseline=both[1], **options)
         enough = gain.effective_sample_size >= self.config.min_effective_samples
         regressed = enough and gain.high < -self.config.max_regression * abs(base)
         blind = not (gain.high - gain.low) / 2 <= self.config.max_reach * abs(base)

@@ -122,16 +122,10 @@ def propensity_curve(exponent: float, slots: int) -> NDArray[np.float64]:
     return np.arange(1, slots + 1, dtype=np.float64) ** -exponent
 
 
-def fit_exponent(logs: Logs, slots: int = 10) -> float:
-    """The exponent of the first slots, fitted to the requests with exploration "shuffle", whose order is random.
-
-    Events per view of a slot (any feedback at all), weighted by their precision; from 0 (flat) to 3. ``ValueError`` if
-    the shuffled pages are missing or have fewer than 30 events.
-    """
-    return _from_shuffled(logs, slots).exponent
-
-
 def _from_shuffled(logs: Logs, slots: int) -> SlotPropensity:
+    """Fitted to the events per view of a slot (any feedback at all), weighted by their precision; `ValueError` if the
+    shuffled pages are missing or have fewer than 30 events.
+    """
     if logs.exploration is None or not bool((logs.exploration == "shuffle").any()):
         raise ValueError("logs have no request with exploration 'shuffle'; want some, or a propensity exponent")
     request = logs.row_request

@@ -1,6 +1,5 @@
 """Static weights, the baselines of a learned policy: equal, in production, and the best ones."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pygrade._util.optional_imports import require
 from pygrade.config.training import CemConfig
 from pygrade.policy import project_weights
 from pygrade.training.request_tensors import RequestTensors
@@ -52,16 +50,12 @@ def best_static_weights(
     def score(logits: Array) -> Array:  # [P, T] -> [P]
         return mean_reward(searched, vectors(logits), pool).numpy()
 
-    if config.method == "cmaes":
-        best = _cmaes(score, tasks, config)
-    else:
-        mean, spread = np.zeros(tasks), np.ones(tasks)
-        for _ in range(config.iterations):
-            logits = mean + spread * rng.standard_normal((config.population, tasks))
-            top = logits[np.argsort(-score(logits), kind="stable")[: config.elite]]
-            mean, spread = top.mean(0), 0.8 * top.std(0) + 0.02
-        best = mean
-    return vectors(best[None])[0]
+    mean, spread = np.zeros(tasks), np.ones(tasks)
+    for _ in range(config.iterations):
+        logits = mean + spread * rng.standard_normal((config.population, tasks))
+        top = logits[np.argsort(-score(logits), kind="stable")[: config.elite]]
+        mean, spread = top.mean(0), 0.8 * top.std(0) + 0.02
+    return vectors(mean[None])[0]
 
 
 def _searched(data: RequestTensors, prior_share: float) -> RequestTensors:
@@ -95,16 +89,3 @@ def mean_reward(data: RequestTensors, weights: Tensor, rows: Tensor) -> Tensor:
         rewards = data.rewards(part, weights[None].expand(len(part), -1, -1).contiguous())[..., :ranked]
         total += (rewards * data.stage2.weights[:ranked]).sum(-1).double().sum(0)
     return (total / len(rows)).cpu()
-
-
-def _cmaes(score: Callable[[Array], Array], tasks: int, config: CemConfig) -> Array:
-    cmaes = require("cmaes")
-    search = cmaes.CMA(mean=np.zeros(tasks), sigma=1.0, seed=config.seed, population_size=config.population)
-    best, best_value = np.zeros(tasks), -np.inf
-    for _ in range(config.iterations):
-        asked = np.stack([search.ask() for _ in range(config.population)])
-        values = score(asked)
-        search.tell([(vector, -float(value)) for vector, value in zip(asked, values, strict=True)])
-        if values.max() > best_value:
-            best, best_value = asked[int(values.argmax())], float(values.max())
-    return best

@@ -19,7 +19,6 @@ PIPELINE = ["pipeline", "--data", "logs:x", "--out", "y"]
         ([*TRAIN, "--reward.values-spread", "2"], "reward.values_spread is 2.0; want it with --policy.trade-offs"),
         ([*TRAIN, "--policy.evidence-feature", "n"], "policy.evidence_feature is n; want it with"),
         ([*TRAIN, "--policy.slope", "2"], "policy.slope is 2.0; want it with --policy.transform log1p"),
-        ([*TRAIN, "--static.method", "cmaes", "--static.elite", "4"], "want it with --static.method cem"),
         (
             [*TRAIN, "--reward.prior-weight", "0", "--reward.prior-calibration", "slope"],
             "prior_calibration is slope; want it with a --reward.prior-weight",

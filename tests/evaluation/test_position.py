@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from pygrade.config.simulation import SimulateConfig
+from pygrade.config.training import RewardConfig
 from pygrade.evaluation import position as by_position
-from pygrade.evaluation.offpolicy import SupportWarning
 from pygrade.simulation.marketplace import TASK_VALUES, Marketplace
 from pygrade.simulation.simulate import rank_pages, simulate_logs
-from pygrade.training.propensity import fit_exponent, propensity_curve
+from pygrade.training.propensity import slot_propensity
 
 DISCOUNT = np.array([1.0, 0.5, 0.25])
 
@@ -21,22 +21,16 @@ def test_two_pages_by_hand():
     logged = by_position.slot_discount([0, 1, -1, 1, 0], DISCOUNT)
     target = by_position.slot_discount([1, 0, 2, 0, 1], DISCOUNT)
     rewards = np.array([1.0, 2.0, 0.0, 0.0, 3.0])
-    with pytest.warns(SupportWarning, match=r"7.7 % of the discount falls on items never shown, which earn nothing"):
-        plain = by_position.estimate(rewards, logged, target, offsets)
+    plain = by_position.estimate(rewards, logged, target, offsets)
+    assert plain.warning == "7.7 % of the discount falls on items never shown, which earn nothing"
     assert plain.value == pytest.approx(((0.5 * 1 + 2 * 2) + (0 + 0.5 * 3)) / 2)
     assert plain.max_weight == 2 and plain.num_requests == 2
     assert plain.effective_sample_size == pytest.approx(5**2 / (4 + 4 + 0.25 + 0.25) / 4 * 2)
-    with pytest.warns(SupportWarning):
-        clipped = by_position.estimate(rewards, logged, target, offsets, clip=1.5)
-    assert clipped.value == pytest.approx(((0.5 + 1.5 * 2) + 1.5) / 2)
     model = np.array([2.0, 2.0, 4.0, 1.0, 2.0])
     robust = by_position.estimate(rewards, logged, target, offsets, model=model)
     first = (0.5 * 2 + 0.5 * (1 - 2)) + (1 * 2 + 2 * (2 - 0.5 * 2)) + 0.25 * 4
     second = (1 * 1 + 2 * (0 - 0.5)) + (0.5 * 2 + 0.5 * (3 - 2))
     assert robust.warning is None and robust.value == pytest.approx((first + second) / 2)
-    with pytest.warns(SupportWarning):
-        difference = by_position.estimate(rewards, logged, target, offsets, baseline_discount=logged)
-    assert difference.value == pytest.approx(plain.value - 3)
 
 
 def test_the_logged_order_is_its_own_mean():
@@ -51,7 +45,7 @@ def test_the_logged_order_is_its_own_mean():
 
 def test_intervals_cover_the_truth_in_50_worlds():
     """Pages of 3 of 5 items under a position-based model; the target shows the items in another order."""
-    hits = {"plain": 0, "robust": 0, "compare": 0}
+    hits = {"plain": 0, "robust": 0}
     requests, users, discount = 400, 120, np.array([1.0, 0.6, 0.4])
     offsets = np.arange(requests + 1) * 5
     for seed in range(50):
@@ -64,23 +58,9 @@ def test_intervals_cover_the_truth_in_50_worlds():
         position[:, :, :3] = orders[:, kind]
         logged, target = (by_position.slot_discount(p.ravel(), discount) for p in position)
         rewards = (rng.random(requests * 5) < logged * chance[kind].ravel()).astype(float)
-        values = [kind_share @ (discount[order] * chance[:, :3]).sum(1) for order in orders]
-        guess = 0.8 * chance[kind].ravel()
-        for name, result, truth in (
-            ("plain", by_position.estimate(rewards, logged, target, offsets, users=user, replicates=300), values[1]),
-            (
-                "robust",
-                by_position.estimate(rewards, logged, target, offsets, users=user, model=guess, replicates=300),
-                values[1],
-            ),
-            (
-                "compare",
-                by_position.estimate(
-                    rewards, logged, target, offsets, baseline_discount=logged, users=user, replicates=300
-                ),
-                values[1] - values[0],
-            ),
-        ):
+        truth = kind_share @ (discount[orders[1]] * chance[:, :3]).sum(1)
+        for name, model in (("plain", None), ("robust", 0.8 * chance[kind].ravel())):
+            result = by_position.estimate(rewards, logged, target, offsets, users=user, model=model)
             hits[name] += result.low <= truth <= result.high
     assert min(hits.values()) >= 45, hits
 
@@ -91,23 +71,18 @@ def test_a_marketplace_log_judges_an_order_that_production_never_showed():
     world = Marketplace(config.world, config.seed)
     logs, requests = simulate_logs(config, world=world), world.requests(6000, 3, "log")
     values, slots = np.array(TASK_VALUES, np.float32), config.world.page_size
-    attention = propensity_curve(fit_exponent(logs, slots), slots)
+    attention = slot_propensity(logs, RewardConfig(page_size=slots)).curve(slots)
     rewards, logged = logs.feedback @ values, by_position.slot_discount(logs.position, attention)
     model = by_position.scaled_model(logs.predictions @ values, rewards, logged)
     assert (model * logged).sum() == pytest.approx(rewards.sum())
-    discounts, truths = [], []
-    for weights in (np.full(6, 1 / 6), np.array(config.weights)):
-        order = rank_pages(requests.p_hat, weights, slots)
-        rank = np.full(requests.p_hat.shape[:2], -1)
-        np.put_along_axis(rank, order, np.broadcast_to(np.arange(slots), order.shape), 1)
-        discounts.append(by_position.slot_discount(rank.ravel(), attention))
-        truths.append(world.expected(requests, order).value.mean())
-    options = {"baseline_discount": discounts[1], "users": logs.user_id}
-    result = by_position.estimate(rewards, logged, discounts[0], logs.offsets, model=model, **options)
-    assert result.low <= truths[0] - truths[1] <= result.high < 0
-    with pytest.warns(SupportWarning, match="never shown"):
-        naive = by_position.estimate(rewards, logged, discounts[0], logs.offsets, **options)
-    assert naive.high < truths[0] - truths[1]
+    order = rank_pages(requests.p_hat, np.full(6, 1 / 6), slots)
+    rank = np.full(requests.p_hat.shape[:2], -1)
+    np.put_along_axis(rank, order, np.broadcast_to(np.arange(slots), order.shape), 1)
+    target, truth = by_position.slot_discount(rank.ravel(), attention), world.expected(requests, order).value.mean()
+    result = by_position.estimate(rewards, logged, target, logs.offsets, model=model, users=logs.user_id)
+    assert result.low <= truth <= result.high
+    naive = by_position.estimate(rewards, logged, target, logs.offsets, users=logs.user_id)
+    assert naive.high < truth and "never shown" in naive.warning
 
 
 def test_errors_name_the_argument():
@@ -118,7 +93,6 @@ def test_errors_name_the_argument():
         ((ones, np.array([1.0, 0, 1]), ones, offsets), {}, "rewards are not 0 in a row whose logged_discount is 0"),
         ((ones, ones, ones, offsets), {"users": np.arange(3)}, "users have shape"),
         ((ones, ones, ones, offsets), {"model": ones * np.nan}, "model has shape"),
-        ((ones, ones, ones, offsets), {"clip": 0.0}, "clip is 0.0"),
     ):
         with pytest.raises(ValueError, match=message):
             by_position.estimate(*arguments, **options)
