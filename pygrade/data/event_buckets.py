@@ -1,9 +1,11 @@
 """Events in order of time: spans of days, or of seconds of a long day, which jobs sort and check one by one."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +13,10 @@ import numpy as np
 
 from pygrade._typing import Ints
 from pygrade._util.optional_imports import require
-from pygrade.data.disk_shuffle import read_frames
+from pygrade.data.disk_shuffle import read_frames, write_frame
 from pygrade.data.event_checks import BadEvent, check_events
 from pygrade.data.event_log import request_starts
-from pygrade.data.import_shards import DAY, ImportShard, ShardWriter, in_content_order, write_shard
+from pygrade.data.import_shards import DAY, ImportShard, in_content_order
 from pygrade.workers import Workers
 
 if TYPE_CHECKING:
@@ -23,32 +25,47 @@ if TYPE_CHECKING:
 Arrange = Callable[["pl.DataFrame"], "pl.DataFrame"]
 
 ORDER = ("timestamp", "request_id", "position", "item_id")
-BATCH_ROWS = 50_000
+_DAY_SECONDS = DAY // 1000
 
 
 @dataclass(frozen=True)
 class InputFiles:
-    """Files that one job of reading left of some span of time."""
+    """Files that one job of reading left of some days, and the seconds of them that count: start ≤ … < stop."""
 
     origin: str
     files: tuple[Path, ...]
     first_request: int
+    seconds: tuple[int, int] | None = None
 
     def frames(self) -> "Iterator[pl.DataFrame]":
         """The rows, with the requests numbered as in the whole log."""
         polars = require("polars", "pipeline")
         for frame in read_frames(self.files):
+            if self.seconds is not None:
+                start, stop = self.seconds
+                frame = frame.filter(polars.col("timestamp").fill_null(0).is_between(1000 * start, 1000 * stop - 1))
             yield frame.with_columns(polars.col("request_id") + self.first_request) if self.first_request else frame
+
+    def __str__(self) -> str:
+        return self.origin
+
+
+@dataclass(frozen=True)
+class Span:
+    """A span of time whose events fit into memory."""
+
+    name: str
+    sources: tuple[InputFiles, ...]
+    consumes: tuple[Path, ...]  # files that no later span needs
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """A job: events of a span of time that fit into memory."""
+    """A job: the events of a span."""
 
     number: int
     count: int
-    span: str
-    sources: tuple[InputFiles, ...]
+    span: Span
     path: Path  # of the sorted rows; the sizes of the requests beside it
     tasks: tuple[str, ...]
     chains: tuple[tuple[str, str], ...]
@@ -57,10 +74,10 @@ class Bucket:
     @property
     def consumes(self) -> tuple[Path, ...]:
         """Files that are removed once the job is done."""
-        return tuple(path for source in self.sources for path in source.files)
+        return self.span.consumes
 
     def __str__(self) -> str:
-        return f"bucket {self.number + 1} of {self.count}, {self.span}"
+        return f"bucket {self.number + 1} of {self.count}, {self.span.name}"
 
 
 @dataclass(frozen=True)
@@ -81,8 +98,8 @@ class Summary:
 
 def sort_bucket(bucket: Bucket) -> Summary:
     """Sorts and checks the rows; a bad one gets a note that names the files it comes from."""
-    polars, pa = require("polars", "pipeline"), require("pyarrow", "pipeline")
-    frame = polars.concat([frame for source in bucket.sources for frame in source.frames()])
+    polars = require("polars", "pipeline")
+    frame = polars.concat([frame for source in bucket.span.sources for frame in source.frames()])
     rows = len(frame)
     try:
         frame = in_content_order(frame, ORDER)
@@ -91,14 +108,12 @@ def sort_bucket(bucket: Bucket) -> Summary:
             frame = bucket.arrange(frame).select(frame.columns).sort(ORDER, nulls_last=True, maintain_order=True)
         check_events(frame)
     except BadEvent as error:
-        for origin in _origins(bucket.sources, error.request):
+        for origin in _origins(bucket.span.sources, error.request):
             error.add_note(f"request {error.request} is in {origin}")
         raise
     starts = request_starts(frame["request_id"].to_numpy())
     np.save(sizes_path(bucket.path), np.diff(np.append(starts, len(frame))))
-    table = frame.rechunk().to_arrow()
-    with pa.ipc.new_file(str(bucket.path), table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
-        writer.write_table(table, max_chunksize=BATCH_ROWS)
+    write_frame(frame.rechunk(), bucket.path)
     scenarios = frame["scenario"].drop_nulls().unique().cast(polars.String) if "scenario" in frame.columns else ()
     return Summary(
         bucket.path,
@@ -128,23 +143,54 @@ def _origins(sources: Sequence[InputFiles], request: int | None) -> list[str]:
 
 
 # ---- spans of time ---------------------------------------------------------------------------------------------------
-def make_spans(
-    shards: Sequence[ImportShard], rows: int, scratch: Path, workers: Workers
-) -> list[tuple[str, tuple[InputFiles, ...]]]:
-    """Spans of time in order, each with at most ``rows`` rows (or those of one second) and where they are.
+def make_spans(shards: Sequence[ImportShard], rows: int, workers: Workers) -> list[Span]:
+    """Spans of time in order, each with at most ``rows`` rows, or those of one second.
 
-    Short days are taken together; a day longer than that is divided by the second.
+    Short days are taken together; a day longer than that is divided by the second, and its files are read once a span.
     """
-    days: dict[int, int] = {}
+    days: Counter[int] = Counter()
     for shard in shards:
-        for day, count in shard.held.get("events", {}).items():
-            days[day] = days.get(day, 0) + count
-    long = {day: _sources(shards, [day]) for day, count in sorted(days.items()) if count > rows}
-    divided = _divide(long, rows, scratch, workers) if long else {}
-    spans: list[tuple[str, tuple[InputFiles, ...]]] = []
+        days.update(shard.held.get("events", {}))
+    sources = {day: _sources(shards, [day]) for day, count in days.items() if count > rows}
+    jobs = [(day, source) for day, found in sources.items() for source in found]
+    counts = {day: np.zeros(_DAY_SECONDS, np.int64) for day in sources}
+    for (day, _), (seconds, found) in zip(
+        jobs, workers.map(_count_seconds, [source for _, source in jobs], "events: count") if jobs else (), strict=True
+    ):
+        counts[day][seconds - day * _DAY_SECONDS] += found
+    spans = []
     for group in _together(sorted(days), days, rows):
-        spans += divided[group[0]] if group[0] in divided else [(_name(group), _sources(shards, group))]
+        spans += (
+            _divide(group[0], sources[group[0]], counts[group[0]], rows)
+            if group[0] in sources
+            else [_span(_name(group), _sources(shards, group))]
+        )
     return spans
+
+
+def _span(name: str, sources: tuple[InputFiles, ...]) -> Span:
+    return Span(name, sources, tuple(path for source in sources for path in source.files))
+
+
+def _divide(day: int, sources: tuple[InputFiles, ...], counts: Ints, rows: int) -> list[Span]:
+    """The spans of a long day; counts: rows of each of its seconds."""
+    cuts = np.flatnonzero(np.diff((np.cumsum(counts) - counts) // rows)) + 1
+    bounds = [(a, b) for a, b in pairwise([0, *cuts.tolist(), _DAY_SECONDS]) if counts[a:b].any()]
+    spans = []
+    for number, bound in enumerate(bounds, 1):
+        a, b = (day * _DAY_SECONDS + second for second in bound)
+        span = _span(
+            f"{_date(day)}, span {number} of {len(bounds)}", tuple(replace(s, seconds=(a, b)) for s in sources)
+        )
+        spans.append(span if number == len(bounds) else replace(span, consumes=()))
+    return spans
+
+
+def _count_seconds(source: InputFiles) -> tuple[Ints, Ints]:
+    """Seconds since 1970, and the rows of each."""
+    times = [frame["timestamp"].fill_null(0).to_numpy() // 1000 for frame in read_frames(source.files, ["timestamp"])]
+    seconds, counts = np.unique(np.concatenate(times), return_counts=True)
+    return seconds, counts
 
 
 def _together(days: Sequence[int], counts: dict[int, int], rows: int) -> Iterator[list[int]]:
@@ -173,78 +219,6 @@ def _date(day: int) -> str:
     with contextlib.suppress(ValueError, OverflowError, OSError):
         return datetime.fromtimestamp(day * 86_400, UTC).date().isoformat()
     return f"day {day}"
-
-
-# ---- long days -------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class _Stretch:
-    """A job: the files that one job of reading left of a long day."""
-
-    day: int
-    source: InputFiles
-    limit: int  # rows that a bucket holds
-    path: Path
-    starts: tuple[int, ...] = ()  # the first second of every bucket but the first
-
-    @property
-    def consumes(self) -> tuple[Path, ...]:
-        return self.source.files if self.starts else ()
-
-    def __str__(self) -> str:
-        return f"{_date(self.day)}, {self.source.origin}"
-
-
-def _divide(
-    long: dict[int, tuple[InputFiles, ...]], rows: int, scratch: Path, workers: Workers
-) -> dict[int, list[tuple[str, tuple[InputFiles, ...]]]]:
-    stretches = [
-        _Stretch(day, source, rows, scratch / f"day{day}-{number:05d}")
-        for day, sources in long.items()
-        for number, source in enumerate(sources)
-    ]
-    counts = {day: np.zeros(DAY // 1000, np.int64) for day in long}
-    for stretch, (seconds, found) in zip(
-        stretches, workers.map(_count_seconds, stretches, "events: count"), strict=True
-    ):
-        counts[stretch.day][seconds] += found
-    starts = {}
-    for day, of_second in counts.items():
-        bucket = (np.cumsum(of_second) - of_second) // rows
-        starts[day] = tuple((np.flatnonzero(np.diff(bucket)) + 1).tolist())
-    stretches = [replace(stretch, starts=starts[stretch.day]) for stretch in stretches]
-    pieces: dict[int, dict[int, list[InputFiles]]] = {day: {} for day in long}
-    for stretch, shard in zip(stretches, consuming(workers, _split, stretches, "events: divide"), strict=True):
-        for bucket in shard.held["events"]:
-            source = InputFiles(shard.origin, shard.files("events", bucket), stretch.source.first_request)
-            pieces[stretch.day].setdefault(bucket, []).append(source)
-    return {
-        day: [(f"{_date(day)}, span {b + 1} of {len(starts[day]) + 1}", tuple(found[b])) for b in sorted(found)]
-        for day, found in pieces.items()
-    }
-
-
-def _count_seconds(stretch: _Stretch) -> tuple[Ints, Ints]:
-    counts = np.zeros(DAY // 1000, np.int64)
-    for frame in read_frames(stretch.source.files, ["timestamp"]):
-        counts += np.bincount(_second(frame, stretch.day), minlength=len(counts))
-    seconds = np.flatnonzero(counts)
-    return seconds, counts[seconds]
-
-
-def _split(stretch: _Stretch) -> ImportShard:
-    starts = np.array(stretch.starts, np.int64)
-
-    def work(shard: ShardWriter) -> None:
-        for frame in read_frames(stretch.source.files):
-            bucket = np.searchsorted(starts, _second(frame, stretch.day), side="right")
-            shard.shuffle("events").add(bucket, frame)
-
-    return write_shard(work, stretch.path, stretch.limit, stretch.source.origin)[0]
-
-
-def _second(frame: "pl.DataFrame", day: int) -> Ints:
-    second: Ints = (frame["timestamp"].fill_null(0).to_numpy() - day * DAY) // 1000
-    return second
 
 
 def consuming(workers: Workers, work: Callable[[Any], Any], jobs: Sequence[Any], name: str) -> Iterator[Any]:

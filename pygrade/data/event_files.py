@@ -14,7 +14,7 @@ import numpy as np
 from pygrade._typing import Ints
 from pygrade._util.optional_imports import require
 from pygrade.data.disk_shuffle import read_frames
-from pygrade.data.event_buckets import BATCH_ROWS, Summary, consuming, sizes_path
+from pygrade.data.event_buckets import Summary, consuming, sizes_path
 from pygrade.data.import_shards import SINCE, TABLES, ImportShard, smallest_rows
 from pygrade.workers import Workers
 
@@ -115,12 +115,14 @@ def _row_groups(sizes: Iterable[Ints], rows: int) -> Iterator[int]:
 
 
 def _write_part(part: _Part) -> None:
-    pa = require("pyarrow", "pipeline")
+    pa, feather = require("pyarrow", "pipeline"), require("pyarrow.feather", "pipeline")
     held, count = list[Any](), 0
     groups = iter(part.groups)
     wanted = next(groups)
     with _parquet_file(part.path) as write:
-        for table in _slices(part.slices):
+        for piece in part.slices:
+            whole = feather.read_table(str(piece.path), memory_map=False)
+            table = whole.slice(piece.start, piece.stop - piece.start)
             while count + len(table) >= wanted > 0:
                 held.append(table.slice(0, wanted - count))
                 table = table.slice(wanted - count)
@@ -128,17 +130,6 @@ def _write_part(part: _Part) -> None:
                 held, count, wanted = [], 0, next(groups, 0)
             held.append(table)
             count += len(table)
-
-
-def _slices(slices: Sequence[_Slice]) -> Iterator[Any]:
-    pa = require("pyarrow", "pipeline")
-    for piece in slices:
-        with pa.OSFile(str(piece.path)) as file:
-            reader = pa.ipc.open_file(file)
-            for number in range(piece.start // BATCH_ROWS, -(-piece.stop // BATCH_ROWS)):
-                first = number * BATCH_ROWS
-                start, stop = max(piece.start - first, 0), min(piece.stop - first, BATCH_ROWS)
-                yield pa.Table.from_batches([reader.get_batch(number).slice(start, stop - start)])
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class EventWriter:
     Memory of a job grows with ``rows``, the number of rows that are sorted at a time, not with the length of the log.
     It also grows with the number of distinct users and items (a 64th of their attributes), and of rows within one
     second if that is larger. Disk: ``scratch`` in the directory holds the rows once, and twice those of the jobs that
-    run; it is removed at the end. Every worker must see the directory.
+    run and of the long days that they are of; it is removed at the end. Every worker must see the directory.
     """
 
     def __init__(self, directory: Path, rows: int = 500_000, workers: Workers | None = None) -> None:
@@ -110,13 +110,11 @@ class EventWriter:
         _check_columns(shards, source)
         sorted_rows = self.scratch / "sorted"
         sorted_rows.mkdir()
-        spans = make_spans(shards, self.rows, self.scratch, self.workers)
+        spans = make_spans(shards, self.rows, self.workers)
         chains = tuple((a, b) for chain in source.funnel for a, b in pairwise(chain))
         buckets = [
-            Bucket(
-                number, len(spans), span, sources, sorted_rows / f"{number:06d}.arrow", source.tasks, chains, arrange
-            )
-            for number, (span, sources) in enumerate(spans)
+            Bucket(n, len(spans), span, sorted_rows / f"{n:06d}.arrow", source.tasks, chains, arrange)
+            for n, span in enumerate(spans)
         ]
         done: list[Summary] = list(consuming(self.workers, sort_bucket, buckets, "events: sort"))
         if repeated := sum(summary.repeated for summary in done):

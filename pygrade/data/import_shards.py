@@ -110,10 +110,11 @@ class ShardWriter:
     def close(self) -> ImportShard:
         """Everything is in files."""
         for shuffle in self._shuffles.values():
-            shuffle.close()
+            shuffle.flush()
         full = {name: shuffle for name, shuffle in self._shuffles.items() if shuffle.rows}
         rows = {name: dict(shuffle.rows) for name, shuffle in full.items()}
-        return ImportShard(self.origin, self.directory, self._schema, rows, {n: s.files for n, s in full.items()})
+        files = {name: dict(shuffle.files) for name, shuffle in full.items()}
+        return ImportShard(self.origin, self.directory, self._schema, rows, files)
 
     def _add(self, table: str, partition: Ints, frame: "pl.DataFrame") -> None:
         shuffle = self.shuffle(table)

@@ -6,18 +6,15 @@ import polars as pl
 from pygrade.data.disk_shuffle import DiskShuffle
 
 
-def test_partitions_keep_rows_in_order_with_few_open_files(tmp_path, monkeypatch):
+def test_partitions_keep_rows_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr("pygrade.data.disk_shuffle._BUFFER_ROWS", 7)
-    monkeypatch.setattr("pygrade.data.disk_shuffle._OPEN_FILES", 2)
     rng = np.random.default_rng(0)
     partition = rng.integers(0, 5, 200)
     frame = pl.DataFrame({"n": np.arange(200), "text": [str(n) for n in range(200)]})
     shuffle = DiskShuffle(tmp_path / "spool")
     for at in range(0, 200, 9):
         shuffle.add(partition[at : at + 9], frame.slice(at, 9))
-        assert len(shuffle._writers) <= 2
     assert shuffle.rows == {p: int((partition == p).sum()) for p in range(5)}
-    assert pl.concat(list(shuffle.read(3))).equals(frame.filter(partition == 3))
     for p in range(5):
         assert shuffle.take(p).equals(frame.filter(partition == p))
     assert not shuffle.rows and not list((tmp_path / "spool").iterdir())
