@@ -17,7 +17,8 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from pygrade.cluster.errors import ClusterError
-from pygrade.workers import DistributedGroup, FileCheckpoints, Group, error_context
+from pygrade.workers import error_context
+from pygrade.workers.group import DistributedGroup, FileCheckpoints, Group
 from pygrade.workers.ranks import CHECKPOINT, RESTARTS
 
 logger = logging.getLogger("pygrade")

@@ -6,7 +6,7 @@ Jobs and results travel as pickled bytes: arrays arrive writable, as they do fro
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pygrade._util.progress import track
 from pygrade.cluster.errors import ClusterError
 from pygrade.cluster.train import Alone, train_on_cluster
-from pygrade.workers import Actors, Group, JobProgress, error_context, pack_work, run_job
+from pygrade.workers import Actors, JobProgress, error_context, pack_work, run_job
+from pygrade.workers.group import Group
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -66,6 +67,10 @@ class RayWorkers:
             finally:
                 for reference in running:
                     ray.cancel(reference)
+
+    def reuse_processes(self) -> AbstractContextManager[None]:
+        """See `Workers`; Ray's are always there."""
+        return nullcontext()
 
     def actors(self, make: Callable[[Part], Any], parts: Sequence[Part], name: str) -> Actors:
         """See `Workers`."""

@@ -9,7 +9,7 @@ from pygrade.config.mtl import MtlConfig
 from pygrade.mtl.columns import Columns, parents_of
 from pygrade.mtl.stream import Batch, Batches, labeled
 from pygrade.mtl.timeline import Timeline
-from pygrade.workers import Group
+from pygrade.workers.group import Group
 
 _MAX_ORPHANS = 0.01  # of a funnel child's positives: the largest share without the parent's
 

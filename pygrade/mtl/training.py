@@ -17,7 +17,7 @@ from pygrade.mtl.model import MtlModel
 from pygrade.mtl.network import Network
 from pygrade.mtl.stream import Batches, Window
 from pygrade.mtl.timeline import Timeline
-from pygrade.workers import Group
+from pygrade.workers.group import Group
 
 _CHUNK = 8192  # rows that are evaluated at a time
 

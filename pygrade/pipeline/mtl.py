@@ -22,7 +22,8 @@ from pygrade.metrics.by_task import metrics_by_task
 from pygrade.metrics.roc import auc, gauc
 from pygrade.mtl import Columns, MtlModel, Timeline
 from pygrade.pipeline.parts import CHECKPOINTS, REQUESTS, OpenPart, features_between
-from pygrade.workers import LOCAL, Group, Workers
+from pygrade.workers import LOCAL, Workers
+from pygrade.workers.group import Group
 
 logger = logging.getLogger("pygrade")
 

@@ -14,7 +14,8 @@ from pygrade.config.prerank import PrerankConfig
 from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.mtl import Timeline
 from pygrade.pipeline.parts import CHECKPOINTS, features_between, over_parts
-from pygrade.workers import LOCAL, Group, Workers
+from pygrade.workers import LOCAL, Workers
+from pygrade.workers.group import Group
 
 TOWERS, POPULAR = "two towers", "most popular items"  # what a prerank may be
 KNOWN = "known_items.npy"  # in the stage: the items of the time before the policy's part

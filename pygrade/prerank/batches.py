@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.features import FeatureBatch
-from pygrade.workers import Group
+from pygrade.workers.group import Group
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]

@@ -23,7 +23,7 @@ from torch.nn import functional
 from pygrade import _core
 from pygrade.config.prerank import PrerankConfig
 from pygrade.prerank.batches import Batches, Catalog, Ids, ItemCounts, Pairs, TowerInputs, aging, positives
-from pygrade.workers import Group
+from pygrade.workers.group import Group
 
 _INPUT_CLIP = 5.0
 _NO_POSITIVE = "batches hold no positive; want shown rows whose weighted feedback is above 0"

@@ -30,7 +30,7 @@ from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.index import ItemIndex
 from pygrade.prerank.recall import held_out_positives, recall
 from pygrade.prerank.towers import Inputs, TwoTower
-from pygrade.workers import Group
+from pygrade.workers.group import Group
 
 logger = logging.getLogger("pygrade")
 

@@ -3,7 +3,9 @@
 import contextlib
 import functools
 import logging
+import os
 import pickle
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from logging.handlers import QueueHandler
@@ -13,7 +15,6 @@ from uuid import uuid4
 
 from pygrade._util.memory import peak_mib
 from pygrade._util.progress import Bar, bars_disabled
-from pygrade._util.threads import torch_threads
 from pygrade.workers.protocol import Job, Result
 
 logger = logging.getLogger("pygrade")
@@ -39,6 +40,13 @@ def _unpack(packed: bytes) -> Callable[[Any], Any]:
     return work
 
 
+def use_one_thread() -> None:
+    """torch of this process on one thread, also if it is imported later: most jobs do without it."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
 def run_job(packed: bytes, job: Any, level: int) -> JobResult:
     """work(job) in a worker process: torch on one thread; what it logs from ``level`` on goes back to the driver.
 
@@ -49,7 +57,8 @@ def run_job(packed: bytes, job: Any, level: int) -> JobResult:
     logger.addHandler(handler)
     logger.setLevel(level)
     try:
-        with torch_threads(1), bars_disabled():
+        use_one_thread()
+        with bars_disabled():
             result = _unpack(packed)(job)
     finally:
         logger.removeHandler(handler)

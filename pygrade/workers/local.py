@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pygrade._util.progress import track
-from pygrade.workers.group import Group
 from pygrade.workers.jobs import JobProgress, error_context, pack_work, run_job
 from pygrade.workers.protocol import Actors, Job, Part, Result
-from pygrade.workers.ranks import train_here
+
+if TYPE_CHECKING:
+    from pygrade.workers.group import Group
 
 
 class LocalWorkers:
@@ -20,6 +22,7 @@ class LocalWorkers:
         if processes < 1:
             raise ValueError(f"processes is {processes}; want 1 or more")
         self._processes = processes
+        self._reused: ProcessPoolExecutor | None = None
 
     @property
     def count(self) -> int:
@@ -43,7 +46,7 @@ class LocalWorkers:
         self, work: Callable[[Job], Result], jobs: Sequence[Job], name: str, progress: JobProgress
     ) -> Iterator[Result]:
         packed = pack_work(work)
-        with ProcessPoolExecutor(min(self.count, len(jobs)), mp_context=get_context("spawn")) as pool:
+        with nullcontext(self._reused) if self._reused else _pool(min(self.count, len(jobs))) as pool:
             futures = [pool.submit(run_job, packed, job, progress.level) for job in jobs]
             try:
                 for job, future in zip(jobs, futures, strict=True):
@@ -54,6 +57,15 @@ class LocalWorkers:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
+    @contextmanager
+    def reuse_processes(self) -> Iterator[None]:
+        """See `Workers`."""
+        with _pool(self.count) as self._reused:
+            try:
+                yield
+            finally:
+                self._reused = None
+
     def actors(self, make: Callable[[Part], Any], parts: Sequence[Part], name: str) -> Actors:
         """See `Workers`; they live in this process."""
         made = []
@@ -62,10 +74,17 @@ class LocalWorkers:
                 made.append(make(part))
         return _LocalActors(made)
 
-    def train(self, loop: Callable[[Group, Job], Result], job: Job, ranks: int, directory: Path, name: str) -> Result:
+    def train(self, loop: "Callable[[Group, Job], Result]", job: Job, ranks: int, directory: Path, name: str) -> Result:
         """See `Workers`."""
+        from pygrade.workers.ranks import train_here
+
         with error_context(name, job):
             return train_here(loop, job, ranks, directory)
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    """They start when there are jobs for them."""
+    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
 
 
 LOCAL = LocalWorkers()

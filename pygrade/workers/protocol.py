@@ -5,10 +5,12 @@ order of the jobs, so that what is added up in this order has the same bits ever
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pygrade.workers.group import Group
+if TYPE_CHECKING:
+    from pygrade.workers.group import Group
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -42,10 +44,13 @@ class Workers(Protocol):
         held by a worker between jobs with what it loads, as a model.
         """
 
+    def reuse_processes(self) -> AbstractContextManager[None]:
+        """Maps inside share their processes, which start once."""
+
     def actors(self, make: Callable[[Part], Any], parts: Sequence[Part], name: str) -> Actors:
         """One object make(part) for every part. A lost worker's objects are made again, so they keep no other state."""
 
-    def train(self, loop: Callable[[Group, Job], Result], job: Job, ranks: int, directory: Path, name: str) -> Result:
+    def train(self, loop: "Callable[[Group, Job], Result]", job: Job, ranks: int, directory: Path, name: str) -> Result:
         """loop(group, job) of rank 0 of ``ranks`` processes that train together; with 1 the group is alone.
 
         The loop keeps checkpoints in ``directory`` (`Group.save`). If a rank is lost, all start again from the last

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-from pygrade.workers import DistributedGroup, FileCheckpoints, Group
+from pygrade.workers.group import DistributedGroup, FileCheckpoints, Group
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

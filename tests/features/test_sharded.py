@@ -1,5 +1,6 @@
 """Materialization by several workers has the bytes of one process, for every way of cutting the work."""
 
+import contextlib
 import dataclasses
 import json
 import signal
@@ -33,6 +34,9 @@ class Jobs:
     def map(self, work, jobs, name):
         self.names += [name] * len(jobs)
         return LocalWorkers().map(work, jobs, name)
+
+    def reuse_processes(self):
+        return contextlib.nullcontext()
 
     def actors(self, make, parts, name):
         raise AssertionError("materialization has no actors")
@@ -125,6 +129,11 @@ def test_the_cut_changes_no_byte(log, single, tmp_path, span_rows, shards):
     assert jobs.names.count("features: histories") == jobs.names.count("features: rows") == spans > 1
     assert jobs.names.count("features: pasts") == (shards or 8)
     assert [path.name for path in tmp_path.iterdir()] == ["set"]  # nothing is left
+
+
+def test_processes_start_without_torch():
+    code = "import sys, pygrade.features.sharded; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_two_processes(log, single, tmp_path):

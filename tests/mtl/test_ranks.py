@@ -10,7 +10,7 @@ import pytest
 
 from pygrade.metrics.roc import auc
 from pygrade.mtl import Columns, MtlModel, Timeline, fit_stream, predict
-from pygrade.workers import Group
+from pygrade.workers.group import Group
 from pygrade.workers.ranks import train_here
 from tests.mtl.worlds import SMALL, parameters, world
 

@@ -14,7 +14,7 @@ from pygrade.prerank.batches import positives
 from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.prerank.training import _loss
-from pygrade.workers import Group
+from pygrade.workers.group import Group
 from pygrade.workers.ranks import train_here
 from tests.prerank.test_training import SMALL, WEIGHTS, parameters
 from tests.prerank.world import World

@@ -14,7 +14,7 @@ from pygrade.prerank.batches import ItemCounts, positives, shuffled
 from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.prerank.training import _loss
-from pygrade.workers import Group
+from pygrade.workers.group import Group
 from tests.prerank.world import World
 
 WEIGHTS = (1.0, 2.0)

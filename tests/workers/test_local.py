@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import sys
 
 import pytest
@@ -78,6 +79,18 @@ class Loads:
 def test_a_worker_holds_its_work_between_jobs():
     counts = list(LocalWorkers(2).map(Loads(), range(6), "held"))
     assert 1 <= counts.count(1) <= 2 and sum(counts) >= 12  # two workers with three jobs each, or fewer with more
+
+
+def process_of(job):
+    return os.getpid()
+
+
+def test_maps_share_processes_that_are_reused():
+    workers = LocalWorkers(2)
+    with workers.reuse_processes():
+        first, second = ({*workers.map(process_of, range(8), "maps")} for _ in range(2))
+        assert len(first | second) <= 2
+    assert not {*workers.map(process_of, range(8), "maps")} & (first | second)
 
 
 class Terminal(io.StringIO):
