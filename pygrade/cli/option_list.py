@@ -54,6 +54,7 @@ COMMANDS = {  # the module of pygrade.config that has the options, and what the 
     "export": ("export", "a policy or a multi-task model as a .pt2 or ONNX file, for programs without Python"),
     "aot": ("export", "GPU binaries of the kernels with a manifest, made without a GPU"),
     "info": ("export", "versions, device, instruction set, and which backends work"),
+    "docs": ("export", "the documentation in a browser, or where it is"),
 }
 _KINDS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
 

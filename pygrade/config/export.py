@@ -1,4 +1,4 @@
-"""Options of the commands that write files for other programs, and of info."""
+"""Options of the commands that write files for other programs, and of info and docs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,3 +46,11 @@ class AotOptions(Output):
 @dataclass(frozen=True, kw_only=True)
 class InfoOptions(Output):
     """Versions, device, instruction set, and which backends work here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocsOptions(Output):
+    """Open the documentation in a browser: the site that `make docs` built in this clone. Without one, say where it is.
+
+    Example: pygrade docs
+    """

@@ -1,0 +1,29 @@
+"""pygrade docs"""
+
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+from pygrade.cli import console
+from pygrade.config.export import DocsOptions
+
+ROOT = Path(__file__).resolve().parents[3]  # of a clone
+INSTALLED = (
+    "the documentation is in docs/ of a clone of the repository, and `make docs` there makes its site; what is installed "
+    "here does not hold it. `pygrade COMMAND --help-all` explains every option"
+)
+
+
+def run(options: DocsOptions) -> dict[str, Any]:
+    pages, site = ROOT / "docs" / "index.md", ROOT / "build" / "site" / "index.html"
+    opened = False
+    if not (ROOT / "mkdocs.yml").is_file():
+        place, text = None, INSTALLED
+    elif not site.is_file():
+        place, text = pages, f"documentation: {pages}; `make docs` makes a site of it, which this command opens"
+    else:
+        place, text = site, f"documentation: {site}"
+        opened = not options.json and webbrowser.open(site.as_uri())
+    if not options.json:
+        console.text(text)
+    return {"documentation": place and str(place), "opened": opened}
