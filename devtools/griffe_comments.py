@@ -14,8 +14,6 @@ class Comments(Extension):
 
     def on_class_members(self, *, cls: Class, **_: Any) -> None:
         """Give its fields their texts."""
-        if not cls.has_labels("dataclass") and not any("NamedTuple" in str(base) for base in cls.bases):
-            return
         texts = comments_of(cls.source)
         kind = getattr(importlib.import_module(cls.module.path), cls.name) if "pygrade.config" in cls.path else None
         if dataclasses.is_dataclass(kind):

@@ -2,8 +2,12 @@
 
 import dataclasses
 import importlib
+import inspect
 import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from types import SimpleNamespace
 
@@ -12,8 +16,10 @@ import pytest
 from devtools.cited_figures import CITED, select
 from devtools.option_pages import groups_of, options_page, own_fields
 from pygrade.cli import main as cli
+from pygrade.cli.commands import docs
 from pygrade.cli.option_list import options_class, options_of
 from pygrade.cli.parse import parse
+from tests.console.browser import browser, needs_browser
 from tests.documents import PAGES, ROOT, blocks, commands, run
 
 DOCS = ROOT / "docs"
@@ -109,6 +115,22 @@ def test_comments_are_those_beside_a_field_or_above_it():
     assert comments_of(source) == {"first": "above, two lines", "second": "beside", "third": ""}
 
 
+@pytest.mark.parametrize("path", re.findall(r"^::: (\S+)", (DOCS / "api.md").read_text(encoding="utf-8"), re.M))
+def test_every_public_name_is_documented(path):
+    comments_of = pytest.importorskip("devtools.griffe_comments", reason="griffe is not installed").comments_of
+    module, _, name = path.rpartition(".")
+    found = getattr(importlib.import_module(module), name)
+    assert inspect.getdoc(found)
+    if inspect.isclass(found):
+        methods = {n: m for n, m in inspect.getmembers_static(found) if n in vars(found) and n[0] != "_"}
+        functions = {n: getattr(m, "fget", None) or getattr(m, "__func__", m) for n, m in methods.items()}
+        bare = [n for n, function in functions.items() if inspect.isfunction(function) and not function.__doc__]
+        texts = comments_of(inspect.getsource(found))
+        if dataclasses.is_dataclass(found):
+            texts |= {e.name: e.metadata["text"] for e in dataclasses.fields(found) if "text" in e.metadata}
+        assert bare == [] and [field for field, text in texts.items() if not text] == []
+
+
 def test_the_glossary_has_its_terms_in_order():
     text = (DOCS / "glossary.md").read_text(encoding="utf-8")
     terms = re.findall(r"^## (.+)\n\n\S", text, re.M)
@@ -175,6 +197,38 @@ def test_relative_links_of_readme_and_contributing_exist():
         links = re.findall(r"\]\(((?!https?:|#)[^)#]+)", (ROOT / name).read_text(encoding="utf-8"))
         assert links or name != "README.md"
         assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@needs_browser
+@pytest.mark.slow
+def test_the_site_is_searched_when_its_pages_are_opened_as_files(tmp_path):
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
+    with browser() as engine:
+        page = engine.new_page()
+        page.goto((tmp_path / "guides/serve.html").as_uri())
+        page.click("[data-md-component=search-query]", force=True)
+        page.keyboard.type("propensity")
+        link = page.wait_for_selector(".md-search-result__item a")
+        link.click()
+        assert page.url.startswith(tmp_path.as_uri()) and "serve.html" not in page.url
+
+
+@pytest.mark.parametrize(
+    ("built", "shown"), [("", "docs/ of a clone"), ("mkdocs.yml", "make docs"), ("site", "index.html")]
+)
+def test_the_command_opens_the_site_or_says_where_the_pages_are(built, shown, tmp_path, monkeypatch, capsys):
+    site, opened = tmp_path / "build/site/index.html", []
+    if built:
+        (tmp_path / "mkdocs.yml").touch()
+    if built == "site":
+        site.parent.mkdir(parents=True)
+        site.touch()
+    monkeypatch.setattr(docs, "ROOT", tmp_path)
+    monkeypatch.setattr(docs.webbrowser, "open", opened.append)
+    assert cli.main(["docs"]) == 0
+    assert shown in capsys.readouterr().out and opened == [site.as_uri()] * (built == "site")
 
 
 def test_the_site_refuses_what_comes_from_another_host():

@@ -61,6 +61,7 @@ class RewardConfig(Options):
 
     @property
     def has_posterior(self) -> bool:
+        """Whether logged feedback counts."""
         return self.posterior != "none" and self.posterior_weight > 0.0
 
     def sized(self, requests: int) -> "RewardConfig":
@@ -156,12 +157,12 @@ class CorrectionConfig(Options):
 class TrainConfig(Options):
     """Everything that decides what `train` learns, and how it runs."""
 
-    policy: PolicyConfig = option(PolicyConfig())
-    reward: RewardConfig = option(RewardConfig())
+    policy: PolicyConfig = option(PolicyConfig(), "the network, and what its weights mean")
+    reward: RewardConfig = option(RewardConfig(), "what feedback and predictions of a page are worth")
     static: CemConfig = option(CemConfig(), "search for the static weights the policy starts from")
-    stage1: Stage1Config = option(Stage1Config())
-    stage2: Stage2Config = option(Stage2Config())
-    trust: TrustConfig = option(TrustConfig())
+    stage1: Stage1Config = option(Stage1Config(), "LambdaLoss on logged pages")
+    stage2: Stage2Config = option(Stage2Config(), "GRPO on sampled weights")
+    trust: TrustConfig = option(TrustConfig(), "cross-fitting, which decides what is served")
     correction: CorrectionConfig = option(CorrectionConfig(), "of the predictions, before they are weighed")
     seed: int = option(0, "of the network, the batches and the draws", ge=0)
     device: str = option("cpu", "cpu or cuda")
@@ -225,7 +226,7 @@ class OnlineConfig(Options):
     engine: Engine = option(
         "auto", "of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy"
     )
-    reward: RewardConfig = option(RewardConfig())
+    reward: RewardConfig = option(RewardConfig(), "what feedback and predictions of a page are worth")
     step: Stage2Config = option(Stage2Config(steps=25), "of an update, at a constant rate")
 
 

@@ -21,7 +21,7 @@ def read_logs(path: Place) -> Logs:
     mistyped column, a missing value, a request whose rows are apart or disagree, and all that `validate` refuses.
     Warnings go to the logger "pygrade".
     """
-    with parquet.Source(download(path)) as source:
+    with parquet.ParquetParts(download(path)) as source:
         logs = Logs(**source.read())
         validate(logs, str(path), source.row_name)
         for note in source.notes:

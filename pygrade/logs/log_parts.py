@@ -25,7 +25,7 @@ logger = logging.getLogger("pygrade")
 
 
 @dataclass(frozen=True)
-class Part:
+class LogFile:
     """One file of whole requests."""
 
     folder: str  # local or at a URL
@@ -42,7 +42,7 @@ class Part:
 class LogParts:
     """The requests of one or several files. Takes 8 bytes of memory a request."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[LogFile, ...]
     tasks: tuple[str, ...]
     features: tuple[str, ...]
     task_values: tuple[float, ...]
@@ -60,13 +60,13 @@ class LogParts:
         places = [paths] if isinstance(paths, str | Path) else list(paths)
         if not places:
             raise ValueError("paths is empty; want at least one Parquet file or directory")
-        parts: list[Part] = []
+        parts: list[LogFile] = []
         found: list[NDArray[np.uint64]] = []
         facts: parquet.Facts | None = None
         for place in places:
             folder, names = _files(place)
             for name in names:
-                with parquet.Source(folder.fetch(name)) as source:
+                with parquet.ParquetParts(folder.fetch(name)) as source:
                     now, ids = source.facts(), source.request_ids()
                     if (wanted := source.header.get("parts", len(names))) != len(names) and len(names) > 1:
                         raise ValueError(f"{place}: {len(names)} parts; {name} says the log has {wanted}")
@@ -76,7 +76,7 @@ class LogParts:
                     )
                 facts = facts or now
                 facts = (*facts[:4], tuple(name for name in facts[4] if name in now[4]))
-                parts.append(Part(str(folder), name, np.arange(len(ids), dtype=np.int64)))
+                parts.append(LogFile(str(folder), name, np.arange(len(ids), dtype=np.int64)))
                 found.append(hashes(ids))
         assert facts is not None
         _check_distinct(parts, found)
@@ -131,7 +131,7 @@ class LogParts:
         """The requests that list all of their candidates, see `Logs.complete`."""
         kept = []
         for part in self.parts:
-            with parquet.Source(part.path) as source:
+            with parquet.ParquetParts(part.path) as source:
                 whole = source.lists_all()[part.chosen]
             kept.append(replace(part, chosen=part.chosen[whole]))
         result = replace(self, parts=tuple(part for part in kept if len(part.chosen)))
@@ -154,7 +154,7 @@ class LogParts:
             return self.read(0, self.num_requests)
         drawn = []
         for part in self.parts:
-            with parquet.Source(part.path) as source:
+            with parquet.ParquetParts(part.path) as source:
                 drawn.append(order_of(source.request_ids()[part.chosen]))
         keep = np.zeros(self.num_requests, bool)
         keep[np.argsort(np.concatenate(drawn), kind="stable")[:limit]] = True
@@ -165,7 +165,7 @@ class LogParts:
         """[R]: an integer column of the requests, such as ``timestamp``; None if a file has none."""
         arrays = []
         for part in self.parts:
-            with parquet.Source(part.path) as source:
+            with parquet.ParquetParts(part.path) as source:
                 if name not in source.names:
                     return None
                 arrays.append(source.of_requests(name)[part.chosen])
@@ -184,7 +184,7 @@ class LogParts:
 
 def rows_of(path: Place) -> int:
     """Rows of a log, by what its files say of themselves."""
-    with parquet.Source(download(path)) as source:
+    with parquet.ParquetParts(download(path)) as source:
         return source.num_rows
 
 
@@ -207,7 +207,7 @@ def _files(place: Place) -> tuple[Folder, list[str]]:
     return folder, names
 
 
-def _check_distinct(parts: Sequence[Part], found: Sequence[NDArray[np.uint64]]) -> None:
+def _check_distinct(parts: Sequence[LogFile], found: Sequence[NDArray[np.uint64]]) -> None:
     """Each request in one file alone."""
     every = np.concatenate(found)
     order = np.argsort(every, kind="stable")

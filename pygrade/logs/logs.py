@@ -55,7 +55,7 @@ class Logs:
     Construction checks types and shapes; `validate` checks the values.
     """
 
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...]  # T names in the order of predictions and feedback
     features: tuple[str, ...]  # without the x_ prefix
     request_id: Array  # [R] int64 or str, unique
     user_id: Array  # [R] int64 or str
@@ -148,10 +148,12 @@ class Logs:
 
     @property
     def num_requests(self) -> int:
+        """R."""
         return len(self.offsets) - 1
 
     @property
     def num_rows(self) -> int:
+        """M: the candidates of all requests."""
         return int(self.offsets[-1])
 
     @property

@@ -34,7 +34,7 @@ _CONTRACT = (
 )
 
 
-class Source:
+class ParquetParts:
     """Open Parquet parts of one log."""
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +68,7 @@ class Source:
             raise ValueError(f"{self.path}: {len(self.files)} parts; {self.files[0].name} says the log has {wanted}")
         self.names = list(self.parts[0].schema_arrow.names)
 
-    def __enter__(self) -> "Source":
+    def __enter__(self) -> "ParquetParts":
         return self
 
     def __exit__(self, *_: object) -> None:

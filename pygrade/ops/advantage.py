@@ -78,6 +78,12 @@ def group_advantage(
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, ``normalize`` or ``clip``, or a reward that is not finite.
+
+    Examples:
+        >>> rewards = torch.tensor([[[1.0], [3.0]], [[5.0], [5.0]]])  # two groups of two samples
+        >>> group_advantage(rewards, normalize="group")
+        tensor([[-1.,  1.],
+                [ 0.,  0.]])
     """
     values = checks.detached(checks.tensor("rewards", rewards, checks.FLOAT32, (None, None, None)))
     weights = checks.optional(

@@ -155,6 +155,13 @@ def dirichlet_sample(
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape, ``num_samples``, ``seed``, ``offset`` or concentration.
+
+    Examples:
+        >>> draws = dirichlet_sample(torch.tensor([[2.0, 1.0, 1.0]]), 1000, seed=7)
+        >>> draws.weights.shape, bool(torch.allclose(draws.weights.sum(-1), torch.ones(1)))
+        (torch.Size([1, 1000, 3]), True)
+        >>> draws.weights.mean(1)  # near α / Σ α
+        tensor([[0.4833, 0.2537, 0.2631]])
     """
     alpha = checks.detached(concentration_rows("concentration", concentration))
     samples, signed, first = checked_draw(num_samples, seed, offset)
@@ -250,6 +257,11 @@ def dirichlet_log_prob(
     Returns:
         [B, G] float32: density with respect to Lebesgue measure on the first T - 1 coordinates. Can be differentiated
         once.
+
+    Examples:
+        >>> flat = torch.ones(1, 3)  # its density is 2! everywhere
+        >>> dirichlet_log_prob(flat, torch.tensor([[[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]]]).log()).exp()
+        tensor([[2., 2.]])
     """
     arguments = checked_density(concentration, log_weights, weight_floor, validate, num_threads)
     return checks.match_type(_log_prob_op(*arguments), concentration)
@@ -342,6 +354,10 @@ def dirichlet_entropy(concentration: T, *, validate: bool | None = None, num_thr
 
     concentration [B, T] float32, finite and > 0, T from 1 to 64 → [B] float32, in nats; differentiable once.
     ``validate`` and ``num_threads`` as in `dirichlet_log_prob`.
+
+    Examples:
+        >>> dirichlet_entropy(torch.tensor([[4.0, 4.0], [2.0, 1.0]]))
+        tensor([-0.3845, -0.1931])
     """
     alpha = concentration_rows("concentration", concentration)
     check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
@@ -355,6 +371,11 @@ def dirichlet_kl(
 
     concentration (α) and other (β) [B, T] float32, finite and > 0, T from 1 to 64 → [B] float32, in nats;
     differentiable once, in both. ``validate`` and ``num_threads`` as in `dirichlet_log_prob`.
+
+    Examples:
+        >>> a, b = torch.tensor([[2.0, 1.0]]), torch.ones(1, 2)
+        >>> dirichlet_kl(a, a), dirichlet_kl(a, b)  # log 2 - 1/2
+        (tensor([0.]), tensor([0.1931]))
     """
     alpha = concentration_rows("concentration", concentration)
     beta = concentration_rows("other", other, tuple(alpha.shape))
@@ -384,6 +405,10 @@ def floor_log_weights(log_weights: T, weight_floor: float, *, num_threads: int |
     log_weights [..., T] float32, ``weight_floor`` in [0, 1); 0 changes nothing. Returns the same shape and kind. Not
     differentiable. A Dirichlet with small concentrations puts samples within 1e-30 of a face, where one log-weight
     dominates every log-probability ratio; the floor bounds it.
+
+    Examples:
+        >>> floor_log_weights(torch.tensor([0.5, 0.5, 1e-30]).log(), 0.01).exp()
+        tensor([0.4950, 0.4950, 0.0099])
     """
     logs = checks.tensor("log_weights", log_weights, checks.FLOAT32, (None,) * getattr(log_weights, "ndim", 1))
     logs = checks.detached(logs)

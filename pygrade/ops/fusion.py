@@ -293,6 +293,11 @@ def transform_scores(
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, option, offset, or a negative score under a logarithm.
+
+    Examples:
+        >>> p = torch.tensor([[[0.1], [0.3], [0.2]]])  # one request, three candidates, one task
+        >>> transform_scores(p, "rank")[0, :, 0], transform_scores(p, "zscore")[0, :, 0]
+        (tensor([0.0000, 1.0000, 0.5000]), tensor([-1.2099,  1.2099,  0.0000]))
     """
     if not dispatch.tracing():
         values: T | None = _core.transform_scores_fast_path(
@@ -332,6 +337,11 @@ def fuse_scores(
 
     Raises:
         TypeError, ValueError: as `transform_scores`.
+
+    Examples:
+        >>> p = torch.tensor([[[0.5, 0.1], [0.2, 0.4]]])
+        >>> fuse_scores(p, torch.tensor([[1.0, 10.0]]))
+        tensor([[1.5000, 4.2000]])
     """
     if not dispatch.tracing():
         fused: T | None = _core.fuse_scores_fast_path(
@@ -379,6 +389,13 @@ def fuse_topk(
 
     Raises:
         TypeError, ValueError: as `transform_scores`.
+
+    Examples:
+        >>> p = torch.tensor([[[0.1], [0.3], [0.3], [0.2]]])
+        >>> fuse_topk(p, torch.ones(1, 1), 3).indices  # of equal scores the lower index first
+        tensor([[1, 2, 3]], dtype=torch.int32)
+        >>> fuse_topk(p, torch.ones(1, 1), 3, mask=torch.tensor([[True, False, False, False]])).indices
+        tensor([[ 0, -1, -1]], dtype=torch.int32)
     """
     if not dispatch.tracing():
         page: TopK | None = _core.fuse_topk_fast_path(

@@ -106,6 +106,13 @@ def topk_gain(
 
     Raises:
         TypeError, ValueError: as `fuse_scores`, and on a list that does not exist.
+
+    Examples:
+        >>> p = torch.tensor([[[0.9, 0.0], [0.5, 0.5], [0.0, 0.8]]])
+        >>> weights = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])  # two samples: by either task alone
+        >>> topk_gain(p, weights, torch.tensor([[[1.0], [0.0], [4.0]]]), 2, torch.tensor([1.0, 0.5]))
+        tensor([[[1.],
+                 [4.]]])
     """
     s, o = checked_scores(scores, offsets)
     batch = s.shape[0] if o is None else o.shape[0] - 1

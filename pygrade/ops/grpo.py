@@ -17,7 +17,7 @@ class GrpoLoss(NamedTuple):
     """Result of `grpo_loss`, [B] except ``gradient``; numpy if the concentration was. Only ``loss`` carries a gradient,
     and only to the concentration; ``gradient`` is that gradient, for callers that need no autograd for it."""
 
-    loss: Tensor
+    loss: Tensor  # [B]
     kl: Tensor  # KL(new ‖ reference), nats
     entropy: Tensor  # nats
     clip_fraction: Tensor  # share of samples whose ratio left [1 - clip, 1 + clip_high]
@@ -124,6 +124,13 @@ def grpo_loss(
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, option or concentration.
+
+    Examples:
+        >>> alpha, logs = torch.tensor([[2.0, 2.0]]), torch.tensor([[[0.7, 0.3], [0.4, 0.6]]]).log()
+        >>> old = dirichlet_log_prob(alpha, logs)
+        >>> result = grpo_loss(alpha, logs, old, torch.tensor([[1.0, -1.0]]), alpha)  # the first draw was better
+        >>> result.gradient  # a step against it raises the weight of the first task
+        tensor([[-0.2798,  0.3466]])
     """
     alpha = concentration_rows("concentration", concentration)
     batch, tasks = alpha.shape

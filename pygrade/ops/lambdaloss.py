@@ -98,6 +98,13 @@ def lambda_loss(
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device or temperature, or NaN.
+
+    Examples:
+        >>> gains, discount = torch.tensor([[1.0, 0.0]]), torch.tensor([1.0, 0.5])
+        >>> lambda_loss(torch.tensor([[2.0, 0.0]]), gains, None, discount)  # softplus(-2) / 2
+        tensor([0.0635])
+        >>> lambda_loss(torch.tensor([[0.0, 2.0]]), gains, None, discount)  # softplus(2) / 2
+        tensor([1.0635])
     """
     values = checks.tensor("scores", scores, checks.FLOAT32, (None, None))
     labels = checks.as_companion("gains", gains, torch.float32, values.shape, "scores", values)

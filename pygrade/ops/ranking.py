@@ -128,6 +128,11 @@ def rank(
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, option, cap or offset, or a negative score under a
             logarithm; before anything is written.
+
+    Examples:
+        >>> p, seller = torch.tensor([[0.9], [0.8], [0.7]]), torch.tensor([[4], [4], [5]], dtype=torch.int32)
+        >>> rank(p, torch.ones(1), 2, groups=seller, caps=[1])  # one item a seller
+        TopK(values=tensor([0.9000, 0.7000]), indices=tensor([0, 2], dtype=torch.int32))
     """
     if not dispatch.tracing():
         best: TopK | None = _core.rank_fast_path(

@@ -41,6 +41,11 @@ def format_penalty(weights: T, weight_bounds: TensorOrArray) -> T:
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape or device.
+
+    Examples:
+        >>> box = torch.tensor([[0.1, 0.1], [0.6, 0.9]])
+        >>> format_penalty(torch.tensor([[0.55, 0.45], [0.75, 0.25]]), box)
+        tensor([-0.0000, -0.1500])
     """
     dtypes = (torch.float32, torch.float64)
     values = checks.tensor("weights", weights, dtypes, (None,) * max(1, getattr(weights, "ndim", 1)))
@@ -166,6 +171,12 @@ def rollout(
 
     Raises:
         TypeError, ValueError: as those ops, before anything is drawn.
+
+    Examples:
+        >>> p, gains = torch.tensor([[[0.9, 0.0], [0.0, 0.8]]]), torch.tensor([[[1.0], [0.0]]])
+        >>> result = rollout(torch.ones(1, 2), p, gains, 1, torch.ones(1), num_samples=3, seed=1)
+        >>> result.weights[..., 0], result.rewards[..., 0]  # 1 where the first candidate wins
+        (tensor([[0.4048, 0.5839, 0.1321]]), tensor([[0., 1., 0.]]))
     """
     alpha = checks.detached(concentration_rows("concentration", concentration))
     batch, tasks = alpha.shape

@@ -64,6 +64,10 @@ def dirichlet_score(
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, floor or concentration.
+
+    Examples:
+        >>> dirichlet_score(torch.ones(1, 2), torch.full((1, 1, 2), 0.5).log()).gradient  # log 0.5 + ψ(2) - ψ(1)
+        tensor([[0.3069, 0.3069]])
     """
     alpha, logs, *options = checked_density(concentration, log_weights, weight_floor, validate, num_threads)
     alpha = checks.detached(alpha)

@@ -67,7 +67,7 @@ class Correction:
     Arrays are float32 and finite; what ends with ``std`` is positive. ValueError names the field that is not as below.
     """
 
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...]  # T names in the order of the predictions
     features: tuple[str, ...]  # of the context
     items: tuple[str, ...]  # item columns, without the i_ prefix
     parents: tuple[int, ...]  # [T] place of the parent, -1: a root

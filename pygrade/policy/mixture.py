@@ -1,4 +1,4 @@
-"""What a policy is mixed with: a simple baseline, and how far the log proves the policy better than it.
+"""Mixture of a policy and a simple baseline.
 
     score_j = (1 - λ) · z(b_j) + λ · z(Σ_t w_t f_t(p_jt)),    z(s) = (s - mean) / (sd + 10⁻⁶) within the request
 

@@ -59,14 +59,14 @@ class FusionPolicy(nn.Module):
     what takes corrected ones.
     """
 
-    mixture: Mixture | None = None
-    correction: Correction | None = None
+    mixture: Mixture | None = None  # with a simple ranking; None: served alone
+    correction: Correction | None = None  # of the predictions; None: as they are
 
-    input_mean: Tensor
-    input_std: Tensor
-    bounds: Tensor
-    static_weights: Tensor
-    scenario_table: Tensor
+    input_mean: Tensor  # [I], subtracted from the inputs
+    input_std: Tensor  # [I], by which they are divided then
+    bounds: Tensor  # [2, T], lower and upper bounds of the served weights
+    static_weights: Tensor  # [T]
+    scenario_table: Tensor  # [S, T], the static weights of `scenarios`
 
     def __init__(self, spec: PolicySpec, initial_weights: Tensor | NDArray[Any] | None = None, seed: int = 0) -> None:
         super().__init__()
@@ -99,18 +99,22 @@ class FusionPolicy(nn.Module):
 
     @property
     def config(self) -> PolicyConfig:
+        """The options of its network and formula."""
         return self.spec.config
 
     @property
     def tasks(self) -> tuple[str, ...]:
+        """T names in the order of the weights."""
         return self.spec.tasks
 
     @property
     def features(self) -> tuple[str, ...]:
+        """F names in the order of the context."""
         return self.spec.features
 
     @property
     def num_inputs(self) -> int:
+        """I: the numbers that the network reads of a request."""
         return self.spec.num_inputs
 
     @property

@@ -26,14 +26,11 @@ def fusion_formula(config: PolicyConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """What a policy reads and what its weights mean; enough to make a training set, without a network.
+    """What a policy reads and what its weights mean; enough to make a training set, without a network."""
 
-    tasks: T names in the order of the predictions. features: names of the F context features.
-    """
-
-    tasks: tuple[str, ...]
-    features: tuple[str, ...]
-    config: PolicyConfig = field(default_factory=PolicyConfig)
+    tasks: tuple[str, ...]  # T names in the order of the predictions
+    features: tuple[str, ...]  # F names of the context, without the x_ prefix
+    config: PolicyConfig = field(default_factory=PolicyConfig)  # network, fusion formula, bounds
 
     def __post_init__(self) -> None:
         for name in ("tasks", "features"):

@@ -44,8 +44,8 @@ class Page:
     fallback: NDArray[np.bool_]  # [B] static weights were served for want of features
     explored: NDArray[np.bool_]  # [B] the weights are a Dirichlet draw
     seed: NDArray[np.uint64]  # [B] its coordinates, 0 without one
-    policy: FusionPolicy
-    policy_version: str
+    policy: FusionPolicy  # that ranked
+    policy_version: str  # its `version`
     context: NDArray[np.float32]  # [B, F], NaN if unknown
     multipliers: NDArray[np.float32] | None  # [B, T] of the tasks' values, if the policy takes them
     first_number: int  # number of the first request, the id of those without one
@@ -53,7 +53,7 @@ class Page:
     bounds: NDArray[np.int64] | None  # [B + 1]
     scenario: str | Sequence[str] | None  # of all requests, or one each
     item_values: NDArray[np.float32] | None  # one for each candidate: prices
-    ids: Ids
+    ids: Ids  # of the caller, for the log
     item_columns: NDArray[np.float32] | None = None  # [M, I] or [B, N, I] of the policy's correction
 
     def __repr__(self) -> str:
@@ -62,6 +62,7 @@ class Page:
 
     @property
     def tasks(self) -> tuple[str, ...]:
+        """T names in the order of the weights."""
         return self.policy.tasks
 
     @property

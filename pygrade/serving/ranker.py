@@ -106,9 +106,9 @@ class BlendedRanker:
         them.
 
         ``explore`` serves a draw of Dirichlet(concentration) instead of its mean, unprojected so that its logged
-        density is exact; fallback requests never explore. Draw of a request: ``dirichlet_sample(concentration, 1, seed
-        >> 32, offset=seed & 0xffffffff)`` with the ``seed`` of its log row. A ``seed`` (0 … 2³¹ - 1) given here
-        replaces the ranker's stream for this call and counts its rows from 0: the same call gives the same draws.
+        density is exact; fallback requests never explore. The draw of a request, with the ``seed`` of its log row:
+        ``dirichlet_sample(concentration, 1, seed >> 32, offset=seed & 0xffffffff)``. A ``seed`` (0 … 2³¹ - 1) given
+        here replaces the ranker's stream for this call and counts its rows from 0: the same call gives the same draws.
 
         ValueError or TypeError name the argument of a wrong shape or value, before anything is ranked or counted.
         """

@@ -24,9 +24,9 @@ class Event(NamedTuple):
     """Feedback on one item of a served page. Ids are integers or strings, of numpy or plain, as in the page's log."""
 
     event_id: Key  # the same each time it is delivered
-    request_id: Key
-    item_id: Key
-    task: str
+    request_id: Key  # of the page
+    item_id: Key  # an item of that page
+    task: str  # one of the policy's tasks
     amount: float = 1.0  # finite, 0 or more
     timestamp: int | None = None  # ms since 1970; None: not later than the page's feedback is waited for
 

@@ -9,8 +9,8 @@ from pygrade.config.export import DocsOptions
 
 ROOT = Path(__file__).resolve().parents[3]  # of a clone
 INSTALLED = (
-    "the documentation is in docs/ of a clone of the repository, and `make docs` there makes its site; what is installed "
-    "here does not hold it. `pygrade COMMAND --help-all` explains every option"
+    "the documentation is in docs/ of a clone of the repository, and `make docs` there makes its site; what is "
+    "installed here does not hold it. `pygrade COMMAND --help-all` explains every option"
 )
 
 
