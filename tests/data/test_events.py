@@ -155,6 +155,7 @@ def test_columns_must_be_those_that_the_source_states(tmp_path):
     [
         ({"tasks": ()}, "tasks are"),
         ({"task_values": (1.0,)}, "one per task, 2"),
+        ({"task_values": (1.0, float("nan"))}, "task_values is .*nan.*; want finite numbers"),
         ({"funnel": (("click", "buy"),)}, "funnel has"),
         ({"users": {"age": "int"}}, "users says 'age' is 'int'"),
         ({"category": "brand"}, "category is 'brand'"),

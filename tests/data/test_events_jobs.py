@@ -222,13 +222,6 @@ def test_scratch_files_hold_the_rows_once(tmp_path):
     assert not (log.path / "scratch").exists() and not list(tmp_path.glob(".log.partial-*"))
 
 
-def test_nothing_is_left_after_an_error(one, tmp_path):
-    spec = write_parts(tmp_path / "logs", [one, one.head(60).with_columns(pl.lit(3.0).alias("y_click"))])
-    with pytest.raises(ValueError, match=r"column 'y_click' is 3\.0; want 0 or 1"):
-        import_events(spec, tmp_path / "log", rows=100)
-    assert [path.name for path in tmp_path.iterdir()] == ["logs"]
-
-
 def lose_a_file(piece, spill):
     spill.add_events(pl.DataFrame(piece, infer_schema_length=None))
 
@@ -240,7 +233,3 @@ def test_a_scratch_file_that_vanished_is_named(tmp_path):
     shutil.rmtree(tmp_path / "log" / "scratch" / "read1-00001" / "events")
     with pytest.raises(FileNotFoundError, match=r"read1-00001.events"):
         writer.finish(SOURCE)
-
-
-def test_no_jobs_take_no_process():
-    assert list(LocalWorkers(2).map(add_user, [], "nothing")) == []

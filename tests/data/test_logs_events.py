@@ -196,13 +196,6 @@ def test_a_long_id_makes_no_matrix_as_wide(tmp_path):
     assert peak < 20_000_000  # a matrix as wide as the longest of 2,000 ids takes 800 MB
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_task_values_are_finite(tmp_path, value):
-    write_logs(make_logs(), tmp_path / "logs")
-    with pytest.raises(ValueError, match=rf"task_values is .*{value}.*; want finite numbers"):
-        import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log", LogsEventConfig(task_values={"click": value}))
-
-
 def test_bad_files_are_named(tmp_path):
     write_logs(make_logs(), tmp_path / "logs")
     with pytest.raises(ValueError, match="task_values names 'like'"):

@@ -1,8 +1,5 @@
 """Item columns of logs in several files."""
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
 
 from pygrade.logs import concatenate, write_logs
@@ -36,10 +33,3 @@ def test_files_keep_the_item_columns_that_all_have(tmp_path):
     assert_same(parts.read(0, 50), logs.arranged(logs.tasks, logs.features, ("margin",)))
     write_logs(half[1].arranged(logs.tasks, logs.features, ()), tmp_path / "b")
     assert LogParts.open([tmp_path / "a", tmp_path / "b"]).read(20, 30).item_features is None
-
-
-def test_shown_rows_keep_their_item_columns():
-    logs = replace(make_logs(), candidates=None)
-    shown = logs.shown_only()
-    np.testing.assert_array_equal(shown.item_features, logs.item_features[logs.shown])
-    assert shown.items == logs.items and shown.shown.all()

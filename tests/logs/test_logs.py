@@ -314,27 +314,6 @@ def test_write_checks_before_it_writes(tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
 
 
-def test_full_disk_keeps_the_earlier_log(tmp_path, monkeypatch):
-    first, second = make_logs(seed=1), make_logs(seed=2)
-    write_logs(first, tmp_path / "log", 30)
-    written = []
-
-    def full(table, where, **options):
-        if written:
-            raise OSError(28, "No space left on device")
-        written.append(where)
-        where.write_bytes(b"half")
-
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr(pq, "write_table", full)
-        write_logs(second, tmp_path / "log", 30)
-    assert written
-    assert_same(first, read_logs(tmp_path / "log"))
-    assert [child.name for child in tmp_path.iterdir()] == ["log"]
-    write_logs(second, tmp_path / "log", 30)
-    assert_same(second, read_logs(tmp_path / "log"))
-
-
 def test_killed_writer_keeps_the_earlier_log(tmp_path):
     write_logs(make_logs(seed=1), tmp_path / "log", 30)
     program = (

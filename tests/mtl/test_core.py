@@ -1,6 +1,5 @@
 """The C++ core against the float64 reference and torch's network; bits that depend on nothing but the row."""
 
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import torch
 
 from devtools.tolerances import assert_close
 from pygrade import _core, reference
-from pygrade._util.serialization import to_json
 from pygrade.config.mtl import MtlConfig
 from pygrade.mtl import Columns, predict, save
 from pygrade.mtl.calibration import Calibration
@@ -223,30 +221,8 @@ def test_the_core_reads_schema_and_counts_of_request_columns(tmp_path):
         replace(COLUMNS, request_dense=5)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"format": "x"}, r'folder/mtl.json: it is "x" of version 1'),
-        ({"schema_hash": "x"}, r"folder/mtl.json: 'schema_hash' is \"x\"; 'schema' gives"),
-        ({"sha256": "0" * 64}, r"folder/mtl.safetensors has sha256 \w{12}; want 000000000000"),
-        ({"config": {}}, r"folder/mtl.json: 'network' is absent"),
-    ],
-)
-def test_damage_is_named(change, message):
-    text, tensors = model_of(SMALL).files()
-    record = json.loads(text) | change
-    with pytest.raises(ValueError, match=message):
-        _core.MultiTaskModel(to_json(record), tensors, "folder")
-
-
-def test_missing_files_and_wrong_arrays_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"mtl.json does not exist or can't be read; want"):
-        _core.MultiTaskModel.load(tmp_path / "nowhere")
+def test_wrong_arrays_are_named():
     model = model_of(SMALL)
-    folder = save(model, tmp_path / "mtl")
-    (folder / "mtl.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"mtl.safetensors does not exist"):
-        _core.MultiTaskModel.load(folder)
     dense, ids = rows_of(COLUMNS, 3)
     with pytest.raises(ValueError, match="probabilities"):
         model.core.predict(dense, ids, np.empty((2, 5), np.float32))

@@ -33,18 +33,6 @@ def rows(n: int = 1000):
     return dense, ids
 
 
-def test_a_row_has_the_same_bits_alone_and_among_others(model):
-    dense, ids = rows()
-    together = predict(model, dense, ids)
-    for size in (1, 7, 33, 48, 49, 500):
-        for start in (0, 1, 1000 - size):
-            part = slice(start, start + size)
-            assert predict(model, dense[part], ids[part]).tobytes() == together[part].tobytes()
-    order = np.random.default_rng(0).permutation(len(dense))
-    assert predict(model, dense[order], ids[order]).tobytes() == together[order].tobytes()
-    assert len(np.unique(together[:, 0])) > 500
-
-
 def test_memory_layout_and_types_of_the_arrays_do_not_matter(model):
     dense, ids = rows()
     plain = predict(model, dense, ids)
@@ -64,28 +52,12 @@ def test_threads_do_not_matter(model):
             assert result.tobytes() == one.tobytes()
 
 
-def test_the_funnel_bounds_the_child_by_its_parent():
-    dense, ids, labels, time, _ = world(2000)
-    labels[:, 1] *= labels[:, 0]
-    model = fit(dense, ids, labels, time, config=replace(SMALL, funnel=(("a", "b"),)))
-    p = predict(model, dense * 3, ids)
-    assert (p[:, 1] <= p[:, 0]).all() and p[:, 1].std() > 0
-
-
 def test_ids_under_a_vocabulary_have_their_own_entries_and_unknown_ones_are_zero():
     columns = Columns((), ("user", "city", "tab"), (0, 5, 3))
     ids = np.array([[10**12, 4, 2], [10**12, 5, -1], [7, 0, 0]])
     entries = table_entries(ids, columns, 100)
     assert entries[0, 0] == entries[1, 0] != entries[2, 0] and entries[:, 0].max() < 100
     assert entries[:, 1].tolist() == [104, 100, 100] and entries[:, 2].tolist() == [107, 105, 105]
-
-
-def test_what_is_infinite_or_unknown_stays_a_probability(model):
-    dense, ids, *_ = world(300)
-    dense[:100] = np.nan
-    dense[100:200] = [np.inf, -np.inf, 3e38]
-    p = predict(model, dense, ids - 2**62)
-    assert np.isfinite(p).all() and p.min() >= 1e-6 and p.max() <= 1
 
 
 def test_predict_names_a_wrong_argument(model):

@@ -1,6 +1,5 @@
 """The C++ core of prerank: against the reference in float64, equal on every instruction set, and read from files."""
 
-import hashlib
 import json
 import os
 import subprocess
@@ -16,28 +15,9 @@ from hypothesis import strategies as st
 
 from devtools.tolerances import assert_close
 from pygrade import _core, reference
-from pygrade._util.serialization import to_json
-from pygrade.config.prerank import PrerankConfig
 from pygrade.prerank import Catalog, ItemIndex, Prerank, fit
 from pygrade.prerank.index import scores_of
-from tests.prerank.world import World
-
-CONFIG = PrerankConfig(width=16, hidden=20, batch_size=128, epochs=1, refit=False)
-
-
-@pytest.fixture(scope="module")
-def world():
-    return World(users=80, items=300)
-
-
-@pytest.fixture(scope="module")
-def fitted(world):
-    return fit(world.batches(500, seed=1), (1.0, 0.0), CONFIG)
-
-
-@pytest.fixture(scope="module")
-def catalog(world):
-    return Catalog.from_batches(world.batches(2000, seed=1))
+from tests.prerank.world import CONFIG
 
 
 @pytest.fixture(scope="module")
@@ -269,55 +249,10 @@ def test_what_is_served_in_the_core_follows_every_change(fitted, catalog, reques
     assert search_all(prerank.core, requests, 40).tobytes() == prerank.candidates(requests, 40).tobytes()
 
 
-def seal(folder, record):
-    """Write a record with the checksums of the files as they are."""
-    record = {key: value for key, value in record.items() if key != "record_sha256"}
-    sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in record["sha256"]}
-    record["sha256"] = sums
-    record["record_sha256"] = hashlib.sha256(to_json(record)).hexdigest()
-    (folder / "prerank.json").write_bytes(to_json(record))
-    return folder
-
-
 def test_vectors_in_a_file_are_aligned_so_that_they_are_searched_where_they_lie(prerank, tmp_path):
     content = (prerank.save(tmp_path / "prerank") / "prerank.safetensors").read_bytes()
     length = int.from_bytes(content[:8], "little")
     assert (8 + length + json.loads(content[8 : 8 + length])["index.vectors"]["data_offsets"][0]) % 64 == 0
-
-
-@pytest.mark.parametrize("name", ["prerank.json", "prerank.safetensors"])
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "empty"])
-def test_the_core_names_damage(name, damage, prerank, tmp_path):
-    folder = prerank.save(tmp_path / "prerank")
-    path = folder / name
-    content = path.read_bytes()
-    middle = len(content) // 2
-    if damage == "missing":
-        path.unlink()
-    elif damage == "flipped":
-        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-    else:
-        path.write_bytes(content[:middle] if damage == "truncated" else b"")
-    with pytest.raises(FileNotFoundError if damage == "missing" else ValueError, match=name.replace(".", r"\.")):
-        _core.Prerank.load(str(folder))
-
-
-def test_the_core_refuses_what_does_not_fit(prerank, tmp_path):
-    folder = prerank.save(tmp_path / "prerank")
-    record = json.loads((folder / "prerank.json").read_text())
-    for change, message in (
-        ({"format_version": 2}, 'is "pygrade.Prerank" version 2; this pygrade reads'),
-        ({"index_kind": "hnsw"}, 'kind "hnsw"; want flat or ivf'),
-        ({"config": {**record["config"], "width": 24}}, "want"),
-        ({"config": {**record["config"], "hidden": 0.5}}, "'hidden' is 0.5; want a whole number"),
-        ({"config": {**record["config"], "field_embedding": 9}}, "request_fields"),
-    ):
-        seal(folder, {**record, **change})
-        with pytest.raises(ValueError, match=message):
-            _core.Prerank.load(str(folder))
-    (folder / "prerank.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=r"'record_sha256' is not as Prerank\.save writes it"):
-        _core.Prerank.load(str(folder))
 
 
 def test_arguments_are_checked_by_name():

@@ -27,21 +27,6 @@ def sorted_all(ids, vectors, query, n, seen=(), eligible=None):
     return left + [-1] * (n - len(left))
 
 
-@pytest.mark.parametrize("levels", [0, 1])
-def test_flat_is_what_sorting_everything_gives_with_ties_by_id(levels):
-    ids, vectors = points(500, levels=levels)
-    queries = points(5, seed=1, levels=levels)[1]
-    index = ItemIndex.build(ids, vectors, "flat")
-    assert index.kind == "flat" and len(index) == 500
-    found, scores = index.search(queries, 20)
-    for r, query in enumerate(queries):
-        assert found[r].tolist() == sorted_all(ids, vectors, query, 20)
-        rows = np.array([np.flatnonzero(ids == item)[0] for item in found[r]])
-        assert scores[r].tolist() == scores_of(query, vectors[rows]).tolist()
-    if levels:
-        assert (np.diff(scores, axis=1) == 0).any()  # there were ties to order
-
-
 @given(
     st.integers(1, 400),
     st.integers(1, 70),
@@ -63,16 +48,6 @@ def test_filters_leave_exactly_what_passes_in_the_same_order(items, n, num_seen,
     for eligible in (allowed, lambda items: np.isin(items, allowed), [allowed]):
         assert index.search(query, n, [seen], eligible)[0][0].tolist() == want
     assert (index.search(query, n, [seen], allowed)[1][0] == -np.inf).sum() == want.count(-1)
-
-
-def test_rare_eligible_items_far_down_are_all_found():
-    ids, vectors = points(5000, width=4)
-    query = np.ones((1, 4), np.float32)
-    worst = ids[np.argsort(scores_of(query[0], vectors))[:25]]
-    for kind in ("flat", "ivf"):
-        index = ItemIndex.build(ids, vectors, kind)
-        found = index.search(query, 20, eligible=worst)[0][0]
-        assert found.tolist() == sorted_all(ids, vectors, query[0], 20, eligible=set(worst.tolist()))
 
 
 def test_lists_are_read_until_n_pass():

@@ -11,27 +11,9 @@ import numpy as np
 import pytest
 
 from pygrade._util.serialization import to_json
-from pygrade.config.prerank import PrerankConfig
 from pygrade.prerank import ArtifactError, Catalog, ItemIndex, Prerank, SchemaError, fit
 from pygrade.prerank.towers import TwoTower
-from tests.prerank.world import World
-
-CONFIG = PrerankConfig(width=16, hidden=16, batch_size=128, epochs=1, refit=False)
-
-
-@pytest.fixture(scope="module")
-def world():
-    return World(users=80, items=300)
-
-
-@pytest.fixture(scope="module")
-def fitted(world):
-    return fit(world.batches(500, seed=1), (1.0, 0.0), CONFIG)
-
-
-@pytest.fixture(scope="module")
-def catalog(world):
-    return Catalog.from_batches(world.batches(2000, seed=1))
+from tests.prerank.world import CONFIG
 
 
 @pytest.fixture

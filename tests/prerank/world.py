@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pygrade.config.prerank import PrerankConfig
+
+CONFIG = PrerankConfig(width=16, hidden=20, batch_size=128, epochs=1, refit=False)
 FACTORS, LENGTH = 6, 8
 
 
