@@ -37,14 +37,8 @@ def suites() -> dict[str, tuple[Suite, ...]]:
         "serving": (fusion.serving, fusion.forms, ranking.rules, ranking.policy),
         "rollout": (fusion.rollout, gain.gain, gain.rollout),
         "sampling": (dirichlet.sampling,),
-        "training": (
-            dirichlet.log_prob,
-            grpo.training,
-            advantage.training,
-            lambdaloss.training,
-            step.training,
-        ),
-        "call": (call.topk, call.others, call.ways),
+        "training": (dirichlet.log_prob, grpo.training, advantage.training, lambdaloss.training, step.training),
+        "call": (call.topk,),
         "scaling": (scaling.scaling,),
     }
 

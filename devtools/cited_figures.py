@@ -19,13 +19,16 @@ _CHECK = ("version", "store", "requests", "equal_pages", "equal_candidates", "eq
 _CHECK += ("candidates", "k", "latency/in all")
 CITED = {  # name → paths of what is kept
     "demo": (
-        *(*_RUN, "logged_requests", "test_requests", "baseline", "seconds/training", "verdict"),
-        *(f"arms/{arm}/expected/value" for arm in ("served", "GRADE")),
+        *(*_RUN, "logged_requests", "test_requests", "baseline", "verdict"),
+        *(f"arms/{arm}/expected/value/lift_over_baseline" for arm in ("served", "GRADE")),
     ),
+    "demo_idle": (*_RUN, "seconds/training"),  # the times of a run on an idle machine
     "pipeline": (
-        *(*_PIPELINE, "stages/events/num_rows", "stages/prerank/recall", "stages/logs/predictions/click"),
+        *(*_PIPELINE, "stages/events/num_rows", "stages/prerank/recall"),
+        *(f"stages/logs/predictions/click/{name}" for name in ("auc", "ece", "ece_before")),
         *("stages/evaluate/replay/lifts/GRADE/ndcg", "stages/evaluate/replay/verdict"),
     ),
+    "pipeline_idle": _RUN,
     "pipeline_cold_start": (
         *(*_PIPELINE, "stages/events/num_requests", "stages/evaluate/users/new/requests"),
         *(f"stages/evaluate/users/new/lifts/{arm}/value" for arm in ("GRADE", "GRADE, no evidence prior")),

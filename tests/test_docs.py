@@ -173,7 +173,7 @@ def test_the_figures_of_single_runs_are_those_of_the_runs():
     for arm, words in (("served", "The truth is"), ("GRADE", "GRADE alone earns")):
         assert f"{words} {percent(demo['arms'][arm]['expected']['value']['lift_over_baseline'])}" in text["evidence.md"]
     click, found = pipeline["stages"]["logs"]["predictions"]["click"], pipeline["stages"]["prerank"]["recall"][-1]
-    cited = [f"pipeline takes {pipeline['wall_seconds']:.0f} s", f"AUC of {click['auc']:.3f}"]
+    cited = [f"pipeline takes {kept['pipeline_idle']['wall_seconds']:.0f} s", f"AUC of {click['auc']:.3f}"]
     cited += [f"ECE of {click['ece']:.3f} instead of {click['ece_before']:.3f}", f"recall@{found['n']} is "]
     cited.append(f"NDCG@10 {percent(pipeline['stages']['evaluate']['replay']['lifts']['GRADE']['ndcg'])}")
     assert [words for words in cited if words not in text["evidence.md"].replace("−", "-")] == []

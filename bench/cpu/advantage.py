@@ -7,7 +7,7 @@ from torch import Tensor
 
 import pygrade
 from bench.cpu import core, verify
-from bench.cpu.harness import OURS, ROTATIONS, Contender, Row, measure
+from bench.cpu.harness import OURS, ROTATIONS, Contender, Row
 from bench.cpu.peers import compiled
 from pygrade import reference
 
@@ -41,7 +41,5 @@ def _row(inputs: list[Tensor], normalize: str, seconds: float) -> Row:
     wanted = reference.group_advantage(inputs[1].double(), torch.ones(1).double(), normalize)
     for name, run in contenders.items():
         verify.close(name, "advantage", run(1), wanted)
-    timings = measure(contenders, seconds)
-    alone = core.run(f"group_advantage_{normalize}", batch, samples, seconds=seconds / 8) if threads == 1 else {}
-    shape: dict[str, int | str] = {"B": batch, "G": samples, "C": 1, "by": normalize}
-    return Row("group_advantage", shape, timings, ("torch", "torch.compile"), **alone)
+    alone = f"group_advantage_{normalize}", (batch, samples)
+    return core.row("group_advantage", {"B": batch, "G": samples, "C": 1, "by": normalize}, contenders, seconds, alone)

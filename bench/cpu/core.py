@@ -1,14 +1,16 @@
-"""Builds and runs core_bench.cpp, which times the C++ core alone and the bound of this machine."""
+"""Builds and runs core_bench.cpp, which times the C++ core alone and the bound of this machine, and rows with both."""
 
 import functools
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.cpu.harness import Timing, progress
+from bench.cpu import machine
+from bench.cpu.harness import Contender, Row, Shape, Timing, measure, progress
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "release"  # shared with the CMake preset of that name
@@ -47,3 +49,20 @@ def run(op: str, *sizes: int, seconds: float = 0.5, policy: Path | None = None) 
     facts = json.loads(result.stdout)
     bound = facts["bound"] and Timing(**facts["bound"])
     return {"core": Timing(**facts["core"]), "bound": bound, "bound_kind": facts["bound_kind"]}
+
+
+def row(
+    op: str,
+    shape: Shape,
+    contenders: Mapping[str, Contender],
+    seconds: float,
+    alone: tuple[str, Sequence[int]] | None = None,
+    *,
+    beside: Sequence[str] = (),
+    notes: str = "",
+) -> Row:
+    """The contenders timed and, on one thread, the core alone: its op and sizes. Peers are those that are not ours."""
+    timings = measure(contenders, seconds)
+    peers = tuple(name for name in contenders if "pygrade" not in name and name not in beside)
+    found = {} if alone is None or machine.threads() > 1 else run(alone[0], *alone[1], seconds=seconds / 8)
+    return Row(op, shape, timings, peers, tuple(beside), notes=notes, **found)

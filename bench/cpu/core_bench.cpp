@@ -229,18 +229,6 @@ void fuse_topk(double seconds, const Sizes& s, const Form& form) {
   compare(seconds, work, samples > 1 ? flop_bound(flops) : read_bound(scores));
 }
 
-void fuse_scores(double seconds, const Sizes& s) {
-  const std::int64_t batch = s[0], samples = s[1], candidates = s[2], tasks = s[3];
-  const auto scores = random_buffers(inputs_of(batch), batch * candidates * tasks);
-  const Buffer weights = random_buffers(1, batch * samples * tasks)[0];
-  Buffer fused(static_cast<std::size_t>(batch * samples * candidates));
-  const Work work = [&](std::size_t i) {
-    pygrade::fuse_scores(view(scores[i % scores.size()], batch, candidates, tasks), weights, samples, {}, fused);
-  };
-  const double flops = 2.0 * static_cast<double>(batch * samples * candidates * tasks);
-  compare(seconds, work, samples > 1 ? flop_bound(flops) : read_bound(scores));
-}
-
 void rank(double seconds, const Sizes& s) {
   const std::int64_t candidates = s[0], tasks = s[1], k = s[2], rules = s[3];
   const auto scores = random_buffers(rotations, candidates * tasks);
@@ -315,14 +303,6 @@ void dirichlet_sample(double seconds, const Sizes& s) {
   compare(seconds, [&](std::size_t i) { draws.draw(i); });
 }
 
-void dirichlet_log_prob(double seconds, const Sizes& s) {
-  Draws draws(s);
-  compare(seconds, [&](std::size_t i) {
-    const Buffer& concentration = draws.concentrations[i % rotations];
-    pygrade::dirichlet_log_prob(concentration, draws.log_weights, draws.shape, 0.0, draws.log_prob);
-  });
-}
-
 void dirichlet_score(double seconds, const Sizes& s) {
   Draws draws(s);
   compare(seconds, [&](std::size_t i) {
@@ -383,16 +363,13 @@ int main(int argc, char** argv) {
       {"fuse_topk_log1p", "BGNTk", topk({.transform = Transform::log1p})},
       {"fuse_topk_zscore", "BGNTk", topk({.transform = Transform::zscore})},
       {"fuse_topk_zlog", "BGNTk", topk({.transform = Transform::zlog})},
-      {"fuse_topk_rank", "BGNTk", topk({.transform = Transform::rank})},
       {"fuse_topk_float16", "BGNTk", topk({.type = pygrade::ScoreType::float16})},
       {"fuse_topk_bfloat16", "BGNTk", topk({.type = pygrade::ScoreType::bfloat16})},
       {"fuse_topk_task-major", "BGNTk", topk({.layout = pygrade::Layout::task_major})},
-      {"fuse_scores", "BGNT", fuse_scores},
       {"rank", "NTkR", rank},  // R: 0 no rules, 1 mask, boosts and a cap
       {"policy_rank", "NTFk", [=](double t, const Sizes& s) { policy_rank(t, s, directory ? directory : ""); }},
       {"topk_gain", "BGNTkC", topk_gain},
       {"dirichlet_sample", "BGTa", dirichlet_sample},  // a: mean concentration in thousandths
-      {"dirichlet_log_prob", "BGT", dirichlet_log_prob},
       {"dirichlet_score", "BGT", dirichlet_score},
       {"grpo_loss", "BGT", grpo_loss},
       {"group_advantage_group", "BG", [](double t, const Sizes& s) { group_advantage(t, s, Normalize::group); }},

@@ -1,6 +1,6 @@
 """Sampling fusion weights, and their log-probability with its gradient."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,8 @@ from torch import Tensor
 
 import pygrade
 from bench.cpu import core, verify
-from bench.cpu.harness import OURS, ROTATIONS, Contender, Row, measure
-from bench.cpu.peers import Floats, compiled, random_scores
+from bench.cpu.harness import OURS, ROTATIONS, Contender, Row
+from bench.cpu.peers import Floats, gradient_peers, random_scores, with_gradient
 from pygrade import reference
 
 TRAINING = [(256, 16, 8), (1024, 32, 8)]  # B, G, T
@@ -24,7 +24,6 @@ def concentrations(batch: int, tasks: int, level: float) -> list[Tensor]:
 def sample(batch: int, samples: int, tasks: int, level: float, seconds: float) -> Row:
     """Weights, log-weights and log-probability of B · G draws."""
     inputs = concentrations(batch, tasks, level)
-    arrays = [a.numpy() for a in inputs]
     threads = torch.get_num_threads()
     page = pygrade.dirichlet_sample(inputs[0], samples, seed=0)  # numpy's generator also fills an output buffer
 
@@ -39,17 +38,15 @@ def sample(batch: int, samples: int, tasks: int, level: float, seconds: float) -
             inputs[i % ROTATIONS], samples, seed=i, num_threads=threads
         ),
         "torch.distributions": with_torch,
-    } | _numpy(arrays, samples)
+    } | _numpy([a.numpy() for a in inputs], samples)
     for name in contenders.keys() - {"torch.distributions"}:
         verify.draws(name, contenders[name](1), inputs[1])
     weights, logs, log_prob = with_torch(1)
     verify.draws("torch", (weights.transpose(0, 1), logs.transpose(0, 1), log_prob[:, :, 0].T), inputs[1])
-    shape: dict[str, int | str] = {"B": batch, "G": samples, "T": tasks, "α": str(level)}
-    sizes = batch, samples, tasks, round(1000 * level)
-    alone = core.run("dirichlet_sample", *sizes, seconds=seconds / 8) if threads == 1 else {}
+    shape = {"B": batch, "G": samples, "T": tasks, "α": str(level)}
+    alone = "dirichlet_sample", (batch, samples, tasks, round(1000 * level))
     notes = "numpy takes the log of the beta function from scipy"
-    peers = tuple(name for name in contenders if "pygrade" not in name)
-    return Row("dirichlet_sample", shape, measure(contenders, seconds), peers, notes=notes, **alone)
+    return core.row("dirichlet_sample", shape, contenders, seconds, alone, notes=notes)
 
 
 def _numpy(arrays: list[Floats], samples: int) -> dict[str, Contender]:
@@ -93,51 +90,19 @@ def log_prob(quick: bool) -> Iterator[Row]:
 
 
 def _log_prob_row(batch: int, samples: int, tasks: int, seconds: float) -> Row:
-    inputs = [a.requires_grad_() for a in concentrations(batch, tasks, 2.0)]
-    with torch.no_grad():
-        logs = pygrade.dirichlet_sample(inputs[0], samples, seed=0).log_weights
+    plain = concentrations(batch, tasks, 2.0)
+    logs = pygrade.dirichlet_sample(plain[0], samples, seed=0).log_weights
     threads = torch.get_num_threads()
 
     def ours(alpha: Tensor) -> Tensor:
         return pygrade.dirichlet_log_prob(alpha, logs, num_threads=threads)
 
-    def with_gradient(function: Callable[..., Tensor], *rest: Any) -> Contender:
-        def run(i: int) -> Any:
-            alpha = inputs[i % ROTATIONS]
-            value = function(alpha, *rest)
-            return value, torch.autograd.grad(value.sum(), alpha)[0]
-
-        return run
-
-    plain = [alpha.detach() for alpha in inputs]
-
-    def both(alpha: Tensor) -> Any:
-        def summed(a: Tensor) -> tuple[Tensor, Tensor]:
-            value = plain_log_prob(a, logs)
-            return value.sum(), value
-
-        slope, (_, value) = torch.func.grad_and_value(summed, has_aux=True)(alpha)
-        return value, slope
-
-    without_graph = compiled(both)
     contenders: dict[str, Contender] = {
         OURS: lambda i: pygrade.dirichlet_score(plain[i % ROTATIONS], logs, num_threads=threads),
-        "pygrade, autograd": with_gradient(ours),
-        "torch": with_gradient(plain_log_prob, logs),
-        "torch.compile": with_gradient(compiled(plain_log_prob), logs),
-        "torch.compile, torch.func": lambda i: without_graph(plain[i % ROTATIONS]),
-    }
-    exact = inputs[1].detach().double().requires_grad_()
-    wanted = reference.dirichlet_log_prob(exact, logs.double())
-    (gradient,) = torch.autograd.grad(wanted.sum(), exact)
-    for name, run in contenders.items():
-        value, slope = run(1)
-        verify.close(name, "log_prob", value, wanted.detach())
-        verify.close(name, "gradient", slope, gradient)
-    timings = measure(contenders, seconds)
-    sizes = batch, samples, tasks
-    alone = core.run("dirichlet_score", *sizes, seconds=seconds / 8) if threads == 1 else {}
-    shape: dict[str, int | str] = {"B": batch, "G": samples, "T": tasks}
-    peers = tuple(name for name in contenders if "pygrade" not in name)
+        "pygrade, autograd": with_gradient(ours, plain),
+    } | gradient_peers(plain_log_prob, plain, logs)
+    verify.gradients(contenders, lambda alpha: reference.dirichlet_log_prob(alpha, logs.double()), plain[1])
     notes = "dirichlet_score, and dirichlet_log_prob with autograd"
-    return Row("dirichlet_log_prob ∇", shape, timings, peers, notes=notes, **alone)
+    shape = {"B": batch, "G": samples, "T": tasks}
+    alone = "dirichlet_score", (batch, samples, tasks)
+    return core.row("dirichlet_log_prob ∇", shape, contenders, seconds, alone, notes=notes)

@@ -1,6 +1,5 @@
 """Fused top-k: one request in a serving process, and groups of sampled weights in training."""
 
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +8,8 @@ import torch
 
 import pygrade
 from bench.cpu import core, onnx_peers, verify
-from bench.cpu.harness import OURS, ROTATIONS, Contender, Row, measure
-from bench.cpu.peers import BETA, Floats, compiled, numba_threshold, random_scores, topk_peers
+from bench.cpu.harness import OURS, ROTATIONS, Contender, Row
+from bench.cpu.peers import BETA, compiled, numba_threshold, random_scores, topk_peers
 
 SHAPES = [  # N, T, k
     *((500, 8, k) for k in (10, 50)),
@@ -21,33 +20,25 @@ SHAPES = [  # N, T, k
     *((2000, tasks, 100) for tasks in (1, 2, 4, 16, 6)),
 ]
 LOG_SHAPES = [(500, 8, 10), (2000, 8, 100), (10_000, 8, 100)]
-WRITES_OUT = "out" in inspect.signature(pygrade.fuse_topk).parameters
 
 
-def topk_contenders(scores: list[Floats], weights: Floats, k: int, transform: str) -> dict[str, Contender]:
-    """Ours with output buffers, and ours with new arrays."""
-    batched, query = [s[None] for s in scores], weights[None].copy()
-
-    def new(i: int) -> Any:
-        return pygrade.fuse_topk(batched[i % ROTATIONS], query, k, transform)
-
-    if not WRITES_OUT:
-        return {OURS: new}
-    out = np.empty((1, k), np.float32), np.empty((1, k), np.int32)
-
-    def given(i: int) -> Any:
-        return pygrade.fuse_topk(batched[i % ROTATIONS], query, k, transform, out=out)
-
-    return {OURS: given, "pygrade, new arrays": new}
+def _topk(scores: list[Any], query: Any, k: int, transform: str, layout: str = "item-major") -> Contender:
+    """Our page of rotated requests, with output buffers of the kind of its inputs."""
+    batched = [s[None] for s in scores]
+    out: Any = np.empty((1, k), np.float32), np.empty((1, k), np.int32)
+    out = out if isinstance(query, np.ndarray) else tuple(map(torch.from_numpy, out))
+    return lambda i: pygrade.fuse_topk(batched[i % ROTATIONS], query, k, transform, layout=layout, out=out)
 
 
 def request(count: int, tasks: int, k: int, transform: str, seconds: float, compile: bool = True) -> Row:
     """One request, ours and all peers."""
     scores = random_scores(ROTATIONS, (count, tasks))
     weights = random_scores(1, (tasks,), seed=1)[0]
-    contenders = topk_contenders(scores, weights, k, transform)
-    library = topk_peers(scores, weights, k, transform == "log", compile)
-    contenders |= library
+    query = weights[None].copy()
+    contenders: dict[str, Contender] = {
+        OURS: _topk(scores, query, k, transform),
+        "pygrade, new arrays": lambda i: pygrade.fuse_topk(scores[i % ROTATIONS][None], query, k, transform),
+    } | topk_peers(scores, weights, k, transform == "log", compile)
     kernel = None if transform == "log" else numba_threshold()
     if kernel is not None:
         contenders["numba threshold"] = lambda i: kernel(scores[i % ROTATIONS], weights, k)
@@ -55,11 +46,10 @@ def request(count: int, tasks: int, k: int, transform: str, seconds: float, comp
         fused = verify.fused_scores(scores[number], weights, transform)
         for name, run in contenders.items():
             verify.topk(name, run(number), fused, k)
-    timings = measure(contenders, seconds)
     name = "fuse_topk" if transform == "identity" else f"fuse_topk_{transform}"
-    alone = core.run(name, 1, 1, count, tasks, k, seconds=seconds / 8)
     beside = ("numba threshold",) if kernel is not None else ()
-    return Row("fuse_topk", {"N": count, "T": tasks, "k": k, "f": transform}, timings, tuple(library), beside, **alone)
+    shape = {"N": count, "T": tasks, "k": k, "f": transform}
+    return core.row("fuse_topk", shape, contenders, seconds, (name, (1, 1, count, tasks, k)), beside=beside)
 
 
 def serving(quick: bool) -> Iterator[Row]:
@@ -86,59 +76,39 @@ def _form(form: str, seconds: float) -> Row:
     weight_array = random_scores(1, (tasks,), seed=1)[0]
     inputs, weights = [torch.from_numpy(s).to(dtype) for s in arrays], torch.from_numpy(weight_array)
 
-    def ours(scores: list[Any], query: Any) -> Contender:
-        """With output buffers of the kind of its inputs."""
-        batched = [s[None] for s in scores]
-        out: dict[str, Any] = {}
-        if WRITES_OUT and isinstance(query, np.ndarray):
-            out = {"out": (np.empty((1, k), np.float32), np.empty((1, k), np.int32))}
-        elif WRITES_OUT:
-            out = {"out": (torch.empty(1, k), torch.empty(1, k, dtype=torch.int32))}
-        return lambda i: pygrade.fuse_topk(batched[i % ROTATIONS], query, k, transform, layout=layout, **out)
-
     def plain(values: Any, library: Any) -> Any:
-        """The transform in plain torch or numpy; a z-score divides by std + 0.001, as ours does."""
+        """The fused scores in plain torch or numpy; a z-score divides by std + 0.001, as ours does."""
         if transform == "log1p":
-            return library.log1p(values)
-        if transform == "zlog":
-            values = library.log(values + BETA)
-        centered = values - values.mean(0)
-        return centered / (library.sqrt((centered * centered).mean(0)) + 1e-3)
-
-    def with_torch(i: int) -> Any:
-        values = inputs[i % ROTATIONS].float()
-        values = values if transform == "identity" else plain(values, torch)
-        return torch.topk(weights @ values if layout == "task-major" else values @ weights, k)
+            values = library.log1p(values)
+        elif transform != "identity":
+            values = library.log(values + BETA) if transform == "zlog" else values
+            centered = values - values.mean(0)
+            values = centered / (library.sqrt((centered * centered).mean(0)) + 1e-3)
+        vector = weights if library is torch else weight_array
+        return vector @ values if layout == "task-major" else values @ vector
 
     def with_numpy(i: int) -> Any:
-        values = arrays[i % ROTATIONS]
-        values = values if transform == "identity" else plain(values, np)
-        fused = weight_array @ values if layout == "task-major" else values @ weight_array
+        fused = plain(arrays[i % ROTATIONS], np)
         best = np.argpartition(fused, -k)[-k:]
         best = best[np.argsort(-fused[best])]
         return fused[best], best
 
-    of_tensors = ours(inputs, weights[None].clone())
-    contenders: dict[str, Contender] = {"torch": with_torch}
+    of_tensors = _topk(inputs, weights[None].clone(), k, transform, layout)
+    contenders: dict[str, Contender] = {"torch": lambda i: torch.topk(plain(inputs[i % ROTATIONS].float(), torch), k)}
     if dtype == torch.float32:
-        contenders |= {OURS: ours(arrays, weight_array[None].copy()), "pygrade, tensors": of_tensors}
+        of_arrays = _topk(arrays, weight_array[None].copy(), k, transform, layout)
+        contenders |= {OURS: of_arrays, "pygrade, tensors": of_tensors}
         contenders["numpy"] = with_numpy  # numpy has no bfloat16, and widens float16 slowly
     else:
-        wide = ours([torch.from_numpy(s) for s in arrays], weights[None].clone())
+        wide = _topk([torch.from_numpy(s) for s in arrays], weights[None].clone(), k, transform, layout)
         contenders |= {OURS: of_tensors, "pygrade, float32": wide}
     for number in (0, 1):
         for name, run in contenders.items():
             scores = inputs[number].float() if name != "pygrade, float32" else torch.from_numpy(arrays[number])
-            verify.topk(
-                name,
-                run(number),
-                verify.fused_scores(scores.mT if layout == "task-major" else scores, weights, transform),
-                k,
-            )
-    alone = core.run(f"fuse_topk_{form}", 1, 1, count, tasks, k, seconds=seconds / 8)
-    shape: dict[str, int | str] = {"N": count, "T": tasks, "k": k, "f": form}
-    peers = tuple(name for name in contenders if "pygrade" not in name)
-    return Row("fuse_topk", shape, measure(contenders, seconds), peers, **alone)
+            by_item = scores.mT if layout == "task-major" else scores
+            verify.topk(name, run(number), verify.fused_scores(by_item, weights, transform), k)
+    shape = {"N": count, "T": tasks, "k": k, "f": form}
+    return core.row("fuse_topk", shape, contenders, seconds, (f"fuse_topk_{form}", (1, 1, count, tasks, k)))
 
 
 def group_topk(batch: int, samples: int, count: int, tasks: int, k: int, seconds: float, compile: bool = True) -> Row:
@@ -149,9 +119,6 @@ def group_topk(batch: int, samples: int, count: int, tasks: int, k: int, seconds
     scores, weights = [torch.from_numpy(s) for s in arrays], torch.from_numpy(weight_array)
     threads = torch.get_num_threads()
     products = np.empty((batch, samples, count), np.float32)
-
-    def eager(s: torch.Tensor, w: torch.Tensor) -> Any:
-        return torch.topk(torch.bmm(w, s.transpose(1, 2)), k)
 
     def with_numpy(i: int) -> Any:
         np.matmul(weight_array, arrays[i % distinct].transpose(0, 2, 1), out=products)
@@ -173,15 +140,13 @@ def group_topk(batch: int, samples: int, count: int, tasks: int, k: int, seconds
         "numpy": with_numpy,
     } | onnx_peers.group_topk(arrays, weight_array, k)
     if compile:
-        function = compiled(eager)
+        function = compiled(lambda s, w: torch.topk(torch.bmm(w, s.transpose(1, 2)), k))
         contenders["torch.compile"] = lambda i: function(scores[i % distinct], weights)
     fused = verify.fused_scores(scores[0], weights, "identity")
     for name, run in contenders.items():
         verify.topk(name, run(0), fused, k)
-    timings = measure(contenders, seconds)
-    shape: dict[str, int | str] = {"B": batch, "G": samples, "N": count, "T": tasks, "k": k}
-    alone = core.run("fuse_topk", batch, samples, count, tasks, k, seconds=seconds / 8) if threads == 1 else {}
-    return Row("fuse_topk", shape, timings, tuple(name for name in contenders if "pygrade" not in name), **alone)
+    sizes = batch, samples, count, tasks, k
+    return core.row("fuse_topk", dict(zip("BGNTk", sizes, strict=True)), contenders, seconds, ("fuse_topk", sizes))
 
 
 def rollout(quick: bool) -> Iterator[Row]:

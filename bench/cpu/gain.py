@@ -8,7 +8,7 @@ from torch import Tensor
 
 import pygrade
 from bench.cpu import core, verify
-from bench.cpu.harness import OURS, ROTATIONS, Contender, Row, measure
+from bench.cpu.harness import OURS, ROTATIONS, Contender, Row
 from bench.cpu.peers import compiled, random_scores
 from pygrade import reference
 
@@ -58,10 +58,8 @@ def _gain_row(batch: int, samples: int, count: int, tasks: int, k: int, seconds:
     wanted = _wanted(scores[0], weights, gains, discount)
     for name, run in contenders.items():
         verify.close(name, "gain", run(0), wanted, 0.999)
-    timings = measure(contenders, seconds)
-    alone = core.run("topk_gain", *shape, COMPONENTS, seconds=seconds / 8) if threads == 1 else {}
-    label: dict[str, int | str] = dict(zip("BGNTk", shape, strict=True)) | {"C": COMPONENTS}
-    return Row("topk_gain", label, timings, tuple(name for name in contenders if name != OURS), **alone)
+    sizes = *shape, COMPONENTS
+    return core.row("topk_gain", dict(zip("BGNTkC", sizes, strict=True)), contenders, seconds, ("topk_gain", sizes))
 
 
 def rollout(quick: bool) -> Iterator[Row]:
@@ -93,5 +91,4 @@ def _rollout_row(batch: int, samples: int, count: int, tasks: int, k: int, secon
         verify.draws(name, result, concentration)
         wanted = _wanted(scores[0], torch.as_tensor(result[0]), gains, discount)
         verify.close(name, "rewards", result[3], wanted, 0.999)
-    label: dict[str, int | str] = dict(zip("BGNTk", shape, strict=True)) | {"C": COMPONENTS}
-    return Row("rollout", label, measure(contenders, seconds), ("torch",))
+    return core.row("rollout", dict(zip("BGNTkC", (*shape, COMPONENTS), strict=True)), contenders, seconds)

@@ -1,6 +1,6 @@
 """The GRPO loss with its gradient."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,8 +9,8 @@ from torch import Tensor
 import pygrade
 from bench.cpu import core, verify
 from bench.cpu.dirichlet import TRAINING, concentrations, plain_log_prob
-from bench.cpu.harness import OURS, ROTATIONS, Contender, Row, measure
-from bench.cpu.peers import compiled
+from bench.cpu.harness import OURS, ROTATIONS, Contender, Row
+from bench.cpu.peers import gradient_peers, with_gradient
 from pygrade import reference
 
 FLOOR = 1e-5
@@ -38,59 +38,26 @@ def training(quick: bool) -> Iterator[Row]:
 
 
 def _row(batch: int, samples: int, tasks: int, seconds: float) -> Row:
-    alphas = [a.requires_grad_() for a in concentrations(batch, tasks, 1.0)]
-    with torch.no_grad():
-        drawn = pygrade.dirichlet_sample(alphas[0], samples, seed=0)
-        logs = pygrade.floor_log_weights(drawn.log_weights, FLOOR)
-        old = pygrade.dirichlet_log_prob(alphas[0], logs)
-    advantage = torch.randn(batch, samples, generator=torch.Generator().manual_seed(0))
-    rest = (logs, old, advantage, alphas[0].detach())
+    alphas = concentrations(batch, tasks, 1.0)
+    logs = pygrade.floor_log_weights(pygrade.dirichlet_sample(alphas[0], samples, seed=0).log_weights, FLOOR)
+    old = pygrade.dirichlet_log_prob(alphas[0], logs)
+    rest = (logs, old, torch.randn(batch, samples, generator=torch.Generator().manual_seed(0)), alphas[0])
     threads = torch.get_num_threads()
-
-    plain = [alpha.detach() for alpha in alphas]
 
     def ours(alpha: Tensor) -> pygrade.GrpoLoss:
         return pygrade.grpo_loss(alpha, *rest, weight_floor=0.0, num_threads=threads)
 
     def at_once(i: int) -> Any:
-        result = ours(plain[i % ROTATIONS])
-        return result.loss, result.gradient / batch
-
-    def with_gradient(function: Callable[..., Tensor]) -> Contender:
-        def run(i: int) -> Any:
-            alpha = alphas[i % ROTATIONS]
-            loss = function(alpha, *rest)
-            return loss, torch.autograd.grad(loss.mean(), alpha)[0]
-
-        return run
-
-    def both(alpha: Tensor) -> Any:
-        return torch.func.grad_and_value(lambda a: plain_loss(a, *rest).mean())(alpha)
-
-    without_graph = compiled(both)
-
-    def functional(i: int) -> Any:
-        slope, loss = without_graph(plain[i % ROTATIONS])
-        return loss, slope
+        result = ours(alphas[i % ROTATIONS])
+        return result.loss, result.gradient
 
     contenders: dict[str, Contender] = {
         OURS: at_once,
-        "pygrade, autograd": with_gradient(lambda alpha, *_: ours(alpha).loss),
-        "torch": with_gradient(plain_loss),
-        "torch.compile": with_gradient(compiled(plain_loss)),
-        "torch.compile, torch.func": functional,
-    }
-    peers = tuple(name for name in contenders if "pygrade" not in name)
-    exact = alphas[1].detach().double().requires_grad_()
-    wanted = reference.grpo_loss(exact, *(part.double() for part in rest), weight_floor=0.0).loss
-    (gradient,) = torch.autograd.grad(wanted.sum(), exact)
-    for name, run in contenders.items():
-        loss, slope = run(1)
-        # A ratio within rounding error of the clip may fall on either side, which changes its request's gradient.
-        verify.close(name, "loss", loss, wanted.detach() if loss.ndim else wanted.detach().mean(), 0.99)
-        verify.close(name, "gradient", slope * batch, gradient, 0.99)
-    timings = measure(contenders, seconds)
-    alone = core.run("grpo_loss", batch, samples, tasks, seconds=seconds / 8) if threads == 1 else {}
-    shape: dict[str, int | str] = {"B": batch, "G": samples, "T": tasks}
+        "pygrade, autograd": with_gradient(lambda alpha: ours(alpha).loss, alphas),
+    } | gradient_peers(plain_loss, alphas, *rest)
+    exact = [part.double() for part in rest]
+    # A ratio within rounding error of the clip may fall on either side, which changes its request's gradient.
+    verify.gradients(contenders, lambda a: reference.grpo_loss(a, *exact, weight_floor=0.0).loss, alphas[1], 0.99)
     notes = "the gradient that comes with the loss, and the gradient through autograd"
-    return Row("grpo_loss ∇", shape, timings, peers, notes=notes, **alone)
+    alone = "grpo_loss", (batch, samples, tasks)
+    return core.row("grpo_loss ∇", {"B": batch, "G": samples, "T": tasks}, contenders, seconds, alone, notes=notes)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Contender = Callable[[int], Any]
+Shape = Mapping[str, int | str]
 OURS = "pygrade"
 NOTHING = "nothing"  # a contender that does nothing: the overhead of the harness
 ROTATIONS = 64
@@ -36,7 +37,7 @@ class Row:
     """One op on one shape: ours, every peer, the C++ core alone, and a bound of this machine if one is measured."""
 
     op: str
-    shape: dict[str, int | str]
+    shape: Shape
     timings: dict[str, Timing]
     peers: tuple[str, ...]  # contenders that are library calls
     beside: tuple[str, ...] = ()  # contenders that are not library calls
@@ -132,6 +133,20 @@ def measure(contenders: Mapping[str, Contender], seconds: float, block_us: float
             samples[name].append((time.perf_counter_ns() - start) / count / 1000.0)
             number[name] = first + count
     return {name: _quantiles(values) for name, values in samples.items()}
+
+
+def turns(runs: Mapping[str, Callable[[], Any]], calls: int, clock: Callable[[], int]) -> dict[str, list[float]]:
+    """µs of each of ``calls`` calls by a clock in ns, after 20 that warm up, in shuffled turns."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    order, shuffle = list(runs.items()), random.Random(0).shuffle
+    for number in range(calls + 20):
+        shuffle(order)
+        for name, run in order:
+            start = clock()
+            run()
+            if number >= 20:
+                times[name].append((clock() - start) / 1000)
+    return times
 
 
 def _quantiles(values: list[float]) -> Timing:

@@ -1,15 +1,14 @@
 """LambdaLoss with its gradient, which stage 1 minimizes."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 import pygrade
-from bench.cpu import verify
-from bench.cpu.harness import OURS, ROTATIONS, Contender, Row, measure
-from bench.cpu.peers import compiled
+from bench.cpu import core, verify
+from bench.cpu.harness import OURS, ROTATIONS, Contender, Row
+from bench.cpu.peers import compiled, with_gradient
 from pygrade import reference
 
 
@@ -31,7 +30,7 @@ def training(quick: bool) -> Iterator[Row]:
 
 def _row(batch: int, count: int, seconds: float) -> Row:
     generator = torch.Generator().manual_seed(0)
-    scores = [torch.randn(batch, count, generator=generator).requires_grad_() for _ in range(ROTATIONS)]
+    scores = [torch.randn(batch, count, generator=generator) for _ in range(ROTATIONS)]
     gains = (torch.rand(batch, count, generator=generator) < 0.1) * torch.rand(batch, count, generator=generator)
     discount = torch.arange(1, count + 1, dtype=torch.float32) ** -0.45
     threads = torch.get_num_threads()
@@ -39,25 +38,11 @@ def _row(batch: int, count: int, seconds: float) -> Row:
     def ours(values: Tensor) -> Tensor:
         return pygrade.lambda_loss(values, gains, None, discount, num_threads=threads)
 
-    def with_gradient(function: Callable[..., Tensor], *rest: Tensor) -> Contender:
-        def run(i: int) -> Any:
-            values = scores[i % ROTATIONS]
-            loss = function(values, *rest)
-            return loss, torch.autograd.grad(loss.sum(), values)[0]
-
-        return run
-
     contenders: dict[str, Contender] = {
-        OURS: with_gradient(ours),
-        "torch": with_gradient(plain_loss, gains, discount),
-        "torch.compile": with_gradient(compiled(plain_loss), gains, discount),
+        OURS: with_gradient(ours, scores),
+        "torch": with_gradient(plain_loss, scores, gains, discount),
+        "torch.compile": with_gradient(compiled(plain_loss), scores, gains, discount),
     }
-    exact = scores[1].detach().double().requires_grad_()
-    wanted = reference.lambda_loss(exact, gains.double(), None, discount.double())
-    (gradient,) = torch.autograd.grad(wanted.sum(), exact)
-    for name, run in contenders.items():
-        loss, slope = run(1)
-        verify.close(name, "loss", loss, wanted.detach())
-        verify.close(name, "gradient", slope, gradient)
-    timings = measure(contenders, seconds)
-    return Row("lambda_loss ∇", {"B": batch, "N": count}, timings, ("torch", "torch.compile"))
+    exact = gains.double(), None, discount.double()
+    verify.gradients(contenders, lambda values: reference.lambda_loss(values, *exact), scores[1])
+    return core.row("lambda_loss ∇", {"B": batch, "N": count}, contenders, seconds)

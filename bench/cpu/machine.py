@@ -5,6 +5,7 @@ import platform
 import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -55,13 +56,9 @@ def pin(threads: int) -> None:
         pass
 
 
-_all: list[int] = []
-
-
+@cache
 def _processors() -> list[int]:
-    if not _all:
-        _all.extend(sorted(os.sched_getaffinity(0)))
-    return _all
+    return sorted(os.sched_getaffinity(0))
 
 
 def available() -> int:

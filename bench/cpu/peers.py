@@ -1,4 +1,4 @@
-"""What a user would call instead of fuse_topk. Peers that are not installed are left out.
+"""Calls of other libraries in place of ours. Peers that are not installed are left out.
 
 Libraries that accept an output buffer are given one.
 """
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bench.cpu import onnx_peers
 from bench.cpu.harness import ROTATIONS, Contender
@@ -43,6 +44,37 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     torch._dynamo.reset()
     return torch.compile(function, dynamic=False)  # type: ignore[no-any-return]
+
+
+def with_gradient(function: Callable[..., Tensor], inputs: list[Tensor], *rest: Any) -> Contender:
+    """The function's value at rotated inputs, and the gradient of its sum by autograd."""
+    leaves = [given.clone().requires_grad_() for given in inputs]
+
+    def run(i: int) -> Any:
+        leaf = leaves[i % ROTATIONS]
+        value = function(leaf, *rest)
+        return value, torch.autograd.grad(value.sum(), leaf)[0]
+
+    return run
+
+
+def gradient_peers(function: Callable[..., Tensor], inputs: list[Tensor], *rest: Tensor) -> dict[str, Contender]:
+    """Value and gradient of a function in plain torch: eager, compiled, and compiled without a graph of autograd."""
+
+    def summed(leaf: Tensor) -> tuple[Tensor, Tensor]:
+        value = function(leaf, *rest)
+        return value.sum(), value
+
+    def both(leaf: Tensor) -> Any:
+        slope, (_, value) = torch.func.grad_and_value(summed, has_aux=True)(leaf)
+        return value, slope
+
+    without_graph = compiled(both)
+    return {
+        "torch": with_gradient(function, inputs, *rest),
+        "torch.compile": with_gradient(compiled(function), inputs, *rest),
+        "torch.compile, torch.func": lambda i: without_graph(inputs[i % ROTATIONS]),
+    }
 
 
 def topk_peers(

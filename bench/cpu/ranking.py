@@ -88,9 +88,8 @@ def _page(count: int, tasks: int, k: int, seconds: float) -> Row:
             result = run(number)
             verify.close(name, "values", result[0], values[0])
             verify.close(name, "indices", result[1], indices[0])
-    alone = core.run("rank", count, tasks, k, 1, seconds=seconds / 8)
-    shape: dict[str, int | str] = {"N": count, "T": tasks, "k": k, "rules": "mask, boosts, cap"}
-    return Row("rank", shape, measure(contenders, seconds), ("numpy", "numpy loop"), **alone)
+    shape = {"N": count, "T": tasks, "k": k, "rules": "mask, boosts, cap"}
+    return core.row("rank", shape, contenders, seconds, ("rank", (count, tasks, k, 1)))
 
 
 def policy(quick: bool) -> Iterator[Row]:
@@ -128,6 +127,6 @@ def _request(transform: str, count: int, tasks: int, k: int, seconds: float) -> 
     with tempfile.TemporaryDirectory() as directory:
         network.save(directory)
         alone = core.run("policy_rank", count, tasks, features, k, seconds=seconds / 4, policy=Path(directory))
-    shape: dict[str, int | str] = {"N": count, "T": tasks, "k": k, "f": transform}
+    shape = {"N": count, "T": tasks, "k": k, "f": transform}
     notes = f"MLP {features}-64-64; pygrade is BlendedRanker, which keeps counters and a log row; C++ is Ranker::rank"
     return Row("policy + rank", shape, measure(contenders, seconds), tuple(library), notes=notes, **alone)

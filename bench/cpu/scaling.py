@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bench.cpu import dirichlet, fusion, machine, threads
+from bench.cpu import dirichlet, fusion, machine
 from bench.cpu.harness import OURS, Row
 
 CONTENDERS = (OURS, "numpy", "torch", "onnxruntime bound", "faiss", "numpy float32", "torch.distributions")
@@ -33,7 +33,6 @@ def scaling(quick: bool) -> Iterator[Row]:
                 row = fusion.group_topk(*(GROUP | {axis: value}).values(), seconds, compile=False)
             yield _kept(row, axis)
     yield from contenders(quick)
-    yield from threads.speedups(quick)
 
 
 def contenders(quick: bool) -> Iterator[Row]:
@@ -46,8 +45,7 @@ def contenders(quick: bool) -> Iterator[Row]:
         group = fusion.group_topk(*(GROUP | {"B": 256}).values(), seconds, compile=False)
         draws = dirichlet.sample(1024, 16, 8, 2.0, seconds)
         for row, axis in ((group, "threads"), (draws, "draws threads")):
-            row.shape["threads"] = count
-            yield _kept(row, axis)
+            yield _kept(replace(row, shape=row.shape | {"threads": count}), axis)
         count = available if count < available < 2 * count else 2 * count
     machine.pin(before)
 

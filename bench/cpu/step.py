@@ -142,6 +142,6 @@ def training(quick: bool) -> Iterator[Row]:
         "network and Adam alone, torch": PlainStep(policy, *sizes).network_alone,
     }
     timings = measure(contenders, 1.5 if quick else 10.0)
-    shape: dict[str, int | str] = {"B": batch, "N": count, "G": samples, "T": tasks, "k": k}
+    shape = {"B": batch, "N": count, "G": samples, "T": tasks, "k": k}
     notes = "two inner epochs; MLP 64-64 and Adam, which run in the core and are timed alone, too"
     yield Row("stage-2 step", shape, timings, ("torch",), notes=notes)

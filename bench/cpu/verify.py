@@ -4,13 +4,14 @@ Ours must meet the float32 tolerances of the tests. Peers compute in float32 by 
 tells right results from wrong ones.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bench.cpu.harness import OURS
+from bench.cpu.harness import OURS, Contender
 from devtools.tolerances import ABSOLUTE, RELATIVE
 from pygrade import reference
 
@@ -31,6 +32,19 @@ def close(name: str, what: str, result: Any, wanted: Tensor, share: float = 1.0)
     if right < share:
         worst = (got - wanted).abs().max().item()
         raise AssertionError(f"{name}: {what} differs from the reference ({right:.4%} right, off by up to {worst:.3g})")
+
+
+def gradients(
+    contenders: Mapping[str, Contender], function: Callable[[Tensor], Tensor], given: Tensor, share: float = 1.0
+) -> None:
+    """Each contender's second call returns the function's value at ``given``, and the gradient of its sum."""
+    exact = given.double().requires_grad_()
+    wanted = function(exact)
+    (gradient,) = torch.autograd.grad(wanted.sum(), exact)
+    for name, run in contenders.items():
+        value, slope = run(1)[:2]
+        close(name, "value", value, wanted.detach(), share)
+        close(name, "gradient", slope, gradient, share)
 
 
 def topk(name: str, result: Any, fused: Tensor, k: int) -> None:

@@ -13,18 +13,8 @@ FULL = Path(__file__).parents[2] / "build" / "bench"  # every row of the last ru
 
 
 def as_record(report: Report) -> dict[str, Any]:
-    """The report as a JSON object: the rows, with their timings and the figures derived from them."""
-    rows = []
-    for row in report.rows:
-        derived = {
-            "best_peer": row.best_peer,
-            "ratio": row.ratio,
-            "core_ratio": row.core_ratio,
-            "bound_ratio": row.bound_ratio,
-            "overhead_us": row.overhead,
-        }
-        rows.append(_rounded(asdict(row) | {"derived": derived}))
-    return {"suite": report.suite, "machine": report.machine, "rows": rows}
+    """The report as a JSON object."""
+    return {"suite": report.suite, "machine": report.machine, "rows": [_rounded(asdict(row)) for row in report.rows]}
 
 
 def _rounded(value: Any) -> Any:
@@ -37,8 +27,7 @@ def _rounded(value: Any) -> Any:
 def from_record(record: dict[str, Any]) -> Report:
     """The inverse of `as_record`."""
     report = Report(record["suite"], record["machine"])
-    for item in record["rows"]:
-        fields = {key: value for key, value in item.items() if key != "derived"}
+    for fields in record["rows"]:
         fields["timings"] = {name: Timing(**timing) for name, timing in fields["timings"].items()}
         for name in ("core", "bound"):
             fields[name] = fields[name] and Timing(**fields[name])

@@ -15,7 +15,6 @@ reference first. The contenders take turns in shuffled order; a timing is the th
 """
 
 import argparse
-import random
 import statistics
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.cpu import machine
+from bench.cpu.harness import turns
 from bench.report.results import RESULTS, write_json
 from pygrade import reference
 from pygrade.config.mtl import MtlConfig
@@ -106,7 +106,7 @@ def measure(scratch: Path, calls: int) -> Iterator[dict[str, Any]]:
     runs |= peers(Whole(model).eval(), tensors, scratch)
     for name, run in runs.items():
         check(name, run(), model, *((mixed_dense, mixed_ids) if "mixed" in name else (dense, ids)))
-    times = turns(runs, calls)
+    times = turns(runs, calls, time.thread_time_ns)
     fastest = statistics.median(times["pygrade"])
     for name, values in times.items():
         cuts = statistics.quantiles(values, n=100, method="inclusive")
@@ -185,20 +185,6 @@ def check(name: str, found: np.ndarray, model: MtlModel, dense: np.ndarray, ids:
     error = float(np.abs(found / expected - 1).max())
     if not error < 1e-4:
         raise RuntimeError(f"{name} is off by {error:.1e}, relative")
-
-
-def turns(runs: dict[str, Run], calls: int) -> dict[str, list[float]]:
-    """µs of CPU time of each call."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    order, shuffle = list(runs.items()), random.Random(0).shuffle
-    for number in range(calls + 20):
-        shuffle(order)
-        for name, run in order:
-            start = time.thread_time_ns()
-            run()
-            if number >= 20:
-                times[name].append((time.thread_time_ns() - start) / 1000)
-    return times
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ directory build/bench keeps it. It serves from LMDB; each request asks for 10 of
     others   the steps of a page, by the wall clock
 
 The programs of `WITHOUT_PYTHON` rank the same requests if they are built. A page is timed only if it has the items of
-`Pipeline.rank`. page-python.json has the figures of the last commit whose pages were ranked in Python.
+`Pipeline.rank`.
 """
 
 import json
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from bench.cpu import machine
 from bench.cpu.harness import progress
-from bench.report.results import RESULTS, write_json
+from bench.report.results import write_json
 from pygrade.config.mtl import MtlConfig
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.prerank import PrerankConfig
@@ -39,7 +39,6 @@ from pygrade.serving.pipeline import STEPS, Pipeline, ServedPage
 ROOT = Path(__file__).parents[2]
 RUNS = ROOT / "build" / "bench"
 WITHOUT_PYTHON = {"C++": ROOT / "build" / "release" / "pygrade_page_bench"}  # path of a row → program
-BASELINE = "page-python.json"  # in the results, recorded before pages were ranked in C++
 K, CANDIDATES, SEEN, REQUESTS = 10, 500, 50, 64
 CONFIG = PipelineConfig(
     leak_checks=0,
@@ -209,24 +208,15 @@ def summary(op: str, path: str, times: list[tuple[int, int]]) -> dict[str, Any]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The rows as text, and how many times faster than the baseline, if that is of the same machine and system."""
-    before: dict[str, float] = {}
-    if (RESULTS / BASELINE).is_file():
-        other = json.loads((RESULTS / BASELINE).read_text())
-        same_machine = all(other["machine"][k] == record["machine"][k] for k in ("processor", "isa"))
-        if same_machine and other["system"] == record["system"]:
-            before = {row["op"]: row["cpu_p50_us"] for row in other["rows"]}
-    system = record["system"]
+    """The rows as text."""
+    system, facts = record["system"], record["machine"]
     lines = [
-        f"suite page on {record['machine']['processor']}, {record['machine']['isa']}, {platform.python_version()}",
+        f"suite page on {facts['processor']}, {facts['isa']}, {platform.python_version()}",
         f"{system['data']}: {system['items']} items, {system['candidates']} candidates, {len(system['tasks'])} tasks, "
         f"{system['network']}, {system['store']}; CPU time in µs",
-        f"{'step':24}{'path':10}{'p50':>10}{'p99':>10}{'wall p50':>10}{'× Python 0.1.0':>16}",
+        f"{'step':24}{'path':10}{'p50':>10}{'p99':>10}{'wall p50':>10}",
     ]
     for row in record["rows"]:
-        ratio = f"{before[row['op']] / row['cpu_p50_us']:.2f}" if row["op"] in before else ""
-        lines.append(
-            f"{row['op']:24}{row['path']:10}{row['cpu_p50_us']:10.1f}{row['cpu_p99_us']:10.1f}"
-            f"{row['wall_p50_us']:10.1f}{ratio:>16}"
-        )
+        times = "".join(f"{row[name]:10.1f}" for name in ("cpu_p50_us", "cpu_p99_us", "wall_p50_us"))
+        lines.append(f"{row['op']:24}{row['path']:10}{times}")
     return "\n".join(lines)

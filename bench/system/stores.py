@@ -12,7 +12,6 @@ checked before they are timed. The stores take turns in shuffled order; a timing
 import argparse
 import itertools
 import platform
-import random
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from bench.cpu import machine
+from bench.cpu.harness import turns
 from bench.report.results import RESULTS, write_json
 from devtools.redis_server import BINARY, RedisServer
 from pygrade.stores import Store, open_store
@@ -65,17 +65,8 @@ def measure(stack: ExitStack, directory: Path, calls: int) -> Iterator[dict[str,
         yield summary("fill", name, [t / 10_000 for t in times])
     for op in (read, update):
         acts = {name: op(store, records, np.random.default_rng(1)) for name, store in stores.items()}
-        times: dict[str, list[float]] = {name: [] for name in acts}
-        turns, shuffle = list(acts.items()), random.Random(0).shuffle
-        for number in range(calls + 20):
-            shuffle(turns)
-            for name, act in turns:
-                start = time.perf_counter_ns()
-                act()
-                if number >= 20:
-                    times[name].append((time.perf_counter_ns() - start) / 1000)
-        for name in acts:
-            yield summary(op.__name__, name, times[name])
+        for name, times in turns(acts, calls, time.perf_counter_ns).items():
+            yield summary(op.__name__, name, times)
 
 
 def fill(store: Store, records: list[bytes]) -> list[float]:

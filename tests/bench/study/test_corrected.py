@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from bench.study import corrected
 from bench.study.arm_kinds import run_arm
@@ -16,14 +15,6 @@ from bench.study.stats import Results
 from bench.study.trial import Trial
 
 TINY = ("log_users=300", "test_users=150", "items=300")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -29,15 +29,6 @@ ROOT = Path(__file__).parents[3]
 TINY = ("log_users=300", "test_users=150", "items=300")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As in the runner: threads do not pay at this size."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def tiny():
     """The quick settings, smaller still."""
