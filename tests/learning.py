@@ -1,11 +1,33 @@
 """A tiny world for the tests of reward, baselines and training: what the context says decides which task matters."""
 
+from typing import Any
+
 import numpy as np
 
 from pygrade.logs import Logs
 
 TASKS = ("click", "order")
 VALUES = (1.0, 2.0)
+
+
+def logs_of(predictions: Any, position: Any, feedback: Any, **columns: Any) -> Logs:
+    """Requests of N candidates each: predictions, feedback [R, N, T], position [R, N]; columns: what is unlike the
+    defaults, each request by a user of its own, each item once, no features.
+    """
+    requests, size, tasks = predictions.shape
+    given = {
+        "tasks": tuple("abcdef"[:tasks]),
+        "features": (),
+        "request_id": np.arange(requests),
+        "user_id": np.arange(requests),
+        "offsets": np.arange(requests + 1) * size,
+        "context": np.empty((requests, 0), np.float32),
+        "item_id": np.arange(requests * size),
+        "position": position.reshape(-1).astype(np.int32),
+        "predictions": predictions.reshape(-1, tasks).astype(np.float32),
+        "feedback": feedback.reshape(-1, tasks).astype(np.float32),
+    }
+    return Logs(**given | columns)
 
 
 def tiny_logs(

@@ -72,8 +72,8 @@ def _optuna(data: RequestTensors, bounds: Tensor, config: TrainConfig) -> Tensor
         pool = pool[torch.from_numpy(np.sort(rng.choice(len(pool), search.subsample, replace=False)))]
     tasks = data.scores.shape[-1]
     names = [f"w{t}" for t in range(tasks)]
-    only = torch.tensor([float(name == "posterior") for name in data.stage2.names])
-    posterior = replace(data, stage2=replace(data.stage2, weights=data.stage2.weights * only))
+    only = torch.tensor([float(name == "posterior") for name in data.components])
+    posterior = replace(data, component_weights=data.component_weights * only)
 
     def weights(params: dict[str, float]) -> Tensor:
         logits = torch.tensor([params[name] for name in names])
@@ -155,10 +155,8 @@ def _oracle(trial: Trial, options: Options) -> ArmRanking:
     else:
         policy = trial.policy(config)
     every = torch.tensor([-1], dtype=torch.int32)
-    truth_alone = replace(
-        data.stage2, gains=values[..., None], lists=every, bounds=None, names=("truth",), weights=torch.ones(1)
-    )
-    data = replace(data, stage2=truth_alone)
+    gains, one = values[..., None], torch.ones(1)
+    data = replace(data, gains=gains, lists=every, bounds=None, components=("truth",), component_weights=one)
     train_stage2(TrainingData.of(data, trial.logs), policy, config.stage2, seed=trial.seed, engine=config.engine)
     return trial.serve(policy, test)
 

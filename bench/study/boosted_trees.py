@@ -29,11 +29,10 @@ def boosted(trial: Trial, options: Options) -> ArmRanking:
     trees = require("lightgbm", "study")
     config, data, requests = trial.config({}), trial.data, trial.requests
     values = trial.values.double().numpy()
-    page = data.stage1
-    at = page.item[..., None].expand(-1, -1, len(values))
+    at = data.page_item[..., None].expand(-1, -1, len(values))
     logged = torch.from_numpy(trial.logs.predictions).reshape(trial.logs.num_requests, -1, len(values)).gather(1, at)
     table, start = _features(logged, data.scores.gather(1, at), data.inputs, values, config.policy.beta)
-    label = (page.value / page.propensity).numpy()  # [R, K]
+    label = (data.page_value / data.page_propensity).numpy()  # [R, K]
     given: dict[str, Any] = {"label": label.ravel(), "init_score": start + np.log(label.sum() / np.exp(start).sum())}
     chosen = {"objective": options["objective"], **options["trees"]}
     if options["objective"] == "lambdarank":

@@ -81,7 +81,7 @@ def train_rival(
                 old = _gaussian_log_prob(drawn, middle, config.width)
                 weights = drawn.clamp_min(_MIN_WEIGHT) if config.exploration == "clipped" else torch.softmax(drawn, -1)
                 rewards = data.rewards(rows, weights / weights.sum(-1, keepdim=True))
-            total = (rewards * data.stage2.weights).sum(-1)  # [B, G]
+            total = (rewards * data.component_weights).sum(-1)  # [B, G]
             spread = total.std()
             scale = spread if scale is None else 0.95 * scale + 0.05 * spread
             target = total / scale.clamp_min(1e-8)
@@ -124,7 +124,7 @@ def train_actor_critic(
     Twin critics learn the logged value of a page, in standard deviations, from inputs and logged weights [R, T] on
     ``rows``; then the actor, with mean w, maximizes behavior · min Q(x, w) / mean |Q| - ‖w - logged w‖².
     """
-    value = (data.stage1.value * data.stage1.mask).sum(1, keepdim=True)
+    value = (data.page_value * data.page_mask).sum(1, keepdim=True)
     value = (value - value[rows].mean()) / value[rows].std()
     spread = logged[rows].std(0).clamp_min(1e-3)
 
@@ -234,15 +234,15 @@ def _rank_pages(
     data: RequestTensors, model: nn.Module, scores: Tensor, steps: int, batch_size: int, learning_rate: float, seed: int
 ) -> None:
     """LambdaLoss on the debiased value of each logged page, as in stage 1; scores [R, N, T]."""
-    labels = data.stage1.value / data.stage1.propensity
+    labels = data.page_value / data.page_propensity
     pool = (labels > 0).any(1).nonzero()[:, 0]
-    scores = scores.gather(1, data.stage1.item[..., None].expand(-1, -1, scores.shape[-1]))
+    scores = scores.gather(1, data.page_item[..., None].expand(-1, -1, scores.shape[-1]))
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     for step in range(steps if len(pool) else 0):
         optimizer.param_groups[0]["lr"] = learning_rate * (1.0 - 0.9 * step / steps)
         rows = pool[batch_rows(seed, 5, step, len(pool), batch_size)]
         fused = model(data.inputs[rows], scores[rows])
-        losses = ops.lambda_loss(fused, labels[rows], data.stage1.mask[rows], data.discount, 1.0)
+        losses = ops.lambda_loss(fused, labels[rows], data.page_mask[rows], data.discount, 1.0)
         _step(losses.mean() / len(data.discount), model, optimizer, 1.0)
 
 

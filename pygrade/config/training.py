@@ -22,8 +22,7 @@ def check_engine(engine: str) -> None:
 class RewardConfig(Options):
     """Components of the composite reward and how they are measured. A weight of 0 switches a component off."""
 
-    posterior: Literal["ips", "raw", "none"] = option("ips", "logged value, debiased by slot or not; none: off")
-    posterior_weight: float = option(1.0, "of the logged value", ge=0)
+    posterior_weight: float = option(1.0, "of the logged value, debiased by slot", ge=0)
     prior_weight: float | None = option(
         None, "Of the predicted value; None: by the size of the log, 1 up to 5,000 requests, 0.5 beyond.", ge=0
     )
@@ -40,9 +39,6 @@ class RewardConfig(Options):
         le=3,
     )
     propensity_floor: float = option(0.15, "smallest q that a label is divided by", gt=0, le=1)
-    discount: Literal["attention", "dcg"] = option(
-        "attention", "D(r), what rank r counts: q of the slot, or 1 / log2(r + 2)"
-    )
     page_size: int = option(10, "ranks that count", ge=1)
     task_values: tuple[float, ...] | None = option(None, "value of one event of each task; None: what the log says")
     value_tasks: tuple[str, ...] = option(
@@ -54,15 +50,10 @@ class RewardConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.has_posterior and self.prior_weight == 0.0:
+        if self.posterior_weight == 0.0 == self.prior_weight:
             raise ValueError("posterior and prior are both off; want at least one of them")
         if isinstance(self.propensity, str) and self.propensity != "estimate":
             raise ValueError(f"propensity is {self.propensity!r}; want 'estimate' or an exponent")
-
-    @property
-    def has_posterior(self) -> bool:
-        """Whether logged feedback counts."""
-        return self.posterior != "none" and self.posterior_weight > 0.0
 
     def sized(self, requests: int) -> "RewardConfig":
         """The same with the prior's weight for a log of so many requests."""
@@ -77,13 +68,6 @@ class CemConfig(Options):
     population: int = option(32, "weight vectors tried in an iteration")
     elite: int = option(8, "of them, how many shape the next iteration", ge=2)
     subsample: int = option(20000, "requests to score on, drawn once; all if there are fewer", ge=1)
-    prior_share: float = option(
-        0.0,
-        "The prior's weight in the search, as a share of its weight in the composite. Static weights have "
-        "so few degrees of freedom that the posterior alone determines them well; the prior only adds the "
-        "bias of the predictions.",
-        ge=0,
-    )
     seed: int = option(0, "of the draws and of the subsample")
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ for any number of workers. The standardization, the chain, the maps and the gate
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -51,10 +52,7 @@ def continue_fit(state: State, parts: Sequence[Part], curve: Callable[[int], Flo
     pool = None
     for turn in range(_ROUNDS):
         jobs = [_Job(part, state, curve) for part in parts]
-        total: list[_Sums] | None = None
-        for sums in workers.map(sums_of_part, jobs, "correction"):
-            total = sums if total is None else _added(total, sums)
-        assert total is not None
+        total = reduce(_add, workers.map(sums_of_part, jobs, "correction"))
         tasks = zip(state.designs, state.solutions, total, strict=True)
         moved = [None if at is None else _moved(design, at, sums, pool) for design, at, sums in tasks]
         state = replace(state, solutions=moved)
@@ -75,9 +73,9 @@ def _moved(design: newton.Design, at: newton.Solution, sums: _Sums, pool: dict[s
 
 def sums_of_part(job: _Job) -> list[_Sums]:
     """The sums of a part's requests at the state's coefficients, by task."""
-    total: list[_Sums] | None = None
     state, weights = job.state, job.state.weights()
-    for logs in job.part.chunks():
+
+    def sums_of(logs: Logs) -> list[_Sums]:
         predictions = logs.predictions if state.maps is None else state.maps.apply(logs.predictions)
         inputs, slot = state.frame.inputs(logs, predictions), logs.position[logs.shown]
         theta = job.curve(int(slot.max(initial=0)) + 1)[slot]
@@ -86,13 +84,10 @@ def sums_of_part(job: _Job) -> list[_Sums]:
             rows = Rows(t, state.frame, inputs, logs, theta, case=case)
             mean = rows.mean(weights[t])
             sums.append(_Sums(rows.information(mean)[0], rows.gradient(mean)))
-        total = sums if total is None else _added(total, sums)
-    assert total is not None
-    return total
+        return sums
+
+    return reduce(_add, map(sums_of, job.part.chunks()))
 
 
-def _added(one: list[_Sums], other: list[_Sums]) -> list[_Sums]:
-    return [
-        _Sums(np.add(a.information, b.information), np.add(a.gradient, b.gradient))
-        for a, b in zip(one, other, strict=True)
-    ]
+def _add(one: list[_Sums], other: list[_Sums]) -> list[_Sums]:
+    return [_Sums(*map(np.add, *pair)) for pair in zip(one, other, strict=True)]

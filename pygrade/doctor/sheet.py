@@ -9,9 +9,9 @@ from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import RewardConfig
 from pygrade.doctor.exploration import exploration_worth
 from pygrade.doctor.tasks import order_sentence, over_order, task_facts, task_sentences
+from pygrade.evaluation.abtest import plan_of_log
 from pygrade.evaluation.cautions import caution_of_value, copies_sentence, missing_sentence
 from pygrade.evaluation.label_leaks import leaks_of
-from pygrade.evaluation.log_plan import plan_of_log
 from pygrade.evaluation.logging_policy import drawn_components, logging_policy
 from pygrade.logs import EXPLORATIONS, Logs, numbered
 from pygrade.logs.clusters import clusters_of, copied_share

@@ -56,7 +56,7 @@ def over_order(logs: Logs, scores: Array, gains: Array, curve: Floats | None) ->
     """DCG of the shown items by scores [M] over that in the logged order, - 1; gains [M] divided by the curve, which
     makes it unbiased (and NDCG not: it divides by the best order of what chance showed).
     """
-    gains, discount = gains_of(gains, logs.position, curve, _FLOOR), rank_discount(curve, _RANKS, "dcg")
+    gains, discount = gains_of(gains, logs.position, curve, _FLOOR), rank_discount(None, _RANKS)
     found = [value_at_k(order, gains, logs.offsets, discount, logs.shown) for order in (scores, -logs.position)]
     return intervals.simultaneous([intervals.mean_lift(*found)], numbered(logs.user_id))[0]
 

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pygrade._typing import Array
+from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval, max_t, student_t
 
@@ -22,6 +24,7 @@ MIN_USERS = 30  # from which a day's variance and the gain of CUPED are estimate
 MAX_EXTRAPOLATION = 10  # times the length of a log, up to which days are planned
 # Default number of units at which sequential intervals are narrowest. It must not depend on the data.
 PLANNED_UNITS = 10_000
+_DAY = 86_400_000  # milliseconds
 MISMATCH_ALPHA = 1e-3  # p-value below which a sample ratio counts as broken: checks are many, repairs are costly
 
 
@@ -185,6 +188,26 @@ def plan_test(
             plan[kind + "days"] = None if errors is None else days_needed(errors * lift / errors[-1], effect)
             plan[kind + "detectable_lift"] = lift
     return plan
+
+
+def plan_of_log(
+    logs: Logs, effect: float = 0.01, power: float = 0.8, arms: int = 2
+) -> tuple[dict[str, dict[str, Any]], int, int | None]:
+    """`plan_test` of the value of a request's events and of the events of each task, with the ``baseline`` per request;
+    the log's users and days (None without timestamps).
+    """
+    users, times = numbered(logs.user_id), logs.timestamp
+    day = None if times is None else (times - times.min()) // _DAY
+    early = np.zeros(logs.num_requests, bool)
+    order = np.arange(logs.num_requests) if times is None else np.argsort(times, kind="stable")
+    early[order[: logs.num_requests // 2]] = True
+    rows = {"value": logs.value_of(logs.feedback)} | {task: logs.feedback[:, t] for t, task in enumerate(logs.tasks)}
+    metrics: dict[str, dict[str, Any]] = {}
+    for name, row in rows.items():
+        amounts = np.add.reduceat(row, logs.offsets[:-1], dtype=np.float64)
+        plan = plan_test(amounts, users, early, day, effect, power=power, arms=arms)
+        metrics[name] = {"baseline": intervals.mean(amounts, users).to_dict(), **plan}
+    return metrics, int(users.max()) + 1, None if day is None else int(day.max()) + 1
 
 
 def daily_errors(amounts: Array, users: NDArray[np.int64], day: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -10,9 +10,10 @@ between rankings would be too small: two thirds of the true ones in the marketpl
 predictions instead. Both are lifts over production, paired by request.
 """
 
+import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,13 +173,9 @@ class Judge:
         """The policy at multipliers [T]."""
         return self.point(self.scores(values), values)
 
-    def at_each(self, vectors: Sequence[Sequence[float]]) -> list[Point]:
-        """`at` of each of several multipliers."""
-        return [self.at(values) for values in vectors]
-
-    def totals_each(self, vectors: Sequence[Sequence[float]]) -> list[Array]:
-        """`totals` of each of several multipliers."""
-        return [self.totals(values) for values in vectors]
+    def each(self, method: str, vectors: Sequence[Sequence[float]]) -> list[Any]:
+        """`at` or `totals` of each of several multipliers."""
+        return [getattr(self, method)(values) for values in vectors]
 
     def totals(self, values: Sequence[float] | None) -> Array:
         """[T + 1]: debiased events of the policy at multipliers [T], or of production (None)."""
@@ -207,32 +204,22 @@ class _Judges:
     def __init__(self, judges: Sequence[Judge], workers: Workers) -> None:
         self._copies = max(1, workers.count // len(judges))
         parts = [judge for judge in judges for _ in range(self._copies)]
-        self.actors = workers.actors(_itself, parts, "front")
+        self._actors = workers.actors(copy.copy, parts, "front")
 
     def each(self, method: str, vectors: Sequence[Sequence[float]], judges: int = 1) -> list[list[Any]]:
         """Results of the method at each of the vectors, by judge; a judge's copies share the vectors."""
-        shares = [list(vectors[copy :: self._copies]) for copy in range(self._copies)]
-        found = self.actors.call(method, shares * judges)
+        shares = [list(vectors[number :: self._copies]) for number in range(self._copies)]
+        found = self._actors.call("each", [method] * len(shares) * judges, shares * judges)
         result = []
         for first in range(0, len(found), self._copies):
             of_judge: list[Any] = [None] * len(vectors)
-            for copy in range(self._copies):
-                of_judge[copy :: self._copies] = found[first + copy]
+            for number in range(self._copies):
+                of_judge[number :: self._copies] = found[first + number]
             result.append(of_judge)
         return result
 
-
-@contextmanager
-def _in_workers(judges: Sequence[Judge], workers: Workers) -> Iterator[_Judges]:
-    held = _Judges(judges, workers)
-    try:
-        yield held
-    finally:
-        held.actors.close()
-
-
-def _itself(judge: Judge) -> Judge:
-    return judge
+    def close(self) -> None:
+        self._actors.close()
 
 
 def front(judge: Judge, tasks: Sequence[str], expected_value: Array, workers: Workers = LOCAL) -> Front:
@@ -253,8 +240,8 @@ def front(judge: Judge, tasks: Sequence[str], expected_value: Array, workers: Wo
     knobs = {f"{task} {sign}": at(**{task: u}) for task in tasks for sign, u in (("× 4", 4.0), ("/ 4", 0.25))}
     pairs = [(a, b) for i, a in enumerate(tasks) for b in tasks[i + 1 :]]
     paths = [(a, b, [at(**{a: u, b: 1 / u}) for u in path]) for a, b in pairs]
-    with _in_workers([judge], workers) as held:
-        (points,) = held.each("at_each", wanted)
+    with closing(_Judges([judge], workers)) as held:
+        (points,) = held.each("at", wanted)
     marks = {EXPECTED_VALUE: judge.point(expected_value), AS_TRAINED: points[trained]}
     if judge.mixed:
         marks[SERVED] = judge.point(judge.scores(None))
@@ -297,11 +284,11 @@ def solve(
     rng, reach = np.random.default_rng(seed), math.log(REACH)
     mean, spread = np.zeros(len(names) - 1), np.full(len(names) - 1, 0.8)
     tried: list[tuple[float, float, Array, Array]] = []  # lacking, minus what is earned, log u, lifts
-    with _in_workers(search, workers) as held:
+    with closing(_Judges(search, workers)) as held:
         for _ in range(_ITERATIONS):
             draws = np.clip(mean + spread * rng.standard_normal((_POPULATION, len(mean))), -reach, reach)
             draws[0] = mean  # at first u = 1
-            counted = held.each("totals_each", [np.exp(draw).tolist() for draw in draws], len(search))
+            counted = held.each("totals", [np.exp(draw).tolist() for draw in draws], len(search))
             for draw, *of_judges in zip(draws, *counted, strict=True):
                 found = _lift(np.sum(of_judges, 0), totals)
                 lacking = float(np.maximum(wanted - found[kept], 0.0).max())

@@ -119,7 +119,7 @@ class Evaluation:
     value_tasks: tuple[str, ...]  # times the item's value
     propensity: list[float] | None  # of the first k slots; None: unknown
     cannot_differ: dict[str, str]  # metric → why it is the same for every ranker
-    predictions: dict[str, dict[str, float | Interval]]  # task → events, rate, mean prediction, auc, gauc
+    predictions: dict[str, dict[str, Any]]  # task → events, rate, mean prediction, auc, gauc
     rankers: dict[str, dict[str, Interval]]  # ranker → METRICS
     lifts: dict[str, dict[str, Interval]]  # ranker → METRICS: relative to the baseline, paired by request
     weights: dict[str, dict[str, dict[str, dict[str, float]]]]  # ranker → segment → task → mean, sd
@@ -141,15 +141,11 @@ class Evaluation:
         title = f"Replay of {size}; lift over {self.baseline}, ± 95 %"
         head = ["ranking", *names.values(), *(f"{name} lift" for name in names.values())]
         tasks = [
-            [task, f"{entry['events']:,.0f}", f"{entry['rate']:.2%}", *(_text(entry[name]) for name in ("auc", "gauc"))]
-            for task, entry in self.predictions.items()
+            [task, f"{e['events']:,.0f}", f"{e['rate']:.2%}", value_text(e["auc"]), value_text(e["gauc"])]
+            for task, e in self.predictions.items()
         ]
         order = html_table(["task", "events", "rate", "AUC", "GAUC"], tasks, "Predictions, ± 95 %")
         return html_table(head, rows, title) + order
-
-
-def _text(entry: float | Interval) -> str:
-    return value_text(entry) if isinstance(entry, Interval) else f"{entry:.4f}"
 
 
 def evaluate(
@@ -333,10 +329,10 @@ def _cannot_differ(logs: Logs) -> dict[str, str]:
     return {}
 
 
-def _prediction_metrics(logs: Logs, request_users: Array) -> dict[str, dict[str, float | Interval]]:
+def _prediction_metrics(logs: Logs, request_users: Array) -> dict[str, dict[str, Any]]:
     shown = np.flatnonzero(logs.shown)
     users = request_users[logs.row_request[shown]]
-    result: dict[str, dict[str, float | Interval]] = {}
+    result = {}
     for t, task in enumerate(logs.tasks):
         labels, scores = logs.feedback[shown, t], logs.predictions[shown, t]
         result[task] = {

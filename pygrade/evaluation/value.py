@@ -10,8 +10,6 @@ Slots beyond the last propensity have that of the last. Without propensities q i
 event, so that its gain is 0. `pygrade.reference.value` is the specification.
 """
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -33,12 +31,10 @@ def gains_of(values: Array, position: Array, propensity: ArrayLike | None, floor
     return np.asarray((values.T / divisors(position, propensity, floor)).T)
 
 
-def rank_discount(
-    propensity: ArrayLike | None, k: int, discount: Literal["attention", "dcg"] = "attention"
-) -> NDArray[np.float64]:
-    """[k]: D of the ranks; "dcg" is 1 / log2(r + 2) whatever q is."""
+def rank_discount(propensity: ArrayLike | None, k: int) -> NDArray[np.float64]:
+    """[k]: D of the ranks."""
     rank = np.arange(k)
-    if discount == "attention" and propensity is not None:
+    if propensity is not None:
         curve = _of_slots(rank, propensity)
         if bool((curve != curve[0]).any()):
             return curve

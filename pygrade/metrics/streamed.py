@@ -40,28 +40,21 @@ class LabelHistogram:
         """[T]; rows of one bin are ties. NaN if a task has one class only."""
         negatives = self.rows - self.positives
         below = np.cumsum(negatives, 1) - negatives / 2
-        with np.errstate(invalid="ignore", divide="ignore"):
-            result: Floats = (self.positives * below).sum(1) / (self.positives.sum(1) * negatives.sum(1))
-        return result
+        return _ratio((self.positives * below).sum(1), self.positives.sum(1) * negatives.sum(1))
 
     def rarer(self) -> Floats:
         """[T] rows of the rarer class: the variance of an AUC is about inverse to it."""
         positives = self.positives.sum(1)
-        result: Floats = np.minimum(positives, self.rows.sum(1) - positives)
-        return result
+        return np.asarray(np.minimum(positives, self.rows.sum(1) - positives))
 
     def log_loss(self) -> Floats:
         """[T] mean of -y log p - (1 - y) log(1 - p)."""
         total = self.positives * np.logaddexp(0, -CENTERS) + (self.rows - self.positives) * np.logaddexp(0, CENTERS)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            result: Floats = total.sum(1) / self.rows.sum(1)
-        return result
+        return _ratio(total.sum(1), self.rows.sum(1))
 
     def mean_prediction(self) -> Floats:
         """[T] mean probability."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            result: Floats = (self.rows / (1 + np.exp(-CENTERS))).sum(1) / self.rows.sum(1)
-        return result
+        return _ratio((self.rows / (1 + np.exp(-CENTERS))).sum(1), self.rows.sum(1))
 
     def ece(self, groups: int = 20) -> Floats:
         """[T] expected calibration error: mean |mean prediction - rate| over ``groups`` groups of as many rows each."""
@@ -74,3 +67,8 @@ class LabelHistogram:
                 gap = np.bincount(group, weights=rows * probability - positives, minlength=groups)
                 result[task] = np.abs(gap).sum() / total
         return result
+
+
+def _ratio(top: Floats, bottom: Floats) -> Floats:
+    """NaN without a denominator."""
+    return np.asarray(np.divide(top, bottom, out=np.full(len(top), np.nan), where=bottom != 0))

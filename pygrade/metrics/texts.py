@@ -37,7 +37,7 @@ def bounds_text(estimate: Estimate, digits: int = 2) -> str:
     '+1.20 % (0.90 to 1.50)'
     """
     span = span_text(estimate, digits, missing="")
-    return lift_text(_alone(estimate), digits) + (f" ({span})" if span else "")
+    return lift_text({"value": _numbers(estimate)[0]}, digits) + (f" ({span})" if span else "")
 
 
 def span_text(estimate: Estimate, digits: int = 2, missing: str = "unknown") -> str:
@@ -84,7 +84,3 @@ def _numbers(estimate: Estimate) -> tuple[float | None, float | None, float | No
         for number in (given.get(name) for name in ("value", "low", "high"))
     )
     return value, low, high
-
-
-def _alone(estimate: Estimate) -> dict[str, float | None]:
-    return {"value": _numbers(estimate)[0], "low": None, "high": None}

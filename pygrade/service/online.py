@@ -144,7 +144,7 @@ class OnlineService:
                     self.learner.feedback([event])
             except (ValueError, TypeError) as error:
                 self.tail.refuse("event", error)
-        self.learner.forget(before=now - self.config.online.feedback_delay_ms - self.config.exposure_delay_ms)
+        self.learner.join.forget(before=now - self.config.online.feedback_delay_ms - self.config.exposure_delay_ms)
         self.arms.update(now)
         update = self.learner.update(now) if self.config.learn else None
         if update is not None:
@@ -160,8 +160,8 @@ class OnlineService:
             return
         sizes = np.diff(logs.offsets)
         full = np.ones(len(sizes), bool) if logs.candidates is None else sizes >= logs.candidates
-        self.learner.forget(as_key("request_id", value) for value in logs.request_id[~full])
-        chosen = np.flatnonzero(full & self.learner.unseen(logs))
+        self.learner.join.forget(as_key("request_id", value) for value in logs.request_id[~full])
+        chosen = np.flatnonzero(full & self.learner.join.unseen(logs))
         if len(chosen):
             self.learner.serve(logs.select(chosen))
 

@@ -20,7 +20,7 @@ of the log do not show the contrary.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,18 +62,18 @@ class Trust:
     """The result of cross-fitting. Lifts are relative; their intervals cover all at once (mixtures, baselines)."""
 
     verdict: VerdictText
-    baseline: str  # the strongest simple one
-    served_baseline: str  # that a mixture is made of, or that is served alone
-    challenger: str  # what is mixed with it: stage 1, GRADE, or a baseline
     policy: str  # that the artifact has: stage 1 or GRADE
-    trust: float  # share of the challenger that is served
-    lift: Interval | None  # of what is served over the baseline
-    mixtures: dict[str, Interval]  # over the baseline
-    baselines: dict[str, Interval]  # over the baseline
-    license: License | None  # of corrected predictions
     folds: int
     users: int
     propensity: str  # where the slot propensities come from
+    baseline: str = EXPECTED_VALUE  # the strongest simple one
+    served_baseline: str = EXPECTED_VALUE  # that a mixture is made of, or that is served alone
+    challenger: str = ""  # what is mixed with it: stage 1, GRADE, or a baseline
+    trust: float = 0.0  # share of the challenger that is served
+    lift: Interval | None = None  # of what is served over the baseline
+    mixtures: dict[str, Interval] = field(default_factory=dict)  # over the baseline
+    baselines: dict[str, Interval] = field(default_factory=dict)  # over the baseline
+    license: License | None = None  # of corrected predictions
     better_form: BetterForm | None = None  # in which static weights earn more than in the policy's
 
     @property
@@ -326,21 +326,7 @@ def undecidable(reason: str, policy: str, folds: int, logs: Logs, propensity: Sl
     text = write_verdict("undecidable", EXPECTED_VALUE, EXPECTED_VALUE, None, logs, why=reason)
     if propensity.reason:
         text = replace(text, detail=f"{text.detail}; {propensity.reason}")
-    return Trust(
-        verdict=text,
-        baseline=EXPECTED_VALUE,
-        served_baseline=EXPECTED_VALUE,
-        challenger="",
-        policy=policy,
-        trust=0.0,
-        lift=None,
-        mixtures={},
-        baselines={},
-        license=None,
-        folds=folds,
-        users=int(numbered(logs.user_id).max(initial=-1)) + 1,
-        propensity=propensity.note,
-    )
+    return Trust(text, policy, folds, int(numbered(logs.user_id).max(initial=-1)) + 1, propensity.note)
 
 
 def label(challenger: str, share: float, baseline: str) -> str:

@@ -165,12 +165,8 @@ class TrainingData:
         """Changes with whatever is learned from."""
         if self.digest:
             return self.digest
-        data, digest = self.tensors, hashlib.sha256()
-        tensors = [data.inputs, data.scores, data.stage2.gains, data.stage2.masks]
-        tensors += [data.stage1.value, data.stage1.propensity]
-        if data.trade_offs is not None:
-            tensors += [data.trade_offs.value, data.trade_offs.gains]
-        for tensor in tensors:
+        digest = hashlib.sha256()
+        for tensor in self.tensors.by_request().values():
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
@@ -242,9 +238,9 @@ class TrainingData:
         tensors = self.tensors
         if reward.format_weight > 0.0:
             total = sum(float(shard.index().page_value.sum()) for shard in self.files)
-            weights = tensors.stage2.weights.clone()
+            weights = tensors.component_weights.clone()
             weights[-1] = format_weight(reward, total / self.num_requests)
-            tensors = replace(tensors, stage2=replace(tensors.stage2, weights=weights))
+            tensors = replace(tensors, component_weights=weights)
         head = tensors.select(torch.zeros(0, dtype=torch.int64, device=tensors.discount.device))
         return replace(self, tensors=tensors, shards=tuple(replace(shard, head=head) for shard in self.files))
 

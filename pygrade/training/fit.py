@@ -1,4 +1,4 @@
-"""One run over a log: made ready, static weights, normalization of the inputs, both stages."""
+"""One run over a log that is ready: static weights, normalization of the inputs, both stages."""
 
 import contextlib
 import copy
@@ -11,11 +11,9 @@ from torch import Tensor
 
 from pygrade.config.training import RewardConfig, TrainConfig
 from pygrade.logs import Logs
-from pygrade.logs.log_parts import LogParts
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training.data import TrainingData
 from pygrade.training.heldout import HeldOut
-from pygrade.training.prepare import prepare_data
 from pygrade.training.run import Run
 from pygrade.training.stage1 import train_stage1
 from pygrade.training.stage2 import train_stage2
@@ -23,7 +21,6 @@ from pygrade.training.static_weights import best_static_weights
 from pygrade.workers import Workers
 
 OnStep = Callable[[str, int], None]
-SHARDS = "shards"  # folder of a log that is prepared on disk, while it is learned from
 
 
 class FittedPolicies(NamedTuple):
@@ -38,13 +35,6 @@ class FittedPolicies(NamedTuple):
 def with_propensity(reward: RewardConfig, data: TrainingData) -> RewardConfig:
     """The reward under the slot propensities of the whole log."""
     return replace(reward, propensity=data.tensors.propensity.exponent)
-
-
-def prepare(log: Logs | LogParts, config: TrainConfig, directory: Path, workers: Workers) -> TrainingData:
-    """The log ready for training; in shards below the directory if it is longer than one."""
-    spec = PolicySpec(log.tasks, log.features, config.policy)
-    sizes = config.shard_requests, config.sample_requests
-    return prepare_data(log, spec, config.reward, directory / SHARDS, *sizes, workers, config.device)
 
 
 def fit_policies(

@@ -15,7 +15,7 @@ from pygrade._util.files import directory_lock
 from pygrade._util.progress import progress_disabled
 from pygrade._util.threads import torch_threads
 from pygrade.config.training import TrainConfig
-from pygrade.correction.fit import Candidate, correct, fit_correction
+from pygrade.correction.fit import correct, fit_correction
 from pygrade.correction.prior import load_prior
 from pygrade.evaluation.arms import GRADE, STAGE1
 from pygrade.evaluation.cautions import winsorized
@@ -38,24 +38,16 @@ from pygrade.training.cross_fit import (
     undecidable,
 )
 from pygrade.training.data import TrainingData
-from pygrade.training.fit import fit_policies, prepare, with_propensity
-from pygrade.training.license import License, license_correction, reasons_of
+from pygrade.training.fit import fit_policies, with_propensity
+from pygrade.training.license import LicensedCorrection, license_correction, reasons_of
 from pygrade.training.page_replay import PageReplay
+from pygrade.training.prepare import prepare_data
 from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.shards import Fold
 from pygrade.training.training_record import TrainingRecord
 from pygrade.workers import LOCAL, Workers
 
 logger = logging.getLogger("pygrade")
-
-
-class LicensedCorrection(NamedTuple):
-    """A correction of the predictions that the likelihood licenses."""
-
-    candidate: Candidate
-    predictions: NDArray[np.float32]  # [M, T] of the log, cross-fitted
-    license: License
-    reasons: tuple[str, ...]
 
 
 class LogSplit(NamedTuple):
@@ -101,12 +93,7 @@ def split_log(data: TrainingData, config: TrainConfig) -> LogSplit:
     prior = load_prior(config.correction.prior, logs.tasks) if config.correction.prior else None
     fitted = fit_correction(logs, propensity.curve(slots), fold, cluster, config.correction, prior)
     pages = PageReplay(logs, config.reward, winsorized(logs, cluster))
-    found = license_correction(logs, fitted, fold, cluster, pages, propensity)
-    if found is None:
-        return LogSplit(fold, cluster)
-    candidate, predictions, license = found
-    corrected = LicensedCorrection(candidate, predictions, license, reasons_of(logs, predictions))
-    return LogSplit(fold, cluster, corrected=corrected)
+    return LogSplit(fold, cluster, "", license_correction(logs, fitted, fold, cluster, pages, propensity))
 
 
 def train_folds(
@@ -141,7 +128,6 @@ def train_folds(
         for n in range(folds)
     ]
     rankings = list(fold_workers(config.trust, logs, workers).map(run_fold, jobs, "cross-fitting"))
-    license, reasons = (None, ()) if found is None else (found.license, found.reasons)
     return choose_mixture(
         logs,
         fold,
@@ -150,8 +136,8 @@ def train_folds(
         config.trust,
         config.reward,
         propensity,
-        license=license,
-        reasons=reasons,
+        license=None if found is None else found.license,
+        reasons=() if found is None else reasons_of(logs, found.predictions),
         requests=data.num_requests,
     )
 
@@ -167,7 +153,7 @@ def run_fold(fold: FoldJob) -> FoldRankings:
             logs = fold.learn
             if correction is not None and config.policy.corrected:
                 logs = replace(logs, predictions=correct(correction, logs))
-            learned = prepare(logs, config, fold.directory, LOCAL)
+            learned = prepare_data(logs, config, fold.directory, LOCAL)
         static, first, last, _ = fit_policies(learned, config, fold.directory, fold.resume, stack, LOCAL)
     plain = learned.sample if isinstance(fold.learn, TrainingData) else fold.learn
     tensors, first, last = learned.tensors.to("cpu"), first.cpu(), last.cpu()

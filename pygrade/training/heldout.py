@@ -38,8 +38,8 @@ class HeldOut:
     ) -> None:
         """propensity: of the training's requests, as the training divides by it."""
         logs = logs.select(evenly_spaced(logs.num_requests, _REQUESTS))
-        plain = {"posterior": "ips", "posterior_weight": 1.0, "prior_weight": 0.0, "format_weight": 0.0}
-        options = replace(reward, propensity=propensity.exponent, **plain)  # type: ignore[arg-type]
+        posterior = replace(reward, posterior_weight=1.0, prior_weight=0.0, format_weight=0.0)
+        options = replace(posterior, propensity=propensity.exponent)
         self._data = CompositeReward(options).build(logs, spec).to(device)
         self._scenario, self._users = logs.scenario, clusters_of(logs)
         self._static = self._values(static.to(device).expand(self._data.num_requests, -1))

@@ -7,6 +7,7 @@ size stay with the replay.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,14 @@ class License:
         return f"likelihood z {self.z:.1f}, by value {self.z_value:.1f}"
 
 
+class LicensedCorrection(NamedTuple):
+    """A correction of the predictions that the likelihood licenses."""
+
+    candidate: Candidate
+    predictions: NDArray[np.float32]  # [M, T] of the log, cross-fitted
+    license: License
+
+
 def license_correction(
     logs: Logs,
     fitted: Fitted,
@@ -46,8 +55,8 @@ def license_correction(
     cluster: NDArray[np.int64],
     pages: PageReplay,
     propensity: SlotPropensity,
-) -> tuple[Candidate, NDArray[np.float32], License] | None:
-    """The first candidate that passes, its cross-fitted predictions [M, T], and why; None: none passes."""
+) -> LicensedCorrection | None:
+    """The first candidate that passes; None: none passes."""
     shown = logs.shown
     plain = pages.values(pages.ranks(logs.value_of(logs.predictions)[shown]), propensity)
     for entry in fitted.candidates:
@@ -58,7 +67,8 @@ def license_correction(
         estimate = intervals.mean_lift(value, plain)
         lift = intervals.interval(estimate.value, estimate.influence, cluster)
         if lift.value >= -lift.standard_error:
-            return entry, corrected, License(entry.name, entry.gain.z, entry.gain.z_value, lift)
+            license = License(entry.name, entry.gain.z, entry.gain.z_value, lift)
+            return LicensedCorrection(entry, corrected, license)
     return None
 
 

@@ -56,7 +56,7 @@ from pygrade.logs import Logs, concatenate
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
 from pygrade.training.data import TrainingData, split_batch
-from pygrade.training.feedback import Event, FeedbackJoin, Key, as_key
+from pygrade.training.feedback import Event, FeedbackJoin, as_key
 from pygrade.training.policy_step import PolicyStep, parameters_of, policy_step
 from pygrade.training.renewal import renew_correction
 from pygrade.training.reward import CompositeReward
@@ -75,14 +75,14 @@ class Update:
     """What an update did."""
 
     version: str  # served now
-    published: bool  # a new version
-    rolled_back: bool  # to the reference
-    refused: bool  # a version was made and not published
     estimate: OffPolicyEstimate | None  # of the last judged version against the reference; None: no draws yet
+    cut: int  # judging requests whose reward was cut in the estimate
     learned_from: int  # requests
     figures: dict[str, float]  # of the last step
+    published: bool = False  # a new version
+    rolled_back: bool = False  # to the reference
+    refused: bool = False  # a version was made and not published
     paused: bool = False  # nothing new is published: the estimate is too wide to find a regression
-    cut: int = 0  # judging requests whose reward was cut in the estimate
     renewed: bool = False  # the version has a correction learned anew
 
 
@@ -121,7 +121,7 @@ class OnlineLearner:
         if self.config.correction and not policy.takes_corrected:
             raise ValueError("correction is True; want a policy that takes corrected predictions")
         limits = self.config.max_pending_events, self.config.max_amount, self.config.feedback_delay_ms
-        self._join = FeedbackJoin(policy.tasks, *limits, self.config.single_tasks)
+        self.join = FeedbackJoin(policy.tasks, *limits, self.config.single_tasks)  # what waits for feedback
         self._learner = self._new_learner()
         self._steps = 0
         self._paused = False  # since the last update
@@ -134,31 +134,22 @@ class OnlineLearner:
         """Of events (`FeedbackJoin`), capped_predictions, and of versions: published, refused, rolled_back, paused,
         renewed (with a correction learned anew).
         """
-        return self._join.counters
+        return self.join.counters
 
     # ---- the stream --------------------------------------------------------------------------------------------------
     def serve(self, logs: Logs) -> None:
         """Add served pages, as `Page.log_rows` gives them with a timestamp; their feedback comes as events."""
         if logs.features != self.policy.features:
             raise ValueError(f"logs have features {logs.features}; want the policy's, {self.policy.features}")
-        limit = np.where(self._join.single, 1.0, self.config.max_amount).astype(np.float32)
+        limit = np.where(self.join.single, 1.0, self.config.max_amount).astype(np.float32)
         capped = (logs.predictions > limit) & np.isfinite(logs.predictions)
-        self._join.serve(replace(logs, predictions=np.where(capped, limit, logs.predictions)))
+        self.join.serve(replace(logs, predictions=np.where(capped, limit, logs.predictions)))
         if capped.any():
             self.counters["capped_predictions"] += int(capped.sum())
 
     def feedback(self, events: Iterable[Event]) -> None:
         """Add feedback in any order, repeated or before its page; if an event is malformed none is taken."""
-        self._join.feedback(events)
-
-    def unseen(self, logs: Logs) -> NDArray[np.bool_]:
-        """[R]: the request was not served here, as far as is still known."""
-        return self._join.unseen(logs)
-
-    def forget(self, requests: Iterable[Key] | None = None, before: int | None = None) -> None:
-        """Drop the events that wait for requests which will not be served here; None: for any request, if they happened
-        before a time (ms)."""
-        self._join.forget(requests, before)
+        self.join.feedback(events)
 
     @property
     def num_requests(self) -> int:
@@ -226,7 +217,7 @@ class OnlineLearner:
 
     def _take(self, until: int) -> None:
         """Move the requests served up to ``until`` into the window, with their feedback."""
-        logs = self._join.ripe(until)
+        logs = self.join.ripe(until)
         if logs is None:
             return
         self._new += logs.num_requests
@@ -237,7 +228,7 @@ class OnlineLearner:
 
     def _set_window(self, window: Logs | None) -> None:
         self._window = window
-        self._join.joined = set() if window is None else {as_key("request_id", value) for value in window.request_id}
+        self.join.joined = set() if window is None else {as_key("request_id", value) for value in window.request_id}
 
     # ---- learning ----------------------------------------------------------------------------------------------------
     def _learn(self, window: Logs) -> tuple[int, dict[str, float]]:
@@ -255,7 +246,7 @@ class OnlineLearner:
             seed = draw_seed(self.config.seed, _STAGE, self._steps)
             values = data.tensors.draw_values(self.config.seed, _STAGE, self._steps, len(rows))
             requests = split_batch(rows, data.sizes, parameters_of(policy).cpu(), values, seed, reference)
-            figures = stage2_step(data.tensors.stage2, learners, policy, self._learner, config, requests, "update")
+            figures = stage2_step(data.tensors, learners, policy, self._learner, config, requests, "update")
             self._steps += 1
         return len(pool), figures
 
@@ -327,16 +318,8 @@ class OnlineLearner:
         self.served = policy
 
     def _report(self, found: _Judgment, count: int, figures: dict[str, float] | None = None, **done: bool) -> Update:
-        flags = dict.fromkeys(("published", "rolled_back", "refused", "paused", "renewed"), False) | done
-        self._paused = flags["paused"]
-        return Update(
-            self.served.version,
-            estimate=found.estimate,
-            learned_from=count,
-            figures=figures or {},
-            cut=found.cut,
-            **flags,
-        )
+        self._paused = done.get("paused", False)
+        return Update(self.served.version, found.estimate, found.cut, count, figures or {}, **done)
 
     # ---- state -------------------------------------------------------------------------------------------------------
     def save(self, directory: str | Path) -> Path:
@@ -345,7 +328,7 @@ class OnlineLearner:
         for name in ("policy", "served", "reference"):
             tensors |= {f"{name}.{key}": value for key, value in getattr(self, name).state_dict().items()}
         tensors |= self._learner.state()
-        pages = self._join.pages
+        pages = self.join.pages
         parts = {"window": self._window, "pages": concatenate(pages) if pages else None}
         contents = {"state.safetensors": to_safetensors(tensors)}
         contents |= {f"{name}.npz": _arrays(part) for name, part in parts.items() if part is not None}
@@ -356,7 +339,7 @@ class OnlineLearner:
             "new": self._new,
             "judged_from": self._judged_from,
             "counters": dict(self.counters),
-            "events": [list(event) for event in self._join.events],
+            "events": [list(event) for event in self.join.events],
             "logs": {name: None if part is None else _plain(part) for name, part in parts.items()},
             "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
         }

@@ -38,7 +38,7 @@ class PageReplay:
         """[R]: the debiased value of each page in the order of ranks [S]."""
         reward, slots = self._reward, max(int(self._slot.max(initial=0)) + 1, self._reward.page_size)
         curve = propensity.curve(slots)
-        discount = np.append(rank_discount(curve, reward.page_size, reward.discount), 0.0)
+        discount = np.append(rank_discount(curve, reward.page_size), 0.0)
         gain = gains_of(self._value, self._slot, curve, reward.propensity_floor)
         earned = discount[np.minimum(rank, reward.page_size)] * gain
         return np.asarray(np.bincount(self._request, earned, self.count), np.float64)

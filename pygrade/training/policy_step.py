@@ -13,7 +13,7 @@ other one. The core's results have the same bits on every instruction set and wi
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,46 +26,23 @@ from pygrade.policy.fused_network import FusedNetwork, clip_factor, is_fast, why
 _PREFIX = "adam."
 
 
-class PolicyStep(Protocol):
-    """The network of a policy and its optimizer."""
-
-    rate: float  # the learning rate of the next update
-
-    def concentration(self, inputs: Tensor, factor: Tensor | None = None) -> Tensor:
-        """α [B, T] of raw inputs [B, D] under exploration factors [B], without a graph; remembers the batch."""
-
-    def gradient(self, slope: Tensor) -> Tensor:
-        """Of the loss by all P parameters, one after the other; ``slope`` [B, T]: by the last `concentration`."""
-
-    def apply_gradient(self, gradient: Tensor, max_norm: float, label: str) -> float:
-        """One step of Adam along a gradient [P], scaled down to ``max_norm``.
-
-        Returns the norm before; ``FloatingPointError``, which begins with ``label``, if it is not finite; then nothing
-        changes.
-        """
-
-    def state(self) -> dict[str, Tensor]:
-        """A copy of Adam's state: ``adam.<parameter>.{step,exp_avg,exp_avg_sq}``; empty before the first update."""
-
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from a `state`; other names are ignored."""
-
-
 class TorchStep:
-    """By torch, on any device."""
+    """The network of a policy and its optimizer by torch, on any device."""
 
     def __init__(self, policy: FusionPolicy, rate: float) -> None:
-        self.rate = rate
+        self.rate = rate  # of the next update
         self._policy = policy
         self._optimizer = torch.optim.Adam(policy.parameters(), lr=rate)
         self._alpha: Tensor | None = None
 
     def concentration(self, inputs: Tensor, factor: Tensor | None = None) -> Tensor:
+        """α [B, T] of raw inputs [B, D] under exploration factors [B], without a graph; remembers the batch."""
         with torch.enable_grad():
             self._alpha = self._policy.concentration(inputs, factor)
         return self._alpha.detach()
 
     def gradient(self, slope: Tensor) -> Tensor:
+        """Of the loss by all P parameters, one after the other; ``slope`` [B, T]: by the last `concentration`."""
         assert self._alpha is not None
         self._optimizer.zero_grad()
         self._alpha.backward(slope)  # type: ignore[no-untyped-call]
@@ -73,6 +50,11 @@ class TorchStep:
         return torch.cat([_gradient_of(parameter).reshape(-1) for parameter in self._policy.parameters()])
 
     def apply_gradient(self, gradient: Tensor, max_norm: float, label: str) -> float:
+        """One step of Adam along a gradient [P], scaled down to ``max_norm``.
+
+        Returns the norm before; ``FloatingPointError``, which begins with ``label``, if it is not finite; then nothing
+        changes.
+        """
         own = list(self._policy.parameters())
         for parameter, part in zip(own, torch.split(gradient, [p.numel() for p in own]), strict=True):
             parameter.grad = part.view_as(parameter).to(parameter.device, copy=True)
@@ -84,16 +66,18 @@ class TorchStep:
         return norm
 
     def state(self) -> dict[str, Tensor]:
+        """A copy of Adam's state: ``adam.<parameter>.{step,exp_avg,exp_avg_sq}``; empty before the first update."""
         entries = self._optimizer.state_dict()["state"].items()
         return {f"{_PREFIX}{index}.{name}": part.clone() for index, entry in entries for name, part in entry.items()}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from a `state`; other names are ignored."""
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": _entries(tensors), "param_groups": groups})
 
 
 class FusedStep:
-    """By the C++ core, without autograd; ``ValueError`` if it does not cover the policy."""
+    """The same by the C++ core, without autograd; ``ValueError`` if it does not cover the policy."""
 
     def __init__(self, policy: FusionPolicy, rate: float) -> None:
         self.rate = rate
@@ -138,6 +122,9 @@ class FusedStep:
         sizes = [shape.numel() for shape in shapes]
         parts = zip(shapes, torch.split(self._adam.first, sizes), torch.split(self._adam.second, sizes), strict=True)
         return [(first.view(shape), second.view(shape)) for shape, first, second in parts]
+
+
+PolicyStep = TorchStep | FusedStep
 
 
 def policy_step(policy: FusionPolicy, rate: float, engine: Engine = "auto") -> PolicyStep:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.config.training import RewardConfig
+from pygrade.config.training import RewardConfig, TrainConfig
 from pygrade.logs import Logs, concatenate, request_keys
 from pygrade.logs.keys import hashes
 from pygrade.logs.log_parts import LogParts, order_of
@@ -28,28 +28,24 @@ from pygrade.training.reward import CompositeReward, LogFigures, calibration_sum
 from pygrade.training.shards import FileShard, ShardIndex, write_shard
 from pygrade.workers import LocalWorkers, Workers
 
+SHARDS = "shards"  # folder of a log that is prepared on disk, while it is learned from
 _SHUFFLED, _PLAIN = 50_000, 30_000  # pages of the sample for the slot propensity
 
 
-def prepare_data(
-    log: Logs | LogParts,
-    spec: PolicySpec,
-    reward: RewardConfig,
-    folder: Path,
-    shard_requests: int,
-    sample_requests: int,
-    workers: Workers,
-    device: str = "cpu",
-) -> TrainingData:
-    """The log with the values of events that count; shards, if it has several, are written below ``folder``."""
-    bounds = shard_bounds(log.num_requests, shard_requests)
+def prepare_data(log: Logs | LogParts, config: TrainConfig, directory: Path, workers: Workers) -> TrainingData:
+    """The log, with the values of events that count, ready for training; its shards, if it has several, are written
+    into `SHARDS` of the directory.
+    """
+    reward, device, folder = config.reward, config.device, directory / SHARDS
+    spec = PolicySpec(log.tasks, log.features, config.policy)
+    bounds = shard_bounds(log.num_requests, config.shard_requests)
     count = len(bounds) - 1
     if count == 1:
         logs = log if isinstance(log, Logs) else log.read(0, log.num_requests)
         return TrainingData.of(CompositeReward(reward).build(logs, spec).to(device), logs)
     if isinstance(log, Logs):
         workers = LocalWorkers()  # it is in this process
-    cuts = np.arange(count + 1) * min(sample_requests, log.num_requests) // count
+    cuts = np.arange(count + 1) * min(config.sample_requests, log.num_requests) // count
     ranges = tuple(
         LogRange(number, count, log, int(bounds[number]), int(bounds[number + 1]), int(cuts[number + 1] - cuts[number]))
         for number in range(count)

@@ -1,9 +1,8 @@
 """Requests of a log as tensors, padded to N candidates: what both stages compute on."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import partial
-from typing import TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,62 +11,47 @@ from pygrade import ops
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.steps import draw_values
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class LoggedPages:
-    """What stage 1 learns from: the P slots of the logged pages."""
-
-    item: Tensor  # int64 [R, P] candidate in each slot, 0 if empty
-    mask: Tensor  # bool [R, P]
-    value: Tensor  # [R, P] logged value, OEC
-    propensity: Tensor  # [R, P] q(slot), floored; 1 if empty
-
-
-@dataclass(frozen=True)
-class Components:
-    """What stage 2 learns from: the C components of the reward, C' of them ranked, in the order of `names`."""
-
-    names: tuple[str, ...]  # ranked ones, then "format"
-    weights: Tensor  # [C]
-    gains: Tensor  # [R, N, C'], OEC
-    masks: Tensor  # bool [R, L, N]: list 0 = the logged page, list 1 (only if N is padded) = all candidates
-    lists: Tensor  # int32 [C'], the list that each component ranks, -1: all N
-    bounds: Tensor | None  # [2, T], None: no format component
+_BY_REQUEST = (
+    *("inputs", "exploration", "scores", "page_item", "page_mask", "page_value", "page_propensity"),
+    *("gains", "masks", "value_by_task", "gains_by_task"),
+)
 
 
 @dataclass(frozen=True)
 class TradeOffs:
-    """What a policy that takes multipliers u of the tasks' values learns from: labels and gains are linear in u."""
+    """How multipliers u of the tasks' values are drawn, of a policy that takes them."""
 
     spread: float  # sd of log u
     plain: float  # share of the requests with u = 1
     beta: float  # of the policy's inputs log(u + beta)
-    value: Tensor  # [R, P, T] `LoggedPages.value` by task
-    gains: Tensor  # [R, N, C, T] `Components.gains` by task
-
-    @staticmethod
-    def share(values: Tensor) -> Tensor:
-        """u [B, T] over its mean, so that labels and rewards are of one size at all u."""
-        return values / values.mean(1, keepdim=True)
 
 
 @dataclass(frozen=True)
 class RequestTensors:
-    """R requests with what both stages learn from.
+    """R requests with what both stages learn from: stage 1 from the P slots of the logged pages, stage 2 from the C
+    components of the reward, C' of them ranked.
 
-    The predictions are transformed once, here; training only multiplies.
+    The predictions are transformed once, here; training only multiplies. Labels and gains are linear in u.
     """
 
     inputs: Tensor  # [R, D] raw policy inputs
     exploration: Tensor  # [R] exploration factor of the request's scenario
     scores: Tensor  # [R, N, T] transformed predictions
+    page_item: Tensor  # int64 [R, P] candidate in each slot, 0 if empty
+    page_mask: Tensor  # bool [R, P]
+    page_value: Tensor  # [R, P] logged value, OEC
+    page_propensity: Tensor  # [R, P] q(slot), floored; 1 if empty
+    gains: Tensor  # [R, N, C'], OEC
+    masks: Tensor  # bool [R, L, N]: list 0 = the logged page, list 1 (only if N is padded) = all candidates
     discount: Tensor  # [page_size]
-    stage1: LoggedPages
-    stage2: Components
+    components: tuple[str, ...]  # ranked ones, then "format"
+    component_weights: Tensor  # [C]
+    lists: Tensor  # int32 [C'], the list that each component ranks, -1: all N
+    bounds: Tensor | None  # [2, T], None: no format component
     propensity: SlotPropensity
-    trade_offs: TradeOffs | None = None  # of a policy that has them
+    trade_offs: TradeOffs | None = None  # of a policy that has them, as the next two
+    value_by_task: Tensor | None = None  # [R, P, T] `page_value`
+    gains_by_task: Tensor | None = None  # [R, N, C, T] `gains`
 
     @property
     def num_requests(self) -> int:
@@ -75,16 +59,23 @@ class RequestTensors:
 
     def to(self, device: str) -> "RequestTensors":
         """The same on another device."""
-        return _move(self, device)
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
+
+    def by_request(self) -> dict[str, Any]:
+        """The tensors that have a row for each request."""
+        return {name: tensor for name in _BY_REQUEST if (tensor := getattr(self, name)) is not None}
 
     def select(self, rows: Tensor) -> "RequestTensors":
         """The same of requests rows [n]."""
-        return with_requests(self, {name: values[rows] for name, values in by_request(self).items()})
+        return replace(self, **{name: values[rows] for name, values in self.by_request().items()})
 
     def join(self, others: Sequence["RequestTensors"]) -> "RequestTensors":
         """These requests and others, which are as long."""
-        parts = [by_request(part) for part in (self, *others)]
-        return with_requests(self, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        parts = [part.by_request() for part in (self, *others)]
+        joined: dict[str, Any] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return replace(self, **joined)
 
     def draw_values(self, seed: int, stage: int, step: int, count: int) -> Tensor | None:
         """Multipliers u [count, T] of a step; None without trade-offs."""
@@ -111,33 +102,32 @@ class RequestTensors:
 
     def page_scores_at(self, rows: Tensor) -> Tensor:
         """The same [B, P, T] of the items on the logged pages."""
-        places = rows[:, None] * self.scores.shape[1] + self.stage1.item[rows]
+        places = rows[:, None] * self.scores.shape[1] + self.page_item[rows]
         return self.scores.flatten(0, 1).index_select(0, places.flatten()).view(*places.shape, -1)
 
     def valued(self) -> Tensor:
         """[n]: requests whose logged page has feedback of positive value."""
-        worth = self.stage1.value if self.trade_offs is None else self.trade_offs.value.amax(-1)  # [R, P]
+        worth = self.page_value if self.value_by_task is None else self.value_by_task.amax(-1)  # [R, P]
         return (worth > 0).any(1).nonzero()[:, 0]
 
     def labels_at(self, rows: Tensor, values: Tensor | None) -> Tensor:
         """Logged value [B, P] of pages rows [B] at multipliers u [B, T], over their mean; None: 1."""
-        if values is None or self.trade_offs is None:
-            return self.stage1.value[rows]
-        return (self.trade_offs.value[rows] * self.trade_offs.share(values)[:, None]).sum(-1)
+        if values is None or self.value_by_task is None:
+            return self.page_value[rows]
+        return (self.value_by_task[rows] * _share(values)[:, None]).sum(-1)
 
     def _gains_at(self, rows: Tensor, values: Tensor | None) -> Tensor:
-        if values is None or self.trade_offs is None:
-            return self.stage2.gains[rows]
-        return (self.trade_offs.gains[rows] * self.trade_offs.share(values)[:, None, None]).sum(-1)
+        if values is None or self.gains_by_task is None:
+            return self.gains[rows]
+        return (self.gains_by_task[rows] * _share(values)[:, None, None]).sum(-1)
 
     def rewards(self, rows: Tensor, weights: Tensor) -> Tensor:
         """Components [B, G, C] of the reward of weights [B, G, T] on requests rows [B]."""
-        parts = self.stage2
-        scores, gains, masks = self.scores_at(rows), parts.gains[rows], parts.masks[rows]
-        ranked = ops.topk_gain(scores, weights, gains, len(self.discount), self.discount, masks, parts.lists)
-        if parts.bounds is None:
+        scores, gains, masks = self.scores_at(rows), self.gains[rows], self.masks[rows]
+        ranked = ops.topk_gain(scores, weights, gains, len(self.discount), self.discount, masks, self.lists)
+        if self.bounds is None:
             return ranked
-        return torch.cat([ranked, ops.format_penalty(weights, parts.bounds)[..., None]], -1)
+        return torch.cat([ranked, ops.format_penalty(weights, self.bounds)[..., None]], -1)
 
     def rollout(
         self,
@@ -153,7 +143,6 @@ class RequestTensors:
 
         values [B, T]: multipliers u, None: 1; first: place of the first row in a larger batch, whose draws these are.
         """
-        parts = self.stage2
         return ops.rollout(
             concentration,
             self.scores_at(rows),
@@ -163,45 +152,13 @@ class RequestTensors:
             num_samples,
             seed,
             first,
-            masks=parts.masks[rows],
-            component_list=parts.lists,
-            weight_bounds=parts.bounds,
+            masks=self.masks[rows],
+            component_list=self.lists,
+            weight_bounds=self.bounds,
             weight_floor=weight_floor,
         )
 
 
-def _move(part: T, device: str) -> T:
-    if isinstance(part, Tensor):
-        return part.to(device)  # type: ignore[return-value]
-    if not is_dataclass(part):
-        return part
-    move = partial(_move, device=device)
-    return replace(part, **{item.name: move(getattr(part, item.name)) for item in fields(part)})  # type: ignore[type-var]
-
-
-def by_request(data: RequestTensors) -> dict[str, Tensor]:
-    """The tensors that have a row for each request."""
-    pages, parts = data.stage1, data.stage2
-    tensors = {"inputs": data.inputs, "exploration": data.exploration, "scores": data.scores}
-    tensors |= {f"page_{name}": getattr(pages, name) for name in ("item", "mask", "value", "propensity")}
-    tensors |= {"gains": parts.gains, "masks": parts.masks}
-    if data.trade_offs is not None:
-        tensors |= {"value_by_task": data.trade_offs.value, "gains_by_task": data.trade_offs.gains}
-    return tensors
-
-
-def with_requests(data: RequestTensors, tensors: Mapping[str, Tensor]) -> RequestTensors:
-    """The same with other requests: tensors as `by_request` gives them."""
-    pages = {name: tensors[f"page_{name}"] for name in ("item", "mask", "value", "propensity")}
-    trade_offs = data.trade_offs
-    if trade_offs is not None:
-        trade_offs = replace(trade_offs, value=tensors["value_by_task"], gains=tensors["gains_by_task"])
-    return replace(
-        data,
-        inputs=tensors["inputs"],
-        exploration=tensors["exploration"],
-        scores=tensors["scores"],
-        stage1=LoggedPages(**pages),
-        stage2=replace(data.stage2, gains=tensors["gains"], masks=tensors["masks"]),
-        trade_offs=trade_offs,
-    )
+def _share(values: Tensor) -> Tensor:
+    """u [B, T] over its mean, so that labels and rewards are of one size at all u."""
+    return values / values.mean(1, keepdim=True)

@@ -4,8 +4,7 @@ The paper (GRADE, arXiv 2510.07919) combines sparse posterior feedback, a dense 
 and rule-based format constraints, and leaves the formulas open. Ours, in units of business value (OEC), for weights w:
 
 - **posterior** Σ_r D(r) · v_j / max(q(slot_j), floor): w re-ranks the *logged page only* (the feedback of candidates
-  that nobody saw is unknown); v_j is the logged value of the item at rank r, q the propensity of its slot (inverse
-  propensity, "ips"; "raw" leaves the division out and so prefers whatever the old policy put on top);
+  that nobody saw is unknown); v_j is the logged value of the item at rank r, q the propensity of its slot;
 - **prior** Σ_r D(r) · Σ_t value_t · p_jt: w ranks *all candidates*; dense, but only as good as the predictions: alone
   it is hacked (predicted value rises while true value falls);
 - **format** minus the weight outside the box of `PolicyConfig`. One tenth of weight outside costs ``format_weight`` of
@@ -29,7 +28,7 @@ from pygrade.logs import Logs, pad
 from pygrade.policy import PolicySpec
 from pygrade.policy.spec import fusion_formula
 from pygrade.training.propensity import SlotPropensity, slot_propensity
-from pygrade.training.request_tensors import Components, LoggedPages, RequestTensors, TradeOffs
+from pygrade.training.request_tensors import RequestTensors, TradeOffs
 
 _SMALL = 5_000  # requests of a log up to which the prior counts as much as the posterior
 
@@ -137,9 +136,8 @@ class CompositeReward:
         scores, exists = pad(transformed_predictions(logs, spec), logs.offsets, length=longest)
         page_list, all_list = 0, 1 if padded else -1
         ranked: list[tuple[str, float, int, NDArray[Any]]] = []  # name, weight, list, gain of each row
-        if config.has_posterior:
-            gain = value / floored if config.posterior == "ips" else value
-            ranked.append(("posterior", config.posterior_weight, page_list, gain))
+        if config.posterior_weight > 0.0:
+            ranked.append(("posterior", config.posterior_weight, page_list, value / floored))
         if config.prior_weight > 0.0:
             ranked.append(("prior", config.prior_weight, all_list, predicted))
         names, weights, lists, gains = zip(*ranked, strict=True)
@@ -147,24 +145,27 @@ class CompositeReward:
             page_mean = float((predicted * examined(logs.position, curve)).sum()) / logs.num_requests
             names, weights = (*names, "format"), (*weights, format_weight(config, page_mean))
 
-        discount = rank_discount(curve, config.page_size, config.discount)
+        discount = rank_discount(curve, config.page_size)
         shown = pad(logs.shown, logs.offsets, length=longest)[0]
+        rows, mask = _page_rows(logs, figures.slots)
+        item = rows - logs.offsets[:-1][logs.row_request[rows]]
         return RequestTensors(
             inputs=_inputs(logs, spec),
             exploration=spec.exploration_factor(logs.scenario, logs.num_requests),
             scores=torch.from_numpy(scores),
+            page_item=_on_pages(mask, item, np.int64),
+            page_mask=torch.from_numpy(mask),
+            page_value=_on_pages(mask, value[rows], np.float32),
+            page_propensity=_on_pages(mask, floored[rows], np.float32, 1.0),
+            gains=torch.from_numpy(pad(np.stack(gains, 1).astype(np.float32), logs.offsets, length=longest)[0]),
+            masks=torch.from_numpy(np.stack([shown, exists] if padded else [shown], 1)),
             discount=torch.from_numpy(discount.astype(np.float32)),
-            stage1=_logged_pages(logs, value, floored, figures.slots),
-            stage2=Components(
-                names=names,
-                weights=torch.tensor(weights, dtype=torch.float32),
-                gains=torch.from_numpy(pad(np.stack(gains, 1).astype(np.float32), logs.offsets, length=longest)[0]),
-                masks=torch.from_numpy(np.stack([shown, exists] if padded else [shown], 1)),
-                lists=torch.tensor(lists, dtype=torch.int32),
-                bounds=spec.bounds.clone() if config.format_weight > 0.0 else None,
-            ),
+            components=names,
+            component_weights=torch.tensor(weights, dtype=torch.float32),
+            lists=torch.tensor(lists, dtype=torch.int32),
+            bounds=spec.bounds.clone() if config.format_weight > 0.0 else None,
             propensity=propensity,
-            trade_offs=_trade_offs(config, logs, spec, floored, figures) if spec.config.trade_offs else None,
+            **_trade_offs(config, logs, spec, floored, figures),
         )
 
     def page_values(self, logs: Logs, figures: LogFigures) -> NDArray[np.float64]:
@@ -177,23 +178,23 @@ class CompositeReward:
 
 def _trade_offs(
     config: RewardConfig, logs: Logs, spec: PolicySpec, floored: NDArray[np.float64], figures: LogFigures
-) -> TradeOffs:
-    """Labels and gains by task, under a config with the prior's weight."""
+) -> dict[str, Any]:
+    """Labels and gains by task, of a policy that has trade-offs, under a config with the prior's weight."""
+    if not spec.config.trade_offs:
+        return {}
     logged = logs.feedback * logs.event_values  # [M, T]
     gains = []
-    if config.has_posterior:
-        gains.append(logged / floored[:, None] if config.posterior == "ips" else logged)
+    if config.posterior_weight > 0.0:
+        gains.append(logged / floored[:, None])
     if config.prior_weight:
         gains.append(logs.predictions * (logs.event_values * figures.slopes))
     rows, mask = _page_rows(logs, figures.slots)
     block = np.stack(gains, 1).astype(np.float32)
-    return TradeOffs(
-        config.values_spread,
-        config.plain_share,
-        spec.config.beta,
-        value=_on_pages(mask, logged[rows], np.float32),
-        gains=torch.from_numpy(pad(block, logs.offsets, length=figures.candidates)[0]),
-    )
+    return {
+        "trade_offs": TradeOffs(config.values_spread, config.plain_share, spec.config.beta),
+        "value_by_task": _on_pages(mask, logged[rows], np.float32),
+        "gains_by_task": torch.from_numpy(pad(block, logs.offsets, length=figures.candidates)[0]),
+    }
 
 
 def format_weight(config: RewardConfig, page_mean: float) -> float:
@@ -223,18 +224,6 @@ def _inputs(logs: Logs, spec: PolicySpec) -> Tensor:
     """Policy inputs [R, D] under the multipliers that the config serves by default."""
     values = spec.multipliers(None, logs.scenario, logs.num_requests)
     return spec.request_inputs(logs.context, logs.predictions, logs.offsets, values)
-
-
-def _logged_pages(logs: Logs, value: NDArray[Any], propensity: NDArray[np.float64], slots: int) -> LoggedPages:
-    """The items shown, in slot order."""
-    rows, mask = _page_rows(logs, slots)
-    item = rows - logs.offsets[:-1][logs.row_request[rows]]
-    return LoggedPages(
-        item=_on_pages(mask, item, np.int64),
-        mask=torch.from_numpy(mask),
-        value=_on_pages(mask, value[rows], np.float32),
-        propensity=_on_pages(mask, propensity[rows], np.float32, 1.0),
-    )
 
 
 def _page_rows(logs: Logs, slots: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -90,12 +90,12 @@ class ShardLearner:
         values = self._to_device(request.values)
         labels = data.labels_at(rows, values)  # [b, P]
         if options.labels == "ips":
-            labels = labels / data.stage1.propensity[rows]
+            labels = labels / data.page_propensity[rows]
         self._parameters.copy_(request.parameters)
         alpha = self._step.concentration(data.inputs_at(rows, values)).requires_grad_()
         weights = alpha / alpha.sum(-1, keepdim=True)  # [b, T]
         fused = (data.page_scores_at(rows) * weights[:, None]).sum(-1)  # [b, P]
-        mask = data.stage1.mask[rows]
+        mask = data.page_mask[rows]
         losses = ops.lambda_loss(fused, labels, mask, data.discount, options.temperature)
         one = torch.ones((), device=losses.device) / len(data.discount) / request.size  # the loss is a mean over both
         (slope,) = torch.autograd.grad(losses, alpha, one.expand_as(losses))

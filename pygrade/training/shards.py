@@ -10,7 +10,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from pygrade._typing import Array
 from pygrade._util.files import atomic_directory
 from pygrade._util.hashing import GOLDEN, splitmix64
-from pygrade.training.request_tensors import RequestTensors, by_request, with_requests
+from pygrade.training.request_tensors import RequestTensors
 
 _RECORDS, _INPUTS, _INDEX = "records.npy", "inputs.npy", "index.npz"
 
@@ -102,8 +102,8 @@ class FileShard:
         wanted = numbers if held.chosen is None else held.chosen[numbers]
         records = _read(held, wanted)
         device = self.head.discount.device
-        tensors = {name: torch.from_numpy(records[name]).to(device) for name in held.names}
-        return with_requests(self.head, tensors), torch.arange(len(wanted), device=device)
+        tensors: dict[str, Any] = {name: torch.from_numpy(records[name]).to(device) for name in held.names}
+        return replace(self.head, **tensors), torch.arange(len(wanted), device=device)
 
     def valued(self) -> Tensor:
         """See `MemoryShard`."""
@@ -138,7 +138,7 @@ class FileShard:
         path = self.folder / _RECORDS
         mapped = np.load(path, mmap_mode="r")
         descriptor = os.open(path, os.O_RDONLY)
-        return _OpenFiles(descriptor, int(mapped.offset), mapped.dtype, tuple(by_request(self.head)), chosen, places)
+        return _OpenFiles(descriptor, int(mapped.offset), mapped.dtype, tuple(self.head.by_request()), chosen, places)
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "_open"}  # an open file stays here
@@ -177,8 +177,8 @@ def write_shard(folder: Path, requests: int, chunks: Iterable[tuple[RequestTenso
 
 
 def _records(data: RequestTensors) -> Array:
-    """[n] records of `by_request`, each of a multiple of 8 bytes, so that every number is at a multiple of its size."""
-    tensors = {name: tensor.numpy() for name, tensor in by_request(data).items()}
+    """[n] records of all tensors of a request, each of a multiple of 8 bytes, so that numbers are aligned."""
+    tensors = {name: tensor.numpy() for name, tensor in data.by_request().items()}
     tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))
     fields: list[Any] = [(name, array.dtype, array.shape[1:]) for name, array in tensors.items()]
     kind = np.dtype(fields)

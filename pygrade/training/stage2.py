@@ -21,7 +21,7 @@ from pygrade.config.training import Engine, Stage2Config
 from pygrade.policy import FusionPolicy
 from pygrade.training.data import TrainingData, split_batch, sum_in_order, without_empty
 from pygrade.training.policy_step import PolicyStep, parameters_of, policy_step
-from pygrade.training.request_tensors import Components
+from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.run import Run
 from pygrade.training.shard_learner import StepRequest
 from pygrade.training.steps import batch_rows, draw_seed, falling_rate
@@ -55,14 +55,14 @@ def train_stage2(
             drawn = parameters_of(policy).cpu(), values, draw_seed(seed, 2, step), anchor
             requests = split_batch(rows, data.sizes, *drawn)
             label = f"stage 2, step {step + 1}"
-            figures = stage2_step(data.tensors.stage2, learners, policy, learner, config, requests, label)
+            figures = stage2_step(data.tensors, learners, policy, learner, config, requests, label)
             bar.advance(1, reward=figures["reward"], kl=figures["kl"])
             run.after("stage2", step + 1, config.steps, figures, policy, learner, reference)
     return policy
 
 
 def stage2_step(
-    parts: Components,
+    data: RequestTensors,
     learners: Actors,
     policy: FusionPolicy,
     learner: PolicyStep,
@@ -77,7 +77,7 @@ def stage2_step(
     options = [config] * len(requests)
     rollouts = without_empty(learners.call("roll_out", requests, options))
     rewards = torch.cat([part.rewards for part in rollouts])  # [B, G, C]
-    weights = parts.weights.cpu()
+    weights = data.component_weights.cpu()
     advantages = ops.group_advantage(
         rewards, weights, config.normalize, config.leave_one_out, config.advantage_clip
     )  # of the whole batch: it is normalized by the batch's deviation
@@ -98,7 +98,7 @@ def stage2_step(
         "concentration": torch.cat([part.concentration for part in rollouts]).mean().item(),
         "grad_norm": norm,
         "learning_rate": learner.rate,
-        **_signal(parts.names, rewards, weights, advantages),
+        **_signal(data.components, rewards, weights, advantages),
     }
 
 

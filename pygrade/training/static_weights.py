@@ -19,29 +19,23 @@ _ROWS = 1024  # requests scored at a time
 
 def equal_weights(tasks: int) -> Tensor:
     """1 / T each, [T]."""
-    if tasks < 1:
-        raise ValueError(f"tasks is {tasks}; want at least 1")
     return torch.full((tasks,), 1.0 / tasks)
 
 
-def best_static_weights(
-    data: RequestTensors, config: CemConfig | None = None, rows: Tensor | None = None, bounds: Tensor | None = None
-) -> Tensor:
-    """The one weight vector [T] with the highest mean reward: the posterior, plus ``prior_share`` of the prior.
+def best_static_weights(data: RequestTensors, config: CemConfig | None = None, bounds: Tensor | None = None) -> Tensor:
+    """The one weight vector [T] with the highest mean posterior; without a posterior, with the highest mean prior.
 
-    Without a posterior, the prior alone. The search runs over log-weights, from equal weights, on common requests, so
-    that vectors are compared without sampling noise; every vector is first projected onto ``bounds`` [2, T], if given.
-    ``rows``: the requests to tune on (of a scenario, say), all by default. Deterministic for a config.
+    Static weights have so few degrees of freedom that the posterior determines them; the prior would add its bias. The
+    search runs over log-weights, from equal weights, on common requests, so that vectors are compared without sampling
+    noise; every vector is first projected onto ``bounds`` [2, T], if given. Deterministic for a config.
     """
     config = CemConfig() if config is None else config
     rng = np.random.default_rng(config.seed)
-    pool = torch.arange(data.num_requests) if rows is None else rows.cpu()
-    if len(pool) == 0:
-        raise ValueError("rows is empty; want at least one request to tune on")
+    pool = torch.arange(data.num_requests)
     if len(pool) > config.subsample:
         pool = pool[torch.from_numpy(np.sort(rng.choice(len(pool), config.subsample, replace=False)))]
     tasks = data.scores.shape[-1]
-    searched = _searched(data, config.prior_share)
+    searched = _searched(data)
 
     def vectors(logits: Array) -> Tensor:  # [P, T] -> weights [P, T]
         weights = torch.softmax(torch.from_numpy(logits), -1).float()
@@ -58,34 +52,30 @@ def best_static_weights(
     return vectors(mean[None])[0]
 
 
-def _searched(data: RequestTensors, prior_share: float) -> RequestTensors:
+def _searched(data: RequestTensors) -> RequestTensors:
     """The data that the search scores on; for the posterior alone the logged pages suffice, which is much less."""
-    parts = data.stage2
-    if "posterior" not in parts.names:
+    if "posterior" not in data.components:
         return data
-    if prior_share > 0.0:
-        share = torch.tensor([prior_share if name == "prior" else 1.0 for name in parts.names])
-        return replace(data, stage2=replace(parts, weights=parts.weights * share.to(parts.weights)))
-    item = data.stage1.item[..., None]
-    pages = replace(
-        parts,
-        names=("posterior",),
-        weights=parts.weights[:1],
-        gains=parts.gains[..., :1].gather(1, item),
-        masks=data.stage1.mask[:, None],
-        lists=parts.lists[:1],
+    item = data.page_item[..., None]
+    return replace(
+        data,
+        scores=data.scores.gather(1, item.expand(-1, -1, data.scores.shape[-1])),
+        components=("posterior",),
+        component_weights=data.component_weights[:1],
+        gains=data.gains[..., :1].gather(1, item),
+        masks=data.page_mask[:, None],
+        lists=data.lists[:1],
         bounds=None,
     )
-    return replace(data, scores=data.scores.gather(1, item.expand(-1, -1, data.scores.shape[-1])), stage2=pages)
 
 
 def mean_reward(data: RequestTensors, weights: Tensor, rows: Tensor) -> Tensor:
     """Mean of the ranked components over requests rows [n] under each static vector of weights [P, T]: float64 [P]."""
-    ranked = len(data.stage2.lists)
+    ranked = len(data.lists)
     device = data.scores.device
     weights = weights.to(device)
     total = torch.zeros(len(weights), dtype=torch.float64, device=device)
     for part in torch.split(rows.to(device), _ROWS):
         rewards = data.rewards(part, weights[None].expand(len(part), -1, -1).contiguous())[..., :ranked]
-        total += (rewards * data.stage2.weights[:ranked]).sum(-1).double().sum(0)
+        total += (rewards * data.component_weights[:ranked]).sum(-1).double().sum(0)
     return (total / len(rows)).cpu()

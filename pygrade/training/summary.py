@@ -39,7 +39,7 @@ def summary_of(
     scenario: NDArray[Any] | None,
 ) -> dict[str, Any]:
     """Did it learn, was there signal, did it stay near the reference, is it stable? steps: of both stages."""
-    names, component_weights = data.stage2.names, data.stage2.weights
+    names, component_weights = data.components, data.component_weights
     every = torch.arange(data.num_requests, device=data.scores.device)
 
     def served(weights: Tensor) -> dict[str, float]:  # [R, T] -> mean reward by component, OEC

@@ -32,8 +32,10 @@ from pygrade.policy import Baseline, FusionPolicy, PolicySpec
 from pygrade.policy.correction import Correction
 from pygrade.training.cross_fit import Trust
 from pygrade.training.data import LogSource, TrainingData, open_log
-from pygrade.training.fit import SHARDS, OnStep, fit_policies, prepare, with_propensity
-from pygrade.training.folds import LicensedCorrection, mix_folds, simple_baselines, split_log, train_folds
+from pygrade.training.fit import OnStep, fit_policies, with_propensity
+from pygrade.training.folds import mix_folds, simple_baselines, split_log, train_folds
+from pygrade.training.license import LicensedCorrection
+from pygrade.training.prepare import SHARDS, prepare_data
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
 from pygrade.training.summary import scenario_weights, summary_of
@@ -83,9 +85,6 @@ def train(
     _check_device(config.device)
     directory, started = Path(out_dir), time.perf_counter()
     log = open_log(logs, config.shard_requests)
-    if isinstance(log, Logs) and log.incomplete:
-        wanted = "requests list only a part of their candidates; want logs.complete()"
-        raise ValueError(f"{log.incomplete} of {log.num_requests} {wanted}")
     log = log.valued(config.reward.task_values, config.reward.value_tasks)
     with torch_threads(config.threads), contextlib.ExitStack() as stack:
         stack.enter_context(directory_lock(directory / "checkpoints", "train"))
@@ -93,7 +92,7 @@ def train(
         if isinstance(log, Logs):
             log, cautions = _clean(log)
         config = _complete(config, log)
-        data = prepare(log, config, directory, workers)
+        data = prepare_data(log, config, directory, workers)
         split = split_log(data, config)
         cautions = cautions_of_log(data.sample) if isinstance(log, LogParts) else cautions
         for sentence in cautions:
@@ -132,6 +131,9 @@ def train(
 
 def _clean(log: Logs) -> tuple[Logs, list[str]]:
     """The log without robots and with limited amounts, and what a reader must know of it."""
+    if log.incomplete:
+        wanted = "requests list only a part of their candidates; want logs.complete()"
+        raise ValueError(f"{log.incomplete} of {log.num_requests} {wanted}")
     check_amounts(log)
     cluster = clusters_of(log)
     found = robots(log, cluster)

@@ -17,6 +17,7 @@ from pygrade.correction.parts import continue_fit
 from pygrade.logs import Logs
 from pygrade.logs.keys import hashes
 from pygrade.workers import LOCAL, LocalWorkers
+from tests.learning import logs_of
 
 CURVE = np.arange(1, 11.0) ** -0.5
 
@@ -39,21 +40,19 @@ def world(requests: int = 1500, seed: int = 0, effect: float = 0.8, bend: float 
     order = np.argsort(-(odds.sum(1) + rng.normal(size=rows)).reshape(requests, count), 1)[:, :page]
     position = np.full((requests, count), -1, np.int32)
     np.put_along_axis(position, order, np.broadcast_to(np.arange(page, dtype=np.int32), order.shape), 1)
-    position = position.reshape(-1)
-    look = np.where(position >= 0, CURVE[position], 0.0)
+    look = np.where(position >= 0, CURVE[position], 0.0).reshape(-1)
     click = rng.random(rows) < look * p[:, 0]
     buy = click & (rng.random(rows) < p[:, 1])
-    return Logs(
+    predictions, shape = np.stack([given[:, 0], given[:, 0] * given[:, 1]], 1), (requests, count, 2)
+    return logs_of(
+        predictions.reshape(shape),
+        position,
+        np.stack([click, buy], 1).reshape(shape),
         tasks=("click", "order"),
         features=("taste", "noise", "other"),
-        request_id=np.arange(requests),
         user_id=np.arange(requests) // 2,
-        offsets=np.arange(requests + 1, dtype=np.int64) * count,
         context=context,
         item_id=rng.integers(0, 300, rows),
-        position=position,
-        predictions=np.stack([given[:, 0], given[:, 0] * given[:, 1]], 1).astype(np.float32),
-        feedback=np.stack([click, buy], 1).astype(np.float32),
         task_values=(1.0, 8.0),
     )
 

@@ -6,15 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade.config.training import (
-    CemConfig,
-    CorrectionConfig,
-    RewardConfig,
-    Stage1Config,
-    Stage2Config,
-    TrainConfig,
-    TrustConfig,
-)
+from pygrade.config.training import CorrectionConfig, TrustConfig
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs.keys import hashes
@@ -23,15 +15,9 @@ from pygrade.policy.correction import Levels
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.train import train
 from tests.correction.test_fit import world
+from tests.training.test_cross_fit import FAST as SHORT
 
-FAST = TrainConfig(
-    reward=RewardConfig(propensity=0.5),
-    static=CemConfig(iterations=2),
-    stage1=Stage1Config(steps=4, batch_size=32),
-    stage2=Stage2Config(steps=3, batch_size=32),
-    trust=TrustConfig(folds=2),
-    tensorboard=False,
-)
+FAST = replace(SHORT, trust=TrustConfig(folds=2))
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +114,3 @@ def test_the_ranker_looks_levels_up_by_the_items_id(trained):
     without = ranker.rank(logs.context, logs.predictions, 8, offsets=logs.offsets)
     np.testing.assert_array_equal(without.indices, np.argsort(-plain, 1, kind="stable")[:, :8])
     assert (without.indices != page.indices).any()
-
-
-def test_levels_are_kept_in_the_artifact(trained, tmp_path):
-    policy = copy.deepcopy(trained[0].policy)
-    levels = Levels(np.sort(hashes(np.arange(9))), np.ones((9, 2), np.float32))
-    policy.correction = policy.correction.with_levels(levels)
-    policy.save(tmp_path)
-    loaded = FusionPolicy.load(tmp_path)
-    assert loaded.correction == policy.correction and loaded.version == policy.version
-    assert loaded.version != trained[0].policy.version

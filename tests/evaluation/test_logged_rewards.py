@@ -11,11 +11,10 @@ from pygrade.evaluation.logged_rewards import CLIPS, LoggedRewards, choose
 from pygrade.evaluation.logging_policy import LoggingPolicy, drawn_components, logging_policy
 from pygrade.evaluation.position import slot_discount
 from pygrade.evaluation.reward_model import fit_rewards
-from pygrade.logs import Logs
 from pygrade.simulation.marketplace import TASK_VALUES, Marketplace, MarketplaceConfig
 from pygrade.simulation.simulate import rank_pages, simulate_logs
 from pygrade.training.propensity import propensity_curve
-from tests.learning import tiny_logs
+from tests.learning import logs_of, tiny_logs
 
 ZLOG = {"transform": "zlog"}
 CURVE = np.array([1.0, 0.6, 0.4])
@@ -38,18 +37,8 @@ def enumerated() -> tuple[LoggedRewards, np.ndarray]:
     count = len(pages)
     position = np.full((count, 5), -1, np.int32)
     np.put_along_axis(position, pages, np.arange(3, dtype=np.int32)[None], 1)
-    logs = Logs(
-        tasks=("click",),
-        features=(),
-        request_id=np.arange(count),
-        user_id=np.arange(count),
-        offsets=np.arange(count + 1) * 5,
-        context=np.empty((count, 0), np.float32),
-        item_id=np.tile(np.arange(5), count),
-        position=position.ravel(),
-        predictions=np.full((5 * count, 1), 0.5, np.float32),
-        feedback=(slot_discount(position.ravel(), CURVE) * np.tile(WORTH, count))[:, None].astype(np.float32),
-    )
+    feedback = slot_discount(position, CURVE) * WORTH
+    logs = logs_of(np.full((count, 5, 1), 0.5), position, feedback, item_id=np.tile(np.arange(5), count))
     policy = LoggingPolicy(
         np.tile(np.array(PRODUCTION, np.int32), (count, 1)),
         np.tile(np.array(DRAWS, np.int32), (count, 1, 1)),

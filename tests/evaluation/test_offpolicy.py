@@ -64,16 +64,6 @@ def test_the_density_of_a_mixture_is_the_mean_of_its_components():
             offpolicy.log_ratio(target, components, np.log(weights), wrong)
 
 
-def test_draws_of_any_component_are_unbiased_by_the_mixture():
-    components, shares, target = np.array([[1.0, 1.0], [6.0, 2.0]]), np.array([0.4, 0.6]), np.array([4.0, 3.0])
-    rng = np.random.default_rng(1)
-    draws = np.stack([rng.dirichlet(components[c]) for c in rng.choice(2, 20_000, p=shares)])
-    policy = offpolicy.Densities(np.tile(target, (20_000, 1)), components, np.log(draws), shares)
-    result = offpolicy.estimate(draws[:, 0] ** 2, policy, method="ips", replicates=100)
-    assert result.low < 4 * 5 / (7 * 8) < result.high and result.high - result.low < 0.02
-    assert result.max_weight < 1 / 0.4 * 2
-
-
 def test_weight_floor_tames_a_vanishing_weight():
     target, logged = np.array([[1.0, 4.0]]), np.array([[3.0, 4.0]])
     at = np.array([[-200.0, 0.0]])
@@ -205,17 +195,6 @@ def test_intervals_cover_the_truth_in_50_worlds():
             widths[name].append(result.high - result.low)
     assert min(hits.values()) >= 45, hits
     assert np.median(widths["dr"]) < np.median(widths["snips"]) < np.median(widths["ips"])
-
-
-def test_a_wrong_density_is_not_covered():
-    """The coverage test can fail: swapping target and logged misses the truth in most worlds."""
-    misses = 0
-    for seed in range(10):
-        world = World(seed, requests=4000)
-        ratios = -offpolicy.log_ratio(*world.densities(world.target))
-        wrong = offpolicy.estimate(world.rewards, ratios, users=world.users, method="ips", replicates=200)
-        misses += not wrong.low <= world.truth(world.target) <= wrong.high
-    assert misses >= 5
 
 
 def test_weights_of_the_sampler_give_mean_ratio_one():

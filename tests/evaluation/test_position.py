@@ -43,28 +43,6 @@ def test_the_logged_order_is_its_own_mean():
     assert result.effective_sample_size == pytest.approx(100) and result.warning is None
 
 
-def test_intervals_cover_the_truth_in_50_worlds():
-    """Pages of 3 of 5 items under a position-based model; the target shows the items in another order."""
-    hits = {"plain": 0, "robust": 0}
-    requests, users, discount = 400, 120, np.array([1.0, 0.6, 0.4])
-    offsets = np.arange(requests + 1) * 5
-    for seed in range(50):
-        rng = np.random.default_rng([seed, 12])
-        kind_share, chance = rng.dirichlet(np.full(4, 4.0)), rng.uniform(0.05, 0.7, (4, 5))
-        orders = np.stack([[rng.permutation(3) for _ in range(4)] for _ in range(2)])  # logged, target; by kind of user
-        user = rng.integers(0, users, requests)
-        kind = rng.choice(4, users, p=kind_share)[user]
-        position = np.full((2, requests, 5), -1)
-        position[:, :, :3] = orders[:, kind]
-        logged, target = (by_position.slot_discount(p.ravel(), discount) for p in position)
-        rewards = (rng.random(requests * 5) < logged * chance[kind].ravel()).astype(float)
-        truth = kind_share @ (discount[orders[1]] * chance[:, :3]).sum(1)
-        for name, model in (("plain", None), ("robust", 0.8 * chance[kind].ravel())):
-            result = by_position.estimate(rewards, logged, target, offsets, users=user, model=model)
-            hits[name] += result.low <= truth <= result.high
-    assert min(hits.values()) >= 45, hits
-
-
 def test_a_marketplace_log_judges_an_order_that_production_never_showed():
     """θ from the shuffled pages, q from the predictions: the closed form of the same requests lies in the interval."""
     config = SimulateConfig(requests=6000, seed=3)

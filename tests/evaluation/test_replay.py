@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pygrade.evaluation.replay import auc, evaluate, gauc, ndcg_at_k, paired_lift, ranks, value_at_k
 from pygrade.logs import Logs, concatenate
 from pygrade.metrics.texts import lift_text, value_text
-from tests.learning import tiny_logs
+from tests.learning import logs_of, tiny_logs
 
 
 def slow_auc(labels, scores):
@@ -72,24 +72,12 @@ def logs() -> Logs:
     """Only task "b" brings value, and its prediction is right; the page was shown in the order of the index."""
     rng = np.random.default_rng(0)
     requests, size, page = 200, 12, 8
-    predictions = rng.random((requests * size, 2)).astype(np.float32)
-    position = np.tile(np.where(np.arange(size) < page, np.arange(size), -1), requests).astype(np.int32)
-    feedback = (rng.random(predictions.shape) < predictions**2).astype(np.float32)
-    feedback[position < 0] = 0
-    return Logs(
-        tasks=("a", "b"),
-        features=(),
-        request_id=np.arange(requests),
-        user_id=np.arange(requests) // 2,
-        offsets=np.arange(requests + 1) * size,
-        context=np.empty((requests, 0), np.float32),
-        item_id=np.arange(requests * size),
-        position=position,
-        predictions=predictions,
-        feedback=feedback,
-        task_values=(0.0, 10.0),
-        scenario=np.where(np.arange(requests) % 2 == 0, "feed", "search"),
-    )
+    predictions = rng.random((requests, size, 2)).astype(np.float32)
+    position = np.tile(np.where(np.arange(size) < page, np.arange(size), -1), (requests, 1))
+    feedback = (rng.random(predictions.shape) < predictions**2) & (position >= 0)[..., None]
+    scenario = np.where(np.arange(requests) % 2 == 0, "feed", "search")
+    columns = {"user_id": np.arange(requests) // 2, "task_values": (0.0, 10.0), "scenario": scenario}
+    return logs_of(predictions, position, feedback, **columns)
 
 
 def test_evaluate_finds_the_better_ranker(logs):

@@ -11,6 +11,7 @@ from pygrade.evaluation.arms import EXPECTED_VALUE, EXPECTED_VALUE_CALIBRATED, L
 from pygrade.evaluation.verdict import percent, plain_name, write_verdict
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import UNKNOWN, Interval
+from tests.learning import logs_of
 
 WEEK = 7 * 86_400_000
 NEW = "corrected expected value"
@@ -22,21 +23,11 @@ LOSS = Interval(-0.026, 0.0146, -0.05, -0.002)
 def log(requests: int = 4000, weeks: float = 4.0, users: int = 1000) -> Logs:
     """Pages of two items, of which every second request buys the first."""
     rng = np.random.default_rng(0)
-    feedback = np.zeros((2 * requests, 1), np.float32)
-    feedback[::2, 0] = rng.random(requests) < 0.5
-    return Logs(
-        tasks=("buy",),
-        features=(),
-        request_id=np.arange(requests),
-        user_id=np.arange(requests) % users,
-        offsets=np.arange(requests + 1) * 2,
-        context=np.zeros((requests, 0), np.float32),
-        item_id=np.arange(2 * requests),
-        position=np.tile(np.int32([0, 1]), requests),
-        predictions=rng.uniform(0.1, 0.9, (2 * requests, 1)).astype(np.float32),
-        feedback=feedback,
-        timestamp=np.linspace(0, weeks * WEEK, requests).astype(np.int64),
-    )
+    feedback = np.zeros((requests, 2, 1))
+    feedback[:, 0, 0] = rng.random(requests) < 0.5
+    times = np.linspace(0, weeks * WEEK, requests).astype(np.int64)
+    predictions, position = rng.uniform(0.1, 0.9, (requests, 2, 1)), np.tile([0, 1], requests)
+    return logs_of(predictions, position, feedback, user_id=np.arange(requests) % users, timestamp=times)
 
 
 def test_better_says_what_to_test_and_for_how_long():
@@ -65,13 +56,6 @@ def test_the_effort_of_a_test_has_the_unit_that_the_log_allows():
         "better", NEW, EXPECTED_VALUE, Interval(0.05, 0.01, 0.031, 0.069), replace(log(), timestamp=None)
     )
     assert timeless.weeks is None and timeless.sentence.endswith(" users.") and "; about " in timeless.sentence
-
-
-def test_a_sample_of_the_log_does_not_slow_its_traffic_down():
-    logs, lift = log(), Interval(0.05, 0.01, 0.031, 0.069)
-    whole = write_verdict("better", NEW, EXPECTED_VALUE, lift, logs)
-    sample = write_verdict("better", NEW, EXPECTED_VALUE, lift, logs, requests=40_000)
-    assert sample.weeks == pytest.approx(whole.weeks / 10)
 
 
 def test_a_license_by_likelihood_is_in_the_sentence_only_where_the_lift_alone_proves_nothing():

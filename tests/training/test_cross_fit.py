@@ -3,21 +3,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, GRADE, LOGGED_ORDER, STAGE1, STATIC
 from pygrade.logs import Logs, numbered
 from pygrade.metrics.intervals import Interval
-from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.policy import FusionPolicy
 from pygrade.training import cross_fit, folds
 from pygrade.training.cross_fit import FoldRankings, choose_mixture, fold_of_requests
 from pygrade.training.license import License
-from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity
-from pygrade.training.reward import CompositeReward
 from pygrade.training.train import train
+from tests.learning import logs_of
 
 KNOWN = SlotPropensity(0.5, "given")
 FAST = TrainConfig(
@@ -33,25 +30,20 @@ FAST = TrainConfig(
 def log(seed: int = 0, requests: int = 600, page: int = 6, hidden: int = 2) -> Logs:
     """Clicks follow the first prediction of each candidate and the slot; the second prediction is noise."""
     rng = np.random.default_rng(seed)
-    size = page + hidden
-    rows = requests * size
-    predictions = rng.uniform(0.01, 0.6, (rows, 2)).astype(np.float32)
-    place = np.tile(np.arange(size), requests)
-    position = np.where(place < page, place, -1).astype(np.int32)
+    shape = (requests, page + hidden)
+    predictions = rng.uniform(0.01, 0.6, (*shape, 2)).astype(np.float32)
+    position = np.tile(np.where(np.arange(shape[1]) < page, np.arange(shape[1]), -1), (requests, 1))
     looks = np.where(position >= 0, (np.maximum(position, 0) + 1.0) ** -0.5, 0.0)
-    feedback = np.zeros((rows, 2), np.float32)
-    feedback[:, 0] = rng.random(rows) < predictions[:, 0] * looks
-    return Logs(
+    click = rng.random(shape) < predictions[..., 0] * looks
+    return logs_of(
+        predictions,
+        position,
+        np.stack([click, 0 * click], -1),
         tasks=("click", "buy"),
         features=("mode",),
-        request_id=np.arange(requests),
         user_id=rng.integers(0, requests // 3, requests),
-        offsets=np.arange(requests + 1) * size,
         context=rng.normal(size=(requests, 1)).astype(np.float32),
-        item_id=rng.permutation(rows),
-        position=position,
-        predictions=predictions,
-        feedback=feedback,
+        item_id=rng.permutation(position.size),
         timestamp=np.arange(requests) * 3_600_000 + 1_700_000_000_000,
     )
 
@@ -90,17 +82,6 @@ def test_folds_hold_whole_users_and_are_of_equal_size():
         assert len(set(fold[logs.user_id == user])) == 1
     sizes = [len(np.unique(logs.user_id[fold == n])) for n in range(4)]
     assert max(sizes) - min(sizes) <= 1 and (fold == fold_of_requests(cluster, 4, 1)).all()
-
-
-def test_a_page_is_worth_what_the_posterior_says():
-    logs, config = log(requests=40), RewardConfig(propensity=0.5, page_size=4)
-    spec = PolicySpec(logs.tasks, logs.features, PolicyConfig(transform="identity"))
-    data = CompositeReward(config).build(logs, spec)
-    weights = torch.tensor([0.3, 0.7])
-    expected = data.rewards(torch.arange(40), weights.repeat(40, 1, 1))[:, 0, 0].numpy()
-    pages = PageReplay(logs, config)
-    scores = (logs.predictions @ weights.numpy())[logs.shown]
-    np.testing.assert_allclose(pages.values(pages.ranks(scores), KNOWN), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_verdict_follows_what_the_log_proves():
@@ -157,15 +138,8 @@ def test_what_later_requests_contradict_is_not_served():
     found = judged(logs, noise, turned)
     assert (found.verdict.verdict, found.trust) == ("undecided", 0.0)
     assert "say the contrary" in found.verdict.sentence
-
-
-def test_a_simple_ranking_that_later_requests_contradict_is_not_served():
-    logs = log(requests=3000)
-    noise = np.random.default_rng(3).random(logs.num_rows)
-    late = logs.row_request > 0.8 * logs.num_requests
-    turned = np.where(late, -logs.predictions[:, 0], logs.predictions[:, 0])
-    found = judged(logs, noise, noise, static=turned)
-    assert found.verdict.verdict != "better" and found.served == EXPECTED_VALUE
+    simple = judged(logs, noise, noise, static=turned)
+    assert simple.verdict.verdict != "better" and simple.served == EXPECTED_VALUE
 
 
 def test_another_simple_ranking_is_named_if_it_is_better():
@@ -270,9 +244,7 @@ def test_processes_change_nothing(tmp_path, monkeypatch):
     assert one.summary["trust"] == two.summary["trust"] and one.policy.version == two.policy.version
 
 
-@pytest.mark.parametrize(
-    ("options", "name"), [({"folds": 1}, "folds"), ({"shares": (0.0,)}, "shares"), ({"processes": 0}, "processes")]
-)
-def test_wrong_options_are_named(options, name):
-    with pytest.raises(ValueError, match=f"{name} is"):
+@pytest.mark.parametrize("options", [{"folds": 1}, {"shares": ()}])
+def test_one_fold_and_no_share_are_refused(options):
+    with pytest.raises(ValueError, match="want 0, or 2 or more folds, and shares"):
         TrustConfig(**options)

@@ -108,11 +108,6 @@ def test_requests_that_earn_nothing_have_no_figure():
     assert held(FusionPolicy(spec, static, seed=0)) == {}
 
 
-def test_a_bad_interval_is_named():
-    with pytest.raises(ValueError, match="heldout_every is 0; want at least 1"):
-        replace(SMALL, heldout_every=0)
-
-
 def test_a_policy_of_corrected_predictions_is_judged_by_corrected_ones(tmp_path, monkeypatch):
     made = []
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pygrade.config.policy import PolicyConfig
-from pygrade.config.training import OnlineConfig, Stage1Config, Stage2Config, TrainConfig
+from pygrade.config.training import Stage1Config, Stage2Config
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training import policy_step as module
 from pygrade.training.data import TrainingData
@@ -18,7 +18,7 @@ from pygrade.training.stage1 import train_stage1
 from pygrade.training.stage2 import train_stage2
 from pygrade.training.train import train
 from tests.learning import TASKS, tiny_logs
-from tests.training.test_train import SMALL, Stop, policy_bytes, stop_at
+from tests.training.test_train import SMALL
 
 ENGINES = {"fused": FusedStep, "torch": TorchStep}
 
@@ -119,6 +119,8 @@ def test_the_core_is_taken_where_it_covers_the_policy(monkeypatch):
     assert isinstance(policy_step(policy, 1e-3, "torch"), TorchStep)
     monkeypatch.setattr(module, "is_fast", lambda: False)
     assert not is_fused(policy, "auto") and is_fused(policy, "fused")
+    with pytest.raises(ValueError, match="engine is 'jax'; want one of auto, fused, torch"):
+        is_fused(policy, "jax")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -130,24 +132,7 @@ def test_concentrations_have_the_bits_of_the_step(engine):
     )
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_stopped_run_ends_as_one_that_was_not_stopped(tmp_path, engine):
-    config = replace(SMALL, engine=engine)
-    train(tiny_logs(80), config, tmp_path / "straight")
-    for stage in ("stage1", "stage2"):
-        with pytest.raises(Stop):
-            train(tiny_logs(80), config, tmp_path / "stopped", on_step=stop_at(stage, 8))
-    train(tiny_logs(80), config, tmp_path / "stopped")
-    assert policy_bytes(tmp_path / "stopped") == policy_bytes(tmp_path / "straight")
-
-
 def test_a_run_of_another_engine_is_refused(tmp_path):
     train(tiny_logs(30), replace(SMALL, engine="fused"), tmp_path)
     with pytest.raises(ValueError, match=r'--engine is "(fused|torch)", the run has "(fused|torch)"'):
         train(tiny_logs(30), replace(SMALL, engine="torch"), tmp_path)
-
-
-@pytest.mark.parametrize("make", [TrainConfig, OnlineConfig])
-def test_the_engine_is_checked(make):
-    with pytest.raises(ValueError, match="engine is 'jax'; want one of auto, fused, torch"):
-        make(engine="jax")

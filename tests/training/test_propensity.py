@@ -11,7 +11,7 @@ from pygrade.logs import Logs
 from pygrade.policy import PolicySpec
 from pygrade.training.propensity import SlotPropensity, propensity_curve, slot_propensity
 from pygrade.training.reward import CompositeReward
-from tests.learning import tiny_logs
+from tests.learning import logs_of, tiny_logs
 
 FIVE = RewardConfig(page_size=5)
 
@@ -72,19 +72,9 @@ def production_logs(
     examined = (rng.random(item.shape) < (np.maximum(position, 0) + 1.0) ** -exponent) & (position >= 0)
     merit = 0.6 * (hidden * quality[item][..., None] + (said != "nothing") * appeal) - 2.2
     chance = np.exp(merit + rng.normal(size=400)[user][:, None, None] * 0.7)
-    return Logs(
-        tasks=("a", "b"),
-        features=(),
-        request_id=np.arange(requests),
-        user_id=user,
-        offsets=np.arange(requests + 1) * candidates,
-        context=np.empty((requests, 0), np.float32),
-        item_id=item.ravel(),
-        position=position.ravel(),
-        predictions=np.exp(0.6 * appeal - 2.5).reshape(-1, 2).astype(np.float32),
-        feedback=(examined[..., None] & (rng.random(chance.shape) < chance)).reshape(-1, 2).astype(np.float32),
-        exploration=exploration,
-    )
+    feedback = examined[..., None] & (rng.random(chance.shape) < chance)
+    columns = {"user_id": user, "item_id": item.ravel(), "exploration": exploration}
+    return logs_of(np.exp(0.6 * appeal - 2.5), position, feedback, **columns)
 
 
 @pytest.mark.parametrize(("items", "source"), [(None, "regression EM"), (300, "harvested")])

@@ -17,7 +17,6 @@ from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training.data import shard_bounds, shard_of_rows, split_batch, sum_in_order
 from pygrade.training.policy_step import norm_of, parameters_of, policy_step
 from pygrade.training.prepare import prepare_data
-from pygrade.training.request_tensors import by_request
 from pygrade.training.reward import CompositeReward
 from pygrade.training.shard_learner import ShardLearner
 from pygrade.training.shards import MemoryShard
@@ -159,15 +158,15 @@ def test_a_batch_in_shards_has_the_gradient_of_the_batch():
 
 
 def test_shards_hold_what_the_log_holds(tmp_path):
-    spec = PolicySpec(LOGS.tasks, LOGS.features, replace(SMALL.policy, trade_offs=True))
-    reward = replace(SMALL.reward, prior_calibration="slope")
+    policy, reward = replace(SMALL.policy, trade_offs=True), replace(SMALL.reward, prior_calibration="slope")
+    spec = PolicySpec(LOGS.tasks, LOGS.features, policy)
     whole = CompositeReward(reward).build(LOGS, spec)
-    log = prepare_data(LOGS, spec, reward, tmp_path, 60, 50, LocalWorkers())
+    log = prepare_data(LOGS, replace(SHARDED, policy=policy, reward=reward), tmp_path, LocalWorkers())
     rows = np.array([0, 3, 59, 60, 120, 199])
     taken, wanted = log.take(rows), whole.select(torch.from_numpy(rows))
-    for one, other in zip(by_request(taken).values(), by_request(wanted).values(), strict=True):
+    for one, other in zip(taken.by_request().values(), wanted.by_request().values(), strict=True):
         torch.testing.assert_close(one, other)
-    torch.testing.assert_close(taken.stage2.weights, whole.stage2.weights)
+    torch.testing.assert_close(taken.component_weights, whole.component_weights)
     assert log.valued.sum() == len(whole.valued())
     policies = [FusionPolicy(spec) for _ in range(2)]
     policies[0].fit_normalization(whole.inputs_seen(0))
@@ -234,10 +233,8 @@ def test_stages_take_a_log_in_memory_or_in_files(tmp_path):
     logs = tiny_logs(200)
     spec = PolicySpec(logs.tasks, logs.features, SMALL.policy)
     learned = []
-    for data in (
-        prepare_data(logs, spec, SMALL.reward, tmp_path, 200, 50, LocalWorkers()),
-        prepare_data(logs, spec, SMALL.reward, tmp_path, 70, 50, LocalWorkers()),
-    ):
+    for limit in (200, 70):
+        data = prepare_data(logs, replace(SHARDED, shard_requests=limit), tmp_path, LocalWorkers())
         policy = FusionPolicy(spec)
         train_stage1(data, policy, replace(SMALL.stage1, steps=40))
         train_stage2(data, policy, replace(SMALL.stage2, steps=5))

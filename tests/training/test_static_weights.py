@@ -36,8 +36,7 @@ def test_search_is_as_good_as_a_grid(data) -> None:
 def test_search_of_a_scenario_differs_and_stays_in_the_box(data) -> None:
     mode = data.inputs[:, 0] > 0
     bounds = torch.tensor([[0.2, 0.2], [0.8, 0.8]])
-    buy = best_static_weights(data, rows=mode.nonzero()[:, 0], bounds=bounds)
-    browse = best_static_weights(data, rows=(~mode).nonzero()[:, 0], bounds=bounds)
+    buy, browse = (best_static_weights(data.select(part.nonzero()[:, 0]), bounds=bounds) for part in (mode, ~mode))
     assert float(buy[1]) > float(browse[1])
     for weights in (buy, browse):
         assert bool(((weights >= bounds[0]) & (weights <= bounds[1])).all())
@@ -52,16 +51,6 @@ def test_logged_weights_leave_explored_requests_out() -> None:
     assert logged_weights(replace(logged, exploration=np.full(4, "dirichlet"))) is None
 
 
-def test_empty_rows_and_an_elite_beyond_the_population_are_refused(data) -> None:
+def test_an_elite_beyond_the_population_is_refused() -> None:
     with pytest.raises(ValueError, match="elite is 40; want at most the population, 32"):
         CemConfig(elite=40)
-    with pytest.raises(ValueError, match="rows"):
-        best_static_weights(data, rows=torch.zeros(0, dtype=torch.int64))
-    with pytest.raises(ValueError, match="tasks"):
-        equal_weights(0)
-
-
-def test_prior_share_moves_the_search_towards_the_prior(data) -> None:
-    """The prior of the tiny world overrates orders: the more it counts, the more weight they get."""
-    posterior, both = (best_static_weights(data, CemConfig(prior_share=share)) for share in (0.0, 100.0))
-    assert float(both[1]) > float(posterior[1]) + 0.02

@@ -96,19 +96,6 @@ def test_group_learning_alone_improves_on_where_it_starts() -> None:
     assert true_value(test, policy.serve(inputs).numpy()).mean() > 1.05 * before
 
 
-def test_kl_term_holds_the_policy_near_its_reference() -> None:
-    logs = tiny_logs(300)
-    distances = []
-    for coefficient in (0.0, 10.0):
-        policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, SMALL.policy))
-        data = CompositeReward(SMALL.reward).build(logs, policy.spec)
-        before = policy.serve(data.inputs)
-        config = Stage2Config(steps=60, batch_size=32, group_size=8, kl_coefficient=coefficient)
-        train_stage2(TrainingData.of(data, logs), policy, config)
-        distances.append(float((policy.serve(data.inputs) - before).abs().mean()))
-    assert distances[1] < 0.3 * distances[0]
-
-
 def test_stage1_without_feedback_changes_nothing(caplog) -> None:
     logs = tiny_logs(30)
     logs = replace(logs, feedback=np.zeros_like(logs.feedback))
@@ -285,7 +272,13 @@ def test_exploration_factor_widens_sampling_in_its_scenario() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"normalize": "group"}, {"normalize": "component"}, {"entropy_coefficient": 1.0}, {"group_size": 8}, {"seed": 1}],
+    [
+        {"normalize": "group"},
+        {"normalize": "component"},
+        {"entropy_coefficient": 1.0},
+        {"kl_coefficient": 9.0},
+        {"seed": 1},
+    ],
     ids=str,
 )
 def test_options_change_what_is_learned(options: dict) -> None:
@@ -298,22 +291,6 @@ def test_options_change_what_is_learned(options: dict) -> None:
         train_stage2(TrainingData.of(data, logs), policy, config, seed=changed.get("seed", 0))
         versions.add(policy.version)
     assert len(versions) == 2
-
-
-@pytest.mark.parametrize(
-    ("make", "named"),
-    [
-        (lambda: Stage1Config(labels="dr"), "labels"),
-        (lambda: Stage1Config(steps=-1), "steps"),
-        (lambda: Stage2Config(group_size=0), "group_size"),
-        (lambda: Stage2Config(learning_rate=0.0), "learning_rate"),
-        (lambda: TrainConfig(seed=-1), "seed"),
-        (lambda: TrainConfig(threads=0), "threads"),
-    ],
-)
-def test_config_errors_name_the_option(make, named: str) -> None:
-    with pytest.raises(ValueError, match=named):
-        make()
 
 
 @pytest.mark.parametrize("device", ["tpu9", "meta"] + ([] if torch.cuda.is_available() else ["cuda"]))

@@ -5,8 +5,7 @@ from typing import Any
 from pygrade.cli import console
 from pygrade.cli.options import load_log
 from pygrade.config.abtest import AbtestPlanOptions
-from pygrade.evaluation.abtest import MAX_EXTRAPOLATION
-from pygrade.evaluation.log_plan import plan_of_log
+from pygrade.evaluation.abtest import MAX_EXTRAPOLATION, plan_of_log
 from pygrade.metrics.texts import value_text
 
 

@@ -139,7 +139,7 @@ def test_useless_tasks_are_appended_everywhere(tiny):
     assert len(trial.logs.tasks) == trial.requests.p_hat.shape[-1] == 17
     assert trial.measure(run_arm(trial, "grade", {}))["compliance"]["served"] == 1.0
     trial = Trial(tiny, tiny.regimes["sparse"], 0, 0)
-    assert float(trial.data.stage2.gains[..., 1].max()) <= 60.0  # orders alone
+    assert float(trial.data.gains[..., 1].max()) <= 60.0  # orders alone
 
 
 def test_a_policy_without_steps_serves_the_static_weights(trial):
@@ -155,8 +155,8 @@ def test_rivals_raise_the_weight_of_the_only_task_that_pays(trial, exploration, 
     config = trial.config(merged(options, {"stage1": {"steps": 0}, "stage2": {"steps": 40, "learning_rate": 5e-3}}))
     gains = torch.softmax(trial.data.scores[..., 3:4], 1)
     every = torch.tensor([-1], dtype=torch.int32)
-    parts = replace(trial.data.stage2, gains=gains, lists=every, bounds=None, names=("truth",), weights=torch.ones(1))
-    data = replace(trial.data, stage2=parts)
+    one = torch.ones(1)
+    data = replace(trial.data, gains=gains, lists=every, bounds=None, components=("truth",), component_weights=one)
     policy = trial.policy(config)
     before = policy.serve(data.inputs)[:, 3].mean()
     width = 0.2 if exploration == "clipped" else 1.0
