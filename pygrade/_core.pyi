@@ -419,7 +419,7 @@ class Features:
     @property
     def sequence_length(self) -> int: ...
     def normalize(self, request_dense: Any, item_dense: Any, cross_dense: Any, request_out: Any, rows_out: Any) -> None:
-        """Normalized request_dense [1, Du], and item_dense [n, Di] and cross_dense [n, Dx] side by side."""
+        """Normalized request_dense [R, Du], and item_dense [n, Di] and cross_dense [n, Dx] side by side."""
 
 class Records:
     """Records of one table of a schema in memory. Arrays are int64; key -2^63 stands for none."""
@@ -472,6 +472,17 @@ class KeyIndex:
         """Numbers [q] of the keys, new ones included; -1 of -2^63."""
 
     def keys(self) -> Any: ...
+
+def encode_ids(features: Features, codes: Any, of_requests: bool) -> Any:
+    """Ids int64 [q, F] of codes [q, F] of the features with ids, of requests or of rows."""
+
+def read_schema(json: str) -> dict[str, Any]:
+    """``json`` as it is written, ``hash``, ``tables`` (each with its empty record, int64), ``outcome_columns``,
+    ``key_parts``, and attributes (column, kind, length) of ``user`` and ``item``. `SchemaError` if it contradicts
+    itself."""
+
+def check_feature(json: str) -> None:
+    """`SchemaError` if a feature contradicts itself."""
 
 def moments(values: Any) -> Any:
     """Of columns of float32 values [q, D]: known values, their mean, the sum of squares around it, [3, D]."""

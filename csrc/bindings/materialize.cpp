@@ -10,6 +10,7 @@
 
 #include "arrays.hpp"
 #include "families.hpp"
+#include "features/feature_json.hpp"
 #include "features/log_reader.hpp"
 
 namespace pygrade::inline v0_2::bindings {
@@ -245,6 +246,55 @@ Floats moments(py::handle values) {
   return made;
 }
 
+// Ids [q, F] of the codes [q, F] of the features with ids, of requests or of rows.
+Matrix encode_ids(const Features& features, py::handle codes, bool of_requests) {
+  const detail::Plan& plan = features.impl().plan;
+  const auto width = (of_requests ? plan.request_id_features : plan.item_id_features).size();
+  const auto given = array(codes, "codes", Dtype::int64, {any_size, static_cast<std::int64_t>(width)});
+  const auto from = given.span<const std::int64_t>();
+  Matrix made = matrix(static_cast<std::size_t>(given.shape[0]), width);
+  std::int64_t* const to = made.mutable_data();
+  const py::gil_scoped_release unlocked;
+  std::size_t column = 0;
+  auto coding = plan.codings.begin();
+  for (const detail::Feature& f : plan.schema.features) {
+    if (!f.is_id()) continue;
+    const detail::IdCoding& own = *coding++;
+    if (f.per_request() != of_requests) continue;
+    for (const std::size_t end = column + f.columns().size(); column < end; ++column)
+      for (std::size_t at = column; at < from.size(); at += width) to[at] = own.id_of(from[at]);
+  }
+  return made;
+}
+
+// What a schema is read for, by name; SchemaError if it contradicts itself.
+py::dict read_schema(const std::string& json) {
+  try {
+    const detail::Schema schema = detail::Schema::parse(json);
+    py::dict tables;
+    for (const detail::Table& table : schema.tables) tables[py::str(table.name)] = copied(table.empty);
+    const auto listed = [](const std::vector<detail::Attribute>& attributes) {
+      py::list made;
+      for (const auto& [column, kind, length, place] : attributes) made.append(py::make_tuple(column, kind, length));
+      return py::tuple(made);
+    };
+    using namespace py::literals;
+    return py::dict("json"_a = schema.to_json(), "hash"_a = schema.hash, "tables"_a = tables,
+                    "outcome_columns"_a = schema.outcome_columns, "key_parts"_a = schema.key_parts,
+                    "user"_a = listed(schema.user_attributes), "item"_a = listed(schema.item_attributes));
+  } catch (const detail::JsonError& error) {
+    throw SchemaError(error.what());
+  }
+}
+
+void check_feature(const std::string& json) {
+  try {
+    detail::read_feature(detail::Json::parse(json));
+  } catch (const detail::JsonError& error) {
+    throw SchemaError(error.what());
+  }
+}
+
 }  // namespace
 
 void bind_materialize(py::module_& module) {
@@ -269,6 +319,9 @@ void bind_materialize(py::module_& module) {
       .def("add", &Keys::add, py::arg("keys"))
       .def("keys", &Keys::keys);
   module.def("moments", &moments, py::arg("values"));
+  module.def("encode_ids", &encode_ids, py::arg("features"), py::arg("codes"), py::arg("of_requests"));
+  module.def("read_schema", &read_schema, py::arg("json"));
+  module.def("check_feature", &check_feature, py::arg("json"));
 }
 
 }  // namespace pygrade::inline v0_2::bindings

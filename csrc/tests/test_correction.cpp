@@ -273,12 +273,14 @@ TEST(what_does_not_fit_is_named) {
     change(parts);
     CHECK_THROWS(std::invalid_argument, reason, Correction(parts));
   };
-  refused([](auto& p) { p.structure.parents = {0, -1, -1}; }, "the parent of task 0 is one of its own descendants");
-  refused([](auto& p) { p.structure.parents = {5, -1, -1}; }, "the parent of task 0 is no task");
-  refused([](auto& p) { p.structure.parents = {-1, 2, 9}; }, "the parent of task 2 is no task");
+  refused([](auto& p) { p.structure.parents = {0, -1, -1}; },
+          "the parent of task 0 is 0, one of its own descendants; want no cycle");
+  refused([](auto& p) { p.structure.parents = {5, -1, -1}; },
+          "the parent of task 0 is 5, no task; want the place of one");
+  refused([](auto& p) { p.structure.parents = {-1, 2, 9}; }, "the parent of task 2 is 9, no task");
   refused([](auto& p) { p.structure.amounts = {false}; }, "parents and amounts must have one entry");
-  refused([](auto& p) { p.structure.indicators = {3}; }, "indicators must be places");
-  refused([](auto& p) { p.structure.items.assign(126, "a"); }, "more than 128 tasks and items");
+  refused([](auto& p) { p.structure.indicators = {3}; }, "indicators must be rising places");
+  refused([](auto& p) { p.structure.items.assign(126, "a"); }, "there are 3 tasks and 126 items; want at most 128");
   refused([](auto& p) { p.weights.pop_back(); }, "weights has 119 numbers; want 120");
   refused([](auto& p) { p.x_mean[0] = nan_value; }, "x_mean holds NaN");
   refused([](auto& p) { p.map_std[0] = 0; }, "map_std is 0.0");

@@ -171,15 +171,16 @@ TEST(a_schema_that_contradicts_itself_is_refused) {
   refused("8.0", "\"8\"", "'utc_offset_hours' is not a number");
   refused("\"user_count\"", "\"hour_sin\"", "feature \"hour_sin\" is declared more than once");
   refused("\"hour_sin\"", "\"1h\"", "the name is no identifier");
-  refused("\"kind\": \"dense\"", "\"kind\": \"wide\"", "'features'[0]: 'kind' is \"wide\"");
-  refused("time:hour_sin", "time:hour", "source is \"time:hour\"");
+  refused("\"kind\": \"dense\"", "\"kind\": \"wide\"",
+          "'features'[0]: 'kind' is \"wide\"; want one of dense, categorical");
+  refused("time:hour_sin", "time:hour", "source is \"time:hour\"; want one of time:hour_sin, time:hour_cos");
   refused("\"y_form_order\"", "\"y_order\"", "it reads y_order; the tasks are click, form_order");
   refused("\"y_form_order\"", "\"x\"", "want y_TASK");
-  refused("\"y_form_order\"", "\"\"", "which such a feature can't read");
+  refused("\"y_form_order\"", "\"\"", "source is \"\"; a rate wants an outcome");
   refused("\"items.price\": \"float\",", "", "it reads items.price, which dtypes does not name");
-  refused("\"items.price\": \"float\"", "\"items.price\": \"str\"", "items.price is str");
-  refused("[\"item_id\"]", "[\"user_id\"]", "its key makes it a feature of another entity");
-  refused("[\"item_id\"]", "[\"video\"]", "key names \"video\"");
+  refused("\"items.price\": \"float\"", "\"items.price\": \"str\"", "items.price is str; it wants float or int");
+  refused("[\"item_id\"]", "[\"user_id\"]", "entity is \"item\"; its key makes it user or context");
+  refused("[\"item_id\"]", "[\"video\"]", "key names \"video\"; want user_id, item_id");
   refused("\"length\": 4", "\"length\": 0", "length is 0; want 1 or more");
   refused("\"length\": 4", "\"length\": 4.5", "'length' is not a whole number");
   refused("\"length\": 4", "\"length\": 1e9", "'length' is not a whole number");
@@ -188,9 +189,22 @@ TEST(a_schema_that_contradicts_itself_is_refused) {
   refused("\"window_hours\": 24.0", "\"window_hours\": 1e300", "is too long");
   refused("\"smoothing\"", "\"weight\"", "unknown key \"weight\"");
   refused("\"source\": \"price\"", "\"source\": \"time:weekend\"", "a time is a dense feature of the context");
-  refused("\"source\": \"item_id\"", "\"source\": \"user_id\"", "user_id is of another entity");
+  refused("\"source\": \"item_id\"", "\"source\": \"user_id\"", "entity is \"item\"; user_id is of another one");
+  refused("\"entity\": \"cross\"", "\"entity\": \"world\"", "'entity' is \"world\"; want one of user, context");
+  refused("[\"user_id\"]", "[\"user_id\", \"item_id\"]", "entity is \"user\"; its key makes it cross");
+  refused("\"source\": \"price\"", "\"source\": \"price\", \"key\": [\"item_id\"]",
+          "it is dense; only counts, rates and recencies have a key");
+  refused("\"source\": \"y_form_order\"", "\"source\": \"y_form_order\", \"transform\": \"log1p\"",
+          "transform 'log1p'");
+  refused("\"source\": \"y_form_order\"", "\"source\": \"y_form_order\", \"transform\": \"age\"", "transform 'age'");
+  refused("\"kind\": \"recency\"", "\"kind\": \"recency\", \"window_hours\": 2",
+          "window_hours is 2.0; a recency has no");
+  refused("\"kind\": \"recency\", \"source\": \"y_click\"", "\"kind\": \"recency\", \"source\": \"m_play\"",
+          "source is \"m_play\"; a recency wants y_TASK");
+  refused("\"entity\": \"user\", \"kind\": \"sequence\"", "\"entity\": \"context\", \"kind\": \"sequence\"",
+          "entity is \"context\"; a sequence is of the user");
   refused("\"kind\": \"categorical\", \"source\": \"item_id\"", "\"kind\": \"dense\", \"source\": \"item_id\"",
-          "item_id is categorical or hashed");
+          "item_id is categorical or hashed, not dense");
 }
 
 TEST(fitted_values_that_do_not_fit_are_refused) {

@@ -1,4 +1,4 @@
-// Features of a log's requests: each sees the events strictly before it, in whatever order and chunks they come.
+// Records of any events, in any order and cut, and features of a log's requests, each of which sees those before it.
 #include <algorithm>
 #include <memory>
 #include <numeric>
@@ -31,16 +31,18 @@ struct Feedback {
   Ints user, item, time, scenario;
   std::map<std::string, std::vector<double>> outcomes;
 
-  static Feedback random(std::size_t count, unsigned seed) {
+  // Some of items that nobody knows, without a scenario, of measures that are unknown.
+  static Feedback random(std::size_t count, unsigned seed, unsigned users = 4) {
     std::mt19937 rng(seed);
     Feedback made;
     for (std::size_t e = 0; e < count; ++e) {
-      made.user.push_back(static_cast<std::int64_t>(rng() % 4));
+      made.user.push_back(static_cast<std::int64_t>(rng() % users));
       made.item.push_back(static_cast<std::int64_t>(4 + rng() % 6));
       made.time.push_back(begin + static_cast<std::int64_t>(rng() % 40) * hour);
       made.scenario.push_back(rng() % 5 == 0 ? null_code : static_cast<std::int64_t>(rng() % 2));
       for (const std::string& column : schema.outcome_columns)
-        made.outcomes[column].push_back(static_cast<double>(rng() % 2));
+        made.outcomes[column].push_back(column.starts_with("m_") && rng() % 3 == 0 ? std::nan("")
+                                                                                   : static_cast<double>(rng() % 2));
     }
     return made;
   }
@@ -70,9 +72,33 @@ struct Tables {
       all.push_back(made.back().get());
     }
   }
+  void apply(const Feedback& feedback, const std::vector<std::size_t>& places) {
+    const Ints columns = feedback.columns(places);
+    for (std::size_t t = 0; t < all.size(); ++t)
+      all[t]->apply(detail::event_keys(columns.data(), places.size(), t),
+                    detail::event_columns(schema, columns.data(), places.size()));
+  }
   std::vector<std::unique_ptr<detail::RecordTable>> made;
   std::vector<detail::RecordTable*> all;
 };
+
+// The records of all keys that have one, in order of the keys.
+std::pair<Ints, Ints> sorted_records(const detail::RecordTable& table) {
+  Ints keys(table.keys().begin(), table.keys().end());
+  std::ranges::sort(keys);
+  Ints records(keys.size() * table.layout().width());
+  const auto known = std::make_unique<bool[]>(keys.size());
+  table.get(keys, records.data(), known.get());
+  CHECK(std::all_of(known.get(), known.get() + keys.size(), [](bool one) { return one; }));
+  return {keys, records};
+}
+
+// Whether the tables have the same records.
+bool same_records(const Tables& a, const Tables& b) {
+  bool same = true;
+  for (std::size_t t = 0; t < a.all.size(); ++t) same = same && sorted_records(*a.all[t]) == sorted_records(*b.all[t]);
+  return same;
+}
 
 struct Requests {
   Ints user{1, 9, 2, 1}, time{begin, begin + 10 * hour, begin + 10 * hour, begin + 39 * hour};
@@ -135,6 +161,59 @@ std::vector<std::size_t> places_of(std::size_t count) {
   return places;
 }
 
+TEST(keys_are_numbered_in_the_order_in_which_they_come) {
+  detail::KeyIndex index;
+  std::vector<std::uint32_t> numbers(4);
+  index.find(Ints{1, 2, 3, null_code}, numbers.data());
+  CHECK_EQUAL(numbers, (std::vector<std::uint32_t>(4, detail::KeyIndex::none)));
+  index.add(Ints{9, null_code, -9, 9}, numbers.data());
+  CHECK_EQUAL(numbers, (std::vector<std::uint32_t>{0, detail::KeyIndex::none, 1, 0}));
+  Ints many(100'000);
+  for (std::size_t i = 0; i < many.size(); ++i) many[i] = static_cast<std::int64_t>(i) << 32;  // equal low bits
+  std::vector<std::uint32_t> of_many(many.size());
+  index.add(many, of_many.data());
+  CHECK_EQUAL(index.keys().size(), many.size() + 2);
+  std::vector<std::uint32_t> again(many.size());
+  index.find(many, again.data());
+  CHECK(again == of_many && of_many.front() == 2 && of_many.back() == many.size() + 1);
+  index.find(Ints{-9, 5, 9}, numbers.data());
+  CHECK_EQUAL(numbers[0], 1u);
+  CHECK_EQUAL(numbers[1], detail::KeyIndex::none);
+  CHECK_EQUAL(numbers[2], 0u);
+}
+
+TEST(records_depend_on_the_set_of_events_alone) {
+  const Feedback feedback = Feedback::random(6'000, 3, 5'000);  // more keys than a block of records holds
+  Tables whole, shuffled, merged;
+  whole.apply(feedback, places_of(6'000));
+  auto order = places_of(6'000);
+  std::ranges::shuffle(order, std::mt19937(4));
+  shuffled.apply(feedback, order);
+  CHECK(same_records(shuffled, whole));
+  for (const auto& [first, last] : {std::pair{4'000, 6'000}, {0, 1'000}, {1'000, 4'000}}) {
+    Tables piece;
+    piece.apply(feedback, {order.begin() + first, order.begin() + last});
+    for (std::size_t t = 0; t < piece.all.size(); ++t) {
+      const auto [keys, records] = sorted_records(*piece.all[t]);
+      merged.all[t]->merge(keys, records.data());
+    }
+  }
+  CHECK(same_records(merged, whole));
+}
+
+TEST(an_unknown_key_has_the_empty_record) {
+  Tables tables;
+  tables.apply(Feedback::random(50, 5), places_of(50));
+  for (const detail::RecordTable* table : tables.all) {
+    Ints records(2 * table->layout().width());
+    bool known[2] = {true, true};
+    table->get(Ints{12'345, null_code}, records.data(), known);
+    CHECK(!known[0] && !known[1]);
+    const auto empty = table->layout().empty();
+    CHECK(std::ranges::equal(std::span(records).first(empty.size()), empty));
+  }
+}
+
 TEST(a_request_sees_the_events_strictly_before_it_in_any_order) {
   const Feedback feedback = Feedback::random(300, 1);
   Requests requests;
@@ -156,17 +235,8 @@ TEST(a_request_sees_the_events_strictly_before_it_in_any_order) {
   CHECK(at_once == alone);
   CHECK(std::ranges::any_of(at_once.cross_dense, [](float value) { return value > 1.0f; }));
   Tables all;
-  const Ints columns = feedback.columns(places_of(300));
-  for (std::size_t t = 0; t < all.all.size(); ++t) {
-    all.all[t]->apply(detail::event_keys(columns.data(), 300, t), detail::event_columns(schema, columns.data(), 300));
-    Ints keys(all.all[t]->keys().begin(), all.all[t]->keys().end());
-    for (const std::int64_t key : keys) {
-      const auto* const wanted = all.all[t]->record(all.all[t]->find(Ints{key})[0]);
-      const auto* const found = whole.all[t]->record(whole.all[t]->find(Ints{key})[0]);
-      CHECK(std::equal(wanted, wanted + all.all[t]->layout().width(), found));  // later events are in, too
-    }
-    CHECK(keys.size() == whole.all[t]->keys().size());
-  }
+  all.apply(feedback, places_of(300));
+  CHECK(same_records(all, whole));  // later events are in, too
 }
 
 TEST(ids_are_codes) {

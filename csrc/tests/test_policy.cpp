@@ -503,17 +503,18 @@ TEST(a_wrong_correction_is_named) {
     refused([&](Artifact& a) { (*a.correction).*key = value, a.draw(); }, reason);
   };
   structure(&ArtifactCorrection::parents, "[-1, 0]", "'parents' has 2 numbers; want one for each task");
-  structure(&ArtifactCorrection::parents, "[-1, 3, -1]", "'correction' is wrong: the parent of task 1 is no task");
+  structure(&ArtifactCorrection::parents, "[-1, 3, -1]", "'correction' is wrong: the parent of task 1 is 3, no task");
   structure(&ArtifactCorrection::parents, "[1, 0, -1]",
-            "'correction' is wrong: the parent of task 0 is one of its own");
-  structure(&ArtifactCorrection::parents, "[-1, 2, -1]", "'correction' is wrong: the parent of task 1 is an amount");
-  structure(&ArtifactCorrection::parents, "[-1, 0, 0]", "the parent of task 2 is not -1, but the task is an amount");
+            "'correction' is wrong: the parent of task 0 is 1, one of its own");
+  structure(&ArtifactCorrection::parents, "[-1, 2, -1]", "'correction' is wrong: the parent of task 1 is 2, an amount");
+  structure(&ArtifactCorrection::parents, "[-1, 0, 0]",
+            "the parent of task 2 is 0, but the task is an amount; want -1");
   structure(&ArtifactCorrection::parents, "[-1, 0.5, -1]", "'parents' holds no place");
   structure(&ArtifactCorrection::parents, "[-2, 0, -1]", "'parents' holds no place");
   structure(&ArtifactCorrection::amounts, "[0, 0, 1]", "'amounts' holds something else than true and false");
   structure(&ArtifactCorrection::amounts, "[true]", "parents and amounts must have one entry for each task");
-  structure(&ArtifactCorrection::indicators, "[2]", "indicators must be places of features that rise");
-  structure(&ArtifactCorrection::indicators, "[1, 1]", "indicators must be places of features that rise");
+  structure(&ArtifactCorrection::indicators, "[2]", "indicators must be rising places of features");
+  structure(&ArtifactCorrection::indicators, "[1, 1]", "indicators must be rising places of features");
   structure(&ArtifactCorrection::form, "\"joint\"", "'form' is not");
   refused([](Artifact& a) { a.correction->items = {"age", "age"}, a.draw(); }, "'items' holds a name twice");
   refused([](Artifact& a) { a.correction->indicator_count = 2, a.draw(); }, "\"correction.x_mean\" is [4]; want [3]");

@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from pygrade.features.records import Ints
 from pygrade.features.schema import FeatureSchema
-from pygrade.features.values import code_lists_of, codes_of, floats_of
+from pygrade.features.values import Ints, code_lists_of, codes_of, floats_of
 
 
 class Attributes:
@@ -37,8 +36,3 @@ class Attributes:
             else:
                 parts.append(codes_of(values)[:, None])
         return cls(ids.astype(np.int64), np.concatenate(parts, 1))
-
-    def encode(self, first: int, stop: int) -> list[bytes]:
-        """Rows ``first`` to ``stop`` as little-endian bytes."""
-        content, step = self.values[first:stop].astype("<i8").tobytes(), 8 * self.values.shape[1]
-        return [content[at : at + step] for at in range(0, len(content), step)]

@@ -66,13 +66,11 @@ class FeatureBatch:
 
     def normalized(self) -> "FeatureBatch":
         """A copy with (x − mean) / std of the training window in the dense arrays, limited to ±10, 0 where unknown."""
-        scale = self.fitted.normalize
-        return replace(
-            self,
-            request_dense=scale("request_dense", self.request_dense),
-            item_dense=scale("item_dense", self.item_dense),
-            cross_dense=scale("cross_dense", self.cross_dense),
-        )
+        dense, item, cross = map(np.ascontiguousarray, (self.request_dense, self.item_dense, self.cross_dense))
+        request, items = np.empty_like(dense), item.shape[1]
+        rows = np.empty((len(item), items + cross.shape[1]), np.float32)
+        self.fitted.core.normalize(dense, item, cross, request, rows)
+        return replace(self, request_dense=request, item_dense=rows[:, :items], cross_dense=rows[:, items:])
 
     def model_inputs(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Of each row dense [n, Du + Di + Dx], normalized, and ids [n, Fu + Fi]; sizes: ``fitted.sizes``."""

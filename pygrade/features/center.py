@@ -1,6 +1,6 @@
 """Features at serving time: one request's, read from a store, with the bits that materialization gives.
 
-A store holds, in tables whose names end in the schema's hash, the records of `pygrade.features.records` and one row of
+A store holds, in tables whose names end in the schema's hash, the records of `pygrade.features.state` and one row of
 attributes for each user and item. Its table ``meta`` names the schema that the version was published for.
 """
 
@@ -16,10 +16,9 @@ from pygrade.features.attributes import Attributes
 from pygrade.features.batch import FeatureBatch
 from pygrade.features.feature import ATTRIBUTE_TABLES, SchemaError
 from pygrade.features.fitted import Fitted
-from pygrade.features.records import Ints
 from pygrade.features.schema import FeatureSchema
 from pygrade.features.state import State
-from pygrade.features.values import floats_of, frame_of
+from pygrade.features.values import Ints, encode_rows, floats_of, frame_of
 from pygrade.stores import Store, StoreError
 
 META = "meta"
@@ -29,47 +28,6 @@ _BATCH = 50_000
 
 class SchemaMismatchError(StoreError, SchemaError):
     """The store's current version was not published for this schema."""
-
-
-class Counters:
-    """Counts since the center was made, as they are now."""
-
-    def __init__(self, core: _core.FeatureCenter) -> None:
-        self._core = core
-
-    def to_dict(self) -> dict[str, int]:
-        """All of them by name."""
-        return self._core.counters
-
-    @property
-    def reads(self) -> int:
-        """Requests."""
-        return self._core.counters["reads"]
-
-    @property
-    def defaults(self) -> int:
-        """Requests answered without the store: nothing is known of the user and the items."""
-        return self._core.counters["defaults"]
-
-    @property
-    def store_errors(self) -> int:
-        """Reads and updates that the store failed."""
-        return self._core.counters["store_errors"]
-
-    @property
-    def user_misses(self) -> int:
-        """Requests of users without history."""
-        return self._core.counters["user_misses"]
-
-    @property
-    def item_misses(self) -> int:
-        """Items without history."""
-        return self._core.counters["item_misses"]
-
-    @property
-    def updates(self) -> int:
-        """Feedback events that were written."""
-        return self._core.counters["updates"]
 
 
 @dataclass(frozen=True)
@@ -120,8 +78,13 @@ class FeatureCenter:
             raise SchemaError(f"fitted is of schema {fitted.schema.hash}; want {schema.hash}")
         self.schema, self.fitted, self.store, self.ttl = schema, fitted, store, ttl
         self.core = _core.FeatureCenter(fitted.core, store.core, ttl, cache, version)
-        self.counters = Counters(self.core)
-        self._names = {name: f"{name}.{schema.hash}" for name in schema.tables}
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Counts since the center was made: ``reads`` (requests), ``defaults`` (requests answered without the store),
+        ``store_errors`` (reads and updates that the store failed), ``user_misses`` and ``item_misses`` (users and items
+        without history), ``updates`` (feedback events that were written)."""
+        return self.core.counters
 
     # ---- writing
 
@@ -139,13 +102,9 @@ class FeatureCenter:
             self.schema.validate_columns(f"{entity}s", None if frame is None else dict(frame.schema))
         self.store.begin(version)
         for name, records in state.records.items():
-            keys = records.keys
-            data = records.get(keys)[0]
-            for at in range(0, len(keys), _BATCH):
-                values = records.table.encode(data[at : at + _BATCH])
-                self.store.put_many(self._names[name], keys[at : at + _BATCH], values, version, self.ttl)
+            self._put_rows(name, records.keys, records.all(), version, self.ttl)
         for entity, frame in attributes.items():
-            self._put_attributes(entity, Attributes.of(self.schema, entity, frame), version)
+            self._put_attributes(entity, frame, version)
         meta = json.dumps({"schema": self.schema.hash, "version": version}).encode()
         self.store.put_many(META, META_KEY, [meta], version)
         self.store.switch(version)
@@ -153,10 +112,13 @@ class FeatureCenter:
         for name in older[: max(len(older) - keep, 0)]:
             self.store.drop(name)
 
-    def _put_attributes(self, entity: str, known: Attributes, version: str | None) -> None:
-        for at in range(0, len(known.ids), _BATCH):
-            keys, values = known.ids[at : at + _BATCH], known.encode(at, at + _BATCH)
-            self.store.put_many(f"{ATTRIBUTE_TABLES[entity]}.{self.schema.hash}", keys, values, version)
+    def _put_attributes(self, entity: str, frame: Any | None, version: str | None) -> None:
+        known = Attributes.of(self.schema, entity, frame)
+        self._put_rows(ATTRIBUTE_TABLES[entity], known.ids, known.values, version)
+
+    def _put_rows(self, table: str, keys: Ints, rows: Ints, version: str | None, ttl: float | None = None) -> None:
+        for part in (slice(at, at + _BATCH) for at in range(0, len(keys), _BATCH)):
+            self.store.put_many(f"{table}.{self.schema.hash}", keys[part], encode_rows(rows[part]), version, ttl)
 
     def update_items(self, items: Any) -> Ints:
         """Writes the attributes of items, new or changed, to the current version; returns their ids, ascending.
@@ -171,7 +133,7 @@ class FeatureCenter:
         self.schema.validate_columns("items", dict(frame.schema))
         ids = _item_ids(frame["item_id"])
         self.core.check_version()
-        self._put_attributes("item", Attributes.of(self.schema, "item", frame), None)
+        self._put_attributes("item", frame, None)
         self.core.forget_items()
         return np.sort(ids)
 

@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 
 from pygrade import _core
 from pygrade._util.files import atomic_file
-from pygrade.features.feature import Feature, SchemaError
+from pygrade.features.feature import SchemaError
 from pygrade.features.schema import FeatureSchema
 from pygrade.features.tensor_file import read_tensors
-from pygrade.features.values import NULL, mix
+from pygrade.features.values import NULL
 
 DENSE = ("request_dense", "item_dense", "cross_dense")
 IDS = ("request_ids", "item_ids")
 _SCHEMA = "schema"
-LIMIT = 10.0  # normalized values are limited to ± this
 
 
 @dataclass(frozen=True)
@@ -33,31 +32,13 @@ class Fitted:
     std: Mapping[str, NDArray[np.float64]]  # array name → standard deviation of each column; (nearly) 0: 1
     vocabularies: Mapping[str, NDArray[np.int64]]  # feature name → codes [V], ascending; an id is the place + 1
 
-    def normalize(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(x − mean) / std of an array's columns, limited to ±10; 0 if unknown."""
-        scaled = ((values.astype(np.float64) - self.mean[name]) / self.std[name]).clip(-LIMIT, LIMIT)
-        scaled[np.isnan(scaled)] = 0.0
-        return scaled.astype(np.float32)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Fitted, (self.schema, self.mean, self.std, self.vocabularies)  # without the core
 
     def encode(self, name: str, codes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ids [q, F] of raw codes [q, F] of the array request_ids or item_ids."""
-        ids = np.empty_like(codes)
-        at = 0
-        for feature in self.schema.group(name):
-            for _ in feature.columns:
-                ids[:, at] = self._encode(feature, codes[:, at])
-                at += 1
+        ids: NDArray[np.int64] = _core.encode_ids(self.core, np.ascontiguousarray(codes), name == "request_ids")
         return ids
-
-    def _encode(self, feature: Feature, codes: NDArray[np.int64]) -> NDArray[np.int64]:
-        if feature.kind == "hashed":
-            bucket = mix(codes).view(np.uint64) % np.uint64(feature.buckets)
-            return np.where(codes == NULL, 0, bucket.astype(np.int64) + 1)
-        known = self.vocabularies[feature.name]
-        if not len(known):
-            return np.zeros_like(codes)
-        place = np.searchsorted(known, codes)
-        return np.where(known[place.clip(max=len(known) - 1)] == codes, place + 1, 0)
 
     @cached_property
     def sizes(self) -> dict[str, tuple[int, ...]]:
@@ -73,7 +54,7 @@ class Fitted:
 
     @cached_property
     def core(self) -> _core.Features:
-        """The same in the C++ core, for serving."""
+        """The same in the C++ core."""
         return _core.Features(self.schema.to_json(), self.to_bytes())
 
     def to_bytes(self) -> bytes:

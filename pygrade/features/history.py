@@ -14,10 +14,9 @@ from pygrade._util.optional_imports import require
 from pygrade.features.attributes import Attributes
 from pygrade.features.feature import SchemaError
 from pygrade.features.fitted import DENSE, IDS, Sample
-from pygrade.features.records import Ints
 from pygrade.features.schema import FeatureSchema
 from pygrade.features.state import State
-from pygrade.features.values import NULL, code_of, codes_of, floats_of, frame_of
+from pygrade.features.values import NULL, Ints, code_of, codes_of, floats_of, frame_of
 
 PART = "part-{:05d}.safetensors"
 _ARRAYS = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")

@@ -1,16 +1,18 @@
 """The schema: the features of a system, the tables of the past that they need, and checks of data against it."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade import _core
 from pygrade._util.files import atomic_file
-from pygrade.features.feature import ATTRIBUTE_TABLES, HISTORY, TIMES, Feature, SchemaError, table_name
-from pygrade.features.records import Table
+from pygrade.features.feature import HISTORY, TIMES, Feature, SchemaError
 from pygrade.features.values import kind_of
 
 
@@ -56,38 +58,18 @@ class FeatureSchema:
         object.__setattr__(self, "features", tuple(self.features))
         object.__setattr__(self, "tasks", tuple(self.tasks))
         object.__setattr__(self, "utc_offset_hours", float(self.utc_offset_hours))
-        names = [name for feature in self.features for name in feature.columns]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise SchemaError(f"feature {twice[0]!r} is declared more than once")
-        for feature in self.features:
-            source = feature.source
-            if source.startswith("y_") and feature.kind in (*HISTORY, "sequence") and source[2:] not in self.tasks:
-                raise SchemaError(
-                    f"feature {feature.name!r} reads {source}; the log's tasks are {', '.join(self.tasks)}"
-                )
-            column = self.column_of(feature)
-            if column is not None:
-                self._check_type(feature, column)
-        names = [table_name(key) for key in self._kept] + list(ATTRIBUTE_TABLES.values())
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise SchemaError(f"two keys make the table {twice[0]!r}; rename an attribute")
+        _ = self._derived  # checks all of it
 
-    def _check_type(self, feature: Feature, column: str) -> None:
-        kind = self.dtypes.get(column)
-        if kind is None:
-            raise SchemaError(f"feature {feature.name!r} reads {column}, which dtypes does not name")
-        wanted: tuple[str, ...] = {"dense": ("float", "int"), "list": ("list[int]", "list[str]")}.get(
-            feature.kind, ("int", "str")
-        )
-        if column.startswith("events.c_"):
-            wanted = tuple(kind for kind in wanted if kind == ("float" if feature.kind == "dense" else "str"))
-        if kind not in wanted:
-            raise SchemaError(
-                f"feature {feature.name!r}: {column} is {kind}; a {feature.kind} feature wants "
-                f"{' or '.join(wanted) or 'an attribute'}"
-            )
+    @cached_property
+    def _derived(self) -> dict[str, Any]:
+        """What the C++ core reads the schema for; it pickles."""
+        record = {
+            "tasks": self.tasks,
+            "utc_offset_hours": self.utc_offset_hours,
+            "dtypes": dict(sorted(self.dtypes.items())),
+            "features": [feature.record for feature in self.features],
+        }
+        return _core.read_schema(json.dumps(record))
 
     @staticmethod
     def column_of(feature: Feature) -> str | None:
@@ -158,85 +140,24 @@ class FeatureSchema:
 
     # ---- tables and columns
 
-    @cached_property
-    def tables(self) -> dict[str, Table]:
-        """The aggregate tables that the features read, each with the fields it must keep."""
-        return dict(sorted((table.name, table) for table in self._kept.values()))
-
-    @cached_property
-    def _kept(self) -> dict[tuple[str, ...], Table]:
-        sums: dict[tuple[str, ...], list[str]] = {(): []}
-        lasts: dict[tuple[str, ...], list[str]] = {}
-        windows: dict[tuple[str, ...], dict[float, list[str]]] = {}
-        recents: dict[tuple[str, ...], dict[str, int]] = {}
-        for f in self.features:
-            if f.kind == "sequence":
-                kept = recents.setdefault(("user_id",), {})
-                kept[f.source] = max(kept.get(f.source, 0), f.length)
-                sums.setdefault(("user_id",), [])
-            if f.kind not in HISTORY:
-                continue
-            sums.setdefault(f.key, [])
-            if f.kind == "recency":
-                lasts.setdefault(f.key, []).append(f.source)
-            elif f.window_hours:
-                windows.setdefault(f.key, {}).setdefault(f.window_hours, []).append(f.source)
-            elif f.source:
-                sums[f.key].append(f.source)
-            if f.kind == "rate":
-                for parent in self.parents(f):
-                    sums.setdefault(parent, []).append(f.source)
-        tables = {}
-        for key, sources in sums.items():
-            rings = tuple(
-                (hours, tuple(sorted({s for s in inside if s}))) for hours, inside in windows.get(key, {}).items()
-            )
-            tables[key] = Table(
-                name=table_name(key),
-                key=key,
-                sums=tuple(sorted(set(sources))),
-                lasts=tuple(sorted(set(lasts.get(key, [])))),
-                windows=tuple(sorted(rings)),
-                recents=tuple(sorted(recents.get(key, {}).items())),
-            )
-        return tables
-
-    @staticmethod
-    def parents(feature: Feature) -> tuple[tuple[str, ...], ...]:
-        """The keys whose rates a rate is shrunk to, widest first: all events, and the user's if the key crosses him."""
-        return ((), ("user_id",)) if feature.entity == "cross" and "user_id" in feature.key else ((),)
-
-    @cached_property
-    def outcomes(self) -> tuple[str, ...]:
-        """Outcome sources that some table keeps, e.g. y_click, log1p(m_play)."""
-        sources: set[str] = set()
-        for table in self.tables.values():
-            sources |= {*table.sums, *table.lasts, *(s for s, _ in table.recents)}
-            sources |= {s for _, inside in table.windows for s in inside}
-        return tuple(sorted(sources - {""}))
+    @property
+    def tables(self) -> dict[str, NDArray[np.int64]]:
+        """The tables of records that the features read, each with the record of a key without events."""
+        return dict(self._derived["tables"])
 
     @property
     def outcome_columns(self) -> tuple[str, ...]:
-        """The columns of the outcomes."""
-        return tuple(sorted({source.removeprefix("log1p(").removesuffix(")") for source in self.outcomes}))
+        """The columns of the outcomes that some table keeps: y_TASK, m_MEASURE."""
+        return tuple(self._derived["outcome_columns"])
 
-    @cached_property
+    @property
     def key_parts(self) -> tuple[str, ...]:
         """Columns that events are counted over, e.g. user_id, item.author."""
-        return tuple(sorted({part for table in self.tables.values() for part in table.key}))
+        return tuple(self._derived["key_parts"])
 
     def attributes(self, entity: str) -> tuple[tuple[str, str, int], ...]:
         """(column, "float" | "code" | "codes", length) of each attribute of users or items that something reads."""
-        lengths: dict[tuple[str, str], int] = {}
-        for f in self.features:
-            column = self.column_of(f)
-            if f.entity == entity and column is not None:
-                kind = {"dense": "float", "list": "codes"}.get(f.kind, "code")
-                lengths[f.source, kind] = max(lengths.get((f.source, kind), 1), f.length)
-        for part in self.key_parts:
-            if part.startswith(f"{entity}."):
-                lengths.setdefault((part.removeprefix(f"{entity}."), "code"), 1)
-        return tuple((column, kind, length) for (column, kind), length in sorted(lengths.items()))
+        return tuple(self._derived[entity])
 
     @cached_property
     def context(self) -> dict[str, str]:
@@ -302,19 +223,7 @@ class FeatureSchema:
 
     def to_json(self) -> str:
         """The schema as JSON: each feature with the fields that differ from their defaults."""
-        return self._json
-
-    @cached_property
-    def _json(self) -> str:
-        defaults = {f.name: f.default for f in fields(Feature)}
-        listed = [{k: v for k, v in asdict(f).items() if v != defaults[k]} for f in self.features]
-        record = {
-            "tasks": self.tasks,
-            "utc_offset_hours": self.utc_offset_hours,
-            "dtypes": dict(sorted(self.dtypes.items())),
-            "features": listed,
-        }
-        return json.dumps(record, indent=1)
+        return str(self._derived["json"])
 
     @classmethod
     def from_json(cls, text: str) -> "FeatureSchema":
@@ -328,10 +237,10 @@ class FeatureSchema:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SchemaError(f"not a feature schema: {type(error).__name__}: {error}") from error
 
-    @cached_property
+    @property
     def hash(self) -> str:
         """16 hex digits that change with anything in the schema."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+        return str(self._derived["hash"])
 
     def save(self, path: Path) -> None:
         """Writes the JSON, whole or not at all."""

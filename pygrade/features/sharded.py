@@ -5,7 +5,7 @@
    records of the spans before it, and the records at the end of the log.
 3. *rows*, a job for each span: the one-process pass over its chunks, from these records on.
 
-Records are sums, maxima and latest events of a set (`pygrade.features.records`), so that all of this is exact: neither
+Records are sums, maxima and latest events of a set (`pygrade.features.state`), so that all of this is exact: neither
 the number of workers nor that of spans and shards changes a bit. A key's feedback in a span is one record, however
 much there is. Feedback that comes after its span's last request is handed to the span that it falls into.
 """
@@ -20,14 +20,14 @@ import numpy as np
 
 from pygrade import _core
 from pygrade._util.files import atomic_file
+from pygrade._util.hashing import splitmix64
 from pygrade.features.attributes import Attributes
 from pygrade.features.fitted import DENSE, IDS, Fitter, Sample
 from pygrade.features.history import PART, History, LogReader
 from pygrade.features.record_file import RecordFile, RecordFileWriter
-from pygrade.features.records import Ints
 from pygrade.features.schema import FeatureSchema, SplitEvents
 from pygrade.features.state import State
-from pygrade.features.values import mix
+from pygrade.features.values import Ints
 from pygrade.workers import Workers, wait_for_all
 
 SPAN_ROWS = 1_000_000  # rows of a span: the records that its requests ask for are in memory
@@ -210,7 +210,7 @@ def _add_by_shard(file: RecordFileWriter, name: str, shards: int, tables: list[l
     """A piece for each shard with the rows of the arrays of each table; the first array of a table has its keys."""
     orders = []
     for keys, *_ in tables:
-        shard = (mix(keys).view(np.uint64) % np.uint64(shards)).astype(np.uint16)
+        shard = (splitmix64(keys.view(np.uint64)) % np.uint64(shards)).astype(np.uint16)
         starts = np.append(0, np.cumsum(np.bincount(shard, minlength=shards)))
         orders.append(np.split(np.argsort(shard, kind="stable"), starts[1:-1]))
     for number in range(shards):

@@ -1,4 +1,20 @@
-"""The state of the past: every key's record, in the core."""
+"""The state of the past: every key's record, in the core.
+
+A record is a fixed-size row of int64, the same in an array and as bytes in a store.
+
+A record depends on the set of its events, not on their order: counts and sums are whole numbers (sums in
+units of 2^-20), last times are maxima, the latest items are the greatest by (time, item), and a window is a ring of 8
+slots of one step of time each; only the latest step of the key and the 7 before it are kept.
+
+Fields of a record, in order:
+
+- ``count``, then for each sum its total; for a sum of a measure, which may be unknown, first the events that have it;
+- for each of ``lasts`` the time of the last event (-2^62: never);
+- for each window 8 slots of (step, count, sums…), the step being time // (hours / 8);
+- for each of ``recents`` L times and L items, the latest first (never, -1).
+
+The core keeps the records and reads them: `csrc/src/features/record_layout.hpp`.
+"""
 
 from pathlib import Path
 
@@ -8,17 +24,16 @@ from numpy.typing import NDArray
 
 from pygrade import _core
 from pygrade._util.files import atomic_file
-from pygrade.features.records import Ints, Table
 from pygrade.features.schema import FeatureSchema
 from pygrade.features.tensor_file import read_tensors
+from pygrade.features.values import Ints
 
 
 class Records:
     """The records of one table."""
 
-    def __init__(self, schema: FeatureSchema, table: Table) -> None:
-        self.table = table
-        self.core = _core.Records(schema.to_json(), table.name)
+    def __init__(self, schema: FeatureSchema, table: str) -> None:
+        self.core = _core.Records(schema.to_json(), table)
 
     def __len__(self) -> int:
         return len(self.core)
@@ -47,7 +62,7 @@ class State:
 
     def __init__(self, schema: FeatureSchema) -> None:
         self.schema = schema
-        self.records = {name: Records(schema, table) for name, table in schema.tables.items()}
+        self.records = {name: Records(schema, name) for name in schema.tables}
 
     def apply(self, events: Ints) -> None:
         """Adds events (see `LogReader.events`), in any order. The result depends on the set of events alone."""

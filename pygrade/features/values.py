@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._util.hashing import GOLDEN, splitmix64, text_hash
+from pygrade._util.hashing import text_hash
 from pygrade._util.optional_imports import require
 
+Ints = NDArray[np.int64]
+
 NULL = -(2**63)  # the code of a missing value
+
+
+def encode_rows(rows: Ints) -> list[bytes]:
+    """Each row [q, width] as little-endian bytes, as a store holds it."""
+    content, step = rows.astype("<i8").tobytes(), 8 * rows.shape[1]
+    return [content[at : at + step] for at in range(0, len(content), step)]
 
 
 @lru_cache(maxsize=1 << 18)
@@ -20,18 +28,6 @@ def code_of(text: str) -> int:
     unsigned = text_hash(text)
     code = unsigned - (unsigned >> 63 << 64)  # as int64
     return code if code != NULL else 0
-
-
-def mix(*parts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One int64 hash of the columns parts[i][n], in order (splitmix64 finalizers); NULL if one is NULL."""
-    state = np.zeros(len(parts[0]), np.uint64)
-    absent = np.zeros(len(parts[0]), np.bool_)
-    for part in parts:
-        state = splitmix64((state ^ part.view(np.uint64)) + GOLDEN)
-        absent |= part == NULL
-    mixed = state.view(np.int64)
-    mixed[absent] = NULL
-    return mixed
 
 
 def kind_of(dtype: Any) -> str:

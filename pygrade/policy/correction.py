@@ -18,7 +18,6 @@ from pygrade import _core
 
 FORMS = ("", "marginal", "conditional")
 KNOTS = 5
-MAX_VARIABLES = 128  # tasks and item columns together
 _SMALLEST_MOVE = 0.01  # of log odds, which a cause explains
 LEVEL = "level of "  # names of the item columns that hold levels
 _REACH = 4.0  # of standardized item columns
@@ -94,49 +93,27 @@ class Correction:
             object.__setattr__(self, name, names)
         for name, kind in (("parents", int), ("amounts", bool), ("indicators", int)):
             object.__setattr__(self, name, tuple(map(kind, getattr(self, name))))
-        self._check_structure()
-        shapes = self._shapes()
-        for name, shape in shapes.items():
+        for name in ("parents", "amounts"):
+            if len(getattr(self, name)) != len(self.tasks):
+                count = len(getattr(self, name))
+                raise ValueError(f"{name} of the correction has {count} entries; want {len(self.tasks)}")
+        for name, shape in self._shapes().items():
             array = np.array(getattr(self, name), np.float32, order="C")
             if array.shape != shape:
                 raise ValueError(f"{name} of the correction has shape {array.shape}; want {shape}")
             if name.startswith("map_") and not self.form:
                 array = np.full(shape, float(name == "map_std"), np.float32)
-            if not np.isfinite(array).all() or (name.endswith("std") and not (array > 0).all()):
-                wanted = "positive numbers" if name.endswith("std") else "finite numbers"
-                raise ValueError(f"{name} of the correction is {array.tolist()}; want {wanted}")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
+        try:
+            _ = self._in_core()
+        except ValueError as error:
+            raise ValueError(f"the correction is wrong: {error}") from None
 
-    def _check_structure(self) -> None:
-        count = len(self.tasks)
-        for name in ("parents", "amounts"):
-            if len(getattr(self, name)) != count:
-                raise ValueError(f"{name} of the correction has {len(getattr(self, name))} entries; want {count}")
-        if count < 1 or count + len(self.items) > MAX_VARIABLES:
-            raise ValueError(
-                f"the correction has {count} tasks and {len(self.items)} item columns; want at least one task and at "
-                f"most {MAX_VARIABLES} of both"
-            )
-        if self.form not in FORMS:
-            raise ValueError(f"form of the correction is {self.form!r}; want one of {FORMS}")
-        for t, parent in enumerate(self.parents):
-            seen, above = {t}, parent
-            while 0 <= above < count and above not in seen:
-                seen.add(above)
-                above = self.parents[above]
-            if above != -1:
-                raise ValueError(f"parents of the correction is {self.parents}; want places of tasks without a cycle")
-            if parent >= 0 and (self.amounts[t] or self.amounts[parent]):
-                raise ValueError(
-                    f"amounts of the correction has {self.tasks[t]!r} or its parent; want tasks without one"
-                )
-        rising = all(a < b for a, b in zip(self.indicators, self.indicators[1:], strict=False))
-        if not rising or not all(0 <= place < len(self.features) for place in self.indicators):
-            count = len(self.features)
-            raise ValueError(
-                f"indicators of the correction is {self.indicators}; want rising places of {count} features"
-            )
+    def _in_core(self) -> _core.Correction:
+        """The same in the C++ core, which checks it."""
+        names = [f.name for f in fields(self) if f.name not in ("tasks", "features", "levels")]
+        return _core.Correction(**{name: getattr(self, name) for name in names})
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         count, variables = len(self.tasks), len(self.tasks) + len(self.items)
@@ -231,9 +208,7 @@ class Correction:
             if (found := arrays[name]) is not None and found.shape != shape:
                 raise ValueError(f"{name} has shape {found.shape}; want {shape}")
         result = np.empty_like(rows)
-        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("tasks", "features", "levels")}
-        core = _core.Correction(**parts)
-        core.apply(arrays["context"], rows, bounds, arrays["items"], result, torch.get_num_threads())
+        self._in_core().apply(arrays["context"], rows, bounds, arrays["items"], result, torch.get_num_threads())
         return result
 
     def find_cause(self, context: NDArray[np.float32], task: int, up: bool) -> str:

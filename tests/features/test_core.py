@@ -14,6 +14,7 @@ import pytest
 from pygrade import _core
 from pygrade.features import FeatureCenter, State, default_schema, materialize
 from pygrade.features.materialize import state_before
+from pygrade.features.values import encode_rows
 from pygrade.stores import MissingVersionError, StoreError, StoreUnreachableError, open_store
 from tests.features.events import make_log
 from tests.features.random_schemas import random_schema
@@ -28,7 +29,7 @@ def random_requests(log, schema, seed, count=12):
     rng = np.random.default_rng(seed)
     users, items = log.events["user_id"].to_numpy(), log.events["item_id"].to_numpy()
     times = log.events["event_time"].to_numpy()
-    steps = [max(round(hours * 450_000), 1) for table in schema.tables.values() for hours, _ in table.windows] or [1]
+    steps = [max(round(f.window_hours * 450_000), 1) for f in schema.features if f.window_hours] or [1]
     contexts = {
         "c_battery": [None, math.nan, 0.5, -3.0, math.inf, -math.inf, 1e300],
         "c_device": [None, "", "phone", "größe", "x" * 300],
@@ -78,24 +79,24 @@ def check_schema(log, folder, seed):
             for name in ARRAYS[:3]:
                 assert getattr(request.features, name).tobytes() == wanted[name].tobytes()
             check_normalized(fitted, whole)
-        assert center.counters.defaults == 0
+        assert center.counters["defaults"] == 0
         center.publish(State(schema), log.users(), log.items(), "v2")
         shuffled = log.events.sample(fraction=1.0, shuffle=True, seed=seed)
         for at in range(0, len(shuffled), 123):
             center.update(shuffled[at : at + 123])
         for name, records in state.records.items():
             stored = store.get_many(f"{name}.{schema.hash}", records.keys)
-            assert stored == records.table.encode(records.all()), name
+            assert stored == encode_rows(records.all()), name
     return {feature.kind for feature in schema.features}
 
 
 def check_normalized(fitted, batch):
+    """(x − mean) / std of the window, limited to ±10; 0 if unknown."""
     ready = batch.normalized()
-    request = np.full_like(ready.request_dense, np.nan)
-    rows = np.full((len(batch.item_id), ready.item_dense.shape[1] + ready.cross_dense.shape[1]), np.nan, np.float32)
-    fitted.core.normalize(batch.request_dense, batch.item_dense, batch.cross_dense, request, rows)
-    assert request.tobytes() == ready.request_dense.tobytes()
-    assert rows.tobytes() == np.concatenate([ready.item_dense, ready.cross_dense], 1).tobytes()
+    for name in ("request_dense", "item_dense", "cross_dense"):
+        scaled = (getattr(batch, name).astype(np.float64) - fitted.mean[name]) / fitted.std[name]
+        wanted = np.nan_to_num(scaled.clip(-10.0, 10.0)).astype(np.float32)
+        assert getattr(ready, name).tobytes() == wanted.tobytes(), name
 
 
 def test_random_schemas_have_the_bits_of_the_reference(log, tmp_path):
@@ -217,7 +218,7 @@ def test_what_is_no_store_error_is_raised(log, features, failure, error, message
     double.get = lambda *asked: failure(double.inner.get(*asked))
     with pytest.raises(error, match=message):
         odd.read(1, [5], {}, ALL)
-    assert odd.counters.store_errors == odd.counters.defaults == 0
+    assert odd.counters["store_errors"] == odd.counters["defaults"] == 0
 
 
 def test_the_error_of_a_store_is_the_same_object(log, features):
@@ -229,12 +230,12 @@ def test_the_error_of_a_store_is_the_same_object(log, features):
     assert failing.read(1, [5], {}, ALL).defaults
     with pytest.raises(StoreUnreachableError) as caught:
         failing.update(log.events[:3])
-    assert caught.value is error and failing.counters.store_errors == 2
+    assert caught.value is error and failing.counters["store_errors"] == 2
     del double.get
     double.update = raising(error)
     with pytest.raises(StoreUnreachableError) as caught:
         failing.update(log.events[:3])
-    assert caught.value is error and failing.counters.updates == 0
+    assert caught.value is error and failing.counters["updates"] == 0
     with open_store("memory:") as empty, pytest.raises(MissingVersionError):
         FeatureCenter(features.schema, features.fitted, empty).update_items(log.items()[:1])
     assert issubclass(MissingVersionError, StoreError)

@@ -117,7 +117,7 @@ def test_features_are_published_updated_and_read_with_the_same_bits(address, tmp
         center.publish(state_before(log, features.schema, cut), log.users(), log.items(), "v1")
         pages = list(replay(log, features, center, cut))
         counters = center.counters
-    assert len(pages) >= 5 and counters.updates > 0 and counters.store_errors == 0
+    assert len(pages) >= 5 and counters["updates"] > 0 and counters["store_errors"] == 0
     for offline, online in pages:
         for name in ("request_dense", "request_ids", "item_dense", "item_ids", "cross_dense"):
             assert getattr(offline, name).tobytes() == getattr(online, name).tobytes(), name

@@ -96,7 +96,7 @@ class PYGRADE_API Features {
   const std::vector<std::string>& cross_features() const;       // [Dx]
   std::size_t sequence_length() const;                          // L
 
-  // (x - mean) / std, limited to ±10, 0 if unknown, of request_dense[Du], and of rows [n, Di + Dx] that
+  // (x - mean) / std, limited to ±10, 0 if unknown, of request_dense[R, Du], and of rows [n, Di + Dx] that
   // hold item_dense and cross_dense side by side: the dense inputs of the multi-task model.
   void normalize_request(std::span<const float> request_dense, std::span<float> out) const;
   void normalize_rows(std::span<const float> item_dense, std::span<const float> cross_dense,

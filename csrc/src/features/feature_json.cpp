@@ -24,11 +24,24 @@ constexpr std::string_view fields[] = {"name",      "entity",       "kind",   "s
 constexpr double max_length = 1 << 16;
 constexpr std::size_t max_features = 10'000;
 
+std::string joined(std::span<const std::string_view> names) {
+  std::string text;
+  for (const auto name : names) text.append(text.empty() ? "" : ", ").append(name);
+  return text;
+}
+
+std::string name_of(Kind kind) { return std::string(kinds[static_cast<std::size_t>(kind)]); }
+
+[[noreturn]] void refuse_entity(const Feature& f, const std::string& why) {
+  refuse(f, "entity is " + json_quote(entities[static_cast<std::size_t>(f.entity)]) + "; " + why);
+}
+
 template <class Enum>
 Enum one_of(const Json& record, std::string_view key, std::span<const std::string_view> names) {
   const std::string& value = record.string_at(key);
   const auto found = std::ranges::find(names, value);
-  if (found == names.end()) throw JsonError("'" + std::string(key) + "' is " + json_quote(value));
+  if (found == names.end())
+    throw JsonError("'" + std::string(key) + "' is " + json_quote(value) + "; want one of " + joined(names));
   return static_cast<Enum>(found - names.begin());
 }
 
@@ -60,10 +73,10 @@ bool is_outcome(std::string_view source) {
 }
 
 void check_outcome(const Feature& f) {
-  if (!f.source.empty() && !is_outcome(f.source))
-    refuse(f, "source is " + json_quote(f.source) + "; want y_TASK, m_MEASURE, log1p(m_MEASURE) or ''");
-  if (f.kind == Kind::rate ? f.source.empty() : is_measure(f.source))
-    refuse(f, "source is " + json_quote(f.source) + ", which such a feature can't read");
+  const std::string stated = "source is " + json_quote(f.source) + "; ";
+  if (f.kind == Kind::rate && f.source.empty()) refuse(f, stated + "a rate wants an outcome");
+  if (!f.source.empty() && !is_outcome(f.source)) refuse(f, stated + "want y_TASK, m_MEASURE, log1p(m_MEASURE) or ''");
+  if (f.kind != Kind::rate && is_measure(f.source)) refuse(f, stated + "a " + name_of(f.kind) + " wants y_TASK or ''");
 }
 
 void check_key(const Feature& f) {
@@ -71,25 +84,30 @@ void check_key(const Feature& f) {
   for (const std::string& part : f.key) {
     const bool known = part == "user_id" || part == "item_id" || part == "scenario" || part.starts_with("user.") ||
                        part.starts_with("item.");
-    if (!known) refuse(f, "key names " + json_quote(part));
+    if (!known)
+      refuse(f, "key names " + json_quote(part) + "; want user_id, item_id, scenario, user.NAME or item.NAME");
     (part.starts_with("item") ? of_item : of_request) = true;
   }
   const bool fits = of_item && of_request ? f.entity == Entity::cross
                     : of_item             ? f.entity == Entity::item
                                           : f.per_request();
-  if (!fits) refuse(f, "its key makes it a feature of another entity");
+  if (!fits)
+    refuse_entity(f, "its key makes it " + std::string(of_item && of_request ? "cross"
+                                                       : of_item             ? "item"
+                                                                             : "user or context"));
 }
 
 // Sources that only some entities and kinds have.
 void check_source(const Feature& f) {
   if (f.source.empty()) refuse(f, "source is ''; want the column it is made of");
   const bool named_time = std::ranges::find(times, f.source) != std::end(times);
-  if (f.is_time() && !named_time) refuse(f, "source is " + json_quote(f.source));
+  if (f.is_time() && !named_time) refuse(f, "source is " + json_quote(f.source) + "; want one of " + joined(times));
   if (f.is_time() && (f.kind != Kind::dense || !f.per_request())) refuse(f, "a time is a dense feature of the context");
   const bool of_request = f.source == "user_id" || f.source == "scenario";
   if (!of_request && f.source != "item_id") return;
-  if (f.kind != Kind::categorical && f.kind != Kind::hashed) refuse(f, f.source + " is categorical or hashed");
-  if (of_request != f.per_request()) refuse(f, f.source + " is of another entity");
+  if (f.kind != Kind::categorical && f.kind != Kind::hashed)
+    refuse(f, f.source + " is categorical or hashed, not " + name_of(f.kind));
+  if (of_request != f.per_request()) refuse_entity(f, f.source + " is of another one");
 }
 
 void check(const Feature& f) {
@@ -102,9 +120,9 @@ void check(const Feature& f) {
   if (f.has_history()) {
     check_key(f);
   } else if (!f.key.empty() || f.entity == Entity::cross) {
-    refuse(f, "only counts, rates and recencies have keys");
+    refuse(f, "it is " + name_of(f.kind) + "; only counts, rates and recencies have a key or are cross features");
   }
-  if (f.kind == Kind::sequence && f.entity != Entity::user) refuse(f, "a sequence is of the user");
+  if (f.kind == Kind::sequence && f.entity != Entity::user) refuse_entity(f, "a sequence is of the user");
   if ((f.length > 0) != (f.kind == Kind::sequence || f.kind == Kind::list))
     refuse(f, "length is " + std::to_string(f.length) + "; want 1 or more for lists and sequences, 0 elsewhere");
   if ((f.buckets > 0) != (f.kind == Kind::hashed))
@@ -113,10 +131,13 @@ void check(const Feature& f) {
     refuse(f, "transform 'age' is for dense features that are times");
   if (f.transform == Transform::log1p && f.kind != Kind::dense && f.kind != Kind::count)
     refuse(f, "transform 'log1p' is for dense features and counts");
-  if (f.window_hours != 0.0 && f.kind != Kind::count && f.kind != Kind::rate) refuse(f, "it has no window");
+  if (f.window_hours != 0.0 && f.kind != Kind::count && f.kind != Kind::rate)
+    refuse(f, "window_hours is " + number_text(f.window_hours) + "; a " + name_of(f.kind) + " has no window");
   if (!(f.window_hours >= 0.0 && f.smoothing >= 0.0 && f.min_count >= 1 && f.max_size >= 1))
     refuse(f, "window_hours, smoothing want 0 or more; min_count, max_size 1 or more");
 }
+
+}  // namespace
 
 Feature read_feature(const Json& record) {
   constexpr double most = 0x1p53;
@@ -139,6 +160,8 @@ Feature read_feature(const Json& record) {
   check(f);
   return f;
 }
+
+namespace {
 
 // ---- writing, as json.dumps(…, indent=1) does
 

@@ -15,6 +15,9 @@ std::string number_text(double value);
 // A JsonError that names the feature.
 [[noreturn]] void refuse(const Feature& feature, const std::string& what);
 
+// One feature; JsonError if it contradicts itself.
+Feature read_feature(const Json& record);
+
 // The list "features" of a schema; JsonError if one contradicts itself.
 std::vector<Feature> read_features(const Json& record);
 

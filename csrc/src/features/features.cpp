@@ -83,9 +83,12 @@ std::size_t Features::sequence_length() const { return impl_->plan.sequence_leng
 
 void Features::normalize_request(std::span<const float> request_dense, std::span<float> out) const {
   const auto& fitted = impl_->plan.request;
-  check_size(request_dense.size(), fitted.mean.size(), "request_dense");
-  check_size(out.size(), fitted.mean.size(), "out");
-  normalize(request_dense, 1, fitted, out.data(), out.size());
+  const std::size_t width = fitted.mean.size();
+  if (width == 0) return;
+  const std::size_t requests = out.size() / width;
+  check_size(out.size(), requests * width, "out");
+  check_size(request_dense.size(), requests * width, "request_dense");
+  normalize(request_dense, requests, fitted, out.data(), width);
 }
 
 void Features::normalize_rows(std::span<const float> item_dense, std::span<const float> cross_dense,

@@ -1,4 +1,4 @@
-// Where a table's records keep what, and how events change them; pygrade/features/records.py documents a record.
+// Where a table's records keep what, and how events change them; pygrade/features/state.py documents a record.
 #pragma once
 
 #include <cstdint>

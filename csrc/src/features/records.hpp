@@ -1,6 +1,6 @@
 // What features are made of, for kernels and their callers alike: records of the past and their arithmetic.
 //
-// pygrade/features/records.py documents a record, pygrade/reference/features.py the formulas. Everything here has
+// pygrade/features/state.py documents a record, pygrade/reference/features.py the formulas. Everything here has
 // internal linkage, since it is compiled once per instruction set.
 #pragma once
 

@@ -62,14 +62,13 @@ void check_type(const Feature& f, const std::map<std::string, std::string>& dtyp
   if (column.empty()) return;
   const auto found = dtypes.find(column);
   if (found == dtypes.end()) refuse(f, "it reads " + column + ", which dtypes does not name");
-  const std::string& type = found->second;
-  const bool of_context = f.entity == Entity::context;
-  bool fits = type == "int" || type == "str";
-  if (f.kind == Kind::dense) fits = type == "float" || (type == "int" && !of_context);
-  if (f.kind == Kind::list) fits = type == "list[int]" || type == "list[str]";
-  if (of_context && f.kind != Kind::dense) fits = type == "str" && f.kind != Kind::list;
-  if (of_context && !f.source.starts_with("c_")) fits = false;
-  if (!fits) refuse(f, column + " is " + type + ", which such a feature can't read");
+  Names wanted{"int", "str"};
+  if (f.kind == Kind::dense) wanted = {"float", "int"};
+  if (f.kind == Kind::list) wanted = {"list[int]", "list[str]"};
+  if (f.entity == Entity::context) wanted = {f.kind == Kind::dense ? "float" : "str"};
+  if (f.entity == Entity::context && (f.kind == Kind::list || !f.source.starts_with("c_"))) wanted = {"an attribute"};
+  if (!contains(wanted, found->second))
+    refuse(f, column + " is " + found->second + "; it wants " + joined(wanted, " or "));
 }
 
 }  // namespace
@@ -209,7 +208,7 @@ void Schema::make_tables() {
   for (std::size_t i = 0; i < tables.size(); ++i)
     if ((i > 0 && tables[i].name == tables[i - 1].name) || tables[i].name == "user_static" ||
         tables[i].name == "item_static")
-      throw JsonError("two keys make the table " + json_quote(tables[i].name));
+      throw JsonError("two keys make the table " + json_quote(tables[i].name) + "; rename an attribute");
   all_outcomes.erase("");
   for (const std::string& source : all_outcomes)
     columns.insert(source.starts_with("log1p(") ? source.substr(6, source.size() - 7) : source);

@@ -1,4 +1,4 @@
-// The schema of a feature set: what pygrade/features/{feature,schema,records}.py say, read from schema.json.
+// The schema of a feature set: what pygrade/features/{feature,schema,state}.py say, read from schema.json.
 #pragma once
 
 #include <array>

@@ -71,29 +71,118 @@ Float* aligned(std::vector<Float>& memory, std::size_t size) {
   return memory.data() + (64 - address % 64) % 64 / sizeof(Float);
 }
 
+void require_request(std::span<const float> context, std::size_t features, std::span<const float> predictions,
+                     std::size_t tasks, std::span<const float> items, std::size_t columns) {
+  require(context.empty() || context.size() == features, "context must have one value for each feature, or none");
+  require(predictions.size() % tasks == 0, "predictions must have one value for each candidate and task");
+  require(items.empty() || items.size() == predictions.size() / tasks * columns,
+          "items must have one value for each candidate and item column, or none");
+}
+
+// x[X] of the context and its indicators, standardized; 0 if nothing is known of the request.
+void standardize(const Correction::Parts& parts, std::span<const float> context, float* x) {
+  const auto is_known = [&](std::size_t feature) { return std::isfinite(context[feature]); };
+  const bool known = std::ranges::any_of(context, [](float v) { return std::isfinite(v); });
+  for (std::size_t i = 0; i < parts.x_mean.size(); ++i) {
+    float value = 0.0f;
+    if (known && i < context.size())
+      value = is_known(i) ? context[i] : parts.median[i];
+    else if (known)
+      value = is_known(static_cast<std::size_t>(parts.structure.indicators[i - context.size()])) ? 0.0f : 1.0f;
+    x[i] = known ? std::clamp((value - parts.x_mean[i]) / parts.x_std[i], -x_clip, x_clip) : 0.0f;
+  }
+}
+
+// ---- one candidate in double, as the kernels have it in float
+
+double logit(double p) { return std::log(p) - std::log1p(-p); }
+double sigmoid(double odds) { return 1.0 / (1.0 + std::exp(-odds)); }
+
+double own_odds(double p, bool amount) {
+  constexpr double smallest = 1e-6;
+  return amount ? std::log(std::max(p, smallest)) : logit(std::clamp(p, smallest, 1.0 - smallest));
+}
+
+// The log odds of task t, mapped.
+double map_odds(const Correction::Parts& parts, std::size_t t, double odds) {
+  constexpr std::size_t knots = Correction::knots;
+  const double at =
+      std::clamp((odds - static_cast<double>(parts.map_mean[t])) / static_cast<double>(parts.map_std[t]), -6.0, 6.0);
+  const auto weight = [&](std::size_t k) { return static_cast<double>(parts.map_weights[t * (knots + 2) + k]); };
+  odds += weight(0) + weight(1) * at;
+  for (std::size_t k = 0; k < knots; ++k)
+    odds += weight(2 + k) * std::max(at - static_cast<double>(parts.map_knots[t * knots + k]), 0.0);
+  return odds;
+}
+
+// Writes the mapped predictions [T] of predictions p[T]; parents come first in the order.
+void map_row(const Correction::Parts& parts, std::span<const std::int64_t> order, std::span<const float> p,
+             std::span<double> mapped) {
+  const Correction::Structure& s = parts.structure;
+  for (const std::int64_t place : order) {
+    const auto t = static_cast<std::size_t>(place);
+    const auto above = static_cast<std::size_t>(std::max<std::int64_t>(s.parents[t], 0));
+    const double own = static_cast<double>(p[t]), parent = static_cast<double>(p[above]);
+    if (s.form == Correction::Form::none)
+      mapped[t] = own;
+    else if (s.amounts[t])
+      mapped[t] = std::exp(map_odds(parts, t, own_odds(own, true)));
+    else if (s.form == Correction::Form::marginal)
+      mapped[t] = std::min(sigmoid(map_odds(parts, t, own_odds(own, false))), std::exp(-1e-3));
+    else if (s.parents[t] < 0)
+      mapped[t] = sigmoid(map_odds(parts, t, own_odds(own, false)));
+    else
+      mapped[t] =
+          mapped[above] * sigmoid(map_odds(parts, t, logit(std::clamp(own / std::max(parent, 1e-9), 1e-4, 0.95))));
+  }
+}
+
+// Adds to mean[V] the standardized variables of a candidate with these mapped predictions [T] and item columns, each
+// over the number of candidates.
+void add_variables(const Correction::Parts& parts, std::span<const double> mapped, std::span<const float> items,
+                   double rows, std::span<double> mean) {
+  const std::size_t tasks = mapped.size();
+  for (std::size_t v = 0; v < mean.size(); ++v) {
+    double value = 0.0;
+    if (v >= tasks) {
+      if (items.empty() || !std::isfinite(items[v - tasks])) continue;
+      value = static_cast<double>(items[v - tasks]);
+    } else if (const std::int64_t s = parts.structure.parents[v]; s >= 0) {
+      value = logit(std::clamp(mapped[v] / (mapped[static_cast<std::size_t>(s)] + 1e-7), 1e-4, 0.95));
+    } else {
+      value = own_odds(mapped[v], parts.structure.amounts[v]);
+    }
+    const double standard = (value - static_cast<double>(parts.l_mean[v])) / static_cast<double>(parts.l_std[v]);
+    mean[v] += std::clamp(standard, -4.0, 4.0) / rows;
+  }
+}
+
 }  // namespace
 
 void Correction::Structure::check(std::size_t features) const {
   const auto tasks = static_cast<std::int64_t>(parents.size());
   require(tasks > 0 && amounts.size() == parents.size(), "parents and amounts must have one entry for each task");
-  require(parents.size() + items.size() <= max_variables, "there are more than 128 tasks and items");
+  if (parents.size() + items.size() > max_variables)
+    throw std::invalid_argument("there are " + std::to_string(parents.size()) + " tasks and " +
+                                std::to_string(items.size()) + " items; want at most 128 of both");
   for (std::int64_t t = 0; t < tasks; ++t) {
     std::int64_t parent = parents[static_cast<std::size_t>(t)];
-    const auto fail = [&](const char* what) {
-      throw std::invalid_argument("the parent of task " + std::to_string(t) + ' ' + what);
+    const auto fail = [&, stated = parent](const char* what) {
+      throw std::invalid_argument("the parent of task " + std::to_string(t) + " is " + std::to_string(stated) + ", " +
+                                  what);
     };
-    if (parent < -1 || parent >= tasks) fail("is no task");
-    if (parent >= 0 && amounts[static_cast<std::size_t>(parent)]) fail("is an amount");
-    if (parent >= 0 && amounts[static_cast<std::size_t>(t)]) fail("is not -1, but the task is an amount");
+    if (parent < -1 || parent >= tasks) fail("no task; want the place of one, or -1");
+    if (parent >= 0 && amounts[static_cast<std::size_t>(parent)]) fail("an amount; want -1 or another task");
+    if (parent >= 0 && amounts[static_cast<std::size_t>(t)]) fail("but the task is an amount; want -1");
     for (std::int64_t steps = 0; parent >= 0; parent = parents[static_cast<std::size_t>(parent)]) {
       if (parent < -1 || parent >= tasks) break;  // told when it is the task's turn
-      if (++steps > tasks) fail("is one of its own descendants");
+      if (++steps > tasks) fail("one of its own descendants; want no cycle");
     }
   }
   for (std::size_t k = 0; k < indicators.size(); ++k)
     require(indicators[k] >= 0 && indicators[k] < static_cast<std::int64_t>(features) &&
                 (k == 0 || indicators[k - 1] < indicators[k]),
-            "indicators must be places of features that rise");
+            "indicators must be rising places of features");
 }
 
 Correction::Correction(Parts given) : parts_(std::move(given)) {
@@ -134,10 +223,7 @@ void Correction::apply(std::span<const float> context, std::span<const float> pr
                        Workspace& workspace, std::span<float> result) const {
   const Structure& s = parts_.structure;
   const std::size_t tasks = num_tasks(), rows = predictions.size() / tasks;
-  require(context.empty() || context.size() == num_features(), "context must have one value for each feature, or none");
-  require(predictions.size() % tasks == 0, "predictions must have one value for each candidate and task");
-  require(items.empty() || items.size() == rows * num_items(),
-          "items must have one value for each candidate and item column, or none");
+  require_request(context, num_features(), predictions, tasks, items, num_items());
   require(result.size() == predictions.size(), "result must have one place for each prediction");
   if (rows == 0) return;
   const detail::FloatEnvironment environment;
@@ -147,15 +233,7 @@ void Correction::apply(std::span<const float> context, std::span<const float> pr
   const std::size_t columns = (2 * tasks + variables + detail::spilled_columns) * stride;
   float* const memory = aligned(workspace.columns, columns + width_ + inputs);
   float* const x = memory + columns + width_;
-  const bool known = std::ranges::any_of(context, [](float v) { return std::isfinite(v); });
-  for (std::size_t i = 0; i < inputs; ++i) {
-    float value = 0.0f;
-    if (known && i < context.size())
-      value = std::isfinite(context[i]) ? context[i] : parts_.median[i];
-    else if (known)
-      value = std::isfinite(context[static_cast<std::size_t>(s.indicators[i - context.size()])]) ? 0.0f : 1.0f;
-    x[i] = known ? std::clamp((value - parts_.x_mean[i]) / parts_.x_std[i], -x_clip, x_clip) : 0.0f;
-  }
+  standardize(parts_, context, x);
   const auto number = [](std::size_t n) { return static_cast<std::int64_t>(n); };
   PYGRADE_KERNELS(correction_kernels)
       .correct({number(tasks),
@@ -185,69 +263,18 @@ void Correction::apply(std::span<const float> context, std::span<const float> pr
 
 std::vector<double> Correction::shifts(std::span<const float> context, std::span<const float> predictions,
                                        std::span<const float> items) const {
-  const Structure& s = parts_.structure;
   const std::size_t tasks = num_tasks(), rows = predictions.size() / tasks, columns = num_items();
-  require(context.empty() || context.size() == num_features(), "context must have one value for each feature, or none");
-  require(predictions.size() % tasks == 0, "predictions must have one value for each candidate and task");
-  require(items.empty() || items.size() == rows * columns,
-          "items must have one value for each candidate and item column, or none");
+  require_request(context, num_features(), predictions, tasks, items, columns);
   const std::size_t inputs = parts_.x_mean.size(), variables = tasks + columns;
-  std::vector<double> z(1 + inputs + variables, 0.0);  // 1, the context, the candidates' mean
+  std::vector<float> x(inputs);
+  standardize(parts_, context, x.data());
+  std::vector<double> z(1 + inputs + variables, 0.0), mapped(tasks);  // 1, the context, the candidates' mean
   z[0] = 1.0;
-  if (std::ranges::any_of(context, [](float v) { return std::isfinite(v); }))
-    for (std::size_t i = 0; i < inputs; ++i) {
-      const std::size_t feature = i < context.size() ? i : static_cast<std::size_t>(s.indicators[i - context.size()]);
-      const bool known = std::isfinite(context[feature]);
-      const float value = i >= context.size() ? static_cast<float>(!known) : known ? context[i] : parts_.median[i];
-      z[1 + i] = static_cast<double>(std::clamp((value - parts_.x_mean[i]) / parts_.x_std[i], -x_clip, x_clip));
-    }
-  constexpr double smallest = 1e-6;
-  const auto logit = [](double p) { return std::log(p) - std::log1p(-p); };
-  const auto sigmoid = [](double l) { return 1.0 / (1.0 + std::exp(-l)); };
-  const auto own = [&](double p, bool amount) {
-    return amount ? std::log(std::max(p, smallest)) : logit(std::clamp(p, smallest, 1.0 - smallest));
-  };
-  const auto bent = [&](double odds, std::size_t t) {
-    const double at = std::clamp(
-        (odds - static_cast<double>(parts_.map_mean[t])) / static_cast<double>(parts_.map_std[t]), -6.0, 6.0);
-    const auto weight = [&](std::size_t k) { return static_cast<double>(parts_.map_weights[t * (knots + 2) + k]); };
-    odds += weight(0) + weight(1) * at;
-    for (std::size_t k = 0; k < knots; ++k)
-      odds += weight(2 + k) * std::max(at - static_cast<double>(parts_.map_knots[t * knots + k]), 0.0);
-    return odds;
-  };
-  std::vector<double> mapped(tasks);
+  std::ranges::copy(x, z.begin() + 1);
   for (std::size_t row = 0; row < rows; ++row) {
-    const auto p = [&](std::size_t t) { return static_cast<double>(predictions[row * tasks + t]); };
-    for (const std::int64_t place : order_) {
-      const auto t = static_cast<std::size_t>(place);
-      const std::int64_t parent = s.parents[t];
-      const auto above = static_cast<std::size_t>(std::max<std::int64_t>(parent, 0));
-      if (s.form == Form::none)
-        mapped[t] = p(t);
-      else if (s.amounts[t])
-        mapped[t] = std::exp(bent(own(p(t), true), t));
-      else if (s.form == Form::marginal)
-        mapped[t] = std::min(sigmoid(bent(own(p(t), false), t)), std::exp(-1e-3));
-      else if (parent < 0)
-        mapped[t] = sigmoid(bent(own(p(t), false), t));
-      else
-        mapped[t] = mapped[above] * sigmoid(bent(logit(std::clamp(p(t) / std::max(p(above), 1e-9), 1e-4, 0.95)), t));
-    }
-    for (std::size_t v = 0; v < variables; ++v) {
-      double value = 0.0;
-      if (v >= tasks) {
-        const float column = items.empty() ? NAN : items[row * columns + v - tasks];
-        if (!std::isfinite(column)) continue;
-        value = static_cast<double>(column);
-      } else if (s.parents[v] >= 0) {
-        value = logit(std::clamp(mapped[v] / (mapped[static_cast<std::size_t>(s.parents[v])] + 1e-7), 1e-4, 0.95));
-      } else {
-        value = own(mapped[v], s.amounts[v]);
-      }
-      const double standard = (value - static_cast<double>(parts_.l_mean[v])) / static_cast<double>(parts_.l_std[v]);
-      z[1 + inputs + v] += std::clamp(standard, -4.0, 4.0) / static_cast<double>(rows);
-    }
+    map_row(parts_, order_, predictions.subspan(row * tasks, tasks), mapped);
+    add_variables(parts_, mapped, items.empty() ? items : items.subspan(row * columns, columns),
+                  static_cast<double>(rows), std::span(z).subspan(1 + inputs));
   }
   std::vector<double> result(tasks * (1 + variables), 0.0);
   for (std::size_t t = 0; t < tasks; ++t)
