@@ -17,7 +17,7 @@ Online, from a store that holds the same records of the past:
 """
 
 from pygrade.features.batch import FeatureBatch
-from pygrade.features.center import FeatureCenter, check_request
+from pygrade.features.center import FeatureCenter
 from pygrade.features.defaults import default_schema
 from pygrade.features.feature import Feature, SchemaError
 from pygrade.features.fitted import Fitted
@@ -38,7 +38,6 @@ __all__ = [
     "SchemaError",
     "Skew",
     "State",
-    "check_request",
     "default_schema",
     "find_leaks",
     "materialize",

@@ -1,5 +1,6 @@
 """The features of R requests with n rows."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -34,6 +35,33 @@ class FeatureBatch:
     cross_dense: NDArray[np.float32]  # [n, Dx]
     fitted: Fitted  # schema, normalization and vocabularies
     defaults: bool = False  # the store failed: nothing is known of the user and the items
+
+    @classmethod
+    def of_request(
+        cls,
+        fitted: Fitted,
+        user_id: int,
+        timestamp: int,
+        scenario: str | None,
+        request_id: int,
+        item_id: NDArray[np.int64],
+        arrays: Mapping[str, NDArray[Any]],
+        defaults: bool,
+    ) -> "FeatureBatch":
+        """A request of which nothing was shown yet, with the arrays `FEATURE_ARRAYS` by name."""
+        return cls(
+            request_id=np.array([request_id], np.int64),
+            user_id=np.array([user_id], np.int64),
+            timestamp=np.array([timestamp], np.int64),
+            scenario=None if scenario is None else np.array([scenario]),
+            offsets=np.array([0, len(item_id)], np.int64),
+            item_id=item_id,
+            position=np.full(len(item_id), -1, np.int32),
+            feedback=np.full((len(item_id), len(fitted.schema.tasks)), np.nan, np.float32),
+            fitted=fitted,
+            defaults=defaults,
+            **arrays,
+        )
 
     def __len__(self) -> int:
         return len(self.user_id)
@@ -91,6 +119,7 @@ class FeatureBatch:
         return replace(self, **chosen)
 
 
+FEATURE_ARRAYS = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")
 REQUEST_ARRAYS = ("request_id", "user_id", "timestamp", "request_dense", "request_ids", "sequences")
 ROW_ARRAYS = ("item_id", "position", "feedback", "item_dense", "item_ids", "cross_dense")
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from pygrade import _core
 from pygrade.features.attributes import Attributes
-from pygrade.features.batch import FeatureBatch
+from pygrade.features.batch import FEATURE_ARRAYS, FeatureBatch
 from pygrade.features.feature import ATTRIBUTE_TABLES, SchemaError
 from pygrade.features.fitted import Fitted
 from pygrade.features.schema import FeatureSchema
@@ -166,7 +166,7 @@ class FeatureCenter:
         and the counters say so. Raises `SchemaError` for context that the schema does not know or has in another type.
         """
         items = _item_ids(item_ids)
-        known = check_request(self.schema, user_id, context or {}, timestamp, scenario, request_id)
+        known = check_request(user_id, context or {}, timestamp, scenario, request_id)
         arrays = self.core.read(int(user_id), items, int(timestamp), scenario, known)
         return self._batch(user_id, items, timestamp, scenario, request_id, arrays)
 
@@ -179,7 +179,7 @@ class FeatureCenter:
         request_id: int = 0,
     ) -> UserRequest:
         """`read` in two steps, for a server that finds the candidates by the user's features."""
-        known = check_request(self.schema, user_id, context or {}, timestamp, scenario, request_id)
+        known = check_request(user_id, context or {}, timestamp, scenario, request_id)
         core, arrays = self.core.request(int(user_id), int(timestamp), scenario, known)
         none = np.zeros(0, np.int64)
         return UserRequest(self, core, self._batch(user_id, none, timestamp, scenario, request_id, arrays))
@@ -194,25 +194,9 @@ class FeatureCenter:
         arrays: tuple[Any, ...],
     ) -> FeatureBatch:
         """The batch of one request with the arrays of the core."""
-        request_dense, request_ids, sequences, item_dense, item_ids, cross_dense, defaults = arrays
-        return FeatureBatch(
-            request_id=np.array([request_id], np.int64),
-            user_id=np.array([user_id], np.int64),
-            timestamp=np.array([timestamp], np.int64),
-            scenario=None if scenario is None else np.array([scenario]),
-            offsets=np.array([0, len(items)], np.int64),
-            item_id=items,
-            position=np.full(len(items), -1, np.int32),
-            feedback=np.full((len(items), len(self.schema.tasks)), np.nan, np.float32),
-            request_dense=request_dense,
-            request_ids=request_ids,
-            sequences=sequences,
-            item_dense=item_dense,
-            item_ids=item_ids,
-            cross_dense=cross_dense,
-            fitted=self.fitted,
-            defaults=defaults,
-        )
+        *made, defaults = arrays
+        named = dict(zip(FEATURE_ARRAYS, made, strict=True))
+        return FeatureBatch.of_request(self.fitted, user_id, timestamp, scenario, request_id, items, named, defaults)
 
 
 def feedback_columns(schema: FeatureSchema, events: Any) -> tuple[Ints, Ints, Ints, list[str] | None, dict[str, Any]]:
@@ -243,32 +227,19 @@ def with_whole_ids(frame: Any) -> Any:
 
 
 def check_request(
-    schema: FeatureSchema,
     user_id: int,
     context: Mapping[str, float | str | None],
     timestamp: int,
     scenario: str | None,
     request_id: int,
 ) -> dict[str, float | str | None]:
-    """The context as the core takes it. ValueError if a number is no int64 or the scenario no text, `SchemaError` for
-    context that the schema does not know or has in another type."""
+    """The context as the core takes it, and checks it. ValueError if a number is no int64 or the scenario no text."""
     for name, number in (("user_id", user_id), ("timestamp", timestamp), ("request_id", request_id)):
         if not isinstance(number, int | np.integer) or not -(2**63) <= number < 2**63:
             raise ValueError(f"{name} is {number!r}; want an int64")
     if not isinstance(scenario, str | None):
         raise ValueError(f"scenario is {scenario!r}; want a str, or None")
-    known: dict[str, float | str | None] = {}
-    for name, value in context.items():
-        wanted = schema.context.get(name)
-        if wanted is None:
-            columns = ", ".join(schema.context) or "no context"
-            raise SchemaError(f"context names {name!r}, which no feature reads; the schema knows {columns}")
-        if wanted == "str" and not isinstance(value, str | None):
-            raise SchemaError(f"context {name!r} is {value!r}; want a str (type drift)")
-        if wanted != "str" and isinstance(value, str):
-            raise SchemaError(f"context {name!r} is {value!r}; want a number (type drift)")
-        known[name] = value if value is None or isinstance(value, str) else float(value)
-    return known
+    return {name: value if isinstance(value, str | None) else float(value) for name, value in context.items()}
 
 
 def _item_ids(item_ids: Any) -> Ints:

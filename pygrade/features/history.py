@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pygrade import _core
 from pygrade._util.optional_imports import require
 from pygrade.features.attributes import Attributes
+from pygrade.features.batch import FEATURE_ARRAYS
 from pygrade.features.feature import SchemaError
 from pygrade.features.fitted import DENSE, IDS, Sample
 from pygrade.features.schema import FeatureSchema
@@ -19,7 +20,6 @@ from pygrade.features.state import State
 from pygrade.features.values import NULL, Ints, code_of, codes_of, floats_of, frame_of
 
 PART = "part-{:05d}.safetensors"
-_ARRAYS = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")
 
 
 class LogReader:
@@ -90,7 +90,7 @@ class LogReader:
             tensors["item_id"],
             context,
         )
-        tensors |= dict(zip(_ARRAYS, made, strict=True))
+        tensors |= dict(zip(FEATURE_ARRAYS, made, strict=True))
         names: list[str] = []
         if "scenario" in frame.columns:
             texts = heads["scenario"].fill_null("").to_numpy().astype(np.str_)

@@ -19,6 +19,7 @@ from pygrade import _core, mtl
 from pygrade._util.html_table import html_table
 from pygrade._util.serialization import ArtifactError, read_json
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted
+from pygrade.features.batch import FEATURE_ARRAYS
 from pygrade.features.center import check_request
 from pygrade.mtl import MtlModel
 from pygrade.ops.checks import integer
@@ -38,7 +39,6 @@ STEPS = ("features of the user", "prerank", "features of the items", "prediction
 STORE = "store.json"  # in the run: which store was filled
 EVIDENCE = "user_count"  # the feature that says how much is known of a user, if the schema has it
 _DEGRADED = ("", "store", "deadline", "version")  # by Degraded of <pygrade/pipeline.hpp>
-_FEATURES = ("request_dense", "request_ids", "sequences", "item_dense", "cross_dense")
 _MAX_SEED = (1 << 31) - 1
 _READ_ITEMS = 20_000  # items whose features are read at once
 
@@ -195,7 +195,7 @@ class Pipeline:
         policy = self.models.policy
         given = multipliers(values, policy.tasks, 1) if values is not None else None
         now = int(time.time() * 1000) if timestamp is None else timestamp
-        known = check_request(self.models.schema, user_id, context or {}, now, scenario, request_id)
+        known = check_request(user_id, context or {}, now, scenario, request_id)
         asked = None if item_ids is None else checked_items(item_ids)
         made = self._core.rank(
             user_id=int(user_id),
@@ -249,22 +249,11 @@ class Pipeline:
         multipliers: NDArray[np.float32] | None,
     ) -> ServedPage:
         """The page that the core made, with what it was made from."""
-        count, degraded = len(made["predictions"]), _DEGRADED[made["degraded"]]
+        degraded = _DEGRADED[made["degraded"]]
         unread = degraded in ("store", "deadline")
-        request, user, scenarios = np.array([request_id]), np.array([user_id]), None if scenario is None else [scenario]
-        batch = FeatureBatch(
-            request_id=request,
-            user_id=user,
-            timestamp=np.array([timestamp]),
-            scenario=None if scenario is None else np.array([scenario]),
-            offsets=np.array([0, count]),
-            item_id=made["item_ids"],
-            position=np.full(count, -1, np.int32),
-            feedback=np.full((count, len(self.models.schema.tasks)), np.nan, np.float32),
-            fitted=self.models.fitted,
-            defaults=unread,
-            item_ids=made["item_id_features"],
-            **{name: made[name] for name in _FEATURES},
+        named = {name: made["item_id_features" if name == "item_ids" else name] for name in FEATURE_ARRAYS}
+        batch = FeatureBatch.of_request(
+            self.models.fitted, user_id, timestamp, scenario, request_id, made["item_ids"], named, unread
         )
         page = Page(
             values=made["values"],
@@ -279,12 +268,12 @@ class Pipeline:
             context=np.full_like(batch.request_dense, np.nan) if unread else batch.request_dense,
             predictions=made["predictions"],
             bounds=batch.offsets,
-            scenario=scenarios,
+            scenario=None if scenario is None else [scenario],
             multipliers=made["multipliers"],
             item_values=made["item_values"],
             item_columns=made["item_columns"],
             first_number=0,
-            ids=Ids(request, user, made["item_ids"]),
+            ids=Ids(batch.request_id, batch.user_id, batch.item_id),
         )
         return ServedPage(
             items=made["items"],

@@ -112,7 +112,7 @@ class BlendedRanker:
 
         ValueError or TypeError name the argument of a wrong shape or value, before anything is ranked or counted.
         """
-        arguments = _Arguments(
+        given = _Arguments(
             context,
             predictions,
             k,
@@ -129,21 +129,23 @@ class BlendedRanker:
             item_values,
             items,
         )
-        if type(predictions) is not np.ndarray or predictions.ndim != (3 if offsets is None else 2):
-            arguments = arguments.converted(self.policy)
+        return self._rank(given, {"request_id": request_id, "user_id": user_id, "item_id": item_id})
+
+    def _rank(self, arguments: "_Arguments", given_ids: Mapping[str, ArrayLike | None]) -> Page:
+        policy, predictions = self.policy, arguments.predictions
+        if type(predictions) is not np.ndarray or predictions.ndim != (3 if arguments.offsets is None else 2):
+            arguments = arguments.converted(policy)
         batch, total = arguments.sizes()
-        if values is not None:
-            arguments = arguments._replace(values=multipliers(values, self.policy.tasks, batch))
-        ids = Ids(
-            _ids("request_id", request_id, batch), _ids("user_id", user_id, batch), _ids("item_id", item_id, total)
-        )
-        correction = self.policy.correction
-        if ids.item is not None and correction is not None and correction.levels is not None:
-            given = None if arguments.items is None else _array("items", arguments.items, np.float32)
-            arguments = arguments._replace(items=self.policy.item_columns(ids.item, given))
+        if arguments.values is not None:
+            arguments = arguments._replace(values=multipliers(arguments.values, policy.tasks, batch))
+        counts = {"request_id": batch, "user_id": batch, "item_id": total}
+        ids = Ids(*(_ids(name, given_ids[name], count) for name, count in counts.items()))
+        if ids.item is not None and policy.correction is not None and policy.correction.levels is not None:
+            columns = None if arguments.items is None else _array("items", arguments.items, np.float32)
+            arguments = arguments._replace(items=policy.item_columns(ids.item, columns))
         ranked = _core.rank_pages_fast_path(self._core, *arguments)
         if ranked is None:  # an argument has to be converted, or is wrong
-            arguments = arguments.converted(self.policy)
+            arguments = arguments.converted(policy)
             ranked = _core.rank_pages(self._core, *arguments)
         return Page(
             *ranked,

@@ -340,39 +340,6 @@ def test_a_schema_of_ones_own(log, tmp_path):
     }
     batch = whole(materialize(log, schema, tmp_path / "own", rows=100))
     assert batch.sequences.shape == (300, 8)
-    level = dict(zip(log.users()["user_id"], log.users()["level"], strict=True))
-    tag = {row["item_id"]: row["tags"][0] if row["tags"] else None for row in log.items().rows(named=True)}
-    levels = pl.col("user_id").replace_strict(level, default=None, return_dtype=pl.Int64)
-    tags = pl.col("item_id").replace_strict(tag, default=None, return_dtype=pl.String)
-    octave = {row["item_id"]: math.floor(math.log2(1 + row["price"])) for row in log.items().rows(named=True)}
-    octaves = pl.col("item_id").replace_strict(octave, default=None, return_dtype=pl.Int64)
-    request, both = batch.row_request, 0
-    for at in range(200, len(log.events), 37):
-        row, r = log.events.row(at, named=True), request[at]
-        past = seen_before(log, row).with_columns(levels.alias("level"), tags.alias("tag"))
-        mine = past.filter(pl.col("user_id") == row["user_id"])
-        item = past.filter(pl.col("item_id") == row["item_id"])
-        scene = past.filter(pl.col("scenario") == row["scenario"])
-        step = 6 * HOUR // 8
-        recent = mine.filter(pl.col("event_time") >= (row["timestamp"] // step - 7) * step)
-        assert batch.column("clicks")[r] == mine["y_click"].sum()
-        assert batch.column("clicks_6h")[r] == recent["y_click"].sum()
-        assert batch.column("all_rate")[r] == pytest.approx(past["y_click"].mean(), rel=1e-5)
-        assert batch.column("scenario_rate")[r] == pytest.approx(rate(scene, past, "y_order"), rel=1e-5)
-        assert batch.column("play")[at] == pytest.approx(rate(item, past, "m_play", smoothing=1.0), rel=1e-5)
-        assert batch.column("seen_in_scenario")[at] == len(scene.filter(pl.col("item_id") == row["item_id"]))
-        peers = past.filter(pl.col("level") == level.get(row["user_id"], -1))
-        expected = peers["y_click"].mean() if len(peers) else past["y_click"].mean()
-        assert batch.column("click_rate_of_level")[r] == pytest.approx(expected, rel=1e-5)
-        same_tag = past.filter(pl.col("tag") == (tag.get(row["item_id"]) or ""))
-        assert batch.column("first_tag_clicks")[at] == same_tag["y_click"].sum()
-        like = past.filter(octaves == octave.get(row["item_id"], -1))
-        assert batch.column("price_rate")[at] == pytest.approx(rate(like, past, "y_click"), rel=1e-5)
-        both += len(same_tag) > 0 and len(peers) > 0
-        latest = mine.sort("event_time", "item_id", descending=True)
-        ordered = latest.filter(pl.col("y_order") > 0)["item_id"].to_list()
-        assert batch.sequences[r].tolist() == (latest["item_id"].to_list() + [-1] * 5)[:5] + (ordered + [-1] * 3)[:3]
-    assert both > 5
     with pytest.raises(
         SchemaError, match=r"the log has no users.shoe_size, which a feature reads; it has users.user_id"
     ):

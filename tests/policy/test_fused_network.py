@@ -1,14 +1,9 @@
 """The network of a policy in the C++ core, against the float64 reference, torch, and itself on other machines."""
 
 import copy
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from devtools.tolerances import assert_close, same_bits
@@ -82,23 +77,6 @@ def test_matches_the_reference(shape, rows):
         assert norm == pytest.approx(float(wanted.norm()), rel=1e-5)
 
 
-def test_a_gradient_by_differences():
-    policy = policy_of(tasks=3, features=2, hidden=(6,))
-    inputs, factor, slope = batch_of(policy, 9)
-    expected, parameters = exact(policy, inputs, factor)
-    expected.backward(slope.double())
-    index, step = (2, 1), 1e-5
-    values = []
-    for sign in (1, -1):
-        moved = [parameter.detach().clone() for parameter in parameters]
-        moved[0][index] += sign * step
-        normalization = policy.input_mean.double(), policy.input_std.double()
-        options = policy.spec.concentration_floor, policy.config.total_concentration
-        alpha = reference.concentration(moved, inputs.double(), *normalization, *options, factor.double())
-        values.append((alpha * slope).sum())
-    assert float(parameters[0].grad[index]) == pytest.approx(float(values[0] - values[1]) / (2 * step), rel=1e-6)
-
-
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_adam_and_clipping_match_reference_and_torch(decay):
     policy = policy_of(tasks=3, features=2, hidden=(20,))
@@ -141,74 +119,6 @@ def test_it_trains_the_policy_itself_and_leaves_the_rest():
     assert_close(network.concentration(inputs), exact(policy, inputs)[0].detach())
     policy.load_state_dict(before)  # as a resumed training does
     assert_close(network.concentration(inputs), exact(policy, inputs)[0].detach())
-
-
-@settings(max_examples=10)
-@given(
-    rows=st.integers(1, 200),
-    hidden=st.lists(st.integers(1, 40), min_size=1, max_size=3),
-    tasks=st.integers(1, 20),
-    threads=st.integers(2, 5),
-)
-def test_threads_and_the_rest_of_the_batch_change_nothing(rows, hidden, tasks, threads):
-    policy = policy_of(tasks, 3, tuple(hidden))
-    inputs, factor, slope = batch_of(policy, rows)
-    network, before = FusedNetwork(policy), torch.get_num_threads()
-    results = []
-    for count in (1, threads):
-        torch.set_num_threads(count)
-        results.append((network.forward(inputs, factor), network.gradient(slope)[0]))
-    torch.set_num_threads(before)
-    assert all(same_bits(one, other) for one, other in zip(*results, strict=True))
-    assert same_bits(network.concentration(inputs[-1:], factor[-1:]), results[0][0][-1:])
-
-
-TRAIN = """
-import sys, torch
-from pygrade.policy.fused_network import FusedNetwork, clip_factor
-from tests.policy.test_fused_network import batch_of, flat, policy_of
-policy = policy_of(6, 9, (40, 17))
-network = FusedNetwork(policy)
-adam = network.new_adam()
-for step in range(5):
-    inputs, factor, slope = batch_of(policy, 150, step)
-    alpha = network.forward(inputs, factor)
-    gradient, norm = network.gradient(slope)
-    network.step(adam, gradient, 1e-2, clip_factor(norm, 0.01))
-torch.save([alpha, gradient, adam.first, adam.second, flat(policy.parameters()).detach()], sys.argv[1])
-"""
-
-
-def test_instruction_sets_give_equal_bits(tmp_path):
-    results = {}
-    for isa in _core.available_isas():
-        path, environment = tmp_path / isa, {**os.environ, "PYGRADE_ISA": isa}
-        subprocess.run([sys.executable, "-c", TRAIN, str(path)], check=True, env=environment)
-        results[isa] = torch.load(path)
-    first, *others = results.values()
-    assert len(first) == 5 and all(bool(part.isfinite().all()) for part in first)
-    for other in others:
-        assert all(same_bits(one, two) for one, two in zip(first, other, strict=True))
-
-
-def test_an_empty_batch_moves_nothing():
-    policy = policy_of()
-    network = FusedNetwork(policy)
-    inputs, factor, slope = batch_of(policy, 0)
-    assert network.forward(inputs, factor).shape == (0, 5)
-    gradient, norm = network.gradient(slope)
-    assert norm == 0.0 and not gradient.any()
-
-
-def test_what_is_not_a_number_shows():
-    policy = policy_of()
-    inputs, _, slope = batch_of(policy, 10)
-    network = FusedNetwork(policy)
-    network.forward(inputs)
-    slope[3, 1] = torch.nan
-    assert not torch.isfinite(torch.tensor(network.gradient(slope)[1]))
-    policy.head.bias.data[0] = torch.nan
-    assert bool(network.concentration(inputs).isnan().all())
 
 
 class OtherPolicy(FusionPolicy):
