@@ -26,16 +26,18 @@ export class Core {
   keep(array) {
     if (array === null || array === undefined) return null;
     const kept = new Kept(this.exports.allocate(Math.max(array.byteLength, 8)), array.length);
-    new Uint8Array(this.exports.memory.buffer, kept.at, array.byteLength).set(bytesOf(array));
+    const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+    new Uint8Array(this.exports.memory.buffer, kept.at, array.byteLength).set(bytes);
     return kept;
   }
 
-  // The address of an array, which is copied for this call unless it is kept.
-  #in(array) {
-    if (array === null || array === undefined) return 0;
-    if (array instanceof Kept) return array.at;
-    if (!ArrayBuffer.isView(array)) throw new TypeError("want a typed array or one that is kept");
-    const copy = this.keep(array);
+  // An argument: a number, or the address of an array, which is copied for one call unless it is kept.
+  #in(value) {
+    if (value === null || value === undefined) return 0;
+    if (typeof value === "number" || typeof value === "boolean") return value;
+    if (value instanceof Kept) return value.at;
+    if (!ArrayBuffer.isView(value)) throw new TypeError("want a typed array or one that is kept");
+    const copy = this.keep(value);
     this.temporary.push(copy.at);
     return copy.at;
   }
@@ -46,10 +48,14 @@ export class Core {
     return at;
   }
 
-  // Calls work(…) and frees what it copied; an error of the core becomes one of the page.
-  #call(work) {
+  // Calls a function with the arguments that `given()` makes and, last, room for so many numbers, which it returns; Type
+  // null: returns what the function does. Frees what was copied; an error of the core becomes one of the page.
+  #call(name, Type, length, given) {
     try {
-      return work();
+      const bytes = Type ? length * Type.BYTES_PER_ELEMENT : 0;
+      const out = this.#room(bytes);
+      const result = this.exports[name](...given().map((value) => this.#in(value)), out);
+      return Type ? new Type(this.exports.memory.buffer.slice(out, out + bytes)) : result;
     } catch (error) {
       if (error instanceof TypeError) throw error;
       const memory = new Uint8Array(this.exports.memory.buffer);
@@ -60,10 +66,6 @@ export class Core {
     }
   }
 
-  #read(Type, at, length) {
-    return new Type(this.exports.memory.buffer.slice(at, at + length * Type.BYTES_PER_ELEMENT));
-  }
-
   // {transform, beta, epsilon, slope[T]}
   #formula(formula) {
     const view = new DataView(new ArrayBuffer(16));
@@ -71,168 +73,80 @@ export class Core {
     view.setFloat32(4, formula.beta, true);
     view.setFloat32(8, formula.epsilon, true);
     view.setUint32(12, this.#in(formula.slope ? Float32Array.from(formula.slope) : null), true);
-    return this.#in(view);
+    return view;
   }
 
   sha256(bytes) {
-    return this.#call(() => {
-      const digits = this.#room(64);
-      this.exports.sha256(this.#in(bytes), bytes.length, digits);
-      return new TextDecoder().decode(this.#read(Uint8Array, digits, 64));
-    });
+    return new TextDecoder().decode(this.#call("sha256", Uint8Array, 64, () => [bytes, bytes.length]));
   }
 
   // f_t(p) of predictions[M, T].
   transform(predictions, offsets, tasks, formula) {
-    return this.#call(() => {
-      const out = this.#room(predictions.length * 4);
-      this.exports.transform(
-        this.#in(predictions),
-        this.#in(offsets),
-        offsets.length - 1,
-        tasks,
-        this.#formula(formula),
-        out,
-      );
-      return this.#read(Float32Array, out, predictions.length);
-    });
+    const given = () => [predictions, offsets, offsets.length - 1, tasks, this.#formula(formula)];
+    return this.#call("transform", Float32Array, predictions.length, given);
   }
 
   // Σ_t w_t f_t(p) of predictions[M, T]; weights[T], or [R, T].
   fuse(predictions, offsets, tasks, weights, formula) {
-    return this.#call(() => {
-      const rows = predictions.length / tasks;
-      const out = this.#room(rows * 4);
-      this.exports.fuse(
-        this.#in(predictions),
-        this.#in(offsets),
-        offsets.length - 1,
-        tasks,
-        this.#in(weights),
-        weights.length === tasks,
-        this.#formula(formula),
-        out,
-      );
-      return this.#read(Float32Array, out, rows);
-    });
+    const shared = weights.length === tasks;
+    const given = () => [predictions, offsets, offsets.length - 1, tasks, weights, shared, this.#formula(formula)];
+    return this.#call("fuse", Float32Array, predictions.length / tasks, given);
   }
 
   // Scores [M] of a baseline {weights, transform, logarithm, value_tasks, calibration}; multipliers[T] may be null.
   baseline(predictions, offsets, tasks, baseline, formula, multipliers, priced, prices) {
-    return this.#call(() => {
-      const rows = predictions.length / tasks;
-      const out = this.#room(rows * 4);
-      this.exports.baseline(
-        this.#in(predictions),
-        this.#in(offsets),
-        offsets.length - 1,
-        tasks,
-        this.#in(Float32Array.from(baseline.weights)),
-        this.#formula(formula),
-        baseline.logarithm,
-        this.#in(multipliers),
-        priced.some(Boolean) ? this.#in(Uint8Array.from(priced)) : 0,
-        this.#in(prices),
-        this.#knots(baseline.calibration),
-        out,
-      );
-      return this.#read(Float32Array, out, rows);
-    });
+    return this.#call("baseline", Float32Array, predictions.length / tasks, () => [
+      ...[predictions, offsets, offsets.length - 1, tasks, Float32Array.from(baseline.weights)],
+      ...[this.#formula(formula), baseline.logarithm, multipliers],
+      ...[priced.some(Boolean) ? Uint8Array.from(priced) : null, prices, this.#knots(baseline.calibration)],
+    ]);
   }
 
   // Per task {count, x, y}.
   #knots(calibration) {
-    if (!calibration.length) return 0;
+    if (!calibration.length) return null;
     const view = new DataView(new ArrayBuffer(12 * calibration.length));
     calibration.forEach(([x, y], t) => {
       view.setInt32(12 * t, x.length, true);
       view.setUint32(12 * t + 4, this.#in(Float32Array.from(x)), true);
       view.setUint32(12 * t + 8, this.#in(Float32Array.from(y)), true);
     });
-    return this.#in(view);
+    return view;
   }
 
   // (1 - trust) z(base) + trust z(fused)
   mix(base, fused, offsets, trust) {
-    return this.#call(() => {
-      const out = this.#room(base.length * 4);
-      this.exports.mix(this.#in(base), this.#in(fused), this.#in(offsets), offsets.length - 1, trust, out);
-      return this.#read(Float32Array, out, base.length);
-    });
+    return this.#call("mix", Float32Array, base.length, () => [base, fused, offsets, offsets.length - 1, trust]);
   }
 
   // The policy's network, as pygrade/console/arms.py describes it.
   makePolicy(network, tasks, formula) {
-    return this.#call(() => {
-      const view = new DataView(new ArrayBuffer(64));
-      const whole = [
-        tasks,
-        network.features,
-        network.inputs,
-        network.widths.length,
-        network.scenarios.length,
-        network.evidence_scale,
-        network.evidence_input,
-        Number(network.context_only),
-        Number(network.trade_offs),
-      ];
-      whole.forEach((number, i) => view.setInt32(4 * i, number, true));
-      [formula.epsilon, network.floor, network.total, network.evidence_prior].forEach((number, i) =>
-        view.setFloat32(36 + 4 * i, number, true),
-      );
-      view.setFloat64(56, formula.beta, true);
-      return this.exports.make_policy(
-        this.#in(view),
-        this.#in(Int32Array.from(network.widths)),
-        this.#in(network.values),
-      );
-    });
+    const view = new DataView(new ArrayBuffer(64));
+    const { features, inputs, widths, scenarios, evidence_scale: scale, evidence_input: input } = network;
+    const flags = [Number(network.context_only), Number(network.trade_offs)];
+    [tasks, features, inputs, widths.length, scenarios.length, scale, input, ...flags].forEach((number, i) =>
+      view.setInt32(4 * i, number, true),
+    );
+    [formula.epsilon, network.floor, network.total, network.evidence_prior].forEach((number, i) =>
+      view.setFloat32(36 + 4 * i, number, true),
+    );
+    view.setFloat64(56, formula.beta, true);
+    return this.#call("make_policy", null, 0, () => [view, Int32Array.from(widths), network.values]);
   }
 
   // Weights [R, T] that the policy serves at multipliers [T].
   policyWeights(policy, context, predictions, offsets, tasks, scenarios, multipliers) {
-    return this.#call(() => {
-      const requests = offsets.length - 1;
-      const out = this.#room(requests * tasks * 4);
-      this.exports.policy_weights(
-        policy,
-        this.#in(context),
-        this.#in(predictions),
-        this.#in(offsets),
-        requests,
-        this.#in(scenarios),
-        this.#in(multipliers),
-        out,
-      );
-      return this.#read(Float32Array, out, requests * tasks);
-    });
+    const requests = offsets.length - 1;
+    const given = () => [policy, context, predictions, offsets, requests, scenarios, multipliers];
+    return this.#call("policy_weights", Float32Array, requests * tasks, given);
   }
 
   // The k best of each request: indices [R, k] within the request, padded with -1. rules: {boostMul, boostAdd, groups,
   // caps}, each optional.
-  rank(scores, offsets, k, rules = {}) {
-    return this.#call(() => {
-      const requests = offsets.length - 1;
-      const values = this.#room(requests * k * 4);
-      const indices = this.#room(requests * k * 4);
-      this.exports.rank(
-        this.#in(scores),
-        this.#in(offsets),
-        requests,
-        k,
-        this.#in(rules.boostMul),
-        this.#in(rules.boostAdd),
-        this.#in(rules.groups),
-        this.#in(rules.caps),
-        rules.caps ? rules.caps.length : 0,
-        values,
-        indices,
-      );
-      return this.#read(Int32Array, indices, requests * k);
-    });
+  rank(scores, offsets, k, { boostMul, boostAdd, groups, caps } = {}) {
+    const requests = offsets.length - 1;
+    const rules = [boostMul, boostAdd, groups, caps, caps ? caps.length : 0];
+    const given = () => [scores, offsets, requests, k, ...rules, this.#room(requests * k * 4)]; // last: their scores
+    return this.#call("rank", Int32Array, requests * k, given);
   }
-}
-
-function bytesOf(array) {
-  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 }

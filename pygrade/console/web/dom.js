@@ -2,13 +2,32 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-// An element; attributes that begin with "on" are listeners, `style` is an object, null and false are left out.
-export function h(tag, attributes = {}, ...children) {
-  return filled(document.createElement(tag), attributes, children);
+// An element, "tag.class.class"; attributes, which may be left out, that begin with "on" are listeners, `style` is an
+// object, null and false are left out.
+export function h(kind, ...given) {
+  const [tag, ...classes] = kind.split(".");
+  const attributes = given[0]?.constructor === Object ? given.shift() : {};
+  const element = filled(document.createElement(tag), attributes, given);
+  element.classList.add(...classes);
+  return element;
 }
 
-export function svg(tag, attributes = {}, ...children) {
+export function svg(tag, attributes, ...children) {
   return filled(document.createElementNS(SVG, tag), attributes, children);
+}
+
+export function note(...children) {
+  return h("p.note", ...children);
+}
+
+export function button(text, onclick, attributes = {}) {
+  return h("button", { type: "button", onclick, ...attributes }, text);
+}
+
+// A choice among texts; chosen gets the number of one.
+export function select(texts, chosen, { selected = 0, ...attributes } = {}) {
+  const options = texts.map((text, i) => h("option", { value: i, selected: i === selected }, text));
+  return h("select", { onchange: (event) => chosen(Number(event.target.value)), ...attributes }, options);
 }
 
 function filled(element, attributes, children) {
@@ -34,26 +53,21 @@ export function show(parent, ...children) {
 
 // Names and values.
 export function facts(pairs) {
-  return pairs.map(([name, value]) => h("span", {}, `${name} `, h("b", {}, String(value ?? "n/a"))));
+  return pairs.map(([name, value]) => h("span", `${name} `, h("b", String(value ?? "n/a"))));
 }
 
 // A table that a narrow screen scrolls. A text in a row is a number, an element is wide; a <th> or <td> stays as it is.
 // numbers: columns after the first whose heads are those of numbers.
 export function table(name, head, rows, { numbers = head.length, className = "" } = {}) {
-  if (!rows.length) return h("p", { class: "note" }, "nothing yet");
+  if (!rows.length) return note("nothing yet");
   const heads = head.map((text, i) =>
     text instanceof Element ? text : h("th", { scope: "col", class: i > 0 && i <= numbers ? "number" : "" }, text),
   );
-  const cell = (content) => {
-    if (content?.tagName === "TD") return content;
-    return h("td", { class: content instanceof Element ? "wide" : "number" }, content);
-  };
-  const body = rows.map(([first, ...rest]) => h("tr", {}, h("th", { scope: "row" }, first), rest.flat().map(cell)));
-  return h(
-    "div",
-    { class: "scroll", tabindex: 0, role: "region", "aria-label": name },
-    h("table", { class: className }, heads.length ? h("thead", {}, h("tr", {}, heads)) : null, h("tbody", {}, body)),
-  );
+  const cell = (content) =>
+    content?.tagName === "TD" ? content : h(content instanceof Element ? "td.wide" : "td.number", content);
+  const body = rows.map(([first, ...rest]) => h("tr", h("th", { scope: "row" }, first), rest.flat().map(cell)));
+  const shown = h("table", { class: className }, heads.length ? h("thead", h("tr", heads)) : null, h("tbody", body));
+  return h("div.scroll", { tabindex: 0, role: "region", "aria-label": name }, shown);
 }
 
 const MINUS = "−";
@@ -99,6 +113,10 @@ export function verdictOf(lift) {
 // The class of a task's color.
 export function taskClass(index) {
   return `task task-${index % 8}`;
+}
+
+export function taskMark(index) {
+  return h("i", { class: taskClass(index) });
 }
 
 export function download(name, bytes, type) {

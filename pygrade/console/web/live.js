@@ -1,16 +1,8 @@
 // The service's state, /v1/status, polled where the page comes from a service; absent in a file.
 import { sparkline } from "./charts.js";
-import { count, facts, h, share, show } from "./dom.js";
-import {
-  armsTable,
-  driftTable,
-  latencyTable,
-  milliseconds,
-  onlineTable,
-  reloadTable,
-  shadowTable,
-  total,
-} from "./live_tables.js";
+import { count, facts, h, note, share, show } from "./dom.js";
+import { armsTable, driftTable, latencyTable, onlineTable, reloadTable, shadowTable } from "./live_tables.js";
+import { milliseconds, total } from "./live_tables.js";
 
 const EVERY = 5000; // ms
 const KEPT = 120; // polls in the small curves
@@ -32,12 +24,8 @@ export class Live {
   async poll() {
     try {
       const response = await fetch("v1/status", { headers: { accept: "application/json" }, cache: "no-store" });
-      if (!response.ok)
-        throw new Error(
-          response.status === 401
-            ? "a token is wanted: load the page again with it as the password"
-            : `the service answers ${response.status}`,
-        );
+      if (response.status === 401) throw new Error("a token is wanted: load the page again with it as the password");
+      if (!response.ok) throw new Error(`the service answers ${response.status}`);
       this.take(named(await response.json()));
       this.place.hidden = false;
     } catch (error) {
@@ -48,8 +36,8 @@ export class Live {
   }
 
   tell(text) {
-    if (this.status === undefined) show(this.place, h("div", { class: "box" }, h("p", { class: "bad" }, text)));
-    else this.place.querySelector(".state")?.replaceChildren(h("span", { class: "bad" }, text));
+    if (this.status === undefined) show(this.place, h("div.box", h("p.bad", text)));
+    else this.place.querySelector(".state")?.replaceChildren(h("span.bad", text));
   }
 
   take(status) {
@@ -70,36 +58,26 @@ export class Live {
     const scrolled = new Map([...this.place.querySelectorAll(".scroll")].map((e) => [e.ariaLabel, e.scrollLeft]));
     const lost = status.store_state && status.store_state !== "reachable"; // of a policy's run it is null
     const ready = status.draining ? "draining" : lost ? "degraded" : "serving";
-    show(
-      this.place,
-      h(
-        "div",
-        { class: "box" },
-        h(
-          "div",
-          { class: "row" },
-          h("h2", {}, "Live ", h("span", { class: `badge ${ready === "serving" ? "better" : "worse"}` }, ready)),
-          h(
-            "p",
-            { class: "facts state" },
-            facts([
-              ...(status.artifact ? [["artifact", status.artifact]] : []),
-              ...(status.store ? [["store", lost ? `${status.store}, ${status.store_state}` : status.store]] : []),
-              ["pygrade", status.version],
-              ["at", `${this.at} UTC`],
-            ]),
-          ),
-        ),
-        (status.warnings ?? []).map((text) => h("p", { class: "bad" }, text)),
-        this.cards(),
-        this.part("arms", "Arms", armsTable(status)),
-        this.part("latency", "Latency by step", latencyTable(status)),
-        this.part("drift", "Drift of predictions, and weights", driftTable(status)),
-        status.shadows?.length ? this.part("shadows", "Shadow policies", shadowTable(status)) : null,
-        this.part("online", "Online learner", onlineTable(status.online)),
-        this.part("reloads", "Reloads", reloadTable(status.reloads ?? [])),
-      ),
+    const state = [
+      ["artifact", status.artifact],
+      ["store", status.store && (lost ? `${status.store}, ${status.store_state}` : status.store)],
+      ["pygrade", status.version],
+      ["at", `${this.at} UTC`],
+    ].filter(([, value]) => value);
+    const badge = h(ready === "serving" ? "span.badge.better" : "span.badge.worse", ready);
+    const box = h(
+      "div.box",
+      h("div.row", h("h2", "Live ", badge), h("p.facts.state", facts(state))),
+      (status.warnings ?? []).map((text) => h("p.bad", text)),
+      this.cards(),
+      this.part("arms", "Arms", armsTable(status)),
+      this.part("latency", "Latency by step", latencyTable(status)),
+      this.part("drift", "Drift of predictions, and weights", driftTable(status)),
+      status.shadows?.length ? this.part("shadows", "Shadow policies", shadowTable(status)) : null,
+      this.part("online", "Online learner", onlineTable(status.online)),
+      this.part("reloads", "Reloads", reloadTable(status.reloads)),
     );
+    show(this.place, box);
     for (const region of this.place.querySelectorAll(".scroll"))
       region.scrollLeft = scrolled.get(region.ariaLabel) ?? 0;
     if (focused) document.getElementById(focused)?.focus();
@@ -107,60 +85,36 @@ export class Live {
 
   cards() {
     const { latency = {}, degraded = {}, fallback = {}, requests = {} } = this.status;
-    const { rate, p99 } = this.history.at(-1);
-    const bad = (table) =>
-      total(
-        Object.entries(table)
-          .filter(([name]) => name !== "none")
-          .map(([, value]) => value),
-      ) / Math.max(1, total(Object.values(table)));
-    const failures = Object.values(requests)
-      .flatMap((codes) => Object.entries(codes))
-      .filter(([code]) => code >= "500");
-    const card = (name, value, note, curve) =>
-      h(
-        "div",
-        { class: "card" },
-        h("small", {}, name),
-        h("b", { class: "number" }, value),
-        curve ? sparkline(curve, name) : null,
-        h("p", { class: "note" }, note),
+    const { served, rate, p99 } = this.history.at(-1);
+    const badOnes = (table) => Object.entries(table).filter(([name]) => name !== "none");
+    const values = (entries) => entries.map(([, value]) => value);
+    const bad = (table) => share(total(values(badOnes(table))) / Math.max(1, total(Object.values(table))), 2);
+    const codes = Object.values(requests).flatMap((entry) => Object.entries(entry));
+    const failures = codes.filter(([code]) => code >= "500");
+    const curve = (key, name) =>
+      sparkline(
+        this.history.map((entry) => entry[key]),
+        name,
       );
+    const card = (name, value, text, key) =>
+      h("div.card", h("small", name), h("b.number", value), key && curve(key, name), note(text));
+    const percentiles = `p50 ${milliseconds(latency.rank?.p50)}, p99.9 ${milliseconds(latency.rank?.p999)}`;
+    const reasons = badOnes(degraded).map(([name, value]) => `${name} ${count(value)}`);
     return h(
-      "div",
-      { class: "cards" },
-      card(
-        "pages a second",
-        Number.isFinite(rate) ? rate.toFixed(1) : "…",
-        `${count(this.history.at(-1).served)} since the start`,
-        this.history.map((entry) => entry.rate),
-      ),
-      card(
-        "p99 of rank",
-        milliseconds(p99),
-        `p50 ${milliseconds(latency.rank?.p50)}, p99.9 ${milliseconds(latency.rank?.p999)}`,
-        this.history.map((entry) => entry.p99),
-      ),
-      card(
-        "degraded pages",
-        share(bad(degraded), 2),
-        Object.entries(degraded)
-          .filter(([name]) => name !== "none")
-          .map(([name, value]) => `${name} ${count(value)}`)
-          .join(", "),
-      ),
-      card("static weights", share(bad(fallback), 2), "pages without the user's features"),
-      card("answers 5xx", count(total(failures.map(([, value]) => value))), "of all endpoints"),
+      "div.cards",
+      card("pages a second", Number.isFinite(rate) ? rate.toFixed(1) : "…", `${count(served)} since the start`, "rate"),
+      card("p99 of rank", milliseconds(p99), percentiles, "p99"),
+      card("degraded pages", bad(degraded), reasons.join(", ")),
+      card("static weights", bad(fallback), "pages without the user's features"),
+      card("answers 5xx", count(total(values(failures))), "of all endpoints"),
     );
   }
 
   part(id, title, content) {
     if (!this.parts.has(id)) {
-      const body = h("div", {});
-      this.parts.set(id, {
-        body,
-        details: h("details", { open: id === "arms" }, h("summary", { id: `live-${id}` }, title), body),
-      });
+      const body = h("div");
+      const details = h("details", { open: id === "arms" }, h("summary", { id: `live-${id}` }, title), body);
+      this.parts.set(id, { body, details });
     }
     const { details, body } = this.parts.get(id);
     show(body, content);

@@ -1,17 +1,26 @@
 // Tables of the service's state.
 import { intervalBar, reachOf, shareBar } from "./charts.js";
-import { count, facts, h, percent, share, table } from "./dom.js";
+import { count, facts, h, note, percent, share, table } from "./dom.js";
 
 const SHIFTED = [0.1, 0.25]; // PSI from which a prediction has moved, and is another one
+const LISTED = 20; // newest entries of a history
 
 export function total(values) {
   return values.reduce((sum, value) => sum + (value ?? 0), 0);
 }
 
 export function milliseconds(seconds) {
-  if (!Number.isFinite(seconds ?? NaN)) return "n/a";
+  if (!Number.isFinite(seconds)) return "n/a";
   const value = 1000 * seconds;
   return value < 0.1 ? `${(1000 * value).toFixed(0)} µs` : `${value.toFixed(value < 10 ? 2 : 0)} ms`;
+}
+
+function moment(ms) {
+  return ms ? new Date(ms).toISOString().slice(0, 19).replace("T", " ") : "n/a";
+}
+
+function newest(entries) {
+  return [...(entries ?? [])].reverse().slice(0, LISTED);
 }
 
 function lively(entry) {
@@ -27,59 +36,31 @@ export function armsTable(status) {
     const lift = values[arm.name];
     const control = reading && arm.name === reading.control;
     return [
-      arm.name,
-      share(arm.share, 0),
-      arm.policy,
-      share(arm.trust, 0),
-      count(arm.pages),
-      count(arm.explored),
+      ...[arm.name, share(arm.share, 0), arm.policy, share(arm.trust, 0), count(arm.pages), count(arm.explored)],
       count(arm.effective_samples?.narrower ?? 0),
       reading ? count(reading.users?.[arm.name] ?? 0) : "n/a",
       lift ? percent(lift.value) : control ? "control" : "n/a",
-      lift ? intervalBar(lift, reach, arm.name) : h("span", { class: "note" }, lift || control ? "" : "no lift yet"),
+      lift ? intervalBar(lift, reach, arm.name) : h("span.note", control ? "" : "no lift yet"),
     ];
   });
-  const head = [
-    "arm",
-    "share",
-    "policy",
-    "trust",
-    "pages",
-    "explored",
-    "ESS",
-    "users",
-    "value lift",
-    "anytime-valid 95 % interval",
-  ];
-  const byTask = Object.entries(lifts).flatMap(([arm, entry]) =>
-    Object.entries(entry)
-      .filter(([name]) => name !== "value")
-      .map(([name, found]) => [arm, name, lively(found)]),
-  );
-  const taskReach = reachOf(byTask.map(([, , lift]) => lift));
+  const interval = "anytime-valid 95 % interval";
+  const columns = ["arm", "share", "policy", "trust", "pages", "explored", "ESS", "users", "value lift", interval];
+  const tasks = Object.entries(lifts).flatMap(([arm, entry]) => {
+    const others = Object.entries(entry).filter(([name]) => name !== "value");
+    return others.map(([name, found]) => [arm, name, lively(found)]);
+  });
+  const taskReach = reachOf(tasks.map(([, , lift]) => lift));
+  const taskRows = tasks.map(([arm, name, lift]) => [
+    ...[arm, name, lift ? percent(lift.value) : "n/a"],
+    lift ? intervalBar(lift, taskReach, `${arm} ${name}`) : h("span"),
+  ]);
+  const sentences = status.arms.filter((arm) => arm.sentence);
   return h(
     "div",
-    {},
-    table("Arms", head, rows, { numbers: 8 }),
-    status.arms
-      .filter((arm) => arm.sentence)
-      .map((arm) => h("p", { class: "note" }, h("b", {}, `${arm.name}: `), arm.sentence)),
-    byTask.length
-      ? table(
-          "Lifts by task",
-          ["arm", "task", "lift", "anytime-valid 95 % interval"],
-          byTask.map(([arm, name, lift]) => [
-            arm,
-            name,
-            lift ? percent(lift.value) : "n/a",
-            lift ? intervalBar(lift, taskReach, `${arm} ${name}`) : h("span"),
-          ]),
-          { numbers: 2 },
-        )
-      : null,
-    h(
-      "p",
-      { class: "note" },
+    table("Arms", columns, rows, { numbers: 8 }),
+    sentences.map((arm) => note(h("b", `${arm.name}: `), arm.sentence)),
+    taskRows.length > 0 && table("Lifts by task", ["arm", "task", "lift", interval], taskRows, { numbers: 2 }),
+    note(
       reading?.reason
         ? `No lifts: ${reading.reason}.`
         : "Each user counts once, in the arm that served them first; the intervals hold at any time. ESS: of the explored pages, for a policy that explores half as widely.",
@@ -88,37 +69,26 @@ export function armsTable(status) {
 }
 
 export function latencyTable({ latency = {}, steps = {} }) {
-  const entries = [
-    ...Object.entries(latency).map(([name, entry]) => [`all of ${name}`, entry]),
-    ...Object.entries(steps),
-  ].filter(([, entry]) => entry.count > 0);
+  const whole = Object.entries(latency).map(([name, entry]) => [`all of ${name}`, entry]);
+  const entries = [...whole, ...Object.entries(steps)].filter(([, entry]) => entry.count > 0);
   const most = Math.max(...entries.map(([, { p99 }]) => p99 ?? 0), 1e-9);
-  return table(
-    "Latency",
-    ["step", "count", "p50", "p90", "p99", "p99.9", ""],
-    entries.map(([name, entry]) => [
-      name,
-      count(entry.count),
-      ...["p50", "p90", "p99", "p999"].map((q) => milliseconds(entry[q])),
-      shareBar(entry.p99 ?? 0, "task task-0", most),
-    ]),
-    { numbers: 5 },
-  );
+  const rows = entries.map(([name, entry]) => [
+    name,
+    count(entry.count),
+    ...["p50", "p90", "p99", "p999"].map((q) => milliseconds(entry[q])),
+    shareBar(entry.p99 ?? 0, "task task-0", most),
+  ]);
+  return table("Latency", ["step", "count", "p50", "p90", "p99", "p99.9", ""], rows, { numbers: 5 });
 }
 
 export function driftTable({ drift = {}, weights = [], tasks = [] }) {
   const word = (index) => (index >= SHIFTED[1] ? "another distribution" : index >= SHIFTED[0] ? "moved" : "stable");
   const rows = tasks.map((task) => {
     const index = drift[task];
-    const known = Number.isFinite(index ?? NaN);
+    const known = Number.isFinite(index);
+    const text = known ? word(index) : "no reference, or too few predictions";
     return [
-      task,
-      known ? index.toFixed(3) : "n/a",
-      h(
-        "span",
-        { class: known && index >= SHIFTED[1] ? "bad" : "note" },
-        known ? word(index) : "no reference, or too few predictions",
-      ),
+      ...[task, known ? index.toFixed(3) : "n/a", h(index >= SHIFTED[1] ? "span.bad" : "span.note", text)],
       shareBar(known ? Math.min(index, 0.5) : 0, "task task-1", 0.5),
     ];
   });
@@ -129,82 +99,54 @@ export function driftTable({ drift = {}, weights = [], tasks = [] }) {
   ]);
   return h(
     "div",
-    {},
     table("Drift", ["task", "PSI", "", ""], rows, { numbers: 1 }),
-    h("p", { class: "note" }, "PSI of the predictions against those that the policy was trained on."),
+    note("PSI of the predictions against those that the policy was trained on."),
     table("Weights by scenario", ["scenario", "pages", ...tasks], means),
-    h("p", { class: "note" }, "Mean and standard deviation of the weights that are served."),
+    note("Mean and standard deviation of the weights that are served."),
   );
 }
 
 export function shadowTable({ shadows }) {
-  const text = (value, digits = 3) => (Number.isFinite(value ?? NaN) ? value.toFixed(digits) : "n/a");
-  return table(
-    "Shadow policies",
-    ["shadow", "policy", "trust", "pages", "replaced", "correlation", "own score of its page", "of the served page"],
-    shadows.map((s) => [
-      s.name,
-      s.policy,
-      share(s.trust, 0),
-      count(s.pages),
-      share(s.replaced ?? NaN),
-      text(s.correlation),
-      text(s.own_score),
-      text(s.served_score),
-    ]),
-  );
+  const text = (value) => (Number.isFinite(value) ? value.toFixed(3) : "n/a");
+  const scores = ["own score of its page", "of the served page"];
+  const head = ["shadow", "policy", "trust", "pages", "replaced", "correlation", ...scores];
+  const rows = shadows.map((s) => [
+    ...[s.name, s.policy, share(s.trust, 0), count(s.pages), share(s.replaced)],
+    ...[text(s.correlation), text(s.own_score), text(s.served_score)],
+  ]);
+  return table("Shadow policies", head, rows);
 }
 
 export function onlineTable(online) {
-  if (!online) return h("p", { class: "note" }, "No online learner runs beside this service.");
-  const time = (ms) => (ms ? new Date(ms).toISOString().slice(0, 19).replace("T", " ") : "n/a");
-  const estimate = (entry) =>
-    entry && Number.isFinite(entry.value ?? NaN)
-      ? `${entry.value.toPrecision(4)}${Number.isFinite(entry.low ?? NaN) ? ` (${entry.low.toPrecision(4)} to ${entry.high.toPrecision(4)})` : ""}`
-      : "n/a";
-  const history = [...(online.history ?? [])].reverse().slice(0, 20);
+  if (!online) return note("No online learner runs beside this service.");
+  const short = (value) => value.toPrecision(4);
+  const estimate = ({ value, low, high } = {}) => {
+    if (!Number.isFinite(value)) return "n/a";
+    return short(value) + (Number.isFinite(low) ? ` (${short(low)} to ${short(high)})` : "");
+  };
+  const rows = newest(online.history).map((entry) => [
+    ...[moment(entry.time), String(entry.action).replace("_", " "), entry.version],
+    ...[count(entry.learned_from), estimate(entry.estimate ?? {})],
+  ]);
+  const state = facts([
+    ["version", online.version],
+    ["reference", online.reference],
+    ["requests that it learns from", count(online.requests)],
+    ["last look", moment(online.time)],
+    ["learning", online.learning === false ? "off" : "on"],
+  ]);
   return h(
     "div",
-    {},
-    h(
-      "p",
-      { class: "facts" },
-      facts([
-        ["version", online.version],
-        ["reference", online.reference],
-        ["requests that it learns from", count(online.requests)],
-        ["last look", time(online.time)],
-        ["learning", online.learning === false ? "off" : "on"],
-      ]),
-    ),
-    online.error ? h("p", { class: "bad" }, online.error) : null,
-    table(
-      "Online learner",
-      ["time", "what", "version", "learned from", "estimate"],
-      history.map((entry) => [
-        time(entry.time),
-        String(entry.action).replace("_", " "),
-        entry.version,
-        count(entry.learned_from),
-        estimate(entry.estimate),
-      ]),
-    ),
+    h("p.facts", state),
+    online.error && h("p.bad", online.error),
+    table("Online learner", ["time", "what", "version", "learned from", "estimate"], rows),
   );
 }
 
 export function reloadTable(reloads) {
-  const time = (ms) => new Date(ms).toISOString().slice(0, 19).replace("T", " ");
-  return table(
-    "Reloads",
-    ["time", "artifact", "policies", "fault"],
-    [...reloads]
-      .reverse()
-      .slice(0, 20)
-      .map((entry) => [
-        time(entry.timestamp),
-        entry.artifact,
-        entry.policies.join(", "),
-        h("span", { class: entry.error ? "bad" : "note" }, entry.error ?? "none"),
-      ]),
-  );
+  const rows = newest(reloads).map(({ timestamp, artifact, policies, error }) => [
+    ...[moment(timestamp), artifact, policies.join(", ")],
+    h(error ? "span.bad" : "span.note", error ?? "none"),
+  ]);
+  return table("Reloads", ["time", "artifact", "policies", "fault"], rows);
 }

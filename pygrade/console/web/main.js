@@ -86,6 +86,6 @@ async function start() {
 
 start().catch((error) => {
   document.documentElement.dataset.state = "failed";
-  show(byId("check"), h("p", { class: "bad" }, `The page could not start: ${error.message}`));
+  show(byId("check"), h("p.bad", `The page could not start: ${error.message}`));
   throw error;
 });

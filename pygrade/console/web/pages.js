@@ -1,6 +1,8 @@
 // One request's pages side by side: what moved against a reference, by how much, and which task moved it.
 import { stack } from "./charts.js";
-import { byId, facts, h, share, show, signed, table, taskClass } from "./dom.js";
+import { button, byId, facts, h, note, select, share, show, signed, table, taskClass, taskMark } from "./dom.js";
+
+const MOVES = 8; // that are listed, the largest
 
 export class Pages {
   constructor(model) {
@@ -11,42 +13,26 @@ export class Pages {
     this.hidden = new Set();
     this.yours = null;
     const step = (by) => this.go((this.request + by + model.requests) % model.requests);
-    this.select = h(
-      "select",
-      { id: "request", "aria-label": "Request", onchange: (event) => this.go(Number(event.target.value)) },
-      record.browsed.requests.map((name, r) => h("option", { value: r }, `request ${name}`)),
-    );
-    this.referenceSelect = h(
-      "select",
-      {
-        id: "reference",
-        onchange: (event) => {
-          this.reference = event.target.value;
-          this.update();
-        },
-      },
-      arms.map(({ name }) => h("option", { value: name }, name)),
-    );
+    const named = record.browsed.requests.map((name) => `request ${name}`);
+    this.select = select(named, (request) => this.go(request), { id: "request", "aria-label": "Request" });
+    const chosen = (number) => {
+      this.reference = arms[number].name;
+      this.update();
+    };
+    const names = arms.map(({ name }) => name);
     show(
       byId("navigator"),
       h(
-        "div",
-        { class: "buttons" },
-        h("button", { type: "button", id: "previous", "aria-label": "Previous request", onclick: () => step(-1) }, "←"),
+        "div.buttons",
+        button("←", () => step(-1), { id: "previous", "aria-label": "Previous request" }),
         this.select,
-        h("button", { type: "button", id: "next", "aria-label": "Next request", onclick: () => step(1) }, "→"),
-        h(
-          "button",
-          { type: "button", id: "most-changed", onclick: () => this.go(this.mostChanged()) },
-          "Most changed by you",
-        ),
+        button("→", () => step(1), { id: "next", "aria-label": "Next request" }),
+        button("Most changed by you", () => this.go(this.mostChanged()), { id: "most-changed" }),
       ),
-      h("label", {}, "moves against", this.referenceSelect),
+      h("label", "moves against", select(names, chosen, { id: "reference" })),
     );
-    show(
-      byId("legend"),
-      model.tasks.map((task, t) => h("span", {}, h("i", { class: taskClass(t) }), task)),
-    );
+    const legend = model.tasks.map((task, t) => h("span", taskMark(t), task));
+    show(byId("legend"), legend);
   }
 
   go(request) {
@@ -74,80 +60,64 @@ export class Pages {
     const front = [arms[0], this.model.served, ...(this.yours ? [this.yours] : [])];
     const shown = [...new Set([...front, ...arms])];
     const reference = arms.find(({ name }) => name === this.reference);
+    const pages = shown.map((arm) => this.page(arm, reference));
     show(byId("facts"), this.facts());
-    show(
-      byId("pages"),
-      shown.map((arm) => this.page(arm, reference)),
-    );
+    show(byId("pages"), pages);
     show(byId("moves"), this.moves(this.yours, reference));
   }
 
   facts() {
-    const { record, request } = { record: this.model.record, request: this.request };
-    const { browsed } = record;
-    const [first, end] = this.model.rows(request);
-    const time =
-      browsed.timestamps && new Date(browsed.timestamps[request]).toISOString().slice(0, 16).replace("T", " ");
-    const explored = browsed.exploration?.[request];
+    const { model, request } = this;
+    const { timestamps, exploration, users, scenario_names: scenarios } = model.record.browsed;
+    const [first, end] = model.rows(request);
+    const time = timestamps && new Date(timestamps[request]).toISOString().slice(0, 16).replace("T", " ");
+    const explored = exploration?.[request];
     const known = [
-      ["user", browsed.users[request]],
-      ["scenario", browsed.scenario_names?.[request]],
+      ["user", users[request]],
+      ["scenario", scenarios?.[request]],
       ["time", time && `${time} UTC`],
       ["candidates", end - first],
       ["exploration", explored && explored !== "none" ? explored : null],
-    ].filter(([, value]) => value !== null && value !== undefined);
-    return facts(known);
+    ];
+    return facts(known.filter(([, value]) => value !== null && value !== undefined));
   }
 
   page(arm, reference) {
     const { model, request } = this;
     const { browsed } = model.record;
-    const [first, end] = model.rows(request);
+    const [first] = model.rows(request);
     const list = pageOf(model, arm, request);
-    const places = new Map(pageOf(model, reference, request).map((index, rank) => [index, rank]));
+    const places = placesOf(model, reference, request);
     const parts = model.contributions(arm, request);
     const reach = parts ? reachOfAll(list.map((index) => sides(parts, index, model.T))) : null;
-    const weights = weightsOf(model, arm, request);
     const rows = list.map((index, rank) => {
       const row = first + index;
       const name = browsed.item_names[browsed.items[row]];
-      const events = model.tasks.flatMap((task, t) =>
-        model.events[t][row] > 0
-          ? [
-              h("i", {
-                class: `${taskClass(t)} event`,
-                role: "img",
-                "aria-label": task,
-                title: `${task}: ${model.events[t][row]}`,
-              }),
-            ]
-          : [],
-      );
+      const events = model.tasks.map((task, t) => {
+        const title = `${task}: ${model.events[t][row]}`;
+        const named = { role: "img", "aria-label": task, title };
+        return model.events[t][row] > 0 ? h("i", { class: `${taskClass(t)} event`, ...named }) : null;
+      });
+      const own = parts?.subarray(index * model.T, (index + 1) * model.T);
       return h(
         "li",
         { "data-item": index, onmouseenter: () => mark(index), onmouseleave: () => mark(null) },
-        h("span", { class: "rank" }, rank + 1),
-        arm === reference ? h("span", { class: "move" }) : moveMark(places.get(index), rank),
-        h("span", { class: "item", title: name }, name),
-        h("span", { class: "events" }, events),
-        parts
-          ? stack(parts.subarray(index * model.T, (index + 1) * model.T), reach, model.tasks, taskClass)
-          : h("span", {}),
+        h("span.rank", rank + 1),
+        arm === reference ? h("span.move") : moveMark(places.get(index), rank),
+        h("span.item", { title: name }, name),
+        h("span.events", events),
+        own ? stack(own, reach, model.tasks, taskClass) : h("span"),
       );
     });
     const seen = list.filter((index) => browsed.positions[first + index] >= 0).length;
+    const fresh = list.filter((index) => !places.has(index)).length;
+    const title = h("h3", arm.name === "yours" ? "your sliders" : arm.name);
     return h(
-      "article",
-      { class: arm === this.yours ? "page yours" : "page" },
-      h(
-        "header",
-        {},
-        h("h3", {}, arm.name === "yours" ? "your sliders" : arm.name),
-        h("small", {}, arm === reference ? "reference" : `${newOf(list, places)} new`),
-      ),
-      weights ? weightBar(weights, model.tasks) : h("div", { class: "weights none" }),
-      h("ol", {}, rows),
-      h("footer", {}, `${seen} of ${list.length} were shown`, end - first < list.length ? "" : null),
+      arm === this.yours ? "article.page.yours" : "article.page",
+      h("header", title, h("small", arm === reference ? "reference" : `${fresh} new`)),
+      weightBar(weightsOf(model, arm, request), model.tasks),
+      h("ol", rows),
+      h("footer", `${seen} of ${list.length} were shown`),
     );
   }
 
@@ -157,42 +127,35 @@ export class Pages {
     if (!yours) return null;
     const [first] = model.rows(request);
     const [fresh, old] = [model.contributions(yours, request), model.contributions(reference, request)];
-    const places = (arm) => new Map(pageOf(model, arm, request).map((index, rank) => [index, rank]));
-    const [now, before] = [places(yours), places(reference)];
+    const [now, before] = [placesOf(model, yours, request), placesOf(model, reference, request)];
     const rank = (map, index) => map.get(index) ?? model.k;
     const moved = [...new Set([...now.keys(), ...before.keys()])]
       .map((index) => ({ index, by: rank(before, index) - rank(now, index) }))
       .filter(({ by }) => by !== 0)
-      .sort((a, b) => Math.abs(b.by) - Math.abs(a.by));
-    const heading = h("h3", {}, `What moved from ${reference.name} to your sliders`);
-    if (!moved.length) return [heading, h("p", { class: "note" }, "Nothing: both pages are the same.")];
-    const change = (index) =>
-      Float64Array.from(
-        model.tasks,
-        (_, t) => (fresh ? fresh[index * model.T + t] : 0) - (old ? old[index * model.T + t] : 0),
-      );
-    const first8 = moved.slice(0, 8);
-    const reach = reachOfAll(first8.map(({ index }) => sides(change(index), 0, model.T)));
-    const body = first8.map(({ index, by }) => {
+      .sort((a, b) => Math.abs(b.by) - Math.abs(a.by))
+      .slice(0, MOVES);
+    const heading = h("h3", `What moved from ${reference.name} to your sliders`);
+    if (!moved.length) return [heading, note("Nothing: both pages are the same.")];
+    const change = (index) => {
+      const part = (parts, t) => (parts ? parts[index * model.T + t] : 0);
+      return Float64Array.from(model.tasks, (_, t) => part(fresh, t) - part(old, t));
+    };
+    const reach = reachOfAll(moved.map(({ index }) => sides(change(index), 0, model.T)));
+    const { items, item_names: names } = model.record.browsed;
+    const place = (map, index) => (map.has(index) ? map.get(index) + 1 : "off");
+    const body = moved.map(({ index, by }) => {
       const deltas = [...change(index)];
-      const { browsed } = model.record;
-      const place = (map) => (map.has(index) ? map.get(index) + 1 : "off");
       return [
-        browsed.item_names[browsed.items[first + index]],
-        `${place(before)} → ${place(now)}`,
-        h("td", {}, moveMark(before.get(index), now.get(index) ?? null)),
-        h("td", {}, this.cause(deltas, Math.sign(by), first + index)),
+        names[items[first + index]],
+        `${place(before, index)} → ${place(now, index)}`,
+        h("td", moveMark(before.get(index), now.get(index) ?? null)),
+        h("td", this.cause(deltas, Math.sign(by), first + index)),
         stack(deltas, reach, model.tasks, taskClass),
       ];
     });
-    return [
-      heading,
-      table("What moved", ["item", "place", "", "moved most by", "change by task, in deviations of the score"], body, {
-        numbers: 0,
-        className: "moves",
-      }),
-      old ? null : h("p", { class: "note" }, `${reference.name} has no contributions of tasks: shown are your page's.`),
-    ];
+    const head = ["item", "place", "", "moved most by", "change by task, in deviations of the score"];
+    const absent = `${reference.name} has no contributions of tasks: shown are your page's.`;
+    return [heading, table("What moved", head, body, { numbers: 0, className: "moves" }), old ? null : note(absent)];
   }
 
   // What moved a row up (1) or down (-1): your boost, or the task that did most, if one did.
@@ -201,13 +164,17 @@ export class Pages {
     if ((boostMul && boostMul[row] !== 1) || (boostAdd && boostAdd[row] !== 0)) return "your boost";
     const task = deltas.reduce((best, delta, t) => (direction * delta > direction * deltas[best] ? t : best), 0);
     if (direction * deltas[task] <= 0) return direction > 0 ? "others sank" : "others rose";
-    const amount = h("b", { class: "number" }, signed(deltas[task]));
-    return [h("i", { class: taskClass(task) }), `${this.model.tasks[task]} `, amount];
+    return [taskMark(task), `${this.model.tasks[task]} `, h("b.number", signed(deltas[task]))];
   }
 }
 
 function pageOf(model, arm, request) {
   return [...arm.pages.subarray(request * model.k, (request + 1) * model.k)].filter((index) => index >= 0);
+}
+
+// Item → its place, from 0.
+function placesOf(model, arm, request) {
+  return new Map(pageOf(model, arm, request).map((index, rank) => [index, rank]));
 }
 
 // How far an item's stack reaches to the right and to the left.
@@ -227,35 +194,27 @@ function reachOfAll(pairs) {
 
 // The weights that rank the request, as shares; null of an order or of an expected value.
 function weightsOf(model, arm, request) {
-  if (arm.weights)
-    return arm.weights.length === model.T
-      ? arm.weights
-      : arm.weights.subarray(request * model.T, (request + 1) * model.T);
+  if (arm.weights?.length === model.T) return arm.weights;
+  if (arm.weights) return arm.weights.subarray(request * model.T, (request + 1) * model.T);
   if (arm.kind !== "baseline" || arm.baseline.transform !== model.record.policy.transform_name) return null;
   const total = arm.baseline.weights.reduce((sum, w) => sum + Math.abs(w), 0);
   return Float32Array.from(arm.baseline.weights, (w) => Math.abs(w) / total);
 }
 
-function newOf(list, places) {
-  return list.filter((index) => !places.has(index)).length;
-}
-
 // Before and after: places from 0; undefined or null: not on the page.
 function moveMark(before, after) {
-  if (before === undefined) return h("span", { class: "move new" }, "new");
-  if (after === null) return h("span", { class: "move down" }, "out");
-  if (before === after) return h("span", { class: "move same" }, "=");
+  if (before === undefined) return h("span.move.new", "new");
+  if (after === null) return h("span.move.down", "out");
+  if (before === after) return h("span.move.same", "=");
   const by = before - after;
-  return h("span", { class: by > 0 ? "move up" : "move down" }, `${by > 0 ? "▲" : "▼"}${Math.abs(by)}`);
+  return by > 0 ? h("span.move.up", `▲${by}`) : h("span.move.down", `▼${-by}`);
 }
 
 function weightBar(weights, tasks) {
-  const text = tasks.map((task, t) => `${task} ${share(weights[t], 0)}`).join(", ");
-  return h(
-    "div",
-    { class: "weights", role: "img", "aria-label": `weights: ${text}`, title: text },
-    [...weights].map((w, t) => h("i", { class: taskClass(t), style: { width: `${100 * w}%` } })),
-  );
+  if (!weights) return h("div.weights.none");
+  const title = tasks.map((task, t) => `${task} ${share(weights[t], 0)}`).join(", ");
+  const parts = [...weights].map((w, t) => h("i", { class: taskClass(t), style: { width: `${100 * w}%` } }));
+  return h("div.weights", { role: "img", "aria-label": `weights: ${title}`, title }, parts);
 }
 
 // Marks an item in all pages.

@@ -1,6 +1,6 @@
 // The sliders: weights or multipliers, presets, caps and boosts, what they are worth, and the file that keeps them.
 import { intervalBar, reachOf } from "./charts.js";
-import { byId, count, download, h, percent, range, share, show, taskClass } from "./dom.js";
+import { button, byId, count, download, h, note, percent, range, share, show, taskMark } from "./dom.js";
 import { Rules } from "./rules.js";
 import { exactWeights, staticPolicy, tradeOffPolicy } from "./save.js";
 
@@ -34,55 +34,34 @@ export class Panel {
   }
 
   build(tradeOffs) {
+    const mode = (value, label) => {
+      const onchange = () => this.setMode(value);
+      const input = h("input", { type: "radio", name: "mode", value, checked: value === this.mode, onchange });
+      return h("label", input, h("span", label));
+    };
     const modes = h(
-      "div",
-      { class: "segmented", role: "radiogroup", "aria-label": "What the sliders move" },
-      [
-        ["weights", "Weights"],
-        ["tradeoffs", "Trade-offs"],
-      ].map(([mode, label]) =>
-        h(
-          "label",
-          {},
-          h("input", {
-            type: "radio",
-            name: "mode",
-            value: mode,
-            checked: mode === this.mode,
-            onchange: () => this.setMode(mode),
-          }),
-          h("span", {}, label),
-        ),
-      ),
+      "div.segmented",
+      { role: "radiogroup", "aria-label": "What the sliders move" },
+      mode("weights", "Weights"),
+      mode("tradeoffs", "Trade-offs"),
     );
-    this.list = h("div", { class: "sliders" });
-    this.presetRow = h("div", { class: "presets", role: "group", "aria-label": "Presets" });
-    this.note = h("p", { class: "note" });
-    this.mark = h("p", { class: "mark", role: "status" });
-    this.worth = h("div", {});
-    this.byTask = h("div", {});
-    this.basis = h("p", { class: "note" });
-    const worth = h(
-      "div",
-      { class: "worth" },
-      this.mark,
-      this.worth,
-      h("details", { open: true }, h("summary", {}, "Events by task"), this.byTask),
-      this.basis,
-    );
+    this.list = h("div.sliders");
+    this.presetRow = h("div.presets", { role: "group", "aria-label": "Presets" });
+    this.note = note();
+    this.mark = h("p.mark", { role: "status" });
+    this.worth = h("div");
+    this.byTask = h("div");
+    this.basis = note();
+    const tasks = h("details", { open: true }, h("summary", "Events by task"), this.byTask);
+    const saved = { id: "saved", role: "status" };
     show(
       byId("panel"),
-      h("div", {}, h("h2", {}, "Your sliders"), tradeOffs ? modes : null, this.note, this.list, this.presetRow),
+      h("div", h("h2", "Your sliders"), tradeOffs ? modes : null, this.note, this.list, this.presetRow),
       h(
         "div",
-        {},
-        worth,
-        h("button", { type: "button", class: "primary", id: "save", onclick: () => this.save() }, "Save as policy"),
-        h(
-          "p",
-          { class: "note", id: "saved", role: "status" },
-          "A zip that FusionPolicy.load reads once it is unpacked.",
-        ),
+        h("div.worth", this.mark, this.worth, tasks, this.basis),
+        button("Save as policy", () => this.save(), { class: "primary", id: "save" }),
+        h("p.note", saved, "A zip that FusionPolicy.load reads once it is unpacked."),
         this.rules.element,
       ),
     );
@@ -95,48 +74,25 @@ export class Panel {
     this.note.textContent = weights
       ? "They start with what is served. A move ranks by the same weights for every request, in the policy's formula; a ticked box holds a weight while others move."
       : "Multipliers of what events are worth. The policy chooses each request's weights for them.";
-    const bounds = weights ? { min: 0, max: 100, step: 0.1 } : { min: -DOUBLINGS, max: DOUBLINGS, step: 0.05 };
-    this.inputs = this.model.tasks.map((task, t) => {
-      const output = h("output", { for: `slider-${t}` });
-      const input = h("input", {
-        type: "range",
-        id: `slider-${t}`,
-        ...bounds,
-        oninput: () => this.move(t, Number(input.value)),
-      });
-      const lock = h("input", {
-        type: "checkbox",
-        "aria-label": `Hold ${task}`,
-        title: "Hold this weight",
-        onchange: () => (this.locked[t] = lock.checked),
-      });
-      lock.checked = this.locked[t];
-      const row = h(
-        "div",
-        { class: "slider" },
-        h("label", { for: `slider-${t}` }, h("i", { class: taskClass(t) }), task),
-        input,
-        output,
-        weights ? lock : null,
-      );
-      return { input, output, row };
-    });
-    show(
-      this.list,
-      this.inputs.map(({ row }) => row),
-    );
-    show(
-      this.presetRow,
-      weights
-        ? [
-            h("button", { type: "button", onclick: () => this.reset() }, "as served"),
-            ...Object.entries(this.presets).map(([name, values]) =>
-              h("button", { type: "button", onclick: () => this.setWeights(values) }, name),
-            ),
-          ]
-        : h("button", { type: "button", onclick: () => this.setMultipliers(this.model.tasks.map(() => 1)) }, "all × 1"),
-    );
+    this.inputs = this.model.tasks.map((task, t) => this.#slider(task, t, weights));
+    const rows = this.inputs.map(({ row }) => row);
+    show(this.list, rows);
+    const presets = Object.entries(this.presets).map(([name, values]) => button(name, () => this.setWeights(values)));
+    const even = button("all × 1", () => this.setMultipliers(this.model.tasks.map(() => 1)));
+    show(this.presetRow, weights ? [button("as served", () => this.reset()), presets] : even);
     this.update();
+  }
+
+  #slider(task, t, weights) {
+    const bounds = weights ? { min: 0, max: 100, step: 0.1 } : { min: -DOUBLINGS, max: DOUBLINGS, step: 0.05 };
+    const oninput = () => this.move(t, Number(input.value));
+    const input = h("input", { type: "range", id: `slider-${t}`, ...bounds, oninput });
+    const output = h("output", { for: input.id });
+    const onchange = () => (this.locked[t] = lock.checked);
+    const named = { "aria-label": `Hold ${task}`, title: "Hold this weight" };
+    const lock = h("input", { type: "checkbox", checked: this.locked[t], ...named, onchange });
+    const label = h("label", { for: input.id }, taskMark(t), task);
+    return { input, output, row: h("div.slider", label, input, output, weights ? lock : null) };
   }
 
   // Moves one slider; the weights that are not held make room in proportion.
@@ -198,38 +154,20 @@ export class Panel {
   // What the moved sliders are worth against the strongest baseline.
   showWorth(lifts, over) {
     const { record, k, tasks } = this.model;
-    const named = [
-      [`value@${k}`, lifts.value],
-      [`NDCG@${k}`, lifts.ndcg],
-    ];
+    const named = Object.entries({ [`value@${k}`]: lifts.value, [`NDCG@${k}`]: lifts.ndcg });
     const reach = reachOf([lifts.value, lifts.ndcg]);
     const byTask = reachOf(lifts.events);
-    show(this.mark, this.sliders.mode === "served" ? "as served " : "your sliders ", h("span", {}, `over ${over}`));
-    show(
-      this.worth,
-      named.map(([name, lift]) =>
-        h(
-          "div",
-          { class: "lift" },
-          h("span", {}, name),
-          h("b", { class: "number" }, lift ? percent(lift.value) : "n/a"),
-          intervalBar(lift, reach, name),
-          h("small", {}, lift ? range(lift) : "cannot differ on these pages"),
-        ),
-      ),
+    const number = (lift) => h("b.number", lift ? percent(lift.value) : "n/a");
+    show(this.mark, this.sliders.mode === "served" ? "as served " : "your sliders ", h("span", `over ${over}`));
+    const whole = named.map(([name, lift]) => {
+      const text = lift ? range(lift) : "cannot differ on these pages";
+      return h("div.lift", h("span", name), number(lift), intervalBar(lift, reach, name), h("small", text));
+    });
+    show(this.worth, whole);
+    const parts = lifts.events.map((lift, t) =>
+      h("div.lift.small", h("span", taskMark(t), tasks[t]), number(lift), intervalBar(lift, byTask, tasks[t])),
     );
-    show(
-      this.byTask,
-      tasks.map((task, t) =>
-        h(
-          "div",
-          { class: "lift small" },
-          h("span", {}, h("i", { class: taskClass(t) }), task),
-          h("b", { class: "number" }, lifts.events[t] ? percent(lifts.events[t].value) : "n/a"),
-          intervalBar(lifts.events[t], byTask, task),
-        ),
-      ),
-    );
+    show(this.byTask, parts);
     const kind = { true: "requests that the policy knows", false: "held-out requests", null: "requests" }[
       record.in_sample
     ];
@@ -263,22 +201,13 @@ function presetsOf({ record, tasks }) {
   const form = record.policy.transform_name;
   const found = {};
   for (const { name, kind, baseline } of record.arms) {
-    const plain = kind === "baseline" && baseline.transform === form && Math.min(...baseline.weights) >= 0;
-    if (
-      plain &&
-      !baseline.corrected &&
-      !baseline.value_tasks.length &&
-      !baseline.calibration.length &&
-      !baseline.logarithm
-    )
-      found[name] = baseline.weights;
+    if (kind !== "baseline" || baseline.transform !== form || Math.min(...baseline.weights) < 0) continue;
+    const { corrected, value_tasks: priced, calibration, logarithm } = baseline;
+    if (!corrected && !priced.length && !calibration.length && !logarithm) found[name] = baseline.weights;
   }
   const served = record.weights[names.policy];
-  found[meanName(names)] = tasks.map((_, t) => {
-    let sum = 0;
-    for (let r = 0; r < served.length; r += tasks.length) sum += served[r + t];
-    return sum / (served.length / tasks.length);
-  });
+  const sum = (t) => served.reduce((whole, w, i) => (i % tasks.length === t ? whole + w : whole), 0);
+  found[meanName(names)] = tasks.map((_, t) => sum(t) / (served.length / tasks.length));
   found.equal = tasks.map(() => 1 / tasks.length);
   return found;
 }

@@ -1,70 +1,50 @@
 // Caps and boosts by groups of items.
-import { h, show } from "./dom.js";
+import { h, note, select, show } from "./dom.js";
 
 export class Rules {
   // changed() is called after each change.
   constructor(model, changed) {
     Object.assign(this, { model, changed, group: 0, label: 0, multiply: 1, add: 0, capGroup: 0, cap: null });
-    this.element = this.#build();
+    this.element = model.record.browsed.groups.length ? this.#build() : null;
   }
 
   #build() {
     const { groups } = this.model.record.browsed;
-    if (!groups.length) return null;
-    const select = (label, options, pick) =>
-      h(
-        "label",
-        {},
-        label,
-        h(
-          "select",
-          { onchange: (event) => pick(Number(event.target.value)) },
-          options.map((name, i) => h("option", { value: i }, name)),
-        ),
-      );
-    const number = (label, attributes, pick) =>
-      h(
-        "label",
-        {},
-        label,
-        h("input", { type: "number", ...attributes, oninput: (event) => pick(event.target.value) }),
-      );
     const names = groups.map(({ name }) => name);
-    const labels = h("select", { onchange: (event) => this.#set("label", Number(event.target.value)) });
-    const fill = () =>
-      show(
-        labels,
-        groups[this.group].labels.map((name, i) => h("option", { value: i }, name)),
-      );
+    const labels = h("label");
+    const fill = () => {
+      const choice = select(groups[this.group].labels, (value) => this.#set("label", value));
+      show(labels, "that are", choice);
+    };
+    const group = select(names, (value) => {
+      this.label = 0;
+      this.#set("group", value);
+      fill();
+    });
+    const capGroup = select(names, (value) => this.#set("capGroup", value));
+    // A field for a number, and what counts while it is empty.
+    const number = (text, name, empty, attributes) => {
+      const oninput = ({ target }) => this.#set(name, target.value === "" ? empty : Number(target.value));
+      return h("label", text, h("input", { type: "number", ...attributes, oninput }));
+    };
     fill();
     return h(
-      "details",
-      { class: "rules" },
-      h("summary", {}, "Caps and boosts"),
-      h("p", { class: "note" }, "They are arguments of rank, not part of a policy, and change your page alone."),
+      "details.rules",
+      h("summary", "Caps and boosts"),
+      note("They are arguments of rank, not part of a policy, and change your page alone."),
       h(
         "fieldset",
-        {},
-        h("legend", {}, "Boost items by"),
-        select("column", names, (value) => {
-          this.label = 0;
-          this.#set("group", value);
-          fill();
-        }),
-        h("label", {}, "that are", labels),
-        number("score ×", { value: 1, step: 0.1, min: 0, id: "boost-multiply" }, (text) =>
-          this.#set("multiply", text === "" ? 1 : Number(text)),
-        ),
-        number("score +", { value: 0, step: 0.1, id: "boost-add" }, (text) => this.#set("add", Number(text))),
+        h("legend", "Boost items by"),
+        h("label", "column", group),
+        labels,
+        number("score ×", "multiply", 1, { value: 1, step: 0.1, min: 0, id: "boost-multiply" }),
+        number("score +", "add", 0, { value: 0, step: 0.1, id: "boost-add" }),
       ),
       h(
         "fieldset",
-        {},
-        h("legend", {}, "At most on a page"),
-        number("items", { min: 0, max: this.model.k, placeholder: "no cap", id: "cap" }, (text) =>
-          this.#set("cap", text === "" ? null : Number(text)),
-        ),
-        select("of one", names, (value) => this.#set("capGroup", value)),
+        h("legend", "At most on a page"),
+        number("items", "cap", null, { min: 0, max: this.model.k, placeholder: "no cap", id: "cap" }),
+        h("label", "of one", capGroup),
       ),
     );
   }

@@ -18,14 +18,12 @@ export function staticPolicy(core, policy, tasks, weights) {
   const { json, tensors } = policy.static_template;
   const content = tensors.slice();
   const names = readTensors(content);
-  const set = (name, values) => names[name].bytes.set(new Uint8Array(Float32Array.from(values).buffer));
+  const set = (name, values) => names[name].set(new Uint8Array(Float32Array.from(values).buffer));
   if (tasks.length > 1) set("bounds", [...weights, ...weights]);
   set("static_weights", weights);
   const share = (w) => Math.max(((tasks.length * policy.floor + policy.total) * w - policy.floor) / policy.total, 1e-4);
-  set(
-    "head.bias",
-    Array.from(weights, (w) => Math.log(share(w))),
-  );
+  const biases = Array.from(weights, (w) => Math.log(share(w)));
+  set("head.bias", biases);
   return zipped(core, withNumbers(json, "frozen", tasks, weights), content);
 }
 
@@ -63,78 +61,44 @@ function zipped(core, json, tensors) {
   return zip({ "policy.json": text.encode(json), [`policy-${sha256.slice(0, 16)}.safetensors`]: tensors });
 }
 
-// Name → {shape, bytes} of a safetensors file.
+// Name → bytes of a safetensors file.
 function readTensors(content) {
   const size = Number(new DataView(content.buffer, content.byteOffset).getBigUint64(0, true));
-  const head = JSON.parse(new TextDecoder().decode(content.subarray(8, 8 + size)));
-  delete head.__metadata__;
-  return Object.fromEntries(
-    Object.entries(head).map(
-      ([
-        name,
-        {
-          shape,
-          data_offsets: [begin, end],
-        },
-      ]) => [name, { shape, bytes: content.subarray(8 + size + begin, 8 + size + end) }],
-    ),
-  );
+  const { __metadata__, ...head } = JSON.parse(new TextDecoder().decode(content.subarray(8, 8 + size)));
+  const bytes = ({ data_offsets: [begin, end] }) => content.subarray(8 + size + begin, 8 + size + end);
+  return Object.fromEntries(Object.entries(head).map(([name, entry]) => [name, bytes(entry)]));
 }
 
-function joined(parts) {
-  const result = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+// One array of all bytes; a pair is a number in so many bytes, the lowest first.
+function joined(...parts) {
+  const little = ([number, bytes]) => Uint8Array.from({ length: bytes }, (_, i) => Math.floor(number / 256 ** i) % 256);
+  const arrays = parts.map((part) => (Array.isArray(part) ? little(part) : part));
+  const result = new Uint8Array(arrays.reduce((sum, array) => sum + array.length, 0));
   let at = 0;
-  for (const part of parts) {
-    result.set(part, at);
-    at += part.length;
+  for (const array of arrays) {
+    result.set(array, at);
+    at += array.length;
   }
   return result;
 }
 
 // A zip file whose members are stored, not compressed.
 export function zip(files) {
-  const body = [];
-  const directory = [];
+  const [body, directory] = [[], []];
   let at = 0;
   for (const [name, content] of Object.entries(files)) {
     const title = new TextEncoder().encode(name);
-    const facts = new DataView(new ArrayBuffer(26)); // what both headers have
-    facts.setUint16(0, 20, true); // version
-    facts.setUint16(8, 0x0021, true); // 1 January 1980
-    facts.setUint32(10, crc32(content), true);
-    facts.setUint32(14, content.length, true);
-    facts.setUint32(18, content.length, true);
-    facts.setUint16(22, title.length, true);
-    const local = joined([littleEndian(0x04034b50, 4), new Uint8Array(facts.buffer), title, content]);
-    directory.push(
-      joined([
-        littleEndian(0x02014b50, 4),
-        littleEndian(20, 2),
-        new Uint8Array(facts.buffer),
-        new Uint8Array(10),
-        littleEndian(at, 4),
-        title,
-      ]),
-    );
+    // What both headers have: version, flags and method, 1 January 1980, checksum, sizes.
+    const size = [content.length, 4];
+    const facts = joined([20, 2], [0, 6], [0x0021, 2], [crc32(content), 4], size, size, [title.length, 2], [0, 2]);
+    const local = joined([0x04034b50, 4], facts, title, content);
+    directory.push(joined([0x02014b50, 4], [20, 2], facts, [0, 10], [at, 4], title));
     body.push(local);
     at += local.length;
   }
   const size = directory.reduce((sum, part) => sum + part.length, 0);
-  const count = directory.length;
-  const end = joined([
-    littleEndian(0x06054b50, 4),
-    new Uint8Array(4),
-    littleEndian(count, 2),
-    littleEndian(count, 2),
-    littleEndian(size, 4),
-    littleEndian(at, 4),
-    new Uint8Array(2),
-  ]);
-  return joined([...body, ...directory, end]);
-}
-
-function littleEndian(number, bytes) {
-  return Uint8Array.from({ length: bytes }, (_, i) => Math.floor(number / 256 ** i) % 256);
+  const count = [directory.length, 2];
+  return joined(...body, ...directory, [0x06054b50, 4], [0, 4], count, count, [size, 4], [at, 4], [0, 2]);
 }
 
 function crc32(bytes) {
