@@ -17,7 +17,7 @@ from bench.study import StudyConfig, reproduce, tables
 from pygrade._util.files import directory_lock
 from pygrade._util.interrupts import heed_interrupts
 from pygrade._util.serialization import to_builtins, write_bytes
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.cli.options import workers_of
 from pygrade.cli.run_directory import check_out
 from pygrade.evaluation.arms import GRADE
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str], program: str = "python -m bench study") -> in
             world_set=tuple(options.world_set),
             jobs=1 if options.jobs is None else options.jobs,
         )
-        console.show_log(options.quiet)
+        terminal.show_log(options.quiet)
         heed_interrupts()
         _run(config, options)
     except KeyboardInterrupt:
@@ -56,8 +56,8 @@ def _run(config: StudyConfig, options: argparse.Namespace) -> None:
     if options.json:
         write_bytes(options.json, (json.dumps(to_builtins(record), allow_nan=False) + "\n").encode())
     for title, head, rows in tables(record):
-        console.table(title, head, rows, GRADE)
-    console.text(f"report: {options.out / 'RESULTS.md'}    results: {options.out / 'results.json'}")
+        terminal.table(title, head, rows, GRADE)
+    terminal.text(f"report: {options.out / 'RESULTS.md'}    results: {options.out / 'results.json'}")
 
 
 def _names(words: Sequence[str]) -> tuple[str, ...]:

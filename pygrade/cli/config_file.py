@@ -8,6 +8,7 @@ of its options as ``options.toml`` into its directory, from where they can be gi
 import difflib
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, replace
 from pathlib import Path
 from types import NoneType
@@ -20,6 +21,16 @@ DEFAULTS = "defaults"  # the table of options of several commands
 _UNREAD = {"traceback"}  # decides what happens before the file is read
 
 Table = dict[str, Any]
+
+
+class Word(str):
+    """A value of the command line, where numbers are text."""
+
+
+_SOURCES: dict[Any, tuple[type, ...]] = {  # what options of a type are made from
+    **{int: (int, Word), float: (int, float, Word), bool: (bool,)},
+    **{str: (str, Word), Path: (str, Word)},
+}
 Label = Callable[[tuple[str, ...], str], str]  # groups of options, and an option or what is said of it → text
 
 
@@ -32,12 +43,12 @@ def read_options(path: Path, command: str) -> Table:
     found: dict[str, Table] = {}
     for key, table in read_tables(path).items():
         name = key.replace("_", "-")
-        if name != DEFAULTS and name not in COMMANDS:
+        if name not in (DEFAULTS, *COMMANDS):
             wanted = near(key, [*COMMANDS, DEFAULTS]) or f"want a command or {DEFAULTS}"
             raise ValueError(f"config {path}: [{key}] is not a command; {wanted}")
         if not isinstance(table, dict):
             raise ValueError(f"config {path}: {key} is {table!r}; want a table [{key}]")
-        if name in COMMANDS and name != command and reads_itself(name):
+        if name not in (DEFAULTS, command) and reads_itself(name):
             continue  # it checks its table itself
         readers = COMMANDS if name == DEFAULTS else (name,)
         unknown = [_unknown(options_class(reader), table) for reader in readers]
@@ -111,13 +122,11 @@ def typed(kind: type[Options], table: Table, label: Label, groups: tuple[str, ..
     """A table of options with values of their fields' types; ``ValueError`` names one that is of another type."""
     result: Table = {}
     table = {key.replace("-", "_"): value for key, value in table.items()}
-    for entry, hint in fields_of(kind):
-        if entry.name in table:
-            value = table[entry.name]
-            if is_options(hint):
-                result[entry.name] = typed(hint, value, label, (*groups, entry.name))
-            else:
-                result[entry.name] = _value(value, hint, label(groups, entry.name))
+    for name, hint in ((entry.name, hint) for entry, hint in fields_of(kind) if entry.name in table):
+        if is_options(hint):
+            result[name] = typed(hint, table[name], label, (*groups, name))
+        else:
+            result[name] = _value(table[name], hint, label(groups, name))
     return result
 
 
@@ -157,8 +166,6 @@ def build(
 def _value(value: Any, kind: Any, where: str) -> Any:
     """A value of the file as its option's type."""
     origin, inner = get_origin(kind), get_args(kind)
-    if origin is Literal and value in inner:
-        return value
     if origin is tuple and isinstance(value, list):
         kinds = [inner[0]] * len(value) if inner[1:] in ((), (Ellipsis,)) else list(inner)
         if len(kinds) != len(value):
@@ -169,26 +176,23 @@ def _value(value: Any, kind: Any, where: str) -> Any:
         return {key: _value(entry, inner[1], f"{where}.{key}") for key, entry in value.items()}
     if inner and origin not in (tuple, Literal) and not is_mapping(kind):
         return _choice(value, inner, where)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    if kind is Any or (isinstance(kind, type) and type(value) is kind):
-        return value
+    if origin is Literal and value in inner:
+        return str(value)
+    if type(value) in _SOURCES.get(kind, ()):
+        with suppress(ValueError):
+            return kind(value)
     raise ValueError(f"{where} is {value!r}; want {_name(kind)}")
 
 
 def _choice(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
     """A value of one of several types; text is what everything else is not, and "none" is None."""
-    if value == "none" and NoneType in kinds:
+    if value in ("none", "None") and NoneType in kinds:
         return None
     if {str, Path} <= set(kinds) and isinstance(value, str):
-        return value if "://" in value else Path(value)
+        return str(value) if "://" in value else Path(value)
     for kind in sorted(kinds, key=lambda entry: entry is str):
-        try:
+        with suppress(ValueError):
             return _value(value, kind, where)
-        except ValueError:
-            continue
     names = " or ".join(_name(kind) for kind in kinds if kind is not NoneType)
     raise ValueError(f"{where} is {value!r}; want {names}")
 

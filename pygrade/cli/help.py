@@ -3,6 +3,7 @@
 import inspect
 import shutil
 import textwrap
+from collections.abc import Sequence
 
 from pygrade.cli.option_list import Option, groups_of, in_words, options_class, options_of
 
@@ -25,23 +26,18 @@ def short_help(command: str, width: int | None = None) -> str:
     options = options_of(command)
     about, examples = _about(command)
     head = [*_usage(command, width), "", *_fitted(about.split("\n\n")[0], width, _ABOUT), ""]
-    tail = [
-        "",
-        *(line for example in examples[:2] for line in _wrapped(example, width, 2)),
-        *_wrapped(_FOOTER, width, 2),
-    ]
+    tail = ["", *(line for text in (*examples[:2], _FOOTER) for line in _wrapped(text, width, 2))]
     shown: list[str] = []
-    count = len(COMMON)
+    left = len(options) - len(COMMON)
     for option in _essential(command):
         lines = _lines(option, width, _TEXT)
         if len(head) + len(shown) + len(lines) + len(tail) + 3 > MAX_LINES:
             break
         shown += lines
-        count += 1
+        left -= 1
     groups = ", ".join(f"--{prefix}.…" for prefix, *_ in groups_of(options_class(command)) if "." not in prefix)
-    also = f", also {groups}" if groups else ""
-    more = [f"  {len(options) - count} more{also}: pygrade {command} --help-all"] if count < len(options) else []
-    return "\n".join([*head, *shown, *(line for text in more for line in _wrapped(text, width, 2)), *tail])
+    more = f"  {left} more{groups and f', also {groups}'}: pygrade {command} --help-all"
+    return "\n".join([*head, *shown, *(_wrapped(more, width, 2) if left else []), *tail])
 
 
 def full_help(command: str, width: int | None = None) -> str:
@@ -75,18 +71,17 @@ def _usage(command: str, width: int) -> list[str]:
     return _wrapped(" ".join([f"usage: pygrade {command}", *words, "[options]"]), width, 7)
 
 
-def _flat(command: str) -> list[Option]:
-    """The options of no group, required ones first, without those that all commands have."""
+def _flat(command: str, first: Sequence[str] = ()) -> list[Option]:
+    """The options of no group, required ones first, then these, without those that all commands have."""
     flat = [option for option in options_of(command) if "." not in option.name and option.name not in COMMON]
-    return sorted(flat, key=lambda option: (not option.positional, not option.required))
+    rank = {name: place for place, name in enumerate(first)}
+    return sorted(flat, key=lambda o: (not o.positional, not o.required, rank.get(o.name, len(rank))))
 
 
 def _essential(command: str) -> list[Option]:
     """Required options, those that the command calls essential, and others as long as there are few."""
     names = getattr(options_class(command), "ESSENTIAL", ())
-    rank = {name: place for place, name in enumerate(names)}
-    flat = sorted(_flat(command), key=lambda o: (not o.positional, not o.required, rank.get(o.name, len(rank))))
-    return flat[: max(_DOZEN, len(names))]
+    return _flat(command, names)[: max(_DOZEN, len(names))]
 
 
 def _lines(option: Option, width: int, most: int | None = None) -> list[str]:

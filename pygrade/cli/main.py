@@ -89,7 +89,7 @@ def _run(name: str, arguments: list[str]) -> None:
     options = parse(name, arguments)
     command = importlib.import_module(f"pygrade.cli.commands.{name.replace('-', '_')}")
     from pygrade._util.serialization import to_builtins
-    from pygrade.cli.console import show_log
+    from pygrade.cli.terminal import show_log
 
     show_log(options.quiet)
     text = json.dumps(to_builtins(command.run(options)), allow_nan=False)

@@ -7,7 +7,7 @@ import dataclasses
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -18,34 +18,19 @@ COMMANDS = {  # the module of pygrade.config that has the options, and what the 
     "demo": ("simulation", "the whole job on a simulated marketplace: logs, training, A/B test, report, ranked pages"),
     "simulate": ("simulation", "write the log of a simulated marketplace, or A/B test policies in it"),
     "doctor": ("logs", "your own table as a log: what each column is, what the log can tell, and what would help"),
-    "train": (
-        "training",
-        "train a fusion policy on logged requests; is it better than the strongest simple baseline?",
-    ),
-    "evaluate": (
-        "logs",
-        "a policy beside simple baselines on logged requests: replay, verdict, off-policy estimate",
-    ),
+    "train": ("training", "train a fusion policy on logged requests; does it beat the strongest simple baseline?"),
+    "evaluate": ("logs", "a policy beside simple baselines on logged requests: replay, verdict, off-policy estimate"),
     "compare": ("logs", "two runs side by side: the options that differ, and the metrics of both"),
-    "front": (
-        "logs",
-        "trade-offs that a policy offers between tasks, and multipliers that keep one and earn most of another",
-    ),
+    "front": ("logs", "trade-offs of a policy between tasks; multipliers that keep one and earn most of another"),
     "rank": ("logs", "rank logged requests with a policy; print pages, weights, contributions"),
     "abtest-plan": ("abtest", "users and days that an A/B test of your own needs, from the variances in your log"),
     "abtest-check": ("abtest", "whether the users of your own A/B test were split as planned"),
     "abtest-read": ("abtest", "lifts of your own finished A/B test, from a table of users per arm"),
-    "pipeline": (
-        "pipeline",
-        "the whole system from raw events: features, prerank, multi-task model, policy, store, report",
-    ),
-    "console": (
-        "console",
-        "one HTML file to look at a policy on held-out requests and to move its weights; needs no server",
-    ),
+    "pipeline": ("pipeline", "the whole system from raw events: features, prerank, models, policy, store, report"),
+    "console": ("console", "one HTML file to look at a policy on held-out requests and move its weights; no server"),
     "serve-check": (
         "pipeline",
-        "replay requests of a pipeline offline and online: the same pages bit for bit, skew, latencies",
+        "a pipeline's requests offline and online: the same pages bit for bit, skew, latencies",
     ),
     "rank-user": ("pipeline", "rank for a user with a pipeline; print the page, weights, contributions, times"),
     "serve": ("service", "the system as a service: HTTP, arms, exploration, metrics, exposures and feedback logged"),
@@ -56,6 +41,7 @@ COMMANDS = {  # the module of pygrade.config that has the options, and what the 
     "info": ("export", "versions, device, instruction set, and which backends work"),
     "docs": ("export", "the documentation in a browser, or where it is"),
 }
+_EXTRA = {"text": "", "positional": False, "alias": ""}  # of an option, and what it is without
 _KINDS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
@@ -77,8 +63,8 @@ class Option(NamedTuple):
     @property
     def negative(self) -> str:
         """What turns a flag off: ``--stage2.no-leave-one-out``; "" for other options."""
-        groups, _, name = self.flag[2:].rpartition(".")
-        return "" if self.hint is not bool else f"--{groups}.no-{name}" if groups else f"--no-{name}"
+        groups, dot, name = self.flag.removeprefix("--").rpartition(".")
+        return f"--{groups}{dot}no-{name}" if self.hint is bool else ""
 
     @property
     def required(self) -> bool:
@@ -107,8 +93,7 @@ def options_class(command: str) -> type[Options]:
 @cache
 def options_of(command: str) -> tuple[Option, ...]:
     """The options of a command: its own, then inherited ones, then nested ones."""
-    found = list(_walk(options_class(command)))
-    return tuple(sorted(found, key=lambda option: "." in option.name))
+    return tuple(sorted(_walk(options_class(command)), key=lambda option: "." in option.name))
 
 
 def groups_of(kind: type[Options], prefix: str = "") -> Iterator[tuple[str, type[Options], str]]:
@@ -158,19 +143,15 @@ def in_words(value: Any) -> str:
     return str(value)
 
 
-def _walk(kind: type[Options], prefix: str = "") -> Iterator[Option]:
+def _walk(kind: type[Options]) -> Iterator[Option]:
     for entry, hint in fields_of(kind):
         if is_options(hint):
-            nested = default_of(entry)
-            for option in _walk(hint, f"{prefix}{entry.name}."):
-                own = nested
-                for part in option.name.removeprefix(f"{prefix}{entry.name}.").split("."):
-                    own = getattr(own, part)
-                yield option._replace(default=own)
+            for option in _walk(hint):
+                own = reduce(getattr, option.name.split("."), default_of(entry))
+                yield option._replace(name=f"{entry.name}.{option.name}", default=own)
         else:
-            data = entry.metadata
-            extra = (data.get("text", ""), data.get("positional", False), data.get("alias", ""))
-            yield Option(prefix + entry.name, hint, default_of(entry), *extra)
+            extra = [entry.metadata.get(name, default) for name, default in _EXTRA.items()]
+            yield Option(entry.name, hint, default_of(entry), *extra)
 
 
 def _kind(hint: Any) -> str:
@@ -181,13 +162,11 @@ def _kind(hint: Any) -> str:
         value = _kind(inner[1])
         return f"KEY.{value}" if value.startswith("KEY") else f"KEY={value},…"
     if origin is tuple:
-        words = [_kind(part) for part in inner if part is not Ellipsis]
         if inner[-1] is Ellipsis:
-            return f"{words[0]} …"
+            return f"{_kind(inner[0])} …"
+        words = [_kind(part) for part in inner]
         return f"{words[0]} × {len(words)}" if len(words) > 2 and len(set(words)) == 1 else " ".join(words)
     if inner:
         kinds = [part for part in inner if part is not NoneType]
-        if {str, Path} <= set(kinds):
-            return "PATH|URL"
-        return "|".join(map(_kind, kinds))
+        return "PATH|URL" if {str, Path} <= set(kinds) else "|".join(map(_kind, kinds))
     return _KINDS.get(hint, "VALUE")

@@ -1,13 +1,12 @@
 """From the words of a command line to the options of a command."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin
 
 from pygrade.cli import config_file
-from pygrade.cli.config_file import Table
+from pygrade.cli.config_file import Table, Word
 from pygrade.cli.option_list import Option, is_mapping, options_class, options_of
 
 _USUAL = "pygrade.toml"  # the usual name of the file
@@ -87,43 +86,26 @@ def _is_list(hint: Any) -> bool:
 
 
 def from_words(words: Sequence[str], hint: Any) -> Any:
-    """The words of an option as the value that a file would have; what is of another type stays text.
+    """The words of an option as a file would have them, in lists and tables; what they are is read later.
 
     >>> from_words(["app.click=2,web.click=1"], dict[str, dict[str, float]])
-    {'app': {'click': 2.0}, 'web': {'click': 1.0}}
+    {'app': {'click': '2'}, 'web': {'click': '1'}}
     """
     kinds = (hint, *get_args(hint)) if get_origin(hint) not in (tuple, dict) else (hint,)
     for kind in kinds:
         if is_mapping(kind):
             return _pairs(words, get_args(kind)[1])
         if get_origin(kind) is tuple and (len(words) != 1 or kind is hint):
-            left = iter(words)
-            return list(_entries(left, kind)) + list(left)
-    return _scalar(words[0], kinds) if words else []
+            return _entries(words, get_args(kind)[0])
+    return Word(words[0]) if words else []
 
 
-def _entries(words: Iterator[str], kind: Any) -> Iterator[Any]:
+def _entries(words: Sequence[str], part: Any) -> list[Any]:
     """The words as entries of a tuple, which may be tuples."""
-    inner = get_args(kind)
-    parts = iter(lambda: inner[0], None) if inner[-1] is Ellipsis else iter(inner)
-    for part, word in zip(parts, words, strict=False):
-        if get_origin(part) is tuple:
-            size = len(get_args(part)) - 1
-            yield list(_entries(iter([word, *(w for _, w in zip(range(size), words, strict=False))]), part))
-        else:
-            yield _scalar(word, (part,))
-
-
-def _scalar(word: str, kinds: Sequence[Any]) -> Any:
-    if NoneType in kinds and word == "None":
-        return "none"
-    for kind in (int, float):
-        if kind in kinds:
-            try:
-                return kind(word)
-            except ValueError:
-                continue
-    return word
+    if get_origin(part) is not tuple:
+        return list(map(Word, words))
+    size, inner = len(get_args(part)), get_args(part)[0]
+    return [_entries(words[at : at + size], inner) for at in range(0, len(words), size)]
 
 
 def _pairs(words: Sequence[str], kind: Any) -> Table:
@@ -131,13 +113,12 @@ def _pairs(words: Sequence[str], kind: Any) -> Table:
     result: Table = {}
     for entry in words if kind is str else [entry for word in words for entry in word.split(",") if entry]:
         key, equals, value = entry.partition("=")
-        table, inner = result, kind
+        table = result
         if is_mapping(kind):
             outer, dot, key = key.partition(".")
-            equals = equals and dot
-            table, inner = result.setdefault(outer, {}), get_args(kind)[1]
+            equals, table = equals and dot, result.setdefault(outer, {})
         if not equals or not key:
             wanted = "KEY.KEY=NUMBER" if is_mapping(kind) else "KEY=TEXT" if kind is str else "KEY=NUMBER"
             raise ValueError(f"{entry!r} is not {wanted}")
-        table[key] = _scalar(value, (inner,))
+        table[key] = Word(value)
     return result

@@ -46,13 +46,11 @@ class AbtestReadOptions(Output):
     """
 
     arms: tuple[str, ...] = required(
-        "NAME=FILE of each arm, control first; a .csv or .parquet with user_id and a row per user"
+        "NAME=FILE of each arm, control first: .csv or .parquet, user_id and a row per user"
     )
     metrics: tuple[str, ...] = option(
-        (), "COLUMN (mean per user) or NAME=COLUMN/COLUMN (ratio of sums); none: every column"
+        (), "COLUMN (mean per user) or NAME=COLUMN/COLUMN (ratio of sums); none: every one"
     )
     before: Path | None = option(None, "table of the users with the same columns from before the test")
     shares: tuple[float, ...] | None = option(None, "planned share of each arm, on any scale; none: equal")
-    planned_users: int | None = option(
-        None, "show intervals that hold at any time, narrowest at this number (all arms)", ge=1
-    )
+    planned_users: int | None = option(None, "show intervals that hold at any time, narrowest at this number", ge=1)

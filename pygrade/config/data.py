@@ -1,6 +1,6 @@
 """Options of the importers of event logs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,12 @@ KUAIRAND_TASK_VALUES: Mapping[str, float] = {
 """Business value of one event. Our choice, the rarer the event the higher; the data set states no values."""
 
 
+def _check_names(names: Iterable[str], what: str, known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{what} {name!r}; want some of {', '.join(known)}")
+
+
 @dataclass(frozen=True)
 class KuaiRandEventConfig(Options):
     """How KuaiRand's rows become requests."""
@@ -33,19 +39,15 @@ class KuaiRandEventConfig(Options):
     session_gap_minutes: float = option(30.0, "minutes without an impression after which a new session begins", ge=0)
     max_rows: int = option(100, "longer requests are cut into consecutive ones of at most this many rows", ge=1)
     tasks: tuple[str, ...] | None = option(
-        None, "kinds of feedback; none: all but the excerpt's like, a property of the video"
+        None, "kinds of feedback; none: all but the excerpt's like, which is of the video"
     )
     task_values: Mapping[str, float] = option(KUAIRAND_TASK_VALUES, "business value of one event")
-    random_rows: bool = option(
-        True, "whether randomly inserted videos (is_rand = 1 in the public files) are in the requests"
-    )
+    random_rows: bool = option(True, "whether requests have the randomly inserted videos (is_rand = 1 in the files)")
     user_fraction: float = option(1.0, "share of the users to read (a fixed pseudo-random choice)", gt=0, le=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in (*(self.tasks or ()), *self.task_values):
-            if name not in KUAIRAND_EVENTS:
-                raise ValueError(f"tasks or task_values name {name!r}; want some of {', '.join(KUAIRAND_EVENTS)}")
+        _check_names((*(self.tasks or ()), *self.task_values), "tasks or task_values name", KUAIRAND_EVENTS)
 
 
 RECFLOW_STAGES = ("realshow", "rerank_pos", "rerank_neg", "rank_pos", "rank_neg", "coarse_neg", "prerank_neg")
@@ -67,20 +69,14 @@ RECFLOW_TASK_VALUES: Mapping[str, float] = {
 class RecFlowConfig(Options):
     """Which candidates and which kinds of feedback to read."""
 
-    stages: tuple[str, ...] = option(
-        RECFLOW_STAGES, "candidates to keep, by the last stage that they reached; always with realshow"
-    )
+    stages: tuple[str, ...] = option(RECFLOW_STAGES, "candidates to keep, by their last stage; always with realshow")
     tasks: tuple[str, ...] = option(tuple(RECFLOW_TASK_VALUES), "kinds of feedback")
     task_values: Mapping[str, float] = option(RECFLOW_TASK_VALUES, "business value of one event")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for stage in self.stages:
-            if stage not in RECFLOW_STAGES:
-                raise ValueError(f"stages names {stage!r}; want some of {', '.join(RECFLOW_STAGES)}")
-        for name in (*self.tasks, *self.task_values):
-            if name not in RECFLOW_TASK_VALUES:
-                raise ValueError(f"tasks or task_values name {name!r}; want some of {', '.join(RECFLOW_TASK_VALUES)}")
+        _check_names(self.stages, "stages names", RECFLOW_STAGES)
+        _check_names((*self.tasks, *self.task_values), "tasks or task_values name", RECFLOW_TASK_VALUES)
 
 
 EBNERD_TASK_VALUES: Mapping[str, float] = {"click": 1.0, "read": 2.0, "scroll": 2.0}
@@ -102,16 +98,12 @@ class EbNerdConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.task_values:
-            if name not in EBNERD_TASK_VALUES:
-                raise ValueError(f"task_values names {name!r}; want some of {', '.join(EBNERD_TASK_VALUES)}")
+        _check_names(self.task_values, "task_values names", EBNERD_TASK_VALUES)
 
 
 @dataclass(frozen=True)
 class LogsEventConfig(Options):
     """What the contract leaves open."""
 
-    task_values: Mapping[str, float] | None = option(
-        None, "business value of one event of each task; none: the log's, else 1"
-    )
+    task_values: Mapping[str, float] | None = option(None, "value of one event of each task; none: the log's, else 1")
     funnel: tuple[tuple[str, ...], ...] = option((), "chains of tasks, each possible only after the one before it")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from pygrade.config.option import Place, option, required
-from pygrade.config.shared import Cluster, LogOptions, Output, check_finite
+from pygrade.config.shared import Cluster, JudgeOptions, LogOptions, Output, PageOptions, check_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class DoctorOptions(Output):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(Output, Cluster, LogOptions):
+class EvaluateOptions(Output, Cluster, LogOptions, JudgeOptions):
     """Replay metrics of a policy, its static weights and the log's own weights, with 95 % intervals over users; and
     the off-policy estimate of the policy: what it would have earned, from all requests of the log. They stand beside
     the verdict of its training, which no other requests change.
@@ -55,10 +55,7 @@ class EvaluateOptions(Output, Cluster, LogOptions):
     Example: pygrade evaluate --data logs:runs/logs --policy runs/mine/policy
     """
 
-    policy: Place = required("directory of a saved policy, e.g. runs/mine/policy")
     last: float = option(1.0, "evaluate only this share of the requests, the latest", gt=0, le=1)
-    k: int = option(10, "ranks that count")
-    propensity: float | None = option(None, "exponent of the slots' propensity; none: estimate it from the log")
     report: Place | None = option(None, "HTML file to write: the console of these requests")
     all_estimates: bool = option(False, "show every off-policy estimate, not only the one to decide by")
 
@@ -74,7 +71,7 @@ class CompareOptions(Output):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrontOptions(Output, Cluster, LogOptions):
+class FrontOptions(Output, Cluster, LogOptions, JudgeOptions):
     """The trade-offs that a policy offers: events of each task against every other as the multipliers of the tasks'
     values turn; and the multipliers that keep events of some tasks and earn most of another.
 
@@ -85,21 +82,16 @@ class FrontOptions(Output, Cluster, LogOptions):
     Example: pygrade front --data logs:runs/logs --policy runs/mine/policy --keep click=1.0 --most order
     """
 
-    policy: Place = required("directory of a saved policy, e.g. runs/mine/policy")
     tasks: tuple[str, ...] = option((), "tasks whose multipliers turn; none: the four of most predicted value")
     keep: tuple[str, ...] = option((), "events to keep, as shares of production's: click=1.0 order=1.02, or value=1.05")
     most: str = option("value", "the task to earn most events of, or value")
     scenario: str | None = option(None, "only requests of this scenario; the multipliers found are its own")
     save: Place | None = option(None, "directory to write the policy to, with the multipliers found as its default")
     picture: Place | None = option(None, "SVG file of the front")
-    k: int = option(10, "ranks that count")
-    propensity: float | None = option(
-        None, "exponent of the slots' propensity; none: estimate it if pages were shuffled"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankOptions(Output, LogOptions):
+class RankOptions(Output, LogOptions, PageOptions):
     """Rank logged requests with a saved policy, and print each page with its weights and the contributions per task.
 
     For a page from a whole pipeline see rank-user.
@@ -111,7 +103,3 @@ class RankOptions(Output, LogOptions):
 
     policy: Place = required("directory of a saved policy")
     requests: tuple[str, ...] = option((), "request ids; none: the first request of the data")
-    k: int = option(10, "items a page")
-    explore: bool = option(False, "serve weights drawn from the policy's Dirichlet instead of its mean")
-    seed: int | None = option(None, "of the draws; none: from the operating system")
-    log: Place | None = option(None, "also write the pages as log rows (weights, concentration, trust, policy version)")

@@ -30,15 +30,11 @@ class Effects(Options):
     hype: PerTask = option((0.45, -0.30, -0.50, 0.0, 0.0, -0.40), "clickbait: gains clicks, loses later events")
     quality: PerTask = option((0.15, 0.0, 0.0, 0.0, 0.0, 0.0), "of the item, the same for all users")
     quality_by_user: PerTask = option((0.0, 0.7, 0.6, 0.0, 0.0, 0.0), "times the user's sensitivity to quality")
-    price_by_user: PerTask = option(
-        (-0.45, -0.8, -0.7, 0.0, 0.0, 0.0), "the item's price, times the user's sensitivity to it"
-    )
+    price_by_user: PerTask = option((-0.45, -0.8, -0.7, 0.0, 0.0, 0.0), "the price, times the user's sensitivity to it")
     entertainment: PerTask = option((0.0, 0.0, 0.0, 0.5, 0.3, 0.0), "of the item, the same for all users")
     entertainment_by_user: PerTask = option((0.91, 0.0, 0.0, 0.0, 0.0, 0.9), "times the user's sensitivity to it")
     entertainment_by_user_shopping: PerTask = option((-0.7, 0.0, 0.0, 0.0, 0.0, 0.0), "added to it, times the mode")
-    social_by_user: PerTask = option(
-        (0.0, 0.0, 0.0, 0.9, 1.2, 0.0), "the item's social appeal, times the user's liking of it"
-    )
+    social_by_user: PerTask = option((0.0, 0.0, 0.0, 0.9, 1.2, 0.0), "social appeal, times the user's liking of it")
     intent: PerTask = option((0.0, 1.1, 1.1, 0.0, 0.0, -0.4), "the user's intent itself")
     browse: PerTask = option((0.2, 0.0, 0.0, 0.0, 0.0, 0.6), "the user's inclination to browse")
     social: PerTask = option((0.0, 0.0, 0.0, 0.7, 0.8, 0.0), "the user's inclination to share")
@@ -66,9 +62,7 @@ class PredictionErrors(Options):
     pair: PerTask = option((0.25, 0.35, 0.45, 0.35, 0.35, 0.30), "sd of the error of a request and item")
     cold: PerTask = option((0.2, 0.5, 0.9, 0.4, 0.4, 0.3), "further sd for users with little history")
     hype: PerTask = option((0.0, 0.35, 0.60, 0.0, 0.0, 0.35), "hype that the model fails to discount")
-    shrink: PerTask = option(
-        (0.3, 0.3, 0.5, 0.3, 0.3, 0.3), "0: knows the user's traits, 1: knows only the population mean"
-    )
+    shrink: PerTask = option((0.3, 0.3, 0.5, 0.3, 0.3, 0.3), "0: knows the user's traits, 1: the population mean")
 
 
 @dataclass(frozen=True)
@@ -106,9 +100,7 @@ class MarketplaceConfig(Options):
     specificity_intent: float = option(0.9, "a fully specific query raises intent by this, an empty one lowers it")
     specificity_browse: float = option(-0.5, "the same for browsing")
     session_spread: PerTrait = option((0.6, 0.3, 0.5, 0.3, 0.15, 0.15), "sd of each trait's shift in a session")
-    scenario_bounds: tuple[float, float] = option(
-        (1 / 3, 2 / 3), "specificity from which a request is category, search"
-    )
+    scenario_bounds: tuple[float, float] = option((1 / 3, 2 / 3), "specificity from which one is category, search")
     shopping_slope: float = option(1.6, "shopping = sigmoid(slope · (intent - browse · trade))")
     shopping_browse_trade: float = option(0.6, "how much browsing offsets intent")
     quality_sensitivity: tuple[float, float] = option((0.5, 0.5), "a + b · tanh(trait)")

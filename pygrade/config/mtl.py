@@ -10,9 +10,7 @@ from pygrade.config.option import Options, option
 class MtlConfig(Options):
     """Size and training of the multi-task model."""
 
-    network: Literal["ple", "mmoe"] = option(
-        "ple", "ple: shared experts and experts of each task; mmoe: shared ones only"
-    )
+    network: Literal["ple", "mmoe"] = option("ple", "ple: shared experts and those of each task; mmoe: shared ones")
     levels: int = option(1, "layers of experts (PLE)", ge=1)
     task_experts: int = option(1, "experts per task in a layer (PLE)", ge=1)
     shared_experts: int = option(1, "experts for all tasks in a layer (PLE)", ge=1)
@@ -28,9 +26,7 @@ class MtlConfig(Options):
         (), '("click", "order"): p(order) = p(click) · p(order | click), as in ESMM'
     )
     dropout: float = option(0.4, "on the embeddings and on the experts' hidden layer", ge=0, lt=1)
-    positive_weight_power: float = option(
-        0.5, "positives weigh (negatives / positives) ** power in the loss, not in predictions"
-    )
+    positive_weight_power: float = option(0.5, "positives weigh (negatives / positives) ** power in the loss alone")
     max_positive_weight: float = option(30.0, "upper bound of that weight")
     learning_rate: float = option(1e-3, "step size of AdamW")
     weight_decay: float = option(0.3, "decoupled weight decay of AdamW, on every parameter")
@@ -39,10 +35,8 @@ class MtlConfig(Options):
     patience: int = option(3, "passes without improvement on the early-stopping rows, after which training stops", ge=1)
     stop_on: Literal["auc", "loss"] = option("auc", "what early stopping watches: weighted mean AUC, or mean log-loss")
     calibration: Literal["beta", "isotonic"] = option(
-        "beta", "three numbers per task, or a monotone curve (many positives)"
+        "beta", "three numbers a task, or a monotone curve (many positives)"
     )
     refit: bool = option(True, "train again with the early-stopping rows included, for the best number of passes")
-    memory_rows: int = option(
-        1 << 17, "rows held at a time; a part with more rows is streamed through a shuffle buffer", ge=1
-    )
+    memory_rows: int = option(1 << 17, "rows held at a time; larger parts are streamed through a shuffle buffer", ge=1)
     seed: int = option(0, "of initial parameters, dropout and the order of rows")

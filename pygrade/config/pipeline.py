@@ -8,7 +8,7 @@ from pygrade.config.data import EbNerdConfig, KuaiRandEventConfig, LogsEventConf
 from pygrade.config.mtl import MtlConfig
 from pygrade.config.option import Options, Place, option, required
 from pygrade.config.prerank import PrerankConfig
-from pygrade.config.shared import Cluster, Output
+from pygrade.config.shared import Cluster, Output, PageOptions, Tracking
 from pygrade.config.training import TrainConfig
 
 _CANDIDATES = 50  # the default, which own predictions make 0
@@ -23,33 +23,23 @@ class PipelineConfig(Options):
     fourth; the rest judges.
     """
 
-    train_share: float = option(
-        0.44, "share of the rows, the earliest, that trains the models and fits the features", gt=0, lt=1
-    )
+    train_share: float = option(0.44, "share of the rows, the earliest, that fits models and features", gt=0, lt=1)
     stop_share: float = option(0.06, "share after it that decides when both stop", gt=0, lt=1)
     calibrate_share: float = option(0.10, "share after it that calibrates the multi-task model", gt=0, lt=1)
     policy_share: float = option(0.20, "share after it that the policy learns from; the rest judges", gt=0, lt=1)
     schema: Path | None = option(None, "JSON file of a feature schema; none: one that fits the columns of the events")
-    leak_checks: int = option(
-        2, "moments after which the log is altered, to find features that know the future; 0: none", ge=0
-    )
+    leak_checks: int = option(2, "moments from which the log is altered, to find features of the future; 0: none", ge=0)
     leak_rows: int = option(100_000, "rows of the log, the earliest, that this check reads", ge=1)
     tasks: tuple[str, ...] = option((), "kinds of feedback to predict and to fuse; none: all that are frequent enough")
     min_events: int = option(
-        10, "events that a kind of feedback needs in each of train, stop, calibrate and the rest", ge=1
+        10, "events that a kind of feedback needs in each of train, stop, calibrate and rest", ge=1
     )
     policy_requests: int = option(0, "most requests that the policy learns from, a uniform sample; 0: all", ge=0)
-    evaluate_requests: int = option(
-        0, "most requests of the later log, a uniform sample; 0: all; up to 50,000 of them judge", ge=0
-    )
-    negatives: bool = option(
-        True, "candidates that were considered and not shown are candidates of the policy, if logged"
-    )
+    evaluate_requests: int = option(0, "most requests of the later log, a sample; 0: all; up to 50,000 judge", ge=0)
+    negatives: bool = option(True, "logged candidates that were not shown are candidates of the policy, too")
     candidates: int = option(_CANDIDATES, "items that prerank adds to each request of both logs; 0: none", ge=0)
     recall_at: tuple[int, ...] = option((50, 100, 500), "lengths of the lists whose recall is reported", ge=1)
-    evidence_prior: float = option(
-        10.0, "events of a user that his scenario's weights are worth; 0: no shrinkage", ge=0
-    )
+    evidence_prior: float = option(10.0, "events of a user that the scenario's weights are worth; 0: off", ge=0)
     predictions: Literal["mtl", "own"] = option(
         "mtl",
         "Whose predictions the policy fuses: mtl, a multi-task model that is trained here; own, the "
@@ -57,12 +47,8 @@ class PipelineConfig(Options):
         "your model: Pipeline.load(predict=…).",
         alias="--mtl",
     )
-    ranks: int = option(
-        1, "processes that train each model together; the models depend on their number, within the noise", ge=1
-    )
-    keep_prerank: bool = option(
-        False, "publish the two towers even if the most popular items are the better candidates"
-    )
+    ranks: int = option(1, "processes that train each model together; their number changes it within the noise", ge=1)
+    keep_prerank: bool = option(False, "publish the two towers even if the most popular items are better candidates")
     seed: int = option(0, "of everything that draws; it replaces the seeds of the parts")
     prerank: PrerankConfig = option(PrerankConfig(), "the two-tower model and its index")
     mtl: MtlConfig = option(MtlConfig(), "the multi-task model; default funnel: that of the data")
@@ -93,7 +79,7 @@ class CheckConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PipelineOptions(Output, Cluster, PipelineConfig):
+class PipelineOptions(Output, Cluster, Tracking, PipelineConfig):
     """The whole system from raw events: features, prerank, multi-task model, fusion policy, judgment, store, report.
 
     Each stage is done once: the same command again does nothing, another option redoes the stages that it decides, and
@@ -123,14 +109,7 @@ class PipelineOptions(Output, Cluster, PipelineConfig):
 
     data: str = required("SCHEME:PATH of raw events, e.g. kuairand:KuaiRand-1K or logs:runs/demo/logs")
     out: Place = required("directory to write")
-    store: str | None = option(
-        None, "address of the store to fill: lmdb:DIR or redis://HOST:PORT/DB; none: lmdb in --out"
-    )
-    track: str | None = option(
-        None,
-        "mlflow:URI, or mlflow:URI#NAME of the experiment and the model: report options, metrics and "
-        "files there, and register the artifact, whose newest version has the alias newest.",
-    )
+    store: str | None = option(None, "address of the store to fill, lmdb:DIR or redis://HOST:PORT/DB; none: in --out")
     kuairand: KuaiRandEventConfig = option(KuaiRandEventConfig(), "for kuairand: data only")
     recflow: RecFlowConfig = option(RecFlowConfig(), "for recflow: data only")
     ebnerd: EbNerdConfig = option(EbNerdConfig(), "for ebnerd: data only")
@@ -150,7 +129,7 @@ class ServeCheckOptions(Output, CheckConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankUserOptions(Output):
+class RankUserOptions(Output, PageOptions):
     """Rank for a user with the whole system of pygrade pipeline, and print the page with its weights, the contributions
     per task, and where the time goes.
 
@@ -165,7 +144,3 @@ class RankUserOptions(Output):
     context: dict[str, str] = option({}, "c_ columns of the request")
     timestamp: int | None = option(None, "of the request, ms since 1970; none: now")
     repeat: int = option(20, "times that the page is made, to say how long it takes", ge=1)
-    k: int = option(10, "items a page")
-    explore: bool = option(False, "serve weights drawn from the policy's Dirichlet instead of its mean")
-    seed: int | None = option(None, "of the draws; none: from the operating system")
-    log: Place | None = option(None, "also write the page as log rows (weights, concentration, trust, policy version)")

@@ -34,9 +34,7 @@ class PolicyConfig(Options):
         "Leave out the inputs from the predictions: mean and std over the candidates of log(p + beta), "
         "per task. Such a policy can be evaluated beside the model that makes the predictions.",
     )
-    trade_offs: bool = option(
-        False, "the policy takes multipliers u of the tasks' values: log(u + beta) of each is an input"
-    )
+    trade_offs: bool = option(False, "the policy takes multipliers u of the tasks' values, as inputs log(u + beta)")
     corrected: bool = option(False, "the inputs from the predictions, and its scores, take corrected predictions")
     value_tasks: tuple[str, ...] = option((), "tasks whose prediction is multiplied by the item's price in its scores")
     indicators: tuple[str, ...] = option((), "features of which it is an input, 1 or 0, that they are missing")
@@ -53,7 +51,7 @@ class PolicyConfig(Options):
     evidence_feature: str = option("", "name of the context feature that holds n, the evidence; below 0 or NaN: 0")
     evidence_scale: EvidenceScale = option("count", "the feature is n (count), log(n) (log) or log(1 + n) (log1p)")
     evidence_prior: float = option(
-        0.0, "m ≥ 0, the evidence that the scenario's weights are worth; 0: off", ge=0, lt=math.inf
+        0.0, "m, the evidence that the scenario's weights are worth; 0: off", ge=0, lt=math.inf
     )
 
     def __post_init__(self) -> None:

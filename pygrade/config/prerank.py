@@ -13,9 +13,7 @@ class PrerankConfig(Options):
     width: int = option(32, "numbers in a vector; one of them is the item's bias", ge=2)
     hidden: int = option(64, "width of the hidden layer of either tower", ge=1)
     field_embedding: int = option(8, "width of the embedding of a categorical feature", ge=1)
-    max_items: int = option(
-        1 << 20, "items with an own embedding, the most frequent ones; others have features only", ge=1
-    )
+    max_items: int = option(1 << 20, "items with an own embedding, the most frequent; others have features only", ge=1)
     max_categories: int = option(1 << 20, "largest index that a categorical feature may have", ge=1)
     aging_features: bool = option(False, "the item tower reads counts, recencies, windows and ages too")
     temperature: float = option(0.1, "τ, the divisor of the cosine of the towers", gt=0)
@@ -29,16 +27,10 @@ class PrerankConfig(Options):
     batch_size: int = option(512, "positives a step; each is a negative for all others", ge=2)
     shuffle: int = option(1 << 15, "positives in the buffer that mixes the stream", ge=0)
     epochs: int = option(30, "most passes over the positives", ge=1)
-    patience: int = option(
-        6, "passes without a better recall on the validation batches after which training stops", ge=1
-    )
+    patience: int = option(6, "passes without a better recall on the validation batches that end the training", ge=1)
     recall_at: int = option(100, "length of the lists whose recall decides when to stop", ge=1)
-    validation_requests: int = option(
-        2000, "requests with a positive, the earliest, that the recall is measured on", ge=1
-    )
-    refit: bool = option(
-        True, "after stopping, train again on the validation batches too, for the best number of passes"
-    )
+    validation_requests: int = option(2000, "requests with a positive, the earliest, that measure the recall", ge=1)
+    refit: bool = option(True, "after stopping, train again on the validation batches too, for as many passes")
     index: Literal["auto", "flat", "ivf"] = option(
         "auto", "``flat`` (exact), ``ivf`` (approximate), or ``auto``: ivf above 200,000 items"
     )

@@ -25,11 +25,9 @@ class ServiceConfig(Options):
     every_seconds: float = option(60.0, "between updates", ge=0.01)
     save_seconds: float = option(600.0, "between saves of the state, which also follow each publication", ge=0)
     exposure_delay_ms: int = option(
-        900_000, "within which exposures are in a complete file; events wait so long for them", ge=0
+        900_000, "within which exposures are in a complete file; events wait for them", ge=0
     )
-    planned_users: int = option(
-        10_000, "of all arms, at which the lifts' intervals are narrowest; choose it in advance", ge=2
-    )
+    planned_users: int = option(10_000, "of all arms, at which intervals are narrowest; choose it in advance", ge=2)
     learn: bool = option(True, "else only the arms are read")
     online: OnlineConfig = option(OnlineConfig())
 
@@ -62,9 +60,7 @@ class ServeOptions(Output):
     host: str | None = option(None, "address to listen at; none: 127.0.0.1. Others want a token, or --public")
     port: int | None = option(None, "none: 8080; 0: a free one")
     public: bool = option(False, "everybody who can reach the address may ask: no token is needed")
-    token_file: Path | None = option(
-        None, "a line for each token that clients may send; none: the variable PYGRADE_TOKEN"
-    )
+    token_file: Path | None = option(None, "a line for each token of a client; none: the variable PYGRADE_TOKEN")
     tls_cert: Path | None = option(None, "PEM file of the certificate and its chain")
     tls_key: Path | None = option(None, "PEM file of its key")
     threads: int | None = option(None, "that make pages; none: as many as cores, at most 8")
@@ -72,9 +68,7 @@ class ServeOptions(Output):
     max_requests: int | None = option(None, "in progress; more are answered with 503; none: from the measured rate")
     max_body_bytes: int | None = option(None, "of a request; none: 1 MiB")
     store: str | None = option(None, "address of the store; none: PYGRADE_STORE, else the one that the pipeline filled")
-    deadline_ms: float | None = option(
-        None, "of a page, after which it is made without the user's features; none: no limit"
-    )
+    deadline_ms: float | None = option(None, "of a page, then made without the user's features; none: no limit")
     max_k: int | None = option(None, "items of a page; none: 1,000")
     max_candidates: int | None = option(None, "of a request; none: 10,000")
     max_events: int | None = option(None, "of an update; none: 10,000")
@@ -88,9 +82,7 @@ class ServeOptions(Output):
     salt: str | None = option(None, "of the hash that gives users to arms; another one deals them anew")
     seed: int | None = option(None, "of exploration; none: the system's")
     exposures: Place | None = option(None, "directory for the log of served pages")
-    exposure_share: float | None = option(
-        None, "of the requests, logged with all candidates, as training wants; none: 0.05"
-    )
+    exposure_share: float | None = option(None, "of the requests, logged with all candidates, for training; none: 0.05")
     feedback: Place | None = option(None, "directory for the log of feedback events")
     file_seconds: float | None = option(None, "after which a file of a log is complete; none: 300")
     refresh_seconds: float | None = option(None, "between looks at the artifact and the policies; none: 1")
@@ -113,9 +105,7 @@ class JoinOptions(Output, JoinConfig):
     exposures: Place = required("directory of Parquet files that the service wrote")
     feedback: tuple[Place, ...] = required("directories of JSON lines that the service wrote")
     out: Place = required("directory of the joined log")
-    until: int | None = option(
-        None, "ms since 1970 up to which all feedback is here; none: the time of the newest page"
-    )
+    until: int | None = option(None, "ms since 1970 up to which all feedback is here; none: time of the newest page")
     final: bool = option(False, "no page waits any more: the logs have ended")
 
 

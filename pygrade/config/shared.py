@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pygrade.config.option import Options, option, required
+from pygrade.config.option import Options, Place, option, required
 
 
 def check_finite(values: Mapping[str, float]) -> None:
@@ -32,6 +32,36 @@ class Cluster(Options):
         "local[:N]: Ray on this machine, N processes (none: one a core); or a Ray cluster: auto, HOST:PORT, "
         "ray://HOST:PORT. The result is the same as in one process, which is the default.",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking(Options):
+    """Where a run is reported."""
+
+    track: str | None = option(
+        None,
+        "mlflow:URI, or mlflow:URI#NAME of the experiment and the model: report options, metrics and "
+        "files there, and register what to serve, whose newest version has the alias newest.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageOptions(Options):
+    """A page that is ranked, and where it is logged."""
+
+    k: int = option(10, "items a page")
+    explore: bool = option(False, "serve weights drawn from the policy's Dirichlet instead of its mean")
+    seed: int | None = option(None, "of the draws; none: from the operating system")
+    log: Place | None = option(None, "also write pages as log rows (weights, concentration, trust, policy version)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeOptions(Options):
+    """A policy, and how it is judged."""
+
+    policy: Place = required("directory of a saved policy, e.g. runs/mine/policy")
+    k: int = option(10, "ranks that count")
+    propensity: float | None = option(None, "exponent of the slots' propensity; none: estimate it from the log")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,8 @@ class SimulateConfig(Options):
     seed: int = option(0, "of the world and of all draws", ge=0, lt=1 << 31)
     days: int = option(14, "over which the requests are spread evenly", ge=1)
     weights: tuple[float, float, float, float, float, float] = option(PRODUCTION_WEIGHTS, "production's, by task", gt=0)
-    dirichlet_share: float = option(
-        0.1, "requests whose weights are drawn from Dirichlet(concentration · weights)", ge=0, le=1
-    )
-    shuffle_share: float = option(
-        0.1, "requests whose page is shuffled, from which slot propensities are estimated", ge=0, le=1
-    )
+    dirichlet_share: float = option(0.1, "requests with weights of Dirichlet(concentration · weights)", ge=0, le=1)
+    shuffle_share: float = option(0.1, "requests with a shuffled page, for the slot propensities", ge=0, le=1)
     concentration: float = option(15.0, "of the draws: the higher, the closer to the weights", gt=0)
     concentrations: tuple[PerTask, ...] = option(
         (),
@@ -52,13 +48,19 @@ class SimulateConfig(Options):
 
 
 @dataclass(frozen=True)
-class DemoConfig(Options):
-    """World, training and test of the demo, which is a function of these options."""
+class DemoSize(Options):
+    """How large a demo is."""
 
     requests: int = option(20_000, "logged requests to learn from", ge=1)
     test_requests: int = option(12_000, "requests of the A/B test, from users that are not in the log", ge=2)
     seed: int = option(0, "of world, training and test", ge=0)
     pages: int = option(3, "ranked pages to print", ge=0)
+
+
+@dataclass(frozen=True)
+class DemoConfig(DemoSize):
+    """World, training and test of the demo, which is a function of these options."""
+
     simulate: SimulateConfig = option(SimulateConfig(), "requests and seed are taken from above")
     train: TrainConfig = option(TrainConfig(), "seed is taken from above")
 
@@ -84,13 +86,11 @@ class SimulateOptions(Output, SimulateConfig):
 
     out: Place | None = option(None, "directory to write; an earlier log there is replaced")
     ab: tuple[Place, ...] = option((), "directories of saved policies to test, an arm each")
-    baseline: str | None = option(
-        None, "arm that the test's lifts refer to: equal weights or best static; none: production"
-    )
+    baseline: str | None = option(None, "arm that lifts refer to: equal weights or best static; none: production")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoOptions(Output):
+class DemoOptions(Output, DemoSize):
     """The main job on a simulated marketplace: log, stage 1, stage 2, A/B test, report, ranked pages.
 
     A demo that was interrupted continues; a finished one is made anew.
@@ -99,8 +99,4 @@ class DemoOptions(Output):
     """
 
     out: Path = option(Path("runs/demo"), "directory to write")
-    requests: int = option(20_000, "logged requests to learn from")
-    test_requests: int = option(12_000, "requests of the A/B test, by users that are not in the log")
-    pages: int = option(3, "ranked pages to print")
-    seed: int = option(0, "of the world, the training and the test")
     resume: bool = option(True, "continue an interrupted demo of the same options")

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, get_args
 
 from pygrade.config.option import Options, Place, option, required
 from pygrade.config.policy import PolicyConfig
-from pygrade.config.shared import Cluster, LogOptions, Output
+from pygrade.config.shared import Cluster, LogOptions, Output, Tracking
 
 Engine = Literal["auto", "fused", "torch"]
 
@@ -41,9 +41,7 @@ class RewardConfig(Options):
     propensity_floor: float = option(0.15, "smallest q that a label is divided by", gt=0, le=1)
     page_size: int = option(10, "ranks that count", ge=1)
     task_values: tuple[float, ...] | None = option(None, "value of one event of each task; None: what the log says")
-    value_tasks: tuple[str, ...] = option(
-        (), "tasks whose events are worth their value times the item's `value` (its price)"
-    )
+    value_tasks: tuple[str, ...] = option((), "tasks whose events are worth that times the item's `value` (its price)")
     # Multipliers u of the tasks' values, drawn for each request and step if the policy has `trade_offs`.
     values_spread: float = option(1.0, "standard deviation of log u", ge=0)
     plain_share: float = option(0.25, "share of the requests with u = 1", ge=0, le=1)
@@ -114,9 +112,7 @@ class Stage2Config(Options):
 class TrustConfig(Options):
     """Cross-fitting: whether the policy is better than the strongest simple baseline, and how far to trust it."""
 
-    folds: int = option(
-        4, "parts of the users; 0: off, the policy is served and nothing says that it beats a baseline", ge=0
-    )
+    folds: int = option(4, "parts of the users; 0: off, and nothing says that the policy beats a baseline", ge=0)
     shares: tuple[float, ...] = option((0.2, 0.4, 0.6, 0.8, 1.0), "λ tried; 1: the policy alone", gt=0, le=1)
     processes: int = option(2, "that train folds at the same time, without --cluster", ge=1)
 
@@ -178,14 +174,12 @@ class OnlineConfig(Options):
     window: int = option(10_000, "newest requests with complete feedback to learn from", ge=1)
     min_requests: int = option(1_000, "in the window before the first update", ge=1)
     feedback_delay_ms: int = option(
-        3_600_000, "after which a request's feedback counts as complete; later events are dropped", ge=0
+        3_600_000, "after which feedback counts as complete; later events are dropped", ge=0
     )
     max_pending_events: int = option(100_000, "events kept whose request is not known yet", ge=1)
     max_amount: float = option(1e6, "largest amount of one event; a larger one is refused as damaged", ge=0)
     max_regression: float = option(0.02, "share of the reference's value by which a version may be worse", ge=0)
-    confidence: float = option(
-        0.95, "of the interval that must lie below -max_regression to refuse or roll back", gt=0, lt=1
-    )
+    confidence: float = option(0.95, "of the interval below -max_regression that refuses or rolls back", gt=0, lt=1)
     max_reach: float = option(
         1.0,
         "Half that interval as a share of the reference's value, above which learning pauses: at 1 the "
@@ -215,7 +209,7 @@ class OnlineConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(LogOptions, Output, Cluster, TrainConfig):
+class TrainOptions(LogOptions, Output, Cluster, Tracking, TrainConfig):
     """Train a fusion policy on logged requests, ask by cross-fitting whether it beats the strongest simple baseline,
     and judge it on the latest requests.
 
@@ -244,11 +238,6 @@ class TrainOptions(LogOptions, Output, Cluster, TrainConfig):
     out: Place = required("directory to write")
     prior: Place | None = option(None, "policy of another market, whose correction is a start for this one's")
     holdout: float = option(
-        0.2, "share of the latest requests that is kept out of training, for the evaluation; 0: none", ge=0, lt=1
+        0.2, "share of the requests, the latest, that judges and trains nothing; 0: none", ge=0, lt=1
     )
     resume: bool = option(True, "continue from the checkpoints in --out; --no-resume removes them")
-    track: str | None = option(
-        None,
-        "mlflow:URI, or mlflow:URI#NAME of the experiment and the model: report options, metrics and "
-        "files there, and register the policy, whose newest version has the alias newest.",
-    )

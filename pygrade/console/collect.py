@@ -16,8 +16,9 @@ from pygrade.console.columns import item_groups, request_columns
 from pygrade.console.holdout import holdout_rows
 from pygrade.console.policy_files import static_template, trade_off_template
 from pygrade.console.run_files import JudgedRun
+from pygrade.console.trade_offs import judge_of, most_valuable
 from pygrade.evaluation.arms import ALONE, EXPECTED_VALUE, GRADE
-from pygrade.evaluation.front import Judge, front
+from pygrade.evaluation.front import front
 from pygrade.logs import Logs
 from pygrade.ops.fusion import TRANSFORMS
 from pygrade.policy import FusionPolicy
@@ -27,7 +28,6 @@ from pygrade.training.baselines import baseline_scores
 from pygrade.training.evaluate_policy import arms_of, corrected, policies_of, simple_baselines
 
 logger = logging.getLogger("pygrade")
-_TURNED = 4  # tasks of the front
 _MAX_VALUES = 1_000_000  # predictions that a page holds, about
 
 
@@ -175,16 +175,8 @@ def _other_predictions(logs: Logs, policy: FusionPolicy) -> dict[str, NDArray[np
 
 def _front(policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64] | None, k: int) -> dict[str, Any]:
     """The trade-offs that the policy offers between the tasks of most predicted value, over production."""
-    simple = simple_baselines(logs, policy, policy.mixture)
-    formula = fusion_formula(policy.config)
-    production = simple.get("production")
-    if production is None:
-        scores = np.where(logs.shown, -logs.position, -np.inf)
-    else:
-        scores = baseline_scores(production, logs, formula)
-    worth = np.abs(logs.predictions * logs.event_values).sum(0)
-    tasks = sorted(np.argsort(-worth, kind="stable")[:_TURNED])
-    logger.info("the front of %s", ", ".join(logs.tasks[t] for t in tasks))
-    judge = Judge(policy, logs, scores, curve, k)
-    expected = baseline_scores(simple[EXPECTED_VALUE], logs, formula)
-    return front(judge, [logs.tasks[t] for t in tasks], expected).to_dict()
+    tasks = most_valuable(logs)
+    logger.info("the front of %s", ", ".join(tasks))
+    expected = simple_baselines(logs, policy, policy.mixture)[EXPECTED_VALUE]
+    scores = baseline_scores(expected, logs, fusion_formula(policy.config))
+    return front(judge_of(policy, logs, curve, k), tasks, scores).to_dict()

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pygrade._util.html_table import Html, escape
+from pygrade._util.html_table import escape
 from pygrade._util.serialization import read_json
 from pygrade.config.console import ConsoleConfig
+from pygrade.console import tables
 from pygrade.console.collect import collect
 from pygrade.console.html import Lead, Section, facts, table
-from pygrade.console.marks import bar
 from pygrade.console.page import write_page
 from pygrade.console.run_files import JudgedRun, find_run
 from pygrade.console.sections import (
@@ -24,11 +24,10 @@ from pygrade.console.sections import (
 from pygrade.console.training import FILE, training_sections
 from pygrade.evaluation.arms import LOGGED_ORDER
 from pygrade.evaluation.replay import event_worth
-from pygrade.metrics.texts import lift_text, share_text, value_text
+from pygrade.metrics.texts import lift_text
 
 Json = Mapping[str, Any]
 _SHOWN = 12  # features of the skew table
-_MANY = 200  # requests from which on a 99th percentile is more than the maximum
 CHECK = "serve-check.json"  # written to the run by `pygrade serve-check`
 
 
@@ -106,23 +105,12 @@ def _leaks(check: Json | None) -> list[Section]:
 
 
 def _prerank(record: Json) -> Section:
-    rows = [
-        [
-            f"recall@{entry['n']}",
-            f"{entry['requests']:,}",
-            f"{entry['unknown']:.1%}",
-            *(value_text(entry[name], 3) for name in ("recall", "popularity_recall", "difference")),
-            _number(entry["index_recall"]),
-        ]
-        for entry in record["recall"]
-    ]
-    heads = ["", "requests", "unknown", "two towers", "most popular", "difference", "index found"]
     text = (
         f"Share of a request's later positives among its candidates, of {record['items']:,} items in a "
         f"{record['index']} index, ± 95 %. Unknown items appeared after the training: no list can hold them. "
         f"Published: <b>{escape(record.get('published', 'two towers'))}</b>."
     )
-    return Section("Prerank", text, table(heads, rows))
+    return Section("Prerank", text, table(*tables.recall_table(record)))
 
 
 def _predictions(tasks: Json, model: Json, replay: Json) -> Section:
@@ -130,25 +118,12 @@ def _predictions(tasks: Json, model: Json, replay: Json) -> Section:
     if model["network"] == "own":
         about = "Predictions of your own model, columns p_ of the log, on the requests that judge."
         return prediction_section(replay, "Predictions", about)
-    rows = [
-        [
-            task,
-            f"{entry['positives']:,}",
-            f"{100 * entry['rate']:.2f} / {100 * entry['mean_prediction']:.2f} %",
-            share_text(entry["auc_interval"], 3),
-            share_text(entry["gauc_interval"], 3),
-            f"{_number(entry['log_loss_before'], 3)} → {_number(entry['log_loss'], 3)}",
-            f"{_number(entry['ece_before'], 3)} → {_number(entry['ece'], 3)}",
-        ]
-        for task, entry in ((task, tasks[task]) for task in model["tasks"])
-    ]
-    columns = ["task", "events", "rate / predicted", "AUC", "GAUC", "log-loss", "ECE"]
     text = (
         f"Predictions of the {escape(model['network'].upper())} on the requests that judge: later than those that "
         "trained, stopped and calibrated it. Log-loss and calibration error (ECE): before → after calibration. GAUC: "
         "within a user. ± 95 %, clustered by user; an AUC of 0.5 is chance."
     )
-    return Section("Multi-task model", text, table(columns, rows))
+    return Section("Multi-task model", text, table(*tables.model_table(tasks, model)))
 
 
 def _users(record: Json) -> list[Section]:
@@ -173,55 +148,21 @@ def _users(record: Json) -> list[Section]:
     return [Section("Users by their history", text, table(["users", "events", "requests", *arms], rows))]
 
 
-def high_percentile(requests: int) -> str:
-    """What the larger latency of so few requests is: their 99th percentile is their maximum."""
-    return "p99" if requests >= _MANY else "max"
-
-
 def _serving(check: Json) -> list[Section]:
     if not check:
         return []
-    high, latency = high_percentile(check["requests"]), check["latency"]
-    most = max(entry["p99_ms"] for entry in latency.values())
-    rows: list[list[str | Html]] = [
-        [name, f"{entry['p50_ms']:.2f}", f"{entry['p99_ms']:.2f}", bar(entry["p50_ms"], most)]
-        for name, entry in latency.items()
-    ]
     text = (
         f"{check['requests']:,} requests went both ways, from materialized features and from the store as it was at "
         f"that moment ({escape(check['store'])}): {check['equal_pages']:,} pages are equal bit for bit. "
         f"{check['candidates']} candidates a request. Bar: p50."
     )
-    worst = list(check["skew"].items())[:_SHOWN]
-    skew = [[name, f"{entry['values']:,}", f"{entry['equal']:.4%}", difference(entry)] for name, entry in worst]
-    exact = sum(entry["equal"] == 1.0 for entry in check["skew"].values())
-    about = f"{exact} of {len(check['skew'])} features have the same bits both ways; those that differ most come first."
+    (head, rows), equal = tables.skew_table(check)
+    skew = table(head, rows[:_SHOWN]) if rows else ""
     return [
-        Section("Serving", text, table(["milliseconds", "p50", high, ""], rows, strong="in all")),
-        Section("Train/serve skew", about, table(["feature", "values", "equal", "largest difference"], skew)),
+        Section("Serving", text, table(*tables.latency_table(check), strong="in all")),
+        Section("Train/serve skew", f"{equal}; those that differ most come first.", skew),
     ]
 
 
 def _time(stages: Json) -> Section:
-    longest = max(entry["seconds"] for entry in stages.values())
-    rows: list[list[str | Html]] = [
-        [
-            name,
-            "earlier run" if entry["cached"] else "this run",
-            f"{entry['seconds']:.1f} s",
-            f"{entry['peak_mib']:,.0f} MiB",
-            bar(entry["seconds"], longest),
-        ]
-        for name, entry in stages.items()
-    ]
-    heads = ["stage", "done in", "took", "peak memory so far", ""]
-    return Section("Time", "Duration of each stage when it ran.", table(heads, rows, texts=2))
-
-
-def difference(entry: Json) -> str:
-    """The largest difference of a feature; a text if one side does not know it."""
-    return "known on one side" if entry["max_difference"] is None else f"{entry['max_difference']:.3g}"
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    return "n/a" if value is None else f"{value:.{digits}f}"
+    return Section("Time", "Duration of each stage when it ran.", table(*tables.stage_table(stages), texts=2))

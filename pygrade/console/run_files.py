@@ -76,7 +76,7 @@ def find_run(
     logs = noted(policy, logs)
     if trained is not None:
         logs = logs.valued(trained.task_values, trained.value_tasks)
-    held_out, in_sample = _unseen(logs, trained)
+    held_out, in_sample = unseen(logs, trained)
     reward = RewardConfig(propensity="estimate" if config.propensity is None else config.propensity)
     propensity = slot_propensity(logs, reward)
     if evaluation is None:
@@ -121,7 +121,8 @@ def _configured(path: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
+def unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
+    """The requests that the policy was not trained on, or all if it was trained on all; whether they are in-sample."""
     if trained is None:
         return logs, None
     seen = trained.seen(logs)

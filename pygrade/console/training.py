@@ -29,6 +29,7 @@ from pygrade.console.sections import (
     trust_section,
     verdict_lead,
 )
+from pygrade.console.tables import METRIC_LABELS
 from pygrade.console.weights import weight_sections
 from pygrade.metrics.texts import lift_text
 from pygrade.serving.page_table import page_table
@@ -37,7 +38,6 @@ from pygrade.training.tracking import read_metrics
 
 FILE = "report.html"
 NUMBER_FORMAT = {"ctr": ".2%", "cvr": ".2%", "opm": ".2f", "orders": ".4f", "value": ".3f"}
-METRIC_LABELS = {"value": "value / request", "orders": "orders / request", "opm": "OPM", "ctr": "CTR", "cvr": "CVR"}
 _CURVES = (  # stage, figure, title, label
     ("stage1", "loss", "Stage 1: listwise loss", "LambdaLoss"),
     ("stage2", "reward", "Stage 2: reward", "business value per page"),

@@ -1,7 +1,6 @@
 """`pygrade doctor` on a shop's files, whole and foul: each fault is named, and fixed or refused."""
 
 import json
-import math
 import sys
 import tomllib
 
@@ -118,40 +117,6 @@ def test_foul_file_of_other_conventions_is_mended(capsys, tmp_path):
     np.testing.assert_allclose(logs.predictions[:, 1].reshape(-1, CANDIDATES), expected, atol=1e-6)
 
 
-def test_foul_file_of_logits_is_mended_if_they_are_clear_and_else_refused(capsys, tmp_path):
-    logit = np.log(np.array(SHOP["pred_click"]) / (1 - np.array(SHOP["pred_click"])))
-    clear = write(tmp_path / "clear.parquet", pred_click=logit.tolist())
-    assert "'pred_click' (prediction of 'click'): logits, now probabilities (sigmoid)" in examined(capsys, clear)[1]
-    unclear = write(tmp_path / "unclear.parquet", pred_click=(logit + 4).tolist())
-    code, _, err = examined(capsys, unclear, "--out", str(tmp_path / "out"))
-    assert code == 2 and "not clear" in err and "click=logit" in err and len(err.splitlines()) == 1
-    assert not (tmp_path / "out" / "logs").exists()
-    assert examined(capsys, unclear, "--scale", "click=logit")[0] == 0
-
-
-def test_foul_file_of_items_twice_and_unseen_feedback(capsys, tmp_path):
-    table = {name: [*values, values[0]] for name, values in SHOP.items()}
-    table["rank"][-1] = None
-    foul = write(tmp_path / "twice.parquet", **table)
-    assert "lists an item again within a request (1 rows in 1 requests): the shown row" in examined(capsys, foul)[1]
-    code, _, err = examined(capsys, foul, "--duplicates", "refuse")
-    assert code == 2 and "lists an item again" in err
-    hidden = SHOP["rank"].index(None)
-    seen = [row == hidden or event for row, event in enumerate(SHOP["clicked"])]
-    code, _, err = examined(capsys, write(tmp_path / "unseen.parquet", clicked=seen))
-    assert code == 2 and f"row {hidden} of unseen.parquet" in err and "nobody saw the item" in err
-
-
-def test_foul_file_of_half_joined_and_negative_feedback_is_refused(capsys, tmp_path):
-    first = next(row for row, slot in enumerate(SHOP["rank"]) if slot is not None)
-    unknown = [None if row == first else event for row, event in enumerate(SHOP["clicked"])]
-    code, _, err = examined(capsys, write(tmp_path / "late.parquet", clicked=unknown))
-    assert code == 2 and "empty in 1 shown rows" in err and "not known yet" in err
-    harm = [-1.0 if event else 0.0 for event in SHOP["bought"]]
-    code, _, err = examined(capsys, write(tmp_path / "harm.parquet", bought=harm))
-    assert code == 2 and "(feedback 'buy') is -1" in err and "want feedback ≥ 0" in err
-
-
 def test_foul_file_without_what_a_log_needs_gets_the_contract(capsys, tmp_path):
     table = {name: values for name, values in SHOP.items() if name not in ("session_id", "rank", "pred_click")}
     parquet.write_table(pa.table({**table, "\x1b[31mred": SHOP["rank"]}), tmp_path / "bare.parquet")
@@ -168,21 +133,6 @@ def test_foul_file_without_what_a_log_needs_gets_the_contract(capsys, tmp_path):
         examined(capsys, tmp_path / "bare.parquet", "--map", "request=customer+at,slot=\x1b[31mred,skip=clicked")[0]
         == 0
     )
-
-
-def test_foul_file_that_says_nothing_is_read_and_called_so(capsys, tmp_path):
-    rng = np.random.default_rng(0)
-    mute = write(
-        tmp_path / "mute.parquet",
-        pred_click=[0.1] * ROWS,
-        pred_buy=rng.permutation(SHOP["pred_buy"]).tolist(),
-        buyer_score=[math.nan] * ROWS,
-    )
-    code, text, _ = examined(capsys, mute, "--map", "x_buyer_score=buyer_score")
-    assert code == 0
-    assert "! the prediction of click is 0.1 everywhere: it orders nothing" in text
-    assert "! the prediction of buy has no signal" in text
-    assert "! feature buyer_score has no value" in text
 
 
 @pytest.mark.parametrize(

@@ -174,11 +174,6 @@ def test_values_that_are_no_numbers_are_named(text, message):
         parse("evaluate", ["--data", "logs:x", "--policy", "p", "--values", "buy=2", text])
 
 
-def test_values_may_be_separated_by_commas_or_spaces():
-    words = ["--data", "logs:x", "--policy", "p", "--values", "click=1,buy=-2.5", "like=3"]
-    assert parse("evaluate", words).values == {"click": 1.0, "buy": -2.5, "like": 3.0}
-
-
 def test_an_off_policy_table_that_cannot_be_filled_says_why(capsys, trained):
     record, printed = evaluated(capsys, trained[0], "--k", "5")
     assert record["off_policy"] == {} and "shuffle" in record["off_policy_note"] and "dirichlet" in printed.out

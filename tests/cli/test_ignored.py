@@ -26,6 +26,7 @@ PIPELINE = ["pipeline", "--data", "logs:x", "--out", "y"]
         ([*TRAIN, "--correction.no-on", "--prior", "z"], "correction.prior is z; want it with --correction.on alone"),
         ([*TRAIN, "--trust.folds", "0", "--prior", "z"], "prior is z; want it with --trust.folds above 0 alone"),
         ([*TRAIN, "--correction.prior", "z", "--prior", "z"], "--prior and --correction.prior both name a policy"),
+        ([*PIPELINE, "--recflow.tasks", "like"], "options --recflow.… are for recflow: data; data is logs:x"),
         ([*PIPELINE, "--train.seed", "3"], "train.seed is 3; want --seed"),
         ([*PIPELINE, "--mtl.seed", "3"], "mtl.seed is 3; want --seed"),
         ([*PIPELINE, "--prerank.seed", "3"], "prerank.seed is 3; want --seed"),

@@ -75,21 +75,6 @@ def service(page: Path, statuses: list[Any]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def files_of(folder: Path) -> Iterator[str]:
-    """The address of a server of a folder's files."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *given: Any) -> None:
-            super().__init__(*given, directory=str(folder))
-
-        def log_message(self, *_: Any) -> None:
-            """No line for each request."""
-
-    with _running(Handler) as address:
-        yield address
-
-
-@contextlib.contextmanager
 def _running(handler: Any) -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import shutil
 import zipfile
 
 import numpy as np
@@ -10,15 +9,12 @@ import pytest
 import torch
 
 from pygrade.config.policy import PolicyConfig
-from pygrade.console.blob import pack
 from pygrade.console.run_console import write_console
 from pygrade.logs import write_logs
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
-from tests.console.browser import files_of, needs_browser, opened, updated
+from tests.console.browser import needs_browser, opened, updated
 from tests.console.conftest import CONFIG, DETAILS, HOSTILE, VERDICT
-from tests.console.node import SOURCES
-from tests.console.test_core_wasm import golden_calls, same_bits
 from tests.learning import tiny_logs
 
 pytestmark = [needs_browser, pytest.mark.slow]
@@ -65,9 +61,9 @@ def test_the_page_starts_and_ranks_as_the_core(page, found):
     assert page.locator("#verdict").locator(".badge, p, small").all_text_contents() == said
     headings = page.locator("#pages h3").all_inner_texts()
     assert headings == ["production", "served", "your sliders", "expected value", "best static", "GRADE"]
-    serves = "0.6 GRADE + 0.4 expected value"
-    assert serves in page.locator("#about-run").inner_text()
+    assert "0.6 GRADE + 0.4 expected value" in page.locator("#about-run").inner_text()
     assert page.title() == page.locator("h1").inner_text() == "run"
+    assert HOSTILE in items(page)[0] and page.locator("img").count() == 0  # names from data stay text
 
 
 def test_the_sliders_start_with_what_is_served(page, record):
@@ -85,21 +81,7 @@ def test_the_sliders_start_with_what_is_served(page, record):
     assert items(page) == items(page, "served")
 
 
-@pytest.mark.parametrize("width", [400, 820, 1440])
-def test_your_page_is_in_sight(engine, address, width):
-    made = opened(engine, address, width)
-    box = made.locator(".page.yours").bounding_box()
-    assert box["x"] >= 0 and box["x"] + box["width"] <= width
-    made.close()
-
-
-def test_names_from_data_stay_text(page):
-    assert HOSTILE in items(page)[0]
-    assert page.locator("img").count() == 0 and page.title() != "1"
-
-
 def test_weights_move_together_and_rank_at_once(page, found, record):
-    before = items(page)
     drag(page, 0, 90)
     assert numbers(page, ".slider output") == [90.0, 10.0]
     drag(page, 1, 75)
@@ -110,7 +92,7 @@ def test_weights_move_together_and_rank_at_once(page, found, record):
     order = np.argsort(-chosen.predictions[:, 1], kind="stable")[: CONFIG.k]
     assert after == [str(chosen.item_id[row]) for row in order]
     drag(page, 0, 100)
-    assert items(page) != after and len(before) == CONFIG.k
+    assert items(page) != after
     (own,) = page.locator("#your-card .number").all_inner_texts()
     assert numbers(page, ".worth .number")[0] == pytest.approx(float(own.split(" ")[0]), abs=0.051)
 
@@ -235,28 +217,6 @@ def test_saved_weights_serve_the_page_that_is_shown(page, found, record, tmp_pat
     assert "static-policy.zip" in page.locator("#saved").inner_text()
 
 
-def test_saved_multipliers_serve_the_page_that_is_shown(page, found, record, tmp_path):
-    with updated(page):
-        page.locator("label", has_text="Trade-offs").click()
-    drag(page, 0, -2)
-    with page.expect_download() as download:
-        page.locator("#save").click()
-    assert download.value.suggested_filename == "trade-off-policy.zip"
-    download.value.save_as(tmp_path / "saved.zip")
-    with zipfile.ZipFile(tmp_path / "saved.zip") as file:
-        file.extractall(tmp_path / "policy")
-    first = found.held_out.select([0])
-    served = BlendedRanker.load(tmp_path / "policy").rank(
-        first.context,
-        first.predictions,
-        CONFIG.k,
-        offsets=first.offsets,
-        scenario=str(first.scenario[0]),
-        item_values=first.value,
-    )
-    assert items(page) == [str(first.item_id[row]) for row in served.indices[0]]
-
-
 def test_what_moved_an_item_is_named(page):
     drag(page, 0, 100)
     causes = page.locator("#moves tbody td:nth-child(4)")
@@ -289,19 +249,8 @@ def test_the_keyboard_reaches_every_control(page):
     for _ in range(150):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
-    wanted = {
-        "slider-0",
-        "slider-1",
-        "save",
-        "previous",
-        "request",
-        "next",
-        "most-changed",
-        "reference",
-        "front-x",
-        "front-y",
-        "column",
-    }
+    wanted = {"slider-0", "slider-1", "save", "previous", "request", "next", "most-changed", "reference", "column"}
+    wanted |= {"front-x", "front-y"}
     assert wanted <= reached
     page.locator("#slider-0").focus()
     before = numbers(page, ".slider output")[0]
@@ -342,6 +291,8 @@ def test_the_theme_follows_the_system_or_the_button(engine, address):
 def test_no_width_overflows_and_axe_finds_nothing_serious(engine, address, width, theme):
     page = opened(engine, address, width, theme)
     assert page.evaluate("document.documentElement.scrollWidth") == width
+    box = page.locator(".page.yours").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= width  # your page is in sight
     page.evaluate("document.querySelectorAll('details').forEach((entry) => { entry.open = true; })")
     axe = pytest.importorskip("axe_core_python.sync_playwright")
     found = axe.Axe().run(page)
@@ -353,29 +304,6 @@ def test_no_width_overflows_and_axe_finds_nothing_serious(engine, address, width
     assert serious == [] and len(found["passes"]) > 15
     assert page.faults == []
     page.close()
-
-
-def test_goldens_have_the_same_bits_in_chromium(engine, tmp_path):
-    calls, wanted = golden_calls()
-    (tmp_path / "calls.txt").write_text(pack({"calls": calls}), encoding="utf-8")
-    for path in SOURCES.iterdir():
-        shutil.copy(path, tmp_path)
-    (tmp_path / "index.html").write_text("<!doctype html><title>modules</title>", encoding="utf-8")
-    with files_of(tmp_path) as address:
-        page = engine.new_page()
-        page.goto(f"{address}/index.html")
-        results = page.evaluate(
-            """async () => {
-                const { Core } = await import("./core.js");
-                const { unpack } = await import("./data.js");
-                const core = await Core.load(await (await fetch("core.wasm")).arrayBuffer());
-                const { calls } = await unpack(await (await fetch("calls.txt")).text());
-                return calls.map(({ name, given }) => [...new Uint32Array(core[name](...given).buffer)]);
-            }"""
-        )
-        page.close()
-    for actual, expected in zip(results, wanted, strict=True):
-        same_bits(np.array(actual, np.uint32).view(np.float32), expected)
 
 
 def odd_run(folder, tasks, **changes):

@@ -15,7 +15,6 @@ from pygrade.ops.fusion import TRANSFORMS
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.serving.ranker import BlendedRanker
 from tests.console.node import SOURCES, call, needs_node
-from tests.goldens import load
 
 FORMULA = {"beta": 1e-7, "epsilon": 1e-3}
 
@@ -35,66 +34,6 @@ def same_bits(actual, expected):
     assert bool(((actual.view(np.int32) == expected.view(np.int32)) | missing).all())
 
 
-def jagged(golden):
-    """Rows [M, T], offsets and weights [G, R, T] of a golden's arguments."""
-    given = golden.arguments
-    scores, weights = given["scores"], given.get("weights")
-    offsets = given.get("offsets")
-    if offsets is None:
-        offsets = torch.arange(len(scores) + 1) * scores.shape[1]
-    rows = scores.reshape(-1, scores.shape[-1]).numpy()
-    if weights is not None:
-        weights = weights[None].numpy() if weights.dim() == 2 else weights.transpose(0, 1).numpy()
-    return rows, offsets.numpy().astype(np.int32), weights
-
-
-def golden_calls():
-    """Calls of the core, and the golden values that each must give."""
-    calls, wanted = [], []
-    for golden in load("fusion"):
-        if golden.arguments["scores"].dtype != torch.float32 or "mask" in golden.arguments:
-            continue
-        rows, offsets, weights = jagged(golden)
-        how = formula(golden.arguments.get("transform", "identity"))
-        tasks = rows.shape[1]
-        if golden.op == "transform_scores":
-            calls.append(core("transform", rows.reshape(-1), offsets, tasks, how))
-            wanted.append(golden.outputs[""].numpy())
-        elif golden.op == "fuse_scores":
-            result = golden.outputs[""].numpy()
-            dense = "offsets" not in golden.arguments
-            by_sample = result.reshape(len(offsets) - 1, len(weights), -1).swapaxes(0, 1) if dense else result
-            for row, expected in zip(weights, by_sample, strict=True):
-                calls.append(core("fuse", rows.reshape(-1), offsets, tasks, np.ascontiguousarray(row), how))
-                wanted.append(expected)
-    assert len(calls) >= 38
-    return calls, wanted
-
-
-@needs_node
-def test_goldens_of_fusion_have_the_same_bits(tmp_path):
-    calls, wanted = golden_calls()
-    for actual, expected in zip(call(tmp_path, *calls), wanted, strict=True):
-        same_bits(actual, expected)
-
-
-@needs_node
-def test_goldens_of_the_best_have_the_same_order(tmp_path):
-    fused, orders, wanted = [], [], []
-    for golden in load("fusion"):
-        if golden.op != "fuse_topk" or golden.arguments["scores"].dtype != torch.float32 or "mask" in golden.arguments:
-            continue
-        rows, offsets, weights = jagged(golden)
-        for sample, row in enumerate(weights):
-            fused.append(core("fuse", rows.reshape(-1), offsets, rows.shape[1], np.ascontiguousarray(row), formula()))
-            orders.append((offsets, golden.arguments["k"]))
-            wanted.append(golden.outputs["indices"][:, sample].numpy())
-    scores = call(tmp_path, *fused)
-    ranked = [core("rank", given, offsets, k) for given, (offsets, k) in zip(scores, orders, strict=True)]
-    for actual, expected in zip(call(tmp_path, *ranked), wanted, strict=True):
-        assert np.array_equal(actual, expected.reshape(-1))
-
-
 @needs_node
 def test_random_requests_have_the_bits_of_the_ops(tmp_path):
     rng = np.random.default_rng(0)
@@ -103,17 +42,19 @@ def test_random_requests_have_the_bits_of_the_ops(tmp_path):
         for tasks in (1, 3, 6, 17):
             sizes = rng.integers(1, 300, 7)
             offsets = np.concatenate([[0], np.cumsum(sizes)])
-            rows = rng.choice([0.0, 1e-30, 1e-4, 0.2, 0.5, 1.0], (offsets[-1], tasks)).astype(np.float32)
+            rows = rng.choice([0.0, 1e-30, 1e-4, 0.2, 0.5, 1.0, np.nan], (offsets[-1], tasks)).astype(np.float32)
             rows[::2] = rng.random((len(rows[::2]), tasks)).astype(np.float32)
             weights = rng.dirichlet(np.ones(tasks), 7).astype(np.float32)
             slope = rng.uniform(0, 50, tasks).astype(np.float32)
             given = torch.from_numpy(rows), torch.from_numpy(weights)
             options = {"transform": transform, "offsets": torch.from_numpy(offsets), "slope": torch.from_numpy(slope)}
-            wanted.append(pygrade.fuse_scores(*given, **options).numpy())
-            small = offsets.astype(np.int32)
-            calls.append(core("fuse", rows.reshape(-1), small, tasks, weights, formula(transform, slope.tolist())))
-            wanted.append(pygrade.fuse_scores(given[0], given[1][:1].repeat(7, 1), **options).numpy())
-            calls.append(core("fuse", rows.reshape(-1), small, tasks, weights[0], formula(transform, slope.tolist())))
+            wanted.append(pygrade.transform_scores(given[0], **options).numpy())
+            wanted += [
+                pygrade.fuse_scores(given[0], w, **options).numpy() for w in (given[1], given[1][:1].repeat(7, 1))
+            ]
+            start, how = [rows.reshape(-1), offsets.astype(np.int32), tasks], formula(transform, slope.tolist())
+            calls += [core("transform", *start, how), core("fuse", *start, weights, how)]
+            calls.append(core("fuse", *start, weights[0], how))
     for actual, expected in zip(call(tmp_path, *calls), wanted, strict=True):
         same_bits(actual, expected)
 

@@ -91,8 +91,3 @@ def test_errors_name_the_argument(run, tmp_path):
         write_console(tmp_path / "nowhere", tmp_path / "page.html")
     with pytest.raises(ValueError, match="want --data logs:DIR"):
         write_console(run, tmp_path / "page.html")
-
-
-def test_a_service_without_a_run_has_the_live_state_alone():
-    made = page.page("pygrade console", Lead(), [])
-    assert '<script type="text/plain" id="data"></script>' in made and 'id="live"' in made

@@ -95,28 +95,6 @@ def test_moved_multipliers_are_worth_what_python_says(tmp_path, found, record):
 
 
 @needs_node
-def test_without_propensities_all_slots_count_alike(tmp_path, run):
-    found = find_run(run, f"logs:{run.parent / 'logs'}", replace(CONFIG, propensity=0.0))
-    flat = collect(found, CONFIG)
-    (result,) = call(tmp_path, page(flat, sliders()))
-    logs = found.held_out
-    evaluation = evaluate(
-        logs,
-        {"yours": WEIGHTS},
-        "base",
-        scores={
-            "base": baseline_scores(
-                simple_baselines(logs, found.policy, None)["expected value"], logs, fusion_formula(found.policy.config)
-            )
-        },
-        k=CONFIG.k,
-        transform={"yours": fusion_formula(found.policy.config)},
-        propensity=np.ones(5),
-    )
-    assert_equal(result["lifts"]["value"], evaluation.lifts["yours"]["value"], logs)
-
-
-@needs_node
 def test_all_rankings_have_the_order_of_the_core(tmp_path, record):
     (result,) = call(tmp_path, page(record, sliders()))
     assert [arm["name"] for arm in record["arms"]] == ["production", "expected value", "best static", "GRADE", "served"]

@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from pygrade.console.training import METRIC_LABELS, curves, write_report, write_text
+from pygrade.console.tables import METRIC_LABELS
+from pygrade.console.training import write_report, write_text
 from pygrade.console.weights import record_weights, weight_sections
 
 TASKS = ("click", "order")
@@ -102,12 +103,6 @@ def test_weights_by_group_have_their_size_and_interval(tmp_path):
     assert f">{100 * mean['value']:.1f} ± {reach:.1f}<" in section.body and ">40<" in section.body
     assert section.body.index("scenario many") < section.body.index("scenario few")  # the largest first
     assert weight_sections(tmp_path / "nowhere") == []
-
-
-def test_curves_leave_a_cut_off_line_out(run_dir):
-    lines = curves(run_dir / "training" / "metrics.jsonl")
-    assert lines["stage1"]["loss"][0][:2] == [1.0, 2.0] and lines["stage1"]["loss"][1][:2] == [1.0, 0.5]
-    assert len(lines["stage2"]["kl"][0]) == 40
 
 
 def test_lifts_without_an_interval_are_drawn(tmp_path):

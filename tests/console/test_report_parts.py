@@ -148,16 +148,6 @@ def test_later_requests_have_figures_and_no_verdict(judged):
     assert lead.index(mixture.sentence) < lead.index("later requests: ") and 'class="badge undecided"' in lead
 
 
-@pytest.mark.parametrize(
-    "in_sample, head", [(True, "in-sample, not evidence: "), (None, "requests that the policy may know: ")]
-)
-def test_requests_of_the_training_are_called_so(judged, in_sample, head):
-    logs, policies, mixture, _ = judged
-    reward = RewardConfig(page_size=5, propensity=0.5)
-    later = evaluate_policy(logs, logs, policies, replace(mixture, trust=1.0), reward, 3, in_sample)["later"]
-    assert later["text"].startswith(f"{head}GRADE ") and later["in_sample"] is in_sample
-
-
 def test_figures_that_need_propensities_or_cannot_differ_say_so():
     given = (GRADE, GRADE, EXPECTED_VALUE)
     text = later_record(*given, "ndcg", UNKNOWN, 5, False, False)["text"]

@@ -6,7 +6,7 @@ import torch
 
 from pygrade import ops
 from pygrade._util.html_table import html_table
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.config.policy import PolicyConfig
 from pygrade.logs import read_logs, write_logs
 from pygrade.policy import FusionPolicy, PolicySpec
@@ -213,10 +213,10 @@ def test_an_explained_page_names_trust_baseline_and_values(requests, capsys):
     alone = BlendedRanker(make_policy("harm", 0.0)).rank(context, predictions, 2)
     assert alone.explain(1, None) == "ranked by expected value alone (verdict: better)"
     bare = BlendedRanker(make_policy("harm", 0.0)).rank(context[:1], predictions[:1], 2).describe(0, "alone")
-    console.page(bare)
+    terminal.page(bare)
     for text in (as_html(bare), capsys.readouterr().out):
         assert "expected value" not in text.replace(bare["why"], "") and "weight" not in text.replace(bare["why"], "")
-    console.page(record)
+    terminal.page(record)
     out = capsys.readouterr().out
     for text in (as_html(record), out):
         assert "ev" in text and f"{record['items'][0]['baseline']:+.3f}" in text

@@ -3,13 +3,11 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from pygrade.config.simulation import DemoConfig, SimulateConfig
 from pygrade.config.training import CemConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, STAGE1, STATIC
-from pygrade.policy import FusionPolicy
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation import demo as demo_module
 from pygrade.simulation.demo import demo
@@ -106,22 +104,3 @@ def test_other_options_start_again_and_other_files_are_kept(tmp_path, monkeypatc
     with pytest.raises(ValueError, match="not empty"):
         demo(CONFIG, tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
-
-
-def test_reasons_name_the_source_of_the_weights(finished):
-    out, _ = finished
-    policy = FusionPolicy.load(out / "policy")
-    policy.mixture = None
-    ranker = BlendedRanker(policy, seed=0)
-    predictions = np.random.default_rng(0).uniform(0.01, 0.5, (1, 12, 6)).astype(np.float32)
-    context = np.zeros((1, len(ranker.policy.features)), np.float32)
-    static = ranker.policy.static_weights.numpy()
-    assert "static" in ranker.rank(None, predictions, 3).explain(0, static)
-    assert ranker.rank(context, predictions, 3).explain(0, None) == "chosen by the policy"
-    assert "drawn" in ranker.rank(context, predictions, 3, explore=True).explain(0, static)
-
-
-@pytest.mark.parametrize("change", [{"requests": 0}, {"test_requests": 1}, {"seed": -1}, {"pages": -1}])
-def test_bad_options_are_named(change):
-    with pytest.raises(ValueError, match=next(iter(change))):
-        DemoConfig(**change)

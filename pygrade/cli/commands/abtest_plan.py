@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.cli.options import load_log
 from pygrade.config.abtest import AbtestPlanOptions
 from pygrade.evaluation.abtest import MAX_EXTRAPOLATION, plan_of_log
@@ -31,7 +31,7 @@ def _print(metrics: dict[str, dict[str, Any]], options: AbtestPlanOptions, count
         lines.append(cells)
     asked = ["users over all arms", "days", "detectable"]
     span = "" if days is None else f" and {days} days"
-    console.table(
+    terminal.table(
         f"A test of {options.arms} arms that finds {100 * options.effect:g} % with power {options.power:g}; "
         "users over all arms, days with all traffic",
         ["", "per request", *asked, "CUPED saves", *asked],

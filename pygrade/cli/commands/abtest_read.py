@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pygrade._util.serialization import to_builtins
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.config.abtest import AbtestReadOptions
 from pygrade.evaluation.abtest import read_test, sample_ratio
 from pygrade.evaluation.user_tables import load_test
@@ -35,7 +35,7 @@ def run(options: AbtestReadOptions) -> dict[str, Any]:
     }
     if ratio.mismatch:
         if not options.json:
-            console.text(f"sample ratio of {counts}: MISMATCH: do not read the test (p = {ratio.p_value:.2g})")
+            terminal.text(f"sample ratio of {counts}: MISMATCH: do not read the test (p = {ratio.p_value:.2g})")
         return record
     if min(counts) < ENOUGH_USERS:
         logger.warning("an arm has %d users; intervals need at least %d", min(counts), ENOUGH_USERS)
@@ -61,7 +61,7 @@ def _print(record: dict[str, Any], planned_users: int | None) -> None:
     count = sum(map(len, lifts.values()))
     corrected = f", corrected for {count} lifts (max-t)" if count > 1 else ""
     users = ", ".join(f"{name} {size:,}" for name, size in record["users"].items())
-    console.text(f"sample ratio: as planned (p = {record['sample_ratio']['p_value']:.2g}); users: {users}")
+    terminal.text(f"sample ratio: as planned (p = {record['sample_ratio']['p_value']:.2g}); users: {users}")
     head = ["", "arm", control, "arm's value", "lift", "CUPED saves"] + ["at any time"] * (planned_users is not None)
     rows = []
     for metric in next(iter(lifts.values())):
@@ -73,7 +73,7 @@ def _print(record: dict[str, Any], planned_users: int | None) -> None:
             cells += [bounds_text(lift["corrected"]), gain]
             cells += [bounds_text(lift["anytime"])] if lift["anytime"] else []
             rows.append([metric, arm, *cells, _verdict(judge)])
-    console.table(f"Lift over {control} with 95 % intervals{corrected}", [*head, "verdict"], rows)
+    terminal.table(f"Lift over {control} with 95 % intervals{corrected}", [*head, "verdict"], rows)
 
 
 def _verdict(interval: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pygrade.aot import build
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.config.export import AotOptions
 
 
@@ -12,5 +12,5 @@ def run(options: AotOptions) -> dict[str, Any]:
     if not options.json:
         binaries = manifest["binaries"]
         size = sum(file["bytes"] for binary in binaries for file in binary["files"])
-        console.text(f"{len(binaries)} binaries, {size / 1e6:.1f} MB, and manifest.json in {options.out}")
+        terminal.text(f"{len(binaries)} binaries, {size / 1e6:.1f} MB, and manifest.json in {options.out}")
     return {"out": str(options.out), **manifest}

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.cli.run_directory import RECORD, differences, format_value, stored_options
 from pygrade.cli.run_metrics import KINDS, metrics_of
 from pygrade.config.logs import CompareOptions
@@ -24,11 +24,11 @@ def run(options: CompareOptions) -> dict[str, Any]:
         heads = [str(path) for path in options.runs]
         rows = [[f"--{name.replace('_', '-')}", format_value(a), format_value(b)] for name, a, b in changed]
         if rows:
-            console.table("Options that differ", ["option", *heads], rows)
+            terminal.table("Options that differ", ["option", *heads], rows)
         else:
-            console.text("all options are equal")
+            terminal.text("all options are equal")
         rows = [[name, *(value_text(side[name]) for side in metrics)] for name in names]
-        console.table("Later requests, ± 95 %", ["", *heads], rows, caption=_caution(options.runs))
+        terminal.table("Later requests, ± 95 %", ["", *heads], rows, caption=_caution(options.runs))
     return {
         "command": left_command,
         "runs": [str(path) for path in options.runs],

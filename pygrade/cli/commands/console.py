@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.cli.options import sub_config
 from pygrade.config.console import ConsoleConfig, ConsoleOptions
 from pygrade.console.run_console import write_console
@@ -17,5 +17,5 @@ def run(options: ConsoleOptions) -> dict[str, Any]:
         write_console(options.run, path, options.data, sub_config(ConsoleConfig, options))
         size = path.stat().st_size
     if not options.json:
-        console.text(f"console: {out}")
+        terminal.text(f"console: {out}")
     return {"run": str(options.run), "out": str(out), "bytes": size}

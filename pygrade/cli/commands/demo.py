@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.cli.evaluation_tables import print_verdict
 from pygrade.cli.run_directory import check_out, write_options
 from pygrade.config.simulation import DemoConfig, DemoOptions
+from pygrade.console.tables import METRIC_LABELS, lift_table
 from pygrade.evaluation.arms import PRODUCTION, SERVED
 from pygrade.simulation.demo import demo
 
@@ -17,7 +18,7 @@ def run(options: DemoOptions) -> dict[str, Any]:
     write_options(options, "demo", options.out)
     if not options.json:
         for page in result.pages:
-            console.page(page)
+            terminal.page(page)
         test, base = result.test.to_dict(), result.test.baseline
         sampled = {arm: entry["lifts"] for arm, entry in test["sampled"].items()}
         extra = f"value over {PRODUCTION}"
@@ -25,10 +26,10 @@ def run(options: DemoOptions) -> dict[str, Any]:
             arm: entry["lifts"] | {extra: result.summary["arms"][arm]["expected"]["value"]["lift_over_production"]}
             for arm, entry in test["expected"].items()
         }
-        console.lifts(f"Sampled A/B test: lift over {base}, ± 95 %", sampled, strong=SERVED)
-        columns = (*console.LABELS, extra)
-        console.lifts(f"Closed-form A/B test: lift over {base}, ± 95 %", expected, columns, SERVED)
+        terminal.table(f"Sampled A/B test: lift over {base}, ± 95 %", *lift_table(sampled, METRIC_LABELS), SERVED)
+        columns = METRIC_LABELS | {extra: extra}
+        terminal.table(f"Closed-form A/B test: lift over {base}, ± 95 %", *lift_table(expected, columns), SERVED)
         print_verdict(result.summary["verdict"])
         policy, summary = options.out / "policy", options.out / "summary.json"
-        console.text(f"report: {result.report}    policy: {policy}    summary: {summary}")
+        terminal.text(f"report: {result.report}    policy: {policy}    summary: {summary}")
     return result.summary | {"report": str(result.report)}

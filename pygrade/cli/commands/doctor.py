@@ -10,7 +10,7 @@ from typing import Any
 from pygrade._util.files import directory_lock
 from pygrade._util.serialization import to_builtins, write_bytes
 from pygrade._util.text import printable
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.cli.run_directory import check_out, to_toml
 from pygrade.config.logs import DoctorOptions
 from pygrade.doctor import log_sheet, sheet_page, words
@@ -89,11 +89,11 @@ def printable_lines(text: str) -> str:
 
 def _print_columns(imported: ImportedTable) -> None:
     rows = [(name, required, column) for name, required, _, column in _short(imported.contract)]
-    console.table(f"What the columns of {imported.where} are", ["in the log", "required", "column"], rows, left=True)
+    terminal.table(f"What the columns of {imported.where} are", ["in the log", "required", "column"], rows, left=True)
     for note in imported.notes.changed:
-        console.text(f"changed: {note}")
+        terminal.text(f"changed: {note}")
     for note in imported.notes.warned:
-        console.text(f"note: {note}")
+        terminal.text(f"note: {note}")
 
 
 def _short(contract: list[tuple[str, str, str, str]]) -> list[tuple[str, str, str, str]]:
@@ -114,15 +114,15 @@ def _short(contract: list[tuple[str, str, str, str]]) -> list[tuple[str, str, st
 
 def _print_sheet(record: dict[str, Any]) -> None:
     sheet = record["sheet"]
-    console.text("")
-    console.text(words.size_sentence(sheet))
+    terminal.text("")
+    terminal.text(words.size_sentence(sheet))
     for sentence in sheet["sentences"]:
-        console.text(f"! {sentence}")
+        terminal.text(f"! {sentence}")
     head, rows = words.estimate_rows(sheet)
-    console.table("What this log can tell", head, rows, left=True)
-    console.table("Predictions beside feedback", *words.task_rows(sheet), caption=words.TASK_TEXT)
-    console.table("What exploration would buy", *words.worth_rows(sheet), caption=words.worth_text(sheet))
-    console.table("A/B test for 1 %", *words.plan_rows(sheet), caption=words.user_sentence(sheet))
+    terminal.table("What this log can tell", head, rows, left=True)
+    terminal.table("Predictions beside feedback", *words.task_rows(sheet), caption=words.TASK_TEXT)
+    terminal.table("What exploration would buy", *words.worth_rows(sheet), caption=words.worth_text(sheet))
+    terminal.table("A/B test for 1 %", *words.plan_rows(sheet), caption=words.user_sentence(sheet))
     if "logs" in record:
-        console.text(f"log: {record['logs']}    config: {record['config']}    report: {record['report']}")
-        console.text(f"next: pygrade train --data logs:{record['logs']} --out DIR")
+        terminal.text(f"log: {record['logs']}    config: {record['config']}    report: {record['report']}")
+        terminal.text(f"next: pygrade train --data logs:{record['logs']} --out DIR")

@@ -1,12 +1,11 @@
 """pygrade evaluate"""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.cli.evaluation_tables import IN_SAMPLE, print_evaluation, print_verdict, print_warnings
 from pygrade.cli.options import read_log, with_values, workers_of
 from pygrade.config.console import ConsoleConfig
@@ -15,12 +14,12 @@ from pygrade.config.shared import LogOptions
 from pygrade.config.training import RewardConfig
 from pygrade.console.collect import collect
 from pygrade.console.page import write_page
-from pygrade.console.run_files import JudgedRun
+from pygrade.console.run_files import JudgedRun, unseen
 from pygrade.console.sections import off_policy_section, prediction_section, replay_section, verdict_lead
-from pygrade.evaluation.policy_estimates import LIFT, NO_ESTIMATE, decisive, noted, policy_estimates
+from pygrade.console.tables import off_policy_table
+from pygrade.evaluation.policy_estimates import NO_ESTIMATE, decisive, noted, policy_estimates
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
-from pygrade.metrics.texts import lift_text, value_text
 from pygrade.policy import FusionPolicy
 from pygrade.storage import Place, publishing
 from pygrade.training.evaluate_policy import evaluate_policy, policies_of
@@ -35,7 +34,7 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
     trained = TrainingRecord.load(options.policy, policy.version)
     logs = valued(options, trained, policy)
     chosen = logs.split(1 - options.last)[1] if options.last < 1 else logs
-    fresh, in_sample = unseen(chosen, trained)
+    fresh, in_sample = judging_requests(chosen, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     propensity = slot_propensity(logs, reward)
     slots = logs.num_slots
@@ -55,20 +54,7 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
     if not options.json:
         heading = IN_SAMPLE if in_sample else ""
         print_evaluation(record, heading)
-        rows, warnings = [], dict[str, list[str]]()
-        for name in estimates if options.all_estimates else decisive(estimates):
-            entry = record["off_policy"][name]
-            value = lift_text(entry) if name == LIFT else value_text(entry)
-            rows.append([name, value, f"{entry['effective_sample_size']:,.0f}"])
-            if entry["warning"]:
-                warnings.setdefault(entry["warning"], []).append(name)
-        title = f"{heading}Off-policy: value per request of what is served, lift over production, ± two-sided 95 %"
-        if estimates:
-            console.table(title, ["", "value", "ESS"], rows, caption=judged_by(record))
-            for warning, names in warnings.items():
-                console.text(f"{'; '.join(names)}: {warning}")
-        else:
-            console.text(f"Off-policy: {NO_ESTIMATE}")
+        _print_estimates(record, decisive(estimates) if not options.all_estimates else estimates, heading)
         print_verdict(record["verdict"], record["later"])
         print_warnings(record["warnings"])
     return {
@@ -79,6 +65,17 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
         "left_out": chosen.num_requests - fresh.num_requests,
         **record,
     }
+
+
+def _print_estimates(record: dict[str, Any], names: Iterable[str], heading: str) -> None:
+    if record["off_policy_note"]:
+        terminal.text(f"Off-policy: {record['off_policy_note']}")
+        return
+    shown, warnings = off_policy_table({name: record["off_policy"][name] for name in names})
+    title = f"{heading}Off-policy: value per request of what is served, lift over production, ± two-sided 95 %"
+    terminal.table(title, *shown, caption=judged_by(record))
+    for warning in warnings:
+        terminal.text(warning)
 
 
 def _write_report(options: EvaluateOptions, judged: JudgedRun) -> None:
@@ -137,16 +134,13 @@ def valued(options: LogOptions, trained: TrainingRecord | None, policy: FusionPo
     return with_values(logs, options)
 
 
-def unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
-    """The requests that the policy was not trained on, or all if it was trained on all; whether they are in-sample."""
-    if trained is None:
+def judging_requests(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
+    """`unseen` of the requests, which the log tells."""
+    fresh, in_sample = unseen(logs, trained)
+    if in_sample is None:
         logger.warning("nothing records what the policy was trained on: requests of its training cannot be left out")
-        return logs, None
-    seen = trained.seen(logs)
-    if bool(seen.all()):
+    elif in_sample:
         logger.warning("the policy was trained on all of these requests")
-        return logs, True
-    if bool(seen.any()):
-        count, left = int(seen.sum()), int((~seen).sum())
-        logger.info(f"left out {count:,} requests that the policy was trained on; {left:,} judge it")
-    return logs.select(np.flatnonzero(~seen)), False
+    elif left := logs.num_requests - fresh.num_requests:
+        logger.info(f"left out {left:,} requests that the policy was trained on; {fresh.num_requests:,} judge it")
+    return fresh, in_sample

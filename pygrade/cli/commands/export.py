@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.cli.ignored import refuse
 from pygrade.config.export import ExportOptions
 from pygrade.logs import read_logs
@@ -34,12 +34,12 @@ def run(options: ExportOptions) -> dict[str, Any]:
             facts = export_model(artifact.load(download(options.model)), out, onnx=options.onnx)
         size = out.stat().st_size
     if not options.json:
-        console.text(f"{options.out}, {size / 1e6:.1f} MB")
+        terminal.text(f"{options.out}, {size / 1e6:.1f} MB")
         for direction in ("inputs", "outputs"):
             ports = (
                 f"{port['name']} {port['dtype']}[{', '.join(map(str, port['shape']))}]" for port in facts[direction]
             )
-            console.text(f"{direction}: {'; '.join(ports)}")
+            terminal.text(f"{direction}: {'; '.join(ports)}")
     return {"out": str(options.out), **facts}
 
 
@@ -56,9 +56,9 @@ def _express(options: ExportOptions) -> dict[str, Any]:
         out.write_text(write_vespa(expression) if options.vespa else write_opensearch(expression), encoding="utf-8")
     inputs = {name: list(default.shape) for name, default in expression.inputs.items()}
     if not options.json:
-        console.text(f"{options.out}: inputs of the request {', '.join(inputs) or 'none'}")
-        console.text(f"fields of a document: {', '.join(expression.documents)}")
+        terminal.text(f"{options.out}: inputs of the request {', '.join(inputs) or 'none'}")
+        terminal.text(f"fields of a document: {', '.join(expression.documents)}")
         if pages is not None:
             share = f"{pages['kept']:.1%} of the policy's pages' items, {pages['equal']:.1%} of the pages in order"
-            console.text(f"{pages['requests']:,} recorded requests: {share}")
+            terminal.text(f"{pages['requests']:,} recorded requests: {share}")
     return {"out": str(options.out), "inputs": inputs, "documents": list(expression.documents), "pages": pages}

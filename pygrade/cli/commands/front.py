@@ -10,15 +10,15 @@ import numpy as np
 
 from pygrade._util.serialization import write_bytes
 from pygrade._util.threads import torch_threads
-from pygrade.cli import console
-from pygrade.cli.commands.evaluate import unseen, valued
+from pygrade.cli import terminal
+from pygrade.cli.commands.evaluate import judging_requests, valued
 from pygrade.cli.evaluation_tables import IN_SAMPLE
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import workers_of
 from pygrade.config.logs import FrontOptions
 from pygrade.config.training import RewardConfig
 from pygrade.console.charts import front_picture
-from pygrade.evaluation.arms import PRODUCTION
+from pygrade.console.trade_offs import judge_of, most_valuable
 from pygrade.evaluation.front import VALUE, Judge, Solution, front, solve
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs, numbered
@@ -29,11 +29,9 @@ from pygrade.policy.spec import fusion_formula
 from pygrade.storage import Folder, Place, join_path, place_of, publishing
 from pygrade.training.baselines import baseline_scores, expected_value
 from pygrade.training.propensity import SlotPropensity, slot_propensity
-from pygrade.training.reward import logged_weights
 from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
-_TURNED = 4  # tasks whose multipliers turn by default
 
 
 def run(options: FrontOptions) -> dict[str, Any]:
@@ -58,23 +56,23 @@ def _run(options: FrontOptions) -> dict[str, Any]:
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     propensity = slot_propensity(logs, reward)
     chosen = _of_scenario(logs, options.scenario)
-    fresh, in_sample = unseen(chosen, trained)
+    fresh, in_sample = judging_requests(chosen, trained)
 
-    def judge_of(part: FusionPolicy, requests: Logs) -> Judge:
-        return _judge(part, requests, propensity, options.k)
+    def judged_by_log(part: FusionPolicy, requests: Logs) -> Judge:
+        return judge_of(part, requests, propensity.known(max(requests.num_slots, options.k)), options.k)
 
-    search = [judge_of(*entry) for entry in _folds(options.policy, policy, trained, chosen)] if keep else []
+    search = [judged_by_log(*entry) for entry in _folds(options.policy, policy, trained, chosen)] if keep else []
     judged = fresh
     if keep and not search:
         logger.warning("no folds/ beside the policy: half of the users search for the multipliers, half judge them")
         half = numbered(fresh.user_id) % 2 == 0
         if half.all():
             raise ValueError("keep is to be judged on other users than it is searched on; the requests have one user")
-        search, judged = [judge_of(policy, fresh.select(half))], fresh.select(~half)
-    judge = judge_of(policy, judged)
+        search, judged = [judged_by_log(policy, fresh.select(half))], fresh.select(~half)
+    judge = judged_by_log(policy, judged)
     expected = baseline_scores(expected_value(judged), judged, fusion_formula(policy.config))
     with workers_of(options.cluster) as workers:
-        record = front(judge, options.tasks or _most_valuable(judged), expected, workers).to_dict()
+        record = front(judge, options.tasks or most_valuable(judged), expected, workers).to_dict()
         solution = solve(search, judge, keep, options.most, workers=workers) if keep else None
     if options.picture is not None:
         with publishing(options.picture) as path:
@@ -118,18 +116,6 @@ def _of_scenario(logs: Logs, scenario: str | None) -> Logs:
     return logs.select(np.flatnonzero(logs.scenario == scenario))
 
 
-def _judge(policy: FusionPolicy, logs: Logs, propensity: SlotPropensity, k: int) -> Judge:
-    """Production is the logged weights under the policy's formula, or the logged order if no weights are logged."""
-    weights = logged_weights(logs)
-    if weights is None:
-        production = np.where(logs.shown, -logs.position, -np.inf)
-    else:
-        baseline = Baseline(PRODUCTION, policy.config.transform, tuple(weights.tolist()))
-        production = baseline_scores(baseline, logs, fusion_formula(policy.config))
-    curve = propensity.known(max(logs.num_slots, k))
-    return Judge(policy, logs, production, curve, k)
-
-
 def _folds(
     directory: Place, policy: FusionPolicy, trained: TrainingRecord | None, logs: Logs
 ) -> Iterator[tuple[FusionPolicy, Logs]]:
@@ -149,11 +135,6 @@ def _folds(
 def _expected(policy: FusionPolicy) -> Baseline | None:
     """The expected value that multipliers turn; None: they are an input of the policy."""
     return None if policy.config.trade_offs or policy.mixture is None else policy.mixture.expected_value
-
-
-def _most_valuable(logs: Logs) -> tuple[str, ...]:
-    worth = (logs.predictions * logs.event_values).sum(0)
-    return tuple(logs.tasks[t] for t in sorted(np.argsort(-worth, kind="stable")[:_TURNED]))
 
 
 def _save(policy: FusionPolicy, trained: TrainingRecord | None, solution: Solution, options: FrontOptions) -> None:
@@ -192,7 +173,7 @@ def _print(
     points = record["marks"] | record["knobs"]
     rows = [[name, *(lift_text(point["events"][column]) for column in columns)] for name, point in points.items()]
     size = f"{record['num_requests']:,} requests of {record['num_users']:,} users"
-    console.table(f"{heading}Events over production, {size}, ± 95 %", ["", *columns], rows, caption=basis)
+    terminal.table(f"{heading}Events over production, {size}, ± 95 %", ["", *columns], rows, caption=basis)
     if solution is None:
         return
     result = solution.to_dict()
@@ -208,11 +189,11 @@ def _print(
         for name in names
     ]
     title = f"{heading}Multipliers that keep {', '.join(keep)} and earn most {options.most}"
-    console.table(title, ["", "multiplier", "wanted", "over production", "predicted"], rows)
+    terminal.table(title, ["", "multiplier", "wanted", "over production", "predicted"], rows)
     for task, gap in result["lacking"].items():
         reached, wanted = 100 * result["searched"][task], 100 * (keep[task] - 1)
-        console.text(
+        terminal.text(
             f"{task} {wanted:+.2f} % is out of reach: the front goes to {reached:+.2f} %, {100 * gap:.2f} points less"
         )
     if options.save is not None:
-        console.text(f"policy with these multipliers: {options.save}")
+        terminal.text(f"policy with these multipliers: {options.save}")

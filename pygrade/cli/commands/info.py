@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.config.export import InfoOptions
 from pygrade.ops.info import collect
 
@@ -21,5 +21,5 @@ def run(options: InfoOptions) -> dict[str, Any]:
             "GPU": record["gpu"] or "none",
         } | {f"backend {name}": state for name, state in record["backends"].items()}
         for name, value in rows.items():
-            console.text(f"{name:<18} {value}")
+            terminal.text(f"{name:<18} {value}")
     return record

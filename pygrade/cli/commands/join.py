@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.cli.options import sub_config
 from pygrade.config.service import JoinConfig, JoinOptions
 from pygrade.service.join import STATE, join_logs
@@ -26,8 +26,8 @@ def run(options: JoinOptions) -> dict[str, Any]:
         Folder.at(options.out).publish(out, hidden=(STATE,))
     if not options.json:
         rows = [[text, f"{record[name]:,}"] for name, text in _ROWS.items()]
-        console.table(f"{options.out}", ["", "in all"], rows)
-        console.text(f"train on it: pygrade train --data logs:{options.out} --out RUN")
+        terminal.table(f"{options.out}", ["", "in all"], rows)
+        terminal.text(f"train on it: pygrade train --data logs:{options.out} --out RUN")
     return record
 
 

@@ -4,7 +4,7 @@ import signal
 from typing import Any
 
 from pygrade._util.serialization import read_json
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.cli.options import sub_config
 from pygrade.config.service import OnlineOptions, ServiceConfig
 from pygrade.service.online import ARMS, FOLDER, STATUS, OnlineService
@@ -25,5 +25,5 @@ def run(options: OnlineOptions) -> dict[str, Any]:
     status = read_json(folder / FOLDER / STATUS)
     if not options.json:
         counts = ", ".join(f"{count:,} {name}" for name, count in sorted(status["counters"].items()))
-        console.text(f"version {status['version']} is served; {status['requests']:,} requests to learn from; {counts}")
+        terminal.text(f"version {status['version']} is served; {status['requests']:,} requests to learn from; {counts}")
     return {"status": status, "arms": read_json(folder / ARMS)}

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.cli.evaluation_tables import print_evaluation, print_verdict, print_warnings
 from pygrade.cli.ignored import refuse, refuse_in_model, refuse_in_training
 from pygrade.cli.options import sub_config, workers_of
 from pygrade.cli.run_directory import RECORD, check_out, record_options
 from pygrade.cli.run_metrics import report_run
 from pygrade.config.pipeline import PipelineConfig, PipelineOptions
+from pygrade.console.tables import model_table, recall_table, stage_table
 from pygrade.data.events import CONFIGS, parse_spec
-from pygrade.metrics.texts import value_text
 from pygrade.pipeline.mtl import OWN
 from pygrade.pipeline.run import run_pipeline
 from pygrade.storage import join_path, prepare_directory, upload_directory
@@ -45,7 +45,7 @@ def run(options: PipelineOptions) -> dict[str, Any]:
         report_run(place, "pipeline", options, out, out / "artifact", stages["publish"]["version"], steps)
     if not options.json:
         _print(record)
-        console.text(
+        terminal.text(
             f"report: {join_path(options.out, 'report.html')}    summary: {join_path(options.out, 'summary.json')}"
         )
     return record
@@ -53,32 +53,13 @@ def run(options: PipelineOptions) -> dict[str, Any]:
 
 def _print(record: dict[str, Any]) -> None:
     stages = record["stages"]
-    done = {True: "earlier run", False: "this run"}
-    rows = [[name, f"{entry['seconds']:.1f} s", done[entry["cached"]]] for name, entry in stages.items()]
-    console.table(f"Stages, {record['wall_seconds']:.1f} s in all", ["stage", "took", "done in"], rows)
-    recall = [
-        [f"recall@{entry['n']}", value_text(entry["recall"]), value_text(entry["popularity_recall"])]
-        for entry in stages["prerank"]["recall"]
-    ]
+    terminal.table(f"Stages, {record['wall_seconds']:.1f} s in all", *stage_table(stages), texts=2)
     published = f"published: {stages['prerank']['published']}"
-    console.table("Prerank: later positives found", ["", "two towers", "popularity"], recall, caption=published)
+    terminal.table("Prerank: later positives found", *recall_table(stages["prerank"]), caption=published)
     if stages["mtl"]["network"] != OWN:
-        _print_model(stages["logs"]["predictions"], stages["mtl"]["tasks"])
+        rows = model_table(stages["logs"]["predictions"], stages["mtl"])
+        terminal.table("Multi-task model on later requests; log-loss and ECE before → after calibration", *rows)
     replay = stages["evaluate"]["replay"]
     print_evaluation(replay)
     print_verdict(replay["verdict"], replay["later"])
     print_warnings(record["warnings"])
-
-
-def _print_model(metrics: dict[str, Any], names: list[str]) -> None:
-    columns = ("log_loss_before", "log_loss", "ece_before", "ece")
-    tasks = [
-        [task, f"{entry['positives']:,}", *(_number(entry[name]) for name in columns)]
-        for task, entry in ((task, metrics[task]) for task in names)
-    ]
-    head = ["task", "events", "log-loss", "calibrated", "ECE", "calibrated"]
-    console.table("Multi-task model on later requests", head, tasks)
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.4f}"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import load_log
 from pygrade.config.logs import RankOptions
@@ -36,7 +36,7 @@ def run(options: RankOptions) -> dict[str, Any]:
         write_logs(page.log_rows(task_values=chosen.task_values), options.log)
     if not options.json:
         for record in pages:
-            console.page(record)
+            terminal.page(record)
     return {"policy_version": ranker.version, "pages": pages, "counters": ranker.counters}
 
 

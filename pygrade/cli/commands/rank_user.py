@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.cli.ignored import refuse
 from pygrade.config.pipeline import RankUserOptions
 from pygrade.logs import write_logs
@@ -56,9 +56,9 @@ def run(options: RankUserOptions) -> dict[str, Any]:
     if options.log is not None:
         write_logs(served.page.log_rows(), options.log)
     if not options.json:
-        console.page(page)
+        terminal.page(page)
         rows = [[name, f"{entry['p50_ms']:.2f}", f"{entry['max_ms']:.2f}"] for name, entry in times.items()]
-        console.table(f"Where the time goes, of {len(made)} times", ["milliseconds", "p50", "max"], rows, "in all")
+        terminal.table(f"Where the time goes, of {len(made)} times", ["milliseconds", "p50", "max"], rows, "in all")
     return {
         "version": system.version,
         "pages": [page],

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import sub_config
 from pygrade.cli.run_directory import write_options
 from pygrade.config.simulation import SimulateConfig, SimulateOptions
+from pygrade.console.tables import METRIC_LABELS, lift_table
 from pygrade.evaluation.abtest import sequential_lifts
 from pygrade.evaluation.arms import EQUAL, GRADE, PRODUCTION, STATIC
 from pygrade.logs.parquet import refuse_strangers
@@ -46,8 +47,8 @@ def _write_log(options: SimulateOptions, place: Place) -> dict[str, Any]:
         write_options(options, "simulate", out)
     events = dict(zip(logs.tasks, logs.feedback.sum(0, dtype=float).tolist(), strict=True))
     if not options.json:
-        console.text(f"{logs.num_requests:,} requests with {logs.num_rows:,} candidates in {place}")
-        console.text("events: " + ", ".join(f"{int(count):,} {task}" for task, count in events.items()))
+        terminal.text(f"{logs.num_requests:,} requests with {logs.num_rows:,} candidates in {place}")
+        terminal.text("events: " + ", ".join(f"{int(count):,} {task}" for task, count in events.items()))
     return {
         "out": str(place),
         "requests": logs.num_requests,
@@ -91,7 +92,7 @@ def _test(options: SimulateOptions) -> dict[str, Any]:
     if not options.json:
         for kind, title in (("sampled", "Sampled users"), ("expected", "Closed form")):
             entries = {arm: entry["lifts"] for arm, entry in record[kind].items()}
-            console.lifts(f"{title}: lift over {baseline}, ± 95 %", entries, strong=GRADE)
+            terminal.table(f"{title}: lift over {baseline}, ± 95 %", *lift_table(entries, METRIC_LABELS), GRADE)
         title = "Sampled users, anytime-valid intervals (a test may be stopped after any user)"
-        console.lifts(title, record["sequential"], strong=GRADE)
+        terminal.table(title, *lift_table(record["sequential"], METRIC_LABELS), GRADE)
     return {"seed": options.seed, **record}

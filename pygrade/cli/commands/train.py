@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pygrade._util.files import directory_lock
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.cli.evaluation_tables import print_evaluation, print_verdict, print_warnings
 from pygrade.cli.ignored import refuse_in_training
 from pygrade.cli.options import log_directory, open_log, sub_config, workers_of
@@ -18,6 +18,7 @@ from pygrade.cli.run_directory import check_out, record_options
 from pygrade.cli.run_metrics import report_run
 from pygrade.config.training import TrainConfig, TrainOptions
 from pygrade.console.run_files import JudgedRun
+from pygrade.console.tables import trust_table
 from pygrade.console.training import write_report, write_text
 from pygrade.console.weights import record_weights
 from pygrade.correction.prior import load_prior
@@ -27,7 +28,6 @@ from pygrade.evaluation.replay import event_worth
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
-from pygrade.metrics.texts import bounds_text
 from pygrade.storage import join_path, working_directory
 from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS, evaluate_policy, is_new
 from pygrade.training.mlflow_run import MlflowRun
@@ -78,21 +78,19 @@ def run(options: TrainOptions) -> dict[str, Any]:
             print_evaluation(record["evaluation"], "later requests, which trained nothing: ")
         print_verdict(record["verdict"], record["evaluation"]["later"] if late is not None else None)
         print_warnings(record["warnings"])
-        console.text(f"policy: {record['policy']}    report: {record['report']}")
+        terminal.text(f"policy: {record['policy']}    report: {record['report']}")
     return record
 
 
 def _print_trust(summary: Mapping[str, Any]) -> None:
     """What cross-fitting found: mixtures and baselines against the baseline."""
     trust = summary["trust"]
-    lifts = {} if trust is None else trust["mixtures"] | trust["baselines"]
-    if lifts:
+    head, rows = trust_table(trust)
+    if rows:
         title = f"Cross-fitted value of the logged pages, lift over {trust['baseline']} (bounds two-sided 95 %)"
-        rows = [[name, bounds_text(entry)] for name, entry in lifts.items()]
         caption = f"{trust['folds']} folds of {trust['users']:,} users; {event_worth(summary)}; "
-        caption += f"slot propensities: {trust['propensity']}"
-        caption += f"; {summary['trust_seconds']:.0f} s of cross-fitting"
-        console.table(title, ["", "lift"], rows, trust["served"], caption)
+        caption += f"slot propensities: {trust['propensity']}; {summary['trust_seconds']:.0f} s of cross-fitting"
+        terminal.table(title, head, rows, trust["served"], caption)
 
 
 def _train_and_judge(

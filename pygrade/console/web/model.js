@@ -54,72 +54,48 @@ export class Model {
     return this.arm(this.record.names.served);
   }
 
-  #fuse(source, weights) {
-    return this.core.fuse(this.given[source], this.keptOffsets, this.T, weights, this.formula);
-  }
-
   #baseline(baseline, multipliers = null) {
     const formula = { ...this.formula, transform: this.record.policy.transforms.indexOf(baseline.transform) };
+    const given = this.given[sourceOf(baseline)];
     const priced = this.#priced(baseline);
-    return this.core.baseline(
-      this.given[baseline.corrected ? "corrected" : "own"],
-      this.keptOffsets,
-      this.T,
-      baseline,
-      formula,
-      multipliers,
-      priced,
-      this.prices,
-    );
+    return this.core.baseline(given, this.keptOffsets, this.T, baseline, formula, multipliers, priced, this.prices);
   }
 
   #scoresOf(arm) {
     if (arm.kind === ORDER_ONLY) {
       return Float32Array.from(this.record.browsed.positions, (slot) => (slot < 0 ? -Infinity : -slot));
     }
-    if (arm.kind === "baseline") return this.#baseline(arm.baseline);
-    const fused = arm.challenger ? this.#baseline(arm.challenger) : this.#fuse("weighed", arm.weights);
+    if (arm.kind === "baseline") return this.#baseline(arm.baseline, arm.multipliers);
+    const fused = arm.challenger
+      ? this.#baseline(arm.challenger, arm.multipliers)
+      : this.core.fuse(this.given[arm.source ?? "weighed"], this.keptOffsets, this.T, arm.weights, this.formula);
     if (arm.kind === "weights") return fused;
-    return this.core.mix(this.#baseline(arm.baseline), fused, this.keptOffsets, arm.trust);
+    return this.core.mix(this.#baseline(arm.baseline, arm.multipliers), fused, this.keptOffsets, arm.trust);
   }
 
   // The arm that the sliders make, at first the served one: {kind, weights, …, scores, pages}. boosts and caps: see
   // `rules` of Core.rank.
   yours(sliders, rules = {}) {
+    let arm = { kind: "weights", source: "slid", weights: sliders.weights };
+    if (sliders.mode === "served") arm = this.served;
+    else if (sliders.mode === "tradeoffs") arm = this.#turned(sliders.multipliers);
+    const scores = arm.scores ?? this.#scoresOf(arm);
+    return { ...arm, name: "yours", rules, scores, pages: this.order(scores, this.k, rules) };
+  }
+
+  // What the policy serves at multipliers of the tasks' values.
+  #turned(multipliers) {
     const { policy } = this.record;
-    if (sliders.mode === "served") {
-      const { scores } = this.served;
-      return { ...this.served, name: "yours", rules, pages: this.order(scores, this.k, rules) };
+    const { trust, baseline, challenger } = policy.mixture ?? { trust: 1 };
+    const mixed = trust < 1 ? { kind: "mixture", baseline, trust } : { kind: "weights" };
+    if (challenger) {
+      const own = trust < 1 ? { ...mixed, challenger } : { kind: "baseline", baseline: challenger };
+      return { ...own, multipliers };
     }
-    let arm = { name: "yours", kind: "weights", source: "slid", weights: sliders.weights, rules };
-    if (sliders.mode === "tradeoffs") {
-      const u = sliders.multipliers;
-      const weights = this.core.policyWeights(
-        this.network,
-        this.context,
-        this.given[policy.corrected ? "corrected" : "own"],
-        this.keptOffsets,
-        this.T,
-        this.scenario,
-        u,
-      );
-      const served = policy.mixture;
-      const mixed = served !== null && served.trust < 1;
-      arm = { ...arm, kind: mixed ? "mixture" : "weights", source: "weighed", weights, multipliers: u };
-      if (mixed) arm = { ...arm, baseline: served.baseline, trust: served.trust };
-      if (served?.challenger)
-        arm = mixed
-          ? { ...arm, challenger: served.challenger, weights: null }
-          : { ...arm, kind: "baseline", baseline: served.challenger, weights: null };
-    }
-    const own = arm.challenger ?? (arm.kind === "baseline" ? arm.baseline : null);
-    arm.scores = own ? this.#baseline(own, arm.multipliers) : this.#fuse(arm.source, arm.weights);
-    if (arm.kind === "mixture") {
-      const base = this.#baseline(arm.baseline, arm.multipliers);
-      arm.scores = this.core.mix(base, arm.scores, this.keptOffsets, arm.trust);
-    }
-    arm.pages = this.order(arm.scores, this.k, rules);
-    return arm;
+    const given = this.given[sourceOf(policy)];
+    const inputs = [this.context, given, this.keptOffsets, this.T, this.scenario];
+    const weights = this.core.policyWeights(this.network, ...inputs, multipliers);
+    return { ...mixed, source: "weighed", weights, multipliers };
   }
 
   // The k best of each request, -1 after the last.
@@ -138,7 +114,7 @@ export class Model {
 
   // How many of all candidates of all arms rank where the C++ core ranks them.
   check() {
-    const longest = this.offsets.reduce((most, end, i) => Math.max(most, i ? end - this.offsets[i - 1] : 0), 0);
+    const longest = longestOf(this.offsets);
     let [same, all] = [0, 0];
     for (const arm of this.arms) {
       const order = this.order(arm.scores, longest);
@@ -165,16 +141,17 @@ export class Model {
     });
     this.shownRows = this.core.keep(judged.transformed);
     this.shownOffsets = this.core.keep(judged.offsets);
-    this.longestPage = judged.offsets.reduce((most, end, i) => Math.max(most, i ? end - judged.offsets[i - 1] : 0), 1);
+    this.longestPage = Math.max(1, longestOf(judged.offsets));
   }
 
   // Metrics by request of static weights on all judged requests, or of an arm on those that the page holds.
   #metrics(arm, sliders) {
+    const replayed = (scores) =>
+      this.replay.metrics(this.core.rank(scores, this.shownOffsets, this.longestPage), this.longestPage);
     if (sliders.mode === "served") return { chosen: null, ...this.judged.arms[this.served.name] };
     if (sliders.mode === "weights") {
       const scores = this.core.fuse(this.shownRows, this.shownOffsets, this.T, sliders.weights, this.identity);
-      const order = this.core.rank(scores, this.shownOffsets, this.longestPage);
-      return { chosen: null, ...this.replay.metrics(order, this.longestPage) };
+      return { chosen: null, ...replayed(scores) };
     }
     const { browsed } = this.record;
     const scores = new Float32Array(this.judged.offsets[this.judged.offsets.length - 1]).fill(NaN);
@@ -184,8 +161,7 @@ export class Model {
         if (browsed.positions[row] >= 0) scores[at++] = arm.scores[row];
       }
     }
-    const order = this.core.rank(scores, this.shownOffsets, this.longestPage);
-    return { chosen: browsed.judged, ...this.replay.metrics(order, this.longestPage) };
+    return { chosen: browsed.judged, ...replayed(scores) };
   }
 
   // Lifts of the sliders' arm over another one: {requests, users, value, ndcg, events[T]}.
@@ -237,7 +213,7 @@ export class Model {
     const kind = this.record.policy.transforms.indexOf(baseline.transform);
     const priced = this.#priced(baseline);
     const { prices } = this.record.browsed;
-    const source = baseline.corrected ? "corrected" : "own";
+    const source = sourceOf(baseline);
     const f = this.#transformed(source, kind);
     return centered(first, end, this.T, (row, t) => {
       let value = f[row * this.T + t];
@@ -256,6 +232,15 @@ export class Model {
       return own.length ? own.filter((index) => !other.has(index)).length / own.length : 0;
     });
   }
+}
+
+// The predictions that a baseline ranks by, or a policy's network reads.
+function sourceOf({ corrected }) {
+  return corrected ? "corrected" : "own";
+}
+
+function longestOf(offsets) {
+  return offsets.reduce((most, end, i) => Math.max(most, i ? end - offsets[i - 1] : 0), 0);
 }
 
 function centered(first, end, tasks, part) {

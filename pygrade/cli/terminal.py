@@ -5,12 +5,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pygrade._util.html_table import Html
 from pygrade._util.optional_imports import require
 from pygrade._util.text import printable
-from pygrade.metrics.texts import lift_text
 from pygrade.serving.page_table import page_table
 
-LABELS = {"value": "value/request", "orders": "orders/request", "opm": "OPM", "ctr": "CTR", "cvr": "CVR"}
 _PLAIN_WIDTH = 100  # columns unless standard output is a terminal
 _GAP, _MARGIN = 3, 4  # between columns, and at both ends of a row together
 
@@ -50,7 +49,7 @@ def text(line: str) -> None:
 def table(
     title: str,
     head: Sequence[str],
-    rows: Sequence[Sequence[str]],
+    rows: Sequence[Sequence[str | Html]],
     strong: str = "",
     caption: str = "",
     texts: int = 1,
@@ -58,22 +57,23 @@ def table(
 ) -> None:
     """A table whose first ``texts`` columns are text and the others numbers, or text that may take several lines
     (``left``); the row that begins with ``strong`` is bold. Numbers that are wider than the screen go into further
-    tables with the same texts.
+    tables with the same texts; columns of pictures (`Html`) are left out.
     """
+    kept = [i for i in range(len(head)) if not any(isinstance(row[i], Html) for row in rows)]
+    cells = [[printable(str(row[i])) for i in kept] for row in (head, *rows)]
     literal = require("rich.text").Text  # not markup: names may hold [ and ]
     out = _console()
     if title:
         out.print(literal(printable(title)), style="bold", soft_wrap=True)
-    shown = [[printable(cell) for cell in row] for row in (head, *rows)]
-    for columns in [list(range(len(head)))] if left else _that_fit(shown, texts, out.width):
+    for columns in [list(range(len(kept)))] if left else _that_fit(cells, texts, out.width):
         view = require("rich.table").Table(box=require("rich.box").SIMPLE_HEAD)
         for index in columns:
             text_column = left or index < texts
             side = "left" if text_column else "right"
-            view.add_column(literal(printable(head[index])), justify=side, no_wrap=not text_column, overflow="fold")
-        for row in rows:
-            cells = [literal(printable(row[index])) for index in columns]
-            view.add_row(*cells, style="bold" if strong and row[0] == strong else None)
+            view.add_column(literal(cells[0][index]), justify=side, no_wrap=not text_column, overflow="fold")
+        for row in cells[1:]:
+            style = "bold" if strong and row[0] == printable(strong) else None
+            view.add_row(*(literal(row[index]) for index in columns), style=style)
         out.print(view)
     if caption:
         out.print(literal(printable(caption)), style="dim", soft_wrap=True)
@@ -93,17 +93,6 @@ def _that_fit(cells: Sequence[Sequence[str]], texts: int, width: int) -> list[li
         groups[-1].append(index)
         used += sizes[index]
     return groups or [first]
-
-
-def lifts(
-    title: str,
-    lifts_by_arm: Mapping[str, Mapping[str, Any]],
-    metrics: Sequence[str] = tuple(LABELS),
-    strong: str = "",
-) -> None:
-    """Lift of each arm per metric in percent, ± half of the 95 % interval; the baseline has none."""
-    rows = [[arm, *(lift_text(entry.get(metric)) for metric in metrics)] for arm, entry in lifts_by_arm.items()]
-    table(title, ["", *(LABELS.get(metric, metric) for metric in metrics)], rows, strong)
 
 
 def page(record: Mapping[str, Any]) -> None:

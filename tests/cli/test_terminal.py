@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from pygrade.cli import console
-from pygrade.cli.console import show_log
+from pygrade.cli import terminal
+from pygrade.cli.terminal import show_log
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_the_log_is_shown_once_and_quiet_keeps_warnings(capsys, quiet, expected)
 
 
 def printed(capsys, *arguments, **options):
-    console.table(*arguments, **options)
+    terminal.table(*arguments, **options)
     return capsys.readouterr().out.splitlines()
 
 
@@ -55,4 +55,4 @@ def test_a_reader_that_leaves_is_no_exit_of_rich(monkeypatch):
 
     monkeypatch.setattr(sys, "stdout", Closed())
     with pytest.raises(BrokenPipeError):
-        console.table("", ["a", "b"], [["c", "d"]])
+        terminal.table("", ["a", "b"], [["c", "d"]])

@@ -1,0 +1,160 @@
+"""Heads and rows of a run's records: the page shows them, and the terminal what is text in them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pygrade._util.html_table import Html
+from pygrade.console.marks import bar, interval_mark, reach_of
+from pygrade.evaluation.policy_estimates import LIFT
+from pygrade.metrics.texts import bounds_text, lift_text, positive_text, share_text, value_text
+
+Json = Mapping[str, Any]
+Rows = list[list[str | Html]]
+Table = tuple[list[str], Rows]
+METRIC_LABELS = {"value": "value / request", "orders": "orders / request", "opm": "OPM", "ctr": "CTR", "cvr": "CVR"}
+_MANY = 200  # requests from which on a 99th percentile is more than the maximum
+
+
+def replay_metrics(replay: Json) -> dict[str, str]:
+    """The metrics of a replay with their titles."""
+    return {"value": f"value@{replay['k']}", "ndcg": f"NDCG@{replay['k']}"}
+
+
+def replay_table(replay: Json) -> Table:
+    """Each ranking's value and NDCG, the baseline first, and its lifts in the metrics in which rankings can differ."""
+    metrics = replay_metrics(replay)
+    differing = [metric for metric in metrics if metric not in replay["cannot_differ"]]
+    reaches = {metric: reach_of(entry[metric] for entry in replay["lifts"].values()) for metric in differing}
+    rows: Rows = []
+    for arm, entry in sorted(replay["rankers"].items(), key=lambda row: row[0] != replay["baseline"]):
+        lifts, row = replay["lifts"].get(arm, {}), list[str | Html]([arm])
+        row += [positive_text(entry[metric]) for metric in metrics]
+        for metric in differing:
+            mark = interval_mark(lifts[metric], reaches[metric], f"{arm}, {metric}") if lifts else Html("")
+            row += [lift_text(lifts.get(metric)), mark]
+        rows.append(row)
+    heads = [head for metric in differing for head in (f"{metrics[metric]} lift", "interval")]
+    return ["ranking", *metrics.values(), *heads], rows
+
+
+def prediction_table(replay: Json) -> Table:
+    """AUC and GAUC by task, with intervals."""
+    rows: Rows = [
+        [
+            task,
+            f"{int(entry['events']):,}",
+            f"{entry['rate']:.2%}",
+            f"{entry['mean_prediction']:.2%}",
+            share_text(entry["auc"], 3),
+            share_text(entry["gauc"], 3),
+        ]
+        for task, entry in replay["predictions"].items()
+    ]
+    return ["task", "events", "rate", "predicted", "AUC", "GAUC"], rows
+
+
+def model_table(tasks: Json, model: Json) -> Table:
+    """Order and calibration of a multi-task model's predictions."""
+    rows: Rows = [
+        [
+            task,
+            f"{entry['positives']:,}",
+            f"{100 * entry['rate']:.2f} / {100 * entry['mean_prediction']:.2f} %",
+            share_text(entry["auc_interval"], 3),
+            share_text(entry["gauc_interval"], 3),
+            f"{number_text(entry['log_loss_before'], 3)} → {number_text(entry['log_loss'], 3)}",
+            f"{number_text(entry['ece_before'], 3)} → {number_text(entry['ece'], 3)}",
+        ]
+        for task, entry in ((task, tasks[task]) for task in model["tasks"])
+    ]
+    return ["task", "events", "rate / predicted", "AUC", "GAUC", "log-loss", "ECE"], rows
+
+
+def off_policy_table(estimates: Json) -> tuple[Table, list[str]]:
+    """The estimates, and the warnings about them, each with the names of those that it is about."""
+    warned: dict[str, list[str]] = {}
+    for name, entry in estimates.items():
+        if entry["warning"]:
+            warned.setdefault(entry["warning"], []).append(name)
+    rows: Rows = [
+        [name, lift_text(entry) if name == LIFT else value_text(entry), f"{entry['effective_sample_size']:,.0f}"]
+        for name, entry in estimates.items()
+    ]
+    warnings = [f"{'; '.join(names)}: {warning}" for warning, names in warned.items()]
+    return (["estimate", "value", "effective sample"], rows), warnings
+
+
+def trust_table(trust: Json | None) -> Table:
+    """What cross-fitting found of mixtures and baselines, the best first; without rows if there was none."""
+    lifts: dict[str, Any] = {} if not trust else trust["mixtures"] | trust["baselines"]
+    reach = reach_of(lifts.values())
+    best = sorted(lifts.items(), key=lambda row: -(row[1]["value"] or 0.0))
+    return ["ranking", "lift", "interval"], [[n, bounds_text(lift), interval_mark(lift, reach, n)] for n, lift in best]
+
+
+def recall_table(prerank: Json) -> Table:
+    """The share of later positives among the candidates, by their number."""
+    rows: Rows = [
+        [
+            f"recall@{entry['n']}",
+            f"{entry['requests']:,}",
+            f"{entry['unknown']:.1%}",
+            *(value_text(entry[name], 3) for name in ("recall", "popularity_recall", "difference")),
+            number_text(entry["index_recall"]),
+        ]
+        for entry in prerank["recall"]
+    ]
+    return ["", "requests", "unknown", "two towers", "most popular", "difference", "index found"], rows
+
+
+def stage_table(stages: Json) -> Table:
+    """What each stage of a pipeline took."""
+    longest = max(entry["seconds"] for entry in stages.values())
+    rows: Rows = [
+        [
+            name,
+            "earlier run" if entry["cached"] else "this run",
+            f"{entry['seconds']:.1f} s",
+            f"{entry['peak_mib']:,.0f} MiB",
+            bar(entry["seconds"], longest),
+        ]
+        for name, entry in stages.items()
+    ]
+    return ["stage", "done in", "took", "peak memory so far", ""], rows
+
+
+def latency_table(check: Json) -> Table:
+    """Milliseconds of each step of a serve-check. The 99th percentile of few requests is their maximum."""
+    most = max(entry["p99_ms"] for entry in check["latency"].values())
+    rows: Rows = [
+        [name, f"{entry['p50_ms']:.2f}", f"{entry['p99_ms']:.2f}", bar(entry["p50_ms"], most)]
+        for name, entry in check["latency"].items()
+    ]
+    return ["milliseconds", "p50", "p99" if check["requests"] >= _MANY else "max", ""], rows
+
+
+def skew_table(check: Json) -> tuple[Table, str]:
+    """Features whose materialized and served values differ, those that differ most first, and how many do not."""
+    skew = check["skew"]
+    rows: Rows = [
+        [
+            name,
+            f"{entry['values']:,}",
+            f"{entry['equal']:.4%}",
+            "known on one side" if entry["max_difference"] is None else f"{entry['max_difference']:.3g}",
+        ]
+        for name, entry in skew.items()
+        if entry["equal"] < 1.0
+    ]
+    text = f"{len(skew) - len(rows)} of {len(skew)} features have the same bits both ways"
+    return (["feature", "values", "equal", "largest difference"], rows), text
+
+
+def lift_table(lifts: Mapping[str, Json], metrics: Mapping[str, str]) -> Table:
+    """Lifts of each arm by metric; metrics: their titles."""
+    return ["", *metrics.values()], [[arm, *(lift_text(found.get(m)) for m in metrics)] for arm, found in lifts.items()]
+
+
+def number_text(value: float | None, digits: int = 4) -> str:
+    """A number, or that it is not known."""
+    return "n/a" if value is None else f"{value:.{digits}f}"

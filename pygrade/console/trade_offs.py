@@ -1,0 +1,34 @@
+"""What the trade-offs of a policy are judged by, in the console and by `pygrade front`."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.evaluation.arms import PRODUCTION
+from pygrade.evaluation.front import Judge
+from pygrade.logs import Logs
+from pygrade.policy import Baseline, FusionPolicy
+from pygrade.policy.spec import fusion_formula
+from pygrade.training.baselines import baseline_scores
+from pygrade.training.reward import logged_weights
+
+_TURNED = 4  # tasks whose multipliers turn by default
+
+
+def judge_of(policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64] | None, k: int) -> Judge:
+    """Production is the logged weights under the policy's formula, or the logged order if no weights are logged.
+
+    curve: propensity of each slot, None: they all count alike.
+    """
+    weights = logged_weights(logs)
+    if weights is None:
+        production = np.where(logs.shown, -logs.position, -np.inf)
+    else:
+        baseline = Baseline(PRODUCTION, policy.config.transform, tuple(weights.tolist()))
+        production = baseline_scores(baseline, logs, fusion_formula(policy.config))
+    return Judge(policy, logs, production, curve, k)
+
+
+def most_valuable(logs: Logs) -> tuple[str, ...]:
+    """The tasks of most predicted value, or harm, in the log's order."""
+    worth = np.abs(logs.predictions * logs.event_values).sum(0)
+    return tuple(logs.tasks[t] for t in sorted(np.argsort(-worth, kind="stable")[:_TURNED]))
