@@ -4,7 +4,7 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-from pygrade.cli import console
+from pygrade.cli import terminal
 from pygrade.config.export import DocsOptions
 
 ROOT = Path(__file__).resolve().parents[3]  # of a clone
@@ -25,5 +25,5 @@ def run(options: DocsOptions) -> dict[str, Any]:
         place, text = site, f"documentation: {site}"
         opened = not options.json and webbrowser.open(site.as_uri())
     if not options.json:
-        console.text(text)
+        terminal.text(text)
     return {"documentation": place and str(place), "opened": opened}
