@@ -14,3 +14,8 @@ def shortened(text: str, size: int = 40) -> str:
     """A printable text of at most ``size`` characters."""
     shown = printable(text)
     return shown if len(shown) <= size else shown[: size - 1] + "…"
+
+
+def one_line(error: BaseException, size: int = 200) -> str:
+    """The message of an error in one line of at most ``size`` characters; the error's type if it has none."""
+    return " ".join(str(error).split())[:size] or type(error).__name__

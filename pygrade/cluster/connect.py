@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from pygrade._util.optional_imports import require
 from pygrade._util.progress import screen
+from pygrade._util.text import one_line
 from pygrade.cluster.errors import ClusterError
 from pygrade.storage import Place
 from pygrade.workers import Workers
@@ -116,7 +117,7 @@ def _start(ray: Any, place: ClusterAddress, object_store_mib: int | None) -> Non
         except Exception as error:
             ray.shutdown()
             if not left:
-                raise ClusterError(f"Ray does not start here: {_one_line(error)}") from error
+                raise ClusterError(f"Ray does not start here: {one_line(error, 500)}") from error
         with warnings.catch_warnings(action="ignore", category=ResourceWarning):
             gc.collect()  # the processes of this try, which end with this one
 
@@ -130,7 +131,7 @@ def _join(ray: Any, address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         ray.shutdown()
         hint = "start one with: ray start --head" if address == _AUTO else f"want {_TOKEN}"
-        raise ClusterError(f"cluster {address} cannot be used: {_one_line(error)}; {hint}") from error
+        raise ClusterError(f"cluster {address} cannot be used: {one_line(error, 500)}; {hint}") from error
 
 
 def _wait_for(address: str) -> None:
@@ -152,7 +153,3 @@ def _wait_for(address: str) -> None:
         f"cluster {address} does not answer as the head of a Ray cluster does within {ANSWER_SECONDS:.0f} s; want its "
         f"port, which ray start --head prints (6379 by default), and {_TOKEN}"
     )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500]

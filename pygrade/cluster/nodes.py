@@ -12,6 +12,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pygrade import __version__
+from pygrade._util.text import one_line
 from pygrade.cluster.errors import ClusterError
 from pygrade.pipeline.stages import code_hash
 from pygrade.storage import Folder, Place
@@ -87,8 +88,7 @@ def _ask(wanted: list[str]) -> list[tuple[str, dict[str, Any]]]:
             found.append((nodes[node], ray.get(reference)))
         except RayError as error:
             if not _has_died(node):
-                text = " ".join(str(error).split())[:500]
-                raise ClusterError(f"{nodes[node]} cannot run Python tasks: {text}") from error
+                raise ClusterError(f"{nodes[node]} cannot run Python tasks: {one_line(error, 500)}") from error
     return found
 
 

@@ -16,6 +16,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
+from pygrade._util.text import one_line
 from pygrade.cluster.errors import ClusterError
 from pygrade.workers import error_context
 from pygrade.workers.group import DistributedGroup, FileCheckpoints, Group
@@ -103,7 +104,7 @@ def train_on_cluster(
         except ray.train.WorkerGroupError as error:
             raise _own_error(error) from error
         except ray.train.TrainingFailedError as error:
-            raise ClusterError(f"training failed: {' '.join(str(error).split())[:500]}") from error
+            raise ClusterError(f"training failed: {one_line(error, 500)}") from error
         if isinstance(result, _Failed):
             raise result.error
     trained: Result = result
@@ -118,8 +119,7 @@ def _fit(trainer: Callable[[], TorchTrainer]) -> Any:
             return trainer().fit().return_value
         except ray.exceptions.RayActorError as error:
             if not left:
-                text = " ".join(str(error).split())[:300]
-                raise ClusterError(f"training lost its controller {RESTARTS + 1} times: {text}") from error
+                raise ClusterError(f"training lost its controller {RESTARTS + 1} times: {one_line(error)}") from error
             logger.warning("training: its controller was lost; %d more restarts", left)
             _release()
 

@@ -16,6 +16,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pygrade._util.progress import track
+from pygrade._util.text import one_line
 from pygrade.cluster.errors import ClusterError
 from pygrade.cluster.train import Alone, train_on_cluster
 from pygrade.workers import Actors, JobProgress, error_context, pack_work, run_job
@@ -197,5 +198,6 @@ def _fetch(reference: Any, retries: int) -> Any:
             cause = cause.cause
         raise (cause if isinstance(cause, Exception) else error) from error
     except RayError as error:
-        text = " ".join(str(error).split())[:300]
-        raise ClusterError(f"the worker was lost {retries + 1} times, or its memory did not suffice: {text}") from error
+        raise ClusterError(
+            f"the worker was lost {retries + 1} times, or its memory did not suffice: {one_line(error)}"
+        ) from error

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._util.optional_imports import require
+from pygrade._util.text import one_line
 
 if TYPE_CHECKING:
     import polars as pl
@@ -90,7 +91,7 @@ def read_batches(
             yield first, frame
             first += len(frame)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: corrupt after row {first} ({_first_line(error)})") from error
+        raise ValueError(f"{path}: corrupt after row {first} ({one_line(error)})") from error
     if first == 0:
         raise ValueError(f"{path}: the file has no rows")
     if piece is not None and first != piece.first + piece.rows:
@@ -135,7 +136,7 @@ def _schema(path: Path) -> Any:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise ValueError(f"{path}: not a complete {path.suffix[1:]} file ({_first_line(error)})") from error
+        raise ValueError(f"{path}: not a complete {path.suffix[1:]} file ({one_line(error)})") from error
 
 
 def _fits(dtype: Any, kind: str) -> bool:
@@ -180,7 +181,3 @@ def _typed(path: Path, first: int, name: str, values: "pl.Series", kind: str) ->
         inner = element.get(plain, polars.Float64)
         typed = values.cast(polars.List(inner) if plain.endswith("s") else inner)
     return typed
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -31,6 +31,7 @@ import numpy as np
 
 from pygrade._typing import Ints
 from pygrade._util.optional_imports import require
+from pygrade.logs.parquet import open_parquet
 
 if TYPE_CHECKING:
     import polars as pl
@@ -113,7 +114,7 @@ class EventLog:
             raise ValueError(f"{path / 'events'} holds {len(found)} parts; source.json says {len(parts)}")
         log = cls(path, source, found)
         for part, rows in zip(found, parts, strict=True):
-            with log._parquet(part) as parquet:
+            with open_parquet(part) as parquet:
                 if parquet.metadata.num_rows != rows:
                     raise ValueError(f"{part}: {parquet.metadata.num_rows} rows; source.json says {rows}")
         return log
@@ -193,7 +194,7 @@ class EventLog:
         start ≤ timestamp < stop. Memory: about one frame, whatever the length of the log.
         """
         if columns is not None:
-            with self._parquet(self.parts[0]) as parquet:
+            with open_parquet(self.parts[0]) as parquet:
                 names = parquet.schema_arrow.names
             if missing := [name for name in columns if name not in names]:
                 raise ValueError(f"{self.parts[0]}: column {missing[0]!r} is missing; it has {', '.join(names)}")
@@ -246,7 +247,7 @@ class EventLog:
         """(part, row group, first row, row after the last, first time, last time) of pieces of whole requests."""
         low, high = -(2**63) if start is None else start, 2**63 - 1 if stop is None else stop
         for number, part in enumerate(self.parts):
-            with self._parquet(part) as parquet:
+            with open_parquet(part) as parquet:
                 metadata, column = parquet.metadata, parquet.schema_arrow.names.index("timestamp")
                 sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
                 times = [metadata.row_group(group).column(column).statistics for group in range(len(sizes))]
@@ -263,7 +264,7 @@ class EventLog:
                         at += len(piece)
 
     def _row_group(self, part: Path, group: int, columns: Sequence[str] | None) -> "pl.DataFrame":
-        with self._parquet(part) as parquet:
+        with open_parquet(part) as parquet:
             wanted = [name for name in parquet.schema_arrow.names if columns is None or name in columns]
             try:
                 rows = parquet.read_row_group(group, columns=wanted)
@@ -272,18 +273,12 @@ class EventLog:
             frame: pl.DataFrame = require("polars", "pipeline").from_arrow(rows)
             return frame
 
-    def _parquet(self, path: Path) -> Any:
-        try:
-            return require("pyarrow.parquet", "pipeline").ParquetFile(path)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path}: not a complete Parquet file ({error})") from error
-
     def _table(self, name: str) -> "pl.DataFrame | None":
         path = self.path / name
         if not path.is_file():
             return None
         polars = require("polars", "pipeline")
-        self._parquet(path).close()
+        open_parquet(path).close()
         frame: pl.DataFrame = polars.read_parquet(path)
         return frame
 

@@ -27,7 +27,7 @@ from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import PIECE, EventWriter
 from pygrade.data.import_shards import ShardWriter
 from pygrade.logs.logs import FINER, MAX_SLOT, SECONDS
-from pygrade.logs.parquet import METADATA_KEY, header_of, parts_of
+from pygrade.logs.parquet import METADATA_KEY, header_of, open_parquet, parts_of
 from pygrade.workers import Workers
 
 if TYPE_CHECKING:
@@ -236,8 +236,6 @@ def _refuse_repeated_items(frame: "pl.DataFrame") -> "pl.DataFrame":
 
 
 def _describe(path: Path) -> tuple[list[str], dict[str, Any]]:
-    try:
-        schema = require("pyarrow.parquet", "pipeline").read_schema(path)
-    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
-        raise ValueError(f"{path}: not a complete Parquet file ({error})") from error
+    with open_parquet(path) as parquet:
+        schema = parquet.schema_arrow
     return list(schema.names), header_of((schema.metadata or {}).get(METADATA_KEY, b"{}"), path)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pygrade._typing import Array, Floats
 from pygrade._util.optional_imports import require
+from pygrade._util.text import one_line
 from pygrade.logs.column_map import ColumnMap
 from pygrade.logs.table import Table
 
@@ -155,8 +156,9 @@ def times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64]:
             zone = getattr(stamps.type, "tz", None)
             millis = np.asarray(stamps.cast(pa.timestamp("ms", zone), safe=False).cast(pa.int64()).to_numpy(), np.int64)
         except pa.ArrowException as error:
-            reason = " ".join(str(error).split())[:150]
-            raise ValueError(f"{table.where}: {column!r} (time): {reason}; want dates as in ISO 8601") from error
+            raise ValueError(
+                f"{table.where}: {column!r} (time): {one_line(error)}; want dates as in ISO 8601"
+            ) from error
         notes.changed.append(f"{column!r} (time): dates, now milliseconds since 1970 (UTC if they name no zone)")
     else:
         values = table.numbers(column)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from pygrade.logs import parquet
-from pygrade.logs.logs import PER_REQUEST, PER_ROW, Logs, validate
+from pygrade.logs.columns import COLUMNS
+from pygrade.logs.logs import Logs, validate
 from pygrade.storage import Folder, Place, download, is_url, publishing
 
 logger = logging.getLogger("pygrade")
@@ -68,7 +69,7 @@ def concatenate(parts: Sequence[Logs]) -> Logs:
                 raise ValueError(f"parts differ in {name}: integers and strings; want one kind")
     sizes = np.concatenate([np.diff(part.offsets) for part in parts])
     changes: dict[str, Any] = {"offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)}
-    for name in PER_REQUEST + PER_ROW:
+    for name in COLUMNS:
         arrays = [getattr(part, name) for part in parts]
         whole = all(array is not None for array in arrays)
         changes[name] = np.concatenate(arrays) if whole else None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pygrade.logs import attributes, contract, conversion, leaks, prediction_scale
 from pygrade.logs.arrays import numbered
 from pygrade.logs.column_map import PREFIXES, ColumnMap, find_request, parse_map, propose
+from pygrade.logs.columns import PER_TASK
 from pygrade.logs.conversion import ImportNotes
 from pygrade.logs.nested import unnested
 from pygrade.logs.parquet import METADATA_KEY, header_of
@@ -20,7 +21,6 @@ Columns = Mapping[str, str | Iterable[str]] | Sequence[str] | str
 Duplicates = Literal["keep-shown", "refuse"]
 _TEXTS = ("scenario", "policy_version", "baseline", "verdict")
 _NUMBERS = ("position", "value", "shown", "trust")
-_MATRICES = {"weights": "w_", "concentration": "a_", "multipliers": "u_"}
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _fields(
             result[name] = conversion.of_request(table, roles[name], table.texts(roles[name]))
     if "exploration" in roles:
         result["exploration"] = conversion.exploration(table, roles["exploration"], notes)
-    for name, prefix in _MATRICES.items():
+    for name, prefix in PER_TASK.items():
         if any(role.startswith(prefix) for role in roles):
             result[name] = _task_matrix(table, mapping, prefix, notes)
     if "trust" in roles:

@@ -28,6 +28,7 @@ from pygrade._util.html_table import html_table
 from pygrade.logs import parquet as logs_parquet
 from pygrade.logs.arrays import numbered
 from pygrade.logs.categories import levels_of
+from pygrade.logs.columns import COLUMNS, PER_REQUEST, PER_ROW, PER_TASK
 from pygrade.logs.import_table import Columns, Duplicates, ImportedTable, check_priced, import_table
 
 _Refuse = Callable[..., None]  # see `validate`
@@ -35,10 +36,6 @@ _Refuse = Callable[..., None]  # see `validate`
 logger = logging.getLogger("pygrade")
 
 EXPLORATIONS = ("none", "dirichlet", "shuffle")
-PER_REQUEST: tuple[str, ...] = ("request_id", "user_id", "context", "scenario", "weights", "concentration", "seed")
-PER_REQUEST += ("policy_version", "exploration", "timestamp", "trust", "baseline", "verdict", "multipliers")
-PER_REQUEST += ("candidates", "arm")
-PER_ROW = ("item_id", "position", "predictions", "feedback", "value", "item_features")
 MAX_SLOT = 100_000  # arrays are as long as the last slot
 MAX_AMOUNT = 1e12  # of feedback on a row, and of a price; larger ones overflow in gradients
 SECONDS = (10**9, 10**11)  # 2001 … as seconds, January 1970 … 1973 as milliseconds
@@ -117,34 +114,10 @@ class Logs:
         if bool((sizes <= 0).any()):
             empty = int(np.argmax(sizes <= 0))
             raise ValueError(f"offsets give request {empty} {sizes[empty]} rows; want at least one row a request")
-        tasks = len(self.tasks)
-        _check("request_id", self.request_id, (requests,), "id")
-        _check("user_id", self.user_id, (requests,), "id")
-        _check("context", self.context, (requests, len(self.features)), "float32")
-        _check("item_id", self.item_id, (rows,), "id")
-        _check("position", self.position, (rows,), "int32")
-        _check("predictions", self.predictions, (rows, tasks), "float32")
-        _check("feedback", self.feedback, (rows, tasks), "float32")
-        optional = {
-            "scenario": ((requests,), "str"),
-            "value": ((rows,), "float32"),
-            "weights": ((requests, tasks), "float32"),
-            "concentration": ((requests, tasks), "float32"),
-            "seed": ((requests,), "uint64"),
-            "policy_version": ((requests,), "str"),
-            "exploration": ((requests,), "str"),
-            "timestamp": ((requests,), "int64"),
-            "trust": ((requests,), "float32"),
-            "baseline": ((requests,), "str"),
-            "verdict": ((requests,), "str"),
-            "multipliers": ((requests, tasks), "float32"),
-            "candidates": ((requests,), "int64"),
-            "arm": ((requests,), "str"),
-            "item_features": ((rows, len(self.items)), "float32"),
-        }
-        for name, (shape, kind) in optional.items():
-            if getattr(self, name) is not None:
-                _check(name, getattr(self, name), shape, kind)
+        for name, column in COLUMNS.items():
+            if not column.optional or getattr(self, name) is not None:
+                width = (len(getattr(self, column.labels)),) if column.labels else ()
+                _check(name, getattr(self, name), (requests if column.by_request else rows, *width), column.kind)
 
     @property
     def num_requests(self) -> int:
@@ -280,7 +253,7 @@ class Logs:
             if missing := [name for name in wanted if name not in own]:
                 raise ValueError(f"the log has no {kind} {', '.join(missing)}; it has {', '.join(own) or 'none'}")
         place, feature = [self.tasks.index(t) for t in tasks], [self.features.index(f) for f in features]
-        for name in ("predictions", "feedback", "weights", "concentration", "multipliers"):
+        for name in ("predictions", "feedback", *PER_TASK):
             if getattr(self, name) is not None:
                 changes[name] = np.ascontiguousarray(getattr(self, name)[:, place])
         changes["context"] = np.ascontiguousarray(self.context[:, feature])
@@ -492,7 +465,7 @@ def _validate_requests(logs: Logs, refuse: _Refuse) -> None:
     if logs.trust is not None:
         wrong = (logs.trust < 0) | (logs.trust > 1)
         refuse(wrong, "trust", logs.trust, "a number from 0 to 1", by_request=True)
-    for name, prefix in logs_parquet.PER_TASK.items():
+    for name, prefix in PER_TASK.items():
         matrix = getattr(logs, name)
         for t, task in enumerate(logs.tasks if matrix is not None else ()):
             column = matrix[:, t]

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from pygrade._typing import Array
 from pygrade._util.files import atomic_directory
 from pygrade._util.optional_imports import require
+from pygrade._util.text import one_line
+from pygrade.logs.columns import COLUMNS, Column
 
 RowName = Callable[[int], str]
 Facts = tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...], tuple[str, ...], tuple[str, ...]]
@@ -21,11 +23,9 @@ METADATA_KEY = b"pygrade"
 FORMAT_VERSION = 1
 _OPTIONS = "options.toml"  # of the command that wrote a log, beside its parts
 _KINDS = {"number": "a number", "integer": "an integer", "id": "an integer or a string", "text": "a string"}
-_REQUIRED = ("request_id", "user_id", "item_id", "position")
-_TEXTS = ("scenario", "policy_version", "exploration", "baseline", "verdict", "arm")  # of a request
-_OPTIONAL = (*_TEXTS, "value", "seed", "timestamp", "trust", "candidates")
 _STATED = ("tasks", "features", "items", "task_values", "value_tasks")  # in the metadata of every file
-PER_TASK = {"weights": "w_", "concentration": "a_", "multipliers": "u_"}  # matrices [R, T] and their columns
+_SINGLE = {name: column for name, column in COLUMNS.items() if not column.labels}
+_WANTED = {"p_": "a prediction for every candidate", "y_": "feedback for a shown candidate"}
 _CONTRACT = (
     "a log has a row per candidate, with request_id, user_id, item_id, position (slot from 0, null: not shown) and for "
     "each task p_<task> (prediction) and y_<task> (feedback, null: not shown); optional: x_<feature>, i_<item column>, "
@@ -50,12 +50,7 @@ class ParquetParts:
             raise
 
     def _open(self) -> None:
-        parquet = require("pyarrow.parquet")
-        for file in self.files:
-            try:
-                self.parts.append(parquet.ParquetFile(file))
-            except (self.pa.ArrowException, OSError) as error:
-                raise ValueError(f"{file}: not a complete Parquet file ({_first_line(error)})") from error
+        self.parts += map(open_parquet, self.files)
         self.part_rows = [int(part.metadata.num_rows) for part in self.parts]
         self.starts = np.concatenate([[0], np.cumsum(self.part_rows)])
         self.num_rows = int(self.starts[-1])
@@ -108,7 +103,7 @@ class ParquetParts:
             try:
                 table = part.read(columns=[name])
             except (self.pa.ArrowException, OSError) as error:
-                raise ValueError(f"{file}: column '{name}' is corrupt ({_first_line(error)})") from error
+                raise ValueError(f"{file}: column '{name}' is corrupt ({one_line(error)})") from error
             if types.is_dictionary(dtype):
                 table = table.cast(self.pa.schema([(name, value_type)]))
             chunks.append(table.column(0))
@@ -135,7 +130,7 @@ class ParquetParts:
             return np.asarray(self.pc.fill_null(column.cast(target), missing).to_numpy(), dtype)
         except self.pa.ArrowException as error:
             wanted = f"want {info.min} to {info.max}"
-            raise ValueError(f"{self.path}: column '{name}': {_first_line(error)}; {wanted}") from error
+            raise ValueError(f"{self.path}: column '{name}': {one_line(error)}; {wanted}") from error
 
     def ids(self, name: str) -> Array:
         column = self.column(name, "id")
@@ -150,46 +145,41 @@ class ParquetParts:
         column = self.column(name, "text")
         return _strings(self.pc.fill_null(column.cast(self.pa.string()), ""))
 
-    def _check_columns(self, tasks: tuple[str, ...], features: tuple[str, ...], items: tuple[str, ...]) -> None:
+    def _check_columns(self, labels: dict[str, tuple[str, ...]]) -> None:
         """ValueError names the columns that are missing; those that are not read are noted."""
-        missing = [name for name in _REQUIRED if name not in self.names] + ([] if tasks else ["p_<task>"])
-        for task in dict.fromkeys((*tasks, *self._labels("", "y_"))):
-            missing += [name for name in (f"p_{task}", f"y_{task}") if name not in self.names]
-        missing += [
-            name for name in (*(f"x_{f}" for f in features), *(f"i_{i}" for i in items)) if name not in self.names
-        ]
+        tasks = labels["tasks"]
+        missing = [name for name, column in _SINGLE.items() if not column.optional and name not in self.names]
+        missing += [] if tasks else ["p_<task>"]
+        wanted = [f"{prefix}{task}" for task in dict.fromkeys((*tasks, *self._labels("", "y_"))) for prefix in _WANTED]
+        wanted += [f"x_{feature}" for feature in labels["features"]] + [f"i_{item}" for item in labels["items"]]
+        missing += [name for name in wanted if name not in self.names]
         if missing:
             present = ", ".join(self.names)
             raise ValueError(f"{self.files[0]}: no column {', '.join(missing)}; it has {present}; {_CONTRACT}")
-        if not features:
+        if not labels["features"]:
             self.notes.append("no feature column x_<feature>: the policy sees the predictions alone")
-        read = {*_REQUIRED, *_OPTIONAL, "share", *(f"x_{feature}" for feature in features)}
-        read |= {f"i_{item}" for item in items}
-        read |= {prefix + task for prefix in ("p_", "y_", *PER_TASK.values()) for task in tasks}
-        strange = [name for name in self.names if name not in read]
-        if strange:
+        read = {*_SINGLE, "share"}
+        for column in COLUMNS.values():
+            read |= {column.prefix + label for label in labels.get(column.labels, ())}
+        if strange := [name for name in self.names if name not in read]:
             self.notes.append(f"not read: column {', '.join(strange)}")
 
     def read(self) -> dict[str, Any]:
         """The arguments of `Logs`."""
-        tasks, features, items = (
-            self._labels("tasks", "p_"),
-            self._labels("features", "x_"),
-            self._labels("items", "i_"),
-        )
-        self._check_columns(tasks, features, items)
-        request_id = self.ids("request_id")
-        starts = self._starts(request_id)
-        offsets = np.append(starts, self.num_rows).astype(np.int64)
-        result: dict[str, Any] = {"tasks": tasks, "features": features, "items": items, "offsets": offsets}
-        result["request_id"] = request_id[starts]
+        labels = {"tasks": self._labels("tasks", "p_"), "features": self._labels("features", "x_")}
+        labels["items"] = self._labels("items", "i_")
+        self._check_columns(labels)
+        starts = self._starts(self.ids("request_id"))
+        result: dict[str, Any] = {**labels, "offsets": np.append(starts, self.num_rows).astype(np.int64)}
         result["task_values"] = tuple(float(v) for v in self.header.get("task_values", ()))
         result["value_tasks"] = tuple(str(task) for task in self.header.get("value_tasks", ()))
-        del request_id
         inside = np.ones(self.num_rows, bool)
         inside[starts] = False  # rows whose predecessor belongs to the same request
 
-        def per_request(name: str, values: Array) -> Array:
+        def values_of(name: str, column: Column) -> Array:
+            values = self._values(name, column, result.get("position"))
+            if not column.by_request:
+                return values
             changed = values[1:] != values[:-1]
             if values.dtype.kind == "f":
                 changed &= ~(np.isnan(values[1:]) & np.isnan(values[:-1]))
@@ -200,49 +190,36 @@ class ParquetParts:
                 raise self.fail(name, row, f"{values[row]}, but {before}; want one value a request")
             return values[starts]
 
-        def matrix(
-            prefix: str, labels: tuple[str, ...], by_request: bool, want: str = "", where: Array | None = None
-        ) -> NDArray[np.float32]:
-            """Nulls are refused where values are wanted."""
-            block = np.empty((len(starts) if by_request else self.num_rows, len(labels)), np.float32)
-            for i, label in enumerate(labels):
-                values, null = self.numbers(prefix + label)
-                if want and bool((bad := null if where is None else null & where).any()):
-                    raise self.fail(prefix + label, int(np.argmax(bad)), f"null; want {want}")
-                block[:, i] = per_request(prefix + label, values) if by_request else values
-            return block
-
-        result["user_id"] = per_request("user_id", self.ids("user_id"))
-        result["item_id"] = self.ids("item_id")
-        position = self.integers("position", -1, np.int32)
-        result["position"] = position
-        result["context"] = matrix("x_", features, by_request=True)
-        result["predictions"] = matrix("p_", tasks, False, "a prediction for every candidate")
-        feedback = matrix("y_", tasks, False, "feedback for a shown candidate", position >= 0)
-        hidden = (position < 0)[:, None]
+        for field, column in COLUMNS.items():
+            names = [column.prefix + label for label in labels[column.labels]] if column.labels else [field]
+            if column.optional and not any(name in self.names for name in names):
+                continue
+            if not column.labels:
+                result[field] = values_of(field, column)
+                continue
+            result[field] = np.empty((len(starts) if column.by_request else self.num_rows, len(names)), np.float32)
+            for place, name in enumerate(names):
+                result[field][:, place] = values_of(name, column)
+        feedback, hidden = result["feedback"], (result["position"] < 0)[:, None]
         if bool((hidden & (feedback == 0)).any()):
             self.notes.append("feedback is 0 where position is null: taken as not shown (null)")
         feedback[np.isnan(feedback) & hidden] = 0.0
-        result["feedback"] = feedback
-        for name, prefix in PER_TASK.items():
-            if any(n.startswith(prefix) for n in self.names):
-                result[name] = matrix(prefix, tasks, by_request=True)
-        if "value" in self.names:
-            result["value"] = self.numbers("value")[0]
-        if items:
-            result["item_features"] = matrix("i_", items, by_request=False)
-        for name in _TEXTS:
-            if name in self.names:
-                result[name] = per_request(name, self.text(name))
-        if "seed" in self.names:
-            result["seed"] = per_request("seed", self.integers("seed", 0, np.uint64))
-        if "timestamp" in self.names:
-            result["timestamp"] = per_request("timestamp", self.integers("timestamp", 0, np.int64))
-        if "trust" in self.names:
-            result["trust"] = per_request("trust", self.numbers("trust")[0])
-        if "candidates" in self.names:
-            result["candidates"] = per_request("candidates", self.integers("candidates", 0, np.int64))
         return result
+
+    def _values(self, name: str, column: Column, position: Array | None) -> Array:
+        """[M]: a column of the file; nulls are refused where values are wanted."""
+        if column.kind == "id":
+            return self.ids(name)
+        if column.kind == "str":
+            return self.text(name)
+        if column.kind != "float32":
+            return self.integers(name, -1 if name == "position" else 0, np.dtype(column.kind))
+        values, null = self.numbers(name)
+        if column.prefix in _WANTED:
+            bad = null & (position >= 0) if column.prefix == "y_" and position is not None else null
+            if bool(bad.any()):
+                raise self.fail(name, int(np.argmax(bad)), f"null; want {_WANTED[column.prefix]}")
+        return values
 
     def _starts(self, request_id: Array) -> NDArray[np.int64]:
         """The first row of each request."""
@@ -317,27 +294,24 @@ def _table(columns: dict[str, Any], start: int, stop: int, header: dict[str, Any
     rows, sizes = slice(offsets[start], offsets[stop]), np.diff(offsets[start : stop + 1])
     hidden = columns["position"][rows] < 0
 
-    def repeated(values: Array) -> Any:
-        return pa.array(np.repeat(values[start:stop], sizes))
-
-    table: dict[str, Any] = {name: repeated(columns[name]) for name in ("request_id", "user_id")}
-    table["item_id"] = pa.array(columns["item_id"][rows])
-    table["position"] = pa.array(columns["position"][rows], mask=hidden)
-    for name in _OPTIONAL:
-        if columns[name] is not None:
-            table[name] = pa.array(columns[name][rows]) if name == "value" else repeated(columns[name])
-    for f, feature in enumerate(columns["features"]):
-        table[f"x_{feature}"] = repeated(columns["context"][:, f])
-    for t, task in enumerate(columns["tasks"]):
-        table[f"p_{task}"] = pa.array(np.ascontiguousarray(columns["predictions"][rows, t]))
-    for t, task in enumerate(columns["tasks"]):
-        table[f"y_{task}"] = pa.array(np.ascontiguousarray(columns["feedback"][rows, t]), mask=hidden)
-    for i, item in enumerate(columns["items"]):
-        table[f"i_{item}"] = pa.array(np.ascontiguousarray(columns["item_features"][rows, i]))
-    for name, prefix in PER_TASK.items():
-        for t, task in enumerate(columns["tasks"] if columns[name] is not None else ()):
-            table[prefix + task] = repeated(columns[name][:, t])
+    table: dict[str, Any] = {}
+    for name, column in COLUMNS.items():
+        if columns[name] is None:
+            continue
+        mask = hidden if name in ("position", "feedback") else None
+        for place, label in enumerate(columns[column.labels] if column.labels else ("",)):
+            values = columns[name][:, place] if column.labels else columns[name]
+            values = np.repeat(values[start:stop], sizes) if column.by_request else np.ascontiguousarray(values[rows])
+            table[column.prefix + label or name] = pa.array(values, mask=mask)
     return pa.table(table).replace_schema_metadata({METADATA_KEY: json.dumps(header).encode()})
+
+
+def open_parquet(file: Path) -> Any:
+    """The pyarrow ParquetFile; ValueError names a file that is none, or cut off."""
+    try:
+        return require("pyarrow.parquet").ParquetFile(file)
+    except (require("pyarrow").ArrowException, OSError) as error:
+        raise ValueError(f"{file}: not a complete Parquet file ({one_line(error)})") from error
 
 
 def parts_of(path: Path) -> list[Path]:
@@ -370,7 +344,3 @@ def _strings(column: Any) -> Array:
     encoded = column.dictionary_encode().combine_chunks()
     words = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)  # None: keeps numpy from making a matrix
     return np.asarray(words[encoded.indices.to_numpy()])
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pygrade._typing import Array, Floats
 from pygrade._util.optional_imports import require
+from pygrade._util.text import one_line
 from pygrade.logs.text_numbers import parse_numbers
 
 
@@ -35,7 +36,7 @@ def to_arrow(table: Any) -> Any:
         if hasattr(table, "__arrow_c_stream__") or hasattr(table, "__arrow_c_array__"):
             return pa.table(table)
     except pa.ArrowException as error:
-        raise ValueError(f"the table does not become Arrow columns: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(f"the table does not become Arrow columns: {one_line(error)}") from error
     kind = type(table).__name__
     raise TypeError(f"table is a {kind}; want a polars, pandas or Arrow table, or a dict of columns")
 
@@ -50,7 +51,7 @@ def _column(name: str, values: Any) -> Any:
     try:
         return pa.array(array)
     except pa.ArrowException as error:
-        raise ValueError(f"column {name!r}: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(f"column {name!r}: {one_line(error)}") from error
 
 
 def _text_dictionaries(arrow: Any) -> Any:

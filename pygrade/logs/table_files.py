@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.optional_imports import require
+from pygrade._util.text import one_line
 from pygrade.storage import Place, download
 
 PARQUET, CSV = (".parquet", ".pq"), (".csv", ".tsv", ".txt")
@@ -28,7 +29,7 @@ def read_table(paths: Sequence[Place]) -> tuple[Any, str]:
     try:
         table = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
-        raise ValueError(f"the files' columns differ in type: {_reason(error)}") from error
+        raise ValueError(f"the files' columns differ in type: {one_line(error)}") from error
     names = [Path(path).name or str(path) for path in paths]
     return table, names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
@@ -65,7 +66,7 @@ def _read(path: Path) -> Any:
         if kind in ARROW:
             return require("pyarrow.feather").read_table(path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a complete {kind} file: {_reason(error)}") from error
+        raise ValueError(f"{path} is not a complete {kind} file: {one_line(error)}") from error
     raise ValueError(f"{path}: want a file ending in {', '.join((*PARQUET, *CSV, *JSON, *ARROW))}")
 
 
@@ -92,7 +93,3 @@ def _json(path: Path) -> Any:
         return require("pyarrow.json").read_json(path)
     with require("pyarrow").input_stream(str(path)) as stream:
         return require("pyarrow").Table.from_pylist(json.loads(stream.read()))
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Streamed metrics: AUC, log-loss and calibration error of any number of rows in constant memory.
+"""Streamed metrics: AUC, log-loss and moments of any number of rows in constant memory.
 
 Labels are counted by predicted logit in bins 0.0005 wide, so values differ from the exact ones of `roc` and `by_task`
 in the fourth digit or later.
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._typing import Floats
+from pygrade._typing import Floats, Ints
 
 _BINS, _REACH = 65536, 16.0
 CENTERS: Floats = (np.arange(_BINS, dtype=np.float64) + 0.5) * (2 * _REACH / _BINS) - _REACH
@@ -52,20 +52,45 @@ class LabelHistogram:
         total = self.positives * np.logaddexp(0, -CENTERS) + (self.rows - self.positives) * np.logaddexp(0, CENTERS)
         return _ratio(total.sum(1), self.rows.sum(1))
 
-    def mean_prediction(self) -> Floats:
-        """[T] mean probability."""
-        return _ratio((self.rows / (1 + np.exp(-CENTERS))).sum(1), self.rows.sum(1))
 
-    def ece(self, groups: int = 20) -> Floats:
-        """[T] expected calibration error: mean |mean prediction - rate| over ``groups`` groups of as many rows each."""
-        probability = 1 / (1 + np.exp(-CENTERS))
-        result = np.full(self.num_tasks, np.nan)
-        for task, (rows, positives) in enumerate(zip(self.rows, self.positives, strict=True)):
-            total = rows.sum()
-            if total:
-                group = ((np.cumsum(rows) - rows / 2) * groups / total).astype(np.int64).clip(0, groups - 1)
-                gap = np.bincount(group, weights=rows * probability - positives, minlength=groups)
-                result[task] = np.abs(gap).sum() / total
+class Moments:
+    """Mean and standard deviation of the columns of rows that come in parts; NaN is left out.
+
+    Parts are joined as in Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance", 1983. Each is
+    centered at its first row, so that a constant column has standard deviation 0.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.known: Ints = np.zeros(width, np.int64)  # [D] values that are not NaN
+        self.mean: Floats = np.zeros(width)  # [D]
+        self.square: Floats = np.zeros(width)  # [D] sum of squared deviations from the mean
+
+    def add(self, values: NDArray[np.floating]) -> None:
+        """Counts rows: values[n, D]."""
+        if not len(values):
+            return
+        origin, known = np.nan_to_num(values[0].astype(np.float64)), ~np.isnan(values)
+        centered = np.where(known, values - origin, 0.0)
+        part = Moments(len(origin))
+        part.known = known.sum(0)
+        shift = centered.sum(0) / part.known.clip(1)
+        part.mean = origin + shift
+        part.square = np.where(known, (centered - shift) ** 2, 0.0).sum(0)
+        self.merge(part)
+
+    def merge(self, other: "Moments") -> None:
+        """Adds another's rows."""
+        total = self.known + other.known
+        share = other.known / total.clip(1)
+        difference = other.mean - self.mean
+        self.square = self.square + other.square + difference**2 * self.known * share
+        self.mean = self.mean + difference * share
+        self.known = total
+
+    @property
+    def std(self) -> Floats:
+        """[D] standard deviation."""
+        result: Floats = np.sqrt(self.square / self.known.clip(1))
         return result
 
 

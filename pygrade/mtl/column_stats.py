@@ -1,11 +1,10 @@
 """Checks of the rows before training, and for each part of the timeline their counts, rates and moments."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from pygrade._typing import Floats, Floats32, Ints
 from pygrade.config.mtl import MtlConfig
+from pygrade.metrics.streamed import Moments
 from pygrade.mtl.columns import Columns, parents_of
 from pygrade.mtl.stream import Batch, Batches, labeled
 from pygrade.mtl.timeline import Timeline
@@ -14,42 +13,25 @@ from pygrade.workers.group import Group
 _MAX_ORPHANS = 0.01  # of a funnel child's positives: the largest share without the parent's
 
 
-@dataclass
-class ColumnStats:
-    """Counts of rows and labels, and moments of the dense columns; `merge` adds another part's."""
+class ColumnStats(Moments):
+    """Counts of rows and labels, and moments of the dense columns."""
 
-    num_dense: int
-    num_tasks: int
-    rows: int = 0
-    observed: Ints = field(init=False)  # [T] labels that are not NaN
-    positives: Floats = field(init=False)  # [T] sum of the labels
-    known: Ints = field(init=False)  # [D] dense values that are not NaN
-    mean: Floats = field(init=False)  # [D]
-    square: Floats = field(init=False)  # [D] sum of squared deviations from the mean
+    def __init__(self, num_dense: int, num_tasks: int) -> None:
+        super().__init__(num_dense)
+        self.rows = 0
+        self.observed: Ints = np.zeros(num_tasks, np.int64)  # [T] labels that are not NaN
+        self.positives: Floats = np.zeros(num_tasks)  # [T] sum of the labels
 
-    def __post_init__(self) -> None:
-        self.observed, self.positives = np.zeros(self.num_tasks, np.int64), np.zeros(self.num_tasks)
-        self.known = np.zeros(self.num_dense, np.int64)
-        self.mean, self.square = np.zeros(self.num_dense), np.zeros(self.num_dense)
+    def add_rows(self, dense: Floats32, labels: Floats32) -> None:
+        """Counts rows: dense[n, D], labels[n, T]."""
+        self.add(dense)
+        self.rows += len(dense)
+        self.observed = self.observed + (~np.isnan(labels)).sum(0)
+        self.positives = self.positives + np.nansum(labels, axis=0, dtype=np.float64)
 
-    def add(self, dense: Floats32, labels: Floats32) -> None:
-        known = ~np.isnan(dense)
-        other = ColumnStats(self.num_dense, self.num_tasks, len(dense))
-        other.observed = (~np.isnan(labels)).sum(0)
-        other.positives = np.nansum(labels, axis=0, dtype=np.float64)
-        other.known = known.sum(0)
-        other.mean = np.where(known, dense, 0.0).sum(0, dtype=np.float64) / other.known.clip(1)
-        other.square = np.where(known, (dense - other.mean) ** 2, 0.0).sum(0, dtype=np.float64)
+    def merge_stats(self, other: "ColumnStats") -> None:
+        """Adds another part's rows."""
         self.merge(other)
-
-    def merge(self, other: "ColumnStats") -> None:
-        """Chan, Golub and LeVeque's update of the moments."""
-        total = self.known + other.known
-        share = other.known / total.clip(1)
-        difference = other.mean - self.mean
-        self.square = self.square + other.square + difference**2 * self.known * share
-        self.mean = self.mean + difference * share
-        self.known = total
         self.rows += other.rows
         self.observed, self.positives = self.observed + other.observed, self.positives + other.positives
 
@@ -57,12 +39,6 @@ class ColumnStats:
     def rate(self) -> Floats:
         """[T] mean label, kept away from 0 and 1."""
         result: Floats = np.clip(self.positives / self.observed.clip(1), 1e-6, 1 - 1e-6)
-        return result
-
-    @property
-    def std(self) -> Floats:
-        """[D] standard deviation."""
-        result: Floats = np.sqrt(self.square / self.known.clip(1))
         return result
 
 
@@ -110,7 +86,7 @@ def stats_of_parts(
             for part, (start, stop) in timeline.parts.items():
                 inside = usable & (time >= start) & (time < stop)
                 if inside.any():
-                    by_part[part].add(dense[inside], labels[inside])
+                    by_part[part].add_rows(dense[inside], labels[inside])
             for child, parent in enumerate(parents):
                 if parent >= 0:
                     orphans[child] += int(((labels[:, child] > 0) & (labels[:, parent] == 0)).sum())
@@ -118,7 +94,7 @@ def stats_of_parts(
     for stats, count in others:
         orphans = orphans + count
         for part in by_part:
-            by_part[part].merge(stats[part])
+            by_part[part].merge_stats(stats[part])
     for part, (start, stop) in timeline.parts.items():
         if start < stop and (by_part[part].rows or part != "predict"):
             _check_classes(by_part[part], part, tasks)

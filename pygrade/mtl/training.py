@@ -73,7 +73,7 @@ def fit_stream(
     else:
         model = train(window("train"), window("stop"), config.epochs, "mtl")
         if config.refit:
-            by_part["train"].merge(by_part["stop"])
+            by_part["train"].merge_stats(by_part["stop"])
             again = train(window("train", "stop"), None, model.best_epoch, "mtl, again")
             model = replace(model, module=again.module)
     if "calibrate" in spans:

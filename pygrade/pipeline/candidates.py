@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet, materialize
 from pygrade.pipeline.candidate_copies import CandidateCopies, CandidateFile, write_candidates
-from pygrade.pipeline.parts import REQUESTS, OpenPart, RequestRange, parts_of
+from pygrade.pipeline.parts import OpenPart, PartWork, RequestRange, parts_of
 from pygrade.pipeline.policy_log import NO_REQUEST, Wanted
 from pygrade.prerank import Prerank
 from pygrade.workers import LOCAL, Workers
@@ -43,22 +43,17 @@ class Finder(OpenPart):
 
 
 @dataclass(frozen=True)
-class CandidateWriter(OpenPart):
+class CandidateWriter(PartWork):
     """Writes what is found for the wanted requests of a part of the features; a job of `with_candidates`."""
 
-    features: Path
     find: Find
     wanted: Wanted
     folder: Path
 
-    @cached_property
-    def _set(self) -> FeatureSet:
-        return FeatureSet.open(self.features)
-
     def __call__(self, part: RequestRange) -> CandidateFile | None:
         """The part's file; None if it has none of the requests."""
         asked, found = [], []
-        for batch in self._set.batches(part.start, part.stop, REQUESTS, parts=[part.number]):
+        for batch in self.batches(part):
             chosen = batch.take(np.flatnonzero(self.wanted.among(batch)))
             if len(chosen):
                 asked.append((chosen.request_id, chosen.timestamp))

@@ -41,18 +41,28 @@ class RequestRange:
 
 
 @dataclass(frozen=True)
-class OverParts(OpenPart, Generic[Found]):
-    """work(batches) of a part's requests in its period; None if there are none."""
+class PartWork(OpenPart):
+    """Base of work on the parts of a feature set, which is opened when it is first needed."""
 
     features: Path
-    work: Callable[[list[FeatureBatch]], Found]
 
     @cached_property
     def _set(self) -> FeatureSet:
         return FeatureSet.open(self.features)
 
+    def batches(self, part: RequestRange) -> Iterator[FeatureBatch]:
+        """The part's requests in its period."""
+        return self._set.batches(part.start, part.stop, REQUESTS, parts=[part.number])
+
+
+@dataclass(frozen=True)
+class OverParts(PartWork, Generic[Found]):
+    """work(batches) of a part's requests in its period; None if there are none."""
+
+    work: Callable[[list[FeatureBatch]], Found]
+
     def __call__(self, part: RequestRange) -> Found | None:
-        batches = list(self._set.batches(part.start, part.stop, REQUESTS, parts=[part.number]))
+        batches = list(self.batches(part))
         return self.work(batches) if batches else None
 
 

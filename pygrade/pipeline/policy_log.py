@@ -7,7 +7,6 @@ knows by itself which requests are in the log, and nothing that is held grows wi
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from pygrade._util.files import atomic_file
 from pygrade._util.hashing import GOLDEN, splitmix64
 from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.logs import Logs, concatenate, validate
-from pygrade.logs.logs import PER_REQUEST
+from pygrade.logs.columns import PER_REQUEST
 from pygrade.logs.parquet import write_part
-from pygrade.pipeline.parts import REQUESTS, OpenPart, Period, RequestRange, over_parts, parts_of
+from pygrade.pipeline.parts import PartWork, Period, RequestRange, over_parts, parts_of
 from pygrade.workers import Workers
 
 Array = NDArray[Any]
@@ -69,14 +68,13 @@ def _smallest(hashes: NDArray[np.uint64], limit: int) -> NDArray[np.uint64]:
 
 
 @dataclass(frozen=True)
-class LogWriter(OpenPart):
+class LogWriter(PartWork):
     """Writes the log of a part of the features; a job of `write_log`.
 
     A request may be followed by its copy (`CandidateCopies`), which has an id below ``first_id``: the rows of the copy
     become rows of the request that were not shown.
     """
 
-    features: Path
     first_id: int
     wanted: Wanted
     predict: Predict
@@ -85,14 +83,10 @@ class LogWriter(OpenPart):
     negatives: bool  # rows that were never shown are candidates too
     folder: Path
 
-    @cached_property
-    def _set(self) -> FeatureSet:
-        return FeatureSet.open(self.features)
-
     def __call__(self, part: RequestRange) -> tuple[int, int]:
         """Requests and rows of the part's file, (0, 0) if it has none."""
         logs = []
-        for batch in self._set.batches(part.start, part.stop, REQUESTS, parts=[part.number]):
+        for batch in self.batches(part):
             kept = np.flatnonzero(self.wanted.among(batch) | self._is_copy(batch.request_id))
             if len(kept):
                 logs.append(self._log(batch.take(kept)))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pygrade.metrics import intervals
 from pygrade.prerank.batches import Batch, Batches, Ids
-from pygrade.prerank.index import Floats, ItemIndex, is_in, scores_of
+from pygrade.prerank.index import Floats, ItemIndex, scores_of
 from pygrade.prerank.recall import Popularity, held_out_positives, recall
 from pygrade.prerank.service import Prerank
 
@@ -70,7 +70,7 @@ def evaluate(
         positives, unknown = positives + len(every), unknown + int((~served[1].has(every)).sum())
         for r in range(min(len(requests), brute_force_requests - len(agreement))):
             best = brute_force(served[1], vectors[r], n, np.asarray(drop[r], np.int64))
-            agreement.append(float(is_in(retrieved[r], np.sort(best)).sum() / max(1, len(best))))
+            agreement.append(float(np.isin(retrieved[r], best).sum() / max(1, len(best))))
         count += len(requests)
         if count >= max_requests:
             break
@@ -92,5 +92,5 @@ def evaluate(
 def brute_force(index: ItemIndex, query: Floats, n: int, seen: Ids) -> Ids:
     """The (up to) n best items of one query[D], best first, by scoring all."""
     scores = scores_of(query, index.vectors)
-    keep = ~is_in(index.item_id, np.unique(seen))
+    keep = ~np.isin(index.item_id, seen)
     return index.item_id[keep][np.lexsort((index.item_id[keep], -scores[keep]))[:n]]

@@ -11,7 +11,7 @@ they are few.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -24,7 +24,6 @@ from pygrade import _core
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
-Eligible = Ids | Callable[[Ids], NDArray[np.bool_]]
 
 KINDS = ("auto", "flat", "ivf")
 IVF_ABOVE = 200_000  # items above which "auto" means "ivf": a flat scan then takes more than half a millisecond
@@ -37,14 +36,6 @@ def scores_of(query: Floats, vectors: Floats) -> Floats:
     scores = np.empty(len(vectors), np.float32)
     _core.item_scores(np.ascontiguousarray(query), np.ascontiguousarray(vectors), scores)
     return scores
-
-
-def is_in(values: Ids, ascending: Ids) -> NDArray[np.bool_]:
-    """For values[n]: which of them are among the ascending ids."""
-    if not len(ascending):
-        return np.zeros(len(values), bool)
-    place = np.searchsorted(ascending, values).clip(max=len(ascending) - 1)
-    return cast(NDArray[np.bool_], ascending[place] == values)
 
 
 @dataclass(frozen=True)
@@ -123,13 +114,12 @@ class ItemIndex:
         queries: ArrayLike,
         n: int,
         seen: ArrayLike | Sequence[ArrayLike] | None = None,
-        eligible: Eligible | Sequence[Eligible | None] | None = None,
+        eligible: ArrayLike | None = None,
     ) -> tuple[Ids, Floats]:
         """The n best items of each query: ids [R, n] int64, padded with -1, and scores [R, n], padded with -inf.
 
         queries[R, D]. ``seen``: ids to leave out, [R, S] or R arrays; negative ones are ignored. ``eligible``: the only
-        ids to return: an array, or a function item_id[k] → bool [k], for all queries; or a list of R of them. Whenever
-        a query has n items that pass, it gets n.
+        ids to return. Whenever a query has n items that pass, it gets n.
         """
         query = np.ascontiguousarray(queries, np.float32)
         if query.ndim != 2 or query.shape[1] != self.width:
@@ -138,23 +128,12 @@ class ItemIndex:
             raise ValueError(f"queries is not finite in row {int(np.argmin(np.isfinite(query).all(1)))}")
         if n < 1:
             raise ValueError(f"n is {n}; want at least 1")
-        dropped, filters = _seen(seen, len(query)), _each(eligible, len(query))
+        dropped = _seen(seen, len(query))
+        allowed = None if eligible is None else np.ascontiguousarray(eligible, np.int64).reshape(-1)
         ids = np.empty((len(query), n), np.int64)
         scores = np.empty((len(query), n), np.float32)
-        start = 0
-        for stop in range(1, len(query) + 1):  # queries that share a filter, in one call
-            if stop < len(query) and filters[stop] is filters[start]:
-                continue
-            part = slice(start, stop)
-            self.core.search(query[part], dropped[part], self._passing(filters[start]), ids[part], scores[part])
-            start = stop
+        self.core.search(query, dropped, allowed, ids, scores)
         return ids, scores
-
-    def _passing(self, eligible: Eligible | None) -> Ids | None:
-        """The ids that pass, or a list of ids among which they are; None: all."""
-        if eligible is None or not callable(eligible):
-            return None if eligible is None else np.ascontiguousarray(eligible, np.int64).reshape(-1)
-        return np.ascontiguousarray(self.item_id[eligible(self.item_id)])
 
 
 def _checked(item_id: ArrayLike, vectors: ArrayLike) -> tuple[Ids, Floats]:
@@ -186,13 +165,3 @@ def _seen(seen: ArrayLike | Sequence[ArrayLike] | None, queries: int) -> list[Id
     if len(lists) != queries:
         raise ValueError(f"seen has {len(lists)} rows; want one for each of {queries} queries")
     return lists
-
-
-def _each(eligible: Eligible | Sequence[Eligible | None] | None, queries: int) -> list[Eligible | None]:
-    if eligible is None or callable(eligible) or isinstance(eligible, np.ndarray):
-        return [eligible] * queries
-    if len(eligible) != queries:
-        raise ValueError(
-            f"eligible has {len(eligible)} entries; want one for each of {queries} queries, or one for all"
-        )
-    return list(eligible)

@@ -33,7 +33,6 @@ def popularity_towers(popularity: Popularity, like: FittedTowers) -> FittedTower
         length=known.length,
         others=len(popularity.item_id) - len(items),
     )
-    # A graph finds neighbors, and these vectors have none: they lie on a line.
     config = PrerankConfig(
         width=2, hidden=1, field_embedding=1, index=like.towers.config.index, seed=like.towers.config.seed
     )

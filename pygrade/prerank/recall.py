@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.prerank.batches import Batch, Batches, Ids, ItemCounts, positive_weight, row_requests
-from pygrade.prerank.index import is_in
 
 
 def held_out_positives(batch: Batch, task_weights: NDArray[np.float32]) -> tuple[Ids, list[Ids]]:
@@ -28,7 +27,7 @@ def recall(retrieved: Ids, relevant: Sequence[Ids]) -> NDArray[np.float64]:
         )
     length = retrieved.shape[1]
     return np.array(
-        [is_in(row, items).sum() / min(len(items), length) for row, items in zip(retrieved, relevant, strict=True)]
+        [np.isin(row, items).sum() / min(len(items), length) for row, items in zip(retrieved, relevant, strict=True)]
     )
 
 
@@ -68,6 +67,6 @@ class Popularity:
         result = np.full((len(seen), n), -1, np.int64)
         for r, drop in enumerate(seen):
             head = self.item_id[: n + len(drop)]
-            left = head[~is_in(head, np.unique(drop))][:n]
+            left = head[~np.isin(head, drop)][:n]
             result[r, : len(left)] = left
         return result

@@ -20,7 +20,7 @@ from pygrade._util.serialization import ArtifactError, read_json, to_json, to_sa
 from pygrade.config.prerank import PrerankConfig
 from pygrade.features import FeatureBatch, SchemaError
 from pygrade.prerank.batches import Catalog, Ids, TowerInputs
-from pygrade.prerank.index import Eligible, ItemIndex
+from pygrade.prerank.index import ItemIndex
 from pygrade.prerank.shards import build_index
 from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.prerank.training import FittedTowers
@@ -110,7 +110,7 @@ class Prerank:
         requests: TowerInputs,
         n: int,
         seen: ArrayLike | Sequence[ArrayLike] | None = None,
-        eligible: Eligible | Sequence[Eligible | None] | None = None,
+        eligible: ArrayLike | None = None,
     ) -> Ids:
         """The n best items of each request, int64 [R, n], best first, ties by id, padded with -1.
 

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from pygrade import _core
 from pygrade.config.prerank import PrerankConfig
+from pygrade.metrics.streamed import Moments
 from pygrade.prerank.batches import Batches, Catalog, Ids, ItemCounts, Pairs, TowerInputs, aging, positives
 from pygrade.workers.group import Group
 
@@ -92,7 +93,7 @@ class _Seen:
 
     def __init__(self, pairs: Pairs, left_out: NDArray[np.bool_]) -> None:
         self.counts = ItemCounts()
-        self.moments = [_Moments(pairs.request_dense.shape[1]), _Moments(pairs.item_dense.shape[1])]
+        self.moments = [Moments(pairs.request_dense.shape[1]), Moments(pairs.item_dense.shape[1])]
         self.sizes = [np.ones(pairs.request_ids.shape[1], np.int64), np.ones(pairs.item_ids.shape[1], np.int64)]
         self.length = pairs.sequences.shape[1]
         self.left_out = left_out
@@ -112,7 +113,9 @@ class _Seen:
         self.counts.add(pairs.item_id, np.ones(len(pairs)))
         names = ("request_dense", "item_dense")
         for moment, name, values in zip(self.moments, names, (pairs.request_dense, pairs.item_dense), strict=True):
-            moment.add(name, values)
+            if np.isinf(values).any():
+                raise ValueError(f"{name} is infinite in column {int(np.argmax(np.isinf(values).any(0)))}")
+            moment.add(values)
         names = ("request_ids", "item_ids")
         for size, name, ids in zip(self.sizes, names, (pairs.request_ids, pairs.item_ids), strict=True):
             np.maximum(size, ids.max(0, initial=0) + 1, out=size)
@@ -137,51 +140,19 @@ class _Seen:
         others = max(0, len(items) - max_items)
         if others:  # the most frequent ones, ties by id
             items = np.sort(items[np.lexsort((items, -times))[:max_items]])
-        (request_mean, request_std), (item_mean, item_std) = (moment.result() for moment in self.moments)
-        item_std[self.left_out] = 0.0
+        request, item = self.moments
         request_sizes, item_sizes = self.sizes
         return Inputs(
-            items, request_mean, request_std, item_mean, item_std, request_sizes, item_sizes, self.length, others
+            items,
+            request.mean.astype(np.float32),
+            request.std.astype(np.float32),
+            item.mean.astype(np.float32),
+            np.where(self.left_out, 0.0, item.std).astype(np.float32),
+            request_sizes,
+            item_sizes,
+            self.length,
+            others,
         )
-
-
-class _Moments:
-    """Mean and standard deviation of the known values of each column, streaming, in float64 around the first row."""
-
-    def __init__(self, width: int) -> None:
-        self.count, self.sum, self.square = np.zeros(width), np.zeros(width), np.zeros(width)
-        self.origin: NDArray[np.float64] | None = None
-
-    def add(self, name: str, values: NDArray[np.float32]) -> None:
-        if np.isinf(values).any():
-            raise ValueError(f"{name} is infinite in column {int(np.argmax(np.isinf(values).any(0)))}")
-        if not len(values):
-            return
-        if self.origin is None:
-            self.origin = np.nan_to_num(values[0].astype(np.float64))
-        known = ~np.isnan(values)
-        centered = np.where(known, values - self.origin, 0.0)
-        self.count += known.sum(0)
-        self.sum += centered.sum(0)
-        self.square += (centered**2).sum(0)
-
-    def merge(self, other: "_Moments") -> None:
-        """Adds another's values, which are around another origin."""
-        if other.origin is None:
-            return
-        if self.origin is None:
-            self.origin = other.origin
-        shift = other.origin - self.origin
-        self.square += other.square + 2 * shift * other.sum + other.count * shift**2
-        self.sum += other.sum + other.count * shift
-        self.count += other.count
-
-    def result(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        count = self.count.clip(1)
-        mean = self.sum / count
-        variance = (self.square / count - mean**2).clip(0)
-        origin = 0.0 if self.origin is None else self.origin
-        return (mean + origin).astype(np.float32), np.sqrt(variance).astype(np.float32)
 
 
 class TwoTower(nn.Module):

@@ -5,7 +5,7 @@
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,6 @@ from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import multipliers
 from pygrade.prerank import Catalog, Prerank
-from pygrade.prerank.index import Eligible
 from pygrade.serving.artifact import Artifact, open_artifact
 from pygrade.serving.callbacks import ItemValues, Predict, Rows, checked_items, predicted, prices_of
 from pygrade.serving.page import Ids, Page
@@ -41,6 +40,9 @@ EVIDENCE = "user_count"  # the feature that says how much is known of a user, if
 _DEGRADED = ("", "store", "deadline", "version")  # by Degraded of <pygrade/pipeline.hpp>
 _MAX_SEED = (1 << 31) - 1
 _READ_ITEMS = 20_000  # items whose features are read at once
+
+Eligible = NDArray[np.int64] | Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+"""The only items of a page: their ids, or a function of ids [n] that says which of them."""
 
 
 @dataclass(frozen=True)
@@ -176,19 +178,19 @@ class Pipeline:
     ) -> ServedPage:
         """The best k items for a user.
 
-        candidates: how many prerank finds among all items, or the ``eligible`` ones (ids, or a test, see
-        `ItemIndex.search`), without those ``seen``; or give the candidates as item_ids [n]. context: ``c_`` columns of
-        the schema; timestamp: ms since 1970, default now. An unknown user has default features. If the store fails,
-        the page is made of default features and the static weights of the scenario, and it is counted. ``explore``,
-        ``values`` (multipliers of the tasks' values): see `BlendedRanker.rank`. ``item_values``: prices of the
-        candidates, which a policy needs that was trained with ``value_tasks``: a mapping id → price, a function
-        ids [n] → prices [n], or an array beside item_ids. ``deadline``: seconds from now on, after which the page is
-        made of what an unknown user would get, or of the predictions given, by the static weights, and counted.
-        ``predictions`` [n, T] of item_ids in place of a model's, NaN: unknown, ranks last; no features of items are
-        read. ``item_features``: columns [n] of item_ids by name, in place of what the store has: features of items in
-        their units (after the transform), and item columns of the policy's correction. ``user_data``: for ``predict``,
-        see `Rows`. ValueError for k or candidates below 1, for item_ids that are no distinct numbers from 0 on, for an
-        item without a price, without a model and predictions, and if no candidate is left.
+        candidates: how many prerank finds among all items, or the ``eligible`` ones, without those ``seen``; or give
+        the candidates as item_ids [n]. context: ``c_`` columns of the schema; timestamp: ms since 1970, default now. An
+        unknown user has default features. If the store fails, the page is made of default features and the static
+        weights of the scenario, and it is counted. ``explore``, ``values`` (multipliers of the tasks' values): see
+        `BlendedRanker.rank`. ``item_values``: prices of the candidates, which a policy needs that was trained with
+        ``value_tasks``: a mapping id → price, a function ids [n] → prices [n], or an array beside item_ids.
+        ``deadline``: seconds from now on, after which the page is made of what an unknown user would get, or of the
+        predictions given, by the static weights, and counted. ``predictions`` [n, T] of item_ids in place of a model's,
+        NaN: unknown, ranks last; no features of items are read. ``item_features``: columns [n] of item_ids by name, in
+        place of what the store has: features of items in their units (after the transform), and item columns of the
+        policy's correction. ``user_data``: for ``predict``, see `Rows`. ValueError for k or candidates below 1, for
+        item_ids that are no distinct numbers from 0 on, for an item without a price, without a model and predictions,
+        and if no candidate is left.
         """
         if k < 1 or candidates < 1:
             raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")

@@ -239,8 +239,7 @@ class RemoteFolder(Folder):
         return self._cached(self._some("**/*"))
 
     def copy_to(self, directory: Path, pattern: str = "**/*") -> None:
-        found = in_parallel(self._found, self._some(pattern))
-        self.download({directory / name: (name, fact.size) for name, fact in found.items()})
+        self.download(directory, self.stamps(self._some(pattern)))
 
     def read_manifest(self) -> Manifest | None:
         return _manifest_at(self._store, self._path)
@@ -302,7 +301,7 @@ class RemoteFolder(Folder):
 
     def _cached(self, names: Sequence[str]) -> Path:
         """The directory of the local copies of these files, in the version that this object sees."""
-        found = in_parallel(self._found, names)
+        found = self.stamps(names)
         if (published := self._published(self._path)) is not None:  # one entry for all parts of what was published
             inside = self._path[len(published[0]) :]
             url = self.url[: len(self.url) - len(inside)]
@@ -310,29 +309,27 @@ class RemoteFolder(Folder):
         else:
             stamp = json.dumps({name: fact.stamp for name, fact in found.items()})
             directory = hold_entry(self.url, stamp) / self.name
-        wanted = {directory / name: (name, fact.size) for name, fact in found.items()}
-        self.download({path: file for path, file in wanted.items() if not path.is_file()})
+        self.download(directory, {name: fact for name, fact in found.items() if not (directory / name).is_file()})
         return directory
 
-    def download(self, targets: Mapping[Path, tuple[str, int]]) -> None:
-        """Copies files, each with its size, to local paths, and checks them."""
+    def download(self, directory: Path, files: Mapping[str, Found]) -> None:
+        """Copies files, of which the sizes are known, into a local directory, and checks them."""
 
-        def download(target: Path) -> None:
-            name, size = targets[target]
+        def copy(name: str) -> None:
             path, entry = self._locate(name)
-            with atomic_file(target) as partial:
+            with atomic_file(directory / name) as partial:
                 try:
                     sha256 = self._store.download(path, partial)
                 except FileNotFoundError as error:
                     raise FileNotFoundError(f"{self}/{name} has disappeared since it was listed") from error
-                copied = partial.stat().st_size
+                copied, size = partial.stat().st_size, files[name].size
                 if copied != size or (entry is not None and sha256 != entry.sha256):
                     lengths = f"{copied:,} bytes, {size:,} were stated"
                     raise StorageError(f"{self}/{name} changed while it was read, or is damaged: {lengths}")
 
-        if targets:
-            make_room(sum(size for _, size in targets.values()))
-            in_parallel(download, targets)
+        if files:
+            make_room(sum(file.size for file in files.values()))
+            in_parallel(copy, files)
 
     # ---- writing -----------------------------------------------------------------------------------------------------
     def put(self, name: str, content: bytes | Path) -> None:
@@ -403,13 +400,9 @@ def visible_files(directory: Path, without: Iterable[str] = (), hidden: Iterable
 
 def in_parallel(work: Callable[[Any], Any], names: Iterable[Any]) -> dict[Any, Any]:
     """work(name) of every name, a few at a time; the first error ends it."""
+    names = list(names)
     with ThreadPoolExecutor(_THREADS) as pool:
-        futures = {name: pool.submit(work, name) for name in names}
-        try:
-            return {name: future.result() for name, future in futures.items()}
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        return dict(zip(names, pool.map(work, names), strict=True))
 
 
 def _checked_url(url: str) -> str:

@@ -55,8 +55,8 @@ def download_directory(place: Place, *patterns: str) -> Path:
     for name in [name for name in known if name not in found and matches(name)]:
         (path / name).unlink(missing_ok=True)
         del known[name]
-    changed = [name for name in found if known.get(name) != found[name].stamp or not (path / name).is_file()]
-    folder.download({path / name: (name, found[name].size) for name in changed})
+    changed = {n: fact for n, fact in found.items() if known.get(n) != fact.stamp or not (path / n).is_file()}
+    folder.download(path, changed)
     with atomic_file(record) as partial:
         partial.write_text(json.dumps(known | {name: fact.stamp for name, fact in found.items()}), encoding="utf-8")
     return path

@@ -1,11 +1,7 @@
 """Models on Ray: ranks of Ray Train, and work that workers hold, with the bits of this machine alone."""
 
-from dataclasses import dataclass
-
-import numpy as np
 import pytest
 
-from pygrade.workers import LOCAL
 from pygrade.workers.ranks import train_here
 from tests.cluster.killer import Killer
 from tests.mtl.test_ranks import Job, loop
@@ -35,27 +31,6 @@ def test_one_rank_is_a_job_that_goes_on_from_its_checkpoint(cluster, tmp_path):
 def test_an_error_of_the_data_is_raised_once_and_as_it_is(cluster, tmp_path):
     with pytest.raises(ValueError, match=r"labels of task 'a' is 2\.0 in row"):
         cluster.train(loop, Job(wrong=5), 2, tmp_path, "mtl")
-
-
-@dataclass(frozen=True)
-class Times:
-    factor: int
-
-    def __call__(self, number: int) -> np.ndarray:
-        if number == 13:
-            raise ValueError("number is 13; want another")
-        return np.arange(3) * number * self.factor
-
-
-def test_results_come_back_in_the_order_of_the_jobs(cluster):
-    jobs = list(range(12))
-    found = list(cluster.map(Times(3), jobs, "times"))
-    expected = list(LOCAL.map(Times(3), jobs, "times"))
-    assert [value.tolist() for value in found] == [value.tolist() for value in expected]
-    assert list(cluster.map(Times(3), [], "times")) == []
-    with pytest.raises(ValueError, match="number is 13") as error:
-        list(cluster.map(Times(3), [12, 13, 14], "times"))
-    assert error.value.__notes__ == ["times: 13"]
 
 
 class Loads:

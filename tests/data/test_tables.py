@@ -62,6 +62,26 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path, block_bytes, line, messag
         list(read_blocks(path, COLUMNS | {"note": "text"}))
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,name,flag\n1,n,2\n", "line 2, column 'flag' is 2; want 0 or 1"),
+        ("id,name,flag\n1,n,1\n,n,1\n", "line 3, column 'id' is empty"),
+        ("id,name,flag\n1.5,n,1\n", "line 2, column 'id' is '1.5'; want a whole number"),
+        ("id,name,flag\n1,n,1\n2,n\n", "line 3 has 2 fields; the header names 3"),
+        ("id,name,flg\n1,n,1\n", "column 'flag' is missing; the file has id, name, flg"),
+        ("id,name,id\n1,n,1\n", "line 1 names column 'id' more than once"),
+        ("id,name,flag\n", "the file has a header and no rows"),
+        ("", "the file is empty"),
+    ],
+)
+def test_what_does_not_fit_the_columns_is_named(tmp_path, text, message):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"t\.csv: {message}"):
+        list(read_blocks(path, COLUMNS | {"flag": "binary"}))
+
+
 @pytest.mark.parametrize("quotes", [{7: '"'}, {7: '"x', 199: 'y"'}])
 def test_every_row_of_the_excerpt_is_imported_with_quotes_in_it(tmp_path, quotes):
     rows = make_rows()[:400]

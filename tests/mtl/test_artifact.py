@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pygrade._util.serialization import to_json
 from pygrade.mtl import Columns, load, predict, save
 from tests.mtl.worlds import SMALL, fit, world
 
@@ -60,43 +61,30 @@ def test_the_schema_hash_tells_inputs_and_tasks_apart(model):
     assert len(hashes) == 6 and replace(model, best_epoch=9).schema_hash == model.schema_hash
 
 
-def change(record, **values):
-    return json.dumps({**record, **values}).encode()
+def without_epoch(content):
+    record = json.loads(content)
+    del record["best_epoch"]
+    return to_json(record)
 
 
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        ("mtl.safetensors", lambda c: c[:-4], r"sha256 .* \(truncated, corrupt or of another save"),
-        ("mtl.safetensors", lambda c: c[:-4] + b"\1\2\3\4", "sha256"),
-        ("mtl.json", lambda c: c[:100], "truncated or not JSON"),
-        ("mtl.json", lambda c: change(json.loads(c), format="other"), "is 'other' version 1; this pygrade reads"),
-        ("mtl.json", lambda c: change(json.loads(c), format_version=2), "version 2; this pygrade reads"),
-        ("mtl.json", lambda c: change(json.loads(c), schema_hash="0" * 16), "has schema_hash 0000000000000000; its"),
-        ("mtl.json", lambda c: change(json.loads(c), config={"experts": 0}), "lacks a field or has a wrong one: exp"),
-        ("mtl.json", lambda c: change(json.loads(c), config={"experts": 9}), "schema_hash"),
-        ("mtl.json", lambda c: json.dumps({"format": "pygrade.MtlModel", "format_version": 1}).encode(), "lacks"),
-        ("mtl.json", lambda c: change(json.loads(c), calibration={"beta": [[1, 1, 0]], "knots": []}), "calibration"),
+        ("mtl.safetensors", lambda content: content[:-4], "sha256"),
+        ("mtl.json", lambda content: content[:100], "a number lacks a digit"),
+        ("mtl.json", without_epoch, "lacks a field or has a wrong one: 'best_epoch'"),
     ],
 )
 def test_damage_is_named(saved, name, damage, message):
+    """The core's own tests have all that it refuses."""
     path = saved / name
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=message) as error:
-        load(saved)
-    assert name in str(error.value) or "schema_hash" in message
-
-
-def test_another_width_than_the_tensors_is_named(saved):
-    record = json.loads((saved / "mtl.json").read_bytes())
-    record["config"]["expert_hidden"] += 1
-    (saved / "mtl.json").write_bytes(json.dumps(record).encode())
-    with pytest.raises(ValueError, match=r"mtl.safetensors does not fit .*mtl.json"):
+    with pytest.raises(ValueError, match=rf"{name}.* {message}"):
         load(saved)
 
 
 def test_missing_files_and_other_schemas_are_named(saved, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"mtl.json does not exist; want a directory"):
+    with pytest.raises(FileNotFoundError, match=r"mtl.json does not exist or can't be read; want"):
         load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="want feedfeedfeedfeed"):
         load(saved, "feedfeedfeedfeed")

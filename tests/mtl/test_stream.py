@@ -114,7 +114,7 @@ def test_moments_of_a_stream_are_those_of_the_whole():
     labels[::5, 0] = np.nan
     stats = ColumnStats(3, 2)
     for start in range(0, 3000, 70):
-        stats.add(dense[start : start + 70], labels[start : start + 70])
+        stats.add_rows(dense[start : start + 70], labels[start : start + 70])
     np.testing.assert_allclose(stats.mean, np.nanmean(dense.astype(np.float64), 0), rtol=1e-12)
     np.testing.assert_allclose(stats.std, np.nanstd(dense.astype(np.float64), 0), rtol=1e-9)
     np.testing.assert_allclose(stats.rate, np.nanmean(labels, 0), rtol=1e-6)

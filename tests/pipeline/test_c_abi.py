@@ -47,6 +47,7 @@ class CPipeline:
         self.core = ctypes.CDLL(str(library()))
         self.core.pygrade_last_error.restype = ctypes.c_char_p
         self.pipeline = ctypes.c_void_p()
+        self.context = (Context * 1)(Context(name=b"c_hour", number=2.0))
         chosen = Options(size=ctypes.sizeof(Options), flags=1, seed=0, **options)
         self.call("load", str(artifact).encode(), store.encode(), ctypes.byref(chosen), ctypes.byref(self.pipeline))
 
@@ -62,21 +63,13 @@ class CPipeline:
         places = {name: array.ctypes.data for name, array in arrays.items()}
         return UserPage(size=ctypes.sizeof(UserPage), k=K, **places), arrays
 
+    def request(self, user, **more):
+        asked = {"user_id": user, "timestamp": NOW, "scenario": b"feed", "scenario_size": 4, "candidates": CANDIDATES}
+        context = {"context": ctypes.addressof(self.context), "context_size": 1}
+        return Request(size=ctypes.sizeof(Request), **asked, **context, **more)
+
     def rank(self, user, status=0, **more):
-        context = (Context * 1)(Context(name=b"c_hour", number=2.0))
-        self.kept = context
-        request = Request(
-            size=ctypes.sizeof(Request),
-            user_id=user,
-            timestamp=NOW,
-            scenario=b"feed",
-            scenario_size=4,
-            context=ctypes.addressof(context),
-            context_size=1,
-            candidates=CANDIDATES,
-            **more,
-        )
-        page, arrays = self.page()
+        request, (page, arrays) = self.request(user, **more), self.page()
         self.call("rank", self.pipeline, ctypes.byref(request), ctypes.byref(page), status=status)
         return page, arrays
 
@@ -144,21 +137,8 @@ def test_pages_updates_batches_and_reloads_through_c(run, tmp_path):
         for user, wanted in zip(users, after, strict=True):
             assert same(core.rank(user)[1], wanted)
 
-        requests, pages = (Request * 3)(), (UserPage * 3)()
         kept = [core.page() for _ in users]
-        context = (Context * 1)(Context(name=b"c_hour", number=2.0))
-        for place, user in enumerate(users):
-            requests[place] = Request(
-                size=ctypes.sizeof(Request),
-                user_id=user,
-                timestamp=NOW,
-                scenario=b"feed",
-                scenario_size=4,
-                context=ctypes.addressof(context),
-                context_size=1,
-                candidates=CANDIDATES,
-            )
-            pages[place] = kept[place][0]
+        requests, pages = (Request * 3)(*map(core.request, users)), (UserPage * 3)(*(page for page, _ in kept))
         batch = Batch(
             size=ctypes.sizeof(Batch),
             requests=ctypes.addressof(requests),

@@ -14,7 +14,7 @@ from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, STAGE1, STATIC
 from pygrade.features import FeatureSet, materialize
 from pygrade.logs import Logs, read_logs
-from pygrade.logs.logs import PER_REQUEST, PER_ROW
+from pygrade.logs.columns import COLUMNS, PER_REQUEST
 from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.candidates import Finder, with_candidates
 from pygrade.pipeline.evaluate_holdout import evaluate_holdout
@@ -61,7 +61,7 @@ def written(features, folder, limit=0, period=(None, None), negatives=True, work
 
 def same(one, other):
     assert (one.tasks, one.features, one.task_values) == (other.tasks, other.features, other.task_values)
-    for name in (*PER_REQUEST, *PER_ROW, "offsets"):
+    for name in (*COLUMNS, "offsets"):
         mine, yours = getattr(one, name), getattr(other, name)
         if mine is not None or yours is not None:
             assert np.array_equal(mine, yours, equal_nan=mine.dtype.kind == "f"), name

@@ -15,7 +15,6 @@ import pytest
 from pygrade import mtl
 from pygrade._util.files import directory_lock
 from pygrade.cli import main as cli
-from pygrade.config.pipeline import PipelineConfig
 from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import GRADE, STAGE1, STATIC
 from pygrade.features import FeatureSchema, FeatureSet, Leak
@@ -264,14 +263,6 @@ def test_a_killed_run_goes_on_and_ends_the_same(run, tmp_path):
     assert not list(out.glob(".*.work"))
 
 
-def test_a_damaged_stage_is_made_again(run, tmp_path):
-    other = copy(run, tmp_path / "run")
-    index = stage(other, "prerank") / "prerank" / "prerank.safetensors"
-    index.write_bytes(index.read_bytes()[:-1])
-    found = run_pipeline(f"logs:{run.parent / 'log'}", other, CONFIG)
-    assert [name for name, own in found["stages"].items() if not own["cached"]] == ["prerank"]
-
-
 def test_bad_options_and_bad_data_are_named(tmp_path):
     data = write_log(tmp_path / "log")
     for options, message in (
@@ -313,9 +304,3 @@ def test_a_task_that_ends_before_the_policys_part_is_left_out(run):
     assert "click" in choose_tasks(features, short, CONFIG) and "order" not in choose_tasks(features, short, CONFIG)
     with pytest.raises(ValueError, match="tasks names 'order'"):
         choose_tasks(features, short, replace(CONFIG, tasks=("order",)))
-
-
-def test_defaults_leave_a_part_to_judge():
-    config = PipelineConfig()
-    assert 0 < config.train_share + config.stop_share + config.calibrate_share + config.policy_share < 1
-    assert np.isclose(config.evidence_prior, 10)

@@ -1,18 +1,12 @@
-"""Prerank on the batches of the feature center: made-up events, and the KuaiRand excerpt where it is."""
-
-import os
-from pathlib import Path
+"""Prerank on the batches of the feature center."""
 
 import numpy as np
 import pytest
 
 from pygrade.config.prerank import PrerankConfig
-from pygrade.data.events import import_events
 from pygrade.features import default_schema, materialize
-from pygrade.prerank import Catalog, Popularity, Prerank, SchemaError, evaluate, fit
+from pygrade.prerank import Catalog, Prerank, SchemaError, fit
 from tests.features.events import make_log
-
-DATA = os.environ.get("PYGRADE_DATA")
 
 
 def test_a_feature_set_trains_and_queries_it(tmp_path):
@@ -59,23 +53,3 @@ def test_item_vectors_do_not_age_unless_it_is_asked_for(tmp_path):
         assert (towers.item_vectors(aged).tobytes() != before.tobytes()) == reads
         other = Catalog(catalog.item_id, np.where(old, catalog.dense, catalog.dense + 1), catalog.ids)
         assert towers.item_vectors(other).tobytes() != before.tobytes()
-
-
-@pytest.mark.skipif(not DATA, reason="PYGRADE_DATA names no directory with kuairand27k/")
-def test_on_real_logs_it_finds_more_than_popularity(tmp_path):
-    log = import_events(f"kuairand:{Path(DATA or '') / 'kuairand27k'}", tmp_path / "events")
-    times = np.concatenate([chunk["timestamp"].to_numpy() for chunk in log.chunks()])
-    cut = int(np.quantile(times, 0.85))  # of rows
-    features = materialize(log, default_schema(log), tmp_path / "features", (0, cut))
-
-    def train():
-        return features.batches(stop=cut)
-
-    weights = [1.0 if task == "click" else 0.0 for task in log.tasks]
-    fitted = fit(train, weights, PrerankConfig(epochs=8))
-    prerank = Prerank.build(fitted, Catalog.from_batches(train), features.schema.hash)
-    result = evaluate(
-        prerank, lambda: features.batches(start=cut), Popularity.fit(train, weights), 100, lambda batch: batch.sequences
-    )
-    assert result.requests > 1000 and result.index_recall == 1.0
-    assert result.difference.low > 0.02 and result.recall.value > 2 * result.popularity_recall.value
