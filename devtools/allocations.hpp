@@ -21,5 +21,13 @@ thread_local std::uint64_t allocations = 0;
   ++allocations;
   return std::malloc(size == 0 ? 1 : size);
 }
+[[gnu::noinline]] void* operator new(std::size_t size, std::align_val_t alignment) {
+  ++allocations;
+  const auto whole = static_cast<std::size_t>(alignment);
+  if (void* memory = std::aligned_alloc(whole, (size + whole - 1) / whole * whole)) return memory;
+  throw std::bad_alloc();
+}
 [[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }

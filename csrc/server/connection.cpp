@@ -344,7 +344,8 @@ asio::awaitable<bool> Connection::answer(bool keep) {
   };
   head += "HTTP/1.1 ";
   append(static_cast<std::size_t>(response.status));
-  head.append(" ").append(reason_of(response.status)).append("\r\n").append(shared_.date);
+  const auto reason = http::obsolete_reason(http::int_to_status(static_cast<unsigned>(response.status)));
+  head.append(" ").append(reason).append("\r\n").append(shared_.date);
   head.append("Content-Type: ").append(response.content_type).append("\r\nContent-Length: ");
   append(response.body.size());
   const std::string_view id = response.request_id.empty() ? asked_.request_id : response.request_id;

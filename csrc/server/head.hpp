@@ -31,6 +31,4 @@ std::optional<Trace> trace_of(std::string_view traceparent);
 // Whether a text can stand in a header: printable ASCII.
 bool printable(std::string_view text);
 
-std::string_view reason_of(int status);
-
 }  // namespace pygrade::inline v0_2::server

@@ -5,36 +5,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
-#include <new>
 #include <thread>
 
+#include "../../devtools/allocations.hpp"
 #include "check.hpp"
 #include "mtl_artifact.hpp"
 
 using namespace pygrade;
 using namespace pygrade::tests;
-
-namespace {
-
-std::atomic<int> allocations = 0;
-
-}  // namespace
-
-void* operator new(std::size_t size) {
-  ++allocations;
-  if (void* memory = std::malloc(size)) return memory;
-  throw std::bad_alloc();
-}
-void* operator new(std::size_t size, std::align_val_t alignment) {
-  ++allocations;
-  const auto whole = static_cast<std::size_t>(alignment);
-  if (void* memory = std::aligned_alloc(whole, (size + whole - 1) / whole * whole)) return memory;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
 
 namespace {
 
@@ -221,9 +199,9 @@ TEST(a_thread_allocates_once) {
     model->predict(rows.dense, rows.ids, result);
   };
   run();
-  const int before = allocations;
+  const auto before = allocations;
   run();
-  CHECK_EQUAL(allocations.load(), before);
+  CHECK_EQUAL(allocations, before);
 }
 
 TEST(no_value_of_a_row_leads_out_of_bounds) {

@@ -3,11 +3,11 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
-#include <new>
 #include <numeric>
 #include <set>
 #include <thread>
 
+#include "../../devtools/allocations.hpp"
 #include "check.hpp"
 #include "prerank.hpp"
 #include "prerank/prerank.hpp"
@@ -15,31 +15,6 @@
 
 using namespace pygrade;
 using namespace pygrade::tests;
-
-namespace {
-
-std::atomic<std::size_t> allocations{0};
-
-void* allocate(std::size_t size, std::size_t alignment) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  void* const memory = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-
-// Not inlined: GCC would warn of free() on what operator new returned.
-__attribute__((noinline)) void release(void* memory) { std::free(memory); }
-
-}  // namespace
-
-void* operator new(std::size_t size) { return allocate(size, 16); }
-void* operator new(std::size_t size, std::align_val_t alignment) {
-  return allocate(size, static_cast<std::size_t>(alignment));
-}
-void operator delete(void* memory) noexcept { release(memory); }
-void operator delete(void* memory, std::size_t) noexcept { release(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { release(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { release(memory); }
 
 namespace {
 
@@ -316,14 +291,14 @@ TEST(a_warm_prerank_allocates_nothing) {
   Ids items(400);
   Floats vector(6);
   for (int round = 0; round < 3; ++round) {
-    const std::size_t before = allocations.load();
+    const auto before = allocations;
     prerank->user_vector(dense, fields, sequence, vector);
     prerank->search(vector, seen, {}, items);
     prerank->search(vector, seen, std::span<const std::int64_t>(eligible), items);
     lists->search(vector, seen, {}, items);
     lists->search(vector, seen, std::span<const std::int64_t>(eligible), items);
     lists->search(vector, seen, std::span<const std::int64_t>(eligible).first(20), items);
-    if (round > 0) CHECK_EQUAL(allocations.load() - before, std::size_t{0});
+    if (round > 0) CHECK_EQUAL(allocations, before);
   }
 }
 

@@ -18,24 +18,6 @@ TEST(a_key_has_the_slot_that_redis_gives_it) {
   CHECK(detail::slot_of("{}123456789") != 0x31c3);
 }
 
-TEST(answers_are_walked_with_their_elements) {
-  detail::RedisReplies replies;
-  using Kind = detail::RedisReplies::Kind;
-  replies.add(Kind::array, {}, 0, 3);
-  replies.add(Kind::array, {}, 0, 1);
-  replies.add(Kind::text, "inner", 0, 0);
-  replies.add(Kind::nothing, {}, 0, 0);
-  replies.add(Kind::integer, {}, 7, 0);
-  replies.add(Kind::array, {}, 0, 0);
-  replies.add(Kind::error, "ERR last", 0, 0);
-  const detail::RedisAnswer all{&replies, 0};
-  CHECK_EQUAL(all.first().first().text(), "inner");
-  CHECK(all.first().next().text().data() == nullptr);
-  CHECK_EQUAL(all.first().next().next().integer(), 7);
-  CHECK_EQUAL(all.next().size(), 0u);
-  CHECK_EQUAL(all.next().next().text(), "ERR last");
-}
-
 TEST(a_cache_forgets_what_is_old_or_written) {
   RedisCache cache(std::chrono::milliseconds(1000), 1 << 20);
   const RedisCache::Time start{};

@@ -19,64 +19,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* tasks[] = {"click", "like", "order"};
 
-std::string text_at(const Json& json, std::string_view key) {
-  const Json& value = json.at(key);
-  return value.type == Json::Type::string ? value.string : value.type == Json::Type::null ? "null" : "?";
-}
-
 std::vector<std::int64_t> items_of(const Json& page) { return page.integers_at("items"); }
-
-// The series of a name in Prometheus text; -1: none.
-double metric(Service& service, const std::string& name) {
-  const std::string text = service.handle({"GET", "/metrics", ""}).body;
-  const auto at = text.find("\n" + name + " ");
-  return at == text.npos ? -1.0 : std::stod(text.substr(at + name.size() + 2));
-}
-
-void check_error(Service& service, const std::string& body, const std::string& argument, const std::string& message,
-                 const char* path = "/v1/rank") {
-  const Response response = service.handle({"POST", path, body});
-  CHECK_EQUAL(response.status, 400);
-  const Json error = json_of(response).at("error");
-  CHECK_EQUAL(text_at(error, "argument"), argument);
-  if (text_at(error, "message").find(message) == std::string::npos)
-    CHECK_EQUAL(body + " → " + text_at(error, "message"), message);
-}
-
-TEST(a_page_has_every_field_of_the_interface) {
-  const ServiceRun run;
-  const auto service = run.serve();
-  const Response response = service->handle(
-      {"POST", "/v1/rank", R"({"user": 3, "k": 5, "candidates": 40, "scenario": "feed", "request_id": "r1"})"});
-  CHECK_EQUAL(response.status, 200);
-  CHECK_EQUAL(std::string(response.content_type), std::string("application/json"));
-  const Json page = json_of(response);
-  CHECK_EQUAL(text_at(page, "request_id"), std::string("r1"));
-  CHECK_EQUAL(text_at(page, "arm"), std::string("main"));
-  CHECK_EQUAL(items_of(page).size(), std::size_t{5});
-  CHECK_EQUAL(page.at("scores").items.size(), std::size_t{5});
-  CHECK_EQUAL(text_at(page, "artifact"), run.version);
-  double sum = 0.0;
-  for (const char* task : tasks) sum += page.object_at("weights").finite_at(task);
-  CHECK_NEAR(sum, 1.0, 1e-5);
-  CHECK_EQUAL(text_at(page, "degraded"), std::string("null"));
-  CHECK(!page.boolean_at("explored"));
-  CHECK_EQUAL(page.object_at("seconds").keys.size(), std::size_t{5});
-  CHECK(page.find("names") == nullptr);
-  // The same page as the pipeline's.
-  auto pipeline = Pipeline::load(test_artifact("first"), run.store);
-  std::vector<std::int64_t> items(5);
-  std::vector<float> scores(5);
-  PageWorkspace workspace;
-  PipelineRequest request;
-  request.user = {3, 1'700'000'000'000, "feed", {}};
-  request.candidates = 40;
-  pipeline->rank(request, {items, scores, {}, {}}, workspace);
-  const Json again = post(*service, "/v1/rank",
-                          R"({"user": 3, "k": 5, "candidates": 40, "scenario": "feed", "timestamp": 1700000000000})");
-  CHECK_EQUAL(items_of(again), items);
-  for (std::size_t i = 0; i < 5; ++i) CHECK_EQUAL(static_cast<float>(again.at("scores").items[i].number), scores[i]);
-}
 
 TEST(every_wrong_request_is_named) {
   const ServiceRun run;
@@ -213,45 +156,29 @@ TEST(a_deadline_gives_the_page_of_an_unknown_user) {
 }
 
 TEST(arms_have_their_shares_and_stay) {
-  const ServiceRun run;
-  const auto service = run.serve(R"({"arms": [{"name": "a", "share": 0.7}, {"name": "b", "share": 0.3}]})");
-  std::vector<std::string> arms;
-  int of_b = 0;
   constexpr int users = 2000;
-  for (int user = 0; user < users; ++user) {
-    arms.push_back(text_at(
-        post(*service, "/v1/rank", R"({"k": 1, "candidates": 2, "user": )" + std::to_string(user) + "}"), "arm"));
-    of_b += arms.back() == "b";
-  }
-  CHECK_NEAR(of_b, 0.3 * users, 4.0 * std::sqrt(0.21 * users));
-  CHECK_EQUAL(metric(*service, R"(pygrade_arm_pages_total{arm="b"})"), static_cast<double>(of_b));
-  const auto later = run.serve(R"({"arms": [{"name": "a", "share": 0.7}, {"name": "b", "share": 0.3}]})");
-  for (int user = 0; user < 50; ++user)
-    CHECK_EQUAL(text_at(post(*later, "/v1/rank", R"({"k": 1, "user": )" + std::to_string(user) + "}"), "arm"),
-                arms[static_cast<std::size_t>(user)]);
-  CHECK_EQUAL(text_at(post(*later, "/v1/rank", R"({"user": 1, "arm": "b"})"), "arm"), std::string("b"));
-  // Another salt deals anew.
-  const auto config = [](const char* salt) {
-    return detail::ServiceConfig::parse(std::string(R"({"salt": ")") + salt +
-                                            R"(", "arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5}]})",
-                                        "");
+  const auto arms_of = [](const std::string& config_json) {
+    const auto config = detail::ServiceConfig::parse(config_json, "");
+    std::vector<std::size_t> arms;
+    for (int user = 0; user < users; ++user) arms.push_back(detail::arm_of(config, user));
+    return arms;
   };
-  const auto one = config("one"), two = config("two");
-  int same = 0;
-  for (int user = 0; user < users; ++user) same += detail::arm_of(one, user) == detail::arm_of(two, user);
-  CHECK_NEAR(same, 0.5 * users, 4.0 * std::sqrt(0.25 * users));
-}
-
-TEST(an_arm_has_its_policy_and_trust) {
   const ServiceRun run;
-  const std::string policy = (test_artifact("second") / "policy").string();
-  const auto service = run.serve(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5, "policy": ")" +
-                                 policy + R"(", "trust": 1.0}]})");
-  const Json a = post(*service, "/v1/rank", R"({"user": 1, "arm": "a"})");
-  const Json b = post(*service, "/v1/rank", R"({"user": 1, "arm": "b"})");
-  CHECK_EQUAL(text_at(a, "policy"), Policy::load(test_artifact("first") / "policy")->version());
-  CHECK_EQUAL(text_at(b, "policy"), Policy::load(test_artifact("second") / "policy")->version());
-  CHECK_EQUAL(b.finite_at("trust"), 1.0);
+  const std::string arms = R"("arms": [{"name": "a", "share": 0.7}, {"name": "b", "share": 0.3}])";
+  const auto service = run.serve("{" + arms + "}");
+  const auto dealt = arms_of("{" + arms + "}"), anew = arms_of(R"({"salt": "two", )" + arms + "}");
+  double of_b = 0.0;
+  for (std::size_t user = 0; user < 50; ++user) {
+    const Json page = post(*service, "/v1/rank", R"({"k": 1, "user": )" + std::to_string(user) + "}");
+    CHECK_EQUAL(text_at(page, "arm"), std::string(dealt[user] == 0 ? "a" : "b"));
+    of_b += static_cast<double>(dealt[user]);
+  }
+  CHECK_EQUAL(metric(*service, R"(pygrade_arm_pages_total{arm="b"})"), of_b);
+  CHECK_NEAR(static_cast<double>(std::ranges::count(dealt, 1u)), 0.3 * users, 4.0 * std::sqrt(0.21 * users));
+  int same = 0;
+  for (std::size_t user = 0; user < users; ++user) same += dealt[user] == anew[user];
+  CHECK_NEAR(same, 0.58 * users, 4.0 * std::sqrt(0.25 * users));
+  CHECK_EQUAL(text_at(post(*service, "/v1/rank", R"({"user": 1, "arm": "b"})"), "arm"), std::string("b"));
 }
 
 TEST(wrong_configurations_are_named) {
@@ -329,6 +256,18 @@ TEST(shadows_are_compared_and_never_served) {
   CHECK_EQUAL(metric(*service, "pygrade_exposures_total"), 20.0);
 }
 
+// That an explained item's parts add up to its score. Whether it is of a mixture.
+bool check_sums(const Json& item) {
+  double fused = 0.0;
+  for (const char* task : tasks) fused += item.object_at("contributions").finite_at(task);
+  CHECK_NEAR(fused, item.finite_at("fused"), 1e-5 * (1.0 + std::fabs(fused)));
+  const Json& mixture = item.at("mixture");
+  const bool is_mixed = mixture.type != Json::Type::null;
+  const double sum = is_mixed ? mixture.finite_at("policy") + mixture.finite_at("baseline") : fused;
+  CHECK_NEAR(sum, item.finite_at("score"), 1e-4 * (1.0 + std::fabs(sum)));
+  return is_mixed;
+}
+
 TEST(an_explanation_adds_up) {
   const ServiceRun run;
   const auto service = run.serve();
@@ -337,17 +276,8 @@ TEST(an_explanation_adds_up) {
   CHECK_EQUAL(items_of(page), items_of(post(*service, "/v1/rank", body)));
   CHECK_EQUAL(page.at("explanation").items.size(), std::size_t{4});
   for (const Json& item : page.at("explanation").items) {
-    double fused = 0.0;
-    for (const char* task : tasks) {
-      fused += item.object_at("contributions").finite_at(task);
-      CHECK(item.object_at("predictions").finite_at(task) > 0.0);
-    }
-    CHECK_NEAR(fused, item.finite_at("fused"), 1e-5);
-    const Json& mixture = item.at("mixture");
-    if (mixture.type == Json::Type::null)
-      CHECK_NEAR(fused, item.finite_at("score"), 1e-5);
-    else
-      CHECK_NEAR(mixture.finite_at("policy") + mixture.finite_at("baseline"), item.finite_at("score"), 1e-4);
+    check_sums(item);
+    for (const char* task : tasks) CHECK(item.object_at("predictions").finite_at(task) > 0.0);
   }
   CHECK_EQUAL(page.object_at("concentration").keys.size(), std::size_t{3});
   CHECK(!page.object_at("inputs").keys.empty());
@@ -379,16 +309,8 @@ TEST(an_explanation_of_a_challenger_adds_up) {
       if (*asked != 0) body += first->tasks()[0] + R"(": 3})";
       const Json page = post(*service, "/v1/explain", body + "}");
       CHECK_EQUAL(page.at("explanation").items.size(), std::size_t{4});
-      for (const Json& item : page.at("explanation").items) {
-        double fused = 0.0;
-        for (const char* task : tasks) fused += item.object_at("contributions").finite_at(task);
-        CHECK_NEAR(fused, item.finite_at("fused"), 1e-5 * std::fabs(fused));
-        const Json& mixture = item.at("mixture");
-        CHECK_EQUAL(mixture.type == Json::Type::null, *asked != 0 || std::string_view(trust) == "1");
-        const double sum =
-            mixture.type == Json::Type::null ? fused : mixture.finite_at("policy") + mixture.finite_at("baseline");
-        CHECK_NEAR(sum, item.finite_at("score"), 1e-4 * (1.0 + std::fabs(sum)));
-      }
+      for (const Json& item : page.at("explanation").items)
+        CHECK_EQUAL(check_sums(item), *asked == 0 && std::string_view(trust) != "1");
     }
   }
 }
@@ -400,7 +322,7 @@ TEST(a_new_artifact_is_served_and_a_damaged_one_is_not) {
   // The link moved before the store was filled: the old models go on.
   run.point_to("second");
   CHECK(!service->refresh());
-  const Json waiting = json_of(service->handle({"GET", "/readyz", ""}));
+  const Json waiting = json_of(get(*service, "/readyz"));
   CHECK(text_at(waiting, "reload_error").find("serves version " + run.version) != std::string::npos);
   CHECK_EQUAL(text_at(post(*service, "/v1/rank", R"({"user": 1})"), "artifact"), run.version);
   run.publish("second");
@@ -413,7 +335,7 @@ TEST(a_new_artifact_is_served_and_a_damaged_one_is_not) {
   run.link(copy);
   CHECK(service->refresh());
   CHECK(text_at(post(*service, "/v1/rank", R"({"user": 1})"), "artifact") != run.version);
-  CHECK_EQUAL(text_at(json_of(service->handle({"GET", "/readyz", ""})), "reload_error"), std::string("null"));
+  CHECK_EQUAL(text_at(json_of(get(*service, "/readyz")), "reload_error"), std::string("null"));
   CHECK_EQUAL(metric(*service, "pygrade_reloads_total"), 1.0);
   CHECK_EQUAL(metric(*service, "pygrade_reload_failures_total"), 1.0);
 
@@ -422,19 +344,18 @@ TEST(a_new_artifact_is_served_and_a_damaged_one_is_not) {
   std::ofstream(damaged / "mtl" / "mtl.json", std::ios::app) << " ";
   run.link(damaged);
   CHECK(!service->refresh());
-  CHECK(text_at(json_of(service->handle({"GET", "/readyz", ""})), "reload_error").find("mtl.json") !=
-        std::string::npos);
-  CHECK_EQUAL(service->handle({"GET", "/readyz", ""}).status, 200);
+  CHECK(text_at(json_of(get(*service, "/readyz")), "reload_error").find("mtl.json") != std::string::npos);
+  CHECK_EQUAL(get(*service, "/readyz").status, 200);
   CHECK(text_at(post(*service, "/v1/rank", R"({"user": 1})"), "artifact") != run.version);
   CHECK(!service->refresh());  // not tried again before something changes, or some time is over
   CHECK_EQUAL(metric(*service, "pygrade_reload_failures_total"), 2.0);
-  const Json status = json_of(service->handle({"GET", "/v1/status", ""}));
+  const Json status = json_of(get(*service, "/v1/status"));
   CHECK_EQUAL(status.at("reloads").items.size(), std::size_t{4});
 
   // What is served stands there again: nothing is left to say.
   run.link(copy);
   CHECK(!service->refresh());
-  CHECK_EQUAL(text_at(json_of(service->handle({"GET", "/readyz", ""})), "reload_error"), std::string("null"));
+  CHECK_EQUAL(text_at(json_of(get(*service, "/readyz")), "reload_error"), std::string("null"));
 }
 
 TEST(a_new_policy_of_an_arm_is_served_without_a_new_artifact) {
@@ -451,7 +372,7 @@ TEST(a_new_policy_of_an_arm_is_served_without_a_new_artifact) {
   CHECK(text_at(page, "policy") != first);
   CHECK_EQUAL(text_at(page, "artifact"), run.version);
   CHECK_EQUAL(metric(*service, R"(pygrade_online{field="updates"})"), 3.0);
-  const Json status = json_of(service->handle({"GET", "/v1/status", ""}));
+  const Json status = json_of(get(*service, "/v1/status"));
   CHECK_EQUAL(text_at(status.object_at("online"), "version"), std::string("v2"));
   CHECK(status.object_at("online").at("estimate").type == Json::Type::null);
 }
@@ -459,10 +380,10 @@ TEST(a_new_policy_of_an_arm_is_served_without_a_new_artifact) {
 TEST(drain_ends_readiness_and_nothing_else) {
   const ServiceRun run;
   const auto service = run.serve(R"({"exposures": "exposures", "exposure_share": 1})");
-  CHECK_EQUAL(service->handle({"GET", "/readyz", ""}).status, 200);
+  CHECK_EQUAL(get(*service, "/readyz").status, 200);
   post(*service, "/v1/rank", R"({"user": 1})");
   service->drain();
-  CHECK_EQUAL(service->handle({"GET", "/readyz", ""}).status, 503);
+  CHECK_EQUAL(get(*service, "/readyz").status, 503);
   CHECK_EQUAL(service->handle({"GET", "/livez", ""}).status, 200);
   CHECK_EQUAL(service->handle({"POST", "/v1/rank", R"({"user": 1})"}).status, 200);
   CHECK_EQUAL(metric(*service, "pygrade_exposure_files_total"), 1.0);

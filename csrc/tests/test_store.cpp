@@ -53,21 +53,6 @@ TEST(blake2b_gives_what_python_s_hashlib_gives) {
   CHECK_EQUAL(blake2b(std::string(1000, 'b'), 8), "54878fbeebad984a");
 }
 
-TEST(a_record_holds_a_value_and_its_end) {
-  std::string record;
-  for (const std::size_t size : {0, 1, 1000}) {
-    const std::string value(size, 'v');
-    detail::pack_record(detail::record_header({}), value, record);
-    CHECK_EQUAL(record.size(), size + 5);
-    CHECK_EQUAL(std::string(unpacked(record)), value);
-    CHECK(unpacked(record).data() != nullptr);
-    detail::pack_record(detail::record_header(10.0), value, record);
-    const std::int64_t now = detail::now_ms();
-    CHECK_EQUAL(std::string(unpacked(record, now)), value);
-    CHECK(unpacked(record, now + 10'001).data() == nullptr);
-  }
-}
-
 TEST(a_record_with_any_wrong_bit_is_an_error) {
   for (const auto ttl : {std::optional<double>(), std::optional<double>(1e9)}) {
     std::string record;
@@ -80,18 +65,6 @@ TEST(a_record_with_any_wrong_bit_is_an_error) {
     for (std::size_t size = 0; size < record.size(); ++size)
       CHECK_THROWS(StoreError, "test: a record is damaged", unpacked(std::string_view(record).substr(0, size)));
   }
-  // With a checksum that fits, but too short for its kind.
-  for (std::string head : {std::string(), std::string("\1time"), std::string("\2abc")}) {
-    const std::uint32_t crc = detail::crc32(head);
-    for (int shift = 0; shift < 32; shift += 8) head += static_cast<char>(crc >> shift);
-    CHECK_THROWS(StoreError, "test: a record begins with byte", unpacked(head));
-  }
-}
-
-TEST(addresses_are_shown_without_password) {
-  CHECK_EQUAL(detail::without_secret("redis://u:p@host:1/0?prefix=a@b"), "redis://host:1/0?prefix=a@b");
-  CHECK_EQUAL(detail::without_secret("redis://u:p@ss@host"), "redis://host");
-  CHECK_EQUAL(detail::without_secret("lmdb:/a@b"), "lmdb:/a@b");
 }
 
 TEST(a_store_that_the_build_lacks_names_option_and_package) {

@@ -2,8 +2,6 @@
 // openapi.cpp makes the document that /openapi.json serves and docs/openapi.json holds.
 #pragma once
 
-#include <array>
-#include <cstddef>
 #include <string_view>
 
 namespace pygrade::inline v0_2::detail::api {
@@ -16,14 +14,6 @@ struct Field {
   std::string_view default_value = {};  // JSON; "": none
   bool required = false;
 };
-
-// The keys of a table, as `Input` takes them.
-template <std::size_t N>
-constexpr std::array<std::string_view, N> names_of(const Field (&fields)[N]) {
-  std::array<std::string_view, N> names;
-  for (std::size_t i = 0; i < N; ++i) names[i] = fields[i].name;
-  return names;
-}
 
 // --- schemas
 inline constexpr std::string_view boolean = R"({"type":"boolean"})";

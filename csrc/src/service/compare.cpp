@@ -138,9 +138,9 @@ void Service::Impl::compare(const Ranked& ranked, Context& context) {
     }
     if (!shadow_log) continue;
     JsonWriter line;
-    line.begin_object().field("request_id", std::string_view(context.request_id));
-    line.field("timestamp", context.input.timestamp).field("arm", std::string_view(config.arms[ranked.arm].name));
-    line.field("shadow", std::string_view(shadow.name)).field("policy", std::string_view(shadow.policy->version()));
+    line.begin_object().field("request_id", context.request_id);
+    line.field("timestamp", context.input.timestamp).field("arm", config.arms[ranked.arm].name);
+    line.field("shadow", shadow.name).field("policy", shadow.policy->version());
     line.field("shadow_replaced", found.replaced).field("shadow_overlap", found.overlap);
     line.field("shadow_correlation", found.correlation).field("shadow_own_score", found.own_score);
     line.field("shadow_served_score", found.served_score).end_object();

@@ -5,10 +5,10 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
+#include <tuple>
 
 #include "service/api.hpp"
 #include "service/input.hpp"
-#include "util/blake2b.hpp"
 
 namespace pygrade::inline v0_2::detail {
 
@@ -16,61 +16,96 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr auto config_keys = api::names_of(api::service_options);
-constexpr auto arm_keys = api::names_of(api::arm_fields);
-constexpr auto explore_keys = api::names_of(api::explore_fields);
-constexpr auto shadow_keys = api::names_of(api::shadow_fields);
 constexpr std::size_t max_arms = 32, max_name = 63, max_path = 4096;
 constexpr std::int64_t most = std::int64_t{1} << 30;
 constexpr double slack = 1e-9;  // of a sum of shares
+constexpr double absent = std::numeric_limits<double>::quiet_NaN();
+
+// Options that need no words: their least value, or their largest one.
+constexpr std::tuple<std::string_view, std::int64_t ServiceConfig::*, std::int64_t> counts[] = {
+    {"max_k", &ServiceConfig::max_k, 1},           {"max_candidates", &ServiceConfig::max_candidates, 1},
+    {"max_events", &ServiceConfig::max_events, 1}, {"max_ids", &ServiceConfig::max_ids, 0},
+    {"max_batch", &ServiceConfig::max_batch, 1},
+};
+constexpr std::tuple<std::string_view, double ServiceConfig::*, double> amounts[] = {
+    {"max_amount", &ServiceConfig::max_amount, 1e30},
+    {"max_explore", &ServiceConfig::max_explore, 1.0},
+    {"exposure_share", &ServiceConfig::exposure_share, 1.0},
+};
+constexpr std::pair<std::string_view, bool ServiceConfig::*> flags[] = {
+    {"strict", &ServiceConfig::strict},
+    {"require_store", &ServiceConfig::require_store},
+};
+
+template <std::size_t N, class Read>
+void read_options(JsonReader& reader, std::string_view prefix, const api::Field (&known)[N], Read&& read) {
+  read_keys(reader, prefix, known, read,
+            [&](const Argument& argument) { refuse_unknown(argument, joined(known, &api::Field::name)); });
+}
 
 // A label of metrics and a part of file names.
-std::string name_of(const Input& input) {
-  const auto text = input.string("name", max_name);
-  if (!text) throw InputError(input.name("name"), input.name("name") + " is missing");
+std::string read_name(JsonReader& reader, const Argument& argument) {
+  const std::size_t place = reader.place();
+  const std::string_view text = read_text(reader, argument, max_name);
   const auto good = [](char c) {
     return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' || c == '-';
   };
-  if (!std::ranges::all_of(*text, good)) refuse(input.name("name"), input.at("name"), "letters, digits, _ and - alone");
-  return std::string(*text);
+  if (std::ranges::all_of(text, good)) return std::string(text);
+  reader.go_back(place);
+  refuse(argument, reader, "letters, digits, _ and - alone");
 }
 
-std::optional<fs::path> path_of(const Input& input, std::string_view key, const fs::path& run) {
-  const auto text = input.string(key, max_path);
-  if (!text) return {};
-  return run / fs::path(*text);  // an absolute one stands for itself
+// One of arms or of shadow. A share that is not given is `absent`.
+template <std::size_t N>
+ArmConfig read_arm(JsonReader& reader, const std::string& where, const api::Field (&known)[N], const fs::path& run) {
+  ArmConfig arm{.share = absent, .explore = absent};
+  const std::string prefix = where + ".", of_values = prefix + "values.";
+  if (reader.peek() != Json::Type::object) refuse(where, reader, "a JSON object");
+  reader.enter_object();
+  read_options(reader, prefix, known, [&](const Argument& argument) {
+    if (argument.key == "name") arm.name = read_name(reader, argument);
+    if (argument.key == "policy") arm.policy = run / read_text(reader, argument, max_path);
+    if (argument.key == "trust") arm.trust = read_number(reader, argument, 0.0, 1.0);
+    if (argument.key == "share") arm.share = read_number(reader, argument, 0.0, 1.0);
+    if (argument.key == "explore") arm.explore = read_number(reader, argument, 0.0, 1.0);
+    if (argument.key != "values") return;
+    enter_object(reader, argument);
+    for (std::string_view task; reader.next_key(task);)
+      arm.values.emplace_back(task, read_number(reader, {of_values, task}, 0.0, 1e30));
+  });
+  if (arm.name.empty()) refuse_missing(prefix + "name");
+  return arm;
 }
 
-std::vector<ArmConfig> arms_of(const Input& config, std::string_view key, const fs::path& run, bool shadows,
-                               double explore) {
+template <std::size_t N>
+std::vector<ArmConfig> read_arms(JsonReader& reader, const Argument& argument, const api::Field (&known)[N],
+                                 const fs::path& run) {
   std::vector<ArmConfig> arms;
-  const Json& list = *config.list(key, max_arms);
-  for (std::size_t i = 0; i < list.items.size(); ++i) {
-    const std::string where = std::string(key) + "[" + std::to_string(i) + "].";
-    const auto keys = shadows ? std::span<const std::string_view>(shadow_keys) : arm_keys;
-    const Input input(list.items[i], keys, where);
-    ArmConfig arm{.name = name_of(input)};
-    arm.share = shadows ? 0.0 : input.number("share", 0.0, 1.0).value_or(list.items.size() == 1 ? 1.0 : 0.0);
-    arm.policy = path_of(input, "policy", run);
-    arm.trust = input.number("trust", 0.0, 1.0);
-    arm.explore = shadows ? 0.0 : input.number("explore", 0.0, 1.0).value_or(explore);
-    if (const Json* values = input.object("values")) {
-      for (std::size_t v = 0; v < values->items.size(); ++v) {
-        const Json& value = values->items[v];
-        if (value.type != Json::Type::number || !(value.number >= 0.0 && std::isfinite(value.number)))
-          refuse(where + "values." + values->keys[v], value, "a finite number from 0 on");
-        arm.values.emplace_back(values->keys[v], value.number);
-      }
-    }
-    for (const ArmConfig& other : arms)
-      if (other.name == arm.name)
-        throw InputError(where + "name", where + "name is '" + arm.name + "', as another one; want distinct names");
+  read_list(reader, argument, max_arms, [&](const Argument& element) {
+    ArmConfig arm = read_arm(reader, element.text(), known, run);
+    const std::string name = element.text() + ".name";
+    if (std::ranges::find(arms, arm.name, &ArmConfig::name) != arms.end())
+      throw InputError(name, name + " is '" + arm.name + "', as another one; want distinct names");
     arms.push_back(std::move(arm));
-  }
+  });
   return arms;
 }
 
+// What is not given: an only arm has all users, and arms explore as `explore` says.
+void fill_in(ServiceConfig& config, double explore) {
+  for (ArmConfig& arm : config.arms) {
+    if (std::isnan(arm.share)) arm.share = config.arms.size() == 1 ? 1.0 : 0.0;
+    if (std::isnan(arm.explore)) arm.explore = explore;
+  }
+  for (ArmConfig& shadow : config.shadows) {
+    shadow.share = shadow.explore = 0.0;
+    if (std::ranges::find(config.arms, shadow.name, &ArmConfig::name) != config.arms.end())
+      throw InputError("shadow", "shadow names '" + shadow.name + "', which is an arm");
+  }
+}
+
 void check_shares(const ServiceConfig& config) {
+  if (config.arms.empty()) throw InputError("arms", "arms is empty; want at least one");
   double shares = 0.0, explored = config.shuffle;
   for (const ArmConfig& arm : config.arms) {
     shares += arm.share;
@@ -83,61 +118,72 @@ void check_shares(const ServiceConfig& config) {
                                         std::to_string(explored) + " of all requests: want at most as many");
 }
 
+// Seconds or milliseconds in another unit.
+template <class Duration>
+Duration read_duration(JsonReader& reader, const Argument& argument, double most_units) {
+  return Duration(std::llround(read_number(reader, argument, 0.1, most_units) * 1000.0));
+}
+
+void read_option(ServiceConfig& config, double& explore, JsonReader& reader, const Argument& argument,
+                 const fs::path& run) {
+  const std::string_view key = argument.key;
+  for (const auto& [name, member, least] : counts)
+    if (key == name) config.*member = read_integer(reader, argument, least, most);
+  for (const auto& [name, member, largest] : amounts)
+    if (key == name) config.*member = read_number(reader, argument, 0.0, largest);
+  for (const auto& [name, member] : flags)
+    if (key == name) config.*member = read_boolean(reader, argument);
+  if (key == "store") {  // a message must not hold what may be a password
+    if (reader.peek() == Json::Type::string) config.store = reader.string();
+    if (!config.store || config.store->empty() || config.store->size() > max_path)
+      throw InputError("store", "store is no address; want a text of 1 to 4096 bytes");
+  } else if (key == "deadline_ms") {
+    config.deadline = read_duration<std::chrono::microseconds>(reader, argument, 3'600'000.0);
+  } else if (key == "file_seconds") {
+    config.file_time = read_duration<std::chrono::milliseconds>(reader, argument, 86'400.0);
+  } else if (key == "max_body_bytes") {
+    config.max_body_bytes = static_cast<std::size_t>(read_integer(reader, argument, 64, most));
+  } else if (key == "unknown_items") {
+    const std::size_t place = reader.place();
+    const std::string_view action = read_text(reader, argument, max_name);
+    reader.go_back(place);
+    if (action != "refuse" && action != "count") refuse(argument, reader, "\"refuse\" or \"count\"");
+    config.refuse_unknown_items = reader.string() == "refuse";
+  } else if (key == "explore") {
+    enter_object(reader, argument);
+    read_options(reader, "explore.", api::explore_fields, [&](const Argument& part) {
+      (part.key == "weights" ? explore : config.shuffle) = read_number(reader, part, 0.0, 1.0);
+    });
+  } else if (key == "arms") {
+    config.arms = read_arms(reader, argument, api::arm_fields, run);
+  } else if (key == "shadow") {
+    config.shadows = read_arms(reader, argument, api::shadow_fields, run);
+  } else if (key == "salt") {
+    config.salt = read_text(reader, argument, max_path);
+  } else if (key == "exposures" || key == "feedback") {  // an absolute path stands for itself
+    (key == "exposures" ? config.exposures : config.feedback) = run / read_text(reader, argument, max_path);
+  } else if (key == "seed") {
+    config.seed = static_cast<std::uint32_t>(read_integer(reader, argument, 0, (std::int64_t{1} << 31) - 1));
+  }
+}
+
 }  // namespace
 
 ServiceConfig ServiceConfig::parse(std::string_view json, const fs::path& run) {
-  Json record;
+  ServiceConfig config;
+  config.arms[0].explore = absent;
+  double explore = 0.0;
   try {
-    record = Json::parse(json);
+    JsonReader reader(json);
+    if (reader.peek() != Json::Type::object) refuse("config", reader, "a JSON object");
+    reader.enter_object();
+    read_options(reader, "", api::service_options,
+                 [&](const Argument& argument) { read_option(config, explore, reader, argument, run); });
+    reader.end();
   } catch (const JsonError& error) {
     throw InputError("config", "config is no JSON: " + std::string(error.what()));
   }
-  const Input input(record, config_keys);
-  ServiceConfig config;
-  if (const Json* store = input.find("store")) {  // a message must not hold what may be a password
-    if (store->type != Json::Type::string || store->string.empty() || store->string.size() > max_path)
-      throw InputError("store", "store is no address; want a text of 1 to 4096 bytes");
-    config.store = store->string;
-  }
-  if (const auto ms = input.number("deadline_ms", 0.1, 3'600'000.0))
-    config.deadline = std::chrono::microseconds(std::llround(*ms * 1000.0));
-  config.max_k = input.integer("max_k", 1, most).value_or(config.max_k);
-  config.max_candidates = input.integer("max_candidates", 1, most).value_or(config.max_candidates);
-  config.max_events = input.integer("max_events", 1, most).value_or(config.max_events);
-  if (const auto bytes = input.integer("max_body_bytes", 64, most))
-    config.max_body_bytes = static_cast<std::size_t>(*bytes);
-  config.max_ids = input.integer("max_ids", 0, most).value_or(config.max_ids);
-  config.max_batch = input.integer("max_batch", 1, most).value_or(config.max_batch);
-  config.max_amount = input.number("max_amount", 0.0, 1e30).value_or(config.max_amount);
-  if (const auto action = input.string("unknown_items", max_name)) {
-    if (*action != "refuse" && *action != "count")
-      refuse("unknown_items", input.at("unknown_items"), "\"refuse\" or \"count\"");
-    config.refuse_unknown_items = *action == "refuse";
-  }
-  config.require_store = input.boolean("require_store").value_or(config.require_store);
-  config.strict = input.boolean("strict").value_or(config.strict);
-  double explore = 0.0;
-  if (const Json* shares = input.object("explore")) {
-    const Input given(*shares, explore_keys, "explore.");
-    explore = given.number("weights", 0.0, 1.0).value_or(0.0);
-    config.shuffle = given.number("shuffle", 0.0, 1.0).value_or(0.0);
-  }
-  config.arms[0].explore = explore;
-  if (input.find("arms") != nullptr) config.arms = arms_of(input, "arms", run, false, explore);
-  if (input.find("shadow") != nullptr) config.shadows = arms_of(input, "shadow", run, true, 0.0);
-  if (config.arms.empty()) throw InputError("arms", "arms is empty; want at least one");
-  for (const ArmConfig& shadow : config.shadows)
-    for (const ArmConfig& arm : config.arms)
-      if (arm.name == shadow.name) throw InputError("shadow", "shadow names '" + arm.name + "', which is an arm");
-  if (const auto salt = input.string("salt", max_path)) config.salt = std::string(*salt);
-  config.max_explore = input.number("max_explore", 0.0, 1.0).value_or(config.max_explore);
-  config.exposures = path_of(input, "exposures", run);
-  config.feedback = path_of(input, "feedback", run);
-  config.exposure_share = input.number("exposure_share", 0.0, 1.0).value_or(config.exposure_share);
-  if (const auto seconds = input.number("file_seconds", 0.1, 86'400.0))
-    config.file_time = std::chrono::milliseconds(std::llround(*seconds * 1000.0));
-  if (const auto seed = input.integer("seed", 0, (std::int64_t{1} << 31) - 1))
-    config.seed = static_cast<std::uint32_t>(*seed);
+  fill_in(config, explore);
   check_shares(config);
   return config;
 }
@@ -147,14 +193,7 @@ double stable_fraction(std::string_view salt, std::string_view text) {
 }
 
 std::uint64_t stable_bits(std::string_view salt, std::string_view text) {
-  std::string both(salt);
-  both += '\0';
-  both += text;
-  std::array<std::uint8_t, 8> digest;
-  blake2b(both, digest);
-  std::uint64_t bits = 0;
-  for (std::size_t i = digest.size(); i-- > 0;) bits = bits << 8 | digest[i];
-  return bits;
+  return digest_bits(std::string(salt).append(1, '\0').append(text));
 }
 
 std::size_t arm_of(const ServiceConfig& config, std::int64_t user) {

@@ -63,27 +63,17 @@ Parts parts_of(const Policy& policy, const Request& request, std::span<const flo
   }
   parts.inputs = policy.corrected() ? corrected : present;
   FusionOptions options;
-  options.transform =
-      static_cast<Transform>(std::ranges::find(transform_names, policy.transform()) - transform_names.begin());
   options.beta = policy.beta();
   options.epsilon = policy.epsilon();
   options.slope = policy.slope().data();
   std::vector<float> multipliers(tasks);
   policy.multipliers(request.values, request.scenario, multipliers);
 
-  // What the policy's network does, as a ranking without one; a challenger; or what alone ranks by the request's
-  // values.
-  const Baseline network{.name = {},
-                         .transform = options.transform,
-                         .weights = {weights.begin(), weights.end()},
-                         .logarithm = false,
-                         .priced = prices.empty() ? std::vector<bool>() : policy.priced(),
-                         .calibration = {},
-                         .corrected = policy.corrected()};
-  const auto& mixture = policy.mixture();
-  const Baseline* alone = request.values.empty() ? nullptr : policy.expected_value();
-  const Baseline* challenger = alone != nullptr ? alone : mixture ? mixture->counted_challenger() : nullptr;
-  const Baseline& ranking = challenger != nullptr ? *challenger : network;
+  Baseline network = network_part(policy, weights);
+  if (prices.empty()) network.priced.clear();
+  options.transform = network.transform;
+  const Baseline* replaced = replacement(policy, request);
+  const Baseline& ranking = replaced != nullptr ? *replaced : network;
   const auto given = [&](const Baseline& entry) -> const std::vector<float>& {
     return entry.corrected ? corrected : present;
   };
@@ -98,14 +88,15 @@ Parts parts_of(const Policy& policy, const Request& request, std::span<const flo
   for (std::size_t i = 0; i < n; ++i)
     for (std::size_t t = 0; t < tasks; ++t) {
       const float value = transformed[amounts.layout == Layout::task_major ? t * n + i : i * tasks + t];
-      const float factor = challenger != nullptr ? ranking.weights[t] * multipliers[t] : ranking.weights[t];
+      const float factor = replaced != nullptr ? ranking.weights[t] * multipliers[t] : ranking.weights[t];
       parts.contributions[i * tasks + t] = factor * value;
     }
   parts.fused.resize(n);
-  const auto of_network = std::span<const float>();
-  ranking.scores(given(ranking), challenger != nullptr ? std::span<const float>(multipliers) : of_network, prices,
-                 options, workspace, parts.fused);
-  if (alone != nullptr || !mixture || mixture->counted_baseline() == nullptr) return parts;
+  const auto factors = replaced != nullptr ? std::span<const float>(multipliers) : std::span<const float>();
+  ranking.scores(given(ranking), factors, prices, options, workspace, parts.fused);
+  const auto& mixture = policy.mixture();
+  const bool alone = !request.values.empty() && policy.expected_value() != nullptr;
+  if (alone || !mixture || mixture->counted_baseline() == nullptr) return parts;
   parts.base.resize(n);
   mixture->baseline.scores(given(mixture->baseline), multipliers, prices, options, workspace, parts.base);
   parts.fused_z = standardized(parts.fused);
@@ -134,10 +125,51 @@ void write_inputs(const Policy& policy, const Request& request, std::span<const 
   if (policy.trade_offs()) policy.multipliers(request.values, request.scenario, multipliers);
   policy.request_inputs(request.context, predictions, inputs,
                         policy.trade_offs() ? std::span<const float>(multipliers) : std::span<const float>());
-  const auto names = input_names(policy);
-  out.begin_object();
-  for (std::size_t i = 0; i < names.size(); ++i) out.key(names[i]).value(inputs[i]);
-  out.end_object();
+  out.object(input_names(policy), inputs);
+}
+
+// An item of the page.
+void write_item(const Parts& parts, const Policy& policy, std::span<const float> predictions, std::size_t row,
+                JsonWriter& out) {
+  const std::size_t tasks = policy.tasks().size();
+  out.known_key("predictions").object(policy.tasks(), predictions.subspan(row * tasks, tasks));
+  out.known_key("contributions");
+  if (parts.row_of[row] < 0) {
+    out.null().known_key("mixture").null();
+    return;
+  }
+  const auto at = static_cast<std::size_t>(parts.row_of[row]);
+  out.object(policy.tasks(), std::span(parts.contributions).subspan(at * tasks, tasks));
+  out.field("fused", parts.fused[at]).known_key("mixture");
+  if (parts.base.empty()) {
+    out.null();
+    return;
+  }
+  const double trust = policy.mixture()->trust;
+  out.begin_object().field("policy", trust * static_cast<double>(parts.fused_z[at]));
+  out.field("baseline", (1.0 - trust) * static_cast<double>(parts.base_z[at]));
+  out.field("baseline_score", parts.base[at]).end_object();
+}
+
+// The same candidates by the static weights: without features a policy falls back to them.
+void write_static(const Ranked& ranked, std::span<const std::int32_t> shown, Context& context, JsonWriter& out) {
+  const auto& tasks = ranked.policy->tasks();
+  const std::size_t k = context.items.size();
+  context.other_scores.resize(k);
+  context.other_indices.resize(k);
+  context.other_weights.resize(tasks.size());
+  Request unknown = ranked.request;
+  unknown.context = {};
+  unknown.explore = false;
+  const Page page = ranked.release->rankers[ranked.arm]->rank(
+      unknown, {context.other_scores, context.other_indices, context.other_weights, {}});
+  const auto others = std::span(context.other_indices).first(static_cast<std::size_t>(page.filled));
+  double kept = 0.0;
+  for (const std::int32_t index : others) kept += std::ranges::find(shown, index) != shown.end();
+  out.begin_object().known_key("items").list(
+      others, [&](std::int32_t index) { return ranked.item_ids[static_cast<std::size_t>(index)]; });
+  out.known_key("weights").object(tasks, context.other_weights);
+  out.field("replaced", 1.0 - kept / static_cast<double>(std::max<std::size_t>(others.size(), 1))).end_object();
 }
 
 }  // namespace
@@ -146,75 +178,35 @@ std::string Service::Impl::explain_body(const ServiceRequest& given, Context& co
   const Ranked ranked = rank(given, context, false);  // nobody sees this page: it is not counted or logged
   const Policy& policy = *ranked.policy;
   const Request& request = ranked.request;
-  const auto& tasks = policy.tasks();
   const Parts parts = parts_of(policy, request, context.weights);
   const auto shown = ranked.indices.first(static_cast<std::size_t>(ranked.page.filled));
 
   JsonWriter out;
   out.begin_object();
   write_page(ranked, context, out);
-  out.field("candidates", ranked.page.candidates).field("transform", std::string_view(policy.transform()));
+  out.field("candidates", ranked.page.candidates).field("transform", policy.transform());
   out.known_key("explanation").begin_list();
-  const double trust = parts.base.empty() ? 1.0 : policy.mixture()->trust;
   for (std::size_t i = 0; i < shown.size(); ++i) {
-    const auto row = static_cast<std::size_t>(shown[i]);
     out.begin_object().field("item", context.items[i]).field("score", context.scores[i]);
-    write_weights(tasks, request.predictions.subspan(row * tasks.size(), tasks.size()), out.known_key("predictions"));
-    out.known_key("contributions");
-    const std::int64_t place = parts.row_of[row];
-    if (place < 0) {
-      out.null().known_key("mixture").null().end_object();
-      continue;
-    }
-    const auto at = static_cast<std::size_t>(place);
-    out.begin_object();
-    for (std::size_t t = 0; t < tasks.size(); ++t) out.key(tasks[t]).value(parts.contributions[at * tasks.size() + t]);
-    out.end_object().field("fused", parts.fused[at]).known_key("mixture");
-    if (parts.base.empty()) {
-      out.null();
-    } else {
-      out.begin_object().field("policy", trust * static_cast<double>(parts.fused_z[at]));
-      out.field("baseline", (1.0 - trust) * static_cast<double>(parts.base_z[at]))
-          .field("baseline_score", parts.base[at])
-          .end_object();
-    }
+    write_item(parts, policy, request.predictions, static_cast<std::size_t>(shown[i]), out);
     out.end_object();
   }
   out.end_list().known_key("concentration");
   if (ranked.page.page.fallback == Fallback::none)
-    write_weights(tasks, context.concentration, out);
+    out.object(policy.tasks(), context.concentration);
   else
     out.null();
   write_inputs(policy, request, parts.inputs, out.known_key("inputs"));
   out.known_key("mixture");
   if (const auto& mixture = policy.mixture()) {
-    out.begin_object().field("trust", mixture->trust).field("baseline", std::string_view(mixture->baseline.name));
+    out.begin_object().field("trust", mixture->trust).field("baseline", mixture->baseline.name);
     out.field("verdict", verdict_names[static_cast<std::size_t>(mixture->verdict)]);
-    out.field("sentence", std::string_view(mixture->sentence)).end_object();
+    out.field("sentence", mixture->sentence).end_object();
   } else {
     out.null();
   }
-
-  // The same candidates by the static weights: without features a policy falls back to them.
-  const std::size_t k = context.items.size();
-  context.other_scores.resize(k);
-  context.other_indices.resize(k);
-  context.other_weights.resize(tasks.size());
-  Request unknown = request;
-  unknown.context = {};
-  unknown.explore = false;
-  const Page page = ranked.release->rankers[ranked.arm]->rank(
-      unknown, {context.other_scores, context.other_indices, context.other_weights, {}});
-  const auto others = std::span(context.other_indices).first(static_cast<std::size_t>(page.filled));
-  std::size_t kept = 0;
-  for (const std::int32_t index : others) kept += std::ranges::find(shown, index) != shown.end();
-  out.known_key("static").begin_object().known_key("items").begin_list();
-  for (const std::int32_t index : others) out.value(ranked.item_ids[static_cast<std::size_t>(index)]);
-  out.end_list();
-  write_weights(tasks, context.other_weights, out.known_key("weights"));
-  const auto length = static_cast<double>(std::max<std::size_t>(others.size(), 1));
-  out.field("replaced", 1.0 - static_cast<double>(kept) / length);
-  out.end_object().end_object();
+  write_static(ranked, shown, context, out.known_key("static"));
+  out.end_object();
   return out.take();
 }
 

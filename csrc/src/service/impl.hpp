@@ -124,6 +124,10 @@ struct Service::Impl {
   std::string ready_body();
   std::string metrics_body();
   std::string status_body();
+  void write_arm(const detail::Metrics::Window& window, const detail::Release& release, std::size_t place,
+                 detail::JsonWriter& out) const;
+  void write_counters(const detail::Metrics::Window& window, const detail::Release& release, detail::JsonWriter& out);
+  void write_reloads(detail::JsonWriter& out);
   detail::Figures figures(const detail::Metrics::Window& window, const detail::Release& release);
   std::vector<Gauge> read_gauges();
 
@@ -179,8 +183,12 @@ Response error_response(int status, std::string_view argument, std::string_view 
 // The rank and explain responses' common fields.
 // `lists`: with the items and their scores.
 void write_page(const Ranked& ranked, const Context& context, JsonWriter& out, bool lists = true);
-void write_weights(std::span<const std::string> tasks, std::span<const float> weights, JsonWriter& out);
-void write_names(const ItemNames& names, std::span<const std::int64_t> items, JsonWriter& out);
+std::string_view unless_none(std::string_view name);  // "" in place of "none"
+
+// What adds up to the scores, beside the baseline of a mixture: the policy's network with the weights of a request, or
+// what stands in its place, which is what alone ranks by the request's values, or a challenger; null: nothing does.
+Baseline network_part(const Policy& policy, std::span<const float> weights);
+const Baseline* replacement(const Policy& policy, const Request& request);
 
 }  // namespace detail
 

@@ -27,17 +27,8 @@ std::string range_text(std::int64_t low, std::int64_t high) {
   return "a whole number from " + std::to_string(low) + " to " + std::to_string(high);
 }
 
-std::string joined(std::span<const std::string_view> keys) {
-  std::string text;
-  for (const auto key : keys) text.append(text.empty() ? "" : ", ").append(key);
-  return text;
-}
-
-}  // namespace
-
+// A short text of a value, for messages.
 std::string text_of(const Json& value) {
-  if (value.type == Json::Type::array) return "a list of " + std::to_string(value.items.size());
-  if (value.type == Json::Type::object) return "an object";
   if (value.type == Json::Type::number && std::isnan(value.number)) return "NaN";
   if (value.type == Json::Type::number && std::isinf(value.number)) return value.number > 0 ? "Infinity" : "-Infinity";
   JsonWriter out;
@@ -45,17 +36,17 @@ std::string text_of(const Json& value) {
   return out.text().size() <= max_shown ? out.text() : out.text().substr(0, max_shown) + "…";
 }
 
-void refuse(std::string_view argument, const Json& value, const std::string& wanted) {
-  throw InputError(argument, std::string(argument) + " is " + text_of(value) + "; want " + wanted);
-}
+}  // namespace
 
-std::int64_t stable_id(std::string_view name) {
+std::uint64_t digest_bits(std::string_view text) {
   std::array<std::uint8_t, 8> digest;
-  blake2b(name, digest);
+  blake2b(text, digest);
   std::uint64_t bits = 0;
   for (std::size_t i = digest.size(); i-- > 0;) bits = bits << 8 | digest[i];
-  return static_cast<std::int64_t>(bits >> 1);
+  return bits;
 }
+
+std::int64_t stable_id(std::string_view name) { return static_cast<std::int64_t>(digest_bits(name) >> 1); }
 
 std::string Argument::text() const {
   std::string name(prefix);
@@ -66,15 +57,24 @@ std::string Argument::text() const {
 
 void refuse(const Argument& argument, JsonReader& reader, const std::string& wanted) {
   const std::string name = argument.text();
-  if (reader.peek() != Json::Type::array && reader.peek() != Json::Type::object) refuse(name, reader.tree(), wanted);
-  if (reader.peek() == Json::Type::object) {
+  std::string found = "an object";
+  if (reader.peek() == Json::Type::array) {
+    std::size_t size = 0;
+    for (reader.enter_list(); reader.next_item(); ++size) reader.skip();
+    found = "a list of " + std::to_string(size);
+  } else if (reader.peek() == Json::Type::object) {
     reader.skip();
-    throw InputError(name, name + " is an object; want " + wanted);
+  } else {
+    found = text_of(reader.tree());
   }
-  std::size_t size = 0;
-  for (reader.enter_list(); reader.next_item(); ++size) reader.skip();
-  throw InputError(name, name + " is a list of " + std::to_string(size) + "; want " + wanted);
+  throw InputError(name, name + " is " + found + "; want " + wanted);
 }
+
+void refuse_unknown(const Argument& argument, const std::string& known) {
+  throw InputError(argument.text(), argument.text() + " is unknown; want some of " + known);
+}
+
+void refuse_missing(const std::string& argument) { throw InputError(argument, argument + " is missing"); }
 
 std::int64_t read_integer(JsonReader& reader, const Argument& argument, std::int64_t low, std::int64_t high) {
   const std::size_t place = reader.place();
@@ -119,14 +119,13 @@ void enter_object(JsonReader& reader, const Argument& argument) {
 void read_floats(JsonReader& reader, const Argument& argument, std::size_t most, double low, double high, bool missing,
                  std::vector<float>& out) {
   out.clear();
-  read_list(reader, argument, most, [&](std::size_t place) {
+  read_list(reader, argument, most, [&](const Argument& element) {
     if (missing && reader.peek() == Json::Type::null) {
       reader.null();
       out.push_back(std::numeric_limits<float>::quiet_NaN());
       return;
     }
-    const auto index = static_cast<std::ptrdiff_t>(place);
-    out.push_back(static_cast<float>(read_number(reader, {argument.prefix, argument.key, index}, low, high)));
+    out.push_back(static_cast<float>(read_number(reader, element, low, high)));
   });
 }
 
@@ -149,72 +148,6 @@ std::int64_t Ids::read(JsonReader& reader, const Argument& argument, bool negati
   }
   reader.go_back(place);
   refuse(argument, reader, wanted);
-}
-
-Input::Input(const Json& value, std::span<const std::string_view> keys, std::string where)
-    : value_(value), where_(std::move(where)) {
-  if (value.type != Json::Type::object) {
-    const std::string argument = where_.empty() ? "body" : where_.substr(0, where_.size() - 1);
-    refuse(argument, value, "a JSON object");
-  }
-  for (const std::string& key : value.keys)
-    if (std::ranges::find(keys, std::string_view(key)) == keys.end())
-      throw InputError(name(key), name(key) + " is unknown; want some of " + joined(keys));
-}
-
-const Json* Input::find(std::string_view key) const {
-  const Json* found = value_.find(key);
-  return found == nullptr || found->type == Json::Type::null ? nullptr : found;
-}
-
-const Json& Input::at(std::string_view key) const {
-  const Json* found = find(key);
-  if (found == nullptr) throw InputError(name(key), name(key) + " is missing");
-  return *found;
-}
-
-std::optional<std::int64_t> Input::integer(std::string_view key, std::int64_t low, std::int64_t high) const {
-  const Json* found = find(key);
-  if (found == nullptr) return {};
-  if (!found->whole || found->integer < low || found->integer > high) refuse(name(key), *found, range_text(low, high));
-  return found->integer;
-}
-
-std::optional<double> Input::number(std::string_view key, double low, double high) const {
-  const Json* found = find(key);
-  if (found == nullptr) return {};
-  if (found->type != Json::Type::number || !(found->number >= low && found->number <= high))
-    refuse(name(key), *found, "a number from " + number_text(low) + " to " + number_text(high));
-  return found->number;
-}
-
-std::optional<bool> Input::boolean(std::string_view key) const {
-  const Json* found = find(key);
-  if (found == nullptr) return {};
-  if (found->type != Json::Type::boolean) refuse(name(key), *found, "true or false");
-  return found->boolean;
-}
-
-std::optional<std::string_view> Input::string(std::string_view key, std::size_t max_size) const {
-  const Json* found = find(key);
-  if (found == nullptr) return {};
-  if (found->type != Json::Type::string || found->string.empty() || found->string.size() > max_size)
-    refuse(name(key), *found, "a text of 1 to " + std::to_string(max_size) + " bytes");
-  return found->string;
-}
-
-const Json* Input::list(std::string_view key, std::size_t max_size) const {
-  const Json* found = find(key);
-  if (found == nullptr) return nullptr;
-  if (found->type != Json::Type::array || found->items.size() > max_size)
-    refuse(name(key), *found, "a list of at most " + std::to_string(max_size));
-  return found;
-}
-
-const Json* Input::object(std::string_view key) const {
-  const Json* found = find(key);
-  if (found != nullptr && found->type != Json::Type::object) refuse(name(key), *found, "an object");
-  return found;
 }
 
 }  // namespace pygrade::inline v0_2::detail

@@ -1,10 +1,10 @@
-// Values of a JSON object from outside, checked: every error names the key, what it is and what is wanted. Options are
-// read from a tree (`Input`), bodies of requests one value after the other (`read_…`), so that lists need no tree.
+// Values of a JSON object from outside, checked: every error names the key, what it is and what is wanted. They are
+// read one after the other, so that lists need no tree.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
-#include <optional>
+#include <functional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "service/api.hpp"
 #include "util/json.hpp"
 
 namespace pygrade::inline v0_2::detail {
@@ -31,10 +32,13 @@ class InputError : public std::invalid_argument {
   }
 };
 
-// A short text of a value, for messages.
-std::string text_of(const Json& value);
-
-[[noreturn]] void refuse(std::string_view argument, const Json& value, const std::string& wanted);
+// "a, b": what `name` gives of the elements.
+template <class Range, class Name = std::identity>
+std::string joined(const Range& range, Name name = {}) {
+  std::string text;
+  for (const auto& element : range) text.append(text.empty() ? "" : ", ").append(std::invoke(name, element));
+  return text;
+}
 
 // The name of a value in messages: prefix, key and, from 0 on, place in a list.
 struct Argument {
@@ -58,7 +62,24 @@ bool read_boolean(JsonReader& reader, const Argument& argument);
 std::string_view read_text(JsonReader& reader, const Argument& argument, std::size_t max_size);
 void enter_object(JsonReader& reader, const Argument& argument);
 
-// Calls `each` with the place of every element, which it reads; refuses lists that are longer than `most` before
+// Reads an object's values by the keys of a table: `read` gets the name of each that is not null, and `other`, which
+// reads the value, too, the name of one whose key the table lacks.
+template <std::size_t N, class Read, class Other>
+void read_keys(JsonReader& reader, std::string_view prefix, const api::Field (&known)[N], Read&& read, Other&& other) {
+  for (std::string_view key; reader.next_key(key);) {
+    const Argument argument(prefix, key);
+    if (std::ranges::find(known, key, &api::Field::name) == std::end(known))
+      other(argument);
+    else if (reader.peek() == Json::Type::null)
+      reader.null();
+    else
+      read(argument);
+  }
+}
+[[noreturn]] void refuse_unknown(const Argument& argument, const std::string& known);
+[[noreturn]] void refuse_missing(const std::string& argument);
+
+// Calls `each` with the name of every element, which it reads; refuses lists that are longer than `most` before
 // reading further. Returns the length.
 template <class Each>
 std::size_t read_list(JsonReader& reader, const Argument& argument, std::size_t most, Each&& each) {
@@ -67,7 +88,7 @@ std::size_t read_list(JsonReader& reader, const Argument& argument, std::size_t 
   std::size_t size = 0;
   for (reader.enter_list(); reader.next_item(); ++size)
     if (size < most)
-      each(size);
+      each(Argument(argument.prefix, argument.key, static_cast<std::ptrdiff_t>(size)));
     else
       reader.skip();
   if (size > most)
@@ -86,30 +107,8 @@ struct Ids {
   std::int64_t read(JsonReader& reader, const Argument& argument, bool negative, std::string_view& name) const;
 };
 
-// The id ≥ 0 of a name, as pygrade._util.hashing.stable_id.
+// 64 bits that depend on the text alone; and the id ≥ 0 of a name, as pygrade._util.hashing.stable_id.
+std::uint64_t digest_bits(std::string_view text);
 std::int64_t stable_id(std::string_view name);
-
-class Input {
- public:
-  // InputError unless `value` is an object with no other keys than these. `where`: in messages, such as "arms[1].".
-  Input(const Json& value, std::span<const std::string_view> keys, std::string where = "");
-
-  // Null counts as absent.
-  const Json* find(std::string_view key) const;
-  const Json& at(std::string_view key) const;
-
-  std::optional<std::int64_t> integer(std::string_view key, std::int64_t low, std::int64_t high) const;
-  std::optional<double> number(std::string_view key, double low, double high) const;
-  std::optional<bool> boolean(std::string_view key) const;
-  std::optional<std::string_view> string(std::string_view key, std::size_t max_size) const;
-  const Json* list(std::string_view key, std::size_t max_size) const;
-  const Json* object(std::string_view key) const;
-
-  std::string name(std::string_view key) const { return where_ + std::string(key); }
-
- private:
-  const Json& value_;
-  std::string where_;
-};
 
 }  // namespace pygrade::inline v0_2::detail

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <concepts>
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -45,6 +47,25 @@ class JsonWriter {
     char text[32];
     return raw({text, static_cast<std::size_t>(std::to_chars(text, text + sizeof text, number).ptr - text)});
   }
+  // Nothing as null.
+  template <class Value>
+  JsonWriter& value(const std::optional<Value>& given) {
+    return given ? value(*given) : null();
+  }
+  // A list of the elements, or of what `of` makes of each.
+  template <class Range, class Of = std::identity>
+  JsonWriter& list(const Range& range, Of of = {}) {
+    begin_list();
+    for (const auto& element : range) value(of(element));
+    return end_list();
+  }
+  // An object of keys and, in their order, values.
+  template <class Keys, class Values>
+  JsonWriter& object(const Keys& keys, const Values& values) {
+    begin_object();
+    for (std::size_t i = 0; i < std::size(keys); ++i) key(keys[i]).value(values[i]);
+    return end_object();
+  }
   // JSON text as it is.
   JsonWriter& raw(std::string_view json) {
     separate();
@@ -54,6 +75,10 @@ class JsonWriter {
   template <class Value>
   JsonWriter& field(std::string_view known, const Value& given) {
     return known_key(known).value(given);
+  }
+  // An empty text as null.
+  JsonWriter& text_field(std::string_view known, std::string_view text) {
+    return text.empty() ? known_key(known).null() : field(known, text);
   }
 
   void reserve(std::size_t bytes) { out_.reserve(bytes); }

@@ -13,7 +13,7 @@ namespace {
 
 using namespace api;
 
-constexpr std::string_view verdict = R"({"enum":["none","better","worse","undecidable",null]})";
+constexpr std::string_view verdict = R"({"enum":["better","undecided","worse","undecidable","untested",null]})";
 constexpr std::string_view degraded = R"({"enum":["store","deadline","version",null]})";
 constexpr std::string_view fallback = R"({"enum":["scenario","global",null]})";
 constexpr std::string_view store_state = R"({"enum":["reachable","unreachable","another version",null]})";

@@ -1,11 +1,13 @@
 // Figures of this process, by the names that Prometheus' own clients use.
-#include <dirent.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
-#include <cstdio>
-#include <ctime>
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <sstream>
 
 #include "service/registry.hpp"
 
@@ -15,24 +17,17 @@ namespace {
 
 // When this process began, in seconds since 1970: the 22nd field of its record, in ticks since the machine started.
 double start_of_process() {
-  unsigned long long ticks = 0;
-  long long booted = 0;
-  char line[4096];
-  if (std::FILE* file = std::fopen("/proc/self/stat", "r")) {
-    const std::size_t size = std::fread(line, 1, sizeof line - 1, file);
-    std::fclose(file);
-    line[size] = '\0';
-    const char* at = line + std::string_view(line, size).rfind(')') + 1;  // a name may hold blanks
-    for (int field = 2; field < 22 && *at != '\0'; ++at) field += *at == ' ' && at[1] != ' ';
-    std::sscanf(at, "%llu", &ticks);
+  std::ifstream process("/proc/self/stat"), machine("/proc/stat");
+  std::string line, word;
+  std::getline(process, line);
+  std::istringstream fields(line.substr(line.rfind(')') + 1));  // a name may hold blanks
+  double ticks = 0.0, booted = 0.0;
+  for (int field = 3; field < 22; ++field) fields >> word;
+  fields >> ticks;
+  while (machine >> word && word != "btime") {
   }
-  if (std::FILE* file = std::fopen("/proc/stat", "r")) {
-    while (std::fgets(line, sizeof line, file) != nullptr && std::sscanf(line, "btime %lld", &booted) != 1) {
-    }
-    std::fclose(file);
-  }
-  if (ticks == 0 || booted == 0) return 0.0;
-  return static_cast<double>(booted) + static_cast<double>(ticks) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+  machine >> booted;
+  return ticks == 0.0 || booted == 0.0 ? 0.0 : booted + ticks / static_cast<double>(::sysconf(_SC_CLK_TCK));
 }
 
 }  // namespace
@@ -41,20 +36,15 @@ void add_process_figures(Figures& figures) {
   if (timespec spent{}; ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &spent) == 0)
     figures.set("process_cpu_seconds_total",
                 static_cast<double>(spent.tv_sec) + 1e-9 * static_cast<double>(spent.tv_nsec));
-  if (std::FILE* file = std::fopen("/proc/self/statm", "r")) {
-    double pages = 0.0, resident = 0.0;
-    const bool whole = std::fscanf(file, "%lf %lf", &pages, &resident) == 2;
-    std::fclose(file);
+  double pages = 0.0, resident = 0.0;
+  if (std::ifstream("/proc/self/statm") >> pages >> resident) {
     const auto page = static_cast<double>(::sysconf(_SC_PAGESIZE));
-    if (whole) figures.set("process_virtual_memory_bytes", pages * page);
-    if (whole) figures.set("process_resident_memory_bytes", resident * page);
+    figures.set("process_virtual_memory_bytes", pages * page);
+    figures.set("process_resident_memory_bytes", resident * page);
   }
-  if (DIR* folder = ::opendir("/proc/self/fd")) {
-    double count = -3.0;  // ".", ".." and the folder itself
-    while (::readdir(folder) != nullptr) ++count;
-    ::closedir(folder);
-    figures.set("process_open_fds", count);
-  }
+  std::error_code error;
+  if (const std::filesystem::directory_iterator files("/proc/self/fd", error); !error)  // which is one of them
+    figures.set("process_open_fds", static_cast<double>(std::distance(begin(files), end(files)) - 1));
   if (rlimit limit{}; ::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
     figures.set("process_max_fds", static_cast<double>(limit.rlim_cur));
   static const double start = start_of_process();

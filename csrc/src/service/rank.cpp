@@ -1,6 +1,5 @@
 // A page: from the body of a request to the body of the answer.
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -34,10 +33,8 @@ InputError translated(const std::invalid_argument& error) {
 }
 
 std::string hexadecimal(std::uint64_t value) {
-  char text[17] = "0000000000000000";
-  char digits[16];
-  const auto end = std::to_chars(digits, digits + sizeof digits, value, 16).ptr;
-  std::copy(digits, end, text + 16 - (end - digits));
+  std::string text;
+  for (int shift = 60; shift >= 0; shift -= 4) text += "0123456789abcdef"[value >> shift & 15];
   return text;
 }
 
@@ -340,79 +337,39 @@ void Service::Impl::log_exposure(const Ranked& ranked, Context& context) {
       ranked.page.page, {context.request_id, context.user_text, ranked.item_ids, input.timestamp});
 }
 
-void detail::write_weights(std::span<const std::string> tasks, std::span<const float> weights, JsonWriter& out) {
-  out.begin_object();
-  for (std::size_t t = 0; t < tasks.size(); ++t) out.key(tasks[t]).value(weights[t]);
-  out.end_object();
-}
-
-void detail::write_names(const ItemNames& names, std::span<const std::int64_t> items, JsonWriter& out) {
-  out.begin_list();
-  for (const std::int64_t item : items)
-    if (const auto name = names.of(item))
-      out.value(*name);
-    else
-      out.null();
-  out.end_list();
-}
+std::string_view detail::unless_none(std::string_view name) { return name == "none" ? std::string_view() : name; }
 
 void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter& out, bool lists) {
-  const auto name = [&](std::string_view key, std::string_view text) {
-    out.known_key(key);
-    if (text.empty() || text == "none")
-      out.null();
-    else
-      out.value(text);
-  };
   const ServedPage& page = ranked.page;
   const Release& release = *ranked.release;
   const auto filled = static_cast<std::size_t>(page.filled);
-  out.field("request_id", std::string_view(context.request_id));
-  out.field("arm", std::string_view(release.arms[ranked.arm].name));
-  if (lists) {
-    out.known_key("items").begin_list();
-    for (std::size_t i = 0; i < filled; ++i) out.value(context.items[i]);
-    out.end_list();
-  }
-  if (!context.input.names.empty()) {
-    out.known_key("names").begin_list();
-    for (std::size_t i = 0; i < filled; ++i) {
-      const std::string_view given = context.input.names[static_cast<std::size_t>(ranked.indices[i])];
-      if (given.data() == nullptr)
-        out.null();
-      else
-        out.value(given);
-    }
-    out.end_list();
-  } else if (release.names) {
-    write_names(*release.names, std::span(context.items).first(filled), out.known_key("names"));
-  }
-  if (lists) {
-    out.known_key("scores").begin_list();
-    for (std::size_t i = 0; i < filled; ++i) out.value(context.scores[i]);
-    out.end_list();
-  }
-  write_weights(release.tasks, context.weights, out.known_key("weights"));
+  const auto items = std::span(context.items).first(filled);
+  const auto& given = context.input.names;
+  const auto name_of = [&](std::int32_t index) {
+    const std::string_view name = given[static_cast<std::size_t>(index)];
+    return name.data() == nullptr ? std::nullopt : std::optional(name);
+  };
+  out.field("request_id", context.request_id).field("arm", release.arms[ranked.arm].name);
+  if (lists) out.known_key("items").list(items);
+  if (!given.empty())
+    out.known_key("names").list(ranked.indices.first(filled), name_of);
+  else if (release.names)
+    out.known_key("names").list(items, [&](std::int64_t item) { return release.names->of(item); });
+  if (lists) out.known_key("scores").list(std::span(context.scores).first(filled));
+  out.known_key("weights").object(release.tasks, context.weights);
   if (ranked.policy->takes_values()) {
     std::vector<float> multipliers(release.tasks.size());
     ranked.policy->multipliers(ranked.request.values, ranked.request.scenario, multipliers);
-    write_weights(release.tasks, multipliers, out.known_key("multipliers"));
+    out.known_key("multipliers").object(release.tasks, multipliers);
   }
-  name("artifact", release.artifact);
-  out.field("policy", page.page.version()).field("user", ranked.user_known ? "known" : "unknown");
-  out.field("trust", page.page.trust);
-  name("degraded", degraded_names[static_cast<std::size_t>(page.degraded)]);
-  name("fallback", fallback_names[static_cast<std::size_t>(page.page.fallback)]);
+  out.text_field("artifact", release.artifact).field("policy", page.page.version());
+  out.field("user", ranked.user_known ? "known" : "unknown").field("trust", page.page.trust);
+  out.text_field("degraded", unless_none(degraded_names[static_cast<std::size_t>(page.degraded)]));
+  out.text_field("fallback", unless_none(fallback_names[static_cast<std::size_t>(page.page.fallback)]));
   out.field("explored", page.page.explored).field("seed", page.page.seed);
   out.field("exploration", page.page.exploration());
-  if (!context.input.pins.empty()) {
-    out.known_key("pinned").begin_list();
-    for (const std::int64_t item : context.pinned) out.value(item);
-    out.end_list();
-  }
-  out.known_key("seconds").begin_object();
-  for (std::size_t s = 0; s < steps; ++s) out.field(step_names[s], page.seconds[s]);
-  out.end_object();
+  if (!context.input.pins.empty()) out.known_key("pinned").list(context.pinned);
+  out.known_key("seconds").object(step_names, page.seconds);
 }
 
 // A page that is counted and logged.
@@ -445,13 +402,13 @@ std::string Service::Impl::rank_tensors(const ServiceRequest& given, Context& co
   page.end_object();
   std::string data;
   JsonWriter header;
-  header.begin_object().known_key("__metadata__").begin_object().field("page", std::string_view(page.text()));
+  header.begin_object().known_key("__metadata__").begin_object().field("page", page.text());
   header.end_object();
   const auto add = [&](std::string_view name, std::string_view type, const auto& values, std::size_t size) {
     const std::size_t begin = data.size();
     data.append(reinterpret_cast<const char*>(values.data()), size * sizeof values[0]);
-    header.known_key(name).begin_object().field("dtype", type).known_key("shape").begin_list().value(size).end_list();
-    header.known_key("data_offsets").begin_list().value(begin).value(data.size()).end_list().end_object();
+    header.known_key(name).begin_object().field("dtype", type).known_key("shape").list(std::array{size});
+    header.known_key("data_offsets").list(std::array{begin, data.size()}).end_object();
   };
   add("items", "I64", context.items, filled);
   add("scores", "F32", context.scores, filled);

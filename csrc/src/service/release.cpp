@@ -20,21 +20,20 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A directory whose file `name` says what it holds: the real path and the file's stamp.
-std::string identity_of(const fs::path& directory, const char* name) {
-  std::error_code error;
-  const fs::path real = fs::weakly_canonical(directory, error);
-  struct stat status{};
-  if (error || ::stat((real / name).c_str(), &status) != 0) return real.string() + " absent";
-  return real.string() + " " + std::to_string(status.st_dev) + " " + std::to_string(status.st_ino) + " " +
-         std::to_string(status.st_size) + " " + std::to_string(status.st_mtim.tv_sec) + "." +
-         std::to_string(status.st_mtim.tv_nsec);
-}
-
 fs::path real_path(const fs::path& directory) {
   std::error_code error;
   fs::path real = fs::weakly_canonical(directory, error);
   return error ? directory : real;
+}
+
+// A directory whose file `name` says what it holds: the real path and the file's stamp.
+std::string identity_of(const fs::path& directory, const char* name) {
+  const fs::path real = real_path(directory);
+  struct stat status{};
+  if (::stat((real / name).c_str(), &status) != 0) return real.string() + " absent";
+  return real.string() + " " + std::to_string(status.st_dev) + " " + std::to_string(status.st_ino) + " " +
+         std::to_string(status.st_size) + " " + std::to_string(status.st_mtim.tv_sec) + "." +
+         std::to_string(status.st_mtim.tv_nsec);
 }
 
 TensorValues<std::int64_t> integers(const TensorView& tensor) {
@@ -139,10 +138,11 @@ std::vector<Reference> Sources::read_references(const std::string& version,
 }
 
 // What arms and shadows serve; `own`: the policy of those that name none.
-std::shared_ptr<Release> Sources::make_release(const std::shared_ptr<const Policy>& own, const RankerOptions& options,
-                                               Metrics& metrics) const {
+std::shared_ptr<Release> Sources::make_release(const std::shared_ptr<const Policy>& own,
+                                               const std::vector<std::string>& log_tasks, Metrics& metrics) const {
   auto release = std::make_shared<Release>();
   release->tasks = own->tasks();
+  release->log_tasks = log_tasks;
   std::set<std::string> scenarios;
   std::vector<std::string> items;
   const auto add = [&](const std::vector<ArmConfig>& group, const char* kind, std::vector<Served>& out) {
@@ -153,7 +153,7 @@ std::shared_ptr<Release> Sources::make_release(const std::shared_ptr<const Polic
         throw ArtifactError(std::string(kind) + " '" + arm.name + "' has a policy of other tasks or features");
       for (const auto& name : policy.items())
         if (std::ranges::find(items, name) == items.end()) items.push_back(name);
-      release->rankers.push_back(std::make_unique<Ranker>(out.back().policy, options));
+      release->rankers.push_back(std::make_unique<Ranker>(out.back().policy, RankerOptions{.seed = 0}));
       scenarios.insert(policy.scenarios().begin(), policy.scenarios().end());
     }
   };
@@ -162,35 +162,31 @@ std::shared_ptr<Release> Sources::make_release(const std::shared_ptr<const Polic
   release->items = Columns(items);
   for (const auto& name : scenarios) release->scenarios.push_back(metrics.scenario(name, release->tasks));
   for (const char* name : {"other", ""}) release->scenarios.push_back(metrics.scenario(name, release->tasks));
+  for (const ArmConfig& arm : config_.arms) release->feedback.push_back(metrics.feedback(arm.name, log_tasks));
   return release;
 }
 
 std::shared_ptr<const Release> Sources::load(Metrics& metrics) const {
   const auto policy = Policy::load(real_path(*policy_));
-  auto release = make_release(policy, {.seed = 0}, metrics);
-  release->log_tasks = release->tasks;
+  auto release = make_release(policy, policy->tasks(), metrics);
   release->context = Columns(policy->features());
   release->needs_predictions = true;
-  for (const ArmConfig& arm : config_.arms) release->feedback.push_back(metrics.feedback(arm.name, release->log_tasks));
   return release;
 }
 
 Models Sources::load(const Models* before, bool artifact_changed, Metrics& metrics) const {
   Models models = before != nullptr && !artifact_changed ? *before : Models::load(real_path(run_ / "artifact"));
-  auto release = make_release(models.policy, {.seed = 0}, metrics);
+  auto release = make_release(models.policy, models.features->tasks(), metrics);
   release->artifact = models.version;
-  release->log_tasks = models.features->tasks();
   release->needs_predictions = models.mtl == nullptr;
   const Schema& schema = models.features->impl().plan.schema;
   release->outcomes = schema.outcome_columns;
-  release->needs_scenario = schema.counts_over("scenario");
   models.alternatives.clear();
   for (const auto* group : {&release->arms, &release->shadows})
     for (const Served& served : *group) models.alternatives.push_back(served.policy);
   models.check();
   release->references = read_references(models.version, release->tasks);
   if (!release->references.empty()) release->drift = metrics.drift(release->tasks);
-  for (const ArmConfig& arm : config_.arms) release->feedback.push_back(metrics.feedback(arm.name, release->log_tasks));
   const fs::path names = run_ / "item_names.safetensors";
   if (before != nullptr && !artifact_changed) {
     release->names = Release::of(*before)->names;

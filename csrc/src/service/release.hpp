@@ -56,7 +56,6 @@ struct Release {
   std::vector<std::string> tasks;        // T, of the policies
   std::vector<std::string> log_tasks;    // of the features' log
   std::vector<std::string> outcomes;     // columns that an event must have: y_ and m_
-  bool needs_scenario = false;           // of events
   std::vector<Served> arms, shadows;     // alternatives 1 … and after them
   std::vector<ScenarioCells> scenarios;  // those of the policies, then "other", then "none"
   TaskCells drift;
@@ -97,8 +96,8 @@ class Sources {
   std::shared_ptr<const Release> load(Metrics& metrics) const;
 
  private:
-  std::shared_ptr<Release> make_release(const std::shared_ptr<const Policy>& own, const RankerOptions& options,
-                                        Metrics& metrics) const;
+  std::shared_ptr<Release> make_release(const std::shared_ptr<const Policy>& own,
+                                        const std::vector<std::string>& log_tasks, Metrics& metrics) const;
   std::vector<Reference> read_references(const std::string& version, const std::vector<std::string>& tasks) const;
 
   const std::filesystem::path run_;

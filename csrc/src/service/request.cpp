@@ -4,10 +4,11 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <tuple>
 
 #include "service/api.hpp"
 #include "service/release.hpp"
-#include "util/hash.hpp"
+#include "util/id_table.hpp"
 #include "util/safetensors.hpp"
 
 namespace pygrade::inline v0_2::detail {
@@ -19,12 +20,6 @@ constexpr std::string_view batch_key = "requests";
 constexpr std::int64_t last_time = std::int64_t{1} << 53;
 constexpr double most = 1e30;  // of predictions, values and boosts
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
-
-std::string joined(const std::vector<std::string>& names) {
-  std::string text;
-  for (const auto& name : names) text += (text.empty() ? "" : ", ") + name;
-  return text;
-}
 
 std::size_t task_of(std::string_view name, std::string_view argument, const std::vector<std::string>& tasks) {
   const auto found = std::ranges::find(tasks, name);
@@ -38,17 +33,19 @@ JsonLimits limits_of(const ServiceConfig& config) {
   return {.bytes = config.max_body_bytes, .values = config.max_body_bytes, .depth = 8, .infinite = false};
 }
 
-// A key that nothing reads.
-template <std::size_t N>
-void ignore(JsonReader& reader, const Argument& argument, const api::Field (&known)[N], const ServiceConfig& config,
-            std::size_t& count) {
-  if (config.strict) {
-    std::string names;
-    for (const auto& field : known) names.append(names.empty() ? "" : ", ").append(field.name);
-    throw InputError(argument.text(), argument.text() + " is unknown; want some of " + names);
-  }
+// A key that nothing reads: refused by a strict service, else counted.
+void ignore(JsonReader& reader, const Argument& argument, std::span<const api::Field> known,
+            const ServiceConfig& config, std::size_t& count) {
+  if (config.strict) refuse_unknown(argument, joined(known, &api::Field::name));
   reader.skip();
   ++count;
+}
+
+template <std::size_t N, class Read>
+void read_known(JsonReader& reader, std::string_view prefix, const api::Field (&known)[N], const ServiceConfig& config,
+                std::size_t& count, Read&& read) {
+  read_keys(reader, prefix, known, read,
+            [&](const Argument& argument) { ignore(reader, argument, known, config, count); });
 }
 
 // `work` reads a document; errors of JSON are about the body.
@@ -73,9 +70,39 @@ std::string shape_text(std::span<const std::int64_t> shape) {
   return text + "]";
 }
 
+// Why numbers of a tensor are refused, if they are. Not a number: missing, where that may be.
+void check_floats(const TensorView& tensor, std::span<const float> numbers, double low, bool missing) {
+  for (const float number : numbers)
+    if (!(static_cast<double>(number) >= low && static_cast<double>(number) <= most) &&
+        !(missing && std::isnan(number)))
+      throw InputError(tensor.name, tensor.name + " holds " + std::to_string(number) + "; want numbers from " +
+                                        (low == 0.0 ? "0" : "-1e30") + " to 1e30" + (missing ? ", or NaN" : ""));
+}
+
+// The values of a tensor of one dimension.
 template <class T>
-std::size_t bytes_of(const std::vector<T>& memory) {
-  return memory.capacity() * sizeof(T);
+void copy_values(const TensorView& tensor, std::size_t limit, std::vector<T>& out) {
+  constexpr TensorType type = std::is_same_v<T, float>          ? TensorType::float32
+                              : std::is_same_v<T, std::int64_t> ? TensorType::int64
+                                                                : TensorType::uint8;
+  constexpr const char* name = type == TensorType::float32 ? "F32" : type == TensorType::int64 ? "I64" : "U8 or BOOL";
+  if (tensor.type != type) throw InputError(tensor.name, tensor.name + " is of another type; want " + name);
+  if (tensor.shape.size() != 1 || tensor.shape[0] > static_cast<std::int64_t>(limit))
+    throw InputError(tensor.name, tensor.name + " has the shape " + shape_text(tensor.shape) +
+                                      "; want one dimension of at most " + std::to_string(limit));
+  out.resize(static_cast<std::size_t>(tensor.shape[0]));
+  if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
+}
+
+void copy_floats(const TensorView& tensor, std::size_t limit, double low, bool missing, std::vector<float>& out) {
+  copy_values(tensor, limit, out);
+  check_floats(tensor, out, low, missing);
+}
+
+void copy_ids(const TensorView& tensor, std::size_t limit, std::vector<std::int64_t>& out) {
+  copy_values(tensor, limit, out);
+  for (const std::int64_t id : out)
+    if (id < 0) throw InputError(tensor.name, tensor.name + " holds " + std::to_string(id) + "; want ids from 0 on");
 }
 
 }  // namespace
@@ -87,6 +114,7 @@ struct RankInput::Reading {
   bool page;
 
   std::size_t max_rows() const { return static_cast<std::size_t>(config.max_candidates); }
+  std::size_t max_ids() const { return static_cast<std::size_t>(config.max_ids); }
 };
 
 void RankInput::clear(const ServiceConfig& config) {
@@ -102,24 +130,8 @@ void RankInput::clear(const ServiceConfig& config) {
   explore.reset();
   deadline = config.deadline;
   unknown_keys = num_columns_ = num_groups_ = 0;
-  items.clear();
-  eligible.clear();
-  seen.clear();
-  names.clear();
-  context.clear();
-  features.clear();
-  predictions.clear();
-  values.clear();
-  item_values.clear();
-  item_features.clear();
-  pins.clear();
-  given_.clear();
   tensor_names_.clear();
-  places_.clear();
-  mask_.clear();
-  boost_mul_.clear();
-  boost_add_.clear();
-  named_caps_.clear();
+  std::apply([](auto&... list) { (list.clear(), ...); }, lists(*this));
 }
 
 std::optional<std::vector<std::string_view>> RankInput::split(std::string_view body, const ServiceConfig& config) {
@@ -129,7 +141,7 @@ std::optional<std::vector<std::string_view>> RankInput::split(std::string_view b
     if (!reader_.next_key(key) || key != batch_key) return {};
     std::vector<std::string_view> requests;
     read_list(reader_, batch_key, static_cast<std::size_t>(config.max_batch),
-              [&](std::size_t) { requests.push_back(reader_.skip()); });
+              [&](const Argument&) { requests.push_back(reader_.skip()); });
     while (reader_.next_key(key))
       throw InputError(key, std::string(key) + " stands beside requests; want it in each of them");
     reader_.end();
@@ -149,85 +161,69 @@ void RankInput::parse(std::string_view body, const ServiceConfig& config, const 
   finish(reading);
 }
 
+// `texts`: for the names, where some are given.
+void RankInput::read_ids(const Reading& reading, const Argument& argument, std::size_t limit,
+                         std::vector<std::int64_t>& out, std::vector<std::string_view>* texts) {
+  out.clear();
+  std::string_view name;
+  read_list(reader_, argument, limit, [&](const Argument& element) {
+    out.push_back(reading.naming.items.read(reader_, element, false, name));
+    if (texts == nullptr || (name.data() == nullptr && texts->empty())) return;
+    texts->resize(out.size() - 1);  // of those before, which were numbers
+    texts->push_back(name);
+  });
+  if (texts != nullptr && !texts->empty()) texts->resize(out.size());
+}
+
 void RankInput::read_request(Reading& reading) {
-  const auto& [config, naming, release, page] = reading;
-  const std::size_t rows = reading.max_rows(), ids = static_cast<std::size_t>(config.max_ids);
-  const auto read_ids = [&](std::string_view argument, std::size_t limit, std::vector<std::int64_t>& out,
-                            std::vector<std::string_view>* texts) {
-    out.clear();
-    std::string_view name;
-    read_list(reader_, argument, limit, [&](std::size_t place) {
-      out.push_back(naming.items.read(reader_, {"", argument, static_cast<std::ptrdiff_t>(place)}, false, name));
-      if (texts == nullptr || (name.data() == nullptr && texts->empty())) return;
-      texts->resize(place);  // of those before, which were numbers
-      texts->push_back(name);
-    });
-    if (texts != nullptr && !texts->empty()) texts->resize(out.size());
+  const auto& config = reading.config;
+  const auto read = [&](const Argument& argument) {
+    if (argument.key == "context") return read_context(reading);
+    if (argument.key == "predictions") return read_predictions(reading);
+    if (argument.key == "item_features") return read_item_features(reading);
+    if (argument.key == "rules") return read_rules(reading);
+    read_value(reading, argument);
   };
-  for (std::string_view key; reader_.next_key(key);) {
-    if (reader_.peek() == Json::Type::null) {
-      if (std::ranges::find(api::rank_fields, key, &api::Field::name) == std::end(api::rank_fields))
-        ignore(reader_, key, api::rank_fields, config, unknown_keys);
-      else
-        reader_.null();
-    } else if (key == "user") {
-      user = naming.users.read(reader_, "user", true, user_name);
-    } else if (key == "k") {
-      k = static_cast<std::size_t>(read_integer(reader_, key, 1, config.max_k));
-    } else if (key == "candidates") {
-      candidates = static_cast<std::size_t>(read_integer(reader_, key, 1, config.max_candidates));
-    } else if (key == "items") {
-      has_items = true;
-      read_ids(key, rows, items, &names);
-    } else if (key == "seen") {
-      read_ids(key, ids, seen, nullptr);
-    } else if (key == "eligible") {
-      has_eligible = true;
-      read_ids(key, ids, eligible, nullptr);
-    } else if (key == "context") {
-      read_context(reading);
-    } else if (key == "predictions") {
-      read_predictions(reading);
-    } else if (key == "item_values") {
-      has_item_values = true;
-      read_floats(reader_, key, rows, 0.0, most, false, item_values);
-    } else if (key == "item_features") {
-      read_item_features(reading);
-    } else if (key == "rules") {
-      read_rules(reading);
-    } else if (key == "scenario") {
-      scenario = read_text(reader_, key, max_text);
-    } else if (key == "request_id") {
-      request_id = read_text(reader_, key, max_text);
-    } else if (key == "timestamp") {
-      timestamp = read_integer(reader_, key, -last_time, last_time);
-    } else if (key == "explore") {
-      explore = read_boolean(reader_, key);
-    } else if (key == "deadline_ms") {
-      deadline = std::chrono::microseconds(std::llround(read_number(reader_, key, 0.0, 3'600'000.0) * 1000.0));
-    } else if (key == "values") {
-      values.assign(release.tasks.size(), nan);
-      enter_object(reader_, key);
-      for (std::string_view task; reader_.next_key(task);)
-        values[task_of(task, "values", release.tasks)] =
-            static_cast<float>(read_number(reader_, {"values.", task}, 0.0, most));
-    } else if (key == "arm") {
-      const std::size_t place = reader_.place();
-      const std::string_view name = read_text(reader_, key, max_text);
-      const auto found = std::ranges::find(config.arms, name, &ArmConfig::name);
-      if (found == config.arms.end()) {
-        std::string known;
-        for (const ArmConfig& one : config.arms) known += (known.empty() ? "" : ", ") + one.name;
-        reader_.go_back(place);
-        refuse(key, reader_, "one of " + known);
-      }
-      arm = static_cast<std::size_t>(found - config.arms.begin());
-    } else if (key == batch_key) {
-      throw InputError(key, "requests stands beside other keys; want it alone");
-    } else {
-      ignore(reader_, key, api::rank_fields, config, unknown_keys);
-    }
+  read_keys(reader_, "", api::rank_fields, read, [&](const Argument& argument) {
+    if (argument.key == batch_key) throw InputError(batch_key, "requests stands beside other keys; want it alone");
+    ignore(reader_, argument, api::rank_fields, config, unknown_keys);
+  });
+}
+
+void RankInput::read_value(const Reading& reading, const Argument& argument) {
+  const auto& [config, naming, release, page] = reading;
+  const std::string_view key = argument.key;
+  if (key == "user") user = naming.users.read(reader_, argument, true, user_name);
+  if (key == "k") k = static_cast<std::size_t>(read_integer(reader_, argument, 1, config.max_k));
+  if (key == "candidates")
+    candidates = static_cast<std::size_t>(read_integer(reader_, argument, 1, config.max_candidates));
+  has_items = has_items || key == "items";
+  if (key == "items") read_ids(reading, argument, reading.max_rows(), items, &names);
+  if (key == "seen") read_ids(reading, argument, reading.max_ids(), seen, nullptr);
+  has_eligible = has_eligible || key == "eligible";
+  if (key == "eligible") read_ids(reading, argument, reading.max_ids(), eligible, nullptr);
+  has_item_values = has_item_values || key == "item_values";
+  if (key == "item_values") read_floats(reader_, argument, reading.max_rows(), 0.0, most, false, item_values);
+  if (key == "scenario") scenario = read_text(reader_, argument, max_text);
+  if (key == "request_id") request_id = read_text(reader_, argument, max_text);
+  if (key == "timestamp") timestamp = read_integer(reader_, argument, -last_time, last_time);
+  if (key == "explore") explore = read_boolean(reader_, argument);
+  if (key == "deadline_ms")
+    deadline = std::chrono::microseconds(std::llround(read_number(reader_, argument, 0.0, 3'600'000.0) * 1000.0));
+  if (key == "values") {
+    values.assign(release.tasks.size(), nan);
+    enter_object(reader_, argument);
+    for (std::string_view task; reader_.next_key(task);)
+      values[task_of(task, "values", release.tasks)] =
+          static_cast<float>(read_number(reader_, {"values.", task}, 0.0, most));
   }
+  if (key != "arm") return;
+  const std::size_t place = reader_.place();
+  const auto found = std::ranges::find(config.arms, read_text(reader_, argument, max_text), &ArmConfig::name);
+  arm = static_cast<std::size_t>(found - config.arms.begin());
+  if (found != config.arms.end()) return;
+  reader_.go_back(place);
+  refuse(argument, reader_, "one of " + joined(config.arms, &ArmConfig::name));
 }
 
 // Tensors by name: those of the lists of a JSON body. predictions[N, T] or [T, N] are in the order of the metadata
@@ -256,160 +252,134 @@ void RankInput::parse_tensors(std::string_view body, const ServiceConfig& config
     order.clear();
     JsonReader reader(order_text, limits_of(config));
     read_list(reader, "tasks", Policy::max_tasks,
-              [&](std::size_t) { order.emplace_back(read_text(reader, "tasks", max_text)); });
+              [&](const Argument&) { order.emplace_back(read_text(reader, "tasks", max_text)); });
     reader.end();
   });
-  const auto size_of = [&](const TensorView& tensor, std::size_t limit) {
-    const std::size_t size = tensor.shape.size() == 1 ? static_cast<std::size_t>(tensor.shape[0]) : limit + 1;
-    if (size > limit)
-      throw InputError(tensor.name, tensor.name + " has the shape " + shape_text(tensor.shape) +
-                                        "; want one dimension of at most " + std::to_string(limit));
-    return size;
-  };
-  const auto expect = [&](const TensorView& tensor, TensorType type, const char* name) {
-    if (tensor.type != type) throw InputError(tensor.name, tensor.name + " is of another type; want " + name);
-  };
-  const auto read_integers = [&](const TensorView& tensor, std::size_t limit, std::vector<std::int64_t>& out) {
-    expect(tensor, TensorType::int64, "I64");
-    out.resize(size_of(tensor, limit));
-    if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
-  };
-  const auto read_ids = [&](const TensorView& tensor, std::size_t limit, std::vector<std::int64_t>& out) {
-    read_integers(tensor, limit, out);
-    for (const std::int64_t id : out)
-      if (id < 0) throw InputError(tensor.name, tensor.name + " holds " + std::to_string(id) + "; want ids from 0 on");
-  };
-  // Not a number: missing, where that may be; else finite and not beyond the limits.
-  const auto check_floats = [&](const TensorView& tensor, const Floats& numbers, double low, bool missing) {
-    for (const float number : numbers)
-      if (!(static_cast<double>(number) >= low && static_cast<double>(number) <= most) &&
-          !(missing && std::isnan(number)))
-        throw InputError(tensor.name, tensor.name + " holds " + std::to_string(number) + "; want numbers from " +
-                                          (low == 0.0 ? "0" : "-1e30") + " to 1e30" + (missing ? ", or NaN" : ""));
-  };
-  const auto read_floats = [&](const TensorView& tensor, std::size_t limit, double low, bool missing, Floats& out) {
-    expect(tensor, TensorType::float32, "F32");
-    out.resize(size_of(tensor, limit));
-    if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
-    check_floats(tensor, out, low, missing);
-  };
-  const std::size_t rows = reading.max_rows(), ids = static_cast<std::size_t>(config.max_ids);
-  const std::size_t tasks = release.tasks.size();
-  const auto begin_predictions = [&] {
-    if (has_predictions) return;
-    has_predictions = true;
-    by_task_.resize(std::max(by_task_.size(), tasks));
-    for (Floats& column : by_task_) column.clear();
-    given_.assign(tasks, false);
-  };
   for (const TensorView& tensor : tensors) {
-    const std::string_view name = tensor.name;
-    const auto of = [&](std::string_view prefix) { return name.starts_with(prefix) ? name.substr(prefix.size()) : ""; };
-    if (name == "items") {
-      has_items = true;
-      names.clear();
-      read_ids(tensor, rows, items);
-    } else if (name == "seen") {
-      read_ids(tensor, ids, seen);
-    } else if (name == "eligible") {
-      has_eligible = true;
-      read_ids(tensor, ids, eligible);
-    } else if (name == "context") {
-      if (!release.is_policy())
-        throw InputError("context", "context is a tensor; a pipeline wants it by name in the metadata request");
-      read_floats(tensor, 1 << 20, -most, true, features);
-      if (features.size() != release.context->size())
-        throw InputError("context", "context has " + std::to_string(features.size()) + " values; want " +
-                                        std::to_string(release.context->size()) + ", one for each feature");
-      has_context = true;
-    } else if (name == "predictions") {
-      expect(tensor, TensorType::float32, "F32");
-      const bool by_rows = tensor.shape.size() == 2 && tensor.shape[1] == static_cast<std::int64_t>(order.size());
-      const bool by_tasks = tensor.shape.size() == 2 && tensor.shape[0] == static_cast<std::int64_t>(order.size());
-      const std::size_t count = static_cast<std::size_t>(by_rows ? tensor.shape[0] : by_tasks ? tensor.shape[1] : 0);
-      if ((!by_rows && !by_tasks) || count > rows)
-        throw InputError(name, "predictions has the shape " + shape_text(tensor.shape) + "; want [N, " +
-                                   std::to_string(order.size()) + "] or [" + std::to_string(order.size()) +
-                                   ", N] with N up to " + std::to_string(rows));
-      begin_predictions();
-      if (by_rows && order == release.tasks) {
-        given_.assign(tasks, true);
-        predictions.resize(count * tasks);
-        if (count > 0) std::memcpy(predictions.data(), tensor.bytes.data(), tensor.bytes.size());
-        check_floats(tensor, predictions, -most, true);
-        continue;
-      }
-      for (std::size_t o = 0; o < order.size(); ++o) {
-        const auto found = std::ranges::find(release.tasks, order[o]);
-        if (found == release.tasks.end()) continue;
-        const auto task = static_cast<std::size_t>(found - release.tasks.begin());
-        given_[task] = true;
-        Floats& column = by_task_[task];
-        column.resize(count);
-        const std::size_t step = by_rows ? order.size() : 1, first = by_rows ? o : o * count;
-        for (std::size_t i = 0; i < count; ++i)
-          std::memcpy(&column[i], tensor.bytes.data() + (first + i * step) * sizeof(float), sizeof(float));
-        check_floats(tensor, column, -most, true);
-      }
-    } else if (const auto task = of("predictions."); !task.empty()) {
-      begin_predictions();
-      const auto found = std::ranges::find(release.tasks, task);
-      if (found == release.tasks.end()) {
-        if (config.strict) task_of(task, "predictions", release.tasks);
-        ++unknown_keys;
-        continue;
-      }
-      const auto place = static_cast<std::size_t>(found - release.tasks.begin());
-      given_[place] = true;
-      read_floats(tensor, rows, -most, true, by_task_[place]);
-    } else if (name == "item_values") {
-      has_item_values = true;
-      read_floats(tensor, rows, 0.0, false, item_values);
-    } else if (const auto column = of("item_features."); !column.empty()) {
-      // Views of names that live as long as the release, or as this request.
-      const Columns::Column* known = release.items.find(column);
-      if (release.is_policy() && (known == nullptr || known->number < 0)) {
-        if (config.strict) throw InputError(name, std::string(name) + " is no item column of the policy");
-        ++unknown_keys;
-        continue;
-      }
-      tensor_names_.push_back(std::string(column));
-      places_.emplace_back(tensor_names_.back(), num_columns_);
-      read_floats(tensor, rows, -most, true, next_column());
-    } else if (name == "mask") {
-      expect(tensor, TensorType::uint8, "U8 or BOOL");
-      mask_.resize(size_of(tensor, rows));
-      if (!mask_.empty()) std::memcpy(mask_.data(), tensor.bytes.data(), tensor.bytes.size());
-      if (mask_.empty()) mask_.push_back(1);
-    } else if (name == "boost_mul" || name == "boost_add") {
-      Floats& boosts = name == "boost_mul" ? boost_mul_ : boost_add_;
-      read_floats(tensor, rows, -most, false, boosts);
-      if (boosts.empty()) boosts.push_back(0.0f);
-    } else if (const auto group = of("groups."); !group.empty()) {
-      std::vector<std::int64_t> numbers;
-      read_integers(tensor, rows, numbers);
-      if (num_groups_ == max_groups)
-        throw InputError("groups", "there are more than " + std::to_string(max_groups) + " groups");
-      if (num_groups_ == groups_.size()) groups_.emplace_back();
-      tensor_names_.push_back(std::string(group));
-      groups_[num_groups_].first = tensor_names_.back();
-      auto& members = groups_[num_groups_++].second;
-      members.clear();
-      for (const std::int64_t number : numbers) {
-        if (number > std::numeric_limits<std::int32_t>::max())
-          throw InputError(name, std::string(name) + " holds " + std::to_string(number) + "; want numbers below 2^31");
-        members.push_back(static_cast<std::int32_t>(std::max<std::int64_t>(number, -1)));
-      }
-    } else {
-      if (config.strict) {
-        std::string known;
-        for (const auto one : api::tensor_names) known.append(known.empty() ? "" : ", ").append(one);
-        throw InputError(name, std::string(name) + " is unknown; want some of " + known);
-      }
-      ++unknown_keys;
-    }
+    const auto dot = tensor.name.find('.');
+    if (tensor.name == "predictions")
+      take_predictions(reading, tensor, order);
+    else if (dot == std::string::npos || dot + 1 == tensor.name.size())
+      take_tensor(reading, tensor);
+    else
+      take_column(reading, tensor, tensor.name.substr(0, dot), tensor.name.substr(dot + 1));
   }
   finish(reading);
+}
+
+// A tensor of a name that no service reads.
+void RankInput::ignore_tensor(const Reading& reading, const TensorView& tensor) {
+  if (reading.config.strict) refuse_unknown(tensor.name, joined(api::tensor_names));
+  ++unknown_keys;
+}
+
+void RankInput::take_tensor(const Reading& reading, const TensorView& tensor) {
+  const std::size_t rows = reading.max_rows();
+  const std::string_view name = tensor.name;
+  if (name == "items") {
+    has_items = true;
+    names.clear();
+    copy_ids(tensor, rows, items);
+  } else if (name == "seen") {
+    copy_ids(tensor, reading.max_ids(), seen);
+  } else if (name == "eligible") {
+    has_eligible = true;
+    copy_ids(tensor, reading.max_ids(), eligible);
+  } else if (name == "context") {
+    if (!reading.release.is_policy())
+      throw InputError("context", "context is a tensor; a pipeline wants it by name in the metadata request");
+    copy_floats(tensor, 1 << 20, -most, true, features);
+    if (const std::size_t size = reading.release.context->size(); features.size() != size)
+      throw InputError("context", "context has " + std::to_string(features.size()) + " values; want " +
+                                      std::to_string(size) + ", one for each feature");
+    has_context = true;
+  } else if (name == "item_values") {
+    has_item_values = true;
+    copy_floats(tensor, rows, 0.0, false, item_values);
+  } else if (name == "mask") {
+    copy_values(tensor, rows, mask_);
+    if (mask_.empty()) mask_.push_back(1);
+  } else if (name == "boost_mul" || name == "boost_add") {
+    Floats& boosts = name == "boost_mul" ? boost_mul_ : boost_add_;
+    copy_floats(tensor, rows, -most, false, boosts);
+    if (boosts.empty()) boosts.push_back(0.0f);
+  } else {
+    ignore_tensor(reading, tensor);
+  }
+}
+
+// predictions.TASK, item_features.COLUMN or groups.NAME.
+void RankInput::take_column(const Reading& reading, const TensorView& tensor, std::string_view kind,
+                            const std::string& name) {
+  const Release& release = reading.release;
+  const std::size_t rows = reading.max_rows();
+  if (kind == "predictions") {
+    begin_predictions(release);
+    const auto found = std::ranges::find(release.tasks, name);
+    if (found == release.tasks.end()) {
+      if (reading.config.strict) task_of(name, "predictions", release.tasks);
+      ++unknown_keys;
+      return;
+    }
+    const auto place = static_cast<std::size_t>(found - release.tasks.begin());
+    given_[place] = true;
+    copy_floats(tensor, rows, -most, true, by_task_[place]);
+  } else if (kind == "item_features") {
+    const Columns::Column* known = release.items.find(name);
+    if (release.is_policy() && (known == nullptr || known->number < 0)) {
+      if (reading.config.strict) throw InputError(tensor.name, tensor.name + " is no item column of the policy");
+      ++unknown_keys;
+      return;
+    }
+    places_.emplace_back(tensor_names_.emplace_back(name), num_columns_);
+    copy_floats(tensor, rows, -most, true, next_column());
+  } else if (kind == "groups") {
+    std::vector<std::int64_t> numbers;
+    copy_values(tensor, rows, numbers);
+    auto& members = next_group("groups", tensor_names_.emplace_back(name));
+    for (const std::int64_t number : numbers) {
+      if (number > std::numeric_limits<std::int32_t>::max())
+        throw InputError(tensor.name, tensor.name + " holds " + std::to_string(number) + "; want numbers below 2^31");
+      members.push_back(static_cast<std::int32_t>(std::max<std::int64_t>(number, -1)));
+    }
+  } else {
+    ignore_tensor(reading, tensor);
+  }
+}
+
+void RankInput::take_predictions(const Reading& reading, const TensorView& tensor,
+                                 const std::vector<std::string>& order) {
+  if (tensor.type != TensorType::float32) throw InputError(tensor.name, "predictions is of another type; want F32");
+  const auto& tasks = reading.release.tasks;
+  const auto width = static_cast<std::int64_t>(order.size());
+  const bool by_rows = tensor.shape.size() == 2 && tensor.shape[1] == width;
+  const bool by_tasks = tensor.shape.size() == 2 && tensor.shape[0] == width;
+  const std::size_t count = static_cast<std::size_t>(by_rows ? tensor.shape[0] : by_tasks ? tensor.shape[1] : 0);
+  if ((!by_rows && !by_tasks) || count > reading.max_rows()) {
+    const std::string tasks_text = std::to_string(width);
+    throw InputError(tensor.name, "predictions has the shape " + shape_text(tensor.shape) + "; want [N, " + tasks_text +
+                                      "] or [" + tasks_text + ", N] with N up to " +
+                                      std::to_string(reading.max_rows()));
+  }
+  begin_predictions(reading.release);
+  if (by_rows && order == tasks) {
+    given_.assign(tasks.size(), true);
+    predictions.resize(count * tasks.size());
+    if (count > 0) std::memcpy(predictions.data(), tensor.bytes.data(), tensor.bytes.size());
+    return check_floats(tensor, predictions, -most, true);
+  }
+  for (std::size_t o = 0; o < order.size(); ++o) {
+    const auto found = std::ranges::find(tasks, order[o]);
+    if (found == tasks.end()) continue;
+    const auto task = static_cast<std::size_t>(found - tasks.begin());
+    given_[task] = true;
+    Floats& column = by_task_[task];
+    column.resize(count);
+    const std::size_t step = by_rows ? order.size() : 1, first = by_rows ? o : o * count;
+    for (std::size_t i = 0; i < count; ++i)
+      std::memcpy(&column[i], tensor.bytes.data() + (first + i * step) * sizeof(float), sizeof(float));
+    check_floats(tensor, column, -most, true);
+  }
 }
 
 // Of a pipeline as it is given; of a policy's run as the policy's features.
@@ -463,11 +433,17 @@ void RankInput::read_context(Reading& reading) {
   if (!has_context) features.clear();
 }
 
+void RankInput::begin_predictions(const Release& release) {
+  if (has_predictions) return;
+  has_predictions = true;
+  by_task_.resize(std::max(by_task_.size(), release.tasks.size()));
+  for (Floats& column : by_task_) column.clear();
+  given_.assign(release.tasks.size(), false);
+}
+
 void RankInput::read_predictions(Reading& reading) {
   const auto& tasks = reading.release.tasks;
-  has_predictions = true;
-  by_task_.resize(std::max(by_task_.size(), tasks.size()));
-  given_.assign(tasks.size(), false);
+  begin_predictions(reading.release);
   enter_object(reader_, "predictions");
   for (std::string_view key; reader_.next_key(key);) {
     const auto found = std::ranges::find(tasks, key);
@@ -481,6 +457,17 @@ void RankInput::read_predictions(Reading& reading) {
     given_[task] = true;
     read_floats(reader_, {"predictions.", key}, reading.max_rows(), -most, most, true, by_task_[task]);
   }
+}
+
+std::vector<std::int32_t>& RankInput::next_group(std::string_view argument, std::string_view name) {
+  if (num_groups_ == max_groups)
+    throw InputError(argument, std::string(argument) + " has more than " + std::to_string(max_groups) +
+                                   " columns; want at most as many");
+  if (num_groups_ == groups_.size()) groups_.emplace_back();
+  auto& [given, numbers] = groups_[num_groups_++];
+  given = name;
+  numbers.clear();
+  return numbers;
 }
 
 RankInput::Floats& RankInput::next_column() {
@@ -517,12 +504,12 @@ void RankInput::read_item_features(Reading& reading) {
       places_.emplace_back(known.name(place), num_columns_);
       next_column();
     }
-    read_list(reader_, argument, reading.max_rows(), [&](std::size_t place) {
+    read_list(reader_, argument, reading.max_rows(), [&](const Argument& element) {
       std::string_view text;
       if (reader_.peek() == Json::Type::null)
         reader_.null();
       else
-        text = read_text(reader_, {argument.prefix, argument.key, static_cast<std::ptrdiff_t>(place)}, 1024);
+        text = read_text(reader_, element, 1024);
       for (std::size_t l = 0; l < column->levels.size(); ++l)
         columns_[first + l].push_back(column->levels[l].first == text ? 1.0f : 0.0f);
     });
@@ -532,44 +519,20 @@ void RankInput::read_item_features(Reading& reading) {
 void RankInput::read_rules(Reading& reading) {
   const std::size_t rows = reading.max_rows();
   enter_object(reader_, "rules");
-  for (std::string_view key; reader_.next_key(key);) {
-    const Argument argument("rules.", key);
-    if (reader_.peek() == Json::Type::null) {
-      reader_.null();
-    } else if (key == "mask") {
+  read_known(reader_, "rules.", api::rules_fields, reading.config, unknown_keys, [&](const Argument& argument) {
+    if (argument.key == "mask") {
       mask_.clear();
-      read_list(reader_, argument, rows, [&](std::size_t place) {
-        mask_.push_back(read_boolean(reader_, {"rules.", "mask", static_cast<std::ptrdiff_t>(place)}));
-      });
+      read_list(reader_, argument, rows,
+                [&](const Argument& element) { mask_.push_back(read_boolean(reader_, element)); });
       if (mask_.empty()) mask_.push_back(1);  // does not fit, and is refused so
-    } else if (key == "boost_mul" || key == "boost_add") {
-      Floats& boosts = key == "boost_mul" ? boost_mul_ : boost_add_;
+    } else if (argument.key == "boost_mul" || argument.key == "boost_add") {
+      Floats& boosts = argument.key == "boost_mul" ? boost_mul_ : boost_add_;
       read_floats(reader_, argument, rows, -most, most, false, boosts);
       if (boosts.empty()) boosts.push_back(0.0f);
-    } else if (key == "groups") {
+    } else if (argument.key == "groups") {
       enter_object(reader_, argument);
-      for (std::string_view name; reader_.next_key(name);) {
-        if (num_groups_ == max_groups)
-          throw InputError("rules.groups", "rules.groups has more than " + std::to_string(max_groups) +
-                                               " columns; want at most as many");
-        if (num_groups_ == groups_.size()) groups_.emplace_back();
-        auto& [given, numbers] = groups_[num_groups_++];
-        given = name;
-        numbers.clear();
-        read_list(reader_, {"rules.groups.", name}, rows, [&](std::size_t place) {
-          if (reader_.peek() == Json::Type::null) {
-            reader_.null();
-            numbers.push_back(-1);
-            return;
-          }
-          constexpr std::int64_t low = std::numeric_limits<std::int32_t>::min();
-          constexpr std::int64_t high = std::numeric_limits<std::int32_t>::max();
-          const auto value =
-              read_integer(reader_, {"rules.groups.", name, static_cast<std::ptrdiff_t>(place)}, low, high);
-          numbers.push_back(static_cast<std::int32_t>(value));
-        });
-      }
-    } else if (key == "caps") {
+      for (std::string_view name; reader_.next_key(name);) read_group(rows, name);
+    } else if (argument.key == "caps") {
       enter_object(reader_, argument);
       for (std::string_view name; reader_.next_key(name);) {
         if (named_caps_.size() == max_groups)
@@ -577,31 +540,38 @@ void RankInput::read_rules(Reading& reading) {
         named_caps_.emplace_back(
             name, static_cast<std::int32_t>(read_integer(reader_, {"rules.caps.", name}, -1, 1'000'000'000)));
       }
-    } else if (key == "pins") {
-      read_pins(reading);
-    } else {
-      ignore(reader_, argument, api::rules_fields, reading.config, unknown_keys);
+    } else if (argument.key == "pins") {
+      read_pins(reading, argument);
     }
-  }
+  });
 }
 
-void RankInput::read_pins(Reading& reading) {
-  read_list(reader_, "rules.pins", static_cast<std::size_t>(reading.config.max_k), [&](std::size_t place) {
-    const std::string prefix = "rules.pins[" + std::to_string(place) + "].";
+void RankInput::read_group(std::size_t rows, std::string_view name) {
+  constexpr std::int64_t low = std::numeric_limits<std::int32_t>::min(),
+                         high = std::numeric_limits<std::int32_t>::max();
+  auto& numbers = next_group("rules.groups", name);
+  read_list(reader_, {"rules.groups.", name}, rows, [&](const Argument& element) {
+    const bool is_null = reader_.peek() == Json::Type::null;
+    if (is_null) reader_.null();
+    numbers.push_back(is_null ? -1 : static_cast<std::int32_t>(read_integer(reader_, element, low, high)));
+  });
+}
+
+void RankInput::read_pins(const Reading& reading, const Argument& list) {
+  read_list(reader_, list, static_cast<std::size_t>(reading.config.max_k), [&](const Argument& element) {
+    const std::string prefix = element.text() + ".";
     std::optional<std::int64_t> item;
     std::optional<std::size_t> position;
     std::string_view name;
-    enter_object(reader_, prefix.substr(0, prefix.size() - 1));
-    for (std::string_view key; reader_.next_key(key);) {
-      if (key == "item")
-        item = reading.naming.items.read(reader_, {prefix, key}, false, name);
-      else if (key == "position")
-        position = static_cast<std::size_t>(read_integer(reader_, {prefix, key}, 0, reading.config.max_k - 1));
+    enter_object(reader_, element);
+    read_known(reader_, prefix, api::pin_fields, reading.config, unknown_keys, [&](const Argument& argument) {
+      if (argument.key == "item")
+        item = reading.naming.items.read(reader_, argument, false, name);
       else
-        ignore(reader_, {prefix, key}, api::pin_fields, reading.config, unknown_keys);
-    }
-    if (!item) throw InputError(prefix + "item", prefix + "item is missing");
-    if (!position) throw InputError(prefix + "position", prefix + "position is missing");
+        position = static_cast<std::size_t>(read_integer(reader_, argument, 0, reading.config.max_k - 1));
+    });
+    if (!item) refuse_missing(prefix + "item");
+    if (!position) refuse_missing(prefix + "position");
     for (const Pin& other : pins)
       if (other.item == *item || other.position == *position)
         throw InputError("rules.pins", "rules.pins names an item or a position twice; want each once");
@@ -615,70 +585,66 @@ void RankInput::check_size(std::string_view argument, std::size_t size) const {
                                    "; want one value for each of the " + std::to_string(items.size()) + " items");
 }
 
-// Every item once: an open-addressed table, since sorting thousands of ids would take longer than ranking them.
-void RankInput::check_distinct() {
-  std::size_t size = 16;
-  while (size < 2 * items.size()) size *= 2;
-  table_.assign(size, -1);
-  for (const std::int64_t item : items) {
-    auto at = static_cast<std::size_t>(splitmix64(static_cast<std::uint64_t>(item)));
-    for (at &= size - 1; table_[at] >= 0; at = (at + 1) & (size - 1))
-      if (table_[at] == item)
-        throw InputError("items", "items holds " + std::to_string(item) + " more than once; want distinct ids");
-    table_[at] = item;
-  }
-}
-
 // What several keys say together.
 void RankInput::finish(const Reading& reading) {
   const auto& [config, naming, release, page] = reading;
-  const std::size_t tasks = release.tasks.size(), rows = items.size();
-  if (page && !user) throw InputError("user", "user is missing");
-  const bool has_rules = !mask_.empty() || !boost_mul_.empty() || !boost_add_.empty() || num_groups_ > 0 ||
-                         !named_caps_.empty() || !pins.empty();
+  if (page && !user) refuse_missing("user");
   if (!has_items && page) {
-    if (has_item_values)
-      throw InputError("item_values", "item_values is given without items; want a value for each of them");
-    if (has_predictions)
-      throw InputError("predictions", "predictions is given without items; want them for each of the items");
-    if (has_rules) throw InputError("rules", "rules is given without items; want rules of the items");
-    if (!places_.empty())
-      throw InputError("item_features", "item_features is given without items; want a value for each of them");
+    const bool has_rules = !mask_.empty() || !boost_mul_.empty() || !boost_add_.empty() || num_groups_ > 0 ||
+                           !named_caps_.empty() || !pins.empty();
+    for (const auto& [given, name, wanted] :
+         {std::tuple(has_item_values, "item_values", "a value for each of them"),
+          std::tuple(has_predictions, "predictions", "them for each of the items"),
+          std::tuple(has_rules, "rules", "rules of the items"),
+          std::tuple(!places_.empty(), "item_features", "a value for each of them")})
+      if (given) throw InputError(name, std::string(name) + " is given without items; want " + wanted);
     if (release.is_policy()) throw InputError("items", "items is missing; want the candidates of the page");
   }
-  if (page && !has_predictions && release.needs_predictions)
+  if (has_predictions)
+    finish_predictions(reading);
+  else if (page && release.needs_predictions)
     throw InputError(
         "predictions",
         "predictions is missing; this run has no model: want a list for each of the tasks " + joined(release.tasks));
-  if (has_predictions) {
-    const auto lacking = std::ranges::find(given_, false);
-    if (lacking != given_.end())
-      throw InputError("predictions", "predictions lacks the task '" +
-                                          release.tasks[static_cast<std::size_t>(lacking - given_.begin())] +
-                                          "'; want a list for each of " + joined(release.tasks));
-    const bool is_whole = !predictions.empty();  // of one tensor
-    const std::size_t count = page ? rows : is_whole ? predictions.size() / tasks : by_task_[0].size();
-    if (is_whole && predictions.size() != count * tasks)
-      throw InputError("predictions", "predictions has " + std::to_string(predictions.size() / tasks) +
-                                          " rows; want one for each of the " + std::to_string(count) + " items");
-    for (std::size_t t = 0; t < tasks && !is_whole; ++t)
-      if (by_task_[t].size() != count) {
-        throw InputError("predictions." + release.tasks[t],
-                         "predictions." + release.tasks[t] + " is a list of " + std::to_string(by_task_[t].size()) +
-                             "; want one value for each of the " + std::to_string(count) + " items");
-      }
-    if (!is_whole) {
-      predictions.resize(count * tasks);
-      for (std::size_t t = 0; t < tasks; ++t)
-        for (std::size_t i = 0; i < count; ++i) predictions[i * tasks + t] = by_task_[t][i];
-    }
-  }
   if (!page) return;
   if (has_item_values) check_size("item_values", item_values.size());
   for (const auto& [name, place] : places_) {
-    if (columns_[place].size() != rows) check_size("item_features." + std::string(name), columns_[place].size());
+    check_size("item_features." + std::string(name), columns_[place].size());
     item_features.push_back({name, columns_[place]});
   }
+  finish_rules();
+  if (!has_items || !release.is_policy()) return;
+  if (const std::int64_t twice = IdTable(items).twice; twice >= 0)
+    throw InputError("items", "items holds " + std::to_string(twice) + " more than once; want distinct ids");
+}
+
+void RankInput::finish_predictions(const Reading& reading) {
+  const auto& tasks = reading.release.tasks;
+  const std::size_t width = tasks.size();
+  if (const auto lacking = std::ranges::find(given_, false); lacking != given_.end())
+    throw InputError("predictions", "predictions lacks the task '" +
+                                        tasks[static_cast<std::size_t>(lacking - given_.begin())] +
+                                        "'; want a list for each of " + joined(tasks));
+  const bool is_whole = !predictions.empty();  // of one tensor
+  const std::size_t count = reading.page ? items.size() : is_whole ? predictions.size() / width : by_task_[0].size();
+  const std::string each = " for each of the " + std::to_string(count) + " items";
+  if (is_whole) {
+    if (predictions.size() != count * width)
+      throw InputError("predictions",
+                       "predictions has " + std::to_string(predictions.size() / width) + " rows; want one" + each);
+    return;
+  }
+  predictions.resize(count * width);
+  for (std::size_t t = 0; t < width; ++t) {
+    const std::string name = "predictions." + tasks[t];
+    if (by_task_[t].size() != count)
+      throw InputError(name, name + " is a list of " + std::to_string(by_task_[t].size()) + "; want one value" + each);
+    for (std::size_t i = 0; i < count; ++i) predictions[i * width + t] = by_task_[t][i];
+  }
+}
+
+void RankInput::finish_rules() {
+  const std::size_t rows = items.size();
   if (!mask_.empty()) check_size("rules.mask", mask_.size());
   if (!boost_mul_.empty()) check_size("rules.boost_mul", boost_mul_.size());
   if (!boost_add_.empty()) check_size("rules.boost_add", boost_add_.size());
@@ -686,7 +652,7 @@ void RankInput::finish(const Reading& reading) {
   caps_.assign(num_groups_, -1);
   for (std::size_t a = 0; a < num_groups_; ++a) {
     const auto& [name, numbers] = groups_[a];
-    if (numbers.size() != rows) check_size("rules.groups." + std::string(name), numbers.size());
+    check_size("rules.groups." + std::string(name), numbers.size());
     for (std::size_t i = 0; i < rows; ++i) group_rows_[i * num_groups_ + a] = numbers[i];
   }
   for (const auto& [name, cap] : named_caps_) {
@@ -703,7 +669,6 @@ void RankInput::finish(const Reading& reading) {
     if (std::ranges::find(items, pin.item) == items.end())
       throw InputError("rules.pins", "rules.pins names " + std::to_string(pin.item) + ", which is none of items");
   }
-  if (has_items && release.is_policy()) check_distinct();
 }
 
 PageRules RankInput::rules() const {
@@ -719,13 +684,12 @@ PageRules RankInput::rules() const {
 }
 
 std::size_t RankInput::memory() const {
-  std::size_t sum = reader_.memory() + metadata_.capacity() + bytes_of(items) + bytes_of(eligible) + bytes_of(seen) +
-                    bytes_of(names) + bytes_of(context) + bytes_of(predictions) + bytes_of(item_values) +
-                    bytes_of(mask_) + bytes_of(boost_mul_) + bytes_of(boost_add_) + bytes_of(group_rows_) +
-                    bytes_of(table_);
+  const auto bytes = [](const auto& list) { return list.capacity() * sizeof list[0]; };
+  std::size_t sum = reader_.memory() + metadata_.capacity();
+  std::apply([&](const auto&... list) { sum += (bytes(list) + ...); }, lists(*this));
   for (const auto* columns : {&by_task_, &columns_})
-    for (const Floats& column : *columns) sum += bytes_of(column);
-  for (const auto& group : groups_) sum += bytes_of(group.second);
+    for (const Floats& column : *columns) sum += bytes(column);
+  for (const auto& group : groups_) sum += bytes(group.second);
   return sum;
 }
 
@@ -736,71 +700,53 @@ void UpdateInput::parse(std::string_view body, const ServiceConfig& config, cons
   unknown_keys = 0;
   const std::int64_t now = now_ms();
   bool has_events = false;
-  const auto read_event = [&](std::size_t place) {
-    const std::string prefix = "events[" + std::to_string(place) + "].";
-    bool has_user = false, has_item = false;
-    std::string_view name;
-    EventInput made;
-    made.timestamp = now;
-    made.first_measure = measures.size();
-    if (reader_.peek() != Json::Type::object) refuse(prefix.substr(0, prefix.size() - 1), reader_, "a JSON object");
-    reader_.enter_object();
-    for (std::string_view key; reader_.next_key(key);) {
-      const Argument argument(prefix, key);
-      if (reader_.peek() == Json::Type::null &&
-          std::ranges::find(api::event_fields, key, &api::Field::name) != std::end(api::event_fields)) {
-        reader_.null();
-      } else if (key == "user") {
-        has_user = true;
-        made.user = naming.users.read(reader_, argument, true, made.user_name);
-      } else if (key == "item") {
-        has_item = true;
-        made.item = naming.items.read(reader_, argument, false, name);
-      } else if (key == "task") {
-        made.task = task_of(read_text(reader_, argument, max_text), argument.text(), release.log_tasks);
-      } else if (key == "timestamp") {
-        made.timestamp = read_integer(reader_, argument, -last_time, last_time);
-      } else if (key == "amount") {
-        made.amount = read_number(reader_, argument, -most, most);
-      } else if (key == "request_id") {
-        made.request_id = read_text(reader_, argument, max_text);
-      } else if (key == "event_id") {
-        made.event_id = read_text(reader_, argument, max_text);
-      } else if (key == "scenario") {
-        made.scenario = read_text(reader_, argument, max_text);
-      } else if (key == "measures") {
-        enter_object(reader_, argument);
-        const std::string within = argument.text();
-        for (std::string_view measure; reader_.next_key(measure);) {
-          if (std::ranges::find(release.outcomes, "m_" + std::string(measure)) == release.outcomes.end())
-            throw InputError(within, within + " names '" + std::string(measure) + "', which no feature reads");
-          const double value = read_number(reader_, {within + ".", measure}, -1e300, 1e300);
-          measures.push_back({measure, value});
-        }
-      } else {
-        ignore(reader_, argument, api::event_fields, config, unknown_keys);
-      }
-    }
-    for (const auto& [key, given] : {std::pair("user", has_user), std::pair("item", has_item)})
-      if (!given) throw InputError(prefix + key, prefix + key + " is missing");
-    made.measures = measures.size() - made.first_measure;
-    events.push_back(made);
-  };
   read_body([&] {
     open(reader_, body, config);
-    for (std::string_view key; reader_.next_key(key);) {
-      if (key == "events" && reader_.peek() != Json::Type::null) {
-        has_events = true;
-        read_list(reader_, key, static_cast<std::size_t>(config.max_events), read_event);
-      } else if (key == "events") {
-        reader_.null();
-      } else {
-        ignore(reader_, key, api::update_fields, config, unknown_keys);
-      }
-    }
+    read_known(reader_, "", api::update_fields, config, unknown_keys, [&](const Argument& list) {
+      has_events = true;
+      read_list(reader_, list, static_cast<std::size_t>(config.max_events), [&](const Argument& element) {
+        EventInput event;
+        event.timestamp = now;
+        read_event(element, config, naming, release, event);
+        events.push_back(event);
+      });
+    });
     reader_.end();
   });
-  if (!has_events) throw InputError("events", "events is missing");
+  if (!has_events) refuse_missing("events");
+}
+
+void UpdateInput::read_event(const Argument& element, const ServiceConfig& config, const Naming& naming,
+                             const Release& release, EventInput& event) {
+  const std::string prefix = element.text() + ".", of_measures = prefix + "measures";
+  bool has_user = false, has_item = false;
+  std::string_view name;
+  event.first_measure = measures.size();
+  if (reader_.peek() != Json::Type::object) refuse(element, reader_, "a JSON object");
+  reader_.enter_object();
+  read_known(reader_, prefix, api::event_fields, config, unknown_keys, [&](const Argument& argument) {
+    const std::string_view key = argument.key;
+    has_user = has_user || key == "user";
+    has_item = has_item || key == "item";
+    if (key == "user") event.user = naming.users.read(reader_, argument, true, event.user_name);
+    if (key == "item") event.item = naming.items.read(reader_, argument, false, name);
+    if (key == "task") event.task = task_of(read_text(reader_, argument, max_text), argument.text(), release.log_tasks);
+    if (key == "timestamp") event.timestamp = read_integer(reader_, argument, -last_time, last_time);
+    if (key == "amount") event.amount = read_number(reader_, argument, -most, most);
+    if (key == "request_id") event.request_id = read_text(reader_, argument, max_text);
+    if (key == "event_id") event.event_id = read_text(reader_, argument, max_text);
+    if (key == "scenario") event.scenario = read_text(reader_, argument, max_text);
+    if (key != "measures") return;
+    enter_object(reader_, argument);
+    for (std::string_view measure; reader_.next_key(measure);) {
+      if (std::ranges::find(release.outcomes, "m_" + std::string(measure)) == release.outcomes.end())
+        throw InputError(of_measures, of_measures + " names '" + std::string(measure) + "', which no feature reads");
+      measures.push_back({measure, read_number(reader_, {of_measures + ".", measure}, -1e300, 1e300)});
+    }
+  });
+  if (!has_user) refuse_missing(prefix + "user");
+  if (!has_item) refuse_missing(prefix + "item");
+  event.measures = measures.size() - event.first_measure;
 }
 
 }  // namespace pygrade::inline v0_2::detail

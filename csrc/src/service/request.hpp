@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -19,7 +20,8 @@
 
 namespace pygrade::inline v0_2::detail {
 
-struct Release;  // release.hpp
+struct Release;     // release.hpp
+struct TensorView;  // util/safetensors.hpp
 
 // What a run calls users and items.
 struct Naming {
@@ -72,15 +74,34 @@ struct RankInput {
   struct Reading;
   using Floats = std::vector<float>;
 
+  // Every list whose memory serves the next request.
+  template <class Self>
+  static auto lists(Self& self) {
+    return std::tie(self.items, self.eligible, self.seen, self.names, self.context, self.features, self.predictions,
+                    self.values, self.item_values, self.item_features, self.pins, self.given_, self.places_, self.mask_,
+                    self.boost_mul_, self.boost_add_, self.named_caps_, self.group_rows_, self.caps_);
+  }
+
   void clear(const ServiceConfig& config);
   void read_request(Reading& reading);
+  void read_value(const Reading& reading, const Argument& argument);
+  void read_ids(const Reading& reading, const Argument& argument, std::size_t limit, std::vector<std::int64_t>& out,
+                std::vector<std::string_view>* texts);
   void read_context(Reading& reading);
   void read_predictions(Reading& reading);
   void read_item_features(Reading& reading);
   void read_rules(Reading& reading);
-  void read_pins(Reading& reading);
+  void read_group(std::size_t rows, std::string_view name);
+  void read_pins(const Reading& reading, const Argument& list);
+  void take_tensor(const Reading& reading, const TensorView& tensor);
+  void take_column(const Reading& reading, const TensorView& tensor, std::string_view kind, const std::string& name);
+  void take_predictions(const Reading& reading, const TensorView& tensor, const std::vector<std::string>& order);
+  void ignore_tensor(const Reading& reading, const TensorView& tensor);
+  void begin_predictions(const Release& release);
+  std::vector<std::int32_t>& next_group(std::string_view argument, std::string_view name);
   void finish(const Reading& reading);
-  void check_distinct();
+  void finish_predictions(const Reading& reading);
+  void finish_rules();
   void check_size(std::string_view argument, std::size_t size) const;
   Floats& next_column();
 
@@ -98,7 +119,6 @@ struct RankInput {
   std::size_t num_groups_ = 0;
   std::vector<std::pair<std::string_view, std::int32_t>> named_caps_;
   std::vector<std::int32_t> group_rows_, caps_;  // [N, A], [A]
-  std::vector<std::int64_t> table_;              // a hash table
 };
 
 // One event of /v1/update.
@@ -127,6 +147,9 @@ struct UpdateInput {
   std::size_t unknown_keys = 0;
 
  private:
+  void read_event(const Argument& element, const ServiceConfig& config, const Naming& naming, const Release& release,
+                  EventInput& event);
+
   JsonReader reader_;
 };
 

@@ -70,12 +70,6 @@ Route route_of(std::string_view path) {
   return {on_other, ""};
 }
 
-std::string known_paths() {
-  std::string text;
-  for (std::size_t e = 0; e < on_other; ++e) text.append(e == 0 ? "" : ", ").append(endpoint_names[e]);
-  return text;
-}
-
 // The answer, or that of its error.
 template <class Answer>
 Response guard(Answer&& answer) {
@@ -137,11 +131,7 @@ bool detail::names_tensors(std::string_view header) {
 
 Response detail::error_response(int status, std::string_view argument, std::string_view message) {
   JsonWriter out;
-  out.begin_object().known_key("error").begin_object().known_key("argument");
-  if (argument.empty())
-    out.null();
-  else
-    out.value(argument);
+  out.begin_object().known_key("error").begin_object().text_field("argument", argument);
   out.field("message", message).end_object().end_object();
   return {status, json_type, out.take()};
 }
@@ -223,7 +213,8 @@ Response Service::Impl::handle(const ServiceRequest& request) {
   const auto answer = [&]() -> Response {
     if (route.endpoint == on_other)
       return error_response(404, "path",
-                            "path is '" + std::string(path.substr(0, 100)) + "'; want one of " + known_paths());
+                            "path is '" + std::string(path.substr(0, 100)) + "'; want one of " +
+                                joined(std::span(endpoint_names).first(on_other)));
     if (method != route.method && !(method == "HEAD" && route.method == "GET"))
       return error_response(405, "method",
                             "method is '" + std::string(method.substr(0, 20)) + "'; " + std::string(path) + " wants " +

@@ -23,15 +23,6 @@ std::optional<Json> online_record(const std::filesystem::path& run) {
   return {};
 }
 
-// "" as null.
-void write_text(std::string_view known, std::string_view text, JsonWriter& out) {
-  out.known_key(known);
-  if (text.empty())
-    out.null();
-  else
-    out.value(text);
-}
-
 struct WeightFigures {
   double pages, mean, sd;
 };
@@ -63,6 +54,53 @@ void write_quantiles(const Metrics::Window& window, const Histogram& histogram, 
   out.begin_object().field("count", count);
   out.field("p50", quantile(bins, 0.5)).field("p90", quantile(bins, 0.9)).field("p99", quantile(bins, 0.99));
   out.field("p999", quantile(bins, 0.999)).end_object();
+}
+
+void write_shadow(const Metrics::Window& window, const Served& shadow, const ShadowCells& cells, JsonWriter& out) {
+  const double pages = window.total(cells.pages);
+  out.begin_object().field("name", shadow.name).field("policy", shadow.policy->version());
+  out.field("trust", shadow.trust).field("pages", pages).field("replaced", window.total(cells.replaced) / pages);
+  out.field("overlap", window.total(cells.overlap) / pages);
+  out.field("correlation", window.total(cells.correlation) / window.total(cells.correlated));
+  out.field("own_score", window.total(cells.own_score) / pages);
+  out.field("served_score", window.total(cells.served_score) / pages).end_object();
+}
+
+// Requests, their times, and pages by what was missing.
+void write_requests(const Metrics::Window& window, const Metrics& metrics, JsonWriter& out) {
+  const auto total = [&](Cell cell) { return window.total(cell); };
+  out.known_key("requests").begin_object();
+  for (std::size_t e = 0; e < endpoint_names.size(); ++e) {
+    out.known_key(endpoint_names[e]).begin_object();
+    for (std::size_t s = 0; s < statuses.size(); ++s)
+      if (const double count = total(metrics.requests[e][s]); count > 0.0) out.field(statuses[s], count);
+    out.end_object();
+  }
+  out.end_object().known_key("latency").begin_object();
+  for (const Endpoint endpoint : {on_rank, on_update, on_explain})
+    write_quantiles(window, metrics.seconds[endpoint], out.known_key(endpoint_names[endpoint]));
+  out.end_object().known_key("steps").begin_object();
+  for (std::size_t step = 0; step < steps; ++step)
+    write_quantiles(window, metrics.step[step], out.known_key(step_names[step]));
+  out.end_object().known_key("degraded").begin_object();
+  for (std::size_t i = 0; i < degraded_names.size(); ++i) out.field(degraded_names[i], total(metrics.degraded[i]));
+  out.end_object().known_key("fallback").begin_object();
+  for (std::size_t i = 0; i < fallback_names.size(); ++i) out.field(fallback_names[i], total(metrics.fallback[i]));
+  out.end_object();
+}
+
+void write_scenario(const Metrics::Window& window, const std::vector<std::string>& tasks, const ScenarioCells& scenario,
+                    JsonWriter& out) {
+  const double pages = window.gained(scenario.pages);
+  if (pages <= 0.0) return;
+  std::vector<double> means, deviations;
+  for (std::size_t t = 0; t < tasks.size(); ++t) {
+    const WeightFigures weights = weights_of(window, scenario, t);
+    means.push_back(weights.mean);
+    deviations.push_back(weights.sd);
+  }
+  out.begin_object().field("scenario", scenario.name).field("pages", pages);
+  out.known_key("mean").object(tasks, means).known_key("sd").object(tasks, deviations).end_object();
 }
 
 }  // namespace
@@ -155,14 +193,11 @@ std::string Service::Impl::ready_body() {
   const Release& release = *served;
   JsonWriter out;
   out.begin_object().field("ready", ready()).field("draining", draining.load());
-  write_text("artifact", release.artifact, out);
-  out.known_key("policies").begin_object();
-  for (const Served& arm : release.arms) out.key(arm.name).value(std::string_view(arm.policy->version()));
-  out.end_object();
-  write_text("store", store_state(), out);
+  out.text_field("artifact", release.artifact).known_key("policies").begin_object();
+  for (const Served& arm : release.arms) out.key(arm.name).value(arm.policy->version());
+  out.end_object().text_field("store", store_state());
   const std::lock_guard lock(telling);
-  write_text("reload_error", last_error, out);
-  out.end_object();
+  out.text_field("reload_error", last_error).end_object();
   return out.take();
 }
 
@@ -182,108 +217,60 @@ std::string Service::Impl::status_body() {
   const Metrics::Window window = metrics.window();
   JsonWriter out;
   out.begin_object().field("version", PYGRADE_VERSION).field("kind", release.is_policy() ? "policy" : "pipeline");
-  write_text("artifact", release.artifact, out);
-  write_text("store", store_url(), out);
-  write_text("store_state", store_state(), out);
-  out.field("ready", ready()).field("draining", draining.load());
+  out.text_field("artifact", release.artifact).text_field("store", store_url());
+  out.text_field("store_state", store_state()).field("ready", ready()).field("draining", draining.load());
   out.field("window_seconds", window.seconds).field("timestamp", now_ms());
-  for (const auto& [name, texts] : {std::pair("tasks", release.tasks), std::pair("warnings", warnings())}) {
-    out.known_key(name).begin_list();
-    for (const auto& text : texts) out.value(std::string_view(text));
-    out.end_list();
-  }
-
+  out.known_key("tasks").list(release.tasks).known_key("warnings").list(warnings());
   out.known_key("arms").begin_list();
-  for (std::size_t a = 0; a < release.arms.size(); ++a) {
-    const Served& arm = release.arms[a];
-    const ArmCells& cells = metrics.arms[a];
-    out.begin_object().field("name", std::string_view(arm.name)).field("share", config.arms[a].share);
-    out.field("policy", std::string_view(arm.policy->version())).field("trust", arm.trust);
-    const auto& mixture = arm.policy->mixture();
-    if (mixture && !config.arms[a].trust) {  // a trust of the arm's own is nothing that the training judged
-      out.field("verdict", verdict_names[static_cast<std::size_t>(mixture->verdict)]);
-      out.field("sentence", std::string_view(mixture->sentence));
-    } else {
-      out.known_key("verdict").null();
-      out.known_key("sentence").null();
-    }
-    out.field("explore", config.arms[a].explore).known_key("values").begin_object();
-    for (const auto& [task, value] : config.arms[a].values) out.key(task).value(value);
-    out.end_object().field("pages", window.total(cells.pages));
-    out.field("explored", window.total(cells.explored));
-    out.field("capped", window.total(cells.capped)).known_key("feedback").begin_object();
-    for (std::size_t t = 0; t < release.log_tasks.size(); ++t)
-      out.key(release.log_tasks[t]).value(window.total(release.feedback[a][t]));
-    out.end_object().known_key("effective_samples").begin_object();
-    out.field("narrower", effective_samples(window, cells, 0));
-    for (std::size_t s = 0; s < release.shadows.size(); ++s)
-      out.key(release.shadows[s].name).value(effective_samples(window, cells, 1 + s));
-    out.end_object().end_object();
-  }
+  for (std::size_t a = 0; a < release.arms.size(); ++a) write_arm(window, release, a, out);
+  out.end_list().known_key("shadows").begin_list();
+  for (std::size_t s = 0; s < release.shadows.size(); ++s)
+    write_shadow(window, release.shadows[s], metrics.shadows[s], out);
   out.end_list();
-
-  out.known_key("shadows").begin_list();
-  for (std::size_t s = 0; s < release.shadows.size(); ++s) {
-    const Served& shadow = release.shadows[s];
-    const ShadowCells& cells = metrics.shadows[s];
-    const double ranked = window.total(cells.pages);
-    out.begin_object().field("name", std::string_view(shadow.name));
-    out.field("policy", std::string_view(shadow.policy->version())).field("trust", shadow.trust).field("pages", ranked);
-    out.field("replaced", window.total(cells.replaced) / ranked);
-    out.field("overlap", window.total(cells.overlap) / ranked);
-    out.field("correlation", window.total(cells.correlation) / window.total(cells.correlated));
-    out.field("own_score", window.total(cells.own_score) / ranked);
-    out.field("served_score", window.total(cells.served_score) / ranked).end_object();
-  }
-  out.end_list();
-
-  out.known_key("requests").begin_object();
-  for (std::size_t e = 0; e < endpoint_names.size(); ++e) {
-    out.known_key(endpoint_names[e]).begin_object();
-    for (std::size_t s = 0; s < statuses.size(); ++s)
-      if (const double count = window.total(metrics.requests[e][s]); count > 0.0)
-        out.known_key(statuses[s]).value(count);
-    out.end_object();
-  }
-  out.end_object().known_key("latency").begin_object();
-  for (const Endpoint endpoint : {on_rank, on_update, on_explain}) {
-    out.known_key(endpoint_names[endpoint]);
-    write_quantiles(window, metrics.seconds[endpoint], out);
-  }
-  out.end_object().known_key("steps").begin_object();
-  for (std::size_t step = 0; step < steps; ++step) {
-    out.known_key(step_names[step]);
-    write_quantiles(window, metrics.step[step], out);
-  }
-  out.end_object().known_key("degraded").begin_object();
-  for (std::size_t i = 0; i < degraded_names.size(); ++i)
-    out.field(degraded_names[i], window.total(metrics.degraded[i]));
-  out.end_object().known_key("fallback").begin_object();
-  for (std::size_t i = 0; i < fallback_names.size(); ++i)
-    out.field(fallback_names[i], window.total(metrics.fallback[i]));
-  out.end_object();
-
+  write_requests(window, metrics, out);
   out.known_key("weights").begin_list();
-  for (const ScenarioCells& scenario : release.scenarios) {
-    const double pages_of = window.gained(scenario.pages);
-    if (pages_of <= 0.0) continue;
-    out.begin_object().field("scenario", std::string_view(scenario.name)).field("pages", pages_of);
-    for (const char* figure : {"mean", "sd"}) {
-      out.known_key(figure).begin_object();
-      for (std::size_t t = 0; t < release.tasks.size(); ++t) {
-        const WeightFigures weights = weights_of(window, scenario, t);
-        out.key(release.tasks[t]).value(figure == std::string_view("mean") ? weights.mean : weights.sd);
-      }
-      out.end_object();
-    }
-    out.end_object();
-  }
+  for (const ScenarioCells& scenario : release.scenarios) write_scenario(window, release.tasks, scenario, out);
   out.end_list().known_key("drift").begin_object();
   for (std::size_t t = 0; t < release.references.size(); ++t)
     out.key(release.tasks[t]).value(drift_of(window, release, t));
   out.end_object();
+  write_counters(window, release, out.known_key("counters"));
+  write_reloads(out.known_key("reloads"));
+  out.known_key("online");
+  if (const auto record = online_record(run))
+    write_json(*record, out);
+  else
+    out.null();
+  out.end_object();
+  return out.take();
+}
 
-  out.known_key("counters").begin_object();
+void Service::Impl::write_arm(const Metrics::Window& window, const Release& release, std::size_t place,
+                              JsonWriter& out) const {
+  const Served& arm = release.arms[place];
+  const ArmConfig& own = config.arms[place];
+  const ArmCells& cells = metrics.arms[place];
+  out.begin_object().field("name", arm.name).field("share", own.share);
+  out.field("policy", arm.policy->version()).field("trust", arm.trust);
+  const auto& mixture = arm.policy->mixture();
+  const bool is_judged = mixture && !own.trust;  // a trust of the arm's own is nothing that the training judged
+  out.text_field("verdict", is_judged ? verdict_names[static_cast<std::size_t>(mixture->verdict)] : "");
+  out.known_key("sentence").value(is_judged ? std::optional(mixture->sentence) : std::nullopt);
+  out.field("explore", own.explore).known_key("values").begin_object();
+  for (const auto& [task, value] : own.values) out.key(task).value(value);
+  out.end_object().field("pages", window.total(cells.pages)).field("explored", window.total(cells.explored));
+  out.field("capped", window.total(cells.capped)).known_key("feedback").begin_object();
+  for (std::size_t t = 0; t < release.log_tasks.size(); ++t)
+    out.key(release.log_tasks[t]).value(window.total(release.feedback[place][t]));
+  out.end_object().known_key("effective_samples").begin_object();
+  out.field("narrower", effective_samples(window, cells, 0));
+  for (std::size_t s = 0; s < release.shadows.size(); ++s)
+    out.key(release.shadows[s].name).value(effective_samples(window, cells, 1 + s));
+  out.end_object().end_object();
+}
+
+void Service::Impl::write_counters(const Metrics::Window& window, const Release& release, JsonWriter& out) {
+  out.begin_object();
   const auto families = all_families();
   for (const auto& [key, index] : metrics.registry.series())
     if (key.second.empty() && index < window.now.size())
@@ -292,26 +279,17 @@ std::string Service::Impl::status_body() {
   for (const auto& [key, value] : computed.values())
     if (key.second.empty()) out.known_key(families[key.first].name).value(value);
   for (const Gauge& gauge : read_gauges()) out.key(gauge.name).value(gauge.value);
-  out.end_object().known_key("reloads").begin_list();
-  {
-    const std::lock_guard lock(telling);
-    for (const Reload& reload : history) {
-      out.begin_object().field("timestamp", reload.timestamp);
-      write_text("artifact", reload.artifact, out);
-      out.known_key("policies").begin_list();
-      for (const auto& policy : reload.policies) out.value(std::string_view(policy));
-      out.end_list();
-      write_text("error", reload.error, out);
-      out.end_object();
-    }
-  }
-  out.end_list().known_key("online");
-  if (const auto record = online_record(run))
-    write_json(*record, out);
-  else
-    out.null();
   out.end_object();
-  return out.take();
+}
+
+void Service::Impl::write_reloads(JsonWriter& out) {
+  const std::lock_guard lock(telling);
+  out.begin_list();
+  for (const Reload& reload : history) {
+    out.begin_object().field("timestamp", reload.timestamp).text_field("artifact", reload.artifact);
+    out.known_key("policies").list(reload.policies).text_field("error", reload.error).end_object();
+  }
+  out.end_list();
 }
 
 }  // namespace pygrade::inline v0_2

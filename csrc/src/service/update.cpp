@@ -20,11 +20,8 @@ void write_event(const EventInput& event, std::span<const UpdateInput::Measure> 
     out.value(event.user_name);  // as in the log of pages
   else
     out.value(event.user);
-  out.field("item", event.item).known_key("task");
-  if (event.task)
-    out.value(std::string_view(release.log_tasks[*event.task]));
-  else
-    out.null();
+  out.field("item", event.item);
+  out.text_field("task", event.task ? std::string_view(release.log_tasks[*event.task]) : std::string_view());
   out.field("timestamp", event.timestamp);
   if (event.amount) out.field("amount", *event.amount);
   if (!event.request_id.empty()) out.field("request_id", event.request_id);

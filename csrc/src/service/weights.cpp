@@ -10,36 +10,25 @@ using namespace detail;
 
 namespace {
 
-void write_numbers(std::span<const float> numbers, JsonWriter& out) {
-  out.begin_list();
-  for (const float number : numbers) out.value(number);
-  out.end_list();
-}
-
-void write_flagged(const std::vector<std::string>& tasks, const std::vector<bool>& flags, JsonWriter& out) {
-  out.begin_list();
-  for (std::size_t t = 0; t < flags.size(); ++t)
-    if (flags[t]) out.value(tasks[t]);
-  out.end_list();
-}
-
 // One of the scores that add up: its share, and its weights with the multipliers in force.
 void write_score(const Policy& policy, const Baseline& part, double share, std::span<const float> multipliers,
                  JsonWriter& out) {
   std::vector<float> weights = part.weights;
   for (std::size_t t = 0; t < multipliers.size(); ++t) weights[t] *= multipliers[t];
-  out.begin_object().field("name", std::string_view(part.name)).field("share", share);
+  out.begin_object().field("name", part.name).field("share", share);
   out.field("transform", transform_names[static_cast<std::size_t>(part.transform)]);
-  write_weights(policy.tasks(), weights, out.known_key("weights"));
-  write_flagged(policy.tasks(), part.priced, out.known_key("priced"));
-  out.field("corrected", part.corrected).field("logarithm", part.logarithm).known_key("calibration").begin_object();
+  out.known_key("weights").object(policy.tasks(), weights).known_key("priced").begin_list();
+  for (std::size_t t = 0; t < part.priced.size(); ++t)
+    if (part.priced[t]) out.value(policy.tasks()[t]);
+  out.end_list()
+      .field("corrected", part.corrected)
+      .field("logarithm", part.logarithm)
+      .known_key("calibration")
+      .begin_object();
   for (std::size_t t = 0; t < part.calibration.size(); ++t) {
     const PiecewiseLinear& map = part.calibration[t];
-    out.key(policy.tasks()[t]).begin_object();
-    write_numbers(map.x, out.known_key("x"));
-    write_numbers(map.y, out.known_key("y"));
-    write_numbers(map.slope, out.known_key("slope"));
-    out.end_object();
+    out.key(policy.tasks()[t]).begin_object().known_key("x").list(map.x).known_key("y").list(map.y);
+    out.known_key("slope").list(map.slope).end_object();
   }
   out.end_object().end_object();
 }
@@ -62,31 +51,75 @@ void write_correction(const Policy& policy, const Request& request, JsonWriter& 
   out.end_list().known_key("tasks").begin_object();
   for (std::size_t t = 0; t < tasks.size(); ++t) {
     const std::int64_t parent = parts.structure.parents[t];
-    out.key(tasks[t]).begin_object().known_key("parent");
-    if (parent < 0)
-      out.null();
-    else
-      out.value(tasks[static_cast<std::size_t>(parent)]);
+    out.key(tasks[t]).begin_object();
+    out.text_field("parent", parent < 0 ? std::string_view() : tasks[static_cast<std::size_t>(parent)]);
     const auto row = std::span(shifts).subspan(t * (1 + variables), 1 + variables);
     out.field("amount", static_cast<bool>(parts.structure.amounts[t])).field("shift", row[0]);
-    out.field("multiplier", std::exp(row[0])).known_key("slopes").begin_list();
-    for (const double slope : row.subspan(1)) out.value(slope);
-    out.end_list().known_key("map");
+    out.field("multiplier", std::exp(row[0])).known_key("slopes").list(row.subspan(1)).known_key("map");
     if (parts.structure.form == Correction::Form::none) {
       out.null();
     } else {
       constexpr std::size_t knots = Correction::knots;
       out.begin_object().field("mean", parts.map_mean[t]).field("std", parts.map_std[t]);
-      write_numbers(std::span(parts.map_knots).subspan(t * knots, knots), out.known_key("knots"));
-      write_numbers(std::span(parts.map_weights).subspan(t * (knots + 2), knots + 2), out.known_key("weights"));
-      out.end_object();
+      out.known_key("knots").list(std::span(parts.map_knots).subspan(t * knots, knots));
+      out.known_key("weights").list(std::span(parts.map_weights).subspan(t * (knots + 2), knots + 2)).end_object();
     }
     out.end_object();
   }
   out.end_object().end_object();
 }
 
+// What is added up, as the ranker does: what alone ranks by a request's values, or shares of z-scores.
+void write_scores(const Policy& policy, const Request& request, std::span<const float> weights,
+                  std::span<const float> multipliers, JsonWriter& out) {
+  const auto& mixture = policy.mixture();
+  const bool alone = !request.values.empty() && policy.expected_value() != nullptr;
+  const double trust = mixture && !alone ? mixture->trust : 1.0;
+  out.begin_list();
+  if (const Baseline* part = replacement(policy, request))
+    write_score(policy, *part, trust, multipliers, out);
+  else if (!mixture || mixture->takes_network())
+    write_score(policy, network_part(policy, weights), trust, {}, out);
+  if (mixture && !alone && mixture->counted_baseline() != nullptr)
+    write_score(policy, mixture->baseline, 1.0 - trust, multipliers, out);
+  out.end_list();
+}
+
+// The weights of a page of any candidates, if none are given: the context alone decides then.
+Page weigh(Ranker& ranker, const Policy& policy, Request request, Context& context) {
+  const std::size_t tasks = policy.tasks().size();
+  const std::vector<float> one(tasks, 0.5f);
+  if (request.predictions.empty()) request.predictions = one;
+  const std::vector<float> prices(policy.takes_prices() ? request.predictions.size() / tasks : 0, 1.0f);
+  request.item_values = prices;
+  float score;
+  std::int32_t index;
+  context.weights.resize(tasks);
+  context.concentration.resize(tasks);
+  try {
+    return ranker.rank(request, {{&score, 1}, {&index, 1}, context.weights, context.concentration});
+  } catch (const std::invalid_argument& error) {
+    throw InputError(std::string_view(error.what()).starts_with("values") ? "values" : "predictions", error.what());
+  }
+}
+
 }  // namespace
+
+Baseline detail::network_part(const Policy& policy, std::span<const float> weights) {
+  const auto transform = std::ranges::find(transform_names, policy.transform()) - transform_names.begin();
+  return {.name = "policy",
+          .transform = static_cast<Transform>(transform),
+          .weights = {weights.begin(), weights.end()},
+          .logarithm = false,
+          .priced = policy.priced(),
+          .calibration = {},
+          .corrected = policy.corrected()};
+}
+
+const Baseline* detail::replacement(const Policy& policy, const Request& request) {
+  const Baseline* alone = request.values.empty() ? nullptr : policy.expected_value();
+  return alone != nullptr ? alone : policy.mixture() ? policy.mixture()->counted_challenger() : nullptr;
+}
 
 std::string Service::Impl::weights_body(const ServiceRequest& given, Context& context) {
   const auto served = release(context);
@@ -116,76 +149,23 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   } else if (known) {
     request.context = input.features;
   }
-  // Of any candidate, if the context alone decides.
-  const std::vector<float> one(tasks.size(), 0.5f);
-  Request ranked = request;
-  if (ranked.predictions.empty()) ranked.predictions = one;
-  const std::vector<float> prices(policy.takes_prices() ? ranked.predictions.size() / tasks.size() : 0, 1.0f);
-  ranked.item_values = prices;
-  float score;
-  std::int32_t index;
-  context.weights.resize(tasks.size());
-  context.concentration.resize(tasks.size());
-  Page page;
-  try {
-    page = served->rankers[arm]->rank(ranked, {{&score, 1}, {&index, 1}, context.weights, context.concentration});
-  } catch (const std::invalid_argument& error) {
-    throw InputError(std::string_view(error.what()).starts_with("values") ? "values" : "predictions", error.what());
-  }
+  const Page page = weigh(*served->rankers[arm], policy, request, context);
   std::vector<float> multipliers(tasks.size(), 1.0f);
   policy.multipliers(request.values, request.scenario, multipliers);
 
   JsonWriter out;
-  out.begin_object().known_key("request_id");
-  if (context.request_id.empty())
-    out.null();
-  else
-    out.value(std::string_view(context.request_id));
-  out.field("arm", std::string_view(served->arms[arm].name)).known_key("artifact");
-  if (served->artifact.empty())
-    out.null();
-  else
-    out.value(std::string_view(served->artifact));
-  out.field("policy", page.version()).field("user", known ? "known" : "unknown").known_key("fallback");
+  out.begin_object().text_field("request_id", context.request_id).field("arm", served->arms[arm].name);
+  out.text_field("artifact", served->artifact).field("policy", page.version());
+  out.field("user", known ? "known" : "unknown");
+  out.text_field("fallback", unless_none(fallback_names[static_cast<std::size_t>(page.fallback)]));
+  out.field("trust", page.trust).known_key("weights").object(tasks, context.weights).known_key("concentration");
   if (page.fallback == Fallback::none)
-    out.null();
-  else
-    out.value(fallback_names[static_cast<std::size_t>(page.fallback)]);
-  out.field("trust", page.trust);
-  write_weights(tasks, context.weights, out.known_key("weights"));
-  out.known_key("concentration");
-  if (page.fallback == Fallback::none)
-    write_weights(tasks, context.concentration, out);
+    out.object(tasks, context.concentration);
   else
     out.null();
-  write_weights(tasks, multipliers, out.known_key("multipliers"));
-
-  // What is added up, as the ranker does: what alone ranks by a request's values; or shares of z-scores.
-  const auto transform = std::ranges::find(transform_names, policy.transform()) - transform_names.begin();
-  const Baseline network{.name = "policy",
-                         .transform = static_cast<Transform>(transform),
-                         .weights = context.weights,
-                         .logarithm = false,
-                         .priced = policy.priced(),
-                         .calibration = {},
-                         .corrected = policy.corrected()};
-  const auto& mixture = policy.mixture();
-  const Baseline* alone = request.values.empty() ? nullptr : policy.expected_value();
-  const double trust = mixture ? mixture->trust : 1.0;
-  out.known_key("scores").begin_list();
-  if (alone != nullptr) {
-    write_score(policy, *alone, 1.0, multipliers, out);
-  } else {
-    const Baseline* challenger = mixture ? mixture->counted_challenger() : nullptr;
-    if (challenger != nullptr)
-      write_score(policy, *challenger, trust, multipliers, out);
-    else if (!mixture || mixture->takes_network())
-      write_score(policy, network, trust, {}, out);
-    if (mixture && mixture->counted_baseline() != nullptr)
-      write_score(policy, mixture->baseline, 1.0 - trust, multipliers, out);
-  }
-  out.end_list().field("beta", policy.beta()).field("epsilon", policy.epsilon());
-  write_weights(tasks, policy.slope(), out.known_key("slope"));
+  out.known_key("multipliers").object(tasks, multipliers);
+  write_scores(policy, request, context.weights, multipliers, out.known_key("scores"));
+  out.field("beta", policy.beta()).field("epsilon", policy.epsilon()).known_key("slope").object(tasks, policy.slope());
   if (policy.correction()) write_correction(policy, request, out.known_key("correction"));
   out.end_object();
   return out.take();

@@ -1,5 +1,7 @@
 #include "stores/redis_address.hpp"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -131,6 +133,11 @@ std::string environment(const char* name) {
 }
 
 }  // namespace
+
+bool is_ip(const std::string& host) {
+  in6_addr address;
+  return inet_pton(AF_INET, host.c_str(), &address) == 1 || inet_pton(AF_INET6, host.c_str(), &address) == 1;
+}
 
 RedisAddress parse_redis_address(const std::string& url) {
   const auto refuse_unescaped = [](bool wrong) {

@@ -34,6 +34,9 @@ struct RedisAddress {
   std::optional<RedisTls> tls;
 };
 
+// Whether a host is no name.
+bool is_ip(const std::string& host);
+
 // Of user and password, what the address leaves out comes from the file `password_file`, or from PYGRADE_REDIS_USER and
 // PYGRADE_REDIS_PASSWORD. std::invalid_argument, which never shows a user or password.
 RedisAddress parse_redis_address(const std::string& url);

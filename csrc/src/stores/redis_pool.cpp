@@ -1,6 +1,5 @@
 #include "stores/redis_pool.hpp"
 
-#include <arpa/inet.h>
 #include <netdb.h>
 #include <sys/socket.h>
 
@@ -35,11 +34,6 @@ std::vector<std::string> look_up(const std::string& host) {
   freeaddrinfo(list);
   if (ips.empty()) throw ConnectionError("its name has no address");
   return ips;
-}
-
-bool is_ip(const std::string& host) {
-  in6_addr address;
-  return inet_pton(AF_INET, host.c_str(), &address) == 1 || inet_pton(AF_INET6, host.c_str(), &address) == 1;
 }
 
 }  // namespace

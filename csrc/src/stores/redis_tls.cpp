@@ -4,7 +4,6 @@
 
 #if defined(PYGRADE_HAS_REDIS_TLS)
 
-#include <arpa/inet.h>
 #include <hiredis/hiredis.h>
 #include <hiredis/hiredis_ssl.h>
 #include <openssl/err.h>
@@ -16,11 +15,6 @@ namespace pygrade::inline v0_2::detail {
 namespace {
 
 SSL_CTX* of(const std::shared_ptr<void>& context) { return static_cast<SSL_CTX*>(context.get()); }
-
-bool is_ip(const std::string& host) {
-  in6_addr address;
-  return inet_pton(AF_INET, host.c_str(), &address) == 1 || inet_pton(AF_INET6, host.c_str(), &address) == 1;
-}
 
 }  // namespace
 
