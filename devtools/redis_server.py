@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 BINARY = shutil.which("redis-server")
 
@@ -53,7 +53,17 @@ def _answer(stream: BinaryIO) -> object:
     return [_answer(stream) for _ in range(int(text))] if kind == b"*" else int(text)
 
 
-class RedisServer:
+class _Killed:
+    """With a block, whose end kills it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+class RedisServer(_Killed):
     """A server in a directory, on a free TCP port of the loopback and a Unix socket."""
 
     def __init__(self, directory: Path, *options: str, save: bool = False, config: Path | None = None) -> None:
@@ -108,7 +118,7 @@ class RedisServer:
         self.process.wait()
 
 
-class RedisCluster:
+class RedisCluster(_Killed):
     """Masters that share the slots, without replicas."""
 
     def __init__(self, directory: Path, count: int = 3) -> None:

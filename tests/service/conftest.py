@@ -7,7 +7,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,14 +35,17 @@ def own_run(run, tmp_path):
 
 
 class Server:
-    """A process of `pygrade serve`."""
+    """A process that serves on a free port; `with` drains and ends it."""
 
-    def __init__(self, process, log):
-        self.process, self.log, self.address = process, log, ""
-        while not (found := re.search(r"(http://\S+) serves", log.read_text())):
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.02)
-        self.address = found[1]
+    def __init__(self, command, log):
+        self.log = log
+        with log.open("w") as stderr:
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            self.process = subprocess.Popen([str(word) for word in command], stderr=stderr, env=environment)
+        while not (found := re.search(r"(https?://\S+) serves", log.read_text())):
+            assert self.process.poll() is None, log.read_text()
+            time.sleep(0.01)
+        self.address, self.port = found[1], int(found[1].rsplit(":", 1)[1])
 
     def ask(self, method, path, body=None, headers=()):
         """Status, content type and body."""
@@ -65,32 +67,34 @@ class Server:
     def signal(self, number):
         self.process.send_signal(number)
 
+    def end(self):
+        """Its exit code, and what it said."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        try:
+            return self.process.wait(60), self.log.read_text()
+        finally:
+            self.process.kill()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
 
 def command_of(run, *options):
     words = [sys.executable, "-m", "pygrade", "serve", "--run", run, "--port", "0", "--drain-seconds", "0", *options]
     return [str(word) for word in words]
 
 
-@contextmanager
 def serving(run, log, *options):
-    """A server on a free port, drained and ended with the block."""
-    with log.open("w") as stderr:
-        process = subprocess.Popen(command_of(run, *options), stderr=stderr, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        try:
-            yield Server(process, log)
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                raise
+    """`pygrade serve` on a free port."""
+    return Server(command_of(run, *options), log)
 
 
 def eventually(check, seconds=60.0):
     limit = time.monotonic() + seconds
     while not check():
         assert time.monotonic() < limit
-        time.sleep(0.05)
+        time.sleep(0.02)

@@ -6,12 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade.cli.main import main
 from pygrade.config.service import JoinConfig
 from pygrade.logs import read_logs
 from pygrade.logs.parquet import write_part
 from pygrade.service.join import join_logs
-from pygrade.training.train import train
 from tests.service.served import (
     DELAY,
     START,
@@ -22,7 +20,6 @@ from tests.service.served import (
     write_exposures,
     write_feedback,
 )
-from tests.training.test_train import SMALL
 
 CONFIG = JoinConfig(feedback_delay_ms=DELAY, rows_per_part=300)
 FOREVER = 1 << 60
@@ -157,17 +154,3 @@ def test_bad_inputs_are_named_before_anything_is_written(tmp_path):
     write_exposures(pages(6), tmp_path / "exposures", 0)
     with pytest.raises(ValueError, match="has another size than when it was joined"):
         join_logs(*folders, CONFIG)
-
-
-def test_training_reads_the_joined_log(tmp_path, capsys):
-    logs = pages(240)
-    records, amounts = events_of(logs)
-    write_exposures(logs, tmp_path / "exposures", 0)
-    write_feedback(records, tmp_path / "feedback", 0)
-    command = ["join", "--exposures", tmp_path / "exposures", "--feedback", tmp_path / "feedback"]
-    command += ["--out", tmp_path / "joined", "--feedback-delay-ms", DELAY, "--final", "--json", "--quiet"]
-    assert main([str(word) for word in command]) == 0
-    record = json.loads(capsys.readouterr().out)
-    assert record["requests"] == 240 and record["joined"] == len(records)
-    summary = train(read_logs(tmp_path / "joined").complete(), SMALL, tmp_path / "run").summary
-    assert summary["requests"] == 240 and amounts.sum() > 0

@@ -15,6 +15,7 @@ import yaml
 from devtools import dashboard, sbom
 from pygrade import FusionPolicy, __version__, _core
 from pygrade.policy import PolicySpec
+from tests.service.conftest import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGING, CLIENTS = ROOT / "csrc" / "packaging", ROOT / "examples" / "clients"
@@ -32,12 +33,8 @@ def address(tmp_path_factory):
     (run / "serve.json").write_text(
         json.dumps({"run": str(run), "port": 0, "feedback": "feedback", "drain_seconds": 0})
     )
-    process = subprocess.Popen([PROGRAM, "--config", run / "serve.json"], stderr=subprocess.PIPE, text=True)
-    line = process.stderr.readline()
-    yield re.search(r"http://[\w.:]+", line)[0]
-    process.terminate()
-    process.communicate(timeout=30)
-    assert process.returncode == 0
+    with Server([PROGRAM, "--config", run / "serve.json"], run / "log") as server:
+        yield server.address
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,10 @@
-"""`pygrade serve` as a process: pages are the pipeline's, options, drains, reloads, arms, runs at URLs, the loop."""
+"""`pygrade serve` as a process: pages are the pipeline's, options, runs at URLs, the loop."""
 
 import dataclasses
 import json
 import re
 import signal
 import subprocess
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -32,12 +30,6 @@ from tests.training.test_train import SMALL
 TIME = 1_700_002_900_000
 RANK = {"user": 7, "k": 5, "candidates": 40, "timestamp": TIME}
 SECRET = "redis://shop:secret@127.0.0.1:1/0"
-
-
-@pytest.fixture(scope="module")
-def server(run, tmp_path_factory):
-    with serving(run, tmp_path_factory.mktemp("log") / "log") as found:
-        yield found
 
 
 def test_options_of_the_file_and_of_the_command(tmp_path, capsys):
@@ -82,73 +74,21 @@ def test_it_has_an_option_for_each_of_the_server(run):
 
 
 def test_the_server_names_a_bad_option_and_shows_no_secret(run, tmp_path):
-    def ended(*options):
-        return subprocess.run(command_of(run, *options), capture_output=True, text=True, timeout=60, check=False)
-
-    for words, message in ((("--log", "some"), "log is 'some'"), (("--host", "0.0.0.0"), "there is no token")):
-        found = ended(*words)
-        assert found.returncode == 2 and message in found.stderr
     path = tmp_path / "pygrade.toml"
     path.write_text(f'[serve]\nstore = "{SECRET}"\nprot = 1\n')
-    found = ended("--config", path)
+    command = command_of(run, "--config", path)
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert found.returncode == 2 and "prot is unknown" in found.stderr and "secret" not in found.stderr
 
 
-def test_a_page_is_that_of_the_pipeline(run, server):
-    answer = server.answer("/v1/rank", RANK)
+def test_a_page_is_that_of_the_pipeline(run, tmp_path):
+    with serving(run, tmp_path / "log") as server:
+        answer = server.answer("/v1/rank", RANK)
     system = Pipeline.load(run)
     direct = system.rank(7, k=5, candidates=40, timestamp=TIME)
     system.close()
     assert answer["items"] == direct.items.tolist()
     assert np.float32(answer["scores"]).tolist() == direct.scores.tolist()
-
-
-def test_pages_for_people(own_run, tmp_path):
-    (own_run / "report.html").write_text("<p>report</p>")
-    with serving(own_run, tmp_path / "log") as server:
-        assert server.ask("GET", "/console")[1:] == ("text/html; charset=utf-8", b"<p>report</p>")
-        status, kind, page = server.ask("GET", "/docs")
-        assert status == 200 and kind.startswith("text/html") and b"/v1/rank" in page
-        assert "/v1/rank" in server.answer("/openapi.json")["paths"]
-
-
-def test_a_drain_answers_what_it_has_taken(own_run, tmp_path):
-    options = ["--exposures", tmp_path / "exposures", "--exposure-share", "1", "--drain-seconds", "2"]
-    with serving(own_run, tmp_path / "log", *options) as server:
-        answers, closed = [], []
-
-        def ask():
-            while not closed:
-                try:
-                    answers.append(server.ask("POST", "/v1/rank", RANK)[0])
-                except OSError:  # the port is closed
-                    closed.append(time.monotonic())
-
-        threads = [threading.Thread(target=ask) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        eventually(lambda: len(answers) > 20)
-        signaled = time.monotonic()
-        server.signal(signal.SIGTERM)
-        eventually(lambda: server.ask("GET", "/readyz")[0] == 503)
-        before = len(answers)
-        assert server.process.wait(20) == 0
-        for thread in threads:
-            thread.join()
-        assert len(answers) > before and set(answers) == {200} and min(closed) > signaled + 1.9
-    assert read_logs(tmp_path / "exposures").num_requests == len(answers)
-
-
-def test_arms_of_the_file_and_a_new_artifact_after_a_signal(own_run, tmp_path):
-    path = tmp_path / "pygrade.toml"
-    path.write_text('[serve]\nrefresh_seconds = 3600\narms = [{name = "a", share = 1.0, trust = 1.0}]\n')
-    with serving(own_run, tmp_path / "log", "--config", path) as server:
-        before = server.answer("/v1/rank", RANK)
-        assert (before["arm"], before["trust"]) == ("a", 1.0)
-        run_pipeline(write_log(tmp_path / "log-of-events"), own_run, OTHER)
-        assert server.answer("/v1/rank", RANK)["artifact"] == before["artifact"]
-        server.signal(signal.SIGHUP)
-        eventually(lambda: server.answer("/v1/rank", RANK)["artifact"] != before["artifact"])
 
 
 def test_a_run_at_a_url_is_followed_and_signals_are_passed_on(own_run, s3, tmp_path):

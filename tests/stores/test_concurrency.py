@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from pygrade.stores import MissingVersionError, open_store
+from tests.stores.servers import repeated
 from tests.stores.worker import KEYS, TABLES, fill, plus_one
 
 ROOT = Path(__file__).parents[2]
@@ -76,55 +76,40 @@ def test_other_processes_see_all_of_a_version_or_nothing(address):
 def test_threads_see_all_of_a_version_or_nothing(empty):
     fill(empty, "n0")
     empty.switch("n0")
-    done, wrong, seen = threading.Event(), [], set()
+    seen = set()
 
-    def read():
-        while not done.is_set():
-            stamps = {value for values in empty.get_tables([(table, KEYS) for table in TABLES]) for value in values}
-            seen.update(stamps)
-            if len(stamps) != 1:
-                wrong.append(stamps)
+    def read(_):
+        (stamp,) = {value for values in empty.get_tables([(table, KEYS) for table in TABLES]) for value in values}
+        seen.add(stamp)
 
-    with ThreadPoolExecutor(3) as pool:
-        readers = [pool.submit(read) for _ in range(3)]
-        try:
-            number = 0
-            while (number < 20 or len(seen) < 6) and not any(reader.done() for reader in readers):
-                number += 1
-                fill(empty, f"n{number}")
-                empty.switch(f"n{number}")
-                empty.drop(f"n{number - 1}")
-        finally:
-            done.set()
-        for reader in readers:
-            reader.result()
-    assert not wrong
+    with repeated(read, threads=3) as failed:
+        number = 0
+        while (number < 20 or len(seen) < 6) and not failed():
+            number += 1
+            fill(empty, f"n{number}")
+            empty.switch(f"n{number}")
+            empty.drop(f"n{number - 1}")
 
 
 def switch_while(store, act, drop=False):
     """Two threads that do ``act(i)`` for i = 0, 1 … while 30 versions or more are begun and switched to. How often."""
     store.begin("n0")
     store.switch("n0")
-    done, counts = threading.Event(), [0, 0]
+    counts = [0, 0]
 
     def work(thread):
-        while not done.is_set():
-            act(2 * counts[thread] + thread)
-            counts[thread] += 1
+        act(2 * counts[thread] + thread)
+        counts[thread] += 1
 
-    with ThreadPoolExecutor(2) as pool:
-        workers = [pool.submit(work, thread) for thread in range(2)]
+    with repeated(work, threads=2) as failed:
         number = 0
-        while (number < 30 or min(counts) < 30) and not any(worker.done() for worker in workers):
+        while (number < 30 or min(counts) < 30) and not failed():
             number += 1
             store.begin(f"n{number}")
             store.switch(f"n{number}")
             if drop:
                 store.drop(f"n{number - 1}")
             time.sleep(0.002)
-        done.set()
-        for worker in workers:
-            worker.result()
     return counts
 
 

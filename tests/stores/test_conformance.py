@@ -5,8 +5,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from devtools.redis_server import send
 from pygrade.stores import MissingVersionError, StoreCorruptError, StoreError, VersionInUseError, open_store
@@ -59,21 +57,6 @@ def test_many_records_at_once(store):
     found = store.get_many("item", wanted)
     assert found[100:-100] == [b"%d" % key for key in wanted[100:-100]]
     assert set(found[:100] + found[-100:]) == {None}
-
-
-@settings(max_examples=10)
-@given(data=st.data())
-def test_it_is_a_dictionary(data):
-    key, text = st.integers(INT64.min, INT64.max), st.binary(max_size=40)
-    model = {}
-    with open_store("memory:") as store:
-        store.begin("v1")
-        store.switch("v1")
-        for pairs in data.draw(st.lists(st.lists(st.tuples(key, text), max_size=5), max_size=5)):
-            store.put_many("t", ids(*[k for k, _ in pairs]), [v for _, v in pairs])
-            model |= dict(pairs)
-        asked = [*model, *data.draw(st.lists(key, max_size=3))]
-        assert store.get_many("t", ids(*asked)) == [model.get(k) for k in asked]
 
 
 # --- time to live -----------------------------------------------------------------------------------------------------

@@ -2,10 +2,6 @@
 
 import gc
 import os
-import signal
-import subprocess
-import sys
-import threading
 import time
 import warnings
 
@@ -14,6 +10,7 @@ import pytest
 
 from pygrade import _core
 from pygrade.stores import NotAStoreError, Store, StoreCorruptError, StoreError, StoreFormatError, open_store
+from tests.stores.servers import repeated
 from tests.stores.test_concurrency import finish, worker
 from tests.stores.worker import KEYS, TABLES, fill, plus_one
 
@@ -79,52 +76,14 @@ def test_what_another_process_writes_is_seen_at_once(path, foreign):
             assert store.get_tables(asked)[0] == [model[key] for key in keys.tolist()], step
 
 
-def test_records_that_are_remembered_belong_to_their_version(path):
-    store = made(path)
-    first = Store(store.core.at("v1"))
-    for number in range(2, 6):
-        before = first.get_many("user", KEYS[:3])
-        fill(store, f"v{number}")
-        assert is_whole(store, f"v{number - 1}")
-        store.switch(f"v{number}")
-        for _ in range(3):
-            assert is_whole(store, f"v{number}") and first.get_many("user", KEYS[:3]) == before
-        store.update_many("user", KEYS[:2], lambda values: [b"new", b"new"])
-        assert store.get_many("user", KEYS[:3]) == [b"new", b"new", f"v{number}".encode()]
-        assert first.get_many("user", KEYS[:3]) == before
-        store.update_many("user", KEYS[:2], lambda values, number=number: [f"v{number}".encode()] * 2)
-
-
-def test_what_is_remembered_expires(path):
-    store = made(path)
-    store.put_many("user", KEYS[:1], [b"short"], ttl=0.5)
-    assert store.get_many("user", KEYS[:2]) == store.get_many("user", KEYS[:2]) == [b"short", b"v1"]
-    time.sleep(0.6)
-    assert store.get_many("user", KEYS[:2]) == [None, b"v1"]
-    assert store.sweep() == 1 and store.get_many("user", KEYS[:2]) == [None, b"v1"]
-
-
 # --- growth -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_map_grows_under_readers_of_this_and_of_other_processes(path):
-    done, reads = threading.Event(), []
-
-    def read(store):
-        while not done.is_set():
-            reads.append(is_whole(store))
-
-    store = made(path)
+    store, reads = made(path), []
     with worker("read_whole", f"lmdb:{path}", 1, 2) as other:
-        threads = [threading.Thread(target=read, args=(store,)) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        try:
+        with repeated(lambda _: reads.append(is_whole(store)), threads=2):
             fill_large(store, "v2", 20)
-        finally:
-            done.set()
-        for thread in threads:
-            thread.join()
         assert all(reads) and len(reads) > 1
         assert size_of(path) > 20 * MIB
         assert finish(other) == "1\n"
@@ -256,23 +215,12 @@ def test_a_forked_process_is_told_to_fork_first(path):
 
 def test_killed_readers_make_room(path):
     made(path).close()
-    held = []
-    try:
-        script = f"import lmdb, time; e = lmdb.open({str(path)!r}, max_readers=1024); t = []\n"
-        script += "try:\n    while True: t.append(e.begin())\nexcept lmdb.ReadersFullError: pass\n"
-        script += "print('ready', flush=True); time.sleep(60)"
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        held.append(process)
-        assert process.stdout.readline() == b"ready\n", process.stderr.read()
+    with worker("hang_in_read", path, 1024) as process:
         with pytest.raises(StoreError, match="MDB_READERS_FULL"):
             open_store(f"lmdb:{path}").get_many("user", KEYS)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
         assert is_whole(open_store(f"lmdb:{path}"))
-    finally:
-        for process in held:
-            process.kill()
-            process.communicate()
 
 
 def test_a_deadline_that_has_passed_is_an_error(path):
@@ -301,11 +249,6 @@ def test_a_store_is_not_made_among_other_files(path):
     with pytest.raises(NotAStoreError, match=r"the directory holds 'mine.txt'; want an empty one or a store"):
         open_store(f"lmdb:{path}", create=True)
     assert [entry.name for entry in path.iterdir()] == ["mine.txt"]
-
-
-def test_create_opens_what_is_there(path):
-    made(path).close()
-    assert is_whole(open_store(f"lmdb:{path}", create=True))
 
 
 def test_a_creation_that_was_killed_can_be_repeated(path):

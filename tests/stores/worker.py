@@ -1,5 +1,6 @@
 """What another process does to a store in the tests: `python -m tests.stores.worker ACTION URL …`."""
 
+import contextlib
 import sys
 import time
 
@@ -130,14 +131,15 @@ def fill_up(url, limit):
             print(error, "no room", sep="\n", flush=True)
 
 
-def hang_in_read(path):
-    """Keep a read transaction of LMDB open, to be killed there."""
+def hang_in_read(path, readers=1):
+    """Keep read transactions of LMDB open, as many as there is room for, to be killed there."""
     import lmdb
 
-    with lmdb.open(path, create=False, max_readers=1024).begin() as txn:
-        txn.get(b"x")
-        ready()
-        time.sleep(60)
+    env, held = lmdb.open(path, create=False, max_readers=1024), []
+    with contextlib.suppress(lmdb.ReadersFullError):
+        held += (env.begin() for _ in range(int(readers)))
+    ready()
+    time.sleep(60)
 
 
 def ready():

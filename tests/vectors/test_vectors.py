@@ -5,12 +5,15 @@ import json
 import shutil
 
 import numpy as np
+import pytest
+import safetensors.numpy
 
 from pygrade import _core
 from pygrade.serving import asgi
 from tests.service.conftest import needs_server, serving
+from tests.serving.test_asgi import ask
 from tests.vectors import FOLDER
-from tests.vectors.cases import OPTIONS, corrected, entry, exchange, requests
+from tests.vectors.cases import ITEMS, OPTIONS, RANK, corrected, entry, exchange, requests
 
 EXCHANGES = json.loads((FOLDER / "http.json").read_text())
 
@@ -37,13 +40,42 @@ def test_the_asgi_callable_gives_the_answers(tmp_path):
         app.close()
 
 
-def test_pygraded_gives_the_answers(tmp_path):
+@pytest.fixture
+def server(tmp_path):
     needs_server()
     path = tmp_path / "pygrade.toml"
     path.write_text('[serve]\nlog = "none"\n' + "".join(f"{name} = {value}\n" for name, value in OPTIONS.items()))
-    with serving(run_of(tmp_path / "run"), tmp_path / "log", "--config", path) as server:
-        found = [entry(*sent, *server.ask(sent[0], sent[1], sent[2].encode() or None)) for sent in asked()]
+    with serving(run_of(tmp_path / "run"), tmp_path / "log", "--config", path) as started:
+        yield started
+
+
+def test_pygraded_gives_the_answers(server):
+    found = [entry(*sent, *server.ask(sent[0], sent[1], sent[2].encode() or None)) for sent in asked()]
     assert found == EXCHANGES
+
+
+def test_both_take_and_give_tensors(server, tmp_path):
+    lists = {"items": np.array(ITEMS), "item_values": np.array(RANK["item_values"], np.float32)}
+    lists["predictions"] = np.array(list(RANK["predictions"].values()), np.float32)  # [T, N]
+    lists["item_features.price"] = np.array(RANK["item_features"]["price"], np.float32)
+    rest = {name: RANK[name] for name in ("user", "timestamp", "k", "context")}
+    body = safetensors.numpy.save(lists, {"request": json.dumps(rest)})
+    kind = "application/safetensors"
+    headers = {"Content-Type": kind, "Accept": kind, "X-Request-Id": RANK["request_id"]}
+    app = asgi(run_of(tmp_path / "other"), **OPTIONS)
+    try:
+        given = [(name.encode(), value.encode()) for name, value in headers.items()]
+        status, got, content = asyncio.run(ask(app, "POST", "/v1/rank", [body], given))
+    finally:
+        app.close()
+    assert (status, got[b"content-type"].decode()) == (200, kind) == server.ask("POST", "/v1/rank", body, headers)[:2]
+    wanted = server.answer("/v1/rank", RANK)
+    for answer in (content, server.ask("POST", "/v1/rank", body, headers)[2]):
+        page = json.loads(json.loads(answer[8 : 8 + int.from_bytes(answer[:8], "little")])["__metadata__"]["page"])
+        tensors = safetensors.numpy.load(answer)
+        assert page.items() >= {name: wanted[name] for name in ("request_id", "policy", "weights", "trust")}.items()
+        assert tensors["items"].tolist() == wanted["items"]
+        assert np.array_equal(tensors["scores"], np.array(wanted["scores"], np.float32))
 
 
 def test_the_correction_gives_the_recorded_bits():
