@@ -6,7 +6,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pygrade._util.hashing import stable_id
 from pygrade.data.event_log import EventLog, EventSource
 from pygrade.data.event_writer import EventWriter
 from pygrade.data.events import import_events, parse_spec
@@ -166,19 +165,6 @@ def test_bad_descriptions_are_refused(change, message):
         EventSource(**{"name": "x", "license": "", "tasks": ("click", "order"), "task_values": (1.0, 1.0), **change})
 
 
-@pytest.mark.parametrize("limit", [1000, 10])
-def test_attributes_keep_the_first_row_of_an_id(tmp_path, limit):
-    (tmp_path / "log").mkdir()
-    writer = EventWriter(tmp_path / "log", limit)
-    writer.add_events(pl.DataFrame(rows_of(5), infer_schema_length=None))
-    for age in (20, 30):
-        writer.add_attributes("user", pl.DataFrame({"user_id": [*range(age, age + 40), age], "age": [age] * 41}))
-    writer.finish(SOURCE)
-    users = EventLog.open(tmp_path / "log").users().sort("user_id")
-    assert users["user_id"].to_list() == list(range(20, 70))
-    assert users["age"].to_list() == [20] * 40 + [30] * 10
-
-
 def test_attributes_that_every_row_repeats_do_not_pile_up(tmp_path):
     (tmp_path / "log").mkdir()
     writer = EventWriter(tmp_path / "log", 10)
@@ -189,20 +175,6 @@ def test_attributes_that_every_row_repeats_do_not_pile_up(tmp_path):
     writer.finish(SOURCE)
     items = EventLog.open(tmp_path / "log").items()
     assert sorted(items["item_id"]) == list(range(200)) and set(items["age"]) == {0}
-
-
-def test_string_ids_have_stable_numbers_and_keep_their_names(tmp_path):
-    (tmp_path / "log").mkdir()
-    writer = EventWriter(tmp_path / "log")
-    ids = writer.number("user", pl.Series(["b", "a", "b"]))
-    assert writer.number("user", pl.Series(["a", "c"]))[0] == ids[1] == stable_id("a")
-    assert stable_id("a") == 1_702_698_405_120_146_464 and stable_id("b") >= 0
-    writer.add_events(pl.DataFrame(rows_of(5), infer_schema_length=None))
-    writer.finish(SOURCE)
-    log = EventLog.open(tmp_path / "log")
-    assert log.names("user", [*ids, 5]) == ["b", "a", "b", None]
-    assert log.names("item", ids) == [None] * 3
-    assert len(pl.read_parquet(log.path / "ids.parquet")) == 3
 
 
 def test_damaged_logs_are_named(tmp_path):

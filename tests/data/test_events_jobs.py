@@ -19,9 +19,7 @@ from pygrade.data.events import import_events
 from pygrade.data.tables import whole_lines
 from pygrade.workers import LocalWorkers
 from tests.data.test_events import DAY, SOURCE, rows_of
-from tests.datasets.kuairand_world import make_rows, write_excerpt, write_public
-from tests.datasets.test_recflow import make_rows as recflow_rows
-from tests.datasets.test_recflow import write_recflow
+from tests.datasets.kuairand_world import make_rows, write_excerpt
 
 
 def digest(log):
@@ -122,23 +120,8 @@ def test_requests_without_times_are_counted_over_files(tmp_path):
     assert sorted(set(whole.scan().collect()["timestamp"])) == list(range(200))
 
 
-@pytest.fixture(scope="module")
-def impressions():
-    return make_rows(leak=True)
-
-
-def test_files_of_kuairand_in_pieces(impressions, tmp_path):
-    for name, write in {"public": write_public, "excerpt": write_excerpt}.items():
-        directory = write(tmp_path / name / "data", impressions)
-        spec = f"kuairand:{directory.parent if name == 'public' else directory}"
-        whole = import_events(spec, tmp_path / "whole")
-        pieces = import_events(spec, tmp_path / "pieces", rows=700)
-        assert digest(pieces) == digest(whole)
-    users = whole.scan().collect()["user_id"].n_unique()
-    assert users == 24 and whole.num_rows == len(impressions)
-
-
-def test_kuairand_rows_in_another_order_or_twice(impressions, tmp_path):
+def test_kuairand_rows_in_another_order_or_twice(tmp_path):
+    impressions = make_rows(leak=True)
     whole = import_events(f"kuairand:{write_excerpt(tmp_path / 'a', impressions)}", tmp_path / "whole")
     directory = write_excerpt(tmp_path / "b", impressions)
     path = directory / "interactions.tsv"
@@ -146,15 +129,6 @@ def test_kuairand_rows_in_another_order_or_twice(impressions, tmp_path):
     order = np.random.default_rng(0).permutation(len(lines))
     path.write_text("\n".join([head, *(lines[i] for i in order), *lines[5:9]]) + "\n")
     assert digest(import_events(f"kuairand:{directory}", tmp_path / "log", rows=50)) == digest(whole)
-
-
-def test_recflow_keeps_what_was_known_first_of_an_item_whatever_the_order_of_rows(tmp_path):
-    days = recflow_rows()
-    whole = import_events(f"recflow:{write_recflow(tmp_path / 'a', days)}", tmp_path / "whole")
-    rng = np.random.default_rng(0)
-    mixed = {day: [rows[i] for i in rng.permutation(len(rows))] for day, rows in days.items()}
-    log = import_events(f"recflow:{write_recflow(tmp_path / 'b', mixed)}", tmp_path / "log", rows=40)
-    assert digest(log) == digest(whole)
 
 
 def add_user(piece, spill):

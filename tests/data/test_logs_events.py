@@ -91,15 +91,6 @@ def test_item_columns_are_attributes_of_the_item(tmp_path):
     assert items["brand_a"].to_list() == expected
 
 
-def test_without_timestamps_requests_are_counted_in_their_order(tmp_path):
-    logs = replace(make_logs(), timestamp=None)
-    write_logs(logs, tmp_path / "logs", 50)
-    log = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log", rows=33)
-    events = log.scan().collect()
-    np.testing.assert_array_equal(events["timestamp"], logs.row_request)
-    np.testing.assert_array_equal(events["request_id"], logs.request_id[logs.row_request])
-
-
 def test_string_ids_become_numbers_with_names(tmp_path):
     logs = make_logs()
     named = replace(

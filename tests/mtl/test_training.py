@@ -60,16 +60,6 @@ def test_stops_on_the_later_rows():
         assert max(curve) == curve[honest.best_epoch - 1]
 
 
-def test_validation_rows_do_not_train_without_refit():
-    dense, ids, labels, time, _ = world(1000)
-    config = replace(SMALL, epochs=1, refit=False)
-    changed = labels.copy()
-    changed[time >= 800] = 1 - changed[time >= 800]
-    kept = parameters(fit(dense, ids, labels, time, config=config, stop=0.2))
-    assert kept == parameters(fit(dense, ids, changed, time, config=config, stop=0.2))
-    assert kept != parameters(fit(dense, ids, changed, time, config=replace(config, refit=True), stop=0.2))
-
-
 def test_unobserved_labels_are_left_out():
     dense, ids, labels, time, _ = world(1000)
     masked = labels.copy()

@@ -8,7 +8,6 @@ import numpy as np
 import polars
 import pytest
 
-from pygrade import _core
 from pygrade.cli import main as cli
 from pygrade.config.mtl import MtlConfig
 from pygrade.config.pipeline import CheckConfig, PipelineConfig
@@ -95,25 +94,6 @@ def test_predictions_of_a_request_make_the_page_that_predict_makes(own):
             system.rank(3, **asked | {"predictions": predictions} | wrong)
     with pytest.raises(ValueError, match="item_features names 'distance', which nothing reads"):
         system.rank(3, **asked, predictions=predictions, item_features={"distance": np.ones(200)})
-    system.close()
-
-
-def test_the_service_takes_them_from_its_requests(own):
-    service = _core.Service(str(own), "{}")
-    assert service.handle("GET", "/readyz", b"")[0] == 200
-    predictions = np.random.default_rng(0).random((6, 3), np.float32)
-    lists = {task: predictions[:, t].tolist() for t, task in enumerate(TASKS)}
-    body = {"user": 3, "k": 4, "items": [1, 2, 3, 4, 5, 6], "timestamp": NOW, "context": {"c_hour": 2.0}}
-    status, _, content, _ = service.handle("POST", "/v1/rank", json.dumps(body).encode())
-    assert status == 400 and "this run has no model" in json.loads(content)["error"]["message"]
-    status, _, content, _ = service.handle("POST", "/v1/rank", json.dumps(body | {"predictions": lists}).encode())
-    page = json.loads(content)
-    assert status == 200 and page["user"] == "known"
-    system = Pipeline.load(own, predict=half)
-    context = system.rank(3, k=5, candidates=40, timestamp=NOW, context={"c_hour": 2.0}).features.request_dense
-    own_page = BlendedRanker(system.models.policy).rank(context, predictions[None], 4)
-    assert page["items"] == (own_page.indices[0] + 1).tolist()
-    assert np.float32(page["scores"]).tobytes() == own_page.values[0].tobytes()
     system.close()
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import threading
 import time
 from dataclasses import replace
@@ -50,51 +49,26 @@ def test_what_is_loaded_answers_as_what_was_saved(kind, fitted, catalog, request
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "prerank" / name).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["prerank.json", "prerank.safetensors"])
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "empty"])
-def test_damage_is_named(name, damage, prerank, catalog, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("prerank.json", None, FileNotFoundError),
+        ("prerank.safetensors", None, ArtifactError),
+        ("prerank.json", b"{", ArtifactError),
+        ("prerank.safetensors", b"of another save", ArtifactError),
+    ],
+)
+def test_damage_is_named(name, content, error, prerank, tmp_path):
+    """The core's own tests have all that it refuses."""
     folder = prerank.save(tmp_path / "prerank")
-    path = folder / name
-    content = path.read_bytes()
-    if damage == "missing":
-        path.unlink()
-    elif damage == "flipped":
-        middle = len(content) // 2
-        path.write_bytes(content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :])
-    else:
-        path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
-    want = FileNotFoundError if (name, damage) == ("prerank.json", "missing") else ArtifactError
-    with pytest.raises(want, match=name.replace(".", r"\.")):
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(error, match=name.replace(".", r"\.")):
         Prerank.load(folder)
 
 
-def test_files_of_two_saves_are_not_mixed(prerank, catalog, tmp_path):
-    folder = prerank.save(tmp_path / "one")
-    prerank.rebuild(part(catalog, np.arange(len(catalog)) % 2 == 0), "ivf")
-    other = prerank.save(tmp_path / "two")
-    shutil.copy(other / "prerank.safetensors", folder)
-    with pytest.raises(ArtifactError, match=r"prerank\.safetensors.*of another save"):
-        Prerank.load(folder)
-
-
-def write(folder, record):
-    """A record that its checksum belies nothing of."""
-    record.pop("record_sha256", None)
-    record["record_sha256"] = hashlib.sha256(to_json(record)).hexdigest()
-    (folder / "prerank.json").write_bytes(to_json(record))
-
-
-def test_a_changed_record_is_noticed(prerank, tmp_path):
-    """Else one digit of the temperature would serve other pages."""
-    folder = prerank.save(tmp_path / "prerank")
-    text = (folder / "prerank.json").read_text()
-    assert '"temperature": 0.1' in text
-    (folder / "prerank.json").write_text(text.replace('"temperature": 0.1', '"temperature": 0.2'))
-    with pytest.raises(ArtifactError, match=r"prerank\.json: it was changed after it was saved"):
-        Prerank.load(folder)
-
-
-def test_another_schema_and_another_format_are_refused(prerank, fitted, catalog, tmp_path):
+def test_another_schema_is_refused(prerank, fitted, catalog, tmp_path):
     folder = prerank.save(tmp_path / "prerank")
     with pytest.raises(SchemaError, match="made for schema 'schema-1'; in use is 'schema-2'"):
         Prerank.load(folder, "schema-2")
@@ -102,16 +76,12 @@ def test_another_schema_and_another_format_are_refused(prerank, fitted, catalog,
     with pytest.raises(SchemaError, match="other has schema 'schema-2'"):
         prerank.swap(Prerank.build(fitted, catalog, "schema-2"))
     record = json.loads((folder / "prerank.json").read_text())
-    for change, message in (
-        ({"format_version": 99}, "version 99"),
-        ({"format": "pygrade.FusionPolicy"}, '"pygrade.FusionPolicy"'),
-        ({"config": {**record["config"], "wings": 2}}, "does not fit"),
-        ({"config": {**record["config"], "width": 24}}, "item_table has .* want"),
-        ({"sha256": {}}, "'prerank.safetensors' is absent"),
-    ):
-        write(folder, {**record, **change})
-        with pytest.raises(ArtifactError, match=message):
-            Prerank.load(folder)
+    del record["record_sha256"]
+    record["config"]["wings"] = 2
+    record["record_sha256"] = hashlib.sha256(to_json(record)).hexdigest()
+    (folder / "prerank.json").write_bytes(to_json(record))
+    with pytest.raises(ArtifactError, match="does not fit"):
+        Prerank.load(folder)
     with pytest.raises(FileNotFoundError, match="want a directory that"):
         Prerank.load(tmp_path / "nowhere")
 
@@ -139,48 +109,6 @@ def test_new_items_are_retrievable_without_a_rebuild(fitted, catalog, requests):
     assert prerank.add_items(catalog) == int((~some).sum())
     assert prerank.version == 2 and prerank.add_items(catalog) == 0 and prerank.version == 2
     assert np.array_equal(prerank.candidates(requests, 50), whole.candidates(requests, 50))
-
-
-def test_queries_go_on_through_rebuilds_and_swaps_and_never_see_a_mixture(world, fitted, catalog, requests):
-    """Even versions hold even items, odd versions odd ones; every answer must be one version's, whole."""
-    even = part(catalog, np.arange(len(catalog)) % 2 == 0)
-    odd = part(catalog, np.arange(len(catalog)) % 2 == 1)
-    other_towers = fit(world.batches(500, seed=1), (1.0, 0.0), replace(CONFIG, seed=5))
-    one, two = Prerank.build(fitted, even), Prerank.build(other_towers, odd)
-    answers = {one.candidates(requests, 30).tobytes(), two.candidates(requests, 30).tobytes()}
-    answers.add(Prerank.build(fitted, odd).candidates(requests, 30).tobytes())
-    answers.add(Prerank.build(other_towers, even).candidates(requests, 30).tobytes())
-    assert len(answers) == 4
-    served = Prerank.build(fitted, even)
-    stop, wrong, counts = threading.Event(), [], [0, 0, 0]
-    seen_answers: set[bytes] = set()
-
-    def query(worker):
-        while not stop.is_set():
-            try:
-                found = served.candidates(requests, 30).tobytes()
-            except Exception as error:  # the test must see it
-                wrong.append(repr(error))
-                return
-            seen_answers.add(found)
-            counts[worker] += 1
-            if found not in answers:
-                wrong.append("a mixture")
-
-    threads = [threading.Thread(target=query, args=(worker,)) for worker in range(3)]
-    for thread in threads:
-        thread.start()
-    changes = (served.rebuild, odd), (served.swap, two), (served.rebuild, even), (served.swap, one)
-    for change, to in changes * 5:
-        change(to)
-        answered = sum(counts)
-        while sum(counts) < answered + 6 and any(thread.is_alive() for thread in threads):
-            time.sleep(0.001)  # queries go on against every version
-    stop.set()
-    for thread in threads:
-        thread.join(timeout=60)
-    assert not wrong and seen_answers == answers
-    assert served.version == 1 + 4 * 5
 
 
 class Interrupted:
