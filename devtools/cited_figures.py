@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from devtools.json_text import json_text
+
 FIGURES = Path(__file__).parents[1] / "docs" / "figures.json"
 _RUN = ("version", "seed", "wall_seconds", "peak_memory_mib")
 _PIPELINE = (*_RUN, "data", "store")
@@ -54,7 +56,7 @@ def keep(name: str, record: Mapping[str, Any], figures: Path = FIGURES) -> None:
     """Write what is cited of a run into the file, in place of what was of the one before."""
     kept = json.loads(figures.read_text(encoding="utf-8")) if figures.is_file() else {}
     kept[name] = select(record, CITED[name])
-    figures.write_text(json.dumps(kept, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    figures.write_text(json_text(dict(sorted(kept.items()))) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -32,9 +32,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.cluster.nodes import add, nodes, workers_of
 from bench.cluster.synthetic import World, write_log
-from bench.cluster.throughput import machine, progress
+from bench.cluster.throughput import machine
+from bench.cluster.watch import MARK, processes
+from bench.cpu.harness import progress
 from bench.report.results import FULL, write_json
 
 WORKER, NODE, DRIVER = "worker", "node", "driver"
@@ -47,7 +48,8 @@ OPTIONS = shlex.split(
     --train.checkpoint-every 10 --train.no-tensorboard --quiet
     """
 )
-_CPUS = (1, 1, 1)
+_NODES = 3  # with a processor each; the first is the head
+_ATTEMPTS = 5  # a busy machine does not start a node within the 30 s that Ray allows
 _NO_JOB = tuple(  # titles of processes at rest, and of Ray's own actors
     f"ray::{name}"
     for name in ("IDLE", "Idle", "Dashboard", "RuntimeEnv", "_Autoscaling", "Autoscaling", "_Stats", "ActorLocation")
@@ -76,42 +78,31 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=FULL / "cluster_kills.json")
     options = parser.parse_args(arguments)
     mark, rng = uuid.uuid4().hex, random.Random(options.seed)
+    runs: list[dict[str, Any]] = []
+    kills: list[Kill] = []
     with tempfile.TemporaryDirectory(dir=options.scratch, prefix="kills-") as folder:
         place = Path(folder)
         write_log(place / "log", options.rows, World(users=500, items=1_000))
         command = [sys.executable, "-m", "pygrade", "pipeline", "--data", f"logs:{place / 'log'}", *OPTIONS]
-        alone = Run([*command, "--out", str(place / "alone")], place / "alone", 0)
+        alone = Run(command, place / "alone", 0)
         alone.wait()
         expected = alone.left()
         progress(f"one process: {alone.seconds:.0f} s, artifact {expected['version']}")
-        runs: list[dict[str, Any]] = []
-        kills: list[Kill] = []
-        with nodes(_CPUS, mark=mark) as cluster:
+        with nodes(mark) as cluster:
             command += ["--cluster", cluster.address]
             while not runs or len(kills) < options.kills:
-                out = place / f"run-{len(runs)}"
-                run = Run([*command, "--out", str(out)], out, len(runs))
-                kinds = _kinds(rng, options.kills - len(kills)) if runs else []  # the first run is undisturbed
-                usual = runs[0]["seconds"] if runs else 0.0
-                moments = sorted(rng.uniform(0.05, 0.9) * usual for _ in kinds)
-                with run.alive():
-                    for moment, kind in zip(moments, kinds, strict=True):
-                        run.sleep_until(moment)
-                        kill = strike(kind, run, cluster, mark, rng)
-                        if kill is None:
-                            break  # the run has ended
-                        kills.append(kill)
-                        progress(f"run {kill.run}, {kill.seconds:.0f} s: {kill.kind} {kill.what}, stage {kill.stage}")
-                    run.wait()
+                run = Run(command, place / f"run-{len(runs)}", len(runs))
+                kinds = rng.sample(_PER_RUN, len(_PER_RUN))[: options.kills - len(kills)]
+                kills += run.disturb(kinds if runs else [], runs[0]["seconds"] if runs else 0.0, cluster, mark, rng)
                 left = run.left()
                 runs.append({"seconds": round(run.seconds, 1), "same": left == expected, **left})
-                progress(f"run {len(runs) - 1}: {run.seconds:.0f} s, {'the same' if left == expected else 'DIFFERENT'}")
-                shutil.rmtree(out)
+                progress(f"run {run.number}: {run.seconds:.0f} s, {'the same' if left == expected else 'DIFFERENT'}")
+                shutil.rmtree(run.out)
     same = all(run["same"] for run in runs)
     record = {
         "machine": machine(),
         "rows": options.rows,
-        "nodes": len(_CPUS),
+        "nodes": _NODES,
         "expected": expected,
         "kills": [asdict(kill) for kill in kills],
         "killed": Counter(kill.kind for kill in kills),
@@ -123,46 +114,76 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if same else 1
 
 
+@contextmanager
+def nodes(mark: str) -> Iterator[Any]:
+    """A `ray.cluster_utils.Cluster` of several nodes on this machine, whose processes have ``MARK=mark``."""
+    from ray.cluster_utils import Cluster
+
+    os.environ[MARK] = mark
+    cluster = Cluster()
+    try:
+        for _ in range(_NODES):
+            add_node(cluster)
+        yield cluster
+    finally:
+        cluster.shutdown()
+        del os.environ[MARK]
+
+
+def add_node(cluster: Any) -> None:
+    for attempt in range(_ATTEMPTS):
+        try:
+            cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20, include_dashboard=False)
+            return
+        except Exception as error:
+            if "timed out during startup" not in str(error) or attempt == _ATTEMPTS - 1:
+                raise
+
+
 class Run:
     """A pipeline in a process of its own, which may be started again."""
 
     def __init__(self, command: Sequence[str], out: Path, number: int) -> None:
-        self.command, self.out, self.number = list(command), out, number
+        self.command, self.out, self.number = [*command, "--out", str(out)], out, number
         self.log = out.with_suffix(".log")
         self.begun = time.perf_counter()
         self.seconds = 0.0
-        self._start()
+        self.start()
 
-    def _start(self) -> None:
+    def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
 
-    @contextmanager
-    def alive(self) -> Iterator[None]:
-        """Ends the process if the block fails."""
-        try:
-            yield
-        finally:
-            if self.process.poll() is None:
-                self.process.kill()
-                self.process.wait()
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
     def ended(self) -> bool:
         return self.process.poll() is not None
 
-    def sleep_until(self, moment: float) -> None:
-        while not self.ended() and time.perf_counter() - self.begun < moment:
-            time.sleep(0.05)
+    def since(self) -> float:
+        return time.perf_counter() - self.begun
 
-    def restart(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._start()
+    def disturb(
+        self, kinds: Sequence[str], usual: float, cluster: Any, mark: str, rng: random.Random
+    ) -> Iterator[Kill]:
+        """Kills at random moments of the seconds that a run usually takes; until it has ended."""
+        try:
+            for moment, kind in zip(sorted(rng.uniform(0.05, 0.9) * usual for _ in kinds), kinds, strict=True):
+                while not self.ended() and self.since() < moment:
+                    time.sleep(0.05)
+                if (kill := strike(kind, self, cluster, mark, rng)) is None:
+                    break
+                progress(f"run {kill.run}, {kill.seconds:.0f} s: {kill.kind} {kill.what}, stage {kill.stage}")
+                yield kill
+            self.wait()
+        finally:
+            self.kill()
 
     def wait(self) -> None:
         """Until the pipeline has ended; RuntimeError if it failed."""
         code = self.process.wait(_MOST)
-        self.seconds = time.perf_counter() - self.begun
+        self.seconds = self.since()
         if code:
             text = self.log.read_text(errors="replace")
             raise RuntimeError(f"run {self.number} ended with {code}:\n{text[-3000:]}")
@@ -182,36 +203,29 @@ class Run:
         return {"version": summary["stages"]["publish"]["version"], "policy": policy.hexdigest()[:16]}
 
 
-def _kinds(rng: random.Random, most: int) -> list[str]:
-    kinds = list(_PER_RUN)
-    rng.shuffle(kinds)
-    return kinds[:most]
-
-
 def strike(kind: str, run: Run, cluster: Any, mark: str, rng: random.Random) -> Kill | None:
     """Kills one thing; None if the run ended before there was something to kill."""
-    stage = run.stage()
-    since = time.perf_counter() - run.begun
+    stage, since = run.stage(), run.since()
     if run.ended():
         return None
     if kind == DRIVER:
-        run.restart()
+        run.kill()
+        run.start()
         return Kill(run.number, since, kind, stage, "pygrade pipeline")
     if kind == NODE:
         node = rng.choice(sorted(cluster.worker_nodes, key=lambda node: node.node_id))
         cluster.remove_node(node, allow_graceful=False)
         time.sleep(rng.uniform(0.0, 5.0))
-        add(cluster, rng.randrange(2, 1000), 1)
+        add_node(cluster)
         return Kill(run.number, since, kind, stage, f"node of {node.node_id[:8]}")
-    until = time.perf_counter() + _GRACE
-    while time.perf_counter() < until and not run.ended():
-        busy = [(pid, title) for pid, title in workers_of(mark) if title.startswith("ray::")]
-        busy = [(pid, title) for pid, title in busy if not title.startswith(_NO_JOB)]
-        if busy:
-            pid, title = rng.choice(sorted(busy))
+    until = run.since() + _GRACE
+    while run.since() < until and not run.ended():
+        workers = sorted((int(folder.name), title) for folder, title in processes(mark) if title.startswith("ray::"))
+        if busy := [worker for worker in workers if not worker[1].startswith(_NO_JOB)]:
+            pid, title = rng.choice(busy)
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-                return Kill(run.number, time.perf_counter() - run.begun, kind, run.stage(), title[:60])
+                return Kill(run.number, run.since(), kind, run.stage(), title[:60])
         time.sleep(0.02)
     return None
 

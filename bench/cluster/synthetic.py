@@ -1,22 +1,18 @@
-"""A log with the skew of a real one, written file by file: `python -m bench.cluster.synthetic --out DIR [--rows N]`
+"""A log with the skew of a real one, written file by file.
 
 Parquet files in the layout of `pygrade.logs`. Each file is a job of its own: its content depends on the world, its
 number and nothing else, so that files can be written anywhere, in any order, and a longer log begins with the files of
 a shorter one.
 
-- A request has 20 rows: 10 shown, 10 that were considered. It comes every ``gap`` ms, more often by day.
+- A request has 20 rows: 10 shown, 10 that were considered. It comes every four seconds, more often by day.
 - Users are active very unevenly (lognormal): some are seen once, others thousands of times.
 - Items follow Zipf's law, but item 0, which is pinned to half of all pages: 5 % of the events are its own.
 - Three tasks in a funnel (like and order only after a click), predictions for all rows, prices, two scenarios, an hour.
 - A hundredth of the requests come late: in a file, but of up to three days before it.
 """
 
-import argparse
 import functools
 import json
-import sys
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +34,11 @@ DAY = 86_400_000
 _DIMENSIONS = 8
 _START = 1_700_000_000_000
 _BASE = np.array([-0.7, -2.0, -2.2], np.float32)  # logits of a click, and of like and order given a click
-_LATEST = 3 * DAY
+_ZIPF = 0.9  # exponent of the items' frequencies
+_ACTIVITY = 1.5  # standard deviation of the logarithm of a user's frequency
+_HOT_SHARE = 0.05  # of the events that are of item HOT
+_LATE_SHARE, _LATEST = 0.01, 3 * DAY  # of the requests that come in a later file, and how late
+_GAP = 4_000  # ms between two requests, on average
 _FILE_REQUESTS = 5_000
 
 
@@ -48,20 +48,7 @@ class World:
 
     users: int = 20_000
     items: int = 50_000
-    zipf: float = 0.9  # exponent of the items' frequencies
-    activity: float = 1.5  # standard deviation of the logarithm of a user's frequency
-    hot_share: float = 0.05  # of the events that are of item HOT
-    late_share: float = 0.01  # of requests that come in a later file
-    gap: int = 4_000  # ms between two requests, on average
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, low in (("users", 1), ("items", 10 * SIZE), ("gap", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} is {getattr(self, name)}; want {low} or more")
-        for name, high in (("hot_share", 1 / SHOWN), ("late_share", 1.0)):
-            if not 0.0 <= getattr(self, name) <= high:
-                raise ValueError(f"{name} is {getattr(self, name)}; want 0 to {high:g}")
 
 
 @dataclass(frozen=True)
@@ -73,36 +60,20 @@ class File:
     first: int  # its first request's number
     requests: int
     world: World
-    files: int
 
     def __str__(self) -> str:
-        return f"file {self.number} of {self.files}, {self.path.name}"
+        return self.path.name
 
 
 def write_log(out: Path, rows: int, world: World | None = None, workers: Workers | None = None) -> None:
     """Writes a log of ``rows`` rows, less what is no whole request; ``out`` appears when it is complete."""
+    world, requests = world or World(), rows // SIZE
     with atomic_directory(out) as folder:
-        wait_for_all(
-            (workers or LocalWorkers()).map(write_file, files_of(folder, rows, world or World()), "synthetic log")
-        )
-
-
-def files_of(folder: Path, rows: int, world: World) -> list[File]:
-    """The files of a log of ``rows`` rows."""
-    if rows < SIZE:
-        raise ValueError(f"rows is {rows}; want {SIZE} or more, a request")
-    starts = range(0, rows // SIZE, _FILE_REQUESTS)
-    return [
-        File(
-            folder / f"part-{number:05d}.parquet",
-            number,
-            start,
-            min(_FILE_REQUESTS, rows // SIZE - start),
-            world,
-            len(starts),
-        )
-        for number, start in enumerate(starts)
-    ]
+        files = [
+            File(folder / f"part-{i:05d}.parquet", i, start, min(_FILE_REQUESTS, requests - start), world)
+            for i, start in enumerate(range(0, requests, _FILE_REQUESTS))
+        ]
+        wait_for_all((workers or LocalWorkers()).map(write_file, files, "synthetic log"))
 
 
 def write_file(job: File) -> int:
@@ -126,7 +97,7 @@ def _columns(job: File) -> dict[str, tuple[NDArray[Any], NDArray[np.bool_] | Non
     known = _known(world)
     request = np.arange(job.first, job.first + count)
     user = np.searchsorted(known.users, rng.random(count)).clip(max=world.users - 1)
-    moment = _moments(rng, request, world)
+    moment = _moments(rng, request)
     item = _items(rng, count, world)  # [R, 20]
     position = np.broadcast_to(np.arange(SIZE, dtype=np.int32), (count, SIZE))
     hidden = (position >= SHOWN).ravel()
@@ -173,8 +144,8 @@ class _Known:
 @functools.lru_cache(1)
 def _known(world: World) -> _Known:
     rng = np.random.default_rng([world.seed, 0])
-    activity = np.exp(world.activity * rng.standard_normal(world.users))
-    frequency = np.arange(1, world.items) ** -world.zipf
+    activity = np.exp(_ACTIVITY * rng.standard_normal(world.users))
+    frequency = np.arange(1, world.items) ** -_ZIPF
     return _Known(
         np.cumsum(activity / activity.sum()),
         np.cumsum(frequency / frequency.sum()),
@@ -185,12 +156,12 @@ def _known(world: World) -> _Known:
     )
 
 
-def _moments(rng: np.random.Generator, request: NDArray[np.int64], world: World) -> NDArray[np.int64]:
+def _moments(rng: np.random.Generator, request: NDArray[np.int64]) -> NDArray[np.int64]:
     """The times of requests, in order but for the late ones; rare at night, frequent in the evening."""
-    even = request * world.gap
+    even = request * _GAP
     wave = 0.6 * DAY / (2 * np.pi) * np.sin(2 * np.pi * (even % DAY) / DAY)
     moment = _START + even + wave.astype(np.int64)
-    late = rng.random(len(request)) < world.late_share
+    late = rng.random(len(request)) < _LATE_SHARE
     return np.maximum(moment - late * rng.integers(1, _LATEST, len(request)), _START)
 
 
@@ -209,27 +180,6 @@ def _items(rng: np.random.Generator, count: int, world: World) -> NDArray[np.int
         row, place = np.nonzero(inorder[:, 1:] == inorder[:, :-1])
         item[rows[row], order[row, place + 1]] = drawn(len(row))
         rows = rows[np.unique(row)]
-    pinned = np.flatnonzero(rng.random(count) < world.hot_share * SHOWN)
+    pinned = np.flatnonzero(rng.random(count) < _HOT_SHARE * SHOWN)
     item[pinned, rng.integers(0, SHOWN, len(pinned))] = HOT
     return item
-
-
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.cluster.synthetic", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="directory to write")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--users", type=int, default=World.users)
-    parser.add_argument("--items", type=int, default=World.items)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=1)
-    options = parser.parse_args(arguments)
-    world = World(users=options.users, items=options.items, seed=options.seed)
-    begun = time.perf_counter()
-    write_log(options.out, options.rows, world, LocalWorkers(options.processes))
-    size = sum(file.stat().st_size for file in options.out.iterdir())
-    print(f"{options.rows:,} rows, {size / 1e6:.0f} MB, {time.perf_counter() - begun:.1f} s")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cpu.harness import OURS, Report, Row, Timing
+from devtools.json_text import json_text
 from pygrade._util.files import atomic_file
 
 RESULTS = Path(__file__).parents[1] / "results"  # in git: a summary of each suite
@@ -50,7 +51,7 @@ def write_json(path: Path, record: Any) -> None:
     """Write ``record`` to a file, replaced as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as partial:
-        partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        partial.write_text(json_text(record) + "\n")
 
 
 def read(path: Path) -> Report:

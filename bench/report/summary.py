@@ -68,17 +68,14 @@ def _figures(verdict: Verdict) -> Summary:
 
 def _throughput(record: Mapping[str, Any]) -> Summary:
     """Speed-up of two workers over one and the cost of Ray, by length of the log, and the largest process."""
-    runs, verdicts = record["runs"], record["verdicts"]
-    lengths = [name for name in runs if f"overhead of Ray, {name}" in verdicts]
-    largest = max(max(run["own_mib"].values()) for of in runs.values() for run in of.values() if isinstance(run, dict))
+    runs, machine = record["runs"], record["machine"]
+    alone, one, two = ([run[name]["seconds"] for run in runs] for name in ("alone", "local:1", "local:2"))
     return {
-        "machine": {
-            name: record["machine"][name] for name in ("processor", "commit", "ray") if name in record["machine"]
-        },
-        "rows": [runs[name]["rows"] for name in lengths],
-        "speedup": [verdicts[f"speed-up of 2 workers, {name}"]["value"] for name in lengths],
-        "overhead": [verdicts[f"overhead of Ray, {name}"]["value"] for name in lengths],
-        "largest_mib": round(largest),
+        "machine": {name: machine[name] for name in ("processor", "commit", "ray") if name in machine},
+        "rows": [run["rows"] for run in runs],
+        "speedup": [round(a / b, 3) for a, b in zip(one, two, strict=True)],
+        "overhead": [round(a / b - 1, 3) for a, b in zip(one, alone, strict=True)],
+        "largest_mib": round(max(of["largest_mib"] for run in runs for of in run.values() if isinstance(of, dict))),
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.study.settings import Settings
+from bench.study.settings import Regime, Settings
 from bench.study.stats import Record, Results, production_lift, sign
 from pygrade.metrics.intervals import Interval
 from pygrade.metrics.texts import lift_text
@@ -194,110 +194,152 @@ def over_chosen(results: Results, regime: str) -> dict[int, float]:
 
 def targets(results: Results, settings: Settings) -> list[StudyTarget]:
     """The targets, on worlds that no choice was based on."""
-    rows: list[StudyTarget] = []
     sized = [regime for regimes in settings.families.values() for regime in regimes]
     served = [regime for regime in sized if results.has(regime.name, SERVED, "ev")]
+    return [
+        _harmless(results, served, "the baseline that the log chose"),
+        _harmless(results, served, "expected value", "ev"),
+        *(goal.judge(results) for goal in _SERVED_GOALS),
+        *(_ahead(results, served, rival) for rival in RIVALS),
+        *(goal.judge(results) for goal in _GOALS),
+    ]
 
-    def add(name: str, wanted: str, regime: str, arms: Sequence[str], measure: Callable[[], tuple[str, bool]]) -> None:
-        measured, met = measure() if results.has(regime, *arms) else (NOT_RUN, None)
-        rows.append(StudyTarget(name, wanted, measured, met))
 
-    def lift(name: str, regime: str, arm: str, base: str, floor: float | None = None, *metric: str) -> None:
-        def measure() -> tuple[str, bool]:
-            interval = results.lift(regime, arm, base, *metric)
-            return percent(interval), interval.low > 0 if floor is None else interval.value >= floor
+def _harmless(results: Results, served: Sequence[Regime], name: str, base: str = "") -> StudyTarget:
+    """What is served, in every world."""
+    lifts: dict[tuple[str, int], float] = {}
+    for regime in served:
+        over = results.lifts(regime.name, SERVED, base, regime.judge) if base else over_chosen(results, regime.name)
+        lifts |= {(regime.name, world): lift for world, lift in over.items()}
+    name, wanted = f"served over {name}", f"≥ {NO_HARM:g} % in every world, regime and size"
+    if not lifts:
+        return StudyTarget(name, wanted, NOT_RUN, None)
+    below = sum(lift < NO_HARM for lift in lifts.values())
+    (where, world), lift = min(lifts.items(), key=lambda item: item[1])
+    text = f"worst {lift:+.2f} % ({where}, world {world}); {below} of {len(lifts)} below"
+    return StudyTarget(name, wanted, text, not below)
 
-        add(name, "interval above 0" if floor is None else f"≥ {floor:+g} %", regime, (arm, base), measure)
 
-    def share(name: str, regime: str, arm: str, base: str, best: str, floor: float) -> None:
-        def measure() -> tuple[str, bool]:
-            interval = results.share(regime, arm, base, best)
-            return percent(interval).removeprefix("+"), interval.value >= floor
+def _ahead(results: Results, served: Sequence[Regime], rival: str) -> StudyTarget:
+    """What is served over a rival, in every regime up to 20,000 requests."""
+    name, wanted = f"served over {RIVALS[rival]}", "mean lift above 0 in every regime up to 20,000 requests"
+    lifts = {
+        regime.name: results.lift(regime.name, SERVED, rival, regime.judge)
+        for regime in served
+        if regime.requests <= 20000 and results.has(regime.name, rival)
+    }
+    if not any(results.has(regime.name, rival) for regime in served):
+        return StudyTarget(name, wanted, NOT_RUN, None)
+    lost = [f"{regime} {percent(lift)}" for regime, lift in lifts.items() if not lift.value > 0]
+    text = f"{len(lifts) - len(lost)} of {len(lifts)}" + (f"; not in {', '.join(lost)}" if lost else "")
+    return StudyTarget(name, wanted, text, not lost)
 
-        add(name, f"≥ {floor:g} %", regime, (arm, base, best), measure)
 
-    def not_below(name: str, regime: str, arm: str, base: str) -> None:
-        def measure() -> tuple[str, bool]:
-            interval = results.lift(regime, arm, base)
-            return percent(interval), sign(interval) >= 0
+@dataclass(frozen=True)
+class _Goal:
+    """A target of one regime; the measure says what was found, and whether that suffices."""
 
-        add(name, "not below 0", regime, (arm, base), measure)
+    name: str
+    wanted: str
+    regime: str
+    arms: Sequence[str]
+    measure: Callable[[Results], tuple[str, bool]]
 
-    def spread() -> tuple[str, bool]:
-        ours, rival = (results.spread("stability", arm) for arm in _UNSTARTED)
-        return f"{ours:.2f} against {rival:.2f}", ours <= rival / 3
+    def judge(self, results: Results) -> StudyTarget:
+        measured, met = self.measure(results) if results.has(self.regime, *self.arms) else (NOT_RUN, None)
+        return StudyTarget(self.name, self.wanted, measured, met)
 
-    def collapsed() -> tuple[str, bool]:
-        lost, count = collapses(results, "no-stage1")
-        return f"{lost} of {count}", lost == 0 and count >= 50
 
-    def compliance() -> tuple[str, bool]:
-        served, cost = _compliant(results, "served", "grade"), results.mean("main", "grade", projection_cost)
-        return f"{served:.1f} %, value {percent(cost)}", served == 100 and sign(cost) >= 0
+_ABOVE, _NOT_BELOW = "interval above 0", "not below 0"
 
-    def online() -> tuple[str, bool]:
-        figures = [record["figures"] for record in results.records("drift", "online")]
-        worst, back = min(entry["worst"] for entry in figures), sum(entry["rolled_back"] for entry in figures)
-        return f"{worst:+.2f} %, {back:.0f} roll-backs", worst >= -MAX_REGRESSION
 
-    def covered(method: str) -> Callable[[], tuple[str, bool]]:
-        def measure() -> tuple[str, bool]:
-            records = results.records("estimates", "estimates")
-            hits = sum(record["figures"][f"covered {method}, small step"] for record in records)
-            return f"{hits:.0f} of {len(records)}", hits >= 0.9 * len(records)
+def _lift(name: str, regime: str, arm: str, base: str, wanted: float | str, *metric: str) -> _Goal:
+    """A lift of at least a number, or with an interval above 0 or not below it."""
 
-        return measure
+    def measure(results: Results) -> tuple[str, bool]:
+        interval = results.lift(regime, arm, base, *metric)
+        enough = sign(interval) >= (wanted == _ABOVE) if isinstance(wanted, str) else interval.value >= wanted
+        return percent(interval), enough
 
-    def harmless(base: str) -> tuple[str, bool]:
-        lifts: dict[tuple[str, int], float] = {}
-        for regime in served:
-            over = results.lifts(regime.name, SERVED, base, regime.judge) if base else over_chosen(results, regime.name)
-            lifts |= {(regime.name, world): lift for world, lift in over.items()}
-        below = [f"{name} {world}" for (name, world), lift in lifts.items() if lift < NO_HARM]
-        name, world = min(lifts, key=lambda key: lifts[key])
-        text = f"worst {lifts[name, world]:+.2f} % ({name}, world {world}); {len(below)} of {len(lifts)} below"
-        return text, not below
+    return _Goal(name, wanted if isinstance(wanted, str) else f"≥ {wanted:+g} %", regime, (arm, base), measure)
 
-    def better(rival: str) -> tuple[str, bool]:
-        lifts = {
-            regime.name: results.lift(regime.name, SERVED, rival, regime.judge)
-            for regime in served
-            if regime.requests <= 20000 and results.has(regime.name, rival)
-        }
-        lost = [f"{name} {percent(lift)}" for name, lift in lifts.items() if not lift.value > 0]
-        text = f"{len(lifts) - len(lost)} of {len(lifts)}" + (f"; not in {', '.join(lost)}" if lost else "")
-        return text, not lost
 
-    for name, base in (("the baseline that the log chose", ""), ("expected value", "ev")):
-        wanted = f"≥ {NO_HARM:g} % in every world, regime and size"
-        rows.append(StudyTarget(f"served over {name}", wanted, *(harmless(base) if served else (NOT_RUN, None))))
-    for regime, label, floor in (("main", "default", 1.3), ("main", "default, the aim", 2.5), ("hype", "hyped", 3.0)):
-        lift(f"served over expected value, {label}", regime, SERVED, "ev", floor)
-    for rival, title in RIVALS.items():
-        ran = any(results.has(regime.name, rival) for regime in served)
-        wanted = "mean lift above 0 in every regime up to 20,000 requests"
-        rows.append(StudyTarget(f"served over {title}", wanted, *(better(rival) if ran else (NOT_RUN, None))))
-    lift("value over production", "main", "grade", "production", 4.0)
-    for label, metric in (("CTR", "ctr"), ("CVR", "cvr"), ("OPM", "opm"), ("orders", "orders")):
-        lift(f"{label} over production", "main", "grade", "production", None, metric)
-    lift("value over best static, same fusion", "main", "grade", "static", 3.5)
-    lift("value over best static, z-linear", "main", "grade", "static-zlinear")
-    share("share of the gain of the oracle on observed features, 20k logs", "main", "grade", "static", "oracle", 80)
-    share("share of the gain of the oracle on observed features, 5k logs", "small", "grade", "static", "oracle", 60)
-    not_below("composite's true value over stage 1", "main", "grade", "stage1")
-    for base, label in (("stage1", "stage 1"), ("no-posterior", "prior only"), ("no-prior", "posterior only")):
-        lift(f"5k logs: composite over {label}", "small", "grade", base)
-    add("without stage 1: spread over seeds against PPO's", "≤ 1/3", "stability", _UNSTARTED, spread)
-    add("without stage 1: collapses", "0 of 50", "stability", _UNSTARTED, collapsed)
-    add("requests with weights within the bounds", "100 %, value not below 0", "main", ["grade"], compliance)
-    share("drift: online learning's share of the gain of retraining", "drift", "online", "stage1", "retrained", 80)
-    wanted = f"≥ -{MAX_REGRESSION:g} % (max_regression)"
-    add("drift: worst 1,000 requests of an online run, over stage 1", wanted, "drift", ["online"], online)
-    not_below("hyped predictions: calibrated composite over posterior only", "hype", "calibrated", "no-prior")
-    for method in ("snips", "dr"):
-        name = f"off-policy intervals that cover the value of a small step, {method}"
-        add(name, "≥ 90 % of 50 worlds", "estimates", ["estimates"], covered(method))
-    for arm, level in CONSTRAINED.items():
-        name = f"constraint of {level:+g} % carts: carts over production"
-        lift(name, "constraint", arm, "production", level, "cart", "events")
-    return rows
+def _share(name: str, regime: str, arm: str, base: str, best: str, floor: float) -> _Goal:
+    """A share of the best arm's gain."""
+
+    def measure(results: Results) -> tuple[str, bool]:
+        interval = results.share(regime, arm, base, best)
+        return percent(interval).removeprefix("+"), interval.value >= floor
+
+    return _Goal(name, f"≥ {floor:g} %", regime, (arm, base, best), measure)
+
+
+def _spread(results: Results) -> tuple[str, bool]:
+    ours, rival = (results.spread("stability", arm) for arm in _UNSTARTED)
+    return f"{ours:.2f} against {rival:.2f}", ours <= rival / 3
+
+
+def _collapsed(results: Results) -> tuple[str, bool]:
+    lost, count = collapses(results, "no-stage1")
+    return f"{lost} of {count}", lost == 0 and count >= 50
+
+
+def _compliance(results: Results) -> tuple[str, bool]:
+    served, cost = _compliant(results, "served", "grade"), results.mean("main", "grade", projection_cost)
+    return f"{served:.1f} %, value {percent(cost)}", served == 100 and sign(cost) >= 0
+
+
+def _online(results: Results) -> tuple[str, bool]:
+    figures = [record["figures"] for record in results.records("drift", "online")]
+    worst, back = min(entry["worst"] for entry in figures), sum(entry["rolled_back"] for entry in figures)
+    return f"{worst:+.2f} %, {back:.0f} roll-backs", worst >= -MAX_REGRESSION
+
+
+def _covered(method: str) -> _Goal:
+    def measure(results: Results) -> tuple[str, bool]:
+        records = results.records("estimates", "estimates")
+        hits = sum(record["figures"][f"covered {method}, small step"] for record in records)
+        return f"{hits:.0f} of {len(records)}", hits >= 0.9 * len(records)
+
+    name = f"off-policy intervals that cover the value of a small step, {method}"
+    return _Goal(name, "≥ 90 % of 50 worlds", "estimates", ["estimates"], measure)
+
+
+_CARTS = "cart", "events"
+_ORACLE = "share of the gain of the oracle on observed features"
+_SERVED_GOALS = tuple(
+    _lift(f"served over expected value, {label}", regime, SERVED, "ev", floor)
+    for regime, label, floor in (("main", "default", 1.3), ("main", "default, the aim", 2.5), ("hype", "hyped", 3.0))
+)
+_GOALS = (
+    _lift("value over production", "main", "grade", "production", 4.0),
+    *(
+        _lift(f"{label} over production", "main", "grade", "production", _ABOVE, label.lower())
+        for label in ("CTR", "CVR", "OPM", "orders")
+    ),
+    _lift("value over best static, same fusion", "main", "grade", "static", 3.5),
+    _lift("value over best static, z-linear", "main", "grade", "static-zlinear", _ABOVE),
+    _share(f"{_ORACLE}, 20k logs", "main", "grade", "static", "oracle", 80),
+    _share(f"{_ORACLE}, 5k logs", "small", "grade", "static", "oracle", 60),
+    _lift("composite's true value over stage 1", "main", "grade", "stage1", _NOT_BELOW),
+    _lift("5k logs: composite over stage 1", "small", "grade", "stage1", _ABOVE),
+    _lift("5k logs: composite over prior only", "small", "grade", "no-posterior", _ABOVE),
+    _lift("5k logs: composite over posterior only", "small", "grade", "no-prior", _ABOVE),
+    _Goal("without stage 1: spread over seeds against PPO's", "≤ 1/3", "stability", _UNSTARTED, _spread),
+    _Goal("without stage 1: collapses", "0 of 50", "stability", _UNSTARTED, _collapsed),
+    _Goal("requests with weights within the bounds", "100 %, value not below 0", "main", ["grade"], _compliance),
+    _share("drift: online learning's share of the gain of retraining", "drift", "online", "stage1", "retrained", 80),
+    _Goal(
+        "drift: worst 1,000 requests of an online run, over stage 1",
+        f"≥ -{MAX_REGRESSION:g} % (max_regression)",
+        "drift",
+        ["online"],
+        _online,
+    ),
+    _lift("hyped predictions: calibrated composite over posterior only", "hype", "calibrated", "no-prior", _NOT_BELOW),
+    *(_covered(method) for method in ("snips", "dr")),
+    *(
+        _lift(f"constraint of {low:+g} % carts: carts over production", "constraint", arm, "production", low, *_CARTS)
+        for arm, low in CONSTRAINED.items()
+    ),
+)

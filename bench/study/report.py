@@ -42,7 +42,7 @@ PAGE = (  # titles of the sections of docs/RESULTS.md; "": the first and the las
     "Off-policy estimates",
     "Each off-policy method on GRADE",
 )
-PAGE_CHARTS = ("correction", "main")
+CHARTS = ("correction", "main")
 
 
 def write_report(record: Mapping[str, Any], settings: Settings, target: Path, pictures: Path) -> None:
@@ -57,7 +57,7 @@ def write_docs(record: Mapping[str, Any], settings: Settings, docs: Path) -> Non
     found = summary(record, settings)
     write_text(docs / "study" / "summary.json", summary_text(found))
     charts = draw_charts(Results(record["units"]), settings)
-    _write_charts({name: charts[name] for name in PAGE_CHARTS if name in charts}, docs / "study")
+    _write_charts(charts, docs / "study")
     write_text(docs / "RESULTS.md", page_text(found))
 
 
@@ -104,10 +104,10 @@ def page_text(found: Mapping[str, Any]) -> str:
     """The Markdown of docs/RESULTS.md from the summary."""
     first, *others = (Section(**section) for section in found["sections"])
     details = (
-        "This is the summary. The whole report, with every arm, regime and chart, and the result of every training, is "
+        "This is the summary. The whole report, with every arm and regime, and the result of every training, is "
         "what the command writes to `--out`."
     )
-    return report_text([first, Section("", details), *others], "study", PAGE_CHARTS)
+    return report_text([first, Section("", details), *others], "study", CHARTS)
 
 
 def report_text(parts: Sequence[Section], folder: str, charts: Collection[str]) -> str:
@@ -194,7 +194,7 @@ def _yardstick(results: Results, settings: Settings) -> Iterator[Section]:
         "Sorting by expected value, Σ value · predicted probability, needs no learning. Every lift of these two tables "
         "is over it, in per cent of value or of what the row names. With two worlds an interval says little."
     )
-    yield Section("Against expected value", text, ("sizes",), [*where, *titles[cut:], worst], learned)
+    yield Section("Against expected value", text, (), [*where, *titles[cut:], worst], learned)
     yield Section("Simple baselines", "", (), [*where, *titles[:cut]], simple)
 
 
@@ -231,11 +231,10 @@ def _main(results: Results, settings: Settings) -> Iterator[Section]:
         "CPU seconds are an arm's training time; stage 1 and the static search are shared, and counted for the first "
         "arm that needs them."
     )
-    yield Section("Every arm, at 20,000 logged requests", text, ("ablations", "users", "hacking"), head, rows)
+    yield Section("Every arm, at 20,000 logged requests", text, (), head, rows)
 
 
 def _regimes(results: Results, settings: Settings) -> Iterator[Section]:
-    charts: tuple[str, ...] = ("regimes", "drift")
     for name, regime in settings.regimes.items():
         if name in (MAIN, "constraint") or regime.sized or not results.has(name, "static", "grade"):
             continue
@@ -249,8 +248,7 @@ def _regimes(results: Results, settings: Settings) -> Iterator[Section]:
         judged = f", judged by {regime.judge}" if regime.judge != "value" else ""
         head = ["arm", "over expected value", "over best static, z-log", "over production"]
         head += ["GRADE over it", "served over it"]
-        yield Section(f"{regime.title}{judged}", "", charts, head, rows)
-        charts = ()
+        yield Section(f"{regime.title}{judged}", "", (), head, rows)
 
 
 def _constraints(results: Results, settings: Settings) -> Iterator[Section]:
@@ -263,7 +261,7 @@ def _constraints(results: Results, settings: Settings) -> Iterator[Section]:
         for arm in arms
     ]
     head = ["arm", *(f"{name} over production" for name in metrics)]
-    yield Section("Constraints", "", ("constraint",), head, rows)
+    yield Section("Constraints", "", (), head, rows)
 
 
 def _trade_offs(results: Results, settings: Settings) -> Iterator[Section]:
@@ -314,7 +312,7 @@ def _stability(results: Results, settings: Settings) -> Iterator[Section]:
         rows.append([_title(settings, arm), str(count), f"{results.spread(STABILITY, arm):.3f}", *ends, str(lost)])
     head = ["arm", "trainings", "sd over seeds, points", "worst over production", "best", "collapses"]
     if rows:
-        yield Section("Stability without stage 1", "", ("stability",), head, rows)
+        yield Section("Stability without stage 1", "", (), head, rows)
 
 
 def _tuning(results: Results, settings: Settings) -> Iterator[Section]:

@@ -47,9 +47,9 @@ def test_kills_say_what_came_of_them(tmp_path, same, said):
 
 
 def test_the_cost_is_that_of_the_shortest_and_the_longest_log(tmp_path):
-    runs = {"1x": {"rows": 1000, "alone": {"own_mib": {"driver": 90.4}}}, "4x": {"rows": 4000}}
-    verdicts = {"overhead of Ray, 1x": {"value": 0.5}, "speed-up of 2 workers, 1x": {"value": 1.25}}
-    record = {"machine": {"processor": "P", "torch": "2"}, "runs": runs, "verdicts": verdicts}
+    seconds = {"alone": 4.0, "local:1": 6.0, "local:2": 4.8}
+    run = {name: {"seconds": value, "largest_mib": 90.4} for name, value in seconds.items()}
+    record = {"machine": {"processor": "P", "torch": "2"}, "runs": [{"rows": 1000, **run}]}
     (tmp_path / "cluster_throughput.json").write_text(json.dumps(record))
     summary.update(tmp_path, tmp_path, {})
     text = cluster.throughput(summary.read_summary(tmp_path / summary.CLUSTER)["throughput"])
