@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.study.boosted_trees import FIXED, TREES
 from bench.study.corrected import learn
 from bench.study.settings import load_settings
 from pygrade._util.optional_imports import require
@@ -165,9 +166,7 @@ def boosted(learned: Logs, judged: Logs, options: dict[str, Any]) -> Array:
     trees = require("lightgbm", "study")
     value = learned.value_of(learned.feedback)
     start = np.log(np.maximum(learned.value_of(learned.predictions), 1e-6))
-    chosen = {"objective": options["objective"], "num_threads": 1, "seed": 0, "verbosity": -1, **options["trees"]}
-    chosen |= {"lambda_l2": 10.0, "feature_fraction": 0.8, "bagging_fraction": 0.8, "bagging_freq": 1}
-    chosen |= {"deterministic": True, "force_col_wise": True}
+    chosen = TREES | FIXED | {"objective": options["objective"], **options["trees"]}
     given: dict[str, Any] = {"label": value, "init_score": start + np.log(value.sum() / np.exp(start).sum())}
     if options["objective"] == "lambdarank":
         grades, label = np.unique(value, return_inverse=True)

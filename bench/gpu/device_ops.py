@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import Dirichlet, kl_divergence
 
 import pygrade
+from bench.cpu import gain, grpo, lambdaloss
 from devtools.tolerances import assert_close, same_bits
 from pygrade.ops.dispatch import use_backend
 
@@ -72,40 +73,31 @@ def inputs(shape: Shape, device: str, seed: int = 0) -> Inputs:
     }
 
 
+def _with_gradient(loss: Callable[[Tensor], Tensor], given: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = given.detach().requires_grad_()
+    value = loss(leaf)
+    return value.detach(), torch.autograd.grad(value.sum(), leaf)[0]
+
+
+def _draws(i: Inputs) -> tuple[Tensor, ...]:
+    return i["log_weights"], i["old_log_prob"], i["advantages"], i["reference"]
+
+
 def _grpo(i: Inputs) -> tuple[Tensor, Tensor]:
-    alpha = i["concentration"].detach().requires_grad_()
-    loss = pygrade.grpo_loss(alpha, i["log_weights"], i["old_log_prob"], i["advantages"], i["reference"]).loss
-    return loss.detach(), torch.autograd.grad(loss.sum(), alpha)[0]
+    return _with_gradient(lambda alpha: pygrade.grpo_loss(alpha, *_draws(i)).loss, i["concentration"])
 
 
 def _grpo_eager(i: Inputs) -> tuple[Tensor, Tensor]:
-    alpha = i["concentration"].detach().requires_grad_()
-    policy = Dirichlet(alpha[:, None], validate_args=False)
-    ratio = (policy.log_prob(i["log_weights"].exp()) - i["old_log_prob"]).clamp(-10.0, 10.0).exp()
-    a = i["advantages"]
-    objective = torch.minimum(ratio * a, ratio.clamp(0.8, 1.2) * a).mean(-1)
-    kl = kl_divergence(Dirichlet(alpha, validate_args=False), Dirichlet(i["reference"], validate_args=False))
-    loss = 0.01 * kl - objective
-    return loss.detach(), torch.autograd.grad(loss.sum(), alpha)[0]
+    return _with_gradient(lambda alpha: grpo.plain_loss(alpha, *_draws(i)), i["concentration"])
 
 
 def _lambda(i: Inputs) -> tuple[Tensor, Tensor]:
-    scores = i["list_scores"].detach().requires_grad_()
-    loss = pygrade.lambda_loss(scores, i["list_gains"], None, i["discount"])
-    return loss.detach(), torch.autograd.grad(loss.sum(), scores)[0]
+    return _with_gradient(lambda s: pygrade.lambda_loss(s, i["list_gains"], None, i["discount"]), i["list_scores"])
 
 
 def _lambda_eager(i: Inputs) -> tuple[Tensor, Tensor]:
-    """The pairwise logistic loss with weights |Δgain · Δdiscount| at the current ranks."""
-    scores = i["list_scores"].detach().requires_grad_()
-    gains, discount = i["list_gains"], i["discount"]
-    ranks = scores.detach().argsort(-1, descending=True).argsort(-1)
-    padded = torch.cat([discount, discount.new_zeros(scores.shape[1])])
-    worth = padded[ranks]
-    weight = ((gains[:, :, None] - gains[:, None]) * (worth[:, :, None] - worth[:, None])).abs()
-    pairs = weight * (gains[:, :, None] > gains[:, None])
-    loss = (pairs * torch.nn.functional.softplus(scores[:, None] - scores[:, :, None])).sum((1, 2))
-    return loss.detach(), torch.autograd.grad(loss.sum(), scores)[0]
+    discount = torch.cat([i["discount"], i["discount"].new_zeros(i["list_scores"].shape[1])])
+    return _with_gradient(lambda s: lambdaloss.plain_loss(s, i["list_gains"], discount), i["list_scores"])
 
 
 def _zlog_eager(i: Inputs) -> Tensor:
@@ -114,10 +106,8 @@ def _zlog_eager(i: Inputs) -> Tensor:
 
 
 def _gain_eager(i: Inputs, weights: Tensor | None = None) -> Tensor:
-    fused = torch.bmm(i["group_weights"] if weights is None else weights, i["scores"].mT)
-    best = fused.topk(min(i["k"], fused.shape[-1]), -1).indices
-    rows = torch.arange(len(best), device=best.device)[:, None, None]
-    return (i["gains"][rows, best] * i["discount"][: best.shape[-1], None]).sum(2)
+    weights, discount = i["group_weights"] if weights is None else weights, i["discount"][: i["scores"].shape[1]]
+    return gain.torch_gain(i["scores"], weights, i["gains"], discount)
 
 
 def _rollout(i: Inputs) -> Any:

@@ -17,8 +17,8 @@ from pygrade._util.optional_imports import require
 from pygrade.policy.spec import fusion_formula
 
 _GRADES = 20  # LambdaMART's labels are whole numbers: 0 without value, then by quantiles of it
-_TREES = {"lambda_l2": 10.0, "feature_fraction": 0.8, "bagging_fraction": 0.8, "bagging_freq": 1}
-_FIXED = {"num_threads": 1, "deterministic": True, "force_col_wise": True, "seed": 0, "verbosity": -1}
+TREES = {"lambda_l2": 10.0, "feature_fraction": 0.8, "bagging_fraction": 0.8, "bagging_freq": 1}
+FIXED = {"num_threads": 1, "deterministic": True, "force_col_wise": True, "seed": 0, "verbosity": -1}
 Array = NDArray[Any]
 
 
@@ -44,7 +44,7 @@ def boosted(trial: Trial, options: Options) -> ArmRanking:
         given["group"] = np.full(len(label), label.shape[1])
         chosen |= {"label_gain": gain, "lambdarank_truncation_level": config.reward.page_size}
     count = options["small_rounds" if trial.logs.num_requests <= 5000 else "rounds"]
-    model = trees.train(_TREES | _FIXED | chosen, trees.Dataset(table, **given), count)
+    model = trees.train(TREES | FIXED | chosen, trees.Dataset(table, **given), count)
     p = torch.from_numpy(requests.p_hat)
     inputs = trial.spec(config).request_inputs(requests.context, requests.p_hat)
     table, start = _features(

@@ -45,13 +45,6 @@ def test_item_columns_reach_the_correction_of_test_requests(trial):
     assert corrected.learn(trial.logs, trial.data.propensity).fitted.candidates[0].correction.items == trial.logs.items
 
 
-def test_an_unrelated_prior_has_the_same_coefficients_elsewhere(trial):
-    correction = corrected.learn(trial.logs, trial.data.propensity).fitted.candidates[0].correction
-    other = corrected.exchanged(correction, 5)
-    assert other.weights.shape == correction.weights.shape and not np.array_equal(other.weights, correction.weights)
-    assert np.array_equal(np.sort(other.weights.ravel()), np.sort(correction.weights.ravel()))
-
-
 def test_a_prior_of_another_market_is_learned_where_the_regime_has_one(settings, monkeypatch):
     monkeypatch.setattr(corrected, "_MARKET_REQUESTS", 400)
     seen = []

@@ -17,7 +17,7 @@ from bench.study.family import trade_offs
 from bench.study.findings import Difference, collapses, findings, targets, verdict
 from bench.study.learners import MonotoneFusion, RivalConfig, train_rival
 from bench.study.report import digest, page_text, summary, summary_text, write_docs
-from bench.study.runner import Unit, load_unit, plan, run_units, scaled
+from bench.study.runner import load_unit, plan, run_units, scaled
 from bench.study.settings import changed, load_settings, merged, override, parse_changes
 from bench.study.stats import Results, over_worlds, sign
 from bench.study.trial import Trial
@@ -63,12 +63,10 @@ def test_the_frozen_settings_keep_judging_worlds_apart():
     assert len(settings.judging_worlds) >= 5 and len(settings.training_seeds) >= 2
     stability = [unit for unit in plan(settings, StudyConfig(regimes=("stability",))) if unit.arm.name == "no-stage1"]
     assert len(stability) == 50
-
-
-def test_a_quick_run_never_touches_a_judging_world():
-    settings = scaled(load_settings(), StudyConfig(quick=True, full=True))
-    units = plan(settings, StudyConfig(quick=True, full=True))
-    assert {unit.world for unit in units} <= set(load_settings().development_worlds)
+    quick = StudyConfig(quick=True, full=True)
+    assert {unit.world for unit in plan(scaled(settings, quick), quick)} <= set(settings.development_worlds)
+    units = plan(settings, StudyConfig(full=True))
+    assert len({unit.path(Path("out")) for unit in units}) == len(units)  # a file of its own
 
 
 @pytest.mark.parametrize("name", [name for name, arm in load_settings().arms.items() if name != "static-optuna"])
@@ -142,14 +140,7 @@ def test_useless_tasks_are_appended_everywhere(tiny):
     assert float(trial.data.gains[..., 1].max()) <= 60.0  # orders alone
 
 
-def test_a_policy_without_steps_serves_the_static_weights(trial):
-    nothing = {"stage1": {"steps": 0}, "stage2": {"steps": 0}}
-    served = run_arm(trial, "grade", nothing)
-    assert np.abs(served.weights - trial.static.numpy()).max() < 0.05
-
-
-@pytest.mark.parametrize("exploration", ["dirichlet", "gaussian", "clipped"])
-@pytest.mark.parametrize("critic", [False, True])
+@pytest.mark.parametrize(("exploration", "critic"), [("dirichlet", True), ("gaussian", False), ("clipped", True)])
 def test_rivals_raise_the_weight_of_the_only_task_that_pays(trial, exploration, critic):
     options = {} if exploration == "dirichlet" else {"policy": {"concentration_floor": 1e-6}}
     config = trial.config(merged(options, {"stage1": {"steps": 0}, "stage2": {"steps": 40, "learning_rate": 5e-3}}))
@@ -286,6 +277,7 @@ def test_harm_in_one_world_misses_the_target_and_names_it():
     def served(world, arm, value, over):
         return unit("hype-2k", world, 0, arm, value, figures={"over_baseline": over})
 
+    assert all(target.met is None for target in targets(Results([]), load_settings()))
     units = [served(world, "ev", 10.0, 0.0) for world in range(3)]
     units += [served(world, "trust", 10.0 + 0.1 * world, 1.0 - world) for world in range(3)]
     units += [served(world, "boosted-rank", 10.2, 0.0) for world in range(3)]
@@ -305,10 +297,6 @@ def test_a_new_option_changes_no_fingerprint_and_another_value_does():
     assert one.fingerprint(settings) != replace(one, regime=settings.regimes["tiny"]).fingerprint(settings)
     other = replace(settings, train=replace(settings.train, static=replace(settings.train.static, population=64)))
     assert one.fingerprint(settings) != one.fingerprint(other)
-
-
-def test_targets_that_did_not_run_are_not_met():
-    assert all(target.met is None for target in targets(Results([]), load_settings()))
 
 
 def test_changes_of_nested_constants():
@@ -354,12 +342,6 @@ def test_without_a_clone_the_command_says_where_the_study_is(tmp_path, monkeypat
     assert cli.main(["reproduce", "--quick"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "bench/study" in line
-
-
-def test_every_unit_has_a_file_of_its_own(tmp_path):
-    units = plan(load_settings(), StudyConfig(full=True))
-    assert len({unit.path(tmp_path) for unit in units}) == len(units)
-    assert all(isinstance(unit, Unit) for unit in units)
 
 
 def test_committed_results_are_of_the_frozen_settings_and_on_the_page():
