@@ -32,7 +32,7 @@ class Step:
         self.discount = torch.arange(1, k + 1, dtype=torch.float32) ** -0.45
 
     def run(self, i: int) -> None:
-        """As `pygrade.training.stage2`, without the figures of a step."""
+        """As `pygrade.training.stages`, without the figures of a step."""
         inputs, scores, gains = self.batches[i % len(self.batches)]
         anchor = self.anchor(inputs, None)
         alpha = self.learner.concentration(inputs)

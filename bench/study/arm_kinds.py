@@ -27,7 +27,7 @@ from pygrade.simulation.marketplace import FEATURES, TRAITS
 from pygrade.training.data import TrainingData
 from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.run import Run
-from pygrade.training.stage2 import train_stage2
+from pygrade.training.stages import train_stage2
 from pygrade.training.static_weights import best_static_weights, equal_weights, mean_reward
 
 _FIGURES = ("final_kl", "ratio_largest", "zero_signal", "clip_fraction")

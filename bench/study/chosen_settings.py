@@ -18,7 +18,7 @@ from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.policy.spec import fusion_formula
-from pygrade.training.stage2 import train_stage2
+from pygrade.training.stages import train_stage2
 
 _DEFAULT = "default"
 

@@ -19,7 +19,7 @@ from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import TASK_VALUES, TASKS, Marketplace, Requests
 from pygrade.training.feedback import Event
 from pygrade.training.online import OnlineLearner
-from pygrade.training.stage2 import train_stage2
+from pygrade.training.stages import train_stage2
 
 Array = NDArray[Any]
 _HOUR = 3_600_000  # ms in an interval

@@ -26,7 +26,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.policy.spec import fusion_formula
 from pygrade.simulation.marketplace import TASK_VALUES, Requests
 from pygrade.simulation.simulate import rank_pages, simulate_logs
-from pygrade.training.stage2 import train_stage2
+from pygrade.training.stages import train_stage2
 from pygrade.training.static_weights import best_static_weights
 
 _FRESH = 50_000  # seed of the new requests, which no log uses

@@ -29,8 +29,7 @@ from pygrade.training.baselines import fit_baselines
 from pygrade.training.data import TrainingData
 from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.reward import CompositeReward
-from pygrade.training.stage1 import train_stage1
-from pygrade.training.stage2 import train_stage2
+from pygrade.training.stages import train_stage1, train_stage2
 from pygrade.training.static_weights import best_static_weights
 
 Array = NDArray[Any]

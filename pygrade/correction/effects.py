@@ -9,9 +9,8 @@ orders a page, so that there is none.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pygrade._typing import Array, Floats
+from pygrade._typing import Array, Floats, Floats32
 from pygrade.correction.gate import Gain, gain, likelihood
 from pygrade.correction.inputs import Frame, sigmoid
 from pygrade.logs import Logs
@@ -71,7 +70,7 @@ def fit_levels(
     return FittedLevels(whole, folds, np.sqrt(variance), new, gain(new, old, costs, cluster))
 
 
-def raised(given: Floats, frame: Frame, levels: NDArray[np.float32]) -> Floats:
+def raised(given: Floats, frame: Frame, levels: Floats32) -> Floats:
     """Conditional probabilities [S, T] with levels [S, T]."""
     result = np.empty_like(given)
     for t, parent in enumerate(frame.parents):

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pygrade._typing import Array, Floats
+from pygrade._typing import Array, Floats, Floats32
 from pygrade.config.training import CorrectionConfig
 from pygrade.correction import newton
 from pygrade.correction.effects import fit_levels
@@ -60,7 +59,7 @@ class Candidate:
     state: State | None = None  # from which more requests move it; None: maps alone
     levels: Levels | None = None  # of items, which it has
 
-    def cross_fitted(self, logs: Logs, fold: Array) -> NDArray[np.float32]:
+    def cross_fitted(self, logs: Logs, fold: Array) -> Floats32:
         """Corrected predictions [M, T] of the log's own requests, each by the correction without its fold [R]."""
         result = np.empty_like(logs.predictions)
         for k, correction in enumerate(self.folds):
@@ -113,7 +112,7 @@ def informative(logs: Logs, theta: Floats, parents: tuple[int, ...] | None = Non
     return replace(logs, items=tuple(logs.items[place] for place in chosen), item_features=features)
 
 
-def correct(correction: Correction, logs: Logs) -> NDArray[np.float32]:
+def correct(correction: Correction, logs: Logs) -> Floats32:
     """Corrected predictions [M, T] of a log's candidates."""
     return correction.apply(logs.context, logs.predictions, logs.offsets, columns_of(correction, logs))
 
@@ -303,12 +302,7 @@ class _Task:
 
 
 def _design(
-    shape: tuple[int, int],
-    blocks: Mapping[str, Array],
-    frame: Frame,
-    t: int,
-    prior: Correction | None,
-    share: bool,
+    shape: tuple[int, int], blocks: Mapping[str, Array], frame: Frame, t: int, prior: Correction | None, share: bool
 ) -> newton.Design:
     """The coefficients of task t, beside those of a prior market or counted from them."""
     if prior is None:

@@ -9,10 +9,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pygrade import _core
-from pygrade._typing import Array, Floats
+from pygrade._typing import Array, Floats, Floats32, Ints
 from pygrade.logs import Logs
 from pygrade.policy.correction import Correction
 
@@ -94,15 +93,15 @@ class Frame:
     items: tuple[str, ...]
     parents: tuple[int, ...]
     amounts: tuple[bool, ...]
-    median: NDArray[np.float32]  # [F]
+    median: Floats32  # [F]
     indicators: tuple[int, ...]
-    x_mean: NDArray[np.float32]  # [X]
-    x_std: NDArray[np.float32]
-    l_mean: NDArray[np.float32]  # [V]
-    l_std: NDArray[np.float32]
+    x_mean: Floats32  # [X]
+    x_std: Floats32
+    l_mean: Floats32  # [V]
+    l_std: Floats32
 
     @classmethod
-    def of(cls, logs: Logs, predictions: NDArray[np.float32], parents: tuple[int, ...] | None = None) -> "Frame":
+    def of(cls, logs: Logs, predictions: Floats32, parents: tuple[int, ...] | None = None) -> "Frame":
         """Of a log and its (mapped) predictions [M, T]; parents: the chain, if it is known."""
         amounts = amounts_of(logs)
         chain = parents_of(logs.feedback[logs.shown], amounts) if parents is None else parents
@@ -140,7 +139,7 @@ class Frame:
         second = {"1": slice(0, 1), "c": slice(1, 1 + tasks), "i": slice(1 + tasks, 1 + tasks + items)}
         return tuple({name: part for name, part in side.items() if part.stop > part.start} for side in (first, second))  # type: ignore[return-value]
 
-    def inputs(self, logs: Logs, predictions: NDArray[np.float32]) -> Inputs:
+    def inputs(self, logs: Logs, predictions: Floats32) -> Inputs:
         """Of the log's shown rows under (mapped) predictions [M, T] of all candidates."""
         count, shown, offsets = logs.num_requests, logs.shown, logs.offsets
         request, sizes = logs.row_request[shown], np.diff(offsets)[:, None]
@@ -177,16 +176,14 @@ class Frame:
         return Correction(**frame, weights=weights.astype(np.float32), **found)
 
 
-def log_odds(
-    predictions: NDArray[np.float32], t: int, parents: tuple[int, ...], amounts: tuple[bool, ...]
-) -> NDArray[np.float32]:
+def log_odds(predictions: Floats32, t: int, parents: tuple[int, ...], amounts: tuple[bool, ...]) -> Floats32:
     """[M]: of task t given its parent."""
     if parents[t] < 0:
         return np.asarray(logit(predictions[:, t], amounts[t]), np.float32)
     return np.asarray(logit(ratio(predictions[:, t], predictions[:, parents[t]])), np.float32)
 
 
-def _context(context: NDArray[np.float32], median: NDArray[np.float32], indicators: tuple[int, ...]) -> Array:
+def _context(context: Floats32, median: Floats32, indicators: tuple[int, ...]) -> Array:
     """[R, X]: features with the median where one is missing, then what is missing."""
     missing = np.isnan(context)
     return np.concatenate([np.where(missing, median, context), missing[:, list(indicators)]], 1, dtype=np.float32)
@@ -275,7 +272,7 @@ class Rows:
         return float(np.abs(np.einsum("su,su->s", moved, self.u[every])).max(initial=0.0))
 
 
-def gram(z: Floats, u: Floats, weight: Floats, offsets: NDArray[np.int64]) -> Floats:
+def gram(z: Floats, u: Floats, weight: Floats, offsets: Ints) -> Floats:
     """[Z·U, Z·U]: Σ over rows of weight · (z ⊗ u)(z ⊗ u)ᵀ, by request: (z zᵀ) ⊗ (Σ weight · u uᵀ)."""
     size = z.shape[1] * u.shape[1]
     result = np.empty((size, size))

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pygrade._typing import Array, Floats
+from pygrade._typing import Array, Floats, Floats32
 from pygrade.correction.inputs import MIN_EVENTS, RATIO, clip, downward, logit, sigmoid
 from pygrade.logs import Logs
 
@@ -39,7 +38,7 @@ class Maps:
     knots: Floats  # [T, 5]
     weights: Floats  # [T, 7]: level, slope, hinges
 
-    def apply(self, predictions: NDArray[np.float32]) -> NDArray[np.float32]:
+    def apply(self, predictions: Floats32) -> Floats32:
         """Mapped predictions [M, T]."""
         result = np.empty_like(predictions)
         for t in downward(self.parents):
@@ -58,7 +57,7 @@ class Maps:
                 result[:, t] = np.exp(np.minimum(-np.log1p(np.exp(-odds - bent)), _TOP))
         return result
 
-    def _bend(self, t: int, odds: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _bend(self, t: int, odds: Floats32) -> Floats32:
         """Linear between knots, and constant beyond ±6."""
         at = np.concatenate([[-REACH], np.sort(np.clip(self.knots[t], -REACH, REACH)), [REACH]])
         value = design(at, self.knots[t]) @ self.weights[t]
@@ -76,7 +75,7 @@ def design(z: Array, knots: Floats) -> Floats:
     return np.concatenate([np.ones((len(z), 1)), z[:, None], np.maximum(z[:, None] - knots, 0.0)], 1)
 
 
-def given(predictions: NDArray[np.float32], t: int, parent: int) -> NDArray[np.float32]:
+def given(predictions: Floats32, t: int, parent: int) -> Floats32:
     """Conditional log odds [M]."""
     share = predictions[:, t] / np.maximum(predictions[:, parent], 1e-9)
     return np.asarray(logit(np.clip(share, *RATIO)), np.float32)

@@ -27,11 +27,7 @@ def sheet_page(record: Mapping[str, Any], title: str) -> str:
     loud = [*sheet["sentences"], *record.get("warned", [])]
     sections = [
         Section("What this log can tell", escape(size_sentence(sheet)), _texts(*estimate_rows(sheet))),
-        Section(
-            "Predictions beside feedback",
-            escape(TASK_TEXT),
-            table(*task_rows(sheet)),
-        ),
+        Section("Predictions beside feedback", escape(TASK_TEXT), table(*task_rows(sheet))),
         Section("What exploration would buy", escape(worth_text(sheet)), table(*worth_rows(sheet))),
         Section("A/B test for 1 %", escape(user_sentence(sheet)), table(*plan_rows(sheet))),
     ]

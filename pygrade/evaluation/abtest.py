@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from pygrade._typing import Array
+from pygrade._typing import Array, Bools, Floats, Ints
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval, max_t, student_t
@@ -144,14 +144,7 @@ def _moments(base: ArrayLike, users: Array) -> tuple[float, float, int]:
 
 
 def plan_test(
-    amounts: ArrayLike,
-    users: NDArray[np.int64],
-    early: NDArray[np.bool_],
-    day: NDArray[np.int64] | None,
-    effect: float,
-    *,
-    power: float = 0.8,
-    arms: int = 2,
+    amounts: ArrayLike, users: Ints, early: Bools, day: Ints | None, effect: float, *, power: float = 0.8, arms: int = 2
 ) -> dict[str, float | None]:
     """Plan of a test of a metric's mean per request, in ``arms`` equal arms with the control among them.
 
@@ -210,7 +203,7 @@ def plan_of_log(
     return metrics, int(users.max()) + 1, None if day is None else int(day.max()) + 1
 
 
-def daily_errors(amounts: Array, users: NDArray[np.int64], day: NDArray[np.int64]) -> NDArray[np.float64]:
+def daily_errors(amounts: Array, users: Ints, day: Ints) -> Floats:
     """[D]: relative standard error, clustered by user, of the mean per request up to each day; NaN: not known."""
     order = np.argsort(day, kind="stable")
     bounds = np.searchsorted(day[order], np.arange(int(day.max()) + 2))
@@ -227,7 +220,7 @@ def daily_errors(amounts: Array, users: NDArray[np.int64], day: NDArray[np.int64
     return np.array(errors)
 
 
-def days_needed(lifts: NDArray[np.float64], effect: float) -> int | None:
+def days_needed(lifts: Floats, effect: float) -> int | None:
     """Days until the detectable lift falls to ``effect``; lifts[D] are those after each day of the log.
 
     Beyond the log the lift is taken to fall as days**-slope, with the slope of the log's second half: 0.5 if each day
@@ -244,13 +237,13 @@ def days_needed(lifts: NDArray[np.float64], effect: float) -> int | None:
     return math.ceil(days * math.exp(needed / slope)) if needed <= slope * math.log(MAX_EXTRAPOLATION) else None
 
 
-def linearized(numerator: Array, denominator: Array) -> NDArray[np.float64]:
+def linearized(numerator: Array, denominator: Array) -> Floats:
     """[U]: influence of each user on Σ numerator / Σ denominator, with mean 0 (delta method)."""
     ratio = numerator.sum() / denominator.sum()
     return np.asarray((numerator - ratio * denominator) / denominator.mean(), np.float64)
 
 
-def covariates(numerator: Array, denominator: Array) -> NDArray[np.float64]:
+def covariates(numerator: Array, denominator: Array) -> Floats:
     """[U, 2]: CUPED's covariates from before a test: the linearized metric, and whether the user has any history.
 
     denominator 0: no history, such as that of a new user.
@@ -262,7 +255,7 @@ def covariates(numerator: Array, denominator: Array) -> NDArray[np.float64]:
     return np.stack([history, known.astype(np.float64)], 1)
 
 
-def cuped(values: Array, covariates: Array, group: NDArray[np.int64]) -> tuple[NDArray[np.float64], int]:
+def cuped(values: Array, covariates: Array, group: Ints) -> tuple[Floats, int]:
     """θ·x of values[U] and covariates x[U, C], and the rank of x: CUPED's estimate is mean(values) - θ·(x̄ - E x).
 
     θ is the least-squares slope within groups (arms), see Deng et al. 2013, "Improving the sensitivity of online
@@ -275,7 +268,7 @@ def cuped(values: Array, covariates: Array, group: NDArray[np.int64]) -> tuple[N
     return np.asarray(covariates @ theta, np.float64), int(rank)
 
 
-def cuped_gain(amounts: Array, users: NDArray[np.int64], early: NDArray[np.bool_]) -> float | None:
+def cuped_gain(amounts: Array, users: Ints, early: Bools) -> float | None:
     """Share of the variance per user of the later requests' mean that each user's early requests explain.
 
     At least 0, and adjusted for the number of coefficients, so that chance gains nothing. None: too few users, or no
@@ -316,7 +309,7 @@ class ArmLift:
 
 
 def read_test(
-    arm: NDArray[np.int64], names: Sequence[str], metrics: Mapping[str, UserMetric], planned_users: float | None = None
+    arm: Ints, names: Sequence[str], metrics: Mapping[str, UserMetric], planned_users: float | None = None
 ) -> dict[str, dict[str, ArmLift]]:
     """arm → metric → lift over the first arm, the control. arm[U]: each user's arm, a place in ``names``.
 
@@ -391,7 +384,7 @@ class _Quotient:
 
 
 def _lift(
-    label: str, metric: UserMetric, control: NDArray[np.int64], treated: NDArray[np.int64], names: tuple[str, str]
+    label: str, metric: UserMetric, control: Ints, treated: Ints, names: tuple[str, str]
 ) -> tuple[_Quotient, _Quotient]:
     """The lift without and with CUPED."""
     ratios, influences = [], []
@@ -421,7 +414,7 @@ def _lift(
     return raw, _quotient(float(shifted), ratios[0], weights * z, weights * (predicted - means[group]), group)
 
 
-def _quotient(treated: float, control: float, z: Array, predicted: Array, group: NDArray[np.int64]) -> _Quotient:
+def _quotient(treated: float, control: float, z: Array, predicted: Array, group: Ints) -> _Quotient:
     """From the weighted influences of users on their arm's ratio, and what CUPED subtracts of each."""
     of_control, of_arm = group == 0, group == 1
     top, base, shift = (z - predicted)[of_arm], z[of_control], predicted[of_control]

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pygrade._typing import Array, Floats
+from pygrade._typing import Array, Bools, Floats
 from pygrade._util.text import printable
 from pygrade.evaluation.label_leaks import leaks_of
 from pygrade.evaluation.verdict import percent
@@ -172,7 +171,7 @@ def winsorized(logs: Logs, cluster: Array) -> Floats:
     return np.ones(len(numbers))
 
 
-def robots(logs: Logs, cluster: Array) -> NDArray[np.bool_]:
+def robots(logs: Logs, cluster: Array) -> Bools:
     """[R]: requests of clusters [R] that give one kind of feedback to nearly all that they are shown, as nobody else.
 
     They look at every slot, so that their feedback, divided by slot propensities, favors what production put last.
@@ -190,7 +189,7 @@ def robots(logs: Logs, cluster: Array) -> NDArray[np.bool_]:
     return np.asarray(found[numbers])
 
 
-def caution_of_robots(logs: Logs, found: NDArray[np.bool_]) -> list[str]:
+def caution_of_robots(logs: Logs, found: Bools) -> list[str]:
     """If requests [R] are left out as those of `robots`: how many, and what they do."""
     if not found.any():
         return []

@@ -188,12 +188,6 @@ def _model(predicted: Array, logged: Array, looks: Array) -> Array:
     return np.asarray(predicted * np.divide(*scale, out=np.zeros(len(scale[0])), where=scale[1] > 0))
 
 
-def lifts(judges: Sequence[Judge], values: Sequence[float]) -> Array:
-    """[T + 1]: debiased lifts at multipliers [T] over all requests of the judges; NaN without an event."""
-    new, old = (np.sum([judge.totals(at) for judge in judges], 0) for at in (values, None))
-    return _lift(new, old)
-
-
 def _lift(new: Array, old: Array) -> Array:
     return np.asarray(np.divide(new, old, out=np.full(len(old), np.nan), where=old != 0) - 1.0)
 

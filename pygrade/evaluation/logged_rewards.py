@@ -27,9 +27,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pygrade._typing import Array, Floats
+from pygrade._typing import Array, Floats, Ints
 from pygrade.evaluation import position
 from pygrade.evaluation.logging_policy import LoggingPolicy, given_discount, logging_policy, pages_of
 from pygrade.evaluation.offpolicy import MIN_EFFECTIVE_SHARE, OffPolicyEstimate, effective_sample_size, estimate_of
@@ -75,12 +74,12 @@ class LoggedRewards:
         return fit_rewards(self.logs, position.slot_discount(self.logs.position, self.curve))
 
     @cached_property
-    def shown(self) -> NDArray[np.int64]:
+    def shown(self) -> Ints:
         """[S]: rows whose slot is on the curve."""
         return np.flatnonzero(position.slot_discount(self.logs.position, self.curve) > 0)
 
     @property
-    def production(self) -> NDArray[np.int64]:
+    def production(self) -> Ints:
         """Production's order if the log tells it, else the logged one."""
         if self.policy is None:
             return self.logs.position.astype(np.int64)

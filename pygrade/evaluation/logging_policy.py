@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from pygrade import ops
-from pygrade._typing import Array, Floats
+from pygrade._typing import Array, Floats, Ints
 from pygrade.evaluation.position import slot_discount
 from pygrade.logs import Logs
 
@@ -71,7 +71,7 @@ class LoggingPolicy:
         return np.asarray(result)
 
 
-def drawn_components(logs: Logs) -> tuple[Array, NDArray[np.int64]] | None:
+def drawn_components(logs: Logs) -> tuple[Array, Ints] | None:
     """Distinct concentrations [C, T] of a log and each request's component [R] (-1: not drawn).
 
     None if nothing was drawn, or from more than MAX_COMPONENTS.

@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from pygrade import ops
-from pygrade._typing import Array, Floats
+from pygrade._typing import Array, Bools, Floats
 from pygrade._util.html_table import html_table
 from pygrade._util.serialization import to_builtins
 from pygrade.logs import numbered
@@ -91,7 +91,7 @@ def log_ratio(
     shares: ArrayLike | None = None,
     *,
     weight_floor: float = 0.0,
-) -> NDArray[np.float64]:
+) -> Floats:
     """log p(w | target) - log p(w | logged) of each request, [R]; NaN where logged or log_weights holds NaN.
 
     target, logged [R, T] concentrations, log_weights [R, T]. With ``shares`` [C] the weights were drawn from several
@@ -238,7 +238,7 @@ def estimate_of(result: Interval, size: float, largest: float, reasons: list[str
     return OffPolicyEstimate(result.value, result.low, result.high, size, largest, text, result.standard_error, count)
 
 
-def clusters_of(users: Array | None, keep: NDArray[np.bool_]) -> Array:
+def clusters_of(users: Array | None, keep: Bools) -> Array:
     """A number from 0 for the user of each request in keep[R]; without users each request is its own."""
     if users is None:
         return np.arange(int(keep.sum()))
@@ -248,7 +248,7 @@ def clusters_of(users: Array | None, keep: NDArray[np.bool_]) -> Array:
 
 
 def _outcomes(
-    policy: Policy, context: ArrayLike | None, rewards: Floats, keep: NDArray[np.bool_], clusters: Array
+    policy: Policy, context: ArrayLike | None, rewards: Floats, keep: Bools, clusters: Array
 ) -> tuple[Floats, Floats]:
     """Expected reward at the logged weights and under the target, [n] each."""
     features = np.empty((len(keep), 0)) if context is None else np.asarray(context, np.float64)

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pygrade._typing import Array
+from pygrade._typing import Array, Floats32, Ints
 from pygrade.evaluation import offpolicy, position
 from pygrade.evaluation.logged_rewards import LoggedRewards
 from pygrade.evaluation.logging_policy import drawn_components
@@ -92,14 +92,14 @@ def noted(policy: FusionPolicy, logs: Logs) -> Logs:
     return fitted(policy, logs)
 
 
-def item_inputs(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32] | None:
+def item_inputs(policy: FusionPolicy, logs: Logs) -> Floats32 | None:
     """[M, I]: the item columns that the policy's correction reads, NaN of those that the log lacks; None if it reads
     none.
     """
     return None if policy.correction is None else columns_of(policy.correction, logs)
 
 
-def columns_of(correction: Correction, logs: Logs) -> NDArray[np.float32] | None:
+def columns_of(correction: Correction, logs: Logs) -> Floats32 | None:
     """The same of a correction; levels of items are looked up by their ids."""
     if not correction.items:
         return None
@@ -113,12 +113,12 @@ def log_inputs(policy: FusionPolicy, logs: Logs) -> Tensor:
     return policy.request_inputs(logs.context, logs.predictions, logs.offsets, items=item_inputs(policy, logs))
 
 
-def served_weights(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:
+def served_weights(policy: FusionPolicy, logs: Logs) -> Floats32:
     """[R, T]: the weights that the policy serves on these requests."""
     return np.asarray(policy.serve(log_inputs(policy, logs), logs.scenario).numpy())
 
 
-def policy_scores(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:
+def policy_scores(policy: FusionPolicy, logs: Logs) -> Floats32:
     """[M]: what the policy ranks the candidates by, mixed with its baseline."""
     logs = fitted(policy, logs)
     given = {"item_values": logs.value, "items": item_inputs(policy, logs)}
@@ -158,7 +158,7 @@ def drawn_estimates(logs: Logs, concentration: Array) -> dict[str, OffPolicyEsti
     return estimates
 
 
-def _order(policy: FusionPolicy, logs: Logs, k: int, shown_only: bool = False) -> NDArray[np.int64]:
+def _order(policy: FusionPolicy, logs: Logs, k: int, shown_only: bool = False) -> Ints:
     """[M]: rank of each candidate, -1 from k on, and of items not shown with ``shown_only``."""
     rank = ranks(policy_scores(policy, logs), logs.offsets, logs.shown if shown_only else None)
     return np.where((rank < k) & (logs.shown | (not shown_only)), rank, -1)

@@ -8,9 +8,9 @@ items, for items that were shown. Take θ from randomized pages (`pygrade.traini
 """
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from pygrade._typing import Array
+from pygrade._typing import Array, Floats
 from pygrade.evaluation.offpolicy import OffPolicyEstimate, clusters_of, effective_sample_size, estimate_of
 from pygrade.metrics import intervals
 
@@ -19,14 +19,14 @@ MAX_UNSEEN_SHARE = 0.05  # which then count as worthless
 MAX_MODEL_SHARE = 0.5  # which then rest on the outcome model
 
 
-def slot_discount(position: ArrayLike, discount: ArrayLike) -> NDArray[np.float64]:
+def slot_discount(position: ArrayLike, discount: ArrayLike) -> Floats:
     """The discount of each item's slot: position [M] (0-based; -1 or beyond the discounts: 0), discount [K] → [M]."""
     slots, table = np.asarray(position), np.append(np.asarray(discount, np.float64), 0.0)
     inside = (slots >= 0) & (slots < len(table) - 1)
     return np.asarray(table[np.where(inside, slots, -1)])
 
 
-def scaled_model(predicted: ArrayLike, rewards: ArrayLike, logged_discount: ArrayLike) -> NDArray[np.float64]:
+def scaled_model(predicted: ArrayLike, rewards: ArrayLike, logged_discount: ArrayLike) -> Floats:
     """q [M] from predicted rewards [M] (``predictions @ task_values``): one factor makes Σ θ q = Σ r over shown rows.
 
     Predictions are seldom calibrated, and θ has an arbitrary scale; unscaled, their error would enter in full for items

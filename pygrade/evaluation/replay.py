@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from pygrade import ops
-from pygrade._typing import Array
+from pygrade._typing import Array, Bools, Floats, Floats32, Ints
 from pygrade._util.html_table import html_table
 from pygrade._util.serialization import to_builtins
 from pygrade.evaluation.value import examined, gains_of, rank_discount
@@ -29,7 +29,7 @@ METRICS = ("ndcg", "value", "predicted_value")
 _SHOWN_SLOTS = 5  # of the propensities in a caption
 
 
-def ranks(scores: Array, offsets: Array, mask: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+def ranks(scores: Array, offsets: Array, mask: Bools | None = None) -> Ints:
     """[M]: 0-based rank of each row within its request: score descending, then index ascending, NaN last.
 
     Rows outside the mask come after all others.
@@ -43,16 +43,14 @@ def ranks(scores: Array, offsets: Array, mask: NDArray[np.bool_] | None = None) 
     return result
 
 
-def ndcg_at_k(
-    scores: Array, gains: Array, offsets: Array, k: int, mask: NDArray[np.bool_] | None = None
-) -> NDArray[np.float64]:
+def ndcg_at_k(scores: Array, gains: Array, offsets: Array, k: int, mask: Bools | None = None) -> Floats:
     """[R]: NDCG@k of each request, Σ_{rank<k} gain / log2(rank + 2) over its best possible value; linear gains.
 
     scores, gains[M]; only rows in mask[M] count. NaN where no row has a gain.
     """
     counted = gains if mask is None else np.where(mask, gains, 0.0)
 
-    def dcg(rank: Array) -> NDArray[np.float64]:
+    def dcg(rank: Array) -> Floats:
         return _sum(np.where(rank < k, counted / np.log2(rank + 2.0), 0.0), offsets)
 
     reached, best = dcg(ranks(scores, offsets, mask)), dcg(ranks(counted, offsets, mask))
@@ -61,20 +59,14 @@ def ndcg_at_k(
     return result
 
 
-def value_at_k(
-    scores: Array,
-    gains: Array,
-    offsets: Array,
-    discount: ArrayLike,
-    mask: NDArray[np.bool_] | None = None,
-) -> NDArray[np.float64]:
+def value_at_k(scores: Array, gains: Array, offsets: Array, discount: ArrayLike, mask: Bools | None = None) -> Floats:
     """[R]: Σ_{rank<k} discount[rank] · gain; discount [k] of the ranks, see `value.rank_discount`."""
     rank, table = ranks(scores, offsets, mask), np.append(np.asarray(discount, np.float64), 0.0)
     counted = gains if mask is None else np.where(mask, gains, 0.0)
     return _sum(table[np.minimum(rank, len(table) - 1)] * counted, offsets)
 
 
-def _sum(values: Array, offsets: Array) -> NDArray[np.float64]:
+def _sum(values: Array, offsets: Array) -> Floats:
     return np.asarray(np.add.reduceat(values, offsets[:-1], dtype=np.float64)) if len(offsets) > 1 else np.empty(0)
 
 
@@ -87,7 +79,7 @@ class ReplayMetrics:
         self.discount = rank_discount(propensity, k)  # [k]
         self._logs = logs
 
-    def of(self, metric: str, scores: Array) -> NDArray[np.float64]:
+    def of(self, metric: str, scores: Array) -> Floats:
         """[R] of the ranking by scores [M]."""
         logs = self._logs
         if metric == "ndcg":
@@ -96,11 +88,11 @@ class ReplayMetrics:
             return self.value(scores, self.gains)
         return self._judged(scores, value_at_k(scores, logs.value_of(logs.predictions), logs.offsets, self.discount))
 
-    def value(self, scores: Array, gains: Array) -> NDArray[np.float64]:
+    def value(self, scores: Array, gains: Array) -> Floats:
         """[R]: value@k of other gains [M]."""
         return self._judged(scores, value_at_k(scores, gains, self._logs.offsets, self.discount, self._logs.shown))
 
-    def _judged(self, scores: Array, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _judged(self, scores: Array, values: Floats) -> Floats:
         logs = self._logs
         unknown = np.bincount(logs.row_request, np.isnan(scores) & logs.shown, logs.num_requests) > 0
         return np.where(unknown, np.nan, values)
@@ -158,7 +150,6 @@ def evaluate(
     transform: str | Mapping[str, str | Mapping[str, Any]] = "zlog",
     propensity: ArrayLike | None = None,
     propensity_floor: float = 0.15,
-    segments: Array | None = None,
 ) -> Evaluation:
     """Metrics of the predictions and of each ranker's fused ranking.
 
@@ -166,8 +157,8 @@ def evaluate(
     scores: name → what the candidates [M] are ranked by, in place of (or beside) weights; requests with NaN in a shown
     row are left out of that ranker. baseline: one of them (the first when left out).
     propensity[S]: probability that slot s is looked at, relative to the first; what it makes of gains and ranks, and
-    what follows if it is left out, is the rule of `evaluation.value`. segments[R] group the weight statistics (the
-    scenario when left out). What an event is worth is the log's: see `Logs.valued`.
+    what follows if it is left out, is the rule of `evaluation.value`. Scenarios group the weight statistics. What an
+    event is worth is the log's: see `Logs.valued`.
 
     NDCG and value re-rank the shown rows of each request; predicted_value ranks all candidates and sums their own
     predictions: a ranker that wins there and loses the others exploits the predictions' errors. The lifts' intervals of
@@ -184,14 +175,13 @@ def evaluate(
         raise ValueError(f"k is {k}; want at least 1")
     if not logs.shown.any():
         raise ValueError("logs has no shown row: every position is null")
-    groups = _checked_segments(logs.scenario if segments is None else segments, logs.num_requests)
     metrics, users = ReplayMetrics(logs, k, propensity, propensity_floor), clusters_of(logs)
     per_request: dict[str, dict[str, Array]] = {}
     weight_statistics = {}
     for name in names:
         if name in rankers:
             weights = broadcast_weights(name, rankers[name], logs.num_requests, len(logs.tasks))
-            weight_statistics[name] = _weight_statistics(weights, logs.tasks, groups)
+            weight_statistics[name] = _weight_statistics(weights, logs)
         if name in given:
             fused = _checked_scores(name, given[name], logs.num_rows)
         else:
@@ -231,12 +221,6 @@ def paired_lift(
     return intervals.simultaneous([estimate], clusters_of(logs))[0]
 
 
-def _checked_segments(segments: Array | None, requests: int) -> Array | None:
-    if segments is not None and len(segments) != requests:
-        raise ValueError(f"segments has {len(segments)} entries; want one per request, {requests}")
-    return segments
-
-
 def _checked_scores(name: str, scores: ArrayLike, rows: int) -> Array:
     array = np.asarray(scores)
     if array.shape != (rows,):
@@ -244,7 +228,7 @@ def _checked_scores(name: str, scores: ArrayLike, rows: int) -> Array:
     return array
 
 
-def _fused(logs: Logs, weights: NDArray[np.float32], kind: str | Mapping[str, Any]) -> Array:
+def _fused(logs: Logs, weights: Floats32, kind: str | Mapping[str, Any]) -> Array:
     scores = torch.from_numpy(np.ascontiguousarray(logs.predictions))
     formula = {"transform": kind} if isinstance(kind, str) else kind
     fused = ops.fuse_scores(scores, torch.from_numpy(weights), offsets=torch.from_numpy(logs.offsets), **formula)
@@ -308,7 +292,7 @@ def reinforcement_sentence(record: Mapping[str, Any]) -> str:
     return f"Reinforcement learning {said}: GRADE over stage 1 {lift_text(lift)} {metric}@{record['k']}."
 
 
-def broadcast_weights(name: str, weights: ArrayLike, requests: int, tasks: int) -> NDArray[np.float32]:
+def broadcast_weights(name: str, weights: ArrayLike, requests: int, tasks: int) -> Floats32:
     """weights[T] or [R, T] as a contiguous [R, T]; a wrong shape or a value that is not finite is named."""
     array = np.asarray(weights, np.float32)
     if array.shape not in ((tasks,), (requests, tasks)):
@@ -345,16 +329,14 @@ def _prediction_metrics(logs: Logs, request_users: Array) -> dict[str, dict[str,
     return result
 
 
-def _weight_statistics(
-    weights: NDArray[np.float32], tasks: tuple[str, ...], segments: Array | None
-) -> dict[str, dict[str, dict[str, float]]]:
+def _weight_statistics(weights: Floats32, logs: Logs) -> dict[str, dict[str, dict[str, float]]]:
     groups = {"all": np.ones(len(weights), bool)}
-    if segments is not None:
-        groups |= {str(name): segments == name for name in np.unique(segments)}
+    if logs.scenario is not None:
+        groups |= {str(name): logs.scenario == name for name in np.unique(logs.scenario)}
     return {
         group: {
             task: {"mean": float(weights[rows, t].mean()), "sd": float(weights[rows, t].std())}
-            for t, task in enumerate(tasks)
+            for t, task in enumerate(logs.tasks)
         }
         for group, rows in groups.items()
     }

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pygrade._typing import Array
+from pygrade._typing import Array, Ints
 from pygrade.data import columnar, tables
 from pygrade.evaluation.abtest import UserMetric, covariates
 
@@ -18,7 +17,7 @@ USER, BEFORE = "user_id", "before_"
 class UserTest:
     """The users of all arms, one after another."""
 
-    arm: NDArray[np.int64]  # [U], a place in names
+    arm: Ints  # [U], a place in names
     names: tuple[str, ...]
     metrics: dict[str, UserMetric]
 

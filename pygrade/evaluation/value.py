@@ -11,27 +11,27 @@ event, so that its gain is 0. `pygrade.reference.value` is the specification.
 """
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from pygrade._typing import Array
+from pygrade._typing import Array, Floats
 
 
-def examined(position: Array, propensity: ArrayLike | None) -> NDArray[np.float64]:
+def examined(position: Array, propensity: ArrayLike | None) -> Floats:
     """[M]: q of the slots position [M]; 0 where it is -1, not shown. propensity [S] of the first slots."""
     return np.where(position >= 0, _of_slots(position, propensity), 0.0)
 
 
-def divisors(position: Array, propensity: ArrayLike | None, floor: float) -> NDArray[np.float64]:
+def divisors(position: Array, propensity: ArrayLike | None, floor: float) -> Floats:
     """[M]: max(q, floor) of the slots position [M]; where not shown that of the first slot."""
     return np.asarray(np.maximum(_of_slots(position, propensity), floor))
 
 
-def gains_of(values: Array, position: Array, propensity: ArrayLike | None, floor: float) -> NDArray[np.float64]:
+def gains_of(values: Array, position: Array, propensity: ArrayLike | None, floor: float) -> Floats:
     """Gains of what the rows' events are worth: values [M], or [M, n] for n kinds of events."""
     return np.asarray((values.T / divisors(position, propensity, floor)).T)
 
 
-def rank_discount(propensity: ArrayLike | None, k: int) -> NDArray[np.float64]:
+def rank_discount(propensity: ArrayLike | None, k: int) -> Floats:
     """[k]: D of the ranks."""
     rank = np.arange(k)
     if propensity is not None:
@@ -41,7 +41,7 @@ def rank_discount(propensity: ArrayLike | None, k: int) -> NDArray[np.float64]:
     return np.asarray(1.0 / np.log2(rank + 2.0))
 
 
-def _of_slots(slots: Array, propensity: ArrayLike | None) -> NDArray[np.float64]:
+def _of_slots(slots: Array, propensity: ArrayLike | None) -> Floats:
     table = np.asarray([1.0] if propensity is None else propensity, np.float64)
     if table.ndim != 1 or not len(table) or not bool((table > 0).all()):
         raise ValueError(f"propensity is {table.tolist()}; want positive numbers, one per slot")

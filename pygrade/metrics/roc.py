@@ -1,9 +1,8 @@
 """AUC and GAUC with 95 % intervals over users."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pygrade._typing import Array
+from pygrade._typing import Array, Bools
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 
@@ -38,7 +37,7 @@ def gauc(labels: Array, scores: Array, users: Array) -> Interval:
     return intervals.ratio(rows * by_user[both], rows, np.arange(len(rows)))
 
 
-def _beaten(positive: NDArray[np.bool_], scores: Array, group: Array) -> tuple[Array, Array, Array]:
+def _beaten(positive: Bools, scores: Array, group: Array) -> tuple[Array, Array, Array]:
     """Per row: the share of its group's opposite class that it is on the right side of (ties half); and the number of
     positives and negatives of each group.
     """

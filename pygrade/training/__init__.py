@@ -10,7 +10,7 @@ A log becomes `TrainingData` once and goes to the end of stage 2 as such::
      │ static_weights               best static weights, of requests that the data gives
      │ data.fit_normalization       of the policy's inputs
      ▼
-    stage1 ─────▶ stage2            a step: the batch is split by shard (StepRequest); a ShardLearner for each shard
+    stages: stage 1 ──▶ stage 2     a step: the batch is split by shard (StepRequest); a ShardLearner for each shard
      │                              adds its StepGradient; the sum, in the order of the shards, moves the policy
      ▼
     folds, cross_fit                the same without the users of each fold; chooses what is served

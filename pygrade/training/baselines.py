@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade._typing import Floats32
 from pygrade.config.policy import Transform
 from pygrade.config.training import CemConfig
 from pygrade.correction.fit import correct
@@ -105,7 +105,7 @@ def calibration(logs: Logs, propensity: SlotPropensity, floor: float) -> tuple[K
 
 def baseline_scores(
     baseline: Baseline, logs: Logs, formula: Mapping[str, Any], correction: Correction | None = None
-) -> NDArray[np.float32]:
+) -> Floats32:
     """float32 [M] of the log's candidates; correction: of a baseline that takes corrected predictions."""
     prices = None if logs.value is None else torch.tensor(logs.value)
     given = logs.predictions

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pygrade import ops
+from pygrade._typing import Floats, Floats32, Ints
 from pygrade._util.html_table import html_table
 from pygrade._util.serialization import to_builtins
 from pygrade.config.training import RewardConfig, TrustConfig
@@ -53,8 +53,8 @@ _POOL_REQUESTS = 5_000  # from which on folds are worth processes of their own
 class FoldRankings(NamedTuple):
     """Standardized scores of a fold's shown rows, float32 [S] each, by name."""
 
-    baselines: dict[str, NDArray[np.float32]]
-    policies: dict[str, NDArray[np.float32]]
+    baselines: dict[str, Floats32]
+    policies: dict[str, Floats32]
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,13 @@ class Trust:
         return html_table(["ranking", f"lift over {self.baseline}"], rows, self.sentence)
 
 
-def fold_of_requests(cluster: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
+def fold_of_requests(cluster: Ints, folds: int, seed: int) -> Ints:
     """[R]: the fold of each request's cluster [R]; folds have equally many clusters."""
     place = np.random.default_rng([seed, 3]).permutation(int(cluster.max(initial=-1)) + 1)
     return np.asarray(place[cluster] % folds)
 
 
-def too_little(logs: Logs, fold: NDArray[np.int64], cluster: NDArray[np.int64]) -> str:
+def too_little(logs: Logs, fold: Ints, cluster: Ints) -> str:
     """Why the log is too small to cross-fit; empty if it is not."""
     valued = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1]) != 0
     users = len(np.unique(cluster[valued]))
@@ -143,7 +143,7 @@ def fold_workers(config: TrustConfig, logs: Logs, workers: Workers) -> Workers:
     return LocalWorkers(min(config.processes, config.folds) if logs.num_requests >= _POOL_REQUESTS else 1)
 
 
-def standardized(scores: NDArray[np.float32], logs: Logs) -> NDArray[np.float32]:
+def standardized(scores: Floats32, logs: Logs) -> Floats32:
     """z of scores [M] within each request, of the shown rows alone."""
     ones = torch.ones(logs.num_requests, 1)
     pair = torch.from_numpy(np.ascontiguousarray(scores, np.float32))[:, None]
@@ -153,8 +153,8 @@ def standardized(scores: NDArray[np.float32], logs: Logs) -> NDArray[np.float32]
 
 def choose_mixture(
     logs: Logs,
-    fold: NDArray[np.int64],
-    cluster: NDArray[np.int64],
+    fold: Ints,
+    cluster: Ints,
     rankings: Sequence[FoldRankings],
     config: TrustConfig,
     reward: RewardConfig,
@@ -229,7 +229,7 @@ class _Arm(NamedTuple):
     anchor: str
     challenger: str  # "": the anchor alone
     share: float
-    rank: NDArray[np.int64]  # [S]
+    rank: Ints  # [S]
 
     @property
     def name(self) -> str:
@@ -242,10 +242,10 @@ class _Rivals:
     def __init__(
         self,
         logs: Logs,
-        cluster: NDArray[np.int64],
+        cluster: Ints,
         reward: RewardConfig,
         propensity: SlotPropensity,
-        scores: Mapping[str, NDArray[np.float32]],
+        scores: Mapping[str, Floats32],
     ) -> None:
         """scores: name → standardized scores [S] of the shown rows."""
         self.logs, self.cluster, self.propensity, self.scores = logs, cluster, propensity, scores
@@ -263,14 +263,14 @@ class _Rivals:
     def _highest(self, names: Iterable[str]) -> str:
         return max(names, key=lambda name: self.lows[name])
 
-    def values(self, rank: NDArray[np.int64]) -> NDArray[np.float64]:
+    def values(self, rank: Ints) -> Floats:
         """[R] of ranks [S]."""
         return self.pages.values(rank, self.propensity)
 
     def alone(self, name: str) -> _Arm:
         return _Arm(name, "", 0.0, self.ranks[name])
 
-    def arms(self, policies: Mapping[str, NDArray[np.float32]], shares: Sequence[float]) -> list[_Arm]:
+    def arms(self, policies: Mapping[str, Floats32], shares: Sequence[float]) -> list[_Arm]:
         """The anchor, and its mixtures with the policies and the challengers; policies also alone."""
         arms = [self.alone(self.anchor)]
         for name, scores in {**policies, **self._challengers()}.items():
@@ -280,7 +280,7 @@ class _Rivals:
                     arms.append(_Arm(self.anchor, name, share, self.pages.ranks(mixed)))
         return arms
 
-    def _challengers(self) -> dict[str, NDArray[np.float32]]:
+    def _challengers(self) -> dict[str, Floats32]:
         """Baselines to mix with the anchor: corrected expected value, and with that the strongest of the others."""
         if CORRECTED_EXPECTED_VALUE not in self.scores:
             return {}
@@ -309,7 +309,7 @@ class _Rivals:
         lifts = [intervals.mean_lift(value, self.worth[self.baseline]) for value in others.values()]
         return dict(zip(others, intervals.simultaneous(lifts, self.cluster), strict=True))
 
-    def contradiction(self, values: NDArray[np.float64], over: str) -> str:
+    def contradiction(self, values: Floats, over: str) -> str:
         """A text if the later requests of the log contradict a lift of values [R] over a ranking; empty if not."""
         return contradicted(self.logs, values, self.worth[over], self.cluster)
 
@@ -336,9 +336,7 @@ def label(challenger: str, share: float, baseline: str) -> str:
     return challenger if share == 1 else f"{share:g} {challenger} + {1 - share:g} {baseline}"
 
 
-def _joined(
-    logs: Logs, fold: NDArray[np.int64], parts: Sequence[Mapping[str, NDArray[np.float32]]]
-) -> dict[str, NDArray[np.float32]]:
+def _joined(logs: Logs, fold: Ints, parts: Sequence[Mapping[str, Floats32]]) -> dict[str, Floats32]:
     """Scores of all shown rows, put together from those of the folds."""
     of_row = fold[logs.row_request[logs.shown]]
     result = {name: np.empty(len(of_row), np.float32) for name in parts[0]}

@@ -14,9 +14,9 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade._typing import Floats, Ints
 from pygrade.config.training import CemConfig, Engine, RewardConfig
 from pygrade.logs import Logs
 from pygrade.logs.keys import hashes
@@ -32,7 +32,7 @@ from pygrade.training.training_record import TrainingRecord
 from pygrade.workers import Actors, LocalWorkers, Workers
 
 T = TypeVar("T")
-Numbers = TypeVar("Numbers", Tensor, NDArray[np.float64])
+Numbers = TypeVar("Numbers", Tensor, Floats)
 MAX_SHARDS = 64
 CHUNK = 20_000  # requests that a job holds at a time
 LogSource = Logs | LogParts | Place | Sequence[Place]
@@ -47,7 +47,7 @@ def open_log(source: LogSource, limit: int) -> Logs | LogParts:
     return parts.read(0, parts.num_requests) if parts.num_requests <= limit else parts
 
 
-def shard_bounds(requests: int, shard_requests: int) -> NDArray[np.int64]:
+def shard_bounds(requests: int, shard_requests: int) -> Ints:
     """[S + 1]: shard s has the requests bounds[s] … bounds[s + 1] - 1; sizes differ by 1 at most.
 
     One shard for every ``shard_requests`` requests begun, up to `MAX_SHARDS`.
@@ -56,7 +56,7 @@ def shard_bounds(requests: int, shard_requests: int) -> NDArray[np.int64]:
     return np.arange(count + 1, dtype=np.int64) * requests // count
 
 
-def shard_of_rows(rows: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def shard_of_rows(rows: Ints, sizes: Ints) -> tuple[Ints, Ints]:
     """The shard of each of the rows [n], and its number there, if shards have sizes [S]."""
     ends = np.cumsum(sizes)
     shard = np.searchsorted(ends, rows, side="right")
@@ -70,7 +70,7 @@ def sum_in_order(parts: Sequence[Numbers]) -> Numbers:
 
 def split_batch(
     rows: Tensor,
-    sizes: NDArray[np.int64],
+    sizes: Ints,
     parameters: Tensor,
     values: Tensor | None = None,
     seed: int = 0,
@@ -148,12 +148,12 @@ class TrainingData:
         return tuple(shard for shard in self.shards if isinstance(shard, FileShard))
 
     @cached_property
-    def sizes(self) -> NDArray[np.int64]:
+    def sizes(self) -> Ints:
         """[S] requests."""
         return np.array([shard.size for shard in self.shards], np.int64)
 
     @cached_property
-    def valued(self) -> NDArray[np.int64]:
+    def valued(self) -> Ints:
         """[S] requests whose page has feedback of positive value."""
         return np.array([len(shard.valued()) for shard in self.shards], np.int64)
 
@@ -181,7 +181,7 @@ class TrainingData:
         make = partial(ShardLearner, policy=policy, engine=chosen, threads=threads)
         return (LocalWorkers() if workers is None or self.in_memory else workers).actors(make, self.shards, "training")
 
-    def take(self, rows: NDArray[np.int64]) -> RequestTensors:
+    def take(self, rows: Ints) -> RequestTensors:
         """Some requests, by their numbers in the whole log, ascending."""
         shard, local = shard_of_rows(rows, self.sizes)
         parts = []
@@ -204,7 +204,7 @@ class TrainingData:
         if self.in_memory:
             policy.fit_normalization(self.tensors.inputs_seen(seed).cpu())
             return
-        mean: NDArray[np.float64] | None = None
+        mean: Floats | None = None
         for _ in range(2):
             work = partial(input_moments, seed=seed, mean=mean)
             count, total = sum_in_order(list(workers.map(work, self.files, "normalization")))
@@ -219,7 +219,7 @@ class TrainingData:
         keys = np.concatenate([shard.index().keys for shard in self.files])
         return TrainingRecord.of(self.sample, policy_version, keys, self.times)
 
-    def fold_of_sample(self, folds: int, seed: int) -> NDArray[np.int64]:
+    def fold_of_sample(self, folds: int, seed: int) -> Ints:
         """[n]: the fold of each request of the sample, of a log in files."""
         users = hashes(self.sample.user_id)
         return np.asarray(np.argmax([Fold(number, folds, seed).has(users) for number in range(folds)], 0))
@@ -245,7 +245,7 @@ class TrainingData:
         return replace(self, tensors=tensors, shards=tuple(replace(shard, head=head) for shard in self.files))
 
 
-def input_moments(shard: FileShard, seed: int, mean: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def input_moments(shard: FileShard, seed: int, mean: Floats | None) -> Floats:
     """[2, D]: how many inputs of a shard are known, and their sum or, if a mean is given, their squared distance."""
     head, inputs = shard.head.to("cpu"), shard.inputs()
     values = head.draw_values(seed, 0, shard.number, len(inputs))

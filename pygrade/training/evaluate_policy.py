@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from pygrade._typing import Array, Floats32, Ints
 from pygrade.config.training import RewardConfig
 from pygrade.evaluation.arms import ALONE, EXPECTED_VALUE, GRADE, LOGGED_ORDER, PRODUCTION, SERVED, STAGE1, STATIC
 from pygrade.evaluation.cautions import (
@@ -39,11 +39,11 @@ DECIDING_METRICS = ("value", "ndcg")  # the metric of the verdict: the first one
 class Arms:
     """Rankings of a log's candidates."""
 
-    scores: dict[str, NDArray[Any]]  # name → [M]
-    weights: dict[str, NDArray[np.float32]]  # policy → [R, T]
+    scores: dict[str, Array]  # name → [M]
+    weights: dict[str, Floats32]  # policy → [R, T]
     baseline: str  # the one that the last policy's verdict is over
 
-    def select(self, logs: Logs, requests: NDArray[np.int64]) -> "Arms":
+    def select(self, logs: Logs, requests: Ints) -> "Arms":
         """Of some requests of the log that they were made for."""
         rows = np.isin(logs.row_request, requests)
         scores = {name: values[rows] for name, values in self.scores.items()}
@@ -70,7 +70,7 @@ def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy], mixture: Mixture |
     """The simple baselines, and the policies."""
     last = list(policies.values())[-1]
     simple = simple_baselines(logs, last, mixture)
-    scores: dict[str, NDArray[Any]] = {name: simple_scores(entry, logs, last) for name, entry in simple.items()}
+    scores: dict[str, Array] = {name: simple_scores(entry, logs, last) for name, entry in simple.items()}
     explored = np.zeros(logs.num_requests, bool) if logs.exploration is None else logs.exploration != "none"
     if not explored.all():
         scores[LOGGED_ORDER] = np.where(logs.shown & ~explored[logs.row_request], -logs.position, np.nan)
@@ -79,7 +79,7 @@ def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy], mixture: Mixture |
     return Arms(scores, {name: served_weights(policy, logs) for name, policy in policies.items()}, baseline)
 
 
-def simple_scores(baseline: Baseline, logs: Logs, policy: FusionPolicy) -> NDArray[np.float32]:
+def simple_scores(baseline: Baseline, logs: Logs, policy: FusionPolicy) -> Floats32:
     """float32 [M] of a baseline that stands beside a policy, with its formula and its correction."""
     if baseline.corrected:
         baseline, logs = replace(baseline, corrected=False), corrected(logs, policy)

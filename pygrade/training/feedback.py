@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pygrade._typing import Bools
 from pygrade.logs import Logs, concatenate, validate
 
 Key = int | str
@@ -86,7 +86,7 @@ class FeedbackJoin:
             self._served[key] = self._unknown.pop(key, {})
             self._num_unknown -= len(self._served[key])
 
-    def unseen(self, logs: Logs) -> NDArray[np.bool_]:
+    def unseen(self, logs: Logs) -> Bools:
         """[R]: the request was not served here, as far as is still known."""
         keys = (as_key("request_id", value) for value in logs.request_id)
         return np.array([key not in self._served and key not in self.joined for key in keys], bool)

@@ -15,8 +15,7 @@ from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training.data import TrainingData
 from pygrade.training.heldout import HeldOut
 from pygrade.training.run import Run
-from pygrade.training.stage1 import train_stage1
-from pygrade.training.stage2 import train_stage2
+from pygrade.training.stages import train_stage1, train_stage2
 from pygrade.training.static_weights import best_static_weights
 from pygrade.workers import Workers
 

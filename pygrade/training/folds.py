@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade._typing import Ints
 from pygrade._util.files import directory_lock
 from pygrade._util.progress import progress_disabled
 from pygrade._util.threads import torch_threads
@@ -53,8 +53,8 @@ logger = logging.getLogger("pygrade")
 class LogSplit(NamedTuple):
     """The folds of a log, and what it shows before any policy is trained."""
 
-    fold: NDArray[np.int64]  # [R]
-    cluster: NDArray[np.int64]  # [R]
+    fold: Ints  # [R]
+    cluster: Ints  # [R]
     reason: str = ""  # why nothing can be decided
     corrected: LicensedCorrection | None = None
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade._typing import Floats
 from pygrade.config.training import RewardConfig
 from pygrade.logs import Logs, evenly_spaced
 from pygrade.logs.clusters import clusters_of
@@ -53,7 +53,7 @@ class HeldOut:
         return figures if np.isfinite(list(figures.values())).all() else {}
 
     @torch.no_grad()
-    def _values(self, weights: Tensor) -> NDArray[np.float64]:
+    def _values(self, weights: Tensor) -> Floats:
         """[R] of weights [R, T]."""
         every = torch.arange(self._data.num_requests, device=weights.device)
         parts = [self._data.rewards(rows, weights[rows][:, None])[:, 0, 0] for rows in torch.split(every, 1024)]

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pygrade._typing import Floats
+from pygrade._typing import Bools, Floats, Floats32, Ints
 from pygrade.correction.fit import Candidate, Fitted
 from pygrade.logs import Logs
 from pygrade.metrics import intervals
@@ -44,17 +43,12 @@ class LicensedCorrection(NamedTuple):
     """A correction of the predictions that the likelihood licenses."""
 
     candidate: Candidate
-    predictions: NDArray[np.float32]  # [M, T] of the log, cross-fitted
+    predictions: Floats32  # [M, T] of the log, cross-fitted
     license: License
 
 
 def license_correction(
-    logs: Logs,
-    fitted: Fitted,
-    fold: NDArray[np.int64],
-    cluster: NDArray[np.int64],
-    pages: PageReplay,
-    propensity: SlotPropensity,
+    logs: Logs, fitted: Fitted, fold: Ints, cluster: Ints, pages: PageReplay, propensity: SlotPropensity
 ) -> LicensedCorrection | None:
     """The first candidate that passes; None: none passes."""
     shown = logs.shown
@@ -72,7 +66,7 @@ def license_correction(
     return None
 
 
-def reasons_of(logs: Logs, corrected: NDArray[np.float32], count: int = 3) -> tuple[str, ...]:
+def reasons_of(logs: Logs, corrected: Floats32, count: int = 3) -> tuple[str, ...]:
     """The largest moves of the predictions, in value: lines such as "order: 1.9 times what the model predicts where
     returning is 1, else 0.9 times"."""
     before, after = _by_request(logs, logs.predictions), _by_request(logs, corrected)  # [R, T]
@@ -103,11 +97,11 @@ def _said(factor: float, what: str = "") -> str:
     return "as predicted" if abs(factor - 1) < _AS_PREDICTED else f"{factor:.2g} times{what}"
 
 
-def _by_request(logs: Logs, predictions: NDArray[np.float32]) -> Floats:
+def _by_request(logs: Logs, predictions: Floats32) -> Floats:
     return np.asarray(np.add.reduceat(predictions.astype(np.float64), logs.offsets[:-1]))
 
 
-def _split(values: NDArray[np.float32], name: str) -> tuple[NDArray[np.bool_] | None, str]:
+def _split(values: Floats32, name: str) -> tuple[Bools | None, str]:
     """The requests with a high value of a feature, and how that is said; None: it does not vary."""
     known = values[~np.isnan(values)]
     levels: Sequence[float] = np.unique(known[:1000]).tolist()

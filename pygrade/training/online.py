@@ -42,10 +42,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pygrade._typing import Floats
+from pygrade._typing import Bools, Floats
 from pygrade._util.files import atomic_directory
 from pygrade._util.serialization import read_json, read_safetensors, to_json, to_safetensors
 from pygrade.config.training import OnlineConfig
@@ -60,11 +59,10 @@ from pygrade.training.feedback import Event, FeedbackJoin, as_key
 from pygrade.training.policy_step import PolicyStep, parameters_of, policy_step
 from pygrade.training.renewal import renew_correction
 from pygrade.training.reward import CompositeReward
-from pygrade.training.stage2 import stage2_step
+from pygrade.training.stages import stage2_step
 from pygrade.training.steps import batch_rows, draw_seed
 
 logger = logging.getLogger("pygrade")
-Array = NDArray[Any]
 _CUT = 0.999  # quantile of the rewards that judge
 _STAGE = 3  # of the random streams of `train`: 1 and 2 are its own
 _FORMAT = "pygrade.OnlineLearner 1"
@@ -261,7 +259,7 @@ class OnlineLearner:
             self._new = 0
         return correction
 
-    def _judging(self, window: Logs) -> NDArray[np.bool_]:
+    def _judging(self, window: Logs) -> Bools:
         """[R]: requests with drawn weights that a hash of their id holds out."""
         assert window.exploration is not None
         low = [zlib.crc32(str(value).encode()) < self.config.holdout_fraction * 2**32 for value in window.request_id]

@@ -1,9 +1,8 @@
 """The logged pages: what an order of their items is worth, debiased by slot."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pygrade._typing import Array
+from pygrade._typing import Array, Floats, Ints
 from pygrade.config.training import RewardConfig
 from pygrade.evaluation.value import gains_of, rank_discount
 from pygrade.logs import Logs
@@ -13,7 +12,7 @@ from pygrade.training.propensity import SlotPropensity
 class PageReplay:
     """The logged pages: what an order of their items is worth."""
 
-    def __init__(self, logs: Logs, reward: RewardConfig, share: NDArray[np.float64] | None = None) -> None:
+    def __init__(self, logs: Logs, reward: RewardConfig, share: Floats | None = None) -> None:
         """share [R]: of each request's value that counts, see `cautions.winsorized`."""
         self.count = logs.num_requests
         self._request, self._slot = logs.row_request[logs.shown], logs.position[logs.shown]
@@ -23,18 +22,18 @@ class PageReplay:
         sizes = np.bincount(self._request, minlength=self.count)
         self._start = np.cumsum(sizes) - sizes
 
-    def ranks(self, scores: Array) -> NDArray[np.int64]:
+    def ranks(self, scores: Array) -> Ints:
         """[S] of scores [S]: score descending, then the order of the log."""
         order = np.lexsort((-scores, self._request))
         result = np.empty(len(order), np.int64)
         result[order] = np.arange(len(order)) - self._start[self._request[order]]
         return result
 
-    def logged(self) -> NDArray[np.int64]:
+    def logged(self) -> Ints:
         """[S]: ranks by slot."""
         return self.ranks(-self._slot.astype(np.float64))
 
-    def values(self, rank: NDArray[np.int64], propensity: SlotPropensity) -> NDArray[np.float64]:
+    def values(self, rank: Ints, propensity: SlotPropensity) -> Floats:
         """[R]: the debiased value of each page in the order of ranks [S]."""
         reward, slots = self._reward, max(int(self._slot.max(initial=0)) + 1, self._reward.page_size)
         curve = propensity.curve(slots)
@@ -44,7 +43,7 @@ class PageReplay:
         return np.asarray(np.bincount(self._request, earned, self.count), np.float64)
 
 
-def logged_order(logs: Logs, pages: PageReplay, propensity: SlotPropensity) -> NDArray[np.float64] | None:
+def logged_order(logs: Logs, pages: PageReplay, propensity: SlotPropensity) -> Floats | None:
     """[R]: the pages in production's own order, NaN where it explored; None if it always did."""
     values = pages.values(pages.logged(), propensity)
     if logs.exploration is not None:

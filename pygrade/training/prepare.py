@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pygrade._typing import Floats
 from pygrade.config.training import RewardConfig, TrainConfig
 from pygrade.logs import Logs, concatenate, request_keys
 from pygrade.logs.keys import hashes
@@ -124,7 +124,7 @@ def _figures(measured: Sequence[ShardFigures], sample: Logs, reward: RewardConfi
     return LogFigures(propensity, 1.0, longest, shortest < longest, slots, last)
 
 
-def slope_sums(job: LogRange, figures: LogFigures, reward: RewardConfig) -> NDArray[np.float64]:
+def slope_sums(job: LogRange, figures: LogFigures, reward: RewardConfig) -> Floats:
     """The sums [2, T] of a shard's calibration."""
     return sum_in_order([calibration_sums(logs, figures.floored(logs, reward)) for logs in job.chunks()])
 

@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pygrade._typing import Array, Floats
 from pygrade.config.training import RewardConfig
@@ -79,7 +78,7 @@ class SlotPropensity:
         """For JSON, with the interval and the `note`."""
         return {**asdict(self), "low": self.low, "high": self.high, "note": self.note}
 
-    def curve(self, slots: int) -> NDArray[np.float64]:
+    def curve(self, slots: int) -> Floats:
         """q of the first slots."""
         return propensity_curve(self.exponent, slots)
 
@@ -88,7 +87,7 @@ class SlotPropensity:
         ends = (self.low, self.high) if self.standard_error else ()
         return tuple(replace(self, exponent=end, standard_error=0.0) for end in ends)
 
-    def known(self, slots: int) -> NDArray[np.float64] | None:
+    def known(self, slots: int) -> Floats | None:
         """The same; None if nothing is known."""
         return None if self.source == "none" else self.curve(slots)
 
@@ -117,7 +116,7 @@ def slot_propensity(logs: Logs, config: RewardConfig, *, warn: bool = True) -> S
     return shuffled
 
 
-def propensity_curve(exponent: float, slots: int) -> NDArray[np.float64]:
+def propensity_curve(exponent: float, slots: int) -> Floats:
     """q(slot) = (slot + 1)^-exponent of the first slots."""
     return np.arange(1, slots + 1, dtype=np.float64) ** -exponent
 

@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pygrade._typing import Floats
+from pygrade._typing import Floats, Floats32
 from pygrade.config.training import CorrectionConfig, RewardConfig
 from pygrade.correction.fit import correct, fit_correction
 from pygrade.correction.gate import costs_of_errors, gain, likelihood
@@ -62,7 +61,7 @@ def _shows(logs: Logs, old: Correction) -> bool:
     return amounts_of(logs) == old.amounts and bool((events[moved] >= MIN_EVENTS).all())
 
 
-def _given(predictions: NDArray[np.float32], parents: tuple[int, ...], logs: Logs) -> Floats:
+def _given(predictions: Floats32, parents: tuple[int, ...], logs: Logs) -> Floats:
     """[S, T]: predictions [M, T] of the shown rows given the parent's event."""
     shown = predictions[logs.shown].astype(np.float64)
     return np.stack([shown[:, t] / (shown[:, s] if s >= 0 else 1.0) for t, s in enumerate(parents)], 1)

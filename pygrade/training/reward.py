@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pygrade import ops
+from pygrade._typing import Array, Bools, Floats, Floats32, Ints
 from pygrade.config.training import RewardConfig
 from pygrade.evaluation.value import divisors, examined, rank_discount
 from pygrade.logs import Logs, pad
@@ -33,7 +33,7 @@ from pygrade.training.request_tensors import RequestTensors, TradeOffs
 _SMALL = 5_000  # requests of a log up to which the prior counts as much as the posterior
 
 
-def logged_weights(logs: Logs) -> NDArray[np.float32] | None:
+def logged_weights(logs: Logs) -> Floats32 | None:
     """Mean logged weights [T] of the requests served without weight exploration; None if the log has no weights."""
     if logs.weights is None:
         return None
@@ -45,7 +45,7 @@ def logged_weights(logs: Logs) -> NDArray[np.float32] | None:
     return (mean / mean.sum()).astype(np.float32) if mean.sum() > 0 else None
 
 
-def calibration_slopes(logs: Logs, propensity: NDArray[np.float64]) -> NDArray[np.float64]:
+def calibration_slopes(logs: Logs, propensity: Floats) -> Floats:
     """[T]: the regression slope of feedback on prediction within pages.
 
     Σ (p - p̄) y / q over Σ (p - p̄)² of the shown rows, p̄ the mean of the row's page, q = propensity [M]; cut to 0 … 2.
@@ -54,7 +54,7 @@ def calibration_slopes(logs: Logs, propensity: NDArray[np.float64]) -> NDArray[n
     return slopes_of(calibration_sums(logs, propensity))
 
 
-def calibration_sums(logs: Logs, propensity: NDArray[np.float64]) -> NDArray[np.float64]:
+def calibration_sums(logs: Logs, propensity: Floats) -> Floats:
     """[2, T]: both sums of `calibration_slopes`, which add up over parts of a log."""
     shown = logs.shown
     request = logs.row_request[shown]
@@ -67,7 +67,7 @@ def calibration_sums(logs: Logs, propensity: NDArray[np.float64]) -> NDArray[np.
     return np.stack([covariance, spread])
 
 
-def slopes_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def slopes_of(sums: Floats) -> Floats:
     """[T] of `calibration_sums`."""
     covariance, spread = sums
     slopes = np.divide(covariance, spread, out=np.zeros(len(spread)), where=spread > 0)
@@ -79,7 +79,7 @@ class LogFigures:
     """Facts of the whole log that the training set of a part of it takes."""
 
     propensity: SlotPropensity
-    slopes: NDArray[np.float64] | float  # of the predictions, `calibration_slopes`; 1: unscaled
+    slopes: Floats | float  # of the predictions, `calibration_slopes`; 1: unscaled
     candidates: int  # N, of the longest request
     padded: bool  # some request is shorter
     slots: int  # P, items on the longest page
@@ -96,11 +96,11 @@ class LogFigures:
             return figures
         return replace(figures, slopes=calibration_slopes(logs, figures.floored(logs, config)))
 
-    def curve(self, config: RewardConfig) -> NDArray[np.float64]:
+    def curve(self, config: RewardConfig) -> Floats:
         """q of the slots."""
         return self.propensity.curve(max(self.last_slot + 1, config.page_size))
 
-    def floored(self, logs: Logs, config: RewardConfig) -> NDArray[np.float64]:
+    def floored(self, logs: Logs, config: RewardConfig) -> Floats:
         """[M]: the propensity that feedback of a row is divided by."""
         return divisors(logs.position, self.curve(config), config.propensity_floor)
 
@@ -135,7 +135,7 @@ class CompositeReward:
         longest, padded = figures.candidates, figures.padded
         scores, exists = pad(transformed_predictions(logs, spec), logs.offsets, length=longest)
         page_list, all_list = 0, 1 if padded else -1
-        ranked: list[tuple[str, float, int, NDArray[Any]]] = []  # name, weight, list, gain of each row
+        ranked: list[tuple[str, float, int, Array]] = []  # name, weight, list, gain of each row
         if config.posterior_weight > 0.0:
             ranked.append(("posterior", config.posterior_weight, page_list, value / floored))
         if config.prior_weight > 0.0:
@@ -168,7 +168,7 @@ class CompositeReward:
             **_trade_offs(config, logs, spec, floored, figures),
         )
 
-    def page_values(self, logs: Logs, figures: LogFigures) -> NDArray[np.float64]:
+    def page_values(self, logs: Logs, figures: LogFigures) -> Floats:
         """[R]: predicted value of each logged page; their mean is what the format component is measured by."""
         logs = logs.valued(self.config.task_values, self.config.value_tasks)
         looks = examined(logs.position, figures.curve(self.config))
@@ -177,7 +177,7 @@ class CompositeReward:
 
 
 def _trade_offs(
-    config: RewardConfig, logs: Logs, spec: PolicySpec, floored: NDArray[np.float64], figures: LogFigures
+    config: RewardConfig, logs: Logs, spec: PolicySpec, floored: Floats, figures: LogFigures
 ) -> dict[str, Any]:
     """Labels and gains by task, of a policy that has trade-offs, under a config with the prior's weight."""
     if not spec.config.trade_offs:
@@ -202,7 +202,7 @@ def format_weight(config: RewardConfig, page_mean: float) -> float:
     return 10.0 * config.format_weight * page_mean
 
 
-def transformed_predictions(logs: Logs, spec: PolicySpec) -> NDArray[np.float32]:
+def transformed_predictions(logs: Logs, spec: PolicySpec) -> Floats32:
     """Transformed predictions [M, T], priced as the spec says: requests of equal size go through the op together."""
     sizes = np.diff(logs.offsets)
     result = np.empty_like(logs.predictions)
@@ -226,7 +226,7 @@ def _inputs(logs: Logs, spec: PolicySpec) -> Tensor:
     return spec.request_inputs(logs.context, logs.predictions, logs.offsets, values)
 
 
-def _page_rows(logs: Logs, slots: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _page_rows(logs: Logs, slots: int) -> tuple[Ints, Bools]:
     """The rows shown, by request and slot, and which of the P slots [R, P] they fill."""
     rows = np.flatnonzero(logs.shown)
     rows = rows[np.lexsort((logs.position[rows], logs.row_request[rows]))]
@@ -234,8 +234,8 @@ def _page_rows(logs: Logs, slots: int) -> tuple[NDArray[np.int64], NDArray[np.bo
     return rows, np.arange(slots) < counts[:, None]
 
 
-def _on_pages(mask: NDArray[np.bool_], values: NDArray[Any], dtype: type, empty: float = 0.0) -> Tensor:
+def _on_pages(mask: Bools, values: Array, dtype: type, empty: float = 0.0) -> Tensor:
     """Values [n, …] of the rows shown → [R, P, …]."""
-    block: NDArray[Any] = np.full((*mask.shape, *values.shape[1:]), empty, dtype)
+    block: Array = np.full((*mask.shape, *values.shape[1:]), empty, dtype)
     block[mask] = values
     return torch.from_numpy(block)

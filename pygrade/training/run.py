@@ -146,12 +146,7 @@ class Run:
             self._tracker.close()
 
     def _save(
-        self,
-        stage: str,
-        step: int,
-        policy: FusionPolicy,
-        learner: PolicyStep | None,
-        reference: FusionPolicy | None,
+        self, stage: str, step: int, policy: FusionPolicy, learner: PolicyStep | None, reference: FusionPolicy | None
     ) -> None:
         assert self._store is not None and self.static_weights is not None
         tensors = {"static_weights": self.static_weights}

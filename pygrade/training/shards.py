@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pygrade._typing import Array
+from pygrade._typing import Array, Bools, Floats, Ints
 from pygrade._util.files import atomic_directory
 from pygrade._util.hashing import GOLDEN, splitmix64
 from pygrade.training.request_tensors import RequestTensors
@@ -33,8 +33,8 @@ class ShardIndex:
 
     keys: NDArray[np.uint64]  # [n] `request_keys`
     users: NDArray[np.uint64]  # [n] hashes of the users' ids
-    valued: NDArray[np.bool_]  # [n] the page has feedback of positive value
-    page_value: NDArray[np.float64]  # [n] predicted value of the page
+    valued: Bools  # [n] the page has feedback of positive value
+    page_value: Floats  # [n] predicted value of the page
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Fold:
     folds: int
     seed: int
 
-    def has(self, users: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    def has(self, users: NDArray[np.uint64]) -> Bools:
         """[n]: the users of these hashes that belong to it."""
         drawn = splitmix64(users + np.uint64(self.seed + 1) * GOLDEN)
         return np.asarray(drawn % np.uint64(self.folds) == self.number)
@@ -80,7 +80,7 @@ class _OpenFiles(NamedTuple):
     start: int  # of the first record
     kind: np.dtype[np.void]
     names: tuple[str, ...]  # of the fields that are tensors
-    chosen: NDArray[np.int64] | None  # the requests without those of a fold; None: all
+    chosen: Ints | None  # the requests without those of a fold; None: all
     valued: Tensor  # numbers among the chosen
 
 
@@ -195,7 +195,7 @@ def _begin(file: BinaryIO, rows: Array, requests: int) -> None:
     np.lib.format.write_array_header_1_0(file, {**facts, "shape": (requests, *rows.shape[1:])})
 
 
-def _read(held: _OpenFiles, rows: NDArray[np.int64]) -> Array:
+def _read(held: _OpenFiles, rows: Ints) -> Array:
     """The records of rows [b]."""
     size = held.kind.itemsize
     records = np.empty(len(rows), held.kind)

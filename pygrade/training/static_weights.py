@@ -1,18 +1,15 @@
 """Static weights, the baselines of a learned policy: equal, in production, and the best ones."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade._typing import Array
 from pygrade.config.training import CemConfig
 from pygrade.policy import project_weights
 from pygrade.training.request_tensors import RequestTensors
-
-Array = NDArray[Any]
 
 _ROWS = 1024  # requests scored at a time
 

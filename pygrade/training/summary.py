@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade._typing import Array
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy, project_weights
 from pygrade.training.request_tensors import RequestTensors
@@ -36,7 +36,7 @@ def summary_of(
     static: Tensor,
     first: FusionPolicy,
     last: FusionPolicy,
-    scenario: NDArray[Any] | None,
+    scenario: Array | None,
 ) -> dict[str, Any]:
     """Did it learn, was there signal, did it stay near the reference, is it stable? steps: of both stages."""
     names, component_weights = data.components, data.component_weights

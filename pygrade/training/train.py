@@ -1,4 +1,4 @@
-"""Training: logged requests → a fusion policy, in two stages (`stage1`, `stage2`).
+"""Training: logged requests → a fusion policy, in two stages (`stages`).
 
 A run that was killed and resumed ends with the same policy, bit for bit, on one machine with one thread count. A
 training ends with the question whether the policy is better than a simple baseline (`cross_fit`).

@@ -8,6 +8,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from pygrade._typing import Bools
 from pygrade._util.serialization import write_bytes
 from pygrade.logs import Logs, request_keys
 from pygrade.storage import Place, download
@@ -44,7 +45,7 @@ class TrainingRecord:
         values = logs.tasks, logs.task_values, logs.value_tasks
         return cls(np.sort(keys), policy_version, *values, first, last, find_single_tasks(logs))
 
-    def seen(self, logs: Logs) -> NDArray[np.bool_]:
+    def seen(self, logs: Logs) -> Bools:
         """[R]: the policy was trained on the request."""
         return np.isin(request_keys(logs), self.keys)
 

@@ -7,7 +7,7 @@ import pytest
 
 from pygrade.config.policy import PolicyConfig
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, SERVED
-from pygrade.evaluation.front import AS_TRAINED, VALUE, Judge, front, lifts, solve
+from pygrade.evaluation.front import AS_TRAINED, VALUE, Judge, front, solve
 from pygrade.evaluation.replay import ranks
 from pygrade.policy import Baseline, FusionPolicy, PolicySpec
 from pygrade.policy.mixture import Mixture
@@ -26,6 +26,11 @@ def policy():
 def judge(policy, logs, **options):
     production = logs.predictions.sum(1)
     return Judge(policy, logs, production, CURVE, k=4, **options)
+
+
+def lifts(judges, values):
+    """[T + 1]: debiased lifts at multipliers [T] over all requests of the judges."""
+    return np.divide(*(np.sum([judge.totals(at) for judge in judges], 0) for at in (values, None))) - 1
 
 
 def counted(scores, logs, floor=0.6):

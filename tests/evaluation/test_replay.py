@@ -146,7 +146,6 @@ def test_propensity_undoes_the_attention_of_the_slots(logs):
         ({"rankers": {"r": [np.nan, 1.0]}}, "weights of 'r', row 0"),
         ({"k": 0}, "k is 0"),
         ({"propensity": [1.0, 0.0]}, "propensity is"),
-        ({"segments": np.array(["a"])}, "segments has 1 entries"),
     ],
 )
 def test_bad_arguments_are_named(logs, change, message):

@@ -14,8 +14,7 @@ from pygrade.training.data import TrainingData
 from pygrade.training.policy_step import FusedStep, TorchStep, concentrations, is_fused, policy_step
 from pygrade.training.reward import CompositeReward
 from pygrade.training.run import Run
-from pygrade.training.stage1 import train_stage1
-from pygrade.training.stage2 import train_stage2
+from pygrade.training.stages import train_stage1, train_stage2
 from pygrade.training.train import train
 from tests.learning import TASKS, tiny_logs
 from tests.training.test_train import SMALL

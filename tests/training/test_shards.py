@@ -20,8 +20,7 @@ from pygrade.training.prepare import prepare_data
 from pygrade.training.reward import CompositeReward
 from pygrade.training.shard_learner import ShardLearner
 from pygrade.training.shards import MemoryShard
-from pygrade.training.stage1 import train_stage1
-from pygrade.training.stage2 import train_stage2
+from pygrade.training.stages import train_stage1, train_stage2
 from pygrade.training.train import train
 from pygrade.workers import LocalWorkers
 from tests.learning import tiny_logs

@@ -11,8 +11,7 @@ from pygrade.config.training import Stage1Config, Stage2Config
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training.data import TrainingData
 from pygrade.training.reward import CompositeReward
-from pygrade.training.stage1 import train_stage1
-from pygrade.training.stage2 import train_stage2
+from pygrade.training.stages import train_stage1, train_stage2
 from pygrade.training.steps import draw_values
 from tests.learning import TASKS, tiny_logs
 from tests.training.test_train import SMALL

@@ -19,8 +19,7 @@ from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training.data import TrainingData
 from pygrade.training.reward import CompositeReward
-from pygrade.training.stage1 import train_stage1
-from pygrade.training.stage2 import train_stage2
+from pygrade.training.stages import train_stage1, train_stage2
 from pygrade.training.steps import batch_rows, draw_seed
 from pygrade.training.tracking import read_metrics
 from pygrade.training.train import train
