@@ -12,8 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.study.findings import NOT_RUN, findings, percent
-from bench.study.report import write_docs, write_report
+from bench.study.findings import NOT_RUN, findings
+from bench.study.report import lifts_of_arms, write_docs, write_report
 from bench.study.runner import StudyConfig, Unit, load_unit, machine, plan, run_units, scaled
 from bench.study.settings import Settings, load_settings
 from bench.study.stats import Results
@@ -24,15 +24,6 @@ from pygrade.workers import LOCAL, Workers
 logger = logging.getLogger("pygrade")
 FURTHER = "further"  # folder of what `bench.evidence` wrote, which the report shows, too
 __all__ = ["StudyConfig", "reproduce", "tables"]
-
-_COLUMNS = (
-    ("ev", "value"),
-    ("static", "value"),
-    ("production", "value"),
-    ("production", "ctr"),
-    ("production", "orders"),
-)
-_SHORT = {"ev": "expected value", "static": "static z-log"}
 
 
 def reproduce(
@@ -77,15 +68,10 @@ def _runnable(units: list[Unit], settings: Settings, run: Path) -> list[Unit]:
 
 def tables(record: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     """Title, head and rows for the terminal: each regime's lifts over the simple baselines, then the verdicts."""
-    results, settings = Results(record["units"]), load_settings()
-    parts = []
-    for name in dict.fromkeys(unit["regime"] for unit in results.units):
-        rows = []
-        for arm in results.arms(name):
-            lifts = [percent(results.lift(name, arm, base, metric)) for base, metric in _COLUMNS]
-            rows.append([settings.arms[arm].title, *lifts])
-        head = ["", *(f"{metric} over {_SHORT.get(base, base)}" for base, metric in _COLUMNS)]
-        parts.append((f"{name}: closed-form lifts, ± 95 % over worlds", head, rows))
+    results = Results(record["units"])
+    parts = [
+        (part.title, [*part.head], [[*row] for row in part.rows]) for part in lifts_of_arms(results, load_settings())
+    ]
     verdicts = [[finding.claim, finding.verdict] for finding in findings(results) if finding.verdict != NOT_RUN]
     return [*parts, ("Findings", ["claim", "verdict"], verdicts)]
 

@@ -18,7 +18,6 @@ REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run"
 CONFIRMED, NOT_CONFIRMED = "confirmed", "not confirmed"
 CONSTRAINED = {"constraint-100": 0.0, "constraint-102": 2.0, "constraint-104": 4.0}  # arm → carts over production, %
 SERVED = "trust"  # the arm that is the product's default
-BASELINES = ("production", "ev", "ev-calibrated", "static-linear", "static-zlinear", "static", "static-log1p")
 RIVALS = {"boosted-value": "boosted trees, value", "boosted-rank": "boosted trees, LambdaMART"}
 NO_HARM = -0.1  # per cent of the baseline that what is served may lose in any world
 MAX_REGRESSION = 2.0  # per cent of stage 1's value that an online version may lose, as in settings.json

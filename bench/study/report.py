@@ -10,25 +10,24 @@ from typing import Any
 from bench.study.charts import draw_charts
 from bench.study.family import trade_offs
 from bench.study.findings import (
-    BASELINES,
-    CONSTRAINED,
     RIVALS,
     SERVED,
     collapses,
     findings,
-    over_chosen,
     percent,
     targets,
 )
 from bench.study.fresh_worlds import fresh_worlds
 from bench.study.settings import MAIN, STABILITY, Settings
 from bench.study.stats import Results, over_worlds, production_lift
-from bench.study.tables import Row, Section, markdown, shown
+from bench.study.tables import Section, markdown, shown
 from pygrade._util.files import atomic_file
 from pygrade.console.training import write_text
 
-_METRICS = {"value": "value", "ctr": "CTR", "cvr": "CVR", "opm": "OPM", "orders": "orders"}
-_LEARNED = ("static", "grade", *RIVALS, "monotone", "monotone-personal", "scorer", SERVED)
+_LIFTS = (  # baseline, metric
+    *(("ev", "value"), ("static", "value"), ("production", "value")),
+    *(("production", metric) for metric in ("ctr", "cvr", "opm", "orders")),
+)
 _MET = {True: "met", False: "**missed**", None: "not run"}
 PAGE = (  # titles of the sections of docs/RESULTS.md; "": the first and the last, without a title
     "",
@@ -121,12 +120,9 @@ def sections(record: Mapping[str, Any], settings: Settings) -> list[Section]:
     return [
         _head(record, results, settings),
         *fresh_worlds(results, settings, record.get("further", {})),
-        *_yardstick(results, settings),
         _findings(results),
         _targets(results, settings),
-        *_main(results, settings),
-        *_regimes(results, settings),
-        *_constraints(results, settings),
+        *lifts_of_arms(results, settings),
         *_trade_offs(results, settings),
         *_estimates(results),
         *_stability(results, settings),
@@ -166,38 +162,6 @@ def _head(record: Mapping[str, Any], results: Results, settings: Settings) -> Se
     return Section("", "\n\n".join(text))
 
 
-def _yardstick(results: Results, settings: Settings) -> Iterator[Section]:
-    """Everything against expected value, which needs no learning: the simple baselines, then what is learned."""
-    simple: list[Row] = []
-    learned: list[Row] = []
-    for family, regimes in settings.families.items():
-        for regime in regimes:
-            if not results.has(regime.name, "ev"):
-                continue
-            name, judged = regime.name, regime.judge
-            where = [f"{family}{f' ({judged})' if judged != 'value' else ''}", f"{regime.requests:,}"]
-            where.append(str(len(results.worlds(name, "ev", SERVED) or results.worlds(name, "ev"))))
-            lifts = {arm: results.lift(name, arm, "ev", judged) for arm in (*BASELINES, *_LEARNED)}
-            simple.append([*where, *(shown(lifts[arm]) for arm in BASELINES if arm != "ev")])
-            worst = ""
-            if results.has(name, SERVED):
-                both = results.lifts(name, SERVED, "ev", judged), over_chosen(results, name)
-                worst = " / ".join(f"{min(lifts_by_world.values()):+.2f} %" for lifts_by_world in both)
-            learned.append([*where, *(shown(lifts[arm]) for arm in _LEARNED), worst])
-    if not simple:
-        return
-    titles = [_title(settings, arm) for arm in (*BASELINES, *_LEARNED) if arm != "ev"]
-    cut = len(BASELINES) - 1
-    where = ["world", "logged requests", "worlds"]
-    worst = "served, worst world: over expected value / over the baseline that the log chose"
-    text = (
-        "Sorting by expected value, Σ value · predicted probability, needs no learning. Every lift of these two tables "
-        "is over it, in per cent of value or of what the row names. With two worlds an interval says little."
-    )
-    yield Section("Against expected value", text, (), [*where, *titles[cut:], worst], learned)
-    yield Section("Simple baselines", "", (), [*where, *titles[:cut]], simple)
-
-
 def _targets(results: Results, settings: Settings) -> Section:
     rows = [[target.name, target.wanted, target.measured, _MET[target.met]] for target in targets(results, settings)]
     return Section("Targets", "", (), ["target", "wanted", "measured", ""], rows)
@@ -213,55 +177,23 @@ def _findings(results: Results) -> Section:
     return Section("Findings", text, ("main",), ["claim", "source", "measured", "verdict"], rows)
 
 
-def _main(results: Results, settings: Settings) -> Iterator[Section]:
-    if not results.has(MAIN, "production"):
-        return
-    rows = []
-    for arm in results.arms(MAIN):
-        cells = [percent(results.lift(MAIN, arm, "production", metric)) for metric in _METRICS]
-        sampled = percent(results.lift(MAIN, arm, "production", kind="sampled"))
-        bases = [shown(results.lift(MAIN, arm, base)) for base in ("ev", "static")]
-        seconds = results.mean(MAIN, arm, lambda record: record["cpu_seconds"]).value
-        rows.append([_title(settings, arm), *bases, *cells, sampled, f"{seconds:.1f}"])
-    lifts = [f"{label} over production" for label in _METRICS.values()]
-    head = ["arm", "value over expected value", "value over best static, z-log", *lifts]
+def lifts_of_arms(results: Results, settings: Settings) -> Iterator[Section]:
+    """Of each regime that ran: every arm's lifts over the simple baselines."""
+    head = ["arm", *(f"{metric} over {settings.arms[base].title}" for base, metric in _LIFTS)]
     head += ["sampled A/B: value over production", "CPU s"]
-    text = (
-        "The sampled A/B test, like an online test, draws the users' behavior once; all arms share its random numbers. "
-        "CPU seconds are an arm's training time; stage 1 and the static search are shared, and counted for the first "
-        "arm that needs them."
-    )
-    yield Section("Every arm, at 20,000 logged requests", text, (), head, rows)
-
-
-def _regimes(results: Results, settings: Settings) -> Iterator[Section]:
-    for name, regime in settings.regimes.items():
-        if name in (MAIN, "constraint") or regime.sized or not results.has(name, "static", "grade"):
-            continue
-        rows = []
+    for name in dict.fromkeys(unit["regime"] for unit in results.units):
+        regime, rows = settings.regimes.get(name, settings.regimes[MAIN]), []
         for arm in results.arms(name):
-            over = [shown(results.lift(name, arm, base, regime.judge)) for base in ("ev", "static", "production")]
-            ours = [
-                "" if own == arm else shown(results.lift(name, own, arm, regime.judge)) for own in ("grade", SERVED)
-            ]
-            rows.append([_title(settings, arm), *over, *ours])
-        judged = f", judged by {regime.judge}" if regime.judge != "value" else ""
-        head = ["arm", "over expected value", "over best static, z-log", "over production"]
-        head += ["GRADE over it", "served over it"]
-        yield Section(f"{regime.title}{judged}", "", (), head, rows)
-
-
-def _constraints(results: Results, settings: Settings) -> Iterator[Section]:
-    arms = [arm for arm in ("stage1", "grade", *CONSTRAINED) if results.has("constraint", arm, "production")]
-    if not arms:
-        return
-    metrics = {"carts": ("cart", "events"), "value": ("value", "expected"), "dwell": ("dwell", "events")}
-    rows = [
-        [_title(settings, arm), *(percent(results.lift("constraint", arm, "production", *m)) for m in metrics.values())]
-        for arm in arms
-    ]
-    head = ["arm", *(f"{name} over production" for name in metrics)]
-    yield Section("Constraints", "", (), head, rows)
+            metrics = [(base, regime.judge if metric == "value" else metric) for base, metric in _LIFTS]
+            lifts = [results.lift(name, arm, *entry) for entry in metrics]
+            lifts.append(results.lift(name, arm, "production", kind="sampled"))
+            seconds = results.mean(name, arm, lambda record: record["cpu_seconds"]).value
+            rows.append([settings.arms[arm].title, *map(shown, lifts), f"{seconds:.1f}"])
+        title = regime.title if name == regime.name else name
+        title += f", value: of {regime.judge} alone" if regime.judge != "value" else ""
+        worlds = len({unit["world"] for unit in results.units if unit["regime"] == name})
+        title += f", {regime.requests:,} logged requests, {worlds} worlds"
+        yield Section(f"Every arm: {title}", "", (), head, rows)
 
 
 def _trade_offs(results: Results, settings: Settings) -> Iterator[Section]:
