@@ -1,1 +1,1 @@
-"""What tests and bench share; never part of the wheel."""
+"""Shared by tests, bench and docs; never part of the wheel."""

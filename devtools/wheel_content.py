@@ -1,4 +1,4 @@
-"""Whether the wheel in a folder holds the package, the importers of public data sets and nothing else.
+"""Checks that the wheel in a folder holds the package, the importers of public data sets and nothing else.
 
 python -m devtools.wheel_content DIR
 """

@@ -1,4 +1,4 @@
-"""How every kernel is launched, and how many programs a persistent one gets."""
+"""Launching of every kernel, and the number of programs of a persistent one."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How the cost grows with N, T, k, B, G and the number of threads, ours and a few peers."""
+"""Growth of the cost with N, T, k, B, G and the number of threads, ours and a few peers."""
 
 from collections.abc import Iterator
 from dataclasses import replace

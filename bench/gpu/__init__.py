@@ -1,1 +1,1 @@
-"""What only a GPU can show, and what the kernels' binaries show without one."""
+"""Measurements on a GPU, and the resources of the kernels' binaries without one."""

@@ -1,4 +1,4 @@
-"""How each kind of arm turns a log into a ranking of the test requests."""
+"""The kinds of arms: each turns a log into a ranking of the test requests."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What `train` serves of GRADE on raw predictions: mixed with the log's baseline, as far as cross-fitting proves it."""
+"""The arm that `train` serves of GRADE on raw predictions: mixed with the baseline as far as the log supports it."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What `pygraded` adds to its pages: `python -m bench.system.server --run RUN [--seconds S]`, as JSON.
+"""The cost of `pygraded` beside its pages: `python -m bench.system.server --run RUN [--seconds S]`, as JSON.
 
     cpu         µs of CPU a request takes beside the page itself, over connections that are kept, 50 candidates
     overload    an open loop at half of the capacity and at twice: the 99th percentile of what is served and of what is

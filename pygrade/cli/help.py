@@ -1,4 +1,4 @@
-"""What ``pygrade COMMAND --help`` and ``--help-all`` print."""
+"""The texts of ``pygrade COMMAND --help`` and ``--help-all``."""
 
 import inspect
 import shutil

@@ -1,4 +1,4 @@
-"""What the options that several commands share mean: the log, its values, the workers."""
+"""Options that several commands share: the log, its values, the workers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

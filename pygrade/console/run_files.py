@@ -1,4 +1,4 @@
-"""What a console is made of: the policy of a run, and the requests that its training did not see."""
+"""The files of a console: the policy of a run, and the requests that its training did not see."""
 
 import logging
 import tomllib

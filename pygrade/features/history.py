@@ -1,4 +1,4 @@
-"""What each request of a log knew: frames of raw events in order of time become features."""
+"""Features of each request by the events before it: frames of raw events in order of time."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

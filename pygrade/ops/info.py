@@ -1,4 +1,4 @@
-"""What this installation is and what works on this machine."""
+"""Versions of this installation, and the backends that work on this machine."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""What a policy reads and what its weights mean: tasks, features, fusion formula, weight bounds."""
+"""Inputs and outputs of a policy: tasks, features, fusion formula, weight bounds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
