@@ -148,7 +148,6 @@ def simultaneous(
     one_sided: bool = False,
     confidence: float = 0.95,
     by_influence: bool = False,
-    seed: int = 0,
 ) -> list[Interval]:
     """Intervals of which, with this confidence, all cover at once; clusters and degrees of freedom as in `interval`.
 
@@ -171,7 +170,7 @@ def simultaneous(
     if varied.any():
         scaled = sums[varied] / np.linalg.norm(sums[varied], axis=1, keepdims=True)
         degrees = effective_number(users) - 1
-        reach = max_t(scaled @ scaled.T, degrees, one_sided, confidence, seed)
+        reach = max_t(scaled @ scaled.T, degrees, one_sided, confidence)
         if by_influence:
             own = np.minimum(1.0 / np.power(scaled, 4).sum(1), degrees).tolist()
             wider[varied] = [student_t(number) / student_t(degrees) for number in own]
@@ -183,9 +182,7 @@ def simultaneous(
     return result
 
 
-def max_t(
-    correlation: Array, degrees: float, one_sided: bool = False, confidence: float = 0.95, seed: int = 0
-) -> float:
+def max_t(correlation: Array, degrees: float, one_sided: bool = False, confidence: float = 0.95) -> float:
     """The point of this confidence of the largest |t| (one-sided: of the largest t) of estimates with this correlation;
     NaN below 1 degree of freedom.
     """
@@ -193,7 +190,7 @@ def max_t(
         return math.nan
     if len(correlation) == 1 and not one_sided and confidence == 0.95:
         return student_t(degrees)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     values, vectors = np.linalg.eigh(correlation)
     draws = rng.standard_normal((_DRAWS, len(values))) * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
     largest = (draws if one_sided else np.abs(draws)).max(1)
@@ -211,7 +208,6 @@ def bootstrap(
     cluster: Array,
     confidence: float = 0.95,
     replicates: int = 1000,
-    seed: int = 0,
 ) -> Interval:
     """Σ_i signs_i · (Σ numerator_i / Σ denominator_i) of [n] rows, with an interval from a bootstrap over clusters.
 
@@ -244,7 +240,7 @@ def bootstrap(
         return Interval(value, math.nan, math.nan, math.nan)
     if error <= 1e-12 * abs(value):
         return Interval(value, error, value, value)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     deviations = []
     block = max(1, _BLOCK // users)
     for start in range(0, replicates, block):

@@ -1,23 +1,30 @@
-"""The bookkeeping of a training: checkpoints to resume from, figures, sums for the summary."""
+"""The bookkeeping of a training: checkpoints to resume from, figures, sums for the summary.
+
+A checkpoint is a directory ``<stage>-<step>`` with ``state.safetensors`` and ``state.json``, whole or absent: it is
+written under a temporary name, synced and renamed. The sha256 in the JSON finds damage that happens later (a truncated
+file, a flipped bit).
+"""
 
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from pygrade._util.serialization import to_json, write_bytes
+from pygrade._util.files import atomic_directory
+from pygrade._util.serialization import read_json, read_safetensors, to_json, to_safetensors, write_bytes
 from pygrade.policy import FusionPolicy
-from pygrade.training.checkpoint import Checkpoint, CheckpointStore
 from pygrade.training.policy_step import PolicyStep
 from pygrade.training.tracking import Tracker
 
 logger = logging.getLogger("pygrade")
 STAGES = ("stage1", "stage2")
+_KEPT = 2  # checkpoints
 _RUNTIME = (
     "threads",
     "checkpoint_every",
@@ -26,6 +33,65 @@ _RUNTIME = (
     "trust",
     "sample_requests",
 )  # options that do not change what is learned
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One complete state of a training."""
+
+    stage: str
+    step: int  # steps done in this stage
+    tensors: dict[str, Tensor]
+    record: dict[str, Any]  # what else the run keeps: fingerprint, sums of its statistics
+
+
+class CheckpointStore:
+    """The checkpoints of one training, newest last; the two newest are kept."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def _names(self) -> list[Path]:
+        """Complete checkpoints by (stage, step)."""
+        names = []
+        for path in self.directory.glob("*-*"):
+            stage, _, step = path.name.rpartition("-")
+            if stage in STAGES and step.isdigit():
+                names.append((STAGES.index(stage), int(step), path))
+        return [path for _, _, path in sorted(names)]
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Write one checkpoint; then drop all but the newest. ``OSError`` (a full disk) leaves the older ones."""
+        target = self.directory / f"{checkpoint.stage}-{checkpoint.step:06d}"
+        content = to_safetensors(checkpoint.tensors)
+        record = {
+            "stage": checkpoint.stage,
+            "step": checkpoint.step,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "record": checkpoint.record,
+        }
+        with atomic_directory(target) as partial:
+            (partial / "state.safetensors").write_bytes(content)
+            (partial / "state.json").write_bytes(to_json(record))
+        for old in self._names()[:-_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+        return target
+
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole; None if there is none. Damaged ones are logged and skipped."""
+        for path in reversed(self._names()):
+            try:
+                record = read_json(path / "state.json")
+                tensors = read_safetensors(path / "state.safetensors", str(record["sha256"]))
+                return Checkpoint(str(record["stage"]), int(record["step"]), tensors, dict(record["record"]))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                logger.warning("checkpoint %s is damaged, taking the one before it: %s", path.name, error)
+        return None
+
+    def sweep(self, everything: bool) -> None:
+        """Remove the unfinished files of killed processes, or every checkpoint, too."""
+        for path in [*self.directory.glob(".*.partial-*"), *(self._names() if everything else ())]:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 class Run:
@@ -54,13 +120,10 @@ class Run:
             return
         self._every, self._heldout_every = int(config.checkpoint_every), int(config.heldout_every)
         self._options = _options(config)
-        self._fingerprint = _fingerprint(self._options, data)
-        self._store = CheckpointStore(directory / "checkpoints", STAGES)
-        self._store.sweep()
-        if resume:
-            self._checkpoint = self._store.latest()
-        else:
-            self._store.clear()
+        self._fingerprint = hashlib.sha256(to_json(self._options) + data.encode()).hexdigest()
+        self._store = CheckpointStore(directory / "checkpoints")
+        self._store.sweep(everything=not resume)
+        self._checkpoint = self._store.latest()
         done: dict[str, int] = {}
         if self._checkpoint is not None:
             record = self._checkpoint.record
@@ -100,7 +163,8 @@ class Run:
         if at is None or STAGES.index(at.stage) < STAGES.index(stage):
             return 0
         passed = at.stage != stage
-        _load_policy(policy, at.tensors, "reference." if passed else "policy.")
+        prefix = "reference." if passed else "policy."
+        policy.load_state_dict({n.removeprefix(prefix): v for n, v in at.tensors.items() if n.startswith(prefix)})
         if not passed:
             learner.load_state(at.tensors)
         return steps if passed else at.step
@@ -160,11 +224,6 @@ class Run:
         self._store.save(Checkpoint(stage, step, tensors, record))
 
 
-def _load_policy(policy: FusionPolicy, tensors: dict[str, Tensor], prefix: str) -> None:
-    state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    policy.load_state_dict(state)
-
-
 def _add(sums: dict[str, float], figures: dict[str, float], step: int, steps: int) -> None:
     """Fold the figures of a step into the sums of its stage."""
     window = "start" if step <= max(steps // 5, 1) else "end" if step > steps - max(steps // 5, 1) else None
@@ -198,8 +257,3 @@ def _changes(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> s
             flag = f"{prefix}{name}".replace("_", "-")
             parts.append(f"--{flag} is {json.dumps(new)}, the run has {json.dumps(old)}")
     return "; ".join(part for part in parts if part)
-
-
-def _fingerprint(options: dict[str, Any], data: str) -> str:
-    """sha256 of what is learned from and how: the data and the options that matter."""
-    return hashlib.sha256(to_json(options) + data.encode()).hexdigest()

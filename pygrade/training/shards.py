@@ -47,7 +47,7 @@ class Fold:
 
     def has(self, users: NDArray[np.uint64]) -> Bools:
         """[n]: the users of these hashes that belong to it."""
-        drawn = splitmix64(users + np.uint64(self.seed + 1) * GOLDEN)
+        drawn = splitmix64(users + np.uint64((self.seed + 1) * int(GOLDEN) % 2**64))  # numpy warns where scalars wrap
         return np.asarray(drawn % np.uint64(self.folds) == self.number)
 
 

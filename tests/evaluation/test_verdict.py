@@ -30,9 +30,13 @@ def log(requests: int = 4000, weeks: float = 4.0, users: int = 1000) -> Logs:
     return logs_of(predictions, position, feedback, user_id=np.arange(requests) % users, timestamp=times)
 
 
+def said(verdict: str, lift: Interval | None, logs: Logs | None = None, over: str = EXPECTED_VALUE, **options):
+    return write_verdict(verdict, NEW, over, lift, logs or log(), **options)
+
+
 def test_better_says_what_to_test_and_for_how_long():
     logs, large = log(), Interval(0.05, 0.01, 0.031, 0.069)
-    found = write_verdict("better", NEW, EXPECTED_VALUE, large, logs, why="4-fold cross-fitted by user")
+    found = said("better", large, logs, why="4-fold cross-fitted by user")
     value = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1])
     users = users_per_arm(0.05 * value.mean(), logs.user_id, value)
     assert found.weeks == pytest.approx(2 * users / 1000 * 4)  # 1,000 users in four weeks
@@ -47,64 +51,60 @@ def test_better_says_what_to_test_and_for_how_long():
 
 
 def test_the_effort_of_a_test_has_the_unit_that_the_log_allows():
-    small = write_verdict("better", NEW, EXPECTED_VALUE, GAIN, log())
+    small = said("better", GAIN)
     assert small.sentence == "Test the new ranking: +0.8 % (0.1 to 1.5); more than a year of your traffic."
     assert small.weeks is not None and small.weeks > 52
-    short = write_verdict("better", NEW, EXPECTED_VALUE, Interval(0.5, 0.1, 0.3, 0.7), log())
+    short = said("better", Interval(0.5, 0.1, 0.3, 0.7))
     assert short.sentence.endswith("; about a week of your traffic.")
-    timeless = write_verdict(
-        "better", NEW, EXPECTED_VALUE, Interval(0.05, 0.01, 0.031, 0.069), replace(log(), timestamp=None)
-    )
+    timeless = said("better", Interval(0.05, 0.01, 0.031, 0.069), replace(log(), timestamp=None))
     assert timeless.weeks is None and timeless.sentence.endswith(" users.") and "; about " in timeless.sentence
 
 
 def test_a_license_by_likelihood_is_in_the_sentence_only_where_the_lift_alone_proves_nothing():
     license = "likelihood z 7.1, by value 5.2"
-    text = write_verdict("better", NEW, EXPECTED_VALUE, UNSURE, log(), license=license)
+    text = said("better", UNSURE, license=license)
     assert text.sentence.startswith(
         f"Test the new ranking: its predictions are better ({license}); on re-ordered pages +0.8 % (-0.3 to 1.9); "
     )
-    proved = write_verdict("better", NEW, EXPECTED_VALUE, GAIN, log(), license=license)
+    proved = said("better", GAIN, license=license)
     assert license not in proved.sentence and proved.detail.count(license) == 1
-    falling = write_verdict(
-        "better", NEW, EXPECTED_VALUE, Interval(-0.002, 0.004, -0.01, 0.006), log(), license=license
-    )
+    falling = said("better", Interval(-0.002, 0.004, -0.01, 0.006), license=license)
     assert falling.weeks is None and falling.sentence.endswith("on re-ordered pages -0.2 % (-1.0 to 0.6).")
-    assert write_verdict("better", NEW, EXPECTED_VALUE, None, log(), license=license).weeks is None
+    assert said("better", None, license=license).weeks is None
 
 
 def test_undecided_says_what_would_decide():
-    found = write_verdict("undecided", NEW, EXPECTED_VALUE, UNSURE, log())
+    found = said("undecided", UNSURE)
     # reach 1.3 · 1.1 % against 0.8 %: (1.43 / 0.8)² - 1 = 2.2 times the 4,000 requests, and the four weeks
     assert found.sentence == (
         "Keep what you have. The log can't tell the new ranking from expected value (-0.3 to 1.9 %); "
         "8,800 more requests (9 weeks) would."
     )
     assert found.weeks is None
-    days = write_verdict("undecided", NEW, EXPECTED_VALUE, UNSURE, log(weeks=0.85)).sentence
+    days = said("undecided", UNSURE, log(weeks=0.85)).sentence
     assert "8,800 more requests (13 days) would" in days
     assert "8,800 more requests would" in write_verdict("undecided", NEW, Z_LOG, UNSURE, log(weeks=0.0)).sentence
-    assert "best static weights (z-log)" in write_verdict("undecided", NEW, Z_LOG, UNSURE, log()).sentence
-    ahead = write_verdict("undecided", NEW, EXPECTED_VALUE, GAIN, log()).sentence
+    assert "best static weights (z-log)" in said("undecided", UNSURE, over=Z_LOG).sentence
+    ahead = said("undecided", GAIN).sentence
     assert ahead.startswith(
         "Keep what you have. The new ranking is ahead of expected value (0.1 to 1.5 %), but of many"
     )
     for lift in (None, UNKNOWN):
-        found = write_verdict("undecided", NEW, EXPECTED_VALUE, lift, log())
+        found = said("undecided", lift)
         assert found.sentence == "Keep what you have. The log can't compare the new ranking with expected value."
         assert found.lift is None  # a policy keeps finite numbers alone
 
 
 def test_a_taste_that_turns_is_said():
     turned = "the last 30 % of the requests earn -2.1 % (-3.0 to -1.2)"
-    text = write_verdict("undecided", NEW, EXPECTED_VALUE, GAIN, log(), contrary=turned).sentence
+    text = said("undecided", GAIN, contrary=turned).sentence
     assert text == f"Keep what you have. The new ranking earns +0.8 % (0.1 to 1.5) in all, but {turned}."
 
 
 def test_worse_and_undecidable_and_untested():
-    worse = write_verdict("worse", NEW, EXPECTED_VALUE, LOSS, log())
+    worse = said("worse", LOSS)
     assert worse.sentence == "Keep what you have: the new ranking is worse (-5.0 to -0.2 %)."
-    other = write_verdict("worse", NEW, LOGGED_ORDER, LOSS, log()).sentence
+    other = said("worse", LOSS, over=LOGGED_ORDER).sentence
     assert other.startswith("Keep what you have: the new ranking is worse than the logged order (")
     reason = "12 users gave feedback of value; want 30"
     none = write_verdict("undecidable", EXPECTED_VALUE, EXPECTED_VALUE, None, log(), why=reason)
@@ -134,6 +134,6 @@ def test_bounds_keep_their_sign():
 
 
 def test_reasons_are_three_lines_and_an_unknown_verdict_is_refused():
-    assert write_verdict("worse", NEW, EXPECTED_VALUE, LOSS, log(), reasons=list("abcd")).reasons == ("a", "b", "c")
+    assert said("worse", LOSS, reasons=list("abcd")).reasons == ("a", "b", "c")
     with pytest.raises(ValueError, match="verdict is 'fine'"):
-        write_verdict("fine", NEW, EXPECTED_VALUE, GAIN, log())
+        said("fine", GAIN)

@@ -12,6 +12,7 @@ import torch
 from pygrade.cli import main as cli
 from pygrade.config.training import TrainConfig, TrustConfig
 from pygrade.logs import concatenate, read_logs, request_keys, write_logs
+from pygrade.logs.keys import hashes
 from pygrade.logs.log_parts import LogParts
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training.data import shard_bounds, shard_of_rows, split_batch, sum_in_order
@@ -19,7 +20,7 @@ from pygrade.training.policy_step import norm_of, parameters_of, policy_step
 from pygrade.training.prepare import prepare_data
 from pygrade.training.reward import CompositeReward
 from pygrade.training.shard_learner import ShardLearner
-from pygrade.training.shards import MemoryShard
+from pygrade.training.shards import Fold, MemoryShard
 from pygrade.training.stages import train_stage1, train_stage2
 from pygrade.training.train import train
 from pygrade.workers import LocalWorkers
@@ -128,6 +129,11 @@ def test_folds_of_trust_learn_from_the_shards_of_other_users(tmp_path):
     train(tiny_logs(300), config, tmp_path / "there", workers=Elsewhere(2))
     assert policy_bytes(tmp_path / "there") == policy_bytes(tmp_path / "here")
     assert folder_bytes(tmp_path / "there/folds/1-of-2/stage2") == folder_bytes(tmp_path / "here/folds/1-of-2/stage2")
+
+
+def test_folds_take_every_user_once_under_any_seed():
+    parts = np.stack([Fold(number, 3, seed=7).has(hashes(np.arange(300))) for number in range(3)])
+    assert (parts.sum(0) == 1).all() and parts.sum(1).min() > 60
 
 
 def test_a_batch_in_shards_has_the_gradient_of_the_batch():
