@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 
 from pygrade._util.optional_imports import require
 from pygrade.logs import Logs, read_logs
+from pygrade.service.feedback_log import log_files
 
 _MARKS = ("request_id", "timestamp", "seed", "policy_version", "arm")  # a page differs from the one before in one
 
 
 def exposure_files(directory: Path) -> list[Path]:
     """The complete files, the oldest first; their names begin with the time."""
-    if not directory.is_dir():
-        raise FileNotFoundError(f"{directory} is no directory; want that of a service's exposures")
-    return sorted(file for file in directory.glob("*.parquet") if not file.name.startswith((".", "_")))
+    return log_files(directory, ".parquet", "that of a service's exposures")
 
 
 def read_exposures(file: Path) -> tuple[Logs, int]:

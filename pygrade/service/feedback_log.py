@@ -11,14 +11,16 @@ from pygrade.training.feedback import Event
 SUFFIX = ".jsonl"
 
 
+def log_files(directory: Path, suffix: str, wanted: str) -> list[Path]:
+    """The files of a log in the order of their names; FileNotFoundError if it is no directory."""
+    if not directory.is_dir():
+        raise FileNotFoundError(f"{directory} is no directory; want {wanted}")
+    return sorted(file for file in directory.glob(f"*{suffix}") if not file.name.startswith((".", "_")))
+
+
 def feedback_files(directories: Sequence[Path]) -> list[Path]:
     """The files of all directories, each directory's in the order of their names."""
-    files = []
-    for directory in directories:
-        if not directory.is_dir():
-            raise FileNotFoundError(f"{directory} is no directory; want one of a service's feedback")
-        files += sorted(file for file in directory.glob(f"*{SUFFIX}") if not file.name.startswith((".", "_")))
-    return files
+    return [file for folder in directories for file in log_files(folder, SUFFIX, "one of a service's feedback")]
 
 
 def key_of(file: Path) -> str:

@@ -1,13 +1,13 @@
 """What a service leaves on disk: exposures and feedback, made up."""
 
 import json
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
 from pygrade.logs import Logs
 from pygrade.logs.parquet import write_part
+from pygrade.service.partition_by_request import columns_of
 
 TASKS = ("click", "buy")
 START = 1_700_000_000_000
@@ -46,14 +46,10 @@ def pages(count, seed=0, first=0, size=6, shown=3, items=40, names="r{}", tasks=
     )
 
 
-def columns(logs):
-    return {entry.name: getattr(logs, entry.name) for entry in fields(Logs)}
-
-
 def write_exposures(logs, folder, name):
     """A file as the core names it."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_part(columns(logs), folder / f"exposures-{name}.parquet")
+    write_part(columns_of(logs), folder / f"exposures-{name}.parquet")
 
 
 def events_of(logs, seed=0):
