@@ -1,10 +1,9 @@
-#include "pygrade/correction.hpp"
-
 #include <pybind11/stl.h>
 
 #include <algorithm>
 #include <memory>
 
+#include "../src/serving/correction_tensors.hpp"
 #include "arrays.hpp"
 #include "families.hpp"
 
@@ -12,7 +11,9 @@ namespace pygrade::inline v0_2::bindings {
 
 namespace {
 
-std::vector<float> numbers(py::handle value, const char* name, const Shape& shape) {
+std::vector<float> numbers(py::handle value, const char* name, const std::vector<std::int64_t>& sizes) {
+  Shape shape(static_cast<int>(sizes.size()), {});
+  std::ranges::copy(sizes, shape.sizes.begin());
   const auto span = array(value, name, Dtype::float32, shape).span<const float>();
   return {span.begin(), span.end()};
 }
@@ -25,23 +26,16 @@ std::unique_ptr<Correction> make(std::vector<std::string> items, std::vector<std
   const auto found = std::ranges::find(Correction::form_names, form);
   if (found == Correction::form_names.end())
     throw py::value_error("form is '" + form + "'; want '', 'marginal' or 'conditional'");
-  const auto count = [](std::size_t n) { return static_cast<std::int64_t>(n); };
-  const std::int64_t tasks = count(parents.size()), variables = tasks + count(items.size());
   Correction::Parts parts;
-  parts.median = numbers(median, "median", {any_size});
-  const std::int64_t inputs = count(parts.median.size() + indicators.size());
   parts.structure = {std::move(items), std::move(parents), std::move(amounts), std::move(indicators),
                      static_cast<Correction::Form>(found - Correction::form_names.begin())};
-  parts.x_mean = numbers(x_mean, "x_mean", {inputs});
-  parts.x_std = numbers(x_std, "x_std", {inputs});
-  parts.l_mean = numbers(l_mean, "l_mean", {variables});
-  parts.l_std = numbers(l_std, "l_std", {variables});
-  parts.weights = numbers(weights, "weights", {tasks, 1 + inputs + variables, 1 + variables});
-  constexpr auto knots = static_cast<std::int64_t>(Correction::knots);
-  parts.map_mean = numbers(map_mean, "map_mean", {tasks});
-  parts.map_std = numbers(map_std, "map_std", {tasks});
-  parts.map_knots = numbers(map_knots, "map_knots", {tasks, knots});
-  parts.map_weights = numbers(map_weights, "map_weights", {tasks, knots + 2});
+  const auto features = static_cast<std::size_t>(any_array(median, "median").size());
+  const py::handle given[] = {median, x_mean, x_std, l_mean, l_std, weights, map_mean, map_std, map_knots, map_weights};
+  static_assert(std::size(given) == std::size(detail::correction_tensors));
+  for (std::size_t i = 0; i < std::size(given); ++i) {
+    const auto& tensor = detail::correction_tensors[i];
+    parts.*tensor.values = numbers(given[i], tensor.name, detail::shape_of(tensor, parts.structure, features));
+  }
   return std::make_unique<Correction>(std::move(parts));
 }
 

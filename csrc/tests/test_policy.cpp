@@ -357,6 +357,9 @@ TEST(what_does_not_fit_is_named) {
   refused("hidden", "[99999999]", "'hidden' must be");
   refused("transform", "\"cube\"", "'transform' is \"cube\"");
   refused("beta", "-1", "'beta' is not positive");
+  refused("total_concentration", "1e39", "'total_concentration' is not positive");
+  refused("scenario_exploration", "{\"feed\": 0}", "'feed' is not positive");
+  refused("context_only", "1", "'context_only' is not true or false");
   refused("slope", "[1, 2]", "'slope' has 2 numbers; want one, or 3");
   refused("slope", "[1, 2, -1]", "'slope' holds something that is not a number");
   refused("slope", "1e39", "'slope' holds something that is not a number");

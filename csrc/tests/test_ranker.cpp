@@ -164,34 +164,6 @@ TEST(a_page_of_a_mixture_is_the_ranking_by_its_scores) {
   }
 }
 
-TEST(candidates_with_a_missing_prediction_stay_out_of_a_mixture) {
-  Ranker ranker(parse(mixed_artifact()));
-  const auto whole = make_predictions(12), prices = make_predictions(12, 1, 3);
-  std::vector<float> without, some_prices;
-  for (std::size_t i = 0; i < 12; ++i)
-    if (i != 4 && i != 9) {
-      without.insert(without.end(), whole.begin() + static_cast<std::ptrdiff_t>(3 * i),
-                     whole.begin() + static_cast<std::ptrdiff_t>(3 * i + 3));
-      some_prices.push_back(prices[i]);
-    }
-  auto predictions = whole;
-  predictions[4 * 3 + 1] = nan_value;
-  predictions[9 * 3] = -HUGE_VALF;
-  PageMemory got(12), expected(10);
-  ranker.rank({.context = context, .predictions = predictions, .item_values = prices}, got);
-  ranker.rank({.context = context, .predictions = without, .item_values = some_prices}, expected);
-  for (std::size_t i = 0; i < 10; ++i) {
-    const int j = expected.indices[i];
-    CHECK_EQUAL(got.indices[i], j < 4 ? j : j < 8 ? j + 1 : j + 2);
-    CHECK_EQUAL(got.values[i], expected.values[i]);
-  }
-  CHECK(got.indices[10] == 4 && got.indices[11] == 9 && std::isnan(got.values[10]) && std::isnan(got.values[11]));
-  predictions.assign(6, nan_value);
-  PageMemory none(2);
-  ranker.rank({.context = context, .predictions = predictions, .item_values = std::span(prices).first(2)}, none);
-  CHECK_EQUAL(none.indices, (std::vector<std::int32_t>{0, 1}));
-}
-
 TEST(full_trust_serves_the_policy_alone) {
   auto plain = mixed_artifact(), trusted = mixed_artifact({}, "1");
   plain.mixture = "null";

@@ -74,10 +74,6 @@ class RecordFile:
             file.seek(size - _FOOTER - length)
             self._index = np.frombuffer(file.read(length), _ENTRY)
 
-    def names(self) -> list[str]:
-        """The pieces, as they were written."""
-        return [name.decode() for name in self._index["name"][np.argsort(self._index["at"])].tolist()]
-
     def get(self, name: str) -> list[NDArray[Any]]:
         """The arrays of a piece; int64 as they were written. KeyError if there is no such piece."""
         found = np.searchsorted(self._index["name"], name.encode())

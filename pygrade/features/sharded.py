@@ -11,7 +11,8 @@ much there is. Feedback that comes after its span's last request is handed to th
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import pickle
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from pygrade import _core
 from pygrade._util.files import atomic_file
 from pygrade._util.hashing import splitmix64
 from pygrade.features.attributes import Attributes
-from pygrade.features.fitted import DENSE, IDS, Fitter, Sample
+from pygrade.features.fitted import Fitter
 from pygrade.features.history import PART, History, LogReader
 from pygrade.features.record_file import RecordFile, RecordFileWriter
 from pygrade.features.schema import FeatureSchema, SplitEvents
@@ -160,7 +161,7 @@ def materialize_sharded(
     fitter = Fitter(plan.schema)
     for job, made in zip(jobs, workers.map(_rows, rows_jobs, "features: rows"), strict=True):
         entries += made
-        for sample in _samples(plan.sample(job.number), plan.schema):
+        for sample in pickle.loads(plan.sample(job.number).read_bytes()):
             fitter.add(sample)
 
     def save_state(path: Path) -> None:
@@ -268,40 +269,14 @@ def _write_rows(job: RowsJob) -> list[dict[str, Any]]:
             pending.append(RecordFile(plan.history(source)).get(f"late/{span.number}")[0].T)
     reader = plan.reader()
     history = History(reader, state, pending, plan.ends[span.number - 1] if span.number else None)
-    entries = []
-    with RecordFileWriter(plan.sample(span.number)) as file:
-        for number, chunk in enumerate(history.chunks(span.log.read(span.places, reader.columns))):
-            chunk.write(plan.folder / PART.format(span.first_part + number))
-            entries.append(chunk.entry)
-            _write_sample(file, number, chunk.sample(plan.window))
+    entries, samples = [], []
+    for number, chunk in enumerate(history.chunks(span.log.read(span.places, reader.columns))):
+        chunk.write(plan.folder / PART.format(span.first_part + number))
+        entries.append(chunk.entry)
+        samples.append(chunk.sample(plan.window))
+    with atomic_file(plan.sample(span.number)) as partial:
+        partial.write_bytes(pickle.dumps(samples))
     return entries
-
-
-def _write_sample(file: RecordFileWriter, number: int, sample: Sample) -> None:
-    counts = [
-        np.array([sample.requests, *sample.rows.values()], np.int64),
-        np.array([*sample.known.values()], np.int64),
-    ]
-    moments = [values.ravel() for values in sample.moments.values()]
-    file.add(str(number), [*counts, *moments, *(column for codes in sample.codes.values() for column in codes)])
-
-
-def _samples(path: Path, schema: FeatureSchema) -> Iterator[Sample]:
-    """The samples of a span's parts, in order."""
-    file, size = RecordFile(path), len(DENSE)
-    with_ids = [feature for name in IDS for feature in schema.group(name)]
-    named = [feature.name for feature in with_ids if feature.kind != "hashed"]
-    for number in file.names():
-        counts, known, *rest = file.get(number)
-        requests, *rows = counts.tolist()
-        codes = [np.stack(pair) for pair in zip(rest[size::2], rest[size + 1 :: 2], strict=True)]
-        yield Sample(
-            requests=requests,
-            rows=dict(zip((*DENSE, *IDS), rows, strict=True)),
-            moments={name: values.reshape(3, -1) for name, values in zip(DENSE, rest, strict=False)},
-            known=dict(zip([feature.name for feature in with_ids], known.tolist(), strict=True)),
-            codes=dict(zip(named, codes, strict=True)),
-        )
 
 
 def run_if_missing(plan: Plan, name: str, work: Callable[[Any], Any], job: Any) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pygrade.features import default_schema, find_leaks, materialize
+from pygrade.features import default_schema, find_leaks
 from pygrade.features.history import LogReader
 from pygrade.features.leak_check import _materialized as by_row
 from tests.features.events import make_log
@@ -90,18 +90,3 @@ def test_only_the_first_rows_are_looked_at():
 def test_features_must_have_an_entry_a_row():
     with pytest.raises(ValueError, match="'short' has 3 entries; want one for each of"):
         find_leaks(make_log(), lambda log: {"short": np.zeros(3)})
-
-
-def test_vocabularies_and_normalization_of_a_window_know_nothing_of_later(tmp_path):
-    """What is fitted up to t is the same when the log ends at t."""
-    log = make_log()
-    times = log.events["timestamp"].unique().sort()
-    window = (int(times[10]), int(times[80]))
-    schema = default_schema(log)
-    ended = dataclasses.replace(log, events=log.events.filter(pl.col("timestamp") < window[1]))
-    whole, short = (
-        materialize(each, schema, tmp_path / name, window).fitted for name, each in (("whole", log), ("short", ended))
-    )
-    for group in ("mean", "std", "vocabularies"):
-        for name, values in getattr(whole, group).items():
-            np.testing.assert_array_equal(values, getattr(short, group)[name])

@@ -105,14 +105,6 @@ def test_forward_agrees_with_torch(case, rows, tmp_path):
         assert abs(weights.astype(float).sum() - 1) < 1e-6
 
 
-def test_a_policy_of_the_context_alone_is_evaluated_without_predictions(tmp_path):
-    save(tmp_path, context_only=True, trade_offs=True)
-    core, context = _core.Policy.load(str(tmp_path)), np.array([1.0, -2.0], np.float32)
-    alone = evaluate(core, context, np.empty((0, 3), np.float32), "search")
-    for got, expected in zip(alone, evaluate(core, context, np.ones((5, 3), np.float32), "search"), strict=True):
-        np.testing.assert_array_equal(got, expected)
-
-
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.sets(st.integers(1, 4096), min_size=1, max_size=40), st.integers(0, 100))
 def test_a_piecewise_linear_map_agrees_with_the_reference(places, count):

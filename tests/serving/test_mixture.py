@@ -81,22 +81,6 @@ def test_a_page_is_the_ranking_by_the_mixture_s_scores(requests, name, trust):
         assert page.explored.tolist() == [explore] * 3 + [False] and page.fallback.tolist() == [False] * 3 + [True]
 
 
-@pytest.mark.parametrize("name", ["both", "zlog"])
-def test_candidates_with_a_missing_prediction_stay_out_of_the_statistics(requests, name):
-    context, predictions, prices = requests
-    broken = predictions.copy()
-    broken[0, 4] = np.nan, -1.0, 0.5
-    broken[0, 9, 2] = np.inf
-    ranker, others = BlendedRanker(make_policy(name)), np.delete(np.arange(12), [4, 9])
-    page = ranker.rank(context[:1], broken[:1], 12, item_values=prices[:1])
-    without = ranker.rank(context[:1], predictions[:1, others], 10, item_values=prices[:1, others])
-    assert np.array_equal(page.indices[0, :10], others[without.indices[0]])
-    assert page.values[0, :10].tobytes() == without.values[0].tobytes()
-    assert page.indices[0, 10:].tolist() == [4, 9] and np.isnan(page.values[0, 10:]).all()
-    np.testing.assert_array_equal(page.baseline_contribution[0, :10], without.baseline_contribution[0])
-    assert np.isnan(page.contributions[0, 10:]).all() and np.isnan(page.baseline_contribution[0, 10:]).all()
-
-
 @pytest.mark.parametrize("name", BASELINES)
 def test_contributions_add_up_to_the_scores(requests, name):
     context, predictions, prices = requests

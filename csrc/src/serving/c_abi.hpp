@@ -77,17 +77,14 @@ inline void require(bool good, const char* message) {
   if (!good) throw std::invalid_argument(message);
 }
 
-// The caller's struct with the members that this library knows: 0 for those that an older caller lacks; those that a
-// newer one adds must be 0. `first` is the size of the struct in the release that introduced it, `second` that of a
-// later one.
+// The caller's struct with the members that this library knows; those that a newer caller adds must be 0.
 template <class Struct>
-Struct read_struct(const Struct* given, std::size_t first, const char* null_message, std::size_t second = 0) {
+Struct read_struct(const Struct* given, const char* null_message) {
   require(given != nullptr, null_message);
   const std::size_t size = given->size;
-  require(size == first || (second > 0 && size == second) || (size >= sizeof(Struct) && size <= 4096),
-          "size is not the sizeof of the struct");
+  require(size >= sizeof(Struct) && size <= 4096, "size is not the sizeof of the struct");
   Struct known{};
-  std::memcpy(&known, given, size < sizeof known ? size : sizeof known);
+  std::memcpy(&known, given, sizeof known);
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
   for (std::size_t i = sizeof known; i < size; ++i)
     require(bytes[i] == 0, "a struct of a newer header has members set that this library does not know");
@@ -95,8 +92,18 @@ Struct read_struct(const Struct* given, std::size_t first, const char* null_mess
 }
 
 template <class Struct>
-void write_struct(const Struct& known, std::size_t size, Struct* given) {
-  std::memcpy(given, &known, size < sizeof known ? size : sizeof known);
+void write_struct(const Struct& known, Struct* given) {
+  std::memcpy(given, &known, sizeof known);
+}
+
+// Element `index` of a caller's array, whose structs may be longer than they are here.
+template <class Struct>
+Struct* element(Struct* first, std::size_t index) {
+  using Byte = std::conditional_t<std::is_const_v<Struct>, const std::byte, std::byte>;
+  require(first->size % alignof(Struct) == 0, "size is not the sizeof of the struct");
+  auto* at = reinterpret_cast<Struct*>(reinterpret_cast<Byte*>(first) + index * first->size);
+  require(at->size == first->size, "size is not that of the first one");
+  return at;
 }
 
 // `count` elements; none for a null pointer.

@@ -22,16 +22,10 @@ namespace {
 
 thread_local char last_error[512] = "";
 
-// Sizes of the structs in 0.1.0, before members were added.
-constexpr std::size_t first_options = offsetof(pygrade_ranker_options, error);
-constexpr std::size_t first_request = offsetof(pygrade_request, values);
-constexpr std::size_t second_request = offsetof(pygrade_request, items);  // before this member was added
-constexpr std::size_t first_page = offsetof(pygrade_page, trust);
-
 RankerOptions options_of(const pygrade_ranker_options* given) {
   RankerOptions options;
   if (given == nullptr) return options;
-  const auto known = read_struct(given, first_options, "options is NULL");
+  const auto known = read_struct(given, "options is NULL");
   require((known.flags & ~std::uint32_t{PYGRADE_OPTION_SEED}) == 0, "options.flags has an unknown bit");
   if (known.flags & PYGRADE_OPTION_SEED) options.seed = known.seed;
   return options;
@@ -100,7 +94,6 @@ Page page_of(const Policy& policy, const pygrade_page& given) {
   std::memcpy(page.policy_version.data(), given.policy_version, sizeof page.policy_version);
   for (const char c : page.policy_version)
     require((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'), "page.policy_version is not one");
-  if (given.size < sizeof given) return page;  // of an older caller, who has no more
   require(given.trust >= 0.0f && given.trust <= 1.0f, "page.trust is not in 0 … 1");
   require(given.verdict >= 0 && static_cast<std::size_t>(given.verdict) < verdict_names.size(),
           "page.verdict is not one");
@@ -120,17 +113,7 @@ void write_page(const Page& ranked, pygrade_page& result, pygrade_page* to) {
   std::memset(result.policy_version, 0, sizeof result.policy_version);
   ranked.version().copy(result.policy_version, sizeof result.policy_version - 1);
   describe(ranked, result);
-  write_struct(result, result.size, to);
-}
-
-// Element `index` of a caller's array, whose structs may be shorter or longer than they are here.
-template <class Struct>
-Struct* element(Struct* first, std::size_t index) {
-  using Byte = std::conditional_t<std::is_const_v<Struct>, const std::byte, std::byte>;
-  require(first->size % alignof(Struct) == 0, "size is not the sizeof of the struct");
-  auto* at = reinterpret_cast<Struct*>(reinterpret_cast<Byte*>(first) + index * first->size);
-  require(at->size == first->size, "size is not that of the first one");
-  return at;
+  write_struct(result, to);
 }
 
 LogIds ids_of(const pygrade_log_ids& given, std::size_t candidates) {
@@ -167,9 +150,9 @@ void with_page(const pygrade_ranker* ranker, const pygrade_request* request, con
                const pygrade_log_ids* ids, LogCall log) {
   require(ranker != nullptr, "ranker is NULL");
   const auto policy = ranker->ranker.policy();
-  const auto asked = request_of(*ranker, read_struct(request, first_request, "request is NULL", second_request));
-  const auto given = read_struct(page, first_page, "page is NULL");
-  const auto known = read_struct(ids, sizeof(pygrade_log_ids), "ids is NULL");
+  const auto asked = request_of(*ranker, read_struct(request, "request is NULL"));
+  const auto given = read_struct(page, "page is NULL");
+  const auto known = read_struct(ids, "ids is NULL");
   log(*policy, asked, buffer_of(*ranker, given), page_of(*policy, given),
       ids_of(known, asked.predictions.size() / ranker->tasks.size()));
 }
@@ -257,8 +240,8 @@ const char* pygrade_ranker_feature(const pygrade_ranker* ranker, size_t index) {
 pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request* request, pygrade_page* page) {
   return guarded(error_of(request), [&] {
     require(ranker != nullptr, "ranker is NULL");
-    const auto known = read_struct(request, first_request, "request is NULL", second_request);
-    auto result = read_struct(page, first_page, "page is NULL");
+    const auto known = read_struct(request, "request is NULL");
+    auto result = read_struct(page, "page is NULL");
     const Page ranked = ranker->ranker.rank(request_of(*ranker, known), buffer_of(*ranker, result));
     write_page(ranked, result, page);
   });
@@ -267,7 +250,7 @@ pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request
 pygrade_status pygrade_ranker_rank_batch(pygrade_ranker* ranker, const pygrade_batch* batch) {
   return guarded(error_of(batch), [&] {
     require(ranker != nullptr, "ranker is NULL");
-    const auto known = read_struct(batch, sizeof(pygrade_batch), "batch is NULL");
+    const auto known = read_struct(batch, "batch is NULL");
     require(known.flags == 0, "batch.flags has an unknown bit");
     require(known.num_threads >= 1, "batch.num_threads is below 1");
     require(known.count <= std::numeric_limits<std::int32_t>::max(), "batch.count is above 2^31 - 1");
@@ -278,8 +261,8 @@ pygrade_status pygrade_ranker_rank_batch(pygrade_ranker* ranker, const pygrade_b
     std::vector<pygrade_page> results(known.count);
     std::vector<Page> pages(known.count);
     for (std::size_t b = 0; b < known.count; ++b) try {
-        requests[b] = request_of(*ranker, read_struct(element(known.requests, b), first_request, "", second_request));
-        results[b] = read_struct(element(known.pages, b), first_page, "");
+        requests[b] = request_of(*ranker, read_struct(element(known.requests, b), ""));
+        results[b] = read_struct(element(known.pages, b), "");
         buffers[b] = buffer_of(*ranker, results[b]);
       } catch (const std::invalid_argument& error) {
         throw std::invalid_argument("request " + std::to_string(b) + ": " + error.what());
@@ -292,11 +275,11 @@ pygrade_status pygrade_ranker_rank_batch(pygrade_ranker* ranker, const pygrade_b
 pygrade_status pygrade_ranker_mixture(const pygrade_ranker* ranker, pygrade_mixture* mixture) {
   return guarded({}, [&] {
     require(ranker != nullptr, "ranker is NULL");
-    auto known = read_struct(mixture, sizeof(pygrade_mixture), "mixture is NULL");
+    auto known = read_struct(mixture, "mixture is NULL");
     Page page;
     page.set_policy(*ranker->ranker.policy());
     describe(page, known);
-    write_struct(known, known.size, mixture);
+    write_struct(known, mixture);
   });
 }
 
@@ -326,12 +309,12 @@ pygrade_status pygrade_ranker_log_rows(const pygrade_ranker* ranker, const pygra
 pygrade_status pygrade_ranker_counters(const pygrade_ranker* ranker, pygrade_counters* counters) {
   return guarded({}, [&] {
     require(ranker != nullptr, "ranker is NULL");
-    auto known = read_struct(counters, sizeof(pygrade_counters), "counters is NULL");
+    auto known = read_struct(counters, "counters is NULL");
     const RankerCounters now = ranker->ranker.counters();
     known = {known.size,          now.requests, now.fallback_scenario,
              now.fallback_global, now.explored, now.missing_predictions,
              now.empty_pages};
-    write_struct(known, known.size, counters);
+    write_struct(known, counters);
   });
 }
 

@@ -15,7 +15,7 @@ namespace {
 ExposureOptions options_of(const pygrade_log_options* given) {
   ExposureOptions options;
   if (given == nullptr) return options;
-  const auto known = read_struct(given, sizeof(pygrade_log_options), "options is NULL");
+  const auto known = read_struct(given, "options is NULL");
   require((known.flags & ~std::uint32_t{PYGRADE_LOG_SHARE}) == 0 && known.reserved == 0,
           "options.flags has an unknown bit");
   if (known.name != nullptr) options.name = known.name;
@@ -64,11 +64,11 @@ pygrade_status pygrade_log_flush(pygrade_log* log) {
 pygrade_status pygrade_log_count(const pygrade_log* log, pygrade_log_counters* counters) {
   return guarded({}, [&] {
     require(log != nullptr, "log is NULL");
-    auto known = read_struct(counters, sizeof(pygrade_log_counters), "counters is NULL");
+    auto known = read_struct(counters, "counters is NULL");
     const ExposureCounters now = log->log.counters();
     known = {known.size, now.requests, now.complete, now.dropped, now.waited,
              now.lost,   now.rows,     now.files,    now.bytes,   now.errors};
-    write_struct(known, known.size, counters);
+    write_struct(known, counters);
   });
 }
 

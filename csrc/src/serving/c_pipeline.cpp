@@ -33,7 +33,7 @@ struct Options {
 Options options_of(const pygrade_pipeline_options* given) {
   Options options;
   if (given == nullptr) return options;
-  const auto known = read_struct(given, sizeof(pygrade_pipeline_options), "options is NULL");
+  const auto known = read_struct(given, "options is NULL");
   constexpr std::uint32_t flags = PYGRADE_PIPELINE_SEED | PYGRADE_PIPELINE_TTL | PYGRADE_PIPELINE_ANY_VERSION |
                                   PYGRADE_PIPELINE_READ_ONLY | PYGRADE_PIPELINE_NO_ITEM_FEATURES;
   require((known.flags & ~flags) == 0 && known.reserved == 0, "options.flags has an unknown bit");
@@ -211,15 +211,7 @@ void write_page(const ServedPage& served, const PageWorkspace* workspace, pygrad
   std::ranges::copy(served.seconds, page.seconds);
   page.candidate_ids = workspace == nullptr ? nullptr : workspace->item_ids().data();
   page.predictions = workspace == nullptr ? nullptr : workspace->predictions().data();
-  write_struct(page, page.size, to);
-}
-
-template <class Struct>
-Struct* element(Struct* first, std::size_t index) {
-  using Byte = std::conditional_t<std::is_const_v<Struct>, const std::byte, std::byte>;
-  auto* at = reinterpret_cast<Struct*>(reinterpret_cast<Byte*>(first) + index * first->size);
-  require(at->size == first->size, "size is not that of the first one");
-  return at;
+  write_struct(page, to);
 }
 
 }  // namespace
@@ -263,7 +255,7 @@ void pygrade_pipeline_free(pygrade_pipeline* pipeline) { delete pipeline; }
 pygrade_status pygrade_pipeline_describe(const pygrade_pipeline* pipeline, pygrade_pipeline_info* info) {
   return guarded({}, [&] {
     require(pipeline != nullptr, "pipeline is NULL");
-    auto known = read_struct(info, sizeof(pygrade_pipeline_info), "info is NULL");
+    auto known = read_struct(info, "info is NULL");
     const Models models = pipeline->pipeline->models();
     std::memset(known.version, 0, sizeof known.version);
     std::memset(known.schema_hash, 0, sizeof known.schema_hash);
@@ -272,7 +264,7 @@ pygrade_status pygrade_pipeline_describe(const pygrade_pipeline* pipeline, pygra
     known.items = models.prerank->num_items();
     known.request_features = models.features->request_features().size();
     known.item_features = models.features->item_features().size() + models.features->cross_features().size();
-    write_struct(known, known.size, info);
+    write_struct(known, info);
   });
 }
 
@@ -307,8 +299,8 @@ pygrade_status pygrade_pipeline_rank(pygrade_pipeline* pipeline, const pygrade_u
                                      pygrade_user_page* page) {
   return guarded(error_of(request), [&] {
     require(pipeline != nullptr, "pipeline is NULL");
-    const auto given = read_struct(request, sizeof(pygrade_user_request), "request is NULL");
-    auto known = read_struct(page, sizeof(pygrade_user_page), "page is NULL");
+    const auto given = read_struct(request, "request is NULL");
+    auto known = read_struct(page, "page is NULL");
     thread_local std::vector<ContextValue> context;  // these keep their memory
     thread_local std::vector<ItemColumn> columns;
     UserRequest user;
@@ -331,7 +323,7 @@ pygrade_status pygrade_pipeline_rank(pygrade_pipeline* pipeline, const pygrade_u
 pygrade_status pygrade_pipeline_rank_batch(pygrade_pipeline* pipeline, const pygrade_user_batch* batch) {
   return guarded(error_of(batch), [&] {
     require(pipeline != nullptr, "pipeline is NULL");
-    const auto known = read_struct(batch, sizeof(pygrade_user_batch), "batch is NULL");
+    const auto known = read_struct(batch, "batch is NULL");
     require(known.flags == 0, "batch.flags has an unknown bit");
     require(known.num_threads >= 1, "batch.num_threads is below 1");
     require(known.count == 0 || (known.requests != nullptr && known.pages != nullptr),
@@ -344,8 +336,8 @@ pygrade_status pygrade_pipeline_rank_batch(pygrade_pipeline* pipeline, const pyg
     std::vector<PipelineBuffer> buffers(count);
     std::vector<ServedPage> pages(count);
     for (std::size_t r = 0; r < count; ++r) {
-      copies[r] = read_struct(element(known.requests, r), sizeof(pygrade_user_request), "request is NULL");
-      written[r] = read_struct(element(known.pages, r), sizeof(pygrade_user_page), "page is NULL");
+      copies[r] = read_struct(element(known.requests, r), "request is NULL");
+      written[r] = read_struct(element(known.pages, r), "page is NULL");
       users[r].read(copies[r], tasks);
       requests[r] = users[r].request;
       buffers[r] = buffer_of(written[r], tasks);
@@ -363,7 +355,7 @@ pygrade_status pygrade_pipeline_rank_batch(pygrade_pipeline* pipeline, const pyg
 pygrade_status pygrade_pipeline_update(pygrade_pipeline* pipeline, const pygrade_events* events) {
   return guarded(error_of(events), [&] {
     require(pipeline != nullptr, "pipeline is NULL");
-    const auto known = read_struct(events, sizeof(pygrade_events), "events is NULL");
+    const auto known = read_struct(events, "events is NULL");
     require(known.count == 0 || (known.user_id != nullptr && known.item_id != nullptr && known.time != nullptr),
             "events.user_id, events.item_id or events.time is NULL");
     require(known.num_outcomes == 0 || (known.outcomes != nullptr && known.values != nullptr),
@@ -393,7 +385,7 @@ pygrade_status pygrade_pipeline_update(pygrade_pipeline* pipeline, const pygrade
 pygrade_status pygrade_pipeline_count(const pygrade_pipeline* pipeline, pygrade_pipeline_counters* counters) {
   return guarded({}, [&] {
     require(pipeline != nullptr, "pipeline is NULL");
-    auto known = read_struct(counters, sizeof(pygrade_pipeline_counters), "counters is NULL");
+    auto known = read_struct(counters, "counters is NULL");
     const PipelineCounters now = pipeline->pipeline->counters();
     known.requests = now.ranker.requests;
     known.degraded_store = now.degraded_store;
@@ -409,6 +401,6 @@ pygrade_status pygrade_pipeline_count(const pygrade_pipeline* pipeline, pygrade_
     known.item_misses = now.features.item_misses;
     known.updates = now.features.updates;
     known.reloads = now.reloads;
-    write_struct(known, known.size, counters);
+    write_struct(known, counters);
   });
 }

@@ -21,7 +21,7 @@ extern "C" {
 
 pygrade_status pygrade_policy_load(const pygrade_policy_source* source, pygrade_policy** policy) {
   return guarded(error_of(source), [&] {
-    const auto known = read_struct(source, sizeof(pygrade_policy_source), "source is NULL");
+    const auto known = read_struct(source, "source is NULL");
     require(policy != nullptr, "policy is NULL");
     if (known.directory != nullptr) {
       require(known.json == nullptr && known.tensors == nullptr,
@@ -74,7 +74,7 @@ const char* pygrade_policy_item(const pygrade_policy* policy, size_t index) {
 pygrade_status pygrade_policy_formula(const pygrade_policy* policy, pygrade_formula* formula) {
   return guarded({}, [&] {
     require(policy != nullptr, "policy is NULL");
-    auto known = read_struct(formula, sizeof(pygrade_formula), "formula is NULL");
+    auto known = read_struct(formula, "formula is NULL");
     const Policy& read = *policy->policy;
     std::memset(known.transform, 0, sizeof known.transform);
     read.transform().copy(known.transform, sizeof known.transform - 1);
@@ -84,7 +84,7 @@ pygrade_status pygrade_policy_formula(const pygrade_policy* policy, pygrade_form
                   (read.trade_offs() ? static_cast<std::uint32_t>(PYGRADE_POLICY_TRADE_OFFS) : 0);
     known.num_inputs = static_cast<std::uint32_t>(read.num_inputs());
     known.slope = read.slope().data();
-    write_struct(known, known.size, formula);
+    write_struct(known, formula);
   });
 }
 

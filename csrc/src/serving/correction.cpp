@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "serving/correction_tensors.hpp"
 #include "util/fpenv.hpp"
 #include "util/parallel.hpp"
 
@@ -30,8 +31,7 @@ void require_numbers(std::span<const float> values, std::size_t size, const char
 }
 
 // 1 / std.
-std::vector<float> inverses(std::span<const float> values, std::size_t size, const char* name) {
-  require_numbers(values, size, name);
+std::vector<float> inverses(std::span<const float> values, const char* name) {
   std::vector<float> result;
   for (const float value : values) {
     result.push_back(1.0f / value);
@@ -190,18 +190,16 @@ Correction::Correction(Parts given) : parts_(std::move(given)) {
   s.check(parts_.median.size());
   const std::size_t tasks = num_tasks(), inputs = num_features() + s.indicators.size();
   const std::size_t variables = tasks + num_items(), rows = 1 + inputs + variables, columns = tasks * (1 + variables);
-  require_numbers(parts_.median, num_features(), "median");
-  require_numbers(parts_.x_mean, inputs, "x_mean");
-  inverses(parts_.x_std, inputs, "x_std");
-  require_numbers(parts_.l_mean, variables, "l_mean");
-  l_inverse_ = inverses(parts_.l_std, variables, "l_std");
-  require_numbers(parts_.weights, rows * columns, "weights");
-  if (s.form != Form::none) {
-    require_numbers(parts_.map_mean, tasks, "map_mean");
-    map_inverse_ = inverses(parts_.map_std, tasks, "map_std");
-    require_numbers(parts_.map_knots, tasks * knots, "map_knots");
-    require_numbers(parts_.map_weights, tasks * (knots + 2), "map_weights");
+  for (const auto& tensor : detail::correction_tensors) {
+    if (tensor.of_maps && s.form == Form::none) continue;
+    std::size_t size = 1;
+    for (const std::int64_t length : detail::shape_of(tensor, s, num_features()))
+      size *= static_cast<std::size_t>(length);
+    require_numbers(parts_.*tensor.values, size, tensor.name);
   }
+  inverses(parts_.x_std, "x_std");
+  l_inverse_ = inverses(parts_.l_std, "l_std");
+  if (s.form != Form::none) map_inverse_ = inverses(parts_.map_std, "map_std");
   amounts_.assign(s.amounts.begin(), s.amounts.end());
   // Parents first: by the number of ancestors, then by place.
   const auto depth = [&](std::int64_t task) {

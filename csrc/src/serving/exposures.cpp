@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cmath>
 #include <condition_variable>
 #include <cstring>
@@ -13,6 +12,7 @@
 
 #include "serving/exposures_queue.hpp"
 #include "serving/exposures_writer.hpp"
+#include "serving/missing.hpp"
 #include "util/forks.hpp"
 #include "util/hash.hpp"
 
@@ -33,22 +33,6 @@ std::uint64_t hash_of(std::string_view text) {
   std::uint64_t hash = 0xcbf29ce484222325;
   for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
   return splitmix64(hash);
-}
-
-// Branch-free: hundreds of candidates are looked at, and hardly any lacks a prediction.
-bool any_missing(std::span<const float> predictions) {
-  constexpr std::uint32_t exponent = 0x7f800000;  // all of its bits are set in infinities and NaN
-  std::uint32_t missing = 0;
-  for (const float value : predictions) missing |= (std::bit_cast<std::uint32_t>(value) & exponent) == exponent;
-  return missing != 0;
-}
-
-// The smallest prediction of a task that is not missing; 0 without any.
-float smallest(std::span<const float> predictions, std::size_t tasks, std::size_t task) {
-  float low = std::numeric_limits<float>::infinity();
-  for (std::size_t i = task; i < predictions.size(); i += tasks)
-    if (!is_missing(predictions[i])) low = std::min(low, predictions[i]);
-  return std::isinf(low) ? 0.0f : low;
 }
 
 template <class T>
@@ -85,6 +69,7 @@ struct ExposureLog::Impl {
       : options(given), queue(given.queue_bytes), writer(directory, given), forks(fork_count()) {}
 
   const ExposureSchema* schema_of(const Policy& policy);
+  std::byte* reserve(std::size_t bytes, std::chrono::microseconds wait);
   void fill(std::byte* memory, const ExposureHead& head, const Request& request, const PageBuffer& buffer,
             const LogIds& ids, const Chosen& chosen);
   void run();
@@ -195,57 +180,63 @@ void ExposureLog::Impl::fill(std::byte* memory, const ExposureHead& head, const 
   copy_to(std::span<const char>(request.scenario.value_or("")), record.scenario);
 }
 
-bool ExposureLog::append(const Policy& policy, const Request& request, const PageBuffer& buffer, const Page& page,
-                         const LogIds& ids, std::chrono::microseconds wait) {
-  Impl& impl = *impl_;
-  const std::size_t tasks = policy.tasks().size();
-  const std::size_t candidates = request.predictions.size() / tasks;
-  const auto filled = static_cast<std::size_t>(page.filled);
-  if (ids.request_id.empty()) throw std::invalid_argument("request_id is empty; want the id that feedback has");
-  if (buffer.weights.size() != tasks || buffer.concentration.size() != tasks)
-    throw std::invalid_argument("the log needs the weights and the concentration of the page");
-  if (filled > buffer.indices.size() || std::ranges::any_of(buffer.indices.first(filled), [&](std::int32_t index) {
-        return index < 0 || static_cast<std::size_t>(index) >= candidates;
-      }))
-    throw std::invalid_argument("the page is not of the request: an index is not one of its candidates");
-  if (!ids.item_id.empty() && ids.item_id.size() != candidates)
-    throw std::invalid_argument("item_id must have one entry for each candidate");
-  const ExposureSchema* schema = impl.schema_of(policy);
-  if (request.item_values.size() != candidates && (schema->priced || !request.item_values.empty()))
-    throw std::invalid_argument("item_values must have one value for each candidate, if the policy needs them");
-  const std::size_t columns = schema->item_columns.size();
-  if (columns > 0 && !request.items.empty() && request.items.size() != candidates * columns)
-    throw std::invalid_argument("items must have one value for each candidate and item column, or none");
+namespace {
 
-  const bool complete = in_full(ids.request_id);
-  const auto shown = buffer.indices.first(filled);
-  thread_local Chosen chosen;
+void check_page(const Policy& policy, const ExposureSchema& schema, const Request& request, const PageBuffer& buffer,
+                const Page& page, const LogIds& ids) {
+  const auto require = [](bool good, const char* message) {
+    if (!good) throw std::invalid_argument(message);
+  };
+  const std::size_t tasks = policy.tasks().size(), columns = schema.item_columns.size();
+  const std::size_t candidates = request.predictions.size() / tasks, filled = static_cast<std::size_t>(page.filled);
+  require(!ids.request_id.empty(), "request_id is empty; want the id that feedback has");
+  require(buffer.weights.size() == tasks && buffer.concentration.size() == tasks,
+          "the log needs the weights and the concentration of the page");
+  const auto is_candidate = [&](std::int32_t index) {
+    return index >= 0 && static_cast<std::size_t>(index) < candidates;
+  };
+  require(filled <= buffer.indices.size() && std::ranges::all_of(buffer.indices.first(filled), is_candidate),
+          "the page is not of the request: an index is not one of its candidates");
+  require(ids.item_id.empty() || ids.item_id.size() == candidates, "item_id must have one entry for each candidate");
+  require(request.item_values.size() == candidates || (!schema.priced && request.item_values.empty()),
+          "item_values must have one value for each candidate, if the policy needs them");
+  require(columns == 0 || request.items.empty() || request.items.size() == candidates * columns,
+          "items must have one value for each candidate and item column, or none");
+}
+
+// Chooses what is logged; returns the number of candidates that a complete log has.
+std::size_t choose(const Policy& policy, const ExposureSchema& schema, const Request& request,
+                   std::span<const std::int32_t> shown, bool complete, Chosen& chosen) {
+  const std::size_t tasks = policy.tasks().size();
+  std::size_t logged = request.predictions.size() / tasks;
+  const auto lacks = [&](std::size_t row) { return any_missing(request.predictions.subspan(row * tasks, tasks)); };
   auto& rows = chosen.rows;
   rows.clear();
-  std::size_t logged = candidates;  // in full
-  const bool some_missing = any_missing(request.predictions);
-  if (some_missing) {
-    for (std::size_t row = 0; row < candidates; ++row)
-      if (!any_missing(request.predictions.subspan(row * tasks, tasks)))
-        rows.push_back(static_cast<std::uint32_t>(row));
+  chosen.all = complete;
+  if (any_missing(request.predictions)) {
+    chosen.all = false;
+    for (std::size_t row = 0; row < logged; ++row)
+      if (!lacks(row)) rows.push_back(static_cast<std::uint32_t>(row));
     for (const std::int32_t index : shown)
-      if (any_missing(request.predictions.subspan(static_cast<std::size_t>(index) * tasks, tasks)))
-        rows.push_back(static_cast<std::uint32_t>(index));
+      if (lacks(static_cast<std::size_t>(index))) rows.push_back(static_cast<std::uint32_t>(index));
     std::ranges::sort(rows);
     logged = rows.size();
   }
   if (!complete) rows.assign(shown.begin(), shown.end());
-  chosen.all = complete && !some_missing;
-  chosen.multipliers.assign(schema->valued ? tasks : 0, std::numeric_limits<float>::quiet_NaN());
-  if (schema->valued && (policy.trade_offs() || !request.values.empty()))
+  chosen.multipliers.assign(schema.valued ? tasks : 0, std::numeric_limits<float>::quiet_NaN());
+  if (schema.valued && (policy.trade_offs() || !request.values.empty()))
     policy.multipliers(request.values, request.scenario, chosen.multipliers);
+  return logged;
+}
 
+ExposureHead head_of(const ExposureSchema& schema, const Request& request, const Page& page, const LogIds& ids,
+                     std::size_t logged, bool complete) {
   ExposureHead head{};
-  head.schema = schema;
+  head.schema = &schema;
   head.seed = page.seed;
   head.timestamp = ids.timestamp.value_or(0);
-  head.rows = static_cast<std::uint32_t>(complete ? logged : filled);
-  head.shown = static_cast<std::uint32_t>(filled);
+  head.rows = static_cast<std::uint32_t>(complete ? logged : static_cast<std::size_t>(page.filled));
+  head.shown = static_cast<std::uint32_t>(page.filled);
   head.candidates = static_cast<std::uint32_t>(logged);
   head.request_id = static_cast<std::uint32_t>(ids.request_id.size());
   head.user_id = static_cast<std::uint32_t>(ids.user_id.size());
@@ -258,19 +249,36 @@ bool ExposureLog::append(const Policy& policy, const Request& request, const Pag
   head.complete = complete;
   head.version = page.policy_version;
   head.baseline = page.baseline_name;
+  return head;
+}
 
-  const std::size_t bytes = ExposureRecord::bytes(head);
-  const bool gone =
-      impl.ended.load(std::memory_order_acquire) || impl.forks != fork_count();  // no thread, or the parent's
-  std::byte* memory = gone ? nullptr : impl.queue.reserve(bytes);
-  if (memory == nullptr && wait.count() > 0 && !gone && bytes <= impl.queue.largest()) {
-    ++impl.waited;
-    for (const auto end = Clock::now() + wait; memory == nullptr && Clock::now() < end;) {
-      impl.wake.notify_one();
-      std::this_thread::sleep_for(wait_step);
-      memory = impl.queue.reserve(bytes);
-    }
+}  // namespace
+
+// Memory of the queue for a record; null if there was none in time, or nobody takes it.
+std::byte* ExposureLog::Impl::reserve(std::size_t bytes, std::chrono::microseconds wait) {
+  if (ended.load(std::memory_order_acquire) || forks != fork_count()) return nullptr;  // no thread, or the parent's
+  std::byte* memory = queue.reserve(bytes);
+  if (memory != nullptr || wait.count() <= 0 || bytes > queue.largest()) return memory;
+  ++waited;
+  for (const auto end = Clock::now() + wait; memory == nullptr && Clock::now() < end;) {
+    wake.notify_one();
+    std::this_thread::sleep_for(wait_step);
+    memory = queue.reserve(bytes);
   }
+  return memory;
+}
+
+bool ExposureLog::append(const Policy& policy, const Request& request, const PageBuffer& buffer, const Page& page,
+                         const LogIds& ids, std::chrono::microseconds wait) {
+  Impl& impl = *impl_;
+  const ExposureSchema& schema = *impl.schema_of(policy);
+  check_page(policy, schema, request, buffer, page, ids);
+  const bool complete = in_full(ids.request_id);
+  thread_local Chosen chosen;
+  const auto shown = buffer.indices.first(static_cast<std::size_t>(page.filled));
+  const std::size_t logged = choose(policy, schema, request, shown, complete, chosen);
+  const ExposureHead head = head_of(schema, request, page, ids, logged, complete);
+  std::byte* const memory = impl.reserve(ExposureRecord::bytes(head), wait);
   if (memory == nullptr) {
     ++impl.dropped;
     return false;

@@ -124,7 +124,7 @@ struct Pipeline::State {
   bool searches() const { return models.prerank != nullptr || options.retrieve; }
   bool predicts() const { return models.mtl != nullptr || options.predict; }
   bool reads_items() const { return models.mtl != nullptr || options.item_features; }
-  void take_columns(const PipelineRequest& request, PageWorkspace::Impl& work, bool with_features) const;
+  void take_columns(const PipelineRequest& request, PageWorkspace::Impl& work) const;
   const Policy& policy(std::size_t place) const {
     return place == 0 ? *models.policy : *models.alternatives[place - 1];
   }
@@ -133,7 +133,11 @@ struct Pipeline::State {
               PageWorkspace::Impl& work) const;
   bool predict(const PipelineRequest* request, PageWorkspace::Impl& work,
                std::optional<Clock::time_point> deadline) const;
+  template <class Lap>
+  bool take_candidates(const PipelineRequest& request, PageWorkspace::Impl& work,
+                       std::optional<Clock::time_point> deadline, Lap&& lap) const;
   void take_defaults(const PipelineRequest& request, PageWorkspace::Impl& work) const;
+  void make_request(const PipelineRequest& request, Degraded degraded, PageWorkspace::Impl& work) const;
   void fill_defaults();
   std::optional<std::size_t> default_place(std::int64_t item) const;
 
@@ -224,8 +228,8 @@ void Pipeline::State::check(const PipelineRequest& request, const PipelineBuffer
 }
 
 // The request's columns: features of items in place of those read, and copies of what the corrections read.
-void Pipeline::State::take_columns(const PipelineRequest& request, PageWorkspace::Impl& work,
-                                   bool with_features) const {
+void Pipeline::State::take_columns(const PipelineRequest& request, PageWorkspace::Impl& work) const {
+  const bool with_features = !request.predictions && reads_items();
   const auto replace = [](const std::vector<std::string>& names, const ItemColumn& column, std::vector<float>& rows) {
     const auto found = std::ranges::find(names, column.name);
     if (found == names.end()) return;
@@ -366,6 +370,53 @@ void Pipeline::State::take_defaults(const PipelineRequest& request, PageWorkspac
   }
 }
 
+// The features of the user, the candidates with theirs, and their predictions; false if time ran out. `lap` ends a step
+// and says whether it did.
+template <class Lap>
+bool Pipeline::State::take_candidates(const PipelineRequest& request, PageWorkspace::Impl& work,
+                                      std::optional<Clock::time_point> deadline, Lap&& lap) const {
+  const bool with_features = !request.predictions && reads_items();
+  if (deadline && Clock::now() >= *deadline) return false;
+  center->read_user(request.user, work.features, deadline);
+  if (lap(step_user)) return false;
+  if (request.item_ids)
+    work.items.assign(request.item_ids->begin(), request.item_ids->end());
+  else
+    search(work.features, request.seen, request.eligible, request.candidates, work);
+  if (lap(step_prerank)) return false;
+  if (work.items.empty()) return true;
+  if (with_features) {
+    center->read_items(work.items, work.features, deadline);
+  } else {
+    work.features.item_dense.clear();
+    work.features.item_ids.clear();
+    work.features.cross_dense.clear();
+  }
+  if (lap(step_items)) return false;
+  take_columns(request, work);
+  if (request.predictions) {
+    work.predictions.assign(request.predictions->begin(), request.predictions->end());
+    return true;
+  }
+  const bool predicted = predict(&request, work, deadline);
+  lap(step_predictions);
+  return predicted;
+}
+
+// What the ranker is asked for the candidates.
+void Pipeline::State::make_request(const PipelineRequest& request, Degraded degraded, PageWorkspace::Impl& work) const {
+  work.request = {};
+  if (degraded == Degraded::none || degraded == Degraded::version) work.request.context = work.features.request_dense;
+  work.request.predictions = work.predictions;
+  policy(request.policy).item_columns(work.items, work.given_columns, work.item_rows);
+  work.request.items = work.item_rows;
+  if (request.rules) work.request.rules = (*request.rules)(work.items);
+  if (request.item_values) work.request.item_values = (*request.item_values)(work.items);
+  work.request.scenario = request.user.scenario;
+  work.request.values = request.values;
+  work.request.explore = request.explore;
+}
+
 Pipeline::Pipeline(Models models, std::shared_ptr<FeatureCenter> center, const PipelineOptions& options)
     : options_(options), totals_(std::make_unique<Totals>()), stream_(detail::first_draw(options.seed)) {
   if (center == nullptr) throw std::invalid_argument("center is null");
@@ -456,37 +507,10 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
     last = now;
     return deadline && now >= *deadline;
   };
-  const bool with_features = !request.predictions && state.reads_items();
-  const bool in_time = [&] {
-    if (deadline && last >= *deadline) return false;
-    state.center->read_user(request.user, work.features, deadline);
-    if (lap(step_user)) return false;
-    if (request.item_ids)
-      work.items.assign(request.item_ids->begin(), request.item_ids->end());
-    else
-      state.search(work.features, request.seen, request.eligible, request.candidates, work);
-    if (lap(step_prerank)) return false;
-    if (work.items.empty()) return true;
-    if (with_features) {
-      state.center->read_items(work.items, work.features, deadline);
-    } else {
-      work.features.item_dense.clear();
-      work.features.item_ids.clear();
-      work.features.cross_dense.clear();
-    }
-    if (lap(step_items)) return false;
-    state.take_columns(request, work, with_features);
-    if (request.predictions) {
-      work.predictions.assign(request.predictions->begin(), request.predictions->end());
-      return true;
-    }
-    const bool predicted = state.predict(&request, work, deadline);
-    lap(step_predictions);
-    return predicted;
-  }();
+  const bool in_time = state.take_candidates(request, work, deadline, lap);
   if (!in_time) {
     state.take_defaults(request, work);
-    state.take_columns(request, work, with_features);
+    state.take_columns(request, work);
     served.degraded = Degraded::deadline;
   } else if (work.features.defaults) {
     served.degraded = Degraded::store;
@@ -499,17 +523,7 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   const std::size_t k = buffer.items.size();
   work.indices.resize(k);
   work.scores.resize(k);
-  work.request = {};
-  if (served.degraded == Degraded::none || served.degraded == Degraded::version)
-    work.request.context = work.features.request_dense;
-  work.request.predictions = work.predictions;
-  state.policy(request.policy).item_columns(work.items, work.given_columns, work.item_rows);
-  work.request.items = work.item_rows;
-  if (request.rules) work.request.rules = (*request.rules)(work.items);
-  if (request.item_values) work.request.item_values = (*request.item_values)(work.items);
-  work.request.scenario = request.user.scenario;
-  work.request.values = request.values;
-  work.request.explore = request.explore;
+  state.make_request(request, served.degraded, work);
   if (request.explore)
     work.request.draw = request.draw ? *request.draw : draw ? *draw : detail::reserve_draws(stream_, 1);
   work.buffer = {work.scores, work.indices, buffer.weights, buffer.concentration};

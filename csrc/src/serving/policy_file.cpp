@@ -4,6 +4,7 @@
 #include <set>
 
 #include "pygrade/fusion.hpp"
+#include "serving/correction_tensors.hpp"
 #include "serving/item_levels.hpp"
 #include "serving/policy.hpp"
 #include "util/files.hpp"
@@ -369,7 +370,7 @@ class PolicyReader {
     Policy& p = *policy_;
     const auto tasks = static_cast<std::int64_t>(p.tasks_.size());
     std::size_t used = 0;
-    const auto take = [&](const std::string& name, std::initializer_list<std::int64_t> shape) {
+    const auto take = [&](const std::string& name, const std::vector<std::int64_t>& shape) {
       auto values = detail::float_tensor(tensors, name, shape);
       ++used;
       if (!std::ranges::all_of(values, [](float v) { return std::isfinite(v); }))
@@ -395,20 +396,10 @@ class PolicyReader {
     }
     add_layer(take("head.weight", {tasks, size}), take("head.bias", {tasks}), size);
     if (correction_) {
-      const auto count = [](std::size_t n) { return static_cast<std::int64_t>(n); };
       const Correction::Structure& s = correction_->structure;
-      const std::int64_t x = count(p.features_.size() + s.indicators.size()), v = tasks + count(s.items.size());
-      constexpr std::int64_t knots = Correction::knots;
-      correction_->median = take("correction.median", {count(p.features_.size())});
-      correction_->x_mean = take("correction.x_mean", {x});
-      correction_->x_std = take("correction.x_std", {x});
-      correction_->l_mean = take("correction.l_mean", {v});
-      correction_->l_std = take("correction.l_std", {v});
-      correction_->weights = take("correction.weights", {tasks, 1 + x + v, 1 + v});
-      correction_->map_mean = take("correction.map_mean", {tasks});
-      correction_->map_std = take("correction.map_std", {tasks});
-      correction_->map_knots = take("correction.map_knots", {tasks, knots});
-      correction_->map_weights = take("correction.map_weights", {tasks, knots + 2});
+      for (const auto& tensor : detail::correction_tensors)
+        (*correction_).*tensor.values =
+            take(std::string("correction.") + tensor.name, detail::shape_of(tensor, s, p.features_.size()));
       try {
         p.correction_.emplace(*std::move(correction_));
       } catch (const std::invalid_argument& error) {

@@ -11,6 +11,7 @@
 #include "pygrade/dirichlet.hpp"
 #include "ranking.hpp"
 #include "serving/draws.hpp"
+#include "serving/missing.hpp"
 #include "util/fpenv.hpp"
 #include "util/hot_swap.hpp"
 #include "util/parallel.hpp"
@@ -18,6 +19,8 @@
 namespace pygrade::inline v0_2 {
 
 namespace {
+
+using detail::any_missing;
 
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 
@@ -28,12 +31,6 @@ std::shared_ptr<const Policy> checked(std::shared_ptr<const Policy> policy) {
 
 Transform transform_of(const Policy& policy) {
   return static_cast<Transform>(std::ranges::find(transform_names, policy.transform()) - transform_names.begin());
-}
-
-bool any_missing(std::span<const float> predictions) {
-  std::uint32_t count = 0;  // compilers vectorize a count, not an early exit
-  for (const float prediction : predictions) count += is_missing(prediction) ? 1u : 0u;
-  return count > 0;
 }
 
 // What makes the scores of a request.

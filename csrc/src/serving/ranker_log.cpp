@@ -5,7 +5,7 @@
 #include <limits>
 #include <stdexcept>
 
-#include "pygrade/ranker.hpp"
+#include "serving/missing.hpp"
 
 namespace pygrade::inline v0_2 {
 
@@ -31,14 +31,6 @@ void field(std::string_view text, std::string& out) {
   out += '"';
   for (const char c : text) out.append(c == '"' ? 2 : 1, c);
   out += '"';
-}
-
-// The smallest prediction of a task that is not missing; 0 without any.
-float smallest(std::span<const float> predictions, std::size_t tasks, std::size_t task) {
-  float low = std::numeric_limits<float>::infinity();
-  for (std::size_t i = task; i < predictions.size(); i += tasks)
-    if (!is_missing(predictions[i])) low = std::min(low, predictions[i]);
-  return std::isinf(low) ? 0.0f : low;
 }
 
 }  // namespace
@@ -126,7 +118,7 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
     out += context;
     for (std::size_t t = 0; t < tasks; ++t) {
       out += ',';
-      real(is_missing(predictions[t]) ? smallest(request.predictions, tasks, t) : predictions[t], out);
+      real(is_missing(predictions[t]) ? detail::smallest(request.predictions, tasks, t) : predictions[t], out);
     }
     for (std::size_t t = 0; t < tasks; ++t) out += is_shown ? ",0" : ",";
     for (std::size_t i = 0; i < items; ++i) {
