@@ -17,8 +17,7 @@ from bench.study.report import lifts_of_arms, write_docs, write_report
 from bench.study.runner import StudyConfig, Unit, load_unit, machine, plan, run_units, scaled
 from bench.study.settings import Settings, load_settings
 from bench.study.stats import Results
-from pygrade._util.serialization import read_json
-from pygrade.console.training import write_text
+from pygrade._util.serialization import read_json, write_text
 from pygrade.workers import LOCAL, Workers
 
 logger = logging.getLogger("pygrade")

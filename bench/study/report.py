@@ -22,7 +22,7 @@ from bench.study.settings import MAIN, STABILITY, Settings
 from bench.study.stats import Results, over_worlds, production_lift
 from bench.study.tables import Section, markdown, shown
 from pygrade._util.files import atomic_file
-from pygrade.console.training import write_text
+from pygrade._util.serialization import write_text
 
 _LIFTS = (  # baseline, metric
     *(("ev", "value"), ("static", "value"), ("production", "value")),

@@ -24,6 +24,16 @@ def write_bytes(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file as a whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write a JSON document of `to_builtins`, its keys in their order, as a whole or not at all."""
+    write_text(path, json.dumps(to_builtins(record), indent=2) + "\n")
+
+
 def to_builtins(value: Any) -> Any:
     """The value as JSON can hold it: dataclasses as objects, paths as text, NaN and infinity as null."""
     if is_dataclass(value) and not isinstance(value, type):

@@ -5,15 +5,14 @@ A run directory holds any of: ``training/metrics.jsonl`` (or ``metrics.jsonl``) 
 (`record_weights`), ``pages.json``, ``summary.json``. Each makes its sections.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pygrade._util.files import atomic_file
 from pygrade._util.html_table import Html, escape
+from pygrade._util.serialization import read_json
 from pygrade.config.console import ConsoleConfig
 from pygrade.console.charts import Chart, draw
 from pygrade.console.collect import collect
@@ -91,12 +90,6 @@ def training_report(run: Path, judged: JudgedRun | None, highlight: str = "GRADE
         *weight_sections(run),
         *_page_sections(_json(run / "pages.json")),
     ]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file as a whole or not at all."""
-    with atomic_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def _test_cards(test: Json, highlight: str) -> list[str]:
@@ -242,13 +235,4 @@ def _page_sections(record: Json) -> list[Section]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """The object in a file; empty if there is no file. ValueError naming the file if it is damaged."""
-    if not path.exists():
-        return {}
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is truncated or not JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{path} holds a {type(record).__name__}; want an object")
-    return record
+    return read_json(path) if path.exists() else {}

@@ -1,6 +1,5 @@
 """The weights that a policy serves, by group of requests, and how far they spread."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._util.files import atomic_file
 from pygrade._util.html_table import Html, escape
-from pygrade._util.serialization import read_json, to_builtins
+from pygrade._util.serialization import read_json, write_json
 from pygrade.console.html import Section, table
 from pygrade.metrics import intervals
 from pygrade.metrics.texts import value_text
@@ -55,8 +53,7 @@ def record_weights(
             }
             for i in np.argsort(-counts, kind="stable")
         }
-    with atomic_file(run_dir / FILE) as partial:
-        partial.write_text(json.dumps(to_builtins(record), indent=2) + "\n", encoding="utf-8")
+    write_json(run_dir / FILE, record)
 
 
 def _spread(values: NDArray[np.float32]) -> dict[str, list[float]]:

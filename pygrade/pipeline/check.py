@@ -7,7 +7,6 @@ request, the events since as real-time updates, and `serving.Pipeline.rank`; the
 which reads artifact and store itself. The pages must be equal bit for bit.
 """
 
-import json
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -21,10 +20,9 @@ from pygrade import _core, mtl
 from pygrade._util.files import directory_lock
 from pygrade._util.optional_imports import require
 from pygrade._util.progress import track
-from pygrade._util.serialization import read_json
+from pygrade._util.serialization import read_json, write_json
 from pygrade.config.pipeline import CheckConfig, PipelineConfig
 from pygrade.console.pipeline import CHECK, write_pipeline_report
-from pygrade.console.training import write_text
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, State, materialize, state_before
 from pygrade.features.center import feedback_columns
@@ -97,7 +95,7 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
         "candidates": max(len(page.predictions) for page, _ in online) if models.mtl is None else config.candidates,
         "k": config.k,
     }
-    write_text(folder / CHECK, json.dumps(record, indent=2) + "\n")
+    write_json(folder / CHECK, record)
     write_pipeline_report(folder, summary, PipelineConfig())
     if record["equal_pages"] < record["requests"]:
         first = record["different"][0]

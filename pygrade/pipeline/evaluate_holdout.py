@@ -1,7 +1,6 @@
 """The policy on later requests: replay, off-policy estimates by position, users by their history."""
 
 import copy
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.serialization import write_json
 from pygrade.config.training import RewardConfig
-from pygrade.console.training import write_text
 from pygrade.evaluation.arms import GRADE
 from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates
 from pygrade.evaluation.replay import evaluate
@@ -35,7 +34,7 @@ def make_judgment(out: Path, logs: Path, policy: Path, reward: RewardConfig) -> 
     policies = policies_of(learned, place)
     history = late.context[:, late.features.index(EVIDENCE)] if EVIDENCE in late.features else None
     record = evaluate_holdout(late, learned, policies, reward, history) | {"judged_requests": late.num_requests}
-    write_text(out / "evaluation.json", json.dumps(record, indent=2) + "\n")
+    write_json(out / "evaluation.json", record)
     return record
 
 

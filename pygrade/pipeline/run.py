@@ -1,6 +1,5 @@
 """The stages: events → features → prerank → multi-task model → log → policy → judgment → artifact, store → report."""
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -11,10 +10,9 @@ from typing import Any
 from pygrade import __version__
 from pygrade._util.files import directory_lock
 from pygrade._util.memory import peak_mib
-from pygrade._util.serialization import read_json, to_builtins
+from pygrade._util.serialization import read_json, to_builtins, write_json
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.console.pipeline import write_pipeline_report
-from pygrade.console.training import write_text
 from pygrade.data.events import EventLog, importer_hash, parse_spec
 from pygrade.features import FeatureSchema, FeatureSet
 from pygrade.mtl import Timeline
@@ -67,7 +65,7 @@ def run_pipeline(
             logger.info("nothing to do: %s is complete", run)
             return finished
         summary = _summary(runner, data, config, store or DEFAULT_STORE, time.perf_counter() - started)
-        write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_json(run / "summary.json", summary)
         write_pipeline_report(run, summary, PipelineConfig())
         runner.show()
     return summary

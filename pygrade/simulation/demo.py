@@ -17,9 +17,10 @@ from pygrade import __version__
 from pygrade._util.files import directory_lock
 from pygrade._util.memory import peak_mib
 from pygrade._util.progress import track
+from pygrade._util.serialization import write_json
 from pygrade.config.simulation import DemoConfig
 from pygrade.console.run_files import find_run
-from pygrade.console.training import write_report, write_text
+from pygrade.console.training import write_report
 from pygrade.console.weights import record_weights
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, STAGE1
 from pygrade.evaluation.verdict import stored_verdict
@@ -81,12 +82,12 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
 
     requests = world.requests(config.test_requests, config.seed, "test")
     test, arms = _test_arms(world, requests, result, config.seed)
-    write_text(run / "abtest.json", json.dumps(test.to_dict(), indent=2) + "\n")
+    write_json(run / "abtest.json", test)
     _record_weights(run, logs.tasks, result, requests)
     seconds["ab_test"] = time.perf_counter() - started - sum(seconds.values())
 
     pages = rank_examples(run / "policy", requests, config.pages, result.static_weights.numpy())
-    write_text(run / "pages.json", json.dumps({"pages": pages}, indent=2) + "\n")
+    write_json(run / "pages.json", {"pages": pages})
     summary: dict[str, Any] = {
         "version": __version__,
         "seed": config.seed,
@@ -102,12 +103,12 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
         "seconds": seconds,
     }
     summary |= {"peak_memory_mib": peak_mib(), "wall_seconds": time.perf_counter() - started}
-    write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_json(run / "summary.json", summary)
     alone = result.policy.mixture is not None and not is_new(result.policy)  # the baseline is served
     title = "pygrade demo: weights learned from a simulated log"
     report = write_report(run, title, find_run(run), GRADE if alone else SERVED)
     summary["wall_seconds"] = time.perf_counter() - started
-    write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_json(run / "summary.json", summary)
     _mark(run, config, "complete")
     return DemoResult(summary, test, pages, report)
 
@@ -164,7 +165,7 @@ def _prepare(run: Path, config: DemoConfig, resume: bool) -> None:
 
 
 def _mark(run: Path, config: DemoConfig, state: str) -> None:
-    write_text(run / _STATE, json.dumps({"options": _fingerprint(config), "state": state}) + "\n")
+    write_json(run / _STATE, {"options": _fingerprint(config), "state": state})
 
 
 def _fingerprint(config: DemoConfig) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from pygrade.cli import main as cli
 from pygrade.logs import read_logs
-from tests.cli.test_cli import TINY
+from tests.cli.test_cli import TINY, result
 from tests.logs.shop import CANDIDATES, shop
 
 pa = pytest.importorskip("pyarrow")
@@ -91,32 +91,6 @@ def test_a_foreign_directory_and_a_log_are_refused(capsys, shop_file, tmp_path):
     assert code == 2 and "a file; want a directory" in err
 
 
-def test_foul_file_of_other_conventions_is_mended(capsys, tmp_path):
-    """Semicolons, seconds, percentages, rows of a request apart, one prediction as text of a number."""
-    rows = sorted(range(ROWS), key=lambda row: row % CANDIDATES)
-    names = list(SHOP)
-    lines = [";".join(names)]
-    for row in rows:
-        line = {name: SHOP[name][row] for name in names}
-        line["at"] = int(line["at"].timestamp())
-        line["pred_buy"] = f"{100 * line['pred_buy']:.4f}"
-        line["rank"] = "" if line["rank"] is None else line["rank"]
-        lines.append(";".join(str(line[name]) for name in names))
-    (tmp_path / "foul.csv").write_text("\n".join(lines) + "\n")
-    code, text, err = examined(capsys, tmp_path / "foul.csv", "--out", str(tmp_path / "out"))
-    assert code == 0, err
-    for change in (
-        "'session_id' (request): the rows of a request were apart; now sorted",
-        "'rank' (slot): counted from 1",
-        "'at' (time): seconds since 1970, now milliseconds",
-        "'pred_buy' (prediction of 'buy'): percentages, now probabilities",
-    ):
-        assert f"changed: {change}" in text
-    logs = read_logs(tmp_path / "out" / "logs")
-    expected = np.array(SHOP["pred_buy"]).reshape(-1, CANDIDATES)
-    np.testing.assert_allclose(logs.predictions[:, 1].reshape(-1, CANDIDATES), expected, atol=1e-6)
-
-
 def test_foul_file_without_what_a_log_needs_gets_the_contract(capsys, tmp_path):
     table = {name: values for name, values in SHOP.items() if name not in ("session_id", "rank", "pred_click")}
     parquet.write_table(pa.table({**table, "\x1b[31mred": SHOP["rank"]}), tmp_path / "bare.parquet")
@@ -164,27 +138,19 @@ def test_evaluate_and_rank_match_columns_by_name(capsys, shop_file, tmp_path, mo
     parquet.write_table(pa.table(columns), tmp_path / "later.parquet")
     assert examined(capsys, tmp_path / "later.parquet", "--out", str(tmp_path / "later"))[0] == 0
     later = read_logs(tmp_path / "later" / "logs")
-    assert later.features == ("hour", "buyer_score", "device=app", "device=web", "weather") and later.tasks == (
-        "buy",
-        "click",
-        "like",
-    )
+    assert later.features == ("hour", "buyer_score", "device=app", "device=web", "weather")
+    assert later.tasks == ("buy", "click", "like")
 
     def judged(path):
-        arguments = ["evaluate", "--data", f"logs:{path / 'logs'}", "--policy", str(run / "policy"), "--json"]
-        assert cli.main(arguments) == 0
-        shown = capsys.readouterr()
-        return json.loads(shown.out), shown.err
+        found = result(capsys, "evaluate", "--data", f"logs:{path / 'logs'}", "--policy", str(run / "policy"))
+        return found["rankers"]["GRADE"]
 
-    capsys.readouterr()
-    (first, silent), (second, noted) = judged(out), judged(tmp_path / "later")
-    assert "does not know" not in silent
+    assert judged(out) == judged(tmp_path / "later")
+    arguments = ["--data", f"logs:{tmp_path / 'later' / 'logs'}", "--policy", str(run / "policy")]
+    assert cli.main(["evaluate", *arguments]) == 0
+    noted = capsys.readouterr().err
     assert "the policy does not know tasks like of the log: left out" in noted and "features weather" in noted
-    assert first["rankers"]["GRADE"] == second["rankers"]["GRADE"]
-    arguments = ["rank", "--data", f"logs:{tmp_path / 'later' / 'logs'}", "--policy", str(run / "policy"), "--json"]
-    assert cli.main(arguments) == 0
-    page = json.loads(capsys.readouterr().out)["pages"][0]
-    assert page["tasks"] == ["click", "buy"]
+    assert result(capsys, "rank", *arguments)["pages"][0]["tasks"] == ["click", "buy"]
     lacking = {name: values for name, values in SHOP.items() if name != "hour"}
     parquet.write_table(pa.table(lacking), tmp_path / "lacking.parquet")
     assert examined(capsys, tmp_path / "lacking.parquet", "--out", str(tmp_path / "lacking"))[0] == 0

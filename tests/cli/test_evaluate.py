@@ -1,6 +1,5 @@
 """`pygrade evaluate` tells the truth: in-sample requests, values of events, what cannot differ, what cannot be said."""
 
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -18,6 +17,7 @@ from pygrade.policy import Baseline, FusionPolicy, Mixture
 from pygrade.training.evaluate_policy import policies_of, served_name
 from pygrade.training.train import train
 from pygrade.training.training_record import FILE, TrainingRecord
+from tests.cli.test_cli import result
 
 SEEDS = (0, 1, 2)
 FAST = {"static": CemConfig(iterations=3), "stage2": Stage2Config(steps=0), "tensorboard": False}
@@ -60,10 +60,8 @@ def trained(tmp_path_factory):
 
 
 def evaluated(capsys, place, *options, log="logs"):
-    capsys.readouterr()
     arguments = ["evaluate", "--data", f"logs:{place / log}", "--policy", str(place / "policy"), *options]
-    assert cli.main([*arguments, "--quiet", "--json"]) == 0
-    record = json.loads(capsys.readouterr().out)
+    record = result(capsys, *arguments, "--quiet")
     assert cli.main([*arguments, "--quiet"]) == 0
     return record, capsys.readouterr()
 
@@ -132,9 +130,7 @@ def test_values_given_replace_those_of_the_log_task_by_task(capsys, trained, tmp
     values = ["--values", "buy=20", "--value-tasks", "click"]
     fast = ["--stage1.steps", "1", "--stage2.steps", "1", "--static.iterations", "1", "--trust.folds", "0"]
     data = ["--data", f"logs:{trained[0] / 'logs'}", "--out", str(tmp_path / "run")]
-    capsys.readouterr()
-    assert cli.main(["train", *data, "--no-tensorboard", *fast, *values, "--quiet", "--json"]) == 0
-    record = json.loads(capsys.readouterr().out)
+    record = result(capsys, "train", *data, "--no-tensorboard", *fast, *values, "--quiet")
     for part in (record["train"], record["evaluation"]):
         assert part["task_values"] == {"click": 1.0, "buy": 20.0} and part["value_tasks"] == ["click"]
     policy = FusionPolicy.load(tmp_path / "run" / "policy")

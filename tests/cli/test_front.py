@@ -1,7 +1,5 @@
 """`pygrade front`, end to end on tiny logs."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -14,6 +12,7 @@ from pygrade.evaluation.replay import ranks
 from pygrade.logs import write_logs
 from pygrade.policy import FusionPolicy
 from pygrade.training.train import train
+from tests.cli.test_cli import result
 from tests.correction.test_fit import world
 from tests.learning import tiny_logs
 from tests.training.test_trade_offs import FAMILY
@@ -40,8 +39,7 @@ def arguments(place, *options, policy="run/policy", log="logs"):
 
 def test_front_and_multipliers(capsys, place, tmp_path):
     options = ("--keep", "click=1.0", "--most", "order", "--picture", str(tmp_path / "front.svg"))
-    assert cli.main(arguments(place, *options, "--save", str(tmp_path / "mine"), "--json")) == 0
-    record = json.loads(capsys.readouterr().out)
+    record = result(capsys, *arguments(place, *options, "--save", str(tmp_path / "mine")))
     assert record["in_sample"] is False and (record["left_out"], record["front"]["num_requests"]) == (140, 60)
     assert record["front"]["tasks"] == ["click", "order"] and record["searched_on"] == 140  # by cross-fitting
     values = record["solution"]["values"]
@@ -53,12 +51,10 @@ def test_front_and_multipliers(capsys, place, tmp_path):
     assert "Events over production, 60 requests" in printed and "an event is worth: click 1, order 2" in printed
     assert "Multipliers that keep click and earn most order" in printed
     # What the saved policy was trained on is still known.
-    again = arguments(tmp_path, "--tasks", "click", "--json", policy="mine")
+    again = arguments(tmp_path, "--tasks", "click", policy="mine")
     again[2] = f"logs:{place / 'logs'}"
-    assert cli.main(again) == 0
-    assert json.loads(capsys.readouterr().out)["left_out"] == 140
-    assert cli.main([*again, "--keep", "click=1.0"]) == 0
-    record = json.loads(capsys.readouterr().out)
+    assert result(capsys, *again)["left_out"] == 140
+    record = result(capsys, *again, "--keep", "click=1.0")
     assert record["searched_on"] + record["front"]["num_requests"] == 60  # no folds: half of the users
 
 
@@ -77,8 +73,7 @@ def test_a_corrected_policy_takes_multipliers(capsys, shop, tmp_path):
     policy = FusionPolicy.load(shop / "run" / "policy")
     assert policy.mixture is not None and policy.mixture.baseline.name == CORRECTED_EXPECTED_VALUE
     options = ("--keep", "click=0.9", "--most", "order", "--picture", str(tmp_path / "front.svg"))
-    assert cli.main(arguments(shop, *options, "--save", str(tmp_path / "mine"), "--json")) == 0
-    record = json.loads(capsys.readouterr().out)
+    record = result(capsys, *arguments(shop, *options, "--save", str(tmp_path / "mine")))
     assert (record["left_out"], record["front"]["num_requests"]) == (1440, 360)
     assert record["searched_on"] == 1440  # by cross-fitting
     trained, solution = record["front"]["marks"][AS_TRAINED], record["solution"]
@@ -91,13 +86,10 @@ def test_a_corrected_policy_takes_multipliers(capsys, shop, tmp_path):
     assert (
         cli.main(arguments(shop, "--save", str(shop / "run" / "mine"), "--keep", "click=0.9", "--most", "order")) == 0
     )
-    capsys.readouterr()
-    assert cli.main(arguments(shop, "--json", policy="run/mine")) == 0
-    again = json.loads(capsys.readouterr().out)["front"]["marks"]
+    again = result(capsys, *arguments(shop, policy="run/mine"))["front"]["marks"]
     for name, entry in again[AS_TRAINED]["events"].items():
         assert entry["value"] == pytest.approx(solution["judged"]["events"][name]["value"], abs=2e-3)
-    assert cli.main(arguments(shop, "--keep", "click=0.9", "--json", policy="run/mine")) == 0
-    record = json.loads(capsys.readouterr().out)
+    record = result(capsys, *arguments(shop, "--keep", "click=0.9", policy="run/mine"))
     assert record["searched_on"] + record["front"]["num_requests"] == 360
     own = ("--keep", "click=0.9", "--scenario", "night", "--save", str(tmp_path / "night"))
     assert cli.main(arguments(shop, *own)) == 2
@@ -122,9 +114,6 @@ def test_a_level_out_of_reach_and_requests_of_the_training(capsys, place):
     ("options", "policy", "named"),
     [
         ((), "plain/policy", "policy has no trade_offs and ranks by no expected value"),
-        (("--keep", "dwell=1"), "run/policy", "keep names 'dwell'; want one of click, order, value"),
-        (("--keep", "click=1", "--most", "dwell"), "run/policy", "most names 'dwell'"),
-        (("--tasks", "dwell"), "run/policy", "tasks names 'dwell'; want one of click, order"),
         (("--keep", "click"), "run/policy", "keep is 'click'; want TASK=SHARE"),
         (("--save", "x"), "run/policy", "save is for the multipliers found; want --keep"),
         (("--scenario", "night"), "run/policy", "scenario is 'night'; want one of browse, buy"),

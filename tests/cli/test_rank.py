@@ -1,14 +1,12 @@
 """`pygrade rank` on corrected predictions."""
 
-import json
-
 import numpy as np
 
-from pygrade.cli import main as cli
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE
 from pygrade.logs import write_logs
 from pygrade.policy import Baseline, FusionPolicy, PolicySpec
 from pygrade.policy.mixture import Mixture
+from tests.cli.test_cli import result
 from tests.corrections import random_correction
 from tests.learning import VALUES, tiny_logs
 from tests.training.test_train import replace
@@ -24,8 +22,7 @@ def test_pages_take_the_item_columns_that_the_correction_reads(capsys, tmp_path)
     policy.save(tmp_path / "policy")
     write_logs(logs, tmp_path / "logs")
     words = ["rank", "--data", f"logs:{tmp_path / 'logs'}", "--policy", str(tmp_path / "policy"), "--k", "12"]
-    assert cli.main([*words, "--requests", *map(str, range(30)), "--json", "--quiet"]) == 0
-    pages = json.loads(capsys.readouterr().out)["pages"]
+    pages = result(capsys, *words, "--requests", *map(str, range(30)), "--quiet")["pages"]
     found = [[item["item_id"] for item in page["items"]] for page in pages]
 
     def ranked(items):

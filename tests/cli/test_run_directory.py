@@ -10,7 +10,7 @@ from pygrade.cli import main as cli
 from pygrade.cli.parse import parse
 from pygrade.cli.run_directory import write_options
 from pygrade.policy import FusionPolicy
-from tests.cli.test_cli import TINY, WORLD
+from tests.cli.test_cli import TINY, WORLD, result
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,7 @@ def test_a_resumed_run_names_the_options_that_differ(capsys, runs):
 
 def test_compare_shows_options_and_metrics_of_both(capsys, runs):
     arguments = ["compare", str(runs / "one"), str(runs / "two")]
-    assert cli.main([*arguments, "--json"]) == 0
-    record = json.loads(capsys.readouterr().out)
+    record = result(capsys, *arguments)
     changed = {"seed": [0, 3], "reward.propensity": ["estimate", 0.5], "values.order": [None, 20.0]}
     assert record["options"] == changed and record["command"] == "train"
     replay = json.loads((runs / "two" / "evaluation.json").read_text())

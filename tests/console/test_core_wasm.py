@@ -15,6 +15,7 @@ from pygrade.ops.fusion import TRANSFORMS
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.serving.ranker import BlendedRanker
 from tests.console.node import SOURCES, call, needs_node
+from tests.goldens import load
 
 FORMULA = {"beta": 1e-7, "epsilon": 1e-3}
 
@@ -32,6 +33,27 @@ def same_bits(actual, expected):
     missing = np.isnan(actual) & np.isnan(expected)
     assert actual.dtype == expected.dtype and actual.shape == expected.shape
     assert bool(((actual.view(np.int32) == expected.view(np.int32)) | missing).all())
+
+
+@needs_node
+def test_goldens_of_fusion_have_the_same_bits(tmp_path):
+    calls, wanted = [], []
+    for golden in load("fusion"):
+        given = golden.arguments
+        if golden.op != "fuse_scores" or given["scores"].dtype != torch.float32 or "mask" in given:
+            continue
+        scores, weights, result = given["scores"], given["weights"], golden.outputs[""].numpy()
+        offsets = given.get("offsets", torch.arange(len(scores) + 1) * scores.shape[1]).numpy().astype(np.int32)
+        weights = weights[None] if weights.dim() == 2 else weights.transpose(0, 1)  # of each sample
+        if "offsets" not in given:
+            result = result.reshape(len(scores), len(weights), -1).swapaxes(0, 1)
+        how, rows = formula(given.get("transform", "identity")), scores.numpy().reshape(-1)
+        for sample, expected in zip(weights.contiguous().numpy(), result, strict=True):
+            calls.append(core("fuse", rows, offsets, scores.shape[-1], sample, how))
+            wanted.append(expected)
+    assert len(calls) >= 28
+    for actual, expected in zip(call(tmp_path, *calls), wanted, strict=True):
+        same_bits(actual, expected)
 
 
 @needs_node

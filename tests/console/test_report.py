@@ -6,8 +6,9 @@ import re
 import numpy as np
 import pytest
 
+from pygrade._util.serialization import write_json, write_text
 from pygrade.console.tables import METRIC_LABELS
-from pygrade.console.training import write_report, write_text
+from pygrade.console.training import write_report
 from pygrade.console.weights import record_weights, weight_sections
 
 TASKS = ("click", "order")
@@ -32,7 +33,7 @@ def ab_test_record():
 @pytest.fixture
 def run_dir(tmp_path):
     rng = np.random.default_rng(0)
-    write_text(tmp_path / "abtest.json", json.dumps(ab_test_record()))
+    write_json(tmp_path / "abtest.json", ab_test_record())
     lines = [{"stage": "stage1", "step": i, "loss": 1 / i, "grad_norm": 1.0} for i in range(1, 41)]
     lines += [{"stage": "stage2", "step": i, "reward": 1.0, "reward_prior": 0.5, "kl": 0.1} for i in range(1, 41)]
     text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -49,8 +50,8 @@ def run_dir(tmp_path):
         "why": "it <is>",
         "items": [item],
     }
-    write_text(tmp_path / "pages.json", json.dumps({"pages": [page]}))
-    write_text(tmp_path / "summary.json", json.dumps({"seed": 3, "wall_seconds": 12.5, "arms": {}}))
+    write_json(tmp_path / "pages.json", {"pages": [page]})
+    write_json(tmp_path / "summary.json", {"seed": 3, "wall_seconds": 12.5, "arms": {}})
     return tmp_path
 
 
@@ -110,6 +111,6 @@ def test_lifts_without_an_interval_are_drawn(tmp_path):
     for kind in ("expected", "sampled"):
         for metric in record[kind]["GRADE"]["lifts"]:
             record[kind]["GRADE"]["lifts"][metric] = {"value": 0.02, "low": None, "high": None}
-    write_text(tmp_path / "abtest.json", json.dumps(record))
+    write_json(tmp_path / "abtest.json", record)
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert '<b class="number">+2.00 %</b><div class="interval undecided"' in text

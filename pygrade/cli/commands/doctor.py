@@ -1,6 +1,5 @@
 """pygrade doctor"""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.files import directory_lock
-from pygrade._util.serialization import to_builtins, write_bytes
+from pygrade._util.serialization import write_json, write_text
 from pygrade._util.text import printable
 from pygrade.cli import terminal
 from pygrade.cli.run_directory import check_out, to_toml
@@ -66,9 +65,9 @@ def _write(
     options: DoctorOptions, out: Path, place: Place, logs: Logs, record: dict[str, Any], where: str
 ) -> dict[str, Any]:
     write_logs(logs, out / "logs")
-    write_bytes(out / "pygrade.toml", _toml(options, place, record).encode())
-    write_bytes(out / "doctor.json", (json.dumps(to_builtins(record), indent=2) + "\n").encode())
-    write_bytes(out / "doctor.html", sheet_page(record, f"pygrade doctor: {where}").encode())
+    write_text(out / "pygrade.toml", _toml(options, place, record))
+    write_json(out / "doctor.json", record)
+    write_text(out / "doctor.html", sheet_page(record, f"pygrade doctor: {where}"))
     names = {"logs": "logs", "config": "pygrade.toml", "report": "doctor.html"}
     return {name: join_path(place, file) for name, file in names.items()}
 

@@ -9,7 +9,7 @@ from pygrade.cli import terminal
 from pygrade.cli.evaluation_tables import IN_SAMPLE, print_evaluation, print_verdict, print_warnings
 from pygrade.cli.options import read_log, with_values, workers_of
 from pygrade.config.console import ConsoleConfig
-from pygrade.config.logs import EvaluateOptions
+from pygrade.config.logs import EvaluateOptions, FrontOptions
 from pygrade.config.shared import LogOptions
 from pygrade.config.training import RewardConfig
 from pygrade.console.collect import collect
@@ -37,34 +37,30 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
     fresh, in_sample = judging_requests(chosen, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     propensity = slot_propensity(logs, reward)
-    slots = logs.num_slots
-    jobs = [
-        _Job(kind, options.policy, policy, fresh, propensity, slots, reward, options.k, in_sample)
-        for kind in ("replay", "estimates")
-    ]
+    given = (options.policy, policy, fresh, propensity, logs.num_slots, reward, options.k, in_sample)
+    jobs = [_Job("replay", *given), _Job("estimates", *given)]
     with workers_of(options.cluster) as workers:
         record, estimates = workers.map(_judged, jobs, "evaluation")
     record["off_policy"] = {name: estimate.to_dict() for name, estimate in estimates.items()}
     record["off_policy_note"] = "" if estimates else NO_ESTIMATE
     if options.report is not None:
-        judged = JudgedRun(
-            options.policy, policy, fresh, in_sample, record, propensity, propensity_floor=reward.propensity_floor
-        )
-        _write_report(options, judged)
+        judged = JudgedRun(options.policy, policy, fresh, in_sample, record, propensity, reward.propensity_floor)
+        _write_report(options.report, f"pygrade evaluate: {options.data}", judged)
     if not options.json:
         heading = IN_SAMPLE if in_sample else ""
         print_evaluation(record, heading)
         _print_estimates(record, decisive(estimates) if not options.all_estimates else estimates, heading)
         print_verdict(record["verdict"], record["later"])
         print_warnings(record["warnings"])
-    return {
-        "data": options.data,
-        "policy": str(options.policy),
-        "policy_version": policy.version,
-        "in_sample": in_sample,
-        "left_out": chosen.num_requests - fresh.num_requests,
-        **record,
-    }
+    return judged_record(options, policy, in_sample, chosen.num_requests - fresh.num_requests) | record
+
+
+def judged_record(
+    options: EvaluateOptions | FrontOptions, policy: FusionPolicy, in_sample: bool | None, left_out: int
+) -> dict[str, Any]:
+    """What was judged; left_out: requests of the training."""
+    place = {"data": options.data, "policy": str(options.policy), "policy_version": policy.version}
+    return place | {"in_sample": in_sample, "left_out": left_out}
 
 
 def _print_estimates(record: dict[str, Any], names: Iterable[str], heading: str) -> None:
@@ -78,8 +74,7 @@ def _print_estimates(record: dict[str, Any], names: Iterable[str], heading: str)
         terminal.text(warning)
 
 
-def _write_report(options: EvaluateOptions, judged: JudgedRun) -> None:
-    assert options.report is not None
+def _write_report(place: Place, title: str, judged: JudgedRun) -> None:
     record = judged.evaluation
     sections = [
         replay_section(record),
@@ -87,8 +82,8 @@ def _write_report(options: EvaluateOptions, judged: JudgedRun) -> None:
         off_policy_section(record["off_policy"], record["off_policy_note"]),
     ]
     lead = verdict_lead(record["verdict"], record, version=judged.policy.version)
-    with publishing(options.report) as path:
-        write_page(path, f"pygrade evaluate: {options.data}", lead, sections, collect(judged, ConsoleConfig()))
+    with publishing(place) as path:
+        write_page(path, title, lead, sections, collect(judged, ConsoleConfig()))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from pygrade._util.serialization import write_bytes
 from pygrade._util.threads import torch_threads
 from pygrade.cli import terminal
-from pygrade.cli.commands.evaluate import judging_requests, valued
+from pygrade.cli.commands.evaluate import judged_record, judging_requests, valued
 from pygrade.cli.evaluation_tables import IN_SAMPLE
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import workers_of
@@ -82,12 +82,7 @@ def _run(options: FrontOptions) -> dict[str, Any]:
     if not options.json:
         basis = _basis(judged, propensity, options.k)
         _print(record, solution, keep, options, IN_SAMPLE if in_sample else "", basis)
-    return {
-        "data": options.data,
-        "policy": str(options.policy),
-        "policy_version": policy.version,
-        "in_sample": in_sample,
-        "left_out": chosen.num_requests - fresh.num_requests,
+    return judged_record(options, policy, in_sample, chosen.num_requests - fresh.num_requests) | {
         "searched_on": sum(part.logs.num_requests for part in search),
         "front": record,
         "solution": None if solution is None else solution.to_dict(),

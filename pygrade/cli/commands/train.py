@@ -1,6 +1,5 @@
 """pygrade train"""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 
 from pygrade._util.files import directory_lock
+from pygrade._util.serialization import write_json
 from pygrade.cli import terminal
 from pygrade.cli.evaluation_tables import print_evaluation, print_verdict, print_warnings
 from pygrade.cli.ignored import refuse_in_training
@@ -19,7 +19,7 @@ from pygrade.cli.run_metrics import report_run
 from pygrade.config.training import TrainConfig, TrainOptions
 from pygrade.console.run_files import JudgedRun
 from pygrade.console.tables import trust_table
-from pygrade.console.training import write_report, write_text
+from pygrade.console.training import write_report
 from pygrade.console.weights import record_weights
 from pygrade.correction.prior import load_prior
 from pygrade.evaluation.arms import GRADE, SERVED, STAGE1
@@ -119,16 +119,9 @@ def _train_and_judge(
             late, result.propensity, policies, result.policy.mixture, config.reward, config.reward.page_size
         )
         record["evaluation"] = evaluation
-        write_text(out / "evaluation.json", json.dumps(evaluation, indent=2) + "\n")
-        judged = JudgedRun(
-            out / "policy",
-            result.policy,
-            late,
-            in_sample=False,
-            evaluation=evaluation,
-            propensity=result.propensity,
-            propensity_floor=config.reward.propensity_floor,
-        )
+        write_json(out / "evaluation.json", evaluation)
+        floor = config.reward.propensity_floor
+        judged = JudgedRun(out / "policy", result.policy, late, False, evaluation, result.propensity, floor)
         with torch.no_grad():
             alpha = result.policy(log_inputs(result.policy, late))
         static = result.static_weights.numpy()

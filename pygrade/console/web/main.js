@@ -13,40 +13,37 @@ import { Panel } from "./panel.js";
 
 const THEMES = ["system", "light", "dark"];
 
+// The theme that was chosen; a page from a file may have no storage.
+function storedTheme(chosen) {
+  try {
+    if (chosen) localStorage.setItem("pygrade-theme", chosen);
+    return localStorage.getItem("pygrade-theme");
+  } catch {
+    return chosen;
+  }
+}
+
 function themes() {
   const button = byId("theme");
-  let current = "system";
-  try {
-    current = localStorage.getItem("pygrade-theme") ?? "system";
-  } catch {
-    // a page from a file may have no storage
-  }
-  const apply = () => {
-    document.documentElement.dataset.theme = current;
-    button.textContent = `${current} theme`;
+  const apply = (theme) => {
+    document.documentElement.dataset.theme = theme;
+    button.textContent = `${theme} theme`;
   };
   button.addEventListener("click", () => {
-    current = THEMES[(THEMES.indexOf(current) + 1) % THEMES.length];
-    try {
-      localStorage.setItem("pygrade-theme", current);
-    } catch {
-      // as above
-    }
-    apply();
+    const theme = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length];
+    storedTheme(theme);
+    apply(theme);
   });
-  apply();
+  apply(storedTheme() ?? "system");
   button.hidden = false;
 }
 
 // Calls work once the browser has time, with the arguments of the last call.
 function soon(work) {
-  let waiting = null;
+  let waiting = 0;
   return (...given) => {
-    if (waiting !== null) cancelAnimationFrame(waiting);
-    waiting = requestAnimationFrame(() => {
-      waiting = null;
-      work(...given);
-    });
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(() => work(...given));
   };
 }
 
@@ -80,8 +77,7 @@ async function start() {
   begun = true;
   update(panel.sliders, panel.rules.core());
   new Front(model, (values) => panel.setMultipliers(values));
-  const good = showCheck(model);
-  document.documentElement.dataset.state = good ? "ready" : "wrong";
+  document.documentElement.dataset.state = showCheck(model) ? "ready" : "wrong";
 }
 
 start().catch((error) => {
