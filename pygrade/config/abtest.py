@@ -18,9 +18,9 @@ class AbtestPlanOptions(Output, LogOptions):
     Example: pygrade abtest-plan --data logs:runs/logs --effect 0.01
     """
 
-    effect: float = option(0.01, "relative lift that the test should find")
-    power: float = option(0.8, "chance to find it")
-    arms: int = option(2, "the control among them; alpha of 5 % is divided among the lifts over it")
+    effect: float = option(0.01, "relative lift that the test should find", gt=0)
+    power: float = option(0.8, "chance to find it", gt=0.05, lt=1)
+    arms: int = option(2, "the control among them; alpha of 5 % is divided among the lifts over it", ge=2)
 
 
 @dataclass(frozen=True, kw_only=True)

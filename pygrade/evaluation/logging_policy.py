@@ -24,6 +24,7 @@ from pygrade.evaluation.position import slot_discount
 from pygrade.logs import Logs
 
 MAX_COMPONENTS = 16  # a log with more has concentrations of a personal policy, which are known only where it drew
+_DRAWS = 16  # of each request
 _MAX_MISMATCH = 0.01  # share of the logged pages that the logged weights may fail to explain
 
 
@@ -89,7 +90,7 @@ def drawn_components(logs: Logs) -> tuple[Array, Ints] | None:
     return components, component
 
 
-def logging_policy(logs: Logs, formula: Mapping[str, Any], draws: int = 16, seed: int = 0) -> LoggingPolicy | None:
+def logging_policy(logs: Logs, formula: Mapping[str, Any]) -> LoggingPolicy | None:
     """The logging policy that the columns of a log describe, if its pages rank the candidates by the formula.
 
     None if the log does not say how pages were explored, production's weights or the components vary by request, or
@@ -109,8 +110,8 @@ def logging_policy(logs: Logs, formula: Mapping[str, Any], draws: int = 16, seed
     drawn_pages, expected = np.empty((requests, 0, slots), np.int32), production
     if drawn is not None and explored.any():
         components, component = drawn
-        rng = np.random.default_rng(seed)
-        others = rng.choice(component[explored], (requests, draws))  # by the shares of the components
+        rng = np.random.default_rng(0)
+        others = rng.choice(component[explored], (requests, _DRAWS))  # by the shares of the components
         gamma = rng.standard_gamma(components.astype(np.float64)[others]) + 1e-300
         weights = (gamma / gamma.sum(-1, keepdims=True)).astype(np.float32)
         weights[explored, 0] = logs.weights[explored]

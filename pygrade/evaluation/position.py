@@ -66,24 +66,9 @@ def estimate(
 
     The effective sample size is that of the items' ratios, as a share, times the number of requests.
     """
-    rows, requests = int(offsets[-1]), len(offsets) - 1
-    named = {
-        "rewards": rewards,
-        "logged_discount": logged_discount,
-        "model": np.zeros(rows) if model is None else model,
-        "target_discount": target_discount,
-    }
-    arrays = {name: np.asarray(array, np.float64) for name, array in named.items()}
-    for name, array in arrays.items():
-        if array.shape != (rows,) or not bool(np.isfinite(array).all()):
-            raise ValueError(f"{name} has shape {array.shape}; want {rows} finite numbers, one per row")
-        if "discount" in name and bool((array < 0).any()):
-            raise ValueError(f"{name} holds {array.min()}; want numbers ≥ 0")
-    reward, logged, q, target = arrays.values()
-    shown = logged > 0
-    if bool((reward[~shown] != 0).any()):
-        raise ValueError("rewards are not 0 in a row whose logged_discount is 0: feedback without a slot")
-    ratio = np.divide(target, logged, out=np.zeros(rows), where=shown)
+    reward, logged, target = (np.asarray(part, np.float64) for part in (rewards, logged_discount, target_discount))
+    q, requests, shown = np.zeros(1) if model is None else np.asarray(model), len(offsets) - 1, logged > 0
+    ratio = np.divide(target, logged, out=np.zeros(len(logged)), where=shown)
     unseen = float(target[~shown].sum() / target.sum()) if target.any() else 1.0
     reasons = []
     if unseen > (MAX_UNSEEN_SHARE if model is None else MAX_MODEL_SHARE):

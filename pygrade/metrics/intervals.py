@@ -50,14 +50,14 @@ def student_t(degrees: float) -> float:
     return z + x * (first + x * (second + x * (third + x * fourth)))
 
 
-def effective_number(cluster: Array, weight: Array | None = None) -> float:
-    """(Σ share)² / Σ share² of the clusters' shares of the rows [n], or of their weights: the number of equal clusters
-    that vary as much; 0 without rows or weight.
+def effective_number(cluster: Array) -> float:
+    """(Σ share)² / Σ share² of the clusters' shares of the rows [n]: the number of equal clusters that vary as much;
+    0 without rows.
 
     >>> effective_number(np.array([5, 5, 7, 7])), effective_number(np.array([5] * 9 + [7]))
     (2.0, 1.2195121951219512)
     """
-    sizes = np.bincount(numbers_of(cluster), weight).astype(np.float64) if len(cluster) else np.zeros(1)
+    sizes = np.bincount(numbers_of(cluster)).astype(np.float64) if len(cluster) else np.zeros(1)
     total = float(np.square(sizes).sum())
     return float(sizes.sum()) ** 2 / total if total > 0 else 0.0
 

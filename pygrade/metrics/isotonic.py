@@ -29,14 +29,14 @@ def isotonic(values: Floats, weights: Floats) -> Floats:
     return np.repeat(np.array(means), sizes)
 
 
-def isotonic_rates(x: Floats, events: Floats, exposure: Floats, bins: int = BINS) -> tuple[Floats, Floats]:
+def isotonic_rates(x: Floats, events: Floats, exposure: Floats) -> tuple[Floats, Floats]:
     """Rising rates Σ events / Σ exposure over x: mean x and rate of each step, both strictly rising.
 
-    x, events, exposure [n]. Rows are first put in order of x into at most ``bins`` bins of equal exposure.
+    x, events, exposure [n]. Rows are first put in order of x into at most `BINS` bins of equal exposure.
     """
     order = np.argsort(x, kind="stable")
     total = np.cumsum(exposure[order])
-    number = np.minimum((total / total[-1] * bins).astype(np.int64), bins - 1)
+    number = np.minimum((total / total[-1] * BINS).astype(np.int64), BINS - 1)
     _, number = np.unique(number, return_inverse=True)
     mean, rates = pooled_rates(*(np.bincount(number, part[order]) for part in (exposure * x, events, exposure)))
     keep = np.concatenate([[True], np.diff(mean) > 0])

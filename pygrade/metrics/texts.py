@@ -15,14 +15,14 @@ TOO_FEW = "too few"
 _WIDE = 0.5  # of the interval of a share, from which on it says nothing
 
 
-def lift_text(estimate: Estimate | None, digits: int = 2, scale: float = 100.0, missing: str = "baseline") -> str:
-    """``+1.20 ± 0.30 %`` of a lift; missing: the text of None, as the baseline has no lift of its own.
+def lift_text(estimate: Estimate | None, digits: int = 2, scale: float = 100.0) -> str:
+    """``+1.20 ± 0.30 %`` of a lift; ``baseline`` of None, which has no lift of its own.
 
     >>> lift_text({"value": 0.012, "low": 0.009, "high": 0.015})
     '+1.20 ± 0.30 %'
     """
     if estimate is None:
-        return missing
+        return "baseline"
     value, low, high = _numbers(estimate)
     if value is None:
         return "n/a"

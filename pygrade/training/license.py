@@ -19,6 +19,7 @@ from pygrade.metrics.intervals import Interval
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity
 
+_LINES = 3  # at most
 _SPLITS = 2  # requests with a feature above and below its median
 _MOVED = 1.1  # ratio from which a line is worth reading
 _AS_PREDICTED = 0.03  # distance of a factor from 1 that nobody needs to read
@@ -66,7 +67,7 @@ def license_correction(
     return None
 
 
-def reasons_of(logs: Logs, corrected: Floats32, count: int = 3) -> tuple[str, ...]:
+def reasons_of(logs: Logs, corrected: Floats32) -> tuple[str, ...]:
     """The largest moves of the predictions, in value: lines such as "order: 1.9 times what the model predicts where
     returning is 1, else 0.9 times"."""
     before, after = _by_request(logs, logs.predictions), _by_request(logs, corrected)  # [R, T]
@@ -90,7 +91,7 @@ def reasons_of(logs: Logs, corrected: Floats32, count: int = 3) -> tuple[str, ..
     lines: dict[tuple[str, str], str] = {}
     for _, task, feature, line in found:
         lines.setdefault((task, feature), line)
-    return tuple(lines.values())[:count]
+    return tuple(lines.values())[:_LINES]
 
 
 def _said(factor: float, what: str = "") -> str:

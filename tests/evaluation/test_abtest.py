@@ -221,20 +221,10 @@ def test_a_finished_test_without_a_lift_is_refused(change, message):
 
 def test_errors_name_the_argument():
     for call, message in (
-        (lambda: abtest.users_needed(1.0, 0.0), "effect is 0.0"),
-        (lambda: abtest.users_needed(1.0, 1.0, power=1.0), "power is 1.0"),
-        (lambda: abtest.users_needed(1.0, 1.0, alpha=5), "alpha is 5"),
         (lambda: abtest.sample_ratio([5]), "want at least 2 arms"),
         (lambda: abtest.sample_ratio([5, 5], [1.0]), "want 2 positive numbers"),
-        (lambda: abtest.sequential_interval(0.0, -1.0, 5), "standard_error is -1.0"),
-        (lambda: abtest.sequential_interval(0.0, 1.0, 0), "units is 0"),
-        (lambda: abtest.mixture_scale(0), "planned_units is 0"),
-        (lambda: abtest.mixture_scale(confidence=95), "confidence is 95"),
         (lambda: abtest.users_per_arm(0.1, np.arange(9), np.ones(9)), "base has mean 1.0 over 9 users"),
         (lambda: abtest.users_per_arm(0.1, np.arange(2), [1.0, np.nan]), "not finite"),
-        (lambda: abtest.plan_test(*traffic(9, 1), None, 0.0), "effect is 0.0"),
-        (lambda: abtest.plan_test(*traffic(9, 1), None, 0.1, arms=1), "arms is 1"),
-        (lambda: abtest.plan_test(*traffic(9, 1), None, 0.1, power=2), "power is 2"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -18,7 +18,7 @@ from pygrade.evaluation.cautions import (
     robots,
     winsorized,
 )
-from pygrade.evaluation.replay import evaluate, paired_lift
+from pygrade.evaluation.replay import evaluate
 from pygrade.logs import concatenate
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import UNKNOWN, Interval
@@ -128,19 +128,6 @@ def test_worse_than_the_logged_order():
     assert "propensities are unknown" in caution_of_logged_order("GRADE", worse, "value@10", known_slots=False)[0]
     for lift in (Interval(-0.01, 0.01, -0.03, 0.01), UNKNOWN):
         assert caution_of_logged_order("GRADE", lift, "value@10", known_slots=True) == []
-
-
-@pytest.mark.parametrize("metric", ["value", "ndcg"])
-def test_the_paired_lift_is_that_of_the_evaluation(logs, metric):
-    weights = {"equal": [0.5, 0.5], "clicks": [0.9, 0.1]}
-    scores = {name: (logs.predictions * np.array(row)).sum(1) for name, row in weights.items()}
-    curve = np.arange(1, 4) ** -0.5
-    record = evaluate(logs, {}, "equal", scores=scores, k=3, propensity=curve)
-    found = paired_lift(logs, metric, scores["clicks"], scores["equal"], 3, curve, 0.15)
-    assert found.value == pytest.approx(record.lifts["clicks"][metric].value, rel=1e-12)
-    assert found.low >= record.lifts["clicks"][metric].low  # one interval is narrower than two that cover at once
-    hidden = np.where(logs.row_request == 3, np.nan, scores["clicks"])
-    assert paired_lift(logs, metric, hidden, scores["equal"], 3, curve, 0.15).value != found.value
 
 
 def clusters(logs, share: float):

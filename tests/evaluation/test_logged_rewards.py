@@ -101,8 +101,8 @@ def test_the_log_tells_its_components(mixed):
     drawn = mixed.exploration == "dirichlet"
     assert len(components) == 2 and (component[~drawn] == -1).all() and min(np.bincount(component[drawn])) > 40
     np.testing.assert_array_equal(components[component[drawn]], mixed.concentration[drawn])
-    found = logging_policy(mixed, ZLOG, draws=8)
-    assert found.draws.shape == (1500, 8, 5)
+    found = logging_policy(mixed, ZLOG)
+    assert found.draws.shape == (1500, 16, 5)
     assert (found.draw_share, found.shuffle_share) == (drawn.mean(), (mixed.exploration == "shuffle").mean())
     expected = LoggedRewards(mixed, CURVE, found).expected(propensity_curve(0.7, 5))
     assert (expected[mixed.shown] > 0).all()

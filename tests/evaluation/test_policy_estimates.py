@@ -27,13 +27,17 @@ def by_mode(sign: float) -> FusionPolicy:
     return policy
 
 
+def plain_policy() -> FusionPolicy:
+    return FusionPolicy(PolicySpec(TASKS, ("mode", "noise"), PolicyConfig(hidden=(1,))))
+
+
 @pytest.fixture(scope="module")
 def logs():
     return tiny_logs(1500)
 
 
 def test_the_estimate_to_decide_by_comes_first_and_its_lift_is_over_production(logs):
-    plain, right = FusionPolicy(PolicySpec(TASKS, ("mode", "noise"), PolicyConfig(hidden=(1,)))), by_mode(1.0)
+    plain, right = plain_policy(), by_mode(1.0)
     found = policy_estimates(right, logs, CURVE, 5)
     assert list(found)[:2] == decisive(found) == ["value", "lift"]
     assert found["lift"].low > 0 and found["value"].value > policy_estimates(plain, logs, CURVE, 5)["value"].value
@@ -43,7 +47,7 @@ def test_the_estimate_to_decide_by_comes_first_and_its_lift_is_over_production(l
 
 
 def test_drawn_requests_count_only_under_the_trust_of_the_target(logs):
-    plain = FusionPolicy(PolicySpec(TASKS, ("mode", "noise"), PolicyConfig(hidden=(1,))))
+    plain = plain_policy()
     trust = np.tile(np.float32([1.0, 0.5, np.nan]), 500)
     drawn = replace(logs, concentration=np.full((1500, 2), 5.0, np.float32), trust=trust)
     assert policy_estimates(plain, drawn)["snips"].num_requests == 1000  # without a mixture: 1, or unknown
@@ -76,7 +80,7 @@ def test_item_columns_reach_the_correction_in_its_order(logs):
 
 
 def test_drawn_weights_tell_nothing_of_a_challenger(logs):
-    policy = FusionPolicy(PolicySpec(TASKS, ("mode", "noise"), PolicyConfig(hidden=(1,))))
+    policy = plain_policy()
     drawn = replace(logs, concentration=np.full((1500, 2), 5.0, np.float32))
     base = Baseline("expected value", "identity", (1.0, 2.0))
     policy.mixture = Mixture(1.0, base)

@@ -176,3 +176,13 @@ def test_copies_under_other_users_are_no_more_evidence():
         paired_lift(part, "value", *pair, 3, None, 0.15) for part, pair in zip((logs, whole), orders, strict=True)
     )
     assert double.low == pytest.approx(single.low)
+
+
+@pytest.mark.parametrize("metric", ["value", "ndcg"])
+def test_the_paired_lift_is_that_of_the_evaluation(logs, metric):
+    one, other = logs.predictions.T
+    found = paired_lift(logs, metric, other, one, 3, None, 0.15)
+    wide = evaluate(logs, {}, "one", scores={"one": one, "other": other}, k=3).lifts["other"][metric]
+    assert found.value == pytest.approx(wide.value, rel=1e-12) and found.low >= wide.low  # two that cover at once
+    hidden = np.where(logs.row_request == 3, np.nan, other)
+    assert paired_lift(logs, metric, hidden, one, 3, None, 0.15).value != found.value

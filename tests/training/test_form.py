@@ -60,13 +60,8 @@ def additive(requests: int = 1500):
     return replace(logs, predictions=p.astype(np.float32), feedback=feedback.astype(np.float32))
 
 
-@pytest.mark.parametrize("transform", ["zlog", "identity"])
-def test_training_says_so_if_another_form_does_better(tmp_path, transform):
-    result = train(additive(), replace(FAST, policy=PolicyConfig(hidden=(8,), transform=transform)), tmp_path)
+def test_training_says_so_if_another_form_does_better(tmp_path):
+    result = train(additive(), replace(FAST, policy=PolicyConfig(hidden=(8,))), tmp_path)
     said = [sentence for sentence in result.summary["warnings"] if sentence.startswith("FORM: ")]
     found = result.summary["trust"]["better_form"]
-    if transform == "identity":
-        assert not said and found is None
-    else:
-        assert said == [f"FORM: {BetterForm(found['transform'], intervals.Interval(**found['lift'])).sentence('zlog')}"]
-        assert found["lift"]["value"] > 2 * found["lift"]["standard_error"]
+    assert said == [f"FORM: {BetterForm(found['transform'], intervals.Interval(**found['lift'])).sentence('zlog')}"]

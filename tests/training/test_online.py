@@ -279,20 +279,6 @@ def test_too_little_evidence_decides_nothing(harm):
     assert not result.rolled_back and result.estimate is not None
 
 
-def test_the_ranker_swaps_policies_between_pages():
-    first, second = policy_of(0), policy_of(1)
-    ranker = BlendedRanker(first, seed=0)
-    logs = tiny_logs(requests=4)
-    predictions = logs.predictions.reshape(4, -1, 2)
-    ranker.publish(second)
-    page = ranker.rank(logs.context, predictions, 3)
-    assert ranker.version == second.version == page.log_rows().policy_version[0]
-    np.testing.assert_array_equal(page.weights, BlendedRanker(second).rank(logs.context, predictions, 3).weights)
-    with pytest.raises(ValueError, match="schema_hash"):
-        ranker.publish(FusionPolicy(PolicySpec(TASKS, logs.features, PolicyConfig(transform="zscore"))))
-    assert ranker.version == second.version
-
-
 def test_errors_name_what_is_wrong():
     policy = policy_of()
     learner = OnlineLearner(policy, CONFIG)
