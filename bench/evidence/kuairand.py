@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from bench.study.boosted_trees import FIXED, TREES
 from bench.study.corrected import learn
+from bench.study.served import train_once
 from bench.study.settings import load_settings
 from pygrade._util.optional_imports import require
 from pygrade.config.data import KUAIRAND_TASK_VALUES
@@ -36,7 +36,6 @@ from pygrade.training.baselines import baseline_scores, fit_baselines
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
-from pygrade.training.train import TrainResult, train
 from pygrade_datasets.kuairand_files import local_day
 
 LOG = "log_standard_4_25_to_5_04_pure.csv"
@@ -133,8 +132,13 @@ def arms(learned: Logs, judged: Logs) -> dict[str, Any]:
     """Scores [M] of the judged rows by arm, and the verdict of `train`."""
     reward = RewardConfig(propensity=0.0)
     plain = TrainConfig(reward=reward, trust=TrustConfig(folds=0), correction=CorrectionConfig(on=False))
-    grade = _trained(learned, plain)
-    served = _trained(learned, TrainConfig(reward=reward, trust=replace(TrustConfig(), processes=1)))
+    grade = train_once(learned, plain)
+    served = train_once(
+        learned,
+        TrainConfig(
+            reward=reward,
+        ),
+    )
     spec = grade.stage2_policy.spec
     data = CompositeReward(reward).build(learned, spec)
     baselines = fit_baselines(learned, spec, data, plain.static, reward.propensity_floor)
@@ -154,11 +158,6 @@ def arms(learned: Logs, judged: Logs) -> dict[str, Any]:
     trust = served.summary["trust"]
     scores["verdict"] = {"verdict": trust["verdict"], "lift": trust["lift"], "gate": found.figures}
     return scores
-
-
-def _trained(logs: Logs, config: TrainConfig) -> TrainResult:
-    with TemporaryDirectory() as directory:
-        return train(logs, replace(config, tensorboard=False, checkpoint_every=10_000), Path(directory))
 
 
 def boosted(learned: Logs, judged: Logs, options: dict[str, Any]) -> Array:

@@ -8,18 +8,16 @@ each kind can be run.
 import json
 import logging
 import sys
-from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pygrade.config.training import Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from bench.study.served import train_once
+from pygrade.config.training import Stage1Config, Stage2Config, TrainConfig
 from pygrade.logs import Logs
-from pygrade.training.train import train
 
 PLAIN, COPIES, WHALE, BOTS = "plain", "copies", "one user with 90 %", "bots"
 KINDS = (PLAIN, COPIES, WHALE, BOTS)
@@ -96,9 +94,7 @@ def _log(
 def verdict(logs: Logs) -> dict[str, Any]:
     """What `train` says and serves."""
     steps = {"stage1": Stage1Config(steps=20), "stage2": Stage2Config(steps=20)}
-    config = TrainConfig(**steps, trust=replace(TrustConfig(), processes=1), tensorboard=False, checkpoint_every=1_000)
-    with TemporaryDirectory() as directory:
-        result = train(logs, config, Path(directory))
+    result = train_once(logs, TrainConfig(**steps))
     assert result.policy.mixture is not None
     license = result.summary["trust"].get("license")
     return {

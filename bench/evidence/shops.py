@@ -7,22 +7,20 @@ import json
 import logging
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.study.served import train_once
 from pygrade.config.training import TrainConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
 from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores
-from pygrade.training.train import train
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples/python"))
 from planted_shop import COLUMNS, EFFECTS, VALUES, Shop, Truth
@@ -40,10 +38,7 @@ def shop(effect: str, seed: int, requests: int = REQUESTS, config: TrainConfig |
     logs = Logs.from_table(world.table(requests)[0], **options)
     table, truth = world.table(JUDGING, 1)
     later = Logs.from_table(table, **options).arranged(logs.tasks, logs.features, logs.items)
-    config = config or TrainConfig()
-    with TemporaryDirectory() as directory:
-        whole = replace(config, tensorboard=False, checkpoint_every=10_000, trust=replace(config.trust, processes=1))
-        result = train(logs, whole, Path(directory))
+    result = train_once(logs, config or TrainConfig())
     policy, trust = result.policy, result.summary["trust"]
     scores = policy_scores(policy, later)
     oracle, served = truth.lift(truth.value()), truth.lift(scores)

@@ -4,28 +4,11 @@ import os
 import re
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from typing import Any
 
 import triton
 
-
-@dataclass(frozen=True)
-class Resources:
-    """One kernel on one target.
-
-    ``spills`` counts bytes of stack and local memory, and loads and stores of local memory (NVIDIA), or spilled vector
-    registers, private bytes and scratch instructions (AMD). ``inexact`` counts float32 instructions that the compiler
-    may fuse, flush or approximate; ``wide_loads`` counts loads of 128 bits per lane.
-    """
-
-    registers: int
-    spills: int
-    shared: int
-    scratch: int
-    instructions: int
-    inexact: int
-    wide_loads: int
+from bench.gpu.resources import Resources
 
 
 def resources(binary: Any) -> Resources:

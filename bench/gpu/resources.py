@@ -30,13 +30,14 @@ Budget = dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One kernel of one variant on one target; the fields after ``warps`` are those of `binaries.Resources`."""
+class Resources:
+    """One kernel on one target.
 
-    variant: str
-    kernel: str
-    target: str
-    warps: int
+    ``spills`` counts bytes of stack and local memory, and loads and stores of local memory (NVIDIA), or spilled vector
+    registers, private bytes and scratch instructions (AMD). ``inexact`` counts float32 instructions that the compiler
+    may fuse, flush or approximate; ``wide_loads`` counts loads of 128 bits per lane.
+    """
+
     registers: int
     spills: int
     shared: int
@@ -44,6 +45,16 @@ class Row:
     instructions: int
     inexact: int
     wide_loads: int
+
+
+@dataclass(frozen=True)
+class Row(Resources):
+    """One kernel of one variant on one target."""
+
+    variant: str
+    kernel: str
+    target: str
+    warps: int
 
     @property
     def key(self) -> str:
@@ -61,7 +72,10 @@ def measure(variant: str, targets: tuple[str, ...]) -> list[Row]:
     for launch in aot.record(VARIANTS[variant].call):
         for target in targets:
             binary = aot.compiled(launch, target)
-            rows.append(Row(variant, launch.name, target, binary.metadata.num_warps, **asdict(resources(binary))))
+            found = asdict(resources(binary))
+            rows.append(
+                Row(**found, variant=variant, kernel=launch.name, target=target, warps=binary.metadata.num_warps)
+            )
     return rows
 
 

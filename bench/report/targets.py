@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.cpu.harness import Report, Row
 
-Shape = dict[str, Any]
+Shape = Mapping[str, Any]
 Fits = Callable[[Shape], bool]
 Results = Mapping[str, Mapping[str, Report]]  # instruction set → suite → report
 

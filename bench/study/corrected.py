@@ -1,12 +1,11 @@
 """Arms on corrected predictions: their expected value with and without the gate, GRADE on them, what `train` serves."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.study.served import train_once
 from bench.study.trial import ArmRanking, Array, Options, Trial
 from bench.study.worlds import RELATED, related_market
 from pygrade.config.simulation import SimulateConfig
@@ -22,7 +21,6 @@ from pygrade.training.cross_fit import fold_of_requests
 from pygrade.training.license import License, license_correction
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity, slot_propensity
-from pygrade.training.train import train
 
 _FOLDS = TrainConfig().trust.folds
 _MARKET_REQUESTS = 20_000  # that the correction of another market learns from
@@ -77,12 +75,9 @@ def grade_corrected(trial: Trial, options: Options) -> ArmRanking:
 
 def served_by_default(trial: Trial, options: Options) -> ArmRanking:
     """What `train` leaves with all options at their defaults, but for the values of the regime."""
-    requests, config = trial.requests, TrainConfig(seed=trial.seed, tensorboard=False, checkpoint_every=10_000)
-    values = trial.config({}).reward.task_values
-    reward, trust = replace(config.reward, task_values=values), replace(config.trust, processes=1)
-    config = replace(config, trust=trust, reward=reward)
-    with TemporaryDirectory() as directory:
-        result = train(trial.logs, config, Path(directory))
+    requests, config = trial.requests, TrainConfig(seed=trial.seed)
+    reward = replace(config.reward, task_values=trial.config({}).reward.task_values)
+    result = train_once(trial.logs, replace(config, reward=reward))
     policy, found = result.policy, result.summary["trust"]
     assert policy.mixture is not None
     scores = policy.scores(

@@ -5,19 +5,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.study.trial import ArmRanking, Options, Trial
-from pygrade.config.training import CorrectionConfig
-from pygrade.training.train import train
+from pygrade.config.training import CorrectionConfig, TrainConfig
+from pygrade.logs import Logs
+from pygrade.training.train import TrainResult, train
+
+
+def train_once(logs: Logs, config: TrainConfig) -> TrainResult:
+    """`train` in one process, and a directory that is gone afterwards."""
+    quiet = {"tensorboard": False, "checkpoint_every": 10_000, "trust": replace(config.trust, processes=1)}
+    with TemporaryDirectory() as directory:
+        return train(logs, replace(config, **quiet), Path(directory))
 
 
 def served(trial: Trial, options: Options) -> ArmRanking:
     """Its figures: the trust λ; the true lift over the baseline that the log chose, of what is served and of the policy
     alone, in per cent by the regime's judge; and the lift that the log estimated.
     """
-    config = trial.config(options)
-    config = replace(config, tensorboard=False, checkpoint_every=10_000, trust=replace(config.trust, processes=1))
-    config = replace(config, correction=CorrectionConfig(on=False))  # `bench.study.corrected` has what is corrected
-    with TemporaryDirectory() as directory:
-        result = train(trial.logs, config, Path(directory))
+    # `bench.study.corrected` has what is corrected
+    result = train_once(trial.logs, replace(trial.config(options), correction=CorrectionConfig(on=False)))
     mixture = result.policy.mixture
     assert mixture is not None
     ranking = trial.serve(result.policy)

@@ -17,13 +17,10 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.cpu import machine
 from bench.cpu.harness import progress
@@ -40,6 +37,7 @@ ROOT = Path(__file__).parents[2]
 RUNS = ROOT / "build" / "bench"
 WITHOUT_PYTHON = {"C++": ROOT / "build" / "release" / "pygrade_page_bench"}  # path of a row → program
 K, CANDIDATES, SEEN, REQUESTS = 10, 500, 50, 64
+Request = dict[str, Any]  # what a page is asked for
 CONFIG = PipelineConfig(
     leak_checks=0,
     policy_requests=500,
@@ -48,20 +46,6 @@ CONFIG = PipelineConfig(
     mtl=MtlConfig(epochs=2, refit=False),
     train=TrainConfig(stage1=Stage1Config(steps=50), stage2=Stage2Config(steps=20), trust=TrustConfig(folds=0)),
 )
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a page is asked for."""
-
-    user_id: int
-    timestamp: int
-    scenario: str | None
-    context: Mapping[str, float | str | None]
-    seen: NDArray[np.int64]
-
-    def as_record(self) -> dict[str, Any]:
-        return {**vars(self), "context": dict(self.context), "seen": self.seen.tolist()}
 
 
 def main(quick: bool, out: Path | None) -> int:
@@ -125,27 +109,19 @@ def requests_of(run: Path, system: Pipeline) -> list[Request]:
     now = int(log.source["last_time"]) + 3_600_000
     items, rng = system.models.prerank.index.item_id, np.random.default_rng(0)
     return [
-        Request(
-            user_id=int(row["user_id"]),
-            timestamp=now + number,
-            scenario=row.get("scenario"),
-            context={name: row[name] for name in system.models.schema.context},
-            seen=rng.choice(items, SEEN, replace=False),
-        )
+        {
+            "user_id": int(row["user_id"]),
+            "timestamp": now + number,
+            "scenario": row.get("scenario"),
+            "context": {name: row[name] for name in system.models.schema.context},
+            "seen": rng.choice(items, SEEN, replace=False).tolist(),
+        }
         for number, row in enumerate(frame.iter_rows(named=True))
     ]
 
 
 def rank(system: Pipeline, request: Request) -> ServedPage:
-    return system.rank(
-        request.user_id,
-        k=K,
-        candidates=CANDIDATES,
-        context=request.context,
-        scenario=request.scenario,
-        timestamp=request.timestamp,
-        seen=request.seen,
-    )
+    return system.rank(k=K, candidates=CANDIDATES, **request)
 
 
 def timed(system: Pipeline, requests: list[Request], pages: list[list[int]], calls: int) -> list[dict[str, Any]]:
@@ -159,7 +135,9 @@ def timed(system: Pipeline, requests: list[Request], pages: list[list[int]], cal
         whole.append(between(before, clocks()))
         steps.append([(round(1e9 * seconds),) * 2 for seconds in served.seconds.values()])
         if served.items.tolist() != wanted:
-            sys.exit(f"user {request.user_id}: the pages are {served.items.tolist()} and {wanted}; want the same items")
+            sys.exit(
+                f"user {request['user_id']}: the pages are {served.items.tolist()} and {wanted}; want the same items"
+            )
     rows = [summary("page", "Python", whole)]
     return rows + [summary(name, "Python", [lap[i] for lap in steps]) for i, name in enumerate(STEPS)]
 
@@ -169,11 +147,11 @@ def outside(
 ) -> list[dict[str, Any]]:
     """The rows of a program that is called as PROGRAM ARTIFACT STORE REQUESTS CALLS.
 
-    REQUESTS is a JSON file of k, candidates and requests (`Request.as_record`). It prints a JSON object: ``items``, a
-    list for each request, and ``rows`` of op, cpu_p50_us, cpu_p99_us, wall_p50_us and calls.
+    REQUESTS is a JSON file of k, candidates and requests (arguments of `Pipeline.rank`). It prints a JSON object:
+    ``items``, a list for each request, and ``rows`` of op, cpu_p50_us, cpu_p99_us, wall_p50_us and calls.
     """
     asked = run / "requests.json"
-    write_json(asked, {"k": K, "candidates": CANDIDATES, "requests": [request.as_record() for request in requests]})
+    write_json(asked, {"k": K, "candidates": CANDIDATES, "requests": requests})
     command = [str(program), str(run / "artifact"), f"lmdb:{run / 'store'}", str(asked), str(calls)]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:

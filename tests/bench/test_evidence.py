@@ -136,9 +136,9 @@ def test_every_arm_scores_the_lists(monkeypatch):
     base = noise.noise_log(noise.PLAIN, 1)
     logs = replace(base, timestamp=np.sort(rng.integers(0, 86_400_000, base.num_requests)), exploration=None)
     quick = TrainConfig(stage1=Stage1Config(steps=2), stage2=Stage2Config(steps=2), trust=TrustConfig(folds=2))
-    trained = kuairand._trained
+    once = kuairand.train_once
     monkeypatch.setattr(
-        kuairand, "_trained", lambda logs, c: trained(logs, replace(c, stage1=quick.stage1, stage2=quick.stage2))
+        kuairand, "train_once", lambda logs, c: once(logs, replace(c, stage1=quick.stage1, stage2=quick.stage2))
     )
     record = kuairand.compare(logs, logs, 1)
     assert record["lifts"]["expected value"] == [0.0, 0.0, 0.0] and len(record["lifts"]) >= 10
