@@ -12,9 +12,9 @@ from pygrade.training.train import TrainResult, train
 
 def train_once(logs: Logs, config: TrainConfig) -> TrainResult:
     """`train` in one process, and a directory that is gone afterwards."""
-    quiet = {"tensorboard": False, "checkpoint_every": 10_000, "trust": replace(config.trust, processes=1)}
+    config = replace(config, tensorboard=False, checkpoint_every=10_000, trust=replace(config.trust, processes=1))
     with TemporaryDirectory() as directory:
-        return train(logs, replace(config, **quiet), Path(directory))
+        return train(logs, config, Path(directory))
 
 
 def served(trial: Trial, options: Options) -> ArmRanking:
