@@ -23,16 +23,14 @@ def evenly_spaced(count: int, limit: int) -> NDArray[np.int64]:
     return np.linspace(0, count - 1, min(count, limit)).astype(np.int64)
 
 
-def pad(
-    values: Array, offsets: NDArray[np.int64], fill: float = 0.0, length: int = 0
-) -> tuple[Array, NDArray[np.bool_]]:
-    """Jagged rows as a dense block: values[M, …] → ([R, N, …] padded with `fill`, mask[R, N] of the rows), N being the
+def pad(values: Array, offsets: NDArray[np.int64], length: int = 0) -> tuple[Array, NDArray[np.bool_]]:
+    """Jagged rows as a dense block: values[M, …] → ([R, N, …] padded with 0, mask[R, N] of the rows), N being the
     length of the longest request, or ``length`` if that is more.
     """
     sizes = np.diff(offsets)
     longest = int(sizes.max(initial=length))
     mask = np.arange(longest) < sizes[:, None]
-    padded = np.full((len(sizes), longest, *values.shape[1:]), fill, values.dtype)
+    padded = np.zeros((len(sizes), longest, *values.shape[1:]), values.dtype)
     padded[mask] = values
     return padded, mask
 

@@ -217,10 +217,10 @@ class Table:
         encoded = self.column(name).dictionary_encode().unify_dictionaries().combine_chunks()
         return np.asarray(pc.fill_null(encoded.indices, -1).to_numpy(), np.int64)
 
-    def texts(self, name: str, missing: str = "") -> Array:
+    def texts(self, name: str) -> Array:
         """[M] object array of str, each distinct value made once."""
         pa, pc = require("pyarrow"), require("pyarrow.compute")
-        column = pc.fill_null(self.column(name).cast(pa.string()), missing)
+        column = pc.fill_null(self.column(name).cast(pa.string()), "")
         encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
         values = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)  # None: never a matrix
         return np.asarray(values[encoded.indices.to_numpy()])

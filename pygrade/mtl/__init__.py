@@ -2,7 +2,8 @@
 
 It takes the place of a production ranker's own multi-task model. From rows to predictions for the policy::
 
-    timeline = split_times(batches)  # train | early stop | calibrate | predict, by time
+    # train | early stop | calibrate | predict, by time
+    timeline = count_times(time for *_, time in batches()).split((0.5, 0.1, 0.15))
     model = fit_stream(batches, tasks, timeline, MtlConfig(funnel=(("click", "order"),)))
     p = predict(model, dense, ids)  # of later rows: out of time, calibrated
     save(model, directory)
@@ -25,7 +26,7 @@ MMOE about as well (0.757, 0.761, 0.759; ours 0.763, 0.766, 0.762). What they la
 from pygrade.mtl.artifact import load, save
 from pygrade.mtl.columns import Columns
 from pygrade.mtl.model import MtlModel, predict
-from pygrade.mtl.timeline import TimeCounts, Timeline, count_times, split_times
+from pygrade.mtl.timeline import TimeCounts, Timeline, count_times
 from pygrade.mtl.training import fit_stream
 
 __all__ = [
@@ -38,5 +39,4 @@ __all__ = [
     "load",
     "predict",
     "save",
-    "split_times",
 ]

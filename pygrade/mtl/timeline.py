@@ -7,7 +7,6 @@ from itertools import pairwise
 import numpy as np
 
 from pygrade._typing import Ints
-from pygrade.mtl.stream import Batches
 
 _MAX_INSTANTS = 1 << 16  # instants that are counted separately
 FIRST, LAST = -(1 << 62), 1 << 62
@@ -38,26 +37,9 @@ class Timeline:
         return dict(zip(("train", "stop", "calibrate", "predict"), pairwise(bounds), strict=True))
 
 
-def split_times(batches: Batches, shares: Sequence[float] = (0.5, 0.1, 0.15)) -> Timeline:
-    """A timeline whose first three parts hold these shares of the rows (the rest is to be predicted).
-
-    One pass over the times of ``batches``, whose other arrays are not read. Rows of one instant stay together; with
-    more than 65536 instants, neighbors count as one. ValueError if shares aren't positive or leave nothing to predict,
-    or a part has no rows.
-    """
-    return count_times(time for *_, time in batches()).split(shares)
-
-
-def cut(instants: Ints, counts: Ints, share: float) -> int:
-    """The latest instant with at most ``share`` of the rows before it."""
-    before = np.cumsum(counts) - counts
-    at = int(np.searchsorted(before, round(share * counts.sum()), side="right")) - 1
-    return int(instants[at]) if share < 1 else LAST
-
-
 @dataclass(frozen=True)
 class TimeCounts:
-    """Rows at each instant."""
+    """Rows at each instant; with more than 65536 instants, neighbors count as one."""
 
     instants: Ints  # ascending, each the first of its span of `width` ms
     counts: Ints
@@ -78,12 +60,19 @@ class TimeCounts:
         return cls(instants, counts, width)
 
     def split(self, shares: Sequence[float]) -> Timeline:
-        """See `split_times`."""
+        """A timeline whose first three parts hold these shares of the rows; the rest is to be predicted.
+
+        Rows of one instant stay together. ValueError if shares aren't positive or leave nothing to predict, or a part
+        has no rows.
+        """
         if len(shares) != 3 or min(shares) <= 0 or sum(shares) >= 1:
             raise ValueError(f"shares is {tuple(shares)}; want three positive numbers with a sum below 1")
         if not len(self.instants):
             raise ValueError("batches gives no rows; want some")
-        timeline = Timeline(*(cut(self.instants, self.counts, share) for share in np.cumsum(shares)))
+        before = np.cumsum(self.counts) - self.counts
+        wanted = [round(share * self.counts.sum()) for share in np.cumsum(shares)]
+        at = np.searchsorted(before, wanted, side="right") - 1  # the latest with at most the share before it
+        timeline = Timeline(*self.instants[at].tolist())
         for name, (start, stop) in timeline.parts.items():
             if not self.counts[(self.instants >= start) & (self.instants < stop)].sum():
                 rows = self.counts.sum()

@@ -32,23 +32,7 @@ class TowerInputs(Protocol):
     def sequences(self) -> Ids: ...  # [R, L] item ids, -1: padding
 
 
-class Batch(TowerInputs, Protocol):
-    """R logged requests with n candidate rows in all, as `pygrade.features.FeatureBatch`."""
-
-    @property
-    def offsets(self) -> Ids: ...  # [R + 1]: the rows of request r are offsets[r] … offsets[r + 1] - 1
-    @property
-    def item_id(self) -> Ids: ...  # [n]
-    @property
-    def position(self) -> NDArray[np.int32]: ...  # [n], -1: not shown
-    @property
-    def feedback(self) -> Floats: ...  # [n, T]
-    @property
-    def item_dense(self) -> Floats: ...  # [n, Di], NaN: unknown
-    @property
-    def item_ids(self) -> Ids: ...  # [n, Fi] vocabulary indices, 0: unknown
-
-
+Batch = FeatureBatch
 Batches = Callable[[], Iterator[Batch]]  # every call gives the same stream of batches, in time order
 
 
@@ -186,25 +170,18 @@ def aging(batch: Batch) -> NDArray[np.bool_]:
     """Which columns of item_dense differ between showing and indexing an item, [Di].
 
     Counts, recencies, windows and ages: the items of training rows were just being shown, most items of an index are
-    not. Only the schema of a `FeatureBatch` has their kinds; other batches have no such columns.
+    not.
     """
-    if not isinstance(batch, FeatureBatch):
-        return np.zeros(batch.item_dense.shape[1], bool)
     features = batch.fitted.schema.group("item_dense")
     aged = [f.kind in ("count", "recency") or f.window_hours > 0 or f.transform == "age" for f in features]
     return np.repeat(aged, [len(f.columns) for f in features])
-
-
-def row_requests(batch: Batch) -> Ids:
-    """The request of each row, [n]."""
-    return np.repeat(np.arange(len(batch.offsets) - 1), np.diff(batch.offsets))
 
 
 def positives(batch: Batch, task_weights: Floats) -> Pairs:
     """The positive rows of a batch, each with its request."""
     weight = positive_weight(batch, task_weights)
     rows = np.flatnonzero(weight > 0)
-    requests = row_requests(batch)[rows]
+    requests = batch.row_request[rows]
     return Pairs(
         batch.user_id[requests],
         batch.request_dense[requests],

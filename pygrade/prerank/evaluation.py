@@ -1,6 +1,5 @@
 """Recall of later positives by a prerank and by popularity, and of brute-force results by its index."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.metrics import intervals
-from pygrade.prerank.batches import Batch, Batches, Ids
+from pygrade.prerank.batches import Batches, Ids
 from pygrade.prerank.index import Floats, ItemIndex, scores_of
 from pygrade.prerank.recall import Popularity, held_out_positives, recall
 from pygrade.prerank.service import Prerank
+
+_BRUTE_FORCE_REQUESTS = 100
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Retrieval:
     positives: int
     unknown: float  # share of the positives that are not in the index
     recall: intervals.Interval  # mean of |candidates ∩ positives| / min(|positives|, n)
-    popularity_recall: intervals.Interval  # of the most popular items, under the same filter
+    popularity_recall: intervals.Interval  # of the most popular items
     difference: intervals.Interval  # recall - popularity_recall
     index_recall: float  # |candidates ∩ those of brute force| / n
 
@@ -37,15 +38,14 @@ def evaluate(
     batches: Batches,
     popularity: Popularity,
     n: int = 100,
-    seen: Callable[[Batch], Ids | Sequence[Ids]] | None = None,
     max_requests: int = 20_000,
-    brute_force_requests: int = 100,
 ) -> Retrieval:
     """Evaluates on the first ``max_requests`` requests with a positive of batches later than the training.
 
-    ``seen``: for a batch, the items of each request to leave out of both kinds of lists, [R, S] or R arrays.
-    ``brute_force_requests``: number of requests on which the index is compared with brute force.
+    The index is compared with brute force on the first 100 of them.
     """
+    top = popularity.item_id[:n]
+    popular = np.pad(top, (0, n - len(top)), constant_values=-1)
     weights = np.asarray(prerank.task_weights, np.float32)
     served = prerank.towers, prerank.index
     by_towers: list[NDArray[np.float64]] = []
@@ -60,16 +60,14 @@ def evaluate(
         if not len(requests):
             continue
         vectors = served[0].user_vectors(batch)[requests]
-        left_out = None if seen is None else seen(batch)
-        drop = [np.zeros(0, np.int64) if left_out is None else left_out[r] for r in requests]
-        retrieved = served[1].search(vectors, n, drop)[0]
+        retrieved = served[1].search(vectors, n)[0]
         by_towers.append(recall(retrieved, relevant))
-        by_popularity.append(recall(popularity.candidates(n, [np.asarray(row, np.int64) for row in drop]), relevant))
+        by_popularity.append(recall(np.tile(popular, (len(requests), 1)), relevant))
         users.append(batch.user_id[requests])
         every = np.concatenate(relevant)
         positives, unknown = positives + len(every), unknown + int((~served[1].has(every)).sum())
-        for r in range(min(len(requests), brute_force_requests - len(agreement))):
-            best = brute_force(served[1], vectors[r], n, np.asarray(drop[r], np.int64))
+        for r in range(min(len(requests), _BRUTE_FORCE_REQUESTS - len(agreement))):
+            best = brute_force(served[1], vectors[r], n)
             agreement.append(float(np.isin(retrieved[r], best).sum() / max(1, len(best))))
         count += len(requests)
         if count >= max_requests:
@@ -89,8 +87,7 @@ def evaluate(
     )
 
 
-def brute_force(index: ItemIndex, query: Floats, n: int, seen: Ids) -> Ids:
+def brute_force(index: ItemIndex, query: Floats, n: int) -> Ids:
     """The (up to) n best items of one query[D], best first, by scoring all."""
     scores = scores_of(query, index.vectors)
-    keep = ~np.isin(index.item_id, seen)
-    return index.item_id[keep][np.lexsort((index.item_id[keep], -scores[keep]))[:n]]
+    return index.item_id[np.lexsort((index.item_id, -scores))[:n]]

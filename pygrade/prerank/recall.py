@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.prerank.batches import Batch, Batches, Ids, ItemCounts, positive_weight, row_requests
+from pygrade.prerank.batches import Batch, Batches, Ids, ItemCounts, positive_weight
 
 
 def held_out_positives(batch: Batch, task_weights: NDArray[np.float32]) -> tuple[Ids, list[Ids]]:
     """The requests of a batch that have a positive, and the distinct item ids of each one's positives."""
     rows = np.flatnonzero(positive_weight(batch, task_weights) > 0)
-    requests, first = np.unique(row_requests(batch)[rows], return_index=True)
+    requests, first = np.unique(batch.row_request[rows], return_index=True)
     return requests, [np.unique(part) for part in np.split(batch.item_id[rows], first[1:])] if len(first) else []
 
 
@@ -61,12 +61,3 @@ class Popularity:
         items, sums = counts.result()
         order = np.lexsort((items, -sums))
         return cls(items[order], sums[order])
-
-    def candidates(self, n: int, seen: Sequence[Ids]) -> Ids:
-        """The n most popular items that each request has not seen, [R, n], padded with -1."""
-        result = np.full((len(seen), n), -1, np.int64)
-        for r, drop in enumerate(seen):
-            head = self.item_id[: n + len(drop)]
-            left = head[~np.isin(head, drop)][:n]
-            result[r, : len(left)] = left
-        return result

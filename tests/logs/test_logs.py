@@ -364,8 +364,8 @@ def test_select_split_concatenate():
 
 def test_pad():
     offsets = np.array([0, 2, 3])
-    padded, mask = pad(np.array([[1.0, 2], [3, 4], [5, 6]], np.float32), offsets, -1)
-    assert padded.tolist() == [[[1, 2], [3, 4]], [[5, 6], [-1, -1]]]
+    padded, mask = pad(np.array([[1.0, 2], [3, 4], [5, 6]], np.float32), offsets)
+    assert padded.tolist() == [[[1, 2], [3, 4]], [[5, 6], [0, 0]]]
     assert mask.tolist() == [[True, True], [True, False]]
 
 

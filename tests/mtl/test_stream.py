@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pygrade.metrics.roc import auc
-from pygrade.mtl import Columns, TimeCounts, Timeline, count_times, fit_stream, predict, split_times
+from pygrade.mtl import Columns, TimeCounts, Timeline, count_times, fit_stream, predict
 from pygrade.mtl.column_stats import ColumnStats
 from pygrade.mtl.stream import Window
 from pygrade.mtl.timeline import FIRST, LAST
@@ -119,6 +119,10 @@ def test_moments_of_a_stream_are_those_of_the_whole():
     np.testing.assert_allclose(stats.std, np.nanstd(dense.astype(np.float64), 0), rtol=1e-9)
     np.testing.assert_allclose(stats.rate, np.nanmean(labels, 0), rtol=1e-6)
     assert stats.observed.tolist() == [2400, 3000] and stats.rows == 3000
+
+
+def split_times(batches, shares=(0.5, 0.1, 0.15)):
+    return count_times(time for *_, time in batches()).split(shares)
 
 
 def test_times_split_by_rows_and_instants_stay_together():

@@ -1,6 +1,7 @@
 """A world with planted taste: users and items have factors, and what a user likes follows from their product."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -24,6 +25,16 @@ class ArrayBatch:
     sequences: np.ndarray
     item_dense: np.ndarray
     item_ids: np.ndarray
+
+    @property
+    def row_request(self):
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    @property
+    def fitted(self):
+        """A schema in which no feature of an item ages."""
+        plain = SimpleNamespace(kind="dense", window_hours=0, transform="", columns=("one",))
+        return SimpleNamespace(schema=SimpleNamespace(group=lambda _: [plain] * self.item_dense.shape[1]))
 
 
 class World:
