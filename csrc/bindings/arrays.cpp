@@ -6,24 +6,13 @@
 
 namespace pygrade::inline v0_2::bindings {
 
-const char* dtype_name(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::float32:
-      return "float32";
-    case Dtype::float16:
-      return "float16";
-    case Dtype::bfloat16:
-      return "bfloat16";
-    case Dtype::float64:
-      return "float64";
-    case Dtype::int32:
-      return "int32";
-    case Dtype::int64:
-      return "int64";
-    default:
-      return "bool";
-  }
-}
+namespace {
+
+constexpr std::array<const char*, 7> dtype_names{"float32", "float16", "bfloat16", "float64", "int32", "int64", "bool"};
+
+}  // namespace
+
+const char* dtype_name(Dtype dtype) { return dtype_names[static_cast<std::size_t>(dtype)]; }
 
 std::int64_t Array::size() const {
   std::int64_t count = 1;
@@ -44,20 +33,29 @@ std::string shape_text(const std::int64_t* shape, int ndim) {
   return text + "]";
 }
 
-Dtype numpy_dtype(const py::array& value, const char* name) {
-  const py::dtype dtype = value.dtype();
-  const char kind = dtype.kind();
-  const auto bytes = dtype.itemsize();
-  if (dtype.byteorder() != '>') {
-    if (kind == 'f' && bytes == 4) return Dtype::float32;
-    if (kind == 'f' && bytes == 2) return Dtype::float16;
-    if (kind == 'f' && bytes == 8) return Dtype::float64;
-    if (kind == 'i' && bytes == 4) return Dtype::int32;
-    if (kind == 'i' && bytes == 8) return Dtype::int64;
-    if (kind == 'b') return Dtype::boolean;
-  }
+[[noreturn]] void refuse_dtype(py::handle dtype, const char* name) {
   throw TypeMisfit(prefix(name) + py::cast<std::string>(py::str(dtype)) +
                    "; want float32, float16, bfloat16, float64, int32, int64 or bool");
+}
+
+// By kind, a letter of numpy's ('B' for brain floats), and bits.
+bool find_dtype(char kind, int bits, Dtype& dtype) {
+  struct Known {
+    char kind;
+    int bits;
+  };
+  constexpr Known known[] = {{'f', 32}, {'f', 16}, {'B', 16}, {'f', 64}, {'i', 32}, {'i', 64}, {'b', 8}};  // as Dtype
+  for (std::size_t i = 0; i < std::size(known); ++i)
+    if (known[i].kind == kind && known[i].bits == bits) return dtype = static_cast<Dtype>(i), true;
+  return false;
+}
+
+Dtype numpy_dtype(const py::array& value, const char* name) {
+  const py::dtype dtype = value.dtype();
+  Dtype found;
+  if (dtype.byteorder() == '>' || !find_dtype(dtype.kind(), static_cast<int>(8 * dtype.itemsize()), found))
+    refuse_dtype(dtype, name);
+  return found;
 }
 
 Array from_numpy(const py::array& value, const char* name) {
@@ -86,17 +84,8 @@ const std::array<PyObject*, 7>& torch_dtypes() {
 }
 
 bool dl_dtype(const DlTensor& tensor, Dtype& dtype) {
-  constexpr std::uint8_t signed_code = 0, float_code = 2, bfloat_code = 4, bool_code = 6;
-  if (tensor.lanes != 1) return false;
-  const int kind = tensor.code << 8 | tensor.bits;
-  if (kind == (float_code << 8 | 32)) return dtype = Dtype::float32, true;
-  if (kind == (float_code << 8 | 16)) return dtype = Dtype::float16, true;
-  if (kind == (bfloat_code << 8 | 16)) return dtype = Dtype::bfloat16, true;
-  if (kind == (float_code << 8 | 64)) return dtype = Dtype::float64, true;
-  if (kind == (signed_code << 8 | 32)) return dtype = Dtype::int32, true;
-  if (kind == (signed_code << 8 | 64)) return dtype = Dtype::int64, true;
-  if (kind == (bool_code << 8 | 8)) return dtype = Dtype::boolean, true;
-  return false;
+  constexpr std::string_view codes = "iuf?Bcb";  // the letters by DLPack's numbers of kinds
+  return tensor.lanes == 1 && tensor.code < codes.size() && find_dtype(codes[tensor.code], tensor.bits, dtype);
 }
 
 // Reads a plain, contiguous CPU tensor of a known dtype. Anything else is left to from_torch, which reports errors.
@@ -132,9 +121,7 @@ Array from_torch(py::handle value, const char* name) {
   const auto& known = torch_dtypes();
   std::size_t code = 0;
   while (code < known.size() && known[code] != dtype.ptr()) ++code;
-  if (code == known.size())
-    throw TypeMisfit(prefix(name) + py::cast<std::string>(py::str(dtype)) +
-                     "; want float32, float16, bfloat16, float64, int32, int64 or bool");
+  if (code == known.size()) refuse_dtype(dtype, name);
   result.dtype = static_cast<Dtype>(code);
   if (py::hasattr(value, "layout") && py::str(value.attr("layout")).cast<std::string_view>() != "torch.strided")
     throw TypeMisfit(prefix(name) + "not a dense tensor");

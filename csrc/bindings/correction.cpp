@@ -41,45 +41,35 @@ std::unique_ptr<Correction> make(std::vector<std::string> items, std::vector<std
 
 void apply(const Correction& correction, py::handle context, py::handle predictions, py::handle offsets,
            py::handle items, py::handle result, int num_threads) {
-  const auto count = [](std::size_t n) { return static_cast<std::int64_t>(n); };
-  const std::size_t tasks = correction.num_tasks(), features = correction.num_features(),
-                    columns = correction.num_items();
-  const Array p = array(predictions, "predictions", Dtype::float32, {any_size, count(tasks)});
-  const auto bounds = array(offsets, "offsets", Dtype::int64, {any_size});
-  std::span<const float> x, item_rows;
-  if (!context.is_none())
-    x = array(context, "context", Dtype::float32, {bounds.size() - 1, count(features)}).span<const float>();
-  if (!items.is_none())
-    item_rows = array(items, "items", Dtype::float32, {p.shape[0], count(columns)}).span<const float>();
-  const auto to = array(result, "result", Dtype::float32, {p.shape[0], count(tasks)}).span<float>();
+  const Array p = array(predictions, "predictions", Dtype::float32, {any_size, correction.num_tasks()});
+  const auto bounds = span_of<const std::int64_t>(offsets, "offsets");
+  const auto x = optional_span<const float>(context, "context", {bounds.size() - 1, correction.num_features()});
+  const auto columns = optional_span<const float>(items, "items", {p.shape[0], correction.num_items()});
+  const auto to = span_of<float>(result, "result", {p.shape[0], correction.num_tasks()});
   const py::gil_scoped_release release;
-  correction.apply(x, p.span<const float>(), bounds.span<const std::int64_t>(), item_rows, to, num_threads);
+  correction.apply(x, p.span<const float>(), bounds, columns, to, num_threads);
 }
 
 void gram(py::handle z, py::handle u, py::handle h, py::handle offsets, py::handle result, int num_threads) {
-  const auto bounds = array(offsets, "offsets", Dtype::int64, {any_size});
+  const auto bounds = span_of<const std::int64_t>(offsets, "offsets");
   const Array zs = array(z, "z", Dtype::float64, {bounds.size() - 1, any_size});
   const Array us = array(u, "u", Dtype::float64, {any_size, any_size});
-  const Array hs = array(h, "h", Dtype::float64, {us.shape[0]});
+  const auto hs = span_of<const double>(h, "h", {us.shape[0]});
   const std::int64_t size = zs.shape[1] * us.shape[1];
-  const auto to = array(result, "result", Dtype::float64, {size, size}).span<double>();
+  const auto to = span_of<double>(result, "result", {size, size});
   const py::gil_scoped_release release;
-  correction_gram(zs.span<const double>(), us.span<const double>(), hs.span<const double>(),
-                  bounds.span<const std::int64_t>(), to, num_threads);
+  correction_gram(zs.span<const double>(), us.span<const double>(), hs, bounds, to, num_threads);
 }
 
 }  // namespace
 
 void bind_correction(py::module_& module) {
   py::class_<Correction>(module, "Correction")
-      .def(py::init(&make), py::kw_only(), py::arg("items"), py::arg("parents"), py::arg("amounts"),
-           py::arg("indicators"), py::arg("form"), py::arg("median"), py::arg("x_mean"), py::arg("x_std"),
-           py::arg("l_mean"), py::arg("l_std"), py::arg("weights"), py::arg("map_mean"), py::arg("map_std"),
-           py::arg("map_knots"), py::arg("map_weights"))
-      .def("apply", &apply, py::arg("context").none(true), py::arg("predictions"), py::arg("offsets"),
-           py::arg("items").none(true), py::arg("result"), py::arg("num_threads") = 1);
-  module.def("correction_gram", &gram, py::arg("z"), py::arg("u"), py::arg("h"), py::arg("offsets"), py::arg("result"),
-             py::arg("num_threads") = 1);
+      .def(py::init(&make), py::kw_only(), "items"_a, "parents"_a, "amounts"_a, "indicators"_a, "form"_a, "median"_a,
+           "x_mean"_a, "x_std"_a, "l_mean"_a, "l_std"_a, "weights"_a, "map_mean"_a, "map_std"_a, "map_knots"_a,
+           "map_weights"_a)
+      .def("apply", &apply, "context"_a, "predictions"_a, "offsets"_a, "items"_a, "result"_a, "num_threads"_a = 1);
+  module.def("correction_gram", &gram, "z"_a, "u"_a, "h"_a, "offsets"_a, "result"_a, "num_threads"_a = 1);
 }
 
 }  // namespace pygrade::inline v0_2::bindings

@@ -10,21 +10,19 @@ void bind_dirichlet(py::module_& module) {
   module.def(
       "float_function",
       [](int function, py::handle x, py::handle y) {
-        const Array from = array(x, "x", Dtype::float32, {any_size});
-        const Array to = array(y, "y", Dtype::float32, {from.shape[0]});
-        PYGRADE_KERNELS(dirichlet_kernels)
-            .float_function(function, from.span<const float>().data(), to.span<float>().data(), from.shape[0]);
+        const auto from = span_of<const float>(x, "x");
+        const auto to = span_of<float>(y, "y", {from.size()});
+        PYGRADE_KERNELS(dirichlet_kernels).float_function(function, from.data(), to.data(), std::ssize(from));
       },
-      py::arg("function"), py::arg("x"), py::arg("y"));
+      "function"_a, "x"_a, "y"_a);
   module.def(
       "gamma_functions",
       [](py::handle x, py::handle y) {
-        const Array from = array(x, "x", Dtype::float64, {any_size});
-        const Array to = array(y, "y", Dtype::float64, {from.shape[0], 3});
-        PYGRADE_KERNELS(dirichlet_kernels)
-            .gamma(from.span<const double>().data(), to.span<double>().data(), from.shape[0]);
+        const auto from = span_of<const double>(x, "x");
+        const auto to = span_of<double>(y, "y", {from.size(), 3});
+        PYGRADE_KERNELS(dirichlet_kernels).gamma(from.data(), to.data(), std::ssize(from));
       },
-      py::arg("x"), py::arg("y"));
+      "x"_a, "y"_a);
 }
 
 }  // namespace pygrade::inline v0_2::bindings

@@ -197,8 +197,6 @@ py::object Best::tuple(py::handle type) const {
   return py::reinterpret_steal<py::object>(made);
 }
 
-void bind_dispatch(py::module_& module) {
-  module.def("connect_torch", &connect_torch, py::arg("torch"), py::arg("backend"));
-}
+void bind_dispatch(py::module_& module) { module.def("connect_torch", &connect_torch, "torch"_a, "backend"_a); }
 
 }  // namespace pygrade::inline v0_2::bindings

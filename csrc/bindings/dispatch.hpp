@@ -51,12 +51,14 @@ using Arguments = std::array<py::handle, count>;
 // Sets Python's error to the exception that is being handled; returns null.
 PyObject* set_error() noexcept;
 
-// `any_misfit`: None for all of pybind11's type_error, value_error and cast_error.
-template <auto function, bool any_misfit>
+// Which misfits of arguments give None instead of an error: none, those of the bindings, or pybind11's, too.
+enum class LeftAlone { nothing, own, all };
+
+template <auto function, LeftAlone left>
 struct Entry;
 
-template <std::size_t count, py::object (*function)(const Arguments<count>&), bool any_misfit>
-struct Entry<function, any_misfit> {
+template <std::size_t count, py::object (*function)(const Arguments<count>&), LeftAlone left>
+struct Entry<function, left> {
   static PyObject* call(PyObject*, PyObject* const* given, Py_ssize_t size) noexcept {
     if (size != static_cast<Py_ssize_t>(count)) {
       PyErr_Format(PyExc_TypeError, "got %zd arguments; want %zu", size, count);
@@ -66,14 +68,9 @@ struct Entry<function, any_misfit> {
     for (std::size_t i = 0; i < count; ++i) arguments[i] = given[i];
     try {
       return function(arguments).release().ptr();
-    } catch (const TypeMisfit&) {
-    } catch (const ValueMisfit&) {
-    } catch (const py::type_error&) {
-      if (!any_misfit) return set_error();
-    } catch (const py::value_error&) {
-      if (!any_misfit) return set_error();
-    } catch (const py::cast_error&) {
-      if (!any_misfit) return set_error();
+    } catch (const py::builtin_exception& error) {
+      const bool own = dynamic_cast<const Misfit*>(&error) != nullptr;
+      if (left == LeftAlone::nothing || (left == LeftAlone::own && !own)) return set_error();
     } catch (...) {
       return set_error();
     }
@@ -81,12 +78,14 @@ struct Entry<function, any_misfit> {
   }
 };
 
-// Adds a function of positional arguments. The first line of `doc` is its signature.
-template <auto function, bool any_misfit = false>
-void def_positional(py::module_& module, const char* name, const char* doc) {
-  static PyMethodDef definition{
-      name, reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&Entry<function, any_misfit>::call)), METH_FASTCALL,
-      doc};
+// Adds a function of positional arguments; `names` are theirs, with commas between.
+template <auto function, LeftAlone left = LeftAlone::own>
+void def_positional(py::module_& module, const char* name, std::string names) {
+  for (std::size_t at = 0; (at = names.find(',', at)) != names.npos; at += 10) names.insert(at, ": object");
+  static const std::string signature = std::string(name) + "(" + names + ": object) -> object";
+  static PyMethodDef definition{name,
+                                reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&Entry<function, left>::call)),
+                                METH_FASTCALL, signature.c_str()};
   module.add_object(name, py::reinterpret_steal<py::object>(
                               PyCFunction_NewEx(&definition, nullptr, py::object(module.attr("__name__")).ptr())));
 }

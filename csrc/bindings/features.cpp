@@ -1,6 +1,5 @@
 #include "pygrade/features.hpp"
 
-#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -10,27 +9,16 @@
 #include <vector>
 
 #include "../src/util/pool.hpp"
-#include "arrays.hpp"
 #include "context.hpp"
 #include "counts.hpp"
 #include "families.hpp"
+#include "new_arrays.hpp"
 
 namespace pygrade::inline v0_2::bindings {
 
 namespace {
 
 using Ids = std::span<const std::int64_t>;
-
-Ids ids_of(py::handle value, const char* name) {
-  return array(value, name, Dtype::int64, {any_size}).span<const std::int64_t>();
-}
-
-template <class T>
-py::array_t<T> to_array(const std::vector<T>& values, std::size_t rows, std::size_t columns) {
-  py::array_t<T> made({rows, columns});
-  std::ranges::copy(values, made.mutable_data());
-  return made;
-}
 
 // Buffers that requests are done with, for later ones.
 using Buffers = detail::Pool<FeatureBuffer>;
@@ -52,12 +40,12 @@ struct UserRequest {
 
 // request_dense, request_ids, sequences, item_dense, item_ids, cross_dense, defaults.
 py::tuple to_tuple(const FeatureBuffer& buffer, const Features& features, std::size_t rows) {
-  return py::make_tuple(to_array(buffer.request_dense, 1, features.request_features().size()),
-                        to_array(buffer.request_ids, 1, features.request_id_features().size()),
-                        to_array(buffer.sequences, 1, features.sequence_length()),
-                        to_array(buffer.item_dense, rows, features.item_features().size()),
-                        to_array(buffer.item_ids, rows, features.item_id_features().size()),
-                        to_array(buffer.cross_dense, rows, features.cross_features().size()), buffer.defaults);
+  return py::make_tuple(copy_to_array(buffer.request_dense, {1, features.request_features().size()}),
+                        copy_to_array(buffer.request_ids, {1, features.request_id_features().size()}),
+                        copy_to_array(buffer.sequences, {1, features.sequence_length()}),
+                        copy_to_array(buffer.item_dense, {rows, features.item_features().size()}),
+                        copy_to_array(buffer.item_ids, {rows, features.item_id_features().size()}),
+                        copy_to_array(buffer.cross_dense, {rows, features.cross_features().size()}), buffer.defaults);
 }
 
 // The request, and its arrays without candidates.
@@ -76,7 +64,7 @@ py::tuple read(const std::shared_ptr<FeatureCenter>& center, std::int64_t user_i
                std::int64_t timestamp, const std::optional<std::string>& scenario, const py::dict& context) {
   UserRequest made(center);
   const auto values = context_of(context);
-  const Ids items = ids_of(item_ids, "item_ids");
+  const Ids items = span_of<const std::int64_t>(item_ids, "item_ids");
   {
     const py::gil_scoped_release unlocked;
     center->read({user_id, timestamp, scenario, values}, items, made.buffer);
@@ -85,7 +73,7 @@ py::tuple read(const std::shared_ptr<FeatureCenter>& center, std::int64_t user_i
 }
 
 py::tuple with_items(UserRequest& made, py::handle item_ids) {
-  const Ids items = ids_of(item_ids, "item_ids");
+  const Ids items = span_of<const std::int64_t>(item_ids, "item_ids");
   std::unique_lock lock(made.mutex, std::defer_lock);
   {
     const py::gil_scoped_release unlocked;
@@ -97,14 +85,16 @@ py::tuple with_items(UserRequest& made, py::handle item_ids) {
 
 std::size_t update(FeatureCenter& center, py::handle user_id, py::handle item_id, py::handle event_time,
                    const std::optional<std::vector<std::string>>& scenario, const py::dict& outcomes) {
-  FeedbackEvents events{ids_of(user_id, "user_id"), ids_of(item_id, "item_id"), ids_of(event_time, "event_time")};
+  FeedbackEvents events{span_of<const std::int64_t>(user_id, "user_id"),
+                        span_of<const std::int64_t>(item_id, "item_id"),
+                        span_of<const std::int64_t>(event_time, "event_time")};
   std::vector<std::string_view> scenarios;
   if (scenario) scenarios.assign(scenario->begin(), scenario->end());
   events.scenario = scenarios;
   std::vector<FeedbackEvents::Outcome> columns;
   for (const auto& [name, values] : outcomes) {
     const auto column = py::cast<std::string_view>(name);
-    columns.push_back({column, array(values, "an outcome", Dtype::float64, {any_size}).span<const double>()});
+    columns.push_back({column, span_of<const double>(values, "an outcome")});
   }
   events.outcomes = columns;
   const py::gil_scoped_release unlocked;
@@ -121,7 +111,7 @@ py::dict counters(const FeatureCenter& center) {
 void normalize(const Features& features, py::handle request_dense, py::handle item_dense, py::handle cross_dense,
                py::handle request_out, py::handle rows_out) {
   const auto floats = [](py::handle value, const char* name) {
-    return array(value, name, Dtype::float32, {any_size, any_size}).span<float>();
+    return span_of<float>(value, name, {any_size, any_size});
   };
   features.normalize_request(floats(request_dense, "request_dense"), floats(request_out, "request_out"));
   features.normalize_rows(floats(item_dense, "item_dense"), floats(cross_dense, "cross_dense"),
@@ -132,13 +122,7 @@ void normalize(const Features& features, py::handle request_dense, py::handle it
 py::tuple minutes_of_a_day() {
   std::array<double, minutes_per_day> sine, cosine;
   day_angles(sine, cosine);
-  return py::make_tuple(py::array_t<double>(static_cast<py::ssize_t>(sine.size()), sine.data()),
-                        py::array_t<double>(static_cast<py::ssize_t>(cosine.size()), cosine.data()));
-}
-
-std::shared_ptr<Features> parse(const std::string& schema, const py::bytes& fitted, const std::string& name) {
-  const std::string_view content = fitted;
-  return std::const_pointer_cast<Features>(Features::parse(schema, std::as_bytes(std::span(content)), name));
+  return py::make_tuple(copy_to_array(sine), copy_to_array(cosine));
 }
 
 }  // namespace
@@ -152,10 +136,12 @@ void bind_features(py::module_& module) {
     }
   });
   py::class_<Features, std::shared_ptr<Features>>(module, "Features")
-      .def(py::init(&parse), py::arg("schema"), py::arg("fitted"), py::arg("name") = "features")
+      .def(py::init([](const std::string& schema, const py::bytes& fitted, const std::string& name) {
+             return mutable_of(Features::parse(schema, bytes_of(fitted), name));
+           }),
+           "schema"_a, "fitted"_a, "name"_a = "features")
       .def_static(
-          "load", [](const std::string& path) { return std::const_pointer_cast<Features>(Features::load(path)); },
-          py::arg("path"))
+          "load", [](const std::string& path) { return mutable_of(Features::load(path)); }, "path"_a)
       .def_property_readonly("hash", &Features::hash)
       .def_property_readonly("request_features", &Features::request_features)
       .def_property_readonly("request_id_features", &Features::request_id_features)
@@ -163,24 +149,17 @@ void bind_features(py::module_& module) {
       .def_property_readonly("item_id_features", &Features::item_id_features)
       .def_property_readonly("cross_features", &Features::cross_features)
       .def_property_readonly("sequence_length", &Features::sequence_length)
-      .def("normalize", &normalize, py::arg("request_dense"), py::arg("item_dense"), py::arg("cross_dense"),
-           py::arg("request_out"), py::arg("rows_out"));
+      .def("normalize", &normalize, "request_dense"_a, "item_dense"_a, "cross_dense"_a, "request_out"_a, "rows_out"_a);
   py::class_<UserRequest, std::shared_ptr<UserRequest>>(module, "UserRequest")
-      .def("with_items", &with_items, py::arg("item_ids"));
+      .def("with_items", &with_items, "item_ids"_a);
   py::class_<FeatureCenter, std::shared_ptr<FeatureCenter>>(module, "FeatureCenter")
-      .def(py::init([](const std::shared_ptr<Features>& features, const std::shared_ptr<Store>& store,
-                       std::optional<double> ttl, std::size_t cache, const std::optional<std::string>& version) {
-             return std::make_shared<FeatureCenter>(features, store, ttl, cache, version);
-           }),
-           py::arg("features"), py::arg("store"), py::arg("ttl").none(true), py::arg("cache"),
-           py::arg("version").none(true))
+      .def(py::init<const std::shared_ptr<Features>&, const std::shared_ptr<Store>&, std::optional<double>, std::size_t,
+                    const std::optional<std::string>&>(),
+           "features"_a, "store"_a, "ttl"_a, "cache"_a, "version"_a)
       .def_property_readonly("counters", &counters)
-      .def("read", &read, py::arg("user_id"), py::arg("item_ids"), py::arg("timestamp"), py::arg("scenario").none(true),
-           py::arg("context"))
-      .def("request", &request, py::arg("user_id"), py::arg("timestamp"), py::arg("scenario").none(true),
-           py::arg("context"))
-      .def("update", &update, py::arg("user_id"), py::arg("item_id"), py::arg("event_time"),
-           py::arg("scenario").none(true), py::arg("outcomes"))
+      .def("read", &read, "user_id"_a, "item_ids"_a, "timestamp"_a, "scenario"_a, "context"_a)
+      .def("request", &request, "user_id"_a, "timestamp"_a, "scenario"_a, "context"_a)
+      .def("update", &update, "user_id"_a, "item_id"_a, "event_time"_a, "scenario"_a, "outcomes"_a)
       .def("check_version", &FeatureCenter::check_version, py::call_guard<py::gil_scoped_release>())
       .def("forget_items", &FeatureCenter::forget_items);
   module.def("minutes_of_a_day", &minutes_of_a_day);

@@ -47,7 +47,7 @@ py::object fuse_topk_of(const Arguments<13>& arguments) {
   const FusionCall call(any_array(scores, "scores"), transform, beta, epsilon, slope, offsets, layout);
   const Weights w = weights_of(weights, call.scores);
   const std::int64_t k = list_length(length);
-  const auto admitted = optional_beside<std::uint8_t>(mask, "mask", Dtype::boolean, call.scores);
+  const auto admitted = optional_beside<std::uint8_t>(mask, "mask", call.scores);
   const bool group = w.array.ndim == 3;
   const Best best(out, scores, group ? Shape{call.scores.batch, w.samples, k} : Shape{call.scores.batch, k});
   run(call, w.samples, num_threads, [&](int threads) {
@@ -71,27 +71,18 @@ py::object fuse_topk_fast_path(const Arguments<13>& arguments) {
   return may_run(arguments[1], arguments[2]) ? fuse_topk_of(arguments) : py::none();
 }
 
-constexpr auto transform_doc =
-    "transform_scores_fast_path(scores: object, transform: object, beta: object, epsilon: object, slope: object, "
-    "offsets: "
-    "object, layout: object, num_threads: object) -> object";
-constexpr auto fuse_doc =
-    "fuse_scores_fast_path(scores: object, weights: object, transform: object, beta: object, epsilon: object, slope: "
-    "object, "
-    "offsets: object, layout: object, num_threads: object) -> object";
-constexpr auto topk_doc =
-    "fuse_topk_fast_path(type: object, scores: object, weights: object, k: object, transform: object, mask: object, "
-    "beta: "
-    "object, epsilon: object, slope: object, offsets: object, layout: object, out: object, num_threads: object) -> "
-    "object";
-
 }  // namespace
 
 void bind_fusion(py::module_& module) {
   module.attr("transforms") = py::tuple(py::cast(transform_names));
-  def_positional<&transform_scores_fast_path>(module, "transform_scores_fast_path", transform_doc);
-  def_positional<&fuse_scores_fast_path>(module, "fuse_scores_fast_path", fuse_doc);
-  def_positional<&fuse_topk_fast_path>(module, "fuse_topk_fast_path", topk_doc);
+  def_positional<&transform_scores_fast_path>(module, "transform_scores_fast_path",
+                                              "scores, transform, beta, epsilon, slope, offsets, layout, num_threads");
+  def_positional<&fuse_scores_fast_path>(
+      module, "fuse_scores_fast_path",
+      "scores, weights, transform, beta, epsilon, slope, offsets, layout, num_threads");
+  def_positional<&fuse_topk_fast_path>(
+      module, "fuse_topk_fast_path",
+      "type, scores, weights, k, transform, mask, beta, epsilon, slope, offsets, layout, out, num_threads");
 }
 
 }  // namespace pygrade::inline v0_2::bindings

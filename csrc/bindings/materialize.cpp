@@ -1,5 +1,4 @@
 // Features of a whole log: records in memory, the reader of a log, and the moments of pygrade.features.fitted.
-#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -8,10 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "arrays.hpp"
 #include "families.hpp"
 #include "features/feature_json.hpp"
 #include "features/log_reader.hpp"
+#include "new_arrays.hpp"
 
 namespace pygrade::inline v0_2::bindings {
 
@@ -19,24 +18,9 @@ namespace {
 
 using Column = std::span<const std::int64_t>;
 using Matrix = py::array_t<std::int64_t>;
-using Floats = py::array_t<double>;
 
-Column column(py::handle value, const char* name) {
-  return array(value, name, Dtype::int64, {any_size}).span<const std::int64_t>();
-}
-
-Column column(py::handle value, const char* name, std::size_t size) {
-  return array(value, name, Dtype::int64, {static_cast<std::int64_t>(size)}).span<const std::int64_t>();
-}
-
-Matrix matrix(std::size_t rows, std::size_t columns) {
-  return Matrix({static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(columns)});
-}
-
-Matrix copied(Column values) {
-  Matrix made(static_cast<py::ssize_t>(values.size()));
-  std::ranges::copy(values, made.mutable_data());
-  return made;
+Column column(py::handle value, const char* name, Size size = any_size) {
+  return span_of<const std::int64_t>(value, name, {size});
 }
 
 // Events [width, e] of a schema.
@@ -46,8 +30,7 @@ struct Events {
 };
 
 Events events_of(const detail::Schema& schema, py::handle value) {
-  const auto given =
-      array(value, "events", Dtype::int64, {static_cast<std::int64_t>(detail::event_width(schema)), any_size});
+  const auto given = array(value, "events", Dtype::int64, {detail::event_width(schema), any_size});
   return {given.span<const std::int64_t>().data(), static_cast<std::size_t>(given.shape[1])};
 }
 
@@ -64,7 +47,7 @@ class Records {
   const std::string& hash() const { return schema_.hash; }
 
   std::size_t size() const { return table_->keys().size(); }
-  Matrix keys() const { return copied(table_->keys()); }
+  Matrix keys() const { return copy_to_array(table_->keys()); }
 
   void apply(py::handle events) {
     const auto [columns, count] = events_of(schema_, events);
@@ -74,17 +57,16 @@ class Records {
 
   void merge(py::handle keys, py::handle records) {
     const Column of = column(keys, "keys");
-    const auto width = static_cast<std::int64_t>(table_->layout().width());
-    const auto given = array(records, "records", Dtype::int64, {static_cast<std::int64_t>(of.size()), width});
+    const auto given = span_of<const std::int64_t>(records, "records", {of.size(), table_->layout().width()});
     const py::gil_scoped_release unlocked;
-    table_->merge(of, given.span<const std::int64_t>().data());
+    table_->merge(of, given.data());
   }
 
   // Records [q, width], and which of the keys are known.
   py::tuple get(py::handle keys) const {
     const Column of = column(keys, "keys");
-    Matrix records = matrix(of.size(), table_->layout().width());
-    py::array_t<bool> known(static_cast<py::ssize_t>(of.size()));
+    Matrix records = new_array_of<std::int64_t>({of.size(), table_->layout().width()});
+    auto known = new_array_of<bool>({of.size()});
     std::int64_t* const out = records.mutable_data();
     bool* const flags = known.mutable_data();
     {
@@ -111,7 +93,7 @@ class LogReader {
   Matrix keys(py::handle user_id, py::handle item_id, py::handle scenario) const {
     const Column users = column(user_id, "user_id"), items = column(item_id, "item_id", users.size()),
                  scenarios = column(scenario, "scenario", users.size());
-    Matrix made = matrix(reader_.plan().tables.size(), users.size());
+    Matrix made = new_array_of<std::int64_t>({reader_.plan().tables.size(), users.size()});
     std::int64_t* const out = made.mutable_data();
     const py::gil_scoped_release unlocked;
     reader_.keys(users, items, scenarios, out);
@@ -127,12 +109,11 @@ class LogReader {
                          column(event_time, "event_time", users.size())};
     std::vector<std::pair<std::string, std::span<const double>>> named;
     for (const auto& [name, values] : outcomes)
-      named.emplace_back(name.cast<std::string>(),
-                         array(values, "outcomes", Dtype::float64, {any_size}).span<const double>());
+      named.emplace_back(name.cast<std::string>(), span_of<const double>(values, "outcomes"));
     std::vector<FeedbackEvents::Outcome> columns;
     for (const auto& [name, values] : named) columns.push_back({name, values});
     given.outcomes = columns;
-    Matrix made = matrix(detail::event_width(reader_.plan().schema), users.size());
+    Matrix made = new_array_of<std::int64_t>({detail::event_width(reader_.plan().schema), users.size()});
     std::int64_t* const out = made.mutable_data();
     const py::gil_scoped_release unlocked;
     reader_.events(given, scenarios, out);
@@ -163,21 +144,17 @@ class LogReader {
       throw py::value_error("offsets do not divide the rows");
     if (context.size() != plan.schema.context.size()) throw py::value_error("context wants one array of each column");
     for (std::size_t c = 0; c < context.size(); ++c) {
-      const Shape shape{static_cast<std::int64_t>(requests)};
       const bool text = plan.schema.context[c].second == "str";
       asked.codes.push_back(text ? column(context[c], "context", requests) : Column{});
       asked.numbers.push_back(text ? std::span<const double>()
-                                   : array(context[c], "context", Dtype::float64, shape).span<const double>());
+                                   : span_of<const double>(context[c], "context", {requests}));
     }
-    const auto floats = [](std::size_t n, std::size_t width) {
-      return py::array_t<float>({static_cast<py::ssize_t>(n), static_cast<py::ssize_t>(width)});
-    };
-    auto request_dense = floats(requests, plan.request_features.size());
-    auto request_ids = matrix(requests, plan.request_id_features.size());
-    auto sequences = matrix(requests, plan.sequence_length);
-    auto item_dense = floats(rows, plan.item_features.size());
-    auto item_ids = matrix(rows, plan.item_id_features.size());
-    auto cross_dense = floats(rows, plan.cross_features.size());
+    auto request_dense = new_array_of<float>({requests, plan.request_features.size()});
+    auto request_ids = new_array_of<std::int64_t>({requests, plan.request_id_features.size()});
+    auto sequences = new_array_of<std::int64_t>({requests, plan.sequence_length});
+    auto item_dense = new_array_of<float>({rows, plan.item_features.size()});
+    auto item_ids = new_array_of<std::int64_t>({rows, plan.item_id_features.size()});
+    auto cross_dense = new_array_of<float>({rows, plan.cross_features.size()});
     const detail::LogFeatures out{request_dense.mutable_data(), request_ids.mutable_data(), sequences.mutable_data(),
                                   item_dense.mutable_data(),    item_ids.mutable_data(),    cross_dense.mutable_data()};
     {
@@ -189,7 +166,7 @@ class LogReader {
 
  private:
   static detail::AttributeRows attributes(py::handle ids, py::handle rows) {
-    return {column(ids, "ids"), array(rows, "rows", Dtype::int64, {any_size, any_size}).span<const std::int64_t>()};
+    return {column(ids, "ids"), span_of<const std::int64_t>(rows, "rows", {any_size, any_size})};
   }
 
   const std::array<py::object, 4> kept_;  // the attributes
@@ -205,29 +182,25 @@ class Keys {
       const py::gil_scoped_release unlocked;
       index_.add(of, numbers.data());
     }
-    Matrix made(static_cast<py::ssize_t>(numbers.size()));
+    Matrix made = new_array_of<std::int64_t>({numbers.size()});
     std::ranges::transform(numbers, made.mutable_data(), [](std::uint32_t number) {
       return number == detail::KeyIndex::none ? -1 : static_cast<std::int64_t>(number);
     });
     return made;
   }
-  Matrix keys() const { return copied(index_.keys()); }
+  Matrix keys() const { return copy_to_array(index_.keys()); }
   std::size_t size() const { return index_.keys().size(); }
 
  private:
   detail::KeyIndex index_;
 };
 
-Floats floats(std::size_t rows, std::size_t columns) {
-  return Floats({static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(columns)});
-}
-
 // Of the columns of values [q, D]: known values, their mean, and the sum of squares around it, [3, D].
-Floats moments(py::handle values) {
+py::array_t<double> moments(py::handle values) {
   const auto given = array(values, "values", Dtype::float32, {any_size, any_size});
   const auto all = given.span<const float>();
   const auto width = static_cast<std::size_t>(given.shape[1]);
-  Floats made = floats(3, width);
+  auto made = new_array_of<double>({3, width});
   double *const count = made.mutable_data(), *const mean = count + width, *const square = mean + width;
   const py::gil_scoped_release unlocked;
   std::fill_n(count, 3 * width, 0.0);
@@ -299,29 +272,28 @@ void check_feature(const std::string& json) {
 
 void bind_materialize(py::module_& module) {
   py::class_<Records>(module, "Records")
-      .def(py::init<const std::string&, const std::string&>(), py::arg("schema"), py::arg("table"))
+      .def(py::init<const std::string&, const std::string&>(), "schema"_a, "table"_a)
       .def("__len__", &Records::size)
       .def("keys", &Records::keys)
-      .def("apply", &Records::apply, py::arg("events"))
-      .def("merge", &Records::merge, py::arg("keys"), py::arg("records"))
-      .def("get", &Records::get, py::arg("keys"));
+      .def("apply", &Records::apply, "events"_a)
+      .def("merge", &Records::merge, "keys"_a, "records"_a)
+      .def("get", &Records::get, "keys"_a);
   py::class_<LogReader>(module, "LogReader")
-      .def(py::init<const std::string&, py::object, py::object, py::object, py::object>(), py::arg("schema"),
-           py::arg("user_ids"), py::arg("user_rows"), py::arg("item_ids"), py::arg("item_rows"))
-      .def("keys", &LogReader::keys, py::arg("user_id"), py::arg("item_id"), py::arg("scenario"))
-      .def("events", &LogReader::events, py::arg("user_id"), py::arg("item_id"), py::arg("event_time"),
-           py::arg("scenario"), py::arg("outcomes"))
-      .def("read", &LogReader::read, py::arg("records"), py::arg("events"), py::arg("user_id"), py::arg("timestamp"),
-           py::arg("scenario"), py::arg("offsets"), py::arg("item_id"), py::arg("context"));
+      .def(py::init<const std::string&, py::object, py::object, py::object, py::object>(), "schema"_a, "user_ids"_a,
+           "user_rows"_a, "item_ids"_a, "item_rows"_a)
+      .def("keys", &LogReader::keys, "user_id"_a, "item_id"_a, "scenario"_a)
+      .def("events", &LogReader::events, "user_id"_a, "item_id"_a, "event_time"_a, "scenario"_a, "outcomes"_a)
+      .def("read", &LogReader::read, "records"_a, "events"_a, "user_id"_a, "timestamp"_a, "scenario"_a, "offsets"_a,
+           "item_id"_a, "context"_a);
   py::class_<Keys>(module, "KeyIndex")
       .def(py::init<>())
       .def("__len__", &Keys::size)
-      .def("add", &Keys::add, py::arg("keys"))
+      .def("add", &Keys::add, "keys"_a)
       .def("keys", &Keys::keys);
-  module.def("moments", &moments, py::arg("values"));
-  module.def("encode_ids", &encode_ids, py::arg("features"), py::arg("codes"), py::arg("of_requests"));
-  module.def("read_schema", &read_schema, py::arg("json"));
-  module.def("check_feature", &check_feature, py::arg("json"));
+  module.def("moments", &moments, "values"_a);
+  module.def("encode_ids", &encode_ids, "features"_a, "codes"_a, "of_requests"_a);
+  module.def("read_schema", &read_schema, "json"_a);
+  module.def("check_feature", &check_feature, "json"_a);
 }
 
 }  // namespace pygrade::inline v0_2::bindings

@@ -1,6 +1,5 @@
 #include "pygrade/pipeline.hpp"
 
-#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -8,10 +7,10 @@
 #include <vector>
 
 #include "../src/util/pool.hpp"
-#include "arrays.hpp"
 #include "context.hpp"
 #include "counts.hpp"
 #include "families.hpp"
+#include "new_arrays.hpp"
 
 namespace pygrade::inline v0_2::bindings {
 
@@ -19,15 +18,14 @@ namespace {
 
 using Items = std::span<const std::int64_t>;
 
-template <class T>
-py::array_t<T> to_array(std::span<const T> values, std::vector<py::ssize_t> shape) {
-  py::array_t<T> array(std::move(shape));
-  std::ranges::copy(values, array.mutable_data());
-  return array;
+// [rows, values / rows]
+auto table_of(const auto& values, std::size_t rows) {
+  return copy_to_array(values, {rows, rows == 0 ? 0 : values.size() / rows});
 }
 
-Items items_of(py::handle value, const char* name) {
-  return array(value, name, Dtype::int64, {any_size}).span<const std::int64_t>();
+// The values, None if there are none.
+py::object optional_table(const auto& values, std::size_t rows) {
+  return values.empty() ? py::object(py::none()) : py::object(table_of(values, rows));
 }
 
 // A pipeline and the workspaces of the threads that rank with it.
@@ -52,23 +50,17 @@ auto predict_of(const py::object& function) -> decltype(PipelineOptions::predict
   if (function.is_none()) return {};
   return [kept = kept_of(function)](const ModelRows& rows, std::span<float> probabilities) {
     const py::gil_scoped_acquire locked;
-    const auto count = static_cast<py::ssize_t>(rows.rows);
-    const auto table = [](const auto& values, py::ssize_t height) {
-      using T = std::remove_const_t<typename std::decay_t<decltype(values)>::element_type>;
-      const auto size = static_cast<py::ssize_t>(values.size());
-      return to_array<T>(values, {height, height == 0 ? 0 : size / height});
-    };
     const FeatureRequest* request = rows.request;
     py::object user = py::none(), scenario = py::none();
     if (request != nullptr) user = py::int_(request->user_id);
     if (request != nullptr && request->scenario) scenario = py::str(std::string(*request->scenario));
-    const py::object found = (*kept)(
-        user, request == nullptr ? 0 : request->timestamp, scenario, to_array<std::int64_t>(rows.item_ids, {count}),
-        table(rows.request_dense, 1), table(rows.request_ids, 1), table(rows.dense, count), table(rows.ids, count),
-        rows.first, rows.user_data == nullptr ? py::object(py::none()) : *static_cast<py::object*>(rows.user_data));
-    const auto tasks = rows.rows == 0 ? 0 : static_cast<py::ssize_t>(probabilities.size() / rows.rows);
-    const auto given = array(found, "the predictions", Dtype::float32, {count, tasks}).span<const float>();
-    std::ranges::copy(given, probabilities.begin());
+    const py::object found =
+        (*kept)(user, request == nullptr ? 0 : request->timestamp, scenario, copy_to_array(rows.item_ids),
+                table_of(rows.request_dense, 1), table_of(rows.request_ids, 1), table_of(rows.dense, rows.rows),
+                table_of(rows.ids, rows.rows), rows.first,
+                rows.user_data == nullptr ? py::object(py::none()) : *static_cast<py::object*>(rows.user_data));
+    const std::size_t tasks = rows.rows == 0 ? 0 : probabilities.size() / rows.rows;
+    std::ranges::copy(span_of<const float>(found, "the predictions", {rows.rows, tasks}), probabilities.begin());
   };
 }
 
@@ -91,28 +83,25 @@ py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, cons
   PipelineRequest request;
   request.user = {user_id, timestamp, scenario, given};
   request.candidates = candidates;
-  if (!item_ids.is_none()) request.item_ids = items_of(item_ids, "item_ids");
-  if (!seen.is_none()) request.seen = items_of(seen, "seen");
-  if (!eligible.is_none()) request.eligible = items_of(eligible, "eligible");
+  if (!item_ids.is_none()) request.item_ids = span_of<const std::int64_t>(item_ids, "item_ids");
+  request.seen = optional_span<const std::int64_t>(seen, "seen");
+  if (!eligible.is_none()) request.eligible = span_of<const std::int64_t>(eligible, "eligible");
   request.explore = explore;
-  if (!values.is_none()) request.values = array(values, "values", Dtype::float32, {any_size}).span<const float>();
+  request.values = optional_span<const float>(values, "values");
   if (deadline) request.deadline = std::chrono::microseconds(*deadline);
-
   if (!predictions.is_none())
-    request.predictions = array(predictions, "predictions", Dtype::float32, {any_size, any_size}).span<const float>();
+    request.predictions = span_of<const float>(predictions, "predictions", {any_size, any_size});
   std::vector<ItemColumn> columns;
-  for (const auto& [name, values] : item_features)
-    columns.push_back({py::cast<std::string_view>(name),
-                       array(values, "item_features", Dtype::float32, {any_size}).span<const float>()});
+  for (const auto& [name, column] : item_features)
+    columns.push_back({py::cast<std::string_view>(name), span_of<const float>(column, "item_features")});
   request.item_features = columns;
   request.user_data = &user_data;
 
   std::vector<float> prices;
   const auto priced = [&](Items ids) {
     const py::gil_scoped_acquire locked;
-    const auto count = static_cast<py::ssize_t>(ids.size());
-    const py::object found = item_values(to_array<std::int64_t>(ids, {count}));
-    const auto asked = array(found, "item_values", Dtype::float32, {count}).span<const float>();
+    const py::object found = item_values(copy_to_array(ids));
+    const auto asked = span_of<const float>(found, "item_values", {ids.size()});
     prices.assign(asked.begin(), asked.end());
     return std::span<const float>(prices);
   };
@@ -122,8 +111,8 @@ py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, cons
   PageWorkspace& workspace = *loan;
   const std::size_t tasks = served.pipeline->num_tasks();
   std::vector<std::int64_t> items(k);
-  py::array_t<float> scores({py::ssize_t{1}, static_cast<py::ssize_t>(k)});
-  py::array_t<float> weights({py::ssize_t{1}, static_cast<py::ssize_t>(tasks)}), concentration(weights.request().shape);
+  auto scores = new_array_of<float>({1, k}), weights = new_array_of<float>({1, tasks}),
+       concentration = new_array_of<float>({1, tasks});
   const PipelineBuffer buffer{
       items, {scores.mutable_data(), k}, {weights.mutable_data(), tasks}, {concentration.mutable_data(), tasks}};
   ServedPage page;
@@ -139,40 +128,31 @@ py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, cons
     }
   }
   const FeatureBuffer& f = workspace.features();
-  const auto rows = static_cast<py::ssize_t>(workspace.item_ids().size());
-  const auto wide = [&](const auto& all) {
-    return std::vector<py::ssize_t>{rows, static_cast<py::ssize_t>(all.size()) / rows};
-  };
-  const auto once = [](const auto& all) { return std::vector<py::ssize_t>{1, static_cast<py::ssize_t>(all.size())}; };
+  const std::size_t rows = workspace.item_ids().size();
   py::dict result;
-  result["items"] =
-      to_array<std::int64_t>(std::span(items).first(static_cast<std::size_t>(page.filled)), {page.filled});
+  result["items"] = copy_to_array(std::span(items).first(static_cast<std::size_t>(page.filled)));
   result["values"] = scores;
-  result["indices"] = to_array<std::int32_t>(workspace.buffer().indices, {1, static_cast<py::ssize_t>(k)});
+  result["indices"] = table_of(workspace.buffer().indices, 1);
   result["weights"] = weights;
   result["concentration"] = concentration;
   result["fallback"] = page.page.fallback != Fallback::none;
   result["explored"] = page.page.explored;
   result["seed"] = page.page.seed;
   result["policy_version"] = std::string(page.page.version());
-  result["item_ids"] = to_array<std::int64_t>(workspace.item_ids(), {rows});
-  result["predictions"] = to_array<float>(workspace.predictions(), wide(workspace.predictions()));
+  result["item_ids"] = copy_to_array(workspace.item_ids());
+  result["predictions"] = table_of(workspace.predictions(), rows);
   result["degraded"] = static_cast<int>(page.degraded);
   result["history"] = page.history;
   result["seconds"] = std::vector<float>(page.seconds.begin(), page.seconds.end());
-  result["item_values"] = prices.empty() ? py::object(py::none()) : py::object(to_array<float>(prices, {rows}));
-  result["multipliers"] = in_force.empty()
-                              ? py::object(py::none())
-                              : py::object(to_array<float>(in_force, {1, static_cast<py::ssize_t>(tasks)}));
-  const auto columns_of = workspace.request().items;
-  result["item_columns"] =
-      columns_of.empty() ? py::object(py::none()) : py::object(to_array<float>(columns_of, wide(columns_of)));
-  result["request_dense"] = to_array<float>(f.request_dense, once(f.request_dense));
-  result["request_ids"] = to_array<std::int64_t>(f.request_ids, once(f.request_ids));
-  result["sequences"] = to_array<std::int64_t>(f.sequences, once(f.sequences));
-  result["item_dense"] = to_array<float>(f.item_dense, wide(f.item_dense));
-  result["item_id_features"] = to_array<std::int64_t>(f.item_ids, wide(f.item_ids));
-  result["cross_dense"] = to_array<float>(f.cross_dense, wide(f.cross_dense));
+  result["item_values"] = prices.empty() ? py::object(py::none()) : py::object(copy_to_array(prices));
+  result["multipliers"] = optional_table(in_force, 1);
+  result["item_columns"] = optional_table(workspace.request().items, rows);
+  result["request_dense"] = table_of(f.request_dense, 1);
+  result["request_ids"] = table_of(f.request_ids, 1);
+  result["sequences"] = table_of(f.sequences, 1);
+  result["item_dense"] = table_of(f.item_dense, rows);
+  result["item_id_features"] = table_of(f.item_ids, rows);
+  result["cross_dense"] = table_of(f.cross_dense, rows);
   return result;
 }
 
@@ -197,8 +177,7 @@ void bind_pipeline(py::module_& module) {
              const py::gil_scoped_release unlocked;
              return std::make_unique<Served>(std::make_unique<Pipeline>(std::move(models), center, options));
            }),
-           py::arg("version"), py::arg("features"), py::arg("prerank"), py::arg("mtl").none(true), py::arg("policy"),
-           py::arg("center"), py::arg("seed").none(true), py::arg("predict") = py::none())
+           "version"_a, "features"_a, "prerank"_a, "mtl"_a, "policy"_a, "center"_a, "seed"_a, "predict"_a = py::none())
       .def_static(
           "load",
           [](const std::string& artifact, const std::shared_ptr<Store>& store, bool any_version,
@@ -207,14 +186,12 @@ void bind_pipeline(py::module_& module) {
             const py::gil_scoped_release unlocked;
             return std::make_unique<Served>(Pipeline::load(artifact, store, options));
           },
-          py::arg("artifact"), py::arg("store"), py::arg("any_version") = false, py::arg("seed") = py::none(),
-          py::arg("predict") = py::none())
+          "artifact"_a, "store"_a, "any_version"_a = false, "seed"_a = py::none(), "predict"_a = py::none())
       .def_property_readonly("center", [](const Served& served) { return served.pipeline->center(); })
-      .def("rank", &rank, py::arg("user_id"), py::arg("timestamp"), py::arg("scenario").none(true), py::arg("context"),
-           py::arg("k"), py::arg("candidates"), py::arg("item_ids") = py::none(), py::arg("seen") = py::none(),
-           py::arg("eligible") = py::none(), py::arg("explore") = false, py::arg("values") = py::none(),
-           py::arg("deadline") = py::none(), py::arg("item_values") = py::none(), py::arg("predictions") = py::none(),
-           py::arg("item_features") = py::dict(), py::arg("user_data") = py::none())
+      .def("rank", &rank, "user_id"_a, "timestamp"_a, "scenario"_a, "context"_a, "k"_a, "candidates"_a,
+           "item_ids"_a = py::none(), "seen"_a = py::none(), "eligible"_a = py::none(), "explore"_a = false,
+           "values"_a = py::none(), "deadline"_a = py::none(), "item_values"_a = py::none(),
+           "predictions"_a = py::none(), "item_features"_a = py::dict(), "user_data"_a = py::none())
       .def(
           "publish",
           [](Served& served, const std::string& version, const py::object& features, const py::object& prerank,
@@ -223,7 +200,7 @@ void bind_pipeline(py::module_& module) {
             const py::gil_scoped_release unlocked;
             served.pipeline->publish(std::move(models));
           },
-          py::arg("version"), py::arg("features"), py::arg("prerank"), py::arg("mtl").none(true), py::arg("policy"))
+          "version"_a, "features"_a, "prerank"_a, "mtl"_a, "policy"_a)
       .def_property_readonly("counters", &counters);
 }
 

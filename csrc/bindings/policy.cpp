@@ -11,11 +11,6 @@ namespace pygrade::inline v0_2::bindings {
 
 namespace {
 
-std::span<const std::byte> bytes_of(const py::bytes& value) {
-  const std::string_view view = value;
-  return std::as_bytes(std::span(view));
-}
-
 py::bytes to_bytes(const std::vector<std::byte>& content) {
   return {reinterpret_cast<const char*>(content.data()), content.size()};
 }
@@ -23,36 +18,33 @@ py::bytes to_bytes(const std::vector<std::byte>& content) {
 void evaluate(const Policy& policy, py::handle context, py::handle predictions,
               const std::optional<std::string>& scenario, py::handle inputs, py::handle concentration,
               py::handle weights, py::handle values, py::handle items) {
-  const auto tasks = static_cast<std::int64_t>(policy.tasks().size());
-  const Array c = array(context, "context", Dtype::float32, {static_cast<std::int64_t>(policy.features().size())});
+  const std::size_t tasks = policy.tasks().size();
+  const auto c = span_of<const float>(context, "context", {policy.features().size()});
   const Array p = array(predictions, "predictions", Dtype::float32, {any_size, tasks});
-  const Array i = array(inputs, "inputs", Dtype::float32, {static_cast<std::int64_t>(policy.num_inputs())});
-  const Array a = array(concentration, "concentration", Dtype::float32, {tasks});
-  const Array w = array(weights, "weights", Dtype::float32, {tasks});
-  std::vector<float> multipliers(policy.tasks().size());
-  std::span<const float> given;
-  if (!values.is_none()) given = array(values, "values", Dtype::float32, {tasks}).span<const float>();
-  policy.multipliers(given, scenario, multipliers);
+  const auto i = span_of<float>(inputs, "inputs", {policy.num_inputs()});
+  const auto a = span_of<float>(concentration, "concentration", {tasks});
+  const auto w = span_of<float>(weights, "weights", {tasks});
+  std::vector<float> multipliers(tasks);
+  policy.multipliers(optional_span<const float>(values, "values", {tasks}), scenario, multipliers);
   if (!policy.trade_offs()) multipliers.clear();
   Policy::Workspace workspace;
-  std::span<const float> rows = p.span<const float>(), item_rows;
+  std::span<const float> rows = p.span<const float>();
   std::vector<float> corrected;
   if (policy.corrected()) {
-    const auto columns = static_cast<std::int64_t>(policy.correction()->num_items());
-    if (!items.is_none()) item_rows = array(items, "items", Dtype::float32, {p.shape[0], columns}).span<const float>();
+    const Correction& correction = *policy.correction();
+    const auto columns = optional_span<const float>(items, "items", {p.shape[0], correction.num_items()});
     Correction::Workspace memory;
     corrected.resize(rows.size());
-    policy.correction()->apply(c.span<const float>(), rows, item_rows, memory, corrected);
+    correction.apply(c, rows, columns, memory, corrected);
     rows = corrected;
   }
-  policy.request_inputs(c.span<const float>(), rows, i.span<float>(), multipliers);
-  policy.evaluate(i.span<const float>(), scenario, workspace, a.span<float>(), w.span<float>());
+  policy.request_inputs(c, rows, i, multipliers);
+  policy.evaluate(i, scenario, workspace, a, w);
 }
 
 void piecewise_linear(py::handle values, const std::vector<float>& x, const std::vector<float>& y, py::handle result) {
-  const Array from = array(values, "values", Dtype::float32, {any_size});
-  const Array to = array(result, "result", Dtype::float32, {from.size()});
-  PiecewiseLinear(x, y).map(from.span<const float>().data(), 1, to.span<float>());
+  const auto from = span_of<const float>(values, "values");
+  PiecewiseLinear(x, y).map(from.data(), 1, span_of<float>(result, "result", {from.size()}));
 }
 
 }  // namespace
@@ -67,15 +59,15 @@ void bind_policy(py::module_& module) {
       py::set_error(PyExc_ValueError, error.what());
     }
   });
-  // Shared with C++ rankers. pybind11 holds no pointers to const; nothing here changes a policy.
+  // Shared with C++ rankers.
   py::class_<Policy, std::shared_ptr<Policy>>(module, "Policy")
       .def(py::init([](const py::bytes& json, const py::bytes& tensors, const std::string& name) {
-             return std::const_pointer_cast<Policy>(Policy::parse(std::string_view(json), bytes_of(tensors), name));
+             return mutable_of(Policy::parse(std::string_view(json), bytes_of(tensors), name));
            }),
-           py::arg("json"), py::arg("tensors"), py::arg("name") = "policy")
+           "json"_a, "tensors"_a, "name"_a = "policy")
       .def_static(
-          "load", [](const std::string& path) { return std::const_pointer_cast<Policy>(Policy::load(path)); },
-          py::arg("path"), py::call_guard<py::gil_scoped_release>())
+          "load", [](const std::string& path) { return mutable_of(Policy::load(path)); }, "path"_a,
+          py::call_guard<py::gil_scoped_release>())
       .def_static(
           "read",
           [](const std::string& path) {
@@ -85,17 +77,16 @@ void bind_policy(py::module_& module) {
             }();
             return py::make_tuple(to_bytes(files.json), to_bytes(files.tensors));
           },
-          py::arg("path"))
+          "path"_a)
       .def_property_readonly("tasks", &Policy::tasks)
       .def_property_readonly("features", &Policy::features)
       .def_property_readonly("scenarios", &Policy::scenarios)
       .def_property_readonly("version", &Policy::version)
       .def_property_readonly("schema_hash", &Policy::schema_hash)
       .def_property_readonly("num_inputs", &Policy::num_inputs)
-      .def("evaluate", &evaluate, py::arg("context"), py::arg("predictions"), py::arg("scenario").none(true),
-           py::arg("inputs"), py::arg("concentration"), py::arg("weights"), py::arg("values") = py::none(),
-           py::arg("items") = py::none());
-  module.def("piecewise_linear", &piecewise_linear, py::arg("values"), py::arg("x"), py::arg("y"), py::arg("result"));
+      .def("evaluate", &evaluate, "context"_a, "predictions"_a, "scenario"_a, "inputs"_a, "concentration"_a,
+           "weights"_a, "values"_a = py::none(), "items"_a = py::none());
+  module.def("piecewise_linear", &piecewise_linear, "values"_a, "x"_a, "y"_a, "result"_a);
 }
 
 }  // namespace pygrade::inline v0_2::bindings

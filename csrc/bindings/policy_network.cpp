@@ -18,23 +18,22 @@ class Network {
   Network(py::list parameters, py::object input_mean, py::object input_std, float concentration_floor,
           float total_concentration)
       : owners_(py::make_tuple(parameters, input_mean, input_std)),
-        network_(layers_of(parameters), {concentration_floor, total_concentration, vector(input_mean, "input_mean"),
-                                         vector(input_std, "input_std")}) {}
+        network_(layers_of(parameters),
+                 {concentration_floor, total_concentration, span_of<const float>(input_mean, "input_mean"),
+                  span_of<const float>(input_std, "input_std")}) {}
 
-  void concentration(py::handle inputs, py::handle factor, py::handle concentration, int num_threads) const {
-    const auto [x, f, alpha] = batch(inputs, factor, concentration);
+  // PolicyNetwork's concentration or forward.
+  template <auto run>
+  void evaluate(py::handle inputs, py::handle factor, py::handle concentration, int num_threads) {
+    const Array x = array(inputs, "inputs", Dtype::float32, {any_size, network_.num_inputs()});
+    const auto alpha = span_of<float>(concentration, "concentration", {x.shape[0], network_.num_tasks()});
+    const auto f = optional_span<const float>(factor, "factor", {x.shape[0]});
     const py::gil_scoped_release release;
-    network_.concentration(x, f, alpha, num_threads);
-  }
-
-  void forward(py::handle inputs, py::handle factor, py::handle concentration, int num_threads) {
-    const auto [x, f, alpha] = batch(inputs, factor, concentration);
-    const py::gil_scoped_release release;
-    network_.forward(x, f, alpha, num_threads);
+    (network_.*run)(x.span<const float>(), f, alpha, num_threads);
   }
 
   double gradient(py::handle slope, py::handle gradient, int num_threads) {
-    const auto from = array(slope, "slope", Dtype::float32, {any_size, network_.num_tasks()}).span<const float>();
+    const auto from = span_of<const float>(slope, "slope", {any_size, network_.num_tasks()});
     const auto to = flat(gradient, "gradient");
     const py::gil_scoped_release release;
     return network_.gradient(from, to, num_threads);
@@ -49,15 +48,6 @@ class Network {
   std::int64_t num_parameters() const { return network_.num_parameters(); }
 
  private:
-  struct Batch {
-    std::span<const float> inputs, factor;
-    std::span<float> concentration;
-  };
-
-  static std::span<const float> vector(py::handle value, const char* name) {
-    return array(value, name, Dtype::float32, {any_size}).span<const float>();
-  }
-
   static std::vector<DenseLayer> layers_of(const py::list& parameters) {
     if (parameters.size() % 2 != 0)
       throw py::value_error("parameters are " + std::to_string(parameters.size()) +
@@ -73,16 +63,8 @@ class Network {
     return layers;
   }
 
-  Batch batch(py::handle inputs, py::handle factor, py::handle concentration) const {
-    const Array x = array(inputs, "inputs", Dtype::float32, {any_size, network_.num_inputs()});
-    const Array alpha = array(concentration, "concentration", Dtype::float32, {x.shape[0], network_.num_tasks()});
-    std::span<const float> f;
-    if (!factor.is_none()) f = array(factor, "factor", Dtype::float32, {x.shape[0]}).span<const float>();
-    return {x.span<const float>(), f, alpha.span<float>()};
-  }
-
   std::span<float> flat(py::handle value, const char* name) const {
-    return array(value, name, Dtype::float32, {network_.num_parameters()}).span<float>();
+    return span_of<float>(value, name, {network_.num_parameters()});
   }
 
   py::tuple owners_;
@@ -93,19 +75,18 @@ class Network {
 
 void bind_policy_network(py::module_& module) {
   module.def("policy_network_is_fast", &PolicyNetwork::is_fast);
-  module.def("clip_factor", &clip_factor, py::arg("norm"), py::arg("max_norm"));
+  module.def("clip_factor", &clip_factor, "norm"_a, "max_norm"_a);
   py::class_<Network>(module, "PolicyNetwork")
-      .def(py::init<py::list, py::object, py::object, float, float>(), py::arg("parameters"), py::arg("input_mean"),
-           py::arg("input_std"), py::arg("concentration_floor"), py::arg("total_concentration"))
+      .def(py::init<py::list, py::object, py::object, float, float>(), "parameters"_a, "input_mean"_a, "input_std"_a,
+           "concentration_floor"_a, "total_concentration"_a)
       .def_property_readonly("num_parameters", &Network::num_parameters)
-      .def("concentration", &Network::concentration, py::arg("inputs"), py::arg("factor"), py::arg("concentration"),
-           py::arg("num_threads"))
-      .def("forward", &Network::forward, py::arg("inputs"), py::arg("factor"), py::arg("concentration"),
-           py::arg("num_threads"))
-      .def("gradient", &Network::gradient, py::arg("slope"), py::arg("gradient"), py::arg("num_threads"))
-      .def("adam", &Network::adam, py::arg("gradient"), py::arg("first"), py::arg("second"), py::arg("step"),
-           py::arg("learning_rate"), py::arg("beta1"), py::arg("beta2"), py::arg("epsilon"), py::arg("weight_decay"),
-           py::arg("scale"));
+      .def("concentration", &Network::evaluate<&PolicyNetwork::concentration>, "inputs"_a, "factor"_a,
+           "concentration"_a, "num_threads"_a)
+      .def("forward", &Network::evaluate<&PolicyNetwork::forward>, "inputs"_a, "factor"_a, "concentration"_a,
+           "num_threads"_a)
+      .def("gradient", &Network::gradient, "slope"_a, "gradient"_a, "num_threads"_a)
+      .def("adam", &Network::adam, "gradient"_a, "first"_a, "second"_a, "step"_a, "learning_rate"_a, "beta1"_a,
+           "beta2"_a, "epsilon"_a, "weight_decay"_a, "scale"_a);
 }
 
 }  // namespace pygrade::inline v0_2::bindings

@@ -72,7 +72,7 @@ Candidates candidates_of(py::handle predictions, py::handle offsets, std::int64_
     return {p, {}, size(p.shape[0]), size(p.shape[0] * p.shape[1])};
   }
   const Array p = array(predictions, "predictions", Dtype::float32, {any_size, tasks});
-  const auto bounds = array(offsets, "offsets", Dtype::int64, {any_size}).span<const std::int64_t>();
+  const auto bounds = span_of<const std::int64_t>(offsets, "offsets");
   if (bounds.empty() || bounds.front() != 0 || bounds.back() != p.shape[0] || !std::ranges::is_sorted(bounds))
     throw py::value_error("offsets must ascend from 0 to the number of prediction rows");
   return {p, bounds, bounds.size() - 1, size(p.shape[0])};
@@ -84,10 +84,10 @@ struct Rows {
   std::span<const T> values;
   std::size_t columns = 1;
 
-  Rows(py::handle value, const char* name, Dtype dtype, std::size_t total, std::size_t width = 1) : columns(width) {
+  Rows(py::handle value, const char* name, std::size_t total, std::size_t width = 1) : columns(width) {
     if (value.is_none()) return;
     const Array a = any_array(value, name);
-    if (a.dtype != dtype || a.size() != static_cast<std::int64_t>(total * width))
+    if (a.dtype != dtype_of<T>() || a.size() != static_cast<std::int64_t>(total * width))
       throw py::value_error(std::string(name) + " does not hold its values for each candidate");
     values = a.span<const T>();
   }
@@ -134,14 +134,13 @@ struct Output {
   py::object array;
   std::span<T> values;
 
-  explicit Output(std::size_t rows) : Output(rows, {static_cast<std::int64_t>(rows)}) {}
-  Output(std::size_t rows, std::size_t columns)
-      : Output(rows * columns, {static_cast<std::int64_t>(rows), static_cast<std::int64_t>(columns)}) {}
+  explicit Output(std::size_t rows) : Output(rows, Shape{rows}) {}
+  Output(std::size_t rows, std::size_t columns) : Output(rows * columns, Shape{rows, columns}) {}
 
   std::span<T> row(std::size_t b, std::size_t columns) const { return values.subspan(b * columns, columns); }
 
  private:
-  Output(std::size_t size, std::initializer_list<std::int64_t> shape)
+  Output(std::size_t size, const Shape& shape)
       : array(new_numpy(py::dtype::num_of<T>(), shape)),
         values(static_cast<T*>(py::reinterpret_borrow<py::array>(array).mutable_data()), size) {}
 };
@@ -151,10 +150,9 @@ void copy_context(py::handle context, std::size_t batch, std::size_t features, s
   constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
   std::ranges::fill(to, unknown);
   if (context.is_none()) return;
-  const Array from = array(context, "context", Dtype::float32,
-                           {static_cast<std::int64_t>(batch), static_cast<std::int64_t>(features)});
+  const auto from = span_of<const float>(context, "context", {batch, features});
   for (std::size_t i = 0; i < to.size(); ++i)
-    if (const float value = from.span<const float>()[i]; std::isfinite(value)) to[i] = value;
+    if (std::isfinite(from[i])) to[i] = from[i];
 }
 
 // Server, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed, values,
@@ -169,17 +167,16 @@ py::object rank(const Arguments<16>& arguments) {
   const auto k = static_cast<std::size_t>(list_length(length));
   const Scenarios scenarios(scenario, batch);
   if (groups.is_none() != caps.is_none()) throw py::value_error("groups and caps belong together");
-  std::span<const std::int32_t> limits;
-  if (!caps.is_none()) limits = array(caps, "caps", Dtype::int32, {any_size}).span<const std::int32_t>();
+  const auto limits = optional_span<const std::int32_t>(caps, "caps");
   if (std::ranges::any_of(limits, [](std::int32_t cap) { return cap < -1; }))
     throw py::value_error("caps holds a number below -1; want -1 (no cap) or more");
-  const Rows<std::uint8_t> eligible(mask, "mask", Dtype::boolean, total);
-  const Rows<float> factor(boost_mul, "boost_mul", Dtype::float32, total);
-  const Rows<float> addend(boost_add, "boost_add", Dtype::float32, total);
-  const Rows<std::int32_t> member(groups, "groups", Dtype::int32, total, limits.size());
-  const Rows<float> prices(item_values, "item_values", Dtype::float32, total);
-  const Rows<float> item_columns(items, "items", Dtype::float32, total, columns_of(items, total));
-  const Rows<float> given(multipliers, "values", Dtype::float32, batch, tasks);
+  const Rows<std::uint8_t> eligible(mask, "mask", total);
+  const Rows<float> factor(boost_mul, "boost_mul", total);
+  const Rows<float> addend(boost_add, "boost_add", total);
+  const Rows<std::int32_t> member(groups, "groups", total, limits.size());
+  const Rows<float> prices(item_values, "item_values", total);
+  const Rows<float> item_columns(items, "items", total, columns_of(items, total));
+  const Rows<float> given(multipliers, "values", batch, tasks);
   const bool explore = py::cast<bool>(exploring);
 
   const Output<float> known(batch, features), values(batch, k), weights(batch, tasks), concentration(batch, tasks);
@@ -258,6 +255,10 @@ py::object rank_fast_path(const Arguments<16>& arguments) {
   }
 }
 
+constexpr auto rank_names =
+    "ranker, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed, "
+    "values, item_values, items";
+
 }  // namespace
 
 void bind_ranker(py::module_& module) {
@@ -265,7 +266,7 @@ void bind_ranker(py::module_& module) {
       .def(py::init([](std::shared_ptr<Policy> core, py::object policy, std::uint32_t seed) {
              return std::make_unique<Server>(owned(std::move(core), std::move(policy)), RankerOptions{.seed = seed});
            }),
-           py::arg("core"), py::arg("policy"), py::arg("seed"))
+           "core"_a, "policy"_a, "seed"_a)
       .def(
           "swap",
           [](Server& server, std::shared_ptr<Policy> core, py::object policy) {
@@ -273,35 +274,19 @@ void bind_ranker(py::module_& module) {
             const py::gil_scoped_release release;
             server.ranker.swap(std::move(next));
           },
-          py::arg("core"), py::arg("policy"))
+          "core"_a, "policy"_a)
       .def_property_readonly("policy", [](const Server& server) { return owners_of(server.ranker.policy()).policy; })
       .def_property_readonly("version", [](const Server& server) { return owners_of(server.ranker.policy()).version; })
       .def(
           "reserve_draws", [](Server& server, std::uint32_t count) { return server.ranker.reserve_draws(count); },
-          py::arg("count"))
+          "count"_a)
       .def_property_readonly("counters", [](const Server& server) {
         py::dict counts;
         add_counts(counts, server.ranker.counters(), detail::ranker_counts);
         return counts;
       });
-  module.def(
-      "rank_pages",
-      [](py::handle ranker, py::handle context, py::handle predictions, py::handle k, py::handle offsets,
-         py::handle scenario, py::handle mask, py::handle boost_mul, py::handle boost_add, py::handle groups,
-         py::handle caps, py::handle explore, py::handle seed, py::handle values, py::handle item_values,
-         py::handle items) {
-        return rank({ranker, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps,
-                     explore, seed, values, item_values, items});
-      },
-      py::arg("ranker"), py::arg("context"), py::arg("predictions"), py::arg("k"), py::arg("offsets"),
-      py::arg("scenario"), py::arg("mask"), py::arg("boost_mul"), py::arg("boost_add"), py::arg("groups"),
-      py::arg("caps"), py::arg("explore"), py::arg("seed"), py::arg("values"), py::arg("item_values"),
-      py::arg("items"));
-  def_positional<&rank_fast_path, true>(
-      module, "rank_pages_fast_path",
-      "rank_pages(ranker: object, context: object, predictions: object, k: object, offsets: "
-      "object, scenario: object, mask: object, boost_mul: object, boost_add: object, groups: object, "
-      "caps: object, explore: object, seed: object, values: object, item_values: object, items: object) -> object");
+  def_positional<&rank, LeftAlone::nothing>(module, "rank_pages", rank_names);
+  def_positional<&rank_fast_path, LeftAlone::all>(module, "rank_pages_fast_path", rank_names);
 }
 
 }  // namespace pygrade::inline v0_2::bindings

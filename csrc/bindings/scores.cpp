@@ -4,9 +4,7 @@
 
 namespace pygrade::inline v0_2::bindings {
 
-Scores scores_of(py::handle scores, py::handle offsets, bool task_major) {
-  return scores_of(any_array(scores, "scores"), offsets, task_major, false);
-}
+namespace {
 
 Scores scores_of(const Array& s, py::handle offsets, bool task_major, bool single) {
   ScoreType type = ScoreType::float32;
@@ -26,37 +24,10 @@ Scores scores_of(const Array& s, py::handle offsets, bool task_major, bool singl
   const std::int64_t rows = s.shape[task_major ? last : last - 1];
   if (single) return Scores::dense(s.data, type, 1, rows, tasks, layout);
   if (offsets.is_none()) return Scores::dense(s.data, type, s.shape[0], rows, tasks, layout);
-  const Array o = array(offsets, "offsets", Dtype::int64, {any_size});
-  if (o.shape[0] < 1) throw ValueMisfit("offsets is empty; want [B + 1]");
-  return Scores::jagged(s.data, type, rows, tasks, o.span<const std::int64_t>(), layout);
+  const auto bounds = span_of<const std::int64_t>(offsets, "offsets");
+  if (bounds.empty()) throw ValueMisfit("offsets is empty; want [B + 1]");
+  return Scores::jagged(s.data, type, rows, tasks, bounds, layout);
 }
-
-FusionOptions fusion_options(int transform, float beta, float epsilon, py::handle slope, const Scores& scores) {
-  if (transform < 0 || transform >= static_cast<int>(transform_names.size()))
-    throw ValueMisfit("transform is not a known code");
-  FusionOptions options{static_cast<Transform>(transform), beta, epsilon};
-  if (!slope.is_none())
-    options.slope = static_cast<const float*>(array(slope, "slope", Dtype::float32, {scores.tasks}).data);
-  return options;
-}
-
-Array beside_scores(py::handle value, const char* name, Dtype dtype, const Scores& scores, bool single) {
-  if (scores.offsets != nullptr) return array(value, name, dtype, {scores.rows});
-  const Shape shape{scores.batch, scores.candidates};
-  return array(value, name, dtype, single ? shape.tail() : shape);
-}
-
-std::int64_t list_length(py::handle k) { return integer(k, "k", 1, std::numeric_limits<std::int32_t>::max()); }
-
-Weights weights_of(py::handle weights, const Scores& scores) {
-  const Array w = any_array(weights, "weights");
-  const bool group = w.ndim == 3;
-  check(w, "weights", Dtype::float32,
-        group ? Shape{scores.batch, any_size, scores.tasks} : Shape{scores.batch, scores.tasks});
-  return {w, group ? w.shape[1] : 1};
-}
-
-namespace {
 
 template <std::size_t count>
 int place_of(py::handle text, const std::array<std::string_view, count>& names, const char* name) {
@@ -81,6 +52,16 @@ float not_negative(py::handle value, const char* name) {
 
 }  // namespace
 
+std::int64_t list_length(py::handle k) { return integer(k, "k", 1, std::numeric_limits<std::int32_t>::max()); }
+
+Weights weights_of(py::handle weights, const Scores& scores) {
+  const Array w = any_array(weights, "weights");
+  const bool group = w.ndim == 3;
+  check(w, "weights", Dtype::float32,
+        group ? Shape{scores.batch, any_size, scores.tasks} : Shape{scores.batch, scores.tasks});
+  return {w, group ? w.shape[1] : 1};
+}
+
 FusionCall::FusionCall(const Array& given, py::handle transform, py::handle beta, py::handle epsilon, py::handle slope,
                        py::handle offsets, py::handle layout, bool single)
     : scores(scores_of(given, offsets, place_of(layout, layout_names, "layout") == 1, single)) {
@@ -91,7 +72,7 @@ FusionCall::FusionCall(const Array& given, py::handle transform, py::handle beta
     slopes_.fill(not_negative(slope, "slope"));
     options.slope = slopes_.data();
   } else {
-    options.slope = static_cast<const float*>(array(slope, "slope", Dtype::float32, {scores.tasks}).data);
+    options.slope = span_of<const float>(slope, "slope", {scores.tasks}).data();
   }
 }
 

@@ -9,22 +9,14 @@
 
 namespace pygrade::inline v0_2::bindings {
 
-// scores[B, N, T], or [M, T] with offsets[B + 1]; task-major: [B, T, N] or [T, M]; of a single request [N, T] or [T,
-// N]. The arrays must outlive the result.
-Scores scores_of(py::handle scores, py::handle offsets, bool task_major);
-Scores scores_of(const Array& scores, py::handle offsets, bool task_major, bool single);
-
-// slope[T], or None for 1; it must outlive the result.
-FusionOptions fusion_options(int transform, float beta, float epsilon, py::handle slope, const Scores& scores);
-
-// An array with one value per candidate: [B, N], [N] of a single request, or jagged [M].
-Array beside_scores(py::handle value, const char* name, Dtype dtype, const Scores& scores, bool single = false);
-
-// An empty span for None.
+// An array with one value per candidate: [B, N], [N] of a single request, or jagged [M]; an empty span for None.
 template <class T>
-std::span<const T> optional_beside(py::handle value, const char* name, Dtype dtype, const Scores& scores,
-                                   bool single = false) {
-  return value.is_none() ? std::span<const T>() : beside_scores(value, name, dtype, scores, single).span<const T>();
+std::span<const T> optional_beside(py::handle value, const char* name, const Scores& scores, bool single = false) {
+  const Shape shape{scores.batch, scores.candidates};
+  return optional_span<const T>(value, name,
+                                scores.offsets != nullptr ? Shape{scores.rows}
+                                : single                  ? shape.tail()
+                                                          : shape);
 }
 
 // k as an integer ≥ 1.
@@ -37,8 +29,9 @@ struct Weights {
 };
 Weights weights_of(py::handle weights, const Scores& scores);
 
-// Scores and options of a call with the arguments of the public functions: transform and layout by name, slope a number
-// or an array. Not copyable: the options may point into it.
+// Scores and options of a call with the arguments of the public functions: scores[B, N, T], or [M, T] with
+// offsets[B + 1], task-major [B, T, N] or [T, M], of a single request [N, T] or [T, N]; transform and layout by name,
+// slope a number or an array. The arrays must outlive it. Not copyable: the options may point into it.
 struct FusionCall {
   FusionCall(const Array& given, py::handle transform, py::handle beta, py::handle epsilon, py::handle slope,
              py::handle offsets, py::handle layout, bool single = false);

@@ -17,7 +17,7 @@ void bind_service(py::module_& module) {
              const py::gil_scoped_release unlocked;
              return std::make_unique<Service>(run, config);
            }),
-           py::arg("run"), py::arg("config"))
+           "run"_a, "config"_a)
       .def(
           "handle",
           [](Service& service, const std::string& method, const std::string& path, const py::bytes& body,
@@ -34,8 +34,7 @@ void bind_service(py::module_& module) {
             return py::make_tuple(response.status, response.content_type, py::bytes(response.body),
                                   response.request_id);
           },
-          py::arg("method"), py::arg("path"), py::arg("body"), py::arg("content_type") = "", py::arg("request_id") = "",
-          py::arg("waited") = 0.0, py::arg("accept") = "")
+          "method"_a, "path"_a, "body"_a, "content_type"_a = "", "request_id"_a = "", "waited"_a = 0.0, "accept"_a = "")
       .def_static("openapi", &Service::openapi)
       .def("refresh", &Service::refresh, py::call_guard<py::gil_scoped_release>())
       .def("drain", &Service::drain, py::call_guard<py::gil_scoped_release>());

@@ -225,27 +225,26 @@ void bind_store(py::module_& module) {
     for (const auto name : store_libraries()) names.emplace_back(name);
     return names;
   });
-  module.def("without_secret", &detail::without_secret, py::arg("url"));
+  module.def("without_secret", &detail::without_secret, "url"_a);
   using unlocked = py::call_guard<py::gil_scoped_release>;
   py::class_<Store, std::shared_ptr<Store>>(module, "Store")
-      .def("get", &get, py::arg("requests"), py::arg("version") = py::none(), py::arg("seconds") = py::none())
-      .def("put", &put, py::arg("table"), py::arg("keys"), py::arg("values"), py::arg("version") = py::none(),
-           py::arg("ttl") = py::none())
-      .def("update", &update, py::arg("requests"), py::arg("change"), py::arg("ttl") = py::none())
+      .def("get", &get, "requests"_a, "version"_a = py::none(), "seconds"_a = py::none())
+      .def("put", &put, "table"_a, "keys"_a, "values"_a, "version"_a = py::none(), "ttl"_a = py::none())
+      .def("update", &update, "requests"_a, "change"_a, "ttl"_a = py::none())
       .def("sweep", &Store::sweep, unlocked())
-      .def("begin", &Store::begin, py::arg("version"), unlocked())
-      .def("switch_to", &Store::switch_to, py::arg("version"), unlocked())
+      .def("begin", &Store::begin, "version"_a, unlocked())
+      .def("switch_to", &Store::switch_to, "version"_a, unlocked())
       .def("versions", &versions)
-      .def("drop", &Store::drop, py::arg("version"), unlocked())
-      .def("at", &Store::at, py::arg("version"), unlocked())
+      .def("drop", &Store::drop, "version"_a, unlocked())
+      .def("at", &Store::at, "version"_a, unlocked())
       .def("current", &Store::current, unlocked())
       .def_property_readonly("reachable", &Store::reachable)
       .def_property_readonly("url", &Store::url);
   py::class_<PythonStore, Store, std::shared_ptr<PythonStore>>(module, "PythonStore")
-      .def(py::init<const py::object&>(), py::arg("store"));
+      .def(py::init<const py::object&>(), "store"_a);
   // For stores that Python implements: records of values that live `ttl` seconds, and their values.
-  module.def("pack_records", &pack_records, py::arg("values"), py::arg("ttl"));
-  module.def("unpack_records", &unpack_records, py::arg("records"), py::arg("url"));
+  module.def("pack_records", &pack_records, "values"_a, "ttl"_a);
+  module.def("unpack_records", &unpack_records, "records"_a, "url"_a);
   module.def(
       "open_store",
       [](const std::string& url, bool create, bool read_only, double timeout_seconds,
@@ -255,8 +254,8 @@ void bind_store(py::module_& module) {
         if (max_bytes) options.max_bytes = *max_bytes;
         return open_store(url, options);
       },
-      py::arg("url"), py::arg("create") = false, py::arg("read_only") = false, py::arg("timeout") = 0.1,
-      py::arg("max_bytes") = py::none(), py::arg("wait_for_server") = true, unlocked());
+      "url"_a, "create"_a = false, "read_only"_a = false, "timeout"_a = 0.1, "max_bytes"_a = py::none(),
+      "wait_for_server"_a = true, unlocked());
 }
 
 }  // namespace pygrade::inline v0_2::bindings

@@ -198,10 +198,9 @@ def log_prob_backward_of(
     """The op in Python."""
     gradient = gradient.contiguous()
     if dispatch.is_reference(concentration):
-        alpha = concentration.detach().double().requires_grad_()
-        with torch.enable_grad():
-            value = reference.dirichlet_log_prob(alpha, log_weights.double(), weight_floor)
-            return torch.autograd.grad(value, alpha, gradient.double())[0].float()
+        logs, upstream = log_weights.double(), gradient.double()
+        density = lambda alpha: upstream * reference.dirichlet_log_prob(alpha, logs, weight_floor)  # noqa: E731
+        return dispatch.with_gradients(density, concentration)[1][0]
     from pygrade.kernels import dirichlet as kernel
 
     result = torch.empty_like(concentration)
@@ -289,10 +288,8 @@ def _entropy(concentration: Tensor, validate: bool, _threads: int) -> tuple[Tens
     if validate:
         check_values("concentration", concentration)
     if dispatch.is_reference(concentration):
-        alpha = concentration.detach().double().requires_grad_()
-        with torch.enable_grad():
-            value = reference.dirichlet_entropy(alpha)
-            return value.detach().float(), torch.autograd.grad(value.sum(), alpha)[0].float()
+        value, gradients = dispatch.with_gradients(reference.dirichlet_entropy, concentration)
+        return value.detach().float(), *gradients
     from pygrade.kernels import dirichlet as kernel
 
     entropy, gradient = dispatch.empty(concentration, len(concentration)), torch.empty_like(concentration)
@@ -305,11 +302,8 @@ def _kl(concentration: Tensor, other: Tensor, validate: bool, _threads: int) -> 
         check_values("concentration", concentration)
         check_values("other", other)
     if dispatch.is_reference(concentration):
-        alpha, beta = (x.detach().double().requires_grad_() for x in (concentration, other))
-        with torch.enable_grad():
-            value = reference.dirichlet_kl(alpha, beta)
-            gradients = torch.autograd.grad(value.sum(), (alpha, beta))
-            return value.detach().float(), gradients[0].float(), gradients[1].float()
+        value, (gradient, other_gradient) = dispatch.with_gradients(reference.dirichlet_kl, concentration, other)
+        return value.detach().float(), gradient, other_gradient
     from pygrade.kernels import dirichlet as kernel
 
     kl = dispatch.empty(concentration, len(concentration))
@@ -326,27 +320,8 @@ def _fake_kl(concentration: Tensor, other: Tensor, *_: object) -> tuple[Tensor, 
     return concentration.new_empty(concentration.shape[:1]), torch.empty_like(concentration), torch.empty_like(other)
 
 
-def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(*output[1:])
-
-
-def _differentiate_entropy(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor]:
-    (saved,) = ctx.saved_tensors
-    return (gradient.unsqueeze(1) * saved,)
-
-
-def _differentiate_kl(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    first, second = ctx.saved_tensors
-    return gradient.unsqueeze(1) * first, gradient.unsqueeze(1) * second
-
-
-_entropy_op = dispatch.Op(
-    "dirichlet_entropy", _entropy, _fake_entropy, _save_gradients, dispatch.first_order_only(_differentiate_entropy)
-)
-_kl_op = dispatch.Op(
-    "dirichlet_kl", _kl, _fake_kl, _save_gradients, dispatch.first_order_only(_differentiate_kl), differentiable=2
-)
+_entropy_op = dispatch.Op("dirichlet_entropy", _entropy, _fake_entropy, *dispatch.gradients_in_results())
+_kl_op = dispatch.Op("dirichlet_kl", _kl, _fake_kl, *dispatch.gradients_in_results(2), differentiable=2)
 
 
 def dirichlet_entropy(concentration: T, *, validate: bool | None = None, num_threads: int | None = None) -> T:

@@ -196,3 +196,28 @@ def first_order_only(
         return gradients if isinstance(gradients, tuple) else (gradients,)
 
     return backward
+
+
+def gradients_in_results(count: int = 1) -> tuple[Callable[..., None], Callable[..., tuple[Tensor | None, ...]]]:
+    """Setup and backward of an op whose last ``count`` results are the gradients [B, …] of its first, [B], to its first
+    ``count`` arguments; the other results carry none."""
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output[-count:])
+
+    def differentiate(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor, ...]:
+        return tuple(upstream.unsqueeze(1) * gradient for gradient in ctx.saved_tensors)
+
+    return save, first_order_only(differentiate)
+
+
+def with_gradients(function: Callable[..., Any], *inputs: Tensor) -> tuple[Any, tuple[Tensor, ...]]:
+    """The result of ``function`` at the inputs in float64, and the gradients of the sum of its (first) value to them,
+    float32; inside an op, where autograd is off."""
+    exact = [value.detach().double().requires_grad_() for value in inputs]
+    with torch.enable_grad():
+        result = function(*exact)
+        first = result[0] if isinstance(result, tuple) else result
+        gradients = torch.autograd.grad(first.sum(), exact)
+    return result, tuple(gradient.float() for gradient in gradients)

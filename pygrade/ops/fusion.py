@@ -24,22 +24,45 @@ class TopK(NamedTuple):
     indices: Any  # [B, (G,) k] int32, within the request; -1 pads
 
 
-def check_values(scores: Tensor, transform: str, slope: Tensor | None, offsets: Tensor | None) -> None:
-    """The checks of the C++ core, for the other backends: offsets ascend over all rows, no negative score under a
-    logarithm, no negative slope."""
-    if offsets is not None:
-        steps = offsets.diff()
-        if int(offsets[0]) != 0 or int(offsets[-1]) != scores.shape[0] or bool((steps < 0).any()):
-            raise ValueError(f"offsets is {offsets.tolist()}; want it to ascend from 0 to {scores.shape[0]}")
-    if slope is not None and not bool((slope >= 0).all()):
-        raise ValueError(f"slope is {slope.tolist()}; want numbers ≥ 0")
-    if transform in ("log", "zlog", "log1p") and bool((scores < 0).any()):
-        raise ValueError("scores is negative somewhere; want scores ≥ 0 under a logarithm")
+class FusionOptions(NamedTuple):
+    """The last arguments of the ops on task predictions, as their schemas have them."""
 
+    transform: int
+    beta: float
+    epsilon: float
+    slope: Tensor | None
+    offsets: Tensor | None
+    validate: bool
+    threads: int
 
-def transform_constants(beta: float, epsilon: float, slope: Tensor | None) -> dict[str, Any]:
-    """The constants of the transforms as the reference takes them."""
-    return {"beta": beta, "epsilon": epsilon, "slope": 1.0 if slope is None else slope.double()}
+    @property
+    def name(self) -> str:
+        """The transform's name."""
+        return TRANSFORMS[self.transform]
+
+    def check(self, scores: Tensor) -> None:
+        """The checks of the C++ core, for the other backends, if they are wanted: offsets ascend over all rows, no
+        negative score under a logarithm, no negative slope."""
+        if not self.validate:
+            return
+        if self.offsets is not None:
+            bounds = self.offsets.tolist()
+            if bounds[0] != 0 or bounds[-1] != scores.shape[0] or bounds != sorted(bounds):
+                raise ValueError(f"offsets is {bounds}; want it to ascend from 0 to {scores.shape[0]}")
+        if self.slope is not None and not bool((self.slope >= 0).all()):
+            raise ValueError(f"slope is {self.slope.tolist()}; want numbers ≥ 0")
+        if self.name in ("log", "zlog", "log1p") and bool((scores < 0).any()):
+            raise ValueError("scores is negative somewhere; want scores ≥ 0 under a logarithm")
+
+    def of_reference(self) -> dict[str, Any]:
+        """As keywords of the reference."""
+        slope = 1.0 if self.slope is None else self.slope.double()
+        constants = {"beta": self.beta, "epsilon": self.epsilon, "slope": slope}
+        return {"transform": self.name, "offsets": self.offsets, **constants}
+
+    def of_kernel(self) -> tuple[str, float, float, Tensor | None, Tensor | None]:
+        """As the launch functions take them."""
+        return self.name, self.beta, self.epsilon, self.slope, self.offsets
 
 
 def _result_memory(shape: tuple[int, ...], scores: Tensor, offsets: Tensor | None) -> Tensor:
@@ -48,81 +71,46 @@ def _result_memory(shape: tuple[int, ...], scores: Tensor, offsets: Tensor | Non
     return memory if offsets is None else memory.fill_(torch.nan)
 
 
-def _transform_scores(
-    scores: Tensor,
-    transform: int,
-    beta: float,
-    epsilon: float,
-    slope: Tensor | None,
-    offsets: Tensor | None,
-    validate: bool,
-    _threads: int,
-) -> Tensor:
-    name = TRANSFORMS[transform]
-    if validate:
-        check_values(scores, name, slope, offsets)
+def _transform_scores(scores: Tensor, *arguments: Any) -> Tensor:
+    options = FusionOptions(*arguments)
+    options.check(scores)
     if dispatch.is_reference(scores):
-        constants = transform_constants(beta, epsilon, slope)
-        result = reference.transform_scores(scores.double(), name, offsets=offsets, **constants)
+        result = reference.transform_scores(scores.double(), **options.of_reference())
     else:
         from pygrade.kernels import fusion as kernel
 
-        result = _result_memory(scores.shape, scores, offsets)
-        kernel.transform_scores(scores.contiguous(), name, beta, epsilon, slope, offsets, result)
+        result = _result_memory(scores.shape, scores, options.offsets)
+        kernel.transform_scores(scores.contiguous(), *options.of_kernel(), result)
     return _like_in_memory(scores).copy_(result)
 
 
-def _fuse_scores(
-    scores: Tensor,
-    weights: Tensor,
-    transform: int,
-    beta: float,
-    epsilon: float,
-    slope: Tensor | None,
-    offsets: Tensor | None,
-    validate: bool,
-    _threads: int,
-) -> Tensor:
-    name = TRANSFORMS[transform]
-    if validate:
-        check_values(scores, name, slope, offsets)
+def _fuse_scores(scores: Tensor, weights: Tensor, *arguments: Any) -> Tensor:
+    options = FusionOptions(*arguments)
+    options.check(scores)
     if dispatch.is_reference(scores):
-        constants = transform_constants(beta, epsilon, slope)
-        return reference.fuse_scores(scores.double(), weights.double(), name, offsets=offsets, **constants).float()
+        return reference.fuse_scores(scores.double(), weights.double(), **options.of_reference()).float()
     from pygrade.kernels import fusion as kernel
 
-    result = _result_memory(_fused_shape(scores, weights, offsets), scores, offsets)
-    kernel.fuse_scores(scores.contiguous(), weights, name, beta, epsilon, slope, offsets, result)
+    result = _result_memory(_fused_shape(scores, weights), scores, options.offsets)
+    kernel.fuse_scores(scores.contiguous(), weights, *options.of_kernel(), result)
     return result
 
 
 def _fuse_topk(
-    scores: Tensor,
-    weights: Tensor,
-    k: int,
-    transform: int,
-    mask: Tensor | None,
-    beta: float,
-    epsilon: float,
-    slope: Tensor | None,
-    offsets: Tensor | None,
-    validate: bool,
-    _threads: int,
+    scores: Tensor, weights: Tensor, k: int, transform: int, mask: Tensor | None, *arguments: Any
 ) -> tuple[Tensor, Tensor]:
-    name = TRANSFORMS[transform]
-    if validate:
-        check_values(scores, name, slope, offsets)
+    options = FusionOptions(transform, *arguments)
+    options.check(scores)
     if dispatch.is_reference(scores):
-        constants = transform_constants(beta, epsilon, slope)
-        exact, indices = reference.fuse_topk(
-            scores.double(), weights.double(), k, name, mask=mask, offsets=offsets, **constants
-        )
+        given = scores.double(), weights.double(), k
+        exact, indices = reference.fuse_topk(*given, mask=mask, **options.of_reference())
         return exact.float(), indices
     from pygrade.kernels import fusion as kernel
 
     values = weights.new_empty((*weights.shape[:-1], k))
     indices = weights.new_empty(values.shape, dtype=torch.int32)
-    kernel.fuse_topk(scores.contiguous(), weights, k, name, mask, beta, epsilon, slope, offsets, values, indices)
+    name, *constants = options.of_kernel()
+    kernel.fuse_topk(scores.contiguous(), weights, k, name, mask, *constants, values, indices)
     return values, indices
 
 
@@ -136,7 +124,7 @@ def _like_in_memory(scores: Tensor) -> Tensor:
     return scores.new_empty(scores.shape, dtype=torch.float32)
 
 
-def _fused_shape(scores: Tensor, weights: Tensor, offsets: Tensor | None) -> tuple[int, ...]:
+def _fused_shape(scores: Tensor, weights: Tensor) -> tuple[int, ...]:
     lists = scores.shape[:-1]  # [B, N] or [M]
     if weights.ndim == 2:
         return tuple(lists)
@@ -147,17 +135,8 @@ def _fake_transform(scores: Tensor, *_: object) -> Tensor:
     return _like_in_memory(scores)
 
 
-def _fake_fuse(
-    scores: Tensor,
-    weights: Tensor,
-    _transform: int,
-    _beta: float,
-    _epsilon: float,
-    _slope: Tensor | None,
-    offsets: Tensor | None,
-    *_: object,
-) -> Tensor:
-    return weights.new_empty(_fused_shape(scores, weights, offsets))
+def _fake_fuse(scores: Tensor, weights: Tensor, *_: object) -> Tensor:
+    return weights.new_empty(_fused_shape(scores, weights))
 
 
 def _fake_topk(_scores: Tensor, weights: Tensor, k: int, *_: object) -> tuple[Tensor, Tensor]:

@@ -1,19 +1,14 @@
 """The discounted gain of the top k under sampled weight vectors."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from pygrade import reference
 from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import T, TensorOrArray
-from pygrade.ops.fusion import (
-    TRANSFORMS,
-    check_values,
-    checked_k,
-    checked_scores,
-    checked_transform,
-    transform_constants,
-)
+from pygrade.ops.fusion import FusionOptions, checked_k, checked_scores, checked_transform
 
 
 def check_lists(component_list: Tensor | None, masks: Tensor | None) -> None:
@@ -30,37 +25,21 @@ def gain_of(
     discount: Tensor,
     masks: Tensor | None,
     component_list: Tensor | None,
-    transform: int,
-    beta: float,
-    epsilon: float,
-    slope: Tensor | None,
-    offsets: Tensor | None,
-    validate: bool,
-    _threads: int,
+    *arguments: Any,
 ) -> Tensor:
     """The op in Python."""
-    name = TRANSFORMS[transform]
-    if validate:
-        check_values(scores, name, slope, offsets)
+    options = FusionOptions(*arguments)
+    options.check(scores)
+    if options.validate:
         check_lists(component_list, masks)
     if dispatch.is_reference(scores):
-        exact = reference.topk_gain(
-            scores.double(),
-            weights.double(),
-            gains.double(),
-            discount.shape[0],
-            discount.double(),
-            masks,
-            component_list,
-            name,
-            offsets=offsets,
-            **transform_constants(beta, epsilon, slope),
-        )
-        return exact.float()
+        exact = scores.double(), weights.double(), gains.double()
+        lists: tuple[Any, ...] = discount.shape[0], discount.double(), masks, component_list
+        return reference.topk_gain(*exact, *lists, **options.of_reference()).float()
     from pygrade.kernels import gain as kernel
 
     gain = dispatch.empty(weights, *weights.shape[:2], gains.shape[-1])
-    kernel.topk_gain(scores, weights, gains, discount, masks, component_list, name, beta, epsilon, slope, offsets, gain)
+    kernel.topk_gain(scores, weights, gains, discount, masks, component_list, *options.of_kernel(), gain)
     return gain
 
 

@@ -46,13 +46,10 @@ def _grpo_loss(
     inputs = (concentration, log_weights, old_log_prob, advantages, reference_concentration)
     options = (clip, clip_high, kl_coefficient, entropy_coefficient, weight_floor, log_ratio_clamp)
     if dispatch.is_reference(concentration):
-        alpha, *others = (x.detach().double() for x in inputs)
-        with torch.enable_grad():
-            arguments: tuple[Any, ...] = (*others, *options)
-            exact = reference.grpo_loss(alpha.requires_grad_(), *arguments)
-            (slope,) = torch.autograd.grad(exact.loss.sum(), alpha)
-        loss, kl, entropy, fraction, ratio = (x.detach().float() for x in exact)
-        return loss, kl, entropy, fraction, ratio, slope.float()
+        others: tuple[Any, ...] = *(value.double() for value in inputs[1:]), *options
+        exact, (slope,) = dispatch.with_gradients(lambda a: reference.grpo_loss(a, *others), concentration)
+        loss, kl, entropy, fraction, ratio = (part.detach().float() for part in exact)
+        return loss, kl, entropy, fraction, ratio, slope
     from pygrade.kernels import grpo as kernel
 
     batch = concentration.shape[0]
@@ -67,17 +64,7 @@ def _fake_loss(concentration: Tensor, *_: object) -> Outputs:
     return loss, kl, entropy, fraction, ratio, torch.empty_like(concentration)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(output[5])
-
-
-def _differentiate(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    (slope,) = ctx.saved_tensors
-    return (gradient.unsqueeze(1) * slope,)
-
-
-_op = dispatch.Op("grpo_loss", _grpo_loss, _fake_loss, _save, dispatch.first_order_only(_differentiate))
+_op = dispatch.Op("grpo_loss", _grpo_loss, _fake_loss, *dispatch.gradients_in_results())
 
 
 def grpo_loss(

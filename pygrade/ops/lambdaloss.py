@@ -1,30 +1,11 @@
 """Stage 1's listwise loss."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from pygrade import reference
 from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import T, TensorOrArray
-
-
-def _by_definition(
-    scores: Tensor, gains: Tensor, mask: Tensor | None, discount: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Loss and gradient in float64; inside an op autograd is off, so that the gradient is written out."""
-    exact, gains, discount = scores.double(), gains.double(), discount.double()
-    loss = reference.lambda_loss(exact, gains, mask, discount, temperature)
-    keep = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask
-    rank = torch.argsort(reference.rank_order(torch.where(keep, exact, torch.nan)), dim=-1)
-    weight = torch.cat([discount, discount.new_zeros(1)])[rank.clamp_max(discount.shape[0])]
-    gap = gains[:, :, None] - gains[:, None, :]
-    pair = keep[:, :, None] & keep[:, None, :] & (gap > 0)
-    delta = (weight[:, :, None] - weight[:, None, :]).abs()
-    pull = gap * delta * torch.sigmoid((exact[:, None, :] - exact[:, :, None]) / temperature) / temperature
-    pull = torch.where(pair, pull, 0.0)
-    return loss.float(), (pull.sum(1) - pull.sum(2)).float()
 
 
 def _lambda_loss(
@@ -42,7 +23,11 @@ def _lambda_loss(
             if bool(missing.any()):
                 raise ValueError(f"{name} holds NaN; want numbers wherever mask is True")
     if dispatch.is_reference(scores):
-        return _by_definition(scores, gains, mask, discount, temperature)
+        if mask is not None:
+            scores, gains = (torch.where(mask, value, 0.0) for value in (scores, gains))
+        others = (gains.double(), mask, discount.double(), temperature)
+        loss, (gradient,) = dispatch.with_gradients(lambda s: reference.lambda_loss(s, *others), scores)
+        return loss.detach().float(), gradient
     from pygrade.kernels import lambdaloss as kernel
 
     loss, gradient = dispatch.empty(scores, len(scores)), torch.empty_like(scores)
@@ -56,17 +41,7 @@ def _fake_loss(scores: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return scores.new_empty(scores.shape[:1]), scores.new_empty(scores.shape)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1])
-
-
-def _backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    (gradient,) = ctx.saved_tensors
-    return (upstream.unsqueeze(1) * gradient,)
-
-
-_op = dispatch.Op("lambda_loss", _lambda_loss, _fake_loss, _save, dispatch.first_order_only(_backward))
+_op = dispatch.Op("lambda_loss", _lambda_loss, _fake_loss, *dispatch.gradients_in_results())
 
 
 def lambda_loss(

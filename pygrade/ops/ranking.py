@@ -11,13 +11,11 @@ from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import TensorOrArray
 from pygrade.ops.fusion import (
     MAX_LENGTH,
-    TRANSFORMS,
+    FusionOptions,
     TopK,
-    check_values,
     checked_k,
     checked_scores,
     checked_transform,
-    transform_constants,
     write_to_out,
 )
 
@@ -34,32 +32,19 @@ def _rank(
     boost_add: Tensor | None,
     groups: Tensor | None,
     caps: Tensor | None,
-    beta: float,
-    epsilon: float,
-    slope: Tensor | None,
-    offsets: Tensor | None,
-    _threads: int,
+    *arguments: Any,
 ) -> Page:
-    name = TRANSFORMS[transform]
+    beta, epsilon, slope, offsets, threads = arguments
+    options = FusionOptions(transform, beta, epsilon, slope, offsets, True, threads)
     if not scores.is_cpu:
         raise ValueError(f"scores is on {scores.device}; want it in CPU memory, where pages are ranked")
-    check_values(scores, name, slope, offsets)
+    options.check(scores)
     if caps is not None and bool((caps < -1).any()):
         column = int((caps < -1).nonzero()[0])
         raise ValueError(f"caps[{column}] is {int(caps[column])}; want -1 (no cap) or more")
-    exact, indices = reference.rank(
-        scores.double(),
-        weights.double(),
-        k,
-        name,
-        mask=mask,
-        boost_mul=None if boost_mul is None else boost_mul.double(),
-        boost_add=None if boost_add is None else boost_add.double(),
-        groups=groups,
-        caps=caps,
-        offsets=offsets,
-        **transform_constants(beta, epsilon, slope),
-    )
+    factor, addend = (None if boost is None else boost.double() for boost in (boost_mul, boost_add))
+    rules: dict[str, Any] = {"mask": mask, "boost_mul": factor, "boost_add": addend, "groups": groups, "caps": caps}
+    exact, indices = reference.rank(scores.double(), weights.double(), k, **rules, **options.of_reference())
     return exact.float(), indices
 
 

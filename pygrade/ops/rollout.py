@@ -1,6 +1,6 @@
 """One step of exploration: sampled weights and what each of them earns."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from pygrade.ops.dirichlet import (
     draw,
     log_prob_of,
 )
-from pygrade.ops.fusion import TRANSFORMS, checked_k, checked_scores
+from pygrade.ops.fusion import TRANSFORMS, FusionOptions, checked_k, checked_scores
 from pygrade.ops.gain import check_lists, gain_of
 
 
@@ -54,32 +54,6 @@ def format_penalty(weights: T, weight_bounds: TensorOrArray) -> T:
     return checks.match_type(reference.format_penalty(values, bounds), weights)
 
 
-def _launch(
-    concentration: Tensor,
-    scores: Tensor,
-    gains: Tensor,
-    discount: Tensor,
-    num_samples: int,
-    seed: int,
-    offset: int,
-    masks: Tensor | None,
-    component_list: Tensor | None,
-    weight_bounds: Tensor | None,
-    weight_floor: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    from pygrade.kernels import rollout as kernel
-
-    batch, tasks = concentration.shape
-    weights = concentration.new_empty((batch, num_samples, tasks))
-    log_weights = torch.empty_like(weights)
-    log_prob = concentration.new_empty((batch, num_samples))
-    components = gains.shape[-1] + (0 if weight_bounds is None else 1)
-    rewards = concentration.new_empty((batch, num_samples, components))
-    inputs = (concentration, scores.contiguous(), gains, discount, seed, offset, masks, component_list)
-    kernel.rollout(*inputs, weight_bounds, weight_floor, weights, log_weights, log_prob, rewards)
-    return weights, log_weights, log_prob, rewards
-
-
 def _rollout(
     concentration: Tensor,
     scores: Tensor,
@@ -95,19 +69,24 @@ def _rollout(
     validate: bool,
     threads: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    lists = (masks, component_list)
     if not dispatch.is_reference(scores):
         if validate:
             check_values("concentration", concentration)
             check_lists(component_list, masks)
-        draws = (num_samples, seed, offset)
-        return _launch(
-            concentration, scores, gains, discount, *draws, masks, component_list, weight_bounds, weight_floor
+        from pygrade.kernels import rollout as kernel
+
+        results = _fake_rollout(
+            concentration, scores, gains, discount, num_samples, seed, offset, *lists, weight_bounds
         )
+        inputs = (concentration, scores.contiguous(), gains, discount, seed, offset, *lists, weight_bounds)
+        kernel.rollout(*inputs, weight_floor, *results)
+        return results
     weights, log_weights, log_prob = draw(concentration, num_samples, seed, offset, validate, threads)
     if weight_floor != 0.0:
         log_prob = log_prob_of(concentration, log_weights, weight_floor, False, threads)
-    options: tuple[Any, ...] = (TRANSFORMS.index("identity"), 0.0, 0.0, None, None, validate, threads)
-    rewards = gain_of(scores, weights, gains, discount, masks, component_list, *options)
+    identity = FusionOptions(TRANSFORMS.index("identity"), 0.0, 0.0, None, None, validate, threads)
+    rewards = gain_of(scores, weights, gains, discount, *lists, *identity)
     if weight_bounds is not None:
         rewards = torch.cat([rewards, format_penalty(weights, weight_bounds)[..., None]], -1)
     return weights, log_weights, log_prob, rewards
@@ -115,17 +94,18 @@ def _rollout(
 
 def _fake_rollout(
     concentration: Tensor,
-    scores: Tensor,
+    _scores: Tensor,
     gains: Tensor,
-    discount: Tensor,
+    _discount: Tensor,
     num_samples: int,
-    seed: int,
-    offset: int,
-    masks: Tensor | None,
-    component_list: Tensor | None,
+    _seed: int,
+    _offset: int,
+    _masks: Tensor | None,
+    _component_list: Tensor | None,
     weight_bounds: Tensor | None,
     *_: object,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Memory for the results."""
     batch, tasks = concentration.shape
     components = gains.shape[-1] + (0 if weight_bounds is None else 1)
     shapes = ((tasks,), (tasks,), (), (components,))

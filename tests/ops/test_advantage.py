@@ -1,6 +1,5 @@
 import itertools
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -141,41 +140,7 @@ def test_threads_change_nothing(normalize):
         assert same_bits(group_advantage(rewards, None, normalize, num_threads=5), one)
 
 
-def test_numpy_in_numpy_out():
-    rewards = rewards_of(4, 6, 2).numpy()
-    advantage = group_advantage(rewards, np.array([1.0, 2.0], dtype=np.float32))
-    assert isinstance(advantage, np.ndarray)
-    expected = group_advantage(torch.from_numpy(rewards), torch.tensor([1.0, 2.0]))
-    assert same_bits(torch.from_numpy(advantage), expected)
-
-
-def test_bad_arguments_are_named():
-    good = torch.zeros(2, 3, 4)
-    with pytest.raises(TypeError, match=r"rewards is float64; want float32"):
-        group_advantage(good.double())
-    with pytest.raises(TypeError, match=r"rewards is list; want a torch tensor or a numpy array"):
-        group_advantage([[1.0]])
-    with pytest.raises(ValueError, match=r"rewards is of shape \[2, 3\]; want \[\*, \*, \*\]"):
-        group_advantage(good[..., 0])
-    with pytest.raises(ValueError, match=r"component_weights is of shape \[3\]; want \[4\]"):
-        group_advantage(good, torch.ones(3))
-    with pytest.raises(ValueError, match="normalize is 'std'; want one of none, group, batch, component"):
-        group_advantage(good, normalize="std")
-    with pytest.raises(ValueError, match=r"clip is -1; want a number ≥ 0"):
-        group_advantage(good, clip=-1)
-    with pytest.raises(ValueError, match="rewards holds NaN"):
-        group_advantage(good * torch.nan)
-
-
-def test_torch_library_contract():
-    from pygrade.ops.advantage import _op
-
-    torch.library.opcheck(_op.registered, (rewards_of(3, 4, 2), torch.ones(2), 2, False, 5.0, True, 1))
-
-
-def test_compiles_without_a_graph_break():
-    rewards = rewards_of(3, 4, 2)
-    compiled = torch.compile(lambda r: group_advantage(r * 2.0, None, "group"), fullgraph=True, backend="aot_eager")
-    assert_close(compiled(rewards), group_advantage(rewards * 2.0, None, "group").double())
+def test_a_compiled_graph_checks_values():
+    compiled = torch.compile(lambda r: group_advantage(r * 2.0), fullgraph=True, backend="aot_eager")
     with pytest.raises((ValueError, RuntimeError), match="rewards holds NaN"):  # the latter in newer versions of torch
-        compiled(rewards * torch.nan)
+        compiled(torch.full((3, 4, 2), torch.nan))

@@ -1,13 +1,14 @@
-"""Arguments of every op: default devices, odd arrays, numpy's numbers, and values that are refused by name."""
+"""What every op owes its caller: arguments of any kind, refusals by name, and torch's contract of an op."""
 
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import pygrade
-from devtools.tolerances import same_bits
+from devtools.tolerances import assert_close, same_bits
 from pygrade.ops import dispatch
 
 
@@ -30,6 +31,9 @@ def tensors() -> dict[str, torch.Tensor]:
         "page": rand(1, 9),
         "labels": rand(1, 9),
         "groups": torch.zeros(1, 9, 1, dtype=torch.int32),
+        "mask": rand(1, 9) < 0.7,
+        "masks": rand(1, 1, 9) < 0.7,
+        "lists": torch.tensor([0, -1], dtype=torch.int32),
         "bounds": torch.tensor([[0.1, 0.2, 0.1], [0.5, 0.6, 0.4]]),
     }
 
@@ -37,22 +41,26 @@ def tensors() -> dict[str, torch.Tensor]:
 OPS = {
     "transform_scores": lambda scores, **_: pygrade.transform_scores(scores, "log1p", slope=2.0),
     "fuse_scores": lambda scores, weights, **_: pygrade.fuse_scores(scores, weights, "zscore"),
-    "fuse_topk": lambda scores, weights, **_: pygrade.fuse_topk(scores, weights, 4, "rank"),
-    "rank": lambda scores, weights, groups, **_: pygrade.rank(scores, weights, 4, groups=groups, caps=[2]),
-    "topk_gain": lambda scores, samples, gains, discount, **_: pygrade.topk_gain(scores, samples, gains, 2, discount),
+    "fuse_topk": lambda scores, weights, mask, **_: pygrade.fuse_topk(scores, weights, 4, "rank", mask=mask),
+    "rank": lambda scores, weights, mask, page, labels, groups, **_: pygrade.rank(
+        scores, weights, 4, mask=mask, boost_mul=page, boost_add=labels, groups=groups, caps=[2]
+    ),
+    "topk_gain": lambda scores, samples, gains, discount, masks, lists, **_: pygrade.topk_gain(
+        scores, samples, gains, 2, discount, masks, lists
+    ),
     "dirichlet_sample": lambda alpha, **_: pygrade.dirichlet_sample(alpha, 4, seed=2),
-    "dirichlet_log_prob": lambda alpha, logs, **_: pygrade.dirichlet_log_prob(alpha, logs),
-    "dirichlet_score": lambda alpha, logs, **_: pygrade.dirichlet_score(alpha, logs),
+    "dirichlet_log_prob": lambda alpha, logs, **_: pygrade.dirichlet_log_prob(alpha, logs, 1e-4),
+    "dirichlet_score": lambda alpha, logs, advantages, **_: pygrade.dirichlet_score(alpha, logs, advantages, 1e-4),
     "dirichlet_entropy": lambda alpha, **_: pygrade.dirichlet_entropy(alpha),
     "dirichlet_kl": lambda alpha, weights, **_: pygrade.dirichlet_kl(alpha, weights),
     "floor_log_weights": lambda logs, **_: pygrade.floor_log_weights(logs, 0.01),
-    "group_advantage": lambda rewards, **_: pygrade.group_advantage(rewards),
+    "group_advantage": lambda rewards, discount, **_: pygrade.group_advantage(rewards, discount),
     "grpo_loss": lambda alpha, logs, old, advantages, weights, **_: pygrade.grpo_loss(
         alpha, logs, old, advantages, weights
     ),
-    "lambda_loss": lambda page, labels, discount, **_: pygrade.lambda_loss(page, labels, None, discount),
-    "rollout": lambda alpha, scores, gains, discount, bounds, **_: pygrade.rollout(
-        alpha, scores, gains, 2, discount, 4, seed=3, weight_bounds=bounds
+    "lambda_loss": lambda page, labels, mask, discount, **_: pygrade.lambda_loss(page, labels, mask, discount),
+    "rollout": lambda alpha, scores, gains, discount, masks, lists, bounds, **_: pygrade.rollout(
+        alpha, scores, gains, 2, discount, 4, 3, 0, masks, lists, bounds, 1e-4
     ),
     "format_penalty": lambda weights, bounds, **_: pygrade.format_penalty(weights, bounds),
 }
@@ -68,13 +76,61 @@ DIFFERENTIABLE = {
 }
 
 
+INPUTS = DIFFERENTIABLE | {
+    "fuse_topk": "scores",
+    "rank": "scores",
+    "topk_gain": "scores",
+    "dirichlet_sample": "alpha",
+    "dirichlet_score": "alpha",
+    "floor_log_weights": "logs",
+    "group_advantage": "rewards",
+    "rollout": "alpha",
+}
+# Other forms of the ops: jagged, task-major, into given memory, without what may be left out.
+FORMS = {
+    "transform_scores, task-major": lambda scores, **_: pygrade.transform_scores(
+        scores.mT.contiguous(), "log1p", layout="task-major"
+    ),
+    "fuse_scores, jagged": lambda scores, samples, **_: pygrade.fuse_scores(
+        scores[0], samples.repeat(2, 1, 1), "log", offsets=torch.tensor([0, 4, 9])
+    ),
+    "fuse_topk, jagged": lambda scores, samples, **_: pygrade.fuse_topk(
+        scores[0], samples.repeat(2, 1, 1), 3, offsets=torch.tensor([0, 4, 9])
+    ),
+    "rank, alone": lambda scores, weights, **_: pygrade.rank(scores, weights, 4),
+    "dirichlet_sample, into": lambda alpha, samples, old, **_: pygrade.dirichlet_sample(
+        alpha, 4, seed=-5, out=(samples.clone(), samples.clone(), old.clone())
+    ),
+    "dirichlet_score, alone": lambda alpha, logs, **_: pygrade.dirichlet_score(alpha, logs),
+    "lambda_loss, alone": lambda page, labels, discount, **_: pygrade.lambda_loss(page, labels, None, discount),
+    "rollout, alone": lambda alpha, scores, gains, discount, **_: pygrade.rollout(
+        alpha, scores, gains, 2, discount, 4, seed=3
+    ),
+}
+
+
 def parts(result) -> list[torch.Tensor]:
-    found = result if isinstance(result, tuple) else (result,)
+    found = result if isinstance(result, (tuple, list)) else (result,)
     return [torch.from_numpy(part) if isinstance(part, np.ndarray) else part for part in found]
 
 
 def assert_equal(result, expected) -> None:
     assert all(same_bits(one, two) for one, two in zip(parts(result), parts(expected), strict=True))
+
+
+class Watch(TorchDispatchMode):
+    """Sees the ops of torch that run inside it; the fast path runs none."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.seen.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+    def saw(self, name):
+        return any(seen.startswith(f"pygrade.{name}.") for seen in self.seen)
 
 
 def test_every_op_is_here():
@@ -112,10 +168,57 @@ def test_the_default_device_changes_no_gradient(name):
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_strides_of_axes_of_one_element_do_not_matter(name):
+def test_numpy_in_numpy_out_whatever_the_strides_of_axes_of_one_element(name):
     arguments = tensors()
     arrays = {key: value.numpy()[::-1] if len(value) == 1 else value.numpy() for key, value in arguments.items()}
-    assert_equal(OPS[name](**arrays), OPS[name](**arguments))
+    result = OPS[name](**arrays)
+    assert all(isinstance(part, np.ndarray) for part in (result if isinstance(result, tuple) else (result,)))
+    assert_equal(result, OPS[name](**arguments))
+
+
+def with_gradient(call, arguments: dict[str, torch.Tensor], name: str) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The results of a call, and the gradient of the sum of the first to the named argument."""
+    leaf = arguments[name].clone().requires_grad_()
+    found = parts(call(**arguments | {name: leaf}))
+    return [part.detach() for part in found], torch.autograd.grad(found[0].sum(), leaf)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted((OPS | FORMS).keys() - {"format_penalty"}))
+def test_torch_library_contract(name, monkeypatch):
+    """Schema, fake, gradient and trace of every op of torch that the call and its gradient go through."""
+    calls = []
+    run = dispatch.Op._run
+
+    def recorded(op, *given):
+        calls.append((op.registered, given))
+        return run(op, *given)
+
+    monkeypatch.setattr(dispatch.Op, "_run", recorded)
+    call, of = (OPS | FORMS)[name], DIFFERENTIABLE.get(name.split(",")[0])
+    with Watch():
+        call(**tensors())
+        if of is not None:
+            with_gradient(call, tensors(), of)
+    assert calls
+    for op, given in calls:
+        if "backward" in str(op):  # not differentiable itself
+            given = [value.detach() if isinstance(value, torch.Tensor) else value for value in given]
+        torch.library.opcheck(op, tuple(given))
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_compiles_without_a_graph_break(name):
+    torch.compiler.reset()  # the ops share one function below
+    arguments, of = tensors(), INPUTS[name]
+    compiled = torch.compile(
+        lambda **given: parts(OPS[name](**given | {of: given[of] + 0.25})), fullgraph=True, backend="aot_eager"
+    )
+    shifted = arguments | {of: arguments[of] + 0.25}
+    assert_equal(tuple(compiled(**arguments)), OPS[name](**shifted))
+    if name in DIFFERENTIABLE:
+        found, expected = with_gradient(compiled, arguments, of)[1], with_gradient(OPS[name], shifted, of)[1]
+        assert_close(found, expected.double())
 
 
 def test_results_are_written_into_arrays_with_negative_strides():
@@ -146,7 +249,7 @@ def test_seeds_are_any_integers_of_64_bits(seed, equal):
         )
 
 
-REFUSED = [
+REFUSED = [  # a change: a number, the name of a tensor, or what makes it of the known tensors
     ("fuse_topk", {"k": 3.7}, "k is 3.7; want an integer"),
     ("fuse_topk", {"k": 2**63}, r"k is 9223372036854775808; want at most 2\^31 - 1"),
     ("fuse_topk", {"k": 0}, r"k is 0; want at least 1"),
@@ -154,28 +257,114 @@ REFUSED = [
     ("fuse_topk", {"num_threads": 2**40}, r"num_threads is 1099511627776; want at most 1048576"),
     ("fuse_topk", {"num_threads": 1.5}, r"num_threads is 1.5; want an integer"),
     ("fuse_topk", {"beta": "1", "transform": "log"}, "beta is '1'; want a number"),
+    ("fuse_topk", {"beta": -1, "transform": "log"}, "beta is -1; want a number ≥ 0"),
     ("fuse_topk", {"slope": [1.0], "transform": "log1p"}, r"slope is \[1.0\]; want a number"),
+    ("fuse_topk", {"slope": -1, "transform": "log1p"}, "slope is -1; want a number ≥ 0"),
+    ("fuse_topk", {"slope": "discount", "transform": "log1p"}, r"slope is of shape \[2\]; want \[3\]"),
+    ("fuse_topk", {"transform": "power"}, "transform is 'power'; want one of identity, log, zscore, zlog, rank, log1p"),
+    ("fuse_topk", {"layout": "NHWC"}, "layout is 'NHWC'; want one of item-major, task-major"),
+    ("fuse_topk", {"scores": lambda x: x["scores"].double()}, "scores is float64; want float32 or float16 or bfloat16"),
+    ("fuse_topk", {"scores": lambda _: torch.ones(1, 1, 65)}, "scores has 65 tasks; want 1 to 64"),
+    ("fuse_topk", {"weights": lambda x: x["samples"][:, :, :2]}, r"weights is of shape \[1, 4, 2\]; want \[1, \*, 3\]"),
+    ("fuse_topk", {"mask": "page"}, "mask is float32; want bool"),
+    (
+        "fuse_topk",
+        {"scores": lambda x: x["scores"][0], "offsets": lambda _: torch.tensor([0, 9, 8])},
+        r"weights is of shape \[1, 3\]; want \[2, 3\]",
+    ),
+    (
+        "fuse_topk",
+        {"scores": lambda x: x["scores"][0], "offsets": lambda _: torch.tensor([0, 8])},
+        r"offsets\[1\] is 8; want the number of rows of scores, 9",
+    ),
+    (
+        "fuse_topk",
+        {"scores": lambda x: x["scores"][0], "weights": lambda x: x["weights"].repeat(2, 1)}
+        | {"offsets": lambda _: torch.tensor([0, 9, 8])},
+        r"offsets\[2\] is 8, below offsets\[1\]; want ascending offsets",
+    ),
     ("rank", {"k": 3.7}, "k is 3.7; want an integer"),
     ("rank", {"k": 2**62}, "k is 4611686018427387904; want at most"),
     ("rank", {"groups": "groups", "caps": (1.7,)}, r"caps\[0\] is 1.7; want an integer"),
     ("rank", {"groups": "groups", "caps": [2**40]}, r"caps\[0\] is 1099511627776; want at most 2\^31 - 1"),
     ("rank", {"groups": "groups", "caps": [-2]}, r"caps\[0\] is -2; want at least -1"),
     ("topk_gain", {"k": 2.0}, "k is 2.0; want an integer"),
+    ("topk_gain", {"k": 3}, r"discount is of shape \[2\]; want \[3\]"),
     ("topk_gain", {"num_threads": 0}, "num_threads is 0; want at least 1"),
+    ("topk_gain", {"weights": "weights"}, r"weights is of shape \[1, 3\]; want \[1, \*, 3\]"),
+    ("topk_gain", {"gains": lambda x: x["gains"][:, :5]}, r"gains is of shape \[1, 5, 2\]; want \[1, 9, \*\]"),
+    ("topk_gain", {"component_list": lambda x: x["lists"].long()}, "component_list is int64; want int32"),
+    (
+        "topk_gain",
+        {"masks": "masks", "component_list": lambda x: x["lists"] + 1},
+        r"component_list\[0\] is 1; want -1 or a list below 1",
+    ),
+    (
+        "topk_gain",
+        {"scores": lambda x: x["scores"] - 2.0, "transform": "log"},
+        "scores is negative at request 0, candidate 0, task 0",
+    ),
     ("rollout", {"num_samples": 2.5}, "num_samples is 2.5; want an integer"),
+    ("rollout", {"num_samples": -1}, "num_samples is -1; want at least 0"),
+    ("rollout", {"seed": 1 << 64}, "seed is 18446744073709551616; want at most"),
     ("rollout", {"k": None}, "k is None; want an integer"),
+    ("rollout", {"k": 3}, r"discount is of shape \[2\]; want \[3\]"),
+    ("rollout", {"concentration": lambda x: x["alpha"] * 0.0}, r"concentration\[0, 0\] is 0; want a finite number > 0"),
+    ("rollout", {"scores": lambda x: x["scores"][:, :, :2]}, r"scores is of shape \[1, 9, 2\]; want \[1, \*, 3\]"),
+    ("rollout", {"gains": lambda x: x["gains"][:, :5]}, r"gains is of shape \[1, 5, 2\]; want \[1, 9, \*\]"),
+    ("rollout", {"masks": lambda x: x["masks"][..., :7]}, r"masks is of shape \[1, 1, 7\]; want \[1, \*, 9\]"),
+    ("rollout", {"component_list": lambda x: x["lists"].long()}, "component_list is int64; want int32"),
+    ("rollout", {"component_list": "lists"}, r"component_list\[0\] is 0; want -1 or a list below 0"),
+    ("rollout", {"weight_bounds": "weights"}, r"weight_bounds is of shape \[1, 3\]; want \[2, 3\]"),
+    ("rollout", {"weight_floor": 1.0}, r"weight_floor is 1.0; want a number in \[0, 1\)"),
     ("dirichlet_sample", {"num_samples": 2.5}, "num_samples is 2.5; want an integer"),
     ("dirichlet_sample", {"num_samples": (1 << 24) + 1}, r"num_samples is 16777217; want at most 2\^24"),
     ("dirichlet_sample", {"seed": 1.5}, "seed is 1.5; want an integer"),
     ("dirichlet_sample", {"seed": 2**64}, r"seed is 18446744073709551616; want at most 2\^64 - 1"),
     ("dirichlet_sample", {"offset": -1}, r"offset is -1; want at least 0"),
+    (
+        "dirichlet_sample",
+        {"concentration": lambda x: x["alpha"][0]},
+        r"concentration is of shape \[3\]; want \[\*, \*\]",
+    ),
+    ("dirichlet_sample", {"concentration": lambda _: torch.ones(1, 65)}, "concentration has 65 tasks; want 1 to 64"),
     ("dirichlet_log_prob", {"weight_floor": "0"}, "weight_floor is '0'; want a number"),
     ("dirichlet_log_prob", {"num_threads": 2**31}, "num_threads is 2147483648; want at most"),
+    (
+        "dirichlet_log_prob",
+        {"log_weights": lambda x: x["logs"][..., :2]},
+        r"log_weights is of shape \[1, 4, 2\]; want \[1, \*, 3\]",
+    ),
+    ("dirichlet_kl", {"other": lambda x: x["weights"][:, :2]}, r"other is of shape \[1, 2\]; want \[1, 3\]"),
     ("dirichlet_score", {"weight_floor": 1}, r"weight_floor is 1; want a number in \[0, 1\)"),
+    ("dirichlet_score", {"coefficients": "weights"}, r"coefficients is of shape \[1, 3\]; want \[1, 4\]"),
+    (
+        "dirichlet_score",
+        {"concentration": lambda x: -x["alpha"]},
+        r"concentration\[0, 0\] is -.*; want a finite number",
+    ),
     ("group_advantage", {"clip": "5"}, "clip is '5'; want a number"),
+    ("group_advantage", {"clip": -1}, "clip is -1; want a number ≥ 0"),
     ("group_advantage", {"num_threads": 2**40}, "num_threads is 1099511627776; want at most"),
+    ("group_advantage", {"normalize": "std"}, "normalize is 'std'; want one of none, group, batch, component"),
+    ("group_advantage", {"rewards": "page"}, r"rewards is of shape \[1, 9\]; want \[\*, \*, \*\]"),
+    (
+        "group_advantage",
+        {"component_weights": lambda _: torch.ones(3)},
+        r"component_weights is of shape \[3\]; want \[2\]",
+    ),
     ("grpo_loss", {"kl_coefficient": None}, "kl_coefficient is None; want a number"),
+    ("grpo_loss", {"clip_high": -0.5}, "clip_high is -0.5; want a number ≥ 0"),
+    ("grpo_loss", {"log_ratio_clamp": 0.0}, r"log_ratio_clamp is 0.0; want a number in \(0, 80\]"),
+    ("grpo_loss", {"old_log_prob": "weights"}, r"old_log_prob is of shape \[1, 3\]; want \[1, 4\]"),
+    ("grpo_loss", {"log_weights": lambda x: x["logs"][:, :0]}, "log_weights has no samples; want at least 1"),
     ("lambda_loss", {"temperature": "1"}, "temperature is '1'; want a number"),
+    ("lambda_loss", {"temperature": 0.0}, "temperature is 0.0; want a positive number"),
+    ("lambda_loss", {"temperature": float("nan")}, "temperature is nan; want a positive number"),
+    ("lambda_loss", {"gains": lambda x: x["labels"][:, :4]}, r"gains is of shape \[1, 4\]; want \[1, 9\]"),
+    ("lambda_loss", {"gains": lambda x: x["labels"] * torch.nan}, "gains holds NaN"),
+    ("lambda_loss", {"mask": "page"}, "mask is float32; want bool"),
+    ("lambda_loss", {"discount": "weights"}, r"discount is of shape \[1, 3\]; want \[\*\]"),
     ("floor_log_weights", {"weight_floor": None}, "weight_floor is None; want a number"),
 ]
 CALLS = {
@@ -186,6 +375,7 @@ CALLS = {
     | {"num_samples": 4, "seed": 1},
     "dirichlet_sample": {"concentration": "alpha", "num_samples": 4, "seed": 1},
     "dirichlet_log_prob": {"concentration": "alpha", "log_weights": "logs"},
+    "dirichlet_kl": {"concentration": "alpha", "other": "weights"},
     "dirichlet_score": {"concentration": "alpha", "log_weights": "logs"},
     "group_advantage": {"rewards": "rewards"},
     "grpo_loss": {"concentration": "alpha", "log_weights": "logs", "old_log_prob": "old"}
@@ -195,12 +385,17 @@ CALLS = {
 }
 
 
+def call_of(name: str, changed: dict | None = None) -> dict:
+    known = tensors()
+    values = CALLS[name] | (changed or {})
+    values = {key: known.get(v, v) if isinstance(v, str) else v for key, v in values.items()}
+    return {key: v(known) if callable(v) else v for key, v in values.items()}
+
+
 @pytest.mark.parametrize("kind", ["torch", "numpy"])
 @pytest.mark.parametrize(("name", "changed", "message"), REFUSED)
-def test_a_bad_number_is_named(name, changed, message, kind):
-    known = tensors()
-    arguments = {key: known.get(v, v) if isinstance(v, str) else v for key, v in CALLS[name].items()}
-    arguments |= {key: known["groups"] if v == "groups" else v for key, v in changed.items()}
+def test_a_bad_argument_is_named(name, changed, message, kind):
+    arguments = call_of(name, changed)
     if kind == "numpy":
         arguments = {key: v.numpy() if isinstance(v, torch.Tensor) else v for key, v in arguments.items()}
     with pytest.raises((TypeError, ValueError), match=f"^{message}"):
@@ -220,8 +415,7 @@ def test_a_bad_number_is_named(name, changed, message, kind):
 )
 @pytest.mark.parametrize("name", ["fuse_topk", "rank", "rollout", "dirichlet_log_prob", "grpo_loss", "lambda_loss"])
 def test_a_bad_array_is_named(name, spoil, message):
-    known = tensors()
-    arguments = {key: known.get(v, v) if isinstance(v, str) else v for key, v in CALLS[name].items()}
+    arguments = call_of(name)
     for spoiled in [key for key, value in arguments.items() if isinstance(value, torch.Tensor)]:
         with pytest.raises(TypeError, match="^" + message.format(spoiled)):
             getattr(pygrade, name)(**arguments | {spoiled: spoil(arguments[spoiled])})
@@ -229,8 +423,7 @@ def test_a_bad_array_is_named(name, spoil, message):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_none_is_refused_where_a_tensor_is_needed(name):
-    known = tensors()
-    arguments = {key: known.get(v, v) if isinstance(v, str) else v for key, v in CALLS[name].items()}
+    arguments = call_of(name)
     for key in [key for key, value in arguments.items() if isinstance(value, torch.Tensor)]:
         with pytest.raises(TypeError, match=f"^{key} is NoneType; want a torch tensor or a numpy array"):
             getattr(pygrade, name)(**arguments | {key: None})

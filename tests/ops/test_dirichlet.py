@@ -21,7 +21,7 @@ from pygrade import (
     reference,
 )
 from pygrade.ops import dirichlet as ops
-from pygrade.ops import dispatch, score
+from pygrade.ops import dispatch
 
 BACKENDS = ("cpu", "triton")
 ROWS = [
@@ -196,22 +196,6 @@ def test_gamma_of_two_equal_tasks_is_symmetric_and_uniform():
         assert scipy.stats.kstest(x, scipy.stats.beta(p, q).cdf).pvalue > 0.01 / len(tests)
 
 
-def test_moments():
-    draws = 50_000
-    concentration = rows(8, 3)
-    w = dirichlet_sample(concentration, draws, 5).weights.double()
-    alpha = concentration.double()
-    total = alpha.sum(1, keepdim=True)
-    mean = alpha / total
-    covariance = (torch.diag_embed(mean) - mean[:, :, None] * mean[:, None, :]) / (total + 1)[:, :, None]
-    deviation = w - mean[:, None]
-    standard = covariance.diagonal(dim1=1, dim2=2).sqrt()
-    assert ((w.mean(1) - mean).abs() < 5 * standard / draws**0.5).all()
-    found = deviation.transpose(1, 2) @ deviation / draws
-    scale = standard[:, :, None] * standard[:, None, :]
-    assert ((found - covariance).abs() < 0.06 * scale).all()
-
-
 def test_tasks_and_samples_are_independent():
     scipy = pytest.importorskip("scipy")
     pytest.importorskip("scipy.stats")
@@ -266,23 +250,6 @@ def test_log_prob_matches_reference(backend, weight_floor, shape):
         found.backward(upstream)
     assert_close(found.detach(), expected.detach())
     assert_close(concentration.grad, exact.grad)
-
-
-@pytest.mark.parametrize("weight_floor", [0.0, 1e-3])
-@pytest.mark.parametrize("shape", [(11, 6, 5), (11, 6, 8), (9, 71, 8), (9, 71, 24)])
-def test_gradient_of_the_eager_call_and_of_the_registered_op(weight_floor, shape):
-    batch, samples, tasks = shape
-    generator = torch.Generator().manual_seed(3)
-    concentration = (torch.rand(batch, tasks, generator=generator) * 3 + 0.05).requires_grad_()
-    logs = dirichlet_sample(concentration.detach(), samples, seed=1).log_weights
-    upstream = torch.randn(batch, samples, generator=generator)
-    exact = concentration.detach().double().requires_grad_()
-    value = reference.dirichlet_log_prob(exact, logs.double(), weight_floor)
-    (expected,) = torch.autograd.grad(value, exact, upstream.double())
-    value = dirichlet_log_prob(concentration, logs, weight_floor)
-    assert_close(torch.autograd.grad(value, concentration, upstream)[0], expected)
-    registered = torch.ops.pygrade.dirichlet_log_prob_backward
-    assert_close(registered(concentration.detach(), logs, upstream, weight_floor, 1), expected)
 
 
 def test_log_prob_where_a_weight_is_zero():
@@ -374,37 +341,6 @@ def test_bad_concentrations(backend, bad):
             dirichlet_kl(torch.ones(3, 2), concentration)
 
 
-def test_bad_arguments_are_named():
-    good = torch.ones(2, 3)
-    with pytest.raises(TypeError, match="concentration is float64; want float32"):
-        dirichlet_sample(good.double(), 1, 0)
-    with pytest.raises(ValueError, match=r"concentration is of shape \[3\]; want \[\*, \*\]"):
-        dirichlet_sample(good[0], 1, 0)
-    with pytest.raises(ValueError, match="concentration has 65 tasks; want 1 to 64"):
-        dirichlet_sample(torch.ones(1, 65), 1, 0)
-    with pytest.raises(ValueError, match="num_samples is -1; want at least 0"):
-        dirichlet_sample(good, -1, 0)
-    with pytest.raises(ValueError, match=f"seed is {2**64}; want at most"):
-        dirichlet_sample(good, 1, 2**64)
-    with pytest.raises(ValueError, match="offset is -1; want at least 0"):
-        dirichlet_sample(good, 1, 0, -1)
-    with pytest.raises(ValueError, match=r"log_weights is of shape \[2, 4, 2\]; want \[2, \*, 3\]"):
-        dirichlet_log_prob(good, torch.zeros(2, 4, 2))
-    with pytest.raises(ValueError, match=r"weight_floor is 1.0; want a number in \[0, 1\)"):
-        dirichlet_log_prob(good, torch.zeros(2, 4, 3), 1.0)
-    with pytest.raises(ValueError, match=r"other is of shape \[2, 4\]; want \[2, 3\]"):
-        dirichlet_kl(good, torch.ones(2, 4))
-
-
-def test_numpy_in_numpy_out():
-    concentration = rows().numpy()
-    sample = dirichlet_sample(concentration, 3, 1)
-    assert all(isinstance(part, np.ndarray) for part in sample)
-    assert same_bits(torch.from_numpy(sample.weights), dirichlet_sample(rows(), 3, 1).weights)
-    assert isinstance(dirichlet_log_prob(concentration, sample.log_weights), np.ndarray)
-    assert isinstance(dirichlet_entropy(concentration), np.ndarray)
-
-
 @pytest.mark.filterwarnings("ignore:.*non-deterministic.*")
 @pytest.mark.parametrize("kind", ["torch", "numpy"])
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
@@ -434,39 +370,6 @@ def test_memory_that_cannot_be_filled_is_refused():
         dirichlet_sample(alpha, 5, seed=0, out=(*out[:2], torch.empty(2, 5, dtype=torch.float64)))
 
 
-def test_torch_library_contract():
-    concentration = (rows(4, 3) + 0.1).requires_grad_()
-    log_weights = some_log_weights(3, 5, 4)
-    torch.library.opcheck(ops._sample_op.registered, (concentration.detach(), 3, -5, 2, True, 1))
-    torch.library.opcheck(ops._log_prob_op.registered, (concentration, log_weights, 1e-4, True, 1))
-    torch.library.opcheck(ops._entropy_op.registered, (concentration, True, 1))
-    torch.library.opcheck(ops._kl_op.registered, (concentration, (rows(4, 3) + 0.5).requires_grad_(), True, 1))
-    alpha, upstream = concentration.detach(), torch.ones(3, 5)
-    torch.library.opcheck(ops._log_prob_backward_op.registered, (alpha, log_weights, upstream, 1e-4, 1))
-    out = torch.zeros(3, 5, 4), torch.zeros(3, 5, 4), torch.zeros(3, 5)
-    torch.library.opcheck(ops._sample_into_op.registered, (alpha, 7, 0, *out, True, 1))
-    torch.library.opcheck(ops._floor_op.registered, (log_weights[0], 1e-3, 1))
-    torch.library.opcheck(score._op.registered, (alpha, log_weights, None, 1e-4, True, 1))
-    torch.library.opcheck(score._op.registered, (alpha, log_weights, upstream, 1e-4, True, 1))
-
-
-def test_compiles_without_a_graph_break():
-    concentration = rows(4, 3).requires_grad_()
-    log_weights = some_log_weights(3, 5, 4)
-
-    def total(alpha: torch.Tensor) -> torch.Tensor:
-        sample = dirichlet_sample(alpha, 5, 3)
-        density = dirichlet_log_prob(alpha, log_weights, 1e-4) + dirichlet_log_prob(alpha, sample.log_weights)
-        return density.sum() + dirichlet_entropy(alpha).sum() + dirichlet_kl(alpha, alpha.detach() + 1.0).sum()
-
-    compiled = torch.compile(total, fullgraph=True, backend="aot_eager")
-    found, expected = compiled(concentration), total(concentration)
-    assert_close(found, expected.double())
-    (mine,) = torch.autograd.grad(found, concentration)
-    (theirs,) = torch.autograd.grad(expected, concentration)
-    assert_close(mine, theirs.double())
-
-
 @pytest.mark.parametrize("backend", ["cpu", "triton", "reference"])
 @pytest.mark.parametrize("weight_floor", [0.0, 1e-3])
 @pytest.mark.parametrize("shape", [(3, 5, 4), (9, 33, 8), (8, 71, 13), (2, 1, 1), (0, 4, 3)])
@@ -486,23 +389,3 @@ def test_score_is_the_gradient_of_the_weighted_log_probabilities(backend, weight
         assert not found.log_prob.requires_grad and not found.gradient.requires_grad
         assert_close(found.log_prob, expected.detach())
         assert_close(found.gradient, slope)
-
-
-def test_score_takes_numpy_compiles_and_names_bad_arguments():
-    concentration = torch.tensor([[0.5, 2.0, 1.0], [3.0, 1.0, 0.2]])
-    log_weights = dirichlet_sample(concentration, 4, seed=0).log_weights
-    coefficients = torch.linspace(-1.0, 1.0, 8).view(2, 4)
-    wanted = dirichlet_score(concentration, log_weights, coefficients)
-    as_numpy = dirichlet_score(concentration.numpy(), log_weights.numpy(), coefficients.numpy())
-    assert isinstance(as_numpy.gradient, np.ndarray)
-    compiled = torch.compile(lambda *x: tuple(dirichlet_score(*x)), fullgraph=True, backend="aot_eager")
-    for found in (tuple(map(torch.from_numpy, as_numpy)), compiled(concentration, log_weights, coefficients)):
-        assert all(same_bits(mine, other) for mine, other in zip(found, wanted, strict=True))
-    with pytest.raises(ValueError, match=r"coefficients.*\[2, 3\].*want"):
-        dirichlet_score(concentration, log_weights, coefficients[:, :3])
-    with pytest.raises(TypeError, match=r"coefficients.*float64"):
-        dirichlet_score(concentration, log_weights, coefficients.double())
-    with pytest.raises(ValueError, match=r"concentration\[0, 1\] is -2"):
-        dirichlet_score(concentration * torch.tensor([1.0, -1.0, 1.0]), log_weights)
-    with pytest.raises(ValueError, match="weight_floor is 1"):
-        dirichlet_score(concentration, log_weights, weight_floor=1.0)

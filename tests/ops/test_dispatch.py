@@ -6,7 +6,6 @@ import threading
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import pygrade
 from devtools.tolerances import assert_close, same_bits
@@ -15,7 +14,7 @@ from pygrade.ops import advantage
 from pygrade.ops.dispatch import use_backend
 from pygrade.ops.fusion import TRANSFORMS
 from tests.ops.test_arguments import OPS as ALL
-from tests.ops.test_arguments import parts, tensors
+from tests.ops.test_arguments import Watch, parts, tensors
 
 OPS = {
     "transform_scores": lambda s, w, **options: pygrade.transform_scores(s, "zlog", **options),
@@ -51,19 +50,6 @@ def arguments(kind="torch"):
 
 def parts_of(result):
     return [np.asarray(part) for part in (result if isinstance(result, tuple) else (result,))]
-
-
-class Watch(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.seen.append(str(function))
-        return function(*args, **(kwargs or {}))
-
-    def saw(self, name):
-        return any(seen.startswith(f"pygrade.{name}.") for seen in self.seen)
 
 
 @pytest.mark.parametrize("kind", ["torch", "numpy"])

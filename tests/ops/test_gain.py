@@ -1,6 +1,5 @@
 import itertools
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -97,44 +96,6 @@ def test_more_ranks_than_candidates_add_nothing():
     scores, weights, gains, _, _, _, _ = case_of(2, 5, 3, 2, 4)
     short = topk_gain(scores, weights, gains, 5, torch.ones(5))
     assert_close(topk_gain(scores, weights, gains, 900, torch.ones(900)), short.double())
-
-
-def test_numpy_in_numpy_out():
-    scores, weights, gains, k, discount, masks, lists = case_of(2, 30, 4, 2, 5)
-    arrays = [x.numpy() for x in (scores, weights, gains)], [x.numpy() for x in (discount, masks, lists)]
-    gain = topk_gain(*arrays[0], k, *arrays[1])
-    assert isinstance(gain, np.ndarray)
-    assert np.array_equal(gain, topk_gain(scores, weights, gains, k, discount, masks, lists))
-
-
-def test_bad_arguments_are_named():
-    scores, weights, gains, k, discount, masks, lists = case_of(2, 6, 3, 2, 4)
-    with pytest.raises(ValueError, match=r"weights is of shape \[2, 3\]; want \[2, \*, 3\]"):
-        topk_gain(scores, weights[:, 0], gains, k, discount)
-    with pytest.raises(ValueError, match=r"gains is of shape \[2, 5, 3\]; want \[2, 6, \*\]"):
-        topk_gain(scores, weights, gains[:, :5], k, discount)
-    with pytest.raises(ValueError, match=r"discount is of shape \[4\]; want \[3\]"):
-        topk_gain(scores, weights, gains, 3, discount)
-    with pytest.raises(TypeError, match="component_list is int64; want int32"):
-        topk_gain(scores, weights, gains, k, discount, masks, lists.long())
-    with pytest.raises(ValueError, match=r"component_list\[2\] is 2; want -1 or a list below 2"):
-        topk_gain(scores, weights, gains, k, discount, masks, lists + (lists == 1).int())
-    with pytest.raises(ValueError, match="scores is negative at request 0, candidate 0, task 0"):
-        topk_gain(scores - 2.0, weights, gains, k, discount, transform="log")
-
-
-def test_torch_library_contract():
-    from pygrade.ops.gain import _op
-
-    scores, weights, gains, _, discount, masks, lists = case_of(2, 6, 3, 2, 4)
-    arguments = (scores, weights, gains, discount, masks, lists, 0, 1e-7, 1e-3, None, None, True, 1)
-    torch.library.opcheck(_op.registered, arguments)
-
-
-def test_compiles_without_a_graph_break():
-    scores, weights, *others = case_of(2, 30, 4, 2, 5)
-    compiled = torch.compile(lambda s: topk_gain(s * 2.0, weights, *others) + 1.0, fullgraph=True, backend="aot_eager")
-    assert same_bits(compiled(scores), topk_gain(scores * 2.0, weights, *others) + 1.0)
 
 
 def test_the_backend_that_is_named_runs():

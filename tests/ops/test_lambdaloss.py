@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -112,45 +111,6 @@ def test_threads_and_batch_split_change_nothing():
     assert same_bits(lambda_loss(scores[700:900], gains[700:900], mask[700:900], DISCOUNT), one[700:900])
 
 
-def test_numpy_in_numpy_out():
-    scores, gains, mask = problem(3, 9)
-    loss = lambda_loss(scores.numpy(), gains.numpy(), mask.numpy(), DISCOUNT.numpy())
-    assert isinstance(loss, np.ndarray)
-    assert same_bits(torch.from_numpy(loss), lambda_loss(scores, gains, mask, DISCOUNT))
-
-
-def test_bad_arguments_are_named():
-    scores, gains, mask = problem(2, 5)
-    with pytest.raises(TypeError, match="scores is float64; want float32"):
-        lambda_loss(scores.double(), gains, None, DISCOUNT)
-    with pytest.raises(ValueError, match=r"gains is of shape \[2, 4\]; want \[2, 5\]"):
-        lambda_loss(scores, gains[:, :4], None, DISCOUNT)
-    with pytest.raises(TypeError, match="mask is float32; want bool"):
-        lambda_loss(scores, gains, mask.float(), DISCOUNT)
-    with pytest.raises(ValueError, match=r"discount is of shape \[1, 10\]; want \[\*\]"):
-        lambda_loss(scores, gains, mask, DISCOUNT[None])
-    for temperature in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match=r"temperature is .*; want a positive number"):
-            lambda_loss(scores, gains, mask, DISCOUNT, temperature)
-    with pytest.raises(ValueError, match="gains holds NaN"):
-        lambda_loss(scores, gains * torch.nan, mask, DISCOUNT)
+def test_nan_that_nobody_checks_stays_nan():
+    scores, gains, _ = problem(2, 5)
     assert torch.isnan(lambda_loss(scores * torch.nan, gains, None, DISCOUNT, validate=False)).any()
-
-
-def test_torch_library_contract():
-    from pygrade.ops.lambdaloss import _op
-
-    scores, gains, mask = problem(3, 6)
-    torch.library.opcheck(_op.registered, (scores.requires_grad_(), gains, mask, DISCOUNT, 1.0, True, 1))
-    torch.library.opcheck(_op.registered, (scores, gains, None, DISCOUNT, 1.0, True, 1))
-
-
-def test_compiles_without_a_graph_break():
-    scores, gains, mask = problem(3, 6)
-    compiled = torch.compile(lambda s: lambda_loss(s * 2.0, gains, mask, DISCOUNT), fullgraph=True, backend="aot_eager")
-    given = scores.clone().requires_grad_()
-    loss, gradient = expected(scores * 2.0, gains, mask, 1.0, torch.ones(3))
-    actual = compiled(given)
-    (slope,) = torch.autograd.grad(actual.sum(), given)
-    assert_close(actual.detach(), loss)
-    assert_close(slope, gradient * 2.0)

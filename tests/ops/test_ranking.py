@@ -182,17 +182,6 @@ def test_out_is_filled_and_returned(kind, single):
     assert_page(type(page)(*map(torch.as_tensor, page)), expected)
 
 
-def test_numpy_in_numpy_out():
-    scores, weights, options = problem(2, 30, 4)
-    given = {name: value.numpy() for name, value in options.items()}
-    page = rank(scores.numpy(), weights.numpy(), 6, **given)
-    assert isinstance(page.values, np.ndarray) and isinstance(page.indices, np.ndarray)
-    assert_page(type(page)(*map(torch.from_numpy, page)), rank(scores, weights, 6, **options))
-    frozen = scores.numpy().copy()
-    frozen.flags.writeable = False
-    assert (rank(frozen, weights.numpy(), 6, **given).indices == page.indices).all()
-
-
 def test_bad_arguments_are_named_before_anything_is_written():
     scores, weights, options = problem(2, 30, 4)
     groups, caps = options["groups"], options["caps"]
@@ -231,21 +220,6 @@ def test_bad_arguments_are_named_before_anything_is_written():
         with pytest.raises((TypeError, ValueError), match=message):
             rank(scores, weights, 6, out=bad)
     assert (out[0] == 7).all() and (out[1] == 7).all()
-
-
-def test_torch_library_contract():
-    from pygrade.ops.ranking import _op
-
-    scores, weights, options = problem(2, 9, 3)
-    rules = [options[name] for name in ("mask", "boost_mul", "boost_add", "groups", "caps")]
-    torch.library.opcheck(_op.registered, (scores, weights, 4, 3, *rules, 1e-7, 1e-3, None, None, 1))
-    torch.library.opcheck(_op.registered, (scores, weights, 4, 0, *[None] * 5, 1e-7, 1e-3, None, None, 1))
-
-
-def test_compiles_without_a_graph_break():
-    scores, weights, options = problem(2, 30, 4)
-    compiled = torch.compile(lambda s, w: rank(s, w + 1.0, 5, **options), fullgraph=True, backend="aot_eager")
-    assert_page(compiled(scores, weights), rank(scores, weights + 1.0, 5, **options))
 
 
 def test_gradients_stop_here():
