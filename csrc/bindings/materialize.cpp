@@ -223,9 +223,9 @@ py::array_t<double> moments(py::handle values) {
 Matrix encode_ids(const Features& features, py::handle codes, bool of_requests) {
   const detail::Plan& plan = features.impl().plan;
   const auto width = (of_requests ? plan.request_id_features : plan.item_id_features).size();
-  const auto given = array(codes, "codes", Dtype::int64, {any_size, static_cast<std::int64_t>(width)});
+  const auto given = array(codes, "codes", Dtype::int64, {any_size, width});
   const auto from = given.span<const std::int64_t>();
-  Matrix made = matrix(static_cast<std::size_t>(given.shape[0]), width);
+  Matrix made = new_array_of<std::int64_t>({given.shape[0], width});
   std::int64_t* const to = made.mutable_data();
   const py::gil_scoped_release unlocked;
   std::size_t column = 0;
@@ -245,13 +245,12 @@ py::dict read_schema(const std::string& json) {
   try {
     const detail::Schema schema = detail::Schema::parse(json);
     py::dict tables;
-    for (const detail::Table& table : schema.tables) tables[py::str(table.name)] = copied(table.empty);
+    for (const detail::Table& table : schema.tables) tables[py::str(table.name)] = copy_to_array(table.empty);
     const auto listed = [](const std::vector<detail::Attribute>& attributes) {
       py::list made;
       for (const auto& [column, kind, length, place] : attributes) made.append(py::make_tuple(column, kind, length));
       return py::tuple(made);
     };
-    using namespace py::literals;
     return py::dict("json"_a = schema.to_json(), "hash"_a = schema.hash, "tables"_a = tables,
                     "outcome_columns"_a = schema.outcome_columns, "key_parts"_a = schema.key_parts,
                     "user"_a = listed(schema.user_attributes), "item"_a = listed(schema.item_attributes));
