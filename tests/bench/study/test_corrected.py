@@ -81,27 +81,29 @@ def records(lift, regime="fresh-default-2k", arm="served"):
     return rows
 
 
+def goals(rows, further=None):
+    return {goal.name: goal for goal in fresh_targets(Results(rows), load_settings(), further or {})}
+
+
+def named(found, end):
+    return next(goal for name, goal in found.items() if name.endswith(end) or name.startswith(end))
+
+
 @pytest.mark.parametrize(("lift", "met"), [(1.6, True), (1.4, False)])
 def test_what_had_to_be_reached_is_judged(lift, met):
-    goals = {goal.name: goal for goal in fresh_targets(Results(records(lift)), load_settings(), {})}
-    assert goals["served by default over expected value, default, 2,000 requests"].met is met
-    unknown = [goal for name, goal in goals.items() if "default, 5,000" in name]
-    assert len(unknown) == 1 and unknown[0].met is None
-    trees = next(goal for name, goal in goals.items() if name.endswith("boosted trees, value, 18 cells"))
+    found = goals(records(lift))
+    assert found["served by default over expected value, default, 2,000 requests"].met is met
+    assert [goal.met for name, goal in found.items() if "default, 5,000" in name] == [None]
+    trees = named(found, "boosted trees, value, 18 cells")
     assert trees.met is True and trees.measured.startswith("1 of 1")
 
 
-def test_a_gain_below_that_of_trees_is_named():
+def test_a_gain_below_that_of_trees_and_harm_where_nothing_can_be_won_are_named():
     rows = [row for row in records(0.5) if row["arm"] != "boosted-value"]
     rows += [unit("fresh-default-2k", world, "boosted-value", 10.04) for world in (9701, 9702)]
-    goals = fresh_targets(Results(rows), load_settings(), {})
-    trees = next(goal for goal in goals if goal.name.endswith("boosted trees, value, 18 cells"))
+    trees = named(goals(rows), "boosted trees, value, 18 cells")
     assert trees.met is False and "default 2,000 +0.10" in trees.measured
-
-
-def test_harm_where_nothing_can_be_won_misses_the_target():
-    goals = fresh_targets(Results(records(-0.06, "fresh-accurate-kink-5k")), load_settings(), {})
-    harm = next(goal for goal in goals if goal.name.startswith("accurate"))
+    harm = named(goals(records(-0.06, "fresh-accurate-kink-5k")), "accurate")
     assert harm.met is False and "fresh-accurate-kink-5k, world 9701" in harm.measured
 
 
@@ -127,11 +129,11 @@ def text_of(sections):
 
 
 def test_noise_shops_and_the_real_log_are_reported():
-    goals = {goal.name: goal for goal in fresh_targets(Results([]), load_settings(), FURTHER)}
-    assert goals["noise, plain: *better*"].met is False and goals["noise, plain: *better*"].measured == "3 of 100"
-    assert goals["shop, factor: share of the oracle's gain"].met is True
-    assert goals["shops: bounds that cover the truth"].measured.startswith("1 of 2; 2 of")
-    assert goals["KuaiRand-Pure, 3-day lists: served over expected value"].met is True
+    found = goals([], FURTHER)
+    assert found["noise, plain: *better*"].met is False and found["noise, plain: *better*"].measured == "3 of 100"
+    assert found["shop, factor: share of the oracle's gain"].met is True
+    assert found["shops: bounds that cover the truth"].measured.startswith("1 of 2; 2 of")
+    assert found["KuaiRand-Pure, 3-day lists: served over expected value"].met is True
     text = text_of(fresh_worlds(Results([]), load_settings(), FURTHER))
     assert "| plain | 100 | 3 [1.0, 8.5 %] |" in text and "+0.90 (+0.50 to +1.30)" in text
     assert list(fresh_worlds(Results([]), load_settings(), {})) == []

@@ -180,19 +180,13 @@ def test_a_killed_study_continues_with_the_missing_units(tiny, tmp_path, monkeyp
     for one, other in zip(whole, again, strict=True):
         assert numbers(one) == numbers(other)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    assert load_unit(units[0], replace(tiny, test_requests=121), tmp_path / "killed") is None  # of other settings
+    units[0].path(tmp_path / "killed").write_text("{half")
+    assert load_unit(units[0], tiny, tmp_path / "killed") is None
 
 
 def numbers(record):
     return {key: value for key, value in record.items() if key not in ("seconds", "cpu_seconds")}
-
-
-def test_a_result_of_other_settings_is_not_taken(tiny, tmp_path):
-    unit = plan(tiny, StudyConfig(quick=True, arms=("production",)))[0]
-    run_units([unit], tiny, tmp_path)
-    assert load_unit(unit, tiny, tmp_path) is not None
-    assert load_unit(unit, replace(tiny, test_requests=121), tmp_path) is None
-    unit.path(tmp_path).write_text("{half")
-    assert load_unit(unit, tiny, tmp_path) is None
 
 
 def test_arms_whose_package_is_absent_are_left_out_with_a_warning(tiny, tmp_path, monkeypatch, caplog):
@@ -225,17 +219,14 @@ def unit(regime, world, seed, arm, value, predicted=1.0, **more):
 
 
 def test_lifts_average_seeds_within_a_world_and_pair_worlds():
+    mean = over_worlds([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert mean.high - mean.value == pytest.approx(2.776 * np.sqrt(2.5 / 5), rel=3e-3)  # Student's t
+    assert math.isnan(over_worlds([1.0]).low) and sign(over_worlds([1.0])) == 0
     units = [unit("main", 0, 0, "a", 11), unit("main", 0, 1, "a", 13), unit("main", 1, 0, "a", 23)]
     units += [unit("main", 0, 0, "b", 10), unit("main", 1, 0, "b", 20)]
     lift = Results(units).lift("main", "a", "b")
     assert lift.value == pytest.approx((20 + 15) / 2)  # 12 / 10 and 23 / 20
     assert lift.high - lift.value == pytest.approx(12.706 * np.std([20, 15], ddof=1) / np.sqrt(2))
-
-
-def test_intervals_are_student_t():
-    mean = over_worlds([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert mean.high - mean.value == pytest.approx(2.776 * np.sqrt(2.5 / 5), rel=3e-3)
-    assert math.isnan(over_worlds([1.0]).low) and sign(over_worlds([1.0])) == 0
 
 
 def test_the_oracle_share_and_the_spread():
