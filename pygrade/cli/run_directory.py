@@ -31,17 +31,16 @@ def check_out(out: Place, command: str, data: Place | None = None) -> None:
     StorageError if it is at a URL whose store refuses or can't be reached.
     """
     if is_url(out):
-        if data is not None and is_url(data) and f"{out}/".startswith(f"{str(data).rstrip('/')}/"):
-            raise ValueError(f"out is {out}, inside the data {data}; want a place of its own")
-        if (owner := Folder.at(out).owner()) not in ("", command):
-            raise ValueError(f"out is {out}, which holds the results of pygrade {owner}; want another for {command}")
-        return
-    out, data = Path(out), None if data is None or is_url(data) else Path(data)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out is {out}, a file; want a directory")
-    if data is not None and out.resolve().is_relative_to(data.resolve()):
-        raise ValueError(f"out is {out}, inside the data {data}; want a directory of its own")
-    if (owner := owner_of(out)) not in ("", command):
+        inside = data is not None and is_url(data) and f"{out}/".startswith(f"{str(data).rstrip('/')}/")
+    else:
+        out = Path(out)
+        if out.exists() and not out.is_dir():
+            raise ValueError(f"out is {out}, a file; want a directory")
+        inside = data is not None and not is_url(data) and out.resolve().is_relative_to(Path(data).resolve())
+    if inside:
+        raise ValueError(f"out is {out}, inside the data {data}; want a place of its own")
+    owner = owner_of(out) if isinstance(out, Path) else Folder.at(out).owner()
+    if owner not in ("", command):
         raise ValueError(f"out is {out}, which holds the results of pygrade {owner}; want another for {command}")
 
 

@@ -48,7 +48,6 @@ def collect(run: JudgedRun, config: ConsoleConfig) -> dict[str, Any]:
     compared = dict.fromkeys([every.baseline, *(arm["name"] for arm in arms)])
     scores = {name: every.scores[name] for name in compared}
     return {
-        "format": 1,
         "tasks": list(policy.tasks),
         "k": k,
         "in_sample": run.in_sample,
@@ -90,27 +89,17 @@ def _spaced(logs: Logs, count: int) -> Logs:
 
 def _policy_record(policy: FusionPolicy) -> dict[str, Any]:
     config, count = policy.config, len(policy.tasks)
-    mixture = policy.mixture
+    mixture = None if policy.mixture is None else asdict(policy.mixture)
     return {
-        "version": policy.version,
         "transform": TRANSFORMS.index(config.transform),
         "transform_name": config.transform,
         "transforms": list(TRANSFORMS),
         "beta": config.beta,
         "epsilon": config.epsilon,
         "slope": list(config.slope) if isinstance(config.slope, tuple) else [config.slope] * count,
-        "bounds": policy.bounds.tolist(),
-        "static_weights": policy.static_weights.tolist(),
-        "mixture": None
-        if mixture is None
-        else {
-            "trust": mixture.trust,
-            "baseline": asdict(mixture.baseline),
-            "challenger": None if mixture.challenger is None else asdict(mixture.challenger),
-        },
+        "mixture": mixture and {name: mixture[name] for name in ("trust", "baseline", "challenger")},
         "trade_offs": _turns(policy),
         "corrected": config.corrected,
-        "features": list(policy.features),
         "floor": policy.spec.concentration_floor,
         "total": config.total_concentration,
         "static_template": static_template(policy),

@@ -85,11 +85,8 @@ def find_run(
         evaluation = evaluate_policy(held_out, propensity, policies, policy.mixture, reward, config.k, in_sample)
         evaluation["warnings"] += [UNRECORDED] if in_sample is None else []
     judged = JudgedRun(directory, policy, held_out, in_sample, evaluation, propensity, reward.propensity_floor)
-    return judged if stages is None else with_names(judged, run)
-
-
-def with_names(judged: JudgedRun, run: Path) -> JudgedRun:
-    """The same with the names and the events of a pipeline."""
+    if stages is None:
+        return judged
     names = Names.of(run)
     return replace(judged, names=names, events=EventLog.open(names.events) if names.events.is_dir() else None)
 
@@ -104,21 +101,14 @@ def stages_of(run: Path) -> dict[str, Any] | None:
 
 
 def _log_of(run: Path, data: str | None) -> Place:
-    if data is None:
-        if (run / "logs").is_dir():
-            return run / "logs"
-        data = _configured(run / "options.toml")
+    """The log that is given, else the run's own, else the one that `pygrade train` stored with its options."""
+    if data is None and (run / "logs").is_dir():
+        return run / "logs"
+    if data is None and (options := run / "options.toml").is_file():
+        data = tomllib.loads(options.read_text(encoding="utf-8")).get("train", {}).get("data")
     if data is None:
         raise ValueError(f"{run} does not say which log it was trained on; want --data logs:DIR")
     return parse_spec(data, ["logs"])[1]
-
-
-def _configured(path: Path) -> str | None:
-    """The ``data`` of the options that `pygrade train` stored with the run."""
-    if not path.is_file():
-        return None
-    found = tomllib.loads(path.read_text(encoding="utf-8")).get("train", {}).get("data")
-    return found if isinstance(found, str) else None
 
 
 def unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
