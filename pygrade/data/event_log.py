@@ -181,35 +181,22 @@ class EventLog:
             return False
         return len(polars.scan_parquet(path).filter(polars.col("kind") == kind).head(1).collect()) > 0
 
-    def chunks(
-        self,
-        rows: int = 200_000,
-        columns: Sequence[str] | None = None,
-        start: int | None = None,
-        stop: int | None = None,
-    ) -> "Iterator[pl.DataFrame]":
+    def chunks(self, rows: int = 200_000, stop: int | None = None) -> "Iterator[pl.DataFrame]":
         """The events in order of time, in frames of whole requests with at most ``rows`` rows (or one longer request).
 
-        ``columns`` picks some (request_id and timestamp always come); ``start`` and ``stop`` (ms) limit the requests to
-        start ≤ timestamp < stop. Memory: about one frame, whatever the length of the log.
+        Of requests before ``stop`` (ms) alone, if it is given. Memory: about one frame, whatever the length of the log.
         """
-        if columns is not None:
-            with open_parquet(self.parts[0]) as parquet:
-                names = parquet.schema_arrow.names
-            if missing := [name for name in columns if name not in names]:
-                raise ValueError(f"{self.parts[0]}: column {missing[0]!r} is missing; it has {', '.join(names)}")
-            columns = [*columns, "request_id", "timestamp"]
-        return self.read(self._places(rows, start, stop), columns)
+        return self.read(self._places(rows, stop))
 
     def places(self, rows: int = 200_000, stop: int | None = None) -> list[ChunkPlace]:
         """The places of `chunks` (rows, stop=stop), for `read`: from metadata, unless a row group must be cut."""
-        return list(self._places(rows, None, stop))
+        return list(self._places(rows, stop))
 
-    def _places(self, rows: int, start: int | None, stop: int | None) -> Iterator[ChunkPlace]:
+    def _places(self, rows: int, stop: int | None) -> Iterator[ChunkPlace]:
         if rows < 1:
             raise ValueError(f"rows is {rows}; want at least 1")
         held: list[tuple[int, int, int, int, int, int]] = []
-        for piece in self._placed_pieces(rows, start, stop):
+        for piece in self._placed_pieces(rows, 2**63 - 1 if stop is None else stop):
             if held and sum(p[3] - p[2] for p in held) + piece[3] - piece[2] > rows:
                 yield _place(held)
                 held = []
@@ -241,27 +228,23 @@ class EventLog:
         stamps = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]
         return json.dumps([self.source, stamps], sort_keys=True)
 
-    def _placed_pieces(
-        self, rows: int, start: int | None, stop: int | None
-    ) -> Iterator[tuple[int, int, int, int, int, int]]:
+    def _placed_pieces(self, rows: int, stop: int) -> Iterator[tuple[int, int, int, int, int, int]]:
         """(part, row group, first row, row after the last, first time, last time) of pieces of whole requests."""
-        low, high = -(2**63) if start is None else start, 2**63 - 1 if stop is None else stop
         for number, part in enumerate(self.parts):
             with open_parquet(part) as parquet:
                 metadata, column = parquet.metadata, parquet.schema_arrow.names.index("timestamp")
                 sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
                 times = [metadata.row_group(group).column(column).statistics for group in range(len(sizes))]
             for group, (size, time) in enumerate(zip(sizes, times, strict=True)):
-                if time.min >= high:
+                if time.min >= stop:
                     return
-                if size <= rows and time.min >= low and time.max < high:
+                if size <= rows and time.max < stop:
                     yield number, group, 0, size, time.min, time.max
-                elif time.max >= low:
-                    frame = self._row_group(part, group, ("request_id", "timestamp"))
-                    at = int((frame["timestamp"] < low).sum())
-                    for piece in _pieces(frame.filter(frame["timestamp"].is_between(low, high - 1)), rows):
-                        yield number, group, at, at + len(piece), piece["timestamp"][0], piece["timestamp"][-1]
-                        at += len(piece)
+                    continue
+                frame, at = self._row_group(part, group, ("request_id", "timestamp")), 0
+                for piece in _pieces(frame.filter(frame["timestamp"] < stop), rows):
+                    yield number, group, at, at + len(piece), piece["timestamp"][0], piece["timestamp"][-1]
+                    at += len(piece)
 
     def _row_group(self, part: Path, group: int, columns: Sequence[str] | None) -> "pl.DataFrame":
         with open_parquet(part) as parquet:
