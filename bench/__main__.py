@@ -2,7 +2,7 @@
 
     python -m bench                               every suite
     python -m bench --quick                       a short run of all of them, under a minute
-    python -m bench --suite serving --json        one JSON object on standard output
+    python -m bench --suite serving               one of them
     python -m bench compare A.json B.json         what changed by more than the noise
     python -m bench --device cuda                 the Triton kernels on a GPU (gpu/timing.py)
     python -m bench report                        summaries of the last runs, and from them tables and pictures
@@ -15,7 +15,6 @@ the best.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -66,7 +65,6 @@ def main() -> int:
     parser.add_argument("--suite", default="all", help=f"{', '.join(NAMES)} or all; several with commas; or {PAGE}")
     parser.add_argument("--quick", action="store_true", help="fewer shapes and shorter runs; writes no file")
     parser.add_argument("--threads", type=int, default=1, help="threads and processors of every contender")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the tables")
     parser.add_argument("--out", type=Path, help="directory of the results")
     options = parser.parse_args()
     if options.suite == PAGE:
@@ -92,10 +90,7 @@ def main() -> int:
         reports.append(report)
         if not options.quick:
             results.write(report, options.out or results.FULL)
-    if options.json:
-        print(json.dumps({report.suite: results.as_record(report) for report in reports}, ensure_ascii=False))
-    else:
-        print("\n\n".join(results.table(report) for report in reports))
+    print("\n\n".join(results.table(report) for report in reports))
     return 0
 
 

@@ -31,12 +31,6 @@ class RivalConfig:
     critic: bool = False  # the advantage is reward minus a learned V(x) instead of the group's mean
     critic_rate: float = 2e-3  # learning rate of V
 
-    def __post_init__(self) -> None:
-        if self.exploration not in ("dirichlet", "gaussian", "clipped"):
-            raise ValueError(f"exploration is {self.exploration!r}; want 'dirichlet', 'gaussian' or 'clipped'")
-        if not (self.width > 0 and self.critic_rate > 0):
-            raise ValueError(f"width is {self.width}, critic_rate {self.critic_rate}; want positive numbers")
-
 
 def train_rival(
     data: RequestTensors, policy: FusionPolicy, config: RivalConfig, stage2: Stage2Config, seed: int

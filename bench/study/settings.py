@@ -1,4 +1,4 @@
-"""The study's frozen configuration: `settings.json` beside this module, read and checked."""
+"""The study's frozen configuration: `settings.json` beside this module."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -93,46 +93,33 @@ class Settings:
 
 @cache
 def load_settings() -> Settings:
-    """The frozen settings; ``ValueError`` if the file lacks a field or its worlds overlap."""
-    source = Path(__file__).with_name("settings.json")
-    record = json.loads(source.read_text(encoding="utf-8"))
-    try:
-        arms = {
-            name: Arm(
-                name, entry.pop("title"), entry.pop("kind"), entry.pop("extra", False), entry.pop("package", ""), entry
-            )
-            for name, entry in (record["arms"] | record["beyond_arms"] | record["fresh"]["arms"]).items()
-        }
-        default = {MAIN: tuple(record["arms"])}
-        regimes = {
-            name: Regime(name, arms=tuple(entry.pop("arms", default.get(name, record["regime_arms"]))), **entry)
-            for name, entry in record["regimes"].items()
-        }
-        regimes |= _sizes(record["sizes"], regimes)
-        regimes |= _fresh(record["fresh"], regimes)
-        parts = {
-            "policy": PolicyConfig,
-            "reward": RewardConfig,
-            "static": CemConfig,
-            "stage1": Stage1Config,
-            "stage2": Stage2Config,
-        }
-        # The engine that the committed results were computed with: another one differs in the last bits.
-        train = TrainConfig(engine="torch", **{name: kind(**record["train"][name]) for name, kind in parts.items()})
-        same = ("test_requests", "oracle_requests", "stability", "tuning")
-        rest: dict[str, Any] = {name: record[name] for name in same}
-        rest |= {name: tuple(record[name]) for name in ("development_worlds", "judging_worlds", "training_seeds")}
-        settings = Settings(train=train, arms=arms, regimes=regimes, **rest)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{source} lacks a field or has a wrong one: {error}") from error
-    if set(settings.development_worlds) & set(settings.judging_worlds):
-        raise ValueError(f"{source}: development_worlds and judging_worlds overlap; want disjoint ones")
-    used = {*settings.development_worlds, *range(min(settings.judging_worlds), min(settings.judging_worlds) + 50)}
-    if own := [name for name, regime in regimes.items() if regime.fresh and regime.first_world in used]:
-        raise ValueError(f"{source}: {own[0]} has worlds of the other parts; want worlds that nothing has used")
-    if not set(settings.tuning["worlds"]) <= set(settings.development_worlds):
-        raise ValueError(f"{source}: tuning worlds are {settings.tuning['worlds']}; want development worlds")
-    return settings
+    """The frozen settings."""
+    record = json.loads(Path(__file__).with_name("settings.json").read_text(encoding="utf-8"))
+    arms = {
+        name: Arm(
+            name, entry.pop("title"), entry.pop("kind"), entry.pop("extra", False), entry.pop("package", ""), entry
+        )
+        for name, entry in (record["arms"] | record["beyond_arms"] | record["fresh"]["arms"]).items()
+    }
+    default = {MAIN: tuple(record["arms"])}
+    regimes = {
+        name: Regime(name, arms=tuple(entry.pop("arms", default.get(name, record["regime_arms"]))), **entry)
+        for name, entry in record["regimes"].items()
+    }
+    regimes |= _sizes(record["sizes"], regimes)
+    regimes |= _fresh(record["fresh"], regimes)
+    parts = {
+        "policy": PolicyConfig,
+        "reward": RewardConfig,
+        "static": CemConfig,
+        "stage1": Stage1Config,
+        "stage2": Stage2Config,
+    }
+    # The engine that the committed results were computed with: another one differs in the last bits.
+    train = TrainConfig(engine="torch", **{name: kind(**record["train"][name]) for name, kind in parts.items()})
+    rest = {name: record[name] for name in ("test_requests", "oracle_requests", "stability", "tuning")}
+    rest |= {name: tuple(record[name]) for name in ("development_worlds", "judging_worlds", "training_seeds")}
+    return Settings(train=train, arms=arms, regimes=regimes, **rest)
 
 
 def _sizes(record: Mapping[str, Any], regimes: Mapping[str, Regime]) -> dict[str, Regime]:

@@ -17,8 +17,7 @@ from pygrade.simulation.marketplace import Marketplace, Requests
 Float32 = NDArray[np.float32]
 Part = TypeVar("Part", Effects, PredictionErrors)
 
-KNOWN, UNKNOWN = "not logistic, known", "not logistic"
-TRUTHS = ("", UNKNOWN, KNOWN)  # known: the multi-task model has the same form
+KNOWN, UNKNOWN = "not logistic, known", "not logistic"  # truths; known: the multi-task model has the same form
 RELATED, UNRELATED = "related", "unrelated"
 _SHAKE = 0.3  # standard deviation of a related market's effects and errors, relative to this market's
 _MARKET_STREAM, _MARKET_STEP = 11, 50_021  # of the draws, and from a world's seed to that of its related market
@@ -29,12 +28,7 @@ class Shape:
     """How a world differs from a marketplace of the same constants."""
 
     bend: str = ""  # of the predictions: one of BENDS; "": none
-    truth: str = ""  # one of TRUTHS; "": logistic, as the marketplace is
-
-    def __post_init__(self) -> None:
-        for name, value, known in (("bend", self.bend, ("", *BENDS)), ("truth", self.truth, TRUTHS)):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}; want one of {', '.join(map(repr, known))}")
+    truth: str = ""  # KNOWN, UNKNOWN; "": logistic, as the marketplace is
 
 
 class ShapedMarketplace(Marketplace):

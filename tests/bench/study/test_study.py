@@ -59,6 +59,7 @@ def steps(arm):
 def test_the_frozen_settings_keep_judging_worlds_apart():
     settings = load_settings()
     assert not set(settings.development_worlds) & set(settings.judging_worlds)
+    assert set(settings.tuning["worlds"]) <= set(settings.development_worlds)
     assert min(settings.judging_worlds) >= 100 and max(settings.development_worlds) <= 9
     assert len(settings.judging_worlds) >= 5 and len(settings.training_seeds) >= 2
     stability = [unit for unit in plan(settings, StudyConfig(regimes=("stability",))) if unit.arm.name == "no-stage1"]

@@ -58,13 +58,6 @@ def test_a_related_market_shares_definitions_and_not_effects():
     assert np.array_equal(ours == 0, theirs == 0) and 0.5 < theirs[0] / ours[0] < 2
 
 
-def test_a_wrong_shape_is_named():
-    with pytest.raises(ValueError, match="bend is 'fold'; want one of"):
-        Shape("fold")
-    with pytest.raises(ValueError, match="truth is 'fuzzy'"):
-        Shape(truth="fuzzy")
-
-
 def test_fresh_worlds_are_of_no_other_part():
     settings = load_settings()
     units = plan(settings, StudyConfig(full=True))
