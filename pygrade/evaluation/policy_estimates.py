@@ -172,5 +172,5 @@ def by_position(rewards: LoggedRewards, rank: Array) -> dict[str, OffPolicyEstim
     earned = np.where(logged > 0, logs.value_of(logs.feedback), 0.0)
     model = position.scaled_model(logs.value_of(logs.predictions), earned, logged)
     for name, q in (("position", None), ("position, model", model)):
-        result[name] = position.estimate(earned, logged, target, logs.offsets, users=logs.user_id, model=q)
+        result[name] = position.estimate(earned, logged, target, logs.offsets, logs.user_id, q)
     return result | rewards.cascades(rank)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pygrade._typing import Array, Floats
-from pygrade.evaluation.offpolicy import OffPolicyEstimate, clusters_of, effective_sample_size, estimate_of
+from pygrade.evaluation.offpolicy import OffPolicyEstimate, effective_sample_size, estimate_of
+from pygrade.logs import numbered
 from pygrade.metrics import intervals
 
 # An estimate has a warning if more than this share of the target's discount falls on items never shown:
@@ -40,13 +41,7 @@ def scaled_model(predicted: ArrayLike, rewards: ArrayLike, logged_discount: Arra
 
 
 def estimate(
-    rewards: ArrayLike,
-    logged_discount: ArrayLike,
-    target_discount: ArrayLike,
-    offsets: Array,
-    *,
-    users: Array | None = None,
-    model: ArrayLike | None = None,
+    rewards: Array, logged: Array, target: Array, offsets: Array, users: Array, model: Array | None = None
 ) -> OffPolicyEstimate:
     """The mean reward of a page under the target's order, position-based (Li et al. 2018, their PBM estimator):
 
@@ -54,20 +49,19 @@ def estimate(
 
     Args:
         rewards: [M] of each candidate row; 0 where not shown.
-        logged_discount: θ [M], chance that the logged slot is examined (the scale of θ' and q), 0 where not shown; see
+        logged: θ [M], chance that the logged slot is examined (the scale of θ' and q), 0 where not shown; see
             `slot_discount`. For a page in random order, the mean over its slots has less variance than the slot drawn.
-        target_discount: θ' [M], the same at the target's slot:
+        target: θ' [M], the same at the target's slot:
             `slot_discount(evaluate.ranks(scores, offsets), discount)`.
         offsets: [R + 1], the rows of each request.
-        users: [R] ids, as in `offpolicy.estimate`.
+        users: [R] ids; the requests of one user are resampled together.
         model: q [M], expected reward of an examined item, see `scaled_model`: makes the estimate doubly robust
             and is used for items never shown; the interval ignores the model's bias there. None: q = 0, items never
             shown earn nothing, and every target but the logged order looks bad.
 
     The effective sample size is that of the items' ratios, as a share, times the number of requests.
     """
-    reward, logged, target = (np.asarray(part, np.float64) for part in (rewards, logged_discount, target_discount))
-    q, requests, shown = np.zeros(1) if model is None else np.asarray(model), len(offsets) - 1, logged > 0
+    q, requests, shown = np.zeros(1) if model is None else model, len(offsets) - 1, logged > 0
     ratio = np.divide(target, logged, out=np.zeros(len(logged)), where=shown)
     unseen = float(target[~shown].sum() / target.sum()) if target.any() else 1.0
     reasons = []
@@ -75,6 +69,6 @@ def estimate(
         stand_in = "earn nothing" if model is None else "rest on the model"
         reasons.append(f"{100 * unseen:.2g} % of the discount falls on items never shown, which {stand_in}")
     size = effective_sample_size(ratio[shown]) / max(int(shown.sum()), 1) * requests
-    values = np.add.reduceat(target * q + ratio * (reward - logged * q), offsets[:-1])
-    result = intervals.bootstrap([values, np.ones(requests)], [1.0], clusters_of(users, np.ones(requests, bool)))
+    values = np.add.reduceat(target * q + ratio * (rewards - logged * q), offsets[:-1])
+    result = intervals.bootstrap([values, np.ones(requests)], [1.0], numbered(users))
     return estimate_of(result, size, float(ratio.max(initial=0.0)), reasons, requests)

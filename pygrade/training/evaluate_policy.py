@@ -182,16 +182,19 @@ def evaluate_policy(
     record["later"] = later_record(name, offered, evaluation.baseline, judge, lift, k, known, in_sample)
     record["later"]["serves"] = serves(policies, mixture)
     record["warnings"] = [*cautions_of_log(logs), *cautions_of_predictions(logs, record["predictions"])]
-    if judge is not None and not in_sample:
+    if judge is None:
+        return record
+
+    def lift_over(new: str, old: str) -> Interval:
+        return paired_lift(logs, judge, arms.scores[new], arms.scores[old], k, curve, reward.propensity_floor)
+
+    if not in_sample:
         promised = record["lifts"][name]
         record["warnings"] += caution_of_predicted_value(name, promised[judge], promised["predicted_value"])
-    if judge is not None and {STAGE1, GRADE} <= set(policies):
-        orders = arms.scores[GRADE], arms.scores[STAGE1]
-        lift = paired_lift(logs, judge, *orders, k, curve, reward.propensity_floor)
-        record["reinforcement"] = {"metric": judge, "lift": lift.to_dict()}
-    if judge is not None and LOGGED_ORDER in arms.scores:
-        orders = arms.scores[offered], arms.scores[LOGGED_ORDER]
-        lift = paired_lift(logs, judge, *orders, k, curve, reward.propensity_floor)
+    if {STAGE1, GRADE} <= set(policies):
+        record["reinforcement"] = {"metric": judge, "lift": lift_over(GRADE, STAGE1).to_dict()}
+    if LOGGED_ORDER in arms.scores:
+        lift = lift_over(offered, LOGGED_ORDER)
         record["logged_order"] = {"name": offered, "metric": judge, "lift": lift.to_dict()}
         record["warnings"] += caution_of_logged_order(offered, lift, f"{_METRICS[judge]}@{k}", known)
     return record

@@ -170,7 +170,6 @@ class OnlineLearner:
             logger.warning("version %s regressed and is rolled back: %s", self.served.version, found.estimate)
             self._serve(self.reference)
             self._return_to(self.reference)
-            self.counters["rolled_back"] += 1
             return self._report(found, 0, rolled_back=True)
         if found.blind:
             return self._pause(found, 0)
@@ -179,7 +178,6 @@ class OnlineLearner:
         found = self._judge(window, candidate)
         if found.regressed:
             logger.warning("a version regressed and is refused: %s", found.estimate)
-            self.counters["refused"] += 1
             self._return_to(self.served)
             return self._report(found, count, figures, refused=True)
         if found.blind:
@@ -200,17 +198,14 @@ class OnlineLearner:
         if correction is not None:
             candidate.correction = correction
         self._serve(candidate)
-        self.counters["published"] += 1
         if correction is not None:
             self.policy.correction = self.reference.correction = correction
             self._new, self._judged_from = 0, now
-            self.counters["renewed"] += 1
         return self._report(found, count, figures, published=True, renewed=correction is not None)
 
     def _pause(self, found: _Judgment, count: int, figures: dict[str, float] | None = None) -> Update:
         if not self._paused:
             logger.warning("learning pauses, as its guard could not find a regression: %s", found.estimate)
-        self.counters["paused"] += 1
         return self._report(found, count, figures, paused=True)
 
     def _take(self, until: int) -> None:
@@ -317,6 +312,7 @@ class OnlineLearner:
 
     def _report(self, found: _Judgment, count: int, figures: dict[str, float] | None = None, **done: bool) -> Update:
         self._paused = done.get("paused", False)
+        self.counters.update(name for name, happened in done.items() if happened)
         return Update(self.served.version, found.estimate, found.cut, count, figures or {}, **done)
 
     # ---- state -------------------------------------------------------------------------------------------------------
