@@ -98,8 +98,9 @@ def test_a_failed_stage_leaves_no_result_and_starts_afresh(tmp_path):
         (directory / "half").write_text("")
         raise ValueError("no")
 
-    with pytest.raises(ValueError, match="no"):
+    with pytest.raises(ValueError, match="no") as caught:
         Runner(tmp_path).stage("x", fails)
+    assert caught.value.__notes__ == ["stage x"]
     assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".")]
 
     def works(directory: Path):
