@@ -14,72 +14,43 @@ import java.lang.foreign.SymbolLookup;
 import java.lang.invoke.MethodHandle;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
+import java.util.Arrays;
 
 /**
  * A ranker of a policy that pygrade trained, through its C ABI and the foreign function API of Java 22. Any number of
  * threads may use one, also while one of them reloads it.
  */
 public final class Pygrade implements AutoCloseable {
-  private static final MemoryLayout OPTIONS =
-      MemoryLayout.structLayout(
-          JAVA_LONG.withName("size"),
-          JAVA_INT.withName("flags"),
-          JAVA_INT.withName("seed"),
-          ADDRESS.withName("error"),
-          JAVA_LONG.withName("error_size"));
-
+  // Structs of the C ABI, field by field in the order of pygrade.h: J a 64-bit integer, I a 32-bit one, F a float, P a
+  // pointer, a number that many bytes.
+  private static final MemoryLayout OPTIONS = struct("J size", "I flags", "I seed", "P error", "J error_size");
   private static final MemoryLayout SOURCE =
-      MemoryLayout.structLayout(
-          JAVA_LONG.withName("size"),
-          ADDRESS.withName("directory"),
-          ADDRESS.withName("json"),
-          JAVA_LONG.withName("json_size"),
-          ADDRESS.withName("tensors"),
-          JAVA_LONG.withName("tensors_size"),
-          ADDRESS.withName("error"),
-          JAVA_LONG.withName("error_size"));
-
+      struct(
+          "J size", "P directory", "P json", "J json_size", "P tensors", "J tensors_size", "P error", "J error_size");
   private static final MemoryLayout REQUEST =
-      MemoryLayout.structLayout(
-          JAVA_LONG.withName("size"),
-          ADDRESS.withName("context"),
-          JAVA_LONG.withName("features"),
-          ADDRESS.withName("predictions"),
-          JAVA_LONG.withName("candidates"),
-          JAVA_LONG.withName("tasks"),
-          ADDRESS.withName("mask"),
-          ADDRESS.withName("boost_mul"),
-          ADDRESS.withName("boost_add"),
-          ADDRESS.withName("groups"),
-          ADDRESS.withName("caps"),
-          JAVA_LONG.withName("group_columns"),
-          ADDRESS.withName("scenario"),
-          JAVA_LONG.withName("scenario_size"),
-          JAVA_LONG.withName("draw"),
-          JAVA_INT.withName("flags"),
-          JAVA_INT.withName("reserved"),
-          ADDRESS.withName("values"),
-          ADDRESS.withName("item_values"),
-          ADDRESS.withName("error"),
-          JAVA_LONG.withName("error_size"));
-
+      struct(
+          "J size", "P context", "J features", "P predictions", "J candidates", "J tasks", "P mask", "P boost_mul",
+          "P boost_add", "P groups", "P caps", "J group_columns", "P scenario", "J scenario_size", "J draw", "I flags",
+          "I reserved", "P values", "P item_values", "P error", "J error_size");
   private static final MemoryLayout PAGE =
-      MemoryLayout.structLayout(
-          JAVA_LONG.withName("size"),
-          JAVA_LONG.withName("k"),
-          ADDRESS.withName("values"),
-          ADDRESS.withName("indices"),
-          ADDRESS.withName("weights"),
-          ADDRESS.withName("concentration"),
-          JAVA_INT.withName("filled"),
-          JAVA_INT.withName("missing_predictions"),
-          JAVA_INT.withName("fallback"),
-          JAVA_INT.withName("explored"),
-          JAVA_LONG.withName("seed"),
-          MemoryLayout.sequenceLayout(16, JAVA_BYTE).withName("policy_version"),
-          JAVA_FLOAT.withName("trust"),
-          JAVA_INT.withName("verdict"),
-          MemoryLayout.sequenceLayout(64, JAVA_BYTE).withName("baseline"));
+      struct(
+          "J size", "J k", "P values", "P indices", "P weights", "P concentration", "I filled", "I missing_predictions",
+          "I fallback", "I explored", "J seed", "16 policy_version", "F trust", "I verdict", "64 baseline");
+
+  private static MemoryLayout struct(String... fields) {
+    return MemoryLayout.structLayout(Arrays.stream(fields).map(Pygrade::field).toArray(MemoryLayout[]::new));
+  }
+
+  private static MemoryLayout field(String text) {
+    String type = text.split(" ")[0], name = text.split(" ")[1];
+    return switch (type) {
+      case "J" -> JAVA_LONG.withName(name);
+      case "I" -> JAVA_INT.withName(name);
+      case "F" -> JAVA_FLOAT.withName(name);
+      case "P" -> ADDRESS.withName(name);
+      default -> MemoryLayout.sequenceLayout(Long.parseLong(type), JAVA_BYTE).withName(name);
+    };
+  }
 
   private static final int ERROR_SIZE = 256;
 
