@@ -518,9 +518,6 @@ class FeatureCenter:
     def forget_items(self) -> None:
         """Attributes of items are read again."""
 
-def minutes_of_a_day() -> tuple[Any, Any]:
-    """Sine and cosine of 2π minute / 1440, correctly rounded."""
-
 class Service:
     """A worker of the service without its HTTP, see <pygrade/service.hpp>."""
 

@@ -3,7 +3,6 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <array>
 #include <mutex>
 #include <optional>
 #include <vector>
@@ -118,13 +117,6 @@ void normalize(const Features& features, py::handle request_dense, py::handle it
                           floats(rows_out, "rows_out"));
 }
 
-// Sine and cosine of the minutes of a day.
-py::tuple minutes_of_a_day() {
-  std::array<double, minutes_per_day> sine, cosine;
-  day_angles(sine, cosine);
-  return py::make_tuple(copy_to_array(sine), copy_to_array(cosine));
-}
-
 }  // namespace
 
 void bind_features(py::module_& module) {
@@ -162,7 +154,6 @@ void bind_features(py::module_& module) {
       .def("update", &update, "user_id"_a, "item_id"_a, "event_time"_a, "scenario"_a, "outcomes"_a)
       .def("check_version", &FeatureCenter::check_version, py::call_guard<py::gil_scoped_release>())
       .def("forget_items", &FeatureCenter::forget_items);
-  module.def("minutes_of_a_day", &minutes_of_a_day);
 }
 
 }  // namespace pygrade::inline v0_2::bindings

@@ -121,7 +121,7 @@ TEST(logarithms_and_fixed_point_are_those_of_python) {
 }
 
 TEST(the_circle_is_within_half_a_unit) {
-  for (std::size_t minute = 0; minute < minutes_per_day; ++minute) {
+  for (std::size_t minute = 0; minute < detail::DayAngles::minutes; ++minute) {
     const double angle = 2.0 * 3.141592653589793 / 1440.0 * static_cast<double>(minute);
     CHECK_NEAR(detail::angles_of_day().sine[minute], std::sin(angle), 1.2e-16);
     CHECK_NEAR(detail::angles_of_day().cosine[minute], std::cos(angle), 1.2e-16);
@@ -137,6 +137,8 @@ TEST(numbers_are_written_as_python_writes_them) {
                                                       {0.1, "0.1"},
                                                       {1e15, "1000000000000000.0"},
                                                       {1e16, "1e+16"},
+                                                      {9007199254740994.0, "9007199254740994.0"},
+                                                      {1234567890123456.75, "1234567890123456.8"},
                                                       {1.5e-5, "1.5e-05"},
                                                       {1e-4, "0.0001"},
                                                       {1e300, "1e+300"},

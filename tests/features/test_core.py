@@ -165,14 +165,6 @@ def test_bits_do_not_depend_on_the_instruction_set(log, features):
         assert run.stdout.strip() == wanted, isa
 
 
-def test_hours_of_the_day_are_those_of_the_c_library(log):
-    angles = [2.0 * math.pi / 1440.0 * minute for minute in range(1440)]
-    for table, function in zip(_core.minutes_of_a_day(), (math.sin, math.cos), strict=True):
-        exact = np.array([function(angle) for angle in angles])
-        assert (table.astype(np.float32) == exact.astype(np.float32)).all()
-        assert (np.abs(table - exact) <= np.spacing(np.abs(exact))).all()
-
-
 def test_a_named_version_is_read_while_another_is_current(log, features, center):
     schema, store = features.schema, center.store
     items, user = log.items()["item_id"].to_numpy()[:9], int(log.users()["user_id"][3])

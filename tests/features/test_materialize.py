@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import pickle
 
 import numpy as np
 import polars as pl
@@ -246,6 +247,8 @@ def test_model_inputs_are_finite_and_normalized(features):
     names = features.schema.request_features + features.schema.item_features + features.schema.cross_features
     assert dense.shape[1] == len(names) and dense.dtype == np.float32 and ids.dtype == np.int64
     assert np.isfinite(dense).all() and np.abs(dense).max() <= 10
+    sent = pickle.loads(pickle.dumps(features.fitted))  # to another process, without what the core holds
+    assert sent.to_bytes() == features.fitted.to_bytes()
     at = names.index("by_author_count")
     assert abs(dense[:, at].mean()) < 1e-3 and abs(dense[:, at].std() - 1) < 1e-3
 

@@ -150,14 +150,6 @@ def test_a_sampled_log_has_all_shown_rows_and_says_what_is_complete(policy, tmp_
 
 
 @one_policy
-def test_the_sample_depends_on_the_ids_alone(policy, tmp_path):
-    write_many(policy, tmp_path / "a", tmp_path, 100, 0.3)
-    write_many(policy, tmp_path / "b", tmp_path, 100, 0.3, group_rows=37)
-    a, b = read_logs(tmp_path / "a"), read_logs(tmp_path / "b")
-    assert a.complete().request_id.tolist() == b.complete().request_id.tolist() != []
-
-
-@one_policy
 def test_polars_reads_what_pyarrow_reads(policy, tmp_path):
     polars = pytest.importorskip("polars", reason="polars is not installed")
     write_many(policy, tmp_path / "log", tmp_path, 60, 0.3, group_rows=100)

@@ -22,10 +22,6 @@
 
 namespace pygrade::inline v0_2 {
 
-// sin and cos of 2π minute / 1440, correctly rounded, of the minutes of a day; times of requests are features by them.
-inline constexpr std::size_t minutes_per_day = 1440;
-PYGRADE_API void day_angles(std::span<double, minutes_per_day> sine, std::span<double, minutes_per_day> cosine);
-
 // Data does not fit the schema. The message names the column and what is wanted.
 class PYGRADE_API SchemaError : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;

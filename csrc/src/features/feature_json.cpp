@@ -215,27 +215,14 @@ std::string number_text(double value) {
   if (std::isnan(value)) return "NaN";
   if (std::isinf(value)) return value < 0 ? "-Infinity" : "Infinity";
   char text[64];
-  const auto end = std::to_chars(text, text + sizeof text, value, std::chars_format::scientific).ptr;
-  const std::string_view all(text, static_cast<std::size_t>(end - text));
-  const std::size_t mark = all.find('e');
-  int exponent = 0;
-  const std::string_view tail = all.substr(mark + (all[mark + 1] == '+' ? 2 : 1));
-  std::from_chars(tail.data(), tail.data() + tail.size(), exponent);
-  std::string digits, sign;
-  for (const char c : all.substr(0, mark)) {
-    if (c == '-') sign = "-";
-    if (c >= '0' && c <= '9') digits += c;
-  }
-  if (exponent < -4 || exponent >= 16) {
-    const std::string size = std::to_string(std::abs(exponent));
-    return sign + digits.substr(0, 1) + (digits.size() > 1 ? "." + digits.substr(1) : "") +
-           (exponent < 0 ? "e-" : "e+") + (size.size() < 2 ? "0" : "") + size;
-  }
-  if (exponent < 0) return sign + "0." + std::string(static_cast<std::size_t>(-exponent - 1), '0') + digits;
-  const auto whole_digits = static_cast<std::size_t>(exponent) + 1;
-  if (digits.size() < whole_digits) digits.append(whole_digits - digits.size(), '0');
-  return sign + digits.substr(0, whole_digits) + "." +
-         (digits.size() > whole_digits ? digits.substr(whole_digits) : "0");
+  const auto written = [&](std::chars_format format) {
+    return std::string(text, std::to_chars(text, text + sizeof text, value, format).ptr);
+  };
+  const std::string scientific = written(std::chars_format::scientific);
+  const int exponent = std::stoi(scientific.substr(scientific.find('e') + 1));
+  if (exponent < -4 || exponent >= 16) return scientific;
+  const std::string fixed = written(std::chars_format::fixed);
+  return fixed.find('.') == fixed.npos ? fixed + ".0" : fixed;
 }
 
 void refuse(const Feature& feature, const std::string& what) {

@@ -1,7 +1,5 @@
 #include "pygrade/features.hpp"
 
-#include <algorithm>
-
 #include "features/plan.hpp"
 #include "util/files.hpp"
 #include "util/fpenv.hpp"
@@ -38,11 +36,6 @@ void check_size(std::size_t size, std::size_t wanted, const char* name) {
 }
 
 }  // namespace
-
-void day_angles(std::span<double, minutes_per_day> sine, std::span<double, minutes_per_day> cosine) {
-  std::ranges::copy(detail::angles_of_day().sine, sine.begin());
-  std::ranges::copy(detail::angles_of_day().cosine, cosine.begin());
-}
 
 Features::Features() = default;
 Features::~Features() = default;
