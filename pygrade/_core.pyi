@@ -19,50 +19,18 @@ def transform_scores_fast_path(
     scores: Any, transform: str, beta: Any, epsilon: Any, slope: Any, offsets: Any, layout: str, num_threads: Any
 ) -> Any: ...
 def fuse_scores_fast_path(
-    scores: Any,
-    weights: Any,
-    transform: str,
-    beta: Any,
-    epsilon: Any,
-    slope: Any,
-    offsets: Any,
-    layout: str,
+    scores: Any, weights: Any, transform: str, beta: Any, epsilon: Any, slope: Any, offsets: Any, layout: str,
     num_threads: Any,
-) -> Any: ...
+) -> Any: ...  # fmt: skip
 def fuse_topk_fast_path(
-    type: Any,
-    scores: Any,
-    weights: Any,
-    k: Any,
-    transform: str,
-    mask: Any,
-    beta: Any,
-    epsilon: Any,
-    slope: Any,
-    offsets: Any,
-    layout: str,
-    out: Any,
-    num_threads: Any,
-) -> Any: ...
+    type: Any, scores: Any, weights: Any, k: Any, transform: str, mask: Any, beta: Any, epsilon: Any, slope: Any,
+    offsets: Any, layout: str, out: Any, num_threads: Any,
+) -> Any: ...  # fmt: skip
 def rank_fast_path(
-    type: Any,
-    scores: Any,
-    weights: Any,
-    k: Any,
-    transform: str,
-    mask: Any,
-    boost_mul: Any,
-    boost_add: Any,
-    groups: Any,
-    caps: Any,
-    beta: Any,
-    epsilon: Any,
-    slope: Any,
-    offsets: Any,
-    layout: str,
-    out: Any,
+    type: Any, scores: Any, weights: Any, k: Any, transform: str, mask: Any, boost_mul: Any, boost_add: Any,
+    groups: Any, caps: Any, beta: Any, epsilon: Any, slope: Any, offsets: Any, layout: str, out: Any,
     num_threads: Any,
-) -> Any: ...
+) -> Any: ...  # fmt: skip
 
 class Correction:
     """A correction of predictions in the C++ core (csrc/include/pygrade/correction.hpp); copies its arrays, float32."""
@@ -227,45 +195,18 @@ class Ranker:
     def counters(self) -> dict[str, int]: ...
 
 def rank_pages(
-    ranker: Ranker,
-    context: Any,
-    predictions: Any,
-    k: int,
-    offsets: Any,
-    scenario: str | list[str] | None,
-    mask: Any,
-    boost_mul: Any,
-    boost_add: Any,
-    groups: Any,
-    caps: Any,
-    explore: bool,
-    seed: int | None,
-    values: Any,
-    item_values: Any,
-    items: Any,
-) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int]:
+    ranker: Ranker, context: Any, predictions: Any, k: int, offsets: Any, scenario: str | list[str] | None, mask: Any,
+    boost_mul: Any, boost_add: Any, groups: Any, caps: Any, explore: bool, seed: int | None, values: Any,
+    item_values: Any, items: Any,
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int]:  # fmt: skip
     """values, indices, weights, concentration, fallback, explored and seed of a Page, the policy that made it and its
     version, the context as it was used, the multipliers in force if the policy takes any, and the number of the first
     request."""
 
 def rank_pages_fast_path(
-    ranker: Ranker,
-    context: Any,
-    predictions: Any,
-    k: Any,
-    offsets: Any,
-    scenario: Any,
-    mask: Any,
-    boost_mul: Any,
-    boost_add: Any,
-    groups: Any,
-    caps: Any,
-    explore: Any,
-    seed: Any,
-    values: Any,
-    item_values: Any,
-    items: Any,
-) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int] | None: ...
+    ranker: Ranker, context: Any, predictions: Any, k: Any, offsets: Any, scenario: Any, mask: Any, boost_mul: Any,
+    boost_add: Any, groups: Any, caps: Any, explore: Any, seed: Any, values: Any, item_values: Any, items: Any,
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int] | None: ...  # fmt: skip
 
 class UserTower:
     """The user tower of `pygrade.prerank.TwoTower` in the C++ core; copies its parameters."""

@@ -4,6 +4,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "checks.hpp"
 #include "util/parallel.hpp"
 #include "util/scratch.hpp"
 
@@ -22,10 +23,9 @@ void group_advantage(std::span<const float> rewards, std::span<const float> comp
                      std::int64_t samples, const AdvantageOptions& options, std::span<float> advantage, bool validate,
                      int num_threads) {
   const auto components = static_cast<std::int64_t>(component_weights.size());
-  if (batch < 0 || samples < 0 || static_cast<std::int64_t>(rewards.size()) != batch * samples * components)
-    throw std::invalid_argument("rewards does not hold batch * samples * components values");
-  if (static_cast<std::int64_t>(advantage.size()) != batch * samples)
-    throw std::invalid_argument("advantage does not hold batch * samples values");
+  if (batch < 0 || samples < 0) throw std::invalid_argument("batch or samples is negative; want at least 0");
+  detail::check_size(rewards.size(), batch * samples * components, "rewards");
+  detail::check_size(advantage.size(), batch * samples, "advantage");
   if (!(options.clip >= 0.0f)) throw std::invalid_argument("clip is negative or NaN; want a number ≥ 0");
   if (validate && !all_finite(component_weights))
     throw std::invalid_argument("component_weights holds NaN or infinity; want numbers");

@@ -1,26 +1,23 @@
 #include "dirichlet.hpp"
 
 #include <bit>
-#include <cmath>
 #include <limits>
 #include <sstream>
 #include <stdexcept>
 #include <vector>
 
+#include "checks.hpp"
 #include "util/parallel.hpp"
 #include "util/scratch.hpp"
 
 namespace pygrade::inline v0_2 {
+
 namespace {
+
+using detail::check_size;
 
 constexpr std::int64_t max_tasks = 64;
 constexpr std::int64_t max_samples = std::int64_t{1} << 24;  // 256 g + t is one counter word
-
-void check_size(std::size_t size, std::int64_t wanted, const char* name) {
-  if (wanted < 0 || size != static_cast<std::size_t>(wanted))
-    throw std::invalid_argument(std::string(name) + " holds " + std::to_string(size) + " values; want " +
-                                std::to_string(wanted));
-}
 
 void check_tasks(std::int64_t tasks) {
   if (tasks < 1 || tasks > max_tasks)
@@ -33,23 +30,9 @@ void check_shape(const DirichletShape& shape) {
     throw std::invalid_argument("the number of samples is " + std::to_string(shape.samples) + "; want 0 to 16777216");
 }
 
-double log_floor(double weight_floor) {
-  if (!(weight_floor >= 0.0 && weight_floor < 1.0)) {
-    std::ostringstream message;
-    message << "weight_floor is " << weight_floor << "; want a number in [0, 1)";
-    throw std::invalid_argument(message.str());
-  }
-  return weight_floor > 0.0 ? std::log(weight_floor) : -std::numeric_limits<double>::infinity();
-}
-
 template <class T>
 T* pointer(std::span<T> out) {
   return out.empty() ? nullptr : out.data();
-}
-
-std::int64_t log_prob_grain(const DirichletShape& shape) {
-  const auto tasks = static_cast<double>(shape.tasks);
-  return detail::grain_of(10.0 + tasks + 0.1 * static_cast<double>(shape.samples) * tasks);
 }
 
 const detail::DirichletKernels& kernels() { return PYGRADE_KERNELS(dirichlet_kernels); }
@@ -93,52 +76,53 @@ void dirichlet_sample(std::span<const float> concentration, const DirichletShape
   });
 }
 
-void dirichlet_log_prob(std::span<const float> concentration, std::span<const float> log_weights,
-                        const DirichletShape& shape, double weight_floor, std::span<float> log_prob, bool validate,
-                        int num_threads) {
+namespace {
+
+// Log-probabilities, their gradient to the concentrations, or both: the kernel says which.
+void run_densities(decltype(detail::DirichletKernels::log_prob) kernel, std::span<const float> concentration,
+                   std::span<const float> log_weights, std::span<const float> upstream, const char* upstream_name,
+                   const DirichletShape& shape, double weight_floor, std::span<float> log_prob,
+                   std::span<float> gradient, bool validate, int num_threads) {
   check_shape(shape);
   check_size(concentration.size(), shape.batch * shape.tasks, "concentration");
   check_size(log_weights.size(), shape.batch * shape.samples * shape.tasks, "log_weights");
-  check_size(log_prob.size(), shape.batch * shape.samples, "log_prob");
-  const double floor = log_floor(weight_floor);
+  if (upstream_name != nullptr) check_size(upstream.size(), shape.batch * shape.samples, upstream_name);
+  if (kernel != kernels().log_prob_backward) check_size(log_prob.size(), shape.batch * shape.samples, "log_prob");
+  if (kernel != kernels().log_prob)
+    check_size(gradient.size(), shape.batch * shape.tasks, "the gradient of concentration");
+  const double floor = detail::log_floor(weight_floor);
   if (validate) check_concentration(concentration, shape.tasks);
-  const detail::DirichletLogProbTask task{
-      concentration.data(), log_weights.data(), nullptr, shape.samples, shape.tasks, floor, log_prob.data(), nullptr};
-  detail::parallel_for(shape.batch, num_threads, log_prob_grain(shape),
-                       [&](std::int64_t begin, std::int64_t end) { kernels().log_prob(task, begin, end); });
+  const detail::DirichletLogProbTask task{concentration.data(), log_weights.data(), pointer(upstream),
+                                          shape.samples,        shape.tasks,        floor,
+                                          pointer(log_prob),    pointer(gradient)};
+  const auto tasks = static_cast<double>(shape.tasks);
+  const double cost = 10.0 + tasks + 0.1 * static_cast<double>(shape.samples) * tasks;
+  detail::parallel_for(shape.batch, num_threads, detail::grain_of(cost),
+                       [&](std::int64_t begin, std::int64_t end) { kernel(task, begin, end); });
+}
+
+}  // namespace
+
+void dirichlet_log_prob(std::span<const float> concentration, std::span<const float> log_weights,
+                        const DirichletShape& shape, double weight_floor, std::span<float> log_prob, bool validate,
+                        int num_threads) {
+  run_densities(kernels().log_prob, concentration, log_weights, {}, nullptr, shape, weight_floor, log_prob, {},
+                validate, num_threads);
 }
 
 void dirichlet_log_prob_backward(std::span<const float> concentration, std::span<const float> log_weights,
                                  std::span<const float> gradient, const DirichletShape& shape, double weight_floor,
                                  std::span<float> concentration_gradient, int num_threads) {
-  check_shape(shape);
-  check_size(concentration.size(), shape.batch * shape.tasks, "concentration");
-  check_size(log_weights.size(), shape.batch * shape.samples * shape.tasks, "log_weights");
-  check_size(gradient.size(), shape.batch * shape.samples, "gradient");
-  check_size(concentration_gradient.size(), concentration.size(), "concentration_gradient");
-  const detail::DirichletLogProbTask task{
-      concentration.data(), log_weights.data(),      gradient.data(), shape.samples,
-      shape.tasks,          log_floor(weight_floor), nullptr,         concentration_gradient.data()};
-  detail::parallel_for(shape.batch, num_threads, log_prob_grain(shape),
-                       [&](std::int64_t begin, std::int64_t end) { kernels().log_prob_backward(task, begin, end); });
+  run_densities(kernels().log_prob_backward, concentration, log_weights, gradient, "gradient", shape, weight_floor, {},
+                concentration_gradient, false, num_threads);
 }
 
 void dirichlet_score(std::span<const float> concentration, std::span<const float> log_weights,
                      std::span<const float> coefficients, const DirichletShape& shape, double weight_floor,
                      std::span<float> log_prob, std::span<float> gradient, bool validate, int num_threads) {
-  check_shape(shape);
-  check_size(concentration.size(), shape.batch * shape.tasks, "concentration");
-  check_size(log_weights.size(), shape.batch * shape.samples * shape.tasks, "log_weights");
-  if (!coefficients.empty()) check_size(coefficients.size(), shape.batch * shape.samples, "coefficients");
-  check_size(log_prob.size(), shape.batch * shape.samples, "log_prob");
-  check_size(gradient.size(), concentration.size(), "gradient");
-  const double floor = log_floor(weight_floor);
-  if (validate) check_concentration(concentration, shape.tasks);
-  const detail::DirichletLogProbTask task{concentration.data(), log_weights.data(), pointer(coefficients),
-                                          shape.samples,        shape.tasks,        floor,
-                                          log_prob.data(),      gradient.data()};
-  detail::parallel_for(shape.batch, num_threads, log_prob_grain(shape),
-                       [&](std::int64_t begin, std::int64_t end) { kernels().score(task, begin, end); });
+  run_densities(kernels().score, concentration, log_weights, coefficients,
+                coefficients.empty() ? nullptr : "coefficients", shape, weight_floor, log_prob, gradient, validate,
+                num_threads);
 }
 
 void dirichlet_entropy(std::span<const float> concentration, std::int64_t tasks, std::span<float> entropy,
@@ -178,7 +162,7 @@ void floor_log_weights(std::span<const float> log_weights, std::int64_t tasks, d
   check_size(floored.size(), static_cast<std::int64_t>(log_weights.size()), "floored");
   const std::int64_t rows = static_cast<std::int64_t>(log_weights.size()) / tasks;
   check_size(log_weights.size(), rows * tasks, "log_weights");
-  const detail::FloorTask task{log_weights.data(), tasks, log_floor(weight_floor), floored.data()};
+  const detail::FloorTask task{log_weights.data(), tasks, detail::log_floor(weight_floor), floored.data()};
   detail::parallel_for(rows, num_threads, detail::grain_of(0.8 * static_cast<double>(tasks)),
                        [&](std::int64_t begin, std::int64_t end) { kernels().floor(task, begin, end); });
 }

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "checks.hpp"
 #include "lists.hpp"
 #include "util/parallel.hpp"
 #include "util/scratch.hpp"
@@ -85,8 +86,8 @@ void check_scores(const Scores& scores, const FusionOptions& options, int num_th
 }
 
 void check_weights(const Scores& scores, std::span<const float> weights, std::int64_t samples) {
-  if (samples < 0 || static_cast<std::int64_t>(weights.size()) != scores.batch * samples * scores.tasks)
-    throw std::invalid_argument("weights does not hold batch * samples * tasks values");
+  if (samples < 0) throw std::invalid_argument("samples is " + std::to_string(samples) + "; want at least 0");
+  check_size(weights.size(), scores.batch * samples * scores.tasks, "weights");
 }
 
 std::int64_t longest_request(const Scores& scores) {
@@ -111,15 +112,11 @@ void run(FusionTask task, int num_threads,
                      });
 }
 
-void check_size(std::size_t size, std::int64_t wanted, const char* message) {
-  if (static_cast<std::int64_t>(size) != wanted) throw std::invalid_argument(message);
-}
-
 }  // namespace
 }  // namespace detail
 
 void transform_scores(const Scores& scores, const FusionOptions& options, std::span<float> values, int num_threads) {
-  detail::check_size(values.size(), scores.rows * scores.tasks, "values does not hold as many values as scores");
+  detail::check_size(values.size(), scores.rows * scores.tasks, "values");
   detail::check_scores(scores, options, num_threads);
   detail::FusionTask task{scores, options};
   task.values = values.data();
@@ -129,7 +126,7 @@ void transform_scores(const Scores& scores, const FusionOptions& options, std::s
 void fuse_scores(const Scores& scores, std::span<const float> weights, std::int64_t samples,
                  const FusionOptions& options, std::span<float> fused, int num_threads) {
   detail::check_weights(scores, weights, samples);
-  detail::check_size(fused.size(), scores.rows * samples, "fused does not hold samples * rows values");
+  detail::check_size(fused.size(), scores.rows * samples, "fused");
   detail::check_scores(scores, options, num_threads);
   detail::FusionTask task{scores, options, weights.data(), samples};
   task.values = fused.data();
@@ -141,9 +138,9 @@ void fuse_topk(const Scores& scores, std::span<const float> weights, std::int64_
                std::span<std::int32_t> indices, int num_threads) {
   if (k < 1) throw std::invalid_argument("k is " + std::to_string(k) + "; want at least 1");
   detail::check_weights(scores, weights, samples);
-  if (!mask.empty()) detail::check_size(mask.size(), scores.rows, "mask does not hold one value a candidate");
-  detail::check_size(values.size(), scores.batch * samples * k, "values does not hold batch * samples * k values");
-  detail::check_size(indices.size(), scores.batch * samples * k, "indices does not hold batch * samples * k values");
+  if (!mask.empty()) detail::check_size(mask.size(), scores.rows, "mask");
+  detail::check_size(values.size(), scores.batch * samples * k, "values");
+  detail::check_size(indices.size(), scores.batch * samples * k, "indices");
   detail::check_shapes(scores, options);
   detail::FusionTask task{scores, options, weights.data(), samples, k, mask.empty() ? nullptr : mask.data()};
   task.values = values.data();

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "checks.hpp"
 #include "lists.hpp"
 #include "util/scratch.hpp"
 
@@ -14,16 +15,13 @@ void topk_gain(const Scores& scores, std::span<const float> weights, std::int64_
                std::span<const float> discount, std::span<const std::uint8_t> masks, std::int64_t lists,
                std::span<const std::int32_t> component_list, std::int64_t components, const FusionOptions& options,
                std::span<float> gain, int num_threads) {
-  const auto sized = [](std::size_t size, std::int64_t wanted, const char* message) {
-    if (static_cast<std::int64_t>(size) != wanted) throw std::invalid_argument(message);
-  };
   if (discount.empty()) throw std::invalid_argument("discount is empty; want one value a rank");
   if (components < 0 || lists < 0) throw std::invalid_argument("components or lists is negative");
   detail::check_weights(scores, weights, samples);
-  sized(gains.size(), scores.rows * components, "gains does not hold rows * components values");
-  sized(masks.size(), scores.rows * lists, "masks does not hold rows * lists values");
-  sized(gain.size(), scores.batch * samples * components, "gain does not hold batch * samples * components values");
-  if (!component_list.empty()) sized(component_list.size(), components, "component_list does not hold one a component");
+  detail::check_size(gains.size(), scores.rows * components, "gains");
+  detail::check_size(masks.size(), scores.rows * lists, "masks");
+  detail::check_size(gain.size(), scores.batch * samples * components, "gain");
+  if (!component_list.empty()) detail::check_size(component_list.size(), components, "component_list");
   for (std::size_t c = 0; c < component_list.size(); ++c)
     if (component_list[c] < -1 || component_list[c] >= lists)
       throw std::invalid_argument("component_list[" + std::to_string(c) + "] is " + std::to_string(component_list[c]) +

@@ -1,26 +1,15 @@
 #include "grpo.hpp"
 
-#include <cmath>
-#include <limits>
 #include <stdexcept>
 #include <string>
 
+#include "checks.hpp"
 #include "util/parallel.hpp"
 
 namespace pygrade::inline v0_2 {
-namespace {
 
-void check_size(std::size_t size, std::int64_t wanted, const char* name) {
-  if (wanted < 0 || size != static_cast<std::size_t>(wanted))
-    throw std::invalid_argument(std::string(name) + " holds " + std::to_string(size) + " values; want " +
-                                std::to_string(wanted));
-}
-
-void check(bool good, const char* name, double value, const char* wanted) {
-  if (!good) throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + "; want " + wanted);
-}
-
-}  // namespace
+using detail::check_number;
+using detail::check_size;
 
 void grpo_loss(const GrpoInputs& inputs, const DirichletShape& shape, const GrpoOptions& options,
                const GrpoOutputs& outputs, bool validate, int num_threads) {
@@ -40,18 +29,15 @@ void grpo_loss(const GrpoInputs& inputs, const DirichletShape& shape, const Grpo
   check_size(outputs.clip_fraction.size(), shape.batch, "clip_fraction");
   check_size(outputs.ratio_max.size(), shape.batch, "ratio_max");
   check_size(outputs.gradient.size(), rows, "gradient");
-  check(options.clip >= 0.0, "clip", options.clip, "a number ≥ 0");
-  check(options.clip_high >= 0.0, "clip_high", options.clip_high, "a number ≥ 0");
-  check(options.weight_floor >= 0.0 && options.weight_floor < 1.0, "weight_floor", options.weight_floor,
-        "a number in [0, 1)");
-  check(options.log_ratio_clamp > 0.0 && options.log_ratio_clamp <= 80.0, "log_ratio_clamp", options.log_ratio_clamp,
-        "a number in (0, 80]");
+  check_number(options.clip >= 0.0, "clip", options.clip, "a number ≥ 0");
+  check_number(options.clip_high >= 0.0, "clip_high", options.clip_high, "a number ≥ 0");
+  check_number(options.log_ratio_clamp > 0.0 && options.log_ratio_clamp <= 80.0, "log_ratio_clamp",
+               options.log_ratio_clamp, "a number in (0, 80]");
+  const double log_floor = detail::log_floor(options.weight_floor);
   if (validate) {
     check_concentration(inputs.concentration, shape.tasks);
     check_concentration(inputs.reference, shape.tasks, "reference_concentration");
   }
-  const double log_floor =
-      options.weight_floor > 0.0 ? std::log(options.weight_floor) : -std::numeric_limits<double>::infinity();
   const detail::GrpoTask task{inputs.concentration.data(),
                               inputs.log_weights.data(),
                               inputs.old_log_prob.data(),

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "checks.hpp"
 #include "util/parallel.hpp"
 
 namespace pygrade::inline v0_2 {
@@ -111,10 +112,10 @@ void lambda_loss(std::span<const float> scores, std::span<const float> gains, st
                  std::span<float> gradient, bool validate, int num_threads) {
   if (batch < 0 || (batch == 0 ? !scores.empty() : scores.size() % static_cast<std::size_t>(batch) != 0))
     throw std::invalid_argument("scores does not hold the same number of candidates for each request");
-  if (gains.size() != scores.size()) throw std::invalid_argument("gains is not as long as scores");
-  if (!mask.empty() && mask.size() != scores.size()) throw std::invalid_argument("mask is not as long as scores");
-  if (static_cast<std::int64_t>(loss.size()) != batch) throw std::invalid_argument("loss does not hold batch values");
-  if (gradient.size() != scores.size()) throw std::invalid_argument("gradient is not as long as scores");
+  detail::check_size(gains.size(), std::ssize(scores), "gains");
+  if (!mask.empty()) detail::check_size(mask.size(), std::ssize(scores), "mask");
+  detail::check_size(loss.size(), batch, "loss");
+  detail::check_size(gradient.size(), std::ssize(scores), "gradient");
   if (!(temperature > 0.0f)) throw std::invalid_argument("temperature is not a positive number");
 
   if (validate) {

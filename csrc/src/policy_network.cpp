@@ -7,24 +7,18 @@
 #include <string>
 #include <utility>
 
+#include "checks.hpp"
 #include "util/parallel.hpp"
 #include "util/scratch.hpp"
 
 namespace pygrade::inline v0_2 {
 namespace {
 
+using detail::check_number;
+using detail::check_size;
 using detail::chunk_rows;
 using detail::PackedLayer;
 using detail::padded;
-
-void check_size(std::size_t size, std::int64_t wanted, const std::string& name) {
-  if (size != static_cast<std::size_t>(wanted))
-    throw std::invalid_argument(name + " holds " + std::to_string(size) + " values; want " + std::to_string(wanted));
-}
-
-void check(bool good, const char* name, double value, const char* wanted) {
-  if (!good) throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + "; want " + wanted);
-}
 
 // beta^step by squaring: libraries' pow may differ in the last bit.
 double power(double beta, std::int64_t step) {
@@ -128,7 +122,7 @@ PolicyNetwork::PolicyNetwork(std::vector<DenseLayer> layers, const PolicyNetwork
     : impl_(std::make_unique<Impl>()) {
   if (layers.empty()) throw std::invalid_argument("layers is empty; want at least the head");
   std::int64_t inputs = layers.front().inputs;
-  check(inputs >= 1, "inputs of layer 0", static_cast<double>(inputs), "at least 1");
+  check_number(inputs >= 1, "inputs of layer 0", static_cast<double>(inputs), "at least 1");
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const DenseLayer& layer = layers[i];
     const std::string name = "layer " + std::to_string(i);
@@ -140,7 +134,7 @@ PolicyNetwork::PolicyNetwork(std::vector<DenseLayer> layers, const PolicyNetwork
     check_size(layer.bias.size(), layer.outputs, "bias of " + name);
     inputs = layer.outputs;
   }
-  check(inputs <= max_tasks, "tasks", static_cast<double>(inputs), "at most 64");
+  check_number(inputs <= max_tasks, "tasks", static_cast<double>(inputs), "at most 64");
   check_size(options.input_mean.size(), layers.front().inputs, "input_mean");
   check_size(options.input_std.size(), layers.front().inputs, "input_std");
   Impl& impl = *impl_;
@@ -237,14 +231,14 @@ void PolicyNetwork::adam(std::span<const float> gradient, std::span<float> first
   check_size(gradient.size(), impl.num_parameters, "gradient");
   check_size(first.size(), impl.num_parameters, "first");
   check_size(second.size(), impl.num_parameters, "second");
-  check(step >= 1, "step", static_cast<double>(step), "at least 1");
-  check(std::isfinite(options.learning_rate) && options.learning_rate >= 0.0, "learning_rate", options.learning_rate,
-        "a finite number ≥ 0");
-  check(options.beta1 >= 0.0 && options.beta1 < 1.0, "beta1", options.beta1, "a number in [0, 1)");
-  check(options.beta2 >= 0.0 && options.beta2 < 1.0, "beta2", options.beta2, "a number in [0, 1)");
-  check(options.epsilon > 0.0, "epsilon", options.epsilon, "a number > 0");
-  check(options.weight_decay >= 0.0, "weight_decay", options.weight_decay, "a number ≥ 0");
-  check(options.scale >= 0.0, "scale", options.scale, "a number ≥ 0");
+  check_number(step >= 1, "step", static_cast<double>(step), "at least 1");
+  check_number(std::isfinite(options.learning_rate) && options.learning_rate >= 0.0, "learning_rate",
+               options.learning_rate, "a finite number ≥ 0");
+  check_number(options.beta1 >= 0.0 && options.beta1 < 1.0, "beta1", options.beta1, "a number in [0, 1)");
+  check_number(options.beta2 >= 0.0 && options.beta2 < 1.0, "beta2", options.beta2, "a number in [0, 1)");
+  check_number(options.epsilon > 0.0, "epsilon", options.epsilon, "a number > 0");
+  check_number(options.weight_decay >= 0.0, "weight_decay", options.weight_decay, "a number ≥ 0");
+  check_number(options.scale >= 0.0, "scale", options.scale, "a number ≥ 0");
   const double step_size = options.learning_rate / (1.0 - power(options.beta1, step));
   const double root_correction = std::sqrt(1.0 - power(options.beta2, step));
   detail::AdamTask task{0,

@@ -5,16 +5,12 @@
 #include <stdexcept>
 #include <string>
 
+#include "checks.hpp"
 #include "util/parallel.hpp"
 #include "util/scratch.hpp"
 
 namespace pygrade::inline v0_2 {
 namespace {
-
-void check_size(std::size_t size, std::int64_t wanted, const char* name) {
-  if (size != 0 && static_cast<std::int64_t>(size) != wanted)
-    throw std::invalid_argument(std::string(name) + " does not hold one value a candidate");
-}
 
 template <class T>
 const T* optional(std::span<const T> values) {
@@ -34,11 +30,10 @@ void set_caps(detail::RankingTask& task, const PageRules& rules, std::int64_t lo
 }  // namespace
 
 void detail::check_rules(const PageRules& rules, std::int64_t rows) {
-  check_size(rules.mask.size(), rows, "mask");
-  check_size(rules.boost_mul.size(), rows, "boost_mul");
-  check_size(rules.boost_add.size(), rows, "boost_add");
-  if (static_cast<std::int64_t>(rules.groups.size()) != rows * static_cast<std::int64_t>(rules.caps.size()))
-    throw std::invalid_argument("groups does not hold one value a candidate and cap");
+  if (!rules.mask.empty()) check_size(rules.mask.size(), rows, "mask");
+  if (!rules.boost_mul.empty()) check_size(rules.boost_mul.size(), rows, "boost_mul");
+  if (!rules.boost_add.empty()) check_size(rules.boost_add.size(), rows, "boost_add");
+  check_size(rules.groups.size(), rows * std::ssize(rules.caps), "groups");
   for (std::size_t a = 0; a < rules.caps.size(); ++a)
     if (rules.caps[a] < -1)
       throw std::invalid_argument("caps[" + std::to_string(a) + "] is " + std::to_string(rules.caps[a]) +
@@ -50,10 +45,8 @@ void rank(const Scores& scores, std::span<const float> weights, std::int64_t k, 
   if (k < 1) throw std::invalid_argument("k is " + std::to_string(k) + "; want at least 1");
   detail::check_scores(scores, options, num_threads);
   detail::check_weights(scores, weights, 1);
-  const auto page = static_cast<std::uint64_t>(scores.batch) * static_cast<std::uint64_t>(k);
-  if (values.size() != page) throw std::invalid_argument("values does not hold batch * k values");
-  if (indices.size() != page) throw std::invalid_argument("indices does not hold batch * k values");
-
+  detail::check_size(values.size(), scores.batch * k, "values");
+  detail::check_size(indices.size(), scores.batch * k, "indices");
   detail::check_rules(rules, scores.rows);
 
   const std::int64_t longest = detail::longest_request(scores);

@@ -80,8 +80,8 @@ TEST(groups_of_many_samples_agree_with_plain_loops) {
 TEST(sizes_that_do_not_fit_are_refused) {
   std::vector<float> out(4);
   const std::vector<float> rewards(4);
-  CHECK_THROWS(std::invalid_argument, "rewards does not hold", group_advantage(rewards, one, 2, 3, {}, out));
-  CHECK_THROWS(std::invalid_argument, "advantage does not hold",
+  CHECK_THROWS(std::invalid_argument, "rewards holds 4 values; want 6", group_advantage(rewards, one, 2, 3, {}, out));
+  CHECK_THROWS(std::invalid_argument, "advantage holds 3 values; want 4",
                group_advantage(rewards, one, 2, 2, {}, std::span(out).first(3)));
   CHECK_THROWS(std::invalid_argument, "clip is negative or NaN",
                group_advantage(rewards, one, 2, 2, {Normalize::none, false, missing}, out));

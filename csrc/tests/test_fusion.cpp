@@ -202,11 +202,11 @@ TEST(what_does_not_fit_is_refused) {
   const std::vector<float> values = {1, -2, 3, 4};
   const auto scores = dense(values, 2, 1);
   CHECK_THROWS(std::invalid_argument, "k is 0", best_of(scores, {1, 1}, 1, 0));
-  CHECK_THROWS(std::invalid_argument, "weights does not hold", best_of(scores, {1}, 1, 1));
+  CHECK_THROWS(std::invalid_argument, "weights holds 1 values; want 2", best_of(scores, {1}, 1, 1));
   CHECK_THROWS(std::invalid_argument, "scores has 65 tasks",
                fused_of(Scores::dense(values.data(), ScoreType::float32, 0, 0, 65), {}, 1));
   const std::vector<std::uint8_t> mask = {1};
-  CHECK_THROWS(std::invalid_argument, "mask does not hold", best_of(scores, {1, 1}, 1, 1, mask));
+  CHECK_THROWS(std::invalid_argument, "mask holds 1 values; want 4", best_of(scores, {1, 1}, 1, 1, mask));
   CHECK_THROWS(std::invalid_argument, "scores is negative at request 0, candidate 1, task 0",
                best_of(scores, {1, 1}, 1, 1, {}, {Transform::log}));
   for (const std::vector<std::int64_t>& offsets :

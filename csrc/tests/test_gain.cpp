@@ -46,5 +46,5 @@ TEST(jagged_requests_read_their_own_columns_of_the_lists) {
 TEST(what_does_not_fit_is_refused) {
   CHECK_THROWS(std::invalid_argument, "component_list[1] is 0; want -1 or a list below 0", gain_of({}, {-1, 0}));
   CHECK_THROWS(std::invalid_argument, "component_list[0] is -2", gain_of({}, {-2, -1}));
-  CHECK_THROWS(std::invalid_argument, "weights does not hold", gain_of({}, {}, {1}));
+  CHECK_THROWS(std::invalid_argument, "weights holds 1 values; want 2", gain_of({}, {}, {1}));
 }

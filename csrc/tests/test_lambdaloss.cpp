@@ -67,9 +67,9 @@ TEST(sizes_that_do_not_fit_are_refused) {
   const std::vector<float> three(3);
   CHECK_THROWS(std::invalid_argument, "scores does not hold",
                lambda_loss(three, three, {}, dcg, 2, 1.0f, loss, gradient));
-  CHECK_THROWS(std::invalid_argument, "gains is not as long",
+  CHECK_THROWS(std::invalid_argument, "gains holds 3 values; want 4",
                lambda_loss(four, three, {}, dcg, 2, 1.0f, loss, gradient));
-  CHECK_THROWS(std::invalid_argument, "gradient is not as long",
+  CHECK_THROWS(std::invalid_argument, "gradient holds 3 values; want 4",
                lambda_loss(four, four, {}, dcg, 2, 1.0f, loss, std::span(gradient).first(3)));
   CHECK_THROWS(std::invalid_argument, "temperature", lambda_loss(four, four, {}, dcg, 2, missing, loss, gradient));
 }

@@ -115,9 +115,9 @@ TEST(what_does_not_fit_is_refused_before_anything_is_written) {
   const std::vector<std::int32_t> groups = {1, 2, 3};
   const std::vector<std::int32_t> caps = {-2};
   refuses("k is 0", 0, {});
-  refuses("values does not hold", 2, {}, {}, 1);
-  refuses("mask does not hold", 2, {mask, {}, {}, {}, {}});
-  refuses("groups does not hold", 2, {{}, {}, {}, groups, {}});
+  refuses("values holds 1 values; want 2", 2, {}, {}, 1);
+  refuses("mask holds 1 values; want 3", 2, {mask, {}, {}, {}, {}});
+  refuses("groups holds 3 values; want 0", 2, {{}, {}, {}, groups, {}});
   refuses("caps[0] is -2", 2, {{}, {}, {}, groups, caps});
   const std::vector<float> negative = {1, -2, 3};
   CHECK_THROWS(std::invalid_argument, "negative",
