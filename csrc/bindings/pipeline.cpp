@@ -74,11 +74,11 @@ Models models_of(const std::string& version, const py::object& features, const p
   return {version, part<Features>(features), part<Prerank>(prerank), part<MultiTaskModel>(mtl), part<Policy>(policy)};
 }
 
-py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, const std::optional<std::string>& scenario,
-              const py::dict& context, std::size_t k, std::size_t candidates, py::handle item_ids, py::handle seen,
-              py::handle eligible, bool explore, py::handle values, std::optional<std::int64_t> deadline,
-              const py::object& item_values, py::handle predictions, const py::dict& item_features,
-              py::object user_data) {
+py::dict rank_user(Served& served, std::int64_t user_id, std::int64_t timestamp,
+                   const std::optional<std::string>& scenario, const py::dict& context, std::size_t k,
+                   std::size_t candidates, py::handle item_ids, py::handle seen, py::handle eligible, bool explore,
+                   py::handle values, std::optional<std::int64_t> deadline, const py::object& item_values,
+                   py::handle predictions, const py::dict& item_features, py::object user_data) {
   const auto given = context_of(context);
   PipelineRequest request;
   request.user = {user_id, timestamp, scenario, given};
@@ -156,7 +156,7 @@ py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, cons
   return result;
 }
 
-py::dict counters(const Served& served) {
+py::dict pipeline_counters(const Served& served) {
   const PipelineCounters now = served.pipeline->counters();
   py::dict result;
   add_counts(result, now.features, detail::feature_counts);
@@ -188,7 +188,7 @@ void bind_pipeline(py::module_& module) {
           },
           "artifact"_a, "store"_a, "any_version"_a = false, "seed"_a = py::none(), "predict"_a = py::none())
       .def_property_readonly("center", [](const Served& served) { return served.pipeline->center(); })
-      .def("rank", &rank, "user_id"_a, "timestamp"_a, "scenario"_a, "context"_a, "k"_a, "candidates"_a,
+      .def("rank", &rank_user, "user_id"_a, "timestamp"_a, "scenario"_a, "context"_a, "k"_a, "candidates"_a,
            "item_ids"_a = py::none(), "seen"_a = py::none(), "eligible"_a = py::none(), "explore"_a = false,
            "values"_a = py::none(), "deadline"_a = py::none(), "item_values"_a = py::none(),
            "predictions"_a = py::none(), "item_features"_a = py::dict(), "user_data"_a = py::none())
@@ -201,7 +201,7 @@ void bind_pipeline(py::module_& module) {
             served.pipeline->publish(std::move(models));
           },
           "version"_a, "features"_a, "prerank"_a, "mtl"_a, "policy"_a)
-      .def_property_readonly("counters", &counters);
+      .def_property_readonly("counters", &pipeline_counters);
 }
 
 }  // namespace pygrade::inline v0_2::bindings

@@ -247,7 +247,7 @@ py::object rank(const Arguments<16>& arguments) {
 }
 
 // The core's own checks don't name the request; Python's do.
-py::object rank_fast_path(const Arguments<16>& arguments) {
+py::object pages_fast_path(const Arguments<16>& arguments) {
   try {
     return rank(arguments);
   } catch (const std::invalid_argument& error) {
@@ -286,7 +286,7 @@ void bind_ranker(py::module_& module) {
         return counts;
       });
   def_positional<&rank, LeftAlone::nothing>(module, "rank_pages", rank_names);
-  def_positional<&rank_fast_path, LeftAlone::all>(module, "rank_pages_fast_path", rank_names);
+  def_positional<&pages_fast_path, LeftAlone::all>(module, "rank_pages_fast_path", rank_names);
 }
 
 }  // namespace pygrade::inline v0_2::bindings

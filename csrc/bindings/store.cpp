@@ -16,7 +16,7 @@ namespace pygrade::inline v0_2::bindings {
 
 namespace {
 
-using Keys = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>;
+using KeyArray = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>;
 
 std::string to_table(py::handle table) {
   if (!py::isinstance<py::str>(table))
@@ -25,7 +25,7 @@ std::string to_table(py::handle table) {
 }
 
 // [n] int64; integers of other widths are taken, floats are not.
-Keys to_keys(const py::object& given) {
+KeyArray to_keys(const py::object& given) {
   const py::array keys = py::array::ensure(given);
   if (!keys || keys.ndim() != 1)
     throw py::value_error("keys have shape " + (keys ? std::string(py::str(keys.attr("shape"))) : "that varies") +
@@ -33,10 +33,12 @@ Keys to_keys(const py::object& given) {
   const bool whole = keys.dtype().kind() == 'i' || (keys.dtype().kind() == 'u' && keys.itemsize() < 8);
   if (keys.size() > 0 && !whole)
     throw py::type_error("keys are " + std::string(py::str(keys.dtype())) + "; want int64");
-  return Keys::ensure(keys);
+  return KeyArray::ensure(keys);
 }
 
-std::span<const std::int64_t> span_of(const Keys& keys) { return {keys.data(), static_cast<std::size_t>(keys.size())}; }
+std::span<const std::int64_t> key_span(const KeyArray& keys) {
+  return {keys.data(), static_cast<std::size_t>(keys.size())};
+}
 
 // The bytes of a list of values; the objects must outlive them.
 std::vector<std::string_view> to_values(const py::list& values, const std::string& what = "values") {
@@ -62,11 +64,11 @@ struct Queries {
       tables.push_back(to_table(pair[0]));
       keys.push_back(to_keys(pair[1]));
     }
-    for (std::size_t i = 0; i < tables.size(); ++i) queries.push_back({tables[i], span_of(keys[i])});
+    for (std::size_t i = 0; i < tables.size(); ++i) queries.push_back({tables[i], key_span(keys[i])});
   }
 
   std::vector<std::string> tables;
-  std::vector<Keys> keys;
+  std::vector<KeyArray> keys;
   std::vector<StoreQuery> queries;
 };
 
@@ -100,7 +102,7 @@ py::list get(const std::shared_ptr<Store>& store, const py::iterable& requests,
   return lists;
 }
 
-void update(Store& store, const py::iterable& requests, const py::function& change, std::optional<double> ttl) {
+void update_records(Store& store, const py::iterable& requests, const py::function& change, std::optional<double> ttl) {
   const Queries wanted(requests);
   const py::gil_scoped_release unlocked;
   store.update(
@@ -125,12 +127,12 @@ void update(Store& store, const py::iterable& requests, const py::function& chan
 void put(Store& store, const py::object& table, const py::object& keys, const py::iterable& values,
          const std::optional<std::string>& version, std::optional<double> ttl) {
   const std::string name = to_table(table);
-  const Keys numbers = to_keys(keys);
+  const KeyArray numbers = to_keys(keys);
   const py::list objects(values);
   const auto views = to_values(objects);
   if (version) detail::check_version(*version);
   const py::gil_scoped_release unlocked;
-  store.put(name, span_of(numbers), views, version.value_or(""), ttl);
+  store.put(name, key_span(numbers), views, version.value_or(""), ttl);
 }
 
 py::dict versions(Store& store) {
@@ -230,7 +232,7 @@ void bind_store(py::module_& module) {
   py::class_<Store, std::shared_ptr<Store>>(module, "Store")
       .def("get", &get, "requests"_a, "version"_a = py::none(), "seconds"_a = py::none())
       .def("put", &put, "table"_a, "keys"_a, "values"_a, "version"_a = py::none(), "ttl"_a = py::none())
-      .def("update", &update, "requests"_a, "change"_a, "ttl"_a = py::none())
+      .def("update", &update_records, "requests"_a, "change"_a, "ttl"_a = py::none())
       .def("sweep", &Store::sweep, unlocked())
       .def("begin", &Store::begin, "version"_a, unlocked())
       .def("switch_to", &Store::switch_to, "version"_a, unlocked())

@@ -31,6 +31,8 @@ endforeach()
 add_library(pygrade_ops MODULE ${torch_op_sources})
 target_include_directories(pygrade_ops SYSTEM PRIVATE ${torch_dir}/include)
 target_compile_definitions(pygrade_ops PRIVATE TORCH_TARGET_VERSION=0x020a000000000000)
+pygrade_compile_in_batches(pygrade_ops)
+target_compile_options(pygrade_ops PRIVATE $<$<CONFIG:Release>:-O2>)
 # torch loads libraries with RTLD_LOCAL, so that this one must name libtorch_cpu itself; no path to it is kept.
 target_link_libraries(pygrade_ops PRIVATE pygrade ${PYGRADE_TORCH_LIBRARY})
 if(NOT APPLE)

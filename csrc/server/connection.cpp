@@ -1,9 +1,7 @@
 #include "connection.hpp"
 
 #include <algorithm>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/string.hpp>
 #include <charconv>
@@ -19,8 +17,6 @@ namespace {
 namespace http = beast::http;
 using detail::JsonWriter;
 
-// A co_await stands alone in its statement: some compilers evaluate it in an operand that is skipped.
-constexpr auto wait = asio::as_tuple(asio::use_awaitable);
 constexpr std::size_t small_read = std::size_t{8} << 10, large_read = std::size_t{32} << 10;
 constexpr std::size_t max_line = std::size_t{4} << 10;        // of a chunk's size with extensions; of all trailers
 constexpr std::size_t max_discarded = std::size_t{16} << 20;  // after the last answer

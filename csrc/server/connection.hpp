@@ -4,8 +4,10 @@
 #include <array>
 #include <atomic>
 #include <boost/asio/any_completion_handler.hpp>
+#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
@@ -28,6 +30,9 @@ namespace pygrade::inline v0_2::server {
 namespace asio = boost::asio;
 namespace beast = boost::beast;
 using asio::ip::tcp;
+
+// A co_await stands alone in its statement: some compilers evaluate it in an operand that is skipped.
+inline constexpr auto wait = asio::as_tuple(asio::use_awaitable);
 
 // What a connection does. `closing`: its last answer is sent, and what the client still sends is thrown away, since
 // bytes that nobody read would make the kernel take the answer back. `leaving`: its end is decided.

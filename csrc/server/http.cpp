@@ -7,13 +7,11 @@
 #endif
 
 #include <algorithm>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <ctime>
 #include <fstream>
 #include <iterator>
@@ -28,7 +26,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto wait = asio::as_tuple(asio::use_awaitable);
 constexpr int reserve_connections = 64;  // for probes, and for telling others that there is no room
 constexpr int other_threads = 2, most_others = 64;
 constexpr auto tick = 100ms;
@@ -37,7 +34,7 @@ constexpr std::array<Clock::duration, phases> longest{
     75s, 10s, 30s, Clock::duration::max(), 30s, 1s, Clock::duration::max()};
 // From when on a connection gives way to a new one, if all are taken.
 constexpr std::pair<Phase, Clock::duration> givers[] = {{closing, 0s}, {idle, 0s}, {head, 1s}, {body, 5s}};
-constexpr auto longest_end = 30s, patience = 1s;
+constexpr auto longest_end = 30s, quiet_time = 1s;
 
 void raise_file_limit(int wanted) {
   rlimit limit{};
@@ -196,7 +193,7 @@ struct HttpServer::Impl {
     for (auto place = waiting.begin(); place != waiting.end();) {
       Connection* connection = *place++;
       // One that is new is about to ask.
-      if (connection->quiet() && now - connection->since() > patience) connection->expire();
+      if (connection->quiet() && now - connection->since() > quiet_time) connection->expire();
     }
     const auto& in = shared->in;
     const bool done = in[idle].empty() && in[head].empty() && in[body].empty() && in[working].empty() &&

@@ -10,6 +10,10 @@
 
 namespace pygrade::inline v0_2::detail {
 
+inline void require(bool good, const char* message) {
+  if (!good) throw std::invalid_argument(message);
+}
+
 inline void check_size(std::size_t size, std::int64_t wanted, const std::string& name) {
   if (wanted < 0 || size != static_cast<std::size_t>(wanted))
     throw std::invalid_argument(name + " holds " + std::to_string(size) + " values; want " + std::to_string(wanted));

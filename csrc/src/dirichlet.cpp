@@ -16,11 +16,10 @@ namespace {
 
 using detail::check_size;
 
-constexpr std::int64_t max_tasks = 64;
 constexpr std::int64_t max_samples = std::int64_t{1} << 24;  // 256 g + t is one counter word
 
 void check_tasks(std::int64_t tasks) {
-  if (tasks < 1 || tasks > max_tasks)
+  if (tasks < 1 || tasks > 64)
     throw std::invalid_argument("concentration has " + std::to_string(tasks) + " tasks; want 1 to 64");
 }
 

@@ -12,7 +12,7 @@ namespace pygrade::inline v0_2::detail {
 namespace {
 
 constexpr int fewest_bits = 3;                  // of buckets
-constexpr std::size_t ahead = 8;                // ids whose memory is fetched in advance
+constexpr std::size_t ids_ahead = 8;            // ids whose memory is fetched in advance
 constexpr std::size_t moved_at_once = 1 << 12;  // hints
 constexpr std::size_t clock_steps = 256;        // of the hand for one row
 
@@ -50,9 +50,9 @@ std::size_t RowMemory::recall(std::span<const std::int64_t> ids, std::uint64_t s
   std::size_t found = 0, missing = 0;
   // First the place of every id, then its content, so that fetching from memory overlaps. `unknown` holds the places
   // meanwhile.
-  for (std::size_t i = 0; i < std::min(count, ahead); ++i) __builtin_prefetch(index.bucket(seeded_hash(ids[i])));
+  for (std::size_t i = 0; i < std::min(count, ids_ahead); ++i) __builtin_prefetch(index.bucket(seeded_hash(ids[i])));
   for (std::size_t i = 0; i < count; ++i) {
-    if (i + ahead < count) __builtin_prefetch(index.bucket(seeded_hash(ids[i + ahead])));
+    if (i + ids_ahead < count) __builtin_prefetch(index.bucket(seeded_hash(ids[i + ids_ahead])));
     const std::uint64_t hash = seeded_hash(ids[i]);
     std::uint64_t place = index.find(hash);
     if (place == 0 && index.before != nullptr) place = index.before->find(hash);
@@ -77,9 +77,9 @@ std::size_t RowMemory::recall(std::span<const std::int64_t> ids, std::uint64_t s
     return true;
   };
   if (found > 0)
-    for (std::size_t i = 0; i < std::min(count, ahead); ++i) fetch(i);
+    for (std::size_t i = 0; i < std::min(count, ids_ahead); ++i) fetch(i);
   for (std::size_t i = 0; i < count; ++i) {
-    if (i + ahead < count) fetch(i + ahead);
+    if (i + ids_ahead < count) fetch(i + ids_ahead);
     const std::uint32_t place = unknown[i];
     if (place == 0 || !copy(place - 1, ids[i], rows + i * width_)) unknown[missing++] = static_cast<std::uint32_t>(i);
   }

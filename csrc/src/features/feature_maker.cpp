@@ -5,12 +5,6 @@
 
 namespace pygrade::inline v0_2::detail {
 
-namespace {
-
-std::int64_t signed_size(std::size_t size) { return static_cast<std::int64_t>(size); }
-
-}  // namespace
-
 FeatureMaker::FeatureMaker(const Plan& plan, FeatureBuffer& buffer, Items items)
     : plan_(plan), kernels_(PYGRADE_KERNELS(feature_kernels)), buffer_(buffer), work_(*buffer.work), items_(items) {}
 

@@ -11,7 +11,7 @@ namespace pygrade::inline v0_2::detail {
 
 namespace {
 
-constexpr std::size_t ahead = 8;  // events whose records are on their way from memory
+constexpr std::size_t events_ahead = 8;  // events whose records are on their way from memory
 
 std::span<const std::int64_t> row_of(const AttributeRows& known, std::int64_t id,
                                      const std::vector<std::int64_t>& unknown) {
@@ -47,7 +47,7 @@ class Past {
  private:
   void add_next() {
     for (std::size_t t = 0; t < tables_.size(); ++t) {
-      if (next_ + ahead < order_.size()) tables_[t]->prefetch(places_[t][order_[next_ + ahead]]);
+      if (next_ + events_ahead < order_.size()) tables_[t]->prefetch(places_[t][order_[next_ + events_ahead]]);
       tables_[t]->add(columns_, order_[next_], places_[t][order_[next_]]);
     }
     ++next_;

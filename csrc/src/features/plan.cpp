@@ -43,8 +43,6 @@ std::vector<std::int64_t> unknown_row(const std::vector<Attribute>& attributes) 
   return row;
 }
 
-std::int64_t signed_size(std::size_t size) { return static_cast<std::int64_t>(size); }
-
 // The place of a field in the plan, added if it is new.
 std::int64_t field_of(TablePlan& plan, const HistoryField& wanted) {
   const auto same = [&](const HistoryField& field) {

@@ -12,6 +12,8 @@
 
 namespace pygrade::inline v0_2::detail {
 
+inline std::int64_t signed_size(std::size_t size) { return static_cast<std::int64_t>(size); }
+
 // How a code becomes an id.
 struct IdCoding {
   std::int64_t buckets = 0;              // hashed; 0: by the vocabulary

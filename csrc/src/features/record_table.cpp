@@ -8,8 +8,8 @@ namespace pygrade::inline v0_2::detail {
 
 namespace {
 
-constexpr std::size_t batch = 32;  // keys whose slots are on their way from memory
-constexpr std::size_t ahead = 12;  // records on their way
+constexpr std::size_t batch = 32;          // keys whose slots are on their way from memory
+constexpr std::size_t records_ahead = 12;  // records on their way
 
 }  // namespace
 
@@ -82,7 +82,7 @@ void RecordTable::prefetch(std::uint32_t number) const {
 void RecordTable::apply(std::span<const std::int64_t> keys, const EventColumns& events) {
   const auto rows = places_for(keys);
   for (std::size_t e = 0; e < rows.size(); ++e) {
-    if (e + ahead < rows.size()) prefetch(rows[e + ahead]);
+    if (e + records_ahead < rows.size()) prefetch(rows[e + records_ahead]);
     add(events, e, rows[e]);
   }
 }
@@ -90,7 +90,7 @@ void RecordTable::apply(std::span<const std::int64_t> keys, const EventColumns& 
 void RecordTable::merge(std::span<const std::int64_t> keys, const std::int64_t* records) {
   const auto rows = places_for(keys);
   for (std::size_t i = 0; i < rows.size(); ++i, records += layout_.width()) {
-    if (i + ahead < rows.size()) prefetch(rows[i + ahead]);
+    if (i + records_ahead < rows.size()) prefetch(rows[i + records_ahead]);
     if (rows[i] != KeyIndex::none) layout_.merge(records, row(rows[i]));
   }
 }
@@ -98,7 +98,7 @@ void RecordTable::merge(std::span<const std::int64_t> keys, const std::int64_t* 
 void RecordTable::get(std::span<const std::int64_t> keys, std::int64_t* records, bool* known) const {
   const auto rows = find(keys);
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    if (i + ahead < rows.size()) prefetch(rows[i + ahead]);
+    if (i + records_ahead < rows.size()) prefetch(rows[i + records_ahead]);
     known[i] = rows[i] != KeyIndex::none;
     records = std::copy_n(record(rows[i]), layout_.width(), records);
   }

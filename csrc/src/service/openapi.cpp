@@ -252,7 +252,7 @@ struct Operation {
   std::string_view description;
 };
 
-constexpr std::string_view html_type = "text/html", metrics_type = "text/plain";
+constexpr std::string_view page_type = "text/html", metrics_type = "text/plain";
 constexpr Operation operations[] = {
     {"/v1/rank", "post", "A page for a user", "RankRequest", "Page",
      "The page is counted and logged, and shadows rank it, too. {\"requests\": [...]} with up to max_batch requests is "
@@ -274,9 +274,9 @@ constexpr Operation operations[] = {
     {"/metrics", "get", "Figures for Prometheus", "", metrics_type, "Families are listed under x-metrics."},
     {"/livez", "get", "Whether the process answers", "", "Live", "Needs no token."},
     {"/readyz", "get", "Whether to send requests here", "", "Readiness", "Needs no token. 503 from the drain on."},
-    {"/console", "get", "Page to look at the policy and the service", "", html_type, "Of pygraded; 404 without one."},
+    {"/console", "get", "Page to look at the policy and the service", "", page_type, "Of pygraded; 404 without one."},
     {"/openapi.json", "get", "This document", "", "", ""},
-    {"/docs", "get", "This document as a page", "", html_type, ""},
+    {"/docs", "get", "This document as a page", "", page_type, ""},
 };
 
 struct Failure {

@@ -11,7 +11,7 @@ namespace pygrade::inline v0_2::detail {
 namespace {
 
 // What is exported, in this order.
-constexpr Family families[] = {
+constexpr Family family_list[] = {
     {"pygrade_info", "gauge", "Version of pygrade.", "version"},
     {"pygrade_ready", "gauge", "1 if /readyz is 200."},
     {"pygrade_artifact_info", "gauge", "Version of the artifact in service.", "artifact"},
@@ -124,20 +124,20 @@ void histogram(std::string_view family, const std::string& labels, std::span<con
 
 }  // namespace
 
-std::span<const Family> all_families() { return families; }
+std::span<const Family> all_families() { return family_list; }
 
 void write_prometheus(const Registry& registry, const std::vector<double>& numbers, const Figures& figures,
                       std::string& out) {
   const auto series = registry.series();
   auto counted = series.begin();
   auto computed = figures.values().begin();
-  for (std::size_t f = 0; f < std::size(families); ++f) {
-    const std::string name(families[f].name);
+  for (std::size_t f = 0; f < std::size(family_list); ++f) {
+    const std::string name(family_list[f].name);
     std::string lines;
     for (; counted != series.end() && counted->first.first == f; ++counted) {
       const auto& [key, index] = *counted;
       if (index >= numbers.size()) continue;  // made after the numbers were read
-      if (families[f].type == "histogram")
+      if (family_list[f].type == "histogram")
         histogram(name, key.second, std::span(numbers).subspan(index, Histogram::cells), lines);
       // A request that never came is no series; plain counters start with 0.
       else if (numbers[index] != 0.0 || name != "pygrade_requests_total")
@@ -146,8 +146,8 @@ void write_prometheus(const Registry& registry, const std::vector<double>& numbe
     for (; computed != figures.values().end() && computed->first.first == f; ++computed)
       line(name + computed->first.second, computed->second, lines);
     if (lines.empty()) continue;
-    out.append("# HELP ").append(name).append(" ").append(families[f].help).append("\n");
-    out.append("# TYPE ").append(name).append(" ").append(families[f].type).append("\n");
+    out.append("# HELP ").append(name).append(" ").append(family_list[f].help).append("\n");
+    out.append("# TYPE ").append(name).append(" ").append(family_list[f].type).append("\n");
     out += lines;
   }
 }

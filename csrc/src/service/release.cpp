@@ -36,7 +36,7 @@ std::string identity_of(const fs::path& directory, const char* name) {
          std::to_string(status.st_mtim.tv_nsec);
 }
 
-TensorValues<std::int64_t> integers(const TensorView& tensor) {
+TensorValues<std::int64_t> integers_of(const TensorView& tensor) {
   if (tensor.type != TensorType::int64) throw SafetensorsError("tensor " + tensor.name + " is not int64");
   return TensorValues<std::int64_t>(tensor.bytes);
 }
@@ -68,8 +68,8 @@ Served serve(std::shared_ptr<const Policy> policy, const ArmConfig& config, cons
 
 ItemNames::ItemNames(FileContent content) : content_(std::move(content)) {
   const auto tensors = read_safetensors(content_);
-  ids_ = integers(find_tensor(tensors, "item_id"));
-  start_ = integers(find_tensor(tensors, "start"));
+  ids_ = integers_of(find_tensor(tensors, "item_id"));
+  start_ = integers_of(find_tensor(tensors, "start"));
   text_ = text_of(find_tensor(tensors, "text").bytes);
   if (start_.size() != ids_.size() + 1 || start_.front() != 0 ||
       start_.back() != static_cast<std::int64_t>(text_.size()) || !std::ranges::is_sorted(start_) ||

@@ -13,7 +13,7 @@ namespace {
 namespace fs = std::filesystem;
 using detail::Json;
 
-constexpr std::string_view format = "pygrade.Pipeline", manifest_name = "manifest.json";
+constexpr std::string_view pipeline_format = "pygrade.Pipeline", manifest_name = "manifest.json";
 constexpr double format_version = 1;
 constexpr int tries = 3;
 
@@ -49,8 +49,8 @@ Manifest parse_manifest(std::string_view text, const std::string& path) {
     const Json record = Json::parse(text);
     if (record.type != Json::Type::object) throw detail::JsonError("it is no object");
     const double given = record.finite_at("format_version");
-    if (record.string_at("format") != format || given != format_version)
-      throw detail::JsonError("it is of another format than " + std::string(format) + " version 1" +
+    if (record.string_at("format") != pipeline_format || given != format_version)
+      throw detail::JsonError("it is of another format than " + std::string(pipeline_format) + " version 1" +
                               (given > format_version ? ": it was made by a newer pygrade" : ""));
     manifest.version = record.string_at("version");
     manifest.schema_hash = record.string_at("schema_hash");

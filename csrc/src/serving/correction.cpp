@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "checks.hpp"
 #include "serving/correction_tensors.hpp"
 #include "util/fpenv.hpp"
 #include "util/parallel.hpp"
@@ -15,12 +16,9 @@ namespace pygrade::inline v0_2 {
 namespace {
 
 using detail::GramBlock;
+using detail::require;
 
 constexpr float x_clip = 4.0f;
-
-void require(bool good, const char* message) {
-  if (!good) throw std::invalid_argument(message);
-}
 
 void require_numbers(std::span<const float> values, std::size_t size, const char* name) {
   if (values.size() != size)

@@ -4,18 +4,16 @@
 #include <cmath>
 #include <limits>
 
+#include "checks.hpp"
 #include "util/fpenv.hpp"
 
 namespace pygrade::inline v0_2 {
 
 namespace {
 
-constexpr float nan = std::numeric_limits<float>::quiet_NaN();
-constexpr float input_clip = 5.0f;  // normalized inputs are clipped: one broken feature must not dominate
+using detail::require;
 
-void require(bool good, const char* message) {
-  if (!good) throw std::invalid_argument(message);
-}
+constexpr float input_clip = 5.0f;  // normalized inputs are clipped: one broken feature must not dominate
 
 // Σ_t clip(λ w_t, lower_t, upper_t)
 double clipped_sum(double scale, std::span<const double> weights, std::span<const float> lower,
@@ -133,7 +131,8 @@ void Policy::request_inputs(std::span<const float> context, std::span<const floa
   require(inputs.size() == num_inputs(), "inputs must have num_inputs() places");
   require(multipliers.empty() || (trade_offs_ && multipliers.size() == tasks),
           "multipliers must have one value for each task of a policy that takes them");
-  std::ranges::transform(context, inputs.begin(), [](float v) { return std::isfinite(v) ? v : nan; });
+  std::ranges::transform(context, inputs.begin(),
+                         [](float v) { return std::isfinite(v) ? v : std::numeric_limits<float>::quiet_NaN(); });
   auto rest = inputs.subspan(context.size());
   for (std::size_t i = 0; i < indicators_.size(); ++i) rest[i] = std::isfinite(context[indicators_[i]]) ? 0.0f : 1.0f;
   rest = rest.subspan(indicators_.size());

@@ -52,7 +52,7 @@ PYGRADE_INLINE Part clipped_objective(const GrpoTask& task, const Clip& clip, st
 // Adds the samples of a row to its group's sums and to the scores. Separate passes let independent samples overlap in
 // each long dependency chain, above all the exponential's.
 template <class Form>
-PYGRADE_INLINE void one_row(const GrpoTask& task, const Clip& clip, std::int64_t b, int row, Form form,
+PYGRADE_INLINE void add_row(const GrpoTask& task, const Clip& clip, std::int64_t b, int row, Form form,
                             const Density& density, Group& group, ScoreSums& scores) {
   Samples samples;
   RowScore<Form> score;
@@ -101,7 +101,7 @@ void loss(const GrpoTask& task, std::int64_t begin, std::int64_t end) {
       for (int l = 0; l < count; ++l) {
         Group group{};
         load_density(concentration, rows, l, form.tasks, task.log_floor, density);
-        one_row(task, clip, b, l, form, density, group, scores);
+        add_row(task, clip, b, l, form, density, group, scores);
         objective[l] = group.objective;
         outside[l] = group.outside;
         ratio_max[l] = group.ratio_max;

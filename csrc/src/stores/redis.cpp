@@ -36,7 +36,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using Access = RedisServers::Access;
-using Kind = RedisReplies::Kind;
 
 constexpr int max_attempts = 1000;         // of an update while others write to the same keys
 constexpr std::size_t put_records = 1000;  // of one script: other clients wait only for these

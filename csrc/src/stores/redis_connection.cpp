@@ -13,7 +13,7 @@ namespace pygrade::inline v0_2::detail {
 
 namespace {
 
-using Kind = RedisReplies::Kind;
+using ReplyKind = RedisReplies::Kind;
 
 constexpr std::size_t read_size = 256 << 10;  // of one call, without TLS
 
@@ -29,23 +29,23 @@ timeval left_until(Time until) {
 }
 
 // What hiredis calls for each answer that it has read. It takes a null pointer for a failure, so a place counts from 1.
-void* add(const redisReadTask* task, Kind kind, std::string_view text, std::int64_t integer = 0,
+void* add(const redisReadTask* task, ReplyKind kind, std::string_view text, std::int64_t integer = 0,
           std::size_t elements = 0) {
   return reinterpret_cast<void*>(static_cast<RedisReplies*>(task->privdata)->add(kind, text, integer, elements) + 1);
 }
 void* add_text(const redisReadTask* task, char* text, size_t size) {
-  const Kind kind = task->type == REDIS_REPLY_ERROR    ? Kind::error
-                    : task->type == REDIS_REPLY_STATUS ? Kind::status
-                                                       : Kind::text;
+  const ReplyKind kind = task->type == REDIS_REPLY_ERROR    ? ReplyKind::error
+                         : task->type == REDIS_REPLY_STATUS ? ReplyKind::status
+                                                            : ReplyKind::text;
   return add(task, kind, {text, size});
 }
-void* add_array(const redisReadTask* task, size_t elements) { return add(task, Kind::array, {}, 0, elements); }
-void* add_integer(const redisReadTask* task, long long value) { return add(task, Kind::integer, {}, value); }
+void* add_array(const redisReadTask* task, size_t elements) { return add(task, ReplyKind::array, {}, 0, elements); }
+void* add_integer(const redisReadTask* task, long long value) { return add(task, ReplyKind::integer, {}, value); }
 void* add_double(const redisReadTask* task, double, char* text, size_t size) {
-  return add(task, Kind::text, {text, size});
+  return add(task, ReplyKind::text, {text, size});
 }
-void* add_nothing(const redisReadTask* task) { return add(task, Kind::nothing, {}); }
-void* add_boolean(const redisReadTask* task, int value) { return add(task, Kind::integer, {}, value); }
+void* add_nothing(const redisReadTask* task) { return add(task, ReplyKind::nothing, {}); }
+void* add_boolean(const redisReadTask* task, int value) { return add(task, ReplyKind::integer, {}, value); }
 void keep(void*) {}
 
 redisReplyObjectFunctions functions = {add_text, add_array, add_integer, add_double, add_nothing, add_boolean, keep};
@@ -101,7 +101,7 @@ void RedisConnection::log_in(const RedisLogin& login, Time until) {
   send(until);
   receive(answers, until);
   for (std::size_t i = 0; i < replies.size(); ++i)
-    if (replies[i].kind == Kind::error) throw ConnectionRefusal(std::string(replies.text(i)));
+    if (replies[i].kind == ReplyKind::error) throw ConnectionRefusal(std::string(replies.text(i)));
 }
 
 bool RedisConnection::quiet() const {

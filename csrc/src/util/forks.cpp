@@ -9,7 +9,7 @@ namespace pygrade::inline v0_2::detail {
 namespace {
 
 std::atomic<int> forks = 0;
-[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { ++forks; });
+[[maybe_unused]] const int counted = pthread_atfork(nullptr, nullptr, [] { ++forks; });
 
 }  // namespace
 

@@ -104,7 +104,7 @@ void forget_workers() {
   started = 0;
   starting = false;
 }
-[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, forget_workers);
+[[maybe_unused]] const int forgotten = pthread_atfork(nullptr, nullptr, forget_workers);
 
 }  // namespace
 
