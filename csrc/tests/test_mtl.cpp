@@ -315,7 +315,7 @@ TEST(what_does_not_fit_is_named) {
     CHECK_THROWS(ArtifactError, reason, parse(artifact.draw()));
   };
   refused("format", "\"x\"", "mtl/mtl.json: it is \"x\" of version 1");
-  refused("format_version", "2", "of version 2");
+  refused("format_version", "2", "of version 2; this pygrade reads pygrade.MtlModel version 1");
   refused("sha256", "\"0\"", "'sha256' is not 64 hexadecimal digits");
   refused("sha256", "\"" + std::string(64, '0') + "\"", "mtl/mtl.safetensors has sha256");
   refused("schema_hash", "\"x\"", "'schema_hash' is \"x\"; 'schema' gives");

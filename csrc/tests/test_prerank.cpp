@@ -353,7 +353,7 @@ TEST(files_that_do_not_fit_are_named) {
     void (*change)(PrerankFiles&);
   };
   for (const Case& c : std::initializer_list<Case>{
-           {"prerank.json: it is \"pygrade.Prerank\" version 2; this", [](auto& f) { f.version = 2; }},
+           {"prerank.json: it is \"pygrade.Prerank\" of version 2; this", [](auto& f) { f.version = 2; }},
            {"prerank.json: it is \"x\"", [](auto& f) { f.replaced["format"] = "\"x\""; }},
            {"prerank.json: its index is of kind \"hnsw\"; want flat or ivf", [](auto& f) { f.kind = "hnsw"; }},
            {"prerank.json: 'nprobe' is absent", [](auto& f) { f.kind = "ivf"; }},

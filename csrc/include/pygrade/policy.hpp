@@ -43,7 +43,6 @@ class ItemLevels;
 // Immutable: any number of threads may use one concurrently. At most 64 tasks.
 class PYGRADE_API Policy {
  public:
-  static constexpr std::int64_t format_version = 1;  // of its files
   static constexpr std::size_t max_tasks = 64;
 
   // Reads a directory that FusionPolicy.save wrote. Other processes may save into it meanwhile.

@@ -7,7 +7,7 @@
 
 #include "mtl/model.hpp"
 #include "pygrade/policy.hpp"
-#include "util/json.hpp"
+#include "util/artifact_record.hpp"
 #include "util/safetensors.hpp"
 #include "util/section_hash.hpp"
 #include "util/sha256.hpp"
@@ -18,7 +18,6 @@ namespace {
 
 using Names = std::vector<std::string>;
 
-constexpr std::string_view format = "pygrade.MtlModel";
 constexpr JsonLimits limits{.bytes = std::size_t{64} << 20, .values = std::size_t{1} << 21};  // curves have many knots
 constexpr std::int64_t max_width = 1 << 16;
 constexpr std::int64_t max_tasks = 1024;
@@ -69,13 +68,6 @@ class Reader {
   explicit Reader(MtlModel& model) : model_(model), network_(model.network) {}
 
   void read_record(const Json& record, std::string_view text) {
-    if (record.type != Json::Type::object) throw JsonError("it holds no JSON object");
-    const std::string& stated_format = record.string_at("format");
-    const double version = record.finite_at("format_version");
-    if (stated_format != format || version != 1.0)
-      throw JsonError("it is " + json_quote(stated_format) + " of version " + std::to_string(version) +
-                      "; this pygrade reads " + std::string(format) + " version 1" +
-                      (version > 1.0 ? ": it was made by a newer pygrade" : ""));
     sha256_ = record.string_at("sha256");
     if (sha256_.size() != 64 || sha256_.find_first_not_of("0123456789abcdef") != sha256_.npos)
       wrong("sha256", "is not 64 hexadecimal digits");
@@ -455,7 +447,7 @@ void read_mtl(std::string_view json, const FileContent& tensors, std::string_vie
   const std::string json_path = std::string(name) + "/mtl.json", tensor_path = std::string(name) + "/mtl.safetensors";
   Reader reader(model);
   try {
-    reader.read_record(Json::parse(json, limits), json);
+    reader.read_record(parse_artifact_record(json, "pygrade.MtlModel", limits), json);
   } catch (const JsonError& error) {
     throw ArtifactError(json_path + ": " + error.what());
   }

@@ -6,8 +6,8 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "util/artifact_record.hpp"
 #include "util/files.hpp"
-#include "util/json.hpp"
 #include "util/safetensors.hpp"
 #include "util/sha256.hpp"
 
@@ -25,15 +25,8 @@ namespace fs = std::filesystem;
 using detail::Json;
 using detail::TensorView;
 
-constexpr double format_version = 1.0;
 constexpr std::int64_t max_width = 1 << 20;
 constexpr const char* tensors_name = "prerank.safetensors";
-
-std::string version_text(double version) {
-  std::string text = std::to_string(version);
-  text.erase(text.find_last_not_of('0') + 1);
-  return text.ends_with('.') ? text.substr(0, text.size() - 1) : text;
-}
 
 // 'record_sha256' is the sha256 of the file without its own line.
 void check_hash(const Json& record, std::string_view text) {
@@ -51,14 +44,7 @@ void check_hash(const Json& record, std::string_view text) {
 struct Record {
   Record(std::string_view text, const std::string& given_path) : path(given_path) {
     try {
-      const Json json = Json::parse(text);
-      if (json.type != Json::Type::object) throw detail::JsonError("it holds no JSON object");
-      const std::string& format = json.string_at("format");
-      const double version = json.finite_at("format_version");
-      if (format != "pygrade.Prerank" || version != format_version)
-        throw detail::JsonError("it is " + detail::json_quote(format) + " version " + version_text(version) +
-                                "; this pygrade reads pygrade.Prerank version 1" +
-                                (version > format_version ? ": it was made by a newer pygrade" : ""));
+      const Json json = detail::parse_artifact_record(text, "pygrade.Prerank");
       check_hash(json, text);
       schema_hash = json.string_at("schema_hash");
       const std::string& kind = json.string_at("index_kind");
@@ -79,8 +65,8 @@ struct Record {
     const double value = config.finite_at(key);
     if (!(value >= static_cast<double>(low) && value <= static_cast<double>(max_width)) ||
         value != static_cast<double>(static_cast<std::int64_t>(value)))
-      throw detail::JsonError("'" + std::string(key) + "' is " + version_text(value) + "; want a whole number from " +
-                              std::to_string(low) + " to " + std::to_string(max_width));
+      throw detail::JsonError("'" + std::string(key) + "' is " + detail::plain_number(value) +
+                              "; want a whole number from " + std::to_string(low) + " to " + std::to_string(max_width));
     return static_cast<std::size_t>(value);
   }
 

@@ -17,11 +17,6 @@ namespace {
 constexpr std::size_t max_shown = 60;   // bytes of a value in a message
 constexpr std::size_t max_name = 1024;  // of a user or an item
 
-std::string number_text(double value) {
-  char text[32];
-  return {text, std::to_chars(text, text + sizeof text, value).ptr};
-}
-
 std::string range_text(std::int64_t low, std::int64_t high) {
   if (high == std::numeric_limits<std::int64_t>::max()) return "a whole number from " + std::to_string(low) + " on";
   return "a whole number from " + std::to_string(low) + " to " + std::to_string(high);
@@ -93,7 +88,7 @@ double read_number(JsonReader& reader, const Argument& argument, double low, dou
     if (found >= low && found <= high) return found;
     reader.go_back(place);
   }
-  refuse(argument, reader, "a number from " + number_text(low) + " to " + number_text(high));
+  refuse(argument, reader, "a number from " + plain_number(low) + " to " + plain_number(high));
 }
 
 bool read_boolean(JsonReader& reader, const Argument& argument) {

@@ -2,8 +2,8 @@
 #include <algorithm>
 
 #include "pygrade/pipeline.hpp"
+#include "util/artifact_record.hpp"
 #include "util/files.hpp"
-#include "util/json.hpp"
 #include "util/sha256.hpp"
 
 namespace pygrade::inline v0_2 {
@@ -13,8 +13,7 @@ namespace {
 namespace fs = std::filesystem;
 using detail::Json;
 
-constexpr std::string_view pipeline_format = "pygrade.Pipeline", manifest_name = "manifest.json";
-constexpr double format_version = 1;
+constexpr std::string_view manifest_name = "manifest.json";
 constexpr int tries = 3;
 
 struct Manifest {
@@ -46,12 +45,7 @@ bool is_inside(const std::string& name) {
 Manifest parse_manifest(std::string_view text, const std::string& path) {
   Manifest manifest;
   try {
-    const Json record = Json::parse(text);
-    if (record.type != Json::Type::object) throw detail::JsonError("it is no object");
-    const double given = record.finite_at("format_version");
-    if (record.string_at("format") != pipeline_format || given != format_version)
-      throw detail::JsonError("it is of another format than " + std::string(pipeline_format) + " version 1" +
-                              (given > format_version ? ": it was made by a newer pygrade" : ""));
+    const Json record = detail::parse_artifact_record(text, "pygrade.Pipeline");
     manifest.version = record.string_at("version");
     manifest.schema_hash = record.string_at("schema_hash");
     const Json* mtl = record.find("mtl");

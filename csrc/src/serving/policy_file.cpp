@@ -7,8 +7,8 @@
 #include "serving/correction_tensors.hpp"
 #include "serving/item_levels.hpp"
 #include "serving/policy.hpp"
+#include "util/artifact_record.hpp"
 #include "util/files.hpp"
-#include "util/json.hpp"
 #include "util/safetensors.hpp"
 #include "util/section_hash.hpp"
 #include "util/sha256.hpp"
@@ -44,14 +44,7 @@ void check_hash(const Json& record, std::string_view text) {
 
 Json read_record(std::string_view text, const std::string& path) {
   try {
-    Json record = Json::parse(text);
-    if (record.type != Json::Type::object) throw detail::JsonError("it holds no JSON object");
-    const std::string& format = record.string_at("format");
-    const double version = record.finite_at("format_version");
-    if (format != "pygrade.FusionPolicy" || version != Policy::format_version)
-      throw detail::JsonError("it is " + detail::json_quote(format) + " of version " + std::to_string(version) +
-                              "; this pygrade reads pygrade.FusionPolicy version 1" +
-                              (version > Policy::format_version ? ": it was made by a newer pygrade" : ""));
+    Json record = detail::parse_artifact_record(text, "pygrade.FusionPolicy");
     check_hash(record, text);
     return record;
   } catch (const detail::JsonError& error) {

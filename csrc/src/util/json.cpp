@@ -453,6 +453,11 @@ std::vector<std::int64_t> Json::integers_at(std::string_view key) const {
   return result;
 }
 
+std::string plain_number(double value) {
+  char text[32];
+  return {text, std::to_chars(text, text + sizeof text, value).ptr};
+}
+
 std::string json_quote(std::string_view text) {
   constexpr std::string_view meanings = "\"\\\b\f\n\r\t";
   constexpr std::string_view names = "\"\\bfnrt";

@@ -124,4 +124,7 @@ class JsonReader {
 // `text` as a JSON string in ASCII, as Python's json.dumps writes it; text must be valid UTF-8.
 std::string json_quote(std::string_view text);
 
+// The shortest text that reads as the number: 1, 0.5, 1e+30.
+std::string plain_number(double value);
+
 }  // namespace pygrade::inline v0_2::detail
