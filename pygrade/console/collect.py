@@ -60,7 +60,7 @@ def collect(run: JudgedRun, config: ConsoleConfig) -> dict[str, Any]:
         "columns": request_columns(late),
         "weights": {name: weights for name, weights in every.weights.items() if name == own},
         "browsed": _browsed(run, browsed, late),
-        "front": _front(policy, late, curve, k) if _turns(policy) else None,
+        "front": _front(policy, late, curve, k, run.propensity_floor) if _turns(policy) else None,
     }
 
 
@@ -162,10 +162,10 @@ def _other_predictions(logs: Logs, policy: FusionPolicy) -> dict[str, NDArray[np
     }
 
 
-def _front(policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64] | None, k: int) -> dict[str, Any]:
+def _front(policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64] | None, k: int, floor: float) -> dict[str, Any]:
     """The trade-offs that the policy offers between the tasks of most predicted value, over production."""
     tasks = most_valuable(logs)
     logger.info("the front of %s", ", ".join(tasks))
     expected = simple_baselines(logs, policy, policy.mixture)[EXPECTED_VALUE]
     scores = baseline_scores(expected, logs, fusion_formula(policy.config))
-    return front(judge_of(policy, logs, curve, k), tasks, scores).to_dict()
+    return front(judge_of(policy, logs, curve, k, floor), tasks, scores).to_dict()

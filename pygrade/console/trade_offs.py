@@ -14,10 +14,10 @@ from pygrade.training.reward import logged_weights
 _TURNED = 4  # tasks whose multipliers turn by default
 
 
-def judge_of(policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64] | None, k: int) -> Judge:
+def judge_of(policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64] | None, k: int, floor: float) -> Judge:
     """Production is the logged weights under the policy's formula, or the logged order if no weights are logged.
 
-    curve: propensity of each slot, None: they all count alike.
+    curve: propensity of each slot, None: they all count alike; floor: the smallest that a label is divided by.
     """
     weights = logged_weights(logs)
     if weights is None:
@@ -25,7 +25,7 @@ def judge_of(policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64] | None
     else:
         baseline = Baseline(PRODUCTION, policy.config.transform, tuple(weights.tolist()))
         production = baseline_scores(baseline, logs, fusion_formula(policy.config))
-    return Judge(policy, logs, production, curve, k)
+    return Judge(policy, logs, production, curve, k, floor)
 
 
 def most_valuable(logs: Logs) -> tuple[str, ...]:

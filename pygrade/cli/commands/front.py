@@ -59,7 +59,8 @@ def _run(options: FrontOptions) -> dict[str, Any]:
     fresh, in_sample = judging_requests(chosen, trained)
 
     def judged_by_log(part: FusionPolicy, requests: Logs) -> Judge:
-        return judge_of(part, requests, propensity.known(max(requests.num_slots, options.k)), options.k)
+        curve = propensity.known(max(requests.num_slots, options.k))
+        return judge_of(part, requests, curve, options.k, reward.propensity_floor)
 
     search = [judged_by_log(*entry) for entry in _folds(options.policy, policy, trained, chosen)] if keep else []
     judged = fresh
