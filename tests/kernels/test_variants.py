@@ -12,7 +12,7 @@ from bench.gpu import resources, roofline
 from pygrade.aot.variants import VARIANTS
 from tests.kernels import sweep
 
-ROW = resources.Row("a", "_k", "sm_90", 4, 64, 0, 1024, 0, 500, 0, 2)
+ROW = resources.Row(64, 0, 1024, 0, 500, 0, 2, variant="a", kernel="_k", target="sm_90", warps=4)
 
 
 def compiling(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -61,7 +61,7 @@ typedef struct pygrade_ranker_options {
   size_t size;    /* sizeof(pygrade_ranker_options) */
   uint32_t flags; /* PYGRADE_OPTION_… */
   uint32_t seed;  /* of the exploration stream, below 2^31 */
-  char* error; /* [error_size] for the text of an error, or NULL */
+  char* error;    /* [error_size] for the text of an error, or NULL */
   size_t error_size;
 } pygrade_ranker_options;
 
@@ -162,7 +162,7 @@ typedef struct pygrade_request {
   uint64_t draw;        /* seed << 32 | offset, as in pygrade_page.seed */
   uint32_t flags;       /* PYGRADE_REQUEST_… */
   uint32_t reserved;    /* 0 */
-  const float* values; /* [tasks] multipliers of the tasks' values, NaN: the policy's default; or NULL: all of them */
+  const float* values;  /* [tasks] multipliers of the tasks' values, NaN: the policy's default; or NULL: all of them */
   const float* item_values; /* [candidates] prices, for a policy that needs them; or NULL */
   char* error;              /* [error_size] for the text of an error, or NULL */
   size_t error_size;
@@ -197,7 +197,7 @@ typedef struct pygrade_page {
   int32_t explored;            /* 1: the weights are the draw `seed` */
   uint64_t seed;
   char policy_version[16]; /* 12 hexadecimal digits and a 0 */
-  float trust; /* this and the following: see pygrade_mixture */
+  float trust;             /* this and the following: see pygrade_mixture */
   int32_t verdict;
   char baseline[64];
 } pygrade_page;
