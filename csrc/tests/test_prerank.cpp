@@ -361,7 +361,7 @@ TEST(files_that_do_not_fit_are_named) {
            {"nprobe is 4; want 1 to 3", [](auto& f) { f.lists = 3, f.draw(), f.replaced["nprobe"] = "4"; }},
            {"item_ids holds 5 more than once", [](auto& f) { f.lists = 2, f.draw(), f.item_ids[1] = 5; }},
            {"'width' is 1; want a whole number from 2", [](auto& f) { f.config["width"] = "1"; }},
-           {"'hidden' is 2000000; want", [](auto& f) { f.config["hidden"] = "2e6"; }},
+           {"'hidden' is 2e+06; want a whole number", [](auto& f) { f.config["hidden"] = "2e6"; }},
            {"safetensors: item_table has 20 numbers; want 24", [](auto& f) { f.config["width"] = "7"; }},
            {"tensor \"towers.user_tower.0.bias\" is absent",
             [](auto& f) { f.tensors.erase("towers.user_tower.0.bias"); }},
