@@ -24,6 +24,7 @@ class Request(ctypes.Structure):
     _fields_ += [("flags", c_uint32), ("reserved", c_uint32)]
     _fields_ += [("values", POINTER(c_float)), ("item_values", POINTER(c_float))]
     _fields_ += [("error", c_char_p), ("error_size", c_size_t)]
+    _fields_ += [("items", POINTER(c_float)), ("item_columns", c_size_t)]
 
 
 class Page(ctypes.Structure):

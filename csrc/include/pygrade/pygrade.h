@@ -166,7 +166,6 @@ typedef struct pygrade_request {
   const float* item_values; /* [candidates] prices, for a policy that needs them; or NULL */
   char* error;              /* [error_size] for the text of an error, or NULL */
   size_t error_size;
-  /* Added after 0.2.0: */
   const float* items; /* [candidates, item_columns] by the policy's, row-major; NaN: unknown; or NULL: all of them */
   size_t item_columns;
 } pygrade_request;

@@ -41,7 +41,7 @@ PYGRADE_INLINE Part clipped_objective(const GrpoTask& task, const Clip& clip, st
   const Part free = a == zero ? zero : ratio * a;
   const Part clipped = min(clip.ratio_high, max(clip.ratio_low, ratio)) * a;
   const PartMask cut = clipped < free;
-  const Part outside = (ratio < clip.ratio_low) | (clip.ratio_high < ratio) ? fill_part(1.0) : zero;
+  const Part outside = ((ratio < clip.ratio_low) | (clip.ratio_high < ratio)) ? fill_part(1.0) : zero;
   group.objective += cut ? clipped : free;
   group.outside += count == part_lanes ? outside : keep_first(outside, count);
   group.ratio_max = max_or_nan(group.ratio_max, count == part_lanes ? ratio : keep_first(ratio, count));

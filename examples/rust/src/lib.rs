@@ -60,6 +60,8 @@ mod ffi {
         pub item_values: *const f32,
         pub error: *mut c_char,
         pub error_size: usize,
+        pub items: *const f32,
+        pub item_columns: usize,
     }
 
     #[repr(C)]
@@ -261,6 +263,8 @@ impl Ranker {
             item_values: floats(request.item_values),
             error: error.0.as_mut_ptr(),
             error_size: error.0.len(),
+            items: null(), // item columns are not known here
+            item_columns: 0,
         };
         let (mut values, mut indices) = (vec![0.0; k], vec![0; k]);
         let (mut weights, mut concentration) = (vec![0.0; self.tasks], vec![0.0; self.tasks]);
