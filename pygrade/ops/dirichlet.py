@@ -199,8 +199,11 @@ def log_prob_backward_of(
     gradient = gradient.contiguous()
     if dispatch.is_reference(concentration):
         logs, upstream = log_weights.double(), gradient.double()
-        density = lambda alpha: upstream * reference.dirichlet_log_prob(alpha, logs, weight_floor)  # noqa: E731
-        return dispatch.with_gradients(density, concentration)[1][0]
+
+        def weighted(alpha: Tensor) -> Tensor:
+            return upstream * reference.dirichlet_log_prob(alpha, logs, weight_floor)
+
+        return dispatch.with_gradients(weighted, concentration)[1][0]
     from pygrade.kernels import dirichlet as kernel
 
     result = torch.empty_like(concentration)
