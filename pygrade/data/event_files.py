@@ -194,6 +194,7 @@ def _distinct(table: _Table) -> "Iterator[pl.DataFrame]":
     """Partition by partition, each id once, in order."""
     polars, key = require("polars", "pipeline"), TABLES[table.name]
     schema: Any = None
+    widths: dict[str, tuple[int, str]] = {}  # of embeddings: their length, and whose it is
     for sources in table.partitions:
         frames = []
         for origin, files in sources:
@@ -204,8 +205,23 @@ def _distinct(table: _Table) -> "Iterator[pl.DataFrame]":
                         f"{origin} has the columns {_described(frame.schema)} of {table.path.name}; other files have "
                         f"{_described(schema)}"
                     )
+                _check_widths(frame, origin, widths)
                 frames.append(frame)
         yield smallest_rows(polars.concat(frames), key).drop(SINCE, strict=False).sort(key)
+
+
+def _check_widths(frame: "pl.DataFrame", origin: str, widths: dict[str, tuple[int, str]]) -> None:
+    polars = require("polars", "pipeline")
+    for name, dtype in frame.schema.items():
+        if not isinstance(dtype, polars.List) or not dtype.inner.is_float():
+            continue
+        sizes = frame[name].list.len().drop_nulls().to_numpy()
+        if not len(sizes):
+            continue
+        width = int(sizes[0])
+        known, whose = widths.setdefault(name, (width, origin))
+        if width != known:
+            raise ValueError(f"{origin}: column {name!r} has {width} numbers; want {known}, as in {whose}")
 
 
 def _described(schema: Any) -> str:

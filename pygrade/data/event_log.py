@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     import polars as pl
 
 FORMAT_VERSION = 1
-KINDS = ("dense", "categorical", "hashed", "list", "time")
-"""Of an attribute or context column: a number; few distinct values; many; a list of ids or words; ms since 1970."""
+KINDS = ("dense", "categorical", "hashed", "list", "time", "embedding")
+"""Of an attribute or context column: a number; few distinct values; many; a list of ids or words, or a text of tags
+("red, cotton"); ms since 1970; of users and items alone, a list of float32 that is as long in every row, null if
+unknown."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class EventSource:
             for column, kind in getattr(self, table).items():
                 if kind not in KINDS:
                     raise ValueError(f"{table} says {column!r} is {kind!r}; want one of {', '.join(KINDS)}")
+        if vectors := [column for column, kind in self.context.items() if kind == "embedding"]:
+            raise ValueError(f"context says {vectors[0]!r} is 'embedding'; want it of users or items")
         if self.category is not None and self.category not in self.items:
             raise ValueError(f"category is {self.category!r}; want an item attribute: {', '.join(self.items)}")
 

@@ -72,9 +72,11 @@ class ShardWriter:
         """Rows of users.parquet or items.parquet: ``table`` is user or item.
 
         Of several rows with one id, the one with the smallest ``since`` counts (ms of the event that told it), of these
-        the smallest by content.
+        the smallest by content. Lists of floats are embeddings: ValueError if one has another length than the first, or
+        a number that is not finite.
         """
         (key,) = TABLES[table]
+        frame = with_embeddings(frame, key, self.origin)
         if since is not None:
             frame = frame.with_columns(since.alias(SINCE))
         frame = smallest_rows(frame, [key])
@@ -139,6 +141,27 @@ class ShardWriter:
             order = head + sorted((n for n in frame.columns if n not in head), key=lambda n: "cmpy".index(n[0]))
             self._schema = {name: types[name] for name in order}
         return frame.select(polars.col(name).cast(dtype) for name, dtype in self._schema.items())
+
+
+def with_embeddings(frame: "pl.DataFrame", key: str, origin: str) -> "pl.DataFrame":
+    """The frame with lists of floats as lists of float32, checked. ValueError names the origin and the id."""
+    polars = require("polars", "pipeline")
+    for name, dtype in frame.schema.items():
+        if not isinstance(dtype, polars.List | polars.Array) or not dtype.inner.is_float():
+            continue
+        column = frame[name].cast(polars.List(polars.Float32))
+        sizes = column.list.len()
+        wanted = int(sizes.drop_nulls().head(1).sum())
+        holes = ~column.list.eval(polars.element().is_finite().fill_null(False)).list.all()
+        for bad, what in (
+            ((sizes != wanted).fill_null(False), f"{{}} numbers; want {wanted}, as in the first row"),
+            (holes.fill_null(False), "a number that is missing or infinite; want finite ones, or no list"),
+        ):
+            if bad.any():
+                row = int(bad.arg_max() or 0)
+                raise ValueError(f"{origin}: column {name!r} of {key} {frame[key][row]} has {what.format(sizes[row])}")
+        frame = frame.with_columns(column)
+    return frame
 
 
 def write_shard(work: Callable[[ShardWriter], Any], directory: Path, rows: int, origin: str) -> tuple[ImportShard, Any]:

@@ -39,9 +39,9 @@ def kind_of(dtype: Any) -> str:
         return "int"
     if dtype in (pl.String, pl.Categorical, pl.Enum):
         return "str"
-    if isinstance(dtype, pl.List):
+    if isinstance(dtype, pl.List | pl.Array):
         inner = kind_of(dtype.inner)
-        return f"list[{inner}]" if inner in ("int", "str") else "other"
+        return f"list[{inner}]" if inner in ("int", "str", "float") else "other"
     return "other"
 
 

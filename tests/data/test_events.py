@@ -1,6 +1,7 @@
 """Logs of raw events: the order, the chunks, bad rows, damaged directories, memory."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ from pygrade.data.event_writer import EventWriter
 from pygrade.data.events import import_events, parse_spec
 
 DAY = 86_400_000
+EMBEDDING = pl.List(pl.Float32)
 SOURCE = EventSource(
     "test", "none", ("click", "order"), (1.0, 5.0), (("click", "order"),), context={"hour": "dense"}, measures=("play",)
 )
@@ -228,3 +230,36 @@ def test_a_foreign_directory_and_a_foreign_config_are_refused(tmp_path):
         import_events(f"kuairand:{tmp_path}", tmp_path)
     with pytest.raises(TypeError, match="config is a dict; want a KuaiRandEventConfig for kuairand:"):
         import_events(f"kuairand:{tmp_path}", tmp_path / "log", {"tasks": ()})
+
+
+def test_embeddings_are_lists_of_float32_as_long_in_every_row(tmp_path):
+    rows = rows_of(20)
+    source = replace(SOURCE, items={"text": "embedding"})
+    (tmp_path / "log").mkdir()
+    writer = EventWriter(tmp_path / "log")
+    writer.add_events(pl.DataFrame(rows, infer_schema_length=None))
+    vectors = np.arange(24.0).reshape(12, 2)
+    writer.add_attributes("item", pl.DataFrame({"item_id": range(12), "text": vectors}))
+    writer.add_attributes("item", pl.DataFrame({"item_id": [12], "text": [None]}, {"item_id": int, "text": EMBEDDING}))
+    writer.finish(source)
+    items = EventLog.open(tmp_path / "log").items()
+    assert items.schema["text"] == pl.List(pl.Float32) and items["text"].to_list() == [*vectors.tolist(), None]
+
+    (tmp_path / "bad").mkdir()
+    writer = EventWriter(tmp_path / "bad")
+    with pytest.raises(ValueError, match="this process: column 'text' of item_id 7 has 1 numbers; want 2, as in the"):
+        writer.add_attributes("item", pl.DataFrame({"item_id": [5, 7], "text": [[1.0, 2.0], [1.0]]}))
+    with pytest.raises(ValueError, match="item_id 7 has a number that is missing or infinite"):
+        writer.add_attributes("item", pl.DataFrame({"item_id": [5, 7], "text": [[1.0, 2.0], [1.0, None]]}))
+    writer.add_events(pl.DataFrame(rows, infer_schema_length=None))
+    writer.add_attributes("item", pl.DataFrame({"item_id": [5], "text": [[1.0]]}))
+    jobs = writer.read(_longer, [3], "test")
+    assert jobs == [None]
+    with pytest.raises(ValueError, match=r"column 'text' has [13] numbers; want [13], as in"):
+        writer.finish(source)
+    with pytest.raises(ValueError, match="context says 'c_x' is 'embedding'; want it of users or items"):
+        replace(SOURCE, context={"c_x": "embedding"})
+
+
+def _longer(size, shard):
+    shard.add_attributes("item", pl.DataFrame({"item_id": [6], "text": [[1.0] * size]}))
