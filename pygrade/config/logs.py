@@ -37,6 +37,7 @@ class DoctorOptions(Output):
         "Not given: what only one reading fits.",
     )
     duplicates: Literal["keep-shown", "refuse"] = option("keep-shown", "of an item listed again within a request")
+    fix: bool = option(False, "leave out requests whose rows are refused (at most 10 %); text among numbers is missing")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,20 +10,17 @@ from pygrade.logs.categories import frequent_levels, indicators, levels_of
 from pygrade.logs.column_map import ColumnMap
 from pygrade.logs.column_names import names_event
 from pygrade.logs.conversion import ImportNotes
+from pygrade.logs.problems import Problems
 from pygrade.logs.table import Table
 
 Names = tuple[str, ...]
 
 
 def features(
-    table: Table, mapping: ColumnMap, levels: Sequence[str], notes: ImportNotes
+    table: Table, mapping: ColumnMap, levels: Sequence[str], notes: ImportNotes, problems: Problems
 ) -> tuple[Names, NDArray[np.float32]]:
     """The context features and their values [R, F]; see `item_columns`."""
-    for role in [role for role in mapping.roles if role.startswith("x_")]:
-        column = mapping.roles[role]
-        if table.kind(column) == "text" and not table.is_numeric(column) and table.varies(column).any():
-            conversion.of_request(table, column, table.texts(column))  # the error has the values
-    return _columns(table, mapping, "x_", levels, notes)
+    return _columns(table, mapping, "x_", levels, notes, problems)
 
 
 def item_columns(
@@ -33,6 +30,7 @@ def item_columns(
     taken: Sequence[str],
     levels: Sequence[str],
     notes: ImportNotes,
+    problems: Problems,
 ) -> tuple[Names, NDArray[np.float32]]:
     """The item columns and their values [M, I]; the map loses the columns that turn out to be none, and says why.
 
@@ -49,7 +47,7 @@ def item_columns(
             mapping.drop(role, why)
         elif role[2:] in taken:
             mapping.drop(role, "a task or feature has its name")
-    return _columns(table, mapping, "i_", levels, notes)
+    return _columns(table, mapping, "i_", levels, notes, problems)
 
 
 def _is_outcome(table: Table, column: str, shown: NDArray[np.bool_]) -> str:
@@ -76,42 +74,58 @@ def _blank(table: Table, column: str) -> NDArray[np.bool_]:
 
 
 def _columns(
-    table: Table, mapping: ColumnMap, prefix: str, levels: Sequence[str], notes: ImportNotes
+    table: Table, mapping: ColumnMap, prefix: str, levels: Sequence[str], notes: ImportNotes, problems: Problems
 ) -> tuple[Names, NDArray[np.float32]]:
     of_request = prefix == "x_"
     rows = table.starts if of_request else np.arange(len(table))
-    kind, unit = ("feature", "requests") if of_request else ("item column", "rows")
-    wanted = levels_of(levels)
     names: list[str] = []
     arrays: list[NDArray[np.float32]] = []
     for role in [role for role in mapping.roles if role.startswith(prefix)]:
-        column, name = mapping.roles[role], role[2:]
-        label = f"{column!r} ({kind})"
-        if table.kind(column) != "text" or table.is_numeric(column):
-            values = conversion.numbers(table, column, kind, notes)
-            values = conversion.of_request(table, column, values) if of_request else values
-            names.append(name)
-            arrays.append(values.astype(np.float32)[:, None])
-            if bool(np.isnan(values).all()):
-                notes.warned.append(f"{label} has no value: the policy cannot use it")
-            continue
-        codes, texts = table.codes(column)[rows], table.levels(column)
-        if name in wanted:
-            places = {text: code for code, text in enumerate(texts)}
-            own, chosen = wanted[name], [places.get(text, len(texts)) for text in wanted[name]]
-        else:
-            chosen = frequent_levels(codes, texts)
-            own = [texts[code] for code in chosen]
-        if not chosen:
-            mapping.drop(role, f"text without a value that 1 % of the {unit}, and 20, have")
-            continue
-        names += [f"{name}={level}" for level in own]
-        arrays.append(block := indicators(codes, chosen))
-        rest = np.array([bool(text.strip()) for text in texts] + [False])[codes] & (block.sum(1) == 0)
-        said = f"{label}: text, now a 0/1 column for each of {', '.join(own)}"
-        if rest.any():
-            count = len(np.unique(codes[rest]))
-            said += f"; {count:,} rarer values in {rest.mean():.1%} of the {unit} are 0 in all of them"
-        notes.changed.append(said)
+        with problems.collect():
+            if table.kind(mapping.roles[role]) != "text" or table.is_numeric(mapping.roles[role]):
+                own, block = [role[2:]], _number(table, mapping.roles[role], of_request, notes)
+            else:
+                own, block = _text(table, mapping, role, levels_of(levels).get(role[2:]), notes)
+            names += own
+            arrays.append(block)
     block = np.concatenate(arrays, 1) if arrays else np.empty((len(rows), 0), np.float32)
     return tuple(names), block
+
+
+def _number(table: Table, column: str, of_request: bool, notes: ImportNotes) -> NDArray[np.float32]:
+    """[n, 1]"""
+    kind = "feature" if of_request else "item column"
+    values = conversion.numbers(table, column, kind, notes)
+    values = conversion.of_request(table, column, values) if of_request else values
+    if bool(np.isnan(values).all()):
+        notes.warned.append(f"{column!r} ({kind}) has no value: the policy cannot use it")
+    return values.astype(np.float32)[:, None]
+
+
+def _text(
+    table: Table, mapping: ColumnMap, role: str, wanted: Sequence[str] | None, notes: ImportNotes
+) -> tuple[list[str], NDArray[np.float32]]:
+    """Names ``name=level`` and their 0/1 columns [n, L]: of the levels wanted, or else of the frequent ones."""
+    column, name, of_request = mapping.roles[role], role[2:], role.startswith("x_")
+    kind, unit = ("feature", "requests") if of_request else ("item column", "rows")
+    codes, texts = table.codes(column), table.levels(column)
+    if of_request and table.varies(column).any():
+        conversion.of_request(table, column, table.texts(column))  # the error has the values
+    codes = codes[table.starts] if of_request else codes
+    if wanted is None:
+        chosen = frequent_levels(codes, texts)
+        wanted = [texts[code] for code in chosen]
+    else:
+        places = {text: code for code, text in enumerate(texts)}
+        chosen = [places.get(text, len(texts)) for text in wanted]
+    if not chosen:
+        mapping.drop(role, f"text without a value that 1 % of the {unit}, and 20, have")
+        return [], np.empty((len(codes), 0), np.float32)
+    block = indicators(codes, chosen)
+    rest = np.array([bool(text.strip()) for text in texts] + [False])[codes] & (block.sum(1) == 0)
+    said = f"{column!r} ({kind}): text, now a 0/1 column for each of {', '.join(wanted)}"
+    if rest.any():
+        count = len(np.unique(codes[rest]))
+        said += f"; {count:,} rarer values in {rest.mean():.1%} of the {unit} are 0 in all of them"
+    notes.changed.append(said)
+    return [f"{name}={level}" for level in wanted], block

@@ -27,6 +27,7 @@ REQUIRED = ("request_id", "user_id", "item_id", "position")
 SKIP = "skip"
 PREFIXES = ("p_", "y_", "x_", "i_", "w_", "a_", "u_")
 _MAX_SCENARIOS = 50
+_FAULTY, _CHANGES = 0.01, 0.1  # of the requests with several values of a column that differs between so many requests
 _MAX_ITEM_COLUMNS = 20  # that are proposed
 _IDS, _NUMBERS = ("integer", "text"), ("integer", "number", "bool")
 _KINDS = {
@@ -194,9 +195,9 @@ def _fits(table: Table, role: str, name: str) -> bool:
     """Do the values allow the role?"""
     kind = table.kind(name)
     if role == "scenario":
-        return not table.varies(name).any() and len(np.unique(table.codes(name))) <= _MAX_SCENARIOS
+        return not _differs(table, name) and len(np.unique(table.codes(name))) <= _MAX_SCENARIOS
     if role == "user_id":
-        return not table.varies(name).any()
+        return not _differs(table, name)
     if role == "value":
         return bool((table.numbers(name) >= 0).all())
     if role == "timestamp" and kind == "text":
@@ -204,6 +205,18 @@ def _fits(table: Table, role: str, name: str) -> bool:
     if role == "timestamp" and kind in ("integer", "number"):
         return bool(np.nanmin(table.numbers(name), initial=np.inf) >= 1e9)  # 2001 in seconds
     return True
+
+
+def _differs(table: Table, name: str) -> bool:
+    """Does the column differ within requests? Not if it does so in a few only, and is clearly of the request in all
+    others: then these few are refused.
+    """
+    inside = table.varies(name)
+    share = len(np.unique(table.group[inside])) / len(table.starts)
+    if not 0 < share <= _FAULTY:
+        return share > 0
+    first = table.codes(name)[table.starts]
+    return bool((np.diff(first) != 0).mean() < _CHANGES)
 
 
 def _first_text(table: Table, name: str) -> str:
@@ -323,7 +336,7 @@ def _rest(table: Table, result: ColumnMap) -> None:
             continue
         kind, own = table.kind(name), name[:2] in ("x_", "i_") and len(name) > 2
         distinct = len(np.unique(table.codes(name)))
-        varies = bool(table.varies(name).any())
+        varies = _differs(table, name)
         if why := _unfit(table, name, own, distinct):
             result.left_out[name] = why
         elif own and name.startswith("x_") and varies:

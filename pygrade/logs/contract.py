@@ -2,6 +2,7 @@
 
 from pygrade.logs.column_map import REQUIRED, ColumnMap
 from pygrade.logs.column_names import SHORT
+from pygrade.logs.problems import TableProblems
 from pygrade.logs.table import Table
 
 _WHAT = {
@@ -24,12 +25,17 @@ _EXPLORATION = (
 )
 
 
-class LogContractError(ValueError):
-    """A table lacks what a log must have; `rows` is the contract beside what the table has, and `summary` one line."""
+class LogContractError(TableProblems):
+    """A table lacks what a log must have; `rows` is the contract beside what the table has, `summary` one line, and
+    `problems` are what else is wrong or odd.
+    """
 
-    def __init__(self, summary: str, rows: list[tuple[str, str, str, str]], where: str) -> None:
-        self.summary, self.rows, self.where = summary, rows, where
-        super().__init__(f"{summary}\n{text_of(rows, where)}")
+    def __init__(self, summary: str, problems: list[str], rows: list[tuple[str, str, str, str]], where: str) -> None:
+        super().__init__(summary, problems)
+        self.rows, self.where = rows, where
+
+    def __str__(self) -> str:
+        return "\n".join([self.summary, text_of(self.rows, self.where), *(f"- {text}" for text in self.problems)])
 
 
 def contract_rows(table: Table, mapping: ColumnMap) -> list[tuple[str, str, str, str]]:
@@ -92,10 +98,10 @@ def missing_roles(mapping: ColumnMap) -> list[str]:
     return missing + ([] if tasks else ["<task>", "p_<task>"])
 
 
-def check(table: Table, mapping: ColumnMap) -> None:
-    """LogContractError unless every required role has a column."""
+def check(table: Table, mapping: ColumnMap, problems: list[str]) -> None:
+    """LogContractError, with the other problems, unless every required role has a column."""
     missing = missing_roles(mapping)
     if missing:
         example = ", ".join(f"{role}=COLUMN" for role in missing)
         text = f"{table.where}: no column is known for {', '.join(missing)}; say which by {example}"
-        raise LogContractError(" ".join([text, *mapping.odd]), contract_rows(table, mapping), table.where)
+        raise LogContractError(text, [*mapping.odd, *problems], contract_rows(table, mapping), table.where)

@@ -11,6 +11,7 @@ from pygrade._typing import Array, Floats
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line
 from pygrade.logs.column_map import ColumnMap
+from pygrade.logs.problems import TableProblem
 from pygrade.logs.table import Table
 
 _EXPLORED = {
@@ -35,8 +36,13 @@ def ids(table: Table, column: str, role: str) -> Array:
     for name in parts:
         missing = table.nulls(name)
         if missing.any():
-            at = table.row_name(int(np.argmax(missing)))
-            raise ValueError(f"{table.where}: {name!r} ({role}) is empty in {missing.sum():,} rows, first row {at}")
+            at, count = table.row_name(int(np.argmax(missing))), int(missing.sum())
+            if role == "request":  # these rows may be of the requests around them
+                missing = missing | np.append(missing[1:], False) | np.append(False, missing[:-1])
+            raise TableProblem(
+                f"{table.where}: {name!r} ({role}) is empty in {count:,} rows, first row {at}; want ids",
+                table.originals(missing),
+            )
     if len(parts) > 1:
         joined = [table.texts(name) for name in parts]
         return np.array(["+".join(row) for row in zip(*joined, strict=True)] + [None], dtype=object)[:-1]
@@ -77,10 +83,11 @@ def of_request(table: Table, column: str, values: Array) -> Array:
     changed &= table.inside
     if changed.any():
         row = int(np.argmax(changed))
-        raise ValueError(
+        raise TableProblem(
             f"{table.where}: {column!r} has several values in {len(np.unique(table.group[changed])):,} requests, e.g. "
             f"{values[row - 1]} and {values[row]} in row {table.row_name(row)}; want one value a request (if its id is "
-            f"not unique, join columns: request=ITS_COLUMN+{column})"
+            f"not unique, join columns: request=ITS_COLUMN+{column})",
+            table.originals(changed),
         )
     return values[table.starts]
 
@@ -90,10 +97,9 @@ def slots(table: Table, mapping: ColumnMap, notes: ImportNotes) -> NDArray[np.in
     name = mapping.roles["position"]
     values = table.numbers(name)
     empty = np.isnan(values)
-    if bool((values[~empty] != np.round(values[~empty])).any()):
-        raise ValueError(f"{table.where}: {name!r} (slot) holds fractions; want whole numbers")
-    if bool((np.abs(values[~empty]) >= 2**31).any()):
-        raise ValueError(f"{table.where}: {name!r} (slot) holds {np.nanmax(np.abs(values)):g}; want slots of a page")
+    label = f"{name!r} (slot)"
+    refuse(table, label, ~empty & (values != np.round(values)), values, "whole numbers")
+    refuse(table, label, np.abs(values) >= 2**31, values, "slots of a page")
     slot = np.where(empty, -1, values).astype(np.int64)
     hidden = empty.copy()
     if bool((slot[~empty] < 0).any()):
@@ -128,10 +134,13 @@ def check_slots(table: Table, mapping: ColumnMap, slot: NDArray[np.int32]) -> No
         row, count = int(shown[order][same].min()), len(np.unique(group[order][same]))
         request, name = mapping.roles["request_id"], mapping.roles["position"]
         other = mapping.roles.get("timestamp", "COLUMN")
-        raise ValueError(
+        twice = np.zeros(len(table), bool)
+        twice[shown[order][same]] = True
+        raise TableProblem(
             f"{table.where}: {name!r} (slot) has a slot twice in {count:,} requests, first row {table.row_name(row)}; "
             f"want each slot once in a request (if {request!r} covers several pages, join columns: "
-            f"request={request}+{other})"
+            f"request={request}+{other})",
+            table.originals(twice),
         )
 
 
@@ -230,21 +239,23 @@ def feedback(table: Table, column: str, task: str, shown: NDArray[np.bool_], not
     if unknown.any():
         if bool((values[shown] == 0).any()):
             at = table.row_name(int(np.argmax(unknown)))
-            raise ValueError(
+            raise TableProblem(
                 f"{table.where}: {label} is empty in {unknown.sum():,} shown rows, first row {at}, and 0 in others: is "
-                "an empty one not known yet, or no event? Write 0, or leave these requests out"
+                "an empty one not known yet, or no event? Write 0, or leave these requests out",
+                table.originals(unknown),
             )
         notes.changed.append(f"{label}: empty in {unknown.sum():,} shown rows and never 0: taken as no event")
     return np.where(shown & ~missing, values, 0.0).astype(np.float32)
 
 
 def refuse(table: Table, label: str, bad: NDArray[np.bool_], values: Floats, wanted: str, what: str = "") -> None:
-    """ValueError that names the first bad row, what is there and what is wanted."""
+    """TableProblem that names the first bad row, what is there and what is wanted."""
     if bad.any():
         row = int(np.argmax(bad))
         found = what or f"is {values[row]:g}"
         more = f" ({bad.sum():,} such rows)" if bad.sum() > 1 else ""
-        raise ValueError(f"{table.where}: {label} {found} in row {table.row_name(row)}{more}; want {wanted}")
+        text = f"{table.where}: {label} {found} in row {table.row_name(row)}{more}; want {wanted}"
+        raise TableProblem(text, table.originals(bad))
 
 
 def without_copies(
@@ -268,7 +279,10 @@ def without_copies(
         count = f"{extra.sum():,} rows in {len(np.unique(table.group[extra])):,} requests"
         if duplicates == "refuse":
             at = table.row_name(int(np.argmax(extra)))
-            raise ValueError(f"{table.where}: {name!r} lists an item again within a request ({count}, first row {at})")
+            raise TableProblem(
+                f"{table.where}: {name!r} lists an item again within a request ({count}, first row {at}); want it once",
+                table.originals(extra),
+            )
         notes.changed.append(f"{name!r} lists an item again within a request ({count}): the shown row is kept")
     return ~extra
 

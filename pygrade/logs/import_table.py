@@ -1,7 +1,7 @@
 """Tables of other programs as logs: what each column is, what is changed on the way, and the fields of the log."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from pygrade.logs.columns import PER_TASK
 from pygrade.logs.conversion import ImportNotes
 from pygrade.logs.nested import unnested
 from pygrade.logs.parquet import METADATA_KEY, header_of
+from pygrade.logs.problems import MOST_LEFT_OUT, Problems
 from pygrade.logs.table import Table, to_arrow
 
 Columns = Mapping[str, str | Iterable[str]] | Sequence[str] | str
@@ -38,6 +39,17 @@ class ImportedTable:
     own: bool  # the table is a log of pygrade's own
 
 
+@dataclass
+class _Attempt:
+    """A table on its way to a log: problems do not end it, so that one run finds all of them."""
+
+    table: Table  # grouped by request
+    mapping: ColumnMap = field(default_factory=ColumnMap)
+    notes: ImportNotes = field(default_factory=ImportNotes)
+    problems: Problems = field(default_factory=Problems)
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
 def import_table(
     table: Any,
     columns: Columns | None = None,
@@ -45,43 +57,97 @@ def import_table(
     scale: Mapping[str, str] | None = None,
     duplicates: Duplicates = "keep-shown",
     levels: Sequence[str] = (),
+    fix: bool = False,
     where: str = "the table",
 ) -> ImportedTable:
     """The fields of a log made of a table; see `Logs.from_table`. `where` names the table in messages.
 
-    ValueError says what is missing (`LogContractError`) or refused.
+    ValueError says what is missing (`LogContractError`) or refused; of several problems, `TableProblems` has all.
     """
     if duplicates not in ("keep-shown", "refuse"):
         raise ValueError(f"duplicates is {duplicates!r}; want keep-shown or refuse")
-    given, mapping, notes = parse_map(columns), ColumnMap(), ImportNotes()
+    given = parse_map(columns)
     arrow = to_arrow(table)
     header = header_of((arrow.schema.metadata or {}).get(METADATA_KEY, b"{}"), Path(where))
-    arrow, laid_out = unnested(arrow, where)
-    notes.changed += laid_out
-    found = Table(arrow, where)
-    find_request(found, given, mapping)
-    if "request_id" in mapping.roles:
-        found = _grouped(found, mapping.roles["request_id"], notes)
-    else:  # nothing can be said of what differs within a request
-        found = found.grouped(np.arange(len(found)))[0]
-    propose(found, given, mapping)
-    contract.check(found, mapping)
-    scales = prediction_scale.scales_of(scale, mapping.tasks)
-    slot = conversion.slots(found, mapping, notes)
-    keep = conversion.without_copies(found, mapping, slot, duplicates, notes)
-    if not keep.all():
-        found, slot = found.kept(keep), slot[keep]
-    conversion.check_slots(found, mapping, slot)
-    fields = _fields(found, mapping, slot, scales, levels, notes)
+    arrow, said = unnested(arrow, where)
+    found, requests = Table(arrow, where), 0
+    while True:
+        attempt = _attempt(found, given, scale or {}, duplicates, levels)
+        requests = requests or len(attempt.table.starts)
+        bad, gaps, left_out = _cure(found, attempt, requests)
+        if not (fix and (left_out or gaps)):
+            break
+        said += [f"fixed: {text}" for text in attempt.problems.texts(where)]
+        said += [f"fixed: left out {left_out}"] if left_out else []
+        found = found.mended(~bad, gaps)
+    if not fix and (left_out or gaps):
+        attempt.problems.hint = f"--fix {f'leaves out {left_out}' if left_out else 'takes them as missing'}"
+    contract.check(attempt.table, attempt.mapping, attempt.problems.texts(where))
+    attempt.problems.check(where)
+    fields, mapping, notes = attempt.fields, attempt.mapping, attempt.notes
+    notes.changed[:0] = said
     _check_price(fields, mapping, notes, own=bool(header))
     notes.warned += mapping.odd
     if not fields["features"]:
         notes.warned.append("no feature of the request: the policy will see the predictions alone")
-    rows = contract.contract_rows(found, mapping)
+    rows = contract.contract_rows(attempt.table, mapping)
     values = dict(zip(header.get("tasks", ()), header.get("task_values", ()), strict=True))
     values = {task: float(value) for task, value in values.items() if task in mapping.tasks}
     priced = tuple(task for task in header.get("value_tasks", ()) if task in mapping.tasks and "value" in fields)
-    return ImportedTable(fields, mapping, notes, rows, where, found.row_name, values, priced, bool(header))
+    return ImportedTable(fields, mapping, notes, rows, where, attempt.table.row_name, values, priced, bool(header))
+
+
+def _attempt(
+    table: Table, given: Mapping[str, str], scale: Mapping[str, str], duplicates: Duplicates, levels: Sequence[str]
+) -> _Attempt:
+    """The fields of a log, as far as they can be made."""
+    result = _Attempt(table)
+    mapping, notes, problems = result.mapping, result.notes, result.problems
+    find_request(table, given, mapping)
+    if "request_id" in mapping.roles:
+        with problems.collect():
+            conversion.ids(table, mapping.roles["request_id"], "request")
+        table = _grouped(table, mapping.roles["request_id"], notes)
+    else:  # nothing can be said of what differs within a request
+        table = table.grouped(np.arange(len(table)))[0]
+    result.table = table
+    propose(table, given, mapping)
+    slot: NDArray[np.int32] | None = None
+    if "position" in mapping.roles:
+        with problems.collect():
+            slot = conversion.slots(table, mapping, notes)
+    if slot is not None and {"request_id", "item_id"} <= set(mapping.roles):
+        with problems.collect():
+            keep = conversion.without_copies(table, mapping, slot, duplicates, notes)
+            if not keep.all():
+                result.table, slot = table.kept(keep), slot[keep]
+        with problems.collect():
+            conversion.check_slots(result.table, mapping, slot)
+    result.fields = _fields(result, slot, scale, levels)
+    return result
+
+
+def _cure(table: Table, attempt: _Attempt, requests: int) -> tuple[NDArray[np.bool_], set[str], str]:
+    """What solves all problems of a table without a guess: rows [M] to leave out, columns to read with gaps, and the
+    size of what is left out in words. Nothing, if there are no problems, or not all can be solved.
+    """
+    bad, cures = np.zeros(len(table), bool), attempt.problems.cures()
+    if cures is None or contract.missing_roles(attempt.mapping):
+        return bad, set(), ""
+    rows, gaps = cures
+    number = np.full(int(table.numbering.max()) + 1, -1)  # of the request of each row
+    number[attempt.table.numbering] = attempt.table.group
+    gone = np.unique(number[rows])
+    if not len(gone):
+        return bad, gaps, ""
+    bad = np.isin(number, gone)[table.numbering]
+    left_out = requests - len(attempt.table.starts) + len(gone)
+    words = f"{left_out:,} of {requests:,} requests ({bad.sum():,} rows)"
+    if left_out > MOST_LEFT_OUT * requests:
+        text = f"a fix would leave out {words}: too many, it may leave out {MOST_LEFT_OUT:.0%}"
+        attempt.problems.found.append(ValueError(text))
+        return np.zeros(len(table), bool), set(), ""
+    return bad, gaps, words
 
 
 def check_priced(imported: ImportedTable, worth: Mapping[str, float], priced: Sequence[str]) -> None:
@@ -104,75 +170,113 @@ def check_priced(imported: ImportedTable, worth: Mapping[str, float], priced: Se
 
 def _grouped(table: Table, column: str, notes: ImportNotes) -> Table:
     """The rows of a request next to each other."""
-    ids = conversion.ids(table, column, "request")
-    code = table.codes(column) if column in table.names else _first_seen(ids)
+    if column in table.names:
+        code = table.codes(column)
+    else:
+        parts = [table.codes(name) for name in column.split("+")]
+        code = _first_seen(list(zip(*(part.tolist() for part in parts), strict=True)))
     table, apart = table.grouped(code)
     if apart:
         notes.changed.append(f"{column!r} (request): the rows of a request were apart; now sorted by request")
     return table
 
 
-def _first_seen(ids: NDArray[Any]) -> NDArray[np.int64]:
+def _first_seen(ids: Sequence[Any]) -> NDArray[np.int64]:
     """Numbers of the distinct ids in the order of their first rows."""
     place: dict[Any, int] = {}
     return np.fromiter((place.setdefault(value, len(place)) for value in ids), np.int64, len(ids))
 
 
 def _fields(
-    table: Table,
-    mapping: ColumnMap,
-    slot: NDArray[np.int32],
-    scales: Mapping[str, str],
-    levels: Sequence[str],
-    notes: ImportNotes,
+    attempt: _Attempt, slot: NDArray[np.int32] | None, scale: Mapping[str, str], levels: Sequence[str]
 ) -> dict[str, Any]:
+    table, mapping, notes, collect = attempt.table, attempt.mapping, attempt.notes, attempt.problems.collect
     roles, starts, tasks = mapping.roles, table.starts, mapping.tasks
-    shown = slot >= 0
-    request = conversion.ids(table, roles["request_id"], "request")[starts]
-    features, context = attributes.features(table, mapping, levels, notes)
-    items, item_features = attributes.item_columns(table, mapping, shown, (*tasks, *features), levels, notes)
-    of_numbers = [column for role, column in roles.items() if role in _NUMBERS or role.startswith(PREFIXES)]
-    conversion.note_texts(table, of_numbers, notes)
-    result: dict[str, Any] = {
-        "tasks": tasks,
-        "features": features,
-        "request_id": request,
-        "user_id": conversion.users(table, roles["user_id"], request, notes),
-        "offsets": np.append(starts, len(table)).astype(np.int64),
-        "item_id": conversion.ids(table, roles["item_id"], "item"),
-        "position": slot,
-        "context": context,
-        "items": items,
-        "item_features": item_features if items else None,
-    }
-    events = [conversion.feedback(table, roles[f"y_{task}"], task, shown, notes) for task in tasks]
-    result["feedback"] = np.stack(events, 1)
-    result["predictions"] = np.stack(
-        [
-            prediction_scale.predictions(table, roles[f"p_{task}"], task, y, shown, notes, scales.get(task))
-            for task, y in zip(tasks, events, strict=True)
-        ],
-        1,
-    )
+    result: dict[str, Any] = {"tasks": tasks, "offsets": np.append(starts, len(table)).astype(np.int64)}
+    with collect():
+        result["features"], result["context"] = attributes.features(table, mapping, levels, notes, attempt.problems)
+    with collect():
+        shown = np.ones(len(table), bool) if slot is None else slot >= 0
+        taken = (*tasks, *result.get("features", ()))
+        result["items"], of_items = attributes.item_columns(
+            table, mapping, shown, taken, levels, notes, attempt.problems
+        )
+        result["item_features"] = of_items if result["items"] else None
+    with collect():
+        of_numbers = [column for role, column in roles.items() if role in _NUMBERS or role.startswith(PREFIXES)]
+        conversion.note_texts(table, of_numbers, notes)
+    if "request_id" in roles:
+        with collect():
+            result["request_id"] = conversion.ids(table, roles["request_id"], "request")[starts]
+        if "user_id" in roles:
+            with collect():
+                request = result.get("request_id", np.arange(len(starts)))
+                result["user_id"] = conversion.users(table, roles["user_id"], request, notes)
+    if "item_id" in roles:
+        with collect():
+            result["item_id"] = conversion.ids(table, roles["item_id"], "item")
+    if slot is not None:
+        result["position"] = slot
+    with collect():
+        scales = prediction_scale.scales_of(scale, tasks)
+        _events(attempt, result, None if slot is None else slot >= 0, scales)
+    _optional(attempt, result)
+    return result
+
+
+def _events(
+    attempt: _Attempt, result: dict[str, Any], shown: NDArray[np.bool_] | None, scales: Mapping[str, str]
+) -> None:
+    """Feedback and predictions [M, T]; without slots, they are only checked, as if rows with feedback were shown."""
+    table, roles, notes = attempt.table, attempt.mapping.roles, attempt.notes
+    found: dict[str, list[NDArray[np.float32]]] = {"feedback": [], "predictions": []}
+    for task in attempt.mapping.tasks:
+        column, events = roles.get(f"y_{task}"), None
+        if column is not None:
+            with attempt.problems.collect():
+                values = table.numbers(column)
+                seen = ~np.isnan(values) if shown is None else shown
+                events = np.where(seen, np.maximum(np.nan_to_num(values), 0), 0).astype(np.float32)  # if it fails
+                events = conversion.feedback(table, column, task, seen, notes)
+                found["feedback"].append(events)
+        if events is not None:
+            with attempt.problems.collect():
+                scale, label = scales.get(task), roles[f"p_{task}"]
+                found["predictions"].append(
+                    prediction_scale.predictions(table, label, task, events, seen, notes, scale)
+                )
+    result |= {name: np.stack(arrays, 1) for name, arrays in found.items() if arrays}
+
+
+def _optional(attempt: _Attempt, result: dict[str, Any]) -> None:
+    """The columns that a log may lack."""
+    table, mapping, notes, collect = attempt.table, attempt.mapping, attempt.notes, attempt.problems.collect
+    roles = mapping.roles
     if "timestamp" in roles:
-        result["timestamp"] = conversion.times(table, roles["timestamp"], notes)
+        with collect():
+            result["timestamp"] = conversion.times(table, roles["timestamp"], notes)
     if "value" in roles:
-        result["value"] = conversion.numbers(table, roles["value"], "", notes).astype(np.float32)
+        with collect():
+            result["value"] = conversion.numbers(table, roles["value"], "", notes).astype(np.float32)
     for name in _TEXTS:
         if name in roles:
-            result[name] = conversion.of_request(table, roles[name], table.texts(roles[name]))
+            with collect():
+                result[name] = conversion.of_request(table, roles[name], table.texts(roles[name]))
     if "exploration" in roles:
-        result["exploration"] = conversion.exploration(table, roles["exploration"], notes)
+        with collect():
+            result["exploration"] = conversion.exploration(table, roles["exploration"], notes)
     for name, prefix in PER_TASK.items():
         if any(role.startswith(prefix) for role in roles):
-            result[name] = _task_matrix(table, mapping, prefix, notes)
+            with collect():
+                result[name] = _task_matrix(table, mapping, prefix, notes)
     if "trust" in roles:
-        trust = conversion.of_request(table, roles["trust"], table.numbers(roles["trust"]))
-        result["trust"] = trust.astype(np.float32)
+        with collect():
+            trust = conversion.of_request(table, roles["trust"], table.numbers(roles["trust"]))
+            result["trust"] = trust.astype(np.float32)
     for name, dtype in (("seed", np.uint64), ("candidates", np.int64)):
         if name in roles:
-            result[name] = conversion.of_request(table, roles[name], table.whole(roles[name], dtype))
-    return result
+            with collect():
+                result[name] = conversion.of_request(table, roles[name], table.whole(roles[name], dtype))
 
 
 def _check_price(fields: dict[str, Any], mapping: ColumnMap, notes: ImportNotes, own: bool) -> None:

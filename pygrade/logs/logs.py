@@ -181,6 +181,7 @@ class Logs:
         scale: Mapping[str, str] | None = None,
         duplicates: Duplicates = "keep-shown",
         levels: Sequence[str] = (),
+        fix: bool = False,
         where: str = "the table",
     ) -> "Logs":
         """A log of a polars, pandas or Arrow table or a dict of columns, with a row per candidate and any names.
@@ -196,12 +197,15 @@ class Logs:
             duplicates: of an item listed twice in a request, keep the row that was shown, or refuse.
             levels: 0/1 columns ``name=level`` of a policy or another log, which text columns get instead of those of
                 their frequent levels.
+            fix: leave out requests whose rows are refused, at most 10 % of all, and read numbers with gaps where a text
+                among them is none.
             where: name of the table in messages.
 
         Slots from 1, dates and seconds, booleans, percentages, rows out of order are converted; each change is logged
-        as a warning. ValueError: the whole contract beside what the table has, or what is refused and why.
+        as a warning. ValueError: the whole contract beside what the table has, or all that is refused and why.
         """
-        imported = import_table(table, columns, scale=scale, duplicates=duplicates, levels=levels, where=where)
+        options: dict[str, Any] = {"scale": scale, "duplicates": duplicates, "levels": levels, "fix": fix}
+        imported = import_table(table, columns, **options, where=where)
         logs = cls.from_imported(imported, values, value_tasks)
         for note in [*imported.notes.changed, *imported.notes.warned]:
             logger.warning("%s: %s", where, note)

@@ -1,6 +1,6 @@
 """Any table as Arrow, and its columns as numpy arrays with what is missing as NaN."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -71,12 +71,17 @@ def _text_dictionaries(arrow: Any) -> Any:
 class Table:
     """An Arrow table whose rows belong to groups that are next to each other, once `grouped` was called."""
 
-    def __init__(self, arrow: Any, where: str, rows: NDArray[np.int64] | None = None, starts: Array | None = None):
-        self.arrow, self.where, self.rows = (
-            _text_dictionaries(arrow),
-            where,
-            rows,
-        )  # rows [M]: their numbers in the original table
+    def __init__(
+        self,
+        arrow: Any,
+        where: str,
+        rows: NDArray[np.int64] | None = None,
+        starts: Array | None = None,
+        gaps: frozenset[str] = frozenset(),
+    ):
+        self.arrow, self.where = _text_dictionaries(arrow), where
+        self.rows = rows  # [M]: their numbers in the original table
+        self.gaps = gaps  # columns of numbers in whose text all else is missing
         self.names: list[str] = list(arrow.column_names)
         self._parsed: dict[str, Floats | None] = {}  # columns of text as numbers
         self._starts = starts
@@ -88,6 +93,20 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.arrow)
+
+    @property
+    def numbering(self) -> NDArray[np.int64]:
+        """[M]: the number of each row in the table that was given."""
+        return np.arange(len(self)) if self.rows is None else self.rows
+
+    def mended(self, keep: NDArray[np.bool_], gaps: Iterable[str]) -> "Table":
+        """Some of the rows of a table that is not grouped yet, and further columns of numbers that have gaps."""
+        rows, arrow = self.numbering[keep], self.arrow.filter(require("pyarrow").array(keep))
+        return Table(arrow, self.where, rows, gaps=self.gaps.union(gaps))
+
+    def originals(self, bad: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """The numbers of some rows [M] in the table that was given."""
+        return self.numbering[bad]
 
     def row_name(self, row: int) -> str:
         """A row as users count it: its number in the table that they gave."""
@@ -116,19 +135,19 @@ class Table:
         starts = np.append(0, changes)
         distinct = len(np.unique(code[starts]))
         if distinct == len(starts):
-            return Table(self.arrow, self.where, self.rows, starts), 0
+            return Table(self.arrow, self.where, self.rows, starts, self.gaps), 0
         order = np.argsort(code, kind="stable")  # codes are numbered by first appearance
         rows = order if self.rows is None else self.rows[order]
         arranged = code[order]
         starts = np.append(0, np.flatnonzero(np.diff(arranged)) + 1)
-        return Table(self.arrow.take(order), self.where, rows, starts), int((np.diff(order) != 1).sum())
+        return Table(self.arrow.take(order), self.where, rows, starts, self.gaps), int((np.diff(order) != 1).sum())
 
     def kept(self, keep: NDArray[np.bool_]) -> "Table":
         """Some of the rows, at least one of each group."""
         rows = np.flatnonzero(keep) if self.rows is None else self.rows[keep]
         group = self.group[keep]
         starts = np.append(0, np.flatnonzero(np.diff(group)) + 1)
-        return Table(self.arrow.filter(require("pyarrow").array(keep)), self.where, rows, starts)
+        return Table(self.arrow.filter(require("pyarrow").array(keep)), self.where, rows, starts, self.gaps)
 
     def type_of(self, name: str) -> Any:
         dtype = self.arrow.schema.field(name).type

@@ -17,6 +17,7 @@ from pygrade.logs import LogContractError, Logs, write_logs
 from pygrade.logs.contract import text_of
 from pygrade.logs.conversion import record_of
 from pygrade.logs.import_table import ImportedTable, import_table
+from pygrade.logs.problems import TableProblems
 from pygrade.logs.table_files import read_table
 from pygrade.storage import Place, join_path, working_directory
 
@@ -33,11 +34,21 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
     table, where = read_table(options.files)
     try:
         imported = import_table(
-            table, options.map, scale=_scales(options.scale), duplicates=options.duplicates, where=where
+            table,
+            options.map,
+            scale=_scales(options.scale),
+            duplicates=options.duplicates,
+            fix=options.fix,
+            where=where,
         )
-    except LogContractError as error:
-        print(printable_lines(text_of(error.rows, error.where)), file=sys.stderr)
-        raise ValueError(error.summary) from None
+    except TableProblems as error:
+        lines = text_of(error.rows, error.where).splitlines() if isinstance(error, LogContractError) else []
+        for line in [*lines, *(f"- {problem}" for problem in error.problems)]:
+            print(printable(line), file=sys.stderr)
+        summary = ValueError(error.summary)
+        for note in getattr(error, "__notes__", ()):
+            summary.add_note(note)
+        raise summary from None
     logs = Logs.from_imported(imported, options.values, options.value_tasks)
     del table
     record = record_of(imported.notes, imported.mapping)
@@ -79,11 +90,6 @@ def _toml(options: DoctorOptions, out: Place, record: dict[str, Any]) -> str:
     again = replace(options, out=out, map=tuple(entries), values=record["values"])
     text = to_toml(again, "doctor", defaults={"data": f"logs:{join_path(out, 'logs')}"})
     return f"# pygrade COMMAND --config pygrade.toml reads the table of the command, and [defaults]\n{text}"
-
-
-def printable_lines(text: str) -> str:
-    """The text with no control character but its line ends."""
-    return "\n".join(printable(line) for line in text.splitlines())
 
 
 def _print_columns(imported: ImportedTable) -> None:

@@ -1,0 +1,74 @@
+"""Problems of a table: one run finds them all, and each names its column, its first row, and what to do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._util.text import one_line
+
+MOST_LEFT_OUT = 0.1  # of the requests, by a fix
+
+
+class TableProblem(ValueError):
+    """One problem, and what would solve it without a guess.
+
+    ``rows``: numbers of the rows in the table that was given; the table is sound without their requests. ``column``:
+    one that is sound if what cannot be read in it is missing.
+    """
+
+    def __init__(self, text: str, rows: NDArray[np.int64] | None = None, column: str = "") -> None:
+        super().__init__(text)
+        self.rows, self.column = rows, column
+
+
+class TableProblems(ValueError):
+    """Several problems of one table; `summary` is one line, `problems` one text each."""
+
+    def __init__(self, summary: str, problems: list[str]) -> None:
+        self.summary, self.problems = summary, problems
+        super().__init__("\n".join([summary, *(f"- {problem}" for problem in problems)]))
+
+
+class Problems:
+    """The problems found so far: conversions go on behind one that failed."""
+
+    def __init__(self) -> None:
+        self.found: list[ValueError] = []
+        self.hint = ""  # what a fix would do
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Keeps the ValueError of a conversion for later."""
+        try:
+            yield
+        except ValueError as error:
+            if str(error) not in map(str, self.found):
+                self.found.append(error)
+
+    def texts(self, where: str) -> list[str]:
+        """Each problem without the table's name in front."""
+        return [one_line(error, 1000).removeprefix(f"{where}: ") for error in self.found]
+
+    def check(self, where: str) -> None:
+        """ValueError with all problems, if there are any; one is raised as it is."""
+        if not self.found:
+            return
+        error = self.found[0]
+        if len(self.found) > 1:
+            error = TableProblems(f"{where} has {len(self.found)} problems", self.texts(where))
+        if self.hint:
+            error.add_note(self.hint)
+        raise error
+
+    def cures(self) -> tuple[NDArray[np.int64], set[str]] | None:
+        """Rows whose requests to leave out and columns to read with gaps, if that solves every problem; else None."""
+        problems = [error for error in self.found if isinstance(error, TableProblem)]
+        if not problems or len(problems) < len(self.found):
+            return None
+        if not all(problem.column or problem.rows is not None for problem in problems):
+            return None
+        rows = [problem.rows for problem in problems if problem.rows is not None]
+        columns = {problem.column for problem in problems if problem.column}
+        return np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64), columns
