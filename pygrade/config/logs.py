@@ -21,7 +21,11 @@ class DoctorOptions(Output):
 
     ESSENTIAL: ClassVar = ("map", "values", "out")
 
-    files: tuple[Place, ...] = required("files, or directories of files", positional=True)
+    files: tuple[Place, ...] = required(
+        "files, directories of files, Delta or Iceberg tables (DIR@v12: a version), or a DuckDB database",
+        positional=True,
+    )
+    query: str = option("", "SQL select on the DuckDB database, e.g. 'select * from feed'; not given: its only table")
     map: tuple[str, ...] = option(
         (),
         "What columns are: request, user, item, slot, time, scenario, value (price), shown, TASK (its "

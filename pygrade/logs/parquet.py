@@ -15,6 +15,7 @@ from pygrade._util.files import atomic_directory
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line
 from pygrade.logs.columns import COLUMNS, Column
+from pygrade.logs.table_formats import refuse_loose
 
 RowName = Callable[[int], str]
 Facts = tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...], tuple[str, ...], tuple[str, ...]]
@@ -318,6 +319,7 @@ def parts_of(path: Path) -> list[Path]:
     """The Parquet file, or the parts in a directory in the order of their names."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; want a Parquet file or a directory of Parquet parts")
+    refuse_loose(path)
     if path.is_file():
         return [path]
     files = sorted(child for child in path.glob("*.parquet") if not child.name.startswith((".", "_")))

@@ -10,18 +10,22 @@ from numpy.typing import NDArray
 from pygrade._typing import Array, Floats
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line
+from pygrade.logs.table_formats import delta_rows
 from pygrade.logs.text_numbers import parse_numbers
 
 
 def to_arrow(table: Any) -> Any:
-    """A pyarrow Table of a polars or pandas DataFrame, an Arrow table or reader, a dict of columns, or whatever else
-    offers the Arrow PyCapsule interface.
+    """A pyarrow Table of a polars or pandas frame, an Arrow table, dataset or reader, a DuckDB relation, a Delta or
+    Iceberg table, a `datasets.Dataset`, a dict of columns, or whatever else offers the Arrow PyCapsule interface.
     """
+    return _plain_texts(_arrow_of(_rows_of(table)))
+
+
+def _arrow_of(table: Any) -> Any:
+    """The Arrow table of rows in memory."""
     pa = require("pyarrow")
     if isinstance(table, pa.Table):
         return table
-    if hasattr(table, "collect") and not hasattr(table, "__arrow_c_stream__"):
-        table = table.collect()  # polars' LazyFrame
     if isinstance(table, Mapping):
         if not table:
             raise ValueError("the table has no columns")
@@ -32,13 +36,34 @@ def to_arrow(table: Any) -> Any:
         return pa.table(columns)
     try:
         if type(table).__module__.partition(".")[0] == "pandas":
-            return pa.Table.from_pandas(table, preserve_index=False)
+            named = any(name is not None for name in table.index.names)  # the others number or count the rows
+            return pa.Table.from_pandas(table.reset_index() if named else table, preserve_index=False)
         if hasattr(table, "__arrow_c_stream__") or hasattr(table, "__arrow_c_array__"):
             return pa.table(table)
     except pa.ArrowException as error:
         raise ValueError(f"the table does not become Arrow columns: {one_line(error)}") from error
     kind = type(table).__name__
-    raise TypeError(f"table is a {kind}; want a polars, pandas or Arrow table, or a dict of columns")
+    raise TypeError(
+        f"table is a {kind}; want a polars, pandas or Arrow table, a DuckDB relation (of con.sql), or a dict of columns"
+    )
+
+
+def _rows_of(table: Any) -> Any:
+    """What a lazy table or a table on disk hands over; others as they are."""
+    name = f"{type(table).__module__.partition('.')[0]}.{type(table).__name__}"
+    if name == "polars.LazyFrame":
+        return table.collect()
+    if name == "deltalake.DeltaTable":
+        return delta_rows(table)
+    if name.startswith("pyiceberg."):
+        return (table.scan() if hasattr(table, "scan") else table).to_arrow()
+    if name == "datasets.Dataset":
+        return table.with_format("arrow")[:]
+    if name in ("datasets.DatasetDict", "datasets.IterableDatasetDict"):
+        raise TypeError(f"table is a {name} of {', '.join(map(repr, table))}; want one of them")
+    if isinstance(table, require("pyarrow.dataset").Dataset | require("pyarrow.dataset").Scanner):
+        return table.to_table()
+    return table
 
 
 def _column(name: str, values: Any) -> Any:
@@ -54,17 +79,19 @@ def _column(name: str, values: Any) -> Any:
         raise ValueError(f"column {name!r}: {one_line(error)}") from error
 
 
-def _text_dictionaries(arrow: Any) -> Any:
-    """Dictionaries of string views (polars' categories) as those of strings, which pyarrow can decode."""
+def _plain_texts(arrow: Any) -> Any:
+    """String views (of polars and DataFusion) as strings: pyarrow can neither take nor decode views."""
     pa = require("pyarrow")
     for place, field in enumerate(arrow.schema):
-        if pa.types.is_dictionary(field.type) and pa.types.is_string_view(field.type.value_type):
-            chunks = [
-                pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(pa.string()))
-                for chunk in arrow.column(place).chunks
-            ]
-            kind = pa.dictionary(field.type.index_type, pa.string())
-            arrow = arrow.set_column(place, field.name, pa.chunked_array(chunks, type=kind))
+        kind, column = field.type, arrow.column(place)
+        if pa.types.is_dictionary(kind) and pa.types.is_string_view(kind.value_type):
+            kind = pa.dictionary(kind.index_type, pa.string())
+            parts = [(chunk.indices, chunk.dictionary.cast(pa.string())) for chunk in column.chunks]
+            column = pa.chunked_array([pa.DictionaryArray.from_arrays(*part) for part in parts], type=kind)
+        elif pa.types.is_string_view(kind):
+            column = column.cast(pa.string())
+        if column.type != field.type:
+            arrow = arrow.set_column(place, field.name, column)
     return arrow
 
 
@@ -79,7 +106,7 @@ class Table:
         starts: Array | None = None,
         gaps: frozenset[str] = frozenset(),
     ):
-        self.arrow, self.where = _text_dictionaries(arrow), where
+        self.arrow, self.where = arrow, where
         self.rows = rows  # [M]: their numbers in the original table
         self.gaps = gaps  # columns of numbers in whose text all else is missing
         self.names: list[str] = list(arrow.column_names)

@@ -1,13 +1,15 @@
-"""Tables in files: Parquet, CSV, JSON lines and Arrow IPC, read by pyarrow."""
+"""Tables in files: Parquet, CSV, JSON lines and Arrow IPC, read by pyarrow; and those of `table_formats`."""
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line
-from pygrade.storage import Place, download
+from pygrade.logs import table_formats
+from pygrade.storage import Place, download, visible_files
 
 PARQUET, CSV = (".parquet", ".pq"), (".csv", ".tsv", ".txt")
 JSON, ARROW = (".jsonl", ".ndjson", ".json"), (".arrow", ".feather", ".ipc")
@@ -15,35 +17,89 @@ _PACKED = (".gz", ".bz2", ".zst", ".lz4")
 _DELIMITERS = (",", ";", "\t", "|")
 
 
-def read_table(paths: Sequence[Place]) -> tuple[Any, str]:
-    """One Arrow table of all the files, with columns by name (null where a file lacks one), and a name for it.
+def read_table(paths: Sequence[Place], query: str = "") -> tuple[Any, str]:
+    """One Arrow table of all that is there, with columns by name (null where a file lacks one), and a name for it.
 
-    A directory stands for the files in it; of a URL the local copy is read. ValueError names a
-    file that cannot be read, and why.
+    Args:
+        paths: files; directories, which stand for the files in and below them, and whose names ``day=2026-03-01`` are a
+            column; Delta and Iceberg tables, at a version as ``DIR@v12``; DuckDB databases. Of a URL the local copy is
+            read.
+        query: SQL select on a DuckDB database, the only path; not given: its only table.
+
+    ValueError names a file that cannot be read, and why.
     """
     pa = require("pyarrow")
-    files = [file for path in paths for file in _files(download(path))]
-    if not files:
+    found = [part for path in paths for part in _tables(path, query, len(paths) == 1)]
+    if not found:
         raise ValueError("files is empty; want at least one file")
-    tables = [_read(file) for file in files]
+    tables = [table for table, _ in found]
     try:
         table = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise ValueError(f"the files' columns differ in type: {one_line(error)}") from error
-    names = [Path(path).name or str(path) for path in paths]
+    names = list(dict.fromkeys(name for _, name in found))
     return table, names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        known = [*PARQUET, *CSV, *JSON, *ARROW]
-        found = sorted(p for p in path.iterdir() if p.is_file() and p.name[0] not in "._" and _kind(p) in known)
-        if not found:
-            raise ValueError(f"{path} holds no file of a kind that is read: {', '.join(known)}")
-        return found
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; want a file or a directory of files")
-    return [path]
+def _tables(place: Place, query: str, alone: bool) -> list[tuple[Any, str]]:
+    """The Arrow tables of one path, and the name of what they are."""
+    base, version = table_formats.split_version(place)
+    kind = table_formats.format_of(base)
+    if kind:
+        read = table_formats.read_delta if kind == "Delta" else table_formats.read_iceberg
+        table, version = read(base, version)
+        found = [(table, f"{Path(base).name}@v{version}")]
+    elif version is not None:
+        raise ValueError(f"{base} is no Delta or Iceberg table; want one, as @v{version} is a version of it")
+    else:
+        path = download(place)
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; want a file or a directory of files")
+        table_formats.refuse_loose(path)
+        if path.is_file() and table_formats.is_duckdb(path):
+            if query and not alone:
+                raise ValueError(f"query is {query!r} on several files; want one DuckDB database")
+            return [table_formats.read_duckdb(path, query)]
+        found = [(table, path.name or str(path)) for table in _directory_or_file(path)]
+    if query:
+        raise ValueError(f"query is {query!r}, and {place} is no DuckDB database; want one, such as shop.duckdb")
+    return found
+
+
+def _directory_or_file(path: Path) -> list[Any]:
+    """The tables of a file, or of the files in and below a directory, with the columns that its directories name."""
+    if path.is_file():
+        return [_read(path)]
+    known = [*PARQUET, *CSV, *JSON, *ARROW]
+    files = [path / name for name in visible_files(path) if not any(part[0] == "_" for part in Path(name).parts)]
+    files = [file for file in files if _kind(file) in known]
+    if not files:
+        raise ValueError(f"{path} holds no file of a kind that is read: {', '.join(known)}")
+    for folder in {parent for file in files for parent in file.relative_to(path).parents} - {Path()}:
+        if kind := table_formats.format_of(path / folder):
+            raise ValueError(f"{path} holds the {kind} table {path / folder}; want its own path")
+    return _partitioned([_read(file) for file in files], [file.relative_to(path).parent for file in files])
+
+
+def _partitioned(tables: list[Any], folders: list[Path]) -> list[Any]:
+    """The tables with a column for each ``name=value`` of their folders: of integers if all values are."""
+    pa, ds = require("pyarrow"), require("pyarrow.dataset")
+    keys = list(dict.fromkeys(part.partition("=")[0] for folder in folders for part in folder.parts if "=" in part))
+    if not keys:
+        return tables
+    scheme = ds.HivePartitioning(pa.schema([(key, pa.string()) for key in keys]))
+    found = [ds.get_partition_keys(scheme.parse(f"{folder.as_posix()}/")) for folder in folders]
+    for key in keys:
+        values = pa.array([values.get(key) for values in found], pa.string())
+        with suppress(pa.ArrowInvalid):
+            values = values.cast(pa.int64())
+        for place, table in enumerate(tables):
+            if key not in table.column_names:
+                column = pa.repeat(values[place], len(table))
+                tables[place] = table.append_column(
+                    key, column.dictionary_encode() if pa.types.is_string(column.type) else column
+                )
+    return tables
 
 
 def _kind(path: Path) -> str:
@@ -67,7 +123,8 @@ def _read(path: Path) -> Any:
             return require("pyarrow.feather").read_table(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path} is not a complete {kind} file: {one_line(error)}") from error
-    raise ValueError(f"{path}: want a file ending in {', '.join((*PARQUET, *CSV, *JSON, *ARROW))}")
+    known = ", ".join((*PARQUET, *CSV, *JSON, *ARROW, *table_formats.DUCKDB))
+    raise ValueError(f"{path}: want a file ending in {known}, or a directory of such, a Delta or an Iceberg table")
 
 
 def _csv(path: Path) -> Any:

@@ -1,6 +1,6 @@
 """Files of a command: a directory, local or at a URL of an object store, and how it is published whole."""
 
-from pygrade.storage.folder import Folder, Manifest, Place, is_url
+from pygrade.storage.folder import Folder, Manifest, Place, is_url, visible_files
 from pygrade.storage.object_store import StorageError
 from pygrade.storage.places import (
     download,
@@ -28,5 +28,6 @@ __all__ = [
     "prepare_directory",
     "publishing",
     "upload_directory",
+    "visible_files",
     "working_directory",
 ]

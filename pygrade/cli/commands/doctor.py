@@ -31,7 +31,7 @@ def run(options: DoctorOptions) -> dict[str, Any]:
 
 
 def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
-    table, where = read_table(options.files)
+    table, where = read_table(options.files, options.query)
     try:
         imported = import_table(
             table,

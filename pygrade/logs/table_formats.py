@@ -1,0 +1,150 @@
+"""Tables that are more than files: Delta and Iceberg tables and DuckDB databases, each read by its own library.
+
+A Delta or Iceberg table has a log of the files that belong to it; what else lies in its directory was removed, replaced
+or never committed. So its Parquet files are never read alone.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pygrade._util.optional_imports import require
+from pygrade._util.text import one_line
+from pygrade.storage import Folder, Place, download, is_url
+
+DUCKDB = (".duckdb", ".ddb")
+_VERSION = re.compile(r"(.+)@v(\d+)")
+_DELTA_LOG, _METADATA, _METADATA_FILE = "_delta_log", "metadata", ".metadata.json"
+
+
+def split_version(place: Place) -> tuple[Place, int | None]:
+    """A place and its version, of ``DIR@v12``; None without one, and for a path that has this name.
+
+    >>> split_version("s3://shop/log@v12"), split_version("s3://shop/log")
+    (('s3://shop/log', 12), ('s3://shop/log', None))
+    """
+    found = _VERSION.fullmatch(str(place))
+    if found is None or (not is_url(place) and Path(place).exists()):
+        return place, None
+    return (found[1] if is_url(place) else Path(found[1])), int(found[2])
+
+
+def format_of(place: Place) -> str:
+    """Delta, Iceberg or nothing, of a directory, or of the metadata file of an Iceberg table."""
+    if str(place).endswith(_METADATA_FILE):
+        return "Iceberg"
+    if not is_url(place):
+        path = Path(place)
+        iceberg = any(path.joinpath(_METADATA).glob(f"*{_METADATA_FILE}"))
+        return "Delta" if path.joinpath(_DELTA_LOG).is_dir() else "Iceberg" if iceberg else ""
+    names = Folder.at(place).names()
+    if any(name.startswith(f"{_DELTA_LOG}/") for name in names):
+        return "Delta"
+    return "Iceberg" if any(re.fullmatch(rf"{_METADATA}/[^/]*{_METADATA_FILE}", name) for name in names) else ""
+
+
+def refuse_loose(path: Path) -> None:
+    """ValueError if a local file or directory is, or is in, a Delta or Iceberg table, whose files alone are not what it
+    holds.
+    """
+    path = path.absolute()
+    for folder in (path, *path.parents):
+        if kind := format_of(folder):
+            article = "an" if kind == "Iceberg" else "a"
+            what = f"is {article} {kind} table" if folder == path else f"is in the {kind} table {folder}"
+            raise ValueError(
+                f"{path} {what}, whose files alone are not its rows; want the table, as in `pygrade doctor`"
+            )
+
+
+def read_delta(place: Place, version: int | None = None) -> tuple[Any, int]:
+    """The rows of a Delta table as Arrow, and the version that they are of: the latest, or the given one."""
+    delta = require("deltalake", "delta")
+    with _errors(place, delta.exceptions.DeltaError):
+        table = delta.DeltaTable(str(download(place)), version=version)
+        return delta_rows(table), int(table.version())
+
+
+def delta_rows(table: Any) -> Any:
+    """The rows of a `deltalake.DeltaTable` as Arrow, without those that a deletion vector removes."""
+    one_partition = {"datafusion.execution.target_partitions": "1"}  # the order of the rows is always the same
+    query = require("deltalake", "delta").QueryBuilder(one_partition).register("log", table)
+    return require("pyarrow").table(query.execute("select * from log"))
+
+
+def read_iceberg(place: Place, snapshot: int | None = None) -> tuple[Any, int]:
+    """The rows of an Iceberg table as Arrow, and the snapshot that they are of: the current, or the given one.
+
+    The table is a directory with ``metadata/``, or one of the files ``*.metadata.json`` in it.
+    """
+    tables = require("pyiceberg.table", "iceberg")
+    file = place if str(place).endswith(_METADATA_FILE) else _current_metadata(place)
+    settings = {
+        "s3.endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+        "s3.region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+    }
+    known = {name: [os.environ[v] for v in variables if os.environ.get(v)] for name, variables in settings.items()}
+    with _errors(place, require("pyarrow").ArrowException, OSError, ValueError):
+        location = str(file) if is_url(file) else str(Path(file).absolute())
+        table = tables.StaticTable.from_metadata(location, {name: found[0] for name, found in known.items() if found})
+        current = table.current_snapshot()
+        if current is None:
+            raise ValueError("the table has no snapshot, so no rows")
+        return table.scan(snapshot_id=snapshot).to_arrow(), snapshot or int(current.snapshot_id)
+
+
+def _current_metadata(place: Place) -> str:
+    """The metadata file of the latest version: that of ``version-hint.text``, else the one with the highest number."""
+    folder = Folder.at(place) / _METADATA
+    names = folder.names(f"*{_METADATA_FILE}")
+    numbers = {name: int(found[0]) if (found := re.search(r"\d+", name)) else -1 for name in names}
+    last = max(numbers.values())
+    if folder.has("version-hint.text"):
+        hint = folder.read("version-hint.text").decode().strip()
+        last = int(hint) if hint.isdigit() and int(hint) in numbers.values() else last
+    latest = [name for name, number in numbers.items() if number == last]
+    if len(latest) > 1:
+        raise ValueError(
+            f"{place} has {' and '.join(latest)} of one number; want the path of the one that is committed"
+        )
+    return f"{folder}/{latest[0]}"
+
+
+def is_duckdb(path: Path) -> bool:
+    """Is it a DuckDB database, by its name or its first bytes?"""
+    if path.suffix.lower() in DUCKDB:
+        return True
+    with path.open("rb") as file:
+        return file.read(12)[8:] == b"DUCK"
+
+
+def read_duckdb(path: Path, query: str = "") -> tuple[Any, str]:
+    """Rows of a DuckDB database as Arrow, and what they are: the result of the query, or its only table or view."""
+    duckdb = require("duckdb", "duckdb")
+    with _errors(path, duckdb.Error), duckdb.connect(str(path), read_only=True) as connection:
+        listed = (
+            "select table_schema, table_name from information_schema.tables where table_catalog = current_database()"
+        )
+        quoted = [".".join(f'"{part}"' for part in row) for row in connection.execute(listed).fetchall()]
+        names = sorted(name.replace('"main".', "").replace('"', "") for name in quoted)
+        if not query and len(names) != 1:
+            has = f"the tables {', '.join(names)}" if names else "no table"
+            raise ValueError(f"{path} has {has}; want a query, e.g. --query 'select * from {(names or ['feed'])[0]}'")
+        what = "query" if query else f"table {names[0]}"
+        found = connection.sql(query or f"select * from {quoted[0]}")
+        if found is None:
+            raise ValueError(f"{path}: query is {query!r}, which has no rows; want a select")
+        return found.to_arrow_table(), f"{path.name}, {what}"
+
+
+@contextmanager
+def _errors(place: Place, *kinds: type[Exception]) -> Iterator[None]:
+    """Errors of a library with the table's name."""
+    try:
+        yield
+    except kinds as error:
+        text = one_line(error)
+        raise ValueError(text if text.startswith(str(place)) else f"{place}: {text}") from error
