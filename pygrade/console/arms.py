@@ -21,7 +21,8 @@ from pygrade.training.evaluate_policy import simple_scores
 def describe_arms(
     logs: Logs, policies: Mapping[str, FusionPolicy], simple: Mapping[str, Baseline], named: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Production, expected value, best static, the ``named`` ones of the simple baselines, and the policies.
+    """Production (else the logged order, if there are slots), expected value, best static, the ``named`` ones of the
+    simple baselines, and the policies.
 
     simple: the baselines by name, `evaluate_policy.simple_baselines`; policies: `evaluate_policy.policies_of`.
 
@@ -31,7 +32,7 @@ def describe_arms(
     """
     last = list(policies.values())[-1]
     arms: list[dict[str, Any]] = []
-    if PRODUCTION not in simple:
+    if PRODUCTION not in simple and logs.slots_known:
         order = np.where(logs.shown, -logs.position.astype(np.float64), -np.inf)
         arms.append({"name": LOGGED_ORDER, "kind": "order", "ranks": _ranks(order, logs)})
     for name in dict.fromkeys((PRODUCTION, EXPECTED_VALUE, STATIC, *named)):

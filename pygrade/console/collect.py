@@ -16,7 +16,7 @@ from pygrade.console.columns import item_groups, request_columns
 from pygrade.console.holdout import holdout_rows
 from pygrade.console.policy_files import static_template, trade_off_template
 from pygrade.console.run_files import JudgedRun
-from pygrade.console.trade_offs import judge_of, most_valuable
+from pygrade.console.trade_offs import has_production, judge_of, most_valuable
 from pygrade.evaluation.arms import ALONE, EXPECTED_VALUE, GRADE
 from pygrade.evaluation.front import front
 from pygrade.logs import Logs
@@ -60,7 +60,9 @@ def collect(run: JudgedRun, config: ConsoleConfig) -> dict[str, Any]:
         "columns": request_columns(late),
         "weights": {name: weights for name, weights in every.weights.items() if name == own},
         "browsed": _browsed(run, browsed, late),
-        "front": _front(policy, late, curve, k, run.propensity_floor) if _turns(policy) else None,
+        "front": _front(policy, late, curve, k, run.propensity_floor)
+        if _turns(policy) and has_production(late)
+        else None,
     }
 
 

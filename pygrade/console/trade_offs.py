@@ -20,12 +20,19 @@ def judge_of(policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64] | None
     curve: propensity of each slot, None: they all count alike; floor: the smallest that a label is divided by.
     """
     weights = logged_weights(logs)
+    if not has_production(logs):
+        raise ValueError("logs have no slots and no logged weights: nothing tells production's order to compare with")
     if weights is None:
         production = np.where(logs.shown, -logs.position, -np.inf)
     else:
         baseline = Baseline(PRODUCTION, policy.config.transform, tuple(weights.tolist()))
         production = baseline_scores(baseline, logs, fusion_formula(policy.config))
     return Judge(policy, logs, production, curve, k, floor)
+
+
+def has_production(logs: Logs) -> bool:
+    """Whether the log tells production's order."""
+    return logs.slots_known or logged_weights(logs) is not None
 
 
 def most_valuable(logs: Logs) -> tuple[str, ...]:

@@ -32,7 +32,9 @@ _WIDEST = 1.0  # of an exponent: an interval as wide says nothing
 
 
 def exploration_worth(logs: Logs, propensity: SlotPropensity, slots: int = 10) -> dict[str, Any]:
-    """For each of `SHARES` the half-widths of 95 % intervals and the cost, relative (0.01 = 1 %); None: unknown."""
+    """For each of `SHARES` the half-widths of 95 % intervals and the cost, relative (0.01 = 1 %); None: unknown, as is
+    all of shuffling if the log has no slots.
+    """
     exponent = ASSUMED if propensity.source == "none" else propensity.exponent
     lift = _lift_errors(logs, exponent, slots)
     worth = logs.value_of(logs.feedback)
@@ -42,10 +44,11 @@ def exploration_worth(logs: Logs, propensity: SlotPropensity, slots: int = 10) -
     weights = logged_weights(logs)
     center = np.full(len(logs.tasks), 1 / len(logs.tasks)) if weights is None else np.asarray(weights, np.float64)
     size = effective_share(center)
-    shuffled_cost, drawn_cost = _shuffled_cost(logs, exponent), _drawn_cost(logs, center, exponent)
+    shuffled_cost = _shuffled_cost(logs, exponent) if logs.slots_known else None
+    drawn_cost = _drawn_cost(logs, center, exponent)
     rows = []
     for share in SHARES:
-        error = shuffled_error(logs, slots, share * logs.num_requests)
+        error = shuffled_error(logs, slots, share * logs.num_requests) if logs.slots_known else None
         known = error is not None and _Z * error <= _WIDEST
         rows.append(
             {

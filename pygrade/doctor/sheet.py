@@ -10,14 +10,14 @@ from pygrade.config.training import RewardConfig
 from pygrade.doctor.exploration import exploration_worth
 from pygrade.doctor.tasks import order_sentence, over_order, task_facts, task_sentences
 from pygrade.evaluation.abtest import plan_of_log
-from pygrade.evaluation.cautions import caution_of_value, copies_sentence, missing_sentence
+from pygrade.evaluation.cautions import caution_of_value, copies_sentence, missing_sentence, positives_sentence
 from pygrade.evaluation.label_leaks import leaks_of
 from pygrade.evaluation.logging_policy import drawn_components, logging_policy
 from pygrade.logs import EXPLORATIONS, Logs, numbered
 from pygrade.logs.clusters import clusters_of, copied_share
 from pygrade.metrics.intervals import effective_number
 from pygrade.policy.spec import fusion_formula
-from pygrade.training.propensity import SlotPropensity, slot_propensity
+from pygrade.training.propensity import NO_SLOTS_CURE, SlotPropensity, slot_propensity
 
 _QUANTILES = (0.1, 0.5, 0.9)
 _FEW = 5_000  # requests below which a policy learns little beyond its prior
@@ -54,7 +54,7 @@ def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
             *leaks_of(logs),
             *task_sentences(tasks),
             *(order_sentence("expected value", worth, curve is not None) if len(tasks) > 1 else []),
-            *filter(None, (copies_sentence(copied), missing_sentence(logs))),
+            *filter(None, (positives_sentence(logs), copies_sentence(copied), missing_sentence(logs))),
             *caution_of_value(logs, clusters),
             *_sentences(logs, size),
         ],
@@ -71,7 +71,7 @@ def _size(logs: Logs, users: int, days: int | None) -> dict[str, Any]:
         "users": users,
         "items": len(np.unique(numbered(logs.item_id))),
         "days": days,
-        "slots": logs.num_slots,
+        "slots": logs.num_slots if logs.slots_known else None,
         "shown_per_request": float(shown.mean()),
         "candidates_per_request": float(sizes.mean()),
         "unseen_share": 1 - float(shown.sum() / sizes.sum()),
@@ -157,6 +157,11 @@ def _estimates(
 def _sentences(logs: Logs, size: dict[str, Any]) -> list[str]:
     result = []
     sizes = np.diff(logs.offsets)
+    if not logs.slots_known:
+        result.append(
+            "no slots: feedback is not corrected for where an item was shown, and there is no logged order to compare "
+            f"with; {NO_SLOTS_CURE}"
+        )
     if sizes.max() == 1:
         result.append("every request has one candidate: there is nothing to rank")
     elif size["unseen_share"] == 0:

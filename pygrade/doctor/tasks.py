@@ -10,7 +10,7 @@ from pygrade.evaluation.value import gains_of, rank_discount
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.by_task import ece
-from pygrade.metrics.intervals import Interval
+from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.metrics.roc import auc, gauc
 from pygrade.metrics.texts import lift_text, value_text
 
@@ -54,8 +54,11 @@ def task_facts(logs: Logs, curve: Floats | None = None) -> dict[str, dict[str, A
 
 def over_order(logs: Logs, scores: Array, gains: Array, curve: Floats | None) -> Interval:
     """DCG of the shown items by scores [M] over that in the logged order, - 1; gains [M] divided by the curve, which
-    makes it unbiased (and NDCG not: it divides by the best order of what chance showed).
+    makes it unbiased (and NDCG not: it divides by the best order of what chance showed). Unknown without slots, as the
+    order of a list is no ranking, and may follow the feedback.
     """
+    if not logs.slots_known:
+        return UNKNOWN
     gains, discount = gains_of(gains, logs.position, curve, _FLOOR), rank_discount(None, _RANKS)
     found = [value_at_k(order, gains, logs.offsets, discount, logs.shown) for order in (scores, -logs.position)]
     return intervals.simultaneous([intervals.mean_lift(*found)], numbered(logs.user_id))[0]

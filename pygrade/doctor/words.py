@@ -10,7 +10,8 @@ Rows = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]
 TASK_TEXT = (
     "Over the shown rows, ± 95 % over users. Predicted / observed: 1 is calibrated; examined: the same with each "
     "prediction times its slot's propensity. ECE: mean distance of prediction and rate in 20 groups. Over the "
-    "order: DCG of a page by prediction over that in the logged order; the slots' effect is allowed for if it is known."
+    "order: DCG of a page by prediction over that in the logged order; the slots' effect is allowed for if it is "
+    "known. Without slots there is no logged order (n/a)."
 )
 WORTH_TEXT = "What the log can tell before anything is trained on it, and what would let it tell more."
 
@@ -22,9 +23,10 @@ def size_sentence(sheet: Sheet) -> str:
     told = ", ".join(shares) if explored["logged"] else "no exploration column"
     slots = sheet["propensity"]
     known = "unknown" if slots["source"] == "none" else slots["note"]
+    where = "unknown slots" if size["slots"] is None else f"{size['slots']} slots"
     lengths = f"{size['candidates_per_request']:.3g} candidates and {size['shown_per_request']:.3g} shown items each"
     return (
-        f"{size['requests']:,} requests of {size['users']:,} users{days}; {lengths}, in {size['slots']} slots; "
+        f"{size['requests']:,} requests of {size['users']:,} users{days}; {lengths}, in {where}; "
         f"{size['items']:,} items; exploration: {told}. Slot propensity: {known}."
     )
 
@@ -86,10 +88,15 @@ def plan_rows(sheet: Sheet) -> Rows:
 def worth_text(sheet: Sheet) -> str:
     worth = sheet["exploration_worth"]
     known = "an assumed exponent" if worth["assumed"] else "the estimated exponent"
+    shuffled = (
+        f"± of the slots' exponent (now {known} of {worth['exponent']:.2f}), and ± of the lift of an order by expected "
+        "value, estimated from all pages."
+    )
+    if sheet["size"]["slots"] is None:
+        shuffled = "of no use until the slots are logged."
     return (
-        f"By share of the requests, for a log of this size. Shuffled pages: ± of the slots' exponent (now {known} of "
-        f"{worth['exponent']:.2f}), and ± of the lift of an order by expected value, estimated from all pages. Drawn "
-        "weights: ± of the value of a policy that moves a tenth of the weight. Cost: of the value of all requests."
+        f"By share of the requests, for a log of this size. Shuffled pages: {shuffled} Drawn weights: ± of the value "
+        "of a policy that moves a tenth of the weight. Cost: of the value of all requests."
     )
 
 
@@ -97,9 +104,15 @@ def worth_rows(sheet: Sheet) -> Rows:
     rows = [
         (
             f"{100 * row['share']:g} %",
-            _wide(row["exponent"], 1.0, ""),
-            _wide(row["lift"], 100.0, " %"),
-            _percent(row["shuffled_cost"]),
+            *(
+                ["n/a"] * 3
+                if sheet["size"]["slots"] is None
+                else (
+                    _wide(row["exponent"], 1.0, ""),
+                    _wide(row["lift"], 100.0, " %"),
+                    _percent(row["shuffled_cost"]),
+                )
+            ),
             _wide(row["value"], 100.0, " %"),
             _percent(row["drawn_cost"]),
         )

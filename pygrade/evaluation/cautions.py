@@ -28,8 +28,8 @@ _LATER = (0.3, 0.15)  # last parts of the log that a lift must not contradict
 
 
 def cautions_of_log(logs: Logs) -> list[str]:
-    """One task alone, no feedback at all, constant predictions, columns that hold the feedback, copies of requests,
-    much value in one place, and features that requests lack.
+    """One task alone, no feedback at all, constant predictions, no slots, positives alone, columns that hold the
+    feedback, copies of requests, much value in one place, and features that requests lack.
     """
     sentences = []
     if len(logs.tasks) == 1:
@@ -49,6 +49,14 @@ def cautions_of_log(logs: Logs) -> list[str]:
             f"CONSTANT PREDICTION: every candidate has the same one of {values}, which cannot order anything. Is the "
             "model connected?"
         )
+    if not logs.slots_known:
+        sentences.append(
+            "NO SLOTS: the log does not tell where an item was shown, so that its feedback is not corrected for the "
+            "slot, and every figure takes each shown item as looked at alike; the order as listed is no ranking. Log "
+            "the slots: items that production put first look better than they are."
+        )
+    if positives := positives_sentence(logs):
+        sentences.append(f"POSITIVES ONLY: {positives}")
     sentences += [f"LEAK: {sentence}" for sentence in leaks_of(logs)]
     if copies := copies_sentence(copied_share(logs)):
         sentences.append(f"COPIES: {copies}")
@@ -56,6 +64,25 @@ def cautions_of_log(logs: Logs) -> list[str]:
     if missing := missing_sentence(logs):
         sentences.append(f"MISSING FEATURES: {missing}")
     return sentences
+
+
+def positives_sentence(logs: Logs) -> str:
+    """A sentence on a log of events instead of exposures, where each shown row has an event of one task; empty if it is
+    none.
+
+    A rate of 1 tells nothing of what users passed over: a policy would learn that all that is shown is taken.
+    """
+    shown = logs.shown
+    if shown.sum() < _FEW_EVENTS:
+        return ""
+    for t, task in enumerate(logs.tasks):
+        if bool((logs.feedback[shown, t] == 1).all()):
+            return (
+                f"each of the {int(shown.sum()):,} shown rows has the event {task!r}, so that nothing is known of what "
+                f"users saw and passed over: log every shown item, with 0 for no event (if {task!r} is the showing "
+                "itself, leave its column out: skip=COLUMN)"
+            )
+    return ""
 
 
 def copies_sentence(share: float) -> str:

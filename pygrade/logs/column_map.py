@@ -25,6 +25,7 @@ from pygrade.logs.table import Table
 
 REQUIRED = ("request_id", "user_id", "item_id", "position")
 SKIP = "skip"
+NO_SLOTS = "none"  # in place of the column of the slots: what was shown where is unknown
 PREFIXES = ("p_", "y_", "x_", "i_", "w_", "a_", "u_")
 _MAX_SCENARIOS = 50
 _FAULTY, _CHANGES = 0.01, 0.1  # of the requests with several values of a column that differs between so many requests
@@ -56,6 +57,7 @@ class ColumnMap:
     why: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     odd: list[str] = field(default_factory=list)  # what a reader should know, such as feedback without a prediction
+    no_slots: bool = False  # they are unknown
 
     def take(self, role: str, column: str, why: str) -> None:
         self.roles[role], self.why[role] = column, why
@@ -141,6 +143,8 @@ def propose(table: Table, given: Mapping[str, str], result: ColumnMap) -> None:
     for name in [given[SKIP]] if given.get(SKIP) in table.names else given.get(SKIP, "").split("+"):
         if name in table.names:
             result.left_out[name] = "as you say"
+    for name in _named(table, "position", _taken(result)) if result.no_slots else ():
+        result.left_out[name] = "named like a slot, and slot=none"  # what was shown where is no attribute of an item
     for role in ROLES:
         if role not in result.roles:
             free = [name for name in _named(table, role, _taken(result)) if _fits(table, role, name)]
@@ -165,7 +169,7 @@ def _taken(result: ColumnMap) -> set[str]:
 def _check_column(table: Table, name: str) -> None:
     if name not in table.names:
         near = difflib.get_close_matches(name, table.names, 1, 0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ValueError(f"{table.where} has no column {name!r}{hint} It has {', '.join(table.names)}")
 
 
@@ -174,6 +178,10 @@ def _given(table: Table, given: Mapping[str, str], result: ColumnMap, roles: Ite
         if role not in given:
             continue
         column = given[role]
+        if role == "position" and column == NO_SLOTS and column not in table.names:
+            result.take(role, column, "given: slots are unknown")
+            result.no_slots = True
+            continue
         for name in [column] if column in table.names else column.split("+"):
             _check_column(table, name)
         result.take(role, column, "given")

@@ -104,4 +104,6 @@ def check(table: Table, mapping: ColumnMap, problems: list[str]) -> None:
     if missing:
         example = ", ".join(f"{role}=COLUMN" for role in missing)
         text = f"{table.where}: no column is known for {', '.join(missing)}; say which by {example}"
+        if "slot" in missing:  # no dead end where nobody logged them
+            text += f" (no slots were logged? slot=none{'' if 'shown' in mapping.roles else ', shown=COLUMN'})"
         raise LogContractError(text, [*mapping.odd, *problems], contract_rows(table, mapping), table.where)

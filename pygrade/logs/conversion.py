@@ -93,7 +93,9 @@ def of_request(table: Table, column: str, values: Array) -> Array:
 
 
 def slots(table: Table, mapping: ColumnMap, notes: ImportNotes) -> NDArray[np.int32]:
-    """[M] from 0, -1 where not shown."""
+    """[M] from 0, -1 where not shown; of unknown slots 0 and -1, see `count_listed`."""
+    if mapping.roles["position"] not in table.names:
+        return np.where(_shown_rows(table, mapping, notes), 0, -1).astype(np.int32)
     name = mapping.roles["position"]
     values = table.numbers(name)
     empty = np.isnan(values)
@@ -124,6 +126,48 @@ def slots(table: Table, mapping: ColumnMap, notes: ImportNotes) -> NDArray[np.in
     return np.where(hidden, -1, slot).astype(np.int32)
 
 
+def _shown_rows(table: Table, mapping: ColumnMap, notes: ImportNotes) -> NDArray[np.bool_]:
+    """[M]: the row was shown, of a table without slots."""
+    if flag := mapping.roles.get("shown"):
+        shown = np.asarray(table.numbers(flag) > 0)
+        if not shown.any():
+            raise ValueError(f"{table.where}: {flag!r} (shown) shows no row; want 1 in the rows that were shown")
+        return shown
+    columns = [column for role, column in mapping.roles.items() if role.startswith("y_")]
+    feedback = np.array([table.numbers(column) for column in columns]).reshape(-1, len(table))
+    empty = np.isnan(feedback).all(0)
+    if not columns or not empty.any():
+        notes.changed.append("slot=none without shown=COLUMN: every row was shown, as all have feedback, if only a 0")
+    elif bool((feedback == 0).any()):
+        notes.changed.append(f"slot=none without shown=COLUMN: {empty.sum():,} rows without feedback were not shown")
+    else:
+        raise ValueError(
+            f"{table.where}: slot is none, and feedback is empty in {empty.sum():,} rows and never 0: were these rows "
+            "shown? Name shown=COLUMN, or write 0 where a shown row had no event"
+        )
+    return np.asarray(~empty | (not columns))
+
+
+def count_listed(table: Table, mapping: ColumnMap, shown: NDArray[np.bool_], notes: ImportNotes) -> NDArray[np.int32]:
+    """[M]: the place of each shown row among those of its request, by time if the rows of a request differ in it, else
+    as they are listed; -1 where not shown.
+    """
+    column, rows = mapping.roles.get("timestamp"), np.flatnonzero(shown)
+    by_time = column is not None and bool(table.varies(column).any())
+    group = table.group[rows]
+    if column is not None and by_time:
+        rows = rows[np.lexsort((row_times(table, column, ImportNotes())[rows], group))]
+    first = np.append(True, np.diff(group) != 0)  # rows of a group stay together
+    place = np.arange(len(rows)) - np.maximum.accumulate(np.where(first, np.arange(len(rows)), 0))
+    result = np.full(len(table), -1, np.int32)
+    result[rows] = place
+    order = f"by {column!r}" if by_time else "as listed"
+    notes.warned.append(
+        f"slots are unknown: shown rows are counted {order}, which says nothing of where they were shown"
+    )
+    return result
+
+
 def check_slots(table: Table, mapping: ColumnMap, slot: NDArray[np.int32]) -> None:
     """ValueError if a request shows two items in one slot: mostly the ids of visits with several pages."""
     shown = np.flatnonzero(slot >= 0)
@@ -152,6 +196,16 @@ def _zero_is_hidden(table: Table, slot: NDArray[np.int64]) -> bool:
 
 def times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64]:
     """[R] milliseconds since 1970, the earliest of a request's rows."""
+    millis = row_times(table, column, notes)
+    first = np.minimum.reduceat(millis, table.starts)
+    several = int((np.maximum.reduceat(millis, table.starts) != first).sum())
+    if several:
+        notes.changed.append(f"{column!r} (time) has several times in {several:,} requests: the earliest of each")
+    return first
+
+
+def row_times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64]:
+    """[M] milliseconds since 1970."""
     pa, kind = require("pyarrow"), table.kind(column)
     if bool(table.nulls(column).any()):
         raise ValueError(
@@ -185,11 +239,7 @@ def times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64]:
             millis = np.round(values * factor).astype(np.int64)
         if unit != "milliseconds":
             notes.changed.append(f"{column!r} (time): {unit} since 1970, now milliseconds")
-    first = np.minimum.reduceat(millis, table.starts)
-    several = int((np.maximum.reduceat(millis, table.starts) != first).sum())
-    if several:
-        notes.changed.append(f"{column!r} (time) has several times in {several:,} requests: the earliest of each")
-    return first
+    return millis
 
 
 def _dates(texts: Any) -> Any:

@@ -61,7 +61,7 @@ def concatenate(parts: Sequence[Logs]) -> Logs:
         parts = [part.arranged(part.tasks, part.features, common) for part in parts]
     first = parts[0]
     for part in parts[1:]:
-        for name in ("tasks", "features", "task_values", "value_tasks"):
+        for name in ("tasks", "features", "task_values", "value_tasks", "slots_known"):
             if getattr(part, name) != getattr(first, name):
                 raise ValueError(f"parts differ in {name}: {getattr(first, name)} and {getattr(part, name)}")
         for name in ("request_id", "user_id", "item_id"):  # numpy would turn the integers into text

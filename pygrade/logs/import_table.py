@@ -14,7 +14,7 @@ from pygrade.logs.column_map import PREFIXES, ColumnMap, find_request, parse_map
 from pygrade.logs.columns import PER_TASK
 from pygrade.logs.conversion import ImportNotes
 from pygrade.logs.nested import unnested
-from pygrade.logs.parquet import METADATA_KEY, header_of
+from pygrade.logs.parquet import LISTED, METADATA_KEY, header_of
 from pygrade.logs.problems import MOST_LEFT_OUT, Problems
 from pygrade.logs.table import Table, to_arrow
 
@@ -69,6 +69,9 @@ def import_table(
     given = parse_map(columns)
     arrow = to_arrow(table)
     header = header_of((arrow.schema.metadata or {}).get(METADATA_KEY, b"{}"), Path(where))
+    own_list = bool(header) and given.get("position", LISTED) == LISTED and LISTED in arrow.column_names
+    if own_list:  # a log of pygrade's own without slots
+        given["position"] = LISTED
     arrow, said = unnested(arrow, where)
     found, requests = Table(arrow, where), 0
     while True:
@@ -85,6 +88,7 @@ def import_table(
     contract.check(attempt.table, attempt.mapping, attempt.problems.texts(where))
     attempt.problems.check(where)
     fields, mapping, notes = attempt.fields, attempt.mapping, attempt.notes
+    fields["slots_known"] = not (own_list or mapping.no_slots)
     notes.changed[:0] = said
     _check_price(fields, mapping, notes, own=bool(header))
     notes.warned += mapping.odd
@@ -122,6 +126,8 @@ def _attempt(
             if not keep.all():
                 result.table, slot = table.kept(keep), slot[keep]
         with problems.collect():
+            if mapping.roles["position"] not in table.names:
+                slot = conversion.count_listed(result.table, mapping, slot >= 0, notes)
             conversion.check_slots(result.table, mapping, slot)
     result.fields = _fields(result, slot, scale, levels)
     return result

@@ -63,17 +63,21 @@ class LogParts:
         parts: list[LogFile] = []
         found: list[NDArray[np.uint64]] = []
         facts: parquet.Facts | None = None
+        known: set[bool] = set()
         for place in places:
             folder, names = _files(place)
             for name in names:
                 with parquet.ParquetParts(folder.fetch(name)) as source:
                     now, ids = source.facts(), source.request_ids()
+                    known.add(source.slots_known)
                     if (wanted := source.header.get("parts", len(names))) != len(names) and len(names) > 1:
                         raise ValueError(f"{place}: {len(names)} parts; {name} says the log has {wanted}")
                 if facts is not None and now[:2] != facts[:2]:
                     raise ValueError(
                         f"{place}/{name} has tasks and features {now[:2]}; {parts[0].name} has {facts[:2]}"
                     )
+                if len(known) > 1:
+                    raise ValueError(f"{place}/{name} and {parts[0].name}: one has slots (position), the other none")
                 facts = facts or now
                 facts = (*facts[:4], tuple(name for name in facts[4] if name in now[4]))
                 parts.append(LogFile(str(folder), name, np.arange(len(ids), dtype=np.int64)))

@@ -1,9 +1,10 @@
 """Logged requests: the typed record that every stage reads, and its Parquet form.
 
 One Parquet row is one candidate of a request; the rows of a request are contiguous. Columns: `request_id`, `user_id`,
-`item_id` (integer or string), `position` (integer, 0-based slot, null where not shown), context features `x_<feature>`,
-predictions `p_<task>`, feedback `y_<task>` (null where not shown), and optionally item columns `i_<name>` (numbers,
-null where unknown), `scenario`, `value`, the logging policy's weights `w_<task>` and concentration `a_<task>`, `seed`,
+`item_id` (integer or string), `position` (integer, 0-based slot, null where not shown; if slots are unknown, `listed`
+instead: the place among the request's shown rows as they were listed), context features `x_<feature>`, predictions
+`p_<task>`, feedback `y_<task>` (null where not shown), and optionally item columns `i_<name>` (numbers, null where
+unknown), `scenario`, `value`, the logging policy's weights `w_<task>` and concentration `a_<task>`, `seed`,
 `policy_version`, `exploration`, `timestamp` (ms), `trust`, `baseline`, `verdict` (what the policy was mixed with),
 `u_<task>` (multipliers of the tasks' values), `candidates` (how many the request had; a server's log may list all
 candidates of a sample of its requests, and the shown ones alone of the others) and `arm` (of a service's A/B test).
@@ -59,7 +60,7 @@ class Logs:
     offsets: NDArray[np.int64]  # [R + 1]: the rows of request r are offsets[r] … offsets[r + 1] - 1
     context: NDArray[np.float32]  # [R, F]
     item_id: Array  # [M] int64 or str
-    position: NDArray[np.int32]  # [M], 0-based slot on the page, -1: not shown
+    position: NDArray[np.int32]  # [M], 0-based slot on the page, -1: not shown; see `slots_known`
     predictions: NDArray[np.float32]  # [M, T], ≥ 0
     feedback: NDArray[np.float32]  # [M, T], 0 where not shown
     task_values: tuple[float, ...] = ()  # business value of one event of each task; left out: 1 each
@@ -80,6 +81,7 @@ class Logs:
     arm: Array | None = None  # [R] str, of a service that served several policies
     items: tuple[str, ...] = ()  # item columns, without the i_ prefix; no task or feature has one of these names
     item_features: NDArray[np.float32] | None = None  # [M, I], None if there are no item columns; NaN: unknown
+    slots_known: bool = True  # else `position` tells what was shown, and counts it as it was listed: not where
 
     def __post_init__(self) -> None:
         if not self.task_values:
@@ -286,6 +288,7 @@ class Logs:
         parts = [f"{self.num_requests:,} requests", f"{self.num_rows:,} candidates"]
         for kind, names in (("tasks", self.tasks), ("features", self.features), ("items", self.items)):
             parts += [f"{kind} {', '.join(names)}"] if names else []
+        parts += [] if self.slots_known else ["slots unknown"]
         return f"<Logs: {'; '.join(parts)}>"
 
     def _repr_html_(self) -> str:
@@ -295,7 +298,8 @@ class Logs:
         facts = {
             "requests": f"{self.num_requests:,} of {len(np.unique(numbered(self.user_id))):,} users",
             "candidates": f"{self.num_rows:,} of {len(np.unique(numbered(self.item_id))):,} items",
-            "shown": f"{shown.sum():,}, {per_request.mean():.1f} a request, in {self.num_slots} slots",
+            "shown": f"{shown.sum():,}, {per_request.mean():.1f} a request, in "
+            + (f"{self.num_slots} slots" if self.slots_known else "unknown slots"),
         }
         if self.timestamp is not None and len(self.timestamp):
             ends = np.array([self.timestamp.min(), self.timestamp.max()], "datetime64[ms]").astype("datetime64[m]")

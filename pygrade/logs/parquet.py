@@ -22,16 +22,18 @@ Facts = tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...], tuple[str, ..
 
 METADATA_KEY = b"pygrade"
 FORMAT_VERSION = 1
+LISTED = "listed"  # in the place of `position`, so that no program takes the order of a list for slots
 _OPTIONS = "options.toml"  # of the command that wrote a log, beside its parts
 _KINDS = {"number": "a number", "integer": "an integer", "id": "an integer or a string", "text": "a string"}
 _STATED = ("tasks", "features", "items", "task_values", "value_tasks")  # in the metadata of every file
 _SINGLE = {name: column for name, column in COLUMNS.items() if not column.labels}
 _WANTED = {"p_": "a prediction for every candidate", "y_": "feedback for a shown candidate"}
 _CONTRACT = (
-    "a log has a row per candidate, with request_id, user_id, item_id, position (slot from 0, null: not shown) and for "
-    "each task p_<task> (prediction) and y_<task> (feedback, null: not shown); optional: x_<feature>, i_<item column>, "
-    "scenario, value, w_<task>, a_<task>, u_<task>, seed, policy_version, exploration, timestamp (ms), trust, "
-    "baseline, verdict, candidates (of the request), arm; `pygrade doctor FILE` makes one of a table with other names"
+    "a log has a row per candidate, with request_id, user_id, item_id, position (slot from 0, null: not shown; slots "
+    "unknown: listed, the place in the list) and for each task p_<task> (prediction) and y_<task> (feedback, null: not "
+    "shown); optional: x_<feature>, i_<item column>, scenario, value, w_<task>, a_<task>, u_<task>, seed, "
+    "policy_version, exploration, timestamp (ms), trust, baseline, verdict, candidates (of the request), arm; `pygrade "
+    "doctor FILE` makes one of a table with other names"
 )
 
 
@@ -149,7 +151,8 @@ class ParquetParts:
     def _check_columns(self, labels: dict[str, tuple[str, ...]]) -> None:
         """ValueError names the columns that are missing; those that are not read are noted."""
         tasks = labels["tasks"]
-        missing = [name for name, column in _SINGLE.items() if not column.optional and name not in self.names]
+        required = [name for name, column in _SINGLE.items() if not column.optional]
+        missing = [name for name in required if self._column_of(name) not in self.names]
         missing += [] if tasks else ["p_<task>"]
         wanted = [f"{prefix}{task}" for task in dict.fromkeys((*tasks, *self._labels("", "y_"))) for prefix in _WANTED]
         wanted += [f"x_{feature}" for feature in labels["features"]] + [f"i_{item}" for item in labels["items"]]
@@ -159,7 +162,7 @@ class ParquetParts:
             raise ValueError(f"{self.files[0]}: no column {', '.join(missing)}; it has {present}; {_CONTRACT}")
         if not labels["features"]:
             self.notes.append("no feature column x_<feature>: the policy sees the predictions alone")
-        read = {*_SINGLE, "share"}
+        read = {*map(self._column_of, _SINGLE), "share"}
         for column in COLUMNS.values():
             read |= {column.prefix + label for label in labels.get(column.labels, ())}
         if strange := [name for name in self.names if name not in read]:
@@ -174,11 +177,12 @@ class ParquetParts:
         result: dict[str, Any] = {**labels, "offsets": np.append(starts, self.num_rows).astype(np.int64)}
         result["task_values"] = tuple(float(v) for v in self.header.get("task_values", ()))
         result["value_tasks"] = tuple(str(task) for task in self.header.get("value_tasks", ()))
+        result["slots_known"] = self.slots_known
         inside = np.ones(self.num_rows, bool)
         inside[starts] = False  # rows whose predecessor belongs to the same request
 
         def values_of(name: str, column: Column) -> Array:
-            values = self._values(name, column, result.get("position"))
+            values = self._values(self._column_of(name), column, result.get("position"))
             if not column.by_request:
                 return values
             changed = values[1:] != values[:-1]
@@ -214,13 +218,22 @@ class ParquetParts:
         if column.kind == "str":
             return self.text(name)
         if column.kind != "float32":
-            return self.integers(name, -1 if name == "position" else 0, np.dtype(column.kind))
+            return self.integers(name, -1 if name in ("position", LISTED) else 0, np.dtype(column.kind))
         values, null = self.numbers(name)
         if column.prefix in _WANTED:
             bad = null & (position >= 0) if column.prefix == "y_" and position is not None else null
             if bool(bad.any()):
                 raise self.fail(name, int(np.argmax(bad)), f"null; want {_WANTED[column.prefix]}")
         return values
+
+    @property
+    def slots_known(self) -> bool:
+        """The log has slots, or neither them nor the order of the list."""
+        return "position" in self.names or LISTED not in self.names
+
+    def _column_of(self, name: str) -> str:
+        """The column of the files that has a field's values."""
+        return LISTED if name == "position" and not self.slots_known else name
 
     def _starts(self, request_id: Array) -> NDArray[np.int64]:
         """The first row of each request."""
@@ -303,7 +316,8 @@ def _table(columns: dict[str, Any], start: int, stop: int, header: dict[str, Any
         for place, label in enumerate(columns[column.labels] if column.labels else ("",)):
             values = columns[name][:, place] if column.labels else columns[name]
             values = np.repeat(values[start:stop], sizes) if column.by_request else np.ascontiguousarray(values[rows])
-            table[column.prefix + label or name] = pa.array(values, mask=mask)
+            title = LISTED if name == "position" and not columns["slots_known"] else name
+            table[column.prefix + label or title] = pa.array(values, mask=mask)
     return pa.table(table).replace_schema_metadata({METADATA_KEY: json.dumps(header).encode()})
 
 

@@ -201,7 +201,7 @@ def choose_mixture(
         logs,
         license=said,
         reasons=reasons if new and corrected else (),
-        why=f"{len(rankings)}-fold cross-fitted by user",
+        why=f"{len(rankings)}-fold cross-fitted by user" + (f", {propensity.reason}" if propensity.reason else ""),
         contrary=why,
         requests=requests,
     )

@@ -72,7 +72,7 @@ def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy], mixture: Mixture |
     simple = simple_baselines(logs, last, mixture)
     scores: dict[str, Array] = {name: simple_scores(entry, logs, last) for name, entry in simple.items()}
     explored = np.zeros(logs.num_requests, bool) if logs.exploration is None else logs.exploration != "none"
-    if not explored.all():
+    if logs.slots_known and not explored.all():
         scores[LOGGED_ORDER] = np.where(logs.shown & ~explored[logs.row_request], -logs.position, np.nan)
     baseline = judged_over(mixture) if judged_over(mixture) in scores else EXPECTED_VALUE
     scores |= {name: policy_scores(policy, logs) for name, policy in policies.items()}
@@ -179,7 +179,9 @@ def evaluate_policy(
     record = evaluation.to_dict() | {"propensity_source": propensity.origin}
     record["verdict"] = stored_verdict(mixture)
     known = propensity.source != "none"
-    record["later"] = later_record(name, offered, evaluation.baseline, judge, lift, k, known, in_sample)
+    slots = "" if known else "slot propensities are unknown"
+    slots = slots if logs.slots_known else propensity.reason
+    record["later"] = later_record(name, offered, evaluation.baseline, judge, lift, k, slots, in_sample)
     record["later"]["serves"] = serves(policies, mixture)
     record["warnings"] = [*cautions_of_log(logs), *cautions_of_predictions(logs, record["predictions"])]
     if judge is None:
@@ -213,12 +215,13 @@ def later_record(
     metric: str | None,
     lift: Interval,
     k: int,
-    known_slots: bool,
+    slots: str,
     in_sample: bool | None,
 ) -> dict[str, Any]:
     """The lift of a ranking over the baseline on other requests than the training's: ``text``, and its figures.
 
-    ``name`` and ``lift`` are of the last policy; ``served`` is the ranking that is served, which may be the baseline.
+    ``name`` and ``lift`` are of the last policy; ``served`` is the ranking that is served, which may be the baseline;
+    ``slots`` says what is not known of them.
     """
     whose = {False: "later requests", True: "in-sample, not evidence", None: "requests that the policy may know"}
     head = f"{whose[in_sample]}: "
@@ -227,7 +230,7 @@ def later_record(
     if metric is None:
         text = f"{head}rankings cannot differ on these pages"
     else:
-        how = f"{_METRICS[metric]}@{k}, two-sided 95 %{'' if known_slots else ', slot propensities are unknown'}"
+        how = f"{_METRICS[metric]}@{k}, two-sided 95 %{f', {slots}' if slots else ''}"
         text = f"{head}{name} {percent(lift)} over {baseline} ({how})"
     figures = {"name": name, "served": served, "baseline": baseline, "metric": metric, "lift": lift.to_dict()}
     return figures | {"in_sample": in_sample, "text": text}

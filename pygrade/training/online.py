@@ -414,6 +414,7 @@ def _plain(logs: Logs) -> dict[str, list[Any]]:
 
 def _arrays(logs: Logs) -> bytes:
     columns: dict[str, Any] = {f.name: getattr(logs, f.name) for f in fields(Logs)}
+    columns["slots_known"] = np.array(logs.slots_known)
     arrays: dict[str, Any] = {
         name: value.astype(str) if value.dtype == object else value  # numpy pickles objects
         for name, value in columns.items()
@@ -430,4 +431,4 @@ def _logs(path: Path, plain: dict[str, list[Any]], sha256: str) -> Logs:
         raise ValueError(f"{path} is damaged: it does not have the sha256 that state.json states")
     with np.load(io.BytesIO(content)) as arrays:
         columns: dict[str, Any] = {name: tuple(values) for name, values in plain.items()} | dict(arrays)
-        return Logs(**columns)
+        return Logs(**columns | {"slots_known": bool(arrays["slots_known"])})

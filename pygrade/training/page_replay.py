@@ -44,7 +44,9 @@ class PageReplay:
 
 
 def logged_order(logs: Logs, pages: PageReplay, propensity: SlotPropensity) -> Floats | None:
-    """[R]: the pages in production's own order, NaN where it explored; None if it always did."""
+    """[R]: the pages in production's own order, NaN where it explored; None if it always did, or nothing tells it."""
+    if not logs.slots_known:
+        return None
     values = pages.values(pages.logged(), propensity)
     if logs.exploration is not None:
         values[logs.exploration != "none"] = np.nan

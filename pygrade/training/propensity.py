@@ -12,6 +12,9 @@ One rule for training and judging, the first of these that works:
    standard error is in force; if the other disagrees, the interval is widened to reach it.
 4. **none**: every slot counts alike.
 
+In a log without slots (`Logs.slots_known`) nothing can be estimated, and the exponent is 0 if it is given: each shown
+item is taken as looked at alike.
+
 Rule 3 assumes that the predictions say all that production's order says about the items. Those of all tasks enter, not
 only of the one whose events are counted, because production ranks by all of them.
 """
@@ -34,6 +37,9 @@ MAX_EXPONENT = 3.0
 WIDEST = 0.3  # half width of a 95 % interval beyond which an estimate says nothing
 TARGET = 0.1  # half width that `needed` aims at
 ASSUMED = 0.7  # exponent to plan with while none is known
+NO_SLOTS = "the log has no slots"
+NO_SLOTS_CURE = "log them, or state an exponent of 0 (--reward.propensity 0) if each shown item is looked at alike"
+NO_SLOTS_CHOSEN = "slots unknown: exponent 0 by choice, no estimate"
 _Z, _DISAGREE = 1.96, 2.58  # standard errors of an interval, and of a difference that is no accident (1 %)
 _MIN_EVENTS = 100  # of production's pages
 _MAX_PAGES = 30_000  # evenly spaced ones are enough for the estimate: half width about 0.03
@@ -48,7 +54,7 @@ class SlotPropensity:
 
     exponent: float  # 0 if nothing is known
     source: Literal["given", "shuffled pages", "regression EM", "harvested", "none"]
-    reason: str = ""  # why nothing is known
+    reason: str = ""  # why nothing is known, or why it is given
     needed: str = ""  # what would decide it
     standard_error: float = 0.0  # clustered by user
 
@@ -99,6 +105,8 @@ def slot_propensity(logs: Logs, config: RewardConfig, *, warn: bool = True) -> S
     and could rise. The first ``page_size`` slots are fitted, since they are the ones that count. A warning is logged if
     nothing is known, unless ``warn`` is false, and if production's pages disagree with the shuffled ones.
     """
+    if not logs.slots_known:
+        return _without_slots(config, warn)
     if not isinstance(config.propensity, str):
         return SlotPropensity(float(config.propensity), "given")
     slots = config.page_size
@@ -114,6 +122,19 @@ def slot_propensity(logs: Logs, config: RewardConfig, *, warn: bool = True) -> S
         return SlotPropensity(0.0, "none", reason, needed)
     _compare(logs, slots, shuffled)
     return shuffled
+
+
+def _without_slots(config: RewardConfig, warn: bool) -> SlotPropensity:
+    """Of a log whose slots are unknown."""
+    if not isinstance(config.propensity, str):
+        if config.propensity:
+            raise ValueError(
+                f"propensity is {config.propensity:g}, and the log has no slots; want 0, or a log with slots"
+            )
+        return SlotPropensity(0.0, "given", NO_SLOTS_CHOSEN)
+    if warn:
+        logger.warning("slot propensities are taken as 1: %s; %s", NO_SLOTS, NO_SLOTS_CURE)
+    return SlotPropensity(0.0, "none", NO_SLOTS, NO_SLOTS_CURE)
 
 
 def propensity_curve(exponent: float, slots: int) -> Floats:

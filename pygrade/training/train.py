@@ -23,7 +23,13 @@ from pygrade.config.training import TrainConfig
 from pygrade.correction.fit import correct
 from pygrade.correction.parts import continue_fit
 from pygrade.evaluation.arms import GRADE, STAGE1
-from pygrade.evaluation.cautions import caution_of_robots, cautions_of_log, limit_amounts, robots
+from pygrade.evaluation.cautions import (
+    caution_of_robots,
+    cautions_of_log,
+    limit_amounts,
+    positives_sentence,
+    robots,
+)
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
 from pygrade.logs.log_parts import LogParts
@@ -93,6 +99,7 @@ def train(
             log, cautions = _clean(log)
         config = _complete(config, log)
         data = prepare_data(log, config, directory, workers)
+        refuse_positives(data.sample)
         split = split_log(data, config)
         cautions = cautions_of_log(data.sample) if isinstance(log, LogParts) else cautions
         for sentence in cautions:
@@ -140,6 +147,12 @@ def _clean(log: Logs) -> tuple[Logs, list[str]]:
     cautions = [*cautions_of_log(log), *caution_of_robots(log, found)]
     kept = log.select(~found) if found.any() else log
     return limit_amounts(kept, cluster[~found]), cautions
+
+
+def refuse_positives(log: Logs) -> None:
+    """ValueError if the log has events alone, and not what was shown without one."""
+    if sentence := positives_sentence(log):
+        raise ValueError(f"this is no log of exposures: {sentence}")
 
 
 def _report(trust: Trust, config: TrainConfig) -> list[str]:

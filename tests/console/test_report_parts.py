@@ -150,9 +150,9 @@ def test_later_requests_have_figures_and_no_verdict(judged):
 
 def test_figures_that_need_propensities_or_cannot_differ_say_so():
     given = (GRADE, GRADE, EXPECTED_VALUE)
-    text = later_record(*given, "ndcg", UNKNOWN, 5, False, False)["text"]
+    text = later_record(*given, "ndcg", UNKNOWN, 5, "slot propensities are unknown", False)["text"]
     assert text.endswith("(NDCG@5, two-sided 95 %, slot propensities are unknown)")
-    assert later_record(*given, None, UNKNOWN, 5, True, False)["text"].endswith("rankings cannot differ on these pages")
+    assert later_record(*given, None, UNKNOWN, 5, "", False)["text"].endswith("rankings cannot differ on these pages")
 
 
 def test_held_out_tables_have_every_interval(judged):

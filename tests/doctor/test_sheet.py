@@ -239,3 +239,24 @@ def test_a_log_of_one_request_has_a_sheet(logs):
     single = log_sheet(logs.select([0]))
     assert not single["estimates"]["A/B test planning"]["possible"]
     sheet_page({"sheet": single}, "one")
+
+
+def test_a_log_without_slots_says_so_and_has_no_figures_of_slots(logs):
+    sheet = log_sheet(replace(logs, slots_known=False))
+    assert any(
+        sentence.startswith("no slots: ") and "--reward.propensity 0" in sentence for sentence in sheet["sentences"]
+    )
+    assert "in unknown slots" in words.size_sentence(sheet) and not sheet["estimates"]["value by position"]["possible"]
+    assert {entry["over_order"]["value"] for entry in to_builtins(sheet)["tasks"].values()} == {None}
+    assert {row[1:4] for row in words.worth_rows(sheet)[1]} == {("n/a", "n/a", "n/a")}
+    assert "of no use until the slots are logged" in sheet_page({"sheet": sheet}, "")
+
+
+def test_events_alone_are_no_log_of_exposures(logs):
+    feedback = logs.feedback.copy()
+    feedback[logs.shown, 0] = 1
+    (said,) = [text for text in log_sheet(replace(logs, feedback=feedback))["sentences"] if "passed over" in text]
+    assert (
+        said.startswith(f"each of the {logs.shown.sum():,} shown rows has the event 'click'") and "skip=COLUMN" in said
+    )
+    assert not any("passed over" in text for text in log_sheet(logs)["sentences"])
