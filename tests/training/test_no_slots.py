@@ -47,7 +47,7 @@ def test_replay_and_console_have_no_logged_order(tmp_path):
         assert any(text.startswith("NO SLOTS") for text in record["warnings"]) != logs.slots_known
         assert ("slots unknown: exponent 0 by choice" in record["later"]["text"]) != logs.slots_known
     with pytest.raises(ValueError, match="no slots and no logged weights"):
-        judge_of(policy, without_slots(), None, 5, 0.15)
+        judge_of(policy, replace(without_slots(), weights=None), None, 5, 0.15)
 
 
 @pytest.mark.parametrize("shard", [100_000, 60])
