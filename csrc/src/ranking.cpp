@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -27,11 +30,22 @@ void set_caps(detail::RankingTask& task, const PageRules& rules, std::int64_t lo
   task.slots = static_cast<std::int64_t>(std::bit_ceil(std::max<std::uint64_t>(16, 2 * page)));
 }
 
+// Factors of scores: finite numbers >= 0.
+void check_factors(std::span<const float> factors) {
+  std::uint32_t wrong = 0;
+  for (const float factor : factors) wrong += factor >= 0.0f && factor <= std::numeric_limits<float>::max() ? 0u : 1u;
+  for (std::size_t i = 0; wrong > 0 && i < factors.size(); ++i)
+    if (!(factors[i] >= 0.0f && std::isfinite(factors[i])))
+      throw std::invalid_argument("boost_mul is " + std::to_string(factors[i]) + " at candidate " + std::to_string(i) +
+                                  "; want a finite factor >= 0");
+}
+
 }  // namespace
 
 void detail::check_rules(const PageRules& rules, std::int64_t rows) {
   if (!rules.mask.empty()) check_size(rules.mask.size(), rows, "mask");
   if (!rules.boost_mul.empty()) check_size(rules.boost_mul.size(), rows, "boost_mul");
+  check_factors(rules.boost_mul);
   if (!rules.boost_add.empty()) check_size(rules.boost_add.size(), rows, "boost_add");
   check_size(rules.groups.size(), rows * std::ssize(rules.caps), "groups");
   for (std::size_t a = 0; a < rules.caps.size(); ++a)

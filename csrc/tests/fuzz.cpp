@@ -718,7 +718,7 @@ bool run_service_policy(Random& random) {
       R"( "order": [0.12345678, 0, 1], "x": []}, "item_values": [1, 2, 3])";
   static const std::string known[] = {
       R"({"user": "\u00e9", "k": 2, "context": {"hour": 3, "intent": null}, )" + std::string(lists) + "}",
-      R"({"user": 4, "rules": {"mask": [true, false, true], "boost_mul": [1, 2, 3], "boost_add": [0, 0, 1],)"
+      R"({"user": 4, "rules": {"mask": [true, false, true], "boost_mul": [1, 2, 3], "boost_add": [0, 0, 1], "demote": [5],)"
       R"( "groups": {"g": [1, null, 1]}, "caps": {"g": 1}, "pins": [{"item": 7, "position": 0}]}, )" +
           std::string(lists) + "}",
       R"({"requests": [{"user": 4, "item_features": {"stock": [1, 2, null], "brand": ["a", "b", null]}, )" +

@@ -49,6 +49,27 @@ TEST(a_page_is_fused_masked_boosted_and_ordered) {
   CHECK_EQUAL(boosted.values, (std::vector<float>{4, 3.5f}));
 }
 
+TEST(a_boost_never_demotes_and_a_factor_below_1_never_promotes) {
+  const std::vector<float> scores = {-2, -1, -0.0f, 1, 3, -infinity, missing, infinity};
+  const auto boosted = [&](float factor) {
+    const std::vector<float> mul(scores.size(), factor);
+    const auto page = rank_of(one_request(scores), one, 8, {{}, mul, {}, {}, {}});
+    std::vector<float> by_row(scores.size());
+    for (std::size_t i = 0; i < scores.size(); ++i) by_row[static_cast<std::size_t>(page.indices[i])] = page.values[i];
+    return by_row;
+  };
+  const std::vector<float> twice = boosted(2), half = boosted(0.5f), none = boosted(0);
+  CHECK_EQUAL(std::vector<float>(twice.begin(), twice.begin() + 6),
+              (std::vector<float>{-1, -0.5f, 0, 2, 6, -infinity}));
+  CHECK_EQUAL(std::vector<float>(half.begin(), half.begin() + 6),
+              (std::vector<float>{-4, -2, 0, 0.5f, 1.5f, -infinity}));
+  CHECK_EQUAL(std::vector<float>(none.begin(), none.begin() + 6),
+              (std::vector<float>{-infinity, -infinity, 0, 0, 0, -infinity}));
+  CHECK(twice[6] != twice[6] && twice[7] == infinity && none[7] != none[7]);
+  const auto third = boosted(3);
+  CHECK_EQUAL(third[1], -1.0f / 3.0f);  // a division, not the product with a reciprocal
+}
+
 TEST(nan_comes_last_and_ties_keep_their_order) {
   const auto page = rank_of(one_request({missing, 0.0f, -infinity, -0.0f, 1.0f, 1.0f}), one, 6);
   CHECK_EQUAL(page.indices, (std::vector<std::int32_t>{4, 5, 1, 3, 2, 0}));
@@ -119,6 +140,10 @@ TEST(what_does_not_fit_is_refused_before_anything_is_written) {
   refuses("mask holds 1 values; want 3", 2, {mask, {}, {}, {}, {}});
   refuses("groups holds 3 values; want 0", 2, {{}, {}, {}, groups, {}});
   refuses("caps[0] is -2", 2, {{}, {}, {}, groups, caps});
+  for (const float wrong : {-1.0f, missing, infinity}) {
+    const std::vector<float> factors = {1, wrong, 0};
+    refuses("at candidate 1; want a finite factor >= 0", 2, {{}, factors, {}, {}, {}});
+  }
   const std::vector<float> negative = {1, -2, 3};
   CHECK_THROWS(std::invalid_argument, "negative",
                rank(one_request(negative), one, 2, {Transform::log}, {}, values, indices));

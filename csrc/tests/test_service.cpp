@@ -257,14 +257,20 @@ TEST(shadows_are_compared_and_never_served) {
 }
 
 // That an explained item's parts add up to its score. Whether it is of a mixture.
-bool check_sums(const Json& item) {
+bool check_sums(const Json& page, const Json& item) {
   double fused = 0.0;
   for (const char* task : tasks) fused += item.object_at("contributions").finite_at(task);
+  if (page.object_at("ranking").string_at("score").starts_with("the logarithm")) fused = std::log(fused);
   CHECK_NEAR(fused, item.finite_at("fused"), 1e-5 * (1.0 + std::fabs(fused)));
   const Json& mixture = item.at("mixture");
   const bool is_mixed = mixture.type != Json::Type::null;
   const double sum = is_mixed ? mixture.finite_at("policy") + mixture.finite_at("baseline") : fused;
-  CHECK_NEAR(sum, item.finite_at("score"), 1e-4 * (1.0 + std::fabs(sum)));
+  double score = sum;
+  if (const Json* boost = item.find("boost")) {
+    const double factor = boost->finite_at("mul");
+    score = (sum < 0.0 ? sum / factor : sum * factor) + boost->finite_at("add");
+  }
+  CHECK_NEAR(score, item.finite_at("score"), 1e-4 * (1.0 + std::fabs(score)));
   return is_mixed;
 }
 
@@ -276,7 +282,7 @@ TEST(an_explanation_adds_up) {
   CHECK_EQUAL(items_of(page), items_of(post(*service, "/v1/rank", body)));
   CHECK_EQUAL(page.at("explanation").items.size(), std::size_t{4});
   for (const Json& item : page.at("explanation").items) {
-    check_sums(item);
+    check_sums(page, item);
     for (const char* task : tasks) CHECK(item.object_at("predictions").finite_at(task) > 0.0);
   }
   CHECK_EQUAL(page.object_at("concentration").keys.size(), std::size_t{3});
@@ -285,6 +291,37 @@ TEST(an_explanation_adds_up) {
   const Json degraded = post(*service, "/v1/explain", R"({"user": 3, "deadline_ms": 0})");
   CHECK(degraded.at("concentration").type == Json::Type::null);
   CHECK(degraded.at("inputs").type == Json::Type::null);
+}
+
+TEST(an_explanation_of_a_baseline_alone_is_of_that_baseline) {
+  const ServiceRun run;
+  const auto first = Policy::load(test_artifact("first") / "policy");
+  for (const bool logarithm : {true, false}) {
+    Artifact artifact;
+    artifact.tasks = first->tasks();
+    artifact.features = first->features();
+    artifact.mixture =
+        mixture_json({{"value_tasks", "[]"}, {"calibration", "[]"}, {"logarithm", logarithm ? "true" : "false"}}, "0");
+    artifact.draw().write(run.folder / "untrusted");
+    const auto service = run.serve(R"({"arms": [{"name": "a", "share": 1, "policy": "untrusted"}]})");
+    const std::string items = R"("items": [1, 2, 3, 4, 5])";
+    for (const char* rules : {"", R"(, "rules": {"boost_mul": [2, 1, 1, 0.5, 1], "boost_add": [0, 0, 1, 0, 0]})"}) {
+      const Json page = post(*service, "/v1/explain", R"({"user": 3, "k": 4, )" + items + rules + "}");
+      const Json& ranking = page.object_at("ranking");
+      CHECK_EQUAL(ranking.at("by").items.size(), std::size_t{1});
+      CHECK_EQUAL(ranking.at("by").items[0].string, std::string("expected value"));
+      CHECK(!ranking.at("weighs").boolean);
+      CHECK_EQUAL(ranking.string_at("score"), std::string(logarithm ? "the logarithm of the sum" : "the sum") +
+                                                  " of the contributions, standardized over the candidates");
+      CHECK(ranking.string_at("why").starts_with("expected value ranks alone"));
+      CHECK(ranking.string_at("why").ends_with("; the weights do not count"));
+      for (const Json& item : page.at("explanation").items) {
+        CHECK(check_sums(page, item));
+        CHECK_EQUAL(item.find("boost") != nullptr, *rules != 0);
+        for (const char* task : tasks) CHECK(std::fabs(item.object_at("contributions").finite_at(task)) > 0.0);
+      }
+    }
+  }
 }
 
 TEST(an_explanation_of_a_challenger_adds_up) {
@@ -310,7 +347,7 @@ TEST(an_explanation_of_a_challenger_adds_up) {
       const Json page = post(*service, "/v1/explain", body + "}");
       CHECK_EQUAL(page.at("explanation").items.size(), std::size_t{4});
       for (const Json& item : page.at("explanation").items)
-        CHECK_EQUAL(check_sums(item), *asked == 0 && std::string_view(trust) != "1");
+        CHECK_EQUAL(check_sums(page, item), *asked == 0 && std::string_view(trust) != "1");
     }
   }
 }

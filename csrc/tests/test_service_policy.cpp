@@ -190,7 +190,9 @@ TEST(every_wrong_request_of_a_policy_s_run_is_named) {
   rules(R"({"mask": [1, 1, 1]})", "rules.mask[0]", "want true or false");
   rules(R"({"mask": []})", "rules.mask", "one value for each of the 3 items");
   rules(R"({"boost_mul": [1, 2, "x"]})", "rules.boost_mul[2]", "want a number");
+  rules(R"({"boost_mul": [1, 2, -1]})", "rules.boost_mul[2]", "is -1; want a number from 0");
   rules(R"({"boost_add": [1, 2, 3, 4]})", "rules.boost_add", "a list of 4");
+  rules(R"({"demote": [5]})", "rules.demote", "names 5, which is none of items");
   rules(R"({"groups": {"seller": [1, 2]}})", "rules.groups.seller", "a list of 2");
   rules(R"({"groups": {"seller": [1, 2, 2.5]}})", "rules.groups.seller[2]", "want a whole number");
   rules(R"({"caps": {"seller": 1}})", "rules.caps", "names 'seller', which is none of rules.groups");
@@ -264,6 +266,19 @@ TEST(rules_are_those_of_the_ranking) {
   CHECK_EQUAL(one.integers_at("items")[1], order[1]);  // order[0] is of the same group
   const Json masked = with_pins(pins, capped + R"(, "mask": )" + list_text(mask));
   CHECK_EQUAL(masked.integers_at("pinned"), std::vector<std::int64_t>{order[39]});
+  // Demoted items come last, in their order, unless they are pinned; caps hold for them.
+  const std::string demote = R"(, "demote": )" + list_text(std::vector<std::int64_t>{order[2], order[0], order[38]});
+  const Json demoted = with_pins("[{\"item\": " + std::to_string(order[38]) + ", \"position\": 1}]", demote);
+  wanted = {order[1], order[38]};
+  wanted.insert(wanted.end(), order.begin() + 3, order.begin() + 11);
+  CHECK_EQUAL(demoted.integers_at("items"), wanted);
+  CHECK_EQUAL(demoted.integers_at("demoted"), std::vector<std::int64_t>{});
+  const Json whole =
+      post(*service, "/v1/rank", asked.json(R"("user": 3, "k": 40, "rules": {)" + demote.substr(2) + "}"));
+  CHECK_EQUAL(whole.integers_at("demoted"), (std::vector<std::int64_t>{order[0], order[2], order[38]}));
+  CHECK_EQUAL(whole.integers_at("items")[37], order[0]);
+  CHECK_EQUAL(whole.integers_at("items")[39], order[38]);
+  CHECK(whole.find("pinned") == nullptr);
   // A page that is shorter than a pin's place ends with it.
   const Asked few(3);
   const Json shorter =

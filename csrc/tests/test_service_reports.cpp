@@ -148,6 +148,9 @@ TEST(feedback_that_must_not_be_taken_is_refused_as_a_whole) {
   const std::string seconds = now.substr(0, now.size() - 3), ahead = std::to_string(std::stoll(now) + 90'000'000);
   refused(R"("item": 7, "timestamp": )" + seconds, "timestamp",
           "timestamp is " + seconds + "; want milliseconds since 1970");
+  refused(R"("item": 7, "timestamp": )" + seconds, "timestamp", "looks like seconds, which times 1000");
+  refused(R"("item": 7, "timestamp": )" + now + "000", "timestamp", "looks like microseconds, which divided by 1000");
+  check_error(*service, R"({"user": 3, "timestamp": )" + seconds + "}", "timestamp", "looks like seconds");
   refused(R"("item": 7, "timestamp": )" + ahead, "timestamp",
           "want milliseconds since 1970, from the year 2000 to a day");
   refused(R"("item": 7, "timestamp": -9007199254740992)", "timestamp", "want milliseconds");
@@ -165,10 +168,11 @@ TEST(feedback_that_must_not_be_taken_is_refused_as_a_whole) {
           .status,
       200);
   const auto counting = run.serve(R"({"unknown_items": "count"})");
-  CHECK_EQUAL(
-      send(*counting, "/v1/update", R"({"events": [{"user": 3, "item": 4611686018427387904, "scenario": "feed"}]})")
-          .status,
-      200);
+  const Json counted = json_of(send(*counting, "/v1/update",
+                                    R"({"events": [{"user": 3, "item": 4611686018427387904, "scenario": "feed"},
+      {"user": 3, "item": 7, "scenario": "feed"}]})"));
+  CHECK_EQUAL(counted.finite_at("events"), 2.0);
+  CHECK_EQUAL(counted.finite_at("unknown_items"), 1.0);
   CHECK_EQUAL(metric(*counting, "pygrade_update_unknown_items_total"), 1.0);
 }
 

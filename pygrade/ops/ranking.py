@@ -42,6 +42,10 @@ def _rank(
     if caps is not None and bool((caps < -1).any()):
         column = int((caps < -1).nonzero()[0])
         raise ValueError(f"caps[{column}] is {int(caps[column])}; want -1 (no cap) or more")
+    if boost_mul is not None and not bool((boost_mul.isfinite() & (boost_mul >= 0)).all()):
+        flat = boost_mul.reshape(-1)
+        candidate = int((~(flat.isfinite() & (flat >= 0))).nonzero()[0])
+        raise ValueError(f"boost_mul is {flat[candidate]:f} at candidate {candidate}; want a finite factor >= 0")
     factor, addend = (None if boost is None else boost.double() for boost in (boost_mul, boost_add))
     rules: dict[str, Any] = {"mask": mask, "boost_mul": factor, "boost_add": addend, "groups": groups, "caps": caps}
     exact, indices = reference.rank(scores.double(), weights.double(), k, **rules, **options.of_reference())
@@ -85,8 +89,9 @@ def rank(
 ) -> TopK:
     """Rank candidates to pages: fuse, leave out the ineligible, boost, take the best under caps. CPU only.
 
-    The final score is fuse_scores · boost_mul + boost_add (product rounded, then the sum). Candidates are taken by it,
-    descending, then by index (NaN last), skipping those with a group value that already fills its cap.
+    The final score is s · boost_mul + boost_add of a fused score s ≥ 0, and s / boost_mul + boost_add of s < 0 (rounded
+    before the sum): whatever the sign, a factor above 1 never demotes and one below 1 never promotes. Candidates are
+    taken by it, descending, then by index (NaN last), skipping those with a group value that already fills its cap.
 
     Args:
         scores: [B, N, T] float32, float16 or bfloat16 (torch only), torch (CPU) or numpy, T ≤ 64; [M, T] with
@@ -96,7 +101,8 @@ def rank(
         transform, beta, epsilon, slope, layout: as in `fuse_scores`; transforms see the ineligible candidates too.
         mask: bool, True where a candidate is eligible. This and the boosts are [B, N]; [M] with ``offsets``; [N] for
             one request.
-        boost_mul, boost_add: float32 factors and summands of the fused scores.
+        boost_mul: float32 factors of the fused scores, finite and ≥ 0; 0 makes 0 of s ≥ 0 and -inf of s < 0.
+        boost_add: float32 summands, in the units of the score.
         groups: int32 [B, N, A] ([M, A]; [N, A]): the candidate's value of each of A group columns, such as its seller
             and its category; negative: it belongs to no group of that column.
         caps: int32 [A] or a list: the most candidates of one value on a page, per column; -1: no cap; 0: none at all.
@@ -111,7 +117,7 @@ def rank(
         of ``scores``. With fewer than k candidates to take, the rest is -inf and -1. Not differentiable.
 
     Raises:
-        TypeError, ValueError: a wrong dtype, shape, device, option, cap or offset, or a negative score under a
+        TypeError, ValueError: a wrong dtype, shape, device, option, cap, factor or offset, or a negative score under a
             logarithm; before anything is written.
 
     Examples:

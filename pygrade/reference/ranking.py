@@ -6,6 +6,18 @@ from torch import Tensor
 from pygrade.reference.fusion import fuse_scores, rank_order
 
 
+def boosted(fused: Tensor, boost_mul: Tensor | None, boost_add: Tensor | None) -> Tensor:
+    """Final scores of fused scores s, boosts m ≥ 0 and a, of one shape: s·m + a where s ≥ 0, s/m + a where s < 0.
+
+    It rises with s, with m and with a, so m > 1 never demotes and m < 1 never promotes, whatever the sign of s.
+    Product and quotient are rounded before the sum. m = 1 leaves a score as it is; m = 0 is the limit: 0 of s ≥ 0
+    (-0 too), -inf of s < 0. NaN stays NaN, infinities stay, but inf·0 is NaN, which ranks last.
+    """
+    if boost_mul is not None:
+        fused = torch.where(fused < 0, fused / boost_mul, fused * boost_mul)
+    return fused if boost_add is None else fused + boost_add
+
+
 def rank(
     scores: Tensor,
     weights: Tensor,
@@ -22,7 +34,7 @@ def rank(
     slope: float | Tensor = 1.0,
     offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Blended ranking: fused score s, final score s·boost_mul + boost_add (product rounded, then the sum), greedy page.
+    """Blended ranking: fused score, final score by `boosted`, greedy page.
 
     Candidates are taken in `rank_order` of the final score, skipping ineligible ones (mask False) and those whose
     value of any group column a is already caps[a] times on the page. caps[a] = -1: no cap; a negative group value
@@ -30,10 +42,7 @@ def rank(
     int32, caps[A] int32 → values[B, k], indices[B, k] int32, padded with -inf and -1.
     """
     fused = fuse_scores(scores, weights, transform, beta=beta, epsilon=epsilon, slope=slope, offsets=offsets)
-    if boost_mul is not None:
-        fused = fused * boost_mul
-    if boost_add is not None:
-        fused = fused + boost_add
+    fused = boosted(fused, boost_mul, boost_add)
     batch = weights.shape[0]
     bounds = offsets.tolist() if offsets is not None else [b * scores.shape[1] for b in range(batch + 1)]
     flat = fused.reshape(-1)

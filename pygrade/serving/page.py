@@ -117,7 +117,8 @@ class Page:
 
         Of a mixture also its trust, baseline and verdict, and what the baseline contributed to each item. Where the
         weights rank nothing (``weighs`` is false), contributions are the amounts that the baseline, or what is mixed
-        with it, adds. static [T]: the best static weights, for their difference from the page's.
+        with it, adds, ``sum`` is what they add up to, and ``why`` says how it makes the score. static [T]: the best
+        static weights, for their difference from the page's.
         """
         mixed = 0.0 < self.trust < 1.0 and not self.by_values
         places = [int(place) for place in self.indices[request] if place >= 0]
@@ -137,6 +138,7 @@ class Page:
                     "item_id": self.item_id[int(self.offsets[request]) + place].item(),
                     "score": float(self.values[request, slot]),
                     "contributions": self.contributions[request, slot].astype(float).tolist(),
+                    **({} if self.takes_network else {"sum": float(self.contributions[request, slot].sum())}),
                     **({"baseline": float(self.baseline_contribution[request, slot])} if mixed else {}),
                 }
                 for slot, place in enumerate(places)
@@ -149,16 +151,26 @@ class Page:
         """
         moved = self.explain_correction(request)
         if self.trust == 0.0 and not self.by_values:
-            alone = f"ranked by {self.baseline} alone (verdict: {self.verdict})"
-            return f"{alone}; {moved}" if moved else alone
+            assert self.policy.mixture is not None
+            reason = ": ".join(filter(None, (self.verdict, self.policy.mixture.sentence)))
+            parts = [f"ranked by {self.baseline} alone, not by weights (verdict: {reason})", self._score_text(), moved]
+            return "; ".join(filter(None, parts))
         parts = [self._source(request, static) if self.takes_network else f"ranked by {self.ranked_by[0].name}"]
         parts += [moved] if moved else []
+        parts += [] if self.takes_network else [self._score_text()]
         if self.multipliers is not None and (self.multipliers[request] != 1.0).any():
             pairs = zip(self.tasks, self.multipliers[request], strict=True)
             parts.append("values: " + ", ".join(f"{task} × {u:g}" for task, u in pairs if u != 1.0))
         if self.baseline and not self.by_values:
             parts.append(f"trust {self.trust:.2f} against {self.baseline} (verdict: {self.verdict})")
         return "; ".join(parts)
+
+    def _score_text(self) -> str:
+        """How the contributions of a ranking without the network make the score."""
+        entry, mixed = self.ranked_by[0], len(self.ranked_by) == 2
+        form = "score: " + ("the logarithm of the sum" if entry.logarithm else "the sum") + " of the contributions"
+        form += "" if self.by_values or self.trust == 1.0 else ", standardized over the candidates"
+        return form + (f", times {self.trust:g}, plus the share of {self.baseline}" if mixed else "")
 
     def _source(self, request: int, static: NDArray[np.float32] | None) -> str:
         if self.fallback[request]:

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 
 class PageTable(NamedTuple):
-    """A ranked page as a table: the items' scores, and what every task, or the baseline, contributed to them."""
+    """A ranked page as a table: the items' scores, and what every task, or the baseline, contributed to them; where the
+    weights rank nothing also the sum of what the tasks contributed."""
 
     head: list[str]
     weights: list[float]  # of the tasks; empty if they rank nothing
@@ -25,12 +26,13 @@ class PageTable(NamedTuple):
 def page_table(record: Mapping[str, Any]) -> PageTable:
     """The table of a record of `Page.describe`; an item's ``name`` stands for its id."""
     mixed = any("baseline" in item for item in record["items"])
-    head = ["slot", "item", "score", *record["tasks"], *([record["baseline"]] if mixed else [])]
+    summed = [] if record["weighs"] else ["sum"]
+    head = ["slot", "item", "score", *summed, *record["tasks"], *([record["baseline"]] if mixed else [])]
     rows = [
         (
             str(item.get("name", item["item_id"])),
             item["score"],
-            [*item["contributions"], *([item["baseline"]] if mixed else [])],
+            [*(item[name] for name in summed), *item["contributions"], *([item["baseline"]] if mixed else [])],
         )
         for item in record["items"]
     ]

@@ -84,8 +84,8 @@ def test_random_requests_have_the_bits_of_the_ops(tmp_path):
 @needs_node
 def test_pages_with_caps_and_boosts_are_those_of_rank(tmp_path):
     rng = np.random.default_rng(1)
-    scores = torch.from_numpy(rng.integers(0, 9, (4, 50)).astype(np.float32) / 8)
-    multiply = torch.from_numpy(rng.choice([1.0, 0.5, 2.0], (4, 50)).astype(np.float32))
+    scores = torch.from_numpy(rng.integers(-9, 9, (4, 50)).astype(np.float32) / 8)
+    multiply = torch.from_numpy(rng.choice([1.0, 0.5, 1.2, 3.0], (4, 50)).astype(np.float32))
     add = torch.from_numpy(rng.choice([0.0, 0.25], (4, 50)).astype(np.float32))
     groups, caps = (
         torch.from_numpy(rng.integers(0, 4, (4, 50, 1)).astype(np.int32)),

@@ -90,10 +90,51 @@ def test_jagged_single_and_dense_requests_agree(dtype):
 def test_values_are_fused_scores_boosted_without_a_fused_multiply_add(transform):
     scores, weights, options = problem(3, 200, 6, exact=False)
     final = fuse_scores(scores, weights, transform)
-    final = torch.from_numpy(final.numpy() * options["boost_mul"].numpy() + options["boost_add"].numpy())
+    score, factor = final.numpy(), options["boost_mul"].numpy()
+    assert (score < 0).any() == (transform in ("log", "zscore", "zlog"))
+    final = torch.from_numpy(np.where(score < 0, score / factor, score * factor) + options["boost_add"].numpy())
     rules = {name: options[name] for name in ("mask", "groups", "caps")}
     expected = reference.rank(final[..., None], torch.ones(3, 1), 40, **rules)
     assert_page(rank(scores, weights, 40, transform, **options), expected)
+
+
+def test_a_boost_never_demotes_and_a_factor_below_1_never_promotes():
+    """The planted case: the best of the negative scores was demoted by × 1.2, and × 100 put it last."""
+    scores = torch.tensor([2.0, 1.0, -0.1, -0.5, -3.0])[:, None]
+
+    def place(item, factor, **more):
+        boost = torch.ones(5)
+        boost[item] = factor
+        return rank(scores, torch.ones(1), 5, boost_mul=boost, **more).indices.tolist().index(item)
+
+    assert [place(3, factor) for factor in (0.0, 0.1, 1.0, 1.2, 4.0, 6.0, 1e30)] == [4, 4, 3, 3, 3, 2, 2]
+    assert [place(1, factor) for factor in (0.0, 0.5, 1.0, 1.2, 3.0)] == [1, 1, 1, 1, 0]
+    assert place(3, 1e30, boost_add=torch.tensor([0.0, 0.0, 0.0, 9.0, 0.0])) == 0  # what no factor can
+
+
+NUMBERS = st.floats(-(2.0**99), 2.0**99, width=32) | st.sampled_from([0.0, -0.0, torch.inf, -torch.inf, torch.nan])
+FACTORS = st.floats(0, 2.0**99, width=32) | st.sampled_from([0.0, 1.0, 1.2, 0.5])
+
+
+@given(scores=st.lists(NUMBERS, min_size=1, max_size=12), factors=st.data(), add=st.floats(-3, 3, width=32))
+def test_no_item_falls_when_its_factor_rises(scores, factors, add):
+    item = factors.draw(st.integers(0, len(scores) - 1))
+    others = factors.draw(st.lists(FACTORS, min_size=len(scores), max_size=len(scores)))
+    low, high = sorted((factors.draw(FACTORS), factors.draw(FACTORS)))
+    places = []
+    for factor in (low, high):
+        boost = torch.tensor(others)
+        boost[item] = factor
+        rules = {"boost_mul": boost[None], "boost_add": torch.full((1, len(scores)), add)}
+        given = torch.tensor(scores)[None, :, None]
+        page = rank(given, torch.ones(1, 1), len(scores), **rules)
+        assert_page(page, reference.rank(given, torch.ones(1, 1), len(scores), **rules))
+        places.append(page.indices[0].tolist().index(item))
+    assert places[1] <= places[0]
+    if low <= 1 <= high:
+        boost[item] = 1.0
+        plain = rank(given, torch.ones(1, 1), len(scores), **rules | {"boost_mul": boost[None]})
+        assert places[1] <= plain.indices[0].tolist().index(item) <= places[0]
 
 
 def test_task_major_scores_give_the_same_page():
@@ -163,6 +204,8 @@ def test_reference_backend_agrees():
         slow = rank(scores, weights, 8, **options)
         with pytest.raises(ValueError, match=r"caps\[1\] is -2; want -1 \(no cap\) or more"):
             rank(scores, weights, 8, groups=options["groups"], caps=torch.tensor([1, -2, 0], dtype=torch.int32))
+        with pytest.raises(ValueError, match=r"boost_mul is nan at candidate 31; want a finite factor >= 0"):
+            rank(scores, weights, 8, boost_mul=one_wrong(torch.nan))
     assert_page(rank(scores, weights, 8, **options), slow)
 
 
@@ -180,6 +223,12 @@ def test_out_is_filled_and_returned(kind, single):
     page = rank(scores, weights, 6, out=out, **options)
     assert page.values is out[0] and page.indices is out[1]
     assert_page(type(page)(*map(torch.as_tensor, page)), expected)
+
+
+def one_wrong(factor):
+    boost = torch.ones(3, 30)
+    boost[1, 1] = factor
+    return boost
 
 
 def test_bad_arguments_are_named_before_anything_is_written():
@@ -200,6 +249,9 @@ def test_bad_arguments_are_named_before_anything_is_written():
     refuses(ValueError, "negative", -scores - 1.0, weights, 6, "log")
     refuses(ValueError, r"mask is of shape \[2, 29\]; want \[2, 30\]", scores, weights, 6, mask=options["mask"][:, :29])
     refuses(TypeError, "boost_mul is int32; want float32", scores, weights, 6, boost_mul=groups[..., 0])
+    for factor, text in ((-0.5, "-0.5"), (torch.nan, "-?nan"), (torch.inf, "inf")):
+        message = rf"boost_mul is {text}0* at candidate 31; want a finite factor >= 0"
+        refuses(ValueError, message, scores, weights, 6, boost_mul=one_wrong(factor)[:2])
     refuses(ValueError, "boost_add is of shape", scores, weights, 6, boost_add=torch.zeros(30))
     refuses(ValueError, "groups and caps go together; got groups alone", scores, weights, 6, groups=groups)
     refuses(ValueError, "groups and caps go together; got caps alone", scores, weights, 6, caps=caps)

@@ -97,6 +97,22 @@ def test_contributions_add_up_to_the_scores(requests, name):
     assert (page.trust, page.baseline, page.verdict) == (0.7, BASELINES[name].name, "better")
 
 
+@pytest.mark.parametrize("name", BASELINES)
+def test_contributions_of_a_baseline_alone_add_up_to_what_its_score_is_made_of(requests, name):
+    context, predictions, prices = requests
+    page = BlendedRanker(make_policy(name, 0.0)).rank(context, predictions, 12, item_values=prices)
+    record = page.describe(0, "alone")
+    sums = np.array([item["sum"] for item in record["items"]])
+    np.testing.assert_allclose(sums, page.contributions[0].sum(-1), rtol=1e-6)
+    assert all(len(set(item["contributions"])) > 1 for item in record["items"])
+    fused = np.log(sums + 1e-7) if "the logarithm of the sum" in record["why"] else sums
+    scores = [item["score"] for item in record["items"]]
+    np.testing.assert_allclose((fused - fused.mean()) / (fused.std() + 1e-6), scores, rtol=1e-3, atol=1e-4)
+    table = page_table(record)
+    assert table.head[:4] == ["slot", "item", "score", "sum"] and len(table.texts()[0]) == len(table.head)
+    assert ("logarithm" in record["why"]) == BASELINES[name].logarithm
+
+
 def test_full_trust_serves_the_policy_alone(requests):
     context, predictions, _ = requests
     trusted, alone = make_policy("priced", 1.0), make_policy()
@@ -195,7 +211,8 @@ def test_an_explained_page_names_trust_baseline_and_values(requests, capsys):
     parts = [sum(item["contributions"]) + item["baseline"] for item in record["items"]]
     np.testing.assert_allclose(parts, page.values[0], atol=1e-5)
     alone = BlendedRanker(make_policy("harm", 0.0)).rank(context, predictions, 2)
-    assert alone.explain(1, None) == "ranked by expected value alone (verdict: better)"
+    why = "ranked by expected value alone, not by weights (verdict: better: better than it); "
+    assert alone.explain(1, None) == why + "score: the sum of the contributions, standardized over the candidates"
     bare = BlendedRanker(make_policy("harm", 0.0)).rank(context[:1], predictions[:1], 2).describe(0, "alone")
     terminal.page(bare)
     for text in (as_html(bare), capsys.readouterr().out):

@@ -62,8 +62,10 @@ def test_the_pages_come_from_the_saved_policy_and_add_up(finished):
         assert sum(page["weights"]) == pytest.approx(1, abs=1e-5)
         for item in page["items"]:
             parts = sum(item["contributions"]) + item.get("baseline", 0.0)
-            if page["weighs"]:  # amounts of an expected value do not add up to its standardized logarithm
+            if page["weighs"]:
                 assert parts == pytest.approx(item["score"], rel=1e-4, abs=1e-5)
+            else:  # amounts of an expected value, whose standardized logarithm the score is
+                assert sum(item["contributions"]) == pytest.approx(item["sum"], rel=1e-4)
         scores = [item["score"] for item in page["items"]]
         assert scores == sorted(scores, reverse=True)
 

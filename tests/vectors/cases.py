@@ -49,6 +49,8 @@ def requests() -> Iterator[tuple[str, str, str]]:
         {"values": {"order": 3.0, "click": 0.0}},
         {"rules": {"mask": [True, False, True, True]}},
         {"rules": {"pins": [{"item": 14, "position": 0}], "groups": {"shop": [1, 1, 2, 2]}, "caps": {"shop": 1}}},
+        {"rules": {"boost_mul": [1.0, 1.2, 0.3, 3.0], "boost_add": [0.0, 0.0, 0.5, 0.0]}, "k": 4},  # of both signs
+        {"rules": {"pins": [{"item": 14, "position": 0}], "demote": [11, 13]}, "k": 4},
         {"items": ["a", "b", "c", "d"]},
         {"k": 0},
         {"k": 21},
@@ -59,6 +61,7 @@ def requests() -> Iterator[tuple[str, str, str]]:
         {"user": True},
         {"unheard": 1},
         {"timestamp": "yesterday"},
+        {"timestamp": 1_700_002_900},
     ]
     for change in changes:
         yield "POST", "/v1/rank", json.dumps(RANK | change)
@@ -72,7 +75,7 @@ def requests() -> Iterator[tuple[str, str, str]]:
     yield "POST", "/v1/weights", json.dumps(RANK | {"scenario": "search"})
     yield "POST", "/v1/weights", json.dumps(without("predictions", "items", "item_values", "item_features"))
     event = {"user": 7, "item": 11, "timestamp": 1_700_002_900_000, "task": "click", "request_id": "r1"}
-    for change in ({}, {"task": "unheard"}, {"item": None}, {"timestamp": 0.5}):
+    for change in ({}, {"task": "unheard"}, {"item": None}, {"timestamp": 0.5}, {"timestamp": 1_700_002_900}):
         yield "POST", "/v1/update", json.dumps({"events": [event | change]})
     for method, path in (("GET", "/livez"), ("GET", "/readyz"), ("GET", "/v1/rank"), ("GET", "/nowhere")):
         yield method, path, ""

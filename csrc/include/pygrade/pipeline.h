@@ -132,7 +132,7 @@ typedef struct pygrade_item_column {
 typedef struct pygrade_page_rules {
   size_t size;            /* sizeof(pygrade_page_rules) */
   const uint8_t* mask;    /* [n] or NULL */
-  const float* boost_mul; /* [n] or NULL */
+  const float* boost_mul; /* [n] >= 0, or NULL; see pygrade.h */
   const float* boost_add; /* [n] or NULL */
   const int32_t* groups;  /* [n, group_columns] or NULL */
   const int32_t* caps;    /* [group_columns] or NULL */

@@ -152,8 +152,8 @@ typedef struct pygrade_request {
   size_t candidates;        /* N, below 2^31 */
   size_t tasks;             /* T */
   const uint8_t* mask;      /* [candidates] not 0: eligible; or NULL */
-  const float* boost_mul;   /* [candidates] or NULL: final score = fused score * boost_mul + boost_add */
-  const float* boost_add;   /* [candidates] or NULL */
+  const float* boost_mul;   /* [candidates] >= 0, or NULL: score * boost_mul, of a score below 0 score / boost_mul */
+  const float* boost_add;   /* [candidates] or NULL: added after it */
   const int32_t* groups;    /* [candidates, group_columns] or NULL; a negative value: no group */
   const int32_t* caps;      /* [group_columns] most candidates of one group on the page; -1: no cap */
   size_t group_columns;

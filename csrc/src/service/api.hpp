@@ -60,14 +60,16 @@ inline constexpr std::string_view tensor_names[] = {
     "items", "seen",      "eligible",  "predictions", "context", "item_values", "item_features.COLUMN",
     "mask",  "boost_mul", "boost_add", "groups.NAME"};
 
-// N is the number of items. Mask and caps hold always; then come pins, in the order of their positions; then scores.
+// N is the number of items. Mask and caps hold always; then come pins, in the order of their positions; then scores,
+// those of demoted items last.
 inline constexpr Field rules_fields[] = {
     {"mask", booleans, "[N] false: never shown"},
-    {"boost_mul", numbers, "[N] factors on the scores"},
+    {"boost_mul", amounts, "[N] factors on the scores, by which negative ones are divided: above 1 never demotes"},
     {"boost_add", numbers, "[N] added to the scores after the factors"},
     {"groups", lists_by_name, "[N] whole numbers by name, such as the seller's; negative or null: of no group"},
     {"caps", integers_by_name, "how many items of one group the page may hold, by the name in groups; -1: any"},
     {"pins", R"(["#Pin"])", "items that take a place whatever their score; caps count them, a masked one is left out"},
+    {"demote", ids, "items that come after all others, whatever their scores, in the order of these; a pin wins"},
 };
 
 inline constexpr Field rank_fields[] = {
@@ -78,7 +80,7 @@ inline constexpr Field rank_fields[] = {
     {"predictions", lists_by_name, "a number for each of items by task, null: missing; in place of the run's model"},
     {"item_values", amounts, "a price for each of items, for a baseline that needs them"},
     {"item_features", columns_by_name, "a value for each of items by column: what the policy's correction reads"},
-    {"rules", "#Rules", "mask, boosts, caps and pins of items"},
+    {"rules", "#Rules", "mask, boosts, caps, pins and demotions of items"},
     {"seen", ids, "items that the search leaves out, at most max_ids"},
     {"eligible", ids, "the only items to search, at most max_ids"},
     {"context", context_values, "columns of the request by name: c_… of a pipeline, those of the log of a policy"},

@@ -1,6 +1,7 @@
 // Why a page is as it is.
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "pygrade/fusion.hpp"
 #include "service/impl.hpp"
@@ -26,10 +27,10 @@ std::vector<float> standardized(std::span<const float> values) {
 
 // What the scores of the candidates without a missing prediction are made of.
 struct Parts {
-  std::vector<std::int64_t> row_of;  // [N] place among these, -1: a prediction is missing
-  std::vector<float> inputs;         // [n, T] predictions that the network reads
-  std::vector<float> contributions;  // [n, T] that add up to `fused`, or to what it is the logarithm of
-  std::vector<float> fused, base;  // [n] of the policy or what stands in its place; of the mixture's baseline, or none
+  std::vector<std::int64_t> row_of;    // [N] place among these, -1: a prediction is missing
+  std::vector<float> inputs;           // [n, T] predictions that the network reads
+  std::vector<float> contributions;    // [n, T] that add up to `fused`, or to what it is the logarithm of
+  std::vector<float> fused, base;      // [n] of `leading`; of the mixture's baseline, or none
   std::vector<float> fused_z, base_z;  // standardized
 };
 
@@ -42,6 +43,17 @@ std::vector<float> rows_of(std::span<const std::int64_t> places, std::span<const
       rows.insert(rows.end(), row.begin(), row.end());
     }
   return rows;
+}
+
+// What the contributions are of: what alone ranks by the request's values, the challenger, or the baseline if it has
+// all of the trust. Null: the policy's network.
+const Baseline* leading(const Policy& policy, const Request& request) {
+  if (const Baseline* replaced = replacement(policy, request)) return replaced;
+  return policy.mixture() && !policy.mixture()->takes_network() ? policy.mixture()->counted_baseline() : nullptr;
+}
+
+bool alone_by_values(const Policy& policy, const Request& request) {
+  return !request.values.empty() && policy.expected_value() != nullptr;
 }
 
 Parts parts_of(const Policy& policy, const Request& request, std::span<const float> weights) {
@@ -72,7 +84,7 @@ Parts parts_of(const Policy& policy, const Request& request, std::span<const flo
   Baseline network = network_part(policy, weights);
   if (prices.empty()) network.priced.clear();
   options.transform = network.transform;
-  const Baseline* replaced = replacement(policy, request);
+  const Baseline* replaced = leading(policy, request);
   const Baseline& ranking = replaced != nullptr ? *replaced : network;
   const auto given = [&](const Baseline& entry) -> const std::vector<float>& {
     return entry.corrected ? corrected : present;
@@ -95,8 +107,7 @@ Parts parts_of(const Policy& policy, const Request& request, std::span<const flo
   const auto factors = replaced != nullptr ? std::span<const float>(multipliers) : std::span<const float>();
   ranking.scores(given(ranking), factors, prices, options, workspace, parts.fused);
   const auto& mixture = policy.mixture();
-  const bool alone = !request.values.empty() && policy.expected_value() != nullptr;
-  if (alone || !mixture || mixture->counted_baseline() == nullptr) return parts;
+  if (alone_by_values(policy, request) || !mixture || mixture->counted_baseline() == nullptr) return parts;
   parts.base.resize(n);
   mixture->baseline.scores(given(mixture->baseline), multipliers, prices, options, workspace, parts.base);
   parts.fused_z = standardized(parts.fused);
@@ -128,11 +139,39 @@ void write_inputs(const Policy& policy, const Request& request, std::span<const 
   out.object(input_names(policy), inputs);
 }
 
+// What ranks, how contributions make the score, and why it is so.
+void write_ranking(const Policy& policy, const Request& request, Fallback fallback, JsonWriter& out) {
+  const Baseline* lead = leading(policy, request);
+  const auto& mixture = policy.mixture();
+  const bool by_values = alone_by_values(policy, request);
+  const bool standardized = mixture && !by_values && mixture->counted_baseline() != nullptr;
+  const bool mixed = standardized && mixture->trust > 0.0;
+  const std::string first = lead == nullptr ? "policy" : lead->name;
+  std::string score = lead != nullptr && lead->logarithm ? "the logarithm of the sum" : "the sum";
+  score += " of the contributions";
+  std::string why = first + " ranks alone";
+  if (standardized) score += ", standardized over the candidates";
+  if (mixed) {
+    const long percent = std::lround(100.0 * mixture->trust);
+    score += ", times " + plain_number(mixture->trust) + ", plus the share of " + mixture->baseline.name;
+    why = std::to_string(percent) + " % " + first + " and " + std::to_string(100 - percent) + " % " +
+          mixture->baseline.name + " rank";
+  }
+  if (by_values)
+    why += ", by the values of the request";
+  else if (mixture && !mixture->sentence.empty())
+    why += ": " + mixture->sentence;
+  if (lead == nullptr && fallback != Fallback::none) why += "; features are missing: static weights";
+  if (lead != nullptr) why += "; the weights do not count";
+  out.begin_object().known_key("by").begin_list().value(first);
+  if (mixed) out.value(mixture->baseline.name);
+  out.end_list().field("weighs", lead == nullptr).field("score", score).field("why", why).end_object();
+}
+
 // An item of the page.
-void write_item(const Parts& parts, const Policy& policy, std::span<const float> predictions, std::size_t row,
-                JsonWriter& out) {
+void write_item(const Parts& parts, const Policy& policy, const Request& request, std::size_t row, JsonWriter& out) {
   const std::size_t tasks = policy.tasks().size();
-  out.known_key("predictions").object(policy.tasks(), predictions.subspan(row * tasks, tasks));
+  out.known_key("predictions").object(policy.tasks(), request.predictions.subspan(row * tasks, tasks));
   out.known_key("contributions");
   if (parts.row_of[row] < 0) {
     out.null().known_key("mixture").null();
@@ -143,12 +182,16 @@ void write_item(const Parts& parts, const Policy& policy, std::span<const float>
   out.field("fused", parts.fused[at]).known_key("mixture");
   if (parts.base.empty()) {
     out.null();
-    return;
+  } else {
+    const double trust = policy.mixture()->trust;
+    out.begin_object().field("policy", trust * static_cast<double>(parts.fused_z[at]));
+    out.field("baseline", (1.0 - trust) * static_cast<double>(parts.base_z[at]));
+    out.field("baseline_score", parts.base[at]).end_object();
   }
-  const double trust = policy.mixture()->trust;
-  out.begin_object().field("policy", trust * static_cast<double>(parts.fused_z[at]));
-  out.field("baseline", (1.0 - trust) * static_cast<double>(parts.base_z[at]));
-  out.field("baseline_score", parts.base[at]).end_object();
+  const auto& [mul, add] = std::tie(request.rules.boost_mul, request.rules.boost_add);
+  if (mul.empty() && add.empty()) return;
+  out.known_key("boost").begin_object().field("mul", mul.empty() ? 1.0f : mul[row]);
+  out.field("add", add.empty() ? 0.0f : add[row]).end_object();
 }
 
 // The same candidates by the static weights: without features a policy falls back to them.
@@ -185,10 +228,11 @@ std::string Service::Impl::explain_body(const ServiceRequest& given, Context& co
   out.begin_object();
   write_page(ranked, context, out);
   out.field("candidates", ranked.page.candidates).field("transform", policy.transform());
+  write_ranking(policy, request, ranked.page.page.fallback, out.known_key("ranking"));
   out.known_key("explanation").begin_list();
   for (std::size_t i = 0; i < shown.size(); ++i) {
     out.begin_object().field("item", context.items[i]).field("score", context.scores[i]);
-    write_item(parts, policy, request.predictions, static_cast<std::size_t>(shown[i]), out);
+    write_item(parts, policy, request, static_cast<std::size_t>(shown[i]), out);
     out.end_object();
   }
   out.end_list().known_key("concentration");

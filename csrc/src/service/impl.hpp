@@ -35,7 +35,7 @@ struct Context {
   std::string request_id, user_text;
   std::vector<float> values, scores, weights, concentration, item_columns;
   std::vector<std::int32_t> indices;
-  std::vector<std::int64_t> items, pinned;
+  std::vector<std::int64_t> items, pinned, demoted;
   // Of a comparison.
   std::vector<float> other_scores, other_weights, other_concentration, other_columns;
   std::vector<std::int32_t> other_indices;

@@ -56,6 +56,7 @@ constexpr Field page_fields[] = {
     always("seed", count, "of the draw"),
     always("exploration", R"({"type":"string","enum":["none","dirichlet","shuffle"]})", "as in the log of pages"),
     {"pinned", integers, "the pins that were placed, if some were asked for"},
+    {"demoted", integers, "the demoted items that the page holds all the same, if some were asked for"},
     always("seconds", numbers_by_name, "by step"),
 };
 
@@ -99,13 +100,23 @@ constexpr Field explained_fields[] = {
     always("item", integer, ""),
     always("score", maybe_number, ""),
     always("predictions", maybe_numbers_by_name, "by task"),
-    always("contributions", R"({"type":["object","null"]})", "weight times transformed prediction, by task"),
-    {"fused", number, "sum of the contributions"},
-    always("mixture", any_object, "shares of policy and baseline in the score; null: the policy alone ranks"),
+    always("contributions", R"({"type":["object","null"]})",
+           "weight times transformed prediction, by task, of what ranks; null: a prediction is missing"),
+    {"fused", number, "sum of the contributions, or its logarithm: see ranking.score"},
+    always("mixture", any_object,
+           "shares of policy and baseline, which add up to the score; null: one ranking makes it"),
+    {"boost", any_object, "factor mul and summand add that the score came through at last, if some were asked for"},
+};
+constexpr Field ranking_fields[] = {
+    always("by", texts, "policy, or a baseline's name: what makes the scores"),
+    always("weighs", boolean, "whether the weights do; false: contributions are those of by[0]"),
+    always("score", text, "how contributions make the score"),
+    always("why", text, "what ranks, and why it does"),
 };
 constexpr Field explanation_fields[] = {
     always("candidates", count, "how many were ranked"),
     always("transform", text, "of the predictions before they are weighed"),
+    always("ranking", "#Ranking", "what ranks, and why"),
     always("explanation", R"(["#Explained"])", "the items of the page, best first"),
     always("concentration", any_object, "of the weights' distribution, by task; null in a fallback"),
     always("inputs", any_object, "what the policy read, by name; null in a fallback"),
@@ -116,6 +127,7 @@ constexpr Field explanation_fields[] = {
 constexpr Field updated_fields[] = {
     always("events", count, "that were taken"),
     always("rows", count, "of features that were written"),
+    always("unknown_items", count, "events on items that the catalog lacks, taken with unknown_items = \"count\""),
 };
 
 constexpr Field live_fields[] = {always("alive", boolean, "")};
@@ -209,11 +221,14 @@ constexpr Component components[] = {
     {"RankRequest", "A page for a user. A key that is null counts as absent.", rank_fields},
     {"UpdateRequest", "Feedback. It is taken as a whole, or refused as a whole before anything is written.",
      update_fields},
-    {"Rules", "Mask and caps hold always; then come pins, in the order of their positions; then scores.", rules_fields},
+    {"Rules",
+     "Mask and caps hold always; then come pins, in the order of their positions; then scores; then demoted items.",
+     rules_fields},
     {"Pin", "An item that takes a place whatever its score.", pin_fields},
     {"Event", "Feedback on an item.", event_fields},
     {"Page", "The items, best first, and how they were ranked.", page_fields},
     {"Explanation", "A page, and why it is as it is.", explanation_fields, page_fields},
+    {"Ranking", "What ranks a page, and why.", ranking_fields},
     {"Explained", "An item of a page.", explained_fields},
     {"Weights", "The parts of the scores.", formula_fields},
     {"ScorePart",

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <numeric>
 
 #include "service/impl.hpp"
 #include "serving/draws.hpp"
@@ -45,11 +46,11 @@ std::uint64_t below(std::uint64_t count, std::uint64_t& state) {
 }
 
 // The page of `k` places from all candidates that the mask leaves, in the order of their scores: pins in the order of
-// their positions, then the others, none beyond its group's cap. A pin that a cap or the mask excludes is left out; one
-// beyond the end of a short page comes last. Returns how many places are filled.
-std::size_t place_pins(const RankInput& input, std::span<const std::int32_t> order, std::span<const float> scores,
-                       std::vector<std::int32_t>& page, std::vector<float>& page_scores,
-                       std::vector<std::int64_t>& pinned) {
+// their positions, then the others, at last the demoted ones, none beyond its group's cap. A pin that a cap or the mask
+// excludes is left out; one beyond the end of a short page comes last. Returns how many places are filled.
+std::size_t arrange(const RankInput& input, std::span<const std::int32_t> given, std::span<const float> scores,
+                    std::vector<std::int32_t>& page, std::vector<float>& page_scores, std::vector<std::int64_t>& pinned,
+                    std::vector<std::int64_t>& demoted) {
   const PageRules rules = input.rules();
   const std::size_t columns = rules.caps.size();
   std::map<std::pair<std::size_t, std::int32_t>, std::int32_t> counts;  // by group column and value
@@ -62,24 +63,30 @@ std::size_t place_pins(const RankInput& input, std::span<const std::int32_t> ord
       if (groups[a] >= 0) ++counts[{a, groups[a]}];
     return true;
   };
-  std::map<std::int64_t, std::size_t> place_of;  // of an item in `order`
-  for (std::size_t i = 0; i < order.size(); ++i) place_of.emplace(input.items[static_cast<std::size_t>(order[i])], i);
-  std::map<std::size_t, std::size_t> pins;  // position → place in `order`
+  const auto item_of = [&](std::int32_t candidate) { return input.items[static_cast<std::size_t>(candidate)]; };
+  const IdTable last(input.demoted);
+  const auto is_demoted = [&](std::int32_t candidate) { return last.find(item_of(candidate)) >= 0; };
+  std::vector<std::size_t> order(given.size());  // places in `given`
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_partition(order, [&](std::size_t i) { return !is_demoted(given[i]); });
+  std::map<std::int64_t, std::size_t> place_of;  // of an item in `given`
+  for (std::size_t i = 0; i < given.size(); ++i) place_of.emplace(item_of(given[i]), i);
+  std::map<std::size_t, std::size_t> pins;  // position → place in `given`
   std::vector<RankInput::Pin> wanted = input.pins;
   std::ranges::sort(wanted, {}, &RankInput::Pin::position);
   pinned.clear();
   for (const RankInput::Pin& pin : wanted)
-    if (const auto found = place_of.find(pin.item); found != place_of.end() && take(order[found->second])) {
+    if (const auto found = place_of.find(pin.item); found != place_of.end() && take(given[found->second])) {
       pins.emplace(pin.position, found->second);
       pinned.push_back(pin.item);
     }
   page.clear();
   page_scores.clear();
   const auto put = [&](std::size_t place) {
-    page.push_back(order[place]);
+    page.push_back(given[place]);
     page_scores.push_back(scores[place]);
   };
-  std::vector<bool> placed(order.size(), false);
+  std::vector<bool> placed(given.size(), false);
   for (const auto& [position, place] : pins) placed[place] = true;
   auto next = pins.begin();
   std::size_t rest = 0;
@@ -88,15 +95,19 @@ std::size_t place_pins(const RankInput& input, std::span<const std::int32_t> ord
       put((next++)->second);
       continue;
     }
-    while (rest < order.size() && (placed[rest] || !take(order[rest]))) ++rest;
+    while (rest < order.size() && (placed[order[rest]] || !take(given[order[rest]]))) ++rest;
     if (rest < order.size())
-      put(rest++);
+      put(order[rest++]);
     else if (next != pins.end())
       put((next++)->second);
     else
       break;
   }
   const std::size_t filled = page.size();
+  demoted.clear();
+  for (const std::int32_t candidate : page)
+    if (is_demoted(candidate) && std::ranges::find(pinned, item_of(candidate)) == pinned.end())
+      demoted.push_back(item_of(candidate));
   page.resize(input.k, -1);
   page_scores.resize(input.k, -std::numeric_limits<float>::infinity());
   return filled;
@@ -115,7 +126,7 @@ Exploration Service::Impl::explores(const Context& context, std::size_t arm, boo
   Exploration how = Exploration::none;
   if (context.input.explore)
     how = *context.input.explore ? Exploration::drawn : Exploration::none;
-  else if (context.input.pins.empty() && falls_below(config.shuffle, " shuffle"))  // a pin keeps its place
+  else if (!context.input.has_places() && falls_below(config.shuffle, " shuffle"))  // a pin keeps its place
     how = Exploration::shuffled;
   else if (falls_below(share, " explore"))
     how = Exploration::drawn;
@@ -142,7 +153,7 @@ void Service::Impl::rank_pipeline(Ranked& ranked, Context& context, bool explore
   if (input.has_item_values) request.item_values = prices;
   const auto rules = [&](std::span<const std::int64_t>) {
     PageRules wanted = input.rules();
-    if (!input.pins.empty()) wanted.groups = wanted.caps = {};
+    if (input.has_places()) wanted.groups = wanted.caps = {};
     return wanted;
   };
   if (input.has_items) request.rules = rules;
@@ -181,7 +192,7 @@ void Service::Impl::rank_policy(Ranked& ranked, Context& context, bool explore, 
   if (ranked.page.degraded == Degraded::none) request.context = input.features;
   request.predictions = input.predictions;
   request.rules = input.rules();
-  if (!input.pins.empty()) request.rules.groups = request.rules.caps = {};
+  if (input.has_places()) request.rules.groups = request.rules.caps = {};
   request.scenario = input.scenario;
   request.explore = explore;
   if (explore) request.draw = reserve_draws(stream, 1);
@@ -254,7 +265,7 @@ Ranked Service::Impl::rank(const ServiceRequest& given, Context& context, bool s
   set_values(release.arms[ranked.arm], context);
   context.weights.resize(tasks);
   context.concentration.resize(tasks);
-  const std::size_t places = input.pins.empty() ? input.k : std::max(input.k, input.items.size());
+  const std::size_t places = input.has_places() ? std::max(input.k, input.items.size()) : input.k;
   const bool explore = how == Exploration::drawn;
   try {
     if (pipeline)
@@ -266,11 +277,11 @@ Ranked Service::Impl::rank(const ServiceRequest& given, Context& context, bool s
   } catch (const std::invalid_argument& error) {
     throw translated(error);
   }
-  context.pinned.clear();
-  if (!input.pins.empty()) {
+  if (input.has_places()) {
     const auto eligible = static_cast<std::size_t>(ranked.page.filled);
-    const std::size_t filled = place_pins(input, std::span<const std::int32_t>(context.indices).first(eligible),
-                                          context.scores, context.other_indices, context.other_scores, context.pinned);
+    const std::size_t filled =
+        arrange(input, std::span<const std::int32_t>(context.indices).first(eligible), context.scores,
+                context.other_indices, context.other_scores, context.pinned, context.demoted);
     context.indices.swap(context.other_indices);
     context.scores.swap(context.other_scores);
     ranked.page.filled = ranked.page.page.filled = static_cast<std::int32_t>(filled);
@@ -369,6 +380,7 @@ void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter
   out.field("explored", page.page.explored).field("seed", page.page.seed);
   out.field("exploration", page.page.exploration());
   if (!context.input.pins.empty()) out.known_key("pinned").list(context.pinned);
+  if (!context.input.demoted.empty()) out.known_key("demoted").list(context.demoted);
   out.known_key("seconds").object(step_names, page.seconds);
 }
 

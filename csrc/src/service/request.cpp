@@ -107,6 +107,15 @@ void copy_ids(const TensorView& tensor, std::size_t limit, std::vector<std::int6
 
 }  // namespace
 
+std::string other_unit(std::int64_t timestamp) {
+  const std::int64_t last = now_ms() + max_ahead;
+  if (timestamp >= first_time / 1000 && timestamp <= last / 1000)
+    return "this looks like seconds, which times 1000 are milliseconds";
+  if (timestamp >= first_time * 1000 && timestamp <= last * 1000)
+    return "this looks like microseconds, which divided by 1000 are milliseconds";
+  return {};
+}
+
 struct RankInput::Reading {
   const ServiceConfig& config;
   const Naming& naming;
@@ -206,7 +215,11 @@ void RankInput::read_value(const Reading& reading, const Argument& argument) {
   if (key == "item_values") read_floats(reader_, argument, reading.max_rows(), 0.0, most, false, item_values);
   if (key == "scenario") scenario = read_text(reader_, argument, max_text);
   if (key == "request_id") request_id = read_text(reader_, argument, max_text);
-  if (key == "timestamp") timestamp = read_integer(reader_, argument, -last_time, last_time);
+  if (key == "timestamp") {
+    timestamp = read_integer(reader_, argument, -last_time, last_time);
+    if (const std::string unit = other_unit(timestamp); !unit.empty())
+      throw InputError(key, "timestamp is " + std::to_string(timestamp) + "; want milliseconds since 1970: " + unit);
+  }
   if (key == "explore") explore = read_boolean(reader_, argument);
   if (key == "deadline_ms")
     deadline = std::chrono::microseconds(std::llround(read_number(reader_, argument, 0.0, 3'600'000.0) * 1000.0));
@@ -301,7 +314,7 @@ void RankInput::take_tensor(const Reading& reading, const TensorView& tensor) {
     if (mask_.empty()) mask_.push_back(1);
   } else if (name == "boost_mul" || name == "boost_add") {
     Floats& boosts = name == "boost_mul" ? boost_mul_ : boost_add_;
-    copy_floats(tensor, rows, -most, false, boosts);
+    copy_floats(tensor, rows, name == "boost_mul" ? 0.0 : -most, false, boosts);
     if (boosts.empty()) boosts.push_back(0.0f);
   } else {
     ignore_tensor(reading, tensor);
@@ -527,7 +540,7 @@ void RankInput::read_rules(Reading& reading) {
       if (mask_.empty()) mask_.push_back(1);  // does not fit, and is refused so
     } else if (argument.key == "boost_mul" || argument.key == "boost_add") {
       Floats& boosts = argument.key == "boost_mul" ? boost_mul_ : boost_add_;
-      read_floats(reader_, argument, rows, -most, most, false, boosts);
+      read_floats(reader_, argument, rows, argument.key == "boost_mul" ? 0.0 : -most, most, false, boosts);
       if (boosts.empty()) boosts.push_back(0.0f);
     } else if (argument.key == "groups") {
       enter_object(reader_, argument);
@@ -542,6 +555,8 @@ void RankInput::read_rules(Reading& reading) {
       }
     } else if (argument.key == "pins") {
       read_pins(reading, argument);
+    } else if (argument.key == "demote") {
+      read_ids(reading, argument, rows, demoted, nullptr);
     }
   });
 }
@@ -591,7 +606,7 @@ void RankInput::finish(const Reading& reading) {
   if (page && !user) refuse_missing("user");
   if (!has_items && page) {
     const bool has_rules = !mask_.empty() || !boost_mul_.empty() || !boost_add_.empty() || num_groups_ > 0 ||
-                           !named_caps_.empty() || !pins.empty();
+                           !named_caps_.empty() || !pins.empty() || !demoted.empty();
     for (const auto& [given, name, wanted] :
          {std::tuple(has_item_values, "item_values", "a value for each of them"),
           std::tuple(has_predictions, "predictions", "them for each of the items"),
@@ -669,6 +684,11 @@ void RankInput::finish_rules() {
     if (std::ranges::find(items, pin.item) == items.end())
       throw InputError("rules.pins", "rules.pins names " + std::to_string(pin.item) + ", which is none of items");
   }
+  if (demoted.empty()) return;
+  const IdTable places(items);
+  for (const std::int64_t item : demoted)
+    if (places.find(item) < 0)
+      throw InputError("rules.demote", "rules.demote names " + std::to_string(item) + ", which is none of items");
 }
 
 PageRules RankInput::rules() const {

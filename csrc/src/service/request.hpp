@@ -23,6 +23,12 @@ namespace pygrade::inline v0_2::detail {
 struct Release;     // release.hpp
 struct TensorView;  // util/safetensors.hpp
 
+// Times of feedback: from 2000-01-01, before which a time in seconds lies, to the clock of a client that is fast.
+inline constexpr std::int64_t first_time = 946'684'800'000, max_ahead = 86'400'000;
+
+// What a time of recent years is if it is not milliseconds, as a hint; "": nothing else.
+std::string other_unit(std::int64_t timestamp);
+
 // What a run calls users and items.
 struct Naming {
   Ids users, items;
@@ -68,7 +74,9 @@ struct RankInput {
   std::vector<ItemColumn> item_features;  // columns [N]
   std::optional<std::chrono::microseconds> deadline;
   std::vector<Pin> pins;
-  std::size_t unknown_keys = 0;  // that were ignored
+  std::vector<std::int64_t> demoted;
+  bool has_places() const { return !pins.empty() || !demoted.empty(); }  // rules that the scores alone do not decide
+  std::size_t unknown_keys = 0;                                          // that were ignored
 
  private:
   struct Reading;
@@ -78,8 +86,9 @@ struct RankInput {
   template <class Self>
   static auto lists(Self& self) {
     return std::tie(self.items, self.eligible, self.seen, self.names, self.context, self.features, self.predictions,
-                    self.values, self.item_values, self.item_features, self.pins, self.given_, self.places_, self.mask_,
-                    self.boost_mul_, self.boost_add_, self.named_caps_, self.group_rows_, self.caps_);
+                    self.values, self.item_values, self.item_features, self.pins, self.demoted, self.given_,
+                    self.places_, self.mask_, self.boost_mul_, self.boost_add_, self.named_caps_, self.group_rows_,
+                    self.caps_);
   }
 
   void clear(const ServiceConfig& config);

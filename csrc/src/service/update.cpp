@@ -35,13 +35,10 @@ void write_event(const EventInput& event, std::span<const UpdateInput::Measure> 
   out.field("arm", arm).field("received", received).end_object();
 }
 
-constexpr std::int64_t first_time = 946'684'800'000;  // 2000-01-01; a time in seconds lies before it
-constexpr std::int64_t ahead = 86'400'000;            // of a clock that is fast
-
 // Whatever the log or the features must not hold: InputError, before anything is written. Returns how many events are
 // on items that the catalog lacks.
 std::size_t check_events(const std::vector<EventInput>& events, const ServiceConfig& config, const ItemIndex* catalog) {
-  const std::int64_t last_time = now_ms() + ahead;
+  const std::int64_t last_time = now_ms() + max_ahead;
   std::size_t unknown = 0;
   const auto refuse = [&](std::size_t place, const char* key, auto value, const std::string& wanted) {
     JsonWriter given;
@@ -51,8 +48,11 @@ std::size_t check_events(const std::vector<EventInput>& events, const ServiceCon
   };
   for (std::size_t i = 0; i < events.size(); ++i) {
     const EventInput& event = events[i];
-    if (event.timestamp < first_time || event.timestamp > last_time)
-      refuse(i, "timestamp", event.timestamp, "milliseconds since 1970, from the year 2000 to a day from now");
+    if (event.timestamp < first_time || event.timestamp > last_time) {
+      const std::string unit = other_unit(event.timestamp);
+      refuse(i, "timestamp", event.timestamp,
+             "milliseconds since 1970, from the year 2000 to a day from now" + (unit.empty() ? "" : ": " + unit));
+    }
     if (event.amount && !(*event.amount >= 0.0 && *event.amount <= config.max_amount)) {
       JsonWriter most;
       most.value(config.max_amount);
@@ -158,7 +158,8 @@ Response Service::Impl::update(std::string_view body) {
     }
   }
   JsonWriter out;
-  out.begin_object().field("events", input.events.size()).field("rows", written).end_object();
+  out.begin_object().field("events", input.events.size()).field("rows", written);
+  out.field("unknown_items", unknown).end_object();
   return {200, "application/json", out.take()};
 }
 

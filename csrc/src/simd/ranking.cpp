@@ -58,10 +58,15 @@ struct Candidates {
   }
 };
 
-// Two loops: the product is rounded before the sum.
+// A factor above 1 raises every score, one below 1 lowers it: negative scores are divided by it. Two loops: the result
+// is rounded before the sum.
 void boost(const RankingTask& task, Request request, float* fused) {
   if (task.boost_mul != nullptr)
-    for (std::int64_t i = 0; i < request.count; ++i) fused[i] *= task.boost_mul[request.first + i];
+    for (std::int64_t i = 0; i < request.count; ++i) {
+      const float score = fused[i], factor = task.boost_mul[request.first + i];
+      const float up = score * factor, down = score / factor;  // both, so that the loop has no branch
+      fused[i] = score < 0.0f ? down : up;
+    }
   if (task.boost_add != nullptr)
     for (std::int64_t i = 0; i < request.count; ++i) fused[i] += task.boost_add[request.first + i];
 }
