@@ -22,6 +22,7 @@ from pygrade.logs.column_names import (
 )
 from pygrade.logs.leaks import are_times
 from pygrade.logs.table import Table
+from pygrade.logs.text_times import are_time_texts
 
 REQUIRED = ("request_id", "user_id", "item_id", "position")
 SKIP = "skip"
@@ -207,11 +208,11 @@ def _fits(table: Table, role: str, name: str) -> bool:
     if role == "user_id":
         return not _differs(table, name)
     if role == "value":
-        return bool((table.numbers(name) >= 0).all())
-    if role == "timestamp" and kind == "text":
-        return _is_date(_first_text(table, name))
-    if role == "timestamp" and kind in ("integer", "number"):
-        return bool(np.nanmin(table.numbers(name), initial=np.inf) >= 1e9)  # 2001 in seconds
+        return bool((table.numbers(name, gaps=True) >= 0).all())
+    if role == "timestamp" and kind == "text" and not table.is_numeric(name):
+        return _is_time_text(table, name)
+    if role == "timestamp" and kind in ("integer", "number", "text"):
+        return bool(np.nanmin(table.numbers(name, gaps=True), initial=np.inf) >= 1e9)  # 2001 in seconds
     return True
 
 
@@ -227,14 +228,10 @@ def _differs(table: Table, name: str) -> bool:
     return bool((np.diff(first) != 0).mean() < _CHANGES)
 
 
-def _first_text(table: Table, name: str) -> str:
-    """The first of some values that are not empty."""
-    return next((value for value in table.column(name).slice(0, 100).to_pylist() if value), "")
-
-
-def _is_date(text: str) -> bool:
-    """Does the text begin with a date as ISO 8601 writes it?"""
-    return len(text) >= 10 and text[:4].isdigit() and text[4] == "-" and text[8:10].isdigit()
+def _is_time_text(table: Table, name: str) -> bool:
+    """Does a text column begin with times?"""
+    texts = table.column(name).slice(0, 100).drop_null().combine_chunks()
+    return bool(len(texts)) and are_time_texts(texts)
 
 
 def _by_value(table: Table, result: ColumnMap) -> None:
@@ -247,17 +244,22 @@ def _by_value(table: Table, result: ColumnMap) -> None:
             result.take("timestamp", name, "by its type")
         elif "position" not in result.roles and kind in ("integer", "number") and _counts_slots(table, name):
             result.take("position", name, "its values count the rows of a request")
-        elif "timestamp" not in result.roles and kind in ("integer", "number") and _counts_seconds(table, name):
+        elif "timestamp" not in result.roles and table.is_numeric(name) and _counts_seconds(table, name):
             result.take("timestamp", name, "its values are times since 1970")
         elif "exploration" not in result.roles and kind == "text" and _explores(table, name):
             result.take("exploration", name, "by its values")
 
 
 def _counts_seconds(table: Table, name: str) -> bool:
-    """Are the values, one a request, times since 1970 of this century, and not all the same?"""
-    values = table.numbers(name)
-    clear = bool(values.min() < values.max())  # NaN is neither
-    return clear and are_times(values) and not is_id(name) and not table.varies(name).any()
+    """Are the values times since 1970 of this century, not all the same, and those of a request within an hour?"""
+    values = table.numbers(name, gaps=True)
+    known = values[~np.isnan(values)]
+    if not (len(known) and known.min() < known.max() and are_times(known)) or is_id(name):
+        return False
+    hour = 3600.0 * 10.0 ** (3 * ((np.log10(known.max()) - 8.5) // 3))  # in the unit of the values
+    low = np.minimum.reduceat(np.where(np.isnan(values), np.inf, values), table.starts)
+    high = np.maximum.reduceat(np.where(np.isnan(values), -np.inf, values), table.starts)
+    return bool((high - low <= hour).all())
 
 
 def _explores(table: Table, name: str) -> bool:
@@ -268,7 +270,7 @@ def _explores(table: Table, name: str) -> bool:
 
 def _counts_slots(table: Table, name: str) -> bool:
     """Are the values of each request k, k + 1, … in some order, k = 0 or 1, with null at most?"""
-    values, group = table.numbers(name), table.group
+    values, group = table.numbers(name, gaps=True), table.group
     some = ~np.isnan(values)
     if len(table.starts) == len(table) or not some.any():
         return False
@@ -375,9 +377,9 @@ def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
         return "an id, by its name"
     if not own and distinct < 2:
         return "the same value everywhere"
-    if not own and kind in ("integer", "number") and are_times(table.numbers(name)):
+    if not own and kind != "bool" and table.is_numeric(name) and are_times(table.numbers(name, gaps=True)):
         return "times since 1970: no number to learn from"
-    if kind == "text" and not own and _is_date(_first_text(table, name)):
+    if kind == "text" and not own and not table.is_numeric(name) and _is_time_text(table, name):
         return "dates: no category to learn from"
     if kind == "text" and distinct > MANY and not table.is_numeric(name):
         return f"text with {distinct:,} values"

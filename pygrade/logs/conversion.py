@@ -9,17 +9,20 @@ from numpy.typing import NDArray
 
 from pygrade._typing import Array, Floats
 from pygrade._util.optional_imports import require
-from pygrade._util.text import one_line
 from pygrade.logs.column_map import ColumnMap
 from pygrade.logs.problems import TableProblem
 from pygrade.logs.table import Table
+from pygrade.logs.text_numbers import parse_numbers
+from pygrade.logs.text_times import read_times
 
 _EXPLORED = {
     "shuffle": ("shuffle", "shuffled", "random", "randomized"),
     "dirichlet": ("dirichlet", "drawn"),
     "none": ("none", "", "production", "control", "normal", "ranked"),
 }
-_SECONDS, _MILLIS, _MICROS = 1e11, 1e14, 1e17  # numbers of today's times are below these, and a thousandth above
+_UNITS = {"seconds": 1e3, "milliseconds": 1.0, "microseconds": 1e-3, "nanoseconds": 1e-6}  # in milliseconds
+_FIRST, _LAST = 3e11, 4e12  # times that a log may have: 1979 to 2096, in milliseconds
+NEVER = np.iinfo(np.int64).max
 
 
 @dataclass
@@ -198,57 +201,74 @@ def times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64]:
     """[R] milliseconds since 1970, the earliest of a request's rows."""
     millis = row_times(table, column, notes)
     first = np.minimum.reduceat(millis, table.starts)
-    several = int((np.maximum.reduceat(millis, table.starts) != first).sum())
-    if several:
+    last = np.maximum.reduceat(np.where(millis == NEVER, -NEVER, millis), table.starts)
+    if (missing := first == NEVER).any():
+        rows = np.repeat(missing, np.diff(np.append(table.starts, len(table))))
+        at = table.row_name(int(np.argmax(rows)))
+        raise TableProblem(
+            f"{table.where}: {column!r} (time) is empty in {missing.sum():,} requests, first row {at}; want a time in "
+            f"each, or skip={column}",
+            table.originals(rows),
+        )
+    if several := int((last != first).sum()):
         notes.changed.append(f"{column!r} (time) has several times in {several:,} requests: the earliest of each")
     return first
 
 
 def row_times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64]:
-    """[M] milliseconds since 1970."""
-    pa, kind = require("pyarrow"), table.kind(column)
-    if bool(table.nulls(column).any()):
-        raise ValueError(
-            f"{table.where}: {column!r} (time) is empty in {table.nulls(column).sum():,} rows; skip={column}?"
-        )
-    if kind in ("time", "text"):
-        stamps = table.arrow.column(column)
-        try:
-            if kind == "text":
-                stamps = _dates(table.column(column))
-            zone = getattr(stamps.type, "tz", None)
-            millis = np.asarray(stamps.cast(pa.timestamp("ms", zone), safe=False).cast(pa.int64()).to_numpy(), np.int64)
-        except pa.ArrowException as error:
-            raise ValueError(
-                f"{table.where}: {column!r} (time): {one_line(error)}; want dates as in ISO 8601"
-            ) from error
+    """[M] milliseconds since 1970, NEVER where they are missing."""
+    if table.kind(column) == "text" and not table.is_numeric(column):
+        millis, known = _times_of_text(table, column, notes)
+    elif table.kind(column) == "time":
+        millis, known = _times_of_type(table, column)
         notes.changed.append(f"{column!r} (time): dates, now milliseconds since 1970 (UTC if they name no zone)")
     else:
-        values = table.numbers(column)
-        lowest, highest = float(values.min()), float(values.max())
-        limits = (("seconds", _SECONDS, 1e3), ("milliseconds", _MILLIS, 1.0), ("microseconds", _MICROS, 1e-3))
-        unit, _, factor = next((u for u in limits if highest < u[1]), ("nanoseconds", 0.0, 1e-6))
-        if lowest < 1e9 or (unit == "milliseconds" and lowest < 1e10) or lowest * 100 < highest:
-            raise ValueError(
-                f"{table.where}: {column!r} (time) goes from {lowest:g} to {highest:g}; want dates, or seconds, "
-                "milli-, micro- or nanoseconds since 1970"
-            )
-        if factor == 1.0 and kind == "integer":
-            millis = np.asarray(table.column(column).cast(pa.int64()).to_numpy(), np.int64)
-        else:
-            millis = np.round(values * factor).astype(np.int64)
-        if unit != "milliseconds":
-            notes.changed.append(f"{column!r} (time): {unit} since 1970, now milliseconds")
-    return millis
+        millis, known = _times_of_numbers(table, column, notes)
+    return np.where(known, millis, NEVER)
 
 
-def _dates(texts: Any) -> Any:
-    """Arrow times of ISO 8601, either all with a zone or an offset, or all without."""
-    pa = require("pyarrow")
-    try:
-        return texts.cast(pa.timestamp("us"))
-    except pa.ArrowException:
-        return texts.cast(pa.timestamp("us", "UTC"))
+def _times_of_text(table: Table, column: str, notes: ImportNotes) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """[M] milliseconds, and where they are known."""
+    codes, found = table.codes(column), read_times(require("pyarrow").array(table.levels(column)))
+    wrong, known, local = (np.append(mask, False)[codes] for mask in (found.wrong, found.known, found.local))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        more = f" ({wrong.sum():,} such rows)" if wrong.sum() > 1 else ""
+        wanted = found.form if found.form.endswith("?") else "dates as in ISO 8601"
+        raise TableProblem(
+            f"{table.where}: {column!r} (time) is {table.texts(column)[row]!r} in row {table.row_name(row)}{more}; "
+            f"want {wanted}",
+            table.originals(wrong) if known.any() else None,
+        )
+    zone = "UTC if they name no zone"
+    if 0 < local.sum() < known.sum():
+        zone = f"{local.sum():,} of {known.sum():,} rows name no zone: taken as UTC"
+    form = f" ({found.form})" if found.form else ""
+    notes.changed.append(f"{column!r} (time): dates{form}, now milliseconds since 1970 ({zone})")
+    return np.append(found.millis, 0)[codes], known
+
+
+def _times_of_type(table: Table, column: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    pa, pc, stamps = require("pyarrow"), require("pyarrow.compute"), table.arrow.column(column)
+    millis = stamps.cast(pa.timestamp("ms", getattr(stamps.type, "tz", None)), safe=False).cast(pa.int64())
+    return np.asarray(pc.fill_null(millis, 0).to_numpy(), np.int64), ~table.nulls(column)
+
+
+def _times_of_numbers(table: Table, column: str, notes: ImportNotes) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    pa, pc, values = require("pyarrow"), require("pyarrow.compute"), table.numbers(column)
+    known = ~np.isnan(values)
+    fits = {name: (values * factor >= _FIRST) & (values * factor < _LAST) for name, factor in _UNITS.items()}
+    unit = max(fits, key=lambda name: int(fits[name].sum()))
+    wanted = "dates, or seconds, milli-, micro- or nanoseconds since 1970"
+    if known.any() and not fits[unit].any():
+        low, high = np.nanmin(values), np.nanmax(values)
+        raise ValueError(f"{table.where}: {column!r} (time) goes from {low:g} to {high:g}; want {wanted}")
+    refuse(table, f"{column!r} (time)", known & ~fits[unit], values, f"{unit} since 1970, as in most rows")
+    if unit == "milliseconds" and table.kind(column) == "integer":
+        return np.asarray(pc.fill_null(table.column(column).cast(pa.int64()), 0).to_numpy(), np.int64), known
+    if unit != "milliseconds":
+        notes.changed.append(f"{column!r} (time): {unit} since 1970, now milliseconds")
+    return np.round(np.nan_to_num(values) * _UNITS[unit]).astype(np.int64), known
 
 
 def exploration(table: Table, column: str, notes: ImportNotes) -> Array:
@@ -338,10 +358,15 @@ def without_copies(
 
 
 def numbers(table: Table, column: str, kind: str, notes: ImportNotes) -> Floats:
-    """[M] of a feature, an item column or another number."""
+    """[M] of a feature, an item column or another number (``kind`` "")."""
     if table.kind(column) == "bool" and kind:
         notes.changed.append(f"{column!r} ({kind}): true and false, now 1 and 0")
-    values = table.numbers(column)
+    try:
+        values = table.numbers(column)
+    except TableProblem as problem:
+        if kind and problem.rows is not None:  # a feature may be missing
+            problem.rows, problem.column = None, column
+        raise
     if np.isinf(values).any():
         notes.changed.append(f"{column!r}: {np.isinf(values).sum():,} infinite values, now missing")
         values = np.where(np.isinf(values), np.nan, values)
@@ -352,9 +377,10 @@ def note_texts(table: Table, columns: Iterable[str], notes: ImportNotes) -> None
     """Notes which of the columns hold numbers, or yes and no, as text."""
     for column in dict.fromkeys(columns):
         if column in table.names and table.kind(column) == "text" and table.is_numeric(column):
-            text = next((level for level in table.levels(column) if level.strip()), "")
+            text = next((level for level in table.levels(column) if parse_numbers([level])), "")
             row = int(np.argmax(table.texts(column) == text))
-            notes.changed.append(f"{column!r}: text, now numbers; {text!r} is {table.numbers(column)[row]:g}")
+            value = table.numbers(column)[row]
+            notes.changed.append(f"{column!r}: text, now numbers; {text!r} is {value:g}")
 
 
 def record_of(notes: ImportNotes, mapping: ColumnMap) -> dict[str, Any]:

@@ -81,6 +81,7 @@ def import_table(
         if not (fix and (left_out or gaps)):
             break
         said += [f"fixed: {text}" for text in attempt.problems.texts(where)]
+        said += [f"fixed: what is no number in {name!r} is missing" for name in sorted(gaps)]
         said += [f"fixed: left out {left_out}"] if left_out else []
         found = found.mended(~bad, gaps)
     if not fix and (left_out or gaps):

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from pygrade._typing import Array, Floats
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line
+from pygrade.logs.problems import TableProblem
 from pygrade.logs.table_formats import delta_rows
-from pygrade.logs.text_numbers import parse_numbers
+from pygrade.logs.text_numbers import is_unknown, read_numbers
+
+_NUMBERS, _WRONG = 20, 0.05  # distinct numbers that a column has at least beside texts, and its share of texts at most
 
 
 def to_arrow(table: Any) -> Any:
@@ -110,7 +113,7 @@ class Table:
         self.rows = rows  # [M]: their numbers in the original table
         self.gaps = gaps  # columns of numbers in whose text all else is missing
         self.names: list[str] = list(arrow.column_names)
-        self._parsed: dict[str, Floats | None] = {}  # columns of text as numbers
+        self._parsed: dict[str, tuple[Floats, NDArray[np.bool_]] | None] = {}  # columns of text as numbers
         self._starts = starts
         twice = {name for name in self.names if self.names.count(name) > 1}
         if twice:
@@ -202,35 +205,34 @@ class Table:
         return column if column.type == target else column.cast(target)
 
     def is_numeric(self, name: str) -> bool:
-        """Is it a column of numbers or of yes and no, also written as text?"""
+        """Is it a column of numbers or of yes and no, also written as text, but for a few rows?"""
         return self.kind(name) in ("number", "integer", "bool") or self._text_numbers(name) is not None
 
-    def _text_numbers(self, name: str) -> Floats | None:
-        """[M], NaN for null and blank; None if the column is no text, or not all of it are numbers."""
+    def _text_numbers(self, name: str) -> tuple[Floats, NDArray[np.bool_]] | None:
+        """[M] numbers, NaN for null and blank, and which rows have another text; None if the column is no text, or has
+        many such rows, or few numbers beside them.
+        """
         if self.kind(name) != "text":
             return None
         if name not in self._parsed:
-            first = self.column(name).slice(0, 100).drop_null().to_pylist()  # of most texts they are enough
-            given_up = bool("".join(first).strip()) and parse_numbers(first) is None and "," not in "".join(first)
-            found = None if given_up else parse_numbers(self.levels(name))
-            self._parsed[name] = None if found is None else np.array([*found, np.nan])[self.codes(name)]
+            self._parsed[name] = None
+            codes = self.codes(name)
+            if (read := read_numbers(self.levels(name))) is not None:
+                found, wrong = (
+                    np.append(array, last)[codes] for array, last in zip(read, (np.nan, False), strict=True)
+                )
+                numbers = np.unique(found[~np.isnan(found)])
+                if not wrong.any() or (len(numbers) >= _NUMBERS and wrong.sum() <= _WRONG * (codes >= 0).sum()):
+                    self._parsed[name] = found, wrong
         return self._parsed[name]
 
-    def numbers(self, name: str) -> Floats:
+    def numbers(self, name: str, gaps: bool = False) -> Floats:
         """[M], NaN for null; of yes and no (bool or text) 1 and 0. ValueError if the type has no numbers, or a text is
-        none.
+        none and may not be missing (``gaps``).
         """
         pa, column = require("pyarrow"), self.column(name)
         if self.kind(name) == "text":
-            parsed = self._text_numbers(name)
-            if parsed is not None:
-                return parsed
-            if not (codes := self.codes(name) >= 0).any():
-                return np.full(len(self), np.nan)
-            wrong = next((level for level in self.levels(name) if parse_numbers([level]) is None), "")
-            row = self.row_name(int(np.argmax(codes & (self.texts(name) == wrong))))
-            wanted = f"not all of it are numbers: {wrong!r} in row {row}"
-            raise ValueError(f"{self.where}: {name!r} is text, and {wanted}")
+            return self._numbers_of_text(name, gaps or name in self.gaps)
         try:
             if self.kind(name) == "bool":
                 column = column.cast(pa.int8())
@@ -238,6 +240,22 @@ class Table:
         except pa.ArrowException as error:
             kind = self.type_of(name)
             raise ValueError(f"{self.where}: {name!r} has type {kind}, and not all of it are numbers") from error
+
+    def _numbers_of_text(self, name: str, gaps: bool) -> Floats:
+        parsed, codes = self._text_numbers(name), self.codes(name)
+        if parsed is None:
+            read = read_numbers(self.levels(name)) or ([], [not is_unknown(level) for level in self.levels(name)])
+            wrong = np.append(read[1], False)[codes]
+            if not wrong.any():
+                return np.full(len(self), np.nan)
+        else:
+            found, wrong = parsed
+            if gaps or not wrong.any():
+                return found
+        row = int(np.argmax(wrong))
+        more = f" ({wrong.sum():,} such rows)" if wrong.sum() > 1 else ""
+        text = f"{self.where}: {name!r} is {self.texts(name)[row]!r} in row {self.row_name(row)}{more}; want numbers"
+        raise TableProblem(text, None if parsed is None else self.originals(wrong))
 
     def whole(self, name: str, dtype: Any) -> Array:
         """[M] of an integer type, 0 for null; ValueError if some are not."""

@@ -212,7 +212,13 @@ def test_raw_values_of_requests():
         (["1,5", "1,125"], [1.5, 1.125]),
         (["1,5 %"], [0.015]),
         (["1,125", "2,250"], None),  # thousands, or not
-        (["1.125,5"], None),
+        (["1.125,5", "7"], [1125.5, 7]),
+        (["1,125.5", "-2,000"], [1125.5, -2000]),
+        (["1,125,000"], [1125000]),
+        (["€ 3,50", "12 €", "-"], [3.5, 12, np.nan]),
+        (["€3", "$3"], None),
+        (["t", "f", "\\N"], [1, 0, np.nan]),
+        (["1_000"], None),
         (["Y", "n", "NA"], [1, 0, np.nan]),
         (["Y", "maybe"], None),
         (["1", "yes"], None),
@@ -236,5 +242,5 @@ def test_one_text_is_a_number():
 def test_text_that_is_no_number_is_named_with_its_row():
     prices = [str(price) for price in SHOP["price"]]
     prices[7] = "on request"
-    with pytest.raises(ValueError, match=r"'price' is text, and not all of it are numbers: 'on request' in row 7 of"):
+    with pytest.raises(ValueError, match=r"'price' is 'on request' in row 7 of the table; want numbers"):
         import_table({**SHOP, "price": prices}, "value=price")

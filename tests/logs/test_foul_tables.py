@@ -1,15 +1,20 @@
 """Tables as they really look: each becomes the log of the clean shop, or one message names every problem."""
 
+import datetime
+
+import numpy as np
 import pytest
 
 from pygrade.logs import Logs
 from pygrade.logs.import_table import import_table
 from pygrade.logs.problems import TableProblems
-from tests.logs.shop import shop
+from tests.logs.shop import CANDIDATES, shop
 from tests.logs.test_logs import assert_same
 
 pytest.importorskip("pyarrow")
 SHOP = shop(200)
+AT = SHOP["at"]
+HOURS = {"Z": 0, "+01:00": 1, "-05": -5, "+0530": 5.5, " UTC": 0, "": 0}
 
 
 def changed(**columns):
@@ -20,6 +25,119 @@ def changed(**columns):
 def with_first(name, *values):
     """A column whose first values are others."""
     return [*values, *SHOP[name][len(values) :]]
+
+
+def in_zones(*zones):
+    """The same times, as clocks of several places show them."""
+    places = [zones[row // CANDIDATES % len(zones)] for row in range(len(AT))]
+    return [f"{t + datetime.timedelta(hours=HOURS[zone])}{zone}" for t, zone in zip(AT, places, strict=True)]
+
+
+def per_request(values):
+    return np.repeat(np.array(values, object), CANDIDATES).tolist()
+
+
+def holes(name, rows, blank=None):
+    """A column of text with blanks."""
+    return [blank if row in rows else str(value) for row, value in enumerate(SHOP[name])]
+
+
+SECONDS = [int(t.replace(tzinfo=datetime.UTC).timestamp()) for t in AT]
+# each is the clean shop, written otherwise: the columns that are, and what is said of it
+SAME = {
+    "times of several zones": (
+        {"at": in_zones("Z", "+01:00", "-05", "+0530", " UTC")},
+        "'at' (time): dates, now milli",
+    ),
+    "some times without a zone": ({"at": in_zones("+01:00", "")}, "1,000 of 2,000 rows name no zone: taken as UTC"),
+    "days before months": ({"at": [t.strftime("%d.%m.%Y %H:%M") for t in AT]}, "'at' (time): dates (day.month.year)"),
+    "seconds as text, some missing": (
+        {"at": ["-" if row % 3 == 1 else str(t) for row, t in enumerate(SECONDS)]},
+        "'at' (time): seconds since 1970",
+    ),
+    "microseconds with holes": (
+        {"at": [None if row % 3 == 1 else t * 10**6 for row, t in enumerate(SECONDS)]},
+        "'at' (time): microseconds since 1970",
+    ),
+    "times with holes": ({"at": holes("at", range(1, 2000, 3), "n/a")}, "'at' (time): dates"),
+    "t and f": ({"clicked": ["t" if c else "f" for c in SHOP["clicked"]]}, "'clicked': text, now numbers; '"),
+    "percentages": ({"pred_buy": [f"{100 * p:.9f} %" for p in SHOP["pred_buy"]]}, "'pred_buy': text, now numbers; '"),
+    "commas and words for nothing": (
+        {"buyer_score": [str(p).replace(".", ",") for p in SHOP["buyer_score"]], "rank": holes("rank", (), "-")},
+        "'buyer_score': text, now numbers; '",
+    ),
+    "prices with their sign": ({"price": [f"€ {p}" for p in SHOP["price"]]}, "'price': text, now numbers; '€ "),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_the_same_shop_however_it_is_written(name):
+    columns, said = SAME[name]
+    found = import_table(changed(**columns), scale={"click": "probability", "buy": "probability"})
+    assert any(said in note for note in found.notes.changed), found.notes
+    logs, clean = Logs.from_imported(found), Logs.from_table(SHOP)
+    assert logs.timestamp.tolist() == clean.timestamp.tolist()
+    for field in ("predictions", "feedback", "value", "context", "position"):
+        np.testing.assert_allclose(getattr(logs, field), getattr(clean, field), rtol=1e-6)
+    assert (logs.features, logs.scenario.tolist()) == (clean.features, clean.scenario.tolist())
+
+
+def test_months_before_days_where_only_that_is_possible():
+    later = [t + datetime.timedelta(days=20) for t in AT]
+    found = import_table(changed(at=[t.strftime("%m/%d/%Y %I:%M:%S %p") for t in later]))
+    assert found.fields["timestamp"].tolist() == Logs.from_table(changed(at=later)).timestamp.tolist()
+    assert any("dates (month/day/year)" in note for note in found.notes.changed)
+
+
+REFUSED = {
+    "a word among times": (
+        {"at": ["soon", *map(str, AT[1:])]},
+        "t.csv: 'at' (time) is 'soon' in row 0 of t.csv; want dates as in ISO 8601",
+    ),
+    "a month 13": (
+        {"at": ["2026-13-01", *map(str, AT[1:])]},
+        "t.csv: 'at' (time) is '2026-13-01' in row 0 of t.csv; want dates as in ISO 8601",
+    ),
+    "days or months first": (
+        {"at": [f"0{1 + row // CANDIDATES % 9}/02/2026" for row in range(2000)]},
+        "t.csv: 'at' (time) is '01/02/2026' in row 0 of t.csv (2,000 such rows); want day or month first?",
+    ),
+    "a request without a time": (
+        {"at": [None] * CANDIDATES + AT[CANDIDATES:]},
+        "t.csv: 'at' (time) is empty in 1 requests, first row 0 of t.csv; want a time in each, or skip=at",
+    ),
+    "milliseconds among seconds": (
+        {"at": [SECONDS[0] * 1000, *SECONDS[1:]]},
+        "t.csv: 'at' (time) is 1.77232e+12 in row 0 of t.csv; want seconds since 1970, as in most rows",
+    ),
+    "a word among predictions": (
+        {"pred_click": ["#REF!", *map(str, SHOP["pred_click"][1:])]},
+        "t.csv: 'pred_click' is '#REF!' in row 0 of t.csv; want numbers",
+    ),
+    "a word among numbers of requests": (
+        {"buyer_score": per_request(["error", *map(str, SHOP["buyer_score"][CANDIDATES::CANDIDATES])])},
+        "t.csv: 'buyer_score' is 'error' in row 0 of t.csv (10 such rows); want numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_names_column_row_and_cure_and_a_fix_solves_it(name):
+    columns, message = REFUSED[name]
+    with pytest.raises(ValueError) as caught:
+        import_table(changed(**columns), "time=at", where="t.csv")
+    assert str(caught.value) == message
+    if name == "days or months first":
+        assert not hasattr(caught.value, "__notes__")
+        return
+    found = import_table(changed(**columns), "time=at", where="t.csv", fix=True)
+    assert found.notes.changed[0] == f"fixed: {message.removeprefix('t.csv: ')}"
+    logs, clean = Logs.from_imported(found), Logs.from_table(SHOP)
+    if name == "a word among numbers of requests":
+        assert np.isnan(logs.context[0, clean.features.index("buyer_score")])
+        assert found.notes.changed[1] == "fixed: what is no number in 'buyer_score' is missing"
+    else:
+        assert logs.timestamp.tolist() == clean.timestamp[1:].tolist()
 
 
 def several_faults():
