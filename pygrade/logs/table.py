@@ -218,9 +218,7 @@ class Table:
             self._parsed[name] = None
             codes = self.codes(name)
             if (read := read_numbers(self.levels(name))) is not None:
-                found, wrong = (
-                    np.append(array, last)[codes] for array, last in zip(read, (np.nan, False), strict=True)
-                )
+                found, wrong = np.array([*read[0], np.nan])[codes], np.array([*read[1], False])[codes]
                 numbers = np.unique(found[~np.isnan(found)])
                 if not wrong.any() or (len(numbers) >= _NUMBERS and wrong.sum() <= _WRONG * (codes >= 0).sum()):
                     self._parsed[name] = found, wrong
