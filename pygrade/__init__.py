@@ -33,20 +33,23 @@ if TYPE_CHECKING:
     )
     from pygrade.ops.rollout import Rollout, format_penalty, rollout
     from pygrade.policy import FusionPolicy
+    from pygrade.runs.fusion_ranker import FusionRanker
+    from pygrade.runs.train import TrainedRanker, train
     from pygrade.serving.pipeline import Pipeline
     from pygrade.serving.ranker import BlendedRanker
     from pygrade.training.online import OnlineLearner
-    from pygrade.training.train import train
 
 # Everything but the ops, and the module that defines it.
 _NOUNS = {
     "BlendedRanker": "serving.ranker",
     "FusionPolicy": "policy",
+    "FusionRanker": "runs.fusion_ranker",
     "Logs": "logs",
     "OnlineLearner": "training.online",
     "Pipeline": "serving.pipeline",
+    "TrainedRanker": "runs.train",
     "evaluate": "evaluation.replay",
-    "train": "training.train",
+    "train": "runs.train",
 }
 
 __all__ = [
@@ -54,12 +57,14 @@ __all__ = [
     "DirichletSample",
     "DirichletScore",
     "FusionPolicy",
+    "FusionRanker",
     "GrpoLoss",
     "Logs",
     "OnlineLearner",
     "Pipeline",
     "Rollout",
     "TopK",
+    "TrainedRanker",
     "__version__",
     "cmake_dir",
     "dirichlet_entropy",
@@ -108,7 +113,7 @@ if not TYPE_CHECKING:  # a type checker sees the imports above, and names that d
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
 
 
 # `torch.ops.pygrade` has the ops from here on, or from the import of torch on if that comes later: this package never

@@ -66,6 +66,7 @@ ORDER = [
     "serving",
     "console",
     "doctor",
+    "runs",
     "simulation",
     "pipeline",
     "service",
@@ -264,7 +265,8 @@ def public_ops() -> set[str]:
 
 def test_public_names_are_listed_once_and_exist():
     assert len(set(pygrade.__all__)) == len(pygrade.__all__)
-    nouns = {"BlendedRanker", "FusionPolicy", "Logs", "OnlineLearner", "Pipeline", "evaluate", "train"}
+    nouns = {"BlendedRanker", "FusionPolicy", "FusionRanker", "Logs", "OnlineLearner", "Pipeline", "TrainedRanker"}
+    nouns |= {"evaluate", "train"}
     assert set(pygrade.__all__) - {"__version__", "cmake_dir"} == set(pygrade.ops.__all__) | nouns
     for name in nouns:
         assert getattr(pygrade, name).__name__ == name

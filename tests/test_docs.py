@@ -19,6 +19,7 @@ from pygrade.cli import main as cli
 from pygrade.cli.commands import docs
 from pygrade.cli.option_list import options_class, options_of
 from pygrade.cli.parse import parse
+from pygrade.config.training import CemConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from tests.console.browser import browser, needs_browser
 from tests.documents import PAGES, ROOT, blocks, commands, run
 
@@ -32,13 +33,22 @@ PYTHON = [
 COMMANDS = [
     pytest.param(page, words, id=f"{page.stem}: {' '.join(words)}") for page in PAGES for words in commands(page)
 ]
+SMALL_TRAINING = TrainConfig(
+    static=CemConfig(iterations=2),
+    stage1=Stage1Config(steps=3),
+    stage2=Stage2Config(steps=3),
+    trust=TrustConfig(folds=2),
+    tensorboard=False,
+)
 SMALL = "--stage1.steps 3 --stage2.steps 3 --static.iterations 2 --trust.folds 2 --no-tensorboard --quiet"
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """The directory that the guides assume: a log in runs/logs, a policy with trade-offs in runs/mine."""
+    """The directory of the guides: a log in runs/logs, a policy with trade-offs in runs/mine, a shop's table."""
     path = tmp_path_factory.mktemp("docs")
+    shop = [sys.executable, ROOT / "examples/python/make_shop.py", path / "shop.parquet", "200"]
+    subprocess.run(shop, check=True, capture_output=True)
     world = "--requests 200 --world.log-users 80 --world.test-users 40 --world.items 200 --quiet"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
@@ -51,6 +61,7 @@ def place(tmp_path_factory):
 @pytest.mark.parametrize(("page", "code"), PYTHON)
 def test_the_python_of_the_guides_runs(page, code, place, monkeypatch, capsys):
     monkeypatch.chdir(place)
+    monkeypatch.setattr("pygrade.runs.train.TrainConfig", lambda: SMALL_TRAINING)  # what `train` takes by itself
     run(code, page.name)
     assert capsys.readouterr().out.strip()
 

@@ -10,10 +10,10 @@ from pygrade.config.shared import LogOptions
 from pygrade.data.events import parse_spec
 from pygrade.logs import Logs, read_logs
 from pygrade.logs.log_parts import LogParts, rows_of
+from pygrade.runs.source import with_values
 from pygrade.workers import LOCAL, Workers
 
 Config = TypeVar("Config")
-Log = TypeVar("Log", Logs, LogParts)
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def read_log(options: LogOptions) -> Logs:
 
 def load_log(options: LogOptions) -> Logs:
     """The log with the values of the options."""
-    return with_values(read_log(options), options)
+    return with_values(read_log(options), options.values, options.value_tasks)
 
 
 def open_log(options: LogOptions, limit: int) -> Logs | LogParts:
@@ -49,18 +49,9 @@ def open_log(options: LogOptions, limit: int) -> Logs | LogParts:
     if rows_of(directory) <= limit:  # and so the requests
         return load_log(options)
     parts = LogParts.open(directory).complete()
-    return load_log(options) if parts.num_requests <= limit else with_values(parts, options)
-
-
-def with_values(logs: Log, options: LogOptions) -> Log:
-    """Logs with the values of the options; ``ValueError`` names a task that they lack."""
-    for option, names in (("values", options.values), ("value-tasks", options.value_tasks)):
-        if unknown := [name for name in names if name not in logs.tasks]:
-            raise ValueError(f"{option} names task {unknown[0]!r}; want one of {', '.join(logs.tasks)}")
-    worth = {**dict(zip(logs.tasks, logs.task_values, strict=True)), **options.values}
-    if options.values and not any(worth.values()):
-        raise ValueError(f"values make every event worth 0 ({', '.join(logs.tasks)}); want at least one other value")
-    return logs.valued(tuple(worth.values()), options.value_tasks)
+    if parts.num_requests <= limit:
+        return load_log(options)
+    return with_values(parts, options.values, options.value_tasks)
 
 
 def sub_config(kind: type[Config], options: Any) -> Config:

@@ -41,6 +41,9 @@ class VerdictText:
     weeks: float | None  # of the log's traffic that an A/B test of the lift takes; None: not known, or nothing to test
     over: str = ""  # the ranking that the lift is over
 
+    def __str__(self) -> str:
+        return self.sentence
+
 
 def write_verdict(
     verdict: str,
@@ -91,22 +94,24 @@ def write_verdict(
     return VerdictText(verdict, text, detail, tuple(reasons)[:_REASONS], lift if known else None, weeks, baseline)
 
 
-def stored_verdict(mixture: Mixture | None) -> dict[str, Any]:
-    """The fields of `VerdictText` as a policy keeps them, for records; *untested* of a policy without a mixture."""
+def verdict_of(mixture: Mixture | None) -> VerdictText:
+    """The verdict that a policy keeps; *untested* of a policy without a mixture."""
     if mixture is None:
         text = "Not tested: nothing shows whether the new ranking is better."
-        nothing: dict[str, Any] = {"detail": "", "reasons": [], "lift": None, "weeks": None, "over": EXPECTED_VALUE}
-        return {"verdict": "untested", "sentence": text, **nothing}
-    lift = mixture.lift
-    return {
-        "verdict": mixture.verdict,
-        "sentence": mixture.sentence,
-        "detail": mixture.detail,
-        "reasons": list(mixture.reasons),
-        "lift": None if lift is None else dict(zip(("value", "low", "high"), lift, strict=True)),
-        "weeks": mixture.weeks,
-        "over": judged_over(mixture),
-    }
+        return VerdictText("untested", text, "", (), None, None, EXPECTED_VALUE)
+    lift = None
+    if mixture.lift is not None:
+        value, low, high = mixture.lift
+        lift = Interval(value, math.nan, low, high)  # the policy keeps the bounds alone
+    words = mixture.sentence, mixture.detail, tuple(mixture.reasons)
+    return VerdictText(mixture.verdict, *words, lift, mixture.weeks, judged_over(mixture))
+
+
+def stored_verdict(mixture: Mixture | None) -> dict[str, Any]:
+    """The fields of `verdict_of`, for records."""
+    found = verdict_of(mixture)
+    lift = None if found.lift is None else {name: getattr(found.lift, name) for name in ("value", "low", "high")}
+    return vars(found) | {"reasons": list(found.reasons), "lift": lift}
 
 
 def judged_over(mixture: Mixture | None) -> str:

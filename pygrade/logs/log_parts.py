@@ -5,6 +5,7 @@ early, late = log.split(0.8)           # of requests alone; nothing is copied
 some = log.read(0, 1000)               # `Logs` of the first thousand requests
 """
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -190,6 +191,19 @@ def rows_of(path: Place) -> int:
     """Rows of a log, by what its files say of themselves."""
     with parquet.ParquetParts(download(path)) as source:
         return source.num_rows
+
+
+def wrote_log(paths: Sequence[Place]) -> bool:
+    """Whether the paths are logs that pygrade wrote, by the metadata of the first file; others are tables."""
+    folder = Folder.at(paths[0])
+    if folder.is_local and Path(str(folder)).suffix not in ("", ".parquet"):
+        return False
+    try:
+        where, names = _files(paths[0])
+    except (ValueError, FileNotFoundError):
+        return False  # of another kind, or there is nothing: who reads it says so
+    with contextlib.closing(parquet.open_parquet(where.fetch(names[0]))) as file:
+        return parquet.METADATA_KEY in (file.schema_arrow.metadata or {})
 
 
 def order_of(request_id: Array) -> NDArray[np.uint64]:

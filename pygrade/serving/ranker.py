@@ -16,6 +16,8 @@ from torch import Tensor
 
 from pygrade import _core
 from pygrade._typing import Array
+from pygrade.evaluation.policy_estimates import item_inputs, noted
+from pygrade.logs import Logs
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import multipliers
@@ -130,6 +132,28 @@ class BlendedRanker:
             items,
         )
         return self._rank(given, {"request_id": request_id, "user_id": user_id, "item_id": item_id})
+
+    def rank_log(self, logs: Logs, k: int, *, explore: bool = False, seed: int | None = None, **rules: Any) -> Page:
+        """The page of each request of a log, with all that the log has of it: context, predictions, scenario, ids,
+        prices and item columns. Tasks and features are found by name; those that the policy does not know are left out,
+        with a warning. ``rules``: mask, boosts, groups, caps, values as in `rank`.
+        """
+        known = noted(self.policy, logs)
+        return self.rank(
+            known.context,
+            known.predictions,
+            k,
+            offsets=known.offsets,
+            scenario=None if known.scenario is None else [str(name) for name in known.scenario],
+            explore=explore,
+            seed=seed,
+            request_id=known.request_id,
+            user_id=known.user_id,
+            item_id=known.item_id,
+            item_values=known.value,
+            items=item_inputs(self.policy, known),
+            **rules,
+        )
 
     def _rank(self, arguments: "_Arguments", given_ids: Mapping[str, ArrayLike | None]) -> Page:
         policy, predictions = self.policy, arguments.predictions

@@ -4,6 +4,7 @@ import logging
 import pickle
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import torch
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from pygrade.workers.group import DistributedGroup, FileCheckpoints, Group
+from pygrade.workers.spawn import without_script
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -42,9 +44,10 @@ def train_here(loop: Callable[[Group, Job], Result], job: Job, ranks: int, direc
 
 def _run(loop: Any, job: Any, ranks: int, checkpoints: FileCheckpoints, scratch: Path) -> bool:
     """Whether all ranks finished; False if one was killed."""
-    context = start_processes(  # type: ignore[no-untyped-call]
-        _rank, (loop, job, ranks, checkpoints, scratch), ranks, join=False, daemon=True, start_method="spawn"
-    )
+    with without_script() if "__main__" not in (loop.__module__, type(job).__module__) else nullcontext():
+        context = start_processes(  # type: ignore[no-untyped-call]
+            _rank, (loop, job, ranks, checkpoints, scratch), ranks, join=False, daemon=True, start_method="spawn"
+        )
     try:
         while not context.join(grace_period=_GRACE_SECONDS):
             pass

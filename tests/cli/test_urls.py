@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from pygrade.cli import main as cli
-from pygrade.cli.commands import train
 from pygrade.cli.option_list import options_of
 from pygrade.config.policy import PolicyConfig
 from pygrade.logs import read_logs, write_logs
 from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.runs import train
 from pygrade.storage import Folder
 from tests.cli.test_cli import TINY, WORLD, result
 from tests.cli.test_doctor import SHOP, pa, parquet

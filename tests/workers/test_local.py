@@ -3,37 +3,18 @@
 import io
 import logging
 import os
+import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
-import torch
 
-from pygrade._util.progress import screen, track
+from pygrade._util.progress import screen
 from pygrade.workers import LocalWorkers
+from tests.documents import ROOT
+from tests.workers.local_jobs import Loads, Shard, die, die_once, fail, process_of, work
 
 logger = logging.getLogger("pygrade")
-
-
-class Shard(int):
-    """A job."""
-
-    rows = 100
-
-    def __str__(self):
-        return f"shard {int(self)} of 4"
-
-
-def work(shard):
-    logger.info("%s has no label", shard)
-    with track("inner", total=1) as bar:
-        bar.advance(1)
-    return shard * 10, torch.get_num_threads()
-
-
-def fail(shard):
-    if shard == 2:
-        raise FileNotFoundError(2, "No such file or directory", "part-00002.parquet")
-    return shard
 
 
 SHARDS = [Shard(number) for number in range(4)]
@@ -42,7 +23,7 @@ SHARDS = [Shard(number) for number in range(4)]
 def test_log_lines_of_processes_come_back_without_their_bars(caplog):
     with caplog.at_level(logging.INFO, "pygrade"):
         results = list(LocalWorkers(2).map(work, SHARDS, "labels"))
-    assert results == [(number * 10, 1) for number in range(4)]
+    assert results == [(number * 10, "1") for number in range(4)]
     assert [text for text in caplog.messages if "label" in text and ":" not in text] == [
         f"{shard} has no label" for shard in SHARDS
     ]
@@ -66,23 +47,59 @@ def test_an_error_names_stage_and_job(processes):
     assert caught.value.__notes__ == ["import: shard 2 of 4"] and caught.value.filename == "part-00002.parquet"
 
 
-class Loads:
-    """Work that counts the jobs of the object."""
-
-    jobs = 0
-
-    def __call__(self, job):
-        self.jobs += 1
-        return self.jobs
-
-
 def test_a_worker_holds_its_work_between_jobs():
     counts = list(LocalWorkers(2).map(Loads(), range(6), "held"))
     assert 1 <= counts.count(1) <= 2 and sum(counts) >= 12  # two workers with three jobs each, or fewer with more
 
 
-def process_of(job):
-    return os.getpid()
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_killed_process_is_replaced(tmp_path, caplog, shared):
+    workers, jobs = LocalWorkers(2), [(tmp_path / "dead", number) for number in range(4)]
+    with workers.reuse_processes() if shared else nullcontext():
+        assert list(workers.map(die_once, jobs, "folds")) == [0, 1, 2, 3]
+    assert "folds: a process was killed" in caplog.text
+
+
+def test_processes_that_keep_dying_are_an_error_that_names_the_job():
+    with pytest.raises(RuntimeError, match="folds: a process was killed 3 times, at the latest by shard 0 of 4"):
+        list(LocalWorkers(2).map(die, SHARDS, "folds"))
+
+
+SCRIPT = """
+import os
+print("script", flush=True)
+from pygrade.workers import LocalWorkers
+from tests.workers.local_jobs import process_of
+assert os.getpid() not in set(LocalWorkers(2).map(process_of, range(4), "jobs"))
+"""
+
+
+@pytest.mark.parametrize("how", ["file", "stdin", "command"])
+def test_a_script_without_a_guard_runs_once(tmp_path, how):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    arguments = {"file": [str(tmp_path / "script.py")], "stdin": ["-"], "command": ["-c", SCRIPT]}[how]
+    given = {"input": SCRIPT} if how == "stdin" else {}
+    run = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+        capture_output=True, timeout=100, **given,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["script"]
+
+
+OWN_WORK = """
+from pygrade.workers import LocalWorkers
+def double(job):
+    return 2 * job
+if __name__ == "__main__":
+    print(*LocalWorkers(2).map(double, range(3), "jobs"))
+"""
+
+
+def test_work_that_a_script_defines_is_found_there(tmp_path):
+    (tmp_path / "script.py").write_text(OWN_WORK)
+    run = subprocess.run([sys.executable, tmp_path / "script.py"], text=True, capture_output=True, timeout=100)
+    assert run.stdout == "0 2 4\n", run.stderr
 
 
 def test_maps_share_processes_that_are_reused():

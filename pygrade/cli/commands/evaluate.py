@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pygrade.cli import terminal
 from pygrade.cli.evaluation_tables import IN_SAMPLE, print_evaluation, print_verdict, print_warnings
-from pygrade.cli.options import read_log, with_values, workers_of
+from pygrade.cli.options import read_log, workers_of
 from pygrade.config.console import ConsoleConfig
 from pygrade.config.logs import EvaluateOptions, FrontOptions
 from pygrade.config.shared import LogOptions
@@ -21,6 +21,7 @@ from pygrade.evaluation.policy_estimates import NO_ESTIMATE, decisive, noted, po
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
+from pygrade.runs.source import with_values
 from pygrade.storage import Place, publishing
 from pygrade.training.evaluate_policy import evaluate_policy, policies_of
 from pygrade.training.propensity import SlotPropensity, slot_propensity
@@ -126,7 +127,7 @@ def valued(options: LogOptions, trained: TrainingRecord | None, policy: FusionPo
                 trained.task_values,
             )
         logs = logs.valued(trained.task_values, trained.value_tasks)
-    return with_values(logs, options)
+    return with_values(logs, options.values, options.value_tasks)
 
 
 def judging_requests(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:

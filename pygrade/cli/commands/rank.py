@@ -6,7 +6,6 @@ from pygrade.cli import terminal
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import load_log
 from pygrade.config.logs import RankOptions
-from pygrade.evaluation.policy_estimates import item_inputs, noted
 from pygrade.logs import Logs, write_logs
 from pygrade.serving.ranker import BlendedRanker
 
@@ -15,20 +14,8 @@ def run(options: RankOptions) -> dict[str, Any]:
     if not options.explore:
         refuse(options, ("seed",), "--explore")
     ranker = BlendedRanker.load(options.policy, options.seed)
-    chosen = noted(ranker.policy, _chosen(load_log(options), options.requests))
-    page = ranker.rank(
-        chosen.context,
-        chosen.predictions,
-        options.k,
-        offsets=chosen.offsets,
-        explore=options.explore,
-        scenario=None if chosen.scenario is None else [str(name) for name in chosen.scenario],
-        request_id=chosen.request_id,
-        user_id=chosen.user_id,
-        item_id=chosen.item_id,
-        item_values=chosen.value,
-        items=item_inputs(ranker.policy, chosen),
-    )
+    chosen = _chosen(load_log(options), options.requests)
+    page = ranker.rank_log(chosen, options.k, explore=options.explore)
     titles = [f"request {r}, user {u}" for r, u in zip(chosen.request_id, chosen.user_id, strict=True)]
     static = ranker.policy.static_weights.numpy()
     pages = [page.describe(request, title, static) for request, title in enumerate(titles)]

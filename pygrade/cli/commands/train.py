@@ -5,11 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from pygrade._util.files import directory_lock
-from pygrade._util.serialization import write_json
 from pygrade.cli import terminal
 from pygrade.cli.evaluation_tables import print_evaluation, print_verdict, print_warnings
 from pygrade.cli.ignored import refuse_in_training
@@ -17,21 +13,15 @@ from pygrade.cli.options import log_directory, open_log, sub_config, workers_of
 from pygrade.cli.run_directory import check_out, record_options
 from pygrade.cli.run_metrics import report_run
 from pygrade.config.training import TrainConfig, TrainOptions
-from pygrade.console.run_files import JudgedRun
 from pygrade.console.tables import trust_table
-from pygrade.console.training import write_report
-from pygrade.console.weights import record_weights
 from pygrade.correction.prior import load_prior
-from pygrade.evaluation.arms import GRADE, SERVED, STAGE1
-from pygrade.evaluation.policy_estimates import log_inputs, served_weights
 from pygrade.evaluation.replay import event_worth
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
+from pygrade.runs.train import check_feedback, split_holdout, train_and_judge
 from pygrade.storage import join_path, working_directory
-from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS, evaluate_policy, is_new
 from pygrade.training.mlflow_run import MlflowRun
-from pygrade.training.train import train
 from pygrade.workers import Workers
 
 UNPUBLISHED = ("checkpoints",)  # of a run at a URL: an interrupted one goes on from the local ones
@@ -50,18 +40,10 @@ def run(options: TrainOptions) -> dict[str, Any]:
     check_out(options.out, "train", directory)
     place = None if options.track is None else MlflowRun(options.track)
     logs = open_log(options, config.shard_requests)
-    if isinstance(logs, Logs) and not bool((logs.feedback > 0).any()):
-        raise ValueError(f"{options.data}: no shown row has feedback; join it to the log before training")
+    check_feedback(logs, options.data)
     if config.correction.prior:
         load_prior(config.correction.prior, logs.tasks)
-    early: Logs | LogParts
-    early, later = logs.split(1 - options.holdout) if options.holdout else (logs, None)
-    if not early.num_requests or (later is not None and not later.num_requests):
-        few = f"the log has {logs.num_requests} requests, and holdout {options.holdout} leaves nothing to "
-        raise ValueError(
-            few + ("train on" if not early.num_requests else "judge on; want more requests, or --holdout 0")
-        )
-    late = later.sample(HOLDOUT_REQUESTS) if isinstance(later, LogParts) else later
+    early, late = split_holdout(logs, options.holdout)
     with (
         working_directory(options.out, "train", UNPUBLISHED) as out,
         workers_of(options.cluster, out, directory) as workers,
@@ -101,57 +83,15 @@ def _train_and_judge(
     out: Path,
     workers: Workers,
 ) -> dict[str, Any]:
-    result = train(early, config, out, options.resume, heldout=late, workers=workers)
+    trained = train_and_judge(early, late, config, out, options.data, options.resume, None, workers)
     record: dict[str, Any] = {
         "data": options.data,
         "out": str(options.out),
         "policy": join_path(options.out, "policy"),
-        "train": result.summary,
-        "verdict": stored_verdict(result.policy.mixture),
+        "train": trained.summary,
+        "verdict": stored_verdict(trained.policy.mixture),
+        "warnings": trained.warnings,
     }
-    judged = None
-    if late is not None:
-        late = late.valued(config.reward.task_values, config.reward.value_tasks)
-        policies = {STAGE1: result.stage1_policy, GRADE: result.stage2_policy}
-        if is_new(result.policy):
-            policies[SERVED] = result.policy
-        evaluation = evaluate_policy(
-            late, result.propensity, policies, result.policy.mixture, config.reward, config.reward.page_size
-        )
-        record["evaluation"] = evaluation
-        write_json(out / "evaluation.json", evaluation)
-        floor = config.reward.propensity_floor
-        judged = JudgedRun(out / "policy", result.policy, late, False, evaluation, result.propensity, floor)
-        with torch.no_grad():
-            alpha = result.policy(log_inputs(result.policy, late))
-        static = result.static_weights.numpy()
-        groups = {} if late.scenario is None else {"scenario": late.scenario}
-        weights = served_weights(result.policy, late)
-        record_weights(out, late.tasks, weights, alpha.numpy(), static, groups, late.user_id)
-    found = evaluation["warnings"] if late is not None else []
-    record["warnings"] = list(dict.fromkeys([*result.summary["warnings"], *found]))
-    data = _describe(options, early, late, result.summary)
-    report = write_report(out, f"pygrade train: {options.data}", judged, data=data, options=(config, TrainConfig()))
-    return record | {"report": join_path(options.out, report.name)}
-
-
-def _describe(
-    options: TrainOptions, early: Logs | LogParts, late: Logs | None, summary: Mapping[str, Any]
-) -> list[tuple[str, str]]:
-    """What the data is, for the report."""
-    parts = [("the policy learns from", early), *([("judged on", late)] if late is not None else [])]
-    sizes = [(name, _size(logs)) for name, logs in parts]
-    return [
-        ("data", options.data),
-        *sizes,
-        ("tasks", ", ".join(early.tasks)),
-        ("features", ", ".join(early.features) or "none"),
-        ("values", event_worth(summary)),
-        ("slot propensities", summary["propensity"]["note"]),
-    ]
-
-
-def _size(logs: Logs | LogParts) -> str:
-    if isinstance(logs, LogParts):
-        return f"{logs.num_requests:,} requests in {len(logs.parts):,} files"
-    return f"{logs.num_requests:,} requests of {len(np.unique(logs.user_id)):,} users, {logs.num_rows:,} candidates"
+    if trained.evaluation is not None:
+        record["evaluation"] = trained.evaluation
+    return record | {"report": join_path(options.out, trained.report().name)}
