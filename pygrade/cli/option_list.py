@@ -18,6 +18,7 @@ COMMANDS = {  # the module of pygrade.config that has the options, and what the 
     "demo": ("simulation", "the whole job on a simulated marketplace: logs, training, A/B test, report, ranked pages"),
     "simulate": ("simulation", "write the log of a simulated marketplace, or A/B test policies in it"),
     "doctor": ("logs", "your own table as a log: what each column is, what the log can tell, and what would help"),
+    "day0": ("day0", "no log yet: serve expected value, and explore until train can decide"),
     "train": ("training", "train a fusion policy on logged requests; does it beat the strongest simple baseline?"),
     "evaluate": ("logs", "a policy beside simple baselines on logged requests: replay, verdict, off-policy estimate"),
     "compare": ("logs", "two runs side by side: the options that differ, and the metrics of both"),

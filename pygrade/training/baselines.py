@@ -75,8 +75,15 @@ def fit_baselines(
 
 def expected_value(logs: Logs, maps: tuple[Knots, ...] = ()) -> Baseline:
     """Σ_t value_t · p_t by the log's values of events, of predictions calibrated by the maps if there are any."""
+    return expected_value_of(logs.task_values, logs.value_tasks, maps)
+
+
+def expected_value_of(
+    values: tuple[float, ...], value_tasks: tuple[str, ...], maps: tuple[Knots, ...] = ()
+) -> Baseline:
+    """The same, of values of events without a log."""
     name = EXPECTED_VALUE_CALIBRATED if maps else EXPECTED_VALUE
-    return Baseline(name, "identity", logs.task_values, min(logs.task_values) >= 0, logs.value_tasks, maps)
+    return Baseline(name, "identity", values, min(values) >= 0, value_tasks, maps)
 
 
 def corrected_expected_value(logs: Logs) -> Baseline:

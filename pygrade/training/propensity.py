@@ -319,10 +319,13 @@ def shuffled_error(logs: Logs, slots: int, pages: float) -> float | None:
     if the pages have fewer than two slots or no events.
     """
     deepest, rate = _page(logs, slots)
-    if deepest < 2 or rate == 0.0:
-        return None
-    spread = np.cov(np.log(np.arange(1, deepest + 1)), aweights=propensity_curve(ASSUMED, deepest), ddof=0)
-    return 1.0 / math.sqrt(float(spread) * rate * pages)
+    return None if deepest < 2 or rate == 0.0 else math.sqrt(events_for(1.0, deepest) / (rate * pages))
+
+
+def events_for(error: float, slots: int) -> float:
+    """Events on shuffled pages of two slots or more that fix an exponent near `ASSUMED` to a standard error."""
+    spread = np.cov(np.log(np.arange(1, slots + 1)), aweights=propensity_curve(ASSUMED, slots), ddof=0)
+    return 1.0 / (float(spread) * error**2)
 
 
 def _page(logs: Logs, slots: int) -> tuple[int, float]:
