@@ -67,7 +67,7 @@ def test_every_rule_of_a_class_is_on_top_of_the_ranges():
     assert len(kinds) > 8
     for kind in kinds:
         needed = [f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING]
-        made = kind(**{name: "logs:x" for name in needed})
+        made = kind(**{name: {"values": {"click": 1.0}}.get(name, "logs:x") for name in needed})
         ranged = [f for f in dataclasses.fields(kind) if "range" in f.metadata and isinstance(f.default, int | float)]
         for entry in ranged[:1]:
             with pytest.raises(ValueError, match=entry.name):
