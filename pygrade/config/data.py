@@ -107,3 +107,12 @@ class LogsEventConfig(Options):
 
     task_values: Mapping[str, float] | None = option(None, "value of one event of each task; none: the log's, else 1")
     funnel: tuple[tuple[str, ...], ...] = option((), "chains of tasks, each possible only after the one before it")
+
+
+@dataclass(frozen=True)
+class RawEventsConfig(Options):
+    """What the schema of raw events leaves open."""
+
+    task_values: Mapping[str, float] | None = option(
+        None, "value of one event of each task; none: the schema's, else 1"
+    )

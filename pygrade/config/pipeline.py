@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pygrade.config.data import EbNerdConfig, KuaiRandEventConfig, LogsEventConfig, RecFlowConfig
+from pygrade.config.data import EbNerdConfig, KuaiRandEventConfig, LogsEventConfig, RawEventsConfig, RecFlowConfig
 from pygrade.config.mtl import MtlConfig
 from pygrade.config.option import Options, Place, option, required
 from pygrade.config.prerank import PrerankConfig
@@ -107,13 +107,14 @@ class PipelineOptions(Output, Cluster, Tracking, PipelineConfig):
         "cluster",
     )
 
-    data: str = required("SCHEME:PATH of raw events, e.g. kuairand:KuaiRand-1K or logs:runs/demo/logs")
+    data: str = required("SCHEME:PATH of raw events, e.g. events:shop/events.toml, logs:runs/demo/logs")
     out: Place = required("directory to write")
     store: str | None = option(None, "address of the store to fill, lmdb:DIR or redis://HOST:PORT/DB; none: in --out")
     kuairand: KuaiRandEventConfig = option(KuaiRandEventConfig(), "for kuairand: data only")
     recflow: RecFlowConfig = option(RecFlowConfig(), "for recflow: data only")
     ebnerd: EbNerdConfig = option(EbNerdConfig(), "for ebnerd: data only")
     logs: LogsEventConfig = option(LogsEventConfig(), "for logs: data only")
+    events: RawEventsConfig = option(RawEventsConfig(), "for events: data only")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,6 +59,7 @@ class EventSource:
     predictions: tuple[str, ...] = ()  # tasks with a column p_<task>
     category: str | None = None  # the column of items.parquet that groups items best
     utc_offset_hours: float = 0.0  # of the users' clocks
+    notes: tuple[str, ...] = ()  # what the import lost or assumed, for people
 
     def __post_init__(self) -> None:
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):

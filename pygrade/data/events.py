@@ -1,7 +1,8 @@
 """Raw events of every data set in one form: `import_events` writes it once, `EventLog` reads it in chunks.
 
-``SCHEME:PATH`` names the files as they are downloaded. ``logs:`` is pygrade's own contract (`logs_events`). Every other
-scheme is an entry point of the group `GROUP`, a function ``importer(directory, writer, config)`` like those of
+``SCHEME:PATH`` names the files as they are downloaded. ``logs:`` is pygrade's own contract (`logs_events`), ``events:``
+names the schema of tables of one's own (`raw_events`). Every other scheme is an entry point of the group `GROUP`, a
+function ``importer(directory, writer, config)`` like those of
 ``examples/datasets``: it reads the directory, gives `EventWriter` the rows and says last what they are
 (`EventWriter.finish`). Its config is that of `CONFIGS`, or None.
 """
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.files import atomic_directory
-from pygrade.config.data import EbNerdConfig, KuaiRandEventConfig, LogsEventConfig, RecFlowConfig
+from pygrade.config.data import EbNerdConfig, KuaiRandEventConfig, LogsEventConfig, RawEventsConfig, RecFlowConfig
 from pygrade.data.event_log import EventLog, EventSource
 from pygrade.data.event_writer import EventWriter
 from pygrade.data.logs_events import import_logs
+from pygrade.data.raw_events import import_raw_events, open_schema
 from pygrade.storage import Place, download, place_exists, place_of
 from pygrade.workers import Workers
 
@@ -31,25 +33,32 @@ CONFIGS: dict[str, type] = {
     "recflow": RecFlowConfig,
     "ebnerd": EbNerdConfig,
     "logs": LogsEventConfig,
+    "events": RawEventsConfig,
 }
 """The dataclass of options of each scheme."""
 
+_OWN: dict[str, Callable[..., None]] = {"logs": import_logs, "events": import_raw_events}
 _PATIENCE_SECONDS = 10.0
 
 
 def schemes() -> list[str]:
     """The schemes that there are importers of."""
-    return ["logs", *sorted({entry.name for entry in entry_points(group=GROUP)} - {"logs"})]
+    return [*_OWN, *sorted({entry.name for entry in entry_points(group=GROUP)} - set(_OWN))]
 
 
 def importer_of(scheme: str) -> Callable[..., None]:
     """The function that imports a scheme's files."""
-    return import_logs if scheme == "logs" else _entry(scheme).load()
+    return _OWN.get(scheme) or _entry(scheme).load()
+
+
+def places_of(scheme: str, place: Place) -> list[Place]:
+    """Everything that an importer reads: the place, and the tables that a schema of events names."""
+    return [place, *(open_schema(place).places if scheme == "events" else ())]
 
 
 def importer_hash(scheme: str) -> str:
-    """Hash of the source files of a scheme's importer; empty for ``logs``, which is part of the package."""
-    if scheme == "logs":
+    """Hash of the source files of a scheme's importer; empty for those that are part of the package."""
+    if scheme in _OWN:
         return ""
     spec = find_spec(_entry(scheme).module.partition(".")[0])
     digest = hashlib.sha256()
@@ -73,7 +82,7 @@ def parse_spec(spec: str, accepted: Sequence[str] | None = None) -> tuple[str, P
     scheme, _, path = spec.partition(":")
     known = schemes()
     accepted = known if accepted is None else accepted
-    wanted = ", ".join(f"{name}:DIR" for name in accepted)
+    wanted = ", ".join(f"{name}:{'SCHEMA.toml' if name == 'events' else 'DIR'}" for name in accepted)
     if scheme not in accepted or not path:
         raw = f"; `pygrade pipeline` reads {scheme}:" if scheme in known and scheme not in accepted else ""
         raise ValueError(f"data is {spec!r}; want one of {wanted}{raw}")
@@ -108,7 +117,8 @@ def import_events(
         raise ValueError(f"{out} exists and is no log of events; want a path that is free")
     with atomic_directory(out) as directory:
         try:
-            importer_of(scheme)(download(place), EventWriter(directory, rows, workers), config)
+            source = place if scheme == "events" else download(place)  # whose tables may be anywhere
+            importer_of(scheme)(source, EventWriter(directory, rows, workers), config)
         except BaseException:
             _remove(directory)
             raise

@@ -17,7 +17,17 @@ from pygrade.workers import LOCAL, Workers
 def make_events(out: Path, data: str, source: Any, workers: Workers) -> dict[str, Any]:
     """Imports the events of SCHEME:PATH with the options of the scheme."""
     log = import_events(data, out / "log", source, workers=workers)
-    facts = ("name", "license", "num_requests", "num_rows", "num_shown", "positives", "first_time", "last_time")
+    facts = (
+        "name",
+        "license",
+        "num_requests",
+        "num_rows",
+        "num_shown",
+        "positives",
+        "first_time",
+        "last_time",
+        "notes",
+    )
     return {"tasks": list(log.tasks)} | {name: log.source.get(name) for name in facts}
 
 

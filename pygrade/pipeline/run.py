@@ -13,7 +13,7 @@ from pygrade._util.memory import peak_mib
 from pygrade._util.serialization import read_json, to_builtins, write_json
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.console.pipeline import write_pipeline_report
-from pygrade.data.events import EventLog, importer_hash, parse_spec
+from pygrade.data.events import EventLog, importer_hash, parse_spec, places_of
 from pygrade.features import FeatureSchema, FeatureSet
 from pygrade.mtl import Timeline
 from pygrade.pipeline.evaluate_holdout import make_judgment
@@ -129,13 +129,16 @@ def _run_stages(
 
 
 def _find_data(runner: Runner, data: str, workers: Workers) -> tuple[str, str, str]:
-    """SCHEME:PATH of a local copy, the scheme, and a hash of the files."""
+    """SCHEME:PATH of a local copy (events: the schema's place), the scheme, and a hash of the files."""
     scheme, place = parse_spec(data)
+    memory, pattern = runner.out / ".hashes.json", "*.parquet" if scheme == "logs" else "**/*"
     with error_context("data", data):
-        path = download(place)  # of a URL a copy, checked and kept
-    pattern = "*.parquet" if scheme == "logs" else "**/*"
-    files = content_hash(path, runner.out / ".hashes.json", without=runner.out, pattern=pattern, workers=workers)
-    return f"{scheme}:{path}", scheme, files
+        places = places_of(scheme, place)
+        paths = [download(one) for one in places]  # of a URL a copy, checked and kept
+    files = [content_hash(path, memory, without=runner.out, pattern=pattern, workers=workers) for path in paths]
+    if scheme == "events":
+        return f"{scheme}:{place}", scheme, " ".join(files)
+    return f"{scheme}:{paths[0]}", scheme, files[0]
 
 
 def _finished(run: Path, runner: Runner) -> dict[str, Any] | None:

@@ -207,7 +207,11 @@ def test_damaged_logs_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "error", "message"),
     [
-        ("movielens:x", ValueError, "data is 'movielens:x'; want one of logs:DIR, ebnerd:DIR, kuairand:DIR"),
+        (
+            "movielens:x",
+            ValueError,
+            "data is 'movielens:x'; want one of logs:DIR, events:SCHEMA.toml, ebnerd:DIR, kuairand:DIR",
+        ),
         ("kuairand", ValueError, "want one of logs:DIR"),
         ("kuairand:no/such/place", FileNotFoundError, "no/such/place does not exist"),
     ],

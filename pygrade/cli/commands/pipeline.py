@@ -53,6 +53,8 @@ def run(options: PipelineOptions) -> dict[str, Any]:
 
 def _print(record: dict[str, Any]) -> None:
     stages = record["stages"]
+    for note in stages["events"].get("notes") or ():
+        terminal.text(f"note: {note}")
     terminal.table(f"Stages, {record['wall_seconds']:.1f} s in all", *stage_table(stages), texts=2)
     published = f"published: {stages['prerank']['published']}"
     terminal.table("Prerank: later positives found", *recall_table(stages["prerank"]), caption=published)

@@ -1,0 +1,192 @@
+"""Rows of raw events of some users as requests: exposures grouped, and their feedback joined to them."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._typing import Ints
+from pygrade._util.hashing import hash_ids
+from pygrade._util.optional_imports import require
+from pygrade.data.import_shards import DAY, in_content_order
+
+if TYPE_CHECKING:
+    import polars as pl
+
+FEEDBACK, HIDDEN, SHOWN = 0, 1, 2
+"""What a row is: an event of an item that was shown before; a candidate that was not shown; an exposure."""
+
+
+@dataclass(frozen=True)
+class JoinRules:
+    """How exposures become requests, and feedback finds its exposure; see `event_schema.KEYS`."""
+
+    requests: str
+    gap_minutes: float
+    max_rows: int
+    window_hours: float
+    utc_offset_hours: float
+    first_slot: int  # of the whole log: slots count from it
+
+
+def make_requests(
+    frame: "pl.DataFrame", rules: JoinRules, dated: "Mapping[str, pl.DataFrame]", first: int
+) -> "tuple[pl.DataFrame, int, Counter[str]]":
+    """Events (`event_log`) of all rows of some users; the number of their requests; counts of what was lost.
+
+    Args:
+        frame: user_id, item_id, request_id (null without), timestamp, event_time, role, slot, scenario, c_, m_, y_.
+        dated: tables of users whose values hold since a time: user_id, since and columns c_.
+        first: the number of the first request, if they are numbered.
+    """
+    polars = require("polars", "pipeline")
+    rows = len(frame)
+    frame = frame.unique()
+    counts = Counter({"repeated": rows - len(frame)})
+    exposures = _ordered(frame.filter(polars.col("role") > FEEDBACK), rules)
+    feedback = in_content_order(frame.filter(polars.col("role") == FEEDBACK), ["timestamp", "user_id", "item_id"])
+    if not len(exposures):
+        counts["lost"] = len(feedback)
+        return exposures, 0, counts
+    starts = _request_starts(exposures, rules)
+    sizes = np.diff(np.append(starts, len(exposures)))
+    request = np.repeat(np.arange(len(starts)), sizes)
+    exposures = _joined(exposures, feedback, rules, counts)
+    of_request = exposures[starts]
+    named = [name for name in exposures.columns if name == "scenario" or name.startswith("c_")]
+    for table in dated.values():
+        of_request = _as_known(of_request, table)
+    named += [name for name in of_request.columns if name.startswith("c_") and name not in named]
+    place = np.arange(len(exposures)) - np.repeat(starts, sizes)
+    slot = (exposures["slot"] - rules.first_slot) if rules.first_slot >= 0 else polars.Series("slot", place)
+    shown = exposures["role"] == SHOWN
+    start = of_request["timestamp"].to_numpy()[request]
+    events = exposures.with_columns(
+        polars.Series("position", slot).cast(polars.Int32),
+        polars.Series("timestamp", start),
+        polars.max_horizontal(polars.col("event_time"), polars.Series(start)).alias("event_time"),
+        *(of_request[name].gather(request).alias(name) for name in named),
+    )
+    if rules.requests != "column":
+        events = events.with_columns(polars.Series("request_id", first + request))
+    outcomes = [name for name in events.columns if name[:2] in ("m_", "y_")]
+    hidden = [polars.when(shown).then(polars.col(name)).alias(name) for name in ("position", *outcomes)]
+    return events.with_columns(hidden).drop("role", "slot"), len(starts), counts
+
+
+def _ordered(frame: "pl.DataFrame", rules: JoinRules) -> "pl.DataFrame":
+    """Exposures of a request next to each other, in order of time, slot and item; equal ones by all other columns."""
+    polars = require("polars", "pipeline")
+    frame = frame.with_columns(
+        polars.Series("hash", hash_ids(frame["user_id"].to_numpy())),
+        polars.col("scenario").str.len_chars().alias("length"),  # 9 before 10
+    )
+    group = ["hash", "request_id"] if rules.requests == "column" else ["hash", "length", "scenario"]
+    slot = ["slot"] if rules.first_slot >= 0 else []
+    return in_content_order(frame, [*group, "timestamp", *slot, "item_id"]).drop("hash", "length")
+
+
+def _request_starts(frame: "pl.DataFrame", rules: JoinRules) -> Ints:
+    """The first rows [R] of requests: a change of user and request; or of user and scenario, a gap in time or another
+    day, and a slot that is not behind the one before; then every ``max_rows``.
+    """
+    time, user = frame["timestamp"].to_numpy(), frame["user_id"].to_numpy()
+    ends: NDArray[np.bool_] = np.diff(user) != 0
+    if rules.requests == "column":
+        return np.flatnonzero(np.append(True, ends | (np.diff(frame["request_id"].to_numpy()) != 0)))
+    if rules.requests == "day":
+        ends |= np.diff((time + round(rules.utc_offset_hours * 3_600_000)) // DAY) != 0
+    else:
+        ends |= np.diff(time) > rules.gap_minutes * 60_000
+    ends |= frame["scenario"].ne_missing(frame["scenario"].shift(1)).to_numpy()[1:]
+    if rules.first_slot >= 0:
+        slot = frame["slot"].to_numpy().astype(np.float64)  # NaN: not shown
+        ends |= np.diff(slot) <= 0
+    begin = np.flatnonzero(np.append(True, ends))
+    place = np.arange(len(time)) - np.repeat(begin, np.diff(np.append(begin, len(time))))
+    return np.flatnonzero(place % rules.max_rows == 0)
+
+
+def _joined(
+    exposures: "pl.DataFrame", feedback: "pl.DataFrame", rules: JoinRules, counts: "Counter[str]"
+) -> "pl.DataFrame":
+    """Exposures with the feedback of the same user and item: of the same request, else the latest one before it."""
+    polars = require("polars", "pipeline")
+    outcomes = [name for name in exposures.columns if name[:2] in ("m_", "y_")]
+    exposures = exposures.with_row_index("row")
+    if len(feedback):
+        feedback = feedback.with_row_index("event")
+        shown = exposures.filter(polars.col("role") == SHOWN).select(
+            "row", "user_id", "item_id", "request_id", "timestamp"
+        )
+        shown = shown.sort("timestamp", maintain_order=True)
+        found = _exposure_of(feedback, shown, rules.window_hours)
+        counts["lost"] = len(feedback) - len(found)
+        counts["feedback"] = len(feedback)
+        events = found.join(feedback, "event")
+        summed = events.group_by("row").agg(
+            polars.col("event_time").max(),
+            *(polars.col(name).max() for name in outcomes if name[0] == "y"),
+            *(
+                polars.when(polars.col(n).count() > 0).then(polars.col(n).sum()).alias(n)
+                for n in outcomes
+                if n[0] == "m"
+            ),
+        )
+        exposures = exposures.join(summed, "row", "left", maintain_order="left", suffix=" of")
+        exposures = exposures.with_columns(
+            polars.max_horizontal("event_time", "event_time of"),
+            *(polars.max_horizontal(name, f"{name} of") for name in outcomes if name[0] == "y"),
+            *(_sum(name, f"{name} of") for name in outcomes if name[0] == "m"),
+        )
+    exposures = exposures.with_columns(polars.col(name).fill_null(0.0) for name in outcomes if name[0] == "y")
+    return exposures.select(name for name in exposures.columns if name != "row" and not name.endswith(" of"))
+
+
+def _sum(a: str, b: str) -> Any:
+    polars = require("polars", "pipeline")
+    known = polars.col(a).is_not_null() | polars.col(b).is_not_null()
+    return polars.when(known).then(polars.sum_horizontal(a, b)).alias(a)
+
+
+def _exposure_of(feedback: "pl.DataFrame", shown: "pl.DataFrame", window_hours: float) -> "pl.DataFrame":
+    """``event`` and ``row`` of the feedback that has an exposure."""
+    polars = require("polars", "pipeline")
+    pair = ["user_id", "item_id"]
+    left = feedback.select("event", *pair, "request_id", "timestamp").sort("timestamp", maintain_order=True)
+    found = []
+    named = left.filter(polars.col("request_id").is_not_null())
+    for strategy in ("backward", "forward"):  # clocks of pages and of clicks may differ
+        hits = named.join_asof(
+            shown, on="timestamp", by=[*pair, "request_id"], strategy=strategy, check_sortedness=False
+        ).filter(polars.col("row").is_not_null())
+        found.append(hits.select("event", "row"))
+        named = named.join(hits, "event", "anti", maintain_order="left")
+        left = left.join(hits, "event", "anti", maintain_order="left")
+    hits = left.join_asof(
+        shown.drop("request_id"),
+        on="timestamp",
+        by=pair,
+        tolerance=round(window_hours * 3_600_000),
+        check_sortedness=False,
+    )
+    found.append(hits.filter(polars.col("row").is_not_null()).select("event", "row"))
+    result: pl.DataFrame = polars.concat(found)
+    return result
+
+
+def _as_known(of_request: "pl.DataFrame", table: "pl.DataFrame") -> "pl.DataFrame":
+    """Requests with the values of their users that held at their time."""
+    polars = require("polars", "pipeline")
+    left = of_request.with_row_index("row").sort("timestamp", maintain_order=True)
+    order = ["since", *(name for name in table.columns if name != "since")]
+    right = table.sort(order, nulls_last=True)
+    joined = left.join_asof(
+        right, left_on="timestamp", right_on="since", by="user_id", check_sortedness=False, coalesce=False
+    )
+    result: pl.DataFrame = joined.sort("row").drop("row", "since")
+    assert len(result) == len(of_request) and polars
+    return result

@@ -1,0 +1,415 @@
+"""The schema of raw events of one's own: which tables are users, items and events, and what their columns are.
+
+A TOML file, which `pygrade doctor` proposes: `KEYS` has its keys. Where a column is wanted, a number may be an
+expression of SQL over the table's columns, such as ``rating >= 4`` or ``"play ms" / 1000``.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pygrade.data.event_log import KINDS
+from pygrade.storage import Place, is_url, join_path
+
+EVERY = "every row"
+REQUESTS = ("column", "session", "day")
+CONTEXT_KINDS = ("dense", "categorical", "hashed")
+FORMS = ("wide", "long")
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a table of the schema."""
+
+    kind: str  # text, number, texts (one text or a list of them), names (name → text or texts), numbers, attributes
+    text: str
+    required: bool = False
+    default: Any = None
+
+
+_FILES = Key("texts", "files or directories of one table, relative to this file, or URLs", True)
+_UNKNOWN = Key("values", 'values that stand for nothing, such as [-1, "unknown"]', default=())
+_ATTRIBUTES = (
+    f"column = kind: {', '.join(KINDS)}; or NAME = {{column = …, kind = …, first = true}}: a column or an expression "
+    "under another name, of a list its first entry"
+)
+KEYS: dict[str, dict[str, Key]] = {
+    "": {
+        "name": Key("text", "of the data", default="events"),
+        "license": Key("text", "of the data", default="the owner decides"),
+        "utc_offset_hours": Key("number", "of the clocks of times that name no zone, and of days", default=0.0),
+        "requests": Key("text", "column: exposures name theirs; session: to a gap of gap_minutes; day", True),
+        "gap_minutes": Key("number", "minutes without an exposure that end a session", default=30.0),
+        "max_rows": Key("number", "longer sessions and days are cut into requests of so many exposures", default=100),
+        "window_hours": Key("number", "feedback belongs to the latest exposure, at most so long before", default=24.0),
+        "values": Key("numbers", "worth of one event of a task; not given: 1", default={}),
+        "funnel": Key("chains", "chains of tasks, each possible only after the one before it", default=()),
+        "category": Key("text", "the item attribute to count over"),
+    },
+    "events": {
+        "files": _FILES,
+        "form": Key("text", "wide: a row is an exposure, tasks are columns; long: a row is an event", True),
+        "user": Key("text", "id, a number or text", True),
+        "item": Key("text", "id, a number or text", True),
+        "time": Key("text", "dates, or seconds, milli-, micro- or nanoseconds since 1970", True),
+        "kind": Key("text", "long: the column that says what happened; none: the same in all rows"),
+        "exposure": Key("texts", '"every row"; or wide: a column that is 1 where shown; long: kinds', default=()),
+        "tasks": Key("names", 'wide: TASK = column or condition; long: TASK = kinds, or "every row"', default={}),
+        "request": Key("text", "id of the page, feed or search"),
+        "slot": Key("text", "place on the page; none: the order in time"),
+        "scenario": Key("text", "where it was shown: home, search …; a number n becomes COLUMNn"),
+        "price": Key("text", "of the item: an item attribute, as at its first exposure"),
+        "event_time": Key("text", "when the row's feedback was known; none: at its time"),
+        "measures": Key("names", "amounts of feedback: NAME = column, such as seconds or revenue", default={}),
+        "context": Key("attributes", f"of the request, {_ATTRIBUTES}", default=()),
+        "item_attributes": Key("attributes", f"of the item, as at its first exposure, {_ATTRIBUTES}", default=()),
+        "unknown": _UNKNOWN,
+    },
+    "users": {
+        "files": _FILES,
+        "id": Key("text", "the users' ids, as in the events", True),
+        "time": Key("text", "since when the row is so: the request gets the latest before it, as context"),
+        "attributes": Key("attributes", _ATTRIBUTES, True),
+        "unknown": _UNKNOWN,
+    },
+    "items": {
+        "files": _FILES,
+        "id": Key("text", "the items' ids, as in the events", True),
+        "time": Key("text", "since when the row is so: the latest at the item's first exposure counts"),
+        "attributes": Key("attributes", _ATTRIBUTES, True),
+        "unknown": _UNKNOWN,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A column of users, items or the context."""
+
+    name: str
+    column: str  # or an expression
+    kind: str  # one of `event_log.KINDS`
+    first: bool = False  # of a list its first entry
+
+
+@dataclass(frozen=True)
+class EventTable:
+    """A table of events, see `KEYS`."""
+
+    files: tuple[str, ...]
+    form: str
+    user: str
+    item: str
+    time: str
+    kind: str | None = None
+    exposure: tuple[str, ...] = ()
+    tasks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    request: str | None = None
+    slot: str | None = None
+    scenario: str | None = None
+    price: str | None = None
+    event_time: str | None = None
+    measures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    context: tuple[Attribute, ...] = ()
+    item_attributes: tuple[Attribute, ...] = ()
+    unknown: tuple[Any, ...] = ()
+
+    @property
+    def has_exposures(self) -> bool:
+        return bool(self.exposure)
+
+    @property
+    def dated(self) -> "AttributeTable | None":
+        """The attributes of items that the events carry, as a table of items."""
+        price = (Attribute("price", self.price, "dense"),) if self.price else ()
+        attributes = (*price, *self.item_attributes)
+        return AttributeTable(self.files, self.item, attributes, self.time, self.unknown) if attributes else None
+
+
+@dataclass(frozen=True)
+class AttributeTable:
+    """A table of users or items, see `KEYS`."""
+
+    files: tuple[str, ...]
+    id: str
+    attributes: tuple[Attribute, ...]
+    time: str | None = None
+    unknown: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class EventSchema:
+    """A schema that was read."""
+
+    where: Place  # the directory that names of files are relative to
+    events: tuple[EventTable, ...]
+    users: tuple[AttributeTable, ...]
+    items: tuple[AttributeTable, ...]
+    name: str
+    license: str
+    utc_offset_hours: float
+    requests: str
+    gap_minutes: float
+    max_rows: int
+    window_hours: float
+    values: Mapping[str, float]
+    funnel: tuple[tuple[str, ...], ...]
+    category: str | None = None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All kinds of feedback, in the order of the tables."""
+        return tuple(dict.fromkeys(task for table in self.events for task in table.tasks))
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for table in self.events for name in table.measures))
+
+    @property
+    def dated_items(self) -> tuple[AttributeTable, ...]:
+        """The attributes of items that tables of events carry."""
+        return tuple(table.dated for table in self.events if table.dated is not None)
+
+    @property
+    def context(self) -> dict[str, str]:
+        """Name → kind of what requests know: columns of events, and attributes of users that have a time."""
+        found = {a.name: a.kind for table in self.events for a in table.context}
+        return found | kinds_of([table for table in self.users if table.time])
+
+    @property
+    def places(self) -> list[Place]:
+        """Every file and directory, each once."""
+        files = [table.files for table in self.events] + [table.files for table in (*self.users, *self.items)]
+        return list(dict.fromkeys(self.place(name) for names in files for name in names))
+
+    def place(self, name: str) -> Place:
+        """The file of a name in the schema."""
+        if is_url(name):
+            return name
+        return join_path(self.where, name) if is_url(self.where) else Path(self.where) / name
+
+
+def read_schema(path: Path, where: Place | None = None) -> EventSchema:
+    """Reads a schema file; ``where``: the directory of its names, default: its own.
+
+    ValueError names the file and every problem in it.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a TOML file: {error}") from error
+    problems: list[str] = []
+    tables = {name: _tables(content.pop(name, []), name, problems) for name in ("events", "users", "items")}
+    top = _checked(content, "", "", problems)
+    if not tables["events"] and not problems:
+        problems.append("there is no [[events]]: want at least one table of events")
+    if problems:
+        raise _refusal(path, problems)
+    schema = EventSchema(
+        path.parent if where is None else where,
+        tuple(EventTable(**table) for table in tables["events"]),
+        tuple(AttributeTable(**table) for table in tables["users"]),
+        tuple(AttributeTable(**table) for table in tables["items"]),
+        **{**top, "max_rows": int(top["max_rows"])},
+    )
+    if problems := list(_contradictions(schema)):
+        raise _refusal(path, problems)
+    return schema
+
+
+def _refusal(path: Path, problems: Sequence[str]) -> ValueError:
+    listed = "; ".join(f"({number}) {text}" for number, text in enumerate(problems, 1))
+    return ValueError(f"{path}: {problems[0] if len(problems) == 1 else listed}")
+
+
+def _tables(found: Any, name: str, problems: list[str]) -> list[dict[str, Any]]:
+    listed = [found] if isinstance(found, dict) else found
+    if not isinstance(listed, list) or not all(isinstance(table, dict) for table in listed):
+        problems.append(f"{name} is {found!r}; want [[{name}]]")
+        return []
+    place = "[[{}]]" if len(listed) == 1 else "[[{}]] {}"
+    return [_checked(dict(t), name, place.format(name, n), problems) for n, t in enumerate(listed, 1)]
+
+
+def _checked(table: dict[str, Any], name: str, where: str, problems: list[str]) -> dict[str, Any]:
+    keys = KEYS[name]
+    at = f"{where} " if where else ""
+    for key in table:
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; want some of {', '.join(keys)}"
+            problems.append(f"{at}has an unknown key {key!r}{hint}")
+    result = {}
+    for key, spec in keys.items():
+        if key not in table:
+            if spec.required:
+                problems.append(f"{at}lacks {key}: {spec.text}")
+            result[key] = spec.default
+            continue
+        try:
+            result[key] = _READERS[spec.kind](table[key])
+        except ValueError as error:
+            problems.append(f"{at}{key} is {table[key]!r}; want {error}: {spec.text}")
+    return result
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("a text")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("a number")
+    return float(value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list) or not all(isinstance(entry, str) and entry for entry in listed):
+        raise ValueError("a text or a list of texts")
+    return tuple(listed)
+
+
+def _names(value: Any) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise ValueError("{NAME = …}")
+    return {name: _texts(entry) for name, entry in value.items()}
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise ValueError("{TASK = number}")
+    return {name: _number(entry) for name, entry in value.items()}
+
+
+def _chains(value: Any) -> tuple[tuple[str, ...], ...]:
+    if not isinstance(value, list):
+        raise ValueError('a list of lists, such as [["click", "order"]]')
+    return tuple(_texts(chain) for chain in value)
+
+
+def _values(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, str | int | float) for entry in value):
+        raise ValueError("a list of numbers and texts")
+    return tuple(value)
+
+
+def _attributes(value: Any) -> tuple[Attribute, ...]:
+    if not isinstance(value, dict):
+        raise ValueError("{NAME = kind}")
+    result = []
+    for name, entry in value.items():
+        spec = {"kind": entry} if isinstance(entry, str) else entry
+        if not isinstance(spec, dict) or spec.get("kind") not in KINDS or set(spec) - {"column", "kind", "first"}:
+            raise ValueError(f"a kind of {name!r}, one of {', '.join(KINDS)}")
+        result.append(Attribute(name, _text(spec.get("column", name)), spec["kind"], bool(spec.get("first", False))))
+    return tuple(result)
+
+
+_READERS = {
+    "text": _text,
+    "number": _number,
+    "texts": _texts,
+    "names": _names,
+    "numbers": _numbers,
+    "chains": _chains,
+    "values": _values,
+    "attributes": _attributes,
+}
+
+
+def _contradictions(schema: EventSchema) -> list[str]:
+    """What the keys say against each other."""
+    found = []
+    if schema.requests not in REQUESTS:
+        found.append(f"requests is {schema.requests!r}; want one of {', '.join(REQUESTS)}")
+    if schema.max_rows < 1 or schema.gap_minutes < 0 or schema.window_hours <= 0:
+        found.append("want max_rows from 1, gap_minutes from 0 and window_hours above 0 on")
+    names = [*schema.tasks, *schema.measures, *(a.name for t in (*schema.users, *schema.items) for a in t.attributes)]
+    names += [a.name for table in schema.events for a in (*table.context, *table.item_attributes)]
+    found += [f"{name!r} is no name; want letters, digits and _" for name in names if not re.fullmatch(r"\w+", name)]
+    context = [a for table in schema.events for a in table.context]
+    context += [a for table in schema.users if table.time for a in table.attributes]
+    found += [
+        f"{a.name!r} is context (of an event, or of users with a time), and {a.kind}; want {', '.join(CONTEXT_KINDS)}"
+        for a in context
+        if a.kind not in CONTEXT_KINDS
+    ]
+    for number, table in enumerate(schema.events, 1):
+        at = "[[events]]" if len(schema.events) == 1 else f"[[events]] {number}"
+        found += [f"{at} {text}" for text in _contradictions_of(table, schema.requests)]
+    if not any(table.has_exposures for table in schema.events):
+        found.append(
+            "no table of events has exposures, so nobody knows what users passed over: name the kinds of events that "
+            f'are (exposure = ["view"]), or say that each row counts as one (exposure = "{EVERY}"), if feedback tells '
+            "them apart, such as ratings"
+        )
+    if not schema.tasks:
+        found.append("no table of events has tasks: want at least one kind of feedback")
+    tasks = {*schema.values, *(task for chain in schema.funnel for task in chain)}
+    if unknown := sorted(tasks - set(schema.tasks)):
+        found.append(f"values or funnel name {unknown[0]!r}; want some of the tasks {', '.join(schema.tasks)}")
+    attributes = kinds_of((*schema.items, *schema.dated_items))
+    if schema.category is not None and schema.category not in attributes:
+        found.append(f"category is {schema.category!r}; want an attribute of items: {', '.join(attributes)}")
+    for entity, tables in (("users", schema.users), ("items", (*schema.items, *schema.dated_items))):
+        names = [attribute.name for table in tables for attribute in table.attributes]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            found.append(
+                f'two tables of {entity} have an attribute {twice[0]!r}; rename one: {{column = "{twice[0]}"}}'
+            )
+    return found
+
+
+def kinds_of(tables: Sequence[AttributeTable]) -> dict[str, str]:
+    """Attribute → kind."""
+    return {attribute.name: attribute.kind for table in tables for attribute in table.attributes}
+
+
+def column_uses(table: EventTable | AttributeTable) -> Iterator[tuple[str, str]]:
+    """(key, column or expression) of everything that a table's rows are read for."""
+    if isinstance(table, AttributeTable):
+        yield from [("id", table.id), *([("time", table.time)] if table.time else [])]
+        yield from ((f"attributes {a.name}", a.column) for a in table.attributes)
+        return
+    for key in ("user", "item", "time", "kind", "request", "slot", "scenario", "price", "event_time"):
+        if getattr(table, key):
+            yield key, getattr(table, key)
+    if table.form == "wide":
+        yield from (("exposure", column) for column in table.exposure if column != EVERY)
+        yield from ((f"tasks {task}", columns[0]) for task, columns in table.tasks.items())
+    yield from ((f"measures {name}", columns[0]) for name, columns in table.measures.items())
+    yield from ((f"context {a.name}", a.column) for a in table.context)
+    yield from ((f"item_attributes {a.name}", a.column) for a in table.item_attributes)
+
+
+def _contradictions_of(table: EventTable, requests: str) -> list[str]:
+    found = []
+    if table.form not in FORMS:
+        return [f"form is {table.form!r}; want one of {', '.join(FORMS)}"]
+    if table.form == "wide":
+        if table.kind:
+            found.append('is wide and has a kind; want form = "long", or no kind')
+        if len(table.exposure) != 1:
+            found.append(f'lacks exposure: "{EVERY}" if each row was shown, or the column that is 1 where it was')
+        if several := [task for task, names in table.tasks.items() if len(names) != 1]:
+            found.append(f"tasks has {several[0]!r} with several columns; want one column or condition")
+    elif not table.kind:
+        kinds = [table.exposure, *table.tasks.values()]
+        if any(kind not in ((), (EVERY,)) for kind in kinds) or not any(kinds):
+            found.append(
+                f'lacks kind, the column that says what happened; without one want exposure or one task = "{EVERY}"'
+            )
+    elif EVERY in table.exposure or any(EVERY in kinds for kinds in table.tasks.values()):
+        found.append(f'has the kind {table.kind!r} and "{EVERY}"; want kinds')
+    if several := [name for name, columns in table.measures.items() if len(columns) != 1]:
+        found.append(f"measures has {several[0]!r} with several columns; want one")
+    if table.has_exposures and requests == "column" and not table.request:
+        found.append('lacks request, the column of its requests; or set requests = "session"')
+    return found

@@ -1,0 +1,385 @@
+"""Tables of any format in pieces, and their values as a schema wants them: ids, times, numbers, attributes."""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._util.optional_imports import require
+from pygrade._util.text import one_line
+from pygrade.data.columnar import RowGroups, row_groups
+from pygrade.data.event_schema import Attribute, AttributeTable, EventSchema, EventTable, column_uses
+from pygrade.data.import_shards import ShardWriter
+from pygrade.logs import conversion
+from pygrade.logs.conversion import ImportNotes
+from pygrade.logs.table import Table
+from pygrade.logs.table_files import PARQUET, read_table
+from pygrade.storage import Place, download, is_url
+
+if TYPE_CHECKING:
+    import polars as pl
+
+BATCH_ROWS = 100_000
+_MOST_PARTITIONS = 64  # of users
+_BYTES_PER_ROW = 60  # of other files than Parquet, at least
+ID_KINDS = ("user", "item", "request")
+_WHOLE = r"^-?(0|[1-9]\d{0,17})$"  # a text that is a whole number, and the only one that is
+_ZONE = r"(?i)(z|utc|gmt|[+-]\d\d:?\d\d|[+-]\d\d)\s*$"
+_SEPARATORS = r"[,;|]"
+
+
+# ---- pieces ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Piece:
+    """Rows of a place, for a job: row groups of a Parquet file, or all of another file or directory."""
+
+    place: Place
+    groups: RowGroups | None = None
+
+    @property
+    def rows(self) -> int:
+        """At least so many; 0 if nobody knows before it is read."""
+        return 0 if self.groups is None else self.groups.rows
+
+    @property
+    def size(self) -> int:
+        """About so many rows."""
+        if self.groups is not None or is_url(self.place):
+            return self.rows
+        path = Path(self.place)
+        files = path.rglob("*") if path.is_dir() else [path]
+        return sum(file.stat().st_size for file in files if file.is_file()) // _BYTES_PER_ROW
+
+    def __str__(self) -> str:
+        return str(self.place if self.groups is None else self.groups)
+
+
+def pieces_of(place: Place, rows: int) -> list[Piece]:
+    """Pieces of a file or directory: those of a Parquet file have about ``rows`` rows.
+
+    FileNotFoundError if nothing is there; ValueError names a file that is no whole Parquet file.
+    """
+    path = download(place) if is_url(place) else Path(place)
+    if not path.exists():
+        raise FileNotFoundError(f"{place} does not exist; want a file or a directory of files")
+    inside = sorted(path.iterdir()) if path.is_dir() else [path]
+    if not all(file.is_file() and file.suffix.lower() in PARQUET for file in inside):
+        return [Piece(place)]
+    return [Piece(file, groups) for file in inside for groups in row_groups(file, rows) if groups.rows]
+
+
+def read_piece(piece: Piece, rows: int = BATCH_ROWS) -> Iterator["Batch"]:
+    """The piece's rows, a bounded number at a time (of a place that is no Parquet file, all are read first)."""
+    pa = require("pyarrow")
+    if piece.groups is None:
+        arrow, where = read_table([piece.place])
+        for first in range(0, len(arrow), rows):
+            yield _batch(arrow.slice(first, rows), where, first)
+        return
+    groups, first = piece.groups, piece.groups.first
+    try:
+        with require("pyarrow.parquet").ParquetFile(groups.path) as parquet:
+            for batch in parquet.iter_batches(rows, row_groups=list(range(groups.start, groups.stop))):
+                yield _batch(pa.Table.from_batches([batch]), groups.path.name, first)
+                first += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{groups.path}: corrupt after row {first} ({one_line(error)})") from error
+
+
+def _batch(arrow: Any, where: str, first: int) -> "Batch":
+    at = np.arange(len(arrow))
+    return Batch(Table(arrow, where, first + at, at))
+
+
+def schema_of(place: Place) -> Any:
+    """The Arrow schema of a place; of a file that is no Parquet file after reading it."""
+    piece = next(iter(pieces_of(place, 1)), Piece(place))
+    if piece.groups is not None:
+        return require("pyarrow.parquet").read_schema(piece.groups.path)
+    return read_table([place])[0].schema
+
+
+# ---- values ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Values:
+    """How columns are read: what stands for nothing, hours of the clocks without a zone, kinds of ids that are text."""
+
+    unknown: tuple[Any, ...] = ()
+    utc_offset_hours: float = 0.0
+    named: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every job of an import knows."""
+
+    schema: EventSchema
+    named: frozenset[str]  # kinds of ids that are text
+    partitions: int  # of users
+
+    def values(self, table: EventTable | AttributeTable) -> Values:
+        return Values(table.unknown, self.schema.utc_offset_hours, self.named)
+
+
+def plan_of(schema: EventSchema, rows: int) -> Plan:
+    """ValueError names every file that is missing, and every column that its files lack."""
+    problems, named, size = list[str](), set[str](), 0
+    listed = [("events", t) for t in schema.events] + [("users", t) for t in schema.users]
+    for name, table in [*listed, *(("items", t) for t in schema.items)]:
+        for file in table.files:
+            try:
+                arrow = schema_of(schema.place(file))
+            except FileNotFoundError as error:
+                problems.append(f"[[{name}]] files: {error}")
+                continue
+            for key, column in column_uses(table):
+                try:
+                    if column not in arrow.names:
+                        _check_parts(column, key, arrow.names, file)
+                except ValueError as error:
+                    problems.append(f"[[{name}]] {key}: {error}")
+            named |= {kind for kind, column in _id_columns(name, table) if _is_text(arrow, column)}
+            if name == "events":
+                size += sum(piece.size for piece in pieces_of(schema.place(file), rows))
+    if problems:
+        raise ValueError("; ".join(dict.fromkeys(problems)))
+    return Plan(schema, frozenset(named), min(max(size // rows, 1), _MOST_PARTITIONS))
+
+
+def _check_parts(column: str, key: str, names: Sequence[str], where: str) -> None:
+    if key in ("user", "item", "request", "id", "time", "kind", "scenario", "slot"):
+        missing = [name for name in column.split("+") if name not in names]
+        if missing or key in ("time", "kind", "scenario", "slot"):
+            raise _missing((missing or [column])[0], names, where)
+        return
+    parse_expression(column, names, where)
+
+
+def _id_columns(name: str, table: EventTable | AttributeTable) -> list[tuple[str, str]]:
+    if isinstance(table, AttributeTable):
+        return [(name.removesuffix("s"), table.id)]
+    listed = [("user", table.user), ("item", table.item), ("request", table.request or "")]
+    return [(kind, column) for kind, column in listed if column]
+
+
+def _is_text(arrow: Any, column: str) -> bool:
+    types = require("pyarrow").types
+    if column not in arrow.names:
+        return "+" in column
+    dtype = arrow.field(column).type
+    dtype = dtype.value_type if types.is_dictionary(dtype) else dtype
+    return not (types.is_integer(dtype) or types.is_floating(dtype) or types.is_null(dtype))
+
+
+class Batch:
+    """Some rows of a table."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def take(self, keep: NDArray[np.bool_]) -> "Batch":
+        """Some of the rows, at least one."""
+        return self if keep.all() else Batch(self.table.kept(keep))
+
+    def present(self, column: str, values: Values) -> NDArray[np.bool_]:
+        """[M]: an id or time is there; of several columns joined by +, all of them."""
+        table = self.table
+        if column not in table.names and "+" in column:
+            parts: NDArray[np.bool_] = np.all([self.present(part, values) for part in column.split("+")], axis=0)
+            return parts
+        there = ~table.nulls(self.checked(column))
+        if table.kind(column) == "text":
+            known = np.array([bool(level.strip()) and level not in values.unknown for level in table.levels(column)])
+            there &= np.append(known, False)[table.codes(column)]
+        elif values.unknown and table.kind(column) in ("integer", "number"):
+            there &= ~np.isin(table.numbers(column), _numbers_of(values.unknown))
+        return there
+
+    def checked(self, column: str) -> str:
+        """The column; ValueError if the table lacks it."""
+        if column not in self.table.names:
+            raise _missing(column, self.table.names, self.table.where)
+        return column
+
+    def ids(self, column: str, kind: str, values: Values, shard: ShardWriter) -> "pl.Series":
+        """int64 of a column without holes: the numbers, or those of the names if ids of this kind are text."""
+        polars = require("polars", "pipeline")
+        found = conversion.ids(self.table, column, kind)
+        if kind not in values.named:
+            if found.dtype.kind == "i":
+                return series_of(found)
+            texts = polars.Series(found.tolist(), dtype=polars.String)
+            if bool((~texts.str.contains(_WHOLE)).any()):
+                row = int((~texts.str.contains(_WHOLE)).arg_max() or 0)
+                raise ValueError(
+                    f"{self.table.where}: {column!r} ({kind}) is {found[row]!r} in row {self.table.row_name(row)}, and "
+                    f"a number elsewhere; want numbers, or text in every file"
+                )
+            return series_of(texts.cast(polars.Int64))
+        whole = found.dtype.kind == "i"
+        series = polars.Series(found) if whole else polars.Series(found.tolist(), dtype=polars.String)
+        return shard.number(kind, series.cast(polars.String))
+
+    def times(self, column: str, values: Values) -> NDArray[np.int64]:
+        """[M] ms since 1970 of a column without holes; those without a zone are of the users' clocks."""
+        polars, table = require("polars", "pipeline"), self.table
+        millis = conversion.times(table, self.checked(column), ImportNotes())
+        local = np.zeros(len(table), bool)
+        if table.kind(column) == "time":
+            local[:] = getattr(table.type_of(column), "tz", None) is None
+        elif table.kind(column) == "text" and not table.is_numeric(column):
+            texts = polars.Series(table.texts(column).tolist(), dtype=polars.String)
+            local = ~texts.str.contains(_ZONE).to_numpy() | ~texts.str.contains(r"[:T]").to_numpy()
+        return millis - np.where(local, round(values.utc_offset_hours * 3_600_000), 0)
+
+    def optional_times(self, column: str, values: Values) -> "pl.Series":
+        """[M], null where the column is empty; also of an expression of ms."""
+        polars = require("polars", "pipeline")
+        if column not in self.table.names:
+            return self.number(column, values, times=True).round().cast(polars.Int64)
+        there = self.present(column, values)
+        result = np.zeros(len(self), np.int64)
+        if there.any():
+            result[there] = self.take(there).times(column, values)
+        return where(there, polars.Series(result))
+
+    def number(self, text: str, values: Values, times: bool = False) -> "pl.Series":
+        """[M] float64 of a column or of an expression over columns, null where unknown."""
+        polars = require("polars", "pipeline")
+        if text in self.table.names:
+            return self._plain(text, values)
+        expression, columns = parse_expression(text, self.table.names, self.table.where)
+        frame = polars.DataFrame({name: self._operand(name, values, times) for name in columns})
+        try:
+            found = frame.select(expression.cast(polars.Float64)).to_series()
+        except polars.exceptions.PolarsError as error:
+            raise ValueError(f"{self.table.where}: {text!r}: {one_line(error)}") from error
+        return series_of(found.fill_nan(None))
+
+    def _plain(self, column: str, values: Values) -> "pl.Series":
+        polars = require("polars", "pipeline")
+        numbers = np.asarray(self.table.numbers(column), np.float64)
+        bad = ~np.isfinite(numbers)
+        if values.unknown:
+            bad |= np.isin(numbers, _numbers_of(values.unknown))
+        return where(~bad, polars.Series(numbers))
+
+    def _operand(self, column: str, values: Values, times: bool) -> "pl.Series":
+        polars, kind = require("polars", "pipeline"), self.table.kind(column)
+        if kind == "time" or (times and kind == "text" and not self.table.is_numeric(column)):
+            return self.optional_times(column, values).cast(polars.Float64)
+        return self._plain(column, values) if self.table.is_numeric(column) else self.text(column, values)
+
+    def text(self, column: str, values: Values) -> "pl.Series":
+        """[M] text, null where empty: whole numbers without a fraction, yes and no as in the table."""
+        polars = require("polars", "pipeline")
+        found = polars.from_arrow(self.table.column(self.checked(column)))
+        return series_of(_known(found.cast(polars.String), values.unknown))
+
+    def attribute(self, attribute: Attribute, values: Values) -> "pl.Series":
+        """[M] of an attribute: float32, text, lists of text, int64 ms, or lists of float32; null where unknown."""
+        polars = require("polars", "pipeline")
+        if attribute.kind == "dense":
+            return self.number(attribute.column, values).cast(polars.Float32).alias(attribute.name)
+        if attribute.kind == "time":
+            return self.optional_times(attribute.column, values).alias(attribute.name)
+        if attribute.column not in self.table.names:
+            found = self.number(attribute.column, values).cast(polars.String)
+            return series_of(_known(found, ())).alias(attribute.name)
+        found = polars.from_arrow(self.table.arrow.column(attribute.column))
+        is_list = isinstance(found.dtype, polars.List | polars.Array)
+        if attribute.kind == "embedding":
+            if not is_list:
+                raise ValueError(f"{self.table.where}: {attribute.column!r} is no list of numbers; want an embedding")
+            return series_of(found.cast(polars.List(polars.Float32))).alias(attribute.name)
+        if attribute.kind == "list" or attribute.first:
+            found = found.cast(polars.List(polars.String)) if is_list else _split(found, values.unknown)
+            words = found.list.eval(_known(polars.element().str.strip_chars(), values.unknown).drop_nulls())
+            words = where(words.list.len().fill_null(0).to_numpy() > 0, words)
+            return series_of(words.list.first() if attribute.first else words).alias(attribute.name)
+        if is_list:
+            raise ValueError(f"{self.table.where}: {attribute.column!r} has lists; want kind list, or first = true")
+        return self.text(attribute.column, values).alias(attribute.name)
+
+
+def parse_expression(text: str, names: Sequence[str], where: str) -> tuple[Any, list[str]]:
+    """The expression, and the columns that it reads. ValueError if it is none, or some are not among ``names``."""
+    polars = require("polars", "pipeline")
+    try:
+        expression = polars.sql_expr(text)
+    except polars.exceptions.PolarsError as error:
+        raise ValueError(f"{text!r} is neither a column nor an expression: {one_line(error)}") from error
+    columns = list(dict.fromkeys(expression.meta.root_names()))
+    if missing := [name for name in columns if name not in names]:
+        raise _missing(missing[0], names, where)
+    return expression, columns
+
+
+def _missing(column: str, names: Sequence[str], where: str) -> ValueError:
+    near = difflib.get_close_matches(column, names, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(names)}"
+    return ValueError(f"{where} has no column {column!r}{hint}")
+
+
+def whole_numbers(series: "pl.Series") -> bool:
+    """Whether all texts, or all words of lists, are whole numbers."""
+    polars = require("polars", "pipeline")
+    if isinstance(series.dtype, polars.List):
+        series = series.explode(empty_as_null=False, keep_nulls=False)
+    return series.dtype == polars.String and bool(series.str.contains(_WHOLE).all())
+
+
+def _known(text: Any, unknown: Sequence[Any]) -> Any:
+    """A series or expression of texts without blanks and what stands for nothing; 9.0 is 9."""
+    polars = require("polars", "pipeline")
+    words = {"", *(_word(value) for value in unknown)}
+    text = text.str.replace(r"^(-?\d+)\.0+$", "$1")
+    if isinstance(text, polars.Series):
+        return where(~text.str.strip_chars().is_in(list(words)).fill_null(True).to_numpy(), text)
+    return polars.when(~text.is_in(list(words))).then(text)
+
+
+def series_of(values: Any) -> "pl.Series":
+    """A polars series of an array or series."""
+    found: pl.Series = require("polars", "pipeline").Series(values)
+    return found
+
+
+def nothing(rows: int, dtype: str = "Int64") -> "pl.Series":
+    """Nulls of a type of polars."""
+    polars = require("polars", "pipeline")
+    return series_of(polars.Series([None], dtype=getattr(polars, dtype)).new_from_index(0, rows))
+
+
+def where(keep: NDArray[np.bool_], values: "pl.Series") -> "pl.Series":
+    """The values that are kept, null elsewhere."""
+    polars = require("polars", "pipeline")
+    found: pl.Series = polars.select(polars.when(polars.Series(keep)).then(values).alias(values.name)).to_series()
+    return found
+
+
+def _word(value: Any) -> str:
+    return str(int(value)) if isinstance(value, int | float) and value == int(value) else str(value)
+
+
+def _split(texts: "pl.Series", unknown: Sequence[Any]) -> "pl.Series":
+    """Texts of words with commas, semicolons or bars between them, as lists."""
+    whole = series_of(_known(texts.cast(require("polars", "pipeline").String), unknown))
+    return whole.str.replace_all(_SEPARATORS, ",").str.strip_chars("[](){} ").str.split(",")
+
+
+def _numbers_of(unknown: Sequence[Any]) -> list[float]:
+    return [float(value) for value in unknown if isinstance(value, int | float)]
+
+
+def is_whole(text: str) -> bool:
+    """Whether the text is a whole number, and the only one that is."""
+    return re.fullmatch(_WHOLE, text) is not None
