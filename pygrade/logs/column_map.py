@@ -17,6 +17,9 @@ from pygrade.logs.column_names import (
     is_prediction,
     likeness,
     names_event,
+    names_exploration,
+    names_place,
+    names_slot,
     normal,
     role_names,
 )
@@ -25,10 +28,20 @@ from pygrade.logs.table import Table
 from pygrade.logs.text_times import are_time_texts
 
 REQUIRED = ("request_id", "user_id", "item_id", "position")
-SKIP = "skip"
+SKIP, BY_NAME_AND_VALUES = "skip", "by its name and values"
+EXPLORED = {  # words for how a page was made
+    **dict.fromkeys(("shuffle", "shuffled", "random", "randomized"), "shuffle"),
+    **dict.fromkeys(("dirichlet", "drawn"), "dirichlet"),
+    **dict.fromkeys(("none", "", "production", "control", "normal", "ranked"), "none"),
+}
 NO_SLOTS = "none"  # in place of the column of the slots: what was shown where is unknown
 PREFIXES = ("p_", "y_", "x_", "i_", "w_", "a_", "u_")
 _MAX_SCENARIOS = 50
+_ALL_PAGES, _MOST_PAGES = (
+    0.99,
+    0.9,
+)  # of the requests whose slots are complete, where a name does not and does say slots
+_MOST_EXPLORED = 0.5  # of the requests
 _FAULTY, _CHANGES = 0.01, 0.1  # of the requests with several values of a column that differs between so many requests
 _MAX_ITEM_COLUMNS = 20  # that are proposed
 _IDS, _NUMBERS = ("integer", "text"), ("integer", "number", "bool")
@@ -193,6 +206,9 @@ def _named(table: Table, role: str, taken: set[str]) -> list[str]:
     by_name = {normal(name): name for name in reversed(table.names) if name not in taken}
     exact = [role] if role in table.names and role not in taken else []
     found = [by_name[name] for name in role_names(role) if name in by_name]
+    if role == "scenario":  # a part of the shop before a device or a country
+        places = [name for name in table.names if name not in taken and names_place(name)]
+        found = sorted([*found, *places], key=lambda name: not names_place(name))
     return [name for name in dict.fromkeys(exact + found) if _has_kind(table, name, _KINDS[role])]
 
 
@@ -235,19 +251,22 @@ def _is_time_text(table: Table, name: str) -> bool:
 
 
 def _by_value(table: Table, result: ColumnMap) -> None:
-    """Slots, times and exploration that no name tells."""
+    """Slots, times and exploration that no name tells, or a name along with the values."""
+    for named in (True, False):
+        for name in table.names:
+            if "position" in result.roles or name in _taken(result) or not table.is_numeric(name):
+                continue
+            if named == names_slot(name) and _counts_slots(table, name, _MOST_PAGES if named else _ALL_PAGES):
+                result.take("position", name, "its values count the rows of a request")
     for name in table.names:
         if name in _taken(result):
             continue
-        kind = table.kind(name)
-        if "timestamp" not in result.roles and kind == "time":
+        if "timestamp" not in result.roles and table.kind(name) == "time":
             result.take("timestamp", name, "by its type")
-        elif "position" not in result.roles and kind in ("integer", "number") and _counts_slots(table, name):
-            result.take("position", name, "its values count the rows of a request")
         elif "timestamp" not in result.roles and table.is_numeric(name) and _counts_seconds(table, name):
             result.take("timestamp", name, "its values are times since 1970")
-        elif "exploration" not in result.roles and kind == "text" and _explores(table, name):
-            result.take("exploration", name, "by its values")
+        elif "exploration" not in result.roles and _explores(table, name):
+            result.take("exploration", name, BY_NAME_AND_VALUES if names_exploration(name) else "by its values")
 
 
 def _counts_seconds(table: Table, name: str) -> bool:
@@ -263,13 +282,21 @@ def _counts_seconds(table: Table, name: str) -> bool:
 
 
 def _explores(table: Table, name: str) -> bool:
-    """Are the values none, shuffle and dirichlet?"""
-    values = set(table.column(name).unique().to_pylist())
-    return len(values) > 1 and values <= {"none", "shuffle", "dirichlet"} and not table.varies(name).any()
+    """Are the values none, shuffle and dirichlet? Or, if the name says so, other words for them, or a flag that at
+    most half of the requests have?
+    """
+    if len(table.starts) == len(table) or _differs(table, name):
+        return False
+    if table.is_numeric(name):
+        values = np.nan_to_num(table.numbers(name, gaps=True)[table.starts])
+        return names_exploration(name) and set(values) == {0.0, 1.0} and bool(values.mean() <= _MOST_EXPLORED)
+    words = {str(word).lower() for word in table.levels(name)} if table.kind(name) == "text" else set()
+    known = EXPLORED if names_exploration(name) else {kind: kind for kind in EXPLORED.values()}
+    return len(words) > 1 and words <= set(known)
 
 
-def _counts_slots(table: Table, name: str) -> bool:
-    """Are the values of each request k, k + 1, … in some order, k = 0 or 1, with null at most?"""
+def _counts_slots(table: Table, name: str, least: float) -> bool:
+    """Are the values of so many of the requests k, k + 1, … in some order, k = 0 or 1, with null at most?"""
     values, group = table.numbers(name, gaps=True), table.group
     some = ~np.isnan(values)
     if len(table.starts) == len(table) or not some.any():
@@ -281,7 +308,8 @@ def _counts_slots(table: Table, name: str) -> bool:
     order = np.lexsort((values, group))
     first = np.append(True, np.diff(group[order]) != 0)
     place = np.arange(len(order)) - np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
-    return bool((values[order] - low == place).all())
+    broken = group[order][values[order] - low != place]
+    return bool(len(np.unique(broken)) <= (1 - least) * len(np.unique(group)))
 
 
 def _pair_tasks(table: Table, result: ColumnMap) -> None:

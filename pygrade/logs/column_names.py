@@ -30,8 +30,8 @@ ROLES: dict[str, tuple[str, ...]] = {
         "date",
     ),
     "scenario": (
-        "scenario", "surface", "placement", "page_type", "channel", "platform", "device", "device_type", "tab", "site",
-        "market", "country", "locale",
+        "scenario", "surface", "placement", "page_type", "section", "store_section", "channel", "tab", "screen", "site",
+        "platform", "device", "device_type", "market", "country", "locale",
     ),
     "value": ("value", "price", "item_price", "unit_price", "item_value", "amount", "revenue", "gmv"),
     "shown": (
@@ -52,6 +52,21 @@ SHORT = {
 }
 NATIVE = ("seed", "policy_version", "exploration", "trust", "baseline", "verdict", "candidates")  # by these names alone
 
+_PLACES = {
+    "scenario",
+    "surface",
+    "placement",
+    "section",
+    "tab",
+    "screen",
+    "feed",
+    "shelf",
+    "carousel",
+    "zone",
+    "module",
+}
+_SLOTS = {"slot", "position", "pos", "rank", "ranking", "place"}
+_EXPLORING = {"random", "randomized", "randomised", "shuffle", "shuffled", "exploration", "explore", "explored"}
 _PREDICTION = {"p", "pred", "preds", "prediction", "predicted", "prob", "probability", "proba", "score", "logit", "est"}
 _PREDICTION |= {"estimate", "estimated", "model", "hat", "phat", "expected", "pct", "percent", "percentage", "forecast"}
 _FEEDBACK = {"y", "is", "has", "did", "was", "label", "target", "feedback", "event", "events", "n", "num", "count"}
@@ -99,6 +114,33 @@ def is_prediction(name: str) -> bool:
     """Does the name say that the numbers are predictions?"""
     found = set(words(name))
     return bool(found & (_PREDICTION | set(_RATES)))
+
+
+def names_place(name: str) -> bool:
+    """Does a word of the name mean the part of a shop or an app that a request is for?
+
+    >>> names_place("app_section"), names_place("device")
+    (True, False)
+    """
+    return bool(_PLACES & set(words(name)))
+
+
+def names_slot(name: str) -> bool:
+    """Does a word of the name mean a slot, of the page rather than of a model's order?
+
+    >>> names_slot("rank_pos"), names_slot("pred_rank")
+    (True, False)
+    """
+    return bool(_SLOTS & set(words(name))) and not is_prediction(name)
+
+
+def names_exploration(name: str) -> bool:
+    """Does a word of the name mean that a page was shuffled?
+
+    >>> names_exploration("is_random"), names_exploration("price")
+    (True, False)
+    """
+    return bool(_EXPLORING & set(words(name)))
 
 
 def names_event(name: str) -> bool:

@@ -9,17 +9,12 @@ from numpy.typing import NDArray
 
 from pygrade._typing import Array, Floats
 from pygrade._util.optional_imports import require
-from pygrade.logs.column_map import ColumnMap
+from pygrade.logs.column_map import EXPLORED, ColumnMap
 from pygrade.logs.problems import TableProblem
 from pygrade.logs.table import Table
 from pygrade.logs.text_numbers import parse_numbers
 from pygrade.logs.text_times import read_times
 
-_EXPLORED = {
-    "shuffle": ("shuffle", "shuffled", "random", "randomized"),
-    "dirichlet": ("dirichlet", "drawn"),
-    "none": ("none", "", "production", "control", "normal", "ranked"),
-}
 _UNITS = {"seconds": 1e3, "milliseconds": 1.0, "microseconds": 1e-3, "nanoseconds": 1e-6}  # in milliseconds
 _FIRST, _LAST = 3e11, 4e12  # times that a log may have: 1979 to 2096, in milliseconds
 NEVER = np.iinfo(np.int64).max
@@ -30,6 +25,7 @@ class ImportNotes:
     """Changes made to a table, and doubts about it, for people."""
 
     changed: list[str] = field(default_factory=list)
+    guessed: list[str] = field(default_factory=list)  # what decides figures and was not given
     warned: list[str] = field(default_factory=list)
 
 
@@ -273,20 +269,28 @@ def _times_of_numbers(table: Table, column: str, notes: ImportNotes) -> tuple[ND
 
 def exploration(table: Table, column: str, notes: ImportNotes) -> Array:
     """[R] how each page was made: none, shuffle or dirichlet, also by words for them; of a flag, shuffle or none."""
-    if table.kind(column) in ("bool", "integer", "number"):
+    label = f"{column!r} (exploration)"
+    if table.is_numeric(column):
         flag = of_request(table, column, table.numbers(column))
-        if not set(np.unique(flag)) <= {0.0, 1.0}:
-            raise ValueError(f"{table.where}: {column!r} (exploration) is no flag; want 0 and 1, or words")
+        empty = np.isnan(flag)
+        if not set(flag[~empty]) <= {0.0, 1.0}:
+            raise ValueError(f"{table.where}: {label} is no flag; want 0 and 1, or words")
+        more = f" (it is empty in {empty.sum():,})" if empty.any() else ""
         notes.changed.append(
-            f"{column!r} (exploration): {int(flag.sum()):,} requests were shuffled, the others not explored"
+            f"{label}: {int((flag == 1).sum()):,} requests were shuffled, the others not explored{more}"
         )
         return np.where(flag == 1, "shuffle", "none").astype(object)
     words = of_request(table, column, table.texts(column))
-    kinds = {word: kind for kind, known in _EXPLORED.items() for word in known}
-    known = {word: kinds.get(word.lower(), word) for word in dict.fromkeys(words.tolist())}
-    said = [f"{word!r} is {kind}" for word, kind in known.items() if word != kind and kind in _EXPLORED]
+    known = {word: EXPLORED.get(word.strip().lower(), word) for word in dict.fromkeys(words.tolist())}
+    said = [f"{word!r} is {kind}" for word, kind in known.items() if word != kind and kind in EXPLORED.values()]
     if said:
-        notes.changed.append(f"{column!r} (exploration): {', '.join(said)}")
+        notes.changed.append(f"{label}: {', '.join(said)}")
+    if wrong := [word for word, kind in known.items() if kind not in EXPLORED.values()]:
+        row = int(np.argmax(table.texts(column) == wrong[0]))
+        raise ValueError(
+            f"{table.where}: {label} is {wrong[0]!r} in row {table.row_name(row)}; want none, shuffle or dirichlet, 0 "
+            "and 1, or yes and no"
+        )
     return np.array([known[word] for word in words] + [None], dtype=object)[:-1]
 
 
@@ -385,4 +389,4 @@ def note_texts(table: Table, columns: Iterable[str], notes: ImportNotes) -> None
 
 def record_of(notes: ImportNotes, mapping: ColumnMap) -> dict[str, Any]:
     """For JSON."""
-    return {"map": mapping.words(), "left_out": mapping.left_out, "changed": notes.changed, "warned": notes.warned}
+    return {"map": mapping.words(), "left_out": mapping.left_out, **vars(notes)}

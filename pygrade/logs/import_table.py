@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pygrade.logs import attributes, contract, conversion, leaks, prediction_scale
 from pygrade.logs.arrays import numbered
-from pygrade.logs.column_map import PREFIXES, ColumnMap, find_request, parse_map, propose
+from pygrade.logs.column_map import BY_NAME_AND_VALUES, PREFIXES, ColumnMap, find_request, parse_map, propose
+from pygrade.logs.column_names import SHORT
 from pygrade.logs.columns import PER_TASK
 from pygrade.logs.conversion import ImportNotes
 from pygrade.logs.nested import unnested
@@ -20,6 +21,7 @@ from pygrade.logs.table import Table, to_arrow
 
 Columns = Mapping[str, str | Iterable[str]] | Sequence[str] | str
 Duplicates = Literal["keep-shown", "refuse"]
+_DECISIVE = ("position", "timestamp", "scenario", "value", "exploration")
 _TEXTS = ("scenario", "policy_version", "baseline", "verdict")
 _NUMBERS = ("position", "value", "shown", "trust")
 
@@ -92,6 +94,8 @@ def import_table(
     fields["slots_known"] = not (own_list or mapping.no_slots)
     notes.changed[:0] = said
     _check_price(fields, mapping, notes, own=bool(header))
+    _check_exploration(fields, mapping, notes)
+    notes.guessed += [] if header else _guesses(mapping)
     notes.warned += mapping.odd
     if not fields["features"]:
         notes.warned.append("no feature of the request: the policy will see the predictions alone")
@@ -301,6 +305,30 @@ def _check_price(fields: dict[str, Any], mapping: ColumnMap, notes: ImportNotes,
         del fields["value"]
         mapping.drop("value", f"no price: {why}")
         notes.warned.append(f"{column!r} is no price, by its values: it {why}; if it is one, name it: value={column}")
+
+
+def _check_exploration(fields: dict[str, Any], mapping: ColumnMap, notes: ImportNotes) -> None:
+    """A flag of shuffled pages that are ordered by a prediction is left out if it was proposed; else it is named."""
+    if "exploration" not in fields or not bool((pages := fields["exploration"] == "shuffle").any()):
+        return
+    why = leaks.ordered_pages(fields["predictions"], fields["tasks"], fields["position"], fields["offsets"], pages)
+    column = mapping.roles["exploration"]
+    if why and mapping.why["exploration"] != BY_NAME_AND_VALUES:
+        notes.warned.append(f"{column!r} (exploration): {why}: are they shuffled?")
+    elif why:
+        del fields["exploration"]
+        mapping.drop("exploration", f"no exploration: {why}")
+        notes.warned.append(
+            f"{column!r} is no exploration, by its values: {why}; if it is, name it: exploration={column}; "
+            f"x_{column}={column} takes it as a feature"
+        )
+
+
+def _guesses(mapping: ColumnMap) -> list[str]:
+    """The roles that decide figures and were not given."""
+    roles = [role for role in _DECISIVE if role in mapping.roles and mapping.why[role] != "given"]
+    short = {role: name for name, role in SHORT.items()}
+    return [f"{short.get(role, role)}={mapping.roles[role]} ({mapping.why[role]})" for role in roles]
 
 
 def _task_matrix(table: Table, mapping: ColumnMap, prefix: str, notes: ImportNotes) -> NDArray[np.float32]:

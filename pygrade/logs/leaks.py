@@ -20,6 +20,7 @@ _ABSURD = 0.85  # of what knowing the feedback would add to the order by expecte
 _SMALL = 0.1  # of the value of a page; less than this added is not called absurd
 _SEPARATED, _OTHERS = 0.2, 1000  # of events above all of so many others
 _RANKS = 10  # of DCG
+_SIGNIFICANT, _ORDERED = 4.0, 0.1  # standard errors and correlation of pages that are ordered
 
 
 def tell(column: Floats, feedback: Array) -> str:
@@ -108,6 +109,44 @@ def absurd_price(
         return ""
     share = _percent(added / (best - without))
     return f"earns {_percent(added / without)} more, {share} of what knowing the feedback adds"
+
+
+def ordered_pages(
+    scores: Array,
+    tasks: Sequence[str],
+    position: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    pages: NDArray[np.bool_],
+) -> str:
+    """By which of the scores [M, T] pages [R] that are said to be shuffled are ordered after all; empty if by none.
+
+    The correlation of slots with the scores' ranks within pages; of n items in random order its standard error is
+    1/√(n - 1) a page.
+    """
+    request = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    rows = np.flatnonzero((position >= 0) & pages[request])
+    group = request[rows]
+    slot, count = _centered(position[rows], group), np.bincount(group, minlength=len(pages))
+    for t, task in enumerate(tasks):
+        rank = _centered(scores[rows, t], group)
+        spread = np.bincount(group, rank**2, len(pages)) * np.bincount(group, slot**2, len(pages))
+        some = (count > 1) & (spread > 0)
+        joint, spread = np.bincount(group, rank * slot, len(pages))[some], spread[some]
+        error = np.sqrt((spread / (count[some] - 1)).sum())
+        if len(spread) and abs(joint.sum()) > _SIGNIFICANT * error:
+            correlation = float(joint.sum() / np.sqrt(spread).sum())
+            if abs(correlation) > _ORDERED:
+                return f"its {int(some.sum()):,} pages are ordered by the prediction of {task} ({correlation:+.2f})"
+    return ""
+
+
+def _centered(values: Array, group: NDArray[np.int64]) -> Floats:
+    """[n] ranks within their group, less the mean."""
+    order = np.lexsort((values, group))
+    first = np.append(True, np.diff(group[order]) != 0)
+    rank = np.empty(len(values))
+    rank[order] = np.arange(len(values)) - np.maximum.accumulate(np.where(first, np.arange(len(values)), 0))
+    return rank - (np.bincount(group)[group] - 1) / 2
 
 
 def are_times(values: Floats) -> bool:

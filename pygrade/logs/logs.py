@@ -211,6 +211,8 @@ class Logs:
         logs = cls.from_imported(imported, values, value_tasks)
         for note in [*imported.notes.changed, *imported.notes.warned]:
             logger.warning("%s: %s", where, note)
+        if imported.notes.guessed:
+            logger.warning("%s: guessed: %s", where, ", ".join(imported.notes.guessed))
         left_out = ", ".join(f"{name} ({why})" for name, why in imported.mapping.left_out.items())
         if left_out:
             logger.warning("%s: left out: %s", where, left_out)

@@ -78,7 +78,7 @@ def test_the_config_that_it_writes_makes_the_same_log_again(capsys, shop_file, t
 def test_without_a_directory_nothing_is_written(capsys, shop_file, tmp_path):
     code, text, _ = examined(capsys, shop_file, "--json")
     assert code == 0 and sorted(path.name for path in tmp_path.iterdir()) == ["shop.parquet"]
-    assert set(json.loads(text)) == {"map", "left_out", "changed", "warned", "contract", "values", "sheet"}
+    assert set(json.loads(text)) == {"map", "left_out", "changed", "warned", "contract", "values", "sheet", "guessed"}
 
 
 def test_a_foreign_directory_and_a_log_are_refused(capsys, shop_file, tmp_path):

@@ -312,7 +312,7 @@ def test_shuffled_pages_by_values_flags_and_words(values, columns, note):
 
 
 def test_exploration_of_another_kind_is_refused():
-    for values, message in (([7] * 2000, "is no flag"), (["abc"] * 2000, "want one of none, dirichlet, shuffle")):
+    for values, message in (([7] * 2000, "is no flag"), (["abc"] * 2000, "want none, shuffle or dirichlet")):
         with pytest.raises(ValueError, match=message):
             imported({**SHOP, "how": values}, "exploration=how")
 

@@ -97,6 +97,8 @@ def _print_columns(imported: ImportedTable) -> None:
     terminal.table(f"What the columns of {imported.where} are", ["in the log", "required", "column"], rows, left=True)
     for note in imported.notes.changed:
         terminal.text(f"changed: {note}")
+    if imported.notes.guessed:
+        terminal.text(f"guessed: {', '.join(imported.notes.guessed)}; --map says otherwise, skip=COLUMN leaves one out")
     for note in imported.notes.warned:
         terminal.text(f"note: {note}")
 
