@@ -7,7 +7,7 @@ import numpy as np
 from pygrade._typing import Array, Floats
 from pygrade.evaluation.replay import value_at_k
 from pygrade.evaluation.value import gains_of, rank_discount
-from pygrade.logs import Logs, numbered
+from pygrade.logs import Logs
 from pygrade.metrics import intervals
 from pygrade.metrics.by_task import ece
 from pygrade.metrics.intervals import UNKNOWN, Interval
@@ -29,7 +29,7 @@ def task_facts(logs: Logs, curve: Floats | None = None) -> dict[str, dict[str, A
     """
     shown = np.flatnonzero(logs.shown)
     request = logs.row_request[shown]
-    users = numbered(logs.user_id)[request]
+    users = logs.user_number[request]
     seen = None if curve is None else curve[logs.position[shown]]
     facts = {}
     for t, task in enumerate(logs.tasks):
@@ -61,7 +61,7 @@ def over_order(logs: Logs, scores: Array, gains: Array, curve: Floats | None) ->
         return UNKNOWN
     gains, discount = gains_of(gains, logs.position, curve, _FLOOR), rank_discount(None, _RANKS)
     found = [value_at_k(order, gains, logs.offsets, discount, logs.shown) for order in (scores, -logs.position)]
-    return intervals.simultaneous([intervals.mean_lift(*found)], numbered(logs.user_id))[0]
+    return intervals.simultaneous([intervals.mean_lift(*found)], logs.user_number)[0]
 
 
 def order_sentence(what: str, lift: dict[str, Any], known: bool) -> list[str]:

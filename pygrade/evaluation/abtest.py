@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from pygrade._typing import Array, Bools, Floats, Ints
-from pygrade.logs import Logs, numbered
+from pygrade.logs import Logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval, max_t, student_t
 
@@ -170,7 +170,7 @@ def plan_of_log(
     """`plan_test` of the value of a request's events and of the events of each task, with the ``baseline`` per request;
     the log's users and days (None without timestamps).
     """
-    users, times = numbered(logs.user_id), logs.timestamp
+    users, times = logs.user_number, logs.timestamp
     day = None if times is None else (times - times.min()) // _DAY
     early = np.zeros(logs.num_requests, bool)
     order = np.arange(logs.num_requests) if times is None else np.argsort(times, kind="stable")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pygrade._typing import Array, Floats
-from pygrade.logs import Logs, numbered
+from pygrade.logs import Logs
 from pygrade.logs.leaks import absurd_price, are_times, price_leak, tell
 
 _SURE = 0.99  # correlation of a feature with the number of events of the request
@@ -60,7 +60,7 @@ def _price(logs: Logs) -> list[str]:
         return []
     sizes = np.diff(logs.offsets)
     time = np.arange(logs.num_requests) if logs.timestamp is None else logs.timestamp
-    price, item = logs.value.astype(np.float64), numbered(logs.item_id)
+    price, item = logs.value.astype(np.float64), logs.item_number
     if why := price_leak(price, logs.feedback, logs.tasks, logs.shown, item, np.repeat(time, sizes)):
         return [f"the price {why}: is it known before the page is shown?"]
     if not logs.value_tasks:

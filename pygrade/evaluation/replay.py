@@ -18,7 +18,7 @@ from pygrade._typing import Array, Bools, Floats, Floats32, Ints
 from pygrade._util.html_table import html_table
 from pygrade._util.serialization import to_builtins
 from pygrade.evaluation.value import examined, gains_of, rank_discount
-from pygrade.logs import Logs, numbered
+from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import UNKNOWN, Interval
@@ -48,12 +48,12 @@ def ndcg_at_k(scores: Array, gains: Array, offsets: Array, k: int, mask: Bools |
 
     scores, gains[M]; only rows in mask[M] count. NaN where no row has a gain.
     """
-    counted = gains if mask is None else np.where(mask, gains, 0.0)
+    scores, gains, offsets = _counted(scores, gains, offsets, mask)
 
     def dcg(rank: Array) -> Floats:
-        return _sum(np.where(rank < k, counted / np.log2(rank + 2.0), 0.0), offsets)
+        return _sum(np.where(rank < k, gains / np.log2(rank + 2.0), 0.0), offsets)
 
-    reached, best = dcg(ranks(scores, offsets, mask)), dcg(ranks(counted, offsets, mask))
+    reached, best = dcg(ranks(scores, offsets)), dcg(ranks(gains, offsets))
     result = np.full(len(best), np.nan)
     np.divide(reached, best, out=result, where=best > 0)
     return result
@@ -61,13 +61,21 @@ def ndcg_at_k(scores: Array, gains: Array, offsets: Array, k: int, mask: Bools |
 
 def value_at_k(scores: Array, gains: Array, offsets: Array, discount: ArrayLike, mask: Bools | None = None) -> Floats:
     """[R]: Σ_{rank<k} discount[rank] · gain; discount [k] of the ranks, see `value.rank_discount`."""
-    rank, table = ranks(scores, offsets, mask), np.append(np.asarray(discount, np.float64), 0.0)
-    counted = gains if mask is None else np.where(mask, gains, 0.0)
-    return _sum(table[np.minimum(rank, len(table) - 1)] * counted, offsets)
+    scores, gains, offsets = _counted(scores, gains, offsets, mask)
+    rank, table = ranks(scores, offsets), np.append(np.asarray(discount, np.float64), 0.0)
+    return _sum(table[np.minimum(rank, len(table) - 1)] * gains, offsets)
+
+
+def _counted(scores: Array, gains: Array, offsets: Array, mask: Bools | None) -> tuple[Array, Array, Array]:
+    """The rows in the mask alone, with offsets of requests that may be empty."""
+    if mask is None:
+        return scores, gains, offsets
+    return scores[mask], gains[mask], np.append(0, np.cumsum(mask))[offsets]
 
 
 def _sum(values: Array, offsets: Array) -> Floats:
-    return np.asarray(np.add.reduceat(values, offsets[:-1], dtype=np.float64)) if len(offsets) > 1 else np.empty(0)
+    sizes = np.diff(offsets)
+    return np.asarray(np.bincount(np.repeat(np.arange(len(sizes)), sizes), values, len(sizes)), np.float64)
 
 
 class ReplayMetrics:
@@ -192,7 +200,7 @@ def evaluate(
     names = [reference, *(name for name in names if name != reference)]
     return Evaluation(
         num_requests=logs.num_requests,
-        num_users=int(numbered(logs.user_id).max(initial=-1)) + 1,
+        num_users=int(logs.user_number.max(initial=-1)) + 1,
         num_shown=int(logs.shown.sum()),
         k=k,
         baseline=reference,

@@ -13,7 +13,7 @@ each is predicted by a fit on the others, so that no request's noise is in its o
 import numpy as np
 
 from pygrade._typing import Array, Floats, Floats32
-from pygrade.logs import Logs, numbered
+from pygrade.logs import Logs
 from pygrade.logs.arrays import column_moments
 
 _FOLDS = 5
@@ -27,7 +27,7 @@ def fit_rewards(logs: Logs, logged_discount: Floats) -> Floats:
     scores = _standardized(np.log(logs.predictions + np.float32(_TINY)))  # [M, T]
     context = _standardized(logs.context)  # [R, F]
     tasks, width = scores.shape[1], 1 + scores.shape[1] + context.shape[1]
-    fold, request = numbered(logs.user_id) % _FOLDS, logs.row_request
+    fold, request = logs.user_number % _FOLDS, logs.row_request
     shown = np.flatnonzero(logged_discount > 0)
     base = logs.predictions[shown] * logged_discount[shown, None].astype(np.float32)
     expected, events = base.sum(0, dtype=np.float64), logs.feedback[shown].sum(0, dtype=np.float64)

@@ -13,7 +13,7 @@ import numpy as np
 from pygrade._typing import Array, Floats
 from pygrade.evaluation.abtest import users_per_arm
 from pygrade.evaluation.arms import EQUAL, EXPECTED_VALUE, EXPECTED_VALUE_CALIBRATED, LOGGED_ORDER, PRODUCTION, STATIC
-from pygrade.logs import Logs, numbered
+from pygrade.logs import Logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 from pygrade.metrics.texts import bounds_text, span_text
@@ -180,7 +180,7 @@ def _test_users(lift: Interval | None, logs: Logs) -> int | None:
         return None
     value = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1])
     try:
-        return users_per_arm(lift.value * value.mean(), numbered(logs.user_id), value)
+        return users_per_arm(lift.value * value.mean(), logs.user_number, value)
     except ValueError:  # all users are worth the same
         return None
 

@@ -10,8 +10,9 @@ def numbered(ids: Array) -> NDArray[np.int64]:
     """The place of each id among the distinct ids in ascending order."""
     if ids.dtype.kind != "O":
         return np.asarray(np.unique(ids, return_inverse=True)[1], np.int64)
-    places = {value: place for place, value in enumerate(sorted(set(ids.tolist())))}  # faster than sorting all objects
-    return np.fromiter((places[value] for value in ids), np.int64, len(ids))
+    values = ids.tolist()
+    places = {value: place for place, value in enumerate(sorted(set(values)))}  # faster than sorting all objects
+    return np.fromiter(map(places.__getitem__, values), np.int64, len(values))
 
 
 def evenly_spaced(count: int, limit: int) -> NDArray[np.int64]:

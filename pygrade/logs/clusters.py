@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._util.hashing import splitmix64
-from pygrade.logs.arrays import numbered
+from pygrade._util.memo import once_per_object
 from pygrade.logs.keys import hashes
 from pygrade.logs.logs import Logs
 from pygrade.metrics.intervals import effective_number
@@ -36,10 +36,10 @@ _ROUNDS, _MOST = 200, 50.0  # of EM; log odds are cut
 _Hashes = NDArray[np.uint64]
 
 
+@once_per_object
 def clusters_of(logs: Logs) -> NDArray[np.int64]:
     """[R]: each request's cluster, numbered from 0 in the order of first appearance: users, joined by copies."""
-    users = numbered(logs.user_id)
-    pairs = _copies(logs, users)
+    users, pairs = logs.user_number, _copies(logs)
     joined = _components(int(users.max(initial=-1)) + 1, users[pairs.first], users[pairs.second])[users]
     _, first, place = np.unique(joined, return_index=True, return_inverse=True)
     order = np.empty(len(first), np.int64)
@@ -49,7 +49,7 @@ def clusters_of(logs: Logs) -> NDArray[np.int64]:
 
 def copied_share(logs: Logs) -> float:
     """Share of the requests that repeat an earlier one's content under another user."""
-    pairs = _copies(logs, numbered(logs.user_id))
+    pairs = _copies(logs)
     return len(np.unique(pairs.second)) / max(logs.num_requests, 1)
 
 
@@ -60,9 +60,10 @@ class _Pairs(NamedTuple):
     second: NDArray[np.int64]
 
 
-def _copies(logs: Logs, users: NDArray[np.int64]) -> _Pairs:
+@once_per_object
+def _copies(logs: Logs) -> _Pairs:
     """Pairs that are likelier copies than chance."""
-    rows = _row_hashes(logs)
+    rows, users = _row_hashes(logs), logs.user_number
     content = splitmix64(np.add.reduceat(splitmix64(rows), logs.offsets[:-1])) if len(rows) else rows
     content = splitmix64(content + _bits_hashes(logs.context))
     order = np.argsort(content, kind="stable")
@@ -90,7 +91,7 @@ def _bits_hashes(matrix: NDArray[np.float32]) -> _Hashes:
 def _row_hashes(logs: Logs) -> _Hashes:
     """[M] hashes of item, slot and predictions."""
     slots = splitmix64((logs.position.astype(np.int64) + 1).view(np.uint64))
-    return splitmix64(hashes(logs.item_id) + slots) + _bits_hashes(logs.predictions)
+    return splitmix64(hashes(logs.item_id, logs.item_number) + slots) + _bits_hashes(logs.predictions)
 
 
 def _log_odds(logs: Logs, rows: _Hashes, pairs: _Pairs) -> NDArray[np.float64]:

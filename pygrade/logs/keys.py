@@ -25,11 +25,12 @@ def request_keys(logs: Logs) -> Keys:
     return splitmix64(splitmix64(splitmix64(page) + hashes(logs.user_id)) + hashes(logs.request_id))
 
 
-def hashes(ids: NDArray[Any]) -> Keys:
-    """[n] 64-bit hashes of integers or strings."""
+def hashes(ids: NDArray[Any], number: NDArray[np.int64] | None = None) -> Keys:
+    """[n] 64-bit hashes of integers or strings; number [n]: what `numbered` gives for them, if that is known."""
     if ids.dtype == np.int64:
         return splitmix64(ids.view(np.uint64))
-    numbers = numbered(ids)
-    first = np.unique(numbers, return_index=True)[1]
+    number = numbered(ids) if number is None else number
+    first = np.full(int(number.max(initial=-1)) + 1, -1)
+    first[number[::-1]] = np.arange(len(ids))[::-1]
     digests = b"".join(hashlib.sha256(str(ids[row]).encode("utf-8", "surrogatepass")).digest()[:8] for row in first)
-    return np.frombuffer(digests, "<u8").astype(np.uint64)[numbers]
+    return np.frombuffer(digests, "<u8").astype(np.uint64)[number]

@@ -19,13 +19,14 @@ where not shown.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Array
 from pygrade._util.html_table import html_table
+from pygrade._util.memo import once_per_object
 from pygrade.logs import parquet as logs_parquet
 from pygrade.logs.arrays import numbered
 from pygrade.logs.categories import levels_of
@@ -44,7 +45,7 @@ FINER = 10**14  # microseconds since 1973; the year 5138 in milliseconds
 _PROBABILITY_MARGIN = 1e-3  # rounding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Logs:
     """R requests with M candidate rows in all, T tasks, F context features, I item columns. `context` and
     `item_features` may hold NaN (missing).
@@ -146,6 +147,16 @@ class Logs:
         """[M, I], also where there are none."""
         none = np.empty((self.num_rows, 0), np.float32)
         return none if self.item_features is None else self.item_features
+
+    @property
+    def user_number(self) -> NDArray[np.int64]:
+        """[R]: place of the user among the distinct ones."""
+        return _numbers(self).user
+
+    @property
+    def item_number(self) -> NDArray[np.int64]:
+        """[M]: place of the item among the distinct ones."""
+        return _numbers(self).item
 
     @property
     def row_request(self) -> NDArray[np.int64]:
@@ -298,8 +309,8 @@ class Logs:
         shown = self.shown
         per_request = np.bincount(self.row_request, shown, self.num_requests)
         facts = {
-            "requests": f"{self.num_requests:,} of {len(np.unique(numbered(self.user_id))):,} users",
-            "candidates": f"{self.num_rows:,} of {len(np.unique(numbered(self.item_id))):,} items",
+            "requests": f"{self.num_requests:,} of {len(np.unique(self.user_number)):,} users",
+            "candidates": f"{self.num_rows:,} of {len(np.unique(self.item_number)):,} items",
             "shown": f"{shown.sum():,}, {per_request.mean():.1f} a request, in "
             + (f"{self.num_slots} slots" if self.slots_known else "unknown slots"),
         }
@@ -364,6 +375,18 @@ class Logs:
         return self.select(np.flatnonzero(early)), self.select(np.flatnonzero(~early))
 
 
+class _Numbers(NamedTuple):
+    """Ids as numbers, see `numbered`."""
+
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+
+
+@once_per_object
+def _numbers(logs: Logs) -> _Numbers:
+    return _Numbers(numbered(logs.user_id), numbered(logs.item_id))
+
+
 def _span(column: NDArray[np.float32]) -> str:
     """Least and greatest value, and the share that is missing."""
     known = column[~np.isnan(column)]
@@ -414,8 +437,9 @@ def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = s
 
 def _validate_places(logs: Logs, refuse: _Refuse) -> None:
     """Requests, slots and items occur once."""
-    _, first = np.unique(numbered(logs.request_id), return_index=True)
-    if len(first) != logs.num_requests:
+    requests = numbered(logs.request_id)
+    if len(np.unique(requests)) != logs.num_requests:
+        first = np.unique(requests, return_index=True)[1]
         repeated = np.ones(logs.num_requests, bool)
         repeated[first] = False
         refuse(
@@ -431,15 +455,14 @@ def _validate_places(logs: Logs, refuse: _Refuse) -> None:
     if len(shown) and logs.position[shown].min() > 0:
         refuse(logs.shown, "position", logs.position, "slots from 0 (no row has slot 0; counted from 1? subtract 1)")
     slots = logs.row_request[shown] * logs.num_slots + logs.position[shown]
-    _, first = np.unique(slots, return_index=True)
-    if len(first) != len(slots):
-        twice = np.zeros(logs.num_rows, bool)
+    if len(np.unique(slots)) != len(slots):
+        first, twice = np.unique(slots, return_index=True)[1], np.zeros(logs.num_rows, bool)
         twice[np.delete(shown, first)] = True
         refuse(twice, "position", logs.position, "each slot once in a request")
-    numbers = numbered(logs.item_id)
+    numbers = logs.item_number
     items = logs.row_request * (int(numbers.max(initial=0)) + 1) + numbers
-    _, first, place = np.unique(items, return_index=True, return_inverse=True)
-    if len(first) != len(items):
+    if len(np.unique(items)) != len(items):
+        _, first, place = np.unique(items, return_index=True, return_inverse=True)
         twice = (np.bincount(place, ~logs.shown) > 0)[place]  # feeds do show an item in two slots
         twice[first] = False
         refuse(twice, "item_id", logs.item_id, "each item once in a request, or each time in a slot")

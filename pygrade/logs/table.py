@@ -114,6 +114,7 @@ class Table:
         self.gaps = gaps  # columns of numbers in whose text all else is missing
         self.names: list[str] = list(arrow.column_names)
         self._parsed: dict[str, tuple[Floats, NDArray[np.bool_]] | None] = {}  # columns of text as numbers
+        self._encoded: dict[str, tuple[NDArray[np.int32], Any]] = {}  # of columns of text, see `_encode`
         self._starts = starts
         twice = {name for name in self.names if self.names.count(name) > 1}
         if twice:
@@ -268,24 +269,30 @@ class Table:
         """[M]"""
         return np.asarray(self.arrow.column(name).is_null(nan_is_null=self.kind(name) == "number").to_numpy())
 
+    def _encode(self, name: str) -> tuple[NDArray[np.int32], Any]:
+        """[M] place of each value among the distinct ones, -1 for null; and those, in the order of their first rows."""
+        if name in self._encoded:
+            return self._encoded[name]
+        encoded = self.column(name).dictionary_encode().unify_dictionaries().combine_chunks()
+        places = require("pyarrow.compute").fill_null(encoded.indices, -1).to_numpy()
+        found = np.asarray(places, np.int32), encoded.dictionary
+        if self.kind(name) == "text":
+            self._encoded[name] = found
+        return found
+
     def levels(self, name: str) -> list[str]:
         """The distinct texts of a column, in the order of `codes`."""
-        encoded = self.column(name).dictionary_encode().unify_dictionaries().combine_chunks()
-        return [str(value) for value in encoded.dictionary.to_pylist()]
+        return [str(value) for value in self._encode(name)[1].to_pylist()]
 
     def codes(self, name: str) -> NDArray[np.int64]:
         """[M] numbers of the distinct values in the order of their first appearance, -1 for null."""
-        pc = require("pyarrow.compute")
-        encoded = self.column(name).dictionary_encode().unify_dictionaries().combine_chunks()
-        return np.asarray(pc.fill_null(encoded.indices, -1).to_numpy(), np.int64)
+        return self._encode(name)[0].astype(np.int64)
 
     def texts(self, name: str) -> Array:
-        """[M] object array of str, each distinct value made once."""
-        pa, pc = require("pyarrow"), require("pyarrow.compute")
-        column = pc.fill_null(self.column(name).cast(pa.string()), "")
-        encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
-        values = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)  # None: never a matrix
-        return np.asarray(values[encoded.indices.to_numpy()])
+        """[M] object array of str, "" for null; each distinct value made once."""
+        places, values = self._encode(name)
+        texts = values.cast(require("pyarrow").string()).to_pylist()
+        return np.array([*texts, ""], dtype=object)[places]
 
     def varies(self, name: str) -> NDArray[np.bool_]:
         """[M]: the value differs from that of the row before, which is of the same group."""

@@ -34,7 +34,7 @@ from pygrade.config.training import RewardConfig, TrustConfig
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, LOGGED_ORDER, PRODUCTION
 from pygrade.evaluation.cautions import contradicted, one_user, winsorized
 from pygrade.evaluation.verdict import SURE, VerdictText, strongest, write_verdict
-from pygrade.logs import Logs, numbered
+from pygrade.logs import Logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 from pygrade.metrics.texts import lift_text
@@ -326,7 +326,7 @@ def undecidable(reason: str, policy: str, folds: int, logs: Logs, propensity: Sl
     text = write_verdict("undecidable", EXPECTED_VALUE, EXPECTED_VALUE, None, logs, why=reason)
     if propensity.reason:
         text = replace(text, detail=f"{text.detail}; {propensity.reason}")
-    return Trust(text, policy, folds, int(numbered(logs.user_id).max(initial=-1)) + 1, propensity.note)
+    return Trust(text, policy, folds, int(logs.user_number.max(initial=-1)) + 1, propensity.note)
 
 
 def label(challenger: str, share: float, baseline: str) -> str:

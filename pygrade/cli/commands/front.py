@@ -21,7 +21,7 @@ from pygrade.console.charts import front_picture
 from pygrade.console.trade_offs import judge_of, most_valuable
 from pygrade.evaluation.front import VALUE, Judge, Solution, front, solve
 from pygrade.evaluation.replay import judged_by
-from pygrade.logs import Logs, numbered
+from pygrade.logs import Logs
 from pygrade.metrics.texts import lift_text
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import Baseline, Mixture
@@ -66,7 +66,7 @@ def _run(options: FrontOptions) -> dict[str, Any]:
     judged = fresh
     if keep and not search:
         logger.warning("no folds/ beside the policy: half of the users search for the multipliers, half judge them")
-        half = numbered(fresh.user_id) % 2 == 0
+        half = fresh.user_number % 2 == 0
         if half.all():
             raise ValueError("keep is to be judged on other users than it is searched on; the requests have one user")
         search, judged = [judged_by_log(policy, fresh.select(half))], fresh.select(~half)
