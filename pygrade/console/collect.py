@@ -17,7 +17,7 @@ from pygrade.console.holdout import holdout_rows
 from pygrade.console.policy_files import static_template, trade_off_template
 from pygrade.console.run_files import JudgedRun
 from pygrade.console.trade_offs import has_production, judge_of, most_valuable
-from pygrade.evaluation.arms import ALONE, EXPECTED_VALUE, GRADE
+from pygrade.evaluation.arms import ALONE, EXPECTED_VALUE, GRADE, LOGGED_ORDER, PRODUCTION
 from pygrade.evaluation.front import front
 from pygrade.logs import Logs
 from pygrade.ops.fusion import TRANSFORMS
@@ -28,6 +28,7 @@ from pygrade.training.baselines import baseline_scores
 from pygrade.training.evaluate_policy import arms_of, corrected, policies_of, simple_baselines
 
 logger = logging.getLogger("pygrade")
+_FAVORED = "The slots' effect is not known, which favors the logged order."
 _MAX_VALUES = 1_000_000  # predictions that a page holds, about
 
 
@@ -45,6 +46,7 @@ def collect(run: JudgedRun, config: ConsoleConfig) -> dict[str, Any]:
     every = arms_of(late, policies, policy.mixture)
     served = evaluation["later"]["served"]
     arms = describe_arms(browsed, policies, simple, (every.baseline, served))
+    over = _in_use(arms, every.baseline, served)
     compared = dict.fromkeys([every.baseline, *(arm["name"] for arm in arms)])
     scores = {name: every.scores[name] for name in compared}
     return {
@@ -55,6 +57,8 @@ def collect(run: JudgedRun, config: ConsoleConfig) -> dict[str, Any]:
         "names": {"policy": own, "served": served},
         "evaluation": {name: evaluation[name] for name in ("num_requests", "num_users", "lifts", "cannot_differ")},
         "baseline": every.baseline,
+        "over": over,
+        "over_note": _FAVORED if over == LOGGED_ORDER and run.propensity.source == "none" else "",
         "arms": arms,
         "judged": holdout_rows(_slid(late, policy), scores, formula, k, curve, run.propensity_floor),
         "columns": request_columns(late),
@@ -64,6 +68,13 @@ def collect(run: JudgedRun, config: ConsoleConfig) -> dict[str, Any]:
         if _turns(policy) and has_production(late)
         else None,
     }
+
+
+def _in_use(arms: list[dict[str, Any]], baseline: str, served: str) -> str:
+    """What the page compares with at first: the verdict's baseline, or what production shows where that is served."""
+    if served != baseline:
+        return baseline
+    return next((arm["name"] for arm in arms if arm["name"] in (PRODUCTION, LOGGED_ORDER)), baseline)
 
 
 def _turns(policy: FusionPolicy) -> bool:

@@ -1,6 +1,7 @@
 """The report of a pipeline: the verdict, and every stage's figures and pictures."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ def pipeline_report(run: Path, summary: Json, judged: JudgedRun) -> tuple[Lead, 
         "later than all it learned from."
     )
     lead = verdict_lead(replay["verdict"], replay, summary.get("warnings", ()), judged.policy.version, text)
+    if judged.events is not None:
+        lead = replace(lead, warnings=[judged.events.name_ids(sentence) for sentence in lead.warnings])
     return lead, [
         replay_section(replay),
         *_users(stages["evaluate"]),

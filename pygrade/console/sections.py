@@ -26,7 +26,8 @@ def verdict_lead(
         return Lead(text, **_sentences(verdict), warnings=warnings)
     later, base = replay["later"], replay["baseline"]
     lifts = replay["lifts"].get(later["name"], {})
-    named = {metric: f"{later['name']}: {title} over {base}" for metric, title in tables.replay_metrics(replay).items()}
+    whose = later["name"] if later["served"] == later["name"] else f"{later['name']}, not served"
+    named = {metric: f"{whose}: {title} over {base}" for metric, title in tables.replay_metrics(replay).items()}
     reach = reach_of(lifts[metric] for metric in named if metric in lifts)
     shown = [
         ("requests", f"{replay['num_requests']:,} {_REQUESTS[later['in_sample']]}"),

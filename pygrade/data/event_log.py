@@ -22,6 +22,7 @@ Columns of the events:
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ import numpy as np
 
 from pygrade._typing import Ints
 from pygrade._util.optional_imports import require
+from pygrade._util.text import printable
 from pygrade.logs.parquet import open_parquet
 
 if TYPE_CHECKING:
@@ -177,6 +179,15 @@ class EventLog:
         known = table.filter(polars.col("id").is_in(wanted["id"].implode())).collect()
         names: list[str | None] = wanted.join(known, "id", "left", maintain_order="left")["name"].to_list()
         return names
+
+    def name_ids(self, sentence: str) -> str:
+        """The sentence with names in the place of ids, such as "user 7", that the source gave a name."""
+
+        def named(found: re.Match[str]) -> str:
+            (name,) = self.names(found[1], [int(found[2])])
+            return found[0] if name is None else f"{found[1]} {printable(name)}"
+
+        return re.sub(r"\b(request|user|item) (-?\d{1,19})\b", named, sentence)
 
     def has_names(self, kind: str) -> bool:
         """Whether ids of a ``kind`` (request, user, item) are hashes of names that the source gave."""

@@ -58,7 +58,8 @@ def run_pipeline(
     with directory_lock(run, "pipeline"):
         runner = Runner(run, out)
         _run_stages(runner, data, config, source, store or DEFAULT_STORE, on_step, workers)
-        for sentence in warnings_of({name: done.record for name, done in runner.done.items()}):
+        log = EventLog.open(runner.done["events"].path / "log")
+        for sentence in warnings_of({name: done.record for name, done in runner.done.items()}, log):
             logger.warning(sentence)
         finished = _finished(run, runner)
         if finished is not None:
@@ -177,7 +178,7 @@ def _summary(runner: Runner, data: str, config: PipelineConfig, store: str, seco
         "wall_seconds": seconds,
         "stage_seconds": sum(done.seconds for done in runner.done.values()),
         "peak_memory_mib": peak_mib(),
-        "warnings": warnings_of(stages),
+        "warnings": warnings_of(stages, EventLog.open(runner.done["events"].path / "log")),
         "options": to_builtins(config),
         "stages": stages,
     }

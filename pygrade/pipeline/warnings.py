@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pygrade.data.event_log import EventLog
 from pygrade.pipeline.prerank import POPULAR
 
 
-def warnings_of(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Sentences that a reader of the stages' records must not miss."""
+def warnings_of(stages: Mapping[str, Mapping[str, Any]], log: EventLog | None = None) -> list[str]:
+    """Sentences that a reader of the stages' records must not miss; with the names that the log of events gives."""
     sentences = []
     leaks = stages.get("leaks", {}).get("leaks", [])
     if leaks:
@@ -19,7 +20,7 @@ def warnings_of(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
     sentences += _prerank(stages["prerank"])
     sentences += stages.get("policy", {}).get("warnings", [])
     sentences += stages.get("evaluate", {}).get("replay", {}).get("warnings", [])
-    return list(dict.fromkeys(sentences))
+    return list(dict.fromkeys(sentences if log is None else map(log.name_ids, sentences)))
 
 
 def _prerank(record: Mapping[str, Any]) -> list[str]:

@@ -15,6 +15,24 @@ import pytest
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MISSING = "playwright is not installed" if importlib.util.find_spec("playwright") is None else "there is no Chromium"
 needs_browser = pytest.mark.skipif(CHROMIUM is None or MISSING.startswith("playwright"), reason=MISSING)
+# Tables and rows of pages that are seen, and do not lie in a box that scrolls to their last column.
+CUT = """(width) => {
+  document.querySelectorAll("details").forEach((entry) => { entry.open = true; });
+  const seen = [...document.querySelectorAll("table, .pages")].filter((e) => e.getClientRects().length > 0);
+  const cut = seen.filter((element) => {
+    const box = element.closest(".scroll, .pages");
+    const { left, right } = (box ?? element).getBoundingClientRect();
+    if (left < 0 || right > width) return true;
+    if (box === null) return element.scrollWidth > element.clientWidth;
+    if (box.scrollWidth > box.clientWidth && !/auto|scroll/.test(getComputedStyle(box).overflowX)) return true;
+    box.scrollLeft = box.scrollWidth;
+    const last = [...element.querySelectorAll("th:last-child, td:last-child, .page:last-child")].at(-1);
+    const far = last.getBoundingClientRect().right - box.getBoundingClientRect().right;
+    box.scrollLeft = 0;
+    return far > 2;
+  });
+  return [seen.length, cut.map((element) => element.outerHTML.slice(0, 200))];
+}"""
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ const functions = {
       pages: yours.pages,
       scores: yours.scores,
       weights: yours.weights,
-      lifts: model.lifts(yours, sliders, record.baseline),
+      lifts: model.lifts(yours, sliders, record.over),
       zip: saved,
       contributions: record.arms.map((_, i) => model.contributions(model.arms[i], 0)),
     };

@@ -13,7 +13,7 @@ from pygrade.console.run_console import write_console
 from pygrade.logs import write_logs
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
-from tests.console.browser import needs_browser, opened, updated
+from tests.console.browser import CUT, needs_browser, opened, updated
 from tests.console.conftest import CONFIG, DETAILS, HOSTILE, VERDICT
 from tests.learning import tiny_logs
 
@@ -284,6 +284,21 @@ def test_the_theme_follows_the_system_or_the_button(engine, address):
     assert light.locator("#theme").inner_text() == "system theme"
     light.close()
     dark.close()
+
+
+@pytest.mark.parametrize("width", [400, 820, 1440])
+def test_no_column_is_cut_off(engine, address, width):
+    page = opened(engine, address, width)
+    root = "document.documentElement"
+    assert page.evaluate(f"{root}.scrollWidth") <= page.evaluate(f"{root}.clientWidth") == width
+    box = page.locator(".page.yours").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= width
+    assert "as served over expected value" in page.locator(".worth").inner_text()
+    seen, cut = page.evaluate(CUT, width)
+    assert seen > 6 and cut == []
+    page.evaluate("document.querySelectorAll('.scroll').forEach((box) => { box.style.overflowX = 'hidden'; })")
+    assert width > 400 or page.evaluate(CUT, width)[1] != []  # the look is not blind
+    page.close()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

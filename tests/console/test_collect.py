@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pygrade.config.console import ConsoleConfig
-from pygrade.console.collect import collect
+from pygrade.console.collect import _in_use, collect
 from pygrade.console.columns import MAX_CLASSES, item_groups, request_columns
 from pygrade.console.run_files import find_run
 from pygrade.logs import read_logs, write_logs
@@ -44,6 +44,19 @@ def test_a_log_that_the_policy_knows_is_marked(found, run, tmp_path):
         assert unrecorded.evaluation["later"]["text"].startswith("requests that the policy may know: ")
     finally:
         (tmp_path / "kept").rename(found.directory / "trained_on.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("names", "served", "over"),
+    [
+        (("production", "expected value", "served"), "served", "expected value"),
+        (("production", "expected value"), "expected value", "production"),
+        (("logged order", "expected value"), "expected value", "logged order"),
+        (("expected value",), "expected value", "expected value"),
+    ],
+)
+def test_what_is_served_is_compared_with_what_is_in_use(names, served, over):
+    assert _in_use([{"name": name} for name in names], "expected value", served) == over
 
 
 def test_the_log_that_the_run_names_is_found(run, tmp_path):

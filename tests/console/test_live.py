@@ -6,7 +6,7 @@ import pytest
 
 from pygrade.console.html import Lead
 from pygrade.console.page import page as page_of
-from tests.console.browser import needs_browser, opened, service
+from tests.console.browser import CUT, needs_browser, opened, service
 from tests.console.conftest import HOSTILE
 
 pytestmark = [needs_browser, pytest.mark.slow]
@@ -72,6 +72,10 @@ def status(pages=1000, at=0, **changes):
     return record | changes
 
 
+SHADOW = {"name": "bold", "policy": "56e0cc2383fa", "trust": 1.0, "pages": 9, "replaced": 0.4, "correlation": 0.5}
+SHADOW |= {"own_score": 1.5, "served_score": 1.25}
+
+
 def poll(page):
     """The next poll, without waiting for it."""
     before = page.evaluate("document.querySelector('#live').dataset.polls")
@@ -111,6 +115,17 @@ def test_the_state_is_shown_and_followed(engine, file):
         assert page.locator("html").get_attribute("data-state") == "ready"
         assert {url.rsplit("/", 2)[-1] for url in page.asked} == {"console", "status"}
         assert page.faults == []
+        page.close()
+
+
+@pytest.mark.parametrize("width", [400, 820, 1440])
+def test_no_column_of_the_state_is_cut_off(engine, file, width):
+    with service(file, [status(shadows=[SHADOW])]) as address:
+        page = opened(engine, address, width)
+        page.wait_for_selector("#live .card")
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        seen, cut = page.evaluate(CUT, width)
+        assert seen > 14 and cut == [] and page.locator("#live table").count() > 6
         page.close()
 
 

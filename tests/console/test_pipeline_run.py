@@ -57,6 +57,13 @@ def test_users_and_requests_have_the_names_of_the_source(pipeline, monkeypatch):
     assert browsed["requests"] == [f"request {name}" if name % 2 else str(name) for name in requests]
 
 
+def test_warnings_have_the_names_of_the_source(pipeline, monkeypatch):
+    log = find_run(pipeline).events
+    monkeypatch.setattr(EventLog, "names", lambda log, kind, ids: [f"{kind} <{n}>" if n > 0 else None for n in ids])
+    said = "MUCH: user 5425741207926484205 alone has 16 %, request -3 too, items 4"
+    assert log.name_ids(said) == "MUCH: user user <5425741207926484205> alone has 16 %, request -3 too, items 4"
+
+
 def test_the_core_answers_what_the_page_reads(answered):
     wanted = status()
     assert wanted.keys() <= answered.keys()

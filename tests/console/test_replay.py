@@ -63,6 +63,24 @@ def replayed(found, logs, record, **scores):
 
 
 @needs_node
+def test_a_baseline_that_is_served_is_compared_with_production(tmp_path):
+    run = make_run(tmp_path, trust=0.0)
+    found = find_run(run, f"logs:{tmp_path / 'logs'}", CONFIG)
+    record = collect(found, CONFIG)
+    assert (record["names"]["served"], record["baseline"], record["over"]) == (*("expected value",) * 2, "production")
+    (result,) = call(tmp_path, page(record, sliders(mode="served")))
+    simple = simple_baselines(found.held_out, found.policy, found.policy.mixture)
+    scores = {
+        name: baseline_scores(simple[name], found.held_out, fusion_formula(found.policy.config))
+        for name in ("production", "expected value")
+    }
+    curve = found.propensity.known(5)
+    expected = evaluate(found.held_out, {}, "production", scores=scores, k=CONFIG.k, propensity=curve)
+    assert_equal(result["lifts"]["value"], expected.lifts["expected value"]["value"], found.held_out)
+    assert result["lifts"]["value"]["value"] != 0
+
+
+@needs_node
 def test_moved_weights_are_worth_what_python_says(tmp_path, found, record):
     (result,) = call(tmp_path, page(record, sliders()))
     evaluation = replayed(found, found.held_out, record)

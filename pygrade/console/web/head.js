@@ -2,13 +2,16 @@
 import { intervalBar, reachOf } from "./charts.js";
 import { byId, count, h, liftText, note, show } from "./dom.js";
 
-export function showYourCard(model, lifts, over) {
+// It comes first where a baseline is served: the other cards are of what is not.
+export function showYourCard(model, sliders, lifts, over) {
   const lift = lifts.value ?? lifts.ndcg;
-  const name = `your sliders: ${lifts.value ? "value" : "NDCG"}@${model.k} over ${over}`;
+  const whose = sliders.mode === "served" ? "as served" : "your sliders";
+  const name = `${whose}: ${lifts.value ? "value" : "NDCG"}@${model.k} over ${over}`;
   const card = byId("your-card") ?? h("div.card.yours", { id: "your-card" });
   const mark = lift ? intervalBar(lift, reachOf([lift]), name) : note("cannot differ on these pages");
   show(card, h("small", name), h("b.number", lift ? liftText(lift) : "n/a"), mark);
-  byId("cards")?.append(card);
+  if (over === model.record.baseline) byId("cards")?.append(card);
+  else byId("cards")?.prepend(card);
 }
 
 export function showCheck(model) {

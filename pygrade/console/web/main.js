@@ -57,7 +57,7 @@ async function start() {
   }
   const core = await Core.load(await unpackBytes(byId("core").textContent));
   const model = new Model(core, await unpack(text));
-  const over = model.record.baseline;
+  const { over } = model.record;
   byId("run").hidden = false;
   showColumns(model);
   const pages = new Pages(model);
@@ -67,7 +67,7 @@ async function start() {
     const lifts = model.lifts(yours, sliders, over);
     pages.setYours(yours);
     panel.showWorth(lifts, over);
-    showYourCard(model, lifts, over);
+    showYourCard(model, sliders, lifts, over);
     showChanges(model, yours);
     document.documentElement.dataset.updates = String(++updates);
   };

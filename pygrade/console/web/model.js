@@ -173,7 +173,8 @@ export class Model {
     const lift = (fresh, old) => meanLift(pick(fresh), pick(old), users);
     const known = this.record.evaluation.cannot_differ;
     // Of the served ranking the same intervals as everywhere: those that cover all rankings at once.
-    const told = sliders.mode === "served" && this.record.evaluation.lifts[this.served.name];
+    const covered = sliders.mode === "served" && over === this.record.baseline;
+    const told = covered && this.record.evaluation.lifts[this.served.name];
     const replayed = (metric) => (told ? told[metric] : lift(found[metric], base[metric]));
     return {
       requests: told ? this.record.evaluation.num_requests : users.length,

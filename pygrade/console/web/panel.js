@@ -172,7 +172,8 @@ export class Panel {
       record.in_sample
     ];
     const requests = `${count(lifts.requests)} ${kind}`;
-    this.basis.textContent = `Replay of ${requests} of ${count(lifts.users)} users, two-sided 95 %, paired.`;
+    const basis = `Replay of ${requests} of ${count(lifts.users)} users, two-sided 95 %, paired.`;
+    this.basis.textContent = [basis, record.over_note].join(" ").trim();
   }
 
   save() {
