@@ -50,10 +50,14 @@ def not_negative(name: str, value: Any) -> float:
 
 
 def tensor(name: str, value: TensorOrArray, dtypes: Sequence[torch.dtype], shape: Sequence[int | None]) -> Tensor:
-    """``value`` as a contiguous tensor (numpy memory is shared) of one of ``dtypes`` and of ``shape`` (None: any)."""
+    """``value`` as a contiguous tensor (numpy memory is shared) of one of ``dtypes`` and of ``shape`` (None: any).
+
+    Where float32 is wanted, half and bfloat16 are widened and numpy's float64 is rounded, as it is what numpy makes if
+    nobody asks. A float64 tensor is refused: with torch somebody did.
+    """
     result = value if isinstance(value, Tensor) else _from_numpy(name, value, dtypes)
     if result.dtype not in dtypes:
-        raise TypeError(f"{name} is {_names([result.dtype])}; want {_names(dtypes)}")
+        result = _as_float32(name, result, dtypes, isinstance(value, Tensor))
     if result.layout != torch.strided:
         raise TypeError(f"{name} is a tensor of layout {result.layout}; want a dense one")
     sizes = result.shape
@@ -104,6 +108,8 @@ def output(
     name: str, value: TensorOrArray, dtype: torch.dtype, shape: tuple[int, ...], other_name: str, other: Tensor
 ) -> Tensor:
     """The caller's array as a tensor that shares its memory, on the device of another argument."""
+    if (own := value if isinstance(value, Tensor) else _from_numpy(name, value, (dtype,))).dtype != dtype:
+        raise TypeError(f"{name} is {_names([own.dtype])}; want {_names([dtype])}")
     result = tensor(name, value, (dtype,), shape)
     same_device(name, result, other_name, other)
     if isinstance(value, np.ndarray):
@@ -156,6 +162,15 @@ def _from_numpy(name: str, value: Any, dtypes: Sequence[torch.dtype]) -> Tensor:
         return torch.from_numpy(value)
     except (TypeError, ValueError):  # an unknown dtype, or the other byte order
         raise TypeError(f"{name} is a numpy array of {value.dtype}; want {_names(dtypes)}") from None
+
+
+def _as_float32(name: str, value: Tensor, dtypes: Sequence[torch.dtype], of_torch: bool) -> Tensor:
+    if torch.float32 not in dtypes:
+        raise TypeError(f"{name} is {_names([value.dtype])}; want {_names(dtypes)}")
+    if value.dtype in SCORE_DTYPES or (value.dtype == torch.float64 and not of_torch):
+        return value.float()
+    cure = f", such as {name}.float()" if value.dtype == torch.float64 else ""
+    raise TypeError(f"{name} is {_names([value.dtype])}; want {_names(dtypes)}{cure}")
 
 
 def _misfit(name: str, sizes: Sequence[int], shape: Sequence[int | None]) -> ValueError:

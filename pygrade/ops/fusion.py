@@ -197,13 +197,12 @@ def checked_scores(
 
 
 def checked_weights(weights: TensorOrArray, scores: Tensor, offsets: Tensor | None) -> Tensor:
-    """weights[B, T] or [B, G, T] that fit the scores."""
+    """weights[B, T] or [B, G, T] that fit the scores; [T] are those of every request."""
     batch = scores.shape[0] if offsets is None else offsets.shape[0] - 1
-    group = getattr(weights, "ndim", 2) == 3
-    shape = (batch, None, scores.shape[-1]) if group else (batch, scores.shape[-1])
-    w = checks.tensor("weights", weights, checks.FLOAT32, shape)
+    lead: tuple[int | None, ...] = {1: (), 3: (batch, None)}.get(getattr(weights, "ndim", 2), (batch,))
+    w = checks.tensor("weights", weights, checks.FLOAT32, (*lead, scores.shape[-1]))
     checks.same_device("weights", w, "scores", scores)
-    return w
+    return w if lead else w.expand(batch, -1).contiguous()
 
 
 def checked_transform(
@@ -252,7 +251,7 @@ def transform_scores(
 
     Args:
         scores: [B, N, T] float32, float16 or bfloat16 (torch only), torch or numpy, T ≤ 64; [M, T] with ``offsets``.
-            Task-major: [B, T, N] or [T, M].
+            Task-major: [B, T, N] or [T, M]. A numpy array of float64 is rounded to float32.
         transform: ``"identity"``: p; ``"log"``: log(p + beta); ``"zscore"``: (p - mean) / (std + epsilon), mean and
             population std per task over the request's candidates (on a GPU 0 from deviations of 1e19 on);
             ``"zlog"``: the z-score of log(p + beta);
@@ -308,7 +307,8 @@ def fuse_scores(
 
     Args:
         scores, transform, beta, epsilon, slope, offsets, layout, validate, num_threads: as in `transform_scores`.
-        weights: float32 [B, T], or [B, G, T] for G weight vectors a request.
+        weights: [B, T], [B, G, T] for G weight vectors a request, or [T] for all requests; float32, or what becomes
+            it: half, bfloat16, numpy's float64.
 
     Returns:
         float32 [B, N] or [B, G, N]; jagged: [M] or [G, M]; of the kind of ``scores``. Differentiable with respect to

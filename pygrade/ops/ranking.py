@@ -96,7 +96,7 @@ def rank(
     Args:
         scores: [B, N, T] float32, float16 or bfloat16 (torch only), torch (CPU) or numpy, T ≤ 64; [M, T] with
             ``offsets``; [N, T] for one request. Task-major: [B, T, N], [T, M] or [T, N].
-        weights: [B, T] float32; [T] for one request.
+        weights: [B, T], or [T] for all requests or for one; float32, or what becomes it, see `fuse_scores`.
         k: length of a page, ≥ 1.
         transform, beta, epsilon, slope, layout: as in `fuse_scores`; transforms see the ineligible candidates too.
         mask: bool, True where a candidate is eligible. This and the boosts are [B, N]; [M] with ``offsets``; [N] for
@@ -158,7 +158,9 @@ def rank(
         result = checks.optional(name, value, dtype, shape, "scores", s)
         return result[None] if single and result is not None else result
 
-    w = checks.as_companion("weights", weights, torch.float32, (*lead, s.shape[-1]), "scores", s)
+    own = () if getattr(weights, "ndim", 2) == 1 else lead  # [T] are those of every request
+    w = checks.as_companion("weights", weights, torch.float32, (*own, s.shape[-1]), "scores", s)
+    w = w if own else w.expand(s.shape[0] if o is None else o.shape[0] - 1, -1).contiguous()
     code, *constants = checked_transform(transform, s, beta, epsilon, slope)
     length = checked_k(k)
     if (groups is None) != (caps is None):
@@ -173,5 +175,5 @@ def rank(
     )
     threads = checks.thread_count(num_threads)
     memory = None if out is None else checks.outputs(out, (*lead, length), s)
-    values, indices = _op(checks.detached(s), w[None] if single else w, length, code, *rules, *constants, o, threads)
+    values, indices = _op(checks.detached(s), w, length, code, *rules, *constants, o, threads)
     return write_to_out(out, memory, scores, *((values[0], indices[0]) if single else (values, indices)))

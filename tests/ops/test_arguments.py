@@ -167,6 +167,56 @@ def test_the_default_device_changes_no_gradient(name):
     assert_equal(found, expected)
 
 
+@pytest.mark.parametrize("name", sorted(OPS.keys() - {"format_penalty"}))  # which computes in float64
+def test_float64_of_numpy_is_rounded_and_of_torch_is_refused(name):
+    arguments = tensors()
+    floats = {key for key, value in arguments.items() if value.dtype == torch.float32}
+    doubles = {key: value.double() if key in floats else value for key, value in arguments.items()}
+    assert_equal(OPS[name](**{key: value.numpy() for key, value in doubles.items()}), OPS[name](**arguments))
+    with pytest.raises(TypeError, match=r"(\w+) is float64; want float32.*, such as \1.float\(\)"):
+        OPS[name](**doubles)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", OPS)
+def test_half_is_widened(name, kind):
+    halves = {key: v.to(kind) if v.dtype == torch.float32 else v for key, v in tensors().items()}
+    widened = {key: v.float() if v.dtype == kind else v for key, v in halves.items()}
+    assert_close(parts(OPS[name](**halves))[0].float(), parts(OPS[name](**widened))[0])
+
+
+WEIGHTED = {
+    "fuse_scores": lambda scores, weights, **more: pygrade.fuse_scores(scores, weights, "zlog", **more),
+    "fuse_topk": lambda scores, weights, **more: pygrade.fuse_topk(scores, weights, 4, "zlog", **more),
+    "rank": lambda scores, weights, **more: pygrade.rank(scores, weights, 4, "zlog", **more),
+}
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy", "compiled", "jagged"])
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_weights_of_all_requests(name, kind):
+    scores, weights = torch.rand(3, 9, 2), torch.tensor([0.3, 0.7])
+    more = {}
+    if kind == "jagged":
+        scores, more = scores.reshape(27, 2), {"offsets": torch.tensor([0, 4, 11, 27])}
+    expected = WEIGHTED[name](scores, weights.repeat(3, 1), **more)
+    if kind == "numpy":
+        scores, weights = scores.numpy(), weights.numpy()
+    op = torch.compile(WEIGHTED[name], fullgraph=True, backend="aot_eager") if kind == "compiled" else WEIGHTED[name]
+    assert_equal(op(scores, weights, **more), expected)
+    with pytest.raises(ValueError, match=r"weights is of shape \[3\]; want \[2\]"):
+        WEIGHTED[name](scores, np.ones(3, np.float32) if kind == "numpy" else torch.ones(3), **more)
+
+
+def test_the_gradient_of_weights_of_all_requests_is_the_sum_of_theirs():
+    scores, weights = torch.rand(3, 9, 2), torch.tensor([0.3, 0.7], requires_grad=True)
+    each = weights.detach().repeat(3, 1).requires_grad_()
+    up = torch.rand(3, 9)
+    (found,) = torch.autograd.grad((pygrade.fuse_scores(scores, weights) * up).sum(), weights)
+    (parts_of_it,) = torch.autograd.grad((pygrade.fuse_scores(scores, each) * up).sum(), each)
+    assert_close(found, parts_of_it.sum(0))
+
+
 @pytest.mark.parametrize("name", OPS)
 def test_numpy_in_numpy_out_whatever_the_strides_of_axes_of_one_element(name):
     arguments = tensors()
@@ -263,7 +313,6 @@ REFUSED = [  # a change: a number, the name of a tensor, or what makes it of the
     ("fuse_topk", {"slope": "discount", "transform": "log1p"}, r"slope is of shape \[2\]; want \[3\]"),
     ("fuse_topk", {"transform": "power"}, "transform is 'power'; want one of identity, log, zscore, zlog, rank, log1p"),
     ("fuse_topk", {"layout": "NHWC"}, "layout is 'NHWC'; want one of item-major, task-major"),
-    ("fuse_topk", {"scores": lambda x: x["scores"].double()}, "scores is float64; want float32 or float16 or bfloat16"),
     ("fuse_topk", {"scores": lambda _: torch.ones(1, 1, 65)}, "scores has 65 tasks; want 1 to 64"),
     ("fuse_topk", {"weights": lambda x: x["samples"][:, :, :2]}, r"weights is of shape \[1, 4, 2\]; want \[1, \*, 3\]"),
     ("fuse_topk", {"mask": "page"}, "mask is float32; want bool"),
