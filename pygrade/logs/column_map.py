@@ -34,6 +34,7 @@ EXPLORED = {  # words for how a page was made
     **dict.fromkeys(("dirichlet", "drawn"), "dirichlet"),
     **dict.fromkeys(("none", "", "production", "control", "normal", "ranked"), "none"),
 }
+NO_FEEDBACK, NO_PREDICTION = "a prediction without feedback", "feedback without a prediction"  # why one is left out
 NO_SLOTS = "none"  # in place of the column of the slots: what was shown where is unknown
 PREFIXES = ("p_", "y_", "x_", "i_", "w_", "a_", "u_")
 _MAX_SCENARIOS = 50
@@ -344,12 +345,12 @@ def _pair_tasks(table: Table, result: ColumnMap) -> None:
             said = f"{name!r} looks like a prediction, but no feedback goes with it: name it by TASK=COLUMN"
             result.odd.append(said)
             if name.startswith("p_"):
-                result.left_out[name] = "a prediction without feedback"
+                result.left_out[name] = NO_FEEDBACK
     for name in feedback:
         if name not in result.used and (
             name.startswith("y_") or (varied[name] and names_event(name) and _is_flag(table, name))
         ):
-            result.left_out[name] = "feedback without a prediction"
+            result.left_out[name] = NO_PREDICTION
             result.odd.append(f"{name!r} looks like feedback, but no prediction goes with it: name it by p_TASK=COLUMN")
 
 

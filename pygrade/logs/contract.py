@@ -1,6 +1,6 @@
 """The contract of a log beside what a table has: one message instead of an error a column."""
 
-from pygrade.logs.column_map import REQUIRED, ColumnMap
+from pygrade.logs.column_map import NO_FEEDBACK, NO_PREDICTION, REQUIRED, ColumnMap
 from pygrade.logs.column_names import SHORT
 from pygrade.logs.problems import TableProblems
 from pygrade.logs.table import Table
@@ -23,6 +23,23 @@ _EXPLORATION = (
     "exploration",
     "none, shuffle or dirichlet (or a flag: shuffled): how the page was made",
 )
+
+
+# What a table is that lacks predictions, feedback or both, and what to do with it, by which of them it has.
+_HALVES = {
+    (
+        False,
+        False,
+    ): "Events alone (who, what, when) do not tell what users saw and passed over, and no ranking is learned "
+    "from them: pygrade day0 starts without a log",
+    (
+        False,
+        True,
+    ): "Without predictions there is nothing to weigh: add your model's, for every candidate, or have a model "
+    "trained by pygrade pipeline, which reads logs without p_<task>",
+    (True, False): "Predictions without feedback teach nothing yet: join what followed, or start with pygrade day0",
+}
+_LOOKS_LIKE = {NO_FEEDBACK: "p_", NO_PREDICTION: "y_"}  # of a column that is left out for want of its other half
 
 
 class LogContractError(TableProblems):
@@ -104,6 +121,10 @@ def check(table: Table, mapping: ColumnMap, problems: list[str]) -> None:
     if missing:
         example = ", ".join(f"{role}=COLUMN" for role in missing)
         text = f"{table.where}: no column is known for {', '.join(missing)}; say which by {example}"
-        if "slot" in missing:  # no dead end where nobody logged them
+        known = [*mapping.roles, *(_LOOKS_LIKE.get(why, "") for why in mapping.left_out.values())]
+        predicted, judged = (any(role.startswith(prefix) for role in known) for prefix in ("p_", "y_"))
+        if (predicted, judged) in _HALVES:
+            text += f". {_HALVES[predicted, judged]}"
+        elif "slot" in missing:  # no dead end where nobody logged them
             text += f" (no slots were logged? slot=none{'' if 'shown' in mapping.roles else ', shown=COLUMN'})"
         raise LogContractError(text, [*mapping.odd, *problems], contract_rows(table, mapping), table.where)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pygrade.cli import main as cli
-from pygrade.logs import read_logs
+from pygrade.logs import LogContractError, Logs, read_logs
 from tests.cli.test_cli import TINY, result
 from tests.logs.shop import CANDIDATES, shop
 
@@ -160,3 +160,21 @@ def test_evaluate_and_rank_match_columns_by_name(capsys, shop_file, tmp_path, mo
         "the policy does not fit: the log has no features hour; it has device=app, device=web, buyer_score"
         in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(
+    ("lacking", "said"),
+    [
+        (("pred_click", "pred_buy"), "Without predictions there is nothing to weigh: .* by pygrade pipeline"),
+        (("clicked", "bought"), "Predictions without feedback teach nothing yet: .* or start with pygrade day0"),
+        (
+            ("pred_click", "pred_buy", "clicked", "bought", "session_id", "rank", "price"),
+            "Events alone .* do not tell what users saw and passed over.* pygrade day0 starts without a log",
+        ),
+    ],
+)
+def test_half_a_log_is_recognized(lacking, said):
+    table = {name: values for name, values in shop(20).items() if name not in lacking}
+    with pytest.raises(LogContractError, match=said) as caught:
+        Logs.from_table(table)
+    assert caught.value.summary.count("slot=none") == 0
