@@ -1,0 +1,119 @@
+"""`FusionRanker`: `train` in the form of a scikit-learn estimator."""
+
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from pygrade._util.optional_imports import require
+from pygrade.config.training import TrainConfig
+from pygrade.evaluation.verdict import VerdictText
+from pygrade.logs import Logs
+from pygrade.logs.import_table import Columns
+from pygrade.policy import FusionPolicy
+from pygrade.runs.train import TrainedRanker, train
+from pygrade.serving.page import Page
+from pygrade.serving.ranker import BlendedRanker
+
+
+class FusionRanker:
+    """A ranker with scikit-learn's interface: ``FusionRanker(k=10).fit(log).rank(predictions, context=…)``.
+
+    Parameters (``get_params``, ``set_params``, ``sklearn.base.clone``) are those of `train`, and
+
+        k: items of a page.
+
+    A fitted one has ``policy_`` (`FusionPolicy`), ``verdict_`` (`VerdictText`), ``tasks_``, ``features_`` and
+    ``result_`` (`TrainedRanker`; None after unpickling). It can be pickled: the policy goes along, the run's directory
+    does not. It is no subclass of scikit-learn's, which need not be installed. A log is no matrix of samples, so that
+    ``cross_validate`` and pipelines of transformers do not apply: the training cross-fits and holds out by itself.
+    """
+
+    def __init__(
+        self,
+        k: int = 10,
+        *,
+        config: TrainConfig | None = None,
+        map: Columns | None = None,
+        values: Mapping[str, float] | None = None,
+        value_tasks: Sequence[str] = (),
+        holdout: float | Logs = 0.2,
+        out_dir: str | Path | None = None,
+    ) -> None:
+        self.k = k
+        self.config = config
+        self.map = map
+        self.values = values
+        self.value_tasks = value_tasks
+        self.holdout = holdout
+        self.out_dir = out_dir
+
+    def fit(self, X: Any, y: None = None) -> "FusionRanker":
+        """Learn from a log, a table or files, as `train` takes them; ``y`` is not used: feedback is part of a log."""
+        if y is not None:
+            raise ValueError("y is given; want None: feedback is part of the log")
+        options = {name: value for name, value in self.get_params().items() if name != "k"}
+        result = train(X, options.pop("config"), options.pop("out_dir"), **options)
+        self.result_: TrainedRanker | None = result
+        self.policy_: FusionPolicy = result.policy
+        self.verdict_: VerdictText = result.verdict
+        self.tasks_, self.features_ = result.policy.tasks, result.policy.features
+        self._ranker = result.ranker
+        return self
+
+    def rank(self, predictions: ArrayLike | Logs, context: ArrayLike | None = None, **more: Any) -> Page:
+        """The best ``k`` candidates of each request: of a log, or of arrays of predictions [B, N, T] in the order of
+        ``tasks_`` and context [B, F] in that of ``features_``; ``more``: see `BlendedRanker.rank`."""
+        if not self.__sklearn_is_fitted__():
+            raise _not_fitted("this FusionRanker is not fitted; want fit(log) before rank")
+        if isinstance(predictions, Logs):
+            return self._ranker.rank_log(predictions, self.k, **more)
+        return self._ranker.rank(context, predictions, self.k, **more)
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters by name. ``deep`` changes nothing: none of them is an estimator."""
+        return {name: getattr(self, name) for name in self._names()}
+
+    def set_params(self, **params: Any) -> "FusionRanker":
+        """Other parameters; ValueError names one that does not exist."""
+        for name, value in params.items():
+            if name not in (known := self._names()):
+                raise ValueError(f"{name!r} is no parameter of FusionRanker; want one of {', '.join(known)}")
+            setattr(self, name, value)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in vars(self).items() if name != "_ranker"}
+        return state | {"result_": None} if "result_" in state else state
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        if "policy_" in state:
+            self._ranker = BlendedRanker(self.policy_)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "policy_")
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn asks of an estimator; called by it alone."""
+        utils = require("sklearn.utils")
+        inputs = utils.InputTags(two_d_array=False, one_d_array=False)
+        return utils.Tags(None, utils.TargetTags(required=False), input_tags=inputs, no_validation=True)
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self).__init__).parameters
+        changed = [f"{n}={v!r}" for n, v in self.get_params().items() if repr(v) != repr(defaults[n].default)]
+        return f"FusionRanker({', '.join(changed)})"
+
+
+def _not_fitted(text: str) -> Exception:
+    """scikit-learn's error, which is a ValueError, if the program uses it."""
+    found = sys.modules.get("sklearn.exceptions")
+    return ValueError(text) if found is None else found.NotFittedError(text)

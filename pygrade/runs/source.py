@@ -1,0 +1,54 @@
+"""What a training can read: a log, its files, files of other programs, or a table in memory."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pygrade.logs import Logs
+from pygrade.logs.import_table import Columns
+from pygrade.logs.log_parts import LogParts, wrote_log
+from pygrade.logs.table_files import read_table
+from pygrade.training.data import open_log
+
+Log = TypeVar("Log", bound=Logs | LogParts)
+
+
+def open_source(
+    source: Any, columns: Columns | None, values: Mapping[str, float], value_tasks: Sequence[str], limit: int
+) -> tuple[Logs | LogParts, str]:
+    """The log of a source with values of its own, and a name for it; see `pygrade.train`.
+
+    A log that pygrade wrote is read as it is, part by part if it has more requests than ``limit``; with ``columns`` it
+    is a table as every other.
+    """
+    if isinstance(source, Logs | LogParts):
+        if columns is not None:
+            raise ValueError("map says what columns of a table are, and logs is a log; want one or the other")
+        return with_values(source.complete(), values, value_tasks), "a log in memory"
+    if isinstance(source, list | tuple) and not source:
+        raise ValueError("logs is an empty list; want paths of a log or of files")
+    places = _places(source)
+    if places and columns is None and wrote_log(places):
+        return with_values(open_log(places, limit).complete(), values, value_tasks), ", ".join(map(str, places))
+    table, where = read_table(places) if places else (source, "the table")
+    return Logs.from_table(table, columns, values=values, value_tasks=value_tasks, where=where), where
+
+
+def with_values(log: Log, values: Mapping[str, float], value_tasks: Sequence[str] = ()) -> Log:
+    """The log with other values of events; ``ValueError`` names a task that it lacks."""
+    for option, names in (("values", values), ("value-tasks", value_tasks)):
+        if unknown := [name for name in names if name not in log.tasks]:
+            raise ValueError(f"{option} names task {unknown[0]!r}; want one of {', '.join(log.tasks)}")
+    worth = {**dict(zip(log.tasks, log.task_values, strict=True)), **values}
+    if values and not any(worth.values()):
+        raise ValueError(f"values make every event worth 0 ({', '.join(log.tasks)}); want at least one other value")
+    valued: Any = log.valued(tuple(map(float, worth.values())), tuple(value_tasks))
+    return valued  # type: ignore[no-any-return]
+
+
+def _places(source: Any) -> list[Any]:
+    """The files that are meant; none of a table in memory."""
+    if isinstance(source, str | Path):
+        return [source]
+    several = isinstance(source, list | tuple) and all(isinstance(place, str | Path) for place in source)
+    return list(source) if several else []

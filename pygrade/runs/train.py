@@ -1,0 +1,259 @@
+"""`train`: a table or a log becomes a ranker, judged on later requests, with its verdict and its page."""
+
+import shutil
+import tempfile
+import weakref
+import webbrowser
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from pygrade._util.files import atomic_directory, directory_lock
+from pygrade._util.html_table import html_table
+from pygrade._util.serialization import write_json
+from pygrade.config.shared import check_finite
+from pygrade.config.training import TrainConfig
+from pygrade.console.run_files import JudgedRun
+from pygrade.console.tables import trust_table
+from pygrade.console.training import write_report
+from pygrade.console.weights import record_weights
+from pygrade.evaluation.arms import GRADE, SERVED, STAGE1
+from pygrade.evaluation.policy_estimates import log_inputs, served_weights
+from pygrade.evaluation.replay import event_worth
+from pygrade.evaluation.verdict import VerdictText, verdict_of
+from pygrade.logs import Logs
+from pygrade.logs.import_table import Columns
+from pygrade.logs.log_parts import LogParts
+from pygrade.runs.source import open_source
+from pygrade.serving.page import Page
+from pygrade.serving.ranker import BlendedRanker
+from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS, evaluate_policy, is_new
+from pygrade.training.fit import OnStep
+from pygrade.training.train import TrainResult
+from pygrade.training.train import train as learn
+from pygrade.workers import LOCAL, Workers
+
+UNSAVED = ("checkpoints", "shards")
+
+
+@dataclass(frozen=True, repr=False)
+class TrainedRanker(TrainResult):
+    """What `train` returns: a ranker, the verdict on it, and the page that shows both."""
+
+    directory: Path  # with the policies, figures and pages of the run; temporary if none was given
+    config: TrainConfig  # that it was trained by
+    source: str  # name of the data
+    learned_from: Logs | LogParts  # the earlier requests
+    heldout: Logs | None  # later requests, which judged and trained nothing
+    evaluation: dict[str, Any] | None  # `training.evaluate_policy` of them
+
+    @property
+    def verdict(self) -> VerdictText:
+        """What to do, as text (``str``), with its lift and reasons; the policy keeps it."""
+        return verdict_of(self.policy.mixture)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences not to miss."""
+        found = [] if self.evaluation is None else self.evaluation["warnings"]
+        return list(dict.fromkeys([*self.summary["warnings"], *found]))
+
+    @cached_property
+    def ranker(self) -> BlendedRanker:
+        """The ranker of the policy."""
+        return BlendedRanker(self.policy)
+
+    def rank(self, predictions: ArrayLike | Logs, context: ArrayLike | None = None, k: int = 10, **more: Any) -> Page:
+        """The best ``k`` candidates of each request: of a log (`BlendedRanker.rank_log`), or of arrays of predictions
+        [B, N, T] and context [B, F], with ``more`` as in `BlendedRanker.rank`."""
+        if isinstance(predictions, Logs):
+            if context is not None:
+                raise ValueError("context is given beside a log, which has its own; want None")
+            return self.ranker.rank_log(predictions, k, **more)
+        return self.ranker.rank(context, predictions, k, **more)
+
+    def report(self, path: str | Path | None = None, show: bool = False) -> Path:
+        """Write the console, one page of HTML with verdict, tables and sliders; returns its path.
+
+        path: the file; None: ``report.html`` in the run's directory. show: open it in a browser.
+        """
+        judged, floor = None, self.config.reward.propensity_floor
+        if self.heldout is not None and self.evaluation is not None:
+            place = self.directory / "policy", self.policy, self.heldout
+            judged = JudgedRun(*place, False, self.evaluation, self.propensity, floor)
+        title, options = f"pygrade train: {self.source}", (self.config, TrainConfig())
+        written = write_report(self.directory, title, judged, data=self._facts(), options=options)
+        if path is not None:
+            written = Path(shutil.copyfile(written, path))
+        if show:
+            webbrowser.open(written.resolve().as_uri())
+        return written
+
+    def save(self, directory: str | Path) -> Path:
+        """Copy the run to a new directory, as ``out_dir`` would have it; ``directory/policy`` is what to serve."""
+        target = Path(directory)
+        if target.exists():
+            raise FileExistsError(f"directory is {target}, which exists; want a new one")
+        with atomic_directory(target) as partial:
+            shutil.copytree(self.directory, partial, ignore=_unsaved(self.directory), dirs_exist_ok=True)
+        return target
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """What the data is."""
+        log, late = self.learned_from, self.heldout
+        parts = [("the policy learns from", _size(log)), *([("judged on", _size(late))] if late is not None else [])]
+        return [
+            ("data", self.source),
+            *parts,
+            ("tasks", ", ".join(log.tasks)),
+            ("features", ", ".join(log.features) or "none"),
+            ("values", event_worth(self.summary)),
+            ("slot propensities", self.summary["propensity"]["note"]),
+        ]
+
+    def __repr__(self) -> str:
+        return f"<TrainedRanker {self.policy.version[:12]}: {self.verdict}>"
+
+    def _repr_html_(self) -> str:
+        """The verdict and what was compared, for notebooks."""
+        verdict = self.verdict
+        parts = [html_table([], [(line,) for line in (verdict.detail, *verdict.reasons) if line], verdict.sentence)]
+        head, rows = trust_table(self.summary["trust"])
+        table = [row[:2] for row in rows]  # without the marks, which need the page's colors
+        parts += [html_table(head[:2], table, f"lift over {self.summary['trust']['baseline']}")] if rows else []
+        return "".join(parts)
+
+
+def train(
+    logs: Any,
+    config: TrainConfig | None = None,
+    out_dir: str | Path | None = None,
+    *,
+    map: Columns | None = None,
+    values: Mapping[str, float] | None = None,
+    value_tasks: Sequence[str] = (),
+    holdout: float | Logs = 0.2,
+    resume: bool = True,
+    on_step: OnStep | None = None,
+    workers: Workers = LOCAL,
+) -> TrainedRanker:
+    """Learn a ranker from logged requests, judge it, and say whether it is better than a simple baseline.
+
+    It needs no ``if __name__ == "__main__":`` in a script: no process that it starts runs the script again.
+
+    Args:
+        logs: `Logs`; the path of a log, or several in order; files as ``pygrade doctor`` reads them (Parquet, CSV, JSON
+            lines, Arrow); or a table in memory (polars, pandas, Arrow, a dict of columns) with a row per candidate.
+        config: options of the training; None: `TrainConfig()`.
+        out_dir: directory of the run: ``policy/`` (what to serve), ``stage1/`` and ``stage2/`` (not mixed with a
+            baseline), ``checkpoints/``, ``folds/``, ``metrics.jsonl``, ``train.json``, ``evaluation.json``. An
+            interrupted run goes on there. None: a temporary one, which lasts as long as the result;
+            `TrainedRanker.save` copies it.
+        map: what the columns of a table are, see ``columns`` of `Logs.from_table`.
+        values: task → what one event is worth; others: as the log says, else 1.
+        value_tasks: tasks whose events are worth that times the item's price.
+        holdout: share of the requests, the latest, that judges and trains nothing (0: none), or a log that does.
+        resume: go on from checkpoints in ``out_dir``; False removes them.
+        on_step: called with stage and steps done after each step.
+        workers: where shards and folds run; the result has the same bits on any number of them.
+
+    Raises:
+        ValueError: what is wrong with the table or the log, with column and row; no feedback at all; ``out_dir`` has
+            the results of another command, or checkpoints of other logs or options.
+    """
+    config = config or TrainConfig()
+    if (values or value_tasks) and (config.reward.task_values or config.reward.value_tasks):
+        raise ValueError("values and config.reward both say what events are worth; want values alone")
+    check_finite(values or {})
+    log, name = open_source(logs, map, values or {}, value_tasks, config.shard_requests)
+    check_feedback(log, name)
+    early, late = split_holdout(log, holdout) if not isinstance(holdout, Logs) else (log, holdout.complete())
+    directory = Path(out_dir or tempfile.mkdtemp(prefix="pygrade-"))
+    try:
+        with directory_lock(directory, "train"):
+            result = train_and_judge(early, late, config, directory, name, resume, on_step, workers)
+    except BaseException:
+        if out_dir is None:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+    if out_dir is None:
+        weakref.finalize(result, shutil.rmtree, directory, ignore_errors=True)
+    return result
+
+
+def check_feedback(log: Logs | LogParts, name: str) -> None:
+    """``ValueError`` if a log in memory has no feedback."""
+    if isinstance(log, Logs) and not bool((log.feedback > 0).any()):
+        raise ValueError(f"{name}: no shown row has feedback; join it to the log before training")
+
+
+def split_holdout(log: Logs | LogParts, holdout: float) -> tuple[Logs | LogParts, Logs | None]:
+    """The requests to learn from, and the latest ones, which judge."""
+    if not 0 <= holdout < 1:
+        raise ValueError(f"holdout is {holdout}; want a share of the requests, 0 to below 1")
+    early: Logs | LogParts
+    early, later = log.split(1 - holdout) if holdout else (log, None)
+    if not early.num_requests or (later is not None and not later.num_requests):
+        few = f"the log has {log.num_requests} requests, and holdout {holdout} leaves nothing to "
+        raise ValueError(few + ("train on" if not early.num_requests else "judge on; want more requests, or holdout 0"))
+    return early, later.sample(HOLDOUT_REQUESTS) if isinstance(later, LogParts) else later
+
+
+def train_and_judge(
+    early: Logs | LogParts,
+    late: Logs | None,
+    config: TrainConfig,
+    directory: Path,
+    source: str,
+    resume: bool,
+    on_step: OnStep | None,
+    workers: Workers,
+) -> TrainedRanker:
+    """Learn from some requests, judge on others, and leave the figures in the directory."""
+    result = learn(early, config, directory, resume, on_step, late, workers)
+    evaluation = None
+    if late is not None:
+        late = late.valued(config.reward.task_values, config.reward.value_tasks)
+        evaluation = _judge(result, late, config, directory)
+    return TrainedRanker(
+        **vars(result),
+        directory=directory,
+        config=config,
+        source=source,
+        learned_from=early,
+        heldout=late,
+        evaluation=evaluation,
+    )
+
+
+def _judge(result: TrainResult, late: Logs, config: TrainConfig, directory: Path) -> dict[str, Any]:
+    policies = {STAGE1: result.stage1_policy, GRADE: result.stage2_policy}
+    if is_new(result.policy):
+        policies[SERVED] = result.policy
+    reward, mixture = config.reward, result.policy.mixture
+    evaluation = evaluate_policy(late, result.propensity, policies, mixture, reward, reward.page_size)
+    write_json(directory / "evaluation.json", evaluation)
+    with torch.no_grad():
+        alpha = result.policy(log_inputs(result.policy, late))
+    static = result.static_weights.numpy()
+    groups = {} if late.scenario is None else {"scenario": late.scenario}
+    weights = served_weights(result.policy, late)
+    record_weights(directory, late.tasks, weights, alpha.numpy(), static, groups, late.user_id)
+    return evaluation
+
+
+def _size(logs: Logs | LogParts) -> str:
+    if isinstance(logs, LogParts):
+        return f"{logs.num_requests:,} requests in {len(logs.parts):,} files"
+    return f"{logs.num_requests:,} requests of {len(np.unique(logs.user_id)):,} users, {logs.num_rows:,} candidates"
+
+
+def _unsaved(top: Path) -> Any:
+    """What a copy of a run leaves out: files that only a running training needs."""
+    return lambda folder, names: [n for n in names if Path(folder) == top and (n in UNSAVED or n.startswith("."))]
