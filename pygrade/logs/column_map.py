@@ -34,7 +34,6 @@ EXPLORED = {  # words for how a page was made
     **dict.fromkeys(("dirichlet", "drawn"), "dirichlet"),
     **dict.fromkeys(("none", "", "production", "control", "normal", "ranked"), "none"),
 }
-NO_FEEDBACK, NO_PREDICTION = "a prediction without feedback", "feedback without a prediction"  # why one is left out
 NO_SLOTS = "none"  # in place of the column of the slots: what was shown where is unknown
 PREFIXES = ("p_", "y_", "x_", "i_", "w_", "a_", "u_")
 _MAX_SCENARIOS = 50
@@ -72,6 +71,7 @@ class ColumnMap:
     why: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     odd: list[str] = field(default_factory=list)  # what a reader should know, such as feedback without a prediction
+    alone: set[str] = field(default_factory=set)  # p_, y_: there are predictions without feedback, or the contrary
     no_slots: bool = False  # they are unknown
 
     def take(self, role: str, column: str, why: str) -> None:
@@ -344,13 +344,15 @@ def _pair_tasks(table: Table, result: ColumnMap) -> None:
         if name not in result.used and (of_rows[name] or name.startswith("p_")):
             said = f"{name!r} looks like a prediction, but no feedback goes with it: name it by TASK=COLUMN"
             result.odd.append(said)
+            result.alone.add("p_")
             if name.startswith("p_"):
-                result.left_out[name] = NO_FEEDBACK
+                result.left_out[name] = "a prediction without feedback"
     for name in feedback:
         if name not in result.used and (
             name.startswith("y_") or (varied[name] and names_event(name) and _is_flag(table, name))
         ):
-            result.left_out[name] = NO_PREDICTION
+            result.left_out[name] = "feedback without a prediction"
+            result.alone.add("y_")
             result.odd.append(f"{name!r} looks like feedback, but no prediction goes with it: name it by p_TASK=COLUMN")
 
 

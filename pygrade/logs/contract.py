@@ -1,6 +1,6 @@
 """The contract of a log beside what a table has: one message instead of an error a column."""
 
-from pygrade.logs.column_map import NO_FEEDBACK, NO_PREDICTION, REQUIRED, ColumnMap
+from pygrade.logs.column_map import REQUIRED, ColumnMap
 from pygrade.logs.column_names import SHORT
 from pygrade.logs.problems import TableProblems
 from pygrade.logs.table import Table
@@ -39,7 +39,6 @@ _HALVES = {
     "trained by pygrade pipeline, which reads logs without p_<task>",
     (True, False): "Predictions without feedback teach nothing yet: join what followed, or start with pygrade day0",
 }
-_LOOKS_LIKE = {NO_FEEDBACK: "p_", NO_PREDICTION: "y_"}  # of a column that is left out for want of its other half
 
 
 class LogContractError(TableProblems):
@@ -121,8 +120,9 @@ def check(table: Table, mapping: ColumnMap, problems: list[str]) -> None:
     if missing:
         example = ", ".join(f"{role}=COLUMN" for role in missing)
         text = f"{table.where}: no column is known for {', '.join(missing)}; say which by {example}"
-        known = [*mapping.roles, *(_LOOKS_LIKE.get(why, "") for why in mapping.left_out.values())]
-        predicted, judged = (any(role.startswith(prefix) for role in known) for prefix in ("p_", "y_"))
+        predicted, judged = (
+            prefix in {role[:2] for role in (*mapping.roles, *mapping.alone)} for prefix in ("p_", "y_")
+        )
         if (predicted, judged) in _HALVES:
             text += f". {_HALVES[predicted, judged]}"
         elif "slot" in missing:  # no dead end where nobody logged them
