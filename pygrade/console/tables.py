@@ -6,7 +6,7 @@ from typing import Any
 from pygrade._util.html_table import Html
 from pygrade.console.marks import bar, interval_mark, reach_of
 from pygrade.evaluation.policy_estimates import LIFT
-from pygrade.metrics.texts import bounds_text, lift_text, positive_text, share_text, value_text
+from pygrade.metrics.texts import bounds_text, lift_text, positive_text, rate_text, share_text, value_text
 
 Json = Mapping[str, Any]
 Rows = list[list[str | Html]]
@@ -44,7 +44,7 @@ def prediction_table(replay: Json) -> Table:
             task,
             f"{int(entry['events']):,}",
             f"{entry['rate']:.2%}",
-            f"{entry['mean_prediction']:.2%}",
+            rate_text(entry["mean_prediction"]),
             share_text(entry["auc"], 3),
             share_text(entry["gauc"], 3),
         ]

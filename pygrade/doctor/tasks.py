@@ -37,6 +37,7 @@ def task_facts(logs: Logs, curve: Floats | None = None) -> dict[str, dict[str, A
         binary = set(np.unique(y)) <= {0.0, 1.0}
         facts[task] = {
             "rows": len(y),
+            "amount": not binary,
             "events": int((y > 0).sum()),
             "rate": float(y.mean()),
             "mean_prediction": float(p.mean()),
@@ -103,8 +104,8 @@ def task_sentences(facts: dict[str, dict[str, Any]]) -> list[str]:
             )
         if entry["events"] >= MIN_EVENTS and (min(ratio, examined) > _FAR or max(ratio, examined) < 1 / _FAR):
             result.append(
-                f"{task} is predicted {ratio:.2g} times as often as it happens: an expected value is off by that "
-                "factor, so calibrate it or let the weights do it"
+                f"{task} is predicted {ratio:.2g} times as {'much' if entry['amount'] else 'often'} as it happens: an "
+                "expected value is off by that factor, so calibrate it or let the weights do it"
             )
     return result + _twins(facts)
 

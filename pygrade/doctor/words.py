@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pygrade.metrics.texts import lift_text, value_text
+from pygrade.metrics.texts import lift_text, rate_text, value_text
 
 Sheet = Mapping[str, Any]
 Rows = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]
@@ -54,8 +54,8 @@ def task_rows(sheet: Sheet) -> Rows:
             (
                 task,
                 f"{entry['events']:,}",
-                f"{entry['rate']:.2%}",
-                f"{entry['mean_prediction']:.2%}",
+                rate_text(entry["rate"], entry["amount"]),
+                rate_text(entry["mean_prediction"], entry["amount"]),
                 value_text(entry["ratio"], 2),
                 "n/a" if entry["examined_ratio"] is None else value_text(entry["examined_ratio"], 2),
                 "n/a" if entry["ece"] is None else f"{entry['ece']:.4f}",
@@ -64,7 +64,7 @@ def task_rows(sheet: Sheet) -> Rows:
                 lift_text(entry["over_order"], 1),
             )
         )
-    head = ("task", "events", "rate", "predicted", "pred. / obs.", "examined", "ECE", "AUC", "AUC in a page")
+    head = ("task", "events", "rate or mean", "predicted", "pred. / obs.", "examined", "ECE", "AUC", "AUC in a page")
     order = ("expected value", *[""] * 8, lift_text(sheet["expected_value_over_order"], 1))
     return (*head, "over the order"), [*rows, order]
 

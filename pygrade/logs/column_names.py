@@ -80,8 +80,11 @@ _EVENTS = (
     {"watch", "watchtime", "playtime", "dwell", "dwelltime", "duration", "view"},
     {"follow", "subscribe", "subscription"},
     {"share", "forward", "repost"},
-    {"hide", "dislike", "report", "notinterested"},
+    {"hide", "hidden", "dislike", "report", "notinterested"},
+    {"return", "refund", "sendback"},
+    {"unsubscribe", "unfollow", "block", "mute"},
 )
+_HARM = _EVENTS[-3:]
 _IDS = {"id", "uuid", "guid", "hash", "key", "sha", "md5"}
 
 
@@ -150,6 +153,16 @@ def names_event(name: str) -> bool:
     (True, False)
     """
     return any(_forms(word) & group for word in words(name) for group in _EVENTS)
+
+
+def names_harm(task: str) -> bool:
+    """Does a word of the name mean something that users do to what they do not like?
+
+    >>> names_harm("returned"), names_harm("hide_post"), names_harm("returning_click")
+    (True, True, False)
+    """
+    found = words(task)
+    return any(_forms(word) & group for word in found for group in _HARM) and "returning" not in found
 
 
 def event_of(name: str) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pygrade.logs import attributes, contract, conversion, leaks, prediction_scale
 from pygrade.logs.arrays import numbered
 from pygrade.logs.column_map import BY_NAME_AND_VALUES, PREFIXES, ColumnMap, find_request, parse_map, propose
-from pygrade.logs.column_names import SHORT
+from pygrade.logs.column_names import SHORT, names_harm
 from pygrade.logs.columns import PER_TASK
 from pygrade.logs.conversion import ImportNotes
 from pygrade.logs.nested import unnested
@@ -21,6 +21,7 @@ from pygrade.logs.table import Table, to_arrow
 
 Columns = Mapping[str, str | Iterable[str]] | Sequence[str] | str
 Duplicates = Literal["keep-shown", "refuse"]
+_LARGE = 3.0  # mean of the amounts that are not taken for counts
 _DECISIVE = ("position", "timestamp", "scenario", "value", "exploration")
 _TEXTS = ("scenario", "policy_version", "baseline", "verdict")
 _NUMBERS = ("position", "value", "shown", "trust")
@@ -159,6 +160,25 @@ def _cure(table: Table, attempt: _Attempt, requests: int) -> tuple[NDArray[np.bo
         attempt.problems.found.append(ValueError(text))
         return np.zeros(len(table), bool), set(), ""
     return bad, gaps, words
+
+
+def worth_by_default(imported: ImportedTable, given: Mapping[str, float]) -> dict[str, float]:
+    """What one event of each task is worth if nobody says: 1, -1 of harm, of large amounts 1 on average. What is not 1
+    is added to the notes.
+    """
+    worth = dict.fromkeys(imported.fields["tasks"], 1.0)
+    for t, task in enumerate(worth):
+        if imported.own or task in {**imported.values, **given}:
+            continue
+        events = imported.fields["feedback"][:, t]
+        mean = float(events[events > 0].mean()) if (events > 0).any() else 1.0
+        size = 1.0 if mean < _LARGE else float(f"{1 / mean:.3g}")
+        worth[task] = -size if names_harm(task) else size
+        why = ["harm, by its name"] if names_harm(task) else []
+        why += [f"an amount of {mean:.3g} on average"] if size != 1.0 else []
+        if why:
+            imported.notes.guessed.append(f"{task}={worth[task]:g} in --values ({', '.join(why)})")
+    return worth
 
 
 def check_priced(imported: ImportedTable, worth: Mapping[str, float], priced: Sequence[str]) -> None:

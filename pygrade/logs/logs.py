@@ -31,7 +31,8 @@ from pygrade.logs import parquet as logs_parquet
 from pygrade.logs.arrays import numbered
 from pygrade.logs.categories import levels_of
 from pygrade.logs.columns import COLUMNS, PER_REQUEST, PER_ROW, PER_TASK
-from pygrade.logs.import_table import Columns, Duplicates, ImportedTable, check_priced, import_table
+from pygrade.logs.import_table import Columns, Duplicates, ImportedTable, check_priced, import_table, worth_by_default
+from pygrade.metrics.texts import rate_text
 
 _Refuse = Callable[..., None]  # see `validate`
 
@@ -204,7 +205,8 @@ class Logs:
                 user=customer,time=at,click=clicked,p_click=pred_click,x_hour=hour,i_brand=brand"``; also scenario,
                 value (price) and shown. What is not given is proposed from names, types and values; ``skip=a+b`` leaves
                 columns out.
-            values: task → what one event is worth; not given: 1, or what a log of pygrade's own says.
+            values: task → what one event is worth, of amounts what a unit is; not given: what a log of pygrade's own
+                says, or 1 an event, -1 of one that is harm by its name (hide, return), of large amounts 1 on average.
             value_tasks: those worth that times the price.
             scale: task → what its predictions are: probability, percent, logit or log. Not given: what is clear.
             duplicates: of an item listed twice in a request, keep the row that was shown, or refuse.
@@ -238,7 +240,7 @@ class Logs:
         for name, given in (("values", values or ()), ("value_tasks", value_tasks)):
             if unknown := [task for task in given if task not in tasks]:
                 raise ValueError(f"{name} names task {unknown[0]!r}; want one of {', '.join(tasks)}")
-        worth = {**dict.fromkeys(tasks, 1.0), **imported.values, **(values or {})}
+        worth = {**worth_by_default(imported, values or {}), **imported.values, **(values or {})}
         priced = tuple(value_tasks) or imported.value_tasks
         check_priced(imported, worth, priced)
         logs = cls(**imported.fields, task_values=tuple(map(float, worth.values())), value_tasks=priced)
@@ -321,7 +323,9 @@ class Logs:
             rate = float(self.feedback[shown, t].mean()) if shown.any() else 0.0
             price = " times the price" if task in self.value_tasks else ""
             mean = float(self.predictions[shown, t].mean()) if shown.any() else 0.0
-            facts[f"task {task}"] = f"{rate:.2%} of shown rows, predicted {mean:.2%}, worth {worth:g}{price}"
+            amount = bool((self.feedback[shown, t] % 1).any() or (self.feedback[shown, t] > 1).any())
+            said = f"{rate_text(rate, amount)} {'a shown row' if amount else 'of shown rows'}"
+            facts[f"task {task}"] = f"{said}, predicted {rate_text(mean, amount)}, worth {worth:g}{price}"
         for f, feature in enumerate(self.features):
             facts[f"feature {feature}"] = _span(self.context[:, f])
         for i, item in enumerate(self.items):

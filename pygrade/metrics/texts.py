@@ -48,6 +48,15 @@ def span_text(estimate: Estimate, digits: int = 2, missing: str = "unknown") -> 
     return f"{100 * low:.{digits}f} to {100 * high:.{digits}f}"
 
 
+def rate_text(mean: float, amount: bool = False) -> str:
+    """A rate of events in per cent; of amounts, which may be more than 1, their mean.
+
+    >>> rate_text(0.0302), rate_text(0.5, amount=True), rate_text(16.2293)
+    ('3.02%', '0.5', '16.23')
+    """
+    return f"{mean:.4g}" if amount or mean > 1 else f"{mean:.2%}"
+
+
 def value_text(estimate: Estimate, digits: int | None = None) -> str:
     """``0.7123 ± 0.0045``; digits: decimals, None: four, and fewer of numbers from 10 on.
 

@@ -143,6 +143,40 @@ def test_the_part_of_a_shop_is_the_scenario_before_the_device():
     assert "scenario=store_section (by its name)" in found.notes.guessed
 
 
+SEEN = np.array([slot is not None for slot in SHOP["rank"]])
+
+
+def of_shown(values):
+    return [value if seen else None for value, seen in zip(values, SEEN, strict=True)]
+
+
+def test_amounts_and_harm_have_values_that_are_said():
+    rng = np.random.default_rng(4)
+    seconds = np.where(rng.random(2000) < 0.4, 20.0, 0.0)
+    table = changed(
+        watch_seconds=of_shown(seconds.tolist()),
+        pred_watch_seconds=np.full(2000, 8.0).tolist(),
+        returned=of_shown((rng.random(2000) < 0.02).tolist()),
+        p_returned=np.full(2000, 0.02).tolist(),
+    )
+    found = import_table(table)
+    logs = Logs.from_imported(found)
+    assert dict(zip(logs.tasks, logs.task_values, strict=True)) == {
+        "click": 1.0,
+        "buy": 1.0,
+        "watch_seconds": 0.05,
+        "returned": -1.0,
+    }
+    assert found.notes.guessed[-2:] == [
+        "watch_seconds=0.05 in --values (an amount of 20 on average)",
+        "returned=-1 in --values (harm, by its name)",
+    ]
+    assert f">{seconds[SEEN].mean():.4g} a shown row, predicted 8, worth 0.05<" in logs._repr_html_()
+    stated = import_table(table)
+    assert Logs.from_imported(stated, {"watch_seconds": 1, "returned": -3}).task_values[2:] == (1.0, -3.0)
+    assert not any("--values" in note for note in stated.notes.guessed)
+
+
 REFUSED = {
     "a word among times": (
         {"at": ["soon", *map(str, AT[1:])]},
