@@ -60,7 +60,6 @@ def _rollout_kernel(
             b * candidates, candidates, tl.minimum(samples - first, LISTS), k, lists, components,
             MASKED, "identity", LISTS, TN, T, HALF, VECTOR, KP, K_LEVELS, CAPACITY, CP,
         )  # fmt: skip
-        tl.debug_barrier()
 
 
 def rollout(

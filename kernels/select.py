@@ -83,7 +83,7 @@ def append(
     better = eligible & (order > bound[:, None])
     new = better.to(tl.int32)
     added = tl.sum(new, axis=1)
-    if tl.max(added, axis=0) > 0:
+    if tl.max(added, axis=0) > 0:  # seldom not so, but in long lists, of which most tiles add nothing
         slot = row[:, None] * CAPACITY + filled[:, None] + _running(new, LISTS, TN) - 1
         tl.store(buffer + slot, key_of(order, index[None, :]), mask=better)
         filled += added

@@ -1,4 +1,8 @@
-"""Settings of the whole suite. Triton kernels run in its interpreter, or with ``--device cuda`` on a GPU."""
+"""Settings of the whole suite.
+
+Triton kernels run in its interpreter, with ``--device cuda`` on a GPU, with ``--emulate sm_90`` as compiled PTX that is
+executed on the CPU (`devtools.ptx`), whose findings fail a test.
+"""
 
 import itertools
 import logging
@@ -19,10 +23,14 @@ _numbers = itertools.count()  # of buckets
 
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where Triton kernels run")
+    parser.addoption("--emulate", metavar="ARCH", help="execute the PTX that Triton compiles for sm_80, sm_90, sm_100")
+    parser.addoption("--order", type=int, default=0, help="seed of the order of programs and warps with --emulate")
 
 
 def pytest_configure(config):
-    if config.getoption("--device") == "cpu":
+    if config.getoption("--emulate"):
+        os.environ.pop("TRITON_INTERPRET", None)
+    elif config.getoption("--device") == "cpu":
         os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
     else:
         os.environ.pop("TRITON_INTERPRET", None)
@@ -48,6 +56,21 @@ def kernels_take_cpu_tensors(pytestconfig):
 
     with adapted_kernels(device):
         yield
+
+
+@pytest.fixture(autouse=True)
+def compiled_kernels(pytestconfig):
+    """With ``--emulate`` every launch of the test executes PTX, and must be without a finding."""
+    if not (arch := pytestconfig.getoption("--emulate")):
+        yield
+        return
+    from devtools.ptx import Options, emulated
+    from tests.kernels.findings import unexpected
+
+    order = pytestconfig.getoption("--order")
+    with emulated(arch, Options(order, turn=7 if order else 0), use_triton=False) as launches:
+        yield
+    assert unexpected(launches) == []
 
 
 @pytest.fixture(scope="session")

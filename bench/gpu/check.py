@@ -59,6 +59,7 @@ def steps(device: str, out: Path) -> list[Step]:
     result = [
         Step("machine", (python, "-m", "bench.gpu.check", "--describe"), 120),
         Step("parity", (*pytest, "tests/kernels/test_goldens.py", "tests/kernels/test_numerics.py", *few), 300),
+        Step("emulator", (*pytest, "tests/kernels/test_compiled.py"), 400),
         Step("device", (*pytest, "tests/kernels/test_device.py", *some), 400),
         Step("bench", (python, "-m", "bench", "--device", device, "--out", str(out), *one_op), 500),
         Step("launch", (python, "-m", "bench.gpu.launch_aot", "--device", device, "--out", str(out / "aot")), 200),

@@ -2,6 +2,8 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <sstream>
+#include <stdexcept>
 #include <tuple>
 #include <vector>
 
@@ -12,6 +14,17 @@
 namespace pygrade::inline v0_2::torch_ops {
 
 namespace {
+
+// Lower bounds[0, T] are at most the upper ones[1, T].
+void check_bounds(std::span<const float> bounds) {
+  const std::size_t tasks = bounds.size() / 2;
+  for (std::size_t t = 0; t < tasks; ++t) {
+    if (bounds[t] <= bounds[tasks + t]) continue;
+    std::ostringstream message;
+    message << "weight_bounds[:, " << t << "] is " << bounds[t] << ", " << bounds[tasks + t] << "; want low <= high";
+    throw std::invalid_argument(message.str());
+  }
+}
 
 // max(0, x), NaN for NaN.
 float excess(float x) { return x < 0.0f ? 0.0f : x; }
@@ -61,6 +74,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> rollout_of(const Tensor& concentratio
   const Input<std::int32_t> ranked(component_list, "component_list", {components});
   const Input<float> bounds(weight_bounds, "weight_bounds", {2, s.tasks});
   const int threads = thread_count(num_threads);
+  if (bounds && validate) check_bounds(bounds.span());
 
   Tensor weights = fresh({shape.batch, shape.samples, shape.tasks}),
          log_weights = fresh({shape.batch, shape.samples, shape.tasks}), log_prob = fresh({shape.batch, shape.samples});

@@ -56,31 +56,30 @@ class Signature:
 
 
 @contextmanager
-def recorded_launches() -> Iterator[list[Launch]]:
-    """Inside the block, a kernel launch is appended to the list and runs nothing."""
+def launches_to(take: Callable[[Launch], object]) -> Iterator[None]:
+    """Inside the block, a kernel's launch runs nothing but ``take`` of it."""
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         raise ValueError("TRITON_INTERPRET is set, so that Triton interprets; unset it to compile")
     from triton.runtime.jit import JITFunction
 
-    launches: list[Launch] = []
-
-    def record(self: Any, *arguments: Any, grid: Any, warmup: bool, **keywords: Any) -> None:
+    def run(self: Any, *arguments: Any, grid: Any, warmup: bool, **keywords: Any) -> None:
         named = dict(zip(self.arg_names, arguments, strict=False))
         named |= {name: keywords.pop(name) for name in self.arg_names if name in keywords}
         size = grid(named) if callable(grid) else grid
-        launches.append(Launch(self, named, keywords, tuple(int(n) for n in size)))
+        take(Launch(self, named, keywords, tuple(int(n) for n in size)))
 
     original = JITFunction.run
-    JITFunction.run = record
+    JITFunction.run = run
     try:
-        yield launches
+        yield
     finally:
         JITFunction.run = original
 
 
 def record(call: Callable[[], object]) -> list[Launch]:
     """The launches of one call of ops on CPU tensors."""
-    with recorded_launches() as launches, use_backend("triton"):
+    launches: list[Launch] = []
+    with launches_to(launches.append), use_backend("triton"):
         call()
     return launches
 

@@ -1,7 +1,8 @@
 """The calls whose launches are compiled ahead of time: all choices of the launch functions, in at most 60 variants.
 
 Shapes are those of a small batch; no kernel depends on the number of requests or rows. `tests/kernels/test_variants.py`
-compares the list with the choices in a sweep of shapes.
+compares the list with the choices in a sweep of shapes, `tests/kernels/test_compiled.py` the results with those of the
+C++ core.
 """
 
 from collections.abc import Callable
@@ -25,8 +26,26 @@ class Variant:
     wide: bool = False
 
 
+_generator = torch.Generator().manual_seed(12)
+
+
+def _uniform(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Random numbers in [0, 1], with ties and zeros."""
+    x = torch.rand(*shape, generator=_generator)
+    x.view(-1)[::7] = (4 * x.view(-1)[::7]).round() / 4
+    return x.to(dtype)
+
+
+def _positive(*shape: int) -> Tensor:
+    return 0.05 + 3 * torch.rand(*shape, generator=_generator)
+
+
+def _mask(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=_generator) < 0.6
+
+
 def _scores(candidates: int, tasks: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.zeros(BATCH, candidates, tasks, dtype=dtype)
+    return _uniform(BATCH, candidates, tasks, dtype=dtype)
 
 
 def _offsets(candidates: int) -> Tensor:
@@ -34,37 +53,42 @@ def _offsets(candidates: int) -> Tensor:
 
 
 def _advantage(normalize: str, samples: int, leave_one_out: bool = False) -> Callable[[], object]:
-    rewards = torch.zeros(BATCH, samples, 2)
-    return lambda: ops.group_advantage(rewards, torch.ones(2), normalize=normalize, leave_one_out=leave_one_out)
+    rewards, importance = _uniform(BATCH, samples, 2), _positive(2)
+    return lambda: ops.group_advantage(rewards, importance, normalize=normalize, leave_one_out=leave_one_out)
 
 
 def _sample(samples: int, tasks: int) -> Callable[[], object]:
-    return lambda: ops.dirichlet_sample(torch.ones(BATCH, tasks), samples, SEED, SEED)
+    concentration = _positive(BATCH, tasks)
+    return lambda: ops.dirichlet_sample(concentration, samples, SEED, SEED)
 
 
 def _log_prob(samples: int, tasks: int, weight_floor: float) -> Callable[[], object]:
     """With its backward pass."""
+    concentration, logs = _positive(BATCH, tasks), -4 * _uniform(BATCH, samples, tasks)
 
-    def call() -> None:
-        concentration = torch.ones(BATCH, tasks, requires_grad=True)
-        values = ops.dirichlet_log_prob(concentration, torch.zeros(BATCH, samples, tasks), weight_floor)
-        torch.autograd.grad(values.sum(), concentration)
+    def call() -> tuple[Tensor, Tensor]:
+        leaf = concentration.clone().requires_grad_()
+        values = ops.dirichlet_log_prob(leaf, logs, weight_floor)
+        return values.detach(), torch.autograd.grad(values.sum(), leaf)[0]
 
     return call
 
 
 def _entropy(tasks: int) -> Callable[[], object]:
-    return lambda: ops.dirichlet_entropy(torch.ones(BATCH, tasks))
+    concentration = _positive(BATCH, tasks)
+    return lambda: ops.dirichlet_entropy(concentration)
 
 
 def _kl(tasks: int) -> Callable[[], object]:
-    return lambda: ops.dirichlet_kl(torch.ones(BATCH, tasks), torch.ones(BATCH, tasks))
+    one, other = _positive(BATCH, tasks), _positive(BATCH, tasks)
+    return lambda: ops.dirichlet_kl(one, other)
 
 
 def _grpo(samples: int, tasks: int, weight_floor: float = 1e-5) -> Callable[[], object]:
-    rows, draws = torch.ones(BATCH, tasks), torch.zeros(BATCH, samples)
-    logs = torch.zeros(BATCH, samples, tasks)
-    return lambda: ops.grpo_loss(rows, logs, draws, draws, rows, weight_floor=weight_floor)
+    rows, reference = _positive(BATCH, tasks), _positive(BATCH, tasks)
+    logs, advantages = -4 * _uniform(BATCH, samples, tasks), _uniform(BATCH, samples) - 0.5
+    old = ops.dirichlet_log_prob(rows, logs, weight_floor) + 0.1 * _uniform(BATCH, samples)
+    return lambda: ops.grpo_loss(rows, logs, old, advantages, reference, weight_floor=weight_floor)
 
 
 def _transform(transform: str, jagged: bool = False, dtype: torch.dtype = torch.float32) -> Callable[[], object]:
@@ -78,7 +102,7 @@ def _fuse(
     candidates: int, tasks: int, samples: int = 0, dtype: torch.dtype = torch.float32, jagged: bool = False
 ) -> Callable[[], object]:
     scores, offsets = _scores(candidates, tasks, dtype), None
-    weights = torch.zeros(BATCH, samples, tasks) if samples else torch.zeros(BATCH, tasks)
+    weights = _uniform(BATCH, samples, tasks) if samples else _uniform(BATCH, tasks)
     if jagged:
         scores, offsets = scores.flatten(0, 1), _offsets(candidates)
     return lambda: ops.fuse_scores(scores, weights, offsets=offsets)
@@ -94,8 +118,8 @@ def _topk(
     masked: bool = False,
 ) -> Callable[[], object]:
     scores, offsets = _scores(candidates, tasks, dtype), None
-    weights = torch.zeros(BATCH, samples, tasks) if samples else torch.zeros(BATCH, tasks)
-    mask = torch.ones(BATCH, candidates, dtype=torch.bool) if masked else None
+    weights = _uniform(BATCH, samples, tasks) if samples else _uniform(BATCH, tasks)
+    mask = _mask(BATCH, candidates) if masked else None
     if jagged:
         scores, offsets = scores.flatten(0, 1), _offsets(candidates)
         mask = None if mask is None else mask.flatten()
@@ -105,7 +129,7 @@ def _topk(
 def _lists(candidates: int, lists: int, components: int) -> tuple[Tensor | None, Tensor | None]:
     if lists == 0:
         return None, None
-    return torch.ones(BATCH, lists, candidates, dtype=torch.bool), torch.arange(components).int() % (lists + 1) - 1
+    return _mask(BATCH, lists, candidates), torch.arange(components).int() % (lists + 1) - 1
 
 
 def _gain(
@@ -118,31 +142,33 @@ def _gain(
     jagged: bool = False,
 ) -> Callable[[], object]:
     scores, offsets = _scores(candidates, tasks, dtype), None
-    gains = torch.zeros(BATCH, candidates, components)
+    gains = _uniform(BATCH, candidates, components)
     masks, component_list = _lists(candidates, lists, components)
     if jagged:
         scores, gains, offsets = scores.flatten(0, 1), gains.flatten(0, 1), _offsets(candidates)
         masks = None if masks is None else masks.transpose(0, 1).flatten(1)
-    return lambda: ops.topk_gain(
-        scores, torch.zeros(BATCH, 16, tasks), gains, k, torch.ones(k), masks, component_list, offsets=offsets
-    )
+    weights, discount = _uniform(BATCH, 16, tasks), _positive(k)
+    return lambda: ops.topk_gain(scores, weights, gains, k, discount, masks, component_list, offsets=offsets)
 
 
 def _rollout(
     candidates: int, tasks: int, k: int, samples: int, components: int = 2, lists: int = 1, bounded: bool = True
 ) -> Callable[[], object]:
-    concentration, gains = torch.ones(BATCH, tasks), torch.zeros(BATCH, candidates, components)
-    inputs = (concentration, _scores(candidates, tasks), gains, k, torch.ones(k), samples, SEED, SEED)
-    bounds = torch.stack([torch.zeros(tasks), torch.ones(tasks)]) if bounded else None
+    concentration, gains = _positive(BATCH, tasks), _uniform(BATCH, candidates, components)
+    inputs = (concentration, _scores(candidates, tasks), gains, k, _positive(k), samples, SEED, SEED)
+    bounds = torch.stack([torch.full((tasks,), 0.02), torch.full((tasks,), 0.6)]) if bounded else None
     lists_of = _lists(candidates, lists, components)
     return lambda: ops.rollout(*inputs, *lists_of, bounds, 1e-5 if bounded else 0.0)
 
 
 def _lambda_loss(candidates: int, masked: bool = False) -> Callable[[], object]:
-    scores, mask = torch.zeros(BATCH, candidates), None
-    if masked:
-        mask = torch.ones(BATCH, candidates, dtype=torch.bool)
-    return lambda: ops.lambda_loss(scores, scores, mask, torch.ones(10))
+    scores, gains, discount = (
+        _uniform(BATCH, candidates),
+        _uniform(BATCH, candidates),
+        _positive(10).sort(descending=True)[0],
+    )
+    mask = _mask(BATCH, candidates) if masked else None
+    return lambda: ops.lambda_loss(scores, gains, mask, discount)
 
 
 HALF, BRAIN = torch.float16, torch.bfloat16

@@ -40,7 +40,7 @@ def format_penalty(weights: T, weight_bounds: TensorOrArray) -> T:
         [...], of the kind and dtype of ``weights``: 0 inside the box, negative outside. Differentiable in ``weights``.
 
     Raises:
-        TypeError, ValueError: a wrong dtype, shape or device.
+        TypeError, ValueError: a wrong dtype, shape or device; on a CPU also a low above its high.
 
     Examples:
         >>> box = torch.tensor([[0.1, 0.1], [0.6, 0.9]])
@@ -51,7 +51,18 @@ def format_penalty(weights: T, weight_bounds: TensorOrArray) -> T:
     values = checks.tensor("weights", weights, dtypes, (None,) * max(1, getattr(weights, "ndim", 1)))
     bounds = checks.tensor("weight_bounds", weight_bounds, (values.dtype,), (2, values.shape[-1])).detach()
     checks.same_device("weight_bounds", bounds, "weights", values)
+    if checks.must_validate(None, bounds):
+        _check_bounds(bounds)
     return checks.match_type(reference.format_penalty(values, bounds), weights)
+
+
+def _check_bounds(bounds: Tensor) -> None:
+    """ValueError that names the first task of bounds[2, T] whose low is not at most its high."""
+    bad = ~(bounds[0] <= bounds[1])
+    if bool(bad.any()):  # inside an op, so that compiled graphs check too
+        task = int(bad.nonzero()[0])
+        low, high = bounds[:, task].tolist()
+        raise ValueError(f"weight_bounds[:, {task}] is {low:g}, {high:g}; want low <= high")
 
 
 def _rollout(
@@ -70,6 +81,8 @@ def _rollout(
     threads: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     lists = (masks, component_list)
+    if weight_bounds is not None and validate:
+        _check_bounds(weight_bounds)
     if not dispatch.is_reference(scores):
         if validate:
             check_values("concentration", concentration)
@@ -88,7 +101,7 @@ def _rollout(
     identity = FusionOptions(TRANSFORMS.index("identity"), 0.0, 0.0, None, None, validate, threads)
     rewards = gain_of(scores, weights, gains, discount, *lists, *identity)
     if weight_bounds is not None:
-        rewards = torch.cat([rewards, format_penalty(weights, weight_bounds)[..., None]], -1)
+        rewards = torch.cat([rewards, reference.format_penalty(weights, weight_bounds)[..., None]], -1)
     return weights, log_weights, log_prob, rewards
 
 
@@ -141,7 +154,7 @@ def rollout(
         concentration, num_samples, seed, offset: as in `dirichlet_sample`; [B, T] float32.
         scores: [B, N, T] float32, float16 or bfloat16, already transformed (`transform_scores`).
         gains, k, discount, masks, component_list: as in `topk_gain`; gains [B, N, C], discount [k], masks [B, L, N].
-        weight_bounds: [2, T] float32, lower and upper bounds of the weights; adds `format_penalty` as last component.
+        weight_bounds: [2, T] float32, bounds low <= high of the weights; adds `format_penalty` as last component.
         weight_floor: in [0, 1); ``log_prob`` is taken at log-weights with this floor, as `grpo_loss` does.
         validate: check values on a GPU too, which waits for it. A CPU always checks.
         num_threads: CPU threads; None: torch's setting. The result does not depend on it.

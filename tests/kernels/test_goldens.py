@@ -20,13 +20,15 @@ from tests.goldens.cases import CASES
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")  # the interpreter runs on numpy
 @pytest.mark.parametrize("family", FAMILIES)
-def test_triton_gives_the_golden_bits(family, device, record_property):
-    if device == "cpu" and tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9):
+def test_triton_gives_the_golden_bits(family, device, pytestconfig, record_property):
+    arch = pytestconfig.getoption("--emulate")
+    if device == "cpu" and not arch and tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9):
         pytest.skip("the interpreter's fma is a true fma from Triton 3.9 on")
     with dispatch.use_backend("triton"):
         count = sum(golden.equal_values(device) for golden in load(family))
     assert count > 100
-    record_property(f"bit-equal Triton {triton.__version__} on {device}, {family}", count)
+    where = f"as PTX of {arch}" if arch else f"on {device}"
+    record_property(f"bit-equal Triton {triton.__version__} {where}, {family}", count)
 
 
 @pytest.mark.parametrize("isa", _core.available_isas())

@@ -157,3 +157,15 @@ def test_format_penalty_measures_the_violation():
         format_penalty(weights, bounds[:, :2])
     with pytest.raises(TypeError, match="weight_bounds is float64; want float32"):
         format_penalty(weights, bounds.double())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("low", "high"), [(0.9, 0.1), (float("nan"), 1.0)])
+def test_a_low_above_its_high_is_refused(backend, low, high):
+    given = problem()
+    given["weight_bounds"][:, 1] = torch.tensor([low, high])
+    message = rf"weight_bounds\[:, 1\] is {low:g}, {high:g}; want low <= high"
+    with dispatch.use_backend(backend), pytest.raises(ValueError, match=message):
+        rollout(**given)
+    with pytest.raises(ValueError, match=message):
+        format_penalty(torch.rand(3, 4), given["weight_bounds"])

@@ -1,0 +1,22 @@
+"""Executes the PTX that Triton compiles on a CPU, warp by warp: tests of compiled kernels without a GPU.
+
+::
+
+    with emulated("sm_90") as launches:  # ops on CPU tensors are compiled, and their PTX is executed
+        pygrade.fuse_topk(scores, weights, 10)
+    print(*launches[0].findings)  # races, bounds, undefined values, diverged barriers, with source lines
+
+`instructions` is the table of mnemonics, `program` the parser, ``engine.cpp`` with ``shadow.hpp`` the machine,
+`emulate` what joins them to the ops.
+
+What is exact: integers, float32 and float64 arithmetic, conversions, packed pairs, predicates, shuffles, reductions of
+a warp, ``ldmatrix``, ``stmatrix``, barriers. A mnemonic, modifier or operand that is not in the table is an error. What
+is not modeled: the machine code that ptxas makes of the PTX, caches, fences and weak orders of memory, named barriers,
+atomics, asynchronous copies, tensor cores. ``bar.sync`` alone orders memory in the kernels of this project. The bits of
+``rcp.approx.ftz.f64`` are not specified: ``approx`` chooses among answers of its accuracy.
+"""
+
+from devtools.ptx.emulate import Call, Finding, Launched, Memory, Options, emulated, execute, prepare
+from devtools.ptx.program import Unsupported, parse
+
+__all__ = ["Call", "Finding", "Launched", "Memory", "Options", "Unsupported", "emulated", "execute", "parse", "prepare"]
