@@ -359,6 +359,10 @@ class Features:
     def cross_features(self) -> list[str]: ...
     @property
     def sequence_length(self) -> int: ...
+    def inputs(self, names: list[str], of_requests: bool, dense: Any, ids: Any) -> Any:
+        """[q, F] of dense [q, D] and ids [q, C]: columns, and levels ``feature=level``, by name; of items NaN of what
+        is none. SchemaError, of requests, for such a name."""
+
     def normalize(self, request_dense: Any, item_dense: Any, cross_dense: Any, request_out: Any, rows_out: Any) -> None:
         """Normalized request_dense [R, Du], and item_dense [n, Di] and cross_dense [n, Dx] side by side."""
 

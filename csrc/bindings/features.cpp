@@ -106,6 +106,20 @@ py::dict counters(const FeatureCenter& center) {
   return result;
 }
 
+// [rows, names] of dense[rows, D] and ids[rows, F]; of items NaN where no feature has the name.
+py::array_t<float> inputs(const Features& features, const std::vector<std::string>& names, bool of_requests,
+                          py::handle dense, py::handle ids) {
+  const FeatureInputs made(features, names, of_requests);
+  for (std::size_t i = 0; of_requests && i < names.size(); ++i)
+    if (!made.known(i)) throw SchemaError("no feature of requests has the name '" + names[i] + "'");
+  const std::size_t rows = py::len(dense);
+  const auto numbers = span_of<const float>(dense, "dense", {rows, any_size});
+  const auto codes = span_of<const std::int64_t>(ids, "ids", {rows, any_size});
+  auto out = new_array_of<float>({rows, names.size()});
+  made.take_all(numbers, codes, {out.mutable_data(), rows * names.size()});
+  return out;
+}
+
 // rows[n, width] normalized into out.
 void normalize(const Features& features, py::handle request_dense, py::handle item_dense, py::handle cross_dense,
                py::handle request_out, py::handle rows_out) {
@@ -141,6 +155,7 @@ void bind_features(py::module_& module) {
       .def_property_readonly("item_id_features", &Features::item_id_features)
       .def_property_readonly("cross_features", &Features::cross_features)
       .def_property_readonly("sequence_length", &Features::sequence_length)
+      .def("inputs", &inputs, "names"_a, "of_requests"_a, "dense"_a, "ids"_a)
       .def("normalize", &normalize, "request_dense"_a, "item_dense"_a, "cross_dense"_a, "request_out"_a, "rows_out"_a);
   py::class_<UserRequest, std::shared_ptr<UserRequest>>(module, "UserRequest")
       .def("with_items", &with_items, "item_ids"_a);

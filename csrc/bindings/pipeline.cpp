@@ -144,8 +144,10 @@ py::dict rank_user(Served& served, std::int64_t user_id, std::int64_t timestamp,
   result["degraded"] = static_cast<int>(page.degraded);
   result["history"] = page.history;
   result["seconds"] = std::vector<float>(page.seconds.begin(), page.seconds.end());
-  result["item_values"] = prices.empty() ? py::object(py::none()) : py::object(copy_to_array(prices));
+  const auto priced_at = workspace.request().item_values;
+  result["item_values"] = priced_at.empty() ? py::object(py::none()) : py::object(copy_to_array(priced_at));
   result["multipliers"] = optional_table(in_force, 1);
+  result["context"] = optional_table(workspace.request().context, 1);
   result["item_columns"] = optional_table(workspace.request().items, rows);
   result["request_dense"] = table_of(f.request_dense, 1);
   result["request_ids"] = table_of(f.request_ids, 1);

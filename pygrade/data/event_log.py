@@ -60,6 +60,8 @@ class EventSource:
     measures: tuple[str, ...] = ()  # m_<name>
     predictions: tuple[str, ...] = ()  # tasks with a column p_<task>
     category: str | None = None  # the column of items.parquet that groups items best
+    price: str | None = None  # the column of items.parquet that is an item's price, a number
+    value_tasks: tuple[str, ...] = ()  # tasks of which an event is worth its value times the price
     utc_offset_hours: float = 0.0  # of the users' clocks
     notes: tuple[str, ...] = ()  # what the import lost or assumed, for people
 
@@ -82,6 +84,11 @@ class EventSource:
                     raise ValueError(f"{table} says {column!r} is {kind!r}; want one of {', '.join(KINDS)}")
         if vectors := [column for column, kind in self.context.items() if kind == "embedding"]:
             raise ValueError(f"context says {vectors[0]!r} is 'embedding'; want it of users or items")
+        if self.price is not None and self.items.get(self.price) != "dense":
+            dense = ", ".join(column for column, kind in self.items.items() if kind == "dense")
+            raise ValueError(f"price is {self.price!r}; want an item attribute of the kind dense: {dense or 'none'}")
+        if self.value_tasks and (self.price is None or not {*self.value_tasks} <= {*self.tasks}):
+            raise ValueError(f"value_tasks is {self.value_tasks}; want some of {', '.join(self.tasks)}, and a price")
         if self.category is not None and self.category not in self.items:
             raise ValueError(f"category is {self.category!r}; want an item attribute: {', '.join(self.items)}")
 

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from pygrade.features.schema import FeatureSchema
-from pygrade.features.values import Ints, code_lists_of, codes_of, floats_of
+from pygrade.features.values import Ints, code_lists_of, codes_of, floats_of, packed, projected, vectors_of
 
 
 class Attributes:
-    """Attributes of users or items by id: rows of int64, floats by their bits."""
+    """Attributes of users or items by id: rows of int64, floats by their bits, of embeddings two float32 a word."""
 
     def __init__(self, ids: Ints, values: Ints) -> None:
         self.ids = ids  # [m] ascending
@@ -17,10 +17,12 @@ class Attributes:
 
     @classmethod
     def of(cls, schema: FeatureSchema, entity: str, frame: Any | None) -> "Attributes":
-        """The attributes of a user or item table that the schema reads. ValueError for an id in two rows."""
+        """The attributes of a user or item table that the schema reads. ValueError for an id in two rows, `SchemaError`
+        for an embedding of another length."""
         columns = schema.attributes(entity)
         if frame is None or not columns:
-            return cls(np.zeros(0, np.int64), np.zeros((0, sum(length for _, _, length in columns)), np.int64))
+            width = sum((length + 1) // 2 if kind == "floats" else length for _, kind, length in columns)
+            return cls(np.zeros(0, np.int64), np.zeros((0, width), np.int64))
         frame = frame.sort(f"{entity}_id")
         ids: Ints = frame[f"{entity}_id"].to_numpy()
         twice = ids[1:][np.diff(ids) == 0]
@@ -31,6 +33,10 @@ class Attributes:
             values = frame[column]
             if kind == "float":
                 parts.append(floats_of(values).view(np.int64)[:, None])
+            elif kind == "floats":
+                size = next(f.size for f in schema.features if f.kind == "vector" and f.source == column)
+                vectors = vectors_of(values, size or length, f"{entity}s", frame[f"{entity}_id"])
+                parts.append(packed(projected(vectors, length)))
             elif kind == "codes" or values.dtype.is_nested():
                 parts.append(code_lists_of(values, length))
             else:

@@ -1,6 +1,6 @@
 """The features of R requests with n rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -106,6 +106,19 @@ class FeatureBatch:
         dense = np.concatenate([ready.request_dense[request], ready.item_dense, ready.cross_dense], 1)
         return dense, np.concatenate([self.request_ids[request], self.item_ids], 1)
 
+    def request_inputs(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """[R, F] what a policy sees of requests, by name: columns of request_dense, and 0/1 columns ``feature=level``
+        of categorical and list features. `SchemaError` names what is neither."""
+        core = self.fitted.core
+        made: NDArray[np.float32] = core.inputs(list(names), True, *_arrays(self.request_dense, self.request_ids))
+        return made
+
+    def item_inputs(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """[n, I] the same of items; NaN in the columns that are no features."""
+        core = self.fitted.core
+        made: NDArray[np.float32] = core.inputs(list(names), False, *_arrays(self.item_dense, self.item_ids))
+        return made
+
     def take(self, requests: NDArray[np.int64]) -> "FeatureBatch":
         """The requests with their rows, in the order asked for."""
         sizes = np.diff(self.offsets)[requests]
@@ -117,6 +130,10 @@ class FeatureBatch:
             chosen[name] = None if values is None else values[requests]
         chosen |= {name: getattr(self, name)[rows] for name in ROW_ARRAYS}
         return replace(self, **chosen)
+
+
+def _arrays(dense: NDArray[np.float32], ids: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    return np.ascontiguousarray(dense), np.ascontiguousarray(ids)
 
 
 FEATURE_ARRAYS = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pygrade.features.feature import Feature
+from pygrade.features.feature import Feature, SchemaError
 from pygrade.features.schema import FeatureSchema, RawEvents
-from pygrade.features.values import kind_of
+from pygrade.features.values import kind_of, lists_of
 
 SEQUENCE = 20
-LIST = 3
+LIST, LONGEST_LIST = 3, 8  # elements of a list: as most rows have
+VECTOR = 64  # numbers that a longer embedding is projected onto
 BUCKETS = 1 << 16
 WINDOW_HOURS = 24.0
 CROSSED_TASKS = 3
@@ -17,9 +18,12 @@ CROSSED_TASKS = 3
 def default_schema(event_log: RawEvents, utc_offset_hours: float | None = None) -> FeatureSchema:
     """Features for a log of raw events, from its columns and their kinds in its ``source``.
 
-    Of the request: hour, weekend, context columns, user attributes, the user's counts (``user_count``: shown rows so
-    far, the evidence), rates of every task, means of every measure, recency, counts and rates of the latest day, and
-    his last 20 items with the first task. Of the item: id, attributes, age, counts, rates, recency; the same of its
+    An attribute becomes a number (the log of a ``dense`` one), a category, a hash, the first elements of a list, the
+    hours since a time, or the numbers of an embedding (projected onto 64 if there are more); the price also
+    ``item_value``, as it is. Of the request: hour, weekend, context columns, user attributes, the user's counts
+    (``user_count``: shown rows so far, the evidence), rates of every task, means of every measure, recency, counts and
+    rates of the latest day, and his last 20 items with the first task. Of the item: id, attributes, age, counts, rates,
+    recency; the same of its
     categories (the source's ``category`` and the first hashed attribute). Crossed: the user's counts and rates of those
     categories, shrunk to his own rates. ``utc_offset_hours``: of the users' clocks; None: that of the source.
     """
@@ -35,7 +39,9 @@ def default_schema(event_log: RawEvents, utc_offset_hours: float | None = None) 
     features = list(_context(events, source.get("context", {})))
     categories = _categories(source, dtypes)
     for entity in ("user", "item"):
-        features += _attributes(entity, dtypes, source.get(f"{entity}s", {}))
+        features += _attributes(entity, dtypes, source.get(f"{entity}s", {}), frames[entity])
+    if source.get("price"):
+        features.append(Feature("item_value", "item", "dense", source["price"]))
     features += _user(event_log.tasks, measures)
     features += _item(event_log.tasks, measures, categories)
     return FeatureSchema.of(features, event_log, offset)
@@ -57,14 +63,22 @@ def _context(events: dict[str, str], kinds: dict[str, str]) -> Iterator[Feature]
             yield Feature(column, "context", "categorical", column)
 
 
-def _attributes(entity: str, dtypes: dict[str, str], kinds: dict[str, str]) -> Iterator[Feature]:
+def _attributes(entity: str, dtypes: dict[str, str], kinds: dict[str, str], frame: Any) -> Iterator[Feature]:
     yield Feature(f"{entity}_id", entity, "categorical", f"{entity}_id", min_count=2)
     for place, dtype in dtypes.items():
         owner, column = place.split(".", 1)
         if owner != f"{entity}s" or column == f"{entity}_id":
             continue
         name, kind = f"{entity}_{column.removeprefix(f'{entity}_')}", kinds.get(column, "")
-        if kind == "time" and dtype in ("int", "float"):
+        if (kind == "embedding" and dtype != "list[float]") or (kind == "list" and dtype in ("int", "float")):
+            raise SchemaError(f"{place} is of the kind {kind!r}, and {dtype}; want lists")
+        if dtype == "list[float]":
+            if size := int(lists_of(frame[column]).list.len().max() or 0):
+                length = min(size, VECTOR)
+                yield Feature(name, entity, "vector", column, length=length, size=size if size > length else 0)
+        elif kind == "list" or dtype.startswith("list"):
+            yield Feature(name, entity, "list", column, length=_length(frame[column]))
+        elif kind == "time" and dtype in ("int", "float"):
             yield Feature(name, entity, "dense", column, transform="age")
         elif dtype == "float" or (kind == "dense" and dtype == "int"):
             yield Feature(name, entity, "dense", column, transform="log1p" if kind == "dense" else "none")
@@ -72,8 +86,11 @@ def _attributes(entity: str, dtypes: dict[str, str], kinds: dict[str, str]) -> I
             yield Feature(name, entity, "hashed", column, buckets=BUCKETS)
         elif dtype in ("int", "str"):
             yield Feature(name, entity, "categorical", column)
-        elif dtype.startswith("list"):
-            yield Feature(name, entity, "list", column, length=LIST)
+
+
+def _length(column: Any) -> int:
+    """Elements of a list, or tags of a text, that 19 of 20 rows do not exceed."""
+    return min(max(int(lists_of(column).list.len().quantile(0.95, "higher") or 0), LIST), LONGEST_LIST)
 
 
 def _categories(source: dict[str, Any], dtypes: dict[str, str]) -> list[str]:
@@ -84,7 +101,10 @@ def _categories(source: dict[str, Any], dtypes: dict[str, str]) -> list[str]:
         stated = [
             place.removeprefix("items.")
             for place, dtype in dtypes.items()
-            if place.startswith("items.") and place != "items.item_id" and dtype in ("int", "str")
+            if place.startswith("items.")
+            and place != "items.item_id"
+            and dtype in ("int", "str")
+            and source.get("items", {}).get(place.removeprefix("items.")) not in ("list", "dense", "time")
         ]
     return list(dict.fromkeys(stated))[:2]
 

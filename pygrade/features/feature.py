@@ -7,7 +7,11 @@ Its **kind** says how it is made:
 dense          a number: an attribute, a context column ``c_…``, ``time:hour_sin``, ``time:hour_cos``, ``time:weekend``
 categorical    the place of an attribute, id, ``scenario`` or text context in a vocabulary of the training window
 hashed         1 + hash mod ``buckets`` of the same sources: no vocabulary, unseen values included
-list           the first ``length`` elements of a list attribute, each categorical
+list           the first ``length`` elements of a list attribute, each categorical; of a text its tags, which commas,
+               semicolons or bars part: "red, cotton"
+vector         the ``length`` numbers of an embedding of users or items, each a dense column; all NaN if it is missing,
+               which models take for the mean of the training window. One of ``size`` > ``length`` numbers is projected
+               onto them by fixed random signs, each sum divided by √length
 sequence       the last ``length`` items the user had an event with (``source``: a positive event)
 count          events of ``key`` before the request (``source``: positive ones), log(1 + n) with ``transform="log1p"``
 rate           (s + m·g) / (n + m): the mean of ``source`` over the n events of ``key``, shrunk with m = ``smoothing``
@@ -27,7 +31,7 @@ from typing import Any
 
 from pygrade import _core
 
-KINDS = ("dense", "categorical", "hashed", "list", "sequence", "count", "rate", "recency")
+KINDS = ("dense", "categorical", "hashed", "list", "vector", "sequence", "count", "rate", "recency")
 ATTRIBUTE_TABLES = {"user": "user_static", "item": "item_static"}  # tables of a store that hold attributes
 TIMES = ("time:hour_sin", "time:hour_cos", "time:weekend")
 HISTORY = ("count", "rate", "recency")
@@ -49,7 +53,8 @@ class Feature:
     transform: str = "none"  # log1p: log(1 + max(x, 0)) of dense or count; age: log(1 + hours) since a time in ms
     smoothing: float = 20.0  # rates: weight of the mean over all events, in events
     window_hours: float = 0.0  # counts and rates: only this many latest hours; 0: all of the past
-    length: int = 0  # sequences and lists: number of elements
+    length: int = 0  # sequences and lists: number of elements; vectors: number of columns
+    size: int = 0  # vectors: numbers of every embedding; 0: length
     buckets: int = 0  # hashed features: number of buckets
     min_count: int = 1  # categorical and list features: occurrences in the training window to be in the vocabulary
     max_size: int = 1_000_000  # categorical and list features: size of the vocabulary, the most frequent values
@@ -82,4 +87,5 @@ class Feature:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns it makes."""
-        return tuple(f"{self.name}_{i}" for i in range(self.length)) if self.kind == "list" else (self.name,)
+        several = self.kind in ("list", "vector")
+        return tuple(f"{self.name}_{i}" for i in range(self.length)) if several else (self.name,)

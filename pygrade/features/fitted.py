@@ -174,13 +174,16 @@ class Fitter:
         the size of the vocabulary."""
         records = []
         for name in (*DENSE, *IDS):
-            for place, feature in enumerate(self.schema.group(name)):
+            place = 0
+            for feature in self.schema.group(name):
                 record: dict[str, Any] = {"feature": feature.name, "array": name, "kind": feature.kind}
                 rows = max(self._rows[name], 1)
                 if name in DENSE:
-                    spread = (self._square[name][place] / max(self._count[name][place], 1.0)) ** 0.5
+                    own = slice(place, place + len(feature.columns))  # of a vector: over its numbers
+                    spread = (self._square[name][own].mean() / max(self._count[name][place], 1.0)) ** 0.5
                     record |= {"known": float(self._count[name][place]) / rows, "std": float(spread)}
-                    record["mean"] = float(self._mean[name][place])
+                    record["mean"] = float(self._mean[name][own].mean())
+                    place = own.stop
                 else:
                     record["known"] = self._known.get(feature.name, 0) / rows
                     record["values"] = feature.buckets or len(fitted.vocabularies[feature.name])

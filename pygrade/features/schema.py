@@ -50,7 +50,7 @@ class FeatureSchema:
 
     features: tuple[Feature, ...]
     tasks: tuple[str, ...]
-    # Type of each source column: "events.c_x", "users.x", "items.x" → float, int, str, list[int] or list[str].
+    # Type of each source column: "events.c_x", "users.x", "items.x" → float, int, str, or list[…] of one of them.
     dtypes: Mapping[str, str] = field(default_factory=dict)
     utc_offset_hours: float = 0.0  # added to the time before hours and weekdays are taken from it
 
@@ -156,7 +156,8 @@ class FeatureSchema:
         return tuple(self._derived["key_parts"])
 
     def attributes(self, entity: str) -> tuple[tuple[str, str, int], ...]:
-        """(column, "float" | "code" | "codes", length) of each attribute of users or items that something reads."""
+        """(column, "float" | "code" | "codes" | "floats", length) of each attribute of users or items that something
+        reads."""
         return tuple(self._derived[entity])
 
     @cached_property

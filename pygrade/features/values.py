@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._util.hashing import text_hash
+from pygrade._util.hashing import splitmix64, text_hash
 from pygrade._util.optional_imports import require
+from pygrade.features.feature import SchemaError
 
 Ints = NDArray[np.int64]
 
@@ -64,8 +65,64 @@ def codes_of(column: Any) -> NDArray[np.int64]:
 
 
 def code_lists_of(column: Any, length: int) -> NDArray[np.int64]:
-    """Codes [n, length] of the first elements of a polars list column; NULL if a list is shorter."""
+    """Codes [n, length] of the first elements of a polars list column, or tags of a text column; NULL if there are
+    fewer."""
+    column = lists_of(column)
     return np.stack([codes_of(column.list.get(place, null_on_oob=True)) for place in range(length)], 1)
+
+
+def lists_of(column: Any) -> Any:
+    """A polars column of lists, of one of lists or arrays, or of texts with tags."""
+    pl = require("polars", "pipeline")
+    if kind_of(column.dtype) == "str":
+        return tags_of(column)
+    return column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
+
+
+def tags_of(column: Any) -> Any:
+    """Lists of the tags of a polars text column, each once: "red, cotton; wool" has three."""
+    pl = require("polars", "pipeline")
+    parts = column.cast(pl.String).str.replace_all("[;|]", ",").str.split(",")
+    tags = parts.list.eval(pl.element().str.strip_chars())
+    return tags.list.eval(pl.element().filter(pl.element() != "")).list.unique(maintain_order=True)
+
+
+def vectors_of(column: Any, length: int, table: str, ids: Any) -> NDArray[np.float32]:
+    """[n, length] of a polars column of lists of floats, NaN for null. `SchemaError` names the one of ``ids`` whose
+    list has another length."""
+    pl = require("polars", "pipeline")
+    lists = column.cast(pl.List(pl.Float32))
+    known = lists.is_not_null().to_numpy()
+    sizes = lists.drop_nulls().list.len().to_numpy()
+    if (sizes != length).any():
+        row = int(np.flatnonzero(known)[np.argmax(sizes != length)])
+        size = len(lists[row])
+        raise SchemaError(f"{table}: {column.name!r} of {ids.name} {ids[row]} has {size} numbers; want {length}")
+    vectors = np.full((len(lists), length), np.nan, np.float32)
+    if known.any():
+        vectors[known] = lists.drop_nulls().explode().to_numpy().reshape(-1, length)
+    return vectors
+
+
+def projected(vectors: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """Rows [n, length] of [n, size]: the same if there are no more, else sums with fixed random signs, which keep
+    distances up to about 1 / √length (Achlioptas 2003). The same bits for a row alone and among others.
+    """
+    size = vectors.shape[1]
+    if size <= length:
+        return vectors
+    random = splitmix64(np.arange(size * length, dtype=np.uint64).reshape(size, length))
+    signs = np.where(random >> np.uint64(63), 1.0, -1.0)
+    result = np.zeros((len(vectors), length))
+    for number, sign in zip(vectors.T, signs, strict=True):  # a product of matrices has other bits by its shape
+        result += number[:, None] * sign
+    return (result / math.sqrt(length)).astype(np.float32)
+
+
+def packed(vectors: NDArray[np.float32]) -> Ints:
+    """Rows [n, ⌈length / 2⌉] of words with two numbers each, the first in the lower half."""
+    even = np.pad(vectors, ((0, 0), (0, vectors.shape[1] % 2))).astype("<f4")
+    return np.ascontiguousarray(even).view("<i8").astype(np.int64)
 
 
 def floats_of(column: Any) -> NDArray[np.float64]:

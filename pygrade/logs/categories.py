@@ -16,14 +16,18 @@ _SHARE, _COUNT = 0.01, 20  # of the values that a level must have
 
 
 def frequent_levels(codes: NDArray[np.int64], texts: Sequence[str]) -> list[int]:
+    """`most_frequent` of codes [n], places in ``texts``, -1 where a value is missing."""
+    return most_frequent(np.bincount(codes[codes >= 0], minlength=len(texts)), len(codes), texts)
+
+
+def most_frequent(counts: NDArray[np.int64], values: int, texts: Sequence[str]) -> list[int]:
     """The levels that get a column, in the order of their names: the LEVELS most frequent, each in at least 1 % and 20
     of the values.
 
     Args:
-        codes: [n] places in ``texts``, -1 where a value is missing.
+        counts: [L] occurrences of the levels ``texts``.
     """
-    counts = np.bincount(codes[codes >= 0], minlength=len(texts))
-    enough = max(_COUNT, _SHARE * len(codes))
+    enough = max(_COUNT, _SHARE * values)
     order = sorted((-int(count), texts[code], code) for code, count in enumerate(counts) if count >= enough)
     chosen = [code for _, text, code in order if text.strip()][:LEVELS]
     return sorted(chosen, key=lambda code: texts[code])

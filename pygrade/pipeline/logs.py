@@ -16,6 +16,7 @@ from pygrade.pipeline.candidates import Find, Finder, with_candidates
 from pygrade.pipeline.mtl import OWN, ModelPredictions, prediction_metrics
 from pygrade.pipeline.own_predictions import OwnPredictions
 from pygrade.pipeline.parts import Period, over_parts
+from pygrade.pipeline.policy_inputs import choose_inputs
 from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Predict, ShownPredictions, wanted_of, write_log
 from pygrade.pipeline.prerank import KNOWN
 from pygrade.pipeline.stages import StageResult
@@ -37,6 +38,7 @@ class LogsStage:
     raw: Predict | None  # predictions before calibration
     tasks: tuple[str, ...]
     task_values: tuple[float, ...]
+    value_tasks: tuple[str, ...]  # some of the tasks, whose events are worth that times the price
     config: PipelineConfig
     workers: Workers
     rows: int = 200_000  # of the features with candidates, materialized at a time
@@ -62,7 +64,8 @@ class LogsStage:
         if prerank is not None:
             folder = prerank.path
             find = Finder(folder / "prerank", folder / KNOWN, features.schema.hash, config.candidates)
-        return cls(log, features, find, predict, raw, tasks, values, config, workers)
+        priced = tuple(task for task in log.source.get("value_tasks", ()) if task in tasks)
+        return cls(log, features, find, predict, raw, tasks, values, priced, config, workers)
 
     def make(self, out: Path, early: Period, late: Period) -> dict[str, Any]:
         """Writes both logs, of two periods; returns their sizes, and metrics of the predictions.
@@ -74,6 +77,7 @@ class LogsStage:
             name: wanted_of(self.features, period, limits[name], self.workers, f"{name} log: sample")
             for name, period in ((POLICY, early), (EVALUATE, late))
         }
+        inputs = choose_inputs(self.log, self.features, early, self.workers)
         source, first_id = self.features, NO_COPY
         if self.find is not None:
             asked, scratch = list(wanted.values()), out / _SCRATCH
@@ -82,7 +86,7 @@ class LogsStage:
             )
         sizes: dict[str, Any] = {}
         for name, requests in wanted.items():
-            row = self.predict, self.tasks, self.task_values, self.config.negatives
+            row = self.predict, self.tasks, self.task_values, self.value_tasks, self.config.negatives, inputs
             writer = LogWriter(source.path, first_id, requests, *row, out / name)
             written = write_log(source, writer, self.workers, f"{name} log")
             sizes[name] = {**written, "at_most": limits[name] or None}

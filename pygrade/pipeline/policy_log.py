@@ -20,6 +20,8 @@ from pygrade.logs import Logs, concatenate, validate
 from pygrade.logs.columns import PER_REQUEST
 from pygrade.logs.parquet import write_part
 from pygrade.pipeline.parts import PartWork, Period, RequestRange, over_parts, parts_of
+from pygrade.pipeline.policy_inputs import PolicyInputs
+from pygrade.serving.pipeline import prices_in
 from pygrade.workers import Workers
 
 Array = NDArray[Any]
@@ -80,7 +82,9 @@ class LogWriter(PartWork):
     predict: Predict
     tasks: tuple[str, ...]  # some of the schema's, in the order of the predictions
     task_values: tuple[float, ...]
+    value_tasks: tuple[str, ...]
     negatives: bool  # rows that were never shown are candidates too
+    inputs: PolicyInputs  # columns of the context and of items
     folder: Path
 
     def __call__(self, part: RequestRange) -> tuple[int, int]:
@@ -108,19 +112,24 @@ class LogWriter(PartWork):
         rows = shown | self._is_copy(batch.request_id)[batch.row_request] | self.negatives
         chosen = [batch.fitted.schema.tasks.index(task) for task in self.tasks]
         counts = np.bincount(batch.row_request[rows], minlength=len(batch))
+        prices = prices_in(batch)
         feedback = np.where(shown[:, None], np.nan_to_num(batch.feedback[:, chosen]), 0.0)
         return Logs(
             tasks=self.tasks,
-            features=batch.names["request_dense"],
+            features=self.inputs.features,
             request_id=batch.request_id,
             user_id=batch.user_id,
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            context=batch.request_dense,
+            context=batch.request_inputs(self.inputs.features),
+            items=self.inputs.items,
+            item_features=batch.item_inputs(self.inputs.items)[rows] if self.inputs.items else None,
             item_id=batch.item_id[rows],
             position=batch.position[rows],
             predictions=self.predict(batch)[rows],
             feedback=feedback[rows].astype(np.float32),
             task_values=self.task_values,
+            value_tasks=self.value_tasks,
+            value=None if prices is None else prices[rows],
             scenario=None if batch.scenario is None else batch.scenario.astype(str),
             timestamp=batch.timestamp,
         )

@@ -158,6 +158,11 @@ class Correction:
             levels=levels,
         )
 
+    @property
+    def own_items(self) -> tuple[str, ...]:
+        """The item columns without those of levels of items."""
+        return self.items if self.levels is None else self.items[: len(self.items) - len(self.tasks)]
+
     def add_levels(self, items: NDArray[np.float32] | None, keys: NDArray[np.uint64]) -> NDArray[np.float32] | None:
         """Item columns [M, I] of items with these keys [M], whose levels are looked up unless they are given.
 

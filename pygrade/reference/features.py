@@ -37,7 +37,8 @@ class Events:
 
 @dataclass(frozen=True)
 class Request:
-    """A request with n candidates, and their attributes by column and kind: float, code, or codes of a list."""
+    """A request with n candidates, and their attributes by column and kind: float, code, codes of a list, or floats of
+    a vector."""
 
     time: int  # ms
     user_id: int
@@ -62,6 +63,9 @@ def features_of(schema: Any, events: Events, request: Request) -> dict[str, NDAr
             made.setdefault("sequences", []).append(latest_items(f, events, request))
         elif f.kind in ("categorical", "hashed", "list"):
             made.setdefault(f"{owner}_ids", []).append(codes_of(f, request))
+        elif f.kind == "vector":
+            attributes = request.user if f.entity == "user" else request.items
+            made.setdefault(f"{owner}_dense", []).append(attributes[f.source, "floats"])
         else:
             value = history(f, events, request) if f.key or f.kind in ("count", "rate", "recency") else None
             number = dense(f, request, schema.utc_offset_hours) if value is None else value

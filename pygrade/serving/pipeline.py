@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from pygrade import _core, mtl
 from pygrade._util.html_table import html_table
 from pygrade._util.serialization import ArtifactError, read_json
-from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted
+from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted, SchemaError
 from pygrade.features.batch import FEATURE_ARRAYS
 from pygrade.features.center import check_request
 from pygrade.mtl import MtlModel
@@ -37,6 +37,7 @@ from pygrade.stores import Store, StoreError, open_store
 STEPS = ("features of the user", "prerank", "features of the items", "predictions", "policy and ranking")
 STORE = "store.json"  # in the run: which store was filled
 EVIDENCE = "user_count"  # the feature that says how much is known of a user, if the schema has it
+PRICE = "item_value"  # the feature of items that has their prices, if the schema has it
 _DEGRADED = ("", "store", "deadline", "version")  # by Degraded of <pygrade/pipeline.hpp>
 _MAX_SEED = (1 << 31) - 1
 _READ_ITEMS = 20_000  # items whose features are read at once
@@ -91,8 +92,12 @@ def load_models(artifact: Artifact) -> Models:
         raise ArtifactError(str(error)) from error
     checks: list[tuple[str, Any, Any]] = [
         ("the manifest was written for schema", artifact.schema_hash, schema.hash),
-        ("policy reads features", policy.features, schema.request_features),
     ]
+    try:
+        empty = np.zeros((0, len(schema.request_features)), np.float32)
+        fitted.core.inputs(list(policy.features), True, empty, np.zeros((0, len(schema.request_id_features)), np.int64))
+    except SchemaError as error:
+        raise ArtifactError(f"{artifact.path}: policy reads other features than the schema has: {error}") from error
     if model is not None:
         checks.append(("mtl was trained on schema", model.columns.features, schema.hash))
         checks.append(("policy fuses tasks", policy.tasks, model.tasks))
@@ -183,14 +188,15 @@ class Pipeline:
         unknown user has default features. If the store fails, the page is made of default features and the static
         weights of the scenario, and it is counted. ``explore``, ``values`` (multipliers of the tasks' values): see
         `BlendedRanker.rank`. ``item_values``: prices of the candidates, which a policy needs that was trained with
-        ``value_tasks``: a mapping id → price, a function ids [n] → prices [n], or an array beside item_ids.
+        ``value_tasks``: a mapping id → price, a function ids [n] → prices [n], or an array beside item_ids; None: the
+        feature `PRICE`, if the schema has it.
         ``deadline``: seconds from now on, after which the page is made of what an unknown user would get, or of the
         predictions given, by the static weights, and counted. ``predictions`` [n, T] of item_ids in place of a model's,
-        NaN: unknown, ranks last; no features of items are read. ``item_features``: columns [n] of item_ids by name, in
-        place of what the store has: features of items in their units (after the transform), and item columns of the
-        policy's correction. ``user_data``: for ``predict``, see `Rows`. ValueError for k or candidates below 1, for
-        item_ids that are no distinct numbers from 0 on, for an item without a price, without a model and predictions,
-        and if no candidate is left.
+        NaN: unknown, ranks last; features of items are then read only for a correction that has columns of them, and
+        for prices. ``item_features``: columns [n] of item_ids by name, in place of what the store has: features of
+        items in their units (after the transform), and item columns of the policy's correction. ``user_data``: for
+        ``predict``, see `Rows`. ValueError for k or candidates below 1, for item_ids that are no distinct numbers from
+        0 on, for an item without a price, without a model and predictions, and if no candidate is left.
         """
         if k < 1 or candidates < 1:
             raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")
@@ -267,7 +273,7 @@ class Pipeline:
             seed=np.array([made["seed"]], np.uint64),
             policy=self.models.policy,
             policy_version=made["policy_version"],
-            context=np.full_like(batch.request_dense, np.nan) if unread else batch.request_dense,
+            context=np.full((1, len(self.models.policy.features)), np.nan, np.float32) if unread else made["context"],
             predictions=made["predictions"],
             bounds=batch.offsets,
             scenario=None if scenario is None else [scenario],
@@ -354,18 +360,30 @@ def fuse(
     values: Mapping[str, float] | None = None,
 ) -> Page:
     """The pages of a batch's requests; static: by the static weights of their scenarios."""
+    policy = ranker.policy
+    names = () if policy.correction is None else policy.correction.own_items
     return ranker.rank(
-        None if static else batch.request_dense,
+        None if static else batch.request_inputs(policy.features),
         predictions,
         k,
         offsets=batch.offsets,
         scenario=None if batch.scenario is None else batch.scenario.tolist(),
         explore=explore,
         values=values,
+        items=batch.item_inputs(names) if names else None,
+        item_values=prices_in(batch),
         request_id=batch.request_id,
         user_id=batch.user_id,
         item_id=batch.item_id,
     )
+
+
+def prices_in(batch: FeatureBatch) -> NDArray[np.float32] | None:
+    """[n] prices of the candidates by the feature `PRICE`, 0 if unknown; None if the schema does not have it."""
+    if PRICE not in batch.names["item_dense"]:
+        return None
+    price = batch.column(PRICE)
+    return np.where(np.isfinite(price) & (price > 0.0), price, np.float32(0.0))
 
 
 def store_address(run: Path, store: str | None) -> str:

@@ -66,13 +66,21 @@ def make_log(requests=300, users=12, items=40, seed=0, most=6, step=600_000):
         pl.when(pl.col("position") >= 0).then("position").alias("position"),
         pl.col("m_play", "y_click", "y_order").fill_nan(None),
     )
+    other = np.random.default_rng(seed + 1)
+
+    def vectors(rows, length):
+        known = other.random(rows) < 0.8
+        return [v if k else None for v, k in zip(other.normal(size=(rows, length)).tolist(), known, strict=True)]
+
     user_table = pl.DataFrame(
         {
             "user_id": np.arange(users) * 11 - 20,
             "level": rng.integers(0, 4, users),
             "age": np.where(rng.random(users) < 0.8, rng.random(users) * 50, np.nan),
             "city": rng.choice(["a", "b", "c"], users),
-        }
+            "taste": vectors(users, 3),
+        },
+        schema_overrides={"taste": pl.List(pl.Float32)},
     ).head(users - 2)
     item_table = pl.DataFrame(
         {
@@ -82,7 +90,9 @@ def make_log(requests=300, users=12, items=40, seed=0, most=6, step=600_000):
             "price": rng.exponential(10.0, items),
             "tags": [[f"t{t}" for t in rng.integers(0, 9, k)] for k in rng.integers(0, 4, items)],
             "uploaded": 1_700_000_000_000 - rng.integers(-5, 1000, items) * step,
+            "text": vectors(items, 4),
+            "words": [None if i % 5 == 0 else f" red , w{i % 3};w{i % 2}|" for i in range(items)],
         },
-        schema_overrides={"tags": pl.List(pl.String)},
+        schema_overrides={"tags": pl.List(pl.String), "text": pl.List(pl.Float32)},
     ).head(items - 3)
     return MemoryLog(events, user_table, item_table)

@@ -80,4 +80,11 @@ def random_schema(log, seed):
                 features.append(feature)
         except SchemaError:
             continue
+    several = [
+        Feature("text", "item", "vector", "text", length=4),
+        Feature("taste", "user", "vector", "taste", length=3),
+        Feature("words", "item", "list", "words", length=int(rng.integers(1, 4))),
+    ]
+    features += [feature for feature in several if rng.random() < 0.5]
+    features = [features[place] for place in rng.permutation(len(features))]
     return FeatureSchema.of(features, log, float(rng.integers(-12, 13)))

@@ -27,11 +27,14 @@ class ReferenceReader:
         rows = {id_: row for id_, row in zip(known.ids.tolist(), known.values, strict=True)}
         at = 0
         for column, kind, length in self.schema.attributes(entity):
-            unknown = np.array([math.nan] * length).view(np.int64) if kind == "float" else np.full(length, NULL)
-            values = [rows[id_][at : at + length] if id_ in rows else unknown for id_ in np.asarray(ids).tolist()]
-            table = np.array(values, np.int64).reshape(len(values), length)
-            places[column, kind] = table.view(np.float64) if kind == "float" else table
-            at += length
+            words = (length + 1) // 2 if kind == "floats" else length
+            blank = {"float": np.array([math.nan]), "floats": np.full(2 * words, math.nan, np.float32)}
+            unknown = blank[kind].view(np.int64) if kind in blank else np.full(length, NULL)
+            values = [rows[id_][at : at + words] if id_ in rows else unknown for id_ in np.asarray(ids).tolist()]
+            table = np.array(values, np.int64).reshape(len(values), words)
+            types = {"float": np.float64, "floats": np.float32}
+            places[column, kind] = table.view(types[kind])[:, :length] if kind in types else table
+            at += words
         return places
 
     def events(self, frame):

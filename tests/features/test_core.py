@@ -13,6 +13,7 @@ import pytest
 
 from pygrade import _core
 from pygrade.features import FeatureCenter, State, default_schema, materialize
+from pygrade.features.feature import KINDS
 from pygrade.features.materialize import state_before
 from pygrade.features.values import encode_rows
 from pygrade.stores import MissingVersionError, StoreError, StoreUnreachableError, open_store
@@ -103,7 +104,7 @@ def test_random_schemas_have_the_bits_of_the_reference(log, tmp_path):
     kinds = set()
     for seed in range(12):
         kinds |= check_schema(log, tmp_path / str(seed), seed)
-    assert len(kinds) == 8
+    assert len(kinds) == len(KINDS)
 
 
 @pytest.mark.slow
@@ -128,6 +129,7 @@ def center(log, features):
 DIGEST = """
 import hashlib, sys, numpy as np
 from pygrade import _core
+from pygrade.features.feature import KINDS
 from pygrade.features import FeatureCenter
 from pygrade.features.materialize import FeatureSet
 from pygrade.stores import open_store

@@ -20,6 +20,7 @@ from pygrade.pipeline.candidates import Finder, with_candidates
 from pygrade.pipeline.evaluate_holdout import evaluate_holdout
 from pygrade.pipeline.logs import LogsStage
 from pygrade.pipeline.mtl import ModelPredictions
+from pygrade.pipeline.policy_inputs import PolicyInputs
 from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Wanted, sample_hash, wanted_of, write_log
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.workers import LOCAL
@@ -52,7 +53,8 @@ def half(batch):
 def written(features, folder, limit=0, period=(None, None), negatives=True, workers=LOCAL):
     """The log of a period."""
     wanted = wanted_of(features, period, limit, workers, "sample")
-    writer = LogWriter(features.path, NO_COPY, wanted, half, TASKS, VALUES, negatives, folder)
+    inputs = PolicyInputs(features.schema.request_features, ())
+    writer = LogWriter(features.path, NO_COPY, wanted, half, TASKS, VALUES, (), negatives, inputs, folder)
     sizes = write_log(features, writer, workers, "log")
     found = read_logs(folder)
     assert sizes == {"requests": found.num_requests, "rows": found.num_rows}
@@ -184,7 +186,8 @@ def stage_of(run, events, features, tmp_path_factory):
     def make(source, workers, limit, negatives=True):
         config = PipelineConfig(policy_requests=limit, evaluate_requests=limit, negatives=negatives)
         predict, raw = ModelPredictions(model), ModelPredictions(model, calibrated=False)
-        return LogsStage(events, source, find, predict, raw, tasks, (1.0,) * len(tasks), config, workers, 800)
+        values = (1.0,) * len(tasks)
+        return LogsStage(events, source, find, predict, raw, tasks, values, (), config, workers, 800)
 
     return make
 

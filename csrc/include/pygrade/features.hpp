@@ -106,6 +106,33 @@ class PYGRADE_API Features {
   std::unique_ptr<Impl> impl_;
 };
 
+// Inputs of a policy by name: of numbers a column of request_dense or item_dense; of FEATURE=LEVEL, a level of a
+// categorical, hashed or list feature, 1 where the request or item has it, 0 elsewhere.
+class PYGRADE_API FeatureInputs {
+ public:
+  // Of requests, or of items.
+  FeatureInputs(const Features& features, std::span<const std::string> names, bool of_requests);
+
+  std::size_t size() const { return inputs_.size(); }
+  bool known(std::size_t input) const { return inputs_[input].kind != Kind::unknown; }  // a feature has its name
+
+  // out[rows * stride] of dense[rows, D] and ids[rows, F]: the values of an input, NaN if it is unknown.
+  void take(std::size_t input, std::span<const float> dense, std::span<const std::int64_t> ids, float* out,
+            std::size_t stride, std::size_t rows) const;
+  // out[rows, size()]
+  void take_all(std::span<const float> dense, std::span<const std::int64_t> ids, std::span<float> out) const;
+
+ private:
+  enum class Kind : std::uint8_t { unknown, number, level };
+  struct Input {
+    Kind kind = Kind::unknown;
+    std::size_t column = 0, width = 1;  // the first column and their number
+    std::int64_t id = 0;                // of the level; -1: the vocabulary lacks it
+  };
+  std::vector<Input> inputs_;
+  std::size_t dense_ = 0, ids_ = 0;  // D, F
+};
+
 struct FeatureCounters {
   std::uint64_t reads = 0;         // requests
   std::uint64_t defaults = 0;      // requests answered without the store

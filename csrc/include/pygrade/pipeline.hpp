@@ -103,13 +103,16 @@ struct PipelineRequest {
   std::optional<std::span<const std::int64_t>> eligible = {};  // the only items to search
   // The candidates, without a search: n distinct ids from 0 on.
   std::optional<std::span<const std::int64_t>> item_ids = {};
-  // [n, T] of item_ids in place of a model's, NaN: unknown, ranks last. Then no features of items are read.
+  // [n, T] of item_ids in place of a model's, NaN: unknown, ranks last. Then features of items are read only if the
+  // policy's correction has item columns of them that are not given.
   std::optional<std::span<const float>> predictions = {};
   // Columns [n] of item_ids by name, in place of what the store has: features of items (Features::item_features and
-  // cross_features, in their units: after the transform), and item columns of the policies' corrections.
+  // cross_features, in their units: after the transform), and item columns of the policies' corrections, which are
+  // else those features of items that have their names (FeatureInputs).
   std::span<const ItemColumn> item_features = {};
   void* user_data = nullptr;  // for `predict`: ModelRows::user_data
-  // Of the candidates, and their prices: functions that live until `rank` returns, so no lambda in place.
+  // Of the candidates, and their prices: functions that live until `rank` returns, so no lambda in place. Without
+  // prices a policy that needs them takes the item feature "item_value", 0 where it is unknown, if the schema has it.
   std::optional<StoredFunctionRef<PageRules(std::span<const std::int64_t>)>> rules = {};
   std::optional<StoredFunctionRef<std::span<const float>(std::span<const std::int64_t>)>> item_values = {};
   bool explore = false;                    // serve a Dirichlet draw instead of the mean
@@ -163,6 +166,8 @@ class PYGRADE_API PageWorkspace {
   // What the ranker was given and gave, for a log: rows and indices are places in item_ids().
   const Request& request() const;
   const PageBuffer& buffer() const;
+  // Request::items of these candidates for another policy: what the request gave, features of items, levels.
+  void item_columns(const Policy& policy, std::vector<float>& rows) const;
   // The models that serve and the policy that ranked the request, within a Pipeline::Lease; std::logic_error without
   // one.
   const Models& models() const;

@@ -16,11 +16,13 @@ using Transform = Feature::Transform;
 
 // In the order of the enums.
 constexpr std::string_view entities[] = {"user", "context", "item", "cross"};
-constexpr std::string_view kinds[] = {"dense", "categorical", "hashed", "list", "sequence", "count", "rate", "recency"};
+constexpr std::string_view kinds[] = {"dense",    "categorical", "hashed", "list",   "vector",
+                                      "sequence", "count",       "rate",   "recency"};
 constexpr std::string_view transforms[] = {"none", "log1p", "age"};
 constexpr std::string_view times[] = {"time:hour_sin", "time:hour_cos", "time:weekend"};
-constexpr std::string_view fields[] = {"name",      "entity",       "kind",   "source",  "key",       "transform",
-                                       "smoothing", "window_hours", "length", "buckets", "min_count", "max_size"};
+constexpr std::string_view fields[] = {"name",      "entity",    "kind",         "source", "key",
+                                       "transform", "smoothing", "window_hours", "length", "size",
+                                       "buckets",   "min_count", "max_size"};
 constexpr double max_length = 1 << 16;
 constexpr std::size_t max_features = 10'000;
 
@@ -123,8 +125,13 @@ void check(const Feature& f) {
     refuse(f, "it is " + name_of(f.kind) + "; only counts, rates and recencies have a key or are cross features");
   }
   if (f.kind == Kind::sequence && f.entity != Entity::user) refuse_entity(f, "a sequence is of the user");
-  if ((f.length > 0) != (f.kind == Kind::sequence || f.kind == Kind::list))
-    refuse(f, "length is " + std::to_string(f.length) + "; want 1 or more for lists and sequences, 0 elsewhere");
+  const bool several = f.kind == Kind::sequence || f.kind == Kind::list || f.kind == Kind::vector;
+  if ((f.length > 0) != several)
+    refuse(f,
+           "length is " + std::to_string(f.length) + "; want 1 or more for lists, vectors and sequences, 0 elsewhere");
+  if (f.size != 0 && (f.kind != Kind::vector || f.size <= f.length))
+    refuse(f,
+           "size is " + std::to_string(f.size) + "; want more than length for vectors that are projected, 0 elsewhere");
   if ((f.buckets > 0) != (f.kind == Kind::hashed))
     refuse(f, "buckets is " + std::to_string(f.buckets) + "; want 1 or more for hashed features, 0 elsewhere");
   if (f.transform == Transform::age && (f.kind != Kind::dense || f.is_time()))
@@ -154,6 +161,7 @@ Feature read_feature(const Json& record) {
   f.smoothing = number(record, "smoothing", f.smoothing);
   f.window_hours = number(record, "window_hours", f.window_hours);
   f.length = whole(record, "length", f.length, max_length);
+  f.size = whole(record, "size", f.size, most);
   f.buckets = whole(record, "buckets", f.buckets, most);
   f.min_count = whole(record, "min_count", f.min_count, most);
   f.max_size = whole(record, "max_size", f.max_size, most);
@@ -203,6 +211,7 @@ std::string feature_text(const Feature& f) {
   add(f.smoothing != standard.smoothing, "smoothing", number_text(f.smoothing));
   add(f.window_hours != standard.window_hours, "window_hours", number_text(f.window_hours));
   add(f.length != standard.length, "length", std::to_string(f.length));
+  add(f.size != standard.size, "size", std::to_string(f.size));
   add(f.buckets != standard.buckets, "buckets", std::to_string(f.buckets));
   add(f.min_count != standard.min_count, "min_count", std::to_string(f.min_count));
   add(f.max_size != standard.max_size, "max_size", std::to_string(f.max_size));

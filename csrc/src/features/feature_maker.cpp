@@ -54,7 +54,9 @@ void FeatureMaker::make_request() {
         number = work_.numbers[column.at];
         break;
       case From::attribute:
-        number = std::bit_cast<double>(work_.user_row[column.at]);
+      case From::lower:
+      case From::upper:
+        number = number_in(work_.user_row.data(), column);
         break;
     }
     buffer_.request_dense[column.column] = transformed(number, column.transform, work_.time);

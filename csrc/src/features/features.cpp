@@ -1,5 +1,8 @@
 #include "pygrade/features.hpp"
 
+#include <algorithm>
+#include <charconv>
+
 #include "features/plan.hpp"
 #include "util/files.hpp"
 #include "util/fpenv.hpp"
@@ -36,6 +39,75 @@ void check_size(std::size_t size, std::size_t wanted, const char* name) {
 }
 
 }  // namespace
+
+namespace {
+
+// The code of a level by its text, as the column has it; nothing if it is no value of the column.
+std::optional<std::int64_t> code_of_level(const detail::Schema& schema, const detail::Feature& feature,
+                                          std::string_view level) {
+  const std::string column = column_of(feature);
+  const auto type = schema.dtypes.find(column);
+  const bool number =
+      type == schema.dtypes.end() ? feature.source != "scenario" : type->second.find("int") != std::string::npos;
+  if (!number) return detail::text_code(level);
+  std::int64_t code = 0;
+  const auto [end, error] = std::from_chars(level.data(), level.data() + level.size(), code);
+  if (error != std::errc() || end != level.data() + level.size()) return {};
+  return code;
+}
+
+}  // namespace
+
+FeatureInputs::FeatureInputs(const Features& features, std::span<const std::string> names, bool of_requests) {
+  const detail::Plan& plan = features.impl().plan;
+  const auto& numbers = of_requests ? plan.request_features : plan.item_features;
+  dense_ = numbers.size();
+  ids_ = (of_requests ? plan.request_id_features : plan.item_id_features).size();
+  for (const std::string& name : names) {
+    Input input;
+    if (const auto found = std::ranges::find(numbers, name); found != numbers.end())
+      input = {Kind::number, static_cast<std::size_t>(found - numbers.begin())};
+    const std::size_t equals = name.find('=');
+    std::size_t column = 0, coding = 0;
+    for (const detail::Feature& f : plan.schema.features) {
+      if (!f.is_id()) continue;
+      const detail::IdCoding& own = plan.codings[coding++];
+      if (f.per_request() != of_requests) continue;
+      if (equals != name.npos && f.name == std::string_view(name).substr(0, equals)) {
+        const auto code = code_of_level(plan.schema, f, std::string_view(name).substr(equals + 1));
+        const std::int64_t id = code ? own.id_of(*code) : 0;
+        input = {Kind::level, column, f.width(), id > 0 ? id : -1};
+      }
+      column += f.width();
+    }
+    inputs_.push_back(input);
+  }
+}
+
+void FeatureInputs::take(std::size_t input, std::span<const float> dense, std::span<const std::int64_t> ids, float* out,
+                         std::size_t stride, std::size_t rows) const {
+  const auto [kind, column, width, id] = inputs_[input];
+  for (std::size_t row = 0; row < rows; ++row, out += stride) {
+    if (kind == Kind::unknown) {
+      *out = std::numeric_limits<float>::quiet_NaN();
+    } else if (kind == Kind::number) {
+      *out = dense[row * dense_ + column];
+    } else {
+      const auto own = ids.subspan(row * ids_ + column, width);
+      *out = std::ranges::find(own, id) == own.end() ? 0.0f : 1.0f;
+    }
+  }
+}
+
+void FeatureInputs::take_all(std::span<const float> dense, std::span<const std::int64_t> ids,
+                             std::span<float> out) const {
+  if (inputs_.empty()) return;
+  const std::size_t rows = out.size() / inputs_.size();
+  check_size(dense.size(), rows * dense_, "dense");
+  check_size(ids.size(), rows * ids_, "ids");
+  for (std::size_t input = 0; input < inputs_.size(); ++input)
+    take(input, dense, ids, out.data() + input, inputs_.size(), rows);
+}
 
 Features::Features() = default;
 Features::~Features() = default;

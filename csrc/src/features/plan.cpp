@@ -36,10 +36,12 @@ Normalization normalization(std::span<const TensorView> tensors, const std::stri
 
 std::vector<std::int64_t> unknown_row(const std::vector<Attribute>& attributes) {
   std::vector<std::int64_t> row;
+  constexpr auto nan = std::bit_cast<std::int64_t>(std::numeric_limits<double>::quiet_NaN());
+  constexpr std::int64_t two_nans = 0x7fc00000'7fc00000;
   for (const Attribute& attribute : attributes)
-    row.resize(
-        row.size() + attribute.length,
-        attribute.kind == "float" ? std::bit_cast<std::int64_t>(std::numeric_limits<double>::quiet_NaN()) : null_code);
+    row.resize(row.size() + attribute.words(), attribute.kind == "float"    ? nan
+                                               : attribute.kind == "floats" ? two_nans
+                                                                            : null_code);
   return row;
 }
 
@@ -95,6 +97,13 @@ std::int64_t IdCoding::id_of(std::int64_t code) const {
   if (buckets > 0) return bucket_of(code, buckets);
   const auto found = std::ranges::lower_bound(vocabulary, code);
   return found == vocabulary.end() || *found != code ? 0 : found - vocabulary.begin() + 1;
+}
+
+double number_in(const std::int64_t* row, const NumberColumn& column) {
+  const std::int64_t word = row[column.at];
+  if (column.from == NumberColumn::From::attribute) return std::bit_cast<double>(word);
+  const auto bits = static_cast<std::uint64_t>(word) >> (column.from == NumberColumn::From::upper ? 32 : 0);
+  return static_cast<double>(std::bit_cast<float>(static_cast<std::uint32_t>(bits)));
 }
 
 float transformed(double number, Transform transform, std::int64_t time) {
@@ -204,7 +213,7 @@ void Plan::add_tables() {
     if (f.is_id() || f.kind == Kind::sequence) continue;
     std::size_t& column = f.per_request() ? request_column : f.entity == Entity::cross ? cross_column : item_column;
     if (f.has_history()) add_history(f, signed_size(column));
-    ++column;
+    column += f.width();
   }
   for (const TablePlan& plan : tables) {
     most_fields = std::max(most_fields, plan.fields.size());
@@ -259,6 +268,18 @@ std::int64_t Plan::prior_of(const Feature& f) {
 
 // ---- columns that are no history
 
+// The columns of a dense or vector attribute, `column` being the first.
+std::vector<NumberColumn> Plan::numbers_of(const Feature& f, std::size_t column) const {
+  using From = NumberColumn::From;
+  if (f.kind == Kind::dense)
+    return {{From::attribute, schema.attribute(f.entity, f.source, "float").place, column, f.transform}};
+  const std::size_t place = schema.attribute(f.entity, f.source, "floats").place;
+  std::vector<NumberColumn> numbers;
+  for (std::size_t i = 0; i < f.width(); ++i)
+    numbers.push_back({i % 2 == 0 ? From::lower : From::upper, place + i / 2, column + i, Transform::none});
+  return numbers;
+}
+
 void Plan::add_request() {
   std::size_t column = 0, coding = 0;
   const auto context_place = [&](const std::string& name) {
@@ -284,24 +305,21 @@ void Plan::add_request() {
       } else {
         const std::size_t place =
             schema.attribute(Entity::user, f.source, f.kind == Kind::list ? "codes" : "code").place;
-        const std::size_t count = f.columns().size();  // a long list makes a text for each
-        for (std::size_t i = 0; i < count; ++i) ids.push_back({{From::user, place + i}, own_coding});
+        for (std::size_t i = 0; i < f.width(); ++i) ids.push_back({{From::user, place + i}, own_coding});
       }
       continue;
     }
-    if (!f.has_history()) {
-      NumberColumn number{NumberColumn::From::attribute, 0, column, f.transform};
-      if (f.is_time())
-        number.from = f.source == "time:hour_sin"   ? NumberColumn::From::sine
-                      : f.source == "time:hour_cos" ? NumberColumn::From::cosine
-                                                    : NumberColumn::From::weekend;
-      else if (f.entity == Entity::context)
-        number = {NumberColumn::From::context, context_place(f.source), column, f.transform};
-      else
-        number.at = schema.attribute(Entity::user, f.source, "float").place;
-      numbers.push_back(number);
+    if (f.is_time()) {
+      const auto from = f.source == "time:hour_sin"   ? NumberColumn::From::sine
+                        : f.source == "time:hour_cos" ? NumberColumn::From::cosine
+                                                      : NumberColumn::From::weekend;
+      numbers.push_back({from, 0, column, f.transform});
+    } else if (f.entity == Entity::context && !f.has_history()) {
+      numbers.push_back({NumberColumn::From::context, context_place(f.source), column, f.transform});
+    } else if (!f.has_history()) {
+      for (const NumberColumn& number : numbers_of(f, column)) numbers.push_back(number);
     }
-    ++column;
+    column += f.width();
   }
 }
 
@@ -317,22 +335,20 @@ void Plan::add_items() {
       } else {
         const std::size_t place =
             schema.attribute(Entity::item, f.source, f.kind == Kind::list ? "codes" : "code").place;
-        const std::size_t count = f.columns().size();  // a long list makes a text for each
-        for (std::size_t i = 0; i < count; ++i) items.ids.push_back({{From::item, place + i}, own_coding});
+        for (std::size_t i = 0; i < f.width(); ++i) items.ids.push_back({{From::item, place + i}, own_coding});
       }
       continue;
     }
-    if (!f.has_history()) {
-      const NumberColumn number{NumberColumn::From::attribute, schema.attribute(Entity::item, f.source, "float").place,
-                                column, f.transform};
-      if (f.transform == Transform::age) {
-        items.ages.push_back(number);
-      } else {
-        add_run(items.runs, items.numbers.size(), column);
-        items.numbers.push_back(number);
+    if (!f.has_history())
+      for (const NumberColumn& number : numbers_of(f, column)) {
+        if (f.transform == Transform::age) {
+          items.ages.push_back(number);
+        } else {
+          add_run(items.runs, items.numbers.size(), number.column);
+          items.numbers.push_back(number);
+        }
       }
-    }
-    ++column;
+    column += f.width();
   }
 }
 
@@ -344,7 +360,7 @@ void Plan::remember(std::int64_t item_id, std::span<const std::int64_t> stored, 
   for (const NumberColumn& age : items.ages) row[at++] = stored[age.at];
   char* out = reinterpret_cast<char*>(row.data() + at);
   for (const NumberColumn& number : items.numbers) {
-    const float value = transformed(std::bit_cast<double>(stored[number.at]), number.transform, 0);
+    const float value = transformed(number_in(stored.data(), number), number.transform, 0);
     std::memcpy(out, &value, sizeof value);
     out += sizeof value;
   }

@@ -44,9 +44,9 @@ struct IdColumn {
   std::size_t coding = 0;  // among Plan::codings
 };
 
-// A number that does not come from a history, before its transform.
+// A number that does not come from a history, before its transform. lower, upper: a half of a word of attributes.
 struct NumberColumn {
-  enum class From : std::uint8_t { sine, cosine, weekend, context, attribute };
+  enum class From : std::uint8_t { sine, cosine, weekend, context, attribute, lower, upper };
   From from = From::attribute;
   std::size_t at = 0;      // as in CodeSource
   std::size_t column = 0;  // of request_dense or item_dense
@@ -139,8 +139,12 @@ struct Plan {
   void add_request();
   void add_items();
   void add_history(const Feature& feature, std::int64_t column);
+  std::vector<NumberColumn> numbers_of(const Feature& feature, std::size_t column) const;
   std::int64_t prior_of(const Feature& feature);
 };
+
+// The number of a column in a row of attributes.
+double number_in(const std::int64_t* row, const NumberColumn& column);
 
 // The float32 of a number after its transform, `time` being that of the request.
 float transformed(double number, Feature::Transform transform, std::int64_t time);

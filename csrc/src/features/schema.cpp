@@ -48,7 +48,24 @@ std::int64_t step_of(double hours) {
   return std::max(static_cast<std::int64_t>(step), std::int64_t{1});
 }
 
-// The column whose type matters to the feature; "" for ids, the time, the scenario and outcomes.
+void check_type(const Feature& f, const std::map<std::string, std::string>& dtypes) {
+  const std::string column = column_of(f);
+  if (column.empty()) return;
+  const auto found = dtypes.find(column);
+  if (found == dtypes.end()) refuse(f, "it reads " + column + ", which dtypes does not name");
+  Names wanted{"int", "str"};
+  if (f.kind == Kind::dense) wanted = {"float", "int"};
+  if (f.kind == Kind::list) wanted = {"list[int]", "list[str]", "str"};
+  if (f.kind == Kind::vector) wanted = {"list[float]"};
+  if (f.entity == Entity::context) wanted = {f.kind == Kind::dense ? "float" : "str"};
+  const bool several = f.kind == Kind::list || f.kind == Kind::vector;
+  if (f.entity == Entity::context && (several || !f.source.starts_with("c_"))) wanted = {"an attribute"};
+  if (!contains(wanted, found->second))
+    refuse(f, column + " is " + found->second + "; it wants " + joined(wanted, " or "));
+}
+
+}  // namespace
+
 std::string column_of(const Feature& f) {
   if (f.has_history() || f.kind == Kind::sequence || f.is_time() || f.source == "user_id" || f.source == "item_id" ||
       f.source == "scenario")
@@ -57,24 +74,8 @@ std::string column_of(const Feature& f) {
   return std::string(owners[static_cast<std::size_t>(f.entity)]) + f.source;
 }
 
-void check_type(const Feature& f, const std::map<std::string, std::string>& dtypes) {
-  const std::string column = column_of(f);
-  if (column.empty()) return;
-  const auto found = dtypes.find(column);
-  if (found == dtypes.end()) refuse(f, "it reads " + column + ", which dtypes does not name");
-  Names wanted{"int", "str"};
-  if (f.kind == Kind::dense) wanted = {"float", "int"};
-  if (f.kind == Kind::list) wanted = {"list[int]", "list[str]"};
-  if (f.entity == Entity::context) wanted = {f.kind == Kind::dense ? "float" : "str"};
-  if (f.entity == Entity::context && (f.kind == Kind::list || !f.source.starts_with("c_"))) wanted = {"an attribute"};
-  if (!contains(wanted, found->second))
-    refuse(f, column + " is " + found->second + "; it wants " + joined(wanted, " or "));
-}
-
-}  // namespace
-
 Names Feature::columns() const {
-  if (kind != Kind::list) return {name};
+  if (kind != Kind::list && kind != Kind::vector) return {name};
   Names names;
   for (std::int64_t i = 0; i < length; ++i) names.push_back(name + "_" + std::to_string(i));
   return names;
@@ -222,8 +223,15 @@ void Schema::make_attributes(Entity entity) {
   std::map<std::pair<std::string, std::string>, std::size_t> lengths;
   for (const Feature& f : features) {
     if (f.entity != entity || column_of(f).empty()) continue;
-    const std::string kind = f.kind == Kind::dense ? "float" : f.kind == Kind::list ? "codes" : "code";
+    const std::string kind = f.kind == Kind::dense    ? "float"
+                             : f.kind == Kind::list   ? "codes"
+                             : f.kind == Kind::vector ? "floats"
+                                                      : "code";
     auto& length = lengths[{f.source, kind}];
+    for (const Feature& other : features)
+      if (f.kind == Kind::vector && other.kind == Kind::vector && other.entity == entity && other.source == f.source &&
+          (other.length != f.length || other.size != f.size))
+        refuse(f, "another vector of its column has another length or size");
     length = std::max({length, std::size_t{1}, static_cast<std::size_t>(f.length)});
   }
   for (const std::string& part : key_parts)
@@ -232,7 +240,7 @@ void Schema::make_attributes(Entity entity) {
   auto& width = entity == Entity::user ? user_width : item_width;
   for (const auto& [name, length] : lengths) {
     attributes.push_back({name.first, name.second, length, width});
-    width += length;
+    width += attributes.back().words();
   }
   if (width > max_record) throw JsonError("a row of attributes is too long");
 }

@@ -13,7 +13,7 @@ namespace pygrade::inline v0_2::detail {
 
 struct Feature {
   enum class Entity : std::uint8_t { user, context, item, cross };
-  enum class Kind : std::uint8_t { dense, categorical, hashed, list, sequence, count, rate, recency };
+  enum class Kind : std::uint8_t { dense, categorical, hashed, list, vector, sequence, count, rate, recency };
   enum class Transform : std::uint8_t { none, log1p, age };
 
   std::string name, source;
@@ -22,13 +22,17 @@ struct Feature {
   Transform transform = Transform::none;
   std::vector<std::string> key;
   double smoothing = 20.0, window_hours = 0.0;
-  std::int64_t length = 0, buckets = 0, min_count = 1, max_size = 1'000'000;
+  std::int64_t length = 0, size = 0, buckets = 0, min_count = 1, max_size = 1'000'000;
 
   bool per_request() const { return entity == Entity::user || entity == Entity::context; }
   bool is_id() const { return kind == Kind::categorical || kind == Kind::hashed || kind == Kind::list; }
   bool has_history() const { return kind == Kind::count || kind == Kind::rate || kind == Kind::recency; }
   bool is_time() const { return source.starts_with("time:"); }
-  std::vector<std::string> columns() const;  // names of the columns it makes
+  // Columns that it makes, of dense features or ids.
+  std::size_t width() const {
+    return kind == Kind::list || kind == Kind::vector ? static_cast<std::size_t>(length) : 1;
+  }
+  std::vector<std::string> columns() const;  // their names
 };
 
 // One table of records. `place` of a field is that of its first int64 in a record.
@@ -67,8 +71,10 @@ inline bool is_measure(std::string_view source) { return source.starts_with("m_"
 
 // An attribute of users or items that something reads, and its place in the stored row.
 struct Attribute {
-  std::string column, kind;  // float: the bits of a double; code; codes: of a list
+  std::string column, kind;  // float: the bits of a double; code; codes: of a list; floats: of a vector, two a word
   std::size_t length = 1, place = 0;
+
+  std::size_t words() const { return kind == "floats" ? (length + 1) / 2 : length; }  // of the row
 };
 
 struct Schema {
@@ -99,6 +105,9 @@ struct Schema {
   void make_tables();
   void make_attributes(Feature::Entity entity);
 };
+
+// The column whose type matters to the feature, such as "items.brand"; "" for ids, the time, the scenario and outcomes.
+std::string column_of(const Feature& feature);
 
 // The name of the table of a key.
 std::string table_name(const std::vector<std::string>& key);

@@ -112,7 +112,10 @@ void Service::Impl::compare(const Ranked& ranked, Context& context) {
     request.explore = false;
     if (!shadow.values.empty() || !shadow.policy->takes_values()) request.values = shadow.values;
     if (shadow.policy->correction()) {  // its columns and levels are its own
-      shadow.policy->item_columns(ranked.item_ids, context.input.item_features, context.other_columns);
+      if (pipeline)
+        context.workspace.item_columns(*shadow.policy, context.other_columns);
+      else
+        shadow.policy->item_columns(ranked.item_ids, context.input.item_features, context.other_columns);
       request.items = context.other_columns;
     }
     try {

@@ -144,7 +144,12 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   if (pipeline) {
     if (!input.user) throw InputError("user", "user is missing");
     pipeline->center()->read_user({*input.user, input.timestamp, input.scenario, input.context}, context.user);
-    if (!context.user.defaults) request.context = context.user.request_dense;
+    if (!context.user.defaults) {
+      context.policy_context.resize(policy.features().size());
+      FeatureInputs(*pipeline->center()->features(), policy.features(), true)
+          .take_all(context.user.request_dense, context.user.request_ids, context.policy_context);
+      request.context = context.policy_context;
+    }
     known = context.user.user_known;
   } else if (known) {
     request.context = input.features;

@@ -141,7 +141,11 @@ void Models::check() const {
     require_equal(mtl->features(), features->hash(), "mtl was trained on schema");
     require_equal(joined(policy->tasks()), joined(mtl->tasks()), "policy fuses tasks");
   }
-  require_equal(joined(policy->features()), joined(features->request_features()), "policy reads features");
+  const FeatureInputs inputs(*features, policy->features(), true);
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (!inputs.known(i))
+      throw ArtifactError("policy reads feature " + policy->features()[i] +
+                          ", which the schema does not have: it has " + joined(features->request_features()));
   for (const auto& other : alternatives) {
     if (other == nullptr) throw ArtifactError("alternatives holds null; want policies");
     const std::string name = "policy " + other->version();

@@ -18,9 +18,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::string_view evidence = "user_count";  // the feature that says how much is known of a user
-constexpr std::size_t default_items = 2000;          // that an unknown user may get when time runs out
-constexpr std::size_t block = 128;                   // candidates predicted between two looks at the clock
+constexpr std::string_view evidence = "user_count";       // the feature that says how much is known of a user
+constexpr std::string_view price_of_item = "item_value";  // the feature of items that has their prices
+constexpr std::size_t default_items = 2000;               // that an unknown user may get when time runs out
+constexpr std::size_t block = 128;                        // candidates predicted between two looks at the clock
 
 // Of features that nothing is known of: every read fails, so that the center gives defaults.
 class NoStore final : public Store {
@@ -46,6 +47,22 @@ std::shared_ptr<FeatureCenter> make_center(const Models& models, std::shared_ptr
   return std::make_shared<FeatureCenter>(models.features, std::move(store), options.ttl, options.cache, version);
 }
 
+// The `given` columns and, of items that were read, the features that other columns of a policy are made of, in
+// `memory`.
+void add_features(const FeatureInputs& inputs, const Policy& policy, const FeatureBuffer& read, std::size_t rows,
+                  const std::vector<ItemColumn>& given, std::vector<float>& memory, std::vector<ItemColumn>& all) {
+  all = given;
+  if (read.item_dense.empty() && read.item_ids.empty()) return;
+  const auto names = policy.items();
+  memory.resize(inputs.size() * rows);
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (!inputs.known(i) || std::ranges::find(given, names[i], &ItemColumn::name) != given.end()) continue;
+    const auto column = std::span(memory).subspan(i * rows, rows);
+    inputs.take(i, read.item_dense, read.item_ids, column.data(), 1, rows);
+    all.push_back({names[i], column});
+  }
+}
+
 }  // namespace
 
 struct PageWorkspace::Impl {
@@ -65,7 +82,11 @@ struct PageWorkspace::Impl {
   std::vector<std::int32_t> indices;        // [k] places in items
   std::vector<float> columns;               // of given_columns
   std::vector<ItemColumn> given_columns;    // those of the request that corrections read
+  std::vector<float> context;               // [F] of the policies
+  std::vector<float> prices;                // [n], if they are features
   std::vector<float> item_rows;             // [n, I] of the policy that ranked
+  std::vector<float> others;                // of other_columns
+  std::vector<ItemColumn> other_columns;    // given_columns, and those of features that a policy reads
   std::vector<float> scores;                // [k]
   Request request;
   PageBuffer buffer;
@@ -84,6 +105,12 @@ const Models& PageWorkspace::models() const {
   return *impl_->models;
 }
 const Request& PageWorkspace::request() const { return impl_->request; }
+void PageWorkspace::item_columns(const Policy& policy, std::vector<float>& rows) const {
+  Impl& work = *impl_;
+  add_features(FeatureInputs(*models().features, policy.items(), false), policy, work.features, work.items.size(),
+               work.given_columns, work.others, work.other_columns);
+  policy.item_columns(work.items, work.other_columns, rows);
+}
 const PageBuffer& PageWorkspace::buffer() const { return impl_->buffer; }
 const Policy& PageWorkspace::policy() const {
   const Models& served = models();
@@ -104,8 +131,10 @@ struct Pipeline::State {
   State(Models given, std::shared_ptr<FeatureCenter> reader, const PipelineOptions& chosen)
       : models(std::move(given)), center(std::move(reader)), options(chosen) {
     models.check();
+    context.emplace(*models.features, models.policy->features(), true);
     const auto add_policy = [&](const std::shared_ptr<const Policy>& policy) {
       rankers.push_back(std::make_unique<Ranker>(policy, RankerOptions{.seed = 0}));
+      inputs.emplace_back(*models.features, policy->items(), false);
       for (const std::string& name : policy->items())
         if (std::ranges::find(columns, name) == columns.end()) columns.push_back(name);
     };
@@ -116,6 +145,9 @@ struct Pipeline::State {
     const auto& names = models.features->request_features();
     if (const auto found = std::ranges::find(names, evidence); found != names.end())
       history = static_cast<std::size_t>(found - names.begin());
+    const auto& of_items = models.features->item_features();
+    if (const auto found = std::ranges::find(of_items, price_of_item); found != of_items.end())
+      price = static_cast<std::size_t>(found - of_items.begin());
     models.version.copy(version.data(), version.size() - 1);
     if (searches() && predicts()) fill_defaults();
   }
@@ -124,6 +156,10 @@ struct Pipeline::State {
   bool searches() const { return models.prerank != nullptr || options.retrieve; }
   bool predicts() const { return models.mtl != nullptr || options.predict; }
   bool reads_items() const { return models.mtl != nullptr || options.item_features; }
+  bool reads_items(const PipelineRequest& request) const;
+  bool reads_prices(const PipelineRequest& request) const {
+    return price && !request.item_values && policy(request.policy).takes_prices();
+  }
   void take_columns(const PipelineRequest& request, PageWorkspace::Impl& work) const;
   const Policy& policy(std::size_t place) const {
     return place == 0 ? *models.policy : *models.alternatives[place - 1];
@@ -153,8 +189,11 @@ struct Pipeline::State {
   const PipelineOptions& options;                // of the pipeline
   std::vector<std::unique_ptr<Ranker>> rankers;  // of the models' policy and the alternatives
   std::array<char, 16> version{};
-  std::optional<std::size_t> history;  // place of `evidence` in the request's features
-  std::vector<std::string> columns;    // item columns of all policies' corrections
+  std::optional<FeatureInputs> context;  // of all policies
+  std::vector<FeatureInputs> inputs;     // item columns of each policy's correction
+  std::optional<std::size_t> history;    // place of `evidence` in the request's features
+  std::optional<std::size_t> price;      // place of `price_of_item` in the features of items
+  std::vector<std::string> columns;      // item columns of all policies' corrections
 
   // What an unknown user gets: items, best first by prerank, their predictions, and their places by ascending id.
   std::vector<std::int64_t> default_ids;
@@ -180,6 +219,17 @@ void check_items(std::span<const std::int64_t> items, std::vector<std::uint32_t>
 }
 
 }  // namespace
+
+// Whether features of the candidates are wanted: by a model, by the policy's correction, or for their prices.
+bool Pipeline::State::reads_items(const PipelineRequest& request) const {
+  if ((!request.predictions && reads_items()) || reads_prices(request)) return true;
+  const auto names = policy(request.policy).items();
+  for (std::size_t i = 0; i < names.size(); ++i)
+    if (inputs[request.policy].known(i) &&
+        std::ranges::find(request.item_features, names[i], &ItemColumn::name) == request.item_features.end())
+      return true;
+  return false;
+}
 
 // Everything that can be wrong with a request, before anything is read. The ranker checks values and rules.
 void Pipeline::State::check(const PipelineRequest& request, const PipelineBuffer& buffer) const {
@@ -211,7 +261,7 @@ void Pipeline::State::check(const PipelineRequest& request, const PipelineBuffer
     return std::ranges::find(names, name) != names.end();
   };
   const Features& features = *models.features;
-  const bool with_features = !request.predictions && reads_items();
+  const bool with_features = reads_items(request);
   for (const ItemColumn& column : request.item_features) {
     if (column.values.size() != request.item_ids->size())
       throw std::invalid_argument("item_features '" + std::string(column.name) + "' has " +
@@ -229,7 +279,7 @@ void Pipeline::State::check(const PipelineRequest& request, const PipelineBuffer
 
 // The request's columns: features of items in place of those read, and copies of what the corrections read.
 void Pipeline::State::take_columns(const PipelineRequest& request, PageWorkspace::Impl& work) const {
-  const bool with_features = !request.predictions && reads_items();
+  const bool with_features = reads_items(request);
   const auto replace = [](const std::vector<std::string>& names, const ItemColumn& column, std::vector<float>& rows) {
     const auto found = std::ranges::find(names, column.name);
     if (found == names.end()) return;
@@ -354,7 +404,7 @@ void Pipeline::State::take_defaults(const PipelineRequest& request, PageWorkspac
   unread.request_dense.assign(models.features->request_features().size(), nan);
   unread.request_ids.assign(models.features->request_id_features().size(), 0);
   unread.sequences.assign(models.features->sequence_length(), -1);
-  const std::size_t read = !request.predictions && reads_items() ? rows : 0;
+  const std::size_t read = reads_items(request) ? rows : 0;
   unread.item_dense.assign(read * models.features->item_features().size(), nan);
   unread.item_ids.assign(read * models.features->item_id_features().size(), 0);
   unread.cross_dense.assign(read * models.features->cross_features().size(), nan);
@@ -375,7 +425,7 @@ void Pipeline::State::take_defaults(const PipelineRequest& request, PageWorkspac
 template <class Lap>
 bool Pipeline::State::take_candidates(const PipelineRequest& request, PageWorkspace::Impl& work,
                                       std::optional<Clock::time_point> deadline, Lap&& lap) const {
-  const bool with_features = !request.predictions && reads_items();
+  const bool with_features = reads_items(request);
   if (deadline && Clock::now() >= *deadline) return false;
   center->read_user(request.user, work.features, deadline);
   if (lap(step_user)) return false;
@@ -406,12 +456,28 @@ bool Pipeline::State::take_candidates(const PipelineRequest& request, PageWorksp
 // What the ranker is asked for the candidates.
 void Pipeline::State::make_request(const PipelineRequest& request, Degraded degraded, PageWorkspace::Impl& work) const {
   work.request = {};
-  if (degraded == Degraded::none || degraded == Degraded::version) work.request.context = work.features.request_dense;
+  if (degraded == Degraded::none || degraded == Degraded::version) {
+    work.context.resize(context->size());
+    context->take_all(work.features.request_dense, work.features.request_ids, work.context);
+    work.request.context = work.context;
+  }
   work.request.predictions = work.predictions;
-  policy(request.policy).item_columns(work.items, work.given_columns, work.item_rows);
+  const Policy& own = policy(request.policy);
+  add_features(inputs[request.policy], own, work.features, work.items.size(), work.given_columns, work.others,
+               work.other_columns);
+  own.item_columns(work.items, work.other_columns, work.item_rows);
   work.request.items = work.item_rows;
   if (request.rules) work.request.rules = (*request.rules)(work.items);
   if (request.item_values) work.request.item_values = (*request.item_values)(work.items);
+  if (reads_prices(request)) {
+    const std::size_t width = models.features->item_features().size();
+    work.prices.resize(work.items.size());
+    for (std::size_t i = 0; i < work.prices.size(); ++i) {  // an unknown price counts as 0
+      const float known = work.features.item_dense[i * width + *price];
+      work.prices[i] = known > 0.0f && std::isfinite(known) ? known : 0.0f;
+    }
+    work.request.item_values = work.prices;
+  }
   work.request.scenario = request.user.scenario;
   work.request.values = request.values;
   work.request.explore = request.explore;

@@ -1,0 +1,124 @@
+"""What the policy and its correction see beside predictions: numbers and frequent levels of features, by name.
+
+Of requests: every number, histories included, and 0/1 columns ``feature=level`` of categories and lists of users and
+context. Of items, for the correction: attributes alone; what the models know of an item's past is in their predictions.
+Embeddings are left to the models: a correction has room for a few dozen columns.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._util.optional_imports import require
+from pygrade.data.events import EventLog
+from pygrade.features import Feature, FeatureBatch, FeatureSet
+from pygrade.features.values import code_of, kind_of, lists_of
+from pygrade.logs.categories import most_frequent
+from pygrade.pipeline.parts import Period, over_parts
+from pygrade.workers import Workers
+
+ROOM = 32
+"""0/1 columns of requests, and columns of items, at most: those of levels that divide most."""
+
+_ALIKE = 0.99  # shares of two levels of a feature that add up to more: one column tells both
+
+Counts = dict[str, NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class PolicyInputs:
+    """Names of columns, see `FeatureBatch.request_inputs` and `item_inputs`."""
+
+    features: tuple[str, ...]
+    items: tuple[str, ...]
+
+
+def choose_inputs(log: EventLog, features: FeatureSet, period: Period, workers: Workers) -> PolicyInputs:
+    """Of the numbers and levels of a schema, by how often the requests of a period have a level."""
+    schema = features.schema
+    counts = reduce(_add, over_parts(workers, features, count_levels, period, "levels"))
+    numbers = [name for f in schema.group("request_dense") if f.kind != "vector" for name in f.columns]
+    context = [f for f in schema.group("request_ids") if has_levels(f)]
+    items = [f for f in schema.group("item_ids") if has_levels(f)]
+    own = _numbers_of_items(features)
+    levels = _chosen(context, counts, log, features, ROOM)
+    columns = [*own, *_chosen(items, counts, log, features, ROOM - len(own))]
+    return PolicyInputs((*numbers, *levels), tuple(name for name in columns if name not in log.tasks))
+
+
+def has_levels(feature: Feature) -> bool:
+    """Whether it can have 0/1 columns. Static weights and levels of items know scenarios and items by themselves."""
+    return feature.kind in ("categorical", "list") and feature.source not in ("user_id", "item_id", "scenario")
+
+
+def count_levels(batches: list[FeatureBatch]) -> Counts:
+    """Work over parts: of each such feature the requests or rows that have an id; those of 0 are all of them."""
+    return reduce(_add, map(_count, batches))
+
+
+def _count(batch: FeatureBatch) -> Counts:
+    counts: Counts = {}
+    for name in ("request_ids", "item_ids"):
+        ids, at = getattr(batch, name), 0
+        for feature, size in _columns(batch, name):
+            own = np.sort(ids[:, at : at + len(feature.columns)], 1)
+            at += len(feature.columns)
+            if not has_levels(feature):
+                continue
+            first = np.ones_like(own, bool)
+            first[:, 1:] = own[:, 1:] != own[:, :-1]  # an id counts once in a row
+            counts[feature.name] = np.bincount(own[first], minlength=size)
+            counts[feature.name][0] = len(own)
+    return counts
+
+
+def _columns(batch: FeatureBatch, name: str) -> list[tuple[Feature, int]]:
+    features, sizes = batch.fitted.schema.group(name), iter(batch.fitted.sizes[name])
+    return [(feature, max(next(sizes) for _ in feature.columns)) for feature in features]
+
+
+def _add(one: Counts, other: Counts) -> Counts:
+    return {name: counts + other[name] for name, counts in one.items()}
+
+
+def _numbers_of_items(features: FeatureSet) -> list[str]:
+    """Attributes of items that are numbers and vary, each once: the first feature that is made of it."""
+    constant = {record["feature"] for record in features.summary if not record.get("std", 1.0)}
+    dense = [f for f in features.schema.group("item_dense") if f.kind == "dense" and f.name not in constant]
+    return list({f.source: f.name for f in reversed(dense)}.values())[::-1][: ROOM // 2]
+
+
+def _chosen(candidates: Iterable[Feature], counts: Counts, log: EventLog, features: FeatureSet, room: int) -> list[str]:
+    """``feature=level`` of the ``room`` levels whose share p has the largest p (1 - p), in order of features."""
+    found: list[tuple[float, str]] = []
+    for feature in candidates:
+        rows, count = int(counts[feature.name][0]), counts[feature.name][1:]
+        names = _texts_of(feature, log)
+        texts = [names.get(code, "") for code in features.fitted.vocabularies[feature.name].tolist()]
+        chosen = most_frequent(count, rows, texts)
+        shares = {texts[place]: count[place] / rows for place in chosen}
+        if feature.kind == "categorical" and len(shares) == 2 and sum(shares.values()) > _ALIKE:
+            del shares[max(shares, key=lambda text: shares[text])]
+        found += [(share * (1.0 - share), f"{feature.name}={text}") for text, share in shares.items()]
+    best = {name for _, name in sorted(found, key=lambda entry: (-entry[0], entry[1]))[: max(room, 0)]}
+    return [name for _, name in found if name in best]
+
+
+def _texts_of(feature: Feature, log: EventLog) -> dict[int, str]:
+    """Code → level, of the values that the log has."""
+    column: Any
+    if feature.entity == "context":
+        pl = require("polars", "pipeline")
+        column = log.scan().select(pl.col(feature.source).unique()).collect()[feature.source]
+    else:
+        table = log.users() if feature.entity == "user" else log.items()
+        assert table is not None
+        column = table[feature.source]
+    if feature.kind == "list":
+        column = lists_of(column).explode()
+    values = column.drop_nulls().unique().to_list()
+    return {code_of(v): v for v in values} if kind_of(column.dtype) == "str" else {int(v): str(int(v)) for v in values}
