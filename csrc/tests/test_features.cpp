@@ -247,6 +247,23 @@ TEST(dense_values_are_normalized) {
                features->normalize_rows(items, std::span(crosses).first(3), rows));
 }
 
+TEST(inputs_of_a_policy_are_numbers_and_levels_by_name) {
+  const auto features = make_features();
+  const std::vector<std::string> names = {"c_age", "level=3", "level=x", "price"};
+  const FeatureInputs inputs(*features, names, true);
+  CHECK(inputs.known(0) && inputs.known(1) && inputs.known(2) && !inputs.known(3));
+  std::vector<float> dense(16, 0.0f), out(8, 5.0f);
+  dense[2] = 4.0f;
+  dense[10] = unknown;
+  const std::vector<std::int64_t> ids = {0, 0, detail::bucket_of(3, 16), 0, 0, 0};
+  inputs.take_all(dense, ids, out);
+  CHECK(same_bits(out, std::vector<float>{4.0f, 1.0f, 0.0f, unknown, unknown, 0.0f, 0.0f, unknown}));
+  const FeatureInputs of_items(*features, names, false);
+  CHECK(!of_items.known(0) && !of_items.known(1) && of_items.known(3));
+  CHECK_THROWS(std::invalid_argument, "ids has 3 numbers; want 6",
+               inputs.take_all(dense, std::span(ids).first(3), out));
+}
+
 // ---- reading and writing
 
 TEST(feedback_becomes_features) {
