@@ -113,7 +113,8 @@ def _read(path: Path) -> Any:
         raise ValueError(f"{path} is empty")
     try:
         if kind in PARQUET:
-            return require("pyarrow.parquet").read_table(path)
+            with require("pyarrow.parquet").ParquetFile(path) as file:
+                return file.read()
         if kind in CSV:
             return read_csv(path)
         if kind in JSON:
