@@ -47,6 +47,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "max_rows": Key("number", "longer sessions and days are cut into requests of so many exposures", default=100),
         "window_hours": Key("number", "feedback belongs to the latest exposure, at most so long before", default=24.0),
         "values": Key("numbers", "worth of one event of a task; not given: 1", default={}),
+        "value_tasks": Key("texts", "tasks that are worth that times the price, an item attribute", default=()),
         "funnel": Key("chains", "chains of tasks, each possible only after the one before it", default=()),
         "category": Key("text", "the item attribute to count over"),
     },
@@ -157,6 +158,7 @@ class EventSchema:
     max_rows: int
     window_hours: float
     values: Mapping[str, float]
+    value_tasks: tuple[str, ...]
     funnel: tuple[tuple[str, ...], ...]
     category: str | None = None
 
@@ -173,6 +175,11 @@ class EventSchema:
     def dated_items(self) -> tuple[AttributeTable, ...]:
         """The attributes of items that tables of events carry."""
         return tuple(table.dated for table in self.events if table.dated is not None)
+
+    @property
+    def price(self) -> str | None:
+        """The item attribute that is a price."""
+        return "price" if kinds_of((*self.items, *self.dated_items)).get("price") == "dense" else None
 
     @property
     def context(self) -> dict[str, str]:
@@ -352,10 +359,14 @@ def _contradictions(schema: EventSchema) -> list[str]:
         )
     if not schema.tasks:
         found.append("no table of events has tasks: want at least one kind of feedback")
-    tasks = {*schema.values, *(task for chain in schema.funnel for task in chain)}
+    tasks = {*schema.values, *schema.value_tasks, *(task for chain in schema.funnel for task in chain)}
     if unknown := sorted(tasks - set(schema.tasks)):
-        found.append(f"values or funnel name {unknown[0]!r}; want some of the tasks {', '.join(schema.tasks)}")
+        found.append(
+            f"values, value_tasks or funnel name {unknown[0]!r}; want some of the tasks {', '.join(schema.tasks)}"
+        )
     attributes = kinds_of((*schema.items, *schema.dated_items))
+    if schema.value_tasks and schema.price is None:
+        found.append('value_tasks wants a price: a key of [[events]], or an attribute price = "dense" of [[items]]')
     if schema.category is not None and schema.category not in attributes:
         found.append(f"category is {schema.category!r}; want an attribute of items: {', '.join(attributes)}")
     for entity, tables in (("users", schema.users), ("items", (*schema.items, *schema.dated_items))):

@@ -77,6 +77,8 @@ def import_raw_events(place: Place, writer: EventWriter, config: RawEventsConfig
             context=schema.context,
             measures=schema.measures,
             category=schema.category,
+            price=schema.price,
+            value_tasks=schema.value_tasks,
             utc_offset_hours=schema.utc_offset_hours,
             notes=tuple(sentences(lost, schema.window_hours)),
         )

@@ -144,6 +144,7 @@ def test_what_is_known_later_is_not_known_before(tmp_path):
         folder,
         """
 requests = "session"
+value_tasks = "y"
 [[events]]
 files = "shown.parquet"
 form = "wide"
@@ -173,6 +174,7 @@ attributes = { price = "dense" }
     ]
     assert log.source["context"] == {"plan": "categorical"} and log.users() is None
     assert dict(log.items().rows()) == {5: 1.0, 8: 5.0}  # 6 has a price only after its exposure
+    assert (log.source["price"], log.source["value_tasks"]) == ("price", ["y"])
     assert "price.parquet: 1 ids have no row before their first event: unknown" in log.source["notes"]
 
 
@@ -260,7 +262,12 @@ BAD = {
     ),
     "no exposure": ('exposure = "Einblendung"\n', "", "no table of events has exposures, so nobody knows what users"),
     "a kind": ('"list"', '"words"', r"attributes is .*; want a kind of 'Schlagworte', one of dense, categorical"),
-    "a value": ("Kauf = 20.0", "Kauff = 20.0", "values or funnel name 'Kauff'; want some of the tasks Klick, Kauf"),
+    "a value": (
+        "Kauf = 20.0",
+        "Kauff = 20.0",
+        "values, value_tasks or funnel name 'Kauff'; want some of the tasks Klick, Kauf",
+    ),
+    "a price": ("values = {", 'value_tasks = ["Kauf"]\nvalues = {', "value_tasks wants a price"),
     "a file": ('"kunden.csv"', '"kundn.csv"', r"\[\[users\]\] files: .*kundn.csv does not exist"),
     "a request": (
         'request = "Sitzung"\n',
