@@ -13,10 +13,15 @@ class DoctorOptions(Output):
     """Your own table of requests as a log: proposes what each column is, says what it changes, and tells what the log
     can tell: calibration, order, which estimates are possible, users for 1 %, what exploration would buy.
 
+    Files of several tables, such as users, items and events, are raw events: DIR/events.toml is a schema of what each
+    column is, which can be edited and pipeline reads.
+
     Files are Parquet, CSV, JSON lines or Arrow, with a row per candidate. With --out it writes DIR/logs, which train
     takes, DIR/pygrade.toml, DIR/doctor.json and DIR/doctor.html; without, it only says.
 
     Example: pygrade doctor shop.parquet --map request=session_id,item=product_id --values buy=20 --out runs/shop
+
+    Example: pygrade doctor users.parquet items.parquet events.parquet --out runs/shop
     """
 
     ESSENTIAL: ClassVar = ("map", "values", "out")
@@ -41,6 +46,9 @@ class DoctorOptions(Output):
         "Not given: what only one reading fits.",
     )
     duplicates: Literal["keep-shown", "refuse"] = option("keep-shown", "of an item listed again within a request")
+    events: bool = option(
+        False, "the files are raw events for pipeline (users' events, not pages), even if they are one table"
+    )
     fix: bool = option(False, "leave out requests whose rows are refused (at most 10 %); text among numbers is missing")
 
     def __post_init__(self) -> None:

@@ -70,7 +70,7 @@ def read_attributes(job: TablePiece, shard: ShardWriter) -> TableFacts:
         there = batch.present(job.table.id, values)
         facts.left_out[NO_ID] += int((~there).sum())
         if job.table.time is not None:
-            timed = batch.present(job.table.time, values)
+            timed = batch.optional_times(job.table.time, values).is_not_null().to_numpy()
             facts.left_out[NO_TIME] += int((there & ~timed).sum())
             there &= timed
         if there.any():

@@ -33,10 +33,8 @@ class Key:
 
 _FILES = Key("texts", "files or directories of one table, relative to this file, or URLs", True)
 _UNKNOWN = Key("values", 'values that stand for nothing, such as [-1, "unknown"]', default=())
-_ATTRIBUTES = (
-    f"column = kind: {', '.join(KINDS)}; or NAME = {{column = …, kind = …, first = true}}: a column or an expression "
-    "under another name, of a list its first entry"
-)
+_ATTRIBUTES = f"kinds are {', '.join(KINDS)}"
+ATTRIBUTE_FORM = "NAME = { column = COLUMN, kind = KIND }; first = true takes the first entry of a list"
 KEYS: dict[str, dict[str, Key]] = {
     "": {
         "name": Key("text", "of the data", default="events"),
@@ -47,9 +45,10 @@ KEYS: dict[str, dict[str, Key]] = {
         "max_rows": Key("number", "longer sessions and days are cut into requests of so many exposures", default=100),
         "window_hours": Key("number", "feedback belongs to the latest exposure, at most so long before", default=24.0),
         "values": Key("numbers", "worth of one event of a task; not given: 1", default={}),
-        "value_tasks": Key("texts", "tasks that are worth that times the price, an item attribute", default=()),
         "funnel": Key("chains", "chains of tasks, each possible only after the one before it", default=()),
         "category": Key("text", "the item attribute to count over"),
+        "price": Key("text", "the item attribute, a number, that is an item's price"),
+        "value_tasks": Key("texts", "tasks of which an event is worth its value times the price", default=()),
     },
     "events": {
         "files": _FILES,
@@ -158,9 +157,10 @@ class EventSchema:
     max_rows: int
     window_hours: float
     values: Mapping[str, float]
-    value_tasks: tuple[str, ...]
     funnel: tuple[tuple[str, ...], ...]
     category: str | None = None
+    price: str | None = None
+    value_tasks: tuple[str, ...] = ()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -175,11 +175,6 @@ class EventSchema:
     def dated_items(self) -> tuple[AttributeTable, ...]:
         """The attributes of items that tables of events carry."""
         return tuple(table.dated for table in self.events if table.dated is not None)
-
-    @property
-    def price(self) -> str | None:
-        """The item attribute that is a price."""
-        return "price" if kinds_of((*self.items, *self.dated_items)).get("price") == "dense" else None
 
     @property
     def context(self) -> dict[str, str]:
@@ -361,14 +356,18 @@ def _contradictions(schema: EventSchema) -> list[str]:
         found.append("no table of events has tasks: want at least one kind of feedback")
     tasks = {*schema.values, *schema.value_tasks, *(task for chain in schema.funnel for task in chain)}
     if unknown := sorted(tasks - set(schema.tasks)):
-        found.append(
-            f"values, value_tasks or funnel name {unknown[0]!r}; want some of the tasks {', '.join(schema.tasks)}"
-        )
+        wanted = f"want some of the tasks {', '.join(schema.tasks)}"
+        found.append(f"values, value_tasks or funnel name {unknown[0]!r}; {wanted}")
     attributes = kinds_of((*schema.items, *schema.dated_items))
-    if schema.value_tasks and schema.price is None:
-        found.append('value_tasks wants a price: a key of [[events]], or an attribute price = "dense" of [[items]]')
     if schema.category is not None and schema.category not in attributes:
         found.append(f"category is {schema.category!r}; want an attribute of items: {', '.join(attributes)}")
+    if schema.price is not None and attributes.get(schema.price) != "dense":
+        dense = [name for name, kind in attributes.items() if kind == "dense"]
+        found.append(
+            f"price is {schema.price!r}; want an attribute of items that is dense: {', '.join(dense) or 'none'}"
+        )
+    if schema.value_tasks and schema.price is None:
+        found.append("value_tasks wants a price, an attribute of items")
     for entity, tables in (("users", schema.users), ("items", (*schema.items, *schema.dated_items))):
         names = [attribute.name for table in tables for attribute in table.attributes]
         if twice := sorted({name for name in names if names.count(name) > 1}):

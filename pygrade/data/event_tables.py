@@ -19,6 +19,7 @@ from pygrade.logs import conversion
 from pygrade.logs.conversion import ImportNotes
 from pygrade.logs.table import Table
 from pygrade.logs.table_files import PARQUET, read_table
+from pygrade.logs.text_times import read_times
 from pygrade.storage import Place, download, is_url
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ _MOST_PARTITIONS = 64  # of users
 _BYTES_PER_ROW = 60  # of other files than Parquet, at least
 ID_KINDS = ("user", "item", "request")
 _WHOLE = r"^-?(0|[1-9]\d{0,17})$"  # a text that is a whole number, and the only one that is
-_ZONE = r"(?i)(z|utc|gmt|[+-]\d\d:?\d\d|[+-]\d\d)\s*$"
 _SEPARATORS = r"[,;|]"
 
 
@@ -230,26 +230,24 @@ class Batch:
 
     def times(self, column: str, values: Values) -> NDArray[np.int64]:
         """[M] ms since 1970 of a column without holes; those without a zone are of the users' clocks."""
+        found: NDArray[np.int64] = self.optional_times(column, values).to_numpy()
+        return found
+
+    def optional_times(self, column: str, values: Values) -> "pl.Series":
+        """[M], null where the column is empty; also of an expression of ms."""
         polars, table = require("polars", "pipeline"), self.table
-        millis = conversion.times(table, self.checked(column), ImportNotes())
+        if column not in table.names:
+            return self.number(column, values, times=True).round().cast(polars.Int64)
+        millis = conversion.row_times(table, column, ImportNotes())
+        known = (millis != conversion.NEVER) & self.present(column, values)
         local = np.zeros(len(table), bool)
         if table.kind(column) == "time":
             local[:] = getattr(table.type_of(column), "tz", None) is None
         elif table.kind(column) == "text" and not table.is_numeric(column):
-            texts = polars.Series(table.texts(column).tolist(), dtype=polars.String)
-            local = ~texts.str.contains(_ZONE).to_numpy() | ~texts.str.contains(r"[:T]").to_numpy()
-        return millis - np.where(local, round(values.utc_offset_hours * 3_600_000), 0)
-
-    def optional_times(self, column: str, values: Values) -> "pl.Series":
-        """[M], null where the column is empty; also of an expression of ms."""
-        polars = require("polars", "pipeline")
-        if column not in self.table.names:
-            return self.number(column, values, times=True).round().cast(polars.Int64)
-        there = self.present(column, values)
-        result = np.zeros(len(self), np.int64)
-        if there.any():
-            result[there] = self.take(there).times(column, values)
-        return where(there, polars.Series(result))
+            levels = read_times(require("pyarrow").array(table.levels(column)))
+            local = np.append(levels.local, False)[table.codes(column)]
+        millis = millis - np.where(local, round(values.utc_offset_hours * 3_600_000), 0)
+        return where(known, series_of(millis))
 
     def number(self, text: str, values: Values, times: bool = False) -> "pl.Series":
         """[M] float64 of a column or of an expression over columns, null where unknown."""

@@ -185,6 +185,8 @@ def _complete(batch: Batch, table: EventTable, values: Values, left_out: Counter
     keep = np.ones(len(batch), bool)
     for column, what in ((table.user, "user"), (table.item, "item"), (table.time, "time")):
         there = batch.present(column, values)
+        if what == "time":
+            there = batch.optional_times(column, values).is_not_null().to_numpy()
         left_out[f"have no {what} ({column!r}) and are left out"] += int((keep & ~there).sum())
         keep &= there
     return batch.take(keep) if keep.any() else None

@@ -1,6 +1,7 @@
 """Names of a log's columns in tables of other programs, and which of them mean one event."""
 
 import re
+import unicodedata
 
 # Role → names, the surest first; compared without case, "_" and other separators.
 ROLES: dict[str, tuple[str, ...]] = {
@@ -8,26 +9,33 @@ ROLES: dict[str, tuple[str, ...]] = {
         "request_id", "request", "req_id", "request_uuid", "rid", "session_id", "session", "query_id", "qid",
         "search_id", "page_view_id", "page_id", "view_id", "slate_id", "list_id", "feed_id", "group_id",
         "impression_id", "impression", "trace_id",
+        "sitzung", "sitzung_id", "anfrage", "anfrage_id", "seance", "seance_id", "requete", "id_requete",
     ),
     "user_id": (
         "user_id", "user", "uid", "user_uuid", "customer_id", "customer", "client_id", "client", "visitor_id",
         "visitor", "member_id", "member", "buyer_id", "shopper_id", "profile_id", "account_id", "person_id",
         "viewer_id", "cookie_id", "cookie", "device_id",
+        "kunde", "kunden_id", "kundennr", "kundennummer", "nutzer", "nutzer_id", "benutzer", "benutzer_id",
+        "utilisateur", "id_utilisateur", "id_client", "usuario", "id_usuario",
     ),
     "item_id": (
         "item_id", "item", "iid", "product_id", "product", "sku", "sku_id", "asin", "goods_id", "document_id",
         "document", "doc_id", "doc", "article_id", "article", "news_id", "content_id", "content", "video_id", "video",
         "listing_id", "listing", "offer_id", "ad_id", "movie_id", "track_id", "song_id", "post_id", "photo_id",
         "candidate_id", "candidate",
+        "artikel", "artikel_id", "artikelnr", "artikelnummer", "produkt", "produkt_id", "produktnr", "produit",
+        "id_produit", "id_article", "producto", "id_producto",
     ),
     "position": (
         "position", "slot", "rank", "pos", "place", "display_position", "shown_position", "page_position",
         "impression_position", "item_position", "ranking", "display_rank", "shown_rank",
+        "platz", "rang", "stelle", "posicion",
     ),
     "timestamp": (
         "timestamp", "timestamp_ms", "time", "ts", "at", "datetime", "time_ms", "request_time", "request_timestamp",
         "event_time", "event_timestamp", "served_at", "shown_at", "created_at", "server_time", "epoch", "unix_time",
         "date",
+        "zeitpunkt", "zeitstempel", "zeit", "datum", "horodatage", "date_heure", "fecha",
     ),
     "scenario": (
         "scenario", "surface", "placement", "page_type", "section", "store_section", "channel", "tab", "screen", "site",
@@ -40,6 +48,29 @@ ROLES: dict[str, tuple[str, ...]] = {
         "was_exposed", "was_seen", "seen",
     ),
 }  # fmt: skip
+
+# The same of columns that raw events have beside those.
+RAW_ROLES: dict[str, tuple[str, ...]] = {
+    "kind": (
+        "event_type", "event_name", "event_kind", "event", "action", "action_type", "interaction", "interaction_type",
+        "behavior", "behavior_type", "behaviour", "activity", "kind", "type", "ereignis", "aktion", "art", "evenement",
+        "type_evenement", "evento", "accion",
+    ),
+    "price": ("price", "item_price", "unit_price", "list_price", "preis", "prix", "precio", "prezzo"),
+    "amount": (
+        "amount", "revenue", "gmv", "value", "total", "spent", "paid", "quantity", "qty", "betrag", "umsatz", "menge",
+        "montant", "quantite", "importe",
+    ),
+    "rating": ("rating", "ratings", "stars", "score", "grade", "bewertung", "sterne", "note", "puntuacion"),
+    "category": (
+        "category", "category_id", "item_category", "product_category", "genre", "topic", "section", "brand",
+        "kategorie", "warengruppe", "marke", "categorie", "rayon", "marque", "categoria",
+    ),
+    "known": ("event_time", "feedback_time", "known_at", "updated_at", "received_at"),
+}  # fmt: skip
+_EXPOSURES = {"impression", "exposure", "expose", "show", "shown", "display", "serve", "render", "present", "impress"}
+_EXPOSURES |= {"einblendung", "eingeblendet", "angezeigt", "anzeige", "affichage", "affiche", "impresion", "imp"}
+_VIEWS = {"view", "pageview", "detail", "visit", "seen", "see", "gesehen", "ansicht", "aufruf", "vue", "vu", "vista"}
 
 # What people write on the command line, and the column of a log that it is.
 SHORT = {
@@ -72,15 +103,36 @@ _PREDICTION |= {"estimate", "estimated", "model", "hat", "phat", "expected", "pc
 _FEEDBACK = {"y", "is", "has", "did", "was", "label", "target", "feedback", "event", "events", "n", "num", "count"}
 _RATES = {"ctr": "click", "pctr": "click", "cvr": "conversion", "pcvr": "conversion", "pclick": "click"}
 _EVENTS = (
-    {"click", "tap", "open", "clickthrough"},
-    {"buy", "bought", "purchase", "order", "conversion", "convert", "sale", "transaction", "checkout", "booking"},
-    {"cart", "basket", "addtocart", "atc", "cartadd"},
-    {"like", "favorite", "favourite", "fav", "heart", "thumbsup"},
-    {"wish", "wishlist", "save", "bookmark"},
-    {"watch", "watchtime", "playtime", "dwell", "dwelltime", "duration", "view"},
+    {"click", "tap", "open", "clickthrough", "klick", "angeklickt", "geklickt", "clic", "clique"},
+    {
+        "buy",
+        "bought",
+        "purchase",
+        "order",
+        "conversion",
+        "convert",
+        "sale",
+        "transaction",
+        "checkout",
+        "booking",
+        "kauf",
+        "gekauft",
+        "bestellung",
+        "bestellt",
+        "achat",
+        "achete",
+        "commande",
+        "compra",
+        "acquisto",
+    },
+    {"cart", "basket", "addtocart", "atc", "cartadd", "warenkorb", "panier"},
+    {"like", "favorite", "favourite", "fav", "heart", "thumbsup", "favori"},
+    {"wish", "wishlist", "save", "bookmark", "merkliste", "merkzettel"},
+    {"watch", "watchtime", "play", "playtime", "dwell", "dwelltime", "duration", "view"},
     {"follow", "subscribe", "subscription"},
     {"share", "forward", "repost"},
-    {"hide", "hidden", "dislike", "report", "notinterested"},
+    {"comment", "reply", "review"},
+    {"hide", "hidden", "dislike", "hate", "report", "notinterested"},
     {"return", "refund", "sendback"},
     {"unsubscribe", "unfollow", "block", "mute"},
 )
@@ -90,7 +142,8 @@ _IDS = {"id", "uuid", "guid", "hash", "key", "sha", "md5"}
 
 def words(name: str) -> list[str]:
     """The words of a name in lower case: ``predClick_v2`` → pred, click, v2."""
-    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
+    plain = unicodedata.normalize("NFKD", name.replace("ß", "ss")).encode("ascii", "ignore").decode()  # é is e
+    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", plain)
     return [word for word in re.split(r"[^0-9a-z]+", spaced.lower()) if word]
 
 
@@ -105,7 +158,17 @@ def normal(name: str) -> str:
 
 def role_names(role: str) -> list[str]:
     """The names to look for, for comparison with `normal`."""
-    return [normal(name) for name in ROLES[role]]
+    return [normal(name) for name in (ROLES | RAW_ROLES)[role]]
+
+
+def exposure_rank(name: str) -> int:
+    """How surely a kind of event is an exposure: 2 an impression, 1 a view, 0 none.
+
+    >>> [exposure_rank(name) for name in ("item_impression", "Einblendung", "view", "purchase")]
+    [2, 2, 1, 0]
+    """
+    forms = set().union(*(_forms(word) for word in words(name)))
+    return 2 if forms & _EXPOSURES else int(bool(forms & _VIEWS))
 
 
 def is_id(name: str) -> bool:

@@ -1,7 +1,7 @@
 """Any table as Arrow, and its columns as numpy arrays with what is missing as NaN."""
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property, partial
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from pygrade._typing import Array, Floats
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line
-from pygrade.logs.arrays import count_distinct
 from pygrade.logs.problems import TableProblem
 from pygrade.logs.table_formats import delta_rows
 from pygrade.logs.text_numbers import is_unknown, read_numbers
@@ -65,7 +64,7 @@ def _rows_of(table: Any) -> Any:
         return table.with_format("arrow")[:]
     if name in ("datasets.DatasetDict", "datasets.IterableDatasetDict"):
         raise TypeError(f"table is a {name} of {', '.join(map(repr, table))}; want one of them")
-    if name.startswith("pyarrow.") and hasattr(table, "to_table"):  # a dataset or a scanner of one
+    if isinstance(table, require("pyarrow.dataset").Dataset | require("pyarrow.dataset").Scanner):
         return table.to_table()
     return table
 
@@ -97,10 +96,6 @@ def _plain_texts(arrow: Any) -> Any:
         if column.type != field.type:
             arrow = arrow.set_column(place, field.name, column)
     return arrow
-
-
-def _row_name(where: str, rows: NDArray[np.int64] | None, row: int) -> str:
-    return f"{row if rows is None else int(rows[row])} of {where}"
 
 
 class Table:
@@ -144,10 +139,9 @@ class Table:
         """The numbers of some rows [M] in the table that was given."""
         return self.numbering[bad]
 
-    @property
-    def row_name(self) -> Callable[[int], str]:
-        """A row as users count it: its number in the table that they gave. The function does not keep the table."""
-        return partial(_row_name, self.where, self.rows)
+    def row_name(self, row: int) -> str:
+        """A row as users count it: its number in the table that they gave."""
+        return f"{row if self.rows is None else int(self.rows[row])} of {self.where}"
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -170,7 +164,7 @@ class Table:
         """The rows of one code next to each other, groups in the order of their first rows; how many were apart."""
         changes = np.flatnonzero(np.diff(code)) + 1
         starts = np.append(0, changes)
-        distinct = count_distinct(code[starts])
+        distinct = len(np.unique(code[starts]))
         if distinct == len(starts):
             return Table(self.arrow, self.where, self.rows, starts, self.gaps), 0
         order = np.argsort(code, kind="stable")  # codes are numbered by first appearance
@@ -293,11 +287,6 @@ class Table:
     def codes(self, name: str) -> NDArray[np.int64]:
         """[M] numbers of the distinct values in the order of their first appearance, -1 for null."""
         return self._encode(name)[0].astype(np.int64)
-
-    def distinct(self, name: str) -> int:
-        """The number of distinct values of a column, null as one of them."""
-        places, values = self._encode(name)
-        return len(values) + bool((places < 0).any())
 
     def texts(self, name: str) -> Array:
         """[M] object array of str, "" for null; each distinct value made once."""

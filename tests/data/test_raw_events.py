@@ -68,7 +68,8 @@ def named(truth):
 
 
 def test_attributes_have_the_types_of_their_kinds(german):
-    log = imported(german, LONG_SCHEMA)
+    log = imported(german, LONG_SCHEMA.replace("category", 'price = "Preis"\nvalue_tasks = "Kauf"\ncategory'))
+    assert log.source["price"] == "Preis" and log.source["value_tasks"] == ["Kauf"]
     assert log.source["users"] == {"Land": "categorical", "Alter": "dense", "Kunde_seit": "time"}
     users, items = log.users(), log.items()
     order = users["user_id"].replace_strict({stable_id(f"K-{n:03d}"): n for n in range(40)})
@@ -144,7 +145,6 @@ def test_what_is_known_later_is_not_known_before(tmp_path):
         folder,
         """
 requests = "session"
-value_tasks = "y"
 [[events]]
 files = "shown.parquet"
 form = "wide"
@@ -174,7 +174,6 @@ attributes = { price = "dense" }
     ]
     assert log.source["context"] == {"plan": "categorical"} and log.users() is None
     assert dict(log.items().rows()) == {5: 1.0, 8: 5.0}  # 6 has a price only after its exposure
-    assert (log.source["price"], log.source["value_tasks"]) == ("price", ["y"])
     assert "price.parquet: 1 ids have no row before their first event: unknown" in log.source["notes"]
 
 
@@ -267,12 +266,16 @@ BAD = {
         "Kauff = 20.0",
         "values, value_tasks or funnel name 'Kauff'; want some of the tasks Klick, Kauf",
     ),
-    "a price": ("values = {", 'value_tasks = ["Kauf"]\nvalues = {', "value_tasks wants a price"),
     "a file": ('"kunden.csv"', '"kundn.csv"', r"\[\[users\]\] files: .*kundn.csv does not exist"),
     "a request": (
         'request = "Sitzung"\n',
         "",
         'lacks request, the column of its requests; or set requests = "session"',
+    ),
+    "a price": (
+        'category = "Farbe"',
+        'price = "Farbe"',
+        "price is 'Farbe'; want an attribute of items that is dense: Preis",
     ),
     "no toml": ("[[items]]", "[[items]", "not a TOML file"),
     "slots": ('"Platz"', '"Betrag"', r"no exposure has a slot"),

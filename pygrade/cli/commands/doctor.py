@@ -10,24 +10,36 @@ from pygrade._util.files import directory_lock
 from pygrade._util.serialization import write_json, write_text
 from pygrade._util.text import printable
 from pygrade.cli import terminal
+from pygrade.cli.raw_events import examine_events
 from pygrade.cli.run_directory import check_out, to_toml
 from pygrade.config.logs import DoctorOptions
 from pygrade.doctor import log_sheet, sheet_page, words
+from pygrade.doctor.schema_file import group_tables
 from pygrade.logs import LogContractError, Logs, write_logs
 from pygrade.logs.contract import text_of
 from pygrade.logs.conversion import record_of
 from pygrade.logs.import_table import ImportedTable, import_table
 from pygrade.logs.problems import TableProblems
 from pygrade.logs.table_files import read_table
-from pygrade.storage import Place, join_path, working_directory
+from pygrade.storage import Place, is_url, join_path, working_directory
 
 
 def run(options: DoctorOptions) -> dict[str, Any]:
+    groups = group_tables(options.files) if options.events or _may_be_several(options.files) else []
+    several = options.events or len(groups) > 1
+
+    def examine(out: Path | None) -> dict[str, Any]:
+        return examine_events(options, groups, out) if several else _examine(options, out)
+
     if options.out is None:
-        return _examine(options, None)
+        return examine(None)
     check_out(options.out, "doctor")
     with working_directory(options.out, "doctor") as out, directory_lock(out, "doctor"):
-        return _examine(options, out)
+        return examine(out)
+
+
+def _may_be_several(files: Sequence[Place]) -> bool:
+    return len(files) > 1 or (not is_url(files[0]) and Path(files[0]).is_dir())
 
 
 def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:

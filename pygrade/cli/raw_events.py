@@ -1,0 +1,86 @@
+"""`pygrade doctor` on several tables: a schema of raw events, and what an import by it says."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pygrade._util.serialization import write_json, write_text
+from pygrade.cli import terminal
+from pygrade.cli.ignored import refuse
+from pygrade.cli.run_directory import to_toml
+from pygrade.config.logs import DoctorOptions
+from pygrade.data.events import EventLog, import_events
+from pygrade.doctor.event_proposal import SchemaProposal, propose_schema
+from pygrade.doctor.schema_file import schema_text, table_rows
+from pygrade.doctor.table_columns import sample
+from pygrade.logs.column_map import parse_map
+from pygrade.storage import Place, is_url, join_path
+
+SCHEMA = "events.toml"
+
+
+def examine_events(options: DoctorOptions, groups: Sequence[Sequence[Place]], out: Path | None) -> dict[str, Any]:
+    """Proposes a schema, prints and writes it, and imports the events once, to say what they hold and lose."""
+    refuse(options, ("scale", "duplicates", "fix", "query"), "one table of pages")
+    tables, given = [sample(group) for group in groups], parse_map(options.map)
+    proposal = propose_schema(tables, given, options.values, options.value_tasks)
+    if not options.json:
+        _print(proposal)
+    with tempfile.TemporaryDirectory(prefix="pygrade-", dir=out) as scratch:
+        directory = Path(scratch) if out is None else out
+        write_text(directory / SCHEMA, schema_text(proposal, lambda place: _name(place, directory)))
+        record: dict[str, Any] = {"notes": proposal.notes, "open": proposal.open}
+        if options.out is not None and out is not None:
+            schema, config = join_path(options.out, SCHEMA), join_path(options.out, "pygrade.toml")
+            record |= {"schema": schema, "config": config}
+            again = to_toml(replace(options, out=options.out), "doctor", defaults={"data": f"events:{schema}"})
+            write_text(out / "pygrade.toml", f"# pygrade COMMAND --config pygrade.toml reads [defaults]\n{again}")
+        if proposal.open:
+            at = f" in {record['schema']}" if out is not None else ""
+            raise ValueError(f"{'; '.join(proposal.open)} (the rest of the schema stands{at})")
+        log = import_events(f"events:{directory / SCHEMA}", Path(scratch) / "log")
+        record |= _facts(log)
+    if out is not None:
+        write_json(out / "doctor.json", record)
+    if not options.json:
+        _print_facts(record)
+    return record
+
+
+def _name(place: Place, directory: Path) -> str:
+    """A file as the schema in a directory names it."""
+    return str(place) if is_url(place) else os.path.relpath(Path(place).resolve(), directory.resolve())
+
+
+def _facts(log: EventLog) -> dict[str, Any]:
+    names = ["tasks", "num_requests", "num_rows", "num_shown", "positives", "first_time", "last_time"]
+    names += ["users", "items", "context", "measures", "scenarios"]
+    return {name: log.source[name] for name in names} | {"lost": list(log.source["notes"])}
+
+
+def _print(proposal: SchemaProposal) -> None:
+    for table in proposal.tables:
+        form = f", {table.keys['form']} form" if table.entity == "events" else ""
+        title = f"{table.table.where}: {table.entity}{form}, {table.table.rows:,} rows"
+        terminal.table(title, ["key", "column"], table_rows(table), left=True)
+    for note in proposal.notes:
+        terminal.text(f"note: {note}")
+
+
+def _print_facts(record: dict[str, Any]) -> None:
+    first, last = (datetime.fromtimestamp(record[f"{end}_time"] / 1000, UTC).date() for end in ("first", "last"))
+    hidden = record["num_rows"] - record["num_shown"]
+    more = f", {hidden:,} candidates that were not shown" if hidden else ""
+    terminal.text(
+        f"{record['num_requests']:,} requests with {record['num_shown']:,} exposures{more}, {first} to {last}; "
+        + ", ".join(f"{task} {record['positives'][task] / record['num_shown']:.2%}" for task in record["tasks"])
+    )
+    for sentence in record["lost"]:
+        terminal.text(f"! {sentence}")
+    if "config" in record:
+        terminal.text(f"schema: {record['schema']}    config: {record['config']}")
+        terminal.text(f"next: look at the schema, then pygrade pipeline --config {record['config']} --out DIR")

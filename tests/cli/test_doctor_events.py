@@ -1,0 +1,177 @@
+"""`pygrade doctor` on several tables: what each is, a schema that pipeline reads, and what it loses."""
+
+import json
+import tomllib
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pygrade.cli import main as cli
+from pygrade.data.events import import_events
+from tests.data.shops import make_world, write_long_shop, write_wide_shop
+
+WORLD = make_world()
+
+
+def examined(capsys, *arguments):
+    """Exit code, standard output and standard error."""
+    capsys.readouterr()
+    code = cli.main(["doctor", *map(str, arguments), "--quiet"])
+    return (code, *capsys.readouterr())
+
+
+def proposed(capsys, out, *arguments):
+    """The schema and the record of tables that are understood."""
+    code, text, error = examined(capsys, *arguments, "--out", out, "--json")
+    assert code == 0, error
+    return tomllib.loads((out / "events.toml").read_text(encoding="utf-8")), json.loads(text)
+
+
+def test_three_tables_of_a_german_shop(capsys, tmp_path):
+    shop = write_long_shop(tmp_path / "laden", WORLD)
+    files = [shop / name for name in ("kunden.csv", "ereignisse.parquet", "artikel.parquet")]
+    schema, record = proposed(capsys, tmp_path / "out", *files, "--values", "kauf=20", "--value-tasks", "kauf")
+    (events,), (users,), (items,) = schema["events"], schema["users"], schema["items"]
+    wanted = {
+        "form": "long",
+        "user": "Kundennr",
+        "item": "Artikelnr",
+        "time": "Zeitpunkt",
+        "kind": "Ereignis",
+        "exposure": ["Einblendung"],
+        "request": "Sitzung",
+        "slot": "Platz",
+        "scenario": "Seite",
+        "tasks": {"klick": "Klick", "kauf": "Kauf"},
+        "measures": {"betrag": "Betrag"},
+    }
+    assert {key: events[key] for key in wanted} == wanted
+    assert {name: entry["kind"] for name, entry in users["attributes"].items()} == {
+        "land": "categorical",
+        "alter": "dense",
+        "kunde_seit": "time",
+    }
+    assert {name: entry["kind"] for name, entry in items["attributes"].items()} == {
+        "farbe": "categorical",
+        "schlagworte": "list",
+        "preis": "dense",
+        "vektor": "embedding",
+    }
+    assert schema["price"] == "preis" and schema["value_tasks"] == ["kauf"] and schema["category"] == "farbe"
+    assert schema["requests"] == "column" and schema["values"] == {"klick": 1.0, "kauf": 20.0}
+    assert record["num_requests"] == 300 and record["positives"]["kauf"] == WORLD.exposures["order"].sum()
+    log = import_events(f"events:{tmp_path / 'out' / 'events.toml'}", tmp_path / "log")
+    assert log.num_requests == 300 and log.task_values == (1.0, 20.0)
+    config = tomllib.loads((tmp_path / "out" / "pygrade.toml").read_text(encoding="utf-8"))
+    assert config["defaults"]["data"] == f"events:{tmp_path / 'out' / 'events.toml'}"
+
+
+def test_a_french_shop_in_a_directory_with_purchases_apart(capsys, tmp_path):
+    shop = write_wide_shop(tmp_path / "magasin", WORLD)
+    places = [shop / name for name in ("achats.jsonl", "produits.parquet", "affichages")]
+    schema, record = proposed(capsys, tmp_path / "out", *places)
+    bought, shown = sorted(schema["events"], key=lambda table: table["form"])
+    assert shown["tasks"] == {"clique": "cliqué"} and shown["request"] == "requête" and shown["slot"] == "rang"
+    assert bought["form"] == "long" and bought["tasks"] == {"achats": "every row"} and bought["exposure"] == []
+    assert record["positives"] == {"achats": WORLD.exposures["order"].sum(), "clique": WORLD.exposures["click"].sum()}
+
+
+def write_odd_shop(folder):
+    """Names that say nothing, ids as text, no requests and no slots, prices and users' plans that change."""
+    folder.mkdir()
+    seen = WORLD.exposures.select(
+        pl.format("k{}", "user").alias("wer"),
+        pl.format("x{}", "item").alias("was"),
+        pl.from_epoch("time", "ms").dt.strftime("%d.%m.%Y %H:%M:%S").alias("wann"),
+        pl.col("click").cast(pl.Int8).alias("is_clicked"),
+        pl.when("click").then(pl.lit(3)).otherwise(pl.lit(0)).alias("watch_s"),
+        pl.when(pl.col("user") % 3 == 0).then(pl.lit("web")).otherwise(pl.lit("app")).alias("gerät"),
+        pl.lit(1).alias("version"),
+    )
+    seen.write_csv(folder / "log.tsv", separator="\t")
+    pl.DataFrame(
+        {
+            "id": [f"k{n // 3}" for n in range(120)],
+            "stand": [f"2026-0{1 + n % 3}-01" for n in range(120)],
+            "plan": [("free", "gold")[n % 2] for n in range(120)],
+        }
+    ).write_csv(folder / "nutzer.csv")
+    rng = np.random.default_rng(0)
+    pl.DataFrame(
+        {
+            "id": [f"x{n}" for n in range(60)],
+            "score": rng.choice([-999.0, 1.5, 2.5, 0.0, 9.25], 60),
+            "leer": [None] * 60,
+        }
+    ).write_parquet(folder / "artikel.parquet")
+    return [folder / name for name in ("log.tsv", "nutzer.csv", "artikel.parquet")]
+
+
+def test_a_shop_of_odd_names_sessions_by_gaps_and_plans_that_change(capsys, tmp_path):
+    files = write_odd_shop(tmp_path / "shop")
+    schema, record = proposed(capsys, tmp_path / "out", *files)  # ids by the files' names, and by their values
+    (events,), (users,), (items,) = schema["events"], schema["users"], schema["items"]
+    assert schema["requests"] == "session" and events["tasks"] == {"clicked": "is_clicked"} and events["time"] == "wann"
+    assert events["measures"] == {"watch_s": "watch_s"} and events["scenario"] == "gerät"
+    assert users["id"] == "id" and users["time"] == "stand" and users["attributes"] == {"plan": "categorical"}
+    assert items["unknown"] == [-999] and items["attributes"] == {"score": "dense"}
+    assert record["context"] == {"plan": "categorical"}
+    _, text, _ = examined(capsys, *files)
+    for part in (
+        "log.tsv: events, wide form, 1,800 rows",
+        "version: the same value everywhere",
+        "requests are sessions",
+    ):
+        assert part in text
+
+
+def test_tables_without_ids_are_named_all_at_once(capsys, tmp_path):
+    log, *_ = write_odd_shop(tmp_path / "shop")
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\n1.5,x\n")
+    code, _, error = examined(capsys, log, other)
+    assert code == 2 and "log.tsv has no column known for ids" in error and "other.csv has no column" in error
+    assert "--map user=COLUMN,item=COLUMN" in error
+
+
+def test_ratings_are_said_to_tell_only_what_they_can(capsys, tmp_path):
+    rng = np.random.default_rng(1)
+    pairs = rng.permutation(30 * 40)[:600]
+    frame = {"userId": pairs // 40, "movieId": pairs % 40, "rating": rng.integers(1, 11, 600) / 2}
+    pl.DataFrame(frame | {"timestamp": 1_112_486_027 + 700 * np.arange(600)}).write_csv(tmp_path / "ratings.csv")
+    out = tmp_path / "out"
+    schema, record = proposed(capsys, out, tmp_path / "ratings.csv", "--events")
+    assert schema["events"][0]["tasks"] == {"liked": '"rating" >= 4'} and record["measures"] == ["rating"]
+    assert record["positives"]["liked"] == (frame["rating"] >= 4).sum()
+    assert "not what they would choose, as nobody knows what they passed over" in record["notes"][0]
+
+
+def test_purchases_alone_are_refused_with_what_would_help(capsys, tmp_path):
+    shop = write_wide_shop(tmp_path / "magasin", WORLD)
+    out = tmp_path / "out"
+    code, _, error = examined(capsys, shop / "achats.jsonl", shop / "produits.parquet", "--out", out)
+    assert code == 2 and "no kind of event is an exposure (achats)" in error and "--map exposure=KIND" in error
+    assert "# ! no kind of event is an exposure" in (out / "events.toml").read_text(encoding="utf-8")
+
+
+def test_files_of_one_table_are_one_log_as_before(capsys, tmp_path):
+    shop = write_wide_shop(tmp_path / "magasin", WORLD)
+    code, _, error = examined(capsys, shop / "affichages" / "1.parquet", shop / "affichages" / "2.parquet")
+    assert code == 2 and "no column is known for" in error  # of a log of pages: there are no predictions
+    code, _, error = examined(capsys, shop / "affichages", "--events", "--scale", "click=logit")
+    assert code == 2 and "scale" in error
+
+
+@pytest.mark.parametrize(
+    ("mapped", "message"),
+    [
+        ("time=when", "map names 'when', and no table has such a column"),
+        ("user=wer", "map names 'wer', and no table has such a column"),
+        ("exposure=Anzeige", "map names 'Anzeige', and no table has such a kind or column"),
+    ],
+)
+def test_a_wrong_map_is_named(capsys, tmp_path, mapped, message):
+    shop = write_long_shop(tmp_path / "laden", WORLD)
+    code, _, error = examined(capsys, shop / "ereignisse.parquet", shop / "artikel.parquet", "--map", mapped)
+    assert code == 2 and message in error
