@@ -12,6 +12,7 @@ from pygrade.logs.column_names import (
     NATIVE,
     ROLES,
     SHORT,
+    SKIP,
     event_of,
     is_id,
     is_prediction,
@@ -28,7 +29,7 @@ from pygrade.logs.table import Table
 from pygrade.logs.text_times import are_time_texts
 
 REQUIRED = ("request_id", "user_id", "item_id", "position")
-SKIP, BY_NAME_AND_VALUES = "skip", "by its name and values"
+BY_NAME_AND_VALUES = "by its name and values"
 EXPLORED = {  # words for how a page was made
     **dict.fromkeys(("shuffle", "shuffled", "random", "randomized"), "shuffle"),
     **dict.fromkeys(("dirichlet", "drawn"), "dirichlet"),
@@ -286,14 +287,16 @@ def _explores(table: Table, name: str) -> bool:
     """Are the values none, shuffle and dirichlet? Or, if the name says so, other words for them, or a flag that at
     most half of the requests have?
     """
-    if len(table.starts) == len(table) or _differs(table, name):
+    named = names_exploration(name)
+    if len(table.starts) == len(table):
         return False
-    if table.is_numeric(name):
+    if named and table.is_numeric(name):
         values = np.nan_to_num(table.numbers(name, gaps=True)[table.starts])
-        return names_exploration(name) and set(values) == {0.0, 1.0} and bool(values.mean() <= _MOST_EXPLORED)
-    words = {str(word).lower() for word in table.levels(name)} if table.kind(name) == "text" else set()
-    known = EXPLORED if names_exploration(name) else {kind: kind for kind in EXPLORED.values()}
-    return len(words) > 1 and words <= set(known)
+        fits = set(values) == {0.0, 1.0} and bool(values.mean() <= _MOST_EXPLORED)
+    else:
+        words = {str(word).lower() for word in table.levels(name)} if table.kind(name) == "text" else set()
+        fits = len(words) > 1 and words <= (set(EXPLORED) if named else set(EXPLORED.values()))
+    return fits and not _differs(table, name)
 
 
 def _counts_slots(table: Table, name: str, least: float) -> bool:
@@ -376,6 +379,9 @@ def _rest(table: Table, result: ColumnMap) -> None:
         if name in _taken(result) or name in joined:
             continue
         kind, own = table.kind(name), name[:2] in ("x_", "i_") and len(name) > 2
+        if kind == "other":  # such as lists
+            result.left_out[name] = f"type {table.type_of(name)}"
+            continue
         distinct = len(np.unique(table.codes(name)))
         varies = _differs(table, name)
         if why := _unfit(table, name, own, distinct):

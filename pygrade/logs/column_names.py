@@ -81,6 +81,7 @@ SHORT = {
     "time": "timestamp",
     "policy": "policy_version",
 }
+SKIP = "skip"  # the role of columns to leave out
 NATIVE = ("seed", "policy_version", "exploration", "trust", "baseline", "verdict", "candidates")  # by these names alone
 
 _PLACES = {
@@ -101,6 +102,7 @@ _EXPLORING = {"random", "randomized", "randomised", "shuffle", "shuffled", "expl
 _PREDICTION = {"p", "pred", "preds", "prediction", "predicted", "prob", "probability", "proba", "score", "logit", "est"}
 _PREDICTION |= {"estimate", "estimated", "model", "hat", "phat", "expected", "pct", "percent", "percentage", "forecast"}
 _FEEDBACK = {"y", "is", "has", "did", "was", "label", "target", "feedback", "event", "events", "n", "num", "count"}
+_FEEDBACK |= {"item", "items", "ids", "list", "flag"}
 _RATES = {"ctr": "click", "pctr": "click", "cvr": "conversion", "pcvr": "conversion", "pclick": "click"}
 _EVENTS = (
     {"click", "tap", "open", "clickthrough", "klick", "angeklickt", "geklickt", "clic", "clique"},

@@ -75,8 +75,8 @@ def import_table(
     own_list = bool(header) and given.get("position", LISTED) == LISTED and LISTED in arrow.column_names
     if own_list:  # a log of pygrade's own without slots
         given["position"] = LISTED
-    arrow, said = unnested(arrow, where)
-    found, requests = Table(arrow, where), 0
+    arrow, said, parents = unnested(arrow, where, given)
+    found, requests = Table(arrow, where, parents=parents), 0
     while True:
         attempt = _attempt(found, given, scale or {}, duplicates, levels)
         requests = requests or len(attempt.table.starts)

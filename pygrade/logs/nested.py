@@ -1,26 +1,44 @@
 """Nested tables, as logs in JSON lines are: a request with a list of its candidates becomes a row for each of them."""
 
+import ast
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pygrade._util.optional_imports import require
+from pygrade._util.text import one_line, shortened
+from pygrade.logs.column_names import SKIP, normal, role_names
+
+_SIGNS = ("|", ";", ",", " ")
+_LOOK = 100  # rows that decide what a column of text is
 
 
-def unnested(arrow: Any, where: str) -> tuple[Any, list[str]]:
-    """The table without lists and structures, and what was done, for people.
+def unnested(
+    arrow: Any, where: str, given: Mapping[str, str] | None = None
+) -> tuple[Any, list[str], NDArray[np.int64] | None]:
+    """The table with a row a candidate, without structures; what was done, for people; and the row [M] of the table
+    given that each row comes from, None if they are the same.
 
-    Lists of one length a row are laid out, the other columns repeated; fields of a structure become columns of their
-    own names, or ``column_field`` if the name is taken. ValueError if two lists of a row differ in length.
+    JSON in text is read. Lists of one length a row are laid out, the other columns repeated; a list of some of the
+    items, such as those clicked, becomes a flag of each. Fields of a structure become columns of their own names, or
+    ``column_field`` if the name is taken. Lists in rows of one item each stay as they are. ``given``: role → column.
+    ValueError if two lists of a row differ in length.
     """
-    notes = []
-    while any(_is_nested(kind) for kind in arrow.schema.types):
-        arrow = _flat(arrow)
-        lists = [name for name in arrow.column_names if _is_list(arrow.schema.field(name).type)]
-        if lists:
-            arrow = _laid_out(arrow, lists, where)
-            notes.append(f"{', '.join(map(repr, lists))}: lists of candidates, now a row each")
-    return arrow, notes
+    given, notes, parents = given or {}, list[str](), None
+    skipped = {*given.get(SKIP, "").split("+"), given.get(SKIP, "")}
+    items = {normal(given["item_id"])} if "item_id" in given else set(role_names("item_id"))
+    nested = [name for name in arrow.column_names if name in skipped and _is_nested(arrow.schema.field(name).type)]
+    arrow = _flat(_parsed(arrow.drop_columns(nested), skipped, where, notes))
+    arrow = _split(arrow, skipped, items, notes)
+    while lists := [name for name in arrow.column_names if _is_list(arrow.schema.field(name).type)]:
+        if any(normal(name) in items for name in arrow.column_names if name not in lists):
+            break
+        arrow, parent = _laid_out(arrow, lists, items, where, notes)
+        arrow, parents = _flat(arrow), parent if parents is None else parents[parent]
+    return arrow, notes, parents
 
 
 def _is_list(kind: Any) -> bool:
@@ -30,6 +48,79 @@ def _is_list(kind: Any) -> bool:
 
 def _is_nested(kind: Any) -> bool:
     return _is_list(kind) or bool(require("pyarrow").types.is_struct(kind))
+
+
+def _is_text(kind: Any) -> bool:
+    types = require("pyarrow").types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _parsed(arrow: Any, skipped: set[str], where: str, notes: list[str]) -> Any:
+    """JSON, and lists as Python writes them, in place of their text."""
+    pa = require("pyarrow")
+    for name in _texts(arrow, skipped):
+        head = _head(arrow, name)
+        if head and all(text[:1] in "[{" for text in head) and _value(head[0]) is not None:
+            values = [_checked(text, name, row, where) for row, text in enumerate(arrow.column(name).to_pylist())]
+            try:
+                array = pa.array(values)
+            except pa.ArrowException as error:
+                raise ValueError(f"{where}: {name!r} is JSON of different types: {one_line(error)}") from error
+            arrow = arrow.set_column(arrow.column_names.index(name), name, array)
+            notes.append(f"{name!r}: JSON in text, now {'structures' if pa.types.is_struct(array.type) else 'lists'}")
+    return arrow
+
+
+def _split(arrow: Any, skipped: set[str], items: set[str], notes: list[str]) -> Any:
+    """Lists in place of texts with a sign between entries, if those of items and others have as many in each row."""
+    pa, pc, texts = require("pyarrow"), require("pyarrow.compute"), _texts(arrow, skipped)
+    for item in [name for name in texts if _names_items(name, items)]:
+        for sign in _SIGNS:
+            counts = {name: pc.fill_null(pc.count_substring(arrow.column(name), sign), 0) for name in texts}
+            alike = [name for name in texts if counts[name].equals(counts[item])]
+            if len(alike) < 2 or pc.sum(counts[item]).as_py() < len(arrow):
+                continue
+            for name in alike:
+                column = pc.split_pattern(arrow.column(name).cast(pa.string()), sign)
+                arrow = arrow.set_column(arrow.column_names.index(name), name, column)
+            notes.append(f"{', '.join(map(repr, alike))}: text with {sign!r} between as many entries, now lists")
+            return arrow
+    return arrow
+
+
+def _names_items(name: str, items: set[str]) -> bool:
+    return bool({normal(name), normal(name).removesuffix("s")} & items)
+
+
+def _texts(arrow: Any, skipped: set[str]) -> list[str]:
+    return [name for name in arrow.column_names if name not in skipped and _is_text(arrow.schema.field(name).type)]
+
+
+def _head(arrow: Any, name: str) -> list[str]:
+    return [str(text).strip() for text in arrow.column(name).slice(0, _LOOK).to_pylist() if text]
+
+
+def _value(text: str) -> Any:
+    """A list or a dict, or None if the text is neither in JSON nor in Python."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        try:
+            found = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+    return found if isinstance(found, list | dict) else None
+
+
+def _checked(text: str | None, name: str, row: int, where: str) -> Any:
+    if text is None or not text.strip():
+        return None
+    value = _value(text)
+    if value is None:
+        raise ValueError(
+            f"{where}: {name!r} is {shortened(text)!r} in row {row} of {where}; want JSON, as in other rows"
+        )
+    return value
 
 
 def _flat(arrow: Any) -> Any:
@@ -49,22 +140,48 @@ def _flat(arrow: Any) -> Any:
     return arrow
 
 
-def _laid_out(arrow: Any, lists: list[str], where: str) -> Any:
+def _laid_out(
+    arrow: Any, lists: list[str], items: set[str], where: str, notes: list[str]
+) -> tuple[Any, NDArray[np.int64]]:
+    """A row for each entry of the lists, and the row that it comes from."""
     pa, pc = require("pyarrow"), require("pyarrow.compute")
     arrow = arrow.combine_chunks()
     sizes = {name: np.asarray(pc.fill_null(pc.list_value_length(arrow.column(name)), 0).to_numpy()) for name in lists}
-    first = sizes[lists[0]]
-    for name in lists[1:]:
-        if bool((differs := sizes[name] != first).any()):
+    named = [name for name in lists if _names_items(name, items)]
+    first = max(named or lists, key=lambda name: int(sizes[name].sum()))
+    for name in lists:
+        if not bool((differs := sizes[name] != sizes[first]).any()):
+            continue
+        flags = _flags(arrow.column(first), arrow.column(name))
+        if flags is None:
             row = int(np.argmax(differs))
             raise ValueError(
-                f"{where}: {lists[0]!r} and {name!r} have {first[row]} and {sizes[name][row]} entries in row {row}; "
-                "want as many in each list"
+                f"{where}: {first!r} and {name!r} have {sizes[first][row]} and {sizes[name][row]} entries in row "
+                f"{row}; want as many in each, or some of the {first!r}, or skip={name}"
             )
-    parent = pa.array(np.repeat(np.arange(len(arrow)), first))
+        arrow = arrow.set_column(arrow.column_names.index(name), name, flags)
+        notes.append(f"{name!r}: lists of some of {first!r}, now a flag of each")
+    notes.append(f"{', '.join(map(repr, lists))}: lists of candidates, now a row each")
+    parent = np.repeat(np.arange(len(arrow)), sizes[first])
     return pa.table(
         {
-            name: pc.list_flatten(arrow.column(name)) if name in lists else arrow.column(name).take(parent)
+            name: pc.list_flatten(arrow.column(name)) if name in lists else arrow.column(name).take(pa.array(parent))
             for name in arrow.column_names
         }
-    )
+    ), parent
+
+
+def _flags(items: Any, some: Any) -> Any | None:
+    """Lists of which items are in other lists; None if these have others than items, or are no ids."""
+    if not (_is_list(some.type) and some.type.value_type == items.type.value_type):
+        return None
+    rows = []
+    for own, chosen in zip(items.to_pylist(), some.to_pylist(), strict=True):
+        try:
+            found = set(chosen or ())
+        except TypeError:
+            return None
+        if not found <= set(own or ()):
+            return None
+        rows.append([item in found for item in own or ()])
+    return require("pyarrow").array(rows)

@@ -108,10 +108,12 @@ class Table:
         rows: NDArray[np.int64] | None = None,
         starts: Array | None = None,
         gaps: frozenset[str] = frozenset(),
+        parents: NDArray[np.int64] | None = None,
     ):
         self.arrow, self.where = arrow, where
         self.rows = rows  # [M]: their numbers in the original table
         self.gaps = gaps  # columns of numbers in whose text all else is missing
+        self.parents = parents  # of each row of the original table: the row with the list that it was in
         self.names: list[str] = list(arrow.column_names)
         self._parsed: dict[str, tuple[Floats, NDArray[np.bool_]] | None] = {}  # columns of text as numbers
         self._encoded: dict[str, tuple[NDArray[np.int32], Any]] = {}  # of columns of text, see `_encode`
@@ -133,7 +135,7 @@ class Table:
     def mended(self, keep: NDArray[np.bool_], gaps: Iterable[str]) -> "Table":
         """Some of the rows of a table that is not grouped yet, and further columns of numbers that have gaps."""
         rows, arrow = self.numbering[keep], self.arrow.filter(require("pyarrow").array(keep))
-        return Table(arrow, self.where, rows, gaps=self.gaps.union(gaps))
+        return Table(arrow, self.where, rows, None, self.gaps.union(gaps), self.parents)
 
     def originals(self, bad: NDArray[np.bool_]) -> NDArray[np.int64]:
         """The numbers of some rows [M] in the table that was given."""
@@ -141,7 +143,11 @@ class Table:
 
     def row_name(self, row: int) -> str:
         """A row as users count it: its number in the table that they gave."""
-        return f"{row if self.rows is None else int(self.rows[row])} of {self.where}"
+        number = int(self.numbering[row])
+        if self.parents is None:
+            return f"{number} of {self.where}"
+        parent = self.parents[number]
+        return f"{parent} (candidate {number - int(np.searchsorted(self.parents, parent))}) of {self.where}"
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -166,19 +172,23 @@ class Table:
         starts = np.append(0, changes)
         distinct = len(np.unique(code[starts]))
         if distinct == len(starts):
-            return Table(self.arrow, self.where, self.rows, starts, self.gaps), 0
+            return Table(self.arrow, self.where, self.rows, starts, self.gaps, self.parents), 0
         order = np.argsort(code, kind="stable")  # codes are numbered by first appearance
         rows = order if self.rows is None else self.rows[order]
         arranged = code[order]
         starts = np.append(0, np.flatnonzero(np.diff(arranged)) + 1)
-        return Table(self.arrow.take(order), self.where, rows, starts, self.gaps), int((np.diff(order) != 1).sum())
+        return Table(self.arrow.take(order), self.where, rows, starts, self.gaps, self.parents), int(
+            (np.diff(order) != 1).sum()
+        )
 
     def kept(self, keep: NDArray[np.bool_]) -> "Table":
         """Some of the rows, at least one of each group."""
         rows = np.flatnonzero(keep) if self.rows is None else self.rows[keep]
         group = self.group[keep]
         starts = np.append(0, np.flatnonzero(np.diff(group)) + 1)
-        return Table(self.arrow.filter(require("pyarrow").array(keep)), self.where, rows, starts, self.gaps)
+        return Table(
+            self.arrow.filter(require("pyarrow").array(keep)), self.where, rows, starts, self.gaps, self.parents
+        )
 
     def type_of(self, name: str) -> Any:
         dtype = self.arrow.schema.field(name).type
