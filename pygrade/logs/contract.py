@@ -25,19 +25,13 @@ _EXPLORATION = (
 )
 
 
-# What a table is that lacks predictions, feedback or both, and what to do with it, by which of them it has.
+# What a table is that has events, feedback (y_) or predictions (p_) alone, and what to do with it.
 _HALVES = {
-    (
-        False,
-        False,
-    ): "Events alone (who, what, when) do not tell what users saw and passed over, and no ranking is learned "
-    "from them: pygrade day0 starts without a log",
-    (
-        False,
-        True,
-    ): "Without predictions there is nothing to weigh: add your model's, for every candidate, or have a model "
-    "trained by pygrade pipeline, which reads logs without p_<task>",
-    (True, False): "Predictions without feedback teach nothing yet: join what followed, or start with pygrade day0",
+    "": "Events alone (who, what, when) do not tell what users saw and passed over: if a kind of them is the showing, "
+    "pygrade pipeline --data events:SCHEMA.toml makes pages of them, else pygrade day0 starts without a log",
+    "y_": "Without predictions there is nothing to weigh: add your model's, for every candidate, or have a model trained "
+    "by pygrade pipeline --data events:SCHEMA.toml",
+    "p_": "Predictions without feedback teach nothing yet: join what followed, or start with pygrade day0",
 }
 
 

@@ -165,11 +165,14 @@ def test_evaluate_and_rank_match_columns_by_name(capsys, shop_file, tmp_path, mo
 @pytest.mark.parametrize(
     ("lacking", "said"),
     [
-        (("pred_click", "pred_buy"), "Without predictions there is nothing to weigh: .* by pygrade pipeline"),
+        (
+            ("pred_click", "pred_buy"),
+            "Without predictions there is nothing to weigh: .* by pygrade pipeline --data events:SCHEMA",
+        ),
         (("clicked", "bought"), "Predictions without feedback teach nothing yet: .* or start with pygrade day0"),
         (
             ("pred_click", "pred_buy", "clicked", "bought", "session_id", "rank", "price"),
-            "Events alone .* do not tell what users saw and passed over.* pygrade day0 starts without a log",
+            "Events alone .* what users saw and passed over: .*events:SCHEMA.* else pygrade day0 starts",
         ),
     ],
 )
