@@ -29,8 +29,8 @@ _EXPLORATION = (
 _HALVES = {
     "": "Events alone (who, what, when) do not tell what users saw and passed over: if a kind of them is the showing, "
     "pygrade pipeline --data events:SCHEMA.toml makes pages of them, else pygrade day0 starts without a log",
-    "y_": "Without predictions there is nothing to weigh: add your model's, for every candidate, or have a model trained "
-    "by pygrade pipeline --data events:SCHEMA.toml",
+    "y_": "Without predictions there is nothing to weigh: add those of your model, for every candidate, or have one "
+    "trained by pygrade pipeline --data events:SCHEMA.toml",
     "p_": "Predictions without feedback teach nothing yet: join what followed, or start with pygrade day0",
 }
 
@@ -114,11 +114,9 @@ def check(table: Table, mapping: ColumnMap, problems: list[str]) -> None:
     if missing:
         example = ", ".join(f"{role}=COLUMN" for role in missing)
         text = f"{table.where}: no column is known for {', '.join(missing)}; say which by {example}"
-        predicted, judged = (
-            prefix in {role[:2] for role in (*mapping.roles, *mapping.alone)} for prefix in ("p_", "y_")
-        )
-        if (predicted, judged) in _HALVES:
-            text += f". {_HALVES[predicted, judged]}"
+        prefixes = {role[:2] for role in mapping.roles} | mapping.alone
+        if (half := "".join(sorted(prefixes & {"p_", "y_"}))) in _HALVES:
+            text += f". {_HALVES[half]}"
         elif "slot" in missing:  # no dead end where nobody logged them
             text += f" (no slots were logged? slot=none{'' if 'shown' in mapping.roles else ', shown=COLUMN'})"
         raise LogContractError(text, [*mapping.odd, *problems], contract_rows(table, mapping), table.where)
