@@ -192,7 +192,8 @@ TEST(every_wrong_request_of_a_policy_s_run_is_named) {
   rules(R"({"boost_mul": [1, 2, "x"]})", "rules.boost_mul[2]", "want a number");
   rules(R"({"boost_mul": [1, 2, -1]})", "rules.boost_mul[2]", "is -1; want a number from 0");
   rules(R"({"boost_add": [1, 2, 3, 4]})", "rules.boost_add", "a list of 4");
-  rules(R"({"demote": [5]})", "rules.demote", "names 5, which is none of items");
+  rules(R"({"demote": [1000, "nobody's"]})", "rules.demote", "names 'nobody's', which is none of items");
+  rules(R"({"pins": [{"item": "nobody's", "position": 1}]})", "rules.pins", "names 'nobody's', which is none of items");
   rules(R"({"groups": {"seller": [1, 2]}})", "rules.groups.seller", "a list of 2");
   rules(R"({"groups": {"seller": [1, 2, 2.5]}})", "rules.groups.seller[2]", "want a whole number");
   rules(R"({"caps": {"seller": 1}})", "rules.caps", "names 'seller', which is none of rules.groups");

@@ -64,6 +64,7 @@ class EventSource:
     value_tasks: tuple[str, ...] = ()  # tasks of which an event is worth its value times the price
     utc_offset_hours: float = 0.0  # of the users' clocks
     notes: tuple[str, ...] = ()  # what the import lost or assumed, for people
+    slots_known: bool = True  # else positions count what was shown as it was listed
 
     def __post_init__(self) -> None:
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):
@@ -152,6 +153,11 @@ class EventLog:
     def predictions(self) -> tuple[str, ...]:
         """Tasks that the user's own model predicted."""
         return tuple(self.source.get("predictions", ()))
+
+    @property
+    def slots_known(self) -> bool:
+        """Positions are slots, and not the order of a list."""
+        return bool(self.source["slots_known"])
 
     @property
     def num_requests(self) -> int:

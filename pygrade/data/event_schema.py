@@ -8,7 +8,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "values": Key("numbers", "worth of one event of a task; not given: 1", default={}),
         "funnel": Key("chains", "chains of tasks, each possible only after the one before it", default=()),
         "category": Key("text", "the item attribute to count over"),
-        "price": Key("text", "the item attribute, a number, that is an item's price"),
+        "price": Key("text", "the item attribute, a number, that is an item's price; none: one of that name"),
         "value_tasks": Key("texts", "tasks of which an event is worth its value times the price", default=()),
     },
     "events": {
@@ -218,6 +218,8 @@ def read_schema(path: Path, where: Place | None = None) -> EventSchema:
         tuple(AttributeTable(**table) for table in tables["items"]),
         **{**top, "max_rows": int(top["max_rows"])},
     )
+    if schema.price is None and kinds_of((*schema.items, *schema.dated_items)).get("price") == "dense":
+        schema = replace(schema, price="price")
     if problems := list(_contradictions(schema)):
         raise _refusal(path, problems)
     return schema

@@ -1,12 +1,12 @@
 """Logs in pygrade's own contract (`pygrade.logs`) as raw events; the license is that of the log's owner.
 
-Read: request_id, user_id, item_id (integers, or strings, which are numbered), position, y_<task>, and if present
-scenario, timestamp, the context x_<feature>, which becomes c_<feature> (x_device=app: c_device_app), and predictions
-p_<task>, which the pipeline fuses if it is told to (`PipelineConfig.predictions`). Item columns i_<name> become
-attributes of the item, with their values at its first request. Other columns (weights w_, concentrations a_, value …)
-are not read, and a warning names them. ``event_time`` is the request's time: the contract knows no other. A log without
-timestamps counts its requests in their order instead, one ms each. Feedback must be 0 or 1, each item comes once in a
-request or each time in a slot, slots count from 0.
+Read: request_id, user_id, item_id (integers, or strings, which are numbered), position or listed, y_<task>, and if
+present scenario, timestamp, the context x_<feature>, which becomes c_<feature> (x_device=app: c_device_app), and
+predictions p_<task>, which the pipeline fuses if it is told to (`PipelineConfig.predictions`). Item columns i_<name>
+become attributes of the item, with their values at its first request. Other columns (weights w_, concentrations a_,
+value …) are not read, and a warning names them. ``event_time`` is the request's time: the contract knows no other. A
+log without timestamps counts its requests in their order instead, one ms each. Feedback must be 0 or 1, each item comes
+once in a request or each time in a slot, slots count from 0.
 """
 
 import logging
@@ -27,7 +27,7 @@ from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import PIECE, EventWriter
 from pygrade.data.import_shards import ShardWriter
 from pygrade.logs.logs import FINER, MAX_SLOT, SECONDS
-from pygrade.logs.parquet import METADATA_KEY, header_of, open_parquet, parts_of
+from pygrade.logs.parquet import LISTED, METADATA_KEY, header_of, open_parquet, parts_of
 from pygrade.workers import Workers
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | 
     for task in config.task_values or ():
         if task not in tasks:
             raise ValueError(f"task_values names {task!r}; want some of the log's tasks, {', '.join(tasks)}")
-    columns = {"request_id": "id", "user_id": "id", "item_id": "id", "position": "int?"}
+    slot = LISTED if LISTED in names and "position" not in names else "position"
+    columns = {"request_id": "id", "user_id": "id", "item_id": "id", slot: "int?"}
     columns |= {name: kind for name, kind in (("scenario", "text?"), ("timestamp", "int")) if name in names}
     columns |= {f"x_{feature}": "float?" for feature in features} | {f"y_{task}": "binary?" for task in tasks}
     columns |= {f"i_{item}": "float?" for item in items}
@@ -70,6 +71,7 @@ def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | 
         funnel=config.funnel,
         context=dict.fromkeys(identifiers(features).values(), "dense"),
         predictions=predicted,
+        slots_known=slot != LISTED,
     )
     has_times = "timestamp" in names
     pieces = [piece for path in parts for piece in row_groups(path, PIECE * writer.rows)]
@@ -147,7 +149,7 @@ def _count_requests(piece: RowGroups) -> tuple[int, Any, Any]:
 def _read(piece: _Piece, shard: ShardWriter) -> _Facts:
     reader = _Reader(shard, piece)
     for first, frame in read_batches(piece.groups.path, piece.columns, min(shard.rows, 100_000), piece.groups):
-        reader.add(piece.groups.path, first, frame)
+        reader.add(piece.groups.path, first, frame.rename({LISTED: "position"}, strict=False))
     return reader.facts
 
 

@@ -13,7 +13,7 @@ from pygrade.evaluation.abtest import plan_of_log
 from pygrade.evaluation.cautions import caution_of_value, copies_sentence, missing_sentence, positives_sentence
 from pygrade.evaluation.label_leaks import leaks_of
 from pygrade.evaluation.logging_policy import drawn_components, logging_policy
-from pygrade.logs import EXPLORATIONS, Logs
+from pygrade.logs import EXPLORATIONS, Logs, count_distinct
 from pygrade.logs.clusters import clusters_of, copied_share
 from pygrade.metrics.intervals import effective_number
 from pygrade.policy.spec import fusion_formula
@@ -69,7 +69,7 @@ def _size(logs: Logs, users: int, days: int | None) -> dict[str, Any]:
         "candidates": logs.num_rows,
         "shown": int(logs.shown.sum()),
         "users": users,
-        "items": len(np.unique(logs.item_number)),
+        "items": count_distinct(logs.item_number),
         "days": days,
         "slots": logs.num_slots if logs.slots_known else None,
         "shown_per_request": float(shown.mean()),

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from pygrade._typing import Array, Bools, Floats, Ints
-from pygrade.logs import Logs
+from pygrade.logs import Logs, count_distinct
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval, max_t, student_t
 
@@ -123,7 +123,7 @@ def _moments(base: ArrayLike, users: Array) -> tuple[float, float, int]:
     """The mean per request, its variance per user, and the number of users."""
     if not np.isfinite(base).all():
         raise ValueError("base has values that are not finite; want a number for each request")
-    entry, count = intervals.mean(base, users), len(np.unique(users))
+    entry, count = intervals.mean(base, users), count_distinct(users)
     if not (entry.value and entry.standard_error > 1e-12 * abs(entry.value)):  # NaN too
         raise ValueError(f"base has mean {entry.value} over {count} users; want one other than 0 that differs by user")
     return entry.value, entry.standard_error**2 * count, count

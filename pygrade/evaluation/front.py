@@ -26,7 +26,7 @@ from pygrade._util.serialization import to_builtins
 from pygrade.evaluation.arms import EXPECTED_VALUE, SERVED
 from pygrade.evaluation.policy_estimates import item_inputs
 from pygrade.evaluation.value import examined, gains_of, rank_discount
-from pygrade.logs import Logs, pad
+from pygrade.logs import Logs, count_distinct, pad
 from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
@@ -241,7 +241,7 @@ def front(judge: Judge, tasks: Sequence[str], expected_value: Array, workers: Wo
         marks[SERVED] = judge.point(judge.scores(None))
     return Front(
         num_requests=judge.logs.num_requests,
-        num_users=len(np.unique(judge.logs.user_number)),
+        num_users=count_distinct(judge.logs.user_number),
         tasks=tuple(tasks),
         marks=marks,
         knobs={name: points[place] for name, place in knobs.items()},

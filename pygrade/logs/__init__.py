@@ -1,6 +1,6 @@
 """Logged requests: the typed record that every stage reads, and its Parquet form."""
 
-from pygrade.logs.arrays import evenly_spaced, numbered, pad
+from pygrade.logs.arrays import count_distinct, evenly_spaced, numbered, pad
 from pygrade.logs.categories import encode
 from pygrade.logs.contract import LogContractError
 from pygrade.logs.files import concatenate, read_logs, write_logs
@@ -12,6 +12,7 @@ __all__ = [
     "LogContractError",
     "Logs",
     "concatenate",
+    "count_distinct",
     "encode",
     "evenly_spaced",
     "numbered",

@@ -15,6 +15,16 @@ def numbered(ids: Array) -> NDArray[np.int64]:
     return np.fromiter(map(places.__getitem__, values), np.int64, len(values))
 
 
+def count_distinct(numbers: Array) -> int:
+    """How many distinct numbers there are, without NaN; by sorting: numpy's own count hashes, and most ids collide.
+
+    >>> count_distinct(np.array([3, 1, 3]))
+    2
+    """
+    ordered = np.sort(numbers)
+    return int((ordered[1:] != ordered[:-1]).sum()) + min(len(ordered), 1)
+
+
 def evenly_spaced(count: int, limit: int) -> NDArray[np.int64]:
     """At most ``limit`` of the places 0 … count - 1, evenly spaced, with both ends.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pygrade.logs.arrays import count_distinct
 from pygrade.logs.categories import MANY
 from pygrade.logs.column_names import (
     NATIVE,
@@ -148,7 +149,7 @@ def find_request(table: Table, given: Mapping[str, str], result: ColumnMap) -> N
     named = [] if "request_id" in result.roles else _named(table, "request_id", {*given.values(), *skipped})
     if not named:
         return
-    sizes = [len(table) / max(len(np.unique(table.codes(name))), 1) for name in named]
+    sizes = [len(table) / table.distinct(name) for name in named]
     several = [name for name, size in zip(named, sizes, strict=True) if size > 1]
     result.take("request_id", (several or named)[0], "by its name")
 
@@ -222,7 +223,7 @@ def _fits(table: Table, role: str, name: str) -> bool:
     """Do the values allow the role?"""
     kind = table.kind(name)
     if role == "scenario":
-        return not _differs(table, name) and len(np.unique(table.codes(name))) <= _MAX_SCENARIOS
+        return not _differs(table, name) and table.distinct(name) <= _MAX_SCENARIOS
     if role == "user_id":
         return not _differs(table, name)
     if role == "value":
@@ -239,7 +240,7 @@ def _differs(table: Table, name: str) -> bool:
     others: then these few are refused.
     """
     inside = table.varies(name)
-    share = len(np.unique(table.group[inside])) / len(table.starts)
+    share = count_distinct(table.group[inside]) / len(table.starts)
     if not 0 < share <= _FAULTY:
         return share > 0
     first = table.codes(name)[table.starts]
@@ -313,7 +314,7 @@ def _counts_slots(table: Table, name: str, least: float) -> bool:
     first = np.append(True, np.diff(group[order]) != 0)
     place = np.arange(len(order)) - np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
     broken = group[order][values[order] - low != place]
-    return bool(len(np.unique(broken)) <= (1 - least) * len(np.unique(group)))
+    return bool(count_distinct(broken) <= (1 - least) * count_distinct(group))
 
 
 def _pair_tasks(table: Table, result: ColumnMap) -> None:
@@ -382,7 +383,7 @@ def _rest(table: Table, result: ColumnMap) -> None:
         if kind == "other":  # such as lists
             result.left_out[name] = f"type {table.type_of(name)}"
             continue
-        distinct = len(np.unique(table.codes(name)))
+        distinct = table.distinct(name)
         varies = _differs(table, name)
         if why := _unfit(table, name, own, distinct):
             result.left_out[name] = why

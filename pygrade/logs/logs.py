@@ -28,7 +28,7 @@ from pygrade._typing import Array
 from pygrade._util.html_table import html_table
 from pygrade._util.memo import once_per_object
 from pygrade.logs import parquet as logs_parquet
-from pygrade.logs.arrays import numbered
+from pygrade.logs.arrays import count_distinct, numbered
 from pygrade.logs.categories import levels_of
 from pygrade.logs.columns import COLUMNS, PER_REQUEST, PER_ROW, PER_TASK
 from pygrade.logs.import_table import Columns, Duplicates, ImportedTable, check_priced, import_table, worth_by_default
@@ -311,8 +311,8 @@ class Logs:
         shown = self.shown
         per_request = np.bincount(self.row_request, shown, self.num_requests)
         facts = {
-            "requests": f"{self.num_requests:,} of {len(np.unique(self.user_number)):,} users",
-            "candidates": f"{self.num_rows:,} of {len(np.unique(self.item_number)):,} items",
+            "requests": f"{self.num_requests:,} of {count_distinct(self.user_number):,} users",
+            "candidates": f"{self.num_rows:,} of {count_distinct(self.item_number):,} items",
             "shown": f"{shown.sum():,}, {per_request.mean():.1f} a request, in "
             + (f"{self.num_slots} slots" if self.slots_known else "unknown slots"),
         }
@@ -442,7 +442,7 @@ def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = s
 def _validate_places(logs: Logs, refuse: _Refuse) -> None:
     """Requests, slots and items occur once."""
     requests = numbered(logs.request_id)
-    if len(np.unique(requests)) != logs.num_requests:
+    if count_distinct(requests) != logs.num_requests:
         first = np.unique(requests, return_index=True)[1]
         repeated = np.ones(logs.num_requests, bool)
         repeated[first] = False
@@ -459,13 +459,13 @@ def _validate_places(logs: Logs, refuse: _Refuse) -> None:
     if len(shown) and logs.position[shown].min() > 0:
         refuse(logs.shown, "position", logs.position, "slots from 0 (no row has slot 0; counted from 1? subtract 1)")
     slots = logs.row_request[shown] * logs.num_slots + logs.position[shown]
-    if len(np.unique(slots)) != len(slots):
+    if count_distinct(slots) != len(slots):
         first, twice = np.unique(slots, return_index=True)[1], np.zeros(logs.num_rows, bool)
         twice[np.delete(shown, first)] = True
         refuse(twice, "position", logs.position, "each slot once in a request")
     numbers = logs.item_number
     items = logs.row_request * (int(numbers.max(initial=0)) + 1) + numbers
-    if len(np.unique(items)) != len(items):
+    if count_distinct(items) != len(items):
         _, first, place = np.unique(items, return_index=True, return_inverse=True)
         twice = (np.bincount(place, ~logs.shown) > 0)[place]  # feeds do show an item in two slots
         twice[first] = False

@@ -306,7 +306,7 @@ def _table(columns: dict[str, Any], start: int, stop: int, header: dict[str, Any
     pa = require("pyarrow")
     offsets = columns["offsets"]
     rows, sizes = slice(offsets[start], offsets[stop]), np.diff(offsets[start : stop + 1])
-    hidden = columns["position"][rows] < 0
+    hidden, request = columns["position"][rows] < 0, np.repeat(np.arange(stop - start), sizes)
 
     table: dict[str, Any] = {}
     for name, column in COLUMNS.items():
@@ -315,9 +315,9 @@ def _table(columns: dict[str, Any], start: int, stop: int, header: dict[str, Any
         mask = hidden if name in ("position", "feedback") else None
         for place, label in enumerate(columns[column.labels] if column.labels else ("",)):
             values = columns[name][:, place] if column.labels else columns[name]
-            values = np.repeat(values[start:stop], sizes) if column.by_request else np.ascontiguousarray(values[rows])
+            array = pa.array(np.ascontiguousarray(values[start:stop] if column.by_request else values[rows]), mask=mask)
             title = LISTED if name == "position" and not columns["slots_known"] else name
-            table[column.prefix + label or title] = pa.array(values, mask=mask)
+            table[column.prefix + label or title] = array.take(request) if column.by_request else array
     return pa.table(table).replace_schema_metadata({METADATA_KEY: json.dumps(header).encode()})
 
 

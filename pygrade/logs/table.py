@@ -1,7 +1,7 @@
 """Any table as Arrow, and its columns as numpy arrays with what is missing as NaN."""
 
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pygrade._typing import Array, Floats
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line
+from pygrade.logs.arrays import count_distinct
 from pygrade.logs.problems import TableProblem
 from pygrade.logs.table_formats import delta_rows
 from pygrade.logs.text_numbers import is_unknown, read_numbers
@@ -64,7 +65,7 @@ def _rows_of(table: Any) -> Any:
         return table.with_format("arrow")[:]
     if name in ("datasets.DatasetDict", "datasets.IterableDatasetDict"):
         raise TypeError(f"table is a {name} of {', '.join(map(repr, table))}; want one of them")
-    if isinstance(table, require("pyarrow.dataset").Dataset | require("pyarrow.dataset").Scanner):
+    if name.startswith("pyarrow.") and hasattr(table, "to_table"):  # a dataset or a scanner of one
         return table.to_table()
     return table
 
@@ -96,6 +97,14 @@ def _plain_texts(arrow: Any) -> Any:
         if column.type != field.type:
             arrow = arrow.set_column(place, field.name, column)
     return arrow
+
+
+def _row_name(where: str, rows: NDArray[np.int64] | None, parents: NDArray[np.int64] | None, row: int) -> str:
+    number = row if rows is None else int(rows[row])
+    if parents is None:
+        return f"{number} of {where}"
+    parent = parents[number]
+    return f"{parent} (candidate {number - int(np.searchsorted(parents, parent))}) of {where}"
 
 
 class Table:
@@ -141,13 +150,10 @@ class Table:
         """The numbers of some rows [M] in the table that was given."""
         return self.numbering[bad]
 
-    def row_name(self, row: int) -> str:
-        """A row as users count it: its number in the table that they gave."""
-        number = int(self.numbering[row])
-        if self.parents is None:
-            return f"{number} of {self.where}"
-        parent = self.parents[number]
-        return f"{parent} (candidate {number - int(np.searchsorted(self.parents, parent))}) of {self.where}"
+    @property
+    def row_name(self) -> Callable[[int], str]:
+        """A row as users count it: its number in the table that they gave. The function does not keep the table."""
+        return partial(_row_name, self.where, self.rows, self.parents)
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -170,7 +176,7 @@ class Table:
         """The rows of one code next to each other, groups in the order of their first rows; how many were apart."""
         changes = np.flatnonzero(np.diff(code)) + 1
         starts = np.append(0, changes)
-        distinct = len(np.unique(code[starts]))
+        distinct = count_distinct(code[starts])
         if distinct == len(starts):
             return Table(self.arrow, self.where, self.rows, starts, self.gaps, self.parents), 0
         order = np.argsort(code, kind="stable")  # codes are numbered by first appearance
@@ -297,6 +303,11 @@ class Table:
     def codes(self, name: str) -> NDArray[np.int64]:
         """[M] numbers of the distinct values in the order of their first appearance, -1 for null."""
         return self._encode(name)[0].astype(np.int64)
+
+    def distinct(self, name: str) -> int:
+        """The number of distinct values of a column, null as one of them."""
+        places, values = self._encode(name)
+        return len(values) + bool((places < 0).any())
 
     def texts(self, name: str) -> Array:
         """[M] object array of str, "" for null; each distinct value made once."""

@@ -1,6 +1,5 @@
 """Tables in files: Parquet, CSV, JSON lines and Arrow IPC, read by pyarrow; and those of `table_formats`."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -9,12 +8,12 @@ from typing import Any
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line
 from pygrade.logs import table_formats
+from pygrade.logs.text_files import read_csv, read_json
 from pygrade.storage import Place, download, visible_files
 
 PARQUET, CSV = (".parquet", ".pq"), (".csv", ".tsv", ".txt")
 JSON, ARROW = (".jsonl", ".ndjson", ".json"), (".arrow", ".feather", ".ipc")
 _PACKED = (".gz", ".bz2", ".zst", ".lz4")
-_DELIMITERS = (",", ";", "\t", "|")
 
 
 def read_table(paths: Sequence[Place], query: str = "") -> tuple[Any, str]:
@@ -114,39 +113,17 @@ def _read(path: Path) -> Any:
         raise ValueError(f"{path} is empty")
     try:
         if kind in PARQUET:
-            return require("pyarrow.parquet").read_table(path)
+            with require("pyarrow.parquet").ParquetFile(path) as file:
+                return file.read()
         if kind in CSV:
-            return _csv(path)
+            return read_csv(path)
         if kind in JSON:
-            return _json(path)
+            return read_json(path)
         if kind in ARROW:
             return require("pyarrow.feather").read_table(path)
     except (pa.ArrowException, OSError, ValueError) as error:
+        if str(error).startswith(f"{path}, line "):
+            raise
         raise ValueError(f"{path} is not a complete {kind} file: {one_line(error)}") from error
     known = ", ".join((*PARQUET, *CSV, *JSON, *ARROW, *table_formats.DUCKDB))
     raise ValueError(f"{path}: want a file ending in {known}, or a directory of such, a Delta or an Iceberg table")
-
-
-def _csv(path: Path) -> Any:
-    csv = require("pyarrow.csv")
-    with require("pyarrow").input_stream(str(path)) as stream:
-        first = stream.read(1 << 16).split(b"\n", 1)[0].decode("utf-8-sig", "replace")
-    delimiter = max(_DELIMITERS, key=first.count)
-    parse = csv.ParseOptions(delimiter=delimiter)
-    convert = csv.ConvertOptions(strings_can_be_null=True, null_values=["", "NULL", "null", "NA", "NaN", "nan", "None"])
-    try:
-        return csv.read_csv(path, parse_options=parse, convert_options=convert)
-    except require("pyarrow").ArrowInvalid as error:
-        if "conversion error" not in str(error):
-            raise
-    whole = csv.ReadOptions(block_size=(1 << 31) - 1)  # types are taken from the first block: now it is the file
-    return csv.read_csv(path, parse_options=parse, convert_options=convert, read_options=whole)
-
-
-def _json(path: Path) -> Any:
-    with require("pyarrow").input_stream(str(path)) as stream:
-        begin = stream.read(64).lstrip()[:1]
-    if begin != b"[":
-        return require("pyarrow.json").read_json(path)
-    with require("pyarrow").input_stream(str(path)) as stream:
-        return require("pyarrow").Table.from_pylist(json.loads(stream.read()))

@@ -87,7 +87,7 @@ class LogsStage:
         sizes: dict[str, Any] = {}
         for name, requests in wanted.items():
             row = self.predict, self.tasks, self.task_values, self.value_tasks, self.config.negatives, inputs
-            writer = LogWriter(source.path, first_id, requests, *row, out / name)
+            writer = LogWriter(source.path, first_id, requests, *row, out / name, self.log.slots_known)
             written = write_log(source, writer, self.workers, f"{name} log")
             sizes[name] = {**written, "at_most": limits[name] or None}
         shutil.rmtree(out / _SCRATCH, ignore_errors=True)

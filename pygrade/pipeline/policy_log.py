@@ -86,6 +86,7 @@ class LogWriter(PartWork):
     negatives: bool  # rows that were never shown are candidates too
     inputs: PolicyInputs  # columns of the context and of items
     folder: Path
+    slots_known: bool = True  # of the events
 
     def __call__(self, part: RequestRange) -> tuple[int, int]:
         """Requests and rows of the part's file, (0, 0) if it has none."""
@@ -132,6 +133,7 @@ class LogWriter(PartWork):
             value=None if prices is None else prices[rows],
             scenario=None if batch.scenario is None else batch.scenario.astype(str),
             timestamp=batch.timestamp,
+            slots_known=self.slots_known,
         )
 
     def _joined(self, logs: Logs) -> Logs:

@@ -195,9 +195,14 @@ def test_caps_and_boosts(page, record):
         page.locator(".rules select").nth(2).select_option("0")
     with updated(page):
         page.locator("#cap").fill("")
+    for number in ("1", "-2", "1e39"):  # the last two are marked, and do not count
+        with updated(page):
+            page.locator("#boost-multiply").fill(number)
+        assert items(page) == items(page, "served")
+        assert page.locator("#boost-multiply:invalid").count() == (number != "1")
     with updated(page):
-        page.locator("#boost-multiply").fill("1")
-    assert items(page) == items(page, "served")
+        page.locator("#boost-multiply").fill("1.25")
+    assert page.locator("#boost-multiply:invalid").count() == 0
 
 
 def test_saved_weights_serve_the_page_that_is_shown(page, found, record, tmp_path):

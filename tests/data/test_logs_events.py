@@ -40,6 +40,15 @@ def make_logs(requests: int = 60, seed: int = 0) -> Logs:
     )
 
 
+def test_a_log_without_slots_stays_one(tmp_path):
+    logs = make_logs()
+    write_logs(replace(logs, slots_known=False), tmp_path / "logs")
+    log = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log")
+    write_logs(logs, tmp_path / "known")
+    known = import_events(f"logs:{tmp_path / 'known'}", tmp_path / "other")
+    assert (log.slots_known, known.slots_known) == (False, True) and log.scan().collect().equals(known.scan().collect())
+
+
 @pytest.mark.parametrize(("limit", "part"), [(500_000, 1_000_000), (30, 50)])
 def test_every_row_comes_through(tmp_path, limit, part):
     logs = make_logs()

@@ -75,8 +75,28 @@ def test_types_that_change_after_the_first_block_of_a_csv_file(tmp_path):
     ("name", "content", "message"),
     [
         ("a.parquet", b"PAR1 cut", "a.parquet is not a complete .parquet file"),
-        ("a.csv", b"a,b\n1,2\n1\n", "a.csv is not a complete .csv file"),
-        ("a.jsonl", b'{"a": 1}\n{"a":', "a.jsonl is not a complete .jsonl file"),
+        ("a.csv", b"a,b\n1,2\n\n1\n", r"a.csv, line 4: 1 columns, want 2 as in line 1: '1' \(is the file cut off\?\)"),
+        ("a.csv", b"a,b\n1,2\n1,2,3\n", r"line 3: 3 columns, .*'1,2,3' \(is a text with the delimiter not quoted\?\)"),
+        ("a.csv", b'a,b\n1,"x\n2,y\n', r"a.csv, line 2: a quote is opened at 'x.*' and closed 1 lines below"),
+        ("a.csv", b'a,b\n"x,1\n2,y\n', r"a.csv, line 2: 1 columns, .*\(a quote is opened and not closed\)"),
+        (
+            "a.csv",
+            b'a,b,c\n0,u,1\n1,"v,2\n2,w,3\n3,x",4\n',
+            r"a.csv, line 3: a quote is opened at 'v,2.*' and closed 2 lines below, which would be one row",
+        ),
+        (
+            "a.csv",
+            "a,b\n1,café\n".encode("latin-1"),
+            r"a.csv, line 2: byte 0xe9 after '1,caf' is no UTF-8; save .*iconv",
+        ),
+        ("a.csv", b"a,b,a\n1,2,3\n", "a.csv, line 1: column 'a' is there more than once"),
+        ("a.csv", b"1,2\n3,4\n", "a.csv, line 1: '1, 2' are no names of columns; want a line of names"),
+        ("a.csv.gz", gzip.compress(b"a,b\n" + b"1,2\n" * 9999)[:-30], "a.csv.gz is not a complete .csv file: Trunc"),
+        ("a.jsonl", b'{"a": 1}\n\n{"a":', r"a.jsonl, line 3: '\{\"a\":' is no JSON"),
+        ("a.jsonl", b'{"a": 1}\n{"a": "x"}\n', "a.jsonl, line 2: 'a' is a str, and a number in lines before"),
+        ("a.jsonl", b'{"a": 1}\n[2]\n', "a.jsonl, line 2: '.2.'; want an object with names"),
+        ("a.jsonl", '{"a": "é"}\n'.encode("latin-1"), "a.jsonl, line 1: byte 0xe9 after .* is no UTF-8"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 9999)[:-20], "a.jsonl.gz is not a complete .jsonl file: Trunc"),
         ("a.arrow", b"ARROW1 cut", "a.arrow is not a complete .arrow file"),
         ("a.xlsx", b"x", "want a file ending in .parquet"),
         ("a.csv", b"", "is empty"),
@@ -86,6 +106,17 @@ def test_files_that_cannot_be_read_are_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         read_table([tmp_path / name])
+
+
+def test_every_row_of_a_file_is_read(tmp_path):
+    """Line breaks and quotes in a text, blank lines, files that were put together, and UTF-16."""
+    text = 'a,b,c\n1,"hello, you\nand, me, too",2\n\n2,in"ches,3\n3,"say ""no""",4\n'
+    files = {"a.csv": text.encode(), "b.csv": text.encode("utf-16"), "c.csv.gz": gzip.compress(text.encode())}
+    files["c.csv.gz"] = gzip.compress(text[:6].encode()) + gzip.compress(text[6:].encode())
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        table, _ = read_table([tmp_path / name])
+        assert table.column("b").to_pylist() == ["hello, you\nand, me, too", 'in"ches', 'say "no"']
 
 
 def test_nothing_to_read(tmp_path):

@@ -198,6 +198,14 @@ def periods(features):
     return (int(times[300]), int(times[500])), (int(times[500]), None)
 
 
+def test_logs_of_events_without_slots_say_so(events, cut, stage_of, periods, tmp_path):
+    unlisted = EventLog(events.path, events.source | {"slots_known": False}, events.parts)
+    for log, folder in ((events, tmp_path / "known"), (unlisted, tmp_path / "unknown")):
+        replace(stage_of(cut, LOCAL, 20), log=log).make(folder, *periods)
+    assert read_logs(tmp_path / "known" / "policy").slots_known
+    assert not any(read_logs(tmp_path / "unknown" / part).slots_known for part in ("policy", "evaluate"))
+
+
 @pytest.mark.parametrize(("limit", "negatives"), [(0, True), (30, True), (0, False)])
 def test_candidates_of_prerank_join_the_rows_of_their_request(
     run, features, events, cut, stage_of, periods, limit, negatives, tmp_path

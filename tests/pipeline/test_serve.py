@@ -269,7 +269,7 @@ def spoil_policy(path):
     [
         ("mtl", spoil_mtl, "mtl was trained on schema"),
         ("prerank", spoil_prerank, "was made for schema"),
-        ("policy", spoil_policy, "policy reads features"),
+        ("policy", spoil_policy, "policy reads other features than the schema has"),
     ],
 )
 def test_parts_of_different_schemas_are_refused_though_the_manifest_agrees(run, tmp_path, part, spoil, message):

@@ -157,12 +157,10 @@ void write_ranking(const Policy& policy, const Request& request, Fallback fallba
     why = std::to_string(percent) + " % " + first + " and " + std::to_string(100 - percent) + " % " +
           mixture->baseline.name + " rank";
   }
-  if (by_values)
-    why += ", by the values of the request";
-  else if (mixture && !mixture->sentence.empty())
-    why += ": " + mixture->sentence;
-  if (lead == nullptr && fallback != Fallback::none) why += "; features are missing: static weights";
+  if (by_values) why += ", by the values of the request";
   if (lead != nullptr) why += "; the weights do not count";
+  if (lead == nullptr && fallback != Fallback::none) why += "; static weights, for want of features";
+  if (!by_values && mixture && !mixture->sentence.empty()) why += ": " + mixture->sentence;
   out.begin_object().known_key("by").begin_list().value(first);
   if (mixed) out.value(mixture->baseline.name);
   out.end_list().field("weighs", lead == nullptr).field("score", score).field("why", why).end_object();
@@ -231,7 +229,10 @@ std::string Service::Impl::explain_body(const ServiceRequest& given, Context& co
   write_ranking(policy, request, ranked.page.page.fallback, out.known_key("ranking"));
   out.known_key("explanation").begin_list();
   for (std::size_t i = 0; i < shown.size(); ++i) {
-    out.begin_object().field("item", context.items[i]).field("score", context.scores[i]);
+    out.begin_object().field("item", context.items[i]);
+    if (!context.input.names.empty() || ranked.release->names)
+      out.text_field("name", item_name(ranked, context, i).value_or(std::string_view()));
+    out.field("score", context.scores[i]);
     write_item(parts, policy, request, static_cast<std::size_t>(shown[i]), out);
     out.end_object();
   }

@@ -180,6 +180,8 @@ bool names_tensors(std::string_view header);
 // JSON of an error.
 Response error_response(int status, std::string_view argument, std::string_view message);
 
+// What a place of the page is called; nothing: its item has no name.
+std::optional<std::string_view> item_name(const Ranked& ranked, const Context& context, std::size_t place);
 // The rank and explain responses' common fields.
 // `lists`: with the items and their scores.
 void write_page(const Ranked& ranked, const Context& context, JsonWriter& out, bool lists = true);

@@ -41,7 +41,7 @@ constexpr Field page_fields[] = {
     always("items", integers, "best first; 64-bit, and JavaScript reads those beyond 2^53 inexactly: use names there"),
     {"names", maybe_texts, "of the items, if they have names"},
     always("scores", maybe_numbers, "of the items; null: a prediction is missing"),
-    always("weights", numbers_by_name, "that ranked the page, by task"),
+    always("weights", numbers_by_name, "of the policy, by task; where trust is 0 they rank nothing"),
     {"multipliers", numbers_by_name, "of the tasks' values, in force, if the policy takes them"},
     always("artifact", maybe_text, "version of models and store; null: the run is a policy's"),
     always("policy", text, "version of the policy"),
@@ -98,6 +98,7 @@ constexpr Field correction_fields[] = {
 
 constexpr Field explained_fields[] = {
     always("item", integer, ""),
+    {"name", maybe_text, "if items have names"},
     always("score", maybe_number, ""),
     always("predictions", maybe_numbers_by_name, "by task"),
     always("contributions", R"({"type":["object","null"]})",

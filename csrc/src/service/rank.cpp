@@ -350,22 +350,24 @@ void Service::Impl::log_exposure(const Ranked& ranked, Context& context) {
 
 std::string_view detail::unless_none(std::string_view name) { return name == "none" ? std::string_view() : name; }
 
+std::optional<std::string_view> detail::item_name(const Ranked& ranked, const Context& context, std::size_t place) {
+  const auto& given = context.input.names;
+  if (given.empty()) return ranked.release->names ? ranked.release->names->of(context.items[place]) : std::nullopt;
+  const std::string_view name = given[static_cast<std::size_t>(ranked.indices[place])];
+  return name.data() == nullptr ? std::nullopt : std::optional(name);
+}
+
 void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter& out, bool lists) {
   const ServedPage& page = ranked.page;
   const Release& release = *ranked.release;
   const auto filled = static_cast<std::size_t>(page.filled);
   const auto items = std::span(context.items).first(filled);
-  const auto& given = context.input.names;
-  const auto name_of = [&](std::int32_t index) {
-    const std::string_view name = given[static_cast<std::size_t>(index)];
-    return name.data() == nullptr ? std::nullopt : std::optional(name);
-  };
   out.field("request_id", context.request_id).field("arm", release.arms[ranked.arm].name);
   if (lists) out.known_key("items").list(items);
-  if (!given.empty())
-    out.known_key("names").list(ranked.indices.first(filled), name_of);
-  else if (release.names)
-    out.known_key("names").list(items, [&](std::int64_t item) { return release.names->of(item); });
+  if (!context.input.names.empty() || release.names) {
+    std::size_t place = 0;
+    out.known_key("names").list(items, [&](std::int64_t) { return item_name(ranked, context, place++); });
+  }
   if (lists) out.known_key("scores").list(std::span(context.scores).first(filled));
   out.known_key("weights").object(release.tasks, context.weights);
   if (ranked.policy->takes_values()) {

@@ -105,6 +105,12 @@ void copy_ids(const TensorView& tensor, std::size_t limit, std::vector<std::int6
     if (id < 0) throw InputError(tensor.name, tensor.name + " holds " + std::to_string(id) + "; want ids from 0 on");
 }
 
+// A rule of an item that the request does not have.
+[[noreturn]] void refuse_item(const std::string& rule, std::int64_t item, std::string_view name) {
+  const std::string text = name.data() == nullptr ? std::to_string(item) : "'" + std::string(name) + "'";
+  throw InputError(rule, rule + " names " + text + ", which is none of items");
+}
+
 }  // namespace
 
 std::string other_unit(std::int64_t timestamp) {
@@ -556,7 +562,7 @@ void RankInput::read_rules(Reading& reading) {
     } else if (argument.key == "pins") {
       read_pins(reading, argument);
     } else if (argument.key == "demote") {
-      read_ids(reading, argument, rows, demoted, nullptr);
+      read_ids(reading, argument, rows, demoted, &demoted_names);
     }
   });
 }
@@ -590,7 +596,7 @@ void RankInput::read_pins(const Reading& reading, const Argument& list) {
     for (const Pin& other : pins)
       if (other.item == *item || other.position == *position)
         throw InputError("rules.pins", "rules.pins names an item or a position twice; want each once");
-    pins.push_back({*item, *position});
+    pins.push_back({*item, *position, name});
   });
 }
 
@@ -681,14 +687,13 @@ void RankInput::finish_rules() {
     if (pin.position >= k)
       throw InputError("rules.pins", "rules.pins names the position " + std::to_string(pin.position) +
                                          "; want positions from 0 to " + std::to_string(k - 1));
-    if (std::ranges::find(items, pin.item) == items.end())
-      throw InputError("rules.pins", "rules.pins names " + std::to_string(pin.item) + ", which is none of items");
+    if (std::ranges::find(items, pin.item) == items.end()) refuse_item("rules.pins", pin.item, pin.name);
   }
   if (demoted.empty()) return;
   const IdTable places(items);
-  for (const std::int64_t item : demoted)
-    if (places.find(item) < 0)
-      throw InputError("rules.demote", "rules.demote names " + std::to_string(item) + ", which is none of items");
+  for (std::size_t i = 0; i < demoted.size(); ++i)
+    if (places.find(demoted[i]) < 0)
+      refuse_item("rules.demote", demoted[i], demoted_names.empty() ? std::string_view() : demoted_names[i]);
 }
 
 PageRules RankInput::rules() const {

@@ -53,6 +53,7 @@ struct RankInput {
   struct Pin {
     std::int64_t item;
     std::size_t position;
+    std::string_view name;  // as user_name
   };
 
   std::optional<std::int64_t> user;
@@ -75,6 +76,7 @@ struct RankInput {
   std::optional<std::chrono::microseconds> deadline;
   std::vector<Pin> pins;
   std::vector<std::int64_t> demoted;
+  std::vector<std::string_view> demoted_names;                           // as names
   bool has_places() const { return !pins.empty() || !demoted.empty(); }  // rules that the scores alone do not decide
   std::size_t unknown_keys = 0;                                          // that were ignored
 
@@ -86,9 +88,9 @@ struct RankInput {
   template <class Self>
   static auto lists(Self& self) {
     return std::tie(self.items, self.eligible, self.seen, self.names, self.context, self.features, self.predictions,
-                    self.values, self.item_values, self.item_features, self.pins, self.demoted, self.given_,
-                    self.places_, self.mask_, self.boost_mul_, self.boost_add_, self.named_caps_, self.group_rows_,
-                    self.caps_);
+                    self.values, self.item_values, self.item_features, self.pins, self.demoted, self.demoted_names,
+                    self.given_, self.places_, self.mask_, self.boost_mul_, self.boost_add_, self.named_caps_,
+                    self.group_rows_, self.caps_);
   }
 
   void clear(const ServiceConfig& config);

@@ -31,14 +31,16 @@ export class Rules {
     return h(
       "details.rules",
       h("summary", "Caps and boosts"),
-      note("They are arguments of rank, not part of a policy, and change your page alone."),
+      note(
+        "They are arguments of rank, not part of a policy, and change your page alone. A factor above 1 never lowers an item: negative scores are divided by it.",
+      ),
       h(
         "fieldset",
         h("legend", "Boost items by"),
         h("label", "column", group),
         labels,
-        number("score ×", "multiply", 1, { value: 1, step: 0.1, min: 0, id: "boost-multiply" }),
-        number("score +", "add", 0, { value: 0, step: 0.1, id: "boost-add" }),
+        number("score ×", "multiply", 1, { value: 1, step: "any", min: 0, max: 1e30, id: "boost-multiply" }),
+        number("score +", "add", 0, { value: 0, step: "any", id: "boost-add" }),
       ),
       h(
         "fieldset",
@@ -60,8 +62,9 @@ export class Rules {
     const { group, label, multiply, add, capGroup, cap } = this;
     const rules = {};
     const chosen = (value, other) => Float32Array.from(groups[group].codes, (code) => (code === label ? value : other));
-    if (groups.length && Number.isFinite(multiply) && multiply !== 1) rules.boostMul = chosen(multiply, 1);
-    if (groups.length && Number.isFinite(add) && add !== 0) rules.boostAdd = chosen(add, 0);
+    const counts = (value) => groups.length > 0 && Number.isFinite(Math.fround(value));
+    if (counts(multiply) && multiply >= 0 && multiply !== 1) rules.boostMul = chosen(multiply, 1);
+    if (counts(add) && add !== 0) rules.boostAdd = chosen(add, 0);
     if (cap !== null && Number.isInteger(cap) && cap >= 0 && items.length) {
       rules.groups = Int32Array.from(groups[capGroup].codes);
       rules.caps = Int32Array.of(cap);
