@@ -147,6 +147,7 @@ def find_request(table: Table, given: Mapping[str, str], result: ColumnMap) -> N
     _given(table, given, result, ["request_id"])
     skipped = given.get(SKIP, "").split("+")
     named = [] if "request_id" in result.roles else _named(table, "request_id", {*given.values(), *skipped})
+    named = [name for name in named if _fits(table, "request_id", name)]
     if not named:
         return
     sizes = [len(table) / table.distinct(name) for name in named]
@@ -196,7 +197,7 @@ def _given(table: Table, given: Mapping[str, str], result: ColumnMap, roles: Ite
             continue
         column = given[role]
         if role == "position" and column == NO_SLOTS and column not in table.names:
-            result.take(role, column, "given: slots are unknown")
+            result.take(role, column, "given")
             result.no_slots = True
             continue
         for name in [column] if column in table.names else column.split("+"):
@@ -222,6 +223,8 @@ def _has_kind(table: Table, name: str, kinds: Sequence[str]) -> bool:
 def _fits(table: Table, role: str, name: str) -> bool:
     """Do the values allow the role?"""
     kind = table.kind(name)
+    if role == "request_id":
+        return not _tells_shown(table, name)  # an impression may be an id or a flag
     if role == "scenario":
         return not _differs(table, name) and table.distinct(name) <= _MAX_SCENARIOS
     if role == "user_id":
@@ -422,6 +425,12 @@ def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
     if kind == "text" and distinct > MANY and not table.is_numeric(name):
         return f"text with {distinct:,} values"
     return ""
+
+
+def _tells_shown(table: Table, name: str) -> bool:
+    """Is it named as what was shown is, and has only yes and no, or 1 and 0?"""
+    named = normal(name) in role_names("shown") and table.is_numeric(name)
+    return named and set(np.unique(np.nan_to_num(table.numbers(name)))) <= {0.0, 1.0}
 
 
 def _is_flag(table: Table, name: str) -> bool:

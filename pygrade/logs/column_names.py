@@ -44,8 +44,8 @@ ROLES: dict[str, tuple[str, ...]] = {
     "value": ("value", "price", "item_price", "unit_price", "item_value", "amount", "revenue", "gmv"),
     "shown": (
         "shown", "is_shown", "was_shown", "displayed", "is_displayed", "visible", "viewable", "viewed", "impressed",
-        "exposed", "is_exposed", "is_impression", "was_displayed", "is_visible", "was_visible", "was_viewed",
-        "was_exposed", "was_seen", "seen",
+        "exposed", "is_exposed", "impression", "is_impression", "was_displayed", "is_visible", "was_visible",
+        "was_viewed", "was_exposed", "was_seen", "seen",
     ),
 }  # fmt: skip
 

@@ -60,6 +60,18 @@ def test_what_was_shown_is_never_guessed_from_events_alone(caplog):
         Logs.from_table(table | events, "slot=none")
 
 
+@pytest.mark.parametrize("flags", [("Y", "N"), (1, 0), (True, False)])
+def test_an_impression_that_is_a_flag_is_no_request(flags):
+    table = feed(20)
+    table["Impression?"] = [flags[0] if shown else flags[1] for shown in table.pop("was_displayed")]
+    del table["session_id"]
+    table["feed"] = np.repeat(np.arange(20), CANDIDATES).tolist()
+    logs = Logs.from_table(table, "request=feed,slot=none")
+    np.testing.assert_array_equal(logs.shown, [value == flags[0] for value in table["Impression?"]])
+    with pytest.raises(ValueError, match="no column is known for request, slot"):
+        Logs.from_table({name: values for name, values in table.items() if name != "feed"})
+
+
 def test_a_column_named_like_a_slot_is_no_attribute_of_items():
     logs = Logs.from_table(feed() | {"rank": list(range(40 * CANDIDATES))}, "slot=none")
     assert "rank" not in logs.items and not logs.slots_known
