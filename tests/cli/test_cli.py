@@ -258,7 +258,7 @@ def test_rank_prints_pages_and_logs_what_it_served(capsys, workplace):
     assert served.policy_version.tolist() == [drawn["policy_version"]]
     assert cli.main([*arguments, "--k", "2"]) == 0
     printed = capsys.readouterr().out
-    assert "request 0, user" in printed and ("weight" in printed) == record["pages"][0]["weighs"]
+    assert "request 0, user" in printed and (" weight " in printed) == record["pages"][0]["weighs"]
     assert cli.main([*arguments, "--requests", "s-9"]) == 2
     assert "'s-9'" in capsys.readouterr().err
     assert cli.main([*arguments, "--user", "3"]) == 2  # an option of rank-user
