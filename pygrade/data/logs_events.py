@@ -3,10 +3,10 @@
 Read: request_id, user_id, item_id (integers, or strings, which are numbered), position or listed, y_<task>, and if
 present scenario, timestamp, the context x_<feature>, which becomes c_<feature> (x_device=app: c_device_app), and
 predictions p_<task>, which the pipeline fuses if it is told to (`PipelineConfig.predictions`). Item columns i_<name>
-become attributes of the item, with their values at its first request. Other columns (weights w_, concentrations a_,
-value …) are not read, and a warning names them. ``event_time`` is the request's time: the contract knows no other. A
-log without timestamps counts its requests in their order instead, one ms each. Feedback must be 0 or 1, each item comes
-once in a request or each time in a slot, slots count from 0.
+and the price ``value`` become attributes of the item, with their values at its first request. Other columns (weights
+w_, concentrations a_ …) are not read, and a warning names them. ``event_time`` is the request's time: the contract
+knows no other. A log without timestamps counts its requests in their order instead, one ms each. Feedback must be 0 or
+1, each item comes once in a request or each time in a slot, slots count from 0.
 """
 
 import logging
@@ -57,6 +57,11 @@ def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | 
     columns |= {name: kind for name, kind in (("scenario", "text?"), ("timestamp", "int")) if name in names}
     columns |= {f"x_{feature}": "float?" for feature in features} | {f"y_{task}": "binary?" for task in tasks}
     columns |= {f"i_{item}": "float?" for item in items}
+    attributes = {f"i_{item}": label for item, label in identifiers(items).items()}
+    price = None
+    if "value" in names:
+        columns["value"] = "float?"
+        price = attributes["value"] = next(name for name in ("price", "price_") if name not in attributes.values())
     predicted = tuple(task for task in tasks if f"p_{task}" in names)
     columns |= {f"p_{task}": "float?" for task in predicted}
     if unread := [name for name in names if name not in columns]:
@@ -69,14 +74,19 @@ def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | 
         tasks=tasks,
         task_values=tuple(float(values[task]) for task in tasks),
         funnel=config.funnel,
+        items={} if price is None else {price: "dense"},
         context=dict.fromkeys(identifiers(features).values(), "dense"),
+        price=price,
+        value_tasks=() if price is None else tuple(header.get("value_tasks") or ()),
         predictions=predicted,
         slots_known=slot != LISTED,
     )
     has_times = "timestamp" in names
     pieces = [piece for path in parts for piece in row_groups(path, PIECE * writer.rows)]
     first = [0] * len(pieces) if has_times else _first_requests(pieces, writer.workers)
-    jobs = [_Piece(piece, columns, tasks, features, items, number) for piece, number in zip(pieces, first, strict=True)]
+    jobs = [
+        _Piece(piece, columns, tasks, features, attributes, number) for piece, number in zip(pieces, first, strict=True)
+    ]
     _check_units(directory, has_times, writer.read(_read, jobs, "logs: read"))
     writer.finish(source, _refuse_repeated_items)
 
@@ -89,7 +99,7 @@ class _Piece:
     columns: Mapping[str, str]  # column → kind
     tasks: tuple[str, ...]
     features: tuple[str, ...]
-    items: tuple[str, ...]  # item columns
+    items: Mapping[str, str]  # columns of items → names of attributes
     request: int  # the number of the first row's request in the log, if it has no timestamps
 
     @property
@@ -210,13 +220,12 @@ class _Reader:
             whole = frame[name].dtype == polars.Int64
             ids.append(frame[name] if whole else self.shard.number(name.removesuffix("_id"), frame[name]).alias(name))
         if self.items:
-            named = identifiers(self.items)
-            columns = [frame[f"i_{item}"].cast(polars.Float32).fill_nan(None).alias(named[item]) for item in self.items]
+            columns = [frame[c].cast(polars.Float32).fill_nan(None).alias(name) for c, name in self.items.items()]
             self.shard.add_attributes("item", polars.DataFrame([ids[2], *columns]), times)
         labels = identifiers(self.features)
         context = [polars.col(f"x_{feature}").alias(f"c_{label}") for feature, label in labels.items()]
         frame = frame.with_columns(*ids, times.alias("timestamp"), times.alias("event_time")).with_columns(context)
-        read = [*(f"x_{feature}" for feature in self.features), *(f"i_{item}" for item in self.items)]
+        read = [*(f"x_{feature}" for feature in self.features), *self.items]
         self.shard.add_events(frame.drop(read))
 
     def _count(self, request: "pl.Series") -> Ints:

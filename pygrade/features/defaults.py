@@ -1,6 +1,7 @@
 """A default schema from the columns and outcomes of a log, without tuning."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from pygrade.features.feature import Feature, SchemaError
@@ -13,6 +14,7 @@ VECTOR = 64  # numbers that a longer embedding is projected onto
 BUCKETS = 1 << 16
 WINDOW_HOURS = 24.0
 CROSSED_TASKS = 3
+PRICE = "item_value"  # the feature that has the prices of items, which serving takes if a request gives none
 
 
 def default_schema(event_log: RawEvents, utc_offset_hours: float | None = None) -> FeatureSchema:
@@ -40,8 +42,9 @@ def default_schema(event_log: RawEvents, utc_offset_hours: float | None = None) 
     categories = _categories(source, dtypes)
     for entity in ("user", "item"):
         features += _attributes(entity, dtypes, source.get(f"{entity}s", {}), frames[entity])
+    features = [replace(f, name=f"{PRICE}_2") if f.name == PRICE else f for f in features]
     if source.get("price"):
-        features.append(Feature("item_value", "item", "dense", source["price"]))
+        features.append(Feature(PRICE, "item", "dense", source["price"]))
     features += _user(event_log.tasks, measures)
     features += _item(event_log.tasks, measures, categories)
     return FeatureSchema.of(features, event_log, offset)

@@ -21,6 +21,7 @@ from pygrade._util.serialization import ArtifactError, read_json
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted, SchemaError
 from pygrade.features.batch import FEATURE_ARRAYS
 from pygrade.features.center import check_request
+from pygrade.features.defaults import PRICE
 from pygrade.mtl import MtlModel
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
@@ -37,7 +38,6 @@ from pygrade.stores import Store, StoreError, open_store
 STEPS = ("features of the user", "prerank", "features of the items", "predictions", "policy and ranking")
 STORE = "store.json"  # in the run: which store was filled
 EVIDENCE = "user_count"  # the feature that says how much is known of a user, if the schema has it
-PRICE = "item_value"  # the feature of items that has their prices, if the schema has it
 _DEGRADED = ("", "store", "deadline", "version")  # by Degraded of <pygrade/pipeline.hpp>
 _MAX_SEED = (1 << 31) - 1
 _READ_ITEMS = 20_000  # items whose features are read at once
@@ -189,7 +189,7 @@ class Pipeline:
         weights of the scenario, and it is counted. ``explore``, ``values`` (multipliers of the tasks' values): see
         `BlendedRanker.rank`. ``item_values``: prices of the candidates, which a policy needs that was trained with
         ``value_tasks``: a mapping id → price, a function ids [n] → prices [n], or an array beside item_ids; None: the
-        feature `PRICE`, if the schema has it.
+        feature ``item_value``, if the schema has it.
         ``deadline``: seconds from now on, after which the page is made of what an unknown user would get, or of the
         predictions given, by the static weights, and counted. ``predictions`` [n, T] of item_ids in place of a model's,
         NaN: unknown, ranks last; features of items are then read only for a correction that has columns of them, and

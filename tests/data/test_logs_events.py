@@ -9,6 +9,7 @@ import pytest
 
 from pygrade.config.data import LogsEventConfig
 from pygrade.data.events import EventSource, import_events
+from pygrade.features import default_schema
 from pygrade.logs import Logs, write_logs
 
 
@@ -98,6 +99,17 @@ def test_item_columns_are_attributes_of_the_item(tmp_path):
     assert dict(zip(items["item_id"], items["age"], strict=True)) == first
     expected = [None if item % 3 == 0 else -item for item in items["item_id"]]
     assert items["brand_a"].to_list() == expected
+
+
+def test_the_price_is_an_attribute_of_the_item(tmp_path):
+    logs = make_logs()
+    price = (10.0 + logs.item_id).astype(np.float32)
+    write_logs(replace(logs, value=price, value_tasks=logs.tasks[1:]), tmp_path / "logs", 50)
+    log = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log")
+    assert log.source["price"] == "price" and tuple(log.source["value_tasks"]) == logs.tasks[1:]
+    assert (log.items()["price"] == log.items()["item_id"] + 10).all()
+    made = {feature.name: feature.transform for feature in default_schema(log).features}
+    assert made["item_price"] == "log1p" and made["item_value"] == "none"
 
 
 def test_string_ids_become_numbers_with_names(tmp_path):

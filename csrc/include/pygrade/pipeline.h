@@ -103,7 +103,7 @@ typedef struct pygrade_pipeline_info {
 } pygrade_pipeline_info;
 PYGRADE_API pygrade_status pygrade_pipeline_describe(const pygrade_pipeline* pipeline, pygrade_pipeline_info* info);
 PYGRADE_API pygrade_status pygrade_pipeline_policy(const pygrade_pipeline* pipeline, pygrade_policy** policy);
-/* Names of the features of the user and the context, which the policy reads; the name is written with a 0.
+/* Names of the features of the user and the context; the name is written with a 0.
  * PYGRADE_BUFFER_TOO_SMALL if `capacity` does not suffice, PYGRADE_INVALID_ARGUMENT if `index` is too large. */
 PYGRADE_API pygrade_status pygrade_pipeline_feature(const pygrade_pipeline* pipeline, size_t index, char* name,
                                                     size_t capacity);
