@@ -242,6 +242,23 @@ def test_without_coefficients_corrected_expected_value_is_expected_value(request
     assert (pages[0].indices == pages[1].indices).mean() > 0.95
 
 
+@pytest.mark.parametrize("values", [None, {"order": 3.0}])
+@pytest.mark.parametrize("name", [name for name in POLICIES if "hallenger" in name or name.startswith("corrected exp")])
+def test_a_page_without_weights_says_how_its_sums_make_the_scores(requests, name, values):
+    if name == "static challenger" and values is not None:
+        values = {"click": 1.0}  # it takes them as inputs
+    page = BlendedRanker(make_policy(name)).rank(k=30, values=values, **requests)
+    record = page.describe(0, "page")
+    sums = np.array([item["sum"] for item in record["items"]])
+    score = np.log(sums + 1e-7) if "the logarithm of the sum" in record["why"] else sums
+    if "standardized over the candidates" in record["why"]:
+        score = (score - score.mean()) / (score.std() + 1e-6)
+    if "plus the share of" in record["why"]:
+        score = page.trust * score + [item["baseline"] for item in record["items"]]
+    assert not record["weighs"] and len(sums) == 30
+    np.testing.assert_allclose(score, page.values[0], rtol=2e-3, atol=1e-4)
+
+
 def test_a_correction_without_item_columns_takes_none(requests):
     policy = make_policy("challenger")
     policy.correction = random_correction(6, items=())
