@@ -10,8 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from make_shop import shop
 
-from pygrade import BlendedRanker, Logs, evaluate, train
-from pygrade.config.training import TrainConfig
+from pygrade import Logs, evaluate, train
 
 
 def main(file: Path, directory: Path) -> None:
@@ -25,12 +24,11 @@ def main(file: Path, directory: Path) -> None:
     )
     print(f"{logs.num_requests} requests, tasks {', '.join(logs.tasks)}, context {', '.join(logs.features)}")
 
-    early, late = logs.split(0.8)
-    result = train(early, TrainConfig(), directory)
-    print(result.summary["trust"]["sentence"])
+    result = train(logs, out_dir=directory)
+    print(result.verdict)
 
-    ranker = BlendedRanker(result.policy)
-    page = ranker.rank(late.context, late.predictions, 10, offsets=late.offsets, item_id=late.item_id)
+    late = result.heldout  # the latest fifth, which judges
+    page = result.rank(late, k=10)
     print("first page:", late.item_id[page.indices[0]].tolist())
 
     weights = {"served": page.weights, "equal weights": [1 / len(logs.tasks)] * len(logs.tasks)}

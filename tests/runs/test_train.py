@@ -1,0 +1,166 @@
+"""`pygrade.train`: whatever a log is in, in scripts without a guard, and what it returns."""
+
+import html
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+import pygrade
+from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.logs import write_logs
+from pygrade.serving.ranker import BlendedRanker
+from tests.documents import ROOT
+from tests.learning import tiny_logs
+
+FAST = TrainConfig(
+    policy=PolicyConfig(hidden=(4,)),
+    reward=RewardConfig(propensity=0.5),
+    static=CemConfig(iterations=1, population=4, elite=2),
+    stage1=Stage1Config(steps=4, batch_size=32),
+    stage2=Stage2Config(steps=2, batch_size=32),
+    trust=TrustConfig(folds=2, processes=2),
+    tensorboard=False,
+)
+
+
+def table(requests=200):
+    """A log with names of its own, as a dict of columns."""
+    logs = tiny_logs(requests)
+    row, shown = logs.row_request, logs.shown
+    columns = {
+        "session": logs.request_id[row],
+        "customer": logs.user_id[row],
+        "product": logs.item_id,
+        "rank": np.where(shown, logs.position + 1.0, np.nan),
+        "mode": logs.context[row, 0],
+        "page_order": logs.exploration[row],
+    }
+    for t, task in enumerate(logs.tasks):
+        columns |= {
+            f"p_{task}": logs.predictions[:, t],
+            f"y_{task}": np.where(shown, logs.feedback[:, t], np.nan),
+        }
+    return pyarrow.table(columns, metadata=None)
+
+
+MAP = "request=session,user=customer,item=product,slot=rank,exploration=page_order,x_mode=mode"
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return pygrade.train(table(), FAST, map=MAP, values={"order": 2})
+
+
+def test_a_table_becomes_a_ranker_with_a_verdict_and_a_page(trained, tmp_path):
+    assert trained.source == "the table" and trained.summary["task_values"] == {"click": 1.0, "order": 2.0}
+    assert trained.learned_from.num_requests == 160 and trained.heldout.num_requests == 40
+    assert trained.evaluation["num_requests"] == 40
+    verdict = trained.policy.mixture.sentence
+    assert (
+        str(trained.verdict) == verdict and verdict in repr(trained) and verdict in html.unescape(trained._repr_html_())
+    )
+    assert len(repr(trained)) < 400
+    page = trained.report(tmp_path / "page.html").read_text()
+    assert verdict.rstrip(".") in html.unescape(page)
+
+
+def test_it_ranks_logs_and_arrays_alike(trained):
+    logs = trained.heldout.select([0, 1])
+    by_log = trained.rank(logs, k=3)
+    plain = trained.rank(logs.predictions.reshape(2, -1, 2), logs.context, k=3)
+    assert by_log.indices.tolist() == plain.indices.tolist() and by_log.indices.shape == (2, 3)
+    assert trained.rank(logs).indices.shape == (2, 10)
+    with pytest.raises(ValueError, match="context is given beside a log"):
+        trained.rank(logs, logs.context)
+
+
+def test_a_path_a_log_and_a_log_in_files_give_the_same_policy(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pyarrow.parquet.write_table(table(), "shop.parquet")
+    by_path = pygrade.train("shop.parquet", FAST, "run", map=MAP, values={"order": 2})
+    logs = pygrade.Logs.from_table(table(), MAP)
+    write_logs(logs, "logs")
+    in_files = pygrade.train("logs", FAST, holdout=0.2, values={"order": 2})
+    in_memory = pygrade.train(logs, FAST, values={"order": 2})
+    versions = {result.policy.version for result in (trained, by_path, in_files, in_memory)}
+    assert len(versions) == 1
+    assert by_path.source == "shop.parquet" and in_files.source == "logs"
+    assert BlendedRanker.load("run/policy").version in versions
+    assert json.loads(Path("run/evaluation.json").read_text())["num_requests"] == 40
+
+
+def test_a_log_may_judge_and_none_need(trained):
+    early, late = tiny_logs(160), tiny_logs(60, seed=5)
+    assert pygrade.train(early, FAST, holdout=late).heldout.num_requests == 60
+    alone = pygrade.train(early, FAST, holdout=0)
+    assert alone.heldout is None and alone.evaluation is None
+    assert alone.report().read_text().startswith("<!doctype html>")
+
+
+def test_a_temporary_directory_lasts_as_long_as_the_result_and_can_be_kept(tmp_path):
+    result = pygrade.train(tiny_logs(120), FAST)
+    directory = result.directory
+    assert (directory / "policy").is_dir()
+    result.save(tmp_path / "kept")
+    with pytest.raises(FileExistsError, match="kept, which exists"):
+        result.save(tmp_path / "kept")
+    version = result.policy.version
+    del result
+    assert not directory.exists()
+    assert BlendedRanker.load(tmp_path / "kept" / "policy").version == version
+    assert not (tmp_path / "kept" / "checkpoints").exists() and (tmp_path / "kept" / "train.json").exists()
+
+
+def test_what_is_wrong_is_said_before_anything_is_written(tmp_path):
+    logs, out, no_task = tiny_logs(60), tmp_path / "run", "values names task 'buy'; want one of click, order"
+    priced = replace(FAST, reward=replace(FAST.reward, task_values=(1.0, 3.0)))
+    wrong = [
+        (lambda: pygrade.train(logs, FAST, out, map="request=session"), "map says .* and logs is a log"),
+        (lambda: pygrade.train(logs, FAST, out, values={"buy": 2}), no_task),
+        (lambda: pygrade.train(logs, FAST, out, values={"order": float("nan")}), "values has order=nan"),
+        (lambda: pygrade.train(logs, priced, out, values={"order": 2}), "values and config.reward both"),
+        (lambda: pygrade.train(logs, FAST, out, holdout=1.0), "holdout is 1.0; want a share"),
+        (lambda: pygrade.train(logs.select([0]), FAST, out, holdout=0.9), "nothing to train on"),
+        (lambda: pygrade.train(replace(logs, feedback=0 * logs.feedback), FAST, out), "no shown row has feedback"),
+        (lambda: pygrade.train(str(tmp_path / "absent.parquet"), FAST, out), "absent.parquet does not exist"),
+        (lambda: pygrade.train([], FAST, out), "logs is an empty list"),
+        (lambda: pygrade.train(3, FAST, out), "table is a int; want"),
+    ]
+    for call, message in wrong:
+        with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message):
+            call()
+    assert not out.exists()
+
+
+SCRIPT = """
+print("script", flush=True)
+import pygrade
+from pygrade.training import cross_fit
+from tests.runs.test_train import FAST, tiny_logs
+cross_fit._POOL_REQUESTS = 1
+result = pygrade.train(tiny_logs(200), FAST)
+assert result.summary["trust"]["mixtures"], "no folds were trained"
+print(result.policy.version)
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_trains_in_processes_and_gets_the_same_policy(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    run = subprocess.run(
+        [sys.executable, tmp_path / "script.py"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+        timeout=200,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["script", pygrade.train(tiny_logs(200), FAST).policy.version]
