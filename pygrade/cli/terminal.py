@@ -1,6 +1,7 @@
 """Tables on standard output for people, log lines on standard error; programs ask for --json."""
 
 import logging
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ from pygrade._util.text import printable
 from pygrade.serving.page_table import page_table
 
 _PLAIN_WIDTH = 100  # columns unless standard output is a terminal
+_NUMBER = re.compile(r"[-+]?\d[\d.,]*%?")
+_LONGEST = 20  # digits of a number that is kept in one line
 _GAP, _MARGIN = 3, 4  # between columns, and at both ends of a row together
 
 
@@ -70,7 +73,14 @@ def table(
         for index in columns:
             text_column = left or index < texts
             side = "left" if text_column else "right"
-            view.add_column(literal(cells[0][index]), justify=side, no_wrap=not text_column, overflow="fold")
+            longest = max((len(word) for row in cells for word in _NUMBER.findall(row[index])), default=0)
+            view.add_column(
+                literal(cells[0][index]),
+                justify=side,
+                no_wrap=not text_column,
+                overflow="fold",
+                min_width=min(longest, _LONGEST),  # a number stays in one line
+            )
         for row in cells[1:]:
             style = "bold" if strong and row[0] == printable(strong) else None
             view.add_row(*(literal(row[index]) for index in columns), style=style)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.logs import conversion
-from pygrade.logs.categories import frequent_levels, indicators, levels_of
+from pygrade.logs.categories import OTHER, frequent_levels, indicators, is_frequent, levels_of
 from pygrade.logs.column_map import ColumnMap
 from pygrade.logs.column_names import names_event
 from pygrade.logs.conversion import ImportNotes
@@ -115,17 +115,21 @@ def _text(
     if wanted is None:
         chosen = frequent_levels(codes, texts)
         wanted = [texts[code] for code in chosen]
+        pooled = None
     else:
         places = {text: code for code, text in enumerate(texts)}
+        pooled, wanted = OTHER in wanted, [text for text in wanted if text != OTHER]
         chosen = [places.get(text, len(texts)) for text in wanted]
     if not chosen:
         mapping.drop(role, f"text without a value that 1 % of the {unit}, and 20, have")
         return [], np.empty((len(codes), 0), np.float32)
     block = indicators(codes, chosen)
     rest = np.array([bool(text.strip()) for text in texts] + [False])[codes] & (block.sum(1) == 0)
+    if pooled or (pooled is None and is_frequent(int(rest.sum()), len(codes))):
+        wanted, block = [*wanted, OTHER], np.append(block, rest[:, None].astype(np.float32), axis=1)
     said = f"{column!r} ({kind}): text, now a 0/1 column for each of {', '.join(wanted)}"
     if rest.any():
-        count = len(np.unique(codes[rest]))
-        said += f"; {count:,} rarer values in {rest.mean():.1%} of the {unit} are 0 in all of them"
+        is_what = OTHER if wanted[-1] == OTHER else "0 in all of them"
+        said += f"; {len(np.unique(codes[rest])):,} rarer values in {rest.mean():.1%} of the {unit} are {is_what}"
     notes.changed.append(said)
     return [f"{name}={level}" for level in wanted], block

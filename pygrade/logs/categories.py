@@ -12,6 +12,7 @@ from pygrade.logs.text_numbers import parse_number
 
 LEVELS = 20  # 0/1 columns of a text column, at most
 MANY = 1000  # levels of a text column that is not proposed
+OTHER = "(other)"  # the level of rarer values, if together they are as frequent as a level must be
 _SHARE, _COUNT = 0.01, 20  # of the values that a level must have
 
 
@@ -31,6 +32,11 @@ def most_frequent(counts: NDArray[np.int64], values: int, texts: Sequence[str]) 
     order = sorted((-int(count), texts[code], code) for code, count in enumerate(counts) if count >= enough)
     chosen = [code for _, text, code in order if text.strip()][:LEVELS]
     return sorted(chosen, key=lambda code: texts[code])
+
+
+def is_frequent(count: int, size: int) -> bool:
+    """Are so many of ``size`` values enough for a column of their own?"""
+    return count >= max(_COUNT, _SHARE * size)
 
 
 def indicators(codes: NDArray[np.int64], levels: Sequence[int]) -> NDArray[np.float32]:
@@ -63,7 +69,8 @@ def encode(
         unseen: by column, how often a level has no 0/1 column (rare or unknown when the table became a log).
 
     Returns:
-        [R, F]; NaN where a number is missing, 0 in all columns of a text that is missing or unseen.
+        [R, F]; NaN where a number is missing, 0 in all columns of a text that is missing, or unseen if there is no
+        column ``column=(other)``.
 
     ValueError names the row and the column of what is no number.
     """
@@ -78,10 +85,12 @@ def encode(
         for column, levels in texts.items():
             value = row.get(column)
             level = "" if value is None or value != value else str(value)
+            if level not in levels and level.strip():
+                if unseen is not None:
+                    unseen[column] += 1
+                level = OTHER
             if level in levels:
                 values[levels[level]] = 1.0
-            elif unseen is not None and level.strip():
-                unseen[column] += 1
         result.append(values)
     return np.array(result, np.float32).reshape(len(rows), len(names))
 

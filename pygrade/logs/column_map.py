@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pygrade.logs.arrays import count_distinct
-from pygrade.logs.categories import MANY
+from pygrade.logs.categories import MANY, frequent_levels
 from pygrade.logs.column_names import (
     NATIVE,
     ROLES,
@@ -43,6 +43,7 @@ _ALL_PAGES, _MOST_PAGES = (
     0.99,
     0.9,
 )  # of the requests whose slots are complete, where a name does not and does say slots
+_FREQUENT = 0.2  # of the rows, by levels with a column, of a text with many others
 _MOST_EXPLORED = 0.5  # of the requests
 _FAULTY, _CHANGES = 0.01, 0.1  # of the requests with several values of a column that differs between so many requests
 _MAX_ITEM_COLUMNS = 20  # that are proposed
@@ -422,7 +423,7 @@ def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
         return "times since 1970: no number to learn from"
     if kind == "text" and not own and not table.is_numeric(name) and _is_time_text(table, name):
         return "dates: no category to learn from"
-    if kind == "text" and distinct > MANY and not table.is_numeric(name):
+    if kind == "text" and distinct > MANY and not table.is_numeric(name) and _frequent_share(table, name) < _FREQUENT:
         return f"text with {distinct:,} values"
     return ""
 
@@ -431,6 +432,12 @@ def _tells_shown(table: Table, name: str) -> bool:
     """Is it named as what was shown is, and has only yes and no, or 1 and 0?"""
     named = normal(name) in role_names("shown") and table.is_numeric(name)
     return named and set(np.unique(np.nan_to_num(table.numbers(name)))) <= {0.0, 1.0}
+
+
+def _frequent_share(table: Table, name: str) -> float:
+    """The share of the rows whose text is one of the levels that get a column."""
+    codes = table.codes(name)
+    return float(np.isin(codes, frequent_levels(codes, table.levels(name))).mean())
 
 
 def _is_flag(table: Table, name: str) -> bool:

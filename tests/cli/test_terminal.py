@@ -39,6 +39,13 @@ def test_a_wide_table_becomes_several_with_the_same_first_columns(capsys):
     assert sum("item 0 " in line for line in whole) == 1
 
 
+def test_a_number_stays_in_one_line(capsys):
+    long = ["letters" * 40] * 11
+    lines = printed(capsys, "", [*"abcdefghijk", "who"], [[*long, "640,000 users"]], left=True)
+    assert max(map(len, lines)) <= 100
+    assert any("640,000" in line for line in lines)
+
+
 def test_a_long_name_is_folded_and_not_cut(capsys):
     name = "a name " * 30
     lines = printed(capsys, "", ["", "n"], [[name, "12345"]])

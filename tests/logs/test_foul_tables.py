@@ -1,11 +1,12 @@
 """Tables as they really look: each becomes the log of the clean shop, or one message names every problem."""
 
 import datetime
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from pygrade.logs import Logs
+from pygrade.logs import Logs, encode
 from pygrade.logs.import_table import import_table
 from pygrade.logs.problems import TableProblems
 from tests.logs.shop import CANDIDATES, shop
@@ -175,6 +176,20 @@ def test_amounts_and_harm_have_values_that_are_said():
     stated = import_table(table)
     assert Logs.from_imported(stated, {"watch_seconds": 1, "returned": -3}).task_values[2:] == (1.0, -3.0)
     assert not any("--values" in note for note in stated.notes.guessed)
+
+
+def test_rare_values_are_pooled_and_those_of_no_table_are_counted():
+    rare = import_table(changed(color=["red" if n % 40 else f"shade {n % 83}" for n in range(2000)]))
+    assert rare.fields["items"] == ("color=red", "color=(other)")
+    assert (rare.fields["item_features"].sum(1) == 1).all() and rare.fields["item_features"][0].tolist() == [0, 1]
+    assert any("rarer values in 2.5% of the rows are (other)" in note for note in rare.notes.changed)
+    unseen = Counter()
+    rows = [{"color": "red"}, {"color": "mauve"}, {"color": None}]
+    assert encode(rare.fields["items"], rows, unseen).tolist() == [[1, 0], [0, 1], [0, 0]]
+    assert unseen == {"color": 1}
+    again = import_table(changed(color=["mauve", None] * 1000), levels=rare.fields["items"])
+    assert again.fields["items"] == ("color=red", "color=(other)")
+    assert again.fields["item_features"].sum(0).tolist() == [0, 1000]
 
 
 REFUSED = {
