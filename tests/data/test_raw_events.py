@@ -145,6 +145,7 @@ def test_what_is_known_later_is_not_known_before(tmp_path):
         folder,
         """
 requests = "session"
+value_tasks = "y"
 [[events]]
 files = "shown.parquet"
 form = "wide"
@@ -173,6 +174,7 @@ attributes = { price = "dense" }
         (1, 7, "old"),
     ]
     assert log.source["context"] == {"plan": "categorical"} and log.users() is None
+    assert (log.source["price"], log.source["value_tasks"]) == ("price", ["y"])
     assert dict(log.items().rows()) == {5: 1.0, 8: 5.0}  # 6 has a price only after its exposure
     assert "price.parquet: 1 ids have no row before their first event: unknown" in log.source["notes"]
 
