@@ -11,9 +11,9 @@ from pygrade.config.shared import Output, check_finite
 class Day0Options(Output):
     """Start without a log: a policy that ranks by expected value, and how to explore until train can decide.
 
-    The directory gets policy/, which pygrade serve serves, pygrade.toml, with the options of serve, join and train that
-    go on from there, and day0.json, the plan. What is planned rests on the numbers given here and on an assumed effect
-    of the slot; the first day's log has better ones: pygrade doctor reads it.
+    The directory gets policy/, which pygrade serve serves, pygrade.toml, with the options of serve, join, doctor and
+    train that go on from there, and day0.json, the plan. It rests on the numbers given here and on an assumed effect of
+    the slot; the first day's log has better ones: pygrade doctor reads it.
 
     Example: pygrade day0 --values click=1,order=20 --rates click=0.05 --requests-a-day 20000 --out runs/first
     """

@@ -12,7 +12,6 @@ from pygrade import _core
 from pygrade.cli.config_file import read_table
 from pygrade.cli.main import main
 from pygrade.config.training import TrustConfig
-from pygrade.doctor import log_sheet
 from pygrade.doctor.first_log import DAYS, plan_first_log, plan_sentence
 from pygrade.logs import read_logs
 from pygrade.policy import FusionPolicy
@@ -78,7 +77,9 @@ def test_from_no_log_to_a_verdict(tmp_path, monkeypatch, capsys):
     slots = np.argsort(np.where(logs.shown, logs.position, 99).reshape(REQUESTS, -1), axis=1, kind="stable")[:, :SLOTS]
     np.testing.assert_array_equal(slots[~shuffled], best[~shuffled], err_msg="expected value is served")
     assert (slots[shuffled] != best[shuffled]).any()
-    assert log_sheet(logs)["estimates"]["value by position"]["possible"]
+    assert main(["doctor", "--config", str(config), "--json"]) == 0
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert record["sheet"]["estimates"]["value by position"]["possible"] and record["values"] == worth
 
     follows = tomllib.loads(config.read_text())["train"]
     assert follows["data"] == "logs:first/served" and follows["values"] == worth

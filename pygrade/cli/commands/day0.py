@@ -31,16 +31,17 @@ def run(options: Day0Options) -> dict[str, Any]:
 
 
 def _toml(options: Day0Options, plan: dict[str, Any]) -> str:
-    """The options of what follows: serve, join and train."""
+    """The options of what follows: serve, join, doctor and train."""
     explored = {"shuffle": plan["shuffle"]}
     serve = {"exposures": "exposures", "feedback": "feedback", "exposure_share": plan["full"], "explore": explored}
     serve["max_explore"] = max(0.1, plan["shuffle"])
     place = options.out if isinstance(options.out, str) else Path(options.out)
     logs = {"exposures": join_path(place, "exposures"), "feedback": [join_path(place, "feedback")]}
     served = join_path(place, "served")
-    train = {"data": f"logs:{served}", "values": options.values, "value_tasks": list(options.value_tasks)}
-    text = to_toml(options, "day0", serve=serve, join=logs | {"out": served}, train=train)
-    return f"# pygrade serve, join and train read their tables: --config pygrade.toml\n{text}"
+    worth = {"values": options.values, "value_tasks": list(options.value_tasks)}
+    tables = {"join": logs | {"out": served}, "doctor": {"files": [served], **worth}}
+    text = to_toml(options, "day0", serve=serve, **tables, train={"data": f"logs:{served}", **worth})
+    return f"# pygrade serve, join, doctor and train read their tables: --config pygrade.toml\n{text}"
 
 
 def _print(place: Place, record: dict[str, Any]) -> None:
@@ -53,4 +54,4 @@ def _print(place: Place, record: dict[str, Any]) -> None:
     terminal.text(record["verdict"])
     terminal.text(record["next"])
     terminal.text(f"serve:  pygrade serve --run {place} --config {config}")
-    terminal.text(f"later:  pygrade join --config {config}; pygrade train --config {config} --out NEXT")
+    terminal.text("later, with the same --config: pygrade join; pygrade doctor; pygrade train --out NEXT")
