@@ -39,7 +39,7 @@ def _toml(options: Day0Options, plan: dict[str, Any]) -> str:
     logs = {"exposures": join_path(place, "exposures"), "feedback": [join_path(place, "feedback")]}
     served = join_path(place, "served")
     worth = {"values": options.values, "value_tasks": list(options.value_tasks)}
-    tables = {"join": logs | {"out": served}, "doctor": {"files": [served], **worth}}
+    tables: dict[str, dict[str, Any]] = {"join": logs | {"out": served}, "doctor": {"files": [served], **worth}}
     text = to_toml(options, "day0", serve=serve, **tables, train={"data": f"logs:{served}", **worth})
     return f"# pygrade serve, join, doctor and train read their tables: --config pygrade.toml\n{text}"
 
