@@ -14,24 +14,30 @@ Log = TypeVar("Log", bound=Logs | LogParts)
 
 
 def open_source(
-    source: Any, columns: Columns | None, values: Mapping[str, float], value_tasks: Sequence[str], limit: int
+    source: Any,
+    columns: Columns | None,
+    values: Mapping[str, float],
+    value_tasks: Sequence[str],
+    limit: int,
+    **table: Any,
 ) -> tuple[Logs | LogParts, str]:
     """The log of a source with values of its own, and a name for it; see `pygrade.train`.
 
-    A log that pygrade wrote is read as it is, part by part if it has more requests than ``limit``; with ``columns`` it
-    is a table as every other.
+    A log that pygrade wrote is read as it is, part by part if it has more requests than ``limit``; with ``columns`` or
+    other options of a table it is a table as every other.
     """
+    given = [*(["map"] if columns is not None else []), *table]
     if isinstance(source, Logs | LogParts):
-        if columns is not None:
-            raise ValueError("map says what columns of a table are, and logs is a log; want one or the other")
+        if given:
+            raise ValueError(f"{given[0]} is of tables, and logs is a log; want one or the other")
         return with_values(source.complete(), values, value_tasks), "a log in memory"
     if isinstance(source, list | tuple) and not source:
         raise ValueError("logs is an empty list; want paths of a log or of files")
     places = _places(source)
-    if places and columns is None and wrote_log(places):
+    if places and not given and wrote_log(places):
         return with_values(open_log(places, limit).complete(), values, value_tasks), ", ".join(map(str, places))
-    table, where = read_table(places) if places else (source, "the table")
-    return Logs.from_table(table, columns, values=values, value_tasks=value_tasks, where=where), where
+    rows, where = read_table(places) if places else (source, "the table")
+    return Logs.from_table(rows, columns, values=values, value_tasks=value_tasks, where=where, **table), where
 
 
 def with_values(log: Log, values: Mapping[str, float], value_tasks: Sequence[str] = ()) -> Log:

@@ -142,14 +142,15 @@ def train(
     resume: bool = True,
     on_step: OnStep | None = None,
     workers: Workers = LOCAL,
+    **table: Any,
 ) -> TrainedRanker:
     """Learn a ranker from logged requests, judge it, and say whether it is better than a simple baseline.
 
     It needs no ``if __name__ == "__main__":`` in a script: no process that it starts runs the script again.
 
     Args:
-        logs: `Logs`; the path of a log, or several in order; files as ``pygrade doctor`` reads them (Parquet, CSV, JSON
-            lines, Arrow); or a table in memory (polars, pandas, Arrow, a dict of columns) with a row per candidate.
+        logs: `Logs`; the path of a log, or several in order; files, directories and databases as ``pygrade doctor``
+            reads them; or a table in memory, as `Logs.from_table` takes it, with a row per candidate.
         config: options of the training; None: `TrainConfig()`.
         out_dir: directory of the run: ``policy/`` (what to serve), ``stage1/`` and ``stage2/`` (not mixed with a
             baseline), ``checkpoints/``, ``folds/``, ``metrics.jsonl``, ``train.json``, ``evaluation.json``. An
@@ -162,6 +163,7 @@ def train(
         resume: go on from checkpoints in ``out_dir``; False removes them.
         on_step: called with stage and steps done after each step.
         workers: where shards and folds run; the result has the same bits on any number of them.
+        table: further options of `Logs.from_table`, such as ``fix=True`` or ``scale={"click": "logit"}``.
 
     Raises:
         ValueError: what is wrong with the table or the log, with column and row; no feedback at all; ``out_dir`` has
@@ -171,7 +173,7 @@ def train(
     if (values or value_tasks) and (config.reward.task_values or config.reward.value_tasks):
         raise ValueError("values and config.reward both say what events are worth; want values alone")
     check_finite(values or {})
-    log, name = open_source(logs, map, values or {}, value_tasks, config.shard_requests)
+    log, name = open_source(logs, map, values or {}, value_tasks, config.shard_requests, **table)
     check_feedback(log, name)
     early, late = split_holdout(log, holdout) if not isinstance(holdout, Logs) else (log, holdout.complete())
     directory = Path(out_dir or tempfile.mkdtemp(prefix="pygrade-"))

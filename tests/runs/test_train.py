@@ -97,6 +97,31 @@ def test_a_path_a_log_and_a_log_in_files_give_the_same_policy(trained, tmp_path,
     assert json.loads(Path("run/evaluation.json").read_text())["num_requests"] == 40
 
 
+def test_prices_and_item_columns_come_with_a_log():
+    columns = table()
+    price = np.random.default_rng(0).uniform(5, 50, len(columns)).round(2)
+    priced = columns.append_column("cost", [price]).append_column("age", [np.arange(len(columns)) % 7.0])
+    given = f"{MAP},value=cost,i_age=age"
+    trained = pygrade.train(priced, FAST, map=given, value_tasks=["order"], holdout=0.4)
+    logs = trained.heldout.select([0, 1])
+    page = trained.rank(logs, k=3)
+    with pytest.raises(ValueError, match="item_values is missing"):
+        trained.rank(logs.predictions.reshape(2, -1, 2), logs.context, k=3)
+    own = {"item_values": logs.value.reshape(2, -1)}
+    if trained.policy.correction is not None:
+        own["items"] = logs.item_columns.reshape(2, -1, 1)
+    plain = trained.rank(logs.predictions.reshape(2, -1, 2), logs.context, k=3, **own)
+    assert plain.indices.tolist() == page.indices.tolist()
+
+
+def test_a_long_log_is_read_part_by_part(tmp_path):
+    write_logs(tiny_logs(200), tmp_path / "logs", rows_per_file=600)
+    config = replace(FAST, shard_requests=60, sample_requests=100)
+    trained = pygrade.train(tmp_path / "logs", config, tmp_path / "run")
+    assert len(trained.learned_from.parts) > 1 and trained.heldout.num_requests == 40
+    assert trained.report().is_file() and trained.summary["shards"] == 3
+
+
 def test_a_log_may_judge_and_none_need(trained):
     early, late = tiny_logs(160), tiny_logs(60, seed=5)
     assert pygrade.train(early, FAST, holdout=late).heldout.num_requests == 60
@@ -123,7 +148,9 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path):
     logs, out, no_task = tiny_logs(60), tmp_path / "run", "values names task 'buy'; want one of click, order"
     priced = replace(FAST, reward=replace(FAST.reward, task_values=(1.0, 3.0)))
     wrong = [
-        (lambda: pygrade.train(logs, FAST, out, map="request=session"), "map says .* and logs is a log"),
+        (lambda: pygrade.train(logs, FAST, out, map="request=session"), "map is of tables, and logs is a log"),
+        (lambda: pygrade.train(logs, FAST, out, fix=True), "fix is of tables, and logs is a log"),
+        (lambda: pygrade.train(table(), FAST, out, map=MAP, fx=True), "unexpected keyword argument 'fx'"),
         (lambda: pygrade.train(logs, FAST, out, values={"buy": 2}), no_task),
         (lambda: pygrade.train(logs, FAST, out, values={"order": float("nan")}), "values has order=nan"),
         (lambda: pygrade.train(logs, priced, out, values={"order": 2}), "values and config.reward both"),
