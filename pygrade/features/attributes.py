@@ -7,6 +7,8 @@ import numpy as np
 from pygrade.features.schema import FeatureSchema
 from pygrade.features.values import Ints, code_lists_of, codes_of, floats_of, packed, projected, vectors_of
 
+_BATCH = 1 << 14  # embeddings that are unpacked at once
+
 
 class Attributes:
     """Attributes of users or items by id: rows of int64, floats by their bits, of embeddings two float32 a word."""
@@ -34,9 +36,11 @@ class Attributes:
             if kind == "float":
                 parts.append(floats_of(values).view(np.int64)[:, None])
             elif kind == "floats":
-                size = next(f.size for f in schema.features if f.kind == "vector" and f.source == column)
-                vectors = vectors_of(values, size or length, f"{entity}s", frame[f"{entity}_id"])
-                parts.append(packed(projected(vectors, length)))
+                size = next(f.size for f in schema.features if f.kind == "vector" and f.source == column) or length
+                some = (slice(at, at + _BATCH) for at in range(0, len(values), _BATCH))
+                table, of = f"{entity}s", frame[f"{entity}_id"]
+                blocks = [packed(projected(vectors_of(values[s], size, table, of[s]), length)) for s in some]
+                parts.append(np.concatenate(blocks) if blocks else np.zeros((0, (length + 1) // 2), np.int64))
             elif kind == "codes" or values.dtype.is_nested():
                 parts.append(code_lists_of(values, length))
             else:

@@ -106,17 +106,18 @@ def vectors_of(column: Any, length: int, table: str, ids: Any) -> NDArray[np.flo
 
 def projected(vectors: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     """Rows [n, length] of [n, size]: the same if there are no more, else sums with fixed random signs, which keep
-    distances up to about 1 / √length (Achlioptas 2003). The same bits for a row alone and among others.
+    distances up to about 1 / √length (Achlioptas 2003).
+
+    Numbers are cut to ±8192 and taken in fixed point, so that sums are exact: the same bits in any order.
     """
     size = vectors.shape[1]
     if size <= length:
         return vectors
     random = splitmix64(np.arange(size * length, dtype=np.uint64).reshape(size, length))
     signs = np.where(random >> np.uint64(63), 1.0, -1.0)
-    result = np.zeros((len(vectors), length))
-    for number, sign in zip(vectors.T, signs, strict=True):  # a product of matrices has other bits by its shape
-        result += number[:, None] * sign
-    return (result / math.sqrt(length)).astype(np.float32)
+    unit = 2.0 ** (52 - 13 - math.ceil(math.log2(size)))  # whole numbers below 2^52 in float64
+    exact = np.rint(np.clip(vectors.astype(np.float64), -8192.0, 8192.0) * unit) @ signs
+    return (exact / (unit * math.sqrt(length))).astype(np.float32)
 
 
 def packed(vectors: NDArray[np.float32]) -> Ints:

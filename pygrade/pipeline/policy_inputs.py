@@ -45,8 +45,9 @@ def choose_inputs(log: EventLog, features: FeatureSet, period: Period, workers: 
     context = [f for f in schema.group("request_ids") if has_levels(f)]
     items = [f for f in schema.group("item_ids") if has_levels(f)]
     own = _numbers_of_items(features)
-    levels = _chosen(context, counts, log, features, ROOM)
-    columns = [*own, *_chosen(items, counts, log, features, ROOM - len(own))]
+    tables = {"user": log.users(), "item": log.items()}
+    levels = _chosen(context, counts, log, tables, features, ROOM)
+    columns = [*own, *_chosen(items, counts, log, tables, features, ROOM - len(own))]
     return PolicyInputs((*numbers, *levels), tuple(name for name in columns if name not in log.tasks))
 
 
@@ -92,12 +93,14 @@ def _numbers_of_items(features: FeatureSet) -> list[str]:
     return list({f.source: f.name for f in reversed(dense)}.values())[::-1][: ROOM // 2]
 
 
-def _chosen(candidates: Iterable[Feature], counts: Counts, log: EventLog, features: FeatureSet, room: int) -> list[str]:
+def _chosen(
+    candidates: Iterable[Feature], counts: Counts, log: EventLog, tables: Any, features: FeatureSet, room: int
+) -> list[str]:
     """``feature=level`` of the ``room`` levels whose share p has the largest p (1 - p), in order of features."""
     found: list[tuple[float, str]] = []
     for feature in candidates:
         rows, count = int(counts[feature.name][0]), counts[feature.name][1:]
-        names = _texts_of(feature, log)
+        names = _texts_of(feature, log, tables)
         texts = [names.get(code, "") for code in features.fitted.vocabularies[feature.name].tolist()]
         chosen = most_frequent(count, rows, texts)
         shares = {texts[place]: count[place] / rows for place in chosen}
@@ -108,16 +111,14 @@ def _chosen(candidates: Iterable[Feature], counts: Counts, log: EventLog, featur
     return [name for _, name in found if name in best]
 
 
-def _texts_of(feature: Feature, log: EventLog) -> dict[int, str]:
+def _texts_of(feature: Feature, log: EventLog, tables: Any) -> dict[int, str]:
     """Code → level, of the values that the log has."""
     column: Any
     if feature.entity == "context":
         pl = require("polars", "pipeline")
         column = log.scan().select(pl.col(feature.source).unique()).collect()[feature.source]
     else:
-        table = log.users() if feature.entity == "user" else log.items()
-        assert table is not None
-        column = table[feature.source]
+        column = tables[feature.entity][feature.source]
     if feature.kind == "list":
         column = lists_of(column).explode()
     values = column.drop_nulls().unique().to_list()
