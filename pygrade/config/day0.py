@@ -1,9 +1,10 @@
 """Options of the start without a log."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
-from pygrade.config.option import Place, option, required
+from pygrade.config.option import option, required
 from pygrade.config.shared import Output, check_finite
 
 
@@ -21,7 +22,7 @@ class Day0Options(Output):
     ESSENTIAL: ClassVar = ("values", "value_tasks", "features", "out", "k", "requests_a_day", "rates", "shuffle")
 
     values: dict[str, float] = required("the tasks, as requests name their predictions, and what one event is worth")
-    out: Place = required("directory to write")
+    out: Path = required("directory to write, where the service will log, too")
     value_tasks: tuple[str, ...] = option((), "tasks whose events are worth that times the item's value (its price)")
     features: tuple[str, ...] = option(
         (), "numbers that requests send as context: they are logged, and learned from later"
