@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pygrade._typing import Array, Floats
 from pygrade._util.optional_imports import require
+from pygrade.logs.arrays import count_distinct, numbered
 from pygrade.logs.column_map import EXPLORED, ColumnMap
 from pygrade.logs.problems import TableProblem
 from pygrade.logs.table import Table
@@ -332,6 +333,12 @@ def refuse(table: Table, label: str, bad: NDArray[np.bool_], values: Floats, wan
         raise TableProblem(text, table.originals(bad))
 
 
+def item_codes(table: Table, mapping: ColumnMap) -> NDArray[np.int64]:
+    """[M] a number for each item."""
+    name = mapping.roles["item_id"]
+    return table.codes(name) if name in table.names else numbered(ids(table, name, "item"))
+
+
 def without_copies(
     table: Table,
     mapping: ColumnMap,
@@ -342,8 +349,9 @@ def without_copies(
     """[M]: rows to keep. Of an item listed several times in a request the shown rows stay, and one row if none was
     shown; of rows that are the same in slot, too, the first.
     """
-    name = mapping.roles["item_id"]
-    item = table.codes(name) if name in table.names else np.unique(ids(table, name, "item"), return_inverse=True)[1]
+    name, item = mapping.roles["item_id"], item_codes(table, mapping)
+    if count_distinct(table.group * (int(item.max()) + 1) + item) == len(table):
+        return np.ones(len(table), bool)
     order = np.lexsort((np.arange(len(table)), slot < 0, item, table.group))  # shown rows first
     same = np.append(False, (np.diff(item[order]) == 0) & (np.diff(table.group[order]) == 0))
     before = np.append(-1, slot[order][:-1])

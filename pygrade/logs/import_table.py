@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.logs import attributes, contract, conversion, leaks, prediction_scale
-from pygrade.logs.arrays import numbered
 from pygrade.logs.column_map import BY_NAME_AND_VALUES, PREFIXES, ColumnMap, find_request, parse_map, propose
 from pygrade.logs.column_names import SHORT, names_harm
 from pygrade.logs.columns import PER_TASK
@@ -94,7 +93,8 @@ def import_table(
     fields, mapping, notes = attempt.fields, attempt.mapping, attempt.notes
     fields["slots_known"] = not (own_list or mapping.no_slots)
     notes.changed[:0] = said
-    _check_price(fields, mapping, notes, own=bool(header))
+    if "value" in fields:
+        _check_price(fields, mapping, notes, conversion.item_codes(attempt.table, mapping), own=bool(header))
     _check_exploration(fields, mapping, notes)
     notes.guessed += [] if header else _guesses(mapping)
     notes.warned += mapping.odd
@@ -310,14 +310,14 @@ def _optional(attempt: _Attempt, result: dict[str, Any]) -> None:
                 result[name] = conversion.of_request(table, roles[name], table.whole(roles[name], dtype))
 
 
-def _check_price(fields: dict[str, Any], mapping: ColumnMap, notes: ImportNotes, own: bool) -> None:
+def _check_price(
+    fields: dict[str, Any], mapping: ColumnMap, notes: ImportNotes, item: NDArray[np.int64], own: bool
+) -> None:
     """A price that leaks is left out if it was proposed, and named if it was given or the log is pygrade's own."""
-    if "value" not in fields:
-        return
     sizes = np.diff(fields["offsets"])
     time = fields.get("timestamp", np.arange(len(sizes)))
     rows = fields["value"], fields["feedback"], fields["tasks"], fields["position"] >= 0
-    why = leaks.price_leak(*rows, numbered(fields["item_id"]), np.repeat(time, sizes))
+    why = leaks.price_leak(*rows, item, np.repeat(time, sizes))
     column = mapping.roles["value"]
     if why and (own or mapping.why["value"] == "given"):
         notes.warned.append(f"{column!r} (price) {why}: is it known before the page is shown?")

@@ -167,7 +167,7 @@ class Table:
         result[self.starts] = False
         return result
 
-    @property
+    @cached_property
     def group(self) -> NDArray[np.int64]:
         """[M]: number of each row's group."""
         return np.cumsum(~self.inside) - 1
