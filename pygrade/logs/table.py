@@ -11,11 +11,13 @@ from pygrade._typing import Array, Floats
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line
 from pygrade.logs.arrays import count_distinct
+from pygrade.logs.column_names import names_event, names_slot
 from pygrade.logs.problems import TableProblem
 from pygrade.logs.table_formats import delta_rows
 from pygrade.logs.text_numbers import is_unknown, read_numbers
 
 _NUMBERS, _WRONG = 20, 0.05  # distinct numbers that a column has at least beside texts, and its share of texts at most
+_WRONG_FEW = 0.01  # that beside few numbers, in feedback and slots
 
 
 def to_arrow(table: Any) -> Any:
@@ -236,8 +238,9 @@ class Table:
             codes = self.codes(name)
             if (read := read_numbers(self.levels(name))) is not None:
                 found, wrong = np.array([*read[0], np.nan])[codes], np.array([*read[1], False])[codes]
-                numbers = np.unique(found[~np.isnan(found)])
-                if not wrong.any() or (len(numbers) >= _NUMBERS and wrong.sum() <= _WRONG * (codes >= 0).sum()):
+                distinct = len(np.unique(found[~np.isnan(found)]))
+                most = _WRONG if distinct >= _NUMBERS else _WRONG_FEW if names_event(name) or names_slot(name) else 0.0
+                if wrong.sum() <= most * (codes >= 0).sum():
                     self._parsed[name] = found, wrong
         return self._parsed[name]
 
@@ -269,8 +272,8 @@ class Table:
                 return found
         row = int(np.argmax(wrong))
         more = f" ({wrong.sum():,} such rows)" if wrong.sum() > 1 else ""
-        text = f"{self.where}: {name!r} is {self.texts(name)[row]!r} in row {self.row_name(row)}{more}; want numbers"
-        raise TableProblem(text, None if parsed is None else self.originals(wrong))
+        found = f"{self.where}: {name!r} is {self.texts(name)[row]!r} in row {self.row_name(row)}{more}"
+        raise TableProblem(f"{found}; want numbers, or yes and no", None if parsed is None else self.originals(wrong))
 
     def whole(self, name: str, dtype: Any) -> Array:
         """[M] of an integer type, 0 for null; ValueError if some are not."""

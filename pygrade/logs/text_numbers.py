@@ -26,7 +26,7 @@ _POINT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?")
 _COMMA = re.compile(r"[+-]?(\d*,\d+|\d+)(e[+-]?\d+)?")
 _THOUSANDS = {",": re.compile(r"[+-]?\d{1,3}(,\d{3})*(\.\d*)?"), ".": re.compile(r"[+-]?\d{1,3}(\.\d{3})*(,\d*)?")}
 _GROUPED = {",": re.compile(r"\d,\d{3}[.,]"), ".": re.compile(r"\d\.\d{3}[.,]")}  # shows that the sign groups thousands
-_SAMPLE, _MOST = 1000, 0.8  # texts of which so many are numbers, where a column's are
+_SAMPLE, _MOST = 1000, 0.6  # texts of which so many are numbers, where a column's are
 
 
 def is_unknown(text: str) -> bool:
@@ -55,7 +55,7 @@ def read_numbers(texts: Sequence[str]) -> tuple[list[float], list[bool]] | None:
         return None
     some = [known[place] for place in evenly_spaced(len(known), _SAMPLE)]
     count, read = max(((sum(_reads(read, some)), read) for read in _ways(some)), key=lambda pair: pair[0])
-    if count < _MOST * len(some):
+    if count < (2 if read == _FLAGS.get else _MOST * len(some)) and count < len(some):
         return None
     numbers = [math.nan if word in _UNKNOWN else read(word) for word in words]
     wrong = [number is None for number in numbers]

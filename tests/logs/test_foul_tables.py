@@ -215,11 +215,15 @@ REFUSED = {
     ),
     "a word among predictions": (
         {"pred_click": ["#REF!", *map(str, SHOP["pred_click"][1:])]},
-        "t.csv: 'pred_click' is '#REF!' in row 0 of t.csv; want numbers",
+        "t.csv: 'pred_click' is '#REF!' in row 0 of t.csv; want numbers, or yes and no",
+    ),
+    "a word among yes and no": (
+        {"clicked": ["maybe", *("yes" if c else "no" for c in SHOP["clicked"][1:])]},
+        "t.csv: 'clicked' is 'maybe' in row 0 of t.csv; want numbers, or yes and no",
     ),
     "a word among numbers of requests": (
         {"buyer_score": per_request(["error", *map(str, SHOP["buyer_score"][CANDIDATES::CANDIDATES])])},
-        "t.csv: 'buyer_score' is 'error' in row 0 of t.csv (10 such rows); want numbers",
+        "t.csv: 'buyer_score' is 'error' in row 0 of t.csv (10 such rows); want numbers, or yes and no",
     ),
 }
 

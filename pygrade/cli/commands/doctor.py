@@ -108,7 +108,7 @@ def _print_columns(imported: ImportedTable) -> None:
     rows = [(name, required, column) for name, required, _, column in _short(imported.contract)]
     terminal.table(f"What the columns of {imported.where} are", ["in the log", "required", "column"], rows, left=True)
     for note in imported.notes.changed:
-        terminal.text(f"changed: {note}")
+        terminal.text(note if note.startswith("fixed: ") else f"changed: {note}")
     if imported.notes.guessed:
         terminal.text(f"guessed: {', '.join(imported.notes.guessed)}; --map says otherwise, skip=COLUMN leaves one out")
     for note in imported.notes.warned:
