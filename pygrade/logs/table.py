@@ -272,8 +272,8 @@ class Table:
                 return found
         row = int(np.argmax(wrong))
         more = f" ({wrong.sum():,} such rows)" if wrong.sum() > 1 else ""
-        found = f"{self.where}: {name!r} is {self.texts(name)[row]!r} in row {self.row_name(row)}{more}"
-        raise TableProblem(f"{found}; want numbers, or yes and no", None if parsed is None else self.originals(wrong))
+        said = f"{self.where}: {name!r} is {self.texts(name)[row]!r} in row {self.row_name(row)}{more}"
+        raise TableProblem(f"{said}; want numbers, or yes and no", None if parsed is None else self.originals(wrong))
 
     def whole(self, name: str, dtype: Any) -> Array:
         """[M] of an integer type, 0 for null; ValueError if some are not."""
