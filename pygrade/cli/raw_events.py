@@ -26,7 +26,8 @@ SCHEMA = "events.toml"
 def examine_events(options: DoctorOptions, groups: Sequence[Sequence[Place]], out: Path | None) -> dict[str, Any]:
     """Proposes a schema, prints and writes it, and imports the events once, to say what they hold and lose."""
     refuse(options, ("scale", "duplicates", "fix", "query"), "one table of pages")
-    tables, given = [sample(group) for group in groups], parse_map(options.map)
+    given = parse_map(options.map)
+    tables = [sample(group, given.get("item_id", "")) for group in groups]
     proposal = propose_schema(tables, given, options.values, options.value_tasks)
     if not options.json:
         _print(proposal)

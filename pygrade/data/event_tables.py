@@ -17,6 +17,7 @@ from pygrade.data.event_schema import Attribute, AttributeTable, EventSchema, Ev
 from pygrade.data.import_shards import ShardWriter
 from pygrade.logs import conversion
 from pygrade.logs.conversion import ImportNotes
+from pygrade.logs.nested import flat, unnested
 from pygrade.logs.table import Table
 from pygrade.logs.table_files import PARQUET, read_table
 from pygrade.logs.text_times import read_times
@@ -73,35 +74,42 @@ def pieces_of(place: Place, rows: int) -> list[Piece]:
     return [Piece(file, groups) for file in inside for groups in row_groups(file, rows) if groups.rows]
 
 
-def read_piece(piece: Piece, rows: int = BATCH_ROWS) -> Iterator["Batch"]:
-    """The piece's rows, a bounded number at a time (of a place that is no Parquet file, all are read first)."""
+def read_piece(piece: Piece, rows: int = BATCH_ROWS, item: str = "") -> Iterator["Batch"]:
+    """The piece's rows, a bounded number at a time (of a place that is no Parquet file, all are read first).
+
+    Fields of structures are columns; where ``item`` is a column of lists, each item is a row.
+    """
     pa = require("pyarrow")
     if piece.groups is None:
         arrow, where = read_table([piece.place])
         for first in range(0, len(arrow), rows):
-            yield _batch(arrow.slice(first, rows), where, first)
+            yield _batch(arrow.slice(first, rows), where, first, item)
         return
     groups, first = piece.groups, piece.groups.first
     try:
         with require("pyarrow.parquet").ParquetFile(groups.path) as parquet:
             for batch in parquet.iter_batches(rows, row_groups=list(range(groups.start, groups.stop))):
-                yield _batch(pa.Table.from_batches([batch]), groups.path.name, first)
+                yield _batch(pa.Table.from_batches([batch]), groups.path.name, first, item)
                 first += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{groups.path}: corrupt after row {first} ({one_line(error)})") from error
 
 
-def _batch(arrow: Any, where: str, first: int) -> "Batch":
-    at = np.arange(len(arrow))
-    return Batch(Table(arrow, where, first + at, at))
+def _batch(arrow: Any, where: str, first: int, item: str) -> "Batch":
+    arrow = flat(arrow)
+    if item not in arrow.column_names or not require("pyarrow").types.is_nested(arrow.schema.field(item).type):
+        at = np.arange(len(arrow))
+        return Batch(Table(arrow, where, first + at, at))
+    arrow, _, parents = unnested(arrow, where, {"item_id": item})
+    return Batch(Table(arrow, where, None, np.arange(len(arrow)), parents=None if parents is None else first + parents))
 
 
 def schema_of(place: Place) -> Any:
     """The Arrow schema of a place; of a file that is no Parquet file after reading it."""
     piece = next(iter(pieces_of(place, 1)), Piece(place))
     if piece.groups is not None:
-        return require("pyarrow.parquet").read_schema(piece.groups.path)
-    return read_table([place])[0].schema
+        return flat(require("pyarrow.parquet").read_schema(piece.groups.path).empty_table()).schema
+    return flat(read_table([place])[0]).schema
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
@@ -173,6 +181,7 @@ def _is_text(arrow: Any, column: str) -> bool:
         return "+" in column
     dtype = arrow.field(column).type
     dtype = dtype.value_type if types.is_dictionary(dtype) else dtype
+    dtype = dtype.value_type if types.is_list(dtype) or types.is_large_list(dtype) else dtype
     return not (types.is_integer(dtype) or types.is_floating(dtype) or types.is_null(dtype))
 
 

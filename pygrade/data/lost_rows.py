@@ -49,7 +49,7 @@ def sentences(lost: Lost, window_hours: float) -> Iterator[str]:
         yield f"{lost.joins['repeated']:,} events repeat others in every column: each is counted once"
     if count := lost.joins["lost"]:
         whole = lost.joins["feedback"]
-        share = f"{100 * count / max(whole, 1):.2g} %"
+        share = f"{100 * count / max(whole, 1):.3g} %"
         yield (
             f"{count:,} of {whole:,} events of feedback ({share}) are left out: no exposure of their user and item in "
             f"the same request, or in the {window_hours:g} hours before"

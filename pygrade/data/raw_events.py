@@ -160,7 +160,7 @@ class _EventFacts:
 
 def _read_events(job: _EventPiece, shard: ShardWriter) -> _EventFacts:
     facts, values = _EventFacts(), job.plan.values(job.table)
-    for batch in read_piece(job.piece):
+    for batch in read_piece(job.piece, item=job.table.item):
         kept = _complete(batch, job.table, values, facts.attributes.left_out)
         if kept is None:
             continue

@@ -25,6 +25,7 @@ _RATINGS, _LIKED = 25, 0.8  # values of ratings, at most; of the highest, from w
 _EXPLORED = {"rand", "random", "randomized", "explore", "exploration", "shuffled"}
 _EXPORTED = {"loaded", "exported", "snapshot", "extracted", "imported", "ingested"}
 _SINCE = {"since", "valid", "effective", "updated", "changed", "gueltig", "stand", "depuis", "desde"}
+_PROPERTIES = {"property", "attribute", "feature", "field"}
 _OF_USERS = {
     "user",
     "users",
@@ -113,7 +114,7 @@ def propose_schema(
         if not any(found)
     ]
     if problems:
-        raise ValueError(f"{'; '.join(problems)}; name them: --map user=COLUMN,item=COLUMN")
+        raise ValueError(f"{'; '.join(problems)}; name them, --map user=COLUMN,item=COLUMN, or leave the table out")
     proposals = []
     for table, (user, item) in zip(tables, ids, strict=True):
         if user and item:
@@ -189,6 +190,9 @@ def _find_ids(tables: Sequence[Sampled], given: Mapping[str, str]) -> list[tuple
             if other is not table and not mine[role] and "+" not in column:
                 free = [n for n in table.names if n not in mine.values()]
                 mine[role] = next((n for n in free if _overlap(table, n, other, column)), "")
+        by_values = all(mine[role] and not _named_id(table, role, given) for role in roles)
+        if by_values and not any(table.is_time(name) for name in table.names):  # two numbers, such as a tree
+            mine.update(dict.fromkeys(roles, ""))
     return [(mine["user_id"], mine["item_id"]) for mine in found]
 
 
@@ -218,6 +222,10 @@ def _attributes(table: Sampled, entity: str, key: str) -> TableProposal:
     if not table.is_key(key) and times and table.distinct(key) < len(table.table):
         proposal.take("time", times[0], "several rows an id: since when each is so")
     unknown = set[float]()
+    names = {word for name in table.names for word in words(name)}
+    if names & _PROPERTIES and "value" in names:
+        why = "a row a property: make it a table with a column for each property"
+        proposal.left_out |= dict.fromkeys(proposal.free(), why)
     for name in proposal.free():
         if set(words(name)) & _EXPORTED and table.is_time(name):
             proposal.left_out[name] = "when the table was written"

@@ -124,8 +124,11 @@ class Sampled:
         return result
 
 
-def sample(places: Sequence[Place]) -> Sampled:
-    """The first rows of the files of one table. ValueError names a file that cannot be read, or has no rows."""
+def sample(places: Sequence[Place], item: str = "") -> Sampled:
+    """The first rows of the files of one table; a row an item, if the column ``item`` has lists.
+
+    ValueError names a file that cannot be read, or has no rows.
+    """
     pa = require("pyarrow")
     found, count, rows = [], 0, 0
     for place in places:
@@ -133,7 +136,7 @@ def sample(places: Sequence[Place]) -> Sampled:
             rows += piece.rows
             if count >= SAMPLE:
                 continue
-            for batch in read_piece(piece):
+            for batch in read_piece(piece, item=item):
                 rows += 0 if piece.rows else len(batch)
                 if count < SAMPLE:
                     found.append(batch.table.arrow)

@@ -31,13 +31,13 @@ def unnested(
     skipped = {*given.get(SKIP, "").split("+"), given.get(SKIP, "")}
     items = {normal(given["item_id"])} if "item_id" in given else set(role_names("item_id"))
     nested = [name for name in arrow.column_names if name in skipped and _is_nested(arrow.schema.field(name).type)]
-    arrow = _flat(_parsed(arrow.drop_columns(nested), skipped, where, notes))
+    arrow = flat(_parsed(arrow.drop_columns(nested), skipped, where, notes))
     arrow = _split(arrow, skipped, items, notes)
     while lists := [name for name in arrow.column_names if _is_list(arrow.schema.field(name).type)]:
         if any(normal(name) in items for name in arrow.column_names if name not in lists):
             break
         arrow, parent = _laid_out(arrow, lists, items, where, notes)
-        arrow, parents = _flat(arrow), parent if parents is None else parents[parent]
+        arrow, parents = flat(arrow), parent if parents is None else parents[parent]
     return arrow, notes, parents
 
 
@@ -123,7 +123,7 @@ def _checked(text: str | None, name: str, row: int, where: str) -> Any:
     return value
 
 
-def _flat(arrow: Any) -> Any:
+def flat(arrow: Any) -> Any:
     """Structures as columns."""
     pa, pc = require("pyarrow"), require("pyarrow.compute")
     while any(pa.types.is_struct(kind) for kind in arrow.schema.types):

@@ -175,3 +175,51 @@ def test_a_wrong_map_is_named(capsys, tmp_path, mapped, message):
     shop = write_long_shop(tmp_path / "laden", WORLD)
     code, _, error = examined(capsys, shop / "ereignisse.parquet", shop / "artikel.parquet", "--map", mapped)
     assert code == 2 and message in error
+
+
+def test_nested_events_and_lists_of_items_are_read(capsys, tmp_path):
+    rng = np.random.default_rng(2)
+    rows, pages = [], []
+    for page in range(60):
+        user, items = f"u-{page % 9}", [f"P{n}" for n in rng.permutation(30)[:4]]
+        pages.append(
+            {
+                "page_id": f"p{page}",
+                "user": user,
+                "time": 1_772_000_000 + 900 * page,
+                "list": items,
+                "clicked": [1, 0, 0, 0],
+            }
+        )
+        for item in items:
+            head = {"meta": {"ts": 1_772_000_000 + 900 * page, "session": f"s{page}"}, "user": {"id": user}}
+            rows.append(head | {"product": {"sku": item}, "action": "shown"})
+        rows.append(head | {"product": {"sku": items[0]}, "action": "click"})
+    for name, lines in (("stream.jsonl", rows), ("pages.jsonl", pages)):
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "users.csv").write_text("user_id,age\n" + "".join(f"u-{n},{20 + n}\n" for n in range(9)))
+    for name, mapped in (("stream.jsonl", ()), ("pages.jsonl", ("--map", "item=list"))):
+        out = tmp_path / f"of {name}"
+        _, record = proposed(capsys, out, tmp_path / name, tmp_path / "users.csv", *mapped)
+        assert record["num_requests"] == 60 and record["num_rows"] == 240
+        assert list(record["positives"].values()) == [60]
+
+
+def test_a_tree_of_numbers_is_no_table_of_events_and_rows_of_properties_no_attributes(capsys, tmp_path):
+    rng = np.random.default_rng(4)
+    lines = [
+        f"{1_772_000_000 + 60 * n},{rng.integers(1, 40)},{'buy' if n % 9 == 0 else 'view'},{rng.integers(1, 30)}"
+        for n in range(400)
+    ]
+    (tmp_path / "events.csv").write_text("timestamp,visitorid,event,itemid\n" + "\n".join(lines) + "\n")
+    (tmp_path / "tree.csv").write_text("categoryid,parentid\n" + "".join(f"{n},{n // 3}\n" for n in range(40)))
+    properties = "".join(f"1771000000,{n % 30},color,{'red' if n % 2 else 'blue'}\n" for n in range(90))
+    (tmp_path / "properties.csv").write_text("timestamp,itemid,property,value\n" + properties)
+    code, _, error = examined(capsys, tmp_path / "events.csv", tmp_path / "tree.csv")
+    assert (
+        code == 2
+        and "tree.csv has no column known for ids of users or items" in error
+        and "leave the table out" in error
+    )
+    code, text, _ = examined(capsys, tmp_path / "events.csv", tmp_path / "properties.csv")
+    assert code == 0 and "a row a property: make it a table with a column for each" in " ".join(text.split())
