@@ -1,5 +1,6 @@
 """A default schema from the columns and outcomes of a log, without tuning."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -8,26 +9,36 @@ from pygrade.features.feature import Feature, SchemaError
 from pygrade.features.schema import FeatureSchema, RawEvents
 from pygrade.features.values import kind_of, lists_of
 
+logger = logging.getLogger("pygrade")
+
 SEQUENCE = 20
 LIST, LONGEST_LIST = 3, 8  # elements of a list: as most rows have
 VECTOR = 64  # numbers that a longer embedding is projected onto
 BUCKETS = 1 << 16
 WINDOW_HOURS = 24.0
 CROSSED_TASKS = 3
+_TYPES = {  # of the columns of a kind, and in words
+    "dense": ("int", "float", "numbers"),
+    "time": ("int", "float", "whole numbers, ms since 1970"),
+    "categorical": ("int", "str", "list[int]", "list[str]", "text or whole numbers"),
+    "hashed": ("int", "str", "text or whole numbers"),
+    "list": ("str", "list[int]", "list[str]", "lists of texts or whole numbers, or texts of tags"),
+    "embedding": ("list[float]", "lists of floats"),
+}
 PRICE = "item_value"  # the feature that has the prices of items, which serving takes if a request gives none
 
 
 def default_schema(event_log: RawEvents, utc_offset_hours: float | None = None) -> FeatureSchema:
     """Features for a log of raw events, from its columns and their kinds in its ``source``.
 
-    An attribute becomes a number (the log of a ``dense`` one), a category, a hash, the first elements of a list, the
-    hours since a time, or the numbers of an embedding (projected onto 64 if there are more); the price also
-    ``item_value``, as it is. Of the request: hour, weekend, context columns, user attributes, the user's counts
-    (``user_count``: shown rows so far, the evidence), rates of every task, means of every measure, recency, counts and
-    rates of the latest day, and his last 20 items with the first task. Of the item: id, attributes, age, counts, rates,
-    recency; the same of its
-    categories (the source's ``category`` and the first hashed attribute). Crossed: the user's counts and rates of those
-    categories, shrunk to his own rates. ``utc_offset_hours``: of the users' clocks; None: that of the source.
+    An attribute becomes a number (the log of a ``dense`` one, if none is negative), a category, a hash, the first
+    elements of a list, the hours since a time, or the numbers of an embedding (projected onto 64 if there are more);
+    the price also ``item_value``, as it is. Of the request: hour, weekend, context columns, user attributes, the user's
+    counts (``user_count``: shown rows so far, the evidence), rates of every task, means of every measure, recency,
+    counts and rates of the latest day, and his last 20 items with the first task. Of the item: id, attributes, age,
+    counts, rates, recency; the same of its categories (the source's ``category`` and the first hashed attribute).
+    Crossed: the user's counts and rates of those categories, shrunk to his own rates. ``utc_offset_hours``: of the
+    users' clocks; None: that of the source.
     """
     source: dict[str, Any] = getattr(event_log, "source", {})
     offset = float(source.get("utc_offset_hours", 0.0)) if utc_offset_hours is None else utc_offset_hours
@@ -73,18 +84,22 @@ def _attributes(entity: str, dtypes: dict[str, str], kinds: dict[str, str], fram
         if owner != f"{entity}s" or column == f"{entity}_id":
             continue
         name, kind = f"{entity}_{column.removeprefix(f'{entity}_')}", kinds.get(column, "")
-        if (kind == "embedding" and dtype != "list[float]") or (kind == "list" and dtype in ("int", "float")):
-            raise SchemaError(f"{place} is of the kind {kind!r}, and {dtype}; want lists")
-        if dtype == "list[float]":
-            if size := int(lists_of(frame[column]).list.len().max() or 0):
-                length = min(size, VECTOR)
-                yield Feature(name, entity, "vector", column, length=length, size=size if size > length else 0)
+        if kind in _TYPES and dtype not in _TYPES[kind]:
+            raise SchemaError(f"{place} is of the kind {kind!r}, and {frame[column].dtype}; want {_TYPES[kind][-1]}")
+        if dtype == "other" or frame[column].null_count() == len(frame):
+            what = f"it is {frame[column].dtype}" if dtype == "other" else "it has no value"
+            logger.warning("features: %s is left out: %s", place, what)
+        elif dtype == "list[float]":
+            size = int(lists_of(frame[column]).list.len().max())
+            length = min(size, VECTOR)
+            yield Feature(name, entity, "vector", column, length=length, size=size if size > length else 0)
         elif kind == "list" or dtype.startswith("list"):
             yield Feature(name, entity, "list", column, length=_length(frame[column]))
         elif kind == "time" and dtype in ("int", "float"):
             yield Feature(name, entity, "dense", column, transform="age")
         elif dtype == "float" or (kind == "dense" and dtype == "int"):
-            yield Feature(name, entity, "dense", column, transform="log1p" if kind == "dense" else "none")
+            log = kind == "dense" and not (frame[column] < 0).any()
+            yield Feature(name, entity, "dense", column, transform="log1p" if log else "none")
         elif dtype in ("int", "str") and kind == "hashed":
             yield Feature(name, entity, "hashed", column, buckets=BUCKETS)
         elif dtype in ("int", "str"):

@@ -75,8 +75,22 @@ def test_the_default_schema_has_a_feature_of_every_kind(log):
     wrong = replace(shop.SOURCE, items={**shop.SOURCE.items, "brand": "embedding"}, category=None)
     log = EventLog.open(log.path)
     log.source["items"] = wrong.items
-    with pytest.raises(SchemaError, match=r"items.brand is of the kind 'embedding', and str; want lists"):
+    with pytest.raises(SchemaError, match=r"items.brand is of the kind 'embedding', and String; want lists of floats"):
         default_schema(log)
+
+
+def test_what_has_no_feature_is_said(log, caplog):
+    log = EventLog.open(log.path)
+    odd = log.items().with_columns(
+        (pl.col("cost") - 5).alias("cost"),
+        pl.lit(None, pl.List(pl.Float32)).alias("text"),
+        pl.col("made").cast(pl.Datetime("ms")).alias("since"),
+    )
+    log.items = lambda: odd
+    made = {feature.name: feature for feature in default_schema(log).features}
+    assert made["item_cost"].transform == "none"  # some are negative
+    assert "item_text" not in made and "features: items.text is left out: it has no value" in caplog.text
+    assert "item_since" not in made and "features: items.since is left out: it is Datetime" in caplog.text
 
 
 def test_planted_effects_are_found_by_the_model(features):
