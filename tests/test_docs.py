@@ -20,6 +20,7 @@ from pygrade.cli.commands import docs
 from pygrade.cli.option_list import options_class, options_of
 from pygrade.cli.parse import parse
 from pygrade.config.training import CemConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.training.train import train as learn
 from tests.console.browser import browser, needs_browser
 from tests.documents import PAGES, ROOT, blocks, commands, run
 
@@ -61,7 +62,7 @@ def place(tmp_path_factory):
 @pytest.mark.parametrize(("page", "code"), PYTHON)
 def test_the_python_of_the_guides_runs(page, code, place, monkeypatch, capsys):
     monkeypatch.chdir(place)
-    monkeypatch.setattr("pygrade.runs.train.TrainConfig", lambda: SMALL_TRAINING)  # what `train` takes by itself
+    monkeypatch.setattr("pygrade.runs.train.learn", lambda log, _, *rest: learn(log, SMALL_TRAINING, *rest))
     run(code, page.name)
     assert capsys.readouterr().out.strip()
 

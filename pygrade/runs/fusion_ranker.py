@@ -16,7 +16,7 @@ from pygrade.logs.import_table import Columns
 from pygrade.policy import FusionPolicy
 from pygrade.runs.train import TrainedRanker, train
 from pygrade.serving.page import Page
-from pygrade.serving.ranker import BlendedRanker
+from pygrade.serving.ranker import BlendedRanker, Context
 
 
 class FusionRanker:
@@ -64,9 +64,11 @@ class FusionRanker:
         self._ranker = result.ranker
         return self
 
-    def rank(self, predictions: ArrayLike | Logs, context: ArrayLike | None = None, **more: Any) -> Page:
+    def rank(self, predictions: ArrayLike | Logs, context: Context = None, **more: Any) -> Page:
         """The best ``k`` candidates of each request: of a log, or of arrays of predictions [B, N, T] in the order of
-        ``tasks_`` and context [B, F] in that of ``features_``; ``more``: see `BlendedRanker.rank`."""
+        ``tasks_`` and context [B, F] in that of ``features_``, or raw values by name; ``more``: see
+        `BlendedRanker.rank`.
+        """
         if not self.__sklearn_is_fitted__():
             raise _not_fitted("this FusionRanker is not fitted; want fit(log) before rank")
         if isinstance(predictions, Logs):

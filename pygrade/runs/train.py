@@ -32,7 +32,7 @@ from pygrade.logs.import_table import Columns
 from pygrade.logs.log_parts import LogParts
 from pygrade.runs.source import open_source
 from pygrade.serving.page import Page
-from pygrade.serving.ranker import BlendedRanker
+from pygrade.serving.ranker import BlendedRanker, Context
 from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS, evaluate_policy, is_new
 from pygrade.training.fit import OnStep
 from pygrade.training.train import TrainResult
@@ -69,9 +69,9 @@ class TrainedRanker(TrainResult):
         """The ranker of the policy."""
         return BlendedRanker(self.policy)
 
-    def rank(self, predictions: ArrayLike | Logs, context: ArrayLike | None = None, k: int = 10, **more: Any) -> Page:
+    def rank(self, predictions: ArrayLike | Logs, context: Context = None, k: int = 10, **more: Any) -> Page:
         """The best ``k`` candidates of each request: of a log (`BlendedRanker.rank_log`), or of arrays of predictions
-        [B, N, T] and context [B, F], with ``more`` as in `BlendedRanker.rank`."""
+        [B, N, T] and context [B, F] or raw values by name, with ``more`` as in `BlendedRanker.rank`."""
         if isinstance(predictions, Logs):
             if context is not None:
                 raise ValueError("context is given beside a log, which has its own; want None")
@@ -90,6 +90,7 @@ class TrainedRanker(TrainResult):
         title, options = f"pygrade train: {self.source}", (self.config, TrainConfig())
         written = write_report(self.directory, title, judged, data=self._facts(), options=options)
         if path is not None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
             written = Path(shutil.copyfile(written, path))
         if show:
             webbrowser.open(written.resolve().as_uri())
@@ -169,7 +170,8 @@ def train(
         ValueError: what is wrong with the table or the log, with column and row; no feedback at all; ``out_dir`` has
             the results of another command, or checkpoints of other logs or options.
     """
-    config = config or TrainConfig()
+    config = TrainConfig() if config is None else config
+    _check_kinds(config, values, value_tasks, holdout)
     if (values or value_tasks) and (config.reward.task_values or config.reward.value_tasks):
         raise ValueError("values and config.reward both say what events are worth; want values alone")
     check_finite(values or {})
@@ -187,6 +189,19 @@ def train(
     if out_dir is None:
         weakref.finalize(result, shutil.rmtree, directory, ignore_errors=True)
     return result
+
+
+def _check_kinds(config: Any, values: Any, value_tasks: Any, holdout: Any) -> None:
+    """``TypeError`` names an argument of another kind."""
+    wanted = (
+        ("config", config, TrainConfig, "a TrainConfig; the directory is out_dir"),
+        ("values", values, Mapping | None, 'task → number, such as {"order": 20}'),
+        ("value_tasks", value_tasks, list | tuple, "a list of tasks"),
+        ("holdout", holdout, float | int | Logs, "a share of the requests, or Logs"),
+    )
+    for name, value, kind, words in wanted:
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} is {value!r}; want {words}")
 
 
 def check_feedback(log: Logs | LogParts, name: str) -> None:

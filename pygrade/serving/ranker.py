@@ -17,7 +17,7 @@ from torch import Tensor
 from pygrade import _core
 from pygrade._typing import Array
 from pygrade.evaluation.policy_estimates import item_inputs, noted
-from pygrade.logs import Logs
+from pygrade.logs import Logs, encode
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import multipliers
@@ -25,6 +25,8 @@ from pygrade.serving.page import Ids, Page, missing_candidates
 from pygrade.storage import Place
 
 _MAX = (1 << 31) - 1  # of k and of seeds
+Context = ArrayLike | Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+"""Features of the requests, as arrays or by name."""
 
 
 class BlendedRanker:
@@ -71,7 +73,7 @@ class BlendedRanker:
 
     def rank(
         self,
-        context: ArrayLike | None,
+        context: Context,
         predictions: ArrayLike,
         k: int,
         *,
@@ -93,9 +95,10 @@ class BlendedRanker:
     ) -> Page:
         """The best ``k`` candidates of each of B requests.
 
-        ``context`` [B, F] in the order of ``policy.features``, NaN or infinite: unknown; None, or a row without a known
-        feature: that request is served the static weights of its ``scenario`` (a name, or one a request) if the policy
-        has them, else the global ones.
+        ``context`` [B, F] in the order of ``policy.features``, NaN or infinite: unknown; or raw values by name, a
+        mapping a request, such as ``[{"hour": 20, "plan": "family"}]`` (`pygrade.logs.encode`); None, or a row without
+        a known feature: that request is served the static weights of its ``scenario`` (a name, or one a request) if
+        the policy has them, else the global ones.
         ``predictions`` [B, N, T], or jagged [M, T] with ``offsets`` [B + 1]; a candidate with a missing one (NaN or
         infinite) ranks last, with score NaN, and leaves the others' scores alone. ``mask`` bool, ``boost_mul``,
         ``boost_add`` [B, N] or [M]; ``groups`` int [B, N, A] or [M, A] with ``caps`` [A]: see `pygrade.rank`.
@@ -221,7 +224,7 @@ class _Arguments(NamedTuple):
             _check_signs(rows, offsets)
         groups, caps = _capped_groups(self.groups, self.caps, total)
         return _Arguments(
-            context=None if self.context is None else _context(self.context, batch, len(policy.features)),
+            context=None if self.context is None else _context(self.context, batch, policy.features),
             predictions=rows,
             k=integer("k", self.k, 1, _MAX),
             offsets=offsets,
@@ -281,10 +284,16 @@ def _check_signs(rows: NDArray[np.float32], bounds: NDArray[np.int64]) -> None:
         raise ValueError(f"predictions is negative at {place}; want predictions >= 0 under a logarithm")
 
 
-def _context(context: ArrayLike, batch: int, features: int) -> NDArray[np.float32]:
+def _context(context: Any, batch: int, features: Sequence[str]) -> NDArray[np.float32]:
+    rows = [context] if isinstance(context, Mapping) else context
+    if isinstance(rows, list | tuple) and rows and all(isinstance(row, Mapping) for row in rows):
+        known = {name.partition("=")[0] for name in features}
+        if unknown := [name for row in rows for name in row if name not in known]:
+            raise ValueError(f"context has {unknown[0]!r}; want values of {', '.join(sorted(known)) or 'no feature'}")
+        context = encode(features, rows)
     values = _array("context", context, np.float32)
-    if values.shape != (batch, features):
-        raise ValueError(f"context has shape {values.shape}; want {(batch, features)}")
+    if values.shape != (batch, len(features)):
+        raise ValueError(f"context has shape {values.shape}; want {(batch, len(features))}")
     return values
 
 

@@ -78,6 +78,10 @@ def test_it_ranks_logs_and_arrays_alike(trained):
     plain = trained.rank(logs.predictions.reshape(2, -1, 2), logs.context, k=3)
     assert by_log.indices.tolist() == plain.indices.tolist() and by_log.indices.shape == (2, 3)
     assert trained.rank(logs).indices.shape == (2, 10)
+    raw = trained.rank(logs.predictions.reshape(2, -1, 2), [{"mode": float(x)} for x in logs.context[:, 0]], k=3)
+    assert raw.indices.tolist() == by_log.indices.tolist() and (raw.weights == by_log.weights).all()
+    with pytest.raises(ValueError, match="context has 'mood'; want values of mode"):
+        trained.rank(logs.predictions.reshape(2, -1, 2)[:1], {"mood": 1.0})
     with pytest.raises(ValueError, match="context is given beside a log"):
         trained.rank(logs, logs.context)
 
@@ -159,6 +163,10 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path):
         (lambda: pygrade.train(replace(logs, feedback=0 * logs.feedback), FAST, out), "no shown row has feedback"),
         (lambda: pygrade.train(str(tmp_path / "absent.parquet"), FAST, out), "absent.parquet does not exist"),
         (lambda: pygrade.train([], FAST, out), "logs is an empty list"),
+        (lambda: pygrade.train(logs, "runs/x"), "config is 'runs/x'; want a TrainConfig; the directory is out_dir"),
+        (lambda: pygrade.train(logs, FAST, out, values=[1, 2]), r"values is \[1, 2\]; want task → number"),
+        (lambda: pygrade.train(logs, FAST, out, value_tasks="order"), "value_tasks is 'order'; want a list of tasks"),
+        (lambda: pygrade.train(logs, FAST, out, holdout="0.2"), "holdout is '0.2'; want a share"),
         (lambda: pygrade.train(3, FAST, out), "table is a int; want"),
     ]
     for call, message in wrong:
