@@ -38,7 +38,7 @@ def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
     plan, users, days = plan_of_log(logs)
     explored = _exploration(logs)
     size = _size(logs, users, days)
-    clusters, copied = clusters_of(logs), copied_share(logs)
+    clusters, copied, positives = clusters_of(logs), copied_share(logs), positives_sentence(logs)
     return {
         "size": size,
         "users": _users(logs, clusters, copied),
@@ -50,11 +50,13 @@ def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
         "plan": plan,
         "exploration_worth": exploration_worth(logs, propensity, config.page_size),
         "expected_value_over_order": worth,
+        "trainable": not positives,
         "sentences": [
+            *filter(None, (positives,)),
             *leaks_of(logs),
             *task_sentences(tasks),
             *(order_sentence("expected value", worth, curve is not None) if len(tasks) > 1 else []),
-            *filter(None, (positives_sentence(logs), copies_sentence(copied), missing_sentence(logs))),
+            *filter(None, (copies_sentence(copied), missing_sentence(logs))),
             *caution_of_value(logs, clusters),
             *_sentences(logs, size),
         ],

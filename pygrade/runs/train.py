@@ -35,7 +35,7 @@ from pygrade.serving.page import Page
 from pygrade.serving.ranker import BlendedRanker, Context
 from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS, evaluate_policy, is_new
 from pygrade.training.fit import OnStep
-from pygrade.training.train import TrainResult
+from pygrade.training.train import TrainResult, refuse_positives
 from pygrade.training.train import train as learn
 from pygrade.workers import LOCAL, Workers
 
@@ -205,9 +205,12 @@ def _check_kinds(config: Any, values: Any, value_tasks: Any, holdout: Any) -> No
 
 
 def check_feedback(log: Logs | LogParts, name: str) -> None:
-    """``ValueError`` if a log in memory has no feedback."""
-    if isinstance(log, Logs) and not bool((log.feedback > 0).any()):
+    """``ValueError`` if a log in memory has no feedback, or nothing else."""
+    if not isinstance(log, Logs):
+        return
+    if not bool((log.feedback > 0).any()):
         raise ValueError(f"{name}: no shown row has feedback; join it to the log before training")
+    refuse_positives(log)
 
 
 def split_holdout(log: Logs | LogParts, holdout: float) -> tuple[Logs | LogParts, Logs | None]:

@@ -152,7 +152,7 @@ def _clean(log: Logs) -> tuple[Logs, list[str]]:
 def refuse_positives(log: Logs) -> None:
     """ValueError if the log has events alone, and not what was shown without one."""
     if sentence := positives_sentence(log):
-        raise ValueError(f"this is no log of exposures: {sentence}")
+        raise ValueError(f"this is no log of exposures: {sentence}; pygrade day0 starts without one")
 
 
 def _report(trust: Trust, config: TrainConfig) -> list[str]:

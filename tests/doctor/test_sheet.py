@@ -255,8 +255,11 @@ def test_a_log_without_slots_says_so_and_has_no_figures_of_slots(logs):
 def test_events_alone_are_no_log_of_exposures(logs):
     feedback = logs.feedback.copy()
     feedback[logs.shown, 0] = 1
-    (said,) = [text for text in log_sheet(replace(logs, feedback=feedback))["sentences"] if "passed over" in text]
+    sheet = log_sheet(replace(logs, feedback=feedback))
+    said = sheet["sentences"][0]
     assert (
         said.startswith(f"each of the {logs.shown.sum():,} shown rows has the event 'click'") and "skip=COLUMN" in said
     )
-    assert not any("passed over" in text for text in log_sheet(logs)["sentences"])
+    usual = log_sheet(logs)
+    assert (sheet["trainable"], usual["trainable"]) == (False, True)
+    assert not any("passed over" in text for text in usual["sentences"])

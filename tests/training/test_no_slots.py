@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import pygrade
 from pygrade.config.training import RewardConfig, TrustConfig
 from pygrade.console.arms import describe_arms
 from pygrade.console.trade_offs import judge_of
@@ -57,3 +58,6 @@ def test_events_alone_train_nothing(tmp_path, shard):
     with pytest.raises(ValueError, match="no log of exposures: each of the 600 shown rows has the event 'click'"):
         train(replace(logs, feedback=feedback.astype(np.float32)), replace(SMALL, shard_requests=shard), tmp_path)
     assert not (tmp_path / "policy").exists()
+    with pytest.raises(ValueError, match="no log of exposures"):
+        pygrade.train(replace(logs, feedback=feedback.astype(np.float32)), out_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists(), "said before anything is written"

@@ -144,4 +144,7 @@ def _print_sheet(record: dict[str, Any]) -> None:
     terminal.table("A/B test for 1 %", *words.plan_rows(sheet), caption=words.user_sentence(sheet))
     if "logs" in record:
         terminal.text(f"log: {record['logs']}    config: {record['config']}    report: {record['report']}")
-        terminal.text(f"next: pygrade train --data logs:{record['logs']} --out DIR")
+        follows = (
+            f"pygrade train --data logs:{record['logs']} --out DIR" if sheet["trainable"] else "pygrade day0 --help"
+        )
+        terminal.text(f"next: {follows}")
