@@ -10,8 +10,8 @@ from typing import Any
 
 from pygrade._util.serialization import write_json, write_text
 from pygrade.cli import terminal
-from pygrade.cli.ignored import refuse
 from pygrade.cli.run_directory import to_toml
+from pygrade.config.ignored import refuse
 from pygrade.config.logs import DoctorOptions
 from pygrade.data.events import EventLog, import_events
 from pygrade.doctor.event_proposal import SchemaProposal, propose_schema

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from pygrade._util.files import atomic_directory, directory_lock
 from pygrade._util.html_table import html_table
 from pygrade._util.serialization import write_json
+from pygrade.config.ignored import refuse_in_training
 from pygrade.config.shared import check_finite
 from pygrade.config.training import TrainConfig
 from pygrade.console.run_files import JudgedRun
@@ -175,6 +176,7 @@ def train(
     if (values or value_tasks) and (config.reward.task_values or config.reward.value_tasks):
         raise ValueError("values and config.reward both say what events are worth; want values alone")
     check_finite(values or {})
+    refuse_in_training(config)
     log, name = open_source(logs, map, values or {}, value_tasks, config.shard_requests, **table)
     check_feedback(log, name)
     early, late = split_holdout(log, holdout) if not isinstance(holdout, Logs) else (log, holdout.complete())

@@ -151,6 +151,7 @@ def test_a_temporary_directory_lasts_as_long_as_the_result_and_can_be_kept(tmp_p
 def test_what_is_wrong_is_said_before_anything_is_written(tmp_path):
     logs, out, no_task = tiny_logs(60), tmp_path / "run", "values names task 'buy'; want one of click, order"
     priced = replace(FAST, reward=replace(FAST.reward, task_values=(1.0, 3.0)))
+    sloped = replace(FAST, policy=replace(FAST.policy, slope=3.0))
     wrong = [
         (lambda: pygrade.train(logs, FAST, out, map="request=session"), "map is of tables, and logs is a log"),
         (lambda: pygrade.train(logs, FAST, out, fix=True), "fix is of tables, and logs is a log"),
@@ -163,6 +164,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path):
         (lambda: pygrade.train(replace(logs, feedback=0 * logs.feedback), FAST, out), "no shown row has feedback"),
         (lambda: pygrade.train(str(tmp_path / "absent.parquet"), FAST, out), "absent.parquet does not exist"),
         (lambda: pygrade.train([], FAST, out), "logs is an empty list"),
+        (lambda: pygrade.train(logs, sloped, out), "policy.slope is 3.0; want it with --policy.transform log1p alone"),
         (lambda: pygrade.train(logs, "runs/x"), "config is 'runs/x'; want a TrainConfig; the directory is out_dir"),
         (lambda: pygrade.train(logs, FAST, out, values=[1, 2]), r"values is \[1, 2\]; want task → number"),
         (lambda: pygrade.train(logs, FAST, out, value_tasks="order"), "value_tasks is 'order'; want a list of tasks"),

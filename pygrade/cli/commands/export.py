@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from pygrade.cli import terminal
-from pygrade.cli.ignored import refuse
 from pygrade.config.export import ExportOptions
+from pygrade.config.ignored import refuse
 from pygrade.logs import read_logs
 from pygrade.mtl import artifact
 from pygrade.policy import FusionPolicy

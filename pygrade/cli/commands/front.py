@@ -13,8 +13,8 @@ from pygrade._util.threads import torch_threads
 from pygrade.cli import terminal
 from pygrade.cli.commands.evaluate import judged_record, judging_requests, valued
 from pygrade.cli.evaluation_tables import IN_SAMPLE
-from pygrade.cli.ignored import refuse
 from pygrade.cli.options import workers_of
+from pygrade.config.ignored import refuse
 from pygrade.config.logs import FrontOptions
 from pygrade.config.training import RewardConfig
 from pygrade.console.charts import front_picture

@@ -4,10 +4,10 @@ from typing import Any
 
 from pygrade.cli import terminal
 from pygrade.cli.evaluation_tables import print_evaluation, print_verdict, print_warnings
-from pygrade.cli.ignored import refuse, refuse_in_model, refuse_in_training
 from pygrade.cli.options import sub_config, workers_of
 from pygrade.cli.run_directory import RECORD, check_out, record_options
 from pygrade.cli.run_metrics import report_run
+from pygrade.config.ignored import refuse, refuse_in_model, refuse_in_training
 from pygrade.config.pipeline import PipelineConfig, PipelineOptions
 from pygrade.console.tables import model_table, recall_table, stage_table
 from pygrade.data.events import CONFIGS, parse_spec

@@ -3,8 +3,8 @@
 from typing import Any
 
 from pygrade.cli import terminal
-from pygrade.cli.ignored import refuse
 from pygrade.cli.options import load_log
+from pygrade.config.ignored import refuse
 from pygrade.config.logs import RankOptions
 from pygrade.logs import Logs, write_logs
 from pygrade.serving.ranker import BlendedRanker

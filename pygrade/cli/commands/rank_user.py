@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pygrade.cli import terminal
-from pygrade.cli.ignored import refuse
+from pygrade.config.ignored import refuse
 from pygrade.config.pipeline import RankUserOptions
 from pygrade.logs import write_logs
 from pygrade.serving import pipeline as serve

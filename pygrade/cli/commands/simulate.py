@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from pygrade.cli import terminal
-from pygrade.cli.ignored import refuse
 from pygrade.cli.options import sub_config
 from pygrade.cli.run_directory import write_options
+from pygrade.config.ignored import refuse
 from pygrade.config.simulation import SimulateConfig, SimulateOptions
 from pygrade.console.tables import METRIC_LABELS, lift_table
 from pygrade.evaluation.abtest import sequential_lifts

@@ -8,10 +8,10 @@ from typing import Any
 from pygrade._util.files import directory_lock
 from pygrade.cli import terminal
 from pygrade.cli.evaluation_tables import print_evaluation, print_verdict, print_warnings
-from pygrade.cli.ignored import refuse_in_training
 from pygrade.cli.options import log_directory, open_log, sub_config, workers_of
 from pygrade.cli.run_directory import check_out, record_options
 from pygrade.cli.run_metrics import report_run
+from pygrade.config.ignored import refuse_in_training
 from pygrade.config.training import TrainConfig, TrainOptions
 from pygrade.console.tables import trust_table
 from pygrade.correction.prior import load_prior
