@@ -299,7 +299,8 @@ def _explores(table: Table, name: str) -> bool:
         values = np.nan_to_num(table.numbers(name, gaps=True)[table.starts])
         fits = set(values) == {0.0, 1.0} and bool(values.mean() <= _MOST_EXPLORED)
     else:
-        words = {str(word).lower() for word in table.levels(name)} if table.kind(name) == "text" else set()
+        few = table.kind(name) == "text" and table.codes(name).max() < len(EXPLORED)
+        words = {word.strip().lower() for word in table.levels(name)} if few else set()
         fits = len(words) > 1 and words <= (set(EXPLORED) if named else set(EXPLORED.values()))
     return fits and not _differs(table, name)
 

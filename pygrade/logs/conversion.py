@@ -13,7 +13,6 @@ from pygrade.logs.arrays import count_distinct, numbered
 from pygrade.logs.column_map import EXPLORED, ColumnMap
 from pygrade.logs.problems import TableProblem
 from pygrade.logs.table import Table
-from pygrade.logs.text_numbers import parse_numbers
 from pygrade.logs.text_times import read_times
 
 _UNITS = {"seconds": 1e3, "milliseconds": 1.0, "microseconds": 1e-3, "nanoseconds": 1e-6}  # in milliseconds
@@ -231,7 +230,7 @@ def _times_of_text(table: Table, column: str, notes: ImportNotes) -> tuple[NDArr
     if wrong.any():
         row = int(np.argmax(wrong))
         more = f" ({wrong.sum():,} such rows)" if wrong.sum() > 1 else ""
-        wanted = found.form if found.form.endswith("?") else "dates as in ISO 8601"
+        wanted = "dates as in ISO 8601" + (": day or month may be first" if found.form.endswith("?") else "")
         raise TableProblem(
             f"{table.where}: {column!r} (time) is {table.texts(column)[row]!r} in row {table.row_name(row)}{more}; "
             f"want {wanted}",
@@ -389,10 +388,10 @@ def note_texts(table: Table, columns: Iterable[str], notes: ImportNotes) -> None
     """Notes which of the columns hold numbers, or yes and no, as text."""
     for column in dict.fromkeys(columns):
         if column in table.names and table.kind(column) == "text" and table.is_numeric(column):
-            text = next((level for level in table.levels(column) if parse_numbers([level])), "")
-            row = int(np.argmax(table.texts(column) == text))
-            value = table.numbers(column)[row]
-            notes.changed.append(f"{column!r}: text, now numbers; {text!r} is {value:g}")
+            values = table.numbers(column)
+            row = int(np.argmax(~np.isnan(values)))
+            text = table.column(column)[row].as_py()
+            notes.changed.append(f"{column!r}: text, now numbers; {text!r} is {values[row]:g}")
 
 
 def record_of(notes: ImportNotes, mapping: ColumnMap) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def import_table(
     while True:
         attempt = _attempt(found, given, scale or {}, duplicates, levels)
         requests = requests or len(attempt.table.starts)
-        bad, gaps, left_out = _cure(found, attempt, requests)
+        bad, gaps, left_out = _cure(found, attempt, requests, fix)
         if not (fix and (left_out or gaps)):
             break
         said += [f"fixed: {text}" for text in attempt.problems.texts(where)]
@@ -139,7 +139,7 @@ def _attempt(
     return result
 
 
-def _cure(table: Table, attempt: _Attempt, requests: int) -> tuple[NDArray[np.bool_], set[str], str]:
+def _cure(table: Table, attempt: _Attempt, requests: int, fix: bool) -> tuple[NDArray[np.bool_], set[str], str]:
     """What solves all problems of a table without a guess: rows [M] to leave out, columns to read with gaps, and the
     size of what is left out in words. Nothing, if there are no problems, or not all can be solved.
     """
@@ -156,8 +156,9 @@ def _cure(table: Table, attempt: _Attempt, requests: int) -> tuple[NDArray[np.bo
     left_out = requests - len(attempt.table.starts) + len(gone)
     words = f"{left_out:,} of {requests:,} requests ({bad.sum():,} rows)"
     if left_out > MOST_LEFT_OUT * requests:
-        text = f"a fix would leave out {words}: too many, it may leave out {MOST_LEFT_OUT:.0%}"
-        attempt.problems.found.append(ValueError(text))
+        if fix:
+            text = f"a fix would leave out {words}: too many, it may leave out {MOST_LEFT_OUT:.0%}"
+            attempt.problems.found.append(ValueError(text))
         return np.zeros(len(table), bool), set(), ""
     return bad, gaps, words
 

@@ -76,9 +76,12 @@ def _split(arrow: Any, skipped: set[str], items: set[str], notes: list[str]) -> 
     pa, pc, texts = require("pyarrow"), require("pyarrow.compute"), _texts(arrow, skipped)
     for item in [name for name in texts if _names_items(name, items)]:
         for sign in _SIGNS:
+            signs = pc.fill_null(pc.count_substring(arrow.column(item), sign), 0)
+            if pc.sum(signs).as_py() < len(arrow):
+                continue
             counts = {name: pc.fill_null(pc.count_substring(arrow.column(name), sign), 0) for name in texts}
-            alike = [name for name in texts if counts[name].equals(counts[item])]
-            if len(alike) < 2 or pc.sum(counts[item]).as_py() < len(arrow):
+            alike = [name for name in texts if counts[name].equals(signs)]
+            if len(alike) < 2:
                 continue
             for name in alike:
                 column = pc.split_pattern(arrow.column(name).cast(pa.string()), sign)

@@ -194,9 +194,11 @@ class Table:
         rows = np.flatnonzero(keep) if self.rows is None else self.rows[keep]
         group = self.group[keep]
         starts = np.append(0, np.flatnonzero(np.diff(group)) + 1)
-        return Table(
-            self.arrow.filter(require("pyarrow").array(keep)), self.where, rows, starts, self.gaps, self.parents
-        )
+        arrow = self.arrow.filter(require("pyarrow").array(keep))
+        result = Table(arrow, self.where, rows, starts, self.gaps, self.parents)
+        for name, parsed in self._parsed.items():  # reading text takes long
+            result._parsed[name] = None if parsed is None else (parsed[0][keep], parsed[1][keep])
+        return result
 
     def type_of(self, name: str) -> Any:
         dtype = self.arrow.schema.field(name).type

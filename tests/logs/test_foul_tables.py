@@ -203,7 +203,8 @@ REFUSED = {
     ),
     "days or months first": (
         {"at": [f"0{1 + row // CANDIDATES % 9}/02/2026" for row in range(2000)]},
-        "t.csv: 'at' (time) is '01/02/2026' in row 0 of t.csv (2,000 such rows); want day or month first?",
+        "t.csv: 'at' (time) is '01/02/2026' in row 0 of t.csv (2,000 such rows); want dates as in ISO 8601: day or "
+        "month may be first",
     ),
     "a request without a time": (
         {"at": [None] * CANDIDATES + AT[CANDIDATES:]},
