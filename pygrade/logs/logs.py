@@ -302,7 +302,7 @@ class Logs:
     def __repr__(self) -> str:
         parts = [f"{self.num_requests:,} requests", f"{self.num_rows:,} candidates"]
         for kind, names in (("tasks", self.tasks), ("features", self.features), ("items", self.items)):
-            parts += [f"{kind} {', '.join(names)}"] if names else []
+            parts += [f"{kind} {_some(names)}"] if names else []
         parts += [] if self.slots_known else ["slots unknown"]
         return f"<Logs: {'; '.join(parts)}>"
 
@@ -332,7 +332,7 @@ class Logs:
             facts[f"item column {item}"] = _span(self.item_columns[:, i])
         if self.scenario is not None:
             names = np.unique(self.scenario.astype(str)).tolist()
-            facts["scenarios"] = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+            facts["scenarios"] = _some(names)
         return html_table([], list(facts.items()), "pygrade log", texts=2)
 
     @property
@@ -389,6 +389,11 @@ class _Numbers(NamedTuple):
 @once_per_object
 def _numbers(logs: Logs) -> _Numbers:
     return _Numbers(numbered(logs.user_id), numbered(logs.item_id))
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def _span(column: NDArray[np.float32]) -> str:

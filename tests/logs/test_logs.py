@@ -443,6 +443,8 @@ def test_a_notebook_shows_a_small_table():
     assert "item column margin" in text
     names = "tasks click, <b>, order; features age, hour; items brand, margin"
     assert repr(logs) == f"<Logs: 50 requests; {logs.num_rows} candidates; {names}>"
+    wide = replace(logs, features=tuple(f"x{n}" for n in range(200)), context=np.zeros((50, 200), np.float32))
+    assert "features x0, x1, x2, x3, x4, x5 and 194 more; items" in repr(wide)
 
 
 def test_shown_only_keeps_the_shown_rows_of_the_requests_that_have_some():
