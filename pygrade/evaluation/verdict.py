@@ -89,6 +89,8 @@ def write_verdict(
         text = f"Not tested: {_closed(why or 'nothing shows whether the new ranking is better')}"
     else:
         raise ValueError(f"verdict is {verdict!r}; want better, undecided, worse, undecidable or untested")
+    if verdict in ("better", "undecided", "worse") and not logs.slots_known:
+        text += " That holds if each shown item is looked at alike: the log has no slots."
     detail = _detail(verdict, served, baseline, lift, license, why, users)
     known = lift is not None and all(map(math.isfinite, (lift.value, lift.low, lift.high)))
     return VerdictText(verdict, text, detail, tuple(reasons)[:_REASONS], lift if known else None, weeks, baseline)

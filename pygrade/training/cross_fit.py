@@ -46,7 +46,6 @@ from pygrade.training.propensity import SlotPropensity
 from pygrade.workers import LOCAL, LocalWorkers, Workers
 
 _LICENSED = 1e-9  # lower bound of a lift that the likelihood licenses and replay does not show
-_WITHOUT_SLOTS = "That holds if each shown item is looked at alike: the log has no slots."
 MIN_USERS = 30  # with feedback of value; with fewer, nothing is said
 _POOL_REQUESTS = 5_000  # from which on folds are worth processes of their own
 
@@ -206,8 +205,6 @@ def choose_mixture(
         contrary=why,
         requests=requests,
     )
-    if not logs.slots_known:
-        text = replace(text, sentence=f"{text.sentence} {_WITHOUT_SLOTS}")
     return Trust(
         verdict=text,
         baseline=baseline,
