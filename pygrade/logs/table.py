@@ -13,7 +13,7 @@ from pygrade._util.text import one_line
 from pygrade.logs.arrays import count_distinct
 from pygrade.logs.column_names import names_event, names_slot
 from pygrade.logs.problems import TableProblem
-from pygrade.logs.table_formats import delta_rows
+from pygrade.logs.table_formats import delta_rows, plain_texts
 from pygrade.logs.text_numbers import is_unknown, read_numbers
 
 _NUMBERS, _WRONG = 20, 0.05  # distinct numbers that a column has at least beside texts, and its share of texts at most
@@ -24,7 +24,7 @@ def to_arrow(table: Any) -> Any:
     """A pyarrow Table of a polars or pandas frame, an Arrow table, dataset or reader, a DuckDB relation, a Delta or
     Iceberg table, a `datasets.Dataset`, a dict of columns, or whatever else offers the Arrow PyCapsule interface.
     """
-    return _plain_texts(_arrow_of(_rows_of(table)))
+    return plain_texts(_arrow_of(_rows_of(table)))
 
 
 def _arrow_of(table: Any) -> Any:
@@ -83,22 +83,6 @@ def _column(name: str, values: Any) -> Any:
         return pa.array(array)
     except pa.ArrowException as error:
         raise ValueError(f"column {name!r}: {one_line(error)}") from error
-
-
-def _plain_texts(arrow: Any) -> Any:
-    """String views (of polars and DataFusion) as strings: pyarrow can neither take nor decode views."""
-    pa = require("pyarrow")
-    for place, field in enumerate(arrow.schema):
-        kind, column = field.type, arrow.column(place)
-        if pa.types.is_dictionary(kind) and pa.types.is_string_view(kind.value_type):
-            kind = pa.dictionary(kind.index_type, pa.string())
-            parts = [(chunk.indices, chunk.dictionary.cast(pa.string())) for chunk in column.chunks]
-            column = pa.chunked_array([pa.DictionaryArray.from_arrays(*part) for part in parts], type=kind)
-        elif pa.types.is_string_view(kind):
-            column = column.cast(pa.string())
-        if column.type != field.type:
-            arrow = arrow.set_column(place, field.name, column)
-    return arrow
 
 
 def _row_name(where: str, rows: NDArray[np.int64] | None, parents: NDArray[np.int64] | None, row: int) -> str:

@@ -55,16 +55,18 @@ def refuse_loose(path: Path) -> None:
         if kind := format_of(folder):
             article = "an" if kind == "Iceberg" else "a"
             what = f"is {article} {kind} table" if folder == path else f"is in the {kind} table {folder}"
-            raise ValueError(
-                f"{path} {what}, whose files alone are not its rows; want the table, as in `pygrade doctor`"
-            )
+            raise ValueError(f"{path} {what}, whose files alone are not its rows; `pygrade doctor {folder}` reads it")
 
 
 def read_delta(place: Place, version: int | None = None) -> tuple[Any, int]:
     """The rows of a Delta table as Arrow, and the version that they are of: the latest, or the given one."""
     delta = require("deltalake", "delta")
     with _errors(place, delta.exceptions.DeltaError):
-        table = delta.DeltaTable(str(download(place)), version=version)
+        table = delta.DeltaTable(str(download(place)))
+        if version is not None:
+            if version > table.version():
+                raise ValueError(f"{place} has no version {version}; want one up to {table.version()}")
+            table.load_as_version(version)
         return delta_rows(table), int(table.version())
 
 
@@ -72,7 +74,7 @@ def delta_rows(table: Any) -> Any:
     """The rows of a `deltalake.DeltaTable` as Arrow, without those that a deletion vector removes."""
     one_partition = {"datafusion.execution.target_partitions": "1"}  # the order of the rows is always the same
     query = require("deltalake", "delta").QueryBuilder(one_partition).register("log", table)
-    return require("pyarrow").table(query.execute("select * from log"))
+    return plain_texts(require("pyarrow").table(query.execute("select * from log")))
 
 
 def read_iceberg(place: Place, snapshot: int | None = None) -> tuple[Any, int]:
@@ -86,13 +88,18 @@ def read_iceberg(place: Place, snapshot: int | None = None) -> tuple[Any, int]:
         "s3.endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
         "s3.region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
     }
-    known = {name: [os.environ[v] for v in variables if os.environ.get(v)] for name, variables in settings.items()}
+    found = {name: [os.environ[v] for v in variables if os.environ.get(v)] for name, variables in settings.items()}
     with _errors(place, require("pyarrow").ArrowException, OSError, ValueError):
         location = str(file) if is_url(file) else str(Path(file).absolute())
-        table = tables.StaticTable.from_metadata(location, {name: found[0] for name, found in known.items() if found})
+        table = tables.StaticTable.from_metadata(
+            location, {name: values[0] for name, values in found.items() if values}
+        )
         current = table.current_snapshot()
         if current is None:
             raise ValueError("the table has no snapshot, so no rows")
+        known = [str(entry.snapshot_id) for entry in table.snapshots()]
+        if snapshot is not None and str(snapshot) not in known:
+            raise ValueError(f"{place} has no snapshot {snapshot}; want one of {', '.join(known[-5:])}")
         return table.scan(snapshot_id=snapshot).to_arrow(), snapshot or int(current.snapshot_id)
 
 
@@ -140,11 +147,29 @@ def read_duckdb(path: Path, query: str = "") -> tuple[Any, str]:
         return found.to_arrow_table(), f"{path.name}, {what}"
 
 
+def plain_texts(arrow: Any) -> Any:
+    """String views (of polars and DataFusion) as strings: pyarrow can neither take nor decode views."""
+    pa = require("pyarrow")
+    for place, field in enumerate(arrow.schema):
+        kind, column = field.type, arrow.column(place)
+        if pa.types.is_dictionary(kind) and pa.types.is_string_view(kind.value_type):
+            kind = pa.dictionary(kind.index_type, pa.string())
+            parts = [(chunk.indices, chunk.dictionary.cast(pa.string())) for chunk in column.chunks]
+            column = pa.chunked_array([pa.DictionaryArray.from_arrays(*part) for part in parts], type=kind)
+        elif pa.types.is_string_view(kind):
+            column = column.cast(pa.string())
+        if column.type != field.type:
+            arrow = arrow.set_column(place, field.name, column)
+    return arrow
+
+
 @contextmanager
 def _errors(place: Place, *kinds: type[Exception]) -> Iterator[None]:
     """Errors of a library with the table's name."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise ValueError(f"{place}: {one_line(error)}; the table names this file: was the table moved?") from error
     except kinds as error:
         text = one_line(error)
         raise ValueError(text if text.startswith(str(place)) else f"{place}: {text}") from error
