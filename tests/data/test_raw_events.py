@@ -95,14 +95,19 @@ def test_wide_events_and_feedback_without_a_page_meet(french):
     assert log.has_names("user") is False and log.items()["item_id"].to_list() == list(range(60))
 
 
-def test_the_log_depends_on_the_rows_alone(german):
+WORKERS = [None, pytest.param(2, marks=pytest.mark.slow)]  # each stage starts processes of its own
+
+
+@pytest.mark.parametrize("count", WORKERS)
+def test_the_log_depends_on_the_rows_alone(german, count):
     whole = digest(imported(german, LONG_SCHEMA))
     events = pl.read_parquet(german / "ereignisse.parquet")
     (german / "ereignisse.parquet").unlink()
     (german / "ereignisse.parquet").mkdir()
     events[1000:].reverse().write_parquet(german / "ereignisse.parquet" / "a.parquet", row_group_size=300)
     events[:1000].write_parquet(german / "ereignisse.parquet" / "b.parquet")
-    assert digest(imported(german, LONG_SCHEMA, "parts", rows=600, workers=LocalWorkers(2))) == whole
+    workers = None if count is None else LocalWorkers(count)
+    assert digest(imported(german, LONG_SCHEMA, "parts", rows=600, workers=workers)) == whole
 
 
 def test_requests_are_sessions_and_days_where_nobody_names_them(french):
