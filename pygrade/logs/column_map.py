@@ -14,6 +14,7 @@ from pygrade.logs.column_names import (
     ROLES,
     SHORT,
     SKIP,
+    base_name,
     event_of,
     is_id,
     is_prediction,
@@ -211,6 +212,10 @@ def _named(table: Table, role: str, taken: set[str]) -> list[str]:
     by_name = {normal(name): name for name in reversed(table.names) if name not in taken}
     exact = [role] if role in table.names and role not in taken else []
     found = [by_name[name] for name in role_names(role) if name in by_name]
+    if role.endswith("_id"):
+        bases = list(dict.fromkeys(base_name(name, role) for name in ROLES[role]))
+        by_base = {base_name(name, role): name for name in reversed(table.names) if name not in taken}
+        found += [by_base[base] for base in bases if base in by_base]
     if role == "scenario":  # a part of the shop before a device or a country
         places = [name for name in table.names if name not in taken and names_place(name)]
         found = sorted([*found, *places], key=lambda name: not names_place(name))
@@ -396,7 +401,7 @@ def _rest(table: Table, result: ColumnMap) -> None:
             result.left_out[name] = "differs within a request"
         elif varies or (own and name.startswith("i_")):
             if sum(role.startswith("i_") for role in result.roles) < _MAX_ITEM_COLUMNS:
-                what = "text" if kind == "text" else "number"
+                what = "number" if table.is_numeric(name) else "text"
                 result.take(name if own else f"i_{name}", name, f"{what} of the candidate")
             else:
                 result.left_out[name] = f"more than {_MAX_ITEM_COLUMNS} item columns; i_{name}={name} takes it"

@@ -41,7 +41,10 @@ ROLES: dict[str, tuple[str, ...]] = {
         "scenario", "surface", "placement", "page_type", "section", "store_section", "channel", "tab", "screen", "site",
         "platform", "device", "device_type", "market", "country", "locale",
     ),
-    "value": ("value", "price", "item_price", "unit_price", "item_value", "amount", "revenue", "gmv"),
+    "value": (
+        "value", "price", "item_price", "unit_price", "list_price", "sale_price", "selling_price", "item_value",
+        "amount", "revenue", "gmv",
+    ),
     "shown": (
         "shown", "is_shown", "was_shown", "displayed", "is_displayed", "visible", "viewable", "viewed", "impressed",
         "exposed", "is_exposed", "impression", "is_impression", "was_displayed", "is_visible", "was_visible",
@@ -171,6 +174,17 @@ def exposure_rank(name: str) -> int:
     """
     forms = set().union(*(_forms(word) for word in words(name)))
     return 2 if forms & _EXPOSURES else int(bool(forms & _VIEWS))
+
+
+def base_name(name: str, role: str) -> str:
+    """The name for comparison without a word for the kind of id; of requests not without *number*, which may be that of
+    a page.
+
+    >>> base_name("Shopper No.", "user_id"), base_name("query_uuid", "request_id"), base_name("page_no", "request_id")
+    ('shopper', 'query', 'pageno')
+    """
+    found, kinds = words(name), _IDS if role == "request_id" else _IDS | {"no", "nr", "number"}
+    return "".join(found[:-1] if len(found) > 1 and found[-1] in kinds else found)
 
 
 def is_id(name: str) -> bool:

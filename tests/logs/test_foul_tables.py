@@ -144,6 +144,14 @@ def test_the_part_of_a_shop_is_the_scenario_before_the_device():
     assert "scenario=store_section (by its name)" in found.notes.guessed
 
 
+def test_names_with_another_word_for_the_id():
+    names = {"session_id": "Query UUID", "customer": "Shopper No.", "product_id": "SKU", "price": "List Price"}
+    found = import_table({names.get(name, name): values for name, values in SHOP.items()})
+    roles = [found.mapping.roles[role] for role in ("request_id", "user_id", "item_id", "value")]
+    assert roles == list(names.values())
+    assert_same(Logs.from_imported(found), Logs.from_table(SHOP))
+
+
 SEEN = np.array([slot is not None for slot in SHOP["rank"]])
 
 
