@@ -214,7 +214,8 @@ def _named(table: Table, role: str, taken: set[str]) -> list[str]:
     found = [by_name[name] for name in role_names(role) if name in by_name]
     if role.endswith("_id"):
         bases = list(dict.fromkeys(base_name(name, role) for name in ROLES[role]))
-        by_base = {base_name(name, role): name for name in reversed(table.names) if name not in taken}
+        ids = [name for name in reversed(table.names) if name not in taken and base_name(name, role) != normal(name)]
+        by_base = {base_name(name, role): name for name in ids}  # device is no user, device_no may be
         found += [by_base[base] for base in bases if base in by_base]
     if role == "scenario":  # a part of the shop before a device or a country
         places = [name for name in table.names if name not in taken and names_place(name)]
