@@ -247,8 +247,15 @@ class Batch:
         polars, table = require("polars", "pipeline"), self.table
         if column not in table.names:
             return self.number(column, values, times=True).round().cast(polars.Int64)
+        there = self.present(column, values)
+        if not there.all():  # what stands for nothing is no time
+            millis = np.full(len(table), conversion.NEVER)
+            if there.any():
+                found = self.take(there).optional_times(column, values)
+                millis[there] = found.fill_null(conversion.NEVER).to_numpy()
+            return where(millis != conversion.NEVER, series_of(millis))
         millis = conversion.row_times(table, column, ImportNotes())
-        known = (millis != conversion.NEVER) & self.present(column, values)
+        known = millis != conversion.NEVER
         local = np.zeros(len(table), bool)
         if table.kind(column) == "time":
             local[:] = getattr(table.type_of(column), "tz", None) is None

@@ -193,17 +193,21 @@ def test_what_is_lost_is_counted_and_named(german):
             events.filter(pl.col("Ereignis") == "Kauf")[:4].with_columns(pl.lit("A9999").alias("Artikelnr")),
             events[:5].with_columns(pl.lit(None, pl.String).alias("Kundennr")),
             events[:2].with_columns(pl.lit("Storno").alias("Ereignis")),
+            events[:1].with_columns(pl.lit("gestern").alias("Zeitpunkt")),
         ]
     )
     foul.write_parquet(german / "ereignisse.parquet")
     kunden = pl.read_csv(german / "kunden.csv", separator=";")
     pl.concat([kunden[2:], kunden[5:6].with_columns(pl.lit("FR").alias("Land"))]).write_csv(german / "kunden.csv")
-    log = imported(german, LONG_SCHEMA)
+    with pytest.raises(ValueError, match=r"'Zeitpunkt' .time. is 'gestern' in row"):
+        imported(german, LONG_SCHEMA)
+    log = imported(german, LONG_SCHEMA.replace('kind = "Ereignis"', 'kind = "Ereignis"\nunknown = ["gestern"]'))
     orders = WORLD.exposures["order"].sum()
     clicks = WORLD.exposures["click"].sum()
     notes = log.source["notes"]
     for wanted in (
         "ereignisse.parquet: 5 rows have no user ('Kundennr') and are left out",
+        "ereignisse.parquet: 1 rows have no time ('Zeitpunkt') and are left out",
         "ereignisse.parquet: neither exposure nor feedback, left out: 'Storno' (2 rows)",
         "3 events repeat others in every column: each is counted once",
         f"4 of {orders + clicks + 4:,} events of feedback",
