@@ -1,31 +1,38 @@
 """The resources of every Triton kernel on every GPU target, read from binaries compiled without a GPU.
 
-    python -m bench.gpu.resources                            the table, then a roofline estimate per op
+    python -m bench.gpu.resources                            the table
     python -m bench.gpu.resources --check                    fail on a broken rule or an exceeded budget
     python -m bench.gpu.resources --update                   write the budget, so that the change shows as a diff
     python -m bench.gpu.resources --sample --targets sm_90 --json
 
 The rules: nothing spills; no float32 arithmetic that the compiler may fuse, flush or approximate; no global scratch;
 128-bit loads of the scores if a variant asks for them. The budget (budgets/, a file per Triton version, a line per
-kernel and target) bounds registers, shared memory and instructions from above and wide loads from below.
+kernel and target) bounds registers, shared memory and instructions from above and wide loads from below; on NVIDIA also
+what a variant's call executes (`bench.gpu.model`): machine instructions in all, of integers and of float64, sectors,
+barriers, cycles of the timeline. Triton 3.6 compiles to PTX that the emulator was not made for: there only the binaries
+are read.
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bench.gpu import roofline
 from pygrade._util.files import atomic_file
+
+if TYPE_CHECKING:
+    from pygrade.aot.build import Launch
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 BUDGETS = Path(__file__).parent / "budgets"
 AT_MOST = ("registers", "shared", "instructions")  # of the budget; wide loads at least
+EXECUTED = ("slots", "integer", "float64", "sectors", "barriers", "chain")  # at most, where a call was executed
 Budget = dict[str, dict[str, int]]
 
 
@@ -55,6 +62,7 @@ class Row(Resources):
     kernel: str
     target: str
     warps: int
+    executed: dict[str, int] = field(default_factory=dict)  # `EXECUTED`
 
     @property
     def key(self) -> str:
@@ -63,20 +71,38 @@ class Row(Resources):
 
 
 def measure(variant: str, targets: tuple[str, ...]) -> list[Row]:
-    """Compile the launches of one variant (cached by Triton) and read the binaries."""
+    """Compile the launches of one variant (cached by Triton), read the binaries, and execute those for NVIDIA."""
+    import triton
+
     from bench.gpu.binaries import resources
     from pygrade.aot import build as aot
     from pygrade.aot.variants import VARIANTS
 
     rows = []
-    for launch in aot.record(VARIANTS[variant].call):
-        for target in targets:
+    executes = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
+    for target in targets:
+        call = VARIANTS[variant].call
+        found = execute(call, target) if executes and target.startswith("sm_") else [(n, {}) for n in aot.record(call)]
+        for launch, executed in found:
             binary = aot.compiled(launch, target)
-            found = asdict(resources(binary))
-            rows.append(
-                Row(**found, variant=variant, kernel=launch.name, target=target, warps=binary.metadata.num_warps)
-            )
+            about = {"variant": variant, "kernel": launch.name, "target": target, "warps": binary.metadata.num_warps}
+            rows.append(Row(**asdict(resources(binary)), **about, executed=executed))
     return rows
+
+
+def execute(call: Callable[[], object], target: str) -> "list[tuple[Launch, dict[str, int]]]":
+    """The launches of a call and what each executes (`EXECUTED`)."""
+    from bench.gpu.model import Work, costs_of
+    from devtools.ptx import Options, emulated
+
+    with emulated(target, Options(races=False), costs=costs_of) as launches:
+        call()
+    result = []
+    for launched in launches:
+        work = Work.of(launched)
+        counts = (work.slots, work.pipes["integer"], work.pipes["float64"], work.sectors, work.barriers, work.chain)
+        result.append((launched.launch, dict(zip(EXECUTED, map(int, counts), strict=True))))
+    return result
 
 
 def collect(variants: list[str], targets: tuple[str, ...], jobs: int) -> list[Row]:
@@ -111,10 +137,11 @@ def over_budget(rows: Iterable[Row], budget: Budget) -> list[str]:
         if line is None:
             problems.append(f"{row.key}: no line in the budget; run python -m bench.gpu.resources --update")
             continue
+        have = {name: getattr(row, name) for name in AT_MOST} | row.executed
         problems += [
-            f"{row.key}: {getattr(row, name)} {name}; the budget has {line[name]}"
-            for name in AT_MOST
-            if getattr(row, name) > line[name]
+            f"{row.key}: {value} {name}; the budget has {line[name]}"
+            for name, value in have.items()
+            if value > line[name]
         ]
         if row.wide_loads < line["wide_loads"]:
             problems.append(f"{row.key}: {row.wide_loads} wide_loads; the budget has {line['wide_loads']}")
@@ -123,7 +150,7 @@ def over_budget(rows: Iterable[Row], budget: Budget) -> list[str]:
 
 def budget_of(rows: list[Row]) -> Budget:
     """The tightest budget for these rows."""
-    return {row.key: {name: getattr(row, name) for name in (*AT_MOST, "wide_loads")} for row in rows}
+    return {row.key: {name: getattr(row, name) for name in (*AT_MOST, "wide_loads")} | row.executed for row in rows}
 
 
 def budget_path(triton_version: str) -> Path:
@@ -143,11 +170,12 @@ def table(rows: list[Row]) -> str:
     width = max((len(row.variant) for row in rows), default=8) + 2
     lines = [
         f"{'variant':{width}}{'kernel':22}{'target':8}{'warps':>6}{'regs':>6}{'spills':>8}{'shared':>8}{'instr':>8}"
-        f"{'inexact':>9}{'128-bit':>9}"
+        f"{'inexact':>9}{'128-bit':>9}{'slots':>10}{'chain':>9}"
     ]
     lines += [
         f"{r.variant:{width}}{r.kernel.strip('_'):22}{r.target:8}{r.warps:6}{r.registers:6}{r.spills:8}{r.shared:8}"
         f"{r.instructions:8}{r.inexact:9}{r.wide_loads:9}"
+        f"{r.executed.get('slots', '-'):>10}{r.executed.get('chain', '-'):>9}"
         for r in rows
     ]
     return "\n".join(lines)
@@ -161,7 +189,6 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit 1 on a broken rule or an exceeded budget")
     parser.add_argument("--update", action="store_true", help="write the budget of this Triton version")
     parser.add_argument("--jobs", type=int, default=1, help="processes that compile: %(default)s")
-    parser.add_argument("--gpu", default="H100", choices=roofline.GPUS, help="GPU of the roofline: %(default)s")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args()
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
@@ -185,10 +212,10 @@ def main() -> int:
         problems += over_budget(rows, budget)
     if options.json:
         record = {"triton": triton.__version__, "kernels": [asdict(r) for r in rows], "problems": problems}
-        print(json.dumps(record | {"roofline": roofline.estimates(options.gpu)}))
+        print(json.dumps(record))
     else:
         print(f"Triton {triton.__version__}: {len(rows)} binaries of {len(names)} variants")
-        print(table(rows) + "\n\n" + roofline.table(options.gpu))
+        print(table(rows))
         missing = [] if not whole else sorted(set(budget) - {row.key for row in rows})
         lower = [r.key for r in rows if budget.get(r.key) and budget_of([r])[r.key] != budget[r.key]]
         if (missing or lower) and not options.update:

@@ -7,10 +7,13 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
-from bench.gpu import resources, roofline
+from bench.gpu import model, resources
+from bench.gpu.device_ops import OPS
 from pygrade.aot.variants import VARIANTS
 from tests.kernels import sweep
+from tests.ptx import run
 
 ROW = resources.Row(64, 0, 1024, 0, 500, 0, 2, variant="a", kernel="_k", target="sm_90", warps=4)
 
@@ -108,11 +111,22 @@ def test_an_inexact_kernel_is_caught(tmp_path):
     assert min(exact[2:]) > 0
 
 
-def test_roofline_estimates_are_consistent():
-    for gpu in roofline.GPUS:
-        for entry in roofline.estimates(gpu):
-            slower = max(float(entry["memory_us"]), float(entry["compute_us"]))
-            assert (slower == entry["memory_us"]) == (entry["bound"] == "memory")
-        assert "ESTIMATE" in roofline.table(gpu)
-    rollout = next(work for work in roofline.works() if work.op == "rollout")
-    assert 160e6 < rollout.bytes < 200e6
+def test_what_a_launch_executes_is_counted():
+    out = torch.zeros(64, dtype=torch.int32)
+    load = "ld.param.b64 %rd1, [k_param_0]; mad.wide.u32 %rd2, %r1, 4, %rd1; ld.global.b32 %r2, [%rd2];"
+    store = "add.s32 %r3, %r2, %r1; st.global.b32 [%rd2], %r3; ret;"
+    launched = run(f"mov.u32 %r1, %tid.x; {load} bar.sync 0; {store}", out, threads=64)
+    work = model.Work.of(launched)
+    assert work.barriers == 1 and work.sectors == 16 and work.touched == 16  # 8 read and written, of each word once
+    assert work.pipes == {"float32": 4.0, "integer": 6.0, "float64": 0.0, "memory": 4.0, "special": 0.0}
+    assert (
+        model.Work.of(replace(launched, counts={k: 2 * v for k, v in launched.counts.items()})).slots == 2 * work.slots
+    )
+
+
+def test_the_predictions_are_of_the_bench_s_shapes():
+    rows = json.loads(model.RESULTS.read_text())["rows"]
+    assert {row["op"] for row in rows} == {op.name for op in OPS}
+    for row in rows:
+        assert max(row["H100"].values()) == pytest.approx(row["us"]["H100"], abs=0.1)
+    assert model.table(rows) in (model.RESULTS.parents[2] / "docs" / "GPU.md").read_text()
