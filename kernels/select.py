@@ -41,33 +41,44 @@ def index_of(key):
 def _shrink(buffer, filled, least, MOST: tl.constexpr, CAPACITY: tl.constexpr):
     """Moves the best of more than MOST keys, at least ``least`` and at most MOST of them, to the front of the buffer.
 
-    Returns their number and an order that a later candidate must beat.
+    Returns their number and an order that a later candidate must beat. The cut is found among orders; only if too many
+    are equal, among keys.
     """
-    slot = tl.arange(0, CAPACITY)
+    # Lane l has the keys l, l + 32, …; without the hint they would change lanes between load and store.
+    slot = tl.max_contiguous(tl.arange(0, CAPACITY // 32)[:, None] * 32 + tl.arange(0, 32)[None, :], [1, 1])
     tl.debug_barrier()
     keys = tl.load(buffer + slot, mask=slot < filled, other=EMPTY)
-    low = tl.min(tl.where(keys == EMPTY, 2**63 - 1, keys), axis=0)
-    high = tl.max(keys, axis=0) + 1
+    orders = (keys >> 32).to(tl.int32)
+    low = tl.min(tl.where(slot < filled, orders, 2**31 - 1)).to(tl.int64)
+    high = tl.max(orders).to(tl.int64) + 1
     cut = low
     reached = filled
-    while (reached > MOST) | (reached < least):
-        cut = (low & high) + ((low ^ high) >> 1)
-        reached = tl.sum((keys >= cut).to(tl.int32), axis=0)
+    while ((reached > MOST) | (reached < least)) & (high - low > 1):
+        cut = (low + high) >> 1
+        own = tl.sum(tl.where(orders >= cut.to(tl.int32), 1.0, 0.0), axis=0)  # floats: the integer pipe has more to do
+        reached = tl.sum(own.to(tl.int32), axis=0)
         low = tl.where(reached > MOST, cut, low)
         high = tl.where(reached < least, cut, high)
-    kept = keys >= cut
+    beaten = cut.to(tl.int32)
+    kept = orders >= beaten
+    if (reached > MOST) | (reached < least):  # low is the order of too many, high that of too few
+        beaten = low.to(tl.int32)
+        first = low << 32
+        last = high << 32
+        edge = first
+        while (reached > MOST) | (reached < least):
+            edge = first + ((last - first) >> 1)
+            reached = tl.sum((keys >= edge).to(tl.int32))
+            first = tl.where(reached > MOST, edge, first)
+            last = tl.where(reached < least, edge, last)
+        kept = keys >= edge
+    # Any order will do: lanes count theirs first, so that only 32 counts are scanned.
+    count = kept.to(tl.int32)
+    column = tl.sum(count, axis=0)
+    place = (tl.cumsum(column, axis=0) - column)[None, :] + tl.cumsum(count, axis=0) - 1
     tl.debug_barrier()
-    tl.store(buffer + tl.cumsum(kept.to(tl.int32), axis=0) - 1, keys, mask=kept)
-    return reached, (cut >> 32).to(tl.int32)
-
-
-@triton.jit
-def _running(new, LISTS: tl.constexpr, TN: tl.constexpr):
-    """Inclusive running counts along the last axis; Triton 3.6 can't scan beside an axis of one element."""
-    if LISTS == 1:
-        return tl.reshape(tl.cumsum(tl.reshape(new, [TN]), axis=0), [1, TN])
-    else:
-        return tl.cumsum(new, axis=1)
+    tl.store(buffer + place, keys, mask=kept)
+    return reached, beaten
 
 
 @triton.jit
@@ -81,10 +92,15 @@ def append(
     """
     row = tl.arange(0, LISTS)
     better = eligible & (order > bound[:, None])
-    new = better.to(tl.int32)
-    added = tl.sum(new, axis=1)
-    if tl.max(added, axis=0) > 0:  # seldom not so, but in long lists, of which most tiles add nothing
-        slot = row[:, None] * CAPACITY + filled[:, None] + _running(new, LISTS, TN) - 1
+    # One scan for all lists: a tile of several has at most 64 candidates, so 8 bits a list; one list has all bits.
+    shift = row * 8
+    packed = tl.sum(better.to(tl.int32) << shift[:, None], axis=0)
+    total = tl.sum(packed, axis=0)
+    if total > 0:  # seldom not so, but in long lists, of which most tiles add nothing
+        LOW: tl.constexpr = 0xFF if LISTS > 1 else 0x7FFFFFFF
+        added = (total >> shift) & LOW
+        before = ((tl.cumsum(packed, axis=0) - packed)[None, :] >> shift[:, None]) & LOW
+        slot = row[:, None] * CAPACITY + filled[:, None] + before
         tl.store(buffer + slot, key_of(order, index[None, :]), mask=better)
         filled += added
         for i in range(LISTS):
