@@ -67,12 +67,17 @@ def _given(command: str, options: Sequence[Option], arguments: Sequence[str]) ->
             parser.add_argument(option.negative, dest=option.name, action="store_false")
         else:
             parser.add_argument(*names, dest=option.name, nargs="*" if _is_list(option.hint) else 1)
-    given, rest = parser.parse_known_args([_spelled(word) for word in words])
+    parsed, rest = parser.parse_known_args([_spelled(word) for word in words])
+    given = vars(parsed)
+    positional = next((option.name for option in options if option.positional), None)
+    if positional and positional not in given and not any(word.startswith("-") for word in rest):
+        given |= {positional: rest} if rest else {}
+        rest = []
     if rest:
         flags = [flag for option in options for flag in (option.flag, option.negative) if flag]
         wanted = config_file.near(rest[0].partition("=")[0], flags)
         raise ValueError(f"{command} has no option {rest[0]}; {wanted or f'see pygrade {command} --help-all'}")
-    return vars(given)
+    return given
 
 
 def _spelled(word: str) -> str:

@@ -154,6 +154,13 @@ def test_none_is_stored_if_it_is_not_the_default():
     assert "clip_high" not in table["stage2"] and "task_values" not in table["reward"]
 
 
+def test_files_may_follow_the_options():
+    first, last = (parse("doctor", words) for words in (["a.csv", "--quiet"], ["--quiet", "a.csv"]))
+    assert first == last and [str(path) for path in last.files] == ["a.csv"]
+    with pytest.raises(ValueError, match="doctor has no option b.csv"):
+        parse("doctor", ["a.csv", "--quiet", "b.csv"])
+
+
 def test_pairs_of_the_command_line():
     assert from_words(["a=1,b=2", "c=3"], dict[str, float]) == {"a": "1", "b": "2", "c": "3"}
     assert from_words(["a=x,y", "b=z"], dict[str, str]) == {"a": "x,y", "b": "z"}
