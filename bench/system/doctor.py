@@ -23,10 +23,7 @@ from pygrade._util.optional_imports import require
 
 REQUESTS, TIMES, QUICK = 60_000, (0.1, 1, 4), 2_000
 CANDIDATES, PAGE, BLOCK = 40, 10, 20_000
-LIMIT_SECONDS, LIMIT_GROWTH = (
-    10.0,
-    1.2,
-)  # of the middle one, and of the time per row when rows become four times as many
+LIMIT_SECONDS, LIMIT_GROWTH = 10.0, 1.2  # time of the middle one; growth of the time per row to the largest
 
 
 def write_shop(path: Path, requests: int, seed: int = 0) -> None:
@@ -83,7 +80,7 @@ def shop(first: int, requests: int, total: int, rng: np.random.Generator) -> dic
 
 def run(*arguments: str) -> dict[str, float]:
     """Seconds and peak memory of a pygrade command in a process of its own."""
-    begin = time.perf_counter()
+    begin, load = time.perf_counter(), os.getloadavg()[0]
     process = subprocess.Popen([sys.executable, "-m", "pygrade", *arguments], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -92,6 +89,7 @@ def run(*arguments: str) -> dict[str, float]:
         "seconds": round(time.perf_counter() - begin, 2),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
         "peak_mib": round(usage.ru_maxrss / 1024),
+        "load": round(load, 1),  # of others, before it starts: with some, CPU time says more than the clock
     }
 
 
