@@ -1,5 +1,7 @@
 import gc
+import json
 import weakref
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,8 @@ from bench.system import doctor
 from pygrade.logs import Logs
 from pygrade.logs.import_table import import_table
 from pygrade.logs.table_files import read_table
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_shop_is_read_as_it_is_written_and_freed_once_it_is_a_log(tmp_path, monkeypatch):
@@ -24,3 +28,13 @@ def test_the_shop_is_read_as_it_is_written_and_freed_once_it_is_a_log(tmp_path, 
     del table
     gc.collect()
     assert freed() is None and imported.row_name(3) == "3 of shop.parquet"
+
+
+def test_the_guide_has_the_figures_of_the_result():
+    record = json.loads((ROOT / "bench/results/doctor.json").read_text(encoding="utf-8"))
+    guide = " ".join((ROOT / "docs/guides/logs.md").read_text(encoding="utf-8").split())
+    small, large = record["runs"][1:]
+    start = record["start"]["cpu_seconds"]
+    assert f"take {small['cpu_seconds']:.0f} s of CPU time, of which {start:.0f} s are" in guide
+    assert f"and {small['peak_mib'] / 1024:.1f} GB; four times as many take {large['cpu_seconds']:.0f} s" in guide
+    assert large["rows"] == 4 * small["rows"] and f"{large['peak_mib'] / 1024:.1f} GB ([`doctor.json`]" in guide
