@@ -157,7 +157,7 @@ def test_none_is_stored_if_it_is_not_the_default():
 def test_files_may_follow_the_options():
     first, last = (parse("doctor", words) for words in (["a.csv", "--quiet"], ["--quiet", "a.csv"]))
     assert first == last and [str(path) for path in last.files] == ["a.csv"]
-    with pytest.raises(ValueError, match="doctor has no option b.csv"):
+    with pytest.raises(ValueError, match=r"doctor has no option b\.csv"):
         parse("doctor", ["a.csv", "--quiet", "b.csv"])
 
 
