@@ -16,7 +16,7 @@ from pygrade.logs.conversion import ImportNotes
 from pygrade.logs.nested import unnested
 from pygrade.logs.parquet import LISTED, METADATA_KEY, header_of
 from pygrade.logs.problems import MOST_LEFT_OUT, Problems
-from pygrade.logs.table import Table, to_arrow
+from pygrade.logs.table import Table, check_names, to_arrow
 
 Columns = Mapping[str, str | Iterable[str]] | Sequence[str] | str
 Duplicates = Literal["keep-shown", "refuse"]
@@ -70,6 +70,7 @@ def import_table(
         raise ValueError(f"duplicates is {duplicates!r}; want keep-shown or refuse")
     given = parse_map(columns)
     arrow = to_arrow(table)
+    check_names(arrow, where)
     header = header_of((arrow.schema.metadata or {}).get(METADATA_KEY, b"{}"), Path(where))
     own_list = bool(header) and given.get("position", LISTED) == LISTED and LISTED in arrow.column_names
     if own_list:  # a log of pygrade's own without slots

@@ -1,5 +1,6 @@
 """Any table as Arrow, and its columns as numpy arrays with what is missing as NaN."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from typing import Any
@@ -93,6 +94,12 @@ def _row_name(where: str, rows: NDArray[np.int64] | None, parents: NDArray[np.in
     return f"{parent} (candidate {number - int(np.searchsorted(parents, parent))}) of {where}"
 
 
+def check_names(arrow: Any, where: str) -> None:
+    """ValueError if two columns have one name."""
+    if twice := [name for name, count in Counter(arrow.column_names).items() if count > 1]:
+        raise ValueError(f"{where}: column {twice[0]!r} is there more than once")
+
+
 class Table:
     """An Arrow table whose rows belong to groups that are next to each other, once `grouped` was called."""
 
@@ -113,9 +120,7 @@ class Table:
         self._parsed: dict[str, tuple[Floats, NDArray[np.bool_]] | None] = {}  # columns of text as numbers
         self._encoded: dict[str, tuple[NDArray[np.int32], Any]] = {}  # of columns of text, see `_encode`
         self._starts = starts
-        twice = {name for name in self.names if self.names.count(name) > 1}
-        if twice:
-            raise ValueError(f"{where}: column {sorted(twice)[0]!r} is there more than once")
+        check_names(arrow, where)
         if not len(arrow):
             raise ValueError(f"{where}: no rows")
 
@@ -193,7 +198,7 @@ class Table:
         types, dtype = require("pyarrow").types, self.type_of(name)
         if types.is_boolean(dtype):
             return "bool"
-        if types.is_integer(dtype):
+        if types.is_integer(dtype) or (types.is_decimal(dtype) and dtype.scale == 0):
             return "integer"
         if types.is_floating(dtype) or types.is_decimal(dtype):
             return "number"

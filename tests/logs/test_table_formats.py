@@ -50,6 +50,10 @@ def test_a_relation_of_duckdb():
     relation = connection.from_arrow(SHOP)
     assert_same(Logs.from_table(relation), Logs.from_table(SHOP))
     assert to_arrow(relation.filter("rank = 1"))["rank"].unique().to_pylist() == [1]
+    wide = "* replace (device::enum('app', 'web') as device, product_id::hugeint as product_id)"
+    assert_same(Logs.from_table(relation.project(wide)), Logs.from_table(SHOP))
+    with pytest.raises(ValueError, match="the table: column 'price' is there more than once"):
+        Logs.from_table(to_arrow(relation).append_column("price", SHOP["price"]))
 
 
 def test_a_lazy_frame_of_polars():
