@@ -20,6 +20,7 @@ from pygrade.logs.conversion import ImportNotes
 from pygrade.logs.nested import flat, unnested
 from pygrade.logs.table import Table
 from pygrade.logs.table_files import PARQUET, read_table
+from pygrade.logs.table_formats import format_of, refuse_loose, split_version
 from pygrade.logs.text_times import read_times
 from pygrade.storage import Place, download, is_url
 
@@ -63,14 +64,19 @@ class Piece:
 def pieces_of(place: Place, rows: int) -> list[Piece]:
     """Pieces of a file or directory: those of a Parquet file have about ``rows`` rows.
 
-    FileNotFoundError if nothing is there; ValueError names a file that is no whole Parquet file.
+    FileNotFoundError if nothing is there; ValueError names a file that is no whole Parquet file, or is in a Delta or
+    Iceberg table.
     """
+    base, version = split_version(place)
+    if version is not None or format_of(base):
+        return [Piece(place)]
     path = download(place) if is_url(place) else Path(place)
     if not path.exists():
         raise FileNotFoundError(f"{place} does not exist; want a file or a directory of files")
     inside = sorted(path.iterdir()) if path.is_dir() else [path]
     if not all(file.is_file() and file.suffix.lower() in PARQUET for file in inside):
         return [Piece(place)]
+    refuse_loose(path)
     return [Piece(file, groups) for file in inside for groups in row_groups(file, rows) if groups.rows]
 
 

@@ -35,15 +35,16 @@ def read_logs(path: Place) -> Logs:
     return logs
 
 
-def write_logs(logs: Logs, path: Place, rows_per_file: int = 1_000_000) -> None:
+def write_logs(logs: Logs, path: Place, rows_per_file: int = 1_000_000, *, check: bool = True) -> None:
     """Writes a directory of Parquet parts of about `rows_per_file` rows (whole requests), zstd compressed.
 
     The directory, local or at a URL, appears complete in one step; it replaces an earlier log there, never anything
-    else.
+    else. ``check``: `validate` first; False for a log that was just made by a reader.
     """
     if rows_per_file < 1:
         raise ValueError(f"rows_per_file is {rows_per_file}; want at least 1")
-    validate(logs)
+    if check:
+        validate(logs)
     columns = {field.name: getattr(logs, field.name) for field in fields(logs)}
     if is_url(path):
         parquet.refuse_strangers(str(path), Folder.at(path).names())

@@ -40,7 +40,7 @@ def format_penalty(weights: T, weight_bounds: TensorOrArray) -> T:
         [...], of the kind and dtype of ``weights``: 0 inside the box, negative outside. Differentiable in ``weights``.
 
     Raises:
-        TypeError, ValueError: a wrong dtype, shape or device; on a CPU also a low above its high.
+        TypeError, ValueError: a wrong dtype, shape or device; on a CPU, if it is not compiled, a low above its high.
 
     Examples:
         >>> box = torch.tensor([[0.1, 0.1], [0.6, 0.9]])
@@ -51,7 +51,7 @@ def format_penalty(weights: T, weight_bounds: TensorOrArray) -> T:
     values = checks.tensor("weights", weights, dtypes, (None,) * max(1, getattr(weights, "ndim", 1)))
     bounds = checks.tensor("weight_bounds", weight_bounds, (values.dtype,), (2, values.shape[-1])).detach()
     checks.same_device("weight_bounds", bounds, "weights", values)
-    if checks.must_validate(None, bounds):
+    if checks.must_validate(None, bounds) and not torch.compiler.is_compiling():
         _check_bounds(bounds)
     return checks.match_type(reference.format_penalty(values, bounds), weights)
 

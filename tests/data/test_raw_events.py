@@ -8,6 +8,7 @@ import pytest
 
 from pygrade._util.hashing import stable_id
 from pygrade.config.data import RawEventsConfig
+from pygrade.data.event_tables import pieces_of, read_piece
 from pygrade.data.events import import_events
 from pygrade.workers import LocalWorkers
 from tests.data.shops import LONG_SCHEMA, PAGE, WIDE_SCHEMA, make_world, write_long_shop, write_wide_shop
@@ -318,3 +319,15 @@ def test_all_problems_are_in_one_message(german):
 def test_amounts_are_no_flags(french):
     with pytest.raises(ValueError, match=r'produits.parquet|want 0 and 1, or a condition: clic = "rang > 0"'):
         imported(french, WIDE_SCHEMA.replace('"cliqué"', '"rang"'))
+
+
+def test_a_delta_table_is_read_as_one(tmp_path):
+    """Rows that were deleted are in its files, and not in the table."""
+    deltalake = pytest.importorskip("deltalake")
+    place = tmp_path / "events"
+    deltalake.write_deltalake(str(place), pl.DataFrame({"id": range(6)}).to_arrow())
+    deltalake.DeltaTable(str(place)).delete("id >= 4")
+    assert sum(len(batch) for piece in pieces_of(place, 100) for batch in read_piece(piece)) == 4
+    assert sum(len(batch) for piece in pieces_of(f"{place}@v0", 100) for batch in read_piece(piece)) == 6
+    with pytest.raises(ValueError, match="is in the Delta table"):
+        pieces_of(next(place.glob("*.parquet")), 100)
