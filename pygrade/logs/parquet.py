@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterable
-from itertools import pairwise
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -282,10 +282,13 @@ def write(columns: dict[str, Any], path: Path, rows_per_file: int) -> None:
         raise ValueError(f"{path}: the log has no requests; want at least one")
     bounds = np.append(cuts, len(offsets) - 1)
     header = {"format_version": FORMAT_VERSION, "parts": len(cuts)} | {name: columns[name] for name in _STATED}
-    with atomic_directory(path) as directory:
-        for number, (start, stop) in enumerate(pairwise(bounds)):
-            table = _table(columns, int(start), int(stop), header)
+    with atomic_directory(path) as directory, ThreadPoolExecutor(2) as pool:  # two parts at a time
+
+        def write_numbered(number: int) -> None:
+            table = _table(columns, int(bounds[number]), int(bounds[number + 1]), header)
             parquet.write_table(table, directory / f"part-{number:05d}.parquet", compression="zstd")
+
+        list(pool.map(write_numbered, range(len(cuts))))
 
 
 def refuse_strangers(place: str, names: Iterable[str]) -> None:
