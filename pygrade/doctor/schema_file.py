@@ -11,6 +11,7 @@ from pygrade.data.event_schema import ATTRIBUTE_FORM, KEYS
 from pygrade.data.event_tables import schema_of
 from pygrade.doctor.event_proposal import SchemaProposal, TableProposal
 from pygrade.logs.table_files import ARROW, CSV, JSON, PARQUET
+from pygrade.logs.table_formats import format_of
 from pygrade.storage import Place, is_url
 
 _ALIKE = 0.75  # of all columns of two files that both have: they are of one table
@@ -37,7 +38,7 @@ def _alike(a: set[str], b: set[str]) -> bool:
 def _tables_in(place: Place) -> list[Place]:
     """The directory, or its files if they have different columns."""
     path = Path(place)
-    if is_url(place) or not path.is_dir():
+    if is_url(place) or not path.is_dir() or format_of(path):
         return [place]
     inside = sorted(p for p in path.iterdir() if p.name[0] not in "._")
     known = [*PARQUET, *CSV, *JSON, *ARROW]

@@ -16,7 +16,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "visitor", "member_id", "member", "buyer_id", "shopper_id", "profile_id", "account_id", "person_id",
         "viewer_id", "cookie_id", "cookie", "device_id",
         "kunde", "kunden_id", "kundennr", "kundennummer", "nutzer", "nutzer_id", "benutzer", "benutzer_id",
-        "utilisateur", "id_utilisateur", "id_client", "usuario", "id_usuario",
+        "utilisateur", "id_utilisateur", "id_client", "usuario", "id_usuario", "cliente", "id_cliente",
     ),
     "item_id": (
         "item_id", "item", "iid", "product_id", "product", "sku", "sku_id", "asin", "goods_id", "document_id",

@@ -36,7 +36,11 @@ def read_csv(path: Path) -> Any:
             raise
         # types are taken from the first block: now it is the file
         table = csv.read_csv(path, read_options=csv.ReadOptions(block_size=_BLOCK, encoding=encoding), **options)
-    _check_names(path, table.column_names)
+    try:
+        _check_names(path, table.column_names)
+    except UnicodeDecodeError:
+        _refuse_bytes(path)
+        raise
     if any(pa.types.is_binary(kind) for kind in table.schema.types):
         _refuse_bytes(path)
     _check_quotes(path, table, delimiter)

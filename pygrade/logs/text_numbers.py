@@ -7,19 +7,10 @@ from collections.abc import Callable, Sequence
 from pygrade.logs.arrays import evenly_spaced
 
 _UNKNOWN = {"", "-", "--", "?", "nan", "na", "n/a", "n.a.", "#n/a", "null", "(null)", "none", "nil", "\\n", "missing"}
-_UNKNOWN |= {"unknown", "undefined"}
-_FLAGS = {
-    "y": 1.0,
-    "yes": 1.0,
-    "true": 1.0,
-    "t": 1.0,
-    "on": 1.0,
-    "n": 0.0,
-    "no": 0.0,
-    "false": 0.0,
-    "f": 0.0,
-    "off": 0.0,
-}
+_UNKNOWN |= {"unknown", "undefined", "unbekannt", "k.a.", "k. a.", "keine angabe", "inconnu"}
+_YES = ("y", "yes", "true", "t", "on", "ja", "j", "wahr", "oui", "vrai", "sí", "si", "sì", "sim")
+_NO = ("n", "no", "false", "f", "off", "nein", "falsch", "non", "faux", "não", "nao", "nee")
+_FLAGS = dict.fromkeys(_YES, 1.0) | dict.fromkeys(_NO, 0.0)
 _MONEY = re.compile(r"^([$€£¥]|usd|eur|gbp)\s*|\s*([$€£¥]|usd|eur|gbp)$")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 _POINT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?")

@@ -10,6 +10,7 @@ from pygrade._util.hashing import stable_id
 from pygrade.config.data import RawEventsConfig
 from pygrade.data.event_tables import pieces_of, read_piece
 from pygrade.data.events import import_events
+from pygrade.doctor.schema_file import group_tables
 from pygrade.workers import LocalWorkers
 from tests.data.shops import LONG_SCHEMA, PAGE, WIDE_SCHEMA, make_world, write_long_shop, write_wide_shop
 from tests.data.test_events_jobs import digest
@@ -327,6 +328,7 @@ def test_a_delta_table_is_read_as_one(tmp_path):
     place = tmp_path / "events"
     deltalake.write_deltalake(str(place), pl.DataFrame({"id": range(6)}).to_arrow())
     deltalake.DeltaTable(str(place)).delete("id >= 4")
+    assert len(list(place.glob("*.parquet"))) == 2 and group_tables([place]) == [[place]]
     assert sum(len(batch) for piece in pieces_of(place, 100) for batch in read_piece(piece)) == 4
     assert sum(len(batch) for piece in pieces_of(f"{place}@v0", 100) for batch in read_piece(piece)) == 6
     with pytest.raises(ValueError, match="is in the Delta table"):

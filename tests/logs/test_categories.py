@@ -92,7 +92,7 @@ def test_text_without_a_frequent_level_or_of_too_many_is_left_out():
     assert imported(title=items)[0].mapping.left_out["title"] == "text with 1,001 values"
 
 
-@pytest.mark.parametrize("words", [("Y", "N"), ("yes", "no"), ("True", "false")])
+@pytest.mark.parametrize("words", [("Y", "N"), ("yes", "no"), ("True", "false"), ("ja", "Nein"), ("OUI", "non")])
 def test_yes_and_no_are_one_column(words):
     answers = RNG.choice([*words, None], REQUESTS)
     found, logs, said = imported(returning=of_request(answers))
@@ -221,6 +221,8 @@ def test_raw_values_of_requests():
         (["1_000"], None),
         (["Y", "n", "NA"], [1, 0, np.nan]),
         (["Y", "maybe"], None),
+        (["J", "n", "k.A."], [1, 0, np.nan]),
+        (["sí", "no"], [1, 0]),
         (["1", "yes"], None),
         (["", "null"], None),
         (["5%", "5"], None),

@@ -89,6 +89,7 @@ def test_types_that_change_after_the_first_block_of_a_csv_file(tmp_path):
             "a,b\n1,café\n".encode("latin-1"),
             r"a.csv, line 2: byte 0xe9 after '1,caf' is no UTF-8; save .*iconv",
         ),
+        ("a.csv", "a,prénom\n1,2\n".encode("latin-1"), r"a.csv, line 1: byte 0xe9 after 'a,pr' is no UTF-8; save .*"),
         ("a.csv", b"a,b,a\n1,2,3\n", "a.csv, line 1: column 'a' is there more than once"),
         ("a.csv", b"1,2\n3,4\n", "a.csv, line 1: '1, 2' are no names of columns; want a line of names"),
         ("a.csv.gz", gzip.compress(b"a,b\n" + b"1,2\n" * 9999)[:-30], "a.csv.gz is not a complete .csv file: Trunc"),
