@@ -24,14 +24,22 @@ _SIGNIFICANT, _ORDERED = 4.0, 0.1  # standard errors and correlation of pages th
 
 
 def tell(column: Floats, feedback: Array) -> str:
-    """How sure a column [n] tells feedback [n], in either direction; empty if it does not, or if either is rare.
+    """How sure a column [n], or where it is empty, tells feedback [n], in either direction; empty if it does not, or if
+    either is rare.
 
-    >>> tell(np.arange(100.0), np.arange(100) >= 60)
-    'AUC 1.000'
+    >>> tell(np.arange(100.0), np.arange(100) >= 60), tell(np.repeat([np.nan, 3.0], 50), np.arange(100) >= 50)
+    ('AUC 1.000', 'by where it is empty: AUC 1.000')
     """
-    known = np.flatnonzero(~np.isnan(column))
-    known = known[evenly_spaced(len(known), _MOST_ROWS)]
-    event, values = np.asarray(feedback)[known] > 0, column[known]
+    known = ~np.isnan(column)
+    if found := _told(column[known], np.asarray(feedback)[known]):
+        return found
+    found = _told(known.astype(np.float64), feedback)
+    return f"by where it is empty: {found}" if found else ""
+
+
+def _told(column: Floats, feedback: Array) -> str:
+    rows = evenly_spaced(len(column), _MOST_ROWS)
+    event, values = np.asarray(feedback)[rows] > 0, column[rows]
     if min(event.sum(), (~event).sum()) < _FEW or values.min() == values.max():
         return ""
     others, own = np.sort(values[~event]), values[event]

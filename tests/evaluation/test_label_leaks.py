@@ -1,5 +1,6 @@
 """Columns that hold the feedback are named, those that come before it are not."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -81,6 +82,18 @@ def test_an_item_column_that_tells_the_feedback(logs):
     column = np.where(logs.feedback[:, 1] > 0, 1 + logs.value, 0)
     (sentence,) = leaks_of(replace(logs, item_features=column[:, None]))
     assert sentence.startswith("item column margin tells the feedback of order (AUC 1.000)")
+
+
+@pytest.mark.parametrize(("share", "how"), [(1.0, "AUC 1.000"), (0.6, ".* % of the events above all other rows")])
+def test_an_item_column_that_is_there_only_where_the_feedback_is(logs, share, how):
+    """The seconds that somebody looked at what he clicked, of a table that lists shown rows alone."""
+    rng = np.random.default_rng(6)
+    known = (logs.feedback[:, 0] > 0) & (rng.random(logs.num_rows) < share)
+    seconds = np.where(known, rng.gamma(2, 30, logs.num_rows), np.nan)
+    (sentence,) = leaks_of(replace(logs, item_features=seconds[:, None].astype(np.float32)))
+    assert re.match(rf"item column margin tells the feedback of click \(by where it is empty: {how}\)", sentence)
+    anywhere = np.where(rng.random(logs.num_rows) < 0.5, rng.normal(size=logs.num_rows), np.nan)
+    assert leaks_of(replace(logs, item_features=anywhere[:, None].astype(np.float32))) == []
 
 
 def test_prices_that_follow_the_feedback_or_gain_too_much(logs):
