@@ -67,6 +67,8 @@ def test_from_no_log_to_a_verdict(tmp_path, monkeypatch, capsys):
         assert service.handle("POST", "/v1/update", body)[0] == 200
     del service  # its logs are complete
 
+    assert main(["join", "--config", str(config), "--out", "early"]) == 0
+    assert "no page is complete yet: each waits 60 minutes for its feedback" in capsys.readouterr().out
     assert main(["join", "--config", str(config), "--feedback-delay-ms", "60000", "--final", "--json"]) == 0
     logs = read_logs(tmp_path / "first" / "served")
     assert logs.num_requests == REQUESTS and logs.feedback.sum() == len(events) and set(logs.features) == set(FEATURES)

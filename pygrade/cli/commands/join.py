@@ -27,7 +27,9 @@ def run(options: JoinOptions) -> dict[str, Any]:
     if not options.json:
         rows = [[text, f"{record[name]:,}"] for name, text in _ROWS.items()]
         terminal.table(f"{options.out}", ["", "in all"], rows)
-        terminal.text(f"train on it: pygrade train --data logs:{options.out} --out RUN")
+        wait = f"no page is complete yet: each waits {options.feedback_delay_ms / 60_000:g} minutes for its feedback"
+        wait += "; --final waits for none, where the logs have ended"
+        terminal.text(f"train on it: pygrade train --data logs:{options.out} --out RUN" if record["requests"] else wait)
     return record
 
 
