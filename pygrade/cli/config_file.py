@@ -83,9 +83,11 @@ def label(path: Path, table: str) -> Label:
 
 
 def read_tables(path: Path) -> Table:
-    """The whole file; ``ValueError`` if it is not TOML."""
+    """The whole file; ``ValueError`` if it is not TOML, ``FileNotFoundError`` if it is not there."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"config {path} does not exist") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"config {path}: {error}") from error
 

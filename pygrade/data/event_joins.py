@@ -53,6 +53,7 @@ def make_requests(
         return exposures, 0, counts
     starts = _request_starts(exposures, rules)
     sizes = np.diff(np.append(starts, len(exposures)))
+    counts.update(requests=len(starts), alone=int((sizes == 1).sum()))
     request = np.repeat(np.arange(len(starts)), sizes)
     exposures = _joined(exposures, feedback, rules, counts)
     of_request = exposures[starts]

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 _MOST_KINDS = 10
+_ALONE = 0.5  # of the requests, from which on it is said that they have one exposure
 
 
 @dataclass
@@ -47,6 +48,12 @@ def sentences(lost: Lost, window_hours: float) -> Iterator[str]:
         yield f"{table}: neither exposure nor feedback, left out: {named}"
     if lost.joins["repeated"]:
         yield f"{lost.joins['repeated']:,} events repeat others in every column: each is counted once"
+    alone, requests = lost.joins["alone"], lost.joins["requests"]
+    if alone > _ALONE * requests:
+        yield (
+            f"{alone:,} of {requests:,} requests ({100 * alone / requests:.3g} %) have one exposure, of which there is "
+            "no order to learn: are users and items swapped, or is what makes a request wrong (requests, gap_minutes)?"
+        )
     if count := lost.joins["lost"]:
         whole = lost.joins["feedback"]
         share = f"{100 * count / max(whole, 1):.3g} %"

@@ -157,18 +157,19 @@ def _check_given(tables: Sequence[Sampled], given: Mapping[str, str]) -> None:
     """ValueError names a column or kind that no table has."""
     names = {name for table in tables for name in table.names}
     for role, column in given.items():
-        parts = [column] if column in names else column.split("+")
+        parts, wanted = [column] if column in names else column.split("+"), names
         if role.startswith("y_"):
             texts = {
                 level for table in tables for n in table.names if _are_kinds(table, n) for level in table.levels(n)
             }
-            bad = [part for part in parts if part not in names | texts and not any(name in part for name in names)]
+            wanted = names | texts
+            bad = [part for part in parts if part not in wanted and not any(name in part for name in names)]
             what = "kind or column"
         else:
             bad = [part for part in parts if part not in names and part not in ("none", "")]
             what = "column"
         if bad:
-            near = difflib.get_close_matches(bad[0], names, 1)
+            near = difflib.get_close_matches(bad[0], sorted(wanted), 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"map names {bad[0]!r}, and no table has such a {what}{hint}")
 

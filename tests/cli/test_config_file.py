@@ -109,7 +109,11 @@ def test_a_list_of_another_length_is_refused(config):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--config"], "wants one value"), (["--config", "a", "--config", "b"], "twice"), (["--config=absent"], "absent")],
+    [
+        (["--config"], "wants one value"),
+        (["--config", "a", "--config", "b"], "twice"),
+        (["--config=absent"], "config absent does not exist"),
+    ],
 )
 def test_the_file_itself(capsys, arguments, message):
     assert cli.main(["info", *arguments]) == 2

@@ -169,6 +169,7 @@ def test_files_of_one_table_are_one_log_as_before(capsys, tmp_path):
         ("time=when", "map names 'when', and no table has such a column"),
         ("user=wer", "map names 'wer', and no table has such a column"),
         ("exposure=Anzeige", "map names 'Anzeige', and no table has such a kind or column"),
+        ("exposure=Einblendun", "no table has such a kind or column; did you mean 'Einblendung'?"),
     ],
 )
 def test_a_wrong_map_is_named(capsys, tmp_path, mapped, message):

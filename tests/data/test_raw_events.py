@@ -222,6 +222,16 @@ def test_what_is_lost_is_counted_and_named(german):
     assert any("1 of 61 items of the events (4 rows)" in note and "A9999" in note for note in notes)
 
 
+def test_requests_of_one_exposure_are_said(german):
+    """Users and items are swapped: nothing fails, and hardly a request has an order."""
+    events = LONG_SCHEMA.partition("[[users]]")[0].replace('category = "Farbe"\n', "").replace('slot = "Platz"\n', "")
+    events = events.replace('requests = "column"', 'requests = "session"').replace('request = "Sitzung"\n', "")
+    assert not any("have one exposure" in note for note in imported(german, events).source["notes"])
+    swapped = events.replace('user = "Kundennr"\nitem = "Artikelnr"', 'user = "Artikelnr"\nitem = "Kundennr"')
+    notes = imported(german, swapped, "swapped").source["notes"]
+    assert any("have one exposure, of which there is no order to learn: are users and items" in n for n in notes)
+
+
 def test_ratings_are_explicit_feedback_if_the_schema_says_so(tmp_path):
     folder = tmp_path / "ratings"
     folder.mkdir()
