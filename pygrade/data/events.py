@@ -85,7 +85,9 @@ def parse_spec(spec: str, accepted: Sequence[str] | None = None) -> tuple[str, P
     wanted = ", ".join(f"{name}:{'SCHEMA.toml' if name == 'events' else 'DIR'}" for name in accepted)
     if scheme not in accepted or not path:
         raw = f"; `pygrade pipeline` reads {scheme}:" if scheme in known and scheme not in accepted else ""
-        raise ValueError(f"data is {spec!r}; want one of {wanted}{raw}")
+        there = not path and place_exists(place_of(spec))
+        table = f"; logs:{spec} if it is a log, else `pygrade doctor {spec} --out DIR` makes one of a table"
+        raise ValueError(f"data is {spec!r}; want one of {wanted}{raw}{table if there else ''}")
     place = place_of(path)
     if not place_exists(place):
         raise FileNotFoundError(f"data is {spec!r}, and {path} does not exist; want one of {wanted}")

@@ -226,6 +226,8 @@ def test_a_data_set_that_a_command_does_not_read_is_refused_with_the_command_tha
     assert parse_spec(f"logs:{tmp_path}", ["logs"]) == ("logs", tmp_path)
     with pytest.raises(ValueError, match=r"want one of logs:DIR; `pygrade pipeline` reads kuairand:"):
         parse_spec(f"kuairand:{tmp_path}", ["logs"])
+    with pytest.raises(ValueError, match=f"want one of logs:DIR; logs:{tmp_path} if it is a log, else `pygrade doctor"):
+        parse_spec(str(tmp_path), ["logs"])
 
 
 def test_a_foreign_directory_and_a_foreign_config_are_refused(tmp_path):
