@@ -9,8 +9,8 @@ from pygrade.logs.leaks import absurd_price, are_times, price_leak, tell
 _SURE = 0.99  # correlation of a feature with the number of events of the request
 
 
-def leaks_of(logs: Logs) -> list[str]:
-    """A sentence for each column that holds the feedback, or is a time instead of a number to learn from."""
+def leaks_of(logs: Logs, *, times: bool = True) -> list[str]:
+    """A sentence for each column that holds the feedback, or (``times``) is a time instead of a number."""
     shown = np.flatnonzero(logs.shown)
     result = []
     for t, task in enumerate(logs.tasks):
@@ -29,9 +29,9 @@ def leaks_of(logs: Logs) -> list[str]:
     for f, name in enumerate(logs.features):
         column = _floats(logs.context[:, f])
         if are_times(column):
-            result.append(
+            result += times * [
                 f"feature {name} is a time since 1970, which only grows: want the hour, the weekday, or an age"
-            )
+            ]
         elif found := next(filter(None, (_counted(column, logs, t, counts) for t in range(len(logs.tasks)))), ""):
             result.append(f"feature {name} tells {found}: {before}")
     return result + _price(logs)

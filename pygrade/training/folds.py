@@ -19,6 +19,7 @@ from pygrade.correction.fit import correct, fit_correction
 from pygrade.correction.prior import load_prior
 from pygrade.evaluation.arms import GRADE, STAGE1
 from pygrade.evaluation.cautions import winsorized
+from pygrade.evaluation.label_leaks import leaks_of
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
@@ -87,6 +88,8 @@ def split_log(data: TrainingData, config: TrainConfig) -> LogSplit:
         reason = f"slot propensities are unknown; {propensity.needed.partition(':')[0]}"
     elif few := too_little(logs, fold, cluster):
         reason = f"too little data: {few}"
+    elif leaks := leaks_of(logs, times=False):
+        reason = f"a column holds the feedback and must be left out: {leaks[0]}"
     if reason or not config.correction.on:
         return LogSplit(fold, cluster, reason)
     slots = max(logs.num_slots, config.reward.page_size)

@@ -215,8 +215,13 @@ def test_another_number_of_folds_continues_in_the_same_directory(tmp_path):
         (log(requests=60), FAST.reward, "too little data"),
         (rare(), RewardConfig(), "slot propensities are unknown"),
         (replace(log(), feedback=np.zeros_like(log().feedback)), FAST.reward, "too little data"),
+        (
+            replace(log(), items=("dwell",), item_features=log().feedback[:, :1].copy()),
+            FAST.reward,
+            "a column holds the feedback and must be left out: item column dwell tells the feedback of",
+        ),
     ],
-    ids=["few users", "no propensities", "no feedback"],
+    ids=["few users", "no propensities", "no feedback", "a column with the feedback"],
 )
 def test_what_cannot_be_decided_serves_the_baseline_and_says_why(tmp_path, logs, reward, reason):
     result = train(logs, replace(FAST, reward=reward), tmp_path)
