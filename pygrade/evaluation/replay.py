@@ -196,7 +196,7 @@ def evaluate(
             fused = _fused(logs, weights, transform if isinstance(transform, str) else transform[name])
         per_request[name] = {metric: metrics.of(metric, fused) for metric in METRICS}
 
-    same = _cannot_differ(logs)
+    same = _cannot_differ(logs, [metrics_of["value"] for metrics_of in per_request.values()])
     names = [reference, *(name for name in names if name != reference)]
     return Evaluation(
         num_requests=logs.num_requests,
@@ -312,9 +312,9 @@ def broadcast_weights(name: str, weights: ArrayLike, requests: int, tasks: int) 
     return np.array(np.broadcast_to(array, (requests, tasks)))  # a copy: torch wants writable memory
 
 
-def _cannot_differ(logs: Logs) -> dict[str, str]:
-    """Metric → why every ranking has the same."""
-    if len(logs.tasks) == 1:
+def _cannot_differ(logs: Logs, values: Sequence[Array]) -> dict[str, str]:
+    """Metric → why every ranking has the same; values: [R] of each."""
+    if len(logs.tasks) == 1 and all(np.array_equal(value, values[0], equal_nan=True) for value in values):
         return dict.fromkeys(METRICS, "there is one task, so that there is nothing to fuse")
     if int(np.bincount(logs.row_request[logs.shown]).max()) == 1:
         return dict.fromkeys(("ndcg", "value"), "no page has two items")

@@ -130,6 +130,10 @@ def parse_map(columns: Mapping[str, str | Iterable[str]] | Sequence[str] | str |
     for key, value in pairs:
         role = SHORT.get(key, key)
         if role not in {*ROLES, *NATIVE, SKIP} and not role.startswith(PREFIXES):
+            if near := difflib.get_close_matches(role, [*SHORT, *ROLES], 1, 0.8):
+                raise ValueError(
+                    f"columns has {key!r}; did you mean {near[0]!r}? A task of this name is y_{key}=COLUMN"
+                )
             role = f"y_{role}"
         if role in result:
             raise ValueError(f"columns names {key!r} twice; want it once")

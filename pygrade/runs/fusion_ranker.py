@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,9 @@ class FusionRanker:
         """Learn from a log, a table or files, as `train` takes them; ``y`` is not used: feedback is part of a log."""
         if y is not None:
             raise ValueError("y is given; want None: feedback is part of the log")
+        k: Any = self.k
+        if not isinstance(k, Integral) or int(k) < 1:
+            raise ValueError(f"k is {k!r}; want a whole number from 1 on")
         options = {name: value for name, value in self.get_params().items() if name != "k"}
         result = train(X, options.pop("config"), options.pop("out_dir"), **options)
         self.result_: TrainedRanker | None = result

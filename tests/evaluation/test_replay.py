@@ -110,6 +110,8 @@ def test_a_metric_that_cannot_differ_says_why(logs):
         logs, tasks=("b",), predictions=logs.predictions[:, 1:], feedback=logs.feedback[:, 1:], task_values=()
     )
     assert "one task" in evaluate(one, {"r": [1.0], "s": [1.0]}).cannot_differ["ndcg"]
+    moved = np.arange(len(one.item_id), dtype=np.float32)  # by what is more than the prediction, such as its item
+    assert evaluate(one, {"r": [1.0]}, scores={"s": moved}, k=8).cannot_differ == {}
 
 
 def test_events_are_worth_what_the_log_says_and_the_record_tells(logs):

@@ -267,6 +267,7 @@ def test_one_message_holds_the_contract_beside_the_table():
     [
         ("request=sesion_id", "no column 'sesion_id'; did you mean 'session_id'"),
         ("request", "want ROLE=COLUMN"),
+        ("requets=session_id", "'requets'; did you mean 'request'. A task of this name is y_requets=COLUMN"),
         ("request=session_id,request=at", "'request' twice"),
         ({"wish": "hour"}, "known for p_wish"),
         ("x_rank=price", "'price' has several values"),

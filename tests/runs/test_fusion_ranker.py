@@ -48,6 +48,9 @@ def test_what_it_refuses():
         FusionRanker().rank(np.zeros((1, 2, 2), np.float32))
     with pytest.raises(ValueError, match="y is given; want None"):
         FusionRanker().fit(tiny_logs(50), [0, 1])
+    for k in (0, 2.5):
+        with pytest.raises(ValueError, match=rf"k is {k}; want a whole number from 1 on"):
+            FusionRanker(k=k).fit(tiny_logs(50))
 
 
 def test_scikit_learn_takes_it_for_an_estimator(fitted):
