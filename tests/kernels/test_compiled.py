@@ -128,7 +128,7 @@ def test_seeded_faults_are_noticed(pytestconfig):
                 noticed[kind] += found or not same
                 by_finding_alone[kind] += found and same
     print({kind: (seeded[kind], noticed[kind], by_finding_alone[kind]) for kind in seeded})
-    assert set(seeded) == {"bar.sync removed", "another lane", "another place", "guard removed"}
+    assert set(seeded) >= {"bar.sync removed", "another lane", "another place", "guard removed"}
     assert noticed["bar.sync removed"] > seeded["bar.sync removed"] / 2
     assert by_finding_alone["bar.sync removed"] > 0
     assert noticed["another place"] > seeded["another place"] / 2
