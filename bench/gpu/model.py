@@ -11,7 +11,7 @@ Each op is executed on a few requests (`devtools.ptx`), and its counts are scale
   that of one program.
 
 Not modeled: what ptxas makes of the PTX (a table says how many instructions each becomes), caches, clocks under load,
-launches. Rates are published, latencies rounded from microbenchmarks of Hopper. Expect errors of a factor of 1.5.
+launches. Rates are published, latencies rounded from microbenchmarks of Hopper. Their errors are not known.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from pygrade._util.hashing import hash_ids
 from pygrade._util.optional_imports import require
 from pygrade.data.disk_shuffle import read_frames
 from pygrade.data.event_schema import Attribute, AttributeTable
-from pygrade.data.event_tables import Batch, Piece, Plan, read_piece, whole_numbers
+from pygrade.data.event_tables import Batch, PieceJob, read_piece, whole_numbers
 from pygrade.data.import_shards import PARTITIONS, ImportShard, ShardWriter, smallest_rows
 
 if TYPE_CHECKING:
@@ -46,21 +46,12 @@ class TableFacts:
 
 
 @dataclass(frozen=True)
-class TablePiece:
+class TablePiece(PieceJob):
     """A job: rows of a table of users or items."""
 
-    plan: Plan
     entity: str
     shuffle: str  # of its rows: partitions by id, of DATED tables those of the users' events
     table: AttributeTable
-    piece: Piece
-
-    @property
-    def rows(self) -> int:
-        return self.piece.rows
-
-    def __str__(self) -> str:
-        return str(self.piece)
 
 
 def read_attributes(job: TablePiece, shard: ShardWriter) -> TableFacts:

@@ -140,6 +140,21 @@ class Plan:
         return Values(table.unknown, self.schema.utc_offset_hours, self.named)
 
 
+@dataclass(frozen=True)
+class PieceJob:
+    """A job that reads a piece."""
+
+    plan: Plan
+    piece: Piece
+
+    @property
+    def rows(self) -> int:
+        return self.piece.rows
+
+    def __str__(self) -> str:
+        return str(self.piece)
+
+
 def plan_of(schema: EventSchema, rows: int) -> Plan:
     """ValueError names every file that is missing, and every column that its files lack."""
     problems, named, size = list[str](), set[str](), 0

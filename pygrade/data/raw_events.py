@@ -36,7 +36,17 @@ from pygrade.data.disk_shuffle import DiskShuffle, read_frames
 from pygrade.data.event_joins import FEEDBACK, HIDDEN, SHOWN, JoinRules, make_requests
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_schema import EVERY, AttributeTable, EventSchema, EventTable, kinds_of, read_schema
-from pygrade.data.event_tables import Batch, Piece, Plan, Values, nothing, pieces_of, plan_of, read_piece
+from pygrade.data.event_tables import (
+    Batch,
+    Piece,
+    PieceJob,
+    Plan,
+    Values,
+    nothing,
+    pieces_of,
+    plan_of,
+    read_piece,
+)
 from pygrade.data.event_writer import PIECE, EventWriter
 from pygrade.data.import_shards import ImportShard, ShardWriter
 from pygrade.data.lost_rows import Lost, Unknown, sentences
@@ -93,7 +103,7 @@ def _read(plan: Plan, tables: Mapping[str, Sequence[AttributeTable]], writer: Ev
     events, rest = [], iter(carried)
     for table in schema.events:
         shuffle = next(rest) if table.dated is not None else ""
-        events += [_EventPiece(plan, table, shuffle, piece) for piece in _pieces(plan, table, writer.rows)]
+        events += [_EventPiece(plan, piece, table, shuffle) for piece in _pieces(plan, table, writer.rows)]
     first_slot = _NO_SLOT
     for job, facts in zip(events, writer.read(_read_events, events, "events: read"), strict=True):
         lost.count(_name(job.table), facts.attributes.left_out, facts.kinds)
@@ -103,7 +113,7 @@ def _read(plan: Plan, tables: Mapping[str, Sequence[AttributeTable]], writer: Ev
     listed += [("item", f"item-{n}", t) for n, t in enumerate(schema.items)]
     dated = [table for table in schema.users if table.time]
     listed += [("user", f"{DATED}-{n}", t) for n, t in enumerate(dated)]
-    pieces = [TablePiece(plan, *entry, piece) for entry in listed for piece in _pieces(plan, entry[2], writer.rows)]
+    pieces = [TablePiece(plan, piece, *entry) for entry in listed for piece in _pieces(plan, entry[2], writer.rows)]
     for piece, found in zip(
         pieces, writer.read(read_attributes, pieces, "events: tables") if pieces else (), strict=True
     ):
@@ -135,20 +145,11 @@ def _merge(whole: dict[str, bool], found: Mapping[str, bool]) -> None:
 
 # ---- rows of a user meet ---------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class _EventPiece:
+class _EventPiece(PieceJob):
     """A job: rows of a table of events, which go into partitions by user."""
 
-    plan: Plan
     table: EventTable
     shuffle: str  # of the attributes of items in these rows
-    piece: Piece
-
-    @property
-    def rows(self) -> int:
-        return self.piece.rows
-
-    def __str__(self) -> str:
-        return str(self.piece)
 
 
 @dataclass
@@ -280,7 +281,7 @@ def _add_events(
         )
         shard.shuffle(f"seen-{entity}").add(parts_of(seen["id"]), seen)
     if table.dated is not None:
-        place = TablePiece(job.plan, "item", job.shuffle, table.dated, job.piece)
+        place = TablePiece(job.plan, job.piece, "item", job.shuffle, table.dated)
         add_rows(batch, item, place, shard, facts.attributes)
 
 

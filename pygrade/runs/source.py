@@ -10,7 +10,7 @@ from pygrade.logs.log_parts import LogParts, wrote_log
 from pygrade.logs.table_files import read_table
 from pygrade.training.data import open_log
 
-Log = TypeVar("Log", bound=Logs | LogParts)
+Log = TypeVar("Log", Logs, LogParts, Logs | LogParts)
 
 
 def open_source(
@@ -48,8 +48,7 @@ def with_values(log: Log, values: Mapping[str, float], value_tasks: Sequence[str
     worth = {**dict(zip(log.tasks, log.task_values, strict=True)), **values}
     if values and not any(worth.values()):
         raise ValueError(f"values make every event worth 0 ({', '.join(log.tasks)}); want at least one other value")
-    valued: Any = log.valued(tuple(map(float, worth.values())), tuple(value_tasks))
-    return valued  # type: ignore[no-any-return]
+    return log.valued(tuple(map(float, worth.values())), tuple(value_tasks))
 
 
 def _places(source: Any) -> list[Any]:

@@ -19,7 +19,7 @@ from pygrade.simulation.marketplace import FEATURES, TASK_VALUES, TASKS, Marketp
 from pygrade.training.propensity import TARGET, shuffled_error
 from pygrade.training.train import train
 from tests.learning import tiny_logs
-from tests.service.test_loop import NOW, SLOTS, events_of
+from tests.service.test_loop import SLOTS, ask_pages, events_of
 from tests.training.test_train import SMALL
 
 REQUESTS = 1200
@@ -27,22 +27,13 @@ REQUESTS = 1200
 
 def serve(service, requests):
     """[n, SLOTS] candidates of each page, in process."""
-    pages = np.empty((len(requests), SLOTS), np.int64)
-    for r in range(len(requests)):
-        names = [f"item-{item}" for item in requests.item_id[r]]
-        body = {
-            "user": f"user-{requests.user_id[r]}",
-            "items": names,
-            "k": SLOTS,
-            "predictions": {task: requests.p_hat[r, :, t].tolist() for t, task in enumerate(TASKS)},
-            "context": dict(zip(FEATURES, requests.context[r].tolist(), strict=True)),
-            "timestamp": NOW + r,
-            "request_id": f"r{r}",
-        }
+
+    def rank(body):
         status, _, answer, _ = service.handle("POST", "/v1/rank", json.dumps(body).encode())
         assert status == 200, answer
-        pages[r] = [names.index(name) for name in json.loads(answer)["names"]]
-    return pages
+        return json.loads(answer)
+
+    return ask_pages(rank, requests)
 
 
 def test_from_no_log_to_a_verdict(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """The loop of those who bring predictions: a policy is served, its log and the feedback are joined and trained on."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -24,8 +25,8 @@ def world():
     return Marketplace(MarketplaceConfig(log_users=400, test_users=10, items=300, candidates=20, page_size=SLOTS))
 
 
-def ask_pages(server, requests):
-    """[n, SLOTS] candidates of each page, as an engine with names asks for it."""
+def ask_pages(rank, requests, **more):
+    """[n, SLOTS] candidates of each page, as an engine with names asks ``rank(body)`` for it; more: other keys [n]."""
     pages = np.empty((len(requests), SLOTS), np.int64)
     for r in range(len(requests)):
         names = [f"item-{item}" for item in requests.item_id[r]]
@@ -35,11 +36,10 @@ def ask_pages(server, requests):
             "k": SLOTS,
             "predictions": {task: requests.p_hat[r, :, t].tolist() for t, task in enumerate(TASKS)},
             "context": dict(zip(FEATURES, requests.context[r].tolist(), strict=True)),
-            "scenario": str(requests.scenario[r]),
             "timestamp": NOW + r,
             "request_id": f"r{r}",
         }
-        answer = server.answer("/v1/rank", body)
+        answer = rank(body | {key: str(values[r]) for key, values in more.items()})
         pages[r] = [names.index(name) for name in answer["names"]]
     return pages
 
@@ -63,7 +63,7 @@ def test_the_log_of_a_served_policy_decides_the_next_verdict(world, tmp_path):
     )
     requests = world.requests(REQUESTS, 0)
     with serving(tmp_path / "run", tmp_path / "log", "--config", path) as server:
-        pages = ask_pages(server, requests)
+        pages = ask_pages(partial(server.answer, "/v1/rank"), requests, scenario=requests.scenario)
         events = list(events_of(world, requests, pages))
         for start in range(0, len(events), 200):
             server.answer("/v1/update", {"events": events[start : start + 200]})
