@@ -317,10 +317,10 @@ def test_write_checks_before_it_writes(tmp_path):
 def test_killed_writer_keeps_the_earlier_log(tmp_path):
     write_logs(make_logs(seed=1), tmp_path / "log", 30)
     program = (
-        "import sys, time; sys.path.insert(0, sys.argv[2]); from test_logs import make_logs\n"
+        "import os, sys, time; sys.path.insert(0, sys.argv[2]); from test_logs import make_logs\n"
         "import pyarrow.parquet as pq; from pygrade.logs import write_logs\n"
         "real = pq.write_table\n"
-        "def slow(*a, **o): real(*a, **o); print('wrote', flush=True); time.sleep(60)\n"
+        "def slow(*a, **o): real(*a, **o); os.write(1, b'wrote\\n'); time.sleep(60)  # parts are written by threads\n"
         "pq.write_table = slow; write_logs(make_logs(seed=2), sys.argv[1], 30)"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "log"), os.path.dirname(__file__)]
