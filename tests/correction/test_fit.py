@@ -271,6 +271,7 @@ class _Some:
             yield self.logs.select(slice(start, min(start + 250, self.stop)))
 
 
+@pytest.mark.slow
 def test_a_long_log_continues_from_its_sample_with_the_same_bits_for_any_workers():
     logs = world(3000)
     users = logs.user_id.astype(np.int64)

@@ -238,6 +238,7 @@ run_pipeline(data, out, CONFIG, on_step=on_step)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_the_same(run, tmp_path):
     data, out = f"logs:{run.parent / 'log'}", tmp_path / "run"
     expected = summary_of(run)["stages"]

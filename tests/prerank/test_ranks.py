@@ -55,6 +55,7 @@ def pair(tmp_path_factory):
     return train_here(loop, Job(), 2, tmp_path_factory.mktemp("pair"))
 
 
+@pytest.mark.slow
 def test_two_ranks_find_as_much_as_one_process(pair, tmp_path):
     world = World()
     train = world.batches(6000, seed=1)
@@ -67,6 +68,7 @@ def test_two_ranks_find_as_much_as_one_process(pair, tmp_path):
     assert two.difference.low > 0.2  # and far more than popularity
 
 
+@pytest.mark.slow
 def test_a_killed_rank_continues_from_the_last_checkpoint(pair, tmp_path, caplog):
     caplog.set_level("WARNING", "pygrade")
     again = train_here(loop, Job(tmp_path / "killed"), 2, tmp_path)

@@ -53,6 +53,7 @@ def events_of(world, requests, pages):
         yield {"user": f"user-{requests.user_id[r]}", "item": item, "task": TASKS[t], "timestamp": time} | number
 
 
+@pytest.mark.slow
 def test_the_log_of_a_served_policy_decides_the_next_verdict(world, tmp_path):
     needs_server()
     FusionPolicy(PolicySpec(tasks=TASKS, features=FEATURES)).save(tmp_path / "run" / "policy")

@@ -128,7 +128,7 @@ def test_bill_of_materials():
     assert len(set(references)) == len(references) and bill["dependencies"][0]["dependsOn"] == references
 
 
-@pytest.mark.parametrize("language", ["sh", "go"])
+@pytest.mark.parametrize("language", ["sh", pytest.param("go", marks=pytest.mark.slow)])
 def test_clients_rank_and_send_feedback(language, address, tmp_path):
     if shutil.which("curl" if language == "sh" else "go") is None:
         pytest.skip(f"no program for {language}")
