@@ -277,7 +277,7 @@ def _category(proposals: Sequence[TableProposal]) -> str:
         for name, entry in proposal.keys.get("attributes", {}).items() if proposal.entity == "items" else ():
             column, kind = (entry["column"], entry["kind"]) if isinstance(entry, dict) else (name, entry)
             if kind in ("categorical", "hashed") and proposal.table.distinct(column) > 1:
-                named = column in proposal.table.named("category")
+                named = column in proposal.table.named("group")
                 found.append((not named, kind == "hashed", proposal.table.is_flag(column), len(found), name))
     return min(found)[-1] if found else ""
 

@@ -27,6 +27,7 @@ from pygrade.logs.column_names import (
     role_names,
 )
 from pygrade.logs.leaks import are_times
+from pygrade.logs.parquet import METADATA_KEY
 from pygrade.logs.table import Table
 from pygrade.logs.text_times import are_time_texts
 
@@ -57,6 +58,8 @@ _KINDS = {
     "timestamp": ("time", "integer", "number", "text"),
     "scenario": ("text",),
     "value": ("integer", "number"),
+    "category": _IDS,
+    "embedding": ("vector",),
     "shown": _NUMBERS,
     "seed": ("integer",),
     "candidates": ("integer",),
@@ -240,6 +243,8 @@ def _fits(table: Table, role: str, name: str) -> bool:
         return not _differs(table, name) and table.distinct(name) <= _MAX_SCENARIOS
     if role == "user_id":
         return not _differs(table, name)
+    if role == "category":
+        return bool(table.varies(name).any())  # else it is of the request
     if role == "value":
         return bool((table.numbers(name, gaps=True) >= 0).all())
     if role == "timestamp" and kind == "text" and not table.is_numeric(name):
@@ -386,22 +391,24 @@ def _order_tasks(table: Table, result: ColumnMap) -> None:
 
 def _rest(table: Table, result: ColumnMap) -> None:
     """The columns that are left: features and the scenario if they are of the request, else item columns. A scenario is
-    a feature, too, but in a log of pygrade's own.
+    a feature, and a category an item column, too, but in a log of pygrade's own.
     """
     joined = {part for column in result.roles.values() for part in column.split("+")}
+    native = METADATA_KEY in (table.arrow.schema.metadata or {})
     for name in table.names:
         if name == result.roles.get("scenario") and name != "scenario" and f"x_{name}" not in result.roles:
             result.take(f"x_{name}", name, "the scenario as a feature")
-        if name in _taken(result) or name in joined:
+        category = name == result.roles.get("category") and f"i_{name}" not in result.roles and not native
+        if (name in _taken(result) or name in joined) and not category:
             continue
         kind, own = table.kind(name), name[:2] in ("x_", "i_") and len(name) > 2
-        if kind == "other":  # such as lists
+        if kind in ("other", "vector"):  # such as lists
             result.left_out[name] = f"type {table.type_of(name)}"
             continue
         distinct = table.distinct(name)
         varies = _differs(table, name)
         if why := _unfit(table, name, own, distinct):
-            result.left_out[name] = why
+            result.left_out |= {} if category else {name: why}
         elif own and name.startswith("x_") and varies:
             result.left_out[name] = "differs within a request"
         elif varies or (own and name.startswith("i_")):

@@ -45,6 +45,11 @@ ROLES: dict[str, tuple[str, ...]] = {
         "value", "price", "item_price", "unit_price", "list_price", "sale_price", "selling_price", "item_value",
         "amount", "revenue", "gmv",
     ),
+    "category": (
+        "category", "category_id", "item_category", "product_category", "genre", "topic", "kategorie", "warengruppe",
+        "categorie", "rayon", "categoria",
+    ),
+    "embedding": ("embedding", "item_embedding", "embedding_vector", "item_vector", "vector"),
     "shown": (
         "shown", "is_shown", "was_shown", "displayed", "is_displayed", "visible", "viewable", "viewed", "impressed",
         "exposed", "is_exposed", "impression", "is_impression", "was_displayed", "is_visible", "was_visible",
@@ -65,7 +70,7 @@ RAW_ROLES: dict[str, tuple[str, ...]] = {
         "montant", "quantite", "importe",
     ),
     "rating": ("rating", "ratings", "stars", "score", "grade", "bewertung", "sterne", "note", "puntuacion"),
-    "category": (
+    "group": (
         "category", "category_id", "item_category", "product_category", "genre", "topic", "section", "brand",
         "kategorie", "warengruppe", "marke", "categorie", "rayon", "marque", "categoria",
     ),

@@ -25,6 +25,8 @@ COLUMNS = {
     "verdict": Column(True, "str"),
     "arm": Column(True, "str"),
     "value": Column(False, "float32"),
+    "category": Column(False, "str"),
+    "embedding": Column(False, "int32"),  # in Parquet lists, see `embeddings`
     "seed": Column(True, "uint64"),
     "timestamp": Column(True, "int64"),
     "trust": Column(True, "float32"),

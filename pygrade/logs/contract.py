@@ -13,6 +13,8 @@ _WHAT = {
     "timestamp": "when: a date, or seconds or milliseconds since 1970",
     "scenario": "text of the request, such as the kind of page",
     "value": "price of the item",
+    "category": "kind of the item: what stands above an item may satiate or help by it",
+    "embedding": "vector of the item, a list of decimals; for likeness of items of a page",
     "shown": "1 if the row was shown, if every row has a slot",
 }
 _FEEDBACK = "what followed, a column per task: 0 or 1 or an amount, empty where not shown"

@@ -11,6 +11,7 @@ from pygrade._typing import Array, Floats
 from pygrade._util.optional_imports import require
 from pygrade.logs.arrays import count_distinct, numbered
 from pygrade.logs.column_map import EXPLORED, ColumnMap
+from pygrade.logs.embeddings import EmbeddingError, read_lists
 from pygrade.logs.problems import TableProblem
 from pygrade.logs.table import Table
 from pygrade.logs.text_times import read_times
@@ -382,6 +383,14 @@ def numbers(table: Table, column: str, kind: str, notes: ImportNotes) -> Floats:
         notes.changed.append(f"{column!r}: {np.isinf(values).sum():,} infinite values, now missing")
         values = np.where(np.isinf(values), np.nan, values)
     return values
+
+
+def embeddings(table: Table, column: str, item: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Places [M] and vectors of the items [M], see `embeddings.read_lists`."""
+    try:
+        return read_lists(table.column(column), item)
+    except EmbeddingError as error:
+        raise ValueError(f"{column!r} (embedding) in row {table.row_name(error.row)}: {error.reason}") from error
 
 
 def note_texts(table: Table, columns: Iterable[str], notes: ImportNotes) -> None:

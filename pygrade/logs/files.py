@@ -9,6 +9,7 @@ import numpy as np
 
 from pygrade.logs import parquet
 from pygrade.logs.columns import COLUMNS
+from pygrade.logs.embeddings import join_tables
 from pygrade.logs.logs import Logs, validate
 from pygrade.storage import Folder, Place, download, is_url, publishing
 
@@ -70,7 +71,12 @@ def concatenate(parts: Sequence[Logs]) -> Logs:
                 raise ValueError(f"parts differ in {name}: integers and strings; want one kind")
     sizes = np.concatenate([np.diff(part.offsets) for part in parts])
     changes: dict[str, Any] = {"offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)}
-    for name in COLUMNS:
+    if all(part.embedding is not None for part in parts):
+        tables = [(part.embedding, part.embeddings) for part in parts]
+        changes["embedding"], changes["embeddings"] = join_tables(tables)  # type: ignore[arg-type]
+    else:
+        changes["embedding"] = changes["embeddings"] = None
+    for name in COLUMNS.keys() - changes.keys():
         arrays = [getattr(part, name) for part in parts]
         whole = all(array is not None for array in arrays)
         changes[name] = np.concatenate(arrays) if whole else None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.logs import attributes, contract, conversion, leaks, prediction_scale
+from pygrade.logs.arrays import numbered
 from pygrade.logs.column_map import BY_NAME_AND_VALUES, PREFIXES, ColumnMap, find_request, parse_map, propose
 from pygrade.logs.column_names import SHORT, names_harm
 from pygrade.logs.columns import PER_TASK
@@ -291,6 +292,14 @@ def _optional(attempt: _Attempt, result: dict[str, Any]) -> None:
     if "value" in roles:
         with collect():
             result["value"] = conversion.numbers(table, roles["value"], "", notes).astype(np.float32)
+    if "category" in roles:
+        with collect():
+            result["category"] = table.texts(roles["category"])
+    if "embedding" in roles and "item_id" in result:
+        with collect():
+            result["embedding"], result["embeddings"] = conversion.embeddings(
+                table, roles["embedding"], numbered(result["item_id"])
+            )
     for name in _TEXTS:
         if name in roles:
             with collect():

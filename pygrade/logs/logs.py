@@ -4,7 +4,8 @@ One Parquet row is one candidate of a request; the rows of a request are contigu
 `item_id` (integer or string), `position` (integer, 0-based slot, null where not shown; if slots are unknown, `listed`
 instead: the place among the request's shown rows as they were listed), context features `x_<feature>`, predictions
 `p_<task>`, feedback `y_<task>` (null where not shown), and optionally item columns `i_<name>` (numbers, null where
-unknown), `scenario`, `value`, the logging policy's weights `w_<task>` and concentration `a_<task>`, `seed`,
+unknown), `scenario`, `value`, `category` (text) and `embedding` (a list of numbers, see `embeddings`) of the item, the
+logging policy's weights `w_<task>` and concentration `a_<task>`, `seed`,
 `policy_version`, `exploration`, `timestamp` (ms), `trust`, `baseline`, `verdict` (what the policy was mixed with),
 `u_<task>` (multipliers of the tasks' values), `candidates` (how many the request had; a server's log may list all
 candidates of a sample of its requests, and the shown ones alone of the others) and `arm` (of a service's A/B test).
@@ -31,6 +32,7 @@ from pygrade.logs import parquet as logs_parquet
 from pygrade.logs.arrays import count_distinct, numbered
 from pygrade.logs.categories import levels_of
 from pygrade.logs.columns import COLUMNS, PER_REQUEST, PER_ROW, PER_TASK
+from pygrade.logs.embeddings import MOST_NUMBERS
 from pygrade.logs.import_table import Columns, Duplicates, ImportedTable, check_priced, import_table, worth_by_default
 from pygrade.metrics.texts import rate_text
 
@@ -83,6 +85,9 @@ class Logs:
     arm: Array | None = None  # [R] str, of a service that served several policies
     items: tuple[str, ...] = ()  # item columns, without the i_ prefix; no task or feature has one of these names
     item_features: NDArray[np.float32] | None = None  # [M, I], None if there are no item columns; NaN: unknown
+    category: Array | None = None  # [M] str, of the item; "": unknown
+    embedding: NDArray[np.int32] | None = None  # [M] place of the item's vector in `embeddings`, -1: unknown
+    embeddings: NDArray[np.float32] | None = None  # [E, d] distinct vectors, d ≤ 256, none of length 0
     slots_known: bool = True  # else `position` tells what was shown, and counts it as it was listed: not where
 
     def __post_init__(self) -> None:
@@ -98,6 +103,9 @@ class Logs:
             raise ValueError(f"items are {self.items}, item_features is {found}; want both or none of them")
         if not self.tasks:
             raise ValueError("tasks is empty; want at least one task")
+        if (self.embedding is None) != (self.embeddings is None):
+            have = "embeddings" if self.embedding is None else "embedding"
+            raise ValueError(f"the log has {have} alone; want embedding (of each row) and embeddings, or none of them")
         if len(self.task_values) != len(self.tasks):
             raise ValueError(
                 f"task_values has {len(self.task_values)} entries; want {len(self.tasks)}: {', '.join(self.tasks)}"
@@ -122,6 +130,14 @@ class Logs:
             if not column.optional or getattr(self, name) is not None:
                 width = (len(getattr(self, column.labels)),) if column.labels else ()
                 _check(name, getattr(self, name), (requests if column.by_request else rows, *width), column.kind)
+
+        if self.embeddings is not None:
+            size = self.embeddings.shape[1] if np.ndim(self.embeddings) == 2 else 0
+            if not 1 <= size <= MOST_NUMBERS:
+                raise ValueError(
+                    f"embeddings has shape {np.shape(self.embeddings)}; want (E, d) with d of 1 to {MOST_NUMBERS}"
+                )
+            _check("embeddings", self.embeddings, (len(self.embeddings), size), "float32")
 
     @property
     def num_requests(self) -> int:
@@ -330,6 +346,10 @@ class Logs:
             facts[f"feature {feature}"] = _span(self.context[:, f])
         for i, item in enumerate(self.items):
             facts[f"item column {item}"] = _span(self.item_columns[:, i])
+        if self.category is not None:
+            facts["categories of items"] = _some([name for name in np.unique(self.category.astype(str)) if name])
+        if self.embedding is not None and self.embeddings is not None:
+            facts["embeddings"] = f"{self.embeddings.shape[1]} numbers, of {(self.embedding >= 0).mean():.0%} of rows"
         if self.scenario is not None:
             names = np.unique(self.scenario.astype(str)).tolist()
             facts["scenarios"] = _some(names)
@@ -491,6 +511,12 @@ def _validate_tasks(logs: Logs, refuse: _Refuse) -> None:
         if set(np.unique(feedback)) == {0.0, 1.0}:
             wanted = "a probability, as feedback is 0 or 1 (of a percentage, take a hundredth)"
             refuse(column > 1 + _PROBABILITY_MARGIN, f"p_{task}", column, wanted)
+    if logs.embedding is not None and logs.embeddings is not None:
+        count = len(logs.embeddings)
+        wrong = (logs.embedding < -1) | (logs.embedding >= count)
+        refuse(wrong, "embedding", logs.embedding, f"a place in embeddings, below {count}, or -1 where unknown")
+        bad = np.append(~np.isfinite(logs.embeddings).all(1) | ~logs.embeddings.any(1), False)[logs.embedding]
+        refuse(bad, "embedding", logs.embedding, "a vector of finite numbers that are not all 0")
     if logs.value is not None:
         refuse(~((logs.value >= 0) & np.isfinite(logs.value)), "value", logs.value, "a finite value ≥ 0")
 

@@ -14,7 +14,9 @@ from pygrade._typing import Array
 from pygrade._util.files import atomic_directory
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line
+from pygrade.logs.arrays import numbered
 from pygrade.logs.columns import COLUMNS, Column
+from pygrade.logs.embeddings import EmbeddingError, join_tables, read_lists, write_lists
 from pygrade.logs.table_formats import refuse_loose
 
 RowName = Callable[[int], str]
@@ -24,14 +26,21 @@ METADATA_KEY = b"pygrade"
 FORMAT_VERSION = 1
 LISTED = "listed"  # in the place of `position`, so that no program takes the order of a list for slots
 _OPTIONS = "options.toml"  # of the command that wrote a log, beside its parts
-_KINDS = {"number": "a number", "integer": "an integer", "id": "an integer or a string", "text": "a string"}
+_KINDS = {
+    "number": "a number",
+    "integer": "an integer",
+    "id": "an integer or a string",
+    "text": "a string",
+    "vector": "a list of numbers",
+}
 _STATED = ("tasks", "features", "items", "task_values", "value_tasks")  # in the metadata of every file
 _SINGLE = {name: column for name, column in COLUMNS.items() if not column.labels}
 _WANTED = {"p_": "a prediction for every candidate", "y_": "feedback for a shown candidate"}
 _CONTRACT = (
     "a log has a row per candidate, with request_id, user_id, item_id, position (slot from 0, null: not shown; slots "
     "unknown: listed, the place in the list) and for each task p_<task> (prediction) and y_<task> (feedback, null: not "
-    "shown); optional: x_<feature>, i_<item column>, scenario, value, w_<task>, a_<task>, u_<task>, seed, "
+    "shown); optional: x_<feature>, i_<item column>, scenario, value, category, embedding (a list), w_<task>, "
+    "a_<task>, u_<task>, seed, "
     "policy_version, exploration, timestamp (ms), trust, baseline, verdict, candidates (of the request), arm; `pygrade "
     "doctor FILE` makes one of a table with other names"
 )
@@ -85,7 +94,7 @@ class ParquetParts:
         return ValueError(f"{self.path}: column '{column}', row {self.row_name(row)}: {reason}")
 
     def column(self, name: str, kind: str) -> Any:
-        """The column over all parts as an Arrow chunked array; `kind` is number, integer, id or text."""
+        """The column over all parts as an Arrow chunked array; `kind` is number, integer, id, text or vector."""
         types = self.pa.types
         chunks = []
         for file, part in zip(self.files, self.parts, strict=True):
@@ -99,7 +108,9 @@ class ParquetParts:
             text = types.is_string(value_type) or types.is_large_string(value_type)
             number = integer or types.is_floating(value_type) or types.is_boolean(value_type)
             empty = types.is_null(value_type) and kind != "id"  # a column of nulls only
-            good = {"number": number, "integer": integer, "id": integer or text, "text": text}[kind]
+            vector = types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype)
+            vector = vector and (types.is_floating(dtype.value_type) or types.is_integer(dtype.value_type))
+            good = {"number": number, "integer": integer, "id": integer or text, "text": text, "vector": vector}[kind]
             if not (good or empty):
                 hint = " (pygrade doctor makes 0/1 columns of text)" if text and name[:2] in ("x_", "i_") else ""
                 raise TypeError(f"{file}: column '{name}' has type {dtype}; want {_KINDS[kind]}{hint}")
@@ -111,7 +122,8 @@ class ParquetParts:
                 table = table.cast(self.pa.schema([(name, value_type)]))
             chunks.append(table.column(0))
         if len({str(chunk.type) for chunk in chunks}) > 1:
-            number_type = self.pa.float64() if kind == "number" else self.pa.int64()
+            numbers = {"number": self.pa.float64(), "vector": self.pa.list_(self.pa.float32())}
+            number_type = numbers.get(kind, self.pa.int64())
             target = self.pa.string() if any(types.is_string(c.type) for c in chunks) else number_type
             try:
                 chunks = [chunk.cast(target) for chunk in chunks]
@@ -147,6 +159,18 @@ class ParquetParts:
     def text(self, name: str) -> Array:
         column = self.column(name, "text")
         return _strings(self.pc.fill_null(column.cast(self.pa.string()), ""))
+
+    def vectors(self, name: str, item: Array) -> tuple[Array, Array]:
+        """Places [M] and vectors [E, d] of the items, see `embeddings.read_lists`; each file on its own."""
+        number = numbered(item)
+        parts = []
+        column = self.column(name, "vector")
+        for start, rows in zip(self.starts[:-1].tolist(), self.part_rows, strict=True):
+            try:
+                parts.append(read_lists(column.slice(start, rows), number[start : start + rows]))
+            except EmbeddingError as error:
+                raise self.fail(name, start + error.row, error.reason) from error
+        return join_tables(parts)
 
     def _check_columns(self, labels: dict[str, tuple[str, ...]]) -> None:
         """ValueError names the columns that are missing; those that are not read are noted."""
@@ -198,6 +222,9 @@ class ParquetParts:
         for field, column in COLUMNS.items():
             names = [column.prefix + label for label in labels[column.labels]] if column.labels else [field]
             if column.optional and not any(name in self.names for name in names):
+                continue
+            if field == "embedding":
+                result[field], result["embeddings"] = self.vectors(field, result["item_id"])
                 continue
             if not column.labels:
                 result[field] = values_of(field, column)
@@ -314,6 +341,9 @@ def _table(columns: dict[str, Any], start: int, stop: int, header: dict[str, Any
     table: dict[str, Any] = {}
     for name, column in COLUMNS.items():
         if columns[name] is None:
+            continue
+        if name == "embedding":
+            table[name] = write_lists(columns[name][rows], columns["embeddings"], numbered(columns["item_id"][rows]))
             continue
         mask = hidden if name in ("position", "feedback") else None
         for place, label in enumerate(columns[column.labels] if column.labels else ("",)):

@@ -194,7 +194,7 @@ class Table:
         return dtype.value_type if require("pyarrow").types.is_dictionary(dtype) else dtype
 
     def kind(self, name: str) -> str:
-        """number, integer, bool, text, time, empty or other."""
+        """number, integer, bool, text, time, vector (a list of decimals), empty or other."""
         types, dtype = require("pyarrow").types, self.type_of(name)
         if types.is_boolean(dtype):
             return "bool"
@@ -206,6 +206,8 @@ class Table:
             return "time"
         if types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype):
             return "text"
+        if types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype):
+            return "vector" if types.is_floating(dtype.value_type) else "other"
         return "empty" if types.is_null(dtype) else "other"
 
     def column(self, name: str) -> Any:
