@@ -3,7 +3,8 @@
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.policy.network import FusionPolicy
+from pygrade.policy.page_terms import PageTerms
 from pygrade.policy.projection import project_weights
 from pygrade.policy.spec import PolicySpec
 
-__all__ = ["Baseline", "Correction", "FusionPolicy", "Mixture", "PolicySpec", "project_weights"]
+__all__ = ["Baseline", "Correction", "FusionPolicy", "Mixture", "PageTerms", "PolicySpec", "project_weights"]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pygrade import _core
+from pygrade.policy.page_terms import PageTerms
 
 FORMS = ("", "marginal", "conditional")
 KNOTS = 5
@@ -22,6 +23,7 @@ _SMALLEST_MOVE = 0.01  # of log odds, which a cause explains
 LEVEL = "level of "  # names of the item columns that hold levels
 _REACH = 4.0  # of standardized item columns
 PREFIX = "correction."  # of its tensors in the policy's file
+_PAGE = PREFIX + "page_terms."  # of those of its page terms
 _LISTS = ("items", "parents", "amounts", "indicators", "form")  # in policy.json
 
 
@@ -84,6 +86,7 @@ class Correction:
     map_knots: NDArray[np.float32]  # [T, 5] of standardized log odds
     map_weights: NDArray[np.float32]  # [T, 7] level, slope, hinges
     levels: Levels | None = None  # of items; the last T item columns are theirs
+    page_terms: PageTerms | None = None  # of what stands above an item on a page
 
     def __post_init__(self) -> None:
         for name in ("tasks", "features", "items"):
@@ -109,10 +112,12 @@ class Correction:
             _ = self._in_core()
         except ValueError as error:
             raise ValueError(f"the correction is wrong: {error}") from None
+        if self.page_terms is not None:
+            self.page_terms.check(self.tasks, self.parents, self.amounts)
 
     def _in_core(self) -> _core.Correction:
         """The same in the C++ core, which checks it."""
-        names = [f.name for f in fields(self) if f.name not in ("tasks", "features", "levels")]
+        names = [f.name for f in fields(self) if f.name not in ("tasks", "features", "levels", "page_terms")]
         return _core.Correction(**{name: getattr(self, name) for name in names})
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -240,11 +245,14 @@ class Correction:
     def record(self) -> dict[str, Any]:
         """What stands in policy.json."""
         levels = {} if self.levels is None else {"levels": self.levels.record()}
-        return {name: getattr(self, name) for name in _LISTS} | levels
+        page_terms = {} if self.page_terms is None else {"page_terms": self.page_terms.record()}
+        return {name: getattr(self, name) for name in _LISTS} | levels | page_terms
 
     def tensors(self) -> dict[str, Tensor]:
         """What stands in the file of tensors, by name there."""
-        return {PREFIX + name: torch.from_numpy(getattr(self, name).copy()) for name in self._shapes()}
+        page_terms = {} if self.page_terms is None else self.page_terms.tensors()
+        own = {PREFIX + name: torch.from_numpy(getattr(self, name).copy()) for name in self._shapes()}
+        return own | {_PAGE + name: tensor for name, tensor in page_terms.items()}
 
     @classmethod
     def decode(
@@ -256,11 +264,16 @@ class Correction:
     ) -> "Correction":
         """Of what `record` and `tensors` gave."""
         arrays: dict[str, Any] = {
-            name.removeprefix(PREFIX): t.numpy() for name, t in tensors.items() if name.startswith(PREFIX)
+            name.removeprefix(PREFIX): t.numpy()
+            for name, t in tensors.items()
+            if name.startswith(PREFIX) and not name.startswith(_PAGE)
         }
         arrays |= {name: record[name] for name in _LISTS}
         if record.get("levels"):
             arrays["levels"] = Levels.decode(record["levels"], len(tasks))
+        if record.get("page_terms"):
+            of_page = {name.removeprefix(_PAGE): t.numpy() for name, t in tensors.items() if name.startswith(_PAGE)}
+            arrays["page_terms"] = PageTerms.decode(record["page_terms"], of_page)
         return cls(tasks=tasks, features=features, **arrays)
 
 

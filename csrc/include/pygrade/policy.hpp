@@ -16,6 +16,7 @@
 #include "pygrade/correction.hpp"
 #include "pygrade/export.h"
 #include "pygrade/mixture.hpp"
+#include "pygrade/page_terms.hpp"
 
 namespace pygrade::inline v0_2 {
 
@@ -80,6 +81,8 @@ class PYGRADE_API Policy {
   // Of predictions, for what takes corrected ones; nothing: none does.
   const std::optional<Correction>& correction() const { return correction_; }
   std::span<const std::string> items() const;  // names of the correction's item columns
+  // Of the correction; nothing: what stands above an item does not count.
+  const std::optional<PageTerms>& page_terms() const { return page_terms_; }
 
   // Request::items of candidates with these ids[N] into `rows`[N, I]: the `given` columns by name, for those that are
   // not given the levels that a log showed of the items, else NaN. Empty if nothing is known. Others of `given` are
@@ -164,6 +167,7 @@ class PYGRADE_API Policy {
   std::vector<float> default_multipliers_;             // [1 + valued scenarios, T], first those of all others
   std::optional<Mixture> mixture_;
   std::optional<Correction> correction_;
+  std::optional<PageTerms> page_terms_;
   std::shared_ptr<const detail::ItemLevels> levels_;  // the last T item columns; null: none
   std::vector<Layer> layers_;
   std::size_t widest_ = 0;

@@ -202,7 +202,15 @@ class PolicyReader {
     }
   }
 
+  // Refuses keys that are not known: an older reader must not serve a newer policy wrongly.
+  static void check_keys(const Json& record, std::string_view block, std::initializer_list<std::string_view> known) {
+    for (const std::string& key : record.keys)
+      if (std::ranges::find(known, key) == known.end())
+        wrong(block, "has " + detail::json_quote(key) + ", which is not known here");
+  }
+
   void correction(const Json& record) {
+    check_keys(record, "correction", {"items", "parents", "amounts", "indicators", "form", "levels", "page_terms"});
     Correction::Structure& s = correction_.emplace().structure;
     s.items = record.strings_at("items");
     if (std::set(s.items.begin(), s.items.end()).size() != s.items.size()) wrong("items", "holds a name twice");
@@ -228,6 +236,24 @@ class PolicyReader {
     } catch (const std::invalid_argument& error) {
       wrong("correction", std::string("is wrong: ") + error.what());
     }
+    if (record.find("page_terms") != nullptr) page_terms(record.object_at("page_terms"));
+  }
+
+  void page_terms(const Json& record) {
+    check_keys(record, "page_terms", {"root", "categories", "cosine", "beam", "dimension", "slots"});
+    PageTerms& terms = policy_->page_terms_.emplace();
+    terms.root = task("root", record.string_at("root"));
+    terms.categories = record.strings_at("categories");
+    terms.cosine = static_cast<float>(record.finite_at("cosine"));
+    const auto whole = [&](std::string_view key) {
+      const Json& value = record.at(key);
+      if (value.type != Json::Type::number || !value.whole || value.integer < 0 || value.integer > 1'000'000)
+        wrong(key, "is not a whole number from 0 to 1000000");
+      return static_cast<std::size_t>(value.integer);
+    };
+    terms.beam = whole("beam");
+    terms.dimension = whole("dimension");
+    terms.attention.resize(whole("slots"));
   }
 
   // [T] whether a task is among these; nothing if there are none.
@@ -393,7 +419,14 @@ class PolicyReader {
       for (const auto& tensor : detail::correction_tensors)
         (*correction_).*tensor.values =
             take(std::string("correction.") + tensor.name, detail::shape_of(tensor, s, p.features_.size()));
+      if (p.page_terms_) {
+        const auto categories = static_cast<std::int64_t>(p.page_terms_->categories.size());
+        p.page_terms_->attention =
+            take("correction.page_terms.attention", {static_cast<std::int64_t>(p.page_terms_->attention.size())});
+        p.page_terms_->pairs = take("correction.page_terms.pairs", {categories, categories});
+      }
       try {
+        if (p.page_terms_) p.page_terms_->check(s.parents, s.amounts);
         p.correction_.emplace(*std::move(correction_));
       } catch (const std::invalid_argument& error) {
         throw detail::SafetensorsError(std::string("tensors of the correction: ") + error.what());
