@@ -13,6 +13,7 @@ PRODUCTION_WEIGHTS: PerTask = (0.20, 0.25, 0.30, 0.05, 0.05, 0.15)  # hand-tuned
 SEGMENTS = ("buy", "price", "browse", "social", "casual")
 TRAITS = ("intent", "price", "browse", "social", "quality", "patience")
 SCENARIOS = ("feed", "category", "search")  # by rising specificity of the query
+MOST_SLOTS = 12  # with effects between the items of a page, which are summed over all sets of items looked at
 PARENT = (-1, 0, 1, 0, 0, 0)  # click → cart → order; like, share and dwell follow a click
 
 
@@ -63,6 +64,25 @@ class PredictionErrors(Options):
     cold: PerTask = option((0.2, 0.5, 0.9, 0.4, 0.4, 0.3), "further sd for users with little history")
     hype: PerTask = option((0.0, 0.35, 0.60, 0.0, 0.0, 0.35), "hype that the model fails to discount")
     shrink: PerTask = option((0.3, 0.3, 0.5, 0.3, 0.3, 0.3), "0: knows the user's traits, 1: the population mean")
+
+
+@dataclass(frozen=True)
+class PageEffects(Options):
+    """What an item that the user looked at does to the clicks on an item below it: their probability is multiplied by
+    exp(strength · (same_category · same category + likeness · max(0, cosine of their vectors) + complement · the
+    item's category goes with that of the one above)). Later events follow the click.
+    """
+
+    strength: float = option(0.0, "0: no item's outcome depends on the others; 0.5 is moderate, 1.5 strong", ge=0)
+    same_category: float = option(-0.6, "below 0: alike items satiate")
+    likeness: float = option(-0.4, "times the cosine of the items' taste and need, if positive")
+    complement: float = option(0.0, "of an item whose category goes with that of the one above; positive: it helps")
+    hidden_taste: float = option(
+        0.0,
+        "Sd of the session's taste for each category, as a log factor of all events, which production's order knows "
+        "and the logged predictions miss.",
+        ge=0,
+    )
 
 
 @dataclass(frozen=True)
@@ -129,6 +149,7 @@ class MarketplaceConfig(Options):
     segment_wrong_cold: float = option(0.3, "further share / √(1 + history)")
     specificity_noise: float = option(0.15, "sd of the error of the observed specificity")
 
+    pages: PageEffects = option(PageEffects())
     drift: float = option(0.0, "0: constant effects; 1: the effects are `later` at time 1", ge=0, le=1)
     effects: Effects = option(Effects())
     later: Effects = option(LATER, "unknown to the multi-task model")
@@ -141,6 +162,11 @@ class MarketplaceConfig(Options):
             raise ValueError(
                 f"page_size {self.page_size}, candidates {self.candidates}, pool {self.pool}, items {self.items}; "
                 "want page_size ≤ candidates ≤ pool / 2 and pool ≤ items"
+            )
+        if self.pages.strength and self.page_size > MOST_SLOTS:
+            raise ValueError(
+                f"page_size is {self.page_size}, pages.strength {self.pages.strength}; want at most {MOST_SLOTS} slots "
+                "where items act on those below, or strength 0"
             )
         if abs(sum(self.segment_shares) - 1) > 1e-6:
             raise ValueError(f"segment_shares are {self.segment_shares}; want shares that sum to 1")

@@ -33,6 +33,9 @@ class SimulateConfig(Options):
         "none: there are no item columns.",
         ge=0,
     )
+    likeness: bool = option(
+        False, "whether the log has the items' categories and embeddings; always where pages.strength is not 0"
+    )
     missing_share: float = option(0.0, "of the values of each context feature, missing at random", ge=0, lt=1)
     world: MarketplaceConfig = option(MarketplaceConfig(), "the marketplace's constants")
 

@@ -29,8 +29,8 @@ def read_lists(column: Any, item: NDArray[np.int64]) -> tuple[Places, Vectors]:
     given = np.flatnonzero(np.asarray(column.is_valid()))
     sizes = np.asarray(pc.list_value_length(column.drop_null()), np.int64)
     size = int(sizes[0]) if len(sizes) else 1
-    wrong = np.asarray((sizes != size) | (sizes < 1) | (sizes > MOST_NUMBERS))
-    _refuse(wrong, given, lambda at: f"{sizes[at]} numbers", size)
+    odd = np.asarray((sizes != size) | (sizes < 1) | (sizes > MOST_NUMBERS))
+    _refuse(odd, given, lambda at: f"{sizes[at]} numbers", size)
     flat = pc.list_flatten(column).combine_chunks().cast(pa.float32(), safe=False)
     vectors = np.asarray(pc.fill_null(flat, np.nan), np.float32).reshape(len(given), size)
     wrong = ~np.isfinite(vectors).all(1) | ~vectors.any(1)
@@ -91,7 +91,7 @@ def _filled(own: Array, item: NDArray[np.int64]) -> Array:
     return result
 
 
-def _refuse(bad: Array, rows: Array, found: Any, size: int) -> None:
+def _refuse(bad: Any, rows: Array, found: Any, size: int) -> None:
     if bad.any():
         at = int(np.argmax(bad))
         wanted = f"{size} finite numbers, as in the first row that has some, and at most {MOST_NUMBERS}, not all 0"

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._typing import Array
+from pygrade._typing import Array, Floats
 from pygrade.config.marketplace import (
     PARENT,
     PRODUCTION_WEIGHTS,
@@ -26,6 +26,7 @@ from pygrade.config.marketplace import (
     MarketplaceConfig,
     PerTask,
 )
+from pygrade.simulation.page_effects import ItemEffects
 
 Float32 = NDArray[np.float32]
 
@@ -52,6 +53,7 @@ FEATURES = (
     *("specificity", "log_history", "hour_sin", "hour_cos"),
 )
 ITEM_ATTRIBUTES = ("quality", "hype", "price", "entertainment", "social_appeal")  # in standard deviations
+MOST_LIKELY = np.float32(0.95)  # probability of an event with a hidden taste
 _BLOCK = 1024  # requests generated at a time: keeps the arrays in cache
 
 
@@ -69,9 +71,16 @@ class Requests:
     p_hat: Float32  # [n, C, T] the multi-task model's prediction of p
     leave: Float32  # [n, C] probability of leaving after viewing the item
     latent: Float32  # [n, 7] the session's true traits and 1 / √(1 + history), for oracle policies
+    hidden: Float32  # [n, C] factor of p that production knows and p_hat misses; 1 without `PageEffects.hidden_taste`
 
     def __len__(self) -> int:
         return len(self.user_id)
+
+    @property
+    def known_to_production(self) -> Float32:
+        """[n, C, T]: the predictions that production ranks by."""
+        factor = self.hidden[..., None]
+        return self.p_hat if (factor == 1).all() else np.minimum(self.p_hat * factor, MOST_LIKELY)
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,7 @@ class Marketplace:
         self.entertainment = _normal(rng, c.items)
         self.social_appeal = _normal(rng, c.items)
         self.item_error = _normal(rng, c.items, len(TASKS))
+        self.page_effects = ItemEffects(c.pages, self.item_taste, self.item_need)
 
         frequency = self.history.astype(np.float64) ** c.frequency_exponent
         self.users = {"log": np.arange(c.log_users), "test": np.arange(c.log_users, users)}
@@ -142,14 +152,11 @@ class Marketplace:
         effects = self.config.effects_at(time)
         stream = 2 if users == "log" else 3
         starts = range(0, n, _BLOCK)
-        blocks = [
-            self._block(np.random.default_rng([self.seed, stream, seed, start]), min(_BLOCK, n - start), users, effects)
-            for start in starts
-        ]
+        blocks = [self._block((stream, seed, start), min(_BLOCK, n - start), users, effects) for start in starts]
         return Requests(**{name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]})
 
-    def _block(self, rng: np.random.Generator, n: int, users: str, effects: Effects) -> dict[str, Array]:
-        c = self.config
+    def _block(self, stream: tuple[int, int, int], n: int, users: str, effects: Effects) -> dict[str, Array]:
+        c, rng = self.config, np.random.default_rng([self.seed, *stream])
         user = rng.choice(self.users[users], n, p=self.frequency[users])
         specificity = rng.random(n, dtype=np.float32)
         long_term = self.traits[user]
@@ -175,6 +182,10 @@ class Marketplace:
             known = guess[t] + np.float32(e.hype[t]) * self.hype[item]
             guess[t] = e.bias[t] + e.slope[t] * known + e.item[t] * self.item_error[item, t] + noise
         hour = 24 * rng.random(n, dtype=np.float32)
+        hidden = np.ones(item.shape, np.float32)
+        if c.pages.hidden_taste:
+            hidden = self.page_effects.hidden_taste(np.random.default_rng([self.seed, 20, *stream]), item)
+            p = np.minimum(p * hidden[..., None], MOST_LIKELY)
         return {
             "user_id": user,
             "segment": np.array(SEGMENTS)[self.segment[user]],
@@ -186,6 +197,7 @@ class Marketplace:
             "p_hat": _chain(guess),
             "leave": leave,
             "latent": np.concatenate([traits, self.cold[user][:, None]], 1),
+            "hidden": hidden,
         }
 
     def _prerank(self, rng: np.random.Generator, user: Array) -> tuple[NDArray[np.int32], Float32, Float32]:
@@ -271,9 +283,19 @@ class Marketplace:
         _check_pages(requests, pages)
         stay = 1 - np.take_along_axis(requests.leave, pages, 1).astype(np.float64)
         reached = np.cumprod(np.concatenate([np.ones((len(pages), 1)), stay[:, :-1]], 1), 1)  # [n, K]
-        seen = reached * self.attention(pages.shape[1])
+        seen: Floats = reached * self.attention(pages.shape[1])
+        if self.page_effects:
+            seen = seen * self._multipliers(requests, pages)
         events = np.einsum("nk,nkt->nt", seen, np.take_along_axis(requests.p, pages[:, :, None], 1))
         return Outcome(reached.sum(1), events, events @ np.array(TASK_VALUES))
+
+    def _multipliers(self, requests: Requests, pages: Array) -> NDArray[np.float64]:
+        """[n, K]: of the click probability of each item of the pages, given that its slot is reached."""
+        item = np.take_along_axis(requests.item_id, pages, 1)
+        click = np.take_along_axis(requests.p[..., 0], pages, 1)
+        attention = self.attention(pages.shape[1])
+        parts = [self.page_effects.expected(item[rows], click[rows], attention) for rows in _blocks(len(pages))]
+        return np.concatenate(parts)
 
     def sample(self, requests: Requests, pages: Array, seed: int) -> tuple[NDArray[np.bool_], Float32]:
         """One draw of the users' behavior on pages[n, K]: viewed[n, K] and feedback[n, K, T] (0 or 1).
@@ -293,9 +315,13 @@ class Marketplace:
             left = draws[..., 0] < np.take_along_axis(requests.leave[rows], page, 1)
             viewed[rows] = np.cumsum(left, 1) - left == 0  # did not leave before this item
             p = np.take_along_axis(requests.p[rows], page[:, :, None], 1)
-            attended = viewed[rows] & (draws[..., 1] < attention)
+            attended, alone = viewed[rows] & (draws[..., 1] < attention), p
+            if self.page_effects:
+                shown = np.take_along_axis(requests.item_id[rows], page, 1)
+                p = p.copy()
+                p[..., 0] *= self.page_effects.sampled(shown, attended)
             for t, parent in enumerate(PARENT):
-                given = p[..., t] if parent < 0 else p[..., t] / p[..., parent]
+                given = p[..., t] if parent < 0 else p[..., t] / alone[..., parent]
                 happened = attended if parent < 0 else feedback[rows, :, parent] > 0
                 feedback[rows, :, t] = happened & (draws[..., 2 + t] < given)
         return viewed, feedback

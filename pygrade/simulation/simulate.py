@@ -84,7 +84,7 @@ def simulate_logs(
     weights[drawn] = sample.weights[drawn, 0]
     concentration = np.where(drawn[:, None], components[component], np.float32(np.nan))
 
-    pages = rank_pages(requests.p_hat, weights, slots)
+    pages = rank_pages(requests.known_to_production, weights, slots)
     shuffle = np.argsort(rng.random((int(shuffled.sum()), slots)), axis=1)
     pages[shuffled] = np.take_along_axis(pages[shuffled], shuffle, 1)
     _, shown_feedback = world.sample(requests, pages, seed)
@@ -95,6 +95,7 @@ def simulate_logs(
     np.put_along_axis(feedback, pages[:, :, None], shown_feedback, 1)
     day = np.arange(n) * c.days // n
     items = None if c.item_noise is None else world.observe_items(c.item_noise)[requests.item_id.ravel()]
+    likeness = c.likeness or bool(world.page_effects)
     logs = Logs(
         tasks=TASKS,
         features=FEATURES,
@@ -116,6 +117,7 @@ def simulate_logs(
         timestamp=_LOG_START + day * _DAY + (requests.hour * _HOUR).astype(np.int64),
         items=() if items is None else ITEM_ATTRIBUTES,
         item_features=items,
+        **(world.page_effects.columns(requests.item_id.ravel()) if likeness else {}),
     )
     if out is not None:
         write_logs(logs, out)
