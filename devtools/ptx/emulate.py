@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from devtools.ptx.instructions import generated
+from devtools.ptx.instructions import enumeration, generated
 from devtools.ptx.program import Program, parse
 from pygrade.aot import build as aot
 from pygrade.ops.dispatch import use_backend
@@ -145,7 +145,7 @@ def _structure(name: str, **fields: Any) -> Any:
 _I, _L, _P = ctypes.c_int32, ctypes.c_uint64, ctypes.c_void_p
 _Buffer = _structure("_Buffer", base=_L, size=_L, defined=_P)
 _PLACES = ("kind", "place", "other_place", "program", "thread", "other_thread")
-_Finding = _structure("_Finding", **dict.fromkeys(_PLACES, _I), address=_L, count=_L)
+_Finding = _structure("_Finding", **dict.fromkeys(_PLACES, _I), count=_L)
 _Launch = _structure(
     "_Launch",
     **dict.fromkeys(("code", "constants", "buffers", "costs"), _P),
@@ -162,18 +162,11 @@ _Launch = _structure(
 @cache
 def engine() -> ctypes.CDLL:
     """The compiled engine; kept in the build folder."""
-    sources = {name: (HERE / name).read_text() for name in ("engine.cpp", "shadow.hpp")} | {
-        "generated.inc": generated()
-    }
-    command = [
-        os.environ.get("CXX", "c++"),
-        "-O2",
-        "-std=c++20",
-        "-march=native",
-        "-ffp-contract=off",
-        "-shared",
-        "-fPIC",
-    ]
+    parts = (enumeration("Kind", KINDS), enumeration("Total", TOTALS), generated())
+    sources = {name: (HERE / name).read_text() for name in ("engine.cpp", "shadow.hpp")}
+    sources["generated.inc"] = "\n".join(parts)
+    flags = "-O2 -std=c++20 -march=native -ffp-contract=off -shared -fPIC"
+    command = [os.environ.get("CXX", "c++"), *flags.split()]
     folder = ENGINES / hashlib.sha256(repr((command, sources)).encode()).hexdigest()[:16]
     if not (folder / "engine.so").exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -250,7 +243,6 @@ def emulated(
     *,
     use_triton: bool = True,
     general: bool = False,
-    edit: Callable[[str, str], str] | None = None,
     keep: bool = False,
     costs: Callable[[Program], NDArray[np.uint16]] | None = None,
 ) -> Iterator[list[Launched]]:
@@ -258,15 +250,14 @@ def emulated(
 
     Yields the launches so far. Memory is that of the real tensors; what `torch.empty` returns counts as unwritten.
     ``use_triton``: ops choose Triton, whatever they would choose else. ``general``: compiled as ahead of time, so that
-    nothing is assumed of integers. ``edit(kernel, ptx)`` may change the PTX. ``keep`` keeps what `Launched.again`
-    needs; ``costs`` gives an in-order timeline its cycles, see `execute`.
+    nothing is assumed of integers. ``keep`` keeps what `Launched.again` needs; ``costs`` gives an in-order timeline its
+    cycles, see `execute`.
     """
     memory, done = Memory(), list[Launched]()
 
     def take(launch: aot.Launch) -> None:
         binary = aot.compiled(launch, arch, general)
-        text = edit(launch.name, binary.asm["ptx"]) if edit else binary.asm["ptx"]
-        call = prepare(text, _arguments(launch, general), launch.grid, binary.metadata.shared, memory)
+        call = prepare(binary.asm["ptx"], _arguments(launch, general), launch.grid, binary.metadata.shared, memory)
         storages = call.memory.storages.values() if keep else []
         before = tuple((contents(tensor).copy(), defined.copy()) for tensor, defined in storages)
         run = execute(call, options, None if costs is None else costs(call.program))

@@ -1,165 +1,189 @@
-"""The PTX instructions of arithmetic: a C++ expression of one lane for each mnemonic, of which the engine is made.
+"""The table of PTX instructions: what each mnemonic computes, and on which operands.
 
-``a``, ``b`` and ``c`` are the 64 bits of a lane's sources, the value is the 64 bits of its destination. Registers of n
-bits are 0 above them, constants are not. ``u32(a)``, ``s32(a)``, ``f32(a)``, ``f64(a)`` … read a source as a type,
-``bits(x)`` gives the bits of a float, NVIDIA's NaN for every NaN. Semantics: NVIDIA, *PTX ISA*, chapter "Instructions".
+A key is a mnemonic and the shape of its operands: ``1`` a register, ``2`` or ``4`` a vector, ``[]`` an address. An
+entry of arithmetic has a C++ expression of one lane, of which the engine is made: ``a``, ``b`` and ``c`` are the 64
+bits of the sources, the value is those of the destination. Registers of n bits are 0 above them, constants are not.
+``s32(a)``, ``f32(a)``, … read a source as a type, ``bits(x)`` gives the bits of a float, NVIDIA's NaN for every NaN.
+Other entries name a method of the engine's ``Machine``. Semantics: NVIDIA, *PTX ISA*, chapter "Instructions".
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 
-COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+ROUTINES = (
+    "branch", "exit", "wait", "wait_in_warp", "shuffle", "reduce", "ballot", "matrix", "memory", "pack", "unpack",
+)  # fmt: skip
+_REDUCTIONS = (
+    "add.s32", "add.u32", "and.b32", "or.b32", "xor.b32",
+    "min.s32", "min.u32", "min.f32", "max.s32", "max.u32", "max.f32",
+)  # fmt: skip
+RULES = ("all", "selected", "halves", "carry", "low")
+_COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+
+_PAIRED = {"add": "+", "sub": "-", "mul": "*"}
+_LOGIC = {"and": "&", "or": "|", "xor": "^"}
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """An entry of the table."""
+    """An entry of the table.
 
-    expression: str
-    defined: str = "all"
-    """Which sources decide whether the result is defined: ``all`` of them, the ``selected`` one, ``halves`` (each half
-    of 64 bits by its own), ``carry`` (the low half by the low ones, the high half by all), ``low`` (the low halves)."""
+    ``rule`` says which sources decide whether the result is defined: ``all`` of them, the ``selected`` one, ``halves``
+    (each half of 64 bits by its own), ``carry`` (the low half by the low ones, the high half by all), ``low`` (the low
+    halves). ``bytes`` and ``target`` are what a routine wants to know.
+    """
+
+    operation: str  # an expression, or one of `ROUTINES`
+    outputs: int = 1
+    rule: str = "all"
+    bytes: int = 0
+    target: int = 0
 
     @property
-    def sources(self) -> int:
-        """The number of sources."""
-        return max(
-            (place for place, name in enumerate("abc", 1) if re.search(rf"\b{name}\b", self.expression)), default=0
-        )
+    def number(self) -> int:
+        """Of the operation, in the engine."""
+        return OPERATIONS.index(self.operation)
 
 
-def _integers(table: dict[str, Instruction], bits: int) -> None:
-    carry = "carry" if bits == 64 else "all"
-    halves = "halves" if bits == 64 else "all"
-    for sign in "su":
-        kind = f"{sign}{bits}"
-        table[f"add.{kind}"] = Instruction(f"u{bits}(a + b)", carry)
-        table[f"sub.{kind}"] = Instruction(f"u{bits}(a - b)", carry)
-        table[f"mul.lo.{kind}"] = Instruction(f"u{bits}(a * b)", carry)
-        table[f"mad.lo.{kind}"] = Instruction(f"u{bits}(a * b + c)", carry)
-        table[f"min.{kind}"] = Instruction(f"u{bits}({kind}(a) < {kind}(b) ? a : b)")
-        table[f"max.{kind}"] = Instruction(f"u{bits}({kind}(a) > {kind}(b) ? a : b)")
-        table[f"div.{kind}"] = Instruction(f"u{bits}(divide({kind}(a), {kind}(b)))")
-        table[f"rem.{kind}"] = Instruction(f"u{bits}(remainder({kind}(a), {kind}(b)))")
-        table[f"shr.{kind}"] = Instruction(f"u{bits}(shift_right({kind}(a), u32(b)))")
-        for name, symbol in COMPARISONS.items():
-            table[f"setp.{name}.{kind}"] = Instruction(f"{kind}(a) {symbol} {kind}(b)")
-    table[f"neg.s{bits}"] = Instruction(f"u{bits}(0 - a)")
-    table[f"abs.s{bits}"] = Instruction(f"u{bits}(s{bits}(a) < 0 ? 0 - a : a)")
-    table[f"shl.b{bits}"] = Instruction(f"u32(b) >= {bits} ? 0 : u{bits}(a << u32(b))")
-    for name, symbol in {"and": "&", "or": "|", "xor": "^"}.items():
-        table[f"{name}.b{bits}"] = Instruction(f"u{bits}(a {symbol} b)", halves)
-    table[f"not.b{bits}"] = Instruction(f"u{bits}(~a)", halves)
-    for name in ("eq", "ne"):
-        table[f"setp.{name}.b{bits}"] = Instruction(f"u{bits}(a) {COMPARISONS[name]} u{bits}(b)")
-    for kind in "bsu":
-        table[f"mov.{kind}{bits}"] = Instruction(f"u{bits}(a)", halves)
-        table[f"selp.{kind}{bits}"] = Instruction(f"u{bits}((c & 1) ? a : b)", "selected")
-    if bits > 16:
-        for sign in "su":
-            table[f"bfe.{sign}{bits}"] = Instruction(f"u{bits}(bit_field({sign}{bits}(a), u32(b), u32(c)))")
-        table[f"popc.b{bits}"] = Instruction(f"u64(std::popcount(u{bits}(a)))")
-        table[f"clz.b{bits}"] = Instruction(f"u64(std::countl_zero(u{bits}(a)))")
+# Mnemonic, types, expression, rule. In an expression, T is the type and U the unsigned one of its size.
+_ALL, _SIGNED, _BITS, _FLOATS = "s16 u16 s32 u32 s64 u64", "s16 s32 s64", "b16 b32 b64", "f32 f64"
+_FAMILIES: tuple[tuple[str, ...], ...] = (
+    ("add", _ALL, "U(a + b)", "carry"),
+    ("sub", _ALL, "U(a - b)", "carry"),
+    ("mul.lo", _ALL, "U(a * b)", "carry"),
+    ("mad.lo", _ALL, "U(a * b + c)", "carry"),
+    ("mul.wide", "s32 u32", "u64(wide(T(a)) * T(b))"),
+    ("mad.wide", "s32 u32", "u64(wide(T(a)) * T(b)) + c"),
+    ("mul.hi", "s32 u32 u64", "U(wide(T(a)) * T(b) >> 8 * sizeof(T))"),
+    ("div", _ALL, "U(divide(T(a), T(b)))"),
+    ("rem", _ALL, "U(a - b * divide(T(a), T(b)))"),
+    ("min", _ALL, "U(T(a) < T(b) ? a : b)"),
+    ("max", _ALL, "U(T(a) > T(b) ? a : b)"),
+    ("neg", _SIGNED, "U(0 - a)"),
+    ("abs", _SIGNED, "U(T(a) < 0 ? 0 - a : a)"),
+    ("shl", _BITS, "u32(b) < 8 * sizeof(U) ? U(a << u32(b)) : 0"),
+    ("shr", _ALL, "U(shift_right(T(a), u32(b)))"),
+    ("bfe", "s32 u32 s64 u64", "U(bit_field(T(a), b, c))"),
+    ("popc", "b32 b64", "std::popcount(U(a))"),
+    ("clz", "b32 b64", "std::countl_zero(U(a))"),
+    *((name, _BITS, f"U(a {symbol} b)", "halves") for name, symbol in _LOGIC.items()),
+    *((name, "pred", f"a {symbol} b") for name, symbol in _LOGIC.items()),
+    ("not", _BITS, "U(~a)", "halves"),
+    ("not", "pred", "~a & 1"),
+    ("mov", "pred", "a & 1"),
+    ("mov", f"{_BITS} {_ALL} {_FLOATS}", "U(a)", "halves"),
+    ("selp", f"{_BITS} {_ALL} {_FLOATS}", "U(c & 1 ? a : b)", "selected"),
+    ("ld.param", "b8 b32 u32 s32 b64 u64", "U(a)", "halves"),
+    ("prmt", "b32", "permute(a, b, c)"),
+    *((f"setp.{name}", _ALL, f"T(a) {symbol} T(b)") for name, symbol in _COMPARISONS.items()),
+    *((f"setp.{name}", _BITS, f"U(a) {_COMPARISONS[name]} U(b)") for name in ("eq", "ne")),
+    *((f"setp.{name}", _FLOATS, f"ordered(T(a), T(b)) && T(a) {s} T(b)") for name, s in _COMPARISONS.items()),
+    *((f"setp.{name}u", _FLOATS, f"!ordered(T(a), T(b)) || T(a) {s} T(b)") for name, s in _COMPARISONS.items()),
+    ("setp.num", _FLOATS, "ordered(T(a), T(b))"),
+    ("setp.nan", _FLOATS, "!ordered(T(a), T(b))"),
+    *((f"{name}.rn", _FLOATS, f"bits(T(a) {s} T(b))") for name, s in {**_PAIRED, "div": "/"}.items()),
+    ("fma.rn", _FLOATS, "bits(std::fma(T(a), T(b), T(c)))"),
+    ("sqrt.rn", _FLOATS, "bits(std::sqrt(T(a)))"),
+    ("rcp.rn", _FLOATS, "bits(1 / T(a))"),
+    ("neg", _FLOATS, "a ^ sign_of<U>"),
+    ("abs", _FLOATS, "a & ~sign_of<U>"),
+    ("abs.ftz", "f32", "a & 0x7f800000 ? a & 0x7fffffff : 0"),
+    ("min", _FLOATS, "bits(minimum(T(a), T(b)))"),
+    ("max", _FLOATS, "bits(-minimum(-T(a), -T(b)))"),
+    ("min", _FLOATS, "bits(minimum(minimum(T(a), T(b)), T(c)))"),
+    ("max", _FLOATS, "bits(-minimum(minimum(-T(a), -T(b)), -T(c)))"),
+    ("rcp.approx.ftz", "f64", "gross_reciprocal(f64(a), approx)"),
+    # Pairs of float32 in 64 bits, and 16-bit floats beside float32: both of sm_100.
+    *((f"{name}.rn", "f32x2", f"bits(f32(a) {s} f32(b)) | bits(f32(a >> 32) {s} f32(b >> 32)) << 32", "halves")
+      for name, s in _PAIRED.items()),
+    ("fma.rn", "f32x2", "bits(std::fma(f32(a), f32(b), f32(c)))"
+     " | bits(std::fma(f32(a >> 32), f32(b >> 32), f32(c >> 32))) << 32", "halves"),
+    ("add.rn.f32", "f16 bf16", "bits(T(a) + f32(b))"),
+    ("sub.rn.f32", "f16 bf16", "bits(T(a) - f32(b))"),
+    ("fma.rn.f32", "f16 bf16", "bits(std::fma(T(a), T(b), f32(c)))"),
+    # Conversions: a register has at least 16 bits.
+    *((f"cvt.{to}", _ALL + " s8 u8", f"u{max(16, int(to[1:]))}({to}(T(a)))", "low" if to[1:] != "64" else "all")
+      for to in ("s8", "u8", *_ALL.split())),
+    *((f"cvt.rn.{to}", "s32 u32 s64 u64", f"bits({kind}(T(a)))") for to, kind in (("f32", "float"), ("f64", "double"))),
+    *((f"cvt.rzi.{to}", _FLOATS, f"u{to[1:]}(truncated<{to}>(T(a)))") for to in ("s32", "u32", "s64", "u64")),
+    ("cvt.f64", "f32", "bits(double(T(a)))"),
+    ("cvt.rn.f32", "f64", "bits(float(T(a)))"),
+    ("cvt.f32", "f16", "bits(T(a))"),
+    ("cvt.f32", "bf16", "u32(a << 16)"),
+)  # fmt: skip
 
 
-def _floats(table: dict[str, Instruction], bits: int) -> None:
-    read = f"f{bits}"
-    sign = f"(1ull << {bits - 1})"
-    table[f"mov.f{bits}"], table[f"selp.f{bits}"] = table[f"mov.b{bits}"], table[f"selp.b{bits}"]
-    for name, symbol in {"add": "+", "sub": "-", "mul": "*", "div": "/"}.items():
-        table[f"{name}.rn.f{bits}"] = Instruction(f"bits({read}(a) {symbol} {read}(b))")
-    table[f"fma.rn.f{bits}"] = Instruction(f"bits(std::fma({read}(a), {read}(b), {read}(c)))")
-    table[f"sqrt.rn.f{bits}"] = Instruction(f"bits(std::sqrt({read}(a)))")
-    table[f"rcp.rn.f{bits}"] = Instruction(f"bits(1 / {read}(a))")
-    table[f"neg.f{bits}"], table[f"abs.f{bits}"] = Instruction(f"a ^ {sign}"), Instruction(f"a & ~{sign}")
-    for name in ("min", "max"):
-        table[f"{name}.f{bits}"] = Instruction(f"bits({name}imum({read}(a), {read}(b)))")
-        table[f"{name}3.f{bits}"] = Instruction(f"bits({name}imum({name}imum({read}(a), {read}(b)), {read}(c)))")
-    unordered = f"std::isunordered({read}(a), {read}(b))"
-    for name, symbol in COMPARISONS.items():
-        table[f"setp.{name}.f{bits}"] = Instruction(f"!{unordered} && {read}(a) {symbol} {read}(b)")
-        table[f"setp.{name}u.f{bits}"] = Instruction(f"{unordered} || {read}(a) {symbol} {read}(b)")
-    table[f"setp.num.f{bits}"], table[f"setp.nan.f{bits}"] = Instruction(f"!{unordered}"), Instruction(unordered)
+def _sources(expression: str) -> int:
+    return max(place for place, name in enumerate(" abc") if re.search(rf"\b{name}\b", expression) or not place)
 
 
-def _conversions(table: dict[str, Instruction]) -> None:
-    kinds = [f"{sign}{bits}" for sign, bits in product("su", (8, 16, 32, 64))]
-    for to, source in product(kinds, kinds):
-        register = max(16, int(to[1:]))
-        low = "low" if int(source[1:]) == 64 and int(to[1:]) < 64 else "all"
-        table[f"cvt.{to}.{source}"] = Instruction(f"u{register}({to}({source}(a)))", low)
-    for kind, (size, name) in product(("s32", "u32", "s64", "u64"), ((32, "float"), (64, "double"))):
-        table[f"cvt.rn.f{size}.{kind}"] = Instruction(f"bits({name}({kind}(a)))")
-        table[f"cvt.rzi.{kind}.f{size}"] = Instruction(f"u{kind[1:]}(truncated<std::{_integer(kind)}>(f{size}(a)))")
-    table["cvt.f64.f32"], table["cvt.rn.f32.f64"] = (
-        Instruction("bits(double(f32(a)))"),
-        Instruction("bits(float(f64(a)))"),
-    )
-    table["cvt.f32.f16"], table["cvt.f32.bf16"] = Instruction("bits(half(u16(a)))"), Instruction("u32(a << 16)")
-
-
-def _integer(kind: str) -> str:
-    return f"{'u' if kind[0] == 'u' else ''}int{kind[1:]}_t"
-
-
-def _pairs(table: dict[str, Instruction]) -> None:
-    """Two float32 in 64 bits, and 16-bit floats beside float32: both of sm_100."""
-    low, high = "f32({})", "f32({} >> 32)"
-    for name, form in {"add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}", "fma": "std::fma({}, {}, {})"}.items():
-        sources = "abc"[: form.count("{}")]
-        first, second = (form.format(*(half.format(source) for source in sources)) for half in (low, high))
-        table[f"{name}.rn.f32x2"] = Instruction(f"bits({first}) | bits({second}) << 32", "halves")
-    for kind, wide in {"f16": "half(u16({}))", "bf16": "f32(u32({} << 16))"}.items():
-        x, y = wide.format("a"), wide.format("b")
-        table[f"add.rn.f32.{kind}"] = Instruction(f"bits({x} + f32(b))")
-        table[f"sub.rn.f32.{kind}"] = Instruction(f"bits({x} - f32(b))")
-        table[f"fma.rn.f32.{kind}"] = Instruction(f"bits(std::fma({x}, {y}, f32(c)))")
-
-
-def _table() -> dict[str, Instruction]:
-    table: dict[str, Instruction] = {}
-    for bits in (16, 32, 64):
-        _integers(table, bits)
-    for bits in (32, 64):
-        _floats(table, bits)
-    _conversions(table)
-    _pairs(table)
-    for name, symbol in {"and": "&", "or": "|", "xor": "^"}.items():
-        table[f"{name}.pred"] = Instruction(f"a {symbol} b")
-    table["not.pred"], table["mov.pred"] = Instruction("~a & 1"), Instruction("a & 1")
-    for sign in "su":
-        wide = f"{sign}64({sign}32(a)) * {sign}64({sign}32(b))"
-        table[f"mul.wide.{sign}32"] = Instruction(f"u64({wide})")
-        table[f"mad.wide.{sign}32"] = Instruction(f"u64({wide}) + c")
-        table[f"mul.hi.{sign}32"] = Instruction(f"u32(({wide}) >> 32)")
-    table["mul.hi.u64"] = Instruction("u64((unsigned __int128)(a) * b >> 64)")
-    table["abs.ftz.f32"] = Instruction("(a & 0x7f800000) ? u32(a & 0x7fffffff) : 0")
-    table["prmt.b32"] = Instruction("permute(u32(a), u32(b), u32(c))")
-    table["rcp.approx.ftz.f64"] = Instruction("gross_reciprocal(f64(a), approx)")
+def _arithmetic() -> dict[str, Instruction]:
+    table = {}
+    for mnemonic, types, expression, *rule in _FAMILIES:
+        for kind in types.split():
+            unsigned = kind if kind == "pred" else f"u{re.sub('[^0-9]', '', kind)}"
+            operation = re.sub(r"\bU\b", unsigned, re.sub(r"\bT\b", kind, expression))
+            operands = "[]" if mnemonic == "ld.param" else " ".join("1" * _sources(expression))
+            table[f"{mnemonic}.{kind} 1 {operands}"] = Instruction(operation, 1, *rule)
     return table
 
 
-TABLE = _table()
-RULES = ("all", "selected", "halves", "carry", "low")
-SPECIAL = (  # what is more than arithmetic of a lane: written in engine.cpp
-    "bra", "ret", "bar.sync", "bar.warp.sync", "ld.global", "st.global", "ld.shared", "st.shared", "ldmatrix",
-    "stmatrix", "shfl.bfly", "shfl.up", "shfl.down", "shfl.idx", "redux", "ballot", "pack", "unpack",
-)  # fmt: skip
-NUMBER = {name: number for number, name in enumerate((*TABLE, *SPECIAL))}
+def _memory() -> dict[str, Instruction]:
+    """The target is a bit of each: shared memory, transposed."""
+    table = {}
+    spaces, kinds = (("global", 0), ("shared", 1), ("shared::cta", 1)), product("bsuf", (8, 16, 32, 64))
+    for (space, target), (kind, bits), size in product(spaces, kinds, (1, 2, 4)):
+        suffix = f"{space}{f'.v{size}' if size > 1 else ''}.{kind}{bits}"
+        table[f"ld.{suffix} {size} []"] = Instruction("memory", size, bytes=bits // 8, target=target)
+        table[f"st.{suffix} [] {size}"] = Instruction("memory", 0, bytes=bits // 8, target=target)
+    for size, (transposed, target) in product((1, 2, 4), (("", 1), (".trans", 3))):
+        suffix = f"matrix.sync.aligned.m8n8.x{size}{transposed}.shared.b16"
+        table[f"ld{suffix} {size} []"] = Instruction("matrix", size, bytes=2, target=target)
+        table[f"st{suffix} [] {size}"] = Instruction("matrix", 0, bytes=2, target=target)
+    return table
+
+
+def _of_the_warp(arithmetic: dict[str, Instruction]) -> dict[str, Instruction]:
+    """The target of a reduction is the operation that joins two lanes, that of a shuffle where a lane reads."""
+    table = {"vote.sync.ballot.b32 1 1 1": Instruction("ballot"), "bar.warp.sync 1": Instruction("wait_in_warp", 0)}
+    for target, name in enumerate(("idx", "up", "down", "bfly")):
+        table[f"shfl.sync.{name}.b32 1 1 1 1 1"] = Instruction("shuffle", target=target)
+    for name in _REDUCTIONS:
+        table[f"redux.sync.{name} 1 1 1"] = Instruction("reduce", target=arithmetic[f"{name} 1 1 1"].number)
+    return table
+
+
+def _others() -> dict[str, Instruction]:
+    table = {"ret": Instruction("exit", 0)}
+    table |= dict.fromkeys(("bra 1", "bra.uni 1"), Instruction("branch", 0))
+    table |= dict.fromkeys(("bar.sync 1", "bar.sync 1 1", "barrier.sync 1", "barrier.sync 1 1"), Instruction("wait", 0))
+    for bits, parts in product((32, 64), (2, 4)):
+        table[f"mov.b{bits} 1 {parts}"] = Instruction("pack", 1, bytes=bits // 8 // parts)
+        table[f"mov.b{bits} {parts} 1"] = Instruction("unpack", parts, bytes=bits // 8 // parts)
+    return table
+
+
+ARITHMETIC = _arithmetic()
+OPERATIONS = (*ROUTINES, *dict.fromkeys(entry.operation for entry in ARITHMETIC.values()))
+TABLE = {**ARITHMETIC, **_memory(), **_of_the_warp(ARITHMETIC), **_others()}
 
 
 def generated() -> str:
-    """The C++ of the table: a function of each mnemonic, their array, and the numbers of the special ones."""
-    functions = [f"OPERATION({NUMBER[name]}, {entry.expression})  // {name}" for name, entry in TABLE.items()]
-    array = ", ".join(f"operation_{NUMBER[name]}" for name in TABLE)
-    special = ", ".join(f"{name.replace('.', '_').upper()} = {NUMBER[name]}" for name in SPECIAL)
-    rules = ", ".join(f"BY_{rule.upper()}" for rule in RULES)
+    """The C++ of the table: a function of each expression, and what the numbers of operations and rules stand for."""
+    count, expressions = len(ROUTINES), list(enumerate(OPERATIONS))[len(ROUTINES) :]
     return "\n".join(
         [
-            f"enum Special {{ {special} }};",
-            f"enum Rule {{ {rules} }};",
-            *functions,
-            f"constexpr Operation OPERATIONS[] = {{{array}}};",
+            enumeration("Routine", (*ROUTINES, "routine_count")),
+            enumeration("Rule", [f"by_{rule}" for rule in RULES]),
+            f"#define MACHINE_ROUTINES {', '.join(f'&Machine::{name}' for name in ROUTINES)}",
+            *(f"OPERATION({number}, {expression})" for number, expression in expressions),
+            f"Operation OPERATIONS[] = {{{'nullptr, ' * count}{', '.join(f'operation_{n}' for n, _ in expressions)}}};",
         ]
     )
+
+
+def enumeration(name: str, values: Iterable[str]) -> str:
+    """A C++ enumeration of words in capitals."""
+    return f"enum {name} {{ {', '.join(value.upper().replace(' ', '_') for value in values)} }};"

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from devtools.ptx import Options, emulated
-from devtools.ptx.instructions import NUMBER
+from devtools.ptx.instructions import TABLE
 from devtools.tolerances import assert_close, same_bits
 from pygrade.aot.variants import VARIANTS
 from pygrade.ops.dispatch import use_backend
@@ -72,30 +72,23 @@ def test_the_gpu_gives_the_bits_of_the_emulator(name, device, pytestconfig, requ
 
 
 # ---- does it find faults? --------------------------------------------------------------------------------------------
+MOVE = TABLE["mov.u32 1 1"].number
 FAULTY = ("topk-N2000-T8-k100-bf16", "advantage-batch-loo-G512", "lambdaloss-N10", "gain-N200-T6-k10", "fuse-N200-T8")
 
 
 def faults(program):
     """(kind, changed program) for every place at which a fault of a kind can be seeded."""
-    names = {number: name for name, number in NUMBER.items()}
     register = len(program.registers)  # of a constant
     changed = replace(
         program, registers={**program.registers, "fault": register}, constants={**program.constants, register: 5}
     )
-    for place, row in enumerate(program.code):
-        name = names[int(row["operation"])]
+    for place, (row, name) in enumerate(zip(program.code, program.mnemonics, strict=True)):
         edits = {}
         if name in ("bar.sync", "bar.warp.sync"):
-            edits[f"{name} removed"] = {
-                "operation": NUMBER["mov.u32"],
-                "outputs": 1,
-                "inputs": 1,
-                "out": register,
-                "in": register,
-            }
+            edits[f"{name} removed"] = {"operation": MOVE, "outputs": 1, "inputs": 1, "out": register, "in": register}
         if name.startswith("shfl"):
             edits["another lane"] = {("in", 1): register}
-        if name.startswith(("ld.", "st.")):
+        if name.startswith(("ld.global", "ld.shared", "st.")):
             edits["another place"] = {"immediate": row["immediate"] + 16}
             if row["guard"] >= 0:
                 edits["guard removed"] = {"guard": -1}
