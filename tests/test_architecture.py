@@ -66,6 +66,7 @@ ORDER = [
     "serving",
     "console",
     "doctor",
+    "longterm",
     "runs",
     "simulation",
     "pipeline",

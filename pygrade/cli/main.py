@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0 if args else 2
         if args[0] == STUDY:
             return _reproduce(args[1:])
+        if "-".join(args[:2]) in COMMANDS:  # pygrade longterm plan
+            args = ["-".join(args[:2]), *args[2:]]
         if args[0] not in COMMANDS:
             return _fail(f"{args[0]!r} is not a command; want one of {', '.join(COMMANDS)} (see pygrade --help)", 2)
         heed_interrupts()

@@ -69,9 +69,14 @@ def sample_ratio(counts: Sequence[int], shares: Sequence[float] | None = None) -
         raise ValueError(f"shares are {plan.tolist()}; want {len(observed)} positive numbers, one per arm")
     expected = observed.sum() * plan / plan.sum()
     statistic = float((np.square(observed - expected) / expected).sum())
-    half = torch.tensor([(len(observed) - 1) / 2, statistic / 2], dtype=torch.float64)
-    p_value = float(torch.special.gammaincc(half[0], half[1]))
+    p_value = chi_square_tail(statistic, len(observed) - 1)
     return SampleRatio(statistic, p_value, p_value < MISMATCH_ALPHA)
+
+
+def chi_square_tail(statistic: float, degrees: int) -> float:
+    """The chance that χ² with these degrees of freedom is at least so large."""
+    half = torch.tensor([degrees / 2, statistic / 2], dtype=torch.float64)
+    return float(torch.special.gammaincc(half[0], half[1]))
 
 
 def mixture_scale(planned_units: float = PLANNED_UNITS, confidence: float = 0.95) -> float:

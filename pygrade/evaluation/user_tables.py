@@ -29,7 +29,7 @@ def load_test(arms: Mapping[str, Path], metrics: Sequence[str] = (), before: Pat
     CUPED's covariates are columns ``before_<column>`` of the arms' tables, empty for users without history, or the same
     columns in the table ``before``, which has the users' earlier period. Errors name file, column, row or user.
     """
-    header = {name: _header(path) for name, path in arms.items()}
+    header = {name: header_of(path) for name, path in arms.items()}
     first = next(iter(arms))
     columns = [c for c in header[first] if c != USER and not c.startswith(BEFORE)]
     parsed = dict(map(_parsed, metrics or columns))
@@ -42,13 +42,13 @@ def load_test(arms: Mapping[str, Path], metrics: Sequence[str] = (), before: Pat
     if before is not None and earlier:
         raise ValueError(f"before is {before}, and the arms have {BEFORE}{earlier[0]}; want one of them")
     kinds = dict.fromkeys(needed, "float") | dict.fromkeys((BEFORE + column for column in earlier), "float?")
-    read = {name: _read(path, kinds) for name, path in arms.items()}
+    read = {name: read_table(path, kinds) for name, path in arms.items()}
     users = np.concatenate([table[USER] for table in read.values()])
     arm = np.repeat(np.arange(len(arms)), [len(table[USER]) for table in read.values()])
     _refuse_repeated(users, [f"arm {list(arms)[a]!r}" for a in arm])
     values = {column: np.concatenate([table[column] for table in read.values()]) for column in kinds}
     if before is not None:
-        earlier = [column for column in needed if column in _header(before)]
+        earlier = [column for column in needed if column in header_of(before)]
         values |= _history(before, users, earlier)
     return UserTest(arm, tuple(arms), {name: _metric(name, *pair, values) for name, pair in parsed.items()})
 
@@ -74,14 +74,15 @@ def _earlier(arms: Mapping[str, Path], header: Mapping[str, list[str]], needed: 
     return found
 
 
-def _header(path: Path) -> list[str]:
+def header_of(path: Path) -> list[str]:
+    """The columns of a table of users."""
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{path}: want a table of users, .csv or .parquet")
     return tables.read_header(path) if path.suffix == ".csv" else columnar.column_names(path)
 
 
-def _read(path: Path, kinds: Mapping[str, str]) -> dict[str, Array]:
-    """The columns of a table, user_id as text."""
+def read_table(path: Path, kinds: Mapping[str, str]) -> dict[str, Array]:
+    """The columns of a table, user_id as text; kinds: of its other columns, as in `data.tables`."""
     if path.suffix == ".csv":
         blocks = [block for _, block in tables.read_blocks(path, {USER: "text", **kinds})]
     else:
@@ -107,7 +108,7 @@ def _history(path: Path, users: Array, columns: Sequence[str]) -> dict[str, Arra
     """The earlier values of the users, NaN for those who are not in the table."""
     if not columns:
         raise ValueError(f"{path}: no column of the metrics; want those of the arms' tables")
-    table = _read(path, dict.fromkeys(columns, "float"))
+    table = read_table(path, dict.fromkeys(columns, "float"))
     _refuse_repeated(table[USER], [str(path)] * len(table[USER]))
     row = {user: at for at, user in enumerate(table[USER])}
     at = np.array([row.get(user, -1) for user in users])
