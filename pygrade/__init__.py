@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         grpo_loss,
         lambda_loss,
         rank,
+        search_page,
         topk_gain,
         transform_scores,
     )
@@ -82,6 +83,7 @@ __all__ = [
     "lambda_loss",
     "rank",
     "rollout",
+    "search_page",
     "topk_gain",
     "train",
     "transform_scores",

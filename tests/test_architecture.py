@@ -21,7 +21,7 @@ from pygrade import _core
 
 ROOT = Path(__file__).resolve().parent.parent
 
-FAMILIES = ("dirichlet", "fusion", "gain", "advantage", "grpo", "lambdaloss", "rollout", "ranking")
+FAMILIES = ("dirichlet", "fusion", "gain", "advantage", "grpo", "lambdaloss", "rollout", "ranking", "page_search")
 
 # A family's file in each layer.
 LAYERS = {
@@ -39,6 +39,7 @@ CPP = ("header", "source", "simd", "C++ test")
 
 # Every layer that a family does without, and why.
 GAPS = {
+    ("page_search", "kernel"): "not yet",
     ("ranking", "kernel"): "a page is ranked where it is served, on a CPU",
     **{("rollout", layer): "on a CPU a chain of the other families' ops" for layer in CPP},
 }

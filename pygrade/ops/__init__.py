@@ -13,6 +13,7 @@ from pygrade.ops.fusion import TopK, fuse_scores, fuse_topk, transform_scores
 from pygrade.ops.gain import topk_gain
 from pygrade.ops.grpo import GrpoLoss, grpo_loss
 from pygrade.ops.lambdaloss import lambda_loss
+from pygrade.ops.page_search import search_page
 from pygrade.ops.ranking import rank
 from pygrade.ops.rollout import Rollout, format_penalty, rollout
 from pygrade.ops.score import DirichletScore, dirichlet_score
@@ -37,6 +38,7 @@ __all__ = [
     "lambda_loss",
     "rank",
     "rollout",
+    "search_page",
     "topk_gain",
     "transform_scores",
 ]

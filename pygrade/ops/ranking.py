@@ -60,7 +60,8 @@ def _fake_rank(_scores: Tensor, weights: Tensor, k: int, *_: object) -> Page:
 _op = dispatch.Op("rank", _rank, _fake_rank, triton=False)
 
 
-def _caps(caps: TensorOrArray | Sequence[int], columns: int) -> Tensor:
+def checked_caps(caps: TensorOrArray | Sequence[int], columns: int) -> Tensor:
+    """Caps of group columns as int32 [A]."""
     if isinstance(caps, (list, tuple)):
         numbers = [checks.integer(f"caps[{column}]", cap, -1, MAX_LENGTH) for column, cap in enumerate(caps)]
         caps = torch.tensor(numbers, dtype=torch.int32, device="cpu")
@@ -171,7 +172,7 @@ def rank(
         optional("boost_mul", boost_mul, torch.float32, rows),
         optional("boost_add", boost_add, torch.float32, rows),
         g,
-        None if caps is None else _caps(caps, g.shape[-1]),
+        None if caps is None else checked_caps(caps, g.shape[-1]),
     )
     threads = checks.thread_count(num_threads)
     memory = None if out is None else checks.outputs(out, (*lead, length), s)

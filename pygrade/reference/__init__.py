@@ -18,6 +18,7 @@ from pygrade.reference.gain import topk_gain
 from pygrade.reference.grpo import grpo_loss
 from pygrade.reference.lambdaloss import lambda_loss
 from pygrade.reference.multi_task import multi_task
+from pygrade.reference.page_search import search_page
 from pygrade.reference.piecewise_linear import piecewise_linear
 from pygrade.reference.prerank import nearest_items, nearest_of_lists, user_vector
 from pygrade.reference.ranking import rank
@@ -44,6 +45,7 @@ __all__ = [
     "rank",
     "rank_order",
     "rollout",
+    "search_page",
     "topk_gain",
     "transform_scores",
     "user_vector",

@@ -1,6 +1,7 @@
 // Compiled once per instruction set; see ../isa.hpp for the rules.
 #include "../ranking.hpp"
 
+#include "boost.hpp"
 #include "rows.hpp"
 #include "select.hpp"
 #include "tile.hpp"
@@ -58,19 +59,6 @@ struct Candidates {
   }
 };
 
-// A factor above 1 raises every score, one below 1 lowers it: negative scores are divided by it. Two loops: the result
-// is rounded before the sum.
-void boost(const RankingTask& task, Request request, float* fused) {
-  if (task.boost_mul != nullptr)
-    for (std::int64_t i = 0; i < request.count; ++i) {
-      const float score = fused[i], factor = task.boost_mul[request.first + i];
-      const float up = score * factor, down = score / factor;  // both, so that the loop has no branch
-      fused[i] = score < 0.0f ? down : up;
-    }
-  if (task.boost_add != nullptr)
-    for (std::int64_t i = 0; i < request.count; ++i) fused[i] += task.boost_add[request.first + i];
-}
-
 // Takes candidates in order from a sorted prefix that grows until the page is full. Returns how many it took.
 std::int64_t fill_page(const RankingTask& task, const Candidates& candidates, const SelectScratch& select,
                        std::int32_t* counters, float* values, std::int32_t* indices) {
@@ -104,7 +92,8 @@ void rank(const RankingTask& task, std::int64_t begin, std::int64_t end, float* 
   for (std::int64_t b = begin; b < end; ++b) {
     const Request request = request_of(fusion.scores, b);
     fuse_request(fusion.scores, fusion.options, request, fusion.weights + b * fusion.scores.tasks, s);
-    boost(task, request, s.fused);
+    const auto beside = [&](const float* boosts) { return boosts == nullptr ? nullptr : boosts + request.first; };
+    boost(beside(task.boost_mul), beside(task.boost_add), request.count, s.fused);
     Candidates candidates{s.fused, nullptr, request.count, request.first};
     if (fusion.mask != nullptr) {
       const std::int64_t count = keep_admitted(fusion.mask + request.first, request.count, s.fused, s.kept, 1, s);

@@ -1,0 +1,270 @@
+"""The page whose items depend on what stands above them: greedy, by a beam, or by a diversity set by hand."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pygrade import reference
+from pygrade.ops import checks, dispatch
+from pygrade.ops.checks import TensorOrArray
+from pygrade.ops.fusion import TopK, checked_k
+from pygrade.ops.ranking import checked_caps
+
+OBJECTIVES = ("page_value", "mmr", "log_det")
+MAX_BEAM = 64
+MAX_WIDTH = 256
+
+_ROWS = ("root", "categories", "embeddings", "mask", "boost_mul", "boost_add", "groups")
+
+
+def _refuse(name: str, bad: Tensor, value: Tensor, wanted: str) -> None:
+    """ValueError for the first entry of ``value`` that is bad."""
+    if bool(bad.any()):
+        at = int(bad.reshape(-1).nonzero()[0])
+        number = value.reshape(-1)[at] if value.numel() == bad.numel() else torch.nan
+        raise ValueError(f"{name} is {number:g} at {at}; want {wanted}")
+
+
+def _check_values(rows: dict[str, Any], terms: dict[str, Any], pins: Tensor | None, offsets: Tensor | None) -> None:
+    """What the C++ core checks, for the other backends."""
+    size = rows["value"].shape[0]
+    if offsets is not None:
+        bounds = offsets.tolist()
+        if bounds[0] != 0 or bounds[-1] != size or bounds != sorted(bounds):
+            raise ValueError(f"offsets is {bounds}; want it to ascend from 0 to {size}")
+    for name in ("attention", "examination"):
+        if (found := terms[name]) is not None:
+            _refuse(name, ~(found.isfinite() & (found >= 0)), found, "a finite number >= 0")
+    if (categories := rows["categories"]) is not None:
+        count = terms["pairs"].shape[0]
+        bad = (categories < -1) | (categories >= count)
+        _refuse("categories", bad, categories, f"-1 or more, and below {count}")
+        _refuse("pairs", ~terms["pairs"].isfinite(), terms["pairs"], "a finite number")
+    if (factor := rows["boost_mul"]) is not None:
+        _refuse("boost_mul", ~(factor.isfinite() & (factor >= 0)), factor, "a finite factor >= 0")
+    if (caps := terms["caps"]) is not None:
+        _refuse("caps", caps < -1, caps, "-1 (no cap) or more")
+    if (embeddings := rows["embeddings"]) is not None:
+        square = embeddings.square().sum(-1)
+        bad = ~((square == 0) | ((square - 1).abs() <= 0.01))
+        if bool(bad.any()):
+            at = int(bad.reshape(-1).nonzero()[0])
+            message = f"embeddings is not of length 1 at candidate {at}; want unit vectors, or 0 where there is none"
+            raise ValueError(message)
+    if pins is not None:
+        count = rows["value"].shape[1] if offsets is None else offsets.diff()[:, None]
+        _refuse("pins", (pins < -1) | (pins >= count), pins, "-1 or more, and a candidate of the request")
+
+
+def _search_page(value: Tensor, root: Tensor | None, k: int, *arguments: Any) -> tuple[Tensor, Tensor]:
+    attention, examination, categories, pairs, embeddings, cosine, objective, beam, trade_off, *rest = arguments
+    mask, boost_mul, boost_add, groups, caps, pins, offsets, validate, _ = rest
+    given = (root, categories, embeddings, mask, boost_mul, boost_add, groups)
+    rows = {"value": value, **dict(zip(_ROWS, given, strict=True))}
+    terms = {"attention": attention, "examination": examination, "pairs": pairs, "caps": caps}
+    if validate:
+        _check_values(rows, terms, pins, offsets)
+    if not dispatch.is_reference(value):
+        from pygrade.kernels import page_search as kernel
+
+        batch = value.shape[0] if offsets is None else offsets.shape[0] - 1
+        values = value.new_empty((batch, k))
+        indices = value.new_empty((batch, k), dtype=torch.int32)
+        options = {"cosine": cosine, "trade_off": trade_off, "objective": objective, "beam": beam}
+        kernel.search_page(rows, terms, pins, offsets, options, values, indices)
+        return values, indices
+
+    def exact(found: Tensor | None) -> Any:
+        return found.double() if found is not None and found.is_floating_point() else found
+
+    numbers = {name: exact(found) for name, found in (rows | terms).items()}
+    exact_values, indices = reference.search_page(
+        numbers.pop("value"),
+        numbers.pop("root"),
+        k,
+        **numbers,
+        cosine=cosine,
+        objective=OBJECTIVES[objective],
+        beam=beam,
+        trade_off=trade_off,
+        pins=pins,
+        offsets=offsets,
+    )
+    return exact_values.float(), indices
+
+
+def _fake(value: Tensor, _root: Tensor | None, k: int, *arguments: Any) -> tuple[Tensor, Tensor]:
+    offsets = arguments[15]
+    shape = (value.shape[0] if offsets is None else offsets.shape[0] - 1, k)
+    return value.new_empty(shape), value.new_empty(shape, dtype=torch.int32)
+
+
+_op = dispatch.Op("search_page", _search_page, _fake)
+
+
+def _checked_objective(objective: str, beam: int, trade_off: float | None, unused: dict[str, Any]) -> tuple[int, float]:
+    """The objective's number and λ; what an objective does not read is refused."""
+    checks.choice("objective", objective, OBJECTIVES)
+    if objective == "page_value":
+        if trade_off is not None:
+            raise ValueError(f"trade_off is {trade_off}; want it for mmr and log_det alone")
+        return 0, 0.5
+    for name, found in unused.items():
+        if found is not None:
+            raise ValueError(f"{name} is given; want it for page_value alone")
+    if beam != 1:
+        raise ValueError(f"beam is {beam}; want 1 for {objective}")
+    number = checks.number("trade_off", 0.5 if trade_off is None else trade_off)
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"trade_off is {trade_off}; want 0 to 1")
+    return OBJECTIVES.index(objective), number
+
+
+def _checked_likeness(
+    value: Tensor, categories: Any, pairs: Any, embeddings: Any, cosine: float | None, rows: tuple[int, ...]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, float]:
+    """categories, pairs, embeddings and κ, which go together in pairs."""
+    first = ("value", value)
+    if (categories is None) != (pairs is None):
+        raise ValueError(
+            f"categories and pairs go together; got {'pairs' if categories is None else 'categories'} alone"
+        )
+    if (embeddings is None) != (cosine is None):
+        found = "cosine" if embeddings is None else "embeddings"
+        raise ValueError(f"embeddings and cosine go together; got {found} alone")
+    c = checks.optional("categories", categories, torch.int32, rows, *first)
+    p = checks.optional("pairs", pairs, torch.float32, (None, None), *first)
+    if p is not None and p.shape[0] != p.shape[1]:
+        raise ValueError(f"pairs is of shape {list(p.shape)}; want [C, C]")
+    e = checks.optional("embeddings", embeddings, torch.float32, (*rows, None), *first)
+    if e is not None and not 1 <= e.shape[-1] <= MAX_WIDTH:
+        raise ValueError(f"embeddings has {e.shape[-1]} components; want 1 to {MAX_WIDTH}")
+    factor = checks.number("cosine", 0.0 if cosine is None else cosine)
+    if not abs(factor) < float("inf"):
+        raise ValueError(f"cosine is {cosine}; want a finite number")
+    return c, p, e, factor
+
+
+def search_page(
+    value: TensorOrArray,
+    root: TensorOrArray | None,
+    k: int,
+    attention: TensorOrArray | None = None,
+    examination: TensorOrArray | None = None,
+    *,
+    categories: TensorOrArray | None = None,
+    pairs: TensorOrArray | None = None,
+    embeddings: TensorOrArray | None = None,
+    cosine: float | None = None,
+    objective: str = "page_value",
+    beam: int = 1,
+    trade_off: float | None = None,
+    mask: TensorOrArray | None = None,
+    boost_mul: TensorOrArray | None = None,
+    boost_add: TensorOrArray | None = None,
+    groups: TensorOrArray | None = None,
+    caps: Any = None,
+    pins: TensorOrArray | None = None,
+    offsets: TensorOrArray | None = None,
+    validate: bool | None = None,
+    num_threads: int | None = None,
+) -> TopK:
+    """The page of highest value where an item's worth depends on the items above it: greedy, or by a beam.
+
+    Likeness of an item j above to i: l(j, i) = pairs[c_j, c_i] + cosine · max(0, ⟨e_j, e_i⟩). Scores, before boosts:
+
+    - ``"page_value"``: value_i + root_i · exp(Σ_j attention[slot of j] · l(j, i));
+    - ``"mmr"``: λ · value_i - (1 - λ) · max(0, max_j l(j, i)), maximal marginal relevance (Carbonell & Goldstein 1998);
+    - ``"log_det"``: λ · value_i + (1 - λ) · log of the variance of i given the items above, at least 1e-6, where l is
+      their covariance (⟨e_j, e_i⟩ not cut at 0): the greedy MAP page of a determinantal point process (Chen, Zhang &
+      Zhou 2018).
+
+    Greedy takes for each slot the candidate of the highest score: equal scores by index, NaN last. A beam keeps the
+    ``beam`` beginnings of a page with the highest Σ examination · score; it pays where some items help others.
+
+    Args:
+        value: float32 [B, N], what does not depend on the page, or the relevance; [M] with ``offsets``; [N] for one
+            request. The arguments of a candidate below have the same leading sizes.
+        root: float32: what the items above multiply; None for ``mmr`` and ``log_det``.
+        k: slots, ≥ 1.
+        attention: float32 [k], ≥ 0: of each slot, relative to the first; None: 1.
+        examination: float32 [k], ≥ 0: of each slot, read by a beam; None: 1.
+        categories: int32 below C, -1 where unknown: no term of pairs.
+        pairs: float32 [C, C], finite, by category above × category below; with ``categories``.
+        embeddings: float32 [B, N, d], of length 1, or 0 where there is none; d ≤ 256.
+        cosine: the coefficient κ of likeness by embedding; with ``embeddings``.
+        objective: ``"page_value"``, ``"mmr"`` or ``"log_det"``.
+        beam: 1 (greedy) to 64; 1 for ``mmr`` and ``log_det``.
+        trade_off: λ of ``mmr`` and ``log_det``, 0 to 1; None: 0.5.
+        mask, boost_mul, boost_add, groups, caps: as in `rank`; boosts are of the scores above.
+        pins: int32 [B, k] ([k]): the candidate of a slot, -1 for none. Pins count as taken from the start, for the
+            caps too; one that the mask, a cap or an earlier pin excludes leaves its slot free.
+        offsets: int64 [B + 1], ascending from 0 to M: request b has rows offsets[b] … offsets[b + 1] - 1.
+        validate: check values on a GPU too, which waits for it. A CPU always checks.
+        num_threads: CPU threads; None: torch's setting. They share the requests; the result does not depend on it.
+
+    Returns:
+        TopK of final scores float32, each in its slot, and indices int32 within the request, [B, k], or [k] for one
+        request; of the kind of ``value``. Slots without a candidate have -inf and -1. Not differentiable.
+
+    Raises:
+        TypeError, ValueError: a wrong dtype, shape, device, option, category, pin, cap, offset, or length of an
+            embedding; before anything is written.
+
+    Examples:
+        >>> worth, kind = torch.tensor([0.9, 0.8, 0.5]), torch.tensor([0, 0, 1], dtype=torch.int32)
+        >>> satiation = torch.tensor([[-1.0, 0.0], [0.0, -1.0]])  # of the same category above
+        >>> search_page(0 * worth, worth, 3, categories=kind, pairs=satiation)
+        TopK(values=tensor([0.9000, 0.5000, 0.2943]), indices=tensor([0, 2, 1], dtype=torch.int32))
+    """
+    single = offsets is None and getattr(value, "ndim", 2) == 1
+    v = checks.detached(checks.tensor("value", value, checks.FLOAT32, (None,) * (2 - (single or offsets is not None))))
+    first = ("value", v)
+    o = checks.optional("offsets", offsets, torch.int64, (None,), *first)
+    if o is not None and o.numel() == 0:
+        raise ValueError("offsets is of shape [0]; want at least one number")
+    rows, lead = tuple(v.shape), () if single else (v.shape[0] if o is None else o.shape[0] - 1,)
+    length, width = checked_k(k), checks.integer("beam", beam, 1, MAX_BEAM)
+    unused = {"root": root, "attention": attention, "examination": examination}
+    code, weight = _checked_objective(objective, width, trade_off, unused)
+    if code == 0 and root is None:
+        raise ValueError("root is None; want the part of the value that the page multiplies")
+    if (groups is None) != (caps is None):
+        raise ValueError("groups and caps go together; got " + ("caps alone" if groups is None else "groups alone"))
+    c, p, e, factor = _checked_likeness(v, categories, pairs, embeddings, cosine, rows)
+    g = checks.optional("groups", groups, torch.int32, (*rows, None), *first)
+    limits = None if g is None else checked_caps(caps, g.shape[-1])
+
+    def of_candidates(name: str, found: Any, dtype: torch.dtype) -> Tensor | None:
+        return checks.optional(name, found, dtype, rows, *first)
+
+    def in_batch(found: Tensor | None) -> Tensor | None:
+        return found[None] if single and found is not None else found
+
+    values, indices = _op(
+        v[None] if single else v,
+        in_batch(of_candidates("root", root, torch.float32)),
+        length,
+        checks.optional("attention", attention, torch.float32, (length,), *first),
+        checks.optional("examination", examination, torch.float32, (length,), *first),
+        in_batch(c),
+        p,
+        in_batch(e),
+        factor,
+        code,
+        width,
+        weight,
+        in_batch(of_candidates("mask", mask, torch.bool)),
+        in_batch(of_candidates("boost_mul", boost_mul, torch.float32)),
+        in_batch(of_candidates("boost_add", boost_add, torch.float32)),
+        in_batch(g),
+        limits,
+        in_batch(checks.optional("pins", pins, torch.int32, (*lead, length), *first)),
+        o,
+        checks.must_validate(validate, v),
+        checks.thread_count(num_threads),
+    )
+    if single:
+        values, indices = values[0], indices[0]
+    return TopK(checks.match_type(values, value), checks.match_type(indices, value))

@@ -1,0 +1,193 @@
+"""Reference of the `page_search` family: the page whose items depend on what stands above them."""
+
+import torch
+from torch import Tensor
+
+from pygrade.reference.fusion import rank_order
+from pygrade.reference.ranking import boosted
+
+OBJECTIVES = ("page_value", "mmr", "log_det")
+LEAST_VARIANCE = 1e-6  # of an item given the items above, under log_det
+
+Extension = tuple[int, int]  # rank of the page, candidate; -1: none
+
+
+class _Request:
+    """One request: its candidates, their likeness and the rules of its page."""
+
+    def __init__(self, rows: dict[str, Tensor | None], terms: dict[str, Tensor | None], k: int, options: dict) -> None:  # type: ignore[type-arg]
+        self.rows, self.terms, self.k = rows, terms, k
+        self.objective, self.cosine, self.trade_off = options["objective"], options["cosine"], options["trade_off"]
+        value = rows["value"]
+        assert value is not None
+        self.value = value
+        groups, caps = rows["groups"], terms["caps"]
+        self.groups = [[]] * len(value) if groups is None else groups.tolist()
+        self.caps = [] if caps is None else caps.tolist()
+        if self.objective == "log_det":
+            self.own = value.new_tensor([float(self.likeness(i)[i]) for i in range(len(value))])
+        mask = rows["mask"]
+        self.eligible = [True] * len(value) if mask is None else mask.tolist()
+        pins, self.pins = options["pins"] or [-1] * k, [-1] * k
+        for slot, pin in enumerate(pins):  # one that the mask, a cap or an earlier pin excludes leaves its slot free
+            if 0 <= pin < len(value) and self.may_take(pin, []):
+                self.pins[slot] = pin
+
+    def likeness(self, above: int) -> Tensor:
+        """l(above, i) = P[c_above, c_i] + κ·max(0, ⟨e_above, e_i⟩) of every candidate i; log_det does not clip."""
+        result = torch.zeros_like(self.value)
+        categories, pairs, embeddings = self.rows["categories"], self.terms["pairs"], self.rows["embeddings"]
+        if categories is not None and pairs is not None and categories[above] >= 0:
+            known = categories >= 0
+            result[known] = pairs[int(categories[above])][categories[known].long()]
+        if embeddings is not None:
+            cosines = embeddings @ embeddings[above]
+            result = result + self.cosine * (cosines if self.objective == "log_det" else cosines.clamp_min(0))
+        return result
+
+    def may_take(self, item: int, page: list[int]) -> bool:
+        """Whether the mask and the caps admit the item to the page of these items and all pins."""
+        others = {i for i in (*page, *self.pins) if i >= 0}
+        if not self.eligible[item] or item in others:
+            return False
+        return all(
+            group < 0 or cap < 0 or sum(self.groups[other][a] == group for other in others) < cap
+            for a, (group, cap) in enumerate(zip(self.groups[item], self.caps, strict=False))
+        )
+
+    def scores(self, page: list[int]) -> Tensor:
+        """Final scores of every candidate below the page's items (-1: an empty slot)."""
+        above = [(slot, item) for slot, item in enumerate(page) if item >= 0]
+        attention, root = self.terms["attention"], self.rows["root"]
+        if self.objective == "page_value":
+            assert attention is not None and root is not None
+            effect = torch.zeros_like(self.value)
+            for slot, item in above:
+                effect = effect + attention[slot] * self.likeness(item)
+            score = self.value + root * effect.exp()
+        elif self.objective == "mmr":
+            closest = torch.zeros_like(self.value)
+            for _, item in above:
+                closest = torch.maximum(closest, self.likeness(item))
+            score = self.trade_off * self.value - (1 - self.trade_off) * closest
+        else:
+            score = self.trade_off * self.value + (1 - self.trade_off) * self.variance([i for _, i in above]).log()
+        return boosted(score, self.rows["boost_mul"], self.rows["boost_add"])
+
+    def variance(self, above: list[int]) -> Tensor:
+        """det L[above + i] / det L[above] of every candidate i, by a Cholesky decomposition that grows by one row an
+        item (Chen, Zhang & Zhou, NeurIPS 2018), at least LEAST_VARIANCE; L is the likeness."""
+        rest = self.own
+        columns: list[Tensor] = []
+        for item in above:
+            column = self.likeness(item)
+            for before in columns:
+                column = column - before[item] * before
+            columns.append(column / max(float(rest[item]), LEAST_VARIANCE) ** 0.5)
+            rest = rest - columns[-1] ** 2
+        return torch.where(rest > LEAST_VARIANCE, rest, LEAST_VARIANCE)
+
+    def extensions(self, page: list[int]) -> list[int]:
+        """The candidates that the page's next slot may take."""
+        if (pin := self.pins[len(page)]) >= 0:
+            return [pin]
+        return [i for i in range(len(self.value)) if self.may_take(i, page)]
+
+
+def _search_one(request: _Request, beam: int) -> tuple[list[int], list[float]]:
+    """The page's items and final scores, -1 and -inf in empty slots."""
+    examination = request.terms["examination"]
+    pages: list[tuple[list[int], list[float], float]] = [([], [], 0.0)]
+    for slot in range(request.k):
+        totals: list[float] = []
+        scores: list[float] = []
+        extensions: list[Extension] = []
+        stuck: list[Extension] = []
+        for rank, (page, _, total) in enumerate(pages):
+            final = request.scores(page)
+            found = request.extensions(page)
+            stuck += [] if found else [(rank, -1)]
+            for i in found:
+                score = float(final[i])
+                extensions.append((rank, i))
+                scores.append(score)
+                totals.append(score if beam == 1 or examination is None else total + float(examination[slot]) * score)
+        order = rank_order(torch.tensor(totals, dtype=torch.float64)).tolist()[:beam]
+        longer = [
+            ([*pages[rank][0], i], [*pages[rank][1], scores[place]], totals[place])
+            for place in order
+            for rank, i in [extensions[place]]
+        ]
+        for rank, _ in stuck[: beam - len(longer)]:
+            page, seen, total = pages[rank]
+            longer.append(([*page, -1], [*seen, -torch.inf], total))
+        pages = longer
+    return pages[0][0], pages[0][1]
+
+
+def search_page(
+    value: Tensor,
+    root: Tensor | None,
+    k: int,
+    attention: Tensor | None = None,
+    examination: Tensor | None = None,
+    *,
+    categories: Tensor | None = None,
+    pairs: Tensor | None = None,
+    embeddings: Tensor | None = None,
+    cosine: float = 0.0,
+    objective: str = "page_value",
+    beam: int = 1,
+    trade_off: float = 0.5,
+    mask: Tensor | None = None,
+    boost_mul: Tensor | None = None,
+    boost_add: Tensor | None = None,
+    groups: Tensor | None = None,
+    caps: Tensor | None = None,
+    pins: Tensor | None = None,
+    offsets: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The page of highest value: greedy, slot by slot, or by a beam of the best prefixes.
+
+    Likeness of an item j above to i: l(j, i) = P[c_j, c_i] + κ·max(0, ⟨e_j, e_i⟩), without the first term where a
+    category is negative. Score of item i below the items above it, before the boosts of `boosted`:
+
+    - page_value: b_i + r_i · exp(Σ_j a_slot(j) · l(j, i)) with value b, root r, attention a;
+    - mmr: λ·b_i - (1 - λ)·max(0, max_j l(j, i)), maximal marginal relevance (Carbonell & Goldstein, SIGIR 1998);
+    - log_det: λ·b_i + (1 - λ)·log det L[above + i] / det L[above], the greedy MAP page of a determinantal point process
+      with L = l, its cosine not clipped (Chen, Zhang & Zhou, NeurIPS 2018); a ratio counts as at least 1e-6.
+
+    Greedy takes the candidate of the highest score in each slot in `rank_order`: equal scores by index, NaN last. A
+    beam keeps the ``beam`` prefixes of the highest Σ_k q_k·score (q: examination; equal ones by the rank of what they
+    extend, then by index; NaN last), and returns the first at the end; a prefix without a candidate for its slot leaves
+    it empty, and comes after those with one.
+
+    Candidates with mask False, or with a value of a group column a that is caps[a] times on the page, are not taken.
+    pins[B, k]: the item of a slot, -1 for none. Pins count as taken from the start, for the caps too; one that the
+    mask, a cap or an earlier pin excludes leaves its slot free. value, root, mask, boosts[B, N], categories[B, N] i32,
+    embeddings[B, N, d], groups[B, N, A], each [M, …] with offsets; pairs[C, C], attention[k], examination[k] (None: 1)
+    → values[B, k], indices[B, k] int32, padded with -inf and -1.
+    """
+    rows = {
+        "value": value, "root": root, "categories": categories, "embeddings": embeddings, "mask": mask,
+        "boost_mul": boost_mul, "boost_add": boost_add, "groups": groups,
+    }  # fmt: skip
+    ones = value.new_ones(k)
+    terms = {
+        "pairs": pairs,
+        "attention": ones if attention is None else attention,
+        "examination": ones if examination is None else examination,
+        "caps": caps,
+    }
+    batch = value.shape[0] if offsets is None else offsets.shape[0] - 1
+    values = value.new_full((batch, k), -torch.inf)
+    indices = value.new_full((batch, k), -1, dtype=torch.int32)
+    for b in range(batch):
+        place = b if offsets is None else slice(int(offsets[b]), int(offsets[b + 1]))
+        own = {name: None if row is None else row[place] for name, row in rows.items()}
+        options = {"objective": objective, "cosine": cosine, "trade_off": trade_off}
+        options["pins"] = None if pins is None else pins[b].tolist()
+        items, scores = _search_one(_Request(own, terms, k, options), beam)
+        indices[b] = torch.tensor(items, dtype=torch.int32)
+        values[b] = torch.tensor(scores, dtype=values.dtype)
+    return values, indices
