@@ -55,14 +55,18 @@ class ItemEffects:
         taste = np.take_along_axis(liked, self.category[item], 1)
         return np.asarray(np.exp(np.float32(self.config.hidden_taste) * taste), np.float32)
 
-    def effects(self, item: Array) -> Float32:
-        """E [n, K, K] of the pages' items [n, K]: (above, below); 0 where the first is not above."""
+    def between(self, item: Array) -> Float32:
+        """E [n, C, C] of items [n, C] on each other: (above, below)."""
         c, category, unit = self.config, self.category[item], self.unit[item]
         above, below = category[:, :, None], category[:, None]
         cosine = np.maximum(unit @ unit.transpose(0, 2, 1), 0)
         total = c.same_category * (above == below) + c.likeness * cosine
         total = total + c.complement * ((above + 1) % self.count == below)
-        return np.asarray(np.triu(c.strength * total, 1), np.float32)
+        return np.asarray(c.strength * total, np.float32)
+
+    def effects(self, item: Array) -> Float32:
+        """E [n, K, K] of the pages' items [n, K]: (above, below); 0 where the first is not above."""
+        return np.triu(self.between(item), 1)
 
     def sampled(self, item: Array, attended: Array) -> Float32:
         """[n, K]: multipliers of click probabilities where the items attended [n, K] were looked at."""

@@ -1,0 +1,444 @@
+"""Page terms of a log: what stands above an item and its clicks, beside all that corrected predictions explain.
+
+    log μ(row) = log q(slot) + log p + moves of the correction + a free number of the slot
+                 + Σ_{j above} a_j (s · same category + P[c_j, c_i] + κ max(0, cos(e_j, e_i)))
+
+p is the corrected prediction of the root task, cross-fitted; a_j the attention of slot j, its propensity. The terms are
+blocks of the same likelihood as the correction, with precisions by the evidence. The numbers of the slots are free, so
+that the sums over what is above cannot stand in for a wrong slot curve.
+
+*The gate.* Held-out likelihood with the terms over that without them, both with free slots, by user: above 2 standard
+errors row by row, and given the events of the page, where whatever makes a whole page better than predicted cancels.
+
+*The guard.* What production knows and the predictions miss puts alike items together, and likeness then seems to help.
+In shuffled pages the order knows nothing: given the events of the page, and with likeness to the *whole* page beside
+them, the terms may not lower their likelihood by more than one standard error. Without shuffled pages none are served.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from pygrade._typing import Array, Floats, Floats32, Ints
+from pygrade.correction import newton
+from pygrade.correction.gate import NEEDED, zscore
+from pygrade.correction.inputs import Frame, Inputs, Rows, gram
+from pygrade.logs import Logs
+from pygrade.policy.page_terms import MAX_CATEGORIES, MAX_COEFFICIENT, PageTerms
+
+GUARD = -1.0  # standard errors that the likelihood of shuffled pages may be lowered by
+FEWEST_EVENTS = 100  # of shuffled pages that the guard is run on
+_PAIRED = 8  # categories, the most frequent ones, that have a coefficient a pair
+_FREE = 1e-2  # precision of the slots' numbers
+_ROUNDS, _RENEW = 5, (0, 2)
+_GUARD_STEPS = 12
+_BLOCK, _ROWS = 4096, 8192  # requests, and rows, that are computed at a time
+
+
+@dataclass(frozen=True)
+class PageGain:
+    """What the gate and the guard found: standard errors above 0."""
+
+    z: float  # of the held-out likelihood, row by row
+    z_page: float  # given the events of each page
+    z_shuffled: float  # of shuffled pages; NaN: too few of them
+
+    @property
+    def passes(self) -> bool:
+        return self.z > NEEDED and self.z_page > NEEDED and self.z_shuffled >= GUARD
+
+    @property
+    def text(self) -> str:
+        """The figures in a line."""
+        shuffled = "none" if np.isnan(self.z_shuffled) else f"z {self.z_shuffled:.1f}"
+        return f"likelihood z {self.z:.1f}, given the page's events {self.z_page:.1f}, shuffled pages {shuffled}"
+
+
+@dataclass(frozen=True, eq=False)
+class FittedPages:
+    """Page terms of the whole log and of the log without each fold, greedy, and whether they may be served."""
+
+    terms: PageTerms
+    folds: tuple[PageTerms, ...]
+    gain: PageGain
+    slots: Floats  # [K] examination of the slots, relative to the first: the curve times the free numbers
+
+
+def can_fit(logs: Logs) -> str:
+    """Why page terms cannot be fitted to a log; "": they can."""
+    if logs.category is None and logs.embedding is None:
+        return "the log has no category and no embedding of items"
+    if not logs.slots_known:
+        return "the slots are unknown"
+    return ""
+
+
+def shuffled_events(logs: Logs, root: int) -> int:
+    """Events of a task on shuffled pages, which the guard needs."""
+    if logs.exploration is None:
+        return 0
+    rows = logs.shown & (logs.exploration == "shuffle")[logs.row_request]
+    return int((logs.feedback[rows, root] > 0).sum())
+
+
+def root_of(logs: Logs, parents: tuple[int, ...], amounts: tuple[bool, ...]) -> int:
+    """The root task, no amount, through which most of the events' value passes; -1: there is none."""
+    worth = np.abs(logs.event_values.astype(np.float64))
+    shown = logs.shown
+    value = (logs.feedback[shown] * (worth[shown] if len(worth) > 1 else worth)).sum(0, dtype=np.float64)
+    total = np.zeros(len(parents))
+    for t in range(len(parents)):
+        total[_ancestor(parents, t)] += value[t]
+    roots = [t for t, parent in enumerate(parents) if parent < 0 and not amounts[t] and total[t] > 0]
+    return max(roots, key=lambda t: total[t], default=-1)
+
+
+def _ancestor(parents: tuple[int, ...], t: int) -> int:
+    return t if parents[t] < 0 else _ancestor(parents, parents[t])
+
+
+def fit_pages(
+    logs: Logs,
+    corrected: Floats32,
+    parents: tuple[int, ...],
+    curve: Floats,
+    fold: Array,
+    cluster: Array,
+) -> FittedPages | None:
+    """Page terms over corrected, cross-fitted predictions [M, T]; None if no root task has value.
+
+    curve [K]: examination of the slots, 1 of the first; fold [R]: from 0; cluster [R]: of dependent requests, each in
+    one fold. ValueError if the log cannot have page terms, see `can_fit`.
+    """
+    if reason := can_fit(logs):
+        raise ValueError(f"no page terms: {reason}; want a log with slots and items' categories or embeddings")
+    frame = Frame.of(_without_items(logs), corrected, parents)
+    root = root_of(logs, frame.parents, frame.amounts)
+    if root < 0:
+        return None
+    task = _PageFit(logs, corrected, frame, root, np.asarray(curve, np.float64), fold, cluster)
+    return task.fit()
+
+
+def _without_items(logs: Logs) -> Logs:
+    """The corrected predictions hold what item columns say."""
+    return replace(logs, items=(), item_features=None)
+
+
+class _Sums:
+    """What stands above each shown row, and on its whole page, weighted by attention."""
+
+    def __init__(self, logs: Logs, attention: Floats) -> None:
+        shown = np.flatnonzero(logs.shown)
+        request = logs.row_request[shown]
+        self.order = np.lexsort((logs.position[shown], request))  # by slot within the page
+        self.request, self.weight = request[self.order], attention[logs.position[shown[self.order]]]
+        self.count = logs.num_requests
+        self.sizes = np.bincount(self.request, minlength=self.count)
+        self.categories, self.code = self._categories(logs, shown[self.order])
+        self.rank = np.arange(len(shown)) - (np.cumsum(self.sizes) - self.sizes)[self.request]
+        self.dimension = 0 if logs.embeddings is None else logs.embeddings.shape[1]
+        self._place = None if logs.embedding is None else logs.embedding[shown[self.order]]
+        self._vectors = logs.embeddings
+
+    @staticmethod
+    def _categories(logs: Logs, rows: Ints) -> tuple[tuple[str, ...], Ints]:
+        """Names, the most frequent first, and each row's place among them, -1: unknown or too rare."""
+        if logs.category is None:
+            return (), np.full(len(rows), -1)
+        names, code = np.unique(logs.category.astype(str), return_inverse=True)
+        counts = np.where(names == "", 0, np.bincount(code[rows], minlength=len(names)))
+        kept = np.argsort(-counts, kind="stable")[: min(int((counts > 0).sum()), MAX_CATEGORIES)]
+        place = np.full(len(names), -1)
+        place[kept] = np.arange(len(kept))
+        return tuple(names[kept].tolist()), place[code[rows]]
+
+    def back(self, values: Array) -> Array:
+        """Values by page and slot in the order of the log's shown rows."""
+        result = np.empty_like(values)
+        result[self.order] = values
+        return result
+
+    @cached_property
+    def same(self) -> tuple[Floats, Floats]:
+        """[S] each: attention to items of the same category above, and on the whole page beside the row itself."""
+        group = np.where(self.code >= 0, self.request * len(self.categories) + self.code, -1)
+        order = np.argsort(group, kind="stable")
+        weight = np.where(group[order] >= 0, self.weight[order], 0.0)
+        first = np.append(True, group[order[1:]] != group[order[:-1]])
+        before = np.cumsum(weight) - weight
+        above, whole = np.empty(len(group)), np.empty(len(group))
+        above[order] = before - np.maximum.accumulate(np.where(first, before, 0.0))
+        number = np.cumsum(first) - 1
+        whole[order] = (np.bincount(number)[number] - 1.0) * (group[order] >= 0)
+        return above, whole * self.weight.mean()
+
+    @property
+    def paired(self) -> int:
+        """Categories with a coefficient a pair."""
+        return min(len(self.categories), _PAIRED)
+
+    @cached_property
+    def pairs(self) -> Floats:
+        """[S, C · C] of the paired categories: attention to items above by their category, in the places of the own."""
+        count = self.paired
+        one = (self.code[:, None] == np.arange(count)) * self.weight[:, None]
+        before = np.cumsum(one, 0) - one
+        start = (np.cumsum(self.sizes) - self.sizes)[self.request]
+        before = before - before[start]
+        result = np.zeros((len(one), count, count))
+        own = np.flatnonzero((self.code >= 0) & (self.code < count))
+        result[own, :, self.code[own]] = before[own]
+        return result.reshape(len(one), count * count)
+
+    @cached_property
+    def cosine(self) -> tuple[Floats, Floats]:
+        """[S] each: the same of cosines of embeddings, where they are positive."""
+        above, whole = np.zeros(len(self.code)), np.zeros(len(self.code))
+        if self._place is None or self._vectors is None:
+            return above, whole
+        vectors = np.append(self._vectors, np.zeros((1, self.dimension), np.float32), 0)
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit = (vectors / np.where(length > 0, length, 1)).astype(np.float32)
+        ends = np.cumsum(self.sizes)
+        for start in range(0, self.count, _BLOCK):
+            stop = min(start + _BLOCK, self.count)
+            rows = slice(ends[start] - self.sizes[start], ends[stop - 1])
+            number, rank = self.request[rows] - start, self.rank[rows]
+            longest = int(self.sizes[start:stop].max(initial=0))
+            page = np.zeros((stop - start, longest, self.dimension), np.float32)
+            page[number, rank] = unit[self._place[rows]]
+            attention = np.zeros((stop - start, longest))
+            attention[number, rank] = self.weight[rows]
+            likeness = np.maximum(page @ page.transpose(0, 2, 1), 0)
+            likeness[:, np.arange(longest), np.arange(longest)] = 0
+            above[rows] = np.einsum("rj,rji->ri", attention, np.triu(likeness, 1))[number, rank]
+            whole[rows] = likeness.sum(1)[number, rank]
+        return above, whole * self.weight.mean()
+
+
+@dataclass(frozen=True, eq=False)
+class _Flat(newton.Design):
+    """The coefficients of z ⊗ u, then those of further columns, as one vector."""
+
+    extra: int = 0
+
+    @property
+    def size(self) -> int:
+        return self.shape[0] * self.shape[1] + self.extra
+
+    def matrix(self, vector: Floats) -> Floats:
+        return vector
+
+    def move(self, vector: Floats) -> Floats:
+        return vector
+
+    def gradient(self, by_matrix: Floats) -> Floats:
+        return by_matrix
+
+    def information(self, by_matrix: Floats) -> Floats:
+        return by_matrix
+
+
+class _PageRows(Rows):
+    """The shown rows with further columns [S, E]; coefficients are vectors of Z · U + E numbers."""
+
+    def __init__(self, t: int, frame: Frame, inputs: Inputs, logs: Logs, theta: Floats, extra: Floats) -> None:
+        super().__init__(t, frame, inputs, logs, theta)
+        self.extra, self._own = extra[self.rows], self.z.shape[1] * self.u.shape[1]
+
+    def _matrix(self, vector: Floats) -> Floats:
+        return vector[: self._own].reshape(self.z.shape[1], self.u.shape[1])
+
+    def eta(self, weights: Floats) -> Floats:
+        return np.asarray(super().eta(self._matrix(weights)) + self.extra @ weights[self._own :])
+
+    def gradient(self, mean: Floats, on: Array | float = 1.0) -> Floats:
+        error = on * (self.y - mean)
+        return np.concatenate([super().gradient(mean, on).reshape(-1), error @ self.extra])
+
+    def information(self, mean: Floats, parts: Array | None = None, count: int = 1) -> Floats:
+        if parts is None:
+            return self._information(mean, np.arange(len(self.request)), np.arange(len(mean)))[None]
+        part_of_row = parts[self._compact]
+        return np.stack(
+            [
+                self._information(mean, np.flatnonzero(parts == k), np.flatnonzero(part_of_row == k))
+                for k in range(count)
+            ]
+        )
+
+    def _information(self, mean: Floats, some: Ints, rows: Ints) -> Floats:
+        """Of some requests and their rows."""
+        z, u, extra, weight = self.z[some], self.u[rows], self.extra[rows], mean[rows]
+        starts = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[some])])
+        result = np.empty((self._own + extra.shape[1],) * 2)
+        result[: self._own, : self._own] = gram(z, u, weight, starts)
+        weighted, request = weight[:, None] * extra, np.repeat(np.arange(len(some)), np.diff(starts))
+        result[self._own :, self._own :] = extra.T @ weighted
+        side = np.zeros((self._own, extra.shape[1]))
+        for at in range(0, len(rows), _ROWS):
+            part = slice(at, at + _ROWS)
+            columns = z[request[part], :, None] * u[part, None, :]
+            side += columns.reshape(-1, self._own).T @ weighted[part]
+        result[: self._own, self._own :] = side
+        result[self._own :, : self._own] = side.T
+        return result
+
+    def reach(self, step: Floats) -> float:
+        every = slice(None, None, max(len(self.rows) // 2000, 1))
+        return super().reach(self._matrix(step)) + float(np.abs(self.extra[every] @ step[self._own :]).max(initial=0.0))
+
+
+class _PageFit:
+    """Facts that both fits of a log share."""
+
+    def __init__(
+        self, logs: Logs, corrected: Floats32, frame: Frame, root: int, curve: Floats, fold: Array, cluster: Array
+    ) -> None:
+        self.logs, self.frame, self.root, self.fold, self.cluster = logs, frame, root, fold, cluster
+        self.count, self.curve = int(fold.max()) + 1, curve / curve[0]
+        shown = logs.shown
+        self.request, self.slot = logs.row_request[shown], logs.position[shown]
+        self.theta, self.y = curve[self.slot], logs.feedback[shown, root].astype(np.float64)
+        self.inputs = frame.inputs(_without_items(logs), corrected)
+        self.sums = sums = _Sums(logs, self.curve)
+        blocks: dict[str, Floats] = {}
+        if sums.categories:
+            blocks["same"] = sums.back(sums.same[0])[:, None]
+            blocks["pairs"] = sums.back(sums.pairs)
+        if sums.dimension:
+            blocks["cosine"] = sums.back(sums.cosine[0])[:, None]
+        self.blocks = {name: block for name, block in blocks.items() if block.any()}
+        used = np.unique(self.slot)
+        self.free = used[used > used[0]]  # slots with a number of their own
+        self.slots = (self.slot[:, None] == self.free).astype(np.float64)
+
+    def fit(self) -> FittedPages:
+        null, null_mean, null_vector = self._fit({}, None)
+        full, full_mean, _ = self._fit(self.blocks, null_vector)
+        terms = [self._terms(vector) for vector in (full.vector, *full.folds)]
+        gain = PageGain(*self._gate(full_mean, null_mean), self._guard(terms[0], null_mean))
+        own = null.vector.size - len(self.free)
+        slots = self.curve.copy()
+        slots[self.free] *= np.exp(full.vector[own : own + len(self.free)])
+        return FittedPages(terms[0], tuple(terms[1:]), gain, slots)
+
+    def _fit(self, blocks: Mapping[str, Floats], start: Floats | None) -> tuple[newton.Solution, Floats, Floats]:
+        """The solution with blocks of columns, and its held-out mean [S]; start: of fewer columns."""
+        shape = (self.inputs.z.shape[1], self.inputs.u.shape[1])
+        own, at = shape[0] * shape[1], shape[0] * shape[1] + len(self.free)
+        places = newton.blocks_of(self.frame.groups, shape[1])
+        for name, block in blocks.items():
+            places[name] = np.arange(at, at + block.shape[1])
+            at += block.shape[1]
+        rows = _PageRows(
+            self.root,
+            self.frame,
+            self.inputs,
+            self.logs,
+            self.theta,
+            np.concatenate([self.slots, *blocks.values()], 1),
+        )
+        design = _Flat(shape, places, extra=at - own)
+        first = newton.Solution(np.zeros(at), np.full(at, newton.FIRST_PRECISION))
+        first.precision[0], first.precision[own : own + len(self.free)] = newton.LEVEL_PRECISION, _FREE
+        if start is not None:
+            first.vector[: len(start)] = start
+        found = newton.solve(rows, design, first, _ROUNDS, _RENEW)
+        found.folds = newton.cross_fit(rows, design, found, self.fold[rows.request], self.count)
+        mean, row_fold = np.empty(len(self.y)), self.fold[self.request]
+        for k, vector in enumerate(found.folds):
+            mean[row_fold == k] = rows.mean(vector)[row_fold == k]
+        return found, np.maximum(mean, 1e-12), found.vector
+
+    def _terms(self, vector: Floats) -> PageTerms:
+        """Page terms of a solution with the terms."""
+        count, at = len(self.sums.categories), len(vector) - sum(b.shape[1] for b in self.blocks.values())
+        pairs, cosine = np.zeros((count, count)), 0.0
+        for name, block in self.blocks.items():
+            part = vector[at : at + block.shape[1]]
+            at += block.shape[1]
+            if name == "same":
+                pairs[np.diag_indices(count)] += part[0]
+            elif name == "pairs":
+                pairs[: self.sums.paired, : self.sums.paired] += part.reshape(self.sums.paired, -1)
+            else:
+                cosine = float(np.clip(part[0], -MAX_COEFFICIENT, MAX_COEFFICIENT))
+        limited = np.clip(pairs, -MAX_COEFFICIENT, MAX_COEFFICIENT).astype(np.float32)
+        dimension = self.sums.dimension if np.float32(cosine) else 0
+        attention = self.curve.astype(np.float32)
+        root = self.logs.tasks[self.root]
+        return PageTerms(root, attention, self.sums.categories, limited, cosine, 1, dimension)
+
+    def _gate(self, new: Floats, old: Floats) -> tuple[float, float]:
+        """Standard errors of the held-out likelihood: row by row, and given the events of the page."""
+        count = self.logs.num_requests
+        rows = self.y * np.log(new / old) - (new - old)
+        total = [np.bincount(self.request, mean, count) for mean in (new, old)]
+        given = self.y * (np.log(new / old) - np.log((total[0] / np.maximum(total[1], 1e-300))[self.request]))
+        point, page = (zscore(np.bincount(self.request, part, count), self.cluster) for part in (rows, given))
+        return point, page
+
+    def _guard(self, terms: PageTerms, mean: Floats) -> float:
+        """Standard errors of the likelihood of shuffled pages with the terms over without, given their events and with
+        likeness to the whole page beside it; NaN if there are too few events."""
+        if shuffled_events(self.logs, self.root) < FEWEST_EVENTS:
+            return float("nan")
+        assert self.logs.exploration is not None
+        chosen = (self.logs.exploration == "shuffle") & (np.bincount(self.request, self.y, len(self.fold)) > 0)
+        rows = np.flatnonzero(chosen[self.request])
+        page = np.unique(self.request[rows], return_inverse=True)[1]
+        above, whole = self._moves(terms)
+        control = np.stack([part for part in whole if part[rows].any()], 1)[rows] if whole else np.zeros((len(rows), 0))
+        columns = np.concatenate([self.slots[rows], control], 1)
+        y, base = self.y[rows], np.log(mean[rows])
+        found = [_page_likelihood(y, page, base + move, columns) for move in (0.0, above[rows])]
+        return zscore(found[1] - found[0], np.unique(self.cluster[np.flatnonzero(chosen)], return_inverse=True)[1])
+
+    def _moves(self, terms: PageTerms) -> tuple[Floats, list[Floats]]:
+        """[S]: what the terms add to log odds, and columns of likeness to the whole page."""
+        above, whole = np.zeros(len(self.y)), []
+        sums = self.sums
+        if sums.categories:
+            pairs = terms.pairs.astype(np.float64)
+            by_pair = pairs[: sums.paired, : sums.paired].copy()
+            rare = float(pairs[sums.paired, sums.paired]) if len(pairs) > sums.paired else 0.0
+            above += sums.back(sums.pairs) @ by_pair.reshape(-1)
+            beyond = sums.code >= sums.paired
+            above += sums.back(np.where(beyond, rare * sums.same[0], 0.0))
+            whole += [sums.back(sums.same[1]), sums.back(self._whole_pairs(by_pair))]
+        if sums.dimension:
+            above += terms.cosine * sums.back(sums.cosine[0])
+            whole.append(sums.back(sums.cosine[1]))
+        return above, whole
+
+    def _whole_pairs(self, pairs: Floats) -> Floats:
+        """[S], by page and slot: Σ over the other items of the page of their pair's coefficient."""
+        sums, count = self.sums, self.sums.paired
+        one = (sums.code[:, None] == np.arange(count)).astype(np.float64)
+        total = np.stack([np.bincount(sums.request, column, sums.count) for column in one.T], 1)[sums.request] - one
+        own = np.flatnonzero((sums.code >= 0) & (sums.code < count))
+        result = np.zeros(len(one))
+        result[own] = (total[own] * pairs[:, sums.code[own]].T).sum(1)
+        return np.asarray(result * sums.weight.mean())
+
+
+def _page_likelihood(y: Floats, page: Ints, base: Floats, columns: Floats) -> Floats:
+    """[pages]: log likelihood of events y given their number on the page, with free coefficients of columns."""
+    events, free = np.bincount(page, y), np.zeros(columns.shape[1])
+
+    def shares() -> Floats:
+        mean = np.exp(base + columns @ free)
+        return np.asarray(mean / np.bincount(page, mean)[page])
+
+    for _ in range(_GUARD_STEPS):
+        share = shares()
+        mean = np.stack([np.bincount(page, share * column) for column in columns.T], 1)
+        apart = columns - mean[page]
+        expected = events[page] * share
+        information = (apart * expected[:, None]).T @ apart + np.eye(len(free))
+        free = free + np.linalg.solve(information, apart.T @ (y - expected) - free)
+    return np.asarray(np.bincount(page, y * np.log(shares())))
