@@ -147,6 +147,10 @@ class Judge:
         gain = ops.topk_gain(padded, one, self._gains, len(self._discount), *lists)[:, 0].numpy().astype(np.float64)
         return gain[:, : len(self.names)], gain[:, len(self.names) :]
 
+    def values_of(self, scores: Array) -> Array:
+        """[R]: the debiased value of ranking by scores [M], by request."""
+        return self._counted(scores)[0][:, -1]
+
     def scores(self, values: Sequence[float] | None) -> Array:
         """[M]: `FusionPolicy.scores` at multipliers [T] (None: without any), with the inputs computed once."""
         logs, policy, weights, u = self.logs, self.policy, self._weights, None

@@ -12,6 +12,12 @@ from pygrade.evaluation.user_tables import header_of, read_table
 from pygrade.longterm.surface import grid_of
 
 HORIZON = names.MONEY_DAYS[-1]
+OUTCOMES = (
+    *map(names.money, names.MONEY_DAYS),
+    *map(names.visits, names.VISIT_DAYS),
+    names.BEFORE_MONEY,
+    names.BEFORE_VISITS,
+)
 SERVED = "served_"  # prefix of optional columns: the shift that the user was really served
 
 
@@ -60,70 +66,71 @@ def load_users(path: Path, experiment: str | None = None) -> ExperimentTable:
     ValueError names the file, and the column or the user.
     """
     columns = header_of(path)
-    tasks = tuple(c.removeprefix(names.SHIFT) for c in columns if c.startswith(names.SHIFT))
-    if not tasks:
-        raise ValueError(f"{path}: no column {names.SHIFT}<task>; want the shift of each user's setting")
-    outcomes = [names.money(d) for d in names.MONEY_DAYS] + [names.visits(d) for d in names.VISIT_DAYS]
-    outcomes += [names.BEFORE_MONEY, names.BEFORE_VISITS]
     text = "text" if path.suffix == ".csv" else "id"
-    optional = {name: "float?" for name in outcomes} | {names.ENROLLED: "float"}
-    optional |= {SERVED + task: "float?" for task in tasks} | {names.SEGMENT: text, names.EXPERIMENT: text}
-    kinds = {names.SHIFT + task: "float" for task in tasks}
-    kinds |= {name: kind for name, kind in optional.items() if name in columns}
+    known = dict.fromkeys(OUTCOMES, "float?") | {names.ENROLLED: "float", names.SEGMENT: text, names.EXPERIMENT: text}
+    kinds = {name: kind for name, kind in known.items() if name in columns}
+    kinds |= {name: "float" for name in columns if name.startswith(names.SHIFT)}
+    kinds |= {name: "float?" for name in columns if name.startswith(SERVED)}
+    return table_of(read_table(path, kinds), experiment, f"{path}: ")
+
+
+def table_of(columns: Mapping[str, Array], experiment: str | None = None, where: str = "") -> ExperimentTable:
+    """The experiment of columns [U] with the names of `config.user_table`. where: the start of errors."""
+    every = tuple(name.removeprefix(names.SHIFT) for name in columns if name.startswith(names.SHIFT))
+    if not every:
+        raise ValueError(f"{where}no column {names.SHIFT}<task>; want the shift of each user's setting")
     for needed in (names.BEFORE_MONEY, names.BEFORE_VISITS, names.money(HORIZON)):
-        if needed not in kinds:
-            raise ValueError(f"{path}: column {needed!r} is missing; it may be empty, but must be there")
-    table = _of_experiment(path, read_table(path, kinds), experiment)
-    points, setting = np.unique(np.stack([table[names.SHIFT + task] for task in tasks], 1), axis=0, return_inverse=True)
+        if needed not in columns:
+            raise ValueError(f"{where}column {needed!r} is missing; it may be empty, but must be there")
+    table = _of_experiment(where, columns, experiment)
+    points, setting = np.unique(np.stack([table[names.SHIFT + t] for t in every], 1), axis=0, return_inverse=True)
+    tasks = tuple(task for task, column in zip(every, points.T, strict=True) if column.any())  # that are shifted
+    points = np.asarray(points[:, [every.index(task) for task in tasks]], np.float64)
     try:
-        points = grid_of(points)
+        grid_of(points)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    first, moved = _once(path, table[names.USER_ID], setting)
-    table = {name: column[first] for name, column in table.items()}
-    nothing = np.zeros(len(first), np.int64)
+        raise ValueError(f"{where}{error}") from None
+    rows, moved = _once(where, table[names.USER_ID], setting.ravel())
+    table = {name: column[rows] for name, column in table.items()}
+    nothing = np.zeros(len(rows), np.int64)
     cohort = (table.get(names.ENROLLED, nothing) // names.COHORT_DAYS).astype(np.int64)
-    segments, segment = np.unique(_texts(table.get(names.SEGMENT, nothing)), return_inverse=True)
+    segments, segment = np.unique(table.get(names.SEGMENT, nothing), return_inverse=True)
     return ExperimentTable(
         tasks,
         points,
-        setting.ravel()[first],
+        setting.ravel()[rows],
         np.unique(cohort, return_inverse=True)[1],
         segment,
         tuple(map(str, segments)),
-        {name: table[name] for name in outcomes if name in table},
+        {name: np.asarray(table[name], np.float64) for name in OUTCOMES if name in table},
         moved,
-        _served_otherwise(table, tasks),
+        _served_otherwise(table, every),
     )
 
 
-def _of_experiment(path: Path, table: dict[str, Array], experiment: str | None) -> dict[str, Array]:
-    found = sorted(set(_texts(table[names.EXPERIMENT]).tolist())) if names.EXPERIMENT in table else []
+def _of_experiment(where: str, table: Mapping[str, Array], experiment: str | None) -> dict[str, Array]:
+    found = sorted(map(str, np.unique(table[names.EXPERIMENT]))) if names.EXPERIMENT in table else []
     if experiment is None:
         if len(found) > 1:
-            raise ValueError(f"{path}: has the experiments {', '.join(found)}; name one with --experiment")
-        return table
+            raise ValueError(f"{where}has the experiments {', '.join(found)}; name one with --experiment")
+        return dict(table)
     if experiment not in found:
-        raise ValueError(f"experiment is {experiment!r}; {path} has {', '.join(found) or 'no column experiment'}")
-    rows = _texts(table[names.EXPERIMENT]) == experiment
+        raise ValueError(f"experiment is {experiment!r}; {where}has {', '.join(found) or 'no column experiment'}")
+    rows = table[names.EXPERIMENT].astype(str) == experiment
     return {name: column[rows] for name, column in table.items()}
 
 
-def _texts(column: Array) -> Array:
-    return np.array(list(map(str, column.tolist())), object)
-
-
-def _once(path: Path, users: Array, setting: Ints) -> tuple[Ints, int]:
+def _once(where: str, users: Array, setting: Ints) -> tuple[Ints, int]:
     """The first row of each user, and how many users have rows at several settings; ValueError for a row that is there
     twice.
     """
-    _, first, number, rows = np.unique(users.astype(str), return_index=True, return_inverse=True, return_counts=True)
+    _, first, number, rows = np.unique(users, return_index=True, return_inverse=True, return_counts=True)
     if len(first) == len(users):
         return np.arange(len(users)), 0
     pairs, counts = np.unique(np.stack([number.ravel(), setting.ravel()], 1), axis=0, return_counts=True)
     if counts.max() > 1:
         user = users[first[pairs[counts.argmax(), 0]]]
-        raise ValueError(f"{path}: user {user!r} is there twice with the same setting; want a row per user")
+        raise ValueError(f"{where}user {user!r} is there twice with the same setting; want a row per user")
     return np.sort(first), int((rows > 1).sum())
 
 
