@@ -4,10 +4,10 @@
 
 For requests of simulated logs and the policy of stage 1, groups of G weights are drawn from the policy's Dirichlet, in
 float64 by the inverse distribution function of gammas, from uniforms that are independent, antithetic (u and 1 - u), or
-points of a scrambled Sobol sequence. Each group gives an estimate mean(A · ∂ log p / ∂ log α) of the request's gradient;
-A is the reward minus the group's mean. Compared is the variance of the estimate (the trace of its covariance over
-replications), over the squared length of its mean: dependent draws change the mean, too, since the group's mean is no
-longer independent of a draw's score. ``against the true mean`` subtracts the reward's mean over all draws instead.
+points of a scrambled Sobol sequence. Each group gives an estimate mean(A · ∂ log p / ∂ log α) of the request's
+gradient; A is the reward minus the group's mean. Compared is the variance of the estimate (the trace of its covariance
+over replications), over the squared length of its mean: dependent draws change the mean, too, since the group's mean is
+no longer independent of a draw's score. ``the true mean`` subtracts the reward's mean over all draws instead.
 """
 
 import argparse
@@ -47,7 +47,8 @@ def antithetic(replications: int, size: int, tasks: int, seed: int) -> Tensor:
 
 def sobol(replications: int, size: int, tasks: int, seed: int) -> Tensor:
     """The first G points, scrambled anew for each replication."""
-    engines = (SobolEngine(tasks, scramble=True, seed=seed * 100_003 + place) for place in range(replications))
+    make: Any = SobolEngine  # which has no types
+    engines = (make(tasks, scramble=True, seed=seed * 100_003 + place) for place in range(replications))
     return torch.stack([engine.draw(size, dtype=torch.float64) for engine in engines])
 
 
@@ -78,7 +79,7 @@ def gradients(trial: Trial, rows: Tensor, alpha: Tensor, design: Uniforms, size:
     uniforms = torch.stack(groups)  # [rows, R, G, T]
     logs = torch.log_softmax(log_gamma_quantile(uniforms, alpha[:, None, None]), -1)
     weights = logs.exp().flatten(1, 2).float()
-    rewards = (data.rewards(rows, weights).double() @ data.component_weights.double()).unflatten(1, (-1, size))
+    rewards = (data.rewards(rows, weights).double() @ data.component_weights.double()).view(len(rows), -1, size)
     score = alpha[:, None, None] * (
         torch.digamma(alpha.sum(1))[:, None, None, None] - torch.digamma(alpha)[:, None, None] + logs
     )
@@ -117,7 +118,8 @@ def summary(worlds: list[dict[str, list[float]]]) -> list[dict[str, Any]]:
     pick[0] = np.arange(pick.shape[1])  # the first is the sample itself
 
     def total(key: str) -> NDArray[Any]:
-        return np.concatenate([world[key] for world in worlds])[pick].sum(1)
+        values: NDArray[Any] = np.concatenate([world[key] for world in worlds])[pick].sum(1)
+        return values
 
     rows = []
     for name in list(DESIGNS)[1:]:
