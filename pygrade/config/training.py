@@ -129,6 +129,9 @@ class CorrectionConfig(Options):
     on: bool = option(True, "learn a correction, and let the gate decide whether it is served")
     maps: bool = option(True, "let each prediction bend first, where the log shows that it has to")
     items: bool = option(True, "levels of items, where their own held-out likelihood asks for them")
+    pages: bool = option(
+        True, "page terms: what stands above an item, by category and embedding, where gate and guard let them pass"
+    )
     policy: bool = option(True, "GRADE learns from corrected predictions where they are licensed")
     prior: str = option("", "directory of a policy of another market, whose correction is a start")
 

@@ -18,18 +18,23 @@ them, the terms may not lower their likelihood by more than one standard error. 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import torch
 
+from pygrade import ops
 from pygrade._typing import Array, Floats, Floats32, Ints
 from pygrade.correction import newton
 from pygrade.correction.gate import NEEDED, zscore
 from pygrade.correction.inputs import Frame, Inputs, Rows, gram
-from pygrade.logs import Logs
+from pygrade.logs import Logs, evenly_spaced
 from pygrade.policy.page_terms import MAX_CATEGORIES, MAX_COEFFICIENT, PageTerms
 
 GUARD = -1.0  # standard errors that the likelihood of shuffled pages may be lowered by
 FEWEST_EVENTS = 100  # of shuffled pages that the guard is run on
+BEAM, LEAST_CLAIM = 8, 0.01  # prefixes of the search where pairs help, and what they have to claim over greedy
+_CLAIMED = 1_000  # requests that the claim is made on
 _PAIRED = 8  # categories, the most frequent ones, that have a coefficient a pair
 _FREE = 1e-2  # precision of the slots' numbers
 _ROUNDS, _RENEW = 5, (0, 2)
@@ -43,17 +48,18 @@ class PageGain:
 
     z: float  # of the held-out likelihood, row by row
     z_page: float  # given the events of each page
-    z_shuffled: float  # of shuffled pages; NaN: too few of them
+    z_shuffled: float | None  # of shuffled pages; None: too few of them
 
     @property
     def passes(self) -> bool:
-        return self.z > NEEDED and self.z_page > NEEDED and self.z_shuffled >= GUARD
+        shuffled = self.z_shuffled is not None and self.z_shuffled >= GUARD
+        return self.z > NEEDED and self.z_page > NEEDED and shuffled
 
     @property
     def text(self) -> str:
         """The figures in a line."""
-        shuffled = "none" if np.isnan(self.z_shuffled) else f"z {self.z_shuffled:.1f}"
-        return f"likelihood z {self.z:.1f}, given the page's events {self.z_page:.1f}, shuffled pages {shuffled}"
+        shuffled = "too few shuffled pages" if self.z_shuffled is None else f"on shuffled pages {self.z_shuffled:.1f}"
+        return f"likelihood z {self.z:.1f}, given the page's events {self.z_page:.1f}, {shuffled}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +79,19 @@ def can_fit(logs: Logs) -> str:
     if not logs.slots_known:
         return "the slots are unknown"
     return ""
+
+
+def missing_shuffles(logs: Logs) -> str:
+    """What to do where page terms can be fitted and no shuffled page guards them; "" where it does not matter."""
+    if can_fit(logs):
+        return ""
+    events = max((shuffled_events(logs, t) for t in range(len(logs.tasks))), default=0)
+    if events >= FEWEST_EVENTS:
+        return ""
+    return (
+        f"{events:,} events on shuffled pages, want {FEWEST_EVENTS}: effects of an item on those below it cannot be "
+        "told from what production knows, so that no page terms are served; shuffle one page in fifty"
+    )
 
 
 def shuffled_events(logs: Logs, root: int) -> int:
@@ -120,6 +139,40 @@ def fit_pages(
         return None
     task = _PageFit(logs, corrected, frame, root, np.asarray(curve, np.float64), fold, cluster)
     return task.fit()
+
+
+def choose_beam(terms: PageTerms, logs: Logs, corrected: Floats32, parents: tuple[int, ...], examined: Floats) -> float:
+    """The gain in the value of a page that the terms claim for a beam over greedy: 0.01 is 1 %. 0 if no pair helps.
+
+    corrected: predictions [M, T] of the log, of which evenly spaced requests are taken; examined [K]: of the slots.
+    """
+    if not (terms.pairs > 0).any():
+        return 0.0
+    some = replace(logs, predictions=corrected).select(evenly_spaced(logs.num_requests, _CLAIMED))
+    worth = some.predictions * some.event_values
+    through = np.array([logs.tasks[_ancestor(parents, t)] == terms.root for t in range(len(parents))])
+    value, root = (torch.from_numpy(worth[:, part].sum(1).astype(np.float32)) for part in (~through, through))
+    slots, examination = len(examined), torch.from_numpy(examined.astype(np.float32))
+    given: dict[str, Any] = {"cosine": terms.cosine}
+    if some.category is not None:
+        given |= {"pairs": torch.tensor(terms.pairs), "categories": torch.from_numpy(terms.codes(some.category))}
+    if terms.cosine and some.embedding is not None and some.embeddings is not None:
+        given["embeddings"] = torch.from_numpy(_unit(some.embeddings)[some.embedding])
+    attention = terms.attention[np.minimum(np.arange(slots), len(terms.attention) - 1)]
+    total = []
+    for beam in (1, BEAM):
+        scores, _ = ops.search_page(
+            value,
+            root,
+            slots,
+            torch.from_numpy(attention),
+            examination,
+            beam=beam,
+            offsets=torch.from_numpy(some.offsets),
+            **given,
+        )
+        total.append(float((torch.nan_to_num(scores, neginf=0.0) * examination).sum()))
+    return total[1] / total[0] - 1.0 if total[0] > 0 else 0.0
 
 
 def _without_items(logs: Logs) -> Logs:
@@ -199,9 +252,7 @@ class _Sums:
         above, whole = np.zeros(len(self.code)), np.zeros(len(self.code))
         if self._place is None or self._vectors is None:
             return above, whole
-        vectors = np.append(self._vectors, np.zeros((1, self.dimension), np.float32), 0)
-        length = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit = (vectors / np.where(length > 0, length, 1)).astype(np.float32)
+        unit = _unit(self._vectors)
         ends = np.cumsum(self.sizes)
         for start in range(0, self.count, _BLOCK):
             stop = min(start + _BLOCK, self.count)
@@ -217,6 +268,13 @@ class _Sums:
             above[rows] = np.einsum("rj,rji->ri", attention, np.triu(likeness, 1))[number, rank]
             whole[rows] = likeness.sum(1)[number, rank]
         return above, whole * self.weight.mean()
+
+
+def _unit(vectors: Floats32) -> Floats32:
+    """[E + 1, d]: of length 1, and the last, of place -1, 0."""
+    every = np.append(vectors, np.zeros((1, vectors.shape[1]), np.float32), 0)
+    length = np.linalg.norm(every, axis=1, keepdims=True)
+    return np.asarray(every / np.where(length > 0, length, 1), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -320,7 +378,7 @@ class _PageFit:
         null, null_mean, null_vector = self._fit({}, None)
         full, full_mean, _ = self._fit(self.blocks, null_vector)
         terms = [self._terms(vector) for vector in (full.vector, *full.folds)]
-        gain = PageGain(*self._gate(full_mean, null_mean), self._guard(terms[0], null_mean))
+        gain = PageGain(*self._gate(full_mean, null_mean), self._guard(full.vector, null_mean))
         own = null.vector.size - len(self.free)
         slots = self.curve.copy()
         slots[self.free] *= np.exp(full.vector[own : own + len(self.free)])
@@ -354,8 +412,8 @@ class _PageFit:
             mean[row_fold == k] = rows.mean(vector)[row_fold == k]
         return found, np.maximum(mean, 1e-12), found.vector
 
-    def _terms(self, vector: Floats) -> PageTerms:
-        """Page terms of a solution with the terms."""
+    def _coefficients(self, vector: Floats) -> tuple[Floats, float]:
+        """Of pairs [C, C], the most frequent category first, and of the cosine."""
         count, at = len(self.sums.categories), len(vector) - sum(b.shape[1] for b in self.blocks.values())
         pairs, cosine = np.zeros((count, count)), 0.0
         for name, block in self.blocks.items():
@@ -367,11 +425,21 @@ class _PageFit:
                 pairs[: self.sums.paired, : self.sums.paired] += part.reshape(self.sums.paired, -1)
             else:
                 cosine = float(np.clip(part[0], -MAX_COEFFICIENT, MAX_COEFFICIENT))
-        limited = np.clip(pairs, -MAX_COEFFICIENT, MAX_COEFFICIENT).astype(np.float32)
-        dimension = self.sums.dimension if np.float32(cosine) else 0
-        attention = self.curve.astype(np.float32)
-        root = self.logs.tasks[self.root]
-        return PageTerms(root, attention, self.sums.categories, limited, cosine, 1, dimension)
+        return np.clip(pairs, -MAX_COEFFICIENT, MAX_COEFFICIENT), cosine
+
+    def _terms(self, vector: Floats) -> PageTerms:
+        """Page terms of a solution with the terms."""
+        pairs, cosine = self._coefficients(vector)
+        names = np.array(self.sums.categories, object)
+        order = np.argsort(names)
+        return PageTerms(
+            root=self.logs.tasks[self.root],
+            attention=self.curve.astype(np.float32),
+            categories=tuple(names[order].tolist()),
+            pairs=pairs[np.ix_(order, order)].astype(np.float32),
+            cosine=cosine,
+            dimension=self.sums.dimension if np.float32(cosine) else 0,
+        )
 
     def _gate(self, new: Floats, old: Floats) -> tuple[float, float]:
         """Standard errors of the held-out likelihood: row by row, and given the events of the page."""
@@ -382,36 +450,36 @@ class _PageFit:
         point, page = (zscore(np.bincount(self.request, part, count), self.cluster) for part in (rows, given))
         return point, page
 
-    def _guard(self, terms: PageTerms, mean: Floats) -> float:
-        """Standard errors of the likelihood of shuffled pages with the terms over without, given their events and with
-        likeness to the whole page beside it; NaN if there are too few events."""
+    def _guard(self, vector: Floats, mean: Floats) -> float | None:
+        """Standard errors of the likelihood of shuffled pages with a solution's terms over without, given their events
+        and with likeness to the whole page beside it; None if there are too few events.
+        """
         if shuffled_events(self.logs, self.root) < FEWEST_EVENTS:
-            return float("nan")
+            return None
         assert self.logs.exploration is not None
         chosen = (self.logs.exploration == "shuffle") & (np.bincount(self.request, self.y, len(self.fold)) > 0)
         rows = np.flatnonzero(chosen[self.request])
         page = np.unique(self.request[rows], return_inverse=True)[1]
-        above, whole = self._moves(terms)
+        above, whole = self._moves(*self._coefficients(vector))
         control = np.stack([part for part in whole if part[rows].any()], 1)[rows] if whole else np.zeros((len(rows), 0))
         columns = np.concatenate([self.slots[rows], control], 1)
         y, base = self.y[rows], np.log(mean[rows])
         found = [_page_likelihood(y, page, base + move, columns) for move in (0.0, above[rows])]
         return zscore(found[1] - found[0], np.unique(self.cluster[np.flatnonzero(chosen)], return_inverse=True)[1])
 
-    def _moves(self, terms: PageTerms) -> tuple[Floats, list[Floats]]:
+    def _moves(self, pairs: Floats, cosine: float) -> tuple[Floats, list[Floats]]:
         """[S]: what the terms add to log odds, and columns of likeness to the whole page."""
         above, whole = np.zeros(len(self.y)), []
         sums = self.sums
         if sums.categories:
-            pairs = terms.pairs.astype(np.float64)
-            by_pair = pairs[: sums.paired, : sums.paired].copy()
+            by_pair = pairs[: sums.paired, : sums.paired]
             rare = float(pairs[sums.paired, sums.paired]) if len(pairs) > sums.paired else 0.0
             above += sums.back(sums.pairs) @ by_pair.reshape(-1)
             beyond = sums.code >= sums.paired
             above += sums.back(np.where(beyond, rare * sums.same[0], 0.0))
             whole += [sums.back(sums.same[1]), sums.back(self._whole_pairs(by_pair))]
         if sums.dimension:
-            above += terms.cosine * sums.back(sums.cosine[0])
+            above += cosine * sums.back(sums.cosine[0])
             whole.append(sums.back(sums.cosine[1]))
         return above, whole
 

@@ -7,6 +7,7 @@ import numpy as np
 from pygrade._typing import Array
 from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import RewardConfig
+from pygrade.correction.pages import can_fit, missing_shuffles
 from pygrade.doctor.exploration import exploration_worth
 from pygrade.doctor.tasks import order_sentence, over_order, task_facts, task_sentences
 from pygrade.evaluation.abtest import plan_of_log
@@ -147,6 +148,11 @@ def _estimates(
             "check for policies close to production",
             "the log does not tell how its pages came about: columns exploration and w_<task> that explain the order",
         ),
+        "page terms": (
+            not (lacks := can_fit(logs) or missing_shuffles(logs)),
+            "what items do to those below them on a page, by category and embedding",
+            lacks,
+        ),
         "A/B test planning": (
             users >= 30,
             "variances by user of each metric",
@@ -164,6 +170,8 @@ def _sentences(logs: Logs, size: dict[str, Any]) -> list[str]:
             "no slots: feedback is not corrected for where an item was shown, and there is no logged order to compare "
             f"with; {NO_SLOTS_CURE}"
         )
+    if lacks := missing_shuffles(logs):
+        result.append(lacks)
     if sizes.max() == 1:
         result.append("every request has one candidate: there is nothing to rank")
     elif size["unseen_share"] == 0:

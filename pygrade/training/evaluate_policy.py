@@ -32,6 +32,10 @@ from pygrade.training.reward import logged_weights
 
 _METRICS = {"value": "value", "ndcg": "NDCG"}
 HOLDOUT_REQUESTS = 50_000  # requests of a log that is not in memory, a uniform sample, that judge
+PAGE_TERMS = (
+    "these figures are of pages in the order of their scores, without page terms: a replay re-orders pages as if an "
+    "item's feedback did not depend on the items above it; what licenses page terms is their likelihood"
+)
 DECIDING_METRICS = ("value", "ndcg")  # the metric of the verdict: the first one that can tell rankings apart
 
 
@@ -184,6 +188,8 @@ def evaluate_policy(
     record["later"] = later_record(name, offered, evaluation.baseline, judge, lift, k, slots, in_sample)
     record["later"]["serves"] = serves(policies, mixture)
     record["warnings"] = [*cautions_of_log(logs), *cautions_of_predictions(logs, record["predictions"])]
+    if any(policy.correction is not None and policy.correction.page_terms for policy in policies.values()):
+        record["warnings"].append(PAGE_TERMS)
     if judge is None:
         return record
 

@@ -40,7 +40,7 @@ from pygrade.training.cross_fit import (
 )
 from pygrade.training.data import TrainingData
 from pygrade.training.fit import fit_policies, with_propensity
-from pygrade.training.license import LicensedCorrection, license_correction, reasons_of
+from pygrade.training.license import LicensedCorrection, license_correction, license_pages, reasons_of
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.prepare import prepare_data
 from pygrade.training.request_tensors import RequestTensors
@@ -96,7 +96,10 @@ def split_log(data: TrainingData, config: TrainConfig) -> LogSplit:
     prior = load_prior(config.correction.prior, logs.tasks) if config.correction.prior else None
     fitted = fit_correction(logs, propensity.curve(slots), fold, cluster, config.correction, prior)
     pages = PageReplay(logs, config.reward, winsorized(logs, cluster))
-    return LogSplit(fold, cluster, "", license_correction(logs, fitted, fold, cluster, pages, propensity))
+    found = license_correction(logs, fitted, fold, cluster, pages, propensity)
+    if found is not None and config.correction.pages:
+        found = license_pages(logs, found, propensity.curve(slots), fold, cluster, config.reward.page_size)
+    return LogSplit(fold, cluster, "", found)
 
 
 def train_folds(
@@ -140,9 +143,15 @@ def train_folds(
         config.reward,
         propensity,
         license=None if found is None else found.license,
-        reasons=() if found is None else reasons_of(logs, found.predictions),
+        reasons=() if found is None else _reasons(logs, found),
         requests=data.num_requests,
     )
+
+
+def _reasons(logs: Logs, found: LicensedCorrection) -> tuple[str, ...]:
+    """What the correction changes: its page terms first."""
+    line = found.license.page_line
+    return (*([line] if line else []), *reasons_of(logs, found.predictions))
 
 
 def run_fold(fold: FoldJob) -> FoldRankings:

@@ -3,23 +3,31 @@
 The likelihood (`pygrade.correction.gate`) proves better predictions; the replay of the logged pages in the order of
 their expected value must not be more than one standard error below that of the predictions as they are. Claims with a
 size stay with the replay.
+
+Page terms have a gate and a guard of their own (`pygrade.correction.pages`).
 """
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from pygrade._typing import Bools, Floats, Floats32, Ints
 from pygrade.correction.fit import Candidate, Fitted
+from pygrade.correction.pages import BEAM, LEAST_CLAIM, PageGain, can_fit, choose_beam, fit_pages
 from pygrade.logs import Logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
+from pygrade.policy.page_terms import PageTerms
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity
 
+logger = logging.getLogger("pygrade")
+
 _LINES = 3  # at most
+_FELT = 0.02  # coefficient of likeness that is worth a word
 _SPLITS = 2  # requests with a feature above and below its median
 _MOVED = 1.1  # ratio from which a line is worth reading
 _AS_PREDICTED = 0.03  # distance of a factor from 1 that nobody needs to read
@@ -33,6 +41,8 @@ class License:
     z: float  # of the held-out likelihood over each prediction calibrated alone
     z_value: float  # the same, weighted by value
     replay: Interval  # lift of corrected expected value over expected value
+    pages: PageGain | None = None  # of page terms beside it; None: none were fitted
+    page_line: str = ""  # what the page terms do, in words; "": none are served
 
     @property
     def text(self) -> str:
@@ -46,6 +56,7 @@ class LicensedCorrection(NamedTuple):
     candidate: Candidate
     predictions: Floats32  # [M, T] of the log, cross-fitted
     license: License
+    page_terms: PageTerms | None = None  # that are served with it
 
 
 def license_correction(
@@ -65,6 +76,45 @@ def license_correction(
             license = License(entry.name, entry.gain.z, entry.gain.z_value, lift)
             return LicensedCorrection(entry, corrected, license)
     return None
+
+
+def license_pages(
+    logs: Logs, found: LicensedCorrection, curve: Floats, fold: Ints, cluster: Ints, page_size: int
+) -> LicensedCorrection:
+    """The same with page terms, if gate and guard let them pass, and with what they found.
+
+    No replay guards them: it re-orders pages as if an item's feedback did not depend on the items above it.
+    """
+    if can_fit(logs):
+        return found
+    parents = found.candidate.correction.parents
+    fitted = fit_pages(logs, found.predictions, parents, curve, fold, cluster)
+    if fitted is None:
+        return found
+    license = replace(found.license, pages=fitted.gain)
+    logger.info("page terms are %s: %s", "served" if fitted.gain.passes else "not served", fitted.gain.text)
+    if not fitted.gain.passes:
+        return found._replace(license=license)
+    terms = fitted.terms
+    if choose_beam(terms, logs, found.predictions, parents, curve[:page_size]) >= LEAST_CLAIM:
+        terms = replace(terms, beam=BEAM)
+    return found._replace(license=replace(license, page_line=page_line(terms)), page_terms=terms)
+
+
+def page_line(terms: PageTerms) -> str:
+    """What page terms do, such as "whole pages: click 0.71 times as likely below an item of its category"; of pairs of
+    categories, the one that helps most.
+    """
+    said = []
+    if len(terms.categories):
+        said.append(f"{np.exp(np.diag(terms.pairs).mean()):.2g} times as likely below an item of its category")
+    if terms.beam > 1:
+        above, below = np.unravel_index(int(np.argmax(terms.pairs)), terms.pairs.shape)
+        names, factor = terms.categories, np.exp(terms.pairs[above, below])
+        said.append(f"{factor:.2g} times for {names[below]} below {names[above]}")
+    if abs(terms.cosine) > _FELT or not said:
+        said.append(f"{np.exp(terms.cosine):.2g} times as likely below an item of equal embedding")
+    return f"whole pages: {terms.root} {', '.join(said)}"
 
 
 def reasons_of(logs: Logs, corrected: Floats32) -> tuple[str, ...]:

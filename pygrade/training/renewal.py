@@ -27,8 +27,8 @@ def renew_correction(policy: FusionPolicy, logs: Logs, reward: RewardConfig, see
     """The policy's correction, learned anew; None if the log shows no better one.
 
     logs: in the order of the policy's tasks and features, with the values of events that count. A new correction has
-    the item columns and the chain of the old one. It needs a license, as in training, and a held-out likelihood above
-    that of the old one by 2 standard errors, plain and weighted by value.
+    the item columns, the chain and the page terms of the old one. It needs a license, as in training, and a held-out
+    likelihood above that of the old one by 2 standard errors, plain and weighted by value.
     """
     old = policy.correction
     if old is None:
@@ -46,12 +46,14 @@ def renew_correction(policy: FusionPolicy, logs: Logs, reward: RewardConfig, see
     found = license_correction(logs, fitted, fold, cluster, pages, propensity)
     if found is None:
         return None
-    candidate, predictions, _ = found
+    candidate, predictions = found.candidate, found.predictions
     theta, frame = curve[logs.position[logs.shown]], fitted.frame
     new, served = (
         likelihood(_given(part, old.parents, logs), frame, logs, theta) for part in (predictions, correct(old, logs))
     )
-    return candidate.correction if gain(new, served, costs_of_errors(frame, logs), cluster).passes else None
+    if not gain(new, served, costs_of_errors(frame, logs), cluster).passes:
+        return None
+    return replace(candidate.correction, page_terms=old.page_terms)
 
 
 def _shows(logs: Logs, old: Correction) -> bool:

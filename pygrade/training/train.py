@@ -195,6 +195,7 @@ def _correct(
         correction = continue_fit(state, data.ranges, data.tensors.propensity.curve, workers).correction()
         levels = found.candidate.levels
         correction = correction if levels is None else correction.with_levels(levels)
+    correction = replace(correction, page_terms=found.page_terms)
     if not data.in_memory or not config.correction.policy:
         return data, config, correction
     config = replace(config, policy=replace(config.policy, corrected=True))

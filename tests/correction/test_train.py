@@ -12,9 +12,15 @@ from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs.keys import hashes
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Levels
+from pygrade.policy.page_terms import PageTerms
 from pygrade.serving.ranker import BlendedRanker
-from pygrade.training.train import train
+from pygrade.training.folds import split_log
+from pygrade.training.license import page_line
+from pygrade.training.prepare import prepare_data
+from pygrade.training.train import _correct, train
+from pygrade.workers import LOCAL
 from tests.correction.test_fit import world
+from tests.correction.test_pages import log_of
 from tests.training.test_cross_fit import FAST as SHORT
 
 FAST = replace(SHORT, trust=TrustConfig(folds=2))
@@ -114,3 +120,35 @@ def test_the_ranker_looks_levels_up_by_the_items_id(trained):
     without = ranker.rank(logs.context, logs.predictions, 8, offsets=logs.offsets)
     np.testing.assert_array_equal(without.indices, np.argsort(-plain, 1, kind="stable")[:, :8])
     assert (without.indices != page.indices).any()
+
+
+def test_page_terms_are_part_of_the_correction_that_is_served(tmp_path):
+    logs = log_of(1.5)
+    plain = replace(FAST, correction=CorrectionConfig(maps=False, items=False))
+    data = prepare_data(logs, plain, tmp_path, LOCAL)
+    found = split_log(data, plain).corrected
+    assert found is not None and found.license.pages.passes
+    assert found.license.page_line.startswith("whole pages: click 0.")
+    served = _correct(data, plain, found, LOCAL)[2]
+    assert served.page_terms == found.page_terms and served.page_terms.root == "click"
+    assert served.page_terms.beam == 1  # nothing helps
+    off = replace(plain, correction=replace(plain.correction, pages=False))
+    without = split_log(data, off).corrected
+    assert without.page_terms is None and without.license.pages is None and without.license.page_line == ""
+
+
+@pytest.mark.parametrize(
+    ("beam", "cosine", "said"),
+    [
+        (
+            1,
+            -0.5,
+            "whole pages: click 0.5 times as likely below an item of its category, 0.61 times as likely below an ",
+        ),
+        (8, 0.0, "whole pages: click 0.5 times as likely below an item of its category, 2 times for case below phone"),
+    ],
+)
+def test_page_terms_are_said_in_a_line(beam, cosine, said):
+    pairs = np.array([[np.log(0.5), 0.0], [np.log(2), np.log(0.5)]])
+    terms = PageTerms("click", np.ones(3), ("case", "phone"), pairs, cosine, beam, 4 if cosine else 0)
+    assert page_line(terms).startswith(said)
