@@ -1,5 +1,6 @@
 """An experiment over weeks as tables and as one HTML page."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,9 @@ from pygrade._util.html_table import Html, escape
 from pygrade.console.html import Lead, Section, notes, table
 from pygrade.console.marks import interval_mark, reach_of
 from pygrade.console.page import page
-from pygrade.longterm.sentences import KEEP, SERVE, number, percent
+from pygrade.longterm.experiment_plan import ExperimentPlan
+from pygrade.longterm.sentences import KEEP, SERVE, number, percent, setting_words
+from pygrade.metrics.texts import lift_text
 
 TITLE = "Settings, and what they earn over the base"
 Json = Mapping[str, Any]
@@ -41,6 +44,39 @@ def segment_table(record: Json) -> tuple[list[str], list[list[str]]]:
         shifts = " ".join(f"{task} {number(s, '+')}" for task, s in record["settings"][k]["shifts"].items())
         rows.append([name, shifts, percent(share, ""), percent(lift), percent(low)])
     return ["segment", "shift of", "of the money", f"{record['horizon']}-day money", "at least"], rows
+
+
+def plan_table(plan: ExperimentPlan) -> tuple[list[str], list[list[str]]]:
+    """A row per setting: its immediate effect, and its share of the users."""
+    rows = []
+    for k, point in enumerate(plan.points.tolist()):
+        name = " ".join(f"{task} {number(shift, '+')}" for task, shift in zip(plan.tasks, point, strict=True))
+        lift = None
+        if plan.immediate is not None and plan.covariance is not None:
+            value, reach = float(plan.immediate[k]), 1.96 * math.sqrt(max(float(plan.covariance[k, k]), 0.0))
+            lift = {"value": value, "low": value - reach, "high": value + reach}
+        share = percent(float(plan.shares[k]), "") if plan.allowed[k] else "outside the guard"
+        rows.append([name, setting_words(plan, k), lift_text(lift), share])
+    return ["shift of", "in words", "at once", "share"], rows
+
+
+def plan_lines(record: Json) -> list[str]:
+    """Cost and users of a plan's record."""
+    lines = []
+    if record["cost"] is not None:
+        whom = (
+            "the users" if record["share"] == 1 else f"all users, of whom {percent(record['share'], '')} are enrolled"
+        )
+        lines.append(f"While it runs: {percent(record['cost'])} of the money of {whom}, if nothing brings users back.")
+    if record["past"] is None:
+        lines.append("Users needed: not known; --past names a table of past users' money.")
+    else:
+        past, gain = record["past"], percent(record["gain"], "")
+        lines.append(
+            f"A gain of {gain} is found with chance {record['power']:g} from {record['users']:,} users: their money "
+            f"varies by {past['variation']:.2f} of its mean, and the time before explains {percent(past['cuped'], '')}."
+        )
+    return lines
 
 
 def caption(record: Json) -> str:

@@ -71,7 +71,11 @@ def _with_plans(
     if not plans:
         equal = np.full(len(table.points), 1 / len(table.points))
         return table, ExperimentPlan(table.tasks, table.points, equal, math.inf), [equal] * cohorts
-    shares, plan = shares_by_cohort(plans, cohorts), plans[-1]
+    return in_order_of(plans[-1], table), plans[-1], shares_by_cohort(plans, cohorts)
+
+
+def in_order_of(plan: ExperimentPlan, table: ExperimentTable) -> ExperimentTable:
+    """The table with a plan's settings, in its order; ValueError if it has others."""
     if sorted(plan.tasks) != sorted(table.tasks):
         raise ValueError(f"plan shifts {', '.join(plan.tasks)}; the table has shifts of {', '.join(table.tasks)}")
     points = table.points[:, [table.tasks.index(task) for task in plan.tasks]]
@@ -80,7 +84,7 @@ def _with_plans(
         odd = points[~same.any(1)][0].tolist()
         raise ValueError(f"plan has no setting {odd}; want the plan of this table's experiment")
     moved = np.argmax(same, 1)
-    return replace(table, tasks=plan.tasks, points=plan.points, setting=moved[table.setting]), plan, shares
+    return replace(table, tasks=plan.tasks, points=plan.points, setting=moved[table.setting])
 
 
 def _claim(table: ExperimentTable, plan: ExperimentPlan, margin: float, gain: float) -> dict[str, Any]:
