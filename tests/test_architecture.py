@@ -39,7 +39,6 @@ CPP = ("header", "source", "simd", "C++ test")
 
 # Every layer that a family does without, and why.
 GAPS = {
-    ("page_search", "kernel"): "not yet",
     ("ranking", "kernel"): "a page is ranked where it is served, on a CPU",
     **{("rollout", layer): "on a CPU a chain of the other families' ops" for layer in CPP},
 }

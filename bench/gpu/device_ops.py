@@ -66,6 +66,10 @@ def inputs(shape: Shape, device: str, seed: int = 0) -> Inputs:
         "list_gains": rand(b, min(n, 32)) if n else rand(b, 0),
         "discount": 1.0 / torch.log2(torch.arange(k, device=device) + 2.0),
         "bounds": torch.stack([torch.full((t,), 0.02, device=device), torch.full((t,), 0.6, device=device)]),
+        "roots": rand(b, n),
+        "categories": (8 * rand(b, n)).int(),
+        "pairs": -rand(8, 8),
+        "vectors": torch.nn.functional.normalize(rand(b, n, 8 * t) - 0.5, dim=-1),
         "transform": "zlog",
         "k": k,
         "samples": samples,
@@ -170,6 +174,30 @@ def _op(name: str, *arguments: str) -> Callable[[Inputs], Any]:
     return lambda i: getattr(pygrade, name)(*(i[argument] for argument in arguments))
 
 
+def _search(i: Inputs) -> Any:
+    terms = {"categories": i["categories"], "pairs": i["pairs"], "embeddings": i["vectors"], "cosine": -0.5}
+    return pygrade.search_page(i["gains"][..., 0], i["roots"], i["k"], i["discount"], **terms)
+
+
+def _search_eager(i: Inputs) -> Any:
+    """Greedy, slot by slot."""
+    value, effect = i["gains"][..., 0], torch.zeros_like(i["roots"])
+    taken = torch.zeros_like(effect, dtype=torch.bool)
+    scores, items = [], []
+    for slot in range(min(i["k"], value.shape[1])):
+        score = (value + i["roots"] * effect.exp()).masked_fill(taken, -torch.inf)
+        best, item = score.max(1, keepdim=True)
+        taken.scatter_(1, item, True)
+        cosine = (i["vectors"] @ i["vectors"].gather(1, item[..., None].expand(-1, -1, i["vectors"].shape[2])).mT)[
+            ..., 0
+        ]
+        pair = i["pairs"][i["categories"].gather(1, item).long(), i["categories"].long()]
+        effect = effect + i["discount"][slot] * (pair - 0.5 * cosine.clamp_min(0.0))
+        scores.append(best)
+        items.append(item)
+    return torch.cat(scores, 1), torch.cat(items, 1).int()
+
+
 _GAIN = ("scores", "group_weights", "gains", "k", "discount")
 OPS = (
     DeviceOp("dirichlet_sample", "BGT", _sample, _sample_eager, exact=True),
@@ -185,6 +213,7 @@ OPS = (
     DeviceOp("grpo_loss", "BGT", _grpo, _grpo_eager, backward=True),
     DeviceOp("lambda_loss", "BN", _lambda, _lambda_eager, backward=True),
     DeviceOp("rollout", "BNTGkC", _rollout, _rollout_eager, exact=True),
+    DeviceOp("search_page", "BNTk", _search, _search_eager, exact=True),
 )
 ELEMENTS: dict[str, Callable[..., int]] = {  # of one request
     "dirichlet_sample": lambda T, G, **_: T + 2 * G * T + G,
@@ -200,6 +229,7 @@ ELEMENTS: dict[str, Callable[..., int]] = {  # of one request
     "grpo_loss": lambda T, G, **_: 3 * T + G * T + 2 * G + 5,
     "lambda_loss": lambda N, **_: 3 * min(N, 32) + 1,
     "rollout": lambda N, T, G, C, **_: N * (T + C) + T + G * (2 * T + C + 2),
+    "search_page": lambda N, T, k, **_: N * (8 * T + 3) + 2 * k,
 }
 
 

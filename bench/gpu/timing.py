@@ -27,7 +27,10 @@ from bench.gpu.device_ops import OPS, SMALL, DeviceOp, Inputs, Shape, inputs, on
 from pygrade._util.files import atomic_file
 
 FULL: Shape = {"B": 4096, "N": 1000, "T": 8, "G": 32, "k": 50, "C": 2}
-SHAPES: dict[str, tuple[Shape, ...]] = {"fuse_topk": (FULL, FULL | {"B": 1024, "N": 2000, "k": 100})}
+SHAPES: dict[str, tuple[Shape, ...]] = {
+    "fuse_topk": (FULL, FULL | {"B": 1024, "N": 2000, "k": 100}),
+    "search_page": (FULL | {"B": 1024, "N": 500, "k": 20},),
+}
 # Targets on an H100 or H200: op, B, contender, times faster.
 TARGETS = (
     ("rollout", 4096, "torch", 6.0),

@@ -171,6 +171,30 @@ def _lambda_loss(candidates: int, masked: bool = False) -> Callable[[], object]:
     return lambda: ops.lambda_loss(scores, gains, mask, discount)
 
 
+def _search(
+    candidates: int, k: int, width: int = 64, beam: int = 1, objective: str = "page_value", jagged: bool = False
+) -> Callable[[], object]:
+    """With every rule if it is jagged."""
+    value, root, offsets, pins = _uniform(BATCH, candidates), None, None, None
+    categories = torch.arange(BATCH * candidates).int().view(BATCH, candidates) % 5 - 1
+    embeddings = torch.nn.functional.normalize(_uniform(BATCH, candidates, width) - 0.5, dim=-1)
+    attention, pairs = None, torch.eye(4)
+    if objective == "page_value":
+        root, attention, pairs = _uniform(BATCH, candidates), _uniform(k), -_uniform(4, 4)
+    mask, boost, groups, caps = None, None, None, None
+    if jagged:
+        value, categories, embeddings = value.flatten(), categories.flatten(), embeddings.flatten(0, 1)
+        root = None if root is None else root.flatten()
+        offsets, mask, boost = _offsets(candidates), _mask(BATCH * candidates), _positive(BATCH * candidates)
+        groups, caps = categories[:, None] // 2, [2]
+        pins = torch.arange(BATCH * k).int().view(BATCH, k) % 3 - 1
+    return lambda: ops.search_page(
+        value, root, k, attention, attention, categories=categories, pairs=pairs, embeddings=embeddings, cosine=0.5,
+        objective=objective, beam=beam, mask=mask, boost_mul=boost, boost_add=boost, groups=groups, caps=caps,
+        pins=pins, offsets=offsets,
+    )  # fmt: skip
+
+
 HALF, BRAIN = torch.float16, torch.bfloat16
 
 VARIANTS: dict[str, Variant] = {
@@ -232,4 +256,6 @@ VARIANTS: dict[str, Variant] = {
     "rollout-N1000-T64-k100-G8": Variant(_rollout(1000, 64, 100, 8)),
     "rollout-N5000-T1-k1024-G8": Variant(_rollout(5000, 1, 1024, 8)),
     "rollout-N20-T16-k5-G1": Variant(_rollout(20, 16, 5, 1)),
+    "search-N200-k5": Variant(_search(200, 5), sample=True),
+    "search-N20-k4-beam8-jagged": Variant(_search(20, 4, 10, 8, jagged=True)),
 }

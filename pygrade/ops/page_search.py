@@ -228,8 +228,7 @@ def search_page(
     length, width = checked_k(k), checks.integer("beam", beam, 1, MAX_BEAM)
     unused = {"root": root, "attention": attention, "examination": examination}
     code, weight = _checked_objective(objective, width, trade_off, unused)
-    if code == 0 and root is None:
-        raise ValueError("root is None; want the part of the value that the page multiplies")
+    r = checks.as_companion("root", root, torch.float32, rows, *first) if code == 0 else None  # type: ignore[arg-type]
     if (groups is None) != (caps is None):
         raise ValueError("groups and caps go together; got " + ("caps alone" if groups is None else "groups alone"))
     c, p, e, factor = _checked_likeness(v, categories, pairs, embeddings, cosine, rows)
@@ -244,7 +243,7 @@ def search_page(
 
     values, indices = _op(
         v[None] if single else v,
-        in_batch(of_candidates("root", root, torch.float32)),
+        in_batch(r),
         length,
         checks.optional("attention", attention, torch.float32, (length,), *first),
         checks.optional("examination", examination, torch.float32, (length,), *first),

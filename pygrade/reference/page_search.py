@@ -112,7 +112,7 @@ def _search_one(request: _Request, beam: int) -> tuple[list[int], list[float]]:
                 extensions.append((rank, i))
                 scores.append(score)
                 totals.append(score if beam == 1 or examination is None else total + float(examination[slot]) * score)
-        order = rank_order(torch.tensor(totals, dtype=torch.float64)).tolist()[:beam]
+        order = rank_order(request.value.new_tensor(totals)).tolist()[:beam]
         longer = [
             ([*pages[rank][0], i], [*pages[rank][1], scores[place]], totals[place])
             for place in order
@@ -188,6 +188,6 @@ def search_page(
         options = {"objective": objective, "cosine": cosine, "trade_off": trade_off}
         options["pins"] = None if pins is None else pins[b].tolist()
         items, scores = _search_one(_Request(own, terms, k, options), beam)
-        indices[b] = torch.tensor(items, dtype=torch.int32)
-        values[b] = torch.tensor(scores, dtype=values.dtype)
+        indices[b] = indices.new_tensor(items)
+        values[b] = values.new_tensor(scores)
     return values, indices

@@ -19,7 +19,7 @@ from devtools.tolerances import same_bits
 
 Case = tuple[str, str, dict[str, Any]]  # name, op, arguments
 FOLDER = Path(__file__).parent
-FAMILIES = ("dirichlet", "fusion", "gain", "rollout")
+FAMILIES = ("dirichlet", "fusion", "gain", "page_search", "rollout")
 # What of an op's result is bound to the bits; the rest (log-probabilities) has tolerances.
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "dirichlet_sample": ("weights", "log_weights"),
@@ -28,6 +28,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "fuse_topk": ("values", "indices"),
     "topk_gain": ("",),
     "rollout": ("weights", "log_weights", "rewards"),
+    "search_page": ("values", "indices"),
 }
 
 

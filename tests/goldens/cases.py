@@ -156,4 +156,58 @@ def rollout() -> Iterator[Case]:
         yield name, "rollout", given  # without weight bounds: the format penalty has a tolerance
 
 
-CASES = {"dirichlet": dirichlet, "fusion": fusion, "gain": gain, "rollout": rollout}
+def _page(batch: int, candidates: int, width: int, k: int, seed: int, rules: bool) -> dict[str, Any]:
+    """A call of search_page. Embeddings have exact lengths: a few components of equal size, or none."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = (batch, candidates)
+    given: dict[str, Any] = {
+        "value": _random(*rows, seed=seed),
+        "root": _random(*rows, seed=seed + 1),
+        "k": k,
+        "attention": 1.0 / (torch.arange(k) + 1.0),
+        "examination": 2.0 / (torch.arange(k) + 2.0),
+        "categories": torch.randint(-1, 4, rows, generator=generator, dtype=torch.int32),
+        "pairs": 2.0 * _random(4, 4, seed=seed + 2) - 1.0,
+    }
+    if width:
+        signs = torch.randint(-1, 2, (*rows, width), generator=generator).float()
+        given |= {"embeddings": signs / signs.square().sum(-1, keepdim=True).clamp_min(1.0).sqrt(), "cosine": -0.7}
+    if rules:
+        given |= {
+            "mask": _random(*rows, seed=seed + 3) < 0.8,
+            "boost_mul": _random(*rows, seed=seed + 4) + 0.5,
+            "boost_add": _random(*rows, seed=seed + 5) - 0.9,
+            "groups": torch.randint(-1, 5, (*rows, 2), generator=generator, dtype=torch.int32),
+            "caps": [2, -1],
+            "pins": torch.randint(-candidates, candidates, (batch, k), generator=generator).clamp_min(-1).int(),
+        }
+    return given
+
+
+def page_search() -> Iterator[Case]:
+    for name, (batch, candidates, width, k), beam, rules in (
+        ("empty", (2, 0, 3, 3), 1, False),
+        ("one", (2, 1, 1, 3), 8, False),
+        ("greedy", (2, 60, 17, 9), 1, False),
+        ("greedy-rules", (2, 50, 64, 8), 1, True),
+        ("categories", (2, 70, 0, 10), 1, False),
+        ("beam", (1, 30, 16, 6), 8, False),
+        ("beam-rules", (2, 20, 5, 5), 3, True),
+        ("beam-short", (1, 4, 8, 6), 8, True),
+    ):
+        given = _page(batch, candidates, width, k, 11, rules) | {"beam": beam}
+        yield name, "search_page", given
+    special = _page(1, 40, 4, 9, 12, False)
+    special |= {"value": scores(1, 40, 1, "special")[..., 0], "root": scores(1, 40, 1, "ties")[..., 0]}
+    yield "special", "search_page", special
+    for objective in ("mmr", "log_det"):
+        given = _page(2, 40, 24, 7, 13, True) | {"objective": objective, "trade_off": 0.3, "root": None}
+        given |= {"attention": None, "examination": None, "pairs": torch.eye(4), "cosine": 1.0}
+        yield objective, "search_page", given
+    jagged = {
+        n: v[0] if torch.is_tensor(v) and v.shape[:1] == (1,) else v for n, v in _page(1, 64, 9, 4, 14, False).items()
+    }
+    yield "jagged", "search_page", jagged | {"offsets": torch.tensor(OFFSETS), "beam": 2}
+
+
+CASES = {"dirichlet": dirichlet, "fusion": fusion, "gain": gain, "page_search": page_search, "rollout": rollout}

@@ -32,6 +32,10 @@ def calls() -> Iterator[Callable[[], object]]:
         yield aot_variants._kl(t)
     for n, masked in itertools.product((1, *lists), (False, True)):
         yield aot_variants._lambda_loss(n, masked)
+    for n, beam, jagged in itertools.product(lists, (1, 8, 64), (False, True)):
+        yield aot_variants._search(n, 10, 64, beam, jagged=jagged)
+    for objective in ("mmr", "log_det"):
+        yield aot_variants._search(100, 5, 20, objective=objective)
     for transform, jagged in itertools.product(("log", "zscore", "zlog", "log1p"), (False, True)):
         yield aot_variants._transform(transform, jagged)
     for n, t, jagged in itertools.product(lists, tasks, (False, True)):

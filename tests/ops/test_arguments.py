@@ -45,6 +45,9 @@ OPS = {
     "rank": lambda scores, weights, mask, page, labels, groups, **_: pygrade.rank(
         scores, weights, 4, mask=mask, boost_mul=page, boost_add=labels, groups=groups, caps=[2]
     ),
+    "search_page": lambda page, labels, discount, mask, groups, **_: pygrade.search_page(
+        page, labels, 2, discount, discount, categories=groups[..., 0], pairs=-discount[:1, None], beam=2, mask=mask
+    ),
     "topk_gain": lambda scores, samples, gains, discount, masks, lists, **_: pygrade.topk_gain(
         scores, samples, gains, 2, discount, masks, lists
     ),
@@ -79,6 +82,7 @@ DIFFERENTIABLE = {
 INPUTS = DIFFERENTIABLE | {
     "fuse_topk": "scores",
     "rank": "scores",
+    "search_page": "page",
     "topk_gain": "scores",
     "dirichlet_sample": "alpha",
     "dirichlet_score": "alpha",
@@ -102,6 +106,10 @@ FORMS = {
         alpha, 4, seed=-5, out=(samples.clone(), samples.clone(), old.clone())
     ),
     "dirichlet_score, alone": lambda alpha, logs, **_: pygrade.dirichlet_score(alpha, logs),
+    "search_page, alone": lambda page, labels, **_: pygrade.search_page(page[0], labels[0], 3),
+    "search_page, by hand": lambda page, groups, discount, **_: pygrade.search_page(
+        page, None, 3, categories=groups[..., 0], pairs=discount[:1, None], objective="mmr", trade_off=0.7
+    ),
     "lambda_loss, alone": lambda page, labels, discount, **_: pygrade.lambda_loss(page, labels, None, discount),
     "rollout, alone": lambda alpha, scores, gains, discount, **_: pygrade.rollout(
         alpha, scores, gains, 2, discount, 4, seed=3
@@ -419,6 +427,7 @@ REFUSED = [  # a change: a number, the name of a tensor, or what makes it of the
 CALLS = {
     "fuse_topk": {"scores": "scores", "weights": "weights", "k": 3},
     "rank": {"scores": "scores", "weights": "weights", "k": 3},
+    "search_page": {"value": "page", "root": "labels", "k": 3},
     "topk_gain": {"scores": "scores", "weights": "samples", "gains": "gains", "k": 2, "discount": "discount"},
     "rollout": {"concentration": "alpha", "scores": "scores", "gains": "gains", "k": 2, "discount": "discount"}
     | {"num_samples": 4, "seed": 1},

@@ -89,6 +89,18 @@ def test_matches_the_reference(shape, rules, form):
         assert_close(page.values, wanted.values.double())
 
 
+SMALL = [("greedy", (2, 9, 5, 4)), ("beam", (1, 6, 3, 3)), ("mmr", (1, 9, 17, 4)), ("log_det", (1, 7, 5, 4))]
+LARGE = [(form, shape) for form in FORMS for shape in ((2, 0, 3, 2), (1, 1, 1, 2), (2, 20, 16, 5), (3, 150, 20, 6))]
+
+
+@pytest.mark.parametrize(("form", "shape"), [*SMALL, *(pytest.param(*x, marks=pytest.mark.slow) for x in LARGE)])
+def test_triton_gives_the_bits_of_the_core(shape, form):
+    for seed in range(2):
+        call = case_of(*shape, form, seed, rules=seed == 0)
+        page = search_page(**call)
+        assert_equal(on("triton", **call), page)
+
+
 @pytest.mark.parametrize("complements", [False, True])
 def test_greedy_and_beam_against_every_page(complements):
     """All 2,520 pages of 5 of 7 items. Without complements the beam finds the best; with them greedy falls behind."""
@@ -235,7 +247,7 @@ def test_scores_that_are_no_numbers_rank_last(form):
 REFUSED = [
     ({"k": 0}, "k is 0; want at least 1"),
     ({"beam": 65}, "beam is 65; want at most 64"),
-    ({"root": None}, "root is None; want the part of the value"),
+    ({"root": None}, "root is NoneType; want a torch tensor or a numpy array"),
     ({"objective": "mrr"}, "objective is 'mrr'; want one of page_value, mmr, log_det"),
     ({"objective": "mmr"}, "root is given; want it for page_value alone"),
     ({"objective": "mmr", "root": None}, "attention is given; want it for page_value alone"),
