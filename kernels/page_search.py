@@ -321,7 +321,7 @@ def search_page(
         raise ValueError(f"{most} candidates and a beam of {beam}; want fewer than 2^31 extensions on a GPU")
     if offsets is None:
         offsets = torch.arange(batch + 1, device=value.device) * most
-    programs = min(batch, resident_programs(value.device, 8, 128))
+    programs = min(batch, resident_programs(value.device, 4, 192))
 
     def memory(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty((programs, *shape), dtype=dtype, device=value.device)
@@ -364,4 +364,4 @@ def search_page(
     numbers = (options["cosine"], options["objective"], float(trade_off), float(1.0 - trade_off))
     flags = (rows["mask"] is not None, rows["boost_mul"] is not None, rows["boost_add"] is not None, pins is not None)
     sizes = (value.numel(), batch, most, k, beam, columns, count, width)
-    launch(_search_kernel, (programs,), *arrays, *sizes, *numbers, *flags, TN=128, num_warps=8, maxnreg=128)
+    launch(_search_kernel, (programs,), *arrays, *sizes, *numbers, *flags, TN=128, num_warps=4, maxnreg=192)
