@@ -55,20 +55,20 @@ def _worlds(first: int, count: int) -> tuple[int, ...]:
 
 MODERATE, STRONG = PageEffects(strength=0.5), PageEffects(strength=1.5)
 PARTS = (
-    Part("moderate", _worlds(9751, 5), 20_000, MODERATE),
-    Part("strong", _worlds(9751, 5), 20_000, STRONG),
-    Part("strong, complements", _worlds(9751, 5), 20_000, replace(STRONG, complement=HELPS)),
-    Part("moderate, complements", _worlds(9751, 5), 20_000, replace(MODERATE, complement=HELPS)),
-    Part("moderate, 5,000", _worlds(9751, 10), 5_000, MODERATE),
-    Part("strong, 5,000", _worlds(9751, 5), 5_000, STRONG),
-    Part("confounded, nothing there", _worlds(9761, 10), 20_000, PageEffects(hidden_taste=0.5), search=False),
-    Part("confounded, moderate", _worlds(9761, 3), 20_000, replace(MODERATE, hidden_taste=0.5), search=False),
-    Part("nothing there, 2,000", _worlds(9781, 12), 2_000, PageEffects(), search=False),
-    Part("nothing there, 5,000", _worlds(9781, 10), 5_000, PageEffects(), search=False),
-    Part("nothing there, 20,000", _worlds(9781, 6), 20_000, PageEffects(), search=False),
-    Part("nothing there, accurate, 5,000", _worlds(9781, 6), 5_000, PageEffects(), "accurate", search=False),
-    Part("nothing there, hyped, 5,000", _worlds(9781, 6), 5_000, PageEffects(), "hype", search=False),
-    Part("moderate, 2,000", _worlds(9751, 5), 2_000, MODERATE, search=False),
+    Part("moderate", _worlds(9801, 5), 20_000, MODERATE),
+    Part("strong", _worlds(9801, 5), 20_000, STRONG),
+    Part("strong, complements", _worlds(9801, 5), 20_000, replace(STRONG, complement=HELPS)),
+    Part("moderate, complements", _worlds(9801, 5), 20_000, replace(MODERATE, complement=HELPS)),
+    Part("moderate, 5,000", _worlds(9801, 10), 5_000, MODERATE),
+    Part("strong, 5,000", _worlds(9801, 5), 5_000, STRONG),
+    Part("confounded, nothing there", _worlds(9811, 10), 20_000, PageEffects(hidden_taste=0.5), search=False),
+    Part("confounded, moderate", _worlds(9811, 3), 20_000, replace(MODERATE, hidden_taste=0.5), search=False),
+    Part("nothing there, 2,000", _worlds(9831, 12), 2_000, PageEffects(), search=False),
+    Part("nothing there, 5,000", _worlds(9831, 10), 5_000, PageEffects(), search=False),
+    Part("nothing there, 20,000", _worlds(9831, 6), 20_000, PageEffects(), search=False),
+    Part("nothing there, accurate, 5,000", _worlds(9831, 6), 5_000, PageEffects(), "accurate", search=False),
+    Part("nothing there, hyped, 5,000", _worlds(9831, 6), 5_000, PageEffects(), "hype", search=False),
+    Part("moderate, 2,000", _worlds(9801, 5), 2_000, MODERATE, search=False),
 )
 
 
@@ -213,7 +213,8 @@ def measure(part: Part, seed: int) -> dict[str, Any]:
     if found.pages is None:
         return record | {"served": False}
     gain, terms = found.pages.gain, found.pages.terms
-    record |= {"z": gain.z, "z page": gain.z_page, "z shuffled": gain.z_shuffled, "served": gain.passes}
+    record |= {"z": gain.z, "z page": gain.z_page, "z shuffled": gain.z_shuffled, "z helps": gain.z_helps}
+    record |= {"served": gain.passes}
     record |= {"same": float(np.diag(terms.pairs).mean()), "cosine": terms.cosine, "exponent": found.exponent}
     if not (part.search or gain.passes):
         return record

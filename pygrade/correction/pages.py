@@ -12,7 +12,8 @@ errors row by row, and given the events of the page, where whatever makes a whol
 
 *The guard.* What production knows and the predictions miss puts alike items together, and likeness then seems to help.
 In shuffled pages the order knows nothing: given the events of the page, and with likeness to the *whole* page beside
-them, the terms may not lower their likelihood by more than one standard error. Without shuffled pages none are served.
+them, the terms may not lower their likelihood by more than one standard error. Coefficients above 0, that something
+helps, count only if they raise it by half of one; else they are 0. Without shuffled pages no terms are served.
 """
 
 from collections.abc import Mapping
@@ -31,7 +32,8 @@ from pygrade.correction.inputs import Frame, Inputs, Rows, gram
 from pygrade.logs import Logs, evenly_spaced
 from pygrade.policy.page_terms import MAX_CATEGORIES, MAX_COEFFICIENT, PageTerms
 
-GUARD = -1.0  # standard errors that the likelihood of shuffled pages may be lowered by
+GUARD, BACKED = -1.0, 0.5  # standard errors of shuffled pages' likelihood that terms, and those that help, need
+LEAST_EFFECT = 0.05  # coefficient below which nothing is served
 FEWEST_EVENTS = 100  # of shuffled pages that the guard is run on
 BEAM, LEAST_CLAIM = 8, 0.01  # prefixes of the search where pairs help, and what they have to claim over greedy
 _CLAIMED = 1_000  # requests that the claim is made on
@@ -41,6 +43,8 @@ _ROUNDS, _RENEW = 5, (0, 2)
 _GUARD_STEPS = 12
 _BLOCK, _ROWS = 4096, 8192  # requests, and rows, that are computed at a time
 
+_Terms = tuple[Floats, float]  # coefficients of pairs [C, C], the most frequent category first, and of the cosine
+
 
 @dataclass(frozen=True)
 class PageGain:
@@ -49,17 +53,20 @@ class PageGain:
     z: float  # of the held-out likelihood, row by row
     z_page: float  # given the events of each page
     z_shuffled: float | None  # of shuffled pages; None: too few of them
+    z_helps: float | None = None  # of shuffled pages, by the coefficients above 0 alone; None: there are none
+    empty: bool = False  # no coefficient is worth serving
 
     @property
     def passes(self) -> bool:
         shuffled = self.z_shuffled is not None and self.z_shuffled >= GUARD
-        return self.z > NEEDED and self.z_page > NEEDED and shuffled
+        return self.z > NEEDED and self.z_page > NEEDED and shuffled and not self.empty
 
     @property
     def text(self) -> str:
         """The figures in a line."""
         shuffled = "too few shuffled pages" if self.z_shuffled is None else f"on shuffled pages {self.z_shuffled:.1f}"
-        return f"likelihood z {self.z:.1f}, given the page's events {self.z_page:.1f}, {shuffled}"
+        helps = "" if self.z_helps is None else f", what helps {self.z_helps:.1f}"
+        return f"likelihood z {self.z:.1f}, given the page's events {self.z_page:.1f}, {shuffled}{helps}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -377,8 +384,15 @@ class _PageFit:
     def fit(self) -> FittedPages:
         null, null_mean, null_vector = self._fit({}, None)
         full, full_mean, _ = self._fit(self.blocks, null_vector)
-        terms = [self._terms(vector) for vector in (full.vector, *full.folds)]
-        gain = PageGain(*self._gate(full_mean, null_mean), self._guard(full.vector, null_mean))
+        gate = self._gate(full_mean, null_mean)
+        pairs, cosine, z_shuffled, z_helps = self._guarded(full.vector, null_mean)
+        helps = z_helps is not None and z_helps >= BACKED
+        largest = max(float(np.abs(pairs).max(initial=0.0)), abs(cosine))
+        gain = PageGain(*gate, z_shuffled, z_helps, largest < LEAST_EFFECT)
+        terms = [self._terms(pairs, cosine)]
+        for vector in full.folds:
+            own_pairs, own_cosine = self._coefficients(vector)
+            terms.append(self._terms(*((own_pairs, own_cosine) if helps else _without_help(own_pairs, own_cosine))))
         own = null.vector.size - len(self.free)
         slots = self.curve.copy()
         slots[self.free] *= np.exp(full.vector[own : own + len(self.free)])
@@ -412,7 +426,7 @@ class _PageFit:
             mean[row_fold == k] = rows.mean(vector)[row_fold == k]
         return found, np.maximum(mean, 1e-12), found.vector
 
-    def _coefficients(self, vector: Floats) -> tuple[Floats, float]:
+    def _coefficients(self, vector: Floats) -> _Terms:
         """Of pairs [C, C], the most frequent category first, and of the cosine."""
         count, at = len(self.sums.categories), len(vector) - sum(b.shape[1] for b in self.blocks.values())
         pairs, cosine = np.zeros((count, count)), 0.0
@@ -427,9 +441,7 @@ class _PageFit:
                 cosine = float(np.clip(part[0], -MAX_COEFFICIENT, MAX_COEFFICIENT))
         return np.clip(pairs, -MAX_COEFFICIENT, MAX_COEFFICIENT), cosine
 
-    def _terms(self, vector: Floats) -> PageTerms:
-        """Page terms of a solution with the terms."""
-        pairs, cosine = self._coefficients(vector)
+    def _terms(self, pairs: Floats, cosine: float) -> PageTerms:
         names = np.array(self.sums.categories, object)
         order = np.argsort(names)
         return PageTerms(
@@ -450,21 +462,34 @@ class _PageFit:
         point, page = (zscore(np.bincount(self.request, part, count), self.cluster) for part in (rows, given))
         return point, page
 
-    def _guard(self, vector: Floats, mean: Floats) -> float | None:
-        """Standard errors of the likelihood of shuffled pages with a solution's terms over without, given their events
-        and with likeness to the whole page beside it; None if there are too few events.
+    def _guarded(self, vector: Floats, mean: Floats) -> tuple[Floats, float, float | None, float | None]:
+        """The coefficients that may be served, standard errors of the likelihood of shuffled pages with them over
+        without, and of the coefficients above 0 over without these; None: there are too few events, or none above 0.
         """
+        pairs, cosine = self._coefficients(vector)
+        less = _without_help(pairs, cosine)
         if shuffled_events(self.logs, self.root) < FEWEST_EVENTS:
-            return None
+            return *less, None, None
+        helps = None
+        if max(float(pairs.max(initial=0.0)), cosine) >= LEAST_EFFECT:
+            helps = self._guard((pairs, cosine), mean, less)
+        if helps is None or helps < BACKED:
+            pairs, cosine = less
+        return pairs, cosine, self._guard((pairs, cosine), mean), helps
+
+    def _guard(self, terms: _Terms, mean: Floats, over: _Terms | None = None) -> float:
+        """Standard errors of the likelihood of shuffled pages with terms over none, or over others, given the pages'
+        events and with likeness to the whole page beside it.
+        """
         assert self.logs.exploration is not None
         chosen = (self.logs.exploration == "shuffle") & (np.bincount(self.request, self.y, len(self.fold)) > 0)
         rows = np.flatnonzero(chosen[self.request])
         page = np.unique(self.request[rows], return_inverse=True)[1]
-        above, whole = self._moves(*self._coefficients(vector))
+        (above, whole), below = self._moves(*terms), 0.0 if over is None else self._moves(*over)[0][rows]
         control = np.stack([part for part in whole if part[rows].any()], 1)[rows] if whole else np.zeros((len(rows), 0))
         columns = np.concatenate([self.slots[rows], control], 1)
         y, base = self.y[rows], np.log(mean[rows])
-        found = [_page_likelihood(y, page, base + move, columns) for move in (0.0, above[rows])]
+        found = [_page_likelihood(y, page, base + move, columns) for move in (below, above[rows])]
         return zscore(found[1] - found[0], np.unique(self.cluster[np.flatnonzero(chosen)], return_inverse=True)[1])
 
     def _moves(self, pairs: Floats, cosine: float) -> tuple[Floats, list[Floats]]:
@@ -492,6 +517,11 @@ class _PageFit:
         result = np.zeros(len(one))
         result[own] = (total[own] * pairs[:, sums.code[own]].T).sum(1)
         return np.asarray(result * sums.weight.mean())
+
+
+def _without_help(pairs: Floats, cosine: float) -> _Terms:
+    """Coefficients with 0 in the place of those above it."""
+    return np.minimum(pairs, 0.0), min(cosine, 0.0)
 
 
 def _page_likelihood(y: Floats, page: Ints, base: Floats, columns: Floats) -> Floats:

@@ -147,11 +147,13 @@ def test_the_guard_refuses_help_that_shuffled_pages_do_not_show():
     frame = Frame.of(logs, logs.predictions, PARENTS)
     task = module._PageFit(logs, logs.predictions, frame, 0, CURVE, fold, logs.user_number)
     _, mean, null = task._fit({}, None)
-    helps = np.concatenate([null, [0.8], np.zeros(36), [0.0]])  # on one's own category
-    assert task._guard(helps, mean) < -1
-    none = np.concatenate([null, np.zeros(38)])
-    assert task._guard(none, mean) == 0
+    helps, satiates = (np.concatenate([null, [s], np.zeros(36), [-0.06]]) for s in (0.8, -0.8))
+    pairs, cosine, shuffled, by_help = task._guarded(helps, mean)
+    assert by_help < -1 and not pairs.any() and cosine == -0.06 and shuffled > -1  # what helps is left out
+    assert task._guarded(satiates, mean)[2] < -1 and task._guarded(satiates, mean)[3] is None
+    assert task._guard((np.zeros((6, 6)), 0.0), mean) == 0
     assert not PageGain(5.0, 5.0, -1.1).passes and PageGain(5.0, 5.0, -0.9).passes
+    assert not PageGain(5.0, 5.0, 1.0, empty=True).passes
     assert not PageGain(5.0, 1.9, 1.0).passes and not PageGain(1.9, 5.0, 1.0).passes
 
 
@@ -192,7 +194,5 @@ def test_one_kind_of_likeness_is_enough():
 def test_rare_categories_share_the_coefficient_of_their_own(monkeypatch):
     monkeypatch.setattr(module, "_PAIRED", 3)
     found = fit(log_of(1.5))
-    rare = [k for k in range(6) if not np.delete(found.terms.pairs[k], k).any()]
-    assert len(rare) == 3
-    assert np.ptp([found.terms.pairs[k, k] for k in rare]) == 0
+    assert sorted(np.unique(np.diag(found.terms.pairs), return_counts=True)[1]) == [1, 1, 1, 3]
     assert isinstance(found.terms, PageTerms) and found.gain.passes
