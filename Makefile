@@ -30,7 +30,7 @@ format: $(VENV)/ready
 # tests with tolerances in Triton 3.6's interpreter, which does not fuse multiply-add and parses scalars as numpy 2.3 did.
 check-kernels: $(VENV)/ready
 	for arch in sm_80 sm_90 sm_100; do for order in 0 3; do $(BIN)/python -m pytest -n 2 -q -m "slow or not slow" \
-	  --emulate $$arch --order $$order tests/kernels tests/ops -k "triton or variant or faults or offsets" || exit 1; done; done
+	  --emulate $$arch --order $$order tests/kernels tests/ops -k "triton or variant or faults or offsets or random_call" || exit 1; done; done
 	$(BIN)/python -m bench.gpu.resources --check --jobs 2 $(UPDATE)
 	[ -d build/triton-3.6/triton ] || $(BIN)/python -m pip install --no-deps --target build/triton-3.6 'triton==3.6.*'
 	[ -d build/numpy-2.3/numpy ] || $(BIN)/python -m pip install --no-deps --target build/numpy-2.3 'numpy==2.3.*'

@@ -9,6 +9,7 @@ from typing import Any
 import triton
 
 from bench.gpu.resources import Resources
+from devtools.amdgcn import findings
 
 
 def resources(binary: Any) -> Resources:
@@ -69,4 +70,5 @@ def _amd(binary: Any) -> Resources:
         instructions=len(names),
         inexact=len(re.findall(flags, binary.asm["llir"])) + binary.metadata.enable_fp_fusion,  # contracts after the IR
         wide_loads=sum(name.endswith(("load_dwordx4", "load_b128")) and name[:2] != "s_" for name in names),
+        faults=tuple(findings(text, binary.metadata.shared)),
     )

@@ -6,7 +6,8 @@
     python -m bench.gpu.resources --sample --targets sm_90 --json
 
 The rules: nothing spills; no float32 arithmetic that the compiler may fuse, flush or approximate; no global scratch;
-128-bit loads of the scores if a variant asks for them. The budget (budgets/, a file per Triton version, a line per
+128-bit loads of the scores if a variant asks for them; on AMD no access beyond the bytes of LDS and no register used
+before the wait for its load. The budget (budgets/, a file per Triton version, a line per
 kernel and target) bounds registers, shared memory and instructions from above and wide loads from below; on NVIDIA also
 what a variant's call executes (`bench.gpu.model`): machine instructions in all, of integers and of float64, sectors,
 barriers, cycles of the timeline. Triton 3.6 compiles to PTX that the emulator was not made for: there only the binaries
@@ -42,7 +43,8 @@ class Resources:
 
     ``spills`` counts bytes of stack and local memory, and loads and stores of local memory (NVIDIA), or spilled vector
     registers, private bytes and scratch instructions (AMD). ``inexact`` counts float32 instructions that the compiler
-    may fuse, flush or approximate; ``wide_loads`` counts loads of 128 bits per lane.
+    may fuse, flush or approximate; ``wide_loads`` counts loads of 128 bits per lane. ``faults`` is what
+    `devtools.amdgcn` finds in the machine code (AMD).
     """
 
     registers: int
@@ -52,6 +54,7 @@ class Resources:
     instructions: int
     inexact: int
     wide_loads: int
+    faults: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ def broken_rules(rows: Iterable[Row], wide: set[str]) -> list[str]:
             problems.append(f"{row.key}: {row.inexact} float32 instructions that may be fused or flushed; want none")
         if row.scratch:
             problems.append(f"{row.key}: {row.scratch} bytes of Triton's own global scratch; want none")
+        problems += [f"{row.key}: {fault}" for fault in row.faults]
         if row.variant in wide and not row.wide_loads:
             problems.append(f"{row.key}: no 128-bit load; want the scores loaded so")
     return problems

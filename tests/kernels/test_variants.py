@@ -70,6 +70,7 @@ def test_more_than_the_budget_is_reported(change, message):
         ({"inexact": 1}, "1 float32 instructions that may be fused"),
         ({"scratch": 64}, "64 bytes of Triton's own global scratch"),
         ({"wide_loads": 0}, "no 128-bit load"),
+        ({"faults": ("line 7: v_mov_b32 uses v0 without a wait",)}, "uses v0 without a wait"),
     ],
 )
 def test_broken_rules_are_reported(change, message):
