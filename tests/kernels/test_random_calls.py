@@ -16,7 +16,7 @@ from devtools.tolerances import assert_close, same_bits
 from pygrade import ops
 from pygrade.ops.dispatch import use_backend
 
-COUNT = 115
+COUNT = 115  # of a fixed list
 SPECIAL = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 1e-42, 3e38])
 
 
@@ -169,11 +169,30 @@ class Maker:
         discount = 1 / (1.0 + torch.arange(self.candidates))
         return RandomCall("lambda", lambda: ops.lambda_loss(scores, gains, mask, discount))
 
+    def search_page(self) -> RandomCall:
+        items, k, width = self.items(True), min(self.k, 33), self.choose.choice((0, 1, 5, 32, 33))
+        by = self.choose.choice(("page_value", "page_value", "mmr", "log_det"))
+        given = {"objective": by, "offsets": self.offsets, "beam": self.choose.choice((1, 1, 3, 8))}
+        given |= {"categories": torch.randint(-1, 4, items, generator=self.generator).int()}
+        given |= {"pairs": 2 * self.uniform(4, 4) - 1} if by == "page_value" else {"pairs": torch.eye(4), "beam": 1}
+        if width:  # a few components of equal size, or none: exactly of length 1
+            signs = torch.randint(-1, 2, (*items, width), generator=self.generator).float()
+            lengths = signs.square().sum(-1, keepdim=True).clamp_min(1).sqrt()
+            given |= {"embeddings": signs / lengths, "cosine": 0.7 if by == "page_value" else 1.0}
+        if self.choose.random() < 0.5:
+            given |= {"mask": self.uniform(*items) < 0.6, "boost_mul": self.uniform(*items) + 0.5}
+            groups = torch.randint(-1, 5, (*items, 2), generator=self.generator).int()
+            given |= {"groups": groups, "caps": [2, -1]}
+        value, root = self.uniform(*items), self.uniform(*items) if by == "page_value" else None
+        value = (3 * value).round() / 2 if self.choose.random() < 0.3 else value
+        attention = self.uniform(k) if by == "page_value" else None
+        return RandomCall(f"search {by}", lambda: ops.search_page(value, root, k, attention, attention, **given), 2)
+
 
 OPS = (
     "fuse_topk", "topk_gain", "rollout", "fuse_scores", "transform_scores", "dirichlet_sample", "dirichlet_log_prob",
     "grpo_loss", "group_advantage", "lambda_loss", "fuse_topk", "topk_gain", "rollout", "dirichlet_entropy",
-    "dirichlet_kl",
+    "dirichlet_kl", "search_page",
 )  # fmt: skip
 
 
