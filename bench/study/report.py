@@ -21,6 +21,7 @@ from bench.study.fresh_worlds import fresh_worlds
 from bench.study.settings import MAIN, STABILITY, Settings
 from bench.study.stats import Results, over_worlds, production_lift
 from bench.study.tables import Section, markdown, shown
+from bench.study.whole_pages_report import whole_pages
 from pygrade._util.files import atomic_file
 from pygrade._util.serialization import write_text
 
@@ -35,6 +36,8 @@ PAGE = (  # titles of the sections of docs/RESULTS.md; "": the first and the las
     "Targets on fresh worlds",
     "Ceilings",
     "KuaiRand-Pure, a real log",
+    "Whole pages",
+    "Targets of whole pages",
     "Findings",
     "Targets",
     "one policy for every trade-off, 5,000 requests",
@@ -57,6 +60,23 @@ def write_docs(record: Mapping[str, Any], settings: Settings, docs: Path) -> Non
     write_text(docs / "study" / "summary.json", summary_text(found))
     charts = draw_charts(Results(record["units"]), settings)
     _write_charts(charts, docs / "study")
+    write_text(docs / "RESULTS.md", page_text(found))
+
+
+def add_to_docs(docs: Path, added: Sequence[Section]) -> None:
+    """Show sections of parts with results of their own in ``study/summary.json`` and ``RESULTS.md``, in the order of
+    `PAGE`; those of the same title are replaced.
+    """
+    path = docs / "study" / "summary.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    titles = {section.title for section in added}
+    kept = [Section(**section) for section in found["sections"] if section["title"] not in titles]
+    for section in added:
+        later = {title for title in PAGE[PAGE.index(section.title) :] if title}
+        at = next((place for place, entry in enumerate(kept) if entry.title in later), len(kept))
+        kept.insert(at, section)
+    found["sections"] = [section._asdict() for section in kept]
+    write_text(path, summary_text(found))
     write_text(docs / "RESULTS.md", page_text(found))
 
 
@@ -120,6 +140,7 @@ def sections(record: Mapping[str, Any], settings: Settings) -> list[Section]:
     return [
         _head(record, results, settings),
         *fresh_worlds(results, settings, record.get("further", {})),
+        *whole_pages(record.get("further", {}).get("whole_pages", ())),
         _findings(results),
         _targets(results, settings),
         *lifts_of_arms(results, settings),

@@ -1,0 +1,26 @@
+"""python -m bench.study.further DOCS NAME=RESULTS.json …: parts with results of their own, in docs/RESULTS.md.
+
+NAME is whole_pages.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.study.report import add_to_docs
+from bench.study.whole_pages_report import whole_pages
+
+PARTS = {"whole_pages": whole_pages}
+
+
+def main(docs: Path, words: Sequence[str]) -> None:
+    for word in words:
+        name, _, path = word.partition("=")
+        if name not in PARTS:
+            raise SystemExit(f"no part {name!r}; want {', '.join(PARTS)}")
+        add_to_docs(docs, PARTS[name](json.loads(Path(path).read_text(encoding="utf-8"))))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
