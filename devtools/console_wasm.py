@@ -17,11 +17,15 @@ OUT = ROOT / "pygrade/console/web"
 UNITS = (
     "csrc/wasm/console.cpp",
     "csrc/src/fusion.cpp",
+    "csrc/src/page_search.cpp",
     "csrc/src/ranking.cpp",
     "csrc/src/serving/mixture.cpp",
+    "csrc/src/serving/page_places.cpp",
+    "csrc/src/serving/page_terms.cpp",
     "csrc/src/serving/policy.cpp",
     "csrc/src/util/sha256.cpp",
     "csrc/src/simd/fusion.cpp",
+    "csrc/src/simd/page_search.cpp",
     "csrc/src/simd/ranking.cpp",
     "csrc/src/simd/policy.cpp",
 )

@@ -197,16 +197,20 @@ class Ranker:
 def rank_pages(
     ranker: Ranker, context: Any, predictions: Any, k: int, offsets: Any, scenario: str | list[str] | None, mask: Any,
     boost_mul: Any, boost_add: Any, groups: Any, caps: Any, explore: bool, seed: int | None, values: Any,
-    item_values: Any, items: Any,
-) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int]:  # fmt: skip
+    item_values: Any, items: Any, categories: list[str | None] | None, embeddings: Any, page_terms: bool,
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int, tuple[Any, Any, Any, Any] | None]:  # fmt: skip
     """values, indices, weights, concentration, fallback, explored and seed of a Page, the policy that made it and its
-    version, the context as it was used, the multipliers in force if the policy takes any, and the number of the first
-    request."""
+    version, the context as it was used, the multipliers in force if the policy takes any, the number of the first
+    request, and of searched pages which they are, effects, items above and sorted places."""
+
+def describe_move(effect: float, above: int, sorted_place: int, place: int, root: str) -> str:
+    """As text: "moved down 3: 2 like it above, click × 0.62"; "" if nothing moved the item."""
 
 def rank_pages_fast_path(
     ranker: Ranker, context: Any, predictions: Any, k: Any, offsets: Any, scenario: Any, mask: Any, boost_mul: Any,
     boost_add: Any, groups: Any, caps: Any, explore: Any, seed: Any, values: Any, item_values: Any, items: Any,
-) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int] | None: ...  # fmt: skip
+    categories: Any, embeddings: Any, page_terms: Any,
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int, Any] | None: ...  # fmt: skip
 
 class UserTower:
     """The user tower of `pygrade.prerank.TwoTower` in the C++ core; copies its parameters."""

@@ -96,10 +96,27 @@ struct Rows {
   }
 };
 
-// The item columns of an array of any shape whose rows are candidates; the core knows how many it wants.
-std::size_t columns_of(py::handle items, std::size_t total) {
-  if (items.is_none() || total == 0) return 0;
-  return static_cast<std::size_t>(any_array(items, "items").size()) / total;
+// The columns of an array of any shape whose rows are candidates; the core knows how many it wants.
+std::size_t columns_of(py::handle rows, const char* name, std::size_t total) {
+  if (rows.is_none() || total == 0) return 0;
+  return static_cast<std::size_t>(any_array(rows, name).size()) / total;
+}
+
+// The name of each candidate, or none; the list keeps the texts.
+std::vector<std::string_view> names_of(py::handle categories, std::size_t total) {
+  std::vector<std::string_view> names;
+  if (categories.is_none()) return names;
+  if (!PyList_Check(categories.ptr()) || static_cast<std::size_t>(PyList_GET_SIZE(categories.ptr())) != total)
+    throw py::value_error("categories must be a list of one name for each candidate");
+  names.reserve(total);
+  for (std::size_t i = 0; i < total; ++i) {
+    PyObject* const name = PyList_GET_ITEM(categories.ptr(), static_cast<py::ssize_t>(i));
+    py::ssize_t size = 0;
+    const char* const text = name == Py_None ? "" : PyUnicode_AsUTF8AndSize(name, &size);
+    if (text == nullptr) throw py::error_already_set();
+    names.emplace_back(text, static_cast<std::size_t>(size));
+  }
+  return names;
 }
 
 // One name for all requests, or a list of one for each.
@@ -155,11 +172,27 @@ void copy_context(py::handle context, std::size_t batch, std::size_t features, s
     if (std::isfinite(from[i])) to[i] = from[i];
 }
 
+// (searched [B], effects, items above and sorted places [B, k]), or None if no page was searched.
+py::object moves_of(std::span<const std::uint8_t> searched, std::span<const PageEffect> moved, std::size_t batch,
+                    std::size_t k) {
+  if (std::ranges::count(searched, 1) == 0) return py::none();
+  const Output<bool> found(batch);
+  const Output<float> effects(batch, k);
+  const Output<std::int32_t> above(batch, k), places(batch, k);
+  std::ranges::copy(searched, found.values.begin());
+  for (std::size_t i = 0; i < moved.size(); ++i) {
+    effects.values[i] = moved[i].effect;
+    above.values[i] = moved[i].above;
+    places.values[i] = moved[i].sorted_place;
+  }
+  return py::make_tuple(found.array, effects.array, above.array, places.array);
+}
+
 // Server, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed, values,
-// item_values, items → what a Page holds, see _core.pyi.
-py::object rank(const Arguments<16>& arguments) {
+// item_values, items, categories, embeddings, page_terms → what a Page holds, see _core.pyi.
+py::object rank(const Arguments<19>& arguments) {
   const auto& [self, context, predictions, length, offsets, scenario, mask, boost_mul, boost_add, groups, caps,
-               exploring, seed, multipliers, item_values, items] = arguments;
+               exploring, seed, multipliers, item_values, items, categories, embeddings, page_terms] = arguments;
   auto& server = py::cast<Server&>(self);
   const std::size_t tasks = server.tasks, features = server.features;
   const Candidates candidates = candidates_of(predictions, offsets, static_cast<std::int64_t>(tasks));
@@ -175,8 +208,13 @@ py::object rank(const Arguments<16>& arguments) {
   const Rows<float> addend(boost_add, "boost_add", total);
   const Rows<std::int32_t> member(groups, "groups", total, limits.size());
   const Rows<float> prices(item_values, "item_values", total);
-  const Rows<float> item_columns(items, "items", total, columns_of(items, total));
+  const Rows<float> item_columns(items, "items", total, columns_of(items, "items", total));
   const Rows<float> given(multipliers, "values", batch, tasks);
+  const auto names = names_of(categories, total);
+  const Rows<float> vectors(embeddings, "embeddings", total, columns_of(embeddings, "embeddings", total));
+  const bool with_terms = py::cast<bool>(page_terms);
+  std::vector<PageEffect> effects(names.empty() && vectors.values.empty() ? 0 : batch * k);
+  std::vector<std::uint8_t> searched(batch, 0);
   const bool explore = py::cast<bool>(exploring);
 
   const Output<float> known(batch, features), values(batch, k), weights(batch, tasks), concentration(batch, tasks);
@@ -198,15 +236,20 @@ py::object rank(const Arguments<16>& arguments) {
                    first + b,
                    given.of(b, b + 1),
                    prices.of(begin, end),
-                   item_columns.of(begin, end)};
+                   item_columns.of(begin, end),
+                   names.empty() ? std::span<const std::string_view>() : std::span(names).subspan(begin, end - begin),
+                   vectors.of(begin, end),
+                   with_terms};
   };
   const auto buffer_of = [&](std::size_t b) {
-    return PageBuffer{values.row(b, k), indices.row(b, k), weights.row(b, tasks), concentration.row(b, tasks)};
+    return PageBuffer{values.row(b, k), indices.row(b, k), weights.row(b, tasks), concentration.row(b, tasks),
+                      effects.empty() ? std::span<PageEffect>() : std::span(effects).subspan(b * k, k)};
   };
   const auto keep = [&](std::span<const Page> pages) {
     for (std::size_t b = 0; b < batch; ++b) {
       fallback.values[b] = pages[b].fallback != Fallback::none;
       explored.values[b] = pages[b].explored;
+      searched[b] = pages[b].searched;
       draws.values[b] = pages[b].seed;
     }
   };
@@ -243,11 +286,11 @@ py::object rank(const Arguments<16>& arguments) {
   const Owners& owners = owners_of(policy);
   return py::make_tuple(values.array, indices.array, weights.array, concentration.array, fallback.array, explored.array,
                         draws.array, owners.policy, owners.version, known.array, in_force,
-                        server.numbered.fetch_add(batch));
+                        server.numbered.fetch_add(batch), moves_of(searched, effects, batch, k));
 }
 
 // The core's own checks don't name the request; Python's do.
-py::object pages_fast_path(const Arguments<16>& arguments) {
+py::object pages_fast_path(const Arguments<19>& arguments) {
   try {
     return rank(arguments);
   } catch (const std::invalid_argument& error) {
@@ -257,7 +300,7 @@ py::object pages_fast_path(const Arguments<16>& arguments) {
 
 constexpr auto rank_names =
     "ranker, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed, "
-    "values, item_values, items";
+    "values, item_values, items, categories, embeddings, page_terms";
 
 }  // namespace
 
@@ -285,6 +328,12 @@ void bind_ranker(py::module_& module) {
         add_counts(counts, server.ranker.counters(), detail::ranker_counts);
         return counts;
       });
+  module.def(
+      "describe_move",
+      [](float effect, std::int32_t above, std::int32_t sorted_place, std::int32_t place, const std::string& root) {
+        return describe({effect, above, sorted_place}, place, root);
+      },
+      "effect"_a, "above"_a, "sorted_place"_a, "place"_a, "root"_a);
   def_positional<&rank, LeftAlone::nothing>(module, "rank_pages", rank_names);
   def_positional<&pages_fast_path, LeftAlone::all>(module, "rank_pages_fast_path", rank_names);
 }

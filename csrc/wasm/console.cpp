@@ -4,6 +4,7 @@
 #include "pygrade/mixture.hpp"
 #include "pygrade/policy.hpp"
 #include "pygrade/ranking.hpp"
+#include "serving/page_places.hpp"
 #include "util/parallel.hpp"
 #include "util/sha256.hpp"
 
@@ -221,6 +222,61 @@ void policy_weights(const Policy* policy, const float* context, const float* pre
     }
     policy->request_inputs(given, rows, inputs, optional(multipliers, static_cast<std::int64_t>(tasks)));
     policy->evaluate(inputs, scenario, workspace, concentration, served);
+  }
+}
+
+// The page terms of a policy, as the page writes them.
+struct Terms {
+  std::int32_t slots, categories, dimension, beam;
+  float cosine, strength;  // strength 0: the order of the scores, 1: as learned
+  const float *attention, *pairs;
+};
+
+// A page of each request by page terms: indices[batch, k] within it. scores[rows], and root[rows] of them moved by what
+// stands above; codes[rows], places of categories, and embeddings[rows, dimension] may be null, as the rules of `rank`.
+PYGRADE_EXPORT(search)
+void search(const Terms* given, const float* scores, const float* root, const std::int32_t* codes,
+            const float* embeddings, const std::int32_t* offsets, std::int32_t batch, std::int32_t k,
+            const float* boost_mul, const float* boost_add, const std::int32_t* groups, const std::int32_t* caps,
+            std::int32_t columns, std::int32_t* indices) {
+  const auto name = [](std::int32_t code) {
+    return std::string(1, static_cast<char>(code / 128 + 1)) + static_cast<char>(code % 128 + 1);
+  };
+  PageTerms terms;
+  terms.attention.assign(given->attention, given->attention + given->slots);
+  for (std::int32_t c = 0; c < given->categories; ++c) terms.categories.push_back(name(c));
+  terms.index_categories();
+  terms.pairs.assign(given->pairs, given->pairs + std::int64_t{given->categories} * given->categories);
+  for (float& pair : terms.pairs) pair *= given->strength;
+  terms.cosine = given->cosine * given->strength;
+  terms.beam = static_cast<std::size_t>(given->beam);
+  terms.dimension = static_cast<std::size_t>(given->dimension);
+  const auto places = static_cast<std::size_t>(k);
+  std::vector<float> values(places);
+  std::vector<std::string_view> names;
+  detail::PageMemory memory;
+  for (std::int32_t b = 0; b < batch; ++b) {
+    const auto first = static_cast<std::size_t>(offsets[b]), end = static_cast<std::size_t>(offsets[b + 1]);
+    const auto rows = static_cast<std::int64_t>(end - first);
+    const auto of = [&](const auto* column, std::size_t width) {
+      return optional(column == nullptr ? column : column + first * width, rows * static_cast<std::int64_t>(width));
+    };
+    Request request;
+    request.rules = {{},
+                     of(boost_mul, 1),
+                     of(boost_add, 1),
+                     of(groups, static_cast<std::size_t>(columns)),
+                     optional(caps, groups == nullptr ? 0 : columns)};
+    names.clear();
+    for (const std::int32_t code : of(codes, 1))
+      names.push_back(code < 0 ? std::string_view() : terms.categories[static_cast<std::size_t>(code)]);
+    request.categories = names;
+    request.embeddings = of(embeddings, terms.dimension);
+    memory.root.assign(root + first, root + end);
+    memory.value.assign(scores + first, scores + end);
+    for (std::size_t i = 0; i < memory.value.size(); ++i) memory.value[i] -= memory.root[i];
+    detail::place_candidates(&terms, request, memory,
+                             {values, {indices + static_cast<std::size_t>(b) * places, places}});
   }
 }
 

@@ -31,11 +31,13 @@ public final class Pygrade implements AutoCloseable {
       struct(
           "J size", "P context", "J features", "P predictions", "J candidates", "J tasks", "P mask", "P boost_mul",
           "P boost_add", "P groups", "P caps", "J group_columns", "P scenario", "J scenario_size", "J draw", "I flags",
-          "I reserved", "P values", "P item_values", "P error", "J error_size", "P items", "J item_columns");
+          "I reserved", "P values", "P item_values", "P error", "J error_size", "P items", "J item_columns",
+          "P categories", "P embeddings", "J embedding_size");
   private static final MemoryLayout PAGE =
       struct(
           "J size", "J k", "P values", "P indices", "P weights", "P concentration", "I filled", "I missing_predictions",
-          "I fallback", "I explored", "J seed", "16 policy_version", "F trust", "I verdict", "64 baseline");
+          "I fallback", "I explored", "J seed", "16 policy_version", "F trust", "I verdict", "64 baseline",
+          "I searched", "I reserved");
 
   private static MemoryLayout struct(String... fields) {
     return MemoryLayout.structLayout(Arrays.stream(fields).map(Pygrade::field).toArray(MemoryLayout[]::new));

@@ -25,6 +25,7 @@ class Request(ctypes.Structure):
     _fields_ += [("values", POINTER(c_float)), ("item_values", POINTER(c_float))]
     _fields_ += [("error", c_char_p), ("error_size", c_size_t)]
     _fields_ += [("items", POINTER(c_float)), ("item_columns", c_size_t)]
+    _fields_ += [("categories", POINTER(c_char_p)), ("embeddings", POINTER(c_float)), ("embedding_size", c_size_t)]
 
 
 class Page(ctypes.Structure):
@@ -33,6 +34,7 @@ class Page(ctypes.Structure):
     _fields_ += [("filled", c_int32), ("missing_predictions", c_int32), ("fallback", c_int32), ("explored", c_int32)]
     _fields_ += [("seed", c_uint64), ("policy_version", c_char * 16)]
     _fields_ += [("trust", c_float), ("verdict", c_int32), ("baseline", c_char * 64)]
+    _fields_ += [("searched", c_int32), ("reserved", c_int32)]
 
 
 class Ranker:

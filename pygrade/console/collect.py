@@ -113,11 +113,42 @@ def _policy_record(policy: FusionPolicy) -> dict[str, Any]:
         "mixture": mixture and {name: mixture[name] for name in ("trust", "baseline", "challenger")},
         "trade_offs": _turns(policy),
         "corrected": config.corrected,
+        "page_terms": _page_terms(policy),
         "floor": policy.spec.concentration_floor,
         "total": config.total_concentration,
         "static_template": static_template(policy),
         "trade_off_template": trade_off_template(policy) if _turns(policy) else None,
         "network": network_record(policy) if _turns(policy) else None,
+    }
+
+
+def _page_terms(policy: FusionPolicy) -> dict[str, Any] | None:
+    """The page terms of the correction, and the tasks [T] that need their root."""
+    correction = policy.correction
+    terms = None if correction is None else correction.page_terms
+    if correction is None or terms is None:
+        return None
+
+    def needs_root(task: int) -> bool:
+        return task >= 0 and (policy.tasks[task] == terms.root or needs_root(correction.parents[task]))
+
+    return {
+        "through": [needs_root(task) for task in range(len(policy.tasks))],
+        "attention": terms.attention,
+        "pairs": terms.pairs.reshape(-1),
+        "categories": len(terms.categories),
+        **{name: getattr(terms, name) for name in ("cosine", "beam", "dimension")},
+    }
+
+
+def _likeness(logs: Logs, policy: FusionPolicy) -> dict[str, Any]:
+    """What page terms read of the candidates: codes of categories [M], distinct vectors and the place of each row's."""
+    terms = None if policy.correction is None else policy.correction.page_terms
+    names, place, vectors = logs.category, logs.embedding, logs.embeddings
+    known = terms is not None and place is not None and vectors is not None and terms.dimension == vectors.shape[1]
+    return {
+        "categories": None if terms is None or names is None or not terms.categories else terms.codes(names),
+        "embeddings": {"place": place, "vectors": vectors} if known else None,
     }
 
 
@@ -141,6 +172,7 @@ def _browsed(run: JudgedRun, logs: Logs, late: Logs) -> dict[str, Any]:
         "offsets": logs.offsets.astype(np.int32),
         "predictions": logs.predictions,
         **_other_predictions(logs, run.policy),
+        **_likeness(logs, run.policy),
         "context": logs.context,
         "scenario": np.array(scenario, np.int32),
         "scenario_names": None if logs.scenario is None else [str(name) for name in logs.scenario],

@@ -7,16 +7,17 @@ Both take any number of requests and of candidates. Their arithmetic is torch's 
 from those of `BlendedRanker` in the last bits, and candidates whose scores are that close may change places. In a
 `.pt2` fusion and order are the core's own: given the same weights, the same bits. In ONNX the sums run in another
 order; candidates of equal scores still come by their index, but a score of NaN counts as -inf. Predictions must be
-finite: the ranker ranks candidates without them last, which a graph can't. Masks, boosts, caps and exploration are the
-ranker's too.
+finite: the ranker ranks candidates without them last, which a graph can't. Masks, boosts, caps, exploration and page
+terms are the ranker's too: a page of a graph is in the order of the scores.
 """
 
 import json
+import logging
 import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from pygrade.policy.correction import PREFIX, Correction
 from pygrade.policy.mixture import EPSILON, Baseline
 from pygrade.serving import onnx_ops
 
+logger = logging.getLogger("pygrade")
 _IDENTITY, _LOG, _ZSCORE = (TRANSFORMS.index(name) for name in ("identity", "log", "zscore"))
 _SMALLEST = 1e-6  # of a prediction, and of what a probability lacks to 1
 _SAMPLE = (2, 16)  # requests and candidates of the example that is traced
@@ -208,7 +210,7 @@ class _Correction(nn.Module):
         self.parents, self.amounts, self.form = correction.parents, correction.amounts, correction.form
         self.columns, self.indicators = len(correction.items), list(correction.indicators)
         self.order = sorted(range(len(self.parents)), key=self._depth)
-        for name, tensor in correction.tensors().items():
+        for name, tensor in replace(correction, page_terms=None).tensors().items():
             self.register_buffer(name.removeprefix(PREFIX), tensor)
 
     def _depth(self, task: int) -> int:
@@ -369,6 +371,9 @@ def export_policy(policy: FusionPolicy, out: str | Path, k: int = 10, *, onnx: b
         "features": policy.features,
         "scenarios": page.scenarios,
     }
+    if policy.correction is not None and policy.correction.page_terms is not None:
+        record["page_terms"] = "left out: pages are in the order of the scores"
+        logger.warning("page terms of the policy are %s", record["page_terms"])
     return _write(page, page.ports, outputs, record, Path(out), onnx)
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pygrade import ops
+from pygrade import _core, ops
 from pygrade._typing import Array
 from pygrade._util.html_table import html_table
 from pygrade.logs import Logs
@@ -37,7 +37,7 @@ class Page:
     `contributions` and `log_rows` read the arrays that `rank` was given: don't overwrite those before.
     """
 
-    values: NDArray[np.float32]  # [B, k] final scores, best first, padded with -inf
+    values: NDArray[np.float32]  # [B, k] final scores, best first unless the page is searched, padded with -inf
     indices: NDArray[np.int32]  # [B, k] places within the request, padded with -1
     weights: NDArray[np.float32]  # [B, T] served
     concentration: NDArray[np.float32]  # [B, T] output of the policy, NaN in fallback rows
@@ -55,6 +55,9 @@ class Page:
     item_values: NDArray[np.float32] | None  # one for each candidate: prices
     ids: Ids  # of the caller, for the log
     item_columns: NDArray[np.float32] | None = None  # [M, I] or [B, N, I] of the policy's correction
+    categories: Sequence[str | None] | None = None  # M names of the candidates
+    embeddings: NDArray[np.float32] | None = None  # of the candidates, d numbers each
+    moves: tuple[Array, Array, Array, Array] | None = None  # of searched pages: `searched`, `effects`, `explain_move`
 
     def __repr__(self) -> str:
         batch, k = self.indices.shape
@@ -140,16 +143,42 @@ class Page:
                     "contributions": self.contributions[request, slot].astype(float).tolist(),
                     **({} if self.takes_network else {"sum": float(self.contributions[request, slot].sum())}),
                     **({"baseline": float(self.baseline_contribution[request, slot])} if mixed else {}),
+                    **({"move": move} if (move := self.explain_move(request, slot)) else {}),
                 }
                 for slot, place in enumerate(places)
             ],
         }
 
+    @property
+    def searched(self) -> NDArray[np.bool_]:
+        """[B]: page terms made the page, so that what stands above an item counted; else it is in the order of scores.
+
+        A policy without page terms, drawn weights, and a request without categories and embeddings make a sorted page.
+        """
+        return np.zeros(len(self.indices), np.bool_) if self.moves is None else self.moves[0]
+
+    @property
+    def effects(self) -> NDArray[np.float32]:
+        """[B, k]: E of each page item. exp(E) multiplies the part of its score that needs the root task of the page
+        terms; 0 of what nothing above moves, and of pages that were not searched."""
+        return np.zeros(self.indices.shape, np.float32) if self.moves is None else self.moves[1]
+
+    def explain_move(self, request: int, slot: int) -> str:
+        """What the items above did to the item of a slot, such as "moved down 3: 2 like it above, click × 0.62": its
+        place without page terms, the number of items above whose own term is at least 0.01 and has the sign of E, and
+        exp(E). "" if nothing moved it."""
+        correction = self.policy.correction
+        if self.moves is None or not self.searched[request] or correction is None or correction.page_terms is None:
+            return ""
+        _, effects, above, places = (part[request] for part in self.moves)
+        root = correction.page_terms.root
+        return _core.describe_move(float(effects[slot]), int(above[slot]), int(places[slot]), slot, root)
+
     def explain(self, request: int, static: NDArray[np.float32] | None) -> str:
         """The source of a request's weights, their largest differences from the static weights, what they are mixed
-        with, and what the correction did, as text.
+        with, and what the correction and page terms did, as text.
         """
-        moved = self.explain_correction(request)
+        moved = "; ".join(filter(None, (self.explain_correction(request), self._search_text(request))))
         if self.trust == 0.0 and not self.by_values:
             assert self.policy.mixture is not None
             reason = ": ".join(filter(None, (self.verdict, self.policy.mixture.sentence)))
@@ -164,6 +193,14 @@ class Page:
         if self.baseline and not self.by_values:
             parts.append(f"trust {self.trust:.2f} against {self.baseline} (verdict: {self.verdict})")
         return "; ".join(parts)
+
+    def _search_text(self, request: int) -> str:
+        """How many items of the page stand elsewhere than by their scores; "" of a page that is not searched."""
+        if self.moves is None or not self.searched[request]:
+            return ""
+        filled = self.indices[request] >= 0
+        count = int((self.moves[3][request] != np.arange(len(filled)))[filled].sum())
+        return f"page terms moved {count} of {int(filled.sum())} items"
 
     def _score_text(self) -> str:
         """How the contributions of a ranking without the network make the score."""
@@ -226,7 +263,7 @@ class Page:
         f_t and the sd of the policy's score over the request. With `baseline_contribution` they add up to the score.
         Where weights do not count (`takes_network`) it is what the first of `ranked_by` adds up: of an expected value
         each task's value times its prediction, corrected if it is corrected, and times the price.
-        Boosts come after it and are not in it. An item with a missing prediction has NaN.
+        Boosts and page terms come after it and are not in it. An item with a missing prediction has NaN.
         """
         _, offsets, request = self._present
         config = self.policy.config
@@ -329,6 +366,20 @@ class Page:
         result[filled] = rows[self.offsets[filled[0]] + self.indices[filled]]
         return result
 
+    def _item_likeness(self, keep: NDArray[np.bool_]) -> dict[str, Any]:
+        """Category and embedding of the candidates that the log keeps, as fields of `Logs`; what was given."""
+        found: dict[str, Any] = {}
+        if self.categories is not None:
+            found["category"] = np.array([name or "" for name in self.categories])[keep]
+        if self.embeddings is not None:
+            vectors = self.embeddings.reshape(len(keep), -1)[keep]
+            known = np.isfinite(vectors).all(1) & vectors.any(1)
+            distinct, place = np.unique(vectors[known], axis=0, return_inverse=True)
+            found["embedding"] = np.full(len(vectors), -1, np.int32)
+            found["embedding"][known] = place
+            found["embeddings"] = distinct
+        return found
+
     def log_rows(
         self,
         feedback: NDArray[np.float32] | None = None,
@@ -387,6 +438,7 @@ class Page:
             verdict=np.full(int(some.sum()), self.verdict),
             multipliers=None if self.multipliers is None else self.multipliers[some],
             value=None if self.item_values is None else self.item_values.reshape(-1)[keep],
+            **self._item_likeness(keep),
             items=() if columns is None or self.policy.correction is None else self.policy.correction.items,
             item_features=None
             if columns is None

@@ -92,6 +92,9 @@ class BlendedRanker:
         values: Mapping[str, float] | Sequence[Mapping[str, float]] | ArrayLike | None = None,
         item_values: ArrayLike | None = None,
         items: ArrayLike | None = None,
+        categories: ArrayLike | Sequence[Any] | None = None,
+        embeddings: ArrayLike | None = None,
+        page_terms: bool = True,
     ) -> Page:
         """The best ``k`` candidates of each of B requests.
 
@@ -108,7 +111,10 @@ class BlendedRanker:
         to number ≥ 0, or one a request, or an array [T] or [B, T]; NaN or left out: the policy's default.
         ``item_values`` [B, N] or [M]: prices, for a policy that needs them. ``items`` [B, N, I] or [M, I]: item columns
         in the order of ``policy.correction.items``, NaN or left out: unknown; a policy without a correction ignores
-        them.
+        them. ``categories`` [B, N] or [M], names, None or "": unknown; ``embeddings`` [B, N, d] or [M, d], a row that
+        is not finite or 0: unknown. The page terms of ``policy.correction`` read them: each place of the page takes the
+        item that is worth most below the items above it (`PageTerms`). With neither of them, of drawn weights, of a
+        policy without page terms, and without ``page_terms``, the page is in the order of the scores.
 
         ``explore`` serves a draw of Dirichlet(concentration) instead of its mean, unprojected so that its logged
         density is exact; fallback requests never explore. The draw of a request, with the ``seed`` of its log row:
@@ -133,13 +139,16 @@ class BlendedRanker:
             values,
             item_values,
             items,
+            categories,
+            embeddings,
+            page_terms,
         )
         return self._rank(given, {"request_id": request_id, "user_id": user_id, "item_id": item_id})
 
     def rank_log(self, logs: Logs, k: int, *, explore: bool = False, seed: int | None = None, **rules: Any) -> Page:
         """The page of each request of a log, with all that the log has of it: context, predictions, scenario, ids,
-        prices and item columns. Tasks and features are found by name; those that the policy does not know are left out,
-        with a warning. ``rules``: mask, boosts, groups, caps, values as in `rank`.
+        prices, item columns, categories and embeddings. Tasks and features are found by name; those that the policy
+        does not know are left out, with a warning. ``rules``: mask, boosts, groups, caps, values as in `rank`.
         """
         known = noted(self.policy, logs)
         return self.rank(
@@ -155,6 +164,7 @@ class BlendedRanker:
             item_id=known.item_id,
             item_values=known.value,
             items=item_inputs(self.policy, known),
+            **_page_inputs(self.policy, known),
             **rules,
         )
 
@@ -175,14 +185,31 @@ class BlendedRanker:
             arguments = arguments.converted(policy)
             ranked = _core.rank_pages(self._core, *arguments)
         return Page(
-            *ranked,
+            *ranked[:12],
+            moves=ranked[12],
             predictions=arguments.predictions,
             bounds=arguments.offsets,
             scenario=arguments.scenario,
             item_values=None if arguments.item_values is None else np.asarray(arguments.item_values),
             ids=ids,
             item_columns=None if arguments.items is None else np.asarray(arguments.items),
+            categories=arguments.categories,
+            embeddings=None if arguments.embeddings is None else np.asarray(arguments.embeddings),
         )
+
+
+def _page_inputs(policy: FusionPolicy, logs: Logs) -> dict[str, Any]:
+    """What page terms read of a log's candidates; nothing without page terms."""
+    terms = None if policy.correction is None else policy.correction.page_terms
+    if terms is None:
+        return {}
+    given: dict[str, Any] = {}
+    if logs.category is not None and terms.categories:
+        given["categories"] = logs.category.astype(str).tolist()
+    if logs.embedding is not None and logs.embeddings is not None and terms.dimension:
+        unknown = np.zeros((1, logs.embeddings.shape[1]), np.float32)
+        given["embeddings"] = np.concatenate([logs.embeddings, unknown])[logs.embedding]
+    return given
 
 
 class _Arguments(NamedTuple):
@@ -203,6 +230,9 @@ class _Arguments(NamedTuple):
     values: Any
     item_values: Any
     items: Any
+    categories: Any
+    embeddings: Any
+    page_terms: Any
 
     def sizes(self) -> tuple[int, int]:
         """The numbers of requests and of candidates."""
@@ -239,6 +269,9 @@ class _Arguments(NamedTuple):
             values=None if self.values is None else multipliers(self.values, policy.tasks, batch),
             item_values=_option("item_values", self.item_values, np.float32, total),
             items=None if self.items is None else _items(self.items, total, policy),
+            categories=None if self.categories is None else _names(self.categories, total),
+            embeddings=None if self.embeddings is None else _embeddings(self.embeddings, total, policy),
+            page_terms=bool(self.page_terms),
         )
 
 
@@ -324,6 +357,23 @@ def _items(items: ArrayLike, total: int, policy: FusionPolicy) -> NDArray[np.flo
     if values.ndim not in (2, 3) or values.shape[-1] != count or values.size != total * count:
         raise ValueError(f"items has shape {values.shape}; want {count} numbers for each of {total} candidates")
     return values.reshape(total, count)
+
+
+def _names(categories: Any, total: int) -> list[str | None]:
+    found = np.asarray(categories, object).reshape(-1)
+    if len(found) != total or not all(name is None or isinstance(name, str) for name in found):
+        shape = np.shape(categories)
+        raise ValueError(f"categories has shape {shape}; want a name, or None, for each of {total} candidates")
+    return found.tolist()
+
+
+def _embeddings(embeddings: ArrayLike, total: int, policy: FusionPolicy) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = _array("embeddings", embeddings, np.float32)
+    terms = None if policy.correction is None else policy.correction.page_terms
+    width = values.shape[-1] if terms is None or terms.dimension == 0 else terms.dimension
+    if values.ndim not in (2, 3) or values.shape[-1] != width or values.size != total * width:
+        raise ValueError(f"embeddings has shape {values.shape}; want {width} numbers for each of {total} candidates")
+    return values.reshape(total, width)
 
 
 def _capped_groups(

@@ -105,6 +105,45 @@ def test_pages_with_caps_and_boosts_are_those_of_rank(tmp_path):
 
 
 @needs_node
+@pytest.mark.parametrize("beam", [1, 8])
+def test_pages_by_page_terms_are_those_of_the_search(tmp_path, beam):
+    rng = np.random.default_rng(4)
+    scores, root = (rng.random(90).astype(np.float32) * scale for scale in (np.float32(2), np.float32(1)))
+    codes = rng.integers(-1, 3, 90).astype(np.int32)
+    units = rng.normal(size=(90, 5)).astype(np.float32)
+    units[7] = 0
+    pairs = rng.uniform(-1, 0.5, (3, 3)).astype(np.float32)
+    attention = np.array([1.0, 0.6, 0.3], np.float32)
+    offsets = np.array([0, 40, 41, 90], np.int32)
+    terms = {"attention": attention, "pairs": pairs.reshape(-1), "categories": 3, "dimension": 5, "beam": beam}
+    terms["cosine"] = -0.25
+    scale = np.linalg.norm(units.astype(float), axis=1, keepdims=True)
+    given = {
+        "categories": torch.from_numpy(codes),
+        "embeddings": torch.from_numpy((units / np.where(scale > 0, scale, 1)).astype(np.float32)),
+        "pairs": torch.from_numpy(pairs),
+        "cosine": -0.25,
+        "beam": beam,
+        "offsets": torch.from_numpy(offsets.astype(np.int64)),
+    }
+    slots = torch.from_numpy(attention[[0, 1, 2, 2, 2, 2]])
+    calls, wanted = [], []
+    for strength in (1.0, 0.5):
+        calls.append(core("search", terms, strength, scores, root, codes, units.reshape(-1), offsets, 6))
+        found = pygrade.search_page(
+            torch.from_numpy(scores - root), torch.from_numpy(root), 6, slots * strength, slots, **given
+        )
+        wanted.append(found.indices.numpy().reshape(-1))
+    calls.append(core("search", terms, 0.0, scores, root, codes, None, offsets, 6))
+    wanted.append(
+        pygrade.rank(torch.from_numpy(scores)[:, None], torch.ones(3, 1), 6, offsets=given["offsets"]).indices
+    )
+    for actual, expected in zip(call(tmp_path, *calls), wanted, strict=True):
+        assert np.array_equal(actual, np.asarray(expected).reshape(-1))
+    assert not np.array_equal(wanted[0], wanted[1])
+
+
+@needs_node
 def test_baselines_and_mixtures_have_the_same_bits(tmp_path):
     rng = np.random.default_rng(2)
     offsets = np.array([0, 30, 31, 90])

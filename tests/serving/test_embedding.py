@@ -116,11 +116,11 @@ def struct(fields: str) -> type[ctypes.Structure]:
 Request = struct(
     "N size P context N features P predictions N candidates N tasks P mask P boost_mul P boost_add P groups P caps "
     "N group_columns S scenario N scenario_size Q draw I flags I reserved P values P item_values P error N error_size "
-    "P items N item_columns"
+    "P items N item_columns P categories P embeddings N embedding_size"
 )
 CPage = struct(
     "N size N k P values P indices P weights P concentration i filled i missing_predictions i fallback i explored "
-    "Q seed V policy_version f trust i verdict B baseline"
+    "Q seed V policy_version f trust i verdict B baseline i searched i reserved"
 )
 LogIds = struct(
     "N size S request_id N request_id_size S user_id N user_id_size P item_id q timestamp I flags I reserved"
@@ -145,14 +145,17 @@ class CRanker:
 
     def rank(self, context, predictions, k, scenario, **more):
         """The structs of a request and its page, and the arrays of the page."""
-        tasks, options = len(TASKS), {n: v.ctypes.data if isinstance(v, np.ndarray) else v for n, v in more.items()}
+        tasks, options = (
+            predictions.shape[1],
+            {n: v.ctypes.data if isinstance(v, np.ndarray) else v for n, v in more.items()},
+        )
         options |= {"item_columns": more["items"].shape[-1]} if "items" in more else {}
         arrays = {"values": np.full(k, np.nan, np.float32), "indices": np.full(k, -7, np.int32)}
         arrays |= {name: np.full(tasks, np.inf, np.float32) for name in ("weights", "concentration")}
         request = Request(
             size=ctypes.sizeof(Request),
             context=context.ctypes.data,
-            features=len(FEATURES),
+            features=len(context),
             predictions=predictions.ctypes.data,
             candidates=len(predictions),
             tasks=tasks,

@@ -9,7 +9,7 @@ from pathlib import Path
 from pygrade import _core
 from pygrade.serving import asgi
 from tests.vectors import FOLDER
-from tests.vectors.cases import OPTIONS, corrected, exchange, requests
+from tests.vectors.cases import OPTIONS, corrected, exchange, page_requests, requests
 
 
 def main() -> None:
@@ -19,15 +19,16 @@ def main() -> None:
     values = ["", "value", "0001ff", "00" * 60]
     packed = [_core.pack_records([bytes.fromhex(value)], None)[0].hex() for value in values if value != "value"]
     (FOLDER / "records.json").write_text(json.dumps(packed, indent=1) + "\n")
-    with tempfile.TemporaryDirectory() as scratch:
-        shutil.copytree(FOLDER / "policy", Path(scratch) / "policy")
-        app = asgi(scratch, **OPTIONS)
-        try:
-            found = asyncio.run(exchange(app, requests()))
-        finally:
-            app.close()
-    lines = ",\n".join(json.dumps(entry) for entry in found)
-    (FOLDER / "http.json").write_text(f"[\n{lines}\n]\n")
+    for policy, name, asked in (("policy", "http.json", requests()), ("pages", "http_pages.json", page_requests())):
+        with tempfile.TemporaryDirectory() as scratch:
+            shutil.copytree(FOLDER / policy, Path(scratch) / "policy")
+            app = asgi(scratch, **OPTIONS)
+            try:
+                found = asyncio.run(exchange(app, asked))
+            finally:
+                app.close()
+        lines = ",\n".join(json.dumps(entry) for entry in found)
+        (FOLDER / name).write_text(f"[\n{lines}\n]\n")
 
 
 if __name__ == "__main__":

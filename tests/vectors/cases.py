@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pygrade.policy import FusionPolicy
 from tests.serving.test_asgi import ask
+from tests.serving.test_page_terms import CATEGORIES
 from tests.vectors import FOLDER
 
 OPTIONS: dict[str, Any] = {"seed": 3, "max_explore": 1.0, "max_body_bytes": 4096, "max_k": 20}
@@ -79,6 +80,44 @@ def requests() -> Iterator[tuple[str, str, str]]:
         yield "POST", "/v1/update", json.dumps({"events": [event | change]})
     for method, path in (("GET", "/livez"), ("GET", "/readyz"), ("GET", "/v1/rank"), ("GET", "/nowhere")):
         yield method, path, ""
+
+
+def page_requests() -> Iterator[tuple[str, str, str]]:
+    """The same of the policy in ``pages``, which has page terms and a beam."""
+    rng, count = np.random.default_rng(7), 12
+    click = rng.uniform(0.05, 0.4, count)
+    body = {
+        "request_id": "p1",
+        "user": 7,
+        "timestamp": 1_700_002_900_000,
+        "k": 5,
+        "items": list(range(20, 20 + count)),
+        "item_values": rng.uniform(1, 9, count).round(3).tolist(),
+        "predictions": {
+            task: (click * share).round(5).tolist()
+            for task, share in zip(("click", "cart", "order", "like", "spend"), (1, 0.4, 0.1, 0.2, 20), strict=True)
+        },
+        "context": {"hour": 0.5, "age": -1.25, "visits": 2.0},
+        "categories": [(*CATEGORIES, None, "unheard")[i] for i in rng.integers(0, 5, count)],
+        "embeddings": rng.normal(size=(count, 5)).round(3).tolist(),
+    }
+    changes: list[dict[str, Any]] = [
+        {},
+        {"page_terms": False},
+        {"categories": None},
+        {"embeddings": None},
+        {"categories": None, "embeddings": None},
+        {"explore": True},
+        {"values": {"spend": 0.0}},
+        {"rules": {"pins": [{"item": 22, "position": 1}], "demote": [25]}},
+        {"rules": {"groups": {"shop": [i % 3 for i in range(count)]}, "caps": {"shop": 2}}, "k": 8},
+        {"rules": {"mask": [i % 4 > 0 for i in range(count)], "boost_mul": [1.0 + i % 2 for i in range(count)]}},
+        {"embeddings": [[1.0, 2.0]] * count},
+        {"categories": ["shoes"]},
+    ]
+    for change in changes:
+        yield "POST", "/v1/rank", json.dumps(body | change)
+    yield "POST", "/v1/explain", json.dumps(body)
 
 
 async def exchange(app: Any, asked: Iterable[tuple[str, str, str]]) -> list[dict[str, Any]]:

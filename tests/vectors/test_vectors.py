@@ -9,21 +9,24 @@ import pytest
 import safetensors.numpy
 
 from pygrade import _core
+from pygrade.policy import FusionPolicy
 from pygrade.serving import asgi
+from pygrade.serving.ranker import BlendedRanker
 from tests.service.conftest import needs_server, serving
 from tests.serving.test_asgi import ask
 from tests.vectors import FOLDER
-from tests.vectors.cases import ITEMS, OPTIONS, RANK, corrected, entry, exchange, requests
+from tests.vectors.cases import ITEMS, OPTIONS, RANK, corrected, entry, exchange, page_requests, requests
 
+PAGES = json.loads((FOLDER / "http_pages.json").read_text())
 EXCHANGES = json.loads((FOLDER / "http.json").read_text())
 
 
-def asked():
-    return [(entry["method"], entry["path"], entry["body"]) for entry in EXCHANGES]
+def asked(exchanges=EXCHANGES):
+    return [(entry["method"], entry["path"], entry["body"]) for entry in exchanges]
 
 
-def run_of(path):
-    shutil.copytree(FOLDER / "policy", path / "policy")
+def run_of(path, policy="policy"):
+    shutil.copytree(FOLDER / policy, path / "policy")
     return path
 
 
@@ -38,6 +41,40 @@ def test_the_asgi_callable_gives_the_answers(tmp_path):
         assert asyncio.run(exchange(app, asked())) == EXCHANGES
     finally:
         app.close()
+
+
+def test_the_asgi_callable_searches_the_pages(tmp_path):
+    assert asked(PAGES) == list(page_requests())
+    app = asgi(run_of(tmp_path, "pages"), **OPTIONS)
+    try:
+        assert asyncio.run(exchange(app, asked(PAGES))) == PAGES
+    finally:
+        app.close()
+
+
+def test_the_python_ranker_searches_the_same_pages():
+    policy = FusionPolicy.load(FOLDER / "pages")
+    ranker, count = BlendedRanker(policy), 0
+    for record in PAGES:
+        body = json.loads(record["body"])
+        if record["path"] != "/v1/rank" or record["status"] != 200 or "rules" in body or body.get("explore"):
+            continue
+        answer = json.loads(record["answer"].replace(",}", "}"))
+        page = ranker.rank(
+            [[body["context"][name] for name in policy.features]],
+            np.array([list(body["predictions"].values())]).swapaxes(1, 2),
+            body["k"],
+            item_values=[body["item_values"]],
+            values=body.get("values"),
+            categories=body["categories"] and [body["categories"]],
+            embeddings=body["embeddings"] and [body["embeddings"]],
+            page_terms=body.get("page_terms", True),
+            item_id=[body["items"]],
+        )
+        assert page.items[0].tolist() == answer["items"] and page.searched[0] == answer["searched"]
+        assert np.array_equal(page.values[0], np.float32(answer["scores"]))
+        count += 1
+    assert count >= 6
 
 
 @pytest.fixture

@@ -68,6 +68,8 @@ struct PYGRADE_API Baseline {
 };
 
 struct PYGRADE_API Mixture {
+  static constexpr float epsilon = 1e-6f;  // added to the deviation of scores: small, as expected values are
+
   // (1 - trust) · z(base) + trust · z(other) of base[N] and other[N], which follow each other in scores[2, N].
   void mix(std::span<const float> scores, std::span<float> result) const;
 

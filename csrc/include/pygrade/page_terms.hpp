@@ -17,6 +17,9 @@ struct PYGRADE_API PageTerms {
   static constexpr std::size_t max_categories = 1024, max_dimension = 256;
   static constexpr float max_coefficient = 8.0f;  // of absolute value
 
+  // Makes `code` ready, once the categories are there.
+  void index_categories();
+
   // std::invalid_argument for anything that is not as below; `parents` and `amounts` are those of the correction.
   void check(const std::vector<std::int64_t>& parents, const std::vector<bool>& amounts) const;
 
@@ -30,6 +33,7 @@ struct PYGRADE_API PageTerms {
   float cosine = 0.0f;                  // of likeness by embedding; 0: embeddings do not count
   std::size_t beam = 1;                 // 1: greedy; 8: a search of so many pages at once
   std::size_t dimension = 0;            // of the embeddings; 0: none are read
+  std::vector<std::int32_t> by_name;    // places of the categories in the order of their names
 };
 
 }  // namespace pygrade::inline v0_2

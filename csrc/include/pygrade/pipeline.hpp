@@ -110,6 +110,13 @@ struct PipelineRequest {
   // cross_features, in their units: after the transform), and item columns of the policies' corrections, which are
   // else those features of items that have their names (FeatureInputs).
   std::span<const ItemColumn> item_features = {};
+  // Of item_ids, as in Request: what page terms read, pins [k] and demotions. No store has categories or embeddings:
+  // the page of a search is sorted.
+  std::span<const std::string_view> categories = {};
+  std::span<const float> embeddings = {};
+  bool page_terms = true;
+  std::span<const std::int32_t> pins = {};
+  std::span<const std::uint8_t> demoted = {};
   void* user_data = nullptr;  // for `predict`: ModelRows::user_data
   // Of the candidates, and their prices: functions that live until `rank` returns, so no lambda in place. Without
   // prices a policy that needs them takes the item feature "item_value", 0 where it is unknown, if the schema has it.
@@ -130,6 +137,7 @@ struct PipelineBuffer {
   std::span<float> scores = {};         // [k] -inf in padding; NaN of an item without a prediction
   std::span<float> weights = {};        // [T] the served weights, or empty
   std::span<float> concentration = {};  // [T] the policy's output, NaN in a fallback, or empty
+  std::span<PageEffect> effects = {};   // [k] of a page that is searched, or empty
 };
 
 enum class Degraded : std::uint8_t {

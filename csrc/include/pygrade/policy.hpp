@@ -83,6 +83,8 @@ class PYGRADE_API Policy {
   std::span<const std::string> items() const;  // names of the correction's item columns
   // Of the correction; nothing: what stands above an item does not count.
   const std::optional<PageTerms>& page_terms() const { return page_terms_; }
+  // Whether the page terms read categories.
+  bool takes_categories() const { return page_terms_ && !page_terms_->categories.empty(); }
 
   // Request::items of candidates with these ids[N] into `rows`[N, I]: the `given` columns by name, for those that are
   // not given the levels that a log showed of the items, else NaN. Empty if nothing is known. Others of `given` are

@@ -141,8 +141,9 @@ PYGRADE_API pygrade_status pygrade_policy_static_weights(const pygrade_policy* p
                                                          size_t scenario_size, float* weights);
 
 enum {
-  PYGRADE_REQUEST_EXPLORE = 1, /* flags: serve a Dirichlet draw instead of its mean */
-  PYGRADE_REQUEST_DRAW = 2     /* flags: of the coordinates `draw`; otherwise the next of the ranker's stream */
+  PYGRADE_REQUEST_EXPLORE = 1,      /* flags: serve a Dirichlet draw instead of its mean */
+  PYGRADE_REQUEST_DRAW = 2,         /* flags: of the coordinates `draw`; otherwise the next of the ranker's stream */
+  PYGRADE_REQUEST_NO_PAGE_TERMS = 4 /* flags: the page in the order of the scores */
 };
 typedef struct pygrade_request {
   size_t size;              /* sizeof(pygrade_request) */
@@ -168,6 +169,10 @@ typedef struct pygrade_request {
   size_t error_size;
   const float* items; /* [candidates, item_columns] by the policy's, row-major; NaN: unknown; or NULL: all of them */
   size_t item_columns;
+  /* What the page terms of a policy read; without either the page is sorted. A policy without them ignores both. */
+  const char* const* categories; /* [candidates] UTF-8 and a 0; NULL or "": unknown; or NULL: all of them */
+  const float* embeddings;       /* [candidates, embedding_size]; not finite or 0: unknown; or NULL: all of them */
+  size_t embedding_size;
 } pygrade_request;
 
 /* What the log says of the policy against the baseline that it is mixed with. */
@@ -185,7 +190,7 @@ typedef struct pygrade_page {
   size_t size; /* sizeof(pygrade_page) */
   /* The caller's memory: */
   size_t k;             /* places of the page, 1 … 2^31 - 1 */
-  float* values;        /* [k] final scores, best first, -inf in padding */
+  float* values;        /* [k] final scores, best first unless the page is searched, -inf in padding */
   int32_t* indices;     /* [k] candidates, -1 in padding */
   float* weights;       /* [tasks] served weights, or NULL */
   float* concentration; /* [tasks] the policy's output, NaN in a fallback, or NULL */
@@ -199,6 +204,8 @@ typedef struct pygrade_page {
   float trust;             /* this and the following: see pygrade_mixture */
   int32_t verdict;
   char baseline[64];
+  int32_t searched; /* 1: by page terms, what stands above an item counted */
+  int32_t reserved;
 } pygrade_page;
 
 PYGRADE_API pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request* request,
@@ -245,7 +252,8 @@ typedef struct pygrade_log_ids {
 
 /* What a request leaves in the log, as UTF-8 CSV without a closing 0: the header of the columns, and a line for each
  * candidate. The columns are request_id, user_id, item_id, position, x_<feature>, p_<task>, y_<task>,
- * i_<item column> (items), value (the item_values, if the policy needs them), scenario, w_<task> (the served weights),
+ * i_<item column> (items), value (the item_values, if the policy needs them), category (if its page terms read them;
+ * embeddings are not logged: join them by item_id), scenario, w_<task> (the served weights),
  * a_<task> (the concentration, if explored), seed, policy_version, exploration, timestamp, trust, baseline, verdict
  * and, if the policy takes them, u_<task> (the multipliers of the values): those that the Python and the C++ rankers
  * write, and that training and off-policy estimates read. The y_ of shown candidates are 0, the others empty: join the

@@ -1,10 +1,12 @@
 // The whole serving path in one object: features and task predictions of a request in, page out.
 //
 // `Ranker` corrects the predictions, evaluates the policy, falls back to static weights if features are missing,
-// explores on request, mixes the scores with the baseline's, and ranks; BlendedRanker of the Python package calls this
-// code. Any number of threads may call `rank` at once, also while another thread swaps the policy. It takes no lock.
-// After the first requests of a size it allocates nothing, except for the memory of large ones, which it gives back. A
-// forked child may use the rankers of its parent.
+// explores on request, mixes the scores with the baseline's, and ranks. Where the correction has page terms, one
+// expected value of corrected predictions makes the scores (no mixture), and the weights are not drawn, it searches the
+// page: each place takes the item that is worth most below the items above it. BlendedRanker of the Python package
+// calls this code. Any number of threads may call `rank` at once, also while another thread swaps the policy. It takes
+// no lock. After the first requests of a size it allocates nothing, except for the memory of large ones, which it gives
+// back. A forked child may use the rankers of its parent.
 #pragma once
 
 #include <array>
@@ -49,14 +51,36 @@ struct Request {
   // [N, I] item columns in the order of the policy's correction; empty, or not finite: unknown. A policy without a
   // correction ignores them.
   std::span<const float> items = {};
+  // What the page terms of the policy's correction read: [N] names, "" or another one: unknown; [N, d] in any length,
+  // not finite or 0: unknown. A policy without page terms ignores them; with neither of them the page is sorted.
+  std::span<const std::string_view> categories = {};
+  std::span<const float> embeddings = {};
+  bool page_terms = true;  // false: serve the page in the order of the scores, without page terms
+  // [k] the candidate of a place, -1: none. Caps count it from the start; one that the mask, a cap or an earlier pin
+  // excludes leaves its place to others, one beyond the end of a short page comes last.
+  std::span<const std::int32_t> pins = {};
+  std::span<const std::uint8_t> demoted = {};  // [N] where not 0: placed after all others, unless it is pinned
 };
+
+// What moved an item of a page that was searched by page terms.
+struct PageEffect {
+  float effect = 0.0f;             // E: exp(E) multiplies the part of its score that needs the root task
+  std::int32_t above = 0;          // items above it whose own term has the sign of E and is 0.01 or more
+  std::int32_t sorted_place = -1;  // its place by the scores alone, under the same rules; -1: none, it is not among k
+};
+
+// As text: "moved down 3: 2 like it above, click × 0.62" of an item in this place; "" if nothing moved it.
+PYGRADE_API std::string describe(const PageEffect& effect, std::int32_t place, std::string_view root);
 
 // Where `rank` writes. k is the size of values.
 struct PageBuffer {
-  std::span<float> values = {};  // [k] final scores, best first; NaN if a prediction is missing; -inf in padding
+  // [k] final scores, best first unless the page is searched or has pins or demoted items; NaN if a prediction is
+  // missing; -inf in padding
+  std::span<float> values = {};
   std::span<std::int32_t> indices = {};  // [k] candidates; -1 in padding
   std::span<float> weights = {};         // [T] the served weights, or empty
   std::span<float> concentration = {};   // [T] the policy's output, NaN in a fallback, or empty
+  std::span<PageEffect> effects = {};    // [k] of a page that is searched (Page::searched), or empty
 };
 
 enum class Fallback : std::uint8_t { none = 0, scenario = 1, global = 2 };  // whose static weights were served
@@ -66,6 +90,7 @@ struct Page {
   std::int32_t missing_predictions = 0;  // candidates, see is_missing
   Fallback fallback = Fallback::none;
   bool explored = false;   // the weights are a draw; fallback requests never explore
+  bool searched = false;   // by page terms: what stands above an item counted
   bool shuffled = false;   // for the log: the caller put the page in a random order
   std::uint64_t seed = 0;  // of the draw: dirichlet_sample(concentration, 1, seed >> 32, offset = seed & 0xffffffff)
   std::array<char, 12> policy_version{};
@@ -172,11 +197,11 @@ struct LogIds {
 };
 
 // The request as rows of CSV in the columns of the log contract (request_id, user_id, item_id, position, x_…, p_…, y_…,
-// i_… of the policy's correction, value if something prices tasks, scenario, w_…, a_…, seed, policy_version,
-// exploration, timestamp, trust, baseline, verdict, and u_… if the policy takes multipliers): one per candidate, as
-// Python's Page.log_rows. The y_ of shown candidates are 0, the others empty: join the feedback by request_id and
-// item_id. A candidate with a missing prediction is left out unless it was shown; then the smallest prediction of the
-// task in the request stands in. Appends to `out`.
+// i_… of the policy's correction, value if something prices tasks, category if page terms read it, scenario, w_…, a_…,
+// seed, policy_version, exploration, timestamp, trust, baseline, verdict, and u_… if the policy takes multipliers): one
+// per candidate, as Python's Page.log_rows. The y_ of shown candidates are 0, the others empty: join the feedback by
+// request_id and item_id. A candidate with a missing prediction is left out unless it was shown; then the smallest
+// prediction of the task in the request stands in. Appends to `out`.
 PYGRADE_API void append_log_header(const Policy& policy, std::string& out);
 PYGRADE_API void append_log_rows(const Policy& policy, const Request& request, const PageBuffer& buffer,
                                  const Page& page, const LogIds& ids, std::string& out);

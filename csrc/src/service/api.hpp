@@ -32,6 +32,8 @@ inline constexpr std::string_view ids = R"({"type":"array","items":{"type":["int
 inline constexpr std::string_view integers = R"({"type":"array","items":{"type":"integer"}})";
 inline constexpr std::string_view amounts = R"({"type":"array","items":{"type":"number","minimum":0}})";
 inline constexpr std::string_view maybe_numbers = R"({"type":"array","items":{"type":["number","null"]}})";
+inline constexpr std::string_view vectors =
+    R"({"type":"array","items":{"type":["array","null"],"items":{"type":"number"}}})";
 inline constexpr std::string_view texts = R"({"type":"array","items":{"type":"string"}})";
 inline constexpr std::string_view maybe_texts = R"({"type":"array","items":{"type":["string","null"]}})";
 inline constexpr std::string_view numbers_by_name = R"({"type":"object","additionalProperties":{"type":"number"}})";
@@ -57,8 +59,8 @@ inline constexpr Field pin_fields[] = {
 
 // Of a body of tensors; the other keys are JSON in the metadata "request".
 inline constexpr std::string_view tensor_names[] = {
-    "items", "seen",      "eligible",  "predictions", "context", "item_values", "item_features.COLUMN",
-    "mask",  "boost_mul", "boost_add", "groups.NAME"};
+    "items", "seen",      "eligible",  "predictions", "context",   "item_values", "item_features.COLUMN",
+    "mask",  "boost_mul", "boost_add", "groups.NAME", "embeddings"};
 
 // N is the number of items. Mask and caps hold always; then come pins, in the order of their positions; then scores,
 // those of demoted items last.
@@ -80,6 +82,9 @@ inline constexpr Field rank_fields[] = {
     {"predictions", lists_by_name, "a number for each of items by task, null: missing; in place of the run's model"},
     {"item_values", amounts, "a price for each of items, for a baseline that needs them"},
     {"item_features", columns_by_name, "a value for each of items by column: what the policy's correction reads"},
+    {"categories", maybe_texts, "a name for each of items, null: unknown; what the policy's page terms read"},
+    {"embeddings", vectors, "a vector for each of items, all of one length, null: unknown; read by page terms, too"},
+    {"page_terms", boolean, "false: the page in the order of the scores, whatever stands above an item", "true"},
     {"rules", "#Rules", "mask, boosts, caps, pins and demotions of items"},
     {"seen", ids, "items that the search leaves out, at most max_ids"},
     {"eligible", ids, "the only items to search, at most max_ids"},

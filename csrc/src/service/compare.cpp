@@ -110,6 +110,9 @@ void Service::Impl::compare(const Ranked& ranked, Context& context) {
     const Served& shadow = ranked.release->shadows[s];
     Request request = ranked.request;
     request.explore = false;
+    request.page_terms = false;  // the order of all candidates is compared, not the page that is searched
+    request.pins = {};
+    request.demoted = {};
     if (!shadow.values.empty() || !shadow.policy->takes_values()) request.values = shadow.values;
     if (shadow.policy->correction()) {  // its columns and levels are its own
       if (pipeline)

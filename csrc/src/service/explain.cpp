@@ -12,14 +12,12 @@ using namespace detail;
 
 namespace {
 
-constexpr float mixture_epsilon = 1e-6f;  // as Mixture::mix
-
 // z-scores as Mixture::mix makes them, with the same bits.
 std::vector<float> standardized(std::span<const float> values) {
   std::vector<float> scores(values.size());
   FusionOptions options;
   options.transform = Transform::zscore;
-  options.epsilon = mixture_epsilon;
+  options.epsilon = Mixture::epsilon;
   transform_scores(Scores::dense(values.data(), ScoreType::float32, 1, static_cast<std::int64_t>(values.size()), 1),
                    options, scores);
   return scores;
@@ -167,7 +165,11 @@ void write_ranking(const Policy& policy, const Request& request, Fallback fallba
 }
 
 // An item of the page.
-void write_item(const Parts& parts, const Policy& policy, const Request& request, std::size_t row, JsonWriter& out) {
+void write_item(const Parts& parts, const Ranked& ranked, const Context& context, std::size_t place, JsonWriter& out) {
+  const Policy& policy = *ranked.policy;
+  const Request& request = ranked.request;
+  const Page& page = ranked.page.page;
+  const auto row = static_cast<std::size_t>(ranked.indices[place]);
   const std::size_t tasks = policy.tasks().size();
   out.known_key("predictions").object(policy.tasks(), request.predictions.subspan(row * tasks, tasks));
   out.known_key("contributions");
@@ -185,6 +187,13 @@ void write_item(const Parts& parts, const Policy& policy, const Request& request
     out.begin_object().field("policy", trust * static_cast<double>(parts.fused_z[at]));
     out.field("baseline", (1.0 - trust) * static_cast<double>(parts.base_z[at]));
     out.field("baseline_score", parts.base[at]).end_object();
+  }
+  if (page.searched) {
+    const PageEffect& moved = context.effects[place];
+    out.known_key("page").begin_object().field("effect", moved.effect).field("above", moved.above);
+    out.field("sorted_position", moved.sorted_place);
+    const std::string& root = policy.tasks()[policy.page_terms()->root];
+    out.field("why", describe(moved, static_cast<std::int32_t>(place), root)).end_object();
   }
   const auto& [mul, add] = std::tie(request.rules.boost_mul, request.rules.boost_add);
   if (mul.empty() && add.empty()) return;
@@ -233,7 +242,7 @@ std::string Service::Impl::explain_body(const ServiceRequest& given, Context& co
     if (!context.input.names.empty() || ranked.release->names)
       out.text_field("name", item_name(ranked, context, i).value_or(std::string_view()));
     out.field("score", context.scores[i]);
-    write_item(parts, policy, request, static_cast<std::size_t>(shown[i]), out);
+    write_item(parts, ranked, context, i, out);
     out.end_object();
   }
   out.end_list().known_key("concentration");

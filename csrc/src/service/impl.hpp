@@ -36,6 +36,9 @@ struct Context {
   std::vector<float> values, scores, weights, concentration, policy_context, item_columns;
   std::vector<std::int32_t> indices;
   std::vector<std::int64_t> items, pinned, demoted;
+  std::vector<std::int32_t> pins;          // [k], or none
+  std::vector<std::uint8_t> demoted_rows;  // [N], or none
+  std::vector<PageEffect> effects;         // [k] of a page that is explained
   // Of a comparison.
   std::vector<float> other_scores, other_weights, other_concentration, other_columns;
   std::vector<std::int32_t> other_indices;
@@ -101,10 +104,8 @@ struct Service::Impl {
   void log_exposure(const detail::Ranked& ranked, detail::Context& context);
   void compare(const detail::Ranked& ranked, detail::Context& context);
   detail::Exploration explores(const detail::Context& context, std::size_t arm, bool& capped);
-  void rank_pipeline(detail::Ranked& ranked, detail::Context& context, bool explore, std::size_t places,
-                     const ServiceRequest& given);
-  void rank_policy(detail::Ranked& ranked, detail::Context& context, bool explore, std::size_t places,
-                   const ServiceRequest& given);
+  void rank_pipeline(detail::Ranked& ranked, detail::Context& context, bool explore, const ServiceRequest& given);
+  void rank_policy(detail::Ranked& ranked, detail::Context& context, bool explore, const ServiceRequest& given);
 
   // --- what is served: in force now, and of the request of a policy's run, without a lock
   std::shared_ptr<const detail::Release> release() const;

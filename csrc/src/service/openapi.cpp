@@ -38,7 +38,8 @@ constexpr Field error_fields[] = {always("error", "#Reason", "what is wrong")};
 constexpr Field page_fields[] = {
     always("request_id", text, "the id by which feedback is joined"),
     always("arm", text, "the arm that made the page"),
-    always("items", integers, "best first; 64-bit, and JavaScript reads those beyond 2^53 inexactly: use names there"),
+    always("items", integers,
+           "in the order of the page; 64-bit, and JavaScript reads those beyond 2^53 inexactly: use names there"),
     {"names", maybe_texts, "of the items, if they have names"},
     always("scores", maybe_numbers, "of the items; null: a prediction is missing"),
     always("weights", numbers_by_name, "of the policy, by task; where trust is 0 they rank nothing"),
@@ -55,6 +56,7 @@ constexpr Field page_fields[] = {
     always("explored", boolean, "whether the weights are a draw"),
     always("seed", count, "of the draw"),
     always("exploration", R"({"type":"string","enum":["none","dirichlet","shuffle"]})", "as in the log of pages"),
+    always("searched", boolean, "whether what stands above an item counted: page terms made the page"),
     {"pinned", integers, "the pins that were placed, if some were asked for"},
     {"demoted", integers, "the demoted items that the page holds all the same, if some were asked for"},
     always("seconds", numbers_by_name, "by step"),
@@ -106,6 +108,9 @@ constexpr Field explained_fields[] = {
     {"fused", number, "sum of the contributions, or its logarithm: see ranking.score"},
     always("mixture", any_object,
            "shares of policy and baseline, which add up to the score; null: one ranking makes it"),
+    {"page", any_object,
+     "of a searched page: effect E of the items above (exp(E) multiplies what needs the root task), above (how many of "
+     "them have a term of its sign), sorted_position (by the score alone, -1: not on the page), why"},
     {"boost", any_object, "factor mul and summand add that the score came through at last, if some were asked for"},
 };
 constexpr Field ranking_fields[] = {

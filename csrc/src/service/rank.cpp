@@ -2,12 +2,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <map>
-#include <numeric>
 
 #include "service/impl.hpp"
 #include "serving/draws.hpp"
 #include "util/hash.hpp"
+#include "util/id_table.hpp"
 
 namespace pygrade::inline v0_2 {
 
@@ -24,8 +23,8 @@ InputError translated(const std::invalid_argument& error) {
   constexpr std::string_view item_ids = "item_ids";
   if (message.starts_with(item_ids)) message.replace(0, item_ids.size(), "items");
   const std::string word = message.substr(0, message.find(' '));
-  for (const std::string_view known :
-       {"items", "item_values", "item_features", "predictions", "rules", "values", "context", "candidates"})
+  for (const std::string_view known : {"items", "item_values", "item_features", "predictions", "rules", "values",
+                                       "context", "candidates", "categories", "embeddings"})
     if (word == known) return {known, message};
   if (message.starts_with("scores is negative")) return {"predictions", message};
   if (message.starts_with("no candidate is left"))
@@ -45,72 +44,31 @@ std::uint64_t below(std::uint64_t count, std::uint64_t& state) {
   return static_cast<std::uint64_t>(static_cast<unsigned __int128>(splitmix64(state)) * count >> 64);
 }
 
-// The page of `k` places from all candidates that the mask leaves, in the order of their scores: pins in the order of
-// their positions, then the others, at last the demoted ones, none beyond its group's cap. A pin that a cap or the mask
-// excludes is left out; one beyond the end of a short page comes last. Returns how many places are filled.
-std::size_t arrange(const RankInput& input, std::span<const std::int32_t> given, std::span<const float> scores,
-                    std::vector<std::int32_t>& page, std::vector<float>& page_scores, std::vector<std::int64_t>& pinned,
-                    std::vector<std::int64_t>& demoted) {
-  const PageRules rules = input.rules();
-  const std::size_t columns = rules.caps.size();
-  std::map<std::pair<std::size_t, std::int32_t>, std::int32_t> counts;  // by group column and value
-  const auto take = [&](std::int32_t candidate) {
-    const auto groups =
-        columns == 0 ? rules.groups : rules.groups.subspan(static_cast<std::size_t>(candidate) * columns, columns);
-    for (std::size_t a = 0; a < columns; ++a)
-      if (groups[a] >= 0 && rules.caps[a] >= 0 && counts[{a, groups[a]}] >= rules.caps[a]) return false;
-    for (std::size_t a = 0; a < columns; ++a)
-      if (groups[a] >= 0) ++counts[{a, groups[a]}];
-    return true;
-  };
+// Pins and demotions as places of the candidates.
+void take_places(const RankInput& input, Context& context) {
+  context.pins.clear();
+  context.demoted_rows.clear();
+  if (!input.has_places()) return;
+  const IdTable places(input.items);
+  context.pins.assign(input.k, -1);
+  for (const RankInput::Pin& pin : input.pins)
+    context.pins[pin.position] = static_cast<std::int32_t>(places.find(pin.item));
+  if (input.demoted.empty()) return;
+  context.demoted_rows.assign(input.items.size(), 0);
+  for (const std::int64_t item : input.demoted) context.demoted_rows[static_cast<std::size_t>(places.find(item))] = 1;
+}
+
+// Which pins were placed, in the order of their positions, and which demoted items the page holds all the same.
+void name_places(const RankInput& input, std::span<const std::int32_t> page, Context& context) {
+  context.pinned.clear();
+  context.demoted.clear();
   const auto item_of = [&](std::int32_t candidate) { return input.items[static_cast<std::size_t>(candidate)]; };
-  const IdTable last(input.demoted);
-  const auto is_demoted = [&](std::int32_t candidate) { return last.find(item_of(candidate)) >= 0; };
-  std::vector<std::size_t> order(given.size());  // places in `given`
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::ranges::stable_partition(order, [&](std::size_t i) { return !is_demoted(given[i]); });
-  std::map<std::int64_t, std::size_t> place_of;  // of an item in `given`
-  for (std::size_t i = 0; i < given.size(); ++i) place_of.emplace(item_of(given[i]), i);
-  std::map<std::size_t, std::size_t> pins;  // position → place in `given`
-  std::vector<RankInput::Pin> wanted = input.pins;
-  std::ranges::sort(wanted, {}, &RankInput::Pin::position);
-  pinned.clear();
-  for (const RankInput::Pin& pin : wanted)
-    if (const auto found = place_of.find(pin.item); found != place_of.end() && take(given[found->second])) {
-      pins.emplace(pin.position, found->second);
-      pinned.push_back(pin.item);
-    }
-  page.clear();
-  page_scores.clear();
-  const auto put = [&](std::size_t place) {
-    page.push_back(given[place]);
-    page_scores.push_back(scores[place]);
-  };
-  std::vector<bool> placed(given.size(), false);
-  for (const auto& [position, place] : pins) placed[place] = true;
-  auto next = pins.begin();
-  std::size_t rest = 0;
-  while (page.size() < input.k) {
-    if (next != pins.end() && next->first <= page.size()) {
-      put((next++)->second);
-      continue;
-    }
-    while (rest < order.size() && (placed[order[rest]] || !take(given[order[rest]]))) ++rest;
-    if (rest < order.size())
-      put(order[rest++]);
-    else if (next != pins.end())
-      put((next++)->second);
-    else
-      break;
-  }
-  const std::size_t filled = page.size();
-  demoted.clear();
+  for (const std::int32_t pin : context.pins)
+    if (pin >= 0 && std::ranges::find(page, pin) != page.end()) context.pinned.push_back(item_of(pin));
   for (const std::int32_t candidate : page)
-    if (is_demoted(candidate) && std::ranges::find(pinned, item_of(candidate)) == pinned.end())
-      demoted.push_back(item_of(candidate));
-  page.resize(input.k, -1);
-  page_scores.resize(input.k, -std::numeric_limits<float>::infinity());
-  return filled;
+    if (!context.demoted_rows.empty() && context.demoted_rows[static_cast<std::size_t>(candidate)] != 0 &&
+        std::ranges::find(context.pins, candidate) == context.pins.end())
+      context.demoted.push_back(item_of(candidate));
 }
 
 }  // namespace
@@ -138,8 +96,7 @@ Exploration Service::Impl::explores(const Context& context, std::size_t arm, boo
   return Exploration::none;
 }
 
-void Service::Impl::rank_pipeline(Ranked& ranked, Context& context, bool explore, std::size_t places,
-                                  const ServiceRequest& given) {
+void Service::Impl::rank_pipeline(Ranked& ranked, Context& context, bool explore, const ServiceRequest& given) {
   const RankInput& input = context.input;
   PipelineRequest request;
   request.user = {*input.user, input.timestamp, input.scenario, input.context};
@@ -151,21 +108,23 @@ void Service::Impl::rank_pipeline(Ranked& ranked, Context& context, bool explore
   request.item_features = input.item_features;
   const auto prices = [&](std::span<const std::int64_t>) { return std::span<const float>(input.item_values); };
   if (input.has_item_values) request.item_values = prices;
-  const auto rules = [&](std::span<const std::int64_t>) {
-    PageRules wanted = input.rules();
-    if (input.has_places()) wanted.groups = wanted.caps = {};
-    return wanted;
-  };
+  const auto rules = [&](std::span<const std::int64_t>) { return input.rules(); };
   if (input.has_items) request.rules = rules;
+  request.categories = input.categories;
+  request.embeddings = input.embeddings;
+  request.page_terms = input.page_terms;
+  request.pins = context.pins;
+  request.demoted = context.demoted_rows;
   request.explore = explore;
   request.values = context.values;
   request.policy = 1 + ranked.arm;
   request.deadline = input.deadline;
   request.arrival = given.arrival;
-  context.items.resize(places);
-  context.scores.resize(places);
-  ranked.page = pipeline->rank(request, {context.items, context.scores, context.weights, context.concentration},
-                               context.workspace);
+  context.items.resize(input.k);
+  context.scores.resize(input.k);
+  ranked.page =
+      pipeline->rank(request, {context.items, context.scores, context.weights, context.concentration, context.effects},
+                     context.workspace);
   const PageWorkspace& workspace = context.workspace;
   ranked.policy = &workspace.policy();
   ranked.request = workspace.request();
@@ -176,8 +135,7 @@ void Service::Impl::rank_pipeline(Ranked& ranked, Context& context, bool explore
 }
 
 // A request that comes too late gets the page of an unknown user: by the static weights.
-void Service::Impl::rank_policy(Ranked& ranked, Context& context, bool explore, std::size_t places,
-                                const ServiceRequest& given) {
+void Service::Impl::rank_policy(Ranked& ranked, Context& context, bool explore, const ServiceRequest& given) {
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
   const RankInput& input = context.input;
@@ -192,7 +150,11 @@ void Service::Impl::rank_policy(Ranked& ranked, Context& context, bool explore, 
   if (ranked.page.degraded == Degraded::none) request.context = input.features;
   request.predictions = input.predictions;
   request.rules = input.rules();
-  if (input.has_places()) request.rules.groups = request.rules.caps = {};
+  request.categories = input.categories;
+  request.embeddings = input.embeddings;
+  request.page_terms = input.page_terms;
+  request.pins = context.pins;
+  request.demoted = context.demoted_rows;
   request.scenario = input.scenario;
   request.explore = explore;
   if (explore) request.draw = reserve_draws(stream, 1);
@@ -202,10 +164,10 @@ void Service::Impl::rank_policy(Ranked& ranked, Context& context, bool explore, 
     ranked.policy->item_columns(input.items, input.item_features, context.item_columns);
     request.items = context.item_columns;
   }
-  context.scores.resize(places);
-  context.indices.resize(places);
+  context.scores.resize(input.k);
+  context.indices.resize(input.k);
   ranked.page.page = release.rankers[ranked.arm]->rank(
-      request, {context.scores, context.indices, context.weights, context.concentration});
+      request, {context.scores, context.indices, context.weights, context.concentration, context.effects});
   ranked.page.filled = ranked.page.page.filled;
   ranked.page.candidates = static_cast<std::int32_t>(input.items.size());
   ranked.page.seconds[step_ranking] = std::chrono::duration<float>(Clock::now() - start).count();
@@ -265,27 +227,20 @@ Ranked Service::Impl::rank(const ServiceRequest& given, Context& context, bool s
   set_values(release.arms[ranked.arm], context);
   context.weights.resize(tasks);
   context.concentration.resize(tasks);
-  const std::size_t places = input.has_places() ? std::max(input.k, input.items.size()) : input.k;
+  take_places(input, context);
+  context.effects.resize(shown ? 0 : input.k);  // of a page that is explained
   const bool explore = how == Exploration::drawn;
   try {
     if (pipeline)
-      rank_pipeline(ranked, context, explore, places, given);
+      rank_pipeline(ranked, context, explore, given);
     else
-      rank_policy(ranked, context, explore, places, given);
+      rank_policy(ranked, context, explore, given);
   } catch (const InputError&) {
     throw;
   } catch (const std::invalid_argument& error) {
     throw translated(error);
   }
-  if (input.has_places()) {
-    const auto eligible = static_cast<std::size_t>(ranked.page.filled);
-    const std::size_t filled =
-        arrange(input, std::span<const std::int32_t>(context.indices).first(eligible), context.scores,
-                context.other_indices, context.other_scores, context.pinned, context.demoted);
-    context.indices.swap(context.other_indices);
-    context.scores.swap(context.other_scores);
-    ranked.page.filled = ranked.page.page.filled = static_cast<std::int32_t>(filled);
-  }
+  name_places(input, std::span(context.indices).first(static_cast<std::size_t>(ranked.page.filled)), context);
   if (how == Exploration::shuffled) {
     std::uint64_t state = stable_bits(config.salt + " order", context.request_id);
     for (auto left = static_cast<std::size_t>(ranked.page.filled); left > 1; --left) {
@@ -380,7 +335,7 @@ void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter
   out.text_field("degraded", unless_none(degraded_names[static_cast<std::size_t>(page.degraded)]));
   out.text_field("fallback", unless_none(fallback_names[static_cast<std::size_t>(page.page.fallback)]));
   out.field("explored", page.page.explored).field("seed", page.page.seed);
-  out.field("exploration", page.page.exploration());
+  out.field("exploration", page.page.exploration()).field("searched", page.page.searched);
   if (!context.input.pins.empty()) out.known_key("pinned").list(context.pinned);
   if (!context.input.demoted.empty()) out.known_key("demoted").list(context.demoted);
   out.known_key("seconds").object(step_names, page.seconds);

@@ -140,6 +140,9 @@ void RankInput::clear(const ServiceConfig& config) {
   candidates = static_cast<std::size_t>(std::min<std::int64_t>(500, config.max_candidates));
   arm.reset();
   has_items = has_eligible = has_predictions = has_context = has_item_values = false;
+  has_categories = has_embeddings = false;
+  page_terms = true;
+  vectors_ = 0;
   scenario.reset();
   request_id.reset();
   explore.reset();
@@ -219,6 +222,15 @@ void RankInput::read_value(const Reading& reading, const Argument& argument) {
   if (key == "eligible") read_ids(reading, argument, reading.max_ids(), eligible, nullptr);
   has_item_values = has_item_values || key == "item_values";
   if (key == "item_values") read_floats(reader_, argument, reading.max_rows(), 0.0, most, false, item_values);
+  has_categories = has_categories || key == "categories";
+  if (key == "categories")
+    read_list(reader_, argument, reading.max_rows(), [&](const Argument& element) {
+      const bool is_null = reader_.peek() == Json::Type::null;
+      if (is_null) reader_.null();
+      categories.push_back(is_null ? std::string_view() : read_text(reader_, element, max_text));
+    });
+  if (key == "embeddings") read_embeddings(reading, argument);
+  if (key == "page_terms") page_terms = read_boolean(reader_, argument);
   if (key == "scenario") scenario = read_text(reader_, argument, max_text);
   if (key == "request_id") request_id = read_text(reader_, argument, max_text);
   if (key == "timestamp") {
@@ -243,6 +255,28 @@ void RankInput::read_value(const Reading& reading, const Argument& argument) {
   if (found != config.arms.end()) return;
   reader_.go_back(place);
   refuse(argument, reader_, "one of " + joined(config.arms, &ArmConfig::name));
+}
+
+// Vectors of one length, null in the place of one that is unknown.
+void RankInput::read_embeddings(const Reading& reading, const Argument& argument) {
+  has_embeddings = true;
+  std::size_t width = 0;
+  read_list(reader_, argument, reading.max_rows(), [&](const Argument& element) {
+    if (reader_.peek() == Json::Type::null) {
+      reader_.null();
+      embeddings.resize(embeddings.size() + width, nan);
+      ++vectors_;
+      return;
+    }
+    read_floats(reader_, element, PageTerms::max_dimension, -most, most, false, vector_);
+    if (width == 0) embeddings.assign(vectors_ * vector_.size(), nan);  // of those before, which were null
+    if (vector_.empty() || (width > 0 && vector_.size() != width))
+      throw InputError(argument.text(), element.text() + " has " + std::to_string(vector_.size()) +
+                                            " numbers; want vectors of one length, 1 to 256");
+    width = vector_.size();
+    embeddings.insert(embeddings.end(), vector_.begin(), vector_.end());
+    ++vectors_;
+  });
 }
 
 // Tensors by name: those of the lists of a JSON body. predictions[N, T] or [T, N] are in the order of the metadata
@@ -315,6 +349,17 @@ void RankInput::take_tensor(const Reading& reading, const TensorView& tensor) {
   } else if (name == "item_values") {
     has_item_values = true;
     copy_floats(tensor, rows, 0.0, false, item_values);
+  } else if (name == "embeddings") {
+    if (tensor.type != TensorType::float32 || tensor.shape.size() != 2 || tensor.shape[1] < 1 ||
+        tensor.shape[1] > static_cast<std::int64_t>(PageTerms::max_dimension) ||
+        tensor.shape[0] > static_cast<std::int64_t>(rows))
+      throw InputError(name, "embeddings has the shape " + shape_text(tensor.shape) +
+                                 "; want F32 of [N, 1 to 256] with N up to " + std::to_string(rows));
+    has_embeddings = true;
+    vectors_ = static_cast<std::size_t>(tensor.shape[0]);
+    embeddings.resize(vectors_ * static_cast<std::size_t>(tensor.shape[1]));
+    if (!embeddings.empty()) std::memcpy(embeddings.data(), tensor.bytes.data(), tensor.bytes.size());
+    check_floats(tensor, embeddings, -most, true);
   } else if (name == "mask") {
     copy_values(tensor, rows, mask_);
     if (mask_.empty()) mask_.push_back(1);
@@ -616,6 +661,8 @@ void RankInput::finish(const Reading& reading) {
     for (const auto& [given, name, wanted] :
          {std::tuple(has_item_values, "item_values", "a value for each of them"),
           std::tuple(has_predictions, "predictions", "them for each of the items"),
+          std::tuple(has_categories, "categories", "a name for each of them"),
+          std::tuple(has_embeddings, "embeddings", "a vector for each of them"),
           std::tuple(has_rules, "rules", "rules of the items"),
           std::tuple(!places_.empty(), "item_features", "a value for each of them")})
       if (given) throw InputError(name, std::string(name) + " is given without items; want " + wanted);
@@ -629,6 +676,8 @@ void RankInput::finish(const Reading& reading) {
         "predictions is missing; this run has no model: want a list for each of the tasks " + joined(release.tasks));
   if (!page) return;
   if (has_item_values) check_size("item_values", item_values.size());
+  if (has_categories) check_size("categories", categories.size());
+  if (has_embeddings) check_size("embeddings", vectors_);
   for (const auto& [name, place] : places_) {
     check_size("item_features." + std::string(name), columns_[place].size());
     item_features.push_back({name, columns_[place]});

@@ -71,8 +71,11 @@ struct RankInput {
   std::optional<bool> explore;
   std::vector<float> values;  // [T], NaN: not given; or none
   bool has_item_values = false;
-  std::vector<float> item_values;         // [N]
-  std::vector<ItemColumn> item_features;  // columns [N]
+  std::vector<float> item_values;            // [N]
+  std::vector<ItemColumn> item_features;     // columns [N]
+  std::vector<std::string_view> categories;  // [N], "": unknown; or none
+  std::vector<float> embeddings;             // [N, d], NaN: unknown; or none
+  bool has_categories = false, has_embeddings = false, page_terms = true;
   std::optional<std::chrono::microseconds> deadline;
   std::vector<Pin> pins;
   std::vector<std::int64_t> demoted;
@@ -88,9 +91,9 @@ struct RankInput {
   template <class Self>
   static auto lists(Self& self) {
     return std::tie(self.items, self.eligible, self.seen, self.names, self.context, self.features, self.predictions,
-                    self.values, self.item_values, self.item_features, self.pins, self.demoted, self.demoted_names,
-                    self.given_, self.places_, self.mask_, self.boost_mul_, self.boost_add_, self.named_caps_,
-                    self.group_rows_, self.caps_);
+                    self.values, self.item_values, self.item_features, self.categories, self.embeddings, self.pins,
+                    self.demoted, self.demoted_names, self.given_, self.vector_, self.places_, self.mask_,
+                    self.boost_mul_, self.boost_add_, self.named_caps_, self.group_rows_, self.caps_);
   }
 
   void clear(const ServiceConfig& config);
@@ -101,6 +104,7 @@ struct RankInput {
   void read_context(Reading& reading);
   void read_predictions(Reading& reading);
   void read_item_features(Reading& reading);
+  void read_embeddings(const Reading& reading, const Argument& argument);
   void read_rules(Reading& reading);
   void read_group(std::size_t rows, std::string_view name);
   void read_pins(const Reading& reading, const Argument& list);
@@ -124,6 +128,8 @@ struct RankInput {
   std::vector<Floats> columns_;                                   // memory of item_features
   std::vector<std::pair<std::string_view, std::size_t>> places_;  // name and column of item_features
   std::size_t num_columns_ = 0;
+  Floats vector_;                   // of the item that is read
+  std::size_t vectors_ = 0;         // items that have one, or null
   std::vector<std::uint8_t> mask_;  // [N], as the following, or none
   Floats boost_mul_, boost_add_;
   std::vector<std::pair<std::string_view, std::vector<std::int32_t>>> groups_;  // by name

@@ -31,9 +31,10 @@ RankerOptions options_of(const pygrade_ranker_options* given) {
   return options;
 }
 
-Request request_of(const pygrade_ranker& ranker, const pygrade_request& given) {
+// `names`: memory of the categories, which lives as long as the request.
+Request request_of(const pygrade_ranker& ranker, const pygrade_request& given, std::vector<std::string_view>& names) {
   constexpr std::size_t limit = std::numeric_limits<std::int32_t>::max();
-  constexpr std::uint32_t flags = PYGRADE_REQUEST_EXPLORE | PYGRADE_REQUEST_DRAW;
+  constexpr std::uint32_t flags = PYGRADE_REQUEST_EXPLORE | PYGRADE_REQUEST_DRAW | PYGRADE_REQUEST_NO_PAGE_TERMS;
   require((given.flags & ~flags) == 0 && given.reserved == 0, "request.flags has an unknown bit");
   require(given.tasks == ranker.tasks.size(), "request.tasks is not the number of tasks of the policy");
   require(given.context == nullptr || given.features == ranker.features.size(),
@@ -46,6 +47,8 @@ Request request_of(const pygrade_ranker& ranker, const pygrade_request& given) {
   require(given.scenario == nullptr || given.scenario_size <= longest_text, "request.scenario_size is above 2^31 - 1");
   require(given.items == nullptr || given.item_columns <= Correction::max_variables,
           "request.item_columns is above 128");
+  require(given.embeddings == nullptr || (given.embedding_size >= 1 && given.embedding_size <= 4096),
+          "request.embedding_size must be 1 … 4096");
   Request request;
   request.context = optional_span(given.context, given.features);
   request.predictions = optional_span(given.predictions, given.candidates * given.tasks);
@@ -60,6 +63,11 @@ Request request_of(const pygrade_ranker& ranker, const pygrade_request& given) {
   request.values = optional_span(given.values, given.tasks);
   request.item_values = optional_span(given.item_values, given.candidates);
   request.items = optional_span(given.items, given.candidates * given.item_columns);
+  for (const char* name : optional_span(given.categories, given.candidates))
+    names.emplace_back(name == nullptr ? "" : name);
+  request.categories = names;
+  request.embeddings = optional_span(given.embeddings, given.candidates * given.embedding_size);
+  request.page_terms = (given.flags & PYGRADE_REQUEST_NO_PAGE_TERMS) == 0;
   return request;
 }
 
@@ -109,6 +117,7 @@ void write_page(const Page& ranked, pygrade_page& result, pygrade_page* to) {
   result.missing_predictions = ranked.missing_predictions;
   result.fallback = static_cast<int32_t>(ranked.fallback);
   result.explored = ranked.explored;
+  result.searched = ranked.searched;
   result.seed = ranked.seed;
   std::memset(result.policy_version, 0, sizeof result.policy_version);
   ranked.version().copy(result.policy_version, sizeof result.policy_version - 1);
@@ -150,7 +159,8 @@ void with_page(const pygrade_ranker* ranker, const pygrade_request* request, con
                const pygrade_log_ids* ids, LogCall log) {
   require(ranker != nullptr, "ranker is NULL");
   const auto policy = ranker->ranker.policy();
-  const auto asked = request_of(*ranker, read_struct(request, "request is NULL"));
+  std::vector<std::string_view> names;
+  const auto asked = request_of(*ranker, read_struct(request, "request is NULL"), names);
   const auto given = read_struct(page, "page is NULL");
   const auto known = read_struct(ids, "ids is NULL");
   log(*policy, asked, buffer_of(*ranker, given), page_of(*policy, given),
@@ -242,7 +252,8 @@ pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request
     require(ranker != nullptr, "ranker is NULL");
     const auto known = read_struct(request, "request is NULL");
     auto result = read_struct(page, "page is NULL");
-    const Page ranked = ranker->ranker.rank(request_of(*ranker, known), buffer_of(*ranker, result));
+    std::vector<std::string_view> names;
+    const Page ranked = ranker->ranker.rank(request_of(*ranker, known, names), buffer_of(*ranker, result));
     write_page(ranked, result, page);
   });
 }
@@ -257,11 +268,12 @@ pygrade_status pygrade_ranker_rank_batch(pygrade_ranker* ranker, const pygrade_b
     if (known.count == 0) return;
     require(known.requests != nullptr && known.pages != nullptr, "batch.requests or batch.pages is NULL");
     std::vector<Request> requests(known.count);
+    std::vector<std::vector<std::string_view>> names(known.count);
     std::vector<PageBuffer> buffers(known.count);
     std::vector<pygrade_page> results(known.count);
     std::vector<Page> pages(known.count);
     for (std::size_t b = 0; b < known.count; ++b) try {
-        requests[b] = request_of(*ranker, read_struct(element(known.requests, b), ""));
+        requests[b] = request_of(*ranker, read_struct(element(known.requests, b), ""), names[b]);
         results[b] = read_struct(element(known.pages, b), "");
         buffers[b] = buffer_of(*ranker, results[b]);
       } catch (const std::invalid_argument& error) {

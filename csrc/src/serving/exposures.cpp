@@ -131,6 +131,13 @@ const ExposureSchema* ExposureLog::Impl::schema_of(const Policy& policy) {
   return found->get();
 }
 
+// The name of a candidate up to a 0 in it; "": unknown.
+std::string_view category_of(const Request& request, std::size_t candidate) {
+  if (request.categories.empty()) return {};
+  const std::string_view name = request.categories[candidate];
+  return name.substr(0, name.find('\0'));
+}
+
 // Throws nothing, since the memory must be published.
 void ExposureLog::Impl::fill(std::byte* memory, const ExposureHead& head, const Request& request,
                              const PageBuffer& buffer, const LogIds& ids, const Chosen& chosen) {
@@ -178,6 +185,12 @@ void ExposureLog::Impl::fill(std::byte* memory, const ExposureHead& head, const 
   copy_to(std::span<const char>(ids.request_id), record.request_id);
   copy_to(std::span<const char>(ids.user_id), record.user_id);
   copy_to(std::span<const char>(request.scenario.value_or("")), record.scenario);
+  char* at = record.categories.data();
+  for (std::size_t row = 0; !record.categories.empty() && row < head.rows; ++row) {
+    const std::string_view name = category_of(request, candidate(row));
+    at = std::ranges::copy(name, at).out;
+    *at++ = '\0';
+  }
 }
 
 namespace {
@@ -200,6 +213,8 @@ void check_page(const Policy& policy, const ExposureSchema& schema, const Reques
   require(ids.item_id.empty() || ids.item_id.size() == candidates, "item_id must have one entry for each candidate");
   require(request.item_values.size() == candidates || (!schema.priced && request.item_values.empty()),
           "item_values must have one value for each candidate, if the policy needs them");
+  require(request.categories.empty() || request.categories.size() == candidates,
+          "categories must have one name for each candidate, or none");
   require(columns == 0 || request.items.empty() || request.items.size() == candidates * columns,
           "items must have one value for each candidate and item column, or none");
 }
@@ -277,7 +292,10 @@ bool ExposureLog::append(const Policy& policy, const Request& request, const Pag
   thread_local Chosen chosen;
   const auto shown = buffer.indices.first(static_cast<std::size_t>(page.filled));
   const std::size_t logged = choose(policy, schema, request, shown, complete, chosen);
-  const ExposureHead head = head_of(schema, request, page, ids, logged, complete);
+  ExposureHead head = head_of(schema, request, page, ids, logged, complete);
+  for (std::size_t row = 0; schema.categorized && row < head.rows; ++row)
+    head.categories += static_cast<std::uint32_t>(
+        category_of(request, chosen.all ? row : static_cast<std::size_t>(chosen.rows[row])).size() + 1);
   std::byte* const memory = impl.reserve(ExposureRecord::bytes(head), wait);
   if (memory == nullptr) {
     ++impl.dropped;

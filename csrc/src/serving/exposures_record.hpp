@@ -19,8 +19,9 @@ struct ExposureSchema {
   bool is_of(const Policy& policy) const;
 
   const std::vector<std::string> tasks, features, item_columns;
-  const bool priced;  // something reads the items' prices
-  const bool valued;  // the policy takes multipliers
+  const bool priced;       // something reads the items' prices
+  const bool valued;       // the policy takes multipliers
+  const bool categorized;  // page terms read the items' categories
 };
 
 struct ExposureHead {
@@ -28,7 +29,7 @@ struct ExposureHead {
   std::uint64_t seed;
   std::int64_t timestamp;
   std::uint32_t rows, shown, candidates;
-  std::uint32_t request_id, user_id, scenario;  // bytes
+  std::uint32_t request_id, user_id, scenario, categories;  // bytes
   std::string_view exploration;
   float trust;
   Verdict verdict;
@@ -51,6 +52,7 @@ struct ExposureRecord {
   std::span<float> multipliers;    // [T] if the schema is valued
   std::span<std::int32_t> shown;   // [shown] rows by position
   std::span<char> request_id, user_id, scenario;
+  std::span<char> categories;  // of the rows if the schema is categorized, each with a 0
 
   static std::size_t bytes(const ExposureHead& head);
 };

@@ -57,11 +57,13 @@ ExposureSchema::ExposureSchema(const Policy& policy)
       features(policy.features()),
       item_columns(policy.items().begin(), policy.items().end()),
       priced(policy.takes_prices()),
-      valued(policy.takes_values()) {}
+      valued(policy.takes_values()),
+      categorized(policy.takes_categories()) {}
 
 bool ExposureSchema::is_of(const Policy& policy) const {
-  return valued == policy.takes_values() && priced == policy.takes_prices() && tasks == policy.tasks() &&
-         features == policy.features() && std::ranges::equal(item_columns, policy.items());
+  return valued == policy.takes_values() && priced == policy.takes_prices() &&
+         categorized == policy.takes_categories() && tasks == policy.tasks() && features == policy.features() &&
+         std::ranges::equal(item_columns, policy.items());
 }
 
 ExposureRecord::ExposureRecord(std::byte* memory, const ExposureHead& head) {
@@ -80,6 +82,7 @@ ExposureRecord::ExposureRecord(std::byte* memory, const ExposureHead& head) {
   request_id = take<char>(at, head.request_id);
   user_id = take<char>(at, head.user_id);
   scenario = take<char>(at, head.scenario);
+  categories = take<char>(at, head.categories);
 }
 
 std::size_t ExposureRecord::bytes(const ExposureHead& head) {
@@ -88,7 +91,7 @@ std::size_t ExposureRecord::bytes(const ExposureHead& head) {
   const std::size_t floats = head.rows * (tasks + schema.priced + schema.item_columns.size()) + schema.features.size() +
                              tasks * (1 + head.explored + schema.valued) + head.shown;
   return sizeof(ExposureHead) + 8 * std::size_t{head.rows} + 4 * floats + head.request_id + head.user_id +
-         head.scenario;
+         head.scenario + head.categories;
 }
 
 // --- files ---
@@ -131,6 +134,7 @@ void ExposureWriter::open(const ExposureSchema& schema) {
   numbers("y_", schema.tasks, true, true);
   numbers("i_", schema.item_columns, false);
   if (schema.priced) column("value", ParquetType::float32, false);
+  if (schema.categorized) column("category", ParquetType::text, true, true);
   column("scenario", ParquetType::text, true);
   numbers("w_", schema.tasks, true);
   numbers("a_", schema.tasks, true);
@@ -209,6 +213,18 @@ void ExposureWriter::add_rows(const ExposureHead& head, const ExposureRecord& re
     (next++)->add(std::span<const float>(column_));
   }
   if (schema_->priced) (next++)->add(std::span<const float>(record.prices));
+  if (schema_->categorized) {
+    const char* at = record.categories.data();
+    for (std::size_t row = 0; row < rows; ++row) {
+      const std::string_view name(at);
+      if (name.empty())
+        next->add_nulls(1);
+      else
+        next->add_run(name, 1);
+      at += name.size() + 1;
+    }
+    ++next;
+  }
   text(view(record.scenario));
   all_same(record.weights);
   if (head.explored)

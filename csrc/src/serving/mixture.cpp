@@ -67,7 +67,6 @@ const Baseline* Mixture::expected_value() const {
 }
 
 void Mixture::mix(std::span<const float> scores, std::span<float> result) const {
-  constexpr float epsilon = 1e-6f;  // small, as expected values are
   const float weights[] = {static_cast<float>(1.0 - trust), static_cast<float>(trust)};
   const auto pair = Scores::dense(scores.data(), ScoreType::float32, 1, static_cast<std::int64_t>(result.size()), 2,
                                   Layout::task_major);

@@ -246,6 +246,13 @@ void Pipeline::State::check(const PipelineRequest& request, const PipelineBuffer
     if (request.predictions) throw std::invalid_argument("predictions is given without item_ids; want both");
     if (!request.item_features.empty())
       throw std::invalid_argument("item_features is given without item_ids; want both");
+    const auto refuse_rows = [](bool given, const char* name) {
+      if (given) throw std::invalid_argument(std::string(name) + " is given without item_ids; want both");
+    };
+    refuse_rows(!request.categories.empty(), "categories");
+    refuse_rows(!request.embeddings.empty(), "embeddings");
+    refuse_rows(!request.pins.empty(), "pins");
+    refuse_rows(!request.demoted.empty(), "demoted");
     if (!searches())
       throw std::invalid_argument("item_ids is missing; the models have no prerank and options no retrieve");
   }
@@ -478,6 +485,11 @@ void Pipeline::State::make_request(const PipelineRequest& request, Degraded degr
     }
     work.request.item_values = work.prices;
   }
+  work.request.categories = request.categories;
+  work.request.embeddings = request.embeddings;
+  work.request.page_terms = request.page_terms;
+  work.request.pins = request.pins;
+  work.request.demoted = request.demoted;
   work.request.scenario = request.user.scenario;
   work.request.values = request.values;
   work.request.explore = request.explore;
@@ -592,7 +604,7 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   state.make_request(request, served.degraded, work);
   if (request.explore)
     work.request.draw = request.draw ? *request.draw : draw ? *draw : detail::reserve_draws(stream_, 1);
-  work.buffer = {work.scores, work.indices, buffer.weights, buffer.concentration};
+  work.buffer = {work.scores, work.indices, buffer.weights, buffer.concentration, buffer.effects};
   work.policy = request.policy;
   served.page = state.rankers[request.policy]->rank(work.request, work.buffer);
   for (std::size_t place = 0; place < k; ++place) {

@@ -244,6 +244,7 @@ class PolicyReader {
     PageTerms& terms = policy_->page_terms_.emplace();
     terms.root = task("root", record.string_at("root"));
     terms.categories = record.strings_at("categories");
+    terms.index_categories();
     terms.cosine = static_cast<float>(record.finite_at("cosine"));
     const auto whole = [&](std::string_view key) {
       const Json& value = record.at(key);

@@ -12,6 +12,7 @@
 #include "ranking.hpp"
 #include "serving/draws.hpp"
 #include "serving/missing.hpp"
+#include "serving/page_places.hpp"
 #include "util/fpenv.hpp"
 #include "util/hot_swap.hpp"
 #include "util/parallel.hpp"
@@ -55,6 +56,21 @@ struct Sources {
 
   bool network_alone() const { return baseline == nullptr && challenger == nullptr; }
 
+  // Whether a source is an expected value of corrected predictions, of which page terms move a part.
+  static bool has_root(const Baseline& entry) {
+    return entry.corrected && entry.transform == Transform::identity && !entry.logarithm;
+  }
+  bool network_has_root(const Policy& policy) const {
+    return network && policy.corrected() && transform_of(policy) == Transform::identity;
+  }
+  // The page terms that count: those of a request that says something of its candidates, if a source has a root part.
+  // Null: the page is in the order of the scores.
+  const PageTerms* page_terms(const Policy& policy, const Request& request) const {
+    if (!policy.page_terms() || !request.page_terms) return nullptr;
+    if (request.categories.empty() && request.embeddings.empty()) return nullptr;
+    return network_has_root(policy) || any(has_root) ? &*policy.page_terms() : nullptr;
+  }
+
   template <class Condition>
   bool any(Condition condition) const {
     return (baseline != nullptr && condition(*baseline)) || (challenger != nullptr && condition(*challenger));
@@ -83,7 +99,10 @@ void check_sizes(const Policy& policy, const Request& request, const PageBuffer&
     throw std::invalid_argument("values and indices must have k >= 1 places each");
   if (!fits(buffer.weights.size(), tasks) || !fits(buffer.concentration.size(), tasks))
     throw std::invalid_argument("weights and concentration must have one place for each task of the policy, or none");
+  if (!fits(buffer.effects.size(), buffer.values.size()))
+    throw std::invalid_argument("effects must have k places, or none");
   const std::size_t rows = request.predictions.size() / tasks;
+  detail::check_page(Sources(policy, request).page_terms(policy, request), request, rows, buffer.values.size());
   if (!fits(request.item_values.size(), rows))
     throw std::invalid_argument("item_values must have one value for each candidate, or none");
   if (const auto& correction = policy.correction();
@@ -134,10 +153,12 @@ struct Ranker::Memory {
   std::vector<float> corrected, priced;             // [N', T] the same, corrected; and times the prices
   std::vector<float> transformed;                   // [N', T], then [N, T]
   std::vector<float> multipliers;                   // [T]
-  std::vector<float> prices, scores;                // [N'] and [2, N']
+  std::vector<float> prices, scores, part;          // [N'], [2, N'] and [N']
+  std::vector<float> counted;                       // [T]
   std::vector<std::optional<std::uint64_t>> draws;  // [B]
   Baseline::Workspace baseline;
   Correction::Workspace correction;
+  detail::PageMemory page;
 
   void add(Count count, std::uint64_t amount) {  // only the owner of the slot writes
     auto& counter = counters[count];
@@ -147,7 +168,7 @@ struct Ranker::Memory {
   // Keeps no more than 4 MiB of each after a large request.
   void trim() {
     for (auto* values : {&present, &items, &corrected, &priced, &transformed, &prices, &scores, &baseline.predictions,
-                         &correction.columns})
+                         &correction.columns, &page.value, &page.root, &page.embeddings, &part})
       if (values->capacity() > std::size_t{1} << 20) std::vector<float>().swap(*values);
     if (draws.capacity() > std::size_t{1} << 18) decltype(draws)().swap(draws);
   }
@@ -159,7 +180,9 @@ struct Ranker::Memory {
   void rank_with_gaps(const Request& request, std::span<const float> some, const FusionOptions& options,
                       const PageBuffer& buffer);
   void rank_scores(const Sources& sources, const Policy& used, const Request& request, std::span<const float> rows,
-                   const FusionOptions& options, const PageBuffer& buffer);
+                   const FusionOptions& options, const PageTerms* terms, const PageBuffer& buffer);
+  void split(const Sources& sources, const Policy& used, const PageTerms& terms, std::span<const float> rows,
+             std::span<const float> item_values, const FusionOptions& options);
   void spread(const Request& request, std::size_t width, std::size_t rows);
 };
 
@@ -269,7 +292,8 @@ void Ranker::Memory::rank_with_gaps(const Request& request, std::span<const floa
 
 // Ranks by the scores of the sources, which those of `rows`, the candidates without a missing prediction, make.
 void Ranker::Memory::rank_scores(const Sources& sources, const Policy& used, const Request& request,
-                                 std::span<const float> rows, const FusionOptions& options, const PageBuffer& buffer) {
+                                 std::span<const float> rows, const FusionOptions& options, const PageTerms* terms,
+                                 const PageBuffer& buffer) {
   const std::size_t tasks = weights.size(), all = request.predictions.size() / tasks, some = rows.size() / tasks;
   const auto count = [&](std::size_t n) { return static_cast<std::int64_t>(n); };
   std::span<const float> item_values;
@@ -299,10 +323,71 @@ void Ranker::Memory::rank_scores(const Sources& sources, const Policy& used, con
       std::ranges::copy(other, result.begin());
     }
   }
+  if (terms != nullptr) split(sources, used, *terms, rows, item_values, options);
   if (some < all) spread(request, 1, all);
+  if (terms != nullptr || detail::has_places(request)) {
+    page.value.assign(transformed.begin(), transformed.end());
+    if (terms != nullptr) {
+      std::ranges::copy(page.root, transformed.begin());
+      if (some < all) spread(request, 1, all);
+      page.root.assign(transformed.begin(), transformed.end());
+    }
+    return detail::place_candidates(terms, request, page, buffer);
+  }
   constexpr float one[] = {1.0f};
   pygrade::rank(Scores::dense(transformed.data(), ScoreType::float32, 1, count(all), 1), one,
                 count(buffer.values.size()), {}, request.rules, buffer.values, buffer.indices);
+}
+
+// Splits the scores in `transformed` into what needs the root task, page.root[N'], and the rest, which stays there. In
+// a mixture both are in its units: a source's root part over the deviation of its scores, times its share.
+void Ranker::Memory::split(const Sources& sources, const Policy& used, const PageTerms& terms,
+                           std::span<const float> rows, std::span<const float> item_values,
+                           const FusionOptions& options) {
+  const std::size_t tasks = weights.size(), some = rows.size() / tasks;
+  const auto& parents = used.correction()->parts().structure.parents;
+  const auto needs_root = [&](std::size_t task) {
+    auto at = static_cast<std::int64_t>(task);
+    while (at >= 0 && at != static_cast<std::int64_t>(terms.root)) at = parents[static_cast<std::size_t>(at)];
+    return at >= 0;
+  };
+  const auto count_alone = [&](std::span<const float> factors) {
+    counted.assign(factors.begin(), factors.end());
+    for (std::size_t t = 0; t < tasks; ++t) counted[t] = needs_root(t) ? counted[t] : 0.0f;
+    return std::span<const float>(counted);
+  };
+  const auto unit = [&](std::span<const float> whole, double share) {
+    if (sources.mixture == nullptr) return 1.0f;
+    double mean = 0.0, square = 0.0;
+    for (const float score : whole) mean += static_cast<double>(score) / static_cast<double>(some);
+    for (const float score : whole) square += (static_cast<double>(score) - mean) * (static_cast<double>(score) - mean);
+    const double deviation = std::sqrt(square / static_cast<double>(some));
+    return static_cast<float>(share / (deviation + static_cast<double>(Mixture::epsilon)));
+  };
+  page.root.assign(some, 0.0f);
+  part.resize(some);
+  const auto add = [&](float factor) {
+    for (std::size_t i = 0; i < some; ++i) page.root[i] += factor * part[i];
+  };
+  const double trust = sources.mixture == nullptr ? 1.0 : sources.mixture->trust;
+  const auto base = std::span(scores).first(some), other = std::span(scores).last(some);
+  const auto add_entry = [&](const Baseline* entry, std::span<const float> whole, double share) {
+    if (entry == nullptr || !Sources::has_root(*entry)) return;
+    entry->scores(corrected, count_alone(multipliers), item_values, options, baseline, part);
+    add(unit(whole, share));
+  };
+  if (some > 0) {
+    add_entry(sources.challenger, other, trust);
+    add_entry(sources.baseline, base, 1.0 - trust);
+  }
+  if (some > 0 && sources.network_has_root(used)) {
+    const auto fused = network_rows(used, corrected, item_values);
+    fuse_scores(Scores::dense(fused.data(), ScoreType::float32, 1, static_cast<std::int64_t>(some),
+                              static_cast<std::int64_t>(tasks)),
+                count_alone(weights), 1, options, part);
+    add(unit(other, trust));
+  }
+  for (std::size_t i = 0; i < some; ++i) transformed[i] -= page.root[i];
 }
 
 Page Ranker::rank(Memory& memory, const Policy& used, const Request& request, const PageBuffer& buffer,
@@ -355,8 +440,10 @@ Page Ranker::rank(Memory& memory, const Policy& used, const Request& request, co
   }
 
   const FusionOptions options{transform_of(used), used.beta(), used.epsilon(), used.slope().data()};
-  if (!sources.network_alone()) {
-    memory.rank_scores(sources, used, request, present, options, buffer);
+  const PageTerms* terms = page.explored ? nullptr : sources.page_terms(used, request);  // drawn weights sort
+  page.searched = terms != nullptr;
+  if (!sources.network_alone() || terms != nullptr || detail::has_places(request)) {
+    memory.rank_scores(sources, used, request, present, options, terms, buffer);
   } else {
     auto item_values = request.item_values;
     if (gaps && !used.priced().empty()) item_values = memory.of_present(request, item_values, 1, memory.prices);
@@ -370,6 +457,7 @@ Page Ranker::rank(Memory& memory, const Policy& used, const Request& request, co
                     buffer.values, buffer.indices);
   }
 
+  if (terms == nullptr) std::ranges::fill(buffer.effects, PageEffect{});
   if (!buffer.weights.empty()) std::ranges::copy(memory.weights, buffer.weights.begin());
   if (!buffer.concentration.empty()) std::ranges::copy(memory.concentration, buffer.concentration.begin());
   const auto end = std::ranges::find(buffer.indices, -1);

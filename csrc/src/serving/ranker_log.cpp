@@ -48,6 +48,7 @@ void append_log_header(const Policy& policy, std::string& out) {
   columns("y_", policy.tasks());
   columns("i_", policy.items());
   if (policy.takes_prices()) out += ",value";
+  if (policy.takes_categories()) out += ",category";
   out += ",scenario";
   columns("w_", policy.tasks());
   columns("a_", policy.tasks());
@@ -69,6 +70,8 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
   const std::size_t items = policy.items().size();
   if (items > 0 && !request.items.empty() && request.items.size() != rows * items)
     throw std::invalid_argument("items must have one value for each candidate and item column, or none");
+  if (!request.categories.empty() && request.categories.size() != rows)
+    throw std::invalid_argument("categories must have one name for each candidate, or none");
   // The parts of a row that all candidates share.
   std::string before;
   field(ids.request_id, before);
@@ -129,6 +132,10 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
     if (policy.takes_prices()) {
       out += ',';
       if (!request.item_values.empty()) number(request.item_values[row], out);
+    }
+    if (policy.takes_categories()) {
+      out += ',';
+      if (!request.categories.empty()) field(request.categories[row], out);
     }
     out += after;
   }

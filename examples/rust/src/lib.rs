@@ -62,6 +62,9 @@ mod ffi {
         pub error_size: usize,
         pub items: *const f32,
         pub item_columns: usize,
+        pub categories: *const *const c_char,
+        pub embeddings: *const f32,
+        pub embedding_size: usize,
     }
 
     #[repr(C)]
@@ -81,6 +84,8 @@ mod ffi {
         pub trust: f32,
         pub verdict: i32,
         pub baseline: [c_char; 64],
+        pub searched: i32,
+        pub reserved: i32,
     }
 
     extern "C" {
@@ -265,6 +270,9 @@ impl Ranker {
             error_size: error.0.len(),
             items: null(), // item columns are not known here
             item_columns: 0,
+            categories: null(), // nor are page terms
+            embeddings: null(),
+            embedding_size: 0,
         };
         let (mut values, mut indices) = (vec![0.0; k], vec![0; k]);
         let (mut weights, mut concentration) = (vec![0.0; self.tasks], vec![0.0; self.tasks]);

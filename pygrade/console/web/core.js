@@ -149,4 +149,22 @@ export class Core {
     const given = () => [scores, offsets, requests, k, ...rules, this.#room(requests * k * 4)]; // last: their scores
     return this.#call("rank", Int32Array, requests * k, given);
   }
+
+  // Pages that page terms search, as `rank` gives them: scores [M], root [M], codes [M] and embeddings [M, d] or null.
+  search(terms, strength, scores, root, codes, embeddings, offsets, k, { boostMul, boostAdd, groups, caps } = {}) {
+    const requests = offsets.length - 1;
+    const rules = [boostMul, boostAdd, groups, caps, caps ? caps.length : 0];
+    const given = () => [this.#terms(terms, strength), scores, root, codes, embeddings, offsets, requests, k, ...rules];
+    return this.#call("search", Int32Array, requests * k, given);
+  }
+
+  // {attention, pairs, categories, dimension, beam, cosine}
+  #terms({ attention, pairs, categories, dimension, beam, cosine }, strength) {
+    const view = new DataView(new ArrayBuffer(32));
+    [attention.length, categories, dimension, beam].forEach((number, i) => view.setInt32(4 * i, number, true));
+    [cosine, strength].forEach((number, i) => view.setFloat32(16 + 4 * i, number, true));
+    view.setUint32(24, this.#in(Float32Array.from(attention)), true);
+    view.setUint32(28, this.#in(Float32Array.from(pairs)), true);
+    return view;
+  }
 }

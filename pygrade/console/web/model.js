@@ -26,6 +26,7 @@ export class Model {
     this.context = core.keep(browsed.context);
     this.scenario = core.keep(browsed.scenario);
     this.transformed = {};
+    this.#prepareSearch(policy.page_terms, browsed);
     this.events = browsed.events.map((column) => dense(column, browsed.items.length));
     this.network = policy.network ? core.makePolicy(policy.network, this.T, this.formula) : null;
     this.arms = record.arms.map((arm) => ({ ...arm, scores: this.#scoresOf(arm) }));
@@ -80,7 +81,36 @@ export class Model {
     if (sliders.mode === "served") arm = this.served;
     else if (sliders.mode === "tradeoffs") arm = this.#turned(sliders.multipliers);
     const scores = arm.scores ?? this.#scoresOf(arm);
-    return { ...arm, name: "yours", rules, scores, pages: this.order(scores, this.k, rules) };
+    const { strength } = sliders;
+    return { ...arm, name: "yours", rules, strength, scores, pages: this.#pageOf(arm, scores, rules, strength) };
+  }
+
+  // What page terms read of the candidates; no terms without any of it.
+  #prepareSearch(terms, browsed) {
+    const { categories, embeddings } = browsed;
+    this.terms = terms && (categories || embeddings) ? terms : null;
+    if (!this.terms) return;
+    const { dimension } = terms;
+    const units = embeddings && new Float32Array(embeddings.place.length * dimension);
+    embeddings?.place.forEach((at, row) => {
+      if (at >= 0) units.set(embeddings.vectors.subarray(at * dimension, (at + 1) * dimension), row * dimension);
+    });
+    this.codes = this.core.keep(categories);
+    this.units = this.core.keep(units);
+  }
+
+  // Whether page terms make the pages of an arm: those of one expected value of corrected predictions.
+  searches({ kind, baseline }) {
+    if (this.terms === null || kind !== "baseline") return false;
+    return baseline.corrected && baseline.transform === "identity" && !baseline.logarithm;
+  }
+
+  // The page of an arm, searched by page terms of a strength from 0 (in the order of the scores) to 1 (as learned).
+  #pageOf(arm, scores, rules, strength) {
+    if (!(strength > 0) || !this.searches(arm)) return this.order(scores, this.k, rules);
+    const through = Float32Array.from(this.terms.through, (counts, t) => (counts ? (arm.multipliers?.[t] ?? 1) : 0));
+    const root = this.#baseline(arm.baseline, through);
+    return this.core.search(this.terms, strength, scores, root, this.codes, this.units, this.keptOffsets, this.k, rules);
   }
 
   // What the policy serves at multipliers of the tasks' values.
@@ -105,7 +135,7 @@ export class Model {
 
   // The k best of each request; a logged page ends with its last slot.
   #pagesOf(arm) {
-    const pages = this.order(arm.scores, this.k);
+    const pages = this.#pageOf(arm, arm.scores, {}, arm.name === this.record.names.served ? 1 : 0);
     if (arm.kind !== ORDER_ONLY) return pages;
     const { positions } = this.record.browsed;
     const shown = (index, i) => index >= 0 && positions[this.offsets[Math.floor(i / this.k)] + index] >= 0;

@@ -163,6 +163,7 @@ export class Pages {
     const { boostMul, boostAdd } = this.yours.rules;
     if ((boostMul && boostMul[row] !== 1) || (boostAdd && boostAdd[row] !== 0)) return "your boost";
     const task = deltas.reduce((best, delta, t) => (direction * delta > direction * deltas[best] ? t : best), 0);
+    if (this.model.searches(this.yours) && direction * deltas[task] <= 0) return "what stands above";
     if (direction * deltas[task] <= 0) return direction > 0 ? "others sank" : "others rose";
     return [taskMark(task), `${this.model.tasks[task]} `, h("b.number", signed(deltas[task]))];
   }

@@ -17,6 +17,7 @@ export class Panel {
     this.start = this.presets[names.served] ?? this.presets[meanName(names)];
     this.wanted = [...this.start];
     this.moved = false; // at first the page is the served one
+    this.strength = 1; // of page terms: as learned
     this.locked = model.tasks.map(() => false);
     this.doublings = model.tasks.map(() => 0);
     this.mode = "weights";
@@ -30,6 +31,7 @@ export class Panel {
       mode: this.mode === "weights" && !this.moved ? "served" : this.mode,
       weights: exactWeights(this.wanted),
       multipliers: Float32Array.from(this.doublings, (d) => 2 ** d),
+      strength: this.strength,
     };
   }
 
@@ -56,7 +58,7 @@ export class Panel {
     const saved = { id: "saved", role: "status" };
     show(
       byId("panel"),
-      h("div", h("h2", "Your sliders"), tradeOffs ? modes : null, this.note, this.list, this.presetRow),
+      h("div", h("h2", "Your sliders"), tradeOffs ? modes : null, this.note, this.list, this.presetRow, this.#pageTerms()),
       h(
         "div",
         h("div.worth", this.mark, this.worth, tasks, this.basis),
@@ -66,6 +68,22 @@ export class Panel {
       ),
     );
     this.setMode(this.mode);
+  }
+
+  // How much what stands above an item counts, of a run whose served pages are searched.
+  #pageTerms() {
+    if (!this.model.searches(this.model.served)) return null;
+    const oninput = () => {
+      this.strength = Number(input.value);
+      output.textContent = share(this.strength, 0);
+      input.setAttribute("aria-valuetext", output.textContent);
+      this.update();
+    };
+    const range = { min: 0, max: 1, step: 0.05, value: 1 };
+    const input = h("input", { type: "range", id: "page-terms", "aria-valuetext": "100 %", ...range, oninput });
+    const output = h("output", { for: "page-terms" }, share(1, 0));
+    const about = "0: the order of the scores; 100 %: as learned. It counts where one expected value ranks.";
+    return [h("div.slider", h("label", { for: "page-terms" }, "Page terms"), input, output), note(about)];
   }
 
   setMode(mode) {
