@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .launch import launch, resident_programs
 from .numerics import log, log1p
-from .select import NOTHING, append, best, index_of, order_of, score_of
+from .select import NOTHING, append, best, index_of, leave_best, merge, order_of, score_of
 
 MAX_K = 1024
 Z_SCORES = ("zscore", "zlog")
@@ -88,20 +88,21 @@ def fused(
 
 @triton.jit
 def collect(
-    scores, weights, moments, slope, beta, mask, masked, buffer, first, count, live, k,
+    scores, weights, moments, slope, beta, mask, masked, buffer, first, start, stop, live, k,
     MASKED: tl.constexpr, TRANSFORM: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr, T: tl.constexpr,
     HALF: tl.constexpr, VECTOR: tl.constexpr, KP: tl.constexpr, CAPACITY: tl.constexpr,
 ):  # fmt: skip
-    """Ranks one request's candidates under LISTS weight vectors; returns the number of keys in each buffer, [LISTS].
+    """Ranks candidates start … stop - 1 of one request under LISTS weight vectors; returns the number of keys in each
+    buffer, [LISTS].
 
     mask points to the request's first candidate and is read if ``masked``; live[LISTS] tells which vectors exist.
     """
     i = tl.arange(0, TN)
     filled = tl.zeros([LISTS], tl.int32)
     bound = tl.zeros([LISTS], tl.int32) + NOTHING
-    for begin in range(0, count, TN):
+    for begin in range(start, stop, TN):
         index = begin + i
-        inside = index < count
+        inside = index < stop
         if MASKED:
             inside = inside & (tl.load(mask + index, mask=inside & masked, other=1) != 0)
         score = fused(
@@ -133,7 +134,7 @@ def _topk_kernel(
         vector = b * samples + g
         first, count = request(offsets, b, candidates, rows, JAGGED)
         filled = collect(
-            scores, weights + vector * T, moments + b * 2 * T, slope, beta, mask + first, True, own, first, count,
+            scores, weights + vector * T, moments + b * 2 * T, slope, beta, mask + first, True, own, first, 0, count,
             g + lists < samples, k, MASKED, TRANSFORM, LISTS, TN, T, HALF, VECTOR, KP, CAPACITY,
         )  # fmt: skip
         for i in range(0, tl.minimum(samples - g, LISTS)):
@@ -142,6 +143,40 @@ def _topk_kernel(
             at = (vector + i) * k + place
             tl.store(values + at, score_of(keys), mask=place < k)
             tl.store(indices + at, index_of(keys), mask=place < k)
+
+
+@triton.jit
+def _part_kernel(
+    scores, weights, moments, slope, beta, mask, offsets, buffer, candidates, rows, samples, k,
+    JAGGED: tl.constexpr, MASKED: tl.constexpr, TRANSFORM: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr,
+    T: tl.constexpr, HALF: tl.constexpr, VECTOR: tl.constexpr, KP: tl.constexpr, CAPACITY: tl.constexpr,
+):  # fmt: skip
+    """The best of one of num_programs(1) parts of a request's candidates under one weight vector (LISTS is 1)."""
+    vector = tl.program_id(0).to(tl.int64)
+    b = vector // samples
+    own = buffer + (vector * tl.num_programs(1) + tl.program_id(1)) * CAPACITY
+    first, count = request(offsets, b, candidates, rows, JAGGED)
+    size = tl.cdiv(count, tl.num_programs(1))
+    start = tl.program_id(1) * size
+    filled = collect(
+        scores, weights + vector * T, moments + b * 2 * T, slope, beta, mask + first, True, own, first,
+        start, start + tl.minimum(count - start, size), tl.arange(0, LISTS) == 0, k,
+        MASKED, TRANSFORM, LISTS, TN, T, HALF, VECTOR, KP, CAPACITY,
+    )  # fmt: skip
+    leave_best(own, tl.sum(filled, axis=0), k, KP, CAPACITY)
+
+
+@triton.jit
+def _merge_kernel(
+    buffer, values, indices, k,
+    PARTS: tl.constexpr, KP: tl.constexpr, K_LEVELS: tl.constexpr, CAPACITY: tl.constexpr,
+):  # fmt: skip
+    """The best of the PARTS parts of one list."""
+    vector = tl.program_id(0).to(tl.int64)
+    keys = merge(buffer + vector * PARTS * CAPACITY, k, PARTS, KP, K_LEVELS, CAPACITY)
+    place = tl.arange(0, KP)
+    tl.store(values + vector * k + place, score_of(keys), mask=place < k)
+    tl.store(indices + vector * k + place, index_of(keys), mask=place < k)
 
 
 @triton.jit
@@ -223,12 +258,26 @@ def _transform_kernel(
         tl.store(out + at, _changed(p, t, t < T, moments + b * 2 * T, slope, beta, T, TRANSFORM), mask=inside)
 
 
-def launch_configuration(candidates: int, tasks: int, size: int, samples: int, k: int = 0) -> dict[str, int]:
+def parts_of(lists: int, candidates: int, k: int) -> int:
+    """How many programs rank a list together: 1, or 4 and more, a power of two.
+
+    Up to 512 programs of 4 warps, about as many as a GPU keeps, and up to 4096 keys for the merge. A part has 400
+    candidates or more, and not fewer than keys; two parts would save less than the launch of the merge costs.
+    """
+    padded = max(32, int(triton.next_power_of_2(k)))
+    parts = min(512 // lists, 4096 // padded, candidates // max(400, padded))
+    return 1 << (parts.bit_length() - 1) if parts >= 4 else 1
+
+
+def launch_configuration(
+    candidates: int, tasks: int, size: int, samples: int, k: int = 0, parts: int = 1
+) -> dict[str, int]:
     """How many weight vectors and candidates a program takes at a time, the tree of the tasks, and the warps.
 
     size: bytes of a score; a lane loads up to 16 bytes. It holds about 16 scores and 32 weights, more with many tasks.
     With k > 0 also the padded list and the buffer of each weight vector. One warp ranks short lists of few candidates,
-    so that no reduction leaves it; long ones have up to 8.
+    so that no reduction leaves it; long ones have up to 8. A part of a list has 4, and its lanes take two candidates
+    at a time: there are few programs, so that the time of one counts.
     """
     if k > MAX_K:
         raise ValueError(f"k is {k}; want at most {MAX_K} on a GPU")
@@ -238,6 +287,8 @@ def launch_configuration(candidates: int, tasks: int, size: int, samples: int, k
     warps = 1 << (wanted.bit_length() - 1)
     lists = min(4, max(1, 32 // width), int(triton.next_power_of_2(max(samples, 1)))) if warps == 1 else 1
     tile = warps * 32 if warps > 1 else max(32, min(64, 512 // width))
+    if parts > 1:
+        warps, lists, tile = 4, 1, 256 if width <= 16 else 128
     half = max(1, width // 2)
     vector = min(tasks & -tasks, 16 // size)
     shape = {"LISTS": lists, "TN": tile, "T": tasks, "HALF": half, "VECTOR": vector, "num_warps": warps}
@@ -341,10 +392,20 @@ def fuse_topk(
     samples = weights.shape[1] if weights.ndim == 3 else 1
     if values.numel() == 0:
         return
-    options = launch_configuration(candidates, tasks, scores.element_size(), samples, k)
-    programs, buffer = buffer_for(options, batch * -(-samples // options["LISTS"]), scores)
     moments = transform_moments(scores, transform, beta, epsilon, offsets)
     admitted = scores if mask is None else mask.view(torch.uint8)  # never read without MASKED
-    arrays = (scores, weights, moments, slope, beta, admitted, offsets, buffer, values, indices)
+    arrays = (scores, weights, moments, slope, beta, admitted, offsets)
     flags = {"JAGGED": offsets is not None, "MASKED": mask is not None, "TRANSFORM": transform}
-    launch(_topk_kernel, (programs,), *arrays, candidates, rows, batch, samples, k, **flags, **options)
+    parts = parts_of(batch * samples, candidates, k)
+    options = launch_configuration(candidates, tasks, scores.element_size(), samples, k, parts)
+    if parts > 1:
+        levels, capacity = options.pop("K_LEVELS"), options["CAPACITY"]
+        buffer = scores.new_empty((batch * samples, parts, capacity), dtype=torch.int64)
+        grid = (batch * samples, parts)
+        launch(_part_kernel, grid, *arrays, buffer, candidates, rows, samples, k, **flags, **options)
+        merging = {"PARTS": parts, "KP": options["KP"], "K_LEVELS": levels, "CAPACITY": capacity}
+        launch(_merge_kernel, grid[:1], buffer, values, indices, k, **merging, num_warps=8, maxnreg=255)
+    else:
+        programs, buffer = buffer_for(options, batch * -(-samples // options["LISTS"]), scores)
+        sizes = (candidates, rows, batch, samples, k)
+        launch(_topk_kernel, (programs,), *arrays, buffer, values, indices, *sizes, **flags, **options)

@@ -35,7 +35,7 @@ def reward_lists(
         if tl.max((listed == which).to(tl.int32), axis=0) > 0:
             filled = collect(
                 scores, weights, moments, slope, beta, masks + tl.maximum(which, 0) * stride, which >= 0, buffer,
-                first, count, vector < here, k, MASKED, TRANSFORM, LISTS, TN, T, HALF, VECTOR, KP, CAPACITY,
+                first, 0, count, vector < here, k, MASKED, TRANSFORM, LISTS, TN, T, HALF, VECTOR, KP, CAPACITY,
             )  # fmt: skip
             for i in range(0, here):
                 mine = tl.sum(tl.where(vector == i, filled, 0), axis=0)

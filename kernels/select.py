@@ -41,15 +41,29 @@ def index_of(key):
 def _shrink(buffer, filled, least, MOST: tl.constexpr, CAPACITY: tl.constexpr):
     """Moves the best of more than MOST keys, at least ``least`` and at most MOST of them, to the front of the buffer.
 
-    Returns their number and an order that a later candidate must beat. The cut is found among orders; only if too many
-    are equal, among keys.
+    Returns their number and an order that a later candidate must beat.
     """
-    # Lane l has the keys l, l + 32, …; without the hint they would change lanes between load and store.
-    slot = tl.max_contiguous(tl.arange(0, CAPACITY // 32)[:, None] * 32 + tl.arange(0, 32)[None, :], [1, 1])
+    slot = _slots(CAPACITY)
     tl.debug_barrier()
     keys = tl.load(buffer + slot, mask=slot < filled, other=EMPTY)
+    return _keep(buffer, keys, slot < filled, filled, least, MOST)
+
+
+@triton.jit
+def _slots(CAPACITY: tl.constexpr):
+    """0 … CAPACITY - 1 as [CAPACITY / 32, 32]: lane l has l, l + 32, …"""
+    # Without the hint keys would change lanes between load and store.
+    return tl.max_contiguous(tl.arange(0, CAPACITY // 32)[:, None] * 32 + tl.arange(0, 32)[None, :], [1, 1])
+
+
+@triton.jit
+def _keep(buffer, keys, present, filled, least, MOST: tl.constexpr):
+    """Writes the best of the ``filled`` keys that are present, as `_shrink`, if they are not few enough already.
+
+    The cut is found among orders; only if too many are equal, among keys.
+    """
     orders = (keys >> 32).to(tl.int32)
-    low = tl.min(tl.where(slot < filled, orders, 2**31 - 1)).to(tl.int64)
+    low = tl.min(tl.where(present, orders, 2**31 - 1)).to(tl.int64)
     high = tl.max(orders).to(tl.int64) + 1
     cut = low
     reached = filled
@@ -128,13 +142,41 @@ def _descending(keys, LEVELS: tl.constexpr):
 
 
 @triton.jit
+def _first(buffer, filled, KP: tl.constexpr):
+    """The first ``filled`` keys of a buffer that was just written, [KP], padded with EMPTY."""
+    tl.debug_barrier()
+    place = tl.arange(0, KP)
+    return tl.load(buffer + place, mask=place < filled, other=EMPTY)
+
+
+@triton.jit
 def best(buffer, filled, k, KP: tl.constexpr, LEVELS: tl.constexpr, CAPACITY: tl.constexpr):
     """The best keys of one buffer[CAPACITY], sorted, [KP = 2^LEVELS ≥ k], padded with EMPTY."""
     left = filled
     if filled > KP:
         left, _ = _shrink(buffer, filled, k, KP, CAPACITY)
+    keys = _descending(_first(buffer, left, KP), LEVELS)
     tl.debug_barrier()
+    return tl.where(tl.arange(0, KP) < k, keys, EMPTY)
+
+
+@triton.jit
+def leave_best(buffer, filled, k, KP: tl.constexpr, CAPACITY: tl.constexpr):
+    """Moves the best keys of one buffer[CAPACITY], unsorted, to its first KP places, padded with EMPTY."""
+    left = filled
+    if filled > KP:
+        left, _ = _shrink(buffer, filled, k, KP, CAPACITY)
     place = tl.arange(0, KP)
-    keys = _descending(tl.load(buffer + place, mask=place < left, other=EMPTY), LEVELS)
-    tl.debug_barrier()
-    return tl.where(place < k, keys, EMPTY)
+    tl.store(buffer + place, tl.zeros([KP], tl.int64) + EMPTY, mask=place >= left)
+
+
+@triton.jit
+def merge(buffers, k, PARTS: tl.constexpr, KP: tl.constexpr, LEVELS: tl.constexpr, CAPACITY: tl.constexpr):
+    """As `best`, of what `leave_best` left in buffers[PARTS, CAPACITY], which it overwrites."""
+    slot = _slots(PARTS * KP)
+    keys = tl.load(buffers + tl.max_contiguous(slot // KP * CAPACITY + slot % KP, [1, 1]))
+    present = keys != EMPTY
+    filled = tl.sum(present.to(tl.int32))
+    left, _ = _keep(buffers, keys, present, filled, tl.minimum(filled, k), KP)
+    keys = _descending(_first(buffers, left, KP), LEVELS)
+    return tl.where(tl.arange(0, KP) < k, keys, EMPTY)

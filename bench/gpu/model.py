@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,15 +165,22 @@ def predictions(only: str) -> Iterator[dict[str, Any]]:
     """A row per op, shape and kernel: µs and bound on each GPU, all bounds on an H100."""
     from bench.gpu.device_ops import OPS, inputs, on_device
     from bench.gpu.timing import FULL, SHAPES
+    from pygrade.kernels import fusion
 
+    of_all = fusion.parts_of
     long = {"B": 64, "N": 10_000, "k": 500}
     shapes = SHAPES | {"fuse_topk": (*SHAPES["fuse_topk"], FULL | long)}
     for op in OPS:
         for shape in shapes.get(op.name, (FULL,)) if only in op.name else ():
             requests = 2 if "N" in op.letters else 3
             runs = {}
+
+            def parts_of(lists: int, *rest: int, more: int = shape["B"] // requests) -> int:
+                return of_all(lists * more, *rest)
+
             for name, gpu in GPUS.items():
-                with emulated(gpu.arch, Options(races=False), costs=costs_of) as launches:
+                whole = patch.object(fusion, "parts_of", parts_of)  # what the whole batch chooses
+                with whole, emulated(gpu.arch, Options(races=False), costs=costs_of) as launches:
                     on_device(op, inputs(shape | {"B": requests}, "cpu"))
                 runs[name] = [times(launched, gpu, requests, shape["B"]) for launched in launches]
             for place, launched in enumerate(launches):

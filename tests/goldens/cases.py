@@ -85,6 +85,7 @@ def fusion() -> Iterator[Case]:
         ("special", (2, 150, 4), "special", 150),
         ("wide", (1, 45, 33), "plain", 20),
         ("long", (1, 1500, 3), "ties", 200),
+        ("parts", (1, 1700, 2), "ties", 200),
     ):
         given = dict(scores=scores(*size, kind), weights=weights(size[0], 2, size[2]), k=k)
         yield f"topk-{name}", "fuse_topk", given
@@ -94,6 +95,9 @@ def fusion() -> Iterator[Case]:
     yield "topk-masked-zlog", "fuse_topk", masked
     jagged = dict(scores=scores(1, 64, 3)[0], weights=weights(5, 2, 3), k=6, offsets=offsets)
     yield "topk-jagged", "fuse_topk", jagged
+    parts = dict(scores=scores(1, 3300, 1, "special")[0], weights=weights(2, 1), k=20)
+    parts |= {"mask": _random(3300, seed=6) < 0.01, "offsets": torch.tensor([0, 3200, 3300])}
+    yield "topk-parts-jagged", "fuse_topk", parts
     half = dict(scores=scores(1, 200, 8, "special").bfloat16(), weights=weights(1, 8), k=30)
     yield "topk-bfloat16", "fuse_topk", half
 

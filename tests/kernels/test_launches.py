@@ -87,5 +87,9 @@ def test_scratch_belongs_to_programs_and_not_to_lists(k, tasks, monkeypatch):
     programs = launching.resident_programs(torch.device("cuda"), options["num_warps"], options["maxnreg"])
     assert programs * options["num_warps"] * 32 * options["maxnreg"] <= 132 * 65536
     assert programs * options["LISTS"] * options["CAPACITY"] * 8 < 50e6
+    for lists in (1, 8, 64):
+        parts = fusion.parts_of(lists, 100_000, k)
+        options = fusion.launch_configuration(100_000, tasks, 4, 1, k, parts)
+        assert parts > 1 and lists * parts * options["CAPACITY"] * 8 < 50e6
     few, buffer = fusion.buffer_for(options, 2, torch.empty(1))
     assert few == 2 and buffer.shape == (2, options["LISTS"], options["CAPACITY"])

@@ -44,7 +44,9 @@ def weights(batch: int) -> torch.Tensor:
     return torch.rand(1, 2, TASKS, generator=torch.Generator().manual_seed(1)).repeat(batch, 1, 1)
 
 
-def test_topk(far, mapped):
+@pytest.mark.parametrize("parts", [1, 4])
+def test_topk(far, mapped, parts, monkeypatch):
+    monkeypatch.setattr(fusion, "parts_of", lambda *_: parts)
     scores, near = far
     found = torch.zeros(2, 2, K), torch.zeros(2, 2, K, dtype=torch.int32)
     expected = torch.zeros(1, 2, K), torch.zeros(1, 2, K, dtype=torch.int32)

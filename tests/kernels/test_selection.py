@@ -64,6 +64,43 @@ def test_the_sizes_reach_every_launch_setting():
     assert any(c["CAPACITY"] >= n > c["KP"] for (n, _), c in zip(SIZES, chosen, strict=True))  # cut once
 
 
+@pytest.mark.parametrize(
+    ("lists", "candidates", "k", "parts"),
+    [
+        (1, 100_000, 100, 32),  # 4096 keys
+        (64, 10_000, 500, 8),  # 512 programs
+        (1, 3000, 10, 4),  # 400 candidates
+        (1, 5000, 1024, 4),
+        (1, 4000, 1024, 1),  # fewer than 4
+        (1, 1599, 1, 1),
+        (200, 10_000, 500, 1),
+        (10_000, 10_000, 1, 1),
+    ],
+)
+def test_programs_share_a_list_only_where_lists_are_few_and_long(lists, candidates, k, parts):
+    assert fusion.parts_of(lists, candidates, k) == parts
+
+
+@pytest.mark.parametrize("kind", ["ties", "equal", "missing"])
+def test_parts_rank_as_numpy_does(kind):
+    scores = scores_of(kind, 1, 1700)
+    with dispatch.use_backend("triton"):
+        top = fuse_topk(scores[..., None], torch.ones(1, 1), 40)
+    values, indices = by_numpy(scores, 40)
+    assert torch.equal(top.indices, indices) and same_bits(top.values, values)
+
+
+def test_parts_with_fewer_candidates_than_k_and_none():
+    """Of 4 parts with 400 candidates each a mask leaves 3, 0, 1 and 50 to lists of 30."""
+    scores, mask = scores_of("ties", 1, 1600), torch.zeros(1, 1600, dtype=torch.bool)
+    mask[0, [0, 5, 399, 800, *range(1500, 1600, 2)]] = True
+    for part in (mask, mask & (torch.arange(1600) < 1500)):
+        with dispatch.use_backend("triton"):
+            top = fuse_topk(scores[..., None], torch.ones(1, 1), 30, mask=part)
+        expected = fuse_topk(scores[..., None], torch.ones(1, 1), 30, mask=part)
+        assert torch.equal(top.indices, expected.indices) and same_bits(top.values, expected.values)
+
+
 @pytest.mark.parametrize("samples", [1, 2, 3, 5])
 def test_vectors_of_one_program_do_not_meet(samples):
     """Each weight vector picks its own task, whose ranking is known; a program takes up to four of them."""
