@@ -1,4 +1,4 @@
-"""The calls whose launches are compiled ahead of time: all choices of the launch functions, in at most 60 variants.
+"""The calls whose launches are compiled ahead of time: all choices of the launch functions, in at most 64 variants.
 
 Shapes are those of a small batch; no kernel depends on the number of requests or rows. `tests/kernels/test_variants.py`
 compares the list with the choices in a sweep of shapes, `tests/kernels/test_compiled.py` the results with those of the
