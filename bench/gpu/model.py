@@ -10,8 +10,10 @@ Each op is executed on a few requests (`devtools.ptx`), and its counts are scale
 - **chain**: an in-order timeline of each program with assumed latencies, over the programs that are resident; at least
   that of one program.
 
-Not modeled: what ptxas makes of the PTX (a table says how many instructions each becomes), caches, clocks under load,
-launches. Rates are published, latencies rounded from microbenchmarks of Hopper. Their errors are not known.
+Rates are published; what ptxas makes of the PTX is a table, latencies are assumed. So each time has a range, from
+`SLOWEST` to `FASTEST` assumptions at once; the table is scaled by the instructions that the kernel's binary really has.
+Not modeled, and so in no range: caches, launches, stalls of memory beyond a latency, instructions that are executed
+more often than others and that the table counts wrong.
 """
 
 import argparse
@@ -26,7 +28,8 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from devtools.ptx import Launched, Options, emulated
+from bench.gpu.resources import Resources
+from devtools.ptx import Launched, Options, emulated, execute
 from devtools.ptx.program import Program
 from pygrade._util.files import atomic_file
 
@@ -56,6 +59,28 @@ GPUS = {
     "H100": Gpu("sm_90", 132, 1.755, 3350),
     "B200": Gpu("sm_100", 148, 1.85, 8000),
 }
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What is assumed beside the published rates.
+
+    ``clock`` and ``bandwidth`` are shares of the published ones; ``load`` is the latency of global memory in cycles,
+    ``latency`` a factor of all others; ``binary``: pipes take the table's instructions times those of the binary over
+    the table's, if that is fewer (-1) or more (1); ``overlap``: DRAM works at the same time as the multiprocessors.
+    """
+
+    clock: float = 1.0
+    bandwidth: float = 1.0
+    load: int = 300
+    latency: float = 1.0
+    binary: int = 0
+    overlap: bool = True
+
+
+TYPICAL = Assumptions()
+FASTEST = Assumptions(clock=1.1, load=200, latency=0.8, binary=-1)  # boost; loads from L2
+SLOWEST = Assumptions(clock=0.8, bandwidth=0.75, load=800, latency=1.3, binary=1, overlap=False)  # loads under load
 
 
 @dataclass(frozen=True)
@@ -109,10 +134,12 @@ def cost(mnemonic: str) -> Cost:
     return Cost("integer", 1, 2, 5)
 
 
-def costs_of(program: Program) -> NDArray[np.uint16]:
+def costs_of(program: Program, assumed: Assumptions = TYPICAL) -> NDArray[np.uint16]:
     """Issue cycles and latency of each instruction, for the emulator's timeline."""
-    costs = map(cost, program.mnemonics)
-    return np.array([(c.issue, c.latency) for c in costs], np.uint16)
+    costs = np.array([(c.issue, c.latency) for c in map(cost, program.mnemonics)], np.float64)
+    costs[:, 1] *= assumed.latency
+    costs[[name.startswith("ld.global") for name in program.mnemonics], 1] = assumed.load
+    return costs.round().astype(np.uint16)
 
 
 @dataclass(frozen=True)
@@ -138,27 +165,50 @@ class Work:
         return cls(slots, pipes, int(launched.counts["sectors"].sum()), touched, totals["barriers"], totals["cycles"])
 
 
-def resident(launched: Launched, gpu: Gpu) -> int:
+def resident(launched: Launched, registers: int, gpu: Gpu) -> int:
     """Programs of a kernel on a multiprocessor at a time."""
-    from bench.gpu.binaries import resources
-
     threads = launched.call.program.threads
-    registers = -(-resources(launched.binary).registers // 8) * 8
     shared = gpu.shared_bytes // (launched.call.shared_bytes + 1024)
-    return max(1, min(32, 64 * 32 // threads, 65536 // (registers * threads), shared))
+    return max(1, min(32, 64 * 32 // threads, 65536 // (-(-registers // 8) * 8 * threads), shared))
 
 
-def times(launched: Launched, gpu: Gpu, requests: int, batch: int) -> dict[str, float]:
+def times(
+    launched: Launched, binary: Resources, gpu: Gpu, requests: int, batch: int, assumed: Assumptions = TYPICAL
+) -> dict[str, float]:
     """µs by bound of a launch that was executed on some requests of a batch."""
     work, scale = Work.of(launched), batch / requests
-    clock = gpu.clock * 1e3  # cycles per µs
+    program = launched.call.program
+    clock = gpu.clock * assumed.clock * 1e3  # cycles per µs
     everywhere = gpu.multiprocessors * clock
-    result = {pipe: work.pipes[pipe] * scale / getattr(gpu, pipe) / everywhere for pipe in PIPES}
-    result["issue"] = work.slots * scale / gpu.issue / everywhere
-    result["DRAM"] = work.touched * 32 * scale / gpu.bandwidth / 1e3
+    expansion = binary.instructions / max(1.0, sum(cost(name).slots for name in program.mnemonics))
+    slots = scale / everywhere * {-1: min(1.0, expansion), 0: 1.0, 1: max(1.0, expansion)}[assumed.binary]
+    result = {pipe: work.pipes[pipe] * slots / getattr(gpu, pipe) for pipe in PIPES}
+    result["issue"] = work.slots * slots / gpu.issue
+    result["DRAM"] = work.touched * 32 * scale / (gpu.bandwidth * assumed.bandwidth) / 1e3
+    chain = work.chain
+    if assumed != TYPICAL:
+        chain = execute(launched.call, Options(races=False), costs_of(program, assumed)).totals["cycles"]
     programs = max(requests, int(np.prod(launched.call.grid)))
-    result["chain"] = max(work.chain * scale / resident(launched, gpu) / everywhere, work.chain / programs / clock)
+    residents = resident(launched, binary.registers, gpu)
+    result["chain"] = max(chain * scale / residents / everywhere, chain / programs / clock)
     return result
+
+
+def total(bounds: dict[str, float], assumed: Assumptions = TYPICAL) -> float:
+    """µs of a launch by its bounds."""
+    longest = max(bounds.values())
+    if assumed.overlap:
+        return longest
+    return max(us for name, us in bounds.items() if name != "DRAM") + bounds["DRAM"]
+
+
+def predict(launched: Launched, gpu: Gpu, requests: int, batch: int) -> tuple[dict[str, float], list[float]]:
+    """µs by bound of a launch, and its shortest and longest time."""
+    from bench.gpu.binaries import resources
+
+    binary = resources(launched.binary)
+    ends = [(times(launched, binary, gpu, requests, batch, assumed), assumed) for assumed in (FASTEST, SLOWEST)]
+    return times(launched, binary, gpu, requests, batch), [total(*end) for end in ends]
 
 
 def predictions(only: str) -> Iterator[dict[str, Any]]:
@@ -182,17 +232,22 @@ def predictions(only: str) -> Iterator[dict[str, Any]]:
                 whole = patch.object(fusion, "parts_of", parts_of)  # what the whole batch chooses
                 with whole, emulated(gpu.arch, Options(races=False), costs=costs_of) as launches:
                     on_device(op, inputs(shape | {"B": requests}, "cpu"))
-                runs[name] = [times(launched, gpu, requests, shape["B"]) for launched in launches]
+                runs[name] = [predict(launched, gpu, requests, shape["B"]) for launched in launches]
             for place, launched in enumerate(launches):
-                bounds = {name: found[place] for name, found in runs.items()}
+                bounds = {name: found[place][0] for name, found in runs.items()}
                 yield {
                     "op": op.name,
                     "shape": " ".join(f"{letter}={shape[letter]}" for letter in ("B", *op.letters.replace("B", ""))),
                     "kernel": launched.call.program.name.strip("_"),
-                    "us": {name: round(max(found.values()), 1) for name, found in bounds.items()},
+                    "us": {name: round(total(found), 1) for name, found in bounds.items()},
+                    "range": {name: [round(us, 1) for us in found[place][1]] for name, found in runs.items()},
                     "bound": {name: max(found, key=lambda key: found[key]) for name, found in bounds.items()},
                     "H100": {key: round(value, 1) for key, value in bounds["H100"].items()},
                 }
+
+
+def _us(us: float) -> str:
+    return f"{us:,.0f}" if us >= 10 else f"{us:.1f}"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -202,9 +257,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|--:|--:|--:|---|",
     ]
     for row in rows:
-        us = " | ".join(
-            f"{row['us'][name]:,.0f}" if row["us"][name] >= 10 else f"{row['us'][name]:.1f}" for name in GPUS
-        )
+        us = " | ".join(f"{_us(row['us'][name])} ({'–'.join(map(_us, row['range'][name]))})" for name in GPUS)
         others = sorted(row["H100"].items(), key=lambda item: -item[1])
         second = f", then {others[1][0]} {others[1][1]:,.0f}" if others[1][1] >= 1 else ""
         lines.append(f"| {row['op']} | {row['shape']} | {row['kernel']} | {us} | {row['bound']['H100']}{second} |")

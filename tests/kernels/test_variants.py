@@ -125,9 +125,24 @@ def test_what_a_launch_executes_is_counted():
     )
 
 
+def test_the_range_of_a_time():
+    """Slow assumptions lengthen loads and leave DRAM and arithmetic one after the other."""
+    bounds = {"issue": 3.0, "chain": 1.0, "DRAM": 2.0}
+    assert model.total(bounds) == model.total(bounds, model.FASTEST) == 3.0
+    assert model.total(bounds, model.SLOWEST) == 5.0
+    launched = run(
+        "ld.param.b64 %rd1, [k_param_0]; ld.global.b32 %r1, [%rd1]; add.s32 %r2, %r1, 1; ret;", torch.zeros(1)
+    )
+    found = [
+        model.costs_of(launched.call.program, assumed) for assumed in (model.FASTEST, model.TYPICAL, model.SLOWEST)
+    ]
+    assert [costs[1][1] for costs in found] == [200, 300, 800] and found[0][2][1] < found[1][2][1] < found[2][2][1]
+
+
 def test_the_predictions_are_of_the_bench_s_shapes():
     rows = json.loads(model.RESULTS.read_text())["rows"]
     assert {row["op"] for row in rows} == {op.name for op in OPS}
     for row in rows:
         assert max(row["H100"].values()) == pytest.approx(row["us"]["H100"], abs=0.1)
+        assert all(low <= row["us"][name] <= high for name, (low, high) in row["range"].items())
     assert model.table(rows) in (model.RESULTS.parents[2] / "docs" / "GPU.md").read_text()
