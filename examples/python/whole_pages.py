@@ -14,7 +14,7 @@ from pygrade.simulation.simulate import simulate_logs
 
 def main(requests: int, directory: Path) -> None:
     world = MarketplaceConfig(pages=PageEffects(strength=1.5))
-    logs = simulate_logs(SimulateConfig(requests=requests, likeness=True, world=world))
+    logs = simulate_logs(SimulateConfig(requests=requests, seed=1, likeness=True, world=world))
     print(f"{logs.num_requests} requests, items of {len(set(logs.category))} categories, one page in ten shuffled")
 
     result = train(logs, out_dir=directory)

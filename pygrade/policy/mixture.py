@@ -9,7 +9,7 @@ predictions or of corrected ones. A challenger is such a ranking, too, in the pl
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -144,6 +144,15 @@ class Mixture:
     def expected_value(self) -> Baseline | None:
         """What alone ranks a request with multipliers, if the policy has no trade-offs; None: it takes none."""
         return max((entry for entry in self.ranked_by if entry.expects), key=lambda e: e.corrected, default=None)
+
+    def in_values(self) -> "Mixture":
+        """The same order where one expected value of corrected predictions is served alone, by the values and not by
+        their logarithms: page terms move values. Other mixtures as they are.
+        """
+        if self.takes_network or len(self.ranked_by) != 1 or not self.ranked_by[0].corrected:
+            return self
+        plain = replace(self.ranked_by[0], logarithm=False)
+        return replace(self, baseline=plain) if self.trust == 0.0 else replace(self, challenger=plain)
 
     def scores(self, base: Tensor, fused: Tensor, offsets: Tensor) -> Tensor:
         """float32 [M] of the baseline's and the policy's, or the challenger's, scores [M]."""
