@@ -22,7 +22,8 @@ def group_advantage(
 
     - ``"batch"``: d_g / sqrt(mean of d² over all valid samples of the batch), the default;
     - ``"group"``: d_g / std of the group, as in GRPO (arXiv 2402.03300);
-    - ``"component"``: each component is first centered and divided by its std in the group, then weighted (GDPO);
+    - ``"component"``: each component is first centered and divided by its std in the group, then weighted: GDPO
+      (arXiv 2601.05242) without its division by the std of the batch, which changes no ratio between advantages;
     - ``"none"``: d_g.
 
     ``leave_one_out`` replaces r̄ by the mean of the other samples, that is multiplies d_g by n / (n - 1) (RLOO).
