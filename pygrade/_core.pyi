@@ -197,11 +197,11 @@ class Ranker:
 def rank_pages(
     ranker: Ranker, context: Any, predictions: Any, k: int, offsets: Any, scenario: str | list[str] | None, mask: Any,
     boost_mul: Any, boost_add: Any, groups: Any, caps: Any, explore: bool, seed: int | None, values: Any,
-    item_values: Any, items: Any, categories: list[str | None] | None, embeddings: Any, page_terms: bool,
-) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int, tuple[Any, Any, Any, Any] | None]:  # fmt: skip
+    item_values: Any, items: Any, categories: list[str | None] | None, embeddings: Any, page_terms: bool, shifts: Any,
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, Any, int, tuple[Any, ...] | None]:  # fmt: skip
     """values, indices, weights, concentration, fallback, explored and seed of a Page, the policy that made it and its
-    version, the context as it was used, the multipliers in force if the policy takes any, the number of the first
-    request, and of searched pages which they are, effects, items above and sorted places."""
+    version, the context as it was used, the multipliers and shifts in force if the policy takes any, the number of the
+    first request, and of searched pages which they are, effects, items above and sorted places."""
 
 def describe_move(effect: float, above: int, sorted_place: int, place: int, root: str) -> str:
     """As text: "moved down 3: 2 like it above, click × 0.62"; "" if nothing moved the item."""
@@ -209,8 +209,8 @@ def describe_move(effect: float, above: int, sorted_place: int, place: int, root
 def rank_pages_fast_path(
     ranker: Ranker, context: Any, predictions: Any, k: Any, offsets: Any, scenario: Any, mask: Any, boost_mul: Any,
     boost_add: Any, groups: Any, caps: Any, explore: Any, seed: Any, values: Any, item_values: Any, items: Any,
-    categories: Any, embeddings: Any, page_terms: Any,
-) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int, Any] | None: ...  # fmt: skip
+    categories: Any, embeddings: Any, page_terms: Any, shifts: Any,
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, Any, int, Any] | None: ...  # fmt: skip
 
 class UserTower:
     """The user tower of `pygrade.prerank.TwoTower` in the C++ core; copies its parameters."""
@@ -467,6 +467,9 @@ class FeatureCenter:
     def forget_items(self) -> None:
         """Attributes of items are read again."""
 
+def assign_users(experiment: str, cohorts: list[list[float]], users: list[str]) -> tuple[Any, Any]:
+    """Cohorts and settings [U], int32, of users in an experiment; see `pygrade.service.experiment.assign`."""
+
 class Service:
     """A worker of the service without its HTTP, see <pygrade/service.hpp>."""
 
@@ -542,6 +545,7 @@ class Pipeline:
         predictions: Any = None,
         item_features: dict[str, Any] = ...,
         user_data: Any = None,
+        shifts: Any = None,
     ) -> dict[str, Any]:
         """The page, its weights, and what it was made from. ``deadline``: microseconds. ``item_values``: ids [n] →
         prices [n]. Without features of items, as with ``predictions``, their arrays have no columns."""

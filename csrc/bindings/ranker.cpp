@@ -189,10 +189,11 @@ py::object moves_of(std::span<const std::uint8_t> searched, std::span<const Page
 }
 
 // Server, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed, values,
-// item_values, items, categories, embeddings, page_terms → what a Page holds, see _core.pyi.
-py::object rank(const Arguments<19>& arguments) {
+// item_values, items, categories, embeddings, page_terms, shifts → what a Page holds, see _core.pyi.
+py::object rank(const Arguments<20>& arguments) {
   const auto& [self, context, predictions, length, offsets, scenario, mask, boost_mul, boost_add, groups, caps,
-               exploring, seed, multipliers, item_values, items, categories, embeddings, page_terms] = arguments;
+               exploring, seed, multipliers, item_values, items, categories, embeddings, page_terms, shifts] =
+      arguments;
   auto& server = py::cast<Server&>(self);
   const std::size_t tasks = server.tasks, features = server.features;
   const Candidates candidates = candidates_of(predictions, offsets, static_cast<std::int64_t>(tasks));
@@ -215,6 +216,7 @@ py::object rank(const Arguments<19>& arguments) {
   const bool with_terms = py::cast<bool>(page_terms);
   std::vector<PageEffect> effects(names.empty() && vectors.values.empty() ? 0 : batch * k);
   std::vector<std::uint8_t> searched(batch, 0);
+  const Rows<float> added(shifts, "shifts", batch, tasks);
   const bool explore = py::cast<bool>(exploring);
 
   const Output<float> known(batch, features), values(batch, k), weights(batch, tasks), concentration(batch, tasks);
@@ -239,7 +241,10 @@ py::object rank(const Arguments<19>& arguments) {
                    item_columns.of(begin, end),
                    names.empty() ? std::span<const std::string_view>() : std::span(names).subspan(begin, end - begin),
                    vectors.of(begin, end),
-                   with_terms};
+                   with_terms,
+                   {},
+                   {},
+                   added.of(b, b + 1)};
   };
   const auto buffer_of = [&](std::size_t b) {
     return PageBuffer{values.row(b, k), indices.row(b, k), weights.row(b, tasks), concentration.row(b, tasks),
@@ -276,21 +281,26 @@ py::object rank(const Arguments<19>& arguments) {
     lease.rank(requests, buffers, pages, threads);
     keep(pages);
   }
-  py::object in_force = py::none();
-  if (policy->trade_offs() || !multipliers.is_none()) {
-    const Output<float> table(batch, tasks);
-    for (std::size_t b = 0; b < batch; ++b)
-      policy->multipliers(given.of(b, b + 1), scenarios.of(b), table.row(b, tasks));
+  py::object in_force = py::none(), shifts_in_force = py::none();
+  if (policy->trade_offs() || !multipliers.is_none() || !shifts.is_none()) {
+    const Output<float> table(batch, tasks), other(batch, tasks);
+    Policy::ValueMemory change;
+    for (std::size_t b = 0; b < batch; ++b) {
+      policy->change_values({given.of(b, b + 1), added.of(b, b + 1)}, scenarios.of(b), change);
+      std::ranges::copy(change.multipliers, table.row(b, tasks).begin());
+      std::ranges::copy(change.shifts, other.row(b, tasks).begin());
+    }
     in_force = table.array;
+    shifts_in_force = other.array;
   }
   const Owners& owners = owners_of(policy);
   return py::make_tuple(values.array, indices.array, weights.array, concentration.array, fallback.array, explored.array,
-                        draws.array, owners.policy, owners.version, known.array, in_force,
+                        draws.array, owners.policy, owners.version, known.array, in_force, shifts_in_force,
                         server.numbered.fetch_add(batch), moves_of(searched, effects, batch, k));
 }
 
 // The core's own checks don't name the request; Python's do.
-py::object pages_fast_path(const Arguments<19>& arguments) {
+py::object pages_fast_path(const Arguments<20>& arguments) {
   try {
     return rank(arguments);
   } catch (const std::invalid_argument& error) {
@@ -300,7 +310,7 @@ py::object pages_fast_path(const Arguments<19>& arguments) {
 
 constexpr auto rank_names =
     "ranker, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed, "
-    "values, item_values, items, categories, embeddings, page_terms";
+    "values, item_values, items, categories, embeddings, page_terms, shifts";
 
 }  // namespace
 

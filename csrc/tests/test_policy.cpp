@@ -38,10 +38,10 @@ Evaluation evaluate(const Policy& policy, const std::vector<float>& context, con
   Evaluation result{std::vector<float>(policy.num_inputs(), missing), std::vector<float>(tasks, missing),
                     std::vector<float>(tasks, missing)};
   Policy::Workspace workspace;
-  std::vector<float> multipliers(tasks);
-  policy.multipliers(values, scenario, multipliers);
-  if (!policy.trade_offs()) multipliers.clear();
-  policy.request_inputs(context, predictions, result.inputs, multipliers);
+  Policy::ValueMemory change;
+  policy.change_values({values}, scenario, change);
+  if (!policy.trade_offs()) change.multipliers.clear();
+  policy.request_inputs(context, predictions, result.inputs, change.multipliers);
   policy.evaluate(result.inputs, scenario, workspace, result.concentration, result.weights);
   return result;
 }
@@ -167,9 +167,10 @@ TEST(little_evidence_is_served_the_scenario_s_weights) {
 TEST(multipliers_are_the_request_s_else_the_scenario_s_else_the_policy_s) {
   const auto policy = parse(mixed_artifact());
   const auto multipliers = [&](const std::vector<float>& given, std::optional<std::string_view> scenario) {
-    std::vector<float> result(3, missing);
-    policy->multipliers(given, scenario, result);
-    return result;
+    Policy::ValueMemory change;
+    policy->change_values({given}, scenario, change);
+    CHECK_EQUAL(change.shifts, (std::vector<float>{0, 0, 0}));
+    return change.multipliers;
   };
   CHECK_EQUAL(multipliers({}, {}), (std::vector<float>{1, 1, 2}));
   CHECK_EQUAL(multipliers({}, "other"), (std::vector<float>{1, 1, 2}));
@@ -179,10 +180,12 @@ TEST(multipliers_are_the_request_s_else_the_scenario_s_else_the_policy_s) {
   CHECK_THROWS(std::invalid_argument, "values is inf", multipliers({1, 1, HUGE_VALF}, {}));
   CHECK_THROWS(std::invalid_argument, "values is 0 for every task", multipliers({0, 0, 0}, {}));
   CHECK_THROWS(std::invalid_argument, "values must have one multiplier", multipliers({1, 1}, {}));
-  std::vector<float> result(3);
-  CHECK_THROWS(std::invalid_argument, "takes no multipliers", policy_of({})->multipliers(result, {}, result));
-  policy_of({})->multipliers({}, {}, result);
-  CHECK_EQUAL(result, (std::vector<float>{1, 1, 1}));
+  const std::vector<float> given(3);
+  Policy::ValueMemory change;
+  CHECK_THROWS(std::invalid_argument, "takes no multipliers", policy_of({})->change_values({given}, {}, change));
+  CHECK_THROWS(std::invalid_argument, "shifts is given", policy_of({})->change_values({{}, given}, {}, change));
+  policy_of({})->change_values({}, {}, change);
+  CHECK_EQUAL(change.multipliers, (std::vector<float>{1, 1, 1}));
 }
 
 TEST(logarithms_of_the_multipliers_are_inputs) {

@@ -625,9 +625,73 @@ TEST(log_rows_name_the_mixture_and_the_multipliers_in_force) {
   PageMemory memory(2);
   std::string text;
   append_log_header(*policy, text);
-  CHECK(text.ends_with(",timestamp,trust,baseline,verdict,u_click,u_cart,u_order\n"));
+  CHECK(
+      text.ends_with(",timestamp,trust,baseline,verdict,u_click,u_cart,u_order,"
+                     "shift_click,shift_cart,shift_order\n"));
   append_log_rows(*policy, request, memory, ranker.rank(request, memory), {}, text);
-  CHECK(text.ends_with(",none,,0.25,\"best, static\",better,0.5,1,3\n"));
+  CHECK(text.ends_with(",none,,0.25,\"best, static\",better,0.5,1,3,0,0,0\n"));
+}
+
+namespace {
+
+// Serves the expected value of these weights alone.
+std::shared_ptr<const Policy> expected_value_policy(const std::string& weights, bool logarithm) {
+  Artifact artifact;
+  const std::map<std::string, std::string> changed = {
+      {"weights", weights}, {"logarithm", logarithm ? "true" : "false"}, {"value_tasks", "[]"}};
+  artifact.mixture = mixture_json(changed, "1.0", baseline_json(changed));
+  return parse(artifact.draw());
+}
+
+}  // namespace
+
+TEST(shifted_values_rank_as_the_expected_value_of_them) {
+  const auto predictions = make_predictions(50);
+  const auto page_of = [&](const std::shared_ptr<const Policy>& policy, std::span<const float> shifts) {
+    Ranker ranker(policy);
+    PageMemory memory(10);
+    const Request request{.context = context, .predictions = predictions, .shifts = shifts};
+    ranker.rank(request, memory);
+    PageMemory again(10);
+    Page page;
+    const PageBuffer buffer = again;
+    ranker.rank(std::span(&request, 1), std::span(&buffer, 1), std::span(&page, 1));
+    CHECK_EQUAL(again.values, memory.values);
+    return memory;
+  };
+  const auto policy = expected_value_policy("[1, 0.5, 20]", true);
+  CHECK(policy->takes_shifts());
+  const std::vector<float> cost = {-4.0f, nan_value, 1.5f}, less = {-0.25f, 0.5f, 0.0f};
+  const PageMemory costly = page_of(policy, cost), cheaper = page_of(policy, less), plain = page_of(policy, {});
+  const PageMemory own = page_of(expected_value_policy("[-3, 0.5, 21.5]", false), {});
+  CHECK_EQUAL(costly.values, own.values);
+  CHECK_EQUAL(costly.indices, own.indices);
+  CHECK_EQUAL(cheaper.values, page_of(expected_value_policy("[0.75, 1, 20]", true), {}).values);
+  CHECK(costly.indices != plain.indices);
+  // Weights below 0 are those of an expected value, which takes other values.
+  const auto harm = expected_value_policy("[-3, 0.5, 21.5]", false);
+  const std::vector<float> back = {4.0f, 0.0f, -1.5f};
+  CHECK_EQUAL(page_of(harm, back).indices, plain.indices);
+
+  Ranker ranker(policy);
+  PageMemory memory(3);
+  const auto refuses = [&](const std::vector<float>& shifts, const char* message) {
+    CHECK_THROWS(std::invalid_argument, message, ranker.rank({.predictions = predictions, .shifts = shifts}, memory));
+  };
+  refuses({0.0f, 0.0f}, "shifts must have one number for each task");
+  refuses({-1.0f, -0.5f, -20.0f}, "make every task worth 0");
+  refuses({HUGE_VALF, 0.0f, 0.0f}, "shifts is inf for task click");
+}
+
+TEST(trade_offs_take_shifts_that_leave_no_value_below_0) {
+  const auto policy =
+      parse(mixed_artifact());  // of an expected value of 1, .5 and 20, with 2 as the order's multiplier
+  Policy::ValueMemory change;
+  const std::vector<float> more = {0.5f, nan_value, -10.0f}, costly = {-1.5f, 0.0f, 0.0f};
+  policy->change_values({{}, more}, {}, change);
+  CHECK_EQUAL(change.multipliers, (std::vector<float>{1.5f, 1.0f, 1.5f}));
+  CHECK_EQUAL(change.shifts, (std::vector<float>{0, 0, 0}));
+  CHECK_THROWS(std::invalid_argument, "want at least -1.000000", policy->change_values({{}, costly}, {}, change));
 }
 
 TEST(a_shown_candidate_without_a_prediction_is_logged_with_the_smallest_of_the_task) {
@@ -874,7 +938,8 @@ TEST(the_log_has_item_columns_and_prices) {
   append_log_header(*policy, header);
   append_log_rows(*policy, given.request(), memory, page, {.request_id = "r"}, rows);
   CHECK(header.find(",y_order,i_age,i_stock,value,scenario,") != header.npos);
-  CHECK(header.ends_with(",verdict,u_click,u_cart,u_order\n") && rows.ends_with(",better,,,\n"));
+  CHECK(header.ends_with(",verdict,u_click,u_cart,u_order,shift_click,shift_cart,shift_order\n"));
+  CHECK(rows.ends_with(",better,,,,,,\n"));
   CHECK(rows.find(",0,0,0,0.5,,3,,") != rows.npos && rows.find(",0,0,0,,2,4,,") != rows.npos);
   Given unknown = given;
   unknown.items.clear();
@@ -884,7 +949,7 @@ TEST(the_log_has_item_columns_and_prices) {
   unknown.values = {2.0f, nan_value, 0.0f};  // an expected value alone ranks by them
   rows.clear();
   append_log_rows(*policy, unknown.request(), memory, page, {.request_id = "r"}, rows);
-  CHECK(rows.ends_with(",better,2,1,0\n"));
+  CHECK(rows.ends_with(",better,2,1,0,0,0,0\n"));
   unknown.items = {1.0f};
   CHECK_THROWS(std::invalid_argument, "items must have",
                (append_log_rows(*policy, unknown.request(), memory, page, {.request_id = "r"}, rows), 0));

@@ -173,7 +173,7 @@ void baseline(const float* predictions, const std::int32_t* offsets, std::int32_
   for (std::int32_t b = 0; b < batch; ++b) {
     const std::int64_t first = offsets[b], count = offsets[b + 1] - first;
     if (count == 0) continue;
-    made.scores({predictions + first * tasks, static_cast<std::size_t>(count * tasks)}, optional(multipliers, tasks),
+    made.scores({predictions + first * tasks, static_cast<std::size_t>(count * tasks)}, {optional(multipliers, tasks)},
                 prices == nullptr ? std::span<const float>() : optional(prices + first, count), options_of(*formula),
                 workspace, {result + first, static_cast<std::size_t>(count)});
   }

@@ -96,6 +96,9 @@ class FrontOptions(Output, Cluster, LogOptions, JudgeOptions):
     """
 
     tasks: tuple[str, ...] = option((), "tasks whose multipliers turn; none: the four of most predicted value")
+    shifts: tuple[str, ...] = option(
+        (), "numbers added to the tasks' values, judged over the values as they are: click=-4 click=-4,dwell=2"
+    )
     keep: tuple[str, ...] = option((), "events to keep, as shares of production's: click=1.0 order=1.02, or value=1.05")
     most: str = option("value", "the task to earn most events of, or value")
     scenario: str | None = option(None, "only requests of this scenario; the multipliers found are its own")

@@ -2,6 +2,7 @@
 that keeps some tasks' events and earns most of another.
 
 A policy with trade-offs takes u as an input. Of another policy the expected value that it is mixed with ranks alone.
+Shifts of the values, which may make a task cost something, are judged in the same way, over the values as they are.
 
 Events of a ranking of all candidates are estimated by position and model, as `position.estimate` does: Σ_r D(r) · g_jt
 over the first k ranks, with g = m + (y - q m) / max(q, floor) of items that were shown, q the propensity of their slot,
@@ -14,7 +15,8 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,7 @@ class Point:
     values: dict[str, float] | None  # multipliers u; None: not the policy's
     events: dict[str, Interval]  # debiased
     predicted: dict[str, float]
+    shifts: dict[str, float] | None = None  # of the values; then the lifts are over the values as they are
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Front:
     marks: dict[str, Point]
     knobs: dict[str, Point]  # one task's multiplier turned by 4
     paths: list[tuple[str, str, list[Point]]]  # a, b, and points from the most of a to the most of b, others at u = 1
+    settings: dict[str, Point]  # shifts of the values, each over the values as they are
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and dicts for JSON."""
@@ -151,20 +155,36 @@ class Judge:
         """[R]: the debiased value of ranking by scores [M], by request."""
         return self._counted(scores)[0][:, -1]
 
-    def scores(self, values: Sequence[float] | None) -> Array:
-        """[M]: `FusionPolicy.scores` at multipliers [T] (None: without any), with the inputs computed once."""
-        logs, policy, weights, u = self.logs, self.policy, self._weights, None
-        if values is not None:
-            u = torch.tensor(values, dtype=torch.float32).repeat(logs.num_requests, 1)
-            if policy.config.trade_offs:
-                turned = policy.spec.value_inputs(u).to(self._inputs)
-                weights = policy.serve(torch.cat([self._inputs[:, : -len(logs.tasks)], turned], 1), logs.scenario).cpu()
-        given = (logs.predictions, logs.offsets, u, logs.value, self._corrected)
+    def scores(self, values: Sequence[float] | None, shifts: Mapping[str, float] | None = None) -> Array:
+        """[M]: `FusionPolicy.scores` at multipliers [T] and shifts by task (None: none), with inputs computed once."""
+        logs, policy, weights = self.logs, self.policy, self._weights
+        u, s = policy.change_values(values, shifts, logs.scenario, logs.num_requests)
+        if u is not None and policy.config.trade_offs:
+            turned = policy.spec.value_inputs(u).to(self._inputs)
+            weights = policy.serve(torch.cat([self._inputs[:, : -len(logs.tasks)], turned], 1), logs.scenario).cpu()
+        given = (logs.predictions, logs.offsets, u, logs.value, self._corrected, s)
         return policy.scores_of(weights, *given).numpy()
 
-    def point(self, scores: Array, values: Sequence[float] | None = None) -> Point:
-        """Ranking by scores [M]; values [T]: the multipliers that they are the policy's at."""
-        (new, predicted), (old, expected), ones = self._counted(scores), self._base, np.ones(self.logs.num_requests)
+    @cached_property
+    def _unshifted(self) -> tuple[Array, Array]:
+        """Events of the values as they are."""
+        return self._counted(self.scores([1.0] * len(self.logs.tasks)))
+
+    def shifted(self, shifts: Mapping[str, float]) -> Point:
+        """What shifts of the tasks' values earn at once, by task: lifts over the values as they are."""
+        if not shifts:
+            raise ValueError("shifts is empty; want a shift of at least one task's value")
+        point = self.point(self.scores([1.0] * len(self.logs.tasks), shifts), over=self._unshifted)
+        return replace(point, shifts=dict(shifts))
+
+    def point(
+        self, scores: Array, values: Sequence[float] | None = None, over: tuple[Array, Array] | None = None
+    ) -> Point:
+        """Ranking by scores [M]; values [T]: the multipliers that they are the policy's at; over: counted events of
+        another ranking than production's.
+        """
+        new, predicted = self._counted(scores)
+        (old, expected), ones = over or self._base, np.ones(self.logs.num_requests)
         events = {
             name: intervals.ratio_lift((new[:, t], ones), (old[:, t], ones), self.users)
             for t, name in enumerate(self.names)
@@ -220,8 +240,16 @@ class _Judges:
         self._actors.close()
 
 
-def front(judge: Judge, tasks: Sequence[str], expected_value: Array, workers: Workers = LOCAL) -> Front:
-    """The front of the policy between these tasks; expected_value [M]: scores; workers: those that count the points."""
+def front(
+    judge: Judge,
+    tasks: Sequence[str],
+    expected_value: Array,
+    workers: Workers = LOCAL,
+    settings: Sequence[Mapping[str, float]] = (),
+) -> Front:
+    """The front of the policy between these tasks; expected_value [M]: scores; workers: those that count the points;
+    settings: shifts of the tasks' values to judge beside it.
+    """
     every = judge.logs.tasks
     _check_known("tasks", tasks, every)
     if len(set(tasks)) != len(tasks):
@@ -250,6 +278,7 @@ def front(judge: Judge, tasks: Sequence[str], expected_value: Array, workers: Wo
         marks=marks,
         knobs={name: points[place] for name, place in knobs.items()},
         paths=[(a, b, [points[place] for place in places]) for a, b, places in paths],
+        settings={" ".join(f"{task} {s:+g}" for task, s in entry.items()): judge.shifted(entry) for entry in settings},
     )
 
 

@@ -11,6 +11,7 @@ class Column(NamedTuple):
     labels: str = ""  # of a matrix: the field that names its columns
     prefix: str = ""  # of their names in Parquet; else the column has the name of the field
     optional: bool = True
+    absent: str | int | None = None  # in the parts of a log that lack the column; None: all have it, or none
 
 
 COLUMNS = {
@@ -24,6 +25,9 @@ COLUMNS = {
     "baseline": Column(True, "str"),
     "verdict": Column(True, "str"),
     "arm": Column(True, "str"),
+    "experiment": Column(True, "str", absent=""),
+    "setting": Column(True, "int32", absent=-1),
+    "cohort": Column(True, "int32", absent=-1),
     "value": Column(False, "float32"),
     "category": Column(False, "str"),
     "embedding": Column(False, "int32"),  # in Parquet lists, see `embeddings`
@@ -38,6 +42,7 @@ COLUMNS = {
     "weights": Column(True, "float32", "tasks", "w_"),
     "concentration": Column(True, "float32", "tasks", "a_"),
     "multipliers": Column(True, "float32", "tasks", "u_"),
+    "shifts": Column(True, "float32", "tasks", "shift_"),
 }
 PER_REQUEST = tuple(name for name, column in COLUMNS.items() if column.by_request)
 PER_ROW = tuple(name for name, column in COLUMNS.items() if not column.by_request)

@@ -7,8 +7,9 @@ instead: the place among the request's shown rows as they were listed), context 
 unknown), `scenario`, `value`, `category` (text) and `embedding` (a list of numbers, see `embeddings`) of the item, the
 logging policy's weights `w_<task>` and concentration `a_<task>`, `seed`,
 `policy_version`, `exploration`, `timestamp` (ms), `trust`, `baseline`, `verdict` (what the policy was mixed with),
-`u_<task>` (multipliers of the tasks' values), `candidates` (how many the request had; a server's log may list all
-candidates of a sample of its requests, and the shown ones alone of the others) and `arm` (of a service's A/B test).
+`u_<task>` and `shift_<task>` (multipliers of the tasks' values, and numbers added to them), `candidates` (how many the
+request had; a server's log may list all candidates of a sample of its requests, and the shown ones alone of the
+others), `arm` (of a service's A/B test), `experiment`, `setting` and `cohort` (of a service's experiment over weeks).
 
 Values that another convention explains are refused, with the row: slots from 1 (no row has slot 0), timestamps in
 seconds, microseconds or nanoseconds, predictions above 1 of a task whose feedback is only 0 and 1 (percentages), an
@@ -81,8 +82,12 @@ class Logs:
     baseline: Array | None = None  # [R] str, name of the baseline in the scores; "": none
     verdict: Array | None = None  # [R] str, what a log said of the policy against the baseline
     multipliers: NDArray[np.float32] | None = None  # [R, T] of the tasks' values; NaN: unknown
+    shifts: NDArray[np.float32] | None = None  # [R, T] added to the tasks' values; NaN: unknown
     candidates: NDArray[np.int64] | None = None  # [R] that the request had; None: those that are listed
     arm: Array | None = None  # [R] str, of a service that served several policies
+    experiment: Array | None = None  # [R] str, name of a service's experiment over weeks; "": none
+    setting: NDArray[np.int32] | None = None  # [R] of the user in the experiment, as assigned; -1: none, or not yet
+    cohort: NDArray[np.int32] | None = None  # [R] of the user; -1: none
     items: tuple[str, ...] = ()  # item columns, without the i_ prefix; no task or feature has one of these names
     item_features: NDArray[np.float32] | None = None  # [M, I], None if there are no item columns; NaN: unknown
     category: Array | None = None  # [M] str, of the item; "": unknown
@@ -537,7 +542,9 @@ def _validate_requests(logs: Logs, refuse: _Refuse) -> None:
         matrix = getattr(logs, name)
         for t, task in enumerate(logs.tasks if matrix is not None else ()):
             column = matrix[:, t]
-            refuse((column < 0) | np.isinf(column), prefix + task, column, "a finite value ≥ 0", by_request=True)
+            bad = np.isinf(column) if name == "shifts" else (column < 0) | np.isinf(column)
+            wanted = "a finite number" if name == "shifts" else "a finite value ≥ 0"
+            refuse(bad, prefix + task, column, wanted, by_request=True)
     for f, feature in enumerate(logs.features):
         column = logs.context[:, f]
         refuse(np.isinf(column), f"x_{feature}", column, "a finite value, or NaN where missing", by_request=True)

@@ -3,8 +3,9 @@
     score_j = (1 - λ) · z(b_j) + λ · z(Σ_t w_t f_t(p_jt)),    z(s) = (s - mean) / (sd + 10⁻⁶) within the request
 
 λ is the `trust`: 0 serves the baseline alone, 1 the policy alone. The baseline's score of candidate j is
-b_j = Σ_t v_t u_t g_t(price_j · c_t(p_jt)), or its logarithm: an expected value, or a fusion by static weights, of the
-predictions or of corrected ones. A challenger is such a ranking, too, in the place of the policy's network.
+b_j = Σ_t (v_t u_t + s_t) g_t(price_j · c_t(p_jt)), or its logarithm where no value is below 0: an expected value, or a
+fusion by static weights, of the predictions or of corrected ones. A challenger is such a ranking, too, in the place of
+the policy's network.
 """
 
 import math
@@ -64,8 +65,38 @@ class Baseline:
 
     @property
     def expects(self) -> bool:
-        """It is an expected value, so that it holds for other values of the tasks."""
-        return self.transform == "identity" and (self.logarithm or self.corrected)
+        """It is an expected value, so that it holds for other values of the tasks; none else has weights below 0."""
+        return self.transform == "identity" and (self.logarithm or self.corrected or min(self.weights) < 0)
+
+    def weights_at(self, values: Tensor | None = None, shifts: Tensor | None = None) -> Tensor:
+        """Weights, [T] or [R, T], at multipliers u [R, T] and shifts s [R, T] of the tasks' values: v_t u_t + s_t."""
+        weights = torch.tensor(self.weights, dtype=torch.float32)
+        weights = weights if values is None else weights * values
+        return weights if shifts is None else weights + shifts
+
+    def multipliers_at(self, tasks: tuple[str, ...], values: Tensor, shifts: Tensor) -> Tensor:
+        """Multipliers [R, T] that stand for u and s [R, T] where nothing but multipliers ≥ 0 is understood."""
+        own = torch.tensor(self.weights, dtype=torch.float32)
+        changed, moved = self.weights_at(values, shifts), shifts != 0
+        for t, task in enumerate(tasks):
+            if bool(moved[:, t].any()) and not own[t] > 0:
+                raise ValueError(
+                    f"shifts is {float(shifts[moved[:, t], t][0])} for task {task!r}; want 0: the policy learned "
+                    "multipliers of the task's value, which is not above 0"
+                )
+            if bool((moved[:, t] & (changed[:, t] < 0)).any()):
+                raise ValueError(
+                    f"shifts is {float(shifts[:, t].min())} for task {task!r}; want at least {-float(own[t])}: the "
+                    "policy (trade_offs) learned from values of 0 and more alone"
+                )
+        return torch.where(moved, changed / own, values)
+
+    def at(self, values: Mapping[str, float], shifts: Mapping[str, float], tasks: tuple[str, ...]) -> "Baseline":
+        """The expected value at multipliers and shifts of the tasks' values, by task."""
+        u = torch.tensor([values.get(task, 1.0) for task in tasks])
+        s = torch.tensor([shifts.get(task, 0.0) for task in tasks])
+        weights = tuple(self.weights_at(u, s).tolist())
+        return replace(self, weights=weights, logarithm=self.logarithm and min(weights) >= 0)
 
     def amounts(self, tasks: tuple[str, ...], predictions: Tensor, item_values: Tensor | None = None) -> Tensor:
         """What the weights count, [M, T]: predictions [M, T], calibrated and priced."""
@@ -82,20 +113,24 @@ class Baseline:
         offsets: Tensor,
         values: Tensor | None = None,
         item_values: Tensor | None = None,
+        shifts: Tensor | None = None,
     ) -> Tensor:
         """float32 [M] of predictions [M, T] with offsets [R + 1]; corrected ones, if it is `corrected`.
 
         formula: of the policy, whose beta, epsilon and slope count here too. values [R, T]: multipliers u, None: 1.
-        item_values [M]: prices, for `value_tasks`.
+        item_values [M]: prices, for `value_tasks`. shifts [R, T]: added to the values, None: 0. Of a request with a
+        value below 0 no logarithm is taken.
         """
         given = self.amounts(tasks, predictions, item_values)
-        weights = torch.tensor(self.weights, dtype=torch.float32).repeat(len(offsets) - 1, 1)
-        if values is not None:
-            weights = weights * values
+        weights = self.weights_at(values, shifts).expand(len(offsets) - 1, -1).contiguous()
         score = ops.fuse_scores(given, weights, offsets=offsets, **{**formula, "transform": self.transform})
-        if self.logarithm:
-            score = ops.transform_scores(score[:, None], "log", beta=formula["beta"], offsets=offsets)[:, 0]
-        return score
+        if not self.logarithm:
+            return score
+        positive = (weights >= 0).all(1).repeat_interleave(offsets.diff())
+        logarithms = ops.transform_scores(
+            torch.where(positive, score, 0.0)[:, None], "log", beta=formula["beta"], offsets=offsets
+        )
+        return torch.where(positive, logarithms[:, 0], score)
 
 
 @dataclass(frozen=True)
@@ -142,8 +177,14 @@ class Mixture:
 
     @property
     def expected_value(self) -> Baseline | None:
-        """What alone ranks a request with multipliers, if the policy has no trade-offs; None: it takes none."""
+        """What alone ranks a request with values of its own, if the policy has no trade-offs; None: it takes none."""
         return max((entry for entry in self.ranked_by if entry.expects), key=lambda e: e.corrected, default=None)
+
+    @property
+    def task_values(self) -> Baseline | None:
+        """The expected value that knows what the tasks of a policy with trade-offs are worth; it need not rank."""
+        entries = (entry for entry in (self.challenger, self.baseline) if entry is not None and entry.expects)
+        return next(entries, None)
 
     def in_values(self) -> "Mixture":
         """The same order where one expected value of corrected predictions is served alone, by the values and not by
@@ -209,23 +250,9 @@ def multipliers(
 
     ValueError names an unknown task, a number that is negative or infinite, and a request of which all are 0.
     """
-    if values is None:
+    table = _by_task("values", values, tasks, count)
+    if table is None:
         return None
-    if isinstance(values, Mapping):
-        table = np.tile(_row(values, tasks), (count, 1))
-    elif isinstance(values, (list, tuple)) and values and isinstance(values[0], Mapping):
-        if len(values) != count:
-            raise ValueError(f"values has {len(values)} mappings; want one, or one for each of {count} requests")
-        table = np.stack([_row(entry, tasks) for entry in values])
-    else:
-        try:
-            table = np.array(values, np.float32)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"values is {values!r}; want a mapping of tasks to numbers, or an array") from error
-        if table.shape == (len(tasks),):
-            table = np.tile(table, (count, 1))
-        if table.shape != (count, len(tasks)):
-            raise ValueError(f"values has shape {table.shape}; want {(len(tasks),)} or {(count, len(tasks))}")
     wrong = (table < 0) | np.isinf(table)
     if wrong.any():
         request, task = (int(place[0]) for place in np.nonzero(wrong))
@@ -235,8 +262,43 @@ def multipliers(
     return table
 
 
-def _row(values: Mapping[str, float], tasks: tuple[str, ...]) -> NDArray[np.float32]:
+def shifts_of(
+    shifts: Mapping[str, float] | NDArray[Any] | Any | None, tasks: tuple[str, ...], count: int
+) -> NDArray[np.float32] | None:
+    """s [count, T] of requests, from what `multipliers` takes; NaN: not given.
+
+    ValueError names an unknown task and an infinite number.
+    """
+    table = _by_task("shifts", shifts, tasks, count)
+    if table is not None and np.isinf(table).any():
+        request, task = (int(place[0]) for place in np.nonzero(np.isinf(table)))
+        raise ValueError(f"shifts is {table[request, task]} for task {tasks[task]!r}; want a finite number")
+    return table
+
+
+def _by_task(name: str, given: Any, tasks: tuple[str, ...], count: int) -> NDArray[np.float32] | None:
+    """[count, T] of one mapping, one each, or an array; None of None."""
+    if given is None:
+        return None
+    if isinstance(given, Mapping):
+        return np.tile(_row(name, given, tasks), (count, 1))
+    if isinstance(given, (list, tuple)) and given and isinstance(given[0], Mapping):
+        if len(given) != count:
+            raise ValueError(f"{name} has {len(given)} mappings; want one, or one for each of {count} requests")
+        return np.stack([_row(name, entry, tasks) for entry in given])
+    try:
+        table = np.array(given, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is {given!r}; want a mapping of tasks to numbers, or an array") from error
+    if table.shape == (len(tasks),):
+        table = np.tile(table, (count, 1))
+    if table.shape != (count, len(tasks)):
+        raise ValueError(f"{name} has shape {table.shape}; want {(len(tasks),)} or {(count, len(tasks))}")
+    return table
+
+
+def _row(name: str, values: Mapping[str, float], tasks: tuple[str, ...]) -> NDArray[np.float32]:
     unknown = [task for task in values if task not in tasks]
     if unknown:
-        raise ValueError(f"values names task {unknown[0]!r}; want one of {', '.join(tasks)}")
+        raise ValueError(f"{name} names task {unknown[0]!r}; want one of {', '.join(tasks)}")
     return np.array([values.get(task, np.nan) for task in tasks], np.float32)

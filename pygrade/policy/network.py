@@ -33,7 +33,7 @@ from pygrade.config.policy import PolicyConfig
 from pygrade.logs.keys import hashes
 from pygrade.policy import file
 from pygrade.policy.correction import PREFIX, Correction
-from pygrade.policy.mixture import Baseline, Mixture, priced
+from pygrade.policy.mixture import Baseline, Mixture, priced, shifts_of
 from pygrade.policy.projection import project_weights
 from pygrade.policy.spec import PolicySpec, fusion_formula
 from pygrade.storage import Place, download, is_url, publishing
@@ -196,24 +196,32 @@ class FusionPolicy(nn.Module):
         ids = np.asarray(item_id).reshape(-1)
         return self.correction.add_levels(items, hashes(ids.astype(np.int64) if ids.dtype.kind in "iu" else ids))
 
-    def multipliers(
-        self, values: Any, scenario: Sequence[str] | NDArray[Any] | None, count: int
-    ) -> tuple[Tensor | None, Baseline | None]:
-        """u [count, T] of requests, if any are in force, and the expected value that alone ranks by them.
+    def change_values(
+        self, values: Any, shifts: Any, scenario: Sequence[str] | NDArray[Any] | None, count: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """u and s [count, T] of requests, if any are in force: a task is worth v_t u_t + s_t.
 
-        values: see `mixture.multipliers`. With `trade_offs` the policy takes them; without, an expected value that the
-        policy is mixed with does, and ranks alone. ValueError if there is none.
+        values: see `mixture.multipliers`; shifts: see `mixture.shifts_of`. With `trade_offs` the policy takes
+        multipliers, of which a shift becomes a part; without, an expected value that the policy is mixed with takes
+        both, and ranks alone. ValueError if there is none, or if the policy learned from no values below 0.
         """
-        if self.config.trade_offs:
-            return self.spec.multipliers(values, scenario, count), None
-        if values is None:
-            return None, None
-        alone = None if self.mixture is None else self.mixture.expected_value
-        if alone is None:
+        mixture, trade_offs = self.mixture, self.config.trade_offs
+        added = shifts_of(shifts, self.tasks, count)
+        alone = None if mixture is None or trade_offs else mixture.expected_value
+        if not trade_offs and alone is None and values is not None:
             raise ValueError(
                 "values was given to a policy without trade_offs and without an expected value; want one of them"
             )
-        return self.spec.multipliers(values, scenario, count), alone
+        if added is None:
+            return (self.spec.multipliers(values, scenario, count) if trade_offs or values is not None else None), None
+        worth = alone if mixture is None or not trade_offs else mixture.task_values
+        if worth is None:
+            raise ValueError("shifts is given; no expected value of the policy knows what its tasks are worth")
+        u, s = self.spec.multipliers(values, scenario, count), torch.from_numpy(np.nan_to_num(added))
+        changed = worth.weights_at(u, s)
+        if count and not bool(changed.isfinite().all() and changed.any(1).all()):
+            raise ValueError("shifts make every task of a request worth 0, or one infinite; want others")
+        return (worth.multipliers_at(self.tasks, u, s), None) if trade_offs else (u, s)
 
     def fit_normalization(self, inputs: Tensor) -> None:
         """Set the mean and std of raw inputs [R, D]; NaN is left out, a constant input gets std 1."""
@@ -284,18 +292,20 @@ class FusionPolicy(nn.Module):
         values: Any = None,
         item_values: NDArray[Any] | None = None,
         items: NDArray[Any] | None = None,
+        shifts: Any = None,
     ) -> Tensor:
         """What the candidates are ranked by, float32 [R, N] or, of predictions [M, T] with offsets [R + 1], [M].
 
-        context [R, F], scenario [R] names; values: multipliers of the tasks' values, see `multipliers`; item_values
-        [R, N] or [M]: prices, if what ranks needs them; items [R, N, I] or [M, I]: item columns of the correction.
+        context [R, F], scenario [R] names; values and shifts: multipliers of the tasks' values and numbers added
+        to them, see `change_values`; item_values [R, N] or [M]: prices, if what ranks needs them; items [R, N, I] or
+        [M, I]: item columns of the correction.
         """
-        u, _ = self.multipliers(values, scenario, len(context))
+        u, s = self.change_values(values, shifts, scenario, len(context))
         corrected = self.correct(context, predictions, offsets, items) if self.takes_corrected else None
         given = predictions if corrected is None or not self.config.corrected else corrected
         inputs = self.spec.request_inputs(context, given, offsets, u if self.config.trade_offs else None)
         weights = self.serve(inputs.to(self.input_mean.device), scenario).cpu()
-        return self.scores_of(weights, predictions, offsets, u, item_values, corrected)
+        return self.scores_of(weights, predictions, offsets, u, item_values, corrected, s)
 
     @property
     def takes_corrected(self) -> bool:
@@ -312,9 +322,11 @@ class FusionPolicy(nn.Module):
         multipliers: Tensor | None = None,
         item_values: NDArray[Any] | None = None,
         corrected: NDArray[Any] | None = None,
+        shifts: Tensor | None = None,
     ) -> Tensor:
         """`scores` under given weights [R, T], such as drawn ones. corrected: what `correct` gives, if
-        `takes_corrected`. multipliers [R, T]: in force; without `trade_offs` an expected value ranks by them alone.
+        `takes_corrected`. multipliers and shifts [R, T]: in force; without `trade_offs` an expected value ranks by them
+        alone.
         """
         rows = np.ascontiguousarray(predictions, np.float32)
         shape, tasks = rows.shape[:-1], rows.shape[-1]
@@ -329,7 +341,7 @@ class FusionPolicy(nn.Module):
 
         def scores(entry: Baseline, u: Tensor | None) -> Tensor:
             given = candidates(entry.corrected)
-            return entry.scores(self.tasks, fusion_formula(self.config), given, bounds, u, prices)
+            return entry.scores(self.tasks, fusion_formula(self.config), given, bounds, u, prices, shifts)
 
         mixture, config, base = self.mixture, self.config, None
         if multipliers is not None and not config.trade_offs and mixture is not None and mixture.expected_value:

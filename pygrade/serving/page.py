@@ -48,6 +48,7 @@ class Page:
     policy_version: str  # its `version`
     context: NDArray[np.float32]  # [B, F], NaN if unknown
     multipliers: NDArray[np.float32] | None  # [B, T] of the tasks' values, if the policy takes them
+    shifts: NDArray[np.float32] | None  # [B, T] added to the values, as the multipliers
     first_number: int  # number of the first request, the id of those without one
     predictions: NDArray[np.float32]  # [B, N, T], or [M, T] with bounds
     bounds: NDArray[np.int64] | None  # [B + 1]
@@ -182,14 +183,21 @@ class Page:
         if self.trust == 0.0 and not self.by_values:
             assert self.policy.mixture is not None
             reason = ": ".join(filter(None, (self.verdict, self.policy.mixture.sentence)))
-            parts = [f"ranked by {self.baseline} alone, not by weights (verdict: {reason})", self._score_text(), moved]
+            parts = [
+                f"ranked by {self.baseline} alone, not by weights (verdict: {reason})",
+                self._score_text(request),
+                moved,
+            ]
             return "; ".join(filter(None, parts))
         parts = [self._source(request, static) if self.takes_network else f"ranked by {self.ranked_by[0].name}"]
         parts += [moved] if moved else []
-        parts += [] if self.takes_network else [self._score_text()]
+        parts += [] if self.takes_network else [self._score_text(request)]
         if self.multipliers is not None and (self.multipliers[request] != 1.0).any():
             pairs = zip(self.tasks, self.multipliers[request], strict=True)
             parts.append("values: " + ", ".join(f"{task} × {u:g}" for task, u in pairs if u != 1.0))
+        if self.shifts is not None and self.shifts[request].any():
+            moved_by = zip(self.tasks, self.shifts[request], strict=True)
+            parts.append("values shifted: " + ", ".join(f"{task} {s:+g}" for task, s in moved_by if s))
         if self.baseline and not self.by_values:
             parts.append(f"trust {self.trust:.2f} against {self.baseline} (verdict: {self.verdict})")
         return "; ".join(parts)
@@ -202,10 +210,12 @@ class Page:
         count = int((self.moves[3][request] != np.arange(len(filled)))[filled].sum())
         return f"page terms moved {count} of {int(filled.sum())} items"
 
-    def _score_text(self) -> str:
+    def _score_text(self, request: int) -> str:
         """How the contributions of a ranking without the network make the score."""
         entry, mixed = self.ranked_by[0], len(self.ranked_by) == 2
-        form = "score: " + ("the logarithm of the sum" if entry.logarithm else "the sum") + " of the contributions"
+        weights = np.broadcast_to(self._weights_of(entry), self.weights.shape)[request]
+        logarithm = entry.logarithm and bool((weights >= 0).all())
+        form = "score: " + ("the logarithm of the sum" if logarithm else "the sum") + " of the contributions"
         form += "" if self.by_values or self.trust == 1.0 else ", standardized over the candidates"
         return form + (f", times {self.trust:g}, plus the share of {self.baseline}" if mixed else "")
 
@@ -252,7 +262,7 @@ class Page:
 
     @property
     def by_values(self) -> bool:
-        """Multipliers of a policy without trade-offs: an expected value alone ranks by them."""
+        """Values of a policy without trade-offs: an expected value alone ranks by them."""
         return self.multipliers is not None and not self.policy.config.trade_offs
 
     @cached_property
@@ -271,7 +281,7 @@ class Page:
             entry = self.ranked_by[0]
             amounts = entry.amounts(self.tasks, self._candidates(entry.corrected), self._prices)
             formula = fusion_formula(config) | {"transform": entry.transform}
-            weights = np.asarray(entry.weights, np.float32) * (1.0 if self.multipliers is None else self.multipliers)
+            weights = self._weights_of(entry)
             scores = ops.transform_scores(amounts, offsets=offsets, **formula).numpy()
             return self._of_page(scores * np.broadcast_to(weights, self.weights.shape)[request])
         given = priced(self._candidates(config.corrected), self.tasks, config.value_tasks, self._prices)
@@ -281,16 +291,27 @@ class Page:
             parts = self.trust * _standardized(parts, request, len(self.weights))
         return self._of_page(parts)
 
+    @property
+    def _change(self) -> tuple[Tensor | None, Tensor | None]:
+        """Multipliers and shifts of the tasks' values."""
+        u, s = (None if table is None else torch.from_numpy(table) for table in (self.multipliers, self.shifts))
+        return u, s
+
+    def _weights_of(self, entry: Baseline) -> NDArray[np.float32]:
+        """[B, T] or [T] at the tasks' values in force."""
+        weights: NDArray[np.float32] = entry.weights_at(*self._change).numpy()
+        return weights
+
     @cached_property
     def baseline_contribution(self) -> NDArray[np.float32]:
         """What the baseline gives to the score of each page item, [B, k]: (1 - λ) times its standardized score."""
         _, offsets, request = self._present
         parts = np.zeros((len(request), 1))
         if self.policy.mixture is not None and self.trust < 1.0 and not self.by_values:
-            u = None if self.multipliers is None else torch.from_numpy(self.multipliers)
             base = self.policy.mixture.baseline
             given, formula = self._candidates(base.corrected), fusion_formula(self.policy.config)
-            scores = base.scores(self.tasks, formula, given, offsets, u, self._prices)
+            u, s = self._change
+            scores = base.scores(self.tasks, formula, given, offsets, u, self._prices, s)
             parts = _standardized(scores.numpy()[:, None], request, len(self.weights)) * (1.0 - self.trust)
         return self._of_page(parts)[:, :, 0]
 
@@ -437,6 +458,7 @@ class Page:
             baseline=np.full(int(some.sum()), self.baseline),
             verdict=np.full(int(some.sum()), self.verdict),
             multipliers=None if self.multipliers is None else self.multipliers[some],
+            shifts=None if self.shifts is None else self.shifts[some],
             value=None if self.item_values is None else self.item_values.reshape(-1)[keep],
             **self._item_likeness(keep),
             items=() if columns is None or self.policy.correction is None else self.policy.correction.items,

@@ -20,7 +20,7 @@ from pygrade.evaluation.policy_estimates import item_inputs, noted
 from pygrade.logs import Logs, encode
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
-from pygrade.policy.mixture import multipliers
+from pygrade.policy.mixture import multipliers, shifts_of
 from pygrade.serving.page import Ids, Page, missing_candidates
 from pygrade.storage import Place
 
@@ -95,6 +95,7 @@ class BlendedRanker:
         categories: ArrayLike | Sequence[Any] | None = None,
         embeddings: ArrayLike | None = None,
         page_terms: bool = True,
+        shifts: Mapping[str, float] | Sequence[Mapping[str, float]] | ArrayLike | None = None,
     ) -> Page:
         """The best ``k`` candidates of each of B requests.
 
@@ -109,6 +110,8 @@ class BlendedRanker:
         correction has levels of items, which it looks up by them. ``values``: multipliers of the
         tasks' values, for a policy with ``trade_offs`` or, to rank by it alone, an expected value: a mapping from task
         to number ≥ 0, or one a request, or an array [T] or [B, T]; NaN or left out: the policy's default.
+        ``shifts``, given in the same ways: numbers added to the tasks' values after the multipliers, so that a task may
+        cost something; a policy with ``trade_offs`` takes those that leave no value below 0.
         ``item_values`` [B, N] or [M]: prices, for a policy that needs them. ``items`` [B, N, I] or [M, I]: item columns
         in the order of ``policy.correction.items``, NaN or left out: unknown; a policy without a correction ignores
         them. ``categories`` [B, N] or [M], names, None or "": unknown; ``embeddings`` [B, N, d] or [M, d], a row that
@@ -142,13 +145,14 @@ class BlendedRanker:
             categories,
             embeddings,
             page_terms,
+            shifts,
         )
         return self._rank(given, {"request_id": request_id, "user_id": user_id, "item_id": item_id})
 
     def rank_log(self, logs: Logs, k: int, *, explore: bool = False, seed: int | None = None, **rules: Any) -> Page:
         """The page of each request of a log, with all that the log has of it: context, predictions, scenario, ids,
         prices, item columns, categories and embeddings. Tasks and features are found by name; those that the policy
-        does not know are left out, with a warning. ``rules``: mask, boosts, groups, caps, values as in `rank`.
+        does not know are left out, with a warning. ``rules``: mask, boosts, groups, caps, values, shifts as in `rank`.
         """
         known = noted(self.policy, logs)
         return self.rank(
@@ -175,6 +179,8 @@ class BlendedRanker:
         batch, total = arguments.sizes()
         if arguments.values is not None:
             arguments = arguments._replace(values=multipliers(arguments.values, policy.tasks, batch))
+        if arguments.shifts is not None:
+            arguments = arguments._replace(shifts=shifts_of(arguments.shifts, policy.tasks, batch))
         counts = {"request_id": batch, "user_id": batch, "item_id": total}
         ids = Ids(*(_ids(name, given_ids[name], count) for name, count in counts.items()))
         if ids.item is not None and policy.correction is not None and policy.correction.levels is not None:
@@ -185,8 +191,8 @@ class BlendedRanker:
             arguments = arguments.converted(policy)
             ranked = _core.rank_pages(self._core, *arguments)
         return Page(
-            *ranked[:12],
-            moves=ranked[12],
+            *ranked[:13],
+            moves=ranked[13],
             predictions=arguments.predictions,
             bounds=arguments.offsets,
             scenario=arguments.scenario,
@@ -233,6 +239,7 @@ class _Arguments(NamedTuple):
     categories: Any
     embeddings: Any
     page_terms: Any
+    shifts: Any
 
     def sizes(self) -> tuple[int, int]:
         """The numbers of requests and of candidates."""
@@ -267,6 +274,7 @@ class _Arguments(NamedTuple):
             explore=bool(self.explore),
             seed=None if self.seed is None else integer("seed", self.seed, 0, _MAX),
             values=None if self.values is None else multipliers(self.values, policy.tasks, batch),
+            shifts=shifts_of(self.shifts, policy.tasks, batch),
             item_values=_option("item_values", self.item_values, np.float32, total),
             items=None if self.items is None else _items(self.items, total, policy),
             categories=None if self.categories is None else _names(self.categories, total),

@@ -96,6 +96,20 @@ def test_a_corrected_policy_takes_multipliers(capsys, shop, tmp_path):
     assert "multipliers can be saved in a policy trained with --policy.trade-offs alone" in capsys.readouterr().err
 
 
+def test_shifted_values_are_judged_over_the_values_as_they_are(capsys, shop):
+    options = ("--shifts", "click=-1.5", "click=-0.5,order=2")
+    record = result(capsys, *arguments(shop, *options))["front"]["settings"]
+    assert list(record) == ["click -1.5", "click -0.5 order +2"]
+    costly = record["click -1.5"]
+    assert costly["shifts"] == {"click": -1.5} and costly["predicted"]["click"] < -0.01
+    assert costly["events"]["click"]["low"] < costly["events"]["click"]["value"] < costly["events"]["click"]["high"]
+    assert cli.main(arguments(shop, *options)) == 0
+    assert "Shifted values over the values as they are" in capsys.readouterr().out
+    for word, named in (("click", "want TASK=NUMBER"), ("clicks=1", "shifts names task 'clicks'")):
+        assert cli.main(arguments(shop, "--shifts", word)) == 2
+        assert named in capsys.readouterr().err
+
+
 def test_multipliers_of_a_scenario(place, tmp_path):
     options = ("--keep", "order=0.5", "--scenario", "buy", "--save", str(tmp_path / "mine"))
     assert cli.main(arguments(place, *options)) == 0

@@ -2,6 +2,7 @@
 // pygrade/policy/mixture.py has the formulas; the bits are those of the ops of <pygrade/fusion.hpp>.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
@@ -32,6 +33,14 @@ struct PYGRADE_API PiecewiseLinear {
   std::vector<float> x, y, slope;  // [K - 1] segments
 };
 
+// What becomes of the tasks' values: value_t · multiplier_t + shift_t, which may be below 0. All [T], or none.
+struct ValueChange {
+  std::span<const float> multipliers = {};  // none: 1
+  std::span<const float> shifts = {};       // none: 0
+
+  bool empty() const { return multipliers.empty() && shifts.empty(); }
+};
+
 // A ranking that needs no policy.
 struct PYGRADE_API Baseline {
   static constexpr std::size_t max_name = 63;  // bytes
@@ -45,18 +54,28 @@ struct PYGRADE_API Baseline {
   // item_values[N], priced. In `predictions` or in the workspace.
   Scores amounts(std::span<const float> predictions, std::span<const float> item_values, Workspace& workspace) const;
 
-  // One score for each row of predictions[N, T], corrected ones if it is `corrected`, with the multipliers[T] of the
-  // tasks' values (empty: 1) and, if tasks are priced, item_values[N]. `formula` gives beta, epsilon and slope.
-  // std::invalid_argument as of fuse_scores.
-  void scores(std::span<const float> predictions, std::span<const float> multipliers,
-              std::span<const float> item_values, const FusionOptions& formula, Workspace& workspace,
-              std::span<float> result) const;
+  // Its weights for other values of the tasks, into result[T].
+  void weights_at(const ValueChange& change, std::span<float> result) const;
+
+  // One score for each row of predictions[N, T], corrected ones if it is `corrected`, for other values of the tasks
+  // and, if tasks are priced, item_values[N]. `formula` gives beta, epsilon and slope. No logarithm is taken where a
+  // weight is below 0. std::invalid_argument as of fuse_scores.
+  void scores(std::span<const float> predictions, const ValueChange& change, std::span<const float> item_values,
+              const FusionOptions& formula, Workspace& workspace, std::span<float> result) const;
 
   // Whether it takes a logarithm, so that predictions must not be negative.
   bool takes_logarithm() const;
 
-  // Whether it is an expected value, which holds for other values of the tasks.
-  bool expects() const { return transform == Transform::identity && (logarithm || corrected); }
+  // Whether a score with these weights[T] is a logarithm: the sum of amounts ≥ 0.
+  bool takes_logarithm_of(std::span<const float> at) const {
+    return logarithm && std::ranges::none_of(at, [](float weight) { return weight < 0.0f; });
+  }
+
+  // Whether it is an expected value, which holds for other values of the tasks: no other baseline has weights below 0.
+  bool expects() const {
+    return transform == Transform::identity &&
+           (logarithm || corrected || std::ranges::any_of(weights, [](float weight) { return weight < 0.0f; }));
+  }
 
   std::string name;
   Transform transform = Transform::identity;
@@ -78,7 +97,7 @@ struct PYGRADE_API Mixture {
   const Baseline* counted_baseline() const { return trust < 1.0 ? &baseline : nullptr; }
   // Whether the scores of the policy's network count.
   bool takes_network() const { return !challenger && trust > 0.0; }
-  // Of those that count, what alone ranks a request with multipliers if the policy has no trade-offs: an expected
+  // Of those that count, what alone ranks a request with values of its own if the policy has no trade-offs: an expected
   // value, of corrected predictions rather than others, the challenger's rather than the baseline's. Null: there is
   // none.
   const Baseline* expected_value() const;

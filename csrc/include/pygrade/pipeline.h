@@ -180,8 +180,9 @@ typedef struct pygrade_user_request {
      their units, and item columns of the policy's correction. Or NULL */
   const pygrade_item_column* item_features;
   size_t item_features_size;
-  void* user_data;    /* for pygrade_predict: pygrade_model_rows.user_data */
-  uint64_t waited_us; /* microseconds since the request arrived; the deadline counts them */
+  void* user_data;     /* for pygrade_predict: pygrade_model_rows.user_data */
+  uint64_t waited_us;  /* microseconds since the request arrived; the deadline counts them */
+  const float* shifts; /* [tasks] added to the tasks' values, may make them negative, NaN: 0; or NULL */
 } pygrade_user_request;
 
 enum {

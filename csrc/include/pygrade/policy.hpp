@@ -92,11 +92,16 @@ class PYGRADE_API Policy {
   void item_columns(std::span<const std::int64_t> item_ids, std::span<const ItemColumn> given,
                     std::vector<float>& rows) const;
 
-  // What alone ranks a request with multipliers: see Mixture::expected_value. Null with trade_offs(), and if none does.
+  // What alone ranks a request with values of its own: see Mixture::expected_value. Null with trade_offs(), and if none
+  // does.
   const Baseline* expected_value() const;
 
-  // Whether requests may give multipliers of the tasks' values, and whether something prices tasks.
+  // The expected value that knows what the tasks are worth, by which shifts count; null: there is none.
+  const Baseline* task_values() const;
+
+  // Whether requests may give multipliers of the tasks' values, shifts of them, and whether something prices tasks.
   bool takes_values() const { return trade_offs_ || expected_value() != nullptr; }
+  bool takes_shifts() const { return task_values() != nullptr; }
   bool takes_prices() const;
 
   // This policy with another share in the scores, see Mixture::trust. std::invalid_argument for a share outside 0 … 1,
@@ -110,11 +115,17 @@ class PYGRADE_API Policy {
   };
   Fallback fallback(std::optional<std::string_view> scenario) const;
 
-  // The multipliers[T] in force if a request gives `given`[T] (NaN: nothing) or, empty, none: else the scenario's, the
-  // policy's own, 1. std::invalid_argument if one is negative or infinite, all are 0, or the policy takes none: it has
-  // neither trade_offs() nor an expected_value().
-  void multipliers(std::span<const float> given, std::optional<std::string_view> scenario,
-                   std::span<float> multipliers) const;
+  // Memory of a change of the tasks' values.
+  struct ValueMemory {
+    std::vector<float> multipliers, shifts;  // [T]
+    operator ValueChange() const { return {multipliers, shifts}; }
+  };
+
+  // What is in force if a request gives `given` (NaN, or empty: nothing): multipliers, else the scenario's, the
+  // policy's own, 1; and shifts, else 0. With trade_offs(), whose inputs are multipliers, a shift becomes a part of the
+  // multiplier, and the shifts are 0. std::invalid_argument if a multiplier is negative, with the shift included if the
+  // policy has trade_offs(); if a number is infinite; if every task is worth 0; or if the policy takes none.
+  void change_values(const ValueChange& given, std::optional<std::string_view> scenario, ValueMemory& memory) const;
 
   // Working memory of `evaluate`; grows to the needs of the largest policy and is reused.
   struct Workspace {

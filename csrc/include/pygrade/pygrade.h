@@ -173,6 +173,7 @@ typedef struct pygrade_request {
   const char* const* categories; /* [candidates] UTF-8 and a 0; NULL or "": unknown; or NULL: all of them */
   const float* embeddings;       /* [candidates, embedding_size]; not finite or 0: unknown; or NULL: all of them */
   size_t embedding_size;
+  const float* shifts; /* [tasks] added to the tasks' values, may make them negative, NaN: 0; or NULL: all of them */
 } pygrade_request;
 
 /* What the log says of the policy against the baseline that it is mixed with. */
@@ -255,10 +256,10 @@ typedef struct pygrade_log_ids {
  * i_<item column> (items), value (the item_values, if the policy needs them), category (if its page terms read them;
  * embeddings are not logged: join them by item_id), scenario, w_<task> (the served weights),
  * a_<task> (the concentration, if explored), seed, policy_version, exploration, timestamp, trust, baseline, verdict
- * and, if the policy takes them, u_<task> (the multipliers of the values): those that the Python and the C++ rankers
- * write, and that training and off-policy estimates read. The y_ of shown candidates are 0, the others empty: join the
- * feedback by request_id and item_id. A candidate with a NaN or infinite prediction is left out unless it was shown;
- * then the smallest prediction of the task in the request stands in.
+ * and, if the policy takes them, u_<task> and shift_<task> (multipliers and shifts of the values): those that the
+ * Python and the C++ rankers write, and that training and off-policy estimates read. The y_ of shown candidates are 0,
+ * the others empty: join the feedback by request_id and item_id. A candidate with a NaN or infinite prediction is left
+ * out unless it was shown; then the smallest prediction of the task in the request stands in.
  *
  * `request` and `page` are those of a pygrade_ranker_rank that succeeded, the page with weights and concentration.
  * `*length` becomes the length of the text; if it is above `capacity`, the call fails with PYGRADE_BUFFER_TOO_SMALL

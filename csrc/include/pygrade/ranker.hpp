@@ -60,6 +60,10 @@ struct Request {
   // excludes leaves its place to others, one beyond the end of a short page comes last.
   std::span<const std::int32_t> pins = {};
   std::span<const std::uint8_t> demoted = {};  // [N] where not 0: placed after all others, unless it is pinned
+  // [T] numbers added to the tasks' values after the multipliers, so that a task may cost something; empty, or NaN: 0.
+  std::span<const float> shifts = {};
+
+  ValueChange change() const { return {values, shifts}; }
 };
 
 // What moved an item of a page that was searched by page terms.
@@ -198,10 +202,10 @@ struct LogIds {
 
 // The request as rows of CSV in the columns of the log contract (request_id, user_id, item_id, position, x_…, p_…, y_…,
 // i_… of the policy's correction, value if something prices tasks, category if page terms read it, scenario, w_…, a_…,
-// seed, policy_version, exploration, timestamp, trust, baseline, verdict, and u_… if the policy takes multipliers): one
-// per candidate, as Python's Page.log_rows. The y_ of shown candidates are 0, the others empty: join the feedback by
-// request_id and item_id. A candidate with a missing prediction is left out unless it was shown; then the smallest
-// prediction of the task in the request stands in. Appends to `out`.
+// seed, policy_version, exploration, timestamp, trust, baseline, verdict, and, if the policy takes multipliers, u_… and
+// shift_…): one per candidate, as Python's Page.log_rows. The y_ of shown candidates are 0, the others empty: join the
+// feedback by request_id and item_id. A candidate with a missing prediction is left out unless it was shown; then the
+// smallest prediction of the task in the request stands in. Appends to `out`.
 PYGRADE_API void append_log_header(const Policy& policy, std::string& out);
 PYGRADE_API void append_log_rows(const Policy& policy, const Request& request, const PageBuffer& buffer,
                                  const Page& page, const LogIds& ids, std::string& out);

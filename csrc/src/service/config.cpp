@@ -16,6 +16,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr double largest = 1e30;  // multiplier or shift
+constexpr std::size_t max_settings = 100, max_cohorts = 52;
 constexpr std::size_t max_arms = 32, max_name = 63, max_path = 4096;
 constexpr std::int64_t most = std::int64_t{1} << 30;
 constexpr double slack = 1e-9;  // of a sum of shares
@@ -55,11 +57,21 @@ std::string read_name(JsonReader& reader, const Argument& argument) {
   refuse(argument, reader, "letters, digits, _ and - alone");
 }
 
+// Numbers by task.
+std::vector<std::pair<std::string, double>> read_by_task(JsonReader& reader, const Argument& argument, double least) {
+  std::vector<std::pair<std::string, double>> numbers;
+  const std::string prefix = argument.text() + ".";
+  enter_object(reader, argument);
+  for (std::string_view task; reader.next_key(task);)
+    numbers.emplace_back(task, read_number(reader, {prefix, task}, least, largest));
+  return numbers;
+}
+
 // One of arms or of shadow. A share that is not given is `absent`.
 template <std::size_t N>
 ArmConfig read_arm(JsonReader& reader, const std::string& where, const api::Field (&known)[N], const fs::path& run) {
   ArmConfig arm{.share = absent, .explore = absent};
-  const std::string prefix = where + ".", of_values = prefix + "values.";
+  const std::string prefix = where + ".";
   if (reader.peek() != Json::Type::object) refuse(where, reader, "a JSON object");
   reader.enter_object();
   read_options(reader, prefix, known, [&](const Argument& argument) {
@@ -68,10 +80,8 @@ ArmConfig read_arm(JsonReader& reader, const std::string& where, const api::Fiel
     if (argument.key == "trust") arm.trust = read_number(reader, argument, 0.0, 1.0);
     if (argument.key == "share") arm.share = read_number(reader, argument, 0.0, 1.0);
     if (argument.key == "explore") arm.explore = read_number(reader, argument, 0.0, 1.0);
-    if (argument.key != "values") return;
-    enter_object(reader, argument);
-    for (std::string_view task; reader.next_key(task);)
-      arm.values.emplace_back(task, read_number(reader, {of_values, task}, 0.0, 1e30));
+    if (argument.key == "values") arm.values = read_by_task(reader, argument, 0.0);
+    if (argument.key == "shifts") arm.shifts = read_by_task(reader, argument, -largest);
   });
   if (arm.name.empty()) refuse_missing(prefix + "name");
   return arm;
@@ -89,6 +99,60 @@ std::vector<ArmConfig> read_arms(JsonReader& reader, const Argument& argument, c
     arms.push_back(std::move(arm));
   });
   return arms;
+}
+
+// Midnight UTC of a text such as 2026-12-07, in ms since 1970.
+std::int64_t read_day(JsonReader& reader, const Argument& argument) {
+  using namespace std::chrono;
+  const std::size_t place = reader.place();
+  const std::string text(read_text(reader, argument, max_name));
+  const auto number = [&](std::size_t from, std::size_t size) {
+    unsigned value = 0;
+    const char *begin = text.data() + from, *end = begin + size;
+    const auto parsed = std::from_chars(begin, end, value);
+    return parsed.ec == std::errc{} && parsed.ptr == end ? static_cast<int>(value) : -1;
+  };
+  if (text.size() == 10 && text[4] == '-' && text[7] == '-') {
+    const int y = number(0, 4), m = number(5, 2), d = number(8, 2);
+    const year_month_day day{year(y), month(static_cast<unsigned>(m)), std::chrono::day(static_cast<unsigned>(d))};
+    if (y > 0 && m > 0 && d > 0 && day.ok())
+      return duration_cast<milliseconds>(sys_days(day).time_since_epoch()).count();
+  }
+  reader.go_back(place);
+  refuse(argument, reader, "a day in UTC such as \"2026-12-07\"");
+}
+
+Experiment read_experiment(JsonReader& reader, const Argument& argument) {
+  Experiment experiment;
+  bool has_start = false;
+  enter_object(reader, argument);
+  read_options(reader, "experiment.", api::experiment_fields, [&](const Argument& part) {
+    if (part.key == "name") experiment.name = read_name(reader, part);
+    if (part.key == "start") {
+      experiment.start = read_day(reader, part);
+      has_start = true;
+    }
+    if (part.key == "settings")
+      read_list(reader, part, max_settings, [&](const Argument& element) {
+        experiment.settings.push_back(read_by_task(reader, element, -largest));
+      });
+    if (part.key == "cohorts")
+      read_list(reader, part, max_cohorts, [&](const Argument& element) {
+        const std::string name = element.text();
+        auto& shares = experiment.cohorts.emplace_back();
+        read_list(reader, name, max_settings,
+                  [&](const Argument& share) { shares.push_back(read_number(reader, share, 0.0, 1.0)); });
+      });
+  });
+  if (experiment.name.empty()) refuse_missing("experiment.name");
+  if (!has_start) refuse_missing("experiment.start");
+  const std::size_t count = experiment.settings.size();
+  if (count < 2)
+    throw InputError("experiment.settings", "experiment.settings has " + std::to_string(count) +
+                                                " settings; want at least 2, {} for the values as they are");
+  if (experiment.cohorts.empty()) experiment.cohorts.emplace_back(count, 1.0 / static_cast<double>(count));
+  check_cohorts(experiment.cohorts, count, "experiment.cohorts");
+  return experiment;
 }
 
 // What is not given: an only arm has all users, and arms explore as `explore` says.
@@ -158,6 +222,8 @@ void read_option(ServiceConfig& config, double& explore, JsonReader& reader, con
     config.arms = read_arms(reader, argument, api::arm_fields, run);
   } else if (key == "shadow") {
     config.shadows = read_arms(reader, argument, api::shadow_fields, run);
+  } else if (key == "experiment") {
+    config.experiment = read_experiment(reader, argument);
   } else if (key == "salt") {
     config.salt = read_text(reader, argument, max_path);
   } else if (key == "exposures" || key == "feedback") {  // an absolute path stands for itself
@@ -203,16 +269,9 @@ std::size_t arm_of(const ServiceConfig& config, std::int64_t user) {
 }
 
 std::size_t arm_of(const ServiceConfig& config, std::string_view user) {
-  const double place = stable_fraction(config.salt, user);
-  double sum = 0.0;
-  std::size_t last = 0;
-  for (std::size_t i = 0; i < config.arms.size(); ++i) {
-    if (config.arms[i].share == 0.0) continue;
-    sum += config.arms[i].share;
-    last = i;
-    if (place < sum) return i;
-  }
-  return last;
+  std::array<double, max_arms> shares{};
+  std::ranges::transform(config.arms, shares.begin(), &ArmConfig::share);
+  return place_among(std::span(shares).first(config.arms.size()), stable_fraction(config.salt, user));
 }
 
 }  // namespace pygrade::inline v0_2::detail

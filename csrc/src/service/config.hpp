@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "service/experiment.hpp"
+
 namespace pygrade::inline v0_2::detail {
 
 // A policy that is served or compared, and how.
@@ -18,6 +20,7 @@ struct ArmConfig {
   double share = 1.0;                                       // of the users; none of a shadow
   std::optional<std::filesystem::path> policy = {};         // a directory; nothing: the artifact's
   std::vector<std::pair<std::string, double>> values = {};  // multipliers by task
+  std::vector<std::pair<std::string, double>> shifts = {};  // of the values, by task
   std::optional<double> trust = {};                         // nothing: the policy's
   double explore = 0.0;                                     // share of the arm's requests
   bool operator==(const ArmConfig&) const = default;
@@ -40,6 +43,7 @@ struct ServiceConfig {
   std::size_t max_body_bytes = std::size_t{1} << 20;
   std::vector<ArmConfig> arms = {{.name = "main"}};
   std::vector<ArmConfig> shadows;
+  std::optional<Experiment> experiment;
   std::string salt = "pygrade";
   double max_explore = 0.1;
   double shuffle = 0.0;                                      // share of the pages that are put in a random order

@@ -50,10 +50,6 @@ const Baseline* leading(const Policy& policy, const Request& request) {
   return policy.mixture() && !policy.mixture()->takes_network() ? policy.mixture()->counted_baseline() : nullptr;
 }
 
-bool alone_by_values(const Policy& policy, const Request& request) {
-  return !request.values.empty() && policy.expected_value() != nullptr;
-}
-
 Parts parts_of(const Policy& policy, const Request& request, std::span<const float> weights) {
   Parts parts;
   const std::size_t tasks = policy.tasks().size(), rows = request.predictions.size() / tasks;
@@ -76,8 +72,8 @@ Parts parts_of(const Policy& policy, const Request& request, std::span<const flo
   options.beta = policy.beta();
   options.epsilon = policy.epsilon();
   options.slope = policy.slope().data();
-  std::vector<float> multipliers(tasks);
-  policy.multipliers(request.values, request.scenario, multipliers);
+  Policy::ValueMemory change;
+  policy.change_values(request.change(), request.scenario, change);
 
   Baseline network = network_part(policy, weights);
   if (prices.empty()) network.priced.clear();
@@ -94,20 +90,21 @@ Parts parts_of(const Policy& policy, const Request& request, std::span<const flo
   std::vector<float> transformed(present.size());
   transform_scores(amounts, of_ranking, transformed);
   parts.contributions.resize(present.size());
+  const ValueChange of_values = replaced != nullptr ? ValueChange(change) : ValueChange();
+  std::vector<float> factors(tasks);
+  ranking.weights_at(of_values, factors);
   const auto n = static_cast<std::size_t>(count);
   for (std::size_t i = 0; i < n; ++i)
     for (std::size_t t = 0; t < tasks; ++t) {
       const float value = transformed[amounts.layout == Layout::task_major ? t * n + i : i * tasks + t];
-      const float factor = replaced != nullptr ? ranking.weights[t] * multipliers[t] : ranking.weights[t];
-      parts.contributions[i * tasks + t] = factor * value;
+      parts.contributions[i * tasks + t] = factors[t] * value;
     }
   parts.fused.resize(n);
-  const auto factors = replaced != nullptr ? std::span<const float>(multipliers) : std::span<const float>();
-  ranking.scores(given(ranking), factors, prices, options, workspace, parts.fused);
+  ranking.scores(given(ranking), of_values, prices, options, workspace, parts.fused);
   const auto& mixture = policy.mixture();
   if (alone_by_values(policy, request) || !mixture || mixture->counted_baseline() == nullptr) return parts;
   parts.base.resize(n);
-  mixture->baseline.scores(given(mixture->baseline), multipliers, prices, options, workspace, parts.base);
+  mixture->baseline.scores(given(mixture->baseline), change, prices, options, workspace, parts.base);
   parts.fused_z = standardized(parts.fused);
   parts.base_z = standardized(parts.base);
   return parts;
@@ -130,10 +127,10 @@ void write_inputs(const Policy& policy, const Request& request, std::span<const 
     out.null();
     return;
   }
-  std::vector<float> inputs(policy.num_inputs()), multipliers(policy.tasks().size());
-  if (policy.trade_offs()) policy.multipliers(request.values, request.scenario, multipliers);
-  policy.request_inputs(request.context, predictions, inputs,
-                        policy.trade_offs() ? std::span<const float>(multipliers) : std::span<const float>());
+  std::vector<float> inputs(policy.num_inputs());
+  Policy::ValueMemory change;
+  if (policy.trade_offs()) policy.change_values(request.change(), request.scenario, change);
+  policy.request_inputs(request.context, predictions, inputs, change.multipliers);
   out.object(input_names(policy), inputs);
 }
 
@@ -145,7 +142,15 @@ void write_ranking(const Policy& policy, const Request& request, Fallback fallba
   const bool standardized = mixture && !by_values && mixture->counted_baseline() != nullptr;
   const bool mixed = standardized && mixture->trust > 0.0;
   const std::string first = lead == nullptr ? "policy" : lead->name;
-  std::string score = lead != nullptr && lead->logarithm ? "the logarithm of the sum" : "the sum";
+  bool logarithm = false;
+  if (lead != nullptr) {
+    Policy::ValueMemory change;
+    policy.change_values(request.change(), request.scenario, change);
+    std::vector<float> weights(policy.tasks().size());
+    lead->weights_at(change, weights);
+    logarithm = lead->takes_logarithm_of(weights);
+  }
+  std::string score = logarithm ? "the logarithm of the sum" : "the sum";
   score += " of the contributions";
   std::string why = first + " ranks alone";
   if (standardized) score += ", standardized over the candidates";

@@ -33,7 +33,8 @@ struct Context {
   FeatureBuffer user;                      // of a pipeline's request for weights
   RankInput input;
   std::string request_id, user_text;
-  std::vector<float> values, scores, weights, concentration, policy_context, item_columns;
+  Assignment assigned;  // of the user, if there is an experiment
+  std::vector<float> values, shifts, scores, weights, concentration, policy_context, item_columns;
   std::vector<std::int32_t> indices;
   std::vector<std::int64_t> items, pinned, demoted;
   std::vector<std::int32_t> pins;          // [k], or none
@@ -70,6 +71,7 @@ struct Ranked {
       lease;  // of a pipeline's models, first: it ends last, so that the publisher frees them
   std::shared_ptr<const Release> release;
   std::size_t arm = 0;
+  const Experiment* experiment = nullptr;  // of the service; null: there is none
   ServedPage page;
   const Policy* policy = nullptr;          // that ranked the request, as the following
   Request request;                         // of the candidates
@@ -173,7 +175,9 @@ struct Service::Impl {
 namespace detail {
 
 std::size_t arm_for(const ServiceConfig& config, const Release& release, const RankInput& input);
-void set_values(const Served& arm, Context& context);
+void set_values(const ServiceConfig& config, const Release& release, std::size_t arm, Context& context);
+// The user's part in the experiment, if there is one.
+void write_assigned(const Experiment* experiment, const Context& context, JsonWriter& out);
 
 // Whether a header (Content-Type, Accept) names tensors in the safetensors format.
 bool names_tensors(std::string_view header);
@@ -192,6 +196,8 @@ std::string_view unless_none(std::string_view name);  // "" in place of "none"
 // what stands in its place, which is what alone ranks by the request's values, or a challenger; null: nothing does.
 Baseline network_part(const Policy& policy, std::span<const float> weights);
 const Baseline* replacement(const Policy& policy, const Request& request);
+// Whether an expected value alone ranks by the request's values.
+bool alone_by_values(const Policy& policy, const Request& request);
 
 }  // namespace detail
 

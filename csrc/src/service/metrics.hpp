@@ -94,6 +94,8 @@ class Metrics {
   Cell unknown_keys;   // of requests
   Cell unknown_items;  // of updates
   std::vector<ArmCells> arms;
+  std::vector<Cell> settings;      // [settings] pages, of the experiment
+  std::array<Cell, 2> unassigned;  // pages: the user's cohort has not begun; the request is outside
   std::vector<ShadowCells> shadows;
 
  private:

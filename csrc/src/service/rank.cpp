@@ -24,7 +24,7 @@ InputError translated(const std::invalid_argument& error) {
   if (message.starts_with(item_ids)) message.replace(0, item_ids.size(), "items");
   const std::string word = message.substr(0, message.find(' '));
   for (const std::string_view known : {"items", "item_values", "item_features", "predictions", "rules", "values",
-                                       "context", "candidates", "categories", "embeddings"})
+                                       "shifts", "context", "candidates", "categories", "embeddings"})
     if (word == known) return {known, message};
   if (message.starts_with("scores is negative")) return {"predictions", message};
   if (message.starts_with("no candidate is left"))
@@ -117,6 +117,7 @@ void Service::Impl::rank_pipeline(Ranked& ranked, Context& context, bool explore
   request.demoted = context.demoted_rows;
   request.explore = explore;
   request.values = context.values;
+  request.shifts = context.shifts;
   request.policy = 1 + ranked.arm;
   request.deadline = input.deadline;
   request.arrival = given.arrival;
@@ -159,6 +160,7 @@ void Service::Impl::rank_policy(Ranked& ranked, Context& context, bool explore, 
   request.explore = explore;
   if (explore) request.draw = reserve_draws(stream, 1);
   request.values = context.values;
+  request.shifts = context.shifts;
   if (input.has_item_values) request.item_values = input.item_values;
   if (ranked.policy->correction()) {
     ranked.policy->item_columns(input.items, input.item_features, context.item_columns);
@@ -197,11 +199,49 @@ std::size_t detail::arm_for(const ServiceConfig& config, const Release& release,
   throw InputError("user", "user is missing; there are several arms: want user or arm");
 }
 
-// The request's multipliers, and the arm's where it gives none.
-void detail::set_values(const Served& arm, Context& context) {
-  context.values = context.input.values.empty() ? arm.values : context.input.values;
-  for (std::size_t t = 0; t < arm.values.size(); ++t)
-    if (std::isnan(context.values[t])) context.values[t] = arm.values[t];
+namespace {
+
+// `first`, and `second` where it has none.
+void complete(std::span<const float> first, std::span<const float> second, std::vector<float>& result) {
+  const auto start = first.empty() ? second : first;
+  result.assign(start.begin(), start.end());
+  for (std::size_t t = 0; t < second.size(); ++t)
+    if (std::isnan(result[t])) result[t] = second[t];
+}
+
+// Who the user is in the log; "" without one.
+std::string_view user_text(const Release& release, Context& context) {
+  const RankInput& input = context.input;
+  if (!input.user) return {};
+  if (release.is_policy() && input.user_name.data() != nullptr) return input.user_name;
+  return context.user_text = std::to_string(*input.user);
+}
+
+}  // namespace
+
+// The request's multipliers and shifts, where it gives none the experiment's setting, and then the arm's.
+void detail::set_values(const ServiceConfig& config, const Release& release, std::size_t arm, Context& context) {
+  const RankInput& input = context.input;
+  const Served& served = release.arms[arm];
+  complete(input.values, served.values, context.values);
+  std::span<const float> setting;
+  context.assigned = {};
+  if (config.experiment && input.user && input.in_experiment) {
+    context.assigned = assign_user(*config.experiment, user_text(release, context), input.timestamp);
+    if (context.assigned.setting >= 0) setting = release.settings[static_cast<std::size_t>(context.assigned.setting)];
+  }
+  complete(setting, served.shifts, context.other_weights);
+  complete(input.shifts, context.other_weights, context.shifts);
+}
+
+void detail::write_assigned(const Experiment* experiment, const Context& context, JsonWriter& out) {
+  if (experiment == nullptr) return;
+  const auto& [cohort, setting] = context.assigned;
+  const auto known = [](std::int32_t number) {
+    return number < 0 ? std::nullopt : std::optional(std::int64_t{number});
+  };
+  out.known_key("experiment").begin_object().field("name", experiment->name);
+  out.known_key("setting").value(known(setting)).known_key("cohort").value(known(cohort)).end_object();
 }
 
 // shown: the page counts for exploration.
@@ -224,7 +264,8 @@ Ranked Service::Impl::rank(const ServiceRequest& given, Context& context, bool s
   how = shown                           ? explores(context, ranked.arm, capped)
         : input.explore.value_or(false) ? Exploration::drawn
                                         : Exploration::none;
-  set_values(release.arms[ranked.arm], context);
+  set_values(config, release, ranked.arm, context);
+  if (config.experiment) ranked.experiment = &*config.experiment;
   context.weights.resize(tasks);
   context.concentration.resize(tasks);
   take_places(input, context);
@@ -269,6 +310,13 @@ void Service::Impl::count(const Ranked& ranked, Context& context) {
   ArmCells& arm = metrics.arms[ranked.arm];
   arm.pages.add();
   if (page.page.explored || page.page.shuffled) arm.explored.add();
+  if (config.experiment) {
+    const auto setting = static_cast<std::size_t>(context.assigned.setting);
+    if (context.assigned.setting >= 0)
+      metrics.settings[setting].add();
+    else
+      metrics.unassigned[context.assigned.cohort < 0].add();
+  }
   const ScenarioCells& scenario = ranked.release->scenario(context.input.scenario);
   scenario.pages.add();
   for (std::size_t t = 0; t < context.weights.size(); ++t) {
@@ -294,13 +342,10 @@ void Service::Impl::count(const Ranked& ranked, Context& context) {
 void Service::Impl::log_exposure(const Ranked& ranked, Context& context) {
   if (exposures.empty()) return;
   const RankInput& input = context.input;
-  if (ranked.release->is_policy() && input.user_name.data() != nullptr)
-    context.user_text = input.user_name;
-  else
-    context.user_text = std::to_string(*input.user);
+  const std::string_view user = user_text(*ranked.release, context);
   exposures[ranked.arm]->append(
       *ranked.policy, ranked.request, {context.scores, context.indices, context.weights, context.concentration},
-      ranked.page.page, {context.request_id, context.user_text, ranked.item_ids, input.timestamp});
+      ranked.page.page, {context.request_id, user, ranked.item_ids, input.timestamp}, {}, context.assigned);
 }
 
 std::string_view detail::unless_none(std::string_view name) { return name == "none" ? std::string_view() : name; }
@@ -326,10 +371,12 @@ void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter
   if (lists) out.known_key("scores").list(std::span(context.scores).first(filled));
   out.known_key("weights").object(release.tasks, context.weights);
   if (ranked.policy->takes_values()) {
-    std::vector<float> multipliers(release.tasks.size());
-    ranked.policy->multipliers(ranked.request.values, ranked.request.scenario, multipliers);
-    out.known_key("multipliers").object(release.tasks, multipliers);
+    Policy::ValueMemory change;
+    ranked.policy->change_values(ranked.request.change(), ranked.request.scenario, change);
+    out.known_key("multipliers").object(release.tasks, change.multipliers);
+    out.known_key("shifts").object(release.tasks, change.shifts);
   }
+  write_assigned(ranked.experiment, context, out);
   out.text_field("artifact", release.artifact).field("policy", page.page.version());
   out.field("user", ranked.user_known ? "known" : "unknown").field("trust", page.page.trust);
   out.text_field("degraded", unless_none(degraded_names[static_cast<std::size_t>(page.degraded)]));

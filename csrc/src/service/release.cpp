@@ -41,22 +41,44 @@ TensorValues<std::int64_t> integers_of(const TensorView& tensor) {
   return TensorValues<std::int64_t>(tensor.bytes);
 }
 
+// [T], NaN for tasks that are not named.
+std::vector<float> by_task(const std::string& name, const std::vector<std::pair<std::string, double>>& numbers,
+                           const std::vector<std::string>& tasks) {
+  std::vector<float> row(tasks.size(), std::numeric_limits<float>::quiet_NaN());
+  for (const auto& [task, value] : numbers) {
+    const auto found = std::ranges::find(tasks, task);
+    if (found == tasks.end()) throw std::invalid_argument(name + " names '" + task + "', which is no task");
+    row[static_cast<std::size_t>(found - tasks.begin())] = static_cast<float>(value);
+  }
+  return row;
+}
+
+// The shifts of each setting of the experiment, which every arm must take.
+std::vector<std::vector<float>> settings_of(const Experiment& experiment, const std::vector<Served>& arms) {
+  std::vector<std::vector<float>> settings;
+  Policy::ValueMemory in_force;
+  for (std::size_t s = 0; s < experiment.settings.size(); ++s) {
+    const std::string name = "experiment.settings[" + std::to_string(s) + "]";
+    settings.push_back(by_task(name, experiment.settings[s], arms.front().policy->tasks()));
+    for (const Served& arm : arms) try {
+        arm.policy->change_values({arm.values, settings.back()}, {}, in_force);
+      } catch (const std::invalid_argument& error) {
+        throw std::invalid_argument(name + " of arm '" + arm.name + "': " + error.what());
+      }
+  }
+  return settings;
+}
+
 Served serve(std::shared_ptr<const Policy> policy, const ArmConfig& config, const char* kind) {
   const std::string name = std::string(kind) + " '" + config.name + "'";
-  Served served{config.name, std::move(policy), {}, 1.0f};
+  Served served{config.name, std::move(policy), {}, {}, 1.0f};
   try {
     if (config.trust) served.policy = served.policy->with_trust(*config.trust);
-    if (!config.values.empty()) {
-      const auto& tasks = served.policy->tasks();
-      served.values.assign(tasks.size(), std::numeric_limits<float>::quiet_NaN());
-      for (const auto& [task, value] : config.values) {
-        const auto found = std::ranges::find(tasks, task);
-        if (found == tasks.end()) throw std::invalid_argument("values names '" + task + "', which is no task");
-        served.values[static_cast<std::size_t>(found - tasks.begin())] = static_cast<float>(value);
-      }
-      std::vector<float> in_force(tasks.size());
-      served.policy->multipliers(served.values, {}, in_force);
-    }
+    const auto& tasks = served.policy->tasks();
+    if (!config.values.empty()) served.values = by_task("values", config.values, tasks);
+    if (!config.shifts.empty()) served.shifts = by_task("shifts", config.shifts, tasks);
+    Policy::ValueMemory in_force;
+    served.policy->change_values({served.values, served.shifts}, {}, in_force);
   } catch (const std::invalid_argument& error) {
     throw std::invalid_argument(name + ": " + error.what());
   }
@@ -159,6 +181,7 @@ std::shared_ptr<Release> Sources::make_release(const std::shared_ptr<const Polic
   };
   add(config_.arms, "arm", release->arms);
   add(config_.shadows, "shadow", release->shadows);
+  if (config_.experiment) release->settings = settings_of(*config_.experiment, release->arms);
   release->items = Columns(items);
   for (const auto& name : scenarios) release->scenarios.push_back(metrics.scenario(name, release->tasks));
   for (const char* name : {"other", ""}) release->scenarios.push_back(metrics.scenario(name, release->tasks));

@@ -146,6 +146,7 @@ void RankInput::clear(const ServiceConfig& config) {
   scenario.reset();
   request_id.reset();
   explore.reset();
+  in_experiment = true;
   deadline = config.deadline;
   unknown_keys = num_columns_ = num_groups_ = 0;
   tensor_names_.clear();
@@ -239,14 +240,17 @@ void RankInput::read_value(const Reading& reading, const Argument& argument) {
       throw InputError(key, "timestamp is " + std::to_string(timestamp) + "; want milliseconds since 1970: " + unit);
   }
   if (key == "explore") explore = read_boolean(reader_, argument);
+  if (key == "experiment") in_experiment = read_boolean(reader_, argument);
   if (key == "deadline_ms")
     deadline = std::chrono::microseconds(std::llround(read_number(reader_, argument, 0.0, 3'600'000.0) * 1000.0));
-  if (key == "values") {
-    values.assign(release.tasks.size(), nan);
+  if (key == "values" || key == "shifts") {
+    const bool multiplies = key == "values";
+    auto& numbers = multiplies ? values : shifts;
+    numbers.assign(release.tasks.size(), nan);
     enter_object(reader_, argument);
     for (std::string_view task; reader_.next_key(task);)
-      values[task_of(task, "values", release.tasks)] =
-          static_cast<float>(read_number(reader_, {"values.", task}, 0.0, most));
+      numbers[task_of(task, multiplies ? "values" : "shifts", release.tasks)] = static_cast<float>(
+          read_number(reader_, {multiplies ? "values." : "shifts.", task}, multiplies ? 0.0 : -most, most));
   }
   if (key != "arm") return;
   const std::size_t place = reader_.place();

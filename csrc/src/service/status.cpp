@@ -179,9 +179,10 @@ std::vector<std::string> Service::Impl::warnings() const {
   for (std::size_t b = 0; b < arms.size(); ++b)
     for (std::size_t a = 0; a < b; ++a)
       if (arms[a].policy->version() == arms[b].policy->version() && arms[a].trust == arms[b].trust &&
-          std::ranges::equal(arms[a].values, arms[b].values, same_values)) {
+          std::ranges::equal(arms[a].values, arms[b].values, same_values) &&
+          std::ranges::equal(arms[a].shifts, arms[b].shifts, same_values)) {
         found.push_back("arms '" + arms[a].name + "' and '" + arms[b].name + "' serve the same pages: policy " +
-                        arms[a].policy->version() + " with the same trust and values");
+                        arms[a].policy->version() + " with the same trust, values and shifts");
         break;
       }
   return found;
@@ -258,6 +259,8 @@ void Service::Impl::write_arm(const Metrics::Window& window, const Release& rele
   out.known_key("sentence").value(is_judged ? std::optional(mixture->sentence) : std::nullopt);
   out.field("explore", own.explore).known_key("values").begin_object();
   for (const auto& [task, value] : own.values) out.key(task).value(value);
+  out.end_object().known_key("shifts").begin_object();
+  for (const auto& [task, value] : own.shifts) out.key(task).value(value);
   out.end_object().field("pages", window.total(cells.pages)).field("explored", window.total(cells.explored));
   out.field("capped", window.total(cells.capped)).known_key("feedback").begin_object();
   for (std::size_t t = 0; t < release.log_tasks.size(); ++t)

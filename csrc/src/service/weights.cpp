@@ -10,11 +10,10 @@ using namespace detail;
 
 namespace {
 
-// One of the scores that add up: its share, and its weights with the multipliers in force.
-void write_score(const Policy& policy, const Baseline& part, double share, std::span<const float> multipliers,
-                 JsonWriter& out) {
-  std::vector<float> weights = part.weights;
-  for (std::size_t t = 0; t < multipliers.size(); ++t) weights[t] *= multipliers[t];
+// One of the scores that add up: its share, and its weights at the tasks' values in force.
+void write_score(const Policy& policy, const Baseline& part, double share, const ValueChange& change, JsonWriter& out) {
+  std::vector<float> weights(part.weights.size());
+  part.weights_at(change, weights);
   out.begin_object().field("name", part.name).field("share", share);
   out.field("transform", transform_names[static_cast<std::size_t>(part.transform)]);
   out.known_key("weights").object(policy.tasks(), weights).known_key("priced").begin_list();
@@ -22,7 +21,7 @@ void write_score(const Policy& policy, const Baseline& part, double share, std::
     if (part.priced[t]) out.value(policy.tasks()[t]);
   out.end_list()
       .field("corrected", part.corrected)
-      .field("logarithm", part.logarithm)
+      .field("logarithm", part.takes_logarithm_of(weights))
       .known_key("calibration")
       .begin_object();
   for (std::size_t t = 0; t < part.calibration.size(); ++t) {
@@ -71,17 +70,17 @@ void write_correction(const Policy& policy, const Request& request, JsonWriter& 
 
 // What is added up, as the ranker does: what alone ranks by a request's values, or shares of z-scores.
 void write_scores(const Policy& policy, const Request& request, std::span<const float> weights,
-                  std::span<const float> multipliers, JsonWriter& out) {
+                  const ValueChange& change, JsonWriter& out) {
   const auto& mixture = policy.mixture();
-  const bool alone = !request.values.empty() && policy.expected_value() != nullptr;
+  const bool alone = alone_by_values(policy, request);
   const double trust = mixture && !alone ? mixture->trust : 1.0;
   out.begin_list();
   if (const Baseline* part = replacement(policy, request))
-    write_score(policy, *part, trust, multipliers, out);
+    write_score(policy, *part, trust, change, out);
   else if (!mixture || mixture->takes_network())
     write_score(policy, network_part(policy, weights), trust, {}, out);
   if (mixture && !alone && mixture->counted_baseline() != nullptr)
-    write_score(policy, mixture->baseline, 1.0 - trust, multipliers, out);
+    write_score(policy, mixture->baseline, 1.0 - trust, change, out);
   out.end_list();
 }
 
@@ -99,7 +98,9 @@ Page weigh(Ranker& ranker, const Policy& policy, Request request, Context& conte
   try {
     return ranker.rank(request, {{&score, 1}, {&index, 1}, context.weights, context.concentration});
   } catch (const std::invalid_argument& error) {
-    throw InputError(std::string_view(error.what()).starts_with("values") ? "values" : "predictions", error.what());
+    const std::string_view message = error.what();
+    const auto about = [&](const char* name) { return message.starts_with(name); };
+    throw InputError(about("values") ? "values" : about("shifts") ? "shifts" : "predictions", error.what());
   }
 }
 
@@ -116,8 +117,12 @@ Baseline detail::network_part(const Policy& policy, std::span<const float> weigh
           .corrected = policy.corrected()};
 }
 
+bool detail::alone_by_values(const Policy& policy, const Request& request) {
+  return !request.change().empty() && policy.expected_value() != nullptr;
+}
+
 const Baseline* detail::replacement(const Policy& policy, const Request& request) {
-  const Baseline* alone = request.values.empty() ? nullptr : policy.expected_value();
+  const Baseline* alone = request.change().empty() ? nullptr : policy.expected_value();
   return alone != nullptr ? alone : policy.mixture() ? policy.mixture()->counted_challenger() : nullptr;
 }
 
@@ -131,7 +136,7 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   const std::size_t arm = arm_for(config, *served, input);
   const Policy& policy = *served->arms[arm].policy;
   const auto& tasks = policy.tasks();
-  set_values(served->arms[arm], context);
+  set_values(config, *served, arm, context);
   if (!policy.context_only() && !input.has_predictions)
     throw InputError("predictions",
                      "predictions is missing; this policy reads mean and spread of the candidates' "
@@ -140,6 +145,7 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   request.predictions = input.predictions;
   request.scenario = input.scenario;
   request.values = context.values;
+  request.shifts = context.shifts;
   bool known = input.has_context;
   if (pipeline) {
     if (!input.user) throw InputError("user", "user is missing");
@@ -155,8 +161,8 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
     request.context = input.features;
   }
   const Page page = weigh(*served->rankers[arm], policy, request, context);
-  std::vector<float> multipliers(tasks.size(), 1.0f);
-  policy.multipliers(request.values, request.scenario, multipliers);
+  Policy::ValueMemory change;
+  policy.change_values(request.change(), request.scenario, change);
 
   JsonWriter out;
   out.begin_object().text_field("request_id", context.request_id).field("arm", served->arms[arm].name);
@@ -168,8 +174,10 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
     out.object(tasks, context.concentration);
   else
     out.null();
-  out.known_key("multipliers").object(tasks, multipliers);
-  write_scores(policy, request, context.weights, multipliers, out.known_key("scores"));
+  out.known_key("multipliers").object(tasks, change.multipliers);
+  out.known_key("shifts").object(tasks, change.shifts);
+  write_assigned(config.experiment ? &*config.experiment : nullptr, context, out);
+  write_scores(policy, request, context.weights, change, out.known_key("scores"));
   out.field("beta", policy.beta()).field("epsilon", policy.epsilon()).known_key("slope").object(tasks, policy.slope());
   if (policy.correction()) write_correction(policy, request, out.known_key("correction"));
   out.end_object();

@@ -44,7 +44,7 @@ void copy_to(std::span<const T> from, std::span<T> to) {
 struct Chosen {
   bool all = false;                 // every candidate
   std::vector<std::uint32_t> rows;  // else these
-  std::vector<float> multipliers;   // [T], or none
+  Policy::ValueMemory change;       // of the tasks' values, or none
 };
 
 void check_options(const ExposureOptions& options) {
@@ -144,7 +144,7 @@ void ExposureLog::Impl::fill(std::byte* memory, const ExposureHead& head, const 
   std::memcpy(memory, &head, sizeof head);
   const ExposureRecord record(memory, head);
   const std::size_t tasks = head.schema->tasks.size();
-  const auto& [all, rows, multipliers] = chosen;
+  const auto& [all, rows, change] = chosen;
   const auto candidate = [&](std::size_t row) { return all ? row : rows[row]; };
   if (all) {
     copy_to(request.predictions, record.predictions);
@@ -181,7 +181,8 @@ void ExposureLog::Impl::fill(std::byte* memory, const ExposureHead& head, const 
   }
   copy_to(std::span<const float>(buffer.weights), record.weights);
   if (head.explored) copy_to(std::span<const float>(buffer.concentration), record.concentration);
-  copy_to(std::span<const float>(multipliers), record.multipliers);
+  copy_to(std::span<const float>(change.multipliers), record.multipliers);
+  copy_to(std::span<const float>(change.shifts), record.shifts);
   copy_to(std::span<const char>(ids.request_id), record.request_id);
   copy_to(std::span<const char>(ids.user_id), record.user_id);
   copy_to(std::span<const char>(request.scenario.value_or("")), record.scenario);
@@ -238,9 +239,10 @@ std::size_t choose(const Policy& policy, const ExposureSchema& schema, const Req
     logged = rows.size();
   }
   if (!complete) rows.assign(shown.begin(), shown.end());
-  chosen.multipliers.assign(schema.valued ? tasks : 0, std::numeric_limits<float>::quiet_NaN());
-  if (schema.valued && (policy.trade_offs() || !request.values.empty()))
-    policy.multipliers(request.values, request.scenario, chosen.multipliers);
+  for (auto* numbers : {&chosen.change.multipliers, &chosen.change.shifts})
+    numbers->assign(schema.valued ? tasks : 0, std::numeric_limits<float>::quiet_NaN());
+  if (schema.valued && (policy.trade_offs() || !request.change().empty()))
+    policy.change_values(request.change(), request.scenario, chosen.change);
   return logged;
 }
 
@@ -284,7 +286,7 @@ std::byte* ExposureLog::Impl::reserve(std::size_t bytes, std::chrono::microsecon
 }
 
 bool ExposureLog::append(const Policy& policy, const Request& request, const PageBuffer& buffer, const Page& page,
-                         const LogIds& ids, std::chrono::microseconds wait) {
+                         const LogIds& ids, std::chrono::microseconds wait, Assignment assigned) {
   Impl& impl = *impl_;
   const ExposureSchema& schema = *impl.schema_of(policy);
   check_page(policy, schema, request, buffer, page, ids);
@@ -296,6 +298,7 @@ bool ExposureLog::append(const Policy& policy, const Request& request, const Pag
   for (std::size_t row = 0; schema.categorized && row < head.rows; ++row)
     head.categories += static_cast<std::uint32_t>(
         category_of(request, chosen.all ? row : static_cast<std::size_t>(chosen.rows[row])).size() + 1);
+  head.assigned = assigned;
   std::byte* const memory = impl.reserve(ExposureRecord::bytes(head), wait);
   if (memory == nullptr) {
     ++impl.dropped;

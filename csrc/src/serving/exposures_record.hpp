@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "pygrade/exposures.hpp"
 #include "pygrade/ranker.hpp"
 
 namespace pygrade::inline v0_2::detail {
@@ -34,6 +35,7 @@ struct ExposureHead {
   float trust;
   Verdict verdict;
   bool has_timestamp, explored, complete;
+  Assignment assigned;
   std::array<char, 12> version;
   std::array<char, Baseline::max_name + 1> baseline;
 };
@@ -49,7 +51,8 @@ struct ExposureRecord {
   std::span<float> context;        // [F]
   std::span<float> weights;        // [T]
   std::span<float> concentration;  // [T] if explored
-  std::span<float> multipliers;    // [T] if the schema is valued
+  std::span<float> multipliers;    // [T] if the schema is valued, as the following
+  std::span<float> shifts;         // [T]
   std::span<std::int32_t> shown;   // [shown] rows by position
   std::span<char> request_id, user_id, scenario;
   std::span<char> categories;  // of the rows if the schema is categorized, each with a 0

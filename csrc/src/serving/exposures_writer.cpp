@@ -78,6 +78,7 @@ ExposureRecord::ExposureRecord(std::byte* memory, const ExposureHead& head) {
   weights = take<float>(at, tasks);
   concentration = take<float>(at, head.explored ? tasks : 0);
   multipliers = take<float>(at, schema.valued ? tasks : 0);
+  shifts = take<float>(at, schema.valued ? tasks : 0);
   shown = take<std::int32_t>(at, head.shown);
   request_id = take<char>(at, head.request_id);
   user_id = take<char>(at, head.user_id);
@@ -89,7 +90,7 @@ std::size_t ExposureRecord::bytes(const ExposureHead& head) {
   const ExposureSchema& schema = *head.schema;
   const std::size_t tasks = schema.tasks.size();
   const std::size_t floats = head.rows * (tasks + schema.priced + schema.item_columns.size()) + schema.features.size() +
-                             tasks * (1 + head.explored + schema.valued) + head.shown;
+                             tasks * (1 + head.explored + 2 * schema.valued) + head.shown;
   return sizeof(ExposureHead) + 8 * std::size_t{head.rows} + 4 * floats + head.request_id + head.user_id +
          head.scenario + head.categories;
 }
@@ -145,10 +146,14 @@ void ExposureWriter::open(const ExposureSchema& schema) {
   column("trust", ParquetType::float32, true);
   column("baseline", ParquetType::text, true);
   column("verdict", ParquetType::text, true);
-  if (schema.valued) numbers("u_", schema.tasks, true);
+  if (schema.valued)
+    for (const char* prefix : {"u_", "shift_"}) numbers(prefix, schema.tasks, true);
   column("candidates", ParquetType::int32, true);
   column("share", ParquetType::float32, true);
   if (!options_.arm.empty()) column("arm", ParquetType::text, true);
+  if (options_.experiment.empty()) return;
+  column("experiment", ParquetType::text, true);
+  for (const char* name : {"setting", "cohort"}) column(name, ParquetType::int32, true);
 }
 
 void ExposureWriter::add(std::byte* memory) {
@@ -242,9 +247,14 @@ void ExposureWriter::add_rows(const ExposureHead& head, const ExposureRecord& re
   text(head.baseline.data());
   text(verdict_names[static_cast<std::size_t>(head.verdict)]);
   all_same(record.multipliers);
+  all_same(record.shifts);
   same(static_cast<std::int32_t>(head.candidates));
   same(static_cast<float>(options_.share));
   if (!options_.arm.empty()) text(options_.arm);
+  if (options_.experiment.empty()) return;
+  text(options_.experiment);
+  same(head.assigned.setting);
+  same(head.assigned.cohort);
 }
 
 void ExposureWriter::write_group() {

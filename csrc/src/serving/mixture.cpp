@@ -43,17 +43,23 @@ Scores Baseline::amounts(std::span<const float> predictions, std::span<const flo
   return Scores::dense(workspace.predictions.data(), ScoreType::float32, 1, count, width, Layout::task_major);
 }
 
-void Baseline::scores(std::span<const float> predictions, std::span<const float> multipliers,
-                      std::span<const float> item_values, const FusionOptions& formula, Workspace& workspace,
-                      std::span<float> result) const {
+void Baseline::weights_at(const ValueChange& change, std::span<float> result) const {
+  for (std::size_t t = 0; t < weights.size(); ++t) {
+    const float multiplied = change.multipliers.empty() ? weights[t] : weights[t] * change.multipliers[t];
+    result[t] = change.shifts.empty() ? multiplied : multiplied + change.shifts[t];
+  }
+}
+
+void Baseline::scores(std::span<const float> predictions, const ValueChange& change, std::span<const float> item_values,
+                      const FusionOptions& formula, Workspace& workspace, std::span<float> result) const {
   const Scores scores = amounts(predictions, item_values, workspace);
-  workspace.weights = weights;
-  for (std::size_t t = 0; t < multipliers.size(); ++t) workspace.weights[t] *= multipliers[t];
+  workspace.weights.resize(weights.size());
+  weights_at(change, workspace.weights);
   FusionOptions options = formula;
   options.transform = transform;
   fuse_scores(scores, workspace.weights, 1, options, result);
   options.transform = Transform::log;
-  if (logarithm)  // in place: a request is loaded before it is written
+  if (takes_logarithm_of(workspace.weights))  // in place: a request is loaded before it is written
     transform_scores(Scores::dense(result.data(), ScoreType::float32, 1, static_cast<std::int64_t>(result.size()), 1),
                      options, result);
 }

@@ -1,8 +1,10 @@
 #include "serving/policy.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "checks.hpp"
 #include "util/fpenv.hpp"
@@ -78,6 +80,13 @@ const Baseline* Policy::expected_value() const {
   return mixture_ && !trade_offs_ ? mixture_->expected_value() : nullptr;
 }
 
+const Baseline* Policy::task_values() const {
+  if (!trade_offs_ || !mixture_) return expected_value();
+  const auto& challenger = mixture_->challenger;
+  if (challenger && challenger->expects()) return &*challenger;
+  return mixture_->baseline.expects() ? &mixture_->baseline : nullptr;
+}
+
 bool Policy::takes_prices() const {
   if (!mixture_) return !priced_.empty();
   const Baseline* challenger = mixture_->counted_challenger();
@@ -97,29 +106,64 @@ std::shared_ptr<const Policy> Policy::with_trust(double trust) const {
   return other;
 }
 
-void Policy::multipliers(std::span<const float> given, std::optional<std::string_view> scenario,
-                         std::span<float> multipliers) const {
+namespace {
+
+[[noreturn]] void refuse_number(const char* name, double number, const std::string& task, const std::string& wanted) {
+  throw std::invalid_argument(std::string(name) + " is " + std::to_string(number) + " for task " + task + "; want " +
+                              wanted);
+}
+
+}  // namespace
+
+void Policy::change_values(const ValueChange& given, std::optional<std::string_view> scenario,
+                           ValueMemory& memory) const {
   const std::size_t tasks = tasks_.size();
-  require(given.empty() || takes_values(),
+  const auto& [values, shifts] = given;
+  require(values.empty() || takes_values(),
           "values is given; the policy takes no multipliers (trade_offs) and is mixed with no expected value");
-  require((given.empty() || given.size() == tasks) && multipliers.size() == tasks,
+  require(shifts.empty() || takes_shifts(),
+          "shifts is given; no expected value of the policy knows what its tasks are worth");
+  require(values.empty() || values.size() == tasks,
           "values must have one multiplier for each task of the policy, or none");
+  require(shifts.empty() || shifts.size() == tasks, "shifts must have one number for each task of the policy, or none");
   std::size_t row = 0;
   for (std::size_t s = 0; scenario && s < valued_scenarios_.size(); ++s)
     if (valued_scenarios_[s] == *scenario) row = s + 1;
-  std::ranges::copy(std::span(default_multipliers_).subspan(row * tasks, tasks), multipliers.begin());
+  const auto own = std::span(default_multipliers_).subspan(row * tasks, tasks);
+  memory.multipliers.assign(own.begin(), own.end());
+  memory.shifts.assign(tasks, 0.0f);
   if (given.empty()) return;
-  bool any = false;
   for (std::size_t t = 0; t < tasks; ++t) {
-    const float value = std::isnan(given[t]) ? multipliers[t] : given[t];
-    if (!(value >= 0.0f && std::isfinite(value)))
-      throw std::invalid_argument("values is " + std::to_string(value) + " for task " + tasks_[t] +
-                                  "; want a finite number >= 0");
-    any = any || value > 0.0f;
+    float& value = memory.multipliers[t];
+    if (!values.empty() && !std::isnan(values[t])) value = values[t];
+    if (!(value >= 0.0f && std::isfinite(value))) refuse_number("values", value, tasks_[t], "a finite number >= 0");
+    if (!shifts.empty() && !std::isnan(shifts[t])) memory.shifts[t] = shifts[t];
+    if (!std::isfinite(memory.shifts[t])) refuse_number("shifts", memory.shifts[t], tasks_[t], "a finite number");
   }
-  require(any, "values is 0 for every task; want at least one above 0");
+  require(std::ranges::any_of(memory.multipliers, [](float value) { return value > 0.0f; }),
+          "values is 0 for every task; want at least one above 0");
+  if (shifts.empty()) return;
+  const Baseline& worth = *task_values();
+  std::array<float, max_tasks> all{};
+  const auto changed = std::span(all).first(tasks);
+  worth.weights_at(memory, changed);
   for (std::size_t t = 0; t < tasks; ++t)
-    if (!std::isnan(given[t])) multipliers[t] = given[t];
+    if (!std::isfinite(changed[t])) refuse_number("shifts", memory.shifts[t], tasks_[t], "a smaller one");
+  require(std::ranges::any_of(changed, [](float value) { return value != 0.0f; }),
+          "shifts make every task worth 0; want at least one that is not");
+  if (!trade_offs_) return;
+  for (std::size_t t = 0; t < tasks; ++t) {
+    const float shift = std::exchange(memory.shifts[t], 0.0f);
+    if (shift == 0.0f) continue;
+    if (!(worth.weights[t] > 0.0f))
+      refuse_number("shifts", shift, tasks_[t],
+                    "0: the policy learned multipliers of the task's value, which is not above 0");
+    if (changed[t] < 0.0f)
+      refuse_number("shifts", shift, tasks_[t],
+                    "at least " + std::to_string(-worth.weights[t]) +
+                        ": the policy (trade_offs) learned from values of 0 and more alone");
+    memory.multipliers[t] = changed[t] / worth.weights[t];
+  }
 }
 
 void Policy::request_inputs(std::span<const float> context, std::span<const float> predictions, std::span<float> inputs,

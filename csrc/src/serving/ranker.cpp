@@ -43,7 +43,7 @@ struct Sources {
 
   Sources(const Policy& policy, const Request& request) {
     const auto& mixed = policy.mixture();
-    if (!request.values.empty() && policy.expected_value() != nullptr) {
+    if (!request.change().empty() && policy.expected_value() != nullptr) {
       challenger = policy.expected_value();
       network = false;
     } else if (mixed) {
@@ -152,9 +152,9 @@ struct Ranker::Memory {
   std::vector<float> items;                         // [N', I] their item columns
   std::vector<float> corrected, priced;             // [N', T] the same, corrected; and times the prices
   std::vector<float> transformed;                   // [N', T], then [N, T]
-  std::vector<float> multipliers;                   // [T]
+  Policy::ValueMemory change;                       // of the tasks' values
   std::vector<float> prices, scores, part;          // [N'], [2, N'] and [N']
-  std::vector<float> counted;                       // [T]
+  std::vector<float> counted, kept_shifts;          // [T]
   std::vector<std::optional<std::uint64_t>> draws;  // [B]
   Baseline::Workspace baseline;
   Correction::Workspace correction;
@@ -227,7 +227,7 @@ bool Ranker::Memory::choose_weights(const Policy& used, const Request& request, 
   }
   if (features > 0 && unknown == features) return false;
   inputs.resize(used.num_inputs());
-  used.request_inputs(context, rows, inputs, used.trade_offs() ? multipliers : std::span<const float>());
+  used.request_inputs(context, rows, inputs, used.trade_offs() ? change.multipliers : std::span<const float>());
   used.evaluate(inputs, request.scenario, workspace, concentration, weights);
   return std::ranges::all_of(concentration, [](float a) { return std::isfinite(a) && a > 0.0f; }) &&
          std::ranges::all_of(weights, [](float w) { return std::isfinite(w); });
@@ -300,7 +300,7 @@ void Ranker::Memory::rank_scores(const Sources& sources, const Policy& used, con
   if (sources.take_prices(used))
     item_values = some < all ? of_present(request, request.item_values, 1, prices) : request.item_values;
   const auto of = [&](const Baseline& entry, std::span<float> to) {
-    entry.scores(entry.corrected ? corrected : rows, multipliers, item_values, options, baseline, to);
+    entry.scores(entry.corrected ? corrected : rows, change, item_values, options, baseline, to);
   };
   scores.resize(2 * some);
   transformed.resize(all);
@@ -373,7 +373,9 @@ void Ranker::Memory::split(const Sources& sources, const Policy& used, const Pag
   const auto base = std::span(scores).first(some), other = std::span(scores).last(some);
   const auto add_entry = [&](const Baseline* entry, std::span<const float> whole, double share) {
     if (entry == nullptr || !Sources::has_root(*entry)) return;
-    entry->scores(corrected, count_alone(multipliers), item_values, options, baseline, part);
+    kept_shifts = change.shifts;
+    for (std::size_t t = 0; t < tasks; ++t) kept_shifts[t] = needs_root(t) ? kept_shifts[t] : 0.0f;
+    entry->scores(corrected, {count_alone(change.multipliers), kept_shifts}, item_values, options, baseline, part);
     add(unit(whole, share));
   };
   if (some > 0) {
@@ -399,8 +401,7 @@ Page Ranker::rank(Memory& memory, const Policy& used, const Request& request, co
   const Sources sources(used, request);
   memory.weights.resize(tasks);
   memory.concentration.resize(tasks);
-  memory.multipliers.resize(tasks);
-  used.multipliers(request.values, request.scenario, memory.multipliers);
+  used.change_values(request.change(), request.scenario, memory.change);
   if (!sources.network_alone() || !used.priced().empty()) check_signs(used, request);
 
   Page page;
@@ -484,13 +485,12 @@ void Ranker::Lease::rank(std::span<const Request> requests, std::span<const Page
   Memory& memory = slot_.memory;
   const Policy& used = *policy();
   std::size_t values = 0;
-  memory.multipliers.resize(used.tasks().size());
   memory.draws.clear();
   for (std::size_t b = 0; b < requests.size(); ++b) {
     try {
       check_sizes(used, requests[b], buffers[b]);
       check_signs(used, requests[b]);
-      used.multipliers(requests[b].values, requests[b].scenario, memory.multipliers);
+      used.change_values(requests[b].change(), requests[b].scenario, memory.change);
       detail::check_rules(requests[b].rules,
                           static_cast<std::int64_t>(requests[b].predictions.size() / used.tasks().size()));
     } catch (const std::invalid_argument& error) {

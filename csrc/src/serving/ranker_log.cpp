@@ -53,7 +53,8 @@ void append_log_header(const Policy& policy, std::string& out) {
   columns("w_", policy.tasks());
   columns("a_", policy.tasks());
   out += ",seed,policy_version,exploration,timestamp,trust,baseline,verdict";
-  if (policy.takes_values()) columns("u_", policy.tasks());
+  if (policy.takes_values())
+    for (const char* prefix : {"u_", "shift_"}) columns(prefix, policy.tasks());
   out += '\n';
 }
 
@@ -100,10 +101,12 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
   after += ',';
   after += verdict_names[static_cast<std::size_t>(page.verdict)];
   if (policy.takes_values()) {
-    std::vector<float> multipliers(tasks, std::numeric_limits<float>::quiet_NaN());
-    if (policy.trade_offs() || !request.values.empty())
-      policy.multipliers(request.values, request.scenario, multipliers);
-    for (const float multiplier : multipliers) real(multiplier, after += ',');
+    const std::vector<float> none(tasks, std::numeric_limits<float>::quiet_NaN());
+    Policy::ValueMemory change{none, none};
+    if (policy.trade_offs() || !request.change().empty())
+      policy.change_values(request.change(), request.scenario, change);
+    for (const auto& numbers : {change.multipliers, change.shifts})
+      for (const float value : numbers) real(value, after += ',');
   }
   after += '\n';
 

@@ -33,6 +33,7 @@ type Request struct {
 	Draw        *uint64   // of the exploration; nil: the ranker's next one
 	Values      []float32 // [T]
 	ItemValues  []float32 // [N]
+	Shifts      []float32 // [T]
 }
 
 // Page is the result. Values and Indices have k places.
@@ -138,8 +139,13 @@ func (r *Ranker) Rank(request *Request, k int) (*Page, error) {
 			return nil, fmt.Errorf("pygrade: %s has %d entries; want one for each of %d candidates", name, size, n)
 		}
 	}
-	if len(request.Groups) != n*len(request.Caps) || (request.Values != nil && len(request.Values) != tasks) {
-		return nil, errors.New("pygrade: want a group for each candidate and cap, and a value for each task")
+	for name, size := range map[string]int{"Values": len(request.Values), "Shifts": len(request.Shifts)} {
+		if size != 0 && size != tasks {
+			return nil, fmt.Errorf("pygrade: %s has %d entries; want one for each of %d tasks", name, size, tasks)
+		}
+	}
+	if len(request.Groups) != n*len(request.Caps) {
+		return nil, errors.New("pygrade: want a group for each candidate and cap")
 	}
 	var pinner runtime.Pinner
 	defer pinner.Unpin()
@@ -161,6 +167,7 @@ func (r *Ranker) Rank(request *Request, k int) (*Page, error) {
 		q.group_columns = C.size_t(len(request.Caps))
 	}
 	q.values, q.item_values = floats(&pinner, request.Values), floats(&pinner, request.ItemValues)
+	q.shifts = floats(&pinner, request.Shifts)
 	if request.Scenario != nil {
 		name := C.CString(*request.Scenario)
 		defer C.free(unsafe.Pointer(name))

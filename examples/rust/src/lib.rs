@@ -65,6 +65,7 @@ mod ffi {
         pub categories: *const *const c_char,
         pub embeddings: *const f32,
         pub embedding_size: usize,
+        pub shifts: *const f32,
     }
 
     #[repr(C)]
@@ -161,6 +162,7 @@ pub struct Request<'a> {
     pub draw: Option<u64>,              // of the exploration; None: the ranker's next one
     pub values: Option<&'a [f32]>,      // [T]
     pub item_values: Option<&'a [f32]>, // [N]
+    pub shifts: Option<&'a [f32]>,      // [T]
 }
 
 /// The best candidates, with what ranked them.
@@ -240,6 +242,7 @@ impl Ranker {
             && fits(request.boost_add.map(<[f32]>::len), n)
             && fits(request.item_values.map(<[f32]>::len), n)
             && fits(request.values.map(<[f32]>::len), self.tasks)
+            && fits(request.shifts.map(<[f32]>::len), self.tasks)
             && fits(request.groups.map(<[i32]>::len), n * columns);
         if !sized {
             return Err(invalid("a slice of the request does not fit its candidates and tasks"));
@@ -273,6 +276,7 @@ impl Ranker {
             categories: null(), // nor are page terms
             embeddings: null(),
             embedding_size: 0,
+            shifts: floats(request.shifts),
         };
         let (mut values, mut indices) = (vec![0.0; k], vec![0; k]);
         let (mut weights, mut concentration) = (vec![0.0; self.tasks], vec![0.0; self.tasks]);

@@ -40,7 +40,7 @@ def run(options: FrontOptions) -> dict[str, Any]:
 
 
 def _run(options: FrontOptions) -> dict[str, Any]:
-    keep = _levels(options.keep)
+    keep, settings = _levels(options.keep), [_shifts(word) for word in options.shifts]
     if options.save is not None and not keep:
         raise ValueError("save is for the multipliers found; want --keep TASK=SHARE too")
     if not keep:
@@ -73,7 +73,7 @@ def _run(options: FrontOptions) -> dict[str, Any]:
     judge = judged_by_log(policy, judged)
     expected = baseline_scores(expected_value(judged), judged, fusion_formula(policy.config))
     with workers_of(options.cluster) as workers:
-        record = front(judge, options.tasks or most_valuable(judged), expected, workers).to_dict()
+        record = front(judge, options.tasks or most_valuable(judged), expected, workers, settings).to_dict()
         solution = solve(search, judge, keep, options.most, workers=workers) if keep else None
     if options.picture is not None:
         with publishing(options.picture) as path:
@@ -101,6 +101,20 @@ def _levels(words: tuple[str, ...]) -> dict[str, float]:
         if not equals or not task:
             raise ValueError(f"keep is {word!r}; want TASK=SHARE of production's events, e.g. click=1.0")
     return levels
+
+
+def _shifts(setting: str) -> dict[str, float]:
+    """``click=-4,dwell=2`` → {click: -4, dwell: 2}."""
+    shifts: dict[str, float] = {}
+    for word in setting.split(","):
+        task, _, number = word.partition("=")
+        try:
+            shifts[task] = float(number)
+        except ValueError as error:
+            raise ValueError(
+                f"shifts is {setting!r}; want TASK=NUMBER or several with commas, e.g. click=-4"
+            ) from error
+    return shifts
 
 
 def _of_scenario(logs: Logs, scenario: str | None) -> Logs:
@@ -137,8 +151,7 @@ def _save(policy: FusionPolicy, trained: TrainingRecord | None, solution: Soluti
     config, values = policy.config, solution.values
     turned = copy.deepcopy(policy)
     if (alone := _expected(policy)) is not None and policy.mixture is not None:
-        weights = tuple(w * values[task] for w, task in zip(alone.weights, policy.tasks, strict=True))
-        turned.mixture = Mixture(0.0, replace(alone, weights=weights), baselines=policy.mixture.baselines)
+        turned.mixture = Mixture(0.0, alone.at(values, {}, policy.tasks), baselines=policy.mixture.baselines)
     elif options.scenario is None:
         config = replace(config, values=values)
     else:
@@ -170,6 +183,9 @@ def _print(
     rows = [[name, *(lift_text(point["events"][column]) for column in columns)] for name, point in points.items()]
     size = f"{record['num_requests']:,} requests of {record['num_users']:,} users"
     terminal.table(f"{heading}Events over production, {size}, ± 95 %", ["", *columns], rows, caption=basis)
+    if settings := record["settings"]:
+        rows = [[name, *(lift_text(point["events"][column]) for column in columns)] for name, point in settings.items()]
+        terminal.table(f"{heading}Shifted values over the values as they are, ± 95 %", ["", *columns], rows)
     if solution is None:
         return
     result = solution.to_dict()

@@ -81,6 +81,7 @@ impl Owned {
             draw: self.draw,
             values: self.values.as_deref(),
             item_values: self.item_values.as_deref(),
+            shifts: None,
         }
     }
 }
