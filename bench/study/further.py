@@ -1,6 +1,6 @@
 """python -m bench.study.further DOCS NAME=RESULTS.json …: parts with results of their own, in docs/RESULTS.md.
 
-NAME is whole_pages.
+NAME is whole_pages, or whole_pages_first: the run before its guard was changed.
 """
 
 import json
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.study.report import add_to_docs
-from bench.study.whole_pages_report import whole_pages
+from bench.study.whole_pages_report import first_run, whole_pages
 
-PARTS = {"whole_pages": whole_pages}
+PARTS = {"whole_pages": whole_pages, "whole_pages_first": first_run}
 
 
 def main(docs: Path, words: Sequence[str]) -> None:

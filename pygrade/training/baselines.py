@@ -86,9 +86,11 @@ def expected_value_of(
     return Baseline(name, "identity", values, min(values) >= 0, value_tasks, maps)
 
 
-def corrected_expected_value(logs: Logs) -> Baseline:
-    """`expected_value` of corrected predictions."""
-    return replace(expected_value(logs), name=CORRECTED_EXPECTED_VALUE, corrected=True)
+def corrected_expected_value(logs: Logs, correction: Correction) -> Baseline:
+    """`expected_value` of corrected predictions; no logarithm of it where page terms move a part of the sum."""
+    plain = expected_value(logs)
+    logarithm = plain.logarithm and correction.page_terms is None
+    return replace(plain, name=CORRECTED_EXPECTED_VALUE, logarithm=logarithm, corrected=True)
 
 
 def calibration(logs: Logs, propensity: SlotPropensity, floor: float) -> tuple[Knots, ...]:

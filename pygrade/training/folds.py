@@ -129,7 +129,7 @@ def train_folds(
             part,
             _fold_directory(directory, n, folds),
             resume,
-            None if found is None else found.candidate.folds[n],
+            None if found is None else found.of_fold(n),
         )
         for n in range(folds)
     ]
@@ -173,7 +173,7 @@ def run_fold(fold: FoldJob) -> FoldRankings:
         policy.correction = correction
         policy.save(fold.directory / name)
         learned.record(policy.version).save(fold.directory / name)
-    baselines = simple_baselines(plain, last.spec, tensors, config, static, correction is not None)
+    baselines = simple_baselines(plain, last.spec, tensors, config, static, correction)
     log, formula = fold.judge, fusion_formula(config.policy)
     return FoldRankings(
         {entry.name: standardized(baseline_scores(entry, log, formula, correction), log) for entry in baselines},
@@ -182,12 +182,17 @@ def run_fold(fold: FoldJob) -> FoldRankings:
 
 
 def simple_baselines(
-    logs: Logs, spec: PolicySpec, tensors: RequestTensors, config: TrainConfig, static: Tensor, corrected: bool
+    logs: Logs,
+    spec: PolicySpec,
+    tensors: RequestTensors,
+    config: TrainConfig,
+    static: Tensor,
+    correction: Correction | None,
 ) -> tuple[Baseline, ...]:
     """`fit_baselines`, and expected value of corrected predictions if there are any."""
     own = None if config.policy.corrected else static
     found = fit_baselines(logs, spec, tensors, config.static, config.reward.propensity_floor, own)
-    return (*found, corrected_expected_value(logs)) if corrected else found
+    return found if correction is None else (*found, corrected_expected_value(logs, correction))
 
 
 def _fold_directory(directory: Path, number: int, folds: int) -> Path:

@@ -20,6 +20,7 @@ from pygrade.correction.pages import BEAM, LEAST_CLAIM, PageGain, can_fit, choos
 from pygrade.logs import Logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
+from pygrade.policy.correction import Correction
 from pygrade.policy.page_terms import PageTerms
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity
@@ -57,6 +58,12 @@ class LicensedCorrection(NamedTuple):
     predictions: Floats32  # [M, T] of the log, cross-fitted
     license: License
     page_terms: PageTerms | None = None  # that are served with it
+    fold_terms: tuple[PageTerms, ...] = ()  # of the log without each fold
+
+    def of_fold(self, number: int) -> Correction:
+        """The correction of the log without a fold, with its page terms."""
+        terms = self.fold_terms[number] if self.fold_terms else None
+        return replace(self.candidate.folds[number], page_terms=terms)
 
 
 def license_correction(
@@ -95,10 +102,11 @@ def license_pages(
     logger.info("page terms are %s: %s", "served" if fitted.gain.passes else "not served", fitted.gain.text)
     if not fitted.gain.passes:
         return found._replace(license=license)
-    terms = fitted.terms
-    if choose_beam(terms, logs, found.predictions, parents, curve[:page_size]) >= LEAST_CLAIM:
-        terms = replace(terms, beam=BEAM)
-    return found._replace(license=replace(license, page_line=page_line(terms)), page_terms=terms)
+    claim = choose_beam(fitted.terms, logs, found.predictions, parents, curve[:page_size])
+    beam = BEAM if claim >= LEAST_CLAIM else 1
+    terms, *folds = (replace(entry, beam=beam) for entry in (fitted.terms, *fitted.folds))
+    license = replace(license, page_line=page_line(terms))
+    return found._replace(license=license, page_terms=terms, fold_terms=tuple(folds))
 
 
 def page_line(terms: PageTerms) -> str:

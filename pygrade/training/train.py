@@ -115,7 +115,7 @@ def train(
         summary = summary_of(learned.tensors, steps, run, static, first, last, data.sample.scenario)
         summary |= _facts(data, cautions) | {"seconds": time.perf_counter() - started}
         tensors = learned.tensors.to("cpu")
-        baselines = simple_baselines(data.sample, last.spec, tensors, used, static, correction is not None)
+        baselines = simple_baselines(data.sample, last.spec, tensors, used, static, correction)
         trust = train_folds(data, used, directory, resume, workers, split)
         policies = {STAGE1: first.cpu().eval(), GRADE: last.cpu().eval()}
         served, summary["trust"] = last, None

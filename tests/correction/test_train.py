@@ -14,6 +14,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Levels
 from pygrade.policy.page_terms import PageTerms
 from pygrade.serving.ranker import BlendedRanker
+from pygrade.training.baselines import corrected_expected_value
 from pygrade.training.folds import split_log
 from pygrade.training.license import page_line
 from pygrade.training.prepare import prepare_data
@@ -133,6 +134,9 @@ def test_page_terms_are_part_of_the_correction_that_is_served(tmp_path):
     assert served.page_terms == found.page_terms and served.page_terms.root == "click"
     assert served.page_terms.beam == 1  # nothing helps
     off = replace(plain, correction=replace(plain.correction, pages=False))
+    assert found.of_fold(1).page_terms == found.fold_terms[1] != found.page_terms
+    assert not corrected_expected_value(logs, served).logarithm  # of which page terms move a part
+    assert corrected_expected_value(logs, replace(served, page_terms=None)).logarithm
     without = split_log(data, off).corrected
     assert without.page_terms is None and without.license.pages is None and without.license.page_line == ""
 

@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pygrade.cli import terminal
 from pygrade.cli.options import sub_config
@@ -17,7 +18,8 @@ from pygrade.evaluation.arms import EQUAL, GRADE, PRODUCTION, STATIC
 from pygrade.logs.parquet import refuse_strangers
 from pygrade.policy import FusionPolicy
 from pygrade.policy.spec import fusion_formula
-from pygrade.simulation.marketplace import FEATURES, TASKS, Marketplace
+from pygrade.serving.ranker import BlendedRanker
+from pygrade.simulation.marketplace import FEATURES, TASKS, Marketplace, Requests
 from pygrade.simulation.simulate import compare_pages, rank_pages, simulate_logs
 from pygrade.storage import Folder, Place, is_url, publishing
 from pygrade.training.static_weights import equal_weights
@@ -61,6 +63,25 @@ def _write_log(options: SimulateOptions, place: Place) -> dict[str, Any]:
     }
 
 
+def _served_pages(policy: FusionPolicy, world: Marketplace, requests: Requests, size: int) -> NDArray[np.int64]:
+    """[n, K]: what a ranker serves, by page terms where the policy has them and the world's items act on each other."""
+    told: dict[str, Any] = {}
+    if world.page_effects and policy.correction is not None and policy.correction.page_terms is not None:
+        item = world.page_effects.columns(requests.item_id.ravel())
+        told = {"categories": item["category"].reshape(requests.item_id.shape)}
+        if policy.correction.page_terms.dimension:
+            told["embeddings"] = world.page_effects.vectors[requests.item_id]
+    page = BlendedRanker(policy).rank(
+        requests.context,
+        requests.p_hat,
+        size,
+        scenario=requests.scenario.tolist(),
+        item_id=requests.item_id.astype(np.int64),
+        **told,
+    )
+    return np.asarray(page.indices, np.int64)
+
+
 def _test(options: SimulateOptions) -> dict[str, Any]:
     for entry in fields(SimulateConfig):
         if entry.name not in _OF_A_TEST and getattr(options, entry.name) != entry.default:
@@ -73,16 +94,14 @@ def _test(options: SimulateOptions) -> dict[str, Any]:
     first, baseline, size = policies[0], options.baseline or PRODUCTION, options.world.page_size
     pages = {
         EQUAL: rank_pages(requests.p_hat, equal_weights(len(first.tasks)), size),
-        PRODUCTION: rank_pages(requests.p_hat, options.weights, size),
+        PRODUCTION: rank_pages(requests.known_to_production, options.weights, size),
         STATIC: rank_pages(requests.p_hat, first.static_weights, size, fusion_formula(first.config)),
     }
     for path, policy in zip(options.ab, policies, strict=True):
         if policy.tasks != TASKS or policy.features != FEATURES:
             raise ValueError(f"the policy in {path} has other tasks or features than the simulated marketplace")
-        items = policy.item_columns(requests.item_id)
-        scores = policy.scores(requests.context, requests.p_hat, scenario=requests.scenario, items=items).numpy()
         name = GRADE if len(policies) == 1 else str(path)
-        pages[name] = rank_pages(scores[:, :, None], (1.0,), size, "identity")
+        pages[name] = _served_pages(policy, world, requests, size)
     logger.info(f"{len(pages)} arms ranked {options.requests:,} requests")
     record = compare_pages(world, requests, pages, baseline, seed=options.seed).to_dict()
     users = record["num_users"]
