@@ -24,16 +24,29 @@ from bench.cpu import core, harness, machine
 from bench.report import results
 
 Suite = Callable[[bool], Iterator[harness.Row]]
-NAMES = ("serving", "rollout", "sampling", "training", "call", "scaling")
+NAMES = ("serving", "pages", "rollout", "sampling", "training", "call", "scaling")
 PAGE = "page"  # trains a system first, and has rows of its own
 
 
 def suites() -> dict[str, tuple[Suite, ...]]:
     """The suites by name. Each yields its rows as they are measured."""
-    from bench.cpu import advantage, call, dirichlet, fusion, gain, grpo, lambdaloss, ranking, scaling, step
+    from bench.cpu import (
+        advantage,
+        call,
+        dirichlet,
+        fusion,
+        gain,
+        grpo,
+        lambdaloss,
+        page_search,
+        ranking,
+        scaling,
+        step,
+    )
 
     return {
         "serving": (fusion.serving, fusion.forms, ranking.rules, ranking.policy),
+        "pages": (page_search.pages,),
         "rollout": (fusion.rollout, gain.gain, gain.rollout),
         "sampling": (dirichlet.sampling,),
         "training": (dirichlet.log_prob, grpo.training, advantage.training, lambdaloss.training, step.training),

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <bit>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -23,6 +24,7 @@
 #include "pygrade/gain.hpp"
 #include "pygrade/grpo.hpp"
 #include "pygrade/isa.hpp"
+#include "pygrade/page_search.hpp"
 #include "pygrade/ranker.hpp"
 #include "pygrade/ranking.hpp"
 
@@ -248,6 +250,43 @@ void rank(double seconds, const Sizes& s) {
   compare(seconds, work, read_bound(scores));
 }
 
+// A page of one request; the bound is a pass over its embeddings.
+void search_page(double seconds, const Sizes& s) {
+  const std::int64_t candidates = s[0], width = s[1], k = s[2], categories = s[3], beam = s[4];
+  const auto objective = static_cast<pygrade::PageObjective>(s[5]);
+  const bool page_value = objective == pygrade::PageObjective::page_value;
+  const auto value = random_buffers(rotations, candidates), root = random_buffers(rotations, candidates);
+  auto embeddings = random_buffers(rotations, candidates * width, -1.0f, 1.0f);
+  for (Buffer& buffer : embeddings)
+    for (std::int64_t i = 0; i < candidates * width; i += width) {
+      float square = 0.0f;
+      for (std::int64_t d = 0; d < width; ++d) square += buffer[i + d] * buffer[i + d];
+      for (std::int64_t d = 0; d < width; ++d) buffer[i + d] /= std::sqrt(square);
+    }
+  std::mt19937 generator(0);
+  std::vector<std::vector<std::int32_t>> category(rotations, std::vector<std::int32_t>(value[0].size()));
+  for (auto& own : category)
+    for (std::int32_t& c : own) c = static_cast<std::int32_t>(generator() % static_cast<std::uint32_t>(categories));
+  const Buffer pairs = random_buffers(1, categories * categories, -0.3f, 0.0f)[0];
+  Buffer attention(static_cast<std::size_t>(k)), values(attention.size());
+  for (std::size_t slot = 0; slot < attention.size(); ++slot)
+    attention[slot] = 1.0f / std::sqrt(static_cast<float>(slot + 1));
+  std::vector<std::int32_t> indices(attention.size());
+  pygrade::PageSearch search{.k = k, .cosine = page_value ? -0.5f : 1.0f, .objective = objective, .beam = beam};
+  if (page_value) {
+    search.attention = search.examination = attention;
+    search.pairs = pairs;
+    search.category_count = categories;
+  }
+  const Work work = [&](std::size_t i) {
+    pygrade::PageCandidates given{.candidates = candidates, .value = value[i % rotations], .width = width};
+    if (page_value) given.root = root[i % rotations], given.categories = category[i % rotations];
+    if (width > 0) given.embeddings = embeddings[i % rotations];
+    pygrade::search_page(given, search, {}, {}, values, indices);
+  };
+  compare(seconds, work, width > 0 ? read_bound(embeddings) : read_bound(value));
+}
+
 // From features and predictions to a page: all of Ranker::rank.
 void policy_rank(double seconds, const Sizes& s, const char* directory) {
   const std::int64_t candidates = s[0], tasks = s[1], features = s[2], k = s[3];
@@ -368,6 +407,7 @@ int main(int argc, char** argv) {
       {"fuse_topk_task-major", "BGNTk", topk({.layout = pygrade::Layout::task_major})},
       {"rank", "NTkR", rank},  // R: 0 no rules, 1 mask, boosts and a cap
       {"policy_rank", "NTFk", [=](double t, const Sizes& s) { policy_rank(t, s, directory ? directory : ""); }},
+      {"search_page", "NdkCwo", search_page},  // w: beam, o: objective
       {"topk_gain", "BGNTkC", topk_gain},
       {"dirichlet_sample", "BGTa", dirichlet_sample},  // a: mean concentration in thousandths
       {"dirichlet_score", "BGT", dirichlet_score},

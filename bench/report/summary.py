@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.cpu.harness import OURS
 from bench.report.results import write_json
-from bench.report.targets import CALL, CORE, Results, Verdict, judge
+from bench.report.targets import CALL, CORE, TIME, Results, Verdict, judge
 
 OPS, CLUSTER = "ops.json", "cluster.json"
 FACTS = ("processor", "peers_isa", "python", "torch", "numpy", "onnxruntime", "faiss-cpu", "numba")
@@ -55,7 +55,7 @@ def summarize(measured: Results) -> Summary:
 def _figures(verdict: Verdict) -> Summary:
     """Of a target: its worst and best value; ours and the best library peer in µs, in the worst row."""
     row, measure = verdict.rows[0], verdict.target.measure
-    ours = row.core.p50 if measure == CORE and row.core else row.timings[OURS].p50
+    ours = row.core.p50 if measure in (CORE, TIME) and row.core else row.timings[OURS].p50
     figures: Summary = {
         "worst": float(f"{verdict.values[0]:.5g}"),
         "best": float(f"{verdict.values[-1]:.5g}"),

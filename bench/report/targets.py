@@ -11,7 +11,7 @@ Fits = Callable[[Shape], bool]
 Results = Mapping[str, Mapping[str, Report]]  # instruction set → suite → report
 
 # What a target measures of a row. For AT_LEAST more is better.
-PEER, BESIDE, CORE, BOUND, CALL = "peer", "beside", "core", "bound", "call"
+PEER, BESIDE, CORE, BOUND, CALL, TIME = "peer", "beside", "core", "bound", "call", "time"
 AT_LEAST = (PEER, BESIDE, CORE)
 MEANING = {
     PEER: "× best library peer",
@@ -19,6 +19,7 @@ MEANING = {
     CORE: "× best library peer, C++",
     BOUND: "× bound, C++",
     CALL: "µs",
+    TIME: "µs, C++",
 }
 
 
@@ -63,6 +64,8 @@ def value_of(row: Row, measure: str) -> float | None:
         return row.bound_ratio
     if measure == CALL:
         return row.overhead
+    if measure == TIME:
+        return None if row.core is None else row.core.p50
     return min((row.ratio_to(name) or 0.0 for name in row.beside), default=None)
 
 
@@ -95,6 +98,18 @@ def _log(s: Shape) -> bool:
     return bool(s["f"] == "log" and s["N"] <= 10_000)
 
 
+def _pages(name: str, objective: str, width: int, beam: int, microseconds: float) -> tuple[Target, Target]:
+    """A page of 20 of 500 candidates: the core's time, and the call against numpy."""
+
+    def fits(s: Shape) -> bool:
+        return (s["objective"], s["d"], s["beam"]) == (objective, width, beam)
+
+    return (
+        Target(f"{name}, time", "pages", "search_page", fits, TIME, _both(microseconds)),
+        Target(name, "pages", "search_page", fits, PEER, _both(3)),
+    )
+
+
 TOPK = "fuse_topk"
 LONG, VERY_LONG = _linear((2000, 10_000), (50, 500)), _linear((100_000, 100_000), (100, 100))
 TARGETS = (
@@ -110,6 +125,10 @@ TARGETS = (
     _ratio("top-k of log(1 + p), N 2k", "serving", TOPK, lambda s: bool(s["f"] == "log1p"), 4),
     _ratio("top-k, task-major, N 2k", "serving", TOPK, lambda s: bool(s["f"] == "task-major"), 6),
     Target("policy + rank, N 500, k 50", "serving", "policy + rank", _every, CORE, _both(3) | {"baseline": 1.0}),
+    *_pages("page, greedy", "page_value", 64, 1, 80),
+    *_pages("page, greedy, categories alone", "page_value", 0, 1, 10),
+    *_pages("page, beam 8", "page_value", 64, 8, 200),
+    *_pages("page, log-determinant", "log_det", 64, 1, 80),
     _ratio("group top-k, B 64, G 32, N 1000, k 10", "rollout", TOPK, lambda s: bool(s["k"] == 10), 4.5),
     _ratio("group top-k, B 64, G 32, N 1000, k 50", "rollout", TOPK, lambda s: bool(s["k"] == 50), 12),
     _bound("group top-k, bound", "rollout", TOPK, _every, 4.5),
