@@ -42,7 +42,7 @@ def _likeness(
     if category_count > 0:
         own = tl.load(categories + above, mask=inside, other=-1)
         below = tl.load(categories + row, mask=inside, other=-1)
-        known = (own >= 0) & (below >= 0)
+        known = (own >= 0) & (below >= 0) & (own < category_count) & (below < category_count)
         pair = tl.load(pairs + own.to(tl.int64) * category_count + below, mask=known, other=0.0)
     return tl.fma(tl.zeros([TN], tl.float32) + cosine, dot, pair)
 
@@ -223,32 +223,39 @@ def _follow(
 def _search_kernel(
     value, root, categories, pairs, embeddings, mask, boost_mul, boost_add, groups, caps, pins, attention, examination,
     offsets, states, open_, keys, factor, totals, history, scores, placed, values, indices,
-    rows, batch, stride, k, beam, columns, category_count, width, cosine, objective, trade_off, rest,
-    masked, multiplied, added, pinned, TN: tl.constexpr,
+    rows, batch, most, k, beam, columns, category_count, width, cosine, objective, trade_off, rest,
+    jagged, masked, multiplied, added, pinned, TN: tl.constexpr,
 ):  # fmt: skip
-    """Persistent: one request at a time. history[k, beam, 2] are the rank of what was extended and the item."""
+    """Persistent: one request at a time. history[k, beam, 2] are the rank of what was extended and the item.
+
+    What depends on the candidates is kept by program; jagged, where no program knows the longest request, by request.
+    """
     own = tl.program_id(0).to(tl.int64)
-    states += own * 2 * beam * stride
-    open_ += own * 2 * beam * stride
-    keys += own * beam * (stride + 1)
-    factor += own * tl.where(objective == _LOG_DET, k, 0) * stride
     totals += own * 2 * beam
     history += own * k * beam * 2
     scores += own * k * beam
     placed += own * k
+    all_states, all_open, all_keys, all_factors = states, open_, keys, factor
     for b in range(tl.program_id(0), batch, tl.num_programs(0)):
         first, count = request(offsets, b, 0, rows, True)
         page = (tl.zeros([], tl.int64) + b) * k
-        _start(
-            categories, pairs, embeddings, mask, groups, caps, pins + page, states, open_, placed, first,
-            count, k, columns, category_count, width, cosine, objective, masked, pinned, TN,
-        )  # fmt: skip
+        stride = tl.maximum(tl.where(jagged, count, most), 0)
+        base = tl.where(jagged, first, own * most)
+        states = all_states + base * 2 * beam
+        open_ = all_open + base * 2 * beam
+        keys = all_keys + (base + tl.where(jagged, b, own)) * beam
+        factor = all_factors + base * tl.where(objective == _LOG_DET, k, 0)
+        if count >= 0:
+            _start(
+                categories, pairs, embeddings, mask, groups, caps, pins + page, states, open_, placed, first, count, k,
+                columns, category_count, width, cosine, objective, masked, pinned, TN,
+            )  # fmt: skip
         tl.store(totals, 0.0)
         tl.debug_barrier()
         side = 0
         live = 1
         taken = 0
-        for slot in range(0, k):
+        for slot in range(0, tl.where(count >= 0, k, 0)):
             here = side * beam
             there = (1 - side) * beam
             _extend(
@@ -262,8 +269,8 @@ def _search_kernel(
                 key = _next_key(keys, key, count, live, stride, TN)
                 if key != EMPTY:
                     place = index_of(key)
-                    parent = place // (stride + 1)
-                    item = tl.where(place % (stride + 1) == stride, -1, place % (stride + 1))
+                    parent = tl.minimum(place // (stride + 1), live - 1)  # overlapping requests share their memory
+                    item = tl.where(place % (stride + 1) < count, place % (stride + 1), -1)
                     old = here + parent
                     index = first + tl.where(item >= 0, item, 0) + tl.zeros([1], tl.int64)
                     at = slot * beam + w
@@ -292,9 +299,9 @@ def _search_kernel(
         for r in range(0, k):
             at = (k - 1 - r) * beam + rank
             to = page + k - 1 - r
-            tl.store(values + to, tl.load(scores + at))
-            tl.store(indices + to, tl.load(history + 2 * at + 1))
-            rank = tl.load(history + 2 * at)
+            tl.store(values + to, tl.load(scores + at, mask=count >= 0, other=float("-inf")))
+            tl.store(indices + to, tl.load(history + 2 * at + 1, mask=count >= 0, other=-1))
+            rank = tl.load(history + 2 * at, mask=count >= 0, other=0)
         tl.debug_barrier()
 
 
@@ -316,15 +323,17 @@ def search_page(
     beam = options["beam"]
     if values.numel() == 0:
         return
-    most = value.shape[-1] if offsets is None else value.shape[0]
-    if beam * (most + 1) >= 2**31:
-        raise ValueError(f"{most} candidates and a beam of {beam}; want fewer than 2^31 extensions on a GPU")
+    jagged = offsets is not None
+    most = 0 if jagged else value.shape[1]
+    if beam * (value.numel() + batch) >= 2**31:
+        raise ValueError(f"{value.numel()} candidates and a beam of {beam}; want fewer than 2^31 extensions on a GPU")
     if offsets is None:
         offsets = torch.arange(batch + 1, device=value.device) * most
     programs = min(batch, resident_programs(value.device, 4, 192))
+    kept = value.numel() if jagged else programs * most  # candidates whose states are in memory at a time
 
     def memory(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty((programs, *shape), dtype=dtype, device=value.device)
+        return torch.empty(shape, dtype=dtype, device=value.device)
 
     def given(found: Tensor | None, dtype: torch.dtype = torch.float32) -> Tensor:
         """What is never read has memory of the right dtype, too."""
@@ -346,14 +355,14 @@ def search_page(
         ones if terms["attention"] is None else terms["attention"],
         ones if terms["examination"] is None else terms["examination"],
         offsets,
-        memory(2 * beam, most),
-        memory(2 * beam, most, dtype=torch.int8),
-        memory(beam * (most + 1), dtype=torch.int64),
-        memory(k if options["objective"] == _LOG_DET.value else 0, most),
-        memory(2 * beam),
-        memory(k, beam, 2, dtype=torch.int32),
-        memory(k, beam),
-        memory(k, dtype=torch.int32),
+        memory(2 * beam * kept),
+        memory(2 * beam * kept, dtype=torch.int8),
+        memory(beam * (kept + max(batch, programs)), dtype=torch.int64),
+        memory(k * kept if options["objective"] == _LOG_DET.value else 0),
+        memory(programs, 2 * beam),
+        memory(programs, k, beam, 2, dtype=torch.int32),
+        memory(programs, k, beam),
+        memory(programs, k, dtype=torch.int32),
         values,
         indices,
     )
@@ -362,6 +371,7 @@ def search_page(
     width = 0 if rows["embeddings"] is None else rows["embeddings"].shape[-1]
     trade_off = torch.tensor(options["trade_off"], dtype=torch.float32, device="cpu")
     numbers = (options["cosine"], options["objective"], float(trade_off), float(1.0 - trade_off))
-    flags = (rows["mask"] is not None, rows["boost_mul"] is not None, rows["boost_add"] is not None, pins is not None)
+    present = (rows["mask"], rows["boost_mul"], rows["boost_add"], pins)
+    flags = (jagged, *(found is not None for found in present))
     sizes = (value.numel(), batch, most, k, beam, columns, count, width)
     launch(_search_kernel, (programs,), *arrays, *sizes, *numbers, *flags, TN=128, num_warps=4, maxnreg=192)

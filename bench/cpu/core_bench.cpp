@@ -272,14 +272,21 @@ void search_page(double seconds, const Sizes& s) {
   for (std::size_t slot = 0; slot < attention.size(); ++slot)
     attention[slot] = 1.0f / std::sqrt(static_cast<float>(slot + 1));
   std::vector<std::int32_t> indices(attention.size());
-  pygrade::PageSearch search{.k = k, .cosine = page_value ? -0.5f : 1.0f, .objective = objective, .beam = beam};
+  pygrade::PageSearch search;
+  search.k = k;
+  search.cosine = page_value ? -0.5f : 1.0f;
+  search.objective = objective;
+  search.beam = beam;
   if (page_value) {
     search.attention = search.examination = attention;
     search.pairs = pairs;
     search.category_count = categories;
   }
   const Work work = [&](std::size_t i) {
-    pygrade::PageCandidates given{.candidates = candidates, .value = value[i % rotations], .width = width};
+    pygrade::PageCandidates given;
+    given.candidates = candidates;
+    given.value = value[i % rotations];
+    given.width = width;
     if (page_value) given.root = root[i % rotations], given.categories = category[i % rotations];
     if (width > 0) given.embeddings = embeddings[i % rotations];
     pygrade::search_page(given, search, {}, {}, values, indices);

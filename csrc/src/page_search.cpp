@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -20,15 +21,21 @@ const T* or_null(std::span<const T> values) {
 
 // Coefficients that are finite, and at least `low`.
 void check_finite(std::span<const float> values, const char* name, float low, const char* wanted) {
-  for (std::size_t i = 0; i < values.size(); ++i)
+  constexpr float most = std::numeric_limits<float>::max();
+  std::uint32_t wrong = 0;
+  for (const float value : values) wrong += value >= std::max(low, -most) && value <= most ? 0u : 1u;
+  for (std::size_t i = 0; wrong > 0 && i < values.size(); ++i)
     if (!(std::isfinite(values[i]) && values[i] >= low))
       throw std::invalid_argument(std::string(name) + " is " + std::to_string(values[i]) + " at " + std::to_string(i) +
                                   "; want " + wanted);
 }
 
 void check_indices(std::span<const std::int32_t> values, const char* name, std::int64_t end) {
-  for (std::size_t i = 0; i < values.size(); ++i)
-    if (values[i] < -1 || values[i] >= end)
+  const auto last = static_cast<std::int32_t>(std::min<std::int64_t>(end, INT32_MAX) - 1);
+  std::uint32_t wrong = 0;
+  for (const std::int32_t value : values) wrong += value < -1 || value > last ? 1u : 0u;
+  for (std::size_t i = 0; wrong > 0 && i < values.size(); ++i)
+    if (values[i] < -1 || values[i] > last)
       throw std::invalid_argument(std::string(name) + " is " + std::to_string(values[i]) + " at " + std::to_string(i) +
                                   "; want -1 or more, and below " + std::to_string(end));
 }
@@ -99,7 +106,7 @@ void check_pins(std::span<const std::int32_t> pins, const Scores& requests, std:
 static std::int64_t scratch_size(const detail::PageSearchTask& task) {
   const std::int64_t beam = task.beam;
   const std::int64_t components = (task.width + detail::dot_lanes - 1) / detail::dot_lanes * detail::dot_lanes;
-  std::int64_t rows = 8 + (5 * beam + 1) / 2 + (beam > 1 ? detail::cached_rows : 1);
+  std::int64_t rows = 9 + (5 * beam + 1) / 2 + (beam > 1 ? detail::cached_rows : 1);
   if (task.embeddings != nullptr) rows += components;
   if (task.objective == PageObjective::log_det) rows += task.k;
   return rows * task.stride + (4 * beam + 1) * task.k + detail::cached_rows;

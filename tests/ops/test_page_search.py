@@ -89,6 +89,20 @@ def test_matches_the_reference(shape, rules, form):
         assert_close(page.values, wanted.values.double())
 
 
+def test_a_kernel_leaves_bad_offsets_and_categories_alone():
+    call = case_of(1, 9, 3, 2, "greedy", 1, rules=False)
+    call |= {n: v[0] for n, v in call.items() if isinstance(v, torch.Tensor) and v.shape[:2] == (1, 9)}
+    wanted = search_page(**call | {"offsets": torch.tensor([0, 3, 5, 5, 9])})
+    call["categories"][:3] += 3 * (call["categories"][:3] < 0)
+    page = on("triton", **call | {"offsets": torch.tensor([0, 3, 5, 4, 9]), "validate": False})
+    assert_equal([part[1] for part in page], [part[1] for part in wanted])
+    assert page.indices[2].tolist() == [-1, -1] and page.values[2].tolist() == [-math.inf] * 2
+    out_of_range = torch.where(call["categories"] == 2, 7, call["categories"])
+    unknown = torch.where(call["categories"] == 2, -1, call["categories"])
+    found = on("triton", **call | {"categories": out_of_range, "validate": False})
+    assert_equal(found, search_page(**call | {"categories": unknown}))
+
+
 SMALL = [("greedy", (2, 9, 5, 4)), ("beam", (1, 6, 3, 3)), ("mmr", (1, 9, 17, 4)), ("log_det", (1, 7, 5, 4))]
 LARGE = [(form, shape) for form in FORMS for shape in ((2, 0, 3, 2), (1, 1, 1, 2), (2, 20, 16, 5), (3, 150, 20, 6))]
 

@@ -23,18 +23,22 @@ struct Memory {
   }
 };
 
-// The candidates of one request in whole blocks: all of them, or the eligible ones if these are few.
+// The candidates of one request in whole blocks: all of them, or the eligible ones if these are few. What depends on
+// the items above is kept per class: a candidate, or without embeddings a category (the last class: unknown), if they
+// are fewer.
 class Candidates {
  public:
   Candidates(const PageSearchTask& task, Memory& memory);
   void load(Request request);
   std::int64_t count() const { return count_; }
   std::int64_t padded() const { return blocks_of(count_) * block; }
+  std::int64_t classes() const { return by_category_ ? blocks_of(task_.category_count + 1) * block : padded(); }
+  std::int64_t class_of(std::int64_t i) const { return by_category_ ? categories_[i] : i; }
   // A candidate's row among all requests, and its place in the request; the candidate at a place, or -1.
   std::int64_t row_of(std::int64_t i) const { return first_ + index_of(i); }
   std::int32_t index_of(std::int64_t i) const { return compacted_ ? ids_[i] : static_cast<std::int32_t>(i); }
   std::int32_t at_index(std::int32_t index) const;
-  // l(above, i) of every candidate i.
+  // l(above, i) of every class i.
   void likeness(std::int32_t above, float* row) const;
   // l(i, i).
   void own_likeness(float* row) const;
@@ -46,9 +50,9 @@ class Candidates {
 
   const PageSearchTask& task_;
   std::int64_t first_ = 0, count_ = 0;
-  bool compacted_ = false;
+  bool compacted_ = false, by_category_ = false;
   std::int32_t *ids_, *categories_;
-  float *value_, *root_, *multiply_, *add_, *packed_;
+  float *value_, *root_, *multiply_, *add_, *effect_, *packed_;
   const float* embeddings_ = nullptr;
   std::int64_t components_;  // of a vector, in whole blocks; 0: no embeddings
   std::int64_t vector_stride_ = 0;
@@ -57,7 +61,7 @@ class Candidates {
 Candidates::Candidates(const PageSearchTask& task, Memory& memory) : task_(task) {
   ids_ = memory.take<std::int32_t>(task.stride);
   categories_ = memory.take<std::int32_t>(task.stride);
-  for (float** part : {&value_, &root_, &multiply_, &add_}) *part = memory.take(task.stride);
+  for (float** part : {&value_, &root_, &multiply_, &add_, &effect_}) *part = memory.take(task.stride);
   components_ = task.embeddings == nullptr ? 0 : blocks_of(task.width) * block;
   packed_ = memory.take(components_ * task.stride);
 }
@@ -77,7 +81,10 @@ void Candidates::load(Request request) {
   }
   const auto copy = [&](const auto* from, auto* to, auto rest) {
     if (from == nullptr) return;
-    for (std::int64_t i = 0; i < count_; ++i) to[i] = from[row_of(i)];
+    if (compacted_)
+      for (std::int64_t i = 0; i < count_; ++i) to[i] = from[first_ + ids_[i]];
+    else if (count_ > 0)
+      __builtin_memcpy(to, from + first_, sizeof(*to) * static_cast<std::size_t>(count_));
     for (std::int64_t i = count_; i < padded(); ++i) to[i] = rest;
   };
   copy(task_.value, value_, 0.0f);
@@ -88,6 +95,10 @@ void Candidates::load(Request request) {
   if (task_.objective != PageObjective::page_value)
     for (std::int64_t i = 0; i < padded(); ++i) value_[i] *= task_.trade_off;
   if (components_ > 0) load_embeddings();
+  by_category_ = components_ == 0 && task_.categories != nullptr && task_.category_count < count_;
+  if (!by_category_) return;
+  const auto unknown = static_cast<std::int32_t>(task_.category_count);
+  for (std::int64_t i = 0; i < padded(); ++i) categories_[i] = categories_[i] < 0 ? unknown : categories_[i];
 }
 
 // Vectors are read where they are if they are whole blocks, all wanted, and enough for a step of dot_rows.
@@ -112,8 +123,14 @@ std::int32_t Candidates::at_index(std::int32_t index) const {
 }
 
 void Candidates::likeness(std::int32_t above, float* row) const {
-  const std::int64_t end = padded();
+  const std::int64_t end = classes(), count = task_.category_count;
+  const std::int32_t category = task_.categories == nullptr ? -1 : categories_[above];
   for (std::int64_t i = 0; i < end; ++i) row[i] = 0.0f;
+  if (by_category_) {
+    if (category < count)
+      __builtin_memcpy(row, task_.pairs + category * count, sizeof(float) * static_cast<std::size_t>(count));
+    return;
+  }
   if (components_ > 0) {
     for (std::int64_t i = 0; i < count_; i += lanes) {
       const std::int64_t first = count_ >= lanes && i + lanes > count_ ? count_ - lanes : i;
@@ -124,12 +141,11 @@ void Candidates::likeness(std::int32_t above, float* row) const {
       for (std::int64_t i = 0; i < end; ++i) row[i] = row[i] > 0.0f ? row[i] : 0.0f;
   }
   const float cosine = task_.cosine;
-  const std::int32_t category = task_.categories == nullptr ? -1 : categories_[above];
   if (category < 0) {
     for (std::int64_t i = 0; i < end; ++i) row[i] = fma(cosine, row[i], 0.0f);
     return;
   }
-  const float* const pairs = task_.pairs + category * task_.category_count;
+  const float* const pairs = task_.pairs + category * count;
   const std::int32_t* const below = categories_;
   for (std::int64_t i = 0; i < end; ++i) {
     const float pair = pairs[below[i] < 0 ? 0 : below[i]];
@@ -138,30 +154,41 @@ void Candidates::likeness(std::int32_t above, float* row) const {
 }
 
 void Candidates::own_likeness(float* row) const {
-  for (std::int64_t i = 0; i < count_; ++i) {
+  const std::int64_t count = by_category_ ? task_.category_count : count_;
+  for (std::int64_t i = 0; i < count; ++i) {
     const float* const vector = embeddings_ + i * components_;
-    const std::int32_t own = task_.categories == nullptr ? -1 : categories_[i];
+    const auto own = by_category_ ? static_cast<std::int32_t>(i) : task_.categories == nullptr ? -1 : categories_[i];
     const float pair = own < 0 ? 0.0f : task_.pairs[own * task_.category_count + own];
-    row[i] = fma(task_.cosine, dot(vector, vector, components_ / block), pair);
+    row[i] = fma(task_.cosine, components_ > 0 ? dot(vector, vector, components_ / block) : 0.0f, pair);
   }
 }
 
 void Candidates::scores(const float* state, float* score) const {
-  const std::int64_t end = padded();
+  const std::int64_t end = padded(), states = classes();
   const float *const value = value_, *const root = root_;
+  float* const effect = effect_;
+  if (task_.objective == PageObjective::page_value)
+    for (std::int64_t i = 0; i < states; ++i) effect[i] = exp(state[i]);
+  else if (task_.objective == PageObjective::mmr)
+    for (std::int64_t i = 0; i < states; ++i) effect[i] = -state[i];
+  else
+    for (std::int64_t i = 0; i < states; ++i) effect[i] = log(state[i] > least_variance ? state[i] : least_variance);
+  const float* spread = effect;
+  if (by_category_) {
+    for (std::int64_t i = 0; i < end; ++i) score[i] = effect[categories_[i]];
+    spread = score;
+  }
   const float rest = 1.0f - task_.trade_off;
   if (task_.objective == PageObjective::page_value)
-    for (std::int64_t i = 0; i < end; ++i) score[i] = fma(root[i], exp(state[i]), value[i]);
-  else if (task_.objective == PageObjective::mmr)
-    for (std::int64_t i = 0; i < end; ++i) score[i] = fma(-rest, state[i], value[i]);
+    for (std::int64_t i = 0; i < end; ++i) score[i] = fma(root[i], spread[i], value[i]) + 0.0f;  // never -0
   else
-    for (std::int64_t i = 0; i < end; ++i)
-      score[i] = fma(rest, log(state[i] > least_variance ? state[i] : least_variance), value[i]);
+    for (std::int64_t i = 0; i < end; ++i) score[i] = fma(rest, spread[i], value[i]) + 0.0f;
+  if (task_.boost_mul == nullptr && task_.boost_add == nullptr) return;
   boost(task_.boost_mul == nullptr ? nullptr : multiply_, task_.boost_add == nullptr ? nullptr : add_, end, score);
-  for (std::int64_t i = 0; i < end; ++i) score[i] += 0.0f;  // never -0
+  for (std::int64_t i = 0; i < end; ++i) score[i] += 0.0f;
 }
 
-// What the objective needs to know of a prefix, a number per candidate: the page's effect (page_value), the likeness of
+// What the objective needs to know of a prefix, a number per class: the page's effect (page_value), the likeness of
 // the closest item above (mmr), the variance given the items above (log_det). A prefix also has a byte per candidate,
 // whether it may take it, its items and their scores.
 struct Prefix {
@@ -229,8 +256,8 @@ Prefix Search::prefix(int side, std::int64_t rank) const {
 void Search::start(std::int64_t b) {
   const Prefix empty = prefix(0, 0);
   const std::int64_t end = candidates_.padded(), count = candidates_.count();
+  for (std::int64_t i = 0; i < candidates_.classes(); ++i) empty.state[i] = 0.0f;
   for (std::int64_t i = 0; i < end; ++i) {
-    empty.state[i] = 0.0f;
     empty.open[i] = i < count && (task_.mask == nullptr || task_.mask[candidates_.row_of(i)] != 0);
     place_[i] = -1;
   }
@@ -289,7 +316,7 @@ const float* Search::likeness(std::int32_t above) {
 
 // The state of a prefix with one more item.
 void Search::update(const float* from, std::int32_t item, std::int64_t slot, float* to) {
-  const std::int64_t end = candidates_.padded();
+  const std::int64_t end = candidates_.classes(), own = candidates_.class_of(item);
   const float* const row = likeness(item);
   if (task_.objective == PageObjective::page_value) {
     const float attention = task_.attention == nullptr ? 1.0f : task_.attention[slot];
@@ -298,12 +325,12 @@ void Search::update(const float* from, std::int32_t item, std::int64_t slot, flo
     for (std::int64_t i = 0; i < end; ++i) to[i] = row[i] > from[i] ? row[i] : from[i];
   } else {
     float* const column = factor_ + taken_ * task_.stride;
-    const float rest = from[item] > least_variance ? from[item] : least_variance;
+    const float rest = from[own] > least_variance ? from[own] : least_variance;
     const float deviation = __builtin_sqrtf(rest);
     for (std::int64_t i = 0; i < end; ++i) column[i] = row[i];
     for (std::int64_t t = 0; t < taken_; ++t) {
       const float* const before = factor_ + t * task_.stride;
-      const float factor = -before[item];
+      const float factor = -before[own];
       for (std::int64_t i = 0; i < end; ++i) column[i] = fma(factor, before[i], column[i]);
     }
     for (std::int64_t i = 0; i < end; ++i) {
@@ -385,7 +412,7 @@ void Search::follow(const Extension& extension, int from, int to, std::int64_t r
     update(old.state, item, slot, made.state);
     close(made, slot + 1, item);
   } else if (from != to) {
-    __builtin_memcpy(made.state, old.state, sizeof(float) * static_cast<std::size_t>(end));
+    __builtin_memcpy(made.state, old.state, sizeof(float) * static_cast<std::size_t>(candidates_.classes()));
   }
 }
 
