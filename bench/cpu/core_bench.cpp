@@ -257,16 +257,19 @@ void search_page(double seconds, const Sizes& s) {
   const bool page_value = objective == pygrade::PageObjective::page_value;
   const auto value = random_buffers(rotations, candidates), root = random_buffers(rotations, candidates);
   auto embeddings = random_buffers(rotations, candidates * width, -1.0f, 1.0f);
-  for (Buffer& buffer : embeddings)
-    for (std::int64_t i = 0; i < candidates * width; i += width) {
-      float square = 0.0f;
-      for (std::int64_t d = 0; d < width; ++d) square += buffer[i + d] * buffer[i + d];
-      for (std::int64_t d = 0; d < width; ++d) buffer[i + d] /= std::sqrt(square);
-    }
+  const Buffer centers = random_buffers(1, categories * width, -1.0f, 1.0f)[0];  // a cosine of .5 within a category
   std::mt19937 generator(0);
   std::vector<std::vector<std::int32_t>> category(rotations, std::vector<std::int32_t>(value[0].size()));
-  for (auto& own : category)
-    for (std::int32_t& c : own) c = static_cast<std::int32_t>(generator() % static_cast<std::uint32_t>(categories));
+  for (std::size_t number = 0; number < rotations; ++number)
+    for (std::int64_t i = 0; i < candidates; ++i) {
+      const auto own = static_cast<std::int64_t>(generator() % static_cast<std::uint32_t>(categories));
+      category[number][static_cast<std::size_t>(i)] = static_cast<std::int32_t>(own);
+      float* vector = embeddings[number].data() + i * width;
+      float square = 0.0f;
+      for (std::int64_t d = 0; d < width; ++d) vector[d] += centers[static_cast<std::size_t>(own * width + d)];
+      for (std::int64_t d = 0; d < width; ++d) square += vector[d] * vector[d];
+      for (std::int64_t d = 0; d < width; ++d) vector[d] /= std::sqrt(square);
+    }
   const Buffer pairs = random_buffers(1, categories * categories, -0.3f, 0.0f)[0];
   Buffer attention(static_cast<std::size_t>(k)), values(attention.size());
   for (std::size_t slot = 0; slot < attention.size(); ++slot)
