@@ -98,7 +98,9 @@ def _log(s: Shape) -> bool:
     return bool(s["f"] == "log" and s["N"] <= 10_000)
 
 
-def _pages(name: str, objective: str, width: int, beam: int, microseconds: float) -> tuple[Target, Target]:
+def _pages(
+    name: str, objective: str, width: int, beam: int, microseconds: float, ratio: float
+) -> tuple[Target, Target]:
     """A page of 20 of 500 candidates: the core's time, and the call against numpy."""
 
     def fits(s: Shape) -> bool:
@@ -106,7 +108,7 @@ def _pages(name: str, objective: str, width: int, beam: int, microseconds: float
 
     return (
         Target(f"{name}, time", "pages", "search_page", fits, TIME, _both(microseconds)),
-        Target(name, "pages", "search_page", fits, PEER, _both(3)),
+        Target(name, "pages", "search_page", fits, PEER, _both(ratio)),
     )
 
 
@@ -125,10 +127,10 @@ TARGETS = (
     _ratio("top-k of log(1 + p), N 2k", "serving", TOPK, lambda s: bool(s["f"] == "log1p"), 4),
     _ratio("top-k, task-major, N 2k", "serving", TOPK, lambda s: bool(s["f"] == "task-major"), 6),
     Target("policy + rank, N 500, k 50", "serving", "policy + rank", _every, CORE, _both(3) | {"baseline": 1.0}),
-    *_pages("page, greedy", "page_value", 64, 1, 80),
-    *_pages("page, greedy, categories alone", "page_value", 0, 1, 10),
-    *_pages("page, beam 8", "page_value", 64, 8, 200),
-    *_pages("page, log-determinant", "log_det", 64, 1, 80),
+    *_pages("page, greedy", "page_value", 64, 1, 80, 3),
+    *_pages("page, greedy, categories alone", "page_value", 0, 1, 10, 4),
+    *_pages("page, beam 8", "page_value", 64, 8, 200, 4),
+    *_pages("page, log-determinant", "log_det", 64, 1, 80, 2),
     _ratio("group top-k, B 64, G 32, N 1000, k 10", "rollout", TOPK, lambda s: bool(s["k"] == 10), 4.5),
     _ratio("group top-k, B 64, G 32, N 1000, k 50", "rollout", TOPK, lambda s: bool(s["k"] == 50), 12),
     _bound("group top-k, bound", "rollout", TOPK, _every, 4.5),
