@@ -17,6 +17,7 @@ from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.training.baselines import expected_value
 from pygrade.training.training_record import TrainingRecord
 from tests.console.browser import browser
+from tests.corrections import random_correction
 from tests.learning import tiny_logs
 
 CONFIG = ConsoleConfig(requests=40, judge=120, k=3)
@@ -30,10 +31,10 @@ DETAILS = {
 HOSTILE = '<img src=x onerror="document.title=1">'
 
 
-def make_run(folder, trust=0.6, trade_offs=True, requests=400, stages=True):
+def make_run(folder, trust=0.6, trade_offs=True, requests=400, stages=True, page_terms=None):
     """What `pygrade train` leaves in ``folder/run`` of ``folder/logs``; the policy is mixed with expected value.
 
-    stages: the policies of both stages lie beside it.
+    stages: the policies of both stages lie beside it. page_terms: of two categories, which the log has then.
     """
     rng = np.random.default_rng(0)
     logs = tiny_logs(requests, jagged=True)
@@ -43,6 +44,8 @@ def make_run(folder, trust=0.6, trade_offs=True, requests=400, stages=True):
         timestamp=1_700_000_000_000 + np.arange(requests) * 3_600_000,
         item_id=np.array([f"item {number} {HOSTILE}" for number in range(logs.num_rows)]),
     )
+    if page_terms is not None:
+        logs = dataclasses.replace(logs, category=np.array(page_terms.categories)[rng.integers(0, 2, logs.num_rows)])
     write_logs(logs, folder / "logs")
     early, _ = logs.split(0.7)
     spec = PolicySpec(logs.tasks, logs.features, PolicyConfig(hidden=(8,), trade_offs=trade_offs))
@@ -61,6 +64,12 @@ def make_run(folder, trust=0.6, trade_offs=True, requests=400, stages=True):
     if trust < 1:
         static = Baseline("best static", "zlog", (0.4, 0.6))
         policy.mixture = Mixture(trust, expected_value(early), *VERDICT, (static,), **DETAILS)
+    if page_terms is not None:  # then corrected expected value is served alone
+        policy.correction = random_correction(
+            tasks=logs.tasks, features=logs.features, items=(), indicators=(), parents=(-1, 0), page_terms=page_terms
+        )
+        value = dataclasses.replace(expected_value(early), name="corrected expected value", corrected=True)
+        policy.mixture = Mixture(0.0, value, *VERDICT, (expected_value(early),), **DETAILS).in_values()
     policy.save(folder / "run/policy")
     TrainingRecord.of(early, policy.version).save(folder / "run/policy")
     return folder / "run"

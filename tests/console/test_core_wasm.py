@@ -11,9 +11,13 @@ import torch
 import pygrade
 from devtools import console_wasm
 from pygrade.console.arms import network_record
+from pygrade.console.collect import collect
+from pygrade.console.run_files import find_run
 from pygrade.ops.fusion import TRANSFORMS
+from pygrade.policy import PageTerms
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.serving.ranker import BlendedRanker
+from tests.console.conftest import CONFIG, make_run
 from tests.console.node import SOURCES, call, needs_node
 from tests.goldens import load
 
@@ -141,6 +145,24 @@ def test_pages_by_page_terms_are_those_of_the_search(tmp_path, beam):
     for actual, expected in zip(call(tmp_path, *calls), wanted, strict=True):
         assert np.array_equal(actual, np.asarray(expected).reshape(-1))
     assert not np.array_equal(wanted[0], wanted[1])
+
+
+@needs_node
+def test_the_slider_of_page_terms_goes_from_the_order_of_the_scores_to_the_served_page(tmp_path):
+    terms = PageTerms("click", [1.0, 0.7], ("bags", "shoes"), [[-2.0, 0.1], [0.0, -1.5]])
+    run = make_run(tmp_path, trade_offs=False, requests=120, stages=False, page_terms=terms)
+    found = find_run(run, f"logs:{tmp_path / 'logs'}", CONFIG)
+    record = collect(found, CONFIG)
+    sliders = {"mode": "served", "weights": np.array([0.5, 0.5], np.float32), "multipliers": np.ones(2, np.float32)}
+    moved = [{"call": "page", "record": record, "sliders": sliders | {"strength": s}} for s in (1.0, 0.0)]
+    searched, by_scores = call(tmp_path, *moved)
+    ids = found.held_out.request_id.astype(str).tolist()
+    logs = found.held_out.select(np.array([ids.index(name) for name in record["browsed"]["requests"]]))
+    ranker = BlendedRanker(found.policy)
+    assert searched["check"]["same"] == searched["check"]["all"] > 0
+    assert np.array_equal(searched["pages"], ranker.rank_log(logs, 3).indices.reshape(-1))
+    assert np.array_equal(by_scores["pages"], ranker.rank_log(logs, 3, page_terms=False).indices.reshape(-1))
+    assert not np.array_equal(searched["pages"], by_scores["pages"])
 
 
 @needs_node
