@@ -186,15 +186,6 @@ class Mixture:
         entries = (entry for entry in (self.challenger, self.baseline) if entry is not None and entry.expects)
         return next(entries, None)
 
-    def in_values(self) -> "Mixture":
-        """The same order where one expected value of corrected predictions is served alone, by the values and not by
-        their logarithms: page terms move values. Other mixtures as they are.
-        """
-        if self.takes_network or len(self.ranked_by) != 1 or not self.ranked_by[0].corrected:
-            return self
-        plain = replace(self.ranked_by[0], logarithm=False)
-        return replace(self, baseline=plain) if self.trust == 0.0 else replace(self, challenger=plain)
-
     def scores(self, base: Tensor, fused: Tensor, offsets: Tensor) -> Tensor:
         """float32 [M] of the baseline's and the policy's, or the challenger's, scores [M]."""
         if self.trust == 1.0:

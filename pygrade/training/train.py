@@ -122,8 +122,6 @@ def train(
         if trust is not None:
             served = copy.deepcopy(policies[trust.policy])
             served.mixture = trust.mixture(baselines)
-            if served.correction is not None and served.correction.page_terms is not None:
-                served.mixture = served.mixture.in_values()
             mix_folds(directory, trust, served.mixture)
             summary["trust"] = trust.to_dict()
             summary["warnings"] += _report(trust, config)

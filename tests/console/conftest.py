@@ -14,7 +14,7 @@ from pygrade.console.run_console import write_console
 from pygrade.console.run_files import find_run
 from pygrade.logs import write_logs
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
-from pygrade.training.baselines import expected_value
+from pygrade.training.baselines import corrected_expected_value, expected_value
 from pygrade.training.training_record import TrainingRecord
 from tests.console.browser import browser
 from tests.corrections import random_correction
@@ -68,8 +68,8 @@ def make_run(folder, trust=0.6, trade_offs=True, requests=400, stages=True, page
         policy.correction = random_correction(
             tasks=logs.tasks, features=logs.features, items=(), indicators=(), parents=(-1, 0), page_terms=page_terms
         )
-        value = dataclasses.replace(expected_value(early), name="corrected expected value", corrected=True)
-        policy.mixture = Mixture(0.0, value, *VERDICT, (expected_value(early),), **DETAILS).in_values()
+        value = corrected_expected_value(early, policy.correction)
+        policy.mixture = Mixture(0.0, value, *VERDICT, (expected_value(early),), **DETAILS)
     policy.save(folder / "run/policy")
     TrainingRecord.of(early, policy.version).save(folder / "run/policy")
     return folder / "run"

@@ -389,17 +389,3 @@ def test_an_export_says_that_it_leaves_page_terms_out(tmp_path, monkeypatch, cap
     with caplog.at_level(logging.WARNING, "pygrade"):
         record = export.export_policy(make_policy(), tmp_path / "policy.pt2")
     assert "order of the scores" in record["page_terms"] and "left out" in caplog.text
-
-
-def test_a_corrected_expected_value_that_is_served_alone_is_taken_without_its_logarithm(requests):
-    logarithms = Mixture(0.0, replace(CORRECTED, logarithm=True), baselines=(EV,))
-    values = logarithms.in_values()
-    assert values == Mixture(0.0, CORRECTED) and values.baselines == (EV,)
-    assert replace(logarithms, trust=1.0, challenger=logarithms.baseline).in_values().challenger == CORRECTED
-    for other in (Mixture(0.5, logarithms.baseline), Mixture(1.0, logarithms.baseline), Mixture(0.0, EV)):
-        assert other.in_values() is other
-    policy, pages = make_policy(), []
-    for mixture in (logarithms, values):
-        policy.mixture = mixture
-        pages.append(BlendedRanker(policy).rank(k=COUNT, page_terms=False, **requests))
-    np.testing.assert_array_equal(pages[0].indices, pages[1].indices)
