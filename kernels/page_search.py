@@ -316,7 +316,7 @@ def search_page(
 ) -> None:
     """rows: what each candidate has; terms: pairs, attention, examination and caps; None where there is none.
 
-    → values, indices [B, k]; empty pages of a request with bad offsets.
+    → values, indices [B, k]; empty pages of a request with bad offsets, any page of requests that overlap.
     """
     value: Tensor = rows["value"]
     batch, k = values.shape
