@@ -30,6 +30,9 @@ def whole_pages(found: Sequence[Record]) -> list[Section]:
         "*Served*: behind gate and guard, 0 where they refuse. Maximal marginal relevance has the best θ by true "
         "value; with *true effects* the search knows the world's own."
     )
+    short = [part.name for part in PARTS if len(of_part(found, part.name)) < len(part.worlds)]
+    if short:
+        text += f" Not run, or on fewer worlds than planned, as time was up: {'; '.join(short)}."
     head = ["world", "logged requests", "worlds", "lost", "served in", "served", "worst world", "greedy, learned"]
     head += ["beam 8, learned", "maximal marginal relevance", "greedy, true effects", "beam 8, true effects"]
     goals = [[name, wanted, measured, _MET[met]] for name, wanted, measured, met in targets(found)]
