@@ -282,7 +282,7 @@ py::object rank(const Arguments<20>& arguments) {
     keep(pages);
   }
   py::object in_force = py::none(), shifts_in_force = py::none();
-  if (policy->trade_offs() || !multipliers.is_none() || !shifts.is_none()) {
+  if (policy->trade_offs() || policy->valued() || !multipliers.is_none() || !shifts.is_none()) {
     const Output<float> table(batch, tasks), other(batch, tasks);
     Policy::ValueMemory change;
     for (std::size_t b = 0; b < batch; ++b) {

@@ -35,6 +35,19 @@ def print_verdict(verdict: Mapping[str, Any], later: Mapping[str, Any] | None = 
         terminal.text(f"  {later['text']}")
 
 
+def print_guardrails(record: Mapping[str, Any]) -> None:
+    """Limits, their estimates and bounds, of `Guardrails.to_dict`."""
+    rows = [
+        [state["limit"], f"{state['value']:.4g}", f"{state['bound']:.4g}", "holds" if state["holds"] else "BROKEN"]
+        for state in record["states"]
+    ]
+    size, sure = record["num_requests"], record["confidence"]
+    title = (
+        f"Limits of what is served, on {size:,} requests that trained nothing; all bounds hold at once with {sure:.0%}"
+    )
+    terminal.table(title, ["limit", "estimate", "bound", ""], rows)
+
+
 def print_warnings(sentences: Iterable[str]) -> None:
     """Sentences that a reader must not miss, last, where they are seen."""
     for sentence in sentences:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from typing import Any
 
+from pygrade.config.guardrails import GuardrailConfig
 from pygrade.config.mtl import MtlConfig
 from pygrade.config.training import TrainConfig
 
@@ -33,8 +34,16 @@ def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
         refuse(config.reward, ("prior_calibration",), f"a {flag}reward.prior-weight", f"{prefix}reward.")
     if not config.correction.on:
         refuse(config.correction, ("maps", "policy", "prior"), f"{flag}correction.on", f"{prefix}correction.")
+    refuse_in_guardrails(config.guardrails, prefix)
     if not config.trust.folds:  # nothing then licenses a correction
         refuse(config.correction, ("maps", "policy", "prior"), f"{flag}trust.folds above 0", f"{prefix}correction.")
+
+
+def refuse_in_guardrails(config: GuardrailConfig, prefix: str = "") -> None:
+    """Of the options of limits."""
+    if not config.limits:
+        flag = "--" + prefix.replace("_", "-")
+        refuse(config, ("confidence", "in_use"), f"{flag}guardrails.limits", f"{prefix}guardrails.")
 
 
 def refuse_in_model(config: MtlConfig) -> None:

@@ -44,6 +44,10 @@ class PolicyConfig(Options):
     frozen: dict[str, float] = option({}, "weights of single tasks that are not learned")
     values: dict[str, float] = option({}, "Multipliers of the tasks' values, if a request gives none.")
     scenario_values: dict[str, dict[str, float]] = option({}, "the same for single scenarios")
+    boosts: dict[str, float] = option(
+        {}, "Added to the score, standardized within the request, of items by item column, times the column."
+    )
+    scenario_boosts: dict[str, dict[str, float]] = option({}, "the same for single scenarios")
     scenario_exploration: dict[str, float] = option(
         {}, "Factor on the concentration by scenario: below 1 explores more widely, above 1 less."
     )
@@ -61,7 +65,8 @@ class PolicyConfig(Options):
         for scenario, factor in self.scenario_exploration.items():
             if not (factor > 0.0 and math.isfinite(factor)):
                 raise ValueError(f"scenario_exploration[{scenario!r}] is {factor}; want a number above 0")
-        if (self.values or self.scenario_values) and not self.trade_offs:
-            raise ValueError("values and scenario_values need trade_offs: a policy that takes multipliers")
+        for name, table in {"boosts": self.boosts, **self.scenario_boosts}.items():
+            if wrong := [column for column, boost in table.items() if not math.isfinite(boost)]:
+                raise ValueError(f"{name} is {table[wrong[0]]} for {wrong[0]!r}; want a finite number")
         if self.slope == ():
             raise ValueError("slope is (); want one number or one per task")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
+from pygrade.config.guardrails import GuardrailConfig
 from pygrade.config.option import Options, Place, option, required
 from pygrade.config.policy import PolicyConfig
 from pygrade.config.shared import Cluster, LogOptions, Output, Tracking
@@ -147,6 +148,7 @@ class TrainConfig(Options):
     stage2: Stage2Config = option(Stage2Config(), "GRPO on sampled weights")
     trust: TrustConfig = option(TrustConfig(), "cross-fitting, which decides what is served")
     correction: CorrectionConfig = option(CorrectionConfig(), "of the predictions, before they are weighed")
+    guardrails: GuardrailConfig = option(GuardrailConfig(), "limits that what is served keeps")
     seed: int = option(0, "of the network, the batches and the draws", ge=0)
     device: str = option("cpu", "cpu or cuda")
     engine: Engine = option(
@@ -208,6 +210,9 @@ class OnlineConfig(Options):
         "auto", "of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy"
     )
     reward: RewardConfig = option(RewardConfig(), "what feedback and predictions of a page are worth")
+    guardrails: GuardrailConfig = option(
+        GuardrailConfig(), "Limits that every version keeps; those that it was trained with are the default."
+    )
     step: Stage2Config = option(Stage2Config(steps=25), "of an update, at a constant rate")
 
 

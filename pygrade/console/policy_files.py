@@ -19,6 +19,7 @@ def static_template(policy: FusionPolicy) -> dict[str, Any]:
     frozen = dict(zip(policy.tasks, [1.0, *[0.0] * (len(policy.tasks) - 1)], strict=True))
     config = replace(policy.config, hidden=(1,), lower=0.0, upper=1.0, minimum={}, evidence_prior=0.0)
     config = replace(config, frozen=frozen, values={}, scenario_values={}, scenario_exploration={})
+    config = replace(config, boosts={}, scenario_boosts={})
     config = replace(config, corrected=False, indicators=())
     made = FusionPolicy(PolicySpec(policy.tasks, policy.features, config))
     with torch.no_grad():

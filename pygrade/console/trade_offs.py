@@ -3,12 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.evaluation.arms import PRODUCTION
 from pygrade.evaluation.front import Judge
 from pygrade.logs import Logs
-from pygrade.policy import Baseline, FusionPolicy
-from pygrade.policy.spec import fusion_formula
-from pygrade.training.baselines import baseline_scores
+from pygrade.policy import FusionPolicy
+from pygrade.training.baselines import production_scores
 from pygrade.training.reward import logged_weights
 
 _TURNED = 4  # tasks whose multipliers turn by default
@@ -19,15 +17,7 @@ def judge_of(policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64] | None
 
     curve: propensity of each slot, None: they all count alike; floor: the smallest that a label is divided by.
     """
-    weights = logged_weights(logs)
-    if not has_production(logs):
-        raise ValueError("logs have no slots and no logged weights: nothing tells production's order to compare with")
-    if weights is None:
-        production = np.where(logs.shown, -logs.position, -np.inf)
-    else:
-        baseline = Baseline(PRODUCTION, policy.config.transform, tuple(weights.tolist()))
-        production = baseline_scores(baseline, logs, fusion_formula(policy.config))
-    return Judge(policy, logs, production, curve, k, floor)
+    return Judge(policy, logs, production_scores(logs, policy), curve, k, floor)
 
 
 def has_production(logs: Logs) -> bool:

@@ -90,21 +90,22 @@ class Judge:
     """Counts events of rankings of a log, as lifts over production.
 
     propensity [S] of the slots and floor: see `evaluation.value`. Events are worth what the log says. production [M]:
-    scores.
+    scores; None: nothing is compared with it. groups: item columns whose exposure it counts, too.
     """
 
     def __init__(
         self,
         policy: FusionPolicy,
         logs: Logs,
-        production: Array,
+        production: Array | None,
         propensity: Array | None,
         k: int = 10,
         floor: float = 0.15,
+        groups: Sequence[str] = (),
     ) -> None:
         mixture, trade_offs = policy.mixture, policy.config.trade_offs
         alone = None if mixture is None else mixture.expected_value
-        if not trade_offs and alone is None:
+        if not trade_offs and alone is None and not groups:
             raise ValueError(
                 "policy has no trade_offs and ranks by no expected value; want one trained with them "
                 "(--policy.trade-offs), or one that serves an expected value or a mixture with it"
@@ -114,8 +115,9 @@ class Judge:
         # Without multipliers more than the expected value ranks, so that u = 1 is not what is served.
         served = mixture is not None and not mixture.takes_network and mixture.ranked_by == (alone,)
         self.mixed = not trade_offs and not served
-        requests = (logs.context, logs.predictions, logs.offsets)
-        self._corrected = policy.correct(*requests, item_inputs(policy, logs)) if policy.takes_corrected else None
+        requests, items = (logs.context, logs.predictions, logs.offsets), item_inputs(policy, logs)
+        self._corrected = policy.correct(*requests, items) if policy.takes_corrected else None
+        self.boosts = policy.boosts_of(logs.scenario, items, logs.predictions, logs.offsets)
         given = self._corrected if policy.config.corrected and self._corrected is not None else logs.predictions
         inputs = policy.spec.request_inputs(logs.context, given, logs.offsets)
         self._inputs = inputs.to(policy.input_mean.device)
@@ -128,12 +130,15 @@ class Judge:
         model = _model(predicted, logged, looks)
         surprise = np.where(logs.shown[:, None], logged - looks[:, None] * model, 0.0)
         correction = gains_of(surprise, logs.position, propensity, floor)
-        gains, exists = pad(np.concatenate([model + correction, predicted], 1), logs.offsets)
+        self.groups, self.exposed = tuple(groups), group_columns(logs, groups)
+        gains, exists = pad(np.concatenate([model + correction, predicted, self.exposed], 1), logs.offsets)
         self._gains = torch.from_numpy(gains.astype(np.float32))
         self._masks = torch.from_numpy(exists[:, None])
-        self._lists = torch.zeros(2 * len(self.names), dtype=torch.int32)
+        self._lists = torch.zeros(gains.shape[-1], dtype=torch.int32)
         self._discount = torch.from_numpy(rank_discount(propensity, k).astype(np.float32))
-        self._base = self._counted(production)
+        self.attention = np.cumsum(rank_discount(propensity, k))[np.minimum(np.diff(logs.offsets), k) - 1]  # [R]
+        none = np.zeros((logs.num_requests, len(self.names)))
+        self._base = (none, none) if production is None else self._counted(production)[:2]
 
     def __str__(self) -> str:
         return f"{self.logs.num_requests} requests"
@@ -143,32 +148,47 @@ class Judge:
         """The columns: tasks, then `VALUE`."""
         return (*self.logs.tasks, VALUE)
 
-    def _counted(self, scores: Array) -> tuple[Array, Array]:
-        """Debiased and predicted events per request [R, T + 1] of ranking by scores [M]."""
+    def _counted(self, scores: Array) -> tuple[Array, Array, Array]:
+        """Debiased and predicted events per request [R, T + 1] of ranking by scores [M], and exposures [R, G]."""
         padded = torch.from_numpy(pad(np.asarray(scores, np.float32), self.logs.offsets)[0])[..., None]
         one = torch.ones(len(padded), 1, 1)
         lists = (self._discount, self._masks, self._lists)
         gain = ops.topk_gain(padded, one, self._gains, len(self._discount), *lists)[:, 0].numpy().astype(np.float64)
-        return gain[:, : len(self.names)], gain[:, len(self.names) :]
+        columns = len(self.names)
+        return gain[:, :columns], gain[:, columns : 2 * columns], gain[:, 2 * columns :]
 
     def values_of(self, scores: Array) -> Array:
         """[R]: the debiased value of ranking by scores [M], by request."""
         return self._counted(scores)[0][:, -1]
 
-    def scores(self, values: Sequence[float] | None, shifts: Mapping[str, float] | None = None) -> Array:
-        """[M]: `FusionPolicy.scores` at multipliers [T] and shifts by task (None: none), with inputs computed once."""
+    def counts(self, values: Array | None = None, boosts: Array | None = None) -> tuple[Array, Array, Array]:
+        """Debiased events [R, T + 1] of the policy at multipliers [R, T] and boosts [M] (None: its own), those of
+        production, and the attention [R, G] that the groups get of `attention` [R].
+        """
+        events, _, exposed = self._counted(self.scores(values, boosts=boosts))
+        return events, self._base[0], exposed
+
+    def scores(
+        self,
+        values: Sequence[float] | Array | None,
+        shifts: Mapping[str, float] | None = None,
+        boosts: Array | None = None,
+    ) -> Array:
+        """[M]: `FusionPolicy.scores` at multipliers [T] or [R, T], shifts by task (None: none) and boosts [M] (None: the
+        policy's), with inputs computed once."""
         logs, policy, weights = self.logs, self.policy, self._weights
         u, s = policy.change_values(values, shifts, logs.scenario, logs.num_requests)
         if u is not None and policy.config.trade_offs:
             turned = policy.spec.value_inputs(u).to(self._inputs)
             weights = policy.serve(torch.cat([self._inputs[:, : -len(logs.tasks)], turned], 1), logs.scenario).cpu()
-        given = (logs.predictions, logs.offsets, u, logs.value, self._corrected, s)
+        added = self.boosts if boosts is None else torch.from_numpy(np.asarray(boosts, np.float32))
+        given = (logs.predictions, logs.offsets, u, logs.value, self._corrected, s, added)
         return policy.scores_of(weights, *given).numpy()
 
     @cached_property
     def _unshifted(self) -> tuple[Array, Array]:
         """Events of the values as they are."""
-        return self._counted(self.scores([1.0] * len(self.logs.tasks)))
+        return self._counted(self.scores([1.0] * len(self.logs.tasks)))[:2]
 
     def shifted(self, shifts: Mapping[str, float]) -> Point:
         """What shifts of the tasks' values earn at once, by task: lifts over the values as they are."""
@@ -183,7 +203,7 @@ class Judge:
         """Ranking by scores [M]; values [T]: the multipliers that they are the policy's at; over: counted events of
         another ranking than production's.
         """
-        new, predicted = self._counted(scores)
+        new, predicted, _ = self._counted(scores)
         (old, expected), ones = over or self._base, np.ones(self.logs.num_requests)
         events = {
             name: intervals.ratio_lift((new[:, t], ones), (old[:, t], ones), self.users)
@@ -204,6 +224,21 @@ class Judge:
     def totals(self, values: Sequence[float] | None) -> Array:
         """[T + 1]: debiased events of the policy at multipliers [T], or of production (None)."""
         return np.asarray((self._base if values is None else self._counted(self.scores(values)))[0].sum(0))
+
+
+def group_columns(logs: Logs, groups: Sequence[str]) -> Array:
+    """[M, G]: item columns from 0 to 1, how far an item belongs to a group; unknown: 0. ValueError names another."""
+    if unknown := [name for name in groups if name not in logs.items]:
+        known = ", ".join(logs.items) or "none: the log has no item columns"
+        raise ValueError(f"limits name item column {unknown[0]!r}; want one of {known}")
+    columns = np.nan_to_num(logs.item_columns[:, [logs.items.index(name) for name in groups]])
+    for g, name in enumerate(groups):
+        if not bool(((columns[:, g] >= 0) & (columns[:, g] <= 1)).all()):
+            raise ValueError(
+                f"limits name item column {name!r}, which goes from {columns[:, g].min():g} to "
+                f"{columns[:, g].max():g}; want 0 to 1, how far an item belongs to the group"
+            )
+    return columns
 
 
 def _model(predicted: Array, logged: Array, looks: Array) -> Array:

@@ -10,6 +10,7 @@ from pygrade.config.training import TrainConfig
 from pygrade.features import FeatureSet
 from pygrade.pipeline.logs import EVALUATE, POLICY, holdout_log
 from pygrade.serving.pipeline import EVIDENCE
+from pygrade.training.guardrails import check_guardrails, guard
 from pygrade.training.train import train
 from pygrade.workers import Workers
 
@@ -27,5 +28,10 @@ def make_policy(
     out: Path, logs: Path, config: TrainConfig, on_step: Callable[[str, int], None] | None, workers: Workers
 ) -> dict[str, Any]:
     """Trains the policy on the logs of a stage; returns the training's summary."""
-    late = holdout_log(logs / EVALUATE)
-    return train(logs / POLICY, config, out / "training", on_step=on_step, heldout=late, workers=workers).summary
+    late, directory = holdout_log(logs / EVALUATE), out / "training"
+    in_use = check_guardrails(config, late)
+    result = train(logs / POLICY, config, directory, on_step=on_step, heldout=late, workers=workers)
+    if config.guardrails.limits:
+        late = late.valued(config.reward.task_values, config.reward.value_tasks)
+        result = guard(result, late, config, directory, in_use)
+    return result.summary

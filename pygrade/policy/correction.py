@@ -5,7 +5,7 @@ click): its log odds are then those given the parent's event.
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -161,6 +161,44 @@ class Correction:
             l_std=np.concatenate([self.l_std, reach.astype(np.float32)]),
             weights=weights,
             levels=levels,
+        )
+
+    def with_items(self, names: Sequence[str]) -> "Correction":
+        """The same with further item columns, which it reads and does not count: boosts do."""
+        new = tuple(name for name in names if name not in self.items)
+        place = len(self.tasks) + len(self.own_items)  # before the levels
+        row, count = self.weights.shape[1] - (len(self.items) - len(self.own_items)), len(new)
+        weights = np.insert(self.weights, [row] * count, 0.0, 1)
+        return replace(
+            self,
+            items=(*self.own_items, *new, *self.items[len(self.own_items) :]),
+            l_mean=np.insert(self.l_mean, [place] * count, 0.0),
+            l_std=np.insert(self.l_std, [place] * count, 1.0),
+            weights=np.insert(weights, [1 + place] * count, 0.0, 2),
+        )
+
+    @classmethod
+    def identity(cls, tasks: Sequence[str], features: Sequence[str]) -> "Correction":
+        """One that counts nothing, for policies that read item columns without one."""
+        count, inputs = len(tasks), len(features)
+        return cls(
+            tasks=tuple(tasks),
+            features=tuple(features),
+            items=(),
+            parents=(-1,) * count,
+            amounts=(False,) * count,
+            median=np.zeros(inputs, np.float32),
+            indicators=(),
+            x_mean=np.zeros(inputs, np.float32),
+            x_std=np.ones(inputs, np.float32),
+            l_mean=np.zeros(count, np.float32),
+            l_std=np.ones(count, np.float32),
+            weights=np.zeros((count, 1 + inputs + count, 1 + count), np.float32),
+            form="",
+            map_mean=np.zeros(count, np.float32),
+            map_std=np.ones(count, np.float32),
+            map_knots=np.zeros((count, KNOTS), np.float32),
+            map_weights=np.zeros((count, 2 + KNOTS), np.float32),
         )
 
     @property

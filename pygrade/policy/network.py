@@ -33,7 +33,8 @@ from pygrade.config.policy import PolicyConfig
 from pygrade.logs.keys import hashes
 from pygrade.policy import file
 from pygrade.policy.correction import PREFIX, Correction
-from pygrade.policy.mixture import Baseline, Mixture, priced, shifts_of
+from pygrade.policy.guardrails import Guardrails
+from pygrade.policy.mixture import EPSILON, Baseline, Mixture, priced, shifts_of
 from pygrade.policy.projection import project_weights
 from pygrade.policy.spec import PolicySpec, fusion_formula
 from pygrade.storage import Place, download, is_url, publishing
@@ -61,6 +62,7 @@ class FusionPolicy(nn.Module):
 
     mixture: Mixture | None = None  # with a simple ranking; None: served alone
     correction: Correction | None = None  # of the predictions; None: as they are
+    guardrails: Guardrails | None = None  # limits that it keeps; None: none
 
     input_mean: Tensor  # [I], subtracted from the inputs
     input_std: Tensor  # [I], by which they are divided then
@@ -124,9 +126,10 @@ class FusionPolicy(nn.Module):
 
     def _served(self) -> dict[str, Any]:
         """All that decides what is served, beside the tensors."""
-        mixture, schema = self.mixture, self.spec.schema
+        mixture, left_out = self.mixture, {*self.spec.schema}
+        left_out |= {name for name in ("boosts", "scenario_boosts") if not getattr(self.config, name)}
         return {
-            "config": {name: value for name, value in asdict(self.config).items() if name not in schema},
+            "config": {name: value for name, value in asdict(self.config).items() if name not in left_out},
             "correction": None if self.correction is None else self.correction.record(),
             "mixture": None if mixture is None else mixture.served(),
             "scenarios": self.scenarios,
@@ -208,12 +211,11 @@ class FusionPolicy(nn.Module):
         mixture, trade_offs = self.mixture, self.config.trade_offs
         added = shifts_of(shifts, self.tasks, count)
         alone = None if mixture is None or trade_offs else mixture.expected_value
-        if not trade_offs and alone is None and values is not None:
-            raise ValueError(
-                "values was given to a policy without trade_offs and without an expected value; want one of them"
-            )
+        turned = values is not None or self.spec.valued
+        if not trade_offs and alone is None and turned:
+            raise ValueError("values is of a policy without trade_offs and without an expected value; want one of them")
         if added is None:
-            return (self.spec.multipliers(values, scenario, count) if trade_offs or values is not None else None), None
+            return (self.spec.multipliers(values, scenario, count) if trade_offs or turned else None), None
         worth = alone if mixture is None or not trade_offs else mixture.task_values
         if worth is None:
             raise ValueError("shifts is given; no expected value of the policy knows what its tasks are worth")
@@ -305,7 +307,47 @@ class FusionPolicy(nn.Module):
         given = predictions if corrected is None or not self.config.corrected else corrected
         inputs = self.spec.request_inputs(context, given, offsets, u if self.config.trade_offs else None)
         weights = self.serve(inputs.to(self.input_mean.device), scenario).cpu()
-        return self.scores_of(weights, predictions, offsets, u, item_values, corrected, s)
+        boosts = self.boosts_of(scenario, items, predictions, offsets)
+        return self.scores_of(weights, predictions, offsets, u, item_values, corrected, s, boosts)
+
+    def refuse_prices(self, where: str) -> None:
+        """``ValueError`` if the policy has boosts, or multipliers that an expected value ranks by, which alone the core
+        computes; where: not.
+        """
+        config = self.config
+        if config.boosts or config.scenario_boosts or (self.spec.valued and not config.trade_offs):
+            raise ValueError(f"the policy has values or boosts of its own (guardrails), which {where} does not compute")
+
+    def boosts_of(
+        self,
+        scenario: Sequence[str] | NDArray[Any] | None,
+        items: NDArray[Any] | None,
+        predictions: NDArray[Any],
+        offsets: NDArray[Any] | None = None,
+    ) -> Tensor | None:
+        """What the policy's boosts add to the standardized scores, float32 [M]; None: it has none.
+
+        items [R, N, I] or [M, I]: item columns of the correction; None, or not finite: unknown, which adds nothing.
+        """
+        config = self.config
+        if not config.boosts and not config.scenario_boosts:
+            return None
+        sizes = np.full(len(predictions), predictions.shape[1]) if offsets is None else np.diff(offsets)
+        names = () if self.correction is None else self.correction.items
+        added = torch.zeros(int(sizes.sum()))
+        if items is None:
+            return added
+        columns = torch.from_numpy(np.array(items, np.float32).reshape(-1, len(names))).nan_to_num(0.0, 0.0, 0.0)
+        tables = np.zeros((len(sizes), len(names)), np.float32)
+        known = np.full(len(sizes), "") if scenario is None else np.asarray(scenario).astype(str)
+        for c, name in enumerate(names):
+            tables[:, c] = config.boosts.get(name, 0.0)
+            for key, table in config.scenario_boosts.items() if scenario is not None else ():
+                tables[known == key, c] = table.get(name, config.boosts.get(name, 0.0))
+        rows = torch.from_numpy(np.repeat(tables, sizes, axis=0))
+        for c in range(len(names)):  # one column after the other, as the core adds them
+            added += rows[:, c] * columns[:, c]
+        return added
 
     @property
     def takes_corrected(self) -> bool:
@@ -323,10 +365,11 @@ class FusionPolicy(nn.Module):
         item_values: NDArray[Any] | None = None,
         corrected: NDArray[Any] | None = None,
         shifts: Tensor | None = None,
+        boosts: Tensor | None = None,
     ) -> Tensor:
         """`scores` under given weights [R, T], such as drawn ones. corrected: what `correct` gives, if
         `takes_corrected`. multipliers and shifts [R, T]: in force; without `trade_offs` an expected value ranks by them
-        alone.
+        alone. boosts [M]: added to the standardized scores, see `boosts_of`.
         """
         rows = np.ascontiguousarray(predictions, np.float32)
         shape, tasks = rows.shape[:-1], rows.shape[-1]
@@ -344,21 +387,25 @@ class FusionPolicy(nn.Module):
             return entry.scores(self.tasks, fusion_formula(self.config), given, bounds, u, prices, shifts)
 
         mixture, config, base = self.mixture, self.config, None
-        if multipliers is not None and not config.trade_offs and mixture is not None and mixture.expected_value:
-            return scores(mixture.expected_value, multipliers).reshape(shape)
         u = multipliers if config.trade_offs else None
-        if mixture is not None and mixture.trust < 1.0:
-            base = scores(mixture.baseline, u)
-        if mixture is not None and base is not None and mixture.trust == 0.0:
-            fused = base
-        elif mixture is None or mixture.challenger is None:
-            given = priced(candidates(config.corrected), self.tasks, config.value_tasks, prices)
-            fused = ops.fuse_scores(given, weights, offsets=bounds, **fusion_formula(config))
+        if multipliers is not None and not config.trade_offs and mixture is not None and mixture.expected_value:
+            fused, mixture = scores(mixture.expected_value, multipliers), None
         else:
-            fused = scores(mixture.challenger, u)
-        if mixture is None or base is None:
-            return fused.reshape(shape)
-        return mixture.scores(base, fused, bounds).reshape(shape)
+            if mixture is not None and mixture.trust < 1.0:
+                base = scores(mixture.baseline, u)
+            if mixture is not None and base is not None and mixture.trust == 0.0:
+                fused = base
+            elif mixture is None or mixture.challenger is None:
+                given = priced(candidates(config.corrected), self.tasks, config.value_tasks, prices)
+                fused = ops.fuse_scores(given, weights, offsets=bounds, **fusion_formula(config))
+            else:
+                fused = scores(mixture.challenger, u)
+        if mixture is not None and base is not None:
+            fused = mixture.scores(base, fused, bounds)
+        if boosts is not None:
+            z = ops.transform_scores(fused[:, None], "zscore", epsilon=EPSILON, offsets=bounds)
+            fused = z[:, 0] + boosts
+        return fused.reshape(shape)
 
     def schema_hash(self) -> str:
         """`PolicySpec.schema_hash`."""
@@ -372,6 +419,8 @@ class FusionPolicy(nn.Module):
             "verdict": None if self.mixture is None else self.mixture.described(),
             "extra": dict(extra or {}),
         }
+        if self.guardrails is not None:
+            record["guardrails"] = self.guardrails.to_dict()
         return file.encode(record, self._tensors())
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -406,6 +455,7 @@ class FusionPolicy(nn.Module):
             policy.mixture = Mixture.from_dict(served["mixture"] | record["verdict"]) if served["mixture"] else None
             if served["correction"]:
                 policy.correction = Correction.decode(served["correction"], tensors, policy.tasks, policy.features)
+            policy.guardrails = Guardrails.from_dict(record["guardrails"]) if "guardrails" in record else None
         except (TypeError, ValueError, RuntimeError) as error:
             raise ArtifactError(f"{folder / 'policy.json'} does not describe a policy: {error}") from error
         return policy.eval()

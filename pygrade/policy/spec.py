@@ -89,6 +89,11 @@ class PolicySpec:
         return torch.tensor([low, high], dtype=torch.float32)
 
     @property
+    def valued(self) -> bool:
+        """It has multipliers of its own."""
+        return bool(self.config.values or self.config.scenario_values)
+
+    @property
     def schema(self) -> dict[str, Any]:
         """What inputs and outputs mean: tasks, features, formula."""
         return {"tasks": self.tasks, "features": self.features} | {name: getattr(self.config, name) for name in _SCHEMA}

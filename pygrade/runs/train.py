@@ -36,6 +36,7 @@ from pygrade.serving.page import Page
 from pygrade.serving.ranker import BlendedRanker, Context
 from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS, evaluate_policy, is_new
 from pygrade.training.fit import OnStep
+from pygrade.training.guardrails import check_guardrails, guard
 from pygrade.training.train import TrainResult, refuse_positives
 from pygrade.training.train import train as learn
 from pygrade.workers import LOCAL, Workers
@@ -238,10 +239,13 @@ def train_and_judge(
     workers: Workers,
 ) -> TrainedRanker:
     """Learn from some requests, judge on others, and leave the figures in the directory."""
+    in_use = check_guardrails(config, late)
     result = learn(early, config, directory, resume, on_step, late, workers)
     evaluation = None
     if late is not None:
         late = late.valued(config.reward.task_values, config.reward.value_tasks)
+        if config.guardrails.limits:
+            result = guard(result, late, config, directory, in_use)
         evaluation = _judge(result, late, config, directory)
     return TrainedRanker(
         **vars(result),

@@ -170,10 +170,11 @@ class OnlineService:
 
     def _remember(self, update: Update, now: int) -> None:
         self.paused = update.paused
-        names = ("published", "refused", "rolled_back", "paused")
+        names = ("published", "refused", "rolled_back", "paused", "limits_broken")
         action = next((name for name in names if getattr(update, name)), None)
-        if action is None or (action == "paused" and self.history and self.history[-1]["action"] == "paused"):
-            return  # a pause is told once
+        lasting = action in ("paused", "limits_broken")
+        if action is None or (lasting and self.history and self.history[-1]["action"] == action):
+            return  # what lasts is told once
         entry = {
             "time": now,
             "action": action,
@@ -200,6 +201,8 @@ class OnlineService:
             "reference": learner.reference.version,
             "requests": learner.num_requests,
             "min_requests": self.config.online.min_requests,
+            "limits": None if learner.guardrails is None else learner.guardrails.to_dict(),
+            "limits_broken": 0 if learner.guardrails is None else len(learner.guardrails.broken),
             "counters": dict(learner.counters),
             "read": dict(self.tail.counters),
             "history": self.history,

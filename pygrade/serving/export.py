@@ -66,6 +66,7 @@ class PolicyPage(nn.Module):
         super().__init__()
         if not 1 <= k <= MAX_LENGTH:
             raise ValueError(f"k is {k}; want at least 1 and at most 2^31 - 1")
+        policy.refuse_prices("an exported page")
         config = policy.config
         self.policy, self.k = policy.eval(), k
         self.scenarios = tuple(sorted({*policy.scenarios, *config.scenario_values}))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pygrade._typing import Floats32
+from pygrade._typing import Array, Floats32
 from pygrade.config.policy import Transform
 from pygrade.config.training import CemConfig
 from pygrade.correction.fit import correct
@@ -26,9 +26,10 @@ from pygrade.evaluation.arms import (
 from pygrade.evaluation.value import divisors
 from pygrade.logs import Logs, pad
 from pygrade.metrics.isotonic import isotonic_rates
+from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Baseline, Knots
-from pygrade.policy.spec import PolicySpec
+from pygrade.policy.spec import PolicySpec, fusion_formula
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.reward import logged_weights, transformed_predictions
@@ -36,6 +37,20 @@ from pygrade.training.static_weights import best_static_weights
 
 # Besides the policy's own form. Sums of weights are 1; nothing else bounds them.
 FORMS = {"identity": LINEAR, "zscore": Z_LINEAR, "zlog": Z_LOG, "log1p": LOG1P}
+
+
+def production_scores(logs: Logs, policy: FusionPolicy, production: Baseline | None = None) -> Array:
+    """[M]: scores of production's ranking: a given one's, else the logged weights' under the policy's formula, else the
+    logged order. ValueError if the log tells none.
+    """
+    weights = logged_weights(logs)
+    if production is None and weights is not None:
+        production = Baseline(PRODUCTION, policy.config.transform, tuple(weights.tolist()))
+    if production is not None:
+        return baseline_scores(production, logs, fusion_formula(policy.config))
+    if not logs.slots_known:
+        raise ValueError("logs have no slots and no logged weights: nothing tells production's order to compare with")
+    return np.where(logs.shown, -logs.position, -np.inf)
 
 
 def fit_baselines(

@@ -23,6 +23,10 @@ most once (``single_tasks``) are 1 at most, together, and so are their predictio
 held to ``max_amount``. While half the interval is wider than ``max_reach`` of the reference's value, nothing new is
 published: learning pauses.
 
+A policy with limits keeps them: each version's multipliers and boosts are solved anew on the window's held-out
+requests (`pygrade.training.guardrails`), of which half are then held out whatever made their pages. Where limits cannot
+be kept nothing is published: the version in service stays, and its limits' state says which are broken.
+
 With ``correction`` a version may also have a correction of the predictions learned anew (`pygrade.training.renewal`),
 under the gate of the training. The reference takes it over, and from then on only later draws judge: under another
 correction the same weights made other pages. Of a policy whose network does not rank, nothing else is learned.
@@ -47,6 +51,7 @@ from torch import Tensor
 from pygrade._typing import Bools, Floats
 from pygrade._util.files import atomic_directory
 from pygrade._util.serialization import read_json, read_safetensors, to_json, to_safetensors
+from pygrade.config.guardrails import GuardrailConfig
 from pygrade.config.training import OnlineConfig
 from pygrade.evaluation import offpolicy
 from pygrade.evaluation.offpolicy import OffPolicyEstimate
@@ -56,7 +61,9 @@ from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
 from pygrade.training.data import TrainingData, split_batch
 from pygrade.training.feedback import Event, FeedbackJoin, as_key
+from pygrade.training.guardrails import keep_limits
 from pygrade.training.policy_step import PolicyStep, parameters_of, policy_step
+from pygrade.training.propensity import slot_propensity
 from pygrade.training.renewal import renew_correction
 from pygrade.training.reward import CompositeReward
 from pygrade.training.stages import stage2_step
@@ -82,6 +89,7 @@ class Update:
     refused: bool = False  # a version was made and not published
     paused: bool = False  # nothing new is published: the estimate is too wide to find a regression
     renewed: bool = False  # the version has a correction learned anew
+    limits_broken: bool = False  # a version was made, and nothing keeps its limits: it is not published
 
 
 class _Judgment(NamedTuple):
@@ -119,6 +127,8 @@ class OnlineLearner:
         if self.config.correction and not policy.takes_corrected:
             raise ValueError("correction is True; want a policy that takes corrected predictions")
         limits = self.config.max_pending_events, self.config.max_amount, self.config.feedback_delay_ms
+        self.limits = _limits_of(self.config, policy)  # that versions keep
+        self.guardrails = policy.guardrails  # the state of the limits of what is served, as last measured
         self.join = FeedbackJoin(policy.tasks, *limits, self.config.single_tasks)  # what waits for feedback
         self._learner = self._new_learner()
         self._steps = 0
@@ -130,7 +140,7 @@ class OnlineLearner:
     @property
     def counters(self) -> Counter[str]:
         """Of events (`FeedbackJoin`), capped_predictions, and of versions: published, refused, rolled_back, paused,
-        renewed (with a correction learned anew).
+        renewed (with a correction learned anew), limits_broken.
         """
         return self.join.counters
 
@@ -162,7 +172,7 @@ class OnlineLearner:
             return self._report(_Judgment(), 0)
         if self.config.correction and self.policy.mixture is not None and not self.policy.mixture.takes_network:
             correction = self._renew(window)
-            if correction is None:
+            if correction is None and self.limits is None:
                 return self._report(_Judgment(), 0)
             return self._publish(_frozen(self.policy), correction, now, _Judgment(), 0)
         found = self._judge(window, self.served)
@@ -194,10 +204,21 @@ class OnlineLearner:
         count: int,
         figures: dict[str, float] | None = None,
     ) -> Update:
-        """Serve a version, with a correction learned anew if there is one."""
+        """Serve a version that keeps the limits, with a correction learned anew if there is one."""
         if correction is not None:
             candidate.correction = correction
+        if self.limits is not None and (candidate := self._keep_limits(candidate)).guardrails is not None:
+            self.guardrails = candidate.guardrails
+            if not candidate.guardrails.hold or candidate.guardrails.kept:
+                self._return_to(self.served)
+                return self._report(found, count, figures, limits_broken=True)
+            if candidate.version == self.served.version:
+                return self._report(found, count, figures)
         self._serve(candidate)
+        for follower in (self.policy, self.reference):  # prices are of all versions, as a correction is
+            follower.spec, follower.guardrails = candidate.spec, candidate.guardrails
+            if self.limits is not None:
+                follower.correction = candidate.correction
         if correction is not None:
             self.policy.correction = self.reference.correction = correction
             self._new, self._judged_from = 0, now
@@ -231,7 +252,7 @@ class OnlineLearner:
             given = (window.context, window.predictions, window.offsets, item_inputs(policy, window))
             logs = replace(window, predictions=policy.correct(*given))
         data = TrainingData.of(CompositeReward(self.config.reward).build(logs, policy.spec), logs)
-        pool = torch.from_numpy(np.flatnonzero(~self._judging(window)))
+        pool = torch.from_numpy(np.flatnonzero(self._learned(window)))
         learners = data.learners(policy, self.config.engine)
         reference, figures = parameters_of(self.reference).cpu(), dict[str, float]()
         for _ in range(config.steps):
@@ -247,18 +268,38 @@ class OnlineLearner:
         """A better correction than the served one; None: the window shows none, or there are too few new requests."""
         if not self.config.correction or self._new < self.config.min_requests:
             return None
-        logs = window.select(np.flatnonzero(~self._judging(window)))
+        logs = window.select(np.flatnonzero(self._learned(window)))
         logs = logs.valued(self.config.reward.task_values, self.config.reward.value_tasks)
         correction = renew_correction(self.served, logs, self.config.reward, self.config.seed)
         if correction is None:
             self._new = 0
         return correction
 
-    def _judging(self, window: Logs) -> Bools:
-        """[R]: requests with drawn weights that a hash of their id holds out."""
-        assert window.exploration is not None
+    def _keep_limits(self, candidate: FusionPolicy) -> FusionPolicy:
+        """The version at the prices that keep its limits on the newest held-out requests; else the served one."""
+        window = self._window
+        assert window is not None and self.limits is not None
+        reward = self.config.reward
+        window = window.valued(reward.task_values, reward.value_tasks)
+        rows = np.flatnonzero(self._held_out(window))[-self.config.judge_window :]
+        if not len(rows):
+            raise ValueError("no request of the window is held out to measure limits on; want holdout_fraction above 0")
+        propensity = slot_propensity(window, reward, warn=False)
+        return keep_limits(candidate, window.select(rows), self.limits, reward, propensity, self.served)
+
+    def _held_out(self, window: Logs) -> Bools:
+        """[R]: requests that a hash of their id holds out."""
         low = [zlib.crc32(str(value).encode()) < self.config.holdout_fraction * 2**32 for value in window.request_id]
-        return np.asarray((window.exploration == "dirichlet") & np.array(low, bool))
+        return np.array(low, bool)
+
+    def _judging(self, window: Logs) -> Bools:
+        """[R]: held-out requests with drawn weights."""
+        assert window.exploration is not None
+        return np.asarray((window.exploration == "dirichlet") & self._held_out(window))
+
+    def _learned(self, window: Logs) -> Bools:
+        """[R]: requests to learn from; limits are measured on held-out ones, whatever made their pages."""
+        return ~(self._judging(window) if self.limits is None else self._held_out(window))
 
     def _judge(self, window: Logs, policy: FusionPolicy) -> _Judgment:
         """What the policy earns per request more than the reference, whether it regressed, and whether that could be
@@ -398,6 +439,24 @@ def cut_tails(rewards: Floats) -> Floats:
         return high if high > 0 else float(np.quantile(some, _CUT, method="lower")) if len(some) else 0.0
 
     return np.clip(rewards, -limit(-rewards), limit(rewards))
+
+
+def _limits_of(config: OnlineConfig, policy: FusionPolicy) -> GuardrailConfig | None:
+    """The limits to keep: given ones, else those of the policy; None: none. ValueError if the policy does not read what
+    they are on: a ranker takes no policy with other item columns than the one before.
+    """
+    if not config.guardrails.limits and policy.guardrails is None:
+        return None
+    known = config.guardrails
+    if policy.guardrails is not None and not known.limits:
+        limits = tuple(state.limit for state in policy.guardrails.states)
+        known = GuardrailConfig(limits=limits, confidence=policy.guardrails.confidence)
+    columns = () if policy.correction is None else policy.correction.items
+    for limit in known.parsed:
+        if limit.share and limit.name not in columns:
+            unread = f"limits name item column {limit.name!r}, which the policy does not read"
+            raise ValueError(f"{unread}; want one trained with them")
+    return known
 
 
 def _frozen(policy: FusionPolicy) -> FusionPolicy:

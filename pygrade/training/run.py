@@ -31,6 +31,7 @@ _RUNTIME = (
     "heldout_every",
     "tensorboard",
     "trust",
+    "guardrails",
     "sample_requests",
 )  # options that do not change what is learned
 

@@ -104,6 +104,13 @@ class PYGRADE_API Policy {
   bool takes_shifts() const { return task_values() != nullptr; }
   bool takes_prices() const;
 
+  // Whether an expected_value() ranks alone at the policy's own multipliers: it has some, and no trade_offs().
+  bool valued() const { return valued_ && !trade_offs_; }
+
+  // What is added to the standardized score of a candidate for each of its items() columns, [I]; empty: nothing, and
+  // scores are as they are. Of the scenario, else the policy's own; an unknown column adds nothing.
+  std::span<const float> boosts(std::optional<std::string_view> scenario) const;
+
   // This policy with another share in the scores, see Mixture::trust. std::invalid_argument for a share outside 0 … 1,
   // and for one below 1 if there is no baseline.
   std::shared_ptr<const Policy> with_trust(double trust) const;
@@ -178,6 +185,9 @@ class PYGRADE_API Policy {
   std::vector<float> exploration_;                     // factor on the concentration, of each of these
   std::vector<std::string> valued_scenarios_;          // those with multipliers of their own
   std::vector<float> default_multipliers_;             // [1 + valued scenarios, T], first those of all others
+  bool valued_ = false;                                // there are multipliers of its own
+  std::vector<std::string> boosted_scenarios_;         // those with boosts of their own
+  std::vector<float> boosts_;  // [1 + boosted scenarios, I], first those of all others; or empty
   std::optional<Mixture> mixture_;
   std::optional<Correction> correction_;
   std::optional<PageTerms> page_terms_;

@@ -153,14 +153,16 @@ void write_ranking(const Policy& policy, const Request& request, Fallback fallba
   std::string score = logarithm ? "the logarithm of the sum" : "the sum";
   score += " of the contributions";
   std::string why = first + " ranks alone";
-  if (standardized) score += ", standardized over the candidates";
+  const bool boosted = !policy.boosts(request.scenario).empty();
+  if (standardized || boosted) score += ", standardized over the candidates";
   if (mixed) {
     const long percent = std::lround(100.0 * mixture->trust);
     score += ", times " + plain_number(mixture->trust) + ", plus the share of " + mixture->baseline.name;
     why = std::to_string(percent) + " % " + first + " and " + std::to_string(100 - percent) + " % " +
           mixture->baseline.name + " rank";
   }
-  if (by_values) why += ", by the values of the request";
+  if (boosted) score += ", plus the policy's boosts of item columns";
+  if (by_values) why += request.values.empty() ? ", by the policy's own values" : ", by the values of the request";
   if (lead != nullptr) why += "; the weights do not count";
   if (lead == nullptr && fallback != Fallback::none) why += "; static weights, for want of features";
   if (!by_values && mixture && !mixture->sentence.empty()) why += ": " + mixture->sentence;

@@ -118,11 +118,11 @@ Baseline detail::network_part(const Policy& policy, std::span<const float> weigh
 }
 
 bool detail::alone_by_values(const Policy& policy, const Request& request) {
-  return !request.change().empty() && policy.expected_value() != nullptr;
+  return (!request.change().empty() || policy.valued()) && policy.expected_value() != nullptr;
 }
 
 const Baseline* detail::replacement(const Policy& policy, const Request& request) {
-  const Baseline* alone = request.change().empty() ? nullptr : policy.expected_value();
+  const Baseline* alone = alone_by_values(policy, request) ? policy.expected_value() : nullptr;
   return alone != nullptr ? alone : policy.mixture() ? policy.mixture()->counted_challenger() : nullptr;
 }
 

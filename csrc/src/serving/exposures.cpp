@@ -241,7 +241,7 @@ std::size_t choose(const Policy& policy, const ExposureSchema& schema, const Req
   if (!complete) rows.assign(shown.begin(), shown.end());
   for (auto* numbers : {&chosen.change.multipliers, &chosen.change.shifts})
     numbers->assign(schema.valued ? tasks : 0, std::numeric_limits<float>::quiet_NaN());
-  if (schema.valued && (policy.trade_offs() || !request.change().empty()))
+  if (schema.valued && (policy.trade_offs() || policy.valued() || !request.change().empty()))
     policy.change_values(request.change(), request.scenario, chosen.change);
   return logged;
 }

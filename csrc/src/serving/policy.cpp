@@ -98,6 +98,14 @@ std::span<const std::string> Policy::items() const {
   return correction_ ? std::span(correction_->parts().structure.items) : std::span<const std::string>();
 }
 
+std::span<const float> Policy::boosts(std::optional<std::string_view> scenario) const {
+  if (boosts_.empty()) return {};
+  std::size_t row = 0;
+  for (std::size_t s = 0; scenario && s < boosted_scenarios_.size(); ++s)
+    if (boosted_scenarios_[s] == *scenario) row = s + 1;
+  return std::span(boosts_).subspan(row * items().size(), items().size());
+}
+
 std::shared_ptr<const Policy> Policy::with_trust(double trust) const {
   require(trust >= 0.0 && trust <= 1.0, "trust is outside 0 … 1");
   require(mixture_ || trust == 1.0, "trust is below 1, and the policy has no baseline to mix with");

@@ -179,6 +179,7 @@ class PolicyReader {
     if (served.at("mixture").type != Json::Type::null)
       mixture(served.object_at("mixture"), record.object_at("verdict"));
     multipliers(config);
+    boosts(config);
     if (inputs() == 0) throw detail::JsonError("there are no features and context_only is on");
   }
 
@@ -376,8 +377,41 @@ class PolicyReader {
     p.valued_scenarios_ = by_scenario.keys;
     for (const std::string& name : p.valued_scenarios_)
       multipliers("scenario_values", by_scenario.object_at(name), row);
-    if ((!values.keys.empty() || !by_scenario.keys.empty()) && !p.trade_offs_)
-      wrong("values", "needs a policy with trade_offs");
+    p.valued_ = !values.keys.empty() || !by_scenario.keys.empty();
+    if (p.valued_ && !p.takes_values()) wrong("values", "needs a policy with trade_offs, or an expected value");
+  }
+
+  // `row` with the boosts of a table of the config, by item column.
+  std::vector<float> boosts(std::string_view key, const Json& table, std::vector<float> row) {
+    const auto names = items();
+    for (const std::string& name : table.keys) {
+      const auto found = std::ranges::find(names, name);
+      if (found == names.end()) wrong(key, "names " + detail::json_quote(name) + ", which is no item column");
+      float& value = row[static_cast<std::size_t>(found - names.begin())];
+      value = static_cast<float>(table.finite_at(name));
+      if (!std::isfinite(value)) wrong(key, "holds a number that is not finite");
+    }
+    policy_->boosts_.insert(policy_->boosts_.end(), row.begin(), row.end());
+    return row;
+  }
+
+  // The tables `boosts` and `scenario_boosts`, of which a policy without them has none.
+  void boosts(const Json& config) {
+    const auto table = [&](const char* key) -> const Json* {
+      return config.find(key) == nullptr ? nullptr : &config.object_at(key);
+    };
+    const Json *all = table("boosts"), *by_scenario = table("scenario_boosts");
+    if (all == nullptr && by_scenario == nullptr) return;
+    std::vector<float> row(items().size(), 0.0f);
+    row = boosts("boosts", all == nullptr ? Json() : *all, std::move(row));
+    if (by_scenario == nullptr) return;
+    policy_->boosted_scenarios_ = by_scenario->keys;
+    for (const std::string& name : by_scenario->keys) boosts("scenario_boosts", by_scenario->object_at(name), row);
+  }
+
+  // Names of the item columns, before the correction is complete.
+  std::span<const std::string> items() const {
+    return correction_ ? std::span<const std::string>(correction_->structure.items) : std::span<const std::string>();
   }
 
   std::int64_t inputs() const {

@@ -40,10 +40,11 @@ struct Sources {
   const Baseline* challenger = nullptr;  // or what alone ranks by the request's values; null: none
   bool network = true;                   // the policy's network
   const Mixture* mixture = nullptr;      // of baseline and the other one; null: there is one source
+  std::span<const float> boosts;         // [I] added to the standardized scores; empty: scores are as they are
 
-  Sources(const Policy& policy, const Request& request) {
+  Sources(const Policy& policy, const Request& request) : boosts(policy.boosts(request.scenario)) {
     const auto& mixed = policy.mixture();
-    if (!request.change().empty() && policy.expected_value() != nullptr) {
+    if ((!request.change().empty() || policy.valued()) && policy.expected_value() != nullptr) {
       challenger = policy.expected_value();
       network = false;
     } else if (mixed) {
@@ -54,7 +55,7 @@ struct Sources {
     }
   }
 
-  bool network_alone() const { return baseline == nullptr && challenger == nullptr; }
+  bool network_alone() const { return baseline == nullptr && challenger == nullptr && boosts.empty(); }
 
   // Whether a source is an expected value of corrected predictions, of which page terms move a part.
   static bool has_root(const Baseline& entry) {
@@ -184,6 +185,7 @@ struct Ranker::Memory {
   void split(const Sources& sources, const Policy& used, const PageTerms& terms, std::span<const float> rows,
              std::span<const float> item_values, const FusionOptions& options);
   void spread(const Request& request, std::size_t width, std::size_t rows);
+  void add_boosts(const Request& request, std::span<const float> boosts);
 };
 
 Ranker::Lease::Lease(Ranker& ranker) : ranker_(ranker), slot_(ranker.policies_->hold()) {}
@@ -290,6 +292,27 @@ void Ranker::Memory::rank_with_gaps(const Request& request, std::span<const floa
                 count(buffer.values.size()), {}, request.rules, buffer.values, buffer.indices);
 }
 
+// Scores of one request less their mean, over their standard deviation; in place.
+void standardize(std::span<float> scores) {
+  constexpr FusionOptions options{.transform = Transform::zscore, .epsilon = 1e-6f};  // small, as expected values are
+  if (scores.empty()) return;
+  transform_scores(Scores::dense(scores.data(), ScoreType::float32, 1, static_cast<std::int64_t>(scores.size()), 1),
+                   options, scores);
+}
+
+// Adds boosts[I] times the item columns to `transformed`, the scores of all candidates.
+void Ranker::Memory::add_boosts(const Request& request, std::span<const float> boosts) {
+  const std::size_t columns = boosts.size();
+  for (std::size_t i = 0; columns > 0 && !request.items.empty() && i < transformed.size(); ++i) {
+    float sum = 0.0f;
+    for (std::size_t c = 0; c < columns; ++c) {
+      const float value = request.items[i * columns + c];
+      sum += boosts[c] * (std::isfinite(value) ? value : 0.0f);
+    }
+    transformed[i] += sum;
+  }
+}
+
 // Ranks by the scores of the sources, which those of `rows`, the candidates without a missing prediction, make.
 void Ranker::Memory::rank_scores(const Sources& sources, const Policy& used, const Request& request,
                                  std::span<const float> rows, const FusionOptions& options, const PageTerms* terms,
@@ -324,7 +347,9 @@ void Ranker::Memory::rank_scores(const Sources& sources, const Policy& used, con
     }
   }
   if (terms != nullptr) split(sources, used, *terms, rows, item_values, options);
+  if (!sources.boosts.empty()) standardize(std::span(transformed).first(some));  // never with terms
   if (some < all) spread(request, 1, all);
+  add_boosts(request, sources.boosts);
   if (terms != nullptr || detail::has_places(request)) {
     page.value.assign(transformed.begin(), transformed.end());
     if (terms != nullptr) {

@@ -103,7 +103,7 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
   if (policy.takes_values()) {
     const std::vector<float> none(tasks, std::numeric_limits<float>::quiet_NaN());
     Policy::ValueMemory change{none, none};
-    if (policy.trade_offs() || !request.change().empty())
+    if (policy.trade_offs() || policy.valued() || !request.change().empty())
       policy.change_values(request.change(), request.scenario, change);
     for (const auto& numbers : {change.multipliers, change.shifts})
       for (const float value : numbers) real(value, after += ',');

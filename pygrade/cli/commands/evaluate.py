@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pygrade.cli import terminal
-from pygrade.cli.evaluation_tables import IN_SAMPLE, print_evaluation, print_verdict, print_warnings
+from pygrade.cli.evaluation_tables import IN_SAMPLE, print_evaluation, print_guardrails, print_verdict, print_warnings
 from pygrade.cli.options import read_log, workers_of
 from pygrade.config.console import ConsoleConfig
+from pygrade.config.guardrails import GuardrailConfig
 from pygrade.config.logs import EvaluateOptions, FrontOptions
 from pygrade.config.longterm import LongtermPlanOptions
 from pygrade.config.shared import LogOptions
@@ -25,6 +26,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.runs.source import with_values
 from pygrade.storage import Place, publishing
 from pygrade.training.evaluate_policy import evaluate_policy, policies_of
+from pygrade.training.guardrails import measured
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.training_record import TrainingRecord
 
@@ -43,6 +45,7 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
     jobs = [_Job("replay", *given), _Job("estimates", *given)]
     with workers_of(options.cluster) as workers:
         record, estimates = workers.map(_judged, jobs, "evaluation")
+    record["guardrails"] = _guardrails(policy, fresh, reward, propensity, options.k)
     record["off_policy"] = {name: estimate.to_dict() for name, estimate in estimates.items()}
     record["off_policy_note"] = "" if estimates else NO_ESTIMATE
     if options.report is not None:
@@ -52,9 +55,29 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
         heading = IN_SAMPLE if in_sample else ""
         print_evaluation(record, heading)
         _print_estimates(record, decisive(estimates) if not options.all_estimates else estimates, heading)
+        if record["guardrails"] is not None:
+            print_guardrails(record["guardrails"])
         print_verdict(record["verdict"], record["later"])
         print_warnings(record["warnings"])
     return judged_record(options, policy, in_sample, chosen.num_requests - fresh.num_requests) | record
+
+
+def _guardrails(
+    policy: FusionPolicy, logs: Logs, reward: RewardConfig, propensity: SlotPropensity, k: int
+) -> dict[str, Any] | None:
+    """The state of the policy's limits on these requests; None: it has none, or the log lacks what they are on."""
+    if policy.guardrails is None:
+        return None
+    limits = tuple(state.limit for state in policy.guardrails.states)
+    config = GuardrailConfig(limits=limits, confidence=policy.guardrails.confidence)
+    try:
+        state = measured(policy, logs, config, replace(reward, page_size=k), propensity)
+    except ValueError as error:
+        logger.warning("the policy's limits are not measured: %s", error)
+        return None
+    if not state.hold:
+        logger.warning(state.sentence)
+    return state.to_dict()
 
 
 def judged_record(

@@ -7,7 +7,7 @@ from typing import Any
 
 from pygrade._util.files import directory_lock
 from pygrade.cli import terminal
-from pygrade.cli.evaluation_tables import print_evaluation, print_verdict, print_warnings
+from pygrade.cli.evaluation_tables import print_evaluation, print_guardrails, print_verdict, print_warnings
 from pygrade.cli.options import log_directory, open_log, sub_config, workers_of
 from pygrade.cli.run_directory import check_out, record_options
 from pygrade.cli.run_metrics import report_run
@@ -58,6 +58,8 @@ def run(options: TrainOptions) -> dict[str, Any]:
         _print_trust(record["train"])
         if late is not None:
             print_evaluation(record["evaluation"], "later requests, which trained nothing: ")
+        if "guardrails" in record["train"]:
+            print_guardrails(record["train"]["guardrails"])
         print_verdict(record["verdict"], record["evaluation"]["later"] if late is not None else None)
         print_warnings(record["warnings"])
         terminal.text(f"policy: {record['policy']}    report: {record['report']}")

@@ -1,0 +1,206 @@
+"""Guardrails in a drifting world: limits that are solved anew each day, against limits on estimates and a fixed choice.
+
+    python -m bench.study.guardrails --out bench/results/guardrails.json
+
+The world drifts during `DAYS` days. A day's pages are served at the prices found on the log of the days before; a tenth
+of them are shuffled. Whether the limits held that day is known in closed form. docs/PROTOCOL.md has the rule.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._util.serialization import write_json
+from pygrade.config.guardrails import GuardrailConfig, Limit
+from pygrade.config.marketplace import PRODUCTION_WEIGHTS, MarketplaceConfig
+from pygrade.config.training import RewardConfig
+from pygrade.evaluation.guardrails import Measure, priced, solve_prices
+from pygrade.logs import Logs, concatenate
+from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
+from pygrade.serving.ranker import BlendedRanker
+from pygrade.simulation.marketplace import FEATURES, TASK_VALUES, TASKS, Marketplace, Requests
+from pygrade.simulation.simulate import rank_pages
+from pygrade.training.baselines import expected_value
+from pygrade.training.guardrails import measure_limits
+from pygrade.training.propensity import slot_propensity
+
+Array = NDArray[Any]
+WORLDS, DEVELOPMENT = (9801, 9802, 9803, 9804, 9805), (9701, 9702)
+DAYS, REQUESTS, JUDGED, SHUFFLED = 20, 1_000, 4_000, 0.1
+WINDOW = 5  # days of log that prices are found on
+GROUPS = ("new", "seller")
+LIMITS = ("click >= 1", "search: click >= 0.99", "share new >= 0.28", "share seller <= 0.12")
+_REWARD = RewardConfig()
+_CYCLE, _NEW = 56, 14  # days after which an item comes as another one, and for which it is new
+
+
+@dataclass(frozen=True)
+class Day:
+    """Requests of a day, with what their items belong to."""
+
+    world: Marketplace
+    number: int
+    requests: Requests
+
+    @classmethod
+    def of(cls, world: Marketplace, number: int, count: int, stream: int) -> "Day":
+        """Stream 0 is logged, stream 1 judges."""
+        requests = world.requests(count, 2 * number + stream, "log", number / DAYS)
+        return cls(world, number, requests)
+
+    @property
+    def groups(self) -> NDArray[np.float32]:
+        """[n, C, 2]: whether an item was launched lately, and whether it is of the seller of the dear ones."""
+        item = self.requests.item_id
+        launched = np.random.default_rng([self.world.seed, 21]).integers(0, _CYCLE, self.world.config.items)[item]
+        age = (self.number - launched) % _CYCLE
+        return np.stack([age < _NEW, self.world.price[item] > 0.8], -1).astype(np.float32)
+
+    def rank(self, policy: FusionPolicy) -> Array:
+        """Pages [n, K] that a policy serves."""
+        r, k = self.requests, self.world.config.page_size
+        items = None if policy.correction is None else self.groups.reshape(len(r), -1, len(GROUPS))
+        ranker = BlendedRanker(policy, 0)
+        scenario = [str(name) for name in r.scenario]
+        return ranker.rank(r.context, r.p_hat, k, scenario=scenario, items=items).indices.astype(np.int64)
+
+    def production(self) -> Array:
+        """Pages [n, K] that production serves."""
+        return rank_pages(self.requests.p_hat, _production().weights, self.world.config.page_size)
+
+    def log(self, pages: Array) -> Logs:
+        """The log of the day's pages, of which some are shuffled first."""
+        r, rng = self.requests, np.random.default_rng([self.world.seed, 22, self.number])
+        shuffled = rng.random(len(r)) < SHUFFLED
+        pages = pages.copy()
+        pages[shuffled] = rng.permuted(pages[shuffled], axis=1)
+        _, shown = self.world.sample(r, pages, self.number)
+        count, candidates = r.item_id.shape
+        feedback = np.zeros((count, candidates, len(TASKS)), np.float32)
+        np.put_along_axis(feedback, pages[:, :, None], shown, 1)
+        position = np.full((count, candidates), -1, np.int32)
+        np.put_along_axis(position, pages, np.arange(pages.shape[1], dtype=np.int32)[None], 1)
+        return Logs(
+            tasks=TASKS,
+            features=FEATURES,
+            request_id=np.arange(count) + 1_000_000 * self.number,
+            user_id=r.user_id,
+            offsets=np.arange(count + 1) * candidates,
+            context=r.context,
+            item_id=r.item_id.ravel().astype(np.int64),
+            position=position.ravel(),
+            predictions=r.p_hat.reshape(-1, len(TASKS)),
+            feedback=feedback.reshape(-1, len(TASKS)),
+            task_values=TASK_VALUES,
+            scenario=r.scenario,
+            exploration=np.where(shuffled, "shuffle", "none"),
+            timestamp=86_400_000 * self.number + (3_600_000 * r.hour).astype(np.int64),
+            items=GROUPS,
+            item_features=self.groups.reshape(-1, len(GROUPS)),
+        )
+
+
+def _production() -> Baseline:
+    weights = np.array(PRODUCTION_WEIGHTS) / sum(PRODUCTION_WEIGHTS)
+    return Baseline("production", "zlog", tuple(weights.tolist()))
+
+
+def truth(day: Day, policy: FusionPolicy, limits: Sequence[Limit]) -> dict[str, Any]:
+    """What the limits are on, in closed form, by limit; value: over production's."""
+    pages, old = day.rank(policy), day.production()
+    ours, base = (day.world.expected(day.requests, entry) for entry in (pages, old))
+    stay = 1.0 - np.take_along_axis(day.requests.leave, pages, 1).astype(np.float64)
+    reached = np.cumprod(np.concatenate([np.ones((len(pages), 1)), stay[:, :-1]], 1), 1)
+    seen = reached * day.world.attention(pages.shape[1])
+    found = []
+    for limit in limits:
+        rows = slice(None) if limit.scenario is None else day.requests.scenario == limit.scenario
+        if limit.share:
+            group = day.groups[..., GROUPS.index(limit.name)]
+            found.append(float((seen * np.take_along_axis(group, pages, 1))[rows].sum() / seen[rows].sum()))
+        else:
+            t = TASKS.index(limit.name)
+            found.append(float(ours.events[rows, t].sum() / base.events[rows, t].sum()))
+    holds = [x <= n.level if n.upper else x >= n.level for x, n in zip(found, limits, strict=True)]
+    return {"limits": found, "holds": holds, "value": float(ours.value.sum() / base.value.sum())}
+
+
+Solve = Callable[[Logs, int], FusionPolicy]
+
+
+def follow(world: Marketplace, requests: int, arm: str, confidence: float) -> list[dict[str, Any]]:
+    """Each day's truth under an arm: none, once, estimates, guardrails."""
+    limits = tuple(Limit.parse(text) for text in LIMITS)
+    first = Day.of(world, 0, requests, 0)
+    logs = [first.log(first.production())]
+    free = FusionPolicy(PolicySpec(TASKS, FEATURES)).eval()
+    free.mixture = Mixture(0.0, expected_value(logs[0]))
+    policy, record = free, []
+    for number in range(1, DAYS + 1):
+        alarm = False
+        if arm in ("guardrails", "estimates") or (arm == "once" and number == 1):
+            found = _solve(free, concatenate(logs[-WINDOW:]), None if arm == "estimates" else confidence)
+            assert found.guardrails is not None
+            alarm = not found.guardrails.hold
+            policy = policy if alarm and policy.guardrails is not None else found
+        record.append(truth(Day.of(world, number, JUDGED, 1), policy, limits) | {"alarm": alarm})
+        day = Day.of(world, number, requests, 0)
+        logs.append(day.log(day.rank(policy)))
+    return record
+
+
+def _solve(free: FusionPolicy, logs: Logs, confidence: float | None) -> FusionPolicy:
+    config = GuardrailConfig(limits=LIMITS)
+    measure = measure_limits(free, logs, config, _REWARD, slot_propensity(logs, _REWARD), _production())
+    other = Measure(measure.judge, measure.limits, confidence)
+    return priced(other, solve_prices(other), _production())
+
+
+def run(worlds: Sequence[int], arms: Sequence[str], requests: int, confidence: float) -> dict[str, Any]:
+    """Days by arm and world."""
+    config = replace(MarketplaceConfig(), drift=1.0)
+    return {
+        arm: {str(seed): follow(Marketplace(config, seed), requests, arm, confidence) for seed in worlds}
+        for arm in arms
+    }
+
+
+def summary(days: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Shares of the days on which all limits hold, and each; value over production; alarms."""
+    every = [day for world in days.values() for day in world]
+    holds = np.array([day["holds"] for day in every])
+    by_world = [float(np.mean([all(day["holds"]) for day in world])) for world in days.values()]
+    return {
+        "days": len(every),
+        "all": float(holds.all(1).mean()),
+        "worst_world": min(by_world),
+        "each": dict(zip(LIMITS, holds.mean(0).tolist(), strict=True)),
+        "value": float(np.mean([day["value"] for day in every])) - 1.0,
+        "alarms": int(sum(day["alarm"] for day in every)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--worlds", nargs="+", type=int, default=list(WORLDS))
+    parser.add_argument("--arms", nargs="+", default=["none", "once", "estimates", "guardrails"])
+    parser.add_argument("--requests", type=int, default=REQUESTS)
+    parser.add_argument("--confidence", type=float, default=GuardrailConfig().confidence)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    found = run(options.worlds, options.arms, options.requests, options.confidence)
+    result = {arm: summary(days) for arm, days in found.items()}
+    for arm, entry in result.items():
+        print(arm, entry)
+    if options.out is not None:
+        facts = {"limits": LIMITS, "requests": options.requests, "confidence": options.confidence, "window": WINDOW}
+        write_json(options.out, {**facts, "worlds": options.worlds, "arms": result})
+
+
+if __name__ == "__main__":
+    main()

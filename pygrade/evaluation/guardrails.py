@@ -1,0 +1,290 @@
+"""Guardrails: the smallest change of a policy that keeps limits, by a lower confidence bound.
+
+A limit is on a sum over the page's slots: Σ_r D(r) · g of the items at the ranks r, with g the debiased events of a
+task (`front`), over production's, or how far an item belongs to a group, over Σ_r D(r). Each has a price: the log of a
+multiplier of the task's value, or a boost in standard deviations of the request's scores. What is best under limits on
+such sums is best without them at some prices (Lagrange), and the higher a price, the larger its sum: so each price is
+the smallest that keeps its limit given the other prices, found by bisection, in turn until none moves. A price of 0
+leaves the policy as it is.
+
+A limit is kept if its bound is: all bounds hold at once with the confidence asked for, one-sided, by max-t over the
+limits, clustered by user (`intervals.simultaneous`). Where the log has four days or more the bound is of the next day:
+it also allows for the steps from day to day that the log shows, as of a random walk.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from pygrade._typing import Array, Floats
+from pygrade.config.guardrails import Limit
+from pygrade.config.policy import PolicyConfig
+from pygrade.evaluation.front import REACH, VALUE, Judge
+from pygrade.logs import Logs
+from pygrade.metrics import intervals
+from pygrade.metrics.intervals import Estimate, Interval
+from pygrade.policy import Baseline, FusionPolicy
+from pygrade.policy.correction import Correction
+from pygrade.policy.guardrails import TABLES, Guardrails, LimitState, Tables
+
+BOOST_REACH = 4.0  # standard deviations: what is boosted by as much is before nearly all others
+_FIRST, _HALVINGS, _ROUNDS = 0.04, 6, 6
+_DAY, _DAYS = 86_400_000, 4  # ms; from which on days tell how what is limited moves from day to day
+_SETTLED = 0.01  # a price that moves less does not move
+
+
+class Knob(NamedTuple):
+    """What a price turns: the multiplier of a task's value, or the boost of an item column."""
+
+    scenario: str | None
+    share: bool
+    name: str
+
+    @property
+    def reach(self) -> float:
+        """The largest price."""
+        return BOOST_REACH if self.share else math.log(REACH)
+
+
+Prices = Mapping[Knob, float]
+
+
+def without_guardrails(policy: FusionPolicy) -> FusionPolicy:
+    """The policy as it was before its prices."""
+    if policy.guardrails is None:
+        return policy
+    free = copy.deepcopy(policy)
+    free.spec = replace(policy.spec, config=replace(policy.config, **policy.guardrails.base))
+    free.guardrails = None
+    return free
+
+
+def with_columns(policy: FusionPolicy, limits: Sequence[Limit]) -> FusionPolicy:
+    """The policy with the item columns that limits name among those that it reads."""
+    wanted = {limit.name: None for limit in limits if limit.share}
+    known = () if policy.correction is None else policy.correction.items
+    if not wanted.keys() - set(known):
+        return policy
+    wider = copy.deepcopy(policy)
+    correction = policy.correction or Correction.identity(policy.tasks, policy.features)
+    wider.correction = correction.with_items(tuple(wanted))
+    return wider
+
+
+class Measure:
+    """Measures limits on a policy at prices, on the requests of a judge."""
+
+    def __init__(self, judge: Judge, limits: Sequence[Limit], confidence: float | None) -> None:
+        """judge: of a policy without guardrails, with the groups that the limits name. confidence: None: the estimates
+        are the bounds."""
+        self.judge, self.limits, self.confidence = judge, tuple(limits), confidence
+        logs, policy = judge.logs, judge.policy
+        self._known: dict[tuple[float, ...], tuple[list[LimitState], Floats]] = {}
+        self._day = _days_of(logs)
+        self._rows = [_rows_of(limit, logs) for limit in limits]
+        self._values = policy.spec.multipliers(None, logs.scenario, logs.num_requests).numpy()
+        self.knobs = tuple(dict.fromkeys(Knob(limit.scenario, limit.share, limit.name) for limit in limits))
+        _check_limits(judge, limits)
+
+    def at(self, prices: Prices) -> tuple[list[LimitState], Floats]:
+        """The state of each limit [L], and by how much its bound keeps it [L]; below 0: it does not."""
+        key = tuple(prices.get(knob, 0.0) for knob in self.knobs)
+        if key not in self._known:
+            self._known[key] = self._at(prices)
+        return self._known[key]
+
+    def _at(self, prices: Prices) -> tuple[list[LimitState], Floats]:
+        judge = self.judge
+        events, base, exposed = judge.counts(*self._turned(prices))
+        parts = [self._part(n, rows, events, base, exposed) for n, rows in zip(self.limits, self._rows, strict=True)]
+        estimates = [_ratio(*part) for part in parts]
+        signs = [-1.0 if limit.upper else 1.0 for limit in self.limits]
+        signed = [Estimate(sign * e.value, sign * e.influence) for sign, e in zip(signs, estimates, strict=True)]
+        if self.confidence is None:
+            found = [Interval(e.value, 0.0, e.value, e.value) for e in signed]
+        else:
+            found = intervals.simultaneous(signed, judge.users, one_sided=True, confidence=self.confidence)
+            found = [_widen(e, self._drift(*part, e.standard_error)) for e, part in zip(found, parts, strict=True)]
+        margins = np.array([s.low - sign * n.level for s, sign, n in zip(found, signs, self.limits, strict=True)])
+        states = [
+            LimitState(str(n), n.level, e.value, sign * s.low, bool(margin >= 0))
+            for n, e, s, sign, margin in zip(self.limits, estimates, found, signs, margins, strict=True)
+        ]
+        return states, np.nan_to_num(margins, nan=-math.inf)
+
+    def _part(self, limit: Limit, rows: Array, events: Array, base: Array, exposed: Array) -> tuple[Array, Array]:
+        """Numerator and denominator [R] of a limit."""
+        if limit.share:
+            top, bottom = exposed[:, self.judge.groups.index(limit.name)], self.judge.attention
+        else:
+            t = self.judge.names.index(limit.name)
+            top, bottom = events[:, t], base[:, t]
+        return np.where(rows, top, 0.0), np.where(rows, bottom, 0.0)
+
+    def _drift(self, top: Array, bottom: Array, error: float) -> float:
+        """Standard deviation of the next day's ratio about the log's: of a random walk whose steps the log's days show.
+
+        Of n days with ratios r_d, steps have the variance mean (r_{d+1} - r_d)² less 2 n · error², what the days'
+        sampling errors give; the mean of n days is away from the next day by (n + 1)(2n + 1) / 6n of it.
+        """
+        if self._day is None or (days := int(self._day.max()) + 1) < _DAYS:
+            return 0.0
+        sums = [np.bincount(self._day, part, days) for part in (top, bottom)]
+        if not bool((sums[1] > 0).all()):
+            return 0.0
+        step = float(np.square(np.diff(sums[0] / sums[1])).mean()) - 2 * days * error**2
+        return math.sqrt(max(step, 0.0) * (days + 1) * (2 * days + 1) / (6 * days))
+
+    def _turned(self, prices: Prices) -> tuple[Array | None, Array | None]:
+        """Multipliers [R, T] and boosts [M] at prices; None: the policy's own."""
+        logs, values, boosts = self.judge.logs, None, None
+        for knob, price in prices.items():
+            if price == 0.0:
+                continue
+            rows = _rows_of(knob, logs)
+            if knob.share:
+                column = self.judge.exposed[:, self.judge.groups.index(knob.name)] * rows[logs.row_request]
+                boosts = (self._own_boosts() if boosts is None else boosts) + price * column
+            else:
+                values = self._values.copy() if values is None else values
+                values[rows, logs.tasks.index(knob.name)] *= np.float32(math.exp(price))
+        return values, boosts
+
+    def _own_boosts(self) -> Array:
+        own = self.judge.boosts
+        return np.zeros(self.judge.logs.num_rows) if own is None else own.numpy().astype(np.float64)
+
+
+def _ratio(top: Array, bottom: Array) -> Estimate:
+    """Σ top / Σ bottom of rows [R], with its influence."""
+    value = float(top.sum() / bottom.sum())
+    return Estimate(value, (top - value * bottom) / bottom.mean())
+
+
+def _widen(found: Interval, drift: float) -> Interval:
+    """With a lower end as many standard deviations away as before, of sampling and drift together."""
+    if not drift or not found.standard_error:
+        return found
+    reach = (found.value - found.low) * math.hypot(found.standard_error, drift) / found.standard_error
+    return Interval(found.value, found.standard_error, found.value - reach, found.value + reach)
+
+
+def _days_of(logs: Logs) -> Array | None:
+    """[R]: whole days from the log's first request; the last, partial one belongs to the day before."""
+    if logs.timestamp is None:
+        return None
+    passed = logs.timestamp - logs.timestamp.min()
+    return np.asarray(np.minimum(passed // _DAY, max(int(passed.max()) // _DAY - 1, 0)))
+
+
+def solve_prices(measure: Measure) -> dict[Knob, float]:
+    """The smallest prices that keep the limits; of limits that cannot be kept, those that lack least."""
+    prices = dict.fromkeys(measure.knobs, 0.0)
+    for _ in range(_ROUNDS):
+        before = dict(prices)
+        for knob in measure.knobs:
+            prices[knob] = _smallest(measure, prices, knob)
+        if max(abs(prices[knob] - before[knob]) for knob in prices) < _SETTLED:
+            break
+    return prices
+
+
+def _smallest(measure: Measure, prices: Prices, knob: Knob) -> float:
+    """The smallest price of a knob that keeps its limits at the other prices, to a hundredth; else the best tried."""
+    own = [place for place, n in enumerate(measure.limits) if (n.scenario, n.share, n.name) == knob]
+
+    def margin(price: float) -> float:
+        return float(measure.at({**prices, knob: price})[1][own].min())
+
+    margins = measure.at({**prices, knob: 0.0})[1][own]
+    if margins.min() >= 0:
+        return 0.0
+    sign = -1.0 if measure.limits[own[int(np.argmin(margins))]].upper else 1.0
+    return _bisect(lambda size: margin(sign * size), knob.reach) * sign
+
+
+def _bisect(margin: Callable[[float], float], reach: float) -> float:
+    """The smallest size in 0 … reach, to a part, of which the margin is not negative; else that of the largest one."""
+    low, tried = 0.0, {0.0: margin(0.0)}
+    size = _FIRST
+    while True:
+        size = min(size, reach)
+        tried[size] = margin(size)
+        if tried[size] >= 0 or size == reach:
+            break
+        low, size = size, 2 * size
+    if tried[size] < 0:
+        return max(tried, key=lambda one: (tried[one], -one))
+    for _ in range(_HALVINGS):
+        middle = (low + size) / 2
+        if margin(middle) >= 0:
+            size = middle
+        else:
+            low = middle
+    return size
+
+
+def priced(measure: Measure, prices: Prices, production: Baseline | None) -> FusionPolicy:
+    """The measure's policy at prices, with the state of its limits."""
+    policy, (states, _) = measure.judge.policy, measure.at(prices)
+    base = {name: getattr(policy.config, name) for name in TABLES}
+    facts = tuple(states), measure.confidence or 0.0, measure.judge.logs.num_requests
+    kept = copy.deepcopy(policy)
+    kept.spec = replace(policy.spec, config=replace(policy.config, **_priced(policy.config, prices)))
+    kept.guardrails = Guardrails(*facts, base, production)
+    return kept
+
+
+def _priced(config: PolicyConfig, prices: Prices) -> Tables:
+    """Multipliers and boosts of a config at prices."""
+    result: Tables = {name: copy.deepcopy(getattr(config, name)) for name in TABLES}
+    for knob in sorted(prices, key=lambda knob: knob.scenario is not None):  # a scenario's own price comes on top
+        price = prices[knob]
+        name, by_scenario = ("boosts", "scenario_boosts") if knob.share else ("values", "scenario_values")
+        if price == 0.0:
+            continue
+        if knob.scenario is None:
+            tables = [result[name], *(table for table in result[by_scenario].values() if knob.name in table)]
+        else:
+            tables = [result[by_scenario].setdefault(knob.scenario, {})]
+        for table in tables:
+            own = table.get(knob.name, result[name].get(knob.name, 0.0 if knob.share else 1.0))
+            table[knob.name] = own + price if knob.share else own * math.exp(price)
+    return result
+
+
+def _rows_of(limit: Limit | Knob, logs: Logs) -> Array:
+    """[R]: the requests that count."""
+    if limit.scenario is None:
+        return np.ones(logs.num_requests, bool)
+    rows = np.zeros(logs.num_requests, bool) if logs.scenario is None else logs.scenario.astype(str) == limit.scenario
+    if not rows.any():
+        known = "a log with scenarios" if logs.scenario is None else ", ".join(np.unique(logs.scenario.astype(str)))
+        raise ValueError(f"limits name scenario {limit.scenario!r}; want one of {known}")
+    return np.asarray(rows)
+
+
+def _check_limits(judge: Judge, limits: Sequence[Limit]) -> None:
+    """``ValueError`` if a limit is on nothing that is known, or that no price moves."""
+    policy = judge.policy
+    alone = None if policy.mixture is None else policy.mixture.expected_value
+    for limit in limits:
+        if limit.share:
+            continue
+        if limit.name not in judge.names or limit.name == VALUE:
+            raise ValueError(f"limits name task {limit.name!r}; want one of {', '.join(judge.logs.tasks)}")
+        t = judge.names.index(limit.name)
+        if not policy.config.trade_offs and alone is None:
+            raise ValueError(
+                f"limits name task {limit.name!r}, and the policy takes no multipliers of values; want one with "
+                "--policy.trade-offs, or one that serves an expected value"
+            )
+        worth = judge.logs.task_values[t] if alone is None else alone.weights[t]
+        if worth == 0:
+            raise ValueError(f"limits name task {limit.name!r}, whose events are worth 0; want a value for it")
+        if not judge.counts()[1][:, t].sum() > 0:
+            raise ValueError(f"limits name task {limit.name!r}, of which production earns nothing in the log")

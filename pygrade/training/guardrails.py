@@ -1,0 +1,150 @@
+"""Limits that what is served keeps: solved anew at each training and in online learning."""
+
+import copy
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from pygrade._util.serialization import write_json
+from pygrade.config.guardrails import GuardrailConfig, Limit
+from pygrade.config.training import RewardConfig, TrainConfig
+from pygrade.evaluation.arms import PRODUCTION
+from pygrade.evaluation.front import Judge, group_columns
+from pygrade.evaluation.guardrails import Measure, priced, solve_prices, with_columns, without_guardrails
+from pygrade.evaluation.policy_estimates import fitted
+from pygrade.logs import Logs
+from pygrade.policy import Baseline, FusionPolicy
+from pygrade.policy.guardrails import Guardrails
+from pygrade.training.baselines import production_scores
+from pygrade.training.propensity import SlotPropensity, slot_propensity
+from pygrade.training.reward import logged_weights
+from pygrade.training.train import TrainResult
+from pygrade.training.training_record import TrainingRecord
+
+logger = logging.getLogger("pygrade")
+
+
+def check_limits(limits: tuple[Limit, ...], logs: Logs) -> None:
+    """``ValueError`` names a task, an item column or a scenario of the limits that the log lacks."""
+    group_columns(logs, [limit.name for limit in limits if limit.share])
+    for limit in limits:
+        if not limit.share and limit.name not in logs.tasks:
+            raise ValueError(f"limits name task {limit.name!r}; want one of {', '.join(logs.tasks)}")
+        if limit.scenario is not None and (logs.scenario is None or limit.scenario not in logs.scenario):
+            raise ValueError(f"limits name scenario {limit.scenario!r}, of which the log has no request")
+
+
+def check_guardrails(config: TrainConfig, late: Logs | None) -> FusionPolicy | None:
+    """The policy in use, if the limits name one; ``ValueError``, before anything is learned, if they are on nothing."""
+    guardrails = config.guardrails
+    if not guardrails.limits:
+        return None
+    if late is None:
+        raise ValueError("limits are measured on later requests that train nothing; want a holdout above 0")
+    check_limits(guardrails.parsed, late)
+    return FusionPolicy.load(guardrails.in_use) if guardrails.in_use else None
+
+
+def guard(
+    result: TrainResult, late: Logs, config: TrainConfig, directory: Path, in_use: FusionPolicy | None
+) -> TrainResult:
+    """The result of a training with a policy that keeps the limits on later requests; it replaces that of the
+    training's directory.
+    """
+    kept = keep_limits(result.policy, late, config.guardrails, config.reward, result.propensity, in_use)
+    guardrails, place = kept.guardrails, directory / "policy"
+    assert guardrails is not None
+    known = TrainingRecord.load(place, result.policy.version)
+    if guardrails.kept:  # what the policy in use was trained on
+        known = TrainingRecord.load(config.guardrails.in_use, kept.version)
+    kept.save(place, extra={"trained_on": result.summary["requests"], "seed": config.seed, "stage": "policy"})
+    if known is not None:
+        replace(known, policy_version=kept.version).save(place)
+    alarm = [] if guardrails.hold and not guardrails.kept else [guardrails.sentence]
+    summary = result.summary | {"version": kept.version, "guardrails": guardrails.to_dict()}
+    summary["warnings"] = [*summary["warnings"], *alarm]
+    write_json(directory / "train.json", summary)
+    return replace(result, policy=kept, summary=summary)
+
+
+def keep_limits(
+    policy: FusionPolicy,
+    logs: Logs,
+    config: GuardrailConfig,
+    reward: RewardConfig,
+    propensity: SlotPropensity | None = None,
+    in_use: FusionPolicy | None = None,
+) -> FusionPolicy:
+    """The policy with the smallest change that keeps the limits, and their state as its `guardrails`.
+
+    logs: requests that the policy was not trained on; propensity: of their slots, None: estimated. in_use: the policy
+    that stays where the limits cannot be met; None: the change that lacks least is made. Production's ranking is the
+    one that the policy in use or this one knows, else what the log tells.
+    """
+    propensity = slot_propensity(logs, reward) if propensity is None else propensity
+    production = _production(policy, logs, in_use)
+    measure = measure_limits(policy, logs, config, reward, propensity, production)
+    found = priced(measure, solve_prices(measure), production)
+    assert found.guardrails is not None
+    if found.guardrails.hold or in_use is None:
+        _alarm(found.guardrails)
+        return found
+    logger.warning(found.guardrails.sentence)
+    stays = copy.deepcopy(in_use)
+    state = measured(in_use, logs, config, reward, propensity, production)
+    base = {} if in_use.guardrails is None else in_use.guardrails.base
+    stays.guardrails = replace(state, base=base or state.base, kept=True)
+    _alarm(stays.guardrails)
+    return stays
+
+
+def measured(
+    policy: FusionPolicy,
+    logs: Logs,
+    config: GuardrailConfig,
+    reward: RewardConfig,
+    propensity: SlotPropensity | None = None,
+    production: Baseline | None = None,
+) -> Guardrails:
+    """The state of the limits of a policy as it is, on other requests."""
+    plain = copy.deepcopy(policy)
+    plain.guardrails = None
+    propensity = slot_propensity(logs, reward) if propensity is None else propensity
+    production = _production(policy, logs, None) if production is None else production
+    state = priced(measure_limits(plain, logs, config, reward, propensity, production), {}, production).guardrails
+    assert state is not None
+    return state
+
+
+def measure_limits(
+    policy: FusionPolicy,
+    logs: Logs,
+    config: GuardrailConfig,
+    reward: RewardConfig,
+    propensity: SlotPropensity,
+    production: Baseline | None,
+) -> Measure:
+    """The measure of limits on a policy without prices; production: None: the log's order."""
+    limits = config.parsed
+    check_limits(limits, logs)
+    free = with_columns(without_guardrails(policy), limits)
+    logs, groups = fitted(free, logs), dict.fromkeys(limit.name for limit in limits if limit.share)
+    scores = None if all(n.share for n in limits) else production_scores(logs, free, production)
+    curve = propensity.known(max(logs.num_slots, reward.page_size))
+    judge = Judge(free, logs, scores, curve, reward.page_size, reward.propensity_floor, tuple(groups))
+    return Measure(judge, limits, config.confidence)
+
+
+def _production(policy: FusionPolicy, logs: Logs, in_use: FusionPolicy | None) -> Baseline | None:
+    """Production's ranking, which is known once: later logs are of the policies that took its place."""
+    for known in (in_use, policy):
+        if known is not None and known.guardrails is not None:
+            return known.guardrails.production
+    weights = logged_weights(logs)
+    if in_use is not None and in_use.mixture is not None:
+        return next((entry for entry in in_use.mixture.baselines if entry.name == PRODUCTION), None)
+    return None if weights is None else Baseline(PRODUCTION, policy.config.transform, tuple(weights.tolist()))
+
+
+def _alarm(state: Guardrails) -> None:
+    (logger.info if state.hold and not state.kept else logger.warning)(state.sentence)
