@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._util.serialization import write_json
+from pygrade._util.serialization import read_json, write_json
 from pygrade.config.guardrails import GuardrailConfig, Limit
 from pygrade.config.marketplace import PRODUCTION_WEIGHTS, MarketplaceConfig
 from pygrade.config.training import RewardConfig
@@ -34,7 +34,7 @@ WORLDS, DEVELOPMENT = (9801, 9802, 9803, 9804, 9805), (9701, 9702)
 DAYS, REQUESTS, JUDGED, SHUFFLED = 20, 1_000, 4_000, 0.1
 WINDOW = 5  # days of log that prices are found on
 GROUPS = ("new", "seller")
-LIMITS = ("click >= 1", "search: click >= 0.99", "share new >= 0.28", "share seller <= 0.12")
+LIMITS = ("click >= 1", "search: click >= 0.99", "share new >= 0.28", "share seller <= 0.11")
 _REWARD = RewardConfig()
 _CYCLE, _NEW = 56, 14  # days after which an item comes as another one, and for which it is new
 
@@ -161,13 +161,21 @@ def _solve(free: FusionPolicy, logs: Logs, confidence: float | None) -> FusionPo
     return priced(other, solve_prices(other), _production())
 
 
-def run(worlds: Sequence[int], arms: Sequence[str], requests: int, confidence: float) -> dict[str, Any]:
-    """Days by arm and world."""
-    config = replace(MarketplaceConfig(), drift=1.0)
-    return {
-        arm: {str(seed): follow(Marketplace(config, seed), requests, arm, confidence) for seed in worlds}
-        for arm in arms
-    }
+def run(worlds: Sequence[int], arms: Sequence[str], kept: Path | None) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Days by arm and world; kept: a directory with those that are done."""
+    config, result = replace(MarketplaceConfig(), drift=1.0), dict[str, dict[str, list[dict[str, Any]]]]()
+    for seed in worlds:
+        world = Marketplace(config, seed)
+        for arm in arms:
+            path = None if kept is None else kept / f"{arm}-{seed}.json"
+            if path is not None and path.exists():
+                days = read_json(path)["days"]
+            else:
+                days = follow(world, REQUESTS, arm, GuardrailConfig().confidence)
+            if path is not None:
+                write_json(path, {"days": days})
+            result.setdefault(arm, {})[str(seed)] = days
+    return result
 
 
 def summary(days: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -189,16 +197,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", nargs="+", type=int, default=list(WORLDS))
     parser.add_argument("--arms", nargs="+", default=["none", "once", "estimates", "guardrails"])
-    parser.add_argument("--requests", type=int, default=REQUESTS)
-    parser.add_argument("--confidence", type=float, default=GuardrailConfig().confidence)
+    parser.add_argument("--kept", type=Path, help="directory of results that are done")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    found = run(options.worlds, options.arms, options.requests, options.confidence)
-    result = {arm: summary(days) for arm, days in found.items()}
+    if options.kept is not None:
+        options.kept.mkdir(parents=True, exist_ok=True)
+    result = {arm: summary(days) for arm, days in run(options.worlds, options.arms, options.kept).items()}
     for arm, entry in result.items():
         print(arm, entry)
     if options.out is not None:
-        facts = {"limits": LIMITS, "requests": options.requests, "confidence": options.confidence, "window": WINDOW}
+        facts = {"limits": LIMITS, "requests": REQUESTS, "window": WINDOW, "confidence": GuardrailConfig().confidence}
         write_json(options.out, {**facts, "worlds": options.worlds, "arms": result})
 
 

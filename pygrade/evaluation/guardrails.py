@@ -32,7 +32,7 @@ from pygrade.policy.correction import Correction
 from pygrade.policy.guardrails import TABLES, Guardrails, LimitState, Tables
 
 BOOST_REACH = 4.0  # standard deviations: what is boosted by as much is before nearly all others
-_FIRST, _HALVINGS, _ROUNDS = 0.04, 6, 6
+_FIRST, _ROUNDS = 0.04, 6
 _DAY, _DAYS = 86_400_000, 4  # ms; from which on days tell how what is limited moves from day to day
 _SETTLED = 0.01  # a price that moves less does not move
 
@@ -204,22 +204,25 @@ def _smallest(measure: Measure, prices: Prices, knob: Knob) -> float:
     if margins.min() >= 0:
         return 0.0
     sign = -1.0 if measure.limits[own[int(np.argmin(margins))]].upper else 1.0
-    return _bisect(lambda size: margin(sign * size), knob.reach) * sign
+    return sign * _bisect(lambda size: margin(sign * size), knob.reach, abs(prices[knob]))
 
 
-def _bisect(margin: Callable[[float], float], reach: float) -> float:
-    """The smallest size in 0 … reach, to a part, of which the margin is not negative; else that of the largest one."""
-    low, tried = 0.0, {0.0: margin(0.0)}
-    size = _FIRST
-    while True:
-        size = min(size, reach)
-        tried[size] = margin(size)
-        if tried[size] >= 0 or size == reach:
-            break
-        low, size = size, 2 * size
-    if tried[size] < 0:
-        return max(tried, key=lambda one: (tried[one], -one))
-    for _ in range(_HALVINGS):
+def _bisect(margin: Callable[[float], float], reach: float, near: float) -> float:
+    """The smallest size in 0 … reach, to half of `_SETTLED`, of which the margin is not negative, as it is at 0; else
+    the one of the largest margin. near: where it is looked for first, 0: unknown.
+    """
+    step, low = (1.25 if near else 2.0), 0.0
+    size, tried = min(near or _FIRST, reach), [(margin(0.0), 0.0)]
+    if margin(size) >= 0:
+        while (low := size / step) > _SETTLED and margin(low) >= 0:
+            size = low
+        low = low if low > _SETTLED else 0.0
+    while margin(size) < 0:
+        tried.append((margin(size), -size))
+        if size == reach:
+            return -max(tried)[1]
+        low, size = size, min(step * size, reach)
+    while size - low > _SETTLED / 2:
         middle = (low + size) / 2
         if margin(middle) >= 0:
             size = middle
