@@ -7,7 +7,7 @@ of them are shuffled. Whether the limits held that day is known in closed form. 
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,21 @@ from pygrade.config.training import RewardConfig
 from pygrade.evaluation.guardrails import Measure, priced, solve_prices
 from pygrade.logs import Logs, concatenate
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
+from pygrade.policy.guardrails import Guardrails
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import FEATURES, TASK_VALUES, TASKS, Marketplace, Requests
 from pygrade.simulation.simulate import rank_pages
 from pygrade.training.baselines import expected_value
-from pygrade.training.guardrails import measure_limits
+from pygrade.training.guardrails import keep_limits, measure_limits
 from pygrade.training.propensity import slot_propensity
 
 Array = NDArray[Any]
-WORLDS, DEVELOPMENT = (9801, 9802, 9803, 9804, 9805), (9701, 9702)
-DAYS, REQUESTS, JUDGED, SHUFFLED = 20, 1_000, 4_000, 0.1
+WORLDS, DEVELOPMENT = (9811, 9812, 9813, 9814, 9815), (9701, 9702, 9801, 9802, 9803, 9804, 9805)
+DAYS, REQUESTS, JUDGED, SHUFFLED = 20, 2_000, 4_000, 0.1
 WINDOW = 5  # days of log that prices are found on
 GROUPS = ("new", "seller")
-LIMITS = ("click >= 1", "search: click >= 0.99", "share new >= 0.28", "share seller <= 0.11")
+LIMITS = ("click >= 0.98", "search: click >= 0.96", "share new >= 0.28", "share seller <= 0.115")
+CONFIG = GuardrailConfig(limits=LIMITS)
 _REWARD = RewardConfig()
 _CYCLE, _NEW = 56, 14  # days after which an item comes as another one, and for which it is new
 
@@ -130,35 +132,33 @@ def truth(day: Day, policy: FusionPolicy, limits: Sequence[Limit]) -> dict[str, 
     return {"limits": found, "holds": holds, "value": float(ours.value.sum() / base.value.sum())}
 
 
-Solve = Callable[[Logs, int], FusionPolicy]
-
-
-def follow(world: Marketplace, requests: int, arm: str, confidence: float) -> list[dict[str, Any]]:
+def follow(world: Marketplace, arm: str) -> list[dict[str, Any]]:
     """Each day's truth under an arm: none, once, estimates, guardrails."""
     limits = tuple(Limit.parse(text) for text in LIMITS)
-    first = Day.of(world, 0, requests, 0)
+    first = Day.of(world, 0, REQUESTS, 0)
     logs = [first.log(first.production())]
     free = FusionPolicy(PolicySpec(TASKS, FEATURES)).eval()
     free.mixture = Mixture(0.0, expected_value(logs[0]))
+    free.guardrails = Guardrails((), CONFIG.confidence, 0, production=_production())
     policy, record = free, []
     for number in range(1, DAYS + 1):
-        alarm = False
-        if arm in ("guardrails", "estimates") or (arm == "once" and number == 1):
-            found = _solve(free, concatenate(logs[-WINDOW:]), None if arm == "estimates" else confidence)
-            assert found.guardrails is not None
-            alarm = not found.guardrails.hold
-            policy = policy if alarm and policy.guardrails is not None else found
+        window = concatenate(logs[-WINDOW:])
+        if arm == "estimates":
+            policy = _by_estimates(free, window)
+        elif arm == "guardrails" or (arm == "once" and number == 1):
+            policy = keep_limits(free, window, CONFIG, _REWARD, in_use=None if policy is free else policy)
+        alarm = policy.guardrails is not None and not policy.guardrails.hold
         record.append(truth(Day.of(world, number, JUDGED, 1), policy, limits) | {"alarm": alarm})
-        day = Day.of(world, number, requests, 0)
+        day = Day.of(world, number, REQUESTS, 0)
         logs.append(day.log(day.rank(policy)))
     return record
 
 
-def _solve(free: FusionPolicy, logs: Logs, confidence: float | None) -> FusionPolicy:
-    config = GuardrailConfig(limits=LIMITS)
-    measure = measure_limits(free, logs, config, _REWARD, slot_propensity(logs, _REWARD), _production())
-    other = Measure(measure.judge, measure.limits, confidence)
-    return priced(other, solve_prices(other), _production())
+def _by_estimates(free: FusionPolicy, logs: Logs) -> FusionPolicy:
+    """The policy at the prices at which the estimates keep the limits."""
+    measure = measure_limits(free, logs, CONFIG, _REWARD, slot_propensity(logs, _REWARD), _production())
+    measure = Measure(measure.judge, measure.limits, None)
+    return priced(measure, solve_prices(measure), _production())
 
 
 def run(worlds: Sequence[int], arms: Sequence[str], kept: Path | None) -> dict[str, dict[str, list[dict[str, Any]]]]:
@@ -168,10 +168,7 @@ def run(worlds: Sequence[int], arms: Sequence[str], kept: Path | None) -> dict[s
         world = Marketplace(config, seed)
         for arm in arms:
             path = None if kept is None else kept / f"{arm}-{seed}.json"
-            if path is not None and path.exists():
-                days = read_json(path)["days"]
-            else:
-                days = follow(world, REQUESTS, arm, GuardrailConfig().confidence)
+            days = read_json(path)["days"] if path is not None and path.exists() else follow(world, arm)
             if path is not None:
                 write_json(path, {"days": days})
             result.setdefault(arm, {})[str(seed)] = days
@@ -206,7 +203,7 @@ def main() -> None:
     for arm, entry in result.items():
         print(arm, entry)
     if options.out is not None:
-        facts = {"limits": LIMITS, "requests": REQUESTS, "window": WINDOW, "confidence": GuardrailConfig().confidence}
+        facts = {"limits": LIMITS, "requests": REQUESTS, "window": WINDOW, "confidence": CONFIG.confidence}
         write_json(options.out, {**facts, "worlds": options.worlds, "arms": result})
 
 

@@ -9,7 +9,7 @@ leaves the policy as it is.
 
 A limit is kept if its bound is: all bounds hold at once with the confidence asked for, one-sided, by max-t over the
 limits, clustered by user (`intervals.simultaneous`). Where the log has four days or more the bound is of the next day:
-it also allows for the steps from day to day that the log shows, as of a random walk.
+it also allows for the steps from day to day that the log shows, as of a random walk; of more days it takes five spans.
 """
 
 import copy
@@ -33,7 +33,7 @@ from pygrade.policy.guardrails import TABLES, Guardrails, LimitState, Tables
 
 BOOST_REACH = 4.0  # standard deviations: what is boosted by as much is before nearly all others
 _FIRST, _ROUNDS = 0.04, 6
-_DAY, _DAYS = 86_400_000, 4  # ms; from which on days tell how what is limited moves from day to day
+_DAY, _DAYS, _SPANS = 86_400_000, 4, 5  # ms; days that tell how what is limited moves; of more, spans of days do
 _SETTLED = 0.01  # a price that moves less does not move
 
 
@@ -84,7 +84,7 @@ class Measure:
         self.judge, self.limits, self.confidence = judge, tuple(limits), confidence
         logs, policy = judge.logs, judge.policy
         self._known: dict[tuple[float, ...], tuple[list[LimitState], Floats]] = {}
-        self._day = _days_of(logs)
+        self._span = _spans_of(logs)
         self._rows = [_rows_of(limit, logs) for limit in limits]
         self._values = policy.spec.multipliers(None, logs.scenario, logs.num_requests).numpy()
         self.knobs = tuple(dict.fromkeys(Knob(limit.scenario, limit.share, limit.name) for limit in limits))
@@ -126,18 +126,20 @@ class Measure:
         return np.where(rows, top, 0.0), np.where(rows, bottom, 0.0)
 
     def _drift(self, top: Array, bottom: Array, error: float) -> float:
-        """Standard deviation of the next day's ratio about the log's: of a random walk whose steps the log's days show.
+        """Standard deviation of the next span's ratio about the log's: of a random walk whose steps the spans show.
 
-        Of n days with ratios r_d, steps have the variance mean (r_{d+1} - r_d)² less 2 n · error², what the days'
-        sampling errors give; the mean of n days is away from the next day by (n + 1)(2n + 1) / 6n of it.
+        Of n spans with ratios r_d, steps have the variance mean (r_{d+1} - r_d)² less 2 n · error², what the spans'
+        sampling errors give, but at least a quarter of it, as so few spans hardly tell steps from errors. The mean of n
+        spans is away from the next one by (n + 1)(2n + 1) / 6n of that variance.
         """
-        if self._day is None or (days := int(self._day.max()) + 1) < _DAYS:
+        if self._span is None or (spans := int(self._span.max()) + 1) < _DAYS:
             return 0.0
-        sums = [np.bincount(self._day, part, days) for part in (top, bottom)]
+        sums = [np.bincount(self._span, part, spans) for part in (top, bottom)]
         if not bool((sums[1] > 0).all()):
             return 0.0
-        step = float(np.square(np.diff(sums[0] / sums[1])).mean()) - 2 * days * error**2
-        return math.sqrt(max(step, 0.0) * (days + 1) * (2 * days + 1) / (6 * days))
+        square = float(np.square(np.diff(sums[0] / sums[1])).mean())
+        step = max(square - 2 * spans * error**2, square / 4)
+        return math.sqrt(step * (spans + 1) * (2 * spans + 1) / (6 * spans))
 
     def _turned(self, prices: Prices) -> tuple[Array | None, Array | None]:
         """Multipliers [R, T] and boosts [M] at prices; None: the policy's own."""
@@ -173,12 +175,16 @@ def _widen(found: Interval, drift: float) -> Interval:
     return Interval(found.value, found.standard_error, found.value - reach, found.value + reach)
 
 
-def _days_of(logs: Logs) -> Array | None:
-    """[R]: whole days from the log's first request; the last, partial one belongs to the day before."""
+def _spans_of(logs: Logs) -> Array | None:
+    """[R]: whole days from the log's first request, more than `_SPANS` as so many spans of days; the last, partial day
+    belongs to the day before.
+    """
     if logs.timestamp is None:
         return None
     passed = logs.timestamp - logs.timestamp.min()
-    return np.asarray(np.minimum(passed // _DAY, max(int(passed.max()) // _DAY - 1, 0)))
+    days = np.minimum(passed // _DAY, max(int(passed.max()) // _DAY - 1, 0))
+    count = int(days.max()) + 1
+    return np.asarray(days * min(count, _SPANS) // count)
 
 
 def solve_prices(measure: Measure) -> dict[Knob, float]:

@@ -86,16 +86,14 @@ def keep_limits(
     measure = measure_limits(policy, logs, config, reward, propensity, production)
     found = priced(measure, solve_prices(measure), production)
     assert found.guardrails is not None
-    if found.guardrails.hold or in_use is None:
-        _alarm(found.guardrails)
-        return found
-    logger.warning(found.guardrails.sentence)
-    stays = copy.deepcopy(in_use)
-    state = measured(in_use, logs, config, reward, propensity, production)
-    base = {} if in_use.guardrails is None else in_use.guardrails.base
-    stays.guardrails = replace(state, base=base or state.base, kept=True)
-    _alarm(stays.guardrails)
-    return stays
+    if not found.guardrails.hold and in_use is not None:
+        state = measured(in_use, logs, config, reward, propensity, production)
+        base = state.base if in_use.guardrails is None else in_use.guardrails.base
+        found = copy.deepcopy(in_use)
+        found.guardrails = replace(state, base=base, kept=True)
+    assert found.guardrails is not None
+    (logger.info if found.guardrails.hold and not found.guardrails.kept else logger.warning)(found.guardrails.sentence)
+    return found
 
 
 def measured(
@@ -144,7 +142,3 @@ def _production(policy: FusionPolicy, logs: Logs, in_use: FusionPolicy | None) -
     if in_use is not None and in_use.mixture is not None:
         return next((entry for entry in in_use.mixture.baselines if entry.name == PRODUCTION), None)
     return None if weights is None else Baseline(PRODUCTION, policy.config.transform, tuple(weights.tolist()))
-
-
-def _alarm(state: Guardrails) -> None:
-    (logger.info if state.hold and not state.kept else logger.warning)(state.sentence)

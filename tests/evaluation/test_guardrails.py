@@ -27,7 +27,7 @@ _REWARD = RewardConfig(propensity=0.6)
 def _logs() -> Logs:
     logs = simulate_logs(SimulateConfig(requests=800, seed=5))
     groups = np.stack([logs.item_id % 10 == 0, logs.item_id % 7 == 1], 1).astype(np.float32)
-    return replace(logs, items=("new", "seller"), item_features=groups)
+    return replace(logs, items=("new", "seller"), item_features=groups, timestamp=None)
 
 
 def _policy(config: PolicyConfig | None = None, logs: Logs | None = None) -> FusionPolicy:
@@ -69,6 +69,19 @@ def test_bounds_are_those_of_what_is_served() -> None:
     kept = keep_limits(_policy(), _logs(), config, _REWARD)
     again = measured(kept, _logs(), config, _REWARD)
     assert kept.guardrails is not None and again.states == kept.guardrails.states
+
+
+def test_bounds_allow_for_the_steps_of_a_log_that_moves() -> None:
+    day = np.arange(800) // 160
+    limits = GuardrailConfig(limits=("share new >= 0.1",), confidence=0.95)
+    widths = []
+    for step in (0, 3):
+        new = _logs().item_id % 10 < 2 + step * (day % 3)[_logs().row_request]
+        logs = replace(_logs(), item_features=np.stack([new, new], 1).astype(np.float32))
+        for timestamp in (None, 86_400_000 * day + np.arange(800)):
+            state = measured(_policy(), replace(logs, timestamp=timestamp), limits, _REWARD).states[0]
+            widths.append(state.value - state.bound)
+    assert widths[1] < 4 * widths[0] and widths[3] > 8 * widths[2], widths
 
 
 def test_scenarios_have_prices_of_their_own() -> None:
