@@ -13,6 +13,7 @@ it also allows for the steps from day to day that the log shows, as of a random 
 """
 
 import copy
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -30,6 +31,8 @@ from pygrade.metrics.intervals import Estimate, Interval
 from pygrade.policy import Baseline, FusionPolicy
 from pygrade.policy.correction import Correction
 from pygrade.policy.guardrails import TABLES, Guardrails, LimitState, Tables
+
+logger = logging.getLogger("pygrade")
 
 BOOST_REACH = 4.0  # standard deviations: what is boosted by as much is before nearly all others
 _FIRST, _ROUNDS = 0.04, 6
@@ -61,6 +64,16 @@ def without_guardrails(policy: FusionPolicy) -> FusionPolicy:
     free.spec = replace(policy.spec, config=replace(policy.config, **policy.guardrails.base))
     free.guardrails = None
     return free
+
+
+def without_page_terms(policy: FusionPolicy) -> FusionPolicy:
+    """The policy without page terms, with a warning: limits are measured on the order of the scores."""
+    if policy.correction is None or policy.correction.page_terms is None:
+        return policy
+    logger.warning("page terms are left out: limits are kept by pages in the order of the scores")
+    plain = copy.deepcopy(policy)
+    plain.correction = replace(policy.correction, page_terms=None)
+    return plain
 
 
 def with_columns(policy: FusionPolicy, limits: Sequence[Limit]) -> FusionPolicy:

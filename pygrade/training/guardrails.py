@@ -10,7 +10,14 @@ from pygrade.config.guardrails import GuardrailConfig, Limit
 from pygrade.config.training import RewardConfig, TrainConfig
 from pygrade.evaluation.arms import PRODUCTION
 from pygrade.evaluation.front import Judge, group_columns
-from pygrade.evaluation.guardrails import Measure, priced, solve_prices, with_columns, without_guardrails
+from pygrade.evaluation.guardrails import (
+    Measure,
+    priced,
+    solve_prices,
+    with_columns,
+    without_guardrails,
+    without_page_terms,
+)
 from pygrade.evaluation.policy_estimates import fitted
 from pygrade.logs import Logs
 from pygrade.policy import Baseline, FusionPolicy
@@ -125,7 +132,7 @@ def measure_limits(
     """The measure of limits on a policy without prices; production: None: the log's order."""
     limits = config.parsed
     check_limits(limits, logs)
-    free = with_columns(without_guardrails(policy), limits)
+    free = with_columns(without_page_terms(without_guardrails(policy)), limits)
     logs, groups = fitted(free, logs), dict.fromkeys(limit.name for limit in limits if limit.share)
     scores = None if all(n.share for n in limits) else production_scores(logs, free, production)
     curve = propensity.known(max(logs.num_slots, reward.page_size))

@@ -402,6 +402,7 @@ class PolicyReader {
     };
     const Json *all = table("boosts"), *by_scenario = table("scenario_boosts");
     if (all == nullptr && by_scenario == nullptr) return;
+    if (policy_->page_terms_) wrong("boosts", "stands beside page terms, which no boost of scores is added to");
     std::vector<float> row(items().size(), 0.0f);
     row = boosts("boosts", all == nullptr ? Json() : *all, std::move(row));
     if (by_scenario == nullptr) return;
