@@ -124,7 +124,8 @@ py::dict rank_user(Served& served, std::int64_t user_id, std::int64_t timestamp,
     page = served.pipeline->rank(request, buffer, workspace);
     const Policy& policy = workspace.policy();
     const ValueChange given{request.values, request.shifts};
-    if (policy.trade_offs() || policy.valued() || !given.empty()) policy.change_values(given, request.user.scenario, in_force);
+    if (policy.trade_offs() || policy.valued() || !given.empty())
+      policy.change_values(given, request.user.scenario, in_force);
   }
   const FeatureBuffer& f = workspace.features();
   const std::size_t rows = workspace.item_ids().size();

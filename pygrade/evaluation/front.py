@@ -174,8 +174,8 @@ class Judge:
         shifts: Mapping[str, float] | None = None,
         boosts: Array | None = None,
     ) -> Array:
-        """[M]: `FusionPolicy.scores` at multipliers [T] or [R, T], shifts by task (None: none) and boosts [M] (None: the
-        policy's), with inputs computed once."""
+        """[M]: `FusionPolicy.scores` at multipliers [T] or [R, T], shifts by task (None: none) and boosts [M] (None:
+        the policy's), with inputs computed once."""
         logs, policy, weights = self.logs, self.policy, self._weights
         u, s = policy.change_values(values, shifts, logs.scenario, logs.num_requests)
         if u is not None and policy.config.trade_offs:
