@@ -3,6 +3,7 @@
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ def meaningless(record: Json) -> tuple[int, int]:
 
 
 def targets(record: Json) -> list[tuple[str, str, float, bool]]:
-    """What was to be reached: name, what was wanted, what was found (a share), and whether it was met."""
+    """What was to be reached: name, what was wanted, what was found (a share), and whether it was met; of
+    the parts that ran.
+    """
     chosen, count = meaningless(record)
     cohorts = "cohorts, effect {}, pages {}"
     equal = [_share(record, "equal segments", f"30000 {name}") for name in ("one for all", "segments, shrunk")]
@@ -60,7 +63,7 @@ def targets(record: Json) -> list[tuple[str, str, float, bool]]:
     for pages in ("replayed", "assumed"):
         cost = cell(record, cohorts.format(0, pages), "30000 cohorts, index on day 28")
         rows.append(
-            (f"cohorts, pages {pages}: cost at effect 0", "≤ 0.4 %", -cost["cost"] if cost else 0.0, 0.004, False)
+            (f"cohorts, pages {pages}: cost at effect 0", "≤ 0.4 %", -cost["cost"] if cost else math.nan, 0.004, False)
         )
         for day in (28, 49):
             share = _share(record, cohorts.format(0.3, pages), f"30000 cohorts, index on day {day}")
@@ -72,14 +75,15 @@ def targets(record: Json) -> list[tuple[str, str, float, bool]]:
     rows.append(("equal segments, behind one setting for all", "≤ .05", equal[0] - equal[1], 0.05, False))
     for effect, size, least in (("0.3", 30_000, 0.045), ("0.6", 10_000, 0.1)):
         found = cell(record, f"two numbers, effect {effect}", f"{size} 28-day money")
-        gain = found["gain"] if found else 0.0
+        gain = found["gain"] if found else math.nan
         rows.append((f"two numbers, effect {effect}, {size:,} users: gain", f"≥ +{100 * least:g} %", gain, least, True))
-    return [(name, wanted, value, value >= edge if up else value <= edge) for name, wanted, value, edge, up in rows]
+    ran = [row for row in rows if not math.isnan(row[2])]
+    return [(name, wanted, value, value >= edge if up else value <= edge) for name, wanted, value, edge, up in ran]
 
 
 def _share(record: Json, part: str, name: str) -> float:
     found = cell(record, part, name)
-    return float(found["share"]) if found else 0.0
+    return float(found["share"]) if found else math.nan
 
 
 def markdown(record: Json) -> str:
@@ -97,7 +101,7 @@ def markdown(record: Json) -> str:
 
 
 def _target(name: str, wanted: str, value: float, met: bool) -> list[str]:
-    shown = f"{100 * value:.2f} %" if "%" in wanted else f"{value:.2f}"
+    shown = f"{100 * value:.2f} %" if "%" in wanted else f"{value:.3f}"
     return [name, wanted, shown, "met" if met else "**missed**"]
 
 

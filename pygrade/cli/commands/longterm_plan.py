@@ -1,0 +1,107 @@
+"""pygrade longterm-plan"""
+
+import copy
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pygrade._typing import Array, Floats
+from pygrade._util.serialization import write_json
+from pygrade.cli import terminal
+from pygrade.cli.commands.evaluate import judged_record, judging_requests, valued
+from pygrade.config.ignored import refuse
+from pygrade.config.longterm import LongtermPlanOptions
+from pygrade.config.training import RewardConfig
+from pygrade.console.trade_offs import judge_of
+from pygrade.evaluation.front import Judge
+from pygrade.evaluation.policy_estimates import item_inputs
+from pygrade.logs import Logs
+from pygrade.longterm import page
+from pygrade.longterm.experiment_plan import ExperimentPlan
+from pygrade.longterm.plan import first_shares, immediate_effects, money_of_past, next_shares, plan_record
+from pygrade.longterm.read import in_order_of
+from pygrade.longterm.settings_grid import parse_grid
+from pygrade.longterm.user_table import load_users
+from pygrade.policy import FusionPolicy
+from pygrade.policy.mixture import Mixture
+from pygrade.training.propensity import slot_propensity
+from pygrade.training.training_record import TrainingRecord
+
+logger = logging.getLogger("pygrade")
+
+
+def run(options: LongtermPlanOptions) -> dict[str, Any]:
+    if options.cohort is None:
+        refuse(options, ("experiment", "seed"), "--cohort")
+    policy = FusionPolicy.load(options.policy)
+    trained = TrainingRecord.load(options.policy, policy.version)
+    logs = valued(options, trained, policy)
+    tasks, points = parse_grid(options.settings, logs.tasks)
+    past = None if options.past is None else money_of_past(options.past)
+    fresh, in_sample = judging_requests(logs, trained)
+    if in_sample:
+        logger.warning("the policy was trained on these requests: what a setting costs at once is in-sample")
+    reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
+    curve = slot_propensity(logs, reward).known(max(logs.num_slots, options.k))
+    judge = judge_of(policy, fresh, curve, options.k, reward.propensity_floor)
+    pages = value_of_pages(policy, judge, tasks, points)
+    plan = make_plan(options, tasks, points, pages, fresh)
+    record = plan_record(plan, past, options.share, options.gain, options.margin, options.power)
+    if options.out is not None:
+        write_json(options.out, record)
+    if not options.json:
+        _print(record, plan, options)
+    return judged_record(options, policy, in_sample, logs.num_requests - fresh.num_requests) | record
+
+
+def value_of_pages(policy: FusionPolicy, judge: Judge, tasks: Sequence[str], points: Array) -> Floats:
+    """[K, R]: what the logged requests' pages are worth, ranked by the policy's expected value at shifted values."""
+    alone = None if policy.mixture is None else policy.mixture.expected_value
+    if alone is None:
+        raise ValueError("policy ranks by no expected value, whose values could be shifted; want one that does")
+    logs, turned, pages = judge.logs, copy.deepcopy(policy), []
+    for point in points:
+        shift = dict(zip(tasks, map(float, point), strict=True))
+        weights = tuple(w + shift.get(task, 0.0) for w, task in zip(alone.weights, policy.tasks, strict=True))
+        turned.mixture = Mixture(0.0, replace(alone, weights=weights, logarithm=False))
+        scores = turned.scores(
+            logs.context,
+            logs.predictions,
+            logs.offsets,
+            logs.scenario,
+            item_values=logs.value,
+            items=item_inputs(policy, logs),
+        )
+        pages.append(judge.values_of(scores.numpy()))
+    return np.stack(pages)
+
+
+def make_plan(
+    options: LongtermPlanOptions, tasks: tuple[str, ...], points: Floats, pages: Array, logs: Logs
+) -> ExperimentPlan:
+    """The plan of pages [K, R]; of a running experiment, with the next cohort's shares."""
+    base = int(np.flatnonzero((points == 0).all(1))[0])
+    immediate, covariance = immediate_effects(pages, base, logs.user_number)
+    allowed = immediate >= -options.guard
+    worth = {task: float(logs.task_values[logs.tasks.index(task)]) for task in tasks}
+    count = int(allowed.sum())
+    shares = first_shares(allowed, base, 1 / count)
+    plan = ExperimentPlan(tasks, points, shares, options.guard, worth, immediate, covariance)
+    if options.cohort is None:
+        return plan
+    table = in_order_of(plan, load_users(options.cohort, options.experiment))
+    return ExperimentPlan(
+        tasks, points, next_shares(table, plan, options.seed), options.guard, worth, immediate, covariance
+    )
+
+
+def _print(record: dict[str, Any], plan: ExperimentPlan, options: LongtermPlanOptions) -> None:
+    title = "Settings, what a page is worth under them at once, and their shares of the users"
+    terminal.table(title, *page.plan_table(plan))
+    for line in page.plan_lines(record):
+        terminal.text(line)
+    if options.out is not None:
+        terminal.text(f"plan: {options.out}")
