@@ -1,9 +1,7 @@
 """pygrade longterm-plan"""
 
-import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,6 @@ from pygrade.config.longterm import LongtermPlanOptions
 from pygrade.config.training import RewardConfig
 from pygrade.console.trade_offs import judge_of
 from pygrade.evaluation.front import Judge
-from pygrade.evaluation.policy_estimates import item_inputs
 from pygrade.logs import Logs
 from pygrade.longterm import page
 from pygrade.longterm.experiment_plan import ExperimentPlan
@@ -26,7 +23,6 @@ from pygrade.longterm.read import in_order_of
 from pygrade.longterm.settings_grid import parse_grid
 from pygrade.longterm.user_table import load_users
 from pygrade.policy import FusionPolicy
-from pygrade.policy.mixture import Mixture
 from pygrade.training.propensity import slot_propensity
 from pygrade.training.training_record import TrainingRecord
 
@@ -47,7 +43,7 @@ def run(options: LongtermPlanOptions) -> dict[str, Any]:
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     curve = slot_propensity(logs, reward).known(max(logs.num_slots, options.k))
     judge = judge_of(policy, fresh, curve, options.k, reward.propensity_floor)
-    pages = value_of_pages(policy, judge, tasks, points)
+    pages = value_of_pages(judge, tasks, points)
     plan = make_plan(options, tasks, points, pages, fresh)
     record = plan_record(plan, past, options.share, options.gain, options.margin, options.power)
     if options.out is not None:
@@ -57,26 +53,11 @@ def run(options: LongtermPlanOptions) -> dict[str, Any]:
     return judged_record(options, policy, in_sample, logs.num_requests - fresh.num_requests) | record
 
 
-def value_of_pages(policy: FusionPolicy, judge: Judge, tasks: Sequence[str], points: Array) -> Floats:
-    """[K, R]: what the logged requests' pages are worth, ranked by the policy's expected value at shifted values."""
-    alone = None if policy.mixture is None else policy.mixture.expected_value
-    if alone is None:
-        raise ValueError("policy ranks by no expected value, whose values could be shifted; want one that does")
-    logs, turned, pages = judge.logs, copy.deepcopy(policy), []
-    for point in points:
-        shift = dict(zip(tasks, map(float, point), strict=True))
-        weights = tuple(w + shift.get(task, 0.0) for w, task in zip(alone.weights, policy.tasks, strict=True))
-        turned.mixture = Mixture(0.0, replace(alone, weights=weights, logarithm=False))
-        scores = turned.scores(
-            logs.context,
-            logs.predictions,
-            logs.offsets,
-            logs.scenario,
-            item_values=logs.value,
-            items=item_inputs(policy, logs),
-        )
-        pages.append(judge.values_of(scores.numpy()))
-    return np.stack(pages)
+def value_of_pages(judge: Judge, tasks: Sequence[str], points: Array) -> Floats:
+    """[K, R]: what the logged requests' pages are worth, ranked at shifted values; at the base, values as they are."""
+    trained = [1.0] * len(judge.logs.tasks)
+    settings = [{task: shift for task, shift in zip(tasks, point, strict=True) if shift} for point in points.tolist()]
+    return np.stack([judge.values_of(judge.scores(trained, shifts or None)) for shifts in settings])
 
 
 def make_plan(
