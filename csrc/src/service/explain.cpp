@@ -162,7 +162,7 @@ void write_ranking(const Policy& policy, const Request& request, Fallback fallba
           mixture->baseline.name + " rank";
   }
   if (boosted) score += ", plus the policy's boosts of item columns";
-  if (by_values) why += request.values.empty() ? ", by the policy's own values" : ", by the values of the request";
+  if (by_values) why += request.change().empty() ? ", by the policy's own values" : ", by the values of the request";
   if (lead != nullptr) why += "; the weights do not count";
   if (lead == nullptr && fallback != Fallback::none) why += "; static weights, for want of features";
   if (!by_values && mixture && !mixture->sentence.empty()) why += ": " + mixture->sentence;
