@@ -71,6 +71,11 @@ def test_types_that_change_after_the_first_block_of_a_csv_file(tmp_path):
     assert table.column("x").type == pa.float64() and len(table) == rows + 1
 
 
+# Without a time: the parameters name the tests, and all workers must find the same names.
+CUT_CSV = gzip.compress(b"a,b\n" + b"1,2\n" * 9999, mtime=0)[:-30]
+CUT_LINES = gzip.compress(b'{"a": 1}\n' * 9999, mtime=0)[:-20]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -92,13 +97,20 @@ def test_types_that_change_after_the_first_block_of_a_csv_file(tmp_path):
         ("a.csv", "a,prénom\n1,2\n".encode("latin-1"), r"a.csv, line 1: byte 0xe9 after 'a,pr' is no UTF-8; save .*"),
         ("a.csv", b"a,b,a\n1,2,3\n", "a.csv, line 1: column 'a' is there more than once"),
         ("a.csv", b"1,2\n3,4\n", "a.csv, line 1: '1, 2' are no names of columns; want a line of names"),
-        # mtime: the parameters name the tests, and all workers must find the same ones
-        ("a.csv.gz", gzip.compress(b"a,b\n" + b"1,2\n" * 9999, mtime=0)[:-30], "a.csv.gz is not a complete .csv file: Trunc"),
+        (
+            "a.csv.gz",
+            CUT_CSV,
+            "a.csv.gz is not a complete .csv file: Trunc",
+        ),
         ("a.jsonl", b'{"a": 1}\n\n{"a":', r"a.jsonl, line 3: '\{\"a\":' is no JSON"),
         ("a.jsonl", b'{"a": 1}\n{"a": "x"}\n', "a.jsonl, line 2: 'a' is a str, and a number in lines before"),
         ("a.jsonl", b'{"a": 1}\n[2]\n', "a.jsonl, line 2: '.2.'; want an object with names"),
         ("a.jsonl", '{"a": "é"}\n'.encode("latin-1"), "a.jsonl, line 1: byte 0xe9 after .* is no UTF-8"),
-        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 9999, mtime=0)[:-20], "a.jsonl.gz is not a complete .jsonl file: Trunc"),
+        (
+            "a.jsonl.gz",
+            CUT_LINES,
+            "a.jsonl.gz is not a complete .jsonl file: Trunc",
+        ),
         ("a.arrow", b"ARROW1 cut", "a.arrow is not a complete .arrow file"),
         ("a.xlsx", b"x", "want a file ending in .parquet"),
         ("a.csv", b"", "is empty"),
