@@ -27,6 +27,8 @@ _INTERRUPTED = "interrupted; what was written is whole. The same command resumes
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (``sys.argv`` by default); returns the exit code."""
     args = list(sys.argv[1:] if arguments is None else arguments)
+    if "-".join(args[:2]) in COMMANDS:  # pygrade longterm plan
+        args = ["-".join(args[:2]), *args[2:]]
     wants_traceback = _TRACEBACK in args or os.environ.get("PYGRADE_TRACEBACK", "") not in ("", "0")
     try:
         if (text := _answer(args)) is not None:
@@ -34,8 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0 if args else 2
         if args[0] == STUDY:
             return _reproduce(args[1:])
-        if "-".join(args[:2]) in COMMANDS:  # pygrade longterm plan
-            args = ["-".join(args[:2]), *args[2:]]
         if args[0] not in COMMANDS:
             return _fail(f"{args[0]!r} is not a command; want one of {', '.join(COMMANDS)} (see pygrade --help)", 2)
         heed_interrupts()

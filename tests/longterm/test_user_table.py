@@ -68,6 +68,7 @@ def test_the_command_prints_the_sentence_and_writes_a_page(tmp_path, capsys):
     plan.write_text(json.dumps(make_plan().to_dict()))
     page = tmp_path / "read.html"
     words = ["longterm", "read", str(users), "--plan", str(plan), "--report", str(page)]
+    assert main([*words[:2], "--help"]) == 0 and "longterm-read" in capsys.readouterr().out
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert "Settings, and what they earn over the base" in shown and "not validated here" in shown
