@@ -369,8 +369,7 @@ def search_page(
     columns = 0 if terms["caps"] is None else terms["caps"].shape[0]
     count = 0 if terms["pairs"] is None else terms["pairs"].shape[0]
     width = 0 if rows["embeddings"] is None else rows["embeddings"].shape[-1]
-    trade_off = torch.tensor(options["trade_off"], dtype=torch.float32, device="cpu")
-    numbers = (options["cosine"], options["objective"], float(trade_off), float(1.0 - trade_off))
+    numbers = (options["cosine"], options["objective"], options["trade_off"], options["likeness_share"])
     present = (rows["mask"], rows["boost_mul"], rows["boost_add"], pins)
     flags = (jagged, *(found is not None for found in present))
     sizes = (value.numel(), batch, most, k, beam, columns, count, width)

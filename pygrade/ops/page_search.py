@@ -71,7 +71,9 @@ def _search_page(value: Tensor, root: Tensor | None, k: int, *arguments: Any) ->
         batch = value.shape[0] if offsets is None else offsets.shape[0] - 1
         values = value.new_empty((batch, k))
         indices = value.new_empty((batch, k), dtype=torch.int32)
-        options = {"cosine": cosine, "trade_off": trade_off, "objective": objective, "beam": beam}
+        share = torch.tensor(trade_off, dtype=torch.float32, device="cpu")  # 1 - λ in float32, as in the core
+        options = {"cosine": cosine, "objective": objective, "beam": beam}
+        options |= {"trade_off": float(share), "likeness_share": float(1.0 - share)}
         kernel.search_page(rows, terms, pins, offsets, options, values, indices)
         return values, indices
 

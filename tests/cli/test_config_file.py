@@ -140,7 +140,15 @@ def test_stored_options_give_the_same_run_again(command, tmp_path):
     """Also none where it is not the default, and options that the command line spells in another way."""
     kind = options_class(command)
     required = {"data": "logs:x", "out": "o", "policy": "p", "run": "r", "user": "u", "counts": [1], "arms": ["a=b"]}
-    required |= {"values": {"click": 1.0}, "runs": ["a", "b"], "files": ["f"], "exposures": "e", "feedback": ["f"]}
+    required |= {
+        "values": {"click": 1.0},
+        "runs": ["a", "b"],
+        "files": ["f"],
+        "settings": ["click=-1"],
+        "users": "u",
+        "exposures": "e",
+        "feedback": ["f"],
+    }
     needed = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
     options = made(command, {name: required[name] for name in needed})
     write_options(options, command, tmp_path)
