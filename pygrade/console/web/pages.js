@@ -129,6 +129,8 @@ export class Pages {
     const [fresh, old] = [model.contributions(yours, request), model.contributions(reference, request)];
     const [now, before] = [placesOf(model, yours, request), placesOf(model, reference, request)];
     const rank = (map, index) => map.get(index) ?? model.k;
+    const searched = yours.strength > 0 && model.searches(yours);
+    const sorted = searched ? placesOf(model, { pages: model.order(yours.scores, model.k, yours.rules) }, request) : now;
     const moved = [...new Set([...now.keys(), ...before.keys()])]
       .map((index) => ({ index, by: rank(before, index) - rank(now, index) }))
       .filter(({ by }) => by !== 0)
@@ -149,7 +151,7 @@ export class Pages {
         names[items[first + index]],
         `${place(before, index)} → ${place(now, index)}`,
         h("td", moveMark(before.get(index), now.get(index) ?? null)),
-        h("td", this.cause(deltas, Math.sign(by), first + index)),
+        h("td", this.cause(deltas, by, first + index, rank(sorted, index) - rank(now, index))),
         stack(deltas, reach, model.tasks, taskClass),
       ];
     });
@@ -158,12 +160,14 @@ export class Pages {
     return [heading, table("What moved", head, body, { numbers: 0, className: "moves" }), old ? null : note(absent)];
   }
 
-  // What moved a row up (1) or down (-1): your boost, or the task that did most, if one did.
-  cause(deltas, direction, row) {
+  // What moved a row `by` places: your boost, the items above it if they moved it most (by `above` places), or the task
+  // that did most, if one did.
+  cause(deltas, by, row, above) {
+    const direction = Math.sign(by);
     const { boostMul, boostAdd } = this.yours.rules;
     if ((boostMul && boostMul[row] !== 1) || (boostAdd && boostAdd[row] !== 0)) return "your boost";
+    if (2 * direction * above > direction * by) return "what stands above";
     const task = deltas.reduce((best, delta, t) => (direction * delta > direction * deltas[best] ? t : best), 0);
-    if (this.model.searches(this.yours) && direction * deltas[task] <= 0) return "what stands above";
     if (direction * deltas[task] <= 0) return direction > 0 ? "others sank" : "others rose";
     return [taskMark(task), `${this.model.tasks[task]} `, h("b.number", signed(deltas[task]))];
   }
