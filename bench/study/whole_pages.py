@@ -111,11 +111,12 @@ class Search:
         if licensed is not None:
             columns = licensed.correction.item_columns({}, hashes(requests.item_id.ravel().astype(np.int64)))
             rows = licensed.correction.apply(requests.context, rows, np.arange(n + 1) * size, columns)
-        self.value = (rows @ VALUES).reshape(n, size)  # all events need the click
+        self.corrected = rows.reshape(n, size, tasks)
+        self.value = self.corrected @ VALUES  # all events need the click
         self.examined = np.arange(1.0, SLOTS + 1) ** -found.exponent
         self.attention = self.terms.attention[:SLOTS].astype(np.float64)
 
-    def learned(self, rows: slice) -> Array:
+    def learned(self, rows: slice | Array) -> Array:
         """L [n, C, C]: what items do to each other by the log's terms."""
         effects, terms, item = self.world.page_effects, self.terms, self.requests.item_id[rows]
         code = terms.codes(np.array(effects.categories))[effects.category[item]]
@@ -149,12 +150,15 @@ class Search:
         total = 0.0
         for start in range(0, len(page), _BLOCK):
             rows = slice(start, start + _BLOCK)
-            at = page[rows]
-            n = np.arange(len(at))[:, None, None]
-            inside = np.triu(self.learned(rows)[n, at[:, :, None], at[:, None]], 1)
-            factor = np.exp((self.attention[:, None] * inside).sum(1))
-            total += float((self.examined * np.take_along_axis(self.value[rows], at, 1) * factor).sum())
+            total += float(self.worth(self.value[rows], self.learned(rows), page[rows, None]).sum())
         return total / len(page)
+
+    def worth(self, value: Floats, likeness: Array, page: Array) -> Floats:
+        """[n, G]: by the log's terms, of G pages [n, G, K] of each request."""
+        n = np.arange(len(page))[:, None, None]
+        inside = np.triu(likeness[n[..., None], page[..., :, None], page[..., None, :]], 1)
+        factor = np.exp((self.attention[:, None] * inside).sum(-2))
+        return np.asarray((self.examined * value[n, page] * factor).sum(-1))
 
     def marginal(self, theta: float) -> Array:
         """Maximal marginal relevance: z of the value, less θ times the largest likeness above."""
@@ -202,12 +206,16 @@ def beam_pages(
     return np.asarray(pages[every, total.argmax(1)])
 
 
-def measure(part: Part, seed: int) -> dict[str, Any]:
-    """One world: what the log shows, and the methods' values over corrected expected value, in per cent."""
+def learned_world(part: Part, seed: int) -> tuple[Marketplace, Learned]:
     base = MarketplaceConfig() if part.kind == "main" else load_settings().regimes[part.kind].marketplace
     config = SimulateConfig(requests=part.requests, seed=seed, likeness=True, world=replace(base, pages=part.pages))
     world = Marketplace(config.world, seed)
-    found = learn(simulate_logs(config, world=world))
+    return world, learn(simulate_logs(config, world=world))
+
+
+def measure(part: Part, seed: int) -> dict[str, Any]:
+    """One world: what the log shows, and the methods' values over corrected expected value, in per cent."""
+    world, found = learned_world(part, seed)
     record: dict[str, Any] = {"part": part.name, "world": seed, "seconds": found.seconds}
     record["corrected"] = found.fitted.licensed is not None
     if found.pages is None:
@@ -239,7 +247,7 @@ def measure(part: Part, seed: int) -> dict[str, Any]:
             "beam, true": lift(search.search(BEAM, truth=True)),
         }
         record["mmr"] = max(lift(search.marginal(theta)) for theta in THETAS)
-        without = Marketplace(replace(config.world, pages=replace(part.pages, strength=0.0)), seed)
+        without = Marketplace(replace(world.config, pages=replace(part.pages, strength=0.0)), seed)
         record["lost"] = 100 * (over / float(without.expected(search.requests, own).value.mean()) - 1)
     return record
 
