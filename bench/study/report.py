@@ -21,7 +21,7 @@ from bench.study.fresh_worlds import fresh_worlds
 from bench.study.settings import MAIN, STABILITY, Settings
 from bench.study.stats import Results, over_worlds, production_lift
 from bench.study.tables import Section, markdown, shown
-from bench.study.whole_pages_report import first_run, whole_pages
+from bench.study.whole_pages_report import first_run, grpo, whole_pages
 from pygrade._util.files import atomic_file
 from pygrade._util.serialization import write_text
 
@@ -38,6 +38,7 @@ PAGE = (  # titles of the sections of docs/RESULTS.md; "": the first and the las
     "KuaiRand-Pure, a real log",
     "Whole pages",
     "Targets of whole pages",
+    "Whole pages: GRPO beside greedy",
     "Whole pages, the first run",
     "Findings",
     "Targets",
@@ -142,6 +143,7 @@ def sections(record: Mapping[str, Any], settings: Settings) -> list[Section]:
         _head(record, results, settings),
         *fresh_worlds(results, settings, record.get("further", {})),
         *whole_pages(record.get("further", {}).get("whole_pages", ())),
+        *grpo(record.get("further", {}).get("whole_pages_grpo", ())),
         *first_run(record.get("further", {}).get("whole_pages_first", ())),
         _findings(results),
         _targets(results, settings),

@@ -143,7 +143,7 @@ def run(out: Path) -> None:
     found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else []
     for seed, part in ((seed, part) for seed in WORLDS for part in PARTS):
         if not any(entry["part"] == part.name and entry["world"] == seed for entry in found):
-            found += measure(part, seed)
+            found.extend(measure(part, seed))
             out.write_text("[\n" + ",\n".join(map(json.dumps, found)) + "\n]\n", encoding="utf-8")
             print(json.dumps(found[-1]), flush=True)
 

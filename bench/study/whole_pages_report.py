@@ -7,11 +7,13 @@ import numpy as np
 
 from bench.study.findings import percent
 from bench.study.stats import Record, over_worlds
-from bench.study.tables import Section, shown
+from bench.study.tables import Section, shown, table
 from bench.study.whole_pages import PARTS
 from pygrade.metrics.intervals import Interval
 
 FIRST = "Whole pages, the first run"
+GRPO = "Whole pages: GRPO beside greedy"
+IN_GUIDE = "<!-- earned:begin, written by python -m bench.study.further -->\n", "<!-- earned:end -->\n"
 _NULL = "nothing there"
 _CONFOUNDED = "confounded, nothing there"
 _LARGE = 20_000  # requests
@@ -52,6 +54,58 @@ def first_run(found: Sequence[Record]) -> list[Section]:
         )
         for section in whole_pages(found)[:1]
     ]
+
+
+def grpo(found: Sequence[Record]) -> list[Section]:
+    """`bench.study.whole_pages_grpo`: GRPO over multipliers and diversity, and whether it earned its place."""
+    trained = [entry for entry in found if entry["served"]]
+    if not trained:
+        return []
+    rows, apart = [], {}
+    for key in dict.fromkeys((entry["part"], entry["steps"], entry["start"]) for entry in trained):
+        entries = [entry for entry in trained if (entry["part"], entry["steps"], entry["start"]) == key]
+        more = over_worlds([entry["grpo"] - entry["greedy"] for entry in entries])
+        apart[key] = more
+        values = [mean(entries, "greedy"), mean(entries, "grpo"), more, mean(entries, "claim")]
+        diversity = f"{np.mean([entry['diversity'] for entry in entries]):.2f}"
+        rows.append([key[0], f"{key[1]:,}", f"{key[2]:g}", str(len(entries)), *map(shown, values), diversity])
+    shortest = min(entry["steps"] for entry in trained)
+    judged = {key: more for key, more in apart.items() if key[1] == shortest}
+    better = {part: [more.low > 0 for key, more in judged.items() if key[0] == part] for part, *_ in judged}
+    takes = any(map(all, better.values())) and not any(more.high < 0 for more in judged.values())
+    worlds = sorted({entry["world"] for entry in trained})
+    text = (
+        f"Logs of {_LARGE:,} requests of worlds {worlds[0]} to {worlds[-1]}, which chose nothing; lifts as above. GRPO "
+        "learns value multipliers and a diversity per request, rewarded by the page terms. *Over greedy*: of the same "
+        "world; *claimed*: by the terms. *Diversity*: the median of the requests, relative to the learned terms. "
+        f"By the rule of the protocol it is {'' if takes else 'not '}served."
+    )
+    head = [
+        "world",
+        "steps",
+        "starts at",
+        "worlds",
+        "greedy",
+        "GRPO",
+        "over greedy",
+        "claimed over greedy",
+        "diversity",
+    ]
+    return [Section(GRPO, text, (), head, rows)]
+
+
+def earned(found: Sequence[Record]) -> str:
+    """The table of the guide: parts with page effects that ran on all their worlds."""
+    rows = []
+    for part in PARTS:
+        entries = of_part(found, part.name)
+        if len(entries) < len(part.worlds) or not all("mmr" in entry for entry in entries):
+            continue
+        true = [entry[f"{entry['method']}, true"] for entry in entries]
+        values = [mean(entries, "lost"), mean(entries, "mmr"), over_worlds(lifts(entries)), over_worlds(true)]
+        rows.append([part.name.removesuffix(f", {part.requests:,}"), f"{part.requests:,}", *map(shown, values)])
+    head = ["effects", "logged requests", "lost", "maximal marginal relevance, best θ", "served", "with true effects"]
+    return table(head, rows) + "\n"
 
 
 def of_part(found: Sequence[Record], name: str) -> list[Record]:

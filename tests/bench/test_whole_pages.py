@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from bench.study import further
 from bench.study.report import PAGE, add_to_docs
 from bench.study.tables import Section
-from bench.study.whole_pages import BEAM, beam_pages
-from bench.study.whole_pages_report import targets, whole_pages
+from bench.study.whole_pages import BEAM, VALUES, Search, beam_pages
+from bench.study.whole_pages_grpo import Problem, served, train
+from bench.study.whole_pages_report import IN_GUIDE, grpo, targets, whole_pages
 from pygrade import ops
+from tests.documents import ROOT
 
 
 @pytest.mark.parametrize("width", [1, BEAM])
@@ -60,3 +63,59 @@ def test_sections_reach_the_docs_in_the_order_of_the_page(tmp_path):
     text = (tmp_path / "RESULTS.md").read_text()
     assert "| moderate | 20,000 | 2 | -12.00" in text and text.index("## Whole pages") < text.index("## Findings")
     assert "Whole pages" in PAGE
+
+
+def test_the_guide_shows_what_page_terms_earn(tmp_path):
+    """A row stays right while other parts are completed."""
+    (tmp_path / "study").mkdir()
+    (tmp_path / "guides").mkdir()
+    guide = (ROOT / "docs/guides/pages.md").read_text(encoding="utf-8")
+    (tmp_path / "guides/pages.md").write_text(guide)
+    (tmp_path / "study/summary.json").write_text((ROOT / "docs/study/summary.json").read_text(encoding="utf-8"))
+    further.main(tmp_path, [f"whole_pages={ROOT / 'bench/results/whole_pages.json'}"])
+    written = (tmp_path / "guides/pages.md").read_text()
+    now, then = (text.partition(IN_GUIDE[0])[2].partition(IN_GUIDE[1])[0].splitlines() for text in (written, guide))
+    assert len(then) > 3 and set(then) <= set(now)
+    assert written.partition(IN_GUIDE[1])[2] == guide.partition(IN_GUIDE[1])[2]
+
+
+class Satiation(Search):
+    """Forty requests of twelve items in three categories; what is alike takes from what stands below."""
+
+    def __init__(self):
+        rng = np.random.default_rng(5)
+        self.corrected = rng.uniform(0.05, 0.4, (40, 12, 6)).astype(np.float32)
+        self.value = self.corrected @ VALUES
+        self.examined = self.attention = np.arange(1.0, 5) ** -0.5
+        self.category = rng.integers(0, 3, (40, 12))
+
+    def learned(self, rows):
+        return -1.5 * (self.category[rows, :, None] == self.category[rows, None]).astype(np.float32)
+
+
+def test_grpo_finds_the_diversity_that_its_reward_wants():
+    search = Satiation()
+    problem = Problem(search, torch.from_numpy(search.value[:, :4].astype(np.float32)))
+    _, multipliers, diversity = served(train(problem, 0.1, 120, seed=1), problem)
+    assert np.median(diversity) > 0.25 and multipliers.shape == (40, 6)
+    np.testing.assert_allclose(multipliers.sum(1), 6, rtol=1e-5)
+    rows = np.arange(40)
+    pages, worth = problem.pages(rows, np.full((40, 2, 6), 1 / 6), np.tile([1.0, 0.0], (40, 1)))
+    np.testing.assert_array_equal(np.sort(-search.value, 1)[:, :4], -np.take_along_axis(search.value, pages[:, 1], 1))
+    assert worth[:, 0].mean() > worth[:, 1].mean()
+
+
+def test_grpo_is_served_only_if_it_earns_more_than_greedy_from_both_starts():
+    record = {"part": "strong", "served": True, "steps": 600, "greedy": 3.0, "claim": 0.0, "diversity": 0.9}
+
+    def verdict(from_near, from_far):
+        more = {1.0: from_near, 0.3: from_far}
+        found = [record | {"world": w, "start": s, "grpo": 3.0 + m + 0.01 * w} for s, m in more.items() for w in (1, 2)]
+        (section,) = grpo(found)
+        assert len(section.rows) == 2
+        return "it is served" in section.text
+
+    assert verdict(0.3, 0.3)
+    assert not verdict(0.3, 0.0)
+    assert not verdict(0.3, -0.3)
+    assert grpo([]) == []
