@@ -1,7 +1,7 @@
 """The report on page terms in fresh worlds: what ran (`bench.study.whole_pages`), and what had to be reached."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -61,24 +61,19 @@ def grpo(found: Sequence[Record]) -> list[Section]:
     trained = [entry for entry in found if entry["served"]]
     if not trained:
         return []
-    rows, apart = [], {}
+    rows, more = [], {}
     for key in dict.fromkeys((entry["part"], entry["steps"], entry["start"]) for entry in trained):
         entries = [entry for entry in trained if (entry["part"], entry["steps"], entry["start"]) == key]
-        more = over_worlds([entry["grpo"] - entry["greedy"] for entry in entries])
-        apart[key] = more
-        values = [mean(entries, "greedy"), mean(entries, "grpo"), more, mean(entries, "claim")]
+        more[key] = over_worlds([entry["grpo"] - entry["greedy"] for entry in entries])
+        values = [mean(entries, "greedy"), mean(entries, "grpo"), more[key], mean(entries, "claim")]
         diversity = f"{np.mean([entry['diversity'] for entry in entries]):.2f}"
         rows.append([key[0], f"{key[1]:,}", f"{key[2]:g}", str(len(entries)), *map(shown, values), diversity])
-    shortest = min(entry["steps"] for entry in trained)
-    judged = {key: more for key, more in apart.items() if key[1] == shortest}
-    better = {part: [more.low > 0 for key, more in judged.items() if key[0] == part] for part, *_ in judged}
-    takes = any(map(all, better.values())) and not any(more.high < 0 for more in judged.values())
     worlds = sorted({entry["world"] for entry in trained})
     text = (
         f"Logs of {_LARGE:,} requests of worlds {worlds[0]} to {worlds[-1]}, which chose nothing; lifts as above. GRPO "
         "learns value multipliers and a diversity per request, rewarded by the page terms. *Over greedy*: of the same "
-        "world; *claimed*: by the terms. *Diversity*: the median of the requests, relative to the learned terms. "
-        f"By the rule of the protocol it is {'' if takes else 'not '}served."
+        "world; *claimed*: by the terms. *Diversity*: the median, relative to the learned terms. By the "
+        f"rule of the protocol it is {'' if _earns_its_place(more) else 'not '}served.{_longer(trained)}"
     )
     head = [
         "world",
@@ -92,6 +87,27 @@ def grpo(found: Sequence[Record]) -> list[Section]:
         "diversity",
     ]
     return [Section(GRPO, text, (), head, rows)]
+
+
+def _earns_its_place(more: Mapping[tuple[str, int, float], Interval]) -> bool:
+    """Above greedy by the whole interval at one strength from each start, and nowhere below; at the planned steps."""
+    steps = min(key[1] for key in more)
+    judged = {key: apart for key, apart in more.items() if key[1] == steps}
+    parts = {key[0] for key in judged}
+    above = any(all(apart.low > 0 for key, apart in judged.items() if key[0] == part) for part in parts)
+    return above and not any(apart.high < 0 for apart in judged.values())
+
+
+def _longer(trained: Sequence[Record]) -> str:
+    """What more steps earn on the same worlds."""
+    own = {(entry["part"], entry["world"], entry["start"], entry["steps"]): entry["grpo"] for entry in trained}
+    short = min(steps for *_, steps in own)
+    texts = [
+        f"{value - own[*key, short]:+.2f} % ({key[0]}, world {key[1]}, start {key[2]:g})"
+        for (*key, steps), value in own.items()
+        if steps > short
+    ]
+    return f" Trained longer, against {short:,} steps on the same world: {', '.join(texts)}." if texts else ""
 
 
 def earned(found: Sequence[Record]) -> str:

@@ -79,6 +79,15 @@ def test_the_guide_shows_what_page_terms_earn(tmp_path):
     assert written.partition(IN_GUIDE[1])[2] == guide.partition(IN_GUIDE[1])[2]
 
 
+def test_the_guide_cites_what_grpo_earned():
+    found = json.loads((ROOT / "bench/results/whole_pages_grpo.json").read_text(encoding="utf-8"))
+    (section,) = grpo(found)
+    guide = (ROOT / "docs/guides/pages.md").read_text(encoding="utf-8")
+    cited = [row[6] for row in section.rows if row[:2] == ["strong", "600"]]
+    assert len(cited) == 2 and all(figure in guide for figure in cited)
+    assert ("is not served" in section.text) == ("no arm of GRPO is served" in guide)
+
+
 class Satiation(Search):
     """Forty requests of twelve items in three categories; what is alike takes from what stands below."""
 
@@ -115,6 +124,8 @@ def test_grpo_is_served_only_if_it_earns_more_than_greedy_from_both_starts():
         assert len(section.rows) == 2
         return "it is served" in section.text
 
+    (section,) = grpo([record | {"world": 1, "start": 1.0, "steps": n, "grpo": n / 600} for n in (600, 2400)])
+    assert "against 600 steps on the same world: +3.00 %" in section.text
     assert verdict(0.3, 0.3)
     assert not verdict(0.3, 0.0)
     assert not verdict(0.3, -0.3)
