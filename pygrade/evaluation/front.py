@@ -6,9 +6,9 @@ Shifts of the values, which may make a task cost something, are judged in the sa
 
 Events of a ranking of all candidates are estimated by position and model, as `position.estimate` does: Σ_r D(r) · g_jt
 over the first k ranks, with g = m + (y - q m) / max(q, floor) of items that were shown, q the propensity of their slot,
-and g = m of the others. m is the prediction, scaled by task so that Σ q m = Σ y. On the shown items alone differences
-between rankings would be too small: two thirds of the true ones in the marketplace. Predicted events count the
-predictions instead. Both are lifts over production, paired by request.
+and g = m of the others. m is the prediction, corrected if the policy has a correction, scaled by task so that
+Σ q m = Σ y. On the shown items alone differences between rankings would be too small: two thirds of the true ones in
+the marketplace. Predicted events count the predictions instead. Both are lifts over production, paired by request.
 """
 
 import copy
@@ -123,11 +123,12 @@ class Judge:
         self._inputs = inputs.to(policy.input_mean.device)
         self._weights = policy.serve(self._inputs, logs.scenario).cpu()
         looks = examined(logs.position, propensity)
-        logged, predicted = (
+        corrected = logs.predictions if self._corrected is None else self._corrected
+        logged, predicted, model = (
             np.concatenate([amounts, logs.value_of(amounts)[:, None]], 1)
-            for amounts in (logs.feedback, logs.predictions)
+            for amounts in (logs.feedback, logs.predictions, corrected)
         )
-        model = _model(predicted, logged, looks)
+        model = _model(model, logged, looks)
         surprise = np.where(logs.shown[:, None], logged - looks[:, None] * model, 0.0)
         correction = gains_of(surprise, logs.position, propensity, floor)
         self.groups, self.exposed = tuple(groups), group_columns(logs, groups)

@@ -33,12 +33,13 @@ def lifts(judges, values):
     return np.divide(*(np.sum([judge.totals(at) for judge in judges], 0) for at in (values, None))) - 1
 
 
-def counted(scores, logs, floor=0.6):
-    """Debiased and predicted events [2, T + 1] per request, row by row."""
+def counted(scores, logs, floor=0.6, given=None):
+    """Debiased and predicted events [2, T + 1] per request, row by row; given: predictions of the debiased ones."""
     values = np.array(VALUES)[:, None]
     logged, predicted = (np.concatenate([part, part @ values], 1) for part in (logs.feedback, logs.predictions))
     looks = np.where(logs.shown, CURVE[logs.position], 0.0)
-    model = predicted * logged.sum(0) / (predicted * looks[:, None]).sum(0)
+    model = predicted if given is None else np.concatenate([given, given @ values], 1)
+    model = model * logged.sum(0) / (model * looks[:, None]).sum(0)
     sums = np.zeros((2, len(TASKS) + 1))
     for row, rank in enumerate(ranks(scores, logs.offsets)):
         if rank < 4:
@@ -123,6 +124,19 @@ def corrected(logs, trust=0.4, plain=False):
         items = ("margin",)
         policy.correction = random_correction(tasks=logs.tasks, features=logs.features, items=items)
     return policy
+
+
+def test_corrected_predictions_stand_in_for_feedback_that_was_not_logged():
+    logs = with_items(tiny_logs(60, seed=6))
+    policy = corrected(logs, 0.0)
+    given = policy.correct(logs.context, logs.predictions, logs.offsets, margin_of(logs))
+    point = judge(policy, logs, floor=0.6).shifted({"click": -0.9})
+    values = np.array(VALUES, np.float32)
+    new, old = (counted(given @ worth, logs, given=given)[0] for worth in (values - np.float32([0.9, 0]), values))
+    plain = counted(given @ (values - np.float32([0.9, 0])), logs)[0] / counted(given @ values, logs)[0]
+    lifts = [entry.value for entry in point.events.values()]
+    np.testing.assert_allclose(lifts, new / old - 1, rtol=1e-4, atol=1e-6)
+    assert np.abs(new / old - plain).max() > 0.01
 
 
 def with_items(logs):
