@@ -204,12 +204,32 @@ def _fuse_kernel(
 
 
 @triton.jit
+def _value(scores, row, t, inside, beta, T: tl.constexpr, TRANSFORM: tl.constexpr):
+    """The scores of tasks t[1, TP] of row[LANES, 1] in float32, of zlog their logs."""
+    x = tl.load(scores + row * T + t, mask=inside, other=1.0).to(tl.float32)
+    if TRANSFORM == "zlog":
+        x = log(x + beta)
+    return x
+
+
+@triton.jit
+def _added(total, x, mean, inside, SQUARES: tl.constexpr):
+    """total plus x, or plus the squares of x - mean."""
+    if SQUARES:
+        d = tl.where(inside, x - mean, 0.0)
+        return tl.fma(d, d, total)
+    return total + tl.where(inside, x, 0.0)
+
+
+@triton.jit
 def _moments_kernel(
     scores, moments, offsets, beta, epsilon, candidates, rows,
     JAGGED: tl.constexpr, TRANSFORM: tl.constexpr, T: tl.constexpr, TP: tl.constexpr, LANES: tl.constexpr,
+    KEEP: tl.constexpr,
 ):  # fmt: skip
     """Mean and 1 / (std + epsilon) of TP tasks of one request; LANES (128) accumulators, which the bits depend on.
 
+    What the first KEEP tiles of LANES candidates hold stays in registers for the second pass.
     Squares are summed in float32: deviations of 1e19 and more give a scale of 0.
     """
     b = tl.program_id(0).to(tl.int64)
@@ -218,18 +238,18 @@ def _moments_kernel(
     lane = tl.arange(0, LANES)[:, None]
     n = tl.zeros([1, TP], tl.float32) + tl.maximum(count, 1).to(tl.float32)
     mean = tl.zeros([1, TP], tl.float32)
+    kept = ()
     for second in tl.static_range(2):
         total = tl.zeros([LANES, TP], tl.float32)
-        for begin in range(0, count, LANES):
+        for i in tl.static_range(KEEP):
+            inside = (i * LANES + lane < count) & (t < T)
+            if not second:
+                kept += (_value(scores, first + i * LANES + lane, t, inside, beta, T, TRANSFORM),)
+            total = _added(total, kept[i], mean, inside, second)
+        for begin in range(KEEP * LANES, count, LANES):
             inside = (begin + lane < count) & (t < T)
-            x = tl.load(scores + (first + begin + lane) * T + t, mask=inside, other=1.0).to(tl.float32)
-            if TRANSFORM == "zlog":
-                x = log(x + beta)
-            if second:
-                d = tl.where(inside, x - mean, 0.0)
-                total = tl.fma(d, d, total)
-            else:
-                total += tl.where(inside, x, 0.0)
+            x = _value(scores, first + begin + lane, t, inside, beta, T, TRANSFORM)
+            total = _added(total, x, mean, inside, second)
         for level in tl.static_range(7):
             total = tl.sum(tl.reshape(total, [2, LANES >> (level + 1), TP]), axis=0)
         if second:
@@ -308,6 +328,15 @@ def shape_of(scores: Tensor, offsets: Tensor | None) -> tuple[int, int, int, int
     return batch, -(-rows // max(batch, 1)), rows, tasks
 
 
+def tiles_to_keep(candidates: int, width: int) -> int:
+    """Of how many tiles of 128 candidates and `width` tasks the moments of zlog keep the logs: 0 or a power of two.
+
+    A thread keeps up to 64 logs in its registers: with 128 (1000 candidates, 16 tasks) it would spill.
+    """
+    tiles = min(8, 64 // width, -(-candidates // 128))
+    return 1 << (tiles.bit_length() - 1) if tiles else 0
+
+
 def transform_moments(scores: Tensor, transform: str, beta: float, epsilon: float, offsets: Tensor | None) -> Tensor:
     """Mean and 1 / (std + epsilon) of each request's tasks, float32 [B, 2, T]; the scores if nothing needs them."""
     if transform not in Z_SCORES:
@@ -318,6 +347,7 @@ def transform_moments(scores: Tensor, transform: str, beta: float, epsilon: floa
     if moments.numel() > 0:
         arguments = (scores, moments, offsets, beta, epsilon, candidates, rows)
         options = {"JAGGED": offsets is not None, "TRANSFORM": transform, "T": tasks, "TP": width, "LANES": 128}
+        options["KEEP"] = tiles_to_keep(candidates, width) if transform == "zlog" and offsets is None else 0
         launch(_moments_kernel, (batch, -(-tasks // width)), *arguments, **options, num_warps=4)
     return moments
 

@@ -34,6 +34,7 @@ from devtools.ptx.program import Program
 from pygrade._util.files import atomic_file
 
 RESULTS = Path(__file__).parents[1] / "results" / "gpu-model.json"
+PAGE = Path(__file__).parents[2] / "docs" / "GPU.md"
 PIPES = ("float32", "integer", "float64", "memory", "special")
 
 
@@ -264,18 +265,37 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def merged(rows: list[dict[str, Any]], committed: list[dict[str, Any]], ops: list[str]) -> list[dict[str, Any]]:
+    """The rows, and the committed ones of the ops that they are not of, in the order of the ops."""
+    predicted = {row["op"] for row in rows}
+    every = rows + [row for row in committed if row["op"] not in predicted and row["op"] in ops]
+    return sorted(every, key=lambda row: ops.index(row["op"]))
+
+
+def write(rows: list[dict[str, Any]], results: Path, page: Path) -> None:
+    """Replaces these ops' rows in the results and the table of the page."""
+    from bench.gpu.device_ops import OPS
+
+    committed = json.loads(results.read_text())["rows"]
+    every, text = merged(rows, committed, [op.name for op in OPS]), page.read_text()
+    if (old := table(committed)) not in text:
+        raise ValueError(f"{page} lacks the table of {results}; want it to replace it")
+    record = {"gpus": {name: asdict(gpu) for name, gpu in GPUS.items()}, "rows": every}
+    with atomic_file(results) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n")
+    with atomic_file(page) as partial:
+        partial.write_text(text.replace(old, table(every)))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu.model", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", default="", help="ops whose name contains this")
-    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name} and the table of docs/GPU.md")
+    parser.add_argument("--write", action="store_true", help=f"their rows of {RESULTS.name} and of docs/GPU.md")
     options = parser.parse_args()
     rows = list(predictions(options.only))
     print(table(rows))
     if options.write:
-        with atomic_file(RESULTS) as partial:
-            partial.write_text(
-                json.dumps({"gpus": {n: asdict(g) for n, g in GPUS.items()}, "rows": rows}, indent=1) + "\n"
-            )
+        write(rows, RESULTS, PAGE)
     return 0
 
 

@@ -91,10 +91,12 @@ def _grpo(samples: int, tasks: int, weight_floor: float = 1e-5) -> Callable[[], 
     return lambda: ops.grpo_loss(rows, logs, old, advantages, reference, weight_floor=weight_floor)
 
 
-def _transform(transform: str, jagged: bool = False, dtype: torch.dtype = torch.float32) -> Callable[[], object]:
-    scores, offsets = _scores(64, 8, dtype), None
+def _transform(
+    transform: str, jagged: bool = False, dtype: torch.dtype = torch.float32, candidates: int = 64
+) -> Callable[[], object]:
+    scores, offsets = _scores(candidates, 8, dtype), None
     if jagged:
-        scores, offsets = scores.flatten(0, 1), _offsets(64)
+        scores, offsets = scores.flatten(0, 1), _offsets(candidates)
     return lambda: ops.transform_scores(scores, transform, offsets=offsets)
 
 
@@ -226,6 +228,7 @@ VARIANTS: dict[str, Variant] = {
     "transform-zscore-f16-jagged": Variant(_transform("zscore", True, HALF)),
     "transform-log1p": Variant(_transform("log1p")),
     "transform-zlog": Variant(_transform("zlog"), sample=True, wide=True),
+    "transform-zlog-N1000": Variant(_transform("zlog", candidates=1000), wide=True),
     "transform-zlog-bf16": Variant(_transform("zlog", False, BRAIN)),
     "fuse-N1000-T8": Variant(_fuse(1000, 8), sample=True, wide=True),
     "fuse-N1000-T6-G4-jagged": Variant(_fuse(1000, 6, 4, jagged=True)),

@@ -38,6 +38,7 @@ def calls() -> Iterator[Callable[[], object]]:
         yield aot_variants._search(100, 5, 20, objective=objective)
     for transform, jagged in itertools.product(("log", "zscore", "zlog", "log1p"), (False, True)):
         yield aot_variants._transform(transform, jagged)
+        yield aot_variants._transform(transform, jagged, candidates=1000)
     for n, t, jagged in itertools.product(lists, tasks, (False, True)):
         yield aot_variants._fuse(n, t, 0, jagged=jagged)
         for k in (1, 10, 100, 1024):

@@ -145,4 +145,20 @@ def test_the_predictions_are_of_the_bench_s_shapes():
     for row in rows:
         assert max(row["H100"].values()) == pytest.approx(row["us"]["H100"], abs=0.1)
         assert all(low <= row["us"][name] <= high for name, (low, high) in row["range"].items())
-    assert model.table(rows) in (model.RESULTS.parents[2] / "docs" / "GPU.md").read_text()
+    assert model.table(rows) in model.PAGE.read_text()
+
+
+def test_writing_some_ops_keeps_the_rows_of_the_others(tmp_path):
+    committed, page = json.loads(model.RESULTS.read_text())["rows"], model.PAGE.read_text()
+    (tmp_path / "model.json").write_text(json.dumps({"rows": committed}))
+    (tmp_path / "page.md").write_text(page)
+    new = [row | {"us": row["us"] | {"H100": 1234.5}} for row in committed if row["op"] == "rollout"]
+    model.write(new, tmp_path / "model.json", tmp_path / "page.md")
+    written = json.loads((tmp_path / "model.json").read_text())["rows"]
+    assert [row for row in written if row["op"] == "rollout"] == new
+    assert [row for row in written if row["op"] != "rollout"] == [r for r in committed if r["op"] != "rollout"]
+    changed = {*page.splitlines()} ^ {*(tmp_path / "page.md").read_text().splitlines()}
+    assert len(changed) == 2 and all("rollout_kernel" in line for line in changed)
+    (tmp_path / "page.md").write_text("no table")
+    with pytest.raises(ValueError, match="lacks the table"):
+        model.write(new, tmp_path / "model.json", tmp_path / "page.md")
