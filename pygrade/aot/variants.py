@@ -26,7 +26,7 @@ class Variant:
     wide: bool = False
 
 
-_generator = torch.Generator().manual_seed(12)
+_generator = torch.Generator().manual_seed(12)  # one for all: a new variant goes last, or the counts of others change
 
 
 def _uniform(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -228,7 +228,6 @@ VARIANTS: dict[str, Variant] = {
     "transform-zscore-f16-jagged": Variant(_transform("zscore", True, HALF)),
     "transform-log1p": Variant(_transform("log1p")),
     "transform-zlog": Variant(_transform("zlog"), sample=True, wide=True),
-    "transform-zlog-N1000": Variant(_transform("zlog", candidates=1000), wide=True),
     "transform-zlog-bf16": Variant(_transform("zlog", False, BRAIN)),
     "fuse-N1000-T8": Variant(_fuse(1000, 8), sample=True, wide=True),
     "fuse-N1000-T6-G4-jagged": Variant(_fuse(1000, 6, 4, jagged=True)),
@@ -263,4 +262,5 @@ VARIANTS: dict[str, Variant] = {
     "rollout-N20-T16-k5-G1": Variant(_rollout(20, 16, 5, 1)),
     "search-N200-k5": Variant(_search(200, 5), sample=True),
     "search-N20-k4-beam8-jagged": Variant(_search(20, 4, 10, 8, jagged=True)),
+    "transform-zlog-N1000": Variant(_transform("zlog", candidates=1000), wide=True),
 }

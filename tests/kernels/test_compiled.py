@@ -22,7 +22,7 @@ from pygrade.aot.variants import VARIANTS
 from pygrade.ops.dispatch import use_backend
 
 DRY = ("advantage-none-G1", "entropy-T8", "topk-N5-T1-k1-jagged-masked")
-EXACT = ("sample", "transform", "fuse", "topk", "gain")  # bit-equal to the C++ core
+EXACT = ("sample", "transform", "fuse", "topk", "gain", "search")  # bit-equal to the C++ core
 
 
 def results(name, backend):
