@@ -14,7 +14,6 @@ SCRIPTS = {  # what each prints when it works
     "torch_ranker.py": "page:",
     "own_logs.py": "replay, value of the first five slots",
     "trade_offs.py": "events per page",
-    "whole_pages.py 5000": "like it above, click ×",
     "pipeline.py": "known events of the user",
     "mmoe_to_page.py 900": "page: mmoe.html",
     "lightgbm_to_page.py 900": "page: lightgbm.html",
