@@ -18,7 +18,6 @@ OUTCOMES = (
     names.BEFORE_MONEY,
     names.BEFORE_VISITS,
 )
-SERVED = "served_"  # prefix of optional columns: the shift that the user was really served
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def load_users(path: Path, experiment: str | None = None) -> ExperimentTable:
     known = dict.fromkeys(OUTCOMES, "float?") | {names.ENROLLED: "float", names.SEGMENT: text, names.EXPERIMENT: text}
     kinds = {name: kind for name, kind in known.items() if name in columns}
     kinds |= {name: "float" for name in columns if name.startswith(names.SHIFT)}
-    kinds |= {name: "float?" for name in columns if name.startswith(SERVED)}
+    kinds |= {name: "float?" for name in columns if name.startswith(names.SERVED)}
     return table_of(read_table(path, kinds), experiment, f"{path}: ")
 
 
@@ -137,7 +136,7 @@ def _once(where: str, users: Array, setting: Ints) -> tuple[Ints, int]:
 def _served_otherwise(table: Mapping[str, Array], tasks: tuple[str, ...]) -> float:
     wrong = np.zeros(len(table[names.USER_ID]), bool)
     for task in tasks:
-        if SERVED + task in table:
-            served = table[SERVED + task]
+        if names.SERVED + task in table:
+            served = table[names.SERVED + task]
             wrong |= ~np.isnan(served) & (np.abs(served - table[names.SHIFT + task]) > 1e-6)
     return float(wrong.mean())
