@@ -274,10 +274,10 @@ std::vector<NumberColumn> Plan::numbers_of(const Feature& f, std::size_t column)
   if (f.kind == Kind::dense)
     return {{From::attribute, schema.attribute(f.entity, f.source, "float").place, column, f.transform}};
   const std::size_t place = schema.attribute(f.entity, f.source, "floats").place;
-  std::vector<NumberColumn> numbers;
+  std::vector<NumberColumn> columns;
   for (std::size_t i = 0; i < f.width(); ++i)
-    numbers.push_back({i % 2 == 0 ? From::lower : From::upper, place + i / 2, column + i, Transform::none});
-  return numbers;
+    columns.push_back({i % 2 == 0 ? From::lower : From::upper, place + i / 2, column + i, Transform::none});
+  return columns;
 }
 
 void Plan::add_request() {

@@ -193,8 +193,8 @@ void read_option(ServiceConfig& config, double& explore, JsonReader& reader, con
   const std::string_view key = argument.key;
   for (const auto& [name, member, least] : counts)
     if (key == name) config.*member = read_integer(reader, argument, least, most);
-  for (const auto& [name, member, largest] : amounts)
-    if (key == name) config.*member = read_number(reader, argument, 0.0, largest);
+  for (const auto& [name, member, bound] : amounts)
+    if (key == name) config.*member = read_number(reader, argument, 0.0, bound);
   for (const auto& [name, member] : flags)
     if (key == name) config.*member = read_boolean(reader, argument);
   if (key == "store") {  // a message must not hold what may be a password
