@@ -255,7 +255,7 @@ def test_the_example_server_builds_against_the_package_logs_as_blended_ranker_an
     ]
     write_requests(tmp_path / "requests.bin", given, len(FEATURES))
     command = [str(build / "serve"), str(tmp_path / "policy"), str(tmp_path / "requests.bin"), "--threads", "2"]
-    command += ["--seconds", "0.5", "--log", str(tmp_path / "log.csv")]
+    command += ["--seconds", "1.5", "--log", str(tmp_path / "log.csv")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         lines = [server.stdout.readline()]
         while not (tmp_path / "log.csv").exists():
