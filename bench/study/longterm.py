@@ -100,8 +100,9 @@ def plan_from_log(world: Marketplace, points: np.ndarray[Any, Any], tasks: Seque
 def shop_of(world: int, habit: str, effects: tuple[float, ...], grid: str, guard: float) -> Shop:
     """effects: one for all, or of buyers and of browsers."""
     sessions, plan = sessions_of(world, grid)
-    effect: dict[str, Any] = {"effect": effects[0]} if len(effects) == 1 else {"effects": effects}
-    returning = ReturningUsers(sessions, ReturnConfig(habit=habit, **effect))  # type: ignore[arg-type]
+    options: dict[str, Any] = {"habit": habit}
+    options |= {"effect": effects[0]} if len(effects) == 1 else {"effects": effects}
+    returning = ReturningUsers(sessions, ReturnConfig(**options))
     assert plan.immediate is not None and plan.covariance is not None
     drawn = np.flatnonzero(plan.immediate >= -guard)
     few = ExperimentPlan(

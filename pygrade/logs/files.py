@@ -71,9 +71,10 @@ def concatenate(parts: Sequence[Logs]) -> Logs:
                 raise ValueError(f"parts differ in {name}: integers and strings; want one kind")
     sizes = np.concatenate([np.diff(part.offsets) for part in parts])
     changes: dict[str, Any] = {"offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)}
-    if all(part.embedding is not None for part in parts):
-        tables = [(part.embedding, part.embeddings) for part in parts]
-        changes["embedding"], changes["embeddings"] = join_tables(tables)  # type: ignore[arg-type]
+    given = [(part.embedding, part.embeddings) for part in parts]
+    tables = [(place, vectors) for place, vectors in given if place is not None and vectors is not None]
+    if len(tables) == len(parts):
+        changes["embedding"], changes["embeddings"] = join_tables(tables)
     else:
         changes["embedding"] = changes["embeddings"] = None
     for name in COLUMNS.keys() - changes.keys():

@@ -105,14 +105,16 @@ def _fake(value: Tensor, _root: Tensor | None, k: int, *arguments: Any) -> tuple
 _op = dispatch.Op("search_page", _search_page, _fake)
 
 
-def _checked_objective(objective: str, beam: int, trade_off: float | None, unused: dict[str, Any]) -> tuple[int, float]:
-    """The objective's number and λ; what an objective does not read is refused."""
+def _checked_objective(objective: str, beam: int, trade_off: float | None, own: dict[str, Any]) -> tuple[int, float]:
+    """The objective's number and λ; own: what page_value alone reads, refused elsewhere, and root is needed."""
     checks.choice("objective", objective, OBJECTIVES)
     if objective == "page_value":
         if trade_off is not None:
             raise ValueError(f"trade_off is {trade_off}; want it for mmr and log_det alone")
+        if own["root"] is None:
+            raise ValueError("root is None; want a part of the value that the page multiplies")
         return 0, 0.5
-    for name, found in unused.items():
+    for name, found in own.items():
         if found is not None:
             raise ValueError(f"{name} is given; want it for page_value alone")
     if beam != 1:
@@ -228,9 +230,8 @@ def search_page(
         raise ValueError("offsets is of shape [0]; want at least one number")
     rows, lead = tuple(v.shape), () if single else (v.shape[0] if o is None else o.shape[0] - 1,)
     length, width = checked_k(k), checks.integer("beam", beam, 1, MAX_BEAM)
-    unused = {"root": root, "attention": attention, "examination": examination}
-    code, weight = _checked_objective(objective, width, trade_off, unused)
-    r = checks.as_companion("root", root, torch.float32, rows, *first) if code == 0 else None  # type: ignore[arg-type]
+    own = {"root": root, "attention": attention, "examination": examination}
+    code, weight = _checked_objective(objective, width, trade_off, own)
     if (groups is None) != (caps is None):
         raise ValueError("groups and caps go together; got " + ("caps alone" if groups is None else "groups alone"))
     c, p, e, factor = _checked_likeness(v, categories, pairs, embeddings, cosine, rows)
@@ -245,7 +246,7 @@ def search_page(
 
     values, indices = _op(
         v[None] if single else v,
-        in_batch(r),
+        in_batch(of_candidates("root", root, torch.float32)),
         length,
         checks.optional("attention", attention, torch.float32, (length,), *first),
         checks.optional("examination", examination, torch.float32, (length,), *first),

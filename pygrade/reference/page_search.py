@@ -1,5 +1,7 @@
 """Reference of the `page_search` family: the page whose items depend on what stands above them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,9 @@ Extension = tuple[int, int]  # rank of the page, candidate; -1: none
 class _Request:
     """One request: its candidates, their likeness and the rules of its page."""
 
-    def __init__(self, rows: dict[str, Tensor | None], terms: dict[str, Tensor | None], k: int, options: dict) -> None:  # type: ignore[type-arg]
+    def __init__(
+        self, rows: dict[str, Tensor | None], terms: dict[str, Tensor | None], k: int, options: dict[str, Any]
+    ) -> None:
         self.rows, self.terms, self.k = rows, terms, k
         self.objective, self.cosine, self.trade_off = options["objective"], options["cosine"], options["trade_off"]
         value = rows["value"]

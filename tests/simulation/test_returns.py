@@ -43,7 +43,7 @@ def test_an_effect_pays_a_click_that_costs_back(sessions: Sessions) -> None:
 
 @pytest.mark.parametrize(("habit", "visits"), [("daily", 17.7), ("shop", 7.0)])
 def test_habits(sessions: Sessions, habit: str, visits: float) -> None:
-    users = ReturningUsers(sessions, ReturnConfig(habit=habit))  # type: ignore[arg-type]
+    users = ReturningUsers(sessions, ReturnConfig(habit=habit))
     drawn = users.draw(20_000, 1)
     assert users.live(drawn, np.zeros(20_000, int), 1).visits(28).mean() == pytest.approx(visits, abs=0.2)
     assert drawn.before[1].mean() == pytest.approx(visits * 27 / 28, abs=1.0)  # which begins with no visit for certain
@@ -116,7 +116,7 @@ def test_refused(sessions: Sessions) -> None:
     with pytest.raises(ValueError, match="finite"):
         ReturnConfig(effects=(0.1,))
     with pytest.raises(ValueError, match="habit"):
-        ReturnConfig(habit="weekly")  # type: ignore[arg-type]
+        ReturnConfig(habit="weekly")
 
 
 def test_a_hundred_thousand_users_take_two_seconds(sessions: Sessions) -> None:
