@@ -86,7 +86,7 @@ def setting_words(plan: ExperimentPlan, k: int) -> str:
 def _task_words(task: str, shift: float, value: float | None) -> str:
     article = "an" if task[:1] in "aeiou" else "a"
     if value is None:
-        return f"{article} {task} worth {number(shift, '+')}"
+        return f"{article} {task} worth {number(abs(shift))} {'more' if shift > 0 else 'less'}"
     new = value + shift
     was = f"{'earning' if value >= 0 else 'costing'} {number(abs(value))}"
     if new == 0:

@@ -34,6 +34,12 @@ def test_serves_the_best_setting_with_its_bound():
     assert record["settings"][k]["lift"] == record["lift"][k]
 
 
+def test_without_a_plan_a_shift_is_not_told_as_a_value():
+    record = read(make_users(40_000), [])
+    assert record["kind"] == "serve"
+    assert record["sentence"].startswith(f"A click worth {-GRID[record['choice'], 0]:g} less earns +")
+
+
 def test_few_users_state_the_bound_alone():
     record = read(make_users(15_000), [make_plan()])
     assert record["kind"] == "serve" and " earns at least +" in record["sentence"]
