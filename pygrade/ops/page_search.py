@@ -112,7 +112,7 @@ def _checked_objective(objective: str, beam: int, trade_off: float | None, own: 
         if trade_off is not None:
             raise ValueError(f"trade_off is {trade_off}; want it for mmr and log_det alone")
         if own["root"] is None:
-            raise ValueError("root is None; want a part of the value that the page multiplies")
+            raise TypeError("root is NoneType; want a torch tensor or a numpy array")
         return 0, 0.5
     for name, found in own.items():
         if found is not None:

@@ -261,7 +261,7 @@ def test_scores_that_are_no_numbers_rank_last(form):
 REFUSED = [
     ({"k": 0}, "k is 0; want at least 1"),
     ({"beam": 65}, "beam is 65; want at most 64"),
-    ({"root": None}, "root is None; want a part of the value that the page multiplies"),
+    ({"root": None}, "root is NoneType; want a torch tensor or a numpy array"),
     ({"objective": "mrr"}, "objective is 'mrr'; want one of page_value, mmr, log_det"),
     ({"objective": "mmr"}, "root is given; want it for page_value alone"),
     ({"objective": "mmr", "root": None}, "attention is given; want it for page_value alone"),
