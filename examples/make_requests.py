@@ -15,19 +15,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from examples.request_file import Request, write_pages, write_requests
 from pygrade import BlendedRanker, FusionPolicy
 from pygrade.config.policy import PolicyConfig
+from pygrade.logs.keys import hashes
 from pygrade.policy import PolicySpec
+from pygrade.policy.correction import Correction, Levels
 from pygrade.policy.mixture import Baseline, Mixture
 
 TASKS, FEATURES = ("click", "cart", "order", "like"), ("hour", "intent", "age")
+CATALOG = np.array([f"sku-{number:04d}" if number % 9 else f"1000{number:04d}" for number in range(1000)])
 
 
 def make_policy(seed: int = 3) -> FusionPolicy:
-    """One that takes multipliers of the tasks' values, and is mixed with a baseline that needs prices."""
+    """One that takes multipliers of the tasks' values, and is mixed with a baseline of prices and item effects."""
     config = PolicyConfig(hidden=(16, 8), scenario_exploration={"search": 0.5}, trade_offs=True)
     policy = FusionPolicy(PolicySpec(TASKS, FEATURES, config), seed=seed)
     policy.head.weight.data.mul_(40)  # so that requests differ
     policy.set_static_weights(torch.tensor([0.4, 0.2, 0.2, 0.2]), {"search": torch.tensor([0.1, 0.3, 0.3, 0.3])})
-    policy.mixture = Mixture(0.6, Baseline("expected value", "identity", (1.0, 2.0, 5.0, 0.5), True, ("order",)))
+    effects = np.random.default_rng(seed).normal(0, 0.5, (len(CATALOG) // 2, len(TASKS))).astype(np.float32)
+    levels = Levels(np.sort(hashes(CATALOG[::2])), effects)  # of one item in two
+    policy.correction = Correction.identity(TASKS, FEATURES).with_levels(levels)
+    value = Baseline("corrected value", "identity", (1.0, 2.0, 5.0, 0.5), True, ("order",), corrected=True)
+    policy.mixture = Mixture(0.6, value)
     return policy
 
 
@@ -66,6 +73,7 @@ def make_requests(count: int, seed: int = 0) -> list[Request]:
                 seed=int(rng.integers(1 << 31)) if some(0.4) else None,
                 values=values if some(0.5) else None,
                 item_values=rng.uniform(0.0, 50.0, n).astype(np.float32),
+                names=rng.choice(CATALOG, n, replace=False).astype("S8") if some(0.7) else None,
             )
         )
     return requests
@@ -82,6 +90,8 @@ def main(directory: Path) -> None:
         rules = {name: getattr(r, name) for name in ("mask", "boost_mul", "boost_add", "groups", "caps", "item_values")}
         if r.groups is not None:
             rules["groups"] = r.groups[None]
+        if r.names is not None:
+            rules["item_id"] = r.names.astype(str)[None]
         draw = {} if r.seed is None else {"explore": True, "seed": r.seed}
         pages.append(
             ranker.rank(context, r.predictions[None], r.k, scenario=r.scenario, values=r.values, **rules, **draw)

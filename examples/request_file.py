@@ -6,7 +6,7 @@ A file of requests: ``b"PGREQ001"``, then uint32 count, features F, tasks T. The
 k, parts, group columns A, bytes of the scenario, seed and offset of the draw, and the arrays that `parts` (a sum of the
 bits below) names, in this order: context float32[F], predictions float32[N, T] (always), mask uint8[N] (filled up to a
 multiple of 4), boost_mul float32[N], boost_add float32[N], groups int32[N, A] and caps int32[A], values float32[T],
-item_values float32[N], scenario in UTF-8 (filled up to a multiple of 4).
+item_values float32[N], names of the items char[N, 8], scenario in UTF-8 (filled up to a multiple of 4).
 
 A file of pages: ``b"PGPAG001"``, then uint32 count, tasks T. Then for each page uint32 k, filled, fallback (0 or 1),
 explored (0 or 1), seed and offset of the draw, float32 trust, char[12] version of the policy, values float32[k],
@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from pygrade.serving.page import Page
 
-CONTEXT, MASK, BOOST_MUL, BOOST_ADD, GROUPS, SCENARIO, EXPLORE, VALUES, ITEM_VALUES = (1 << bit for bit in range(9))
+CONTEXT, MASK, BOOST_MUL, BOOST_ADD, GROUPS, SCENARIO, EXPLORE, VALUES, ITEM_VALUES, NAMES = (
+    1 << bit for bit in range(10)
+)
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Request:
     seed: int | None = None  # explore, by draw 0 of this seed
     values: NDArray[np.float32] | None = None  # [T]
     item_values: NDArray[np.float32] | None = None  # [N]
+    names: NDArray[np.bytes_] | None = None  # [N] of 8 bytes each
 
 
 def write_requests(path: Path, requests: Sequence[Request], features: int) -> None:
@@ -48,11 +51,12 @@ def write_requests(path: Path, requests: Sequence[Request], features: int) -> No
     for r in requests:
         scenario = (r.scenario or "").encode()
         bits = [r.context, r.mask, r.boost_mul, r.boost_add, r.groups, r.scenario, r.seed, r.values, r.item_values]
+        bits.append(r.names)
         given = sum(1 << bit for bit, part in enumerate(bits) if part is not None)
         columns = 0 if r.caps is None else len(r.caps)
         parts.append(struct.pack("<7I", len(r.predictions), r.k, given, columns, len(scenario), r.seed or 0, 0))
         arrays = [r.context, r.predictions, r.mask, r.boost_mul, r.boost_add, r.groups, r.caps, r.values, r.item_values]
-        parts += [_filled(array.tobytes()) for array in arrays if array is not None]
+        parts += [_filled(array.tobytes()) for array in [*arrays, r.names] if array is not None]
         parts.append(_filled(scenario))
     path.write_bytes(b"".join(parts))
 

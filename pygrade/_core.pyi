@@ -129,6 +129,9 @@ class MultiTaskModel:
         calibrated: bool = True,
     ) -> None: ...
 
+def read_predictions(scales: str, tasks: Sequence[str], predictions: Any, result: Any) -> None:
+    """Predictions [M, T] as a table has them, by scales (JSON), into result [M, T]: as a log has them."""
+
 def piecewise_linear(values: Any, x: Sequence[float], y: Sequence[float], result: Any) -> None:
     """The map with knots x, y, see `pygrade.reference.piecewise_linear`, of values [n] into result [n]."""
 
@@ -198,6 +201,7 @@ def rank_pages(
     ranker: Ranker, context: Any, predictions: Any, k: int, offsets: Any, scenario: str | list[str] | None, mask: Any,
     boost_mul: Any, boost_add: Any, groups: Any, caps: Any, explore: bool, seed: int | None, values: Any,
     item_values: Any, items: Any, categories: list[str | None] | None, embeddings: Any, page_terms: bool, shifts: Any,
+    as_logged: bool,
 ) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, Any, int, tuple[Any, ...] | None]:  # fmt: skip
     """values, indices, weights, concentration, fallback, explored and seed of a Page, the policy that made it and its
     version, the context as it was used, the multipliers and shifts in force if the policy takes any, the number of the
@@ -209,7 +213,7 @@ def describe_move(effect: float, above: int, sorted_place: int, place: int, root
 def rank_pages_fast_path(
     ranker: Ranker, context: Any, predictions: Any, k: Any, offsets: Any, scenario: Any, mask: Any, boost_mul: Any,
     boost_add: Any, groups: Any, caps: Any, explore: Any, seed: Any, values: Any, item_values: Any, items: Any,
-    categories: Any, embeddings: Any, page_terms: Any, shifts: Any,
+    categories: Any, embeddings: Any, page_terms: Any, shifts: Any, as_logged: Any,
 ) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, Any, int, Any] | None: ...  # fmt: skip
 
 class UserTower:

@@ -6,6 +6,7 @@
 
 #include "arrays.hpp"
 #include "families.hpp"
+#include "serving/prediction_scales.hpp"
 
 namespace pygrade::inline v0_2::bindings {
 
@@ -47,6 +48,18 @@ void piecewise_linear(py::handle values, const std::vector<float>& x, const std:
   PiecewiseLinear(x, y).map(from.data(), 1, span_of<float>(result, "result", {from.size()}));
 }
 
+// scales: JSON of policies and logs; predictions[M, T] as a table has them → result[M, T] as a log has them.
+void read_predictions(const std::string& scales, const std::vector<std::string>& tasks, py::handle predictions,
+                      py::handle result) {
+  const auto from = span_of<const float>(predictions, "predictions", {any_size, tasks.size()});
+  try {
+    const auto parsed = detail::parse_scales(detail::Json::parse(scales), tasks);
+    parsed.read(from, span_of<float>(result, "result", {from.size() / tasks.size(), tasks.size()}));
+  } catch (const detail::JsonError& error) {
+    throw py::value_error(error.what());
+  }
+}
+
 }  // namespace
 
 void bind_policy(py::module_& module) {
@@ -86,6 +99,7 @@ void bind_policy(py::module_& module) {
       .def_property_readonly("num_inputs", &Policy::num_inputs)
       .def("evaluate", &evaluate, "context"_a, "predictions"_a, "scenario"_a, "inputs"_a, "concentration"_a,
            "weights"_a, "values"_a = py::none(), "items"_a = py::none());
+  module.def("read_predictions", &read_predictions, "scales"_a, "tasks"_a, "predictions"_a, "result"_a);
   module.def("piecewise_linear", &piecewise_linear, "values"_a, "x"_a, "y"_a, "result"_a);
 }
 

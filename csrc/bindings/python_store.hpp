@@ -1,4 +1,4 @@
-// A store that Python implements, such as Feast's, as the core calls it.
+// A store that Python implements, as the core calls it.
 #pragma once
 
 #include <pybind11/pybind11.h>

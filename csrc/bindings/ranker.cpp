@@ -189,10 +189,10 @@ py::object moves_of(std::span<const std::uint8_t> searched, std::span<const Page
 }
 
 // Server, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed, values,
-// item_values, items, categories, embeddings, page_terms, shifts → what a Page holds, see _core.pyi.
-py::object rank(const Arguments<20>& arguments) {
+// item_values, items, categories, embeddings, page_terms, shifts, as_logged → what a Page holds, see _core.pyi.
+py::object rank(const Arguments<21>& arguments) {
   const auto& [self, context, predictions, length, offsets, scenario, mask, boost_mul, boost_add, groups, caps,
-               exploring, seed, multipliers, item_values, items, categories, embeddings, page_terms, shifts] =
+               exploring, seed, multipliers, item_values, items, categories, embeddings, page_terms, shifts, logged] =
       arguments;
   auto& server = py::cast<Server&>(self);
   const std::size_t tasks = server.tasks, features = server.features;
@@ -217,7 +217,7 @@ py::object rank(const Arguments<20>& arguments) {
   std::vector<PageEffect> effects(names.empty() && vectors.values.empty() ? 0 : batch * k);
   std::vector<std::uint8_t> searched(batch, 0);
   const Rows<float> added(shifts, "shifts", batch, tasks);
-  const bool explore = py::cast<bool>(exploring);
+  const bool explore = py::cast<bool>(exploring), as_logged = py::cast<bool>(logged);
 
   const Output<float> known(batch, features), values(batch, k), weights(batch, tasks), concentration(batch, tasks);
   const Output<std::int32_t> indices(batch, k);
@@ -244,7 +244,8 @@ py::object rank(const Arguments<20>& arguments) {
                    with_terms,
                    {},
                    {},
-                   added.of(b, b + 1)};
+                   added.of(b, b + 1),
+                   as_logged};
   };
   const auto buffer_of = [&](std::size_t b) {
     return PageBuffer{values.row(b, k), indices.row(b, k), weights.row(b, tasks), concentration.row(b, tasks),
@@ -300,7 +301,7 @@ py::object rank(const Arguments<20>& arguments) {
 }
 
 // The core's own checks don't name the request; Python's do.
-py::object pages_fast_path(const Arguments<20>& arguments) {
+py::object pages_fast_path(const Arguments<21>& arguments) {
   try {
     return rank(arguments);
   } catch (const std::invalid_argument& error) {
@@ -310,7 +311,7 @@ py::object pages_fast_path(const Arguments<20>& arguments) {
 
 constexpr auto rank_names =
     "ranker, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed, "
-    "values, item_values, items, categories, embeddings, page_terms, shifts";
+    "values, item_values, items, categories, embeddings, page_terms, shifts, as_logged";
 
 }  // namespace
 

@@ -10,14 +10,15 @@ using namespace pygrade::tests;
 // The layout of ABI version 1. A change here is a change of the ABI: see the stability rule in pygrade.h.
 static_assert(PYGRADE_ABI_VERSION == 1);
 static_assert(sizeof(void*) != 8 ||
-              (sizeof(pygrade_ranker_options) == 32 && sizeof(pygrade_request) == 208 && sizeof(pygrade_page) == 168 &&
+              (sizeof(pygrade_ranker_options) == 32 && sizeof(pygrade_request) == 216 && sizeof(pygrade_page) == 168 &&
                sizeof(pygrade_counters) == 56 && sizeof(pygrade_log_ids) == 64 && sizeof(pygrade_mixture) == 80 &&
                sizeof(pygrade_policy_source) == 64 && sizeof(pygrade_formula) == 48 && sizeof(pygrade_batch) == 56));
 static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, draw) == 112 && offsetof(pygrade_page, seed) == 64));
 static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, values) == 128 && offsetof(pygrade_page, trust) == 88));
 static_assert(sizeof(void*) != 8 ||
               (offsetof(pygrade_request, error) == 144 && offsetof(pygrade_ranker_options, error) == 16 &&
-               offsetof(pygrade_request, items) == 160 && offsetof(pygrade_request, shifts) == 200));
+               offsetof(pygrade_request, items) == 160 && offsetof(pygrade_request, shifts) == 200 &&
+               offsetof(pygrade_request, item_ids) == 208));
 
 namespace {
 
@@ -284,7 +285,7 @@ TEST(requests_that_do_not_fit_are_refused) {
   refused([](auto& r, auto&) { r.features = 1; }, "request.features");
   refused([](auto& r, auto&) { r.candidates = SIZE_MAX; }, "request.candidates");
   refused([](auto& r, auto&) { r.predictions = nullptr; }, "request.predictions");
-  refused([](auto& r, auto&) { r.flags = 8; }, "request.flags");
+  refused([](auto& r, auto&) { r.flags = 16; }, "request.flags");
   refused([](auto& r, auto&) { r.reserved = 1; }, "request.flags");
   refused([&](auto& r, auto&) { r.groups = &number; }, "belong together");
   refused([&](auto& r, auto&) { r.groups = r.caps = &number, r.group_columns = 65; }, "group_columns");
@@ -508,6 +509,9 @@ TEST(a_policy_in_memory_is_looked_at_and_swapped_in) {
   CHECK(names(pygrade_policy_num_scenarios, pygrade_policy_scenario) == expected->scenarios());
   CHECK(!expected->scenarios().empty());
   CHECK(names(pygrade_policy_num_items, pygrade_policy_item).empty());
+  CHECK(*pygrade_policy_unproven(policy) == 0 && *pygrade_policy_unproven(nullptr) == 0);
+  CHECK_EQUAL(pygrade_stable_id("cust_3", 6), 6868201402090471445);
+  CHECK_EQUAL(pygrade_stable_id(nullptr, 6), 0);
   pygrade_formula formula{};
   formula.size = sizeof formula;
   CHECK_EQUAL(pygrade_policy_formula(policy, &formula), PYGRADE_OK);

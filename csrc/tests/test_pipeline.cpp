@@ -496,7 +496,8 @@ TEST(item_features_of_the_request_take_the_place_of_the_stores) {
 }
 
 // A policy of the artifact's tasks and features that corrects by the item columns age and stock and by levels of items.
-std::shared_ptr<const Policy> leveled_policy(unsigned seed, const std::string& column) {
+std::shared_ptr<const Policy> leveled_policy(unsigned seed, const std::string& column,
+                                             const std::string& keys = "item_keys") {
   Artifact made = corrected_artifact("0.5");
   made.seed = seed;
   made.tasks = first().policy->tasks();
@@ -517,7 +518,7 @@ std::shared_ptr<const Policy> leveled_policy(unsigned seed, const std::string& c
        {"amounts", made.correction->amounts},
        {"indicators", made.correction->indicators},
        {"form", made.correction->form},
-       {"levels", R"({"keys": "5QULEB0WklaKFCs6lzjS2w==", "values": "AACAPwAAAAAAAIC/AAAAPwAAgD4AAAAA"})"}});
+       {"levels", R"({")" + keys + R"(": "5QULEB0WklaKFCs6lzjS2w==", "values": "AACAPwAAAAAAAIC/AAAAPwAAgD4AAAAA"})"}});
   return parse(made);
 }
 
@@ -525,6 +526,7 @@ TEST(columns_and_levels_of_items_reach_the_corrections) {
   Models models = first();
   models.policy = leveled_policy(1, "stock");
   models.alternatives = {leveled_policy(2, "price")};
+  CHECK_THROWS(ArtifactError, "train the policy again", leveled_policy(1, "stock", "keys"));
   System system;
   const auto pipeline = Pipeline::load(models, system.store, {.seed = 1});
   const std::int64_t items[] = {2, 7, 1};
@@ -536,6 +538,7 @@ TEST(columns_and_levels_of_items_reach_the_corrections) {
   const Answer levels = rank(*pipeline, request, workspace);
   const auto row = [&](std::size_t i) { return workspace.request().items.subspan(5 * i, 5); };
   CHECK_EQUAL(workspace.request().items.size(), std::size_t{15});
+  CHECK_EQUAL(workspace.unknown_items(), std::size_t{1});
   CHECK(std::isnan(row(0)[0]) && std::isnan(row(0)[1]));
   CHECK(std::ranges::equal(row(0).last(3), std::vector<float>{0.5f, 0.25f, 0.0f}));
   CHECK(std::ranges::equal(row(1).last(3), std::vector<float>{0.0f, 0.0f, 0.0f}));
@@ -544,6 +547,23 @@ TEST(columns_and_levels_of_items_reach_the_corrections) {
   const Answer given = rank(*pipeline, request, workspace);
   CHECK(!given.same(levels));
   CHECK(row(1)[0] == 2.0f && std::isnan(row(1)[1]));
+  // A ranker that is told the ids looks them up, too, where the caller gave no levels.
+  Ranker ranker(models.policy, {.seed = 1});
+  Request by_id = workspace.request();
+  std::vector<float> rows(by_id.items.begin(), by_id.items.end());
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    if (i % 5 > 1) rows[i] = nan_value;
+  PageMemory page(3), without(3);
+  by_id.items = rows;
+  ranker.rank(by_id, without);
+  by_id.item_ids = items;
+  ranker.rank(by_id, page);
+  CHECK(std::ranges::equal(page.values, std::span(given.scores).first(3)) && page.values != without.values);
+  std::string log;
+  append_log_header(*models.policy, log);
+  CHECK(log.find("i_stock") != log.npos && log.find("i_level") == log.npos);
+  by_id.item_ids = std::span(items).first(2);
+  CHECK_THROWS(std::invalid_argument, "item_ids must have one id for each candidate", ranker.rank(by_id, page));
 
   request.policy = 1;  // it has other columns
   CHECK(!rank(*pipeline, request, workspace).same(given));

@@ -534,6 +534,80 @@ TEST(the_pages_of_a_lease_and_of_a_batch_are_of_one_version) {
   CHECK(batches[0] > 0 && batches[1] > 0);
 }
 
+namespace {
+
+// Percentages of clicks, logits of carts given a click, and an amount.
+constexpr const char* scales_json =
+    R"({"click": {"kind": "percent", "amount": false, "given": null, "column": "ctr", "low": 1, "high": 40, "x": [],)"
+    R"( "y": []}, "cart": {"kind": "logit", "amount": false, "given": "click", "column": "c", "low": -9, "high": 0,)"
+    R"( "x": [], "y": []}, "order": {"kind": "probability", "amount": true, "given": null, "column": "spent",)"
+    R"( "low": 0, "high": 80, "x": [], "y": []}})";
+
+}  // namespace
+
+TEST(predictions_on_scales_rank_and_are_logged_as_those_of_a_log) {
+  Artifact artifact;
+  artifact.scales = scales_json;
+  const auto policy = parse(artifact.draw());
+  CHECK(policy->scales().converts() && policy->scales().json() == scales_json);
+  std::vector<float> raw = make_predictions(300);
+  for (std::size_t i = 0; i < raw.size(); i += 3) raw[i + 1] = 8.0f * raw[i + 1] - 6.0f;
+  raw[33] = nan_value;
+  std::vector<float> read(raw.size());
+  policy->scales().read(raw, read);
+  CHECK_EQUAL(read[0], raw[0] / 100.0f);
+  CHECK(std::abs(read[1] - read[0] / (1.0f + std::exp(-raw[1]))) < 1e-6f * read[1] && read[2] == raw[2]);
+  Ranker ranker(policy);
+  const Request request{.context = context, .predictions = raw};
+  Request logged = request;
+  logged.predictions = read;
+  logged.as_logged = true;
+  PageMemory memory(10), expected(10);
+  const Page page = ranker.rank(request, memory), same = ranker.rank(logged, expected);
+  CHECK_EQUAL(memory.indices, expected.indices);
+  CHECK_EQUAL(memory.values, expected.values);
+  CHECK_EQUAL(page.missing_predictions, 1);
+  std::string rows, wanted;
+  append_log_rows(*policy, request, memory, page, {}, rows);
+  append_log_rows(*policy, logged, expected, same, {}, wanted);
+  CHECK_EQUAL(rows, wanted);
+  const Request both[] = {request, logged};
+  PageMemory first(10), second(10);
+  const PageBuffer buffers[] = {first, second};
+  Page pages[2];
+  ranker.rank(both, buffers, pages);
+  CHECK_EQUAL(first.values, second.values);
+  const auto before = allocations.load();
+  ranker.rank(request, memory);
+  CHECK_EQUAL(allocations.load(), before);
+
+  raw[3 * 7] = 120.0f;
+  CHECK_THROWS(
+      std::invalid_argument,
+      "predictions is 120 at candidate 7, task 'click'; want a percentage from 0 to 100: the policy was trained "
+      "on percentages (column 'ctr', 1 to 40)",
+      ranker.rank(request, memory));
+  raw[3 * 7] = 1.0f;
+  raw[3 * 9 + 2] = -2.0f;
+  CHECK_THROWS(std::invalid_argument, "request 0: predictions is -2 at candidate 9, task 'order'; want an amount >= 0",
+               ranker.rank(both, buffers, pages));
+}
+
+TEST(scales_that_are_none_are_refused) {
+  const auto refused = [](const std::string& from, const std::string& to, const char* message) {
+    Artifact artifact;
+    artifact.scales = scales_json;
+    artifact.scales.replace(artifact.scales.find(from), from.size(), to);
+    CHECK_THROWS(ArtifactError, message, parse(artifact.draw()));
+  };
+  refused("\"percent\"", "\"odds\"", "'kind' of a scale is not known here");
+  refused("\"percent\"", "\"score\"", "'scales' is wrong: x and y must have K >= 2 knots each");
+  refused("\"given\": \"click\"", "\"given\": \"like\"", "'scales' names \"like\", which is not a task");
+  refused("\"given\": \"click\"", "\"given\": \"order\"", "given a task without probabilities");
+  refused("\"given\": null", "\"given\": \"cart\"", "in a circle");
+  refused("\"x\": []", "\"x\": [1, 1]", "knots that do not rise");
+}
+
 TEST(a_policy_of_another_schema_is_not_swapped_in) {
   Ranker ranker(make_policy());
   Artifact other;

@@ -112,6 +112,17 @@ TEST(named_users_are_hashed_as_python_does) {
   CHECK(!items_of(by_name).empty());
   CHECK_EQUAL(items_of(by_name), items_of(by_id));
   check_error(*service, R"({"user": ""})", "user", "want a name");
+  // As in tests/util/test_hashing.py.
+  const std::pair<const char*, std::int64_t> ids[] = {{"cust_3", 6868201402090471445},
+                                                      {"7", 7},
+                                                      {"0", 0},
+                                                      {"9223372036854775807", 9223372036854775807},
+                                                      {"9223372036854775808", 7004913841709326405},
+                                                      {"007", 6827728056401007908},
+                                                      {"-3", 4380771024531319718},
+                                                      {"", 6510301506637419378},
+                                                      {"\u00fc", 1988230250601838762}};
+  for (const auto& [name, id] : ids) CHECK_EQUAL(stable_id(name), id);
 }
 
 TEST(feedback_changes_features_and_is_logged) {
@@ -164,7 +175,7 @@ TEST(arms_have_their_shares_and_stay) {
     return arms;
   };
   const ServiceRun run;
-  const std::string arms = R"("arms": [{"name": "a", "share": 0.7}, {"name": "b", "share": 0.3}])";
+  const std::string arms = R"("arms": [{"name": "a", "share": 0.7}, {"name": "b", "share": 0.3, "alike": true}])";
   const auto service = run.serve("{" + arms + "}");
   const auto dealt = arms_of("{" + arms + "}"), anew = arms_of(R"({"salt": "two", )" + arms + "}");
   double of_b = 0.0;
@@ -196,6 +207,7 @@ TEST(wrong_configurations_are_named) {
   refuses(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "a", "share": 0.5}]})", "distinct names");
   refuses(R"({"arms": [{"name": "a", "explore": 0.5}]})", "max_explore is 0.1");
   refuses(R"({"arms": [{"name": "a", "trust": 2}]})", "arms[0].trust is 2");
+  refuses(R"({"arms": [{"name": "a", "trust": 1, "ranking": "over"}]})", "arms[0].trust stands beside ranking");
   refuses(R"({"arms": [{"name": "a", "values": {"clack": 2}}]})", "arm 'a': values names 'clack'");
   refuses(R"({"shadow": [{"name": "main"}]})", "which is an arm");
   refuses(R"({"shadow": [{"name": "s", "share": 1}]})", "shadow[0].share is unknown");
@@ -228,7 +240,9 @@ TEST(shadows_are_compared_and_never_served) {
   const std::string policy = (test_artifact("second") / "policy").string();
   const auto plain = run.serve();
   const auto service = run.serve(
-      R"({"exposures": "exposures", "shadow": [{"name": "same"}, {"name": "other", "policy": ")" + policy + R"("}]})");
+      R"({"exposures": "exposures", "shadow": [{"name": "same", "alike": true}, {"name": "other", "alike": true,)"
+      R"( "policy": ")" +
+      policy + R"("}]})");
   for (int user = 0; user < 20; ++user) {
     const std::string body = R"({"timestamp": 1700000000000, "user": )" + std::to_string(user) + "}";
     CHECK_EQUAL(items_of(post(*service, "/v1/rank", body)), items_of(post(*plain, "/v1/rank", body)));

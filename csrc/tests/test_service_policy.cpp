@@ -9,6 +9,7 @@
 #include <new>
 #include <set>
 #include <thread>
+#include <tuple>
 
 #include "check.hpp"
 #include "service/experiment.hpp"
@@ -204,17 +205,12 @@ TEST(names_missing_predictions_and_columns_are_read) {
       post(*service, "/v1/rank",
            R"({"user": "ann", "k": 3, "items": ["a", 7, "\u00e9"], "predictions": {"click": [0.5, 0.2, null],)"
            R"( "cart": [0.1, 0.1, 0.1], "order": [0.01, 0.02, 0.5], "view": [1, 2]}})");
-  // stable_id("a"), and the name that was given
-  CHECK_EQUAL(page.at("items").items.size(), std::size_t{3});
   CHECK(page.at("scores").items[2].type == Json::Type::null);
-  CHECK_EQUAL(page.at("names").items[2].string, std::string("\u00e9"));
-  std::set<std::string> names;
-  for (std::size_t i = 0; i < 2; ++i) {
-    const Json& name = page.at("names").items[i];
-    names.insert(name.type == Json::Type::null ? "null" : name.string);
-    if (name.type == Json::Type::null) CHECK_EQUAL(page.at("items").items[i].integer, 7);
-  }
-  CHECK(names == (std::set<std::string>{"a", "null"}));
+  std::set<std::string> items;  // as they were given
+  for (const Json& item : page.at("items").items)
+    items.insert(item.type == Json::Type::number ? std::to_string(item.integer) : item.string);
+  CHECK_EQUAL(page.at("items").items[2].string, std::string("\u00e9"));
+  CHECK(items == (std::set<std::string>{"a", "7", "\u00e9"}));
   CHECK_EQUAL(metric(*service, "pygrade_unknown_keys_total"), 1.0);
   CHECK_EQUAL(metric(*service, "pygrade_missing_predictions_total"), 1.0);
 }
@@ -245,6 +241,8 @@ TEST(every_wrong_request_of_a_policy_s_run_is_named) {
   refuses(R"({"user": 1, "items": [5, 6, 5], "predictions": {"click": [1, 1, 1], "cart": [1, 1, 1],)"
           R"( "order": [1, 1, 1]}})",
           "items", "items holds 5 more than once");
+  refuses(R"({"user": 1, "items": ["7", 7], "predictions": {"click": [1, 1], "cart": [1, 1], "order": [1, 1]}})",
+          "items", "items holds '7' more than once");
   refuses(R"({"user": 1, "items": [0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20]})", "items",
           "items is a list of 21; want a list of at most 20");
   refuses(R"({"user": 1, "seen": [0,1,2,3,4,5]})", "seen", "seen is a list of 6; want a list of at most 5");
@@ -400,6 +398,128 @@ TEST(arms_and_shadows_of_a_policy_s_run) {
   foreign.draw().write(run.folder / "foreign");
   CHECK_THROWS(ArtifactError, "arm 'a' has a policy of other tasks or features",
                run.serve(R"({"arms": [{"name": "a", "policy": "foreign"}]})"));
+}
+
+// A policy that serves "best", with two more rankings, over the first of which it has its verdict.
+Artifact ranked_policy(const char* served = "[0, 0, 1]", const std::string& unproven = "") {
+  const std::map<std::string, std::string> plain = {{"value_tasks", "[]"}, {"calibration", "[]"}};
+  const auto ranking = [&](const std::string& name, const std::string& weights) {
+    auto entry = plain;
+    entry["name"] = "\"" + name + "\"";
+    entry["weights"] = weights;
+    return entry;
+  };
+  Artifact artifact;
+  artifact.mixture = mixture_json(ranking("best", served), "0");
+  artifact.values = R"({"order": 3})";
+  artifact.replaced["verdict"] =
+      Artifact::object({{"verdict", "\"better\""},
+                        {"sentence", "\"Test the new ranking\""},
+                        {"over", "\"expected value\""},
+                        {"unproven", detail::json_quote(unproven)},
+                        {"baselines", "[" + baseline_json(ranking("expected value", "[1, 0, 2]")) + ", " +
+                                          baseline_json(ranking("production", "[0, 1, 0]")) + "]"}});
+  return artifact.draw();
+}
+
+TEST(an_arm_serves_a_ranking_of_the_training) {
+  const PolicyRun run(ranked_policy());
+  const Asked asked(30);
+  const auto ask = [&](Service& service, const char* path, const std::string& arm) {
+    return post(service, path, asked.json(R"("user": 1, "k": 30, "arm": ")" + arm + '"'));
+  };
+  const auto service = run.serve(R"({"arms": [{"name": "new", "share": 0.4}, {"name": "control", "share": 0.3,)"
+                                 R"( "ranking": "over"}, {"name": "used", "share": 0.3, "ranking": "production"}],)"
+                                 R"( "shadow": [{"name": "s", "ranking": "expected value"}]})");
+  const auto order_of = [&](std::vector<float> weights) {
+    std::vector<std::pair<float, std::int64_t>> order;
+    for (std::size_t i = 0; i < 30; ++i) {
+      float score = 0.0f;
+      for (std::size_t t = 0; t < 3; ++t) score += weights[t] * asked.predictions[3 * i + t];
+      order.emplace_back(-score, asked.items[i]);
+    }
+    std::ranges::sort(order);
+    std::vector<std::int64_t> items;
+    for (const auto& entry : order) items.push_back(entry.second);
+    return items;
+  };
+  const Json arms = json_of(get(*service, "/v1/status")).at("arms");
+  const std::tuple<const char*, const char*, std::vector<float>> rankings[] = {
+      {"new", "best", {0, 0, 3}}, {"control", "expected value", {1, 0, 2}}, {"used", "production", {0, 1, 0}}};
+  for (std::size_t a = 0; a < 3; ++a) {
+    const auto& [arm, ranking, weights] = rankings[a];
+    std::vector<std::int64_t> items;
+    const Json page = ask(*service, "/v1/rank", arm);
+    for (const Json& item : page.at("items").items) items.push_back(item.integer);
+    CHECK_EQUAL(items, order_of(weights));
+    const Json why = ask(*service, "/v1/explain", arm).object_at("ranking");
+    CHECK_EQUAL(why.at("by").items.at(0).string, std::string(ranking));
+    CHECK_EQUAL(arms.items[a].at("ranking").items.at(0).string, std::string(ranking));
+    CHECK_EQUAL(text_at(arms.items[a], "verdict"), std::string(a > 0 ? "null" : "better"));
+  }
+  CHECK(get(*service, "/metrics")
+            .body.find(R"(arm="control",policy=")" + run.policy->version() +
+                       R"(",trust="0.000000",ranking="expected value"})") != std::string::npos);
+  CHECK_EQUAL(ask(*service, "/v1/rank", "control").object_at("multipliers").finite_at("order"), 1.0);
+  CHECK_THROWS(std::invalid_argument, "ranking is 'older'; want 'over', 'best', 'expected value', 'production'",
+               run.serve(R"({"arms": [{"name": "a", "ranking": "older"}]})"));
+  CHECK_THROWS(std::invalid_argument, "arm 'a': ranking is given, and the policy has no rankings",
+               PolicyRun(table_policy()).serve(R"({"arms": [{"name": "a", "ranking": "over"}]})"));
+}
+
+TEST(arms_that_rank_alike_are_refused) {
+  const PolicyRun run(ranked_policy());
+  const auto refuses = [&](const std::string& config, const std::string& message) {
+    CHECK_THROWS(std::invalid_argument, message, run.serve(config));
+  };
+  const auto two = [](const std::string& a, const std::string& b) {
+    return R"({"arms": [{"name": "a", "share": 0.5)" + a + R"(}, {"name": "b", "share": 0.5)" + b + "}]}";
+  };
+  refuses(two("", ""), "arm 'b' ranks as arm 'a': by best of policy " + run.policy->version());
+  refuses(two(R"(, "ranking": "over")", R"(, "ranking": "expected value")"), "alike = true");
+  refuses(two("", R"(, "trust": 0)"), "ranks as arm 'a'");  // as the policy's own
+  refuses(two("", R"(, "explore": 0.1)"), "ranks as arm 'a'");
+  refuses(R"({"shadow": [{"name": "s"}]})", "shadow 's' ranks as the only arm");
+  refuses(R"({"shadow": [{"name": "s", "trust": 1}, {"name": "t", "trust": 1}]})", "shadow 't' ranks as shadow 's'");
+  // Another training whose plain ranking is the same.
+  auto other = ranked_policy();
+  other.seed = 2;
+  other.draw().write(run.folder / "other");
+  refuses(two(R"(, "ranking": "production")", R"(, "ranking": "production", "policy": "other")"), "ranks as arm 'a'");
+  CHECK(run.serve(two("", R"(, "values": {"click": 2})"))->warnings().empty());
+  refuses(two("", R"(, "trust": 0.5)"), "ranks as arm 'a'");  // an expected value ranks alone by the policy's values
+  auto plain = ranked_policy();
+  plain.values = "{}";
+  CHECK(PolicyRun(plain).serve(two("", R"(, "trust": 0.5)"))->warnings().empty());
+  const auto told = run.serve(two("", R"(, "alike": true)"));
+  CHECK(told->warnings().at(0).starts_with("arm 'b' ranks as arm 'a'"));
+  CHECK_EQUAL(json_of(get(*told, "/v1/status")).at("warnings").items.at(0).string, told->warnings()[0]);
+
+  // A new policy that would make them alike is not served.
+  const auto service = run.serve(two("", R"(, "ranking": "over")"));
+  auto same = ranked_policy("[1, 0, 2]");
+  same.values = "{}";
+  same.write(run.folder / "policy");
+  CHECK(!service->refresh());
+  CHECK(text_at(json_of(get(*service, "/readyz")), "reload_error").find("ranks as arm 'a'") != std::string::npos);
+  CHECK_EQUAL(text_at(post(*service, "/v1/rank", Asked(3).json()), "policy"), run.policy->version());
+}
+
+TEST(a_policy_that_is_not_proved_is_refused) {
+  const PolicyRun run(ranked_policy());
+  const auto service = run.serve(), told = run.serve(R"({"allow_unproven": true})");
+  ranked_policy("[0, 0, 1]", "production is not reproduced: about -5 %").write(run.folder / "policy");
+  CHECK_EQUAL(Policy::load(run.folder / "policy")->mixture()->unproven,
+              std::string("production is not reproduced: about -5 %"));
+  CHECK_EQUAL(Policy::load(run.folder / "policy")->version(), run.policy->version());
+  constexpr const char* reason = "which is not proved: production is not reproduced: about -5 %; to serve it";
+  CHECK_THROWS(ArtifactError, reason, run.serve());
+  CHECK_THROWS(ArtifactError, reason, run.serve(R"({"arms": [{"name": "a", "ranking": "over"}]})"));
+  CHECK(!service->refresh());
+  CHECK(text_at(json_of(get(*service, "/readyz")), "reload_error").find(reason) != std::string::npos);
+  CHECK_EQUAL(service->handle({"POST", "/v1/rank", Asked(3).json()}).status, 200);
+  CHECK(told->refresh());
+  CHECK(told->warnings().at(0).find("about -5 %") != std::string::npos);
 }
 
 TEST(a_shadow_reads_item_columns_of_its_own) {
@@ -718,7 +838,7 @@ TEST(weights_are_what_scores_are_made_of) {
   CHECK_EQUAL(service->handle({"POST", "/v1/weights", R"({"explore": true})"}).status, 400);
   const PolicyRun other(table_policy());
   CHECK_EQUAL(other.serve()->handle({"POST", "/v1/weights", R"({"user": 1})"}).status, 400);
-  const auto arms = run.serve(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5}]})");
+  const auto arms = run.serve(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5, "alike": true}]})");
   CHECK_EQUAL(arms->handle({"POST", "/v1/weights", "{}"}).status, 400);
   CHECK_EQUAL(text_at(post(*arms, "/v1/weights", R"({"arm": "b"})"), "arm"), std::string("b"));
 }

@@ -211,16 +211,4 @@ TEST(a_service_starts_without_its_store_and_says_so) {
   CHECK_EQUAL(state(*late), std::string("reachable"));
 }
 
-TEST(arms_that_serve_the_same_are_named) {
-  const ServiceRun run;
-  const auto service =
-      run.serve(R"({"arms": [{"name": "a", "share": 0.2}, {"name": "b", "share": 0.2, "values": {"click": 2}},
-      {"name": "c", "share": 0.2}, {"name": "d", "share": 0.4, "trust": 0.7}]})");
-  const auto warnings = service->warnings();
-  CHECK_EQUAL(warnings.size(), std::size_t{1});
-  CHECK(warnings.at(0).starts_with("arms 'a' and 'c' serve the same pages: policy "));
-  CHECK_EQUAL(json_of(get(*service, "/v1/status")).at("warnings").items.at(0).string, warnings[0]);
-  CHECK(run.serve()->warnings().empty());
-}
-
 }  // namespace

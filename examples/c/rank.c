@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum { CONTEXT = 1, MASK = 2, BOOST_MUL = 4, BOOST_ADD = 8, GROUPS = 16, SCENARIO = 32, EXPLORE = 64, VALUES = 128 };
-enum { ITEM_VALUES = 256 };
+enum { ITEM_VALUES = 256, NAMES = 512, MOST = 1024 };
 
 /* The file of requests, and where it is read. Its arrays are ranked where they lie. */
 static const char* at;
@@ -42,7 +42,7 @@ static void read_file(const char* path) {
   end = content + size;
 }
 
-/* The request at `at`; its k and the seed of its draw come separately. */
+/* The request at `at`; its k and the seed of its draw come separately. Names become ids in one array. */
 static pygrade_request next_request(uint32_t features, uint32_t tasks, uint32_t* k) {
   pygrade_request request;
   uint32_t parts, seed, offset;
@@ -70,6 +70,13 @@ static pygrade_request next_request(uint32_t features, uint32_t tasks, uint32_t*
   request.caps = take_if(parts & GROUPS, request.group_columns * sizeof(int32_t));
   request.values = take_if(parts & VALUES, tasks * sizeof(float));
   request.item_values = take_if(parts & ITEM_VALUES, request.candidates * sizeof(float));
+  if (parts & NAMES) {
+    static int64_t ids[MOST];
+    const char* names = take(request.candidates * 8);
+    size_t i;
+    for (i = 0; i < request.candidates && i < MOST; ++i) ids[i] = pygrade_stable_id(names + 8 * i, 8);
+    request.item_ids = ids;
+  }
   request.scenario = take_if(parts & SCENARIO, request.scenario_size);
   return request;
 }

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <fstream>
 #include <iterator>
 #include <pygrade/ranker.hpp>
@@ -77,6 +78,7 @@ struct Requests {
 
  private:
   std::size_t at_ = 0, features_ = 0, tasks_ = 0;
+  std::deque<std::vector<std::int64_t>> ids_;  // of the items, by their names
 
   template <class T>
   std::span<const T> take(std::size_t count) {
@@ -88,7 +90,7 @@ struct Requests {
 
   void read() {
     enum { context = 1, mask = 2, mul = 4, add = 8, groups = 16, scenario = 32, explore = 64, values = 128 };
-    constexpr std::uint32_t item_values = 256;
+    constexpr std::uint32_t item_values = 256, names = 512;
     const auto head = take<std::uint32_t>(7);
     const std::size_t n = head[0], columns = head[3];
     const std::uint32_t parts = head[2];
@@ -102,6 +104,12 @@ struct Requests {
     if (parts & groups) request.rules.caps = take<std::int32_t>(columns);
     if (parts & values) request.values = take<float>(tasks_);
     if (parts & item_values) request.item_values = take<float>(n);
+    if (parts & names) {
+      const auto text = take<char>(8 * n);
+      auto& known = ids_.emplace_back(n);
+      for (std::size_t i = 0; i < n; ++i) known[i] = pygrade::stable_id({text.data() + 8 * i, 8});
+      request.item_ids = known;
+    }
     if (parts & scenario) request.scenario = std::string_view(take<char>(head[4]).data(), head[4]);
     request.explore = parts & explore;
     if (request.explore) request.draw = std::uint64_t{head[5]} << 32 | head[6];

@@ -22,6 +22,7 @@ const (
 	explore
 	values
 	itemValues
+	names
 )
 
 type reader struct {
@@ -56,6 +57,12 @@ func (r *reader) request(features, tasks int) (*pygrade.Request, int) {
 	q.Caps = read[int32](r, has(groups), columns)
 	q.Values = read[float32](r, has(values), tasks)
 	q.ItemValues = read[float32](r, has(itemValues), n)
+	if has(names) {
+		text := read[uint8](r, true, 8*n)
+		for i := 0; i < n; i++ {
+			q.ItemIDs = append(q.ItemIDs, pygrade.StableID(string(text[8*i:8*i+8])))
+		}
+	}
 	if has(scenario) {
 		name := string(read[uint8](r, true, int(head[4])))
 		q.Scenario = &name

@@ -32,7 +32,7 @@ public final class Pygrade implements AutoCloseable {
           "J size", "P context", "J features", "P predictions", "J candidates", "J tasks", "P mask", "P boost_mul",
           "P boost_add", "P groups", "P caps", "J group_columns", "P scenario", "J scenario_size", "J draw", "I flags",
           "I reserved", "P values", "P item_values", "P error", "J error_size", "P items", "J item_columns",
-          "P categories", "P embeddings", "J embedding_size", "P shifts");
+          "P categories", "P embeddings", "J embedding_size", "P shifts", "P item_ids");
   private static final MemoryLayout PAGE =
       struct(
           "J size", "J k", "P values", "P indices", "P weights", "P concentration", "I filled", "I missing_predictions",
@@ -71,6 +71,7 @@ public final class Pygrade implements AutoCloseable {
     public float[] values; // [T]
     public float[] itemValues; // [N]
     public float[] shifts; // [T]
+    public long[] itemIds; // [N], stableId of items with names
   }
 
   /** The best k candidates, with what ranked them. */
@@ -88,7 +89,7 @@ public final class Pygrade implements AutoCloseable {
 
   private final Arena arena = Arena.ofShared();
   private final SymbolLookup library;
-  private final MethodHandle rank, policyLoad, policyFree, swap, free;
+  private final MethodHandle rank, policyLoad, policyFree, swap, free, stableId;
   private final MemorySegment handle;
   private final int tasks;
 
@@ -100,6 +101,7 @@ public final class Pygrade implements AutoCloseable {
     policyFree = function("pygrade_policy_free", FunctionDescriptor.ofVoid(ADDRESS));
     swap = function("pygrade_ranker_swap", FunctionDescriptor.of(JAVA_INT, ADDRESS, ADDRESS, ADDRESS, JAVA_LONG));
     free = function("pygrade_ranker_free", FunctionDescriptor.ofVoid(ADDRESS));
+    stableId = function("pygrade_stable_id", FunctionDescriptor.of(JAVA_LONG, ADDRESS, JAVA_LONG));
     MethodHandle load =
         function("pygrade_ranker_load", FunctionDescriptor.of(JAVA_INT, ADDRESS, ADDRESS, ADDRESS));
     MethodHandle numTasks = function("pygrade_ranker_num_tasks", FunctionDescriptor.of(JAVA_LONG, ADDRESS));
@@ -119,6 +121,16 @@ public final class Pygrade implements AutoCloseable {
     try {
       MemorySegment text = (MemorySegment) function("pygrade_version", FunctionDescriptor.of(ADDRESS)).invokeExact();
       return text.reinterpret(64).getString(0);
+    } catch (Throwable failure) {
+      throw unchecked(failure);
+    }
+  }
+
+  /** The id that the name of an item stands for in a log; plain decimal digits are the number itself. */
+  public long stableId(String name) {
+    try (Arena call = Arena.ofConfined()) {
+      byte[] text = name.getBytes(StandardCharsets.UTF_8);
+      return (long) stableId.invokeExact(copy(call, MemorySegment.ofArray(text)), (long) text.length);
     } catch (Throwable failure) {
       throw unchecked(failure);
     }
@@ -152,6 +164,7 @@ public final class Pygrade implements AutoCloseable {
     if (request.values != null) fits("values", request.values.length, tasks);
     if (request.shifts != null) fits("shifts", request.shifts.length, tasks);
     if (request.itemValues != null) fits("itemValues", request.itemValues.length, n);
+    if (request.itemIds != null) fits("itemIds", request.itemIds.length, n);
     try (Arena call = Arena.ofConfined()) {
       MemorySegment asked = struct(call, REQUEST), error = error(call, asked, REQUEST);
       set(asked, REQUEST, "context", floats(call, request.context));
@@ -175,6 +188,8 @@ public final class Pygrade implements AutoCloseable {
       set(asked, REQUEST, "values", floats(call, request.values));
       set(asked, REQUEST, "item_values", floats(call, request.itemValues));
       set(asked, REQUEST, "shifts", floats(call, request.shifts));
+      MemorySegment ids = request.itemIds == null ? null : MemorySegment.ofArray(request.itemIds);
+      set(asked, REQUEST, "item_ids", copy(call, ids));
 
       MemorySegment page = struct(call, PAGE);
       MemorySegment values = call.allocate(JAVA_FLOAT, k), indices = call.allocate(JAVA_INT, k);

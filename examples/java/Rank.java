@@ -15,7 +15,7 @@ import java.util.concurrent.Future;
  */
 public final class Rank {
   private static final int CONTEXT = 1, MASK = 2, BOOST_MUL = 4, BOOST_ADD = 8, GROUPS = 16, SCENARIO = 32;
-  private static final int EXPLORE = 64, VALUES = 128, ITEM_VALUES = 256;
+  private static final int EXPLORE = 64, VALUES = 128, ITEM_VALUES = 256, NAMES = 512;
 
   private static float[] floats(ByteBuffer from, int count) {
     float[] taken = new float[count];
@@ -36,7 +36,7 @@ public final class Rank {
     return taken;
   }
 
-  private static Pygrade.Request read(ByteBuffer from, int[] head, int features, int tasks) {
+  private static Pygrade.Request read(ByteBuffer from, int[] head, int features, int tasks, Pygrade ranker) {
     int n = head[0], parts = head[2], columns = head[3];
     Pygrade.Request request = new Pygrade.Request();
     if ((parts & CONTEXT) != 0) request.context = floats(from, features);
@@ -48,6 +48,11 @@ public final class Rank {
     if ((parts & GROUPS) != 0) request.caps = integers(from, columns);
     if ((parts & VALUES) != 0) request.values = floats(from, tasks);
     if ((parts & ITEM_VALUES) != 0) request.itemValues = floats(from, n);
+    if ((parts & NAMES) != 0) {
+      String names = new String(bytes(from, 8 * n), StandardCharsets.UTF_8);
+      request.itemIds = new long[n];
+      for (int i = 0; i < n; ++i) request.itemIds[i] = ranker.stableId(names.substring(8 * i, 8 * i + 8));
+    }
     if ((parts & SCENARIO) != 0) request.scenario = new String(bytes(from, head[4]), StandardCharsets.UTF_8);
     request.explore = (parts & EXPLORE) != 0;
     if (request.explore) request.draw = (long) head[5] << 32 | Integer.toUnsignedLong(head[6]);
@@ -78,7 +83,7 @@ public final class Rank {
       try (var threads = Executors.newVirtualThreadPerTaskExecutor()) {
         for (int i = 0; i < count; ++i) {
           int[] head = integers(from, 7);
-          Pygrade.Request request = read(from, head, features, tasks);
+          Pygrade.Request request = read(from, head, features, tasks, ranker);
           ranked.add(threads.submit(() -> ranker.rank(request, head[1])));
           size += 40 + 8 * head[1] + 8 * tasks;
           if (i % 100 == 0) ranker.reload(directory);

@@ -52,7 +52,7 @@ def main(url: str, user: str) -> None:
         "order": [0.004, 0.010, 0.002, 0.009, 0.003, 0.005],
     }
     page = client.page(items, predictions, user=user, k=5, context={"hour_sin": 0.5, "hour_cos": 0.8})
-    shown = page.get("names") or page["items"]
+    shown = page["items"]
     print("page:", shown, page.get("weights"), "degraded:", page["degraded"])
     event = {"user": user, "task": None, "timestamp": int(time.time() * 1000), "request_id": page["request_id"]}
     events = [event | {"item": item} for item in shown]  # shown without feedback, but for the second:

@@ -6,7 +6,7 @@ Ranks every request of a file and writes the pages, both in the format of exampl
 import ctypes
 import struct
 import sys
-from ctypes import POINTER, c_char, c_char_p, c_float, c_int32, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_char, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
 
@@ -26,7 +26,7 @@ class Request(ctypes.Structure):
     _fields_ += [("error", c_char_p), ("error_size", c_size_t)]
     _fields_ += [("items", POINTER(c_float)), ("item_columns", c_size_t)]
     _fields_ += [("categories", POINTER(c_char_p)), ("embeddings", POINTER(c_float)), ("embedding_size", c_size_t)]
-    _fields_ += [("shifts", POINTER(c_float))]
+    _fields_ += [("shifts", POINTER(c_float)), ("item_ids", POINTER(c_int64))]
 
 
 class Page(ctypes.Structure):
@@ -47,6 +47,7 @@ class Ranker:
         self.core.pygrade_ranker_rank.argtypes = [c_void_p, POINTER(Request), POINTER(Page)]
         self.core.pygrade_ranker_free.argtypes = [c_void_p]
         self.core.pygrade_version.restype = c_char_p
+        self.core.pygrade_stable_id.argtypes, self.core.pygrade_stable_id.restype = [c_char_p, c_size_t], c_int64
         self.handle, error = c_void_p(), ctypes.create_string_buffer(256)
         options = Options(ctypes.sizeof(Options), 0, 0, ctypes.cast(error, c_char_p), len(error))
         if self.core.pygrade_ranker_load(directory.encode(), options, ctypes.byref(self.handle)) != 0:
@@ -76,7 +77,7 @@ class Reader:
         self.at += -(-ctypes.sizeof(taken) // 4) * 4
         return taken
 
-    def request(self, features: int, tasks: int) -> tuple[Request, int]:
+    def request(self, features: int, tasks: int, ranker: Ranker) -> tuple[Request, int]:
         n, k, parts, columns, scenario_size, seed, offset = self.array(c_uint32, 7)
         request = Request(features=features, tasks=tasks, candidates=n, group_columns=columns)
         if parts & 64:
@@ -88,6 +89,9 @@ class Reader:
         for name, size, kind, bit in zip(names, sizes, kinds, bits, strict=True):
             if parts & bit or bit == 0:
                 setattr(request, name, self.array(kind, size))
+        if parts & 512:
+            names = bytes(self.array(c_char, 8 * n))
+            request.item_ids = (c_int64 * n)(*(ranker.core.pygrade_stable_id(names[8 * i :], 8) for i in range(n)))
         if parts & 32:
             request.scenario = bytes(self.array(c_char, scenario_size))
             request.scenario_size = scenario_size
@@ -100,7 +104,7 @@ def main(library: str, directory: str, requests: str, pages: str) -> None:
     with open(pages, "wb") as file:
         file.write(b"PGPAG001" + struct.pack("<2I", count, tasks))
         for _ in range(count):
-            request, k = reader.request(features, tasks)
+            request, k = reader.request(features, tasks, ranker)
             page = ranker.rank(request, k)
             head = k, page.filled, page.fallback != 0, page.explored, page.seed >> 32, page.seed & 0xFFFFFFFF
             file.write(struct.pack("<6If12s", *head, page.trust, page.policy_version))

@@ -25,7 +25,7 @@ def main(directory: Path) -> None:
     ranker = BlendedRanker(train(early, config, directory).policy)
     print("order ×", *(f"{task:>8}" for task in logs.tasks), "  events per page as predicted")
     for factor in (0.25, 1.0, 4.0):
-        page = ranker.rank(late.context, late.predictions, 10, offsets=late.offsets, values={"order": factor})
+        page = ranker.rank_log(late, 10, values={"order": factor})
         rows = late.offsets[:-1, None] + page.indices
         events = late.predictions[rows].sum(1).mean(0)
         print(

@@ -1,11 +1,13 @@
 """Hashes that are the same in every process and on every machine. Features and ids on disk depend on their bits."""
 
 import hashlib
+import re
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+_PLAIN = re.compile("0|[1-9][0-9]{0,18}")
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 """2^64 / φ: what splitmix64 steps by."""
 
@@ -25,9 +27,12 @@ def hash_ids(ids: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 def text_hash(text: str) -> int:
     """The first 8 bytes of the text's BLAKE2b as an unsigned number."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def stable_id(name: str) -> int:
-    """The int64 ≥ 0 that a string id has in every log: 63 bits of `text_hash`."""
-    return text_hash(name) >> 1
+    """The int64 ≥ 0 that a name stands for in every log and in the service: a whole number from 0 to 2⁶³ - 1 in plain
+    decimal digits is itself, so that "7" and 7 are one item; any other name 63 bits of `text_hash`.
+    """
+    number = int(name) if _PLAIN.fullmatch(name) else 2**63
+    return number if number < 2**63 else text_hash(name) >> 1

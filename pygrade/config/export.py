@@ -1,7 +1,6 @@
 """Options of the commands that write files for other programs, and of info and docs."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pygrade.config.option import Place, option, required
 from pygrade.config.shared import Output
@@ -27,20 +26,6 @@ class ExportOptions(Output):
     opensearch: bool = option(False, "write a script of OpenSearch, in JSON")
     log: Place | None = option(None, "recorded requests: their pages by the expression are compared with the policy's")
     k: int = option(10, "items a page")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AotOptions(Output):
-    """Compile the Triton kernels for GPUs that need not be here: cubin and PTX, or HSACO, and manifest.json.
-
-    A program without Python launches them through the driver: examples/aot/launch_aot.c, docs/GPU.md.
-
-    Example: pygrade aot --arch sm_90,gfx942 --out build/aot
-    """
-
-    out: Path = required("directory to write; an earlier one there is replaced")
-    arch: str = option("sm_80,sm_90,sm_100,gfx942", "architectures, separated by commas")
-    only: str = option("", "only variants whose name contains this, e.g. rollout")
 
 
 @dataclass(frozen=True, kw_only=True)

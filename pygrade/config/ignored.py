@@ -32,6 +32,10 @@ def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
         refuse(policy, ("slope",), f"{flag}policy.transform log1p", f"{prefix}policy.")
     if config.reward.prior_weight == 0.0:
         refuse(config.reward, ("prior_calibration",), f"a {flag}reward.prior-weight", f"{prefix}reward.")
+    if config.grade == "off":
+        refuse(config.correction, ("policy",), f"{flag}grade on", f"{prefix}correction.")
+        for name, stage in (("stage1", config.stage1), ("stage2", config.stage2)):
+            refuse(stage, [entry.name for entry in fields(stage)], f"{flag}grade on", f"{prefix}{name}.")
     if not config.correction.on:
         refuse(config.correction, ("maps", "policy", "prior"), f"{flag}correction.on", f"{prefix}correction.")
     refuse_in_guardrails(config.guardrails, prefix)

@@ -42,7 +42,8 @@ class DoctorOptions(Output):
     value_tasks: tuple[str, ...] = option((), "tasks whose events are worth that times the item's value (its price)")
     scale: tuple[str, ...] = option(
         (),
-        "Task=scale of predictions that are no probabilities: percent, logit or log, e.g. click=logit. "
+        "Task=scale of predictions that are no probabilities: percent, logit, log, score (of no unit: a "
+        "rising map is fitted), or given:TASK (of an event that presumes it), e.g. click=logit,order=given:click. "
         "Not given: what only one reading fits.",
     )
     duplicates: Literal["keep-shown", "refuse"] = option("keep-shown", "of an item listed again within a request")

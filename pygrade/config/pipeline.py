@@ -8,14 +8,14 @@ from pygrade.config.data import EbNerdConfig, KuaiRandEventConfig, LogsEventConf
 from pygrade.config.mtl import MtlConfig
 from pygrade.config.option import Options, Place, option, required
 from pygrade.config.prerank import PrerankConfig
-from pygrade.config.shared import Cluster, Output, PageOptions, Tracking
+from pygrade.config.shared import Cluster, Output, PageOptions, Tracking, Unproven
 from pygrade.config.training import TrainConfig
 
 _CANDIDATES = 50  # the default, which own predictions make 0
 
 
 @dataclass(frozen=True)
-class PipelineConfig(Options):
+class PipelineConfig(Unproven):
     """What the stages do. Time is cut into consecutive parts, so that every part is judged on later requests:
 
     train | stop | calibrate | policy | evaluate: features are fitted and the models trained on the first, with early

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pygrade.config.option import Options, Place, option, required
-from pygrade.config.shared import Output
+from pygrade.config.shared import Output, Unproven
 from pygrade.config.training import OnlineConfig
 
 
@@ -33,7 +33,7 @@ class ServiceConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeOptions(Output):
+class ServeOptions(Output, Unproven):
     """Serve what pygrade train or pygrade pipeline wrote over HTTP: POST /v1/rank, /v1/weights, /v1/update and
     /v1/explain, GET /v1/status, /metrics, /livez, /readyz, /console and /docs.
 
@@ -76,6 +76,7 @@ class ServeOptions(Output):
     max_batch: int | None = option(None, "requests in one body; none: 100")
     max_amount: float | None = option(None, "of an event; none: 1,000,000")
     unknown_items: str | None = option(None, "feedback on items that the catalog lacks: refuse or count; none: refuse")
+    allow_unproven: bool = option(False, "serve policies that their log does not prove; else they are refused")
     require_store: bool = option(False, "/readyz is 503 while the store does not answer; else pages are degraded")
     strict: bool = option(False, "refuse unknown keys of requests; else they are ignored and counted")
     max_explore: float | None = option(None, "share of all pages that may explore, whatever is asked; none: 0.1")
@@ -114,7 +115,7 @@ class JoinOptions(Output, JoinConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnlineOptions(Output, ServiceConfig):
+class OnlineOptions(Output, Unproven, ServiceConfig):
     """Learn from the exposures and feedback of a service while it serves: RUN/online/policy is a link to the newest
     policy that was published, which an arm of the service may name; RUN/online/status.json says what was published,
     refused and rolled back, RUN/arms.json has the lifts of the arms with intervals that hold at any time.

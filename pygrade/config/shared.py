@@ -46,7 +46,14 @@ class Tracking(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PageOptions(Options):
+class Unproven(Options):
+    """What may be served."""
+
+    allow_unproven: bool = option(False, "also serve a policy that is not shown to be as good as what you have")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageOptions(Unproven):
     """A page that is ranked, and where it is logged."""
 
     k: int = option(10, "items a page")

@@ -79,9 +79,9 @@ class CemConfig(Options):
 class Stage1Config(Options):
     """Supervised start: LambdaLoss on the logged page."""
 
-    steps: int = option(400, "0 leaves the stage out", ge=0)
-    batch_size: int = option(256, "requests a step, of those with any feedback", gt=0)
-    learning_rate: float = option(2e-3, "falls linearly to a tenth", gt=0)
+    steps: int = option(150, "0 leaves the stage out", ge=0)
+    batch_size: int = option(512, "requests a step, of those with any feedback", gt=0)
+    learning_rate: float = option(2.8e-3, "falls linearly to a tenth", gt=0)
     labels: Literal["ips", "raw"] = option("ips", "logged value divided by the slot's propensity, or as it is")
     temperature: float = option(1.0, "of the fused score", gt=0)
     max_grad_norm: float = option(1.0, "gradients are scaled down to this norm", gt=0)
@@ -91,11 +91,11 @@ class Stage1Config(Options):
 class Stage2Config(Options):
     """Group-relative fine-tuning (GRPO) with Dirichlet exploration."""
 
-    steps: int = option(500, "0 leaves the stage out", ge=0)
-    batch_size: int = option(256, "requests a step", gt=0)
+    steps: int = option(100, "0 leaves the stage out", ge=0)
+    batch_size: int = option(512, "requests a step", gt=0)
     group_size: int = option(16, "G, weight vectors sampled for each", gt=0)
     inner_epochs: int = option(2, "updates on one batch of samples", gt=0)
-    learning_rate: float = option(6e-4, "falls linearly to a tenth", gt=0)
+    learning_rate: float = option(8.5e-4, "falls linearly to a tenth", gt=0)
     clip: float = option(0.2, "ratios are cut to 1 ± clip", gt=0)
     clip_high: float | None = option(None, "another bound upwards; None: the same")
     kl_coefficient: float = option(0.01, "of KL(new ‖ stage 1), nats")
@@ -144,11 +144,19 @@ class TrainConfig(Options):
     policy: PolicyConfig = option(PolicyConfig(), "the network, and what its weights mean")
     reward: RewardConfig = option(RewardConfig(), "what feedback and predictions of a page are worth")
     static: CemConfig = option(CemConfig(), "search for the static weights the policy starts from")
+    grade: Literal["on", "off"] = option(
+        "on",
+        "Learn personal weights in both stages, and judge them. off: simple rankings and the correction are judged "
+        "alone, and the network stays at its start, near the best static weights.",
+    )
     stage1: Stage1Config = option(Stage1Config(), "LambdaLoss on logged pages")
     stage2: Stage2Config = option(Stage2Config(), "GRPO on sampled weights")
     trust: TrustConfig = option(TrustConfig(), "cross-fitting, which decides what is served")
     correction: CorrectionConfig = option(CorrectionConfig(), "of the predictions, before they are weighed")
     guardrails: GuardrailConfig = option(GuardrailConfig(), "limits that what is served keeps")
+    in_use: dict[str, float] = option(
+        {}, "Weights of the ranking in use, Σ weight · prediction, e.g. click=0.3,order=0.7; none: what the log tells."
+    )
     seed: int = option(0, "of the network, the batches and the draws", ge=0)
     device: str = option("cpu", "cpu or cuda")
     engine: Engine = option(
@@ -168,7 +176,7 @@ class TrainConfig(Options):
     )
     threads: int = option(1, "of torch on the CPU; more do not help networks of this size", ge=1)
     checkpoint_every: int = option(50, "steps between checkpoints", ge=1)
-    heldout_every: int = option(50, "steps between figures of the learning curves on held-out requests", ge=1)
+    heldout_every: int = option(25, "steps between figures of the learning curves on held-out requests", ge=1)
     tensorboard: bool = option(True, "scalars, where tensorboard is installed")
 
 
@@ -213,7 +221,9 @@ class OnlineConfig(Options):
     guardrails: GuardrailConfig = option(
         GuardrailConfig(), "Limits that every version keeps; those that it was trained with are the default."
     )
-    step: Stage2Config = option(Stage2Config(steps=25), "of an update, at a constant rate")
+    step: Stage2Config = option(
+        Stage2Config(steps=25, batch_size=256, learning_rate=6e-4), "of an update, at a constant rate"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,8 +232,8 @@ class TrainOptions(LogOptions, Output, Cluster, Tracking, TrainConfig):
     and judge it on the latest requests.
 
     The directory gets policy/ (what to serve: the new ranking, as far as the log supports it), stage1/ and stage2/ (not
-    mixed), metrics.jsonl, checkpoints/, folds/, evaluation.json and report.html. An interrupted training continues from
-    its last checkpoint if the data and the options are the same.
+    mixed, none with --grade off), metrics.jsonl, checkpoints/, folds/, evaluation.json and report.html. An interrupted
+    training continues from its last checkpoint if the data and the options are the same.
 
     Example: pygrade train --data logs:runs/demo/logs --out runs/mine
     """
@@ -234,6 +244,7 @@ class TrainOptions(LogOptions, Output, Cluster, Tracking, TrainConfig):
         "values",
         "value_tasks",
         "prior",
+        "in_use",
         "holdout",
         "resume",
         "seed",

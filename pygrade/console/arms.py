@@ -74,6 +74,7 @@ def served_by_core(policy: FusionPolicy, logs: Logs) -> tuple[NDArray[np.float32
         offsets=logs.offsets,
         scenario=None if logs.scenario is None else [str(name) for name in logs.scenario],
         item_values=logs.value,
+        as_logged=True,
         **columns,
     )
     request, rank = np.nonzero(page.indices >= 0)

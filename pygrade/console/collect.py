@@ -26,6 +26,7 @@ from pygrade.policy.mixture import priced
 from pygrade.policy.spec import fusion_formula
 from pygrade.training.baselines import baseline_scores
 from pygrade.training.evaluate_policy import arms_of, corrected, policies_of, simple_baselines
+from pygrade.training.propensity import SlotPropensity
 
 logger = logging.getLogger("pygrade")
 _FAVORED = "The slots' effect is not known, which favors the logged order."
@@ -64,7 +65,7 @@ def collect(run: JudgedRun, config: ConsoleConfig) -> dict[str, Any]:
         "columns": request_columns(late),
         "weights": {name: weights for name, weights in every.weights.items() if name == own},
         "browsed": _browsed(run, browsed, late),
-        "front": _front(policy, late, curve, k, run.propensity_floor)
+        "front": _front(policy, late, run.propensity, k, run.propensity_floor)
         if _turns(policy) and has_production(late)
         else None,
     }
@@ -207,10 +208,10 @@ def _other_predictions(logs: Logs, policy: FusionPolicy) -> dict[str, NDArray[np
     }
 
 
-def _front(policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64] | None, k: int, floor: float) -> dict[str, Any]:
+def _front(policy: FusionPolicy, logs: Logs, propensity: SlotPropensity, k: int, floor: float) -> dict[str, Any]:
     """The trade-offs that the policy offers between the tasks of most predicted value, over production."""
     tasks = most_valuable(logs)
     logger.info("the front of %s", ", ".join(tasks))
     expected = simple_baselines(logs, policy, policy.mixture)[EXPECTED_VALUE]
     scores = baseline_scores(expected, logs, fusion_formula(policy.config))
-    return front(judge_of(policy, logs, curve, k, floor), tasks, scores).to_dict()
+    return front(judge_of(policy, logs, propensity, k, floor), tasks, scores).to_dict()

@@ -29,7 +29,7 @@ def holdout_rows(
     arms: name → scores [M]. formula: of the policy. propensity and floor as in `replay.evaluate`.
     """
     shown, metrics = logs.shown, ReplayMetrics(logs, k, propensity, floor)
-    events = gains_of(logs.feedback.astype(np.float64), logs.position, propensity, floor)
+    events = gains_of(logs.feedback.astype(np.float64), logs, propensity, floor)
     given, offsets = torch.from_numpy(np.ascontiguousarray(logs.predictions)), torch.from_numpy(logs.offsets)
     transformed = ops.transform_scores(given, offsets=offsets, **formula).numpy()
     counts = np.bincount(logs.row_request[shown], minlength=logs.num_requests)

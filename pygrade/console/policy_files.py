@@ -22,6 +22,7 @@ def static_template(policy: FusionPolicy) -> dict[str, Any]:
     config = replace(config, boosts={}, scenario_boosts={})
     config = replace(config, corrected=False, indicators=())
     made = FusionPolicy(PolicySpec(policy.tasks, policy.features, config))
+    made.scales = policy.scales
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.zero_()

@@ -77,8 +77,12 @@ def off_policy_section(estimates: Json, absent: str) -> Section:
 def trust_section(trust: Json | None) -> list[Section]:
     """What cross-fitting found: mixtures and baselines against the strongest baseline."""
     head, rows = tables.trust_table(trust)
+    tried_head, tried = tables.tried_table(trust)
+    said = "Standard errors of held-out likelihood over what is served without it, plain, weighted by value, and of "
+    said += "the value given the page; the same on later requests. The first that passes is served."
+    corrections = [Section("Corrections that were tried", escape(said), table(tried_head, tried))] if tried else []
     if not trust or not rows:
-        return []
+        return corrections
     text = (
         f"Policies and baselines learned from all users but a fold's and re-ordered the logged pages of that fold "
         f"({trust['folds']} folds, {trust['users']:,} users; slot propensities: {trust['propensity']}). Lifts of the "
@@ -86,7 +90,7 @@ def trust_section(trust: Json | None) -> list[Section]:
         f"mixture adds the standardized scores of its parts. Served: {trust['served']}."
     )
     shown = table(head, rows, strong=trust["served"])
-    return [Section("Cross-fitted value of the logged pages", escape(text), shown)]
+    return [Section("Cross-fitted value of the logged pages", escape(text), shown), *corrections]
 
 
 def options_section(options: Any, defaults: Any) -> Section:

@@ -92,6 +92,19 @@ def trust_table(trust: Json | None) -> Table:
     return ["ranking", "lift", "interval"], [[n, bounds_text(lift), interval_mark(lift, reach, n)] for n, lift in best]
 
 
+def tried_table(trust: Json | None) -> Table:
+    """The corrections that were tried until one was licensed, what held-out feedback shows, and what refused them."""
+    rows: Rows = [
+        [
+            entry["name"],
+            *(number_text(entry["gain"][name], 1) for name in ("z", "z_value", "z_page", "later", "later_page")),
+            entry["failure"] or "licensed",
+        ]
+        for entry in (trust or {}).get("tried", ())
+    ]
+    return ["correction", "z", "by value", "of the order", "later", "order later", ""], rows
+
+
 def recall_table(prerank: Json) -> Table:
     """The share of later positives among the candidates, by their number."""
     rows: Rows = [

@@ -1,23 +1,24 @@
 """What the trade-offs of a policy are judged by, in the console and by `pygrade front`."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pygrade.evaluation.front import Judge
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.training.baselines import production_scores
+from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import logged_weights
 
 _TURNED = 4  # tasks whose multipliers turn by default
 
 
-def judge_of(policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64] | None, k: int, floor: float) -> Judge:
+def judge_of(policy: FusionPolicy, logs: Logs, propensity: SlotPropensity, k: int, floor: float) -> Judge:
     """Production is the logged weights under the policy's formula, or the logged order if no weights are logged.
 
-    curve: propensity of each slot, None: they all count alike; floor: the smallest that a label is divided by.
+    floor: the smallest propensity that a label is divided by.
     """
-    return Judge(policy, logs, production_scores(logs, policy), curve, k, floor)
+    curve, error = propensity.known(max(logs.num_slots, k)), propensity.standard_error
+    return Judge(policy, logs, production_scores(logs, policy), curve, k, floor, exponent_error=error)
 
 
 def has_production(logs: Logs) -> bool:

@@ -211,13 +211,14 @@ def _in_sample(record: Json | None) -> list[Section]:
     rows = [
         [label, *(f"{100 * (record[name][part] / base[part] - 1):+.2f} %" for part in known)]
         for name, label in (("stage1", "stage 1"), ("stage2", "stage 2"))
+        if name in record
     ]
     text = (
         "Mean reward of the weights served (not sampled) over the requests that the policy was fitted to, against the "
         "best static weights. Only other requests can judge it."
     )
     shown = folded("in-sample figures", table(["after", *known], rows))
-    return [Section("Reward on the training log (in-sample, not evidence)", text, shown)]
+    return [Section("Reward on the training log (in-sample, not evidence)", text, shown)] if rows else []
 
 
 def _page_sections(record: Json) -> list[Section]:

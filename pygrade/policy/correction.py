@@ -47,13 +47,13 @@ class Levels:
 
     def record(self) -> dict[str, str]:
         """What stands in policy.json: little-endian bytes in base64."""
-        parts = {"keys": self.keys.astype("<u8"), "values": self.values.astype("<f4")}
+        parts = {"item_keys": self.keys.astype("<u8"), "values": self.values.astype("<f4")}
         return {name: base64.b64encode(part.tobytes()).decode() for name, part in parts.items()}
 
     @classmethod
     def decode(cls, record: Mapping[str, str], tasks: int) -> "Levels":
         """Of what `record` gave."""
-        keys, values = (base64.b64decode(record[name], validate=True) for name in ("keys", "values"))
+        keys, values = (base64.b64decode(record[name], validate=True) for name in ("item_keys", "values"))
         table = np.frombuffer(values, "<f4").astype(np.float32).reshape(-1, tasks)
         found = cls(np.frombuffer(keys, "<u8").astype(np.uint64), table)
         if len(found.keys) != len(table) or (np.diff(found.keys.astype(object)) <= 0).any():

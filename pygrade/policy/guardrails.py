@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pygrade.config.guardrails import Limit
+from pygrade.metrics.texts import count_text
 from pygrade.policy.mixture import Baseline
 
 Tables = dict[str, Any]  # values, scenario_values, boosts and scenario_boosts of a `PolicyConfig`
+_LEAST = 1e-3  # distance of an estimate from a limit that is told from 0
 ALARM = "LIMITS"  # what begins the sentence of limits that are not kept
 TABLES = ("values", "scenario_values", "boosts", "scenario_boosts")
 
@@ -21,8 +24,20 @@ class LimitState:
     bound: float  # the lower confidence bound of it, of an upper limit the upper one
     holds: bool  # the bound keeps the limit
 
-    def __str__(self) -> str:
-        return f"{self.limit} {'holds' if self.holds else 'is broken'} ({self.value:.4g}, bound {self.bound:.4g})"
+    @property
+    def word(self) -> str:
+        """How it stands: "holds" by the bound, "is broken" by the estimate, or "is not proved": the estimate keeps the
+        limit and the bound does not.
+        """
+        beyond = self.value <= self.level if Limit.parse(self.limit).upper else self.value >= self.level
+        return "holds" if self.holds else "is not proved" if beyond else "is broken"
+
+    def needs(self, requests: int, value: float | None = None) -> float:
+        """Of how many requests like so many measured ones the bound would keep the limit, if value (None: the estimate)
+        were the estimate: bounds come closer with the root of the number.
+        """
+        beyond = abs((self.value if value is None else value) - self.level)
+        return requests * ((self.value - self.bound) / max(beyond, _LEAST)) ** 2
 
 
 @dataclass(frozen=True)
@@ -47,19 +62,31 @@ class Guardrails:
 
     @property
     def broken(self) -> tuple[LimitState, ...]:
-        """The states of the limits that are not."""
-        return tuple(state for state in self.states if not state.holds)
+        """The states of the limits that the estimates break."""
+        return tuple(state for state in self.states if state.word == "is broken")
+
+    @property
+    def unproved(self) -> tuple[LimitState, ...]:
+        """The states of the limits that the estimates keep and the bounds do not."""
+        return tuple(state for state in self.states if state.word == "is not proved")
 
     @property
     def sentence(self) -> str:
         """Whether the limits hold, for those who decide."""
+        kinds = [word for word, part in (("broken", self.broken), ("not proved", self.unproved)) if part]
+        said = "limits hold" if self.hold else f"{ALARM}: limits are {' and '.join(kinds)}"
         if self.kept:
-            return f"{ALARM}: no price keeps all limits, and the policy in use stays; {self._states}"
-        return f"limits hold: {self._states}" if self.hold else f"{ALARM}: limits are broken: {self._states}"
+            said = f"{ALARM}: no price keeps all limits, and the policy in use stays"
+        sure = f", with {100 * self.confidence:g} % for all at once" if self.confidence else ""
+        return f"{said}: {'; '.join(map(self._said, self.states))}; on {self.num_requests:,} requests{sure}"
 
-    @property
-    def _states(self) -> str:
-        return "; ".join(map(str, self.states))
+    def _said(self, state: LimitState) -> str:
+        more = ""
+        if state in self.unproved:
+            more = (
+                f"; about {count_text(max(state.needs(self.num_requests), 1.1 * self.num_requests))} requests would do"
+            )
+        return f"{state.limit} {state.word} ({state.value:.4g}, bound {state.bound:.4g}{more})"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and dicts for JSON."""

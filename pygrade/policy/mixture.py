@@ -145,9 +145,10 @@ class Mixture:
     challenger: Baseline | None = None  # in the place of the policy's network
     detail: str = ""  # the verdict for engineers, one line
     reasons: tuple[str, ...] = ()  # what moved it, at most three lines
-    lift: tuple[float, float, float] | None = None  # of what is served over the baseline: value, low, high; .01 is 1 %
+    lift: tuple[float, float, float] | None = None  # of what is judged, over `over`: value, low, high; .01 is 1 %
     weeks: float | None = None  # of the log's own traffic that an A/B test takes
     over: str = ""  # the ranking that lift and verdict are over; "": the baseline
+    unproven: str = ""  # why what is served is not shown to be as good as production, in words; "": it is
 
     def __post_init__(self) -> None:
         for name in ("reasons", "lift"):
@@ -199,8 +200,9 @@ class Mixture:
         return {name: value for name, value in asdict(self).items() if name in _SERVED}
 
     def described(self) -> dict[str, Any]:
-        """The other part."""
-        return {name: value for name, value in asdict(self).items() if name not in _SERVED}
+        """The other part; without `unproven` if that is "", as before there was one."""
+        left_out = _SERVED if self.unproven else (*_SERVED, "unproven")
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Mixture":

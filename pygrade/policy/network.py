@@ -20,6 +20,7 @@ and f stay. This changes what is served and explored, not what is trained.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from pygrade import ops
 from pygrade._util.serialization import ArtifactError
 from pygrade.config.policy import PolicyConfig
 from pygrade.logs.keys import hashes
+from pygrade.logs.prediction_scale import PredictionScale, from_records, read_predictions, to_records
 from pygrade.policy import file
 from pygrade.policy.correction import PREFIX, Correction
 from pygrade.policy.guardrails import Guardrails
@@ -57,12 +59,13 @@ class FusionPolicy(nn.Module):
 
     `static_weights` [T] and `scenario_weights` {scenario: [T]} are served to requests whose features are missing.
     `mixture`: the baseline that its scores are mixed with; None: served alone. `correction`: of the predictions, for
-    what takes corrected ones.
+    what takes corrected ones. `scales`: of the predictions that callers of a ranker give; without, they are as logged.
     """
 
     mixture: Mixture | None = None  # with a simple ranking; None: served alone
     correction: Correction | None = None  # of the predictions; None: as they are
     guardrails: Guardrails | None = None  # limits that it keeps; None: none
+    scales: Mapping[str, PredictionScale] = MappingProxyType({})  # task → how the training's table was read
 
     input_mean: Tensor  # [I], subtracted from the inputs
     input_std: Tensor  # [I], by which they are divided then
@@ -128,12 +131,14 @@ class FusionPolicy(nn.Module):
         """All that decides what is served, beside the tensors."""
         mixture, left_out = self.mixture, {*self.spec.schema}
         left_out |= {name for name in ("boosts", "scenario_boosts") if not getattr(self.config, name)}
+        scales = {"scales": to_records(self.scales)} if self.scales else {}
         return {
             "config": {name: value for name, value in asdict(self.config).items() if name not in left_out},
             "correction": None if self.correction is None else self.correction.record(),
             "mixture": None if mixture is None else mixture.served(),
             "scenarios": self.scenarios,
             "schema_hash": self.schema_hash(),
+            **scales,
         }
 
     @property
@@ -154,6 +159,10 @@ class FusionPolicy(nn.Module):
         if scenario is not None and scenario in self.scenarios:
             return self.scenario_table[self.scenarios.index(scenario)]
         return self.static_weights
+
+    def read_predictions(self, predictions: NDArray[Any]) -> NDArray[np.float32]:
+        """Predictions [..., T] as callers of a ranker give them → as a log has them: probabilities and amounts."""
+        return read_predictions(self.scales, self.tasks, predictions)
 
     def correct(
         self,
@@ -455,6 +464,7 @@ class FusionPolicy(nn.Module):
             policy.mixture = Mixture.from_dict(served["mixture"] | record["verdict"]) if served["mixture"] else None
             if served["correction"]:
                 policy.correction = Correction.decode(served["correction"], tensors, policy.tasks, policy.features)
+            policy.scales = from_records(served.get("scales", {}))
             policy.guardrails = Guardrails.from_dict(record["guardrails"]) if "guardrails" in record else None
         except (TypeError, ValueError, RuntimeError) as error:
             raise ArtifactError(f"{folder / 'policy.json'} does not describe a policy: {error}") from error

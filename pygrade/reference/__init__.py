@@ -20,6 +20,7 @@ from pygrade.reference.lambdaloss import lambda_loss
 from pygrade.reference.multi_task import multi_task
 from pygrade.reference.page_search import search_page
 from pygrade.reference.piecewise_linear import piecewise_linear
+from pygrade.reference.prediction_scale import read_predictions
 from pygrade.reference.prerank import nearest_items, nearest_of_lists, user_vector
 from pygrade.reference.ranking import rank
 from pygrade.reference.rollout import format_penalty, rollout
@@ -44,6 +45,7 @@ __all__ = [
     "piecewise_linear",
     "rank",
     "rank_order",
+    "read_predictions",
     "rollout",
     "search_page",
     "topk_gain",

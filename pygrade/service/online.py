@@ -27,7 +27,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.service.arms import ArmReadings
 from pygrade.service.tail_logs import LogTail
 from pygrade.serving.artifact import open_artifact
-from pygrade.serving.run_copy import ARTIFACT, policy_of
+from pygrade.serving.run_copy import ARTIFACT, check_proven, policy_of
 from pygrade.training.feedback import as_key
 from pygrade.training.online import OnlineLearner, Update
 from pygrade.training.training_record import TrainingRecord
@@ -83,16 +83,20 @@ class OnlineService:
         feedback: Sequence[Path],
         config: ServiceConfig | None = None,
         shares: dict[str, float] | None = None,
+        allow_unproven: bool = False,
     ) -> None:
-        """shares: planned, by arm of the service, the control first; None: one arm."""
-        self.run, self.exposures, self.feedback = run, exposures, feedback
+        """shares: planned, by arm of the service, the control first; None: one arm. allow_unproven: also publish what
+        is not shown to be as good as production."""
+        self.run, self.exposures, self.feedback, self.allow_unproven = run, exposures, feedback, allow_unproven
         self.config = config or ServiceConfig()
         self.shares = shares or {"main": 1.0}
         self.ended = threading.Event()
         self._start()
 
     def _start(self) -> None:
-        """Continues from the saved state if it is of this artifact, arms and options; else begins."""
+        """Continues from the saved state if it is of this artifact, arms and options; else begins. ValueError if the
+        policy of the run may not be served."""
+        check_proven(policy_of(self.run), self.allow_unproven)
         self.artifact, base = _base(self.run)
         self.online = _with_single_tasks(self.config.online, self.run, base)
         self.error: str | None = None  # of the last look
@@ -170,9 +174,9 @@ class OnlineService:
 
     def _remember(self, update: Update, now: int) -> None:
         self.paused = update.paused
-        names = ("published", "refused", "rolled_back", "paused", "limits_broken")
+        names = ("published", "refused", "rolled_back", "paused", "limits_unmet")
         action = next((name for name in names if getattr(update, name)), None)
-        lasting = action in ("paused", "limits_broken")
+        lasting = action in ("paused", "limits_unmet")
         if action is None or (lasting and self.history and self.history[-1]["action"] == action):
             return  # what lasts is told once
         entry = {
@@ -203,6 +207,7 @@ class OnlineService:
             "min_requests": self.config.online.min_requests,
             "limits": None if learner.guardrails is None else learner.guardrails.to_dict(),
             "limits_broken": 0 if learner.guardrails is None else len(learner.guardrails.broken),
+            "limits_unproved": 0 if learner.guardrails is None else len(learner.guardrails.unproved),
             "counters": dict(learner.counters),
             "read": dict(self.tail.counters),
             "history": self.history,

@@ -7,7 +7,8 @@ Both take any number of requests and of candidates. Their arithmetic is torch's 
 from those of `BlendedRanker` in the last bits, and candidates whose scores are that close may change places. In a
 `.pt2` fusion and order are the core's own: given the same weights, the same bits. In ONNX the sums run in another
 order; candidates of equal scores still come by their index, but a score of NaN counts as -inf. Predictions must be
-finite: the ranker ranks candidates without them last, which a graph can't. Masks, boosts, caps, exploration and page
+finite, on the policy's scales: the ranker ranks candidates without them last and refuses what a scale can't have, which
+a graph can't. Masks, boosts, caps, exploration and page
 terms are the ranker's too: a page of a graph is in the order of the scores.
 """
 
@@ -26,6 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pygrade._util.optional_imports import require
+from pygrade.correction.inputs import downward
+from pygrade.logs.prediction_scale import LARGEST_LOG, PredictionScale, parents_of
 from pygrade.mtl.model import MIN_PREDICTION, MtlModel
 from pygrade.ops.fusion import MAX_LENGTH, TRANSFORMS
 from pygrade.policy import FusionPolicy, project_weights
@@ -51,7 +54,8 @@ class Port:
 class PolicyPage(nn.Module):
     """A policy, the fusion by its weights and the best k: what `BlendedRanker.rank` does with finite predictions.
 
-    context [B, F] (NaN: unknown), predictions [B, N, T] → scores [B, k], indices [B, k] (-1 pads), weights [B, T].
+    context [B, F] (NaN: unknown), predictions [B, N, T] on the policy's scales → scores [B, k], indices [B, k] (-1
+    pads), weights [B, T].
     Further inputs, if the policy has a use for them: ``scenario`` int64 [B], the place in `scenarios` (another number:
     none of them); ``values`` [B, T], multipliers (NaN: the policy's own); ``item_values`` [B, N], prices; ``items``
     [B, N, I], item columns of the correction (NaN or infinite: unknown).
@@ -78,6 +82,7 @@ class PolicyPage(nn.Module):
         self.register_buffer("multipliers", torch.stack(defaults))
         low, high = policy.bounds
         self.free = bool((low == 0).all() and (high == 1).all())  # then the mean complies with them
+        self.scales = _Scales(policy) if policy.scales else nn.Identity()
         self.correction = None
         if policy.takes_corrected and policy.correction is not None:
             self.correction = _Correction(policy.correction)
@@ -106,6 +111,7 @@ class PolicyPage(nn.Module):
     def forward(self, context: Tensor, predictions: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         given = dict(zip((port.name for port in self.ports[2:]), others, strict=True))
         policy, config = self.policy, self.policy.config
+        predictions = self.scales(predictions)
         row = torch.full_like(context[:, 0] if context.shape[1] else predictions[:, 0, 0], 0, dtype=torch.int64)
         if "scenario" in given:
             known, count = given["scenario"], len(self.scenarios)
@@ -155,6 +161,32 @@ class PolicyPage(nn.Module):
         code, beta, epsilon, slope = formula
         best, indices = torch.ops.pygrade.fuse_topk(scores, fusing, self.k, code, None, beta, epsilon, slope)
         return best, indices, weights
+
+
+class _Scales(nn.Module):
+    """`FusionPolicy.read_predictions` of predictions [B, N, T]; a graph refuses none."""
+
+    def __init__(self, policy: FusionPolicy) -> None:
+        super().__init__()
+        self.scales = [policy.scales.get(task, PredictionScale()) for task in policy.tasks]
+        self.given = parents_of(self.scales, policy.tasks)
+        self.order = downward(self.given)
+        self.maps = nn.ModuleList(
+            _PiecewiseLinear(scale.x, scale.y, torch.float32) if scale.x else nn.Identity() for scale in self.scales
+        )
+
+    def forward(self, predictions: Tensor) -> Tensor:
+        read = list(predictions.unbind(-1))
+        for t in self.order:
+            scale, p = self.scales[t], self.maps[t](read[t])
+            kind = scale.kind if scale.kind != "score" else "log" if scale.amount else "logit"
+            if kind == "percent":
+                p = p / 100
+            elif kind in ("logit", "log"):
+                p = (p if kind == "log" else -p).clamp(-LARGEST_LOG, LARGEST_LOG).exp()
+                p = p if kind == "log" else 1 / (1 + p)
+            read[t] = p if self.given[t] < 0 else p * read[self.given[t]]
+        return torch.stack(read, -1)
 
 
 class _Baseline(nn.Module):

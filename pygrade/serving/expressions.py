@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pygrade.correction.inputs import RATIO, SMALLEST, downward
 from pygrade.evaluation.policy_estimates import item_inputs
 from pygrade.logs import Logs, evenly_spaced
+from pygrade.logs.prediction_scale import LARGEST_LOG, PredictionScale, parents_of
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import EPSILON, Baseline
@@ -62,7 +63,8 @@ class Expression:
         return self.request(name, len(steps) - 1)
 
     def evaluate(self, documents: Mapping[str, NDArray[Any]], inputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-        """The steps, each [N] of one request's candidates in float64, as an engine computes them."""
+        """The steps, each [N] of one request's candidates in float64, as an engine computes them; a document may have
+        what a step computes in its place."""
         given = {**self.inputs, **inputs}
         found: dict[str, Any] = {
             "log": np.log,
@@ -73,7 +75,9 @@ class Expression:
             "request": lambda name, *place: float(given[name][place]),
         }
         for name, text in self.steps.items():
-            found[name] = eval(text, {"__builtins__": {}}, found)  # our own text, of numbers and these names
+            known = documents.get(name)
+            # Our own text, of numbers and these names.
+            found[name] = eval(text, {"__builtins__": {}}, found) if known is None else np.asarray(known, np.float64)
         return {name: found[name] for name in self.steps}
 
     def _column(self, documents: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.float64]:
@@ -95,7 +99,7 @@ def express(policy: FusionPolicy) -> Expression:
         if not re.fullmatch(r"[A-Za-z0-9_ ]+", name):
             raise ValueError(f"{name!r} is a task or item column; an expression wants letters, digits and _")
     e = Expression()
-    raw = [e.let(f"raw_{_slug(task)}", e.document(f"p_{_slug(task)}")) for task in policy.tasks]
+    raw = _read(e, policy)
     corrected = raw
     if policy.takes_corrected and policy.correction is not None:
         corrected = _correct(e, policy.correction, raw)
@@ -119,6 +123,26 @@ def express(policy: FusionPolicy) -> Expression:
     shares = [f"{part} / ({e.spread('deviations', part)} + {EPSILON!r})" for part in parts]
     e.let("score", f"{trust!r} * {shares[0]} + {1.0 - trust!r} * {shares[1]}")
     return e
+
+
+def _read(e: Expression, policy: FusionPolicy) -> list[str]:
+    """Steps of the tasks' predictions as a log has them, of documents on the policy's scales."""
+    scales = [policy.scales.get(task, PredictionScale()) for task in policy.tasks]
+    for t in downward(parents_of(scales, policy.tasks)):
+        task, scale, kind = policy.tasks[t], scales[t], scales[t].kind
+        text = e.document(f"p_{_slug(task)}")
+        if kind == "score":
+            text = e.let(
+                f"score_{_slug(task)}", _hinges(text, *(np.asarray(s, np.float32) for s in (scale.x, scale.y)))
+            )
+            kind = "log" if scale.amount else "logit"
+        if kind == "percent":
+            text = f"{text} / 100.0"
+        elif kind in ("log", "logit"):
+            cut = f"max(min({text}, {LARGEST_LOG}), {-LARGEST_LOG})"
+            text = f"exp({cut})" if kind == "log" else f"1.0 / (1.0 + exp(-({cut})))"
+        e.let(f"raw_{_slug(task)}", text if scale.given is None else f"raw_{_slug(scale.given)} * ({text})")
+    return [f"raw_{_slug(task)}" for task in policy.tasks]
 
 
 def _slug(name: str) -> str:
@@ -269,9 +293,9 @@ def request_inputs(
     items: NDArray[np.float32] | None = None,
     item_values: NDArray[np.float32] | None = None,
 ) -> Inputs:
-    """What the expression reads of a request beside multipliers: the exact numbers with the predictions [N, T], items
-    [N, I] and prices [N] of all candidates, else those of a page of average candidates, without weights: the default,
-    static ones count.
+    """What the expression reads of a request beside multipliers: the exact numbers with the predictions [N, T] as a log
+    has them, items [N, I] and prices [N] of all candidates, else those of a page of average candidates, without
+    weights: the default, static ones count.
     """
     inputs: Inputs = {}
     c = policy.correction if policy.takes_corrected else None
@@ -279,7 +303,7 @@ def request_inputs(
         inputs |= _shifts(c, context, _means(policy, predictions, items, item_values))
     if (policy.mixture is None or policy.mixture.takes_network) and predictions is not None:
         page = BlendedRanker(policy, seed=0).rank(
-            _one(context), predictions[None], 1, items=_one(items), item_values=_one(item_values)
+            _one(context), predictions[None], 1, items=_one(items), item_values=_one(item_values), as_logged=True
         )
         inputs["weights"] = page.weights[0].astype(np.float64)
     return inputs
@@ -311,7 +335,9 @@ def compare(policy: FusionPolicy, expression: Expression, logs: Logs, k: int, ex
         if exact:
             _measure(expression, documents, inputs)
         score = np.broadcast_to(expression.evaluate(documents, inputs)["score"], len(predictions))
-        page = ranker.rank(context[None], predictions[None], k, items=_one(items), item_values=_one(prices))
+        page = ranker.rank(
+            context[None], predictions[None], k, items=_one(items), item_values=_one(prices), as_logged=True
+        )
         served = page.indices[0][page.indices[0] >= 0]
         own = np.lexsort((np.arange(len(score)), -score))[: len(served)]
         equal += bool((own == served).all())
@@ -341,7 +367,8 @@ def _measure(e: Expression, documents: Mapping[str, NDArray[Any]], inputs: Input
 def _documents(
     policy: FusionPolicy, predictions: NDArray[Any], items: NDArray[Any] | None, prices: NDArray[Any] | None
 ) -> dict[str, NDArray[Any]]:
-    found = {f"p_{_slug(task)}": column for task, column in zip(policy.tasks, predictions.T, strict=True)}
+    columns = dict(zip(policy.tasks, predictions.T, strict=True))  # as a log has them, behind the scales
+    found = {f"{step}_{_slug(task)}": column for step in ("p", "raw") for task, column in columns.items()}
     if items is not None and policy.correction is not None:
         found |= {f"i_{_slug(name)}": column for name, column in zip(policy.correction.items, items.T, strict=True)}
     return found if prices is None else {**found, "value": prices}

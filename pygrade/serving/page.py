@@ -50,7 +50,7 @@ class Page:
     multipliers: NDArray[np.float32] | None  # [B, T] of the tasks' values, if the policy takes them
     shifts: NDArray[np.float32] | None  # [B, T] added to the values, as the multipliers
     first_number: int  # number of the first request, the id of those without one
-    predictions: NDArray[np.float32]  # [B, N, T], or [M, T] with bounds
+    predictions: NDArray[np.float32]  # [B, N, T], or [M, T] with bounds, as they were given
     bounds: NDArray[np.int64] | None  # [B + 1]
     scenario: str | Sequence[str] | None  # of all requests, or one each
     item_values: NDArray[np.float32] | None  # one for each candidate: prices
@@ -58,6 +58,7 @@ class Page:
     item_columns: NDArray[np.float32] | None = None  # [M, I] or [B, N, I] of the policy's correction
     categories: Sequence[str | None] | None = None  # M names of the candidates
     embeddings: NDArray[np.float32] | None = None  # of the candidates, d numbers each
+    as_logged: bool = False  # the predictions are on no other scale
     moves: tuple[Array, Array, Array, Array] | None = None  # of searched pages: `searched`, `effects`, `explain_move`
 
     def __repr__(self) -> str:
@@ -69,10 +70,11 @@ class Page:
         """T names in the order of the weights."""
         return self.policy.tasks
 
-    @property
+    @cached_property
     def rows(self) -> NDArray[np.float32]:
-        """The predictions [M, T]."""
-        return self.predictions.reshape(-1, len(self.tasks))
+        """The predictions [M, T] as a log has them, probabilities and amounts."""
+        rows = self.predictions.reshape(-1, len(self.tasks))
+        return rows if self.as_logged else self.policy.read_predictions(rows)
 
     @property
     def offsets(self) -> NDArray[np.int64]:
@@ -432,7 +434,8 @@ class Page:
         keep = ~missing | (position >= 0)  # [M]
         sizes = np.bincount(request[keep], minlength=batch)
         some = sizes > 0  # [B]
-        columns = self._item_rows
+        columns, correction = self._item_rows, self.policy.correction
+        own = () if columns is None or correction is None else correction.own_items  # levels are the policy's
         number = np.arange(self.first_number, self.first_number + batch)
         scenario = np.broadcast_to(np.array(self.scenario, dtype=str), batch) if self.scenario is not None else None
         return Logs(
@@ -460,11 +463,12 @@ class Page:
             multipliers=None if self.multipliers is None else self.multipliers[some],
             shifts=None if self.shifts is None else self.shifts[some],
             value=None if self.item_values is None else self.item_values.reshape(-1)[keep],
+            scales=self.policy.scales,
             **self._item_likeness(keep),
-            items=() if columns is None or self.policy.correction is None else self.policy.correction.items,
+            items=own,
             item_features=None
-            if columns is None
-            else np.where(np.isfinite(columns), columns, np.float32(np.nan))[keep],
+            if columns is None or not own
+            else np.where(np.isfinite(columns), columns, np.float32(np.nan))[keep, : len(own)],
         )
 
 

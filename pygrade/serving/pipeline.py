@@ -283,6 +283,7 @@ class Pipeline:
             item_values=made["item_values"],
             item_columns=made["item_columns"],
             first_number=0,
+            as_logged=True,
             ids=Ids(batch.request_id, batch.user_id, batch.item_id),
         )
         return ServedPage(
@@ -376,6 +377,7 @@ def fuse(
         shifts=shifts,
         items=batch.item_inputs(names) if names else None,
         item_values=prices_in(batch),
+        as_logged=True,
         request_id=batch.request_id,
         user_id=batch.user_id,
         item_id=batch.item_id,

@@ -96,6 +96,7 @@ class BlendedRanker:
         embeddings: ArrayLike | None = None,
         page_terms: bool = True,
         shifts: Mapping[str, float] | Sequence[Mapping[str, float]] | ArrayLike | None = None,
+        as_logged: bool = False,
     ) -> Page:
         """The best ``k`` candidates of each of B requests.
 
@@ -103,8 +104,10 @@ class BlendedRanker:
         mapping a request, such as ``[{"hour": 20, "plan": "family"}]`` (`pygrade.logs.encode`); None, or a row without
         a known feature: that request is served the static weights of its ``scenario`` (a name, or one a request) if
         the policy has them, else the global ones.
-        ``predictions`` [B, N, T], or jagged [M, T] with ``offsets`` [B + 1]; a candidate with a missing one (NaN or
-        infinite) ranks last, with score NaN, and leaves the others' scores alone. ``mask`` bool, ``boost_mul``,
+        ``predictions`` [B, N, T], or jagged [M, T] with ``offsets`` [B + 1], on the scales of the table that the policy
+        learned from (``policy.scales``): percentages, say, become probabilities; ``as_logged``: they are those of a log
+        already. A candidate with a missing one (NaN or infinite) ranks last, with score NaN, and leaves the others'
+        scores alone. ``mask`` bool, ``boost_mul``,
         ``boost_add`` [B, N] or [M]; ``groups`` int [B, N, A] or [M, A] with ``caps`` [A]: see `pygrade.rank`.
         ``item_id`` [B, N] or [M]; ``request_id``, ``user_id`` [B]: only for the log, as ``item_id`` unless the
         correction has levels of items, which it looks up by them. ``values``: multipliers of the
@@ -146,6 +149,7 @@ class BlendedRanker:
             embeddings,
             page_terms,
             shifts,
+            as_logged,
         )
         return self._rank(given, {"request_id": request_id, "user_id": user_id, "item_id": item_id})
 
@@ -168,6 +172,7 @@ class BlendedRanker:
             item_id=known.item_id,
             item_values=known.value,
             items=item_inputs(self.policy, known),
+            as_logged=True,
             **_page_inputs(self.policy, known),
             **rules,
         )
@@ -201,6 +206,7 @@ class BlendedRanker:
             item_columns=None if arguments.items is None else np.asarray(arguments.items),
             categories=arguments.categories,
             embeddings=None if arguments.embeddings is None else np.asarray(arguments.embeddings),
+            as_logged=arguments.as_logged,
         )
 
 
@@ -240,6 +246,7 @@ class _Arguments(NamedTuple):
     embeddings: Any
     page_terms: Any
     shifts: Any
+    as_logged: bool
 
     def sizes(self) -> tuple[int, int]:
         """The numbers of requests and of candidates."""
@@ -257,7 +264,7 @@ class _Arguments(NamedTuple):
         transforms = {"log" if entry.logarithm else entry.transform for entry in raw}
         if (mixture is None or mixture.takes_network) and not policy.config.corrected:
             transforms.add(policy.config.transform)
-        if transforms & {"log", "zlog", "log1p"}:
+        if transforms & {"log", "zlog", "log1p"} and not policy.scales:  # by which the core refuses others
             _check_signs(rows, offsets)
         groups, caps = _capped_groups(self.groups, self.caps, total)
         return _Arguments(
@@ -280,6 +287,7 @@ class _Arguments(NamedTuple):
             categories=None if self.categories is None else _names(self.categories, total),
             embeddings=None if self.embeddings is None else _embeddings(self.embeddings, total, policy),
             page_terms=bool(self.page_terms),
+            as_logged=bool(self.as_logged),
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pygrade._util.files import replace_link
 from pygrade._util.serialization import read_json
-from pygrade.storage import Folder, Place, download_directory, is_url
+from pygrade.storage import Folder, Place, download, download_directory, is_url
 
 logger = logging.getLogger("pygrade")
 ARTIFACT, POLICY = "artifact", "policy"
@@ -40,6 +40,17 @@ def policy_of(run: Path) -> Path:
         if (path / "policy.json").is_file():
             return path
     raise FileNotFoundError(f"{run} has no artifact and no policy; want what pygrade train or pipeline wrote")
+
+
+def check_proven(policy: Place, allowed: bool) -> None:
+    """ValueError if the policy in a directory is marked (`Mixture.unproven`), unless that is allowed: it is logged."""
+    verdict: dict[str, Any] = read_json(download(policy) / "policy.json")["verdict"] or {}
+    if not (mark := verdict.get("unproven", "")):
+        return
+    text = f"the policy in {policy} is not proven: {mark}"
+    if not allowed:
+        raise ValueError(f"{text}; want another one, or --allow-unproven")
+    logger.warning(text)
 
 
 def check_log_folders(options: Mapping[str, Any]) -> None:

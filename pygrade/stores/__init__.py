@@ -4,13 +4,11 @@
                                              lmdb:DIR?read_only=1 refuses writes
     redis://HOST:PORT/DB?prefix=NAME         a Redis server or cluster; also rediss:// (TLS), redis+sentinel:// and
                                              unix://SOCKET?db=DB&prefix=NAME
-    feast:DIR                                the online store of a Feast repository, for Python
     memory:                                  this process alone
 
-They are those of the core (csrc/include/pygrade/store.hpp), but Feast's; `Store` is their face.
+They are those of the core (csrc/include/pygrade/store.hpp); `Store` is their face. `Store.of` makes one of an object
+of yours, see docs/guides/storage.md.
 """
-
-from pathlib import Path
 
 from pygrade import _core
 from pygrade._core import (
@@ -23,7 +21,6 @@ from pygrade._core import (
     VersionInUseError,
     without_secret,
 )
-from pygrade.stores.feast import FeastStore
 from pygrade.stores.store import Store
 
 __all__ = [
@@ -48,6 +45,6 @@ def open_store(url: str, create: bool = False) -> Store:
     Raises NotAStoreError if there is none and ``create`` is not set, StoreUnreachableError, StoreCorruptError or
     StoreFormatError if it cannot be used, ValueError for an address that cannot be one.
     """
-    if url.startswith("feast:") and url != "feast:":
-        return Store(_core.PythonStore(FeastStore(Path(url.removeprefix("feast:")), create)))
+    if url.startswith("feast:"):
+        raise ValueError(f"url is {url!r}; want Store.of(an object that reads Feast), see docs/guides/storage.md")
     return Store(_core.open_store(url, create=create, timeout=_TIMEOUT))

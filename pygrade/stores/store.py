@@ -32,6 +32,11 @@ class Store:
         self.url = core.url
         self._core: _core.Store | None = core
 
+    @classmethod
+    def of(cls, store: Any) -> Self:
+        """A store that an object of Python implements: the methods are in csrc/bindings/python_store.hpp."""
+        return cls(_core.PythonStore(store))
+
     @property
     def core(self) -> _core.Store:
         """The store as other parts of the core take it, which may go on with it when this is closed."""

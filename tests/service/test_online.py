@@ -25,7 +25,7 @@ from tests.service.served import DELAY, START, events_of, pages, write_exposures
 
 ARTIFACTS = Path(__file__).parents[2] / "csrc" / "tests" / "artifacts"
 ONLINE = OnlineConfig(
-    window=200, min_requests=50, feedback_delay_ms=DELAY, min_effective_samples=5, step=Stage2Config(steps=3)
+    window=200, min_requests=50, feedback_delay_ms=DELAY, min_effective_samples=1, step=Stage2Config(steps=3)
 )
 CONFIG = ServiceConfig(planned_users=500, online=ONLINE)
 NOW = START + 10_000_000

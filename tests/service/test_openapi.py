@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from devtools.json_text import json_text
 from pygrade import __version__, _core
 from tests.console.browser import browser, needs_browser
 
@@ -20,19 +21,8 @@ PROGRAM = Path(_core.__file__).parent / "bin/pygraded"
 REFERENCE = re.compile(r"#/components/schemas/(\w+)")
 
 
-def text_of(value, indent=""):
-    """JSON whose parts have a line each, unless they fit in one."""
-    line = json.dumps(value, ensure_ascii=False)
-    if len(indent + line) <= 200 or not isinstance(value, dict | list):
-        return line
-    if isinstance(value, list):
-        return "[\n" + ",\n".join(f"{indent} {text_of(entry, indent + ' ')}" for entry in value) + f"\n{indent}]"
-    entries = (f"{indent} {json.dumps(key)}: {text_of(entry, indent + ' ')}" for key, entry in value.items())
-    return "{\n" + ",\n".join(entries) + f"\n{indent}}}"
-
-
 def served():
-    return text_of(json.loads(_core.Service.openapi())) + "\n"
+    return json_text(json.loads(_core.Service.openapi())) + "\n"
 
 
 def options_table():

@@ -116,7 +116,7 @@ def struct(fields: str) -> type[ctypes.Structure]:
 Request = struct(
     "N size P context N features P predictions N candidates N tasks P mask P boost_mul P boost_add P groups P caps "
     "N group_columns S scenario N scenario_size Q draw I flags I reserved P values P item_values P error N error_size "
-    "P items N item_columns P categories P embeddings N embedding_size P shifts"
+    "P items N item_columns P categories P embeddings N embedding_size P shifts P item_ids"
 )
 CPage = struct(
     "N size N k P values P indices P weights P concentration i filled i missing_predictions i fallback i explored "

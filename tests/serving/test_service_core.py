@@ -201,7 +201,7 @@ def test_the_log_of_a_policy_s_run_is_one_to_train_on(policy_run, tmp_path):
         assert logs.context[r].tolist() == [int(number[1:]) % 24, 1.0, 0.0]
         page, positions = pages[number], logs.position[rows]
         shown = [order[i] for i in np.argsort(np.where(positions < 0, 99, positions))[:4]]
-        assert [f"sku-{i}" for i in shown] == page["names"]
+        assert [f"sku-{i}" for i in shown] == page["items"]
         assert logs.exploration[r] == page["exploration"] and logs.user_id[r] == f"u{int(number[1:]) % 7}"
         counts[page["exploration"]] += 1
         assert (page["scores"] == sorted(page["scores"], reverse=True)) or page["exploration"] == "shuffle"

@@ -6,6 +6,7 @@ import pytest
 
 from devtools.redis_server import RedisCluster, RedisServer
 from pygrade.stores import open_store
+from tests.stores.doubles import PythonStore
 from tests.stores.servers import needs_redis
 
 _numbers = itertools.count()
@@ -39,10 +40,11 @@ def _address(kind, request, tmp_path):
     return {"memory": "memory:", "lmdb": f"lmdb:{tmp_path / 'store'}"}[kind]
 
 
-@pytest.fixture(params=["memory", *SHARED, pytest.param("cluster", marks=needs_redis)])
+@pytest.fixture(params=["memory", "python", *SHARED, pytest.param("cluster", marks=needs_redis)])
 def empty(request, tmp_path):
     """A store without any version."""
-    with open_store(_address(request.param, request, tmp_path), create=True) as store:
+    own = request.param == "python"
+    with PythonStore().face() if own else open_store(_address(request.param, request, tmp_path), create=True) as store:
         yield store
 
 

@@ -14,7 +14,7 @@ class PythonStore:
         return getattr(self.inner, name)
 
     def face(self):
-        return Store(_core.PythonStore(self))
+        return Store.of(self)
 
 
 def raising(error):

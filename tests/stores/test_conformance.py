@@ -279,6 +279,8 @@ def test_unknown_addresses_are_named():
     for url in ("", "lmdb:", "memory:x", "http://localhost", "redis"):
         with pytest.raises(ValueError, match=r"url is .*; want lmdb:DIR"):
             open_store(url)
+    with pytest.raises(ValueError, match=r"url is 'feast:x'; want Store.of"):
+        open_store("feast:x")
 
 
 @pytest.mark.parametrize("ttl", [None, 60.0])

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from devtools.json_text import json_text
 from pygrade import _core
 from pygrade.serving import asgi
 from tests.vectors import FOLDER
@@ -15,10 +16,10 @@ from tests.vectors.cases import OPTIONS, corrected, exchange, page_requests, req
 def main() -> None:
     page = FOLDER / "policy/page.json"
     record = json.loads(page.read_text())
-    page.write_text(json.dumps(record | {"corrected": corrected(record).tolist()}, indent=1) + "\n")
+    page.write_text(json_text(record | {"corrected": corrected(record).tolist()}) + "\n")
     values = ["", "value", "0001ff", "00" * 60]
     packed = [_core.pack_records([bytes.fromhex(value)], None)[0].hex() for value in values if value != "value"]
-    (FOLDER / "records.json").write_text(json.dumps(packed, indent=1) + "\n")
+    (FOLDER / "records.json").write_text(json_text(packed) + "\n")
     for policy, name, asked in (("policy", "http.json", requests()), ("pages", "http_pages.json", page_requests())):
         with tempfile.TemporaryDirectory() as scratch:
             shutil.copytree(FOLDER / policy, Path(scratch) / "policy")

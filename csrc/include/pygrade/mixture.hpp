@@ -30,6 +30,8 @@ struct PYGRADE_API PiecewiseLinear {
   // result[i] of values[i · stride].
   void map(const float* values, std::int64_t stride, std::span<float> result) const;
 
+  bool operator==(const PiecewiseLinear&) const = default;
+
   std::vector<float> x, y, slope;  // [K - 1] segments
 };
 
@@ -77,6 +79,9 @@ struct PYGRADE_API Baseline {
            (logarithm || corrected || std::ranges::any_of(weights, [](float weight) { return weight < 0.0f; }));
   }
 
+  // Whether it scores as another one of the same correction, whatever they are called.
+  bool scores_as(const Baseline& other) const;
+
   std::string name;
   Transform transform = Transform::identity;
   std::vector<float> weights;                // [T]
@@ -107,6 +112,9 @@ struct PYGRADE_API Mixture {
   Verdict verdict = Verdict::untested;
   std::string sentence = {};                // the verdict for people
   std::optional<Baseline> challenger = {};  // in the place of the policy's network
+  std::vector<Baseline> baselines = {};     // the others that the training tried, see Policy::with_ranking
+  std::string over = {};                    // name of the one that the verdict is over; "": the baseline
+  std::string unproven = {};                // why the log does not prove that it may be served; "": it does
 };
 
 }  // namespace pygrade::inline v0_2

@@ -170,6 +170,7 @@ class PYGRADE_API PageWorkspace {
   PageWorkspace& operator=(PageWorkspace&&) noexcept;
 
   std::span<const std::int64_t> item_ids() const;  // [n] the candidates
+  std::size_t unknown_items() const;               // of these, without levels in a policy that has some
   std::span<const float> predictions() const;      // [n, T]
   const FeatureBuffer& features() const;
   // What the ranker was given and gave, for a log: rows and indices are places in item_ids().

@@ -17,6 +17,7 @@
 #include "pygrade/export.h"
 #include "pygrade/mixture.hpp"
 #include "pygrade/page_terms.hpp"
+#include "pygrade/prediction_scales.hpp"
 
 namespace pygrade::inline v0_2 {
 
@@ -30,6 +31,10 @@ class PYGRADE_API ArtifactError : public std::runtime_error {
 class PYGRADE_API ArtifactMissing : public ArtifactError {
   using ArtifactError::ArtifactError;
 };
+
+// The id of an item or a user that a name stands for, ≥ 0, as everywhere in pygrade: a whole number from 0 to 2^63 - 1
+// in plain decimal digits is itself, any other name 63 bits of its hash.
+PYGRADE_API std::int64_t stable_id(std::string_view name);
 
 // A column of a request's candidates.
 struct ItemColumn {
@@ -80,17 +85,25 @@ class PYGRADE_API Policy {
   const std::optional<Mixture>& mixture() const { return mixture_; }  // nothing: the policy is served alone
   // Of predictions, for what takes corrected ones; nothing: none does.
   const std::optional<Correction>& correction() const { return correction_; }
-  std::span<const std::string> items() const;  // names of the correction's item columns
+  std::span<const std::string> items() const;      // names of the correction's item columns
+  std::span<const std::string> own_items() const;  // without levels of items, its last columns: what a log holds
   // Of the correction; nothing: what stands above an item does not count.
   const std::optional<PageTerms>& page_terms() const { return page_terms_; }
+  // Of the predictions that callers give; empty: they are taken as they are.
+  const PredictionScales& scales() const { return scales_; }
   // Whether the page terms read categories.
   bool takes_categories() const { return page_terms_ && !page_terms_->categories.empty(); }
 
   // Request::items of candidates with these ids[N] into `rows`[N, I]: the `given` columns by name, for those that are
   // not given the levels that a log showed of the items, else NaN. Empty if nothing is known. Others of `given` are
-  // ignored.
-  void item_columns(std::span<const std::int64_t> item_ids, std::span<const ItemColumn> given,
-                    std::vector<float>& rows) const;
+  // ignored. Returns how many items have no levels; 0 of a policy without any.
+  std::size_t item_columns(std::span<const std::int64_t> item_ids, std::span<const ItemColumn> given,
+                           std::vector<float>& rows) const;
+
+  // Request::items of candidates with these ids[N], of which columns[N, I], or none, are known: in the place of levels
+  // that are NaN those of the items. In `memory` if the policy has levels.
+  std::span<const float> add_levels(std::span<const std::int64_t> item_ids, std::span<const float> columns,
+                                    std::vector<float>& memory) const;
 
   // What alone ranks a request with values of its own: see Mixture::expected_value. Null with trade_offs(), and if none
   // does.
@@ -114,6 +127,11 @@ class PYGRADE_API Policy {
   // This policy with another share in the scores, see Mixture::trust. std::invalid_argument for a share outside 0 … 1,
   // and for one below 1 if there is no baseline.
   std::shared_ptr<const Policy> with_trust(double trust) const;
+
+  // A ranking of the policy's training alone, without the policy's values, boosts and page terms: the baseline, the
+  // challenger or another of the mixture's baselines by name, or "over": the one that the verdict is over.
+  // std::invalid_argument names those that there are.
+  std::shared_ptr<const Policy> with_ranking(std::string_view name) const;
 
   // What is served if features are missing: the scenario's static weights [T], or the global ones.
   struct Fallback {
@@ -163,6 +181,7 @@ class PYGRADE_API Policy {
   };
 
   Policy() = default;
+  std::size_t fill_levels(std::span<const std::int64_t> item_ids, std::span<float> rows) const;
   float shrinkage(std::span<const float> inputs) const;
 
   std::vector<std::string> tasks_, features_, scenarios_;
@@ -191,6 +210,7 @@ class PYGRADE_API Policy {
   std::optional<Mixture> mixture_;
   std::optional<Correction> correction_;
   std::optional<PageTerms> page_terms_;
+  PredictionScales scales_;
   std::shared_ptr<const detail::ItemLevels> levels_;  // the last T item columns; null: none
   std::vector<Layer> layers_;
   std::size_t widest_ = 0;

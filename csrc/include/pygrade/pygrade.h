@@ -120,6 +120,8 @@ PYGRADE_API const char* pygrade_policy_scenario(const pygrade_policy* policy, si
 /* The columns of pygrade_request.items; 0 for a policy that corrects no predictions by them. */
 PYGRADE_API size_t pygrade_policy_num_items(const pygrade_policy* policy);
 PYGRADE_API const char* pygrade_policy_item(const pygrade_policy* policy, size_t index);
+/* Why the log does not prove that the policy may be served; "": it does. A ranker serves it all the same. */
+PYGRADE_API const char* pygrade_policy_unproven(const pygrade_policy* policy);
 
 enum {
   PYGRADE_POLICY_CONTEXT_ONLY = 1, /* flags: the weights depend on the context alone, not on the predictions */
@@ -141,15 +143,17 @@ PYGRADE_API pygrade_status pygrade_policy_static_weights(const pygrade_policy* p
                                                          size_t scenario_size, float* weights);
 
 enum {
-  PYGRADE_REQUEST_EXPLORE = 1,      /* flags: serve a Dirichlet draw instead of its mean */
-  PYGRADE_REQUEST_DRAW = 2,         /* flags: of the coordinates `draw`; otherwise the next of the ranker's stream */
-  PYGRADE_REQUEST_NO_PAGE_TERMS = 4 /* flags: the page in the order of the scores */
+  PYGRADE_REQUEST_EXPLORE = 1,       /* flags: serve a Dirichlet draw instead of its mean */
+  PYGRADE_REQUEST_DRAW = 2,          /* flags: of the coordinates `draw`; otherwise the next of the ranker's stream */
+  PYGRADE_REQUEST_NO_PAGE_TERMS = 4, /* flags: the page in the order of the scores */
+  PYGRADE_REQUEST_AS_LOGGED = 8      /* flags: predictions are those of a log, probabilities and amounts */
 };
 typedef struct pygrade_request {
   size_t size;              /* sizeof(pygrade_request) */
   const float* context;     /* [features]; NULL: unknown. NaN: that feature is unknown */
   size_t features;          /* F */
-  const float* predictions; /* [candidates, tasks] row-major; NULL only without candidates */
+  const float* predictions; /* [candidates, tasks] row-major, as the table had them that the policy learned from: its
+                               scales are converted; NULL only without candidates */
   size_t candidates;        /* N, below 2^31 */
   size_t tasks;             /* T */
   const uint8_t* mask;      /* [candidates] not 0: eligible; or NULL */
@@ -174,7 +178,14 @@ typedef struct pygrade_request {
   const float* embeddings;       /* [candidates, embedding_size]; not finite or 0: unknown; or NULL: all of them */
   size_t embedding_size;
   const float* shifts; /* [tasks] added to the tasks' values, may make them negative, NaN: 0; or NULL: all of them */
+  /* [candidates] by which item effects that `items` lacks are looked up, pygrade_stable_id of items with names; or
+   * NULL. One whose effects the policy does not have is ranked as one of which nothing is known. */
+  const int64_t* item_ids;
 } pygrade_request;
+
+/* The id of an item or a user that a name in UTF-8 stands for, from 0 on: a whole number below 2^63 in plain decimal
+ * digits is itself, any other name 63 bits of its hash. 0 for NULL. */
+PYGRADE_API int64_t pygrade_stable_id(const char* name, size_t size);
 
 /* What the log says of the policy against the baseline that it is mixed with. */
 enum {

@@ -38,8 +38,9 @@ inline bool is_missing(float prediction) { return !std::isfinite(prediction); }
 
 // One request of N candidates. All spans belong to the caller.
 struct Request {
-  std::span<const float> context = {};            // [F] in the order of policy.features(); empty, or NaN: unknown
-  std::span<const float> predictions = {};        // [N, T] in the order of policy.tasks()
+  std::span<const float> context = {};  // [F] in the order of policy.features(); empty, or NaN: unknown
+  // [N, T] in the order of policy.tasks(), on the scales of the table that it learned from, see policy.scales().
+  std::span<const float> predictions = {};
   PageRules rules = {};                           // mask, boosts, groups and caps
   std::optional<std::string_view> scenario = {};  // chooses fallback weights, width of exploration, multipliers
   bool explore = false;                           // serve a Dirichlet draw instead of the mean
@@ -62,6 +63,9 @@ struct Request {
   std::span<const std::uint8_t> demoted = {};  // [N] where not 0: placed after all others, unless it is pinned
   // [T] numbers added to the tasks' values after the multipliers, so that a task may cost something; empty, or NaN: 0.
   std::span<const float> shifts = {};
+  bool as_logged = false;  // predictions are those of a log: probabilities and amounts, on no other scale
+  // [N] ids, `stable_id` of those with names, by which the ranker looks up levels that `items` lacks; or empty.
+  std::span<const std::int64_t> item_ids = {};
 
   ValueChange change() const { return {values, shifts}; }
 };
@@ -134,9 +138,9 @@ class PYGRADE_API Ranker {
   Ranker(const Ranker&) = delete;
   Ranker& operator=(const Ranker&) = delete;
 
-  // Throws std::invalid_argument for sizes that do not fit, for negative predictions under a logarithm, for values that
-  // are negative, all 0 or not taken, and for missing or negative item_values; then the buffer is untouched and nothing
-  // is counted.
+  // Throws std::invalid_argument for sizes that do not fit, for predictions that their scale can't have, for negative
+  // ones under a logarithm, for values that are negative, all 0 or not taken, and for missing or negative item_values;
+  // then the buffer is untouched and nothing is counted.
   Page rank(const Request& request, const PageBuffer& buffer);
 
   // One page for each request, all by one policy, in up to num_threads threads; the pages do not depend on the number.
@@ -164,8 +168,9 @@ class PYGRADE_API Ranker {
   using Owner = std::shared_ptr<const Policy>;
   struct Memory;  // of one thread at a time
 
-  Page rank(Memory& memory, const Policy& used, const Request& request, const PageBuffer& buffer,
-            std::optional<std::uint64_t> draw);
+  // A request whose sizes and predictions were checked; gaps: a prediction is missing.
+  Page rank(Memory& memory, const Policy& used, const Request& given, const PageBuffer& buffer,
+            std::optional<std::uint64_t> draw, bool gaps);
 
   std::unique_ptr<detail::HotSwap<Owner, Memory>> policies_;
   std::atomic<std::uint64_t> stream_;

@@ -60,7 +60,8 @@ class PYGRADE_API Service {
   // An error as `handle` answers it, for what a server refuses by itself. argument "": none.
   static Response error(int status, std::string_view argument, std::string_view message);
 
-  // What an operator should look at, a sentence each: arms that would serve the same pages.
+  // What an operator should look at, a sentence each: arms that may rank alike and do, policies that are not
+  // proved.
   std::vector<std::string> warnings() const;
 
   // The interface as an OpenAPI document in JSON, the answer of /openapi.json.

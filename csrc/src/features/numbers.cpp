@@ -77,11 +77,7 @@ DayAngles make_day_angles() {
 }  // namespace
 
 std::int64_t text_code(std::string_view text) {
-  std::uint8_t digest[8];
-  blake2b(text, digest);
-  std::uint64_t bits = 0;
-  for (std::size_t i = 0; i < sizeof digest; ++i) bits |= std::uint64_t{digest[i]} << 8 * i;
-  const auto code = static_cast<std::int64_t>(bits);
+  const auto code = static_cast<std::int64_t>(digest_bits(text));
   return code == null_code ? 0 : code;
 }
 

@@ -79,7 +79,9 @@ inline constexpr Field rank_fields[] = {
     {"k", positive, "items of the page, at most max_k", "10"},
     {"candidates", positive, "how many items the search finds, at most max_candidates", "500"},
     {"items", ids, "the candidates, without a search; at most max_candidates; a policy's run needs them"},
-    {"predictions", lists_by_name, "a number for each of items by task, null: missing; in place of the run's model"},
+    {"predictions", lists_by_name,
+     "a number for each of items by task, on the scale of the table that the policy learned from, null: missing; in "
+     "place of the run's model"},
     {"item_values", amounts, "a price for each of items, for a baseline that needs them"},
     {"item_features", columns_by_name, "a value for each of items by column: what the policy's correction reads"},
     {"categories", maybe_texts, "a name for each of items, null: unknown; what the policy's page terms read"},
@@ -130,6 +132,11 @@ inline constexpr Field arm_fields[] = {
     {"values", amounts_by_name, "multipliers by task"},
     {"shifts", numbers_by_name, "of the values, by task"},
     {"trust", share, "of the policy in the scores; the policy's own if absent"},
+    {"ranking", key_text,
+     "of the policy's training, alone: a baseline's name, such as expected value or production, or over: what the "
+     "verdict "
+     "compared with"},
+    {"alike", boolean, "whether it may rank as another arm does; else that is refused", "false"},
     {"explore", share, "share of the arm's requests with drawn weights", "0"},
 };
 
@@ -139,6 +146,8 @@ inline constexpr Field shadow_fields[] = {
     {"values", amounts_by_name, "as an arm's"},
     {"shifts", numbers_by_name, "as an arm's"},
     {"trust", share, "as an arm's"},
+    {"ranking", key_text, "as an arm's"},
+    {"alike", boolean, "whether it may rank as all arms do, or as another shadow; else that is refused", "false"},
 };
 
 inline constexpr Field experiment_fields[] = {
@@ -171,6 +180,7 @@ inline constexpr Field service_options[] = {
     {"unknown_items", R"({"enum":["refuse","count"]})",
      "whether feedback on an item that the catalog lacks is refused, or taken and counted", R"("refuse")"},
     {"require_store", boolean, "whether /readyz is 503 while the store does not answer", "false"},
+    {"allow_unproven", boolean, "whether arms may serve policies that their log does not prove", "false"},
     {"max_body_bytes", positive, "bytes of a request's body", "1048576"},
     {"arms", R"(["#Arm"])", "policies, each with a share of the users", R"([{"name":"main"}])"},
     {"shadow", R"(["#Shadow"])", "policies that rank the same candidates, are compared, and are never served", "[]"},

@@ -9,6 +9,7 @@
 
 #include "service/api.hpp"
 #include "service/input.hpp"
+#include "util/blake2b.hpp"
 
 namespace pygrade::inline v0_2::detail {
 
@@ -37,6 +38,7 @@ constexpr std::tuple<std::string_view, double ServiceConfig::*, double> amounts[
 constexpr std::pair<std::string_view, bool ServiceConfig::*> flags[] = {
     {"strict", &ServiceConfig::strict},
     {"require_store", &ServiceConfig::require_store},
+    {"allow_unproven", &ServiceConfig::allow_unproven},
 };
 
 template <std::size_t N, class Read>
@@ -78,12 +80,16 @@ ArmConfig read_arm(JsonReader& reader, const std::string& where, const api::Fiel
     if (argument.key == "name") arm.name = read_name(reader, argument);
     if (argument.key == "policy") arm.policy = run / read_text(reader, argument, max_path);
     if (argument.key == "trust") arm.trust = read_number(reader, argument, 0.0, 1.0);
+    if (argument.key == "ranking") arm.ranking = read_text(reader, argument, max_name);
+    if (argument.key == "alike") arm.alike = read_boolean(reader, argument);
     if (argument.key == "share") arm.share = read_number(reader, argument, 0.0, 1.0);
     if (argument.key == "explore") arm.explore = read_number(reader, argument, 0.0, 1.0);
     if (argument.key == "values") arm.values = read_by_task(reader, argument, 0.0);
     if (argument.key == "shifts") arm.shifts = read_by_task(reader, argument, -largest);
   });
   if (arm.name.empty()) refuse_missing(prefix + "name");
+  if (arm.trust && !arm.ranking.empty())
+    throw InputError(prefix + "trust", prefix + "trust stands beside ranking, which has no share of the policy");
   return arm;
 }
 

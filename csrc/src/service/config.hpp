@@ -22,6 +22,8 @@ struct ArmConfig {
   std::vector<std::pair<std::string, double>> values = {};  // multipliers by task
   std::vector<std::pair<std::string, double>> shifts = {};  // of the values, by task
   std::optional<double> trust = {};                         // nothing: the policy's
+  std::string ranking = {};                                 // of the policy's training, alone; "": the policy's
+  bool alike = false;                                       // it may rank as another one
   double explore = 0.0;                                     // share of the arm's requests
   bool operator==(const ArmConfig&) const = default;
 };
@@ -39,7 +41,8 @@ struct ServiceConfig {
   double max_amount = 1e6;           // of an event, as in pygrade join
   bool refuse_unknown_items = true;  // of events, by the catalog; else they are counted
   bool require_store = false;
-  bool strict = false;  // unknown keys of requests are refused, not counted
+  bool allow_unproven = false;  // arms may serve policies that the log does not prove
+  bool strict = false;          // unknown keys of requests are refused, not counted
   std::size_t max_body_bytes = std::size_t{1} << 20;
   std::vector<ArmConfig> arms = {{.name = "main"}};
   std::vector<ArmConfig> shadows;

@@ -5,6 +5,7 @@
 
 #include "pygrade/fusion.hpp"
 #include "service/impl.hpp"
+#include "serving/prediction_scales.hpp"
 
 namespace pygrade::inline v0_2 {
 
@@ -41,13 +42,6 @@ std::vector<float> rows_of(std::span<const std::int64_t> places, std::span<const
       rows.insert(rows.end(), row.begin(), row.end());
     }
   return rows;
-}
-
-// What the contributions are of: what alone ranks by the request's values, the challenger, or the baseline if it has
-// all of the trust. Null: the policy's network.
-const Baseline* leading(const Policy& policy, const Request& request) {
-  if (const Baseline* replaced = replacement(policy, request)) return replaced;
-  return policy.mixture() && !policy.mixture()->takes_network() ? policy.mixture()->counted_baseline() : nullptr;
 }
 
 Parts parts_of(const Policy& policy, const Request& request, std::span<const float> weights) {
@@ -140,8 +134,9 @@ void write_ranking(const Policy& policy, const Request& request, Fallback fallba
   const auto& mixture = policy.mixture();
   const bool by_values = alone_by_values(policy, request);
   const bool standardized = mixture && !by_values && mixture->counted_baseline() != nullptr;
-  const bool mixed = standardized && mixture->trust > 0.0;
-  const std::string first = lead == nullptr ? "policy" : lead->name;
+  const bool mixed = mixed_in(policy, request) != nullptr;
+  const auto names = ranked_by(policy, request);
+  const std::string& first = names[0];
   bool logarithm = false;
   if (lead != nullptr) {
     Policy::ValueMemory change;
@@ -166,9 +161,13 @@ void write_ranking(const Policy& policy, const Request& request, Fallback fallba
   if (lead != nullptr) why += "; the weights do not count";
   if (lead == nullptr && fallback != Fallback::none) why += "; static weights, for want of features";
   if (!by_values && mixture && !mixture->sentence.empty()) why += ": " + mixture->sentence;
-  out.begin_object().known_key("by").begin_list().value(first);
-  if (mixed) out.value(mixture->baseline.name);
-  out.end_list().field("weighs", lead == nullptr).field("score", score).field("why", why).end_object();
+  out.begin_object()
+      .known_key("by")
+      .list(names)
+      .field("weighs", lead == nullptr)
+      .field("score", score)
+      .field("why", why)
+      .end_object();
 }
 
 // An item of the page.
@@ -224,7 +223,7 @@ void write_static(const Ranked& ranked, std::span<const std::int32_t> shown, Con
   double kept = 0.0;
   for (const std::int32_t index : others) kept += std::ranges::find(shown, index) != shown.end();
   out.begin_object().known_key("items").list(
-      others, [&](std::int32_t index) { return ranked.item_ids[static_cast<std::size_t>(index)]; });
+      others, [&](std::int32_t candidate) { return item_of(ranked, context, candidate); });
   out.known_key("weights").object(tasks, context.other_weights);
   out.field("replaced", 1.0 - kept / static_cast<double>(std::max<std::size_t>(others.size(), 1))).end_object();
 }
@@ -232,8 +231,10 @@ void write_static(const Ranked& ranked, std::span<const std::int32_t> shown, Con
 }  // namespace
 
 std::string Service::Impl::explain_body(const ServiceRequest& given, Context& context) {
-  const Ranked ranked = rank(given, context, false);  // nobody sees this page: it is not counted or logged
+  Ranked ranked = rank(given, context, false);  // nobody sees this page: it is not counted or logged
   const Policy& policy = *ranked.policy;
+  Reading reading;
+  ranked.request = as_logged(policy, ranked.request, reading);
   const Request& request = ranked.request;
   const Parts parts = parts_of(policy, request, context.weights);
   const auto shown = ranked.indices.first(static_cast<std::size_t>(ranked.page.filled));
@@ -245,10 +246,7 @@ std::string Service::Impl::explain_body(const ServiceRequest& given, Context& co
   write_ranking(policy, request, ranked.page.page.fallback, out.known_key("ranking"));
   out.known_key("explanation").begin_list();
   for (std::size_t i = 0; i < shown.size(); ++i) {
-    out.begin_object().field("item", context.items[i]);
-    if (!context.input.names.empty() || ranked.release->names)
-      out.text_field("name", item_name(ranked, context, i).value_or(std::string_view()));
-    out.field("score", context.scores[i]);
+    out.begin_object().field("item", item_of(ranked, context, shown[i])).field("score", context.scores[i]);
     write_item(parts, ranked, context, i, out);
     out.end_object();
   }

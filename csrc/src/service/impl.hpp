@@ -8,6 +8,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "pygrade/exposures.hpp"
@@ -36,10 +37,11 @@ struct Context {
   Assignment assigned;  // of the user, if there is an experiment
   std::vector<float> values, shifts, scores, weights, concentration, policy_context, item_columns;
   std::vector<std::int32_t> indices;
-  std::vector<std::int64_t> items, pinned, demoted;
-  std::vector<std::int32_t> pins;          // [k], or none
-  std::vector<std::uint8_t> demoted_rows;  // [N], or none
-  std::vector<PageEffect> effects;         // [k] of a page that is explained
+  std::vector<std::int64_t> items;
+  std::vector<std::int32_t> pinned, demoted;  // candidates on the page
+  std::vector<std::int32_t> pins;             // [k], or none
+  std::vector<std::uint8_t> demoted_rows;     // [N], or none
+  std::vector<PageEffect> effects;            // [k] of a page that is explained
   // Of a comparison.
   std::vector<float> other_scores, other_weights, other_concentration, other_columns;
   std::vector<std::int32_t> other_indices;
@@ -78,6 +80,7 @@ struct Ranked {
   std::span<const std::int64_t> item_ids;  // [N]
   std::span<const std::int32_t> indices;   // [k] places in item_ids
   bool user_known = false;
+  std::size_t unknown_items = 0;  // candidates without levels, of a policy with them
 };
 
 enum class Exploration : std::uint8_t { none, drawn, shuffled };
@@ -185,8 +188,9 @@ bool names_tensors(std::string_view header);
 // JSON of an error.
 Response error_response(int status, std::string_view argument, std::string_view message);
 
-// What a place of the page is called; nothing: its item has no name.
-std::optional<std::string_view> item_name(const Ranked& ranked, const Context& context, std::size_t place);
+// A candidate as the caller knows it: its name, or the id if it has none.
+std::variant<std::int64_t, std::string_view> item_of(const Ranked& ranked, const Context& context,
+                                                     std::int32_t candidate);
 // The rank and explain responses' common fields.
 // `lists`: with the items and their scores.
 void write_page(const Ranked& ranked, const Context& context, JsonWriter& out, bool lists = true);
@@ -198,6 +202,13 @@ Baseline network_part(const Policy& policy, std::span<const float> weights);
 const Baseline* replacement(const Policy& policy, const Request& request);
 // Whether an expected value alone ranks by the request's values.
 bool alone_by_values(const Policy& policy, const Request& request);
+// What the contributions to the scores are of: what stands in the network's place, or the baseline if it has all of the
+// trust. Null: the policy's network.
+const Baseline* leading(const Policy& policy, const Request& request);
+// The mixture's baseline if it has a share beside that. Null: one ranking makes the scores.
+const Baseline* mixed_in(const Policy& policy, const Request& request);
+// The names of both; "policy" for the network.
+std::vector<std::string> ranked_by(const Policy& policy, const Request& request);
 
 }  // namespace detail
 

@@ -1,14 +1,13 @@
 #include "service/input.hpp"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <cmath>
 #include <cstring>
 #include <limits>
 
+#include "pygrade/policy.hpp"
 #include "service/json_writer.hpp"
-#include "util/blake2b.hpp"
 
 namespace pygrade::inline v0_2::detail {
 
@@ -32,16 +31,6 @@ std::string text_of(const Json& value) {
 }
 
 }  // namespace
-
-std::uint64_t digest_bits(std::string_view text) {
-  std::array<std::uint8_t, 8> digest;
-  blake2b(text, digest);
-  std::uint64_t bits = 0;
-  for (std::size_t i = digest.size(); i-- > 0;) bits = bits << 8 | digest[i];
-  return bits;
-}
-
-std::int64_t stable_id(std::string_view name) { return static_cast<std::int64_t>(digest_bits(name) >> 1); }
 
 std::string Argument::text() const {
   std::string name(prefix);

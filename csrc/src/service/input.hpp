@@ -100,15 +100,11 @@ std::size_t read_list(JsonReader& reader, const Argument& argument, std::size_t 
 void read_floats(JsonReader& reader, const Argument& argument, std::size_t most, double low, double high, bool missing,
                  std::vector<float>& out);
 
-// Ids of users or items: numbers, or names, which stand for the hashes that they are in logs.
+// Ids of users or items: numbers, or names, which stand for their `stable_id`.
 struct Ids {
   bool named = false;
   // `name`: the text that was read; no data of a number.
   std::int64_t read(JsonReader& reader, const Argument& argument, bool negative, std::string_view& name) const;
 };
-
-// 64 bits that depend on the text alone; and the id ≥ 0 of a name, as pygrade._util.hashing.stable_id.
-std::uint64_t digest_bits(std::string_view text);
-std::int64_t stable_id(std::string_view name);
 
 }  // namespace pygrade::inline v0_2::detail

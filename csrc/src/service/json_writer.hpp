@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <variant>
 
 namespace pygrade::inline v0_2::detail {
 
@@ -51,6 +52,10 @@ class JsonWriter {
   template <class Value>
   JsonWriter& value(const std::optional<Value>& given) {
     return given ? value(*given) : null();
+  }
+  template <class... Values>
+  JsonWriter& value(const std::variant<Values...>& given) {
+    return std::visit([this](const auto& held) -> JsonWriter& { return value(held); }, given);
   }
   // A list of the elements, or of what `of` makes of each.
   template <class Range, class Of = std::identity>

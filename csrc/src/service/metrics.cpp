@@ -34,6 +34,7 @@ Metrics::Metrics(const ServiceConfig& config) {
   feedback_errors = registry.count("pygrade_feedback_errors_total");
   unknown_keys = registry.count("pygrade_unknown_keys_total");
   unknown_items = registry.count("pygrade_update_unknown_items_total");
+  unknown_effects = registry.count("pygrade_correction_unknown_items_total");
   for (const ArmConfig& arm : config.arms) {
     const std::string labels = labels_of({{"arm", arm.name}});
     ArmCells cells;

@@ -91,8 +91,9 @@ class Metrics {
   std::array<Cell, fallback_names.size()> fallback;
   std::array<Cell, degraded_names.size()> degraded;
   Cell reloads, failures, feedback_events, feedback_bytes, feedback_errors;
-  Cell unknown_keys;   // of requests
-  Cell unknown_items;  // of updates
+  Cell unknown_keys;     // of requests
+  Cell unknown_items;    // of updates
+  Cell unknown_effects;  // candidates without levels
   std::vector<ArmCells> arms;
   std::vector<Cell> settings;      // [settings] pages, of the experiment
   std::array<Cell, 2> unassigned;  // pages: the user's cohort has not begun; the request is outside

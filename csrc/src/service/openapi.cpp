@@ -38,9 +38,7 @@ constexpr Field error_fields[] = {always("error", "#Reason", "what is wrong")};
 constexpr Field page_fields[] = {
     always("request_id", text, "the id by which feedback is joined"),
     always("arm", text, "the arm that made the page"),
-    always("items", integers,
-           "in the order of the page; 64-bit, and JavaScript reads those beyond 2^53 inexactly: use names there"),
-    {"names", maybe_texts, "of the items, if they have names"},
+    always("items", ids, "in the order of the page: names, or the ids of items that have none"),
     always("scores", maybe_numbers, "of the items; null: a prediction is missing"),
     always("weights", numbers_by_name, "of the policy, by task; where trust is 0 they rank nothing"),
     {"multipliers", numbers_by_name, "of the tasks' values, in force, if the policy takes them"},
@@ -59,8 +57,8 @@ constexpr Field page_fields[] = {
     always("seed", count, "of the draw"),
     always("exploration", R"({"type":"string","enum":["none","dirichlet","shuffle"]})", "as in the log of pages"),
     always("searched", boolean, "whether what stands above an item counted: page terms made the page"),
-    {"pinned", integers, "the pins that were placed, if some were asked for"},
-    {"demoted", integers, "the demoted items that the page holds all the same, if some were asked for"},
+    {"pinned", ids, "the pins that were placed, if some were asked for"},
+    {"demoted", ids, "the demoted items that the page holds all the same, if some were asked for"},
     always("seconds", numbers_by_name, "by step"),
 };
 
@@ -110,8 +108,7 @@ constexpr Field correction_fields[] = {
 };
 
 constexpr Field explained_fields[] = {
-    always("item", integer, ""),
-    {"name", maybe_text, "if items have names"},
+    always("item", id, ""),
     always("score", maybe_number, ""),
     always("predictions", maybe_numbers_by_name, "by task"),
     always("contributions", R"({"type":["object","null"]})",
@@ -162,7 +159,8 @@ constexpr Field arm_status_fields[] = {
     always("share", share, "of the users"),
     always("policy", text, "version"),
     always("trust", share, ""),
-    always("verdict", verdict, "of the training; null: none, or not of this trust"),
+    always("ranking", texts, "policy, or a baseline's name: what makes the scores"),
+    always("verdict", verdict, "of the training; null: none, or not of this trust or ranking"),
     always("sentence", maybe_text, "the verdict in words"),
     always("explore", share, "of the arm's requests"),
     always("values", numbers_by_name, "multipliers by task"),
@@ -177,6 +175,7 @@ constexpr Field shadow_status_fields[] = {
     always("name", text, ""),
     always("policy", text, "version"),
     always("trust", share, ""),
+    always("ranking", texts, "as an arm's"),
     always("pages", count, "since the start"),
     always("replaced", maybe_number, "mean share of the page that it would replace"),
     always("overlap", maybe_number, "mean overlap of both pages over their depths"),
@@ -211,7 +210,7 @@ constexpr Field status_fields[] = {
     always("store_state", store_state, "null: a policy's run needs none"),
     always("ready", boolean, "as /readyz"),
     always("draining", boolean, ""),
-    always("warnings", texts, "what to look at, such as arms that serve the same pages"),
+    always("warnings", texts, "what to look at, such as arms that may rank alike and do"),
     always("window_seconds", number, "length of what is called the last hour"),
     always("timestamp", integer, "milliseconds since 1970"),
     always("tasks", texts, ""),
@@ -302,7 +301,8 @@ constexpr Operation operations[] = {
     {"/v1/explain", "post", "The same page with its reasons", "RankRequest", "Explanation",
      "Nothing is counted or logged."},
     {"/v1/weights", "post", "What scores are made of", "RankRequest", "Weights",
-     "For engines that score by themselves. A policy that reads the candidates' predictions wants them; items and "
+     "For engines that score by themselves, by predictions that a log would have: on no other scale. A policy that "
+     "reads the candidates' predictions wants them; items and "
      "rules "
      "have no effect. Batches as of /v1/rank, answered under weights. Nothing is counted or logged."},
     {"/v1/update", "post", "Feedback", "UpdateRequest", "Updated",

@@ -59,16 +59,15 @@ void take_places(const RankInput& input, Context& context) {
 }
 
 // Which pins were placed, in the order of their positions, and which demoted items the page holds all the same.
-void name_places(const RankInput& input, std::span<const std::int32_t> page, Context& context) {
+void name_places(std::span<const std::int32_t> page, Context& context) {
   context.pinned.clear();
   context.demoted.clear();
-  const auto item_of = [&](std::int32_t candidate) { return input.items[static_cast<std::size_t>(candidate)]; };
   for (const std::int32_t pin : context.pins)
-    if (pin >= 0 && std::ranges::find(page, pin) != page.end()) context.pinned.push_back(item_of(pin));
+    if (pin >= 0 && std::ranges::find(page, pin) != page.end()) context.pinned.push_back(pin);
   for (const std::int32_t candidate : page)
     if (!context.demoted_rows.empty() && context.demoted_rows[static_cast<std::size_t>(candidate)] != 0 &&
         std::ranges::find(context.pins, candidate) == context.pins.end())
-      context.demoted.push_back(item_of(candidate));
+      context.demoted.push_back(candidate);
 }
 
 }  // namespace
@@ -130,6 +129,7 @@ void Service::Impl::rank_pipeline(Ranked& ranked, Context& context, bool explore
   ranked.policy = &workspace.policy();
   ranked.request = workspace.request();
   ranked.item_ids = workspace.item_ids();
+  ranked.unknown_items = workspace.unknown_items();
   const auto indices = workspace.buffer().indices;
   context.indices.assign(indices.begin(), indices.end());
   ranked.user_known = ranked.page.degraded == Degraded::none && workspace.features().user_known;
@@ -163,7 +163,7 @@ void Service::Impl::rank_policy(Ranked& ranked, Context& context, bool explore, 
   request.shifts = context.shifts;
   if (input.has_item_values) request.item_values = input.item_values;
   if (ranked.policy->correction()) {
-    ranked.policy->item_columns(input.items, input.item_features, context.item_columns);
+    ranked.unknown_items = ranked.policy->item_columns(input.items, input.item_features, context.item_columns);
     request.items = context.item_columns;
   }
   context.scores.resize(input.k);
@@ -281,7 +281,7 @@ Ranked Service::Impl::rank(const ServiceRequest& given, Context& context, bool s
   } catch (const std::invalid_argument& error) {
     throw translated(error);
   }
-  name_places(input, std::span(context.indices).first(static_cast<std::size_t>(ranked.page.filled)), context);
+  name_places(std::span(context.indices).first(static_cast<std::size_t>(ranked.page.filled)), context);
   if (how == Exploration::shuffled) {
     std::uint64_t state = stable_bits(config.salt + " order", context.request_id);
     for (auto left = static_cast<std::size_t>(ranked.page.filled); left > 1; --left) {
@@ -307,6 +307,7 @@ void Service::Impl::count(const Ranked& ranked, Context& context) {
     if (page.seconds[s] > 0.0f) metrics.step[s].observe(static_cast<double>(page.seconds[s]));
   metrics.degraded[static_cast<std::size_t>(page.degraded)].add();
   metrics.fallback[static_cast<std::size_t>(page.page.fallback)].add();
+  if (ranked.unknown_items > 0) metrics.unknown_effects.add(ranked.unknown_items);
   ArmCells& arm = metrics.arms[ranked.arm];
   arm.pages.add();
   if (page.page.explored || page.page.shuffled) arm.explored.add();
@@ -350,24 +351,28 @@ void Service::Impl::log_exposure(const Ranked& ranked, Context& context) {
 
 std::string_view detail::unless_none(std::string_view name) { return name == "none" ? std::string_view() : name; }
 
-std::optional<std::string_view> detail::item_name(const Ranked& ranked, const Context& context, std::size_t place) {
-  const auto& given = context.input.names;
-  if (given.empty()) return ranked.release->names ? ranked.release->names->of(context.items[place]) : std::nullopt;
-  const std::string_view name = given[static_cast<std::size_t>(ranked.indices[place])];
-  return name.data() == nullptr ? std::nullopt : std::optional(name);
+std::variant<std::int64_t, std::string_view> detail::item_of(const Ranked& ranked, const Context& context,
+                                                             std::int32_t candidate) {
+  const auto at = static_cast<std::size_t>(candidate);
+  const std::int64_t id = ranked.item_ids[at];
+  if (const auto& given = context.input.names; !given.empty()) {
+    if (given[at].data() != nullptr) return given[at];
+  } else if (ranked.release->names) {
+    if (const auto name = ranked.release->names->of(id)) return *name;
+  }
+  return id;
 }
 
 void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter& out, bool lists) {
   const ServedPage& page = ranked.page;
   const Release& release = *ranked.release;
   const auto filled = static_cast<std::size_t>(page.filled);
-  const auto items = std::span(context.items).first(filled);
+  const auto list = [&](std::string_view key, std::span<const std::int32_t> candidates) {
+    out.known_key(key).list(candidates, [&](std::int32_t at) { return item_of(ranked, context, at); });
+  };
   out.field("request_id", context.request_id).field("arm", release.arms[ranked.arm].name);
-  if (lists) out.known_key("items").list(items);
-  if (!context.input.names.empty() || release.names) {
-    std::size_t place = 0;
-    out.known_key("names").list(items, [&](std::int64_t) { return item_name(ranked, context, place++); });
-  }
+  if (lists || !context.input.names.empty() || release.names)
+    list(lists ? "items" : "names", ranked.indices.first(filled));
   if (lists) out.known_key("scores").list(std::span(context.scores).first(filled));
   out.known_key("weights").object(release.tasks, context.weights);
   if (ranked.policy->takes_values()) {
@@ -383,8 +388,8 @@ void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter
   out.text_field("fallback", unless_none(fallback_names[static_cast<std::size_t>(page.page.fallback)]));
   out.field("explored", page.page.explored).field("seed", page.page.seed);
   out.field("exploration", page.page.exploration()).field("searched", page.page.searched);
-  if (!context.input.pins.empty()) out.known_key("pinned").list(context.pinned);
-  if (!context.input.demoted.empty()) out.known_key("demoted").list(context.demoted);
+  if (!context.input.pins.empty()) list("pinned", context.pinned);
+  if (!context.input.demoted.empty()) list("demoted", context.demoted);
   out.known_key("seconds").object(step_names, page.seconds);
 }
 

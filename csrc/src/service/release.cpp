@@ -3,12 +3,15 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <set>
+#include <tuple>
 
 #include "features/center.hpp"
 #include "features/plan.hpp"
+#include "service/impl.hpp"
 #include "service/input.hpp"
 #include "util/files.hpp"
 #include "util/json.hpp"
@@ -71,9 +74,10 @@ std::vector<std::vector<float>> settings_of(const Experiment& experiment, const 
 
 Served serve(std::shared_ptr<const Policy> policy, const ArmConfig& config, const char* kind) {
   const std::string name = std::string(kind) + " '" + config.name + "'";
-  Served served{config.name, std::move(policy), {}, {}, 1.0f};
+  Served served{.name = config.name, .policy = std::move(policy), .alike = config.alike};
   try {
     if (config.trust) served.policy = served.policy->with_trust(*config.trust);
+    if (!config.ranking.empty()) served.policy = served.policy->with_ranking(config.ranking);
     const auto& tasks = served.policy->tasks();
     if (!config.values.empty()) served.values = by_task("values", config.values, tasks);
     if (!config.shifts.empty()) served.shifts = by_task("shifts", config.shifts, tasks);
@@ -83,7 +87,33 @@ Served serve(std::shared_ptr<const Policy> policy, const ArmConfig& config, cons
     throw std::invalid_argument(name + ": " + error.what());
   }
   if (const auto& mixture = served.policy->mixture()) served.trust = static_cast<float>(mixture->trust);
+  served.ranking = ranked_by(*served.policy, {.values = served.values, .shifts = served.shifts});
   return served;
+}
+
+bool same(const Baseline* a, const Baseline* b) { return a == nullptr || b == nullptr ? a == b : a->scores_as(*b); }
+
+// Whether the pages of any request without values of its own are the same.
+bool rank_alike(const Served& a, const Served& b) {
+  const auto values = [](const Served& of) { return Request{.values = of.values, .shifts = of.shifts}; };
+  const auto equal = [](std::span<const float> p, std::span<const float> q) {
+    return std::ranges::equal(p, q, [](float x, float y) { return x == y || (std::isnan(x) && std::isnan(y)); });
+  };
+  const Policy &p = *a.policy, &q = *b.policy;
+  const Baseline *lead = leading(p, values(a)), *mixed = mixed_in(p, values(a));
+  if (!same(lead, leading(q, values(b))) || !same(mixed, mixed_in(q, values(b)))) return false;
+  if (mixed != nullptr && a.trust != b.trust) return false;
+  const bool learned = lead == nullptr || lead->corrected || (mixed != nullptr && mixed->corrected);
+  const auto own = [](const Policy& of) {  // what is of the policy beside its rankings
+    return std::tuple(of.valued(), of.trade_offs(), of.boosts({}).empty(), of.page_terms().has_value());
+  };
+  if ((learned || p.valued() || !p.boosts({}).empty()) && p.version() != q.version()) return false;
+  if (own(p) != own(q)) return false;
+  if (equal(a.values, b.values) && equal(a.shifts, b.shifts)) return true;
+  Policy::ValueMemory of_a, of_b;
+  p.change_values(values(a).change(), {}, of_a);
+  q.change_values(values(b).change(), {}, of_b);
+  return !p.valued() && of_a.multipliers == of_b.multipliers && of_a.shifts == of_b.shifts;
 }
 
 }  // namespace
@@ -106,6 +136,29 @@ std::optional<std::string_view> ItemNames::of(std::int64_t item) const {
   const auto place = static_cast<std::size_t>(found);
   const auto begin = static_cast<std::size_t>(start_[place]);
   return text_.substr(begin, static_cast<std::size_t>(start_[place + 1]) - begin);
+}
+
+std::vector<std::string> Release::alike(bool allowed) const {
+  std::vector<std::string> found;
+  const auto add = [&](const char* kind, const Served& one, const std::string& others) {
+    found.push_back(std::string(kind) + " '" + one.name + "' ranks as " + others + ": by " + joined(one.ranking) +
+                    " of policy " + one.policy->version() + " at the same values");
+  };
+  const auto compare = [&](const std::vector<Served>& group, const char* kind) {
+    for (std::size_t b = 0; b < group.size(); ++b)
+      for (std::size_t a = 0; a < b; ++a)
+        if (rank_alike(group[a], group[b]) && (group[a].alike || group[b].alike) == allowed) {
+          add(kind, group[b], std::string(kind) + " '" + group[a].name + "'");
+          break;
+        }
+  };
+  compare(arms, "arm");
+  compare(shadows, "shadow");
+  for (const Served& shadow : shadows)
+    if (std::ranges::all_of(arms, [&](const Served& arm) { return rank_alike(arm, shadow); }) &&
+        shadow.alike == allowed)
+      add("shadow", shadow, arms.size() == 1 ? "the only arm" : "all arms");
+  return found;
 }
 
 const ScenarioCells& Release::scenario(std::optional<std::string_view> name) const {
@@ -181,6 +234,13 @@ std::shared_ptr<Release> Sources::make_release(const std::shared_ptr<const Polic
   };
   add(config_.arms, "arm", release->arms);
   add(config_.shadows, "shadow", release->shadows);
+  if (!config_.allow_unproven)
+    for (const Served& arm : release->arms)
+      if (const auto& mixture = arm.policy->mixture(); mixture && !mixture->unproven.empty())
+        throw ArtifactError("arm '" + arm.name + "' has policy " + arm.policy->version() + ", which is not proved: " +
+                            mixture->unproven + "; to serve it all the same set allow_unproven = true");
+  if (const auto found = release->alike(false); !found.empty())
+    throw std::invalid_argument(found[0] + "; want another ranking, trust, policy or values, or alike = true");
   if (config_.experiment) release->settings = settings_of(*config_.experiment, release->arms);
   release->items = Columns(items);
   for (const auto& name : scenarios) release->scenarios.push_back(metrics.scenario(name, release->tasks));

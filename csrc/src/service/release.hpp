@@ -47,9 +47,11 @@ class ItemNames {
 struct Served {
   std::string name;
   std::shared_ptr<const Policy> policy;
-  std::vector<float> values;  // [T] multipliers, NaN: the policy's; or none
-  std::vector<float> shifts;  // [T] of the values, NaN: none; or none
+  std::vector<float> values = {};  // [T] multipliers, NaN: the policy's; or none
+  std::vector<float> shifts = {};  // [T] of the values, NaN: none; or none
   float trust = 1.0f;
+  std::vector<std::string> ranking = {};  // names of what makes the scores, see ranked_by
+  bool alike = false;                     // it may rank as another one
 };
 
 struct Release {
@@ -69,6 +71,10 @@ struct Release {
   bool needs_predictions = false;           // there is no model
   // Of the arms' and the shadows' policies: they rank the pages of a policy's run, and all comparisons.
   std::vector<std::unique_ptr<Ranker>> rankers;
+
+  // Arms that rank alike, shadows that do, and shadows that rank as all arms: a sentence each, of those that may or may
+  // not do so.
+  std::vector<std::string> alike(bool allowed) const;
 
   bool is_policy() const { return context.has_value(); }
   const ScenarioCells& scenario(std::optional<std::string_view> name) const;

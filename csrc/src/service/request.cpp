@@ -105,10 +105,14 @@ void copy_ids(const TensorView& tensor, std::size_t limit, std::vector<std::int6
     if (id < 0) throw InputError(tensor.name, tensor.name + " holds " + std::to_string(id) + "; want ids from 0 on");
 }
 
+// An item as it was sent.
+std::string item_text(std::int64_t item, std::string_view name) {
+  return name.data() == nullptr ? std::to_string(item) : "'" + std::string(name) + "'";
+}
+
 // A rule of an item that the request does not have.
 [[noreturn]] void refuse_item(const std::string& rule, std::int64_t item, std::string_view name) {
-  const std::string text = name.data() == nullptr ? std::to_string(item) : "'" + std::string(name) + "'";
-  throw InputError(rule, rule + " names " + text + ", which is none of items");
+  throw InputError(rule, rule + " names " + item_text(item, name) + ", which is none of items");
 }
 
 }  // namespace
@@ -688,8 +692,11 @@ void RankInput::finish(const Reading& reading) {
   }
   finish_rules();
   if (!has_items || !release.is_policy()) return;
-  if (const std::int64_t twice = IdTable(items).twice; twice >= 0)
-    throw InputError("items", "items holds " + std::to_string(twice) + " more than once; want distinct ids");
+  if (const std::int64_t twice = IdTable(items).twice; twice >= 0) {
+    const auto place = static_cast<std::size_t>(std::ranges::find(items, twice) - items.begin());
+    throw InputError("items", "items holds " + item_text(twice, names.empty() ? std::string_view() : names[place]) +
+                                  " more than once; want distinct ids");
+  }
 }
 
 void RankInput::finish_predictions(const Reading& reading) {

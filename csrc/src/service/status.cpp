@@ -59,7 +59,11 @@ void write_quantiles(const Metrics::Window& window, const Histogram& histogram, 
 void write_shadow(const Metrics::Window& window, const Served& shadow, const ShadowCells& cells, JsonWriter& out) {
   const double pages = window.total(cells.pages);
   out.begin_object().field("name", shadow.name).field("policy", shadow.policy->version());
-  out.field("trust", shadow.trust).field("pages", pages).field("replaced", window.total(cells.replaced) / pages);
+  out.field("trust", shadow.trust)
+      .known_key("ranking")
+      .list(shadow.ranking)
+      .field("pages", pages)
+      .field("replaced", window.total(cells.replaced) / pages);
   out.field("overlap", window.total(cells.overlap) / pages);
   out.field("correlation", window.total(cells.correlation) / window.total(cells.correlated));
   out.field("own_score", window.total(cells.own_score) / pages);
@@ -118,7 +122,8 @@ Figures Service::Impl::figures(const Metrics::Window& window, const Release& rel
       figures.set("pygrade_policy_info", 1.0,
                   {{group == &release.arms ? "arm" : "shadow", served.name},
                    {"policy", served.policy->version()},
-                   {"trust", std::to_string(served.trust)}});
+                   {"trust", std::to_string(served.trust)},
+                   {"ranking", joined(served.ranking)}});
   for (const ScenarioCells& scenario : release.scenarios)
     for (std::size_t t = 0; t < release.tasks.size(); ++t) {
       const WeightFigures weights = weights_of(window, scenario, t);
@@ -170,21 +175,12 @@ bool Service::Impl::ready() const {
   return !draining && (!config.require_store || store == nullptr || store->reachable());
 }
 
-// An experiment between arms that serve the same has no outcome.
 std::vector<std::string> Service::Impl::warnings() const {
-  std::vector<std::string> found;
   const auto served = release();
-  const auto& arms = served->arms;
-  const auto same_values = [](float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); };
-  for (std::size_t b = 0; b < arms.size(); ++b)
-    for (std::size_t a = 0; a < b; ++a)
-      if (arms[a].policy->version() == arms[b].policy->version() && arms[a].trust == arms[b].trust &&
-          std::ranges::equal(arms[a].values, arms[b].values, same_values) &&
-          std::ranges::equal(arms[a].shifts, arms[b].shifts, same_values)) {
-        found.push_back("arms '" + arms[a].name + "' and '" + arms[b].name + "' serve the same pages: policy " +
-                        arms[a].policy->version() + " with the same trust, values and shifts");
-        break;
-      }
+  std::vector<std::string> found = served->alike(true);
+  for (const Served& arm : served->arms)
+    if (const auto& mixture = arm.policy->mixture(); mixture && !mixture->unproven.empty())
+      found.push_back("arm '" + arm.name + "' has a policy that is not proved: " + mixture->unproven);
   return found;
 }
 
@@ -252,9 +248,10 @@ void Service::Impl::write_arm(const Metrics::Window& window, const Release& rele
   const ArmConfig& own = config.arms[place];
   const ArmCells& cells = metrics.arms[place];
   out.begin_object().field("name", arm.name).field("share", own.share);
-  out.field("policy", arm.policy->version()).field("trust", arm.trust);
+  out.field("policy", arm.policy->version()).field("trust", arm.trust).known_key("ranking").list(arm.ranking);
   const auto& mixture = arm.policy->mixture();
-  const bool is_judged = mixture && !own.trust;  // a trust of the arm's own is nothing that the training judged
+  // A trust or ranking of the arm's own is nothing that the training judged.
+  const bool is_judged = mixture && !own.trust && own.ranking.empty();
   out.text_field("verdict", is_judged ? verdict_names[static_cast<std::size_t>(mixture->verdict)] : "");
   out.known_key("sentence").value(is_judged ? std::optional(mixture->sentence) : std::nullopt);
   out.field("explore", own.explore).known_key("values").begin_object();

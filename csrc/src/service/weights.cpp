@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "service/impl.hpp"
+#include "serving/prediction_scales.hpp"
 
 namespace pygrade::inline v0_2 {
 
@@ -88,7 +89,10 @@ void write_scores(const Policy& policy, const Request& request, std::span<const 
 Page weigh(Ranker& ranker, const Policy& policy, Request request, Context& context) {
   const std::size_t tasks = policy.tasks().size();
   const std::vector<float> one(tasks, 0.5f);
-  if (request.predictions.empty()) request.predictions = one;
+  if (request.predictions.empty()) {
+    request.predictions = one;
+    request.as_logged = true;
+  }
   const std::vector<float> prices(policy.takes_prices() ? request.predictions.size() / tasks : 0, 1.0f);
   request.item_values = prices;
   float score;
@@ -126,6 +130,23 @@ const Baseline* detail::replacement(const Policy& policy, const Request& request
   return alone != nullptr ? alone : policy.mixture() ? policy.mixture()->counted_challenger() : nullptr;
 }
 
+const Baseline* detail::leading(const Policy& policy, const Request& request) {
+  if (const Baseline* replaced = replacement(policy, request)) return replaced;
+  return policy.mixture() && !policy.mixture()->takes_network() ? policy.mixture()->counted_baseline() : nullptr;
+}
+
+const Baseline* detail::mixed_in(const Policy& policy, const Request& request) {
+  const auto& mixture = policy.mixture();
+  return mixture && !alone_by_values(policy, request) && mixture->trust > 0.0 ? mixture->counted_baseline() : nullptr;
+}
+
+std::vector<std::string> detail::ranked_by(const Policy& policy, const Request& request) {
+  const Baseline *lead = leading(policy, request), *mixed = mixed_in(policy, request);
+  std::vector<std::string> names{lead == nullptr ? "policy" : lead->name};
+  if (mixed != nullptr) names.push_back(mixed->name);
+  return names;
+}
+
 std::string Service::Impl::weights_body(const ServiceRequest& given, Context& context) {
   const auto served = release(context);
   const RankInput& input = context.input;
@@ -161,6 +182,8 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
     request.context = input.features;
   }
   const Page page = weigh(*served->rankers[arm], policy, request, context);
+  Reading reading;
+  request = as_logged(policy, request, reading);
   Policy::ValueMemory change;
   policy.change_values(request.change(), request.scenario, change);
 

@@ -34,7 +34,8 @@ RankerOptions options_of(const pygrade_ranker_options* given) {
 // `names`: memory of the categories, which lives as long as the request.
 Request request_of(const pygrade_ranker& ranker, const pygrade_request& given, std::vector<std::string_view>& names) {
   constexpr std::size_t limit = std::numeric_limits<std::int32_t>::max();
-  constexpr std::uint32_t flags = PYGRADE_REQUEST_EXPLORE | PYGRADE_REQUEST_DRAW | PYGRADE_REQUEST_NO_PAGE_TERMS;
+  constexpr std::uint32_t flags =
+      PYGRADE_REQUEST_EXPLORE | PYGRADE_REQUEST_DRAW | PYGRADE_REQUEST_NO_PAGE_TERMS | PYGRADE_REQUEST_AS_LOGGED;
   require((given.flags & ~flags) == 0 && given.reserved == 0, "request.flags has an unknown bit");
   require(given.tasks == ranker.tasks.size(), "request.tasks is not the number of tasks of the policy");
   require(given.context == nullptr || given.features == ranker.features.size(),
@@ -64,11 +65,13 @@ Request request_of(const pygrade_ranker& ranker, const pygrade_request& given, s
   request.shifts = optional_span(given.shifts, given.tasks);
   request.item_values = optional_span(given.item_values, given.candidates);
   request.items = optional_span(given.items, given.candidates * given.item_columns);
+  request.item_ids = optional_span(given.item_ids, given.candidates);
   for (const char* name : optional_span(given.categories, given.candidates))
     names.emplace_back(name == nullptr ? "" : name);
   request.categories = names;
   request.embeddings = optional_span(given.embeddings, given.candidates * given.embedding_size);
   request.page_terms = (given.flags & PYGRADE_REQUEST_NO_PAGE_TERMS) == 0;
+  request.as_logged = given.flags & PYGRADE_REQUEST_AS_LOGGED;
   return request;
 }
 
@@ -173,6 +176,8 @@ void with_page(const pygrade_ranker* ranker, const pygrade_request* request, con
 extern "C" {
 
 int32_t pygrade_abi_version(void) { return PYGRADE_ABI_VERSION; }
+
+int64_t pygrade_stable_id(const char* name, size_t size) { return name == nullptr ? 0 : stable_id({name, size}); }
 
 const char* pygrade_version(void) { return PYGRADE_VERSION; }
 

@@ -71,6 +71,10 @@ const char* pygrade_policy_item(const pygrade_policy* policy, size_t index) {
   return index < pygrade_policy_num_items(policy) ? policy->policy->items()[index].c_str() : nullptr;
 }
 
+const char* pygrade_policy_unproven(const pygrade_policy* policy) {
+  return policy == nullptr || !policy->policy->mixture() ? "" : policy->policy->mixture()->unproven.c_str();
+}
+
 pygrade_status pygrade_policy_formula(const pygrade_policy* policy, pygrade_formula* formula) {
   return guarded({}, [&] {
     require(policy != nullptr, "policy is NULL");

@@ -13,6 +13,7 @@
 #include "serving/exposures_queue.hpp"
 #include "serving/exposures_writer.hpp"
 #include "serving/missing.hpp"
+#include "serving/prediction_scales.hpp"
 #include "util/forks.hpp"
 #include "util/hash.hpp"
 
@@ -170,8 +171,9 @@ void ExposureLog::Impl::fill(std::byte* memory, const ExposureHead& head, const 
                                      : static_cast<std::int32_t>(std::ranges::lower_bound(rows, place) - rows.begin());
   }
   const std::size_t columns = head.schema->item_columns.size();
+  const std::size_t width = request.items.size() / std::max<std::size_t>(request.predictions.size() / tasks, 1);
   for (std::size_t i = 0; i < record.item_columns.size(); ++i) {
-    const std::size_t from = candidate(i / columns) * columns + i % columns;
+    const std::size_t from = candidate(i / columns) * width + i % columns;
     const bool known = !request.items.empty() && std::isfinite(request.items[from]);
     record.item_columns[i] = known ? request.items[from] : std::numeric_limits<float>::quiet_NaN();
   }
@@ -201,7 +203,7 @@ void check_page(const Policy& policy, const ExposureSchema& schema, const Reques
   const auto require = [](bool good, const char* message) {
     if (!good) throw std::invalid_argument(message);
   };
-  const std::size_t tasks = policy.tasks().size(), columns = schema.item_columns.size();
+  const std::size_t tasks = policy.tasks().size(), columns = policy.items().size();
   const std::size_t candidates = request.predictions.size() / tasks, filled = static_cast<std::size_t>(page.filled);
   require(!ids.request_id.empty(), "request_id is empty; want the id that feedback has");
   require(buffer.weights.size() == tasks && buffer.concentration.size() == tasks,
@@ -285,11 +287,13 @@ std::byte* ExposureLog::Impl::reserve(std::size_t bytes, std::chrono::microsecon
   return memory;
 }
 
-bool ExposureLog::append(const Policy& policy, const Request& request, const PageBuffer& buffer, const Page& page,
+bool ExposureLog::append(const Policy& policy, const Request& given, const PageBuffer& buffer, const Page& page,
                          const LogIds& ids, std::chrono::microseconds wait, Assignment assigned) {
   Impl& impl = *impl_;
   const ExposureSchema& schema = *impl.schema_of(policy);
-  check_page(policy, schema, request, buffer, page, ids);
+  check_page(policy, schema, given, buffer, page, ids);
+  thread_local Reading reading;
+  const Request& request = as_logged(policy, given, reading);
   const bool complete = in_full(ids.request_id);
   thread_local Chosen chosen;
   const auto shown = buffer.indices.first(static_cast<std::size_t>(page.filled));

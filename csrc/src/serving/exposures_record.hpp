@@ -20,9 +20,10 @@ struct ExposureSchema {
   bool is_of(const Policy& policy) const;
 
   const std::vector<std::string> tasks, features, item_columns;
-  const bool priced;       // something reads the items' prices
-  const bool valued;       // the policy takes multipliers
-  const bool categorized;  // page terms read the items' categories
+  const bool priced;         // something reads the items' prices
+  const bool valued;         // the policy takes multipliers
+  const bool categorized;    // page terms read the items' categories
+  const std::string scales;  // JSON: how callers' predictions were read
 };
 
 struct ExposureHead {

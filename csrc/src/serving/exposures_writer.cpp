@@ -38,7 +38,7 @@ std::string list_of(const std::vector<std::string>& names) {
 
 std::string metadata_of(const ExposureSchema& schema) {
   return R"({"format_version": 1, "tasks": )" + list_of(schema.tasks) + R"(, "features": )" + list_of(schema.features) +
-         "}";
+         R"(, "scales": )" + schema.scales + "}";
 }
 
 void sync_directory(const std::filesystem::path& directory) {
@@ -55,15 +55,16 @@ void sync_directory(const std::filesystem::path& directory) {
 ExposureSchema::ExposureSchema(const Policy& policy)
     : tasks(policy.tasks()),
       features(policy.features()),
-      item_columns(policy.items().begin(), policy.items().end()),
+      item_columns(policy.own_items().begin(), policy.own_items().end()),
       priced(policy.takes_prices()),
       valued(policy.takes_values()),
-      categorized(policy.takes_categories()) {}
+      categorized(policy.takes_categories()),
+      scales(policy.scales().json()) {}
 
 bool ExposureSchema::is_of(const Policy& policy) const {
   return valued == policy.takes_values() && priced == policy.takes_prices() &&
          categorized == policy.takes_categories() && tasks == policy.tasks() && features == policy.features() &&
-         std::ranges::equal(item_columns, policy.items());
+         std::ranges::equal(item_columns, policy.own_items()) && scales == policy.scales().json();
 }
 
 ExposureRecord::ExposureRecord(std::byte* memory, const ExposureHead& head) {

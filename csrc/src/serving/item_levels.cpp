@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <string>
 
 #include "pygrade/policy.hpp"
+#include "util/blake2b.hpp"
 #include "util/hash.hpp"
 #include "util/json.hpp"
 
@@ -68,25 +70,50 @@ std::span<const float> ItemLevels::of(std::int64_t item) const {
 
 }  // namespace detail
 
-void Policy::item_columns(std::span<const std::int64_t> item_ids, std::span<const ItemColumn> given,
-                          std::vector<float>& rows) const {
+std::int64_t stable_id(std::string_view name) {
+  std::int64_t number = 0;
+  const auto parsed = std::from_chars(name.data(), name.data() + name.size(), number);
+  const bool plain = parsed.ec == std::errc{} && parsed.ptr == name.data() + name.size() && name[0] != '-' &&
+                     (name[0] != '0' || name.size() == 1);
+  return plain ? number : static_cast<std::int64_t>(detail::digest_bits(name) >> 1);
+}
+
+// Fills levels in rows[N, I] that are NaN. Returns how many items have none.
+std::size_t Policy::fill_levels(std::span<const std::int64_t> item_ids, std::span<float> rows) const {
+  const std::size_t width = items().size(), tasks = tasks_.size();
+  std::size_t unknown = 0;
+  for (std::size_t i = 0; i < item_ids.size(); ++i) {
+    const auto levels = levels_->of(item_ids[i]);
+    unknown += levels.empty();
+    const auto last = rows.subspan(i * width + width - tasks, tasks);
+    for (std::size_t t = 0; t < tasks; ++t)
+      if (std::isnan(last[t])) last[t] = levels.empty() ? 0.0f : levels[t];
+  }
+  return unknown;
+}
+
+std::size_t Policy::item_columns(std::span<const std::int64_t> item_ids, std::span<const ItemColumn> given,
+                                 std::vector<float>& rows) const {
   rows.clear();
   const auto names = items();
   const auto known = [&](const std::string& name) { return std::ranges::find(given, name, &ItemColumn::name); };
   if (levels_ == nullptr && std::ranges::none_of(names, [&](const auto& name) { return known(name) != given.end(); }))
-    return;
-  const std::size_t width = names.size(), count = item_ids.size(), tasks = tasks_.size();
+    return 0;
+  const std::size_t width = names.size(), count = item_ids.size();
   rows.assign(count * width, std::numeric_limits<float>::quiet_NaN());
-  if (levels_ != nullptr)
-    for (std::size_t i = 0; i < count; ++i) {
-      const auto levels = levels_->of(item_ids[i]);
-      const auto last = std::span(rows).subspan(i * width + width - tasks, tasks);
-      std::ranges::fill(last, 0.0f);
-      std::ranges::copy(levels, last.begin());
-    }
   for (std::size_t c = 0; c < width; ++c)
     if (const auto column = known(names[c]); column != given.end())
       for (std::size_t i = 0; i < count; ++i) rows[i * width + c] = column->values[i];
+  return levels_ == nullptr ? 0 : fill_levels(item_ids, rows);
+}
+
+std::span<const float> Policy::add_levels(std::span<const std::int64_t> item_ids, std::span<const float> columns,
+                                          std::vector<float>& memory) const {
+  if (levels_ == nullptr || item_ids.empty()) return columns;
+  memory.assign(columns.begin(), columns.end());
+  memory.resize(item_ids.size() * items().size(), std::numeric_limits<float>::quiet_NaN());
+  fill_levels(item_ids, memory);
+  return memory;
 }
 
 }  // namespace pygrade::inline v0_2

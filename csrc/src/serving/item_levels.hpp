@@ -10,8 +10,8 @@ namespace pygrade::inline v0_2::detail {
 
 class ItemLevels {
  public:
-  // Base64 of rising uint64 keys (splitmix64 of the ids) and of float32 values [n, tasks], little-endian. JsonError if
-  // they are not that.
+  // Base64 of rising uint64 keys (splitmix64 of the ids, `stable_id` of those with names) and of float32 values [n,
+  // tasks], little-endian. JsonError if they are not that.
   ItemLevels(std::string_view keys, std::string_view values, std::size_t tasks);
 
   // [tasks] of an item; empty: it has none.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <tuple>
 
 #include "fusion.hpp"
 #include "serving/policy.hpp"
@@ -19,6 +20,13 @@ void PiecewiseLinear::map(const float* values, std::int64_t stride, std::span<fl
   PYGRADE_KERNELS(policy_kernels)
       .piecewise_linear(values, stride, static_cast<std::int64_t>(result.size()), {x.data(), y.data(), slope.data()},
                         static_cast<std::int64_t>(x.size()), result.data());
+}
+
+bool Baseline::scores_as(const Baseline& other) const {
+  const auto parts = [](const Baseline& b) {
+    return std::tie(b.transform, b.weights, b.logarithm, b.priced, b.calibration, b.corrected);
+  };
+  return parts(*this) == parts(other);
 }
 
 bool Baseline::takes_logarithm() const { return logarithm || detail::takes_logarithm(transform); }

@@ -91,6 +91,7 @@ struct PageWorkspace::Impl {
   Request request;
   PageBuffer buffer;
   std::size_t policy = 0;  // that ranked
+  std::size_t unknown_items = 0;
 };
 
 PageWorkspace::PageWorkspace() : impl_(std::make_unique<Impl>()) {}
@@ -98,6 +99,7 @@ PageWorkspace::~PageWorkspace() = default;
 PageWorkspace::PageWorkspace(PageWorkspace&&) noexcept = default;
 PageWorkspace& PageWorkspace::operator=(PageWorkspace&&) noexcept = default;
 std::span<const std::int64_t> PageWorkspace::item_ids() const { return impl_->items; }
+std::size_t PageWorkspace::unknown_items() const { return impl_->unknown_items; }
 std::span<const float> PageWorkspace::predictions() const { return impl_->predictions; }
 const FeatureBuffer& PageWorkspace::features() const { return impl_->features; }
 const Models& PageWorkspace::models() const {
@@ -264,6 +266,7 @@ void Pipeline::State::check(const PipelineRequest& request, const PipelineBuffer
     throw std::invalid_argument("predictions has " + std::to_string(request.predictions->size()) + " values; want " +
                                 std::to_string(request.item_ids->size()) + " items × " + std::to_string(tasks()) +
                                 " tasks");
+  if (request.predictions) policy(request.policy).scales().check(*request.predictions);
   const auto holds = [](const std::vector<std::string>& names, std::string_view name) {
     return std::ranges::find(names, name) != names.end();
   };
@@ -416,7 +419,8 @@ void Pipeline::State::take_defaults(const PipelineRequest& request, PageWorkspac
   unread.item_ids.assign(read * models.features->item_id_features().size(), 0);
   unread.cross_dense.assign(read * models.features->cross_features().size(), nan);
   if (request.predictions) {
-    work.predictions.assign(request.predictions->begin(), request.predictions->end());
+    work.predictions.resize(request.predictions->size());
+    policy(request.policy).scales().read(*request.predictions, work.predictions);
     return;
   }
   work.predictions.assign(rows * width, nan);
@@ -452,7 +456,8 @@ bool Pipeline::State::take_candidates(const PipelineRequest& request, PageWorksp
   if (lap(step_items)) return false;
   take_columns(request, work);
   if (request.predictions) {
-    work.predictions.assign(request.predictions->begin(), request.predictions->end());
+    work.predictions.resize(request.predictions->size());
+    policy(request.policy).scales().read(*request.predictions, work.predictions);
     return true;
   }
   const bool predicted = predict(&request, work, deadline);
@@ -469,10 +474,11 @@ void Pipeline::State::make_request(const PipelineRequest& request, Degraded degr
     work.request.context = work.context;
   }
   work.request.predictions = work.predictions;
+  work.request.as_logged = true;
   const Policy& own = policy(request.policy);
   add_features(inputs[request.policy], own, work.features, work.items.size(), work.given_columns, work.others,
                work.other_columns);
-  own.item_columns(work.items, work.other_columns, work.item_rows);
+  work.unknown_items = own.item_columns(work.items, work.other_columns, work.item_rows);
   work.request.items = work.item_rows;
   if (request.rules) work.request.rules = (*request.rules)(work.items);
   if (request.item_values) work.request.item_values = (*request.item_values)(work.items);

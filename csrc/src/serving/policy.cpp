@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <utility>
 
 #include "checks.hpp"
@@ -98,6 +99,10 @@ std::span<const std::string> Policy::items() const {
   return correction_ ? std::span(correction_->parts().structure.items) : std::span<const std::string>();
 }
 
+std::span<const std::string> Policy::own_items() const {
+  return items().first(items().size() - (levels_ == nullptr ? 0 : tasks_.size()));
+}
+
 std::span<const float> Policy::boosts(std::optional<std::string_view> scenario) const {
   if (boosts_.empty()) return {};
   std::size_t row = 0;
@@ -111,6 +116,33 @@ std::shared_ptr<const Policy> Policy::with_trust(double trust) const {
   require(mixture_ || trust == 1.0, "trust is below 1, and the policy has no baseline to mix with");
   auto other = std::make_shared<Policy>(*this);
   if (other->mixture_) other->mixture_->trust = trust;
+  return other;
+}
+
+std::shared_ptr<const Policy> Policy::with_ranking(std::string_view name) const {
+  require(mixture_.has_value(), "ranking is given, and the policy has no rankings: it was not compared with any");
+  std::vector<const Baseline*> known{&mixture_->baseline};
+  if (mixture_->challenger) known.push_back(&*mixture_->challenger);
+  for (const Baseline& other : mixture_->baselines) known.push_back(&other);
+  const std::string& over = mixture_->over.empty() ? mixture_->baseline.name : mixture_->over;
+  const auto found = std::ranges::find(known, name == "over" ? over : name, &Baseline::name);
+  if (found == known.end()) {
+    std::string message = "ranking is '" + std::string(name) + "'";
+    if (name == "over") message += " ('" + over + "', by which nothing can be served)";
+    std::set<std::string> names;
+    for (const Baseline* entry : known) names.insert("'" + entry->name + "'");
+    message += "; want 'over'";
+    for (const std::string& other : names) message += ", " + other;
+    throw std::invalid_argument(message);
+  }
+  auto other = std::make_shared<Policy>(*this);
+  other->mixture_ = Mixture{.trust = 0.0, .baseline = **found, .unproven = mixture_->unproven};
+  other->default_multipliers_.assign(tasks_.size(), 1.0f);
+  other->valued_scenarios_.clear();
+  other->valued_ = false;
+  other->boosts_.clear();
+  other->boosted_scenarios_.clear();
+  other->page_terms_.reset();
   return other;
 }
 

@@ -7,6 +7,7 @@
 #include "serving/correction_tensors.hpp"
 #include "serving/item_levels.hpp"
 #include "serving/policy.hpp"
+#include "serving/prediction_scales.hpp"
 #include "util/artifact_record.hpp"
 #include "util/files.hpp"
 #include "util/safetensors.hpp"
@@ -180,6 +181,7 @@ class PolicyReader {
       mixture(served.object_at("mixture"), record.object_at("verdict"));
     multipliers(config);
     boosts(config);
+    if (served.find("scales") != nullptr) p.scales_ = detail::parse_scales(served.object_at("scales"), p.tasks_);
     if (inputs() == 0) throw detail::JsonError("there are no features and context_only is on");
   }
 
@@ -227,8 +229,10 @@ class PolicyReader {
     const std::size_t tasks = policy_->tasks_.size();
     if (const Json* levels = record.find("levels"); levels != nullptr && levels->type != Json::Type::null) {
       if (s.items.size() < tasks) wrong("items", "lacks the columns of the levels");
+      if (levels->find("keys") != nullptr)
+        wrong("levels", "are by hashes that served items with names do not have; train the policy again");
       policy_->levels_ =
-          std::make_shared<detail::ItemLevels>(levels->string_at("keys"), levels->string_at("values"), tasks);
+          std::make_shared<detail::ItemLevels>(levels->string_at("item_keys"), levels->string_at("values"), tasks);
     }
     if (s.parents.size() != tasks)
       wrong("parents", "has " + std::to_string(s.parents.size()) + " numbers; want one for each task");
@@ -325,6 +329,14 @@ class PolicyReader {
     baseline(record.object_at("baseline"), mixture.baseline);
     if (record.at("challenger").type != Json::Type::null)
       baseline(record.object_at("challenger"), mixture.challenger.emplace());
+    if (const Json* tried = found.find("baselines"))
+      for (const Json& entry : tried->items) try {
+          baseline(entry, mixture.baselines.emplace_back());
+        } catch (const detail::JsonError&) {  // nothing served depends on it: one of an older format has no name here
+          mixture.baselines.pop_back();
+        }
+    if (found.find("over") != nullptr) mixture.over = found.string_at("over");
+    if (found.find("unproven") != nullptr) mixture.unproven = found.string_at("unproven");
   }
 
   void baseline(const Json& record, Baseline& baseline) {

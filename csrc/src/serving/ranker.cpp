@@ -13,6 +13,7 @@
 #include "serving/draws.hpp"
 #include "serving/missing.hpp"
 #include "serving/page_places.hpp"
+#include "serving/prediction_scales.hpp"
 #include "util/fpenv.hpp"
 #include "util/hot_swap.hpp"
 #include "util/parallel.hpp"
@@ -104,6 +105,8 @@ void check_sizes(const Policy& policy, const Request& request, const PageBuffer&
     throw std::invalid_argument("effects must have k places, or none");
   const std::size_t rows = request.predictions.size() / tasks;
   detail::check_page(Sources(policy, request).page_terms(policy, request), request, rows, buffer.values.size());
+  if (!fits(request.item_ids.size(), rows))
+    throw std::invalid_argument("item_ids must have one id for each candidate, or none");
   if (!fits(request.item_values.size(), rows))
     throw std::invalid_argument("item_values must have one value for each candidate, or none");
   if (const auto& correction = policy.correction();
@@ -116,6 +119,11 @@ void check_sizes(const Policy& policy, const Request& request, const PageBuffer&
     if (const float value = request.item_values[i]; !(value >= 0.0f && std::isfinite(value)))
       throw std::invalid_argument("item_values is " + std::to_string(value) + " at candidate " + std::to_string(i) +
                                   "; want a finite value >= 0");
+}
+
+// Whether a prediction is missing; refuses those that their scale can't have.
+bool check_predictions(const Policy& policy, const Request& request) {
+  return request.as_logged ? any_missing(request.predictions) : policy.scales().check(request.predictions);
 }
 
 // Refuses negative predictions under a logarithm. Candidates with a missing prediction are not transformed.
@@ -150,16 +158,18 @@ struct Ranker::Memory {
   std::vector<float> inputs, context;
   std::vector<float> concentration, weights;        // [T]
   std::vector<float> present;                       // [N', T] rows without a missing prediction
-  std::vector<float> items;                         // [N', I] their item columns
+  std::vector<float> leveled, items;                // [N, I] item columns with levels; [N', I] of these rows
   std::vector<float> corrected, priced;             // [N', T] the same, corrected; and times the prices
   std::vector<float> transformed;                   // [N', T], then [N, T]
   Policy::ValueMemory change;                       // of the tasks' values
   std::vector<float> prices, scores, part;          // [N'], [2, N'] and [N']
   std::vector<float> counted, kept_shifts;          // [T]
   std::vector<std::optional<std::uint64_t>> draws;  // [B]
+  std::vector<bool> gaps;                           // [B]
   Baseline::Workspace baseline;
   Correction::Workspace correction;
   detail::PageMemory page;
+  detail::Reading reading;
 
   void add(Count count, std::uint64_t amount) {  // only the owner of the slot writes
     auto& counter = counters[count];
@@ -168,8 +178,9 @@ struct Ranker::Memory {
 
   // Keeps no more than 4 MiB of each after a large request.
   void trim() {
-    for (auto* values : {&present, &items, &corrected, &priced, &transformed, &prices, &scores, &baseline.predictions,
-                         &correction.columns, &page.value, &page.root, &page.embeddings, &part})
+    for (auto* values :
+         {&present, &leveled, &items, &corrected, &priced, &transformed, &prices, &scores, &baseline.predictions,
+          &correction.columns, &page.value, &page.root, &page.embeddings, &part, &reading.predictions})
       if (values->capacity() > std::size_t{1} << 20) std::vector<float>().swap(*values);
     if (draws.capacity() > std::size_t{1} << 18) decltype(draws)().swap(draws);
   }
@@ -417,10 +428,11 @@ void Ranker::Memory::split(const Sources& sources, const Policy& used, const Pag
   for (std::size_t i = 0; i < some; ++i) transformed[i] -= page.root[i];
 }
 
-Page Ranker::rank(Memory& memory, const Policy& used, const Request& request, const PageBuffer& buffer,
-                  std::optional<std::uint64_t> draw) {
+Page Ranker::rank(Memory& memory, const Policy& used, const Request& given, const PageBuffer& buffer,
+                  std::optional<std::uint64_t> draw, bool gaps) {
   const detail::FloatEnvironment environment;
-  check_sizes(used, request, buffer);
+  Request request = detail::as_logged(used, given, memory.reading);
+  request.items = used.add_levels(given.item_ids, given.items, memory.leveled);
   const std::size_t tasks = used.tasks().size();
   const std::size_t rows = request.predictions.size() / tasks;
   const Sources sources(used, request);
@@ -431,7 +443,6 @@ Page Ranker::rank(Memory& memory, const Policy& used, const Request& request, co
 
   Page page;
   std::span<const float> present = request.predictions;
-  const bool gaps = any_missing(present);
   if (gaps) {
     memory.present.clear();
     memory.present.reserve(present.size());
@@ -500,7 +511,9 @@ Page Ranker::rank(Memory& memory, const Policy& used, const Request& request, co
 }
 
 Page Ranker::Lease::rank(const Request& request, const PageBuffer& buffer) {
-  return ranker_.rank(slot_.memory, *policy(), request, buffer, request.draw);
+  const Policy& used = *policy();
+  check_sizes(used, request, buffer);
+  return ranker_.rank(slot_.memory, used, request, buffer, request.draw, check_predictions(used, request));
 }
 
 void Ranker::Lease::rank(std::span<const Request> requests, std::span<const PageBuffer> buffers, std::span<Page> pages,
@@ -511,10 +524,12 @@ void Ranker::Lease::rank(std::span<const Request> requests, std::span<const Page
   const Policy& used = *policy();
   std::size_t values = 0;
   memory.draws.clear();
+  memory.gaps.clear();
   for (std::size_t b = 0; b < requests.size(); ++b) {
     try {
       check_sizes(used, requests[b], buffers[b]);
-      check_signs(used, requests[b]);
+      memory.gaps.push_back(check_predictions(used, requests[b]));
+      check_signs(used, detail::as_logged(used, requests[b], memory.reading));
       used.change_values(requests[b].change(), requests[b].scenario, memory.change);
       detail::check_rules(requests[b].rules,
                           static_cast<std::int64_t>(requests[b].predictions.size() / used.tasks().size()));
@@ -532,12 +547,12 @@ void Ranker::Lease::rank(std::span<const Request> requests, std::span<const Page
   }
   const auto count = static_cast<std::int64_t>(requests.size());
   const double mean = static_cast<double>(values) / static_cast<double>(std::max<std::size_t>(1, requests.size()));
-  detail::parallel_for(count, num_threads, detail::grain_of(600.0 + 0.2 * mean),
-                       [&](std::int64_t begin, std::int64_t end) {
-                         const Lease worker(ranker_, &policy());  // the outer lease keeps it in service
-                         for (auto b = static_cast<std::size_t>(begin); b < static_cast<std::size_t>(end); ++b)
-                           pages[b] = ranker_.rank(worker.slot_.memory, used, requests[b], buffers[b], memory.draws[b]);
-                       });
+  detail::parallel_for(
+      count, num_threads, detail::grain_of(600.0 + 0.2 * mean), [&](std::int64_t begin, std::int64_t end) {
+        const Lease worker(ranker_, &policy());  // the outer lease keeps it in service
+        for (auto b = static_cast<std::size_t>(begin); b < static_cast<std::size_t>(end); ++b)
+          pages[b] = ranker_.rank(worker.slot_.memory, used, requests[b], buffers[b], memory.draws[b], memory.gaps[b]);
+      });
 }
 
 Page Ranker::rank(const Request& request, const PageBuffer& buffer) { return Lease(*this).rank(request, buffer); }

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "serving/missing.hpp"
+#include "serving/prediction_scales.hpp"
 
 namespace pygrade::inline v0_2 {
 
@@ -46,7 +47,7 @@ void append_log_header(const Policy& policy, std::string& out) {
   columns("x_", policy.features());
   columns("p_", policy.tasks());
   columns("y_", policy.tasks());
-  columns("i_", policy.items());
+  columns("i_", policy.own_items());
   if (policy.takes_prices()) out += ",value";
   if (policy.takes_categories()) out += ",category";
   out += ",scenario";
@@ -58,8 +59,10 @@ void append_log_header(const Policy& policy, std::string& out) {
   out += '\n';
 }
 
-void append_log_rows(const Policy& policy, const Request& request, const PageBuffer& buffer, const Page& page,
+void append_log_rows(const Policy& policy, const Request& given, const PageBuffer& buffer, const Page& page,
                      const LogIds& ids, std::string& out) {
+  detail::Reading reading;
+  const Request& request = detail::as_logged(policy, given, reading);
   const std::size_t tasks = policy.tasks().size();
   const std::size_t rows = request.predictions.size() / tasks;
   if (buffer.weights.size() != tasks || buffer.concentration.size() != tasks)
@@ -127,7 +130,7 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
       real(is_missing(predictions[t]) ? detail::smallest(request.predictions, tasks, t) : predictions[t], out);
     }
     for (std::size_t t = 0; t < tasks; ++t) out += is_shown ? ",0" : ",";
-    for (std::size_t i = 0; i < items; ++i) {
+    for (std::size_t i = 0; i < policy.own_items().size(); ++i) {
       out += ',';
       if (!request.items.empty() && std::isfinite(request.items[row * items + i]))
         real(request.items[row * items + i], out);

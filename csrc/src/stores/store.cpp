@@ -65,7 +65,7 @@ std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& op
 namespace detail {
 
 std::string without_secret(const std::string& url) {
-  if (url.starts_with("lmdb:") || url.starts_with("feast:")) return url;  // a path, without any
+  if (url.starts_with("lmdb:")) return url;  // a path, without any
   const auto slashes = url.find("://");
   auto start = slashes == url.npos ? url.find(':') + 1 : slashes + 3;  // 0 without a colon
   const auto at = url.substr(0, url.find('?', start)).rfind('@');

@@ -61,4 +61,12 @@ void blake2b(std::string_view data, std::span<std::uint8_t> digest) {
   for (std::size_t i = 0; i < digest.size(); ++i) digest[i] = static_cast<std::uint8_t>(h[i / 8] >> 8 * (i % 8));
 }
 
+std::uint64_t digest_bits(std::string_view text) {
+  std::uint8_t digest[8];
+  blake2b(text, digest);
+  std::uint64_t bits = 0;
+  for (std::size_t i = 0; i < sizeof digest; ++i) bits |= std::uint64_t{digest[i]} << 8 * i;
+  return bits;
+}
+
 }  // namespace pygrade::inline v0_2::detail

@@ -34,6 +34,7 @@ type Request struct {
 	Values      []float32 // [T]
 	ItemValues  []float32 // [N]
 	Shifts      []float32 // [T]
+	ItemIDs     []int64   // [N], StableID of items with names
 }
 
 // Page is the result. Values and Indices have k places.
@@ -63,6 +64,13 @@ func (b *errorBuffer) of(status C.pygrade_status) error {
 
 // Version of the library that runs.
 func Version() string { return C.GoString(C.pygrade_version()) }
+
+// StableID is the id that the name of an item stands for in a log; plain decimal digits are the number itself.
+func StableID(name string) int64 {
+	text := C.CString(name)
+	defer C.free(unsafe.Pointer(text))
+	return int64(C.pygrade_stable_id(text, C.size_t(len(name))))
+}
 
 // Load makes a ranker of a policy directory.
 func Load(directory string) (*Ranker, error) {
@@ -134,7 +142,7 @@ func (r *Ranker) Rank(request *Request, k int) (*Page, error) {
 		return nil, errors.New("pygrade: want k of at least 1 and a prediction for each candidate and task")
 	}
 	for name, size := range map[string]int{"Mask": len(request.Mask), "BoostMul": len(request.BoostMul),
-		"BoostAdd": len(request.BoostAdd), "ItemValues": len(request.ItemValues)} {
+		"BoostAdd": len(request.BoostAdd), "ItemValues": len(request.ItemValues), "ItemIDs": len(request.ItemIDs)} {
 		if size != 0 && size != n {
 			return nil, fmt.Errorf("pygrade: %s has %d entries; want one for each of %d candidates", name, size, n)
 		}
@@ -168,6 +176,10 @@ func (r *Ranker) Rank(request *Request, k int) (*Page, error) {
 	}
 	q.values, q.item_values = floats(&pinner, request.Values), floats(&pinner, request.ItemValues)
 	q.shifts = floats(&pinner, request.Shifts)
+	if len(request.ItemIDs) > 0 {
+		pinner.Pin(&request.ItemIDs[0])
+		q.item_ids = (*C.int64_t)(&request.ItemIDs[0])
+	}
 	if request.Scenario != nil {
 		name := C.CString(*request.Scenario)
 		defer C.free(unsafe.Pointer(name))

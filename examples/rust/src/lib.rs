@@ -66,6 +66,7 @@ mod ffi {
         pub embeddings: *const f32,
         pub embedding_size: usize,
         pub shifts: *const f32,
+        pub item_ids: *const i64,
     }
 
     #[repr(C)]
@@ -91,6 +92,7 @@ mod ffi {
 
     extern "C" {
         pub fn pygrade_version() -> *const c_char;
+        pub fn pygrade_stable_id(name: *const c_char, size: usize) -> i64;
         pub fn pygrade_ranker_load(d: *const c_char, o: *const Options, r: *mut *mut c_void) -> i32;
         pub fn pygrade_ranker_free(ranker: *mut c_void);
         pub fn pygrade_ranker_num_tasks(ranker: *const c_void) -> usize;
@@ -147,6 +149,11 @@ pub fn version() -> &'static str {
     unsafe { CStr::from_ptr(ffi::pygrade_version()) }.to_str().unwrap_or("")
 }
 
+/// The id that the name of an item stands for in a log; plain decimal digits are the number itself.
+pub fn stable_id(name: &str) -> i64 {
+    unsafe { ffi::pygrade_stable_id(name.as_ptr().cast(), name.len()) }
+}
+
 /// A request of N candidates; what is `None` is not given.
 #[derive(Clone, Copy, Default)]
 pub struct Request<'a> {
@@ -163,6 +170,7 @@ pub struct Request<'a> {
     pub values: Option<&'a [f32]>,      // [T]
     pub item_values: Option<&'a [f32]>, // [N]
     pub shifts: Option<&'a [f32]>,      // [T]
+    pub item_ids: Option<&'a [i64]>,    // [N], `stable_id` of items with names
 }
 
 /// The best candidates, with what ranked them.
@@ -241,6 +249,7 @@ impl Ranker {
             && fits(request.boost_mul.map(<[f32]>::len), n)
             && fits(request.boost_add.map(<[f32]>::len), n)
             && fits(request.item_values.map(<[f32]>::len), n)
+            && fits(request.item_ids.map(<[i64]>::len), n)
             && fits(request.values.map(<[f32]>::len), self.tasks)
             && fits(request.shifts.map(<[f32]>::len), self.tasks)
             && fits(request.groups.map(<[i32]>::len), n * columns);
@@ -277,6 +286,7 @@ impl Ranker {
             embeddings: null(),
             embedding_size: 0,
             shifts: floats(request.shifts),
+            item_ids: request.item_ids.map_or(null(), <[i64]>::as_ptr),
         };
         let (mut values, mut indices) = (vec![0.0; k], vec![0; k]);
         let (mut weights, mut concentration) = (vec![0.0; self.tasks], vec![0.0; self.tasks]);

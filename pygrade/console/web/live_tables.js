@@ -55,10 +55,16 @@ export function armsTable(status) {
     lift ? intervalBar(lift, taskReach, `${arm} ${name}`) : h("span"),
   ]);
   const sentences = status.arms.filter((arm) => arm.sentence);
+  const undecidable = Object.entries(lifts).flatMap(([arm, entry]) =>
+    Object.entries(entry).flatMap(([name, found]) =>
+      found.undecidable ? [note(h("b", `${arm}, ${name}: `), `not decidable: ${found.undecidable}.`)] : [],
+    ),
+  );
   return h(
     "div",
     table("Arms", columns, rows, { numbers: 8 }),
     sentences.map((arm) => note(h("b", `${arm.name}: `), arm.sentence)),
+    undecidable,
     taskRows.length > 0 && table("Lifts by task", ["arm", "task", "lift", interval], taskRows, { numbers: 2 }),
     note(
       reading?.reason

@@ -1,6 +1,6 @@
 //! rank POLICY_DIR REQUESTS PAGES: ranks every request of a file and writes the pages, both in the format of
 //! examples/request_file.py, in several threads while the policy is reloaded. For a little-endian machine.
-use pygrade::{Page, Ranker, Request};
+use pygrade::{stable_id, Page, Ranker, Request};
 use std::{env, error::Error, fs, process, thread};
 
 const CONTEXT: u32 = 1;
@@ -12,6 +12,7 @@ const SCENARIO: u32 = 32;
 const EXPLORE: u32 = 64;
 const VALUES: u32 = 128;
 const ITEM_VALUES: u32 = 256;
+const NAMES: u32 = 512;
 
 struct Reader {
     content: Vec<u8>,
@@ -41,6 +42,7 @@ struct Owned {
     caps: Option<Vec<i32>>,
     values: Option<Vec<f32>>,
     item_values: Option<Vec<f32>>,
+    item_ids: Option<Vec<i64>>,
     scenario: Option<String>,
     draw: Option<u64>,
 }
@@ -63,6 +65,9 @@ impl Owned {
             caps: (parts & GROUPS != 0).then(|| from.words(columns, i32::from_le_bytes)),
             values: floats(VALUES, tasks, from),
             item_values: floats(ITEM_VALUES, n, from),
+            item_ids: (parts & NAMES != 0).then(|| {
+                from.bytes(8 * n).chunks_exact(8).map(|name| stable_id(std::str::from_utf8(name).unwrap())).collect()
+            }),
             scenario: (parts & SCENARIO != 0).then(|| String::from_utf8(from.bytes(head[4] as usize)).unwrap()),
             draw: (parts & EXPLORE != 0).then(|| u64::from(head[5]) << 32 | u64::from(head[6])),
         }
@@ -82,6 +87,7 @@ impl Owned {
             values: self.values.as_deref(),
             item_values: self.item_values.as_deref(),
             shifts: None,
+            item_ids: self.item_ids.as_deref(),
         }
     }
 }
