@@ -11,21 +11,28 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pygrade._typing import Array, Floats, Floats32
+from pygrade._typing import Array, Bools, Floats, Floats32
 from pygrade.config.training import CorrectionConfig
 from pygrade.correction import newton
-from pygrade.correction.effects import fit_levels
-from pygrade.correction.gate import NEEDED_ALONE, Gain, costs_of_errors, gain, likelihood
-from pygrade.correction.inputs import MIN_EVENTS, Frame, Inputs, Rows
+from pygrade.correction.effects import fit_levels, raised
+from pygrade.correction.gate import NEEDED, SUPPORTS, Gain, JointLikelihood, PageShares, PageValues, needed_of, zscore
+from pygrade.correction.inputs import MIN_EVENTS, Frame, Inputs, Rows, case_of, clip, ratio
 from pygrade.correction.maps import FORMS, Maps, fit_maps
 from pygrade.evaluation.policy_estimates import columns_of
 from pygrade.logs import Logs
+from pygrade.logs.keys import hashes
+from pygrade.metrics.intervals import numbers_of
 from pygrade.policy.correction import Correction, Levels
 
 _ALONE = np.array([[newton.LEVEL_PRECISION, 1.0], [1.0, newton.MOST]])  # z: 1, m_t; u: 1, c_t
 MOST_COEFFICIENTS = 1_500  # of a task
 _ROUNDS, _RENEW = 8, (0, 2, 5)
 _POOLED_ROUNDS, _POOLED_RENEW = 5, (0, 3)
+EARLIER = 0.6  # share of the requests that teach what is judged on the later ones
+LEVELS_NEED = 2.0  # standard errors of likelihood that levels of items add, held out and on later requests
+CALIBRATED, MAPS = "each prediction calibrated alone", "maps"
+ALONE = (CALIBRATED, MAPS)  # they move each task by itself, which changes few orders
+UNJUDGED = Gain(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +59,12 @@ class State:
 class Candidate:
     """A correction that could be served."""
 
-    name: str  # "correction", "maps and correction" or "maps"
+    name: str  # such as "correction", "maps and correction", "maps", "each prediction calibrated alone"
     correction: Correction
     folds: tuple[Correction, ...]  # of the log without each fold
-    gain: Gain  # over each prediction calibrated alone
-    state: State | None = None  # from which more requests move it; None: maps alone
+    later: Correction  # of the earlier requests, for the later ones
+    gain: Gain
+    state: State | None = None  # from which more requests move it; None: its form is fitted to the sample alone
     levels: Levels | None = None  # of items, which it has
 
     def cross_fitted(self, logs: Logs, fold: Array) -> Floats32:
@@ -76,11 +84,19 @@ class Fitted:
     candidates: tuple[Candidate, ...]
     forms: dict[str, float]  # held-out z of each form of map over none
     frame: Frame
+    cases: Sequence[float]  # [T] what a unit of each task counts
 
     @property
     def licensed(self) -> Candidate | None:
         """The first candidate whose gain passes."""
         return next((entry for entry in self.candidates if entry.gain.passes), None)
+
+
+def later_requests(logs: Logs) -> Bools:
+    """[R]: the last 40 % of the requests by time, or by the log's order where it has none."""
+    count = logs.num_requests
+    time = np.arange(count) if logs.timestamp is None else np.argsort(np.argsort(logs.timestamp, kind="stable"))
+    return np.asarray(time >= round(EARLIER * count))
 
 
 def informative(logs: Logs, theta: Floats, parents: tuple[int, ...] | None = None) -> Logs:
@@ -119,7 +135,7 @@ def correct(correction: Correction, logs: Logs) -> Floats32:
 
 def fit_correction(
     logs: Logs,
-    curve: Floats,
+    theta: Floats,
     fold: Array,
     cluster: Array,
     config: CorrectionConfig | None = None,
@@ -128,75 +144,175 @@ def fit_correction(
 ) -> Fitted:
     """Corrections of a log, with the values of events that count.
 
-    curve: examination of the slots; fold [R]: from 0, each user in one; cluster [R]: of requests that are dependent,
-    each in one fold; prior: of another market, whose blocks enter as one column each; parents: the chain, if known.
+    theta [S]: examination of the shown rows; fold [R]: from 0, each user in one; cluster [R]: of requests that are
+    dependent, each in one fold; prior: of another market, whose blocks enter as one column each; parents: the chain, if
+    known.
     """
     config = config or CorrectionConfig()
-    theta = np.asarray(curve, np.float64)[logs.position[logs.shown]]
     task = _Task(informative(logs, theta, parents), theta, fold, cluster, parents)
     plain = task.view(None)
-    forms, chosen = {}, plain
-    if config.maps:
-        best = 0.0
-        for form in FORMS:
-            view = task.view(form)
-            found = gain(view.alone, plain.alone, task.costs, cluster)
-            forms[form] = found.z
-            if found.z > 2.0 and found.value > best:
-                best, chosen = found.value, view
-    candidates = [task.corrected(chosen)]
+    forms, best = dict[str, float](), (0.0, "")
+    for form in FORMS if config.maps else ():
+        more = task.whole.gain(task.mapped_shares(form), plain.alone.held_out)
+        forms[form] = zscore(more, cluster)
+        if forms[form] > 2.0:
+            best = max(best, (float(more.mean()), form))
+    chosen = task.view(best[1]) if best[1] else plain
+    raw = task.raw(plain)
+    base = task.better(chosen.alone, raw)
+    tried = [task.corrected(chosen, base)]
     if prior is not None:
-        candidates += [task.corrected(chosen, prior, share) for share in (True, False)]
-        candidates.sort(key=lambda entry: -entry.gain.value)
-    passing = next((entry for entry in candidates if entry.gain.passes), None)
-    if config.items and passing is not None and (leveled := task.leveled(chosen, passing)) is not None:
-        candidates.insert(candidates.index(passing), leveled)
+        tried += [task.corrected(chosen, base, prior, share) for share in (True, False)]
+        tried.sort(key=lambda entry: -float(task.more(entry).mean()))
+    if config.items and (leveled := task.leveled(chosen, tried[0])) is not None:
+        tried.insert(0, leveled)
     if chosen is not plain:
-        linear = task.view("linear").alone
-        reference = linear if linear.sum() > plain.alone.sum() else plain.alone
-        candidates.append(task.mapped(chosen, gain(chosen.alone, reference, task.costs, cluster)))
-    return Fitted(tuple(candidates), forms, chosen.frame)
+        linear = task.better(task.view("linear").alone, plain.alone)
+        tried.append(task.mapped(chosen, task.better(linear, raw)))
+    tried.append(task.calibrated(plain, raw))
+    fitted = Fitted(tuple(task.judge(tried)), forms, chosen.frame, task.cases)
+    if logs.items and prior is None and fitted.licensed is None:  # item columns may be what does not last
+        bare = fit_correction(replace(logs, items=(), item_features=None), theta, fold, cluster, config, None, parents)
+        fitted = replace(fitted, candidates=(*fitted.candidates, *bare.candidates))
+    return fitted
 
 
 @dataclass(frozen=True, eq=False)
-class _View:
+class _Shares:
+    """`JointLikelihood.shares` by the coefficients that a request did not teach."""
+
+    held_out: Floats  # [S, T] by user
+    later: Floats  # [S', T] of the later requests, by the earlier ones
+
+
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """A candidate before it is judged."""
+
+    candidate: Candidate
+    given: tuple[Floats, Floats]  # [S, T], [S', T] conditional probabilities: held out, later
+    new: _Shares
+    old: _Shares  # of what it has to beat
+
+
+@dataclass(frozen=True, eq=False)
+class _MappedLog:
     """A log under a form of maps."""
 
     maps: Maps | None
-    fold_maps: tuple[Maps, ...]
+    part_maps: tuple[Maps, ...]
     frame: Frame
     inputs: Inputs
-    fold_inputs: tuple[Inputs, ...]  # without maps: none
-    alone: Floats  # [R, T] held-out likelihood of each prediction calibrated alone
+    part_inputs: tuple[Inputs, ...]  # by the maps of each part; without maps: none
+
+    def inputs_of(self, part: int) -> Inputs:
+        return self.part_inputs[part] if self.part_inputs else self.inputs
+
+
+@dataclass(frozen=True, eq=False)
+class _View(_MappedLog):
+    """The same with each prediction calibrated alone."""
+
+    whole: Floats  # [T, Z, U]
+    weights: Sequence[Floats]  # the same of each part
+    alone: _Shares
 
 
 class _Task:
-    """Facts that all views of one log share."""
+    """Facts that all views of one log share. Its parts are the log without each fold, and its earlier requests."""
 
     def __init__(self, logs: Logs, theta: Floats, fold: Array, cluster: Array, parents: tuple[int, ...] | None):
         self.logs, self.theta, self.fold, self.cluster = logs, theta, fold, cluster
         self.count = int(fold.max()) + 1
-        self.frame = Frame.of(logs, logs.predictions, parents)
-        self.costs = costs_of_errors(self.frame, logs)
-        self.row_fold = fold[logs.row_request[logs.shown]]
+        self.frame = frame = Frame.of(logs, logs.predictions, parents)
+        is_later = later_requests(logs)
+        self.parts = [*(fold != k for k in range(self.count)), ~is_later]
+        self.request = logs.row_request[logs.shown]
+        self.row_fold, later_rows = fold[self.request], is_later[self.request]
+        self.later_rows = np.flatnonzero(later_rows)
+        self.later, self.later_theta = logs.select(is_later), theta[later_rows]
+        self.later_cluster = numbers_of(cluster[is_later])
+        feedback, p = logs.feedback[logs.shown].astype(np.float64), logs.predictions[logs.shown]
+        mean = [theta * clip(p[:, t], True) for t in range(len(frame.tasks))]
+        self.cases = [case_of(feedback[:, t], mean[t]) if a else 1.0 for t, a in enumerate(frame.amounts)]
+        self.whole = JointLikelihood(logs, frame, theta, self.cases)
+        self.last = JointLikelihood(self.later, frame, self.later_theta, self.cases)
 
     def view(self, form: str | None) -> _View:
         """The log as maps of a form show it, with its likelihood."""
         frame, logs = self.frame, self.logs
         if form is None:
-            view = _View(None, (), frame, frame.inputs(logs, logs.predictions), (), np.empty(0))
+            mapped = _MappedLog(None, (), frame, frame.inputs(logs, logs.predictions), ())
         else:
-            chain = frame.parents, frame.amounts
-            maps, parts = fit_maps(form, logs, self.theta, *chain, self.fold, self.count)
-            mapped = maps.apply(logs.predictions)
-            frame = Frame.of(logs, mapped, frame.parents)
-            inputs = [frame.inputs(logs, part.apply(logs.predictions)) for part in parts]
-            view = _View(maps, tuple(parts), frame, frame.inputs(logs, mapped), tuple(inputs), np.empty(0))
-        weights = [self._alone(t, view) for t in range(len(frame.tasks))]
-        folds = [[entry[k] for entry in weights] for k in range(self.count)]
-        return replace(view, alone=likelihood(self._given(view, folds), view.frame, logs, self.theta))
+            maps, parts = fit_maps(form, logs, self.theta, frame.parents, frame.amounts, self.parts)
+            predictions = maps.apply(logs.predictions)
+            frame = Frame.of(logs, predictions, frame.parents)
+            inputs = tuple(frame.inputs(logs, part.apply(logs.predictions)) for part in parts)
+            mapped = _MappedLog(maps, tuple(parts), frame, frame.inputs(logs, predictions), inputs)
+        whole, *weights = (np.stack(part) for part in zip(*self._alone(mapped), strict=True))
+        return _View(**vars(mapped), whole=whole, weights=weights, alone=self._shares(self._given(mapped, weights)))
 
-    def corrected(self, view: _View, prior: Correction | None = None, share: bool = False) -> Candidate:
+    def mapped_shares(self, form: str) -> Floats:
+        """[S, T]: shares of predictions under maps of a form alone, held out."""
+        logs, frame = self.logs, self.frame
+        _, parts = fit_maps(form, logs, self.theta, frame.parents, frame.amounts, self.parts[: self.count])
+        p, given = logs.predictions[logs.shown], np.empty((len(self.request), len(frame.tasks)))
+        for k, maps in enumerate(parts):
+            rows = self.row_fold == k
+            mapped = maps.apply(p[rows]).astype(np.float64)
+            given[rows] = np.stack(
+                [ratio(mapped[:, t], mapped[:, s]) if s >= 0 else mapped[:, t] for t, s in enumerate(frame.parents)], 1
+            )
+        return self.whole.shares(given)
+
+    def judge(self, tried: Sequence[_Tried]) -> list[Candidate]:
+        """The candidates with their gains, each over what would be served without it: expected value, of calibrated
+        predictions if these spread the value better.
+        """
+        logs, later = self.logs, self.later
+        pages, last = PageValues(logs, self.theta), PageValues(later, self.later_theta)
+
+        def rank(predictions: Floats32, of_later: Floats32) -> tuple[PageShares, PageShares]:
+            return pages.rank(logs.value_of(predictions), True), last.rank(later.value_of(of_later), True)
+
+        plain = rank(logs.predictions, later.predictions)
+        ranked = [
+            rank(entry.candidate.cross_fitted(logs, self.fold), correct(entry.candidate.later, later))
+            for entry in tried
+        ]
+        best = max(plain, ranked[-1], key=lambda pair: float(pair[0].gain.sum()))  # the last one is calibrated alone
+        bases = [best] * (len(tried) - 1) + [plain]
+        more = [self.more(entry) for entry in tried]
+        by_value = [
+            self.whole.gain(entry.new.held_out, entry.old.held_out, self.whole.costs, new[0].weight)
+            for entry, new in zip(tried, ranked, strict=True)
+        ]
+        needed = needed_of(more, self.cluster)
+        result = []
+        for k, (entry, new, old) in enumerate(zip(tried, ranked, bases, strict=True)):
+            gain = Gain(
+                float(more[k].mean()),
+                zscore(more[k], self.cluster),
+                zscore(by_value[k], self.cluster),
+                zscore(pages.gain(new[0], old[0]), self.cluster),
+                zscore(self.last.gain(entry.new.later, entry.old.later), self.later_cluster),
+                zscore(last.gain(new[1], old[1]), self.later_cluster),
+                needed,
+                NEEDED if entry.candidate.name in ALONE else SUPPORTS,
+                bool(logs.items),
+            )
+            result.append(replace(entry.candidate, gain=gain))
+        return result
+
+    def more(self, entry: _Tried) -> Floats:
+        """[R]: the gain of held-out likelihood."""
+        return self.whole.gain(entry.new.held_out, entry.old.held_out)
+
+    def better(self, one: _Shares, other: _Shares) -> _Shares:
+        """The likelier of two."""
+        return one if self.whole.gain(one.held_out, other.held_out).sum() > 0 else other
+
+    def corrected(self, view: _View, old: _Shares, prior: Correction | None = None, share: bool = False) -> _Tried:
         """The correction over a view; a prior's blocks enter by a weight each (share), or it starts there."""
         frame = view.frame
         shape = (view.inputs.z.shape[1], view.inputs.u.shape[1])
@@ -208,97 +324,141 @@ class _Task:
             for part, design in zip(rows, designs, strict=True)
         ]
         pool = newton.pooled(solutions, designs[0])
-        folds = [[design.matrix(np.zeros(design.size)) for design in designs] for _ in range(self.count)]
+        parts = [[design.matrix(np.zeros(design.size)) for design in designs] for _ in self.parts]
         for t, (part, design, solution) in enumerate(zip(rows, designs, solutions, strict=True)):
             if solution is None:
                 continue
-            found = newton.solve(part, design, solution, _POOLED_ROUNDS, _POOLED_RENEW, pool)
-            solutions[t] = found
+            solutions[t] = found = newton.solve(part, design, solution, _POOLED_ROUNDS, _POOLED_RENEW, pool)
             for k, vector in enumerate(self._cross_fit(t, view, part, design, found)):
-                folds[k][t] = design.matrix(vector)
-        new = likelihood(self._given(view, folds), frame, self.logs, self.theta)
-        found_gain = gain(new, view.alone, self.costs, self.cluster)
+                parts[k][t] = design.matrix(vector)
         name = "correction" if view.maps is None else "maps and correction"
         name += "" if prior is None else " from the prior's"
         state = State(frame, view.maps, designs, solutions, pool, [part.case for part in rows])
-        every = [
-            frame.correction(np.stack(folds[k]), view.fold_maps[k].fields() if view.fold_maps else None)
-            for k in range(self.count)
-        ]
-        return Candidate(name, state.correction(), tuple(every), found_gain, state)
+        return self._tried(name, view, state.correction(), [np.stack(part) for part in parts], old, state)
 
-    def leveled(self, view: _View, over: Candidate) -> Candidate | None:
-        """A candidate with levels of items; None if held-out likelihood does not ask for them."""
-        folds = [entry.weights.astype(np.float64) for entry in over.folds]
-        shared = view.frame, self._given(view, folds), self.theta, self.fold, self.cluster, self.costs
-        found = fit_levels(self.logs, *shared)
-        if not found.gain.passes:
+    def leveled(self, view: _View, over: _Tried) -> _Tried | None:
+        """A candidate with levels of items; None if likelihood, held out or of later requests, does not want them."""
+        logs, frame = self.logs, view.frame
+        found = fit_levels(logs, frame, over.given[0], self.theta, self.parts)
+        items = hashes(logs.item_id[logs.shown])
+        held_out = np.empty_like(over.given[0])
+        for k in range(self.count):
+            rows = self.row_fold == k
+            held_out[rows] = raised(over.given[0][rows], frame, found.parts[k].of(items[rows]))
+        later = raised(over.given[1], frame, found.parts[-1].of(items[self.later_rows]))
+        new = self._shares((held_out, later))
+        if zscore(self.whole.gain(new.held_out, over.new.held_out), self.cluster) < LEVELS_NEED:
             return None
-        parts = zip(over.folds, found.folds, strict=True)
-        return replace(
-            over,
-            name=f"{over.name}, levels of items",
-            correction=over.correction.with_levels(found.whole),
-            folds=tuple(entry.with_levels(levels) for entry, levels in parts),
-            gain=gain(found.likelihood, view.alone, self.costs, self.cluster),
+        if zscore(self.last.gain(new.later, over.new.later), self.later_cluster) < LEVELS_NEED:
+            return None
+        whole, *parts = (
+            entry.with_levels(levels)
+            for entry, levels in zip(
+                (over.candidate.correction, *over.candidate.folds, over.candidate.later),
+                (found.whole, *found.parts),
+                strict=True,
+            )
+        )
+        candidate = replace(
+            over.candidate,
+            name=f"{over.candidate.name}, levels of items",
+            correction=whole,
+            folds=tuple(parts[:-1]),
+            later=parts[-1],
             levels=found.whole,
         )
+        return _Tried(candidate, (held_out, later), new, over.old)
 
-    def mapped(self, view: _View, over: Gain) -> Candidate:
+    def mapped(self, view: _View, over: _Shares) -> _Tried:
         """The maps of a view alone."""
-        assert view.maps is not None
-        nothing = np.zeros((len(view.frame.tasks), view.inputs.z.shape[1], view.inputs.u.shape[1]))
-        every = [view.frame.correction(nothing, maps.fields()) for maps in (view.maps, *view.fold_maps)]
-        return Candidate("maps", every[0], tuple(every[1:]), replace(over, needed=NEEDED_ALONE))
+        nothing = np.zeros_like(view.whole)
+        return self._tried(MAPS, view, self._correction(view, nothing), [nothing] * len(self.parts), over)
+
+    def raw(self, view: _View) -> _Shares:
+        """The predictions of a view as they are."""
+        return self._shares(self._given(view, [np.zeros_like(view.whole)] * len(self.parts)))
+
+    def calibrated(self, view: _View, old: _Shares) -> _Tried:
+        """Each prediction's own level and slope."""
+        return self._tried(CALIBRATED, view, self._correction(view, view.whole), view.weights, old)
+
+    def _tried(
+        self,
+        name: str,
+        view: _View,
+        whole: Correction,
+        parts: Sequence[Floats],
+        old: _Shares,
+        state: State | None = None,
+    ) -> _Tried:
+        given = self._given(view, parts)
+        corrections = [self._correction(view, part, k) for k, part in enumerate(parts)]
+        candidate = Candidate(name, whole, tuple(corrections[:-1]), corrections[-1], UNJUDGED, state)
+        return _Tried(candidate, given, self._shares(given), old)
+
+    def _correction(self, view: _View, weights: Floats, part: int | None = None) -> Correction:
+        maps = view.maps if part is None or not view.part_maps else view.part_maps[part]
+        return view.frame.correction(weights, None if maps is None else maps.fields())
 
     def _rows(self, t: int, frame: Frame, inputs: Inputs, keep: Array | None = None) -> Rows:
-        return Rows(t, frame, inputs, self.logs, self.theta, keep)
+        return Rows(t, frame, inputs, self.logs, self.theta, keep, self.cases[t])
 
     def _cross_fit(
-        self, t: int, view: _View, rows: Rows, design: newton.Design, at: newton.Solution
+        self, t: int, view: _MappedLog, rows: Rows, design: newton.Design, at: newton.Solution
     ) -> Sequence[Floats]:
-        if not view.fold_inputs:
-            return newton.cross_fit(rows, design, at, self.fold[rows.request], self.count)
-        parts = (self._rows(t, view.frame, view.fold_inputs[k], self.fold != k) for k in range(self.count))
-        return [newton.without_fold(part, design, at) for part in parts]
+        """The coefficients of each part."""
+        own = range(len(self.parts)) if view.part_inputs else [self.count]
+        refit = [
+            newton.without_fold(self._rows(t, view.frame, view.inputs_of(k), self.parts[k]), design, at) for k in own
+        ]
+        if view.part_inputs:
+            return refit
+        return [*newton.cross_fit(rows, design, at, self.fold[rows.request], self.count), *refit]
 
-    def _alone(self, t: int, view: _View) -> list[Floats]:
-        """Coefficients [Z, U] of each fold of task t calibrated by its own level and slope."""
-        shape = (view.inputs.z.shape[1], view.inputs.u.shape[1])
-        own = (shape[0] - len(view.frame.l_mean) + t, 1 + t)
+    def _alone(self, view: _MappedLog) -> list[list[Floats]]:
+        """Coefficients [Z, U] of each task, calibrated by its own level and slope: of the log, and of each part."""
+        shape, result = (view.inputs.z.shape[1], view.inputs.u.shape[1]), []
+        for t in range(len(view.frame.tasks)):
+            own = (shape[0] - len(view.frame.l_mean) + t, 1 + t)
 
-        def narrow(inputs: Inputs) -> Inputs:
-            return Inputs(inputs.z[:, [0, own[0]]], inputs.u[:, [0, own[1]]], inputs.base)
+            def narrow(inputs: Inputs, own: tuple[int, int] = own) -> Inputs:
+                return Inputs(inputs.z[:, [0, own[0]]], inputs.u[:, [0, own[1]]], inputs.base)
 
-        def widen(vector: Floats) -> Floats:
-            weights = np.zeros(shape)
-            weights[np.ix_([0, own[0]], [0, own[1]])] = vector.reshape(2, 2)
-            return weights
-
-        rows = self._rows(t, view.frame, narrow(view.inputs))
-        if rows.events < MIN_EVENTS:
-            return [np.zeros(shape)] * self.count
-        design = newton.Design((2, 2), {})
-        start = newton.Solution(np.zeros(4), _ALONE.reshape(-1))
-        found = newton.solve(rows, design, start, 6, (0, 2, 4))
-        narrowed = replace(view, fold_inputs=tuple(narrow(inputs) for inputs in view.fold_inputs))
-        return [widen(vector) for vector in self._cross_fit(t, narrowed, rows, design, found)]
-
-    def _given(self, view: _View, folds: Sequence[Sequence[Floats] | Floats]) -> Floats:
-        """[S, T]: conditional probabilities of the shown rows, each by the coefficients without its fold."""
-        request = self.logs.row_request[self.logs.shown]
-        result = np.empty(view.inputs.base.shape)
-        for k in range(self.count):
-            some = np.flatnonzero(self.row_fold == k)
-            inputs = view.fold_inputs[k] if view.fold_inputs else view.inputs
-            z, u, base = inputs.z[request[some]], inputs.u[some], inputs.base[some]
-            for t, parent in enumerate(view.frame.parents):
-                eta = base[:, t] + np.einsum("su,su->s", z @ folds[k][t], u)
-                if parent >= 0:
-                    result[some, t] = 1 / (1 + np.exp(-eta))
-                else:
-                    result[some, t] = np.exp(eta if view.frame.amounts[t] else np.minimum(eta, 0.0))
+            rows = self._rows(t, view.frame, narrow(view.inputs))
+            vectors = [np.zeros(4)] * (1 + len(self.parts))
+            if rows.events >= MIN_EVENTS:
+                design = newton.Design((2, 2), {})
+                found = newton.solve(rows, design, newton.Solution(np.zeros(4), _ALONE.reshape(-1)), 6, (0, 2, 4))
+                narrowed = replace(view, inputs=narrow(view.inputs), part_inputs=tuple(map(narrow, view.part_inputs)))
+                vectors = [found.vector, *self._cross_fit(t, narrowed, rows, design, found)]
+            matrices = np.zeros((len(vectors), *shape))
+            matrices[np.ix_(range(len(vectors)), [0, own[0]], [0, own[1]])] = np.reshape(vectors, (-1, 2, 2))
+            result.append(list(matrices))
         return result
+
+    def _given(self, view: _MappedLog, parts: Sequence[Floats]) -> tuple[Floats, Floats]:
+        """[S, T] and [S', T]: conditional probabilities of the shown rows, each by the coefficients of the part without
+        its fold, and of the later ones by those of the earlier requests.
+        """
+        held_out = np.empty(view.inputs.base.shape)
+        for k in range(self.count):
+            rows = np.flatnonzero(self.row_fold == k)
+            held_out[rows] = self._apply(view, k, parts[k], rows)
+        return held_out, self._apply(view, self.count, parts[-1], self.later_rows)
+
+    def _apply(self, view: _MappedLog, part: int, weights: Floats, rows: Array) -> Floats:
+        inputs = view.inputs_of(part)
+        z, u, result = inputs.z[self.request[rows]], inputs.u[rows], np.empty((len(rows), len(view.frame.tasks)))
+        for t, parent in enumerate(view.frame.parents):
+            eta = inputs.base[rows, t] + np.einsum("su,su->s", z @ weights[t], u)
+            if parent >= 0:
+                result[:, t] = 1 / (1 + np.exp(-eta))
+            else:
+                result[:, t] = np.exp(eta if view.frame.amounts[t] else np.minimum(eta, 0.0))
+        return result
+
+    def _shares(self, given: tuple[Floats, Floats]) -> _Shares:
+        return _Shares(self.whole.shares(given[0]), self.last.shares(given[1]))
 
 
 def _design(

@@ -1,60 +1,212 @@
-"""The gate: whether corrected predictions are better than each prediction calibrated alone, by held-out likelihood.
+"""The gate: whether corrected predictions are better than what is served without them, by held-out feedback.
 
-A root's likelihood is given the number of events of its page, since what is the same for all candidates does not order
-them; a child's is of the rows with its parent's event. The gain per request is summed over tasks, and once more with a
-task's gain weighted by what an error of it costs in value; both must be above 2 standard errors, clustered by user.
+*Joint likelihood.* The events of all root tasks on a page are one multinomial draw over task × candidate, given their
+number: what makes some users buy more than predicted orders their pages, since it moves orders against clicks. Each
+task stands at its own overall level, since a level alone calls noise better. A child is judged on the rows with its
+parent's event. An amount counts one over its dispersion, so that its unit does not matter.
+
+*By value.* With shares q of a page's n events where others are p, row i and task t gain
+
+    c_t w_i (y_it log(q_it / p_it) - n (q_it - p_it))
+
+which is a proper score at any weights that do not look at feedback (log x ≤ x - 1): c_t is what a relative error of
+the task's rate costs in value, w_i how much more row i is examined in the new order than in the log.
+
+*Value given the page.* Better probabilities need not change an order. The same score with one task, the value of the
+feedback, and q_i ∝ θ_i · EV_i^τ with the τ of highest likelihood, tells the orders apart.
+
+The likelihood has to be `NEEDED` standard errors above 0, clustered by user, at the level that one test would have
+there, for the best of all candidates that were tried (max-t), by value `BY_VALUE`. The third one knows only the value
+of the few dear events, so that it has to support them by `SUPPORTS`; by `NEEDED` where each task is moved by itself,
+which changes few orders. Later requests must not contradict: `LATER`.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
 from pygrade._typing import Array, Floats
 from pygrade.correction.inputs import Frame, downward
+from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs
 
-NEEDED = 2.0  # standard errors
-NEEDED_ALONE = 3.0  # of maps that no correction follows: the form was chosen by the same likelihood
+NEEDED = 3.0  # standard errors
+BY_VALUE, SUPPORTS = 2.0, 1.0
+LATER = -1.0  # standard errors of the gain on later requests, which teach nothing, from which on they contradict
+LATER_ITEMS = 0.0  # of the likelihood there, of what knows items: else an item's own hour proves it
+_DRAWS = 200_000  # of the largest z
+_LEAST = 1e-3  # of a page's mean expected value: the smallest whose logarithm is taken
+_STEPS = 20  # of τ
+_MOST_WEIGHT = 4.0  # of a row
 
 
 @dataclass(frozen=True)
 class Gain:
-    """Of a held-out likelihood over another: nats per request, and standard errors above 0."""
+    """What held-out feedback shows of a candidate."""
 
-    value: float
-    z: float
-    z_value: float  # of the gain weighted by value
-    needed: float = NEEDED  # of both
+    value: float  # nats per request of the joint likelihood
+    z: float  # of the joint likelihood
+    z_value: float  # of the same by value
+    z_page: float = math.nan  # of the value given the page
+    later: float = math.nan  # z of the joint likelihood on later requests, by a fit of the earlier ones
+    later_page: float = math.nan  # of the value given the page, on these
+    needed: float = NEEDED  # of z
+    support: float = SUPPORTS  # of z_page
+    items: bool = False  # it knows items, by their levels or columns
+
+    @property
+    def failure(self) -> str:
+        """The first rule that it breaks, in words; "": it passes."""
+        if not self.z >= self.needed:
+            return f"its likelihood is z {self.z:.1f}, want {self.needed:.1f}"
+        if not self.z_value >= BY_VALUE:
+            return f"its likelihood by value is z {self.z_value:.1f}, want {BY_VALUE:g}"
+        if self.z_page < self.support:
+            return f"its order is worth z {self.z_page:.1f}, want {self.support:g}"
+        if self.later_page < LATER:
+            return f"on later requests its order is worth z {self.later_page:.1f}, want {LATER:g}"
+        if self.items and self.later < LATER_ITEMS:
+            return f"of items it learned what does not last: z {self.later:.1f} later, want {LATER_ITEMS:g}"
+        return ""
 
     @property
     def passes(self) -> bool:
-        return self.z > self.needed and self.z_value > self.needed
+        return not self.failure
+
+    @property
+    def text(self) -> str:
+        """What proves it, in a line."""
+        return f"likelihood z {self.z:.1f}, by value {self.z_value:.1f}"
 
 
-def likelihood(given: Floats, frame: Frame, logs: Logs, theta: Floats) -> Floats:
-    """[R, T]: log likelihood of the shown rows' conditional probabilities ``given`` [S, T]."""
-    shown = logs.shown
-    request, feedback = logs.row_request[shown], logs.feedback[shown].astype(np.float64)
-    count = logs.num_requests
-    result = np.zeros((count, len(frame.tasks)))
-    for t, parent in enumerate(frame.parents):
-        y, p = feedback[:, t], np.maximum(given[:, t], 1e-9)
-        if parent < 0:
-            mean = theta * p
-            terms = np.where(
-                y > 0, y * np.log(mean / np.maximum(np.bincount(request, mean, count), 1e-300)[request]), 0
-            )
-        else:
-            wrong = np.log(np.maximum(1 - p, 1e-9))
-            terms = np.where(feedback[:, parent] > 0, y * np.log(p) + (1 - y) * wrong, 0.0)
-        result[:, t] = np.bincount(request, terms, count)
-    return result
+class JointLikelihood:
+    """How well conditional probabilities tell the feedback of a log's pages."""
+
+    def __init__(self, logs: Logs, frame: Frame, theta: Floats, cases: Sequence[float]) -> None:
+        """theta [S]: examination of the shown rows; cases [T]: what a unit of a task counts, `inputs.case_of`, or 1."""
+        shown = logs.shown
+        self.request, self.count, self.theta = logs.row_request[shown], logs.num_requests, theta
+        self.parents, self._feedback = frame.parents, logs.feedback[shown].astype(np.float64)
+        counted = [t for t, parent in enumerate(self.parents) if parent < 0 and self._feedback[:, t].any()]
+        self.events = {t: cases[t] * self._feedback[:, t] for t in counted}
+        self.page = self._sums(sum(self.events.values(), np.zeros(len(theta))))[self.request]
+        self.costs = self._costs(logs)
+
+    def shares(self, given: Floats) -> Floats:
+        """[S, T]: of roots a row's share of its page's events, of children the probability; given [S, T]."""
+        result, total = np.clip(given, 1e-9, 1 - 1e-9), np.zeros(self.count)
+        for t, y in self.events.items():
+            mean = self.theta * np.maximum(given[:, t], 1e-30)
+            result[:, t] = mean * (y.sum() / mean.sum())
+            total += self._sums(result[:, t])
+        for t in self.events:
+            result[:, t] = np.maximum(result[:, t] / total[self.request], 1e-30)
+        return result
+
+    def gain(self, new: Floats, old: Floats, costs: Floats | None = None, weight: Floats | float = 1.0) -> Floats:
+        """[R]: log likelihood of shares over others; costs [T], weight [S]: what tasks and rows count."""
+        total = np.zeros(len(self.theta))
+        for t, parent in enumerate(self.parents):
+            q, p = new[:, t], old[:, t]
+            if t in self.events:
+                terms = self.events[t] * np.log(q / p) - self.page * (q - p)
+            elif parent >= 0:
+                y = self._feedback[:, t]
+                terms = self._feedback[:, parent] * (y * np.log(q / p) + (1 - y) * np.log((1 - q) / (1 - p)))
+                terms = np.where(self._feedback[:, parent] > 0, terms, 0.0)
+            else:
+                continue
+            total += terms * (1.0 if costs is None else costs[t])
+        return self._sums(weight * total)
+
+    def _costs(self, logs: Logs) -> Floats:
+        """[T]: the squared value of a task and of what follows it, over its information.
+
+        Relative errors of a task's rate move the value of a page by this much per nat.
+        """
+        values, parents = logs.event_values.astype(np.float64), self.parents
+        worth = self._feedback * (values[logs.shown] if len(values) > 1 else values)
+        rate, below = self._feedback.mean(0), worth.mean(0)
+        total = below.sum()
+        for t in reversed(downward(parents)):
+            if parents[t] >= 0:
+                below[parents[t]] += below[t]
+        result = np.empty(len(rate))
+        for t, parent in enumerate(parents):
+            known = self.events[t].mean() if t in self.events else rate[t] * (1 - rate[t] / max(rate[parent], 1e-9))
+            result[t] = below[t] ** 2 / max(known, 1e-30)
+        return np.asarray(result / max(total**2, 1e-30))
+
+    def _sums(self, values: Array) -> Floats:
+        return np.asarray(np.bincount(self.request, values, self.count), np.float64)
 
 
-def gain(new: Floats, old: Floats, costs: Floats, cluster: Array) -> Gain:
-    """Of likelihoods [R, T], with the costs [T] of errors."""
-    more = new - old
-    return Gain(float(more.sum(1).mean()), zscore(more.sum(1), cluster), zscore(more @ costs, cluster))
+@dataclass(frozen=True, eq=False)
+class PageShares:
+    """How a ranking spreads the value of each page's feedback over its shown rows."""
+
+    share: Floats  # [S] of the page
+    gain: Floats  # [R] log likelihood of the value
+    weight: Floats  # [S] examination in this ranking over that in the log, cut to within `_MOST_WEIGHT`
+
+
+class PageValues:
+    """The value of the logged pages' feedback, by which rankings are compared."""
+
+    def __init__(self, logs: Logs, theta: Floats) -> None:
+        """theta [S]: examination of the shown rows."""
+        shown = logs.shown
+        self.shown, self.offsets, self.count = shown, logs.offsets, logs.num_requests
+        self.request, slot = logs.row_request[shown], logs.position[shown]
+        self.looked = np.log(np.maximum(theta, 1e-12))
+        views = np.bincount(slot)
+        curve = np.bincount(slot, theta) / np.maximum(views, 1)
+        self._curve, self._logged = np.append(curve, 0.0), np.maximum(curve[slot], 1e-12)
+        self.value = logs.value_of(logs.feedback)[shown]
+        self.page = self._sums(self.value)
+
+    def rank(self, scores: Floats, logarithm: bool = False) -> PageShares:
+        """Shares ∝ θ exp(τ · score) at the τ ≥ 0 of highest likelihood, of all candidates' scores [M].
+
+        logarithm: of the scores, which are expected values; at least a thousandth of the page's mean each.
+        """
+        rank = np.minimum(ranks(scores, self.offsets)[self.shown], len(self._curve) - 1)
+        weight = np.clip(self._curve[rank] / self._logged, 1 / _MOST_WEIGHT, _MOST_WEIGHT)
+        score, size = scores[self.shown].astype(np.float64), np.maximum(self._sums(np.ones(len(self.request))), 1)
+        if logarithm:
+            least = (_LEAST * self._sums(np.abs(score)) / size)[self.request]
+            score = np.log(np.maximum(score, np.maximum(least, 1e-30)))
+        score = score - (self._sums(score) / size)[self.request]
+        tau, deviation = 0.0, max(float(score.std()), 1e-12)
+        for _ in range(_STEPS):
+            share = self._softmax(tau * score)
+            mean = self._sums(share * score)
+            spread = self._sums(share * np.square(score)) - np.square(mean)
+            slope, bend = float(self.value @ score - self.page @ mean), float(np.maximum(self.page, 0) @ spread)
+            move = np.clip(slope / max(bend, 1e-12), -1 / deviation, 1 / deviation)
+            tau = max(tau + float(move), 0.0)
+            if abs(move) * deviation < 1e-4:
+                break
+        share = self._softmax(tau * score)
+        return PageShares(share, self._sums(self.value * np.log(share)), weight)
+
+    def gain(self, new: PageShares, old: PageShares) -> Floats:
+        """[R]: what the new ranking's shares gain over the old one's."""
+        terms = self.value * np.log(new.share / old.share) - self.page[self.request] * (new.share - old.share)
+        return self._sums(new.weight * terms)
+
+    def _sums(self, values: Array) -> Floats:
+        return np.asarray(np.bincount(self.request, values, self.count), np.float64)
+
+    def _softmax(self, score: Floats) -> Floats:
+        score = score + self.looked
+        highest = np.full(self.count, -np.inf)
+        np.maximum.at(highest, self.request, score)
+        power = np.exp(score - highest[self.request])
+        return np.asarray(np.maximum(power / self._sums(power)[self.request], 1e-30))
 
 
 def zscore(values: Array, cluster: Array) -> float:
@@ -64,22 +216,15 @@ def zscore(values: Array, cluster: Array) -> float:
     return float(values.mean() / error) if error > 0 else 0.0
 
 
-def costs_of_errors(frame: Frame, logs: Logs) -> Floats:
-    """[T]: the squared value of a task and of what follows it, over its information.
-
-    Relative errors of a task's rate move the value of a page by this much per nat.
-    """
-    shown = logs.shown
-    feedback = logs.feedback[shown].astype(np.float64)
-    values = logs.event_values.astype(np.float64)
-    worth = feedback * (values[shown] if len(values) > 1 else values)
-    rate, below = feedback.mean(0), worth.mean(0)
-    total = below.sum()
-    for t in reversed(downward(frame.parents)):
-        if frame.parents[t] >= 0:
-            below[frame.parents[t]] += below[t]
-    result = np.empty(len(rate))
-    for t, parent in enumerate(frame.parents):
-        variance = rate[t] if parent < 0 else rate[t] * (1 - rate[t] / max(rate[parent], 1e-9))
-        result[t] = below[t] ** 2 / max(variance, 1e-9)
-    return np.asarray(result / max(total**2, 1e-30))
+def needed_of(gains: Sequence[Floats], cluster: Array) -> float:
+    """z that the best of several gains [R] needs to be as sure as one of `NEEDED`, by their correlation."""
+    sums = np.stack([np.bincount(cluster, part) for part in gains])
+    sums -= sums.mean(1, keepdims=True)
+    sums = sums[np.square(sums).sum(1) > 0]
+    if len(sums) < 2:
+        return NEEDED
+    scaled = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    values, vectors = np.linalg.eigh(scaled @ scaled.T)
+    draws = np.random.default_rng(0).standard_normal((_DRAWS, len(values)))
+    largest = (draws * np.sqrt(np.maximum(values, 0.0)) @ vectors.T).max(1)
+    return max(float(np.quantile(largest, NormalDist().cdf(NEEDED))), NEEDED)

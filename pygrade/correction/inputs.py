@@ -1,7 +1,7 @@
 """Inputs of a correction from a log: conditional log odds, context and item columns, each standardized.
 
-A task that never happens without another (cart without click) is corrected *given* it, its parent. The formulas are
-those of `pygrade.reference.correction`; a `Frame` holds what stays the same for all requests.
+A task that (almost) never happens without another (cart without click) is corrected *given* it, its parent. The
+formulas are those of `pygrade.reference.correction`; a `Frame` holds what stays the same for all requests.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,11 @@ RATIO = (1e-4, 0.95)  # of a prediction to its parent's: separate models break p
 EPSILON = 1e-7  # added to the parent's prediction
 REACH = 4.0  # standardized inputs are cut to ± this
 MIN_EVENTS = 10  # of a task; with fewer it is neither corrected nor the child of another
+STRAY = 0.02  # largest share of a child's events without the parent's: clicks get lost, orders come by other ways
 
 
 def parents_of(feedback: Array, amounts: tuple[bool, ...]) -> tuple[int, ...]:
-    """Of the feedback [S, T] of shown rows: the rarest task without which each never happens, -1: none."""
+    """The rarest task that has all but `STRAY` of each task's events, -1: none; feedback [S, T] of shown rows."""
     happened = feedback > 0
     count = happened.sum(0)
     parents = []
@@ -31,7 +32,8 @@ def parents_of(feedback: Array, amounts: tuple[bool, ...]) -> tuple[int, ...]:
         found = -1
         if count[t] >= MIN_EVENTS and not amounts[t]:
             for s in np.argsort(count, kind="stable"):
-                if count[s] > count[t] and not amounts[s] and not (happened[:, t] & ~happened[:, s]).any():
+                stray = (happened[:, t] & ~happened[:, s]).sum()
+                if count[s] > count[t] and not amounts[s] and stray <= STRAY * count[t]:
                     found = int(s)
                     break
         parents.append(found)
@@ -189,6 +191,15 @@ def _context(context: Floats32, median: Floats32, indicators: tuple[int, ...]) -
     return np.concatenate([np.where(missing, median, context), missing[:, list(indicators)]], 1, dtype=np.float32)
 
 
+def case_of(y: Floats, mean: Floats) -> float:
+    """What a unit of an amount counts: one over the dispersion of amounts y [n] around their mean [n] at its level.
+
+    A quasi-likelihood, whose variance is a multiple of the mean; so seconds and hours count alike.
+    """
+    mean = np.maximum(mean * (y.sum() / max(float(mean.sum()), 1e-300)), 1e-300)
+    return 1.0 / max(float((np.square(y - mean) / mean).mean()), 1e-30)
+
+
 class Rows:
     """The rows that tell of one task: all shown ones of a root, those with the parent's event of a child."""
 
@@ -219,12 +230,8 @@ class Rows:
         self.z, self.u, self.base = inputs.z[self.request], inputs.u[self.rows], inputs.base[self.rows, t]
         self.y, self.theta = feedback[self.rows, t].astype(np.float64), theta[self.rows]
         self.case = 1.0 if case is None else case
-        if (
-            case is None and self.kind == "amount" and len(self.rows)
-        ):  # a quasi-likelihood: the variance is a multiple of the mean
-            mean = self.mean(np.zeros((self.z.shape[1], self.u.shape[1])))
-            mean = mean * (self.y.sum() / mean.sum())
-            self.case = 1.0 / max(float((np.square(self.y - mean) / mean).mean()), 1e-9)
+        if case is None and self.kind == "amount" and len(self.rows):
+            self.case = case_of(self.y, self.mean(np.zeros((self.z.shape[1], self.u.shape[1]))))
 
     @cached_property
     def events(self) -> int:

@@ -8,12 +8,13 @@ roots, and for a child maps its log odds given the parent, fitted to events give
 map without hinges: what a map that is served alone has to beat.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pygrade._typing import Array, Floats, Floats32
+from pygrade._typing import Array, Bools, Floats, Floats32
 from pygrade.correction.inputs import MIN_EVENTS, RATIO, clip, downward, logit, sigmoid
 from pygrade.logs import Logs
 
@@ -87,15 +88,14 @@ def fit_maps(
     theta: Floats,
     parents: tuple[int, ...],
     amounts: tuple[bool, ...],
-    fold: Array | None = None,
-    count: int = 0,
+    parts: Sequence[Bools] = (),
 ) -> tuple[Maps, list[Maps]]:
-    """Maps of the whole log, and of the log without each fold [R]; theta [S]: examination of the shown rows."""
+    """Maps of the whole log, and of the requests [R] of each part; theta [S]: examination of the shown rows."""
     shown, request = logs.shown, logs.row_request[logs.shown]
     p, y = logs.predictions[shown], logs.feedback[shown].astype(np.float64)
     tasks = len(parents)
     mean, std, knots = np.zeros(tasks), np.ones(tasks), np.zeros((tasks, len(SHARES)))
-    weights = np.zeros((1 + count, tasks, 2 + len(SHARES)))
+    weights = np.zeros((1 + len(parts), tasks, 2 + len(SHARES)))
     for t, parent in enumerate(parents):
         child = form == "conditional" and parent >= 0
         on = y[:, parent] > 0 if child else np.ones(len(y), bool)
@@ -110,9 +110,8 @@ def fit_maps(
         problem = _Problem(kind, phi, odds, y[on, t], np.ones(len(odds)) if child else theta[on], std[t])
         found, precision = problem.solve()
         weights[0, t, : phi.shape[1]] = problem.monotone(found)
-        for k in range(count):
-            assert fold is not None
-            part = problem.select(fold[request][on] != k)
+        for k, keep in enumerate(parts):
+            part = problem.select(keep[request][on])
             weights[1 + k, t, : phi.shape[1]] = part.monotone(part.solve(found, precision)[0])
     every = [Maps(form, parents, amounts, mean, std, knots, part) for part in weights]
     return every[0], every[1:]

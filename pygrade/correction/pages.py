@@ -7,6 +7,9 @@ p is the corrected prediction of the root task, cross-fitted; a_j the attention 
 blocks of the same likelihood as the correction, with precisions by the evidence. The numbers of the slots are free, so
 that the sums over what is above cannot stand in for a wrong slot curve.
 
+*Two candidates.* The one number s (κ, if the log has no categories), and all terms. All are served only where they pass
+and add to a passing s what s has to add to nothing.
+
 *The gate.* Held-out likelihood with the terms over that without them, both with free slots, by user: above 2 standard
 errors row by row, and given the events of the page, where whatever makes a whole page better than predicted cancels.
 
@@ -27,14 +30,17 @@ import torch
 from pygrade import ops
 from pygrade._typing import Array, Floats, Floats32, Ints
 from pygrade.correction import newton
-from pygrade.correction.gate import NEEDED, zscore
-from pygrade.correction.inputs import Frame, Inputs, Rows, gram
+from pygrade.correction.gate import zscore
+from pygrade.correction.inputs import Frame, Inputs, Rows, amounts_of, gram, parents_of
 from pygrade.logs import Logs, evenly_spaced
+from pygrade.metrics.texts import count_text
 from pygrade.policy.page_terms import MAX_CATEGORIES, MAX_COEFFICIENT, PageTerms
 
+NEEDED = 2.0  # standard errors of held-out likelihood, row by row and given the page
 GUARD, BACKED = -1.0, 0.5  # standard errors of shuffled pages' likelihood that terms, and those that help, need
 LEAST_EFFECT = 0.05  # coefficient below which nothing is served
 FEWEST_EVENTS = 100  # of shuffled pages that the guard is run on
+_ONE_IN_FIFTY = 0.02  # of the pages, advised where none is shuffled
 BEAM, LEAST_CLAIM = 8, 0.01  # prefixes of the search where pairs help, and what they have to claim over greedy
 _CLAIMED = 1_000  # requests that the claim is made on
 _PAIRED = 8  # categories, the most frequent ones, that have a coefficient a pair
@@ -89,15 +95,20 @@ def can_fit(logs: Logs) -> str:
 
 
 def missing_shuffles(logs: Logs) -> str:
-    """What to do where page terms can be fitted and no shuffled page guards them; "" where it does not matter."""
-    if can_fit(logs):
+    """What page terms that can be fitted lack of shuffled pages, which guard them, and how many more requests like the
+    log's have it; "": nothing.
+    """
+    amounts = amounts_of(logs)
+    root = -1 if can_fit(logs) else root_of(logs, parents_of(logs.feedback[logs.shown], amounts), amounts)
+    if root < 0 or (events := shuffled_events(logs, root)) >= FEWEST_EVENTS:
         return ""
-    events = max((shuffled_events(logs, t) for t in range(len(logs.tasks))), default=0)
-    if events >= FEWEST_EVENTS:
-        return ""
+    share = 0.0 if logs.exploration is None else float((logs.exploration == "shuffle").mean())
+    wanted = share or _ONE_IN_FIFTY
+    more = (FEWEST_EVENTS - events) / (wanted * int((logs.feedback[logs.shown, root] > 0).sum()) / logs.num_requests)
     return (
-        f"{events:,} events on shuffled pages, want {FEWEST_EVENTS}: effects of an item on those below it cannot be "
-        "told from what production knows, so that no page terms are served; shuffle one page in fifty"
+        f"{events:,} events of {logs.tasks[root]} on shuffled pages, want {FEWEST_EVENTS}: effects of an item on those "
+        "below it cannot be told from what production knows, so that no page terms are served; "
+        f"about {count_text(more)} more requests with {100 * wanted:.2g} % of the pages shuffled have them"
     )
 
 
@@ -160,11 +171,11 @@ def choose_beam(terms: PageTerms, logs: Logs, corrected: Floats32, parents: tupl
     through = np.array([logs.tasks[_ancestor(parents, t)] == terms.root for t in range(len(parents))])
     value, root = (torch.from_numpy(worth[:, part].sum(1).astype(np.float32)) for part in (~through, through))
     slots, examination = len(examined), torch.from_numpy(examined.astype(np.float32))
-    given: dict[str, Any] = {"cosine": terms.cosine}
+    given: dict[str, Any] = {}
     if some.category is not None:
         given |= {"pairs": torch.tensor(terms.pairs), "categories": torch.from_numpy(terms.codes(some.category))}
     if terms.cosine and some.embedding is not None and some.embeddings is not None:
-        given["embeddings"] = torch.from_numpy(_unit(some.embeddings)[some.embedding])
+        given |= {"cosine": terms.cosine, "embeddings": torch.from_numpy(_unit(some.embeddings)[some.embedding])}
     attention = terms.attention[np.minimum(np.arange(slots), len(terms.attention) - 1)]
     total = []
     for beam in (1, BEAM):
@@ -382,23 +393,30 @@ class _PageFit:
         self.slots = (self.slot[:, None] == self.free).astype(np.float64)
 
     def fit(self) -> FittedPages:
-        null, null_mean, null_vector = self._fit({}, None)
-        full, full_mean, _ = self._fit(self.blocks, null_vector)
-        gate = self._gate(full_mean, null_mean)
-        pairs, cosine, z_shuffled, z_helps = self._guarded(full.vector, null_mean)
+        null = self._fit({}, None)
+        one, one_mean = self._candidate(dict([*self.blocks.items()][:1]), null)
+        if len(self.blocks) < 2:
+            return one
+        every, mean = self._candidate(self.blocks, null)
+        adds = not one.gain.passes or min(self._gate(mean, one_mean)) > NEEDED
+        return every if adds and every.gain.passes else one
+
+    def _candidate(
+        self, blocks: Mapping[str, Floats], null: tuple[newton.Solution, Floats]
+    ) -> tuple[FittedPages, Floats]:
+        """Page terms of blocks of columns over none, as gate and guard find them, and their held-out mean [S]."""
+        found, mean = self._fit(blocks, null[0].vector)
+        pairs, cosine, z_shuffled, z_helps = self._guarded(self._coefficients(found.vector, blocks), null[1])
         helps = z_helps is not None and z_helps >= BACKED
         largest = max(float(np.abs(pairs).max(initial=0.0)), abs(cosine))
-        gain = PageGain(*gate, z_shuffled, z_helps, largest < LEAST_EFFECT)
-        terms = [self._terms(pairs, cosine)]
-        for vector in full.folds:
-            own_pairs, own_cosine = self._coefficients(vector)
-            terms.append(self._terms(*((own_pairs, own_cosine) if helps else _without_help(own_pairs, own_cosine))))
-        own = null.vector.size - len(self.free)
-        slots = self.curve.copy()
-        slots[self.free] *= np.exp(full.vector[own : own + len(self.free)])
-        return FittedPages(terms[0], tuple(terms[1:]), gain, slots)
+        gain = PageGain(*self._gate(mean, null[1]), z_shuffled, z_helps, largest < LEAST_EFFECT)
+        folds = [self._coefficients(vector, blocks) for vector in found.folds]
+        terms = [self._terms(*(part if helps else _without_help(*part))) for part in folds]
+        slots, own = self.curve.copy(), null[0].vector.size - len(self.free)
+        slots[self.free] *= np.exp(found.vector[own : own + len(self.free)])
+        return FittedPages(self._terms(pairs, cosine), tuple(terms), gain, slots), mean
 
-    def _fit(self, blocks: Mapping[str, Floats], start: Floats | None) -> tuple[newton.Solution, Floats, Floats]:
+    def _fit(self, blocks: Mapping[str, Floats], start: Floats | None) -> tuple[newton.Solution, Floats]:
         """The solution with blocks of columns, and its held-out mean [S]; start: of fewer columns."""
         shape = (self.inputs.z.shape[1], self.inputs.u.shape[1])
         own, at = shape[0] * shape[1], shape[0] * shape[1] + len(self.free)
@@ -419,18 +437,18 @@ class _PageFit:
         first.precision[0], first.precision[own : own + len(self.free)] = newton.LEVEL_PRECISION, _FREE
         if start is not None:
             first.vector[: len(start)] = start
-        found = newton.solve(rows, design, first, _ROUNDS, _RENEW)
+        found = newton.solve(rows, design, first, _ROUNDS, _RENEW if start is None else _RENEW[:1])
         found.folds = newton.cross_fit(rows, design, found, self.fold[rows.request], self.count)
         mean, row_fold = np.empty(len(self.y)), self.fold[self.request]
         for k, vector in enumerate(found.folds):
             mean[row_fold == k] = rows.mean(vector)[row_fold == k]
-        return found, np.maximum(mean, 1e-12), found.vector
+        return found, np.maximum(mean, 1e-12)
 
-    def _coefficients(self, vector: Floats) -> _Terms:
+    def _coefficients(self, vector: Floats, blocks: Mapping[str, Floats]) -> _Terms:
         """Of pairs [C, C], the most frequent category first, and of the cosine."""
-        count, at = len(self.sums.categories), len(vector) - sum(b.shape[1] for b in self.blocks.values())
+        count, at = len(self.sums.categories), len(vector) - sum(b.shape[1] for b in blocks.values())
         pairs, cosine = np.zeros((count, count)), 0.0
-        for name, block in self.blocks.items():
+        for name, block in blocks.items():
             part = vector[at : at + block.shape[1]]
             at += block.shape[1]
             if name == "same":
@@ -462,17 +480,17 @@ class _PageFit:
         point, page = (zscore(np.bincount(self.request, part, count), self.cluster) for part in (rows, given))
         return point, page
 
-    def _guarded(self, vector: Floats, mean: Floats) -> tuple[Floats, float, float | None, float | None]:
+    def _guarded(self, terms: _Terms, mean: Floats) -> tuple[Floats, float, float | None, float | None]:
         """The coefficients that may be served, standard errors of the likelihood of shuffled pages with them over
         without, and of the coefficients above 0 over without these; None: there are too few events, or none above 0.
         """
-        pairs, cosine = self._coefficients(vector)
+        pairs, cosine = terms
         less = _without_help(pairs, cosine)
         if shuffled_events(self.logs, self.root) < FEWEST_EVENTS:
             return *less, None, None
         helps = None
         if max(float(pairs.max(initial=0.0)), cosine) >= LEAST_EFFECT:
-            helps = self._guard((pairs, cosine), mean, less)
+            helps = self._guard(terms, mean, less)
         if helps is None or helps < BACKED:
             pairs, cosine = less
         return pairs, cosine, self._guard((pairs, cosine), mean), helps

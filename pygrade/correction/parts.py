@@ -30,7 +30,7 @@ class Part(Protocol):
 class _Job(NamedTuple):
     part: Part
     state: State
-    curve: Callable[[int], Floats]
+    examine: Callable[[Logs], Floats]
 
     def __str__(self) -> str:
         return str(self.part)
@@ -43,15 +43,15 @@ class _Sums(NamedTuple):
     gradient: Floats
 
 
-def continue_fit(state: State, parts: Sequence[Part], curve: Callable[[int], Floats], workers: Workers) -> State:
-    """The solution of all requests of the parts; curve: examination of so many slots.
+def continue_fit(state: State, parts: Sequence[Part], examine: Callable[[Logs], Floats], workers: Workers) -> State:
+    """The solution of all requests of the parts; examine: θ [M] of a log's rows.
 
     Precisions begin anew: a block that the sample did not show may be seen in the whole log.
     """
     state = replace(state, solutions=[None if at is None else _open(at) for at in state.solutions])
     pool = None
     for turn in range(_ROUNDS):
-        jobs = [_Job(part, state, curve) for part in parts]
+        jobs = [_Job(part, state, examine) for part in parts]
         total = reduce(_add, workers.map(sums_of_part, jobs, "correction"))
         tasks = zip(state.designs, state.solutions, total, strict=True)
         moved = [None if at is None else _moved(design, at, sums, pool) for design, at, sums in tasks]
@@ -77,8 +77,7 @@ def sums_of_part(job: _Job) -> list[_Sums]:
 
     def sums_of(logs: Logs) -> list[_Sums]:
         predictions = logs.predictions if state.maps is None else state.maps.apply(logs.predictions)
-        inputs, slot = state.frame.inputs(logs, predictions), logs.position[logs.shown]
-        theta = job.curve(int(slot.max(initial=0)) + 1)[slot]
+        inputs, theta = state.frame.inputs(logs, predictions), job.examine(logs)[logs.shown]
         sums = []
         for t, case in enumerate(state.cases):
             rows = Rows(t, state.frame, inputs, logs, theta, case=case)

@@ -1,10 +1,11 @@
 """The value of a page: the one rule of training, replay, trade-offs and console.
 
-    value of a page = Σ_{r<k} D(r) · gain of the item at rank r,     gain = v / max(q(slot), floor)
+    value of a page = Σ_{r<k} D(r) · gain of the item at rank r,     gain = v / max(q(slot) · f, floor)
 
 v is what the item's logged events are worth, q(slot) the propensity of the slot where it was shown: how likely that
-slot is examined, relative to the first. D(r) is the attention that rank r gets: q again, or 1 / log2(r + 2) if q is the
-same for all ranks that count (an exponent of 0, or nothing is known), as it could not tell a page's orders apart.
+slot is examined, relative to the first; f what the events above it tell of that (`browsing_factor`). D(r) is the
+attention that rank r gets: q again, or 1 / log2(r + 2) if q is the same for all ranks that count (an exponent of 0, or
+nothing is known), as it could not tell a page's orders apart.
 
 Slots beyond the last propensity have that of the last. Without propensities q is 1. A row that was not shown has no
 event, so that its gain is 0. `pygrade.reference.value` is the specification.
@@ -14,34 +15,42 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pygrade._typing import Array, Floats
+from pygrade.evaluation.browsing import browsing_factor
+from pygrade.logs import Logs
 
 
-def examined(position: Array, propensity: ArrayLike | None) -> Floats:
-    """[M]: q of the slots position [M]; 0 where it is -1, not shown. propensity [S] of the first slots."""
-    return np.where(position >= 0, _of_slots(position, propensity), 0.0)
+def examined(logs: Logs, propensity: ArrayLike | None) -> Floats:
+    """[M]: q · f of a log's rows; 0 where not shown. propensity [S] of the first slots."""
+    return np.where(logs.shown, _looks(logs, propensity), 0.0)
 
 
-def divisors(position: Array, propensity: ArrayLike | None, floor: float) -> Floats:
-    """[M]: max(q, floor) of the slots position [M]; where not shown that of the first slot."""
-    return np.asarray(np.maximum(_of_slots(position, propensity), floor))
+def divisors(logs: Logs, propensity: ArrayLike | None, floor: float) -> Floats:
+    """[M]: max(q · f, floor) of a log's rows; where not shown that of the first slot."""
+    return np.asarray(np.maximum(_looks(logs, propensity), floor))
 
 
-def gains_of(values: Array, position: Array, propensity: ArrayLike | None, floor: float) -> Floats:
-    """Gains of what the rows' events are worth: values [M], or [M, n] for n kinds of events."""
-    return np.asarray((values.T / divisors(position, propensity, floor)).T)
+def gains_of(values: Array, logs: Logs, propensity: ArrayLike | None, floor: float) -> Floats:
+    """Gains of what a log's rows' events are worth: values [M], or [M, n] for n kinds of events."""
+    return np.asarray((values.T / divisors(logs, propensity, floor)).T)
+
+
+def _looks(logs: Logs, propensity: ArrayLike | None) -> Floats:
+    looks = curve_at(logs.position, propensity)
+    return looks if propensity is None else looks * browsing_factor(logs)
 
 
 def rank_discount(propensity: ArrayLike | None, k: int) -> Floats:
     """[k]: D of the ranks."""
     rank = np.arange(k)
     if propensity is not None:
-        curve = _of_slots(rank, propensity)
+        curve = curve_at(rank, propensity)
         if bool((curve != curve[0]).any()):
             return curve
     return np.asarray(1.0 / np.log2(rank + 2.0))
 
 
-def _of_slots(slots: Array, propensity: ArrayLike | None) -> Floats:
+def curve_at(slots: Array, propensity: ArrayLike | None) -> Floats:
+    """q of slots; -1 counts as the first."""
     table = np.asarray([1.0] if propensity is None else propensity, np.float64)
     if table.ndim != 1 or not len(table) or not bool((table > 0).all()):
         raise ValueError(f"propensity is {table.tolist()}; want positive numbers, one per slot")

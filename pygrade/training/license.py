@@ -4,22 +4,26 @@ The likelihood (`pygrade.correction.gate`) proves better predictions; the replay
 their expected value must not be more than one standard error below that of the predictions as they are. Claims with a
 size stay with the replay.
 
-Page terms have a gate and a guard of their own (`pygrade.correction.pages`).
+Page terms have a gate and a guard of their own (`pygrade.correction.pages`) and stand on the predictions as they are
+where no correction is licensed.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from pygrade._typing import Bools, Floats, Floats32, Ints
-from pygrade.correction.fit import Candidate, Fitted
-from pygrade.correction.pages import BEAM, LEAST_CLAIM, PageGain, can_fit, choose_beam, fit_pages
-from pygrade.logs import Logs
+from pygrade.correction.fit import Candidate, Fitted, correct
+from pygrade.correction.gate import Gain
+from pygrade.correction.inputs import Frame
+from pygrade.correction.pages import BEAM, LEAST_CLAIM, PageGain, can_fit, choose_beam, fit_pages, missing_shuffles
+from pygrade.logs import Logs, evenly_spaced
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
+from pygrade.metrics.texts import bounds_text
 from pygrade.policy.correction import Correction
 from pygrade.policy.page_terms import PageTerms
 from pygrade.training.page_replay import PageReplay
@@ -27,7 +31,9 @@ from pygrade.training.propensity import SlotPropensity
 
 logger = logging.getLogger("pygrade")
 
+AS_PREDICTED = "as predicted"
 _LINES = 3  # at most
+_CONTROL = 10_000  # requests of the negative control
 _FELT = 0.02  # coefficient of likeness that is worth a word
 _SPLITS = 2  # requests with a feature above and below its median
 _MOVED = 1.1  # ratio from which a line is worth reading
@@ -38,7 +44,7 @@ _AS_PREDICTED = 0.03  # distance of a factor from 1 that nobody needs to read
 class License:
     """Why corrected predictions may be served."""
 
-    name: str  # "correction", "maps and correction" or "maps"
+    name: str  # "correction", "maps and correction" or "maps"; `AS_PREDICTED`: for the page terms alone
     z: float  # of the held-out likelihood over each prediction calibrated alone
     z_value: float  # the same, weighted by value
     replay: Interval  # lift of corrected expected value over expected value
@@ -46,8 +52,15 @@ class License:
     page_line: str = ""  # what the page terms do, in words; "": none are served
 
     @property
+    def claim(self) -> str:
+        """What it proves, in a sentence for those who decide."""
+        return "its whole pages are better" if self.name == AS_PREDICTED else "its predictions are better"
+
+    @property
     def text(self) -> str:
-        """In a sentence."""
+        """The evidence, for engineers."""
+        if self.name == AS_PREDICTED and self.pages is not None:
+            return self.pages.text
         return f"likelihood z {self.z:.1f}, by value {self.z_value:.1f}"
 
 
@@ -66,47 +79,99 @@ class LicensedCorrection(NamedTuple):
         return replace(self.candidate.folds[number], page_terms=terms)
 
 
+@dataclass(frozen=True)
+class TriedCorrection:
+    """A correction that was tried, what held-out feedback shows of it, and why it is not served."""
+
+    name: str
+    gain: Gain
+    replay: Interval | None  # lift of its expected value over that of the predictions; None: the gate refused it before
+    failure: str  # the rule that it breaks, in words; "": none
+
+
 def license_correction(
     logs: Logs, fitted: Fitted, fold: Ints, cluster: Ints, pages: PageReplay, propensity: SlotPropensity
-) -> LicensedCorrection | None:
-    """The first candidate that passes; None: none passes."""
+) -> tuple[LicensedCorrection | None, tuple[TriedCorrection, ...]]:
+    """The first candidate that passes, None: none passes; and all that were tried until then."""
     shown = logs.shown
     plain = pages.values(pages.ranks(logs.value_of(logs.predictions)[shown]), propensity)
+    tried = []
     for entry in fitted.candidates:
-        if not entry.gain.passes:
+        if entry.gain.failure:
+            tried.append(TriedCorrection(entry.name, entry.gain, None, entry.gain.failure))
             continue
         corrected = entry.cross_fitted(logs, fold)
         value = pages.values(pages.ranks(logs.value_of(corrected)[shown]), propensity)
         estimate = intervals.mean_lift(value, plain)
         lift = intervals.interval(estimate.value, estimate.influence, cluster)
         if lift.value >= -lift.standard_error:
+            tried.append(TriedCorrection(entry.name, entry.gain, lift, ""))
             license = License(entry.name, entry.gain.z, entry.gain.z_value, lift)
-            return LicensedCorrection(entry, corrected, license)
-    return None
+            return LicensedCorrection(entry, corrected, license), tuple(tried)
+        tried.append(TriedCorrection(entry.name, entry.gain, lift, f"on re-ordered pages it earns {bounds_text(lift)}"))
+    return None, tuple(tried)
+
+
+def licensed_by_chance(
+    logs: Logs, fold: Ints, cluster: Ints, fit: Callable[[Logs, Ints, Ints], Fitted], seed: int
+) -> Candidate | None:
+    """What passes the gate on up to `_CONTROL` requests with dealt feedback; None, as it should be: nothing."""
+    some = evenly_spaced(logs.num_requests, _CONTROL)
+    return fit(deal_feedback(logs.select(some), seed), fold[some], intervals.numbers_of(cluster[some])).licensed
+
+
+def deal_feedback(logs: Logs, seed: int) -> Logs:
+    """The same log where each page has slots and feedback of another one, dealt to its shown items at random, so that
+    nothing can be learned: what production put first is no better than the last.
+
+    Feedback keeps its slots, its tasks and what follows what on a page. Pages exchange it with pages of as many items.
+    """
+    rows = np.flatnonzero(logs.shown)
+    rows = rows[np.lexsort((logs.position[rows], logs.row_request[rows]))]
+    sizes = np.bincount(logs.row_request[rows], minlength=logs.num_requests)
+    starts, rng = np.cumsum(sizes) - sizes, np.random.default_rng([seed, 5])
+    feedback, position = logs.feedback.copy(), logs.position.copy()
+    for size in np.unique(sizes[sizes > 0]):
+        pages = rows[starts[sizes == size][:, None] + np.arange(size)]
+        given, taken = rng.permuted(pages, axis=1), pages[rng.permutation(len(pages))]
+        feedback[given], position[given] = logs.feedback[taken], logs.position[taken]
+    return replace(logs, feedback=feedback, position=position)
 
 
 def license_pages(
-    logs: Logs, found: LicensedCorrection, curve: Floats, fold: Ints, cluster: Ints, page_size: int
-) -> LicensedCorrection:
-    """The same with page terms, if gate and guard let them pass, and with what they found.
+    logs: Logs, found: LicensedCorrection | None, frame: Frame, curve: Floats, fold: Ints, cluster: Ints, page_size: int
+) -> LicensedCorrection | None:
+    """The same with page terms, if gate and guard let them pass, and with what they found. If no correction is
+    licensed, found is None, and they stand on the predictions as they are.
 
     No replay guards them: it re-orders pages as if an item's feedback did not depend on the items above it.
     """
-    if can_fit(logs):
+    if lacks := missing_shuffles(logs):
+        logger.info(lacks)
+    if lacks or can_fit(logs):
         return found
-    parents = found.candidate.correction.parents
-    fitted = fit_pages(logs, found.predictions, parents, curve, fold, cluster)
+    base = found or _as_predicted(logs, frame, int(fold.max()) + 1)
+    parents = base.candidate.correction.parents
+    fitted = fit_pages(logs, base.predictions, parents, curve, fold, cluster)
     if fitted is None:
         return found
-    license = replace(found.license, pages=fitted.gain)
+    license = replace(base.license, pages=fitted.gain)
     logger.info("page terms are %s: %s", "served" if fitted.gain.passes else "not served", fitted.gain.text)
     if not fitted.gain.passes:
-        return found._replace(license=license)
-    claim = choose_beam(fitted.terms, logs, found.predictions, parents, curve[:page_size])
+        return found and found._replace(license=license)
+    claim = choose_beam(fitted.terms, logs, base.predictions, parents, curve[:page_size])
     beam = BEAM if claim >= LEAST_CLAIM else 1
     terms, *folds = (replace(entry, beam=beam) for entry in (fitted.terms, *fitted.folds))
     license = replace(license, page_line=page_line(terms))
-    return found._replace(license=license, page_terms=terms, fold_terms=tuple(folds))
+    return base._replace(license=license, page_terms=terms, fold_terms=tuple(folds))
+
+
+def _as_predicted(logs: Logs, frame: Frame, folds: int) -> LicensedCorrection:
+    """A correction that changes nothing, with the chain that tells what of a value needs the root task."""
+    plain = replace(Correction.identity(logs.tasks, logs.features), parents=frame.parents, amounts=frame.amounts)
+    candidate = Candidate(AS_PREDICTED, plain, (plain,) * folds, plain, Gain(0.0, 0.0, 0.0))
+    license = License(AS_PREDICTED, 0.0, 0.0, Interval(0.0, 0.0, 0.0, 0.0))
+    return LicensedCorrection(candidate, correct(plain, logs), license)
 
 
 def page_line(terms: PageTerms) -> str:
@@ -127,22 +192,27 @@ def page_line(terms: PageTerms) -> str:
 
 def reasons_of(logs: Logs, corrected: Floats32) -> tuple[str, ...]:
     """The largest moves of the predictions, in value: lines such as "order: 1.9 times what the model predicts where
-    returning is 1, else 0.9 times"."""
-    before, after = _by_request(logs, logs.predictions), _by_request(logs, corrected)  # [R, T]
+    returning is 1, else 0.9 times", by a feature of the context or a column of the items."""
+    items, row = logs.item_features, np.arange(logs.num_rows)
+    columns = [(name, logs.context[:, f], logs.row_request) for f, name in enumerate(logs.features)]
+    columns += [] if items is None else [(name, items[:, i], row) for i, name in enumerate(logs.items)]
     worth = np.asarray(logs.task_values)
     if logs.value_tasks and logs.value is not None:
         price = float(np.mean(logs.value, dtype=np.float64))
         worth = np.where(np.isin(logs.tasks, logs.value_tasks), worth * price, worth)
     found: list[tuple[float, str, str, str]] = []
-    for f, feature in enumerate(logs.features):
-        high, name = _split(logs.context[:, f], feature)
+    total = corrected.sum(0, dtype=np.float64)
+    for feature, values, rows in columns:
+        high, name = _split(values, feature)
         if high is None or not high.any() or high.all():
             continue
+        parts = [side[rows] for side in (high, ~high)]
+        sums = [[p[part].sum(0, dtype=np.float64) for p in (logs.predictions, corrected)] for part in parts]
         for t, task in enumerate(logs.tasks):
-            factors = [float(after[rows, t].sum() / max(before[rows, t].sum(), 1e-30)) for rows in (high, ~high)]
+            factors = [float(after[t] / max(before[t], 1e-30)) for before, after in sums]
             ratio = factors[0] / max(factors[1], 1e-9)
             if not 1 / _MOVED < ratio < _MOVED:
-                moved = abs(np.log(ratio)) * worth[t] * after[:, t].sum() * min(high.mean(), 1 - high.mean())
+                moved = abs(np.log(ratio)) * worth[t] * total[t] * min(high.mean(), 1 - high.mean())
                 line = f"{task}: {_said(factors[0], ' what the model predicts')} where {name}, else {_said(factors[1])}"
                 found.append((float(moved), task, feature, line))
     found.sort(reverse=True)
@@ -154,10 +224,6 @@ def reasons_of(logs: Logs, corrected: Floats32) -> tuple[str, ...]:
 
 def _said(factor: float, what: str = "") -> str:
     return "as predicted" if abs(factor - 1) < _AS_PREDICTED else f"{factor:.2g} times{what}"
-
-
-def _by_request(logs: Logs, predictions: Floats32) -> Floats:
-    return np.asarray(np.add.reduceat(predictions.astype(np.float64), logs.offsets[:-1]))
 
 
 def _split(values: Floats32, name: str) -> tuple[Bools | None, str]:

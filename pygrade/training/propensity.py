@@ -3,13 +3,15 @@
 One rule for training and judging, the first of these that works:
 
 1. **given**: the exponent that the config states.
-2. **shuffled pages**: a power law fitted to the pages whose order is random.
+2. **shuffled pages**: a power law fitted to the pages whose order is random; with rule 3, **all pages**: the mean of
+   both, weighted by their precision, unless they disagree.
 3. **regression EM** (Wang et al., WSDM 2018) or **harvested** (Agarwal et al., WSDM 2019), from production's own pages.
    Events of a slot are taken as q(slot) · Π_t g_t(p̂_t)^β_t · a factor of the group. For regression EM the group is
    the page, so that the level of user and session cancels; harvesting compares an item with itself in other slots, so
    that its quality cancels. g_t is an isotonic calibration of task t's prediction, debiased by slot. q of each slot and
    β have a concave conditional likelihood, so Newton's method replaces the M-steps. The estimate with the smaller
-   standard error is in force; if the other disagrees, the interval is widened to reach it.
+   standard error is in force; if the other disagrees, the interval is widened to reach it. Two methods within 0.15 of
+   0 are an answer: 0.
 4. **none**: every slot counts alike.
 
 In a log without slots (`Logs.slots_known`) nothing can be estimated, and the exponent is 0 if it is given: each shown
@@ -22,14 +24,17 @@ only of the one whose events are counted, because production ranks by all of the
 import logging
 import math
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from pygrade._typing import Array, Floats
 from pygrade.config.training import RewardConfig
+from pygrade.evaluation.value import divisors, examined
 from pygrade.logs import Logs, evenly_spaced, numbered
 from pygrade.metrics.isotonic import pooled_rates
+from pygrade.training.conditional_likelihood import fit_conditional
 
 logger = logging.getLogger("pygrade")
 
@@ -44,6 +49,7 @@ _Z, _DISAGREE = 1.96, 2.58  # standard errors of an interval, and of a differenc
 _MIN_EVENTS = 100  # of production's pages
 _MAX_PAGES = 30_000  # evenly spaced ones are enough for the estimate: half width about 0.03
 _CHECK_PAGES = 5_000  # and for the checks: 0.08
+_FLAT = 0.15  # exponents that two methods find at most are 0
 _CALIBRATED = 200  # events from which a task's prediction is calibrated
 _RIDGE = 1e-3  # prior precision of a coefficient: what cannot be separated gets a huge error, not a singular matrix
 
@@ -53,10 +59,11 @@ class SlotPropensity:
     """q(slot) = (slot + 1)^-exponent."""
 
     exponent: float  # 0 if nothing is known
-    source: Literal["given", "shuffled pages", "regression EM", "harvested", "none"]
+    source: Literal["given", "shuffled pages", "all pages", "regression EM", "harvested", "none"]
     reason: str = ""  # why nothing is known, or why it is given
     needed: str = ""  # what would decide it
     standard_error: float = 0.0  # clustered by user
+    shuffled: tuple[float, float] | None = None  # exponent and standard error of shuffled pages alone, of all pages
 
     @property
     def low(self) -> float:
@@ -88,6 +95,17 @@ class SlotPropensity:
         """q of the first slots."""
         return propensity_curve(self.exponent, slots)
 
+    def examine(self, logs: Logs) -> Floats:
+        """θ [M] of a log's rows, with what the events above tell; 0 where not shown."""
+        return examined(logs, self._known_curve(logs))
+
+    def divisors(self, logs: Logs, floor: float) -> Floats:
+        """max(θ, floor) [M] of a log's rows; where not shown that of the first slot."""
+        return divisors(logs, self._known_curve(logs), floor)
+
+    def _known_curve(self, logs: Logs) -> Floats | None:
+        return self.known(max(logs.num_slots, 1))
+
     def bounds(self) -> tuple["SlotPropensity", ...]:
         """The propensities at the ends of the interval; empty if it is a point."""
         ends = (self.low, self.high) if self.standard_error else ()
@@ -110,18 +128,46 @@ def slot_propensity(logs: Logs, config: RewardConfig, *, warn: bool = True) -> S
     if not isinstance(config.propensity, str):
         return SlotPropensity(float(config.propensity), "given")
     slots = config.page_size
-    try:
-        shuffled = _from_shuffled(logs, slots)
-    except ValueError as no_shuffled:
+    found: list[SlotPropensity] = []
+    missing = []
+    plain = np.arange(logs.num_requests) if logs.exploration is None else np.flatnonzero(logs.exploration != "shuffle")
+    pages = plain[evenly_spaced(len(plain), _MAX_PAGES)]
+    for estimate in (partial(_from_shuffled, logs, slots), partial(_from_production, logs, slots, pages)):
         try:
-            return _from_production(logs, slots, evenly_spaced(logs.num_requests, _MAX_PAGES))
-        except ValueError as no_production:
-            reason, needed = f"{no_shuffled}; {no_production}", _needed(logs, slots)
-        if warn:
-            logger.warning("slot propensities are taken as 1 (labels keep their position bias): %s; %s", reason, needed)
-        return SlotPropensity(0.0, "none", reason, needed)
-    _compare(logs, slots, shuffled)
-    return shuffled
+            found.append(estimate())
+        except ValueError as error:
+            missing.append(str(error))
+    if found:
+        return found[0] if len(found) == 1 else _combine(*found)
+    reason, needed = "; ".join(missing), _needed(logs, slots)
+    if warn:
+        logger.warning("slot propensities are taken as 1 (labels keep their position bias): %s; %s", reason, needed)
+    return SlotPropensity(0.0, "none", reason, needed)
+
+
+def _combine(shuffled: SlotPropensity, other: SlotPropensity) -> SlotPropensity:
+    """The mean of two estimates, weighted by their precision; the first one, with a warning, where they disagree."""
+    first, second = shuffled.standard_error, other.standard_error
+    if abs(shuffled.exponent - other.exponent) > _DISAGREE * math.hypot(first, second):
+        message = "slot propensities disagree: %s (in force), but on the other pages %s; %s"
+        hint = "does their order follow more than the predictions?"
+        logger.warning(message, shuffled.origin, other.origin, hint)
+        return shuffled
+    weights = np.array([second**2, first**2]) / max(first**2 + second**2, 1e-30)
+    exponent = float(weights @ [shuffled.exponent, other.exponent])
+    error = first * second / max(math.hypot(first, second), 1e-30)
+    return _flat(
+        SlotPropensity(exponent, "all pages", "", "", error, (shuffled.exponent, first)),
+        shuffled.exponent,
+        other.exponent,
+    )
+
+
+def _flat(found: SlotPropensity, *estimates: float) -> SlotPropensity:
+    """0 where two methods find an exponent within `_FLAT` of it, with an interval that reaches what was found."""
+    if len(estimates) < 2 or max(map(abs, estimates)) > _FLAT:
+        return found
+    return replace(found, exponent=0.0, standard_error=max(found.standard_error, max(estimates) / _Z))
 
 
 def _without_slots(config: RewardConfig, warn: bool) -> SlotPropensity:
@@ -169,21 +215,6 @@ def _from_shuffled(logs: Logs, slots: int) -> SlotPropensity:
     return SlotPropensity(float(np.clip(-slope, 0.0, MAX_EXPONENT)), "shuffled pages", standard_error=error)
 
 
-def _compare(logs: Logs, slots: int, shuffled: SlotPropensity) -> None:
-    """Warns if the pages that were not shuffled disagree."""
-    assert logs.exploration is not None
-    try:
-        plain = np.flatnonzero(logs.exploration != "shuffle")
-        other = _from_production(logs, slots, plain[evenly_spaced(len(plain), _CHECK_PAGES)])
-    except ValueError:
-        return
-    error = math.hypot(shuffled.standard_error, other.standard_error)
-    if abs(shuffled.exponent - other.exponent) > _DISAGREE * error:
-        message = "slot propensities disagree: %s (in force), but on the other pages %s; %s"
-        hint = "does their order follow more than the predictions?"
-        logger.warning(message, shuffled.origin, other.origin, hint)
-
-
 def _from_production(logs: Logs, slots: int, pages: Array) -> SlotPropensity:
     """The estimate from pages in the order that production chose; ``ValueError`` says why there is none."""
     request = logs.row_request
@@ -228,6 +259,9 @@ def _from_production(logs: Logs, slots: int, pages: Array) -> SlotPropensity:
             error = abs(exponent - elsewhere) / _Z
     if _Z * error > WIDEST:
         raise ValueError(f"on production's pages the slots' effect cannot be separated from the items' ({given})")
+    values = [value for _, value, _ in estimates]
+    if len(values) > 1 and max(map(abs, values)) <= _FLAT:
+        return _flat(SlotPropensity(exponent, source, standard_error=error), *values)  # type: ignore[arg-type]
     if exponent <= _Z * error:
         raise ValueError(
             f"production's pages show no effect of the slot ({given}); if each item is examined alike, "
@@ -259,31 +293,21 @@ def _fit(event: Floats, slot: Array, covariates: Floats, group: Array, users: Ar
         return None
     event, slot, covariates, group, users = event[rows], slot[rows], covariates[rows], group[rows], users[rows]
     starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
-    size, total = np.diff(np.r_[starts, len(rows)]), np.add.reduceat(event, starts)
     seen = np.flatnonzero(np.bincount(slot, event) > 0)
     if len(seen) < 3:
         return None
     deviation = covariates.std(0)
     scaled = (covariates - covariates.mean(0)) / np.where(deviation > 1e-9, deviation, np.inf)
     x = np.hstack([slot[:, None] == seen[1:], scaled])
-    beta = np.zeros(x.shape[1])
-    for _ in range(50):
-        weight = np.exp(x @ beta)
-        expected = weight * np.repeat(total / np.add.reduceat(weight, starts), size)
-        mean = np.add.reduceat(expected[:, None] * x, starts) / total[:, None]
-        information = x.T @ (expected[:, None] * x) - mean.T @ (total[:, None] * mean) + _RIDGE * np.eye(len(beta))
-        step = np.linalg.solve(information, x.T @ (event - expected) - _RIDGE * beta)
-        beta += step / max(1.0, float(np.abs(step).max()) / 2)
-        if np.abs(step).max() < 1e-6:
-            break
-    slots = len(seen) - 1
+    fit = fit_conditional(x, event, starts, _RIDGE * np.eye(x.shape[1]), np.zeros(x.shape[1]))
+    beta, slots = fit.coefficients, len(seen) - 1
     levels, exponent = np.r_[0.0, beta[:slots]], 0.5
     for _ in range(20):  # the line is weighted as shuffled pages would weight it: events fall with q
         line = _line(seen, (seen + 1.0) ** -exponent)
         exponent = float(np.clip(-line @ levels, 0.0, 2 * MAX_EXPONENT))
-    covariance = np.linalg.inv(information)
+    covariance = np.linalg.inv(fit.information)
     direction = covariance[:, :slots] @ line[1:]
-    scores = (x @ direction - np.repeat(mean @ direction, size)) * (event - expected)
+    scores = (x - fit.center) @ direction * fit.residual
     error = max(_clustered(scores, users), math.sqrt(float(line[1:] @ direction[:slots])))
     predictive = float(beta[slots:] @ np.linalg.solve(covariance[slots:, slots:], beta[slots:]))
     return _Fit(float(-line @ levels), error, predictive)

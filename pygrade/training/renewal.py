@@ -7,7 +7,7 @@ import numpy as np
 from pygrade._typing import Floats, Floats32
 from pygrade.config.training import CorrectionConfig, RewardConfig
 from pygrade.correction.fit import correct, fit_correction
-from pygrade.correction.gate import costs_of_errors, gain, likelihood
+from pygrade.correction.gate import JointLikelihood, PageValues, zscore
 from pygrade.correction.inputs import MIN_EVENTS, amounts_of
 from pygrade.evaluation.cautions import winsorized
 from pygrade.evaluation.policy_estimates import item_inputs
@@ -20,15 +20,15 @@ from pygrade.training.license import license_correction
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import slot_propensity
 
-_FOLDS = 4
+_FOLDS, _BETTER = 4, 2.0  # standard errors over the old correction
 
 
 def renew_correction(policy: FusionPolicy, logs: Logs, reward: RewardConfig, seed: int = 0) -> Correction | None:
     """The policy's correction, learned anew; None if the log shows no better one.
 
     logs: in the order of the policy's tasks and features, with the values of events that count. A new correction has
-    the item columns, the chain and the page terms of the old one. It needs a license, as in training, and a held-out
-    likelihood above that of the old one by 2 standard errors, plain and weighted by value.
+    the item columns, the chain and the page terms of the old one. It needs a license, as in training, and has to beat
+    the old one by 2 standard errors, by held-out likelihood and by the value given the page.
     """
     old = policy.correction
     if old is None:
@@ -39,21 +39,21 @@ def renew_correction(policy: FusionPolicy, logs: Logs, reward: RewardConfig, see
     propensity = slot_propensity(logs, reward, warn=False)
     if propensity.source == "none" or too_little(logs, fold, cluster) or not _shows(logs, old):
         return None
-    curve = propensity.curve(max(logs.num_slots, reward.page_size))
+    theta = propensity.examine(logs)[logs.shown]
     options = CorrectionConfig(maps=bool(old.form))
-    fitted = fit_correction(logs, curve, fold, cluster, options, prior=old, parents=old.parents)
+    fitted = fit_correction(logs, theta, fold, cluster, options, prior=old, parents=old.parents)
     pages = PageReplay(logs, reward, winsorized(logs, cluster))
-    found = license_correction(logs, fitted, fold, cluster, pages, propensity)
+    found, _ = license_correction(logs, fitted, fold, cluster, pages, propensity)
     if found is None:
         return None
-    candidate, predictions = found.candidate, found.predictions
-    theta, frame = curve[logs.position[logs.shown]], fitted.frame
-    new, served = (
-        likelihood(_given(part, old.parents, logs), frame, logs, theta) for part in (predictions, correct(old, logs))
-    )
-    if not gain(new, served, costs_of_errors(frame, logs), cluster).passes:
+    predictions, served = found.predictions, correct(old, logs)
+    likelihood = JointLikelihood(logs, fitted.frame, theta, fitted.cases)
+    new, before = (likelihood.shares(_given(part, old.parents, logs)) for part in (predictions, served))
+    judge = PageValues(logs, theta)
+    value = judge.gain(*(judge.rank(logs.value_of(part), True) for part in (predictions, served)))
+    if min(zscore(likelihood.gain(new, before), cluster), zscore(value, cluster)) < _BETTER:
         return None
-    return replace(candidate.correction, page_terms=old.page_terms)
+    return replace(found.candidate.correction, page_terms=old.page_terms)
 
 
 def _shows(logs: Logs, old: Correction) -> bool:

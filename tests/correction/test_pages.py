@@ -22,6 +22,7 @@ from pygrade.correction.pages import (
     root_of,
 )
 from pygrade.logs import Logs
+from pygrade.metrics.texts import count_text
 from pygrade.policy.page_terms import PageTerms
 from pygrade.simulation.simulate import simulate_logs
 from pygrade.training.cross_fit import fold_of_requests
@@ -124,6 +125,18 @@ def test_satiation_is_found_and_may_be_served():
     assert (np.diff(found.slots) < 0.1).all()
 
 
+def test_one_number_is_served_where_pairs_add_nothing():
+    logs = log_of(0.0)
+    sums = module._Sums(logs, CURVE)
+    kept = np.ones(logs.num_rows)
+    kept[logs.shown] = np.exp(-0.9 * sums.back(sums.same[0]))  # of the events below items of their category
+    kept = np.random.default_rng(1).random(logs.num_rows) < kept
+    found = fit(replace(logs, feedback=logs.feedback * kept[:, None]))
+    number = found.terms.pairs[0, 0]
+    assert found.gain.passes and -1.3 < number < -0.5 and found.terms.cosine == 0
+    np.testing.assert_array_equal(found.terms.pairs, number * np.eye(6, dtype=np.float32))
+
+
 def test_where_nothing_is_there_no_terms_are_served():
     found = fit(log_of(0.0))
     assert not found.gain.passes, found.gain.text
@@ -136,6 +149,8 @@ def test_complements_are_found_by_pair_and_worth_a_search():
     follows = [found.terms.pairs[k, (k + 1) % 6] for k in range(6)]
     assert np.mean(follows) > 0.2, follows  # truth: .6
     assert choose_beam(found.terms, logs, logs.predictions, PARENTS, CURVE) > LEAST_CLAIM
+    by_name = replace(logs, embedding=None, embeddings=None)  # categories alone
+    assert choose_beam(replace(found.terms, cosine=0.0, dimension=0), by_name, logs.predictions, PARENTS, CURVE) > 0
     satiates = replace(found.terms, pairs=np.minimum(found.terms.pairs, 0))
     assert choose_beam(satiates, logs, logs.predictions, PARENTS, CURVE) == 0.0
     assert BEAM == 8
@@ -146,8 +161,10 @@ def test_the_guard_refuses_help_that_shuffled_pages_do_not_show():
     fold = fold_of_requests(logs.user_number, 4, 0)
     frame = Frame.of(logs, logs.predictions, PARENTS)
     task = module._PageFit(logs, logs.predictions, frame, 0, CURVE, fold, logs.user_number)
-    _, mean, null = task._fit({}, None)
-    helps, satiates = (np.concatenate([null, [s], np.zeros(36), [-0.06]]) for s in (0.8, -0.8))
+    null, mean = task._fit({}, None)
+    helps, satiates = (
+        task._coefficients(np.concatenate([null.vector, [s], np.zeros(36), [-0.06]]), task.blocks) for s in (0.8, -0.8)
+    )
     pairs, cosine, shuffled, by_help = task._guarded(helps, mean)
     assert by_help < -1 and not pairs.any() and cosine == -0.06 and shuffled > -1  # what helps is left out
     assert task._guarded(satiates, mean)[2] < -1 and task._guarded(satiates, mean)[3] is None
@@ -162,7 +179,15 @@ def test_without_shuffled_pages_no_terms_are_served_and_doctor_says_why():
     found = fit(logs)
     assert found.gain.z > 2 and found.gain.z_shuffled is None and not found.gain.passes
     assert "too few shuffled pages" in found.gain.text
-    assert missing_shuffles(logs).startswith("0 events on shuffled pages, want 100")
+    events = int((logs.feedback[logs.shown, 0] > 0).sum())
+    said = missing_shuffles(logs)
+    assert said.startswith("0 events of click on shuffled pages, want 100")
+    assert f"about {count_text(100 / (0.02 * events / 2500))} more requests with 2 % of the" in said
+    some = np.where(np.arange(2500) % 100 < 1, "shuffle", "none").astype(object)
+    own = int((logs.feedback[:, 0] * (some[logs.row_request] == "shuffle")).sum())
+    more = count_text((100 - own) / (0.01 * events / 2500))
+    said = missing_shuffles(replace(logs, exploration=some))
+    assert 0 < own < 100 and f"about {more} more requests with 1 % of the pages shuffled" in said
     untold = replace(logs, category=None, embedding=None, embeddings=None)
     assert missing_shuffles(log_of(1.5)) == missing_shuffles(untold) == ""
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade.config.training import CorrectionConfig, TrustConfig
+from pygrade.config.training import CorrectionConfig, OnlineConfig, TrustConfig
+from pygrade.correction.inputs import Frame
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs.keys import hashes
@@ -15,13 +16,15 @@ from pygrade.policy.correction import Levels
 from pygrade.policy.page_terms import PageTerms
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.baselines import corrected_expected_value
+from pygrade.training.cross_fit import fold_of_requests
 from pygrade.training.folds import split_log
-from pygrade.training.license import page_line
+from pygrade.training.license import deal_feedback, license_pages, page_line
+from pygrade.training.online import OnlineLearner
 from pygrade.training.prepare import prepare_data
 from pygrade.training.train import _correct, train
 from pygrade.workers import LOCAL
-from tests.correction.test_fit import world
-from tests.correction.test_pages import log_of
+from tests.correction.test_fit import fitted, world
+from tests.correction.test_pages import CURVE, log_of
 from tests.training.test_cross_fit import FAST as SHORT
 
 FAST = replace(SHORT, trust=TrustConfig(folds=2))
@@ -51,7 +54,8 @@ def test_what_is_served_follows_the_planted_effect(trained):
     logs = world(400, seed=4, effect=1.0)
     taste = np.sign(np.repeat(logs.context[:, 0], 20))
     given = logs.predictions[:, 1] / logs.predictions[:, 0]
-    truth = 1 / (1 + np.exp(-np.log(given / (1 - given)) - taste))
+    odds = np.log(given / (1 - given))
+    truth = 1 / (1 + np.exp(-odds - taste * (odds + 1.0)))
     worth = logs.predictions[:, 0] * (1 + 8 * truth)
 
     def value(scores):  # type: ignore[no-untyped-def]
@@ -69,6 +73,17 @@ def test_the_ranker_serves_what_the_policy_scores(trained):
     scores = policy.scores(logs.context, logs.predictions, logs.offsets).numpy().reshape(-1, 20)
     page = BlendedRanker(policy, seed=0).rank(logs.context, logs.predictions, 8, offsets=logs.offsets)
     np.testing.assert_array_equal(page.indices, np.argsort(-scores, 1, kind="stable")[:, :8])
+
+
+def test_without_grade_the_correction_is_served_all_the_same(trained, tmp_path):
+    result = train(world(2500, effect=1.0), replace(FAST, grade="off"), tmp_path)
+    record, policy = result.summary["trust"], result.policy
+    assert record["verdict"] == "better" and record["license"] == trained[0].summary["trust"]["license"]
+    assert CORRECTED_EXPECTED_VALUE in (record["served_baseline"], record["challenger"])
+    assert policy.correction == trained[0].policy.correction and not policy.config.corrected
+    folds = [FusionPolicy.load(path) for path in tmp_path.glob("folds/*/policy")]
+    assert len(folds) == 2 and all(fold.correction and fold.mixture == policy.mixture for fold in folds)
+    OnlineLearner(policy, OnlineConfig(correction=True))  # goes on from it
 
 
 def test_without_a_correction_the_policy_learns_from_raw_predictions(tmp_path):
@@ -141,6 +156,30 @@ def test_page_terms_are_part_of_the_correction_that_is_served(tmp_path):
     assert without.page_terms is None and without.license.pages is None and without.license.page_line == ""
 
 
+def test_page_terms_stand_on_predictions_that_nothing_corrects(tmp_path, monkeypatch):
+    monkeypatch.setattr("pygrade.training.folds.license_correction", lambda *_: (None, ()))
+    logs = log_of(1.5)
+    result = train(logs, replace(FAST, correction=CorrectionConfig(maps=False, items=False)), tmp_path)
+    correction, record = result.policy.correction, result.summary["trust"]
+    assert correction is not None and correction.page_terms is not None and correction.parents[1] == 0
+    np.testing.assert_allclose(
+        correction.apply(logs.context, logs.predictions, logs.offsets)[:, 0], logs.predictions[:, 0], rtol=1e-5
+    )
+    assert record["license"]["name"] == "as predicted" and record["served_baseline"] == CORRECTED_EXPECTED_VALUE
+    assert record["sentence"].startswith("Test the new ranking: its whole pages are better (likelihood z ")
+    assert record["reasons"][0].startswith("whole pages: click 0.")
+    some = logs.select(np.arange(50))
+    ranker = BlendedRanker(FusionPolicy.load(tmp_path / "policy"), seed=0)
+    page, plain = ranker.rank_log(some, 10), ranker.rank_log(some, 10, page_terms=False)
+    assert page.searched.all() and (page.indices != plain.indices).any()
+    kinds = some.category.reshape(50, -1)
+    pages = [np.take_along_axis(kinds, found.indices.astype(int), 1) for found in (page, plain)]
+    assert sum(len({*row}) for row in pages[0]) > sum(len({*row}) for row in pages[1])  # more categories on a page
+    flat = log_of(0.0)
+    fold, frame = fold_of_requests(flat.user_number, 2, 0), Frame.of(flat, flat.predictions)
+    assert license_pages(flat, None, frame, CURVE, fold, flat.user_number, 10) is None  # nothing is there
+
+
 @pytest.mark.parametrize(
     ("beam", "cosine", "said"),
     [
@@ -156,3 +195,14 @@ def test_page_terms_are_said_in_a_line(beam, cosine, said):
     pairs = np.array([[np.log(0.5), 0.0], [np.log(2), np.log(0.5)]])
     terms = PageTerms("click", np.ones(3), ("case", "phone"), pairs, cosine, beam, 4 if cosine else 0)
     assert page_line(terms).startswith(said)
+
+
+def test_dealt_feedback_keeps_its_pages_and_supports_nothing():
+    logs = world(2500, effect=1.0)
+    dealt = deal_feedback(logs, 0)
+    rows, after = (part.feedback[np.lexsort((part.position, part.row_request))] for part in (logs, dealt))
+    pages = [sorted(map(bytes, part.reshape(-1, 20, 2)[:, -8:])) for part in (rows, after)]
+    assert pages[0] == pages[1] and (np.sort(dealt.position) == np.sort(logs.position)).all()
+    assert fitted(logs, maps=False).licensed is not None
+    # production's order is that of the predictions: dealt slot by slot, its feedback would still follow them
+    assert fitted(dealt).licensed is None
