@@ -8,25 +8,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from pygrade._typing import Array, Floats
-from pygrade.evaluation.abtest import users_per_arm
-from pygrade.evaluation.arms import EQUAL, EXPECTED_VALUE, EXPECTED_VALUE_CALIBRATED, LOGGED_ORDER, PRODUCTION, STATIC
+from pygrade.evaluation.abtest import MAX_EXTRAPOLATION, days_of, plan_of_events
+from pygrade.evaluation.arms import (
+    EQUAL,
+    EXPECTED_VALUE,
+    EXPECTED_VALUE_CALIBRATED,
+    LOGGED_ORDER,
+    PRODUCTION,
+    PRODUCTION_SCORE,
+    STATIC,
+)
 from pygrade.logs import Logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
-from pygrade.metrics.texts import bounds_text, span_text
+from pygrade.metrics.texts import bounds_text, count_text, span_text
 from pygrade.policy.mixture import Mixture
 
 # Confidence of the two-sided bounds that decide. Simple rankings, mixtures and corrections each may be called better by
 # chance, here in one log of noise in two hundred each. Bounds that are shown have 95 %.
 SURE = 0.99
 _WIDER = 1.3  # they are this much wider
+_ALIKE = 5e-4  # lift, with its bounds, below which nothing was re-ordered
 _SMALL_LIFT = 0.005  # lift that more requests should find if the estimate is smaller
 _DAY = 86_400_000  # ms
 _YEAR = 52  # weeks, beyond which a test is not planned
 _REASONS = 3  # lines at most
+_PRODUCTION = (PRODUCTION, PRODUCTION_SCORE, LOGGED_ORDER)  # names of what the shop has
+_EARNED = "what your pages earn"
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ class VerdictText:
     lift: Interval | None  # of what is judged over the baseline, two-sided 95 %; None: not known
     weeks: float | None  # of the log's traffic that an A/B test of the lift takes; None: not known, or nothing to test
     over: str = ""  # the ranking that the lift is over
+    unproven: str = ""  # why what is served is not shown to be as good as production; "": it is
 
     def __str__(self) -> str:
         return self.sentence
@@ -52,37 +62,43 @@ def write_verdict(
     lift: Interval | None,
     logs: Logs,
     *,
+    beside: tuple[str, Interval] | None = None,
     license: str = "",
+    claim: str = "its predictions are better",
     reasons: Sequence[str] = (),
     why: str = "",
     contrary: str = "",
+    pages: str = "",
+    unproven: str = "",
     requests: int | None = None,
 ) -> VerdictText:
     """Put a verdict into words.
 
     served: the ranking that is judged, by its exact name; what the artifact ranks by if it is better. The baseline
-    itself if nothing else is judged. lift: of it over the baseline, two-sided 95 %.
-    license: what proves its predictions better, such as "likelihood z 7.1, by value 5.2"; it is in the sentence if the
-    lift alone does not prove it. why: how it was judged, such as "4-fold cross-fitted by user"; of *undecidable* and
-    *untested*, the reason. contrary: how the later requests of the log say the contrary, so that nothing is decided,
-    such as "the last 30 % of the requests earn -2.1 % (-3.0 to -1.2)". requests: of the whole log, if
-    ``logs`` is a sample of it.
+    itself if nothing else is judged. lift: of it over the baseline, two-sided 95 %; beside: another baseline, and the
+    lift over that. license: what proves that ``claim`` holds, such as "likelihood z 7.1, by value 5.2"; the sentence
+    makes the claim if the lift alone does not prove it. why: how it was judged, such as "4-fold cross-fitted by user";
+    of *undecidable* and *untested*, the reason. contrary: what contradicts it, so that nothing is decided, such as "the
+    last 30 % of the requests earn -2.1 % (-3.0 to -1.2)". pages: what whole pages show of what is served, for
+    engineers; unproven: of `VerdictText`, as `cost_of` says it. requests: of the whole log, if ``logs`` is a sample.
     """
-    users = _test_users(lift, logs) if verdict == "better" else None
-    weeks = None if users is None else _weeks(users, logs, requests)
+    plan = _test_plan(lift, logs, requests) if verdict == "better" else None
+    users = None if plan is None else plan["users"] // 2  # per arm
+    weeks = None if plan is None or plan["days"] is None else plan["days"] / 7
     if verdict == "better" and is_simple(served):
         assert lift is not None
-        text = f"Rank by {plain_name(served)}: {percent(lift)} over {plain_name(baseline)}"
-        text += "; nothing personal beats it on this log."
+        text = f"Rank by {plain_name(served)}: {percent(lift)} over {plain_name(baseline)}."
     elif verdict == "better":
-        text = f"Test the new ranking: {_gain(lift, baseline, license)}{_effort(users, weeks)}."
+        gained = _gain(lift, baseline, beside, claim if license else "")
+        text = f"Test the new ranking: {gained}{_effort(plan, lift, logs, requests)}."
+    elif verdict == "undecided" and served == baseline:  # nothing else was judged
+        text = f"Keep what you have: the log shows nothing that is better than {plain_name(baseline)}."
     elif verdict == "undecided":
-        all_in_all = "" if lift is None else f"The new ranking earns {percent(lift)} in all, but "
+        all_in_all = "" if lift is None else f"The new ranking earns {percent(lift)} over {plain_name(baseline)}, but "
         text = f"Keep what you have. {f'{all_in_all}{contrary}.' if contrary else _need(lift, baseline, logs)}"
     elif verdict == "worse":
         size = "" if lift is None else f" ({_span(lift)} %)"
-        over = "" if baseline == EXPECTED_VALUE else f" than {plain_name(baseline)}"
-        text = f"Keep what you have: the new ranking is worse{over}{size}."
+        text = f"Keep what you have: the new ranking is worse than {plain_name(baseline)}{size}."
     elif verdict == "undecidable":
         text = f"Not decidable: {_closed(why or 'the log is too small')}"
     elif verdict == "untested":
@@ -91,9 +107,11 @@ def write_verdict(
         raise ValueError(f"verdict is {verdict!r}; want better, undecided, worse, undecidable or untested")
     if verdict in ("better", "undecided", "worse") and not logs.slots_known:
         text += " That holds if each shown item is looked at alike: the log has no slots."
-    detail = _detail(verdict, served, baseline, lift, license, why, users)
+    text += f" The policy is not proven: {unproven}." if unproven else ""
+    detail = _detail(verdict, served, baseline, lift, license, why, pages, users)
     known = lift is not None and all(map(math.isfinite, (lift.value, lift.low, lift.high)))
-    return VerdictText(verdict, text, detail, tuple(reasons)[:_REASONS], lift if known else None, weeks, baseline)
+    shown = lift if known else None
+    return VerdictText(verdict, text, detail, tuple(reasons)[:_REASONS], shown, weeks, baseline, unproven)
 
 
 def verdict_of(mixture: Mixture | None) -> VerdictText:
@@ -106,7 +124,7 @@ def verdict_of(mixture: Mixture | None) -> VerdictText:
         value, low, high = mixture.lift
         lift = Interval(value, math.nan, low, high)  # the policy keeps the bounds alone
     words = mixture.sentence, mixture.detail, tuple(mixture.reasons)
-    return VerdictText(mixture.verdict, *words, lift, mixture.weeks, judged_over(mixture))
+    return VerdictText(mixture.verdict, *words, lift, mixture.weeks, judged_over(mixture), mixture.unproven)
 
 
 def stored_verdict(mixture: Mixture | None) -> dict[str, Any]:
@@ -139,9 +157,9 @@ def strongest(worth: Mapping[str, Floats], reference: str, users: Array) -> dict
 
 
 def is_simple(name: str) -> bool:
-    """Whether an arm is a simple baseline other than expected value, which ranks all requests by one formula."""
-    others = (STATIC, EQUAL, PRODUCTION, LOGGED_ORDER, EXPECTED_VALUE_CALIBRATED)
-    return name in others or name.startswith(f"{STATIC}, ")
+    """Whether an arm is a simple baseline, which ranks all requests by one formula."""
+    simple = (EXPECTED_VALUE, EXPECTED_VALUE_CALIBRATED, EQUAL, *_PRODUCTION)
+    return name in simple or name == STATIC or name.startswith(f"{STATIC}, ")
 
 
 def plain_name(name: str) -> str:
@@ -153,8 +171,23 @@ def plain_name(name: str) -> str:
     if name == STATIC or name.startswith(f"{STATIC}, "):
         form = name[len(STATIC) + 2 :]
         return f"{STATIC} weights ({form})" if form else f"{STATIC} weights"
-    known = {EXPECTED_VALUE_CALIBRATED: f"calibrated {EXPECTED_VALUE}", LOGGED_ORDER: f"the {LOGGED_ORDER}"}
-    return known.get(name, name)
+    if name in _PRODUCTION:
+        return "your pages"
+    return f"calibrated {EXPECTED_VALUE}" if name == EXPECTED_VALUE_CALIBRATED else name
+
+
+def cost_of(name: str, lift: Interval) -> str:
+    """What serving a ranking costs, if its lift over production is not shown to be 0 or more, for those who decide.
+
+    >>> cost_of("expected value", Interval(-0.036, 0.013, -0.062, -0.011))
+    'expected value costs about 3.6 % (1.1 to 6.2) of what your pages earn'
+    >>> cost_of("the new ranking", Interval(0.01, 0.02, -0.03, 0.05))
+    'the new ranking may cost up to 3.0 % of what your pages earn'
+    """
+    name = "ranking by the weights in use" if name == PRODUCTION else plain_name(name)
+    if lift.high < 0:
+        return f"{name} costs about {percent(Interval(-lift.value, 0.0, -lift.high, -lift.low))[1:]} of {_EARNED}"
+    return f"{name} may cost up to {-100 * lift.low:.1f} % of {_EARNED}" if lift.low < 0 else f"{name} is not judged"
 
 
 def percent(lift: Interval) -> str:
@@ -166,34 +199,27 @@ def percent(lift: Interval) -> str:
     return bounds_text(lift, _digits(lift))
 
 
-def _gain(lift: Interval | None, baseline: str, license: str) -> str:
+def _gain(lift: Interval | None, baseline: str, beside: tuple[str, Interval] | None, claim: str) -> str:
     """The gain of the new ranking, and its evidence."""
-    over = "" if baseline == EXPECTED_VALUE else f" over {plain_name(baseline)}"
     if lift is None or not math.isfinite(lift.value):
-        return f"its predictions are better ({license})" if license else "it is better"
-    if license and not lift.low > 0:
-        return f"its predictions are better ({license}); on re-ordered pages {percent(lift)}{over}"
-    return f"{percent(lift)}{over}"
+        return claim or "it is better"
+    text = f"{percent(lift)} over {plain_name(baseline)}"
+    if beside is not None and percent(beside[1]) != percent(lift):
+        text += f", {percent(beside[1])} over {plain_name(beside[0])}"
+    unsure = not min(lift.low, lift.low if beside is None else beside[1].low) > 0
+    if not (claim and unsure):
+        return text
+    alike = max(abs(lift.low), abs(lift.high)) < _ALIKE  # of page terms alone
+    return claim if alike else f"{claim}; on re-ordered pages {text}"
 
 
-def _test_users(lift: Interval | None, logs: Logs) -> int | None:
-    """Per arm of an A/B test that finds the lift; None: no test of this log's size can be planned."""
+def _test_plan(lift: Interval | None, logs: Logs, requests: int | None) -> dict[str, Any] | None:
+    """`plan_test` of an A/B test that finds the lift in value; None: no test of this log's size can be planned."""
     if lift is None or not lift.value > 0:
         return None
-    value = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1])
-    try:
-        return users_per_arm(lift.value * value.mean(), logs.user_number, value)
-    except ValueError:  # all users are worth the same
-        return None
-
-
-def _weeks(users: int, logs: Logs, requests: int | None) -> float | None:
-    """Until two arms of so many users have made the requests that they make in the log; None without timestamps."""
-    days = _days(logs)
-    if not days:
-        return None
-    judged = logs.num_requests / len(np.unique(logs.user_id)) * 2 * users
-    return judged / (requests or logs.num_requests) * days / 7
+    sampled = logs.num_requests / (requests or logs.num_requests)
+    plan = plan_of_events(logs, logs.value_of(logs.feedback), lift.value, sampled=sampled)
+    return None if plan["users"] is None else plan  # all users are worth the same
 
 
 def _days(logs: Logs) -> float:
@@ -202,22 +228,32 @@ def _days(logs: Logs) -> float:
     return 0.0 if times is None else float(times.max() - times.min()) / _DAY
 
 
-def _effort(users: int | None, weeks: float | None) -> str:
+def _effort(plan: Mapping[str, Any] | None, lift: Interval | None, logs: Logs, requests: int | None) -> str:
     """The effort of a test, after the lift that it is to find."""
-    if users is None:
+    if plan is None or lift is None:
         return ""
-    return f"; about {_rounded(2 * users)} users" if weeks is None else f"; {_traffic(weeks)}"
+    if lift.value <= plan["least_lift"]:
+        users = "" if requests not in (None, logs.num_requests) else f"{int(logs.user_number.max()) + 1:,} "
+        loss = 100 * (plan["least_lift"] - lift.value)
+        few = f"its {users}users are too few for a test of whole pages"
+        return f"; not in this shop: {few}, which at best rules out a loss of {loss:.2g} %"
+    span = days_of(logs) or 0
+    if plan["days"] is None and span < 2:
+        return f"; about {count_text(plan['users'])} users"
+    return f"; {_traffic(plan['days'], MAX_EXTRAPOLATION * span)}"
 
 
-def _traffic(weeks: float) -> str:
-    """Weeks in words.
+def _traffic(days: int | None, longest: int) -> str:
+    """Days of a test in words; None: more than the longest that is planned.
 
-    >>> _traffic(2.8)
-    'about 3 weeks of your traffic'
+    >>> _traffic(20, 140), _traffic(None, 140)
+    ('about 3 weeks of your traffic', 'more than 20 weeks of your traffic')
     """
-    if weeks > _YEAR:
+    if (days or longest) > 7 * _YEAR:
         return "more than a year of your traffic"
-    return f"about {round(weeks)} weeks of your traffic" if weeks >= 1.5 else "about a week of your traffic"
+    if days is None:
+        return f"more than {longest / 7:.0f} weeks of your traffic"
+    return f"about {days / 7:.0f} weeks of your traffic" if days >= 11 else "about a week of your traffic"
 
 
 def _need(lift: Interval | None, baseline: str, logs: Logs) -> str:
@@ -225,40 +261,43 @@ def _need(lift: Interval | None, baseline: str, logs: Logs) -> str:
     name = plain_name(baseline)
     if lift is None or not math.isfinite(lift.low):
         return f"The log can't compare the new ranking with {name}."
+    if not lift.high > lift.low:
+        return f"The new ranking orders items like {name}."
     wanted = max(lift.value, _SMALL_LIFT)
     reach = _WIDER * (lift.high - lift.low) / 2
     more = math.ceil(logs.num_requests * max((reach / wanted) ** 2 - 1, 0.1))
     days = more / logs.num_requests * _days(logs)
     span = "" if days < 1 else f" ({days:.0f} days)" if days < 14 else f" ({days / 7:.0f} weeks)"
     span = " (more than a year)" if days > 7 * _YEAR else span
-    wish = f"{_rounded(more)} more requests{span} would"
+    wish = f"{count_text(more)} more requests{span} would"
     if lift.low > 0:  # at 95 %, not at what decides
         return f"The new ranking is ahead of {name} ({_span(lift)} %), but of many that were tried; {wish} decide."
     return f"The log can't tell the new ranking from {name} ({_span(lift)} %); {wish}."
 
 
 def _detail(
-    verdict: str, served: str, baseline: str, lift: Interval | None, license: str, why: str, users: int | None
+    verdict: str,
+    served: str,
+    baseline: str,
+    lift: Interval | None,
+    license: str,
+    why: str,
+    pages: str,
+    users: int | None,
 ) -> str:
     if verdict in ("undecidable", "untested"):
         return f"{served} is served"
     parts = [f"{served} over {baseline}" if served != baseline else f"{baseline} is served"]
     parts[0] += f", {why}" if why else ""
     parts[0] += ", two-sided 95 %" if lift is not None else ""
-    proved = lift is not None and lift.low > 0
-    parts += [license] if license and proved else []  # else the sentence has it
-    parts += [f"A/B test of {_rounded(users)} users per arm"] if users is not None else []
+    parts += [text for text in (license, pages) if text]
+    parts += [f"A/B test of {count_text(users)} users per arm"] if users is not None else []
     return "; ".join(parts)
 
 
 def _closed(text: str) -> str:
     """With a full stop."""
     return text if text.endswith(".") else f"{text}."
-
-
-def _rounded(count: float) -> str:
-    """Two significant digits."""
-    return f"{float(f'{count:.2g}'):,.0f}"
 
 
 def _span(lift: Interval) -> str:

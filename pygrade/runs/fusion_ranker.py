@@ -41,6 +41,7 @@ class FusionRanker:
         map: Columns | None = None,
         values: Mapping[str, float] | None = None,
         value_tasks: Sequence[str] = (),
+        scale: Mapping[str, str] | None = None,
         holdout: float | Logs = 0.2,
         out_dir: str | Path | None = None,
     ) -> None:
@@ -49,6 +50,7 @@ class FusionRanker:
         self.map = map
         self.values = values
         self.value_tasks = value_tasks
+        self.scale = scale
         self.holdout = holdout
         self.out_dir = out_dir
 

@@ -1,11 +1,12 @@
 """`train`: a table or a log becomes a ranker, judged on later requests, with its verdict and its page."""
 
+import re
 import shutil
 import tempfile
 import weakref
 import webbrowser
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from pygrade.console.run_files import JudgedRun
 from pygrade.console.tables import trust_table
 from pygrade.console.training import write_report
 from pygrade.console.weights import record_weights
-from pygrade.evaluation.arms import GRADE, SERVED, STAGE1
+from pygrade.evaluation.arms import SERVED
 from pygrade.evaluation.policy_estimates import log_inputs, served_weights
 from pygrade.evaluation.replay import event_worth
 from pygrade.evaluation.verdict import VerdictText, verdict_of
@@ -62,9 +63,12 @@ class TrainedRanker(TrainResult):
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences not to miss."""
+        """Sentences not to miss; one that differs by its figures alone in the later requests is said once."""
         found = [] if self.evaluation is None else self.evaluation["warnings"]
-        return list(dict.fromkeys([*self.summary["warnings"], *found]))
+        said: dict[str, str] = {}
+        for sentence in [*self.summary["warnings"], *found]:
+            said.setdefault(re.split(r"[\d(]", sentence)[0], sentence)
+        return list(said.values())
 
     @cached_property
     def ranker(self) -> BlendedRanker:
@@ -141,6 +145,7 @@ def train(
     map: Columns | None = None,
     values: Mapping[str, float] | None = None,
     value_tasks: Sequence[str] = (),
+    in_use: Mapping[str, float] | None = None,
     holdout: float | Logs = 0.2,
     resume: bool = True,
     on_step: OnStep | None = None,
@@ -155,13 +160,14 @@ def train(
         logs: `Logs`; the path of a log, or several in order; files, directories and databases as ``pygrade doctor``
             reads them; or a table in memory, as `Logs.from_table` takes it, with a row per candidate.
         config: options of the training; None: `TrainConfig()`.
-        out_dir: directory of the run: ``policy/`` (what to serve), ``stage1/`` and ``stage2/`` (not mixed with a
-            baseline), ``checkpoints/``, ``folds/``, ``metrics.jsonl``, ``train.json``, ``evaluation.json``. An
+        out_dir: directory of the run: ``policy/`` (what to serve), ``stage1/`` and ``stage2/`` (not mixed; none
+            if GRADE is off), ``checkpoints/``, ``folds/``, ``metrics.jsonl``, ``train.json``, ``evaluation.json``. An
             interrupted run goes on there. None: a temporary one, which lasts as long as the result;
             `TrainedRanker.save` copies it.
         map: what the columns of a table are, see ``columns`` of `Logs.from_table`.
         values: task → what one event is worth; others: as the log says, else 1.
         value_tasks: tasks whose events are worth that times the item's price.
+        in_use: task → weight of the ranking that you have, Σ weight · prediction; None: what the log tells of it.
         holdout: share of the requests, the latest, that judges and trains nothing (0: none), or a log that does.
         resume: go on from checkpoints in ``out_dir``; False removes them.
         on_step: called with stage and steps done after each step.
@@ -173,6 +179,7 @@ def train(
             the results of another command, or checkpoints of other logs or options.
     """
     config = TrainConfig() if config is None else config
+    config = config if in_use is None else replace(config, in_use=dict(in_use))
     _check_kinds(config, values, value_tasks, holdout)
     if (values or value_tasks) and (config.reward.task_values or config.reward.value_tasks):
         raise ValueError("values and config.reward both say what events are worth; want values alone")
@@ -259,7 +266,7 @@ def train_and_judge(
 
 
 def _judge(result: TrainResult, late: Logs, config: TrainConfig, directory: Path) -> dict[str, Any]:
-    policies = {STAGE1: result.stage1_policy, GRADE: result.stage2_policy}
+    policies = dict(result.policies)
     if is_new(result.policy):
         policies[SERVED] = result.policy
     reward, mixture = config.reward, result.policy.mixture

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pygrade import ops
 from pygrade._typing import Array, Floats32
 from pygrade.config.policy import Transform
 from pygrade.config.training import CemConfig
@@ -16,6 +17,7 @@ from pygrade.evaluation.arms import (
     CORRECTED_EXPECTED_VALUE,
     EXPECTED_VALUE,
     EXPECTED_VALUE_CALIBRATED,
+    LEAST_SQUARES,
     LINEAR,
     LOG1P,
     PRODUCTION,
@@ -23,7 +25,6 @@ from pygrade.evaluation.arms import (
     Z_LINEAR,
     Z_LOG,
 )
-from pygrade.evaluation.value import divisors
 from pygrade.logs import Logs, pad
 from pygrade.metrics.isotonic import isotonic_rates
 from pygrade.policy import FusionPolicy
@@ -40,23 +41,42 @@ FORMS = {"identity": LINEAR, "zscore": Z_LINEAR, "zlog": Z_LOG, "log1p": LOG1P}
 
 
 def production_scores(logs: Logs, policy: FusionPolicy, production: Baseline | None = None) -> Array:
-    """[M]: scores of production's ranking: a given one's, else the logged weights' under the policy's formula, else the
-    logged order. ValueError if the log tells none.
+    """[M]: scores of production's ranking: a given one's, else the log's own, else those of `known_production`, else by
+    the logged order. ValueError if the log tells none.
     """
-    weights = logged_weights(logs)
-    if production is None and weights is not None:
-        production = Baseline(PRODUCTION, policy.config.transform, tuple(weights.tolist()))
-    if production is not None:
-        return baseline_scores(production, logs, fusion_formula(policy.config))
+    if production is None and logs.production_score is not None:
+        return logs.production_score
+    if (found := production or known_production(logs, policy)) is not None:
+        return baseline_scores(found, logs, fusion_formula(policy.config))
     if not logs.slots_known:
         raise ValueError("logs have no slots and no logged weights: nothing tells production's order to compare with")
     return np.where(logs.shown, -logs.position, -np.inf)
 
 
+def known_production(logs: Logs, policy: FusionPolicy) -> Baseline | None:
+    """Production's ranking, as the policy's training knew it, else by the logged weights in the policy's form."""
+    entries = () if policy.mixture is None else policy.mixture.baselines
+    return next(
+        (entry for entry in entries if entry.name == PRODUCTION), logged_baseline(logs, policy.config.transform)
+    )
+
+
+def logged_baseline(logs: Logs, transform: str) -> Baseline | None:
+    """Production's ranking by the logged weights; None: the log has none."""
+    weights = logged_weights(logs)
+    return None if weights is None else Baseline(PRODUCTION, transform, tuple(weights.tolist()))
+
+
 def fit_baselines(
-    logs: Logs, spec: PolicySpec, data: RequestTensors, search: CemConfig, floor: float, static: Tensor | None = None
+    logs: Logs,
+    spec: PolicySpec,
+    data: RequestTensors,
+    search: CemConfig,
+    floor: float,
+    static: Tensor | None = None,
+    production: Baseline | None = None,
 ) -> tuple[Baseline, ...]:
-    """Expected value, raw and calibrated; the best static weights in each form; production's weights, if logged.
+    """Expected value, raw and calibrated; the best static weights in each form; production's ranking, if given.
 
     logs: with the values of events that count, see `Logs.valued`; data: their training set under the spec, of these or
     of corrected predictions; floor: the smallest slot propensity that feedback is divided by; static [T]: the best
@@ -82,10 +102,35 @@ def fit_baselines(
             form = PolicySpec(spec.tasks, spec.features, config)
             weights = best_static_weights(of_form(form), search)
             found.append(Baseline(name, transform, tuple(weights.tolist())))
-    production = logged_weights(logs)
-    if production is not None:
-        found.append(Baseline(PRODUCTION, own, tuple(production.tolist())))
-    return tuple(found)
+    least = least_squares(logs, data.propensity, floor)
+    return (*found, *([] if least is None else [least]), *([] if production is None else [production]))
+
+
+def least_squares(logs: Logs, propensity: SlotPropensity, floor: float) -> Baseline | None:
+    """Σ_t w_t · p_t nearest in squares to the value of each look at an item; None: feedback of value tells none.
+
+    With p [S, T] priced, v [S] and θ [S] of the shown rows: w = (Σ θ p pᵀ)⁻¹ Σ p v, w ≥ 0 by leaving out tasks whose
+    weight is the smallest below 0, one after another.
+    """
+    shown, price = logs.shown, 1.0 if logs.value is None else logs.value[logs.shown].astype(np.float64)[:, None]
+    p = logs.predictions[shown].astype(np.float64)
+    p = np.where(np.isin(logs.tasks, logs.value_tasks), p * price, p)
+    looks = propensity.divisors(logs, floor)[shown]
+    left = np.flatnonzero(p.any(0))
+    while len(left):
+        some = p[:, left]
+        weights = np.linalg.lstsq((some.T * looks) @ some, some.T @ logs.value_of(logs.feedback)[shown], rcond=1e-9)[0]
+        if weights.min() >= 0:
+            break
+        left = np.delete(left, int(np.argmin(weights)))
+    result = np.zeros(len(logs.tasks))
+    if len(left):
+        result[left] = weights / max(weights.sum(), 1e-30)
+    return (
+        Baseline(LEAST_SQUARES, "identity", tuple(result.tolist()), value_tasks=logs.value_tasks)
+        if result.any()
+        else None
+    )
 
 
 def expected_value(logs: Logs, maps: tuple[Knots, ...] = ()) -> Baseline:
@@ -114,7 +159,7 @@ def calibration(logs: Logs, propensity: SlotPropensity, floor: float) -> tuple[K
     A task without feedback keeps its predictions.
     """
     shown = logs.shown
-    looks = divisors(logs.position[shown], propensity.curve(logs.num_slots), floor)
+    looks = propensity.divisors(logs, floor)[shown]
     maps: list[Knots] = []
     for p, events in zip(logs.predictions[shown].T, logs.feedback[shown].T, strict=True):
         if not events.any() or not p.any():
@@ -140,3 +185,11 @@ def baseline_scores(
     predictions, offsets = torch.from_numpy(given), torch.from_numpy(logs.offsets)
     scores = baseline.scores(logs.tasks, formula, predictions, offsets, item_values=prices)
     return np.asarray(scores.numpy())
+
+
+def standardized(scores: Floats32, logs: Logs) -> Floats32:
+    """[M]: z of scores [M] within each request."""
+    ones = torch.ones(logs.num_requests, 1)
+    pair = torch.from_numpy(np.ascontiguousarray(scores, np.float32))[:, None]
+    z = ops.fuse_scores(pair, ones, offsets=torch.from_numpy(logs.offsets), transform="zscore", epsilon=1e-6)
+    return np.asarray(z.numpy())

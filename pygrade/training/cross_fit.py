@@ -7,15 +7,19 @@ order, Σ_r D(r) · v / max(q(slot), floor), as in the posterior of the composit
 *The baseline* is the strongest simple one: that with the highest lower bound of the lift over expected value, which is
 the baseline itself if no other is shown to be better. *The anchor* is chosen in the same way among what can be served,
 which includes the expected value of corrected predictions if the likelihood licenses them (`pygrade.training.license`):
-the license counts as a bound just above 0. What is served is the anchor, or a mixture of it with the policy after stage
-1 or stage 2 or with another of these rankings, at the share λ that has the highest lower bound of the lift over the
-anchor if that is above 0.
+the license counts as a bound just above 0. What is offered is the anchor, or a mixture of it with the policy after
+stage 1 or stage 2 or with another of these rankings, at the share λ that has the highest lower bound of the lift over
+the anchor if that is above 0.
 
 Lifts are paired by request and clustered (`pygrade.logs.clusters`), their intervals are widened for the number of
 rankings tried (`intervals.simultaneous`) and reach over the interval of the slot propensities; those that decide have
-the confidence `verdict.SURE`. The verdict is *better*
-if the lower bound of what is served over the baseline is above 0, or the likelihood licenses it, and the later requests
-of the log do not show the contrary.
+the confidence `verdict.SURE`. The verdict is *better* if the lower bound of what is offered over the baseline is above
+0, or the likelihood licenses it, the later requests of the log do not show the contrary, and no estimate of it is below
+0. Else expected value or a better simple ranking is served, or production's where that is known and they are not proven
+against it; if they are shown to be better than production, the verdict is *better*, too.
+
+*Production* (`pygrade.training.production`) made the pages: the lift of the verdict is over it. A ranking is proven if
+neither whole pages nor the replay show it to be worse; what is served and not proven is marked (`Mixture.unproven`).
 """
 
 import math
@@ -24,24 +28,30 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from pygrade import ops
-from pygrade._typing import Floats, Floats32, Ints
+from pygrade._typing import Bools, Floats32, Ints
 from pygrade._util.html_table import html_table
 from pygrade._util.serialization import to_builtins
 from pygrade.config.training import RewardConfig, TrustConfig
-from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, LOGGED_ORDER, PRODUCTION
+from pygrade.evaluation.arms import (
+    ALONE,
+    CORRECTED_EXPECTED_VALUE,
+    EXPECTED_VALUE,
+    LOGGED_ORDER,
+    PRODUCTION,
+    PRODUCTION_SCORE,
+)
 from pygrade.evaluation.cautions import contradicted, one_user, winsorized
-from pygrade.evaluation.verdict import SURE, VerdictText, strongest, write_verdict
+from pygrade.evaluation.verdict import SURE, VerdictText, cost_of, percent, strongest, write_verdict
 from pygrade.logs import Logs
 from pygrade.metrics import intervals
-from pygrade.metrics.intervals import Interval
+from pygrade.metrics.intervals import Estimate, Interval
 from pygrade.metrics.texts import lift_text
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.training.form import BetterForm, better_form
-from pygrade.training.license import License
+from pygrade.training.license import License, TriedCorrection
 from pygrade.training.page_replay import PageReplay, logged_order
+from pygrade.training.production import MARGIN, PageLift, Production, page_lift
 from pygrade.training.propensity import SlotPropensity
 from pygrade.workers import LOCAL, LocalWorkers, Workers
 
@@ -50,8 +60,16 @@ MIN_USERS = 30  # with feedback of value; with fewer, nothing is said
 _POOL_REQUESTS = 5_000  # from which on folds are worth processes of their own
 
 
+class LaterRankings(NamedTuple):
+    """Standardized scores of the later requests' candidates, float32 [M'] each, by what the earlier ones taught."""
+
+    requests: Bools  # [R] the later ones
+    baselines: dict[str, Floats32]
+    policies: dict[str, Floats32]
+
+
 class FoldRankings(NamedTuple):
-    """Standardized scores of a fold's shown rows, float32 [S] each, by name."""
+    """Standardized scores of a fold's candidates, float32 [M] each, by name."""
 
     baselines: dict[str, Floats32]
     policies: dict[str, Floats32]
@@ -62,7 +80,7 @@ class Trust:
     """The result of cross-fitting. Lifts are relative; their intervals cover all at once (mixtures, baselines)."""
 
     verdict: VerdictText
-    policy: str  # that the artifact has: stage 1 or GRADE
+    policy: str  # that the artifact has: stage 1 or GRADE, without GRADE the start alone
     folds: int
     users: int
     propensity: str  # where the slot propensities come from
@@ -73,7 +91,10 @@ class Trust:
     lift: Interval | None = None  # of what is served over the baseline
     mixtures: dict[str, Interval] = field(default_factory=dict)  # over the baseline
     baselines: dict[str, Interval] = field(default_factory=dict)  # over the baseline
+    production: str = ""  # the ranking that the verdict's lift is over
+    pages: PageLift | None = None  # of what is served, over production
     license: License | None = None  # of corrected predictions
+    tried: tuple[TriedCorrection, ...] = ()  # corrections, until one was licensed
     better_form: BetterForm | None = None  # in which static weights earn more than in the policy's
 
     @property
@@ -103,6 +124,7 @@ class Trust:
             lift=lift,
             weeks=said.weeks,
             over=said.over,
+            unproven=said.unproven,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,78 +165,85 @@ def fold_workers(config: TrustConfig, logs: Logs, workers: Workers) -> Workers:
     return LocalWorkers(min(config.processes, config.folds) if logs.num_requests >= _POOL_REQUESTS else 1)
 
 
-def standardized(scores: Floats32, logs: Logs) -> Floats32:
-    """z of scores [M] within each request, of the shown rows alone."""
-    ones = torch.ones(logs.num_requests, 1)
-    pair = torch.from_numpy(np.ascontiguousarray(scores, np.float32))[:, None]
-    z = ops.fuse_scores(pair, ones, offsets=torch.from_numpy(logs.offsets), transform="zscore", epsilon=1e-6)
-    return np.asarray(z.numpy()[logs.shown])
-
-
 def choose_mixture(
     logs: Logs,
     fold: Ints,
     cluster: Ints,
     rankings: Sequence[FoldRankings],
+    later: LaterRankings,
     config: TrustConfig,
     reward: RewardConfig,
     propensity: SlotPropensity,
+    production: Production,
     license: License | None = None,
     reasons: Sequence[str] = (),
     requests: int | None = None,
 ) -> Trust:
-    """Choose the baseline, the anchor and what is mixed with it by the rankings of the folds.
+    """Choose the baseline, the anchor and what is mixed with it by the rankings of the folds and of later requests.
 
     logs: with the values of events that count; fold, cluster [R]; license: of the corrected predictions, whose expected
     value is then one of the rankings' baselines; reasons: what the correction changes, in words;
     requests: of the whole log, if ``logs`` is a sample.
     """
-    rival = _Rivals(logs, cluster, reward, propensity, _joined(logs, fold, [part.baselines for part in rankings]))
     policies = _joined(logs, fold, [part.policies for part in rankings])
+    simple = _joined(logs, fold, [part.baselines for part in rankings])
+    rival = _Rivals(logs, cluster, reward, propensity, simple, production, later)
     baseline, anchor, arms = rival.baseline, rival.anchor, rival.arms(policies, config.shares)
 
     # The anchor was not chosen for its lift, so that its interval stands alone.
     over_anchor = rival.lifts(anchor, arms, SURE)
-    claims = [*rival.lifts(baseline, arms[:1]), *rival.lifts(baseline, arms)[1:]]
-    best = max(range(1, len(arms)), key=lambda place: _or_lowest(over_anchor[place].low))
-    whole = max(place for place, arm in enumerate(arms) if arm.challenger in policies)  # the policy alone
-    served = best if over_anchor[best].low > 0 else 0
-    corrected = license is not None and CORRECTED_EXPECTED_VALUE in (anchor, arms[served].challenger)
-    judged, verdict, why = served if served or corrected else best, "undecided", ""
-    if corrected or (served and rival.lifts(baseline, arms, SURE)[served].low > 0):
-        why = rival.contradiction(rival.values(arms[served].rank), baseline)
-        verdict = "undecided" if why else "better"
-    elif claims[whole].high < 0:
-        verdict, judged = "worse", whole
+    claims, over_production = (
+        [*rival.lifts(name, arms[:1]), *rival.lifts(name, arms)[1:]] for name in (baseline, rival.over)
+    )
+    best = max(range(1, len(arms)), key=lambda place: _or_lowest(over_anchor[place].low), default=0)
+    whole = max((place for place, arm in enumerate(arms) if arm.challenger in policies), default=0)  # the policy alone
+    offered = best if over_anchor[best].low > 0 else 0
+    corrected = license is not None and CORRECTED_EXPECTED_VALUE in (anchor, arms[offered].challenger)
+    served, why, new = None, "", False
+    if corrected or (offered and rival.lifts(baseline, arms, SURE)[offered].low > 0):
+        served = rival.standing(arms[offered], over_production[offered])
+        why = rival.contradiction(served.arm, baseline) or served.doubt
+        claim = rival.claim(served.arm, baseline, claims[offered])
+        gains = min(claim.value, served.lift.value) > 0
+        new = not why and (gains or bool(license and license.page_line and served.proven))  # replays see no page terms
+    if served is None or not new:
+        served = rival.kept()
 
-    new, arm = verdict == "better", arms[served]
-    named, over, lift, kept = arms[judged].name, baseline, claims[judged], rival.kept()
-    if not new and kept == baseline and kept not in (EXPECTED_VALUE, PRODUCTION):  # another simple ranking is better
-        verdict, named, over = "better", kept, EXPECTED_VALUE
-        lift = rival.lifts(EXPECTED_VALUE, [rival.alone(kept)])[0]
-    said = license.text if new and corrected and license is not None else ""
+    verdict, name, over, lift = "better", served.arm.name, rival.over, served.lift
+    if not (new or rival.beats_production(served)):
+        judged = offered if offered or corrected else best
+        judged = whole if claims[whole].high < 0 and not why else judged
+        name, lift = arms[judged].name, over_production[judged]
+        if claims[judged].high < 0 and not lift.high < 0:
+            over, lift = baseline, claims[judged]
+        verdict = "worse" if lift.high < 0 else "undecided"
     text = write_verdict(
         verdict,
-        named,
+        name,
         over,
         lift,
         logs,
-        license=said,
+        beside=(baseline, claim) if new and baseline != over else None,
+        **({"license": license.text, "claim": license.claim} if new and corrected and license is not None else {}),
         reasons=reasons if new and corrected else (),
         why=f"{len(rankings)}-fold cross-fitted by user" + (f", {propensity.reason}" if propensity.reason else ""),
         contrary=why,
+        pages="" if served.pages is None else served.pages.text,
+        unproven="" if served.proven else cost_of("the new ranking" if new else served.arm.name, served.doubtful),
         requests=requests,
     )
     return Trust(
         verdict=text,
         baseline=baseline,
-        served_baseline=anchor if new else kept,
-        challenger=arm.challenger if new else "",
-        policy=arm.challenger if new and arm.challenger in policies else list(policies)[-1],
-        trust=arm.share if new else 0.0,
-        lift=claims[served] if new else None,
+        served_baseline=served.arm.anchor,
+        challenger=served.arm.challenger,
+        policy=served.arm.challenger if served.arm.challenger in policies else next(reversed(policies), ALONE),
+        trust=served.arm.share,
+        lift=claim if new else None,
         mixtures={entry.name: lift for entry, lift in zip(arms, claims, strict=True)},
         baselines=rival.over_baseline(),
+        production=rival.over,
+        pages=served.pages,
         license=license,
         folds=len(rankings),
         users=int(cluster.max(initial=-1)) + 1,
@@ -229,11 +258,39 @@ class _Arm(NamedTuple):
     anchor: str
     challenger: str  # "": the anchor alone
     share: float
+    scores: Floats32  # [M]
     rank: Ints  # [S]
 
     @property
     def name(self) -> str:
         return label(self.challenger, self.share, self.anchor)
+
+
+class _Standing(NamedTuple):
+    """How far a ranking is shown to be as good as production."""
+
+    arm: _Arm
+    lift: Interval  # over production, of re-ordered pages
+    pages: PageLift | None  # of whole pages; None: the log has none of production's own
+
+    @property
+    def proven(self) -> bool:
+        """Whole pages lose no more than `production.MARGIN`, and re-ordered ones are not a standard error below."""
+        if self.pages is None:
+            return self.lift.low >= -MARGIN
+        return self.pages.proven and not self.lift.value < -self.lift.standard_error
+
+    @property
+    def doubt(self) -> str:
+        """A text if whole pages are a standard error below production; empty if not."""
+        if self.pages is None or self.pages.proven or self.pages.lift.value >= -self.pages.lift.standard_error:
+            return ""
+        return f"with the items that it shows in place of yours, whole pages earn {percent(self.pages.lift)}"
+
+    @property
+    def doubtful(self) -> Interval:
+        """The lift that proves it least."""
+        return self.lift if self.pages is None or self.pages.proven else self.pages.lift
 
 
 class _Rivals:
@@ -246,13 +303,23 @@ class _Rivals:
         reward: RewardConfig,
         propensity: SlotPropensity,
         scores: Mapping[str, Floats32],
+        production: Production,
+        later: LaterRankings,
     ) -> None:
-        """scores: name → standardized scores [S] of the shown rows."""
+        """scores: name → standardized scores [M]."""
         self.logs, self.cluster, self.propensity, self.scores = logs, cluster, propensity, scores
-        self.pages = pages = PageReplay(logs, reward, winsorized(logs, cluster))
-        self.ranks = {name: pages.ranks(part) for name, part in scores.items()}
-        self.worth = {name: self.values(rank) for name, rank in self.ranks.items()}  # [R] each
-        if (ordered := logged_order(logs, pages, propensity)) is not None:
+        self.production, self.over, self.page_size = production, production.over, reward.page_size
+        self.share = winsorized(logs, cluster)
+        self.pages = PageReplay(logs, reward, self.share)
+        self.later, self.is_later = later.baselines | later.policies, later.requests
+        self.later_logs = logs.select(later.requests)
+        self.later_pages = PageReplay(self.later_logs, reward, self.share[later.requests])
+        self.ranks = {name: self.pages.ranks(part[logs.shown]) for name, part in scores.items()}
+        self.judged = dict(self.ranks)  # also those that nothing can serve
+        if self.over == PRODUCTION_SCORE:
+            self.judged[self.over] = self.pages.ranks(production.scores[logs.shown])
+        self.worth = {name: self.pages.values(rank, propensity) for name, rank in self.judged.items()}  # [R] each
+        if (ordered := logged_order(logs, self.pages, propensity)) is not None:
             self.worth[LOGGED_ORDER] = ordered
         self.lows = strongest(self.worth, EXPECTED_VALUE, cluster)
         if CORRECTED_EXPECTED_VALUE in self.lows:
@@ -263,12 +330,8 @@ class _Rivals:
     def _highest(self, names: Iterable[str]) -> str:
         return max(names, key=lambda name: self.lows[name])
 
-    def values(self, rank: Ints) -> Floats:
-        """[R] of ranks [S]."""
-        return self.pages.values(rank, self.propensity)
-
     def alone(self, name: str) -> _Arm:
-        return _Arm(name, "", 0.0, self.ranks[name])
+        return _Arm(name, "", 0.0, self.scores[name], self.ranks[name])
 
     def arms(self, policies: Mapping[str, Floats32], shares: Sequence[float]) -> list[_Arm]:
         """The anchor, and its mixtures with the policies and the challengers; policies also alone."""
@@ -277,7 +340,8 @@ class _Rivals:
             for share in shares:
                 if share < 1 or name in policies:
                     mixed = (1 - share) * self.scores[self.anchor] + share * scores.astype(np.float64)
-                    arms.append(_Arm(self.anchor, name, share, self.pages.ranks(mixed)))
+                    rank = self.pages.ranks(mixed[self.logs.shown])
+                    arms.append(_Arm(self.anchor, name, share, mixed.astype(np.float32), rank))
         return arms
 
     def _challengers(self) -> dict[str, Floats32]:
@@ -292,9 +356,8 @@ class _Rivals:
         """Of arms, the widest over the interval of the propensities."""
         found = []
         for curve in (self.propensity, *self.propensity.bounds()):
-            ordered = over == LOGGED_ORDER
-            base = logged_order(self.logs, self.pages, curve) if ordered else self.pages.values(self.ranks[over], curve)
-            assert base is not None
+            base = logged_order(self.logs, self.pages, curve) if over == LOGGED_ORDER else None
+            base = self.pages.values(self.judged[over], curve) if base is None else base
             each = [intervals.mean_lift(self.pages.values(arm.rank, curve), base) for arm in chosen]
             by_influence = confidence == SURE
             found.append(intervals.simultaneous(each, self.cluster, confidence=confidence, by_influence=by_influence))
@@ -303,30 +366,105 @@ class _Rivals:
             for e in zip(*found, strict=True)
         ]
 
+    def later_lift(self, arm: _Arm, over: str) -> Estimate:
+        """The lift over a ranking on later requests, both learned from the earlier ones; influence [R] of all."""
+        logs, pages = self.later_logs, self.later_pages
+        base = logged_order(logs, pages, self.propensity) if over == LOGGED_ORDER else None
+        if base is None:
+            scores = (
+                self.production.scores[self.is_later[self.logs.row_request]]
+                if over == PRODUCTION_SCORE
+                else self.later[over]
+            )
+            base = pages.values(pages.ranks(scores[logs.shown]), self.propensity)
+        mixed = (1 - arm.share) * self.later[arm.anchor]
+        if arm.share:
+            mixed = mixed + arm.share * self.later[arm.challenger].astype(np.float64)
+        found = intervals.mean_lift(pages.values(pages.ranks(mixed[logs.shown]), self.propensity), base)
+        influence = np.zeros(len(self.is_later))
+        influence[self.is_later] = found.influence * (len(influence) / max(len(found.influence), 1))
+        return Estimate(found.value, influence)
+
+    def claim(self, arm: _Arm, over: str, lift: Interval) -> Interval:
+        """The mean of a cross-fitted lift and of that on later requests, as wide as the wider of both."""
+        later = self.later_lift(arm, over)
+        if not (math.isfinite(later.value) and math.isfinite(lift.value)):
+            return lift
+        base = logged_order(self.logs, self.pages, self.propensity) if over == LOGGED_ORDER else None
+        base = self.pages.values(self.judged[over], self.propensity) if base is None else base
+        own = intervals.mean_lift(self.pages.values(arm.rank, self.propensity), base)
+        apart = intervals.interval(own.value - later.value, own.influence - later.influence, self.cluster)
+        reach, value = apart.high - apart.value, (lift.value + later.value) / 2
+        low, high = (max(abs(end - lift.value), reach) for end in (lift.low, lift.high))
+        return Interval(value, max(lift.standard_error, apart.standard_error), value - low, value + high)
+
     def over_baseline(self) -> dict[str, Interval]:
         """Lifts of the other simple rankings."""
         others = {name: value for name, value in self.worth.items() if name != self.baseline}
         lifts = [intervals.mean_lift(value, self.worth[self.baseline]) for value in others.values()]
         return dict(zip(others, intervals.simultaneous(lifts, self.cluster), strict=True))
 
-    def contradiction(self, values: Floats, over: str) -> str:
-        """A text if the later requests of the log contradict a lift of values [R] over a ranking; empty if not."""
+    def contradiction(self, arm: _Arm, over: str) -> str:
+        """A text if the later requests of the log contradict a lift over a ranking; empty if not."""
+        found = self.later_lift(arm, over)
+        later = intervals.interval(found.value, found.influence, self.cluster)
+        if later.value < -later.standard_error:
+            return f"on later requests what the earlier ones taught earns {percent(later)}"
+        values = self.pages.values(arm.rank, self.propensity)
         return contradicted(self.logs, values, self.worth[over], self.cluster)
 
-    def kept(self) -> str:
-        """The ranking served without anything new: expected value, or a simple ranking that is shown to be better."""
+    def standing(self, arm: _Arm, lift: Interval | None = None) -> _Standing:
+        """A ranking beside production; lift: over it, of one among several."""
+        options = self.propensity, self.page_size, self.share
+        pages = page_lift(self.logs, self.production, arm.scores, self.cluster, *options)
+        return _Standing(arm, self.claim(arm, self.over, lift or self.lifts(self.over, [arm])[0]), pages)
+
+    def kept(self) -> _Standing:
+        """What is served without anything new: expected value, or a simple ranking that is shown to be better; where it
+        is not proven, production's own ranking if that is known.
+        """
         best = self._highest(name for name in self.lows if name != CORRECTED_EXPECTED_VALUE and name in self.ranks)
-        if best != EXPECTED_VALUE and self.lifts(EXPECTED_VALUE, [self.alone(best)], SURE)[0].low > 0:
-            return EXPECTED_VALUE if self.contradiction(self.worth[best], EXPECTED_VALUE) else best
-        return EXPECTED_VALUE
+        sure = best == EXPECTED_VALUE or self.lifts(EXPECTED_VALUE, [self.alone(best)], SURE)[0].low > 0
+        if not sure or self.contradiction(self.alone(best), EXPECTED_VALUE):
+            best = EXPECTED_VALUE
+        found = self.standing(self.alone(best))
+        if found.proven or PRODUCTION not in self.ranks:
+            return found
+        own = self.standing(self.alone(PRODUCTION))
+        return max((own, found), key=lambda entry: (entry.proven, entry.doubtful.low))
+
+    def beats_production(self, found: _Standing) -> bool:
+        """A simple ranking other than production's is shown to be better, later requests do not say the contrary."""
+        if found.arm.name in (PRODUCTION, self.over) or not found.proven:
+            return False
+        sure = self.lifts(self.over, [found.arm], SURE)[0].low > 0
+        return sure and not self.contradiction(found.arm, self.over)
 
 
-def undecidable(reason: str, policy: str, folds: int, logs: Logs, propensity: SlotPropensity) -> Trust:
-    """Nothing can be said, for this reason: expected value is served."""
-    text = write_verdict("undecidable", EXPECTED_VALUE, EXPECTED_VALUE, None, logs, why=reason)
+def undecidable(
+    reason: str,
+    policy: str,
+    folds: int,
+    logs: Logs,
+    cluster: Ints,
+    propensity: SlotPropensity,
+    production: Production,
+    page_size: int,
+) -> Trust:
+    """Nothing can be said, for this reason: expected value is served, or production's ranking if that alone is known to
+    make the log's pages."""
+    name, scores = EXPECTED_VALUE, logs.value_of(logs.predictions)
+    pages = page_lift(logs, production, scores, cluster, propensity, page_size)
+    if production.servable is not None and pages is not None and not pages.proven:
+        name = PRODUCTION
+        pages = page_lift(logs, production, production.servable, cluster, propensity, page_size)
+    unproven = "" if pages is None or pages.proven else cost_of(name, pages.lift)
+    text = write_verdict("undecidable", name, name, None, logs, why=reason, unproven=unproven)
     if propensity.reason:
         text = replace(text, detail=f"{text.detail}; {propensity.reason}")
-    return Trust(text, policy, folds, int(logs.user_number.max(initial=-1)) + 1, propensity.note)
+    users = int(cluster.max(initial=-1)) + 1
+    known = Trust(text, policy, folds, users, propensity.note, served_baseline=name)
+    return replace(known, production=production.over, pages=pages)
 
 
 def label(challenger: str, share: float, baseline: str) -> str:
@@ -337,8 +475,8 @@ def label(challenger: str, share: float, baseline: str) -> str:
 
 
 def _joined(logs: Logs, fold: Ints, parts: Sequence[Mapping[str, Floats32]]) -> dict[str, Floats32]:
-    """Scores of all shown rows, put together from those of the folds."""
-    of_row = fold[logs.row_request[logs.shown]]
+    """Scores of all candidates, put together from those of the folds."""
+    of_row = fold[logs.row_request]
     result = {name: np.empty(len(of_row), np.float32) for name in parts[0]}
     for number, part in enumerate(parts):
         for name, scores in part.items():

@@ -10,11 +10,20 @@ import torch
 
 from pygrade._typing import Array, Floats32, Ints
 from pygrade.config.training import RewardConfig
-from pygrade.evaluation.arms import ALONE, EXPECTED_VALUE, GRADE, LOGGED_ORDER, PRODUCTION, SERVED, STAGE1, STATIC
+from pygrade.evaluation.arms import (
+    ALONE,
+    EXPECTED_VALUE,
+    FOLDERS,
+    GRADE,
+    LOGGED_ORDER,
+    PRODUCTION,
+    PRODUCTION_SCORE,
+    SERVED,
+    STATIC,
+)
 from pygrade.evaluation.cautions import (
     caution_of_logged_order,
     caution_of_predicted_value,
-    cautions_of_log,
     cautions_of_predictions,
 )
 from pygrade.evaluation.policy_estimates import fitted, item_inputs, policy_scores, served_weights
@@ -25,10 +34,10 @@ from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.policy import Baseline, FusionPolicy, Mixture
 from pygrade.policy.spec import fusion_formula
 from pygrade.storage import Folder, Place
-from pygrade.training.baselines import baseline_scores, expected_value
+from pygrade.training.baselines import baseline_scores, expected_value, known_production
 from pygrade.training.cross_fit import label
+from pygrade.training.looks_wrong import looks_wrong
 from pygrade.training.propensity import SlotPropensity, slot_propensity
-from pygrade.training.reward import logged_weights
 
 _METRICS = {"value": "value", "ndcg": "NDCG"}
 HOLDOUT_REQUESTS = 50_000  # requests of a log that is not in memory, a uniform sample, that judge
@@ -64,9 +73,8 @@ def simple_baselines(logs: Logs, policy: FusionPolicy, mixture: Mixture | None) 
         tried = [entry for entry in tried if known or not entry.corrected]
         simple |= {entry.name: entry for entry in tried if entry.name != EXPECTED_VALUE}
     simple.setdefault(STATIC, Baseline(STATIC, policy.config.transform, tuple(policy.static_weights.tolist())))
-    production = logged_weights(logs)
-    if production is not None:
-        simple[PRODUCTION] = Baseline(PRODUCTION, policy.config.transform, tuple(production.tolist()))
+    if (production := known_production(logs, policy)) is not None:
+        simple.setdefault(PRODUCTION, production)
     return simple
 
 
@@ -78,6 +86,8 @@ def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy], mixture: Mixture |
     explored = np.zeros(logs.num_requests, bool) if logs.exploration is None else logs.exploration != "none"
     if logs.slots_known and not explored.all():
         scores[LOGGED_ORDER] = np.where(logs.shown & ~explored[logs.row_request], -logs.position, np.nan)
+    if logs.production_score is not None:
+        scores[PRODUCTION_SCORE] = logs.production_score
     baseline = judged_over(mixture) if judged_over(mixture) in scores else EXPECTED_VALUE
     scores |= {name: policy_scores(policy, logs) for name, policy in policies.items()}
     return Arms(scores, {name: served_weights(policy, logs) for name, policy in policies.items()}, baseline)
@@ -116,7 +126,7 @@ def _stages_beside(policy: FusionPolicy, folder: Folder) -> dict[str, FusionPoli
         parent = folder.parent
     except ValueError:  # a bucket has none
         return {}
-    places = {STAGE1: parent / "stage1", GRADE: parent / "stage2"}
+    places = {arm: parent / folder for arm, folder in FOLDERS.items()}
     if not all(place.has("policy.json") for place in places.values()):
         return {}
     found = {name: FusionPolicy.load(str(place)) for name, place in places.items()}
@@ -187,7 +197,7 @@ def evaluate_policy(
     slots = slots if logs.slots_known else propensity.reason
     record["later"] = later_record(name, offered, evaluation.baseline, judge, lift, k, slots, in_sample)
     record["later"]["serves"] = serves(policies, mixture)
-    record["warnings"] = [*cautions_of_log(logs), *cautions_of_predictions(logs, record["predictions"])]
+    record["warnings"] = [*map(str, looks_wrong(logs)), *cautions_of_predictions(logs, record["predictions"])]
     if any(policy.correction is not None and policy.correction.page_terms for policy in policies.values()):
         record["warnings"].append(PAGE_TERMS)
     if judge is None:
@@ -199,8 +209,9 @@ def evaluate_policy(
     if not in_sample:
         promised = record["lifts"][name]
         record["warnings"] += caution_of_predicted_value(name, promised[judge], promised["predicted_value"])
-    if {STAGE1, GRADE} <= set(policies):
-        record["reinforcement"] = {"metric": judge, "lift": lift_over(GRADE, STAGE1).to_dict()}
+    if FOLDERS.keys() <= policies.keys():
+        first, second = FOLDERS
+        record["reinforcement"] = {"metric": judge, "lift": lift_over(second, first).to_dict()}
     if LOGGED_ORDER in arms.scores:
         lift = lift_over(offered, LOGGED_ORDER)
         record["logged_order"] = {"name": offered, "metric": judge, "lift": lift.to_dict()}

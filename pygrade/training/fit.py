@@ -1,4 +1,4 @@
-"""One run over a log that is ready: static weights, normalization of the inputs, both stages."""
+"""One run over a log that is ready: static weights, normalization of the inputs, GRADE's stages."""
 
 import contextlib
 import copy
@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pygrade.config.training import RewardConfig, TrainConfig
+from pygrade.evaluation.arms import ALONE, GRADE, STAGE1
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training.data import TrainingData
@@ -23,11 +24,10 @@ OnStep = Callable[[str, int], None]
 
 
 class FittedPolicies(NamedTuple):
-    """What both stages leave."""
+    """What a run leaves."""
 
     static: Tensor  # [T] best static weights
-    first: FusionPolicy
-    last: FusionPolicy
+    policies: dict[str, FusionPolicy]  # by arm, as each stage leaves it; without GRADE the start, which is not judged
     run: Run
 
 
@@ -46,7 +46,7 @@ def fit_policies(
     on_step: OnStep | None = None,
     heldout: Logs | None = None,
 ) -> FittedPolicies:
-    """Static weights and both stages; the stack holds the run's files."""
+    """Static weights and, unless it is off, GRADE's stages; the stack holds the run's files."""
     spec = PolicySpec(data.sample.tasks, data.sample.features, config.policy)
     run = stack.enter_context(contextlib.closing(Run(directory, config, data.fingerprint(), resume, on_step)))
     static = run.static_weights
@@ -55,6 +55,9 @@ def fit_policies(
     policy = FusionPolicy(spec, static.cpu(), config.seed)
     data.fit_normalization(policy, config.seed, workers)
     policy.to(config.device)
+    if config.grade == "off":
+        run.begin(policy, static)
+        return FittedPolicies(static, {ALONE: policy}, run)
     if heldout is not None:
         propensity = data.tensors.propensity
         run.heldout = HeldOut(heldout, spec, static, config.reward, propensity, config.device)
@@ -63,4 +66,4 @@ def fit_policies(
         train_stage1(data, policy, config.stage1, run, config.seed, config.engine, learners)
         first = copy.deepcopy(policy)
         train_stage2(data, policy, config.stage2, run, config.seed, config.engine, learners)
-    return FittedPolicies(static, first, policy, run)
+    return FittedPolicies(static, {STAGE1: first, GRADE: policy}, run)

@@ -15,9 +15,9 @@ from pygrade._util.files import directory_lock
 from pygrade._util.progress import progress_disabled
 from pygrade._util.threads import torch_threads
 from pygrade.config.training import TrainConfig
-from pygrade.correction.fit import correct, fit_correction
+from pygrade.correction.fit import Fitted, correct, fit_correction, later_requests
 from pygrade.correction.prior import load_prior
-from pygrade.evaluation.arms import GRADE, STAGE1
+from pygrade.evaluation.arms import ALONE, FOLDERS, GRADE
 from pygrade.evaluation.cautions import winsorized
 from pygrade.evaluation.label_leaks import leaks_of
 from pygrade.evaluation.policy_estimates import policy_scores
@@ -27,22 +27,30 @@ from pygrade.policy import Baseline, FusionPolicy, PolicySpec
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Mixture
 from pygrade.policy.spec import fusion_formula
-from pygrade.training.baselines import baseline_scores, corrected_expected_value, fit_baselines
+from pygrade.training.baselines import baseline_scores, corrected_expected_value, fit_baselines, standardized
 from pygrade.training.cross_fit import (
     FoldRankings,
+    LaterRankings,
     Trust,
     choose_mixture,
     fold_of_requests,
     fold_workers,
-    standardized,
     too_little,
     undecidable,
 )
 from pygrade.training.data import TrainingData
 from pygrade.training.fit import fit_policies, with_propensity
-from pygrade.training.license import LicensedCorrection, license_correction, license_pages, reasons_of
+from pygrade.training.license import (
+    LicensedCorrection,
+    TriedCorrection,
+    license_correction,
+    license_pages,
+    licensed_by_chance,
+    reasons_of,
+)
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.prepare import prepare_data
+from pygrade.training.production import Production, find_production
 from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.shards import Fold
 from pygrade.training.training_record import TrainingRecord
@@ -56,8 +64,10 @@ class LogSplit(NamedTuple):
 
     fold: Ints  # [R]
     cluster: Ints  # [R]
+    production: Production
     reason: str = ""  # why nothing can be decided
     corrected: LicensedCorrection | None = None
+    tried: tuple[TriedCorrection, ...] = ()
 
 
 class FoldJob(NamedTuple):
@@ -69,15 +79,16 @@ class FoldJob(NamedTuple):
     directory: Path
     resume: bool
     correction: Correction | None  # of the log without the fold
+    production: Baseline | None
 
     def __str__(self) -> str:
         return f"fold {self.directory.name}"
 
 
 def split_log(data: TrainingData, config: TrainConfig) -> LogSplit:
-    """The folds of the log, and the correction that its likelihood licenses."""
+    """The folds of the log, production's ranking, and the correction that its likelihood licenses."""
     folds, logs, propensity = config.trust.folds, data.sample, data.tensors.propensity
-    cluster, fold = clusters_of(logs), np.zeros(0, np.int64)
+    cluster, fold, production = clusters_of(logs), np.zeros(0, np.int64), find_production(logs, config)
     if folds:
         in_memory, seed = data.in_memory, config.seed
         fold = fold_of_requests(cluster, folds, seed) if in_memory else data.fold_of_sample(folds, seed)
@@ -88,18 +99,28 @@ def split_log(data: TrainingData, config: TrainConfig) -> LogSplit:
         reason = f"slot propensities are unknown; {propensity.needed.partition(':')[0]}"
     elif few := too_little(logs, fold, cluster):
         reason = f"too little data: {few}"
-    elif leaks := leaks_of(logs, times=False):
-        reason = f"a column holds the feedback and must be left out: {leaks[0]}"
+    elif leaks := leaks_of(logs):
+        reason = f"a column holds the feedback and must be left out: {leaks[0].rpartition(': ')[0]}"
     if reason or not config.correction.on:
-        return LogSplit(fold, cluster, reason)
-    slots = max(logs.num_slots, config.reward.page_size)
+        return LogSplit(fold, cluster, production, reason)
     prior = load_prior(config.correction.prior, logs.tasks) if config.correction.prior else None
-    fitted = fit_correction(logs, propensity.curve(slots), fold, cluster, config.correction, prior)
-    pages = PageReplay(logs, config.reward, winsorized(logs, cluster))
-    found = license_correction(logs, fitted, fold, cluster, pages, propensity)
-    if found is not None and config.correction.pages:
-        found = license_pages(logs, found, propensity.curve(slots), fold, cluster, config.reward.page_size)
-    return LogSplit(fold, cluster, "", found)
+
+    def fit(some: Logs, fold: Ints, cluster: Ints) -> Fitted:
+        theta = propensity.examine(some)[some.shown]
+        return fit_correction(some, theta, fold, cluster, config.correction, prior)
+
+    fitted, pages = fit(logs, fold, cluster), PageReplay(logs, config.reward, winsorized(logs, cluster))
+    found, tried = license_correction(logs, fitted, fold, cluster, pages, propensity)
+    if found is not None and (chance := licensed_by_chance(logs, fold, cluster, fit, config.seed)) is not None:
+        reason = (
+            f"the same log with its feedback dealt to other pages supports a correction, too ({chance.gain.text}), so "
+            "that something else than what the columns tell makes it pass"
+        )
+        return LogSplit(fold, cluster, production, reason, None, tried)
+    if config.correction.pages:
+        curve, size = propensity.curve(max(logs.num_slots, config.reward.page_size)), config.reward.page_size
+        found = license_pages(logs, found, fitted.frame, curve, fold, cluster, size)
+    return LogSplit(fold, cluster, production, "", found, tried)
 
 
 def train_folds(
@@ -111,7 +132,10 @@ def train_folds(
         logger.warning("trust.folds is 0: nothing says whether the policy is better than sorting by expected value")
         return None
     if split.reason:
-        return undecidable(split.reason, GRADE, folds, logs, propensity)
+        options = propensity, split.production, config.reward.page_size
+        name = GRADE if config.grade == "on" else ALONE
+        trust = undecidable(split.reason, name, folds, logs, split.cluster, *options)
+        return replace(trust, tried=split.tried)
     # The folds take the slot propensities of the whole log, which cost no user's feedback much.
     reward, fold = with_propensity(config.reward, data), split.fold
     part = replace(config, reward=reward, tensorboard=False)
@@ -121,7 +145,7 @@ def train_folds(
     ]
     if data.in_memory:
         part = replace(part, shard_requests=logs.num_requests)  # in memory as the whole log is
-    found = split.corrected
+    found, is_later = split.corrected, later_requests(logs)
     jobs = [
         FoldJob(
             learn[n],
@@ -130,22 +154,37 @@ def train_folds(
             _fold_directory(directory, n, folds),
             resume,
             None if found is None else found.of_fold(n),
+            split.production.baseline,
         )
         for n in range(folds)
     ]
-    rankings = list(fold_workers(config.trust, logs, workers).map(run_fold, jobs, "cross-fitting"))
-    return choose_mixture(
+    jobs.append(
+        FoldJob(
+            logs.select(~is_later),
+            logs.select(is_later),
+            replace(part, shard_requests=logs.num_requests),  # of the sample, which is in memory
+            directory / "folds" / "later",
+            resume,
+            None if found is None else replace(found.candidate.later, page_terms=found.page_terms),
+            split.production.baseline,
+        )
+    )
+    *rankings, later = list(fold_workers(config.trust, logs, workers).map(run_fold, jobs, "cross-fitting"))
+    trust = choose_mixture(
         logs,
         fold,
         split.cluster,
         rankings,
+        LaterRankings(is_later, *later),
         config.trust,
         config.reward,
         propensity,
+        split.production,
         license=None if found is None else found.license,
         reasons=() if found is None else _reasons(logs, found),
         requests=data.num_requests,
     )
+    return replace(trust, tried=split.tried)
 
 
 def _reasons(logs: Logs, found: LicensedCorrection) -> tuple[str, ...]:
@@ -166,18 +205,19 @@ def run_fold(fold: FoldJob) -> FoldRankings:
             if correction is not None and config.policy.corrected:
                 logs = replace(logs, predictions=correct(correction, logs))
             learned = prepare_data(logs, config, fold.directory, LOCAL)
-        static, first, last, _ = fit_policies(learned, config, fold.directory, fold.resume, stack, LOCAL)
+        static, policies, _ = fit_policies(learned, config, fold.directory, fold.resume, stack, LOCAL)
     plain = learned.sample if isinstance(fold.learn, TrainingData) else fold.learn
-    tensors, first, last = learned.tensors.to("cpu"), first.cpu(), last.cpu()
-    for policy, name in ((first, "stage1"), (last, "stage2")):
-        policy.correction = correction
-        policy.save(fold.directory / name)
-        learned.record(policy.version).save(fold.directory / name)
-    baselines = simple_baselines(plain, last.spec, tensors, config, static, correction)
+    tensors = learned.tensors.to("cpu")
+    *_, last = policies.values()
+    for arm, policy in policies.items():
+        policy.cpu().correction = correction
+        policy.save(fold.directory / _folder_of(arm))
+        learned.record(policy.version).save(fold.directory / _folder_of(arm))
+    baselines = simple_baselines(plain, last.spec, tensors, config, static, correction, fold.production)
     log, formula = fold.judge, fusion_formula(config.policy)
     return FoldRankings(
         {entry.name: standardized(baseline_scores(entry, log, formula, correction), log) for entry in baselines},
-        {name: standardized(policy_scores(policy, log), log) for name, policy in ((STAGE1, first), (GRADE, last))},
+        {arm: standardized(policy_scores(policy, log), log) for arm, policy in policies.items() if arm in FOLDERS},
     )
 
 
@@ -188,11 +228,17 @@ def simple_baselines(
     config: TrainConfig,
     static: Tensor,
     correction: Correction | None,
+    production: Baseline | None,
 ) -> tuple[Baseline, ...]:
     """`fit_baselines`, and expected value of corrected predictions if there are any."""
     own = None if config.policy.corrected else static
-    found = fit_baselines(logs, spec, tensors, config.static, config.reward.propensity_floor, own)
+    found = fit_baselines(logs, spec, tensors, config.static, config.reward.propensity_floor, own, production)
     return found if correction is None else (*found, corrected_expected_value(logs, correction))
+
+
+def _folder_of(arm: str) -> str:
+    """A fold's directory of a policy; without GRADE of the start."""
+    return FOLDERS.get(arm, "start")
 
 
 def _fold_directory(directory: Path, number: int, folds: int) -> Path:
@@ -206,7 +252,7 @@ def mix_folds(directory: Path, trust: Trust, mixture: Mixture) -> None:
         shutil.rmtree(old)
     for number in range(trust.folds if trust.mixtures else 0):  # none were trained if nothing could be decided
         folder = _fold_directory(directory, number, trust.folds)
-        source = folder / ("stage1" if trust.policy == STAGE1 else "stage2")
+        source = folder / _folder_of(trust.policy)
         policy = FusionPolicy.load(source)
         record = TrainingRecord.load(source, policy.version)
         policy.mixture = mixture

@@ -2,13 +2,13 @@
 
 import copy
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 
 from pygrade._util.serialization import write_json
 from pygrade.config.guardrails import GuardrailConfig, Limit
 from pygrade.config.training import RewardConfig, TrainConfig
-from pygrade.evaluation.arms import PRODUCTION
 from pygrade.evaluation.front import Judge, group_columns
 from pygrade.evaluation.guardrails import (
     Measure,
@@ -20,15 +20,18 @@ from pygrade.evaluation.guardrails import (
 )
 from pygrade.evaluation.policy_estimates import fitted
 from pygrade.logs import Logs
-from pygrade.policy import Baseline, FusionPolicy
+from pygrade.metrics.texts import count_text
+from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.policy.guardrails import Guardrails
-from pygrade.training.baselines import production_scores
+from pygrade.training.baselines import expected_value, known_production, production_scores
 from pygrade.training.propensity import SlotPropensity, slot_propensity
-from pygrade.training.reward import logged_weights
 from pygrade.training.train import TrainResult
 from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
+
+_BEYOND = 0.05  # of a limit's level
+_TURNED = math.log(2)  # price
 
 
 def check_limits(limits: tuple[Limit, ...], logs: Logs) -> None:
@@ -49,7 +52,32 @@ def check_guardrails(config: TrainConfig, late: Logs | None) -> FusionPolicy | N
     if late is None:
         raise ValueError("limits are measured on later requests that train nothing; want a holdout above 0")
     check_limits(guardrails.parsed, late)
+    for sentence in foresee(
+        late.valued(config.reward.task_values, config.reward.value_tasks), guardrails, config.reward
+    ):
+        logger.warning(sentence)
     return FusionPolicy.load(guardrails.in_use) if guardrails.in_use else None
+
+
+def foresee(logs: Logs, config: GuardrailConfig, reward: RewardConfig) -> list[str]:
+    """How many requests the limits need that these are too few to prove by an estimate 5 % beyond them.
+
+    Bounds are taken as those of expected value at twice the values of the limits' tasks: a ranking that differs from
+    production's as one that is learned does.
+    """
+    policy, count = FusionPolicy(PolicySpec(logs.tasks, logs.features)).eval(), logs.num_requests
+    policy.mixture = Mixture(0.0, expected_value(logs))
+    propensity = slot_propensity(logs, reward, warn=False)
+    measure = measure_limits(policy, logs, config, reward, propensity, _production(policy, logs, None))
+    found = []
+    for limit, state in zip(measure.limits, measure.at(dict.fromkeys(measure.knobs, _TURNED))[0], strict=True):
+        near, reach = ((-x if limit.upper else x) for x in (_BEYOND * limit.level, abs(state.value - state.bound)))
+        if (needed := state.needs(count, limit.level + near)) > count:
+            found.append(
+                f"{limit} needs about {count_text(needed)} held-out requests to be proved by an estimate of "
+                f"{limit.level + near:.4g}; the log's {count:,} prove it by one of {limit.level + reach:.4g}"
+            )
+    return found
 
 
 def guard(
@@ -145,7 +173,4 @@ def _production(policy: FusionPolicy, logs: Logs, in_use: FusionPolicy | None) -
     for known in (in_use, policy):
         if known is not None and known.guardrails is not None:
             return known.guardrails.production
-    weights = logged_weights(logs)
-    if in_use is not None and in_use.mixture is not None:
-        return next((entry for entry in in_use.mixture.baselines if entry.name == PRODUCTION), None)
-    return None if weights is None else Baseline(PRODUCTION, policy.config.transform, tuple(weights.tolist()))
+    return known_production(logs, policy if in_use is None else in_use)

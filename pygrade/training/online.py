@@ -16,16 +16,17 @@ version is published, and at every later update, `offpolicy.estimate` estimates 
 what it earns against the reference. A version whose interval lies below ``-max_regression`` of the reference's value is
 not published; a published one is rolled back: the reference is served again, and learning restarts from it. Draws of
 versions far from the reference say little about it, and an estimate with a small effective sample decides nothing:
-serve a small share of the traffic by the reference, with exploration, to keep the guard working.
+serve a small share of the traffic by the reference, with exploration, to keep the guard working. A version that it
+can't judge is not published.
 
 One event must not blind the guard. Rewards that judge are cut at their 99.9 % quantile; amounts of tasks that happen at
 most once (``single_tasks``) are 1 at most, together, and so are their predictions; other amounts and predictions are
-held to ``max_amount``. While half the interval is wider than ``max_reach`` of the reference's value, nothing new is
-published: learning pauses.
+held to ``max_amount``. While half the interval is wider than ``max_reach`` of the reference's value, the effective
+sample is too small or no draw judges, nothing new is published: learning pauses.
 
 A policy with limits keeps them: each version's multipliers and boosts are solved anew on the window's held-out
 requests (`pygrade.training.guardrails`), of which half are then held out whatever made their pages. Where limits cannot
-be kept nothing is published: the version in service stays, and its limits' state says which are broken.
+be kept nothing is published: the version in service stays, and its limits' state says which are broken or not proved.
 
 With ``correction`` a version may also have a correction of the predictions learned anew (`pygrade.training.renewal`),
 under the gate of the training. The reference takes it over, and from then on only later draws judge: under another
@@ -89,7 +90,7 @@ class Update:
     refused: bool = False  # a version was made and not published
     paused: bool = False  # nothing new is published: the estimate is too wide to find a regression
     renewed: bool = False  # the version has a correction learned anew
-    limits_broken: bool = False  # a version was made, and nothing keeps its limits: it is not published
+    limits_unmet: bool = False  # a version was made, and nothing keeps its limits: it is not published
 
 
 class _Judgment(NamedTuple):
@@ -98,6 +99,7 @@ class _Judgment(NamedTuple):
     estimate: OffPolicyEstimate | None = None
     regressed: bool = False
     blind: bool = False
+    judged: bool = False  # there are draws enough to find a regression
     cut: int = 0
 
 
@@ -140,7 +142,7 @@ class OnlineLearner:
     @property
     def counters(self) -> Counter[str]:
         """Of events (`FeedbackJoin`), capped_predictions, and of versions: published, refused, rolled_back, paused,
-        renewed (with a correction learned anew), limits_broken.
+        renewed (with a correction learned anew), limits_unmet.
         """
         return self.join.counters
 
@@ -190,10 +192,15 @@ class OnlineLearner:
             logger.warning("a version regressed and is refused: %s", found.estimate)
             self._return_to(self.served)
             return self._report(found, count, figures, refused=True)
-        if found.blind:
+        if found.blind or not found.judged:
             self._return_to(self.served)
-            return self._pause(found, count, figures)
-        return self._publish(candidate, self._renew(window), now, found, count, figures)
+            correction = None if found.blind else self._renew(window)  # which has a gate of its own
+            if correction is None:
+                return self._pause(found, count, figures)
+            candidate = _frozen(self.policy)
+        else:
+            correction = self._renew(window)
+        return self._publish(candidate, correction, now, found, count, figures)
 
     def _publish(
         self,
@@ -211,7 +218,7 @@ class OnlineLearner:
             self.guardrails = candidate.guardrails
             if not candidate.guardrails.hold or candidate.guardrails.kept:
                 self._return_to(self.served)
-                return self._report(found, count, figures, limits_broken=True)
+                return self._report(found, count, figures, limits_unmet=True)
             if candidate.version == self.served.version:
                 return self._report(found, count, figures)
         self._serve(candidate)
@@ -307,12 +314,12 @@ class OnlineLearner:
         """
         rows = np.flatnonzero(self._judging(window))
         rows = rows[rows >= window.num_requests - self.config.judge_window]
-        if len(rows) < 2 or policy.version == self.reference.version:
-            return _Judgment()
+        if policy.version == self.reference.version:
+            return _Judgment(judged=True)
         if self._judged_from is not None and window.timestamp is not None:
             rows = rows[window.timestamp[rows] >= self._judged_from]
-            if len(rows) < 2:
-                return _Judgment(blind=True)
+        if len(rows) < 2:
+            return _Judgment(blind=self._judged_from is not None)
         drawn = window.select(rows).valued(self.config.reward.task_values, self.config.reward.value_tasks)
         assert drawn.weights is not None and drawn.concentration is not None
         logged = np.add.reduceat(drawn.value_of(drawn.feedback), drawn.offsets[:-1])
@@ -331,7 +338,7 @@ class OnlineLearner:
         enough = gain.effective_sample_size >= self.config.min_effective_samples
         regressed = enough and gain.high < -self.config.max_regression * abs(base)
         blind = not (gain.high - gain.low) / 2 <= self.config.max_reach * abs(base)
-        return _Judgment(gain, regressed, blind, int((rewards != logged).sum()))
+        return _Judgment(gain, regressed, blind, enough, int((rewards != logged).sum()))
 
     def _return_to(self, policy: FusionPolicy) -> None:
         self.policy.load_state_dict(policy.state_dict())

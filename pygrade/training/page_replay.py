@@ -4,7 +4,7 @@ import numpy as np
 
 from pygrade._typing import Array, Floats, Ints
 from pygrade.config.training import RewardConfig
-from pygrade.evaluation.value import gains_of, rank_discount
+from pygrade.evaluation.value import rank_discount
 from pygrade.logs import Logs
 from pygrade.training.propensity import SlotPropensity
 
@@ -15,7 +15,8 @@ class PageReplay:
     def __init__(self, logs: Logs, reward: RewardConfig, share: Floats | None = None) -> None:
         """share [R]: of each request's value that counts, see `cautions.winsorized`."""
         self.count = logs.num_requests
-        self._request, self._slot = logs.row_request[logs.shown], logs.position[logs.shown]
+        self._logs, self._slot = logs, logs.position[logs.shown]
+        self._request = logs.row_request[logs.shown]
         self._value, self._reward = logs.value_of(logs.feedback)[logs.shown], reward
         if share is not None:
             self._value = self._value * share[self._request]
@@ -38,8 +39,8 @@ class PageReplay:
         reward, slots = self._reward, max(int(self._slot.max(initial=0)) + 1, self._reward.page_size)
         curve = propensity.curve(slots)
         discount = np.append(rank_discount(curve, reward.page_size), 0.0)
-        gain = gains_of(self._value, self._slot, curve, reward.propensity_floor)
-        earned = discount[np.minimum(rank, reward.page_size)] * gain
+        divisor = propensity.divisors(self._logs, reward.propensity_floor)[self._logs.shown]
+        earned = discount[np.minimum(rank, reward.page_size)] * self._value / divisor
         return np.asarray(np.bincount(self._request, earned, self.count), np.float64)
 
 

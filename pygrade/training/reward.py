@@ -23,7 +23,7 @@ from torch import Tensor
 from pygrade import ops
 from pygrade._typing import Array, Bools, Floats, Floats32, Ints
 from pygrade.config.training import RewardConfig
-from pygrade.evaluation.value import divisors, examined, rank_discount
+from pygrade.evaluation.value import curve_at, rank_discount
 from pygrade.logs import Logs, pad
 from pygrade.policy import PolicySpec
 from pygrade.policy.spec import fusion_formula
@@ -102,7 +102,7 @@ class LogFigures:
 
     def floored(self, logs: Logs, config: RewardConfig) -> Floats:
         """[M]: the propensity that feedback of a row is divided by."""
-        return divisors(logs.position, self.curve(config), config.propensity_floor)
+        return np.maximum(curve_at(logs.position, self.curve(config)), config.propensity_floor)
 
 
 class CompositeReward:
@@ -142,7 +142,9 @@ class CompositeReward:
             ranked.append(("prior", config.prior_weight, all_list, predicted))
         names, weights, lists, gains = zip(*ranked, strict=True)
         if config.format_weight > 0.0:
-            page_mean = float((predicted * examined(logs.position, curve)).sum()) / logs.num_requests
+            page_mean = (
+                float((predicted[logs.shown] * curve_at(logs.position[logs.shown], curve)).sum()) / logs.num_requests
+            )
             names, weights = (*names, "format"), (*weights, format_weight(config, page_mean))
 
         discount = rank_discount(curve, config.page_size)
@@ -171,7 +173,7 @@ class CompositeReward:
     def page_values(self, logs: Logs, figures: LogFigures) -> Floats:
         """[R]: predicted value of each logged page; their mean is what the format component is measured by."""
         logs = logs.valued(self.config.task_values, self.config.value_tasks)
-        looks = examined(logs.position, figures.curve(self.config))
+        looks = np.where(logs.shown, curve_at(logs.position, figures.curve(self.config)), 0.0)
         predicted = (logs.predictions * (logs.event_values * figures.slopes)).sum(1)
         return np.asarray(np.add.reduceat(predicted * looks, logs.offsets[:-1]), np.float64)
 

@@ -31,6 +31,7 @@ _RUNTIME = (
     "heldout_every",
     "tensorboard",
     "trust",
+    "in_use",
     "guardrails",
     "sample_requests",
 )  # options that do not change what is learned

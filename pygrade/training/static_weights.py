@@ -33,6 +33,7 @@ def best_static_weights(data: RequestTensors, config: CemConfig | None = None, b
         pool = pool[torch.from_numpy(np.sort(rng.choice(len(pool), config.subsample, replace=False)))]
     tasks = data.scores.shape[-1]
     searched = _searched(data)
+    pool = pool[(searched.gains != 0).flatten(1).any(1).cpu()[pool]]  # the others are worth 0 in any order
 
     def vectors(logits: Array) -> Tensor:  # [P, T] -> weights [P, T]
         weights = torch.softmax(torch.from_numpy(logits), -1).float()

@@ -1,5 +1,6 @@
 """Figures of a finished training: weights by scenario, rewards, and whether both stages went well."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor
 
 from pygrade._typing import Array
+from pygrade.config.training import TrainConfig
+from pygrade.evaluation.arms import FOLDERS
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy, project_weights
 from pygrade.training.request_tensors import RequestTensors
@@ -31,14 +34,14 @@ def scenario_weights(logs: Logs, data: RequestTensors, policy: FusionPolicy, sta
 
 def summary_of(
     data: RequestTensors,
-    steps: tuple[int, int],
+    config: TrainConfig,
     run: Run,
     static: Tensor,
-    first: FusionPolicy,
-    last: FusionPolicy,
+    policies: Mapping[str, FusionPolicy],
     scenario: Array | None,
 ) -> dict[str, Any]:
-    """Did it learn, was there signal, did it stay near the reference, is it stable? steps: of both stages."""
+    """Did it learn, was there signal, did it stay near the reference, is it stable? policies: by arm, after each stage;
+    without GRADE there are no figures of stages."""
     names, component_weights = data.components, data.component_weights
     every = torch.arange(data.num_requests, device=data.scores.device)
 
@@ -47,18 +50,17 @@ def summary_of(
         means = torch.stack(parts).sum(0) / data.num_requests * component_weights
         return {"reward": means.sum().item(), **dict(zip(names, means.tolist(), strict=True))}
 
+    stages = {FOLDERS[arm]: policy for arm, policy in policies.items() if arm in FOLDERS}
     return {
         "requests": data.num_requests,
-        "stage1": {"steps": steps[0], **run.statistics("stage1")},
-        "stage2": {"steps": steps[1], **run.statistics("stage2")},
+        **{name: {"steps": getattr(config, name).steps, **run.statistics(name)} for name in stages},
         "component_weights": dict(zip(names, component_weights.tolist(), strict=True)),
         "propensity": data.propensity.to_dict(),
         "static_weights": static.tolist(),
         # in-sample: on the very log that was trained on
         "served": {
             "static": served(static.expand(data.num_requests, -1)),
-            "stage1": served(first.serve(data.inputs, scenario)),
-            "stage2": served(last.serve(data.inputs, scenario)),
+            **{name: served(policy.serve(data.inputs, scenario)) for name, policy in stages.items()},
         },
         "resumed_from": run.resumed_from,
     }

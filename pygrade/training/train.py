@@ -1,4 +1,4 @@
-"""Training: logged requests → a fusion policy, in two stages (`stages`).
+"""Training: logged requests → a fusion policy, in two stages (`stages`) unless GRADE is off.
 
 A run that was killed and resumed ends with the same policy, bit for bit, on one machine with one thread count. A
 training ends with the question whether the policy is better than a simple baseline (`cross_fit`).
@@ -17,23 +17,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pygrade._typing import Bools, Ints
 from pygrade._util.files import directory_lock
 from pygrade._util.threads import torch_threads
 from pygrade.config.training import TrainConfig
 from pygrade.correction.fit import correct
 from pygrade.correction.parts import continue_fit
-from pygrade.evaluation.arms import GRADE, STAGE1
+from pygrade.evaluation.arms import FOLDERS
 from pygrade.evaluation.cautions import (
+    beyond_share,
+    caution_of_heavy_users,
     caution_of_robots,
-    cautions_of_log,
+    caution_of_value,
     limit_amounts,
-    positives_sentence,
     robots,
 )
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
 from pygrade.logs.log_parts import LogParts
 from pygrade.logs.logs import check_amounts
+from pygrade.logs.prediction_scale import complete_scales
 from pygrade.policy import Baseline, FusionPolicy, PolicySpec
 from pygrade.policy.correction import Correction
 from pygrade.training.cross_fit import Trust
@@ -41,6 +44,7 @@ from pygrade.training.data import LogSource, TrainingData, open_log
 from pygrade.training.fit import OnStep, fit_policies, with_propensity
 from pygrade.training.folds import mix_folds, simple_baselines, split_log, train_folds
 from pygrade.training.license import LicensedCorrection
+from pygrade.training.looks_wrong import headline, looks_wrong, positives_sentence
 from pygrade.training.prepare import SHARDS, prepare_data
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
@@ -48,6 +52,8 @@ from pygrade.training.summary import scenario_weights, summary_of
 from pygrade.workers import LOCAL, Workers
 
 logger = logging.getLogger("pygrade")
+_LARGE = 1_000  # requests of a sample that tells whether users are heavy
+_HEAVY = 0.05  # share of a sample's requests that users have beyond what counts, which is no accident
 SAMPLED = "simple baselines, trust, weights for missing features, rewards of the summary"
 
 
@@ -56,8 +62,7 @@ class TrainResult:
     """What `train` leaves in memory; the policies are in ``policy/``, ``stage1/`` and ``stage2/`` of its directory."""
 
     policy: FusionPolicy  # to be served: a policy mixed with the baseline, as far as the log proves it
-    stage1_policy: FusionPolicy  # as stage 1 left it, the reference of stage 2
-    stage2_policy: FusionPolicy  # as stage 2 left it
+    policies: dict[str, FusionPolicy]  # not mixed, by arm: `stage 1` and `GRADE`, without GRADE `policy alone`
     static_weights: Tensor  # [T] best static weights
     baselines: tuple[Baseline, ...]
     propensity: SlotPropensity  # of the log
@@ -79,7 +84,7 @@ def train(
     prepared in shards below ``out_dir/shards``, which every worker must see, and learned from without holding it in
     memory: by ``workers``, by default in this process. The policy has the same bits wherever it was learned.
 
-    ``out_dir`` also gets ``stage1/`` and ``stage2/`` (the policy after each stage, not mixed with a baseline),
+    ``out_dir`` also gets ``stage1/`` and ``stage2/`` (unless GRADE is off; the policy after each stage, not mixed),
     ``checkpoints/``, ``folds/`` (those of cross-fitting), ``metrics.jsonl``, ``tensorboard/`` and ``train.json`` (the
     summary). With ``resume`` a run that stopped goes on from its newest whole checkpoint
     and ends with the same policy bytes as one that did not stop; a finished run is left as it is. Without it,
@@ -100,24 +105,29 @@ def train(
         config = _complete(config, log)
         data = prepare_data(log, config, directory, workers)
         refuse_positives(data.sample)
+        if isinstance(log, LogParts):
+            cautions = _first_screen(data.sample, _unlike_memory(data.sample, config))
         split = split_log(data, config)
-        cautions = cautions_of_log(data.sample) if isinstance(log, LogParts) else cautions
-        for sentence in cautions:
+        for sentence in (more := [split.production.caution] if split.production.caution else []):
             logger.warning(sentence)
+        cautions += more
         learned, used, correction = _correct(data, config, split.corrected, workers)
         if heldout is not None and used.policy.corrected and correction is not None:
             heldout = replace(heldout, predictions=correct(correction, heldout))
-        static, first, last, run = fit_policies(learned, used, directory, resume, stack, workers, on_step, heldout)
-        for trained in (first, last):
-            trained.correction = correction
+        static, policies, run = fit_policies(learned, used, directory, resume, stack, workers, on_step, heldout)
+        *_, last = policies.values()
+        sample = data.sample
+        scales = complete_scales(sample.scales, sample.tasks, sample.predictions, sample.feedback)
+        for trained in policies.values():
+            trained.correction, trained.scales = correction, scales
             trained.set_static_weights(static, scenario_weights(data.sample, learned.tensors, trained, static))
-        steps = config.stage1.steps, config.stage2.steps
-        summary = summary_of(learned.tensors, steps, run, static, first, last, data.sample.scenario)
+        summary = summary_of(learned.tensors, config, run, static, policies, data.sample.scenario)
         summary |= _facts(data, cautions) | {"seconds": time.perf_counter() - started}
         tensors = learned.tensors.to("cpu")
-        baselines = simple_baselines(data.sample, last.spec, tensors, used, static, correction)
+        production = split.production.baseline
+        baselines = simple_baselines(data.sample, last.spec, tensors, used, static, correction, production)
         trust = train_folds(data, used, directory, resume, workers, split)
-        policies = {STAGE1: first.cpu().eval(), GRADE: last.cpu().eval()}
+        policies = {name: trained.cpu().eval() for name, trained in policies.items()}
         served, summary["trust"] = last, None
         if trust is not None:
             served = copy.deepcopy(policies[trust.policy])
@@ -126,14 +136,17 @@ def train(
             summary["trust"] = trust.to_dict()
             summary["warnings"] += _report(trust, config)
         summary["trust_seconds"] = time.perf_counter() - started - summary["seconds"]
-        for trained, name in ((first, "stage1"), (last, "stage2"), (served, "policy")):
+        for arm in FOLDERS.keys() - policies.keys():  # of an earlier training
+            shutil.rmtree(directory / FOLDERS[arm], ignore_errors=True)
+        stages = {FOLDERS[arm]: trained for arm, trained in policies.items() if arm in FOLDERS}
+        for name, trained in {**stages, "policy": served}.items():
             extra = {"trained_on": log.num_requests, "seed": config.seed, "stage": name}
             trained.save(directory / name, extra=extra)
             data.record(trained.version).save(directory / name)
         summary["version"] = served.version
         run.write_summary(summary)
         shutil.rmtree(directory / SHARDS, ignore_errors=True)
-    return TrainResult(served, first, last, static.cpu(), baselines, data.tensors.propensity, summary)
+    return TrainResult(served, policies, static.cpu(), baselines, data.tensors.propensity, summary)
 
 
 def _clean(log: Logs) -> tuple[Logs, list[str]]:
@@ -144,9 +157,46 @@ def _clean(log: Logs) -> tuple[Logs, list[str]]:
     check_amounts(log)
     cluster = clusters_of(log)
     found = robots(log, cluster)
-    cautions = [*cautions_of_log(log), *caution_of_robots(log, found)]
-    kept = log.select(~found) if found.any() else log
-    return limit_amounts(kept, cluster[~found]), cautions
+    people, own = _without(log, cluster, found)
+    beyond = beyond_share(people, own)
+    cautions = _first_screen(log, [*caution_of_robots(log, found), *caution_of_heavy_users(people, beyond)])
+    return limit_amounts(*_without(people, own, beyond)), cautions
+
+
+def _unlike_memory(sample: Logs, config: TrainConfig) -> list[str]:
+    """What a log in shards is learned from otherwise than one in memory, by its sample; ``ValueError`` names what would
+    need another log: robots, users and amounts that a log in memory does without.
+    """
+    cluster, large = clusters_of(sample), sample.num_requests >= _LARGE
+    wrong = {
+        "robots": robots(sample, cluster).any(),
+        "users who make more than 2 % of the requests": large and beyond_share(sample, cluster).mean() > _HEAVY,
+        "a tenth of the value in one place": large and bool(caution_of_value(sample, cluster)),
+    }
+    if found := [name for name, is_found in wrong.items() if is_found]:
+        raise ValueError(
+            f"logs of more than shard_requests = {config.shard_requests:,} requests may not hold {' or '.join(found)}: "
+            "want a log without them, or a larger --shard-requests, with which they are left out in memory"
+        )
+    if config.grade == "off" or not (config.correction.on and config.correction.policy):
+        return []
+    return [
+        f"SHARDS: the log has more than {config.shard_requests:,} requests, so that GRADE learns from predictions as "
+        "they are, not from corrected ones; --shard-requests takes more into memory."
+    ]
+
+
+def _without(log: Logs, cluster: Ints, left_out: Bools) -> tuple[Logs, Ints]:
+    return (log.select(~left_out), cluster[~left_out]) if left_out.any() else (log, cluster)
+
+
+def _first_screen(log: Logs, more: list[str] | None = None) -> list[str]:
+    """What looks wrong, which is logged before there is any result, and more sentences."""
+    findings = looks_wrong(log)
+    logger.info(headline(findings))
+    for sentence in (sentences := [*map(str, findings), *(more or [])]):
+        logger.warning(sentence)
+    return sentences
 
 
 def refuse_positives(log: Logs) -> None:
@@ -192,11 +242,11 @@ def _correct(
         return data, config, None
     correction, state = found.candidate.correction, found.candidate.state
     if not data.in_memory and state is not None:
-        correction = continue_fit(state, data.ranges, data.tensors.propensity.curve, workers).correction()
+        correction = continue_fit(state, data.ranges, data.tensors.propensity.examine, workers).correction()
         levels = found.candidate.levels
         correction = correction if levels is None else correction.with_levels(levels)
     correction = replace(correction, page_terms=found.page_terms)
-    if not data.in_memory or not config.correction.policy:
+    if not data.in_memory or not config.correction.policy or config.grade == "off":
         return data, config, correction
     config = replace(config, policy=replace(config.policy, corrected=True))
     logs, propensity = replace(data.sample, predictions=found.predictions), data.tensors.propensity

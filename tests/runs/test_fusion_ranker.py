@@ -10,20 +10,20 @@ import pytest
 import pygrade
 from pygrade import FusionRanker
 from tests.learning import tiny_logs
-from tests.runs.test_train import FAST, MAP, table
+from tests.runs.test_train import FAST, MAP, SCALE, table
 
 
 @pytest.fixture(scope="module")
 def fitted():
-    return FusionRanker(k=3, config=FAST, map=MAP, values={"order": 2}).fit(table())
+    return FusionRanker(k=3, config=FAST, map=MAP, values={"order": 2}, scale=SCALE).fit(table())
 
 
 def test_it_ranks_as_train_does(fitted):
-    trained = pygrade.train(table(), FAST, map=MAP, values={"order": 2})
+    trained = pygrade.train(table(), FAST, map=MAP, values={"order": 2}, scale=SCALE)
     assert fitted.policy_.version == trained.policy.version and str(fitted.verdict_) == str(trained.verdict)
     assert fitted.tasks_ == ("click", "order") and fitted.features_ == ("mode",)
     some = trained.heldout.select([0, 1, 2])
-    page = fitted.rank(some.predictions.reshape(3, -1, 2), context=some.context)
+    page = fitted.rank(some.predictions.reshape(3, -1, 2), context=some.context, as_logged=True)
     assert page.indices.tolist() == trained.rank(some, k=3).indices.tolist() == fitted.rank(some).indices.tolist()
 
 

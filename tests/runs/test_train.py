@@ -15,6 +15,7 @@ import pytest
 import pygrade
 from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.evaluation.arms import ALONE, FOLDERS
 from pygrade.logs import write_logs
 from pygrade.serving.ranker import BlendedRanker
 from tests.documents import ROOT
@@ -32,7 +33,7 @@ FAST = TrainConfig(
 
 
 def table(requests=200):
-    """A log with names of its own, as a dict of columns."""
+    """A log with names of its own, as a dict of columns; orders are predicted in per cent."""
     logs = tiny_logs(requests)
     row, shown = logs.row_request, logs.shown
     columns = {
@@ -48,15 +49,23 @@ def table(requests=200):
             f"p_{task}": logs.predictions[:, t],
             f"y_{task}": np.where(shown, logs.feedback[:, t], np.nan),
         }
+    columns["p_order"] = 100 * columns["p_order"]
     return pyarrow.table(columns, metadata=None)
 
 
+def raw_of(logs):
+    """[2, N, T] predictions of two requests as the table has them."""
+    columns = table()
+    return np.stack([columns[f"p_{task}"].to_numpy()[logs.item_id] for task in logs.tasks], -1).reshape(2, -1, 2)
+
+
 MAP = "request=session,user=customer,item=product,slot=rank,exploration=page_order,x_mode=mode"
+SCALE = {"order": "percent"}
 
 
 @pytest.fixture(scope="module")
 def trained():
-    return pygrade.train(table(), FAST, map=MAP, values={"order": 2})
+    return pygrade.train(table(), FAST, map=MAP, values={"order": 2}, scale=SCALE)
 
 
 def test_a_table_becomes_a_ranker_with_a_verdict_and_a_page(trained, tmp_path):
@@ -72,13 +81,22 @@ def test_a_table_becomes_a_ranker_with_a_verdict_and_a_page(trained, tmp_path):
     assert verdict.rstrip(".") in html.unescape(page)
 
 
+def test_without_grade_a_run_is_judged_and_shown(tmp_path):
+    off = replace(FAST, grade="off", stage1=Stage1Config(), stage2=Stage2Config())
+    found = pygrade.train(table(), off, tmp_path / "run", map=MAP, scale=SCALE)
+    assert next(iter(found.evaluation["weights"])) == ALONE and not FOLDERS.keys() & found.evaluation["lifts"].keys()
+    assert "reinforcement" not in found.evaluation and found.rank(found.heldout, k=3).indices.shape == (40, 3)
+    page = found.report().read_text()
+    assert "<h2>Learning curves" not in page and "Reward on the training log" not in page and "policy alone" in page
+
+
 def test_it_ranks_logs_and_arrays_alike(trained):
     logs = trained.heldout.select([0, 1])
     by_log = trained.rank(logs, k=3)
-    plain = trained.rank(logs.predictions.reshape(2, -1, 2), logs.context, k=3)
+    plain = trained.rank(raw_of(logs), logs.context, k=3)
     assert by_log.indices.tolist() == plain.indices.tolist() and by_log.indices.shape == (2, 3)
     assert trained.rank(logs).indices.shape == (2, 10)
-    raw = trained.rank(logs.predictions.reshape(2, -1, 2), [{"mode": float(x)} for x in logs.context[:, 0]], k=3)
+    raw = trained.rank(raw_of(logs), [{"mode": float(x)} for x in logs.context[:, 0]], k=3)
     assert raw.indices.tolist() == by_log.indices.tolist() and (raw.weights == by_log.weights).all()
     with pytest.raises(ValueError, match="context has 'mood'; want values of mode"):
         trained.rank(logs.predictions.reshape(2, -1, 2)[:1], {"mood": 1.0})
@@ -89,8 +107,8 @@ def test_it_ranks_logs_and_arrays_alike(trained):
 def test_a_path_a_log_and_a_log_in_files_give_the_same_policy(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pyarrow.parquet.write_table(table(), "shop.parquet")
-    by_path = pygrade.train("shop.parquet", FAST, "run", map=MAP, values={"order": 2})
-    logs = pygrade.Logs.from_table(table(), MAP)
+    by_path = pygrade.train("shop.parquet", FAST, "run", map=MAP, values={"order": 2}, scale=SCALE)
+    logs = pygrade.Logs.from_table(table(), MAP, scale=SCALE)
     write_logs(logs, "logs")
     in_files = pygrade.train("logs", FAST, holdout=0.2, values={"order": 2})
     in_memory = pygrade.train(logs, FAST, values={"order": 2})
@@ -106,24 +124,26 @@ def test_prices_and_item_columns_come_with_a_log():
     price = np.random.default_rng(0).uniform(5, 50, len(columns)).round(2)
     priced = columns.append_column("cost", [price]).append_column("age", [np.arange(len(columns)) % 7.0])
     given = f"{MAP},value=cost,i_age=age"
-    trained = pygrade.train(priced, FAST, map=given, value_tasks=["order"], holdout=0.4)
+    trained = pygrade.train(priced, FAST, map=given, value_tasks=["order"], holdout=0.4, scale=SCALE)
     logs = trained.heldout.select([0, 1])
     page = trained.rank(logs, k=3)
     with pytest.raises(ValueError, match="item_values is missing"):
-        trained.rank(logs.predictions.reshape(2, -1, 2), logs.context, k=3)
+        trained.rank(raw_of(logs), logs.context, k=3)
     own = {"item_values": logs.value.reshape(2, -1)}
     if trained.policy.correction is not None:
         own["items"] = logs.item_columns.reshape(2, -1, 1)
-    plain = trained.rank(logs.predictions.reshape(2, -1, 2), logs.context, k=3, **own)
+    plain = trained.rank(raw_of(logs), logs.context, k=3, **own)
     assert plain.indices.tolist() == page.indices.tolist()
 
 
 def test_a_long_log_is_read_part_by_part(tmp_path):
-    write_logs(tiny_logs(200), tmp_path / "logs", rows_per_file=600)
+    logs = pygrade.Logs.from_table(table(), MAP, scale=SCALE)
+    write_logs(logs, tmp_path / "logs", rows_per_file=600)
     config = replace(FAST, shard_requests=60, sample_requests=100)
     trained = pygrade.train(tmp_path / "logs", config, tmp_path / "run")
     assert len(trained.learned_from.parts) > 1 and trained.heldout.num_requests == 40
     assert trained.report().is_file() and trained.summary["shards"] == 3
+    assert trained.policy.scales == logs.scales and logs.scales["order"].kind == "percent"
 
 
 def test_a_log_may_judge_and_none_need(trained):

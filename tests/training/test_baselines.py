@@ -8,7 +8,13 @@ from pygrade.config.training import CemConfig, RewardConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE, EXPECTED_VALUE_CALIBRATED, PRODUCTION, STATIC
 from pygrade.policy import PolicySpec
 from pygrade.policy.spec import fusion_formula
-from pygrade.training.baselines import baseline_scores, calibration, expected_value, fit_baselines
+from pygrade.training.baselines import (
+    baseline_scores,
+    calibration,
+    expected_value,
+    fit_baselines,
+    logged_baseline,
+)
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
 from tests.training.test_cross_fit import log
@@ -59,7 +65,8 @@ def test_every_form_is_fitted_once_and_production_is_what_was_logged():
     logs = replace(logs, weights=weights)
     spec = PolicySpec(logs.tasks, logs.features)
     data = CompositeReward(RewardConfig(propensity=0.5)).build(logs, spec)
-    found = {b.name: b for b in fit_baselines(logs, spec, data, CemConfig(iterations=3), 0.15)}
-    assert len(found) == 7 and found[PRODUCTION].weights == (0.25, 0.75)
+    production = logged_baseline(logs, "zlog")
+    found = {b.name: b for b in fit_baselines(logs, spec, data, CemConfig(iterations=3), 0.15, None, production)}
+    assert len(found) == 8 and found[PRODUCTION].weights == (0.25, 0.75)
     assert {b.transform for b in found.values()} == {"identity", "zscore", "zlog", "log1p"}
     assert found[STATIC].transform == "zlog" and found[STATIC].weights[0] > 0.6  # the prediction that says something

@@ -3,16 +3,30 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
-from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, GRADE, LOGGED_ORDER, STAGE1, STATIC
+from pygrade.correction.fit import later_requests
+from pygrade.evaluation.arms import (
+    ALONE,
+    CORRECTED_EXPECTED_VALUE,
+    EXPECTED_VALUE,
+    GRADE,
+    LOGGED_ORDER,
+    PRODUCTION,
+    STAGE1,
+    STATIC,
+)
 from pygrade.logs import Logs, numbered
 from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy
 from pygrade.training import cross_fit, folds
-from pygrade.training.cross_fit import FoldRankings, choose_mixture, fold_of_requests
+from pygrade.training.baselines import standardized
+from pygrade.training.cross_fit import FoldRankings, LaterRankings, choose_mixture, fold_of_requests
 from pygrade.training.license import License
+from pygrade.training.production import find_production
 from pygrade.training.propensity import SlotPropensity
+from pygrade.training.tracking import read_metrics
 from pygrade.training.train import train
 from tests.learning import logs_of
 
@@ -27,11 +41,15 @@ FAST = TrainConfig(
 )
 
 
-def log(seed: int = 0, requests: int = 600, page: int = 6, hidden: int = 2) -> Logs:
-    """Clicks follow the first prediction of each candidate and the slot; the second prediction is noise."""
+def log(seed: int = 0, requests: int = 600, page: int = 6, hidden: int = 2, ordered: bool = False) -> Logs:
+    """Clicks follow the first prediction of each candidate and the slot; the second prediction is noise.
+
+    Candidates are listed as production ranks them: at random, or ordered by the first prediction.
+    """
     rng = np.random.default_rng(seed)
     shape = (requests, page + hidden)
     predictions = rng.uniform(0.01, 0.6, (*shape, 2)).astype(np.float32)
+    predictions[..., 0] = -np.sort(-predictions[..., 0], 1) if ordered else predictions[..., 0]
     position = np.tile(np.where(np.arange(shape[1]) < page, np.arange(shape[1]), -1), (requests, 1))
     looks = np.where(position >= 0, (np.maximum(position, 0) + 1.0) ** -0.5, 0.0)
     click = rng.random(shape) < predictions[..., 0] * looks
@@ -48,6 +66,11 @@ def log(seed: int = 0, requests: int = 600, page: int = 6, hidden: int = 2) -> L
     )
 
 
+def production(logs: Logs) -> np.ndarray:
+    """[M]: scores of its ranking, which are close to each other."""
+    return -0.0085 * (np.arange(logs.num_rows) % 8)
+
+
 def rare() -> Logs:
     """Some 60 clicks, too few to estimate slot propensities from."""
     logs = log()
@@ -55,23 +78,25 @@ def rare() -> Logs:
 
 
 def judged(logs: Logs, baseline, policy, propensity=KNOWN, corrected=None, license=None, static=None, requests=None):
-    """The verdict on rankings by given scores [M] of all rows; static: by default as the baseline."""
+    """The verdict on rankings by given scores [M] of all rows; policy: None without GRADE; static: by default as the
+    baseline."""
     cluster = numbered(logs.user_id)
-    fold = fold_of_requests(cluster, 2, 0)
-    parts = []
-    for number in range(2):
-        part = logs.select(fold == number)
-        rows = (fold == number)[logs.row_request]
+    fold, known = fold_of_requests(cluster, 2, 0), find_production(logs, TrainConfig())
+    parts, is_later = [], later_requests(logs)
+    for requests_of in (fold == 0, fold == 1, is_later):
+        part, rows = logs.select(requests_of), requests_of[logs.row_request]
         z = {
-            name: cross_fit.standardized(np.float32(scores[rows]), part)
-            for name, scores in (("b", baseline), ("p", policy), ("c", corrected), ("s", static))
+            name: standardized(np.float32(scores[rows]), part)
+            for name, scores in zip("bpcsk", (baseline, policy, corrected, static, known.servable), strict=True)
             if scores is not None
         }
         simple = {EXPECTED_VALUE: z["b"], STATIC: z.get("s", z["b"])}
         simple |= {CORRECTED_EXPECTED_VALUE: z["c"]} if "c" in z else {}
-        parts.append(FoldRankings(simple, {STAGE1: z["b"], GRADE: z["p"]}))
-    options = TrustConfig(folds=2), RewardConfig(page_size=6), propensity
-    return choose_mixture(logs, fold, cluster, parts, *options, license=license, requests=requests)
+        simple |= {PRODUCTION: z["k"]} if "k" in z else {}
+        parts.append(FoldRankings(simple, {STAGE1: z["b"], GRADE: z["p"]} if "p" in z else {}))
+    options = TrustConfig(folds=2), RewardConfig(page_size=6), propensity, known
+    later = LaterRankings(is_later, *parts.pop())
+    return choose_mixture(logs, fold, cluster, parts, later, *options, license=license, requests=requests)
 
 
 def test_folds_hold_whole_users_and_are_of_equal_size():
@@ -93,13 +118,17 @@ def test_the_verdict_follows_what_the_log_proves():
     assert better.sentence.startswith("Test the new ranking: +") and "of your traffic" in better.sentence
     assert "users per arm" in better.verdict.detail
     sampled = judged(logs, noise, good, requests=15_000)  # of a log of ten times the traffic
-    assert sampled.verdict.weeks == pytest.approx(better.verdict.weeks / 10)
-    worse = judged(logs, good, noise)
+    assert sampled.verdict.weeks == pytest.approx(better.verdict.weeks / 10, abs=0.4)
+    simple = judged(logs, good, noise)
+    assert (simple.verdict.verdict, simple.served, simple.verdict.over) == ("better", EXPECTED_VALUE, LOGGED_ORDER)
+    assert simple.sentence.startswith("Rank by expected value: +") and simple.sentence.endswith("over your pages.")
+    assert simple.mixtures[GRADE].high < 0 and set(simple.baselines) == {STATIC, LOGGED_ORDER}
+    ordered = log(requests=1500, ordered=True)
+    worse = judged(ordered, ordered.predictions[:, 0], noise)
     assert (worse.verdict.verdict, worse.trust, worse.lift) == ("worse", 0.0, None)
-    assert worse.sentence.startswith("Keep what you have: the new ranking is worse (-")
-    assert worse.mixtures[GRADE].high < 0 and set(worse.baselines) == {STATIC, LOGGED_ORDER}
-    same = judged(logs, good, good)
-    assert (same.verdict.verdict, same.trust) == ("undecided", 0.0)
+    assert worse.sentence.startswith("Keep what you have: the new ranking is worse than your pages (-")
+    same = judged(ordered, ordered.predictions[:, 0], ordered.predictions[:, 0])
+    assert (same.verdict.verdict, same.trust, same.verdict.unproven) == ("undecided", 0.0, "")
     other = judged(logs, noise, np.random.default_rng(4).random(logs.num_rows))
     assert other.verdict.verdict == "undecided" and "more requests" in other.sentence
 
@@ -115,13 +144,15 @@ def test_a_stronger_baseline_takes_the_place_of_expected_value():
 
 def test_corrected_predictions_need_a_license_and_give_it_to_the_verdict():
     logs = log(requests=1500)
-    noise, good = np.random.default_rng(3).random(logs.num_rows), logs.predictions[:, 0]
+    plain, good = production(logs), logs.predictions[:, 0]
+    noise = np.random.default_rng(3).random(logs.num_rows)
     license = License("correction", 5.0, 4.0, Interval(0.01, 0.01, -0.01, 0.03))
-    small = 0.02 * good + noise  # better by less than the pages can show
-    found = judged(logs, noise, noise, corrected=small, license=license)
+    small = plain + 0.03 * (0.15 * good + 0.85 * noise)  # better by less than the pages can show
+    found = judged(logs, plain, plain, corrected=small, license=license)
     assert (found.verdict.verdict, found.served, found.trust) == ("better", CORRECTED_EXPECTED_VALUE, 0.0)
-    assert "likelihood z 5.0, by value 4.0" in found.sentence and found.lift is not None and found.lift.low < 0
-    assert judged(logs, noise, noise, corrected=good, license=license).served == CORRECTED_EXPECTED_VALUE
+    assert "its predictions are better; on re-ordered pages +" in found.sentence
+    assert "likelihood z 5.0, by value 4.0" in found.verdict.detail and found.lift is not None and found.lift.low < 0
+    assert judged(logs, plain, plain, corrected=good, license=license).served == CORRECTED_EXPECTED_VALUE
     mixed = judged(logs, noise, good, corrected=small, license=license)
     assert mixed.served_baseline == CORRECTED_EXPECTED_VALUE and mixed.challenger == GRADE and mixed.trust > 0.5
     # Where a simple ranking is proven to be better than expected value by more, it is the anchor.
@@ -180,7 +211,35 @@ def test_training_serves_the_mixture_and_keeps_the_verdict(tmp_path):
     assert {entry.name for entry in result.baselines} >= {EXPECTED_VALUE, STATIC}
     assert len(record["mixtures"]) == 11 and record["folds"] == 3
     assert FusionPolicy.load(tmp_path / "stage2").mixture is None
-    assert FusionPolicy.load(tmp_path / "stage1").version == result.stage1_policy.version
+    assert FusionPolicy.load(tmp_path / "stage1").version == result.policies[STAGE1].version
+
+
+def test_without_grade_no_network_is_learned_or_judged(tmp_path):
+    logs = log()
+    assert (train(logs, FAST, tmp_path).policies.keys(), (tmp_path / "stage2").is_dir()) == ({STAGE1, GRADE}, True)
+    result = train(logs, replace(FAST, grade="off"), tmp_path, resume=False)
+    record = result.summary["trust"]
+    assert list(result.policies) == [ALONE] == [record["policy"]] and record["trust"] in (0.0, *FAST.trust.shares)
+    assert not any(STAGE1 in name or GRADE in name for name in record["mixtures"])
+    assert not [name for name in ("stage1", "stage2") if (tmp_path / name).exists() or name in result.summary]
+    assert not read_metrics(tmp_path / "metrics.jsonl")
+    served = FusionPolicy.load(tmp_path / "policy")
+    assert served.version == result.policy.version and not served.mixture.takes_network
+    weights = served.serve(served.request_inputs(logs.context, logs.predictions, logs.offsets))
+    assert torch.allclose(weights, result.static_weights.expand_as(weights), atol=0.02)  # as before any step
+    assert {path.parent.name for path in tmp_path.glob("folds/*/policy")} == {f"{n}-of-3" for n in (1, 2, 3)}
+
+
+def test_the_verdict_without_grade_names_what_is_better_or_that_nothing_is():
+    logs = log(requests=1500)
+    good, noise = logs.predictions[:, 0], np.random.default_rng(3).random(logs.num_rows)
+    ordered = log(requests=1500, ordered=True)
+    found = judged(ordered, ordered.predictions[:, 0], None, static=np.random.default_rng(3).random(ordered.num_rows))
+    assert (found.verdict.verdict, found.served, found.policy) == ("undecided", EXPECTED_VALUE, ALONE)
+    assert found.sentence.startswith("Keep what you have")
+    assert judged(logs, noise, None, static=good).sentence.startswith("Rank by best static weights: +")
+    license = License("correction", 5.0, 4.0, Interval(0.01, 0.01, -0.01, 0.03))
+    assert judged(logs, noise, None, corrected=good, license=license).served == CORRECTED_EXPECTED_VALUE
 
 
 def test_a_training_killed_between_folds_ends_with_the_same_verdict(tmp_path, monkeypatch):
@@ -237,7 +296,7 @@ def test_what_cannot_be_decided_serves_the_baseline_and_says_why(tmp_path, logs,
 def test_without_folds_the_policy_is_served_and_the_log_says_so(tmp_path, caplog):
     result = train(log(), replace(FAST, trust=TrustConfig(folds=0)), tmp_path)
     assert result.policy.mixture is None and result.summary["trust"] is None
-    assert result.policy.version == result.stage2_policy.version
+    assert result.policy.version == result.policies[GRADE].version
     assert "nothing says" in caplog.text
 
 

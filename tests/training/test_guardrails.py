@@ -97,8 +97,8 @@ def test_online_learning_solves_limits_anew(level: float, tmp_path) -> None:
     update = learner.update(1_000)
     assert learner.guardrails is not None and learner.guardrails.states[0].level == level
     if level > 0.9:
-        assert update.limits_broken and not published and learner.served.version == policy.version
-        assert not learner.guardrails.hold and learner.counters["limits_broken"] == 1
+        assert update.limits_unmet and not published and learner.served.version == policy.version
+        assert not learner.guardrails.hold and learner.counters["limits_unmet"] == 1
         return
     assert update.published and learner.guardrails.hold
     assert published[0].config.boosts["new"] > policy.config.boosts["new"]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pygrade.config.training import RewardConfig, TrustConfig
+from pygrade.evaluation.arms import GRADE
 from pygrade.evaluation.replay import evaluate
 from pygrade.logs import evenly_spaced
 from pygrade.policy import FusionPolicy, PolicySpec
@@ -20,6 +21,8 @@ from pygrade.training.train import train
 from tests.correction.test_fit import world
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL, folder_bytes, policy_bytes
+
+pytestmark = pytest.mark.usefixtures("slots_alone")
 
 CONFIG = replace(SMALL, heldout_every=5)
 
@@ -120,7 +123,7 @@ def test_a_policy_of_corrected_predictions_is_judged_by_corrected_ones(tmp_path,
     late = world(100, seed=8)
     config = replace(SMALL, trust=TrustConfig(folds=2, shares=(0.5,)))
     result = train(world(1500, effect=1.2), config, tmp_path, heldout=late)
-    assert result.stage2_policy.config.corrected
+    assert result.policies[GRADE].config.corrected
     corrected = result.policy.correct(late.context, late.predictions, late.offsets)
     assert len(made) == 1 and not np.array_equal(corrected, late.predictions)
     np.testing.assert_array_equal(made[0].predictions, corrected)

@@ -21,6 +21,7 @@ CONFIG = OnlineConfig(
     min_requests=200,
     feedback_delay_ms=10,
     reward=RewardConfig(propensity=0.5, page_size=5, prior_weight=0.0),
+    min_effective_samples=1,
     step=STEP,
 )
 
@@ -221,6 +222,17 @@ def test_a_version_that_the_guard_cannot_judge_is_not_published(pages):
     result = learner.update(2000)  # the served version is the reference: only the new one can't be judged
     assert result.paused and result.learned_from > 0 and learner.served.version == good.version
     assert all(torch.equal(a, b) for a, b in zip(learner.policy.parameters(), good.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("draws", [False, True], ids=["no draw", "few"])
+def test_a_version_without_a_judgment_is_not_published(pages, draws):
+    policy, (logs, events) = policy_of(), pages
+    logs = logs if draws else replace(logs, exploration=np.full(logs.num_requests, "none"))
+    learner = fed(policy, (logs, events), replace(CONFIG, min_effective_samples=10_000))
+    result = learner.update(2000)
+    assert result.paused and result.learned_from > 0 and result.version == learner.served.version == policy.version
+    assert (result.estimate is not None) == draws
+    assert all(torch.equal(a, b) for a, b in zip(learner.policy.parameters(), policy.parameters(), strict=True))
 
 
 def test_tails_are_cut():

@@ -13,6 +13,8 @@ from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.reward import CompositeReward, calibration_slopes
 from tests.learning import TASKS, VALUES, tiny_logs
 
+pytestmark = pytest.mark.usefixtures("slots_alone")
+
 
 def build(logs, policy_options: dict | None = None, **options) -> RequestTensors:
     spec = PolicySpec(logs.tasks, logs.features, PolicyConfig(**(policy_options or {})))

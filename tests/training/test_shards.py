@@ -283,3 +283,18 @@ def test_requests_without_all_candidates_are_left_out(tmp_path, caplog):
     drawn = parts.sample(20).request_id
     write_logs(logs, tmp_path / "one")
     assert np.array_equal(LogParts.open(tmp_path / "one").sample(20).request_id, drawn)
+
+
+def test_what_a_log_in_memory_does_without_is_refused_in_shards(tmp_path: Path) -> None:
+    """Robots and huge amounts are left out or limited in memory; in shards they would be learned from."""
+    logs = tiny_logs(300, seed=3)
+    feedback, rows = logs.feedback.copy(), logs.shown & (logs.row_request < 60)
+    feedback[rows, 0] = 1
+    users = np.where(np.arange(300) < 60, 1000 + np.arange(300) // 10, logs.user_id)
+    robots = replace(logs, feedback=feedback, user_id=users)
+    small = replace(SMALL, sample_requests=300)
+    write_logs(robots, tmp_path / "log")
+    with pytest.raises(ValueError, match="may not hold robots"):
+        train(tmp_path / "log", replace(small, shard_requests=60), tmp_path / "shards")
+    warned = train(tmp_path / "log", replace(small, shard_requests=1000), tmp_path / "memory").summary["warnings"]
+    assert any(sentence.startswith("ROBOTS") for sentence in warned)

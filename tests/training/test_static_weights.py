@@ -8,6 +8,7 @@ import torch
 
 from pygrade.config.training import CemConfig, RewardConfig
 from pygrade.policy import PolicySpec
+from pygrade.training import static_weights
 from pygrade.training.reward import CompositeReward, logged_weights
 from pygrade.training.static_weights import best_static_weights, equal_weights, mean_reward
 from tests.learning import tiny_logs
@@ -29,8 +30,21 @@ def test_search_is_as_good_as_a_grid(data) -> None:
     best = float(mean_reward(data, grid, every).max())
     equal = float(mean_reward(data, equal_weights(2)[None], every))
     reached = float(mean_reward(data, found[None], every))
-    assert reached >= equal + 0.95 * (best - equal)
+    assert reached >= equal + 0.9 * (best - equal)
     assert torch.equal(found, best_static_weights(data))  # deterministic
+
+
+def test_requests_without_feedback_are_not_scored(data, monkeypatch) -> None:
+    scored: list[torch.Tensor] = []
+    score = static_weights.mean_reward
+    monkeypatch.setattr(static_weights, "mean_reward", lambda *given: scored.append(given[2]) or score(*given))
+    found = best_static_weights(data)
+    valued = (data.gains[..., 0] != 0).any(1)
+    assert 0 < int(valued.sum()) < data.num_requests
+    assert all(torch.equal(rows, valued.nonzero()[:, 0]) for rows in scored)
+    assert torch.equal(found, best_static_weights(data.select(valued.nonzero()[:, 0])))
+    silent = replace(data, gains=torch.zeros_like(data.gains))
+    assert float(best_static_weights(silent).sum()) == pytest.approx(1.0)  # there is nothing to go by
 
 
 def test_search_of_a_scenario_differs_and_stays_in_the_box(data) -> None:

@@ -16,6 +16,7 @@ import torch
 
 from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.evaluation.arms import STAGE1
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training.data import TrainingData
 from pygrade.training.reward import CompositeReward
@@ -69,7 +70,7 @@ def test_policy_beats_best_static_weights_on_new_requests(tmp_path) -> None:
 
     static, first, last = (
         value(result.static_weights),
-        value(result.stage1_policy.serve(inputs)),
+        value(result.policies[STAGE1].serve(inputs)),
         value(result.policy.serve(inputs)),
     )
     for learned in (first, last):
