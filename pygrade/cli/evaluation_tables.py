@@ -6,6 +6,7 @@ from typing import Any
 from pygrade.cli import terminal
 from pygrade.console.tables import prediction_table, replay_table
 from pygrade.evaluation.replay import equal_metrics, judged_by, reinforcement_sentence
+from pygrade.policy.guardrails import LimitState
 
 IN_SAMPLE = "in-sample, not evidence: "
 
@@ -37,10 +38,8 @@ def print_verdict(verdict: Mapping[str, Any], later: Mapping[str, Any] | None = 
 
 def print_guardrails(record: Mapping[str, Any]) -> None:
     """Limits, their estimates and bounds, of `Guardrails.to_dict`."""
-    rows = [
-        [state["limit"], f"{state['value']:.4g}", f"{state['bound']:.4g}", "holds" if state["holds"] else "BROKEN"]
-        for state in record["states"]
-    ]
+    states = [LimitState(**state) for state in record["states"]]
+    rows = [[state.limit, f"{state.value:.4g}", f"{state.bound:.4g}", state.word] for state in states]
     size, sure = record["num_requests"], record["confidence"]
     title = (
         f"Limits of what is served, on {size:,} requests that trained nothing; all bounds hold at once with {sure:.0%}"

@@ -40,7 +40,6 @@ COMMANDS = {  # the module of pygrade.config that has the options, and what the 
     "join": ("service", "exposures of a service and their feedback, as the log that train reads"),
     "online": ("service", "learn from a service's exposures and feedback while it serves; lifts of its arms"),
     "export": ("export", "a policy or a multi-task model as a .pt2 or ONNX file, for programs without Python"),
-    "aot": ("export", "GPU binaries of the kernels with a manifest, made without a GPU"),
     "info": ("export", "versions, device, instruction set, and which backends work"),
     "docs": ("export", "the documentation in a browser, or where it is"),
 }

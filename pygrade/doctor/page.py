@@ -12,6 +12,7 @@ from pygrade.doctor.words import (
     estimate_rows,
     plan_rows,
     size_sentence,
+    support_sentences,
     task_rows,
     user_sentence,
     worth_rows,
@@ -24,7 +25,7 @@ def sheet_page(record: Mapping[str, Any], title: str) -> str:
     be left out.
     """
     sheet = record["sheet"]
-    loud = [*sheet["sentences"], *record.get("warned", [])]
+    loud = [*record.get("warned", []), *sheet["sentences"]]
     sections = [
         Section("What this log can tell", escape(size_sentence(sheet)), _texts(*estimate_rows(sheet))),
         Section("Predictions beside feedback", escape(TASK_TEXT), table(*task_rows(sheet))),
@@ -35,7 +36,8 @@ def sheet_page(record: Mapping[str, Any], title: str) -> str:
         rows = [(name, column, what) for name, _, what, column in record["contract"]]
         text = "<br>".join(escape(note) for note in record.get("changed", [])) or "Nothing was changed."
         sections.append(Section("What each column was taken for", text, _texts(("", "column", ""), rows)))
-    return page(title, Lead(escape(WORTH_TEXT), warnings=loud), sections, scripted=False)
+    lead = Lead(escape(WORTH_TEXT), sheet["headline"], beside=support_sentences(sheet), warnings=loud)
+    return page(title, lead, sections, scripted=False)
 
 
 def _texts(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

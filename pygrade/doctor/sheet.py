@@ -11,14 +11,13 @@ from pygrade.correction.pages import can_fit, missing_shuffles
 from pygrade.doctor.exploration import exploration_worth
 from pygrade.doctor.tasks import order_sentence, over_order, task_facts, task_sentences
 from pygrade.evaluation.abtest import plan_of_log
-from pygrade.evaluation.cautions import caution_of_value, copies_sentence, missing_sentence, positives_sentence
-from pygrade.evaluation.label_leaks import leaks_of
 from pygrade.evaluation.logging_policy import drawn_components, logging_policy
 from pygrade.logs import EXPLORATIONS, Logs, count_distinct
 from pygrade.logs.clusters import clusters_of, copied_share
 from pygrade.metrics.intervals import effective_number
 from pygrade.policy.spec import fusion_formula
-from pygrade.training.propensity import NO_SLOTS_CURE, SlotPropensity, slot_propensity
+from pygrade.training.looks_wrong import given_parent, headline, looks_wrong, mean_worth
+from pygrade.training.propensity import SlotPropensity, slot_propensity
 
 _QUANTILES = (0.1, 0.5, 0.9)
 _FEW = 5_000  # requests below which a policy learns little beyond its prior
@@ -28,8 +27,8 @@ _PROBE = 2_000  # requests on which the logged weights are checked against the l
 def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
     """Plain numbers, strings and dicts for JSON.
 
-    ``sentences`` are the faults, loudest first; ``estimates`` says of each kind of judgment whether the log supports
-    it, and why not.
+    ``headline`` says whether to train; ``sentences`` are the faults, loudest first; ``estimates`` says of each kind of
+    judgment whether the log supports it, and why not.
     """
     config = reward or RewardConfig()
     propensity = slot_propensity(logs, config, warn=False)  # the sheet says it
@@ -39,8 +38,9 @@ def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
     plan, users, days = plan_of_log(logs)
     explored = _exploration(logs)
     size = _size(logs, users, days)
-    clusters, copied, positives = clusters_of(logs), copied_share(logs), positives_sentence(logs)
+    clusters, copied, findings = clusters_of(logs), copied_share(logs), looks_wrong(logs)
     return {
+        "headline": headline(findings),
         "size": size,
         "users": _users(logs, clusters, copied),
         "missing": _missing(logs),
@@ -51,14 +51,12 @@ def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
         "plan": plan,
         "exploration_worth": exploration_worth(logs, propensity, config.page_size),
         "expected_value_over_order": worth,
-        "trainable": not positives,
+        "worth": mean_worth(logs),
+        "trainable": not any(finding.keeps == "training" for finding in findings),
         "sentences": [
-            *filter(None, (positives,)),
-            *leaks_of(logs),
-            *task_sentences(tasks),
+            *map(str, findings),
+            *task_sentences(tasks, given_parent(logs)),
             *(order_sentence("expected value", worth, curve is not None) if len(tasks) > 1 else []),
-            *filter(None, (copies_sentence(copied), missing_sentence(logs))),
-            *caution_of_value(logs, clusters),
             *_sentences(logs, size),
         ],
     }
@@ -165,11 +163,6 @@ def _estimates(
 def _sentences(logs: Logs, size: dict[str, Any]) -> list[str]:
     result = []
     sizes = np.diff(logs.offsets)
-    if not logs.slots_known:
-        result.append(
-            "no slots: feedback is not corrected for where an item was shown, and there is no logged order to compare "
-            f"with; {NO_SLOTS_CURE}"
-        )
     if lacks := missing_shuffles(logs):
         result.append(lacks)
     if sizes.max() == 1:

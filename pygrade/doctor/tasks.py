@@ -1,5 +1,6 @@
 """Predictions beside feedback, task by task: calibration, order, and faults that no training can mend."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pygrade.metrics.by_task import ece
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.metrics.roc import auc, gauc
 from pygrade.metrics.texts import lift_text, value_text
+from pygrade.training.looks_wrong import FEW_EVENTS
 
 MIN_EVENTS = 100  # from which AUC and ratio are worth reading
 _RANKS, _FLOOR = 10, 0.15  # of DCG, and of a propensity that feedback is divided by
@@ -60,7 +62,7 @@ def over_order(logs: Logs, scores: Array, gains: Array, curve: Floats | None) ->
     """
     if not logs.slots_known:
         return UNKNOWN
-    gains, discount = gains_of(gains, logs.position, curve, _FLOOR), rank_discount(None, _RANKS)
+    gains, discount = gains_of(gains, logs, curve, _FLOOR), rank_discount(None, _RANKS)
     found = [value_at_k(order, gains, logs.offsets, discount, logs.shown) for order in (scores, -logs.position)]
     return intervals.simultaneous([intervals.mean_lift(*found)], logs.user_number)[0]
 
@@ -74,22 +76,17 @@ def order_sentence(what: str, lift: dict[str, Any], known: bool) -> list[str]:
     return [f"{what} orders a page worse than the logged order itself ({size}; {why})"]
 
 
-def task_sentences(facts: dict[str, dict[str, Any]]) -> list[str]:
-    """One loud sentence for each fault."""
+def task_sentences(facts: dict[str, dict[str, Any]], given: Mapping[str, str]) -> list[str]:
+    """One loud sentence for each fault that `looks_wrong` does not name; given: task → the parent that its prediction
+    is conditional on.
+    """
     result = []
-    if len(facts) == 1:
-        result.append(f"{next(iter(facts))} is the only task: there is nothing to fuse, every weight gives one order")
     for task, entry in facts.items():
         found, ratio = entry["auc"], entry["ratio"]["value"]
         examined = ratio if entry["examined_ratio"] is None else entry["examined_ratio"]["value"]
-        if not entry["events"]:
-            result.append(
-                f"{task} has no event on {entry['rows']:,} shown rows: nothing can be learned or judged for it"
-            )
+        if entry["constant"] or entry["events"] < FEW_EVENTS:
             continue
-        if entry["constant"]:
-            result.append(f"the prediction of {task} is {entry['mean_prediction']:.4g} everywhere: it orders nothing")
-        elif entry["events"] < MIN_EVENTS:
+        if entry["events"] < MIN_EVENTS:
             result.append(f"{task} has {entry['events']} events: too few to say whether its prediction is any good")
         elif found["high"] is not None and found["high"] < 0.5:
             result.append(
@@ -102,7 +99,8 @@ def task_sentences(facts: dict[str, dict[str, Any]]) -> list[str]:
             result += order_sentence(
                 f"the prediction of {task}", entry["over_order"], entry["examined_ratio"] is not None
             )
-        if entry["events"] >= MIN_EVENTS and (min(ratio, examined) > _FAR or max(ratio, examined) < 1 / _FAR):
+        far = min(ratio, examined) > _FAR or max(ratio, examined) < 1 / _FAR
+        if entry["events"] >= MIN_EVENTS and far and task not in given:
             result.append(
                 f"{task} is predicted {ratio:.2g} times as {'much' if entry['amount'] else 'often'} as it happens: an "
                 "expected value is off by that factor, so calibrate it or let the weights do it"

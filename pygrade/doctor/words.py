@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pygrade.metrics.texts import lift_text, rate_text, value_text
+from pygrade.training.looks_wrong import rate_sentence
 
 Sheet = Mapping[str, Any]
 Rows = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]
@@ -13,7 +14,27 @@ TASK_TEXT = (
     "order: DCG of a page by prediction over that in the logged order; the slots' effect is allowed for if it is "
     "known. Without slots there is no logged order (n/a)."
 )
+_SUPPORTS = {
+    "replay": "compare orders of what was shown",
+    "value by position": "judge a ranking that no user has seen",
+    "A/B test planning": "plan an A/B test",
+}
 WORTH_TEXT = "What the log can tell before anything is trained on it, and what would let it tell more."
+
+
+def support_sentences(sheet: Sheet) -> list[str]:
+    """What the log supports and what it does not, the least difference that it shows, and what an event is worth."""
+    entries = {text: sheet["estimates"][name] for name, text in _SUPPORTS.items()}
+    can = [text for text, entry in entries.items() if entry["possible"]]
+    sentences = [f"With this log you can {', '.join(can)}."] if can else []
+    sentences += [f"You can not {text}: {entry['why']}." for text, entry in entries.items() if not entry["possible"]]
+    lift = sheet["expected_value_over_order"]
+    if lift["high"] is not None and lift["low"] is not None:
+        half = f"{50 * (lift['high'] - lift['low']):.2g} %"
+        sentences.append(f"A ranking must be worth about {half} more or less than another for this log to show it.")
+    rate = rate_sentence(sheet["worth"])
+    told = not rate or any(rate in sentence for sentence in sheet["sentences"])
+    return sentences if told else [*sentences, f"{rate[0].upper()}{rate[1:]}."]
 
 
 def size_sentence(sheet: Sheet) -> str:

@@ -7,6 +7,7 @@ with different units, and asymptotic: have some hundred units per arm at least.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from statistics import NormalDist
 from typing import Any
@@ -26,6 +27,7 @@ MAX_EXTRAPOLATION = 10  # times the length of a log, up to which days are planne
 PLANNED_UNITS = 10_000
 _DAY = 86_400_000  # milliseconds
 MISMATCH_ALPHA = 1e-3  # p-value below which a sample ratio counts as broken: checks are many, repairs are costly
+MAX_SKEW = 1.0  # of the t statistic of a lift, above which no interval is given: of an arm of skewness² users
 
 
 def users_needed(variance: float, effect: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
@@ -114,58 +116,52 @@ def sequential_interval(
     return Interval(value, standard_error, value - radius, value + radius)
 
 
-def users_per_arm(effect: float, users: Array, base: ArrayLike) -> int:
-    """Users per arm that find, in a real A/B test, that the mean of ``base`` changes by ``effect``.
-
-    base[n]: a metric of each logged request, such as its value; users[n]: who made it. The arms of a real test have
-    different users, so the variance per user in one arm counts, that of ``base``, not the much smaller one of paired
-    differences. Both arms are taken to have it, and the test to last as long as the log.
-    """
-    return users_needed(_moments(base, users)[1], effect)
-
-
-def _moments(base: ArrayLike, users: Array) -> tuple[float, float, int]:
-    """The mean per request, its variance per user, and the number of users."""
-    if not np.isfinite(base).all():
-        raise ValueError("base has values that are not finite; want a number for each request")
-    entry, count = intervals.mean(base, users), count_distinct(users)
-    if not (entry.value and entry.standard_error > 1e-12 * abs(entry.value)):  # NaN too
-        raise ValueError(f"base has mean {entry.value} over {count} users; want one other than 0 that differs by user")
-    return entry.value, entry.standard_error**2 * count, count
-
-
 def plan_test(
-    amounts: ArrayLike, users: Ints, early: Bools, day: Ints | None, effect: float, *, power: float = 0.8, arms: int = 2
+    amounts: ArrayLike,
+    users: Ints,
+    early: Bools,
+    day: Ints | None,
+    effect: float,
+    *,
+    power: float = 0.8,
+    arms: int = 2,
+    sampled: float = 1.0,
 ) -> dict[str, float | None]:
     """Plan of a test of a metric's mean per request, in ``arms`` equal arms with the control among them.
 
     amounts[n]: the metric of each logged request; users[n]: who made it, from 0; early[n]: it belongs to the earlier
-    part of the log, from which CUPED predicts the later one; day[n] from 0. With more than two arms alpha is divided
-    among the lifts. Returns
+    part of the log, from which CUPED predicts the later one; day[n] from 0; sampled: share of the traffic that these
+    requests are. With more than two arms alpha is divided among the lifts. Returns
 
     - ``users`` of all arms, each seen for as long as the log lasts, and ``days`` with all traffic in the test, that
-      find a relative lift of ``effect``; ``detectable_lift``, which all users of the log find;
-    - ``cuped_gain``, see `cuped_gain`, and ``cuped_users``, ``cuped_days``, ``cuped_detectable_lift`` with it.
+      find a relative lift of ``effect``; ``detectable_lift``, which all users of the log find, and ``least_lift``,
+      below which these users find none, however long the test (95 % sure);
+    - ``cuped_gain``, see `cuped_gain`, and the others with it, such as ``cuped_users``.
 
     None: the log does not determine it.
     """
-    alpha = 0.05 / (arms - 1)
+    alpha, count = 0.05 / (arms - 1), count_distinct(users)
     base = np.asarray(amounts, np.float64)
     gain = cuped_gain(base, users, early)
     plan: dict[str, float | None] = {"cuped_gain": gain}
-    plan |= dict.fromkeys(kind + name for kind in ("", "cuped_") for name in ("users", "days", "detectable_lift"))
-    try:
-        mean, variance, count = _moments(base, users)
-    except ValueError:
+    names = ("users", "days", "detectable_lift", "least_lift")
+    plan |= dict.fromkeys(kind + name for kind in ("", "cuped_") for name in names)
+    entry = intervals.mean(base, users)
+    mean, variance = entry.value, entry.standard_error**2 * count
+    if not (mean and entry.standard_error > 1e-12 * abs(mean) and np.isfinite(base).all()):  # NaN too
         return plan
     errors = None if day is None else daily_errors(base, users, day)
+    lasting, least = (min(part * count / variance, 1.0) for part in lasting_variance(base, users, early))
     for kind, saved in (("", 0.0), ("cuped_", gain)):
         if saved is not None:
             left = variance * (1 - saved)
             lift = minimum_detectable_effect(left, count / arms, alpha=alpha, power=power) / abs(mean)
             plan[kind + "users"] = arms * users_needed(left, effect * mean, alpha=alpha, power=power)
-            plan[kind + "days"] = None if errors is None else days_needed(errors * lift / errors[-1], effect)
-            plan[kind + "detectable_lift"] = lift
+            plan[kind + "detectable_lift"], plan[kind + "least_lift"] = lift, lift * math.sqrt(least)
+            if errors is not None:
+                floor = lift * math.sqrt(lasting)
+                lifts = np.sqrt(floor**2 + sampled * ((errors * lift / errors[-1]) ** 2 - floor**2))
+                plan[kind + "days"] = days_needed(lifts, effect, floor)
     return plan
 
 
@@ -175,18 +171,27 @@ def plan_of_log(
     """`plan_test` of the value of a request's events and of the events of each task, with the ``baseline`` per request;
     the log's users and days (None without timestamps).
     """
+    rows = {"value": logs.value_of(logs.feedback)} | {task: logs.feedback[:, t] for t, task in enumerate(logs.tasks)}
+    metrics = {name: plan_of_events(logs, row, effect, power=power, arms=arms) for name, row in rows.items()}
+    return metrics, int(logs.user_number.max()) + 1, days_of(logs)
+
+
+def plan_of_events(logs: Logs, row: Array, effect: float, **options: Any) -> dict[str, Any]:
+    """`plan_test` of the sum of amounts row[N] per request, with its ``baseline``."""
     users, times = logs.user_number, logs.timestamp
-    day = None if times is None else (times - times.min()) // _DAY
     early = np.zeros(logs.num_requests, bool)
     order = np.arange(logs.num_requests) if times is None else np.argsort(times, kind="stable")
     early[order[: logs.num_requests // 2]] = True
-    rows = {"value": logs.value_of(logs.feedback)} | {task: logs.feedback[:, t] for t, task in enumerate(logs.tasks)}
-    metrics: dict[str, dict[str, Any]] = {}
-    for name, row in rows.items():
-        amounts = np.add.reduceat(row, logs.offsets[:-1], dtype=np.float64)
-        plan = plan_test(amounts, users, early, day, effect, power=power, arms=arms)
-        metrics[name] = {"baseline": intervals.mean(amounts, users).to_dict(), **plan}
-    return metrics, int(users.max()) + 1, None if day is None else int(day.max()) + 1
+    day = None if times is None else (times - times.min()) // _DAY
+    amounts = np.add.reduceat(row, logs.offsets[:-1], dtype=np.float64)
+    plan = plan_test(amounts, users, early, day, effect, **options)
+    return {"baseline": intervals.mean(amounts, users).to_dict(), **plan}
+
+
+def days_of(logs: Logs) -> int | None:
+    """Days that the log spans; None without timestamps."""
+    times = logs.timestamp
+    return None if times is None else int((times.max() - times.min()) // _DAY) + 1
 
 
 def daily_errors(amounts: Array, users: Ints, day: Ints) -> Floats:
@@ -206,21 +211,32 @@ def daily_errors(amounts: Array, users: Ints, day: Ints) -> Floats:
     return np.array(errors)
 
 
-def days_needed(lifts: Floats, effect: float) -> int | None:
+def lasting_variance(amounts: Floats, users: Ints, early: Bools) -> tuple[float, float]:
+    """Variance of the mean per request that further requests of the same users don't lower, and its lower bound (95 %).
+
+    Both at least 0. Users who differ for good do so in the early and in the later requests: Σ_u s_u t_u / (n_s n_t) of
+    the sums s and t of a user's deviations in both parts, with n_s and n_t requests.
+    """
+    sums = [np.bincount(users[part], amounts[part] - amounts.mean(), int(users.max()) + 1) for part in (early, ~early)]
+    product = sums[0] * sums[1] / max(int(early.sum()) * int((~early).sum()), 1)
+    total, error = float(product.sum()), float(np.linalg.norm(product))
+    return max(total, 0.0), max(total - 1.96 * error, 0.0)
+
+
+def days_needed(lifts: Floats, effect: float, floor: float = 0.0) -> int | None:
     """Days until the detectable lift falls to ``effect``; lifts[D] are those after each day of the log.
 
-    Beyond the log the lift is taken to fall as days**-slope, with the slope of the log's second half: 0.5 if each day
-    brings new users, less if the same users return. None if it takes more than `MAX_EXTRAPOLATION` times the log.
+    Beyond the log lift² - floor² is taken to fall as 1 / days; floor: what is left of the lift with all requests that
+    these users will ever make, 0 if each day brings new users. None if it takes more than `MAX_EXTRAPOLATION` times the
+    log.
     """
     reached = np.flatnonzero(lifts <= effect)
     if len(reached):
         return int(reached[0]) + 1
-    days, half = len(lifts), len(lifts) // 2
-    if half == 0 or not math.isfinite(lifts[half - 1] + lifts[-1]):
+    if len(lifts) < 2 or effect <= floor:
         return None
-    slope = min(math.log(lifts[half - 1] / lifts[-1]) / math.log(days / half), 0.5)
-    needed = math.log(lifts[-1] / effect)
-    return math.ceil(days * math.exp(needed / slope)) if needed <= slope * math.log(MAX_EXTRAPOLATION) else None
+    days = len(lifts) * (lifts[-1] ** 2 - floor**2) / (effect**2 - floor**2)
+    return math.ceil(days) if days <= MAX_EXTRAPOLATION * len(lifts) else None
 
 
 def linearized(numerator: Array, denominator: Array) -> Floats:
@@ -292,6 +308,7 @@ class ArmLift:
     anytime: Interval | None  # as corrected, after every user
     unadjusted: Interval  # alone, without CUPED
     cuped_gain: float | None  # share of the variance that CUPED saved; None: no covariate
+    undecidable: str | None  # why the intervals are infinite: the smaller arm has too few users for so skewed a metric
 
 
 def read_test(
@@ -300,8 +317,9 @@ def read_test(
     """arm → metric → lift over the first arm, the control. arm[U]: each user's arm, a place in ``names``.
 
     lift = (R_a - θ·(x̄_a - x̄_0)) / R_0 - 1, with the ratio R of an arm and the mean x̄ of CUPED's covariates. Variances
-    are by the delta method, intervals by Fieller 1954 (the lifts that the data do not reject); an interval is infinite
-    if R_0 might be 0. The corrected intervals are those of max-t: Dunnett's comparison of several arms with a control,
+    are by the delta method, intervals by Fieller 1954 (the lifts that the data do not reject), whose ends allow for the
+    skewness of the t statistic, see `skewed_reach`; an interval is infinite if R_0 might be 0, or if that skewness is
+    above `MAX_SKEW`. The corrected intervals are those of max-t: Dunnett's comparison of several arms with a control,
     over all metrics, with the estimated correlation of the lifts. planned_users adds anytime-valid intervals, see
     `sequential_interval`; for these alpha is divided among the lifts.
     """
@@ -336,15 +354,34 @@ def read_test(
             anytime=None if ever is None else adjusted.interval(ever),
             unadjusted=raw.interval(student_t(raw.degrees)),
             cuped_gain=None if adjusted is raw else 1 - (adjusted.error / raw.error) ** 2,
+            undecidable=adjusted.undecidable,
         )
         for raw, adjusted in lifts
     )
     return {name: {label: next(found) for label in metrics} for name in names[1:]}
 
 
+def skewed_reach(reach: float, skew: float) -> float:
+    """Standard errors to the end of an interval on the long side of a t statistic with this skewness γ, behind which it
+    is as seldom as Student's t behind ``reach``.
+
+    reach + γ (2 reach² + 1) / 6 + 11 γ² reach (reach² + 2) / 72: the Cornish-Fisher expansion of a Studentized mean
+    (Hall 1992, "The bootstrap and Edgeworth expansion", §2.6) with the kurtosis of a gamma distribution, 3/2 γ². The
+    short side (γ < 0) keeps ``reach``.
+    """
+    skew = max(skew, 0.0)
+    return reach + skew * (2 * reach**2 + 1) / 6 + 11 * skew**2 * reach * (reach**2 + 2) / 72
+
+
 @dataclass(frozen=True)
 class _Quotient:
-    """treated / control - 1, with variances and, for covariances with other lifts, influences of the users."""
+    """treated / control - 1, with variances and, for covariances with other lifts, influences of the users.
+
+    The t statistic of an arm of m users has skewness s / √m, where users have skewness s; that of a lift has
+    s (n_0 - n_1) / √(n_0 n_1 (n_0 + n_1)) if both arms have users alike, and (Σ own³ - Σ shared³) / error³ by what each
+    arm shows. A small arm lacks the rare users that make the skewness, which the other arm shows, and arms of one size
+    differ in it alone if users do; so each end takes the larger of the two.
+    """
 
     treated: float
     control: float
@@ -357,16 +394,43 @@ class _Quotient:
     def error(self) -> float:
         return math.sqrt(float(self.own @ self.own) + float(self.shared @ self.shared))
 
+    @cached_property
+    def skew(self) -> float:
+        """Of users, over both arms."""
+        users = np.concatenate([part * math.sqrt(len(part) * (len(part) - 1)) for part in (self.own, self.shared)])
+        return float(users @ users**2 / (users @ users) ** 1.5) * math.sqrt(len(users))
+
+    @cached_property
+    def skews(self) -> tuple[float, float]:
+        """Of the t statistic, if users of both arms are alike, and by what each arm shows."""
+        arm, control = len(self.own), len(self.shared)
+        alike = self.skew * (control - arm) / math.sqrt(control * arm * (control + arm))
+        return alike, float(self.own @ self.own**2 - self.shared @ self.shared**2) / self.error**3
+
+    @property
+    def undecidable(self) -> str | None:
+        excess = (self.skews[0] / MAX_SKEW) ** 2
+        if excess <= 1:
+            return None
+        users = min(len(self.own), len(self.shared))
+        wanted = float(f"{users * excess:.1e}")
+        return (
+            f"{users:,} users of the smaller arm, skewness {abs(self.skew):.0f} by user; "
+            f"want {wanted:,.0f} or more, or arms of one size"
+        )
+
     def interval(self, reach: float) -> Interval:
-        """Fieller's interval: all q with |treated - q control| ≤ reach · standard error of that difference."""
-        value, square = self.treated / self.control, reach**2
-        top, bottom, both = self.variances
-        a = self.control**2 - square * bottom
-        if a <= 0:
-            return Interval(value - 1, self.error, -math.inf, math.inf)
-        b = self.treated * self.control - square * both
-        half = math.sqrt(max(b**2 - a * (self.treated**2 - square * top), 0.0))
-        return Interval(value - 1, self.error, (b - half) / a - 1, (b + half) / a - 1)
+        """Fieller's interval: all q with treated - q control within the reach of each side, in its standard errors."""
+        value = self.treated / self.control - 1
+        low, high = (skewed_reach(reach, max(side * skew for skew in self.skews)) for side in (-1, 1))
+        if self.undecidable or self.control**2 <= max(low, high) ** 2 * self.variances[1]:
+            return Interval(value, self.error, -math.inf, math.inf)
+        return Interval(value, self.error, self._end(low, -1), self._end(high, 1))
+
+    def _end(self, reach: float, side: int) -> float:
+        square, (top, bottom, both) = reach**2, self.variances
+        a, b = self.control**2 - square * bottom, self.treated * self.control - square * both
+        return (b + side * math.sqrt(max(b**2 - a * (self.treated**2 - square * top), 0.0))) / a - 1
 
 
 def _lift(

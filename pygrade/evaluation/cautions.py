@@ -10,109 +10,19 @@ import numpy as np
 
 from pygrade._typing import Array, Bools, Floats
 from pygrade._util.text import printable
-from pygrade.evaluation.label_leaks import leaks_of
 from pygrade.evaluation.verdict import percent
 from pygrade.logs import Logs
-from pygrade.logs.clusters import clusters_of, copied_share
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 
 _FEW_EVENTS = 30  # of a task, below which nothing is said about the order of its predictions
+_NEVER_MANY = 20.0  # requests of a cluster, which a small log has by chance
+MOST_REQUESTS, _MEANS = 0.02, 3.0  # share of the requests that one cluster may count for; means, of few clusters
 _MOST_VALUE = 0.1  # share of the log's value that one cluster may count for
-_RARE = 0.01  # share of the requests below which copies and missing features are not said
-_NAMED = 5  # features
 _COMMON = 0.99  # quantile of amounts that are learned from where one cluster has much of the value
 _ROBOT_ROWS, _ROBOT_SHARE = 20, 0.9  # shown rows of a user, and the share of them with one kind of feedback
 _USUAL = 0.5  # share of all shown rows from which on a kind of feedback is nothing unusual
 _LATER = (0.3, 0.15)  # last parts of the log that a lift must not contradict
-
-
-def cautions_of_log(logs: Logs) -> list[str]:
-    """One task alone, no feedback at all, constant predictions, no slots, positives alone, columns that hold the
-    feedback, copies of requests, much value in one place, and features that requests lack.
-    """
-    sentences = []
-    if len(logs.tasks) == 1:
-        sentences.append(
-            f"ONE TASK: {logs.tasks[0]} is the only one, so there is nothing to fuse: every ranking by positive "
-            "weights is the same. Log a second kind of feedback with its prediction."
-        )
-    if not bool((logs.feedback > 0).any()):
-        sentences.append(
-            "NO FEEDBACK: every feedback of every shown row is 0, so nothing can be learned or judged. Join the "
-            "feedback to the log (a server writes 0 for what is not known yet)."
-        )
-    constant = [task for t, task in enumerate(logs.tasks) if np.ptp(logs.predictions[:, t]) == 0.0]
-    if constant:
-        values = ", ".join(f"{task} ({logs.predictions[0, logs.tasks.index(task)]:g})" for task in constant)
-        sentences.append(
-            f"CONSTANT PREDICTION: every candidate has the same one of {values}, which cannot order anything. Is the "
-            "model connected?"
-        )
-    if not logs.slots_known:
-        sentences.append(
-            "NO SLOTS: the log does not tell where an item was shown, so that its feedback is not corrected for the "
-            "slot, and every figure takes each shown item as looked at alike; the order as listed is no ranking. Log "
-            "the slots: items that production put first look better than they are."
-        )
-    if positives := positives_sentence(logs):
-        sentences.append(f"POSITIVES ONLY: {positives}")
-    sentences += [f"LEAK: {sentence}" for sentence in leaks_of(logs)]
-    if copies := copies_sentence(copied_share(logs)):
-        sentences.append(f"COPIES: {copies}")
-    sentences += caution_of_value(logs, clusters_of(logs))
-    if missing := missing_sentence(logs):
-        sentences.append(f"MISSING FEATURES: {missing}")
-    return sentences
-
-
-def positives_sentence(logs: Logs) -> str:
-    """A sentence on a log of events instead of exposures, where each shown row has an event of one task; empty if it is
-    none.
-
-    A rate of 1 tells nothing of what users passed over: a policy would learn that all that is shown is taken.
-    """
-    shown = logs.shown
-    if shown.sum() < _FEW_EVENTS:
-        return ""
-    for t, task in enumerate(logs.tasks):
-        if bool((logs.feedback[shown, t] == 1).all()):
-            return (
-                f"each of the {int(shown.sum()):,} shown rows has the event {task!r}, so that nothing is known of what "
-                f"users saw and passed over: log every shown item, with 0 for no event (if {task!r} is the showing "
-                "itself, leave its column out: skip=COLUMN)"
-            )
-    return ""
-
-
-def copies_sentence(share: float) -> str:
-    """A sentence on requests that are copies (`pygrade.logs.clusters`); empty if hardly any."""
-    if share < _RARE:
-        return ""
-    return (
-        f"{_share(share)} of the requests repeat another one under another user (a log joined twice, devices beside "
-        "accounts, bots); users who share them count as one"
-    )
-
-
-def missing_sentence(logs: Logs) -> str:
-    """A sentence on requests that lack features; empty if hardly any does.
-
-    ``31 % of the requests lack a feature: tenure_days 25 %, returning 8 %``
-    """
-    missing = np.isnan(logs.context)
-    share = float(missing.any(1).mean()) if logs.num_requests else 0.0
-    if share < _RARE:
-        return ""
-    by_feature = missing.mean(0)
-    named = [f for f in np.argsort(-by_feature, kind="stable") if by_feature[f] > 0]
-    parts = [f"{logs.features[f]} {_share(by_feature[f])}" for f in named[:_NAMED]]
-    more = f", {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-    return f"{_share(share)} of the requests lack a feature: {', '.join(parts)}{more}"
-
-
-def _share(part: float) -> str:
-    return f"{100 * part:.2g} %" if part < 0.995 else "100 %"
 
 
 def cautions_of_predictions(logs: Logs, predictions: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -196,6 +106,41 @@ def winsorized(logs: Logs, cluster: Array) -> Floats:
                 return np.asarray(limit / np.maximum(totals, limit))[numbers]
             break
     return np.ones(len(numbers))
+
+
+def beyond_share(logs: Logs, cluster: Array) -> Bools:
+    """[R]: requests that are left out so that no cluster [R] has more than 2 % of those that stay, nor of those with
+    feedback of value, or thrice the mean of few users; a heavy user's evenly spaced ones stay.
+    """
+    numbers, valued = intervals.numbers_of(cluster), _values(logs) > 0
+    kept = np.ones(int(numbers.max(initial=-1)) + 1)
+    for part in (np.ones(len(numbers)), valued.astype(np.float64)):
+        sizes = np.bincount(numbers, part, len(kept))
+        ordered = np.sort(sizes)[::-1]
+        most = max(MOST_REQUESTS, _MEANS / max(int((ordered > 0).sum()), 1))
+        for capped in range(min(int(1 / most), len(ordered))):
+            limit = max(most * ordered[capped:].sum() / (1 - most * capped), _NEVER_MANY)
+            if ordered[capped] <= limit:
+                kept = np.minimum(kept, limit / np.maximum(sizes, limit)) if limit > 0 else kept
+                break
+    order = np.argsort(numbers, kind="stable")
+    first = np.concatenate([[0], np.cumsum(np.bincount(numbers))])[numbers[order]]
+    place, share = np.arange(len(order)) - first, kept[numbers[order]]
+    result = np.empty(len(order), bool)
+    result[order] = np.floor((place + 1) * share + 1e-9) == np.floor(place * share + 1e-9)
+    return result
+
+
+def caution_of_heavy_users(logs: Logs, left_out: Bools) -> list[str]:
+    """If requests [R] are left out as those of `beyond_share`: how many users have too many, and what is done."""
+    if not left_out.any():
+        return []
+    users = len(np.unique(logs.user_id[left_out]))
+    who = "1 user has" if users == 1 else f"{users:,} users have"
+    return [
+        f"HEAVY USERS: {who} more than {100 * MOST_REQUESTS:g} % of the requests, or of those with feedback of value; "
+        f"{int(left_out.sum()):,} of their requests are left out, so that nobody counts for more."
+    ]
 
 
 def robots(logs: Logs, cluster: Array) -> Bools:

@@ -6,9 +6,15 @@ Shifts of the values, which may make a task cost something, are judged in the sa
 
 Events of a ranking of all candidates are estimated by position and model, as `position.estimate` does: Σ_r D(r) · g_jt
 over the first k ranks, with g = m + (y - q m) / max(q, floor) of items that were shown, q the propensity of their slot,
-and g = m of the others. m is the prediction, corrected if the policy has a correction, scaled by task so that
-Σ q m = Σ y. On the shown items alone differences between rankings would be too small: two thirds of the true ones in
-the marketplace. Predicted events count the predictions instead. Both are lifts over production, paired by request.
+and g = m of the others. On the shown items alone differences between rankings would be too small: two thirds of the
+true ones in the marketplace. m is what the shown rows' feedback makes of the predictions, corrected if the policy has a
+correction (`reward_model.fit_events`): a ranking takes what is predicted too high, and predictions as they are promise
+it too much. Predicted events count the predictions instead. Both are lifts over production, paired by request.
+
+The interval of a point is of the requests, and as much wider as the estimate moves by other assumptions that the log
+cannot refuse: m as predicted, scaled by task so that Σ q m = Σ y; an exponent of the slots one standard error larger;
+and items that were not shown earning m · (old place / new place)^γ, with γ of the shown rows that the ranking moves:
+production knows more than the predictions where those that it would move up earn less.
 """
 
 import copy
@@ -21,14 +27,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pygrade import ops
 from pygrade._typing import Array
 from pygrade._util.serialization import to_builtins
 from pygrade.evaluation.arms import EXPECTED_VALUE, SERVED
 from pygrade.evaluation.policy_estimates import item_inputs
+from pygrade.evaluation.replay import ranks
+from pygrade.evaluation.reward_model import fit_events
 from pygrade.evaluation.value import examined, gains_of, rank_discount
-from pygrade.logs import Logs, count_distinct, pad
+from pygrade.logs import Logs, count_distinct
 from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
@@ -39,7 +48,10 @@ VALUE = "value"  # of the events of all tasks, beside the tasks
 AS_TRAINED = "u = 1"
 REACH = 8.0  # multipliers go from 1 / REACH to REACH; training draws few beyond
 _STEPS = 7  # points of a path between two tasks
+_MOVES, _NEWTON, _TINY = 0.5, 5, 1e-30  # prior deviation of γ, and steps that find it
 _POPULATION, _ELITE, _ITERATIONS = 20, 5, 8
+
+_View = tuple[Tensor, ...]  # gains [M, C] and the attention of ranks [k]
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,8 @@ class Judge:
     """Counts events of rankings of a log, as lifts over production.
 
     propensity [S] of the slots and floor: see `evaluation.value`. Events are worth what the log says. production [M]:
-    scores; None: nothing is compared with it. groups: item columns whose exposure it counts, too.
+    scores; None: nothing is compared with it. groups: item columns whose exposure it counts, too. exponent_error: the
+    standard error of the exponent of a propensity that is a power law of the slot.
     """
 
     def __init__(
@@ -102,6 +115,7 @@ class Judge:
         k: int = 10,
         floor: float = 0.15,
         groups: Sequence[str] = (),
+        exponent_error: float = 0.0,
     ) -> None:
         mixture, trade_offs = policy.mixture, policy.config.trade_offs
         alone = None if mixture is None else mixture.expected_value
@@ -122,24 +136,12 @@ class Judge:
         inputs = policy.spec.request_inputs(logs.context, given, logs.offsets)
         self._inputs = inputs.to(policy.input_mean.device)
         self._weights = policy.serve(self._inputs, logs.scenario).cpu()
-        looks = examined(logs.position, propensity)
-        corrected = logs.predictions if self._corrected is None else self._corrected
-        logged, predicted, model = (
-            np.concatenate([amounts, logs.value_of(amounts)[:, None]], 1)
-            for amounts in (logs.feedback, logs.predictions, corrected)
-        )
-        model = _model(model, logged, looks)
-        surprise = np.where(logs.shown[:, None], logged - looks[:, None] * model, 0.0)
-        correction = gains_of(surprise, logs.position, propensity, floor)
         self.groups, self.exposed = tuple(groups), group_columns(logs, groups)
-        gains, exists = pad(np.concatenate([model + correction, predicted, self.exposed], 1), logs.offsets)
-        self._gains = torch.from_numpy(gains.astype(np.float32))
-        self._masks = torch.from_numpy(exists[:, None])
-        self._lists = torch.zeros(gains.shape[-1], dtype=torch.int32)
-        self._discount = torch.from_numpy(rank_discount(propensity, k).astype(np.float32))
+        self._judged, self._production = (propensity, k, floor, exponent_error), production
+        more = np.concatenate([self._valued(logs.predictions), self.exposed], 1)
+        self._model, self._looks = self._fitted(propensity), examined(logs, propensity)
+        self._first = self._view(self._model, propensity, more)
         self.attention = np.cumsum(rank_discount(propensity, k))[np.minimum(np.diff(logs.offsets), k) - 1]  # [R]
-        none = np.zeros((logs.num_requests, len(self.names)))
-        self._base = (none, none) if production is None else self._counted(production)[:2]
 
     def __str__(self) -> str:
         return f"{self.logs.num_requests} requests"
@@ -149,25 +151,82 @@ class Judge:
         """The columns: tasks, then `VALUE`."""
         return (*self.logs.tasks, VALUE)
 
-    def _counted(self, scores: Array) -> tuple[Array, Array, Array]:
-        """Debiased and predicted events per request [R, T + 1] of ranking by scores [M], and exposures [R, G]."""
-        padded = torch.from_numpy(pad(np.asarray(scores, np.float32), self.logs.offsets)[0])[..., None]
-        one = torch.ones(len(padded), 1, 1)
-        lists = (self._discount, self._masks, self._lists)
-        gain = ops.topk_gain(padded, one, self._gains, len(self._discount), *lists)[:, 0].numpy().astype(np.float64)
-        columns = len(self.names)
-        return gain[:, :columns], gain[:, columns : 2 * columns], gain[:, 2 * columns :]
+    def _valued(self, events: Array) -> Array:
+        """[M, T + 1]: events [M, T] and their value."""
+        return np.concatenate([events, self.logs.value_of(events)[:, None]], 1)
+
+    @property
+    def _given(self) -> Array:
+        return self.logs.predictions if self._corrected is None else self._corrected
+
+    def _fitted(self, propensity: Array | None) -> Array:
+        return fit_events(self.logs, self._given, examined(self.logs, propensity))
+
+    def _view(self, model: Array, propensity: Array | None, more: Array | None = None) -> _View:
+        """Debiased events of a look at each candidate, with more columns [M, C], and the attention of ranks."""
+        logs, (_, k, floor, _) = self.logs, self._judged
+        looks = examined(logs, propensity)
+        surprise = np.where(logs.shown[:, None], logs.feedback - looks[:, None] * model, 0.0)
+        gains = self._valued(model + gains_of(surprise, logs, propensity, floor))
+        gains = gains if more is None else np.concatenate([gains, more], 1)
+        return _tensors(gains, rank_discount(propensity, k))
+
+    @cached_property
+    def _others(self) -> list[_View]:
+        """The views of other assumptions."""
+        propensity, _, _, error = self._judged
+        views = [self._view(_scaled(self._given, self.logs.feedback, self._looks), propensity)]
+        if error and propensity is not None:
+            steeper = propensity * np.arange(1.0, len(propensity) + 1) ** -error
+            views.append(self._view(self._fitted(steeper), steeper))
+        return views
+
+    def _otherwise(self, scores: Array) -> list[Array]:
+        """Debiased events [T + 1] of ranking by scores [M] under other assumptions."""
+        logs, count = self.logs, len(self.names)
+        shown, request = logs.shown, logs.row_request
+        place = np.where(shown, logs.position, np.bincount(request, shown)[request])
+        moved = np.log((place + 1.0) / (ranks(scores, logs.offsets) + 1.0))
+        rows = shown if logs.exploration is None else shown & (logs.exploration != "shuffle")[request]
+        slopes = _slopes(logs.feedback[rows], self._looks[rows, None] * self._model[rows], moved[rows])
+        more = np.where(shown[:, None], 0.0, self._model * np.expm1(moved[:, None] * slopes))
+        transferred = self._counted(scores, (_tensors(self._valued(more))[0], self._first[1])).sum(0)
+        transferred += self._counted(scores)[:, :count].sum(0)
+        return [transferred, *(self._counted(scores, view).sum(0) for view in self._others)]
+
+    def _counted(self, scores: Array, view: _View | None = None) -> Array:
+        """Of ranking by scores [M], per request: debiased events [R, T + 1]; under the first view (None) predicted
+        events and exposures, too: [R, 2 T + 2 + G].
+        """
+        gains, discount = view or self._first
+        rows, offsets = torch.from_numpy(np.asarray(scores, np.float32))[:, None], torch.from_numpy(self.logs.offsets)
+        ones = torch.ones(self.logs.num_requests, 1, 1)
+        found = ops.topk_gain(rows, ones, gains, len(discount), discount, offsets=offsets)
+        return found[:, 0].numpy().astype(np.float64)
+
+    @cached_property
+    def _base(self) -> Array:
+        """Of production; 0 without one."""
+        if self._production is None:
+            return np.zeros((self.logs.num_requests, 2 * len(self.names)))
+        return self._counted(self._production)
+
+    @cached_property
+    def _base_otherwise(self) -> list[Array]:
+        if self._production is None:
+            raise ValueError("production is None; want its scores, over which points are lifts")
+        return self._otherwise(self._production)
 
     def values_of(self, scores: Array) -> Array:
         """[R]: the debiased value of ranking by scores [M], by request."""
-        return self._counted(scores)[0][:, -1]
+        return self._counted(scores)[:, len(self.logs.tasks)]
 
     def counts(self, values: Array | None = None, boosts: Array | None = None) -> tuple[Array, Array, Array]:
         """Debiased events [R, T + 1] of the policy at multipliers [R, T] and boosts [M] (None: its own), those of
         production, and the attention [R, G] that the groups get of `attention` [R].
         """
-        events, _, exposed = self._counted(self.scores(values, boosts=boosts))
-        return events, self._base[0], exposed
+        found, count = self._counted(self.scores(values, boosts=boosts)), len(self.names)
+        return found[:, :count], self._base[:, :count], found[:, 2 * count :]
 
     def scores(
         self,
@@ -186,33 +245,30 @@ class Judge:
         given = (logs.predictions, logs.offsets, u, logs.value, self._corrected, s, added)
         return policy.scores_of(weights, *given).numpy()
 
-    @cached_property
-    def _unshifted(self) -> tuple[Array, Array]:
-        """Events of the values as they are."""
-        return self._counted(self.scores([1.0] * len(self.logs.tasks)))[:2]
-
     def shifted(self, shifts: Mapping[str, float]) -> Point:
         """What shifts of the tasks' values earn at once, by task: lifts over the values as they are."""
         if not shifts:
             raise ValueError("shifts is empty; want a shift of at least one task's value")
-        point = self.point(self.scores([1.0] * len(self.logs.tasks), shifts), over=self._unshifted)
+        ones = [1.0] * len(self.logs.tasks)
+        point = self.point(self.scores(ones, shifts), over=self.scores(ones))
         return replace(point, shifts=dict(shifts))
 
-    def point(
-        self, scores: Array, values: Sequence[float] | None = None, over: tuple[Array, Array] | None = None
-    ) -> Point:
-        """Ranking by scores [M]; values [T]: the multipliers that they are the policy's at; over: counted events of
-        another ranking than production's.
+    def point(self, scores: Array, values: Sequence[float] | None = None, over: Array | None = None) -> Point:
+        """Ranking by scores [M]; values [T]: the multipliers that they are the policy's at; over [M]: scores of another
+        ranking than production's.
         """
-        new, predicted, _ = self._counted(scores)
-        (old, expected), ones = over or self._base, np.ones(self.logs.num_requests)
-        events = {
-            name: intervals.ratio_lift((new[:, t], ones), (old[:, t], ones), self.users)
-            for t, name in enumerate(self.names)
-        }
+        new, old = self._counted(scores), self._base if over is None else self._counted(over)
+        others = zip(
+            self._otherwise(scores), self._base_otherwise if over is None else self._otherwise(over), strict=True
+        )
+        moved = [_lift(*pair) for pair in others]
+        count, ones, events = len(self.names), np.ones(self.logs.num_requests), {}
+        for t, name in enumerate(self.names):
+            found = intervals.ratio_lift((new[:, t], ones), (old[:, t], ones), self.users)
+            events[name] = intervals.widen(found, math.hypot(*(lift[t] - found.value for lift in moved)))
         named = None if values is None else dict(zip(self.logs.tasks, map(float, values), strict=True))
-        lifts_of_predicted = _lift(predicted.sum(0), expected.sum(0)).tolist()
-        return Point(named, events, dict(zip(self.names, lifts_of_predicted, strict=True)))
+        predicted = _lift(*(part[:, count : 2 * count].sum(0) for part in (new, old))).tolist()
+        return Point(named, events, dict(zip(self.names, predicted, strict=True)))
 
     def at(self, values: Sequence[float]) -> Point:
         """The policy at multipliers [T]."""
@@ -224,7 +280,8 @@ class Judge:
 
     def totals(self, values: Sequence[float] | None) -> Array:
         """[T + 1]: debiased events of the policy at multipliers [T], or of production (None)."""
-        return np.asarray((self._base if values is None else self._counted(self.scores(values)))[0].sum(0))
+        found = self._base if values is None else self._counted(self.scores(values))
+        return np.asarray(found[:, : len(self.names)].sum(0))
 
 
 def group_columns(logs: Logs, groups: Sequence[str]) -> Array:
@@ -242,10 +299,25 @@ def group_columns(logs: Logs, groups: Sequence[str]) -> Array:
     return columns
 
 
-def _model(predicted: Array, logged: Array, looks: Array) -> Array:
+def _scaled(predicted: Array, logged: Array, looks: Array) -> Array:
     """Predicted events [M, n], scaled to the logged ones of the shown rows; 0 without an event."""
     scale = logged.sum(0), (predicted * looks[:, None]).sum(0)
     return np.asarray(predicted * np.divide(*scale, out=np.zeros(len(scale[0])), where=scale[1] > 0))
+
+
+def _slopes(events: Array, expected: Array, moved: Array) -> Array:
+    """γ [T] of events [S, T] ~ Poisson(c · expected · exp(γ · moved [S])), shrunk to 0 as by a prior of `_MOVES`."""
+    slopes, by = np.zeros(events.shape[1]), moved[:, None]
+    for _ in range(_NEWTON):
+        mean = _scaled(expected * np.exp(by * slopes), events, np.ones(len(events)))
+        apart = by - (mean * by).sum(0) / np.maximum(mean.sum(0), _TINY)
+        step = ((events - mean) * apart).sum(0) - slopes / _MOVES**2
+        slopes = slopes + step / ((mean * apart**2).sum(0) + 1 / _MOVES**2)
+    return np.asarray(slopes)
+
+
+def _tensors(*parts: Array) -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(np.asarray(part, np.float32)) for part in parts)
 
 
 def _lift(new: Array, old: Array) -> Array:

@@ -121,7 +121,9 @@ class Measure:
             found = [Interval(e.value, 0.0, e.value, e.value) for e in signed]
         else:
             found = intervals.simultaneous(signed, judge.users, one_sided=True, confidence=self.confidence)
-            found = [_widen(e, self._drift(*part, e.standard_error)) for e, part in zip(found, parts, strict=True)]
+            found = [
+                intervals.widen(e, self._drift(*part, e.standard_error)) for e, part in zip(found, parts, strict=True)
+            ]
         margins = np.array([s.low - sign * n.level for s, sign, n in zip(found, signs, self.limits, strict=True)])
         states = [
             LimitState(str(n), n.level, e.value, sign * s.low, bool(margin >= 0))
@@ -178,14 +180,6 @@ def _ratio(top: Array, bottom: Array) -> Estimate:
     """Σ top / Σ bottom of rows [R], with its influence."""
     value = float(top.sum() / bottom.sum())
     return Estimate(value, (top - value * bottom) / bottom.mean())
-
-
-def _widen(found: Interval, drift: float) -> Interval:
-    """With a lower end as many standard deviations away as before, of sampling and drift together."""
-    if not drift or not found.standard_error:
-        return found
-    reach = (found.value - found.low) * math.hypot(found.standard_error, drift) / found.standard_error
-    return Interval(found.value, found.standard_error, found.value - reach, found.value + reach)
 
 
 def _spans_of(logs: Logs) -> Array | None:

@@ -17,7 +17,7 @@ from pygrade import ops
 from pygrade._typing import Array, Bools, Floats, Floats32, Ints
 from pygrade._util.html_table import html_table
 from pygrade._util.serialization import to_builtins
-from pygrade.evaluation.value import examined, gains_of, rank_discount
+from pygrade.evaluation.value import curve_at, gains_of, rank_discount
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
@@ -83,7 +83,7 @@ class ReplayMetrics:
 
     def __init__(self, logs: Logs, k: int, propensity: ArrayLike | None, floor: float) -> None:
         """See `evaluate`."""
-        self.gains = gains_of(logs.value_of(logs.feedback), logs.position, propensity, floor)  # [M]
+        self.gains = gains_of(logs.value_of(logs.feedback), logs, propensity, floor)  # [M]
         self.discount = rank_discount(propensity, k)  # [k]
         self._logs = logs
 
@@ -206,7 +206,7 @@ def evaluate(
         baseline=reference,
         task_values=dict(zip(logs.tasks, logs.task_values, strict=True)),
         value_tasks=logs.value_tasks,
-        propensity=None if propensity is None else examined(np.arange(k), propensity).tolist(),
+        propensity=None if propensity is None else curve_at(np.arange(k), propensity).tolist(),
         cannot_differ=same,
         predictions=_prediction_metrics(logs, users),
         rankers={

@@ -24,12 +24,17 @@ _TINY = 1e-7  # added to predictions before the logarithm
 
 def fit_rewards(logs: Logs, logged_discount: Floats) -> Floats:
     """q [M]: expected value of each candidate if it is looked at; logged_discount θ [M]: 0 where not shown."""
-    scores = _standardized(np.log(logs.predictions + np.float32(_TINY)))  # [M, T]
+    return logs.value_of(fit_events(logs, logs.predictions, logged_discount))
+
+
+def fit_events(logs: Logs, predictions: Floats32, logged_discount: Floats) -> Floats32:
+    """Expected events [M, T] of each candidate if it is looked at, of predictions [M, T] that may be corrected."""
+    scores = _standardized(np.log(predictions + np.float32(_TINY)))  # [M, T]
     context = _standardized(logs.context)  # [R, F]
     tasks, width = scores.shape[1], 1 + scores.shape[1] + context.shape[1]
     fold, request = logs.user_number % _FOLDS, logs.row_request
     shown = np.flatnonzero(logged_discount > 0)
-    base = logs.predictions[shown] * logged_discount[shown, None].astype(np.float32)
+    base = predictions[shown] * logged_discount[shown, None].astype(np.float32)
     expected, events = base.sum(0, dtype=np.float64), logs.feedback[shown].sum(0, dtype=np.float64)
     scale = np.divide(events, expected, out=np.zeros(tasks), where=expected > 0)
     mean = (scale * base).astype(np.float32)
@@ -44,15 +49,14 @@ def fit_rewards(logs: Logs, logged_discount: Floats) -> Floats:
             moment[part, t] = x.T @ (logs.feedback[rows, t] - mean[chosen, t])
 
     ridge = np.diag(np.r_[1.0, np.full(width - 1, _RIDGE)])
-    worth = np.broadcast_to(logs.event_values, (logs.num_rows, tasks))
-    result = np.zeros(logs.num_rows)
+    result = np.zeros(scores.shape, np.float32)
     for part in range(_FOLDS):
         rows, others = np.flatnonzero(fold[request] == part), np.arange(_FOLDS) != part
         for t in range(tasks):
             beta = np.linalg.solve(gram[others, t].sum(0) + ridge, moment[others, t].sum(0)).astype(np.float32)
             of_request = 1 + beta[0] + context @ beta[1 + tasks :]
             factor = np.clip(of_request[request[rows]] + scores[rows] @ beta[1 : 1 + tasks], *_FACTORS)
-            result[rows] += worth[rows, t] * scale[t] * logs.predictions[rows, t] * factor
+            result[rows, t] = scale[t] * predictions[rows, t] * factor
     return result
 
 

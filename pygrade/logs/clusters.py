@@ -4,11 +4,13 @@ A log may hold a request several times: joined twice with other user keys, of de
 replay. What a policy learned by heart from one copy it repeats on the other, and each copy counts as evidence again. So
 users who share copies are one cluster, in folds and in intervals.
 
-Two requests have *equal content* if their context, and item, slot and predictions of every candidate, have equal bits,
-in any order of the rows. That may be chance: a ranking without personal inputs shows one page to many users, whose
-feedback is their own. Copies share the feedback, too. For a pair with equal content let m be the shown events that both
-have with one amount, and d those that one of them has alone. If the events of task t recur by chance with probability
-q_{slot, t}, copies are likelier than chance by
+Two requests have *equal pages* if they showed the same items in the same slots: predictions that another replica
+computed, a context column that moved, or another candidate that was not shown make no copy a request of its own. That
+may be chance: a ranking without personal inputs, or a cache, shows one page to many users, whose feedback is their own.
+Copies share the feedback, too. Requests with equal pages are compared in pairs of neighbors, those with equal bits of
+predictions and context next to each other. For such a pair let m be the shown events that both have with one amount,
+and d those that one of them has alone. If the events of task t recur by chance with probability q_{slot, t}, copies are
+likelier than chance by
 
     log odds = Σ_m -log q + d log(ε),    ε = 0.02
 
@@ -48,13 +50,13 @@ def clusters_of(logs: Logs) -> NDArray[np.int64]:
 
 
 def copied_share(logs: Logs) -> float:
-    """Share of the requests that repeat an earlier one's content under another user."""
+    """Share of the requests that repeat another one's page and feedback under another user."""
     pairs = _copies(logs)
     return len(np.unique(pairs.second)) / max(logs.num_requests, 1)
 
 
 class _Pairs(NamedTuple):
-    """Requests with equal content, of two users, in the order of the log."""
+    """Requests with equal pages, of two users."""
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
@@ -63,11 +65,12 @@ class _Pairs(NamedTuple):
 @once_per_object
 def _copies(logs: Logs) -> _Pairs:
     """Pairs that are likelier copies than chance."""
-    rows, users = _row_hashes(logs), logs.user_number
-    content = splitmix64(np.add.reduceat(splitmix64(rows), logs.offsets[:-1])) if len(rows) else rows
-    content = splitmix64(content + _bits_hashes(logs.context))
-    order = np.argsort(content, kind="stable")
-    same = np.flatnonzero(content[order][1:] == content[order][:-1])
+    slots = splitmix64((logs.position.astype(np.int64) + 1).view(np.uint64))
+    rows, users = splitmix64(hashes(logs.item_id, logs.item_number) + slots), logs.user_number
+    page = _of_requests(logs, np.where(logs.shown, rows, np.uint64(0)))
+    inputs = _of_requests(logs, splitmix64(rows + _bits_hashes(logs.predictions))) + _bits_hashes(logs.context)
+    order = np.lexsort((inputs, page))
+    same = np.flatnonzero(page[order][1:] == page[order][:-1])
     first, second = order[same], order[same + 1]
     other = users[first] != users[second]
     pairs = _Pairs(first[other], second[other])
@@ -88,10 +91,9 @@ def _bits_hashes(matrix: NDArray[np.float32]) -> _Hashes:
     return result
 
 
-def _row_hashes(logs: Logs) -> _Hashes:
-    """[M] hashes of item, slot and predictions."""
-    slots = splitmix64((logs.position.astype(np.int64) + 1).view(np.uint64))
-    return splitmix64(hashes(logs.item_id, logs.item_number) + slots) + _bits_hashes(logs.predictions)
+def _of_requests(logs: Logs, rows: _Hashes) -> _Hashes:
+    """[R]: sums of the rows' hashes [M], which do not depend on the order of the rows."""
+    return np.add.reduceat(rows, logs.offsets[:-1]) if len(rows) else rows
 
 
 def _log_odds(logs: Logs, rows: _Hashes, pairs: _Pairs) -> NDArray[np.float64]:

@@ -56,8 +56,10 @@ _KINDS = {
     "item_id": _IDS,
     "position": ("integer", "number"),
     "timestamp": ("time", "integer", "number", "text"),
+    "scored_at": ("time", "integer", "number", "text"),
     "scenario": ("text",),
     "value": ("integer", "number"),
+    "production_score": ("integer", "number"),
     "category": _IDS,
     "embedding": ("vector",),
     "shown": _NUMBERS,
@@ -247,9 +249,9 @@ def _fits(table: Table, role: str, name: str) -> bool:
         return bool(table.varies(name).any())  # else it is of the request
     if role == "value":
         return bool((table.numbers(name, gaps=True) >= 0).all())
-    if role == "timestamp" and kind == "text" and not table.is_numeric(name):
+    if role in ("timestamp", "scored_at") and kind == "text" and not table.is_numeric(name):
         return _is_time_text(table, name)
-    if role == "timestamp" and kind in ("integer", "number", "text"):
+    if role in ("timestamp", "scored_at") and kind in ("integer", "number", "text"):
         return bool(np.nanmin(table.numbers(name, gaps=True), initial=np.inf) >= 1e9)  # 2001 in seconds
     return True
 

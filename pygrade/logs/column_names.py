@@ -37,6 +37,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "date",
         "zeitpunkt", "zeitstempel", "zeit", "datum", "horodatage", "date_heure", "fecha",
     ),
+    "scored_at": ("scored_at", "predicted_at", "prediction_time", "prediction_timestamp", "scoring_time"),
     "scenario": (
         "scenario", "surface", "placement", "page_type", "section", "store_section", "channel", "tab", "screen", "site",
         "platform", "device", "device_type", "market", "country", "locale",
@@ -88,9 +89,11 @@ SHORT = {
     "slot": "position",
     "time": "timestamp",
     "policy": "policy_version",
+    "production": "production_score",
 }
 SKIP = "skip"  # the role of columns to leave out
-NATIVE = ("seed", "policy_version", "exploration", "trust", "baseline", "verdict", "candidates")  # by these names alone
+# By these names alone.
+NATIVE = ("seed", "policy_version", "exploration", "trust", "baseline", "verdict", "candidates", "production_score")
 
 _PLACES = {
     "scenario",
@@ -147,6 +150,7 @@ _EVENTS = (
     {"unsubscribe", "unfollow", "block", "mute"},
 )
 _HARM = _EVENTS[-3:]
+_CENTS = {"cent", "cents", "cts", "minor", "pence", "centimes", "centavos", "centimos"}
 _IDS = {"id", "uuid", "guid", "hash", "key", "sha", "md5"}
 
 
@@ -190,6 +194,15 @@ def base_name(name: str, role: str) -> str:
     """
     found, kinds = words(name), _IDS if role == "request_id" else _IDS | {"no", "nr", "number"}
     return "".join(found[:-1] if len(found) > 1 and found[-1] in kinds else found)
+
+
+def counts_cents(name: str) -> bool:
+    """Does a word of the name mean that amounts are in hundredths?
+
+    >>> counts_cents("preis_cent"), counts_cents("price")
+    (True, False)
+    """
+    return bool(_CENTS & set(words(name)))
 
 
 def is_id(name: str) -> bool:

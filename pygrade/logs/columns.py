@@ -29,6 +29,7 @@ COLUMNS = {
     "setting": Column(True, "int32", absent=-1),
     "cohort": Column(True, "int32", absent=-1),
     "value": Column(False, "float32"),
+    "production_score": Column(False, "float32"),
     "category": Column(False, "str"),
     "embedding": Column(False, "int32"),  # in Parquet lists, see `embeddings`
     "seed": Column(True, "uint64"),

@@ -11,8 +11,10 @@ _WHAT = {
     "item_id": "the candidate",
     "position": "slot on the page, empty where the candidate was not shown",
     "timestamp": "when: a date, or seconds or milliseconds since 1970",
+    "scored_at": "when the predictions were made, to check that it was before the page",
     "scenario": "text of the request, such as the kind of page",
     "value": "price of the item",
+    "production_score": "what production ranked every candidate by, the higher the better",
     "category": "kind of the item: what stands above an item may satiate or help by it",
     "embedding": "vector of the item, a list of decimals; for likeness of items of a page",
     "shown": "1 if the row was shown, if every row has a slot",
@@ -77,7 +79,7 @@ def contract_rows(table: Table, mapping: ColumnMap) -> list[tuple[str, str, str,
     rows += [
         (short.get(role, role), "no", what, found(role))
         for role, what in _WHAT.items()
-        if role not in REQUIRED and (role != "shown" or role in mapping.roles)
+        if role not in REQUIRED and (role not in ("shown", "scored_at") or role in mapping.roles)
     ]
     for prefix, text in (("x_", _FEATURES), ("i_", _ITEMS)):
         named = [role for role in mapping.roles if role.startswith(prefix)] or [f"{prefix}<name>"]

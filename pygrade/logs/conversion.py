@@ -19,6 +19,7 @@ from pygrade.logs.text_times import read_times
 _UNITS = {"seconds": 1e3, "milliseconds": 1.0, "microseconds": 1e-3, "nanoseconds": 1e-6}  # in milliseconds
 _FIRST, _LAST = 3e11, 4e12  # times that a log may have: 1979 to 2096, in milliseconds
 NEVER = np.iinfo(np.int64).max
+_MINUTE = 60_000  # milliseconds
 
 
 @dataclass
@@ -210,6 +211,15 @@ def times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64]:
     if several := int((last != first).sum()):
         notes.changed.append(f"{column!r} (time) has several times in {several:,} requests: the earliest of each")
     return first
+
+
+def check_scored(table: Table, column: str, page: NDArray[np.int64], notes: ImportNotes) -> None:
+    """TableProblem if predictions were made more than a minute after their page, at page [R] milliseconds."""
+    made = row_times(table, column, notes)
+    late = (made != NEVER) & (made > np.repeat(page, np.diff(np.append(table.starts, len(table)))) + _MINUTE)
+    wanted = "predictions that were made before their page, as others may hold its feedback"
+    label = f"{column!r} (when predictions were made)"
+    refuse(table, label, late, made.astype(np.float64), wanted, "is after the page's time")
 
 
 def row_times(table: Table, column: str, notes: ImportNotes) -> NDArray[np.int64]:

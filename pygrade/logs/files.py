@@ -71,6 +71,7 @@ def concatenate(parts: Sequence[Logs]) -> Logs:
                 raise ValueError(f"parts differ in {name}: integers and strings; want one kind")
     sizes = np.concatenate([np.diff(part.offsets) for part in parts])
     changes: dict[str, Any] = {"offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)}
+    changes["scales"] = {task: scale for part in parts for task, scale in part.scales.items()}  # the last one's
     given = [(part.embedding, part.embeddings) for part in parts]
     tables = [(place, vectors) for place, vectors in given if place is not None and vectors is not None]
     if len(tables) == len(parts):

@@ -8,14 +8,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.logs import attributes, contract, conversion, leaks, prediction_scale
+from pygrade.logs import attributes, contract, conversion, leaks
 from pygrade.logs.arrays import numbered
 from pygrade.logs.column_map import BY_NAME_AND_VALUES, PREFIXES, ColumnMap, find_request, parse_map, propose
-from pygrade.logs.column_names import SHORT, names_harm
+from pygrade.logs.column_names import SHORT, counts_cents, names_harm
 from pygrade.logs.columns import PER_TASK
 from pygrade.logs.conversion import ImportNotes
+from pygrade.logs.find_scale import RawPredictions, ScaleFinder
 from pygrade.logs.nested import unnested
 from pygrade.logs.parquet import LISTED, METADATA_KEY, header_of
+from pygrade.logs.prediction_scale import PredictionScale, from_records, parse_scales, read_predictions
 from pygrade.logs.problems import MOST_LEFT_OUT, Problems
 from pygrade.logs.table import Table, check_names, to_arrow
 
@@ -24,7 +26,7 @@ Duplicates = Literal["keep-shown", "refuse"]
 _LARGE = 3.0  # mean of the amounts that are not taken for counts
 _DECISIVE = ("position", "timestamp", "scenario", "value", "exploration")
 _TEXTS = ("scenario", "policy_version", "baseline", "verdict")
-_NUMBERS = ("position", "value", "shown", "trust")
+_NUMBERS = ("position", "value", "production_score", "shown", "trust")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,16 @@ class ImportedTable:
     own: bool  # the table is a log of pygrade's own
 
 
+@dataclass(frozen=True)
+class _Options:
+    """How a table is read."""
+
+    scale: Mapping[str, str | PredictionScale]
+    duplicates: Duplicates
+    levels: Sequence[str]
+    logged: Mapping[str, PredictionScale] | None  # scales of a log of pygrade's own, whose predictions were read
+
+
 @dataclass
 class _Attempt:
     """A table on its way to a log: problems do not end it, so that one run finds all of them."""
@@ -57,7 +69,7 @@ def import_table(
     table: Any,
     columns: Columns | None = None,
     *,
-    scale: Mapping[str, str] | None = None,
+    scale: Mapping[str, str | PredictionScale] | None = None,
     duplicates: Duplicates = "keep-shown",
     levels: Sequence[str] = (),
     fix: bool = False,
@@ -78,8 +90,9 @@ def import_table(
         given["position"] = LISTED
     arrow, said, parents = unnested(arrow, where, given)
     found, requests = Table(arrow, where, parents=parents), 0
+    options = _Options(scale or {}, duplicates, levels, from_records(header.get("scales", {})) if header else None)
     while True:
-        attempt = _attempt(found, given, scale or {}, duplicates, levels)
+        attempt = _attempt(found, given, options)
         requests = requests or len(attempt.table.starts)
         bad, gaps, left_out = _cure(found, attempt, requests, fix)
         if not (fix and (left_out or gaps)):
@@ -109,9 +122,7 @@ def import_table(
     return ImportedTable(fields, mapping, notes, rows, where, attempt.table.row_name, values, priced, bool(header))
 
 
-def _attempt(
-    table: Table, given: Mapping[str, str], scale: Mapping[str, str], duplicates: Duplicates, levels: Sequence[str]
-) -> _Attempt:
+def _attempt(table: Table, given: Mapping[str, str], options: _Options) -> _Attempt:
     """The fields of a log, as far as they can be made."""
     result = _Attempt(table)
     mapping, notes, problems = result.mapping, result.notes, result.problems
@@ -130,14 +141,14 @@ def _attempt(
             slot = conversion.slots(table, mapping, notes)
     if slot is not None and {"request_id", "item_id"} <= set(mapping.roles):
         with problems.collect():
-            keep = conversion.without_copies(table, mapping, slot, duplicates, notes)
+            keep = conversion.without_copies(table, mapping, slot, options.duplicates, notes)
             if not keep.all():
                 result.table, slot = table.kept(keep), slot[keep]
         with problems.collect():
             if mapping.roles["position"] not in table.names:
                 slot = conversion.count_listed(result.table, mapping, slot >= 0, notes)
             conversion.check_slots(result.table, mapping, slot)
-    result.fields = _fields(result, slot, scale, levels)
+    result.fields = _fields(result, slot, options)
     return result
 
 
@@ -221,19 +232,19 @@ def _first_seen(ids: Sequence[Any]) -> NDArray[np.int64]:
     return np.fromiter((place.setdefault(value, len(place)) for value in ids), np.int64, len(ids))
 
 
-def _fields(
-    attempt: _Attempt, slot: NDArray[np.int32] | None, scale: Mapping[str, str], levels: Sequence[str]
-) -> dict[str, Any]:
+def _fields(attempt: _Attempt, slot: NDArray[np.int32] | None, options: _Options) -> dict[str, Any]:
     table, mapping, notes, collect = attempt.table, attempt.mapping, attempt.notes, attempt.problems.collect
     roles, starts, tasks = mapping.roles, table.starts, mapping.tasks
     result: dict[str, Any] = {"tasks": tasks, "offsets": np.append(starts, len(table)).astype(np.int64)}
     with collect():
-        result["features"], result["context"] = attributes.features(table, mapping, levels, notes, attempt.problems)
+        result["features"], result["context"] = attributes.features(
+            table, mapping, options.levels, notes, attempt.problems
+        )
     with collect():
         shown = np.ones(len(table), bool) if slot is None else slot >= 0
         taken = (*tasks, *result.get("features", ()))
         result["items"], of_items = attributes.item_columns(
-            table, mapping, shown, taken, levels, notes, attempt.problems
+            table, mapping, shown, taken, options.levels, notes, attempt.problems
         )
         result["item_features"] = of_items if result["items"] else None
     with collect():
@@ -252,34 +263,48 @@ def _fields(
     if slot is not None:
         result["position"] = slot
     with collect():
-        scales = prediction_scale.scales_of(scale, tasks)
-        _events(attempt, result, None if slot is None else slot >= 0, scales)
+        _events(attempt, result, slot, parse_scales(options.scale, tasks), options.logged)
     _optional(attempt, result)
     return result
 
 
 def _events(
-    attempt: _Attempt, result: dict[str, Any], shown: NDArray[np.bool_] | None, scales: Mapping[str, str]
+    attempt: _Attempt,
+    result: dict[str, Any],
+    slot: NDArray[np.int32] | None,
+    stated: Mapping[str, PredictionScale],
+    logged: Mapping[str, PredictionScale] | None,
 ) -> None:
     """Feedback and predictions [M, T]; without slots, they are only checked, as if rows with feedback were shown."""
-    table, roles, notes = attempt.table, attempt.mapping.roles, attempt.notes
-    found: dict[str, list[NDArray[np.float32]]] = {"feedback": [], "predictions": []}
-    for task in attempt.mapping.tasks:
+    table, roles, notes, tasks = attempt.table, attempt.mapping.roles, attempt.notes, attempt.mapping.tasks
+    feedback: list[NDArray[np.float32]] = []
+    found: list[RawPredictions] = []
+    for task in tasks:
         column, events = roles.get(f"y_{task}"), None
         if column is not None:
             with attempt.problems.collect():
                 values = table.numbers(column)
-                seen = ~np.isnan(values) if shown is None else shown
+                seen = ~np.isnan(values) if slot is None else slot >= 0
                 events = np.where(seen, np.maximum(np.nan_to_num(values), 0), 0).astype(np.float32)  # if it fails
                 events = conversion.feedback(table, column, task, seen, notes)
-                found["feedback"].append(events)
+                feedback.append(events)
         if events is not None:
             with attempt.problems.collect():
-                scale, label = scales.get(task), roles[f"p_{task}"]
-                found["predictions"].append(
-                    prediction_scale.predictions(table, label, task, events, seen, notes, scale)
-                )
-    result |= {name: np.stack(arrays, 1) for name, arrays in found.items() if arrays}
+                found.append(RawPredictions.of(table, roles[f"p_{task}"], task, events, seen))
+    finder = ScaleFinder(table, None if attempt.mapping.no_slots else slot, notes)
+    for raw in sorted(found, key=lambda raw: -int((raw.events > 0).sum())):  # parents first
+        with attempt.problems.collect():
+            finder.read(raw, stated.get(raw.task, None if logged is None else PredictionScale()))
+    if feedback:
+        result["feedback"] = np.stack(feedback, 1)
+    scales = finder.scales
+    if len(scales) == len(tasks):
+        values = np.stack([raw.values for raw in found], 1)
+        result["predictions"] = read_predictions(scales, [raw.task for raw in found], values)
+        if logged is not None:
+            kept = {task: scale for task, scale in logged.items() if task in tasks}
+            scales = kept | {task: scales[task] for task in stated}
+        result["scales"] = scales
 
 
 def _optional(attempt: _Attempt, result: dict[str, Any]) -> None:
@@ -289,9 +314,13 @@ def _optional(attempt: _Attempt, result: dict[str, Any]) -> None:
     if "timestamp" in roles:
         with collect():
             result["timestamp"] = conversion.times(table, roles["timestamp"], notes)
-    if "value" in roles:
+    if "scored_at" in roles and "timestamp" in result:
         with collect():
-            result["value"] = conversion.numbers(table, roles["value"], "", notes).astype(np.float32)
+            conversion.check_scored(table, roles["scored_at"], result["timestamp"], notes)
+    for name in ("value", "production_score"):
+        if name in roles:
+            with collect():
+                result[name] = conversion.numbers(table, roles[name], "", notes).astype(np.float32)
     if "category" in roles:
         with collect():
             result["category"] = table.texts(roles["category"])
@@ -330,6 +359,9 @@ def _check_price(
     rows = fields["value"], fields["feedback"], fields["tasks"], fields["position"] >= 0
     why = leaks.price_leak(*rows, item, np.repeat(time, sizes))
     column = mapping.roles["value"]
+    if counts_cents(column):
+        text = "is in cents, by its name: an event is worth that many cents, unless --values has a hundredth"
+        notes.warned.append(f"{column!r} (price) {text}")
     if why and (own or mapping.why["value"] == "given"):
         notes.warned.append(f"{column!r} (price) {why}: is it known before the page is shown?")
     elif why:

@@ -1,12 +1,11 @@
 """Requests recognized across logs: by who asked and what was shown, whatever predictions, feedback and order say."""
 
-import hashlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._util.hashing import splitmix64
+from pygrade._util.hashing import splitmix64, stable_id
 from pygrade.logs.arrays import numbered
 from pygrade.logs.logs import Logs
 
@@ -26,11 +25,14 @@ def request_keys(logs: Logs) -> Keys:
 
 
 def hashes(ids: NDArray[Any], number: NDArray[np.int64] | None = None) -> Keys:
-    """[n] 64-bit hashes of integers or strings; number [n]: what `numbered` gives for them, if that is known."""
+    """[n] 64-bit hashes of integers, or of the `stable_id` of strings: the key of an item wherever it is ranked.
+
+    number [n]: what `numbered` gives for them, if that is known.
+    """
     if ids.dtype == np.int64:
         return splitmix64(ids.view(np.uint64))
     number = numbered(ids) if number is None else number
     first = np.full(int(number.max(initial=-1)) + 1, -1)
     first[number[::-1]] = np.arange(len(ids))[::-1]
-    digests = b"".join(hashlib.sha256(str(ids[row]).encode("utf-8", "surrogatepass")).digest()[:8] for row in first)
-    return np.frombuffer(digests, "<u8").astype(np.uint64)[number]
+    named = np.fromiter((stable_id(str(name)) for name in ids[first]), np.int64, len(first))
+    return splitmix64(named.view(np.uint64))[number]

@@ -4,12 +4,13 @@ One Parquet row is one candidate of a request; the rows of a request are contigu
 `item_id` (integer or string), `position` (integer, 0-based slot, null where not shown; if slots are unknown, `listed`
 instead: the place among the request's shown rows as they were listed), context features `x_<feature>`, predictions
 `p_<task>`, feedback `y_<task>` (null where not shown), and optionally item columns `i_<name>` (numbers, null where
-unknown), `scenario`, `value`, `category` (text) and `embedding` (a list of numbers, see `embeddings`) of the item, the
-logging policy's weights `w_<task>` and concentration `a_<task>`, `seed`,
-`policy_version`, `exploration`, `timestamp` (ms), `trust`, `baseline`, `verdict` (what the policy was mixed with),
-`u_<task>` and `shift_<task>` (multipliers of the tasks' values, and numbers added to them), `candidates` (how many the
-request had; a server's log may list all candidates of a sample of its requests, and the shown ones alone of the
-others), `arm` (of a service's A/B test), `experiment`, `setting` and `cohort` (of a service's experiment over weeks).
+unknown), `scenario`, `value`, `category` (text) and `embedding` (a list of numbers, see `embeddings`) of the item,
+`production_score` (what production ranked every candidate by), the logging policy's weights `w_<task>`, concentration
+`a_<task>`, `seed`, `policy_version`, `exploration`, `timestamp` (ms), `trust`, `baseline`, `verdict` (what the policy
+was mixed with), `u_<task>` and `shift_<task>` (multipliers of the tasks' values, and numbers added to them),
+`candidates` (how many the request had; a server's log may list all candidates of a sample of its requests, and the
+shown ones alone of the others), `arm` (of a service's A/B test), `experiment`, `setting` and `cohort` (of a service's
+experiment over weeks).
 
 Values that another convention explains are refused, with the row: slots from 1 (no row has slot 0), timestamps in
 seconds, microseconds or nanoseconds, predictions above 1 of a task whose feedback is only 0 and 1 (percentages), an
@@ -20,7 +21,7 @@ where not shown.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ from pygrade.logs.categories import levels_of
 from pygrade.logs.columns import COLUMNS, PER_REQUEST, PER_ROW, PER_TASK
 from pygrade.logs.embeddings import MOST_NUMBERS
 from pygrade.logs.import_table import Columns, Duplicates, ImportedTable, check_priced, import_table, worth_by_default
+from pygrade.logs.prediction_scale import MARGIN, PredictionScale
 from pygrade.metrics.texts import rate_text
 
 _Refuse = Callable[..., None]  # see `validate`
@@ -46,7 +48,6 @@ MAX_SLOT = 100_000  # arrays are as long as the last slot
 MAX_AMOUNT = 1e12  # of feedback on a row, and of a price; larger ones overflow in gradients
 SECONDS = (10**9, 10**11)  # 2001 … as seconds, January 1970 … 1973 as milliseconds
 FINER = 10**14  # microseconds since 1973; the year 5138 in milliseconds
-_PROBABILITY_MARGIN = 1e-3  # rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +73,7 @@ class Logs:
     value_tasks: tuple[str, ...] = ()  # tasks whose events are worth their value times the item's `value` (its price)
     scenario: Array | None = None  # [R] str
     value: NDArray[np.float32] | None = None  # [M], price or other value of the item
+    production_score: NDArray[np.float32] | None = None  # [M] that production ranked by, the higher the better
     weights: NDArray[np.float32] | None = None  # [R, T] that made the page; NaN: unknown
     concentration: NDArray[np.float32] | None = None  # [R, T] that the weights were drawn from; NaN: not drawn
     seed: NDArray[np.uint64] | None = None  # [R] of the draw: the sampler's seed in the upper 32 bits, then its offset
@@ -94,6 +96,7 @@ class Logs:
     embedding: NDArray[np.int32] | None = None  # [M] place of the item's vector in `embeddings`, -1: unknown
     embeddings: NDArray[np.float32] | None = None  # [E, d] distinct vectors, d ≤ 256, none of length 0
     slots_known: bool = True  # else `position` tells what was shown, and counts it as it was listed: not where
+    scales: Mapping[str, PredictionScale] = field(default_factory=dict)  # task → how its table's column was read
 
     def __post_init__(self) -> None:
         if not self.task_values:
@@ -213,7 +216,7 @@ class Logs:
         *,
         values: Mapping[str, float] | None = None,
         value_tasks: Sequence[str] = (),
-        scale: Mapping[str, str] | None = None,
+        scale: Mapping[str, str | PredictionScale] | None = None,
         duplicates: Duplicates = "keep-shown",
         levels: Sequence[str] = (),
         fix: bool = False,
@@ -229,7 +232,9 @@ class Logs:
             values: task → what one event is worth, of amounts what a unit is; not given: what a log of pygrade's own
                 says, or 1 an event, -1 of one that is harm by its name (hide, return), of large amounts 1 on average.
             value_tasks: those worth that times the price.
-            scale: task → what its predictions are: probability, percent, logit or log. Not given: what is clear.
+            scale: task → what its predictions are: probability, percent, logit, log, score (of no unit: a rising map is
+                fitted), ``given:click`` or ``percent:given:click`` (of an event that presumes a click), or what another
+                log or a policy has in ``scales``. Not given: what is clear.
             duplicates: of an item listed twice in a request, keep the row that was shown, or refuse.
             levels: 0/1 columns ``name=level`` of a policy or another log, which text columns get instead of those of
                 their frequent levels.
@@ -304,6 +309,7 @@ class Logs:
             changes["item_features"] = np.ascontiguousarray(self.item_features[:, column]) if column else None
         changes["task_values"] = tuple(self.task_values[t] for t in place)
         changes["value_tasks"] = tuple(task for task in self.value_tasks if task in tasks)
+        changes["scales"] = {task: scale for task, scale in self.scales.items() if task in tasks}
         return replace(self, **changes)
 
     def _with_levels(self, kind: Literal["features", "items"], wanted: Sequence[str]) -> "Logs":
@@ -515,7 +521,7 @@ def _validate_tasks(logs: Logs, refuse: _Refuse) -> None:
         refuse(feedback < 0, f"y_{task}", feedback, "feedback ≥ 0 (give harm a negative task value instead)")
         if set(np.unique(feedback)) == {0.0, 1.0}:
             wanted = "a probability, as feedback is 0 or 1 (of a percentage, take a hundredth)"
-            refuse(column > 1 + _PROBABILITY_MARGIN, f"p_{task}", column, wanted)
+            refuse(column > 1 + MARGIN, f"p_{task}", column, wanted)
     if logs.embedding is not None and logs.embeddings is not None:
         count = len(logs.embeddings)
         wrong = (logs.embedding < -1) | (logs.embedding >= count)
@@ -524,6 +530,9 @@ def _validate_tasks(logs: Logs, refuse: _Refuse) -> None:
         refuse(bad, "embedding", logs.embedding, "a vector of finite numbers that are not all 0")
     if logs.value is not None:
         refuse(~((logs.value >= 0) & np.isfinite(logs.value)), "value", logs.value, "a finite value ≥ 0")
+    if logs.production_score is not None:
+        score, wanted = logs.production_score, "a finite score for every candidate"
+        refuse(~np.isfinite(score), "production_score", score, wanted)
 
 
 def _validate_requests(logs: Logs, refuse: _Refuse) -> None:

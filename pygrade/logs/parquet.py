@@ -17,6 +17,7 @@ from pygrade._util.text import one_line
 from pygrade.logs.arrays import numbered
 from pygrade.logs.columns import COLUMNS, Column
 from pygrade.logs.embeddings import EmbeddingError, join_tables, read_lists, write_lists
+from pygrade.logs.prediction_scale import from_records, to_records
 from pygrade.logs.table_formats import refuse_loose
 
 RowName = Callable[[int], str]
@@ -40,10 +41,10 @@ _WANTED = {"p_": "a prediction for every candidate", "y_": "feedback for a shown
 _CONTRACT = (
     "a log has a row per candidate, with request_id, user_id, item_id, position (slot from 0, null: not shown; slots "
     "unknown: listed, the place in the list) and for each task p_<task> (prediction) and y_<task> (feedback, null: not "
-    "shown); optional: x_<feature>, i_<item column>, scenario, value, category, embedding (a list), w_<task>, "
-    "a_<task>, u_<task>, shift_<task>, seed, policy_version, exploration, timestamp (ms), trust, baseline, verdict, "
-    "candidates (of the request), arm, experiment, setting, cohort; `pygrade "
-    "doctor FILE` makes one of a table with other names"
+    "shown); optional: x_<feature>, i_<item column>, scenario, value, production_score, category, embedding (a list), "
+    "w_<task>, a_<task>, u_<task>, shift_<task>, seed, policy_version, exploration, timestamp (ms), trust, baseline, "
+    "verdict, candidates (of the request), arm, experiment, setting, cohort; `pygrade doctor FILE` makes one of a "
+    "table with other names"
 )
 
 
@@ -209,6 +210,7 @@ class ParquetParts:
         result["task_values"] = tuple(float(v) for v in self.header.get("task_values", ()))
         result["value_tasks"] = tuple(str(task) for task in self.header.get("value_tasks", ()))
         result["slots_known"] = self.slots_known
+        result["scales"] = from_records(self.header.get("scales", {}))
         inside = np.ones(self.num_rows, bool)
         inside[starts] = False  # rows whose predecessor belongs to the same request
 
@@ -316,7 +318,7 @@ def write(columns: dict[str, Any], path: Path, rows_per_file: int) -> None:
     if len(offsets) == 1:
         raise ValueError(f"{path}: the log has no requests; want at least one")
     bounds = np.append(cuts, len(offsets) - 1)
-    header = {"format_version": FORMAT_VERSION, "parts": len(cuts)} | {name: columns[name] for name in _STATED}
+    header = _header(columns) | {"parts": len(cuts)}
     with atomic_directory(path) as directory, ThreadPoolExecutor(2) as pool:  # two parts at a time
 
         def write_numbered(number: int) -> None:
@@ -335,9 +337,13 @@ def refuse_strangers(place: str, names: Iterable[str]) -> None:
 
 def write_part(columns: dict[str, Any], file: Path) -> None:
     """Writes checked columns (the fields of `Logs`) as one file of a log that other files may be added to."""
-    header = {"format_version": FORMAT_VERSION} | {name: columns[name] for name in _STATED}
-    table = _table(columns, 0, len(columns["offsets"]) - 1, header)
+    table = _table(columns, 0, len(columns["offsets"]) - 1, _header(columns))
     require("pyarrow.parquet").write_table(table, file, compression="zstd")
+
+
+def _header(columns: dict[str, Any]) -> dict[str, Any]:
+    stated = {name: columns[name] for name in _STATED}
+    return {"format_version": FORMAT_VERSION, **stated, "scales": to_records(columns["scales"])}
 
 
 def _table(columns: dict[str, Any], start: int, stop: int, header: dict[str, Any]) -> Any:

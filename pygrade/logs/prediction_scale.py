@@ -1,87 +1,110 @@
-"""Predictions as probabilities or amounts: what scale a column is in, if only one reading fits."""
+"""Scales of predictions: what a table's column holds, and how it becomes the probabilities or amounts of a log.
 
-from collections.abc import Mapping
+A log and a policy keep the scale of each task, so that a service reads its callers' predictions as the table was read.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._typing import Array, Floats
-from pygrade.logs.conversion import ImportNotes, refuse
-from pygrade.logs.table import Table
+from pygrade import _core
+from pygrade._typing import Array
 
-SCALES = ("probability", "percent", "logit", "log")
-_MARGIN = 1e-3  # rounding of a probability
-_CLEAR = 2.0  # a conversion is clear if it brings the mean within this factor of the event's rate
+Kind = Literal["probability", "percent", "logit", "log", "score"]
+KINDS = get_args(Kind)
+MARGIN = 1e-3  # rounding of a probability
+LARGEST_LOG = 80.0  # logits and logarithms are cut to it
 
 
-def predictions(
-    table: Table,
-    column: str,
-    task: str,
-    events: Array,
-    shown: NDArray[np.bool_],
-    notes: ImportNotes,
-    scale: str | None = None,
+@dataclass(frozen=True)
+class PredictionScale:
+    """How the predictions v of one task are read.
+
+    probability: v; percent: v / 100; logit: 1 / (1 + exp(-v)); log: exp(v); score: the log odds, of amounts the
+    logarithm, by a piecewise linear map with knots x, y, both rising, whose first and last segment have no end.
+    """
+
+    kind: Kind = "probability"
+    given: str | None = None  # task whose event it presumes, and whose prediction multiplies it
+    amount: bool = False  # of feedback that is not 0 or 1: any number ≥ 0
+    column: str = ""  # of the table, in which they went from low to high
+    low: float = 0.0
+    high: float = 0.0
+    x: tuple[float, ...] = ()
+    y: tuple[float, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "PredictionScale":
+        """The scale of ``percent``, ``given:click`` (a probability) or ``percent:given:click``."""
+        name, _, parent = text.partition("given:")
+        name = name.removesuffix(":") or "probability"
+        for kind in KINDS:
+            if kind == name and (parent or text == kind):
+                return cls(kind, parent or None)
+        raise ValueError(f"{text!r}; want one of {', '.join(KINDS)}, or given:TASK")
+
+
+def to_records(scales: Mapping[str, PredictionScale]) -> dict[str, dict[str, Any]]:
+    """Task → scale as the JSON of policies and logs has it."""
+    return {task: asdict(scale) for task, scale in scales.items()}
+
+
+def from_records(records: Mapping[str, Mapping[str, Any]]) -> dict[str, PredictionScale]:
+    """Inverse of `to_records`."""
+    knots = {task: {axis: tuple(record[axis]) for axis in ("x", "y")} for task, record in records.items()}
+    return {task: PredictionScale(**{**record, **knots[task]}) for task, record in records.items()}
+
+
+def read_predictions(
+    scales: Mapping[str, PredictionScale], tasks: Sequence[str], predictions: Array
 ) -> NDArray[np.float32]:
-    """[M] probabilities of an event that is 0 or 1, or amounts; events [M] is the feedback of the task."""
-    label = f"{column!r} (prediction of {task!r})"
-    values = table.numbers(column)
-    refuse(table, label, np.isnan(values), values, "a prediction for every candidate", "is empty or NaN")
-    refuse(table, label, np.isinf(values), values, "finite predictions")
-    binary = set(np.unique(events[shown])) <= {0.0, 1.0}
-    if scale is None:
-        scale = _scale_of(table, label, task, values, events, shown, binary)
-    if scale == "percent":
-        notes.changed.append(f"{label}: percentages, now probabilities")
-        values = values / 100
-    elif scale == "logit":
-        notes.changed.append(f"{label}: logits, now probabilities (sigmoid)")
-        values = 1 / (1 + np.exp(-np.clip(values, -80, 80)))
-    elif scale == "log":
-        notes.changed.append(f"{label}: logarithms, now probabilities (exp)")
-        values = np.exp(np.minimum(values, 80))
-    wanted = "predictions ≥ 0"
-    refuse(table, label, values < 0, values, wanted)
-    if binary:
-        refuse(table, label, values > 1 + _MARGIN, values, "probabilities, as feedback is 0 or 1")
-    return values.astype(np.float32)
+    """Predictions [..., T] as a table has them → as a log has them: probabilities and amounts, NaN where one is missing
+    (NaN or infinite). Tasks without a scale stay as they are; see `pygrade.reference.read_predictions`.
+    """
+    rows = np.ascontiguousarray(predictions, np.float32).reshape(-1, len(tasks))
+    result = np.empty_like(rows)
+    _core.read_predictions(json.dumps(to_records(scales)), list(tasks), rows, result)
+    return result.reshape(np.shape(predictions))
 
 
-def _scale_of(
-    table: Table, label: str, task: str, values: Floats, events: Array, shown: NDArray[np.bool_], binary: bool
-) -> str:
-    """The scale that the values are in, if only one fits; ValueError asks if none is clear."""
-    low, high = float(values.min()), float(values.max())
-    if low >= 0 and (high <= 1 + _MARGIN or not binary):
-        return "probability"
-    if not binary:
-        raise ValueError(
-            f"{table.where}: {label} goes down to {low:.4g}; want predictions ≥ 0 of an amount, or their scale: "
-            f"{task}=log if these are logarithms"
-        )
-    candidates = {"logit": 1 / (1 + np.exp(-np.clip(values, -80, 80)))}
-    if low >= 0 and high <= 100:
-        candidates["percent"] = values / 100
-    if high <= 0:
-        candidates["log"] = np.exp(values)
-    rate = max(float(events[shown].mean()), 1e-9)
-    fit = {name: abs(np.log(max(float(p[shown].mean()), 1e-9) / rate)) for name, p in candidates.items()}
-    near = sorted((distance, name) for name, distance in fit.items() if distance <= np.log(_CLEAR))
-    if len(near) == 1:
-        return near[0][1]
-    means = ", ".join(f"{name}: {float(p[shown].mean()):.2%}" for name, p in candidates.items())
-    raise ValueError(
-        f"{table.where}: {label} goes from {low:.4g} to {high:.4g}, which are no probabilities, and what they are is "
-        f"not clear (mean over shown rows as {means}; events: {rate:.2%}); say their scale, e.g. {task}=logit"
-    )
-
-
-def scales_of(scale: Mapping[str, str] | None, tasks: tuple[str, ...]) -> dict[str, str]:
-    """Checked: task → one of SCALES."""
-    result = dict(scale or {})
-    for task, name in result.items():
+def parse_scales(scale: Mapping[str, str | PredictionScale] | None, tasks: Sequence[str]) -> dict[str, PredictionScale]:
+    """Checked: task → scale. ValueError names an unknown task or scale."""
+    result = {}
+    for task, stated in (scale or {}).items():
         if task not in tasks:
             raise ValueError(f"scale names task {task!r}; want one of {', '.join(tasks)}")
-        if name not in SCALES:
-            raise ValueError(f"scale of {task!r} is {name!r}; want one of {', '.join(SCALES)}")
+        try:
+            result[task] = PredictionScale.parse(stated) if isinstance(stated, str) else stated
+        except ValueError as error:
+            raise ValueError(f"scale of {task!r} is {error}") from None
+        if (parent := result[task].given) is not None and (parent not in tasks or parent == task):
+            raise ValueError(f"scale of {task!r} is given {parent!r}; want another one of {', '.join(tasks)}")
+    return result
+
+
+def parents_of(scales: Sequence[PredictionScale], tasks: Sequence[str]) -> tuple[int, ...]:
+    """[T] place of the task that each one is given, or -1."""
+    return tuple(-1 if scale.given is None else tasks.index(scale.given) for scale in scales)
+
+
+def is_binary(events: Array) -> bool:
+    """Feedback is 0 or 1."""
+    return set(np.unique(events)) <= {0.0, 1.0}
+
+
+def complete_scales(
+    scales: Mapping[str, PredictionScale], tasks: Sequence[str], predictions: Array, feedback: Array
+) -> dict[str, PredictionScale]:
+    """The scale of every task of a log with predictions and feedback [M, T]; of a task without one, that of the log's
+    own column: probabilities, if predictions and feedback can be some, else amounts.
+    """
+    result = {}
+    for t, task in enumerate(tasks):
+        low, high = float(predictions[:, t].min()), float(predictions[:, t].max())
+        amount = high > 1 + MARGIN or not is_binary(feedback[:, t])
+        result[task] = scales.get(task) or PredictionScale(amount=amount, column=f"p_{task}", low=low, high=high)
     return result

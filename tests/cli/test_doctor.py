@@ -114,7 +114,8 @@ def test_foul_file_without_what_a_log_needs_gets_the_contract(capsys, tmp_path):
     [
         (["--map", "request=nothing"], "no column 'nothing'"),
         (["--scale", "click"], "want TASK=SCALE"),
-        (["--scale", "click=odds"], "want one of probability, percent, logit, log"),
+        (["--scale", "click=odds"], "want one of probability, percent, logit, log, score, or given:TASK"),
+        (["--scale", "buy=given:like"], "given 'like'; want another one of click, buy"),
         (["--values", "like=2"], "values names task 'like'; want one of click, buy"),
         (["--value-tasks", "like"], "value_tasks names task 'like'"),
     ],
@@ -150,7 +151,7 @@ def test_evaluate_and_rank_match_columns_by_name(capsys, shop_file, tmp_path, mo
     assert cli.main(["evaluate", *arguments]) == 0
     noted = capsys.readouterr().err
     assert "the policy does not know tasks like of the log: left out" in noted and "features weather" in noted
-    assert result(capsys, "rank", *arguments)["pages"][0]["tasks"] == ["click", "buy"]
+    assert result(capsys, "rank", *arguments, "--allow-unproven")["pages"][0]["tasks"] == ["click", "buy"]
     lacking = {name: values for name, values in SHOP.items() if name != "hour"}
     parquet.write_table(pa.table(lacking), tmp_path / "lacking.parquet")
     assert examined(capsys, tmp_path / "lacking.parquet", "--out", str(tmp_path / "lacking"))[0] == 0

@@ -1,8 +1,10 @@
 import math
+import re
 
 import numpy as np
 import pytest
 
+from devtools.null_tests import WANTED, WORLDS, run_world
 from pygrade.evaluation import abtest
 
 
@@ -24,7 +26,6 @@ def traffic(users: int, days: int, seed: int = 0) -> tuple[np.ndarray, ...]:
 def test_a_plan_rests_on_the_variance_per_user():
     amounts, users, day = traffic(300, 8)
     plan = abtest.plan_test(amounts, users, day < 4, day, 0.02)
-    assert plan["users"] == 2 * abtest.users_per_arm(0.02 * amounts.mean(), users, amounts)
     assert plan["users"] == pytest.approx(300 * (plan["detectable_lift"] / 0.02) ** 2, rel=0.02)
     assert plan["users"] == pytest.approx(4 * 7.849 * (1 + 1 / 8) / (0.02 * 5) ** 2, rel=0.2)  # 16 σ²/δ², in effect
     three = abtest.plan_test(amounts, users, day < 4, day, 0.02, arms=3)
@@ -33,13 +34,6 @@ def test_a_plan_rests_on_the_variance_per_user():
     assert set(flat.values()) == {None}
     timeless = abtest.plan_test(amounts, users, day < 4, None, 0.02)
     assert timeless["days"] is timeless["cuped_days"] is None and timeless["users"] == plan["users"]
-
-
-def test_users_per_arm_takes_the_variance_of_one_arm_not_of_pairs():
-    amounts, users, _ = traffic(300, 4)
-    needed = abtest.users_per_arm(0.1, users, amounts)
-    assert needed == pytest.approx(2 * 7.849 * (1 + 1 / 4) / 0.1**2, rel=0.2)
-    assert abtest.users_per_arm(-0.2, users, amounts) == pytest.approx(needed / 4, rel=0.01)
 
 
 def test_cuped_gains_what_earlier_requests_explain():
@@ -67,8 +61,29 @@ def test_days_follow_the_traffic_of_the_log():
     assert 8 < later["days"] == pytest.approx(later["users"] / 100, rel=0.25)
     assert abtest.plan_test(amounts, fresh, day < 4, day, 0.001)["days"] is None  # beyond ten times the log
     assert abtest.plan_test(amounts, users, day < 4, day, 0.04)["days"] is None  # the same users stay as different
-    assert abtest.days_needed(np.array([0.04, 0.02]), 0.01) == 8  # slope 1, taken as 1/2
-    assert abtest.days_needed(np.array([np.nan, 0.02]), 0.01) is None
+    assert abtest.days_needed(np.array([0.04, 0.02]), 0.01) == 8
+    assert abtest.days_needed(np.array([0.02, np.nan]), 0.01) is abtest.days_needed(np.array([0.02]), 0.01) is None
+
+
+def test_more_days_of_the_same_users_lower_what_differs_by_day_alone():
+    """Variance by user 1, by user and day 9: 1 + 9 / days over 20,000 users."""
+    rng = np.random.default_rng(3)
+    amounts = 5 + rng.normal(0, 1, 20_000) + rng.normal(0, 3, (8, 20_000))
+    day = np.arange(8).repeat(20_000)
+
+    def lift_after(days: float) -> float:
+        return 2.8016 * math.sqrt(4 * (1 + 9 / days) / 20_000) / 5
+
+    def plan(lift: float, sampled: float = 1.0) -> dict:
+        return abtest.plan_test(amounts.ravel(), np.tile(np.arange(20_000), 8), day < 4, day, lift, sampled=sampled)
+
+    assert plan(lift_after(18))["days"] == pytest.approx(18, rel=0.15)
+    assert plan(lift_after(30))["days"] == pytest.approx(30, rel=0.2)
+    assert plan(lift_after(30), sampled=0.5)["days"] == pytest.approx(15, rel=0.2)
+    late, never = plan(lift_after(600)), plan(0.9 * lift_after(1e9))
+    assert late["days"] is None and late["least_lift"] < lift_after(600)  # beyond ten times the log
+    assert never["days"] is None and 0.9 * lift_after(1e9) < never["least_lift"] < lift_after(1e9)
+    assert 0 < never["cuped_least_lift"] < never["least_lift"]
 
 
 def test_sample_ratio_against_known_values():
@@ -159,7 +174,7 @@ def test_corrections_hold_the_family_wise_error():
     for _ in range(200):
         arm, metrics = finished_test(rng, 3, 60)
         lifts = [e for a in abtest.read_test(arm, list("abc"), metrics, 180).values() for e in a.values()]
-        assert all(e.alone.low > e.corrected.low > e.anytime.low for e in lifts)
+        assert all(e.alone.low > e.corrected.low > e.anytime.low or e.alone.low == -math.inf for e in lifts)
         alone += any(e.alone.low > 0 or e.alone.high < 0 for e in lifts)
         corrected += any(e.corrected.low > 0 or e.corrected.high < 0 for e in lifts)
     assert alone / 200 > 0.1 and corrected / 200 < 0.08
@@ -183,15 +198,59 @@ def test_corrected_intervals_of_precise_arms_are_dunnetts():
 
 def test_a_lift_without_covariates_is_the_textbooks():
     rng = np.random.default_rng(5)
-    old, new = rng.exponential(1.0, 50), rng.exponential(1.3, 70)
+    halves = (1.0, rng.random(25)), (1.3, rng.random(35))
+    old, new = (center + np.concatenate([half, -half]) for center, half in halves)  # not skewed
     arm, value = np.repeat([0, 1], [50, 70]), np.concatenate([old, new])
     lift = abtest.read_test(arm, ["old", "new"], {"v": abtest.UserMetric(value, np.ones(120))})["new"]["v"].alone
     share = new.mean() / old.mean()
     error = share * math.hypot(new.std(ddof=1) / new.mean() / 70**0.5, old.std(ddof=1) / old.mean() / 50**0.5)
     assert (lift.value, lift.standard_error) == (pytest.approx(share - 1), pytest.approx(error))
-    for end in (1 + lift.low, 1 + lift.high):  # Welch's test of new = end · old is at its limit, with 116 degrees
+    for end in (1 + lift.low, 1 + lift.high):  # Welch's test of new = end · old is at its limit, with 88 degrees
         spread = math.hypot(new.std(ddof=1) / 70**0.5, end * old.std(ddof=1) / 50**0.5)
-        assert abs(new.mean() - end * old.mean()) / spread == pytest.approx(1.981, abs=2e-3)
+        assert abs(new.mean() - end * old.mean()) / spread == pytest.approx(1.987, abs=2e-3)
+
+
+def test_the_long_side_of_a_skewed_t_statistic_is_as_seldom_as_the_other():
+    """Means of exponentials, against a large arm: 2.5 % and .5 % beyond the reach of the long side."""
+    values = np.random.default_rng(7).exponential(1.0, (40_000, 100))
+    t = (values.mean(1) - 1) / (values.std(1, ddof=1) / 10)
+    for tail, reach in ((0.025, 1.984), (0.005, 2.626)):  # of Student's t with 99 degrees
+        assert (t < -abtest.skewed_reach(reach, 2 / 10)).mean() == pytest.approx(tail, rel=0.15)
+        assert (t < -reach).mean() > 1.8 * tail > tail > (t > reach).mean()
+    assert abtest.skewed_reach(2.0, 0.0) == abtest.skewed_reach(2.0, -0.5) == 2.0
+
+
+def test_no_arm_is_called_better_or_worse_where_nothing_differs():
+    worlds = [world for world in WORLDS if world.holds and sum(world.sizes) <= 11_000]
+    calls = [run_world(world, 15) for world in worlds]
+    for side in ("better", "worse"):
+        assert sum(getattr(entry, side) for entry in calls) <= 1.5 * WANTED * 15 * len(worlds), calls
+    assert len(worlds) > 12
+
+
+def test_skew_costs_nothing_where_there_is_none():
+    rng = np.random.default_rng(8)
+    for sizes, draw in (((2000, 2000), rng.poisson), ((500, 5000), rng.poisson), ((2000, 2000), rng.exponential)):
+        arm, value = np.repeat([0, 1], sizes), draw(2.0, sum(sizes))
+        lift = abtest.read_test(arm, ["old", "new"], {"v": abtest.UserMetric(value, np.ones(len(arm)))})["new"]["v"]
+        half = (lift.corrected.high - lift.corrected.low) / 2 / lift.corrected.standard_error
+        assert half == pytest.approx(1.96, rel=0.03) and lift.undecidable is None
+
+
+def test_too_few_users_for_the_skew_are_said_not_read():
+    rng = np.random.default_rng(9)
+    money = (rng.random(8000) < 0.05) * rng.lognormal(3, 2, 8000)
+    metrics = {"money": abtest.UserMetric(money, np.ones(8000)), "orders": abtest.UserMetric(money > 0, np.ones(8000))}
+    lifts = abtest.read_test(np.repeat([0, 1], [7800, 200]), ["old", "new"], metrics, 8000)["new"]
+    money = lifts["money"]
+    for interval in (money.alone, money.corrected, money.anytime, money.unadjusted):
+        assert (interval.low, interval.high) == (-math.inf, math.inf) and math.isfinite(interval.value)
+    found = re.match(r"200 users of the smaller arm, skewness (\d+) by user; want ([\d,]+) or more", money.undecidable)
+    skew, wanted = int(found[1]), int(found[2].replace(",", ""))
+    assert 200 < wanted == pytest.approx(skew**2 * (7600 / 8000) ** 2 * 8000 / 7800, rel=0.06)
+    assert lifts["orders"].undecidable is None and math.isfinite(lifts["orders"].corrected.high)
+    even = abtest.read_test(np.arange(8000) % 2, ["old", "new"], metrics)["new"]["money"]
+    assert even.undecidable is None and math.isfinite(even.corrected.low)
 
 
 def test_a_control_that_might_be_zero_gives_no_bound():
@@ -223,8 +282,6 @@ def test_errors_name_the_argument():
     for call, message in (
         (lambda: abtest.sample_ratio([5]), "want at least 2 arms"),
         (lambda: abtest.sample_ratio([5, 5], [1.0]), "want 2 positive numbers"),
-        (lambda: abtest.users_per_arm(0.1, np.arange(9), np.ones(9)), "base has mean 1.0 over 9 users"),
-        (lambda: abtest.users_per_arm(0.1, np.arange(2), [1.0, np.nan]), "not finite"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from pygrade.evaluation.cautions import (
+    beyond_share,
+    caution_of_heavy_users,
     caution_of_logged_order,
     caution_of_predicted_value,
     caution_of_robots,
     caution_of_value,
-    cautions_of_log,
     cautions_of_predictions,
     contradicted,
     limit_amounts,
@@ -19,7 +20,7 @@ from pygrade.evaluation.cautions import (
     winsorized,
 )
 from pygrade.evaluation.replay import evaluate
-from pygrade.logs import concatenate
+from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from tests.learning import tiny_logs
@@ -35,65 +36,7 @@ def predictions_of(logs):
 
 
 def test_a_sound_log_has_none(logs):
-    assert cautions_of_log(logs) == [] and cautions_of_predictions(logs, predictions_of(logs)) == []
-
-
-def test_one_task(logs):
-    alone = replace(
-        logs,
-        tasks=("click",),
-        task_values=(1.0,),
-        predictions=logs.predictions[:, :1],
-        feedback=logs.feedback[:, :1],
-        weights=None,
-        concentration=None,
-    )
-    (sentence,) = cautions_of_log(alone)
-    assert sentence.startswith("ONE TASK: click is the only one")
-
-
-def test_no_feedback(logs):
-    (sentence,) = cautions_of_log(replace(logs, feedback=np.zeros_like(logs.feedback)))
-    assert sentence.startswith("NO FEEDBACK") and "Join the feedback" in sentence
-
-
-def test_a_constant_prediction(logs):
-    flat = logs.predictions.copy()
-    flat[:, 1] = 0.25
-    flat = replace(logs, predictions=flat)
-    (sentence,) = cautions_of_log(flat)
-    assert sentence.startswith("CONSTANT PREDICTION") and "order (0.25)" in sentence and "click" not in sentence
-    assert cautions_of_predictions(flat, predictions_of(flat)) == []  # said once
-
-
-def test_copies(logs):
-    other = replace(logs, request_id=logs.request_id + 1000, user_id=logs.user_id + 1000).select(np.arange(100))
-    (sentence,) = cautions_of_log(concatenate([logs, other]))
-    assert sentence.startswith("COPIES: 20 % of the requests repeat another one under another user")
-    assert cautions_of_log(concatenate([logs, other.select(np.arange(3))])) == []
-
-
-def test_missing_features(logs):
-    context = logs.context.copy()
-    context[:100, 0], context[80:132, 1] = np.nan, np.nan
-    (sentence,) = cautions_of_log(replace(logs, context=context))
-    assert sentence == "MISSING FEATURES: 33 % of the requests lack a feature: mode 25 %, noise 13 %"
-    context[:, 1] = 0
-    context[3:, 0] = 0
-    assert cautions_of_log(replace(logs, context=context)) == []  # 3 of 400
-    many = np.full((400, 7), np.nan, np.float32)
-    (sentence,) = cautions_of_log(replace(logs, features=tuple("abcdefg"), context=many))
-    assert sentence.endswith(
-        "100 % of the requests lack a feature: a 100 %, b 100 %, c 100 %, d 100 %, e 100 %, 2 more"
-    )
-
-
-def test_a_leak_and_a_bot(logs):
-    told = np.add.reduceat(logs.feedback, logs.offsets[:-1])[:, 0]
-    bot, _ = with_bot(replace(logs, context=np.stack([told, logs.context[:, 1]], 1)), 10_000)
-    leak, value = cautions_of_log(bot)
-    assert leak.startswith("LEAK: feature mode tells how often click happens on the page (AUC 1.000)")
-    assert value.startswith("MUCH OF THE VALUE IN ONE PLACE")
+    assert cautions_of_predictions(logs, predictions_of(logs)) == []
 
 
 def test_a_task_without_signal_and_one_backwards(logs):
@@ -264,3 +207,21 @@ def test_users_who_take_all_that_is_shown_are_robots():
     eager = replace(logs, feedback=np.repeat(logs.shown[:, None], 2, 1).astype(np.float32))
     assert not robots(eager, user).any()  # where everybody does, nobody is one
     assert not robots(replace(logs, user_id=np.arange(400)), np.arange(400)).any()  # one page tells nothing
+
+
+def test_a_heavy_user_counts_for_two_percent() -> None:
+    count = 2000
+    logs = tiny_logs(count, seed=1)
+    user = np.arange(count) % 400
+    user[: count // 4] = 1000  # a quarter of the requests
+    logs = replace(logs, user_id=user)
+    left_out = beyond_share(logs, clusters_of(logs))
+    kept = user[~left_out]
+    assert 0.018 < (kept == 1000).mean() <= 0.0201 and set(user[left_out]) == {1000}
+    gaps = np.diff(np.flatnonzero(~left_out[: count // 4]))
+    assert gaps.max() <= gaps.min() + 1  # evenly spaced
+    assert "HEAVY USERS: 1 user has" in caution_of_heavy_users(logs, left_out)[0]
+    even = replace(logs, user_id=np.arange(count) % 60)
+    assert not beyond_share(even, clusters_of(even)).any() and caution_of_heavy_users(even, np.zeros(count, bool)) == []
+    few = replace(logs, user_id=np.arange(count) % 3)
+    assert not beyond_share(few, clusters_of(few)).any()  # nobody could stay below it

@@ -6,14 +6,22 @@ import numpy as np
 import pytest
 
 from pygrade.config.policy import PolicyConfig
+from pygrade.config.training import RewardConfig
+from pygrade.console.trade_offs import judge_of
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, SERVED
-from pygrade.evaluation.front import AS_TRAINED, VALUE, Judge, front, solve
+from pygrade.evaluation.front import AS_TRAINED, VALUE, Judge, _slopes, front, solve
 from pygrade.evaluation.replay import ranks
+from pygrade.evaluation.reward_model import fit_events
+from pygrade.metrics import intervals
 from pygrade.policy import Baseline, FusionPolicy, PolicySpec
 from pygrade.policy.mixture import Mixture
+from pygrade.training.baselines import expected_value
+from pygrade.training.propensity import slot_propensity
 from tests.corrections import random_correction
-from tests.learning import TASKS, VALUES, tiny_logs
+from tests.learning import TASKS, VALUES, logs_of, tiny_logs
 from tests.training.test_trade_offs import FAMILY, learned
+
+pytestmark = pytest.mark.usefixtures("slots_alone")
 
 CURVE = np.arange(1, 6) ** -0.5
 
@@ -36,10 +44,11 @@ def lifts(judges, values):
 def counted(scores, logs, floor=0.6, given=None):
     """Debiased and predicted events [2, T + 1] per request, row by row; given: predictions of the debiased ones."""
     values = np.array(VALUES)[:, None]
-    logged, predicted = (np.concatenate([part, part @ values], 1) for part in (logs.feedback, logs.predictions))
     looks = np.where(logs.shown, CURVE[logs.position], 0.0)
-    model = predicted if given is None else np.concatenate([given, given @ values], 1)
-    model = model * logged.sum(0) / (model * looks[:, None]).sum(0)
+    model = fit_events(logs, logs.predictions if given is None else given, looks)
+    logged, predicted, model = (
+        np.concatenate([part, part @ values], 1) for part in (logs.feedback, logs.predictions, model)
+    )
     sums = np.zeros((2, len(TASKS) + 1))
     for row, rank in enumerate(ranks(scores, logs.offsets)):
         if rank < 4:
@@ -193,3 +202,87 @@ def test_a_front_needs_a_policy_that_takes_multipliers_and_known_tasks(policy):
     for tasks, named in ((("dwell",), "tasks names 'dwell'"), (("click", "click"), "want each task once")):
         with pytest.raises(ValueError, match=named):
             front(judge(policy, logs), tasks, logs.predictions[:, 0])
+
+
+def foreign(seed, requests, slope, sigma=0.5, fresh=10_000):
+    """A log of a random network's truth, whose predictions are too steep and noisy, and production's expected value;
+    with the true lift [T] of a ranking by values [T] of the predictions, on other requests."""
+    rng = np.random.default_rng(seed)
+    inner, outer = rng.normal(size=(8, 24)) * 0.6, rng.normal(size=(24, 2)) * 0.3
+
+    def drawn(count):
+        x = rng.normal(size=(count, 20, 8)) + rng.normal(size=(count, 1, 8))
+        odds = (np.maximum(x @ inner, 0) - 0.6) @ outer - 2.2
+        told = slope * (odds + 2.2) - 2.2 + sigma * rng.normal(size=odds.shape)
+        truth, predicted = (np.cumprod(1 / (1 + np.exp(-part)), 2) for part in (odds, told))  # an order follows a click
+        return x[..., :2].mean(1), truth, predicted.astype(np.float32)
+
+    context, truth, predicted = drawn(requests)
+    position = np.full(truth.shape[:2], -1)
+    page = np.argsort(-predicted @ np.array(VALUES), 1)[:, :5]
+    shuffled = rng.random(requests) < 0.1
+    page[shuffled] = rng.permuted(page[shuffled], axis=1)
+    np.put_along_axis(position, page, np.arange(5)[None], 1)
+    looks = (position >= 0) & (rng.random(position.shape) < np.maximum(position + 1.0, 1.0) ** -0.7)
+    click = looks & (rng.random(position.shape) < truth[..., 0])
+    order = click & (rng.random(position.shape) < truth[..., 1] / truth[..., 0])
+    logs = logs_of(
+        predicted,
+        position,
+        np.stack([click, order], -1),
+        tasks=TASKS,
+        features=("a", "b"),
+        context=context.astype(np.float32),
+        user_id=rng.integers(0, requests // 3, requests),
+        exploration=np.where(shuffled, "shuffle", ""),
+    )
+    _, later, given = drawn(fresh)
+
+    def events(values):
+        top = np.argsort(-given @ np.array(values), 1)[:, :5]
+        return np.einsum("k,nkt->t", np.arange(1, 6) ** -0.7, np.take_along_axis(later, top[..., None], 1))
+
+    return logs.valued(VALUES), lambda values: events(values) / events(VALUES) - 1
+
+
+def covered(seed, requests, slope):
+    """[P · T]: whether the intervals of a front's points hold the truth."""
+    logs, truth = foreign(seed, requests, slope)
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features)).eval()
+    policy.mixture = Mixture(0.0, expected_value(logs))
+    found = judge_of(policy, logs, slot_propensity(logs, RewardConfig(page_size=5)), 5, 0.15)
+    result = []
+    for u in ((4, 1), (0.25, 1), (1, 8), (8, 0.125), (0.125, 8)):
+        entries = found.at(u).events
+        result += [
+            entries[t].low <= lift <= entries[t].high
+            for t, lift in zip(TASKS, truth(np.multiply(VALUES, u)), strict=True)
+        ]
+    return result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slope", [1.0, 1.6])
+def test_most_intervals_of_fronts_hold_the_truth(slope):
+    assert np.mean([covered(seed, 4000, slope) for seed in range(4)]) >= 0.85
+
+
+def test_an_interval_is_as_wide_as_its_assumptions_leave_it(policy):
+    logs = replace(tiny_logs(300, seed=5), timestamp=None)
+    sure, unsure = (judge(policy, logs, exponent_error=error).at([4.0, 1.0]).events["click"] for error in (0.0, 0.3))
+    steeper = Judge(policy, logs, logs.predictions.sum(1), CURVE * np.arange(1, 6) ** -0.3, k=4).at([4.0, 1.0])
+    moved = steeper.events["click"].value - sure.value
+    assert unsure.value == sure.value and abs(moved) > 1e-4
+    np.testing.assert_allclose(unsure.standard_error, np.hypot(sure.standard_error, moved), rtol=1e-4)
+    counts = judge(policy, logs)
+    parts = [(part[:, 0], np.ones(300)) for part in counts.counts([4.0, 1.0])[:2]]
+    alone = intervals.ratio_lift(*parts, counts.users)
+    assert sure.value == pytest.approx(alone.value) and sure.standard_error > alone.standard_error
+
+
+def test_what_moved_rows_earn_is_found():
+    rng = np.random.default_rng(0)
+    moved, expected = rng.normal(size=20_000), np.full((20_000, 2), 0.2)
+    events = rng.poisson(0.7 * expected * np.exp(moved[:, None] * np.array([-0.4, 0.0]))).astype(np.float64)
+    np.testing.assert_allclose(_slopes(events, expected, moved), [-0.4, 0.0], atol=0.05)
+    assert not _slopes(0 * events, expected, moved).any()

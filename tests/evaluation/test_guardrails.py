@@ -14,11 +14,12 @@ from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy, Mixture, PolicySpec
 from pygrade.policy.correction import Correction, Levels
+from pygrade.policy.guardrails import Guardrails, LimitState
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import TASK_VALUES
 from pygrade.simulation.simulate import simulate_logs
 from pygrade.training.baselines import expected_value
-from pygrade.training.guardrails import keep_limits, measured
+from pygrade.training.guardrails import foresee, keep_limits, measured
 
 _REWARD = RewardConfig(propensity=0.6)
 
@@ -140,6 +141,37 @@ def test_without_a_price_the_policy_in_use_stays() -> None:
     assert stays.guardrails.kept and not stays.guardrails.hold and stays.guardrails.sentence.startswith("LIMITS: ")
     alone = _kept("click >= 1.6")
     assert alone.guardrails is not None and not alone.guardrails.hold and not alone.guardrails.kept
+
+
+def test_limits_that_the_estimate_keeps_are_not_proved_and_the_log_says_what_they_need() -> None:
+    words = {
+        ("order >= 1", 1.116, 0.9579): "is not proved",
+        ("order >= 1", 0.99, 0.9): "is broken",
+        ("order >= 1", 1.116, 1.02): "holds",
+        ("hide <= 1.02", 1.0, 1.1): "is not proved",
+        ("hide <= 1.02", 1.03, 1.1): "is broken",
+    }
+    states = []
+    for (limit, value, bound), word in words.items():
+        level = Limit.parse(limit).level
+        states.append(LimitState(limit, level, value, bound, word == "holds"))
+        assert states[-1].word == word
+    lacks = Guardrails(tuple(states[:1]), 0.99, 800)
+    assert not lacks.hold and not lacks.broken and lacks.unproved == lacks.states
+    assert lacks.sentence == (  # (1.116 - .9579)² / .116² of 800
+        "LIMITS: limits are not proved: order >= 1 is not proved (1.116, bound 0.9579; about 1,500 requests would do); "
+        "on 800 requests, with 99 % for all at once"
+    )
+    both = Guardrails(tuple(states[:3]), 0.99, 800)
+    assert both.broken == (states[1],) and both.sentence.startswith("LIMITS: limits are broken and not proved: order")
+    config = GuardrailConfig(limits=("click >= 0.7", "order >= 1"), confidence=0.99)
+    (said,) = foresee(_logs(), config, _REWARD)  # clicks may fall by as much as is seen
+    assert (
+        said.startswith("order >= 1 needs about ") and "held-out requests to be proved by an estimate of 1.05" in said
+    )
+    foreseen = float(said.rpartition(" of ")[2]) - 1
+    state = keep_limits(_policy(), _logs(), config, _REWARD).guardrails.states[1]
+    assert 0.5 < foreseen / (state.value - state.bound) < 2
 
 
 def test_production_is_remembered() -> None:

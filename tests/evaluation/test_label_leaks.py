@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade.evaluation.label_leaks import leaks_of
-from tests.learning import tiny_logs
+from pygrade.evaluation.label_leaks import leaks_of, suspects_of, times_of
+from tests.learning import logs_of, tiny_logs
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,9 @@ def test_a_feature_that_adds_up_amounts_of_every_page(logs):
 
 def test_a_feature_that_is_a_time(logs):
     stamps = 1.7e9 + 60 * np.arange(600)
-    (sentence,) = leaks_of(replace(logs, context=np.stack([logs.context[:, 0], stamps], 1).astype(np.float32)))
-    assert sentence.startswith("feature noise is a time since 1970")
+    stamped = replace(logs, context=np.stack([logs.context[:, 0], stamps], 1).astype(np.float32))
+    (sentence,) = times_of(stamped)
+    assert sentence.startswith("feature noise is a time since 1970") and leaks_of(stamped) == []
 
 
 def test_an_item_column_that_tells_the_feedback(logs):
@@ -111,3 +112,129 @@ def test_rare_events_say_nothing(logs):
     few = np.where(np.cumsum(logs.feedback[:, 1]) <= 15, logs.feedback[:, 1], 0)
     feedback = np.stack([logs.feedback[:, 0], few], 1).astype(np.float32)
     assert leaks_of(replace(logs, feedback=feedback, item_features=few[:, None].astype(np.float32))) == []
+
+
+def world(seed: int = 0, requests: int = 1000, users: int = 300):
+    """Noise: 12 candidates of 1,200 items, the best 8 shown by weights of predictions that tell nothing."""
+    rng = np.random.default_rng(seed)
+    predictions = rng.beta(2, 8, (requests, 12, 3))
+    order = np.argsort(-predictions @ [0.5, 0.3, 0.2], 1)
+    shuffled = rng.random(requests) < 0.3
+    order[shuffled] = rng.permuted(order[shuffled], axis=1)
+    position = np.argsort(order, 1)
+    chance = np.array([0.25, 0.12, 0.05]) * (1 + position[:, :, None]) ** -0.7
+    position[position >= 8] = -1
+    feedback = (rng.random(chance.shape) < chance) & (position >= 0)[:, :, None]
+    return logs_of(
+        predictions,
+        position,
+        feedback,
+        features=("mood", "member"),
+        context=np.stack([rng.normal(size=requests), rng.random(requests) < 0.5], 1).astype(np.float32),
+        user_id=rng.integers(0, users, requests),
+        item_id=(rng.integers(0, 100, (requests, 12)) + 100 * np.arange(12)).reshape(-1),
+        exploration=np.where(shuffled, "shuffle", "none"),
+        timestamp=np.arange(requests) * 60_000,
+    )
+
+
+def with_item(logs, column):
+    return replace(logs, items=("ctr",), item_features=column.reshape(-1, 1).astype(np.float32))
+
+
+def rates(logs, smooth=1.0):
+    """Clicks per showing of each item, in this very log; [M]."""
+    clicks, shown = (np.bincount(logs.item_id, x, 1200) for x in (logs.feedback[:, 0], logs.shown))
+    return ((clicks + 0.25 * smooth) / (shown + smooth))[logs.item_id]
+
+
+@pytest.mark.parametrize("requests", [1000, 4000])  # 7 and 27 showings of an item
+def test_item_rates_of_this_very_log(requests):
+    logs = world(requests=requests)
+    (sentence,) = leaks_of(with_item(logs, rates(logs)))
+    assert sentence.startswith("item column ctr was computed from the a of this very log") and "z 1" in sentence
+    assert leaks_of(with_item(logs, rates(world(1, requests=requests)))) == []
+
+
+def test_item_rates_as_they_were_known_at_each_page():
+    """What an online store counts: clicks per showing so far, which changes from page to page."""
+    logs = world()
+    clicks, shown, so_far = np.zeros(1200), np.zeros(1200), np.zeros(logs.num_rows)
+    for row, (item, event, seen) in enumerate(zip(logs.item_id, logs.feedback[:, 0], logs.shown, strict=True)):
+        so_far[row] = (clicks[item] + 0.25) / (shown[item] + 1)
+        clicks[item] += event
+        shown[item] += seen
+    assert leaks_of(with_item(logs, so_far)) == [] == leaks_of(replace(with_item(logs, so_far), timestamp=None))
+
+
+def with_feature(logs, column):
+    return replace(logs, context=np.stack([logs.context[:, 0], column], 1).astype(np.float32))
+
+
+def test_what_a_user_does_in_this_very_log():
+    logs = world()
+    count = np.add.reduceat(logs.feedback, logs.offsets[:-1])[:, 0]
+    mean = (np.bincount(logs.user_id, count) / np.maximum(np.bincount(logs.user_id), 1))[logs.user_id]
+    (sentence,) = leaks_of(with_feature(logs, mean))
+    assert sentence.startswith("feature member was computed from the a of this very log (given the column, two halves")
+
+
+def test_session_columns_that_count_the_page():
+    rng, logs = np.random.default_rng(2), world()
+    count = np.add.reduceat(logs.feedback, logs.offsets[:-1])
+    for column in (count[:, 1] + rng.poisson(count[:, 1].mean(), 1000), 30 + 20 * count[:, 1] + rng.gamma(2, 9, 1000)):
+        (sentence,) = leaks_of(with_feature(logs, column))
+        assert sentence.startswith("feature member counts the b of the page itself (given the feature, two halves of a")
+        assert suspects_of(with_feature(logs, column)) == []
+
+
+def member_shop(seed: int, stops: bool, requests: int = 3000):
+    """Members buy 8 times as much; where users stop, an order ends the visit."""
+    rng = np.random.default_rng(seed)
+    logs = world(seed, requests)
+    member = logs.context[:, 1] > 0
+    slot = np.where(logs.shown, logs.position, 0)
+    bought = rng.random(logs.num_rows) < 0.16 * np.where(member, 1, 1 / 8)[logs.row_request] * (1 + slot) ** -0.7
+    feedback = logs.feedback.copy()
+    feedback[:, 2] = bought & logs.shown
+    if stops:
+        by_slot = np.lexsort((slot, ~logs.shown, logs.row_request))
+        earlier = np.cumsum(feedback[by_slot, 2].reshape(-1, 12), 1) - feedback[by_slot, 2].reshape(-1, 12)
+        feedback[by_slot[(earlier > 0).reshape(-1)], 2] = 0
+    return replace(logs, feedback=feedback)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_strong_feature_is_honest(stops):
+    assert all(leaks_of(member_shop(seed, stops)) == [] for seed in range(3))
+
+
+def test_a_feature_that_counts_pages_of_one_order_at_most_is_suspicious():
+    """Where users leave after an order, nothing tells a count from a strong feature: the sentence asks."""
+    logs = member_shop(0, stops=True)
+    count = np.add.reduceat(logs.feedback, logs.offsets[:-1])[:, 2]
+    column = count + np.random.default_rng(0).poisson(count.mean(), len(count))
+    (sentence,) = suspects_of(with_feature(logs, column))
+    assert re.match(r"feature member tells \d\d % of how c differs between pages, and the predictions 0 %", sentence)
+
+
+@pytest.mark.parametrize("strength", [0.2, 0.05])
+def test_predictions_that_were_made_after_the_fact(strength):
+    logs, rng = world(), np.random.default_rng(3)
+    assert leaks_of(logs) == []
+    altered = logs.predictions * np.exp(strength * (2 * logs.feedback - 0.3) * rng.random(logs.feedback.shape))
+    (sentence,) = leaks_of(replace(logs, predictions=np.minimum(altered, 1).astype(np.float32)))
+    assert sentence.startswith("the prediction of a holds its feedback (where production's order and it disagree")
+
+
+def test_predictions_of_a_model_that_was_trained_on_these_rows():
+    logs, other = world(requests=2000), world(1, 2000)
+    for source, told in ((logs, True), (other, False)):
+        learned = logs.predictions.copy()
+        learned[:, 0] *= (
+            (rates(source, 5)[np.argsort(source.item_id)][np.searchsorted(np.sort(source.item_id), logs.item_id)]) * 4
+        )
+        sentences = leaks_of(replace(logs, predictions=np.minimum(learned, 1)))
+        assert [s.startswith("the prediction of a holds its feedback (it foretells") for s in sentences] == [
+            True
+        ] * told

@@ -54,6 +54,8 @@ def test_drawn_requests_count_only_under_the_trust_of_the_target(logs):
     assert policy_estimates(plain, replace(drawn, trust=None))["snips"].num_requests == 1500
     plain.mixture = Mixture(0.5, Baseline("expected value", "identity", (1.0, 2.0)), "better", "")
     assert policy_estimates(plain, drawn)["snips"].num_requests == 1000  # half, or unknown
+    control = np.tile(["expected value", "", "production", "production"], 375)  # pages of an arm of another ranking
+    assert policy_estimates(plain, replace(drawn, trust=None, baseline=control))["snips"].num_requests == 750
 
 
 def test_item_columns_reach_the_correction_in_its_order(logs):

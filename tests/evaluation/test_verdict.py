@@ -6,11 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade.evaluation.abtest import users_per_arm
-from pygrade.evaluation.arms import EXPECTED_VALUE, EXPECTED_VALUE_CALIBRATED, LOGGED_ORDER, Z_LOG
-from pygrade.evaluation.verdict import percent, plain_name, write_verdict
+from pygrade.evaluation.abtest import plan_of_log
+from pygrade.evaluation.arms import (
+    EXPECTED_VALUE,
+    EXPECTED_VALUE_CALIBRATED,
+    LOGGED_ORDER,
+    PRODUCTION,
+    PRODUCTION_SCORE,
+    Z_LOG,
+)
+from pygrade.evaluation.verdict import cost_of, percent, plain_name, verdict_of, write_verdict
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import UNKNOWN, Interval
+from pygrade.policy.mixture import Baseline, Mixture
 from tests.learning import logs_of
 
 WEEK = 7 * 86_400_000
@@ -20,11 +28,11 @@ UNSURE = Interval(0.008, 0.0066, -0.003, 0.019)
 LOSS = Interval(-0.026, 0.0146, -0.05, -0.002)
 
 
-def log(requests: int = 4000, weeks: float = 4.0, users: int = 1000) -> Logs:
-    """Pages of two items, of which every second request buys the first."""
+def log(requests: int = 4000, weeks: float = 4.0, users: int = 1000, lasting: bool = False) -> Logs:
+    """Pages of two items, of which every second request buys the first; lasting: some users seldom, others mostly."""
     rng = np.random.default_rng(0)
     feedback = np.zeros((requests, 2, 1))
-    feedback[:, 0, 0] = rng.random(requests) < 0.5
+    feedback[:, 0, 0] = rng.random(requests) < (np.arange(requests) % users / users if lasting else 0.5)
     times = np.linspace(0, weeks * WEEK, requests).astype(np.int64)
     predictions, position = rng.uniform(0.1, 0.9, (requests, 2, 1)), np.tile([0, 1], requests)
     return logs_of(predictions, position, feedback, user_id=np.arange(requests) % users, timestamp=times)
@@ -37,12 +45,12 @@ def said(verdict: str, lift: Interval | None, logs: Logs | None = None, over: st
 def test_better_says_what_to_test_and_for_how_long():
     logs, large = log(), Interval(0.05, 0.01, 0.031, 0.069)
     found = said("better", large, logs, why="4-fold cross-fitted by user")
-    value = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1])
-    users = users_per_arm(0.05 * value.mean(), logs.user_id, value)
-    assert found.weeks == pytest.approx(2 * users / 1000 * 4)  # 1,000 users in four weeks
-    assert 2 < found.weeks < 52
+    plan = plan_of_log(logs, 0.05)[0]["value"]
+    assert found.weeks == plan["days"] / 7  # what abtest-plan says
+    assert found.weeks == pytest.approx(4 * plan["users"] / 1000, rel=0.3)  # 1,000 users in four weeks
     assert found.sentence == (
-        f"Test the new ranking: +5.0 % (3.1 to 6.9); about {round(found.weeks)} weeks of your traffic."
+        "Test the new ranking: +5.0 % (3.1 to 6.9) over expected value; "
+        f"about {round(found.weeks)} weeks of your traffic."
     )
     assert found.detail.startswith(
         f"{NEW} over {EXPECTED_VALUE}, 4-fold cross-fitted by user, two-sided 95 %; A/B test"
@@ -52,25 +60,64 @@ def test_better_says_what_to_test_and_for_how_long():
 
 def test_the_effort_of_a_test_has_the_unit_that_the_log_allows():
     small = said("better", GAIN)
-    assert small.sentence == "Test the new ranking: +0.8 % (0.1 to 1.5); more than a year of your traffic."
-    assert small.weeks is not None and small.weeks > 52
+    assert (
+        small.sentence
+        == "Test the new ranking: +0.8 % (0.1 to 1.5) over expected value; more than 41 weeks of your traffic."
+    )
+    assert small.weeks is None
+    assert "more than a year" in said("better", GAIN, log(weeks=6)).sentence
     short = said("better", Interval(0.5, 0.1, 0.3, 0.7))
     assert short.sentence.endswith("; about a week of your traffic.")
     timeless = said("better", Interval(0.05, 0.01, 0.031, 0.069), replace(log(), timestamp=None))
     assert timeless.weeks is None and timeless.sentence.endswith(" users.") and "; about " in timeless.sentence
 
 
-def test_a_license_by_likelihood_is_in_the_sentence_only_where_the_lift_alone_proves_nothing():
+def test_users_who_return_and_differ_for_good_are_not_counted_twice():
+    logs, lift = log(lasting=True), Interval(0.05, 0.01, 0.031, 0.069)
+    none = said("better", lift, logs)
+    assert none.weeks is None
+    # sd of users' rates .29 of a mean of .5: 2.8 · √(4 / 1,000) · .577 = 10.2 %, less its error, less 5 %
+    few = "not in this shop: its 1,000 users are too few for a test of whole pages, which at best rules out a loss of "
+    assert none.sentence.startswith(f"Test the new ranking: +5.0 % (3.1 to 6.9) over expected value; {few}")
+    assert 3.9 < float(none.sentence.removesuffix(" %.").rpartition(" ")[2]) < 5.2
+    larger = said("better", Interval(0.115, 0.01, 0.1, 0.13), logs)
+    assert larger.weeks == plan_of_log(logs, 0.115)[0]["value"]["days"] / 7 > 4
+    half = said("better", lift, log(), requests=8000)  # this log is every second request
+    assert half.weeks == pytest.approx(said("better", lift).weeks / 2, rel=0.2)
+
+
+def test_a_license_by_likelihood_is_said_in_words_only_where_the_lift_alone_proves_nothing():
     license = "likelihood z 7.1, by value 5.2"
-    text = said("better", UNSURE, license=license)
+    text = said("better", UNSURE, license=license, over=LOGGED_ORDER)
     assert text.sentence.startswith(
-        f"Test the new ranking: its predictions are better ({license}); on re-ordered pages +0.8 % (-0.3 to 1.9); "
+        "Test the new ranking: its predictions are better; on re-ordered pages +0.8 % (-0.3 to 1.9) over your pages; "
     )
+    pages = {"license": license, "claim": "its whole pages are better"}
+    same = said("better", Interval(0.0, 0.0, 0.0, 0.0), **pages)
+    assert same.sentence == "Test the new ranking: its whole pages are better."
     proved = said("better", GAIN, license=license)
-    assert license not in proved.sentence and proved.detail.count(license) == 1
-    falling = said("better", Interval(-0.002, 0.004, -0.01, 0.006), license=license)
-    assert falling.weeks is None and falling.sentence.endswith("on re-ordered pages -0.2 % (-1.0 to 0.6).")
+    assert "predictions" not in proved.sentence
+    for found in (text, proved):
+        assert "likelihood" not in found.sentence and found.detail.count(license) == 1
     assert said("better", None, license=license).weeks is None
+
+
+def test_a_second_lift_names_what_it_is_over_unless_it_is_the_first():
+    over = (EXPECTED_VALUE, Interval(0.003, 0.001, 0.001, 0.005))
+    text = said("better", GAIN, over=LOGGED_ORDER, beside=over).sentence
+    assert "+0.8 % (0.1 to 1.5) over your pages, +0.3 % (0.1 to 0.5) over expected value; " in text
+    assert "expected value" not in said("better", GAIN, over=PRODUCTION, beside=(EXPECTED_VALUE, GAIN)).sentence
+
+
+def test_what_is_not_proven_says_what_it_may_cost_and_is_kept():
+    cost = cost_of("expected value", LOSS)
+    found = said("undecided", UNSURE, over=PRODUCTION_SCORE, unproven=cost, pages="whole pages -2.6 %")
+    assert found.sentence.startswith("Keep what you have. The log can't tell the new ranking from your pages (-0.3 ")
+    assert found.sentence.endswith(
+        "The policy is not proven: expected value costs about 2.6 % (0.2 to 5.0) of what your pages earn."
+    )
+    assert found.unproven == cost and "whole pages -2.6 %" in found.detail
+    assert verdict_of(Mixture(0.0, Baseline("b", "identity", (1.0,)), unproven=cost)).unproven == cost
 
 
 def test_undecided_says_what_would_decide():
@@ -98,14 +145,14 @@ def test_undecided_says_what_would_decide():
 def test_a_taste_that_turns_is_said():
     turned = "the last 30 % of the requests earn -2.1 % (-3.0 to -1.2)"
     text = said("undecided", GAIN, contrary=turned).sentence
-    assert text == f"Keep what you have. The new ranking earns +0.8 % (0.1 to 1.5) in all, but {turned}."
+    assert text == f"Keep what you have. The new ranking earns +0.8 % (0.1 to 1.5) over expected value, but {turned}."
 
 
 def test_worse_and_undecidable_and_untested():
     worse = said("worse", LOSS)
-    assert worse.sentence == "Keep what you have: the new ranking is worse (-5.0 to -0.2 %)."
+    assert worse.sentence == "Keep what you have: the new ranking is worse than expected value (-5.0 to -0.2 %)."
     other = said("worse", LOSS, over=LOGGED_ORDER).sentence
-    assert other.startswith("Keep what you have: the new ranking is worse than the logged order (")
+    assert other.startswith("Keep what you have: the new ranking is worse than your pages (")
     reason = "12 users gave feedback of value; want 30"
     none = write_verdict("undecidable", EXPECTED_VALUE, EXPECTED_VALUE, None, log(), why=reason)
     assert (none.sentence, none.detail) == (f"Not decidable: {reason}.", "expected value is served")
@@ -116,14 +163,17 @@ def test_worse_and_undecidable_and_untested():
 
 
 @pytest.mark.parametrize(
-    "name, text", [(Z_LOG, "best static weights (z-log)"), (EXPECTED_VALUE_CALIBRATED, "calibrated expected value")]
+    "name, text",
+    [
+        (EXPECTED_VALUE, "expected value"),
+        (Z_LOG, "best static weights (z-log)"),
+        (EXPECTED_VALUE_CALIBRATED, "calibrated expected value"),
+    ],
 )
 def test_a_simple_baseline_that_is_better_is_no_new_ranking(name, text):
     lift = Interval(0.138, 0.026, 0.095, 0.181)
-    found = write_verdict("better", name, EXPECTED_VALUE, lift, log())
-    assert found.sentence == (
-        f"Rank by {text}: +13.8 % (9.5 to 18.1) over expected value; nothing personal beats it on this log."
-    )
+    found = write_verdict("better", name, LOGGED_ORDER, lift, log())
+    assert found.sentence == f"Rank by {text}: +13.8 % (9.5 to 18.1) over your pages."
     assert plain_name(f"0.2 GRADE + 0.8 {Z_LOG}") == f"0.2 GRADE + 0.8 {Z_LOG}"
 
 

@@ -136,18 +136,40 @@ def test_logs_without_feedback_and_without_requests():
     assert clusters_of(logs.select(slice(0))).tolist() == [] and copied_share(logs.select(slice(0))) == 0.0
 
 
-def test_each_part_of_the_content_counts():
+@pytest.mark.parametrize("change", ["predictions", "context", "candidate not shown"])
+def test_near_copies_are_copies(change):
+    """Scored again by another replica, with an hour that moved, or with another candidate that was not shown."""
     logs = make_logs(300)
     copy = copy_of(logs)
     changes = {
-        "context": copy.context + np.float32(1e-3),
-        "predictions": np.nextafter(copy.predictions, np.float32(1)),
-        "item_id": copy.item_id + 1,
-        "position": np.where(copy.shown, 7 - copy.position, -1).astype(np.int32),
+        "predictions": {"predictions": np.nextafter(copy.predictions, np.float32(1))},
+        "context": {"context": copy.context + np.float32(1e-3)},
+        "candidate not shown": {"item_id": np.where(copy.shown, copy.item_id, copy.item_id + 1000)},
     }
-    assert copied_share(concatenate([logs, copy])) == 0.5
-    for name, values in changes.items():
-        assert copied_share(concatenate([logs, replace(copy, **{name: values})])) == 0.0, name
+    assert copied_share(concatenate([logs, replace(copy, **changes[change])])) == 0.5
+
+
+def test_other_items_or_slots_are_no_copies():
+    logs = make_logs(300)
+    copy = copy_of(logs)
+    turned = np.where(copy.shown, 7 - copy.position, -1).astype(np.int32)
+    for other in ({"item_id": copy.item_id + 1}, {"position": turned}):
+        assert copied_share(concatenate([logs, replace(copy, **other)])) == 0.0
+
+
+def test_copies_of_a_page_that_everybody_saw():
+    """A cached page: users' own contexts tell which requests may be copies."""
+    logs = shared_pages(1, requests=600)
+    logs = replace(logs, context=np.random.default_rng(3).normal(size=(600, 2)).astype(np.float32))
+    assert copied_share(logs) < 0.01
+    assert copied_share(concatenate([logs, copy_of(logs)])) > 0.4
+
+
+def test_copies_that_lost_events_are_found_in_part():
+    logs = make_logs(600)
+    kept = np.random.default_rng(4).random((2, *logs.feedback.shape)) < 0.9
+    lost = [replace(log, feedback=log.feedback * some) for log, some in zip((logs, copy_of(logs)), kept, strict=True)]
+    assert 0.25 < copied_share(concatenate(lost)) < 0.5
 
 
 def test_feedback_that_nobody_could_give_is_no_event():

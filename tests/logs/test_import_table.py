@@ -29,6 +29,14 @@ def imported(table, columns=None, **options):
     return Logs.from_imported(found), " | ".join([*found.notes.changed, *found.notes.warned])
 
 
+def test_the_score_that_production_ranked_by_is_named_or_has_the_name_of_a_log():
+    scores = {"rank_score": (2 * np.array(SHOP["pred_click"]) - 1).tolist()}
+    logs, _ = imported(changed("", **scores), "production=rank_score")
+    np.testing.assert_allclose(logs.production_score, scores["rank_score"], rtol=1e-6)
+    own, _ = imported(changed("", production_score=scores["rank_score"]))
+    np.testing.assert_array_equal(own.production_score, logs.production_score)
+
+
 def test_every_column_of_a_shop_is_proposed():
     found = import_table(SHOP)
     assert found.mapping.roles == {

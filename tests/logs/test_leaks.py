@@ -1,5 +1,7 @@
 """Prices that hold the feedback: left out or refused if they were proposed, named if they were given."""
 
+import datetime
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,21 @@ def test_a_price_that_was_given_is_taken_and_named():
     assert any("'amount' (price) follows the feedback of buy" in note for note in found.notes.warned)
     sound = import_table(SHOP)
     assert sound.mapping.roles["value"] == "price" and not any("price" in note for note in sound.notes.warned)
+
+
+def test_a_price_in_cents_is_named():
+    cents = import_table(with_price([100 * price for price in SHOP["price"]], "price_cents"), "value=price_cents")
+    assert any("'price_cents' (price) is in cents, by its name" in note for note in cents.notes.warned)
+
+
+def test_predictions_that_were_made_after_their_page_are_refused():
+    page = [time.replace(second=5) for time in SHOP["at"]]
+    assert import_table({**SHOP, "scored_at": page}).mapping.roles["scored_at"] == "scored_at"
+    late = [time + datetime.timedelta(hours=row == 40) for row, time in enumerate(page)]
+    with pytest.raises(
+        ValueError, match=r"'predicted' \(when predictions were made\) is after the page's time in row 40"
+    ):
+        import_table({**SHOP, "predicted": late}, "scored_at=predicted")
 
 
 def test_a_price_that_gains_too_much_is_refused_if_it_was_proposed():

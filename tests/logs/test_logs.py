@@ -45,6 +45,7 @@ def make_logs(requests: int = 50, seed: int = 0, ids: type = int, optional: bool
             multipliers=np.where(np.isnan(concentration), concentration, 2 * concentration),
             items=("brand", "margin"),
             item_features=np.where(rng.random((rows, 2)) < 0.1, np.nan, rng.random((rows, 2))).astype(np.float32),
+            production_score=rng.normal(size=rows).astype(np.float32),
         )
     return Logs(
         tasks=("click", "cart", "order"),
@@ -168,6 +169,7 @@ BAD = {
     ),
     "huge value": (set_value("value", 3, 1e20), ValueError, "'value', row 3 of .*; want a finite amount up to"),
     "negative feedback": (set_value("y_cart", 0, -1.0), ValueError, "'y_cart', row 0 of .*-1.0; want feedback ≥ 0"),
+    "no score": (set_value("production_score", 3, None), ValueError, "'production_score', row 3 of .*; want a fin"),
     "negative value": (set_value("value", 3, -2.0), ValueError, "'value', row 3 of .*-2.0; want a finite value ≥ 0"),
     "wrong type": (lambda c: c.update(p_cart=[str(v) for v in c["p_cart"]]), TypeError, "'p_cart' has type string"),
     "text of items": (set_all("i_brand", "a"), TypeError, "'i_brand' has type string; want a number .pygrade doctor"),

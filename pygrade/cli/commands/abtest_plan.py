@@ -24,9 +24,11 @@ def _print(metrics: dict[str, dict[str, Any]], options: AbtestPlanOptions, count
     for name, entry in metrics.items():
         cells = [name, value_text(entry["baseline"])]
         for kind in ("", "cuped_"):
-            users, needed, lift = (entry[kind + key] for key in ("users", "days", "detectable_lift"))
+            names = ("users", "days", "detectable_lift", "least_lift")
+            users, needed, lift, least = (entry[kind + key] for key in names)
             gain = [] if kind == "" else ["n/a" if users is None else f"{100 * entry['cuped_gain']:.0f} %"]
-            plan = ["n/a"] * 3 if users is None else [f"{users:,}", f"{needed or beyond}", f"{100 * lift:.2f} %"]
+            late = beyond if least is None or least < options.effect else "never"
+            plan = ["n/a"] * 3 if users is None else [f"{users:,}", f"{needed or late}", f"{100 * lift:.2f} %"]
             cells += [*gain, *plan]
         lines.append(cells)
     asked = ["users over all arms", "days", "detectable"]
@@ -37,5 +39,5 @@ def _print(metrics: dict[str, dict[str, Any]], options: AbtestPlanOptions, count
         ["", "per request", *asked, "CUPED saves", *asked],
         lines,
         caption=f"detectable: the lift that the log's {count:,} users{span} find; right: with CUPED, whose saving is "
-        "measured on the log (its first half predicts its second)",
+        "measured on the log (its first half predicts its second); never: these users differ too much for any test",
     )

@@ -63,7 +63,7 @@ def _print(record: dict[str, Any], planned_users: int | None) -> None:
     users = ", ".join(f"{name} {size:,}" for name, size in record["users"].items())
     terminal.text(f"sample ratio: as planned (p = {record['sample_ratio']['p_value']:.2g}); users: {users}")
     head = ["", "arm", control, "arm's value", "lift", "CUPED saves"] + ["at any time"] * (planned_users is not None)
-    rows = []
+    rows, notes = [], []
     for metric in next(iter(lifts.values())):
         for arm, entry in lifts.items():
             lift = entry[metric]
@@ -72,8 +72,12 @@ def _print(record: dict[str, Any], planned_users: int | None) -> None:
             cells = [value_text(record["values"][name][metric]) for name in (control, arm)]
             cells += [bounds_text(lift["corrected"]), gain]
             cells += [bounds_text(lift["anytime"])] if lift["anytime"] else []
-            rows.append([metric, arm, *cells, _verdict(judge)])
+            reason = lift["undecidable"]
+            notes += [f"{metric} of {arm} is not decidable: {reason}"] if reason else []
+            rows.append([metric, arm, *cells, "not decidable" if reason else _verdict(judge)])
     terminal.table(f"Lift over {control} with 95 % intervals{corrected}", [*head, "verdict"], rows)
+    for note in notes:
+        terminal.text(note)
 
 
 def _verdict(interval: dict[str, Any]) -> str:

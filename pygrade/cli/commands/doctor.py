@@ -65,12 +65,12 @@ def _examine(options: DoctorOptions, out: Path | None) -> dict[str, Any]:
     del table
     record = record_of(imported.notes, imported.mapping)
     record |= {"contract": imported.contract, "values": dict(zip(logs.tasks, logs.task_values, strict=True))}
-    if not options.json:
-        _print_columns(imported)
     record["sheet"] = log_sheet(logs)
     if options.out is not None and out is not None:
         record |= _write(options, out, options.out, logs, record, where)
     if not options.json:
+        _print_first_screen(record)
+        _print_columns(imported)
         _print_sheet(record)
     return record
 
@@ -104,6 +104,17 @@ def _toml(options: DoctorOptions, out: Place, record: dict[str, Any]) -> str:
     return f"# pygrade COMMAND --config pygrade.toml reads the table of the command, and [defaults]\n{text}"
 
 
+def _print_first_screen(record: dict[str, Any]) -> None:
+    """Whether to train, what looks wrong, and what the log supports."""
+    sheet = record["sheet"]
+    terminal.text(sheet["headline"])
+    for sentence in [*record["warned"], *sheet["sentences"]]:
+        terminal.text(f"! {sentence}")
+    for sentence in words.support_sentences(sheet):
+        terminal.text(sentence)
+    terminal.text("")
+
+
 def _print_columns(imported: ImportedTable) -> None:
     rows = [(name, required, column) for name, required, _, column in _short(imported.contract)]
     terminal.table(f"What the columns of {imported.where} are", ["in the log", "required", "column"], rows, left=True)
@@ -111,8 +122,6 @@ def _print_columns(imported: ImportedTable) -> None:
         terminal.text(note if note.startswith("fixed: ") else f"changed: {note}")
     if imported.notes.guessed:
         terminal.text(f"guessed: {', '.join(imported.notes.guessed)}; --map says otherwise, skip=COLUMN leaves one out")
-    for note in imported.notes.warned:
-        terminal.text(f"note: {note}")
 
 
 def _short(contract: list[tuple[str, str, str, str]]) -> list[tuple[str, str, str, str]]:
@@ -135,8 +144,6 @@ def _print_sheet(record: dict[str, Any]) -> None:
     sheet = record["sheet"]
     terminal.text("")
     terminal.text(words.size_sentence(sheet))
-    for sentence in sheet["sentences"]:
-        terminal.text(f"! {sentence}")
     head, rows = words.estimate_rows(sheet)
     terminal.table("What this log can tell", head, rows, left=True)
     terminal.table("Predictions beside feedback", *words.task_rows(sheet), caption=words.TASK_TEXT)

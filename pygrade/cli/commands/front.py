@@ -59,8 +59,7 @@ def _run(options: FrontOptions) -> dict[str, Any]:
     fresh, in_sample = judging_requests(chosen, trained)
 
     def judged_by_log(part: FusionPolicy, requests: Logs) -> Judge:
-        curve = propensity.known(max(requests.num_slots, options.k))
-        return judge_of(part, requests, curve, options.k, reward.propensity_floor)
+        return judge_of(part, requests, propensity, options.k, reward.propensity_floor)
 
     search = [judged_by_log(*entry) for entry in _folds(options.policy, policy, trained, chosen)] if keep else []
     judged = fresh

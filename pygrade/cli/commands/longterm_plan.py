@@ -41,8 +41,7 @@ def run(options: LongtermPlanOptions) -> dict[str, Any]:
     if in_sample:
         logger.warning("the policy was trained on these requests: what a setting costs at once is in-sample")
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
-    curve = slot_propensity(logs, reward).known(max(logs.num_slots, options.k))
-    judge = judge_of(policy, fresh, curve, options.k, reward.propensity_floor)
+    judge = judge_of(policy, fresh, slot_propensity(logs, reward), options.k, reward.propensity_floor)
     pages = value_of_pages(judge, tasks, points)
     plan = make_plan(options, tasks, points, pages, fresh)
     record = plan_record(plan, past, options.share, options.gain, options.margin, options.power)

@@ -13,7 +13,12 @@ from pygrade.service.online import ARMS, FOLDER, STATUS, OnlineService
 def run(options: OnlineOptions) -> dict[str, Any]:
     folder = options.run.resolve()
     service = OnlineService(
-        folder, options.exposures, options.feedback, sub_config(ServiceConfig, options), options.arms
+        folder,
+        options.exposures,
+        options.feedback,
+        sub_config(ServiceConfig, options),
+        options.arms,
+        options.allow_unproven,
     )
     if options.once:
         service.once()

@@ -8,11 +8,13 @@ from pygrade.config.ignored import refuse
 from pygrade.config.logs import RankOptions
 from pygrade.logs import Logs, write_logs
 from pygrade.serving.ranker import BlendedRanker
+from pygrade.serving.run_copy import check_proven
 
 
 def run(options: RankOptions) -> dict[str, Any]:
     if not options.explore:
         refuse(options, ("seed",), "--explore")
+    check_proven(options.policy, options.allow_unproven)
     ranker = BlendedRanker.load(options.policy, options.seed)
     chosen = _chosen(load_log(options), options.requests)
     page = ranker.rank_log(chosen, options.k, explore=options.explore)

@@ -11,13 +11,14 @@ from pygrade.config.pipeline import RankUserOptions
 from pygrade.logs import write_logs
 from pygrade.serving import pipeline as serve
 from pygrade.serving.names import Names
-from pygrade.serving.run_copy import local_run
+from pygrade.serving.run_copy import check_proven, local_run, policy_of
 
 
 def run(options: RankUserOptions) -> dict[str, Any]:
     if not options.explore:
         refuse(options, ("seed",), "--explore")
     folder = local_run(options.run)
+    check_proven(policy_of(folder), options.allow_unproven)
     with contextlib.closing(serve.Pipeline.load(folder, options.store, options.seed)) as system:
         names = Names.of(folder)
         user = names.user_id(options.user)

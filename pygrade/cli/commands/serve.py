@@ -11,7 +11,7 @@ from pygrade.cli.config_file import read_table
 from pygrade.config.service import ServeOptions
 from pygrade.config.shared import Output
 from pygrade.service import program
-from pygrade.serving.run_copy import check_log_folders, following, policy_of
+from pygrade.serving.run_copy import check_log_folders, check_proven, following, policy_of
 from pygrade.storage import is_url
 
 
@@ -26,7 +26,7 @@ def run(options: ServeOptions) -> dict[str, Any]:
         return {"config": table}
     with following(options.run, float(table.get("refresh_seconds", 1.0)), table.get("store")) as followed:
         folder = followed.resolve()
-        policy_of(folder)
+        check_proven(policy_of(folder), bool(table.get("allow_unproven", False)))
         if not online and not is_url(options.run):
             program.execute(folder, table)
         with _learning(folder, table) if online else nullcontext():
@@ -57,7 +57,8 @@ def _learning(run: Path, table: Mapping[str, Any]) -> Iterator[None]:
     for folder in (exposures, feedback):
         folder.mkdir(parents=True, exist_ok=True)
     first_policy(run)
-    service = OnlineService(run, exposures, [feedback], shares=shares_of(table))
+    allowed = bool(table.get("allow_unproven", False))
+    service = OnlineService(run, exposures, [feedback], shares=shares_of(table), allow_unproven=allowed)
     thread = threading.Thread(target=service.serve, name="pygrade-online")
     with service.claim():
         thread.start()

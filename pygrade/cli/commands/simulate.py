@@ -14,7 +14,7 @@ from pygrade.config.ignored import refuse
 from pygrade.config.simulation import SimulateConfig, SimulateOptions
 from pygrade.console.tables import METRIC_LABELS, lift_table
 from pygrade.evaluation.abtest import sequential_lifts
-from pygrade.evaluation.arms import EQUAL, GRADE, PRODUCTION, STATIC
+from pygrade.evaluation.arms import EQUAL, PRODUCTION, SERVED, STATIC
 from pygrade.logs.parquet import refuse_strangers
 from pygrade.policy import FusionPolicy
 from pygrade.policy.spec import fusion_formula
@@ -100,7 +100,7 @@ def _test(options: SimulateOptions) -> dict[str, Any]:
     for path, policy in zip(options.ab, policies, strict=True):
         if policy.tasks != TASKS or policy.features != FEATURES:
             raise ValueError(f"the policy in {path} has other tasks or features than the simulated marketplace")
-        name = GRADE if len(policies) == 1 else str(path)
+        name = SERVED if len(policies) == 1 else str(path)
         pages[name] = _served_pages(policy, world, requests, size)
     logger.info(f"{len(pages)} arms ranked {options.requests:,} requests")
     record = compare_pages(world, requests, pages, baseline, seed=options.seed).to_dict()
@@ -111,7 +111,7 @@ def _test(options: SimulateOptions) -> dict[str, Any]:
     if not options.json:
         for kind, title in (("sampled", "Sampled users"), ("expected", "Closed form")):
             entries = {arm: entry["lifts"] for arm, entry in record[kind].items()}
-            terminal.table(f"{title}: lift over {baseline}, ± 95 %", *lift_table(entries, METRIC_LABELS), GRADE)
+            terminal.table(f"{title}: lift over {baseline}, ± 95 %", *lift_table(entries, METRIC_LABELS), SERVED)
         title = "Sampled users, anytime-valid intervals (a test may be stopped after any user)"
-        terminal.table(title, *lift_table(record["sequential"], METRIC_LABELS), GRADE)
+        terminal.table(title, *lift_table(record["sequential"], METRIC_LABELS), SERVED)
     return {"seed": options.seed, **record}

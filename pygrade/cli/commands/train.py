@@ -13,7 +13,7 @@ from pygrade.cli.run_directory import check_out, record_options
 from pygrade.cli.run_metrics import report_run
 from pygrade.config.ignored import refuse_in_training
 from pygrade.config.training import TrainConfig, TrainOptions
-from pygrade.console.tables import trust_table
+from pygrade.console.tables import tried_table, trust_table
 from pygrade.correction.prior import load_prior
 from pygrade.evaluation.replay import event_worth
 from pygrade.evaluation.verdict import stored_verdict
@@ -69,6 +69,9 @@ def run(options: TrainOptions) -> dict[str, Any]:
 def _print_trust(summary: Mapping[str, Any]) -> None:
     """What cross-fitting found: mixtures and baselines against the baseline."""
     trust = summary["trust"]
+    tried_head, tried = tried_table(trust)
+    if tried:
+        terminal.table("Corrections that were tried: z of held-out feedback", tried_head, tried)
     head, rows = trust_table(trust)
     if rows:
         title = f"Cross-fitted value of the logged pages, lift over {trust['baseline']} (bounds two-sided 95 %)"
