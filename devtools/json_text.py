@@ -3,12 +3,15 @@
 import json
 from typing import Any
 
+WIDTH = 200
+
 
 def json_text(value: Any, indent: int = 0) -> str:
-    """JSON that people compare: a line for each list and object that holds no other."""
+    """JSON that people compare: a line for each list and object that fits in `WIDTH` columns or holds no other."""
+    line = json.dumps(value, ensure_ascii=False)
     items = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-    if not any(isinstance(item, dict | list) for item in items):
-        return json.dumps(value, ensure_ascii=False)
+    if indent + len(line) <= WIDTH or not any(isinstance(item, dict | list) for item in items):
+        return line
     texts = [json_text(item, indent + 1) for item in items]
     if isinstance(value, dict):
         texts = [f"{json.dumps(key, ensure_ascii=False)}: {text}" for key, text in zip(value, texts, strict=True)]

@@ -10,6 +10,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")  # workers share the cores
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -130,3 +131,9 @@ def pytest_terminal_summary(terminalreporter):
                 totals[name] = totals.get(name, 0) + value
     for name, value in sorted(totals.items()):
         terminalreporter.write_line(f"{name}: {value:,} values")
+
+
+@pytest.fixture
+def slots_alone(monkeypatch):
+    """The rule of the slots without what the events above a row tell, which has tests of its own."""
+    monkeypatch.setattr("pygrade.evaluation.value.browsing_factor", lambda logs: np.ones(logs.num_rows))

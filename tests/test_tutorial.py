@@ -26,5 +26,5 @@ def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
         shell.close()
     assert (tmp_path / "runs/shop/pygrade.toml").is_file() and (tmp_path / "runs/mine/report.html").is_file()
     pages = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{"request_id"')]
-    assert [len(page["items"]) for page in pages] == [2, 5] and pages[0]["names"][0] in ("p7", "p8", "p9")
+    assert [len(page["items"]) for page in pages] == [2, 5] and pages[0]["items"][0] in ("p7", "p8", "p9")
     assert all(page["degraded"] is None for page in pages)

@@ -78,7 +78,7 @@ def train(out: Path, to: Path) -> None:
     first = FeatureSet(features.path, features.schema, features.fitted, index | {"parts": index["parts"][:1]})
     times = first.part(0).timestamp
     ends = (int(times[int(share * (len(times) - 1))]) for share in (0.6, 0.8, 0.9))
-    config = PipelineConfig(min_events=1, mtl=MtlConfig(epochs=1, refit=False))
+    config = PipelineConfig(min_events=1, allow_unproven=True, mtl=MtlConfig(epochs=1, refit=False))
     fit_mtl(first, EventLog.open(out / "events"), Timeline(*ends), config, to)
 
 

@@ -45,7 +45,7 @@ OPTIONS = shlex.split(
     --min-events 2 --recall-at 10 50 --policy-requests 1000 --evaluate-requests 1000 --candidates 5 --leak-rows 5000
     --prerank.epochs 2 --prerank.width 8 --prerank.hidden 16 --mtl.epochs 1 --mtl.expert-hidden 16
     --train.static.iterations 3 --train.trust.folds 2 --train.stage1.steps 40 --train.stage2.steps 40
-    --train.checkpoint-every 10 --train.no-tensorboard --quiet
+    --train.checkpoint-every 10 --train.no-tensorboard --allow-unproven --quiet
     """
 )
 _NODES = 3  # with a processor each; the first is the head

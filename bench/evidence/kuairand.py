@@ -5,7 +5,6 @@ three of the first seven days, and the last three judge. RUN: directory for the 
 """
 
 import csv
-import json
 import os
 import sys
 from collections import Counter
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.report.results import write_json
 from bench.study.boosted_trees import FIXED, TREES
 from bench.study.corrected import learn
 from bench.study.served import train_once
@@ -132,20 +132,20 @@ def arms(learned: Logs, judged: Logs) -> dict[str, Any]:
     """Scores [M] of the judged rows by arm, and the verdict of `train`."""
     reward = RewardConfig(propensity=0.0)
     plain = TrainConfig(reward=reward, trust=TrustConfig(folds=0), correction=CorrectionConfig(on=False))
-    grade = train_once(learned, plain)
+    grade = train_once(learned, plain).policies["GRADE"]
     served = train_once(
         learned,
         TrainConfig(
             reward=reward,
         ),
     )
-    spec = grade.stage2_policy.spec
+    spec = grade.spec
     data = CompositeReward(reward).build(learned, spec)
     baselines = fit_baselines(learned, spec, data, plain.static, reward.propensity_floor)
-    formula = fusion_formula(grade.stage2_policy.config)
+    formula = fusion_formula(grade.config)
     scores: dict[str, Any] = {entry.name: baseline_scores(entry, judged, formula) for entry in baselines}
     found = learn(learned, NO_SLOTS)
-    scores["GRADE"] = policy_scores(grade.stage2_policy, judged)
+    scores["GRADE"] = policy_scores(grade, judged)
     scores["corrected, no gate"] = judged.value_of(correct(found.fitted.candidates[0].correction, judged))
     licensed = found.licensed
     scores["corrected behind the gate"] = judged.value_of(
@@ -194,7 +194,7 @@ def main(out: Path, run: Path | None) -> None:
     with TemporaryDirectory() as directory:
         logs = pipeline_logs(Path(place) / "kuairand_pure", run or Path(directory) / "run")
         record = {"lists": [compare(*logs, days) for days in (1, 3)]}
-    out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(out, record)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ The log has ten days, so exposures from 25 April to 1 May have a label. A return
 to 24 April. It shows no effect of any behavior.
 """
 
-import json
 import sys
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from bench.report.results import write_json
 from pygrade._typing import Array
 from pygrade.data.downstream import DAY_MS
 from pygrade.data.events import import_events
@@ -97,8 +97,8 @@ def _activity(frame: pl.DataFrame, before: Array) -> dict[str, Array]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         record = return_screen(Path(sys.argv[1]).resolve(), Path(scratch))
-    RESULT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(record, indent=1))
+    write_json(RESULT, record)
+    print(RESULT.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.report.results import write_json
 from bench.study.served import train_once
 from pygrade.config.training import TrainConfig
 from pygrade.evaluation.arms import EXPECTED_VALUE
@@ -81,7 +82,7 @@ def main(out: Path, wanted: list[str]) -> None:
         for seed in map(int, seeds.split(",")):
             record["shops"] = [e for e in record["shops"] if (e["effect"], e["seed"]) != (effect, seed)]
             record["shops"].append(shop(effect, seed))
-            out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            write_json(out, record)
             print(json.dumps(record["shops"][-1]), flush=True)
 
 

@@ -62,7 +62,6 @@ def steps(device: str, out: Path) -> list[Step]:
         Step("emulator", (*pytest, "tests/kernels/test_compiled.py"), 400),
         Step("device", (*pytest, "tests/kernels/test_device.py", *some), 400),
         Step("bench", (python, "-m", "bench", "--device", device, "--out", str(out), *one_op), 500),
-        Step("launch", (python, "-m", "bench.gpu.launch_aot", "--device", device, "--out", str(out / "aot")), 200),
         Step("numeric", (*pytest, *values, *several), 590),
     ]
     for tool in ("memcheck", "racecheck"):

@@ -51,7 +51,7 @@ def write_json(path: Path, record: Any) -> None:
     """Write ``record`` to a file, replaced as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as partial:
-        partial.write_text(json_text(record) + "\n")
+        partial.write_text(json_text(record) + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> Report:

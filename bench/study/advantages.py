@@ -9,7 +9,6 @@ no ratio between advantages of a batch.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,11 +19,11 @@ from unittest.mock import patch
 
 from torch import Tensor
 
+from bench.report.results import write_json
 from bench.study.settings import Regime, Settings, load_settings
 from bench.study.stats import over_worlds
 from bench.study.trial import Trial
 from pygrade import ops
-from pygrade._util.files import atomic_file
 from pygrade.training.stages import train_stage2
 
 WORLDS = {"small": range(9821, 9825), "hype": range(9831, 9835), "accurate": range(9841, 9845)}  # by regime
@@ -99,8 +98,7 @@ def main() -> int:
             small = replace(regime, requests=REQUESTS, world={**regime.world, **SMALL})
             rows.append({"regime": name, "world": worlds[place], "lifts": measure(settings, small, worlds[place])})
             print(rows[-1], flush=True)
-            with atomic_file(options.out) as partial:
-                partial.write_text(json.dumps({"rows": rows, "summary": summary(rows)}, indent=1) + "\n")
+            write_json(options.out, {"rows": rows, "summary": summary(rows)})
     return 0
 
 

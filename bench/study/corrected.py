@@ -47,11 +47,10 @@ def learn(logs: Logs, propensity: SlotPropensity | None = None, prior: Correctio
     """The corrections of a log with the values of events that count, as `train` fits and licenses them."""
     reward = TrainConfig().reward
     propensity = slot_propensity(logs, reward) if propensity is None else propensity
-    slots = max(logs.num_slots, reward.page_size)
     cluster = clusters_of(logs)
     fold = fold_of_requests(cluster, _FOLDS, 0)
-    fitted = fit_correction(logs, propensity.curve(slots), fold, cluster, prior=prior)
-    found = license_correction(logs, fitted, fold, cluster, PageReplay(logs, reward), propensity)
+    fitted = fit_correction(logs, propensity.examine(logs)[logs.shown], fold, cluster, prior=prior)
+    found, _ = license_correction(logs, fitted, fold, cluster, PageReplay(logs, reward), propensity)
     first = fitted.candidates[0].cross_fitted(logs, fold)
     return Learned(fitted, first, None, None) if found is None else Learned(fitted, first, found[0], found[2])
 

@@ -11,7 +11,6 @@ no longer independent of a draw's score. ``the true mean`` subtracts the reward'
 """
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -25,9 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
+from bench.report.results import write_json
 from bench.study.settings import load_settings
 from bench.study.trial import Trial
-from pygrade._util.files import atomic_file
 
 WORLDS, REQUESTS, ROWS, REPLICATIONS, SIZES = (9811, 9812, 9813), 2_000, 40, 64, (8, 16, 32)
 SMALL = {"log_users": 4_000, "test_users": 2_000, "items": 2_000}
@@ -146,8 +145,7 @@ def main() -> int:
     options = parser.parse_args()
     rows = summary([measure(world) for world in WORLDS])
     shape = {"worlds": WORLDS, "requests of each": ROWS, "replications": REPLICATIONS}
-    with atomic_file(options.out) as partial:
-        partial.write_text(json.dumps({**shape, "rows": rows}, indent=1) + "\n")
+    write_json(options.out, {**shape, "rows": rows})
     for row in rows:
         print(row)
     return 0

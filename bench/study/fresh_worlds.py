@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.study.findings import NOT_RUN, StudyTarget, percent
 from bench.study.settings import Regime, Settings
-from bench.study.stats import Record, Results, over_worlds
+from bench.study.stats import Record, Results, over_worlds, wilson
 from bench.study.tables import Row, Section, shown
 from pygrade.metrics.intervals import Interval
 
@@ -213,7 +213,7 @@ def _noise_counts(further: Further) -> Iterator[tuple[str, int, int, int, int]]:
 
 def _noise(further: Further) -> Iterator[Section]:
     rows = [
-        [kind, str(count), f"{better} [{_wilson(better, count)}]", str(licensed), str(undecidable)]
+        [kind, str(count), f"{better} [{wilson(better, count)}]", str(licensed), str(undecidable)]
         for kind, count, better, licensed, undecidable in _noise_counts(further)
     ]
     text = "Logs of 1,000 requests whose feedback nothing predicts, and what `train` says of them:"
@@ -221,13 +221,6 @@ def _noise(further: Further) -> Iterator[Section]:
         yield Section(
             "Noise", text, (), ["logs", "number", "*better*, Wilson 95 %", "licensed", "*not decidable*"], rows
         )
-
-
-def _wilson(hits: int, count: int) -> str:
-    z2 = 1.96**2
-    center, half = hits + z2 / 2, 1.96 * math.sqrt(hits * (count - hits) / count + z2 / 4)
-    low, high = ((center + side * half) / (count + z2) for side in (-1, 1))
-    return f"{100 * max(low, 0.0):.1f}, {100 * high:.1f} %"
 
 
 def _noise_targets(further: Further) -> Iterator[StudyTarget]:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._util.serialization import read_json, write_json
+from bench.report.results import write_json
+from pygrade._util.serialization import read_json
 from pygrade.config.guardrails import GuardrailConfig, Limit
 from pygrade.config.marketplace import PRODUCTION_WEIGHTS, MarketplaceConfig
 from pygrade.config.training import RewardConfig

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.report.results import write_json
 from bench.study.settings import load_settings
 from pygrade.config.simulation import ReturnConfig, SimulateConfig
 from pygrade.config.training import RewardConfig
@@ -84,8 +85,7 @@ def plan_from_log(world: Marketplace, points: np.ndarray[Any, Any], tasks: Seque
     policy = FusionPolicy(PolicySpec(TASKS, logs.features))
     policy.mixture = Mixture(0.0, baseline, "untested", "", (baseline,))
     reward = RewardConfig()
-    curve = slot_propensity(logs, reward).known(logs.num_slots)
-    judge = judge_of(policy, logs, curve, logs.num_slots, reward.propensity_floor)
+    judge = judge_of(policy, logs, slot_propensity(logs, reward), logs.num_slots, reward.propensity_floor)
     values = np.tile(np.array(TASK_VALUES, np.float64), (len(points), 1))
     values[:, [TASKS.index(task) for task in tasks]] += points
     pages = np.stack([judge.values_of(logs.predictions @ row) for row in values])
@@ -322,8 +322,7 @@ def main(arguments: Sequence[str]) -> int:
             continue
         found[name] = {"settings": part, "cells": run(part)}
         print(name, json.dumps(found[name]["cells"], indent=1), flush=True)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_json(options.out, found)
     return 0
 
 

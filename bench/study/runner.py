@@ -34,7 +34,12 @@ FORMAT = 2  # of a unit's numbers: raise it if the default of an option changes
 _ONE_SEED = ("fixed", "baseline", "static", "estimates", "corrected", "boosted", "trust", "family", "kept", "served")
 # Fields of a regime that do not decide a unit's numbers, or are in the unit's path.
 _UNREAD = ("name", "title", "arms", "family", "sized", "worlds", "first_world", "group")
-_FORMER_PRIOR_WEIGHT = 0.5  # the default when FORMAT was raised
+# Defaults when FORMAT was raised that the frozen settings name, and that are others today.
+_FORMER: dict[str, dict[str, Any]] = {
+    "reward": {"prior_weight": 0.5},
+    "stage1": {"steps": 400, "batch_size": 256, "learning_rate": 2e-3},
+    "stage2": {"steps": 500, "batch_size": 256, "learning_rate": 6e-4},
+}
 _QUICK_WORLD = {"log_users": 2000, "test_users": 1000, "items": 1000}
 _QUICK_REQUESTS, _QUICK_STEPS = 2000, 40
 # The largest value of each.
@@ -99,9 +104,11 @@ class Unit:
 
 def _as_at_format(train: TrainConfig) -> TrainConfig:
     """With today's default where it says what was the default when FORMAT was raised."""
-    if train.reward.prior_weight != _FORMER_PRIOR_WEIGHT:
-        return train
-    return replace(train, reward=replace(train.reward, prior_weight=None))
+    for part, former in _FORMER.items():
+        options = getattr(train, part)
+        today = {n: getattr(type(options)(), n) for n, value in former.items() if getattr(options, n) == value}
+        train = replace(train, **{part: replace(options, **today)})
+    return train
 
 
 def scaled(settings: Settings, config: StudyConfig) -> Settings:

@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 
 from bench.study.trial import ArmRanking, Options, Trial
 from pygrade.config.training import CorrectionConfig, TrainConfig
+from pygrade.evaluation.arms import GRADE
 from pygrade.logs import Logs
 from pygrade.training.train import TrainResult, train
 
@@ -26,7 +27,7 @@ def served(trial: Trial, options: Options) -> ArmRanking:
     mixture = result.policy.mixture
     assert mixture is not None
     ranking = trial.serve(result.policy)
-    alone, base = trial.serve(result.stage2_policy), trial.baseline(mixture.baseline)
+    alone, base = trial.serve(result.policies[GRADE]), trial.baseline(mixture.baseline)
     outcome, of_policy, of_baseline = (trial.outcome(entry) for entry in (ranking, alone, base))
     figures = {
         "trust": mixture.trust,

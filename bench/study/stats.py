@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from devtools.null_tests import wilson as wilson_bounds
 from pygrade.metrics.intervals import Interval, student_t
 
 _SMALL = {1: 12.706, 2: 4.303, 3: 3.182}  # degrees of freedom for which the expansion in `student_t` is too rough
@@ -33,6 +34,16 @@ def over_worlds(values: Sequence[float]) -> Interval:
 def sign(interval: Interval) -> int:
     """1 if the whole interval is above 0, -1 if it is below, else 0."""
     return int(interval.low > 0) - int(interval.high < 0)
+
+
+def wilson(hits: int, count: int) -> str:
+    """The Wilson 95 % interval of a rate, in words.
+
+    >>> wilson(0, 100)
+    '0.0, 3.7 %'
+    """
+    low, high = wilson_bounds(hits, count)
+    return f"{100 * low:.1f}, {100 * high:.1f} %"
 
 
 def production_lift(record: Record) -> float:

@@ -25,7 +25,7 @@ from pygrade.policy.mixture import Baseline
 from pygrade.policy.spec import fusion_formula
 from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, TASKS, Requests
 from pygrade.simulation.simulate import METRICS, compare_pages, rank_pages, simulate_logs
-from pygrade.training.baselines import fit_baselines
+from pygrade.training.baselines import fit_baselines, logged_baseline
 from pygrade.training.data import TrainingData
 from pygrade.training.request_tensors import RequestTensors
 from pygrade.training.reward import CompositeReward
@@ -144,7 +144,8 @@ class Trial:
         config = self.config({})
         logs = self.logs.valued(config.reward.task_values, config.reward.value_tasks)
         floor = config.reward.propensity_floor
-        fitted = fit_baselines(logs, self.spec(config), self.data, config.static, floor, self.static)
+        production = logged_baseline(logs, config.policy.transform)
+        fitted = fit_baselines(logs, self.spec(config), self.data, config.static, floor, self.static, production)
         return {baseline.name: baseline for baseline in fitted}
 
     @property

@@ -90,7 +90,7 @@ def learn(logs: Logs) -> Learned:
     curve, cluster = propensity.curve(SLOTS), clusters_of(logs)
     fold = fold_of_requests(cluster, config.trust.folds, 0)
     start = time.process_time()
-    fitted = fit_correction(logs, curve, fold, cluster, config.correction)
+    fitted = fit_correction(logs, propensity.examine(logs)[logs.shown], fold, cluster, config.correction)
     licensed = fitted.licensed
     corrected = logs.predictions if licensed is None else licensed.cross_fitted(logs, fold)
     middle = time.process_time()

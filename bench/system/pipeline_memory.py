@@ -25,7 +25,7 @@ from pygrade.config.mtl import MtlConfig
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.pipeline.run import run_pipeline
 from pygrade.config.prerank import PrerankConfig
-config = PipelineConfig(prerank=PrerankConfig(epochs=1), mtl=MtlConfig(epochs=1))
+config = PipelineConfig(allow_unproven=True, prerank=PrerankConfig(epochs=1), mtl=MtlConfig(epochs=1))
 run_pipeline(sys.argv[1], sys.argv[2], config)
 """
 

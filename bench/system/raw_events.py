@@ -79,7 +79,7 @@ if until != "events":
     done("features", begun)
 if until == "publish":
     begun = time.perf_counter()
-    run_pipeline(f"events:{folder / 'events.toml'}", folder / "run", PipelineConfig(leak_checks=0))
+    run_pipeline(f"events:{folder / 'events.toml'}", folder / "run", PipelineConfig(leak_checks=0, allow_unproven=True))
     done("pipeline", begun)
 rows = {name: facts[name] for name in ("num_requests", "num_rows", "positives", "notes")}
 (folder / "measured.json").write_text(json.dumps({**rows, "stages": stages}))

@@ -7,7 +7,7 @@
     print(*launches[0].findings)  # races, bounds, undefined values, diverged barriers, with source lines
 
 `instructions` is the table of mnemonics, `program` the parser, ``engine.cpp`` with ``shadow.hpp`` the machine,
-`emulate` what joins them to the ops.
+`compile` what records and compiles launches, `emulate` what joins them to the ops.
 
 What is exact: integers, float32 and float64 arithmetic, conversions, packed pairs, predicates, shuffles, reductions of
 a warp, ``ldmatrix``, ``stmatrix``, barriers. A mnemonic, modifier or operand that is not in the table is an error. What

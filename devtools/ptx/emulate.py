@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from devtools.ptx.compile import Launch, compiled, launches_to, signature_of
 from devtools.ptx.instructions import enumeration, generated
 from devtools.ptx.program import Program, parse
-from pygrade.aot import build as aot
 from pygrade.ops.dispatch import use_backend
 
 HERE = Path(__file__).parent
@@ -30,8 +30,6 @@ KINDS = (
     "race between programs", "race between warps", "race between lanes of a warp", "barrier in a diverged warp",
     "barrier after the exit of threads", "warps at different barriers", "members of a warp instruction", "too long",
 )  # fmt: skip
-COUNTS = ("issued", "lanes", "sectors", "wavefronts")
-TOTALS = ("barriers", "diverged", "sectors_read", "sectors_written", "steps", "cycles", "same_values")
 _HUGE = 2**28  # bytes: of a larger storage only the bounds are checked
 _UNWRITTEN = 0xA5
 _MOST_FINDINGS = 256
@@ -108,17 +106,15 @@ class Call:
 
 @dataclass(frozen=True)
 class Launched:
-    """A call, executed: ``counts`` of each instruction (`COUNTS`), ``totals`` (`TOTALS`), findings.
+    """A call, executed: ``lanes`` [instructions] that executed each, ``diverged`` steps of warps, findings.
 
-    ``launch`` and ``binary`` are what it was compiled from and to; ``before`` and ``after`` the memory, if it was kept.
+    ``before`` and ``after`` are the memory, if it was kept.
     """
 
     call: Call
-    counts: dict[str, NDArray[np.uint64]]
-    totals: dict[str, int]
+    lanes: NDArray[np.uint64]
+    diverged: int
     findings: tuple[Finding, ...]
-    launch: aot.Launch | None = None
-    binary: Any = None
     before: tuple[tuple[NDArray[np.uint8], NDArray[np.uint8]], ...] = ()
     after: tuple[NDArray[np.uint8], ...] = ()
 
@@ -148,12 +144,14 @@ _PLACES = ("kind", "place", "other_place", "program", "thread", "other_thread")
 _Finding = _structure("_Finding", **dict.fromkeys(_PLACES, _I), count=_L)
 _Launch = _structure(
     "_Launch",
-    **dict.fromkeys(("code", "constants", "buffers", "costs"), _P),
+    **dict.fromkeys(("code", "constants", "buffers"), _P),
     **dict.fromkeys(("instructions", "registers", "constant_count", "buffer_count", "warps", "shared_bytes"), _I),
     grid=ctypes.c_uint32 * 3,
     **dict.fromkeys(("seed", "turn", "races", "approx"), _I),
     limit=_L,
-    **dict.fromkeys((*COUNTS, "totals", "findings"), _P),
+    lanes=_P,
+    diverged=_L,
+    findings=_P,
     capacity=_I,
     found=_I,
 )
@@ -162,7 +160,7 @@ _Launch = _structure(
 @cache
 def engine() -> ctypes.CDLL:
     """The compiled engine; kept in the build folder."""
-    parts = (enumeration("Kind", KINDS), enumeration("Total", TOTALS), generated())
+    parts = (enumeration("Kind", KINDS), generated())
     sources = {name: (HERE / name).read_text() for name in ("engine.cpp", "shadow.hpp")}
     sources["generated.inc"] = "\n".join(parts)
     flags = "-O2 -std=c++20 -march=native -ffp-contract=off -shared -fPIC"
@@ -178,9 +176,8 @@ def engine() -> ctypes.CDLL:
     return ctypes.CDLL(str(folder / "engine.so"))
 
 
-def execute(call: Call, options: Options, costs: NDArray[np.uint16] | None = None) -> Launched:
-    """Executes a call. ``costs`` [instructions, 2] are those of an in-order timeline: cycles until the next instruction
-    issues, and until the result is there."""
+def execute(call: Call, options: Options) -> Launched:
+    """Executes a call."""
     program, storages = call.program, call.memory.storages
     constants = {**program.constants, **{r: call.arguments[place] for r, place in program.parameters.items()}}
     pairs = np.array(list(constants.items()), np.uint64)
@@ -188,20 +185,18 @@ def execute(call: Call, options: Options, costs: NDArray[np.uint16] | None = Non
     for place, (base, (tensor, defined)) in zip(buffers, storages.items(), strict=False):
         place.base, place.size = base, tensor.untyped_storage().nbytes()
         place.defined = defined.ctypes.data if len(defined) else None
-    counts = {name: np.zeros(len(program.code), np.uint64) for name in COUNTS}
-    totals, findings = np.zeros(len(TOTALS), np.uint64), (_Finding * _MOST_FINDINGS)()
+    lanes, findings = np.zeros(len(program.code), np.uint64), (_Finding * _MOST_FINDINGS)()
     launch = _Launch(
         code=program.code.ctypes.data, constants=pairs.ctypes.data, buffers=ctypes.addressof(buffers),
-        costs=None if costs is None else costs.ctypes.data, instructions=len(program.code),
-        registers=len(program.registers), constant_count=len(pairs), buffer_count=len(storages),
-        warps=program.threads // 32, shared_bytes=call.shared_bytes,
-        grid=(ctypes.c_uint32 * 3)(*(*call.grid, 1, 1)[:3]), totals=totals.ctypes.data,
+        instructions=len(program.code), registers=len(program.registers), constant_count=len(pairs),
+        buffer_count=len(storages), warps=program.threads // 32, shared_bytes=call.shared_bytes,
+        grid=(ctypes.c_uint32 * 3)(*(*call.grid, 1, 1)[:3]), lanes=lanes.ctypes.data,
         findings=ctypes.addressof(findings), capacity=_MOST_FINDINGS,
-        **{name: array.ctypes.data for name, array in counts.items()}, **asdict(options),
+        **asdict(options),
     )  # fmt: skip
     engine().run(ctypes.byref(launch))
     found = tuple(_finding(program, finding) for finding in findings[: launch.found])
-    return Launched(call, counts, dict(zip(TOTALS, map(int, totals), strict=True)), found)
+    return Launched(call, lanes, int(launch.diverged), found)
 
 
 def _finding(program: Program, found: Any) -> Finding:
@@ -230,8 +225,8 @@ def _bits(value: Any) -> int:
     return int(value or 0) & (2**64 - 1)
 
 
-def _arguments(launch: aot.Launch, general: bool) -> list[Any]:
-    types = {**aot.signature_of(launch, general).types, "global_scratch": "*i8", "profile_scratch": "*i8"}
+def _arguments(launch: Launch) -> list[Any]:
+    types = {**signature_of(launch).types, "global_scratch": "*i8", "profile_scratch": "*i8"}
     values = ((kind, launch.arguments.get(name)) for name, kind in types.items() if kind != "constexpr")
     return [float(value or 0) if kind == "fp32" else value for kind, value in values]
 
@@ -242,27 +237,23 @@ def emulated(
     options: Options = Options(),
     *,
     use_triton: bool = True,
-    general: bool = False,
     keep: bool = False,
-    costs: Callable[[Program], NDArray[np.uint16]] | None = None,
 ) -> Iterator[list[Launched]]:
     """Inside the block, Triton kernels that are launched on CPU tensors are compiled for ``arch`` and executed.
 
     Yields the launches so far. Memory is that of the real tensors; what `torch.empty` returns counts as unwritten.
-    ``use_triton``: ops choose Triton, whatever they would choose else. ``general``: compiled as ahead of time, so that
-    nothing is assumed of integers. ``keep`` keeps what `Launched.again` needs; ``costs`` gives an in-order timeline its
-    cycles, see `execute`.
+    ``use_triton``: ops choose Triton, whatever they would choose else. ``keep`` keeps what `Launched.again` needs.
     """
     memory, done = Memory(), list[Launched]()
 
-    def take(launch: aot.Launch) -> None:
-        binary = aot.compiled(launch, arch, general)
-        call = prepare(binary.asm["ptx"], _arguments(launch, general), launch.grid, binary.metadata.shared, memory)
+    def take(launch: Launch) -> None:
+        binary = compiled(launch, arch)
+        call = prepare(binary.asm["ptx"], _arguments(launch), launch.grid, binary.metadata.shared, memory)
         storages = call.memory.storages.values() if keep else []
         before = tuple((contents(tensor).copy(), defined.copy()) for tensor, defined in storages)
-        run = execute(call, options, None if costs is None else costs(call.program))
+        run = execute(call, options)
         after = tuple(contents(tensor).copy() for tensor, _ in storages)
-        done.append(replace(run, launch=launch, binary=binary, before=before, after=after))
+        done.append(replace(run, before=before, after=after))
 
     def unwritten(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def made(*arguments: Any, **keywords: Any) -> Tensor:
@@ -277,7 +268,7 @@ def emulated(
     with ExitStack() as stack:
         for owner, name in ((torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty")):
             stack.enter_context(patch.object(owner, name, unwritten(getattr(owner, name))))
-        stack.enter_context(aot.launches_to(take))
+        stack.enter_context(launches_to(take))
         if use_triton:
             stack.enter_context(use_backend("triton"))
         yield done

@@ -142,13 +142,12 @@ struct Launch {
   const Instruction* code;
   const u64* constants;  // pairs: register, value
   const Buffer* buffers;
-  const u16* costs;  // of each instruction: cycles until the next one issues, until its result is there; may be null
   s32 instructions, registers, constant_count, buffer_count, warps, shared_bytes;
   u32 grid[3];
   s32 seed, turn, races, approx;
-  u64 limit;                                   // of steps of a program
-  u64 *issued, *lanes, *sectors, *wavefronts;  // of each instruction
-  u64* totals;                                 // see Total
+  u64 limit;     // of steps of a program
+  u64* lanes;    // that executed each instruction
+  u64 diverged;  // steps of warps whose lanes are at several instructions
   Finding* findings;
   s32 capacity, found;
 };
@@ -165,8 +164,6 @@ struct Warp {
   std::array<int, LANES> places{};  // of the lanes, while diverged
   std::vector<Lanes> values;        // of each register
   std::vector<u32> low, high;       // lanes of which the halves of each register are defined
-  std::vector<u64> ready;           // cycle at which each register is there
-  u64 now = 0;
 
   u32 defined(int r) const { return low[r] & high[r]; }
   void define(int r, u32 mask, u32 lower, u32 upper) {
@@ -208,19 +205,12 @@ class Machine {
     for (int b = 0; b < launch.buffer_count; b++) {
       const Buffer& buffer = launch.buffers[b];
       global.emplace_back(launch.races && buffer.defined ? buffer.size : 0);
-      touched.emplace_back(buffer.defined ? buffer.size / 32 + 2 : 0);
     }
   }
 
   void run() {
     for (int number : in_order(launch.grid[0] * launch.grid[1] * launch.grid[2])) {
       if (!failed) run_program(number);
-    }
-    for (const std::vector<u8>& sectors : touched) {
-      for (u8 sector : sectors) {
-        launch.totals[SECTORS_READ] += sector & 1;
-        launch.totals[SECTORS_WRITTEN] += sector >> 1;
-      }
     }
   }
 
@@ -252,15 +242,12 @@ class Machine {
       const auto waiting = count([](const Warp& w) { return w.waiting; });
       if (waiting && ended() + waiting == launch.warps) release();
     }
-    launch.totals[STEPS] += steps;
-    launch.totals[CYCLES] += latest();
   }
 
   void start(Warp& warp, int number) {
     warp.number = number;
     warp.values.assign(launch.registers, Lanes{});
     for (std::vector<u32>* halves : {&warp.low, &warp.high}) halves->assign(launch.registers, 0);
-    warp.ready.assign(launch.registers, 0);
     const u32 x = launch.grid[0], y = launch.grid[1], z = launch.grid[2], at = program;
     const auto fill = [&](int r, auto value) { warp.set(r, ALL, value, ALL, ALL); };
     int r = 0;  // in the order of SPECIAL_REGISTERS
@@ -284,15 +271,7 @@ class Machine {
       if (warp.barrier != first.barrier) report(WARPS_AT_DIFFERENT_BARRIERS, warp.barrier, warp, 0, 0, first.barrier);
     }
     epoch++;
-    launch.totals[BARRIERS]++;
-    const u64 now = latest();
-    for (Warp& warp : warps) warp.waiting = false, warp.now = now;
-  }
-
-  u64 latest() const {
-    u64 now = 0;
-    for (const Warp& warp : warps) now = std::max(now, warp.now);
-    return now;
+    for (Warp& warp : warps) warp.waiting = false;
   }
 
   // The lanes of a diverged warp that go next: those at the lowest instruction at which they need not wait for others;
@@ -317,8 +296,7 @@ class Machine {
       const u32 here = warp.diverged ? choose(warp) : warp.alive;
       const int place = warp.place;
       const Instruction& i = launch.code[place];
-      launch.totals[DIVERGED] += warp.diverged;
-      launch.issued[place]++;
+      launch.diverged += warp.diverged;
       if (++steps > launch.limit) return fail(TOO_LONG, place, warp, 0);
       u32 mask = here;
       if (i.guard >= 0) {
@@ -327,16 +305,8 @@ class Machine {
         mask &= i.negated ? ~warp.predicate(i.guard) : warp.predicate(i.guard);
       }
       launch.lanes[place] += std::popcount(mask);
-      if (launch.costs) pass_time(warp, i, place);
       execute({warp, i, place, here, mask});
     }
-  }
-
-  void pass_time(Warp& warp, const Instruction& i, int place) {  // issue in order: an instruction waits for its sources
-    u64 start = std::max(warp.now, i.guard >= 0 ? warp.ready[i.guard] : 0);
-    for (int k = 0; k < i.inputs; k++) start = std::max(start, warp.ready[i.in[k]]);
-    warp.now = start + launch.costs[2 * place];
-    for (int k = 0; k < i.outputs; k++) warp.ready[i.out[k]] = start + launch.costs[2 * place + 1];
   }
 
   void execute(const Step& s) {
@@ -459,15 +429,13 @@ class Machine {
     u8* data = nullptr;
     u8* defined = nullptr;
     ShadowMemory* shadow = nullptr;
-    u64 byte = 0;     // in its buffer
-    int buffer = -1;  // -1: shared memory
+    u64 byte = 0;  // in its buffer
   };
 
   void memory(const Step& s) {
     Lanes address;
     const int bytes = s.i.bytes * s.i.count();
     const u32 mask = addresses(s, address);
-    count_traffic(s, mask, address, bytes);
     for (int lane = 0; lane < LANES; lane++) {
       if (!has(mask, lane)) continue;
       const Place at = locate(s, lane, address[lane], bytes);
@@ -482,9 +450,6 @@ class Machine {
     Lanes rows;
     if (addresses(s, rows) != ALL) return;
     for (int m = 0; m < s.i.count(); m++) {
-      Lanes first;
-      std::copy_n(rows.begin() + 8 * m, 8, first.begin());
-      count_traffic(s, 0xff, first, 16);
       for (int element = 0; element < 2 * LANES; element++) {
         const int lane = element / 2, h = element % 2, across = lane % 4 * 2 + h, along = lane / 4;
         const int row = s.i.transposed() ? across : along, column = s.i.transposed() ? along : across;
@@ -510,12 +475,12 @@ class Machine {
   Place locate(const Step& s, int lane, u64 address, int bytes) {
     const bool aligned = address % bytes == 0;
     if (aligned && s.i.shared() && u64(bytes) <= shared.size() && address <= shared.size() - bytes) {
-      return {&shared[address], &shared_defined[address], &shared_shadow, address, -1};
+      return {&shared[address], &shared_defined[address], &shared_shadow, address};
     }
     if (const int b = aligned && !s.i.shared() ? buffer_at(address, bytes) : -1; b >= 0) {
       const u64 byte = address - launch.buffers[b].base;
       u8* defined = launch.buffers[b].defined;
-      return {reinterpret_cast<u8*>(address), defined ? defined + byte : nullptr, &global[b], byte, b};
+      return {reinterpret_cast<u8*>(address), defined ? defined + byte : nullptr, &global[b], byte};
     }
     report(aligned ? OUT_OF_BOUNDS : MISALIGNED, s, lane);
     return {};
@@ -553,41 +518,17 @@ class Machine {
     }
   }
 
-  // Notes the access of a lane: its sectors of 32 bytes, and races.
+  // Notes the access of a lane: races with those before.
   void note(const Step& s, int lane, const Place& at, int offset, bool same) {
-    const u64 byte = at.byte + offset;
-    if (!at.defined) return;
-    if (at.buffer >= 0) touched[at.buffer][byte / 32] |= s.i.stores() ? 2 : 1;
-    if (!launch.races) return;
+    if (!at.defined || !launch.races) return;
     const Access now{program, s.place, epoch, s.warp.sync, LANES * s.warp.number + lane};
     for (int k = 0; k < s.i.bytes; k++) {
-      Shadow& shadow = (*at.shadow)[byte + k];
+      Shadow& shadow = (*at.shadow)[at.byte + offset + k];
       const Shadow::Race race = s.i.stores() ? shadow.store(now) : shadow.load(now);
       if (race.conflict == NO_CONFLICT) continue;
-      if (race.both_stores && same) {  // layouts hold some values in several lanes
-        launch.totals[SAME_VALUES]++;
-      } else {
-        report(Kind(RACE_BETWEEN_PROGRAMS + race.conflict - BETWEEN_PROGRAMS), s, lane, race.before.thread,
-               race.before.place);
-      }
-    }
-  }
-
-  // Sectors of global memory that the lanes ask for; of shared memory the cycles in which the 32 banks serve them.
-  void count_traffic(const Step& s, u32 mask, const Lanes& address, int bytes) {
-    const int unit = s.i.shared() ? 4 : 32, together = !s.i.shared() || bytes <= 4 ? LANES : bytes == 8 ? 16 : 8;
-    for (int first = 0; first < LANES; first += together) {
-      std::vector<u64> units;
-      for (int lane = first; lane < first + together; lane++) {
-        if (!has(mask, lane)) continue;
-        for (u64 key = address[lane] / unit; key <= (address[lane] + bytes - 1) / unit; key++) units.push_back(key);
-      }
-      std::sort(units.begin(), units.end());
-      units.erase(std::unique(units.begin(), units.end()), units.end());
-      std::array<int, 32> banks{};
-      for (u64 key : units) banks[key % 32]++;
-      if (s.i.shared()) launch.wavefronts[s.place] += *std::max_element(banks.begin(), banks.end());
-      if (!s.i.shared()) launch.sectors[s.place] += units.size();
+      if (race.both_stores && same) continue;  // layouts hold some values in several lanes
+      report(Kind(RACE_BETWEEN_PROGRAMS + race.conflict - BETWEEN_PROGRAMS), s, lane, race.before.thread,
+             race.before.place);
     }
   }
 
@@ -624,8 +565,7 @@ class Machine {
   std::vector<Warp> warps;
   std::vector<u8> shared, shared_defined;
   ShadowMemory shared_shadow;
-  std::vector<ShadowMemory> global;      // of each buffer
-  std::vector<std::vector<u8>> touched;  // sectors of each buffer that were read (1) and written (2)
+  std::vector<ShadowMemory> global;  // of each buffer
   std::map<std::tuple<int, int, int>, int> seen;
 };
 

@@ -83,7 +83,7 @@ class ShardWriter:
         self._add(table, (hash_ids(frame[key].to_numpy()) % np.uint64(PARTITIONS)).astype(np.int64), frame)
 
     def number(self, kind: str, names: "pl.Series") -> "pl.Series":
-        """int64 ids of string ids, by a hash that is the same in every log; their names go into ids.parquet.
+        """int64 ids of string ids, their `stable_id`; names that are not the id itself go into ids.parquet.
 
         ``kind`` is request, user or item. Two of ten million names share one of the 2⁶³ numbers with probability 5e-6;
         the smaller one is kept then.
@@ -92,7 +92,8 @@ class ShardWriter:
         distinct = names.unique(maintain_order=True)
         ids = np.array([stable_id(name) for name in distinct], np.int64)
         known = self._known[kind]
-        fresh = np.array([number not in known for number in ids.tolist()], bool)
+        pairs = zip(ids.tolist(), distinct, strict=True)
+        fresh = np.array([number not in known and str(number) != name for number, name in pairs], bool)
         if fresh.any():
             if len(known) > _KNOWN_NAMES:
                 known.clear()  # names that come again are dropped later

@@ -122,6 +122,15 @@ def ratio_lift(
     return Interval(value, error, value - reach, value + reach)
 
 
+def widen(found: Interval, more: float) -> Interval:
+    """With a standard deviation of something else beside the sampling's, ends as many of both away as before."""
+    if not more or not found.standard_error:
+        return found
+    error = math.hypot(found.standard_error, more)
+    reach = (found.value - found.low) * error / found.standard_error
+    return Interval(found.value, error, found.value - reach, found.value + reach)
+
+
 class Estimate(NamedTuple):
     """An estimate and its influence function [n]: estimate + mean of the influence to first order."""
 

@@ -57,6 +57,15 @@ def rate_text(mean: float, amount: bool = False) -> str:
     return f"{mean:.4g}" if amount or mean > 1 else f"{mean:.2%}"
 
 
+def count_text(count: float) -> str:
+    """A large number to two significant digits.
+
+    >>> count_text(12345)
+    '12,000'
+    """
+    return f"{float(f'{count:.2g}'):,.0f}"
+
+
 def value_text(estimate: Estimate, digits: int | None = None) -> str:
     """``0.7123 ± 0.0045``; digits: decimals, None: four, and fewer of numbers from 10 on.
 

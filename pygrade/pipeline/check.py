@@ -84,10 +84,8 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
             state = state_before(log, models.schema, int(chosen[0].timestamp[0]))
             _fill(opened, version, log, models, state)
             online = _online(log, models, opened, chosen, offline, config)
-            embedded = None
-            if not address.startswith("feast:"):  # which Python implements
-                _fill(opened, _free_version(opened), log, models, state)
-                embedded = _embedded(log, artifact, models, opened, chosen, online, config)
+            _fill(opened, _free_version(opened), log, models, state)
+            embedded = _embedded(log, artifact, models, opened, chosen, online, config)
     record = compare(offline, online) | {
         "equal_embedded": embedded,
         "version": artifact.version,

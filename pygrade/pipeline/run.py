@@ -25,6 +25,7 @@ from pygrade.pipeline.prerank import fit_prerank
 from pygrade.pipeline.publish import make_artifact, publish
 from pygrade.pipeline.stages import Runner, content_hash
 from pygrade.pipeline.warnings import warnings_of
+from pygrade.serving.run_copy import check_proven
 from pygrade.storage import Place, download, prepare_directory
 from pygrade.stores import open_store, without_secret
 from pygrade.workers import LOCAL, Workers, error_context
@@ -124,6 +125,7 @@ def _run_stages(
     training = policy_options(config, features)
     policy = run("policy", lambda out: make_policy(out, logs.path, training, on_step, workers), training, [logs], True)
     run("evaluate", lambda out: make_judgment(out, logs.path, policy.path, training.reward), None, [logs, policy])
+    check_proven(policy.path / "training" / "policy", config.allow_unproven)
     parts = prerank, model, policy
     published = run("publish", lambda out: make_artifact(out, features, *parts), None, parts)
     publish(runner, published, log, features, store)

@@ -22,7 +22,7 @@ from pygrade.config.simulation import DemoConfig
 from pygrade.console.run_files import find_run
 from pygrade.console.training import write_report
 from pygrade.console.weights import record_weights
-from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, STAGE1
+from pygrade.evaluation.arms import EXPECTED_VALUE, PRODUCTION, SERVED
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import read_logs
 from pygrade.policy.spec import fusion_formula
@@ -106,7 +106,7 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
     write_json(run / "summary.json", summary)
     alone = result.policy.mixture is not None and not is_new(result.policy)  # the baseline is served
     title = "pygrade demo: weights learned from a simulated log"
-    report = write_report(run, title, find_run(run), GRADE if alone else SERVED)
+    report = write_report(run, title, find_run(run), list(result.policies)[-1] if alone else SERVED)
     summary["wall_seconds"] = time.perf_counter() - started
     write_json(run / "summary.json", summary)
     _mark(run, config, "complete")
@@ -196,7 +196,7 @@ def _scores(result: TrainResult, requests: Requests) -> dict[str, NDArray[np.flo
         .reshape(count, candidates)
         for entry in result.baselines
     }
-    policies = {STAGE1: result.stage1_policy, GRADE: result.stage2_policy, SERVED: result.policy}
+    policies = {**result.policies, SERVED: result.policy}
     for name, policy in policies.items():
         scores[name] = policy.scores(requests.context, requests.p_hat, None, requests.scenario, items=items).numpy()
     return scores

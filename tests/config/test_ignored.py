@@ -23,6 +23,7 @@ PIPELINE = ["pipeline", "--data", "logs:x", "--out", "y"]
             [*TRAIN, "--reward.prior-weight", "0", "--reward.prior-calibration", "slope"],
             "prior_calibration is slope; want it with a --reward.prior-weight",
         ),
+        ([*TRAIN, "--grade", "off", "--stage1.steps", "5"], "stage1.steps is 5; want it with --grade on alone"),
         ([*TRAIN, "--correction.no-on", "--prior", "z"], "correction.prior is z; want it with --correction.on alone"),
         ([*TRAIN, "--trust.folds", "0", "--prior", "z"], "prior is z; want it with --trust.folds above 0 alone"),
         ([*TRAIN, "--correction.prior", "z", "--prior", "z"], "--prior and --correction.prior both name a policy"),

@@ -32,7 +32,8 @@ def lift(value, reach):
 def status(pages=1000, at=0, **changes):
     """What `Service` answers at /v1/status, as far as the page reads it."""
     arms = {"control": "main", "users": {"main": 400, HOSTILE: 100}, "reason": None}
-    arms["lifts"] = {HOSTILE: {"value": lift(0.02, 0.03), "click": lift(0.05, 0.02)}}
+    few = {"anytime": {"value": 0.3, "low": None, "high": None}, "undecidable": "150 users of the smaller arm"}
+    arms["lifts"] = {HOSTILE: {"value": lift(0.02, 0.03), "click": lift(0.05, 0.02), "order": few}}
     update = {"time": NOW - 9e6, "action": "rolled_back", "version": "11e0cc2383fa", "learned_from": 812}
     online = {"time": NOW, "learning": True, "version": "56e0cc2383fa", "reference": "0", "requests": 812}
     online |= {
@@ -100,6 +101,7 @@ def test_the_state_is_shown_and_followed(engine, file):
         assert "80 %" in rows and "control" in rows
         treated = live.locator("tr", has_text=HOSTILE).first
         assert "+2.0 %" in treated.inner_text() and treated.locator(".interval.undecided").count() == 1
+        assert "order: not decidable: 150 users of the smaller arm." in live.inner_text()
         assert live.locator(".interval.better").count() == 1 and page.locator("img").count() == 0
         for name in ("drift", "online", "reloads", "latency"):
             page.locator(f"#live-{name}").click()

@@ -114,16 +114,15 @@ def test_the_price_is_an_attribute_of_the_item(tmp_path):
 
 def test_string_ids_become_numbers_with_names(tmp_path):
     logs = make_logs()
-    named = replace(
-        logs, user_id=logs.user_id.astype(str), item_id=logs.item_id.astype(str), request_id=logs.request_id.astype(str)
-    )
+    texts = {name: np.char.add("n", getattr(logs, name).astype(str)) for name in ("user_id", "item_id", "request_id")}
+    named = replace(logs, **texts)  # names of digits alone are the numbers
     write_logs(named, tmp_path / "logs", 50)
     log = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log", rows=33)
     events = log.scan().collect().with_row_index()
     for kind in ("user", "item", "request"):
         names = log.names(kind, events[f"{kind}_id"].to_numpy())
         assert None not in names
-        events = events.with_columns(pl.Series(f"{kind}_name", names).cast(pl.Int64))
+        events = events.with_columns(pl.Series(f"{kind}_name", [int(name[1:]) for name in names]))
     found = events.sort("request_name", "position", "item_name", nulls_last=True)
     order = np.lexsort((logs.item_id, np.where(logs.shown, logs.position, 99), logs.row_request))
     np.testing.assert_array_equal(found["item_name"], logs.item_id[order])

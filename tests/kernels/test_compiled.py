@@ -18,8 +18,8 @@ import torch
 from devtools.ptx import Options, emulated
 from devtools.ptx.instructions import TABLE
 from devtools.tolerances import assert_close, same_bits
-from pygrade.aot.variants import VARIANTS
 from pygrade.ops.dispatch import use_backend
+from tests.kernels.variants import VARIANTS
 
 DRY = ("advantage-none-G1", "entropy-T8", "topk-N5-T1-k1-jagged-masked")
 EXACT = ("sample", "transform", "fuse", "topk", "gain", "search")  # bit-equal to the C++ core
@@ -113,7 +113,7 @@ def test_seeded_faults_are_noticed(pytestconfig):
             VARIANTS[name].call()
         for launched in launches:
             for number, (kind, place, program) in enumerate(faults(launched.call.program)):
-                if not launched.counts["lanes"][place] or (kind != "bar.sync removed" and number % 7):
+                if not launched.lanes[place] or (kind != "bar.sync removed" and number % 7):
                     continue
                 run, same = launched.again(program, Options(limit=2_000_000))
                 found = len(run.findings) > len(launched.findings)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("where", ["cuda", "cpu"])
 def test_steps_name_what_exists(where, tmp_path):
     steps = check.steps(where, tmp_path)
-    names = "machine parity emulator device bench launch numeric memcheck racecheck"
+    names = "machine parity emulator device bench numeric memcheck racecheck"
     assert [step.name for step in steps] == names.split()
     for step in steps:
         assert 0 < step.seconds < 600

@@ -330,7 +330,8 @@ def test_the_commands(run, tmp_path, capsys):
     assert cli.main(["pipeline", "--data", "logs:nowhere", "--out", str(tmp_path / "none")]) == 2
     assert "nowhere does not exist" in capsys.readouterr().err
     mine = copy(run, tmp_path / "run")
-    assert cli.main(["rank-user", "--run", str(mine), "--user", "3", "--k", "4", "--repeat", "3", "--json"]) == 0
+    words = ["rank-user", "--allow-unproven", "--run", str(mine), "--user", "3", "--k", "4", "--repeat", "3", "--json"]
+    assert cli.main(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["pages"][0]["items"]) == 4 and found["times"]["in all"]["p50_ms"] > 0
     assert found["counters"]["requests"] == 3 and not found["degraded"]
@@ -338,7 +339,8 @@ def test_the_commands(run, tmp_path, capsys):
         found["unknown_context"] == ["c_hour"]
         and "unknown, as --context does not give them: c_hour" in found["pages"][0]["why"]
     )
-    assert cli.main(["rank-user", "--run", str(mine), "--user", "123456", "--context", "c_hour=3"]) == 0
+    words = ["rank-user", "--allow-unproven", "--run", str(mine), "--user", "123456", "--context", "c_hour=3"]
+    assert cli.main(words) == 0
     out = capsys.readouterr().out
     assert "Where the time goes" in out and "prerank" in out and "no event of this user is known" in out
     assert cli.main(["serve-check", "--run", str(mine), "--requests", "3", "--candidates", "20"]) == 0
@@ -349,5 +351,5 @@ def test_the_commands(run, tmp_path, capsys):
         *((["--run", str(mine), f"--user={name}"], f"user is '{name}'") for name in ("alice", "--5", "²", "9" * 19)),
         (["--run", str(mine), "--user", "3", "--store", f"lmdb:{tmp_path / 'no'}"], str(tmp_path / "no")),
     ):
-        assert cli.main(["rank-user", *arguments]) == 2
+        assert cli.main(["rank-user", "--allow-unproven", *arguments]) == 2
         assert message in capsys.readouterr().err

@@ -4,18 +4,22 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from devtools.synthetic_log import write_synthetic_log
 from pygrade.config.mtl import MtlConfig
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.prerank import PrerankConfig
 from pygrade.config.training import CemConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.pipeline.run import run_pipeline
+from pygrade.training.production import PageLift
 
 CONFIG = PipelineConfig(
     min_events=2,
     recall_at=(10, 50),
     policy_requests=100,
     candidates=5,
+    allow_unproven=True,  # so small a log proves nothing
     prerank=PrerankConfig(width=8, hidden=16, epochs=1, refit=False),
     mtl=MtlConfig(epochs=1, experts=2, expert_hidden=16, buckets=256, refit=False),
     train=TrainConfig(
@@ -37,8 +41,10 @@ def write_log(path: Path) -> str:
 
 
 def trained(folder: Path) -> Path:
-    """The directory of a finished pipeline in ``folder``."""
-    run_pipeline(write_log(folder / "log"), folder / "run", CONFIG)
+    """The directory of a finished pipeline in ``folder``; its few pages prove nothing, which its policy is not told."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PageLift, "proven", True)
+        run_pipeline(write_log(folder / "log"), folder / "run", CONFIG)
     return folder / "run"
 
 

@@ -53,6 +53,12 @@ def test_the_demo_writes_its_files_and_lifts(finished):
     assert BlendedRanker.load(out / "policy").version == summary["policy_version"]
 
 
+def test_without_grade_the_demo_has_no_arms_of_its_stages(tmp_path):
+    result = demo(replace(CONFIG, train=replace(CONFIG.train, grade="off")), tmp_path / "run")
+    assert not {STAGE1, GRADE} & result.summary["arms"].keys() and SERVED in result.summary["arms"]
+    assert result.report.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
 def test_the_pages_come_from_the_saved_policy_and_add_up(finished):
     out, result = finished
     assert json.loads((out / "pages.json").read_text())["pages"] == result.pages

@@ -1,6 +1,7 @@
 """Makes the vectors anew: only if features are meant to have other bits."""
 
 import dataclasses
+import json
 import math
 import tempfile
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from devtools.json_text import json_text
 from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, materialize
 from pygrade.stores import open_store
 from tests.features.events import MemoryLog, make_log
@@ -76,7 +78,7 @@ def main() -> None:
     log = load_log()
     schemas = [default_schema(log), *(random_schema(log, seed) for seed in SEEDS)]
     for number, schema in enumerate(schemas):
-        schema.save(FOLDER / f"{number}.json")
+        (FOLDER / f"{number}.json").write_text(json_text(json.loads(schema.to_json())) + "\n")
         np.savez_compressed(FOLDER / f"{number}.npz", **vector_of(log, schema))
 
 

@@ -1,4 +1,4 @@
-"""The calls whose launches are compiled ahead of time: all choices of the launch functions, in at most 64 variants.
+"""Calls whose launches are compiled: all choices of the launch functions, in at most 64 variants.
 
 Shapes are those of a small batch; no kernel depends on the number of requests or rows. `tests/kernels/test_variants.py`
 compares the list with the choices in a sweep of shapes, `tests/kernels/test_compiled.py` the results with those of the
@@ -19,11 +19,10 @@ SEED = (1 << 40) + 7  # beyond 32 bits, so that seeds and offsets are compiled a
 
 @dataclass(frozen=True)
 class Variant:
-    """One call of an op. ``sample``: CI compiles it too; ``wide``: its scores must be loaded 128 bits at a time."""
+    """One call of an op. ``sample``: compiled for GPUs of every kind, too."""
 
     call: Callable[[], object]
     sample: bool = False
-    wide: bool = False
 
 
 _generator = torch.Generator().manual_seed(12)  # one for all: a new variant goes last, or the counts of others change
@@ -227,16 +226,16 @@ VARIANTS: dict[str, Variant] = {
     "transform-log": Variant(_transform("log")),
     "transform-zscore-f16-jagged": Variant(_transform("zscore", True, HALF)),
     "transform-log1p": Variant(_transform("log1p")),
-    "transform-zlog": Variant(_transform("zlog"), sample=True, wide=True),
+    "transform-zlog": Variant(_transform("zlog"), sample=True),
     "transform-zlog-bf16": Variant(_transform("zlog", False, BRAIN)),
-    "fuse-N1000-T8": Variant(_fuse(1000, 8), sample=True, wide=True),
+    "fuse-N1000-T8": Variant(_fuse(1000, 8), sample=True),
     "fuse-N1000-T6-G4-jagged": Variant(_fuse(1000, 6, 4, jagged=True)),
-    "fuse-N1000-T8-f16": Variant(_fuse(1000, 8, dtype=HALF), wide=True),
+    "fuse-N1000-T8-f16": Variant(_fuse(1000, 8, dtype=HALF)),
     "fuse-N1000-T64-bf16-G4": Variant(_fuse(1000, 64, 4, BRAIN)),
     "fuse-N10-T1": Variant(_fuse(10, 1)),
     "fuse-N30-T32": Variant(_fuse(30, 32)),
     "fuse-N200-T8": Variant(_fuse(200, 8)),
-    "topk-N1000-T8-k50": Variant(_topk(1000, 8, 50), sample=True, wide=True),
+    "topk-N1000-T8-k50": Variant(_topk(1000, 8, 50), sample=True),
     "topk-N2000-T8-k100-bf16": Variant(_topk(2000, 8, 100, dtype=BRAIN)),
     "topk-N3000-T64-k10": Variant(_topk(3000, 64, 10)),
     "topk-N5000-T1-k1000-jagged-masked": Variant(_topk(5000, 1, 1000, jagged=True, masked=True)),
@@ -244,23 +243,23 @@ VARIANTS: dict[str, Variant] = {
     "topk-N4000-T6-k1000-G4-jagged": Variant(_topk(4000, 6, 1000, 4, jagged=True)),
     "topk-N100000-T8-k100-f16": Variant(_topk(100_000, 8, 100, dtype=HALF)),
     "topk-N1000-T64-k20-f16": Variant(_topk(1000, 64, 20, dtype=HALF)),
-    "topk-N100-T8-k10-bf16": Variant(_topk(100, 8, 10, dtype=BRAIN), wide=True),
+    "topk-N100-T8-k10-bf16": Variant(_topk(100, 8, 10, dtype=BRAIN)),
     "topk-N5-T1-k1-jagged-masked": Variant(_topk(5, 1, 1, jagged=True, masked=True)),
     "gain-N200-T6-k10": Variant(_gain(200, 6, 10), sample=True),
-    "gain-N1000-T8-k50-bf16": Variant(_gain(1000, 8, 50, 2, 2, BRAIN), wide=True),
-    "gain-N1000-T8-k50-one-list": Variant(_gain(1000, 8, 50, 1, 0), wide=True),
+    "gain-N1000-T8-k50-bf16": Variant(_gain(1000, 8, 50, 2, 2, BRAIN)),
+    "gain-N1000-T8-k50-one-list": Variant(_gain(1000, 8, 50, 1, 0)),
     "gain-N500-T64-k20-f16-jagged": Variant(_gain(500, 64, 20, 3, 1, HALF, jagged=True)),
     "gain-N3000-T4-k1024-jagged": Variant(_gain(3000, 4, 1024, 8, 0, jagged=True)),
     "gain-N100-T5-k10-one-list": Variant(_gain(100, 5, 10, 1, 0)),
     "gain-N5-T1-k1": Variant(_gain(5, 1, 1, 1, 1)),
     "lambdaloss-N200": Variant(_lambda_loss(200, masked=True), sample=True),
     "lambdaloss-N10": Variant(_lambda_loss(10)),
-    "rollout-N1000-T8-k50-G32": Variant(_rollout(1000, 8, 50, 32), sample=True, wide=True),
+    "rollout-N1000-T8-k50-G32": Variant(_rollout(1000, 8, 50, 32), sample=True),
     "rollout-N200-T5-k10-G16-one-list": Variant(_rollout(200, 5, 10, 16, 1, 0, bounded=False)),
     "rollout-N1000-T64-k100-G8": Variant(_rollout(1000, 64, 100, 8)),
     "rollout-N5000-T1-k1024-G8": Variant(_rollout(5000, 1, 1024, 8)),
     "rollout-N20-T16-k5-G1": Variant(_rollout(20, 16, 5, 1)),
     "search-N200-k5": Variant(_search(200, 5), sample=True),
     "search-N20-k4-beam8-jagged": Variant(_search(20, 4, 10, 8, jagged=True)),
-    "transform-zlog-N1000": Variant(_transform("zlog", candidates=1000), wide=True),
+    "transform-zlog-N1000": Variant(_transform("zlog", candidates=1000)),
 }

@@ -1,0 +1,107 @@
+"""Launches of Triton kernels, recorded instead of run, and compiled for any GPU without one."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pygrade.ops.dispatch import use_backend
+
+_FLOATS = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+_INTEGERS = {torch.int64: "i64", torch.int32: "i32", torch.int8: "i8", torch.uint8: "u8", torch.bool: "i1"}
+_ELEMENTS = _FLOATS | _INTEGERS
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One recorded launch of a kernel: its arguments and constants by name, its options and its grid."""
+
+    kernel: Any  # a triton.JITFunction
+    arguments: dict[str, Any]
+    options: dict[str, Any]
+    grid: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """The kernel's name, which is its symbol in the binary."""
+        return str(self.kernel.__name__)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The compiled-in part of a launch: types by argument, constants, and the arguments that are multiples of 16."""
+
+    types: dict[str, str]
+    constants: dict[str, Any]
+    aligned: tuple[str, ...]
+
+
+@contextmanager
+def launches_to(take: Callable[[Launch], object]) -> Iterator[None]:
+    """Inside the block, a kernel's launch runs nothing but ``take`` of it."""
+    if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
+        raise ValueError("TRITON_INTERPRET is set, so that Triton interprets; unset it to compile")
+    from triton.runtime.jit import JITFunction
+
+    def run(self: Any, *arguments: Any, grid: Any, warmup: bool, **keywords: Any) -> None:
+        named = dict(zip(self.arg_names, arguments, strict=False))
+        named |= {name: keywords.pop(name) for name in self.arg_names if name in keywords}
+        size = grid(named) if callable(grid) else grid
+        take(Launch(self, named, keywords, tuple(int(n) for n in size)))
+
+    original = JITFunction.run
+    JITFunction.run = run
+    try:
+        yield
+    finally:
+        JITFunction.run = original
+
+
+def record(call: Callable[[], object]) -> list[Launch]:
+    """The launches of one call of ops on CPU tensors."""
+    launches: list[Launch] = []
+    with launches_to(launches.append), use_backend("triton"):
+        call()
+    return launches
+
+
+def signature_of(launch: Launch, general: bool = False) -> Signature:
+    """The specialization that Triton's launcher would choose; ``general``: one that assumes nothing about integers."""
+    types: dict[str, str] = {}
+    constants: dict[str, Any] = {}
+    aligned = []
+    for parameter in launch.kernel.params:
+        name, value = parameter.name, launch.arguments[parameter.name]
+        free = general or parameter.do_not_specialize
+        if parameter.is_constexpr or value is None or (type(value) is int and value == 1 and not free):
+            types[name], constants[name] = "constexpr", value
+        elif isinstance(value, torch.Tensor):
+            types[name] = "*" + _ELEMENTS[value.dtype]
+            if value.data_ptr() % 16 == 0:
+                aligned.append(name)
+        elif isinstance(value, bool):
+            types[name] = "i1"
+        elif isinstance(value, int):
+            types[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+            if value % 16 == 0 and not free:
+                aligned.append(name)
+        else:
+            types[name] = "fp32"
+    return Signature(types, constants, tuple(aligned))
+
+
+def compiled(launch: Launch, arch: str) -> Any:
+    """The kernel compiled for an architecture such as sm_90 or gfx942 (Triton caches it): ``.asm``, ``.metadata``."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature = signature_of(launch)
+    target = GPUTarget("cuda", int(arch[3:]), 32) if arch.startswith("sm_") else GPUTarget("hip", arch, 64)
+    places = {name: i for i, name in enumerate(launch.kernel.arg_names)}
+    attributes = {(places[name],): [["tt.divisibility", 16]] for name in signature.aligned}
+    source = ASTSource(launch.kernel, signature=signature.types, constexprs=signature.constants, attrs=attributes)
+    return triton.compile(source, target=target, options=launch.options)

@@ -1,1 +1,0 @@
-"""GPU binaries compiled ahead of time."""
