@@ -50,7 +50,7 @@ def assert_equal(actual, expected, logs=None):
     reach = degrees * expected.standard_error
     for name, wanted in (("value", 0.0), ("low", -reach), ("high", reach)):
         # What the events above a row tell of its examination is fitted to the requests that are judged.
-        assert actual[name] == pytest.approx(expected.value + wanted, rel=2e-2, abs=1e-12)
+        assert actual[name] == pytest.approx(expected.value + wanted, rel=2e-2, abs=2e-3)
 
 
 def replayed(found, logs, record, **scores):
