@@ -90,9 +90,12 @@ class Shell:
     def _serve(self, words: list[str]) -> None:
         self.close()
         command = [sys.executable, "-m", "pygrade", *words, "--port", "0", "--drain-seconds", "0", "--log", "none"]
+        command.append("--allow-unproven")  # of a policy that learned from few requests
         self._service = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self._service.stderr is not None
         line = self._service.stderr.readline()  # after it has loaded its models
+        if line.startswith("warning: "):
+            line = self._service.stderr.readline()
         found = re.search(r"(http://\S+) serves", line)
         assert found, line
         self.address = found[1]
