@@ -83,6 +83,7 @@ class FittedPages:
     folds: tuple[PageTerms, ...]
     gain: PageGain
     slots: Floats  # [K] examination of the slots, relative to the first: the curve times the free numbers
+    moves: Floats  # [S] what stands above each shown row adds to its log odds, by terms that its fold taught nothing
 
 
 def can_fit(logs: Logs) -> str:
@@ -127,13 +128,14 @@ def root_of(logs: Logs, parents: tuple[int, ...], amounts: tuple[bool, ...]) -> 
     value = (logs.feedback[shown] * (worth[shown] if len(worth) > 1 else worth)).sum(0, dtype=np.float64)
     total = np.zeros(len(parents))
     for t in range(len(parents)):
-        total[_ancestor(parents, t)] += value[t]
+        total[ancestor(parents, t)] += value[t]
     roots = [t for t, parent in enumerate(parents) if parent < 0 and not amounts[t] and total[t] > 0]
     return max(roots, key=lambda t: total[t], default=-1)
 
 
-def _ancestor(parents: tuple[int, ...], t: int) -> int:
-    return t if parents[t] < 0 else _ancestor(parents, parents[t])
+def ancestor(parents: tuple[int, ...], t: int) -> int:
+    """The root task of a task."""
+    return t if parents[t] < 0 else ancestor(parents, parents[t])
 
 
 def fit_pages(
@@ -168,7 +170,7 @@ def choose_beam(terms: PageTerms, logs: Logs, corrected: Floats32, parents: tupl
         return 0.0
     some = replace(logs, predictions=corrected).select(evenly_spaced(logs.num_requests, _CLAIMED))
     worth = some.predictions * some.event_values
-    through = np.array([logs.tasks[_ancestor(parents, t)] == terms.root for t in range(len(parents))])
+    through = np.array([logs.tasks[ancestor(parents, t)] == terms.root for t in range(len(parents))])
     value, root = (torch.from_numpy(worth[:, part].sum(1).astype(np.float32)) for part in (~through, through))
     slots, examination = len(examined), torch.from_numpy(examined.astype(np.float32))
     given: dict[str, Any] = {}
@@ -411,10 +413,12 @@ class _PageFit:
         largest = max(float(np.abs(pairs).max(initial=0.0)), abs(cosine))
         gain = PageGain(*self._gate(mean, null[1]), z_shuffled, z_helps, largest < LEAST_EFFECT)
         folds = [self._coefficients(vector, blocks) for vector in found.folds]
-        terms = [self._terms(*(part if helps else _without_help(*part))) for part in folds]
+        folds = folds if helps else [_without_help(*part) for part in folds]
+        terms, fold = [self._terms(*part) for part in folds], self.fold[self.request]
+        moves = np.choose(fold, [self._above(*part) for part in folds])
         slots, own = self.curve.copy(), null[0].vector.size - len(self.free)
         slots[self.free] *= np.exp(found.vector[own : own + len(self.free)])
-        return FittedPages(self._terms(pairs, cosine), tuple(terms), gain, slots), mean
+        return FittedPages(self._terms(pairs, cosine), tuple(terms), gain, slots, moves), mean
 
     def _fit(self, blocks: Mapping[str, Floats], start: Floats | None) -> tuple[newton.Solution, Floats]:
         """The solution with blocks of columns, and its held-out mean [S]; start: of fewer columns."""
@@ -503,28 +507,33 @@ class _PageFit:
         chosen = (self.logs.exploration == "shuffle") & (np.bincount(self.request, self.y, len(self.fold)) > 0)
         rows = np.flatnonzero(chosen[self.request])
         page = np.unique(self.request[rows], return_inverse=True)[1]
-        (above, whole), below = self._moves(*terms), 0.0 if over is None else self._moves(*over)[0][rows]
+        above, below = self._above(*terms), 0.0 if over is None else self._above(*over)[rows]
+        whole = self._whole(terms[0])
         control = np.stack([part for part in whole if part[rows].any()], 1)[rows] if whole else np.zeros((len(rows), 0))
         columns = np.concatenate([self.slots[rows], control], 1)
         y, base = self.y[rows], np.log(mean[rows])
         found = [_page_likelihood(y, page, base + move, columns) for move in (below, above[rows])]
         return zscore(found[1] - found[0], np.unique(self.cluster[np.flatnonzero(chosen)], return_inverse=True)[1])
 
-    def _moves(self, pairs: Floats, cosine: float) -> tuple[Floats, list[Floats]]:
-        """[S]: what the terms add to log odds, and columns of likeness to the whole page."""
-        above, whole = np.zeros(len(self.y)), []
-        sums = self.sums
+    def _above(self, pairs: Floats, cosine: float) -> Floats:
+        """[S]: what the terms add to log odds."""
+        above, sums = np.zeros(len(self.y)), self.sums
         if sums.categories:
-            by_pair = pairs[: sums.paired, : sums.paired]
             rare = float(pairs[sums.paired, sums.paired]) if len(pairs) > sums.paired else 0.0
-            above += sums.back(sums.pairs) @ by_pair.reshape(-1)
-            beyond = sums.code >= sums.paired
-            above += sums.back(np.where(beyond, rare * sums.same[0], 0.0))
-            whole += [sums.back(sums.same[1]), sums.back(self._whole_pairs(by_pair))]
+            above += sums.back(sums.pairs) @ pairs[: sums.paired, : sums.paired].reshape(-1)
+            above += sums.back(np.where(sums.code >= sums.paired, rare * sums.same[0], 0.0))
         if sums.dimension:
             above += cosine * sums.back(sums.cosine[0])
+        return above
+
+    def _whole(self, pairs: Floats) -> list[Floats]:
+        """Columns [S] of likeness to the whole page."""
+        sums, whole = self.sums, []
+        if sums.categories:
+            whole += [sums.back(sums.same[1]), sums.back(self._whole_pairs(pairs[: sums.paired, : sums.paired]))]
+        if sums.dimension:
             whole.append(sums.back(sums.cosine[1]))
-        return above, whole
+        return whole
 
     def _whole_pairs(self, pairs: Floats) -> Floats:
         """[S], by page and slot: Σ over the other items of the page of their pair's coefficient."""

@@ -223,7 +223,7 @@ def choose_mixture(
         over,
         lift,
         logs,
-        beside=(baseline, claim) if new and baseline != over else None,
+        beside=(baseline, claim) if new and baseline != over and claim.standard_error > 0 else None,
         **({"license": license.text, "claim": license.claim} if new and corrected and license is not None else {}),
         reasons=reasons if new and corrected else (),
         why=f"{len(rankings)}-fold cross-fitted by user" + (f", {propensity.reason}" if propensity.reason else ""),

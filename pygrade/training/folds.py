@@ -171,7 +171,7 @@ def train_folds(
     )
     *rankings, later = list(fold_workers(config.trust, logs, workers).map(run_fold, jobs, "cross-fitting"))
     trust = choose_mixture(
-        logs,
+        logs if found is None else found.without_page_effects(logs),
         fold,
         split.cluster,
         rankings,

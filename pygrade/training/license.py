@@ -19,7 +19,7 @@ from pygrade._typing import Bools, Floats, Floats32, Ints
 from pygrade.correction.fit import Candidate, Fitted, correct
 from pygrade.correction.gate import Gain
 from pygrade.correction.inputs import Frame
-from pygrade.correction.pages import BEAM, LEAST_CLAIM, PageGain, can_fit, choose_beam, fit_pages, missing_shuffles
+from pygrade.correction.pages import BEAM, LEAST_CLAIM, PageGain, ancestor, can_fit, choose_beam, fit_pages, missing_shuffles
 from pygrade.logs import Logs, evenly_spaced
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
@@ -34,6 +34,7 @@ logger = logging.getLogger("pygrade")
 AS_PREDICTED = "as predicted"
 _LINES = 3  # at most
 _CONTROL = 10_000  # requests of the negative control
+_MOST_FACTOR = 4.0  # of what stands above an item
 _FELT = 0.02  # coefficient of likeness that is worth a word
 _SPLITS = 2  # requests with a feature above and below its median
 _MOVED = 1.1  # ratio from which a line is worth reading
@@ -72,11 +73,26 @@ class LicensedCorrection(NamedTuple):
     license: License
     page_terms: PageTerms | None = None  # that are served with it
     fold_terms: tuple[PageTerms, ...] = ()  # of the log without each fold
+    page_moves: Floats | None = None  # [S] what stood above each shown item added to its log odds; None: no page terms
 
     def of_fold(self, number: int) -> Correction:
         """The correction of the log without a fold, with its page terms."""
         terms = self.fold_terms[number] if self.fold_terms else None
         return replace(self.candidate.folds[number], page_terms=terms)
+
+    def without_page_effects(self, logs: Logs) -> Logs:
+        """The log with the feedback that its items would have had with nothing like them above.
+
+        Else a replay blames an item, in any order, for what stood above it in the log's, and takes production's side.
+        """
+        if self.page_terms is None or self.page_moves is None:
+            return logs
+        root, parents = logs.tasks.index(self.page_terms.root), self.candidate.correction.parents
+        through = [ancestor(parents, t) == root for t in range(len(parents))]
+        factor, feedback = np.ones(logs.num_rows), logs.feedback.copy()
+        factor[logs.shown] = np.clip(np.exp(-self.page_moves), 1 / _MOST_FACTOR, _MOST_FACTOR)
+        feedback[:, through] *= factor[:, None]
+        return replace(logs, feedback=feedback)
 
 
 @dataclass(frozen=True)
@@ -163,7 +179,7 @@ def license_pages(
     beam = BEAM if claim >= LEAST_CLAIM else 1
     terms, *folds = (replace(entry, beam=beam) for entry in (fitted.terms, *fitted.folds))
     license = replace(license, page_line=page_line(terms))
-    return base._replace(license=license, page_terms=terms, fold_terms=tuple(folds))
+    return base._replace(license=license, page_terms=terms, fold_terms=tuple(folds), page_moves=fitted.moves)
 
 
 def _as_predicted(logs: Logs, frame: Frame, folds: int) -> LicensedCorrection:

@@ -37,7 +37,7 @@ def test_replicas_give_the_answers_of_the_core_and_follow_the_run(cluster, tmp_p
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     serve.start(http_options={"port": port})
-    options = {"refresh_seconds": 0.2, "exposures": "exposures", "feedback": "feedback"}
+    options = {"refresh_seconds": 0.2, "exposures": "exposures", "feedback": "feedback", "allow_unproven": True}
     serve.run(deploy(run, {"num_replicas": 2}, **options), name="pygrade")
 
     def ask(path, body=None):
@@ -45,11 +45,11 @@ def test_replicas_give_the_answers_of_the_core_and_follow_the_run(cluster, tmp_p
             return answer.read()
 
     try:
-        before = page_of(_core.Service(str(run), "{}").handle("POST", "/v1/rank", RANK)[2])
+        before = page_of(_core.Service(str(run), '{"allow_unproven": true}').handle("POST", "/v1/rank", RANK)[2])
         assert {page_of(ask("/v1/rank", RANK)) for _ in range(10)} == {before}
         assert b"pygrade_requests_total" in ask("/metrics")
         run_pipeline(f"logs:{tmp_path / 'log'}", run, OTHER)
-        after = page_of(_core.Service(str(run), "{}").handle("POST", "/v1/rank", RANK)[2])
+        after = page_of(_core.Service(str(run), '{"allow_unproven": true}').handle("POST", "/v1/rank", RANK)[2])
         limit = time.monotonic() + 60
         while {page_of(ask("/v1/rank", RANK)) for _ in range(10)} != {after}:
             assert time.monotonic() < limit

@@ -28,7 +28,7 @@ def pipeline(tmp_path_factory):
 @pytest.fixture(scope="module")
 def answered(pipeline):
     """What the service says after some pages."""
-    worker = _core.Service(str(pipeline), "{}")
+    worker = _core.Service(str(pipeline), '{"allow_unproven": true}')
     for user in range(20):
         code, _, body, _ = worker.handle("POST", "/v1/rank", json.dumps({"user": user, "k": 3}).encode())
         assert code == 200, body

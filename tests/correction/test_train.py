@@ -8,7 +8,7 @@ import pytest
 
 from pygrade.config.training import CorrectionConfig, OnlineConfig, TrustConfig
 from pygrade.correction.inputs import Frame
-from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE
+from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, PRODUCTION
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs.keys import hashes
 from pygrade.policy import FusionPolicy
@@ -166,7 +166,13 @@ def test_page_terms_stand_on_predictions_that_nothing_corrects(tmp_path, monkeyp
         correction.apply(logs.context, logs.predictions, logs.offsets)[:, 0], logs.predictions[:, 0], rtol=1e-5
     )
     assert record["license"]["name"] == "as predicted" and record["served_baseline"] == CORRECTED_EXPECTED_VALUE
-    assert record["sentence"].startswith("Test the new ranking: its whole pages are better (likelihood z ")
+    assert record["sentence"].startswith("Test the new ranking: its whole pages are better; on re-ordered pages ")
+    assert (
+        record["over"] == PRODUCTION and "over expected value" not in record["sentence"]
+    )  # no replay tells them apart
+    assert record["detail"].split("; ")[1].startswith("likelihood z ")
+    # the log's own order is not better because each item suffered from what stood above it there
+    assert record["lift"]["value"] == 0 and abs(record["baselines"][PRODUCTION]["value"]) < 0.01
     assert record["reasons"][0].startswith("whole pages: click 0.")
     some = logs.select(np.arange(50))
     ranker = BlendedRanker(FusionPolicy.load(tmp_path / "policy"), seed=0)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -175,7 +176,9 @@ def _page(batch: int, candidates: int, width: int, k: int, seed: int, rules: boo
     }
     if width:
         signs = torch.randint(-1, 2, (*rows, width), generator=generator).float()
-        given |= {"embeddings": signs / signs.square().sum(-1, keepdim=True).clamp_min(1.0).sqrt(), "cosine": -0.7}
+        # numpy rounds square roots the same on every processor, torch does not
+        length = torch.from_numpy(np.sqrt(signs.square().sum(-1, keepdim=True).clamp_min(1.0).numpy()))
+        given |= {"embeddings": signs / length, "cosine": -0.7}
     if rules:
         given |= {
             "mask": _random(*rows, seed=seed + 3) < 0.8,

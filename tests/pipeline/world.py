@@ -4,15 +4,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from devtools.synthetic_log import write_synthetic_log
 from pygrade.config.mtl import MtlConfig
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.prerank import PrerankConfig
 from pygrade.config.training import CemConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.pipeline.run import run_pipeline
-from pygrade.training.production import PageLift
 
 CONFIG = PipelineConfig(
     min_events=2,
@@ -41,10 +38,8 @@ def write_log(path: Path) -> str:
 
 
 def trained(folder: Path) -> Path:
-    """The directory of a finished pipeline in ``folder``; its few pages prove nothing, which its policy is not told."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PageLift, "proven", True)
-        run_pipeline(write_log(folder / "log"), folder / "run", CONFIG)
+    """The directory of a finished pipeline in ``folder``."""
+    run_pipeline(write_log(folder / "log"), folder / "run", CONFIG)
     return folder / "run"
 
 

@@ -94,7 +94,9 @@ def test_an_unproved_policy_is_served_if_told(tmp_path):
     marked, reason = tmp_path / "marked", "production is not reproduced: about -5 %"
     policy_of(Mixture(0.0, PLAIN, unproven=reason)).save(marked / "policy")
     assert BlendedRanker.load(marked / "policy").policy.mixture.unproven == reason
-    refused = subprocess.run(command_of(marked), capture_output=True, text=True, timeout=60, check=False)
+    refused = subprocess.run(
+        command_of(marked, unproven=False), capture_output=True, text=True, timeout=60, check=False
+    )
     assert refused.returncode in (1, 2) and "is not prov" in refused.stderr and reason in refused.stderr
-    with serving(marked, tmp_path / "log", "--allow-unproven") as server:
+    with serving(marked, tmp_path / "log") as server:
         assert server.answer("/v1/status")["warnings"] == [f"arm 'main' has a policy that is not proved: {reason}"]

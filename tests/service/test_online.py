@@ -201,7 +201,8 @@ def test_the_command_ends_on_a_signal_and_saves(run):
     served(run)
     command = [sys.executable, "-m", "pygrade", "online", "--run", run, "--exposures", run / "exposures"]
     command += ["--feedback", run / "feedback", "--every-seconds", "0.2", "--online.min-requests", "50"]
-    command += ["--online.feedback-delay-ms", "1000", "--online.step.steps", "2", "--arms", "main=0.5", "new=0.5"]
+    command += ["--online.feedback-delay-ms", "1000", "--online.step.steps", "2", "--online.min-effective-samples", "1"]
+    command += ["--arms", "main=0.5", "new=0.5", "--allow-unproven"]
     with subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True) as process:
         limit = time.monotonic() + 60
         while not (run / FOLDER / STATUS).exists() and time.monotonic() < limit:

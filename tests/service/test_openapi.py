@@ -134,7 +134,7 @@ def test_answers_are_as_described(run, document):
         name: {"additionalProperties": False} | entry for name, entry in document["components"]["schemas"].items()
     }
     arms = [{"name": "a", "share": 0.5, "values": {"click": 2}}, {"name": "b", "share": 0.5}]
-    config = {"arms": arms, "shadow": [{"name": "s"}], "explore": {"weights": 0.1}}
+    config = {"allow_unproven": True, "arms": arms, "shadow": [{"name": "s"}], "explore": {"weights": 0.1}}
     service = _core.Service(str(run), json.dumps(config))
     page = {"user": 3, "k": 5, "candidates": 40, "scenario": "home"}
     pinned = {"user": 3, "items": [1, 2], "rules": {"pins": [{"item": 2, "position": 0}]}}
@@ -162,7 +162,7 @@ def test_answers_are_as_described(run, document):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_page_shows_the_document_and_asks_nobody(run, tmp_path, document, theme):
     file = tmp_path / "docs.html"
-    file.write_bytes(_core.Service(str(run), "{}").handle("GET", "/docs", b"")[2])
+    file.write_bytes(_core.Service(str(run), '{"allow_unproven": true}').handle("GET", "/docs", b"")[2])
     with browser() as engine:
         page = engine.new_page(viewport={"width": 1280, "height": 900}, color_scheme=theme)
         faults, asked = [], []

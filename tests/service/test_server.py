@@ -43,8 +43,8 @@ class Server(conftest.Server):
     def __init__(self, run, folder, *options):
         (folder / "tokens").write_text(f"# for tests\n{TOKEN}\n")
         drain = () if "--drain-seconds" in options else ("--drain-seconds", "0")
-        command = [PROGRAM, "--run", run, "--port", "0", "--token-file", folder / "tokens", *drain, *options]
-        super().__init__(command, folder / "said")
+        command = [PROGRAM, "--run", run, "--port", "0", "--token-file", folder / "tokens", *drain]
+        super().__init__([*command, "--allow-unproven", "true", *options], folder / "said")
 
     def ask(self, method, path, body=None, token=TOKEN):
         return super().ask(method, path, body, {"Authorization": f"Bearer {token}"})
@@ -280,7 +280,8 @@ def test_a_file_of_options_the_console_and_a_new_artifact(run, tmp_path):
         ready = server.answer("/readyz")
         assert "artifact" in ready["reload_error"] and ready["ready"]
         assert server.ask("GET", "/metrics")[0] == 401 and server.ask("GET", "/metrics", token="another")[0] == 200
-        assert server.log.read_text().count("\n") == 1  # no line of a request
+        said = server.log.read_text()
+        assert said.count("\n") == 2 and "is not proved" in said and "/v1/" not in said  # no line of a request
 
 
 def refuse(*options, config=None):
@@ -322,7 +323,7 @@ def test_a_missing_run_and_help(run):
 
 
 def test_others_need_a_token(run, tmp_path, monkeypatch):
-    command = [PROGRAM, "--run", run, "--port", "0", "--drain-seconds", "0"]
+    command = [PROGRAM, "--run", run, "--port", "0", "--drain-seconds", "0", "--allow-unproven", "true"]
     for options, own in ((("--host", "0.0.0.0", "--public", "true"), ""), (("--host", "0.0.0.0"), "own"), ((), "own")):
         monkeypatch.setenv("PYGRADE_TOKEN", own)
         with conftest.Server([*command, *options], tmp_path / "said") as server:
@@ -548,11 +549,13 @@ def test_tls(run, tmp_path):
         pytest.skip("there is no openssl")
     make += ["-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate]
     subprocess.run(make, check=True, capture_output=True)
-    code, text = refuse("--run", run, "--port", "0", "--tls-cert", key, "--tls-key", key)
+    code, text = refuse("--run", run, "--allow-unproven", "true", "--port", "0", "--tls-cert", key, "--tls-key", key)
     if "without OpenSSL" in text:
         pytest.skip("this build has no TLS")
     assert code == 2 and f"tls_cert {key}" in text
-    code, text = refuse("--run", run, "--port", "0", "--tls-cert", certificate, "--tls-key", certificate)
+    code, text = refuse(
+        "--run", run, "--allow-unproven", "true", "--port", "0", "--tls-cert", certificate, "--tls-key", certificate
+    )
     assert code == 2 and f"tls_key {certificate}" in text
     with (
         Server(run, tmp_path, "--tls-cert", certificate, "--tls-key", key) as server,

@@ -36,7 +36,7 @@ def post(service, path, **body):
 
 
 def test_pages_are_those_of_the_pipeline(run):
-    service = _core.Service(str(run), "{}")
+    service = _core.Service(str(run), '{"allow_unproven": true}')
     pipeline = Pipeline.load(run)
     for user in range(20):
         status, page = post(service, "/v1/rank", user=user, timestamp=NOW, candidates=50)
@@ -48,7 +48,7 @@ def test_pages_are_those_of_the_pipeline(run):
 
 
 def test_errors_name_the_argument(run):
-    service = _core.Service(str(run), '{"max_k": 20}')
+    service = _core.Service(str(run), '{"max_k": 20, "allow_unproven": true}')
     status, answer = post(service, "/v1/rank", user=1, k=21)
     assert status == 400 and answer["error"] == {
         "argument": "k",
@@ -60,7 +60,7 @@ def test_errors_name_the_argument(run):
 
 
 def test_a_drained_service_is_not_ready(run):
-    service = _core.Service(str(run), "{}")
+    service = _core.Service(str(run), '{"allow_unproven": true}')
     assert service.handle("GET", "/readyz", b"")[0] == 200
     service.drain()
     assert service.handle("GET", "/readyz", b"")[0] == 503
@@ -75,7 +75,7 @@ def test_predictions_like_those_at_publication_are_no_drift(run):
     context = load_models(open_artifact(run / "artifact")).schema.context
 
     def drift(shift):
-        service = _core.Service(str(run), "{}")
+        service = _core.Service(str(run), '{"allow_unproven": true}')
         for row in latest.unique("request_id", keep="first", maintain_order=True).tail(256).iter_rows(named=True):
             known = {name: row[name] for name in context}
             time = row["timestamp"] + shift
