@@ -16,9 +16,10 @@ the task's rate costs in value, w_i how much more row i is examined in the new o
 feedback, and q_i ∝ θ_i · EV_i^τ with the τ of highest likelihood, tells the orders apart.
 
 The likelihood has to be `NEEDED` standard errors above 0, clustered by user, at the level that one test would have
-there, for the best of all candidates that were tried (max-t), by value `BY_VALUE`. The third one knows only the value
-of the few dear events, so that it has to support them by `SUPPORTS`; by `NEEDED` where each task is moved by itself,
-which changes few orders. Later requests must not contradict: `LATER`.
+there, for the best of all candidates that were tried (max-t), and so has to be one that knows of value: by value
+`BY_VALUE`, or the third one by `NEEDED`. The third one sees only the value of the few dear events, so that it
+has to support the others by `SUPPORTS`; by `NEEDED` where each task is moved by itself, which changes few orders. Later
+requests must not contradict: `LATER`.
 """
 
 import math
@@ -62,8 +63,9 @@ class Gain:
         """The first rule that it breaks, in words; "": it passes."""
         if not self.z >= self.needed:
             return f"its likelihood is z {self.z:.1f}, want {self.needed:.1f}"
-        if not self.z_value >= BY_VALUE:
-            return f"its likelihood by value is z {self.z_value:.1f}, want {BY_VALUE:g}"
+        if not (self.z_value >= BY_VALUE or self.z_page >= NEEDED):
+            order = "" if math.isnan(self.z_page) else f", or of its order {NEEDED:g} (is {self.z_page:.1f})"
+            return f"its likelihood by value is z {self.z_value:.1f}, want {BY_VALUE:g}{order}"
         if self.z_page < self.support:
             return f"its order is worth z {self.z_page:.1f}, want {self.support:g}"
         if self.later_page < LATER:

@@ -204,13 +204,17 @@ def _gain(lift: Interval | None, baseline: str, beside: tuple[str, Interval] | N
     if lift is None or not math.isfinite(lift.value):
         return claim or "it is better"
     text = f"{percent(lift)} over {plain_name(baseline)}"
-    if beside is not None and percent(beside[1]) != percent(lift):
+    if beside is not None and not _is_zero(beside[1]) and percent(beside[1]) != percent(lift):
         text += f", {percent(beside[1])} over {plain_name(beside[0])}"
     unsure = not min(lift.low, lift.low if beside is None else beside[1].low) > 0
     if not (claim and unsure):
         return text
-    alike = max(abs(lift.low), abs(lift.high)) < _ALIKE  # of page terms alone
-    return claim if alike else f"{claim}; on re-ordered pages {text}"
+    return claim if _is_zero(lift) else f"{claim}; on re-ordered pages {text}"
+
+
+def _is_zero(lift: Interval) -> bool:
+    """Nothing was re-ordered: of page terms alone, which a replay does not see."""
+    return max(abs(lift.low), abs(lift.high)) < _ALIKE
 
 
 def _test_plan(lift: Interval | None, logs: Logs, requests: int | None) -> dict[str, Any] | None:

@@ -15,8 +15,9 @@ Lifts are paired by request and clustered (`pygrade.logs.clusters`), their inter
 rankings tried (`intervals.simultaneous`) and reach over the interval of the slot propensities; those that decide have
 the confidence `verdict.SURE`. The verdict is *better* if the lower bound of what is offered over the baseline is above
 0, or the likelihood licenses it, the later requests of the log do not show the contrary, and no estimate of it is below
-0. Else expected value or a better simple ranking is served, or production's where that is known and they are not proven
-against it; if they are shown to be better than production, the verdict is *better*, too.
+0, or by more than a standard error where the license proves its order, too. Else expected value or a better simple
+ranking is served, or production's where that is known and they are not proven against it; if they are shown to be
+better than production, the verdict is *better*, too.
 
 *Production* (`pygrade.training.production`) made the pages: the lift of the verdict is over it. A ranking is proven if
 neither whole pages nor the replay show it to be worse; what is served and not proven is marked (`Mixture.unproven`).
@@ -205,7 +206,9 @@ def choose_mixture(
         why = rival.contradiction(served.arm, baseline) or served.doubt
         claim = rival.claim(served.arm, baseline, claims[offered])
         gains = min(claim.value, served.lift.value) > 0
-        new = not why and (gains or bool(license and license.page_line and served.proven))  # replays see no page terms
+        if license is not None and served.proven:  # replays see no page terms, and noise where the order is proven
+            gains |= bool(license.page_line) or (license.orders and claim.value >= -claim.standard_error)
+        new = gains and not why
     if served is None or not new:
         served = rival.kept()
 
@@ -223,7 +226,7 @@ def choose_mixture(
         over,
         lift,
         logs,
-        beside=(baseline, claim) if new and baseline != over and claim.standard_error > 0 else None,
+        beside=(baseline, claim) if new and baseline != over else None,
         **({"license": license.text, "claim": license.claim} if new and corrected and license is not None else {}),
         reasons=reasons if new and corrected else (),
         why=f"{len(rankings)}-fold cross-fitted by user" + (f", {propensity.reason}" if propensity.reason else ""),

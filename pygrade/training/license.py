@@ -9,7 +9,7 @@ where no correction is licensed.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -17,9 +17,18 @@ import numpy as np
 
 from pygrade._typing import Bools, Floats, Floats32, Ints
 from pygrade.correction.fit import Candidate, Fitted, correct
-from pygrade.correction.gate import Gain
+from pygrade.correction.gate import NEEDED, Gain
 from pygrade.correction.inputs import Frame
-from pygrade.correction.pages import BEAM, LEAST_CLAIM, PageGain, ancestor, can_fit, choose_beam, fit_pages, missing_shuffles
+from pygrade.correction.pages import (
+    BEAM,
+    LEAST_CLAIM,
+    PageGain,
+    ancestor,
+    can_fit,
+    choose_beam,
+    fit_pages,
+    missing_shuffles,
+)
 from pygrade.logs import Logs, evenly_spaced
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
@@ -48,6 +57,7 @@ class License:
     name: str  # "correction", "maps and correction" or "maps"; `AS_PREDICTED`: for the page terms alone
     z: float  # of the held-out likelihood over each prediction calibrated alone
     z_value: float  # the same, weighted by value
+    z_page: float  # of the value given the page, by the order of corrected expected value
     replay: Interval  # lift of corrected expected value over expected value
     pages: PageGain | None = None  # of page terms beside it; None: none were fitted
     page_line: str = ""  # what the page terms do, in words; "": none are served
@@ -56,6 +66,11 @@ class License:
     def claim(self) -> str:
         """What it proves, in a sentence for those who decide."""
         return "its whole pages are better" if self.name == AS_PREDICTED else "its predictions are better"
+
+    @property
+    def orders(self) -> bool:
+        """It proves the order of its pages, too, which a replay of so many requests can only contradict."""
+        return bool(self.z_page >= NEEDED)
 
     @property
     def text(self) -> str:
@@ -122,7 +137,7 @@ def license_correction(
         lift = intervals.interval(estimate.value, estimate.influence, cluster)
         if lift.value >= -lift.standard_error:
             tried.append(TriedCorrection(entry.name, entry.gain, lift, ""))
-            license = License(entry.name, entry.gain.z, entry.gain.z_value, lift)
+            license = License(entry.name, entry.gain.z, entry.gain.z_value, entry.gain.z_page, lift)
             return LicensedCorrection(entry, corrected, license), tuple(tried)
         tried.append(TriedCorrection(entry.name, entry.gain, lift, f"on re-ordered pages it earns {bounds_text(lift)}"))
     return None, tuple(tried)
@@ -186,7 +201,7 @@ def _as_predicted(logs: Logs, frame: Frame, folds: int) -> LicensedCorrection:
     """A correction that changes nothing, with the chain that tells what of a value needs the root task."""
     plain = replace(Correction.identity(logs.tasks, logs.features), parents=frame.parents, amounts=frame.amounts)
     candidate = Candidate(AS_PREDICTED, plain, (plain,) * folds, plain, Gain(0.0, 0.0, 0.0))
-    license = License(AS_PREDICTED, 0.0, 0.0, Interval(0.0, 0.0, 0.0, 0.0))
+    license = License(AS_PREDICTED, 0.0, 0.0, 0.0, Interval(0.0, 0.0, 0.0, 0.0))
     return LicensedCorrection(candidate, correct(plain, logs), license)
 
 
@@ -208,27 +223,20 @@ def page_line(terms: PageTerms) -> str:
 
 def reasons_of(logs: Logs, corrected: Floats32) -> tuple[str, ...]:
     """The largest moves of the predictions, in value: lines such as "order: 1.9 times what the model predicts where
-    returning is 1, else 0.9 times", by a feature of the context or a column of the items."""
-    items, row = logs.item_features, np.arange(logs.num_rows)
-    columns = [(name, logs.context[:, f], logs.row_request) for f, name in enumerate(logs.features)]
-    columns += [] if items is None else [(name, items[:, i], row) for i, name in enumerate(logs.items)]
+    returning is 1, else 0.9 times", by a feature of the context, a column of the items, or one of each."""
     worth = np.asarray(logs.task_values)
     if logs.value_tasks and logs.value is not None:
         price = float(np.mean(logs.value, dtype=np.float64))
         worth = np.where(np.isin(logs.tasks, logs.value_tasks), worth * price, worth)
     found: list[tuple[float, str, str, str]] = []
     total = corrected.sum(0, dtype=np.float64)
-    for feature, values, rows in columns:
-        high, name = _split(values, feature)
-        if high is None or not high.any() or high.all():
-            continue
-        parts = [side[rows] for side in (high, ~high)]
-        sums = [[p[part].sum(0, dtype=np.float64) for p in (logs.predictions, corrected)] for part in parts]
+    for feature, name, part in _parts(logs):
+        sums = [[p[rows].sum(0, dtype=np.float64) for p in (logs.predictions, corrected)] for rows in (part, ~part)]
         for t, task in enumerate(logs.tasks):
             factors = [float(after[t] / max(before[t], 1e-30)) for before, after in sums]
             ratio = factors[0] / max(factors[1], 1e-9)
             if not 1 / _MOVED < ratio < _MOVED:
-                moved = abs(np.log(ratio)) * worth[t] * total[t] * min(high.mean(), 1 - high.mean())
+                moved = abs(np.log(ratio)) * worth[t] * total[t] * min(part.mean(), 1 - part.mean())
                 line = f"{task}: {_said(factors[0], ' what the model predicts')} where {name}, else {_said(factors[1])}"
                 found.append((float(moved), task, feature, line))
     found.sort(reverse=True)
@@ -236,6 +244,20 @@ def reasons_of(logs: Logs, corrected: Floats32) -> tuple[str, ...]:
     for _, task, feature, line in found:
         lines.setdefault((task, feature), line)
     return tuple(lines.values())[:_LINES]
+
+
+def _parts(logs: Logs) -> Iterator[tuple[str, str, Bools]]:
+    """What splits the rows [M] in two: a column, or a context and an item column that are both high or both low."""
+    context, items = [], []
+    for values, names, sides in ((logs.context, logs.features, context), (logs.item_features, logs.items, items)):
+        for i, feature in enumerate(names if values is not None else ()):
+            high, name = _split(values[:, i], feature)
+            if high is not None and high.any() and not high.all():
+                sides.append((feature, name, high[logs.row_request] if values is logs.context else high))
+    yield from (*context, *items)
+    for feature, name, high in context:
+        for other, also, tall in items:
+            yield f"{feature} x {other}", f"{name} and {also}, or neither", high == tall
 
 
 def _said(factor: float, what: str = "") -> str:

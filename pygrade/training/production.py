@@ -10,8 +10,9 @@ fitted to the shown items of pages that production ordered (`conditional_likelih
 normal scores of the rank among all candidates. Production's score is what the log has, else the ranking by weights that
 made the pages, given or found: the last x is 0 where that ranking makes the pages. The x are made orthogonal, of
 deviation 1, with a prior N(0, 1) of each b. The slot's effect has the prior of what shuffled pages show: on pages of
-production alone nothing tells it from what production knows beyond its score. Places alone tell knowledge coarsely: in 14
-shops where production knows more they showed four fifths of the loss, so that their b is known to a quarter at best.
+production alone nothing tells it from what production knows beyond its score. Places alone tell knowledge coarsely:
+in 14 shops where production knows more they showed four fifths of the loss, so that their b is known to a quarter at
+best.
 
 The page of either ranking is then worth Σ_r q(r) · E[v] of its items, shown or not.
 """

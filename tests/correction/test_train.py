@@ -113,7 +113,7 @@ def test_features_that_may_be_missing_get_indicators(tmp_path):
 @pytest.mark.slow
 def test_a_log_in_shards_is_corrected_by_all_of_it(tmp_path):
     logs = world(2500, effect=1.0)
-    config = replace(FAST, shard_requests=1000, sample_requests=1500)
+    config = replace(FAST, shard_requests=1000, sample_requests=2000)
     result = train(logs, config, tmp_path)
     assert result.summary["trust"]["verdict"] == "better" and result.policy.correction is not None
     whole = train(logs, FAST, tmp_path / "whole").policy.correction
@@ -172,7 +172,7 @@ def test_page_terms_stand_on_predictions_that_nothing_corrects(tmp_path, monkeyp
     )  # no replay tells them apart
     assert record["detail"].split("; ")[1].startswith("likelihood z ")
     # the log's own order is not better because each item suffered from what stood above it there
-    assert record["lift"]["value"] == 0 and abs(record["baselines"][PRODUCTION]["value"]) < 0.01
+    assert abs(record["lift"]["value"]) < 1e-4 and abs(record["baselines"][PRODUCTION]["value"]) < 0.01
     assert record["reasons"][0].startswith("whole pages: click 0.")
     some = logs.select(np.arange(50))
     ranker = BlendedRanker(FusionPolicy.load(tmp_path / "policy"), seed=0)

@@ -42,10 +42,10 @@ def logs() -> Logs:
     return tiny_logs(30, page=SLOTS, jagged=True)
 
 
-def expected(logs: Logs, scores, propensity, floor):
-    """[R]: the specification for the shown rows, best score first."""
+def expected(logs: Logs, scores, propensity, floor, browsing=True):
+    """[R]: the specification for the shown rows, best score first; browsing: with what events above tell."""
     worth, curve = logs.value_of(logs.feedback), propensity.known(SLOTS)
-    factors = None if curve is None else browsing_factor(logs)
+    factors = None if curve is None or not browsing else browsing_factor(logs)
     result = []
     for start, stop in zip(logs.offsets[:-1], logs.offsets[1:], strict=True):
         rows = [row for row in range(start, stop) if logs.position[row] >= 0]
@@ -58,13 +58,13 @@ def expected(logs: Logs, scores, propensity, floor):
 @pytest.mark.parametrize("case", CASES)
 def test_training_earns_the_value_of_the_page(logs, case):
     propensity, floor = CASES[case]
-    wanted = expected(logs, logs.predictions[:, 0], propensity, floor)
+    wanted, learned = (expected(logs, logs.predictions[:, 0], propensity, floor, on) for on in (True, False))
     config = RewardConfig(page_size=K, propensity_floor=floor, prior_weight=0.0, format_weight=0.0, propensity=0.0)
     figures = replace(LogFigures.of(logs, config), propensity=propensity)
     data = CompositeReward(config).build(logs, PolicySpec(logs.tasks, logs.features, PolicyConfig()), figures)
     weights = torch.tensor([1.0, 0.0]).expand(logs.num_requests, 1, 2)
     earned = data.rewards(torch.arange(logs.num_requests), weights)[:, 0, 0]
-    np.testing.assert_allclose(earned.numpy(), wanted, rtol=1e-5)
+    np.testing.assert_allclose(earned.numpy(), learned, rtol=1e-5)
     pages = PageReplay(logs, config)
     found = pages.values(pages.ranks(logs.predictions[logs.shown, 0]), propensity)
     np.testing.assert_allclose(found, wanted, rtol=1e-12)

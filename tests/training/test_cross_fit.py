@@ -146,7 +146,7 @@ def test_corrected_predictions_need_a_license_and_give_it_to_the_verdict():
     logs = log(requests=1500)
     plain, good = production(logs), logs.predictions[:, 0]
     noise = np.random.default_rng(3).random(logs.num_rows)
-    license = License("correction", 5.0, 4.0, Interval(0.01, 0.01, -0.01, 0.03))
+    license = License("correction", 5.0, 4.0, 2.0, Interval(0.01, 0.01, -0.01, 0.03))
     small = plain + 0.03 * (0.15 * good + 0.85 * noise)  # better by less than the pages can show
     found = judged(logs, plain, plain, corrected=small, license=license)
     assert (found.verdict.verdict, found.served, found.trust) == ("better", CORRECTED_EXPECTED_VALUE, 0.0)
@@ -238,7 +238,7 @@ def test_the_verdict_without_grade_names_what_is_better_or_that_nothing_is():
     assert (found.verdict.verdict, found.served, found.policy) == ("undecided", EXPECTED_VALUE, ALONE)
     assert found.sentence.startswith("Keep what you have")
     assert judged(logs, noise, None, static=good).sentence.startswith("Rank by best static weights: +")
-    license = License("correction", 5.0, 4.0, Interval(0.01, 0.01, -0.01, 0.03))
+    license = License("correction", 5.0, 4.0, 2.0, Interval(0.01, 0.01, -0.01, 0.03))
     assert judged(logs, noise, None, corrected=good, license=license).served == CORRECTED_EXPECTED_VALUE
 
 
