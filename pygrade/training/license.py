@@ -248,16 +248,18 @@ def reasons_of(logs: Logs, corrected: Floats32) -> tuple[str, ...]:
 
 def _parts(logs: Logs) -> Iterator[tuple[str, str, Bools]]:
     """What splits the rows [M] in two: a column, or a context and an item column that are both high or both low."""
-    context, items = [], []
-    for values, names, sides in ((logs.context, logs.features, context), (logs.item_features, logs.items, items)):
-        for i, feature in enumerate(names if values is not None else ()):
-            high, name = _split(values[:, i], feature)
-            if high is not None and high.any() and not high.all():
-                sides.append((feature, name, high[logs.row_request] if values is logs.context else high))
+    context = [(*part[:2], part[2][logs.row_request]) for part in _split_columns(logs.context, logs.features)]
+    items = [] if logs.item_features is None else _split_columns(logs.item_features, logs.items)
     yield from (*context, *items)
     for feature, name, high in context:
         for other, also, tall in items:
             yield f"{feature} x {other}", f"{name} and {also}, or neither", high == tall
+
+
+def _split_columns(values: Floats32, names: Sequence[str]) -> list[tuple[str, str, Bools]]:
+    """Of values [n, F] each column's name, how its high side is said, and that side [n], if it has two."""
+    found = [(feature, *_split(values[:, i], feature)) for i, feature in enumerate(names)]
+    return [(feature, name, high) for feature, high, name in found if high is not None and high.any() != high.all()]
 
 
 def _said(factor: float, what: str = "") -> str:
