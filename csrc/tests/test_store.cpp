@@ -71,7 +71,7 @@ TEST(a_store_that_the_build_lacks_names_option_and_package) {
   const auto built = store_libraries();
   for (const auto& [name, url, text] :
        {std::tuple("lmdb", "lmdb:/nowhere", "install liblmdb-dev and build with -DPYGRADE_LMDB=ON"),
-        std::tuple("redis", "redis://u:secret@nowhere.invalid/0",
+        std::tuple("redis", "redis://u:secret@127.0.0.1:1/0",
                    "install libhiredis-dev and build with -DPYGRADE_REDIS=ON")}) {
     if (std::ranges::find(built, name) == built.end())
       CHECK_THROWS(StoreError, text, open_store(url));

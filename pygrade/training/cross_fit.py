@@ -207,7 +207,8 @@ def choose_mixture(
         claim = rival.claim(served.arm, baseline, claims[offered])
         gains = min(claim.value, served.lift.value) > 0
         if license is not None and served.proven:  # replays see no page terms, and noise where the order is proven
-            gains |= bool(license.page_line) or (license.orders and claim.value >= -claim.standard_error)
+            small = license.orders and served.lift.value > 0 and claim.value >= -claim.standard_error
+            gains |= bool(license.page_line) or small
         new = gains and not why
     if served is None or not new:
         served = rival.kept()

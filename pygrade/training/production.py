@@ -47,6 +47,7 @@ _RIDGE = 1e-2  # prior precision of production's weights
 _STEEPEST = 2.0  # prior deviation of log value per normal score of production's place beyond its score
 _COARSE = 0.25  # relative error of the effect of production's place beyond its score
 _TINY = 1e-3  # share of a covariate's deviation that others leave, below which it adds nothing
+_KNOWS = 2.0  # standard errors of what production shows beyond predictions and ranking
 _Z, _Z_LOW = 1.960, 1.645  # 95 %, two-sided and one-sided
 
 
@@ -170,9 +171,12 @@ class PageLift:
 
     @property
     def proven(self) -> bool:
-        """The ranking is not below production by more than `MARGIN`, one-sided at 95 %."""
+        """The ranking is not below production by more than `MARGIN`, one-sided at 95 %; not at all below if production
+        shows that it knows more, since a model of a page sees a part of that alone.
+        """
         ratio = 1.0 + self.lift.value
-        return ratio * math.exp(-_Z_LOW * self.lift.standard_error / ratio) - 1.0 >= -MARGIN
+        least = 0.0 if self.z > _KNOWS else -MARGIN
+        return ratio * math.exp(-_Z_LOW * self.lift.standard_error / ratio) - 1.0 >= least
 
     @property
     def text(self) -> str:

@@ -200,8 +200,8 @@ def test_users_who_take_all_that_is_shown_are_robots():
     assert found[:10].all() and not found[10:].any()
     (sentence,) = caution_of_robots(logs, found)
     assert (
-        sentence.startswith("ROBOTS: 1 user gives feedback to more than 90 %")
-        and "10 requests are left out" in sentence
+        sentence.startswith("ROBOTS: 1 user gives feedback to nearly all that is shown, as nobody else; ")
+        and "10 requests of theirs are left out" in sentence
     )
     assert caution_of_robots(logs, np.zeros(400, bool)) == []
     eager = replace(logs, feedback=np.repeat(logs.shown[:, None], 2, 1).astype(np.float32))
@@ -225,3 +225,16 @@ def test_a_heavy_user_counts_for_two_percent() -> None:
     assert not beyond_share(even, clusters_of(even)).any() and caution_of_heavy_users(even, np.zeros(count, bool)) == []
     few = replace(logs, user_id=np.arange(count) % 3)
     assert not beyond_share(few, clusters_of(few)).any()  # nobody could stay below it
+
+
+def test_crawlers_under_ever_new_users_are_robots_by_their_pages():
+    logs, rng = tiny_logs(400), np.random.default_rng(0)
+    crawls = np.arange(400) % 4 == 0
+    feedback = logs.feedback.copy()
+    feedback[crawls[logs.row_request] & logs.shown & (rng.random(logs.num_rows) < 0.9), 0] = 1.0
+    found = robots(replace(logs, feedback=feedback), np.arange(400))
+    assert found[crawls].mean() > 0.95 and found[~crawls].mean() < 0.1
+    # people of every liking, down to those who take most, have no second mode
+    liking = rng.beta(1, 2, 400)
+    taken = logs.shown & (rng.random(logs.num_rows) < liking[logs.row_request])
+    assert not robots(replace(logs, feedback=np.stack([taken, 0 * taken], 1).astype(np.float32)), np.arange(400)).any()
