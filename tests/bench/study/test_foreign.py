@@ -16,8 +16,6 @@ from bench.study.stats import over_worlds
 from pygrade.logs.clusters import copied_share
 
 ROOT = Path(__file__).parents[3]
-# Kinds of logs on which nothing can be won that `train` is not fooled by. In the end all KINDS.
-RESISTED = ("plain", "copies", "whale", "session", "accurate", "accurate-cascade")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +82,7 @@ def test_a_log_that_is_refused_counts(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", RESISTED)
+@pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_won_where_nothing_is(kind):
     record = judge(f"null-{kind}", 0, 1_200, configured(True), 1_000)
     assert record["verdict"] not in ("better", "error"), record["sentence"]
