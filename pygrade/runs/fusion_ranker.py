@@ -42,6 +42,7 @@ class FusionRanker:
         values: Mapping[str, float] | None = None,
         value_tasks: Sequence[str] = (),
         scale: Mapping[str, str] | None = None,
+        in_use: Mapping[str, float] | None = None,
         holdout: float | Logs = 0.2,
         out_dir: str | Path | None = None,
     ) -> None:
@@ -51,6 +52,7 @@ class FusionRanker:
         self.values = values
         self.value_tasks = value_tasks
         self.scale = scale
+        self.in_use = in_use
         self.holdout = holdout
         self.out_dir = out_dir
 
