@@ -5,9 +5,10 @@ replay. What a policy learned by heart from one copy it repeats on the other, an
 users who share copies are one cluster, in folds and in intervals.
 
 Two requests have *equal pages* if they showed the same items in the same slots: predictions that another replica
-computed, a context column that moved, or another candidate that was not shown make no copy a request of its own. That
-may be chance: a ranking without personal inputs, or a cache, shows one page to many users, whose feedback is their own.
-Copies share the feedback, too. Requests with equal pages are compared in pairs of neighbors, those with equal bits of
+computed, a context column that moved, or another candidate that was not shown make no copy a request of its own. Nor do
+the ids of another catalog: pages of equal bits of predictions in the same slots are equal, too. That may be chance: a
+ranking without personal inputs, or a cache, shows one page to many users, whose feedback is their own. Copies share the
+feedback, too. Requests with equal pages are compared in pairs of neighbors, those with equal bits of
 predictions and context next to each other. For such a pair let m be the shown events that both have with one amount,
 and d those that one of them has alone. If the events of task t recur by chance with probability q_{slot, t}, copies are
 likelier than chance by
@@ -51,8 +52,8 @@ def clusters_of(logs: Logs) -> NDArray[np.int64]:
 
 def copied_share(logs: Logs) -> float:
     """Share of the requests that repeat another one's page and feedback under another user."""
-    pairs = _copies(logs)
-    return len(np.unique(pairs.second)) / max(logs.num_requests, 1)
+    distinct = len(np.unique(_components(logs.num_requests, *_copies(logs))))
+    return (logs.num_requests - distinct) / max(logs.num_requests, 1)
 
 
 class _Pairs(NamedTuple):
@@ -64,11 +65,18 @@ class _Pairs(NamedTuple):
 
 @once_per_object
 def _copies(logs: Logs) -> _Pairs:
-    """Pairs that are likelier copies than chance."""
+    """Pairs that are likelier copies than chance, by the items or the predictions of their pages."""
+    bits = _bits_hashes(logs.predictions)
+    found = [_alike(logs, what, bits) for what in (hashes(logs.item_id, logs.item_number), bits)]
+    return _Pairs(*(np.concatenate(side) for side in zip(*found, strict=True)))
+
+
+def _alike(logs: Logs, what: _Hashes, bits: _Hashes) -> _Pairs:
+    """Copies among the requests whose shown rows are equal by what [M] they are."""
     slots = splitmix64((logs.position.astype(np.int64) + 1).view(np.uint64))
-    rows, users = splitmix64(hashes(logs.item_id, logs.item_number) + slots), logs.user_number
+    rows, users = splitmix64(what + slots), logs.user_number
     page = _of_requests(logs, np.where(logs.shown, rows, np.uint64(0)))
-    inputs = _of_requests(logs, splitmix64(rows + _bits_hashes(logs.predictions))) + _bits_hashes(logs.context)
+    inputs = _of_requests(logs, splitmix64(rows + bits)) + _bits_hashes(logs.context)
     order = np.lexsort((inputs, page))
     same = np.flatnonzero(page[order][1:] == page[order][:-1])
     first, second = order[same], order[same + 1]

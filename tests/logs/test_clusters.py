@@ -136,15 +136,17 @@ def test_logs_without_feedback_and_without_requests():
     assert clusters_of(logs.select(slice(0))).tolist() == [] and copied_share(logs.select(slice(0))) == 0.0
 
 
-@pytest.mark.parametrize("change", ["predictions", "context", "candidate not shown"])
+@pytest.mark.parametrize("change", ["predictions", "context", "candidate not shown", "items"])
 def test_near_copies_are_copies(change):
-    """Scored again by another replica, with an hour that moved, or with another candidate that was not shown."""
+    """Scored again by another replica, with an hour that moved, with another candidate that was not shown, or with ids of
+    another catalog."""
     logs = make_logs(300)
     copy = copy_of(logs)
     changes = {
         "predictions": {"predictions": np.nextafter(copy.predictions, np.float32(1))},
         "context": {"context": copy.context + np.float32(1e-3)},
         "candidate not shown": {"item_id": np.where(copy.shown, copy.item_id, copy.item_id + 1000)},
+        "items": {"item_id": copy.item_id + 1000},
     }
     assert copied_share(concatenate([logs, replace(copy, **changes[change])])) == 0.5
 
@@ -153,7 +155,8 @@ def test_other_items_or_slots_are_no_copies():
     logs = make_logs(300)
     copy = copy_of(logs)
     turned = np.where(copy.shown, 7 - copy.position, -1).astype(np.int32)
-    for other in ({"item_id": copy.item_id + 1}, {"position": turned}):
+    predictions = np.nextafter(copy.predictions, np.float32(1))
+    for other in ({"item_id": copy.item_id + 1, "predictions": predictions}, {"position": turned}):
         assert copied_share(concatenate([logs, replace(copy, **other)])) == 0.0
 
 

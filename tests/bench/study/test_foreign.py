@@ -150,12 +150,18 @@ def test_the_protocol_names_what_runs():
     assert [name for name in names if f"`{name}`" not in text] == []
 
 
-def test_the_evidence_of_small_logs_is_what_was_found():
+def test_the_evidence_is_what_was_found():
     records = read(ROOT / "bench/results/foreign_2000.jsonl")
     lift, better = over_worlds([record["lift"] for record in records]), sum(map(is_alarm, records))
     text = f"served in {better}, and what was served earned {lift.value:+.2f} ± {(lift.high - lift.low) / 2:.2f} %"
-    evidence = re.sub(r"\s+", " ", (ROOT / "docs/evidence.md").read_text(encoding="utf-8"))
-    assert text in evidence and f"In {len(records)} logs of [foreign worlds]" in evidence
+    evidence = (ROOT / "docs/evidence.md").read_text(encoding="utf-8")
+    words = re.sub(r"\s+", " ", evidence)
+    assert text in words and f"In {len(records)} logs of [foreign worlds]" in words
+    records = read(ROOT / "bench/results/foreign.jsonl")
+    assert report(records).split("\n\n")[1] in evidence
+    claims = [record for record in records if is_alarm(record) and record["claim"] and record["family"][:5] != "units"]
+    more = sum(record["true"] > record["claim"][2] for record in claims)
+    assert f"whole pages earn more than that in {more} of {len(claims)}" in words
 
 
 def test_the_command(monkeypatch, tmp_path, capsys):
