@@ -138,8 +138,7 @@ def test_logs_without_feedback_and_without_requests():
 
 @pytest.mark.parametrize("change", ["predictions", "context", "candidate not shown", "items"])
 def test_near_copies_are_copies(change):
-    """Scored again by another replica, with an hour that moved, with another candidate that was not shown, or with ids of
-    another catalog."""
+    """Of another replica, with an hour that moved, with another candidate that was not shown, of another catalog."""
     logs = make_logs(300)
     copy = copy_of(logs)
     changes = {
