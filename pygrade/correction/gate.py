@@ -17,8 +17,8 @@ feedback, and q_i ∝ θ_i · EV_i^τ with the τ of highest likelihood, tells t
 
 The likelihood has to be `NEEDED` standard errors above 0, clustered by user, at the level that one test would have
 there, for the best of all candidates that were tried (max-t), and so has to be one that knows of value: by value
-`BY_VALUE`, or the third one by `NEEDED`. The third one sees only the value of the few dear events, so that it
-has to support the others by `SUPPORTS`; by `NEEDED` where each task is moved by itself, which changes few orders. Later
+`BY_VALUE`, or the third one. That sees only the value of the few dear events, so that where it is less it has to
+support the others by `SUPPORTS`; by `NEEDED` where each task is moved by itself, which changes few orders. Later
 requests must not contradict: `LATER`.
 """
 
@@ -63,8 +63,8 @@ class Gain:
         """The first rule that it breaks, in words; "": it passes."""
         if not self.z >= self.needed:
             return f"its likelihood is z {self.z:.1f}, want {self.needed:.1f}"
-        if not (self.z_value >= BY_VALUE or self.z_page >= NEEDED):
-            order = "" if math.isnan(self.z_page) else f", or of its order {NEEDED:g} (is {self.z_page:.1f})"
+        if not max(self.z_value, -math.inf if math.isnan(self.z_page) else self.z_page) >= BY_VALUE:
+            order = "" if math.isnan(self.z_page) else f", and of its order {self.z_page:.1f}"
             return f"its likelihood by value is z {self.z_value:.1f}, want {BY_VALUE:g}{order}"
         if self.z_page < self.support:
             return f"its order is worth z {self.z_page:.1f}, want {self.support:g}"
