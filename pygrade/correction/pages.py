@@ -415,7 +415,7 @@ class _PageFit:
         folds = [self._coefficients(vector, blocks) for vector in found.folds]
         folds = folds if helps else [_without_help(*part) for part in folds]
         terms, fold = [self._terms(*part) for part in folds], self.fold[self.request]
-        moves = np.choose(fold, [self._above(*part) for part in folds])
+        moves = np.stack([self._above(*part) for part in folds])[fold, np.arange(len(fold))]
         slots, own = self.curve.copy(), null[0].vector.size - len(self.free)
         slots[self.free] *= np.exp(found.vector[own : own + len(self.free)])
         return FittedPages(self._terms(pairs, cosine), tuple(terms), gain, slots, moves), mean

@@ -44,6 +44,7 @@ AS_PREDICTED = "as predicted"
 _LINES = 3  # at most
 _CONTROL = 10_000  # requests of the negative control
 _MOST_FACTOR = 4.0  # of what stands above an item
+_PAIRED_ROWS = 100_000  # by which pairs of columns are looked at
 _FELT = 0.02  # coefficient of likeness that is worth a word
 _SPLITS = 2  # requests with a feature above and below its median
 _MOVED = 1.1  # ratio from which a line is worth reading
@@ -224,21 +225,14 @@ def page_line(terms: PageTerms) -> str:
 def reasons_of(logs: Logs, corrected: Floats32) -> tuple[str, ...]:
     """The largest moves of the predictions, in value: lines such as "order: 1.9 times what the model predicts where
     returning is 1, else 0.9 times", by a feature of the context, a column of the items, or one of each."""
-    worth = np.asarray(logs.task_values)
-    if logs.value_tasks and logs.value is not None:
-        price = float(np.mean(logs.value, dtype=np.float64))
-        worth = np.where(np.isin(logs.tasks, logs.value_tasks), worth * price, worth)
-    found: list[tuple[float, str, str, str]] = []
-    total = corrected.sum(0, dtype=np.float64)
-    for feature, name, part in _parts(logs):
-        sums = [[p[rows].sum(0, dtype=np.float64) for p in (logs.predictions, corrected)] for rows in (part, ~part)]
-        for t, task in enumerate(logs.tasks):
-            factors = [float(after[t] / max(before[t], 1e-30)) for before, after in sums]
-            ratio = factors[0] / max(factors[1], 1e-9)
-            if not 1 / _MOVED < ratio < _MOVED:
-                moved = abs(np.log(ratio)) * worth[t] * total[t] * min(part.mean(), 1 - part.mean())
-                line = f"{task}: {_said(factors[0], ' what the model predicts')} where {name}, else {_said(factors[1])}"
-                found.append((float(moved), task, feature, line))
+    context = [(*part[:2], part[2][logs.row_request]) for part in _split_columns(logs.context, logs.features)]
+    items = [] if logs.item_features is None else _split_columns(logs.item_features, logs.items)
+    found = list(_moves(logs, corrected, slice(None), (*context, *items)))
+    some = evenly_spaced(logs.num_rows, _PAIRED_ROWS)
+    for feature, name, high in context:
+        for other, also, tall in items:
+            part = f"{feature} x {other}", f"{name} and {also}, or neither", high == tall
+            found += _moves(logs, corrected, some, (part,))
     found.sort(reverse=True)
     lines: dict[tuple[str, str], str] = {}
     for _, task, feature, line in found:
@@ -246,14 +240,26 @@ def reasons_of(logs: Logs, corrected: Floats32) -> tuple[str, ...]:
     return tuple(lines.values())[:_LINES]
 
 
-def _parts(logs: Logs) -> Iterator[tuple[str, str, Bools]]:
-    """What splits the rows [M] in two: a column, or a context and an item column that are both high or both low."""
-    context = [(*part[:2], part[2][logs.row_request]) for part in _split_columns(logs.context, logs.features)]
-    items = [] if logs.item_features is None else _split_columns(logs.item_features, logs.items)
-    yield from (*context, *items)
-    for feature, name, high in context:
-        for other, also, tall in items:
-            yield f"{feature} x {other}", f"{name} and {also}, or neither", high == tall
+def _moves(
+    logs: Logs, corrected: Floats32, some: slice | Ints, parts: Sequence[tuple[str, str, Bools]]
+) -> Iterator[tuple[float, str, str, str]]:
+    """By parts [M] of the rows, of which some count: a move's size in value, its task, the part, and the line."""
+    worth = np.asarray(logs.task_values)
+    if logs.value_tasks and logs.value is not None:
+        price = float(np.mean(logs.value, dtype=np.float64))
+        worth = np.where(np.isin(logs.tasks, logs.value_tasks), worth * price, worth)
+    before, after = logs.predictions[some], corrected[some]
+    total = after.sum(0, dtype=np.float64) * (logs.num_rows / len(after))
+    for feature, name, rows in parts:
+        part = rows[some]
+        sums = [[p[side].sum(0, dtype=np.float64) for p in (before, after)] for side in (part, ~part)]
+        for t, task in enumerate(logs.tasks):
+            factors = [float(new[t] / max(old[t], 1e-30)) for old, new in sums]
+            ratio = factors[0] / max(factors[1], 1e-9)
+            if not 1 / _MOVED < ratio < _MOVED:
+                moved = abs(np.log(ratio)) * worth[t] * total[t] * min(part.mean(), 1 - part.mean())
+                line = f"{task}: {_said(factors[0], ' what the model predicts')} where {name}, else {_said(factors[1])}"
+                yield float(moved), task, feature, line
 
 
 def _split_columns(values: Floats32, names: Sequence[str]) -> list[tuple[str, str, Bools]]:
