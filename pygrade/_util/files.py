@@ -67,8 +67,12 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         sync(partial)
         replace_directory(partial, path)
         sync(path.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # the unfinished directory, or the one that was replaced
+    finally:  # the unfinished directory, or the one that was replaced
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+        except KeyboardInterrupt:  # nothing is left behind all the same
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
 
 
 @contextmanager
