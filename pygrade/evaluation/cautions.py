@@ -137,8 +137,7 @@ def caution_of_heavy_users(logs: Logs, left_out: Bools) -> list[str]:
     """If requests [R] are left out as those of `beyond_share`: how many users have too many, and what is done."""
     if not left_out.any():
         return []
-    users = len(np.unique(logs.user_id[left_out]))
-    who = "1 user has" if users == 1 else f"{users:,} users have"
+    who = _users(logs, left_out, "has", "have")
     return [
         f"HEAVY USERS: {who} more than {100 * MOST_REQUESTS:g} % of the requests, or of those with feedback of value; "
         f"{int(left_out.sum()):,} of their requests are left out, so that nobody counts for more."
@@ -176,12 +175,17 @@ def caution_of_robots(logs: Logs, found: Bools) -> list[str]:
     """If requests [R] are left out as those of `robots`: how many, and what they do."""
     if not found.any():
         return []
-    users = len(np.unique(logs.user_id[found]))
-    who = "1 user gives" if users == 1 else f"{users:,} users give"
+    who = _users(logs, found, "gives", "give")
     return [
         f"ROBOTS: {who} feedback to nearly all that is shown, as nobody else; {int(found.sum()):,} requests of theirs "
         "are left out."
     ]
+
+
+def _users(logs: Logs, left_out: Bools, does: str, do: str) -> str:
+    """How many users requests [R] are of, with a verb for one and one for several."""
+    users = len(np.unique(logs.user_id[left_out]))
+    return f"1 user {does}" if users == 1 else f"{users:,} users {do}"
 
 
 def limit_amounts(logs: Logs, cluster: Array) -> Logs:

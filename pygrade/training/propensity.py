@@ -53,13 +53,15 @@ _FLAT = 0.15  # exponents that two methods find at most are 0
 _CALIBRATED = 200  # events from which a task's prediction is calibrated
 _RIDGE = 1e-3  # prior precision of a coefficient: what cannot be separated gets a huge error, not a singular matrix
 
+Source = Literal["given", "shuffled pages", "all pages", "regression EM", "harvested", "none"]
+
 
 @dataclass(frozen=True)
 class SlotPropensity:
     """q(slot) = (slot + 1)^-exponent."""
 
     exponent: float  # 0 if nothing is known
-    source: Literal["given", "shuffled pages", "all pages", "regression EM", "harvested", "none"]
+    source: Source
     reason: str = ""  # why nothing is known, or why it is given
     needed: str = ""  # what would decide it
     standard_error: float = 0.0  # clustered by user
@@ -245,7 +247,7 @@ def _from_production(logs: Logs, slots: int, pages: Array) -> SlotPropensity:
     scores = np.stack([_calibrated(*column, examined) for column in zip(scores.T, happened.T, strict=True)], 1)
     sums = np.stack([np.bincount(page, column, logs.num_requests) for column in scores.T], 1)
     level = (sums / np.maximum(np.bincount(page, minlength=logs.num_requests), 1)[:, None])[page]
-    fits = {
+    fits: dict[Source, _Fit | None] = {
         "regression EM": _fit(event, slot, scores, page, users),
         "harvested": _fit(event, slot, np.hstack([scores, level]), numbered(logs.item_id[rows]), users),
     }
@@ -259,9 +261,9 @@ def _from_production(logs: Logs, slots: int, pages: Array) -> SlotPropensity:
             error = abs(exponent - elsewhere) / _Z
     if _Z * error > WIDEST:
         raise ValueError(f"on production's pages the slots' effect cannot be separated from the items' ({given})")
-    values = [value for _, value, _ in estimates]
-    if len(values) > 1 and max(map(abs, values)) <= _FLAT:
-        return _flat(SlotPropensity(exponent, source, standard_error=error), *values)  # type: ignore[arg-type]
+    found = SlotPropensity(exponent, source, standard_error=error)
+    if (flat := _flat(found, *(value for _, value, _ in estimates))) is not found:
+        return flat
     if exponent <= _Z * error:
         raise ValueError(
             f"production's pages show no effect of the slot ({given}); if each item is examined alike, "
@@ -269,7 +271,7 @@ def _from_production(logs: Logs, slots: int, pages: Array) -> SlotPropensity:
         )
     if exponent > MAX_EXPONENT:
         raise ValueError(f"production's pages give an impossible effect of the slot ({given})")
-    return SlotPropensity(exponent, source, standard_error=error)  # type: ignore[arg-type]
+    return found
 
 
 class _Fit(NamedTuple):

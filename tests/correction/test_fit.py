@@ -63,7 +63,7 @@ def fitted(logs: Logs, **options):  # type: ignore[no-untyped-def]
     return fit_correction(logs, looks(logs), users % 4, users, CorrectionConfig(**options))
 
 
-def looks(logs: Logs):  # type: ignore[no-untyped-def]
+def looks(logs: Logs) -> np.ndarray:
     return CURVE[logs.position[logs.shown]]
 
 
@@ -368,7 +368,7 @@ def test_an_effect_on_one_root_against_another_is_licensed():
         (p @ value).reshape(-1, 16) for p in (_truth(logs, 4.0), logs.predictions, correct(found.correction, logs))
     )
 
-    def earned(scores):  # type: ignore[no-untyped-def]
+    def earned(scores: np.ndarray) -> float:
         return (np.take_along_axis(truth, np.argsort(-scores, 1)[:, :8], 1) * CURVE[:8]).sum()
 
     base = earned(plain)
@@ -376,7 +376,7 @@ def test_an_effect_on_one_root_against_another_is_licensed():
     assert fitted(shop(4000, 1.0)).licensed is None
 
 
-def _truth(logs: Logs, times: float):  # type: ignore[no-untyped-def]
+def _truth(logs: Logs, times: float) -> np.ndarray:
     p, member, fewer = logs.predictions.copy(), logs.context[logs.row_request, 0] > 0, 1 / (0.45 * times + 0.55)
     p[:, 1] *= np.where(member, times * fewer, fewer)
     return p

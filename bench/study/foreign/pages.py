@@ -1,5 +1,6 @@
 """Requests with their truth, and how users browse a page: exact expected value and drawn events of one process."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +108,7 @@ class Requests:
 
 
 @dataclass(frozen=True)
-class World:
+class World(ABC):
     """What makes requests; see the subclasses."""
 
     seed: int
@@ -121,9 +122,9 @@ class World:
         """The log, and so many later requests."""
         return self.requests(requests, 0), self.requests(later, 1)
 
+    @abstractmethod
     def requests(self, count: int, number: int) -> Requests:
         """Requests of one draw: 0 the log, 1 later ones."""
-        raise NotImplementedError
 
 
 def assemble(

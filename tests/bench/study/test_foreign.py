@@ -162,6 +162,10 @@ def test_the_evidence_is_what_was_found():
     claims = [record for record in records if is_alarm(record) and record["claim"] and record["family"][:5] != "units"]
     more = sum(record["true"] > record["claim"][2] for record in claims)
     assert f"whole pages earn more than that in {more} of {len(claims)}" in words
+    nulls = [record for record in records if record["family"].startswith("null-")]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"Of {len(nulls)} logs of [foreign worlds](docs/evidence.md) with nothing to win none was" in readme
+    assert not any(map(is_alarm, nulls))
 
 
 def test_the_command(monkeypatch, tmp_path, capsys):
