@@ -20,6 +20,7 @@ check: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $$(find csrc bench devtools examples -name '*.[ch]pp' -o -name '*.[ch]')
 	$(BIN)/mypy
+	$(BIN)/python -m devtools.lines
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
