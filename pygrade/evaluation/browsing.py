@@ -10,6 +10,8 @@ the same of all slots, shrunk to 1. Users who stop once they are satisfied give 
 stands there; without f a fit blames the items. Where the events above tell nothing, f is near 1.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from pygrade._typing import Array, Floats, Ints
@@ -23,20 +25,54 @@ _USUAL = 0.5  # share of the shown rows from which on a task's events are no new
 _LEAST, _MOST = 0.1, 4.0  # of f
 
 
-@once_per_object
+class Browsing(NamedTuple):
+    """The model fitted to a log."""
+
+    factor: Floats  # f [M] of the log's rows; 1 where not shown, or where slots or events are unknown
+    table: Floats  # f [S, distance, T]; empty: nothing is known
+    last: Floats  # [T] share of a task's events that are their row's rarest
+
+    def expect(self, events: Floats, curve: Floats) -> Floats:
+        """f [R, K] that pages let expect, by the chances of each state of what is above.
+
+        events [R, K, T]: expected of a look at each item, best first; curve [K]: q of the slots.
+        """
+        result = np.ones(events.shape[:2])
+        if not len(self.table):
+            return result
+        none, states = np.ones((len(events), 1, 1)), np.zeros((len(events), 0, events.shape[2]))
+        for k in range(events.shape[1]):
+            table = self.table[min(k, len(self.table) - 1)]
+            first, later = table[0, 0], table[_BUCKET[np.minimum(np.arange(k, 0, -1), len(_BUCKET) - 1)]]
+            looked = first * none + (later * states).sum((1, 2), keepdims=True)
+            result[:, k] = looked[:, 0, 0]
+            happens = curve[k] * events[:, k, None] * self.last  # [R, 1, T]
+            any_event = happens.sum(2, keepdims=True)
+            states = np.concatenate([states * (1 - np.minimum(later * any_event, 1)), looked * happens], 1)
+            none = none * (1 - np.minimum(first * any_event, 1))
+        return result
+
+
 def browsing_factor(logs: Logs) -> Floats:
     """f [M] of a log's rows; 1 where not shown, or where slots or events are unknown."""
+    return fit_browsing(logs).factor
+
+
+@once_per_object
+def fit_browsing(logs: Logs) -> Browsing:
+    """The model of a log."""
     result = np.ones(logs.num_rows)
     rows = np.flatnonzero(logs.shown)
     rows = rows[np.lexsort((logs.position[rows], logs.row_request[rows]))]
     happened, p = logs.feedback[rows] > 0, logs.predictions[rows].astype(np.float64)
     happened &= happened.mean(0) < _USUAL if len(rows) else False
     if not logs.slots_known or not happened.any():
-        return result
+        return Browsing(result, np.empty((0, 0, 0)), np.empty(0))
     events, slot = happened.any(1).astype(np.float64), logs.position[rows]
     expected = p @ (happened.sum(0) / np.maximum(p.sum(0), 1e-30)) + 1e-12
     expected *= _ratio(np.bincount(slot, events), np.bincount(slot, expected))[slot]
-    bucket, task = _states(logs.row_request[rows], slot, happened)
+    rarest = _rarest(happened)
+    bucket, task = _states(logs.row_request[rows], slot, happened.any(1), rarest)
     shape = (int(slot.max()) + 1, _BUCKETS, happened.shape[1])
     place = np.ravel_multi_index((slot, bucket, task), shape)
     n, e = (np.bincount(place, part, np.prod(shape)).reshape(shape) for part in (events, expected))
@@ -44,19 +80,24 @@ def browsing_factor(logs: Logs) -> Floats:
     factor = np.clip((n + _PRIOR * overall) / (e + _PRIOR), _LEAST, _MOST)
     factor /= np.maximum(_ratio((e * factor).sum((1, 2)), e.sum((1, 2))), 1e-30)[:, None, None]
     result[rows] = factor.reshape(-1)[place]
-    return result
+    last = np.bincount(rarest[happened.any(1)], minlength=shape[2])
+    return Browsing(result, factor, last / np.maximum((logs.feedback[rows] > 0).sum(0), 1))
 
 
 def _ratio(part: Array, whole: Array) -> Floats:
     return np.divide(part, whole, out=np.ones(len(part)), where=whole > 0)
 
 
-def _states(request: Array, slot: Array, happened: Array) -> tuple[Ints, Ints]:
-    """The bucket of the distance to the last event above, and that event's task, the rarest; rows by page and slot."""
-    order = np.argsort(happened.sum(0), kind="stable")  # rarest first
-    rarest, place = order[happened[:, order].argmax(1)], np.arange(len(request))
-    last = np.maximum.accumulate(np.where(happened.any(1), place, -1))
+def _rarest(happened: Array) -> Ints:
+    """[S]: the rarest task with an event in each row."""
+    order = np.argsort(happened.sum(0), kind="stable")
+    return np.asarray(order[happened[:, order].argmax(1)])
+
+
+def _states(request: Array, slot: Array, happened: Array, task: Ints) -> tuple[Ints, Ints]:
+    """The bucket of the distance to the last event above, and that event's task; rows by page and slot."""
+    last = np.maximum.accumulate(np.where(happened, np.arange(len(request)), -1))
     last = np.concatenate([[-1], last[:-1]])
     known = (last >= 0) & (request[last] == request)
     distance = np.where(known, slot - slot[last], 0)
-    return _BUCKET[np.minimum(distance, len(_BUCKET) - 1)], np.where(known, rarest[last], 0)
+    return _BUCKET[np.minimum(distance, len(_BUCKET) - 1)], np.where(known, task[last], 0)

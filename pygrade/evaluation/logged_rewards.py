@@ -5,9 +5,13 @@ For a request with candidates j, examined with probability θ'_j under the targe
     v_c = Σ_j θ'_j q_j + Σ_{j shown} min(θ'_j / Θ_j, c) (r_j - θ_j q_j)
 
 q is the model of `reward_model`, Θ_j the mean of θ_j over all pages that the request could have got (`logging_policy`).
+θ is the curve of the slots times what the items above let expect of the users who are still looking (`browsing`, with
+the events of the model): a page whose first items satisfy is not blamed for what is below them. Production's own order
+earns what its pages earned.
+
 With c = ∞ it is unbiased for any q if each candidate that the target shows could have been shown, and slots are
-examined independently of the other items (Li et al. 2018; doubly robust: Dudík, Langford & Li 2011; Θ: the balance
-heuristic). The smaller c, the more rests on the model: less variance, more bias. The model alone, c = 0, is not tried:
+examined by this rule (Li et al. 2018; doubly robust: Dudík, Langford & Li 2011; Θ: the balance heuristic). The smaller
+c, the more rests on the model: less variance, more bias. The model alone, c = 0, is not tried:
 the noise that its own fit has from the log would not be in its standard error.
 
 The clip is chosen as in SLOPE (Su, Srinath & Krishnamurthy 2020, "Adaptive estimator selection for off-policy
@@ -28,11 +32,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pygrade._typing import Array, Floats, Ints
+from pygrade._typing import Array, Floats, Floats32, Ints
 from pygrade.evaluation import position
+from pygrade.evaluation.browsing import browsing_factor, fit_browsing
 from pygrade.evaluation.logging_policy import LoggingPolicy, given_discount, logging_policy, pages_of
 from pygrade.evaluation.offpolicy import MIN_EFFECTIVE_SHARE, OffPolicyEstimate, effective_sample_size, estimate_of
-from pygrade.evaluation.reward_model import fit_rewards
+from pygrade.evaluation.reward_model import fit_events
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
@@ -69,9 +74,30 @@ class LoggedRewards:
         return cls(logs, curve, logging_policy(logs, formula), exponent_error)
 
     @cached_property
+    def events(self) -> Floats32:
+        """[M, T]: the model's events of a look."""
+        looked = position.slot_discount(self.logs.position, self.curve) * browsing_factor(self.logs)
+        return fit_events(self.logs, self.logs.predictions, looked)
+
+    @cached_property
     def model(self) -> Floats:
         """q [M]."""
-        return fit_rewards(self.logs, position.slot_discount(self.logs.position, self.curve))
+        return self.logs.value_of(self.events)
+
+    def browsed(self, rank: Array) -> Floats:
+        """[M]: how much likelier than by its slot each candidate of an order is examined, by the items above."""
+        offsets, slots = self.logs.offsets, len(self.curve)
+        page = pages_of(rank, offsets, slots)
+        rows, filled = np.maximum(page, 0) + offsets[:-1, None], page >= 0
+        events = np.where(filled[..., None], self.events[rows], 0.0)
+        result = np.ones(self.logs.num_rows)
+        result[rows[filled]] = fit_browsing(self.logs).expect(events, self.curve)[filled]
+        return result
+
+    @cached_property
+    def logged(self) -> Floats:
+        """[M]: `browsed` of the logged pages."""
+        return self.browsed(self.logs.position)
 
     @cached_property
     def shown(self) -> Ints:
@@ -104,17 +130,19 @@ class LoggedRewards:
         steeper = self.curve * np.arange(1.0, len(self.curve) + 1) ** -self.exponent_error
         result, level = [], 0.0
         for curve in (self.curve, steeper) if self.exponent_error else (self.curve,):
-            predicted = position.slot_discount(self.logs.position, curve)[self.shown] * model
+            predicted = (position.slot_discount(self.logs.position, curve) * self.logged)[self.shown] * model
             level = level or float(predicted.sum())
             scale = level / float(predicted.sum()) if level else 1.0  # the model fits the same feedback under both
-            expected = np.maximum(self.expected(curve)[self.shown], _TINY)  # 0 on a page that Θ does not explain
+            expected = np.maximum(
+                (self.expected(curve) * self.logged)[self.shown], _TINY
+            )  # 0: Θ doesn't explain the page
             result.append(_View(curve, expected, rewards - scale * predicted, scale))
         return tuple(result)
 
     def values(self, rank: Array, view: int = 0) -> Floats:
         """v_c [R] of an order for each clip [len(CLIPS)]."""
         curve, expected, residual, scale = self.views[view]
-        target = position.slot_discount(rank, curve)
+        target = position.slot_discount(rank, curve) * self.browsed(rank)
         rows, count = np.flatnonzero(target), self.logs.num_requests
         model = scale * np.bincount(self._request[rows], target[rows] * self.model[rows], count)
         ratio, request = target[self.shown] / expected, self._request[self.shown]
@@ -151,7 +179,7 @@ class LoggedRewards:
         result = Interval(float(values[place]), error, float(values[place]) - reach, float(values[place]) + reach)
         sizes, largest, reasons = [], 0.0, []
         for rank in ranks:
-            target = position.slot_discount(rank, self.curve)
+            target = position.slot_discount(rank, self.curve) * self.browsed(rank)
             ratio = np.minimum(target[self.shown] / self.views[0].expected, CLIPS[place])
             sizes.append(effective_sample_size(ratio) / max(len(ratio), 1) * requests)
             largest = max(largest, float(ratio.max(initial=0.0)))
@@ -165,7 +193,7 @@ class LoggedRewards:
         if self.policy is None:
             return {}
         offsets, slots, requests = self.logs.offsets, self.policy.production.shape[1], self.logs.num_requests
-        target = position.slot_discount(rank, self.curve)
+        target = position.slot_discount(rank, self.curve) * self.browsed(rank)
         page, logged = (
             pages_of(order, offsets, slots) for order in (np.where(target > 0, rank, -1), self.logs.position)
         )

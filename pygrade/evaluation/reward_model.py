@@ -22,13 +22,11 @@ _FACTORS = (0.1, 5.0)  # limits of 1 + x · β
 _TINY = 1e-7  # added to predictions before the logarithm
 
 
-def fit_rewards(logs: Logs, logged_discount: Floats) -> Floats:
-    """q [M]: expected value of each candidate if it is looked at; logged_discount θ [M]: 0 where not shown."""
-    return logs.value_of(fit_events(logs, logs.predictions, logged_discount))
-
-
 def fit_events(logs: Logs, predictions: Floats32, logged_discount: Floats) -> Floats32:
-    """Expected events [M, T] of each candidate if it is looked at, of predictions [M, T] that may be corrected."""
+    """Expected events [M, T] of each candidate if it is looked at, of predictions [M, T] that may be corrected.
+
+    logged_discount: θ [M], 0 where not shown.
+    """
     scores = _standardized(np.log(predictions + np.float32(_TINY)))  # [M, T]
     context = _standardized(logs.context)  # [R, F]
     tasks, width = scores.shape[1], 1 + scores.shape[1] + context.shape[1]

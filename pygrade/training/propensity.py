@@ -11,7 +11,7 @@ One rule for training and judging, the first of these that works:
    that its quality cancels. g_t is an isotonic calibration of task t's prediction, debiased by slot. q of each slot and
    β have a concave conditional likelihood, so Newton's method replaces the M-steps. The estimate with the smaller
    standard error is in force; if the other disagrees, the interval is widened to reach it. Two methods within 0.15 of
-   0 are an answer: 0.
+   0 are an answer: 0; an interval that begins at 0 is one, too, and what is judged has to hold at both of its ends.
 4. **none**: every slot counts alike.
 
 In a log without slots (`Logs.slots_known`) nothing can be estimated, and the exponent is 0 if it is given: each shown
@@ -264,14 +264,9 @@ def _from_production(logs: Logs, slots: int, pages: Array) -> SlotPropensity:
     found = SlotPropensity(exponent, source, standard_error=error)
     if (flat := _flat(found, *(value for _, value, _ in estimates))) is not found:
         return flat
-    if exponent <= _Z * error:
-        raise ValueError(
-            f"production's pages show no effect of the slot ({given}); if each item is examined alike, "
-            "state a propensity exponent of 0"
-        )
-    if exponent > MAX_EXPONENT:
+    if exponent + _Z * error < 0 or exponent > MAX_EXPONENT:
         raise ValueError(f"production's pages give an impossible effect of the slot ({given})")
-    return found
+    return replace(found, exponent=max(exponent, 0.0))
 
 
 class _Fit(NamedTuple):

@@ -10,7 +10,7 @@ from pygrade.config.simulation import SimulateConfig
 from pygrade.evaluation.logged_rewards import CLIPS, LoggedRewards, choose
 from pygrade.evaluation.logging_policy import LoggingPolicy, drawn_components, logging_policy
 from pygrade.evaluation.position import slot_discount
-from pygrade.evaluation.reward_model import fit_rewards
+from pygrade.evaluation.reward_model import fit_events
 from pygrade.simulation.marketplace import TASK_VALUES, Marketplace, MarketplaceConfig
 from pygrade.simulation.simulate import rank_pages, simulate_logs
 from pygrade.training.propensity import propensity_curve
@@ -124,7 +124,8 @@ def test_a_log_that_does_not_explain_its_pages_is_taken_as_given(mixed):
     np.testing.assert_array_equal(expected[~shuffled], logged[~shuffled])
 
 
-def test_an_uncertain_curve_widens_the_interval(mixed):
+def test_an_uncertain_curve_widens_the_interval(mixed, monkeypatch):
+    monkeypatch.setattr(LoggedRewards, "browsed", lambda self, rank: np.ones(mixed.num_rows))
     curve = propensity_curve(0.7, 5)
     known, unsure = (LoggedRewards.of(mixed, curve, ZLOG, error) for error in (0.0, 0.5))
     rank = np.where(mixed.position >= 0, 4 - mixed.position, -1)  # the other way round
@@ -137,12 +138,32 @@ def test_an_uncertain_curve_widens_the_interval(mixed):
     assert shift.max() < 1e-12 and other.standard_error > one.standard_error
 
 
+def test_a_page_that_satisfies_early_is_not_blamed_for_what_is_below():
+    """Users stop at a click; a look at any item is worth as much. By slots alone the orders would be worth the same."""
+    rng, count, page = np.random.default_rng(0), 8_000, 5
+    clicks = rng.permuted(np.tile([0.5, 0.3, 0.1, 0.1, 0.05], (count, 1)), axis=1)  # of a look, by slot
+    clicked, liked = rng.random((count, page)) < clicks, rng.random((count, page)) < 0.45
+    looked = np.cumsum(clicked, 1) - clicked == 0
+    position = np.broadcast_to(np.arange(page, dtype=np.int32), (count, page))
+    predictions = np.stack([clicks, np.full(clicks.shape, 0.45)], 2)
+    logs = logs_of(predictions, position, np.stack([clicked & looked, liked & looked], 2), task_values=(0.0, 1.0))
+    found = LoggedRewards.of(logs, (1 - clicks.mean()) ** np.arange(page), ZLOG)
+    for order, truth in ((np.argsort(clicks, 1), 4.114), (np.argsort(-clicks, 1), 2.449)):
+        alive = np.cumprod(1 - np.take_along_axis(clicks, order, 1), 1)[:, :-1]
+        assert 1 + alive.sum(1).mean() == pytest.approx(truth, abs=2e-3)  # looks a page
+        estimate = found.estimate(np.argsort(order, 1).ravel())
+        assert estimate.value == pytest.approx(0.45 * truth, rel=0.06)
+    own = found.estimate(logs.position)
+    assert own.value == pytest.approx(float(logs.value_of(logs.feedback).sum()) / count, rel=1e-6)
+
+
 def test_nobodys_own_feedback_is_in_the_model_of_his_requests():
     logs = tiny_logs(300)
     discount = slot_discount(logs.position, np.arange(1, 6) ** -0.5)
     mine = np.repeat(logs.user_id == 7, 12) & logs.shown
     feedback = np.where(mine[:, None], 1.0, logs.feedback).astype(np.float32)
-    before, after = fit_rewards(logs, discount), fit_rewards(replace(logs, feedback=feedback), discount)
+    logs, changed = (replace(logs, feedback=part) for part in (logs.feedback, feedback))
+    before, after = (part.value_of(fit_events(part, part.predictions, discount)) for part in (logs, changed))
     # only the factors that make the predictions right on average know all users
     ratio = after[mine] / before[mine]
     assert ratio.std() < 0.02 and (after[~mine] != before[~mine]).any()
@@ -150,7 +171,7 @@ def test_nobodys_own_feedback_is_in_the_model_of_his_requests():
 
 def test_the_model_learns_whose_events_are_likely():
     logs = tiny_logs(2000)
-    q = fit_rewards(logs, slot_discount(logs.position, np.arange(1, 6) ** -0.5))
+    q = logs.value_of(fit_events(logs, logs.predictions, slot_discount(logs.position, np.arange(1, 6) ** -0.5)))
     mode = np.repeat(logs.scenario == "buy", 12)
     truth = np.where(mode, 2.0 * 0.6 * logs.predictions[:, 1], 0.9 * logs.predictions[:, 0])
     plain = logs.predictions @ np.array(logs.task_values)

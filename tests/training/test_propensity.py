@@ -140,6 +140,13 @@ def test_two_estimates_near_zero_are_an_answer() -> None:
     assert flat.known(3).tolist() == [1.0, 1.0, 1.0]
 
 
+def test_one_estimate_whose_interval_begins_at_zero_is_an_answer() -> None:
+    shop = production_logs(requests=900, exponent=0.0, items=None, slots=6)
+    found = slot_propensity(shop, RewardConfig())
+    assert found.source == "regression EM" and found.low == 0.0 < found.high < 0.3
+    assert [end.exponent for end in found.bounds()] == [0.0, found.high]
+
+
 def test_few_shuffled_pages_do_not_outvote_all_others() -> None:
     logs = production_logs(shuffled=0.03)
     few = slot_propensity(logs.select(logs.exploration == "shuffle"), RewardConfig())
