@@ -187,6 +187,12 @@ class Ranker:
     def swap(self, core: Policy, policy: Any) -> None:
         """Serve another policy. Returns when no thread ranks with the old one any more."""
 
+    def score(
+        self, context: Any, predictions: Any, offsets: Any, scenario: str | list[str] | None, values: Any, shifts: Any,
+        item_values: Any, items: Any, result: Any, num_threads: int,
+    ) -> None:  # fmt: skip
+        """What each candidate of predictions [R, N, T], or [M, T] with offsets, is ranked by, into result [M]."""
+
     @property
     def policy(self) -> Any: ...
     @property

@@ -92,7 +92,7 @@ def _judge(trial: Trial, policy: FusionPolicy, logs: Logs) -> Judge:
 
 def _scores(trial: Trial, policy: FusionPolicy, factors: Array | None = None) -> Array:
     requests = trial.requests
-    return policy.scores(requests.context, requests.p_hat, scenario=requests.scenario, values=factors).numpy()
+    return policy.scores(requests.context, requests.p_hat, scenario=requests.scenario, values=factors)
 
 
 def _value(trial: Trial, scores: Array, values: Array) -> float:

@@ -21,6 +21,7 @@ from pygrade.evaluation.arms import EXPECTED_VALUE
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.policy.alone import baseline_alone
 from pygrade.policy.mixture import Baseline
 from pygrade.policy.spec import fusion_formula
 from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, TASKS, Requests
@@ -155,11 +156,8 @@ class Trial:
 
     def baseline(self, baseline: Baseline) -> ArmRanking:
         """How a simple baseline ranks the test requests."""
-        n, size, tasks = self.requests.p_hat.shape
-        rows = torch.from_numpy(np.ascontiguousarray(self.requests.p_hat).reshape(-1, tasks))
-        formula = fusion_formula(self.config({}).policy)
-        scores = baseline.scores(self.logs.tasks, formula, rows, torch.arange(n + 1) * size)
-        return ArmRanking(scores.reshape(n, size).numpy())
+        alone = baseline_alone(baseline, self.logs.tasks, fusion_formula(self.config({}).policy))
+        return ArmRanking(alone.scores(None, self.requests.p_hat))
 
     def stage1(self, config: TrainConfig) -> FusionPolicy:
         """A copy of the policy after stage 1, which is trained once per config."""
@@ -191,7 +189,7 @@ class Trial:
             alpha = policy.concentration(inputs)
             mean = alpha / alpha.sum(-1, keepdim=True)
         return ArmRanking(
-            policy.scores(context, requests.p_hat, scenario=requests.scenario).numpy(),
+            policy.scores(context, requests.p_hat, scenario=requests.scenario),
             policy.serve(inputs, requests.scenario).numpy(),
             policy.config.transform,
             proposed=mean.numpy(),

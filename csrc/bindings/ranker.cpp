@@ -300,6 +300,36 @@ py::object rank(const Arguments<21>& arguments) {
                         server.numbered.fetch_add(batch), moves_of(searched, effects, batch, k));
 }
 
+// Scores [M] of all candidates, into result. Predictions are those of a log.
+void score(Server& server, py::handle context, py::handle predictions, py::handle offsets, py::handle scenario,
+           py::handle multipliers, py::handle shifts, py::handle item_values, py::handle items, py::handle result,
+           int num_threads) {
+  const std::size_t tasks = server.tasks, features = server.features;
+  const Candidates candidates = candidates_of(predictions, offsets, static_cast<std::int64_t>(tasks));
+  const std::size_t batch = candidates.batch, total = candidates.total;
+  const Scenarios scenarios(scenario, batch);
+  const Rows<float> known(context, "context", batch, features), given(multipliers, "values", batch, tasks);
+  const Rows<float> added(shifts, "shifts", batch, tasks), prices(item_values, "item_values", total);
+  const Rows<float> columns(items, "items", total, columns_of(items, "items", total));
+  const auto to = span_of<float>(result, "result", {total});
+  std::vector<Request> requests(batch);
+  std::vector<std::span<float>> scores(batch);
+  for (std::size_t b = 0; b < batch; ++b) {
+    const std::size_t begin = candidates.begin(b), end = candidates.end(b);
+    requests[b] = {.context = known.of(b, b + 1),
+                   .predictions = candidates.rows(begin, end, tasks),
+                   .scenario = scenarios.of(b),
+                   .values = given.of(b, b + 1),
+                   .item_values = prices.of(begin, end),
+                   .items = columns.of(begin, end),
+                   .shifts = added.of(b, b + 1),
+                   .as_logged = true};
+    scores[b] = to.subspan(begin, end - begin);
+  }
+  const py::gil_scoped_release release;
+  server.ranker.score(requests, scores, num_threads);
+}
+
 // The core's own checks don't name the request; Python's do.
 py::object pages_fast_path(const Arguments<21>& arguments) {
   try {
@@ -329,6 +359,8 @@ void bind_ranker(py::module_& module) {
             server.ranker.swap(std::move(next));
           },
           "core"_a, "policy"_a)
+      .def("score", &score, "context"_a, "predictions"_a, "offsets"_a, "scenario"_a, "values"_a, "shifts"_a,
+           "item_values"_a, "items"_a, "result"_a, "num_threads"_a)
       .def_property_readonly("policy", [](const Server& server) { return owners_of(server.ranker.policy()).policy; })
       .def_property_readonly("version", [](const Server& server) { return owners_of(server.ranker.policy()).version; })
       .def(

@@ -164,6 +164,24 @@ TEST(a_page_of_a_mixture_is_the_ranking_by_its_scores) {
   }
 }
 
+TEST(scores_are_what_a_page_ranks_by) {
+  for (const char* name : {"zlog", "identity", "rank"}) {
+    Ranker ranker(make_policy(1, name));
+    const auto predictions = make_predictions(100);
+    const Request request{.context = context, .predictions = predictions, .explore = true};
+    std::vector<float> scores(100);
+    const std::span<float> rows[] = {scores};
+    ranker.score({&request, 1}, rows);
+    CHECK(ranker.counters().requests == 0);
+    PageMemory memory(100);
+    ranker.rank({.context = context, .predictions = predictions}, memory);
+    for (std::size_t i = 0; i < 100; ++i)
+      CHECK(memory.values[i] == scores[static_cast<std::size_t>(memory.indices[i])]);
+    const std::span<float> short_rows[] = {std::span(scores).first(99)};
+    CHECK_THROWS(std::invalid_argument, "one place for each candidate", ranker.score({&request, 1}, short_rows));
+  }
+}
+
 TEST(full_trust_serves_the_policy_alone) {
   auto plain = mixed_artifact(), trusted = mixed_artifact({}, "1");
   plain.mixture = "null";

@@ -72,7 +72,7 @@ def fit_browsing(logs: Logs) -> Browsing:
     expected = p @ (happened.sum(0) / np.maximum(p.sum(0), 1e-30)) + 1e-12
     expected *= _ratio(np.bincount(slot, events), np.bincount(slot, expected))[slot]
     rarest = _rarest(happened)
-    bucket, task = _states(logs.row_request[rows], slot, happened.any(1), rarest)
+    bucket, task = _states(logs.row_request[rows], slot, events, rarest)
     shape = (int(slot.max()) + 1, _BUCKETS, happened.shape[1])
     place = np.ravel_multi_index((slot, bucket, task), shape)
     n, e = (np.bincount(place, part, np.prod(shape)).reshape(shape) for part in (events, expected))
@@ -96,7 +96,7 @@ def _rarest(happened: Array) -> Ints:
 
 def _states(request: Array, slot: Array, happened: Array, task: Ints) -> tuple[Ints, Ints]:
     """The bucket of the distance to the last event above, and that event's task; rows by page and slot."""
-    last = np.maximum.accumulate(np.where(happened, np.arange(len(request)), -1))
+    last = np.maximum.accumulate(np.where(happened > 0, np.arange(len(request)), -1))
     last = np.concatenate([[-1], last[:-1]])
     known = (last >= 0) & (request[last] == request)
     distance = np.where(known, slot - slot[last], 0)

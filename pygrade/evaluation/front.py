@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pygrade import ops
+from pygrade import _core, ops
 from pygrade._typing import Array
 from pygrade._util.serialization import to_builtins
 from pygrade.evaluation.arms import EXPECTED_VALUE, SERVED
@@ -42,6 +42,8 @@ from pygrade.logs.clusters import clusters_of
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy
+from pygrade.policy.alone import without_boosts
+from pygrade.policy.mixture import EPSILON
 from pygrade.workers import LOCAL, Workers
 
 VALUE = "value"  # of the events of all tasks, beside the tasks
@@ -132,10 +134,7 @@ class Judge:
         requests, items = (logs.context, logs.predictions, logs.offsets), item_inputs(policy, logs)
         self._corrected = policy.correct(*requests, items) if policy.takes_corrected else None
         self.boosts = policy.boosts_of(logs.scenario, items, logs.predictions, logs.offsets)
-        given = self._corrected if policy.config.corrected and self._corrected is not None else logs.predictions
-        inputs = policy.spec.request_inputs(logs.context, given, logs.offsets)
-        self._inputs = inputs.to(policy.input_mean.device)
-        self._weights = policy.serve(self._inputs, logs.scenario).cpu()
+        self._items = items
         self.groups, self.exposed = tuple(groups), group_columns(logs, groups)
         self._judged, self._production = (propensity, k, floor, exponent_error), production
         more = np.concatenate([self._valued(logs.predictions), self.exposed], 1)
@@ -145,6 +144,14 @@ class Judge:
 
     def __str__(self) -> str:
         return f"{self.logs.num_requests} requests"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_cores"}
+
+    @cached_property
+    def _cores(self) -> tuple[_core.Ranker, _core.Ranker]:
+        """Of the policy, and without its boosts."""
+        return self.policy.in_core(), without_boosts(self.policy).in_core()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -235,15 +242,15 @@ class Judge:
         boosts: Array | None = None,
     ) -> Array:
         """[M]: `FusionPolicy.scores` at multipliers [T] or [R, T], shifts by task (None: none) and boosts [M] (None:
-        the policy's), with inputs computed once."""
-        logs, policy, weights = self.logs, self.policy, self._weights
-        u, s = policy.change_values(values, shifts, logs.scenario, logs.num_requests)
-        if u is not None and policy.config.trade_offs:
-            turned = policy.spec.value_inputs(u).to(self._inputs)
-            weights = policy.serve(torch.cat([self._inputs[:, : -len(logs.tasks)], turned], 1), logs.scenario).cpu()
-        added = self.boosts if boosts is None else torch.from_numpy(np.asarray(boosts, np.float32))
-        given = (logs.predictions, logs.offsets, u, logs.value, self._corrected, s, added)
-        return policy.scores_of(weights, *given).numpy()
+        the policy's)."""
+        logs = self.logs
+        given = logs.context, logs.predictions, logs.offsets, logs.scenario, values, logs.value, self._items, shifts
+        if boosts is None:
+            return self.policy.scores(*given, core=self._cores[0])
+        rows = torch.from_numpy(self.policy.scores(*given, core=self._cores[1]))
+        offsets = torch.from_numpy(logs.offsets)
+        z = ops.transform_scores(rows[:, None], "zscore", epsilon=EPSILON, offsets=offsets)[:, 0]
+        return np.asarray((z + torch.from_numpy(np.asarray(boosts, np.float32))).numpy())
 
     def shifted(self, shifts: Mapping[str, float]) -> Point:
         """What shifts of the tasks' values earn at once, by task: lifts over the values as they are."""

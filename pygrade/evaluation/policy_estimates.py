@@ -121,9 +121,8 @@ def served_weights(policy: FusionPolicy, logs: Logs) -> Floats32:
 def policy_scores(policy: FusionPolicy, logs: Logs) -> Floats32:
     """[M]: what the policy ranks the candidates by, mixed with its baseline."""
     logs = fitted(policy, logs)
-    given = {"item_values": logs.value, "items": item_inputs(policy, logs)}
-    scores = policy.scores(logs.context, logs.predictions, logs.offsets, logs.scenario, **given)
-    return np.asarray(scores.numpy())
+    given = logs.context, logs.predictions, logs.offsets, logs.scenario
+    return policy.scores(*given, item_values=logs.value, items=item_inputs(policy, logs))
 
 
 def _drawn(policy: FusionPolicy, logs: Logs) -> Logs | None:

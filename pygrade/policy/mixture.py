@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pygrade import _core, ops
+from pygrade import _core
 from pygrade.ops.fusion import TRANSFORMS
 
 Knots = tuple[tuple[float, ...], tuple[float, ...]]
@@ -74,23 +74,6 @@ class Baseline:
         weights = weights if values is None else weights * values
         return weights if shifts is None else weights + shifts
 
-    def multipliers_at(self, tasks: tuple[str, ...], values: Tensor, shifts: Tensor) -> Tensor:
-        """Multipliers [R, T] that stand for u and s [R, T] where nothing but multipliers ≥ 0 is understood."""
-        own = torch.tensor(self.weights, dtype=torch.float32)
-        changed, moved = self.weights_at(values, shifts), shifts != 0
-        for t, task in enumerate(tasks):
-            if bool(moved[:, t].any()) and not own[t] > 0:
-                raise ValueError(
-                    f"shifts is {float(shifts[moved[:, t], t][0])} for task {task!r}; want 0: the policy learned "
-                    "multipliers of the task's value, which is not above 0"
-                )
-            if bool((moved[:, t] & (changed[:, t] < 0)).any()):
-                raise ValueError(
-                    f"shifts is {float(shifts[:, t].min())} for task {task!r}; want at least {-float(own[t])}: the "
-                    "policy (trade_offs) learned from values of 0 and more alone"
-                )
-        return torch.where(moved, changed / own, values)
-
     def at(self, values: Mapping[str, float], shifts: Mapping[str, float], tasks: tuple[str, ...]) -> "Baseline":
         """The expected value at multipliers and shifts of the tasks' values, by task."""
         u = torch.tensor([values.get(task, 1.0) for task in tasks])
@@ -104,33 +87,6 @@ class Baseline:
         if self.calibration:
             given = torch.stack([_interpolate(given[:, t], *knots) for t, knots in enumerate(self.calibration)], 1)
         return priced(given, tasks, self.value_tasks, item_values)
-
-    def scores(
-        self,
-        tasks: tuple[str, ...],
-        formula: Mapping[str, Any],
-        predictions: Tensor,
-        offsets: Tensor,
-        values: Tensor | None = None,
-        item_values: Tensor | None = None,
-        shifts: Tensor | None = None,
-    ) -> Tensor:
-        """float32 [M] of predictions [M, T] with offsets [R + 1]; corrected ones, if it is `corrected`.
-
-        formula: of the policy, whose beta, epsilon and slope count here too. values [R, T]: multipliers u, None: 1.
-        item_values [M]: prices, for `value_tasks`. shifts [R, T]: added to the values, None: 0. Of a request with a
-        value below 0 no logarithm is taken.
-        """
-        given = self.amounts(tasks, predictions, item_values)
-        weights = self.weights_at(values, shifts).expand(len(offsets) - 1, -1).contiguous()
-        score = ops.fuse_scores(given, weights, offsets=offsets, **{**formula, "transform": self.transform})
-        if not self.logarithm:
-            return score
-        positive = (weights >= 0).all(1).repeat_interleave(offsets.diff())
-        logarithms = ops.transform_scores(
-            torch.where(positive, score, 0.0)[:, None], "log", beta=formula["beta"], offsets=offsets
-        )
-        return torch.where(positive, logarithms[:, 0], score)
 
 
 @dataclass(frozen=True)
@@ -186,14 +142,6 @@ class Mixture:
         """The expected value that knows what the tasks of a policy with trade-offs are worth; it need not rank."""
         entries = (entry for entry in (self.challenger, self.baseline) if entry is not None and entry.expects)
         return next(entries, None)
-
-    def scores(self, base: Tensor, fused: Tensor, offsets: Tensor) -> Tensor:
-        """float32 [M] of the baseline's and the policy's, or the challenger's, scores [M]."""
-        if self.trust == 1.0:
-            return fused
-        weights = torch.tensor([1.0 - self.trust, self.trust], dtype=torch.float32).repeat(len(offsets) - 1, 1)
-        pair = torch.stack([base, fused], 1)
-        return ops.fuse_scores(pair, weights, offsets=offsets, transform="zscore", epsilon=EPSILON)
 
     def served(self) -> dict[str, Any]:
         """The part that decides what is served, as JSON."""

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pygrade import ops
+from pygrade import _core
 from pygrade._util.serialization import ArtifactError
 from pygrade.config.policy import PolicyConfig
 from pygrade.logs.keys import hashes
@@ -36,9 +36,9 @@ from pygrade.logs.prediction_scale import PredictionScale, from_records, read_pr
 from pygrade.policy import file
 from pygrade.policy.correction import PREFIX, Correction
 from pygrade.policy.guardrails import Guardrails
-from pygrade.policy.mixture import EPSILON, Baseline, Mixture, priced, shifts_of
+from pygrade.policy.mixture import Mixture, multipliers, shifts_of
 from pygrade.policy.projection import project_weights
-from pygrade.policy.spec import PolicySpec, fusion_formula
+from pygrade.policy.spec import PolicySpec
 from pygrade.storage import Place, download, is_url, publishing
 
 _INPUT_CLIP = 5.0  # of normalized inputs: one broken feature must not take over the weights
@@ -208,32 +208,6 @@ class FusionPolicy(nn.Module):
         ids = np.asarray(item_id).reshape(-1)
         return self.correction.add_levels(items, hashes(ids.astype(np.int64) if ids.dtype.kind in "iu" else ids))
 
-    def change_values(
-        self, values: Any, shifts: Any, scenario: Sequence[str] | NDArray[Any] | None, count: int
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """u and s [count, T] of requests, if any are in force: a task is worth v_t u_t + s_t.
-
-        values: see `mixture.multipliers`; shifts: see `mixture.shifts_of`. With `trade_offs` the policy takes
-        multipliers, of which a shift becomes a part; without, an expected value that the policy is mixed with takes
-        both, and ranks alone. ValueError if there is none, or if the policy learned from no values below 0.
-        """
-        mixture, trade_offs = self.mixture, self.config.trade_offs
-        added = shifts_of(shifts, self.tasks, count)
-        alone = None if mixture is None or trade_offs else mixture.expected_value
-        turned = values is not None or self.spec.valued
-        if not trade_offs and alone is None and turned:
-            raise ValueError("values is of a policy without trade_offs and without an expected value; want one of them")
-        if added is None:
-            return (self.spec.multipliers(values, scenario, count) if trade_offs or turned else None), None
-        worth = alone if mixture is None or not trade_offs else mixture.task_values
-        if worth is None:
-            raise ValueError("shifts is given; no expected value of the policy knows what its tasks are worth")
-        u, s = self.spec.multipliers(values, scenario, count), torch.from_numpy(np.nan_to_num(added))
-        changed = worth.weights_at(u, s)
-        if count and not bool(changed.isfinite().all() and changed.any(1).all()):
-            raise ValueError("shifts make every task of a request worth 0, or one infinite; want others")
-        return (worth.multipliers_at(self.tasks, u, s), None) if trade_offs else (u, s)
-
     def fit_normalization(self, inputs: Tensor) -> None:
         """Set the mean and std of raw inputs [R, D]; NaN is left out, a constant input gets std 1."""
         values = inputs.double()
@@ -293,10 +267,13 @@ class FusionPolicy(nn.Module):
                 weights[row] = self.fallback_weights(None if scenario is None else str(scenario[row]))
         return weights
 
-    @torch.no_grad()
+    def in_core(self) -> _core.Ranker:
+        """The policy as it is now in the core's ranker, see `scores`."""
+        return _core.Ranker(_core.Policy(*self.artifact()), self, 0)
+
     def scores(
         self,
-        context: NDArray[Any],
+        context: NDArray[Any] | None,
         predictions: NDArray[Any],
         offsets: NDArray[Any] | None = None,
         scenario: Sequence[str] | NDArray[Any] | None = None,
@@ -304,20 +281,32 @@ class FusionPolicy(nn.Module):
         item_values: NDArray[Any] | None = None,
         items: NDArray[Any] | None = None,
         shifts: Any = None,
-    ) -> Tensor:
-        """What the candidates are ranked by, float32 [R, N] or, of predictions [M, T] with offsets [R + 1], [M].
+        core: _core.Ranker | None = None,
+    ) -> NDArray[np.float32]:
+        """What the core ranks the candidates by without rules and page terms, float32 [R, N] or, of predictions [M, T]
+        with offsets [R + 1], [M]; NaN where a prediction is missing.
 
-        context [R, F], scenario [R] names; values and shifts: multipliers of the tasks' values and numbers added
-        to them, see `change_values`; item_values [R, N] or [M]: prices, if what ranks needs them; items [R, N, I] or
-        [M, I]: item columns of the correction.
+        context [R, F], None: unknown; predictions as a log has them; scenario [R] names; values and shifts: multipliers
+        of the tasks' values and numbers added to them, see `mixture.multipliers`; item_values [R, N] or [M]: prices, if
+        what ranks needs them; items [R, N, I] or [M, I]: item columns of the correction; core: of `in_core`, for many
+        calls. ValueError names what is wrong.
         """
-        u, s = self.change_values(values, shifts, scenario, len(context))
-        corrected = self.correct(context, predictions, offsets, items) if self.takes_corrected else None
-        given = predictions if corrected is None or not self.config.corrected else corrected
-        inputs = self.spec.request_inputs(context, given, offsets, u if self.config.trade_offs else None)
-        weights = self.serve(inputs.to(self.input_mean.device), scenario).cpu()
-        boosts = self.boosts_of(scenario, items, predictions, offsets)
-        return self.scores_of(weights, predictions, offsets, u, item_values, corrected, s, boosts)
+        rows = np.ascontiguousarray(predictions, np.float32)
+        count = len(rows) if offsets is None else len(offsets) - 1
+        result = np.empty(rows.shape[:-1], np.float32)
+        (core or self.in_core()).score(
+            None if context is None else np.ascontiguousarray(context, np.float32),
+            rows,
+            None if offsets is None else np.ascontiguousarray(offsets, np.int64),
+            None if scenario is None else [str(name) for name in scenario],
+            multipliers(values, self.tasks, count),
+            shifts_of(shifts, self.tasks, count),
+            None if item_values is None else np.ascontiguousarray(item_values, np.float32),
+            None if items is None else np.ascontiguousarray(items, np.float32),
+            result.reshape(-1),
+            torch.get_num_threads(),
+        )
+        return result
 
     def refuse_prices(self, where: str) -> None:
         """``ValueError`` if the policy has boosts, or multipliers that an expected value ranks by, which alone the core
@@ -363,58 +352,6 @@ class FusionPolicy(nn.Module):
         """The scores, or the network's inputs, are of corrected predictions."""
         mixed = () if self.mixture is None else self.mixture.ranked_by
         return self.config.corrected or any(entry.corrected for entry in mixed)
-
-    @torch.no_grad()
-    def scores_of(
-        self,
-        weights: Tensor,
-        predictions: NDArray[Any],
-        offsets: NDArray[Any] | None = None,
-        multipliers: Tensor | None = None,
-        item_values: NDArray[Any] | None = None,
-        corrected: NDArray[Any] | None = None,
-        shifts: Tensor | None = None,
-        boosts: Tensor | None = None,
-    ) -> Tensor:
-        """`scores` under given weights [R, T], such as drawn ones. corrected: what `correct` gives, if
-        `takes_corrected`. multipliers and shifts [R, T]: in force; without `trade_offs` an expected value ranks by them
-        alone. boosts [M]: added to the standardized scores, see `boosts_of`.
-        """
-        rows = np.ascontiguousarray(predictions, np.float32)
-        shape, tasks = rows.shape[:-1], rows.shape[-1]
-        bounds = torch.arange(len(rows) + 1) * shape[1] if offsets is None else torch.from_numpy(offsets)
-        prices = None if item_values is None else torch.tensor(np.asarray(item_values, np.float32).reshape(-1))
-
-        def candidates(of_corrected: bool) -> Tensor:
-            if of_corrected and corrected is None:
-                raise ValueError("corrected is missing; the policy takes corrected predictions")
-            given = corrected if of_corrected and corrected is not None else rows
-            return torch.from_numpy(np.ascontiguousarray(given, np.float32).reshape(-1, tasks))
-
-        def scores(entry: Baseline, u: Tensor | None) -> Tensor:
-            given = candidates(entry.corrected)
-            return entry.scores(self.tasks, fusion_formula(self.config), given, bounds, u, prices, shifts)
-
-        mixture, config, base = self.mixture, self.config, None
-        u = multipliers if config.trade_offs else None
-        if multipliers is not None and not config.trade_offs and mixture is not None and mixture.expected_value:
-            fused, mixture = scores(mixture.expected_value, multipliers), None
-        else:
-            if mixture is not None and mixture.trust < 1.0:
-                base = scores(mixture.baseline, u)
-            if mixture is not None and base is not None and mixture.trust == 0.0:
-                fused = base
-            elif mixture is None or mixture.challenger is None:
-                given = priced(candidates(config.corrected), self.tasks, config.value_tasks, prices)
-                fused = ops.fuse_scores(given, weights, offsets=bounds, **fusion_formula(config))
-            else:
-                fused = scores(mixture.challenger, u)
-        if mixture is not None and base is not None:
-            fused = mixture.scores(base, fused, bounds)
-        if boosts is not None:
-            z = ops.transform_scores(fused[:, None], "zscore", epsilon=EPSILON, offsets=bounds)
-            fused = z[:, 0] + boosts
-        return fused.reshape(shape)
 
     def schema_hash(self) -> str:
         """`PolicySpec.schema_hash`."""

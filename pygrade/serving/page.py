@@ -15,6 +15,7 @@ from pygrade._typing import Array
 from pygrade._util.html_table import html_table
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
+from pygrade.policy.alone import rank_by
 from pygrade.policy.mixture import EPSILON, Baseline, priced
 from pygrade.policy.spec import fusion_formula
 from pygrade.serving.page_table import page_table
@@ -310,11 +311,18 @@ class Page:
         _, offsets, request = self._present
         parts = np.zeros((len(request), 1))
         if self.policy.mixture is not None and self.trust < 1.0 and not self.by_values:
-            base = self.policy.mixture.baseline
-            given, formula = self._candidates(base.corrected), fusion_formula(self.policy.config)
-            u, s = self._change
-            scores = base.scores(self.tasks, formula, given, offsets, u, self._prices, s)
-            parts = _standardized(scores.numpy()[:, None], request, len(self.weights)) * (1.0 - self.trust)
+            present, alone = self._present[0], rank_by(self.policy, self.policy.mixture.baseline)
+            prices, columns = self._prices, self._item_rows
+            scores = alone.scores(
+                self.context,
+                self.rows[present],
+                offsets.numpy(),
+                self.scenario,
+                self.multipliers,
+                None if prices is None else prices.numpy(),
+                None if columns is None else columns[present],
+            )
+            parts = _standardized(scores[:, None], request, len(self.weights)) * (1.0 - self.trust)
         return self._of_page(parts)[:, :, 0]
 
     @cached_property

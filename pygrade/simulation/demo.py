@@ -25,7 +25,7 @@ from pygrade.console.weights import record_weights
 from pygrade.evaluation.arms import EXPECTED_VALUE, PRODUCTION, SERVED
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import read_logs
-from pygrade.policy.spec import fusion_formula
+from pygrade.policy.alone import rank_by
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import SEGMENTS, Marketplace, Requests
 from pygrade.simulation.simulate import AbTest, compare_pages, rank_pages, simulate_logs
@@ -182,23 +182,12 @@ def _baseline(result: TrainResult) -> str:
 
 def _scores(result: TrainResult, requests: Requests) -> dict[str, NDArray[np.float32]]:
     """What each arm ranks the test requests' candidates by, [n, C]."""
-    count, candidates, tasks = requests.p_hat.shape
-    rows = torch.from_numpy(np.ascontiguousarray(requests.p_hat.reshape(-1, tasks)))
-    fixed, items = rows, result.policy.item_columns(requests.item_id)
-    if result.policy.correction is not None:
-        corrected = result.policy.correct(requests.context, requests.p_hat, items=items)
-        fixed = torch.from_numpy(corrected.reshape(-1, tasks))
-    offsets = torch.arange(count + 1) * candidates
-    formula = fusion_formula(result.policy.config)
-    scores = {
-        entry.name: entry.scores(result.policy.tasks, formula, fixed if entry.corrected else rows, offsets)
-        .numpy()
-        .reshape(count, candidates)
-        for entry in result.baselines
-    }
+    policy, items = result.policy, result.policy.item_columns(requests.item_id)
+    given = requests.context, requests.p_hat, None, requests.scenario
+    scores = {entry.name: rank_by(policy, entry).scores(*given, items=items) for entry in result.baselines}
     policies = {**result.policies, SERVED: result.policy}
     for name, policy in policies.items():
-        scores[name] = policy.scores(requests.context, requests.p_hat, None, requests.scenario, items=items).numpy()
+        scores[name] = policy.scores(*given, items=items)
     return scores
 
 

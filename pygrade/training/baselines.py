@@ -12,7 +12,6 @@ from pygrade import ops
 from pygrade._typing import Array, Floats32
 from pygrade.config.policy import Transform
 from pygrade.config.training import CemConfig
-from pygrade.correction.fit import correct
 from pygrade.evaluation.arms import (
     CORRECTED_EXPECTED_VALUE,
     EXPECTED_VALUE,
@@ -25,9 +24,11 @@ from pygrade.evaluation.arms import (
     Z_LINEAR,
     Z_LOG,
 )
+from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs, pad
 from pygrade.metrics.isotonic import isotonic_rates
 from pygrade.policy import FusionPolicy
+from pygrade.policy.alone import baseline_alone
 from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Baseline, Knots
 from pygrade.policy.spec import PolicySpec, fusion_formula
@@ -176,15 +177,13 @@ def baseline_scores(
     baseline: Baseline, logs: Logs, formula: Mapping[str, Any], correction: Correction | None = None
 ) -> Floats32:
     """float32 [M] of the log's candidates; correction: of a baseline that takes corrected predictions."""
-    prices = None if logs.value is None else torch.tensor(logs.value)
-    given = logs.predictions
-    if baseline.corrected:
-        if correction is None:
-            raise ValueError(f"correction is missing; {baseline.name!r} takes corrected predictions")
-        given = correct(correction, logs)
-    predictions, offsets = torch.from_numpy(given), torch.from_numpy(logs.offsets)
-    scores = baseline.scores(logs.tasks, formula, predictions, offsets, item_values=prices)
-    return np.asarray(scores.numpy())
+    if baseline.corrected and correction is None:
+        raise ValueError(f"correction is missing; {baseline.name!r} takes corrected predictions")
+    if not baseline.corrected:
+        alone = baseline_alone(baseline, logs.tasks, formula)
+        return alone.scores(None, logs.predictions, logs.offsets, item_values=logs.value)
+    alone = baseline_alone(baseline, logs.tasks, formula, logs.features, correction)
+    return policy_scores(alone, logs)
 
 
 def standardized(scores: Floats32, logs: Logs) -> Floats32:

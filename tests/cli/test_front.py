@@ -79,7 +79,7 @@ def test_a_corrected_policy_takes_multipliers(capsys, shop, tmp_path):
     trained, solution = record["front"]["marks"][AS_TRAINED], record["solution"]
     assert solution["judged"]["events"]["order"]["value"] > trained["events"]["order"]["value"]
     saved, logs = FusionPolicy.load(tmp_path / "mine"), world(50, seed=8)
-    turned = policy.scores(logs.context, logs.predictions, logs.offsets, values=solution["values"]).numpy()
+    turned = policy.scores(logs.context, logs.predictions, logs.offsets, values=solution["values"])
     orders = [ranks(scores, logs.offsets) for scores in (policy_scores(saved, logs), turned)]
     assert (orders[0] == orders[1]).mean() > 0.99  # float32 scores of two formulas
     # What was saved is served without multipliers, and others count from there: the folds beside it do not fit.

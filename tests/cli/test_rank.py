@@ -26,7 +26,7 @@ def test_pages_take_the_item_columns_that_the_correction_reads(capsys, tmp_path)
     found = [[item["item_id"] for item in page["items"]] for page in pages]
 
     def ranked(items):
-        scores = policy.scores(logs.context, logs.predictions, logs.offsets, items=items).numpy().reshape(30, -1)
+        scores = policy.scores(logs.context, logs.predictions, logs.offsets, items=items).reshape(30, -1)
         order = np.argsort(-scores, axis=1, kind="stable") + np.arange(30)[:, None] * 12
         return logs.item_id[order].tolist()
 

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ import torch
 
 import pygrade
 from devtools import console_wasm
+from pygrade import ops
 from pygrade.console.arms import network_record
 from pygrade.console.collect import collect
 from pygrade.console.run_files import find_run
 from pygrade.ops.fusion import TRANSFORMS
 from pygrade.policy import PageTerms
-from pygrade.policy.mixture import Baseline, Mixture
+from pygrade.policy.alone import baseline_alone
+from pygrade.policy.mixture import EPSILON, Baseline
 from pygrade.serving.ranker import BlendedRanker
 from tests.console.conftest import CONFIG, make_run
 from tests.console.node import SOURCES, call, needs_node
@@ -179,11 +182,11 @@ def test_baselines_and_mixtures_have_the_same_bits(tmp_path):
         Baseline("c", "identity", (1.0, -2.0), calibration=knots),
     ]
     calls, wanted = [], []
+    options = {"transform": "zlog", "slope": 1.0, **FORMULA}
     for entry in made:
-        values = torch.from_numpy(multipliers).repeat(3, 1)
-        options = {"transform": "zlog", "slope": 1.0, **FORMULA}
-        given = torch.from_numpy(rows), torch.from_numpy(offsets), values, torch.from_numpy(prices)
-        wanted.append(entry.scores(("click", "order"), options, *given).numpy())
+        turned = replace(entry, weights=tuple((np.float32(entry.weights) * multipliers).tolist()))
+        alone = baseline_alone(turned, ("click", "order"), options)
+        wanted.append(alone.scores(None, rows, offsets, item_values=prices))
         record = {"weights": list(entry.weights), "logarithm": entry.logarithm, "calibration": entry.calibration}
         priced = [task in entry.value_tasks for task in ("click", "order")]
         small = offsets.astype(np.int32)
@@ -192,10 +195,9 @@ def test_baselines_and_mixtures_have_the_same_bits(tmp_path):
     for trust in (0.0, 0.3, 1.0 - 2**-20):
         base, fused = wanted[0], wanted[1]
         calls.append(core("mix", base, fused, small, trust))
-        mixture = Mixture(trust, made[0])
-        wanted.append(
-            mixture.scores(torch.from_numpy(base), torch.from_numpy(fused), torch.from_numpy(offsets)).numpy()
-        )
+        pair, weights = torch.from_numpy(np.stack([base, fused], 1)), torch.tensor([[1.0 - trust, trust]])
+        mixed = {"offsets": torch.from_numpy(offsets), "transform": "zscore", "epsilon": EPSILON}
+        wanted.append(ops.fuse_scores(pair, weights.repeat(3, 1), **mixed).numpy())
     for actual, expected in zip(call(tmp_path, *calls), wanted, strict=True):
         same_bits(actual, expected)
 

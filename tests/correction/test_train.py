@@ -62,7 +62,7 @@ def test_what_is_served_follows_the_planted_effect(trained):
         order = np.argsort(-scores.reshape(-1, 20), 1)[:, :5]
         return np.take_along_axis(worth.reshape(-1, 20), order, 1).sum()
 
-    scores = policy.scores(logs.context, logs.predictions, logs.offsets).numpy()
+    scores = policy.scores(logs.context, logs.predictions, logs.offsets)
     plain, best = value(logs.predictions @ np.array([1.0, 8.0])), value(worth)
     assert value(scores) - plain > 0.25 * (best - plain)
 
@@ -70,7 +70,7 @@ def test_what_is_served_follows_the_planted_effect(trained):
 def test_the_ranker_serves_what_the_policy_scores(trained):
     policy = trained[0].policy
     logs = world(30, seed=5)
-    scores = policy.scores(logs.context, logs.predictions, logs.offsets).numpy().reshape(-1, 20)
+    scores = policy.scores(logs.context, logs.predictions, logs.offsets).reshape(-1, 20)
     page = BlendedRanker(policy, seed=0).rank(logs.context, logs.predictions, 8, offsets=logs.offsets)
     np.testing.assert_array_equal(page.indices, np.argsort(-scores, 1, kind="stable")[:, :8])
 
@@ -132,7 +132,7 @@ def test_the_ranker_looks_levels_up_by_the_items_id(trained):
     scores = policy_scores(policy, logs).reshape(-1, 20)
     page = ranker.rank(logs.context, logs.predictions, 8, offsets=logs.offsets, item_id=logs.item_id)
     np.testing.assert_array_equal(page.indices, np.argsort(-scores, 1, kind="stable")[:, :8])
-    plain = trained[0].policy.scores(logs.context, logs.predictions, logs.offsets).numpy().reshape(-1, 20)
+    plain = trained[0].policy.scores(logs.context, logs.predictions, logs.offsets).reshape(-1, 20)
     without = ranker.rank(logs.context, logs.predictions, 8, offsets=logs.offsets)
     np.testing.assert_array_equal(without.indices, np.argsort(-plain, 1, kind="stable")[:, :8])
     assert (without.indices != page.indices).any()

@@ -10,7 +10,8 @@ from pygrade.cli import terminal
 from pygrade.config.policy import PolicyConfig
 from pygrade.logs import read_logs, write_logs
 from pygrade.policy import FusionPolicy, PolicySpec
-from pygrade.policy.mixture import Baseline, Mixture
+from pygrade.policy.mixture import EPSILON, Baseline, Mixture
+from pygrade.policy.spec import fusion_formula
 from pygrade.serving.page_table import page_table
 from pygrade.serving.ranker import BlendedRanker
 
@@ -43,10 +44,21 @@ def requests():
     return rng.normal(size=(4, 2)).astype(np.float32), predictions, rng.uniform(0, 9, (4, 12)).astype(np.float32)
 
 
-def expected_scores(page, rows, prices):
-    """Scores [B, N] by Python under the weights of a page."""
-    u = torch.from_numpy(page.multipliers)
-    return page.policy.scores_of(torch.from_numpy(page.weights), rows, None, u, prices).numpy()
+def expected_scores(page, predictions, prices):
+    """Scores [B, N] by the ops, under the weights of a page."""
+    policy, u = page.policy, torch.from_numpy(page.multipliers)
+    batch, count, tasks = predictions.shape
+    rows, prices = torch.from_numpy(predictions.reshape(-1, tasks)), torch.from_numpy(prices.reshape(-1))
+    formula = fusion_formula(policy.config) | {"offsets": torch.arange(batch + 1) * count}
+    entry, trust = policy.mixture.baseline, policy.mixture.trust
+    amounts = entry.amounts(policy.tasks, rows, prices)
+    base = ops.fuse_scores(amounts, entry.weights_at(u), **formula | {"transform": entry.transform})
+    if entry.logarithm:
+        base = ops.transform_scores(base[:, None], **formula | {"transform": "log"})[:, 0]
+    fused = ops.fuse_scores(rows, torch.from_numpy(page.weights), **formula) if trust else base
+    shares = torch.tensor([[1 - trust, trust]]).repeat(batch, 1)
+    mixed = formula | {"transform": "zscore", "epsilon": EPSILON}
+    return ops.fuse_scores(torch.stack([base, fused], 1), shares, **mixed).reshape(batch, count)
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -73,7 +85,7 @@ def test_a_page_is_the_ranking_by_the_mixture_s_scores(requests, name, trust):
         )
         u = [[0.5, 2.0, 3.0], [1.0, 2.0, 1.0], [0.0, 1.5, 1.0], [1.0, 0.1, 1.0]]
         np.testing.assert_array_equal(page.multipliers, np.array(u, np.float32))
-        scores = torch.from_numpy(expected_scores(page, predictions, prices))
+        scores = expected_scores(page, predictions, prices)
         same = {key: torch.from_numpy(value) for key, value in rules.items()}
         expected = ops.rank(scores[:, :, None], torch.ones(4, 1), 8, **same)
         assert page.values.tobytes() == expected.values.numpy().tobytes()
@@ -132,7 +144,7 @@ def test_a_saved_mixture_ranks_as_before_and_as_scores_says(requests, tmp_path):
     request = {"scenario": ["search", "a", "b", "search"], "item_values": prices, "values": [3.0, np.nan, 1.0]}
     page = loaded.rank(context, predictions, 12, **request)
     assert page.values.tobytes() == BlendedRanker(policy).rank(context, predictions, 12, **request).values.tobytes()
-    scores = np.take_along_axis(policy.scores(context, predictions, **request).numpy(), page.indices, 1)
+    scores = np.take_along_axis(policy.scores(context, predictions, **request), page.indices, 1)
     np.testing.assert_allclose(page.values, scores, atol=1e-4)
     np.testing.assert_allclose(page.weights[:, 2], 0.1, atol=1e-7)
 
@@ -152,9 +164,8 @@ def test_the_log_tells_how_a_page_was_made(requests, tmp_path):
         alpha, seed = torch.from_numpy(log.concentration[r : r + 1]), int(log.seed[r])
         drawn = ops.dirichlet_sample(alpha, 1, seed >> 32, offset=seed & 0xFFFFFFFF)
         assert np.array_equal(log.weights[r], drawn.weights[0, 0].numpy())
-    weights, u = torch.from_numpy(log.weights), torch.from_numpy(log.multipliers)
-    scores = policy.scores_of(weights, log.predictions, log.offsets, u, log.value).numpy().reshape(4, 12)
-    assert np.array_equal(np.argsort(-scores, 1), np.argsort(log.position.reshape(4, 12), 1))
+    again = BlendedRanker(policy, seed=5).rank_log(log, 12, explore=True, values=log.multipliers)
+    assert again.weights.tobytes() == log.weights.tobytes() and again.indices.tobytes() == page.indices.tobytes()
 
 
 @pytest.mark.parametrize(

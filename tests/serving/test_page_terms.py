@@ -83,7 +83,7 @@ def parts_of(policy, given):
         corrected = policy.correct(own["context"], own["predictions"])[0].astype(float)
         amounts = corrected * np.where(np.array(TASKS) == "order", own["item_values"][0, :, None], 1.0)
         weights = policy.serve(policy.request_inputs(own["context"], own["predictions"])).numpy()[0]
-        whole[b, known] = policy.scores(**own).numpy()[0]
+        whole[b, known] = policy.scores(**own)[0]
         shares = []  # of the sources with a root part, and their weights
         if mixture is None or (mixture.takes_network and policy.config.transform == "identity"):
             shares.append((1.0 if mixture is None else mixture.trust, weights))

@@ -287,7 +287,7 @@ def test_what_cannot_be_decided_serves_the_baseline_and_says_why(tmp_path, logs,
     found = result.summary["trust"]
     assert (found["verdict"], found["trust"], found["served_baseline"]) == ("undecidable", 0.0, EXPECTED_VALUE)
     assert found["mixtures"] == {} and found["lift"] is None and reason in found["sentence"].lower()
-    scores = result.policy.scores(logs.context, logs.predictions, logs.offsets).numpy()
+    scores = result.policy.scores(logs.context, logs.predictions, logs.offsets)
     worth = logs.predictions.sum(1)
     for start, stop in zip(logs.offsets[:3], logs.offsets[1:4], strict=True):
         assert (np.argsort(-scores[start:stop]) == np.argsort(-worth[start:stop])).all()

@@ -148,6 +148,11 @@ class PYGRADE_API Ranker {
   void rank(std::span<const Request> requests, std::span<const PageBuffer> buffers, std::span<Page> pages,
             int num_threads = 1);
 
+  // What each request's candidates are ranked by, scores[b][N], NaN where a prediction is missing: without rules, pins,
+  // demotions, page terms and draws. All by one policy; arguments are checked before anything is scored, and nothing
+  // is counted.
+  void score(std::span<const Request> requests, std::span<const std::span<float>> scores, int num_threads = 1);
+
   // Requests that start after this returns are ranked by `policy`; std::invalid_argument if it has other tasks or
   // features, or both have corrections, by other item columns. Returns when no thread ranks with the old one, and no
   // Lease holds it, any more.
@@ -168,7 +173,11 @@ class PYGRADE_API Ranker {
   using Owner = std::shared_ptr<const Policy>;
   struct Memory;  // of one thread at a time
 
-  // A request whose sizes and predictions were checked; gaps: a prediction is missing.
+  // Of requests whose sizes and predictions were checked; gaps: a prediction is missing.
+  struct Prepared;
+  Prepared prepare(Memory& memory, const Policy& used, const Request& given, std::optional<std::uint64_t> draw,
+                   bool gaps);
+  void score(Memory& memory, const Policy& used, const Request& given, bool gaps, std::span<float> scores);
   Page rank(Memory& memory, const Policy& used, const Request& given, const PageBuffer& buffer,
             std::optional<std::uint64_t> draw, bool gaps);
 
@@ -189,6 +198,8 @@ class PYGRADE_API Ranker::Lease {
   Page rank(const Request& request, const PageBuffer& buffer);
   void rank(std::span<const Request> requests, std::span<const PageBuffer> buffers, std::span<Page> pages,
             int num_threads = 1);
+  // As Ranker::score.
+  void score(std::span<const Request> requests, std::span<const std::span<float>> scores, int num_threads = 1);
 
  private:
   Lease(Ranker& ranker, const Owner* held_by_another);

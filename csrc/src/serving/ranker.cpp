@@ -90,21 +90,27 @@ struct Sources {
   }
 };
 
-void check_sizes(const Policy& policy, const Request& request, const PageBuffer& buffer) {
+bool fits(std::size_t size, std::size_t wanted) { return size == 0 || size == wanted; }
+
+void check_buffer(const Policy& policy, const PageBuffer& buffer) {
   const std::size_t tasks = policy.tasks().size();
-  const auto fits = [](std::size_t size, std::size_t wanted) { return size == 0 || size == wanted; };
-  if (!fits(request.context.size(), policy.features().size()))
-    throw std::invalid_argument("context must have one value for each feature of the policy, or none");
-  if (request.predictions.size() % tasks != 0)
-    throw std::invalid_argument("predictions must have one value for each candidate and task of the policy");
   if (buffer.values.empty() || buffer.indices.size() != buffer.values.size())
     throw std::invalid_argument("values and indices must have k >= 1 places each");
   if (!fits(buffer.weights.size(), tasks) || !fits(buffer.concentration.size(), tasks))
     throw std::invalid_argument("weights and concentration must have one place for each task of the policy, or none");
   if (!fits(buffer.effects.size(), buffer.values.size()))
     throw std::invalid_argument("effects must have k places, or none");
+}
+
+// places: k, or 0 where no page is made.
+void check_sizes(const Policy& policy, const Request& request, std::size_t places) {
+  const std::size_t tasks = policy.tasks().size();
+  if (!fits(request.context.size(), policy.features().size()))
+    throw std::invalid_argument("context must have one value for each feature of the policy, or none");
+  if (request.predictions.size() % tasks != 0)
+    throw std::invalid_argument("predictions must have one value for each candidate and task of the policy");
   const std::size_t rows = request.predictions.size() / tasks;
-  detail::check_page(Sources(policy, request).page_terms(policy, request), request, rows, buffer.values.size());
+  if (places > 0) detail::check_page(Sources(policy, request).page_terms(policy, request), request, rows, places);
   if (!fits(request.item_ids.size(), rows))
     throw std::invalid_argument("item_ids must have one id for each candidate, or none");
   if (!fits(request.item_values.size(), rows))
@@ -191,8 +197,9 @@ struct Ranker::Memory {
   std::span<const float> network_rows(const Policy& used, std::span<const float> rows, std::span<const float> values);
   void rank_with_gaps(const Request& request, std::span<const float> some, const FusionOptions& options,
                       const PageBuffer& buffer);
-  void rank_scores(const Sources& sources, const Policy& used, const Request& request, std::span<const float> rows,
-                   const FusionOptions& options, const PageTerms* terms, const PageBuffer& buffer);
+  void make_scores(const Sources& sources, const Policy& used, const Request& request, std::span<const float> rows,
+                   const FusionOptions& options, const PageTerms* terms);
+  void rank_scores(const Request& request, std::size_t some, const PageTerms* terms, const PageBuffer& buffer);
   void split(const Sources& sources, const Policy& used, const PageTerms& terms, std::span<const float> rows,
              std::span<const float> item_values, const FusionOptions& options);
   void spread(const Request& request, std::size_t width, std::size_t rows);
@@ -324,10 +331,9 @@ void Ranker::Memory::add_boosts(const Request& request, std::span<const float> b
   }
 }
 
-// Ranks by the scores of the sources, which those of `rows`, the candidates without a missing prediction, make.
-void Ranker::Memory::rank_scores(const Sources& sources, const Policy& used, const Request& request,
-                                 std::span<const float> rows, const FusionOptions& options, const PageTerms* terms,
-                                 const PageBuffer& buffer) {
+// The scores of the sources of all candidates, in `transformed`; rows: of those without a missing prediction.
+void Ranker::Memory::make_scores(const Sources& sources, const Policy& used, const Request& request,
+                                 std::span<const float> rows, const FusionOptions& options, const PageTerms* terms) {
   const std::size_t tasks = weights.size(), all = request.predictions.size() / tasks, some = rows.size() / tasks;
   const auto count = [&](std::size_t n) { return static_cast<std::int64_t>(n); };
   std::span<const float> item_values;
@@ -361,6 +367,12 @@ void Ranker::Memory::rank_scores(const Sources& sources, const Policy& used, con
   if (!sources.boosts.empty()) standardize(std::span(transformed).first(some));  // never with terms
   if (some < all) spread(request, 1, all);
   add_boosts(request, sources.boosts);
+}
+
+// Ranks by the scores in `transformed`; some: candidates without a missing prediction.
+void Ranker::Memory::rank_scores(const Request& request, std::size_t some, const PageTerms* terms,
+                                 const PageBuffer& buffer) {
+  const std::size_t all = transformed.size();
   if (terms != nullptr || detail::has_places(request)) {
     page.value.assign(transformed.begin(), transformed.end());
     if (terms != nullptr) {
@@ -371,8 +383,8 @@ void Ranker::Memory::rank_scores(const Sources& sources, const Policy& used, con
     return detail::place_candidates(terms, request, page, buffer);
   }
   constexpr float one[] = {1.0f};
-  pygrade::rank(Scores::dense(transformed.data(), ScoreType::float32, 1, count(all), 1), one,
-                count(buffer.values.size()), {}, request.rules, buffer.values, buffer.indices);
+  pygrade::rank(Scores::dense(transformed.data(), ScoreType::float32, 1, static_cast<std::int64_t>(all), 1), one,
+                static_cast<std::int64_t>(buffer.values.size()), {}, request.rules, buffer.values, buffer.indices);
 }
 
 // Splits the scores in `transformed` into what needs the root task, page.root[N'], and the rest, which stays there. In
@@ -428,21 +440,34 @@ void Ranker::Memory::split(const Sources& sources, const Policy& used, const Pag
   for (std::size_t i = 0; i < some; ++i) transformed[i] -= page.root[i];
 }
 
-Page Ranker::rank(Memory& memory, const Policy& used, const Request& given, const PageBuffer& buffer,
-                  std::optional<std::uint64_t> draw, bool gaps) {
-  const detail::FloatEnvironment environment;
-  Request request = detail::as_logged(used, given, memory.reading);
-  request.items = used.add_levels(given.item_ids, given.items, memory.leveled);
+// A request as the policy reads it: predictions on the scales of a log, items with their levels, weights chosen.
+struct Ranker::Prepared {
+  Request request;
+  Sources sources;
+  FusionOptions options;
+  std::span<const float> present;  // predictions [N', T] of the candidates without a missing one
+  Page page = {};
+
+  Prepared(const Policy& used, const Request& read)
+      : request(read),
+        sources(used, read),
+        options{transform_of(used), used.beta(), used.epsilon(), used.slope().data()},
+        present(read.predictions) {}
+};
+
+Ranker::Prepared Ranker::prepare(Memory& memory, const Policy& used, const Request& given,
+                                 std::optional<std::uint64_t> draw, bool gaps) {
+  Request read = detail::as_logged(used, given, memory.reading);
+  read.items = used.add_levels(given.item_ids, given.items, memory.leveled);
+  Prepared prepared(used, read);
+  auto& [request, sources, options, present, page] = prepared;
   const std::size_t tasks = used.tasks().size();
   const std::size_t rows = request.predictions.size() / tasks;
-  const Sources sources(used, request);
   memory.weights.resize(tasks);
   memory.concentration.resize(tasks);
   used.change_values(request.change(), request.scenario, memory.change);
   if (!sources.network_alone() || !used.priced().empty()) check_signs(used, request);
 
-  Page page;
-  std::span<const float> present = request.predictions;
   if (gaps) {
     memory.present.clear();
     memory.present.reserve(present.size());
@@ -476,14 +501,33 @@ Page Ranker::rank(Memory& memory, const Policy& used, const Request& given, cons
                      page.seed & detail::max_draw_of_seed, memory.weights, {}, {});
   }
 
-  const FusionOptions options{transform_of(used), used.beta(), used.epsilon(), used.slope().data()};
+  return prepared;
+}
+
+void Ranker::score(Memory& memory, const Policy& used, const Request& given, bool gaps, std::span<float> scores) {
+  const detail::FloatEnvironment environment;
+  Request mean = given;
+  mean.explore = false;
+  auto [request, sources, options, present, page] = prepare(memory, used, mean, {}, gaps);
+  memory.make_scores(sources, used, request, present, options, nullptr);
+  std::ranges::copy(memory.transformed, scores.begin());
+}
+
+Page Ranker::rank(Memory& memory, const Policy& used, const Request& given, const PageBuffer& buffer,
+                  std::optional<std::uint64_t> draw, bool gaps) {
+  const detail::FloatEnvironment environment;
+  auto [request, sources, options, present, page] = prepare(memory, used, given, draw, gaps);
+  const std::size_t tasks = used.tasks().size();
+  const std::size_t rows = request.predictions.size() / tasks;
   const PageTerms* terms = page.explored ? nullptr : sources.page_terms(used, request);  // drawn weights sort
   page.searched = terms != nullptr;
   if (!sources.network_alone() || terms != nullptr || detail::has_places(request)) {
-    memory.rank_scores(sources, used, request, present, options, terms, buffer);
+    memory.make_scores(sources, used, request, present, options, terms);
+    memory.rank_scores(request, present.size() / tasks, terms, buffer);
   } else {
     auto item_values = request.item_values;
     if (gaps && !used.priced().empty()) item_values = memory.of_present(request, item_values, 1, memory.prices);
+    const auto rows_of_network = used.corrected() ? std::span<const float>(memory.corrected) : present;
     const auto fused = memory.network_rows(used, rows_of_network, item_values);
     if (gaps)
       memory.rank_with_gaps(request, fused, options, buffer);
@@ -512,7 +556,8 @@ Page Ranker::rank(Memory& memory, const Policy& used, const Request& given, cons
 
 Page Ranker::Lease::rank(const Request& request, const PageBuffer& buffer) {
   const Policy& used = *policy();
-  check_sizes(used, request, buffer);
+  check_buffer(used, buffer);
+  check_sizes(used, request, buffer.values.size());
   return ranker_.rank(slot_.memory, used, request, buffer, request.draw, check_predictions(used, request));
 }
 
@@ -527,7 +572,8 @@ void Ranker::Lease::rank(std::span<const Request> requests, std::span<const Page
   memory.gaps.clear();
   for (std::size_t b = 0; b < requests.size(); ++b) {
     try {
-      check_sizes(used, requests[b], buffers[b]);
+      check_buffer(used, buffers[b]);
+      check_sizes(used, requests[b], buffers[b].values.size());
       memory.gaps.push_back(check_predictions(used, requests[b]));
       check_signs(used, detail::as_logged(used, requests[b], memory.reading));
       used.change_values(requests[b].change(), requests[b].scenario, memory.change);
@@ -555,11 +601,44 @@ void Ranker::Lease::rank(std::span<const Request> requests, std::span<const Page
       });
 }
 
+void Ranker::Lease::score(std::span<const Request> requests, std::span<const std::span<float>> scores,
+                          int num_threads) {
+  if (scores.size() != requests.size()) throw std::invalid_argument("scores must have one entry for each request");
+  Memory& memory = slot_.memory;
+  const Policy& used = *policy();
+  std::size_t values = 0;
+  memory.gaps.clear();
+  for (std::size_t b = 0; b < requests.size(); ++b) {
+    try {
+      check_sizes(used, requests[b], 0);
+      if (scores[b].size() != requests[b].predictions.size() / used.tasks().size())
+        throw std::invalid_argument("scores must have one place for each candidate");
+      memory.gaps.push_back(check_predictions(used, requests[b]));
+      check_signs(used, detail::as_logged(used, requests[b], memory.reading));
+      used.change_values(requests[b].change(), requests[b].scenario, memory.change);
+    } catch (const std::invalid_argument& error) {
+      throw std::invalid_argument("request " + std::to_string(b) + ": " + error.what());
+    }
+    values += requests[b].predictions.size();
+  }
+  const double mean = static_cast<double>(values) / static_cast<double>(std::max<std::size_t>(1, requests.size()));
+  detail::parallel_for(static_cast<std::int64_t>(requests.size()), num_threads, detail::grain_of(600.0 + 0.2 * mean),
+                       [&](std::int64_t begin, std::int64_t end) {
+                         const Lease worker(ranker_, &policy());  // the outer lease keeps it in service
+                         for (auto b = static_cast<std::size_t>(begin); b < static_cast<std::size_t>(end); ++b)
+                           ranker_.score(worker.slot_.memory, used, requests[b], memory.gaps[b], scores[b]);
+                       });
+}
+
 Page Ranker::rank(const Request& request, const PageBuffer& buffer) { return Lease(*this).rank(request, buffer); }
 
 void Ranker::rank(std::span<const Request> requests, std::span<const PageBuffer> buffers, std::span<Page> pages,
                   int num_threads) {
   Lease(*this).rank(requests, buffers, pages, num_threads);
+}
+
+void Ranker::score(std::span<const Request> requests, std::span<const std::span<float>> scores, int num_threads) {
+  Lease(*this).score(requests, scores, num_threads);
 }
 
 void Ranker::swap(std::shared_ptr<const Policy> policy) {
