@@ -68,7 +68,7 @@ def fit_browsing(logs: Logs) -> Browsing:
     happened &= happened.mean(0) < _USUAL if len(rows) else False
     if not logs.slots_known or not happened.any():
         return Browsing(result, np.empty((0, 0, 0)), np.empty(0))
-    events, slot = happened.any(1).astype(np.float64), logs.position[rows]
+    events, slot = np.asarray(happened.any(1), np.float64), logs.position[rows]
     expected = p @ (happened.sum(0) / np.maximum(p.sum(0), 1e-30)) + 1e-12
     expected *= _ratio(np.bincount(slot, events), np.bincount(slot, expected))[slot]
     rarest = _rarest(happened)

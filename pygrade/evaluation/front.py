@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pygrade import _core, ops
+from pygrade import ops
 from pygrade._typing import Array
 from pygrade._util.serialization import to_builtins
 from pygrade.evaluation.arms import EXPECTED_VALUE, SERVED
@@ -44,6 +44,7 @@ from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy
 from pygrade.policy.alone import without_boosts
 from pygrade.policy.mixture import EPSILON
+from pygrade.policy.network import Core
 from pygrade.workers import LOCAL, Workers
 
 VALUE = "value"  # of the events of all tasks, beside the tasks
@@ -149,7 +150,7 @@ class Judge:
         return {name: value for name, value in vars(self).items() if name != "_cores"}
 
     @cached_property
-    def _cores(self) -> tuple[_core.Ranker, _core.Ranker]:
+    def _cores(self) -> tuple[Core, Core]:
         """Of the policy, and without its boosts."""
         return self.policy.in_core(), without_boosts(self.policy).in_core()
 

@@ -41,6 +41,7 @@ from pygrade.policy.projection import project_weights
 from pygrade.policy.spec import PolicySpec
 from pygrade.storage import Place, download, is_url, publishing
 
+Core = _core.Ranker  # a policy as it was, in the core
 _INPUT_CLIP = 5.0  # of normalized inputs: one broken feature must not take over the weights
 
 
@@ -267,9 +268,9 @@ class FusionPolicy(nn.Module):
                 weights[row] = self.fallback_weights(None if scenario is None else str(scenario[row]))
         return weights
 
-    def in_core(self) -> _core.Ranker:
+    def in_core(self) -> Core:
         """The policy as it is now in the core's ranker, see `scores`."""
-        return _core.Ranker(_core.Policy(*self.artifact()), self, 0)
+        return Core(_core.Policy(*self.artifact()), self, 0)
 
     def scores(
         self,
@@ -281,7 +282,7 @@ class FusionPolicy(nn.Module):
         item_values: NDArray[Any] | None = None,
         items: NDArray[Any] | None = None,
         shifts: Any = None,
-        core: _core.Ranker | None = None,
+        core: Core | None = None,
     ) -> NDArray[np.float32]:
         """What the core ranks the candidates by without rules and page terms, float32 [R, N] or, of predictions [M, T]
         with offsets [R + 1], [M]; NaN where a prediction is missing.
