@@ -477,9 +477,6 @@ class FeatureCenter:
     def forget_items(self) -> None:
         """Attributes of items are read again."""
 
-def assign_users(experiment: str, cohorts: list[list[float]], users: list[str]) -> tuple[Any, Any]:
-    """Cohorts and settings [U], int32, of users in an experiment; see `pygrade.service.experiment.assign`."""
-
 class Service:
     """A worker of the service without its HTTP, see <pygrade/service.hpp>."""
 

@@ -66,7 +66,6 @@ ORDER = [
     "serving",
     "console",
     "doctor",
-    "longterm",
     "runs",
     "simulation",
     "pipeline",

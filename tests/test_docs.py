@@ -152,7 +152,7 @@ def test_the_glossary_has_its_terms_in_order():
 def test_the_service_reads_the_tables_that_pages_show():
     tables = [tomllib.loads(table) for page in PAGES for table in blocks(page, "toml")]
     shown = [table["serve"] for table in tables if "serve" in table]
-    known = {option.name for option in options_of("serve")} | {"arms", "shadow", "explore", "experiment"}
+    known = {option.name for option in options_of("serve")} | {"arms", "shadow", "explore"}
     assert shown and {name for table in shown for name in table} <= known
 
 

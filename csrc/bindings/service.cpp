@@ -6,36 +6,14 @@
 #include <algorithm>
 #include <chrono>
 #include <string>
-#include <vector>
 
-#include "../src/service/experiment.hpp"
 #include "families.hpp"
-#include "new_arrays.hpp"
 
 namespace pygrade::inline v0_2::bindings {
 
 namespace py = pybind11;
 
-namespace {
-
-// Cohorts and settings [U], int32, of users by their ids as in the log.
-py::tuple assign_users(const std::string& experiment, const std::vector<std::vector<double>>& cohorts,
-                       const std::vector<std::string>& users) {
-  detail::check_cohorts(cohorts, cohorts.empty() ? 0 : cohorts.front().size(), "cohorts");
-  std::vector<std::int32_t> cohort, setting;
-  for (const auto& user : users) {
-    const Assignment found = detail::assign_user(experiment, cohorts, user);
-    cohort.push_back(found.cohort);
-    setting.push_back(found.setting);
-  }
-  return py::make_tuple(copy_to_array(std::span<const std::int32_t>(cohort)),
-                        copy_to_array(std::span<const std::int32_t>(setting)));
-}
-
-}  // namespace
-
 void bind_service(py::module_& module) {
-  module.def("assign_users", &assign_users, "experiment"_a, "cohorts"_a, "users"_a);
   py::class_<Service>(module, "Service")
       .def(py::init([](const std::string& run, const std::string& config) {
              const py::gil_scoped_release unlocked;

@@ -12,7 +12,6 @@
 #include <tuple>
 
 #include "check.hpp"
-#include "service/experiment.hpp"
 #include "service/json_writer.hpp"
 #include "service_run.hpp"
 #include "serving.hpp"
@@ -131,71 +130,6 @@ TEST(a_page_of_a_policy_s_run_is_the_ranker_s) {
   const Json late = post(*service, "/v1/rank", asked.json(std::string(with_context) + R"(, "deadline_ms": 0)"));
   CHECK_EQUAL(text_at(late, "degraded"), std::string("deadline"));
   CHECK_EQUAL(text_at(late, "fallback"), std::string("scenario"));
-}
-
-TEST(an_experiment_gives_users_a_setting_by_their_hash) {
-  Artifact artifact = table_policy();
-  artifact.mixture = mixture_json({{"value_tasks", "[]"}}, "0");
-  const PolicyRun run(artifact.draw());
-  const std::string options =
-      R"({"experiment": {"name": "cost", "start": "2026-12-07", "cohorts": [[0.5, 0.5], [0, 1]],)"
-      R"( "settings": [{}, {"click": -4}]}})";
-  const auto service = run.serve(options);
-  const auto other = run.serve(options);
-  const detail::Experiment experiment{
-      "cost", 1'796'601'600'000, {{}, {{"click", -4.0}}}, {{0.5, 0.5}, {0.0, 1.0}}};  // date -d 2026-12-07 +%s
-  const std::int64_t late = experiment.start + detail::cohort_ms;
-  const Asked asked(20);
-  std::map<std::pair<int, int>, int> counts;
-  for (int user = 0; user < 200; ++user) {
-    const auto ask = [&](const auto& from, std::int64_t time, const std::string& more) {
-      return post(
-          *from, "/v1/rank",
-          asked.json(R"("user": )" + std::to_string(user) + R"(, "timestamp": )" + std::to_string(time) + more));
-    };
-    const Assignment wanted = detail::assign_user(experiment, std::to_string(user), late);
-    const Json page = ask(service, late, "");
-    const Json& found = page.at("experiment");
-    CHECK_EQUAL(found.at("setting").integer, std::int64_t{wanted.setting});
-    CHECK_EQUAL(found.at("cohort").integer, std::int64_t{wanted.cohort});
-    CHECK_EQUAL(page.object_at("shifts").finite_at("click"), wanted.setting == 1 ? -4.0 : 0.0);
-    CHECK_EQUAL(ask(other, late + 20 * detail::cohort_ms, "").at("experiment").at("setting").integer,
-                std::int64_t{wanted.setting});
-    CHECK_EQUAL(scores_of(page),
-                scores_of(ask(service, late, wanted.setting == 1 ? R"(, "shifts": {"click": -4})" : "")));
-    const Json early = ask(service, late - 1, "");
-    CHECK_EQUAL(early.at("experiment").at("setting").type == Json::Type::null, wanted.cohort == 1);
-    const Json own = ask(service, late, R"(, "shifts": {"click": 2})");
-    CHECK_EQUAL(own.object_at("shifts").finite_at("click"), 2.0);
-    CHECK_EQUAL(own.at("experiment").at("setting").integer, std::int64_t{wanted.setting});
-    const Json outside = ask(service, late, R"(, "experiment": false)");
-    CHECK(outside.at("experiment").at("cohort").type == Json::Type::null);
-    CHECK_EQUAL(outside.object_at("shifts").finite_at("click"), 0.0);
-    ++counts[{wanted.cohort, wanted.setting}];
-  }
-  CHECK_EQUAL(counts[std::pair(1, 0)], 0);
-  CHECK(counts[std::pair(0, 0)] > 25 && counts[std::pair(0, 1)] > 25 && counts[std::pair(1, 1)] > 70);
-  CHECK_EQUAL(metric(*service, R"(pygrade_unassigned_pages_total{reason="request"})"), 200.0);
-  CHECK(metric(*service, R"(pygrade_setting_pages_total{setting="1"})") > 300.0);
-
-  const auto refuses = [&](const std::string& given, const char* message) {
-    CHECK_THROWS(std::invalid_argument, message, run.serve(R"({"experiment": )" + given + "}"));
-  };
-  refuses(R"({"name": "a", "settings": [{}, {}]})", "experiment.start is missing");
-  refuses(R"({"start": "2026-12-07", "settings": [{}, {}]})", "experiment.name is missing");
-  refuses(R"({"name": "a", "start": "2026-02-30", "settings": [{}, {}]})", "want a day in UTC");
-  refuses(R"({"name": "a", "start": "soon", "settings": [{}, {}]})", "want a day in UTC");
-  refuses(R"({"name": "a", "start": "2026-12-07", "settings": [{}]})", "has 1 settings; want at least 2");
-  refuses(R"({"name": "a", "start": "2026-12-07", "settings": [{}, {"clicks": 1}]})",
-          "names 'clicks', which is no task");
-  refuses(R"({"name": "a", "start": "2026-12-07", "settings": [{}, {"click": "x"}]})", "experiment.settings[1].click");
-  refuses(R"({"name": "a", "start": "2026-12-07", "settings": [{}, {}], "cohorts": [[1]]})",
-          "experiment.cohorts[0] has 1 shares");
-  refuses(R"({"name": "a", "start": "2026-12-07", "settings": [{}, {}], "cohorts": [[1, 1]]})",
-          "want one for each of the 2");
-  const PolicyRun alone(table_policy());
-  CHECK_THROWS(std::invalid_argument, "no expected value of the policy knows",
-               alone.serve(R"({"experiment": {"name": "a", "start": "2026-12-07", "settings": [{}, {"click": -1}]}})"));
 }
 
 TEST(names_missing_predictions_and_columns_are_read) {

@@ -27,7 +27,7 @@ _INTERRUPTED = "interrupted; what was written is whole. The same command resumes
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (``sys.argv`` by default); returns the exit code."""
     args = list(sys.argv[1:] if arguments is None else arguments)
-    if "-".join(args[:2]) in COMMANDS:  # pygrade longterm plan
+    if "-".join(args[:2]) in COMMANDS:  # pygrade abtest plan
         args = ["-".join(args[:2]), *args[2:]]
     wants_traceback = _TRACEBACK in args or os.environ.get("PYGRADE_TRACEBACK", "") not in ("", "0")
     try:

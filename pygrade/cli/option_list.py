@@ -27,8 +27,6 @@ COMMANDS = {  # the module of pygrade.config that has the options, and what the 
     "abtest-plan": ("abtest", "users and days that an A/B test of your own needs, from the variances in your log"),
     "abtest-check": ("abtest", "whether the users of your own A/B test were split as planned"),
     "abtest-read": ("abtest", "lifts of your own finished A/B test, from a table of users per arm"),
-    "longterm-plan": ("longterm", "settings of the values for an experiment over four weeks, users and cost"),
-    "longterm-read": ("longterm", "an experiment over four weeks: the setting of the values to serve, in one sentence"),
     "pipeline": ("pipeline", "the whole system from raw events: features, prerank, models, policy, store, report"),
     "console": ("console", "one HTML file to look at a policy on held-out requests and move its weights; no server"),
     "serve-check": (

@@ -108,10 +108,6 @@ class JoinOptions(Output, JoinConfig):
     out: Place = required("directory of the joined log")
     until: int | None = option(None, "ms since 1970 up to which all feedback is here; none: time of the newest page")
     final: bool = option(False, "no page waits any more: the logs have ended")
-    users: Path | None = option(None, "table of the users of the service's experiment to write: .csv or .parquet")
-    experiment: Path | None = option(
-        None, "the service's pygrade.toml, which has it as [serve.experiment]; for --users"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pygrade.config.marketplace import PRODUCTION_WEIGHTS, TASKS, MarketplaceConfig, PerTask
 from pygrade.config.option import Options, Place, option
@@ -48,27 +48,6 @@ class SimulateConfig(Options):
             raise ValueError(f"concentrations are {self.concentrations}; want {len(TASKS)} positive numbers each")
         if self.item_noise == math.inf:
             raise ValueError("item_noise is inf; want a standard deviation, or none")
-
-
-@dataclass(frozen=True)
-class ReturnConfig(Options):
-    """How often users of the marketplace come, and what brings them back."""
-
-    habit: Literal["daily", "shop"] = option("daily", "daily: about 18 visits in 28 days, shop: about 7")
-    effect: float = option(0.0, "of a session on the user's satisfaction; 0: nothing that is shown brings a user back")
-    effects: tuple[float, ...] = option((), "of buyers and of browsers, in place of one effect for all")
-    keep: float = option(0.9, "share of the satisfaction that a day leaves", ge=0, lt=1)
-    spread: float = option(1.0, "sd over the users of the log odds of a visit", ge=0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        numbers = (self.effect, *self.effects)
-        if len(self.effects) not in (0, 2) or not all(map(math.isfinite, numbers)):
-            raise ValueError(
-                f"effect is {self.effect}, effects {self.effects}; want finite numbers, effects none or two"
-            )
-        if self.effects and self.effect:
-            raise ValueError(f"effects are {self.effects} and effect is {self.effect}; want one of them")
 
 
 @dataclass(frozen=True)

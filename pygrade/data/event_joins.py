@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from pygrade._typing import Ints
 from pygrade._util.hashing import hash_ids
 from pygrade._util.optional_imports import require
-from pygrade.data.downstream import Downstream, downstream_amounts, known_until
 from pygrade.data.import_shards import DAY, in_content_order
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ class JoinRules:
     window_hours: float
     utc_offset_hours: float
     first_slot: int  # of the whole log: slots count from it
-    downstream: tuple[Downstream, ...] = ()
-    last_time: int = 0  # ms of the log's last event
 
 
 def make_requests(
@@ -58,8 +55,7 @@ def make_requests(
     sizes = np.diff(np.append(starts, len(exposures)))
     counts.update(requests=len(starts), alone=int((sizes == 1).sum()))
     request = np.repeat(np.arange(len(starts)), sizes)
-    later = _downstream(exposures, feedback, rules)
-    exposures = _joined(exposures, feedback, rules, counts).with_columns(later)
+    exposures = _joined(exposures, feedback, rules, counts)
     of_request = exposures[starts]
     named = [name for name in exposures.columns if name == "scenario" or name.startswith("c_")]
     for table in dated.values():
@@ -80,24 +76,7 @@ def make_requests(
     outcomes = [name for name in events.columns if name[:2] in ("m_", "y_")]
     hidden = [polars.when(shown).then(polars.col(name)).alias(name) for name in ("position", *outcomes)]
     events = events.with_columns(hidden)
-    if rules.downstream:
-        kept = events.filter(polars.col("timestamp") <= known_until(rules.last_time, rules.downstream))
-        counts["censored"] = len(events) - len(kept)
-        events = kept
     return events.drop("role", "slot"), len(starts), counts
-
-
-def _downstream(exposures: "pl.DataFrame", feedback: "pl.DataFrame", rules: JoinRules) -> "list[pl.Series]":
-    """The columns of what users do later, of each exposure."""
-    polars = require("polars", "pipeline")
-    if not rules.downstream:
-        return []
-    seen = polars.concat([exposures.filter(polars.col("role") == SHOWN), feedback])
-    measures = {label.of: seen[f"m_{label.of}"].to_numpy() for label in rules.downstream if f"m_{label.of}" in seen}
-    places = [(frame["user_id"].to_numpy(), frame["timestamp"].to_numpy()) for frame in (exposures, seen)]
-    found = downstream_amounts(rules.downstream, places[0], places[1], rules.gap_minutes * 60_000, measures)
-    labels = {label.name: found[label.name] >= label.at_least for label in rules.downstream}
-    return [polars.Series(f"y_{name}", label.astype(np.float32)) for name, label in labels.items()]
 
 
 def _ordered(frame: "pl.DataFrame", rules: JoinRules) -> "pl.DataFrame":

@@ -62,7 +62,6 @@ class EventSource:
     category: str | None = None  # the column of items.parquet that groups items best
     price: str | None = None  # the column of items.parquet that is an item's price, a number
     value_tasks: tuple[str, ...] = ()  # tasks of which an event is worth its value times the price
-    downstream: tuple[str, ...] = ()  # tasks whose labels are known only days later, so that no feature reads them
     utc_offset_hours: float = 0.0  # of the users' clocks
     notes: tuple[str, ...] = ()  # what the import lost or assumed, for people
     slots_known: bool = True  # else positions count what was shown as it was listed
@@ -78,10 +77,6 @@ class EventSource:
             unknown = [task for task in chain if task not in self.tasks]
             if unknown or len(chain) < 2:
                 raise ValueError(f"funnel has the chain {chain}; want two or more of the tasks {', '.join(self.tasks)}")
-        if unknown := [task for task in self.downstream if task not in self.tasks]:
-            raise ValueError(f"downstream names {unknown[0]!r}; want some of the tasks {', '.join(self.tasks)}")
-        if len(self.downstream) == len(self.tasks):
-            raise ValueError("downstream names every task; want feedback that is known at once, too")
         if unknown := [task for task in self.predictions if task not in self.tasks]:
             raise ValueError(f"predictions names {unknown[0]!r}; want some of the tasks {', '.join(self.tasks)}")
         for table in ("users", "items", "context"):

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pygrade.data.downstream import SESSIONS, Downstream
 from pygrade.data.event_log import KINDS
 from pygrade.storage import Place, is_url, join_path
 
@@ -45,11 +44,6 @@ KEYS: dict[str, dict[str, Key]] = {
         "gap_minutes": Key("number", "minutes without an exposure that end a session", default=30.0),
         "max_rows": Key("number", "longer sessions and days are cut into requests of so many exposures", default=100),
         "window_hours": Key("number", "feedback belongs to the latest exposure, at most so long before", default=24.0),
-        "downstream": Key(
-            "downstream",
-            "tasks of what users do later: NAME = { days = 3 } further sessions; of = MEASURE, at_least = AMOUNT",
-            default=(),
-        ),
         "values": Key("numbers", "worth of one event of a task; not given: 1", default={}),
         "funnel": Key("chains", "chains of tasks, each possible only after the one before it", default=()),
         "category": Key("text", "the item attribute to count over"),
@@ -167,17 +161,11 @@ class EventSchema:
     category: str | None = None
     price: str | None = None
     value_tasks: tuple[str, ...] = ()
-    downstream: tuple[Downstream, ...] = ()
-
-    @property
-    def feedback(self) -> tuple[str, ...]:
-        """All kinds of feedback, in the order of the tables."""
-        return tuple(dict.fromkeys(task for table in self.events for task in table.tasks))
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Feedback, then what users do later."""
-        return (*self.feedback, *(label.name for label in self.downstream))
+        """All kinds of feedback, in the order of the tables."""
+        return tuple(dict.fromkeys(task for table in self.events for task in table.tasks))
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -328,22 +316,7 @@ def _attributes(value: Any) -> tuple[Attribute, ...]:
     return tuple(result)
 
 
-def _downstream(value: Any) -> tuple[Downstream, ...]:
-    if not isinstance(value, dict):
-        raise ValueError("{NAME = {days = NUMBER}}")
-    result = []
-    for name, entry in value.items():
-        if not isinstance(entry, dict) or not {"days"} <= set(entry) <= {"days", "of", "at_least"}:
-            raise ValueError(f"days, and if wanted of and at_least, for {name!r}")
-        days, least = _number(entry["days"]), _number(entry.get("at_least", 1.0))
-        if not (days > 0 and least > 0):
-            raise ValueError(f"days and at_least above 0 for {name!r}")
-        result.append(Downstream(name, days, _text(entry.get("of", SESSIONS)), least))
-    return tuple(result)
-
-
 _READERS = {
-    "downstream": _downstream,
     "text": _text,
     "number": _number,
     "texts": _texts,
@@ -358,17 +331,10 @@ _READERS = {
 def _contradictions(schema: EventSchema) -> list[str]:
     """What the keys say against each other."""
     found = []
-    later = {label.name for label in schema.downstream}
     if schema.requests not in REQUESTS:
         found.append(f"requests is {schema.requests!r}; want one of {', '.join(REQUESTS)}")
     if schema.max_rows < 1 or schema.gap_minutes < 0 or schema.window_hours <= 0:
         found.append("want max_rows from 1, gap_minutes from 0 and window_hours above 0 on")
-    found += [
-        f"downstream {label.name!r} is of {label.of!r}; want {', '.join((SESSIONS, *schema.measures))}"
-        for label in schema.downstream
-        if label.of not in (SESSIONS, *schema.measures)
-    ]
-    found += [f"{task!r} is feedback and downstream; want two names" for task in {*schema.feedback} & later]
     names = [*schema.tasks, *schema.measures, *(a.name for t in (*schema.users, *schema.items) for a in t.attributes)]
     names += [a.name for table in schema.events for a in (*table.context, *table.item_attributes)]
     found += [f"{name!r} is no name; want letters, digits and _" for name in names if not re.fullmatch(r"\w+", name)]
@@ -388,7 +354,7 @@ def _contradictions(schema: EventSchema) -> list[str]:
             f'are (exposure = ["view"]), or say that each row counts as one (exposure = "{EVERY}"), if feedback tells '
             "them apart, such as ratings"
         )
-    if not schema.feedback:
+    if not schema.tasks:
         found.append("no table of events has tasks: want at least one kind of feedback")
     tasks = {*schema.values, *schema.value_tasks, *(task for chain in schema.funnel for task in chain)}
     if unknown := sorted(tasks - set(schema.tasks)):

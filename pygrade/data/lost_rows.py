@@ -61,8 +61,6 @@ def sentences(lost: Lost, window_hours: float) -> Iterator[str]:
             f"{count:,} of {whole:,} events of feedback ({share}) are left out: no exposure of their user and item in "
             f"the same request, or in the {window_hours:g} hours before"
         )
-    if count := lost.joins["censored"]:
-        yield f"{count:,} exposures at the end are left out: what their users do later is not known yet (downstream)"
     for entity, unknown in lost.unknown.items():
         if unknown.ids:
             yield (

@@ -89,7 +89,6 @@ def import_raw_events(place: Place, writer: EventWriter, config: RawEventsConfig
             category=schema.category,
             price=schema.price,
             value_tasks=schema.value_tasks,
-            downstream=tuple(label.name for label in schema.downstream),
             utc_offset_hours=schema.utc_offset_hours,
             notes=tuple(sentences(lost, schema.window_hours)),
         )
@@ -105,10 +104,10 @@ def _read(plan: Plan, tables: Mapping[str, Sequence[AttributeTable]], writer: Ev
     for table in schema.events:
         shuffle = next(rest) if table.dated is not None else ""
         events += [_EventPiece(plan, piece, table, shuffle) for piece in _pieces(plan, table, writer.rows)]
-    first_slot, last_time = _NO_SLOT, 0
+    first_slot = _NO_SLOT
     for job, facts in zip(events, writer.read(_read_events, events, "events: read"), strict=True):
         lost.count(_name(job.table), facts.attributes.left_out, facts.kinds)
-        first_slot, last_time = min(first_slot, facts.first_slot), max(last_time, facts.last_time)
+        first_slot = min(first_slot, facts.first_slot)
         _merge(whole["item"], facts.attributes.whole)
     listed = [("user", f"user-{n}", t) for n, t in enumerate(tables["user"])]
     listed += [("item", f"item-{n}", t) for n, t in enumerate(schema.items)]
@@ -124,7 +123,7 @@ def _read(plan: Plan, tables: Mapping[str, Sequence[AttributeTable]], writer: Ev
     shards = writer.shards[before:]
     if first_slot == _NO_SLOT and any(table.slot for table in schema.events):
         raise ValueError("no exposure has a slot; want slots of what was shown, or no key slot: the order in time")
-    _make_events(plan, len(dated), (first_slot, last_time), shards, writer, lost)
+    _make_events(plan, len(dated), first_slot, shards, writer, lost)
     for entity, some in tables.items():
         if some:
             jobs = jobs_of(entity, some, shards, whole[entity], writer.rows)
@@ -158,7 +157,6 @@ class _EventFacts:
     attributes: TableFacts = field(default_factory=TableFacts)
     kinds: Counter[str] = field(default_factory=Counter)  # that are neither exposure nor feedback → rows
     first_slot: int = _NO_SLOT
-    last_time: int = 0  # ms
 
 
 def _read_events(job: _EventPiece, shard: ShardWriter) -> _EventFacts:
@@ -270,8 +268,7 @@ def _add_events(
     for name in schema.measures:
         found = batch.number(table.measures[name][0], values) if name in table.measures else empty
         columns[f"m_{name}"] = found.cast(polars.Float32)
-    facts.last_time = max(facts.last_time, int(time.max() or 0))
-    for task in schema.feedback:
+    for task in schema.tasks:
         flags = feedback.get(task, np.zeros(rows, bool))
         columns[f"y_{task}"] = polars.Series(flags.astype(np.float32))
     frame = polars.DataFrame({name: series.alias(name) for name, series in columns.items()})
@@ -354,12 +351,12 @@ class _Users:
 
 
 def _make_events(
-    plan: Plan, dated: int, ends: tuple[int, int], shards: Sequence[ImportShard], writer: EventWriter, lost: Lost
+    plan: Plan, dated: int, first_slot: int, shards: Sequence[ImportShard], writer: EventWriter, lost: Lost
 ) -> None:
-    schema, (first_slot, last_time) = plan.schema, ends
+    schema = plan.schema
     slot = -1 if not any(table.slot for table in schema.events) else min(first_slot, 1)
     grouping = (schema.requests, schema.gap_minutes, schema.max_rows, schema.window_hours, schema.utc_offset_hours)
-    rules = JoinRules(*grouping, slot, schema.downstream, last_time)
+    rules = JoinRules(*grouping, slot)
     jobs = []
     for part in range(plan.partitions):
         rows = sum(shard.held.get("rows", {}).get(part, 0) for shard in shards)

@@ -56,9 +56,8 @@ def default_schema(event_log: RawEvents, utc_offset_hours: float | None = None) 
     features = [replace(f, name=f"{PRICE}_2") if f.name == PRICE else f for f in features]
     if source.get("price"):
         features.append(Feature(PRICE, "item", "dense", source["price"]))
-    tasks = tuple(task for task in event_log.tasks if task not in source.get("downstream", ()))
-    features += _user(tasks, measures)
-    features += _item(tasks, measures, categories)
+    features += _user(event_log.tasks, measures)
+    features += _item(event_log.tasks, measures, categories)
     return FeatureSchema.of(features, event_log, offset)
 
 

@@ -88,10 +88,6 @@ class FeatureSchema:
         columns["events"] = {n: t for n, t in event_log.scan().collect_schema().items() if n.startswith("c_")}
         types = {f"{table}.{name}": kind_of(t) for table, kinds in columns.items() for name, t in kinds.items()}
         listed = tuple(features)
-        later = {f"y_{task}" for task in getattr(event_log, "source", {}).get("downstream", ())}
-        if known_later := [f for f in listed if f.source in later]:
-            feature = known_later[0]
-            raise SchemaError(f"feature {feature.name!r} reads {feature.source}, whose label is known only days later")
         read = {cls.column_of(f) for f in listed}
         read |= {part.replace(".", "s.", 1) for f in listed for part in f.key if "." in part}
         for column in sorted(name for name in read if name is not None and name not in types):

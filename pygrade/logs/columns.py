@@ -11,7 +11,6 @@ class Column(NamedTuple):
     labels: str = ""  # of a matrix: the field that names its columns
     prefix: str = ""  # of their names in Parquet; else the column has the name of the field
     optional: bool = True
-    absent: str | int | None = None  # in the parts of a log that lack the column; None: all have it, or none
 
 
 COLUMNS = {
@@ -25,9 +24,6 @@ COLUMNS = {
     "baseline": Column(True, "str"),
     "verdict": Column(True, "str"),
     "arm": Column(True, "str"),
-    "experiment": Column(True, "str", absent=""),
-    "setting": Column(True, "int32", absent=-1),
-    "cohort": Column(True, "int32", absent=-1),
     "value": Column(False, "float32"),
     "production_score": Column(False, "float32"),
     "category": Column(False, "str"),

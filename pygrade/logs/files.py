@@ -79,15 +79,7 @@ def concatenate(parts: Sequence[Logs]) -> Logs:
     else:
         changes["embedding"] = changes["embeddings"] = None
     for name in COLUMNS.keys() - changes.keys():
-        column = COLUMNS[name]
         arrays = [getattr(part, name) for part in parts]
-        if column.absent is not None and any(array is not None for array in arrays):
-            arrays = [
-                np.full(part.num_requests, column.absent, None if column.kind == "str" else column.kind)
-                if array is None
-                else array
-                for part, array in zip(parts, arrays, strict=True)
-            ]
         whole = all(array is not None for array in arrays)
         changes[name] = np.concatenate(arrays) if whole else None
     return replace(first, **changes)

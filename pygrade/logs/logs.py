@@ -9,8 +9,7 @@ unknown), `scenario`, `value`, `category` (text) and `embedding` (a list of numb
 `a_<task>`, `seed`, `policy_version`, `exploration`, `timestamp` (ms), `trust`, `baseline`, `verdict` (what the policy
 was mixed with), `u_<task>` and `shift_<task>` (multipliers of the tasks' values, and numbers added to them),
 `candidates` (how many the request had; a server's log may list all candidates of a sample of its requests, and the
-shown ones alone of the others), `arm` (of a service's A/B test), `experiment`, `setting` and `cohort` (of a service's
-experiment over weeks).
+shown ones alone of the others) and `arm` (of a service's A/B test).
 
 Values that another convention explains are refused, with the row: slots from 1 (no row has slot 0), timestamps in
 seconds, microseconds or nanoseconds, predictions above 1 of a task whose feedback is only 0 and 1 (percentages), an
@@ -87,9 +86,6 @@ class Logs:
     shifts: NDArray[np.float32] | None = None  # [R, T] added to the tasks' values; NaN: unknown
     candidates: NDArray[np.int64] | None = None  # [R] that the request had; None: those that are listed
     arm: Array | None = None  # [R] str, of a service that served several policies
-    experiment: Array | None = None  # [R] str, name of a service's experiment over weeks; "": none
-    setting: NDArray[np.int32] | None = None  # [R] of the user in the experiment, as assigned; -1: none, or not yet
-    cohort: NDArray[np.int32] | None = None  # [R] of the user; -1: none
     items: tuple[str, ...] = ()  # item columns, without the i_ prefix; no task or feature has one of these names
     item_features: NDArray[np.float32] | None = None  # [M, I], None if there are no item columns; NaN: unknown
     category: Array | None = None  # [M] str, of the item; "": unknown

@@ -36,15 +36,13 @@ _KINDS = {
 }
 _STATED = ("tasks", "features", "items", "task_values", "value_tasks")  # in the metadata of every file
 _SINGLE = {name: column for name, column in COLUMNS.items() if not column.labels}
-_FILLED = [name for name, column in COLUMNS.items() if column.absent is not None]
 _WANTED = {"p_": "a prediction for every candidate", "y_": "feedback for a shown candidate"}
 _CONTRACT = (
     "a log has a row per candidate, with request_id, user_id, item_id, position (slot from 0, null: not shown; slots "
     "unknown: listed, the place in the list) and for each task p_<task> (prediction) and y_<task> (feedback, null: not "
     "shown); optional: x_<feature>, i_<item column>, scenario, value, production_score, category, embedding (a list), "
     "w_<task>, a_<task>, u_<task>, shift_<task>, seed, policy_version, exploration, timestamp (ms), trust, baseline, "
-    "verdict, candidates (of the request), arm, experiment, setting, cohort; `pygrade doctor FILE` makes one of a "
-    "table with other names"
+    "verdict, candidates (of the request), arm; `pygrade doctor FILE` makes one of a table with other names"
 )
 
 
@@ -76,8 +74,6 @@ class ParquetParts:
         if self.path.is_dir() and wanted != len(self.files):
             raise ValueError(f"{self.path}: {len(self.files)} parts; {self.files[0].name} says the log has {wanted}")
         self.names = list(self.parts[0].schema_arrow.names)
-        others = {name for part in self.parts[1:] for name in part.schema_arrow.names}
-        self.names += [name for name in _FILLED if name in others and name not in self.names]
 
     def __enter__(self) -> "ParquetParts":
         return self
@@ -103,10 +99,6 @@ class ParquetParts:
         chunks = []
         for file, part in zip(self.files, self.parts, strict=True):
             schema = part.schema_arrow
-            if name in _FILLED and name not in schema.names:
-                dtype = self.pa.string() if kind == "text" else self.pa.int32()
-                chunks.append(self.pa.chunked_array([self.pa.nulls(part.metadata.num_rows, dtype)]))
-                continue
             if schema.names.count(name) != 1:
                 problem = "missing" if name not in schema.names else "present more than once"
                 raise ValueError(f"{file}: column '{name}' is {problem}")
@@ -254,8 +246,7 @@ class ParquetParts:
         if column.kind == "str":
             return self.text(name)
         if column.kind != "float32":
-            missing = -1 if name in ("position", LISTED) else column.absent
-            return self.integers(name, missing if isinstance(missing, int) else 0, np.dtype(column.kind))
+            return self.integers(name, -1 if name in ("position", LISTED) else 0, np.dtype(column.kind))
         values, null = self.numbers(name)
         if column.prefix in _WANTED:
             bad = null & (position >= 0) if column.prefix == "y_" and position is not None else null

@@ -70,7 +70,7 @@ def test_it_has_an_option_for_each_of_the_server(run):
     own = {entry.name for entry in dataclasses.fields(ServeOptions)} - {
         entry.name for entry in dataclasses.fields(Output)
     }
-    assert own - {"print_config", "online"} == wanted - {"arms", "shadow", "explore", "experiment", "version"}  # tables
+    assert own - {"print_config", "online"} == wanted - {"arms", "shadow", "explore", "version"}  # tables
 
 
 def test_the_server_names_a_bad_option_and_shows_no_secret(run, tmp_path):

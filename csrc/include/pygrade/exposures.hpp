@@ -7,7 +7,7 @@
 //     candidates   how many candidates the request has in a full log
 //     share        the share of all requests that are logged in full
 //
-// `arm` if ExposureOptions names one, and `experiment`, `setting` and `cohort` if they name an experiment.
+// and `arm` if ExposureOptions names one.
 //
 // A request is logged in full, or with its shown rows alone: which one follows from a hash of its id, so it does not
 // depend on what happened. Requests in full are thus a fair sample of all. Training and estimates read them alone
@@ -33,19 +33,12 @@ struct ExposureOptions {
   std::string name = "exposures";                   // of the files: <name>-<ms since 1970>-<token>-<number>.parquet
   std::size_t queue_bytes = std::size_t{32} << 20;  // of the queue; a request in full takes about 4 (T + 2) N
   std::string arm = {};                             // of an A/B test, a column; "": none
-  std::string experiment = {};                      // over weeks, a column; "": none
   // A file is complete at the first of these, and a row group of it.
   std::size_t file_bytes = std::size_t{256} << 20;
   std::chrono::milliseconds file_time{300'000};
   std::size_t group_rows = 100'000;
   std::size_t group_bytes = std::size_t{16} << 20;
   std::chrono::milliseconds group_time{60'000};
-};
-
-// The user's part in an experiment over weeks, as assigned.
-struct Assignment {
-  std::int32_t cohort = -1;   // -1: the request is outside the experiment
-  std::int32_t setting = -1;  // -1: so, or the user's cohort has not begun
 };
 
 struct ExposureCounters {
@@ -71,10 +64,10 @@ class PYGRADE_API ExposureLog {
   ExposureLog& operator=(const ExposureLog&) = delete;
 
   // Takes a request and its page, as append_log_rows, from any number of threads. If the queue is full it waits for
-  // room at most `wait`. `assigned` is logged if the options name an experiment. False if the request was dropped.
+  // room at most `wait`. False if the request was dropped.
   // std::invalid_argument for sizes that do not fit and for an empty request_id, by which feedback is joined.
   bool append(const Policy& policy, const Request& request, const PageBuffer& buffer, const Page& page,
-              const LogIds& ids, std::chrono::microseconds wait = {}, Assignment assigned = {});
+              const LogIds& ids, std::chrono::microseconds wait = {});
 
   // Returns when everything taken before is in complete files, or lost.
   void flush();

@@ -96,7 +96,6 @@ inline constexpr Field rank_fields[] = {
     {"explore", boolean, "true asks for drawn weights, false refuses them; absent: the arm's share decides"},
     {"values", amounts_by_name, "multipliers of the tasks' values, for a policy that takes them"},
     {"shifts", numbers_by_name, "numbers added to the tasks' values, after the multipliers: -4 makes a value of 1 -3"},
-    {"experiment", boolean, "false: outside the service's experiment, as for visitors without a lasting id", "true"},
     {"deadline_ms", amount,
      "after which the page of an unknown user is answered; deadline_ms of the service if absent"},
     {"arm", key_text, "an arm by name, instead of the user's own"},
@@ -150,22 +149,6 @@ inline constexpr Field shadow_fields[] = {
     {"alike", boolean, "whether it may rank as all arms do, or as another shadow; else that is refused", "false"},
 };
 
-inline constexpr Field experiment_fields[] = {
-    {"name", key_text, "letters, digits, _ and -; another one deals the users anew", {}, true},
-    {"start",
-     text,
-     "the first day, in UTC, such as 2026-12-07: the cohorts begin on it and each week after it",
-     {},
-     true},
-    {"settings",
-     R"({"type":"array","items":{"type":"object","additionalProperties":{"type":"number"}}})",
-     "shifts of the tasks' values by task, one setting after another; {}: the values as they are",
-     {},
-     true},
-    {"cohorts", R"({"type":"array","items":{"type":"array","items":{"type":"number","minimum":0,"maximum":1}}})",
-     "shares of the settings, a list for each cohort; absent: one cohort of equal shares"},
-};
-
 // Of the core; those of pygraded follow.
 inline constexpr Field service_options[] = {
     {"store", text, "address of the store; the run's own if absent"},
@@ -184,7 +167,6 @@ inline constexpr Field service_options[] = {
     {"max_body_bytes", positive, "bytes of a request's body", "1048576"},
     {"arms", R"(["#Arm"])", "policies, each with a share of the users", R"([{"name":"main"}])"},
     {"shadow", R"(["#Shadow"])", "policies that rank the same candidates, are compared, and are never served", "[]"},
-    {"experiment", "#Experiment", "settings of the tasks' values that users keep for weeks"},
     {"salt", text, "of the hash from user to arm; another one deals the users anew", R"("pygrade")"},
     {"explore", "#Explore", "what is explored", "{}"},
     {"max_explore", share, "share of all pages that may explore, whatever is asked", "0.1"},

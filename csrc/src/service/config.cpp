@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <tuple>
 
 #include "service/api.hpp"
@@ -18,7 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr double largest = 1e30;  // multiplier or shift
-constexpr std::size_t max_settings = 100, max_cohorts = 52;
 constexpr std::size_t max_arms = 32, max_name = 63, max_path = 4096;
 constexpr std::int64_t most = std::int64_t{1} << 30;
 constexpr double slack = 1e-9;  // of a sum of shares
@@ -107,58 +107,17 @@ std::vector<ArmConfig> read_arms(JsonReader& reader, const Argument& argument, c
   return arms;
 }
 
-// Midnight UTC of a text such as 2026-12-07, in ms since 1970.
-std::int64_t read_day(JsonReader& reader, const Argument& argument) {
-  using namespace std::chrono;
-  const std::size_t place = reader.place();
-  const std::string text(read_text(reader, argument, max_name));
-  const auto number = [&](std::size_t from, std::size_t size) {
-    unsigned value = 0;
-    const char *begin = text.data() + from, *end = begin + size;
-    const auto parsed = std::from_chars(begin, end, value);
-    return parsed.ec == std::errc{} && parsed.ptr == end ? static_cast<int>(value) : -1;
-  };
-  if (text.size() == 10 && text[4] == '-' && text[7] == '-') {
-    const int y = number(0, 4), m = number(5, 2), d = number(8, 2);
-    const year_month_day day{year(y), month(static_cast<unsigned>(m)), std::chrono::day(static_cast<unsigned>(d))};
-    if (y > 0 && m > 0 && d > 0 && day.ok())
-      return duration_cast<milliseconds>(sys_days(day).time_since_epoch()).count();
+// The place of a number in 0 … 1 among shares that sum to 1; never one whose share is 0.
+std::size_t place_among(std::span<const double> shares, double number) {
+  double sum = 0.0;
+  std::size_t last = 0;
+  for (std::size_t i = 0; i < shares.size(); ++i) {
+    if (shares[i] == 0.0) continue;
+    sum += shares[i];
+    last = i;
+    if (number < sum) return i;
   }
-  reader.go_back(place);
-  refuse(argument, reader, "a day in UTC such as \"2026-12-07\"");
-}
-
-Experiment read_experiment(JsonReader& reader, const Argument& argument) {
-  Experiment experiment;
-  bool has_start = false;
-  enter_object(reader, argument);
-  read_options(reader, "experiment.", api::experiment_fields, [&](const Argument& part) {
-    if (part.key == "name") experiment.name = read_name(reader, part);
-    if (part.key == "start") {
-      experiment.start = read_day(reader, part);
-      has_start = true;
-    }
-    if (part.key == "settings")
-      read_list(reader, part, max_settings, [&](const Argument& element) {
-        experiment.settings.push_back(read_by_task(reader, element, -largest));
-      });
-    if (part.key == "cohorts")
-      read_list(reader, part, max_cohorts, [&](const Argument& element) {
-        const std::string name = element.text();
-        auto& shares = experiment.cohorts.emplace_back();
-        read_list(reader, name, max_settings,
-                  [&](const Argument& share) { shares.push_back(read_number(reader, share, 0.0, 1.0)); });
-      });
-  });
-  if (experiment.name.empty()) refuse_missing("experiment.name");
-  if (!has_start) refuse_missing("experiment.start");
-  const std::size_t count = experiment.settings.size();
-  if (count < 2)
-    throw InputError("experiment.settings", "experiment.settings has " + std::to_string(count) +
-                                                " settings; want at least 2, {} for the values as they are");
-  if (experiment.cohorts.empty()) experiment.cohorts.emplace_back(count, 1.0 / static_cast<double>(count));
-  check_cohorts(experiment.cohorts, count, "experiment.cohorts");
-  return experiment;
+  return last;
 }
 
 // What is not given: an only arm has all users, and arms explore as `explore` says.
@@ -228,8 +187,6 @@ void read_option(ServiceConfig& config, double& explore, JsonReader& reader, con
     config.arms = read_arms(reader, argument, api::arm_fields, run);
   } else if (key == "shadow") {
     config.shadows = read_arms(reader, argument, api::shadow_fields, run);
-  } else if (key == "experiment") {
-    config.experiment = read_experiment(reader, argument);
   } else if (key == "salt") {
     config.salt = read_text(reader, argument, max_path);
   } else if (key == "exposures" || key == "feedback") {  // an absolute path stands for itself

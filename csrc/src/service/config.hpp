@@ -10,8 +10,6 @@
 #include <utility>
 #include <vector>
 
-#include "service/experiment.hpp"
-
 namespace pygrade::inline v0_2::detail {
 
 // A policy that is served or compared, and how.
@@ -46,7 +44,6 @@ struct ServiceConfig {
   std::size_t max_body_bytes = std::size_t{1} << 20;
   std::vector<ArmConfig> arms = {{.name = "main"}};
   std::vector<ArmConfig> shadows;
-  std::optional<Experiment> experiment;
   std::string salt = "pygrade";
   double max_explore = 0.1;
   double shuffle = 0.0;                                      // share of the pages that are put in a random order

@@ -34,7 +34,6 @@ struct Context {
   FeatureBuffer user;                      // of a pipeline's request for weights
   RankInput input;
   std::string request_id, user_text;
-  Assignment assigned;  // of the user, if there is an experiment
   std::vector<float> values, shifts, scores, weights, concentration, policy_context, item_columns;
   std::vector<std::int32_t> indices;
   std::vector<std::int64_t> items;
@@ -73,7 +72,6 @@ struct Ranked {
       lease;  // of a pipeline's models, first: it ends last, so that the publisher frees them
   std::shared_ptr<const Release> release;
   std::size_t arm = 0;
-  const Experiment* experiment = nullptr;  // of the service; null: there is none
   ServedPage page;
   const Policy* policy = nullptr;          // that ranked the request, as the following
   Request request;                         // of the candidates
@@ -178,9 +176,7 @@ struct Service::Impl {
 namespace detail {
 
 std::size_t arm_for(const ServiceConfig& config, const Release& release, const RankInput& input);
-void set_values(const ServiceConfig& config, const Release& release, std::size_t arm, Context& context);
-// The user's part in the experiment, if there is one.
-void write_assigned(const Experiment* experiment, const Context& context, JsonWriter& out);
+void set_values(const Release& release, std::size_t arm, Context& context);
 
 // Whether a header (Content-Type, Accept) names tensors in the safetensors format.
 bool names_tensors(std::string_view header);

@@ -50,13 +50,6 @@ Metrics::Metrics(const ServiceConfig& config) {
     for (const ArmConfig& shadow : config.shadows) add_target(shadow.name);
     arms.push_back(std::move(cells));
   }
-  if (config.experiment) {
-    for (std::size_t s = 0; s < config.experiment->settings.size(); ++s)
-      settings.push_back(registry.count("pygrade_setting_pages_total", labels_of({{"setting", std::to_string(s)}})));
-    for (std::size_t i = 0; i < unassigned.size(); ++i)
-      unassigned[i] =
-          registry.count("pygrade_unassigned_pages_total", labels_of({{"reason", i == 0 ? "cohort" : "request"}}));
-  }
   for (const ArmConfig& shadow : config.shadows) {
     const std::string labels = labels_of({{"shadow", shadow.name}});
     shadows.push_back(

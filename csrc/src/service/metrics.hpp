@@ -95,8 +95,6 @@ class Metrics {
   Cell unknown_items;    // of updates
   Cell unknown_effects;  // candidates without levels
   std::vector<ArmCells> arms;
-  std::vector<Cell> settings;      // [settings] pages, of the experiment
-  std::array<Cell, 2> unassigned;  // pages: the user's cohort has not begun; the request is outside
   std::vector<ShadowCells> shadows;
 
  private:

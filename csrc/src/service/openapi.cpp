@@ -43,7 +43,6 @@ constexpr Field page_fields[] = {
     always("weights", numbers_by_name, "of the policy, by task; where trust is 0 they rank nothing"),
     {"multipliers", numbers_by_name, "of the tasks' values, in force, if the policy takes them"},
     {"shifts", numbers_by_name, "of the tasks' values, in force, if the policy takes multipliers"},
-    {"experiment", "#Assigned", "the user's part in the service's experiment, if there is one"},
     always("artifact", maybe_text, "version of models and store; null: the run is a policy's"),
     always("policy", text, "version of the policy"),
     always("user", R"({"type":"string","enum":["known","unknown"]})",
@@ -62,13 +61,6 @@ constexpr Field page_fields[] = {
     always("seconds", numbers_by_name, "by step"),
 };
 
-constexpr Field assigned_fields[] = {
-    always("name", text, "of the experiment"),
-    always("setting", R"({"type":["integer","null"]})",
-           "as assigned, from 0; null: outside the experiment, or not yet"),
-    always("cohort", R"({"type":["integer","null"]})", "from 0; null: outside the experiment"),
-};
-
 constexpr Field formula_fields[] = {
     always("request_id", maybe_text, "of the request"),
     always("arm", text, "the arm whose policy this is"),
@@ -82,7 +74,6 @@ constexpr Field formula_fields[] = {
            "of the Dirichlet distribution whose mean the weights are"),
     always("multipliers", numbers_by_name, "of the tasks' values, in force"),
     always("shifts", numbers_by_name, "of the tasks' values, in force"),
-    {"experiment", "#Assigned", "as in a page"},
     always("scores", R"(["#ScorePart"])", "the parts that add up"),
     always("beta", number, "added to predictions before a logarithm"),
     always("epsilon", number, "added to the standard deviation of a z-score"),
@@ -258,7 +249,6 @@ constexpr Component components[] = {
      "std_v "
      "cut to 4. Without predictions the candidates count as average ones.",
      correction_fields},
-    {"Assigned", "A user's part in an experiment.", assigned_fields},
     {"Updated", "What was taken.", updated_fields},
     {"Live", "The process answers.", live_fields},
     {"Readiness", "Whether to send requests here.", ready_fields},
@@ -277,11 +267,6 @@ constexpr Component components[] = {
      false},
     {"Arm", "A policy and its users.", arm_fields, {}, false},
     {"Explore", "Shares of the pages that explore.", explore_fields, {}, false},
-    {"Experiment",
-     "Settings of the tasks' values, dealt to users by a hash of name and user.",
-     experiment_fields,
-     {},
-     false},
     {"Shadow", "A policy that is compared and never served.", shadow_fields, {}, false},
 };
 

@@ -219,29 +219,12 @@ std::string_view user_text(const Release& release, Context& context) {
 
 }  // namespace
 
-// The request's multipliers and shifts, where it gives none the experiment's setting, and then the arm's.
-void detail::set_values(const ServiceConfig& config, const Release& release, std::size_t arm, Context& context) {
+// The request's multipliers and shifts, where it gives none the arm's.
+void detail::set_values(const Release& release, std::size_t arm, Context& context) {
   const RankInput& input = context.input;
   const Served& served = release.arms[arm];
   complete(input.values, served.values, context.values);
-  std::span<const float> setting;
-  context.assigned = {};
-  if (config.experiment && input.user && input.in_experiment) {
-    context.assigned = assign_user(*config.experiment, user_text(release, context), input.timestamp);
-    if (context.assigned.setting >= 0) setting = release.settings[static_cast<std::size_t>(context.assigned.setting)];
-  }
-  complete(setting, served.shifts, context.other_weights);
-  complete(input.shifts, context.other_weights, context.shifts);
-}
-
-void detail::write_assigned(const Experiment* experiment, const Context& context, JsonWriter& out) {
-  if (experiment == nullptr) return;
-  const auto& [cohort, setting] = context.assigned;
-  const auto known = [](std::int32_t number) {
-    return number < 0 ? std::nullopt : std::optional(std::int64_t{number});
-  };
-  out.known_key("experiment").begin_object().field("name", experiment->name);
-  out.known_key("setting").value(known(setting)).known_key("cohort").value(known(cohort)).end_object();
+  complete(input.shifts, served.shifts, context.shifts);
 }
 
 // shown: the page counts for exploration.
@@ -264,8 +247,7 @@ Ranked Service::Impl::rank(const ServiceRequest& given, Context& context, bool s
   how = shown                           ? explores(context, ranked.arm, capped)
         : input.explore.value_or(false) ? Exploration::drawn
                                         : Exploration::none;
-  set_values(config, release, ranked.arm, context);
-  if (config.experiment) ranked.experiment = &*config.experiment;
+  set_values(release, ranked.arm, context);
   context.weights.resize(tasks);
   context.concentration.resize(tasks);
   take_places(input, context);
@@ -311,13 +293,6 @@ void Service::Impl::count(const Ranked& ranked, Context& context) {
   ArmCells& arm = metrics.arms[ranked.arm];
   arm.pages.add();
   if (page.page.explored || page.page.shuffled) arm.explored.add();
-  if (config.experiment) {
-    const auto setting = static_cast<std::size_t>(context.assigned.setting);
-    if (context.assigned.setting >= 0)
-      metrics.settings[setting].add();
-    else
-      metrics.unassigned[context.assigned.cohort < 0].add();
-  }
   const ScenarioCells& scenario = ranked.release->scenario(context.input.scenario);
   scenario.pages.add();
   for (std::size_t t = 0; t < context.weights.size(); ++t) {
@@ -344,9 +319,9 @@ void Service::Impl::log_exposure(const Ranked& ranked, Context& context) {
   if (exposures.empty()) return;
   const RankInput& input = context.input;
   const std::string_view user = user_text(*ranked.release, context);
-  exposures[ranked.arm]->append(
-      *ranked.policy, ranked.request, {context.scores, context.indices, context.weights, context.concentration},
-      ranked.page.page, {context.request_id, user, ranked.item_ids, input.timestamp}, {}, context.assigned);
+  exposures[ranked.arm]->append(*ranked.policy, ranked.request,
+                                {context.scores, context.indices, context.weights, context.concentration},
+                                ranked.page.page, {context.request_id, user, ranked.item_ids, input.timestamp});
 }
 
 std::string_view detail::unless_none(std::string_view name) { return name == "none" ? std::string_view() : name; }
@@ -381,7 +356,6 @@ void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter
     out.known_key("multipliers").object(release.tasks, change.multipliers);
     out.known_key("shifts").object(release.tasks, change.shifts);
   }
-  write_assigned(ranked.experiment, context, out);
   out.text_field("artifact", release.artifact).field("policy", page.page.version());
   out.field("user", ranked.user_known ? "known" : "unknown").field("trust", page.page.trust);
   out.text_field("degraded", unless_none(degraded_names[static_cast<std::size_t>(page.degraded)]));

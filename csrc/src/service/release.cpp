@@ -56,22 +56,6 @@ std::vector<float> by_task(const std::string& name, const std::vector<std::pair<
   return row;
 }
 
-// The shifts of each setting of the experiment, which every arm must take.
-std::vector<std::vector<float>> settings_of(const Experiment& experiment, const std::vector<Served>& arms) {
-  std::vector<std::vector<float>> settings;
-  Policy::ValueMemory in_force;
-  for (std::size_t s = 0; s < experiment.settings.size(); ++s) {
-    const std::string name = "experiment.settings[" + std::to_string(s) + "]";
-    settings.push_back(by_task(name, experiment.settings[s], arms.front().policy->tasks()));
-    for (const Served& arm : arms) try {
-        arm.policy->change_values({arm.values, settings.back()}, {}, in_force);
-      } catch (const std::invalid_argument& error) {
-        throw std::invalid_argument(name + " of arm '" + arm.name + "': " + error.what());
-      }
-  }
-  return settings;
-}
-
 Served serve(std::shared_ptr<const Policy> policy, const ArmConfig& config, const char* kind) {
   const std::string name = std::string(kind) + " '" + config.name + "'";
   Served served{.name = config.name, .policy = std::move(policy), .alike = config.alike};
@@ -241,7 +225,6 @@ std::shared_ptr<Release> Sources::make_release(const std::shared_ptr<const Polic
                             mixture->unproven + "; to serve it all the same set allow_unproven = true");
   if (const auto found = release->alike(false); !found.empty())
     throw std::invalid_argument(found[0] + "; want another ranking, trust, policy or values, or alike = true");
-  if (config_.experiment) release->settings = settings_of(*config_.experiment, release->arms);
   release->items = Columns(items);
   for (const auto& name : scenarios) release->scenarios.push_back(metrics.scenario(name, release->tasks));
   for (const char* name : {"other", ""}) release->scenarios.push_back(metrics.scenario(name, release->tasks));

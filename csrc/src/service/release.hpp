@@ -55,13 +55,12 @@ struct Served {
 };
 
 struct Release {
-  std::string artifact;                      // version; "": of a policy's run
-  std::vector<std::string> tasks;            // T, of the policies
-  std::vector<std::string> log_tasks;        // of the features' log
-  std::vector<std::string> outcomes;         // columns that an event must have: y_ and m_
-  std::vector<Served> arms, shadows;         // alternatives 1 … and after them
-  std::vector<std::vector<float>> settings;  // [settings][T] shifts of the experiment, NaN: none; or none
-  std::vector<ScenarioCells> scenarios;      // those of the policies, then "other", then "none"
+  std::string artifact;                  // version; "": of a policy's run
+  std::vector<std::string> tasks;        // T, of the policies
+  std::vector<std::string> log_tasks;    // of the features' log
+  std::vector<std::string> outcomes;     // columns that an event must have: y_ and m_
+  std::vector<Served> arms, shadows;     // alternatives 1 … and after them
+  std::vector<ScenarioCells> scenarios;  // those of the policies, then "other", then "none"
   TaskCells drift;
   std::vector<Reference> references;        // [T], or none
   std::vector<std::vector<Cell>> feedback;  // [arms][log_tasks]

@@ -150,7 +150,6 @@ void RankInput::clear(const ServiceConfig& config) {
   scenario.reset();
   request_id.reset();
   explore.reset();
-  in_experiment = true;
   deadline = config.deadline;
   unknown_keys = num_columns_ = num_groups_ = 0;
   tensor_names_.clear();
@@ -244,7 +243,6 @@ void RankInput::read_value(const Reading& reading, const Argument& argument) {
       throw InputError(key, "timestamp is " + std::to_string(timestamp) + "; want milliseconds since 1970: " + unit);
   }
   if (key == "explore") explore = read_boolean(reader_, argument);
-  if (key == "experiment") in_experiment = read_boolean(reader_, argument);
   if (key == "deadline_ms")
     deadline = std::chrono::microseconds(std::llround(read_number(reader_, argument, 0.0, 3'600'000.0) * 1000.0));
   if (key == "values" || key == "shifts") {

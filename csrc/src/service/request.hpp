@@ -69,7 +69,6 @@ struct RankInput {
   std::vector<float> predictions;       // [N, T]
   std::optional<std::string_view> scenario, request_id;
   std::optional<bool> explore;
-  bool in_experiment = true;
   std::vector<float> values, shifts;  // [T], NaN: not given; or none
   bool has_item_values = false;
   std::vector<float> item_values;            // [N]

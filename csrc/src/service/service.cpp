@@ -167,7 +167,6 @@ Service::Impl::Impl(const fs::path& run_given, std::string_view config_json, std
       options.file_time = config.file_time;
       options.group_time = std::min(options.group_time, config.file_time);
       options.arm = arm.name;
-      if (config.experiment) options.experiment = config.experiment->name;
       exposures.push_back(std::make_unique<ExposureLog>(*config.exposures, options));
     }
     if (!config.shadows.empty())

@@ -157,7 +157,7 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
   const std::size_t arm = arm_for(config, *served, input);
   const Policy& policy = *served->arms[arm].policy;
   const auto& tasks = policy.tasks();
-  set_values(config, *served, arm, context);
+  set_values(*served, arm, context);
   if (!policy.context_only() && !input.has_predictions)
     throw InputError("predictions",
                      "predictions is missing; this policy reads mean and spread of the candidates' "
@@ -199,7 +199,6 @@ std::string Service::Impl::weights_body(const ServiceRequest& given, Context& co
     out.null();
   out.known_key("multipliers").object(tasks, change.multipliers);
   out.known_key("shifts").object(tasks, change.shifts);
-  write_assigned(config.experiment ? &*config.experiment : nullptr, context, out);
   write_scores(policy, request, context.weights, change, out.known_key("scores"));
   out.field("beta", policy.beta()).field("epsilon", policy.epsilon()).known_key("slope").object(tasks, policy.slope());
   if (policy.correction()) write_correction(policy, request, out.known_key("correction"));

@@ -288,7 +288,7 @@ std::byte* ExposureLog::Impl::reserve(std::size_t bytes, std::chrono::microsecon
 }
 
 bool ExposureLog::append(const Policy& policy, const Request& given, const PageBuffer& buffer, const Page& page,
-                         const LogIds& ids, std::chrono::microseconds wait, Assignment assigned) {
+                         const LogIds& ids, std::chrono::microseconds wait) {
   Impl& impl = *impl_;
   const ExposureSchema& schema = *impl.schema_of(policy);
   check_page(policy, schema, given, buffer, page, ids);
@@ -302,7 +302,6 @@ bool ExposureLog::append(const Policy& policy, const Request& given, const PageB
   for (std::size_t row = 0; schema.categorized && row < head.rows; ++row)
     head.categories += static_cast<std::uint32_t>(
         category_of(request, chosen.all ? row : static_cast<std::size_t>(chosen.rows[row])).size() + 1);
-  head.assigned = assigned;
   std::byte* const memory = impl.reserve(ExposureRecord::bytes(head), wait);
   if (memory == nullptr) {
     ++impl.dropped;

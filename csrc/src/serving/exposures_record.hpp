@@ -36,7 +36,6 @@ struct ExposureHead {
   float trust;
   Verdict verdict;
   bool has_timestamp, explored, complete;
-  Assignment assigned;
   std::array<char, 12> version;
   std::array<char, Baseline::max_name + 1> baseline;
 };

@@ -152,9 +152,6 @@ void ExposureWriter::open(const ExposureSchema& schema) {
   column("candidates", ParquetType::int32, true);
   column("share", ParquetType::float32, true);
   if (!options_.arm.empty()) column("arm", ParquetType::text, true);
-  if (options_.experiment.empty()) return;
-  column("experiment", ParquetType::text, true);
-  for (const char* name : {"setting", "cohort"}) column(name, ParquetType::int32, true);
 }
 
 void ExposureWriter::add(std::byte* memory) {
@@ -252,10 +249,6 @@ void ExposureWriter::add_rows(const ExposureHead& head, const ExposureRecord& re
   same(static_cast<std::int32_t>(head.candidates));
   same(static_cast<float>(options_.share));
   if (!options_.arm.empty()) text(options_.arm);
-  if (options_.experiment.empty()) return;
-  text(options_.experiment);
-  same(head.assigned.setting);
-  same(head.assigned.cohort);
 }
 
 void ExposureWriter::write_group() {

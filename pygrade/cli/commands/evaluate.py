@@ -11,7 +11,6 @@ from pygrade.cli.options import read_log, workers_of
 from pygrade.config.console import ConsoleConfig
 from pygrade.config.guardrails import GuardrailConfig
 from pygrade.config.logs import EvaluateOptions, FrontOptions
-from pygrade.config.longterm import LongtermPlanOptions
 from pygrade.config.shared import LogOptions
 from pygrade.config.training import RewardConfig
 from pygrade.console.collect import collect
@@ -81,10 +80,7 @@ def _guardrails(
 
 
 def judged_record(
-    options: EvaluateOptions | FrontOptions | LongtermPlanOptions,
-    policy: FusionPolicy,
-    in_sample: bool | None,
-    left_out: int,
+    options: EvaluateOptions | FrontOptions, policy: FusionPolicy, in_sample: bool | None, left_out: int
 ) -> dict[str, Any]:
     """What was judged; left_out: requests of the training."""
     place = {"data": options.data, "policy": str(options.policy), "policy_version": policy.version}
