@@ -132,6 +132,35 @@ TEST(a_page_of_a_policy_s_run_is_the_ranker_s) {
   CHECK_EQUAL(text_at(late, "fallback"), std::string("scenario"));
 }
 
+TEST(an_arm_has_values_of_its_own_that_its_users_keep) {
+  Artifact artifact = table_policy();
+  artifact.mixture = mixture_json({{"value_tasks", "[]"}}, "0");
+  const PolicyRun run(artifact.draw());
+  const std::string options = R"({"arms": [{"name": "control", "share": 0.5}, {"name": "costly", "share": 0.5,)"
+                              R"( "shifts": {"click": -4}, "values": {"order": 2}}]})";
+  const auto service = run.serve(options);
+  const auto other = run.serve(options);
+  const Asked asked(20);
+  int costly = 0;
+  for (int user = 0; user < 100; ++user) {
+    const auto ask = [&](const auto& from, const std::string& more) {
+      return post(*from, "/v1/rank", asked.json(R"("user": )" + std::to_string(user) + more));
+    };
+    const Json page = ask(service, "");
+    const bool has_own = text_at(page, "arm") == "costly";
+    costly += has_own;
+    CHECK_EQUAL(text_at(ask(other, R"(, "timestamp": 1796601600000)"), "arm"), text_at(page, "arm"));
+    CHECK_EQUAL(page.object_at("shifts").finite_at("click"), has_own ? -4.0 : 0.0);
+    CHECK_EQUAL(page.object_at("multipliers").finite_at("order"), has_own ? 2.0 : 1.0);
+    const std::string same = R"(, "arm": "control", "shifts": {"click": -4}, "values": {"order": 2})";
+    if (has_own) CHECK_EQUAL(scores_of(page), scores_of(ask(service, same)));
+    const Json own = ask(service, R"(, "shifts": {"click": 2}, "values": {"order": 3})");
+    CHECK_EQUAL(own.object_at("shifts").finite_at("click"), 2.0);
+    CHECK_EQUAL(own.object_at("multipliers").finite_at("order"), 3.0);
+  }
+  CHECK(costly > 30 && costly < 70);
+}
+
 TEST(names_missing_predictions_and_columns_are_read) {
   const PolicyRun run(table_policy());
   const auto service = run.serve();
