@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.goldens import Case
+Case = tuple[str, str, dict[str, Any]]  # name, op, arguments
 
 OFFSETS = [0, 3, 3, 23, 24, 64]  # with an empty request
 
