@@ -5,7 +5,7 @@
     python -m bench --suite serving               one of them
     python -m bench compare A.json B.json         what changed by more than the noise
     python -m bench --device cuda                 the Triton kernels on a GPU (gpu/timing.py)
-    python -m bench report                        summaries of the last runs, and from them tables and pictures
+    python -m bench report                        summaries of the last runs, and from them the tables of the docs
     python -m bench study                         the study of every finding (study/command.py)
     python -m bench --suite page                  whole pages by a trained system (system/page.py); not among "all"
 
@@ -24,25 +24,13 @@ from bench.cpu import core, harness, machine
 from bench.report import results
 
 Suite = Callable[[bool], Iterator[harness.Row]]
-NAMES = ("serving", "pages", "rollout", "sampling", "training", "call", "scaling")
+NAMES = ("serving", "pages", "rollout", "sampling", "training", "call")
 PAGE = "page"  # trains a system first, and has rows of its own
 
 
 def suites() -> dict[str, tuple[Suite, ...]]:
     """The suites by name. Each yields its rows as they are measured."""
-    from bench.cpu import (
-        advantage,
-        call,
-        dirichlet,
-        fusion,
-        gain,
-        grpo,
-        lambdaloss,
-        page_search,
-        ranking,
-        scaling,
-        step,
-    )
+    from bench.cpu import advantage, call, dirichlet, fusion, gain, grpo, lambdaloss, page_search, ranking, step
 
     return {
         "serving": (fusion.serving, fusion.forms, ranking.rules, ranking.policy),
@@ -51,7 +39,6 @@ def suites() -> dict[str, tuple[Suite, ...]]:
         "sampling": (dirichlet.sampling,),
         "training": (dirichlet.log_prob, grpo.training, advantage.training, lambdaloss.training, step.training),
         "call": (call.topk,),
-        "scaling": (scaling.scaling,),
     }
 
 

@@ -1,4 +1,4 @@
-"""Figures of papers and of docs/BENCH.md: one palette and one look, PNG bytes out."""
+"""Figures of the study: one palette and one look, PNG bytes out."""
 
 import io
 import warnings

@@ -5,7 +5,6 @@ import platform
 import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def pin(threads: int) -> None:
     The affinity also limits libraries that start threads of their own. ONNX Runtime gets its number of threads when a
     session is made.
     """
-    chosen = _processors()[:threads]
+    chosen = sorted(os.sched_getaffinity(0))[:threads]
     os.sched_setaffinity(0, chosen)
     for thread in Path("/proc/self/task").glob("*"):  # thread pools that already run
         os.sched_setaffinity(int(thread.name), chosen)
@@ -56,14 +55,9 @@ def pin(threads: int) -> None:
         pass
 
 
-@cache
-def _processors() -> list[int]:
-    return sorted(os.sched_getaffinity(0))
-
-
 def available() -> int:
     """How many processors this process may use."""
-    return len(_processors())
+    return len(os.sched_getaffinity(0))
 
 
 def threads() -> int:

@@ -1,1 +1,1 @@
-"""Measurements on a GPU, and the resources of the kernels' binaries without one."""
+"""Measurements and checks on a GPU."""

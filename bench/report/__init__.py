@@ -1,1 +1,1 @@
-"""Result files, and the tables, pictures and comparisons made from them."""
+"""Result files, and the tables and comparisons made from them."""

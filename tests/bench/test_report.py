@@ -1,15 +1,16 @@
-"""README and docs/BENCH.md match the committed summary, and every missed target has a reason."""
+"""The pages match the committed summaries, and every missed target has a reason."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from bench.cpu.harness import NOTHING, OURS, Report, Row, Timing
-from bench.report import cluster, generate, results, summary, targets
+from bench.report import generate, results, summary, targets
 
 ROOT = Path(__file__).parents[2]
-COMMITTED, NOTES = generate.load(results.RESULTS)
+COMMITTED = generate.load(results.RESULTS)
 TOPK = "top-k, N 2k–10k, k 50–500"
 
 
@@ -26,12 +27,10 @@ def topk(ours: float = 2.0, core: float = 1.0, **shape: object) -> Row:
 def made_up(isa: str = "avx512", *rows: Row) -> targets.Results:
     machine = {"processor": "P", "isa": isa}
     call = Row("fuse_topk", {"N": 8, "result": "out="}, {OURS: flat(0.5), NOTHING: flat(0.05)}, (), core=flat(0.1))
-    scaled = [topk(axis="N", N=n) for n in (100, 1000)]
     return {
         isa: {
             "serving": Report("serving", machine, list(rows) or [topk(), topk(ours=3.5, k=500)]),
             "call": Report("call", machine, [call]),
-            "scaling": Report("scaling", machine, scaled),
         }
     }
 
@@ -45,31 +44,30 @@ def met(name: str, measured: targets.Results, isa: str = "avx512") -> bool:
     return targets.reached(target, isa, summary.summarize(measured)[isa]["targets"][name]["worst"])
 
 
-def page(measured: targets.Results, notes: str = "") -> str:
-    return generate.page(summary.summarize(measured), notes)
+def page(measured: targets.Results) -> str:
+    return generate.targets(summary.summarize(measured))
 
 
 def block(measured: targets.Results) -> str:
-    return generate.block(summary.summarize(measured))
+    return generate.bench(summary.summarize(measured))
 
 
 # --- what is committed ----------------------------------------------------------------------------------------------
 
 
-def test_the_texts_say_what_the_committed_results_say():
-    readme, page = ((ROOT / name).read_text() for name in ("README.md", "docs/BENCH.md"))
-    block = generate.block(COMMITTED)
-    assert generate.with_block(readme, block) == readme, "run python -m bench report"
-    assert page == generate.page(COMMITTED, NOTES), "run python -m bench report"
-    rows = [line for line in block.splitlines() if line.startswith("| ")]
+def test_the_pages_say_what_the_committed_results_say():
+    pages = {name: (ROOT / name).read_text() for name in generate.PAGES}
+    assert [name for name in generate.BLOCKS if f"<!-- {name}:begin" not in "".join(pages.values())] == []
+    for name, text in pages.items():
+        assert generate.with_blocks(text, COMMITTED) == text, f"run python -m bench report: {name}"
+    rows = [line for line in generate.bench(COMMITTED["bench"]).splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0].removeprefix("| ") for row in rows[2:]] == list(generate.README_ROWS)
-    for folder, text in ((ROOT, readme), (ROOT / "docs", page)):
-        assert all((folder / picture).is_file() for picture in generate.PICTURE.findall(text))
+    assert generate.unexplained(COMMITTED["bench"], pages[generate.BENCH]) == []
 
 
-def test_the_committed_summary_has_every_target_what_was_timed_and_the_reasons_for_misses():
-    assert list(COMMITTED) == ["avx512", "avx2"] and generate.unexplained(COMMITTED, NOTES) == []
-    for entry in COMMITTED.values():
+def test_the_committed_summary_has_every_target_and_what_was_timed():
+    assert list(COMMITTED["bench"]) == ["avx512", "avx2"]
+    for entry in COMMITTED["bench"].values():
         assert set(entry["targets"]) == {target.name for target in targets.TARGETS}
         assert {"processor", "torch", "numpy"} <= entry["machine"].keys() and all(entry["commits"].values())
 
@@ -77,9 +75,12 @@ def test_the_committed_summary_has_every_target_what_was_timed_and_the_reasons_f
 # --- how it is made, on made-up results ------------------------------------------------------------------------------
 
 
-def test_without_results_there_are_no_tables_and_pictures():
-    assert generate.block({}) == generate.NO_RESULTS and generate.NO_RESULTS in generate.page({}, "")
-    assert generate.pictures({}, {}) == {}
+def test_a_block_without_results_says_so_and_one_without_an_end_is_refused():
+    begin = "<!-- kills:begin, written by python -m bench report -->"
+    made = generate.with_blocks(f"a\n{begin}\nold\n<!-- kills:end -->\nb", dict.fromkeys(generate.BLOCKS, {}))
+    assert made == f"a\n{begin}\nNot measured yet.\n<!-- kills:end -->\nb"
+    with pytest.raises(ValueError, match="kills:begin and no kills:end"):
+        generate.with_blocks(f"{begin}\n", dict.fromkeys(generate.BLOCKS, {}))
 
 
 def test_the_worst_row_decides():
@@ -115,15 +116,15 @@ def test_the_readme_block_has_the_figures_and_leaves_the_targets_to_the_page():
     text, call = block(made_up() | made_up("avx2")), "call of fuse_topk(out=)"
     assert figures_of(text, TOPK) == [[3.5], [14], [4, 7], [4, 7]]
     assert call not in text and "**" not in text and "≥" not in text
-    assert figures_of(page(made_up() | made_up("avx2")), call)[:4] == [[0.35], [], [0.35], [0.35]]
+    assert figures_of(page(made_up() | made_up("avx2")), call)[:5] == [[0.35], [], [], [0.4], [0.35]]
 
 
-def test_the_page_has_every_target_its_verdict_and_the_notes():
-    notes = f"**{TOPK}**: because."
-    text, measured = page(made_up(), notes), summary.summarize(made_up())
-    assert all(target.name in text for target in targets.TARGETS)
-    assert "| ≥ 6 | 4.00–7.00 | **missed** |" in text and "because." in text
-    assert TOPK in generate.unexplained(measured, "") and TOPK not in generate.unexplained(measured, notes)
+def test_the_page_has_every_target_and_its_verdict_and_a_miss_wants_a_reason():
+    text, measured = page(made_up()), summary.summarize(made_up())
+    assert all(f"| {target.name} |" in text for target in targets.TARGETS)
+    assert "| ≥ 6 | 4.00–7.00 | **missed** |" in text
+    assert TOPK in generate.unexplained(measured, "")
+    assert TOPK not in generate.unexplained(measured, f"**{TOPK}**: because.")
 
 
 def test_the_readme_block_names_each_machine_once_with_its_commits():
@@ -136,28 +137,49 @@ def test_the_readme_block_names_each_machine_once_with_its_commits():
 
 def test_a_run_of_some_suites_leaves_the_figures_of_the_others(tmp_path):
     summary.update(tmp_path, tmp_path, made_up())
-    before, _ = generate.load(tmp_path)
+    before = generate.load(tmp_path)["bench"]["avx512"]
     some = {"avx512": {"serving": Report("serving", {"processor": "Q", "isa": "avx512"}, [topk(ours=1.0)])}}
     summary.update(tmp_path, tmp_path, some)
-    after, _ = generate.load(tmp_path)
+    after = generate.load(tmp_path)["bench"]["avx512"]
     call = "call of fuse_topk(out=)"
-    assert after["avx512"]["targets"][TOPK]["worst"] == 14.0 != before["avx512"]["targets"][TOPK]["worst"]
-    assert after["avx512"]["targets"][call] == before["avx512"]["targets"][call]
-    assert after["avx512"]["machine"]["processor"] == "Q"
+    assert after["targets"][TOPK]["worst"] == 14.0 != before["targets"][TOPK]["worst"]
+    assert after["targets"][call] == before["targets"][call]
+    assert after["machine"]["processor"] == "Q"
 
 
-def test_the_command_writes_texts_and_pictures(tmp_path, capsys):
+def test_the_command_writes_the_blocks(tmp_path, capsys):
     for measured in made_up()["avx512"].values():
         results.write(measured, tmp_path / "full")
-    (tmp_path / "README.md").write_text(f"before\n{generate.BEGIN}\nold\n{generate.END}\nbehind\n")
-    for name in cluster.PAGES:
+    for name in generate.PAGES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text())
     folders = ["--full", str(tmp_path / "full"), "--results", str(tmp_path / "results")]
     assert generate.main([*folders, "--root", str(tmp_path)]) == 0
-    assert generate.load(tmp_path / "results")[0] == summary.summarize(made_up())
-    for name in ("ratios", "serving", "scaling"):
-        assert (tmp_path / f"docs/bench/{name}.png").read_bytes().startswith(b"\x89PNG")
-    readme = (tmp_path / "README.md").read_text()
-    assert readme.startswith("before\n") and readme.endswith("behind\n") and "old" not in readme
-    assert "(bench/serving.png)" in (tmp_path / "docs/BENCH.md").read_text() and TOPK in capsys.readouterr().out
+    assert generate.load(tmp_path / "results")["bench"] == summary.summarize(made_up())
+    for name in ("README.md", generate.BENCH):
+        before, after = (ROOT / name).read_text(), (tmp_path / name).read_text()
+        assert before != after and "P, one core" in after and after.startswith(before[:100])
+    assert generate.BENCH in capsys.readouterr().out
+
+
+# --- runs on a cluster -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("same", "said"), [(True, "every run ended with the same"), (False, "NOT every run ended")])
+def test_kills_say_what_came_of_them(tmp_path, same, said):
+    record = {"killed": {"worker": 3, "node": 1}, "runs": [{}, {}, {}], "nodes": 3, "all_same": same}
+    (tmp_path / "cluster_kills.json").write_text(json.dumps(record | {"expected": {"version": "abc"}}))
+    summary.update(tmp_path, tmp_path, {})
+    text = generate.kills(generate.load(tmp_path)["kills"])
+    assert "of 2 pipelines on 3 nodes" in text and "3 workers, 1 node." in text and said in text and "`abc`" in text
+
+
+def test_the_cost_is_that_of_the_shortest_and_the_longest_log(tmp_path):
+    seconds = {"alone": 4.0, "local:1": 6.0, "local:2": 4.8}
+    run = {name: {"seconds": value, "largest_mib": 90.4} for name, value in seconds.items()}
+    record = {"machine": {"processor": "P", "torch": "2"}, "runs": [{"rows": 1000, **run}]}
+    (tmp_path / "cluster_throughput.json").write_text(json.dumps(record))
+    summary.update(tmp_path, tmp_path, {})
+    text = generate.throughput(generate.load(tmp_path)["throughput"])
+    assert "(P)" in text and "1.2 × as fast as one on 1,000 rows;" in text
+    assert "takes 50 % longer" in text and "90 MiB" in text
