@@ -168,11 +168,10 @@ def kills(found: Summary) -> str:
     """How many kills, of what, and what came of it."""
     count = {name: found["killed"].get(name, 0) for name in ("worker", "node", "driver")}
     struck = ", ".join(f"{number} {name}{'s' * (number != 1)}" for name, number in count.items() if number)
-    ended = "every run ended with the same artifact"
+    ended = f"{'' if found['all_same'] else 'NOT '}every run ended with the same artifact"
     return (
         f"Killed at random moments of {found['runs']} pipelines on {found['nodes']} nodes of one machine: {struck}. "
-        f"Afterwards {ended if found['all_same'] else f'NOT {ended}'}, version `{found['expected']['version']}`, as one "
-        "process makes it.\n"
+        f"Afterwards {ended}, version `{found['expected']['version']}`, as one process makes it.\n"
     )
 
 

@@ -77,10 +77,10 @@ def test_the_committed_summary_has_every_target_and_what_was_timed():
 
 def test_a_block_without_results_says_so_and_one_without_an_end_is_refused():
     begin = "<!-- kills:begin, written by python -m bench report -->"
-    made = generate.with_blocks(f"a\n{begin}\nold\n<!-- kills:end -->\nb", dict.fromkeys(generate.BLOCKS, {}))
+    made = generate.with_blocks(f"a\n{begin}\nold\n<!-- kills:end -->\nb", {name: {} for name in generate.BLOCKS})
     assert made == f"a\n{begin}\nNot measured yet.\n<!-- kills:end -->\nb"
     with pytest.raises(ValueError, match="kills:begin and no kills:end"):
-        generate.with_blocks(f"{begin}\n", dict.fromkeys(generate.BLOCKS, {}))
+        generate.with_blocks(f"{begin}\n", {name: {} for name in generate.BLOCKS})
 
 
 def test_the_worst_row_decides():
