@@ -16,8 +16,6 @@ def launch(kernel: KernelInterface[Any], grid: tuple[int, ...], first: Tensor, *
     Nothing here or in the launch functions waits for the device, so that CUDA graphs can capture them. A kernel of many
     registers needs ``maxnreg``, or else ptxas spills one or two to fit another program.
     """
-    if torch.version.hip is not None:
-        options.pop("maxnreg", None)  # an option of the NVIDIA backend only
     with torch.cuda.device_of(first):
         kernel[grid](first, *arguments, enable_fp_fusion=False, **options)
 

@@ -25,7 +25,7 @@ _numbers = itertools.count()  # of buckets
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where Triton kernels run")
     parser.addoption("--emulate", metavar="ARCH", help="execute the PTX that Triton compiles for sm_80, sm_90, sm_100")
-    parser.addoption("--order", type=int, default=0, help="seed of the order of programs and warps with --emulate")
+    parser.addoption("--fill", type=int, default=0xFF, help="bytes of unwritten memory with --emulate")
 
 
 def pytest_configure(config):
@@ -65,13 +65,12 @@ def compiled_kernels(pytestconfig):
     if not (arch := pytestconfig.getoption("--emulate")):
         yield
         return
-    from devtools.ptx import Options, emulated
+    from devtools.ptx import emulated
     from tests.kernels.findings import unexpected
 
-    order = pytestconfig.getoption("--order")
-    with emulated(arch, Options(order, turn=7 if order else 0), use_triton=False) as launches:
+    with emulated(arch, pytestconfig.getoption("--fill"), use_triton=False) as findings:
         yield
-    assert unexpected(launches) == []
+    assert unexpected(findings) == []
 
 
 @pytest.fixture(scope="session")

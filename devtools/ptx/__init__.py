@@ -2,9 +2,9 @@
 
 ::
 
-    with emulated("sm_90") as launches:  # ops on CPU tensors are compiled, and their PTX is executed
+    with emulated("sm_90") as findings:  # ops on CPU tensors are compiled, and their PTX is executed
         pygrade.fuse_topk(scores, weights, 10)
-    print(*launches[0].findings)  # races, bounds, undefined values, diverged barriers, with source lines
+    print(*findings)  # races, bounds, diverged barriers, with source lines
 
 `instructions` is the table of mnemonics, `program` the parser, ``engine.cpp`` with ``shadow.hpp`` the machine,
 `compile` what records and compiles launches, `emulate` what joins them to the ops.
@@ -12,11 +12,11 @@
 What is exact: integers, float32 and float64 arithmetic, conversions, packed pairs, predicates, shuffles, reductions of
 a warp, ``ldmatrix``, ``stmatrix``, barriers. A mnemonic, modifier or operand that is not in the table is an error. What
 is not modeled: the machine code that ptxas makes of the PTX, caches, fences and weak orders of memory, named barriers,
-atomics, asynchronous copies, tensor cores. ``bar.sync`` alone orders memory in the kernels of this project. The bits of
-``rcp.approx.ftz.f64`` are not specified: ``approx`` chooses among answers of its accuracy.
+atomics, asynchronous copies, tensor cores. ``bar.sync`` alone orders memory in the kernels of this project. Unwritten
+memory holds NaN, or with another ``fill`` something else: a result that depends on it has other bits.
 """
 
-from devtools.ptx.emulate import Call, Finding, Launched, Memory, Options, emulated, execute, prepare
+from devtools.ptx.emulate import Finding, emulated, execute
 from devtools.ptx.program import Unsupported, parse
 
-__all__ = ["Call", "Finding", "Launched", "Memory", "Options", "Unsupported", "emulated", "execute", "parse", "prepare"]
+__all__ = ["Finding", "Unsupported", "emulated", "execute", "parse"]

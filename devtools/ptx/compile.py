@@ -68,14 +68,14 @@ def record(call: Callable[[], object]) -> list[Launch]:
     return launches
 
 
-def signature_of(launch: Launch, general: bool = False) -> Signature:
-    """The specialization that Triton's launcher would choose; ``general``: one that assumes nothing about integers."""
+def signature_of(launch: Launch) -> Signature:
+    """The specialization that Triton's launcher would choose."""
     types: dict[str, str] = {}
     constants: dict[str, Any] = {}
     aligned = []
     for parameter in launch.kernel.params:
         name, value = parameter.name, launch.arguments[parameter.name]
-        free = general or parameter.do_not_specialize
+        free = parameter.do_not_specialize
         if parameter.is_constexpr or value is None or (type(value) is int and value == 1 and not free):
             types[name], constants[name] = "constexpr", value
         elif isinstance(value, torch.Tensor):
@@ -94,13 +94,13 @@ def signature_of(launch: Launch, general: bool = False) -> Signature:
 
 
 def compiled(launch: Launch, arch: str) -> Any:
-    """The kernel compiled for an architecture such as sm_90 or gfx942 (Triton caches it): ``.asm``, ``.metadata``."""
+    """The kernel compiled for an architecture such as sm_90 (Triton caches it): ``.asm``, ``.metadata``."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     signature = signature_of(launch)
-    target = GPUTarget("cuda", int(arch[3:]), 32) if arch.startswith("sm_") else GPUTarget("hip", arch, 64)
+    target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
     places = {name: i for i, name in enumerate(launch.kernel.arg_names)}
     attributes = {(places[name],): [["tt.divisibility", 16]] for name in signature.aligned}
     source = ASTSource(launch.kernel, signature=signature.types, constexprs=signature.constants, attrs=attributes)

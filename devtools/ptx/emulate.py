@@ -7,7 +7,7 @@ import struct
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from devtools.ptx.compile import Launch, compiled, launches_to, signature_of
@@ -26,28 +25,15 @@ from pygrade.ops.dispatch import use_backend
 HERE = Path(__file__).parent
 ENGINES = HERE.parents[1] / "build" / "ptx"  # compiled ones
 KINDS = (
-    "out of bounds", "misaligned", "undefined address", "undefined branch or guard", "undefined value stored",
-    "race between programs", "race between warps", "race between lanes of a warp", "barrier in a diverged warp",
-    "barrier after the exit of threads", "warps at different barriers", "members of a warp instruction", "too long",
+    "out of bounds", "misaligned", "race between programs", "race between warps", "race between lanes of a warp",
+    "barrier in a diverged warp", "barrier after the exit of threads", "warps at different barriers",
+    "members of a warp instruction", "too long",
 )  # fmt: skip
-_HUGE = 2**28  # bytes: of a larger storage only the bounds are checked
-_UNWRITTEN = 0xA5
 _MOST_FINDINGS = 256
 
 
-@dataclass(frozen=True)
-class Options:
-    """How programs run.
-
-    ``seed`` shuffles programs and warps (0: in order), ``turn`` is the most instructions until another warp goes on (0:
-    until a barrier), ``races`` looks for them, ``approx`` is -1, 0 or 1, ``limit`` the most instructions of a program.
-    """
-
-    seed: int = 0
-    turn: int = 0
-    races: bool = True
-    approx: int = 0
-    limit: int = 10**9
+FILL = 0xFF  # of unwritten memory: NaN in every type of float, -1 of integers
+LIMIT = 10**9  # of instructions of a program
 
 
 @dataclass(frozen=True)
@@ -69,77 +55,13 @@ class Finding:
         return f"{self.kernel}: {self.kind} at {self.where}{against}; {thread}"
 
 
-@dataclass
-class Memory:
-    """The storages that a launch may use, by address, and which of their bytes are defined (empty: a huge one)."""
-
-    storages: dict[int, tuple[Tensor, NDArray[np.uint8]]] = field(default_factory=dict)
-
-    def add(self, tensor: Tensor, defined: bool) -> None:
-        """Adds a tensor's storage, if it is new."""
-        storage = tensor.untyped_storage()
-        size = 0 if storage.nbytes() > _HUGE else storage.nbytes()
-        self.storages.setdefault(storage.data_ptr(), (tensor, np.full(size, defined, np.uint8)))
-
-    def of(self, tensors: list[Tensor]) -> "Memory":
-        """The storages of some tensors. What was written since they were made empty is defined."""
-        chosen = {}
-        for tensor in tensors:
-            self.add(tensor, True)
-            address = tensor.untyped_storage().data_ptr()
-            chosen[address] = self.storages[address]
-            if len(defined := chosen[address][1]):
-                defined |= contents(tensor) != _UNWRITTEN
-        return Memory(chosen)
-
-
-@dataclass(frozen=True)
-class Call:
-    """A kernel with its arguments, each as 64 bits, and the memory that it may use."""
-
-    program: Program
-    arguments: tuple[int, ...]
-    grid: tuple[int, ...]
-    shared_bytes: int
-    memory: Memory
-
-
-@dataclass(frozen=True)
-class Launched:
-    """A call, executed: ``lanes`` [instructions] that executed each, ``diverged`` steps of warps, findings.
-
-    ``before`` and ``after`` are the memory, if it was kept.
-    """
-
-    call: Call
-    lanes: NDArray[np.uint64]
-    diverged: int
-    findings: tuple[Finding, ...]
-    before: tuple[tuple[NDArray[np.uint8], NDArray[np.uint8]], ...] = ()
-    after: tuple[NDArray[np.uint8], ...] = ()
-
-    def again(self, program: Program, options: "Options") -> tuple["Launched", bool]:
-        """A changed program on the same memory, if it was kept; and whether it ends up the same."""
-        storages = self.call.memory.storages.values()
-        for (tensor, defined), (content, known) in zip(storages, self.before, strict=True):
-            contents(tensor)[:], defined[:] = content, known
-        run = execute(replace(self.call, program=program), options)
-        return run, all(np.array_equal(contents(t), after) for (t, _), after in zip(storages, self.after, strict=True))
-
-
-def contents(tensor: Tensor) -> NDArray[np.uint8]:
-    """The bytes of a tensor's storage, shared with it."""
-    storage = tensor.untyped_storage()
-    return np.ctypeslib.as_array((ctypes.c_uint8 * storage.nbytes()).from_address(storage.data_ptr()))
-
-
 # ---- the engine ------------------------------------------------------------------------------------------------------
 def _structure(name: str, **fields: Any) -> Any:
     return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
 
 
 _I, _L, _P = ctypes.c_int32, ctypes.c_uint64, ctypes.c_void_p
-_Buffer = _structure("_Buffer", base=_L, size=_L, defined=_P)
+_Buffer = _structure("_Buffer", base=_L, size=_L)
 _PLACES = ("kind", "place", "other_place", "program", "thread", "other_thread")
 _Finding = _structure("_Finding", **dict.fromkeys(_PLACES, _I), count=_L)
 _Launch = _structure(
@@ -147,10 +69,8 @@ _Launch = _structure(
     **dict.fromkeys(("code", "constants", "buffers"), _P),
     **dict.fromkeys(("instructions", "registers", "constant_count", "buffer_count", "warps", "shared_bytes"), _I),
     grid=ctypes.c_uint32 * 3,
-    **dict.fromkeys(("seed", "turn", "races", "approx"), _I),
+    fill=_I,
     limit=_L,
-    lanes=_P,
-    diverged=_L,
     findings=_P,
     capacity=_I,
     found=_I,
@@ -160,9 +80,8 @@ _Launch = _structure(
 @cache
 def engine() -> ctypes.CDLL:
     """The compiled engine; kept in the build folder."""
-    parts = (enumeration("Kind", KINDS), generated())
     sources = {name: (HERE / name).read_text() for name in ("engine.cpp", "shadow.hpp")}
-    sources["generated.inc"] = "\n".join(parts)
+    sources["generated.inc"] = f"{enumeration('Kind', KINDS)}\n{generated()}"
     flags = "-O2 -std=c++20 -march=native -ffp-contract=off -shared -fPIC"
     command = [os.environ.get("CXX", "c++"), *flags.split()]
     folder = ENGINES / hashlib.sha256(repr((command, sources)).encode()).hexdigest()[:16]
@@ -176,44 +95,37 @@ def engine() -> ctypes.CDLL:
     return ctypes.CDLL(str(folder / "engine.so"))
 
 
-def execute(call: Call, options: Options) -> Launched:
-    """Executes a call."""
-    program, storages = call.program, call.memory.storages
-    constants = {**program.constants, **{r: call.arguments[place] for r, place in program.parameters.items()}}
+_parsed = cache(parse)  # by PTX
+
+
+def execute(
+    text: str, arguments: Sequence[Any], grid: tuple[int, ...], shared_bytes: int, fill: int = FILL, limit: int = LIMIT
+) -> list[Finding]:
+    """Executes the kernel of a PTX text on tensors and numbers, in the order of its parameters.
+
+    ``fill`` is each byte of unwritten shared memory, ``limit`` the most instructions of a program.
+    """
+    program = _parsed(text)
+    constants = program.constants | {r: _bits(arguments[place]) for r, place in program.parameters.items()}
     pairs = np.array(list(constants.items()), np.uint64)
-    buffers = (_Buffer * max(1, len(storages)))()
-    for place, (base, (tensor, defined)) in zip(buffers, storages.items(), strict=False):
-        place.base, place.size = base, tensor.untyped_storage().nbytes()
-        place.defined = defined.ctypes.data if len(defined) else None
-    lanes, findings = np.zeros(len(program.code), np.uint64), (_Finding * _MOST_FINDINGS)()
+    storages = [value.untyped_storage() for value in arguments if isinstance(value, Tensor) and value.numel()]
+    sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    buffers, findings = (_Buffer * max(1, len(sizes)))(*sizes.items()), (_Finding * _MOST_FINDINGS)()
     launch = _Launch(
         code=program.code.ctypes.data, constants=pairs.ctypes.data, buffers=ctypes.addressof(buffers),
         instructions=len(program.code), registers=len(program.registers), constant_count=len(pairs),
-        buffer_count=len(storages), warps=program.threads // 32, shared_bytes=call.shared_bytes,
-        grid=(ctypes.c_uint32 * 3)(*(*call.grid, 1, 1)[:3]), lanes=lanes.ctypes.data,
-        findings=ctypes.addressof(findings), capacity=_MOST_FINDINGS,
-        **asdict(options),
+        buffer_count=len(sizes), warps=program.threads // 32, shared_bytes=shared_bytes,
+        grid=(ctypes.c_uint32 * 3)(*(*grid, 1, 1)[:3]), findings=ctypes.addressof(findings), capacity=_MOST_FINDINGS,
+        fill=fill, limit=limit,
     )  # fmt: skip
     engine().run(ctypes.byref(launch))
-    found = tuple(_finding(program, finding) for finding in findings[: launch.found])
-    return Launched(call, lanes, int(launch.diverged), found)
+    return [_finding(program, finding) for finding in findings[: launch.found]]
 
 
 def _finding(program: Program, found: Any) -> Finding:
-    where, other = (program.where(place) if place >= 0 else "" for place in (found.place, found.other_place))
+    where, other = (program.where[place] if place >= 0 else "" for place in (found.place, found.other_place))
     threads = found.program, found.thread, found.other_thread
     return Finding(program.name, KINDS[found.kind], where, other, *threads, found.count)
-
-
-# ---- launches of ops -------------------------------------------------------------------------------------------------
-_parsed: dict[str, Program] = {}  # by PTX
-
-
-def prepare(text: str, arguments: Sequence[Any], grid: tuple[int, ...], shared_bytes: int, memory: Memory) -> Call:
-    """A call of the kernel of a PTX text; arguments are tensors and integers, in the order of its parameters."""
-    program = _parsed[text] if text in _parsed else _parsed.setdefault(text, parse(text))
-    tensors = [value for value in arguments if isinstance(value, Tensor) and value.numel()]
-    return Call(program, tuple(map(_bits, arguments)), grid, shared_bytes, memory.of(tensors))
 
 
 def _bits(value: Any) -> int:
@@ -225,6 +137,7 @@ def _bits(value: Any) -> int:
     return int(value or 0) & (2**64 - 1)
 
 
+# ---- launches of ops -------------------------------------------------------------------------------------------------
 def _arguments(launch: Launch) -> list[Any]:
     types = {**signature_of(launch).types, "global_scratch": "*i8", "profile_scratch": "*i8"}
     values = ((kind, launch.arguments.get(name)) for name, kind in types.items() if kind != "constexpr")
@@ -232,35 +145,24 @@ def _arguments(launch: Launch) -> list[Any]:
 
 
 @contextmanager
-def emulated(
-    arch: str = "sm_90",
-    options: Options = Options(),
-    *,
-    use_triton: bool = True,
-    keep: bool = False,
-) -> Iterator[list[Launched]]:
+def emulated(arch: str = "sm_90", fill: int = FILL, *, use_triton: bool = True) -> Iterator[list[Finding]]:
     """Inside the block, Triton kernels that are launched on CPU tensors are compiled for ``arch`` and executed.
 
-    Yields the launches so far. Memory is that of the real tensors; what `torch.empty` returns counts as unwritten.
-    ``use_triton``: ops choose Triton, whatever they would choose else. ``keep`` keeps what `Launched.again` needs.
+    Yields the findings so far. Memory is that of the real tensors; what `torch.empty` returns holds bytes ``fill``.
+    ``use_triton``: ops choose Triton, whatever they would choose else.
     """
-    memory, done = Memory(), list[Launched]()
+    found: list[Finding] = []
 
     def take(launch: Launch) -> None:
         binary = compiled(launch, arch)
-        call = prepare(binary.asm["ptx"], _arguments(launch), launch.grid, binary.metadata.shared, memory)
-        storages = call.memory.storages.values() if keep else []
-        before = tuple((contents(tensor).copy(), defined.copy()) for tensor, defined in storages)
-        run = execute(call, options)
-        after = tuple(contents(tensor).copy() for tensor, _ in storages)
-        done.append(replace(run, before=before, after=after))
+        found.extend(execute(binary.asm["ptx"], _arguments(launch), launch.grid, binary.metadata.shared, fill))
 
     def unwritten(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def made(*arguments: Any, **keywords: Any) -> Tensor:
             tensor = make(*arguments, **keywords)
             if type(tensor) is Tensor and tensor.device.type == "cpu" and tensor.numel():
-                contents(tensor)[:] = _UNWRITTEN
-                memory.add(tensor, False)
+                storage = tensor.untyped_storage()
+                ctypes.memset(storage.data_ptr(), fill, storage.nbytes())
             return tensor
 
         return made
@@ -271,4 +173,4 @@ def emulated(
         stack.enter_context(launches_to(take))
         if use_triton:
             stack.enter_context(use_backend("triton"))
-        yield done
+        yield found

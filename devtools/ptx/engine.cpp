@@ -1,19 +1,15 @@
 // Executes a parsed PTX kernel: its programs (CTAs) one after another, the warps of a program in turns, the 32 lanes of
 // a warp in lockstep; lanes that diverge run at the lowest instruction first, and an instruction of the whole warp
 // waits for them.
-//
-// Each half of a 64-bit register has a "defined" bit per lane, each byte of memory has one, too. Unwritten memory may
-// be read, but must not decide an address, a branch or a guard, nor be stored to global memory.
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <map>
-#include <numeric>
-#include <random>
 #include <tuple>
 #include <type_traits>
 #include <vector>
@@ -93,19 +89,19 @@ u64 permute(u64 x, u64 y, u64 selector) {
   return result;
 }
 
-// The first 20 bits of 1 / x, and one unit of them more or less if approx is not 0; denormals count as 0.
-u64 gross_reciprocal(double x, int approx) {
+// The first 20 bits of 1 / x; denormals count as 0.
+u64 gross_reciprocal(double x) {
   if (std::fpclassify(x) == FP_SUBNORMAL) x = std::copysign(0.0, x);
   const double result = 1 / x;
   if (std::isnan(result) || std::isinf(result) || result == 0) return bits(result);
   if (std::fpclassify(result) == FP_SUBNORMAL) return bits(std::copysign(0.0, result));
-  return (bits(result) & ~u64(ALL)) + (s64(approx) << 32);
+  return bits(result) & ~u64(ALL);
 }
 
-using Operation = void (*)(Lanes&, const Lanes&, const Lanes&, const Lanes&, u32, int);
+using Operation = void (*)(Lanes&, const Lanes&, const Lanes&, const Lanes&, u32);
 #define OPERATION(number, expression)                                                                    \
   void operation_##number(Lanes& to, [[maybe_unused]] const Lanes& as, [[maybe_unused]] const Lanes& bs, \
-                          [[maybe_unused]] const Lanes& cs, u32 mask, [[maybe_unused]] int approx) {     \
+                          [[maybe_unused]] const Lanes& cs, u32 mask) {                                  \
     for (int lane = 0; lane < LANES; lane++) {                                                           \
       [[maybe_unused]] const u64 a = as[lane], b = bs[lane], c = cs[lane];                               \
       if (mask >> lane & 1) to[lane] = (expression);                                                     \
@@ -117,7 +113,7 @@ using Operation = void (*)(Lanes&, const Lanes&, const Lanes&, const Lanes&, u32
 
 // ---- what Python gives and gets ------------------------------------------------------------------------------------
 struct Instruction {
-  s32 operation, guard, negated, outputs, inputs, bytes, rule, target;
+  s32 operation, guard, negated, outputs, inputs, bytes, target;
   s64 immediate;
   s32 out[4], in[6];
 
@@ -130,8 +126,9 @@ struct Instruction {
 
 struct Buffer {  // of global memory, at its real address
   u64 base, size;
-  u8* defined;  // of each byte; null: of a huge one only the bounds are checked
 };
+
+constexpr u64 HUGE_BUFFER = u64(1) << 28;  // of a larger one only the bounds are checked
 
 struct Finding {
   s32 kind, place, other_place, program, thread, other_thread;
@@ -144,10 +141,8 @@ struct Launch {
   const Buffer* buffers;
   s32 instructions, registers, constant_count, buffer_count, warps, shared_bytes;
   u32 grid[3];
-  s32 seed, turn, races, approx;
-  u64 limit;     // of steps of a program
-  u64* lanes;    // that executed each instruction
-  u64 diverged;  // steps of warps whose lanes are at several instructions
+  s32 fill;   // each byte of memory that is not written yet
+  u64 limit;  // of steps of a program
   Finding* findings;
   s32 capacity, found;
 };
@@ -163,18 +158,11 @@ struct Warp {
   bool diverged = false, waiting = false;
   std::array<int, LANES> places{};  // of the lanes, while diverged
   std::vector<Lanes> values;        // of each register
-  std::vector<u32> low, high;       // lanes of which the halves of each register are defined
 
-  u32 defined(int r) const { return low[r] & high[r]; }
-  void define(int r, u32 mask, u32 lower, u32 upper) {
-    low[r] = (low[r] & ~mask) | (lower & mask);
-    high[r] = (high[r] & ~mask) | (upper & mask);
-  }
-  void set(int r, u32 mask, auto value, u32 lower, u32 upper) {  // value: of a lane
+  void set(int r, u32 mask, auto value) {  // value: of a lane
     for (int lane = 0; lane < LANES; lane++) {
       if (has(mask, lane)) values[r][lane] = value(lane);
     }
-    define(r, mask, lower, upper);
   }
   u32 predicate(int r) const {
     u32 result = 0;
@@ -196,49 +184,36 @@ struct Step {  // of a warp: an instruction, the lanes that are there, and those
   u32 here, mask;
 
   const Lanes& in(int k) const { return warp.values[i.in[k]]; }
-  u32 defined(int k) const { return warp.defined(i.in[k]); }
 };
 
 class Machine {
  public:
-  explicit Machine(Launch& launch) : launch(launch), random(launch.seed) {
+  explicit Machine(Launch& launch) : launch(launch) {
     for (int b = 0; b < launch.buffer_count; b++) {
       const Buffer& buffer = launch.buffers[b];
-      global.emplace_back(launch.races && buffer.defined ? buffer.size : 0);
+      global.emplace_back(buffer.size <= HUGE_BUFFER ? buffer.size : 0);
     }
   }
 
   void run() {
-    for (int number : in_order(launch.grid[0] * launch.grid[1] * launch.grid[2])) {
-      if (!failed) run_program(number);
-    }
+    const int count = launch.grid[0] * launch.grid[1] * launch.grid[2];
+    for (int number = 0; number < count && !failed; number++) run_program(number);
   }
 
  private:
   // ---- programs and warps
-  std::vector<int> in_order(size_t count) {
-    std::vector<int> order(count);
-    std::iota(order.begin(), order.end(), 0);
-    if (launch.seed) std::shuffle(order.begin(), order.end(), random);
-    return order;
-  }
-
   void run_program(int number) {
     program = number;
     epoch++;
     steps = 0;
-    shared.assign(launch.shared_bytes, 0xa5);
-    shared_defined.assign(launch.shared_bytes, 0);
-    shared_shadow = ShadowMemory(launch.races ? launch.shared_bytes : 0);
+    shared.assign(launch.shared_bytes, launch.fill);
+    shared_shadow = ShadowMemory(launch.shared_bytes);
     warps.assign(launch.warps, Warp{});
     for (int w = 0; w < launch.warps; w++) start(warps[w], w);
     const auto count = [&](auto is) { return std::count_if(warps.begin(), warps.end(), is); };
     const auto ended = [&] { return count([](const Warp& w) { return !w.alive; }); };
     while (!failed && ended() < launch.warps) {
-      for (int w : in_order(launch.warps)) {
-        if (warps[w].alive && !warps[w].waiting)
-          take_turn(warps[w], launch.turn ? 1 + random() % launch.turn : ~u64(0));
-      }
+      for (Warp& warp : warps) take_turn(warp);
       const auto waiting = count([](const Warp& w) { return w.waiting; });
       if (waiting && ended() + waiting == launch.warps) release();
     }
@@ -247,9 +222,8 @@ class Machine {
   void start(Warp& warp, int number) {
     warp.number = number;
     warp.values.assign(launch.registers, Lanes{});
-    for (std::vector<u32>* halves : {&warp.low, &warp.high}) halves->assign(launch.registers, 0);
     const u32 x = launch.grid[0], y = launch.grid[1], z = launch.grid[2], at = program;
-    const auto fill = [&](int r, auto value) { warp.set(r, ALL, value, ALL, ALL); };
+    const auto fill = [&](int r, auto value) { warp.set(r, ALL, value); };
     int r = 0;  // in the order of SPECIAL_REGISTERS
     fill(r++, [&](int lane) { return LANES * number + lane; });
     fill(r++, [](int lane) { return lane; });
@@ -285,26 +259,25 @@ class Machine {
     auto next = std::find_if(lanes_at.begin(), lanes_at.end(), goes);
     if (next == lanes_at.end()) next = lanes_at.begin();
     warp.diverged = lanes_at.size() > 1;
+    if (warp.diverged) {
+      FILE* f = fopen("/tmp/gpu_div.txt", "a");
+      fprintf(f, "div %d\n", warp.place);
+      fclose(f);
+    }
     warp.place = next->first;
     return next->second;
   }
 
   static bool of_the_warp(const Instruction& i) { return i.operation >= WAIT && i.operation <= MATRIX; }
 
-  void take_turn(Warp& warp, u64 turn) {
-    while (warp.alive && !warp.waiting && !failed && turn--) {
+  void take_turn(Warp& warp) {  // until a barrier or the end
+    while (warp.alive && !warp.waiting && !failed) {
       const u32 here = warp.diverged ? choose(warp) : warp.alive;
       const int place = warp.place;
       const Instruction& i = launch.code[place];
-      launch.diverged += warp.diverged;
       if (++steps > launch.limit) return fail(TOO_LONG, place, warp, 0);
       u32 mask = here;
-      if (i.guard >= 0) {
-        if (const u32 bad = here & ~warp.defined(i.guard))
-          report(UNDEFINED_BRANCH_OR_GUARD, place, warp, first_of(bad));
-        mask &= i.negated ? ~warp.predicate(i.guard) : warp.predicate(i.guard);
-      }
-      launch.lanes[place] += std::popcount(mask);
+      if (i.guard >= 0) mask &= i.negated ? ~warp.predicate(i.guard) : warp.predicate(i.guard);
       execute({warp, i, place, here, mask});
     }
   }
@@ -313,7 +286,7 @@ class Machine {
     s.warp.advance(s.here, s.place + 1);
     if (s.mask == 0) return;
     if (s.i.operation < ROUTINE_COUNT) return (this->*ROUTINES[s.i.operation])(s);
-    calculate(s);
+    OPERATIONS[s.i.operation](s.warp.values[s.i.out[0]], s.in(0), s.in(1), s.in(2), s.mask);
   }
 
   // ---- control
@@ -337,45 +310,19 @@ class Machine {
   }
 
   // ---- registers
-  void calculate(const Step& s) {
-    Warp& warp = s.warp;
-    u32 low = ALL, high = ALL;
-    for (int k = 0; k < s.i.inputs; k++) low &= warp.low[s.i.in[k]], high &= warp.high[s.i.in[k]];
-    if (s.i.rule == BY_SELECTED) {
-      const u32 first = warp.predicate(s.i.in[2]), known = s.defined(2);
-      low = known & ((first & warp.low[s.i.in[0]]) | (~first & warp.low[s.i.in[1]]));
-      high = known & ((first & warp.high[s.i.in[0]]) | (~first & warp.high[s.i.in[1]]));
-    } else if (s.i.rule == BY_LOW) {
-      high = low;
-    } else if (s.i.rule == BY_CARRY) {
-      high &= low;
-    } else if (s.i.rule == BY_ALL) {
-      low = high = low & high;
-    }
-    OPERATIONS[s.i.operation](warp.values[s.i.out[0]], s.in(0), s.in(1), s.in(2), s.mask, launch.approx);
-    warp.define(s.i.out[0], s.mask, low, high);
-  }
-
   void pack(const Step& s) {  // bytes: of a part
     Lanes whole{};
-    u32 halves[2] = {ALL, ALL};
     for (int k = 0; k < s.i.inputs; k++) {
-      const int shift = 8 * s.i.bytes * k;
-      for (int lane = 0; lane < LANES; lane++) whole[lane] |= s.in(k)[lane] << shift;
-      halves[shift / 32] &= s.defined(k);
+      for (int lane = 0; lane < LANES; lane++) whole[lane] |= s.in(k)[lane] << 8 * s.i.bytes * k;
     }
-    if (s.i.bytes * s.i.inputs <= 4) halves[1] = halves[0];
-    s.warp.set(s.i.out[0], s.mask, [&](int lane) { return whole[lane]; }, halves[0], halves[1]);
+    s.warp.set(s.i.out[0], s.mask, [&](int lane) { return whole[lane]; });
   }
 
   void unpack(const Step& s) {
     const Lanes whole = s.in(0);
-    const u32 halves[2] = {s.warp.low[s.i.in[0]], s.warp.high[s.i.in[0]]};
     const u64 part = (u64(1) << 8 * s.i.bytes) - 1;
     for (int k = 0; k < s.i.outputs; k++) {
-      const int shift = 8 * s.i.bytes * k;
-      const u32 known = halves[shift / 32];
-      s.warp.set(s.i.out[k], s.mask, [&](int lane) { return whole[lane] >> shift & part; }, known, known);
+      s.warp.set(s.i.out[k], s.mask, [&](int lane) { return whole[lane] >> 8 * s.i.bytes * k & part; });
     }
   }
 
@@ -388,7 +335,6 @@ class Machine {
     enum { IDX, UP, DOWN, BFLY };
     check_members(s, 3);
     Lanes result{};
-    u32 known = 0;
     for (int lane = 0; lane < LANES; lane++) {
       if (!has(s.mask, lane)) continue;
       const int by = s.in(1)[lane] & 31, control = int(s.in(2)[lane]), segment = control >> 8 & 31;
@@ -398,14 +344,8 @@ class Machine {
       if (s.i.target == UP ? from < last : from > last) from = lane;
       if (!has(s.mask, from)) report(MEMBERS_OF_A_WARP_INSTRUCTION, s, lane, LANES * s.warp.number + from);
       result[lane] = u32(s.in(0)[from]);
-      known |= u32(has(s.defined(0), from) && has(s.defined(1), lane)) << lane;
     }
-    s.warp.set(s.i.out[0], s.mask, [&](int lane) { return result[lane]; }, known, known);
-  }
-
-  void set_all(const Step& s, u64 result) {
-    const u32 known = (s.defined(0) & s.mask) == s.mask ? ALL : 0;
-    s.warp.set(s.i.out[0], s.mask, [&](int) { return result; }, known, known);
+    s.warp.set(s.i.out[0], s.mask, [&](int lane) { return result[lane]; });
   }
 
   void reduce(const Step& s) {  // in: value, members; target: the operation
@@ -414,31 +354,35 @@ class Machine {
     result[0] = u32(s.in(0)[first_of(s.mask)]);
     for (int lane = first_of(s.mask) + 1; lane < LANES; lane++) {
       next[0] = u32(s.in(0)[lane]);
-      if (has(s.mask, lane)) OPERATIONS[s.i.target](result, result, next, next, 1, 0);
+      if (has(s.mask, lane)) OPERATIONS[s.i.target](result, result, next, next, 1);
     }
-    set_all(s, result[0]);
+    s.warp.set(s.i.out[0], s.mask, [&](int) { return result[0]; });
   }
 
   void ballot(const Step& s) {  // in: predicate, members
     check_members(s, 1);
-    set_all(s, s.warp.predicate(s.i.in[0]) & s.mask);
+    const u32 result = s.warp.predicate(s.i.in[0]) & s.mask;
+    s.warp.set(s.i.out[0], s.mask, [&](int) { return result; });
   }
 
   // ---- memory
   struct Place {  // of an access that may be made
     u8* data = nullptr;
-    u8* defined = nullptr;
     ShadowMemory* shadow = nullptr;
     u64 byte = 0;  // in its buffer
   };
 
+  static u64 address_of(const Step& s, int lane) {
+    const u64 base = s.in(0)[lane];
+    return (s.i.shared() ? u32(base) : base) + u64(s.i.immediate);
+  }
+
   void memory(const Step& s) {
-    Lanes address;
-    const int bytes = s.i.bytes * s.i.count();
-    const u32 mask = addresses(s, address);
+    Lanes address;  // a load may overwrite its own
+    for (int lane = 0; lane < LANES; lane++) address[lane] = address_of(s, lane);
     for (int lane = 0; lane < LANES; lane++) {
-      if (!has(mask, lane)) continue;
-      const Place at = locate(s, lane, address[lane], bytes);
+      if (!has(s.mask, lane)) continue;
+      const Place at = locate(s, lane, address[lane], s.i.bytes * s.i.count());
       for (int v = 0; at.data && v < s.i.count(); v++) move(s, lane, at, s.i.bytes * v, s.i.data()[v], 0);
     }
   }
@@ -448,7 +392,7 @@ class Machine {
   void matrix(const Step& s) {
     if (s.mask != ALL) return report(MEMBERS_OF_A_WARP_INSTRUCTION, s, first_of(s.mask));
     Lanes rows;
-    if (addresses(s, rows) != ALL) return;
+    for (int lane = 0; lane < LANES; lane++) rows[lane] = address_of(s, lane);
     for (int m = 0; m < s.i.count(); m++) {
       for (int element = 0; element < 2 * LANES; element++) {
         const int lane = element / 2, h = element % 2, across = lane % 4 * 2 + h, along = lane / 4;
@@ -460,27 +404,14 @@ class Machine {
     }
   }
 
-  // Addresses of the lanes; returns those with a defined one.
-  u32 addresses(const Step& s, Lanes& to) {
-    const u32 bad = s.mask & ~s.defined(0);
-    if (bad) report(UNDEFINED_ADDRESS, s, first_of(bad));
-    for (int lane = 0; lane < LANES; lane++) {
-      const u64 base = s.in(0)[lane];
-      to[lane] = (s.i.shared() ? u32(base) : base) + u64(s.i.immediate);
-    }
-    return s.mask & ~bad;
-  }
-
   // Where a lane's access goes; data is null, and reported, if it must not be made.
   Place locate(const Step& s, int lane, u64 address, int bytes) {
     const bool aligned = address % bytes == 0;
     if (aligned && s.i.shared() && u64(bytes) <= shared.size() && address <= shared.size() - bytes) {
-      return {&shared[address], &shared_defined[address], &shared_shadow, address};
+      return {&shared[address], &shared_shadow, address};
     }
     if (const int b = aligned && !s.i.shared() ? buffer_at(address, bytes) : -1; b >= 0) {
-      const u64 byte = address - launch.buffers[b].base;
-      u8* defined = launch.buffers[b].defined;
-      return {reinterpret_cast<u8*>(address), defined ? defined + byte : nullptr, &global[b], byte};
+      return {reinterpret_cast<u8*>(address), &global[b], address - launch.buffers[b].base};
     }
     report(aligned ? OUT_OF_BOUNDS : MISALIGNED, s, lane);
     return {};
@@ -498,37 +429,28 @@ class Machine {
 
   // Moves i.bytes between the bits of a register from a shift on, and an offset in a place.
   void move(const Step& s, int lane, const Place& at, int offset, int r, int shift) {
-    u8 *data = at.data + offset, *known = at.defined ? at.defined + offset : nullptr;
+    u8* data = at.data + offset;
     u64& value = s.warp.values[r][lane];
-    const bool defined = has(s.warp.defined(r), lane);
+    u64 moved = s.i.stores() ? value >> shift : 0;
+    note(s, lane, at, offset, std::memcmp(&moved, data, s.i.bytes) == 0);
     if (s.i.stores()) {
-      const u64 stored = value >> shift;
-      note(s, lane, at, offset, std::memcmp(&stored, data, s.i.bytes) == 0);
-      std::memcpy(data, &stored, s.i.bytes);
-      if (!defined && !s.i.shared()) report(UNDEFINED_VALUE_STORED, s, lane);
-      if (known) std::memset(known, defined || !s.i.shared(), s.i.bytes);
+      std::memcpy(data, &moved, s.i.bytes);
     } else {
-      u64 loaded = 0;
-      note(s, lane, at, offset, false);
-      std::memcpy(&loaded, data, s.i.bytes);
-      value = (shift ? value : 0) | loaded << shift;
-      const bool all = !known || std::all_of(known, known + s.i.bytes, [](u8 x) { return x; });
-      const u32 both = all && (!shift || defined) ? ALL : 0;
-      s.warp.define(r, 1u << lane, both, both);
+      std::memcpy(&moved, data, s.i.bytes);
+      value = (shift ? value : 0) | moved << shift;
     }
   }
 
   // Notes the access of a lane: races with those before.
   void note(const Step& s, int lane, const Place& at, int offset, bool same) {
-    if (!at.defined || !launch.races) return;
+    if (at.shadow->empty()) return;
     const Access now{program, s.place, epoch, s.warp.sync, LANES * s.warp.number + lane};
     for (int k = 0; k < s.i.bytes; k++) {
       Shadow& shadow = (*at.shadow)[at.byte + offset + k];
       const Shadow::Race race = s.i.stores() ? shadow.store(now) : shadow.load(now);
       if (race.conflict == NO_CONFLICT) continue;
       if (race.both_stores && same) continue;  // layouts hold some values in several lanes
-      report(Kind(RACE_BETWEEN_PROGRAMS + race.conflict - BETWEEN_PROGRAMS), s, lane, race.before.thread,
-             race.before.place);
+      report(Kind(RACE_BETWEEN_PROGRAMS + int(race.conflict) - 1), s, lane, race.before.thread, race.before.place);
     }
   }
 
@@ -557,13 +479,12 @@ class Machine {
   static constexpr void (Machine::* ROUTINES[])(const Step&) = {MACHINE_ROUTINES};
 
   Launch& launch;
-  std::mt19937 random;
   int program = 0, last_buffer = 0;
   u32 epoch = 0;
   u64 steps = 0;
   bool failed = false;
   std::vector<Warp> warps;
-  std::vector<u8> shared, shared_defined;
+  std::vector<u8> shared;
   ShadowMemory shared_shadow;
   std::vector<ShadowMemory> global;  // of each buffer
   std::map<std::tuple<int, int, int>, int> seen;

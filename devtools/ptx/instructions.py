@@ -19,7 +19,6 @@ _REDUCTIONS = (
     "add.s32", "add.u32", "and.b32", "or.b32", "xor.b32",
     "min.s32", "min.u32", "min.f32", "max.s32", "max.u32", "max.f32",
 )  # fmt: skip
-RULES = ("all", "selected", "halves", "carry", "low")
 _COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 
 _PAIRED = {"add": "+", "sub": "-", "mul": "*"}
@@ -30,14 +29,11 @@ _LOGIC = {"and": "&", "or": "|", "xor": "^"}
 class Instruction:
     """An entry of the table.
 
-    ``rule`` says which sources decide whether the result is defined: ``all`` of them, the ``selected`` one, ``halves``
-    (each half of 64 bits by its own), ``carry`` (the low half by the low ones, the high half by all), ``low`` (the low
-    halves). ``bytes`` and ``target`` are what a routine wants to know.
+    ``bytes`` and ``target`` are what a routine wants to know.
     """
 
     operation: str  # an expression, or one of `ROUTINES`
     outputs: int = 1
-    rule: str = "all"
     bytes: int = 0
     target: int = 0
 
@@ -47,13 +43,13 @@ class Instruction:
         return OPERATIONS.index(self.operation)
 
 
-# Mnemonic, types, expression, rule. In an expression, T is the type and U the unsigned one of its size.
+# Mnemonic, types, expression. In an expression, T is the type and U the unsigned one of its size.
 _ALL, _SIGNED, _BITS, _FLOATS = "s16 u16 s32 u32 s64 u64", "s16 s32 s64", "b16 b32 b64", "f32 f64"
-_FAMILIES: tuple[tuple[str, ...], ...] = (
-    ("add", _ALL, "U(a + b)", "carry"),
-    ("sub", _ALL, "U(a - b)", "carry"),
-    ("mul.lo", _ALL, "U(a * b)", "carry"),
-    ("mad.lo", _ALL, "U(a * b + c)", "carry"),
+_FAMILIES: tuple[tuple[str, str, str], ...] = (
+    ("add", _ALL, "U(a + b)"),
+    ("sub", _ALL, "U(a - b)"),
+    ("mul.lo", _ALL, "U(a * b)"),
+    ("mad.lo", _ALL, "U(a * b + c)"),
     ("mul.wide", "s32 u32", "u64(wide(T(a)) * T(b))"),
     ("mad.wide", "s32 u32", "u64(wide(T(a)) * T(b)) + c"),
     ("mul.hi", "s32 u32 u64", "U(wide(T(a)) * T(b) >> 8 * sizeof(T))"),
@@ -68,14 +64,14 @@ _FAMILIES: tuple[tuple[str, ...], ...] = (
     ("bfe", "s32 u32 s64 u64", "U(bit_field(T(a), b, c))"),
     ("popc", "b32 b64", "std::popcount(U(a))"),
     ("clz", "b32 b64", "std::countl_zero(U(a))"),
-    *((name, _BITS, f"U(a {symbol} b)", "halves") for name, symbol in _LOGIC.items()),
+    *((name, _BITS, f"U(a {symbol} b)") for name, symbol in _LOGIC.items()),
     *((name, "pred", f"a {symbol} b") for name, symbol in _LOGIC.items()),
-    ("not", _BITS, "U(~a)", "halves"),
+    ("not", _BITS, "U(~a)"),
     ("not", "pred", "~a & 1"),
     ("mov", "pred", "a & 1"),
-    ("mov", f"{_BITS} {_ALL} {_FLOATS}", "U(a)", "halves"),
-    ("selp", f"{_BITS} {_ALL} {_FLOATS}", "U(c & 1 ? a : b)", "selected"),
-    ("ld.param", "b8 b32 u32 s32 b64 u64", "U(a)", "halves"),
+    ("mov", f"{_BITS} {_ALL} {_FLOATS}", "U(a)"),
+    ("selp", f"{_BITS} {_ALL} {_FLOATS}", "U(c & 1 ? a : b)"),
+    ("ld.param", "b8 b32 u32 s32 b64 u64", "U(a)"),
     ("prmt", "b32", "permute(a, b, c)"),
     *((f"setp.{name}", _ALL, f"T(a) {symbol} T(b)") for name, symbol in _COMPARISONS.items()),
     *((f"setp.{name}", _BITS, f"U(a) {_COMPARISONS[name]} U(b)") for name in ("eq", "ne")),
@@ -94,17 +90,17 @@ _FAMILIES: tuple[tuple[str, ...], ...] = (
     ("max", _FLOATS, "bits(-minimum(-T(a), -T(b)))"),
     ("min", _FLOATS, "bits(minimum(minimum(T(a), T(b)), T(c)))"),
     ("max", _FLOATS, "bits(-minimum(minimum(-T(a), -T(b)), -T(c)))"),
-    ("rcp.approx.ftz", "f64", "gross_reciprocal(f64(a), approx)"),
+    ("rcp.approx.ftz", "f64", "gross_reciprocal(f64(a))"),
     # Pairs of float32 in 64 bits, and 16-bit floats beside float32: both of sm_100.
-    *((f"{name}.rn", "f32x2", f"bits(f32(a) {s} f32(b)) | bits(f32(a >> 32) {s} f32(b >> 32)) << 32", "halves")
+    *((f"{name}.rn", "f32x2", f"bits(f32(a) {s} f32(b)) | bits(f32(a >> 32) {s} f32(b >> 32)) << 32")
       for name, s in _PAIRED.items()),
     ("fma.rn", "f32x2", "bits(std::fma(f32(a), f32(b), f32(c)))"
-     " | bits(std::fma(f32(a >> 32), f32(b >> 32), f32(c >> 32))) << 32", "halves"),
+     " | bits(std::fma(f32(a >> 32), f32(b >> 32), f32(c >> 32))) << 32"),
     ("add.rn.f32", "f16 bf16", "bits(T(a) + f32(b))"),
     ("sub.rn.f32", "f16 bf16", "bits(T(a) - f32(b))"),
     ("fma.rn.f32", "f16 bf16", "bits(std::fma(T(a), T(b), f32(c)))"),
     # Conversions: a register has at least 16 bits.
-    *((f"cvt.{to}", _ALL + " s8 u8", f"u{max(16, int(to[1:]))}({to}(T(a)))", "low" if to[1:] != "64" else "all")
+    *((f"cvt.{to}", _ALL + " s8 u8", f"u{max(16, int(to[1:]))}({to}(T(a)))")
       for to in ("s8", "u8", *_ALL.split())),
     *((f"cvt.rn.{to}", "s32 u32 s64 u64", f"bits({kind}(T(a)))") for to, kind in (("f32", "float"), ("f64", "double"))),
     *((f"cvt.rzi.{to}", _FLOATS, f"u{to[1:]}(truncated<{to}>(T(a)))") for to in ("s32", "u32", "s64", "u64")),
@@ -121,12 +117,12 @@ def _sources(expression: str) -> int:
 
 def _arithmetic() -> dict[str, Instruction]:
     table = {}
-    for mnemonic, types, expression, *rule in _FAMILIES:
+    for mnemonic, types, expression in _FAMILIES:
         for kind in types.split():
             unsigned = kind if kind == "pred" else f"u{re.sub('[^0-9]', '', kind)}"
             operation = re.sub(r"\bU\b", unsigned, re.sub(r"\bT\b", kind, expression))
             operands = "[]" if mnemonic == "ld.param" else " ".join("1" * _sources(expression))
-            table[f"{mnemonic}.{kind} 1 {operands}"] = Instruction(operation, 1, *rule)
+            table[f"{mnemonic}.{kind} 1 {operands}"] = Instruction(operation)
     return table
 
 
@@ -171,12 +167,11 @@ TABLE = {**ARITHMETIC, **_memory(), **_of_the_warp(ARITHMETIC), **_others()}
 
 
 def generated() -> str:
-    """The C++ of the table: a function of each expression, and what the numbers of operations and rules stand for."""
+    """The C++ of the table: a function of each expression, and what the numbers of operations stand for."""
     count, expressions = len(ROUTINES), list(enumerate(OPERATIONS))[len(ROUTINES) :]
     return "\n".join(
         [
             enumeration("Routine", (*ROUTINES, "routine_count")),
-            enumeration("Rule", [f"by_{rule}" for rule in RULES]),
             f"#define MACHINE_ROUTINES {', '.join(f'&Machine::{name}' for name in ROUTINES)}",
             *(f"OPERATION({number}, {expression})" for number, expression in expressions),
             f"Operation OPERATIONS[] = {{{'nullptr, ' * count}{', '.join(f'operation_{n}' for n, _ in expressions)}}};",

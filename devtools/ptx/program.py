@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from devtools.ptx.instructions import RULES, TABLE
+from devtools.ptx.instructions import TABLE
 
 RECORD = np.dtype(
-    [(name, "i4") for name in ("operation", "guard", "negated", "outputs", "inputs", "bytes", "rule", "target")]
+    [(name, "i4") for name in ("operation", "guard", "negated", "outputs", "inputs", "bytes", "target")]
     + [("immediate", "i8"), ("out", "i4", 4), ("in", "i4", 6)],
+    align=True,
 )
 SPECIAL_REGISTERS = (
     "%tid.x", "%laneid", "%warpid", "%ctaid.x", "%ctaid.y", "%ctaid.z", "%nctaid.x", "%nctaid.y", "%nctaid.z", "%ntid.x"
@@ -32,7 +33,7 @@ class Program:
     """A parsed kernel.
 
     ``code`` is a `RECORD` per instruction; ``constants`` and ``parameters`` map registers to values and to places among
-    the kernel's parameters; ``mnemonics``, ``text`` and ``lines`` (file, line of the source) are of each instruction.
+    the kernel's parameters; ``where`` has the source line and the text of each instruction.
     """
 
     name: str = ""
@@ -41,14 +42,7 @@ class Program:
     constants: dict[int, int] = field(default_factory=dict)
     parameters: dict[int, int] = field(default_factory=dict)
     code: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, RECORD))
-    mnemonics: list[str] = field(default_factory=list)
-    text: list[str] = field(default_factory=list)
-    lines: list[tuple[str, int]] = field(default_factory=list)
-
-    def where(self, place: int) -> str:
-        """Source line and text of an instruction."""
-        file, line = self.lines[place]
-        return f"{file}:{line}: {self.text[place]}"
+    where: list[str] = field(default_factory=list)
 
 
 def parse(text: str) -> Program:
@@ -77,7 +71,7 @@ class _Parser:
     records: list[tuple[object, ...]] = field(default_factory=list)
     scopes: list[dict[str, str]] = field(default_factory=list)  # names of registers declared in inline assembly
     declared: int = 0
-    line: tuple[str, int] = ("?", 0)
+    line: str = "?"  # of the source
     inline: bool = False  # in inline assembly, whose lines are not those of the source
 
     def parse(self, body: str) -> Program:
@@ -110,13 +104,13 @@ class _Parser:
             return
         chain = [(self.files.get(a, "?"), int(b)) for a, b in re.findall(r"(?:\.loc|inlined_at)\s+(\d+)\s+(\d+)", text)]
         ours = [place for place in chain if place[0] not in _OF_TRITON and place[1]]
-        self.line = (ours or chain)[0]
+        self.line = "{}:{}".format(*(ours or chain)[0])
 
     def _statement(self, text: str) -> None:
         try:
             self._instruction(text)
         except (Unsupported, KeyError) as error:
-            raise Unsupported(f"{self.line[0]}:{self.line[1]}: {text} is not known ({error})") from None
+            raise Unsupported(f"{self.line}: {text} is not known ({error})") from None
 
     def _instruction(self, text: str) -> None:
         found = re.fullmatch(r"(?:@(!?)(%?\w+) )?([\w.:]+) ?(.*)", text)
@@ -137,13 +131,11 @@ class _Parser:
         self.records.append(
             (
                 entry.number, -1 if guard is None else self._register(guard), negated == "!", len(out), len(sources),
-                entry.bytes, RULES.index(entry.rule), entry.target, sum(offset for _, offset, _ in groups),
+                entry.bytes, entry.target, sum(offset for _, offset, _ in groups),
                 tuple((*out, 0, 0, 0, 0)[:4]), tuple((*sources, 0, 0, 0, 0, 0, 0)[:6]),
             )
         )  # fmt: skip
-        self.program.text.append(text)
-        self.program.mnemonics.append(mnemonic)
-        self.program.lines.append(self.line)
+        self.program.where.append(f"{self.line}: {text}")
 
     def _operand(self, text: str) -> tuple[list[str], int, bool]:
         """The registers of an operand; if it is an address, its offset, and True."""

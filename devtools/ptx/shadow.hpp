@@ -69,6 +69,8 @@ class ShadowMemory {
  public:
   explicit ShadowMemory(uint64_t bytes = 0) : pages((bytes + PAGE - 1) / PAGE) {}
 
+  bool empty() const { return pages.empty(); }
+
   Shadow& operator[](uint64_t byte) {
     std::unique_ptr<Shadow[]>& page = pages[byte / PAGE];
     if (!page) page = std::make_unique<Shadow[]>(PAGE);

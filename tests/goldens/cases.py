@@ -12,13 +12,14 @@ Case = tuple[str, str, dict[str, Any]]  # name, op, arguments
 OFFSETS = [0, 3, 3, 23, 24, 64]  # with an empty request
 
 
-def _random(*shape: int, seed: int = 0) -> Tensor:
+def random(*shape: int, seed: int = 0) -> Tensor:
+    """Numbers in [0, 1)."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def scores(batch: int, candidates: int, tasks: int, kind: str = "plain", seed: int = 0) -> Tensor:
     """Task predictions with the trouble that ``kind`` names."""
-    values = _random(batch, candidates, tasks, seed=seed)
+    values = random(batch, candidates, tasks, seed=seed)
     if kind == "ties":
         values = (values * 3.0).round() / 2.0
     elif kind == "equal":
@@ -33,7 +34,7 @@ def scores(batch: int, candidates: int, tasks: int, kind: str = "plain", seed: i
 
 def weights(*shape: int, seed: int = 1) -> Tensor:
     """Weight vectors, not normalized."""
-    return _random(*shape, seed=seed) + 0.25
+    return random(*shape, seed=seed) + 0.25
 
 
 def dirichlet() -> Iterator[Case]:
@@ -46,9 +47,9 @@ def dirichlet() -> Iterator[Case]:
         ("spread", spread, 9, 7, 0),
         ("one-task", torch.tensor([[0.3], [1e-30], [1e6]]), 5, -1, 0),
         ("two-tasks", torch.tensor([[1e-30, 1e-30], [1e6, 1e-30], [1.0, 1.0]]), 33, (1 << 63) - 1, 5),
-        ("wide", 0.05 + 3.0 * _random(2, 64, seed=4), 3, 1 << 40, (1 << 32) - 1),
-        ("seventeen", 0.05 + 3.0 * _random(2, 17, seed=5), 20, 0, (1 << 62) + 3),
-        ("eight", 0.05 + 3.0 * _random(6, 8, seed=6), 32, 11, 0),
+        ("wide", 0.05 + 3.0 * random(2, 64, seed=4), 3, 1 << 40, (1 << 32) - 1),
+        ("seventeen", 0.05 + 3.0 * random(2, 17, seed=5), 20, 0, (1 << 62) + 3),
+        ("eight", 0.05 + 3.0 * random(6, 8, seed=6), 32, 11, 0),
     ):
         yield name, "dirichlet_sample", dict(concentration=alpha, num_samples=count, seed=seed, offset=offset)
 
@@ -90,20 +91,21 @@ def fusion() -> Iterator[Case]:
     ):
         given = dict(scores=scores(*size, kind), weights=weights(size[0], 2, size[2]), k=k)
         yield f"topk-{name}", "fuse_topk", given
-    mask = _random(2, 150, seed=5) < 0.4
+    mask = random(2, 150, seed=5) < 0.4
     mask[1] = False
     masked = dict(scores=scores(2, 150, 6, "ties"), weights=weights(2, 6), k=20, transform="zlog", mask=mask)
     yield "topk-masked-zlog", "fuse_topk", masked
     jagged = dict(scores=scores(1, 64, 3)[0], weights=weights(5, 2, 3), k=6, offsets=offsets)
     yield "topk-jagged", "fuse_topk", jagged
     parts = dict(scores=scores(1, 3300, 1, "special")[0], weights=weights(2, 1), k=20)
-    parts |= {"mask": _random(3300, seed=6) < 0.01, "offsets": torch.tensor([0, 3200, 3300])}
+    parts |= {"mask": random(3300, seed=6) < 0.01, "offsets": torch.tensor([0, 3200, 3300])}
     yield "topk-parts-jagged", "fuse_topk", parts
     half = dict(scores=scores(1, 200, 8, "special").bfloat16(), weights=weights(1, 8), k=30)
     yield "topk-bfloat16", "fuse_topk", half
 
 
-def _gains(batch: int, candidates: int, k: int) -> dict[str, Any]:
+def gains(batch: int, candidates: int, k: int) -> dict[str, Any]:
+    """What `topk_gain` and `rollout` want of the items: three components, two lists and all candidates."""
     generator = torch.Generator().manual_seed(2)
     masks = torch.rand(batch, 2, candidates, generator=generator) < 0.4
     masks[0, 0] = False
@@ -127,16 +129,16 @@ def gain() -> Iterator[Case]:
         ("rising", (1, 700, 3), "rising", 9),
     ):
         batch, candidates, tasks = size
-        lists = _gains(batch, candidates, k)
+        lists = gains(batch, candidates, k)
         given = {"scores": scores(*size, kind), "weights": weights(batch, 24, tasks), **lists}
         yield name, "topk_gain", given
-    plain = {name: v for name, v in _gains(2, 60, 8).items() if name not in ("masks", "component_list")}
+    plain = {name: v for name, v in gains(2, 60, 8).items() if name not in ("masks", "component_list")}
     yield (
         "one-list-zlog",
         "topk_gain",
         {"scores": scores(2, 60, 5), "weights": weights(2, 4, 5), **plain, "transform": "zlog"},
     )
-    jagged = _gains(1, 64, 5)
+    jagged = gains(1, 64, 5)
     jagged |= {"gains": jagged["gains"][0], "masks": jagged["masks"][0].contiguous()}
     given = {"scores": scores(1, 64, 3)[0], "weights": weights(5, 2, 3), **jagged}
     yield "jagged", "topk_gain", given | {"offsets": torch.tensor(OFFSETS)}
@@ -150,29 +152,29 @@ def rollout() -> Iterator[Case]:
         ("odd", (1, 300, 6, 17), 20, 1e-3, 1 << 50),
     ):
         given: dict[str, Any] = {
-            "concentration": 0.05 + 3.0 * _random(batch, tasks, seed=8),
+            "concentration": 0.05 + 3.0 * random(batch, tasks, seed=8),
             "scores": scores(batch, candidates, tasks, seed=seed % 97),
             "num_samples": samples,
             "seed": seed,
             "offset": 3,
             "weight_floor": floor,
-            **_gains(batch, candidates, k),
+            **gains(batch, candidates, k),
         }
         yield name, "rollout", given  # without weight bounds: the format penalty has a tolerance
 
 
-def _page(batch: int, candidates: int, width: int, k: int, seed: int, rules: bool) -> dict[str, Any]:
+def page(batch: int, candidates: int, width: int, k: int, seed: int, rules: bool) -> dict[str, Any]:
     """A call of search_page. Embeddings have exact lengths: a few components of equal size, or none."""
     generator = torch.Generator().manual_seed(seed)
     rows = (batch, candidates)
     given: dict[str, Any] = {
-        "value": _random(*rows, seed=seed),
-        "root": _random(*rows, seed=seed + 1),
+        "value": random(*rows, seed=seed),
+        "root": random(*rows, seed=seed + 1),
         "k": k,
         "attention": 1.0 / (torch.arange(k) + 1.0),
         "examination": 2.0 / (torch.arange(k) + 2.0),
         "categories": torch.randint(-1, 4, rows, generator=generator, dtype=torch.int32),
-        "pairs": 2.0 * _random(4, 4, seed=seed + 2) - 1.0,
+        "pairs": 2.0 * random(4, 4, seed=seed + 2) - 1.0,
     }
     if width:
         signs = torch.randint(-1, 2, (*rows, width), generator=generator).float()
@@ -181,9 +183,9 @@ def _page(batch: int, candidates: int, width: int, k: int, seed: int, rules: boo
         given |= {"embeddings": signs / length, "cosine": -0.7}
     if rules:
         given |= {
-            "mask": _random(*rows, seed=seed + 3) < 0.8,
-            "boost_mul": _random(*rows, seed=seed + 4) + 0.5,
-            "boost_add": _random(*rows, seed=seed + 5) - 0.9,
+            "mask": random(*rows, seed=seed + 3) < 0.8,
+            "boost_mul": random(*rows, seed=seed + 4) + 0.5,
+            "boost_add": random(*rows, seed=seed + 5) - 0.9,
             "groups": torch.randint(-1, 5, (*rows, 2), generator=generator, dtype=torch.int32),
             "caps": [2, -1],
             "pins": torch.randint(-candidates, candidates, (batch, k), generator=generator).clamp_min(-1).int(),
@@ -202,17 +204,17 @@ def page_search() -> Iterator[Case]:
         ("beam-rules", (2, 20, 5, 5), 3, True),
         ("beam-short", (1, 4, 8, 6), 8, True),
     ):
-        given = _page(batch, candidates, width, k, 11, rules) | {"beam": beam}
+        given = page(batch, candidates, width, k, 11, rules) | {"beam": beam}
         yield name, "search_page", given
-    special = _page(1, 40, 4, 9, 12, False)
+    special = page(1, 40, 4, 9, 12, False)
     special |= {"value": scores(1, 40, 1, "special")[..., 0], "root": scores(1, 40, 1, "ties")[..., 0]}
     yield "special", "search_page", special
     for objective in ("mmr", "log_det"):
-        given = _page(2, 40, 24, 7, 13, True) | {"objective": objective, "trade_off": 0.3, "root": None}
+        given = page(2, 40, 24, 7, 13, True) | {"objective": objective, "trade_off": 0.3, "root": None}
         given |= {"attention": None, "examination": None, "pairs": torch.eye(4), "cosine": 1.0}
         yield objective, "search_page", given
     jagged = {
-        n: v[0] if torch.is_tensor(v) and v.shape[:1] == (1,) else v for n, v in _page(1, 64, 9, 4, 14, False).items()
+        n: v[0] if torch.is_tensor(v) and v.shape[:1] == (1,) else v for n, v in page(1, 64, 9, 4, 14, False).items()
     }
     yield "jagged", "search_page", jagged | {"offsets": torch.tensor(OFFSETS), "beam": 2}
 

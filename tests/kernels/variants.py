@@ -1,16 +1,20 @@
-"""Calls whose launches are compiled: all choices of the launch functions, in at most 64 variants.
+"""Calls whose launches are compiled: all choices of the launch functions.
 
-Shapes are those of a small batch; no kernel depends on the number of requests or rows. `tests/kernels/test_variants.py`
-compares the list with the choices in a sweep of shapes, `tests/kernels/test_compiled.py` the results with those of the
-C++ core.
+Shapes are those of a small batch; no kernel depends on the number of requests or rows. `tests/kernels/test_compiled.py`
+compares the results with those of the C++ core.
+
+    python -m tests.kernels.variants sm_100    compiles a sample, and prints as JSON what each kernel may not have
 """
 
+import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from devtools.ptx.compile import compiled, record
 from pygrade import ops
 
 BATCH = 2
@@ -19,7 +23,7 @@ SEED = (1 << 40) + 7  # beyond 32 bits, so that seeds and offsets are compiled a
 
 @dataclass(frozen=True)
 class Variant:
-    """One call of an op. ``sample``: compiled for GPUs of every kind, too."""
+    """One call of an op. ``sample``: compiled for every target, too."""
 
     call: Callable[[], object]
     sample: bool = False
@@ -263,3 +267,17 @@ VARIANTS: dict[str, Variant] = {
     "search-N20-k4-beam8-jagged": Variant(_search(20, 4, 10, 8, jagged=True)),
     "transform-zlog-N1000": Variant(_transform("zlog", candidates=1000)),
 }
+
+
+def of_the_sample(arch: str) -> dict[str, dict[str, int]]:
+    """By variant and kernel: whether multiply-adds may be fused, bytes of Triton's own global scratch."""
+    found = {}
+    for name, variant in VARIANTS.items():
+        for launch in record(variant.call) if variant.sample else ():
+            made = compiled(launch, arch).metadata
+            found[f"{name} {launch.name}"] = {"fused": made.enable_fp_fusion, "scratch": made.global_scratch_size}
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(of_the_sample(sys.argv[1])))

@@ -2,7 +2,7 @@
 
 import torch
 
-from devtools.ptx import Memory, Options, execute, prepare
+from devtools.ptx import execute
 
 SHARED_BYTES = 1024
 
@@ -22,14 +22,9 @@ def kernel(body, parameters, threads=32):
 """
 
 
-def run(body, *arguments, threads=32, grid=(1,), unwritten=(), options=None):
-    """Executes it on tensors and integers; ``unwritten`` are the places of tensors whose bytes are undefined."""
-    memory = Memory()
-    for place in unwritten:
-        memory.add(arguments[place], False)
-        arguments[place].untyped_storage().fill_(0xA5)
-    call = prepare(kernel(body, len(arguments), threads), arguments, grid, SHARED_BYTES, memory)
-    return execute(call, options or Options())
+def run(body, *arguments, threads=32, grid=(1,), **options):
+    """Executes it on tensors and integers; returns the findings."""
+    return execute(kernel(body, len(arguments), threads), arguments, grid, SHARED_BYTES, **options)
 
 
 def words(count=32, value=0):

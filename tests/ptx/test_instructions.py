@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from devtools.ptx import Options
 from devtools.ptx.instructions import ARITHMETIC
 from tests.ptx import run
 
@@ -296,19 +295,8 @@ def test_an_instruction_is_exact(key):
         sources = [numbers(bits) for bits in of]
         tensors = [torch.from_numpy(np.array(column, np.uint64).view(np.int64).copy()) for column in sources]
         out = torch.zeros(LANES, dtype=torch.int64)
-        found = run(body_of(mnemonic, to, of), *tensors, out).findings
-        assert found == ()
+        assert run(body_of(mnemonic, to, of), *tensors, out) == []
         for lane, got in enumerate(out.numpy().view(np.uint64).tolist()):
             given = [column[lane] for column in sources]
             want = expected(mnemonic, given)
             assert got == want, f"{mnemonic} of {[hex(x) for x in given]} is {got:#x}; want {want:#x}"
-
-
-def test_the_gross_reciprocal_has_three_answers():
-    (source,), answers = [0x3FF8000000000000], set()
-    for approx in (-1, 0, 1):
-        tensors = torch.full((LANES,), source, dtype=torch.int64), torch.zeros(LANES, dtype=torch.int64)
-        run(body_of("rcp.approx.ftz.f64", 64, [64]), *tensors, options=Options(approx=approx))
-        answers.add(int(tensors[1][0]))
-        assert abs(struct.unpack("<d", struct.pack("<q", int(tensors[1][0])))[0] * 1.5 - 1) < 2**-18
-    assert len(answers) == 3
