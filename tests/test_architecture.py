@@ -362,7 +362,7 @@ def test_no_file_holds_a_path_of_a_machine():
     wrong = []
     for name in filter(None, listed.split("\0")):
         path = ROOT / name
-        if path.is_symlink():
+        if path.is_symlink() and not path.resolve().is_relative_to(ROOT):
             wrong.append(f"{name}: a link to {path.readlink()}")
         if not path.is_file():
             continue

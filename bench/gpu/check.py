@@ -4,22 +4,22 @@
     python -m bench.gpu.check --steps parity,bench
     python -m bench.gpu.check --device cpu             a dry run: the interpreter instead of a GPU, fewer cases
 
-A failed step does not stop the others. The output of each step goes to OUT/<step>.log, its last lines to the screen,
-and the summary to OUT/summary.json. The exit code is 1 if a step failed.
+A failed step does not stop the others. The output of each step goes to OUT/<step>.log, its last lines to the screen.
+The exit code is 1 if a step failed.
 """
 
 import argparse
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+SHOWN = 25  # lines of each step on the screen
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,6 @@ class Step:
     command: tuple[str, ...]
     seconds: int  # time limit
     skip: str = ""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a step: passed, failed, timed out or skipped."""
-
-    name: str
-    result: str
-    seconds: float
-    note: str
 
 
 def steps(device: str, out: Path) -> list[Step]:
@@ -70,24 +60,20 @@ def steps(device: str, out: Path) -> list[Step]:
     return result
 
 
-def run(step: Step, out: Path, environment: dict[str, str]) -> Outcome:
-    """Run one step; its output goes to a log."""
+def run(step: Step, log: Path, environment: dict[str, str]) -> str:
+    """Run one step; its output goes to a log. Returns ``"passed"``, or what went wrong."""
     if step.skip:
-        return Outcome(step.name, "skipped", 0.0, step.skip)
-    log = out / f"{step.name}.log"
-    start = time.monotonic()
+        return f"skipped: {step.skip}"
     with log.open("w") as file:
         try:
             code = subprocess.run(
                 step.command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=step.seconds
             ).returncode
-            result = "passed" if code == 0 else "failed"
-            note = "" if code == 0 else f"exit code {code}"
         except subprocess.TimeoutExpired:
-            result, note = "timed out", f"after {step.seconds} s"
+            return f"timed out after {step.seconds} s"
         except OSError as error:
-            result, note = "failed", str(error)
-    return Outcome(step.name, result, round(time.monotonic() - start, 1), note)
+            return f"failed: {error}"
+    return "passed" if code == 0 else f"failed: exit code {code}"
 
 
 def describe() -> None:
@@ -114,19 +100,16 @@ def main() -> int:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu: a dry run in the interpreter")
     parser.add_argument("--steps", default="", help="comma-separated names; all by default")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-check", help="directory of logs and results")
-    parser.add_argument("--lines", type=int, default=25, help="lines of each step on the screen")
     parser.add_argument("--describe", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.describe:
         describe()
         return 0
     out = options.out.resolve()
-    known = steps(options.device, out)
-    names = [step.name for step in known]
-    chosen = options.steps.split(",") if options.steps else names
-    for name in chosen:
-        if name not in names:
-            parser.error(f"steps names {name!r}; want some of {', '.join(names)}")
+    known = {step.name: step for step in steps(options.device, out)}
+    for name in filter(None, options.steps.split(",")):
+        if name not in known:
+            parser.error(f"steps names {name!r}; want some of {', '.join(known)}")
     if options.device == "cuda":
         import torch
 
@@ -138,20 +121,16 @@ def main() -> int:
     environment |= {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(paths)}
     if options.device == "cpu":
         environment["TRITON_INTERPRET"] = "1"
-    outcomes = []
-    for step in known:
-        if step.name not in chosen:
-            continue
-        print(f"== {step.name}: {' '.join(step.command)}", flush=True)
-        outcome = run(step, out, environment)
-        outcomes.append(outcome)
-        log = out / f"{step.name}.log"
-        if not step.skip and log.exists():
-            print("\n".join(log.read_text(errors="replace").splitlines()[-options.lines :]))
-        print(f"-- {step.name}: {outcome.result} in {outcome.seconds} s {outcome.note}", flush=True)
-        (out / "summary.json").write_text(json.dumps([asdict(o) for o in outcomes], indent=1) + "\n")
-    print("\n" + "\n".join(f"{o.name:10}{o.result:10}{o.seconds:8.1f} s  {o.note}" for o in outcomes))
-    return 1 if any(o.result in ("failed", "timed out") for o in outcomes) else 0
+    results = {}
+    for name in options.steps.split(",") if options.steps else known:
+        print(f"== {name}: {' '.join(known[name].command)}", flush=True)
+        log, start = out / f"{name}.log", time.monotonic()
+        results[name] = run(known[name], log, environment)
+        if not known[name].skip:
+            print("\n".join(log.read_text(errors="replace").splitlines()[-SHOWN:]))
+        print(f"-- {name}: {results[name]} in {time.monotonic() - start:.0f} s", flush=True)
+    print("\n" + "\n".join(f"{name:10} {result}" for name, result in results.items()))
+    return 1 if any(result.startswith(("failed", "timed")) for result in results.values()) else 0
 
 
 if __name__ == "__main__":

@@ -190,7 +190,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", default="", help="ops whose name contains this")
     parser.add_argument("--quick", action="store_true", help="small shapes and short runs")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
-    parser.add_argument("--profile", type=Path, help="also write a trace of one call of each op here (Chrome's format)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results", help="directory of the CSV")
     options = parser.parse_args(arguments)
     device = options.device
@@ -223,17 +222,4 @@ def main(arguments: list[str]) -> int:
     print(targets(lines))
     if path.exists() and device == "cuda":
         print(f"results: {path}")
-    if options.profile is not None:
-        profile(ops, device, options.profile)
     return 1 if any(line.note and line.contender.startswith("pygrade") for line in lines) else 0
-
-
-def profile(ops: list[DeviceOp], device: str, path: Path) -> None:
-    """One call of each op under torch's profiler."""
-    given = inputs(FULL if device == "cuda" else SMALL, device)
-    with torch.profiler.profile() as profiler:
-        for op in ops:
-            with torch.profiler.record_function(op.name):
-                on_device(op, given)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    profiler.export_chrome_trace(str(path))

@@ -27,7 +27,6 @@ using u8 = uint8_t;
 using u16 = uint16_t;
 using u32 = uint32_t;
 using u64 = uint64_t;
-using s8 = int8_t;
 using s16 = int16_t;
 using s32 = int32_t;
 using s64 = int64_t;
@@ -42,7 +41,6 @@ bool ordered(auto x, auto y) { return !std::isunordered(x, y); }
 
 s64 wide(s32 x) { return x; }
 u64 wide(u32 x) { return x; }
-unsigned __int128 wide(u64 x) { return x; }
 
 template <class T>
 constexpr u64 sign_of = u64(1) << (8 * sizeof(T) - 1);
@@ -53,18 +51,10 @@ T minimum(T x, T y) {  // -0 is below 0, NaN is not chosen
   return x == y ? (std::signbit(x) ? x : y) : std::min(x, y);
 }
 
-template <class To, class From>
-To truncated(From x) {
-  using Limits = std::numeric_limits<To>;
-  if (std::isnan(x)) return sizeof(To) == 8 || sizeof(From) == 8 ? To(sign_of<To>) : 0;
-  if (x <= From(Limits::min())) return Limits::min();
-  return x >= std::ldexp(From(1), Limits::digits) ? Limits::max() : To(x);
-}
-
-template <class T>
-T divide(T x, T y) {
-  if (y == 0) return T(~u64(0));
-  return std::is_signed_v<T> && y == T(-1) ? T(0 - u64(x)) : T(x / y);
+s32 truncated(float x) {
+  using Limits = std::numeric_limits<s32>;
+  if (std::isnan(x)) return 0;
+  return x < Limits::min() ? Limits::min() : x >= -float(Limits::min()) ? Limits::max() : s32(x);
 }
 
 template <class T>
@@ -73,10 +63,11 @@ T shift_right(T x, u32 count) {
 }
 
 template <class T>
-u64 bit_field(T x, u64 start, u64 length) {
-  using Wide = std::conditional_t<std::is_signed_v<T>, __int128, unsigned __int128>;  // extends x by its sign or by 0
-  const int at = std::min<int>(start & 255, 127), count = std::min<int>(length & 255, 128);
-  return count == 0 ? 0 : u64(Wide(x) >> at << (128 - count) >> (128 - count));
+u64 bit_field(T x, u64 start, u64 length) {  // extends x, and the field, by its sign or by 0
+  const int at = std::min<int>(start & 255, 63), rest = 64 - std::min<int>(length & 255, 64);
+  if (rest == 64) return 0;
+  const s64 field = u64(s64(x) >> at) << rest;
+  return std::is_signed_v<T> ? field >> rest : u64(field) >> rest;
 }
 
 u64 permute(u64 x, u64 y, u64 selector) {

@@ -44,7 +44,7 @@ class Instruction:
 
 
 # Mnemonic, types, expression. In an expression, T is the type and U the unsigned one of its size.
-_ALL, _SIGNED, _BITS, _FLOATS = "s16 u16 s32 u32 s64 u64", "s16 s32 s64", "b16 b32 b64", "f32 f64"
+_ALL, _BITS, _FLOATS = "s16 u16 s32 u32 s64 u64", "b16 b32 b64", "f32 f64"
 _FAMILIES: tuple[tuple[str, str, str], ...] = (
     ("add", _ALL, "U(a + b)"),
     ("sub", _ALL, "U(a - b)"),
@@ -52,18 +52,15 @@ _FAMILIES: tuple[tuple[str, str, str], ...] = (
     ("mad.lo", _ALL, "U(a * b + c)"),
     ("mul.wide", "s32 u32", "u64(wide(T(a)) * T(b))"),
     ("mad.wide", "s32 u32", "u64(wide(T(a)) * T(b)) + c"),
-    ("mul.hi", "s32 u32 u64", "U(wide(T(a)) * T(b) >> 8 * sizeof(T))"),
-    ("div", _ALL, "U(divide(T(a), T(b)))"),
-    ("rem", _ALL, "U(a - b * divide(T(a), T(b)))"),
+    ("mul.hi", "u32", "u32(u64(u32(a)) * u32(b) >> 32)"),
+    ("div", "s32", "u32(s32(b) ? s64(s32(a)) / s32(b) : -1)"),
     ("min", _ALL, "U(T(a) < T(b) ? a : b)"),
     ("max", _ALL, "U(T(a) > T(b) ? a : b)"),
-    ("neg", _SIGNED, "U(0 - a)"),
-    ("abs", _SIGNED, "U(T(a) < 0 ? 0 - a : a)"),
+    ("neg", "s32 s64", "U(0 - a)"),
     ("shl", _BITS, "u32(b) < 8 * sizeof(U) ? U(a << u32(b)) : 0"),
     ("shr", _ALL, "U(shift_right(T(a), u32(b)))"),
-    ("bfe", "s32 u32 s64 u64", "U(bit_field(T(a), b, c))"),
-    ("popc", "b32 b64", "std::popcount(U(a))"),
-    ("clz", "b32 b64", "std::countl_zero(U(a))"),
+    ("bfe", "s32 u32", "u32(bit_field(T(a), b, c))"),
+    ("popc", "b32", "std::popcount(u32(a))"),
     *((name, _BITS, f"U(a {symbol} b)") for name, symbol in _LOGIC.items()),
     *((name, "pred", f"a {symbol} b") for name, symbol in _LOGIC.items()),
     ("not", _BITS, "U(~a)"),
@@ -82,7 +79,6 @@ _FAMILIES: tuple[tuple[str, str, str], ...] = (
     *((f"{name}.rn", _FLOATS, f"bits(T(a) {s} T(b))") for name, s in {**_PAIRED, "div": "/"}.items()),
     ("fma.rn", _FLOATS, "bits(std::fma(T(a), T(b), T(c)))"),
     ("sqrt.rn", _FLOATS, "bits(std::sqrt(T(a)))"),
-    ("rcp.rn", _FLOATS, "bits(1 / T(a))"),
     ("neg", _FLOATS, "a ^ sign_of<U>"),
     ("abs", _FLOATS, "a & ~sign_of<U>"),
     ("abs.ftz", "f32", "a & 0x7f800000 ? a & 0x7fffffff : 0"),
@@ -98,12 +94,11 @@ _FAMILIES: tuple[tuple[str, str, str], ...] = (
      " | bits(std::fma(f32(a >> 32), f32(b >> 32), f32(c >> 32))) << 32"),
     ("add.rn.f32", "f16 bf16", "bits(T(a) + f32(b))"),
     ("sub.rn.f32", "f16 bf16", "bits(T(a) - f32(b))"),
-    ("fma.rn.f32", "f16 bf16", "bits(std::fma(T(a), T(b), f32(c)))"),
     # Conversions: a register has at least 16 bits.
-    *((f"cvt.{to}", _ALL + " s8 u8", f"u{max(16, int(to[1:]))}({to}(T(a)))")
-      for to in ("s8", "u8", *_ALL.split())),
-    *((f"cvt.rn.{to}", "s32 u32 s64 u64", f"bits({kind}(T(a)))") for to, kind in (("f32", "float"), ("f64", "double"))),
-    *((f"cvt.rzi.{to}", _FLOATS, f"u{to[1:]}(truncated<{to}>(T(a)))") for to in ("s32", "u32", "s64", "u64")),
+    *((f"cvt.{to}", _ALL, f"u{to[1:]}({to}(T(a)))")
+      for to in _ALL.split()),
+    *((f"cvt.rn.{to}", "s32 u32", f"bits({kind}(T(a)))") for to, kind in (("f32", "float"), ("f64", "double"))),
+    ("cvt.rzi.s32", "f32", "u32(truncated(f32(a)))"),
     ("cvt.f64", "f32", "bits(double(T(a)))"),
     ("cvt.rn.f32", "f64", "bits(float(T(a)))"),
     ("cvt.f32", "f16", "bits(T(a))"),

@@ -174,13 +174,10 @@ def test_the_adapter_returns_results_and_updates_outputs():
     assert out.tolist() == second.tolist() == [2.0, 2.0, 2.0] and first.tolist() == [2.0, 2.0, 2.0]
 
 
-def test_the_bench_of_the_gpu_runs_dry(capsys, tmp_path, device):
-    trace = tmp_path / "trace.json"
-    arguments = ["--device", device, "--only", "entropy", "--quick", "--no-compile", "--profile", str(trace)]
-    assert timing.main(arguments) == 0
+def test_the_bench_of_the_gpu_runs_dry(capsys, device):
+    assert timing.main(["--device", device, "--only", "entropy", "--quick", "--no-compile"]) == 0
     text = capsys.readouterr().out
     assert "1 ops agree with the C++ core" in text and "dirichlet_entropy" in text
-    assert trace.stat().st_size > 0
     for wrong in (["--device", "tpu"], ["--device", device, "--only", "nothing"]):
         with pytest.raises(SystemExit):
             timing.main(wrong)

@@ -1,6 +1,5 @@
 """The script that a GPU machine runs: its steps exist and name files that exist, and failures are reported."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -30,17 +29,15 @@ def test_steps_name_what_exists(where, tmp_path):
 
 
 def test_a_step_that_fails_hangs_or_is_missing_is_reported(tmp_path):
-    def outcome(*command, seconds=60, skip=""):
-        return check.run(check.Step("x", command, seconds, skip), tmp_path, {})
+    def result(*command, seconds=60, skip=""):
+        return check.run(check.Step("x", command, seconds, skip), tmp_path / "x.log", {})
 
-    assert outcome(sys.executable, "-c", "print('fine')").result == "passed"
+    assert result(sys.executable, "-c", "print('fine')") == "passed"
     assert (tmp_path / "x.log").read_text() == "fine\n"
-    failed = outcome(sys.executable, "-c", "raise SystemExit(3)")
-    assert (failed.result, failed.note) == ("failed", "exit code 3")
-    assert outcome(sys.executable, "-c", "while True: pass", seconds=1).result == "timed out"
-    assert outcome("no-such-program").result == "failed"
-    skipped = outcome("no-such-program", skip="not here")
-    assert (skipped.result, skipped.note) == ("skipped", "not here")
+    assert result(sys.executable, "-c", "raise SystemExit(3)") == "failed: exit code 3"
+    assert result(sys.executable, "-c", "while True: pass", seconds=1) == "timed out after 1 s"
+    assert result("no-such-program").startswith("failed: ")
+    assert result("no-such-program", skip="not here") == "skipped: not here"
 
 
 def test_a_failed_step_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
@@ -51,8 +48,8 @@ def test_a_failed_step_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(check, "steps", lambda device, out: made)
     monkeypatch.setattr(sys, "argv", ["check", "--device", "cpu", "--out", str(tmp_path)])
     assert check.main() == 1
-    assert "second" in capsys.readouterr().out
-    assert [o["result"] for o in json.loads((tmp_path / "summary.json").read_text())] == ["failed", "passed"]
+    shown = capsys.readouterr().out
+    assert "second" in shown and shown.endswith("one        failed: exit code 1\ntwo        passed\n")
     monkeypatch.setattr(sys, "argv", ["check", "--device", "cpu", "--steps", "three", "--out", str(tmp_path)])
     with pytest.raises(SystemExit):
         check.main()

@@ -1,6 +1,7 @@
 """The artifacts that the C++ tests of the pipeline read: python -m tests.pipeline.artifacts csrc/tests/artifacts
 
-Two tiny systems of the same features and models, with different policies.
+Two tiny systems of the same features and models, with different policies. What is the same in both, the second has by a link
+to the first's.
 """
 
 import shutil
@@ -23,6 +24,13 @@ def main(target: Path) -> None:
             parts = {part: shutil.copytree(artifact.part(part), folder / name / part) for part in PARTS}
             (parts["policy"] / "trained_on.safetensors").unlink()  # who taught it: only `evaluate` asks
             write_artifact(target / name, parts, artifact.schema_hash, {})
+    for part in PARTS:
+        first, second = (target / name / part for name in ("first", "second"))
+        if {path.name: path.read_bytes() for path in first.iterdir()} == {
+            path.name: path.read_bytes() for path in second.iterdir()
+        }:
+            shutil.rmtree(second)
+            second.symlink_to(Path("..") / "first" / part)
 
 
 if __name__ == "__main__":

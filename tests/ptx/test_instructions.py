@@ -88,12 +88,12 @@ def extremum(name, size, *sources):
     return bits_of((min if name == "min" else max)(numbers, key=lambda x: (x, math.copysign(1, x))), size)
 
 
-def truncated(x, size, kind, bits):
-    low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if kind == "s" else (0, (1 << bits) - 1)
+def truncated(x):
+    """To int32."""
     if math.isnan(x):
-        return 1 << (bits - 1) if bits == 64 or size == 64 else 0
-    whole = (low if x < 0 else high) if math.isinf(x) else math.trunc(x)
-    return min(max(whole, low), high) % (1 << bits)
+        return 0
+    low, high = -(1 << 31), (1 << 31) - 1
+    return min(max(math.trunc(x) if math.isfinite(x) else int(math.copysign(high + 1, x)), low), high) % (1 << 32)
 
 
 COMPARE = {
@@ -102,17 +102,15 @@ COMPARE = {
 }  # fmt: skip
 INTEGER = {
     "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul.lo": lambda a, b: a * b, "min": min, "max": max,
-    "mad.lo": lambda a, b, c: a * b + c, "neg": lambda a: -a, "abs": abs, "and": lambda a, b: a & b,
+    "mad.lo": lambda a, b, c: a * b + c, "neg": lambda a: -a, "and": lambda a, b: a & b,
     "or": lambda a, b: a | b, "xor": lambda a, b: a ^ b, "not": lambda a: ~a, "mov": lambda a: a,
     "selp": lambda a, b, c: a if c else b,
 }  # fmt: skip
 
 
-def quotient(name, bits, a, b):
-    if b == 0:
-        return a if name == "rem" else (1 << bits) - 1
-    whole = abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
-    return whole if name == "div" else a - b * whole
+def quotient(a, b):
+    whole = abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1) if b else -1
+    return whole % (1 << 32)
 
 
 def field(a, start, length, bits, is_signed):
@@ -138,18 +136,16 @@ def expected(mnemonic, sources):
     if name == "cvt":
         return converted(mnemonic, sources[0])
     if mnemonic.count(".f32.") and kind in ("f16", "bf16"):
-        wide = [
-            value_of(s, 16) if kind == "f16" else value_of(s << 16, 32) for s in sources[: 2 if name == "fma" else 1]
-        ]
-        return arithmetic(name, 32, *wide, value_of(sources[-1], 32))
+        wide = value_of(sources[0], 16) if kind == "f16" else value_of(sources[0] << 16, 32)
+        return arithmetic(name, 32, wide, value_of(sources[1], 32))
     if kind[0] == "f" and name not in ("mov", "selp"):
         return of_floats(name, size, sources)
     if name == "prmt":
         return permuted(*sources)
     if kind == "pred":
         return INTEGER[name](*sources) & 1
-    if name in ("popc", "clz"):
-        return sources[0].bit_count() if name == "popc" else size - sources[0].bit_length()
+    if name == "popc":
+        return sources[0].bit_count()
     return of_integers(name, kind[0], size, sources)
 
 
@@ -165,8 +161,8 @@ def of_integers(name, sign, size, sources):
     values = [signed(s, size) if is_signed and place < 2 else s for place, s in enumerate(sources)]
     if name.startswith("setp"):
         return int(COMPARE[name[5:]](*values))
-    if name in ("div", "rem"):
-        return quotient(name, size, *values) % (1 << size)
+    if name == "div":
+        return quotient(*values)
     if name in ("mul.wide", "mad.wide"):
         return (values[0] * values[1] + (values[2] if len(values) > 2 else 0)) % (1 << 64)
     if name == "mul.hi":
@@ -205,7 +201,7 @@ def converted(mnemonic, source):
             else (rounded(Fraction(x), 32) or bits_of(math.copysign(0.0, x), 32))
         )
     if of[0] == "f":
-        return truncated(value_of(source, int(of[1:])), int(of[1:]), to[0], bits)
+        return truncated(value_of(source, 32))
     size = int(of[1:])
     value = signed(source % (1 << size), size) if of[0] == "s" else source % (1 << size)
     if to[0] == "f":
@@ -238,7 +234,7 @@ def sizes(mnemonic, count):
         return size, [size, *[32] * (count - 1)]
     if ".wide." in mnemonic:
         return 64, [size, size, 64][:count]
-    if parts[0] in ("popc", "clz"):
+    if parts[0] == "popc":
         return 32, [size]
     if parts[-1] in ("f16", "bf16"):
         return 32, [*[16] * (count - 1), 32]
