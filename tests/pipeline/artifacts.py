@@ -1,7 +1,7 @@
 """The artifacts that the C++ tests of the pipeline read: python -m tests.pipeline.artifacts csrc/tests/artifacts
 
-Two tiny systems of the same features and models, with different policies. What is the same in both, the second has by a link
-to the first's.
+Two tiny systems of the same features and models, with different policies. What is the same in both, the second has by
+a link to the first's.
 """
 
 import shutil

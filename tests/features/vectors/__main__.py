@@ -15,7 +15,7 @@ from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_s
 from pygrade.stores import open_store
 from tests.features.events import MemoryLog, make_log
 from tests.features.random_schemas import random_schema
-from tests.features.vectors import FOLDER, WINDOW, arrays_of, attribute_tables, load_log
+from tests.features.vectors import BITS, FOLDER, WINDOW, arrays_of, attribute_tables, hash_of, load_log
 
 SEEDS = (3, 5, 8, 11, 14, 17)  # schemas of many features; together of every kind
 
@@ -77,9 +77,11 @@ def main() -> None:
         frame.write_parquet(FOLDER / f"{name}.parquet", compression="zstd")
     log = load_log()
     schemas = [default_schema(log), *(random_schema(log, seed) for seed in SEEDS)]
+    bits = {}
     for number, schema in enumerate(schemas):
         (FOLDER / f"{number}.json").write_text(json_text(json.loads(schema.to_json())) + "\n")
-        np.savez_compressed(FOLDER / f"{number}.npz", **vector_of(log, schema))
+        bits[str(number)] = {name: hash_of(values) for name, values in vector_of(log, schema).items()}
+    BITS.write_text(json.dumps(bits, indent=1) + "\n")
 
 
 if __name__ == "__main__":
