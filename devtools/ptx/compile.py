@@ -24,20 +24,6 @@ class Launch:
     options: dict[str, Any]
     grid: tuple[int, ...]
 
-    @property
-    def name(self) -> str:
-        """The kernel's name, which is its symbol in the binary."""
-        return str(self.kernel.__name__)
-
-
-@dataclass(frozen=True)
-class Signature:
-    """The compiled-in part of a launch: types by argument, constants, and the arguments that are multiples of 16."""
-
-    types: dict[str, str]
-    constants: dict[str, Any]
-    aligned: tuple[str, ...]
-
 
 @contextmanager
 def launches_to(take: Callable[[Launch], object]) -> Iterator[None]:
@@ -68,11 +54,11 @@ def record(call: Callable[[], object]) -> list[Launch]:
     return launches
 
 
-def signature_of(launch: Launch) -> Signature:
-    """The specialization that Triton's launcher would choose."""
+def signature_of(launch: Launch) -> tuple[dict[str, str], dict[str, Any], list[str]]:
+    """The specialization that Triton's launcher would choose: types by argument, constants, multiples of 16."""
     types: dict[str, str] = {}
     constants: dict[str, Any] = {}
-    aligned = []
+    aligned: list[str] = []
     for parameter in launch.kernel.params:
         name, value = parameter.name, launch.arguments[parameter.name]
         free = parameter.do_not_specialize
@@ -90,7 +76,7 @@ def signature_of(launch: Launch) -> Signature:
                 aligned.append(name)
         else:
             types[name] = "fp32"
-    return Signature(types, constants, tuple(aligned))
+    return types, constants, aligned
 
 
 def compiled(launch: Launch, arch: str) -> Any:
@@ -99,9 +85,9 @@ def compiled(launch: Launch, arch: str) -> Any:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    signature = signature_of(launch)
+    types, constants, aligned = signature_of(launch)
     target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
     places = {name: i for i, name in enumerate(launch.kernel.arg_names)}
-    attributes = {(places[name],): [["tt.divisibility", 16]] for name in signature.aligned}
-    source = ASTSource(launch.kernel, signature=signature.types, constexprs=signature.constants, attrs=attributes)
+    attributes = {(places[name],): [["tt.divisibility", 16]] for name in aligned}
+    source = ASTSource(launch.kernel, signature=types, constexprs=constants, attrs=attributes)
     return triton.compile(source, target=target, options=launch.options)

@@ -139,7 +139,7 @@ def _bits(value: Any) -> int:
 
 # ---- launches of ops -------------------------------------------------------------------------------------------------
 def _arguments(launch: Launch) -> list[Any]:
-    types = {**signature_of(launch).types, "global_scratch": "*i8", "profile_scratch": "*i8"}
+    types = {**signature_of(launch)[0], "global_scratch": "*i8", "profile_scratch": "*i8"}
     values = ((kind, launch.arguments.get(name)) for name, kind in types.items() if kind != "constexpr")
     return [float(value or 0) if kind == "fp32" else value for kind, value in values]
 

@@ -110,7 +110,6 @@ struct Instruction {
 
   bool stores() const { return outputs == 0; }  // of memory and matrices, as is the rest
   bool shared() const { return target & 1; }
-  bool transposed() const { return target & 2; }
   const s32* data() const { return stores() ? in + 1 : out; }
   int count() const { return stores() ? inputs - 1 : outputs; }
 };
@@ -350,12 +349,6 @@ class Machine {
     s.warp.set(s.i.out[0], s.mask, [&](int) { return result[0]; });
   }
 
-  void ballot(const Step& s) {  // in: predicate, members
-    check_members(s, 1);
-    const u32 result = s.warp.predicate(s.i.in[0]) & s.mask;
-    s.warp.set(s.i.out[0], s.mask, [&](int) { return result; });
-  }
-
   // ---- memory
   struct Place {  // of an access that may be made
     u8* data = nullptr;
@@ -379,16 +372,15 @@ class Machine {
   }
 
   // Matrices of 8 rows of 16 bytes, whose addresses the lanes give: lane l holds the elements 2 (l mod 4) and the next
-  // of row l / 4, or of column l / 4 if transposed.
+  // of row l / 4.
   void matrix(const Step& s) {
     if (s.mask != ALL) return report(MEMBERS_OF_A_WARP_INSTRUCTION, s, first_of(s.mask));
     Lanes rows;
     for (int lane = 0; lane < LANES; lane++) rows[lane] = address_of(s, lane);
     for (int m = 0; m < s.i.count(); m++) {
       for (int element = 0; element < 2 * LANES; element++) {
-        const int lane = element / 2, h = element % 2, across = lane % 4 * 2 + h, along = lane / 4;
-        const int row = s.i.transposed() ? across : along, column = s.i.transposed() ? along : across;
-        const Place at = locate(s, lane, rows[8 * m + row], 16);
+        const int lane = element / 2, h = element % 2, column = lane % 4 * 2 + h;
+        const Place at = locate(s, lane, rows[8 * m + lane / 4], 16);
         if (!at.data) return;
         move(s, lane, at, 2 * column, s.i.data()[m], 16 * h);
       }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import product
 
 ROUTINES = (
-    "branch", "exit", "wait", "wait_in_warp", "shuffle", "reduce", "ballot", "matrix", "memory", "pack", "unpack",
+    "branch", "exit", "wait", "wait_in_warp", "shuffle", "reduce", "matrix", "memory", "pack", "unpack",
 )  # fmt: skip
 _REDUCTIONS = (
     "add.s32", "add.u32", "and.b32", "or.b32", "xor.b32",
@@ -122,23 +122,23 @@ def _arithmetic() -> dict[str, Instruction]:
 
 
 def _memory() -> dict[str, Instruction]:
-    """The target is a bit of each: shared memory, transposed."""
+    """The target is 1 for shared memory."""
     table = {}
     spaces, kinds = (("global", 0), ("shared", 1), ("shared::cta", 1)), product("bsuf", (8, 16, 32, 64))
     for (space, target), (kind, bits), size in product(spaces, kinds, (1, 2, 4)):
         suffix = f"{space}{f'.v{size}' if size > 1 else ''}.{kind}{bits}"
         table[f"ld.{suffix} {size} []"] = Instruction("memory", size, bytes=bits // 8, target=target)
         table[f"st.{suffix} [] {size}"] = Instruction("memory", 0, bytes=bits // 8, target=target)
-    for size, (transposed, target) in product((1, 2, 4), (("", 1), (".trans", 3))):
-        suffix = f"matrix.sync.aligned.m8n8.x{size}{transposed}.shared.b16"
-        table[f"ld{suffix} {size} []"] = Instruction("matrix", size, bytes=2, target=target)
-        table[f"st{suffix} [] {size}"] = Instruction("matrix", 0, bytes=2, target=target)
+    for size in (1, 2, 4):
+        suffix = f"matrix.sync.aligned.m8n8.x{size}.shared.b16"
+        table[f"ld{suffix} {size} []"] = Instruction("matrix", size, bytes=2, target=1)
+        table[f"st{suffix} [] {size}"] = Instruction("matrix", 0, bytes=2, target=1)
     return table
 
 
 def _of_the_warp(arithmetic: dict[str, Instruction]) -> dict[str, Instruction]:
     """The target of a reduction is the operation that joins two lanes, that of a shuffle where a lane reads."""
-    table = {"vote.sync.ballot.b32 1 1 1": Instruction("ballot"), "bar.warp.sync 1": Instruction("wait_in_warp", 0)}
+    table = {"bar.warp.sync 1": Instruction("wait_in_warp", 0)}
     for target, name in enumerate(("idx", "up", "down", "bfly")):
         table[f"shfl.sync.{name}.b32 1 1 1 1 1"] = Instruction("shuffle", target=target)
     for name in _REDUCTIONS:
@@ -149,10 +149,10 @@ def _of_the_warp(arithmetic: dict[str, Instruction]) -> dict[str, Instruction]:
 def _others() -> dict[str, Instruction]:
     table = {"ret": Instruction("exit", 0)}
     table |= dict.fromkeys(("bra 1", "bra.uni 1"), Instruction("branch", 0))
-    table |= dict.fromkeys(("bar.sync 1", "bar.sync 1 1", "barrier.sync 1", "barrier.sync 1 1"), Instruction("wait", 0))
-    for bits, parts in product((32, 64), (2, 4)):
-        table[f"mov.b{bits} 1 {parts}"] = Instruction("pack", 1, bytes=bits // 8 // parts)
-        table[f"mov.b{bits} {parts} 1"] = Instruction("unpack", parts, bytes=bits // 8 // parts)
+    table |= dict.fromkeys(("bar.sync 1", "bar.sync 1 1"), Instruction("wait", 0))
+    for bits in (32, 64):
+        table[f"mov.b{bits} 1 2"] = Instruction("pack", 1, bytes=bits // 16)
+        table[f"mov.b{bits} 2 1"] = Instruction("unpack", 2, bytes=bits // 16)
     return table
 
 

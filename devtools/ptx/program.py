@@ -16,9 +16,9 @@ RECORD = np.dtype(
 SPECIAL_REGISTERS = (
     "%tid.x", "%laneid", "%warpid", "%ctaid.x", "%ctaid.y", "%ctaid.z", "%nctaid.x", "%nctaid.y", "%nctaid.z", "%ntid.x"
 )  # fmt: skip
-_TOKEN = re.compile(r"//[^\n]*|\.loc[^\n]*|[\w$]+:|[{}]|[^\s{};][^;]*;")  # braces within a statement belong to operands
+_TOKEN = re.compile(r"//[^\n]*|\.loc[^\n]*|[\w$]+:|[^\s;][^;]*;")
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^]]*\]|[^,\s]+")
-_REGISTER = re.compile(r"[%=&][\w.-]+|\w+@\d+|_")
+_REGISTER = re.compile(r"[%=&][\w.-]+|_")
 _FLOAT = re.compile(r"0[fF]([0-9a-fA-F]{8})|0[dD]([0-9a-fA-F]{16})")  # by its bits
 _INTEGER = re.compile(r"(-?(?:0x[0-9a-fA-F]+|\d+))U?")
 _OF_TRITON = ("standard.py", "random.py", "core.py")
@@ -69,8 +69,6 @@ class _Parser:
     labels: dict[str, int] = field(default_factory=dict)
     branches: list[tuple[int, str]] = field(default_factory=list)  # instruction, label
     records: list[tuple[object, ...]] = field(default_factory=list)
-    scopes: list[dict[str, str]] = field(default_factory=list)  # names of registers declared in inline assembly
-    declared: int = 0
     line: str = "?"  # of the source
     inline: bool = False  # in inline assembly, whose lines are not those of the source
 
@@ -80,23 +78,14 @@ class _Parser:
                 self.inline = "begin inline asm" in token or (self.inline and "end inline asm" not in token)
             elif token.startswith(".loc"):
                 self._location(token)
-            elif token in "{}":
-                self.scopes = [*self.scopes, {}] if token == "{" else self.scopes[:-1]
             elif token.endswith(":"):
                 self.labels[token[:-1]] = len(self.records)
-            elif token.startswith(".reg"):
-                self._declare(token[:-1])
-            elif not token.startswith(".pragma"):
+            elif not token.startswith((".reg", ".pragma")):
                 self._statement(" ".join(token[:-1].split()))
         self.program.code = np.array(self.records, RECORD)
         for place, label in self.branches:
             self.program.code[place]["target"] = self.labels[label]
         return self.program
-
-    def _declare(self, text: str) -> None:
-        if self.scopes:
-            self.declared += 1
-            self.scopes[-1] |= {name: f"{name}@{self.declared}" for name in _OPERAND.findall(text.split(None, 2)[2])}
 
     def _location(self, text: str) -> None:
         """The innermost line that is not Triton's own."""
@@ -149,8 +138,6 @@ class _Parser:
         return [found[1]], int(found[2] or 0), True
 
     def _register(self, name: str) -> int:
-        for scope in reversed(self.scopes):
-            name = scope.get(name, name)
         if not _REGISTER.fullmatch(name):
             raise Unsupported(f"operand {name}")
         return self.program.registers.setdefault(name, len(self.program.registers))

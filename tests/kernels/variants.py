@@ -275,7 +275,10 @@ def of_the_sample(arch: str) -> dict[str, dict[str, int]]:
     for name, variant in VARIANTS.items():
         for launch in record(variant.call) if variant.sample else ():
             made = compiled(launch, arch).metadata
-            found[f"{name} {launch.name}"] = {"fused": made.enable_fp_fusion, "scratch": made.global_scratch_size}
+            found[f"{name} {launch.kernel.__name__}"] = {
+                "fused": made.enable_fp_fusion,
+                "scratch": made.global_scratch_size,
+            }
     return found
 
 
