@@ -30,14 +30,14 @@ PAGE = "page"  # trains a system first, and has rows of its own
 
 def suites() -> dict[str, tuple[Suite, ...]]:
     """The suites by name. Each yields its rows as they are measured."""
-    from bench.cpu import advantage, call, dirichlet, fusion, gain, grpo, lambdaloss, page_search, ranking, step
+    from bench.cpu import call, dirichlet, fusion, gain, page_search, ranking, step, training
 
     return {
         "serving": (fusion.serving, fusion.forms, ranking.rules, ranking.policy),
         "pages": (page_search.pages,),
         "rollout": (fusion.rollout, gain.gain, gain.rollout),
         "sampling": (dirichlet.sampling,),
-        "training": (dirichlet.log_prob, grpo.training, advantage.training, lambdaloss.training, step.training),
+        "training": (training.log_prob, training.grpo_loss, training.advantage, training.lambda_loss, step.training),
         "call": (call.topk,),
     }
 

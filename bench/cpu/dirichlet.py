@@ -1,4 +1,4 @@
-"""Sampling fusion weights, and their log-probability with its gradient."""
+"""Sampling fusion weights."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,10 +10,7 @@ from torch import Tensor
 import pygrade
 from bench.cpu import core, verify
 from bench.cpu.harness import OURS, ROTATIONS, Contender, Row
-from bench.cpu.peers import Floats, gradient_peers, random_scores, with_gradient
-from pygrade import reference
-
-TRAINING = [(256, 16, 8), (1024, 32, 8)]  # B, G, T
+from bench.cpu.peers import Floats, random_scores
 
 
 def concentrations(batch: int, tasks: int, level: float) -> list[Tensor]:
@@ -75,34 +72,3 @@ def sampling(quick: bool) -> Iterator[Row]:
     """Below, at and above α = 1, where the algorithms change."""
     for level in (2.0,) if quick else (0.1, 0.5, 1.0, 2.0, 10.0, 100.0):
         yield sample(256 if quick else 1024, 32, 8, level, 0.7 if quick else 6.0)
-
-
-def plain_log_prob(alpha: Tensor, logs: Tensor) -> Tensor:
-    """Log-probability of log-weights in plain torch."""
-    log_beta = torch.lgamma(alpha).sum(-1) - torch.lgamma(alpha.sum(-1))
-    return ((alpha - 1.0)[:, None] * logs).sum(-1) - log_beta[:, None]
-
-
-def log_prob(quick: bool) -> Iterator[Row]:
-    """Log-probability of given log-weights, forward and gradient."""
-    for shape in TRAINING[:1] if quick else TRAINING:
-        yield _log_prob_row(*shape, 0.6 if quick else 5.0)
-
-
-def _log_prob_row(batch: int, samples: int, tasks: int, seconds: float) -> Row:
-    plain = concentrations(batch, tasks, 2.0)
-    logs = pygrade.dirichlet_sample(plain[0], samples, seed=0).log_weights
-    threads = torch.get_num_threads()
-
-    def ours(alpha: Tensor) -> Tensor:
-        return pygrade.dirichlet_log_prob(alpha, logs, num_threads=threads)
-
-    contenders: dict[str, Contender] = {
-        OURS: lambda i: pygrade.dirichlet_score(plain[i % ROTATIONS], logs, num_threads=threads),
-        "pygrade, autograd": with_gradient(ours, plain),
-    } | gradient_peers(plain_log_prob, plain, logs)
-    verify.gradients(contenders, lambda alpha: reference.dirichlet_log_prob(alpha, logs.double()), plain[1])
-    notes = "dirichlet_score, and dirichlet_log_prob with autograd"
-    shape = {"B": batch, "G": samples, "T": tasks}
-    alone = "dirichlet_score", (batch, samples, tasks)
-    return core.row("dirichlet_log_prob ∇", shape, contenders, seconds, alone, notes=notes)

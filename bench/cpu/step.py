@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import pygrade
-from bench.cpu.dirichlet import plain_log_prob
 from bench.cpu.gain import torch_gain
-from bench.cpu.grpo import FLOOR, plain_loss
 from bench.cpu.harness import OURS, Contender, Row, measure
+from bench.cpu.training import FLOOR, plain_grpo_loss, plain_log_prob
 from bench.cpu.verify import close
 from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import Engine
@@ -91,7 +90,7 @@ class PlainStep:
             rewards = torch_gain(scores, weights, gains, self.discount).sum(-1)
             deviation = rewards - rewards.mean(1, keepdim=True)
             advantage = (deviation / (deviation.std() + 1e-8)).clamp(-5.0, 5.0)
-        self.update(lambda a, r: plain_loss(a, logs, old, advantage, r).mean().backward(), inputs)
+        self.update(lambda a, r: plain_grpo_loss(a, logs, old, advantage, r).mean().backward(), inputs)
 
     def network_alone(self, i: int) -> None:
         """The network's passes and Adam."""

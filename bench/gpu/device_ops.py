@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import Dirichlet, kl_divergence
 
 import pygrade
-from bench.cpu import gain, grpo, lambdaloss
+from bench.cpu import gain, training
 from devtools.tolerances import assert_close, same_bits
 from pygrade.ops.dispatch import use_backend
 
@@ -92,7 +92,7 @@ def _grpo(i: Inputs) -> tuple[Tensor, Tensor]:
 
 
 def _grpo_eager(i: Inputs) -> tuple[Tensor, Tensor]:
-    return _with_gradient(lambda alpha: grpo.plain_loss(alpha, *_draws(i)), i["concentration"])
+    return _with_gradient(lambda alpha: training.plain_grpo_loss(alpha, *_draws(i)), i["concentration"])
 
 
 def _lambda(i: Inputs) -> tuple[Tensor, Tensor]:
@@ -101,7 +101,7 @@ def _lambda(i: Inputs) -> tuple[Tensor, Tensor]:
 
 def _lambda_eager(i: Inputs) -> tuple[Tensor, Tensor]:
     discount = torch.cat([i["discount"], i["discount"].new_zeros(i["list_scores"].shape[1])])
-    return _with_gradient(lambda s: lambdaloss.plain_loss(s, i["list_gains"], discount), i["list_scores"])
+    return _with_gradient(lambda s: training.plain_lambda_loss(s, i["list_gains"], discount), i["list_scores"])
 
 
 def _zlog_eager(i: Inputs) -> Tensor:
