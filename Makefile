@@ -27,7 +27,7 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(find csrc bench devtools examples -name '*.[ch]pp' -o -name '*.[ch]')
 
-# The PTX of every kernel for every NVIDIA target, with two fills of unwritten memory. Then the tests with tolerances in Triton 3.6's
+# The PTX of every kernel for every NVIDIA target, with two fills of unwritten shared memory. Then the tests with tolerances in Triton 3.6's
 # interpreter, which does not fuse multiply-add and parses scalars as numpy 2.3 did.
 check-kernels: $(VENV)/ready
 	for arch in sm_80 sm_90 sm_100; do for fill in 255 127; do $(BIN)/python -m pytest -n 2 -q -m "slow or not slow" \

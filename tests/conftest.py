@@ -25,7 +25,7 @@ _numbers = itertools.count()  # of buckets
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where Triton kernels run")
     parser.addoption("--emulate", metavar="ARCH", help="execute the PTX that Triton compiles for sm_80, sm_90, sm_100")
-    parser.addoption("--fill", type=int, default=0xFF, help="bytes of unwritten memory with --emulate")
+    parser.addoption("--fill", type=int, default=0xFF, help="bytes of unwritten shared memory with --emulate")
 
 
 def pytest_configure(config):
@@ -68,7 +68,7 @@ def compiled_kernels(pytestconfig):
     from devtools.ptx import emulated
     from tests.kernels.findings import unexpected
 
-    with emulated(arch, pytestconfig.getoption("--fill"), use_triton=False) as findings:
+    with emulated(arch, pytestconfig.getoption("--fill")) as findings:
         yield
     assert unexpected(findings) == []
 

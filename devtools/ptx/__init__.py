@@ -2,7 +2,7 @@
 
 ::
 
-    with emulated("sm_90") as findings:  # ops on CPU tensors are compiled, and their PTX is executed
+    with emulated("sm_90") as findings, use_backend("triton"):  # kernels are compiled, and their PTX is executed
         pygrade.fuse_topk(scores, weights, 10)
     print(*findings)  # races, bounds, diverged barriers, with source lines
 
@@ -13,7 +13,7 @@ What is exact: integers, float32 and float64 arithmetic, conversions, packed pai
 a warp, ``ldmatrix``, ``stmatrix``, barriers. A mnemonic, modifier or operand that is not in the table is an error. What
 is not modeled: the machine code that ptxas makes of the PTX, caches, fences and weak orders of memory, named barriers,
 atomics, asynchronous copies, tensor cores. ``bar.sync`` alone orders memory in the kernels of this project. Unwritten
-memory holds NaN, or with another ``fill`` something else: a result that depends on it has other bits.
+shared memory holds NaN, or with another ``fill`` something else: a result that depends on it has other bits.
 """
 
 from devtools.ptx.emulate import Finding, emulated, execute

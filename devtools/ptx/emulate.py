@@ -5,22 +5,19 @@ import hashlib
 import os
 import struct
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from devtools.ptx.compile import Launch, compiled, launches_to, signature_of
 from devtools.ptx.instructions import enumeration, generated
 from devtools.ptx.program import Program, parse
-from pygrade.ops.dispatch import use_backend
 
 HERE = Path(__file__).parent
 ENGINES = HERE.parents[1] / "build" / "ptx"  # compiled ones
@@ -145,11 +142,10 @@ def _arguments(launch: Launch) -> list[Any]:
 
 
 @contextmanager
-def emulated(arch: str = "sm_90", fill: int = FILL, *, use_triton: bool = True) -> Iterator[list[Finding]]:
+def emulated(arch: str = "sm_90", fill: int = FILL) -> Iterator[list[Finding]]:
     """Inside the block, Triton kernels that are launched on CPU tensors are compiled for ``arch`` and executed.
 
-    Yields the findings so far. Memory is that of the real tensors; what `torch.empty` returns holds bytes ``fill``.
-    ``use_triton``: ops choose Triton, whatever they would choose else.
+    Yields the findings so far. Memory is that of the real tensors; unwritten shared memory holds bytes ``fill``.
     """
     found: list[Finding] = []
 
@@ -157,20 +153,5 @@ def emulated(arch: str = "sm_90", fill: int = FILL, *, use_triton: bool = True) 
         binary = compiled(launch, arch)
         found.extend(execute(binary.asm["ptx"], _arguments(launch), launch.grid, binary.metadata.shared, fill))
 
-    def unwritten(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def made(*arguments: Any, **keywords: Any) -> Tensor:
-            tensor = make(*arguments, **keywords)
-            if type(tensor) is Tensor and tensor.device.type == "cpu" and tensor.numel():
-                storage = tensor.untyped_storage()
-                ctypes.memset(storage.data_ptr(), fill, storage.nbytes())
-            return tensor
-
-        return made
-
-    with ExitStack() as stack:
-        for owner, name in ((torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty")):
-            stack.enter_context(patch.object(owner, name, unwritten(getattr(owner, name))))
-        stack.enter_context(launches_to(take))
-        if use_triton:
-            stack.enter_context(use_backend("triton"))
+    with launches_to(take):
         yield found

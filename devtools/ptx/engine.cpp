@@ -6,12 +6,11 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <map>
-#include <tuple>
 #include <type_traits>
+#include <unordered_map>
 #include <vector>
 
 #include "shadow.hpp"
@@ -118,8 +117,6 @@ struct Buffer {  // of global memory, at its real address
   u64 base, size;
 };
 
-constexpr u64 HUGE_BUFFER = u64(1) << 28;  // of a larger one only the bounds are checked
-
 struct Finding {
   s32 kind, place, other_place, program, thread, other_thread;
   u64 count;
@@ -178,12 +175,7 @@ struct Step {  // of a warp: an instruction, the lanes that are there, and those
 
 class Machine {
  public:
-  explicit Machine(Launch& launch) : launch(launch) {
-    for (int b = 0; b < launch.buffer_count; b++) {
-      const Buffer& buffer = launch.buffers[b];
-      global.emplace_back(buffer.size <= HUGE_BUFFER ? buffer.size : 0);
-    }
-  }
+  explicit Machine(Launch& launch) : launch(launch) {}
 
   void run() {
     const int count = launch.grid[0] * launch.grid[1] * launch.grid[2];
@@ -197,7 +189,7 @@ class Machine {
     epoch++;
     steps = 0;
     shared.assign(launch.shared_bytes, launch.fill);
-    shared_shadow = ShadowMemory(launch.shared_bytes);
+    shared_shadow.clear();
     warps.assign(launch.warps, Warp{});
     for (int w = 0; w < launch.warps; w++) start(warps[w], w);
     const auto count = [&](auto is) { return std::count_if(warps.begin(), warps.end(), is); };
@@ -249,11 +241,6 @@ class Machine {
     auto next = std::find_if(lanes_at.begin(), lanes_at.end(), goes);
     if (next == lanes_at.end()) next = lanes_at.begin();
     warp.diverged = lanes_at.size() > 1;
-    if (warp.diverged) {
-      FILE* f = fopen("/tmp/gpu_div.txt", "a");
-      fprintf(f, "div %d\n", warp.place);
-      fclose(f);
-    }
     warp.place = next->first;
     return next->second;
   }
@@ -350,12 +337,6 @@ class Machine {
   }
 
   // ---- memory
-  struct Place {  // of an access that may be made
-    u8* data = nullptr;
-    ShadowMemory* shadow = nullptr;
-    u64 byte = 0;  // in its buffer
-  };
-
   static u64 address_of(const Step& s, int lane) {
     const u64 base = s.in(0)[lane];
     return (s.i.shared() ? u32(base) : base) + u64(s.i.immediate);
@@ -366,8 +347,8 @@ class Machine {
     for (int lane = 0; lane < LANES; lane++) address[lane] = address_of(s, lane);
     for (int lane = 0; lane < LANES; lane++) {
       if (!has(s.mask, lane)) continue;
-      const Place at = locate(s, lane, address[lane], s.i.bytes * s.i.count());
-      for (int v = 0; at.data && v < s.i.count(); v++) move(s, lane, at, s.i.bytes * v, s.i.data()[v], 0);
+      u8* const at = locate(s, lane, address[lane], s.i.bytes * s.i.count());
+      for (int v = 0; at && v < s.i.count(); v++) move(s, lane, at + s.i.bytes * v, s.i.data()[v], 0);
     }
   }
 
@@ -380,24 +361,19 @@ class Machine {
     for (int m = 0; m < s.i.count(); m++) {
       for (int element = 0; element < 2 * LANES; element++) {
         const int lane = element / 2, h = element % 2, column = lane % 4 * 2 + h;
-        const Place at = locate(s, lane, rows[8 * m + lane / 4], 16);
-        if (!at.data) return;
-        move(s, lane, at, 2 * column, s.i.data()[m], 16 * h);
+        u8* const at = locate(s, lane, rows[8 * m + lane / 4], 16);
+        if (!at) return;
+        move(s, lane, at + 2 * column, s.i.data()[m], 16 * h);
       }
     }
   }
 
-  // Where a lane's access goes; data is null, and reported, if it must not be made.
-  Place locate(const Step& s, int lane, u64 address, int bytes) {
-    const bool aligned = address % bytes == 0;
-    if (aligned && s.i.shared() && u64(bytes) <= shared.size() && address <= shared.size() - bytes) {
-      return {&shared[address], &shared_shadow, address};
-    }
-    if (const int b = aligned && !s.i.shared() ? buffer_at(address, bytes) : -1; b >= 0) {
-      return {reinterpret_cast<u8*>(address), &global[b], address - launch.buffers[b].base};
-    }
-    report(aligned ? OUT_OF_BOUNDS : MISALIGNED, s, lane);
-    return {};
+  // Where a lane's access goes; null, and reported, if it must not be made.
+  u8* locate(const Step& s, int lane, u64 address, int bytes) {
+    if (address % bytes) return report(MISALIGNED, s, lane), nullptr;
+    if (s.i.shared() && u64(bytes) <= shared.size() && address <= shared.size() - bytes) return &shared[address];
+    if (!s.i.shared() && buffer_at(address, bytes) >= 0) return reinterpret_cast<u8*>(address);
+    return report(OUT_OF_BOUNDS, s, lane), nullptr;
   }
 
   int buffer_at(u64 address, int bytes) {
@@ -410,12 +386,11 @@ class Machine {
     return -1;
   }
 
-  // Moves i.bytes between the bits of a register from a shift on, and an offset in a place.
-  void move(const Step& s, int lane, const Place& at, int offset, int r, int shift) {
-    u8* data = at.data + offset;
+  // Moves i.bytes between the bits of a register from a shift on, and memory.
+  void move(const Step& s, int lane, u8* data, int r, int shift) {
     u64& value = s.warp.values[r][lane];
     u64 moved = s.i.stores() ? value >> shift : 0;
-    note(s, lane, at, offset, std::memcmp(&moved, data, s.i.bytes) == 0);
+    note(s, lane, data, std::memcmp(&moved, data, s.i.bytes) == 0);
     if (s.i.stores()) {
       std::memcpy(data, &moved, s.i.bytes);
     } else {
@@ -425,11 +400,10 @@ class Machine {
   }
 
   // Notes the access of a lane: races with those before.
-  void note(const Step& s, int lane, const Place& at, int offset, bool same) {
-    if (at.shadow->empty()) return;
+  void note(const Step& s, int lane, const u8* data, bool same) {
     const Access now{program, s.place, epoch, s.warp.sync, LANES * s.warp.number + lane};
     for (int k = 0; k < s.i.bytes; k++) {
-      Shadow& shadow = (*at.shadow)[at.byte + offset + k];
+      Shadow& shadow = (s.i.shared() ? shared_shadow : global_shadow)[data + k];
       const Shadow::Race race = s.i.stores() ? shadow.store(now) : shadow.load(now);
       if (race.conflict == NO_CONFLICT) continue;
       if (race.both_stores && same) continue;  // layouts hold some values in several lanes
@@ -439,14 +413,15 @@ class Machine {
 
   // ---- findings
   void report(Kind kind, int place, const Warp& warp, int lane, int other_thread = 0, int other_place = -1) {
-    const auto [known, fresh] = seen.try_emplace({kind, place, other_place}, launch.found);
-    if (!fresh) {
-      launch.findings[known->second].count++;
+    Finding* const end = launch.findings + launch.found;
+    const auto known = [&](const Finding& f) {
+      return f.kind == kind && f.place == place && f.other_place == other_place;
+    };
+    if (Finding* const found = std::find_if(launch.findings, end, known); found != end) {
+      found->count++;
     } else if (launch.found < launch.capacity) {
-      launch.findings[launch.found++] = {kind,         place, other_place, program, LANES * warp.number + lane,
-                                         other_thread, 1};
-    } else {
-      seen.erase(known);
+      launch.found++;
+      *end = {kind, place, other_place, program, LANES * warp.number + lane, other_thread, 1};
     }
   }
 
@@ -468,9 +443,7 @@ class Machine {
   bool failed = false;
   std::vector<Warp> warps;
   std::vector<u8> shared;
-  ShadowMemory shared_shadow;
-  std::vector<ShadowMemory> global;  // of each buffer
-  std::map<std::tuple<int, int, int>, int> seen;
+  std::unordered_map<const u8*, Shadow> shared_shadow, global_shadow;  // of each byte
 };
 
 }  // namespace

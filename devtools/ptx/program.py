@@ -16,9 +16,9 @@ RECORD = np.dtype(
 SPECIAL_REGISTERS = (
     "%tid.x", "%laneid", "%warpid", "%ctaid.x", "%ctaid.y", "%ctaid.z", "%nctaid.x", "%nctaid.y", "%nctaid.z", "%ntid.x"
 )  # fmt: skip
-_TOKEN = re.compile(r"//[^\n]*|\.loc[^\n]*|[\w$]+:|[^\s;][^;]*;")
+_TOKEN = re.compile(r"//[^\n]*|\.loc[^\n]*|[\w$]+:|[{}]|[^\s{};][^;]*;")  # braces within a statement belong to operands
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^]]*\]|[^,\s]+")
-_REGISTER = re.compile(r"[%=&][\w.-]+|_")
+_REGISTER = re.compile(r"[%=&][\w.-]+|\w+@\d+|_")
 _FLOAT = re.compile(r"0[fF]([0-9a-fA-F]{8})|0[dD]([0-9a-fA-F]{16})")  # by its bits
 _INTEGER = re.compile(r"(-?(?:0x[0-9a-fA-F]+|\d+))U?")
 _OF_TRITON = ("standard.py", "random.py", "core.py")
@@ -69,6 +69,8 @@ class _Parser:
     labels: dict[str, int] = field(default_factory=dict)
     branches: list[tuple[int, str]] = field(default_factory=list)  # instruction, label
     records: list[tuple[object, ...]] = field(default_factory=list)
+    scopes: list[dict[str, str]] = field(default_factory=list)  # names of registers declared in braces
+    declared: int = 0
     line: str = "?"  # of the source
     inline: bool = False  # in inline assembly, whose lines are not those of the source
 
@@ -80,12 +82,21 @@ class _Parser:
                 self._location(token)
             elif token.endswith(":"):
                 self.labels[token[:-1]] = len(self.records)
-            elif not token.startswith((".reg", ".pragma")):
+            elif token in "{}":
+                self.scopes = [*self.scopes, {}] if token == "{" else self.scopes[:-1]
+            elif token.startswith(".reg"):
+                self._declare(token[:-1])
+            elif not token.startswith(".pragma"):
                 self._statement(" ".join(token[:-1].split()))
         self.program.code = np.array(self.records, RECORD)
         for place, label in self.branches:
             self.program.code[place]["target"] = self.labels[label]
         return self.program
+
+    def _declare(self, text: str) -> None:
+        if self.scopes:
+            self.declared += 1
+            self.scopes[-1] |= {name: f"{name}@{self.declared}" for name in _OPERAND.findall(text.split(None, 2)[2])}
 
     def _location(self, text: str) -> None:
         """The innermost line that is not Triton's own."""
@@ -138,6 +149,8 @@ class _Parser:
         return [found[1]], int(found[2] or 0), True
 
     def _register(self, name: str) -> int:
+        for scope in reversed(self.scopes):
+            name = scope.get(name, name)
         if not _REGISTER.fullmatch(name):
             raise Unsupported(f"operand {name}")
         return self.program.registers.setdefault(name, len(self.program.registers))

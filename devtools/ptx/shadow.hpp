@@ -3,8 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <vector>
 
 struct Access {
   int32_t program = -1;  // none yet
@@ -62,22 +60,4 @@ class Shadow {
   Access read;          // by one thread since the last barrier
   Access other_read;    // by another thread since then
   Access foreign_read;  // by an earlier program
-};
-
-// The shadows of a range of bytes, made when they are first touched.
-class ShadowMemory {
- public:
-  explicit ShadowMemory(uint64_t bytes = 0) : pages((bytes + PAGE - 1) / PAGE) {}
-
-  bool empty() const { return pages.empty(); }
-
-  Shadow& operator[](uint64_t byte) {
-    std::unique_ptr<Shadow[]>& page = pages[byte / PAGE];
-    if (!page) page = std::make_unique<Shadow[]>(PAGE);
-    return page[byte % PAGE];
-  }
-
- private:
-  static constexpr uint64_t PAGE = 256;
-  std::vector<std::unique_ptr<Shadow[]>> pages;
 };
