@@ -53,24 +53,14 @@ class Finding:
 
 
 # ---- the engine ------------------------------------------------------------------------------------------------------
-def _structure(name: str, **fields: Any) -> Any:
-    return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
-
-
-_I, _L, _P = ctypes.c_int32, ctypes.c_uint64, ctypes.c_void_p
-_Buffer = _structure("_Buffer", base=_L, size=_L)
 _PLACES = ("kind", "place", "other_place", "program", "thread", "other_thread")
-_Finding = _structure("_Finding", **dict.fromkeys(_PLACES, _I), count=_L)
-_Launch = _structure(
-    "_Launch",
-    **dict.fromkeys(("code", "constants", "buffers"), _P),
-    **dict.fromkeys(("instructions", "registers", "constant_count", "buffer_count", "warps", "shared_bytes"), _I),
-    grid=ctypes.c_uint32 * 3,
-    fill=_I,
-    limit=_L,
-    findings=_P,
-    capacity=_I,
-    found=_I,
+_COUNTS = ("instructions", "registers", "constant_count", "buffer_count", "warps", "shared_bytes")
+_FINDING = np.dtype([(name, "i4") for name in _PLACES] + [("count", "u8")], align=True)
+_LAUNCH = np.dtype(
+    [(name, "u8") for name in ("code", "constants", "buffers", "findings", "limit")]
+    + [(name, "i4") for name in (*_COUNTS, "fill", "capacity", "found")]
+    + [("grid", "u4", 3)],
+    align=True,
 )
 
 
@@ -104,25 +94,25 @@ def execute(
     """
     program = _parsed(text)
     constants = program.constants | {r: _bits(arguments[place]) for r, place in program.parameters.items()}
-    pairs = np.array(list(constants.items()), np.uint64)
     storages = [value.untyped_storage() for value in arguments if isinstance(value, Tensor) and value.numel()]
     sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
-    buffers, findings = (_Buffer * max(1, len(sizes)))(*sizes.items()), (_Finding * _MOST_FINDINGS)()
-    launch = _Launch(
-        code=program.code.ctypes.data, constants=pairs.ctypes.data, buffers=ctypes.addressof(buffers),
-        instructions=len(program.code), registers=len(program.registers), constant_count=len(pairs),
-        buffer_count=len(sizes), warps=program.threads // 32, shared_bytes=shared_bytes,
-        grid=(ctypes.c_uint32 * 3)(*(*grid, 1, 1)[:3]), findings=ctypes.addressof(findings), capacity=_MOST_FINDINGS,
-        fill=fill, limit=limit,
+    pairs, buffers = (np.array(list(given.items()), np.uint64).reshape(-1, 2) for given in (constants, sizes))
+    findings, launch = np.zeros(_MOST_FINDINGS, _FINDING), np.zeros((), _LAUNCH)
+    given = dict(
+        code=program.code.ctypes.data, constants=pairs.ctypes.data, buffers=buffers.ctypes.data,
+        findings=findings.ctypes.data, limit=limit, instructions=len(program.code), registers=len(program.registers),
+        constant_count=len(pairs), buffer_count=len(buffers), warps=program.threads // 32, shared_bytes=shared_bytes,
+        fill=fill, capacity=len(findings), grid=(*grid, 1, 1)[:3],
     )  # fmt: skip
-    engine().run(ctypes.byref(launch))
-    return [_finding(program, finding) for finding in findings[: launch.found]]
+    for name, value in given.items():
+        launch[name] = value
+    engine().run(ctypes.c_void_p(launch.ctypes.data))
+    return [_finding(program, *finding) for finding in findings[: int(launch["found"])].tolist()]
 
 
-def _finding(program: Program, found: Any) -> Finding:
-    where, other = (program.where[place] if place >= 0 else "" for place in (found.place, found.other_place))
-    threads = found.program, found.thread, found.other_thread
-    return Finding(program.name, KINDS[found.kind], where, other, *threads, found.count)
+def _finding(program: Program, kind: int, place: int, other: int, *numbers: int) -> Finding:
+    where, against = (program.where[number] if number >= 0 else "" for number in (place, other))
+    return Finding(program.name, KINDS[kind], where, against, *numbers)
 
 
 def _bits(value: Any) -> int:

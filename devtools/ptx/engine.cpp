@@ -126,12 +126,12 @@ struct Launch {
   const Instruction* code;
   const u64* constants;  // pairs: register, value
   const Buffer* buffers;
-  s32 instructions, registers, constant_count, buffer_count, warps, shared_bytes;
-  u32 grid[3];
-  s32 fill;   // each byte of memory that is not written yet
-  u64 limit;  // of steps of a program
   Finding* findings;
+  u64 limit;  // of steps of a program
+  s32 instructions, registers, constant_count, buffer_count, warps, shared_bytes;
+  s32 fill;  // each byte of shared memory that is not written yet
   s32 capacity, found;
+  u32 grid[3];
 };
 
 namespace {

@@ -121,24 +121,23 @@ def _arithmetic() -> dict[str, Instruction]:
     return table
 
 
-def _memory() -> dict[str, Instruction]:
-    """The target is 1 for shared memory."""
-    table = {}
+def _others(arithmetic: dict[str, Instruction]) -> dict[str, Instruction]:
+    """The target is 1 for shared memory, of a shuffle where a lane reads, of a reduction what joins two lanes."""
+    table = {"ret": Instruction("exit", 0), "bar.warp.sync 1": Instruction("wait_in_warp", 0)}
+    table |= dict.fromkeys(("bra 1", "bra.uni 1"), Instruction("branch", 0))
+    table |= dict.fromkeys(("bar.sync 1", "bar.sync 1 1"), Instruction("wait", 0))
     spaces, kinds = (("global", 0), ("shared", 1), ("shared::cta", 1)), product("bsuf", (8, 16, 32, 64))
     for (space, target), (kind, bits), size in product(spaces, kinds, (1, 2, 4)):
         suffix = f"{space}{f'.v{size}' if size > 1 else ''}.{kind}{bits}"
-        table[f"ld.{suffix} {size} []"] = Instruction("memory", size, bytes=bits // 8, target=target)
-        table[f"st.{suffix} [] {size}"] = Instruction("memory", 0, bytes=bits // 8, target=target)
+        table[f"ld.{suffix} {size} []"] = Instruction("memory", size, bits // 8, target)
+        table[f"st.{suffix} [] {size}"] = Instruction("memory", 0, bits // 8, target)
     for size in (1, 2, 4):
         suffix = f"matrix.sync.aligned.m8n8.x{size}.shared.b16"
-        table[f"ld{suffix} {size} []"] = Instruction("matrix", size, bytes=2, target=1)
-        table[f"st{suffix} [] {size}"] = Instruction("matrix", 0, bytes=2, target=1)
-    return table
-
-
-def _of_the_warp(arithmetic: dict[str, Instruction]) -> dict[str, Instruction]:
-    """The target of a reduction is the operation that joins two lanes, that of a shuffle where a lane reads."""
-    table = {"bar.warp.sync 1": Instruction("wait_in_warp", 0)}
+        table[f"ld{suffix} {size} []"] = Instruction("matrix", size, 2, 1)
+        table[f"st{suffix} [] {size}"] = Instruction("matrix", 0, 2, 1)
+    for bits in (32, 64):
+        table[f"mov.b{bits} 1 2"] = Instruction("pack", 1, bits // 16)
+        table[f"mov.b{bits} 2 1"] = Instruction("unpack", 2, bits // 16)
     for target, name in enumerate(("idx", "up", "down", "bfly")):
         table[f"shfl.sync.{name}.b32 1 1 1 1 1"] = Instruction("shuffle", target=target)
     for name in _REDUCTIONS:
@@ -146,19 +145,9 @@ def _of_the_warp(arithmetic: dict[str, Instruction]) -> dict[str, Instruction]:
     return table
 
 
-def _others() -> dict[str, Instruction]:
-    table = {"ret": Instruction("exit", 0)}
-    table |= dict.fromkeys(("bra 1", "bra.uni 1"), Instruction("branch", 0))
-    table |= dict.fromkeys(("bar.sync 1", "bar.sync 1 1"), Instruction("wait", 0))
-    for bits in (32, 64):
-        table[f"mov.b{bits} 1 2"] = Instruction("pack", 1, bytes=bits // 16)
-        table[f"mov.b{bits} 2 1"] = Instruction("unpack", 2, bytes=bits // 16)
-    return table
-
-
 ARITHMETIC = _arithmetic()
 OPERATIONS = (*ROUTINES, *dict.fromkeys(entry.operation for entry in ARITHMETIC.values()))
-TABLE = {**ARITHMETIC, **_memory(), **_of_the_warp(ARITHMETIC), **_others()}
+TABLE = ARITHMETIC | _others(ARITHMETIC)
 
 
 def generated() -> str:
