@@ -132,7 +132,7 @@ def measure(contenders: Mapping[str, Contender], seconds: float, block_us: float
                 run(i)
             samples[name].append((time.perf_counter_ns() - start) / count / 1000.0)
             number[name] = first + count
-    return {name: _quantiles(values) for name, values in samples.items()}
+    return {name: quantiles(values) for name, values in samples.items()}
 
 
 def turns(runs: Mapping[str, Callable[[], Any]], calls: int, clock: Callable[[], int]) -> dict[str, list[float]]:
@@ -149,7 +149,10 @@ def turns(runs: Mapping[str, Callable[[], Any]], calls: int, clock: Callable[[],
     return times
 
 
-def _quantiles(values: list[float]) -> Timing:
+def quantiles(values: list[float]) -> Timing:
+    """Of times of blocks or calls."""
+    if len(values) == 1:
+        return Timing(values[0], values[0], values[0], 1)
     fifths = statistics.quantiles(values, n=5, method="inclusive")
     return Timing(fifths[0], statistics.median(values), fifths[3], len(values))
 

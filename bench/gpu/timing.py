@@ -5,76 +5,46 @@
     TRITON_INTERPRET=1 python -m bench --device cpu        a dry run of this very script; its times mean nothing
 
 Each op is first compared with the C++ core. Times are p20, p50 and p80 of GPU events, with the cache flushed between
-runs. Also reported: the time to enqueue a call (host), the replay of a CUDA graph, GB/s over the bytes that an op must
-move, and their share of the bandwidth of a large copy in the same run. NVTX ranges carry the op's name.
+runs. Also reported: the time to enqueue a call, the replay of a CUDA graph, and as bound the time of a large copy, in
+the same run, of as many bytes as an op must move. NVTX ranges carry the op's name.
 """
 
 import argparse
-import csv
 import os
-import statistics
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bench.cpu.harness import OURS, Report, Row, Timing, progress, quantiles
+from bench.cpu.machine import PACKAGES, versions
 from bench.gpu.device_ops import OPS, SMALL, DeviceOp, Inputs, Shape, inputs, on_device, verify
-from pygrade._util.files import atomic_file
+from bench.report import results
 
 FULL: Shape = {"B": 4096, "N": 1000, "T": 8, "G": 32, "k": 50, "C": 2}
 SHAPES: dict[str, tuple[Shape, ...]] = {
     "fuse_topk": (FULL, FULL | {"B": 1024, "N": 2000, "k": 100}),
     "search_page": (FULL | {"B": 1024, "N": 500, "k": 20},),
 }
-# Targets on an H100 or H200: op, B, contender, times faster.
-TARGETS = (
-    ("rollout", 4096, "torch", 6.0),
-    ("rollout", 4096, "torch.compile", 2.0),
-    ("dirichlet_sample", 4096, "torch", 5.0),
-    ("grpo_loss", 4096, "torch", 5.0),
-    ("fuse_topk", 1024, "torch", 4.0),
-)
-GRAPH = "pygrade graph"
+PEERS = ("torch", "torch.compile")
+GRAPH, ENQUEUED = f"{OURS} graph", f"{OURS}, to enqueue"
 Run = Callable[[], Any]
 
 
-@dataclass(frozen=True)
-class Line:
-    """One contender on one op and shape: a line of the CSV. Empty fields were not measured."""
-
-    card: str
-    op: str
-    shape: str
-    contender: str
-    p20_us: float
-    p50_us: float
-    p80_us: float
-    host_us: float | str
-    gb_per_s: float
-    share_of_copy: float
-    note: str = ""
-
-
-def event_times(run: Run, device: str, milliseconds: float) -> tuple[float, float, float]:
-    """p20, p50 and p80 in µs: GPU events with a flushed cache, or the clock of the host in a dry run."""
+def event_times(run: Run, device: str, milliseconds: float) -> Timing:
+    """Times by GPU events with a flushed cache, or one by the clock of the host in a dry run."""
     if device == "cuda":
         from triton.testing import do_bench
 
-        low, middle, high = do_bench(run, warmup=25, rep=milliseconds, quantiles=[0.2, 0.5, 0.8])
-        return low * 1e3, middle * 1e3, high * 1e3
-    start = time.perf_counter()
-    run()
-    once = (time.perf_counter() - start) * 1e6
-    return once, once, once
+        return quantiles([ms * 1e3 for ms in do_bench(run, warmup=25, rep=milliseconds, return_mode="all")])
+    return host_times(run, device, 1)
 
 
-def host_time(run: Run, device: str, calls: int) -> float:
-    """Median time of ``calls`` calls to enqueue their work, in µs."""
+def host_times(run: Run, device: str, calls: int) -> Timing:
+    """Times of ``calls`` calls to enqueue their work."""
     times = []
     for _ in range(calls):
         start = time.perf_counter()
@@ -82,15 +52,14 @@ def host_time(run: Run, device: str, calls: int) -> float:
         times.append((time.perf_counter() - start) * 1e6)
         if device == "cuda":
             torch.cuda.synchronize()
-    return statistics.median(times)
+    return quantiles(times)
 
 
 def copy_bandwidth(device: str, megabytes: int) -> float:
     """GB/s of a device-to-device copy, counting bytes read and bytes written."""
     source = torch.zeros(megabytes << 20, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    _, middle, _ = event_times(lambda: target.copy_(source), device, 200.0)
-    return 2.0 * source.numel() / middle / 1e3
+    return 2.0 * source.numel() / event_times(lambda: target.copy_(source), device, 200.0).p50 / 1e3
 
 
 def graph_of(run: Run) -> Run:
@@ -107,79 +76,41 @@ def graph_of(run: Run) -> Run:
     return graph.replay
 
 
-def contenders(op: DeviceOp, given: Inputs, device: str, compiled: bool) -> dict[str, Run]:
-    """Ours, ours as a graph, torch eager and torch.compile, by name."""
-    runs: dict[str, Run] = {"pygrade": lambda: on_device(op, given)}
+def contenders(op: DeviceOp, given: Inputs, device: str, compiled: bool) -> dict[str, Callable[[], Run]]:
+    """By name what makes a contender: ours, ours as a graph, torch eager and torch.compile."""
+
+    def faster() -> Run:
+        torch.compiler.reset()
+        function = torch.compile(op.eager)
+        return lambda: function(given)
+
+    made: dict[str, Callable[[], Run]] = {OURS: lambda: lambda: on_device(op, given)}
     if device == "cuda" and not op.backward:
-        runs[GRAPH] = lambda: None  # captured when it is timed
-    runs["torch"] = lambda: op.eager(given)
-    if compiled:
-        runs["torch.compile"] = lambda: None
-    return runs
+        made[GRAPH] = lambda: graph_of(lambda: on_device(op, given))
+    made["torch"] = lambda: lambda: op.eager(given)
+    return made | ({"torch.compile": faster} if compiled else {})
 
 
-def measured(
-    op: DeviceOp, shape: Shape, device: str, card: str, copy: float, quick: bool, compiled: bool
-) -> list[Line]:
-    """The lines of one op on one shape. If a contender fails, its line says why."""
-    given = inputs(shape, device)
-    moved = 4 * op.elements(shape)
-    text = " ".join(f"{letter}={shape[letter]}" for letter in op.letters)
-    lines = []
-    for name, run in contenders(op, given, device, compiled).items():
+def measured(op: DeviceOp, shape: Shape, device: str, copy: float, quick: bool, compiled: bool) -> Row:
+    """One op on one shape. A peer that fails is left out, and the notes say why."""
+    given, timings, notes = inputs(shape, device), {}, []
+    for name, make in contenders(op, given, device, compiled).items():
         try:
-            if name == GRAPH:
-                run = graph_of(lambda: on_device(op, given))
-            elif name == "torch.compile":
-                torch.compiler.reset()
-                faster = torch.compile(op.eager)
-                faster(given)
-                run = lambda f=faster: f(given)  # noqa: E731
             with torch.cuda.nvtx.range(f"{op.name} {name}") if device == "cuda" else nullcontext():
+                run = make()
                 run()
-                low, middle, high = event_times(run, device, 20.0 if quick else 200.0)
-                host: float | str = "" if name == GRAPH else round(host_time(run, device, 5 if quick else 50), 2)
-            speed = moved / middle / 1e3
-            times = (round(low, 2), round(middle, 2), round(high, 2))
-            lines.append(Line(card, op.name, text, name, *times, host, round(speed, 1), round(speed / copy, 3)))
+                timings[name] = event_times(run, device, 20.0 if quick else 200.0)
+                if name == OURS:
+                    timings[ENQUEUED] = host_times(run, device, 5 if quick else 50)
         except Exception as error:  # such as out of memory, or an operator that the compiler lacks
-            note = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-            nan = float("nan")
-            lines.append(Line(card, op.name, text, name, nan, nan, nan, "", nan, nan, note))
-    return lines
-
-
-def table(lines: list[Line]) -> str:
-    """The lines as text, with how many times faster ours is."""
-    ours = {(line.op, line.shape): line.p50_us for line in lines if line.contender == "pygrade"}
-    text = [f"{'op':22}{'shape':34}{'contender':16}{'p50 µs':>12}{'host µs':>10}{'GB/s':>9}{'of copy':>9}{'ours ×':>8}"]
-    for line in lines:
-        times = line.p50_us / ours[line.op, line.shape]
-        text.append(
-            f"{line.op:22}{line.shape:34}{line.contender:16}{line.p50_us:12.2f}{line.host_us:>10}{line.gb_per_s:9.1f}"
-            f"{line.share_of_copy:9.3f}{times:8.2f}  {line.note}"
-        )
-    return "\n".join(text)
-
-
-def targets(lines: list[Line]) -> str:
-    """Each target with what was measured, a line each."""
-    text = []
-    for op, batch, contender, target in TARGETS:
-        chosen = {x.contender: x.p50_us for x in lines if x.op == op and x.shape.startswith(f"B={batch} ")}
-        if "pygrade" in chosen and contender in chosen:
-            ratio = chosen[contender] / chosen["pygrade"]
-            verdict = "reached" if ratio >= target else "missed"
-            text.append(f"{op} B={batch}: {ratio:.2f} × {contender}; target {target:g} ×: {verdict}")
-    return "\n".join(text)
-
-
-def write(lines: list[Line], path: Path) -> None:
-    """Write the CSV, replaced as a whole."""
-    with atomic_file(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Line)])
-        writer.writeheader()
-        writer.writerows(asdict(line) for line in lines)
+            if name not in PEERS:
+                raise
+            notes.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:120]}")
+    microseconds = 4 * op.elements(shape) / copy / 1e3
+    bound = Timing(microseconds, microseconds, microseconds, 1)
+    peers = tuple(name for name in PEERS if name in timings)
+    sizes = {letter: shape[letter] for letter in op.letters}
+    return Row(op.name, sizes, timings, peers, (), timings[OURS], bound, "copy", "; ".join(notes))
 
 
 def main(arguments: list[str]) -> int:
@@ -188,9 +119,9 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--device", required=True, choices=("cuda", "cpu"), help="cpu: a dry run in the interpreter")
     parser.add_argument("--only", default="", help="ops whose name contains this")
-    parser.add_argument("--quick", action="store_true", help="small shapes and short runs")
+    parser.add_argument("--quick", action="store_true", help="small shapes and short runs; writes no file")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results", help="directory of the CSV")
+    parser.add_argument("--out", type=Path, default=results.FULL / "gpu", help="directory of the results")
     options = parser.parse_args(arguments)
     device = options.device
     if device == "cuda" and not torch.cuda.is_available():
@@ -208,18 +139,15 @@ def main(arguments: list[str]) -> int:
     copy = copy_bandwidth(device, 1024 if device == "cuda" else 8)
     print(f"{card}, torch {torch.__version__}: a copy moves {copy:.0f} GB/s", flush=True)
     name = "".join(letter if letter.isalnum() else "-" for letter in card.lower()).strip("-")
-    path = options.out / f"cuda-{name}.csv"
-    lines: list[Line] = []
+    report = Report("gpu", {"processor": card, "isa": name, "copy_gb_per_s": f"{copy:.0f}"} | versions(PACKAGES))
+    compiled = not options.no_compile and device == "cuda"
     for op in ops:
         for shape in (SMALL,) if device == "cpu" or options.quick else SHAPES.get(op.name, (FULL,)):
-            lines += measured(op, shape, device, card, copy, options.quick, not options.no_compile and device == "cuda")
-            print(f"{op.name}: {lines[-1].shape}", file=sys.stderr, flush=True)
+            report.rows.append(measured(op, shape, device, copy, options.quick, compiled))
+            progress(f"{op.name}: {report.rows[-1].label} {report.rows[-1].notes}")
             if device == "cuda":
                 torch.cuda.empty_cache()
                 if not options.quick:
-                    write(lines, path)  # after each op, so that an interrupted run leaves its results
-    print(table(lines))
-    print(targets(lines))
-    if path.exists() and device == "cuda":
-        print(f"results: {path}")
-    return 1 if any(line.note and line.contender.startswith("pygrade") for line in lines) else 0
+                    results.write(report, options.out)  # after each op, so that an interrupted run leaves its results
+    print(results.table(report))
+    return 0

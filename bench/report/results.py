@@ -77,7 +77,7 @@ def table(report: Report) -> str:
     """The rows as text: ours, the best library peer, the ratio, the C++ core and its ratio to the bound."""
     lines = [f"suite {report.suite} on {report.machine['processor']}, {report.machine['isa']}"]
     head = (
-        f"{'op':22}{'shape':44}{'pygrade µs':>11}{'best peer µs':>14}  {'peer':20}{'ratio':>7}{'C++ µs':>10}"
+        f"{'op':22}{'shape':44}{'pygrade µs':>11}{'best peer µs':>14}  {'peer':20}{'ratio':>7}{'core µs':>10}"
         f"{'× bound':>9}{'call µs':>9}"
     )
     lines += [head, "-" * len(head)]

@@ -1,6 +1,7 @@
 """Every op where kernels run: on a GPU with ``--device cuda``, else in the interpreter, on fewer and smaller cases."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -183,17 +184,16 @@ def test_the_bench_of_the_gpu_runs_dry(capsys, device):
             timing.main(wrong)
 
 
-def test_the_bench_says_which_targets_were_reached(tmp_path):
-    def line(contender, time):
-        return timing.Line("card", "rollout", "B=4096 N=1", contender, time, time, time, 1.0, 2.0, 0.5)
+def test_a_peer_that_fails_is_left_out_and_ours_is_not(device):
+    def fail(_):
+        raise NotImplementedError("no such operator")
 
-    lines = [line("pygrade", 10.0), line("torch", 65.0), line("torch.compile", 15.0)]
-    reached, missed = timing.targets(lines).splitlines()
-    assert reached == "rollout B=4096: 6.50 × torch; target 6 ×: reached"
-    assert missed == "rollout B=4096: 1.50 × torch.compile; target 2 ×: missed"
-    timing.write(lines, tmp_path / "x.csv")
-    assert (tmp_path / "x.csv").read_text().splitlines()[1].startswith("card,rollout,B=4096 N=1,pygrade,10.0,10.0")
-    assert "6.50" in timing.table(lines)
+    op = next(op for op in OPS if op.name == "dirichlet_entropy")
+    row = timing.measured(replace(op, eager=fail), SMALL, device, 1000.0, True, False)
+    assert row.best_peer is None and row.notes == "torch: NotImplementedError: no such operator"
+    assert row.bound.p50 == pytest.approx(4 * op.elements(SMALL) / 1e6) and row.bound_ratio > 0
+    with pytest.raises(NotImplementedError):
+        timing.measured(replace(op, ours=fail), SMALL, device, 1000.0, True, False)
 
 
 def test_the_backend_of_a_gpu_tensor_is_triton(device):
