@@ -1,4 +1,4 @@
-"""Figures of papers and of docs/BENCH.md: one palette and one look, PNG bytes out."""
+"""Figures of docs/BENCH.md: one palette and one look, PNG bytes out."""
 
 import io
 import warnings
@@ -6,7 +6,7 @@ from typing import Any
 
 from pygrade._util.optional_imports import require
 
-BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, SAND, GRAY = CYCLE = (
+BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, SAND, GRAY = (
     *("#2b6cb0", "#dd7a34", "#3b9a6d", "#8560b3"),
     *("#c54b5a", "#2e9aa8", "#c9a02c", "#7b8592"),
 )
