@@ -15,24 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from bench.study.arms import run_arm
-from bench.study.settings import MAIN, Arm, Regime, Settings, changed, parse_changes
+from bench.study.settings import MAIN, Arm, Regime, Settings, merged, parse_changes
 from bench.study.trial import Trial
 from pygrade._util.files import atomic_file
 from pygrade._util.progress import progress_disabled
 from pygrade._util.threads import torch_threads
-from pygrade.config.training import TrainConfig
 from pygrade.workers import LOCAL, LocalWorkers, Workers, wait_for_all
 
 logger = logging.getLogger("pygrade")
-FORMAT = 2  # of a unit's numbers: raise it if the default of an option changes
+FORMAT = 3  # of a unit's numbers: raise it if the default of an option changes
 _SEEDED = "grade"  # the kind that runs with every training seed
-_UNREAD = ("name", "of", "arms", "worlds", "wanted")  # fields of a regime that do not decide a unit's numbers
-# Defaults when FORMAT was raised that the frozen settings name, and that are others today.
-_FORMER: dict[str, dict[str, Any]] = {
-    "reward": {"prior_weight": 0.5},
-    "stage1": {"steps": 400, "batch_size": 256, "learning_rate": 2e-3},
-    "stage2": {"steps": 500, "batch_size": 256, "learning_rate": 6e-4},
-}
 _QUICK_WORLD = {"log_users": 2000, "test_users": 1000, "items": 1000}
 _QUICK_REQUESTS, _QUICK_STEPS = 2000, 40
 
@@ -79,19 +71,9 @@ class Unit:
 
     def fingerprint(self, settings: Settings) -> str:
         """Hash of everything that decides its numbers."""
-        train = changed(_as_at_format(settings.train), unread=("engine",))  # always torch
-        regime = changed(self.regime, unread=_UNREAD)
-        inputs = [FORMAT, regime, self.arm.kind, self.arm.options, train, settings.test_requests]
+        regime = [self.regime.requests, self.regime.world, self.regime.reward, self.regime.judge]
+        inputs = [FORMAT, regime, self.arm.kind, self.arm.options, settings.train, settings.test_requests]
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _as_at_format(train: TrainConfig) -> TrainConfig:
-    """With today's default where it says what was the default when FORMAT was raised."""
-    for part, former in _FORMER.items():
-        options = getattr(train, part)
-        today = {n: getattr(type(options)(), n) for n, value in former.items() if getattr(options, n) == value}
-        train = replace(train, **{part: replace(options, **today)})
-    return train
 
 
 def scaled(settings: Settings, config: StudyConfig) -> Settings:
@@ -103,13 +85,8 @@ def scaled(settings: Settings, config: StudyConfig) -> Settings:
         for name, regime in settings.regimes.items()
     }
     if config.quick:
-        train = settings.train
-        train = replace(
-            train,
-            stage1=replace(train.stage1, steps=_QUICK_STEPS),
-            stage2=replace(train.stage2, steps=_QUICK_STEPS),
-            static=replace(train.static, iterations=4),
-        )
+        steps = {"steps": _QUICK_STEPS}
+        train = merged(settings.train, {"stage1": steps, "stage2": steps, "static": {"iterations": 4}})
         regimes = {
             name: replace(regime, requests=min(regime.requests, _QUICK_REQUESTS), world=_QUICK_WORLD | regime.world)
             for name, regime in regimes.items()

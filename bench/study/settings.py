@@ -2,14 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pygrade.config.marketplace import MarketplaceConfig
-from pygrade.config.policy import PolicyConfig
-from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig
 
 MAIN = "main"
 Config = TypeVar("Config")
@@ -59,7 +57,7 @@ class Settings:
     judging_worlds: tuple[int, ...]
     training_seeds: tuple[int, ...]
     test_requests: int
-    train: TrainConfig
+    train: dict[str, dict[str, Any]]  # changes of `TrainConfig`, by its parts
     arms: dict[str, Arm]
     regimes: dict[str, Regime]
 
@@ -80,17 +78,9 @@ def load_settings() -> Settings:
         for requests, wanted in zip(served["requests"], goals, strict=True):
             name = f"served-{of.replace(' ', '-')}-{requests // 1000}k"
             regimes[name] = _regime(record, name, of, requests, names, worlds=tuple(served["worlds"]), wanted=wanted)
-    parts = {
-        "policy": PolicyConfig,
-        "reward": RewardConfig,
-        "static": CemConfig,
-        "stage1": Stage1Config,
-        "stage2": Stage2Config,
-    }
-    # The engine that the committed results were computed with: another one differs in the last bits.
-    train = TrainConfig(engine="torch", **{name: kind(**record["train"][name]) for name, kind in parts.items()})
-    worlds = {name: tuple(record[name]) for name in ("development_worlds", "judging_worlds", "training_seeds")}
-    return Settings(train=train, arms=arms, regimes=regimes, test_requests=record["test_requests"], **worlds)
+    rest = {name: record[name] for name in ("test_requests", "train")}
+    rest |= {name: tuple(record[name]) for name in ("development_worlds", "judging_worlds", "training_seeds")}
+    return Settings(arms=arms, regimes=regimes, **rest)
 
 
 def _regime(record: Mapping[str, Any], name: str, of: str, requests: int, arms: Sequence[str], **more: Any) -> Regime:
@@ -130,37 +120,16 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
         raise ValueError(f"{dict(changes)} does not fit {type(config).__name__}: {error}") from error
 
 
-def changed(config: Any, unread: Sequence[str] = ()) -> dict[str, Any]:
-    """The fields of a dataclass that differ from their defaults, so that a new option changes no fingerprint.
-
-    >>> changed(CemConfig(population=64))
-    {'population': 64}
-    """
-    result = {}
-    for entry in fields(config):
-        value = getattr(config, entry.name)
-        default = entry.default if entry.default_factory is MISSING else entry.default_factory()
-        if entry.name not in unread and value != default:
-            result[entry.name] = changed(value) if is_dataclass(value) else value
-    return result
-
-
 def merged(base: Mapping[str, Any], *more: Mapping[str, Any]) -> dict[str, Any]:
-    """Options overridden by others; nested options are merged, and ``a.b`` is option b of a.
+    """Options overridden by others; nested options are merged.
 
-    >>> merged({"stage2": {"steps": 5}}, {"stage2.clip": 0.1})
+    >>> merged({"stage2": {"steps": 5}}, {"stage2": {"clip": 0.1}})
     {'stage2': {'steps': 5, 'clip': 0.1}}
     """
-    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in base.items()}
+    result = dict(base)
     for changes in more:
         for key, value in changes.items():
-            name, _, rest = key.partition(".")
-            if rest:
-                result[name] = merged(result.get(name, {}), {rest: value})
-            elif isinstance(value, Mapping):
-                result[name] = merged(result.get(name, {}), value)
-            else:
-                result[name] = value
+            result[key] = merged(result.get(key, {}), value) if isinstance(value, Mapping) else value
     return result
 
 

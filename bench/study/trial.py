@@ -61,8 +61,9 @@ class Trial:
     def config(self, options: Options) -> TrainConfig:
         """The frozen training config with the changes of the regime, then of the arm."""
         changes = {name: entry for name, entry in options.items() if isinstance(entry, Mapping)}
-        parts = merged({"reward": self.regime.reward}, changes)
-        train = replace(self.settings.train, seed=self.seed)
+        parts = merged(self.settings.train, {"reward": self.regime.reward}, changes)
+        # The engine that the committed results were computed with: another one differs in the last bits.
+        train = TrainConfig(seed=self.seed, engine="torch")
         return replace(train, **{name: override(getattr(train, name), part) for name, part in parts.items()})
 
     def spec(self, config: TrainConfig) -> PolicySpec:
