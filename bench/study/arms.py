@@ -30,8 +30,8 @@ from pygrade.training.stages import train_stage2
 from pygrade.training.static_weights import best_static_weights
 from pygrade.training.train import TrainResult, train
 
-TREES = {"lambda_l2": 10.0, "feature_fraction": 0.8, "bagging_fraction": 0.8, "bagging_freq": 1}
-TREES |= {"num_threads": 1, "deterministic": True, "force_col_wise": True, "seed": 0, "verbosity": -1}
+_TREES = {"lambda_l2": 10.0, "feature_fraction": 0.8, "bagging_fraction": 0.8, "bagging_freq": 1}
+_TREES |= {"num_threads": 1, "deterministic": True, "force_col_wise": True, "seed": 0, "verbosity": -1}
 _FIGURES = ("final_kl", "ratio_largest", "zero_signal", "clip_fraction")
 
 
@@ -86,11 +86,20 @@ def _grade(trial: Trial, options: Options) -> ArmRanking:
     return trial.serve(policy, {name: statistics[name] for name in _FIGURES if name in statistics})
 
 
-def _boosted(trial: Trial, options: Options) -> ArmRanking:
-    """LightGBM with the policy's information: it starts at the expected value and learns a factor of it from the
-    debiased value of the rows shown. ``small_rounds``: trees for up to 5,000 requests.
+def fit_trees(options: Options, requests: int, features: Array, label: Array, start: Array) -> Any:
+    """LightGBM that learns a factor of exp(start), brought to the labels' sum. ``small_rounds``: trees for up to 5,000
+    requests.
     """
     trees = require("lightgbm", "study")
+    known = trees.Dataset(features, label=label, init_score=start + np.log(label.sum() / np.exp(start).sum()))
+    count = options["small_rounds" if requests <= 5000 else "rounds"]
+    return trees.train(_TREES | {"objective": options["objective"], **options["trees"]}, known, count)
+
+
+def _boosted(trial: Trial, options: Options) -> ArmRanking:
+    """LightGBM with the policy's information: it starts at the expected value and learns a factor of it from the
+    debiased value of the rows shown.
+    """
     data, requests, values = trial.data, trial.requests, trial.values.astype(np.float64)
     policy = trial.config({}).policy
 
@@ -105,10 +114,7 @@ def _boosted(trial: Trial, options: Options) -> ArmRanking:
     logged = torch.from_numpy(trial.logs.predictions).reshape(trial.logs.num_requests, -1, len(values)).gather(1, at)
     features, start = table(logged, data.scores.gather(1, at), data.inputs)
     label = (data.page_value / data.page_propensity).numpy().ravel()
-    start += np.log(label.sum() / np.exp(start).sum())
-    known = trees.Dataset(features, label=label, init_score=start)
-    count = options["small_rounds" if trial.logs.num_requests <= 5000 else "rounds"]
-    model = trees.train(TREES | {"objective": options["objective"], **options["trees"]}, known, count)
+    model = fit_trees(options, trial.logs.num_requests, features, label, start)
     p, inputs = torch.from_numpy(requests.p_hat), trial.spec(trial.config({})).request_inputs
     transformed = ops.transform_scores(p, **fusion_formula(policy))
     features, start = table(p, transformed, inputs(requests.context, requests.p_hat))

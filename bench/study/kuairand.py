@@ -17,9 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from bench.report.results import write_json
-from bench.study.arms import TREES, learn, train_once
+from bench.study.arms import fit_trees, learn, train_once
 from bench.study.settings import load_settings
-from pygrade._util.optional_imports import require
 from pygrade.config.data import KUAIRAND_TASK_VALUES
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.training import CorrectionConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
@@ -152,13 +151,8 @@ def arms(learned: Logs, judged: Logs) -> dict[str, Any]:
 
 def boosted(learned: Logs, judged: Logs, options: dict[str, Any]) -> Array:
     """LightGBM as in `bench.study.arms`, on lists of any length."""
-    trees = require("lightgbm", "study")
-    label = learned.value_of(learned.feedback)
-    start = np.log(np.maximum(learned.value_of(learned.predictions), 1e-6))
-    known = trees.Dataset(_table(learned), label=label, init_score=start + np.log(label.sum() / np.exp(start).sum()))
-    count = options["small_rounds" if learned.num_requests <= 5000 else "rounds"]
-    model = trees.train(TREES | {"objective": options["objective"], **options["trees"]}, known, count)
-    initial = np.log(np.maximum(judged.value_of(judged.predictions), 1e-6))
+    start, initial = (np.log(np.maximum(logs.value_of(logs.predictions), 1e-6)) for logs in (learned, judged))
+    model = fit_trees(options, learned.num_requests, _table(learned), learned.value_of(learned.feedback), start)
     return np.asarray(initial + model.predict(_table(judged), raw_score=True, num_threads=1))
 
 
