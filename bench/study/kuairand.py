@@ -67,6 +67,7 @@ def pipeline_logs(data: Path, run: Path) -> tuple[Logs, Logs]:
 
 def lists_of(logs: Logs, days: int) -> Logs:
     """A user's list of each block of this many days, from the log's first day on; a video counts once."""
+    assert logs.timestamp is not None
     day = local_day(logs.timestamp)
     block = (day - day.min()) // days
     row_user, row_block = numbered(logs.user_id)[logs.row_request], block[logs.row_request]

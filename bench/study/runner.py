@@ -92,7 +92,7 @@ def scaled(settings: Settings, config: StudyConfig) -> Settings:
             for name, regime in regimes.items()
         }
         arms = {name: replace(arm, options=_shortened(arm.options)) for name, arm in settings.arms.items()}
-        small = {"training_seeds": settings.training_seeds[:1], "test_requests": _QUICK_REQUESTS}
+        small: dict[str, Any] = {"training_seeds": settings.training_seeds[:1], "test_requests": _QUICK_REQUESTS}
         settings = replace(settings, train=train, arms=arms, **small)
     for regime in regimes.values():
         _ = regime.marketplace  # an unknown constant is named before anything runs
