@@ -337,7 +337,7 @@ def test_importing_the_package_loads_no_optional_dependency():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in run.stdout.split()}
     assert "pygrade" in loaded
-    heavy = {"triton", "matplotlib", "pyarrow", "polars", "rich", "tensorboard", "optuna", "scipy"}
+    heavy = {"triton", "matplotlib", "pyarrow", "polars", "rich", "tensorboard", "scipy"}
     heavy |= {"faiss", "lmdb", "redis", "sklearn", "ray"}
     assert not loaded & heavy
 

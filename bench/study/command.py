@@ -1,7 +1,7 @@
-"""`python -m bench study`, which `pygrade reproduce` starts: the study of every finding, see docs/PROTOCOL.md.
+"""`python -m bench study`, which `pygrade reproduce` starts: the study of every finding, see docs/STUDY.md.
 
     python -m bench study --quick
-    python -m bench study --full --jobs 2 --docs docs
+    python -m bench study --full --jobs 2
     python -m bench study --arms static stage1 grade --world-seed 7 8 --world-set session=0.5
 
 Each result is kept in --out once it is done; an interrupted study continues with the missing ones.
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.study import StudyConfig, reproduce, tables
+from bench.study.settings import load_settings
 from pygrade._util.files import directory_lock
 from pygrade._util.interrupts import heed_interrupts
 from pygrade._util.serialization import to_builtins, write_bytes
@@ -52,10 +53,10 @@ def main(arguments: Sequence[str], program: str = "python -m bench study") -> in
 def _run(config: StudyConfig, options: argparse.Namespace) -> None:
     check_out(options.out, "reproduce")
     with workers_of(options.cluster, options.out) as workers, directory_lock(options.out, "reproduce"):
-        record = reproduce(config, options.out, options.docs, workers)
+        record = reproduce(config, options.out, workers)
     if options.json:
         write_bytes(options.json, (json.dumps(to_builtins(record), allow_nan=False) + "\n").encode())
-    for title, head, rows in tables(record):
+    for title, head, rows in tables(record, load_settings()):
         terminal.table(title, head, rows, GRADE)
     terminal.text(f"report: {options.out / 'RESULTS.md'}    results: {options.out / 'results.json'}")
 
@@ -69,16 +70,15 @@ def _parser(program: str) -> argparse.ArgumentParser:
         prog=program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--full", action="store_true", help="also the other regimes, the further arms, the stability runs, the tuning")
+    add("--full", action="store_true", help="every regime, not main alone")
     add("--quick", action="store_true", help="two minutes on development worlds: shows that it runs, no evidence")
     add("--arms", nargs="*", default=(), help="only these arms")
-    add("--regimes", nargs="*", default=(), help="only these parts; without: main, with --full all")
+    add("--regimes", nargs="*", default=(), help="only these regimes; without: main, with --full all")
     add("--world-seed", nargs="*", type=int, default=(), help="your own worlds instead of the judging worlds")
     add("--world-set", nargs="*", default=(), help="KEY=VALUE changes of the worlds' constants: session=0.5")
     add("--jobs", type=int, help="processes, one thread each")
     add("--cluster", help="local[:N] or the address of a Ray cluster, where the results are computed")
-    add("--out", type=Path, default=Path("runs/study"), help="directory to write: report, pictures and each result")
-    add("--docs", type=Path, help="also write report and pictures here, from every frozen result in --out")
+    add("--out", type=Path, default=Path("runs/study"), help="directory to write: report, summary and each result")
     add("--json", type=Path, help="also write the results to this file as one JSON object")
     add("--quiet", action="store_true", help="no progress on standard error")
     return parser

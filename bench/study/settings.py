@@ -2,17 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.study.worlds import Shape
 from pygrade.config.marketplace import MarketplaceConfig
-from pygrade.config.policy import PolicyConfig
-from pygrade.config.training import CemConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig
 
-MAIN, STABILITY, TUNING = "main", "stability", "tuning"
+MAIN = "main"
 Config = TypeVar("Config")
 
 
@@ -22,43 +19,29 @@ class Arm:
 
     name: str
     title: str
-    kind: str  # of `arm_kinds`
-    extra: bool = False  # runs only with --full
+    kind: str  # of `arms`
     package: str = ""  # without it the arm is left out
     options: dict[str, Any] = field(default_factory=dict)  # of the kind, and changes of the frozen training config
 
 
 @dataclass(frozen=True)
 class Regime:
-    """A kind of log and world."""
+    """A kind of world with a number of logged requests."""
 
     name: str
-    title: str
+    of: str  # the kind of world
     requests: int  # logged requests to learn from
     arms: tuple[str, ...]
     world: dict[str, Any] = field(default_factory=dict)  # changes of `MarketplaceConfig`, nested names with dots
     reward: dict[str, Any] = field(default_factory=dict)  # changes of `RewardConfig`
-    noise_tasks: int = 0  # useless predictions appended, of value 0
     judge: str = "value"  # the metric that decides
-    family: str = ""  # the world of regimes that differ in the number of requests; "": not compared so
-    sized: bool = False  # one of a family's further sizes: in its tables only
-    worlds: int = 0  # number of worlds from the first one on; 0: the judging worlds
-    first_world: int = 0  # of a part with worlds of its own; 0: the first judging world
-    bend: str = ""  # of the predictions, see `worlds.Shape`
-    truth: str = ""  # see `worlds.Shape`
-    item_noise: float | None = None  # sd of the noise of the items' attributes that the log has; None: it has none
-    prior: str = ""  # another market whose correction is known: related or unrelated; "": none
-    group: str = ""  # the row of the tables on fresh worlds; "": not one of these
+    worlds: tuple[int, ...] = ()  # of its own; else the judging worlds
+    wanted: float | None = None  # lift of what is served over expected value, in per cent
 
     @property
-    def fresh(self) -> bool:
-        """Whether it is of the worlds that judge the correction."""
-        return bool(self.group)
-
-    @property
-    def shape(self) -> Shape:
-        """How its world differs from the marketplace."""
-        return Shape(self.bend, self.truth)
+    def title(self) -> str:
+        """Kind of world and size, for tables."""
+        return f"{self.of}, {self.requests:,} logged requests"
 
     @property
     def marketplace(self) -> MarketplaceConfig:
@@ -74,21 +57,9 @@ class Settings:
     judging_worlds: tuple[int, ...]
     training_seeds: tuple[int, ...]
     test_requests: int
-    oracle_requests: int  # logged requests with known true values for the oracles, in every regime
-    train: TrainConfig
+    train: dict[str, dict[str, Any]]  # changes of `TrainConfig`, by its parts
     arms: dict[str, Arm]
     regimes: dict[str, Regime]
-    stability: dict[str, Any]
-    tuning: dict[str, Any]
-
-    @property
-    def families(self) -> dict[str, list[Regime]]:
-        """The regimes of each world by their number of requests."""
-        result: dict[str, list[Regime]] = {}
-        for regime in sorted(self.regimes.values(), key=lambda regime: regime.requests):
-            if regime.family:
-                result.setdefault(regime.family, []).append(regime)
-        return {name: result[name] for name in dict.fromkeys(r.family for r in self.regimes.values() if r.family)}
 
 
 @cache
@@ -96,71 +67,27 @@ def load_settings() -> Settings:
     """The frozen settings."""
     record = json.loads(Path(__file__).with_name("settings.json").read_text(encoding="utf-8"))
     arms = {
-        name: Arm(
-            name, entry.pop("title"), entry.pop("kind"), entry.pop("extra", False), entry.pop("package", ""), entry
-        )
-        for name, entry in (record["arms"] | record["beyond_arms"] | record["fresh"]["arms"]).items()
+        name: Arm(name, entry.pop("title"), entry.pop("kind"), entry.pop("package", ""), entry)
+        for name, entry in record["arms"].items()
     }
-    default = {MAIN: tuple(record["arms"])}
-    regimes = {
-        name: Regime(name, arms=tuple(entry.pop("arms", default.get(name, record["regime_arms"]))), **entry)
-        for name, entry in record["regimes"].items()
-    }
-    regimes |= _sizes(record["sizes"], regimes)
-    regimes |= _fresh(record["fresh"], regimes)
-    parts = {
-        "policy": PolicyConfig,
-        "reward": RewardConfig,
-        "static": CemConfig,
-        "stage1": Stage1Config,
-        "stage2": Stage2Config,
-    }
-    # The engine that the committed results were computed with: another one differs in the last bits.
-    train = TrainConfig(engine="torch", **{name: kind(**record["train"][name]) for name, kind in parts.items()})
-    rest = {name: record[name] for name in ("test_requests", "oracle_requests", "stability", "tuning")}
+    regimes = {name: _regime(record, name, **entry) for name, entry in record["paper"].items()}
+    served = record["served"]
+    for of in record["worlds"]:
+        names = [*served["arms"], *(served["more"]["arms"] if of in served["more"]["of"] else ())]
+        goals = served["wanted"].get(of, [None] * len(served["requests"]))
+        for requests, wanted in zip(served["requests"], goals, strict=True):
+            name = f"served-{of.replace(' ', '-')}-{requests // 1000}k"
+            regimes[name] = _regime(record, name, of, requests, names, worlds=tuple(served["worlds"]), wanted=wanted)
+    rest = {name: record[name] for name in ("test_requests", "train")}
     rest |= {name: tuple(record[name]) for name in ("development_worlds", "judging_worlds", "training_seeds")}
-    return Settings(train=train, arms=arms, regimes=regimes, **rest)
+    return Settings(arms=arms, regimes=regimes, **rest)
 
 
-def _sizes(record: Mapping[str, Any], regimes: Mapping[str, Regime]) -> dict[str, Regime]:
-    """Regimes again with other numbers of logged requests: ``accurate-2k``."""
-    result = {}
-    for base in record["of"]:
-        for size, entry in record["regimes"].items():
-            regime = regimes[base]
-            changes = {"reward": merged(regime.reward, entry.get("reward", {})), "arms": tuple(record["arms"])}
-            title = f"{regime.title}, {entry['title']}"
-            result[f"{base}-{size}"] = replace(
-                regime, **{**entry, **changes, "name": f"{base}-{size}", "title": title, "sized": True}
-            )
-    return result
-
-
-def _fresh(record: Mapping[str, Any], regimes: Mapping[str, Regime]) -> dict[str, Regime]:
-    """Regimes on worlds of their own, by size: ``fresh-default-2k``."""
-    result = {}
-    for group, entry in record["regimes"].items():
-        base, changes = regimes[entry["like"]], entry.get("changes", {})
-        for requests in entry["requests"]:
-            small = {"prior_weight": 1.0} if requests <= record["small"] else {}
-            arms = [*record["common"], *(entry.get("arms", {}).get(str(requests), []))]
-            size = f"{requests // 1000}k" if requests >= 1000 else str(requests)
-            name = f"fresh-{group.replace(' ', '-').replace(',', '')}-{size}"
-            result[name] = replace(
-                base,
-                name=name,
-                title=f"{group}, {requests:,} requests",
-                requests=requests,
-                arms=tuple(arms),
-                reward=merged(base.reward, small),
-                family="",
-                sized=True,
-                group=group,
-                first_world=record["first_world"],
-                worlds=entry.get("worlds", record["worlds"]),
-                **changes,
-            )
-    return result
+def _regime(record: Mapping[str, Any], name: str, of: str, requests: int, arms: Sequence[str], **more: Any) -> Regime:
+    """A regime of a kind of world; small logs have another reward."""
+    world, small = record["worlds"][of], record["small"]
+    reward = merged(world.get("reward", {}), small["reward"] if requests <= small["requests"] else {})
+    return Regime(name, of, requests, tuple(arms), **(world | {"reward": reward} | more))
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -193,37 +120,16 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
         raise ValueError(f"{dict(changes)} does not fit {type(config).__name__}: {error}") from error
 
 
-def changed(config: Any, unread: Sequence[str] = ()) -> dict[str, Any]:
-    """The fields of a dataclass that differ from their defaults, so that a new option changes no fingerprint.
-
-    >>> changed(CemConfig(population=64))
-    {'population': 64}
-    """
-    result = {}
-    for entry in fields(config):
-        value = getattr(config, entry.name)
-        default = entry.default if entry.default_factory is MISSING else entry.default_factory()
-        if entry.name not in unread and value != default:
-            result[entry.name] = changed(value) if is_dataclass(value) else value
-    return result
-
-
 def merged(base: Mapping[str, Any], *more: Mapping[str, Any]) -> dict[str, Any]:
-    """Options overridden by others; nested options are merged, and ``a.b`` is option b of a.
+    """Options overridden by others; nested options are merged.
 
-    >>> merged({"stage2": {"steps": 5}}, {"stage2.clip": 0.1})
+    >>> merged({"stage2": {"steps": 5}}, {"stage2": {"clip": 0.1}})
     {'stage2': {'steps': 5, 'clip': 0.1}}
     """
-    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in base.items()}
+    result = dict(base)
     for changes in more:
         for key, value in changes.items():
-            name, _, rest = key.partition(".")
-            if rest:
-                result[name] = merged(result.get(name, {}), {rest: value})
-            elif isinstance(value, Mapping):
-                result[name] = merged(result.get(name, {}), value)
-            else:
-                result[name] = value
+            result[key] = merged(result.get(key, {}), value) if isinstance(value, Mapping) else value
     return result
 
 

@@ -20,13 +20,15 @@ def over_worlds(values: Sequence[float]) -> Interval:
     >>> round(mean.value, 3), round(mean.low, 3), round(mean.high, 3)
     (2.0, -0.484, 4.484)
     """
-    n = len(values)
-    if n == 0:
-        return Interval(math.nan, math.nan, math.nan, math.nan)
-    mean = float(np.mean(values))
-    if n == 1:
+    return of_moments(len(values), float(np.sum(values)), float(np.square(values).sum()))
+
+
+def of_moments(n: int, total: float, squares: float) -> Interval:
+    """`over_worlds` of n numbers with this sum and sum of squares."""
+    mean = total / n if n else math.nan
+    if n < 2:
         return Interval(mean, math.nan, math.nan, math.nan)
-    error = float(np.std(values, ddof=1)) / math.sqrt(n)
+    error = math.sqrt(max(squares - n * mean**2, 0.0) / (n - 1) / n)
     reach = _SMALL.get(n - 1, student_t(n - 1)) * error
     return Interval(mean, error, mean - reach, mean + reach)
 
@@ -46,37 +48,21 @@ def wilson(hits: int, count: int) -> str:
     return f"{100 * low:.1f}, {100 * high:.1f} %"
 
 
-def production_lift(record: Record) -> float:
-    """A unit's closed-form lift of value over production, in per cent; NaN if there is none."""
-    lift = record["lifts"]["expected"]["value"][0]
-    return math.nan if lift is None else 100 * float(lift)
-
-
 class Results:
     """The units' records, by regime and arm."""
 
     def __init__(self, units: Iterable[Record]) -> None:
-        self.units = [unit for unit in units if not unit["variant"]]
-        self.variants = [unit for unit in units if unit["variant"]]
         self._table: dict[tuple[str, str], dict[int, list[Record]]] = {}
-        for unit in self.units:
+        for unit in units:
             self._table.setdefault((unit["regime"], unit["arm"]), {}).setdefault(unit["world"], []).append(unit)
 
     def has(self, regime: str, *arms: str) -> bool:
         """Whether all these arms ran in this regime."""
         return all((regime, arm) in self._table for arm in arms)
 
-    def arms(self, regime: str) -> list[str]:
-        """The arms that ran in a regime, in their order."""
-        return [arm for name, arm in self._table if name == regime]
-
     def worlds(self, regime: str, *arms: str) -> list[int]:
         """Worlds on which all these arms ran."""
         return sorted(set.intersection(*(set(self._table.get((regime, arm), {})) for arm in arms)))
-
-    def records(self, regime: str, arm: str) -> list[Record]:
-        """Every record of an arm."""
-        return [record for records in self._table.get((regime, arm), {}).values() for record in records]
 
     def number(self, regime: str, arm: str, world: int, read: Callable[[Record], float | None]) -> float:
         """A figure of an arm on a world, averaged over the training seeds."""
@@ -86,7 +72,7 @@ class Results:
     def lifts(
         self, regime: str, arm: str, base: str, metric: str = "value", kind: str = "expected"
     ) -> dict[int, float]:
-        """World → lift of an arm over another in per cent. kind: expected, sampled, events or slices (of value)."""
+        """World → lift of an arm over another in per cent. kind: expected, or slices (of value)."""
 
         def read(record: Record) -> float | None:
             value: float | None = record[kind].get(metric)
@@ -101,29 +87,7 @@ class Results:
         """`lifts` with a t-interval over the worlds."""
         return over_worlds(list(self.lifts(regime, arm, base, metric, kind).values()))
 
-    def lift_difference(self, regime: str, arm: str, base: str, first: str, second: str) -> Interval:
-        """Lift of value on one slice of the requests minus that on another."""
-        one, other = (self.lifts(regime, arm, base, name, "slices") for name in (first, second))
-        return over_worlds([one[world] - other[world] for world in one])
-
-    def share(self, regime: str, arm: str, base: str, best: str) -> Interval:
-        """Share of ``best``'s gain in value over ``base`` that the arm reaches, in per cent."""
-        shares = []
-        for world in self.worlds(regime, arm, base, best):
-            value, low, high = (
-                self.number(regime, name, world, lambda record: record["expected"]["value"])
-                for name in (arm, base, best)
-            )
-            shares.append(100 * (value - low) / (high - low))
-        return over_worlds(shares)
-
     def mean(self, regime: str, arm: str, read: Callable[[Record], float | None]) -> Interval:
         """A figure of an arm over the worlds; worlds without it are left out."""
         values = [self.number(regime, arm, world, read) for world in self.worlds(regime, arm)]
         return over_worlds([value for value in values if math.isfinite(value)])
-
-    def spread(self, regime: str, arm: str) -> float:
-        """Standard deviation over training seeds of the lift over production, pooled over the worlds."""
-        groups = self._table.get((regime, arm), {}).values()
-        pooled = [float(np.var(list(map(production_lift, records)), ddof=1)) for records in groups if len(records) > 1]
-        return math.sqrt(float(np.mean(pooled))) if pooled else math.nan

@@ -112,7 +112,7 @@ def _reproduce(arguments: list[str]) -> int:
 
 def usage() -> str:
     """The text of ``pygrade --help``."""
-    study = {STUDY: ("", "the study of every finding on held-out worlds: tables, pictures, verdicts; in a clone")}
+    study = {STUDY: ("", "the study of every finding on held-out worlds: tables, verdicts; in a clone")}
     rows = "\n".join(f"  {name:<13} {text}" for name, (_, text) in (COMMANDS | study).items())
     return (
         "usage: pygrade COMMAND [options]\n\n"

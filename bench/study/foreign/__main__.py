@@ -1,14 +1,16 @@
 """python -m bench.study.foreign FAMILY … --seeds A:B --requests N [--light]: logs of foreign worlds, and the truth.
 
 FAMILY is a family or how several begin, such as `roots` or `null`. Each log adds a JSON line to --out, which keeps what
-it has; `--report` turns such files into a table against the targets of docs/PROTOCOL.md.
+it has; `--sums` adds up such files by family and size, and `--report` turns either into tables against the targets of
+docs/STUDY.md.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 from bench.study.foreign.judge import FAMILIES, read, run
-from bench.study.foreign.report import report
+from bench.study.foreign.report import report, summed
 
 
 def main() -> None:
@@ -19,10 +21,13 @@ def main() -> None:
     parser.add_argument("--light", action="store_true", help="hardly any steps of GRADE")
     parser.add_argument("--set", nargs="+", default=(), help="KEY=VALUE options of train, such as correction.on=false")
     parser.add_argument("--out", type=Path, default=Path("foreign.jsonl"), help="of the lines")
-    parser.add_argument("--report", type=Path, nargs="+", help="files of lines: only print their table")
+    parser.add_argument("--report", type=Path, nargs="+", help="files of lines or sums: only print their tables")
+    parser.add_argument("--sums", type=Path, nargs="+", help="files of lines: only print their sums, a JSON line each")
     options = parser.parse_args()
-    if options.report:
-        print(report([record for path in options.report for record in read(path)]))
+    if files := options.report or options.sums:
+        lines = [line for path in files for line in read(path)]
+        rows = [line for line in lines if "logs" in line] + summed([line for line in lines if "logs" not in line])
+        print(report(rows) if options.report else "\n".join(map(json.dumps, rows)))
         return
     families = [name for name in FAMILIES if any(name.startswith(word) for word in options.family)]
     if not families:

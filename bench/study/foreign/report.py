@@ -1,34 +1,64 @@
-"""Markdown tables of judged logs, and the targets of docs/PROTOCOL.md beside what was reached."""
+"""Judged logs summed up by family and size; their table, and the targets of docs/STUDY.md beside what was reached."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from bench.study.report import markdown
+from bench.study.stats import of_moments, wilson
+from pygrade.metrics.intervals import Interval
 
-from bench.study.stats import over_worlds, wilson
-from bench.study.tables import table
-
-Record = dict[str, Any]
+Record = Mapping[str, Any]  # of a log, as `judge` makes it
+Row = Mapping[str, Any]  # the sum of a family's logs of one size
 HEAD = (
     "family|requests|logs|better|not decidable|errors|served over EV, %|over production, %|production over EV, %|"
-    "oracle over EV, %|share of the oracle|claims that cover: whole, re-ordered|marked|z|CPU s"
+    "oracle over EV, %|share of the oracle|claims that cover: whole, re-ordered|marked"
 )
 SHARES = {20_000: 85.0, 8_000: 70.0}  # of the oracle's gain, by requests; other sizes have no target
 BELOW = -1.0  # per cent over production, that no unmarked policy may fall below
-_NULLS, _SAME_Z = "null-", 0.05
+_LIFTS = ("lift", "over_production", "production", "oracle")
+_NULLS, _UNITS, _SECONDS, _SAME_Z = "null-", "units-", "units-seconds", 0.05
 _FALSE, _FALSE_EACH, _UNDECIDABLE, _COVERED, _CELLS = 0.025, 0.05, 0.05, 0.9, 20
 
 
-def report(records: Sequence[Record]) -> str:
-    """A table of what was found by family and size, then the targets."""
-    found = table(HEAD.split("|"), [_row(*cell) for cell in _grouped(records, "family", "requests").items()])
-    return found + "\n\n" + table(["target", "wanted", "found", ""], _targets(records))
+# ---- sums ------------------------------------------------------------------------------------------------------------
+def summed(records: Sequence[Record]) -> list[Row]:
+    """A row for each family and size. Lifts become [sum, sum of squares] over the logs whose training did not fail."""
+    cells: dict[tuple[str, int], list[Record]] = {}
+    for record in records:
+        cells.setdefault((record["family"], record["requests"]), []).append(record)
+    return [
+        {"family": family, "requests": requests} | _sum(cell, cells.get((_SECONDS, requests), []))
+        for (family, requests), cell in cells.items()
+    ]
 
 
-def share(records: Sequence[Record]) -> float:
-    """Of the oracle's gain, in per cent, pooled; a log whose training failed gains nothing."""
-    gain = sum(record["oracle"] for record in records)
-    return 100 * sum(record.get("lift", 0.0) for record in records) / gain if gain > 0 else float("nan")
+def _sum(records: Sequence[Record], seconds: Sequence[Record]) -> dict[str, Any]:
+    judged = [record for record in records if "lift" in record]
+    better = [record for record in records if is_alarm(record)]
+    claims = [record for record in better if record["claim"]]
+    seeds = sorted(record["seed"] for record in records)
+    row: dict[str, Any] = {
+        "seeds": [seeds[0], seeds[-1]],
+        "logs": len(records),
+        "errors": len(records) - len(judged),
+        "better": len(better),
+        "undecidable": sum(record["verdict"] == "undecidable" for record in records),
+        "gain": round(sum(record["oracle"] for record in records), 3),
+        "claims": len(claims),
+        "cover": [sum(covers(record, name) for record in claims) for name in ("true", "within")],
+        "above": sum(record["true"] is not None and record["true"] > record["claim"][2] for record in claims),
+        "marked": sum(bool(record["marked"]) for record in judged),
+        "safe": sum(bool(record["marked"]) or record["over_production"] >= BELOW for record in judged),
+        "named": sum(record["named"] for record in better),
+    }
+    for name in _LIFTS:
+        values = [record[name] for record in judged]
+        row[name] = [round(sum(values), 3), round(sum(value * value for value in values), 5)]
+    if records[0]["family"].startswith(_UNITS):
+        base = {record["seed"]: record for record in seconds}
+        pairs = [(base[record["seed"]], record) for record in records if record["seed"] in base]
+        row["alike"] = [sum(_alike(*pair) for pair in pairs), len(pairs)]
+    return row
 
 
 def is_alarm(record: Record) -> bool:
@@ -41,60 +71,6 @@ def covers(record: Record, true: str = "true") -> bool:
     return record[true] is not None and bool(record["claim"][1] <= record[true] <= record["claim"][2])
 
 
-def _row(cell: tuple[Any, ...], records: Sequence[Record]) -> list[str]:
-    judged = [record for record in records if "lift" in record]
-    claims = [record for record in judged if is_alarm(record) and record["claim"]]
-    covered = [sum(covers(record, name) for record in claims) for name in ("true", "within")]
-
-    def mean(name: str) -> str:
-        found = over_worlds([record[name] for record in judged])
-        return f"{found.value:+.2f} ± {(found.high - found.low) / 2:.2f}" if judged else ""
-
-    return [
-        cell[0],
-        f"{cell[1]:,}",
-        str(len(records)),
-        str(sum(map(is_alarm, records))),
-        str(sum(record["verdict"] == "undecidable" for record in records)),
-        str(len(records) - len(judged)),
-        *map(mean, ("lift", "over_production", "production", "oracle")),
-        f"{share(records):.0f} %" if any(record["oracle"] > 0.05 for record in records) else "",
-        f"{covered[0]}, {covered[1]} of {len(claims)}" if claims else "",
-        str(sum(bool(record["marked"]) for record in judged)),
-        ", ".join(f"{record['z']:.1f}" for record in judged[:5] if record["z"] is not None),
-        f"{np.mean([record['seconds'] for record in judged]):.1f}" if judged else "",
-    ]
-
-
-def _targets(records: Sequence[Record]) -> list[list[str]]:
-    return [*_roots(records), *_units(records), *_nulls(records), *_market(records)]
-
-
-def _roots(records: Sequence[Record]) -> list[list[str]]:
-    roots = _of(records, "roots-")
-    if not roots:
-        return []
-    rows = []
-    for (family, requests), cell in _grouped(roots, "family", "requests").items():
-        if (least := SHARES.get(requests)) is not None:
-            text = f"{(found := share(cell)):.0f} % of {len(cell)} logs"
-            rows.append(_target(f"{family}, {requests:,}: share of the oracle", f"≥ {least:g} %", text, found >= least))
-    better = [record for record in roots if is_alarm(record)]
-    lost = sum(record["verdict"] in ("undecidable", "error") for record in roots)
-    rows.append(_all("roots: reasons name the effect where better", [record["named"] for record in better]))
-    return [*rows, _rate("roots: not decidable", lost, len(roots), _UNDECIDABLE)]
-
-
-def _units(records: Sequence[Record]) -> list[list[str]]:
-    base = {(r["seed"], r["requests"]): r for r in _of(records, "units-seconds")}
-    rows = []
-    for (family,), cell in _grouped(_of(records, "units-"), "family").items():
-        pairs = [(base[key], record) for record in cell if (key := (record["seed"], record["requests"])) in base]
-        if family != "units-seconds":
-            rows.append(_all(f"{family}: verdict and z as in units-seconds", [_alike(*pair) for pair in pairs]))
-    return rows
-
-
 def _alike(one: Record, other: Record) -> bool:
     """One verdict, and z within 5 per cent."""
     if one["verdict"] != other["verdict"] or "error" in (one["verdict"], other["verdict"]):
@@ -103,48 +79,110 @@ def _alike(one: Record, other: Record) -> bool:
     return bool(first is second or (None not in (first, second) and abs(second / first - 1) <= _SAME_Z))
 
 
-def _nulls(records: Sequence[Record]) -> list[list[str]]:
-    nulls, rows = _of(records, _NULLS), []
-    for (family,), cell in _grouped(nulls, "family").items():
-        rows.append(_rate(f"{family}: better", sum(map(is_alarm, cell)), len(cell), _FALSE_EACH))
+def total(rows: Sequence[Row], name: str) -> Any:
+    """The sum of a count over rows, or of a pair of them."""
+    values = [row[name] for row in rows]
+    if values and isinstance(values[0], list):
+        return [sum(value[i] for value in values) for i in range(2)]
+    return sum(values)
+
+
+def mean(rows: Sequence[Row], name: str) -> Interval:
+    """A lift over the judged logs, with its t-interval."""
+    return of_moments(total(rows, "logs") - total(rows, "errors"), *total(rows, name))
+
+
+def share(rows: Sequence[Row]) -> float:
+    """The part of the oracle's gain, in per cent, pooled; a log whose training failed gains nothing."""
+    gain = total(rows, "gain")
+    return float(100 * total(rows, "lift")[0] / gain) if gain > 0 else float("nan")
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+def report(rows: Sequence[Row]) -> str:
+    """A table of what was found by family and size, then the targets."""
+    found = markdown(HEAD.split("|"), [_cells(row) for row in rows])
+    return found + "\n\n" + markdown(["target", "wanted", "found", ""], targets(rows))
+
+
+def _cells(row: Row) -> list[str]:
+    judged = row["logs"] - row["errors"]
+    lifts = [mean([row], name) for name in _LIFTS]
+    counts = [f"{row['requests']:,}", *(str(row[name]) for name in ("logs", "better", "undecidable", "errors"))]
+    return [
+        row["family"],
+        *counts,
+        *(f"{lift.value:+.2f} ± {(lift.high - lift.low) / 2:.2f}" if judged else "" for lift in lifts),
+        f"{share([row]):.0f} %" if row["gain"] > 0.05 * row["logs"] else "",
+        f"{row['cover'][0]}, {row['cover'][1]} of {row['claims']}" if row["claims"] else "",
+        str(row["marked"]),
+    ]
+
+
+def targets(rows: Sequence[Row]) -> list[list[str]]:
+    """Each target, what was wanted and found, and whether it is met."""
+    return [*_roots(rows), *_units(rows), *_nulls(rows), *_market(rows)]
+
+
+def _roots(rows: Sequence[Row]) -> list[list[str]]:
+    roots, result = _of(rows, "roots-"), []
+    for row in roots:
+        if (least := SHARES.get(row["requests"])) is not None:
+            name, found = f"{row['family']}, {row['requests']:,}: share of the oracle", share([row])
+            result.append(_target(name, f"≥ {least:g} %", f"{found:.0f} % of {row['logs']} logs", found >= least))
+    if not roots:
+        return []
+    lost = total(roots, "undecidable") + total(roots, "errors")
+    result.append(_all("roots: reasons name the effect where better", total(roots, "named"), total(roots, "better")))
+    return [*result, _rate("roots: not decidable", lost, total(roots, "logs"), _UNDECIDABLE)]
+
+
+def _units(rows: Sequence[Row]) -> list[list[str]]:
+    others = [row for row in _of(rows, _UNITS) if row["family"] != _SECONDS]
+    return [_all(f"{row['family']}: verdict and z as in {_SECONDS}", *row["alike"]) for row in others]
+
+
+def _nulls(rows: Sequence[Row]) -> list[list[str]]:
+    nulls = _of(rows, _NULLS)
+    result = [_rate(f"{row['family']}: better", row["better"], row["logs"], _FALSE_EACH) for row in nulls]
     if nulls:
-        rows.append(_rate("nulls: better, pooled", sum(map(is_alarm, nulls)), len(nulls), _FALSE))
-        lift = over_worlds([record.get("lift", 0.0) for record in nulls])
+        logs = total(nulls, "logs")
+        result.append(_rate("nulls: better, pooled", total(nulls, "better"), logs, _FALSE))
+        lift = of_moments(logs, *total(nulls, "lift"))
         text = f"{lift.value:+.3f} ({lift.low:+.3f} to {lift.high:+.3f}) %"
-        rows.append(_target("nulls: served over EV, pooled", "interval not below 0", text, not lift.high < 0))
-    return rows
+        result.append(_target("nulls: served over EV, pooled", "interval not below 0", text, not lift.high < 0))
+    return result
 
 
-def _market(records: Sequence[Record]) -> list[list[str]]:
-    claims = [r for r in records if not r["family"].startswith((_NULLS, "units-")) and is_alarm(r) and r["claim"]]
-    rows = []
-    for true, words in (("true", "whole pages"), ("within", "re-ordered pages")):
-        held = sum(covers(record, true) for record in claims)
-        met = held >= _COVERED * len(claims) and len(claims) >= _CELLS
-        text = f"{held} of {len(claims)}" + (f" [{wilson(held, len(claims))}]" if claims else "")
-        rows.append(_target(f"claims that cover, {words}", f"≥ 90 % of ≥ {_CELLS}", text, met))
-    strong = [record for record in _of(records, "strong") if "lift" in record]
-    safe = [bool(record["marked"]) or record["over_production"] >= BELOW for record in strong]
-    return [*rows, _all(f"strong: marked, or not > {-BELOW:g} % below production", safe)]
+def _market(rows: Sequence[Row]) -> list[list[str]]:
+    cells = claimed(rows)
+    count, result = total(cells, "claims"), []
+    for place, words in enumerate(("whole pages", "re-ordered pages")):
+        held = total(cells, "cover")[place] if cells else 0
+        met = held >= _COVERED * count and count >= _CELLS
+        text = f"{held} of {count}" + (f" [{wilson(held, count)}]" if count else "")
+        result.append(_target(f"claims that cover, {words}", f"≥ 90 % of ≥ {_CELLS}", text, met))
+    strong = _of(rows, "strong")
+    judged = total(strong, "logs") - total(strong, "errors")
+    name = f"strong: marked, or not > {-BELOW:g} % below production"
+    return [*result, _all(name, total(strong, "safe"), judged)]
 
 
-def _of(records: Sequence[Record], prefix: str) -> list[Record]:
-    return [record for record in records if record["family"].startswith(prefix)]
+def claimed(rows: Sequence[Row]) -> list[Row]:
+    """The rows whose claims are counted: of the roots and the market's families."""
+    return [row for row in rows if not row["family"].startswith((_NULLS, _UNITS))]
 
 
-def _grouped(records: Sequence[Record], *names: str) -> dict[tuple[Any, ...], list[Record]]:
-    cells: dict[tuple[Any, ...], list[Record]] = {}
-    for record in records:
-        cells.setdefault(tuple(record[name] for name in names), []).append(record)
-    return cells
+def _of(rows: Sequence[Row], prefix: str) -> list[Row]:
+    return [row for row in rows if row["family"].startswith(prefix)]
 
 
 def _rate(name: str, hits: int, count: int, most: float) -> list[str]:
     return _target(name, f"≤ {100 * most:g} %", f"{hits} of {count} [{wilson(hits, count)}]", hits <= most * count)
 
 
-def _all(name: str, good: Sequence[bool]) -> list[str]:
-    return _target(name, "all", f"{sum(good)} of {len(good)}", all(good))
+def _all(name: str, good: int, count: int) -> list[str]:
+    return _target(name, "all", f"{good} of {count}", good == count)
 
 
 def _target(name: str, wanted: str, found: str, met: bool) -> list[str]:

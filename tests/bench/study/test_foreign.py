@@ -11,8 +11,7 @@ from bench.study.foreign.__main__ import main
 from bench.study.foreign.judge import FAMILIES, configured, judge, read, run
 from bench.study.foreign.nulls import KINDS
 from bench.study.foreign.pages import Browsing, fading
-from bench.study.foreign.report import is_alarm, report, share
-from bench.study.stats import over_worlds
+from bench.study.foreign.report import claimed, mean, report, share, summed, targets, total
 from pygrade.logs.clusters import copied_share
 
 ROOT = Path(__file__).parents[3]
@@ -78,7 +77,7 @@ def test_a_log_that_is_refused_counts(monkeypatch):
     monkeypatch.setattr("bench.study.foreign.judge.train", refuse)
     record = judge("null-plain", 0, 40, configured(True), 10)
     assert record["sentence"] == "ValueError: the log holds what it should foretell" and "lift" not in record
-    assert "| null-plain | 40 | 1 | 0 | 0 | 1 |" in report([record])
+    assert "| null-plain | 40 | 1 | 0 | 0 | 1 |" in report(summed([record]))
 
 
 @pytest.mark.slow
@@ -98,16 +97,13 @@ def line(family, seed=0, **changes):
 
 def verdicts(records):
     """Target → what was found, and whether it is met."""
-    rows = [
-        [cell.strip() for cell in row.split("|")[1:-1]] for row in report([*records]).split("\n\n")[1].splitlines()[2:]
-    ]
-    return {row[0]: (row[2], row[3] == "met") for row in rows}
+    return {name: (found, met == "met") for name, _, found, met in targets(summed([*records]))}
 
 
 def test_the_report_counts():
     better = {"verdict": "better", "claim": [3.0, 1.0, 5.0], "lift": 3.0, "true": 3.0, "within": 0.5, "z": 5.0}
     roots = [line("roots-hour", 0, **better, named=True), line("roots-hour", 1, oracle=0.0, lift=0.0)]
-    assert share(roots) == 75.0
+    assert share(summed(roots)) == 75.0
     failed = {key: value for key, value in line("roots-hour", 2, verdict="error").items() if key != "lift"}
     found = verdicts([*roots, failed])
     assert found["roots-hour, 8,000: share of the oracle"] == ("38 % of 3 logs", False)
@@ -145,27 +141,29 @@ def test_the_report_counts_false_alarms():
 
 
 def test_the_protocol_names_what_runs():
-    text = re.sub(r"\s+", " ", (ROOT / "docs/PROTOCOL.md").read_text(encoding="utf-8"))
+    text = re.sub(r"\s+", " ", (ROOT / "docs/STUDY.md").read_text(encoding="utf-8"))
     names = [name.removeprefix("null-") for name in FAMILIES]
     assert [name for name in names if f"`{name}`" not in text] == []
 
 
 def test_the_evidence_is_what_was_found():
-    records = read(ROOT / "bench/results/foreign_2000.jsonl")
-    lift, better = over_worlds([record["lift"] for record in records]), sum(map(is_alarm, records))
-    text = f"served in {better}, and what was served earned {lift.value:+.2f} ± {(lift.high - lift.low) / 2:.2f} %"
+    rows = read(ROOT / "bench/results/foreign.jsonl")
+    small, rows = ([row for row in rows if (row["requests"] == 2_000) is part] for part in (True, False))
+    lift = mean(small, "lift")
+    text = f"served in {total(small, 'better')}, and what was served earned {lift.value:+.2f} ± "
+    text += f"{(lift.high - lift.low) / 2:.2f} %"
     evidence = (ROOT / "docs/evidence.md").read_text(encoding="utf-8")
     words = re.sub(r"\s+", " ", evidence)
-    assert text in words and f"In {len(records)} logs of [foreign worlds]" in words
-    records = read(ROOT / "bench/results/foreign.jsonl")
-    assert report(records).split("\n\n")[1] in evidence
-    claims = [record for record in records if is_alarm(record) and record["claim"] and record["family"][:5] != "units"]
-    more = sum(record["true"] > record["claim"][2] for record in claims)
-    assert f"whole pages earn more than that in {more} of {len(claims)}" in words
-    nulls = [record for record in records if record["family"].startswith("null-")]
+    assert text in words and f"In {total(small, 'logs')} logs of [foreign worlds]" in words
+    assert report(rows).split("\n\n")[1] in evidence
+    claims = claimed(rows)
+    assert f"whole pages earn more than that in {total(claims, 'above')} of {total(claims, 'claims')}" in words
+    nulls = [row for row in rows if row["family"].startswith("null-")]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"Of {len(nulls)} logs of [foreign worlds](docs/evidence.md) with nothing to win none was" in readme
-    assert not any(map(is_alarm, nulls))
+    assert (
+        f"Of {total(nulls, 'logs')} logs of [foreign worlds](docs/evidence.md) with nothing to win none was" in readme
+    )
+    assert total(nulls, "better") == 0
 
 
 def test_the_command(monkeypatch, tmp_path, capsys):
@@ -173,7 +171,14 @@ def test_the_command(monkeypatch, tmp_path, capsys):
     lines.write_text(json.dumps(line("factors")) + "\n")
     monkeypatch.setattr("sys.argv", ["foreign", "--report", str(lines)])
     main()
-    assert "| factors | 8,000 | 1 |" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "| factors | 8,000 | 1 |" in table
+    monkeypatch.setattr("sys.argv", ["foreign", "--sums", str(lines)])
+    main()
+    lines.write_text(capsys.readouterr().out)
+    monkeypatch.setattr("sys.argv", ["foreign", "--report", str(lines)])
+    main()
+    assert capsys.readouterr().out == table
     monkeypatch.setattr("sys.argv", ["foreign", "luck"])
     with pytest.raises(SystemExit):
         main()

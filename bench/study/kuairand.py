@@ -1,4 +1,4 @@
-"""python -m bench.evidence.kuairand OUT.json [RUN]: the arms of the study on KuaiRand-Pure (PYGRADE_DATA).
+"""python -m bench.study.kuairand OUT.json [RUN]: the arms of the study on KuaiRand-Pure (PYGRADE_DATA).
 
 The pipeline's multi-task model learns from the first four days and predicts the rest; the fusion learns from the other
 three of the first seven days, and the last three judge. RUN: directory for the pipeline, kept for the next time.
@@ -17,11 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from bench.report.results import write_json
-from bench.study.boosted_trees import FIXED, TREES
-from bench.study.corrected import learn
-from bench.study.served import train_once
+from bench.study.arms import fit_trees, learn, train_once
 from bench.study.settings import load_settings
-from pygrade._util.optional_imports import require
 from pygrade.config.data import KUAIRAND_TASK_VALUES
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.training import CorrectionConfig, RewardConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
@@ -70,6 +67,7 @@ def pipeline_logs(data: Path, run: Path) -> tuple[Logs, Logs]:
 
 def lists_of(logs: Logs, days: int) -> Logs:
     """A user's list of each block of this many days, from the log's first day on; a video counts once."""
+    assert logs.timestamp is not None
     day = local_day(logs.timestamp)
     block = (day - day.min()) // days
     row_user, row_block = numbered(logs.user_id)[logs.row_request], block[logs.row_request]
@@ -133,47 +131,29 @@ def arms(learned: Logs, judged: Logs) -> dict[str, Any]:
     reward = RewardConfig(propensity=0.0)
     plain = TrainConfig(reward=reward, trust=TrustConfig(folds=0), correction=CorrectionConfig(on=False))
     grade = train_once(learned, plain).policies["GRADE"]
-    served = train_once(
-        learned,
-        TrainConfig(
-            reward=reward,
-        ),
-    )
+    served = train_once(learned, TrainConfig(reward=reward))
     spec = grade.spec
     data = CompositeReward(reward).build(learned, spec)
     baselines = fit_baselines(learned, spec, data, plain.static, reward.propensity_floor)
     formula = fusion_formula(grade.config)
     scores: dict[str, Any] = {entry.name: baseline_scores(entry, judged, formula) for entry in baselines}
-    found = learn(learned, NO_SLOTS)
     scores["GRADE"] = policy_scores(grade, judged)
-    scores["corrected, no gate"] = judged.value_of(correct(found.fitted.candidates[0].correction, judged))
-    licensed = found.licensed
-    scores["corrected behind the gate"] = judged.value_of(
-        judged.predictions if licensed is None else correct(licensed.correction, judged)
-    )
+    fitted, licensed = learn(learned, NO_SLOTS)
+    corrected = judged.predictions if licensed is None else correct(licensed.correction, judged)
+    scores["corrected behind the gate"] = judged.value_of(corrected)
     scores["served by default"] = policy_scores(served.policy, judged)
-    for name in ("boosted-value", "boosted-rank"):
-        arm = load_settings().arms[name]
-        scores[arm.title] = boosted(learned, judged, arm.options)
-    trust = served.summary["trust"]
-    scores["verdict"] = {"verdict": trust["verdict"], "lift": trust["lift"], "gate": found.figures}
+    arm = load_settings().arms["boosted-value"]
+    scores[arm.title] = boosted(learned, judged, arm.options)
+    trust, gain = served.summary["trust"], fitted.candidates[0].gain
+    gate = {"z": gain.z, "z by value": gain.z_value, "licensed": licensed is not None}
+    scores["verdict"] = {"verdict": trust["verdict"], "lift": trust["lift"], "gate": gate}
     return scores
 
 
 def boosted(learned: Logs, judged: Logs, options: dict[str, Any]) -> Array:
-    """LightGBM as in `bench.study.boosted_trees`, on lists of any length."""
-    trees = require("lightgbm", "study")
-    value = learned.value_of(learned.feedback)
-    start = np.log(np.maximum(learned.value_of(learned.predictions), 1e-6))
-    chosen = TREES | FIXED | {"objective": options["objective"], **options["trees"]}
-    given: dict[str, Any] = {"label": value, "init_score": start + np.log(value.sum() / np.exp(start).sum())}
-    if options["objective"] == "lambdarank":
-        grades, label = np.unique(value, return_inverse=True)
-        chosen |= {"label_gain": grades.tolist(), "lambdarank_truncation_level": 10}
-        given = {"label": label, "init_score": start, "group": np.diff(learned.offsets)}
-    count = options["small_rounds" if learned.num_requests <= 5000 else "rounds"]
-    model = trees.train(chosen, trees.Dataset(_table(learned), **given), count)
-    initial = np.log(np.maximum(judged.value_of(judged.predictions), 1e-6))
+    """LightGBM as in `bench.study.arms`, on lists of any length."""
+    start, initial = (np.log(np.maximum(logs.value_of(logs.predictions), 1e-6)) for logs in (learned, judged))
+    model = fit_trees(options, learned.num_requests, _table(learned), learned.value_of(learned.feedback), start)
     return np.asarray(initial + model.predict(_table(judged), raw_score=True, num_threads=1))
 
 

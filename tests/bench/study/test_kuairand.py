@@ -1,0 +1,78 @@
+"""KuaiRand-Pure: lists of a log's days, and every arm on them."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.study import kuairand
+from bench.study.foreign.nulls import Null
+from pygrade.config.training import Stage1Config, Stage2Config, TrainConfig, TrustConfig
+from pygrade.logs import Logs
+
+ROOT = Path(__file__).parents[3]
+
+
+def events():
+    """Two users, three days; video 7 twice for user 1."""
+    day = 86_400_000
+    return Logs(
+        tasks=("click", "like"),
+        features=("f",),
+        request_id=np.arange(4),
+        user_id=np.array([1, 1, 2, 1]),
+        offsets=np.array([0, 3, 5, 8, 10]),
+        context=np.arange(4, dtype=np.float32)[:, None],
+        item_id=np.array([7, 8, 9, 7, 5, 1, 2, 3, 6, 4]),
+        position=np.array([0, 1, 2, 0, 1, 0, 1, 2, 0, 1], np.int32),
+        predictions=np.linspace(0.1, 0.9, 20, dtype=np.float32).reshape(10, 2),
+        feedback=np.arange(20, dtype=np.float32).reshape(10, 2) % 2,
+        timestamp=np.array([0, day, day, 4 * day]),
+    )
+
+
+def test_lists_of_days_join_requests_and_count_a_video_once():
+    one, three = (kuairand.lists_of(events(), days) for days in (1, 3))
+    assert one.item_id.tolist() == [7, 8, 9, 1, 2, 3]  # the others are too short
+    assert three.item_id.tolist() == [7, 8, 9, 5, 1, 2, 3] and three.user_id.tolist() == [1, 2]
+    assert three.position.tolist() == [0, 1, 2, 3, 0, 1, 2] and three.context[:, 0].tolist() == [0, 2]
+    assert three.task_values == (1.0, 2.0)
+    rows = [0, 1, 2, 4, 5, 6, 7]
+    assert np.array_equal(three.predictions, events().predictions[rows])
+
+
+def test_without_the_data_nothing_runs(monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("PYGRADE_DATA", raising=False)
+    kuairand.main(tmp_path / "out.json", None)
+    assert "skipped: PYGRADE_DATA is unset" in capsys.readouterr().out and not (tmp_path / "out.json").exists()
+
+
+def test_every_arm_scores_the_lists(monkeypatch):
+    pytest.importorskip("lightgbm")
+    rng = np.random.default_rng(0)
+    base = Null(1).draw(1_000, 1)[0].logs
+    logs = replace(base, timestamp=np.sort(rng.integers(0, 86_400_000, base.num_requests)), exploration=None)
+    quick = TrainConfig(stage1=Stage1Config(steps=2), stage2=Stage2Config(steps=2), trust=TrustConfig(folds=2))
+    once = kuairand.train_once
+    monkeypatch.setattr(
+        kuairand, "train_once", lambda logs, c: once(logs, replace(c, stage1=quick.stage1, stage2=quick.stage2))
+    )
+    record = kuairand.compare(logs, logs, 1)
+    assert record["lifts"]["expected value"] == [0.0, 0.0, 0.0] and len(record["lifts"]) >= 10
+    assert record["perfect"] > 0 and record["verdict"]["verdict"] in ("better", "undecided", "worse", "undecidable")
+
+
+def test_the_evidence_has_the_lifts_of_the_run():
+    one, three = json.loads((ROOT / "bench/results/kuairand.json").read_text(encoding="utf-8"))["lists"]
+    evidence = (ROOT / "docs/evidence.md").read_text(encoding="utf-8").partition("**KuaiRand-Pure**")[2]
+    names = {"**served**: corrected expected value": "served by default", "GRADE alone": "GRADE"}
+    names["best static weights, z-log"] = "best static"
+    names["best static weights, linear"] = "best static, linear"
+    shown = re.findall(r"^\| ([^|]+) \| ([+-][^|]+) \| ([+-][^|]+) \|$", evidence, re.M)
+    assert len(shown) >= 5
+    for name, *cells in shown:
+        lifts = [entry["lifts"][names.get(name, name)] for entry in (one, three)]
+        assert cells == ["{:+.2f} ({:+.2f} to {:+.2f})".format(*lift) for lift in lifts], name
