@@ -1,4 +1,4 @@
-"""Writes the summaries, and from them the README's five rows, docs/BENCH.md with its pictures, and the cluster guide.
+"""Writes the summaries, and from them the README's five rows and docs/BENCH.md with its pictures.
 
 Two texts are written by hand: report/METHOD.md, and results/missed.md with a paragraph for each missed target that
 starts with **the target's name**.
@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.report import cluster, results
+from bench.report import results
 from bench.report.pictures import ISA_NAMES
-from bench.report.summary import CLUSTER, FACTS, OPS, Summary, read_summary, update
+from bench.report.summary import FACTS, OPS, Summary, read_summary, update
 from bench.report.targets import AT_LEAST, CALL, CORE, MEANING, PEER, TARGETS, Results, Target, reached
 
 ROOT = Path(__file__).parents[2]
@@ -38,15 +38,13 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     reports = results.read_all(options.full)
     measured = {isa: reports[isa] for isa in ORDER if isa in reports}
-    update(options.results, options.full, measured)
+    update(options.results, measured)
     summary, notes = load(options.results)
     made: dict[str, str | bytes] = {
         "README.md": with_block((options.root / "README.md").read_text(), block(summary)),
         "docs/BENCH.md": page(summary, notes),
         **pictures(summary, measured),
     }
-    for path in cluster.PAGES:
-        made[path] = cluster.with_figures((options.root / path).read_text(), read_summary(options.results / CLUSTER))
     for path, content in made.items():
         target = options.root / path
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.cpu.harness import NOTHING, OURS, Report, Row, Timing
-from bench.report import cluster, generate, results, summary, targets
+from bench.report import generate, results, summary, targets
 
 ROOT = Path(__file__).parents[2]
 COMMITTED, NOTES = generate.load(results.RESULTS)
@@ -135,10 +135,10 @@ def test_the_readme_block_names_each_machine_once_with_its_commits():
 
 
 def test_a_run_of_some_suites_leaves_the_figures_of_the_others(tmp_path):
-    summary.update(tmp_path, tmp_path, made_up())
+    summary.update(tmp_path, made_up())
     before, _ = generate.load(tmp_path)
     some = {"avx512": {"serving": Report("serving", {"processor": "Q", "isa": "avx512"}, [topk(ours=1.0)])}}
-    summary.update(tmp_path, tmp_path, some)
+    summary.update(tmp_path, some)
     after, _ = generate.load(tmp_path)
     call = "call of fuse_topk(out=)"
     assert after["avx512"]["targets"][TOPK]["worst"] == 14.0 != before["avx512"]["targets"][TOPK]["worst"]
@@ -150,9 +150,6 @@ def test_the_command_writes_texts_and_pictures(tmp_path, capsys):
     for measured in made_up()["avx512"].values():
         results.write(measured, tmp_path / "full")
     (tmp_path / "README.md").write_text(f"before\n{generate.BEGIN}\nold\n{generate.END}\nbehind\n")
-    for name in cluster.PAGES:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text((ROOT / name).read_text())
     folders = ["--full", str(tmp_path / "full"), "--results", str(tmp_path / "results")]
     assert generate.main([*folders, "--root", str(tmp_path)]) == 0
     assert generate.load(tmp_path / "results")[0] == summary.summarize(made_up())
