@@ -338,8 +338,8 @@ def pack_records(values: list[bytes], ttl: float | None) -> list[bytes]:
 def unpack_records(records: Sequence[bytes | None], url: str) -> list[bytes | None]:
     """Values of records; None if there is none or its time is over. StoreCorruptError for a damaged one."""
 
-def store_libraries() -> list[str]:
-    """The stores of this build: "lmdb", "redis"."""
+def store_kinds() -> list[tuple[str, str, str, bool]]:
+    """Scheme, form of the address, description, and whether this build has it, of every kind of store."""
 
 def without_secret(url: str) -> str:
     """A store's address without user and password."""

@@ -222,10 +222,11 @@ void bind_store(py::module_& module) {
       py::set_error(py::module_::import("pygrade.features.center").attr("SchemaMismatchError"), error.what());
     }
   });
-  module.def("store_libraries", [] {
-    std::vector<std::string> names;
-    for (const auto name : store_libraries()) names.emplace_back(name);
-    return names;
+  module.def("store_kinds", [] {
+    py::list kinds;
+    for (const StoreKind& kind : store_kinds())
+      kinds.append(py::make_tuple(kind.scheme, kind.address, kind.help, kind.built));
+    return kinds;
   });
   module.def("without_secret", &detail::without_secret, "url"_a);
   using unlocked = py::call_guard<py::gil_scoped_release>;
@@ -244,7 +245,7 @@ void bind_store(py::module_& module) {
       .def_property_readonly("url", &Store::url);
   py::class_<PythonStore, Store, std::shared_ptr<PythonStore>>(module, "PythonStore")
       .def(py::init<const py::object&>(), "store"_a);
-  // For stores that Python implements: records of values that live `ttl` seconds, and their values.
+  // For tests: records of values that live `ttl` seconds, and their values.
   module.def("pack_records", &pack_records, "values"_a, "ttl"_a);
   module.def("unpack_records", &unpack_records, "records"_a, "url"_a);
   module.def(

@@ -149,17 +149,21 @@ struct StoreOptions {
   bool wait_for_server = true;                     // of Redis: false opens it while the server is down; calls then fail
                                                    // with StoreUnreachableError until it answers
   std::chrono::milliseconds timeout{100};          // of Redis: until it must have answered or accepted a connection
-  std::size_t max_bytes = std::size_t{1} << 40;    // of LMDB: to which this store may let the file grow
+  std::size_t max_bytes = std::size_t{1} << 38;    // of LMDB: to which the file may grow; of the first store that
+                                                   // opens it
   std::size_t cache_bytes = std::size_t{1} << 28;  // of LMDB: for records that were read, in this process; of the
                                                    // first store that opens the file
 };
 
-// The store at an address:
-//
-//     lmdb:DIR                             embedded: one file that all processes of a machine share;
-//                                          lmdb:DIR?read_only=1 refuses writes
-//     redis://HOST:PORT/DB?prefix=NAME     a Redis server or cluster; others, and options: docs/guides/storage.md
-//     memory:                              this object alone
+// A kind of store that open_store opens.
+struct StoreKind {
+  std::string_view scheme, address;  // "lmdb", and how its addresses look: "lmdb:DIR"
+  std::string_view help;             // what it is, in a line
+  bool built;                        // whether this build has it
+};
+PYGRADE_API std::span<const StoreKind> store_kinds();
+
+// The store at an address of one of the kinds; their options: docs/guides/storage.md.
 //
 // NotAStoreError if there is none and `create` is not set; StoreUnreachableError, StoreCorruptError or StoreFormatError
 // if it cannot be used; StoreError if this build lacks the library that it needs (see PYGRADE_LMDB and PYGRADE_REDIS in
@@ -170,8 +174,5 @@ struct StoreOptions {
 // perhaps not yet when the power fails. A damaged record is a StoreCorruptError, a file that was cut off too; a file
 // whose own structure is damaged otherwise may end the process, since LMDB trusts it.
 PYGRADE_API std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& options = {});
-
-// What this build can open: "lmdb", "redis".
-PYGRADE_API std::span<const std::string_view> store_libraries();
 
 }  // namespace pygrade::inline v0_2
