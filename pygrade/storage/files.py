@@ -1,4 +1,4 @@
-"""Files in object stores (S3, Google Cloud Storage, Azure …) by fsspec, over pyarrow's own file systems where it has them.
+"""Files in object stores (S3, Google Cloud Storage, Azure …) by fsspec, over pyarrow's file systems where it has one.
 
 Endpoints and credentials come from the variables that the stores' own tools read: AWS_ENDPOINT_URL, AWS_REGION,
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN or AWS_PROFILE; GOOGLE_APPLICATION_CREDENTIALS;
@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,21 +89,21 @@ class Files:
 
     def write(self, path: str, content: bytes | Path) -> None:
         """Makes the content the file's: it is there as a whole when the upload ends, or as it was before."""
-        if isinstance(content, Path) and content.stat().st_size:  # one write, which an interrupt does not split
-            with content.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                with self._errors(path), self.system.open(path, "wb") as stream:
-                    stream.write(mapped)
-        else:
-            with self._errors(path):
-                self.system.pipe_file(path, b"" if isinstance(content, Path) else content)
+        with ExitStack() as stack:
+            if not isinstance(content, Path):
+                data: Any = content
+            elif content.stat().st_size:
+                file = stack.enter_context(content.open("rb"))
+                data = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            else:
+                data = b""
+            with self._errors(path), self.system.open(path, "wb") as stream:
+                stream.write(data)  # at once: an interrupt between two would end the upload as if the file ended there
 
     def remove(self, path: str) -> None:
         """Removes a file, if it is there."""
-        try:
-            with self._errors(path):
-                self.system.rm_file(path)
-        except FileNotFoundError:
-            pass
+        with suppress(FileNotFoundError), self._errors(path):
+            self.system.rm_file(path)
 
     @contextmanager
     def _errors(self, path: str) -> Iterator[None]:

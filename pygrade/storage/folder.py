@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from pygrade._util.files import atomic_directory, atomic_file, file_hash, owner_of
 from pygrade._util.optional_imports import require
 from pygrade.storage.cache import hold_entry, make_room
-from pygrade.storage.files import Files, Found, StorageError, checked_url, files_of, in_parallel, is_url
+from pygrade.storage.files import Found, StorageError, checked_url, files_of, in_parallel, is_url
 
 Place = str | Path
 """A directory or a file: a local path, or a URL."""
@@ -47,9 +47,8 @@ class Manifest:
     """Contents of a folder at a URL."""
 
     version: str  # a hash of names and contents
-    at: str  # where the files are, relative to the folder
     files: Mapping[str, Entry]
-    previous: str = ""  # ``at`` of the version that this one replaced, which stays until the next
+    previous: str = ""  # the version that this one replaced, which stays until the next
 
     def below(self, inside: str) -> dict[str, Entry]:
         """The files in a folder of this one ("": all), by their names in that."""
@@ -177,10 +176,6 @@ class Folder:
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(directory / name, partial / name)
 
-    def point_to(self, other: "Folder") -> None:
-        """Makes this folder at a URL show what was published at another one in the same store, in one request."""
-        raise ValueError(f"{self} is local; want a symbolic link")
-
 
 class RemoteFolder(Folder):
     """A folder at a URL of an object store; its methods do what `Folder` says."""
@@ -205,7 +200,6 @@ class RemoteFolder(Folder):
             raise ValueError(f"{self} has no parent; want a folder in a bucket")
         return RemoteFolder(self.url.rpartition("/")[0])
 
-    # ---- reading -----------------------------------------------------------------------------------------------------
     def _all_names(self) -> Iterable[str]:
         """Names of the manifest, or of what is listed, where a published folder has those of its manifest."""
         if (published := self._published(self._path)) is not None:
@@ -303,7 +297,7 @@ class RemoteFolder(Folder):
         inside = path[len(root) + 1 :]
         if inside not in manifest.files:
             raise FileNotFoundError(f"{self}/{name} does not exist")
-        return posixpath.normpath(f"{root}/{manifest.at}/{inside}"), manifest.files[inside]
+        return f"{root}/{_VERSION}{manifest.version}/{inside}", manifest.files[inside]
 
     def _cached(self, names: Iterable[str]) -> Path:
         """The directory of the local copies of these files, in the version that this object sees."""
@@ -353,16 +347,7 @@ class RemoteFolder(Folder):
         there = self._files.listing(draft)  # of a publication that was killed
         missing = [name for name in names if name not in there or there[name].size != files[name].size]
         in_parallel(lambda name: self._files.write(f"{draft}/{name}", directory / name), missing)
-        self._write_manifest(Manifest(version, _VERSION + version, files, "" if current is None else current.at))
-
-    def point_to(self, other: Folder) -> None:
-        assert isinstance(other, RemoteFolder)
-        if (published := other._published(other._path)) is None:
-            raise ValueError(f"{other} was not published; want a folder with a manifest")
-        root, manifest = published
-        inside = other._path[len(root) + 1 :]
-        files, at = manifest.below(inside), posixpath.join(root, manifest.at, inside)
-        self._write_manifest(Manifest(_version_of(files), posixpath.relpath(at, self._path), files))
+        self._write_manifest(Manifest(version, files, "" if current is None else current.version))
 
     def _write_manifest(self, manifest: Manifest) -> None:
         record = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(manifest)}
@@ -370,7 +355,7 @@ class RemoteFolder(Folder):
         self._forget()
         # Versions that no manifest names go, unless somebody may still be writing or reading them.
         listed = {name: found for name, found in self._files.listing(self._path).items() if name.startswith(_VERSION)}
-        kept = {manifest.at, manifest.previous}
+        kept = {_VERSION + manifest.version, _VERSION + manifest.previous}
         limit = time.time() - _STALE_SECONDS
         kept |= {name.partition("/")[0] for name, found in listed.items() if found.changed > limit}
         stale = [name for name in listed if name.partition("/")[0] not in kept]

@@ -12,12 +12,12 @@ from pygrade.storage import (
     cache,
     download,
     download_directory,
+    files,
     is_url,
     join_path,
     publishing,
     working_directory,
 )
-from pygrade.storage import files
 from pygrade.storage import folder as storage
 from pygrade.storage.files import StorageError, files_of
 
@@ -188,20 +188,6 @@ def test_versions_that_nobody_reads_are_removed(s3, directory, monkeypatch):
     assert contents(folder)["a.txt"] == b"3"
 
 
-def test_a_pointer_shows_what_is_published_elsewhere(s3, directory):
-    one, two, pointer = (Folder.at(f"{s3}/run/{name}") for name in ("stage-1", "stage-2", "artifact"))
-    one.publish(directory)
-    (directory / "parts/b.bin").write_bytes(b"two")
-    two.publish(directory)
-    pointer.point_to(Folder.at(f"{s3}/run/stage-1/parts"))
-    assert contents(pointer) == {"b.bin": CONTENT["parts/b.bin"], "deep/c.txt": b""}
-    pointer.point_to(Folder.at(f"{s3}/run/stage-2/parts"))
-    assert contents(pointer) == {"b.bin": b"two", "deep/c.txt": b""}
-    assert download(str(pointer)).name == "artifact"
-    with pytest.raises(ValueError, match="was not published"):
-        pointer.point_to(Folder.at(f"{s3}/run"))
-
-
 def test_a_folder_of_published_ones_lists_all_of_their_files(s3, directory):
     run = Folder.at(f"{s3}/run")
     run.put("summary.json", b"{}")
@@ -247,7 +233,7 @@ def test_a_damaged_copy_is_refused(s3, directory):
     folder = Folder.at(f"{s3}/run")
     folder.publish(directory)
     store, path = files_of(f"{s3}/run")
-    store.write(f"{path}/{folder.read_manifest().at}/a.txt", b"FIRST")
+    store.write(f"{path}/.v-{folder.read_manifest().version}/a.txt", b"FIRST")
     with pytest.raises(StorageError, match=r"run/a\.txt changed while it was read, or is damaged"):
         download(f"{s3}/run")
 
