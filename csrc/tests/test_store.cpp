@@ -51,6 +51,19 @@ TEST(blake2b_gives_what_python_s_hashlib_gives) {
   CHECK_EQUAL(blake2b(std::string(1000, 'b'), 8), "54878fbeebad984a");
 }
 
+TEST(crc32_gives_what_single_bits_give) {
+  CHECK_EQUAL(detail::crc32("123456789"), 0xcbf43926u);
+  std::string data;
+  for (std::size_t size = 0; size < 100; data += static_cast<char>(37 * ++size)) {
+    std::uint32_t crc = ~0u;
+    for (const char c : data) {
+      crc ^= static_cast<unsigned char>(c);
+      for (int bit = 0; bit < 8; ++bit) crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0u);
+    }
+    CHECK_EQUAL(detail::crc32(data), ~crc);
+  }
+}
+
 TEST(a_record_with_any_wrong_bit_is_an_error) {
   for (const auto ttl : {std::optional<double>(), std::optional<double>(1e9)}) {
     std::string record;

@@ -246,14 +246,6 @@ def test_another_format_is_named(path):
         open_store(f"lmdb:{path}")
 
 
-@pytest.mark.skipif(lmdb.__version__ < "3", reason="the lmdb that is installed writes files of LMDB 0.9 alone")
-@pytest.mark.parametrize("create", [False, True])
-def test_a_file_of_lmdb_1_is_named(path, create):
-    change_file(path, lambda txn: txn.put(bytes(4) + b"format", b"2"), lib_version=1)
-    with pytest.raises(StoreFormatError, match=r"file format \d+ of LMDB 1.0; this release reads format 1, of"):
-        open_store(f"lmdb:{path}", create=create)
-
-
 @pytest.mark.parametrize("damage", ["garbage", "head", "half", "tail", "one page"])
 @pytest.mark.parametrize("options", [{}, {"read_only": True}, {"create": True}], ids=str)
 def test_a_damaged_file_is_named(path, damage, options):

@@ -44,23 +44,6 @@ void prepare(const std::string& directory, const std::string& url) {
   if (file >= 0) ::close(file);
 }
 
-// StoreFormatError if LMDB refuses a file that is one of another LMDB. The page header before the mark has 16 bytes in
-// LMDB 0.9 and 24 in 1.0.
-void check_layout(const std::string& path, const std::string& url) {
-  std::uint32_t head[8] = {};
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return;
-  const bool read_all = ::read(file, head, sizeof head) == sizeof head;
-  ::close(file);
-  constexpr std::uint32_t mark = 0xbeefc0de, known = 1;
-  if (!read_all) return;
-  for (const int at : {4, 6})
-    if (head[at] == mark && (at != 4 || head[at + 1] != known))
-      throw StoreFormatError(url + " has file format " + std::to_string(head[at + 1]) + " of LMDB" +
-                             (at == 6 ? " 1.0" : "") + "; this release reads format " + std::to_string(known) +
-                             ", of LMDB 0.9: remove the store and publish again");
-}
-
 bool on_read_only_disk(const std::string& directory) {
   struct statvfs disk;
   return statvfs(directory.c_str(), &disk) == 0 && (disk.f_flag & ST_RDONLY) != 0;
@@ -147,10 +130,7 @@ void LmdbFile::open_environment() {
   check(mdb_env_set_mapsize(environment_, max_bytes_));  // addresses alone: the file grows as it is filled
   // A commit may be lost when the power fails, but never in part.
   const unsigned mode = MDB_NOTLS | MDB_NOMETASYNC | (read_only_ ? MDB_RDONLY : 0);
-  if (const int code = mdb_env_open(environment_, directory_.c_str(), mode, 0644); code != 0) {
-    check_layout(directory_ + data_file, url_);
-    fail(code);
-  }
+  check(mdb_env_open(environment_, directory_.c_str(), mode, 0644));
   check(mdb_env_get_fd(environment_, &data_));
   check_size();
   forget_killed_readers();
@@ -226,6 +206,8 @@ void LmdbFile::forget_killed_readers() {
 void LmdbFile::fail(int code) const {
   const std::string reason = mdb_strerror(code);
   switch (code) {
+    case MDB_VERSION_MISMATCH:
+      throw StoreFormatError(url_ + " is a file of another LMDB; this release reads those of 0.9");
     case MDB_CORRUPTED:
     case MDB_INVALID:
     case MDB_PAGE_NOTFOUND:
