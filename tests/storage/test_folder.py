@@ -356,6 +356,6 @@ def test_local_copies_are_bounded(s3, monkeypatch):
 
 def end_of_process():
     """What this process held is free."""
-    for _, lock in cache._held.values():
+    for lock in cache._held.values():
         os.close(lock)
     cache._held.clear()
