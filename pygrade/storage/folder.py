@@ -185,6 +185,11 @@ class RemoteFolder(Folder):
         self._files, self._path = files_of(url)
         self._forget()
 
+    def _forget(self) -> None:
+        """Drops what was read, after a write."""
+        self._manifests: dict[str, Manifest | None] = {}  # by the path in the store
+        self._listed: list[str] | None = None
+
     def __reduce__(self) -> tuple[Any, ...]:
         return RemoteFolder, (self.url,)  # each process has its own connection
 
@@ -255,11 +260,6 @@ class RemoteFolder(Folder):
     def _found(self, name: str) -> Found:
         path, entry = self._locate(name)
         return self._files.head(path) if entry is None else Found(entry.size, entry.sha256)
-
-    def _forget(self) -> None:
-        """Drops what was read, after a write."""
-        self._manifests: dict[str, Manifest | None] = {}  # by the path in the store
-        self._listed: list[str] | None = None
 
     def _published(self, path: str) -> tuple[str, Manifest] | None:
         """The published folder that a path in the store is, or is in, and the version of it that this object sees."""
