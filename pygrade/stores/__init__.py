@@ -5,31 +5,10 @@ They are those of the core (csrc/include/pygrade/store.hpp), which lists their k
 """
 
 from pygrade import _core
-from pygrade._core import (
-    MissingVersionError,
-    NotAStoreError,
-    StoreCorruptError,
-    StoreError,
-    StoreFormatError,
-    StoreUnreachableError,
-    VersionInUseError,
-    without_secret,
-)
+from pygrade._core import StoreError, StoreUnreachableError, without_secret
 from pygrade.stores.store import Store
 
-__all__ = [
-    "KINDS",
-    "MissingVersionError",
-    "NotAStoreError",
-    "Store",
-    "StoreCorruptError",
-    "StoreError",
-    "StoreFormatError",
-    "StoreUnreachableError",
-    "VersionInUseError",
-    "open_store",
-    "without_secret",
-]
+__all__ = ["KINDS", "Store", "StoreError", "StoreUnreachableError", "open_store", "without_secret"]
 
 KINDS = tuple((address, text) for _, address, text, _ in _core.store_kinds())
 """How the address of each kind of store looks, and what it is."""
@@ -40,7 +19,7 @@ _TIMEOUT = 0.25  # seconds for a connection to Redis, and for an answer
 def open_store(url: str, create: bool = False) -> Store:
     """The store at an address of one of `KINDS`. ``create``: make it if there is none.
 
-    Raises NotAStoreError if there is none and ``create`` is not set, StoreUnreachableError, StoreCorruptError or
-    StoreFormatError if it cannot be used, ValueError for an address that cannot be one.
+    Raises StoreError if there is none and ``create`` is not set or if it cannot be used, StoreUnreachableError if the
+    server does not answer, ValueError for an address that cannot be one.
     """
     return Store(_core.open_store(url, create=create, timeout=_TIMEOUT))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from devtools.redis_server import send
-from pygrade.stores import KINDS, MissingVersionError, StoreCorruptError, StoreError, VersionInUseError, open_store
+from pygrade.stores import KINDS, StoreError, open_store
 
 ROOT = Path(__file__).parents[2]
 INT64 = np.iinfo(np.int64)
@@ -166,14 +166,14 @@ def test_a_store_without_a_version_says_so(empty):
         lambda: empty.put_many("user", ids(1), [b"x"]),
         lambda: empty.update_many("user", ids(1), lambda values: [b"x"]),
     ):
-        with pytest.raises(MissingVersionError, match="has no current version; fill one and switch to it"):
+        with pytest.raises(StoreError, match="has no current version; fill one and switch to it"):
             act()
     for act in (
         lambda: empty.put_many("user", ids(1), [b"x"], version="v9"),
         lambda: empty.switch("v9"),
         lambda: empty.drop("v9"),
     ):
-        with pytest.raises(MissingVersionError, match="has no version 'v9'; begin it first"):
+        with pytest.raises(StoreError, match="has no version 'v9'; begin it first"):
             act()
 
 
@@ -208,7 +208,7 @@ def test_a_half_filled_version_can_be_begun_again_or_dropped(store):
     store.put_many("user", ids(1), [b"half"], version="v3")
     store.drop("v3")
     assert store.versions() == {"v1": "ready", "v2": "current"}
-    with pytest.raises(MissingVersionError, match="'v3'"):
+    with pytest.raises(StoreError, match="'v3'"):
         store.put_many("user", ids(1), [b"late"], version="v3")
 
 
@@ -225,9 +225,9 @@ def test_what_is_served_is_not_begun_again_and_not_dropped(store):
     store.begin("v2")
     store.switch("v2")
     for version in ("v1", "v2"):
-        with pytest.raises(VersionInUseError, match=f"version '{version}' is complete; drop it first"):
+        with pytest.raises(StoreError, match=f"version '{version}' is complete; drop it first"):
             store.begin(version)
-    with pytest.raises(VersionInUseError, match="version 'v2' is current; switch to another first"):
+    with pytest.raises(StoreError, match="version 'v2' is current; switch to another first"):
         store.drop("v2")
     assert store.versions() == {"v1": "ready", "v2": "current"}
 
@@ -302,7 +302,7 @@ def test_a_damaged_record_is_named(address, ttl):
         raw(address, record)
         with open_store(address) as store:
             for act in (lambda: store.get_many("user", ids(1)), lambda: store.update_many("user", ids(1), list)):
-                with pytest.raises(StoreCorruptError, match="a record"):
+                with pytest.raises(StoreError, match="a record"):
                     act()
             assert store.sweep() == 0
     raw(address, good)

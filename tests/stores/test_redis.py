@@ -11,15 +11,7 @@ import pytest
 
 from devtools.redis_server import RedisServer, free_port, wait_until
 from pygrade import _core
-from pygrade.stores import (
-    MissingVersionError,
-    NotAStoreError,
-    StoreError,
-    StoreFormatError,
-    StoreUnreachableError,
-    open_store,
-    without_secret,
-)
+from pygrade.stores import StoreError, StoreUnreachableError, open_store, without_secret
 from tests.stores.servers import needs_redis, repeated
 from tests.stores.worker import KEYS, plus_one
 
@@ -129,7 +121,7 @@ def test_a_server_that_hangs_is_given_up_after_the_timeout(server):
     server.freeze()
     try:
         start = time.monotonic()
-        with pytest.raises(_core.StoreTimeout, match="has not answered before the deadline"):
+        with pytest.raises(_core.StoreUnreachableError, match="has not answered before the deadline"):
             store.get(ALL, seconds=0.005)
         assert time.monotonic() - start < 0.09
         time.sleep(0.05)  # if that counted as a failure, the server is left alone for 10 ms
@@ -193,8 +185,8 @@ def test_a_store_opens_while_the_server_is_down(server):
     assert not store.reachable
     server.start()  # empty
     server.send("HSET", "old:store", "format", "2")
-    wait_until(lambda: isinstance(outcome(lambda: store.get(ONE)), NotAStoreError))
-    wait_until(lambda: isinstance(outcome(old.current), StoreFormatError))
+    wait_until(lambda: "holds no store" in str(outcome(lambda: store.get(ONE))))
+    wait_until(lambda: "has format '2'" in str(outcome(old.current)))
     made(server.url())
     wait_until(lambda: outcome(lambda: store.get(ALL)) == V1)
     assert store.reachable
@@ -228,36 +220,34 @@ def test_a_name_is_resolved_within_the_timeout(server):
 
 
 def test_a_store_must_be_made_once(server):
-    with pytest.raises(NotAStoreError, match="the server holds no store of this prefix"):
+    with pytest.raises(StoreError, match="the server holds no store of this prefix"):
         _core.open_store(server.url())
     assert server.send("KEYS", "*") == []
     made(server.url())
     again, by_socket = _core.open_store(server.url(), create=True), _core.open_store(server.socket_url())
     assert again.get(ALL) == by_socket.get(ALL) == V1
-    with pytest.raises(NotAStoreError):
+    with pytest.raises(StoreError):
         _core.open_store(server.url("other"))
 
 
 def test_an_emptied_server_is_no_empty_store(server):
     store = made(server.url())
     server.send("FLUSHALL")
-    with pytest.raises(MissingVersionError, match="has no current version"):
+    with pytest.raises(StoreError, match="has no current version"):
         store.get(ALL)
 
 
 def test_another_format_is_named(server):
     server.send("HSET", "test:store", "format", "2", "current", "v1")  # a table in one hash
     for create in (False, True):
-        with pytest.raises(
-            StoreFormatError, match=r"format '2'; this release reads '1': .* fill it again with pygrade"
-        ):
+        with pytest.raises(StoreError, match=r"format '2'; this release reads '1': .* fill it again with pygrade"):
             _core.open_store(server.url(), create=create)
 
 
 def test_foreign_keys_of_our_names_are_left_alone(server):
     server.send("SET", "test:store", "theirs")
     for create in (False, True):
-        with pytest.raises(NotAStoreError, match="keys of this prefix are no store"):
+        with pytest.raises(StoreError, match="keys of this prefix are no store"):
             _core.open_store(server.url(), create=create)
     assert server.send("GET", "test:store") == b"theirs"
 
@@ -335,7 +325,7 @@ def test_a_full_server_says_so_and_keeps_what_it_has(tmp_path):
 
 def test_logins_databases_and_sockets(server, tmp_path, monkeypatch):
     made(server.url())
-    with pytest.raises(NotAStoreError):
+    with pytest.raises(StoreError):
         _core.open_store(f"redis://127.0.0.1:{server.port}/3?prefix=test")
     made(f"redis://127.0.0.1:{server.port}/3?prefix=a+b%26")
     assert _core.open_store(f"redis://127.0.0.1:{server.port}?db=3&prefix=a+b%26").current() == "v1"

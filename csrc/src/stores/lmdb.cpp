@@ -253,7 +253,7 @@ class LmdbStore final : public Store {
       const auto number = find_entry(reader.transaction, current_key);
       if (!number) return;
       const auto entry = find_entry(reader.transaction, std::string(version_key).append(*number));
-      if (!entry || entry->empty()) throw StoreCorruptError(url_ + " is damaged: its current version has no entry");
+      if (!entry || entry->empty()) throw StoreError(url_ + " is damaged: its current version has no entry");
       name = entry->substr(1);  // after its state
     });
     return name;
@@ -322,7 +322,7 @@ class LmdbStore final : public Store {
     put_entry(transaction, std::string(version_key).append(bytes_of(number)), std::string(1, state).append(name));
   }
 
-  NotAStoreError not_a_store() const { return NotAStoreError(url_ + " is an LMDB file, but not a store"); }
+  StoreError not_a_store() const { return StoreError(url_ + " is an LMDB file, but not a store"); }
 
   void make(MDB_txn* transaction) const {
     MDB_stat stat;
@@ -337,7 +337,7 @@ class LmdbStore final : public Store {
 
   LmdbVersion to_number(std::string_view bytes) const {
     LmdbVersion number;
-    if (bytes.size() != number.size()) throw StoreCorruptError(url_ + " is damaged: the number of a version is none");
+    if (bytes.size() != number.size()) throw StoreError(url_ + " is damaged: the number of a version is none");
     std::ranges::copy(bytes, number.begin());
     return number;
   }
@@ -355,7 +355,7 @@ class LmdbStore final : public Store {
     for (bool more = cursor.move(MDB_SET_RANGE, key, &value); more; more = cursor.move(MDB_NEXT, key, &value)) {
       const std::string_view name = from_lmdb(key), entry = from_lmdb(value);
       if (!name.starts_with(version_key)) break;
-      if (entry.empty()) throw StoreCorruptError(url_ + " is damaged: a version has no state");
+      if (entry.empty()) throw StoreError(url_ + " is damaged: a version has no state");
       entries.push_back({to_number(name.substr(version_key.size())), entry[0], std::string(entry.substr(1))});
     }
     return entries;
@@ -403,7 +403,7 @@ class LmdbStore final : public Store {
     bool more = cursor.move(MDB_SET_RANGE, key, &value);
     LmdbName name;
     for (std::size_t i = 0; more; ++i, more = cursor.move(MDB_NEXT, key, &value)) {
-      if (key.mv_size != name.size()) throw StoreCorruptError(url_ + " is damaged: the name of a record is none");
+      if (key.mv_size != name.size()) throw StoreError(url_ + " is damaged: the name of a record is none");
       std::ranges::copy(from_lmdb(key), name.begin());
       if (i == chunk) return name;
       if (is_expired(from_lmdb(value), now)) expired.push_back(name);

@@ -35,7 +35,7 @@ void prepare(const std::string& directory, const std::string& url) {
     std::filesystem::create_directories(directory);
     for (const auto& entry : std::filesystem::directory_iterator(directory))
       if (const std::string name = entry.path().filename(); name != "data.mdb" && name != "lock.mdb")
-        throw NotAStoreError(url + ": the directory holds '" + name + "'; want an empty one or a store");
+        throw StoreError(url + ": the directory holds '" + name + "'; want an empty one or a store");
   } catch (const std::filesystem::filesystem_error& error) {
     throw StoreError(url + " cannot be made: " + error.code().message());
   }
@@ -69,10 +69,10 @@ LmdbFile::Handle LmdbFile::open(const std::string& directory, const std::string&
   const std::string data = directory + data_file;
   if (stat(data.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) {
     const bool exists = stat(directory.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
-    throw NotAStoreError(url + ": the directory " + (exists ? "holds no store" : "does not exist") +
-                         "; a store is made by open_store with create");
+    throw StoreError(url + ": the directory " + (exists ? "holds no store" : "does not exist") +
+                     "; a store is made by open_store with create");
   }
-  if (status.st_size == 0 && !options.create) throw NotAStoreError(url + " is an empty file and not a store");
+  if (status.st_size == 0 && !options.create) throw StoreError(url + " is an empty file and not a store");
   const bool read_only = options.read_only || on_read_only_disk(directory);
   Registry& all = registry();
   const std::lock_guard lock(all.mutex);
@@ -152,9 +152,8 @@ void LmdbFile::check_whole() {
   mdb_env_stat(environment_, &stat);
   const auto wanted = static_cast<off_t>((info.me_last_pgno + 1) * stat.ms_psize), size = size_.load();
   if (size >= wanted) return;
-  const StoreCorruptError cut(url_ + " was cut off: " + std::to_string(wanted - size) +
-                              " bytes are missing at its end" +
-                              (read_only_ ? ", which a store that may write can tell from free ones" : ""));
+  const StoreError cut(url_ + " was cut off: " + std::to_string(wanted - size) + " bytes are missing at its end" +
+                       (read_only_ ? ", which a store that may write can tell from free ones" : ""));
   if (read_only_) throw cut;
   if (ftruncate(data_, wanted) != 0) fail(errno);
   if (!can_be_read(idle_.back()->transaction)) {
@@ -190,8 +189,8 @@ void LmdbFile::check_size() {
   off_t largest = size_;  // before fstat: the file may grow in between, and another thread may see it
   if (fstat(data_, &status) != 0) fail(errno);
   if (status.st_size < largest)
-    throw StoreCorruptError(url_ + " was cut off: " + std::to_string(largest - status.st_size) +
-                            " bytes are missing at its end");
+    throw StoreError(url_ + " was cut off: " + std::to_string(largest - status.st_size) +
+                     " bytes are missing at its end");
   while (status.st_size > largest && !size_.compare_exchange_weak(largest, status.st_size)) {
   }
 }
@@ -207,12 +206,12 @@ void LmdbFile::fail(int code) const {
   const std::string reason = mdb_strerror(code);
   switch (code) {
     case MDB_VERSION_MISMATCH:
-      throw StoreFormatError(url_ + " is a file of another LMDB; this release reads those of 0.9");
+      throw StoreError(url_ + " is a file of another LMDB; this release reads those of 0.9");
     case MDB_CORRUPTED:
     case MDB_INVALID:
     case MDB_PAGE_NOTFOUND:
     case MDB_PANIC:
-      throw StoreCorruptError(url_ + " is damaged or no LMDB file: " + reason);
+      throw StoreError(url_ + " is damaged or no LMDB file: " + reason);
     case MDB_MAP_FULL:
     case MDB_MAP_RESIZED:
       throw StoreError(url_ + " is full at " + std::to_string(max_bytes_) + " bytes; drop versions or raise max_bytes");

@@ -254,11 +254,11 @@ class RedisStore final : public Store {
     if (shared_->create) commands.insert(commands.begin(), {"HSETNX", shared_->store, "format", store_format});
     const auto replies = server_.run(commands, end, true);
     const std::string_view format = text_of(*replies[commands.size() - 2]), lines = text_of(*replies.back());
-    if (format.data() == nullptr) throw NotAStoreError(url() + ": the server holds no store of this prefix");
+    if (format.data() == nullptr) throw StoreError(url() + ": the server holds no store of this prefix");
     if (format != store_format)
-      throw StoreFormatError(url() + " has format '" + std::string(format) + "'; this release reads '" +
-                             std::string(store_format) + "': remove its keys, or take another prefix, and fill it " +
-                             "again with pygrade pipeline");
+      throw StoreError(url() + " has format '" + std::string(format) + "'; this release reads '" +
+                       std::string(store_format) + "': remove its keys, or take another prefix, and fill it " +
+                       "again with pygrade pipeline");
     const std::string_view policy = info(lines, "maxmemory_policy"), bytes = info(lines, "maxmemory");
     if (policy.starts_with("allkeys") && !bytes.empty() && bytes != "0")
       throw StoreError(url() + ": the server may evict records (maxmemory-policy " + std::string(policy) +

@@ -151,14 +151,14 @@ void RedisServer::fail(const Fault& fault, const Limit& end, bool probe, Time st
       fault_ = text;
     }
   }
-  if (timeout && end.of_the_caller) throw StoreTimeout(address_.url + " has not answered before the deadline");
+  if (timeout && end.of_the_caller) throw StoreUnreachableError(address_.url + " has not answered before the deadline");
   throw StoreUnreachableError(text);
 }
 
 void RedisServer::refuse(std::string_view error) const {
   const std::string text(error), refused = address_.url + ": the server refuses: " + text;
   const std::string word = text.substr(0, text.find(' '));
-  if (word == "WRONGTYPE") throw NotAStoreError(address_.url + ": keys of this prefix are no store: " + text);
+  if (word == "WRONGTYPE") throw StoreError(address_.url + ": keys of this prefix are no store: " + text);
   if (word == "READONLY") throw StoreError(refused + " Want the address of its master");
   for (const auto cluster : {"MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN"})
     if (word == cluster) throw StoreError(refused + ": want a server that is no part of a cluster");
