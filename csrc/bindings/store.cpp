@@ -204,8 +204,6 @@ void bind_store(py::module_& module) {
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
-    } catch (const PythonStoreError& error) {
-      error.restore();
     } catch (const SchemaMismatchError& error) {
       py::set_error(py::module_::import("pygrade.features.center").attr("SchemaMismatchError"), error.what());
     }
