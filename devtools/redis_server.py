@@ -53,34 +53,21 @@ def _answer(stream: BinaryIO) -> object:
     return [_answer(stream) for _ in range(int(text))] if kind == b"*" else int(text)
 
 
-class _Killed:
-    """With a block, whose end kills it."""
+class RedisServer:
+    """A server in a directory, on a free TCP port of the loopback and a Unix socket; the end of a block kills it."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-
-class RedisServer(_Killed):
-    """A server in a directory, on a free TCP port of the loopback and a Unix socket."""
-
-    def __init__(self, directory: Path, *options: str, save: bool = False, config: Path | None = None) -> None:
+    def __init__(self, directory: Path, *options: str, save: bool = False) -> None:
         self.directory, self.options = directory, options
         self.keep = ("--appendonly", "yes", "--appendfsync", "always") if save else ("--appendonly", "no")
         self.port = free_port()
         self.socket = directory / "redis.sock"
-        self.config = config
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        command = [BINARY, *([self.config] if self.config else [])]
-        command += ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory), *self.options]
-        if not self.config:
-            command += ["--unixsocket", str(self.socket), "--save", "", *self.keep]
+        command = [BINARY, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory), *self.options]
+        command += ["--unixsocket", str(self.socket), "--save", "", *self.keep]
         log = self.directory / "redis.log"
         with log.open("ab") as stream:
             self.process = subprocess.Popen(command, stdout=stream, stderr=stream)
@@ -117,61 +104,8 @@ class RedisServer(_Killed):
         self.process.kill()
         self.process.wait()
 
+    def __enter__(self) -> Self:
+        return self
 
-class RedisCluster(_Killed):
-    """Masters that share the slots, without replicas."""
-
-    def __init__(self, directory: Path, count: int = 3) -> None:
-        self.nodes = []
-        for i in range(count):
-            self.nodes.append(self._start(directory / str(i)))
-        for i, node in enumerate(self.nodes):
-            node.send("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
-            node.send("CLUSTER", "ADDSLOTSRANGE", 16384 * i // count, 16384 * (i + 1) // count - 1)
-            self._join(node)
-        for node in self.nodes:
-            wait_until(lambda node=node: b"cluster_state:ok" in node.send("CLUSTER", "INFO"))
-            wait_until(lambda node=node: len(node.send("CLUSTER", "SLOTS")) == count)
-
-    @staticmethod
-    def _start(directory: Path) -> RedisServer:
-        directory.mkdir()
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0")
-        options += ("--cluster-port", str(free_port()))
-        return RedisServer(directory, *options)
-
-    def _join(self, node: RedisServer) -> None:
-        node.send("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port, self.nodes[0].options[-1])
-
-    def add_replica(self, directory: Path, master: RedisServer) -> None:
-        """A node that takes the master's place when it dies."""
-        node, name = self._start(directory), master.send("CLUSTER", "MYID")
-        self.nodes.append(node)
-        self._join(node)
-        wait_until(lambda: node.send("CLUSTER", "REPLICATE", name))
-        wait_until(lambda: b"master_link_status:up" in node.send("INFO", "replication"))
-
-    def url(self, prefix: str = "test", **options: object) -> str:
-        """The address of the first node alone: a client must find the others."""
-        return self.nodes[0].url(prefix, **options)
-
-    def kill(self) -> None:
-        for node in self.nodes:
-            node.kill()
-
-
-class RedisSentinel(RedisServer):
-    """A sentinel that watches over a master and alone decides that another takes its place."""
-
-    def __init__(self, directory: Path, master: RedisServer) -> None:
-        directory.mkdir()
-        config = directory / "sentinel.conf"
-        config.write_text(
-            f"sentinel monitor shop 127.0.0.1 {master.port} 1\n"
-            "sentinel down-after-milliseconds shop 300\nsentinel failover-timeout shop 2000\n"
-        )
-        super().__init__(directory, "--sentinel", config=config)
-
-    def url(self, prefix: str = "test", **options: object) -> str:
-        more = "".join(f"&{name}={value}" for name, value in options.items())
-        return f"redis+sentinel://127.0.0.1:{self.port}/0?master=shop&prefix={prefix}{more}"
+    def __exit__(self, *_: object) -> None:
+        self.kill()

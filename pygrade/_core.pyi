@@ -290,12 +290,6 @@ def item_scores(vector: Any, vectors: Any, scores: Any) -> None:
 
 class StoreError(Exception): ...
 class StoreUnreachableError(StoreError): ...
-class StoreTimeout(StoreUnreachableError): ...
-class NotAStoreError(StoreError): ...
-class StoreCorruptError(StoreError): ...
-class StoreFormatError(StoreError): ...
-class MissingVersionError(StoreError): ...
-class VersionInUseError(StoreError): ...
 
 class Store:
     """A store of the core (csrc/include/pygrade/store.hpp), of which pygrade.stores.Store is the face.
@@ -336,10 +330,10 @@ def pack_records(values: list[bytes], ttl: float | None) -> list[bytes]:
     """Records of values, as stores keep them (csrc/src/stores/record.hpp)."""
 
 def unpack_records(records: Sequence[bytes | None], url: str) -> list[bytes | None]:
-    """Values of records; None if there is none or its time is over. StoreCorruptError for a damaged one."""
+    """Values of records; None if there is none or its time is over. StoreError for a damaged one."""
 
-def store_libraries() -> list[str]:
-    """The stores of this build: "lmdb", "redis"."""
+def store_kinds() -> list[tuple[str, str, str, bool]]:
+    """Scheme, form of the address, description, and whether this build has it, of every kind of store."""
 
 def without_secret(url: str) -> str:
     """A store's address without user and password."""

@@ -1,4 +1,4 @@
-"""Writes the summaries, and from them the blocks of README.md, docs/BENCH.md and the cluster guide.
+"""Writes the summaries, and from them the blocks of README.md and docs/BENCH.md.
 
 A block of a page is between ``<!-- NAME:begin, written by python -m bench report -->`` and ``<!-- NAME:end -->``; the
 text around it is written by hand. docs/BENCH.md has a paragraph for each missed target, which starts with
@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.report import results
-from bench.report.summary import CLUSTER, FACTS, OPS, Summary, read_summary, update
+from bench.report.summary import FACTS, OPS, Summary, read_summary, update
 from bench.report.targets import AT_LEAST, MEANING, TARGETS, Target, reached
 
 ROOT = Path(__file__).parents[2]
 BENCH = "docs/BENCH.md"
-PAGES = ("README.md", BENCH, "docs/guides/cluster.md")
+PAGES = ("README.md", BENCH)
 ORDER = ("avx512", "avx2", "baseline")
 ISA_NAMES = {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "SSE2"}
 README_ROWS = (  # one of serving by itself, one with the policy, one of each of the three costs of training
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--results", type=Path, default=results.RESULTS, help="directory of the summaries")
     parser.add_argument("--root", type=Path, default=ROOT, help="directory of README.md and docs/")
     options = parser.parse_args(arguments)
-    update(options.results, options.full, results.read_all(options.full))
+    update(options.results, results.read_all(options.full))
     found = load(options.results)
     for path in PAGES:
         page = options.root / path
@@ -47,9 +47,9 @@ def main(arguments: list[str]) -> int:
 
 def load(directory: Path) -> dict[str, Summary]:
     """By block, what it is made from; the summary of the ops has the best instruction set first."""
-    ops, cluster = read_summary(directory / OPS), read_summary(directory / CLUSTER)
+    ops = read_summary(directory / OPS)
     ops = {isa: ops[isa] for isa in ORDER if isa in ops}
-    return {"bench": ops, "targets": ops} | {name: cluster.get(name, {}) for name in ("throughput", "kills")}
+    return {"bench": ops, "targets": ops}
 
 
 def with_blocks(page: str, found: Mapping[str, Summary]) -> str:
@@ -148,38 +148,9 @@ def unexplained(summary: Summary, page: str) -> list[str]:
     return [name for name in dict.fromkeys(missed) if name not in named]
 
 
-# --- runs on a cluster -----------------------------------------------------------------------------------------------
-
-
-def throughput(found: Summary) -> str:
-    """What a second worker brings, and what Ray costs."""
-    gains = " and ".join(
-        f"{speedup:.1f} × as fast as one on {rows:,} rows"
-        for rows, speedup in zip(found["rows"], found["speedup"], strict=True)
-    )
-    costs = " and ".join(f"{100 * overhead:.0f} %" for overhead in found["overhead"])
-    return (
-        f"On one machine with two cores ({found['machine']['processor']}), two workers are {gains}; one worker of Ray "
-        f"takes {costs} longer than one process without it; the largest process holds {found['largest_mib']} MiB.\n"
-    )
-
-
-def kills(found: Summary) -> str:
-    """How many kills, of what, and what came of it."""
-    count = {name: found["killed"].get(name, 0) for name in ("worker", "node", "driver")}
-    struck = ", ".join(f"{number} {name}{'s' * (number != 1)}" for name, number in count.items() if number)
-    ended = f"{'' if found['all_same'] else 'NOT '}every run ended with the same artifact"
-    return (
-        f"Killed at random moments of {found['runs']} pipelines on {found['nodes']} nodes of one machine: {struck}. "
-        f"Afterwards {ended}, version `{found['expected']['version']}`, as one process makes it.\n"
-    )
-
-
 BLOCKS: dict[str, Callable[[Summary], str]] = {
     "bench": bench,
     "targets": targets,
-    "throughput": throughput,
-    "kills": kills,
 }
 
 

@@ -1,10 +1,9 @@
 """Summaries of the suites, which git keeps: `python -m bench report` makes them from full results.
 
-`ops.json`: instruction set → the machine, and each target with the row that decides it. `cluster.json`: runs on Ray.
+`ops.json`: instruction set → the machine, and each target with the row that decides it.
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from bench.cpu.harness import OURS
 from bench.report.results import write_json
 from bench.report.targets import CALL, CORE, TIME, Results, Verdict, judge
 
-OPS, CLUSTER = "ops.json", "cluster.json"
+OPS = "ops.json"
 FACTS = ("processor", "peers_isa", "python", "torch", "numpy", "onnxruntime", "faiss-cpu", "numba")
 Summary = dict[str, Any]
 
@@ -22,7 +21,7 @@ def read_summary(path: Path) -> Summary:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def update(directory: Path, full: Path, measured: Results) -> None:
+def update(directory: Path, measured: Results) -> None:
     """Write what the full results have into the summaries; the rest of them stays."""
     ops = read_summary(directory / OPS)
     for isa, found in summarize(measured).items():
@@ -31,12 +30,6 @@ def update(directory: Path, full: Path, measured: Results) -> None:
             entry[name] |= value
     if ops:
         write_json(directory / OPS, ops)
-    cluster = read_summary(directory / CLUSTER)
-    for name, summarized in (("throughput", _throughput), ("kills", _kills)):
-        if (path := full / f"cluster_{name}.json").is_file():
-            cluster[name] = summarized(json.loads(path.read_text()))
-    if cluster:
-        write_json(directory / CLUSTER, cluster)
 
 
 def summarize(measured: Results) -> Summary:
@@ -64,22 +57,3 @@ def _figures(verdict: Verdict) -> Summary:
     if row.best_peer is not None:
         figures |= {"peer": row.best_peer, "peer_us": row.timings[row.best_peer].p50}
     return figures
-
-
-def _throughput(record: Mapping[str, Any]) -> Summary:
-    """Speed-up of two workers over one and the cost of Ray, by length of the log, and the largest process."""
-    runs, machine = record["runs"], record["machine"]
-    alone, one, two = ([run[name]["seconds"] for run in runs] for name in ("alone", "local:1", "local:2"))
-    return {
-        "machine": {name: machine[name] for name in ("processor", "commit", "ray") if name in machine},
-        "rows": [run["rows"] for run in runs],
-        "speedup": [round(a / b, 3) for a, b in zip(one, two, strict=True)],
-        "overhead": [round(a / b - 1, 3) for a, b in zip(one, alone, strict=True)],
-        "largest_mib": round(max(of["largest_mib"] for run in runs for of in run.values() if isinstance(of, dict))),
-    }
-
-
-def _kills(record: Mapping[str, Any]) -> Summary:
-    """How many kills, of what, and what came of it."""
-    kept = {name: record[name] for name in ("nodes", "killed", "all_same", "expected")}
-    return kept | {"runs": len(record["runs"]) - 1}

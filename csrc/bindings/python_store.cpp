@@ -56,22 +56,15 @@ auto guarded(const Call& call) {
   try {
     return call();
   } catch (const py::error_already_set& error) {
-    if (error.matches(py::module_::import("pygrade.stores").attr("StoreError"))) throw PythonStoreError(error);
+    const auto stores = py::module_::import("pygrade.stores");
+    const std::string text = py::str(error.value());
+    if (error.matches(stores.attr("StoreUnreachableError"))) throw StoreUnreachableError(text);
+    if (error.matches(stores.attr("StoreError"))) throw StoreError(text);
     throw;
   }
 }
 
-std::string text_of(const py::error_already_set& error) {
-  const py::gil_scoped_acquire locked;
-  return py::str(error.value());
-}
-
 }  // namespace
-
-PythonStoreError::PythonStoreError(const py::error_already_set& raised)
-    : StoreError(text_of(raised)), raised_(raised) {}
-
-void PythonStoreError::restore() const { PyErr_SetObject(raised_.type().ptr(), raised_.value().ptr()); }
 
 PythonStore::PythonStore(const py::object& store, std::optional<std::string> version)
     : store_(store), url_(py::str(store.attr("url"))), version_(std::move(version)) {}

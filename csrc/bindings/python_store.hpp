@@ -9,18 +9,8 @@ namespace pygrade::inline v0_2::bindings {
 
 namespace py = pybind11;
 
-// A StoreError that Python raised; `restore` raises the same object again.
-class PythonStoreError : public StoreError {
- public:
-  explicit PythonStoreError(const py::error_already_set& raised);
-  void restore() const;
-
- private:
-  py::error_already_set raised_;
-};
-
 // Calls an object with the interpreter's lock; the core computes without it. What Python raises is thrown: a StoreError
-// as PythonStoreError, anything else as it is. Ignores deadlines. The object has `url` and, with arguments that were
+// as the core's, anything else as it is. Ignores deadlines. The object has `url` and, with arguments that were
 // checked:
 //
 //     get([(table, keys int64 [n]), ...], version | None) → [[bytes | None, ...], ...]    as Store::get and Store::at

@@ -192,40 +192,27 @@ void add_error(py::module_& module, const char* name, const char* text, const ch
 }  // namespace
 
 void bind_store(py::module_& module) {
-  // The last translator is asked first, so bases come before what derives from them.
-  add_error<StoreError>(module, "StoreError", "The store failed; the message names the store and the reason.");
+  // The last translator is asked first, so the base comes before what derives from it.
+  add_error<StoreError>(
+      module, "StoreError",
+      "The store failed: it is not there or no store, it is damaged or of another format, or it lacks "
+      "the version; the message names the store and the reason.");
   add_error<StoreUnreachableError>(module, "StoreUnreachableError",
-                                   "No answer in time: the server is down, hangs, or refuses the login.", "StoreError");
-  add_error<StoreTimeout>(module, "StoreTimeout", "The deadline of the call passed before the store answered.",
-                          "StoreUnreachableError");
-  add_error<NotAStoreError>(module, "NotAStoreError",
-                            "There is nothing at this address, or something that pygrade did not write.", "StoreError");
-  add_error<StoreCorruptError>(module, "StoreCorruptError",
-                               "The content is damaged: cut off, overwritten, or a record with a wrong checksum.",
-                               "StoreError");
-  add_error<StoreFormatError>(module, "StoreFormatError",
-                              "Another release, of pygrade or of LMDB, wrote the store, in a format that this one "
-                              "does not read.",
-                              "StoreError");
-  add_error<MissingVersionError>(module, "MissingVersionError",
-                                 "The store has no version of that name, or none is current yet.", "StoreError");
-  add_error<VersionInUseError>(module, "VersionInUseError",
-                               "The version is complete and may not be begun again, or is current and may not be "
-                               "dropped.",
-                               "StoreError");
+                                   "No answer in time: the server is down, hangs, or refuses the login, or the "
+                                   "deadline of the call has passed.",
+                                   "StoreError");
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
-    } catch (const PythonStoreError& error) {
-      error.restore();
     } catch (const SchemaMismatchError& error) {
       py::set_error(py::module_::import("pygrade.features.center").attr("SchemaMismatchError"), error.what());
     }
   });
-  module.def("store_libraries", [] {
-    std::vector<std::string> names;
-    for (const auto name : store_libraries()) names.emplace_back(name);
-    return names;
+  module.def("store_kinds", [] {
+    py::list kinds;
+    for (const StoreKind& kind : store_kinds())
+      kinds.append(py::make_tuple(kind.scheme, kind.address, kind.help, kind.built));
+    return kinds;
   });
   module.def("without_secret", &detail::without_secret, "url"_a);
   using unlocked = py::call_guard<py::gil_scoped_release>;
@@ -244,7 +231,7 @@ void bind_store(py::module_& module) {
       .def_property_readonly("url", &Store::url);
   py::class_<PythonStore, Store, std::shared_ptr<PythonStore>>(module, "PythonStore")
       .def(py::init<const py::object&>(), "store"_a);
-  // For stores that Python implements: records of values that live `ttl` seconds, and their values.
+  // For tests: records of values that live `ttl` seconds, and their values.
   module.def("pack_records", &pack_records, "values"_a, "ttl"_a);
   module.def("unpack_records", &unpack_records, "records"_a, "url"_a);
   module.def(

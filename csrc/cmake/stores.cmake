@@ -99,7 +99,7 @@ endmacro()
 
 if(PYGRADE_LMDB)
   pygrade_add_store(LMDB lmdb lib LIBRARIES lmdb lmdb.h SOURCES lib/mdb.c lib/midl.c  # the file format of LMDB 0.9
-    CORE lmdb lmdb_file record_cache)
+    CORE lmdb lmdb_file)
 endif()
 if(PYGRADE_REDIS)
   set(tls_library "")
@@ -112,5 +112,5 @@ if(PYGRADE_REDIS)
   set(hiredis alloc async hiredis net read sds sockcompat)
   list(TRANSFORM hiredis REPLACE "(.+)" "vendor/hiredis/\\1.c")
   pygrade_add_store(REDIS hiredis vendor LIBRARIES hiredis hiredis/hiredis.h ${tls_library} SOURCES ${hiredis} ${tls_source}
-    CORE redis redis_address redis_cache redis_connection redis_pool redis_protocol redis_servers redis_tls)
+    CORE redis redis_address redis_server redis_tls)
 endif()

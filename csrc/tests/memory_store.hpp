@@ -22,7 +22,7 @@ class MemoryStore final : public Store {
            std::optional<std::chrono::steady_clock::time_point> deadline) override {
     ++gets;
     if (before_get) before_get();
-    if (deadline && std::chrono::steady_clock::now() >= *deadline) throw StoreTimeout("memory: took too long");
+    if (deadline && std::chrono::steady_clock::now() >= *deadline) throw StoreUnreachableError("memory: took too long");
     read(find(queries));
   }
 

@@ -19,7 +19,7 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 from pygrade._util.text import one_line
 from pygrade.cluster.errors import ClusterError
 from pygrade.workers import error_context
-from pygrade.workers.group import DistributedGroup, FileCheckpoints, Group
+from pygrade.workers.group import FileCheckpoints, Group
 from pygrade.workers.ranks import CHECKPOINT, RESTARTS
 
 logger = logging.getLogger("pygrade")
@@ -138,7 +138,8 @@ def _loop(config: dict[str, Any]) -> Any:
     logging.getLogger("pygrade").setLevel(config["level"])
     if os.path.isdir(config["folder"]):
         os.chdir(config["folder"])
-    group = DistributedGroup(RayCheckpoints(), str(get_device()))
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    group = Group(RayCheckpoints(), str(get_device()), rank, size)
     if group.device.type == "cuda":
         torch.cuda.set_device(group.device)
     try:

@@ -6,7 +6,7 @@ Jobs and results travel as pickled bytes: arrays arrive writable, as they do fro
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,10 +68,6 @@ class RayWorkers:
             finally:
                 for reference in running:
                     ray.cancel(reference)
-
-    def reuse_processes(self) -> AbstractContextManager[None]:
-        """See `Workers`; Ray's are always there."""
-        return nullcontext()
 
     def actors(self, make: Callable[[Part], Any], parts: Sequence[Part], name: str) -> Actors:
         """See `Workers`."""

@@ -76,8 +76,7 @@ def materialize(
     recipe = [__version__, event_log.identity(), schema.hash, window, rows, cuts, shards]
     with _work_folder(out, hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]) as work:
         plan, jobs = plan_of(event_log, schema, users, items, work, window, spans, shards)
-        with workers.reuse_processes():
-            entries, fitter, save_state = materialize_sharded(plan, jobs, workers)
+        entries, fitter, save_state = materialize_sharded(plan, jobs, workers)
         with atomic_directory(out) as folder:
             for number in range(len(entries)):
                 (work / PART.format(number)).rename(folder / PART.format(number))

@@ -135,7 +135,7 @@ class Runner:
         inside = target.relative_to(self.out)
         replace_link(self.out / name, inside)
         if not self.place.is_local:
-            (self.place / name).point_to(self.place / inside.as_posix())
+            (self.place / name).publish(target)
 
     def _fetch(self, path: Path) -> None:
         """A stage that another machine has made."""

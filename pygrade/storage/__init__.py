@@ -1,7 +1,7 @@
 """Files of a command: a directory, local or at a URL of an object store, and how it is published whole."""
 
-from pygrade.storage.folder import Folder, Manifest, Place, is_url, visible_files
-from pygrade.storage.object_store import StorageError
+from pygrade.storage.files import StorageError, is_url
+from pygrade.storage.folder import Folder, Manifest, Place, visible_files
 from pygrade.storage.places import (
     download,
     download_directory,

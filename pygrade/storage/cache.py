@@ -16,7 +16,7 @@ _LOCK = ".lock"
 _GIB = 50.0
 _LONGEST = 120  # characters of a name
 
-_held: dict[Path, tuple[int, int]] = {}  # entry → process, descriptor of the lock
+_held: dict[Path, int] = {}  # entry → descriptor of its lock, until this process and those that it forked end
 
 
 def cache_root() -> Path:
@@ -34,19 +34,15 @@ def hold_entry(url: str, stamp: str) -> Path:
     """
     plain = re.sub(r"[^\w.=-]+", ":", url)[-_LONGEST:].strip(":")
     entry = cache_root() / f"{plain}@{hashlib.sha256(f'{url} {stamp}'.encode()).hexdigest()[:12]}"
-    if _held.get(entry, (0, 0))[0] == os.getpid() and entry.is_dir():
-        return entry
-    while True:
+    while entry not in _held or not entry.is_dir():
         entry.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # removed meanwhile
             lock = os.open(entry / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
             fcntl.flock(lock, fcntl.LOCK_SH)
-            with suppress(FileNotFoundError):
-                if os.stat(entry / _LOCK).st_ino == os.fstat(lock).st_ino:
-                    os.utime(entry / _LOCK)
-                    _held[entry] = (os.getpid(), lock)
-                    return entry
-            os.close(lock)
+            if os.path.samestat(os.stat(entry / _LOCK), os.fstat(lock)):
+                _held[entry] = lock
+    os.utime(entry / _LOCK)
+    return entry
 
 
 def make_room(size: int) -> None:
@@ -77,8 +73,6 @@ def _used(entry: Path) -> tuple[float, int]:
 
 def _remove(entry: Path) -> bool:
     """Whether nobody held the entry."""
-    if _held.get(entry, (0, 0))[0] == os.getpid():
-        return False
     with suppress(OSError):
         lock = os.open(entry / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:

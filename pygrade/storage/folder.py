@@ -5,7 +5,7 @@ A store has no rename, so a directory is published in two steps: its files go be
 version until then, and a killed writer leaves no visible files. A folder inside a published one is a part of it. Files
 that another program put there need no manifest: they are what is listed.
 
-Hidden files (``.name``) are neither listed nor published. Endpoints and credentials: see `object_store`.
+Hidden files (``.name``) are neither listed nor published. Endpoints and credentials: see `files.filesystem_of`.
 """
 
 import hashlib
@@ -15,8 +15,7 @@ import posixpath
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ from typing import Any, NamedTuple
 from pygrade._util.files import atomic_directory, atomic_file, file_hash, owner_of
 from pygrade._util.optional_imports import require
 from pygrade.storage.cache import hold_entry, make_room
-from pygrade.storage.object_store import Found, ObjectStore, StorageError, store_of
+from pygrade.storage.files import Found, StorageError, checked_url, files_of, in_parallel, is_url
 
 Place = str | Path
 """A directory or a file: a local path, or a URL."""
@@ -32,9 +31,7 @@ Place = str | Path
 MANIFEST, FORMAT, FORMAT_VERSION = "manifest.json", "pygrade.Folder", 1
 CLAIM = ".pygrade"  # names the command whose results a folder has
 _VERSION = ".v-"
-_THREADS = 8  # copies at a time
 _STALE_SECONDS = 3600.0
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _LOST_SLASH = re.compile(r"(s3a?|gs|gcs|abfss?|az|file|memory|hdfs):/[^/]")
 
 
@@ -50,14 +47,13 @@ class Manifest:
     """Contents of a folder at a URL."""
 
     version: str  # a hash of names and contents
-    at: str  # where the files are, relative to the folder
     files: Mapping[str, Entry]
-    previous: str = ""  # ``at`` of the version that this one replaced, which stays until the next
+    previous: str = ""  # the version that this one replaced, which stays until the next
 
-
-def is_url(place: object) -> bool:
-    """Whether text names a URL, such as ``s3://bucket/logs``; a local path otherwise."""
-    return isinstance(place, str) and _URL.match(place) is not None
+    def below(self, inside: str) -> dict[str, Entry]:
+        """The files in a folder of this one ("": all), by their names in that."""
+        start = f"{inside}/" if inside else ""
+        return {name[len(start) :]: entry for name, entry in self.files.items() if name.startswith(start)}
 
 
 class Folder:
@@ -76,7 +72,7 @@ class Folder:
             raise ValueError(f"{place} is a Path; want the URL as text, which keeps both slashes")
         if not is_url(place):
             return Folder(Path(place))
-        url = _checked_url(str(place))
+        url = checked_url(str(place))
         return Folder(Path(url[len("file://") :])) if url.startswith("file://") else RemoteFolder(url)
 
     @property
@@ -100,9 +96,6 @@ class Folder:
     def __str__(self) -> str:
         return str(self.path)
 
-    def __repr__(self) -> str:
-        return f"Folder({str(self)!r})"
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Folder) and str(self) == str(other)
 
@@ -115,10 +108,11 @@ class Folder:
 
         Those of the manifest if the folder was published, read once: this object keeps seeing that version.
         """
-        if pattern == "**/*":
-            return visible_files(self.path)
-        found = (path.relative_to(self.path).as_posix() for path in self.path.glob(pattern) if path.is_file())
-        return sorted(filter(_is_visible, found))
+        matches = re.compile(require("fsspec.utils").glob_translate(pattern)).match
+        return sorted(filter(matches, self._all_names()))
+
+    def _all_names(self) -> Iterable[str]:
+        return visible_files(self.path)
 
     def exists(self) -> bool:
         """Whether there is such a directory (at a URL: with a file in it)."""
@@ -152,6 +146,11 @@ class Folder:
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.path / name, directory / name)
 
+    def _some(self, pattern: str) -> list[str]:
+        if not (names := self.names(pattern)):
+            raise FileNotFoundError(f"{self} {f'holds no file {pattern}' if self.exists() else 'does not exist'}")
+        return names
+
     def read_manifest(self) -> Manifest | None:
         """What was published here, now; None if nothing was, and for a local directory."""
         return None
@@ -159,12 +158,6 @@ class Folder:
     def owner(self) -> str:
         """The command whose results the folder has; "" if none claimed it."""
         return owner_of(self.path)
-
-    def _some(self, pattern: str) -> list[str]:
-        if not (names := self.names(pattern)):
-            reason = f"holds no file {pattern}" if self.exists() else "does not exist"
-            raise FileNotFoundError(f"{self} {reason}")
-        return names
 
     # ---- writing -----------------------------------------------------------------------------------------------------
     def put(self, name: str, content: bytes | Path) -> None:
@@ -183,18 +176,19 @@ class Folder:
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(directory / name, partial / name)
 
-    def point_to(self, other: "Folder") -> None:
-        """Makes this folder at a URL show what was published at another one in the same store, in one request."""
-        raise ValueError(f"{self} is local; want a symbolic link")
-
 
 class RemoteFolder(Folder):
     """A folder at a URL of an object store; its methods do what `Folder` says."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._store, self._path = store_of(url)
+        self._files, self._path = files_of(url)
         self._forget()
+
+    def _forget(self) -> None:
+        """Drops what was read, after a write."""
+        self._manifests: dict[str, Manifest | None] = {}  # by the path in the store
+        self._listed: list[str] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RemoteFolder, (self.url,)  # each process has its own connection
@@ -211,13 +205,22 @@ class RemoteFolder(Folder):
             raise ValueError(f"{self} has no parent; want a folder in a bucket")
         return RemoteFolder(self.url.rpartition("/")[0])
 
-    # ---- reading -----------------------------------------------------------------------------------------------------
-    def names(self, pattern: str = "**/*") -> list[str]:
-        matches = re.compile(require("fsspec.utils").glob_translate(pattern)).match
-        return sorted(filter(matches, self._visible()))
+    def _all_names(self) -> Iterable[str]:
+        """Names of the manifest, or of what is listed, where a published folder has those of its manifest."""
+        if (published := self._published(self._path)) is not None:
+            return published[1].below(self._path[len(published[0]) + 1 :])
+        if self._listed is None:
+            listed = [name for name in self._files.listing(self._path) if not _is_hidden(name)]
+            for folder in [posixpath.dirname(name) for name in listed if posixpath.basename(name) == MANIFEST]:
+                found = self._published(f"{self._path}/{folder}")
+                if found is not None and found[0] == f"{self._path}/{folder}":
+                    listed = [name for name in listed if not name.startswith(f"{folder}/")]
+                    listed += [f"{folder}/{name}" for name in found[1].files]
+            self._listed = listed
+        return self._listed
 
     def exists(self) -> bool:
-        return bool(self._visible())
+        return bool(self._all_names())
 
     def is_file(self) -> bool:
         return "/" in self.url.partition("://")[2] and self.parent.has(self.name)
@@ -227,10 +230,10 @@ class RemoteFolder(Folder):
             path, entry = self._locate(name)
         except FileNotFoundError:
             return False
-        return entry is not None or self._store.is_file(path)
+        return entry is not None or self._files.is_file(path)
 
     def read(self, name: str) -> bytes:
-        return self._store.read(self._locate(name)[0])
+        return self._files.read(self._locate(name)[0])
 
     def fetch(self, name: str) -> Path:
         return self._cached([name]) / name
@@ -242,11 +245,11 @@ class RemoteFolder(Folder):
         self.download(directory, self.stamps(self._some(pattern)))
 
     def read_manifest(self) -> Manifest | None:
-        return _manifest_at(self._store, self._path)
+        return self._manifest_at(self._path)
 
     def owner(self) -> str:
         try:
-            return self._store.read(f"{self._path}/{CLAIM}").decode(errors="replace").strip()
+            return self._files.read(f"{self._path}/{CLAIM}").decode(errors="replace").strip()
         except FileNotFoundError:
             return ""
 
@@ -254,20 +257,35 @@ class RemoteFolder(Folder):
         """Size and stamp of files: what changes with the content."""
         return in_parallel(self._found, names)
 
-    def _forget(self) -> None:
-        """Drops what was read, after a write."""
-        self._manifests: dict[str, Manifest | None] = {}  # by the path in the store
-        self._listed: list[str] | None = None
+    def _found(self, name: str) -> Found:
+        path, entry = self._locate(name)
+        return self._files.head(path) if entry is None else Found(entry.size, entry.sha256)
 
     def _published(self, path: str) -> tuple[str, Manifest] | None:
         """The published folder that a path in the store is, or is in, and the version of it that this object sees."""
         while path:
             if path not in self._manifests:
-                self._manifests[path] = _manifest_at(self._store, path)
+                self._manifests[path] = self._manifest_at(path)
             if (manifest := self._manifests[path]) is not None:
                 return path, manifest
             path = posixpath.dirname(path)
         return None
+
+    def _manifest_at(self, path: str) -> Manifest | None:
+        """The manifest of a folder; None if there is none, or a file of that name that is something else."""
+        try:
+            record = json.loads(self._files.read(f"{path}/{MANIFEST}"))
+        except (FileNotFoundError, ValueError):
+            return None
+        if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
+            return None
+        try:
+            if (version := record.pop("format_version")) != FORMAT_VERSION:
+                raise ValueError(f"version {version}; this pygrade reads version {FORMAT_VERSION}")
+            record["files"] = {name: Entry(int(size), str(sha256)) for name, (size, sha256) in record["files"].items()}
+            return Manifest(**record)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StorageError(f"{self._files.scheme}://{path}/{MANIFEST} can't be read: {error}") from error
 
     def _locate(self, name: str) -> tuple[str, Entry | None]:
         """The path of a file in the store, and what its manifest says; FileNotFoundError if that does not name it."""
@@ -279,27 +297,9 @@ class RemoteFolder(Folder):
         inside = path[len(root) + 1 :]
         if inside not in manifest.files:
             raise FileNotFoundError(f"{self}/{name} does not exist")
-        return posixpath.normpath(f"{root}/{manifest.at}/{inside}"), manifest.files[inside]
+        return f"{root}/{_VERSION}{manifest.version}/{inside}", manifest.files[inside]
 
-    def _visible(self) -> list[str]:
-        """All names: of the manifest, or of what is listed, where a published folder has those of its manifest."""
-        if (published := self._published(self._path)) is not None:
-            return list(_part_of(published[1], self._path[len(published[0]) + 1 :]))
-        if self._listed is None:
-            listed = list(filter(_is_visible, self._store.listing(self._path)))
-            for folder in [posixpath.dirname(name) for name in listed if posixpath.basename(name) == MANIFEST]:
-                found = self._published(posixpath.normpath(f"{self._path}/{folder}"))
-                if found is not None and found[0] == f"{self._path}/{folder}":
-                    listed = [name for name in listed if not name.startswith(f"{folder}/")]
-                    listed += [f"{folder}/{name}" for name in found[1].files]
-            self._listed = listed
-        return self._listed
-
-    def _found(self, name: str) -> Found:
-        path, entry = self._locate(name)
-        return self._store.head(path) if entry is None else Found(entry.size, entry.sha256)
-
-    def _cached(self, names: Sequence[str]) -> Path:
+    def _cached(self, names: Iterable[str]) -> Path:
         """The directory of the local copies of these files, in the version that this object sees."""
         found = self.stamps(names)
         if (published := self._published(self._path)) is not None:  # one entry for all parts of what was published
@@ -319,12 +319,12 @@ class RemoteFolder(Folder):
             path, entry = self._locate(name)
             with atomic_file(directory / name) as partial:
                 try:
-                    sha256 = self._store.download(path, partial)
+                    self._files.download(path, partial)
                 except FileNotFoundError as error:
                     raise FileNotFoundError(f"{self}/{name} has disappeared since it was listed") from error
-                copied, size = partial.stat().st_size, files[name].size
-                if copied != size or (entry is not None and sha256 != entry.sha256):
-                    lengths = f"{copied:,} bytes, {size:,} were stated"
+                size, stated = partial.stat().st_size, files[name].size
+                if size != stated or (entry is not None and file_hash(partial) != entry.sha256):
+                    lengths = f"{size:,} bytes, {stated:,} were stated"
                     raise StorageError(f"{self}/{name} changed while it was read, or is damaged: {lengths}")
 
         if files:
@@ -333,54 +333,33 @@ class RemoteFolder(Folder):
 
     # ---- writing -----------------------------------------------------------------------------------------------------
     def put(self, name: str, content: bytes | Path) -> None:
-        self._store.write(f"{self._path}/{name}", content)
+        self._files.write(f"{self._path}/{name}", content)
         self._forget()
 
     def publish(self, directory: Path, without: Iterable[str] = (), hidden: Iterable[str] = ()) -> None:
-        names = visible_files(directory, without, hidden)
-        if not names:
+        if not (names := visible_files(directory, without, hidden)):
             raise ValueError(f"{directory} holds no file to publish at {self}")
-
-        def entry_of(name: str) -> Entry:
-            return Entry((directory / name).stat().st_size, file_hash(directory / name))
-
-        files = in_parallel(entry_of, names)
+        files = {name: Entry((directory / name).stat().st_size, file_hash(directory / name)) for name in names}
         version, current = _version_of(files), self.read_manifest()
         if current is not None and current.version == version:
             return
         draft = f"{self._path}/{_VERSION}{version}"
-        there = self._store.listing(draft)  # of a publication that was killed
+        there = self._files.listing(draft)  # of a publication that was killed
         missing = [name for name in names if name not in there or there[name].size != files[name].size]
-        in_parallel(lambda name: self._store.write(f"{draft}/{name}", directory / name), missing)
-        self._write_manifest(Manifest(version, _VERSION + version, files, "" if current is None else current.at))
-
-    def point_to(self, other: Folder) -> None:
-        assert isinstance(other, RemoteFolder)
-        if (published := other._published(other._path)) is None:
-            raise ValueError(f"{other} was not published; want a folder with a manifest")
-        root, manifest = published
-        inside = other._path[len(root) + 1 :]
-        files, at = _part_of(manifest, inside), posixpath.join(root, manifest.at, inside)
-        self._write_manifest(Manifest(_version_of(files), posixpath.relpath(at, self._path), files))
+        in_parallel(lambda name: self._files.write(f"{draft}/{name}", directory / name), missing)
+        self._write_manifest(Manifest(version, files, "" if current is None else current.version))
 
     def _write_manifest(self, manifest: Manifest) -> None:
         record = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(manifest)}
-        record["files"] = dict(sorted(manifest.files.items()))
-        self._store.write(f"{self._path}/{MANIFEST}", (json.dumps(record, indent=1) + "\n").encode())
+        self._files.write(f"{self._path}/{MANIFEST}", (json.dumps(record, indent=1) + "\n").encode())
         self._forget()
-        self._remove_replaced({manifest.at, manifest.previous})
-
-    def _remove_replaced(self, kept: set[str]) -> None:
-        """Removes versions that no manifest names, unless somebody may still be writing or reading them."""
-        newest: dict[str, int] = {}
-        listed = {name: found for name, found in self._store.listing(self._path).items() if name.startswith(_VERSION)}
-        for name, found in listed.items():
-            top = name.partition("/")[0]
-            newest[top] = max(newest.get(top, 0), found.time_ns or time.time_ns())
-        limit = time.time_ns() - _STALE_SECONDS * 1e9
-        stale = {top for top, changed in newest.items() if changed < limit} - kept
-        removed = [name for name in listed if name.partition("/")[0] in stale]
-        in_parallel(lambda name: self._store.remove(f"{self._path}/{name}"), removed)
+        # Versions that no manifest names go, unless somebody may still be writing or reading them.
+        listed = {name: found for name, found in self._files.listing(self._path).items() if name.startswith(_VERSION)}
+        kept = {_VERSION + manifest.version, _VERSION + manifest.previous}
+        limit = time.time() - _STALE_SECONDS
+        kept |= {name.partition("/")[0] for name, found in listed.items() if found.changed > limit}
+        stale = [name for name in listed if name.partition("/")[0] not in kept]
+        in_parallel(lambda name: self._files.remove(f"{self._path}/{name}"), stale)
 
 
 def visible_files(directory: Path, without: Iterable[str] = (), hidden: Iterable[str] = ()) -> list[str]:
@@ -398,56 +377,10 @@ def visible_files(directory: Path, without: Iterable[str] = (), hidden: Iterable
     return sorted(found)
 
 
-def in_parallel(work: Callable[[Any], Any], names: Iterable[Any]) -> dict[Any, Any]:
-    """work(name) of every name, a few at a time; the first error ends it."""
-    names = list(names)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return dict(zip(names, pool.map(work, names), strict=True))
-
-
-def _checked_url(url: str) -> str:
-    """The URL without a slash at its end. ValueError, which does not show them, for secrets and options in it."""
-    scheme, _, rest = url.partition("://")
-    host = rest.partition("/")[0]
-    user, _, bucket = host.rpartition("@")
-    if ":" in user or (user and scheme.lower().startswith("s3")):
-        raise ValueError(f"the URL {scheme}://…@{bucket} has credentials; want them in the environment")
-    if "?" in rest:
-        wanted = "want endpoint and credentials in the environment (AWS_ENDPOINT_URL …)"
-        raise ValueError(f"the URL {scheme}://{rest.partition('?')[0]}?… has options; {wanted}")
-    if not host and scheme.lower() != "file":
-        raise ValueError(f"{url} names no bucket; want {scheme}://BUCKET/PATH")
-    return f"{scheme.lower()}://{rest.rstrip('/')}"
-
-
-def _is_visible(name: str) -> bool:
-    return not any(part.startswith(".") for part in name.split("/"))
-
-
-def _part_of(manifest: Manifest, inside: str) -> dict[str, Entry]:
-    """The files of a published folder that are in a folder of it ("": all), by their names in that."""
-    start = f"{inside}/" if inside else ""
-    return {name[len(start) :]: entry for name, entry in manifest.files.items() if name.startswith(start)}
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def _version_of(files: Mapping[str, Entry]) -> str:
     text = json.dumps({name: entry.sha256 for name, entry in sorted(files.items())})
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _manifest_at(store: ObjectStore, path: str) -> Manifest | None:
-    """The manifest of a folder; None if there is none, or a file of that name that is something else."""
-    try:
-        record = json.loads(store.read(f"{path}/{MANIFEST}"))
-    except (FileNotFoundError, ValueError):
-        return None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        return None
-    url = f"{store.scheme}://{path}/{MANIFEST}"
-    if (version := record.get("format_version")) != FORMAT_VERSION:
-        raise StorageError(f"{url}: version {version}; this pygrade reads version {FORMAT_VERSION}")
-    try:
-        files = {str(name): Entry(int(size), str(sha256)) for name, (size, sha256) in record["files"].items()}
-        return Manifest(record["version"], record["at"], files, record["previous"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StorageError(f"{url} is damaged: {error}") from error

@@ -10,7 +10,8 @@ from pathlib import Path
 from pygrade._util.files import atomic_file
 from pygrade._util.optional_imports import require
 from pygrade.storage.cache import hold_entry
-from pygrade.storage.folder import CLAIM, Folder, Place, RemoteFolder, is_url
+from pygrade.storage.files import is_url
+from pygrade.storage.folder import CLAIM, Folder, Place, RemoteFolder
 
 
 def place_of(text: str) -> Place:

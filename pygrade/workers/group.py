@@ -52,13 +52,14 @@ class FileCheckpoints:
 
 
 class Group:
-    """The group of a process that trains alone: nothing is divided, and nothing added up."""
+    """One of ``size`` processes that train together: rank 0 … size - 1 of torch.distributed's default group, which is
+    there already (gloo; for tensors on GPUs NCCL). A group of one needs none: nothing is divided, and nothing added up.
+    """
 
-    rank = 0
-    size = 1
-
-    def __init__(self, checkpoints: Checkpoints | None = None, device: str = "cpu") -> None:
-        self.device = torch.device(device)
+    def __init__(
+        self, checkpoints: Checkpoints | None = None, device: str = "cpu", rank: int = 0, size: int = 1
+    ) -> None:
+        self.device, self.rank, self.size = torch.device(device), rank, size
         self.agreed: Exception | None = None  # what every rank raised (`agreeing`)
         self._checkpoints = checkpoints
         self._found: dict[str, Any] | None = None  # states of an earlier run, until they are asked for
@@ -66,27 +67,58 @@ class Group:
 
     def seed(self, seed: int) -> int:
         """The seed of what differs between ranks: dropout and the order of rows."""
-        return seed
+        return seed if self.size == 1 else int(np.random.SeedSequence([seed, self.rank]).generate_state(1)[0])
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over the ranks of tensors of one shape."""
-        return values
+        if self.size == 1:
+            return values
+        total = values.detach().clone()
+        torch.distributed.all_reduce(total)
+        return total
 
     def gather(self, value: Value) -> list[Value]:
         """The values of all ranks, which must be picklable, in the order of the ranks."""
-        return [value]
+        if self.size == 1:
+            return [value]
+        result: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(result, value)
+        return result
 
     def gather_rows(self, rows: Tensor) -> tuple[Tensor, int]:
         """The rows [n, …] of all ranks, one after another, and the place of this rank's first. Gradients flow back to
         the rank that gave a row."""
-        return rows, 0
+        if self.size == 1:
+            return rows, 0
+        counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(self.size)]
+        torch.distributed.all_gather(counts, torch.full_like(counts[0], len(rows)))
+        sizes = [int(count) for count in counts]
+        apply: Any = _GatherRows.apply  # untyped before torch 2.15
+        every: Tensor = apply(rows, sizes, self.rank)
+        return every, sum(sizes[: self.rank])
 
     def steps(self, batches: Iterator[Value], empty: Value) -> Iterator[Value]:
         """This rank's batches, then ``empty`` while other ranks have some left: all ranks take as many steps."""
-        return batches
+        if self.size == 1:
+            yield from batches
+            return
+        while True:
+            batch = next(batches, None)
+            left = torch.tensor([int(batch is not None)], device=self.device)
+            if not int(self.sum(left)):
+                return
+            yield empty if batch is None else batch
 
     def sum_gradients(self, module: nn.Module) -> None:
-        """Replaces every gradient by its sum over the ranks."""
+        """Replaces every gradient by its sum over the ranks. One flat tensor crosses the network, 4 bytes a
+        parameter."""
+        if self.size == 1:
+            return
+        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        for gradient, total in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(total.view_as(gradient))
 
     def share(self, batch_size: int) -> int:
         """The rows of a batch that are this rank's."""
@@ -159,57 +191,6 @@ def _portable(error: Exception | None) -> Exception | None:
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
-
-
-class DistributedGroup(Group):
-    """The ranks of torch.distributed's default group, which is there already (gloo; for tensors on GPUs NCCL)."""
-
-    def __init__(self, checkpoints: Checkpoints | None = None, device: str = "cpu") -> None:
-        super().__init__(checkpoints, device)
-        self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-
-    def seed(self, seed: int) -> int:
-        """See `Group`."""
-        return int(np.random.SeedSequence([seed, self.rank]).generate_state(1)[0])
-
-    def sum(self, values: Tensor) -> Tensor:
-        """See `Group`."""
-        total = values.detach().clone()
-        torch.distributed.all_reduce(total)
-        return total
-
-    def gather(self, value: Value) -> list[Value]:
-        """See `Group`."""
-        result: list[Any] = [None] * self.size
-        torch.distributed.all_gather_object(result, value)
-        return result
-
-    def gather_rows(self, rows: Tensor) -> tuple[Tensor, int]:
-        """See `Group`."""
-        counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(self.size)]
-        torch.distributed.all_gather(counts, torch.full_like(counts[0], len(rows)))
-        sizes = [int(count) for count in counts]
-        apply: Any = _GatherRows.apply  # untyped before torch 2.15
-        every: Tensor = apply(rows, sizes, self.rank)
-        return every, sum(sizes[: self.rank])
-
-    def steps(self, batches: Iterator[Value], empty: Value) -> Iterator[Value]:
-        """See `Group`."""
-        while True:
-            batch = next(batches, None)
-            left = torch.tensor([int(batch is not None)], device=self.device)
-            torch.distributed.all_reduce(left)
-            if not int(left):
-                return
-            yield empty if batch is None else batch
-
-    def sum_gradients(self, module: nn.Module) -> None:
-        """See `Group`. One flat tensor crosses the network, 4 bytes a parameter."""
-        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        torch.distributed.all_reduce(flat)
-        for gradient, total in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(total.view_as(gradient))
 
 
 class _GatherRows(torch.autograd.Function):

@@ -5,7 +5,6 @@ order of the jobs, so that what is added up in this order has the same bits ever
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -43,9 +42,6 @@ class Workers(Protocol):
         If jobs or results have an attribute ``rows``, progress shows the rows per second. Work that is an object is
         held by a worker between jobs with what it loads, as a model.
         """
-
-    def reuse_processes(self) -> AbstractContextManager[None]:
-        """Maps inside share their processes, which start once."""
 
     def actors(self, make: Callable[[Part], Any], parts: Sequence[Part], name: str) -> Actors:
         """One object make(part) for every part. A lost worker's objects are made again, so they keep no other state."""

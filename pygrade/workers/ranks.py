@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-from pygrade.workers.group import DistributedGroup, FileCheckpoints, Group
+from pygrade.workers.group import FileCheckpoints, Group
 from pygrade.workers.spawn import without_script
 
 Job = TypeVar("Job")
@@ -65,7 +65,7 @@ def _run(loop: Any, job: Any, ranks: int, checkpoints: FileCheckpoints, scratch:
 def _rank(rank: int, loop: Any, job: Any, ranks: int, checkpoints: FileCheckpoints, scratch: Path) -> None:
     try:
         torch.distributed.init_process_group("gloo", init_method=f"file://{scratch}/store", rank=rank, world_size=ranks)
-        result = loop(DistributedGroup(checkpoints), job)
+        result = loop(Group(checkpoints, rank=rank, size=ranks), job)
         if rank == 0:
             (scratch / "result").write_bytes(pickle.dumps(result))
         torch.distributed.barrier()

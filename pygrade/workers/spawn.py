@@ -34,11 +34,12 @@ class _Process(SpawnProcess):
             super().start()
 
 
-class _WithoutScript(SpawnContext):
+class WithoutScript(SpawnContext):
+    """Starts processes without the script."""
+
     Process = _Process
 
 
-def context_for(work: bytes, jobs: Iterable[object]) -> SpawnContext:
-    """How to start processes for pickled work: without the script, unless the work or a job is defined there."""
-    needed = b"__main__" in work or any(type(job).__module__ == "__main__" for job in jobs)
-    return SpawnContext() if needed else _WithoutScript()
+def needs_script(work: bytes, jobs: Iterable[object]) -> bool:
+    """Whether pickled work or a job is defined in the script."""
+    return b"__main__" in work or any(type(job).__module__ == "__main__" for job in jobs)

@@ -1,6 +1,5 @@
 """The pages match the committed summaries, and every missed target has a reason."""
 
-import json
 import re
 from pathlib import Path
 
@@ -76,10 +75,10 @@ def test_the_committed_summary_has_every_target_and_what_was_timed():
 
 
 def test_a_block_without_results_says_so_and_one_without_an_end_is_refused():
-    begin = "<!-- kills:begin, written by python -m bench report -->"
-    made = generate.with_blocks(f"a\n{begin}\nold\n<!-- kills:end -->\nb", {name: {} for name in generate.BLOCKS})
-    assert made == f"a\n{begin}\nNot measured yet.\n<!-- kills:end -->\nb"
-    with pytest.raises(ValueError, match="kills:begin and no kills:end"):
+    begin = "<!-- targets:begin, written by python -m bench report -->"
+    made = generate.with_blocks(f"a\n{begin}\nold\n<!-- targets:end -->\nb", {name: {} for name in generate.BLOCKS})
+    assert made == f"a\n{begin}\nNot measured yet.\n<!-- targets:end -->\nb"
+    with pytest.raises(ValueError, match="targets:begin and no targets:end"):
         generate.with_blocks(f"{begin}\n", {name: {} for name in generate.BLOCKS})
 
 
@@ -136,10 +135,10 @@ def test_the_readme_block_names_each_machine_once_with_its_commits():
 
 
 def test_a_run_of_some_suites_leaves_the_figures_of_the_others(tmp_path):
-    summary.update(tmp_path, tmp_path, made_up())
+    summary.update(tmp_path, made_up())
     before = generate.load(tmp_path)["bench"]["avx512"]
     some = {"avx512": {"serving": Report("serving", {"processor": "Q", "isa": "avx512"}, [topk(ours=1.0)])}}
-    summary.update(tmp_path, tmp_path, some)
+    summary.update(tmp_path, some)
     after = generate.load(tmp_path)["bench"]["avx512"]
     call = "call of fuse_topk(out=)"
     assert after["targets"][TOPK]["worst"] == 14.0 != before["targets"][TOPK]["worst"]
@@ -160,26 +159,3 @@ def test_the_command_writes_the_blocks(tmp_path, capsys):
         before, after = (ROOT / name).read_text(), (tmp_path / name).read_text()
         assert before != after and "P, one core" in after and after.startswith(before[:100])
     assert generate.BENCH in capsys.readouterr().out
-
-
-# --- runs on a cluster -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("same", "said"), [(True, "every run ended with the same"), (False, "NOT every run ended")])
-def test_kills_say_what_came_of_them(tmp_path, same, said):
-    record = {"killed": {"worker": 3, "node": 1}, "runs": [{}, {}, {}], "nodes": 3, "all_same": same}
-    (tmp_path / "cluster_kills.json").write_text(json.dumps(record | {"expected": {"version": "abc"}}))
-    summary.update(tmp_path, tmp_path, {})
-    text = generate.kills(generate.load(tmp_path)["kills"])
-    assert "of 2 pipelines on 3 nodes" in text and "3 workers, 1 node." in text and said in text and "`abc`" in text
-
-
-def test_the_cost_is_that_of_the_shortest_and_the_longest_log(tmp_path):
-    seconds = {"alone": 4.0, "local:1": 6.0, "local:2": 4.8}
-    run = {name: {"seconds": value, "largest_mib": 90.4} for name, value in seconds.items()}
-    record = {"machine": {"processor": "P", "torch": "2"}, "runs": [{"rows": 1000, **run}]}
-    (tmp_path / "cluster_throughput.json").write_text(json.dumps(record))
-    summary.update(tmp_path, tmp_path, {})
-    text = generate.throughput(generate.load(tmp_path)["throughput"])
-    assert "(P)" in text and "1.2 × as fast as one on 1,000 rows;" in text
-    assert "takes 50 % longer" in text and "90 MiB" in text

@@ -17,9 +17,6 @@ class Four:
     def __init__(self, workers):
         self.workers, self.names = workers, []
 
-    def reuse_processes(self):
-        return self.workers.reuse_processes()
-
     def map(self, work, jobs, name):
         self.names.append(name)
         return self.workers.map(work, jobs, name)

@@ -3,12 +3,12 @@
 import os
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 
 from pygrade.logs import write_logs
 from pygrade.training.train import train
+from tests.cluster.killer import descendants
 from tests.training.test_shards import LOGS, SHARDED
 from tests.training.test_train import policy_bytes
 
@@ -53,14 +53,4 @@ def test_a_killed_worker_is_made_again_from_its_shards(cluster, alone, tmp_path)
 
 def pids_of_holders() -> set[int]:
     """The processes of this test's Ray that hold shards."""
-    parents, names = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            names[int(folder.name)] = (folder / "cmdline").read_bytes()
-        except OSError:  # it has ended
-            continue
-    mine = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in mine} - mine:
-        mine |= more
-    return {pid for pid in mine if names.get(pid, b"").startswith(b"ray::_Holder")}
+    return {pid for pid, title in descendants(os.getpid()) if title.startswith("ray::_Holder")}

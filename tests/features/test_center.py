@@ -20,7 +20,7 @@ from pygrade.features import (
     state_before,
 )
 from pygrade.features.values import encode_rows
-from pygrade.stores import MissingVersionError, StoreUnreachableError, open_store
+from pygrade.stores import StoreError, StoreUnreachableError, open_store
 from tests.features.events import make_log
 from tests.stores.doubles import PythonStore
 
@@ -306,7 +306,7 @@ def test_mixed_versions_are_refused(log, features, memory_center):
 def test_a_store_without_a_version_is_no_silent_emptiness(log, features):
     with open_store("memory:") as empty:
         center = FeatureCenter(features.schema, features.fitted, empty)
-        with pytest.raises(MissingVersionError):
+        with pytest.raises(StoreError):
             center.update(log.events[:3])
         center.read(1, [5], {}, 0)
         assert center.counters["defaults"] == center.counters["reads"] == 1

@@ -1,6 +1,5 @@
 """Materialization by several workers has the bytes of one process, for every way of cutting the work."""
 
-import contextlib
 import dataclasses
 import json
 import signal
@@ -34,9 +33,6 @@ class Jobs:
     def map(self, work, jobs, name):
         self.names += [name] * len(jobs)
         return LocalWorkers().map(work, jobs, name)
-
-    def reuse_processes(self):
-        return contextlib.nullcontext()
 
     def actors(self, make, parts, name):
         raise AssertionError("materialization has no actors")

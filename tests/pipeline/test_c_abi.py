@@ -14,7 +14,8 @@ from pygrade.serving.pipeline import Pipeline
 from tests.pipeline.world import copy
 from tests.serving.test_embedding import ROOT, library, struct
 
-pytestmark = pytest.mark.skipif("lmdb" not in _core.store_libraries(), reason="the C++ library was built without LMDB")
+BUILT = [kind for kind, _, _, built in _core.store_kinds() if built]
+pytestmark = pytest.mark.skipif("lmdb" not in BUILT, reason="the C++ library was built without LMDB")
 
 NOW, K, CANDIDATES = 1_700_003_000_000, 5, 40
 TASKS = 3

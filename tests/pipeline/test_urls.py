@@ -16,7 +16,7 @@ from pygrade.serving.pipeline import Pipeline
 from pygrade.serving.run_copy import following, local_run
 from pygrade.storage import Folder
 from pygrade.storage import folder as storage
-from pygrade.storage.object_store import StorageError, store_of
+from pygrade.storage.files import Files, StorageError, files_of
 from tests.pipeline.world import CONFIG, OTHER, copy, write_log
 
 _OWN = ("report.html", "summary.json", "stage.json", "train.json")  # have durations
@@ -154,7 +154,7 @@ def test_a_file_that_disappears_while_it_is_copied_is_named_with_the_place(s3, d
     def copied(folder, name):
         answer = found(folder, name)
         if name.endswith(".parquet"):
-            folder._store.remove(f"{folder._path}/{name}")
+            folder._files.remove(f"{folder._path}/{name}")
         return answer
 
     monkeypatch.setattr(storage.RemoteFolder, "_found", copied)
@@ -169,7 +169,7 @@ def test_a_file_that_disappears_while_it_is_copied_is_named_with_the_place(s3, d
     [
         (["--data", "logs:{s3}/nothing", "--out", "{s3}/x"], "data is .*nothing.* does not exist"),
         (["--data", "{data}", "--out", "{s3}-missing/x"], "-missing/x.*no such bucket"),
-        (["--data", "logs:{s3}-missing/log", "--out", "{s3}/x"], "-missing/log.*no such bucket"),
+        (["--data", "logs:{s3}-missing/log", "--out", "{s3}/x"], "-missing/log does not exist"),
         (["--data", "{data}", "--out", "{s3}/in/log/run"], "out is .*inside the data"),
         (["--data", "{data}", "--out", "s3://KEY:SECRET@b/x"], "has credentials"),
     ],
@@ -179,21 +179,21 @@ def test_bad_places_are_named_before_any_work(s3, data, options, message, capsys
     assert cli.main(["pipeline", *words, "--quiet"]) == 2
     text = capsys.readouterr().err
     assert re.search(message, text) and "SECRET" not in text
-    store, path = store_of(s3)
+    store, path = files_of(s3)
     assert {name.partition("/")[0] for name in store.listing(path)} == {"in"}
 
 
 def test_a_store_that_refuses_in_mid_run_leaves_the_earlier_artifact(s3, data, monkeypatch):
     place = f"{s3}/runs/tiny"
     version = run_pipeline(data, place, CONFIG)["stages"]["publish"]["version"]
-    real = storage.ObjectStore.write
+    real = Files.write
 
     def write(store, path, content):
         if "/policy-" in path:
             raise StorageError(f"{store.scheme}://{path}: the store refuses these credentials")
         real(store, path, content)
 
-    monkeypatch.setattr(storage.ObjectStore, "write", write)
+    monkeypatch.setattr(Files, "write", write)
     with pytest.raises(StorageError, match=r"policy-.*the store refuses"):
         run_pipeline(data, place, OTHER)
     assert open_artifact(f"{place}/artifact").version == version

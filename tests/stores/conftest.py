@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from devtools.redis_server import RedisCluster, RedisServer
+from devtools.redis_server import RedisServer
 from pygrade.stores import open_store
 from tests.stores.doubles import PythonStore
 from tests.stores.servers import needs_redis
@@ -19,12 +19,6 @@ def shared_server(tmp_path_factory):
         yield server
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
-    with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        yield cluster
-
-
 @pytest.fixture
 def server(tmp_path_factory):
     """A server for one test, which may kill it."""
@@ -33,14 +27,12 @@ def server(tmp_path_factory):
 
 
 def _address(kind, request, tmp_path):
-    if kind == "cluster":
-        return request.getfixturevalue("cluster").url(f"t{next(_numbers)}", timeout=10)
     if kind == "redis":
         return request.getfixturevalue("shared_server").url(f"t{next(_numbers)}", timeout=10)
     return {"memory": "memory:", "lmdb": f"lmdb:{tmp_path / 'store'}"}[kind]
 
 
-@pytest.fixture(params=["memory", "python", *SHARED, pytest.param("cluster", marks=needs_redis)])
+@pytest.fixture(params=["memory", "python", *SHARED])
 def empty(request, tmp_path):
     """A store without any version."""
     own = request.param == "python"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pygrade.stores import MissingVersionError, open_store
+from pygrade.stores import StoreError, open_store
 from tests.stores.servers import repeated
 from tests.stores.worker import KEYS, TABLES, fill, plus_one
 
@@ -113,26 +113,21 @@ def switch_while(store, act, drop=False):
     return counts
 
 
-def test_an_update_during_switches_goes_to_one_version(empty, request):
+def test_an_update_during_switches_goes_to_one_version(empty):
     counts = switch_while(empty, lambda i: empty.update_tables([(table, KEYS[:1]) for table in TABLES], plus_one))
     total = np.zeros(2, dtype=int)
     for version in empty.versions():
         empty.switch(version)
         total += [int(values[0] or 0) for values in empty.get_tables([(table, KEYS[:1]) for table in TABLES])]
-    if "cluster" in request.node.name:  # it may go to the former version, too
-        assert total.min() >= sum(counts)
-    else:
-        assert total.tolist() == [sum(counts)] * 2
+    assert total.tolist() == [sum(counts)] * 2
 
 
-def test_a_put_during_switches_goes_to_one_version(empty, request):
+def test_a_put_during_switches_goes_to_one_version(empty):
     counts = switch_while(empty, lambda i: empty.put_many("user", np.array([i]), [b"x"]))
     found = np.zeros(2 * max(counts), dtype=int)
     for version in empty.versions():
         empty.switch(version)
         found += [value is not None for value in empty.get_many("user", np.arange(len(found)))]
-    if "cluster" in request.node.name:
-        found = found.clip(max=1)
     assert found[0::2].tolist() == [1] * counts[0] + [0] * (max(counts) - counts[0])
     assert found[1::2].tolist() == [1] * counts[1] + [0] * (max(counts) - counts[1])
 
@@ -168,7 +163,7 @@ def test_a_killed_fill_leaves_what_is_served(address):
             process.wait()
         store.drop("third")
         assert store.versions() == {"v1": "ready", "new": "current"}
-        with pytest.raises(MissingVersionError, match="'third'"):
+        with pytest.raises(StoreError, match="'third'"):
             store.switch("third")
 
 

@@ -5,7 +5,7 @@ from zlib import crc32
 
 import pytest
 
-from pygrade._core import StoreCorruptError, pack_records, unpack_records
+from pygrade._core import StoreError, pack_records, unpack_records
 
 VALUES = [b"", b"value", b"\0\1\xff", bytes(5000)]
 
@@ -34,5 +34,5 @@ def test_the_value_of_a_record_is_read_until_its_end():
 
 @pytest.mark.parametrize("wrong", [b"", b"\0", record(b"\2", b"x"), record(b"\1", b"short"), record(b"", b"")])
 def test_what_is_no_record_is_named(wrong):
-    with pytest.raises(StoreCorruptError, match="test: a record"):
+    with pytest.raises(StoreError, match="test: a record"):
         unpack_records([wrong], "test")

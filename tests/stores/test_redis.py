@@ -1,4 +1,4 @@
-"""What only the Redis store does: servers that are away, hang, come back, move, or are not ours."""
+"""What only the Redis store does: servers that are away, hang, come back, or are not ours."""
 
 import os
 import subprocess
@@ -9,23 +9,15 @@ import warnings
 import numpy as np
 import pytest
 
-from devtools.redis_server import RedisCluster, RedisSentinel, RedisServer, free_port, wait_until
+from devtools.redis_server import RedisServer, free_port, wait_until
 from pygrade import _core
-from pygrade.stores import (
-    MissingVersionError,
-    NotAStoreError,
-    StoreError,
-    StoreFormatError,
-    StoreUnreachableError,
-    open_store,
-    without_secret,
-)
+from pygrade.stores import StoreError, StoreUnreachableError, open_store, without_secret
 from tests.stores.servers import needs_redis, repeated
 from tests.stores.worker import KEYS, plus_one
 
 pytestmark = [
     needs_redis,
-    pytest.mark.skipif("redis" not in _core.store_libraries(), reason="this build of the core lacks hiredis"),
+    pytest.mark.skipif(not dict((k[0], k[3]) for k in _core.store_kinds())["redis"], reason="the core lacks hiredis"),
 ]
 
 ALL = [("user", KEYS), ("item", KEYS)]
@@ -129,7 +121,7 @@ def test_a_server_that_hangs_is_given_up_after_the_timeout(server):
     server.freeze()
     try:
         start = time.monotonic()
-        with pytest.raises(_core.StoreTimeout, match="has not answered before the deadline"):
+        with pytest.raises(_core.StoreUnreachableError, match="has not answered before the deadline"):
             store.get(ALL, seconds=0.005)
         assert time.monotonic() - start < 0.09
         time.sleep(0.05)  # if that counted as a failure, the server is left alone for 10 ms
@@ -193,8 +185,8 @@ def test_a_store_opens_while_the_server_is_down(server):
     assert not store.reachable
     server.start()  # empty
     server.send("HSET", "old:store", "format", "2")
-    wait_until(lambda: isinstance(outcome(lambda: store.get(ONE)), NotAStoreError))
-    wait_until(lambda: isinstance(outcome(old.current), StoreFormatError))
+    wait_until(lambda: "holds no store" in str(outcome(lambda: store.get(ONE))))
+    wait_until(lambda: "has format '2'" in str(outcome(old.current)))
     made(server.url())
     wait_until(lambda: outcome(lambda: store.get(ALL)) == V1)
     assert store.reachable
@@ -218,7 +210,8 @@ def test_a_forked_process_has_connections_of_its_own(server):
 def test_a_name_is_resolved_within_the_timeout(server):
     assert made(server.url().replace("127.0.0.1", "localhost")).get(ALL) == V1
     took = elapsed(
-        lambda: _core.open_store("redis://no-such-host.invalid/0", timeout=0.2), match="its name|has not answered"
+        lambda: _core.open_store("redis://no-such-host.invalid/0", timeout=0.2),
+        match="is not reachable|has not answered",
     )
     assert took < 5.0
 
@@ -227,36 +220,34 @@ def test_a_name_is_resolved_within_the_timeout(server):
 
 
 def test_a_store_must_be_made_once(server):
-    with pytest.raises(NotAStoreError, match="the server holds no store of this prefix"):
+    with pytest.raises(StoreError, match="the server holds no store of this prefix"):
         _core.open_store(server.url())
     assert server.send("KEYS", "*") == []
     made(server.url())
     again, by_socket = _core.open_store(server.url(), create=True), _core.open_store(server.socket_url())
     assert again.get(ALL) == by_socket.get(ALL) == V1
-    with pytest.raises(NotAStoreError):
+    with pytest.raises(StoreError):
         _core.open_store(server.url("other"))
 
 
 def test_an_emptied_server_is_no_empty_store(server):
     store = made(server.url())
     server.send("FLUSHALL")
-    with pytest.raises(MissingVersionError, match="has no current version"):
+    with pytest.raises(StoreError, match="has no current version"):
         store.get(ALL)
 
 
 def test_another_format_is_named(server):
     server.send("HSET", "test:store", "format", "2", "current", "v1")  # a table in one hash
     for create in (False, True):
-        with pytest.raises(
-            StoreFormatError, match=r"format '2'; this release reads '1': .* fill it again with pygrade"
-        ):
+        with pytest.raises(StoreError, match=r"format '2'; this release reads '1': .* fill it again with pygrade"):
             _core.open_store(server.url(), create=create)
 
 
 def test_foreign_keys_of_our_names_are_left_alone(server):
     server.send("SET", "test:store", "theirs")
     for create in (False, True):
-        with pytest.raises(NotAStoreError, match="keys of this prefix are no store"):
+        with pytest.raises(StoreError, match="keys of this prefix are no store"):
             _core.open_store(server.url(), create=create)
     assert server.send("GET", "test:store") == b"theirs"
 
@@ -334,7 +325,7 @@ def test_a_full_server_says_so_and_keeps_what_it_has(tmp_path):
 
 def test_logins_databases_and_sockets(server, tmp_path, monkeypatch):
     made(server.url())
-    with pytest.raises(NotAStoreError):
+    with pytest.raises(StoreError):
         _core.open_store(f"redis://127.0.0.1:{server.port}/3?prefix=test")
     made(f"redis://127.0.0.1:{server.port}/3?prefix=a+b%26")
     assert _core.open_store(f"redis://127.0.0.1:{server.port}?db=3&prefix=a+b%26").current() == "v1"
@@ -365,16 +356,11 @@ def test_logins_databases_and_sockets(server, tmp_path, monkeypatch):
     ("url", "message"),
     [
         *((f"redis://h:1/0?timeout={t}", f"timeout='{t}'; want seconds") for t in ("0", "-1", "soon", "nan", "1e9")),
-        ("redis://h:1/0?cache=-1", "cache='-1'; want seconds"),
         ("redis://h:1/0?prefiks=x", "url has the option 'prefiks'; want prefix, timeout"),
-        ("redis://h:1/0?prefix={a}", "a cluster would keep it in one slot"),
         ("redis://h:1/0?verify=none", "url has the option 'verify'"),
         ("rediss://h:1/0?verify=maybe", "url has verify='maybe'; want host or chain or none"),
         ("rediss://h:1/0?ca=/nowhere", "url has ca='/nowhere', which cannot be read as PEM"),
         ("rediss://h:1/0?cert=x", "cert without key"),
-        ("redis://h:1/0?read=slave", "url has read='slave'; want master or replica"),
-        ("redis://h:1/0?master=shop", "url has master=NAME, which only redis"),
-        ("redis+sentinel://h:1/0", "url has no master=NAME"),
         ("redis:host", "has no '://'"),
         ("redis://h/abc", "url has the database 'abc'; want a whole number"),
         ("redis://h/-5", "url has the database '-5'"),
@@ -405,7 +391,6 @@ def test_a_wrong_address_is_named_without_its_password(url, message):
     [
         ("redis://user:pw@host:1/0?prefix=a", "redis://host:1/0?prefix=a"),
         ("redis://u:p@ss@host:1/0?prefix=a@b", "redis://host:1/0?prefix=a@b"),
-        ("redis+sentinel://u:pw@a,b/0?master=shop", "redis+sentinel://a,b/0?master=shop"),
         ("unix://:p/w@/a.sock?db=1", "unix:///a.sock?db=1"),
         ("lmdb:{run}@x/store", "lmdb:{run}@x/store"),
     ],
@@ -414,7 +399,7 @@ def test_an_address_without_its_secret(url, without):
     assert without_secret(url) == without
 
 
-# --- round trips, and the cache ---------------------------------------------------------------------------------------
+# --- round trips ------------------------------------------------------------------------------------------------------
 
 
 def test_a_read_is_one_round_trip_and_one_more_after_a_switch(server):
@@ -434,40 +419,6 @@ def test_a_read_is_one_round_trip_and_one_more_after_a_switch(server):
     assert reads(lambda: reader.get(ALL)) == 1
     assert reads(lambda: reader.put("user", KEYS, [b"x"] * len(KEYS))) == 2
     assert reads(lambda: reader.update(ALL, lambda tables: tables)) == 2
-
-
-def test_a_cache_answers_for_a_while_and_sees_its_own_updates(server):
-    other, store = made(server.url()), _core.open_store(server.url(cache=0.5, timeout=5))
-    few = [("user", KEYS[:3]), ("none", KEYS[:1])]
-    assert store.get(few) == [[b"v1"] * 3, [None]]
-    other.update([("user", KEYS[:1]), ("none", KEYS[:1])], lambda old: [[b"theirs"]] * 2)
-    store.update([("user", KEYS[1:2])], lambda old: [[b"mine"]])
-    assert store.get(few) == [[b"v1", b"mine", b"v1"], [None]]
-    assert store.get([("user", KEYS[:5])]) == [[b"v1", b"mine", b"v1", b"v1", b"v1"]]
-    store.put("user", KEYS[2:3], [b"put"])
-    assert store.get(few) == [[b"v1", b"mine", b"put"], [None]]
-    store.update(ONE, lambda old: [[old[0][0] + b"+"]])  # of what stands there, not of what is remembered
-    assert store.get(ONE) == [[b"theirs+"]]
-    wait_until(lambda: store.get(few) == [[b"theirs+", b"mine", b"put"], [b"theirs"]], 2)
-    fill(other, "v2")
-    wait_until(lambda: store.get(ALL) == [[b"v2"] * len(KEYS)] * 2, 2)
-    server.freeze()
-    try:
-        assert store.get(ALL) == [[b"v2"] * len(KEYS)] * 2
-    finally:
-        server.thaw()
-
-
-def test_a_cache_never_mixes_versions(server):
-    writer, store = made(server.url()), _core.open_store(server.url(cache=0.05, timeout=5))
-    rng = np.random.default_rng(0)
-    for number in range(2, 30):
-        fill(writer, f"v{number}")
-        writer.drop(f"v{number - 1}")
-        for _ in range(10):
-            keys = rng.choice(KEYS, 20, replace=False)
-            assert len({value for values in store.get([("user", keys), ("item", keys)]) for value in values}) == 1
-        time.sleep(0.01)
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------------
@@ -533,142 +484,22 @@ def test_a_build_without_tls_says_what_to_install():
         _core.open_store("rediss://u:secret@host/0")
 
 
-# --- a cluster --------------------------------------------------------------------------------------------------------
+# --- other kinds of servers -------------------------------------------------------------------------------------------
 
 
-def test_a_cluster_spreads_the_records(cluster):
-    for node in cluster.nodes:
-        node.send("CONFIG", "RESETSTAT")
-    store = made(cluster.url("spread", timeout=5))
-    sizes = [len(node.send("KEYS", "spread:r:*")) for node in cluster.nodes]
-    assert sum(sizes) == 400 and min(sizes) > 80
-    assert store.get(ALL) == V1
-    store.update([("user", KEYS[:3]), ("item", KEYS[:3])], lambda old: [[v + b"+" for v in values] for values in old])
-    assert store.get([("user", KEYS[:4])]) == [[b"v1+"] * 3 + [b"v1"]]
-    fill(store, "v2")
-    assert _core.open_store(cluster.url("spread", cache=1)).get(ALL) == [[b"v2"] * len(KEYS)] * 2
-    store.drop("v1")
-    assert sum(len(node.send("KEYS", "spread:r:*")) for node in cluster.nodes) == 400
-    assert store.sweep() == 0
-    assert not [node for node in cluster.nodes if b"errorstat_MOVED" in node.send("INFO", "errorstats")]
+def test_a_node_of_a_cluster_is_refused(tmp_path):
+    refused = pytest.raises(StoreError, match=r"CLUSTERDOWN .* want a server that is no part of a cluster")
+    with RedisServer(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server, refused:
+        _core.open_store(server.url(), create=True)
 
 
-def test_an_update_that_races_a_switch_is_in_the_new_version(cluster):
-    store, publisher = made(cluster.url("race", timeout=5)), _core.open_store(cluster.url("race", timeout=5))
-
-    def update(tables):
-        if publisher.current() == "v1":
-            fill(publisher, "v2")
-        return [[b"+" + value for value in values] for values in tables]
-
-    store.update(ONE, update)
-    assert store.get(ONE) == [[b"+v2"]] and store.get([("user", KEYS[1:2])]) == [[b"v2"]]
-
-
-def test_slots_that_move_are_followed(cluster):
-    store = made(cluster.url("move", timeout=5))
-    key = "move:r:1:5:user"
-    slot = cluster.nodes[0].send("CLUSTER", "KEYSLOT", key)
-    ids = [node.send("CLUSTER", "MYID") for node in cluster.nodes]
-    source = next(i for i, node in enumerate(cluster.nodes) if key.encode() in node.send("KEYS", "move:r:*"))
-    target = (source + 1) % 3
-    old, new = cluster.nodes[source], cluster.nodes[target]
-    new.send("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
-    old.send("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
-    held = old.send("CLUSTER", "GETKEYSINSLOT", slot, 1000)  # other tests' records may lie there, too
-    assert key.encode() in held
-    for name in held:
-        old.send("MIGRATE", "127.0.0.1", new.port, name.decode(), 0, 5000)
-    assert store.get([("user", KEYS[:9])]) == [[b"v1"] * 9]  # by ASK
-    store.update([("user", KEYS[4:7])], lambda old: [[b"on the way"] * 3])
-    for node in (new, old):
-        node.send("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
-    assert store.get([("user", KEYS[4:7])]) == [[b"on the way"] * 3]  # by MOVED
-    store.put("user", KEYS[:9], [b"put"] * 9)
-    assert store.get([("user", KEYS[:9])]) == [[b"put"] * 9]
-    cluster.nodes[(source + 2) % 3].send("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
-
-
-def test_a_node_that_is_away_comes_back_or_is_replaced(tmp_path):
-    with RedisCluster(tmp_path) as cluster:
-        node = cluster.nodes[1]
-        store = made(cluster.url(timeout=1))
-        with pytest.raises(StoreError, match="SELECT is not allowed in cluster mode"):
-            _core.open_store(cluster.url(db=3))
-        with pytest.raises(StoreError, match="read=replica could read a version"):
-            _core.open_store(cluster.url(read="replica"))
-        hasty = _core.open_store(cluster.url(timeout=0.2))
-        node.freeze()
-        assert isinstance(outcome(lambda: hasty.get(ALL)), StoreUnreachableError)
-        node.thaw()
-        wait_until(lambda: outcome(lambda: hasty.get(ALL)) == V1)
-        cluster.add_replica(tmp_path / "replica", node)
-        for other in cluster.nodes:
-            wait_until(lambda other=other: other.send("CLUSTER", "NODES").count(b" connected") == 4)
-        node.kill()
-        assert isinstance(outcome(lambda: store.get(ALL)), StoreUnreachableError)
-        wait_until(lambda: outcome(lambda: store.get(ALL)) == V1, 60)
-        store.update(ALL, lambda old: [[b"after"] * len(KEYS)] * 2)
-        assert store.get(ALL) == [[b"after"] * len(KEYS)] * 2
-
-
-# --- a master with replicas -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def pair(tmp_path):
-    """A master and its replica."""
-    servers = []
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        servers.append(RedisServer(tmp_path / name, "--repl-diskless-sync-delay", "0"))
-    servers[1].send("REPLICAOF", "127.0.0.1", servers[0].port)
-    wait_until(lambda: b"master_link_status:up" in servers[1].send("INFO", "replication"))
-    yield servers
-    for server in servers:
-        server.kill()
-
-
-def test_a_replica_is_read_and_takes_no_writes(pair):
-    master, replica = pair
-    made(master.url())
-    wait_until(lambda: replica.send("DBSIZE") == master.send("DBSIZE"))
-    store = _core.open_store(replica.url())
-    assert store.get(ALL) == V1
-    with pytest.raises(StoreError, match=r"READONLY .* Want the address of its master"):
-        store.update(ONE, lambda old: old)
-
-
-def test_sentinels_name_the_master_and_a_failover_is_followed(pair, tmp_path):
-    master, replica = pair
-    with RedisSentinel(tmp_path / "sentinel", master) as sentinel:
-        wait_until(lambda: len(sentinel.send("SENTINEL", "REPLICAS", "shop")) == 1)
-        dead = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel.port}/0?master=shop&prefix=test&timeout=1"
-        store = made(dead)
-        wait_until(lambda: b"ok" in sentinel.send("SENTINEL", "REPLICAS", "shop")[0])
-        reader = _core.open_store(sentinel.url(read="replica", timeout=1))
-        before = replica.send("INFO", "stats").split(b"total_commands_processed:")[1].split(b"\r")[0]
-        wait_until(lambda: outcome(lambda: reader.get(ALL)) == V1)
-        after = replica.send("INFO", "stats").split(b"total_commands_processed:")[1].split(b"\r")[0]
-        assert int(after) > int(before)
-        with pytest.raises(StoreUnreachableError, match="knows no master 'other'"):
-            _core.open_store(sentinel.url().replace("shop", "other"))
-        master.kill()
-        wait_until(lambda: outcome(lambda: store.update(ONE, lambda old: [[b"new master"]])) is None)
-        assert store.get(ONE) == [[b"new master"]]
-        wait_until(lambda: outcome(lambda: reader.get(ONE)) == [[b"new master"]])
-
-
-def test_a_demoted_master_is_left(pair, tmp_path):
-    """It is still there, and answers reads."""
-    master, replica = pair
-    with RedisSentinel(tmp_path / "sentinel", master) as sentinel:
-        store = made(sentinel.url(timeout=1))
-        wait_until(lambda: b"ok" in sentinel.send("SENTINEL", "REPLICAS", "shop")[0])
-        replica.send("REPLICAOF", "NO", "ONE")
-        sentinel.send("SENTINEL", "REMOVE", "shop")
-        sentinel.send("SENTINEL", "MONITOR", "shop", "127.0.0.1", replica.port, 1)
-        master.send("REPLICAOF", "127.0.0.1", replica.port)
-        store.update(ONE, lambda old: [[b"new master"]])  # after READONLY
-        assert replica.send("GET", "test:r:1:0:user")[1:-4] == b"new master"
-        assert store.get(ONE) == [[b"new master"]]
+def test_a_replica_is_read_and_takes_no_writes(server, tmp_path):
+    made(server.url())
+    with RedisServer(tmp_path, "--repl-diskless-sync-delay", "0") as replica:
+        replica.send("REPLICAOF", "127.0.0.1", server.port)
+        wait_until(lambda: b"master_link_status:up" in replica.send("INFO", "replication"))
+        wait_until(lambda: replica.send("DBSIZE") == server.send("DBSIZE"))
+        store = _core.open_store(replica.url())
+        assert store.get(ALL) == V1
+        with pytest.raises(StoreError, match=r"READONLY .* Want the address of its master"):
+            store.update(ONE, lambda old: old)

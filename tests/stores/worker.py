@@ -79,25 +79,6 @@ def obey(url):
             print("done", flush=True)
 
 
-def obey_foreign(url):
-    """The same, by LMDB alone, as a program that knows records but not pygrade's stores."""
-    import hashlib
-
-    import lmdb
-
-    from pygrade._core import pack_records
-
-    with lmdb.open(url.removeprefix("lmdb:"), create=False, map_size=64 << 20) as env:
-        ready()
-        for line in sys.stdin:
-            value, *keys = line.split()
-            with env.begin(write=True) as txn:
-                table = txn.get(bytes(4) + b"current") + hashlib.blake2b(b"user", digest_size=8).digest()
-                for key in keys:
-                    txn.put(table + int(key).to_bytes(8, "big"), pack_records([value.encode()], None)[0])
-            print("done", flush=True)
-
-
 def fill_large(url, mib):
     """A version "large" of some MiB, 1 KiB a record."""
     with open_store(url) as store:

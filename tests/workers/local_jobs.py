@@ -40,15 +40,6 @@ class Loads:
         return self.jobs
 
 
-def die_once(job):
-    """Kills its process the first time that there is no file of this name yet."""
-    path, number = job
-    if number == 2 and not path.exists():
-        path.touch()
-        os._exit(9)
-    return number
-
-
 def die(job):
     os._exit(9)
 

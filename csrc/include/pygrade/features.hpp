@@ -33,8 +33,8 @@ class PYGRADE_API SchemaMismatchError : public StoreError {
 };
 
 // A record, or the description of the version, is damaged.
-class PYGRADE_API DamagedRecordError : public StoreCorruptError {
-  using StoreCorruptError::StoreCorruptError;
+class PYGRADE_API DamagedRecordError : public StoreError {
+  using StoreError::StoreError;
 };
 
 // One context column of a request: a number or a text, as the schema has it; neither: unknown.

@@ -24,43 +24,14 @@
 
 namespace pygrade::inline v0_2 {
 
-// The store failed. The message names the store, without password, and the fault.
+// The store failed: it is not there or no store, it is damaged or of another format, or it lacks the version. The
+// message names the store, without password, and the fault.
 class PYGRADE_API StoreError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// No answer in time: the server is down, hangs, or refuses the login.
+// No answer in time: the server is down, hangs, or refuses the login, or the deadline of the call has passed.
 class PYGRADE_API StoreUnreachableError : public StoreError {
-  using StoreError::StoreError;
-};
-
-// The deadline of the call passed before the store answered.
-class PYGRADE_API StoreTimeout : public StoreUnreachableError {
-  using StoreUnreachableError::StoreUnreachableError;
-};
-
-// There is nothing at this address, or something that pygrade did not write.
-class PYGRADE_API NotAStoreError : public StoreError {
-  using StoreError::StoreError;
-};
-
-// The content is damaged: cut off, overwritten, or a record with a wrong checksum.
-class PYGRADE_API StoreCorruptError : public StoreError {
-  using StoreError::StoreError;
-};
-
-// Another release, of pygrade or of LMDB, wrote the store, in a format that this one does not read.
-class PYGRADE_API StoreFormatError : public StoreError {
-  using StoreError::StoreError;
-};
-
-// The store has no version of that name, or none is current yet.
-class PYGRADE_API MissingVersionError : public StoreError {
-  using StoreError::StoreError;
-};
-
-// The version is complete and may not be begun again, or is current and may not be dropped.
-class PYGRADE_API VersionInUseError : public StoreError {
   using StoreError::StoreError;
 };
 
@@ -92,8 +63,8 @@ class PYGRADE_API Store {
   // --- records ---
 
   // Reads every key from one snapshot of the current version, in one transaction or round trip. `read` gets the values
-  // of all queries, which are valid until it returns; it must not use the store. StoreTimeout if `deadline` passes
-  // first; MissingVersionError if no version is current.
+  // of all queries, which are valid until it returns; it must not use the store. StoreUnreachableError if `deadline`
+  // passes first; StoreError if no version is current.
   virtual void get(std::span<const StoreQuery> queries, FunctionRef<void(StoreValues)> read,
                    std::optional<std::chrono::steady_clock::time_point> deadline = {}) = 0;
 
@@ -106,7 +77,7 @@ class PYGRADE_API Store {
                       std::optional<double> ttl = {}) = 0;
 
   // Writes values[i] under keys[i]; of equal keys the last one stays. `version`: one that was begun, else
-  // MissingVersionError; "": the current one. `ttl`: as of `update`. Each record is written whole; a large batch may
+  // StoreError; "": the current one. `ttl`: as of `update`. Each record is written whole; a large batch may
   // become visible in parts.
   virtual void put(std::string_view table, std::span<const std::int64_t> keys, std::span<const std::string_view> values,
                    const std::string& version = {}, std::optional<double> ttl = {});
@@ -116,7 +87,7 @@ class PYGRADE_API Store {
 
   // --- versions ---
 
-  // Starts to fill a version, empty; discards an unfinished fill of that name. VersionInUseError if it is complete.
+  // Starts to fill a version, empty; discards an unfinished fill of that name. StoreError if it is complete.
   virtual void begin(const std::string& version);
 
   // Makes a version the current one, in one step for every reader. It may be an older one.
@@ -125,7 +96,7 @@ class PYGRADE_API Store {
   // In the order in which they were begun.
   virtual std::vector<StoreVersion> versions();
 
-  // Removes a version that is not current, and frees its space. VersionInUseError if it is current.
+  // Removes a version that is not current, and frees its space. StoreError if it is current.
   virtual void drop(const std::string& version);
 
   // The same store for readers who go on with a complete version while another is current: `get` reads `version`, or,
@@ -144,34 +115,35 @@ class PYGRADE_API Store {
 };
 
 struct StoreOptions {
-  bool create = false;                             // make the store if there is none, which is else a NotAStoreError
+  bool create = false;                             // make the store if there is none, which is else a StoreError
   bool read_only = false;                          // of LMDB: what writes fails
   bool wait_for_server = true;                     // of Redis: false opens it while the server is down; calls then fail
                                                    // with StoreUnreachableError until it answers
   std::chrono::milliseconds timeout{100};          // of Redis: until it must have answered or accepted a connection
-  std::size_t max_bytes = std::size_t{1} << 40;    // of LMDB: to which this store may let the file grow
+  std::size_t max_bytes = std::size_t{1} << 38;    // of LMDB: to which the file may grow; of the first store that
+                                                   // opens it
   std::size_t cache_bytes = std::size_t{1} << 28;  // of LMDB: for records that were read, in this process; of the
                                                    // first store that opens the file
 };
 
-// The store at an address:
+// A kind of store that open_store opens.
+struct StoreKind {
+  std::string_view scheme, address;  // "lmdb", and how its addresses look: "lmdb:DIR"
+  std::string_view help;             // what it is, in a line
+  bool built;                        // whether this build has it
+};
+PYGRADE_API std::span<const StoreKind> store_kinds();
+
+// The store at an address of one of the kinds; their options: docs/guides/storage.md.
 //
-//     lmdb:DIR                             embedded: one file that all processes of a machine share;
-//                                          lmdb:DIR?read_only=1 refuses writes
-//     redis://HOST:PORT/DB?prefix=NAME     a Redis server or cluster; others, and options: docs/guides/storage.md
-//     memory:                              this object alone
-//
-// NotAStoreError if there is none and `create` is not set; StoreUnreachableError, StoreCorruptError or StoreFormatError
-// if it cannot be used; StoreError if this build lacks the library that it needs (see PYGRADE_LMDB and PYGRADE_REDIS in
-// CMakeLists.txt); std::invalid_argument for an address that cannot be one.
+// StoreError if there is none and `create` is not set, if it cannot be used, or if this build lacks the library that it
+// needs (see PYGRADE_LMDB and PYGRADE_REDIS in CMakeLists.txt); StoreUnreachableError if the server does not answer;
+// std::invalid_argument for an address that cannot be one.
 //
 // Stores of one LMDB file share it in a process; one that forks opens its stores afterwards. The file grows and never
 // shrinks, but the room of dropped versions is used again. A commit is on the disk when the call returns, the last one
-// perhaps not yet when the power fails. A damaged record is a StoreCorruptError, a file that was cut off too; a file
+// perhaps not yet when the power fails. A damaged record is a StoreError, a file that was cut off too; a file
 // whose own structure is damaged otherwise may end the process, since LMDB trusts it.
 PYGRADE_API std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& options = {});
-
-// What this build can open: "lmdb", "redis".
-PYGRADE_API std::span<const std::string_view> store_libraries();
 
 }  // namespace pygrade::inline v0_2

@@ -9,7 +9,6 @@
 #include "pygrade/policy.hpp"
 #include "util/artifact_record.hpp"
 #include "util/safetensors.hpp"
-#include "util/section_hash.hpp"
 #include "util/sha256.hpp"
 
 namespace pygrade::inline v0_2::detail {

@@ -11,7 +11,6 @@
 #include "util/artifact_record.hpp"
 #include "util/files.hpp"
 #include "util/safetensors.hpp"
-#include "util/section_hash.hpp"
 #include "util/sha256.hpp"
 
 namespace pygrade::inline v0_2 {

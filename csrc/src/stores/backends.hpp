@@ -8,9 +8,8 @@
 
 namespace pygrade::inline v0_2::detail {
 
-std::shared_ptr<Store> open_memory();
-std::shared_ptr<Store> open_lmdb(const std::string& url, const StoreOptions& options);
-std::shared_ptr<Store> open_redis(const std::string& url, const StoreOptions& options);
+using OpenStore = std::shared_ptr<Store>(const std::string& url, const StoreOptions& options);
+OpenStore open_memory, open_lmdb, open_redis;
 
 // A store's address without user and password.
 std::string without_secret(const std::string& url);

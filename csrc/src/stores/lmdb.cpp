@@ -79,13 +79,11 @@ class LmdbStore final : public Store {
         version_(std::move(version)) {
     const auto has_format = [&] {
       bool found = false;
-      file_->read(
-          [&](LmdbReader& reader) {
-            const auto format = find_entry(reader.transaction, format_key);
-            if (format && *format != store_format) throw other_format(url_, *format);
-            found = format.has_value();
-          },
-          {});
+      file_->read([&](LmdbReader& reader) {
+        const auto format = find_entry(reader.transaction, format_key);
+        if (format && *format != store_format) throw other_format(url_, *format);
+        found = format.has_value();
+      });
       return found;
     };
     if (has_format()) return;
@@ -96,18 +94,16 @@ class LmdbStore final : public Store {
   void get(std::span<const StoreQuery> queries, FunctionRef<void(StoreValues)> read, Deadline deadline) override {
     const std::size_t count = check_queries(queries);
     check_deadline(deadline, url_);
-    file_->read(
-        [&](LmdbReader& reader) {
-          name_records(read_number(reader), queries, reader.names);
-          reader.values.resize(count);
-          const auto now = static_cast<std::uint64_t>(now_ms());
-          reader.cache.find(reader.names, now, reader.values, reader.missing);
-          find_missing(reader, now, deadline);
-          read(reader.values);
-          for (std::size_t i = 0; i < reader.missing.size(); ++i)
-            reader.cache.add(reader.names[reader.missing[i]], reader.found[i].value, reader.found[i].end);
-        },
-        deadline);
+    file_->read([&](LmdbReader& reader) {
+      name_records(read_number(reader), queries, reader.names);
+      reader.values.resize(count);
+      const auto now = static_cast<std::uint64_t>(now_ms());
+      reader.cache.find(reader.names, now, reader.values, reader.missing);
+      find_missing(reader, now, deadline);
+      read(reader.values);
+      for (std::size_t i = 0; i < reader.missing.size(); ++i)
+        reader.cache.add(reader.names[reader.missing[i]], reader.found[i].value, reader.found[i].end);
+    });
   }
 
   void update(std::span<const StoreQuery> queries, FunctionRef<void(StoreValues, std::span<std::string>)> change,
@@ -174,7 +170,7 @@ class LmdbStore final : public Store {
     std::vector<LmdbName> expired;
     do {
       expired.clear();
-      file_->read([&](LmdbReader& reader) { start = list_expired(reader.transaction, start, now, expired); }, {});
+      file_->read([&](LmdbReader& reader) { start = list_expired(reader.transaction, start, now, expired); });
       if (expired.empty()) continue;
       std::size_t removed = 0;
       write([&](MDB_txn* transaction) {
@@ -223,17 +219,15 @@ class LmdbStore final : public Store {
 
   std::vector<StoreVersion> versions() override {
     std::vector<StoreVersion> all;
-    file_->read(
-        [&](LmdbReader& reader) {
-          const auto current = find_entry(reader.transaction, current_key);
-          all.clear();
-          for (Entry& entry : list_versions(reader.transaction))
-            if (entry.state != dropped)
-              all.push_back({std::move(entry.name), bytes_of(entry.number) == current ? VersionState::current
-                                                    : entry.state == ready            ? VersionState::ready
-                                                                                      : VersionState::filling});
-        },
-        {});
+    file_->read([&](LmdbReader& reader) {
+      const auto current = find_entry(reader.transaction, current_key);
+      all.clear();
+      for (Entry& entry : list_versions(reader.transaction))
+        if (entry.state != dropped)
+          all.push_back({std::move(entry.name), bytes_of(entry.number) == current ? VersionState::current
+                                                : entry.state == ready            ? VersionState::ready
+                                                                                  : VersionState::filling});
+    });
     return all;
   }
 
@@ -255,15 +249,13 @@ class LmdbStore final : public Store {
 
   std::optional<std::string> current() override {
     std::optional<std::string> name;
-    file_->read(
-        [&](LmdbReader& reader) {
-          const auto number = find_entry(reader.transaction, current_key);
-          if (!number) return;
-          const auto entry = find_entry(reader.transaction, std::string(version_key).append(*number));
-          if (!entry || entry->empty()) throw StoreCorruptError(url_ + " is damaged: its current version has no entry");
-          name = entry->substr(1);  // after its state
-        },
-        {});
+    file_->read([&](LmdbReader& reader) {
+      const auto number = find_entry(reader.transaction, current_key);
+      if (!number) return;
+      const auto entry = find_entry(reader.transaction, std::string(version_key).append(*number));
+      if (!entry || entry->empty()) throw StoreError(url_ + " is damaged: its current version has no entry");
+      name = entry->substr(1);  // after its state
+    });
     return name;
   }
 
@@ -294,32 +286,19 @@ class LmdbStore final : public Store {
     MDB_cursor* cursor_ = nullptr;
   };
 
-  // A code of LMDB that a write meets: the map may have to grow.
-  struct WriteFault {
-    int code;
-  };
-
   void check(int code) const {
-    if (code == MDB_MAP_FULL) throw WriteFault{code};
     if (code != 0) file_->fail(code);
   }
 
   template <class Body>
   void write(const Body& body) {
     if (read_only_) throw StoreError(url_ + " is open read-only; nothing can be written");
-    file_->write(
-        [&](MDB_txn* transaction, std::optional<LmdbChanges>& changes) {
-          try {
-            if constexpr (std::is_invocable_v<Body, MDB_txn*>)
-              body(transaction);
-            else
-              body(transaction, changes);
-          } catch (const WriteFault& fault) {
-            return fault.code;
-          }
-          return 0;
-        },
-        options_.max_bytes);
+    file_->write([&](MDB_txn* transaction, std::optional<LmdbChanges>& changes) {
+      if constexpr (std::is_invocable_v<Body, MDB_txn*>)
+        body(transaction);
+      else
+        body(transaction, changes);
+    });
   }
 
   // --- entries ---
@@ -343,7 +322,7 @@ class LmdbStore final : public Store {
     put_entry(transaction, std::string(version_key).append(bytes_of(number)), std::string(1, state).append(name));
   }
 
-  NotAStoreError not_a_store() const { return NotAStoreError(url_ + " is an LMDB file, but not a store"); }
+  StoreError not_a_store() const { return StoreError(url_ + " is an LMDB file, but not a store"); }
 
   void make(MDB_txn* transaction) const {
     MDB_stat stat;
@@ -358,7 +337,7 @@ class LmdbStore final : public Store {
 
   LmdbVersion to_number(std::string_view bytes) const {
     LmdbVersion number;
-    if (bytes.size() != number.size()) throw StoreCorruptError(url_ + " is damaged: the number of a version is none");
+    if (bytes.size() != number.size()) throw StoreError(url_ + " is damaged: the number of a version is none");
     std::ranges::copy(bytes, number.begin());
     return number;
   }
@@ -376,7 +355,7 @@ class LmdbStore final : public Store {
     for (bool more = cursor.move(MDB_SET_RANGE, key, &value); more; more = cursor.move(MDB_NEXT, key, &value)) {
       const std::string_view name = from_lmdb(key), entry = from_lmdb(value);
       if (!name.starts_with(version_key)) break;
-      if (entry.empty()) throw StoreCorruptError(url_ + " is damaged: a version has no state");
+      if (entry.empty()) throw StoreError(url_ + " is damaged: a version has no state");
       entries.push_back({to_number(name.substr(version_key.size())), entry[0], std::string(entry.substr(1))});
     }
     return entries;
@@ -424,7 +403,7 @@ class LmdbStore final : public Store {
     bool more = cursor.move(MDB_SET_RANGE, key, &value);
     LmdbName name;
     for (std::size_t i = 0; more; ++i, more = cursor.move(MDB_NEXT, key, &value)) {
-      if (key.mv_size != name.size()) throw StoreCorruptError(url_ + " is damaged: the name of a record is none");
+      if (key.mv_size != name.size()) throw StoreError(url_ + " is damaged: the name of a record is none");
       std::ranges::copy(from_lmdb(key), name.begin());
       if (i == chunk) return name;
       if (is_expired(from_lmdb(value), now)) expired.push_back(name);
@@ -434,7 +413,7 @@ class LmdbStore final : public Store {
 
   void remove_dropped() {
     std::vector<Entry> entries;
-    file_->read([&](LmdbReader& reader) { entries = list_versions(reader.transaction); }, {});
+    file_->read([&](LmdbReader& reader) { entries = list_versions(reader.transaction); });
     for (const Entry& entry : entries)
       for (bool more = entry.state == dropped && !read_only_; more;)
         write([&](MDB_txn* transaction) { more = remove_some(transaction, entry.number); });

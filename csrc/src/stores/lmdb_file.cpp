@@ -1,15 +1,12 @@
 #include "stores/lmdb_file.hpp"
 
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -27,12 +24,10 @@ namespace pygrade::inline v0_2::detail {
 namespace {
 
 constexpr unsigned max_readers = 1024;  // of the processes that share a file; the first one's number counts
-constexpr std::size_t first_map = std::size_t{64} << 20;
-constexpr std::size_t no_room = 4096;  // free bytes below which a failed write is the disk's fault
+constexpr std::size_t no_room = 4096;   // free bytes below which a failed write is the disk's fault
 
 constexpr std::size_t log_size = 64, log_names = 64;  // commits, and names of each, that are noted
 constexpr const char* data_file = "/data.mdb";
-volatile std::uint32_t unread;  // so that no read is left out
 
 // The directory of a store, with an empty file if there is none.
 void prepare(const std::string& directory, const std::string& url) {
@@ -40,30 +35,13 @@ void prepare(const std::string& directory, const std::string& url) {
     std::filesystem::create_directories(directory);
     for (const auto& entry : std::filesystem::directory_iterator(directory))
       if (const std::string name = entry.path().filename(); name != "data.mdb" && name != "lock.mdb")
-        throw NotAStoreError(url + ": the directory holds '" + name + "'; want an empty one or a store");
+        throw StoreError(url + ": the directory holds '" + name + "'; want an empty one or a store");
   } catch (const std::filesystem::filesystem_error& error) {
     throw StoreError(url + " cannot be made: " + error.code().message());
   }
   const int file = open((directory + data_file).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
   if (file < 0 && errno != EROFS) throw StoreError(url + " cannot be made: " + std::strerror(errno));
   if (file >= 0) ::close(file);
-}
-
-// StoreFormatError if LMDB refuses a file that is one of another LMDB. The page header before the mark has 16 bytes in
-// LMDB 0.9 and 24 in 1.0.
-void check_layout(const std::string& path, const std::string& url) {
-  std::uint32_t head[8] = {};
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return;
-  const bool read_all = ::read(file, head, sizeof head) == sizeof head;
-  ::close(file);
-  constexpr std::uint32_t mark = 0xbeefc0de, known = 1;
-  if (!read_all) return;
-  for (const int at : {4, 6})
-    if (head[at] == mark && (at != 4 || head[at + 1] != known))
-      throw StoreFormatError(url + " has file format " + std::to_string(head[at + 1]) + " of LMDB" +
-                             (at == 6 ? " 1.0" : "") + "; this release reads format " + std::to_string(known) +
-                             ", of LMDB 0.9: remove the store and publish again");
 }
 
 bool on_read_only_disk(const std::string& directory) {
@@ -91,10 +69,10 @@ LmdbFile::Handle LmdbFile::open(const std::string& directory, const std::string&
   const std::string data = directory + data_file;
   if (stat(data.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) {
     const bool exists = stat(directory.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
-    throw NotAStoreError(url + ": the directory " + (exists ? "holds no store" : "does not exist") +
-                         "; a store is made by open_store with create");
+    throw StoreError(url + ": the directory " + (exists ? "holds no store" : "does not exist") +
+                     "; a store is made by open_store with create");
   }
-  if (status.st_size == 0 && !options.create) throw NotAStoreError(url + " is an empty file and not a store");
+  if (status.st_size == 0 && !options.create) throw StoreError(url + " is an empty file and not a store");
   const bool read_only = options.read_only || on_read_only_disk(directory);
   Registry& all = registry();
   const std::lock_guard lock(all.mutex);
@@ -131,7 +109,7 @@ LmdbFile::LmdbFile(const std::string& directory, const std::string& url, const S
       url_(url),
       read_only_(read_only),
       forks_(fork_count()),
-      first_map_(options.create ? std::min(first_map, options.max_bytes) : 0),
+      max_bytes_(options.max_bytes),
       cache_room_(static_cast<std::ptrdiff_t>(options.cache_bytes)) {}
 
 LmdbFile::~LmdbFile() {
@@ -149,13 +127,10 @@ void LmdbFile::open_environment() {
   };
   check(mdb_env_create(&environment_));
   check(mdb_env_set_maxreaders(environment_, max_readers));
-  if (first_map_ > 0) check(mdb_env_set_mapsize(environment_, first_map_));  // else as large as another made it
+  check(mdb_env_set_mapsize(environment_, max_bytes_));  // addresses alone: the file grows as it is filled
   // A commit may be lost when the power fails, but never in part.
   const unsigned mode = MDB_NOTLS | MDB_NOMETASYNC | (read_only_ ? MDB_RDONLY : 0);
-  if (const int code = mdb_env_open(environment_, directory_.c_str(), mode, 0644); code != 0) {
-    check_layout(directory_ + data_file, url_);
-    fail(code);
-  }
+  check(mdb_env_open(environment_, directory_.c_str(), mode, 0644));
   check(mdb_env_get_fd(environment_, &data_));
   check_size();
   forget_killed_readers();
@@ -168,55 +143,39 @@ void LmdbFile::open_environment() {
   mdb_txn_reset(idle_.back()->transaction);
 }
 
-// LMDB leaves a file short if its last pages are free, so a short file is read to tell whether it is whole.
+// LMDB leaves a file short if its last pages are free. A page beyond its end would end the process that reads it, so
+// the file gets its whole length, and if it is then damaged, its old one again.
 void LmdbFile::check_whole() {
   MDB_envinfo info;
   MDB_stat stat;
   mdb_env_info(environment_, &info);
   mdb_env_stat(environment_, &stat);
-  const auto wanted = static_cast<off_t>((info.me_last_pgno + 1) * stat.ms_psize);
-  if (size_ >= wanted) return;
-  if (!can_be_read(idle_.back()->transaction))
-    throw StoreCorruptError(url_ + " was cut off: " + std::to_string(wanted - size_) + " bytes are missing at its end");
-  if (!read_only_) {  // so that the next open need not read it
-    posix_fallocate(data_, wanted - 1, 1);
-    check_size();
+  const auto wanted = static_cast<off_t>((info.me_last_pgno + 1) * stat.ms_psize), size = size_.load();
+  if (size >= wanted) return;
+  const StoreError cut(url_ + " was cut off: " + std::to_string(wanted - size) + " bytes are missing at its end" +
+                       (read_only_ ? ", which a store that may write can tell from free ones" : ""));
+  if (read_only_) throw cut;
+  if (ftruncate(data_, wanted) != 0) fail(errno);
+  if (!can_be_read(idle_.back()->transaction)) {
+    if (ftruncate(data_, size) != 0) fail(errno);
+    throw cut;
   }
+  check_size();
 }
 
-// A page beyond the end of the file ends the process that reads it, so that a child reads them all.
+// Whether all records and the free pages can be.
 bool LmdbFile::can_be_read(MDB_txn* transaction) const {
-  int ends[2];
-  if (pipe(ends) != 0) fail(errno);
-  const pid_t child = fork();
-  if (child == 0) {
-    for (const int number : {SIGBUS, SIGSEGV, SIGABRT}) std::signal(number, SIG_DFL);
-    const rlimit none{0, 0};
-    setrlimit(RLIMIT_CORE, &none);
-    int code = 0;
-    for (const MDB_dbi tree : {MDB_dbi{0}, tree_}) {  // 0: the free pages
-      MDB_cursor* cursor = nullptr;
-      MDB_val key, value;
-      code = mdb_cursor_open(transaction, tree, &cursor);
-      std::uint32_t sum = 0;
-      while (code == 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0)
-        sum = crc32(from_lmdb(value), sum);
-      unread = sum;
-      if (code != MDB_NOTFOUND) break;
-    }
-    if (code == MDB_NOTFOUND && ::write(ends[1], "", 1) != 1) code = EIO;
-    _exit(0);
+  int code = 0;
+  for (const MDB_dbi tree : {MDB_dbi{0}, tree_}) {  // 0: the free pages
+    MDB_cursor* cursor = nullptr;
+    MDB_val key, value;
+    code = mdb_cursor_open(transaction, tree, &cursor);
+    while (code == 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0)
+      if (key.mv_size == sizeof(LmdbName) && crc32(from_lmdb(value)) != crc32_whole) code = MDB_CORRUPTED;
+    if (cursor != nullptr) mdb_cursor_close(cursor);
+    if (code != MDB_NOTFOUND) return false;
   }
-  const int code = errno;
-  ::close(ends[1]);
-  char answer;
-  ssize_t size = 0;
-  while (child > 0 && (size = ::read(ends[0], &answer, 1)) < 0 && errno == EINTR) {
-  }
-  ::close(ends[0]);
-  if (child < 0) fail(code);
-  waitpid(child, nullptr, 0);
-  return size == 1;
+  return true;
 }
 
 void LmdbFile::check_process() const {
@@ -224,15 +183,14 @@ void LmdbFile::check_process() const {
     throw StoreError(url_ + " was open when this process was forked; fork first, or spawn processes");
 }
 
-// A page beyond the end of the file would end the process when it is read. This sees what was cut off before a
-// transaction begins.
+// Sees what was cut off before a transaction begins.
 void LmdbFile::check_size() {
   struct stat status;
   off_t largest = size_;  // before fstat: the file may grow in between, and another thread may see it
   if (fstat(data_, &status) != 0) fail(errno);
   if (status.st_size < largest)
-    throw StoreCorruptError(url_ + " was cut off: " + std::to_string(largest - status.st_size) +
-                            " bytes are missing at its end");
+    throw StoreError(url_ + " was cut off: " + std::to_string(largest - status.st_size) +
+                     " bytes are missing at its end");
   while (status.st_size > largest && !size_.compare_exchange_weak(largest, status.st_size)) {
   }
 }
@@ -247,11 +205,16 @@ void LmdbFile::forget_killed_readers() {
 void LmdbFile::fail(int code) const {
   const std::string reason = mdb_strerror(code);
   switch (code) {
+    case MDB_VERSION_MISMATCH:
+      throw StoreError(url_ + " is a file of another LMDB; this release reads those of 0.9");
     case MDB_CORRUPTED:
     case MDB_INVALID:
     case MDB_PAGE_NOTFOUND:
     case MDB_PANIC:
-      throw StoreCorruptError(url_ + " is damaged or no LMDB file: " + reason);
+      throw StoreError(url_ + " is damaged or no LMDB file: " + reason);
+    case MDB_MAP_FULL:
+    case MDB_MAP_RESIZED:
+      throw StoreError(url_ + " is full at " + std::to_string(max_bytes_) + " bytes; drop versions or raise max_bytes");
     default:
       break;
   }
@@ -264,21 +227,13 @@ void LmdbFile::fail(int code) const {
 
 // --- transactions ---
 
-// True as soon as `done`, false if the deadline passes first.
-bool LmdbFile::wait(std::unique_lock<std::mutex>& lock, Deadline deadline, FunctionRef<bool()> done) {
-  if (deadline) return changed_.wait_until(lock, *deadline, done);
-  changed_.wait(lock, done);
-  return true;
-}
-
-// A reader of the pool, during which the map stays where it is.
+// A reader of the pool.
 class LmdbFile::Lease {
  public:
-  Lease(LmdbFile& file, Deadline deadline) : file_(file) {
-    std::unique_lock lock(file.mutex_);
-    if (!file.wait(lock, deadline, [&] { return !file.moving_; })) check_deadline(deadline, file.url_);
+  explicit Lease(LmdbFile& file) : file_(file) {
+    const std::lock_guard lock(file.mutex_);
     if (file.idle_.empty()) {
-      file.idle_.reserve(static_cast<std::size_t>(file.reading_) + 1);  // for the readers that come back
+      file.idle_.reserve(file.reading_ + 1);  // for the readers that come back
       reader_ = std::make_unique<LmdbReader>(file.cache_room_);
     } else {
       reader_ = std::move(file.idle_.back());
@@ -292,7 +247,7 @@ class LmdbFile::Lease {
     if (begun_) mdb_txn_reset(reader_->transaction);
     const std::lock_guard lock(file_.mutex_);
     if (reader_->transaction != nullptr) file_.idle_.push_back(std::move(reader_));
-    if (--file_.reading_ == 0 && file_.moving_) file_.changed_.notify_all();
+    --file_.reading_;
   }
 
   int begin() {
@@ -313,12 +268,12 @@ class LmdbFile::Lease {
   bool begun_ = false;
 };
 
-void LmdbFile::read(FunctionRef<void(LmdbReader&)> body, Deadline deadline) {
-  for (bool cleared = false;;) {
+void LmdbFile::read(FunctionRef<void(LmdbReader&)> body) {
+  for (bool cleared = false;; cleared = true) {
     check_process();
     int code = 0;
     {
-      Lease lease(*this, deadline);
+      Lease lease(*this);
       check_size();
       code = lease.begin();
       if (code == 0) {
@@ -326,67 +281,33 @@ void LmdbFile::read(FunctionRef<void(LmdbReader&)> body, Deadline deadline) {
         return body(lease.reader());
       }
     }
-    if (code == MDB_MAP_RESIZED) {
-      resize(0, deadline, false);  // to the size that another process gave it
-    } else if (code == MDB_READERS_FULL && !cleared) {
-      forget_killed_readers();
-      cleared = true;
-    } else {
-      fail(code);
-    }
+    if (code != MDB_READERS_FULL || cleared) fail(code);
+    forget_killed_readers();
   }
 }
 
-// The one write transaction of the process.
-class LmdbFile::Writing {
- public:
-  explicit Writing(LmdbFile& file) : file_(file) {
-    std::unique_lock lock(file.mutex_);
-    if (file.writer_ == std::this_thread::get_id()) throw update_wrote(file.url_);
-    file.changed_.wait(lock, [&] { return file.writer_ == std::thread::id(); });
-    file.writer_ = std::this_thread::get_id();
-  }
-  Writing(const Writing&) = delete;
-  Writing& operator=(const Writing&) = delete;
-  ~Writing() {
-    const std::lock_guard lock(file_.mutex_);
-    file_.writer_ = {};
-    file_.changed_.notify_all();
-  }
-
- private:
-  LmdbFile& file_;
-};
-
-void LmdbFile::write(FunctionRef<int(MDB_txn*, std::optional<LmdbChanges>&)> body, std::size_t max_bytes) {
+void LmdbFile::write(FunctionRef<void(MDB_txn*, std::optional<LmdbChanges>&)> body) {
   check_process();
-  const Writing writing(*this);
-  for (;;) {
-    check_size();
-    MDB_txn* transaction = nullptr;
-    int code = mdb_txn_begin(environment_, nullptr, 0, &transaction);
-    if (code == 0) {
-      try {
-        std::optional<LmdbChanges> changes;
-        code = body(transaction, changes);
-        if (code == 0) code = note(transaction, changes);
-      } catch (...) {
-        mdb_txn_abort(transaction);
-        throw;
-      }
-      if (code == 0)
-        code = mdb_txn_commit(transaction);
-      else
-        mdb_txn_abort(transaction);
-    }
-    if (code == 0) return;
-    if (code == MDB_MAP_RESIZED)
-      resize(0, {}, true);
-    else if (code == MDB_MAP_FULL)
-      grow(max_bytes);
-    else
-      fail(code);
+  if (writer_ == std::this_thread::get_id()) throw update_wrote(url_);
+  const std::lock_guard lock(writing_);
+  struct Writer {
+    explicit Writer(std::atomic<std::thread::id>& of) : id(of) { id = std::this_thread::get_id(); }
+    ~Writer() { id = std::thread::id(); }
+    std::atomic<std::thread::id>& id;
+  };
+  const Writer writer(writer_);
+  check_size();
+  MDB_txn* transaction = nullptr;
+  if (const int code = mdb_txn_begin(environment_, nullptr, 0, &transaction); code != 0) fail(code);
+  try {
+    std::optional<LmdbChanges> changes;
+    body(transaction, changes);
+    if (const int code = note(transaction, changes); code != 0) fail(code);
+  } catch (...) {
+    mdb_txn_abort(transaction);
+    throw;
   }
+  if (const int code = mdb_txn_commit(transaction); code != 0) fail(code);
 }
 
 void LmdbFile::sync() {
@@ -442,32 +363,6 @@ void LmdbFile::follow(LmdbReader& reader) const {
   if (!known) reader.cache.clear();
   reader.commit = last;
   reader.version.reset();
-}
-
-// --- the size of the map ---
-
-// LMDB lets the map move only while this process has no transaction. `writing`: the caller holds a Writing.
-void LmdbFile::resize(std::size_t size, Deadline deadline, bool writing) {
-  std::unique_lock lock(mutex_);
-  if (!wait(lock, deadline, [&] { return !moving_ && (writing || writer_ == std::thread::id()); }))
-    check_deadline(deadline, url_);
-  moving_ = true;  // new readers wait: overlapping ones would never all be gone
-  const bool alone = wait(lock, deadline, [&] { return reading_ == 0; });
-  const int code = alone ? mdb_env_set_mapsize(environment_, size) : 0;
-  moving_ = false;
-  changed_.notify_all();
-  if (!alone) check_deadline(deadline, url_);
-  if (code != 0) fail(code);
-}
-
-void LmdbFile::grow(std::size_t max_bytes) {
-  MDB_envinfo info;
-  mdb_env_info(environment_, &info);
-  const std::size_t wanted = std::min(2 * info.me_mapsize, max_bytes);
-  if (wanted <= info.me_mapsize)
-    throw StoreError(url_ + " is full at " + std::to_string(info.me_mapsize) +
-                     " bytes; drop versions or raise max_bytes");
-  resize(wanted, {}, true);
 }
 
 }  // namespace pygrade::inline v0_2::detail

@@ -1,11 +1,10 @@
-// One LMDB file, opened once a process: transactions that follow and grow its map, and errors by name.
+// One LMDB file, opened once a process: its transactions, and errors by name.
 #pragma once
 
 #include <lmdb.h>
 #include <sys/types.h>
 
 #include <atomic>
-#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -62,11 +61,10 @@ class LmdbFile {
   static Handle open(const std::string& directory, const std::string& url, const StoreOptions& options);
 
   // Calls `body` with a transaction that is a snapshot, and with what the reader remembers of it.
-  void read(FunctionRef<void(LmdbReader&)> body, Deadline deadline);
+  void read(FunctionRef<void(LmdbReader&)> body);
 
-  // Calls `body` with a write transaction and commits it; again if the map had to grow, to at most max_bytes. `body`
-  // returns the first code of LMDB that is not 0, and says whose records it changed.
-  void write(FunctionRef<int(MDB_txn*, std::optional<LmdbChanges>&)> body, std::size_t max_bytes);
+  // Calls `body` with a write transaction, which is committed unless it throws. It says whose records it changed.
+  void write(FunctionRef<void(MDB_txn*, std::optional<LmdbChanges>&)> body);
 
   // What was committed is on the disk.
   void sync();
@@ -95,14 +93,11 @@ class LmdbFile {
   void check_size();
   void follow(LmdbReader& reader) const;
   int note(MDB_txn* transaction, const std::optional<LmdbChanges>& changes) const;
-  void resize(std::size_t size, Deadline deadline, bool writing);
-  void grow(std::size_t max_bytes);
-  bool wait(std::unique_lock<std::mutex>& lock, Deadline deadline, FunctionRef<bool()> done);
 
   const std::string directory_, url_;
   const bool read_only_;
   const int forks_;  // of the processes before this one
-  const std::size_t first_map_;
+  const std::size_t max_bytes_;
   MDB_env* environment_ = nullptr;
   MDB_dbi tree_ = 0;
   mdb_filehandle_t data_ = -1;
@@ -110,12 +105,11 @@ class LmdbFile {
   int users_ = 0;                // guarded by the registry
 
   std::mutex mutex_;
-  std::condition_variable changed_;
+  std::mutex writing_;  // LMDB's own lock would wait for ever for this thread
   std::atomic<std::ptrdiff_t> cache_room_;
   std::vector<std::unique_ptr<LmdbReader>> idle_;
-  int reading_ = 0;      // open read transactions
-  bool moving_ = false;  // the map moves as soon as nobody reads
-  std::thread::id writer_;
+  std::size_t reading_ = 0;  // open read transactions
+  std::atomic<std::thread::id> writer_;
 };
 
 }  // namespace pygrade::inline v0_2::detail

@@ -176,6 +176,8 @@ class MemoryStore final : public Store {
 
 }  // namespace
 
-std::shared_ptr<Store> open_memory() { return std::make_shared<MemoryStore>(std::make_shared<Content>(), ""); }
+std::shared_ptr<Store> open_memory(const std::string&, const StoreOptions&) {
+  return std::make_shared<MemoryStore>(std::make_shared<Content>(), "");
+}
 
 }  // namespace pygrade::inline v0_2::detail

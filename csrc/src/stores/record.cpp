@@ -29,9 +29,9 @@ void check_table(std::string_view table) {
 
 }  // namespace
 
-StoreFormatError other_format(const std::string& url, std::string_view stored) {
-  return StoreFormatError(url + " has format '" + std::string(stored) + "'; this release reads '" +
-                          std::string(store_format) + "': remove the store and publish again");
+StoreError other_format(const std::string& url, std::string_view stored) {
+  return StoreError(url + " has format '" + std::string(stored) + "'; this release reads '" +
+                    std::string(store_format) + "': remove the store and publish again");
 }
 
 std::int64_t now_ms() {
@@ -55,12 +55,12 @@ void pack_record(std::string_view header, std::string_view value, std::string& r
 }
 
 RecordContent unpack_record(std::string_view record, const std::string& url) {
-  if (crc32(record) != crc32_whole) throw StoreCorruptError(url + ": a record is damaged: its checksum disagrees");
+  if (crc32(record) != crc32_whole) throw StoreError(url + ": a record is damaged: its checksum disagrees");
   if (record[0] == endless && record.size() > checksum_bytes)
     return {record.substr(1, record.size() - 1 - checksum_bytes), 0};
   if (record[0] != timed || record.size() < 1 + time_bytes + checksum_bytes)
-    throw StoreCorruptError(url + ": a record begins with byte " +
-                            std::to_string(static_cast<unsigned char>(record[0])) + "; want 0, or 1 and a time");
+    throw StoreError(url + ": a record begins with byte " + std::to_string(static_cast<unsigned char>(record[0])) +
+                     "; want 0, or 1 and a time");
   return {record.substr(1 + time_bytes, record.size() - 1 - time_bytes - checksum_bytes),
           std::max<std::uint64_t>(end_of(record), 1)};
 }
@@ -135,15 +135,15 @@ void check_put(std::string_view table, std::size_t keys, std::size_t values, std
   check_ttl(ttl);
 }
 
-MissingVersionError missing_version(const std::string& url, std::string_view version) {
-  if (version.empty()) return MissingVersionError(url + " has no current version; fill one and switch to it");
-  return MissingVersionError(url + " has no version '" + std::string(version) + "'; begin it first");
+StoreError missing_version(const std::string& url, std::string_view version) {
+  if (version.empty()) return StoreError(url + " has no current version; fill one and switch to it");
+  return StoreError(url + " has no version '" + std::string(version) + "'; begin it first");
 }
-VersionInUseError version_is_complete(const std::string& url, std::string_view version) {
-  return VersionInUseError(url + ": version '" + std::string(version) + "' is complete; drop it first");
+StoreError version_is_complete(const std::string& url, std::string_view version) {
+  return StoreError(url + ": version '" + std::string(version) + "' is complete; drop it first");
 }
-VersionInUseError version_is_current(const std::string& url, std::string_view version) {
-  return VersionInUseError(url + ": version '" + std::string(version) + "' is current; switch to another first");
+StoreError version_is_current(const std::string& url, std::string_view version) {
+  return StoreError(url + ": version '" + std::string(version) + "' is current; switch to another first");
 }
 StoreError update_wrote(const std::string& url) {
   return StoreError(url + ": an update wrote to the store that it updates; want it to return the values");
@@ -151,7 +151,7 @@ StoreError update_wrote(const std::string& url) {
 
 void check_deadline(Deadline deadline, const std::string& url) {
   if (deadline && std::chrono::steady_clock::now() > *deadline)
-    throw StoreTimeout(url + " has not answered before the deadline");
+    throw StoreUnreachableError(url + " has not answered before the deadline");
 }
 
 }  // namespace pygrade::inline v0_2::detail

@@ -18,7 +18,7 @@ namespace pygrade::inline v0_2::detail {
 
 inline constexpr std::string_view store_format = "1";
 // The error for a store of another format.
-StoreFormatError other_format(const std::string& url, std::string_view stored);
+StoreError other_format(const std::string& url, std::string_view stored);
 
 std::int64_t now_ms();  // since 1970
 
@@ -28,7 +28,7 @@ std::string record_header(std::optional<double> ttl);
 // Replaces `record` by that of `value`.
 void pack_record(std::string_view header, std::string_view value, std::string& record);
 
-// The value of a record, and when it ends: milliseconds since 1970, 0: never. StoreCorruptError for a damaged one.
+// The value of a record, and when it ends: milliseconds since 1970, 0: never. StoreError for a damaged one.
 struct RecordContent {
   std::string_view value;
   std::uint64_t end;
@@ -52,12 +52,12 @@ void check_put(std::string_view table, std::size_t keys, std::size_t values, std
                std::optional<double> ttl);
 
 // The errors of versions, in every backend. `version` is "" for the current one.
-MissingVersionError missing_version(const std::string& url, std::string_view version);
-VersionInUseError version_is_complete(const std::string& url, std::string_view version);
-VersionInUseError version_is_current(const std::string& url, std::string_view version);
+StoreError missing_version(const std::string& url, std::string_view version);
+StoreError version_is_complete(const std::string& url, std::string_view version);
+StoreError version_is_current(const std::string& url, std::string_view version);
 StoreError update_wrote(const std::string& url);  // to the store that it updates
 
-// StoreTimeout if `deadline` has passed.
+// StoreUnreachableError if `deadline` has passed.
 using Deadline = std::optional<std::chrono::steady_clock::time_point>;
 void check_deadline(Deadline deadline, const std::string& url);
 

@@ -53,15 +53,6 @@ std::chrono::milliseconds seconds_of(const std::string& name, const std::string&
   return std::chrono::milliseconds(std::max(1LL, std::llround(seconds * 1000)));
 }
 
-// The place in `words` of the value of an option.
-std::size_t choice(const std::string& name, const std::string& value, std::initializer_list<std::string_view> words) {
-  const auto found = std::ranges::find(words, value);
-  if (found != words.end()) return static_cast<std::size_t>(found - words.begin());
-  std::string wanted;
-  for (const auto word : words) wanted += (wanted.empty() ? "" : " or ") + std::string(word);
-  throw std::invalid_argument("url has " + name + "='" + value + "'; want " + wanted);
-}
-
 std::string password_in(const std::string& path) {
   std::ifstream file(path);
   std::string line;
@@ -83,33 +74,25 @@ void set_option(RedisAddress& address, std::string_view option) {
                                              : nullptr;
   if (file != nullptr)
     *file = value;
+  else if (name == "verify" && address.tls && (value == "host" || value == "chain" || value == "none"))
+    address.tls->verify = value == "host" ? RedisTls::host : value == "chain" ? RedisTls::chain : RedisTls::none;
   else if (name == "verify" && address.tls)
-    address.tls->verify = static_cast<RedisTls::Verify>(choice(name, value, {"host", "chain", "none"}));
-  else if (name == "prefix" && value.find_first_of("{}") == value.npos)
-    address.prefix = value;
+    throw std::invalid_argument("url has verify='" + value + "'; want host or chain or none");
   else if (name == "prefix")
-    throw std::invalid_argument("url has prefix='" + value +
-                                "'; want no '{' or '}': a cluster would keep it in one slot");
+    address.prefix = value;
   else if (name == "timeout")
     address.timeout = seconds_of(name, value);
-  else if (name == "cache")
-    address.cache = value == "0" ? std::chrono::milliseconds(0) : seconds_of(name, value);
   else if (name == "db")
     address.database = database_of(value);
-  else if (name == "master")
-    address.master = value;
-  else if (name == "read")
-    address.read_replicas = choice(name, value, {"master", "replica"}) == 1;
   else if (name == "password_file")
     address.password = address.password.empty() ? password_in(value) : address.password;
   else
-    throw std::invalid_argument("url has the option '" + name + "'; want prefix, timeout, cache, db, password_file, " +
-                                "master or read, and with rediss:// ca, cert, key, sni or verify");
+    throw std::invalid_argument("url has the option '" + name + "'; want prefix, timeout, db or password_file, " +
+                                "and with rediss:// ca, cert, key, sni or verify");
 }
 
-RedisNode node_of(std::string_view server, int port_by_default) {
-  RedisNode node;
-  node.port = port_by_default;
+// Sets host and port, of which either may be left out.
+void set_server(RedisAddress& address, std::string_view server) {
   std::string_view port;
   if (server.starts_with('[')) {  // IPv6
     const auto end = std::min(server.find(']'), server.size() - 1);
@@ -119,12 +102,11 @@ RedisNode node_of(std::string_view server, int port_by_default) {
     port = server.substr(colon);
     server = server.substr(0, colon);
   }
-  if (!server.empty()) node.host = decoded(server);
-  if (port.size() <= 1) return node;
+  if (!server.empty()) address.host = decoded(server);
+  if (port.size() <= 1) return;
   const char* end = port.data() + port.size();
-  if (std::from_chars(port.data() + 1, end, node.port).ptr != end || node.port < 1 || node.port > 65535)
+  if (std::from_chars(port.data() + 1, end, address.port).ptr != end || address.port < 1 || address.port > 65535)
     throw std::invalid_argument("url has a port that is no number from 1 to 65535");
-  return node;
 }
 
 std::string environment(const char* name) {
@@ -149,33 +131,30 @@ RedisAddress parse_redis_address(const std::string& url) {
   const auto start = whole.find("://");
   if (start == whole.npos) throw std::invalid_argument("url has no '://'; want redis://HOST:PORT/DB?prefix=NAME");
   const std::string_view scheme = whole.substr(0, start);
-  const bool socket = scheme == "unix", sentinel = scheme.ends_with("+sentinel");
-  if (scheme.starts_with("rediss")) address.tls.emplace();
+  const bool socket = scheme == "unix";
+  if (scheme == "rediss") address.tls.emplace();
   refuse_unescaped(whole.find('#') != whole.npos);
   const auto question = std::min(whole.find('?'), whole.size());
   std::string_view place = whole.substr(start + 3, question - start - 3);
   std::string_view query = whole.substr(std::min(question + 1, whole.size()));
 
   auto slash = std::min(place.find('/'), place.size());
-  std::string_view servers = place.substr(0, slash);
+  std::string_view server = place.substr(0, slash);
   std::string_view path = place.substr(slash);
   if (!socket) refuse_unescaped(path.find('@') != path.npos);
-  if (const auto at = servers.rfind('@'); at != servers.npos) {
-    const std::string_view login = servers.substr(0, at);
+  if (const auto at = server.rfind('@'); at != server.npos) {
+    const std::string_view login = server.substr(0, at);
     const auto colon = std::min(login.find(':'), login.size());
     address.user = decoded(login.substr(0, colon));
     address.password = decoded(login.substr(std::min(colon + 1, login.size())));
-    servers.remove_prefix(at + 1);
+    server.remove_prefix(at + 1);
   }
   if (socket) {
-    address.nodes.push_back({decoded(path), 0});
+    address.host = decoded(path);
+    address.port = 0;
     if (path.empty()) throw std::invalid_argument("url has no path; want unix:///SOCKET?db=DB&prefix=NAME");
   } else {
-    for (auto end = servers.npos; end != 0;) {
-      end = servers.find(',') + 1;  // 0: the last one
-      address.nodes.push_back(node_of(servers.substr(0, end - 1), sentinel ? 26379 : 6379));
-      servers.remove_prefix(end);
-    }
+    set_server(address, server);
     if (path.starts_with('/')) path.remove_prefix(1);
     address.database = database_of(std::string(path));
   }
@@ -185,11 +164,6 @@ RedisAddress parse_redis_address(const std::string& url) {
     set_option(address, query.substr(0, end));
     query.remove_prefix(std::min(end + 1, query.size()));
   }
-  if (sentinel == address.master.empty())
-    throw std::invalid_argument("url has " +
-                                std::string(sentinel ? "no master=NAME, which redis+sentinel://"
-                                                     : "master=NAME, which only redis+sentinel://") +
-                                " takes");
   if (address.user.empty()) address.user = environment("PYGRADE_REDIS_USER");
   if (address.password.empty()) address.password = environment("PYGRADE_REDIS_PASSWORD");
   address.url = without_secret(url);

@@ -4,16 +4,8 @@
 #include <chrono>
 #include <optional>
 #include <string>
-#include <vector>
 
 namespace pygrade::inline v0_2::detail {
-
-struct RedisNode {
-  std::string host = "localhost";  // or the path of a Unix socket, if the port is 0
-  int port = 6379;
-  bool operator==(const RedisNode&) const = default;
-  std::string text() const { return port == 0 ? host : host + ":" + std::to_string(port); }
-};
 
 struct RedisTls {
   std::string ca, cert, key;  // files in PEM; ca "": those that the system trusts
@@ -22,15 +14,13 @@ struct RedisTls {
 };
 
 struct RedisAddress {
-  std::string url;               // without user and password, as messages name it
-  std::vector<RedisNode> nodes;  // one server, servers of a cluster, or sentinels
-  std::string master;            // the name that the sentinels know it by; "": nodes are no sentinels
-  bool read_replicas = false;
+  std::string url;                 // without user and password, as messages name it
+  std::string host = "localhost";  // or the path of a Unix socket, if the port is 0
+  int port = 6379;
   std::string user, password;
   int database = 0;
   std::string prefix = "pygrade";
   std::optional<std::chrono::milliseconds> timeout;
-  std::chrono::milliseconds cache{0};
   std::optional<RedisTls> tls;
 };
 

@@ -1,25 +1,53 @@
 #include "pygrade/store.hpp"
 
+#include <array>
+
 #include "stores/backends.hpp"
 
 namespace pygrade::inline v0_2 {
 
 namespace {
 
-[[noreturn, maybe_unused]] void missing(const std::string& url, const char* library, const char* package,
-                                        const char* option) {
-  throw StoreError(url + " needs " + library + ", which this build of pygrade lacks: install " + package +
-                   " and build with -D" + option + "=ON");
-}
-
-constexpr std::string_view libraries[] = {
 #if defined(PYGRADE_HAS_LMDB)
-    "lmdb",
+constexpr detail::OpenStore* lmdb = &detail::open_lmdb;
+#else
+constexpr detail::OpenStore* lmdb = nullptr;
 #endif
 #if defined(PYGRADE_HAS_REDIS)
-    "redis",
+constexpr detail::OpenStore* redis = &detail::open_redis;
+#else
+constexpr detail::OpenStore* redis = nullptr;
 #endif
-    ""};
+
+constexpr std::string_view lmdb_missing =
+    "LMDB, which this build of pygrade lacks: install liblmdb-dev and build with "
+    "-DPYGRADE_LMDB=ON";
+constexpr std::string_view redis_missing =
+    "hiredis, which this build of pygrade lacks: install libhiredis-dev and "
+    "build with -DPYGRADE_REDIS=ON";
+
+struct Backend {
+  std::string_view scheme, address, help;  // as of StoreKind
+  detail::OpenStore* open;                 // null: not in this build
+  std::string_view missing;
+};
+
+// To add a store, add a row here and its sources to csrc/cmake/stores.cmake.
+constexpr Backend backends[] = {
+    {"lmdb", "lmdb:DIR", "embedded: one file that all processes of a machine share; `?read_only=1` refuses writes",
+     lmdb, lmdb_missing},
+    {"redis", "redis://HOST:PORT/DB?prefix=NAME", "a Redis server, for many machines", redis, redis_missing},
+    {"rediss", "rediss://HOST:PORT/DB?prefix=NAME", "a Redis server over TLS", redis, redis_missing},
+    {"unix", "unix://SOCKET?db=DB&prefix=NAME", "a Redis server of this machine", redis, redis_missing},
+    {"memory", "memory:", "this process alone", &detail::open_memory, ""},
+};
+
+constexpr auto kinds = [] {
+  std::array<StoreKind, std::size(backends)> all{};
+  for (std::size_t i = 0; i < all.size(); ++i)
+    all[i] = {backends[i].scheme, backends[i].address, backends[i].help, backends[i].open != nullptr};
+  return all;
+}();
 
 }  // namespace
 
@@ -36,30 +64,22 @@ std::vector<StoreVersion> Store::versions() { throw StoreError(url() + " has one
 void Store::drop(const std::string&) { throw StoreError(url() + " has one version alone"); }
 std::shared_ptr<Store> Store::at(const std::string&) { throw StoreError(url() + " reads its current version alone"); }
 
-std::span<const std::string_view> store_libraries() { return std::span(libraries).first(std::size(libraries) - 1); }
+std::span<const StoreKind> store_kinds() { return kinds; }
 
 std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& options) {
   const auto colon = url.find(':');
-  const std::string_view scheme = std::string_view(url).substr(0, colon);
   const bool rest = colon != url.npos && colon + 1 < url.size();
-  if (url == "memory:") return detail::open_memory();
-  if (scheme == "lmdb" && rest) {
-#if defined(PYGRADE_HAS_LMDB)
-    return detail::open_lmdb(url, options);
-#else
-    missing(url, "LMDB", "liblmdb-dev", "PYGRADE_LMDB");
-#endif
+  std::string wanted;
+  for (const Backend& backend : backends) {
+    const bool whole = backend.address.ends_with(':');  // the scheme is all there is
+    if (colon != url.npos && url.substr(0, colon) == backend.scheme && rest != whole) {
+      if (backend.open != nullptr) return backend.open(url, options);
+      throw StoreError(detail::without_secret(url) + " needs " + std::string(backend.missing));
+    }
+    wanted += (wanted.empty() ? "" : &backend == std::end(backends) - 1 ? " or " : ", ");
+    wanted += backend.address;
   }
-  const std::string_view server = scheme.substr(0, scheme.find("+sentinel"));
-  if ((server == "redis" || server == "rediss" || scheme == "unix") && rest) {
-#if defined(PYGRADE_HAS_REDIS)
-    return detail::open_redis(url, options);
-#else
-    missing(detail::without_secret(url), "hiredis", "libhiredis-dev", "PYGRADE_REDIS");
-#endif
-  }
-  throw std::invalid_argument("url is '" + detail::without_secret(url) +
-                              "'; want lmdb:DIR, redis://HOST:PORT/DB?prefix=NAME or memory:");
+  throw std::invalid_argument("url is '" + detail::without_secret(url) + "'; want " + wanted);
 }
 
 namespace detail {

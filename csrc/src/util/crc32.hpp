@@ -9,10 +9,6 @@ namespace pygrade::inline v0_2::detail {
 // The crc32 of any bytes followed by their own crc32, 4 bytes little endian.
 inline constexpr std::uint32_t crc32_whole = 0x2144df1c;
 
-// The crc32 of the bytes that `crc` is of, followed by `data`.
-std::uint32_t crc32(std::string_view data, std::uint32_t crc = 0);
-
-// The same where the processor has no carry-less multiplication; for tests.
-std::uint32_t crc32_by_tables(std::string_view data, std::uint32_t crc);
+std::uint32_t crc32(std::string_view text);
 
 }  // namespace pygrade::inline v0_2::detail

@@ -1,1 +1,0 @@
-"""Benchmarks of long logs in one process and on a Ray cluster: throughput, kills, and what capacity follows."""
