@@ -42,7 +42,7 @@ def main(path: str) -> None:
                 train(out, out / "model")
             started = time.perf_counter()
             if name == "events":
-                import_events(job["data"], out / "events", **given)
+                import_events(job["data"], out / "events")
             elif name == "features":
                 log = EventLog.open(out / "events")
                 materialize(log, default_schema(log), out / "features", window(log), **given)
