@@ -33,7 +33,6 @@ from pygrade.training.baselines import baseline_scores, fit_baselines
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
-from pygrade_datasets.kuairand_files import local_day
 
 LOG = "log_standard_4_25_to_5_04_pure.csv"
 MODEL_DAYS, LEARN_DAYS = 4, 7  # days that the multi-task model learns from, and those before the judging ones
@@ -68,7 +67,7 @@ def pipeline_logs(data: Path, run: Path) -> tuple[Logs, Logs]:
 def lists_of(logs: Logs, days: int) -> Logs:
     """A user's list of each block of this many days, from the log's first day on; a video counts once."""
     assert logs.timestamp is not None
-    day = local_day(logs.timestamp)
+    day = (logs.timestamp + 8 * 3_600_000) // 86_400_000  # of UTC+8
     block = (day - day.min()) // days
     row_user, row_block = numbered(logs.user_id)[logs.row_request], block[logs.row_request]
     key = row_user * (int(block.max()) + 1) + row_block

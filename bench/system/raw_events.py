@@ -69,7 +69,7 @@ def done(name, begun):
                     "wall_s": round(time.perf_counter() - begun, 1), "peak_mib": round(peak_mib(), 1)}
 
 begun = time.perf_counter()
-facts = make_events(folder, f"events:{folder / 'events.toml'}", None, LOCAL)
+facts = make_events(folder, f"events:{folder / 'events.toml'}", None)
 done("events", begun)
 if until != "events":
     begun = time.perf_counter()

@@ -16,7 +16,7 @@ from pygrade import Logs, evaluate, train
 def main(file: Path, directory: Path) -> None:
     if not file.exists():
         pq.write_table(shop(1_000), file)
-    # Columns are proposed from names, types and values; say what can't be guessed. A warning tells what was changed.
+    # Columns are known by exact names and types; say the others. A warning tells what was changed.
     logs = Logs.from_table(
         pq.read_table(file),
         columns={"exploration": "page_order"},

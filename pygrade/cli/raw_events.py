@@ -14,9 +14,8 @@ from pygrade.cli.run_directory import to_toml
 from pygrade.config.ignored import refuse
 from pygrade.config.logs import DoctorOptions
 from pygrade.data.events import EventLog, import_events
-from pygrade.doctor.event_proposal import SchemaProposal, propose_schema
+from pygrade.doctor.event_proposal import SchemaProposal, propose_schema, sample
 from pygrade.doctor.schema_file import schema_text, table_rows
-from pygrade.doctor.table_columns import sample
 from pygrade.logs.column_map import parse_map
 from pygrade.storage import Place, is_url, join_path
 

@@ -42,8 +42,6 @@ class KuaiRandEventConfig(Options):
         None, "kinds of feedback; none: all but the excerpt's like, which is of the video"
     )
     task_values: Mapping[str, float] = option(KUAIRAND_TASK_VALUES, "business value of one event")
-    random_rows: bool = option(True, "whether requests have the randomly inserted videos (is_rand = 1 in the files)")
-    user_fraction: float = option(1.0, "share of the users to read (a fixed pseudo-random choice)", gt=0, le=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

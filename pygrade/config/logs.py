@@ -35,7 +35,7 @@ class DoctorOptions(Output):
         (),
         "What columns are: request, user, item, slot, time, scenario, value (price), shown, TASK (its "
         "feedback), p_TASK (its prediction), x_NAME (a feature); skip=a+b leaves out; request=a+b joins. "
-        "What is not given is proposed.",
+        "What is not given is known by its exact name or type.",
     )
     out: Place | None = option(None, "directory to write")
     values: dict[str, float] = option({}, "what one event of a task is worth, e.g. click=1,buy=20")
@@ -44,7 +44,7 @@ class DoctorOptions(Output):
         (),
         "Task=scale of predictions that are no probabilities: percent, logit, log, score (of no unit: a "
         "rising map is fitted), or given:TASK (of an event that presumes it), e.g. click=logit,order=given:click. "
-        "Not given: what only one reading fits.",
+        "Not given: probabilities, or amounts.",
     )
     duplicates: Literal["keep-shown", "refuse"] = option("keep-shown", "of an item listed again within a request")
     events: bool = option(

@@ -1,18 +1,16 @@
-"""Tables of users and items as one row of attributes for each id: read into partitions, and joined in each."""
+"""Tables of users and items as one row of attributes for each id: read, and joined by DuckDB."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pygrade._typing import Ints
-from pygrade._util.hashing import hash_ids
 from pygrade._util.optional_imports import require
-from pygrade.data.disk_shuffle import read_frames
-from pygrade.data.event_schema import Attribute, AttributeTable
-from pygrade.data.event_tables import Batch, PieceJob, read_piece, whole_numbers
-from pygrade.data.import_shards import PARTITIONS, ImportShard, ShardWriter, smallest_rows
+from pygrade._util.sql import quoted
+from pygrade.data.event_schema import AttributeTable, EventSchema
+from pygrade.data.event_tables import Batch, Values, read_batches, whole_numbers
+from pygrade.data.event_writer import EventWriter
+from pygrade.data.spill import Spill, whole_runs
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,186 +18,136 @@ if TYPE_CHECKING:
 _DISCRETE = ("categorical", "hashed", "list")
 _EXAMPLES = 3
 
-DATED = "dated"
 NO_ID = "have no id and are left out"
 NO_TIME = "have no time and are left out"
 
 
-def places_of(ids: "pl.Series", partitions: int) -> Ints:
-    """The partitions of ids [n], in order of their hashes."""
-    place: Ints = (hash_ids(ids.to_numpy()) >> 32).astype("int64") * partitions >> 32
-    return place
-
-
-def parts_of(ids: "pl.Series") -> Ints:
-    """The partitions of ids [n] of attributes, those of `ShardWriter.add_attributes`."""
-    part: Ints = (hash_ids(ids.to_numpy()) % PARTITIONS).astype("int64")
-    return part
-
-
 @dataclass
-class TableFacts:
-    """Facts about a piece."""
+class Attributes:
+    """The rows of a table of users or items, and facts about them."""
 
+    table: AttributeTable
+    spill: Spill
     left_out: Counter[str] = field(default_factory=Counter)  # reason → rows
     whole: dict[str, bool] = field(default_factory=dict)  # attribute → all its values are whole numbers
 
-
-@dataclass(frozen=True)
-class TablePiece(PieceJob):
-    """A job: rows of a table of users or items."""
-
-    entity: str
-    shuffle: str  # of its rows: partitions by id, of DATED tables those of the users' events
-    table: AttributeTable
-
-
-def read_attributes(job: TablePiece, shard: ShardWriter) -> TableFacts:
-    """Rows go into partitions of the job's shuffle."""
-    facts, values = TableFacts(), job.plan.values(job.table)
-    for batch in read_piece(job.piece):
-        there = batch.present(job.table.id, values)
-        facts.left_out[NO_ID] += int((~there).sum())
-        if job.table.time is not None:
-            timed = batch.optional_times(job.table.time, values).is_not_null().to_numpy()
-            facts.left_out[NO_TIME] += int((there & ~timed).sum())
-            there &= timed
-        if there.any():
-            rows = batch.take(there)
-            ids = rows.ids(job.table.id, job.entity, values, shard)
-            add_rows(rows, ids, job, shard, facts)
-    return facts
+    def add(self, batch: Batch, ids: "pl.Series", values: Values) -> None:
+        """Adds the rows of a batch."""
+        polars = require("polars")
+        columns = [batch.attribute(attribute, values) for attribute in self.table.attributes]
+        for attribute, column in zip(self.table.attributes, columns, strict=True):
+            if attribute.kind in _DISCRETE:
+                self.whole[attribute.name] = self.whole.get(attribute.name, True) and whole_numbers(column)
+        since = [] if self.table.time is None else [polars.Series("since", batch.times(self.table.time, values))]
+        self.spill.add(polars.DataFrame([ids.alias("id"), *since, *columns]).unique(maintain_order=True))
 
 
-def add_rows(batch: Batch, ids: "pl.Series", job: TablePiece, shard: ShardWriter, facts: TableFacts) -> None:
-    """Attributes of the rows of a batch."""
-    polars = require("polars", "pipeline")
-    values = job.plan.values(job.table)
-    columns = [batch.attribute(attribute, values) for attribute in job.table.attributes]
-    for attribute, column in zip(job.table.attributes, columns, strict=True):
-        if attribute.kind in _DISCRETE:
-            facts.whole[attribute.name] = facts.whole.get(attribute.name, True) and whole_numbers(column)
-    since = [] if job.table.time is None else [polars.Series("since", batch.times(job.table.time, values))]
-    frame = polars.DataFrame([ids.alias("id"), *since, *columns]).unique(maintain_order=True)
-    dated = job.shuffle.startswith(DATED)
-    part = places_of(frame["id"], job.plan.partitions) if dated else parts_of(frame["id"])
-    shard.shuffle(job.shuffle).add(part, frame)
+def read_attributes(into: Attributes, entity: str, schema: EventSchema, values: Values, writer: EventWriter) -> None:
+    """Adds the rows of a table's files."""
+    table = into.table
+    for file in table.files:
+        for batch in read_batches(schema.place(file)):
+            there = batch.present(table.id, values)
+            into.left_out[NO_ID] += int((~there).sum())
+            if table.time is not None:
+                timed = batch.optional_times(table.time, values).is_not_null().to_numpy()
+                into.left_out[NO_TIME] += int((there & ~timed).sum())
+                there &= timed
+            if there.any():
+                rows = batch.take(there)
+                into.add(rows, rows.ids(table.id, entity, values, writer), values)
 
 
 # ---- tables meet -----------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class JoinedIds:
-    """A job: all rows of some ids of the tables of users or items."""
-
-    entity: str
-    partitions: tuple[int, ...]
-    tables: tuple[AttributeTable, ...]
-    files: tuple[tuple[Path, ...], ...]  # of each table
-    seen: tuple[Path, ...]  # id, first (ms), rows: of the events
-    whole: frozenset[str]  # attributes that are whole numbers
-
-    @property
-    def consumes(self) -> tuple[Path, ...]:
-        return (*self.seen, *(path for files in self.files for path in files))
-
-    def __str__(self) -> str:
-        return f"partitions {self.partitions[0] + 1} to {self.partitions[-1] + 1} of {PARTITIONS} of the {self.entity}s"
-
-
 @dataclass
 class JoinFacts:
-    """Counts of a partition."""
+    """Counts of a join."""
 
     ids: int = 0  # of the events
     unknown: int = 0  # of them, that no table without a time has
     rows: int = 0  # events of these
     examples: Sequence[int] = ()
-    several: Counter[int] = field(default_factory=Counter)  # table → ids with several rows that differ
-    late: Counter[int] = field(default_factory=Counter)  # dated table → ids without a row before their first event
+    several: list[int] = field(default_factory=list)  # of each table, ids with several rows that differ
+    late: list[int] = field(default_factory=list)  # of each dated table, ids without a row before their first event
 
 
-def jobs_of(
-    entity: str, tables: Sequence[AttributeTable], shards: Sequence[ImportShard], whole: Mapping[str, bool], rows: int
-) -> list[JoinedIds]:
-    """Jobs of some partitions each, with about ``rows`` rows or one partition."""
-    names = [f"{entity}-{number}" for number in range(len(tables))]
-    numbers = frozenset(name for name, is_whole in whole.items() if is_whole)
-    groups, held = list[list[int]](), 0
-    for part in range(PARTITIONS):
-        here = sum(shard.held.get(name, {}).get(part, 0) for shard in shards for name in (*names, f"seen-{entity}"))
-        if not groups or held + here > rows:
-            groups.append([])
-            held = 0
-        groups[-1].append(part)
-        held += here
-    result = []
-    for group in groups:
-        files = tuple(tuple(p for shard in shards for part in group for p in shard.files(name, part)) for name in names)
-        seen = tuple(path for shard in shards for part in group for path in shard.files(f"seen-{entity}", part))
-        if seen or any(files):
-            result.append(JoinedIds(entity, tuple(group), tuple(tables), files, seen, numbers))
-    return result
+def join_ids(entity: str, tables: Sequence[Attributes], events: Spill, writer: EventWriter) -> JoinFacts:
+    """Adds a row of attributes for each id that a table has; events: rows with ``user_id``, ``item_id`` and a time.
 
-
-def join_ids(job: JoinedIds, shard: ShardWriter) -> JoinFacts:
-    """Adds a row of attributes for each id that a table has."""
-    polars = require("polars", "pipeline")
-    facts = JoinFacts()
-    seen = polars.concat([polars.DataFrame(schema={"id": polars.Int64, "first": polars.Int64, "rows": polars.UInt32})])
-    if job.seen:
-        seen = polars.concat(list(read_frames(job.seen)))
-        seen = seen.group_by("id").agg(polars.col("first").min(), polars.col("rows").sum()).sort("id")
-    whole, known = None, polars.DataFrame(schema={"id": polars.Int64})
-    for number, (table, files) in enumerate(zip(job.tables, job.files, strict=True)):
-        frame = polars.concat(list(read_frames(files))) if files else empty_frame(table)
-        if table.time is None:
-            distinct = frame.unique()
-            frame = smallest_rows(distinct, ["id"])
-            facts.several[number] = distinct.filter(distinct["id"].is_duplicated())["id"].n_unique()
-            known = polars.concat([known, frame.select("id")])
-        else:
-            frame, facts.late[number] = _as_first_seen(frame, seen)
-        whole = frame if whole is None else whole.join(frame, "id", "full", coalesce=True)
-    assert whole is not None
-    facts.ids = len(seen)
-    if any(table.time is None for table in job.tables):
-        missing = seen.join(known, "id", "anti")
-        facts.unknown, facts.rows = len(missing), int(missing["rows"].sum())
-        facts.examples = missing["id"].head(_EXAMPLES).to_list()
-    if len(whole):
-        typed = [_typed(attribute, job.whole) for table in job.tables for attribute in table.attributes]
-        shard.add_attributes(job.entity, whole.select(polars.col("id").alias(f"{job.entity}_id"), *typed))
+    Of ids with several rows the smallest by content counts; of dated rows the latest at or before the id's first event,
+    of ids without events the last.
+    """
+    polars, facts = require("polars"), JoinFacts()
+    there = [table for table in tables if table.spill.count]
+    with events.connect() as connection:
+        one = connection.execute
+        one(
+            f"create table seen as select {entity}_id as id, min(timestamp) as first, count(*) as rows "
+            f"from {events.table} group by 1"
+        )
+        (facts.ids,) = one("select count(*) from seen").fetchone()
+        for number, table in enumerate(tables):
+            facts.several.append(0)
+            facts.late.append(0)
+            if not table.spill.count:
+                continue
+            names = [quoted(a.name) for a in table.table.attributes]
+            columns = ", ".join(["id", *names])
+            order = ", ".join(f"{name} nulls last" for name in names)
+            if table.table.time is None:
+                one(f"create table distinct{number} as select distinct {columns} from {table.spill.table}")
+                several = f"select id from distinct{number} group by 1 having count(*) > 1"
+                (facts.several[number],) = one(f"select count(*) from ({several})").fetchone()
+                where = f"distinct{number}"
+            else:
+                last = ", ".join(f"{name} desc nulls first" for name in names)
+                known = f"{table.spill.table} left join seen using (id)"
+                where, order = f"{known} where first is null or since <= first", f"since desc, {last}"
+                early = f"select 1 from {table.spill.table} e where e.id = seen.id and since <= first"
+                held = f"id in (select id from {table.spill.table})"
+                late = f"select count(*) from seen where {held} and not exists ({early})"
+                (facts.late[number],) = one(late).fetchone()
+            one(
+                f"create table attributes{number} as select {columns} from {where} "
+                f"qualify row_number() over (partition by id order by {order}) = 1"
+            )
+        joined = [f"select id from attributes{n}" for n, t in enumerate(tables) if t.spill.count and not t.table.time]
+        if any(not table.table.time for table in tables):
+            unknown = f"from seen where id not in ({' union '.join(joined)})" if joined else "from seen"
+            facts.unknown, facts.rows = one(f"select count(*), coalesce(sum(rows), 0)::bigint {unknown}").fetchone()
+            some = one(f"select id {unknown} order by id limit {_EXAMPLES}").fetchall()
+            facts.examples = [number for (number,) in some]
+        if there:
+            names = [f"attributes{number}" for number, table in enumerate(tables) if table.spill.count]
+            query = f"select * from {names[0]}" + "".join(f" full join {name} using (id)" for name in names[1:])
+            whole = _whole(tables)
+            schema = {"id": polars.Int64}
+            for table in there:
+                schema |= {a.name: table.spill.schema[a.name] for a in table.table.attributes}
+            reader = connection.sql(f"{query} order by id").to_arrow_reader(100_000)
+            for frame in whole_runs(reader, "id", writer.rows, schema):
+                typed = [
+                    _typed(a.name, schema, whole)
+                    for table in tables
+                    for a in table.table.attributes
+                    if a.name in schema
+                ]
+                writer.add_attributes(entity, frame.select(polars.col("id").alias(f"{entity}_id"), *typed))
     return facts
 
 
-def _as_first_seen(frame: "pl.DataFrame", seen: "pl.DataFrame") -> "tuple[pl.DataFrame, int]":
-    """Of ids of the events the latest row at or before the first of them, of others the last row; how many of the
-    events have rows, but none so early.
-    """
-    polars = require("polars", "pipeline")
-    frame = frame.sort("id", "since", *(name for name in frame.columns if name not in ("id", "since")), nulls_last=True)
-    dated = frame.join(seen, "id", "left", maintain_order="left")
-    early = dated.filter((polars.col("since") <= polars.col("first")).fill_null(True))
-    late = dated.filter(polars.col("first").is_not_null())["id"].n_unique()
-    late -= early.filter(polars.col("first").is_not_null())["id"].n_unique()
-    return early.unique("id", keep="last", maintain_order=True).drop("since", "first", "rows"), late
+def _whole(tables: Sequence[Attributes]) -> set[str]:
+    found: dict[str, bool] = {}
+    for table in tables:
+        for name, is_whole in table.whole.items():
+            found[name] = found.get(name, True) and is_whole
+    return {name for name, is_whole in found.items() if is_whole}
 
 
-def _typed(attribute: Attribute, whole: frozenset[str]) -> Any:
-    polars = require("polars", "pipeline")
-    column = polars.col(attribute.name)
-    if attribute.name not in whole:
-        return column
-    return column.cast(polars.List(polars.Int64) if attribute.kind == "list" and not attribute.first else polars.Int64)
-
-
-def empty_frame(table: AttributeTable) -> "pl.DataFrame":
-    """A table without rows, with the types of those that `read_attributes` adds."""
-    polars = require("polars", "pipeline")
-    types = {"dense": polars.Float32, "time": polars.Int64, "embedding": polars.List(polars.Float32)}
-    schema = {"id": polars.Int64} | ({} if table.time is None else {"since": polars.Int64})
-    for attribute in table.attributes:
-        text = polars.List(polars.String) if attribute.kind == "list" and not attribute.first else polars.String
-        schema[attribute.name] = types.get(attribute.kind, text)
-    frame: pl.DataFrame = polars.DataFrame(schema=schema)
-    return frame
+def _typed(name: str, schema: Mapping[str, Any], whole: set[str]) -> Any:
+    polars = require("polars")
+    if name not in whole:
+        return polars.col(name)
+    return polars.col(name).cast(
+        polars.List(polars.Int64) if schema[name] == polars.List(polars.String) else polars.Int64
+    )

@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._util.optional_imports import require
 from pygrade.data.event_log import request_starts
-from pygrade.data.import_shards import IDS
 
 if TYPE_CHECKING:
     import polars as pl
 
+IDS = ("request_id", "user_id", "item_id", "timestamp", "event_time")
 _MOST_CHARACTERS = 1000
 
 
@@ -29,10 +28,9 @@ class BadEvent(ValueError):
 def check_events(frame: "pl.DataFrame") -> None:
     """Raises BadEvent that names the column and the request of the first bad value of sorted rows.
 
-    Whole requests, each with one user, time, scenario and context; slots from 0 on, each once; feedback 0 or 1 if
+    Whole requests of one time, each with one user, scenario and context; slots from 0 on, each once; feedback 0 or 1 if
     shown and null if not; no event before its request.
     """
-    polars = require("polars", "pipeline")
     request = frame["request_id"].to_numpy()
 
     def refuse(bad: NDArray[np.bool_], column: str, want: str) -> None:
@@ -42,13 +40,6 @@ def check_events(frame: "pl.DataFrame") -> None:
         refuse(frame[column].is_null().to_numpy(), column, "a whole number")
     refuse((frame["item_id"] < 0).to_numpy(), "item_id", "a number from 0 on")  # -1 stands for no item
     starts = request_starts(request)
-    if len(starts) != frame["request_id"].n_unique():
-        first = np.zeros(len(frame), bool)
-        first[starts] = True
-        again = frame.select(polars.col("request_id").filter(polars.Series(first))).to_series()
-        bad = np.zeros(len(frame), bool)
-        bad[starts[again.is_duplicated().to_numpy()][-1]] = True
-        refuse(bad, "timestamp", "one time for all rows of a request")
     same = np.ones(len(frame), bool)
     same[starts] = False  # rows whose predecessor belongs to the same request
     for column in ("user_id", *(c for c in frame.columns if c == "scenario" or c.startswith("c_"))):

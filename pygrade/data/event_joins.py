@@ -1,7 +1,7 @@
 """Rows of raw events of some users as requests: exposures grouped, and their feedback joined to them."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pygrade._typing import Ints
 from pygrade._util.hashing import hash_ids
 from pygrade._util.optional_imports import require
-from pygrade.data.import_shards import DAY, in_content_order
 
 if TYPE_CHECKING:
     import polars as pl
 
+DAY = 86_400_000
 FEEDBACK, HIDDEN, SHOWN = 0, 1, 2
 """What a row is: an event of an item that was shown before; a candidate that was not shown; an exposure."""
 
@@ -42,7 +42,7 @@ def make_requests(
         dated: tables of users whose values hold since a time: user_id, since and columns c_.
         first: the number of the first request, if they are numbered.
     """
-    polars = require("polars", "pipeline")
+    polars = require("polars")
     rows = len(frame)
     frame = frame.unique()
     counts = Counter({"repeated": rows - len(frame)})
@@ -81,7 +81,7 @@ def make_requests(
 
 def _ordered(frame: "pl.DataFrame", rules: JoinRules) -> "pl.DataFrame":
     """Exposures of a request next to each other, in order of time, slot and item; equal ones by all other columns."""
-    polars = require("polars", "pipeline")
+    polars = require("polars")
     frame = frame.with_columns(
         polars.Series("hash", hash_ids(frame["user_id"].to_numpy())),
         polars.col("scenario").str.len_chars().alias("length"),  # 9 before 10
@@ -116,7 +116,7 @@ def _joined(
     exposures: "pl.DataFrame", feedback: "pl.DataFrame", rules: JoinRules, counts: "Counter[str]"
 ) -> "pl.DataFrame":
     """Exposures with the feedback of the same user and item: of the same request, else the latest one before it."""
-    polars = require("polars", "pipeline")
+    polars = require("polars")
     outcomes = [name for name in exposures.columns if name[:2] in ("m_", "y_")]
     exposures = exposures.with_row_index("row")
     if len(feedback):
@@ -149,14 +149,14 @@ def _joined(
 
 
 def _sum(a: str, b: str) -> Any:
-    polars = require("polars", "pipeline")
+    polars = require("polars")
     known = polars.col(a).is_not_null() | polars.col(b).is_not_null()
     return polars.when(known).then(polars.sum_horizontal(a, b)).alias(a)
 
 
 def _exposure_of(feedback: "pl.DataFrame", shown: "pl.DataFrame", window_hours: float) -> "pl.DataFrame":
     """``event`` and ``row`` of the feedback that has an exposure."""
-    polars = require("polars", "pipeline")
+    polars = require("polars")
     pair = ["user_id", "item_id"]
     left = feedback.select("event", *pair, "request_id", "timestamp").sort("timestamp", maintain_order=True)
     found = []
@@ -182,7 +182,7 @@ def _exposure_of(feedback: "pl.DataFrame", shown: "pl.DataFrame", window_hours: 
 
 def _as_known(of_request: "pl.DataFrame", table: "pl.DataFrame") -> "pl.DataFrame":
     """Requests with the values of their users that held at their time."""
-    polars = require("polars", "pipeline")
+    polars = require("polars")
     left = of_request.with_row_index("row").sort("timestamp", maintain_order=True)
     order = ["since", *(name for name in table.columns if name != "since")]
     right = table.sort(order, nulls_last=True)
@@ -192,3 +192,8 @@ def _as_known(of_request: "pl.DataFrame", table: "pl.DataFrame") -> "pl.DataFram
     result: pl.DataFrame = joined.sort("row").drop("row", "since")
     assert len(result) == len(of_request) and polars
     return result
+
+
+def in_content_order(frame: "pl.DataFrame", order: Sequence[str]) -> "pl.DataFrame":
+    """The rows in order of some columns, then of all others, nulls last."""
+    return frame.sort([*order, *(name for name in frame.columns if name not in order)], nulls_last=True)

@@ -171,7 +171,7 @@ class EventLog:
 
     def scan(self) -> "pl.LazyFrame":
         """All events, lazily."""
-        frame: pl.LazyFrame = require("polars", "pipeline").scan_parquet(self.parts)
+        frame: pl.LazyFrame = require("polars").scan_parquet(self.parts)
         return frame
 
     def users(self) -> "pl.DataFrame | None":
@@ -184,7 +184,7 @@ class EventLog:
 
     def names(self, kind: str, ids: Sequence[int] | Ints) -> list[str | None]:
         """The names [n] that the source gave to ids of a ``kind`` (request, user, item); None if it gave none."""
-        polars = require("polars", "pipeline")
+        polars = require("polars")
         if not (self.path / "ids.parquet").is_file():
             return [None] * len(ids)
         table = polars.scan_parquet(self.path / "ids.parquet").filter(polars.col("kind") == kind)
@@ -204,7 +204,7 @@ class EventLog:
 
     def has_names(self, kind: str) -> bool:
         """Whether ids of a ``kind`` (request, user, item) are hashes of names that the source gave."""
-        polars = require("polars", "pipeline")
+        polars = require("polars")
         path = self.path / "ids.parquet"
         if not path.is_file():
             return False
@@ -235,7 +235,7 @@ class EventLog:
 
     def read(self, places: Iterable[ChunkPlace], columns: Sequence[str] | None = None) -> "Iterator[pl.DataFrame]":
         """The frames of chunks, of ``columns`` alone if they are given. A row group is read once for all in a row."""
-        polars = require("polars", "pipeline")
+        polars = require("polars")
         held: tuple[int, int] | None = None
         frame = None
         for place in places:
@@ -271,7 +271,7 @@ class EventLog:
                     yield number, group, 0, size, time.min, time.max
                     continue
                 frame, at = self._row_group(part, group, ("request_id", "timestamp")), 0
-                for piece in _pieces(frame.filter(frame["timestamp"] < stop), rows):
+                for piece in pieces(frame.filter(frame["timestamp"] < stop), rows):
                     yield number, group, at, at + len(piece), piece["timestamp"][0], piece["timestamp"][-1]
                     at += len(piece)
 
@@ -282,14 +282,14 @@ class EventLog:
                 rows = parquet.read_row_group(group, columns=wanted)
             except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
                 raise ValueError(f"{part}: row group {group} is corrupt ({error})") from error
-            frame: pl.DataFrame = require("polars", "pipeline").from_arrow(rows)
+            frame: pl.DataFrame = require("polars").from_arrow(rows)
             return frame
 
     def _table(self, name: str) -> "pl.DataFrame | None":
         path = self.path / name
         if not path.is_file():
             return None
-        polars = require("polars", "pipeline")
+        polars = require("polars")
         open_parquet(path).close()
         frame: pl.DataFrame = polars.read_parquet(path)
         return frame
@@ -307,7 +307,7 @@ def request_starts(request_id: Ints) -> Ints:
     return np.concatenate([[0], np.flatnonzero(request_id[1:] != request_id[:-1]) + 1]).astype(np.int64)
 
 
-def _pieces(frame: "pl.DataFrame", rows: int) -> "Iterator[pl.DataFrame]":
+def pieces(frame: "pl.DataFrame", rows: int) -> "Iterator[pl.DataFrame]":
     """A frame cut into pieces of whole requests with at most ``rows`` rows, or one longer request."""
     if len(frame) <= rows:
         yield frame

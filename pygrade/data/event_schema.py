@@ -1,6 +1,6 @@
 """The schema of raw events of one's own: which tables are users, items and events, and what their columns are.
 
-A TOML file, which `pygrade doctor` proposes: `KEYS` has its keys. Where a column is wanted, a number may be an
+A TOML file, which `pygrade doctor` proposes; `KEYS` has its keys. Where a column is wanted, a number may be an
 expression of SQL over the table's columns, such as ``rating >= 4`` or ``"play ms" / 1000``.
 """
 
@@ -8,7 +8,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,59 +31,18 @@ class Key:
     default: Any = None
 
 
-_FILES = Key("texts", "files or directories of one table, relative to this file, or URLs", True)
-_UNKNOWN = Key("values", 'values that stand for nothing, such as [-1, "unknown"]', default=())
+def _key(kind: str, text: str, default: Any = MISSING) -> Any:
+    """A field that a key of the file fills; without a default it is required."""
+    key = Key(kind, text, default is MISSING, None if default is MISSING else default)
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata={"key": key})
+    return field(default=default, metadata={"key": key})
+
+
+_FILES = "files or directories of one table, relative to this file, or URLs"
+_UNKNOWN = 'values that stand for nothing, such as [-1, "unknown"]'
 _ATTRIBUTES = f"kinds are {', '.join(KINDS)}"
 ATTRIBUTE_FORM = "NAME = { column = COLUMN, kind = KIND }; first = true takes the first entry of a list"
-KEYS: dict[str, dict[str, Key]] = {
-    "": {
-        "name": Key("text", "of the data", default="events"),
-        "license": Key("text", "of the data", default="the owner decides"),
-        "utc_offset_hours": Key("number", "of the clocks of times that name no zone, and of days", default=0.0),
-        "requests": Key("text", "column: exposures name theirs; session: to a gap of gap_minutes; day", True),
-        "gap_minutes": Key("number", "minutes without an exposure that end a session", default=30.0),
-        "max_rows": Key("number", "longer sessions and days are cut into requests of so many exposures", default=100),
-        "window_hours": Key("number", "feedback belongs to the latest exposure, at most so long before", default=24.0),
-        "values": Key("numbers", "worth of one event of a task; not given: 1", default={}),
-        "funnel": Key("chains", "chains of tasks, each possible only after the one before it", default=()),
-        "category": Key("text", "the item attribute to count over"),
-        "price": Key("text", "the item attribute, a number, that is an item's price; none: one of that name"),
-        "value_tasks": Key("texts", "tasks of which an event is worth its value times the price", default=()),
-    },
-    "events": {
-        "files": _FILES,
-        "form": Key("text", "wide: a row is an exposure, tasks are columns; long: a row is an event", True),
-        "user": Key("text", "id, a number or text", True),
-        "item": Key("text", "id, a number or text", True),
-        "time": Key("text", "dates, or seconds, milli-, micro- or nanoseconds since 1970", True),
-        "kind": Key("text", "long: the column that says what happened; none: the same in all rows"),
-        "exposure": Key("texts", '"every row"; or wide: a column that is 1 where shown; long: kinds', default=()),
-        "tasks": Key("names", 'wide: TASK = column or condition; long: TASK = kinds, or "every row"', default={}),
-        "request": Key("text", "id of the page, feed or search"),
-        "slot": Key("text", "place on the page; none: the order in time"),
-        "scenario": Key("text", "where it was shown: home, search …; a number n becomes COLUMNn"),
-        "price": Key("text", "of the item: an item attribute, as at its first exposure"),
-        "event_time": Key("text", "when the row's feedback was known; none: at its time"),
-        "measures": Key("names", "amounts of feedback: NAME = column, such as seconds or revenue", default={}),
-        "context": Key("attributes", f"of the request, {_ATTRIBUTES}", default=()),
-        "item_attributes": Key("attributes", f"of the item, as at its first exposure, {_ATTRIBUTES}", default=()),
-        "unknown": _UNKNOWN,
-    },
-    "users": {
-        "files": _FILES,
-        "id": Key("text", "the users' ids, as in the events", True),
-        "time": Key("text", "since when the row is so: the request gets the latest before it, as context"),
-        "attributes": Key("attributes", _ATTRIBUTES, True),
-        "unknown": _UNKNOWN,
-    },
-    "items": {
-        "files": _FILES,
-        "id": Key("text", "the items' ids, as in the events", True),
-        "time": Key("text", "since when the row is so: the latest at the item's first exposure counts"),
-        "attributes": Key("attributes", _ATTRIBUTES, True),
-        "unknown": _UNKNOWN,
-    },
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,25 +57,31 @@ class Attribute:
 
 @dataclass(frozen=True)
 class EventTable:
-    """A table of events, see `KEYS`."""
+    """A table of events."""
 
-    files: tuple[str, ...]
-    form: str
-    user: str
-    item: str
-    time: str
-    kind: str | None = None
-    exposure: tuple[str, ...] = ()
-    tasks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    request: str | None = None
-    slot: str | None = None
-    scenario: str | None = None
-    price: str | None = None
-    event_time: str | None = None
-    measures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    context: tuple[Attribute, ...] = ()
-    item_attributes: tuple[Attribute, ...] = ()
-    unknown: tuple[Any, ...] = ()
+    files: tuple[str, ...] = _key("texts", _FILES)
+    form: str = _key("text", "wide: a row is an exposure, tasks are columns; long: a row is an event")
+    user: str = _key("text", "id, a number or text")
+    item: str = _key("text", "id, a number or text")
+    time: str = _key("text", "dates, or seconds, milli-, micro- or nanoseconds since 1970")
+    kind: str | None = _key("text", "long: the column that says what happened; none: the same in all rows", None)
+    exposure: tuple[str, ...] = _key("texts", '"every row"; or wide: a column that is 1 where shown; long: kinds', ())
+    tasks: Mapping[str, tuple[str, ...]] = _key(
+        "names", 'wide: TASK = column or condition; long: TASK = kinds, or "every row"', {}
+    )
+    request: str | None = _key("text", "id of the page, feed or search", None)
+    slot: str | None = _key("text", "place on the page; none: the order in time", None)
+    scenario: str | None = _key("text", "where it was shown: home, search …; a number n becomes COLUMNn", None)
+    price: str | None = _key("text", "of the item: an item attribute, as at its first exposure", None)
+    event_time: str | None = _key("text", "when the row's feedback was known; none: at its time", None)
+    measures: Mapping[str, tuple[str, ...]] = _key(
+        "names", "amounts of feedback: NAME = column, such as seconds or revenue", {}
+    )
+    context: tuple[Attribute, ...] = _key("attributes", f"of the request, {_ATTRIBUTES}", ())
+    item_attributes: tuple[Attribute, ...] = _key(
+        "attributes", f"of the item, as at its first exposure, {_ATTRIBUTES}", ()
+    )
+    unknown: tuple[Any, ...] = _key("values", _UNKNOWN, ())
 
     @property
     def has_exposures(self) -> bool:
@@ -132,13 +97,15 @@ class EventTable:
 
 @dataclass(frozen=True)
 class AttributeTable:
-    """A table of users or items, see `KEYS`."""
+    """A table of users or items."""
 
-    files: tuple[str, ...]
-    id: str
-    attributes: tuple[Attribute, ...]
-    time: str | None = None
-    unknown: tuple[Any, ...] = ()
+    files: tuple[str, ...] = _key("texts", _FILES)
+    id: str = _key("text", "ids, as in the events")
+    attributes: tuple[Attribute, ...] = _key("attributes", _ATTRIBUTES)
+    time: str | None = _key(
+        "text", "since when the row is so: of users the latest before a request counts, of items before the first", None
+    )
+    unknown: tuple[Any, ...] = _key("values", _UNKNOWN, ())
 
 
 @dataclass(frozen=True)
@@ -149,18 +116,22 @@ class EventSchema:
     events: tuple[EventTable, ...]
     users: tuple[AttributeTable, ...]
     items: tuple[AttributeTable, ...]
-    name: str
-    license: str
-    utc_offset_hours: float
-    requests: str
-    gap_minutes: float
-    max_rows: int
-    window_hours: float
-    values: Mapping[str, float]
-    funnel: tuple[tuple[str, ...], ...]
-    category: str | None = None
-    price: str | None = None
-    value_tasks: tuple[str, ...] = ()
+    requests: str = _key("text", "column: exposures name theirs; session: to a gap of gap_minutes; day")
+    name: str = _key("text", "of the data", "events")
+    license: str = _key("text", "of the data", "the owner decides")
+    utc_offset_hours: float = _key("number", "of the clocks of times that name no zone, and of days", 0.0)
+    gap_minutes: float = _key("number", "minutes without an exposure that end a session", 30.0)
+    max_rows: int = _key("number", "longer sessions and days are cut into requests of so many exposures", 100)
+    window_hours: float = _key("number", "feedback belongs to the latest exposure, at most so long before", 24.0)
+    values: Mapping[str, float] = _key("numbers", "worth of one event of a task; not given: 1", {})
+    funnel: tuple[tuple[str, ...], ...] = _key(
+        "chains", "chains of tasks, each possible only after the one before it", ()
+    )
+    category: str | None = _key("text", "the item attribute to count over", None)
+    price: str | None = _key(
+        "text", "the item attribute, a number, that is an item's price; none: one of that name", None
+    )
+    value_tasks: tuple[str, ...] = _key("texts", "tasks of which an event is worth its value times the price", ())
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -193,6 +164,14 @@ class EventSchema:
         if is_url(name):
             return name
         return join_path(self.where, name) if is_url(self.where) else Path(self.where) / name
+
+
+def _keys(table: type) -> dict[str, Key]:
+    return {entry.name: entry.metadata["key"] for entry in fields(table) if "key" in entry.metadata}
+
+
+KEYS = {"": _keys(EventSchema), "events": _keys(EventTable)} | dict.fromkeys(("users", "items"), _keys(AttributeTable))
+"""Table of the file → its keys."""
 
 
 def read_schema(path: Path, where: Place | None = None) -> EventSchema:

@@ -1,7 +1,6 @@
-"""Tables of any format in pieces, and their values as a schema wants them: ids, times, numbers, attributes."""
+"""Tables of any format in batches, and their values as a schema wants them: ids, times, numbers, attributes."""
 
 import difflib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +11,15 @@ from numpy.typing import NDArray
 
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line
-from pygrade.data.columnar import RowGroups, row_groups
 from pygrade.data.event_schema import Attribute, AttributeTable, EventSchema, EventTable, column_uses
-from pygrade.data.import_shards import ShardWriter
+from pygrade.data.event_writer import EventWriter
 from pygrade.logs import conversion
 from pygrade.logs.conversion import ImportNotes
 from pygrade.logs.nested import flat, unnested
 from pygrade.logs.table import Table
-from pygrade.logs.table_files import PARQUET, read_table
+from pygrade.logs.table_files import CSV, PARQUET, read_table
 from pygrade.logs.table_formats import format_of, refuse_loose, split_version
+from pygrade.logs.text_files import TextTable
 from pygrade.logs.text_times import read_times
 from pygrade.storage import Place, download, is_url
 
@@ -28,77 +27,57 @@ if TYPE_CHECKING:
     import polars as pl
 
 BATCH_ROWS = 100_000
-_MOST_PARTITIONS = 64  # of users
-_BYTES_PER_ROW = 60  # of other files than Parquet, at least
-ID_KINDS = ("user", "item", "request")
 _WHOLE = r"^-?(0|[1-9]\d{0,17})$"  # a text that is a whole number, and the only one that is
 _SEPARATORS = r"[,;|]"
 
 
-# ---- pieces ----------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Piece:
-    """Rows of a place, for a job: row groups of a Parquet file, or all of another file or directory."""
+# ---- batches ---------------------------------------------------------------------------------------------------------
+def streamed_files(place: Place) -> list[Path]:
+    """The files of a place that are read piece by piece, Parquet or text; none of one that is read whole.
 
-    place: Place
-    groups: RowGroups | None = None
-
-    @property
-    def rows(self) -> int:
-        """At least so many; 0 if nobody knows before it is read."""
-        return 0 if self.groups is None else self.groups.rows
-
-    @property
-    def size(self) -> int:
-        """About so many rows."""
-        if self.groups is not None or is_url(self.place):
-            return self.rows
-        path = Path(self.place)
-        files = path.rglob("*") if path.is_dir() else [path]
-        return sum(file.stat().st_size for file in files if file.is_file()) // _BYTES_PER_ROW
-
-    def __str__(self) -> str:
-        return str(self.place if self.groups is None else self.groups)
-
-
-def pieces_of(place: Place, rows: int) -> list[Piece]:
-    """Pieces of a file or directory: those of a Parquet file have about ``rows`` rows.
-
-    FileNotFoundError if nothing is there; ValueError names a file that is no whole Parquet file, or is in a Delta or
-    Iceberg table.
+    FileNotFoundError if nothing is there; ValueError names a file that is in a Delta or Iceberg table.
     """
     base, version = split_version(place)
     if version is not None or format_of(base):
-        return [Piece(place)]
+        return []
     path = download(place) if is_url(place) else Path(place)
     if not path.exists():
         raise FileNotFoundError(f"{place} does not exist; want a file or a directory of files")
     inside = sorted(path.iterdir()) if path.is_dir() else [path]
-    if not all(file.is_file() and file.suffix.lower() in PARQUET for file in inside):
-        return [Piece(place)]
+    if not all(file.is_file() and file.suffix.lower() in (*PARQUET, *CSV) for file in inside):
+        return []
     refuse_loose(path)
-    return [Piece(file, groups) for file in inside for groups in row_groups(file, rows) if groups.rows]
+    return inside
 
 
-def read_piece(piece: Piece, rows: int = BATCH_ROWS, item: str = "") -> Iterator["Batch"]:
-    """The piece's rows, a bounded number at a time (of a place that is no Parquet file, all are read first).
+def read_batches(place: Place, item: str = "") -> Iterator["Batch"]:
+    """The rows of a file, directory or table, a bounded number at a time (of others than Parquet and text, all are read
+    first).
 
     Fields of structures are columns; where ``item`` is a column of lists, each item is a row.
     """
     pa = require("pyarrow")
-    if piece.groups is None:
-        arrow, where = read_table([piece.place])
-        for first in range(0, len(arrow), rows):
-            yield _batch(arrow.slice(first, rows), where, first, item)
-        return
-    groups, first = piece.groups, piece.groups.first
-    try:
-        with require("pyarrow.parquet").ParquetFile(groups.path) as parquet:
-            for batch in parquet.iter_batches(rows, row_groups=list(range(groups.start, groups.stop))):
-                yield _batch(pa.Table.from_batches([batch]), groups.path.name, first, item)
+    if not (files := streamed_files(place)):
+        arrow, where = read_table([place])
+        for first in range(0, len(arrow), BATCH_ROWS):
+            yield _batch(arrow.slice(first, BATCH_ROWS), where, first, item)
+    for path in files:
+        first = 0
+        try:
+            for batch in _batches(path):
+                if batch.num_rows:
+                    yield _batch(pa.Table.from_batches([batch]), path.name, first, item)
                 first += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{groups.path}: corrupt after row {first} ({one_line(error)})") from error
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{path}: corrupt after row {first} ({one_line(error)})") from error
+
+
+def _batches(path: Path) -> Iterator[Any]:
+    if path.suffix.lower() in CSV:
+        yield from TextTable.open(path).typed_batches(BATCH_ROWS)
+        return
+    with require("pyarrow.parquet").ParquetFile(path) as parquet:
+        yield from parquet.iter_batches(BATCH_ROWS)
 
 
 def _batch(arrow: Any, where: str, first: int, item: str) -> "Batch":
@@ -111,11 +90,10 @@ def _batch(arrow: Any, where: str, first: int, item: str) -> "Batch":
 
 
 def schema_of(place: Place) -> Any:
-    """The Arrow schema of a place; of a file that is no Parquet file after reading it."""
-    piece = next(iter(pieces_of(place, 1)), Piece(place))
-    if piece.groups is not None:
-        return flat(require("pyarrow.parquet").read_schema(piece.groups.path).empty_table()).schema
-    return flat(read_table([place])[0]).schema
+    """The Arrow schema of a place; of others than Parquet after reading it."""
+    if (files := streamed_files(place)) and files[0].suffix.lower() in PARQUET:
+        return flat(require("pyarrow.parquet").read_schema(files[0]).empty_table()).schema
+    return flat(TextTable.open(files[0]).empty() if files else read_table([place])[0]).schema
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
@@ -128,36 +106,12 @@ class Values:
     named: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What every job of an import knows."""
+def text_ids(schema: EventSchema) -> frozenset[str]:
+    """The kinds of ids (user, item, request) that are text in some table.
 
-    schema: EventSchema
-    named: frozenset[str]  # kinds of ids that are text
-    partitions: int  # of users
-
-    def values(self, table: EventTable | AttributeTable) -> Values:
-        return Values(table.unknown, self.schema.utc_offset_hours, self.named)
-
-
-@dataclass(frozen=True)
-class PieceJob:
-    """A job that reads a piece."""
-
-    plan: Plan
-    piece: Piece
-
-    @property
-    def rows(self) -> int:
-        return self.piece.rows
-
-    def __str__(self) -> str:
-        return str(self.piece)
-
-
-def plan_of(schema: EventSchema, rows: int) -> Plan:
-    """ValueError names every file that is missing, and every column that its files lack."""
-    problems, named, size = list[str](), set[str](), 0
+    ValueError names every file that is missing, and every column that its files lack.
+    """
+    problems, named = list[str](), set[str]()
     listed = [("events", t) for t in schema.events] + [("users", t) for t in schema.users]
     for name, table in [*listed, *(("items", t) for t in schema.items)]:
         for file in table.files:
@@ -173,11 +127,9 @@ def plan_of(schema: EventSchema, rows: int) -> Plan:
                 except ValueError as error:
                     problems.append(f"[[{name}]] {key}: {error}")
             named |= {kind for kind, column in _id_columns(name, table) if _is_text(arrow, column)}
-            if name == "events":
-                size += sum(piece.size for piece in pieces_of(schema.place(file), rows))
     if problems:
         raise ValueError("; ".join(dict.fromkeys(problems)))
-    return Plan(schema, frozenset(named), min(max(size // rows, 1), _MOST_PARTITIONS))
+    return frozenset(named)
 
 
 def _check_parts(column: str, key: str, names: Sequence[str], where: str) -> None:
@@ -239,9 +191,9 @@ class Batch:
             raise _missing(column, self.table.names, self.table.where)
         return column
 
-    def ids(self, column: str, kind: str, values: Values, shard: ShardWriter) -> "pl.Series":
+    def ids(self, column: str, kind: str, values: Values, writer: EventWriter) -> "pl.Series":
         """int64 of a column without holes: the numbers, or those of the names if ids of this kind are text."""
-        polars = require("polars", "pipeline")
+        polars = require("polars")
         found = conversion.ids(self.table, column, kind)
         if kind not in values.named:
             if found.dtype.kind == "i":
@@ -256,7 +208,7 @@ class Batch:
             return series_of(texts.cast(polars.Int64))
         whole = found.dtype.kind == "i"
         series = polars.Series(found) if whole else polars.Series(found.tolist(), dtype=polars.String)
-        return shard.number(kind, series.cast(polars.String))
+        return writer.number(kind, series.cast(polars.String))
 
     def times(self, column: str, values: Values) -> NDArray[np.int64]:
         """[M] ms since 1970 of a column without holes; those without a zone are of the users' clocks."""
@@ -265,7 +217,7 @@ class Batch:
 
     def optional_times(self, column: str, values: Values) -> "pl.Series":
         """[M], null where the column is empty; also of an expression of ms."""
-        polars, table = require("polars", "pipeline"), self.table
+        polars, table = require("polars"), self.table
         if column not in table.names:
             return self.number(column, values, times=True).round().cast(polars.Int64)
         there = self.present(column, values)
@@ -288,7 +240,7 @@ class Batch:
 
     def number(self, text: str, values: Values, times: bool = False) -> "pl.Series":
         """[M] float64 of a column or of an expression over columns, null where unknown."""
-        polars = require("polars", "pipeline")
+        polars = require("polars")
         if text in self.table.names:
             return self._plain(text, values)
         expression, columns = parse_expression(text, self.table.names, self.table.where)
@@ -300,7 +252,7 @@ class Batch:
         return series_of(found.fill_nan(None))
 
     def _plain(self, column: str, values: Values) -> "pl.Series":
-        polars = require("polars", "pipeline")
+        polars = require("polars")
         numbers = np.asarray(self.table.numbers(column), np.float64)
         bad = ~np.isfinite(numbers)
         if values.unknown:
@@ -308,20 +260,20 @@ class Batch:
         return where(~bad, polars.Series(numbers))
 
     def _operand(self, column: str, values: Values, times: bool) -> "pl.Series":
-        polars, kind = require("polars", "pipeline"), self.table.kind(column)
+        polars, kind = require("polars"), self.table.kind(column)
         if kind == "time" or (times and kind == "text" and not self.table.is_numeric(column)):
             return self.optional_times(column, values).cast(polars.Float64)
         return self._plain(column, values) if self.table.is_numeric(column) else self.text(column, values)
 
     def text(self, column: str, values: Values) -> "pl.Series":
         """[M] text, null where empty: whole numbers without a fraction, yes and no as in the table."""
-        polars = require("polars", "pipeline")
+        polars = require("polars")
         found = polars.from_arrow(self.table.column(self.checked(column)))
         return series_of(_known(found.cast(polars.String), values.unknown))
 
     def attribute(self, attribute: Attribute, values: Values) -> "pl.Series":
         """[M] of an attribute: float32, text, lists of text, int64 ms, or lists of float32; null where unknown."""
-        polars = require("polars", "pipeline")
+        polars = require("polars")
         if attribute.kind == "dense":
             return self.number(attribute.column, values).cast(polars.Float32).alias(attribute.name)
         if attribute.kind == "time":
@@ -347,7 +299,7 @@ class Batch:
 
 def parse_expression(text: str, names: Sequence[str], where: str) -> tuple[Any, list[str]]:
     """The expression, and the columns that it reads. ValueError if it is none, or some are not among ``names``."""
-    polars = require("polars", "pipeline")
+    polars = require("polars")
     try:
         expression = polars.sql_expr(text)
     except polars.exceptions.PolarsError as error:
@@ -366,7 +318,7 @@ def _missing(column: str, names: Sequence[str], where: str) -> ValueError:
 
 def whole_numbers(series: "pl.Series") -> bool:
     """Whether all texts, or all words of lists, are whole numbers."""
-    polars = require("polars", "pipeline")
+    polars = require("polars")
     if isinstance(series.dtype, polars.List):
         series = series.explode(empty_as_null=False, keep_nulls=False)
     return series.dtype == polars.String and bool(series.str.contains(_WHOLE).all())
@@ -374,7 +326,7 @@ def whole_numbers(series: "pl.Series") -> bool:
 
 def _known(text: Any, unknown: Sequence[Any]) -> Any:
     """A series or expression of texts without blanks and what stands for nothing; 9.0 is 9."""
-    polars = require("polars", "pipeline")
+    polars = require("polars")
     words = {"", *(_word(value) for value in unknown)}
     text = text.str.replace(r"^(-?\d+)\.0+$", "$1")
     if isinstance(text, polars.Series):
@@ -384,19 +336,19 @@ def _known(text: Any, unknown: Sequence[Any]) -> Any:
 
 def series_of(values: Any) -> "pl.Series":
     """A polars series of an array or series."""
-    found: pl.Series = require("polars", "pipeline").Series(values)
+    found: pl.Series = require("polars").Series(values)
     return found
 
 
 def nothing(rows: int, dtype: str = "Int64") -> "pl.Series":
     """Nulls of a type of polars."""
-    polars = require("polars", "pipeline")
+    polars = require("polars")
     return series_of(polars.Series([None], dtype=getattr(polars, dtype)).new_from_index(0, rows))
 
 
 def where(keep: NDArray[np.bool_], values: "pl.Series") -> "pl.Series":
     """The values that are kept, null elsewhere."""
-    polars = require("polars", "pipeline")
+    polars = require("polars")
     found: pl.Series = polars.select(polars.when(polars.Series(keep)).then(values).alias(values.name)).to_series()
     return found
 
@@ -407,14 +359,9 @@ def _word(value: Any) -> str:
 
 def _split(texts: "pl.Series", unknown: Sequence[Any]) -> "pl.Series":
     """Texts of words with commas, semicolons or bars between them, as lists."""
-    whole = series_of(_known(texts.cast(require("polars", "pipeline").String), unknown))
+    whole = series_of(_known(texts.cast(require("polars").String), unknown))
     return whole.str.replace_all(_SEPARATORS, ",").str.strip_chars("[](){} ").str.split(",")
 
 
 def _numbers_of(unknown: Sequence[Any]) -> list[float]:
     return [float(value) for value in unknown if isinstance(value, int | float)]
-
-
-def is_whole(text: str) -> bool:
-    """Whether the text is a whole number, and the only one that is."""
-    return re.fullmatch(_WHOLE, text) is not None

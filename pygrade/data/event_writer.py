@@ -1,11 +1,6 @@
-"""Writes a log of events from rows in any order, in jobs that each hold a bounded number of rows.
+"""Writes a log of events from rows in any order: `Spill` sorts them, one pass checks and writes them.
 
-The stages of an import: jobs read pieces of the source into shards by day (`import_shards`); jobs sort and check a span
-of time each (`event_buckets`); the requests' sizes decide where row groups and parts begin; jobs write a part or a
-table each (`event_files`). Stages hand files to one another, so that no job holds more than its rows, whatever runs it.
-(A streaming sort of polars runs in one process; Ray Data's shuffle has an order of rows that depends on its blocks.)
-
-**The log depends on the rows alone**, not on the files that hold them, their order, the jobs or the workers:
+**The log depends on the rows alone**, not on the files that hold them or their order:
 
 - Events are in order of timestamp, request_id, position and item_id; rows that are equal in these follow in order of
   their other columns. Rows that are equal in every column are one event.
@@ -16,171 +11,273 @@ table each (`event_files`). Stages hand files to one another, so that no job hol
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import accumulate, pairwise
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pygrade.data.event_buckets import Arrange, Bucket, Summary, consuming, make_spans, sort_bucket
-from pygrade.data.event_files import write_parts, write_tables
-from pygrade.data.event_log import FORMAT_VERSION, EventSource
-from pygrade.data.import_shards import ImportShard, ShardWriter, write_shard
-from pygrade.workers import LocalWorkers, Workers
+from pygrade._util.hashing import stable_id
+from pygrade._util.optional_imports import require
+from pygrade.data.event_checks import IDS, BadEvent, check_events
+from pygrade.data.event_log import FORMAT_VERSION, EventSource, pieces, request_starts
+from pygrade.data.spill import Spill
 
 if TYPE_CHECKING:
     import polars as pl
 
 logger = logging.getLogger("pygrade")
 
-Job = TypeVar("Job")
-PIECE = 4
-"""A job reads about so many times the rows that are sorted at a time."""
+Arrange = Callable[["pl.DataFrame"], "pl.DataFrame"]
+ORDER = ("timestamp", "request_id", "position", "item_id")
+SINCE = "_since"  # of attributes: ms of the event that told them
+_PART_ROWS, _GROUP_ROWS = 1_000_000, 50_000  # of a file, and of its row groups
+_TABLES = {"user": ("users.parquet", ["user_id"]), "item": ("items.parquet", ["item_id"])}
+_TABLES |= {"names": ("ids.parquet", ["kind", "id"])}  # table → its file and the columns of its id
 
 
 class EventWriter:
     """Collects the events and attributes of one log and writes them into ``directory``, which exists and is empty.
 
-    Memory of a job grows with ``rows``, the number of rows that are sorted at a time, not with the length of the log.
-    It also grows with the number of distinct users and items (a 64th of their attributes), and of rows within one
-    second if that is larger. Disk: ``scratch`` in the directory holds the rows once, and twice those of the jobs that
-    run and of the long days that they are of; it is removed at the end. Every worker must see the directory.
+    Memory grows with ``rows``, the number of rows that are sorted at a time, not with the length of the log. Disk:
+    ``scratch`` in the directory holds the rows twice while they are sorted.
     """
 
-    def __init__(self, directory: Path, rows: int = 500_000, workers: Workers | None = None) -> None:
+    def __init__(self, directory: Path, rows: int = 500_000) -> None:
         if rows < 1:
             raise ValueError(f"rows is {rows}; want at least 1")
-        self.directory, self.rows, self.workers = directory, rows, workers or LocalWorkers()
-        self.scratch = directory / "scratch"
-        self.scratch.mkdir(parents=True)
-        self.shards: list[ImportShard] = []
-        self._own: ShardWriter | None = None
-        self._stages = 0
+        self.directory, self.rows, self.scratch = directory, rows, directory / "scratch"
+        self._spills: dict[str, Spill] = {}
 
-    # ---- what importers call -----------------------------------------------------------------------------------------
-    def read(self, work: "Callable[[Job, ShardWriter], Any]", jobs: Sequence[Job], name: str) -> list[Any]:
-        """Runs ``work(job, shard)`` of every job in the workers: it adds a piece of the source to the shard.
+    def spill(self, name: str) -> Spill:
+        """The scratch table of this name, new if there is none."""
+        return self._spills.setdefault(name, Spill(self.scratch / name, self.rows))
 
-        Returns the results, facts about the pieces, in the order of the jobs. Files in ``job.consumes``, if it has
-        that, are removed when the job is done.
+    def add_events(self, frame: "pl.DataFrame", origin: str = "") -> None:
+        """Adds rows with the columns of `event_log`, in any order; the rows of a request may be apart.
+
+        origin: where they are from, for errors.
         """
-        self._stages += 1
-        readings = [
-            _Reading(number, len(jobs), job, work, self.rows, self.scratch / f"read{self._stages}-{number:05d}")
-            for number, job in enumerate(jobs)
-        ]
-        facts = []
-        for shards, fact in consuming(self.workers, _read, readings, name):
-            self.shards.append(shards)
-            facts.append(fact)
-        return facts
+        if len(frame):
+            events = self.spill("events")
+            events.add(_typed(frame, events.schema), origin)
 
-    def number_requests(self, counts: Sequence[int]) -> None:
-        """The requests of the last jobs, numbered from 0 on in each (``counts`` of them), are numbered one job after
-        another."""
-        first = list(accumulate(counts, initial=0))[:-1]
-        last = self.shards[-len(counts) :]
-        self.shards[-len(counts) :] = [replace(s, first_request=n) for s, n in zip(last, first, strict=True)]
+    def add_attributes(
+        self, table: str, frame: "pl.DataFrame", since: "pl.Series | None" = None, origin: str = ""
+    ) -> None:
+        """Adds rows of users.parquet or items.parquet: ``table`` is user or item.
 
-    def add_events(self, frame: "pl.DataFrame") -> None:
-        """See `ShardWriter.add_events`."""
-        self._spill().add_events(frame)
-
-    def add_attributes(self, table: str, frame: "pl.DataFrame", since: "pl.Series | None" = None) -> None:
-        """See `ShardWriter.add_attributes`."""
-        self._spill().add_attributes(table, frame, since)
+        Of several rows with one id, the one with the smallest ``since`` counts (ms of the event that told it), of these
+        the smallest by content. Lists of floats are embeddings: ValueError if one has another length than the first, or
+        a number that is not finite.
+        """
+        spill, (_, (key,)) = self.spill(table), _TABLES[table]
+        frame = with_embeddings(frame, key, origin or "the importer", spill.widths)
+        if since is not None:
+            frame = frame.with_columns(since.alias(SINCE))
+        spill.add(frame.unique(maintain_order=True), origin)
 
     def number(self, kind: str, names: "pl.Series") -> "pl.Series":
-        """See `ShardWriter.number`."""
-        return self._spill().number(kind, names)
+        """int64 ids of string ids, their `stable_id`; names that are not the id itself go into ids.parquet.
 
-    def _spill(self) -> ShardWriter:
-        if self._own is None:
-            self._own = ShardWriter(self.scratch / "own", self.rows, "this process")
-        return self._own
+        ``kind`` is request, user or item. Two of ten million names share one of the 2⁶³ numbers with probability 5e-6;
+        the smaller one is kept then.
+        """
+        polars = require("polars")
+        distinct = names.unique(maintain_order=True)
+        ids = polars.Series("id", np.array([stable_id(name) for name in distinct], np.int64))
+        table = polars.DataFrame({"kind": [kind] * len(ids), "id": ids, "name": distinct})
+        table = table.filter(polars.col("id").cast(polars.String) != polars.col("name"))
+        if len(table):
+            self.spill("names").add(table)
+        numbered: pl.Series = names.replace_strict(distinct, ids, return_dtype=polars.Int64)
+        return numbered
 
     # ---- the log -----------------------------------------------------------------------------------------------------
     def finish(self, source: EventSource, arrange: Arrange | None = None) -> None:
         """Sorts and writes everything. ``arrange`` gets frames of whole requests and may set their positions."""
-        shards = [*self.shards, *([] if self._own is None else [self._own.close()])]
-        if not any(shard.held.get("events") for shard in shards):
+        events = self.spill("events")
+        if not events.count:
             raise ValueError("the source holds no events; want at least one")
-        _check_columns(shards, source)
-        sorted_rows = self.scratch / "sorted"
-        sorted_rows.mkdir()
-        spans = make_spans(shards, self.rows, self.workers)
-        chains = tuple((a, b) for chain in source.funnel for a, b in pairwise(chain))
-        buckets = [
-            Bucket(n, len(spans), span, sorted_rows / f"{n:06d}.arrow", source.tasks, chains, arrange)
-            for n, span in enumerate(spans)
-        ]
-        done: list[Summary] = list(consuming(self.workers, sort_bucket, buckets, "events: sort"))
-        if repeated := sum(summary.repeated for summary in done):
-            logger.warning("%d rows repeat others in every column: each is counted once", repeated)
-        parts = write_parts(self.directory / "events", done, self.workers)
-        write_tables(self.directory, shards, self.workers)
+        _check_columns(list(events.schema), source)
+        totals = _Totals(source)
+        try:
+            _check_times(events)
+            parts = _write_parts(self.directory / "events", self._checked(events, arrange, totals))
+        except BadEvent as error:
+            where = f"from {events.table} where request_id = {error.request}"
+            found = events.rows_of(f"select distinct filename {where}") if error.request is not None else []
+            for origin in sorted({events.origins[int(Path(name).stem)] for (name,) in found} - {""})[:5]:
+                error.add_note(f"request {error.request} is in {origin}")
+            raise
+        if totals.repeated:
+            logger.warning("%d rows repeat others in every column: each is counted once", totals.repeated)
+        for name, (file, key) in _TABLES.items():
+            if self.spill(name).count:
+                _write_table(self.directory / file, self.spill(name), key)
         shutil.rmtree(self.scratch)
-        described = {"format_version": FORMAT_VERSION, **asdict(source), "parts": parts, **_totals(done, source)}
+        described = {"format_version": FORMAT_VERSION, **asdict(source), "parts": parts, **totals.record()}
         text = json.dumps(described, indent=1, ensure_ascii=False) + "\n"
         (self.directory / "source.json").write_text(text, encoding="utf-8")
 
-
-@dataclass(frozen=True)
-class _Reading:
-    """A job: an importer's own job, and where its rows go."""
-
-    number: int
-    count: int
-    job: Any
-    work: Callable[[Any, ShardWriter], Any]
-    limit: int  # rows that wait in memory
-    directory: Path
-
-    @property
-    def rows(self) -> int:
-        return int(getattr(self.job, "rows", 0))
-
-    @property
-    def consumes(self) -> tuple[Path, ...]:
-        return tuple(getattr(self.job, "consumes", ()))
-
-    def __str__(self) -> str:
-        return f"job {self.number + 1} of {self.count}, {self.job}"
+    def _checked(self, events: Spill, arrange: Arrange | None, totals: "_Totals") -> "Iterator[pl.DataFrame]":
+        for found in events.frames(ORDER, "request_id"):
+            frame = found.unique(maintain_order=True)
+            totals.repeated += len(found) - len(frame)
+            if arrange is not None:
+                frame = arrange(frame).select(found.columns).sort(ORDER, nulls_last=True, maintain_order=True)
+            check_events(frame)
+            totals.add(frame)
+            yield frame
 
 
-def _read(reading: _Reading) -> tuple[ImportShard, Any]:
-    def work(shard: ShardWriter) -> Any:
-        return reading.work(reading.job, shard)
+class _Totals:
+    """The part of source.json that counts the events."""
 
-    return write_shard(work, reading.directory, reading.limit, str(reading.job))
+    def __init__(self, source: EventSource) -> None:
+        self.tasks = source.tasks
+        self.chains = [(f"y_{a}", f"y_{b}") for chain in source.funnel for a, b in pairwise(chain)]
+        self.counts, self.scenarios, self.times, self.repeated = Counter[str](), set[str](), list[int](), 0
+
+    def add(self, frame: "pl.DataFrame") -> None:
+        self.counts["num_rows"] += len(frame)
+        self.counts["num_requests"] += len(request_starts(frame["request_id"].to_numpy()))
+        self.counts["num_shown"] += len(frame) - frame["position"].null_count()
+        self.counts["funnel_violations"] += sum(int((frame[b] > frame[a]).sum()) for a, b in self.chains)
+        for task in self.tasks:
+            self.counts[f"y_{task}"] += int(frame[f"y_{task}"].sum())
+        self.times += [int(frame["timestamp"][0]), int(frame["timestamp"][-1])]
+        if "scenario" in frame.columns:
+            self.scenarios.update(frame["scenario"].drop_nulls().unique())
+
+    def record(self) -> dict[str, Any]:
+        named = ("num_rows", "num_requests", "num_shown", "funnel_violations")
+        positives = {task: self.counts[f"y_{task}"] for task in self.tasks}
+        times = {"first_time": self.times[0], "last_time": self.times[-1]}
+        counts = {name: self.counts[name] for name in named}
+        return {**counts, "positives": positives, **times, "scenarios": sorted(self.scenarios)}
 
 
-def _check_columns(shards: Sequence[ImportShard], source: EventSource) -> None:
+def _typed(frame: "pl.DataFrame", schema: dict[str, Any]) -> "pl.DataFrame":
+    """Events in the types of a log; of rows without a schema so far, in its order of columns."""
+    polars = require("polars")
+    if not schema:
+        types = {name: polars.Int64 for name in IDS} | {"position": polars.Int32}
+        types |= {"scenario": polars.String, "stage": polars.String}
+        for name, dtype in frame.schema.items():
+            if name[:2] in ("m_", "p_", "y_"):
+                types[name] = polars.Float32
+            elif name[:2] == "c_":
+                types[name] = polars.String if dtype == polars.String else polars.Float64
+        head = [*IDS, "position", *(name for name in ("scenario", "stage") if name in frame.columns)]
+        order = head + sorted((n for n in frame.columns if n not in head), key=lambda n: "cmpy".index(n[0]))
+        schema = {name: types[name] for name in order}
+    return frame.select(polars.col(name).cast(dtype) for name, dtype in schema.items())
+
+
+def with_embeddings(frame: "pl.DataFrame", key: str, origin: str, widths: dict[str, int]) -> "pl.DataFrame":
+    """The frame with lists of floats as lists of float32, checked; ``widths`` gets and has their lengths. ValueError
+    names the origin and the id.
+    """
+    polars = require("polars")
+    for name, dtype in frame.schema.items():
+        if not isinstance(dtype, polars.List | polars.Array) or not dtype.inner.is_float():
+            continue
+        column = frame[name].cast(polars.List(polars.Float32))
+        sizes = column.list.len()
+        if sizes.null_count() == len(sizes):
+            continue
+        wanted = widths.setdefault(name, int(sizes.drop_nulls()[0]))
+        holes = ~column.list.eval(polars.element().is_finite().fill_null(False)).list.all()
+        for bad, what in (
+            ((sizes != wanted).fill_null(False), f"{{}} numbers; want {wanted}, as in the first row"),
+            (holes.fill_null(False), "a number that is missing or infinite; want finite ones, or no list"),
+        ):
+            if bad.any():
+                row = int(bad.arg_max() or 0)
+                raise ValueError(f"{origin}: column {name!r} of {key} {frame[key][row]} has {what.format(sizes[row])}")
+        frame = frame.with_columns(column)
+    return frame
+
+
+def _check_columns(have: list[str], source: EventSource) -> None:
     stated = [f"c_{n}" for n in source.context] + [f"m_{n}" for n in source.measures]
     stated += [f"p_{task}" for task in source.predictions] + [f"y_{task}" for task in source.tasks]
-    schema = next(shard.schema for shard in shards if shard.schema)
-    have = [name for name in schema if name[:2] in ("c_", "m_", "p_", "y_")]
+    have = [name for name in have if name[:2] in ("c_", "m_", "p_", "y_")]
     if sorted(have) != sorted(stated):
         raise ValueError(f"the events have the columns {', '.join(have)}; the source states {', '.join(stated)}")
-    for shard in shards:
-        if shard.schema and list(shard.schema.items()) != list(schema.items()):
-            raise ValueError(
-                f"{shard.origin} has the columns {', '.join(shard.schema)}; others have {', '.join(schema)}"
-            )
 
 
-def _totals(buckets: Sequence[Summary], source: EventSource) -> dict[str, Any]:
-    """The part of source.json that counts the events."""
-    positives = np.sum([bucket.positives for bucket in buckets], axis=0)
-    return {
-        "num_rows": sum(bucket.rows for bucket in buckets),
-        "num_requests": sum(bucket.requests for bucket in buckets),
-        "num_shown": sum(bucket.shown for bucket in buckets),
-        "positives": dict(zip(source.tasks, positives.tolist(), strict=True)),
-        "funnel_violations": sum(bucket.violations for bucket in buckets),
-        "first_time": buckets[0].first,
-        "last_time": buckets[-1].last,
-        "scenarios": sorted({scenario for bucket in buckets for scenario in bucket.scenarios}),
-    }
+def _check_times(events: Spill) -> None:
+    """Raises BadEvent if a request has several times, which would set its rows apart."""
+    several = "select request_id, max(timestamp) from {table} group by 1 having min(timestamp) < max(timestamp)"
+    for request, time in events.rows_of(f"{several} order by 1 limit 1"):
+        text = f"column 'timestamp', request {request}: {time}; want one time for all rows of a request"
+        raise BadEvent(text, request)
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+@contextmanager
+def _parquet_file(path: Path) -> Iterator[Callable[["pl.DataFrame"], None]]:
+    """write(rows of a row group); the file appears when the block ends well."""
+    hidden, writers = path.with_name(f".{path.name}"), list[Any]()
+
+    def write(frame: "pl.DataFrame") -> None:
+        table = frame.rechunk().to_arrow()  # how rows are chunked shows in the bytes
+        if not writers:
+            writers.append(require("pyarrow.parquet").ParquetWriter(hidden, table.schema, compression="zstd"))
+        writers[0].write_table(table, row_group_size=max(len(table), 1))
+
+    try:
+        yield write
+    finally:
+        for writer in writers:
+            writer.close()
+    hidden.replace(path)
+
+
+def _write_parts(directory: Path, frames: "Iterable[pl.DataFrame]") -> list[int]:
+    """Files of about a million sorted rows, in row groups of whole requests; the rows of each."""
+    groups, rows = _row_groups(frames), list[int]()
+    directory.mkdir()
+    for group in groups:
+        with _parquet_file(directory / f"part-{len(rows):05d}.parquet") as write:
+            write(group)
+            rows.append(len(group))
+            while rows[-1] < _PART_ROWS and (more := next(groups, None)) is not None:
+                write(more)
+                rows[-1] += len(more)
+    return rows
+
+
+def _row_groups(frames: "Iterable[pl.DataFrame]") -> "Iterator[pl.DataFrame]":
+    """Frames of whole requests with at most 50,000 rows, or one longer request, wherever the frames begin."""
+    polars, rest = require("polars"), list[Any]()
+    for frame in frames:
+        *whole, last = pieces(polars.concat([*rest, frame]), _GROUP_ROWS)
+        yield from whole
+        rest = [last]
+    yield from rest
+
+
+def _write_table(path: Path, spill: Spill, key: list[str]) -> None:
+    """Each id once, in order of ids."""
+    polars, order, rest = (
+        require("polars"),
+        [*key, *([SINCE] if SINCE in spill.schema else [])],
+        list[Any](),
+    )
+    with _parquet_file(path) as write:
+        for frame in spill.frames(order, key[-1]):
+            rest.append(frame.unique(key, keep="first", maintain_order=True).drop(SINCE, strict=False))
+            if sum(map(len, rest)) >= _GROUP_ROWS:
+                whole = polars.concat(rest)
+                for at in range(0, len(whole) - _GROUP_ROWS + 1, _GROUP_ROWS):
+                    write(whole[at : at + _GROUP_ROWS])
+                rest = [whole[len(whole) // _GROUP_ROWS * _GROUP_ROWS :]]
+        if sum(map(len, rest)):
+            write(polars.concat(rest))

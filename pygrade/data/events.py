@@ -8,8 +8,6 @@ function ``importer(directory, writer, config)`` like those of
 """
 
 import hashlib
-import shutil
-import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -23,7 +21,6 @@ from pygrade.data.event_writer import EventWriter
 from pygrade.data.logs_events import import_logs
 from pygrade.data.raw_events import import_raw_events, open_schema
 from pygrade.storage import Place, download, place_exists, place_of
-from pygrade.workers import Workers
 
 __all__ = ["CONFIGS", "EventLog", "EventSource", "import_events", "parse_spec"]
 
@@ -38,7 +35,6 @@ CONFIGS: dict[str, type] = {
 """The dataclass of options of each scheme."""
 
 _OWN: dict[str, Callable[..., None]] = {"logs": import_logs, "events": import_raw_events}
-_PATIENCE_SECONDS = 10.0
 
 
 def schemes() -> list[str]:
@@ -94,17 +90,14 @@ def parse_spec(spec: str, accepted: Sequence[str] | None = None) -> tuple[str, P
     return scheme, place
 
 
-def import_events(
-    spec: str, out: str | Path, config: Any = None, *, rows: int = 500_000, workers: Workers | None = None
-) -> EventLog:
+def import_events(spec: str, out: str | Path, config: Any = None, *, rows: int = 500_000) -> EventLog:
     """Writes the raw events that ``SCHEME:PATH`` names into the directory ``out`` and opens it; of a URL, those of a
     local copy.
 
-    ``config`` is the scheme's dataclass (`CONFIGS`). ``rows`` is how many rows a job sorts at a time; memory does not
-    grow with the log. ``workers`` run the jobs (`LocalWorkers`: this process); they must see the source, and the
-    directory of ``out``, under the same paths. The log is the same, byte for byte, for any workers and for any division
-    of the same rows into files; `event_writer` says what decides between duplicates. Scratch files beside ``out`` hold
-    the rows meanwhile, and are removed at the end, also after an error.
+    ``config`` is the scheme's dataclass (`CONFIGS`). ``rows`` is how many rows are sorted at a time; memory does not
+    grow with the log. The log is the same, byte for byte, for any division of the same rows into files; `event_writer`
+    says what decides between duplicates. Scratch files beside ``out`` hold the rows meanwhile, and are removed at the
+    end, also after an error.
 
     The directory appears at once and complete; it replaces an earlier log of events, never anything else. ValueError
     for an unknown scheme, a foreign directory and bad input (named by file, line or row, and column), TypeError for
@@ -118,18 +111,6 @@ def import_events(
     if out.exists() and not (out.is_dir() and ((out / "source.json").is_file() or not any(out.iterdir()))):
         raise ValueError(f"{out} exists and is no log of events; want a path that is free")
     with atomic_directory(out) as directory:
-        try:
-            source = place if scheme == "events" else download(place)  # whose tables may be anywhere
-            importer_of(scheme)(source, EventWriter(directory, rows, workers), config)
-        except BaseException:
-            _remove(directory)
-            raise
+        source = place if scheme == "events" else download(place)  # whose tables may be anywhere
+        importer_of(scheme)(source, EventWriter(directory, rows), config)
     return EventLog.open(out)
-
-
-def _remove(directory: Path) -> None:
-    """Removes it, though jobs that still run may put files there until they find that it is gone."""
-    until = time.monotonic() + _PATIENCE_SECONDS
-    while directory.exists() and time.monotonic() < until:
-        shutil.rmtree(directory, ignore_errors=True)
-        time.sleep(0.02)

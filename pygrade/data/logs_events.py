@@ -12,7 +12,6 @@ knows no other. A log without timestamps counts its requests in their order inst
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +20,12 @@ import numpy as np
 from pygrade._typing import Ints
 from pygrade._util.optional_imports import require
 from pygrade.config.data import LogsEventConfig
-from pygrade.data.columnar import RowGroups, read_batches, refuse_row, row_groups
 from pygrade.data.event_checks import refuse_events
 from pygrade.data.event_log import EventSource
-from pygrade.data.event_writer import PIECE, EventWriter
-from pygrade.data.import_shards import ShardWriter
+from pygrade.data.event_writer import EventWriter
+from pygrade.data.tables import read_batches, refuse_row
 from pygrade.logs.logs import FINER, MAX_SLOT, SECONDS
 from pygrade.logs.parquet import LISTED, METADATA_KEY, header_of, open_parquet, parts_of
-from pygrade.workers import Workers
 
 if TYPE_CHECKING:
     import polars as pl
@@ -81,52 +78,12 @@ def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | 
         predictions=predicted,
         slots_known=slot != LISTED,
     )
-    has_times = "timestamp" in names
-    pieces = [piece for path in parts for piece in row_groups(path, PIECE * writer.rows)]
-    first = [0] * len(pieces) if has_times else _first_requests(pieces, writer.workers)
-    jobs = [
-        _Piece(piece, columns, tasks, features, attributes, number) for piece, number in zip(pieces, first, strict=True)
-    ]
-    _check_units(directory, has_times, writer.read(_read, jobs, "logs: read"))
+    reader = _Reader(writer, tasks, features, attributes)
+    for path in parts:
+        for first, frame in read_batches(path, columns, min(writer.rows, 100_000)):
+            reader.add(path, first, frame.rename({LISTED: "position"}, strict=False))
+    reader.check(directory)
     writer.finish(source, _refuse_repeated_items)
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A job."""
-
-    groups: RowGroups
-    columns: Mapping[str, str]  # column → kind
-    tasks: tuple[str, ...]
-    features: tuple[str, ...]
-    items: Mapping[str, str]  # columns of items → names of attributes
-    request: int  # the number of the first row's request in the log, if it has no timestamps
-
-    @property
-    def rows(self) -> int:
-        return self.groups.rows
-
-    def __str__(self) -> str:
-        return str(self.groups)
-
-
-@dataclass
-class _Facts:
-    """What the check of a whole log needs of a piece."""
-
-    first_slot: int = MAX_SLOT
-    all_seconds: bool = True
-    zeros_hidden: bool = False
-
-
-def _first_requests(pieces: Sequence[RowGroups], workers: Workers) -> list[int]:
-    """The number, in the order of the rows of all pieces, of the request of each piece's first row."""
-    numbers, number, last = [], -1, None
-    for count, begins, ends in workers.map(_count_requests, pieces, "logs: count"):
-        number += begins != last
-        numbers.append(number)
-        number, last = number + count - 1, ends
-    return numbers
 
 
 def identifiers(features: Sequence[str]) -> dict[str, str]:
@@ -144,50 +101,19 @@ def identifiers(features: Sequence[str]) -> dict[str, str]:
     return result
 
 
-def _count_requests(piece: RowGroups) -> tuple[int, Any, Any]:
-    """The number of requests; the first and the last."""
-    count, begins, last = 0, None, None
-    for _, frame in read_batches(piece.path, {"request_id": "id"}, piece=piece):
-        request = frame["request_id"]
-        new = request.ne_missing(request.shift(1))
-        new[0] = count == 0 or request[0] != last
-        begins = request[0] if count == 0 else begins
-        count, last = count + int(new.sum()), request[-1]
-    return count, begins, last
-
-
-def _read(piece: _Piece, shard: ShardWriter) -> _Facts:
-    reader = _Reader(shard, piece)
-    for first, frame in read_batches(piece.groups.path, piece.columns, min(shard.rows, 100_000), piece.groups):
-        reader.add(piece.groups.path, first, frame.rename({LISTED: "position"}, strict=False))
-    return reader.facts
-
-
-def _check_units(directory: Path, has_times: bool, facts: Sequence[_Facts]) -> None:
-    """Raises ValueError if the slots count from 1, or the timestamps are seconds."""
-    first_slot = min(fact.first_slot for fact in facts)
-    if 0 < first_slot < MAX_SLOT:
-        raise ValueError(
-            f"{directory}: column 'position': {first_slot} is the first slot; want slots from 0 "
-            "(no row has slot 0; counted from 1? subtract 1)"
-        )
-    if has_times and all(fact.all_seconds for fact in facts):
-        raise ValueError(f"{directory}: column 'timestamp': want {_CLOCK} (these look like seconds)")
-    if any(fact.zeros_hidden for fact in facts):
-        logger.warning("%s: feedback is 0 where position is null: taken as not shown (null)", directory)
-
-
 class _Reader:
-    """Adds batches to the shard; numbers requests in the order of their rows if there are no timestamps."""
+    """Adds batches to the log; numbers requests in the order of their rows if there are no timestamps."""
 
-    def __init__(self, shard: ShardWriter, piece: _Piece) -> None:
-        self.shard, self.tasks, self.features, self.items = shard, piece.tasks, piece.features, piece.items
+    def __init__(
+        self, writer: EventWriter, tasks: Sequence[str], features: Sequence[str], items: Mapping[str, str]
+    ) -> None:
+        self.writer, self.tasks, self.features, self.items = writer, tasks, features, items
         self.last_request: Any = None
-        self.request = piece.request - 1
-        self.facts = _Facts()
+        self.request = -1  # numbers of those without timestamps
+        self.first_slot, self.all_seconds, self.zeros_hidden = MAX_SLOT, True, False
 
     def add(self, path: Path, first: int, frame: "pl.DataFrame") -> None:
-        polars = require("polars", "pipeline")
+        polars = require("polars")
 
         def refuse(column: str, bad: "pl.Series", want: str) -> None:
             refuse_row(path, first, column, frame[column], bad.fill_null(False).to_numpy(), want)
@@ -201,32 +127,32 @@ class _Reader:
             values = frame[column]
             refuse(column, values.is_null() & ~hidden, "0 or 1 for a shown candidate")
             refuse(column, (values != 0) & hidden, "null where position is null, as nobody saw the item")
-            self.facts.zeros_hidden |= bool(((values == 0) & hidden).any())
+            self.zeros_hidden |= bool(((values == 0) & hidden).any())
         frame = frame.with_columns(polars.when(~hidden).then(polars.col(column)).alias(column) for column in feedback)
         same = ~frame["request_id"].ne_missing(frame["request_id"].shift(1))
         same[0] = False
         for feature in self.features:
             values = frame[f"x_{feature}"]
             refuse(f"x_{feature}", same & values.ne_missing(values.shift(1)), "one value a request")
-        self.facts.first_slot = int(position.drop_nulls().to_numpy().min(initial=self.facts.first_slot))
+        self.first_slot = int(position.drop_nulls().to_numpy().min(initial=self.first_slot))
         times = frame.get_column("timestamp", default=None)
         if times is None:
-            times = polars.Series(self._count(frame["request_id"]))
+            self.all_seconds, times = False, polars.Series(self._count(frame["request_id"]))
         else:
             refuse("timestamp", times >= FINER, f"{_CLOCK} (this looks like microseconds or nanoseconds)")
-            self.facts.all_seconds &= bool(times.is_between(*SECONDS, closed="left").all())
+            self.all_seconds &= bool(times.is_between(*SECONDS, closed="left").all())
         ids = []
         for name in ("request_id", "user_id", "item_id"):
             whole = frame[name].dtype == polars.Int64
-            ids.append(frame[name] if whole else self.shard.number(name.removesuffix("_id"), frame[name]).alias(name))
+            ids.append(frame[name] if whole else self.writer.number(name.removesuffix("_id"), frame[name]).alias(name))
         if self.items:
             columns = [frame[c].cast(polars.Float32).fill_nan(None).alias(name) for c, name in self.items.items()]
-            self.shard.add_attributes("item", polars.DataFrame([ids[2], *columns]), times)
+            self.writer.add_attributes("item", polars.DataFrame([ids[2], *columns]), times, str(path))
         labels = identifiers(self.features)
         context = [polars.col(f"x_{feature}").alias(f"c_{label}") for feature, label in labels.items()]
         frame = frame.with_columns(*ids, times.alias("timestamp"), times.alias("event_time")).with_columns(context)
         read = [*(f"x_{feature}" for feature in self.features), *self.items]
-        self.shard.add_events(frame.drop(read))
+        self.writer.add_events(frame.drop(read), str(path))
 
     def _count(self, request: "pl.Series") -> Ints:
         new = request.ne_missing(request.shift(1)).to_numpy().copy()
@@ -235,10 +161,22 @@ class _Reader:
         self.last_request, self.request = request[-1], int(number[-1])
         return number
 
+    def check(self, directory: Path) -> None:
+        """Raises ValueError if the slots of the whole log count from 1, or the timestamps are seconds."""
+        if 0 < self.first_slot < MAX_SLOT:
+            raise ValueError(
+                f"{directory}: column 'position': {self.first_slot} is the first slot; want slots from 0 "
+                "(no row has slot 0; counted from 1? subtract 1)"
+            )
+        if self.all_seconds:
+            raise ValueError(f"{directory}: column 'timestamp': want {_CLOCK} (these look like seconds)")
+        if self.zeros_hidden:
+            logger.warning("%s: feedback is 0 where position is null: taken as not shown (null)", directory)
+
 
 def _refuse_repeated_items(frame: "pl.DataFrame") -> "pl.DataFrame":
     """Whole requests, unchanged. ValueError names the first item that a request holds twice and not only in slots."""
-    polars = require("polars", "pipeline")
+    polars = require("polars")
     repeated = frame.select("request_id", "item_id").is_duplicated()
     if repeated.any():
         hidden = frame.select(polars.col("position").is_null().any().over("request_id", "item_id")).to_series()

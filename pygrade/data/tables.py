@@ -1,28 +1,37 @@
-"""Strict reading of delimited text: columns by name and kind, errors that name the file, the line and the column."""
+"""Strict reading of files with known columns: Parquet, Feather and delimited text, by name and kind, with errors that
+name the file, the row (of text the line) and the column.
+"""
 
-import csv
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._typing import Array
 from pygrade._util.optional_imports import require
+from pygrade._util.text import one_line
+from pygrade.logs.text_files import TextTable
 
-Table = dict[str, Array]
+if TYPE_CHECKING:
+    import polars as pl
 
 WANTED = {
     "int": "a whole number of 64 bits",
     "binary": "0 or 1",
     "float": "a finite number",
-    "float?": "a finite number or nothing",
+    "text": "a string",
+    "bool": "true or false",
+    "time": "a date and time",
+    "ints": "a list of whole numbers",
+    "texts": "a list of strings",
+    "times": "a list of dates and times",
+    "floats": "a list of numbers",
+    "id": "a whole number or a string",
 }
-"""Kinds of columns: int64; int8, 0 or 1; float64, finite; float64, NaN where empty. Beside these there is text: str."""
+"""Kinds of columns; with a question mark appended, values may be missing (null, NaN, of text nothing)."""
 
-_BLOCK_BYTES = 1 << 20  # pyarrow reads up to 32 blocks ahead
+_TEXT = (".csv", ".tsv")
 
 
 def by_kind(columns: Mapping[str, str]) -> dict[str, str]:
@@ -30,173 +39,152 @@ def by_kind(columns: Mapping[str, str]) -> dict[str, str]:
     return {name: kind for kind, names in columns.items() for name in names.split()}
 
 
-def read_header(path: Path, delimiter: str = ",") -> list[str]:
-    """Column names of the first line. Raises ValueError if the file is empty or names a column twice."""
-    names = next((fields for _, fields in _lines(path, delimiter)), [])
-    if not names:
-        raise ValueError(f"{path}: the file is empty; want a header line that names the columns")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{path}: line 1 names column {twice[0]!r} more than once")
-    return names
+def column_names(path: Path) -> list[str]:
+    """Columns of a file; ValueError if it has none, or is cut off."""
+    return _text(path).names if path.suffix in _TEXT else list(_schema(path).names)
 
 
-@dataclass(frozen=True)
-class Lines:
-    """A piece of a file, for a job."""
+def read_batches(path: Path, columns: Mapping[str, str], rows: int = 100_000) -> "Iterator[tuple[int, pl.DataFrame]]":
+    """The named columns of a .parquet, .feather, .csv or .tsv file, a bounded number of rows at a time.
 
-    path: Path
-    start: int  # bytes start ≤ … < stop
-    stop: int
-    first: int  # the number of the first line
-    count: int
+    Fields between commas may be quoted; between tabs a quote is an ordinary character. Every line is a row.
 
-    def __str__(self) -> str:
-        return f"{self.path}, lines {self.first} to {self.first + self.count - 1}"
-
-
-def whole_lines(path: Path, size: int | None = None) -> list[Lines]:
-    """Pieces of about ``size`` bytes (default: one) of the lines below the header."""
-    pieces = []
-    with path.open("rb") as file:
-        start = position = len(file.readline())
-        line, count = 2, 0
-        while block := file.read(_BLOCK_BYTES):
-            if size is not None and position + len(block) - start >= size:
-                block += file.readline()
-            count += block.count(b"\n") + (not block.endswith(b"\n") and not file.peek(1))
-            position += len(block)
-            if size is not None and position - start >= size:
-                pieces.append(Lines(path, start, position, line, count))
-                start, line, count = position, line + count, 0
-    if count or not pieces:
-        pieces.append(Lines(path, start, position, line, count))
-    return pieces
-
-
-def read_blocks(
-    path: Path,
-    columns: Mapping[str, str],
-    *,
-    delimiter: str = ",",
-    check: Callable[[Path, Table, int], None] | None = None,
-    keep: Callable[[Table], NDArray[np.bool_]] | None = None,
-    piece: Lines | None = None,
-) -> Iterator[tuple[int, Table]]:
-    """Reads the named columns of one file, in blocks of a bounded size, each with the line of its first row.
-
-    ``piece``: only these lines.
-
-    ``columns`` maps a name to a kind, one of `WANTED` or text; other columns of the file are skipped. Fields between
-    commas may be quoted; with another delimiter a quote is an ordinary character. ``check`` gets the path, each block
-    and the line of its first row, and may raise; ``keep`` returns a bool mask of a block's rows.
-
-    Every line is one row. ValueError names the file, the line (the header is line 1) and the column of a missing
-    column, a short or long line, an open quote, an empty or unreadable value, a binary that is neither 0 nor 1.
+    Yields the number (from 0) of the first row, and the rows: int64, float64, str, bool, times as int64 ms since 1970,
+    lists of these; ids int64 or str. ValueError names the file, the column and the row of a missing column, a missing
+    or foreign value, and the line of text that cannot be read; TypeError a column of another type.
     """
-    pa = require("pyarrow")
-    pa_csv, compute = require("pyarrow.csv"), require("pyarrow.compute")
-    header = read_header(path, delimiter)
-    missing = [name for name in columns if name not in header]
-    if missing:
-        raise ValueError(f"{path}: column {missing[0]!r} is missing; the file has {', '.join(header)}")
-    piece = piece or whole_lines(path)[0]
-    if not piece.count:
-        raise ValueError(f"{path}: the file has a header and no rows")
-    types = {"int": pa.int64(), "binary": pa.int64(), "text": pa.string()}
-    line = piece.first
+    polars, pa = require("polars"), require("pyarrow")
+    names, first = column_names(path), 0
+    if missing := [name for name in columns if name not in names]:
+        raise ValueError(f"{path}: column {missing[0]!r} is missing; the file has {', '.join(names)}")
+    if path.suffix not in _TEXT:
+        _check_types(path, columns)
     try:
-        reader = pa_csv.open_csv(
-            pa.OSFile(str(path)).get_stream(piece.start, piece.stop - piece.start),
-            read_options=pa_csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=header),
-            parse_options=pa_csv.ParseOptions(
-                delimiter=delimiter, quote_char=delimiter == "," and '"', ignore_empty_lines=False
-            ),
-            convert_options=pa_csv.ConvertOptions(
-                include_columns=list(columns),
-                column_types={name: types.get(kind, pa.float64()) for name, kind in columns.items()},
-                null_values=[""],
-                strings_can_be_null=False,
-            ),
-        )
-        for batch in reader:
-            texts = [batch.column(name) for name, kind in columns.items() if kind == "text"]
-            if any(compute.any(compute.match_substring(text, "\n")).as_py() for text in texts):
-                raise pa.ArrowInvalid("a text holds a line feed")
-            block = {name: _checked(path, name, kind, batch.column(name), line) for name, kind in columns.items()}
-            if check is not None:
-                check(path, block, line)
-            if keep is not None:
-                mask = keep(block)
-                block = {name: values[mask] for name, values in block.items()}
-            yield line, block
-            line += batch.num_rows
-    except pa.ArrowInvalid as error:
-        _diagnose(path, header, columns, delimiter)
-        raise ValueError(f"{path}: {error}") from error
-    if line - piece.first != piece.count:  # pyarrow drops what an open quote swallows
-        _diagnose(path, header, columns, delimiter)
-        raise ValueError(
-            f"{path}: {line - piece.first} rows were read from {piece.count} lines; want a header and one row a line"
-        )
+        for batch in _batches(path, columns, rows):
+            raw = {name: polars.from_arrow(batch.column(name)) for name in columns}
+            read = _typed_text if path.suffix in _TEXT else _typed
+            frame = polars.DataFrame([read(path, first, n, raw[n], k).alias(n) for n, k in columns.items()])
+            yield first, frame
+            first += len(frame)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: corrupt after row {first} ({one_line(error)})") from error
+    if first == 0:
+        raise ValueError(f"{path}: the file has no rows")
 
 
-def refuse(path: Path, line: int, column: str, values: Array, bad: NDArray[np.bool_], want: str) -> None:
-    """Raises ValueError that names the first bad value's file, line and column; ``line`` is the first value's."""
+def refuse_row(path: Path, first: int, column: str, values: "pl.Series", bad: NDArray[np.bool_], want: str) -> None:
+    """Raises ValueError that names the first bad value's file, row and column; ``first`` is the first value's row."""
     if bad.any():
         row = int(np.argmax(bad))
-        raise ValueError(f"{path}: line {line + row}, column {column!r} is {values[row]}; want {want}")
+        value = values.slice(row, 1).to_list()[0]
+        where = f"line {first + row + 2}" if path.suffix in _TEXT else f"row {first + row}"
+        shown = repr(value) if isinstance(value, str) and value else "empty" if value == "" else value
+        raise ValueError(f"{path}: {where}, column {column!r} is {shown}; want {want}")
 
 
-def _checked(path: Path, name: str, kind: str, column: Any, line: int) -> Array:
-    if column.null_count and kind in ("int", "binary", "float"):
-        row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-        raise ValueError(f"{path}: line {line + row}, column {name!r} is empty; want {WANTED[kind]}")
-    values: Array = column.to_numpy(zero_copy_only=False)
-    if kind == "binary":
-        refuse(path, line, name, values, (values != 0) & (values != 1), WANTED[kind])
-        return values.astype(np.int8)
-    if kind == "float":
-        refuse(path, line, name, values, ~np.isfinite(values), WANTED[kind])
-    elif kind == "float?":
-        refuse(path, line, name, values, np.isinf(values), WANTED[kind])
-    return values
+def _text(path: Path) -> TextTable:
+    return TextTable.open(path, "\t" if path.suffix == ".tsv" else ",", quotes=path.suffix == ".csv")
 
 
-def _lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The number and the fields of each line, parsed by itself. ValueError names a line that can't be parsed."""
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                yield number, next(csv.reader([text], delimiter=delimiter, quoting=quoting, strict=True), [])
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path}: line {number} is not UTF-8 text ({error.reason})") from error
-            except csv.Error as error:
-                reason = "a quote is not closed" if "unexpected end" in str(error) else error
-                raise ValueError(f"{path}: line {number} is not readable as delimited text ({reason})") from error
+def _batches(path: Path, columns: Mapping[str, str], rows: int) -> Iterator[Any]:
+    pa = require("pyarrow")
+    if path.suffix == ".parquet":
+        with require("pyarrow.parquet").ParquetFile(path) as parquet:
+            yield from parquet.iter_batches(rows, columns=list(columns))
+    elif path.suffix in _TEXT:
+        yield from _text(path).batches(list(columns), rows)
+    else:
+        names = _schema(path).names
+        options = pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns])
+        with pa.OSFile(str(path)) as file:
+            reader = pa.ipc.open_file(file, options=options)
+            for number in range(reader.num_record_batches):
+                batch = reader.get_batch(number)
+                for at in range(0, batch.num_rows, rows):
+                    yield batch.slice(at, rows)
 
 
-def _diagnose(path: Path, header: list[str], columns: Mapping[str, str], delimiter: str) -> None:
-    """Reads again, slowly, and raises ValueError that names the first line and column that the block reader refused."""
-    places = [(header.index(name), name, kind) for name, kind in columns.items() if kind != "text"]
-    for number, fields in _lines(path, delimiter):
-        where = f"{path}: line {number}"
-        if number == 1:
-            continue
-        if len(fields) > 1 and len(fields) != len(header):
-            raise ValueError(f"{where} has {len(fields)} fields; the header names {len(header)} (a cut-off file?)")
-        for place, name, kind in places:
-            text = fields[place].strip() if place < len(fields) else ""
-            if text == "":
-                if kind == "float?":
-                    continue
-                raise ValueError(f"{where}, column {name!r} is empty; want {WANTED[kind]}")
-            try:
-                value = float(text) if kind.startswith("float") else int(text)
-                good = value in (0, 1) if kind == "binary" else kind != "int" or -(2**63) <= value < 2**63
-            except ValueError:
-                good = False
-            if not good:
-                raise ValueError(f"{where}, column {name!r} is {text!r}; want {WANTED[kind]}")
+def _schema(path: Path) -> Any:
+    pa = require("pyarrow")
+    try:
+        if path.suffix == ".parquet":
+            return require("pyarrow.parquet").read_schema(path)
+        with pa.OSFile(str(path)) as file:
+            return pa.ipc.open_file(file).schema
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path}: not a complete {path.suffix[1:]} file ({one_line(error)})") from error
+
+
+def _check_types(path: Path, columns: Mapping[str, str]) -> None:
+    schema = _schema(path)
+    for name, kind in columns.items():
+        if not _fits(schema.field(name).type, kind.rstrip("?")):
+            wanted = WANTED[kind.rstrip("?")]
+            raise TypeError(f"{path}: column {name!r} has type {schema.field(name).type}; want {wanted}")
+
+
+def _fits(dtype: Any, kind: str) -> bool:
+    types = require("pyarrow").types
+    if kind in ("ints", "texts", "times", "floats"):
+        if not (types.is_list(dtype) or types.is_large_list(dtype)):
+            return False
+        return types.is_null(dtype.value_type) or _fits(dtype.value_type, kind.rstrip("s"))
+    if types.is_null(dtype):
+        return True
+    if types.is_dictionary(dtype):
+        dtype = dtype.value_type
+    number = types.is_integer(dtype) or types.is_floating(dtype) or types.is_boolean(dtype)
+    text = types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype)
+    fits = {"text": text, "bool": number, "time": types.is_timestamp(dtype), "id": types.is_integer(dtype) or text}
+    return bool(fits.get(kind, number))
+
+
+def _typed_text(path: Path, first: int, name: str, texts: "pl.Series", kind: str) -> "pl.Series":
+    """A column of delimited text."""
+    polars, plain = require("polars"), kind.rstrip("?")
+    if plain == "text":
+        swallowed = texts.str.contains("\n", literal=True).to_numpy()
+        refuse_row(path, first, name, texts, swallowed, "a quote that is closed in its line")
+        return texts.replace("", None) if kind.endswith("?") else texts
+    bare = texts.str.strip_chars()
+    found = bare.cast(polars.Float64 if plain == "float" else polars.Int64, strict=False)
+    bad = found.is_null()
+    if plain == "float":
+        bad = bad | found.is_infinite() | found.is_nan()
+    elif plain == "binary":
+        bad = bad | ~found.is_in([0, 1])
+    if kind.endswith("?"):
+        bad = bad & (bare != "")
+    refuse_row(path, first, name, texts, bad.fill_null(True).to_numpy(), WANTED[plain])
+    typed: pl.Series = found
+    return typed
+
+
+def _typed(path: Path, first: int, name: str, values: "pl.Series", kind: str) -> "pl.Series":
+    polars, plain, wanted = require("polars"), kind.rstrip("?"), WANTED[kind.rstrip("?")]
+    typed: pl.Series
+    if values.dtype.is_float():
+        values = values.fill_nan(None)
+    if not kind.endswith("?"):
+        refuse_row(path, first, name, values, values.is_null().to_numpy(), wanted)
+    if plain in ("int", "binary"):
+        typed = values.cast(polars.Int64, strict=False)
+        refuse_row(path, first, name, values, (typed != values).fill_null(False).to_numpy(), wanted)
+        if plain == "binary":
+            refuse_row(path, first, name, values, (~typed.is_in([0, 1])).fill_null(False).to_numpy(), wanted)
+    elif plain == "float":
+        typed = values.cast(polars.Float64)
+        refuse_row(path, first, name, values, typed.is_infinite().fill_null(False).to_numpy(), wanted)
+    elif plain == "time":
+        typed = values.cast(polars.Datetime("ms")).cast(polars.Int64)
+    elif plain == "times":
+        typed = values.cast(polars.List(polars.Datetime("ms"))).cast(polars.List(polars.Int64))
+    elif plain == "id":
+        typed = values.cast(polars.Int64) if values.dtype.is_integer() else values.cast(polars.String)
+    else:
+        element = {"text": polars.String, "texts": polars.String, "bool": polars.Boolean, "ints": polars.Int64}
+        inner = element.get(plain, polars.Float64)
+        typed = values.cast(polars.List(inner) if plain.endswith("s") else inner)
+    return typed

@@ -1,56 +1,92 @@
-"""A schema of raw events (`pygrade.data.event_schema`) that tables of users, items and events suggest.
+"""A schema of raw events (`pygrade.data.event_schema`) for tables of users, items and events.
 
-Names of columns, in some languages, come first, then values: what an id of another table is, what is the same for all
-rows of an item, a request or a user's visit. Every guess is listed, and the file can be edited.
+Only exact names, types, and what is the only one left decide; what else there is, the reader says in the file or by
+``--map``. Every column is listed, and the file can be edited.
 """
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pygrade._util.optional_imports import require
 from pygrade.data.event_schema import EVERY
-from pygrade.doctor.table_columns import Sampled, attribute_kind, sentinel
-from pygrade.logs.column_names import event_of, exposure_rank, is_prediction, names_event, names_harm, words
-from pygrade.logs.conversion import NEVER, ImportNotes, row_times
+from pygrade.data.event_tables import read_batches
+from pygrade.logs.categories import MANY
+from pygrade.logs.column_names import EXPOSURES, KINDS, ROLES, is_harm, named, normal, predicted_task
+from pygrade.logs.leaks import are_times
+from pygrade.logs.table import Table
+from pygrade.storage import Place
 
-_KINDS, _NAMED = 50, 0.5  # kinds of events, at most; share of them that a name of an event must have
-_OVERLAP = 0.3  # of the ids of one table that another one has
+SAMPLE = 200_000  # rows of a table that are looked at, its first
+_SINCE = ("since", "valid_from", "updated_at")
+_AMOUNTS = ("amount", "revenue", "quantity", "total")
+_IDS = {"users": "user_id", "customers": "user_id", "items": "item_id", "products": "item_id"}  # file → whose its id is
 _SLOTS_TWICE = 0.01  # of the exposures that share a slot of their request: it covers several pages
-_RATINGS, _LIKED = 25, 0.8  # values of ratings, at most; of the highest, from which on an item is liked
-_EXPLORED = {"rand", "random", "randomized", "explore", "exploration", "shuffled"}
-_EXPORTED = {"loaded", "exported", "snapshot", "extracted", "imported", "ingested"}
-_SINCE = {"since", "valid", "effective", "updated", "changed", "gueltig", "stand", "depuis", "desde"}
-_PROPERTIES = {"property", "attribute", "feature", "field"}
-_OF_USERS = {
-    "user",
-    "users",
-    "customer",
-    "customers",
-    "kunden",
-    "nutzer",
-    "clients",
-    "utilisateurs",
-    "people",
-    "members",
-}
-_OF_ITEMS = {
-    "item",
-    "items",
-    "product",
-    "products",
-    "articles",
-    "artikel",
-    "produkte",
-    "produits",
-    "catalog",
-    "catalogue",
-}
-_OF_ITEMS |= {"movies", "videos", "songs", "books", "goods", "katalog"}
+_LIKED = 0.8  # of the highest rating, from which on an item is liked
+_OWN = 0.5  # of the rows of a table with a text of their own: no category
+SAY = "say what it is: measures, context or item_attributes"
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The first rows of a table."""
+
+    places: tuple[Place, ...]
+    table: Table
+    rows: int  # of all of it
+
+    @property
+    def where(self) -> str:
+        return self.table.where
+
+    @property
+    def stem(self) -> str:
+        """The name of its file."""
+        return self.where.partition(".")[0]
+
+    def is_list(self, name: str) -> bool:
+        types, dtype = require("pyarrow").types, self.table.type_of(name)
+        return bool(types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype))
+
+    def has_kind(self, name: str, *kinds: str) -> bool:
+        return not self.is_list(name) and self.table.kind(name) in kinds
+
+    def is_time(self, name: str) -> bool:
+        if self.has_kind(name, "text") and not self.table.is_numeric(name):
+            return self.table.is_time_text(name)
+        if self.has_kind(name, "integer", "number", "text"):
+            return are_times(self.table.numbers(name, gaps=True))
+        return self.has_kind(name, "time")
+
+    def is_flag(self, name: str) -> bool:
+        """Are all values 0 and 1, or yes and no?"""
+        if self.is_list(name) or not self.table.is_numeric(name):
+            return False
+        values = self.table.numbers(name, gaps=True)
+        return set(np.unique(values[~np.isnan(values)])) == {0.0, 1.0}
+
+
+def sample(places: Sequence[Place], item: str = "") -> Sampled:
+    """The first rows of the files of one table; a row an item, if the column ``item`` has lists.
+
+    ValueError names a file that cannot be read, or has no rows.
+    """
+    found, rows = list[Any](), 0
+    for batch in (batch for place in places for batch in read_batches(place, item)):
+        if rows < SAMPLE:
+            found.append(batch.table.arrow)
+        rows += len(batch)
+    names = [str(place).rstrip("/").rpartition("/")[2] for place in places]
+    where = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    if not found:
+        raise ValueError(f"{where}: no rows")
+    arrow = require("pyarrow").concat_tables(found, promote_options="permissive").slice(0, SAMPLE)
+    return Sampled(tuple(places), Table(arrow, where, None, np.arange(len(arrow))), rows)
 
 
 @dataclass
@@ -62,23 +98,26 @@ class TableProposal:
     keys: dict[str, Any] = field(default_factory=dict)
     why: dict[str, str] = field(default_factory=dict)  # key, or "group name" → column and reason
     left_out: dict[str, str] = field(default_factory=dict)  # column → reason
+    columns: set[str] = field(default_factory=set)  # that have a use
 
     def take(self, key: str, column: str, why: str) -> None:
         self.keys[key] = column
         self.why[key] = f"{column} ({why})"
+        self.columns |= {column, *column.split("+")}
 
     def enter(self, group: str, name: str, value: Any, column: str, why: str) -> None:
-        """An entry of a group of the table: tasks, measures, attributes, context, item_attributes."""
+        """An entry of a group of the table: tasks, measures, attributes."""
         self.keys.setdefault(group, {})[name] = value
         self.why[f"{group} {name}"] = f"{column} ({why})"
         self.columns.add(column)
 
-    def __post_init__(self) -> None:
-        self.columns: set[str] = set()  # that entries of groups read
-
     def free(self) -> list[str]:
-        taken = {*self.columns, *self.left_out, *(v for v in self.keys.values() if isinstance(v, str))}
-        return [name for name in self.table.names if name not in taken]
+        return [name for name in self.table.table.names if name not in self.columns and name not in self.left_out]
+
+    def attributes(self) -> Iterator[tuple[str, str, str]]:
+        """Name, column and kind of each attribute."""
+        for name, entry in self.keys.get("attributes", {}).items():
+            yield (name, entry["column"], entry["kind"]) if isinstance(entry, dict) else (name, name, entry)
 
 
 @dataclass
@@ -107,20 +146,19 @@ def propose_schema(
     price multiplies.
     """
     _check_given(tables, given)
-    ids = _find_ids(tables, given)
+    ids = [[_id(table, role, given) for role in ("user_id", "item_id")] for table in tables]
     problems = [
-        f"{table.where} has no column known for ids of users or items; it has {', '.join(table.names)}"
+        f"{table.where} has no column known for ids of users or items; it has {', '.join(table.table.names)}"
         for table, found in zip(tables, ids, strict=True)
         if not any(found)
     ]
     if problems:
         raise ValueError(f"{'; '.join(problems)}; name them, --map user=COLUMN,item=COLUMN, or leave the table out")
-    proposals = []
+    proposals = list[TableProposal]()
     for table, (user, item) in zip(tables, ids, strict=True):
-        if user and item:
-            proposals.append(_events(table, user, item, given))
-        else:
-            proposals.append(_attributes(table, "users" if user else "items", user or item))
+        entity = "users" if user else "items"
+        both = user and item
+        proposals.append(_events(table, user, item, given) if both else _attributes(table, entity, user or item))
     events = [proposal for proposal in proposals if proposal.entity == "events"]
     if not events:
         raise ValueError(
@@ -133,16 +171,25 @@ def propose_schema(
     tasks = list(dict.fromkeys(task for proposal in events for task in proposal.keys.get("tasks", {})))
     if missing := [task for task in (*values, *value_tasks) if task not in tasks]:
         raise ValueError(f"values or value_tasks name {missing[0]!r}; want some of the tasks {', '.join(tasks)}")
-    top["values"] = {task: float(values.get(task, -1.0 if names_harm(task) else 1.0)) for task in tasks}
-    harm = [task for task in tasks if names_harm(task) and task not in values]
+    top["values"] = {task: float(values.get(task, -1.0 if is_harm(task) else 1.0)) for task in tasks}
+    harm = [task for task in tasks if is_harm(task) and task not in values]
     notes += [f"{task!r} is harm, by its name: worth -1 (key values)" for task in harm]
     _rename_twins(proposals)
-    if category := _category(proposals):
-        top["category"] = category
-    if price := _price(proposals):
-        top["price"] = price
+    attributes = [entry for p in proposals if p.entity == "items" for entry in p.attributes()]
+    stated = {column: name for name, column, _ in attributes}
+    categories = [name for name, _, kind in attributes if kind in ("categorical", "hashed")]
+    chosen = [stated[given["category"]]] if given.get("category") in stated else []
+    chosen += named(categories, ROLES["category"]) or (categories if len(categories) == 1 else [])
+    if chosen:
+        top["category"] = chosen[0]
+    dense = [name for name, _, kind in attributes if kind == "dense"]
+    carried = ["price"] if any("price" in p.keys for p in events) else []
+    prices = [stated[given["value"]]] if given.get("value") in stated else []
+    prices += [*named(dense, ROLES["value"]), *carried]
+    if prices:
+        top["price"] = prices[0]
     if value_tasks:
-        if not price:
+        if not prices:
             raise ValueError(f"value_tasks is {tuple(value_tasks)}, and no item attribute is named like a price")
         top["value_tasks"] = list(value_tasks)
     if not tasks:
@@ -155,187 +202,115 @@ def propose_schema(
 # ---- users and items -------------------------------------------------------------------------------------------------
 def _check_given(tables: Sequence[Sampled], given: Mapping[str, str]) -> None:
     """ValueError names a column or kind that no table has."""
-    names = {name for table in tables for name in table.names}
+    names = {name for table in tables for name in table.table.names}
+    texts = {
+        level for t in tables for n in t.table.names if t.has_kind(n, "text") for level in t.table.levels(n)[:MANY]
+    }
     for role, column in given.items():
-        parts, wanted = [column] if column in names else column.split("+"), names
-        if role.startswith("y_"):
-            texts = {
-                level for table in tables for n in table.names if _are_kinds(table, n) for level in table.levels(n)
-            }
-            wanted = names | texts
-            bad = [part for part in parts if part not in wanted and not any(name in part for name in names)]
-            what = "kind or column"
-        else:
-            bad = [part for part in parts if part not in names and part not in ("none", "")]
-            what = "column"
-        if bad:
+        parts = [column] if column in names else column.split("+")
+        wanted, what = (names | texts, "kind or column") if role.startswith("y_") else (names | {"none", ""}, "column")
+        if bad := [part for part in parts if part not in wanted]:
             near = difflib.get_close_matches(bad[0], sorted(wanted), 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"map names {bad[0]!r}, and no table has such a {what}{hint}")
 
 
-def _find_ids(tables: Sequence[Sampled], given: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The columns of users and items of each table, empty where it has none."""
-    roles = ("user_id", "item_id")
-    found = [{role: _named_id(table, role, given) for role in roles} for table in tables]
-    for table, mine in zip(tables, found, strict=True):  # what a file's name says of a column named id
-        own = set(words(table.where.partition(".")[0]))
-        key = next((n for n in table.names if words(n) == ["id"] or table.is_key(n)), "")
-        for role, known in zip(roles, (_OF_USERS, _OF_ITEMS), strict=True):
-            if key and not any(mine.values()) and own & known:
-                mine[role] = key
-    known_ids = [(t, role, mine[role]) for t, mine in zip(tables, found, strict=True) for role in roles if mine[role]]
-    for table, mine in zip(tables, found, strict=True):  # ids that other tables have
-        attributes = any(name and table.is_key(name) for name in mine.values())  # whose numbers are no ids
-        for other, role, column in known_ids if not attributes else ():
-            if other is not table and not mine[role] and "+" not in column:
-                free = [n for n in table.names if n not in mine.values()]
-                mine[role] = next((n for n in free if _overlap(table, n, other, column)), "")
-        by_values = all(mine[role] and not _named_id(table, role, given) for role in roles)
-        if by_values and not any(table.is_time(name) for name in table.names):  # two numbers, such as a tree
-            mine.update(dict.fromkeys(roles, ""))
-    return [(mine["user_id"], mine["item_id"]) for mine in found]
-
-
-def _named_id(table: Sampled, role: str, given: Mapping[str, str]) -> str:
-    column = given.get(role, "")
-    if column and all(part in table.names for part in column.split("+")):
-        return column
-    fits = [
-        n for n in table.named(role) if not table.is_list(n) and table.table.kind(n) in ("integer", "text", "number")
-    ]
-    return fits[0] if fits and not column else ""
-
-
-def _overlap(table: Sampled, name: str, other: Sampled, key: str) -> bool:
-    if table.is_list(name) or table.table.kind(name) != other.table.kind(key) or table.distinct(name) < 2:
-        return False
-    mine, others = set(table.table.texts(name).tolist()), set(other.table.texts(key).tolist())
-    share = len(mine & others) / max(len(mine), 1)
-    return share >= _OVERLAP and (table.table.kind(name) == "text" or len(mine) > 0.05 * len(others))
+def _id(table: Sampled, role: str, given: Mapping[str, str]) -> str:
+    """The column of ids of a table, or nothing."""
+    names = table.table.names
+    if role in given and all(part in names for part in given[role].split("+")):
+        return given[role]
+    known = (*ROLES[role], *(("id",) if _IDS.get(table.stem.lower()) == role else ()))
+    return next((n for n in named(names, known) if table.has_kind(n, "integer", "text", "number")), "")
 
 
 def _attributes(table: Sampled, entity: str, key: str) -> TableProposal:
     proposal = TableProposal(table, entity, {"files": list(table.places)})
-    proposal.take("id", key, "its rows" if table.is_key(key) else "by its name")
-    times = [name for name in proposal.free() if table.is_time(name)]
-    times.sort(key=lambda name: not set(words(name)) & _SINCE)
-    if not table.is_key(key) and times and table.distinct(key) < len(table.table):
-        proposal.take("time", times[0], "several rows an id: since when each is so")
-    unknown = set[float]()
-    names = {word for name in table.names for word in words(name)}
-    if names & _PROPERTIES and "value" in names:
-        why = "a row a property: make it a table with a column for each property"
-        proposal.left_out |= dict.fromkeys(proposal.free(), why)
+    proposal.take("id", key, "by its name")
+    if table.table.distinct(key) < len(table.table):
+        times = [name for name in named(proposal.free(), (*_SINCE, *ROLES["timestamp"])) if table.is_time(name)]
+        if times:
+            proposal.take("time", times[0], "several rows an id: since when each is so")
     for name in proposal.free():
-        if set(words(name)) & _EXPORTED and table.is_time(name):
-            proposal.left_out[name] = "when the table was written"
-            continue
         kind, why = attribute_kind(table, name)
-        dated = "time" in proposal.keys and kind in ("time", "list", "embedding") and entity == "users"
-        if not kind or dated:
-            proposal.left_out[name] = f"{kind} of users that changes over time: no feature" if dated else why
-            continue
-        if (nothing := sentinel(table, name)) is not None:
-            unknown.add(nothing)
-        _enter_attribute(proposal, "attributes", name, kind, why)
-    if unknown:
-        proposal.keys["unknown"] = sorted(int(value) for value in unknown)
-        proposal.why["unknown"] = "the one number below 0 in some columns"
+        if kind and "time" in proposal.keys and kind in ("time", "list", "embedding") and entity == "users":
+            kind, why = "", f"{kind} of users that changes over time: no feature"
+        if kind:
+            label = slug(name)
+            value: Any = kind if label == name else {"column": name, "kind": kind}
+            proposal.enter("attributes", label, value, name, why)
+        else:
+            proposal.left_out[name] = why
     return proposal
 
 
-def _enter_attribute(proposal: TableProposal, group: str, name: str, kind: str, why: str) -> None:
-    label = slug(name)
-    value: Any = kind if label == name else {"column": name, "kind": kind}
-    proposal.enter(group, label, value, name, why)
+def attribute_kind(table: Sampled, name: str) -> tuple[str, str]:
+    """The kind of an attribute, or nothing; and why."""
+    if table.is_list(name):
+        if table.table.kind(name) != "vector":
+            return "list", "lists"
+        lengths = require("pyarrow.compute").list_value_length(table.table.column(name)).unique().to_pylist()
+        sizes = set(lengths) - {None}
+        return ("embedding", f"{sizes.pop()} numbers each") if len(sizes) == 1 else ("", "lists of several lengths")
+    kind, distinct = table.table.kind(name), table.table.distinct(name)
+    if kind in ("other", "empty"):
+        return "", f"type {table.table.type_of(name)}"
+    if distinct < 2:
+        return "", "the same value everywhere"
+    if table.is_time(name):
+        return "time", "times"
+    if table.is_flag(name) or kind == "bool":
+        return "categorical", "yes and no"
+    if table.table.is_numeric(name):
+        if kind == "integer" and normal(name).endswith("id"):
+            return ("categorical" if distinct <= MANY else "hashed"), "ids, by its name"
+        return "dense", "numbers"
+    if distinct > _OWN * len(table.table):
+        return "", f"text of its own in most rows ({distinct:,})"
+    return ("categorical" if distinct <= MANY else "hashed"), f"{distinct:,} texts"
 
 
 def _rename_twins(proposals: Sequence[TableProposal]) -> None:
     """Attributes of one name in several tables of an entity get the table's name in front."""
-    for entity, groups in (("users", ("attributes",)), ("items", ("attributes", "item_attributes"))):
-        seen = set[str]()
-        for proposal in proposals:
-            for group in groups if proposal.entity in (entity, "events") else ():
-                if proposal.entity == "events" and group == "attributes":
-                    continue
-                entries = proposal.keys.get(group, {})
-                for name in [name for name in entries if name in seen]:
-                    column = entries[name]["column"] if isinstance(entries[name], dict) else name
-                    kind = entries[name]["kind"] if isinstance(entries[name], dict) else entries[name]
-                    label = f"{slug(proposal.table.where.partition('.')[0])}_{name}"
-                    del entries[name]
-                    entries[label] = {"column": column, "kind": kind}
-                    proposal.why[f"{group} {label}"] = proposal.why.pop(f"{group} {name}")
-                seen |= set(entries)
-
-
-def _category(proposals: Sequence[TableProposal]) -> str:
-    """The item attribute to count over: the one with a name for that, else the first with few values."""
-    found: list[tuple[bool, bool, bool, int, str]] = []
+    count = Counter((p.entity, name) for p in proposals for name, *_ in p.attributes())
     for proposal in proposals:
-        for name, entry in proposal.keys.get("attributes", {}).items() if proposal.entity == "items" else ():
-            column, kind = (entry["column"], entry["kind"]) if isinstance(entry, dict) else (name, entry)
-            if kind in ("categorical", "hashed") and proposal.table.distinct(column) > 1:
-                named = column in proposal.table.named("group")
-                found.append((not named, kind == "hashed", proposal.table.is_flag(column), len(found), name))
-    return min(found)[-1] if found else ""
-
-
-def _price(proposals: Sequence[TableProposal]) -> str:
-    """The item attribute with a name of a price; of the items' tables first."""
-    for proposal in proposals:
-        for name, entry in proposal.keys.get("attributes", {}).items() if proposal.entity == "items" else ():
-            column, kind = (entry["column"], entry["kind"]) if isinstance(entry, dict) else (name, entry)
-            if kind == "dense" and column in proposal.table.named("price"):
-                return str(name)
-    return "price" if any("price" in proposal.keys for proposal in proposals if proposal.entity == "events") else ""
+        for name, column, kind in list(proposal.attributes()):
+            if count[proposal.entity, name] > 1:
+                del proposal.keys["attributes"][name]
+                label, why = f"{slug(proposal.table.stem)}_{name}", proposal.why.pop(f"attributes {name}")
+                proposal.keys["attributes"][label] = {"column": column, "kind": kind}
+                proposal.why[f"attributes {label}"] = why
 
 
 # ---- events ----------------------------------------------------------------------------------------------------------
 def _events(table: Sampled, user: str, item: str, given: Mapping[str, str]) -> TableProposal:
     proposal = TableProposal(table, "events", {"files": list(table.places), "form": "wide"})
-    proposal.take("user", user, "given" if "user_id" in given else "id")
-    proposal.take("item", item, "given" if "item_id" in given else "id")
-    for name in given.get("skip", "").split("+"):
-        if name in table.names:
-            proposal.left_out[name] = "as you say"
-    time = given.get("timestamp", "")
-    fits = [
-        name for name in [*table.named("timestamp"), *table.names] if name in proposal.free() and table.is_time(name)
-    ]
-    if time not in table.names and not fits:
+    proposal.take("user", user, "given" if "user_id" in given else "by its name")
+    proposal.take("item", item, "given" if "item_id" in given else "by its name")
+    proposal.left_out |= {name: "as you say" for name in given.get("skip", "").split("+") if name in table.table.names}
+    times = [name for name in named(proposal.free(), ROLES["timestamp"]) if table.is_time(name)]
+    times = times or [name for name in proposal.free() if table.is_time(name)]
+    if given.get("timestamp") in table.table.names:
+        proposal.take("time", given["timestamp"], "given")
+    elif times and (len(times) == 1 or normal(times[0]) in map(normal, ROLES["timestamp"])):
+        proposal.take("time", times[0], "times")
+    else:
         raise ValueError(f"{table.where} has no column known for the time; want one: --map time=COLUMN")
-    column = time if time in table.names else fits[0]
-    proposal.take("time", column, "given" if column == time else "times")
-    millis = row_times(table.table, column, ImportNotes())
-    for key, role, why in (("request", "request_id", "requests of one user"), ("slot", "position", "by its name")):
-        names = [given[role]] if given.get(role) in table.names else table.named(role, sorted(proposal.columns))
-        names = [name for name in names if name in proposal.free() and _fits(table, key, name, user)]
-        if names and given.get(role) != "none":
-            proposal.take(key, names[0], "given" if names[0] == given.get(role) else why)
-    group = table.codes(proposal.keys["request"]) if "request" in proposal.keys else table.runs(user, millis)
+    for key, role in (("request", "request_id"), ("slot", "position"), ("scenario", "scenario"), ("price", "value")):
+        if given.get(role) in table.table.names:
+            proposal.take(key, given[role], "given")
+            continue
+        found = [n for n in named(proposal.free(), ROLES[role]) if not table.is_list(n)] if role not in given else []
+        if found and (key not in ("slot", "price") or table.table.is_numeric(found[0])):
+            proposal.take(key, found[0], "by its name")
     _feedback(proposal, given)
-    _rest(proposal, group, millis)
+    for name in named(proposal.free(), _AMOUNTS):
+        if not table.is_list(name) and table.table.is_numeric(name):
+            proposal.enter("measures", slug(name), name, name, "an amount, by its name")
+    for name in proposal.free():
+        prediction = predicted_task(name) and table.table.is_numeric(name)
+        proposal.left_out[name] = "a prediction: the pipeline trains a model of its own" if prediction else SAY
     return proposal
-
-
-def _fits(table: Sampled, key: str, name: str, user: str) -> bool:
-    if table.is_list(name):
-        return False
-    if key == "slot":
-        values = table.numbers(name) if table.is_numeric(name) else np.full(1, np.nan)
-        known = values[~np.isnan(values)]
-        return bool(len(known)) and bool((known == np.round(known)).all()) and float(known.max()) < 100_000
-    codes = table.codes(name)
-    known_rows = int((codes >= 0).sum())
-    return table.distinct(name) < 0.95 * known_rows and _of_one(codes, table.codes(user.split("+")[0]))
-
-
-def _of_one(code: NDArray[np.int64], user: NDArray[np.int64]) -> bool:
-    """Has nearly each code one user?"""
-    pairs = np.unique(np.stack([code, user], 1)[code >= 0], axis=0)
-    return len(pairs) <= 1.001 * len(np.unique(pairs[:, 0]))
 
 
 def _feedback(proposal: TableProposal, given: Mapping[str, str]) -> None:
@@ -343,142 +318,57 @@ def _feedback(proposal: TableProposal, given: Mapping[str, str]) -> None:
     table = proposal.table
     stated = {role[2:]: column for role, column in given.items() if role.startswith("y_")}
     exposure, kind = stated.pop("exposure", ""), stated.pop("kind", "")
-    kinds = [kind] if kind in table.names else [n for n in table.named("kind") if _are_kinds(table, n)]
-    kinds += [name for name in table.names if _are_kinds(table, name, sure=True)]
-    kinds = [name for name in kinds if name in proposal.free()]
+    texts = [name for name in proposal.free() if table.has_kind(name, "text") and not table.table.is_numeric(name)]
+    holding = [n for n in texts if exposure and {*exposure.split("+")} <= {*table.table.levels(n)}]
+    kinds = [kind] if kind in table.table.names else holding or named(texts, KINDS)
     if kinds:
+        levels = table.table.levels(kinds[0])
         proposal.keys["form"] = "long"
-        proposal.take("kind", kinds[0], "given" if kinds[0] == kind else "kinds of events")
-        levels = table.levels(kinds[0])
-        best = max(map(exposure_rank, levels))
-        shown = (
-            exposure.split("+") if exposure else [level for level in levels if best and exposure_rank(level) == best]
-        )
-        proposal.keys["exposure"] = [level for level in shown if level in levels]
-        tasks = {task: kinds.split("+") for task, kinds in stated.items()}
-        tasks = {task: kinds for task, kinds in tasks.items() if set(kinds) & set(levels)}
-        for level in levels if not tasks else ():
-            if level not in shown:
-                tasks.setdefault(slug(level), []).append(level)
-        for task, found in tasks.items():
-            proposal.enter("tasks", task, found if len(found) > 1 else found[0], kinds[0], "a kind of event")
-        return
-    for task, column in stated.items():
-        if column in table.names or any(name in column for name in table.names):
-            proposal.enter("tasks", task, column, column, "given")
-    flags = [name for name in proposal.free() if table.is_flag(name) and not set(words(name)) & _EXPLORED]
-    shown_flags = [name for name in table.named("shown") if name in flags]
-    proposal.keys["exposure"] = exposure or (shown_flags[0] if shown_flags else "")
-    for name in flags if not stated else ():
-        if name not in shown_flags and not is_prediction(name) and (names_event(name) or words(name)[0] in _PREFIXES):
-            proposal.enter("tasks", slug(event_of(name)), name, name, "0 and 1")
-    ratings = [name for name in table.named("rating") if name in proposal.free() and _are_ratings(table, name)]
-    if ratings and not proposal.keys.get("tasks"):
-        highest = float(np.nanmax(table.numbers(ratings[0])))
-        proposal.enter("tasks", "liked", f'"{ratings[0]}" >= {_LIKED * highest:g}', ratings[0], "a rating, and high")
-        proposal.enter("measures", slug(ratings[0]), ratings[0], ratings[0], "a rating")
-        proposal.keys["exposure"] = EVERY
-    elif proposal.keys.get("tasks") and not proposal.keys["exposure"]:
-        proposal.keys["exposure"] = EVERY
+        proposal.take("kind", kinds[0], "given" if kinds[0] in (kind, *holding) else "by its name")
+        proposal.keys["exposure"] = [e for e in exposure.split("+") if e in levels] or named(levels, EXPOSURES)[:1]
+        tasks = {task: column.split("+") for task, column in stated.items() if {*column.split("+")} <= {*levels}}
+        told = {level for some in tasks.values() for level in some} | {*proposal.keys["exposure"]}
+        tasks |= {slug(level): [level] for level in levels if level not in told}
+        for task, some in tasks.items():
+            proposal.enter("tasks", task, some if len(some) > 1 else some[0], kinds[0], f"a kind of {kinds[0]}")
+    else:
+        shown = [exposure] if exposure in table.table.names else []
+        shown = shown or [name for name in named(proposal.free(), ROLES["shown"]) if table.is_flag(name)]
+        proposal.keys["exposure"] = shown[0] if shown else ""
+        proposal.columns |= {*shown}
+        for task, column in stated.items():
+            if column in table.table.names:
+                proposal.enter("tasks", task, column, column, "given")
+        for name in proposal.free():
+            if table.is_flag(name) and not predicted_task(name):
+                label = re.sub(r"^(is|has|was|did|y)_", "", slug(name))
+                proposal.enter("tasks", label, name, name, "yes and no")
+        ratings = named(proposal.free(), ("rating",))
+        if ratings and not proposal.keys.get("tasks") and table.table.is_numeric(ratings[0]):
+            highest = float(np.nanmax(table.table.numbers(ratings[0])))
+            proposal.enter(
+                "tasks", "liked", f'"{ratings[0]}" >= {_LIKED * highest:g}', ratings[0], "a rating, and high"
+            )
+            proposal.enter("measures", slug(ratings[0]), ratings[0], ratings[0], "a rating")
+        if proposal.keys.get("tasks") and not proposal.keys["exposure"]:
+            proposal.keys["exposure"] = EVERY
     if proposal.keys["exposure"]:
         proposal.why["exposure"] = f"{proposal.keys['exposure']}"
 
 
-_PREFIXES = {"is", "has", "did", "was", "y", "label"}
-
-
-def _are_kinds(table: Sampled, name: str, sure: bool = False) -> bool:
-    if table.is_list(name) or table.table.kind(name) != "text" or table.is_numeric(name):
-        return False
-    if not 1 <= table.distinct(name) <= _KINDS:
-        return False
-    levels = table.levels(name)
-    named = [level for level in levels if names_event(level) or exposure_rank(level)]
-    return len(named) >= (_NAMED * len(levels) if sure else 1)
-
-
-def _are_ratings(table: Sampled, name: str) -> bool:
-    return (
-        table.is_numeric(name) and 2 < table.distinct(name) <= _RATINGS and float(np.nanmin(table.numbers(name))) >= 0
-    )
-
-
-def _rest(proposal: TableProposal, group: NDArray[np.int64], millis: NDArray[np.int64]) -> None:
-    """The columns that are left: scenario, price, amounts, attributes of the item, context of the request."""
-    table = proposal.table
-    users = table.codes(proposal.keys["user"].split("+")[0])
-    for name in sorted(proposal.free(), key=lambda name: name not in table.named("scenario")):
-        why = _unfit(table, name, millis)
-        if why == "known":
-            proposal.take("event_time", name, "never before the event")
-        elif why:
-            proposal.left_out[name] = why
-        elif "scenario" not in proposal.keys and _is_scenario(
-            table, name, group, users, "request" not in proposal.keys
-        ):
-            proposal.take("scenario", name, f"{table.distinct(name)} values, one a request")
-        elif "price" not in proposal.keys and name in table.named("price") and table.is_numeric(name):
-            proposal.take("price", name, "by its name")
-        elif table.steady(name, table.codes(proposal.keys["item"].split("+")[0])):
-            kind, why = attribute_kind(table, name)
-            if kind:
-                _enter_attribute(proposal, "item_attributes", name, kind, f"one value an item, {why}")
-            else:
-                proposal.left_out[name] = why
-        elif table.is_numeric(name) and (name in table.named("amount") or names_event(name)):
-            proposal.enter("measures", slug(name), name, name, "an amount")
-        elif not table.is_list(name) and table.steady(name, group):
-            kind, why = attribute_kind(table, name)
-            if kind in ("dense", "categorical", "hashed"):
-                _enter_attribute(proposal, "context", name, kind, f"one value a request, {why}")
-            else:
-                proposal.left_out[name] = why or kind
-        else:
-            proposal.left_out[name] = "differs within a request: nobody knows whether it is known before the page"
-
-
-def _unfit(table: Sampled, name: str, millis: NDArray[np.int64]) -> str:
-    if set(words(name)) & _EXPLORED:
-        return "exploration: events know no use for it"
-    if is_prediction(name) and table.is_numeric(name):
-        return "a prediction: the pipeline trains a model of its own"
-    if table.is_time(name):
-        later = row_times(table.table, name, ImportNotes())
-        late = bool((later >= millis).all()) and bool((later[later != NEVER] > millis[later != NEVER]).any())
-        return "known" if late and name in table.named("known") else "a time"
-    if name in table.named("timestamp"):
-        return "a time, by its name"
-    return "" if table.is_list(name) or table.distinct(name) > 1 else "the same value everywhere"
-
-
-def _is_scenario(table: Sampled, name: str, group: NDArray[np.int64], users: NDArray[np.int64], of_runs: bool) -> bool:
-    """Is it a column of few values, one a request, with a name for that, or a text that is not of the user?"""
-    if table.is_list(name) or not 1 < table.distinct(name) <= _KINDS:
-        return False
-    kind, steady = table.table.kind(name), table.steady(name, group)
-    if name in table.named("scenario"):
-        return kind in ("text", "integer") and (steady or of_runs)  # sessions end where it changes
-    return steady and kind == "text" and not table.is_numeric(name) and not table.steady(name, users)
-
-
 # ---- exposures and requests ------------------------------------------------------------------------------------------
 def _choose_exposures(events: Sequence[TableProposal], unknown: list[str]) -> None:
-    """Tables of one kind of event: the one of what was shown, and feedback of the name of its file."""
-    plain = [p for p in events if not p.keys.get("tasks") and p.keys["form"] == "wide"]
-    shown = [p for p in events if p.keys.get("exposure")]
-    ranks = {id(p): (exposure_rank(p.table.where), "slot" in p.keys, p.table.rows) for p in plain}
-    if plain and not shown and len(events) > 1:
-        best = max(plain, key=lambda p: ranks[id(p)])
-        if ranks[id(best)][0] or "slot" in best.keys:
-            best.keys["exposure"] = EVERY
-            best.why["exposure"] = f"{EVERY} (by the file's name, or its slots)"
-    for proposal in plain:
-        proposal.keys["form"] = "long"
-        if proposal.keys.get("exposure"):
+    """Tables of one kind of event: of what was shown, and feedback, by the names of their files."""
+    for proposal in events:
+        if proposal.keys.get("tasks") or proposal.keys["form"] != "wide" or proposal.keys["exposure"]:
             continue
-        proposal.keys["exposure"] = []
-        name = slug(event_of(proposal.table.where.partition(".")[0]))
-        proposal.enter("tasks", name, EVERY, "every row", "by the file's name")
+        proposal.keys["form"], stem = "long", proposal.table.stem
+        if normal(stem) in {form for word in EXPOSURES for form in (word, f"{word}s")}:
+            proposal.keys["exposure"] = EVERY
+            proposal.why["exposure"] = f"{EVERY} (by the file's name)"
+        else:
+            proposal.keys["exposure"] = []
+            proposal.enter("tasks", slug(stem), EVERY, "every row", "by the file's name")
     if not any(p.keys.get("exposure") for p in events):
         kinds = sorted({task for p in events for task in p.keys.get("tasks", {})})
         unknown.append(
@@ -496,10 +386,10 @@ def _requests(events: Sequence[TableProposal], notes: list[str]) -> str:
         )
         return "session"
     for proposal in shown:
-        table = proposal.table
-        if "slot" not in proposal.keys:
+        table = proposal.table.table
+        if "slot" not in proposal.keys or "+" in proposal.keys["request"]:
             continue
-        request, slot = table.codes(proposal.keys["request"]), table.numbers(proposal.keys["slot"])
+        request, slot = table.codes(proposal.keys["request"]), table.numbers(proposal.keys["slot"], gaps=True)
         known = ~np.isnan(slot) & (request >= 0)
         pairs = np.stack([request[known], slot[known].astype(np.int64)], 1)
         if len(pairs) and 1 - len(np.unique(pairs, axis=0)) / len(pairs) > _SLOTS_TWICE:

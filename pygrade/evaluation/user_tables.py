@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pygrade._typing import Array, Ints
-from pygrade.data import columnar, tables
+from pygrade.data import tables
 from pygrade.evaluation.abtest import UserMetric, covariates
 
 USER, BEFORE = "user_id", "before_"
@@ -78,16 +78,13 @@ def header_of(path: Path) -> list[str]:
     """The columns of a table of users."""
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{path}: want a table of users, .csv or .parquet")
-    return tables.read_header(path) if path.suffix == ".csv" else columnar.column_names(path)
+    return tables.column_names(path)
 
 
 def read_table(path: Path, kinds: Mapping[str, str]) -> dict[str, Array]:
     """The columns of a table, user_id as text; kinds: of its other columns, as in `data.tables`."""
-    if path.suffix == ".csv":
-        blocks = [block for _, block in tables.read_blocks(path, {USER: "text", **kinds})]
-    else:
-        frames = columnar.read_batches(path, {USER: "id", **kinds})
-        blocks = [{name: frame[name].to_numpy() for name in frame.columns} for _, frame in frames]
+    frames = tables.read_batches(path, {USER: "text" if path.suffix == ".csv" else "id", **kinds})
+    blocks = [{name: frame[name].to_numpy() for name in frame.columns} for _, frame in frames]
     table = {name: np.concatenate([block[name] for block in blocks]) for name in (USER, *kinds)}
     table[USER] = np.array(list(map(str, table[USER].tolist())), object)
     if "" in table[USER]:

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from pygrade.logs import conversion
 from pygrade.logs.categories import OTHER, frequent_levels, indicators, is_frequent, levels_of
 from pygrade.logs.column_map import ColumnMap
-from pygrade.logs.column_names import names_event
 from pygrade.logs.conversion import ImportNotes
 from pygrade.logs.problems import Problems
 from pygrade.logs.table import Table
@@ -53,8 +52,7 @@ def item_columns(
 def _is_outcome(table: Table, column: str, shown: NDArray[np.bool_]) -> str:
     """Why a column is known only after the page, or nothing."""
     if shown.all():
-        role = f"i_{column.removeprefix('i_')}"
-        return f"named like feedback; {role}={column} takes it as a property of items" if names_event(column) else ""
+        return ""
     if table.is_numeric(column):
         values = table.numbers(column)
         known = ~np.isnan(values) & (values != 0)

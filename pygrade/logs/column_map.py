@@ -1,4 +1,4 @@
-"""The role of each column of a table in a log: given, or proposed from names, types and values."""
+"""The role of each column of a table in a log: given, or by its exact name, its type, or as the only one left."""
 
 import difflib
 import re
@@ -6,33 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pygrade.logs.arrays import count_distinct
 from pygrade.logs.categories import MANY, frequent_levels
-from pygrade.logs.column_names import (
-    NATIVE,
-    ROLES,
-    SHORT,
-    SKIP,
-    base_name,
-    event_of,
-    is_id,
-    is_prediction,
-    likeness,
-    names_event,
-    names_exploration,
-    names_place,
-    names_slot,
-    normal,
-    role_names,
-)
+from pygrade.logs.column_names import NATIVE, ROLES, SHORT, SKIP, is_feedback, named, predicted_task
 from pygrade.logs.leaks import are_times
 from pygrade.logs.parquet import METADATA_KEY
 from pygrade.logs.table import Table
-from pygrade.logs.text_times import are_time_texts
 
 REQUIRED = ("request_id", "user_id", "item_id", "position")
-BY_NAME_AND_VALUES = "by its name and values"
+BY_NAME, ONLY = "by its name", "the only one left"
 EXPLORED = {  # words for how a page was made
     **dict.fromkeys(("shuffle", "shuffled", "random", "randomized"), "shuffle"),
     **dict.fromkeys(("dirichlet", "drawn"), "dirichlet"),
@@ -40,13 +24,6 @@ EXPLORED = {  # words for how a page was made
 }
 NO_SLOTS = "none"  # in place of the column of the slots: what was shown where is unknown
 PREFIXES = ("p_", "y_", "x_", "i_", "w_", "a_", "u_")
-_MAX_SCENARIOS = 50
-_ALL_PAGES, _MOST_PAGES = (
-    0.99,
-    0.9,
-)  # of the requests whose slots are complete, where a name does not and does say slots
-_FREQUENT = 0.2  # of the rows, by levels with a column, of a text with many others
-_MOST_EXPLORED = 0.5  # of the requests
 _FAULTY, _CHANGES = 0.01, 0.1  # of the requests with several values of a column that differs between so many requests
 _MAX_ITEM_COLUMNS = 20  # that are proposed
 _IDS, _NUMBERS = ("integer", "text"), ("integer", "number", "bool")
@@ -65,6 +42,7 @@ _KINDS = {
     "shown": _NUMBERS,
     "seed": ("integer",),
     "candidates": ("integer",),
+    "exploration": (*_NUMBERS, "text"),
     "trust": ("integer", "number"),
 }
 
@@ -156,39 +134,39 @@ def _split(entry: str) -> tuple[str, str, str]:
 def find_request(table: Table, given: Mapping[str, str], result: ColumnMap) -> None:
     """The column whose rows make a request: needed before anything else can be said."""
     _given(table, given, result, ["request_id"])
-    skipped = given.get(SKIP, "").split("+")
-    named = [] if "request_id" in result.roles else _named(table, "request_id", {*given.values(), *skipped})
-    named = [name for name in named if _fits(table, "request_id", name)]
-    if not named:
-        return
-    sizes = [len(table) / table.distinct(name) for name in named]
-    several = [name for name, size in zip(named, sizes, strict=True) if size > 1]
-    result.take("request_id", (several or named)[0], "by its name")
+    if "request_id" not in result.roles and (found := _named(table, "request_id", {*given.values(), *_skipped(given)})):
+        result.take("request_id", found[0], BY_NAME)
 
 
 def propose(table: Table, given: Mapping[str, str], result: ColumnMap) -> None:
-    """Fills in the map: what is given, then what names, types and values suggest. The table is grouped by request."""
+    """Fills in the map: what is given, then what names and types say, then what is left. The table is grouped by
+    request.
+    """
     _given(table, given, result, [role for role in given if role not in (SKIP, "request_id")])
-    for name in [given[SKIP]] if given.get(SKIP) in table.names else given.get(SKIP, "").split("+"):
+    for name in _skipped(given):
         if name in table.names:
             result.left_out[name] = "as you say"
-    for name in _named(table, "position", _taken(result)) if result.no_slots else ():
+    for name in named(table.names, ROLES["position"]) if result.no_slots else ():
         result.left_out[name] = "named like a slot, and slot=none"  # what was shown where is no attribute of an item
     for role in ROLES:
-        if role not in result.roles:
-            free = [name for name in _named(table, role, _taken(result)) if _fits(table, role, name)]
-            if free:
-                result.take(role, free[0], "by its name")
-    _by_value(table, result)
+        if role not in result.roles and (found := _named(table, role, _taken(result))):
+            result.take(role, found[0], BY_NAME)
+    times = [name for name in table.names if table.kind(name) == "time" and name not in _taken(result)]
+    if "timestamp" not in result.roles and len(times) == 1:
+        result.take("timestamp", times[0], "the only one of its type")
     for name in table.names:  # a log of pygrade's own has these
         if name in NATIVE and name not in _taken(result) and table.kind(name) in _KINDS.get(name, ("text", "empty")):
-            result.take(name, name, "by its name")
+            result.take(name, name, BY_NAME)
     _pair_tasks(table, result)
     for prefix in ("w_", "a_", "u_"):
         for task in result.tasks:
             if prefix + task in table.names and prefix + task not in _taken(result):
-                result.take(prefix + task, prefix + task, "by its name")
+                result.take(prefix + task, prefix + task, BY_NAME)
     _rest(table, result)
+
+
+def _skipped(given: Mapping[str, str]) -> list[str]:
+    return [given[SKIP], *given[SKIP].split("+")] if SKIP in given else []
 
 
 def _taken(result: ColumnMap) -> set[str]:
@@ -217,19 +195,11 @@ def _given(table: Table, given: Mapping[str, str], result: ColumnMap, roles: Ite
 
 
 def _named(table: Table, role: str, taken: set[str]) -> list[str]:
-    """Free columns with a name of this role and a type that fits, the surest name first."""
-    by_name = {normal(name): name for name in reversed(table.names) if name not in taken}
-    exact = [role] if role in table.names and role not in taken else []
-    found = [by_name[name] for name in role_names(role) if name in by_name]
-    if role.endswith("_id"):
-        bases = list(dict.fromkeys(base_name(name, role) for name in ROLES[role]))
-        ids = [name for name in reversed(table.names) if name not in taken and base_name(name, role) != normal(name)]
-        by_base = {base_name(name, role): name for name in ids}  # device is no user, device_no may be
-        found += [by_base[base] for base in bases if base in by_base]
-    if role == "scenario":  # a part of the shop before a device or a country
-        places = [name for name in table.names if name not in taken and names_place(name)]
-        found = sorted([*found, *places], key=lambda name: not names_place(name))
-    return [name for name in dict.fromkeys(exact + found) if _has_kind(table, name, _KINDS[role])]
+    """Free columns with a name of this role, and a type and values that it can have, the surest name first."""
+    found = [role] if role in table.names else []
+    found += [name for name in named(table.names, ROLES[role]) if name != role]
+    free = [name for name in found if name not in taken and _has_kind(table, name, _KINDS[role])]
+    return [name for name in free if _fits(table, role, name)]
 
 
 def _has_kind(table: Table, name: str, kinds: Sequence[str]) -> bool:
@@ -238,148 +208,73 @@ def _has_kind(table: Table, name: str, kinds: Sequence[str]) -> bool:
 
 def _fits(table: Table, role: str, name: str) -> bool:
     """Do the values allow the role?"""
-    kind = table.kind(name)
-    if role == "request_id":
-        return not _tells_shown(table, name)  # an impression may be an id or a flag
-    if role == "scenario":
-        return not _differs(table, name) and table.distinct(name) <= _MAX_SCENARIOS
-    if role == "user_id":
-        return not _differs(table, name)
+    if role in ("scenario", "exploration"):
+        return not table.varies(name).any()
     if role == "category":
         return bool(table.varies(name).any())  # else it is of the request
     if role == "value":
         return bool((table.numbers(name, gaps=True) >= 0).all())
-    if role in ("timestamp", "scored_at") and kind == "text" and not table.is_numeric(name):
-        return _is_time_text(table, name)
-    if role in ("timestamp", "scored_at") and kind in ("integer", "number", "text"):
-        return bool(np.nanmin(table.numbers(name, gaps=True), initial=np.inf) >= 1e9)  # 2001 in seconds
+    if role in ("timestamp", "scored_at"):
+        return table.kind(name) == "time" or _is_time(table, name)
     return True
 
 
-def _differs(table: Table, name: str) -> bool:
-    """Does the column differ within requests? Not if it does so in a few only, and is clearly of the request in all
-    others: then these few are refused.
-    """
-    inside = table.varies(name)
-    share = count_distinct(table.group[inside]) / len(table.starts)
-    if not 0 < share <= _FAULTY:
-        return share > 0
-    first = table.codes(name)[table.starts]
-    return bool((np.diff(first) != 0).mean() < _CHANGES)
-
-
-def _is_time_text(table: Table, name: str) -> bool:
-    """Does a text column begin with times?"""
-    texts = table.column(name).slice(0, 100).drop_null().combine_chunks()
-    return bool(len(texts)) and are_time_texts(texts)
-
-
-def _by_value(table: Table, result: ColumnMap) -> None:
-    """Slots, times and exploration that no name tells, or a name along with the values."""
-    for named in (True, False):
-        for name in table.names:
-            if "position" in result.roles or name in _taken(result) or not table.is_numeric(name):
-                continue
-            if named == names_slot(name) and _counts_slots(table, name, _MOST_PAGES if named else _ALL_PAGES):
-                result.take("position", name, "its values count the rows of a request")
-    for name in table.names:
-        if name in _taken(result):
-            continue
-        if "timestamp" not in result.roles and table.kind(name) == "time":
-            result.take("timestamp", name, "by its type")
-        elif "timestamp" not in result.roles and table.is_numeric(name) and _counts_seconds(table, name):
-            result.take("timestamp", name, "its values are times since 1970")
-        elif "exploration" not in result.roles and _explores(table, name):
-            result.take("exploration", name, BY_NAME_AND_VALUES if names_exploration(name) else "by its values")
-
-
-def _counts_seconds(table: Table, name: str) -> bool:
-    """Are the values times since 1970 of this century, not all the same, and those of a request within an hour?"""
-    values = table.numbers(name, gaps=True)
-    known = values[~np.isnan(values)]
-    if not (len(known) and known.min() < known.max() and are_times(known)) or is_id(name):
-        return False
-    hour = 3600.0 * 10.0 ** (3 * ((np.log10(known.max()) - 8.5) // 3))  # in the unit of the values
-    low = np.minimum.reduceat(np.where(np.isnan(values), np.inf, values), table.starts)
-    high = np.maximum.reduceat(np.where(np.isnan(values), -np.inf, values), table.starts)
-    return bool((high - low <= hour).all())
-
-
-def _explores(table: Table, name: str) -> bool:
-    """Are the values none, shuffle and dirichlet? Or, if the name says so, other words for them, or a flag that at
-    most half of the requests have?
-    """
-    named = names_exploration(name)
-    if len(table.starts) == len(table):
-        return False
-    if named and table.is_numeric(name):
-        values = np.nan_to_num(table.numbers(name, gaps=True)[table.starts])
-        fits = set(values) == {0.0, 1.0} and bool(values.mean() <= _MOST_EXPLORED)
-    else:
-        few = table.kind(name) == "text" and table.codes(name).max() < len(EXPLORED)
-        words = {word.strip().lower() for word in table.levels(name)} if few else set()
-        fits = len(words) > 1 and words <= (set(EXPLORED) if named else set(EXPLORED.values()))
-    return fits and not _differs(table, name)
-
-
-def _counts_slots(table: Table, name: str, least: float) -> bool:
-    """Are the values of so many of the requests k, k + 1, … in some order, k = 0 or 1, with null at most?"""
-    values, group = table.numbers(name, gaps=True), table.group
-    some = ~np.isnan(values)
-    if len(table.starts) == len(table) or not some.any():
-        return False
-    values, group = values[some], group[some]
-    low = values.min()
-    if low not in (0, 1) or bool((values != np.round(values)).any()):
-        return False
-    order = np.lexsort((values, group))
-    first = np.append(True, np.diff(group[order]) != 0)
-    place = np.arange(len(order)) - np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
-    broken = group[order][values[order] - low != place]
-    return bool(count_distinct(broken) <= (1 - least) * count_distinct(group))
+def _is_time(table: Table, name: str) -> bool:
+    """Are the values times, as numbers or text?"""
+    return are_times(table.numbers(name, gaps=True)) if table.is_numeric(name) else table.is_time_text(name)
 
 
 def _pair_tasks(table: Table, result: ColumnMap) -> None:
-    """Feedback and predictions of one event, by their names."""
+    """Feedback and predictions of one task: by their names; a single one of each that is left is a pair, too."""
     taken = _taken(result)
     free = [name for name in table.names if name not in taken and _has_kind(table, name, (*_NUMBERS, "empty"))]
-    of_rows = {name: bool(table.varies(name).any()) for name in free}  # else it may as well be of the request
-    varied = of_rows if len(table.starts) < len(table) else dict.fromkeys(free, True)  # requests of one row say nothing
-    predictions = [name for name in free if is_prediction(name) or name.startswith("p_")]
-    feedback = [name for name in free if name not in predictions and not is_id(name)]
-    events = {name: event_of(name) for name in free}
-    for task in dict.fromkeys(role[2:] for role in result.roles if role[:2] in ("p_", "y_")):
-        for role, other, columns in (("p_", "y_", predictions), ("y_", "p_", feedback)):
-            if role + task not in result.roles:
-                names = (task, event_of(result.roles[other + task]))
-                scores = {n: (max(likeness(word, events[n]) for word in names), of_rows[n]) for n in columns}
-                best = max(scores, key=lambda name: scores[name], default="")
-                if best and scores[best][0]:
-                    result.take(role + task, best, "by its name")
-                    columns.remove(best)
-    pairs = [(likeness(events[y], events[p]), of_rows[y], of_rows[p], y, p) for p in predictions for y in feedback]
-    for score, _, _, y, p in sorted(pairs, key=lambda pair: pair[:3], reverse=True):
-        if not score or y in result.used or p in result.used:
-            continue
-        task = events[p] if f"p_{events[p]}" not in result.roles else f"{events[p]}_{events[y]}"
-        how = {3: "one name", 2: "one word", 1: "two words for one event"}[score]
-        result.take(f"y_{task}", y, f"{how} with {p}")
-        result.take(f"p_{task}", p, f"{how} with {y}")
+    predictions = {name: predicted_task(name) for name in free if predicted_task(name)}
+    stated = dict.fromkeys(role[2:] for role in result.roles if role[:2] in ("p_", "y_"))
+    for task in [*stated, *dict.fromkeys(predictions.values())]:
+        found = [name for name, other in predictions.items() if other == task and name not in result.used]
+        events = [name for name in free if name not in predictions and name not in result.used]
+        events = sorted((n for n in events if is_feedback(n, task)), key=lambda name: name != f"y_{task}")
+        roles = {f"p_{task}": found, f"y_{task}": events}
+        lacking = {role: names for role, names in roles.items() if role not in result.roles}
+        if all(lacking.values()):
+            for role, names in lacking.items():
+                result.take(role, names[0], BY_NAME)
+    of_rows = {name: bool(table.varies(name).any()) for name in free} if len(table.starts) < len(table) else {}
+    lone = [n for n in predictions if n not in result.used and (of_rows.get(n) or n.startswith(("p_", "pred")))]
+    hidden, others = _hidden(table, result), [n for n in free if n not in predictions and n not in result.used]
+    flags = [n for n in others if _is_feedback(table, n, of_rows, hidden)]
+    whole = all(role in result.roles for task in stated for role in (f"p_{task}", f"y_{task}"))
+    if len(lone) == len(flags) == 1 and whole:
+        task = predictions[lone[0]]
+        result.take(f"y_{task}", flags.pop(), ONLY)
+        result.take(f"p_{task}", lone.pop(), ONLY)
     _order_tasks(table, result)
-    for name in predictions:
-        if name not in result.used and (of_rows[name] or name.startswith("p_")):
-            said = f"{name!r} looks like a prediction, but no feedback goes with it: name it by TASK=COLUMN"
-            result.odd.append(said)
-            result.alone.add("p_")
-            if name.startswith("p_"):
-                result.left_out[name] = "a prediction without feedback"
-    for name in feedback:
-        if name not in result.used and (
-            name.startswith("y_") or (varied[name] and names_event(name) and _is_flag(table, name))
-        ):
-            result.left_out[name] = "feedback without a prediction"
-            result.alone.add("y_")
-            result.odd.append(f"{name!r} looks like feedback, but no prediction goes with it: name it by p_TASK=COLUMN")
+    for name in lone:
+        result.odd.append(f"{name!r} looks like a prediction, but no feedback goes with it: name it by TASK=COLUMN")
+        result.alone.add("p_")
+        if name.startswith("p_"):
+            result.left_out[name] = "a prediction without feedback"
+    for name in flags:
+        result.left_out[name] = "feedback without a prediction"
+        result.alone.add("y_")
+        result.odd.append(f"{name!r} looks like feedback, but no prediction goes with it: name it by p_TASK=COLUMN")
+
+
+def _hidden(table: Table, result: ColumnMap) -> NDArray[np.bool_]:
+    """[M]: the row was not shown, by its slot or flag."""
+    column = result.roles.get("shown", result.roles.get("position", ""))
+    if column not in table.names or not table.is_numeric(column):
+        return np.zeros(len(table), bool)
+    values = table.numbers(column, gaps=True)
+    return np.asarray(~(values > 0) if "shown" in result.roles else np.isnan(values) | (values < 0))
+
+
+def _is_feedback(table: Table, name: str, of_rows: Mapping[str, bool], hidden: NDArray[np.bool_]) -> bool:
+    """Is it named y_, or a flag of rows, such as true and false, that no hidden row has?"""
+    if name.startswith("y_"):
+        return True
+    flag = table.kind(name) == "bool" or (table.kind(name) == "text" and table.is_numeric(name))
+    return flag and of_rows.get(name, True) and not (table.numbers(name, gaps=True)[hidden] > 0).any()
 
 
 def _order_tasks(table: Table, result: ColumnMap) -> None:
@@ -421,11 +316,19 @@ def _rest(table: Table, result: ColumnMap) -> None:
                 result.left_out[name] = f"more than {_MAX_ITEM_COLUMNS} item columns; i_{name}={name} takes it"
         elif kind != "text" or own or table.is_numeric(name):
             result.take(name if own else f"x_{name}", name, "number of the request")
-        elif "scenario" not in result.roles and distinct <= _MAX_SCENARIOS:
-            result.take("scenario", name, f"text of the request with {distinct} values")
-            result.take(f"x_{name}", name, "the scenario as a feature")
         else:
             result.take(f"x_{name}", name, f"text of the request with {distinct:,} values")
+
+
+def _differs(table: Table, name: str) -> bool:
+    """Does the column differ within requests? Not if it does so in a few only, and differs between all others: then
+    these few are refused.
+    """
+    inside = table.varies(name)
+    share = count_distinct(table.group[inside]) / len(table.starts)
+    if not 0 < share <= _FAULTY:
+        return share > 0
+    return bool((np.diff(table.codes(name)[table.starts]) != 0).mean() < _CHANGES)
 
 
 def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
@@ -435,31 +338,19 @@ def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
         return "has no value"
     if kind not in (*_NUMBERS, "text", "empty"):
         return f"type {table.type_of(name)}"
-    if not own and is_id(name):
+    if own:
+        return ""
+    if re.search(r"(?i)(^|[_\W])(id|uuid)$|[a-z]Id$", name):
         return "an id, by its name"
-    if not own and distinct < 2:
+    if distinct < 2:
         return "the same value everywhere"
-    if not own and kind != "bool" and table.is_numeric(name) and are_times(table.numbers(name, gaps=True)):
-        return "times since 1970: no number to learn from"
-    if kind == "text" and not own and not table.is_numeric(name) and _is_time_text(table, name):
-        return "dates: no category to learn from"
-    if kind == "text" and distinct > MANY and not table.is_numeric(name) and _frequent_share(table, name) < _FREQUENT:
+    if kind != "bool" and _is_time(table, name):
+        return "times: nothing to learn from"
+    if kind == "text" and distinct > MANY and not table.is_numeric(name) and not _has_levels(table, name):
         return f"text with {distinct:,} values"
     return ""
 
 
-def _tells_shown(table: Table, name: str) -> bool:
-    """Is it named as what was shown is, and has only yes and no, or 1 and 0?"""
-    named = normal(name) in role_names("shown") and table.is_numeric(name)
-    return named and set(np.unique(np.nan_to_num(table.numbers(name)))) <= {0.0, 1.0}
-
-
-def _frequent_share(table: Table, name: str) -> float:
-    """The share of the rows whose text is one of the levels that get a column."""
-    codes = table.codes(name)
-    return float(np.isin(codes, frequent_levels(codes, table.levels(name))).mean())
-
-
-def _is_flag(table: Table, name: str) -> bool:
-    """Is it a column of true and false, or of words for them?"""
-    return table.kind(name) == "bool" or (table.kind(name) == "text" and table.is_numeric(name))
+def _has_levels(table: Table, name: str) -> bool:
+    """Has some text a 0/1 column?"""
+    return bool(frequent_levels(table.codes(name), table.levels(name)))

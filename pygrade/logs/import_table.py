@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from pygrade.logs import attributes, contract, conversion, leaks
 from pygrade.logs.arrays import numbered
-from pygrade.logs.column_map import BY_NAME_AND_VALUES, PREFIXES, ColumnMap, find_request, parse_map, propose
-from pygrade.logs.column_names import SHORT, counts_cents, names_harm
+from pygrade.logs.column_map import ONLY, PREFIXES, ColumnMap, find_request, parse_map, propose
+from pygrade.logs.column_names import SHORT, is_harm
 from pygrade.logs.columns import PER_TASK
 from pygrade.logs.conversion import ImportNotes
-from pygrade.logs.find_scale import RawPredictions, ScaleFinder
 from pygrade.logs.nested import unnested
 from pygrade.logs.parquet import LISTED, METADATA_KEY, header_of
 from pygrade.logs.prediction_scale import PredictionScale, from_records, parse_scales, read_predictions
 from pygrade.logs.problems import MOST_LEFT_OUT, Problems
+from pygrade.logs.read_scales import RawPredictions, ScaleReader
 from pygrade.logs.table import Table, check_names, to_arrow
 
 Columns = Mapping[str, str | Iterable[str]] | Sequence[str] | str
@@ -187,8 +187,8 @@ def worth_by_default(imported: ImportedTable, given: Mapping[str, float]) -> dic
         events = imported.fields["feedback"][:, t]
         mean = float(events[events > 0].mean()) if (events > 0).any() else 1.0
         size = 1.0 if mean < _LARGE else float(f"{1 / mean:.3g}")
-        worth[task] = -size if names_harm(task) else size
-        why = ["harm, by its name"] if names_harm(task) else []
+        worth[task] = -size if is_harm(task) else size
+        why = ["harm, by its name"] if is_harm(task) else []
         why += [f"an amount of {mean:.3g} on average"] if size != 1.0 else []
         if why:
             imported.notes.guessed.append(f"{task}={worth[task]:g} in --values ({', '.join(why)})")
@@ -291,7 +291,7 @@ def _events(
         if events is not None:
             with attempt.problems.collect():
                 found.append(RawPredictions.of(table, roles[f"p_{task}"], task, events, seen))
-    finder = ScaleFinder(table, None if attempt.mapping.no_slots else slot, notes)
+    finder = ScaleReader(table, None if attempt.mapping.no_slots else slot, notes)
     for raw in sorted(found, key=lambda raw: -int((raw.events > 0).sum())):  # parents first
         with attempt.problems.collect():
             finder.read(raw, stated.get(raw.task, None if logged is None else PredictionScale()))
@@ -359,9 +359,6 @@ def _check_price(
     rows = fields["value"], fields["feedback"], fields["tasks"], fields["position"] >= 0
     why = leaks.price_leak(*rows, item, np.repeat(time, sizes))
     column = mapping.roles["value"]
-    if counts_cents(column):
-        text = "is in cents, by its name: an event is worth that many cents, unless --values has a hundredth"
-        notes.warned.append(f"{column!r} (price) {text}")
     if why and (own or mapping.why["value"] == "given"):
         notes.warned.append(f"{column!r} (price) {why}: is it known before the page is shown?")
     elif why:
@@ -371,12 +368,12 @@ def _check_price(
 
 
 def _check_exploration(fields: dict[str, Any], mapping: ColumnMap, notes: ImportNotes) -> None:
-    """A flag of shuffled pages that are ordered by a prediction is left out if it was proposed; else it is named."""
+    """Names a flag of shuffled pages that are ordered by a prediction, and leaves it out unless it was given."""
     if "exploration" not in fields or not bool((pages := fields["exploration"] == "shuffle").any()):
         return
     why = leaks.ordered_pages(fields["predictions"], fields["tasks"], fields["position"], fields["offsets"], pages)
     column = mapping.roles["exploration"]
-    if why and mapping.why["exploration"] != BY_NAME_AND_VALUES:
+    if why and mapping.why["exploration"] == "given":
         notes.warned.append(f"{column!r} (exploration): {why}: are they shuffled?")
     elif why:
         del fields["exploration"]
@@ -390,6 +387,7 @@ def _check_exploration(fields: dict[str, Any], mapping: ColumnMap, notes: Import
 def _guesses(mapping: ColumnMap) -> list[str]:
     """The roles that decide figures and were not given."""
     roles = [role for role in _DECISIVE if role in mapping.roles and mapping.why[role] != "given"]
+    roles += [role for role, why in mapping.why.items() if why == ONLY]
     short = {role: name for name, role in SHORT.items()}
     return [f"{short.get(role, role)}={mapping.roles[role]} ({mapping.why[role]})" for role in roles]
 

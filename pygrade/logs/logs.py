@@ -223,14 +223,14 @@ class Logs:
         Args:
             columns: what the columns are, as a dict or as text: ``"request=session_id,item=product_id,slot=rank,
                 user=customer,time=at,click=clicked,p_click=pred_click,x_hour=hour,i_brand=brand"``; also scenario,
-                value (price) and shown. What is not given is proposed from names, types and values; ``skip=a+b`` leaves
-                columns out.
+                value (price) and shown. What is not given is known by its exact name or type, or as the only one left;
+                ``skip=a+b`` leaves columns out.
             values: task → what one event is worth, of amounts what a unit is; not given: what a log of pygrade's own
                 says, or 1 an event, -1 of one that is harm by its name (hide, return), of large amounts 1 on average.
             value_tasks: those worth that times the price.
             scale: task → what its predictions are: probability, percent, logit, log, score (of no unit: a rising map is
                 fitted), ``given:click`` or ``percent:given:click`` (of an event that presumes a click), or what another
-                log or a policy has in ``scales``. Not given: what is clear.
+                log or a policy has in ``scales``. Not given: probabilities, or amounts.
             duplicates: of an item listed twice in a request, keep the row that was shown, or refuse.
             levels: 0/1 columns ``name=level`` of a policy or another log, which text columns get instead of those of
                 their frequent levels.

@@ -1,6 +1,5 @@
 """Nested tables, as logs in JSON lines are: a request with a list of its candidates becomes a row for each of them."""
 
-import ast
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +9,8 @@ from numpy.typing import NDArray
 
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line, shortened
-from pygrade.logs.column_names import SKIP, normal, role_names
+from pygrade.logs.column_names import ROLES, SKIP, normal
 
-_SIGNS = ("|", ";", ",", " ")
 _LOOK = 100  # rows that decide what a column of text is
 
 
@@ -29,10 +27,9 @@ def unnested(
     """
     given, notes, parents = given or {}, list[str](), None
     skipped = {*given.get(SKIP, "").split("+"), given.get(SKIP, "")}
-    items = {normal(given["item_id"])} if "item_id" in given else set(role_names("item_id"))
+    items = {normal(given["item_id"])} if "item_id" in given else set(map(normal, ROLES["item_id"]))
     nested = [name for name in arrow.column_names if name in skipped and _is_nested(arrow.schema.field(name).type)]
     arrow = flat(_parsed(arrow.drop_columns(nested), skipped, where, notes))
-    arrow = _split(arrow, skipped, items, notes)
     while lists := [name for name in arrow.column_names if _is_list(arrow.schema.field(name).type)]:
         if any(normal(name) in items for name in arrow.column_names if name not in lists):
             break
@@ -56,7 +53,7 @@ def _is_text(kind: Any) -> bool:
 
 
 def _parsed(arrow: Any, skipped: set[str], where: str, notes: list[str]) -> Any:
-    """JSON, and lists as Python writes them, in place of their text."""
+    """JSON in place of its text."""
     pa = require("pyarrow")
     for name in _texts(arrow, skipped):
         head = _head(arrow, name)
@@ -68,26 +65,6 @@ def _parsed(arrow: Any, skipped: set[str], where: str, notes: list[str]) -> Any:
                 raise ValueError(f"{where}: {name!r} is JSON of different types: {one_line(error)}") from error
             arrow = arrow.set_column(arrow.column_names.index(name), name, array)
             notes.append(f"{name!r}: JSON in text, now {'structures' if pa.types.is_struct(array.type) else 'lists'}")
-    return arrow
-
-
-def _split(arrow: Any, skipped: set[str], items: set[str], notes: list[str]) -> Any:
-    """Lists in place of texts with a sign between entries, if those of items and others have as many in each row."""
-    pa, pc, texts = require("pyarrow"), require("pyarrow.compute"), _texts(arrow, skipped)
-    for item in [name for name in texts if _names_items(name, items)]:
-        for sign in _SIGNS:
-            signs = pc.fill_null(pc.count_substring(arrow.column(item), sign), 0)
-            if pc.sum(signs).as_py() < len(arrow):
-                continue
-            counts = {name: pc.fill_null(pc.count_substring(arrow.column(name), sign), 0) for name in texts}
-            alike = [name for name in texts if counts[name].equals(signs)]
-            if len(alike) < 2:
-                continue
-            for name in alike:
-                column = pc.split_pattern(arrow.column(name).cast(pa.string()), sign)
-                arrow = arrow.set_column(arrow.column_names.index(name), name, column)
-            notes.append(f"{', '.join(map(repr, alike))}: text with {sign!r} between as many entries, now lists")
-            return arrow
     return arrow
 
 
@@ -104,14 +81,11 @@ def _head(arrow: Any, name: str) -> list[str]:
 
 
 def _value(text: str) -> Any:
-    """A list or a dict, or None if the text is neither in JSON nor in Python."""
+    """A list or a dict, or None if the text is neither in JSON."""
     try:
         found = json.loads(text)
     except ValueError:
-        try:
-            found = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return None
+        return None
     return found if isinstance(found, list | dict) else None
 
 

@@ -12,13 +12,12 @@ from pygrade._typing import Array, Floats
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line
 from pygrade.logs.arrays import count_distinct
-from pygrade.logs.column_names import names_event, names_slot
 from pygrade.logs.problems import TableProblem
 from pygrade.logs.table_formats import delta_rows, plain_texts
 from pygrade.logs.text_numbers import is_unknown, read_numbers
+from pygrade.logs.text_times import are_time_texts
 
-_NUMBERS, _WRONG = 20, 0.05  # distinct numbers that a column has at least beside texts, and its share of texts at most
-_WRONG_FEW = 0.01  # that beside few numbers, in feedback and slots
+_NUMBERS, _WRONG, _WRONG_FEW = 20, 0.05, 0.01  # the largest share of texts among many distinct numbers, and among few
 
 
 def to_arrow(table: Any) -> Any:
@@ -232,8 +231,7 @@ class Table:
             if (read := read_numbers(self.levels(name))) is not None:
                 found, wrong = np.array([*read[0], np.nan])[codes], np.array([*read[1], False])[codes]
                 distinct = len(np.unique(found[~np.isnan(found)]))
-                most = _WRONG if distinct >= _NUMBERS else _WRONG_FEW if names_event(name) or names_slot(name) else 0.0
-                if wrong.sum() <= most * (codes >= 0).sum():
+                if wrong.sum() <= (_WRONG if distinct >= _NUMBERS else _WRONG_FEW) * (codes >= 0).sum():
                     self._parsed[name] = found, wrong
         return self._parsed[name]
 
@@ -295,6 +293,11 @@ class Table:
     def levels(self, name: str) -> list[str]:
         """The distinct texts of a column, in the order of `codes`."""
         return [str(value) for value in self._encode(name)[1].to_pylist()]
+
+    def is_time_text(self, name: str) -> bool:
+        """Are the first texts of a column times?"""
+        texts = self.column(name).slice(0, 100).drop_null().combine_chunks() if self.kind(name) == "text" else ()
+        return bool(len(texts)) and are_time_texts(texts)
 
     def codes(self, name: str) -> NDArray[np.int64]:
         """[M] numbers of the distinct values in the order of their first appearance, -1 for null."""

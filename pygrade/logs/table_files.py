@@ -13,7 +13,7 @@ from pygrade.storage import Place, download, visible_files
 
 PARQUET, CSV = (".parquet", ".pq"), (".csv", ".tsv", ".txt")
 JSON, ARROW = (".jsonl", ".ndjson", ".json"), (".arrow", ".feather", ".ipc")
-_PACKED = (".gz", ".bz2", ".zst", ".lz4")
+_PACKED = (".gz", ".zst")
 
 
 def read_table(paths: Sequence[Place], query: str = "") -> tuple[Any, str]:

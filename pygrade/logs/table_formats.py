@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.optional_imports import require
+from pygrade._util.sql import connect
 from pygrade._util.text import one_line
 from pygrade.storage import Folder, Place, download, is_url
 
@@ -130,8 +131,8 @@ def is_duckdb(path: Path) -> bool:
 
 def read_duckdb(path: Path, query: str = "") -> tuple[Any, str]:
     """Rows of a DuckDB database as Arrow, and what they are: the result of the query, or its only table or view."""
-    duckdb = require("duckdb", "duckdb")
-    with _errors(path, duckdb.Error), duckdb.connect(str(path), read_only=True) as connection:
+    duckdb = require("duckdb")
+    with _errors(path, duckdb.Error), connect(str(path), read_only=True) as connection:
         listed = (
             "select table_schema, table_name from information_schema.tables where table_catalog = current_database()"
         )

@@ -1,49 +1,169 @@
-"""CSV and JSON lines, read by pyarrow: every row of the file, or an error that names the line."""
+"""Delimited text, read by DuckDB, and JSON lines, by pyarrow: every row of a file, or an error that names the line."""
 
+import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pygrade._util.optional_imports import require
-from pygrade._util.text import shortened
+from pygrade._util.sql import connect, quoted
+from pygrade._util.sql import text as sql_text
+from pygrade._util.text import one_line, shortened
 
 _DELIMITERS = (",", ";", "\t", "|")
-_NULLS = ["", "NULL", "null", "NA", "NaN", "nan", "None"]
+_NULLS = ("", "NULL", "null", "NA", "NaN", "nan", "None")
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # how UTF-16 begins
-_BLOCK = (1 << 31) - 1
+_WHOLE, _DECIMAL = r"[+-]?\d{1,18}", r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?"
+_FAULT = re.compile(
+    r"CSV Error on Line: (\d+)\n(?:Original Line: (.*?)\n)?(Expected|Value|Invalid|Maximum)([^\n]*)", re.S
+)
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A file of delimited text with a line of names; ``quotes``: fields may be quoted."""
+
+    path: Path
+    names: list[str]
+    delimiter: str
+    encoding: str
+    quotes: bool = True
+
+    @classmethod
+    def open(cls, path: Path, delimiter: str = "", quotes: bool = True) -> "TextTable":
+        """The table of a file; not given, the delimiter is the most frequent of the first line. ValueError if the file
+        has no names of columns, or one twice.
+        """
+        with require("pyarrow").input_stream(str(path)) as stream:
+            start = stream.read(1 << 16)
+        encoding = "utf-16" if start[:2] in _WIDE else "utf-8"
+        head = next(iter(start.decode("utf-8-sig" if encoding == "utf-8" else encoding, "replace").splitlines()), "")
+        delimiter = delimiter or max(_DELIMITERS, key=head.count)
+        names = next(csv.reader([head], delimiter=delimiter), [])
+        if not names:
+            raise ValueError(f"{path}: the file is empty; want a header line that names the columns")
+        if "\ufffd" in head:
+            _refuse_bytes(path)
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise ValueError(f"{path}, line 1: column {twice[0]!r} is there more than once; want a name for each")
+        if all(re.fullmatch(r"[-+.\d]*", name) for name in names):
+            line = shortened(", ".join(names))
+            raise ValueError(f"{path}, line 1: {line!r} are no names of columns; want a line of names")
+        return cls(path, names, delimiter, encoding, quotes)
+
+    @property
+    def source(self) -> str:
+        """All columns as text, as a table of SQL."""
+        columns = ", ".join(f"{sql_text(name)}: 'VARCHAR'" for name in self.names)
+        quote = sql_text('"' if self.quotes else "")
+        options = f"columns = {{{columns}}}, delim = {sql_text(self.delimiter)}, quote = {quote}, escape = {quote}"
+        more = "auto_detect = false, header = true, strict_mode = true, null_padding = false, max_line_size = 100000000"
+        return f"read_csv({sql_text(str(self.path))}, {options}, encoding = '{self.encoding}', {more})"
+
+    def batches(self, columns: Sequence[str], rows: int) -> Iterator[Any]:
+        """Some columns as text, "" where they are empty, as Arrow batches. ValueError names a line that cannot be read,
+        and one of several that a quote made one.
+        """
+        count, named = 0, ", ".join(f"coalesce({quoted(name)}, '') as {quoted(name)}" for name in columns)
+        for batch in self._read(f"select {named} from {self.source}", rows):
+            yield batch
+            count += batch.num_rows
+        lines = sum(1 for _ in _lines(self.path))
+        if count != lines - 1:
+            open_ones = (number for number, line in _lines(self.path) if line.count(b'"') % 2)
+            why = f"; line {number} has a quote that is not closed" if (number := next(open_ones, 0)) else ""
+            raise ValueError(f"{self.path}: {count} rows were read from {lines - 1} lines{why}")
+
+    def typed_batches(self, rows: int) -> Iterator[Any]:
+        """All columns, integers and decimals where all values of the file are some, as Arrow batches."""
+        first = 0
+        for batch in self._read(self._typed(), rows):
+            self._check_quotes(batch, first)
+            yield batch
+            first += batch.num_rows
+
+    def empty(self) -> Any:
+        """An Arrow table with the columns of `typed_batches`, and no row."""
+        pa = require("pyarrow")
+        with connect() as connection:
+            return pa.table(connection.sql(f"select * from ({self._typed()}) limit 0").to_arrow_table())
+
+    def _typed(self) -> str:
+        nulls = ", ".join(map(sql_text, _NULLS))
+        known = {name: f"case when {quoted(name)} not in ({nulls}) then {quoted(name)} end" for name in self.names}
+        tests = [
+            f"coalesce(bool_and(regexp_full_match({value}, {sql_text(form)})), false)"
+            for value in known.values()
+            for form in (_WHOLE, f"(?i){_DECIMAL}")
+        ]
+        (found,) = self._read(f"select [{', '.join(tests)}] from {self.source}", 1)
+        fits = found.column(0)[0].as_py()
+        pairs = zip(fits[::2], fits[1::2], strict=True)
+        types = ["bigint" if whole else "double" if decimal else "varchar" for whole, decimal in pairs]
+        casts = [f"({value})::{t} as {quoted(name)}" for (name, value), t in zip(known.items(), types, strict=True)]
+        return f"select {', '.join(casts)} from {self.source}"
+
+    def _read(self, query: str, rows: int) -> Iterator[Any]:
+        duckdb = require("duckdb")
+        try:
+            with connect() as connection:
+                yield from connection.sql(query).to_arrow_reader(rows)
+        except (duckdb.Error, OSError) as error:
+            raise self._named(error) from None
+
+    def _named(self, error: Exception) -> ValueError:
+        found = _FAULT.search(str(error))
+        if found is None:
+            return ValueError(f"{self.path} is not a complete {self.path.suffix} file: {one_line(error)}")
+        if found[3] == "Invalid":
+            _refuse_bytes(self.path)
+        text = f"{found[3]}{found[4]}".rstrip(". ").lower()
+        if "unterminated quote" in text:
+            text = "a quote is opened and not closed"
+        if cut := re.search(r"columns: (\d+) found: (\d+)", text):
+            why = "is a text with the delimiter not quoted?" if int(cut[2]) > int(cut[1]) else "is the file cut off?"
+            text = f"{cut[2]} columns, want {cut[1]} as in line 1 ({why})"
+        line = f": {shortened(found[2].strip())!r}" if found[2] else ""
+        return ValueError(f"{self.path}, line {found[1]}: {text}{line}")
+
+    def _check_quotes(self, batch: Any, first: int) -> None:
+        """ValueError if a quote that is opened and not closed has made one cell of several lines.
+
+        Such a cell holds the ends of its first line, the whole lines between, and the beginning of its last: as many
+        delimiters as so many lines have.
+        """
+        pa, pc = require("pyarrow"), require("pyarrow.compute")
+        for column in batch.columns:
+            if not pa.types.is_string(column.type):
+                continue
+            breaks = pc.count_substring(column, "\n")
+            needed = pc.multiply(breaks, len(self.names) - 1)
+            swallowed = pc.and_(pc.greater(breaks, 0), pc.equal(pc.count_substring(column, self.delimiter), needed))
+            row = pc.index(pc.fill_null(swallowed, False), True).as_py()
+            if row >= 0:
+                text, count = column[row].as_py(), breaks[row].as_py()
+                start = text.split("\n")[0].encode()
+                lines = (number for number, line in _lines(self.path) if number >= first + row + 2 and start in line)
+                raise ValueError(
+                    f"{self.path}, line {next(lines, first + row + 2)}: a quote is opened at {shortened(text)!r} and "
+                    f"closed {count:,} lines below, which would be one row; want quotes in a text doubled, or removed"
+                )
 
 
 def read_csv(path: Path) -> Any:
     """The Arrow table of a file with a line of names; ValueError names the line that cannot be read."""
-    pa, csv = require("pyarrow"), require("pyarrow.csv")
-    with pa.input_stream(str(path)) as stream:
-        start = stream.read(1 << 16)
-    encoding = "utf-16" if start[:2] in _WIDE else "utf8"
-    first = start.decode("utf-8-sig" if encoding == "utf8" else encoding, "replace").splitlines()[0]
-    delimiter = max(_DELIMITERS, key=first.count)
-    options: dict[str, Any] = {
-        "parse_options": csv.ParseOptions(delimiter=delimiter),
-        "convert_options": csv.ConvertOptions(strings_can_be_null=True, null_values=_NULLS),
-    }
-    try:
-        table = csv.read_csv(path, read_options=csv.ReadOptions(encoding=encoding), **options)
-    except pa.ArrowInvalid as error:
-        if "conversion error" not in str(error):
-            _refuse_line(path, encoding, options)
-            raise
-        # types are taken from the first block: now it is the file
-        table = csv.read_csv(path, read_options=csv.ReadOptions(block_size=_BLOCK, encoding=encoding), **options)
-    try:
-        _check_names(path, table.column_names)
-    except UnicodeDecodeError:
-        _refuse_bytes(path)
-        raise
-    if any(pa.types.is_binary(kind) for kind in table.schema.types):
-        _refuse_bytes(path)
-    _check_quotes(path, table, delimiter)
+    pa = require("pyarrow")
+    text = TextTable.open(path)
+    if not (batches := list(text.typed_batches(1 << 16))):
+        return pa.table({name: pa.nulls(0) for name in text.names})
+    table = pa.Table.from_batches(batches)
+    for place, column in enumerate(table.columns):
+        if column.null_count == len(column):  # of any type in other files
+            table = table.set_column(place, table.column_names[place], pa.nulls(len(column)))
     return table
 
 
@@ -62,72 +182,6 @@ def read_json(path: Path) -> Any:
         _refuse_object(path)
         raise
     return table
-
-
-def _check_names(path: Path, names: list[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ValueError(
-            f"{path}, line 1: column {twice[0]!r} is there more than once; want a name of its own for each"
-        )
-    if all(re.fullmatch(r"[-+.\d]*", name) for name in names):
-        raise ValueError(
-            f"{path}, line 1: {shortened(', '.join(names))!r} are no names of columns; want a line of names"
-        )
-
-
-def _refuse_line(path: Path, encoding: str, options: dict[str, Any]) -> None:
-    """ValueError with the number of the first line that has more or fewer columns than the first."""
-    csv, found = require("pyarrow.csv"), []
-
-    def keep(row: Any) -> str:
-        found.append(row)
-        return "error"
-
-    parse = csv.ParseOptions(delimiter=options["parse_options"].delimiter, invalid_row_handler=keep)
-    try:
-        read = csv.ReadOptions(use_threads=False, encoding=encoding)
-        csv.read_csv(path, read_options=read, **{**options, "parse_options": parse})
-    except require("pyarrow").ArrowInvalid:
-        if not found:
-            return
-        row = found[0]
-        many = "is a text with the delimiter not quoted?"
-        why = many if row.actual_columns > row.expected_columns else "is the file cut off?"
-        why = "a quote is opened and not closed" if "\n" in row.text else why
-        raise ValueError(
-            f"{path}, line {_line_of(path, row.number, row.text)}: {row.actual_columns} columns, want "
-            f"{row.expected_columns} as in line 1: {shortened(row.text)!r} ({why})"
-        ) from None
-
-
-def _check_quotes(path: Path, table: Any, delimiter: str) -> None:
-    """ValueError if a quote that is opened and not closed has made one cell of several lines.
-
-    Such a cell holds the ends of its first line, the whole lines between, and the beginning of its last: as many
-    delimiters as so many lines have.
-    """
-    pa, pc = require("pyarrow"), require("pyarrow.compute")
-    for name in table.column_names:
-        if not pa.types.is_string(table.schema.field(name).type):
-            continue
-        column = pc.utf8_rtrim(table.column(name), "\n")  # a quote may be open up to the end of the file
-        breaks = pc.count_substring(column, "\n")
-        needed = pc.multiply(breaks, table.num_columns - 1)
-        swallowed = pc.and_(pc.greater(breaks, 0), pc.equal(pc.count_substring(column, delimiter), needed))
-        row = pc.index(pc.fill_null(swallowed, False), True).as_py()
-        if row >= 0:
-            text, count = column[row].as_py(), breaks[row].as_py()
-            raise ValueError(
-                f"{path}, line {_line_of(path, row + 2, text)}: a quote is opened at {shortened(text)!r} and closed "
-                f"{count:,} lines below, which would be one row; want quotes in a text doubled, or removed"
-            )
-
-
-def _line_of(path: Path, row: int, text: str) -> int:
-    """The number of the line with the beginning of a text: at or below that of its row, as lines may be blank."""
-    start = text.split("\n")[0].encode()
-    return next((number for number, line in _lines(path) if number >= row and start in line), row)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -14,9 +14,9 @@ from pygrade.mtl import Timeline
 from pygrade.workers import LOCAL, Workers
 
 
-def make_events(out: Path, data: str, source: Any, workers: Workers) -> dict[str, Any]:
+def make_events(out: Path, data: str, source: Any) -> dict[str, Any]:
     """Imports the events of SCHEME:PATH with the options of the scheme."""
-    log = import_events(data, out / "log", source, workers=workers)
+    log = import_events(data, out / "log", source)
     facts = (
         "name",
         "license",

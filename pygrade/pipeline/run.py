@@ -91,7 +91,7 @@ def _run_stages(
 
     run = runner.stage
     recipe = [scheme, source, importer_hash(scheme)]
-    events = run("events", lambda out: make_events(out, data, source, workers), recipe, [files])
+    events = run("events", lambda out: make_events(out, data, source), recipe, [files])
     if not sum(events.record["positives"].values()):
         raise ValueError(f"{data}: no shown row has feedback; join it to the log (0 may stand for what is not known)")
     log = EventLog.open(events.path / "log")

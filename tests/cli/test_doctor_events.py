@@ -28,38 +28,48 @@ def proposed(capsys, out, *arguments):
     return tomllib.loads((out / "events.toml").read_text(encoding="utf-8")), json.loads(text)
 
 
-def test_three_tables_of_a_german_shop(capsys, tmp_path):
+GERMAN = "user=Kundennr,item=Artikelnr,time=Zeitpunkt,exposure=Einblendung,request=Sitzung,slot=Platz,scenario=Seite"
+ENGLISH = {
+    "Kundennr": "user_id",
+    "Artikelnr": "item_id",
+    "Zeitpunkt": "time",
+    "Ereignis": "event",
+    "Sitzung": "session",
+}
+ENGLISH |= {"Platz": "slot", "Seite": "surface", "Betrag": "amount", "Farbe": "genre", "Preis": "price"}
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_three_tables_of_a_shop_by_a_map_and_by_exact_names(capsys, tmp_path, mapped):
     shop = write_long_shop(tmp_path / "laden", WORLD)
+    names = {} if mapped else ENGLISH
+    for path in sorted(shop.iterdir()):
+        csv = path.suffix == ".csv"
+        frame = pl.read_csv(path, separator=";") if csv else pl.read_parquet(path)
+        frame = frame.rename(names, strict=False)
+        if "event" in frame.columns:
+            frame = frame.with_columns(pl.col("event").replace({"Einblendung": "Impression"}))
+        frame.write_csv(path) if csv else frame.write_parquet(path)
     files = [shop / name for name in ("kunden.csv", "ereignisse.parquet", "artikel.parquet")]
-    schema, record = proposed(capsys, tmp_path / "out", *files, "--values", "kauf=20", "--value-tasks", "kauf")
+    words = ["--map", GERMAN] if mapped else ["--value-tasks", "kauf"]
+    schema, record = proposed(capsys, tmp_path / "out", *files, "--values", "kauf=20", *words)
     (events,), (users,), (items,) = schema["events"], schema["users"], schema["items"]
-    wanted = {
-        "form": "long",
-        "user": "Kundennr",
-        "item": "Artikelnr",
-        "time": "Zeitpunkt",
-        "kind": "Ereignis",
-        "exposure": ["Einblendung"],
-        "request": "Sitzung",
-        "slot": "Platz",
-        "scenario": "Seite",
-        "tasks": {"klick": "Klick", "kauf": "Kauf"},
-        "measures": {"betrag": "Betrag"},
-    }
+    wanted = {"user": "Kundennr", "item": "Artikelnr", "time": "Zeitpunkt", "kind": "Ereignis", "request": "Sitzung"}
+    wanted = {key: names.get(name, name) for key, name in (wanted | {"slot": "Platz", "scenario": "Seite"}).items()}
+    wanted |= {"form": "long", "exposure": ["Einblendung" if mapped else "Impression"]}
+    wanted |= {"tasks": {"klick": "Klick", "kauf": "Kauf"}}
     assert {key: events[key] for key in wanted} == wanted
     assert {name: entry["kind"] for name, entry in users["attributes"].items()} == {
         "land": "categorical",
         "alter": "dense",
         "kunde_seit": "time",
     }
-    assert {name: entry["kind"] for name, entry in items["attributes"].items()} == {
-        "farbe": "categorical",
-        "schlagworte": "list",
-        "preis": "dense",
-        "vektor": "embedding",
-    }
-    assert schema["price"] == "preis" and schema["value_tasks"] == ["kauf"] and schema["category"] == "farbe"
+    kinds = {name: e if isinstance(e, str) else e["kind"] for name, e in items["attributes"].items()}
+    assert sorted(kinds.values()) == ["categorical", "dense", "embedding"]
     assert schema["requests"] == "column" and schema["values"] == {"klick": 1.0, "kauf": 20.0}
+    if not mapped:
+        assert (schema["price"], schema["category"], schema["value_tasks"]) == ("price", "genre", ["kauf"])
+        assert events["measures"] == {"amount": "amount"}
     assert record["num_requests"] == 300 and record["positives"]["kauf"] == WORLD.exposures["order"].sum()
     log = import_events(f"events:{tmp_path / 'out' / 'events.toml'}", tmp_path / "log")
     assert log.num_requests == 300 and log.task_values == (1.0, 20.0)
@@ -67,14 +77,17 @@ def test_three_tables_of_a_german_shop(capsys, tmp_path):
     assert config["defaults"]["data"] == f"events:{tmp_path / 'out' / 'events.toml'}"
 
 
-def test_a_french_shop_in_a_directory_with_purchases_apart(capsys, tmp_path):
+FRENCH = "user=id_utilisateur,item=produit,time=horodatage,request=requête,slot=rang"
+
+
+def test_a_shop_in_a_directory_with_purchases_apart(capsys, tmp_path):
     shop = write_wide_shop(tmp_path / "magasin", WORLD)
     places = [shop / name for name in ("achats.jsonl", "produits.parquet", "affichages")]
-    schema, record = proposed(capsys, tmp_path / "out", *places)
+    schema, record = proposed(capsys, tmp_path / "out", *places, "--map", FRENCH)
     bought, shown = sorted(schema["events"], key=lambda table: table["form"])
-    assert shown["tasks"] == {"clique": "cliqué"} and shown["request"] == "requête" and shown["slot"] == "rang"
+    assert shown["tasks"] == {"cliqué": "cliqué"} and shown["request"] == "requête" and shown["slot"] == "rang"
     assert bought["form"] == "long" and bought["tasks"] == {"achats": "every row"} and bought["exposure"] == []
-    assert record["positives"] == {"achats": WORLD.exposures["order"].sum(), "clique": WORLD.exposures["click"].sum()}
+    assert record["positives"] == {"achats": WORLD.exposures["order"].sum(), "cliqué": WORLD.exposures["click"].sum()}
 
 
 def write_odd_shop(folder):
@@ -93,36 +106,32 @@ def write_odd_shop(folder):
     pl.DataFrame(
         {
             "id": [f"k{n // 3}" for n in range(120)],
-            "stand": [f"2026-0{1 + n % 3}-01" for n in range(120)],
+            "since": [f"2026-0{1 + n % 3}-01" for n in range(120)],
             "plan": [("free", "gold")[n % 2] for n in range(120)],
         }
-    ).write_csv(folder / "nutzer.csv")
+    ).write_csv(folder / "users.csv")
     rng = np.random.default_rng(0)
     pl.DataFrame(
         {
             "id": [f"x{n}" for n in range(60)],
-            "score": rng.choice([-999.0, 1.5, 2.5, 0.0, 9.25], 60),
+            "score": rng.choice([1.5, 2.5, 0.0, 9.25], 60),
             "leer": [None] * 60,
         }
-    ).write_parquet(folder / "artikel.parquet")
-    return [folder / name for name in ("log.tsv", "nutzer.csv", "artikel.parquet")]
+    ).write_parquet(folder / "items.parquet")
+    return [folder / name for name in ("log.tsv", "users.csv", "items.parquet")]
 
 
 def test_a_shop_of_odd_names_sessions_by_gaps_and_plans_that_change(capsys, tmp_path):
     files = write_odd_shop(tmp_path / "shop")
-    schema, record = proposed(capsys, tmp_path / "out", *files)  # ids by the files' names, and by their values
+    mapped = ("--map", "user=wer,item=was,scenario=gerät")
+    schema, record = proposed(capsys, tmp_path / "out", *files, *mapped)  # other ids by the files' names
     (events,), (users,), (items,) = schema["events"], schema["users"], schema["items"]
     assert schema["requests"] == "session" and events["tasks"] == {"clicked": "is_clicked"} and events["time"] == "wann"
-    assert events["measures"] == {"watch_s": "watch_s"} and events["scenario"] == "gerät"
-    assert users["id"] == "id" and users["time"] == "stand" and users["attributes"] == {"plan": "categorical"}
-    assert items["unknown"] == [-999] and items["attributes"] == {"score": "dense"}
+    assert events["scenario"] == "gerät" and users["id"] == "id" and users["time"] == "since"
+    assert users["attributes"] == {"plan": "categorical"} and items["attributes"] == {"score": "dense"}
     assert record["context"] == {"plan": "categorical"}
-    _, text, _ = examined(capsys, *files)
-    for part in (
-        "log.tsv: events, wide form, 1,800 rows",
-        "version: the same value everywhere",
-        "requests are sessions",
-    ):
+    _, text, _ = examined(capsys, *files, *mapped)
+    for part in ("log.tsv: events, wide form, 1,800 rows", "watch_s: say what it is", "requests are sessions"):
         assert part in text
 
 
@@ -150,7 +159,9 @@ def test_ratings_are_said_to_tell_only_what_they_can(capsys, tmp_path):
 def test_purchases_alone_are_refused_with_what_would_help(capsys, tmp_path):
     shop = write_wide_shop(tmp_path / "magasin", WORLD)
     out = tmp_path / "out"
-    code, _, error = examined(capsys, shop / "achats.jsonl", shop / "produits.parquet", "--out", out)
+    code, _, error = examined(
+        capsys, shop / "achats.jsonl", shop / "produits.parquet", "--out", out, "--map", FRENCH.partition(",request")[0]
+    )
     assert code == 2 and "no kind of event is an exposure (achats)" in error and "--map exposure=KIND" in error
     assert "# ! no kind of event is an exposure" in (out / "events.toml").read_text(encoding="utf-8")
 
@@ -199,14 +210,17 @@ def test_nested_events_and_lists_of_items_are_read(capsys, tmp_path):
     for name, lines in (("stream.jsonl", rows), ("pages.jsonl", pages)):
         (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "users.csv").write_text("user_id,age\n" + "".join(f"u-{n},{20 + n}\n" for n in range(9)))
-    for name, mapped in (("stream.jsonl", ()), ("pages.jsonl", ("--map", "item=list"))):
+    for name, mapped in (
+        ("stream.jsonl", ("--map", "user=id")),
+        ("pages.jsonl", ("--map", "item=list,request=page_id")),
+    ):
         out = tmp_path / f"of {name}"
         _, record = proposed(capsys, out, tmp_path / name, tmp_path / "users.csv", *mapped)
         assert record["num_requests"] == 60 and record["num_rows"] == 240
         assert list(record["positives"].values()) == [60]
 
 
-def test_a_tree_of_numbers_is_no_table_of_events_and_rows_of_properties_no_attributes(capsys, tmp_path):
+def test_a_tree_of_numbers_is_no_table_of_events(capsys, tmp_path):
     rng = np.random.default_rng(4)
     lines = [
         f"{1_772_000_000 + 60 * n},{rng.integers(1, 40)},{'buy' if n % 9 == 0 else 'view'},{rng.integers(1, 30)}"
@@ -214,13 +228,9 @@ def test_a_tree_of_numbers_is_no_table_of_events_and_rows_of_properties_no_attri
     ]
     (tmp_path / "events.csv").write_text("timestamp,visitorid,event,itemid\n" + "\n".join(lines) + "\n")
     (tmp_path / "tree.csv").write_text("categoryid,parentid\n" + "".join(f"{n},{n // 3}\n" for n in range(40)))
-    properties = "".join(f"1771000000,{n % 30},color,{'red' if n % 2 else 'blue'}\n" for n in range(90))
-    (tmp_path / "properties.csv").write_text("timestamp,itemid,property,value\n" + properties)
     code, _, error = examined(capsys, tmp_path / "events.csv", tmp_path / "tree.csv")
     assert (
         code == 2
         and "tree.csv has no column known for ids of users or items" in error
         and "leave the table out" in error
     )
-    code, text, _ = examined(capsys, tmp_path / "events.csv", tmp_path / "properties.csv")
-    assert code == 0 and "a row a property: make it a table with a column for each" in " ".join(text.split())

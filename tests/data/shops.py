@@ -141,7 +141,7 @@ def write_wide_shop(folder: Path, world: World) -> Path:
         pl.col("item").alias("produit"),
         (pl.col("time") // 1000).alias("horodatage"),
         pl.col("slot").alias("rang"),
-        pl.when(pl.col("click")).then(pl.lit("oui")).otherwise(pl.lit("non")).alias("cliqué"),
+        pl.when(pl.col("click")).then(pl.lit("yes")).otherwise(pl.lit("no")).alias("cliqué"),
     )
     half = len(shown) // 2
     (folder / "affichages").mkdir()

@@ -8,10 +8,9 @@ import pytest
 
 from pygrade._util.hashing import stable_id
 from pygrade.config.data import RawEventsConfig
-from pygrade.data.event_tables import pieces_of, read_piece
+from pygrade.data.event_tables import read_batches
 from pygrade.data.events import import_events
 from pygrade.doctor.schema_file import group_tables
-from pygrade.workers import LocalWorkers
 from tests.data.shops import LONG_SCHEMA, PAGE, WIDE_SCHEMA, make_world, write_long_shop, write_wide_shop
 from tests.data.test_events_jobs import digest
 
@@ -97,19 +96,14 @@ def test_wide_events_and_feedback_without_a_page_meet(french):
     assert log.has_names("user") is False and log.items()["item_id"].to_list() == list(range(60))
 
 
-WORKERS = [None, pytest.param(2, marks=pytest.mark.slow)]  # each stage starts processes of its own
-
-
-@pytest.mark.parametrize("count", WORKERS)
-def test_the_log_depends_on_the_rows_alone(german, count):
+def test_the_log_depends_on_the_rows_alone(german):
     whole = digest(imported(german, LONG_SCHEMA))
     events = pl.read_parquet(german / "ereignisse.parquet")
     (german / "ereignisse.parquet").unlink()
     (german / "ereignisse.parquet").mkdir()
     events[1000:].reverse().write_parquet(german / "ereignisse.parquet" / "a.parquet", row_group_size=300)
     events[:1000].write_parquet(german / "ereignisse.parquet" / "b.parquet")
-    workers = None if count is None else LocalWorkers(count)
-    assert digest(imported(german, LONG_SCHEMA, "parts", rows=600, workers=workers)) == whole
+    assert digest(imported(german, LONG_SCHEMA, "parts", rows=600)) == whole
 
 
 def test_requests_are_sessions_and_days_where_nobody_names_them(french):
@@ -339,7 +333,7 @@ def test_a_delta_table_is_read_as_one(tmp_path):
     deltalake.write_deltalake(str(place), pl.DataFrame({"id": range(6)}).to_arrow())
     deltalake.DeltaTable(str(place)).delete("id >= 4")
     assert len(list(place.glob("*.parquet"))) == 2 and group_tables([place]) == [[place]]
-    assert sum(len(batch) for piece in pieces_of(place, 100) for batch in read_piece(piece)) == 4
-    assert sum(len(batch) for piece in pieces_of(f"{place}@v0", 100) for batch in read_piece(piece)) == 6
+    assert sum(map(len, read_batches(place))) == 4
+    assert sum(map(len, read_batches(f"{place}@v0"))) == 6
     with pytest.raises(ValueError, match="is in the Delta table"):
-        pieces_of(next(place.glob("*.parquet")), 100)
+        next(read_batches(next(place.glob("*.parquet"))))

@@ -1,17 +1,14 @@
 """KuaiRand as raw events: the published files, the excerpt, requests, attributes, bad input."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pygrade.config.data import KUAIRAND_EVENTS, KuaiRandEventConfig
 from pygrade.data.events import import_events
-from pygrade_datasets.kuairand import request_starts
-from pygrade_datasets.kuairand_files import find_files
-from tests.datasets.kuairand_world import HOUR, make_rows, write_excerpt, write_public
+from pygrade_datasets.kuairand import find_files
+from tests.datasets.kuairand_world import make_rows, write_excerpt, write_public
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +21,8 @@ def public(rows, tmp_path_factory):
     return write_public(tmp_path_factory.mktemp("pure") / "data", rows).parent
 
 
-@pytest.mark.parametrize(("limit", "partitions"), [(500_000, 64), (60, 64), (60, 3)])
-def test_requests_are_a_users_day_in_a_tab(public, rows, tmp_path, monkeypatch, limit, partitions):
-    monkeypatch.setattr("pygrade_datasets.kuairand._PARTITIONS", partitions)
+@pytest.mark.parametrize("limit", [500_000, 60])
+def test_requests_are_a_users_day_in_a_tab(public, rows, tmp_path, limit):
     log = import_events(f"kuairand:{public}", tmp_path / "log", rows=limit)
     assert (
         log.tasks == KUAIRAND_EVENTS
@@ -89,34 +85,12 @@ def test_the_excerpt_leaves_like_out_and_takes_durations_from_the_log(rows, tmp_
     assert chosen.scan().collect()["position"].max() == 1
 
 
-def test_random_rows_and_a_share_of_the_users_can_be_left_out(public, rows, tmp_path):
-    config = KuaiRandEventConfig(random_rows=False)
-    log = import_events(f"kuairand:{public}", tmp_path / "log", config)
-    assert log.num_rows == len(rows) - sum(r["is_rand"] for r in rows)
-    log = import_events(f"kuairand:{public}", tmp_path / "log", replace(config, user_fraction=0.5, random_rows=True))
-    kept = set(log.scan().collect()["user_id"])
-    assert 0 < len(kept) < 24 and log.num_rows == sum(r["user_id"] in kept for r in rows)
-
-
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("log_standard_4_08_to_4_21_pure.csv", ",1200,", ",x,,", r"line 2 has 20 fields"),
-        ("log_standard_4_08_to_4_21_pure.csv", ",1000,", ",-5,", r"line \d+, column 'play_time_ms' is -5"),
-        (
-            "user_features_pure.csv",
-            "\n3,",
-            "\n300,",
-            r"pure.csv: user_id 3 is missing, which log_standard",
-        ),
-        ("user_features_pure.csv", "\n3,", "\n2,", r"pure.csv: user_id 2 has more than one row"),
-        (
-            "video_features_basic_pure.csv",
-            "2022-03-01",
-            "2022-3-x",
-            r"line \d+, column 'upload_dt' is 2022-3-x; want",
-        ),
-        ("video_features_basic_pure.csv", '"12,65"', '"12,y"', r"line \d+, column 'tag' is 12,y; want numbers"),
+        ("log_standard_4_08_to_4_21_pure.csv", ",1200,", ",x,,", "line 2: 20 columns, want"),
+        ("log_standard_4_08_to_4_21_pure.csv", ",1000,", ",x,", "play_time_ms"),
+        ("video_features_basic_pure.csv", "2022-03-01", "2022-3-x", r"'upload_dt' .time. is '2022-3-x' in row 0"),
     ],
 )
 def test_bad_input_is_named_and_leaves_nothing(rows, tmp_path, file, old, new, message):
@@ -130,33 +104,6 @@ def test_bad_input_is_named_and_leaves_nothing(rows, tmp_path, file, old, new, m
     assert [p.name for p in tmp_path.iterdir()] == ["pure"]
 
 
-def put(column: int, text: str):
-    def change(line: str) -> str:
-        fields = line.split("\t")
-        fields[column] = text
-        return "\t".join(fields)
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("line", "change", "message"),
-    [
-        (9, put(10, "-3"), r"line 9, column 'play_time_ms' is -3; want 0 or more"),
-        (10, put(2, "20220431"), r"line 10, column 'date' is 20220431; want a day"),
-        (11, put(2, "20230408"), r"line 11, column 'date' is 20230408; want the day of time_ms"),
-    ],
-)
-def test_bad_rows_of_the_excerpt_are_named(rows, tmp_path, line, change, message):
-    directory = write_excerpt(tmp_path / "excerpt", rows[:200])
-    path = directory / "interactions.tsv"
-    lines = path.read_text().splitlines()
-    lines[line - 1] = change(lines[line - 1])
-    path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(ValueError, match=rf"interactions.tsv: {message}"):
-        import_events(f"kuairand:{directory}", tmp_path / "log")
-
-
 def test_missing_and_mixed_files_are_named(rows, tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a directory"):
         find_files(tmp_path / "none")
@@ -165,7 +112,7 @@ def test_missing_and_mixed_files_are_named(rows, tmp_path):
         find_files(tmp_path)
     write_excerpt(tmp_path / "e", rows[:50])
     (tmp_path / "e" / "user_features.csv").unlink()
-    with pytest.raises(FileNotFoundError, match=r"user_features\.csv is missing"):
+    with pytest.raises(FileNotFoundError, match=r"user_features_\*\.csv is missing"):
         find_files(tmp_path / "e")
     parts = write_public(tmp_path / "parts", rows, "27k", parts=2)
     (parts / "log_standard_4_22_to_5_08_27k_part1.csv").unlink()
@@ -180,30 +127,12 @@ def test_missing_and_mixed_files_are_named(rows, tmp_path):
         find_files(mixed)
 
 
-def test_sessions_end_at_a_gap_and_long_requests_are_cut():
-    rng = np.random.default_rng(0)
-    user, tab, time = rng.integers(0, 9, 2000), rng.integers(0, 2, 2000), rng.integers(0, 9 * 24 * HOUR, 2000)
-    order = np.lexsort((time, tab, user))
-    starts = request_starts(user[order], tab[order], time[order], gap_minutes=120, max_rows=9)
-    assert starts[0] == 0
-    ends = np.append(starts[1:], 2000)
-    for start, stop in zip(starts, ends, strict=True):
-        part = order[start:stop]
-        assert len(part) <= 9 and len(set(user[part])) == 1 and len(set(tab[part])) == 1
-        assert (np.diff(time[part]) >= 0).all() and (np.diff(time[part]) <= 120 * 60_000).all()
-    short = ends - starts < 9
-    same = (np.diff(user[order[starts]]) == 0) & (np.diff(tab[order[starts]]) == 0) & short[:-1]
-    gaps = time[order[starts[1:]]] - time[order[ends[:-1] - 1]]
-    assert same.sum() > 50 and (gaps[same] > 120 * 60_000).all()  # no session is cut before its gap
-
-
 @pytest.mark.parametrize(
     "bad",
     [
         {"requests": "page"},
         {"session_gap_minutes": -1.0},
         {"max_rows": 0},
-        {"user_fraction": 0.0},
         {"tasks": ("clicks",)},
         {"task_values": {"x": 1.0}},
     ],

@@ -151,7 +151,6 @@ CONVERTED = {
         changed("", pred_click=[f"{p:.9f}".replace(".", ",") for p in SHOP["pred_click"]]),
         "'pred_click': text, now numbers; '0,",
     ),
-    "percent": (changed("", pred_buy=[100 * p for p in SHOP["pred_buy"]]), "'pred_buy' (prediction of 'buy'): percent"),
     "rows apart": (
         {name: values[::2] + values[1::2] for name, values in SHOP.items()},
         "'session_id' (request): the rows of a request were apart",
@@ -188,24 +187,6 @@ def test_what_is_converted_is_said(name):
         np.testing.assert_array_equal(logs.timestamp, expected.timestamp)
     if name == "rows apart":
         np.testing.assert_allclose(np.sort(logs.predictions, 0), np.sort(expected.predictions, 0))
-
-
-def test_logits_are_converted_if_they_are_clear_and_else_on_request():
-    """The shop predicts examined events, of which there are fewer: about half as many on the page."""
-    logit = [math.log(p / (1 - p)) for p in SHOP["pred_click"]]
-    logs, said = imported(changed("", pred_click=logit))
-    assert "'pred_click' (prediction of 'click'): logits, now probabilities (sigmoid)" in said
-    np.testing.assert_allclose(logs.predictions[:, 0], SHOP["pred_click"], rtol=1e-5)
-    far = [value + 4 for value in logit]
-    with pytest.raises(ValueError, match=r"which are no probabilities, .*not clear .*click=logit"):
-        import_table(changed("", pred_click=far))
-    logs, said = imported(changed("", pred_click=far), scale={"click": "logit"})
-    assert "logits, now" in said and (logs.predictions[:, 0] > SHOP["pred_click"]).all()
-    logs, said = imported(changed("", pred_click=[math.log(p) for p in SHOP["pred_click"]]), scale={"click": "log"})
-    np.testing.assert_allclose(logs.predictions[:, 0], SHOP["pred_click"], rtol=1e-5)
-    for scale, message in (({"like": "logit"}, "names task 'like'"), ({"click": "odds"}, "'odds'; want one of prob")):
-        with pytest.raises(ValueError, match=message):
-            import_table(SHOP, scale=scale)
 
 
 def doubled():
@@ -305,7 +286,7 @@ PAGES = np.array(["none", "shuffle"], object)[np.arange(2000) // CANDIDATES % 4 
 @pytest.mark.parametrize(
     ("values", "columns", "note"),
     [
-        (PAGES, "", ""),
+        (PAGES, "exploration=how", ""),
         (PAGES == "shuffle", "exploration=how", "50 requests were shuffled, the others not explored"),
         (
             np.where(PAGES == "shuffle", "Random", "control"),
@@ -334,17 +315,3 @@ def test_visits_of_several_pages_are_named_and_joined_with_their_time():
     with pytest.raises(ValueError, match=r"twice in 50 requests, .*join columns: request=session_id\+at\)"):
         import_table(table)
     assert len(import_table(table, "request=session_id+at").fields["request_id"]) == 200
-
-
-def test_times_that_only_their_values_tell():
-    seconds = [int(at.timestamp()) for at in SHOP["at"]]
-    table = {("loaded" if name == "at" else name): values for name, values in SHOP.items()}
-    found = import_table({**table, "loaded": seconds})
-    assert found.mapping.why["timestamp"] == "its values are times since 1970"
-    assert found.fields["timestamp"][0] == seconds[0] * 1000
-    assert "timestamp" not in import_table({**table, "loaded": [s % 10**6 for s in seconds]}).mapping.roles
-
-
-def test_slots_that_only_their_values_tell():
-    table = {("k" if name == "rank" else name): values for name, values in SHOP.items()}
-    assert import_table(table).mapping.why["position"] == "its values count the rows of a request"

@@ -15,8 +15,8 @@ from tests.logs.shop import shop
 SHOP = shop(400)
 
 
-def with_price(values, name="amount"):
-    return {("amount" if column == "price" else column): entries for column, entries in SHOP.items()} | {name: values}
+def with_price(values):
+    return SHOP | {"price": values}
 
 
 def amounts():
@@ -27,26 +27,21 @@ def amounts():
 def test_a_price_that_is_0_unless_bought_is_no_price(caplog):
     found = import_table(with_price(amounts()))
     assert "value" not in found.mapping.roles and "value" not in found.fields
-    why = found.mapping.left_out["amount"]
+    why = found.mapping.left_out["price"]
     assert why == "no price: follows the feedback of buy: it is 0 in 100 % of the shown rows without"
-    assert any("'amount' is no price, by its values" in note for note in found.notes.warned)
-    assert not any("amount" in role for role in found.mapping.roles)  # nor an item column
-    assert any("amount" in row[3] and "no price" in row[2] for row in found.contract)
-    with pytest.raises(ValueError, match=r"value_tasks is \('buy',\), and 'amount' is no price: follows.*value=COLUMN"):
+    assert any("'price' is no price, by its values" in note for note in found.notes.warned)
+    assert not any("price" in role for role in found.mapping.roles)  # nor an item column
+    assert any("price" in row[3] and "no price" in row[2] for row in found.contract)
+    with pytest.raises(ValueError, match=r"value_tasks is \('buy',\), and 'price' is no price: follows.*value=COLUMN"):
         Logs.from_table(with_price(amounts()), value_tasks=["buy"])
 
 
 def test_a_price_that_was_given_is_taken_and_named():
-    found = import_table(with_price(amounts()), "value=amount")
+    found = import_table(with_price(amounts()), "value=price")
     assert Logs.from_imported(found, value_tasks=["buy"]).value_tasks == ("buy",)
-    assert any("'amount' (price) follows the feedback of buy" in note for note in found.notes.warned)
+    assert any("'price' (price) follows the feedback of buy" in note for note in found.notes.warned)
     sound = import_table(SHOP)
     assert sound.mapping.roles["value"] == "price" and not any("price" in note for note in sound.notes.warned)
-
-
-def test_a_price_in_cents_is_named():
-    cents = import_table(with_price([100 * price for price in SHOP["price"]], "price_cents"), "value=price_cents")
-    assert any("'price_cents' (price) is in cents, by its name" in note for note in cents.notes.warned)
 
 
 def test_predictions_that_were_made_after_their_page_are_refused():
@@ -63,9 +58,9 @@ def test_a_price_that_gains_too_much_is_refused_if_it_was_proposed():
     some = np.random.default_rng(0).random(len(SHOP["price"])) < 0.05
     table = with_price(np.where(SHOP["bought"] | some, 500.0, 2.0).tolist())
     assert Logs.from_table(table).value is not None  # nothing counts it
-    with pytest.raises(ValueError, match=r"with 'amount' \(price, by its name\) .* earns .* % more.*value=COLUMN"):
+    with pytest.raises(ValueError, match=r"with 'price' \(price, by its name\) .* earns .* % more.*value=COLUMN"):
         Logs.from_table(table, value_tasks=["buy"])
-    assert Logs.from_table(table, "value=amount", value_tasks=["buy"]).value_tasks == ("buy",)
+    assert Logs.from_table(table, "value=price", value_tasks=["buy"]).value_tasks == ("buy",)
     assert Logs.from_table(SHOP, value_tasks=["buy"]).value_tasks == ("buy",)
 
 
@@ -74,7 +69,7 @@ def test_times_are_no_features():
     per_request = np.repeat(np.arange(400) * 1000 + 1_700_000_000_000, len(loaded) // 400).tolist()
     found = import_table({**SHOP, "published": loaded, "opened": per_request})
     for name in ("published", "opened"):
-        assert found.mapping.left_out[name] == "times since 1970: no number to learn from"
+        assert found.mapping.left_out[name] == "times: nothing to learn from"
     assert import_table({**SHOP, "opened": per_request}, "x_opened=opened").mapping.roles["x_opened"] == "opened"
 
 

@@ -72,13 +72,8 @@ def by_request(write=lambda values: values):
     [
         (lambda values: values, "'product_id', 'rank', "),
         (json.dumps, "'product_id': JSON in text, now lists"),
-        (str, "'product_id': JSON in text, now lists"),
-        (
-            lambda values: "|".join("" if value is None else str(value) for value in values),
-            "'product_id', 'rank', 'price', 'pred_click', 'pred_buy', 'clicked', 'bought': text with '|' between",
-        ),
     ],
-    ids=["lists", "json", "python", "signs"],
+    ids=["lists", "json"],
 )
 def test_lists_in_the_cells_of_a_request_however_they_are_written(write, note):
     found = import_table(by_request(write))

@@ -80,10 +80,10 @@ CUT_LINES = gzip.compress(b'{"a": 1}\n' * 9999, mtime=0)[:-20]
     ("name", "content", "message"),
     [
         ("a.parquet", b"PAR1 cut", "a.parquet is not a complete .parquet file"),
-        ("a.csv", b"a,b\n1,2\n\n1\n", r"a.csv, line 4: 1 columns, want 2 as in line 1: '1' \(is the file cut off\?\)"),
-        ("a.csv", b"a,b\n1,2\n1,2,3\n", r"line 3: 3 columns, .*'1,2,3' \(is a text with the delimiter not quoted\?\)"),
-        ("a.csv", b'a,b\n1,"x\n2,y\n', r"a.csv, line 2: a quote is opened at 'x.*' and closed 1 lines below"),
-        ("a.csv", b'a,b\n"x,1\n2,y\n', r"a.csv, line 2: 1 columns, .*\(a quote is opened and not closed\)"),
+        ("a.csv", b"a,b\n1,2\n\n1\n", r"a.csv, line 4: 1 columns, want 2 as in line 1 \(is the file cut off\?\): '1'"),
+        ("a.csv", b"a,b\n1,2\n1,2,3\n", r"line 3: 3 columns, .*\(is a text with the delimiter not quoted\?\): '1,2,3'"),
+        ("a.csv", b'a,b\n1,"x\n2,y\n', "a.csv, line 2: a quote is opened and not closed: '1,"),
+        ("a.csv", b'a,b\n"x,1\n2,y\n', "a.csv, line 2: a quote is opened and not closed: "),
         (
             "a.csv",
             b'a,b,c\n0,u,1\n1,"v,2\n2,w,3\n3,x",4\n',

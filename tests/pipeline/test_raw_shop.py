@@ -16,14 +16,16 @@ def test_a_shop_is_served_from_its_own_tables(tmp_path, capsys):
     shop = write_long_shop(tmp_path / "shop", world)
     files = [str(shop / name) for name in ("kunden.csv", "artikel.parquet", "ereignisse.parquet")]
     out, run = tmp_path / "doctor", tmp_path / "run"
-    assert cli.main(["doctor", *files, "--out", str(out), "--value-tasks", "kauf", "--quiet"]) == 0
+    mapped = "user=Kundennr,item=Artikelnr,time=Zeitpunkt,exposure=Einblendung,request=Sitzung,slot=Platz,value=Preis"
+    words = ["--map", f"{mapped},scenario=Seite", "--value-tasks", "kauf", "--quiet"]
+    assert cli.main(["doctor", *files, "--out", str(out), *words]) == 0
     summary = run_pipeline(f"events:{out / 'events.toml'}", run, CONFIG)
     events = summary["stages"]["events"]
     assert events["num_requests"] == 700 and events["positives"]["klick"] == world.exposures["click"].sum()
     assert any("no time, so its values are taken as known" in note for note in events["notes"])
     features = json.loads((run / "artifact" / "features" / "schema.json").read_text())["features"]
     sources = {feature.get("source") for feature in features}
-    assert {"farbe", "schlagworte", "preis", "vektor", "land", "alter", "kunde_seit", "m_betrag"} <= {
+    assert {"farbe", "schlagworte", "preis", "vektor", "land", "alter", "kunde_seit"} <= {
         str(source).removeprefix("log1p(").rstrip(")") for source in sources
     }
     again = run_pipeline(f"events:{out / 'events.toml'}", run, CONFIG)

@@ -27,12 +27,15 @@ def logit(p):
 # What the table holds for P(click) and P(order), and what `scale` must say of it.
 SCALES = {
     "probability": (lambda click, order: (click, order), {}),
-    "logit": (lambda click, order: (logit(click), logit(order)), {}),
-    "percent": (lambda click, order: (100 * click, 100 * order), {}),
+    "logit": (lambda click, order: (logit(click), logit(order)), {"click": "logit", "order": "logit"}),
+    "percent": (lambda click, order: (100 * click, 100 * order), {"click": "percent", "order": "percent"}),
     "log": (lambda click, order: (click, np.log(order)), {"order": "log"}),
     "score": (lambda click, order: (click, 3 * logit(order) + 7), {"order": "score"}),
     "given": (lambda click, order: (click, order / click), {"order": "given:click"}),
-    "percent given": (lambda click, order: (logit(click), 100 * order / click), {"order": "percent:given:click"}),
+    "percent given": (
+        lambda click, order: (logit(click), 100 * order / click),
+        {"click": "logit", "order": "percent:given:click"},
+    ),
 }
 
 

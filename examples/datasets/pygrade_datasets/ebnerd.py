@@ -20,18 +20,14 @@ belong to the first. is_subscriber was fixed when the data were made, so it tell
 ``event_time``: the impression's time plus the time on the page, plus for a clicked article its reading time.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pygrade._util.optional_imports import require
 from pygrade.config.data import EBNERD_TASK_VALUES, EbNerdConfig
-from pygrade.data.columnar import RowGroups, column_names, read_batches, refuse_row, row_groups
 from pygrade.data.event_log import EventSource
-from pygrade.data.event_writer import PIECE, EventWriter
-from pygrade.data.import_shards import ShardWriter
-from pygrade.data.tables import by_kind
+from pygrade.data.event_writer import EventWriter
+from pygrade.data.tables import by_kind, column_names, read_batches, refuse_row
 
 if TYPE_CHECKING:
     import polars as pl
@@ -99,11 +95,13 @@ def import_ebnerd(directory: Path, writer: EventWriter, config: EbNerdConfig | N
     history = splits[0] / "history.parquet"
     if config.history and not history.is_file():
         raise FileNotFoundError(f"{history} is missing, and history asks for it")
-    size = PIECE * writer.rows // _INVIEW
-    pieces = [_Piece(_read_behaviors, p, config) for s in splits for p in row_groups(s / "behaviors.parquet", size)]
-    pieces += [_Piece(_read_history, piece, config) for piece in (_whole(history) if config.history else [])]
-    pieces += [_Piece(_read_articles, piece, config) for piece in row_groups(articles, size)]
-    writer.read(_read, pieces, "ebnerd: read")
+    for split in splits:
+        path, rows = split / "behaviors.parquet", max(1, min(writer.rows, 500_000) // _INVIEW)
+        for first, frame in read_batches(path, _BEHAVIORS, rows):
+            _add_behaviors(path, first, frame, writer, config)
+    if config.history:
+        _read_history(history, writer, config)
+    _read_articles(articles, writer)
     names = column_names(articles)
     kinds = {name: kind for name, kind in ITEM_KINDS.items() if _SOURCES.get(name, name) in names}
     source = EventSource(
@@ -121,38 +119,7 @@ def import_ebnerd(directory: Path, writer: EventWriter, config: EbNerdConfig | N
     writer.finish(source)
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """A job."""
-
-    work: Callable[[RowGroups, ShardWriter, EbNerdConfig], None]
-    groups: RowGroups
-    config: EbNerdConfig
-
-    @property
-    def rows(self) -> int:
-        return self.groups.rows
-
-    def __str__(self) -> str:
-        return str(self.groups)
-
-
-def _read(piece: _Piece, shard: ShardWriter) -> None:
-    piece.work(piece.groups, shard, piece.config)
-
-
-def _whole(path: Path) -> list[RowGroups]:
-    """One piece: clicks of the history are numbered in the order of the file."""
-    return row_groups(path, 2**63)
-
-
-def _read_behaviors(piece: RowGroups, shard: ShardWriter, config: EbNerdConfig) -> None:
-    rows = max(1, min(shard.rows, 500_000) // _INVIEW)
-    for first, frame in read_batches(piece.path, _BEHAVIORS, rows, piece):
-        _add_behaviors(piece.path, first, frame, shard, config)
-
-
-def _add_behaviors(path: Path, first: int, frame: "pl.DataFrame", shard: ShardWriter, config: EbNerdConfig) -> None:
+def _add_behaviors(path: Path, first: int, frame: "pl.DataFrame", writer: EventWriter, config: EbNerdConfig) -> None:
     polars = require("polars", "pipeline")
     col = polars.col
     for column in ("article_ids_inview", "article_ids_clicked"):
@@ -160,7 +127,7 @@ def _add_behaviors(path: Path, first: int, frame: "pl.DataFrame", shard: ShardWr
         refuse_row(path, first, column, frame[column], bad, "whole numbers")
     for column in ("read_time", "next_read_time", "next_scroll_percentage"):
         refuse_row(path, first, column, frame[column], (frame[column] < 0).fill_null(False).to_numpy(), "0 or more")
-    shard.add_attributes("user", frame.select("user_id", *USER_KINDS), frame["impression_time"])
+    writer.add_attributes("user", frame.select("user_id", *USER_KINDS), frame["impression_time"])
     both = polars.concat_list("article_ids_inview", "article_ids_clicked")
     frame = frame.with_columns(
         both.list.unique(maintain_order=True).alias("item_id"),
@@ -175,7 +142,7 @@ def _add_behaviors(path: Path, first: int, frame: "pl.DataFrame", shard: ShardWr
     scroll = polars.when("read").then("next_scroll_percentage")
     front, article = polars.lit("front"), polars.lit("article")
     seconds = col("read_time").fill_null(0.0) + read.fill_null(0.0)
-    shard.add_events(
+    writer.add_events(
         rows.select(
             col("impression_id").alias("request_id"),
             "user_id",
@@ -200,19 +167,19 @@ def _feedback(clicked: "pl.Expr", read: "pl.Expr", scroll: "pl.Expr", config: Eb
     ]
 
 
-def _read_history(piece: RowGroups, shard: ShardWriter, config: EbNerdConfig) -> None:
+def _read_history(path: Path, writer: EventWriter, config: EbNerdConfig) -> None:
     """Clicks of the weeks before the first split, numbered -1, -2, …"""
-    polars, path = require("polars", "pipeline"), piece.path
+    polars = require("polars", "pipeline")
     col, count = polars.col, 0
     lists = [name for name in _HISTORY if name != "user_id"]
-    for first, frame in read_batches(path, _HISTORY, max(1, min(shard.rows, 500_000) // 200), piece):
+    for first, frame in read_batches(path, _HISTORY, max(1, min(writer.rows, 500_000) // 200)):
         for name in lists[1:]:
             bad = (frame[name].list.len() != frame[lists[0]].list.len()).to_numpy()
             refuse_row(path, first, name, frame[name].list.len(), bad, f"as many entries as in {lists[0]}")
         rows = frame.explode(*lists).drop_nulls(["impression_time_fixed", "article_id_fixed"])
         read, scroll = col("read_time_fixed"), col("scroll_percentage_fixed")
         time = col("impression_time_fixed")
-        shard.add_events(
+        writer.add_events(
             rows.select(
                 (-1 - count - polars.int_range(polars.len())).alias("request_id"),
                 "user_id",
@@ -230,14 +197,14 @@ def _read_history(piece: RowGroups, shard: ShardWriter, config: EbNerdConfig) ->
         count += len(rows)
 
 
-def _read_articles(piece: RowGroups, shard: ShardWriter, _config: EbNerdConfig) -> None:
+def _read_articles(path: Path, writer: EventWriter) -> None:
     polars = require("polars", "pipeline")
-    names = column_names(piece.path)
+    names = column_names(path)
     columns = {name: kind for name, kind in _ARTICLES.items() if name in names or name == "article_id"}
-    for _, frame in read_batches(piece.path, columns, min(shard.rows, 20_000), piece):
+    for _, frame in read_batches(path, columns, min(writer.rows, 20_000)):
         frame = frame.rename({"article_id": "item_id"})
         if "body" in columns:
             frame = frame.with_columns(polars.col("body").str.len_chars().cast(polars.Float32).alias("body_length"))
         kinds = [name for name in ITEM_KINDS if name in frame.columns]
         flags = [polars.col("premium").cast(polars.Int64)] if "premium" in kinds else []
-        shard.add_attributes("item", frame.with_columns(flags).select("item_id", *kinds))
+        writer.add_attributes("item", frame.with_columns(flags).select("item_id", *kinds))

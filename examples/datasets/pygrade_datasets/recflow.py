@@ -14,7 +14,6 @@ videos by rerank_index; the other candidates have neither slot nor feedback. ``s
 stage that a candidate reached. ``event_time`` is the request's time plus what was played up to and including the video.
 """
 
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +22,9 @@ import numpy as np
 
 from pygrade._util.optional_imports import require
 from pygrade.config.data import RECFLOW_STAGES, RECFLOW_TASK_VALUES, RecFlowConfig
-from pygrade.data.columnar import read_batches, refuse_row
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import EventWriter
-from pygrade.data.import_shards import DAY, ShardWriter
-from pygrade.data.tables import by_kind
+from pygrade.data.tables import by_kind, read_batches, refuse_row
 
 if TYPE_CHECKING:
     import polars as pl
@@ -58,7 +55,9 @@ _COLUMNS = by_kind(
 def import_recflow(directory: Path, writer: EventWriter, config: RecFlowConfig | None = None) -> None:
     """Writes the events of a RecFlow directory. Errors name file, row and column."""
     config = config or RecFlowConfig()
-    writer.read(_read_day, [_Day(path, config) for path in find_files(directory)], "recflow: read")
+    for path in find_files(directory):
+        for first, frame in read_batches(path, _COLUMNS, min(writer.rows, 100_000)):
+            _add(path, first, frame, writer, config)
     funnel = ("effective_view", "long_view")
     source = EventSource(
         name="RecFlow",
@@ -95,26 +94,10 @@ def _day_of(path: Path) -> int:
         raise ValueError(f"{path}: want a file named by its day, YYYY-MM-DD.feather") from error
 
 
-@dataclass(frozen=True)
-class _Day:
-    """A job: one file."""
-
-    path: Path
-    config: RecFlowConfig
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-
-def _read_day(day: _Day, shard: ShardWriter) -> None:
-    for first, frame in read_batches(day.path, _COLUMNS, min(shard.rows, 100_000)):
-        _add(day.path, first, frame, shard, day.config)
-
-
-def _add(path: Path, first: int, frame: "pl.DataFrame", shard: ShardWriter, config: RecFlowConfig) -> None:
+def _add(path: Path, first: int, frame: "pl.DataFrame", writer: EventWriter, config: RecFlowConfig) -> None:
     polars = require("polars", "pipeline")
     time = frame["request_timestamp"]
-    away = np.abs((time.to_numpy() + 8 * 3_600_000) // DAY - _day_of(path)) > 1
+    away = np.abs((time.to_numpy() + 8 * 3_600_000) // 86_400_000 - _day_of(path)) > 1
     refuse_row(path, first, "request_timestamp", time, away, "ms of the file's day in UTC+8, give or take one")
     shown = (frame["realshow"] == 1).fill_null(False)
     for task in config.tasks:
@@ -133,7 +116,7 @@ def _add(path: Path, first: int, frame: "pl.DataFrame", shard: ShardWriter, conf
         return chosen
 
     slot = polars.col("rerank_index").fill_null(2**31 - 1).clip(0, 2**31 - 1)  # a number from 0 on comes from _arrange
-    shard.add_events(
+    writer.add_events(
         frame.select(
             "request_id",
             "user_id",
@@ -144,11 +127,12 @@ def _add(path: Path, first: int, frame: "pl.DataFrame", shard: ShardWriter, conf
             shown_only(slot).alias("position"),
             shown_only(polars.col("playing_time") / 1000.0).alias("m_play"),
             *(shown_only(polars.col(task)).alias(f"y_{task}") for task in config.tasks),
-        )
+        ),
+        str(path),
     )
     since = frame["request_timestamp"]
-    shard.add_attributes("user", frame.select("user_id", *USER_KINDS), since)
-    shard.add_attributes(
+    writer.add_attributes("user", frame.select("user_id", *USER_KINDS), since, str(path))
+    writer.add_attributes(
         "item",
         frame.select(
             polars.col("video_id").alias("item_id"),
@@ -157,6 +141,7 @@ def _add(path: Path, first: int, frame: "pl.DataFrame", shard: ShardWriter, conf
             (polars.col("duration") / 1000.0).cast(polars.Float32),
         ),
         since,
+        str(path),
     )
 
 

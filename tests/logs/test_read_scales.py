@@ -1,11 +1,11 @@
-"""The scale of a column of predictions: what its name and the events beside it say, and what must be asked."""
+"""The scale of a column of predictions: what is stated, and what must be asked."""
 
 import numpy as np
 import pytest
 
 from pygrade.logs import Logs
-from pygrade.logs.find_scale import fit_map
 from pygrade.logs.import_table import import_table
+from pygrade.logs.read_scales import fit_map
 
 REQUESTS, SIZE = 1500, 8
 
@@ -42,50 +42,21 @@ def imported(table, columns="", **scale):
     return result.fields, "; ".join(result.notes.changed)
 
 
-def test_a_conversion_rate_of_clicks_is_found_where_both_tests_agree():
+def test_a_scale_that_is_stated_is_read_and_another_one_asked_for():
     table, click, bought = shop()
-    fields, said = imported(table | {"p_order": bought})
-    assert fields["scales"]["order"].given == "click"
-    np.testing.assert_allclose(fields["predictions"][:, 1], click * bought, rtol=1e-5)
-    assert "times the events of all rows" in said and "scale order=probability takes it as it is" in said
-    fields, said = imported(table | {"p_order": bought}, order="probability")
-    np.testing.assert_allclose(fields["predictions"][:, 1], bought, rtol=1e-6)
-    fields, said = imported(table | {"p_order": 100 * bought})
-    assert (fields["scales"]["order"].kind, fields["scales"]["order"].given) == ("percent", "click")
-    np.testing.assert_allclose(fields["predictions"][:, 1], click * bought, rtol=1e-5)
-    fields, said = imported(table | {"p_order": click * bought})
-    assert fields["scales"]["order"].given is None and "order" not in said
-
-
-def test_a_rate_that_only_one_test_takes_for_conditional_is_asked_for():
-    """P(order | click) beside clicks that are predicted three times too high: 8 times too many orders as it is, as many
-    as there are in the rows with a click, and three times as many times P(click)."""
-    table, click, bought = shop()
-    wanted = r"P\(order \| click\)\? Say scale order=given:click, or order=probability"
-    with pytest.raises(ValueError, match=wanted):
-        import_table(table | {"p_click": np.minimum(3 * click, 1.0), "p_order": bought})
-    low, click, bought = shop(level=0.5, bought_level=4.0)  # never above P(click): a joint probability could be so
-    with pytest.raises(ValueError, match=wanted):
-        import_table(low | {"p_order": bought})
-
-
-@pytest.mark.parametrize("column", ["purchase_logit", "orderLogit"])
-def test_a_name_tells_what_rates_cannot(column):
-    """A logit and a logarithm of a small probability are almost equal."""
-    table, click, bought = shop(level=3.0, bought_level=3.0)
-    table[column] = logit(click * bought)
-    fields, said = imported(table, f"p_order={column}")
-    assert fields["scales"]["order"].kind == "logit" and "logits, now probabilities" in said
-    np.testing.assert_allclose(fields["predictions"][:, fields["tasks"].index("order")], click * bought, rtol=1e-4)
-    table["order_model"] = table.pop(column)
-    with pytest.raises(ValueError, match=r"not clear .*as logit: .*log: .*e.g. order=logit, or order=score"):
-        import_table(table, "p_order=order_model")
-
-
-def test_percentages_that_are_high_are_no_logits():
-    table, click, _ = shop()
-    fields, said = imported(table | {"p_click": np.minimum(250 * click, 100.0), "p_order": click * 0.2})
-    assert fields["scales"]["click"].kind == "percent" and "percentages, now" in said
+    joint = click * bought
+    for scale, values in {
+        "percent": 100 * joint,
+        "logit": logit(joint),
+        "log": np.log(joint),
+        "given:click": bought,
+        "percent:given:click": 100 * bought,
+    }.items():
+        fields, _ = imported(table | {"p_order": values}, order=scale)
+        np.testing.assert_allclose(fields["predictions"][:, 1], joint, rtol=1e-4)
+        if values.min() < 0 or values.max() > 1.001:
+            with pytest.raises(ValueError, match=r"want probabilities, .*order=percent, order=logit, .*order=score"):
+                import_table(table | {"p_order": values})
 
 
 def test_a_margin_of_no_unit_gets_a_rising_map():
@@ -128,7 +99,9 @@ def test_amounts_have_scores_and_logarithms():
     np.testing.assert_allclose(fields["predictions"][:, 2], 30 * click, rtol=1e-5)
     fields, _ = imported(table | {"p_dwell": 10 * click - 4}, dwell="score")
     assert abs(np.log(fields["predictions"][:, 2].mean() / table["y_dwell"].mean())) < 0.2
-    with pytest.raises(ValueError, match="dwell=log if these are logarithms, dwell=score if they have no unit"):
+    with pytest.raises(
+        ValueError, match=r"want predictions ≥ 0 of an amount, .*dwell=log of logarithms, or dwell=score"
+    ):
         import_table(table | {"p_dwell": 10 * click - 4})
 
 

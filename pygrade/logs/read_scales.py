@@ -1,6 +1,5 @@
-"""The scale of a table's column of predictions, if only one reading fits the events beside it."""
+"""Predictions of a table on their scales: probabilities and amounts, or what is stated."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -8,23 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Array, Bools, Floats
-from pygrade.logs.column_names import words
 from pygrade.logs.conversion import ImportNotes, refuse
-from pygrade.logs.prediction_scale import MARGIN, Kind, PredictionScale, is_binary, read_predictions
+from pygrade.logs.prediction_scale import MARGIN, PredictionScale, is_binary, read_predictions
 from pygrade.logs.table import Table
 from pygrade.metrics.isotonic import isotonic_rates
 
-_CLEAR = 2.0  # a reading is clear if it brings the mean within this factor of the event's rate
-_ABSURD = 4.0  # … or within this one, while every other has odds that are worse by as much
-_GIVEN = 1.5  # the same of a conditional probability
-_EVENTS = 30  # fewer tell no rate
-_PARENT = 0.95  # share of a task's events that its parent has
-_ABOVE = 0.05  # share of rows where a conditional probability exceeds its parent's, as no joint one can
 _ROUNDS = 5  # slots and rates by turns
 _PRIOR = 10.0  # mean events that pull a slot's rate towards all slots'
 _LEAST = 0.01  # share of the mean rate that stands below every rate of a score's map
-_NAMED: dict[str, Kind] = {"logit": "logit", "logits": "logit", "log": "log", "logp": "log", "logprob": "log"}
-_NAMED |= {"percent": "percent", "percentage": "percent", "pct": "percent", "prozent": "percent"}
 _NOTES = {
     "percent": "percentages, now {}",
     "logit": "logits, now {} (sigmoid)",
@@ -70,10 +60,6 @@ class RawPredictions:
         alone = {self.task: replace(scale, given=None)}
         return read_predictions(alone, (self.task,), self.values[:, None])[:, 0].astype(np.float64)
 
-    def ratio(self, values: Floats, rows: Bools) -> float:
-        """Predicted over observed events of rows."""
-        return max(float(values[rows].mean()), 1e-9) / max(float(self.events[rows].mean()), 1e-9)
-
 
 @dataclass(frozen=True, eq=False)
 class _Reading:
@@ -82,8 +68,8 @@ class _Reading:
     raw: RawPredictions
 
 
-class ScaleFinder:
-    """Finds the scales of a table's tasks, which are read one by one, parents first."""
+class ScaleReader:
+    """The scales of a table's tasks, which are read one by one, parents first."""
 
     def __init__(self, table: Table, slot: Array | None, notes: ImportNotes) -> None:
         self._table, self._slot, self._notes = table, slot, notes
@@ -95,8 +81,8 @@ class ScaleFinder:
         return {task: reading.scale for task, reading in self._readings.items()}
 
     def read(self, raw: RawPredictions, stated: PredictionScale | None = None) -> None:
-        """Read a task on the scale stated, else on the only one that fits; ValueError asks for it if none does."""
-        scale, (low, high) = self._find(raw) if stated is None else stated, raw.range
+        """Reads a task on the scale stated, else as probabilities or amounts; ValueError asks for it if it is none."""
+        scale, (low, high) = self._plain(raw) if stated is None else stated, raw.range
         if not scale.column:  # else of another table
             scale = replace(scale, amount=raw.amount, column=raw.column, low=low, high=high)
         if scale.kind == "score" and not scale.x:
@@ -114,60 +100,16 @@ class ScaleFinder:
             values = values * self._readings[scale.given].values
         self._readings[raw.task] = _Reading(scale, values, raw)
 
-    def _find(self, raw: RawPredictions) -> PredictionScale:
+    def _plain(self, raw: RawPredictions) -> PredictionScale:
         low, high = raw.range
-        if low >= 0 and raw.amount:
-            return PredictionScale()
-        if raw.amount:
+        if low < 0 or (high > 1 + MARGIN and not raw.amount):
+            wanted = "predictions ≥ 0 of an amount" if raw.amount else "probabilities, as feedback is 0 or 1"
             raise ValueError(
-                f"{self._table.where}: {raw.label} goes down to {low:.4g}; want predictions ≥ 0 of an amount, or their "
-                f"scale: {raw.task}=log if these are logarithms, {raw.task}=score if they have no unit"
+                f"{self._table.where}: {raw.label} goes from {low:.4g} to {high:.4g}; want {wanted}, or their scale: "
+                f"{raw.task}=percent, {raw.task}=logit, {raw.task}=log of logarithms, or {raw.task}=score if they have "
+                "no unit: a rising map is fitted"
             )
-        kinds, sure = _kinds(raw)
-        means = {kind: max(float(raw.read(PredictionScale(kind))[raw.shown].mean()), 1e-9) for kind in kinds}
-        rate = max(float(raw.events[raw.shown].mean()), 1e-9)
-        kind = kinds[0] if sure else _clear(means, rate)
-        if kind is None or not _is_near(means[kind] / rate, _CLEAR):
-            conditional = self._presumes(raw, kinds if kind is None else [kind])
-            if conditional is not None:
-                return conditional
-        if kind is not None:
-            return PredictionScale(kind)
-        read = ", ".join(f"{kind}: {mean:.2%}" for kind, mean in means.items())
-        raise ValueError(
-            f"{self._table.where}: {raw.label} goes from {low:.4g} to {high:.4g}, which are no probabilities, and what "
-            f"they are is not clear (mean over shown rows as {read}; events: {rate:.2%}); say "
-            f"their scale, e.g. {raw.task}=logit, or {raw.task}=score if they have no unit: a rising map is fitted"
-        )
-
-    def _presumes(self, raw: RawPredictions, kinds: Sequence[Kind]) -> PredictionScale | None:
-        """The scale of predictions that presume the event of another task, if they fit the events of the rows that have
-        it, and times its prediction those of all rows. ValueError asks for it where less than that speaks for it.
-        """
-        certain, doubtful = [], ""
-        for kind in kinds:
-            values = raw.read(PredictionScale(kind))
-            for parent, reading in self._readings.items():
-                rows = raw.shown & (reading.raw.events > 0)
-                events = raw.events[raw.shown & (raw.events > 0)].sum(), raw.events[rows].sum()
-                if reading.scale.amount or events[1] < max(_EVENTS, _PARENT * events[0]):
-                    continue
-                within = raw.ratio(values, rows)
-                if not _is_near(within, _GIVEN):
-                    continue
-                found = f"predicts {raw.ratio(values, raw.shown):.3g} times the events of all rows, and {within:.2g} "
-                found += f"times those of rows with {parent!r}"
-                above = float((values > reading.values)[raw.shown].mean())
-                if above >= _ABOVE and _is_near(raw.ratio(values * reading.values, raw.shown), _GIVEN):
-                    certain.append((PredictionScale(kind, parent), found))
-                doubtful = f"{raw.label} {found}: is it P({raw.task} | {parent})? Say scale {raw.task}=given:{parent}"
-        if len(certain) == 1:
-            scale, found = certain[0]
-            self._notes.changed.append(f"{raw.label} {found}; scale {raw.task}={scale.kind} takes it as it is")
-            return scale
-        if doubtful and "probability" in kinds:
-            raise ValueError(f"{self._table.where}: {doubtful}, or {raw.task}=probability")
-        return None
+        return PredictionScale()
 
     def _fit(self, raw: RawPredictions, scale: PredictionScale) -> PredictionScale:
         """The scale with the map that rises from scores to rates of the rows that are shown."""
@@ -184,35 +126,6 @@ class ScaleFinder:
                 "want a score that is higher where there are more of them"
             )
         return replace(scale, x=x, y=y)
-
-
-def _kinds(raw: RawPredictions) -> tuple[list[Kind], bool]:
-    """Scales that the numbers may be on, and whether the first one needs no proof: it is one, by range or name."""
-    low, high = raw.range
-    if low >= 0 and high <= 1 + MARGIN:
-        return ["probability"], True
-    kinds: list[Kind] = ["logit"]
-    if low >= 0 and high <= 100 * (1 + MARGIN):
-        kinds.append("percent")
-    if high <= 0:
-        kinds.append("log")
-    named = [_NAMED[word] for word in words(raw.column) if _NAMED.get(word) in kinds]
-    return (named[:1], True) if named else (kinds, False)
-
-
-def _clear(means: Mapping[Kind, float], rate: float) -> Kind | None:
-    """The one reading whose mean is near the rate of events; of several or none, one whose odds are far nearer."""
-    near = [kind for kind, mean in means.items() if _is_near(mean / rate, _CLEAR)]
-    if len(near) == 1:
-        return near[0]
-    off = {kind: abs(np.log(mean / (1 - mean) / rate * (1 - rate))) for kind, mean in means.items()}
-    first, *others = sorted(off, key=lambda kind: off[kind])
-    apart = others and off[others[0]] - off[first] >= np.log(_ABSURD)
-    return first if apart and _is_near(means[first] / rate, _ABSURD) else None
-
-
-def _is_near(ratio: float, factor: float) -> bool:
-    return 1 / factor <= ratio <= factor
 
 
 def fit_map(scores: Floats, events: Floats, slot: Array, amount: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
