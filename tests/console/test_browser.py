@@ -11,10 +11,8 @@ from pygrade.config.policy import PolicyConfig
 from pygrade.console.run_console import write_console
 from pygrade.logs import write_logs
 from pygrade.policy import FusionPolicy, PolicySpec
-from pygrade.serving.ranker import BlendedRanker
 from tests.console.browser import CUT, needs_browser, opened, serious_faults, updated
 from tests.console.conftest import CONFIG, DETAILS, HOSTILE, VERDICT
-from tests.console.test_model import shown_by
 from tests.learning import tiny_logs
 
 pytestmark = [needs_browser, pytest.mark.slow]
@@ -163,23 +161,6 @@ def test_moves_are_against_the_reference(page):
     stacks = page_of(page, "your sliders").locator(".stack .task-0")
     assert stacks.count() > 0 and page_of(page, "your sliders").locator(".stack .task-1").count() == 0
     assert page_of(page, "expected value").locator(".stack").count() == 0
-
-
-def test_saved_weights_serve_the_page_that_is_shown(page, found, record, tmp_path):
-    drag(page, 0, 12.3)
-    with page.expect_download() as download:
-        page.locator("#save").click()
-    assert download.value.suggested_filename == "static-policy.zip"
-    download.value.save_as(tmp_path / "saved.zip")
-    with zipfile.ZipFile(tmp_path / "saved.zip") as file:
-        file.extractall(tmp_path / "policy")
-    chosen = shown_by(found, record)
-    served = BlendedRanker.load(tmp_path / "policy").rank(None, chosen.predictions, CONFIG.k, offsets=chosen.offsets)
-    for request in (0, 7):
-        page.locator("#request").select_option(str(request))
-        first = chosen.offsets[request]
-        assert items(page) == [str(chosen.item_id[first + row]) for row in served.indices[request]]
-    assert "static-policy.zip" in page.locator("#saved").inner_text()
 
 
 def test_the_keyboard_reaches_every_control(page):

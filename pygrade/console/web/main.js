@@ -23,6 +23,7 @@ function themes() {
   const button = byId("theme");
   const apply = (theme) => {
     document.documentElement.dataset.theme = theme;
+    document.documentElement.style.colorScheme = theme === "system" ? "" : theme;
     button.textContent = `${theme} theme`;
   };
   button.addEventListener("click", () => {

@@ -31,7 +31,7 @@ export class Panel {
     const mode = (value, label) => {
       const onchange = () => this.setMode(value);
       const input = h("input", { type: "radio", name: "mode", value, checked: value === this.mode, onchange });
-      return h("label", input, h("span", label));
+      return h("label", input, label);
     };
     const modes = h(
       "div.segmented",
