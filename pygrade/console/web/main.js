@@ -7,34 +7,6 @@ import { Model } from "./model.js";
 import { Pages } from "./pages.js";
 import { Panel } from "./panel.js";
 
-const THEMES = ["system", "light", "dark"];
-
-// The theme that was chosen; a page from a file may have no storage.
-function storedTheme(chosen) {
-  try {
-    if (chosen) localStorage.setItem("pygrade-theme", chosen);
-    return localStorage.getItem("pygrade-theme");
-  } catch {
-    return chosen;
-  }
-}
-
-function themes() {
-  const button = byId("theme");
-  const apply = (theme) => {
-    document.documentElement.dataset.theme = theme;
-    document.documentElement.style.colorScheme = theme === "system" ? "" : theme;
-    button.textContent = `${theme} theme`;
-  };
-  button.addEventListener("click", () => {
-    const theme = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length];
-    storedTheme(theme);
-    apply(theme);
-  });
-  apply(storedTheme() ?? "system");
-  button.hidden = false;
-}
-
 // Whether the page ranks as the C++ library does.
 function showCheck(model) {
   const { same, all } = model.check();
@@ -47,7 +19,6 @@ function showCheck(model) {
 }
 
 async function start() {
-  themes();
   new Live(byId("live")).start();
   const text = byId("data").textContent.trim();
   if (text === "") {
