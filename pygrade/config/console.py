@@ -10,7 +10,7 @@ from pygrade.config.shared import Output
 class ConsoleConfig(Options):
     """How much a console holds."""
 
-    requests: int = option(2000, "requests that it holds, evenly spaced over the held-out ones", ge=1)
+    requests: int = option(1000, "requests that it holds, evenly spaced over the held-out ones", ge=1)
     k: int = option(10, "ranks that count", ge=1)
     propensity: float | None = option(None, "exponent of the slots' propensity; none: estimate it from the log")
 

@@ -38,7 +38,8 @@ export class Model {
   // The order of all candidates [R, longest], the first k [R, k], and the served weights [R, T].
   #ranked(files, search) {
     const { indices: order, scores, weights } = this.core.rank(files, this.batch, this.longest);
-    const searched = search && this.core.rank(files, this.batch, this.k, true).indices;
+    const { category, embeddings } = this.record.requests; // what page terms read
+    const searched = search && (category || embeddings) && this.core.rank(files, this.batch, this.k, true).indices;
     return { order, scores, weights, pages: searched || this.#first(order) };
   }
 
