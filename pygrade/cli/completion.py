@@ -47,18 +47,13 @@ def complete(words: Sequence[str]) -> list[str]:
     name, equals, value = last.partition("=")
     if equals and last.startswith("-"):
         return [f"{name}={choice}" for choice in _starting(value, _choices(options, name))]
-    if last.startswith("-"):
-        return _starting(last, dict.fromkeys([*(flag for o in options for flag in _flags(o, last)), *_EVERY]))
-    return _starting(last, _choices(options, before[-1]))
-
-
-def _flags(option: Option, typed: str) -> list[str]:
-    head = option.flag.split(".")
-    for depth in range(1, len(head)):
-        if not typed.startswith(prefix := ".".join(head[:depth]) + "."):
-            return [prefix]
-    negative = option.negative if option.name not in ("json", "quiet", "traceback") else ""
-    return [name for name in (option.flag, negative, option.alias) if name and not option.positional]
+    if not last.startswith("-"):
+        return _starting(last, _choices(options, before[-1]))
+    offered = [o for o in options if not o.positional]
+    off = [o.negative for o in offered if o.name not in ("json", "quiet", "traceback")]
+    flags = [*(flag for o in offered for flag in (o.flag, o.alias)), *off, *_EVERY]
+    groups = (flag[: flag.find(".", len(last)) + 1] or flag for flag in _starting(last, filter(None, flags)))
+    return list(dict.fromkeys(groups))
 
 
 def _choices(options: Sequence[Option], flag: str) -> tuple[str, ...]:

@@ -33,8 +33,7 @@ export class Core {
         return copies.at(-1);
       });
       const result = this.exports[name](...passed);
-      const back = (array, at) =>
-        new array.constructor(this.exports.memory.buffer.slice(at, at + array.byteLength));
+      const back = (array, at) => new array.constructor(this.exports.memory.buffer.slice(at, at + array.byteLength));
       return { result, arrays: given.filter(ArrayBuffer.isView).map((array, i) => back(array, copies[i])) };
     } catch (error) {
       const memory = new Uint8Array(this.exports.memory.buffer);

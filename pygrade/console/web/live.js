@@ -148,7 +148,12 @@ function armsTable({ arms, online }) {
   const interval = "anytime-valid 95 % interval";
   const columns = ["arm", "share", "policy", "trust", "pages", "explored", "ESS", "users", "value lift", interval];
   const tasks = lifts.filter(({ task }) => task !== "value");
-  const taskRows = tasks.map((entry) => [entry.arm, entry.task, entry.lift ? percent(entry.lift.value) : "n/a", bar(entry)]);
+  const taskRows = tasks.map((entry) => [
+    entry.arm,
+    entry.task,
+    entry.lift ? percent(entry.lift.value) : "n/a",
+    bar(entry),
+  ]);
   const said = [
     ...arms.filter((arm) => arm.sentence).map((arm) => [`${arm.name}: `, arm.sentence]),
     ...lifts

@@ -50,7 +50,10 @@ export class Replay {
   constructor(given) {
     Object.assign(this, given);
     this.best = Float64Array.from({ length: this.offsets.length - 1 }, (_, r) => {
-      const gains = this.gains.slice(this.offsets[r], this.offsets[r + 1]).sort().reverse();
+      const gains = this.gains
+        .slice(this.offsets[r], this.offsets[r + 1])
+        .sort()
+        .reverse();
       return this.discount.reduce((sum, discount, rank) => sum + discount * (gains[rank] ?? 0), 0);
     });
   }

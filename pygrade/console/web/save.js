@@ -38,7 +38,11 @@ export function ofOneTask(model, { policy, alone }, t) {
   if (weights[t] === 0) return null;
   const one = { ...others, logarithm: false, weights: weights.map((value, s) => (s === t ? value : 0)) };
   const parts = /"challenger": (?:null|\{[^}]*\}),\s*"trust": [\d.]+/;
-  return stamped(model.core, json.replace(parts, () => `"challenger": ${JSON.stringify(one)}, "trust": 1.0`), tensors);
+  return stamped(
+    model.core,
+    json.replace(parts, () => `"challenger": ${JSON.stringify(one)}, "trust": 1.0`),
+    tensors,
+  );
 }
 
 // policy.json with these numbers in a table of its config: all other bytes stay, as its version is a hash of bytes.
