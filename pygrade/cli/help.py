@@ -85,5 +85,6 @@ def _lines(option: Option, width: int, most: int | None = None) -> list[str]:
 
 def _wrapped(text: str, width: int, indent: int = 0, most: int | None = None) -> list[str]:
     """Lines of a text, the first ``most``; names of options and files are not broken at their dashes."""
-    form = {"break_on_hyphens": False, "break_long_words": False, "placeholder": " …"}
-    return textwrap.wrap(text, width, subsequent_indent=" " * indent, max_lines=most, **form)
+    wrapper = textwrap.TextWrapper(width, break_on_hyphens=False, break_long_words=False, placeholder=" …")
+    wrapper.subsequent_indent, wrapper.max_lines = " " * indent, most
+    return wrapper.wrap(text)

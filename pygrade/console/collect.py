@@ -123,15 +123,12 @@ def _likeness(logs: Logs, policy: FusionPolicy) -> dict[str, Any]:
     """What page terms read of the candidates: places of categories [M], distinct vectors, the place of each row's."""
     terms = None if policy.correction is None else policy.correction.page_terms
     names, place, vectors = logs.category, logs.embedding, logs.embeddings
-    vectored = terms is not None and place is not None and vectors is not None and terms.dimension == vectors.shape[1]
-    named = terms is not None and names is not None and bool(terms.categories)
-    return {
-        "categories": list(terms.categories) if terms is not None and named else [],
-        "category": terms.codes(names) if terms is not None and named else None,
-        "embeddings": {"place": place, "vectors": vectors, "dimension": terms.dimension}
-        if terms is not None and vectored
-        else None,
-    }
+    record: dict[str, Any] = {"categories": [], "category": None, "embeddings": None}
+    if terms is not None and names is not None and terms.categories:
+        record |= {"categories": list(terms.categories), "category": terms.codes(names)}
+    if terms is not None and place is not None and vectors is not None and terms.dimension == vectors.shape[1]:
+        record["embeddings"] = {"place": place, "vectors": vectors, "dimension": terms.dimension}
+    return record
 
 
 def _judged(run: JudgedRun, late: Logs, chosen: NDArray[np.int64]) -> dict[str, Any]:
