@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.console.policy_files import static_policy
 from pygrade.evaluation.arms import EXPECTED_VALUE, LOGGED_ORDER, PRODUCTION, STAGE1, STATIC
 from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs
-from pygrade.policy import Baseline, FusionPolicy, Mixture
+from pygrade.policy import Baseline, FusionPolicy
+from pygrade.policy.alone import baseline_alone
+from pygrade.policy.spec import fusion_formula
 from pygrade.serving.ranker import BlendedRanker
 
 
@@ -25,13 +26,14 @@ def describe_arms(
     simple: the baselines by name, `evaluate_policy.simple_baselines`; policies: `evaluate_policy.policies_of`.
     """
     last = list(policies.values())[-1]
+    formula = fusion_formula(last.config)
     arms: list[dict[str, Any]] = []
     if PRODUCTION not in simple and logs.slots_known:
         order = np.where(logs.shown, -logs.position.astype(np.float64), -np.inf)
         arms.append(_arm(LOGGED_ORDER, None, ranks(order, logs.offsets).astype(np.int32)))
     for name in dict.fromkeys((PRODUCTION, EXPECTED_VALUE, STATIC, *named)):
         if name in simple:
-            policy = _baseline_policy(simple[name], last)
+            policy = baseline_alone(simple[name], last.tasks, formula, last.features, last.correction)
             arms.append(_arm(name, policy, _ranks(policy, logs), _static_weights(simple[name], last)))
     for name, policy in policies.items():
         if name != STAGE1:
@@ -49,14 +51,6 @@ def _arm(
         alone = "baseline" if mixture.trust == 0 else "challenger"
     record = {"name": name, "policy": policy, "ranks": order, "weights": weights}
     return record | {"weighs": weighs, "alone": alone}
-
-
-def _baseline_policy(baseline: Baseline, policy: FusionPolicy) -> FusionPolicy:
-    """A policy that serves a baseline alone, with the formula and the correction of another one."""
-    made = static_policy(policy)
-    made.correction = policy.correction if baseline.corrected else None
-    made.mixture = Mixture(0.0, baseline)
-    return made
 
 
 def _static_weights(baseline: Baseline, policy: FusionPolicy) -> NDArray[np.float32] | None:

@@ -110,7 +110,7 @@ def test_moved_multipliers_are_worth_what_python_says_and_are_served_once_saved(
     assert np.array_equal(result["pages"], ranked.indices.reshape(-1))
     values = np.tile(np.float32(u), (logs.num_requests, 1))
     scores = found.policy.scores(logs.context, logs.predictions, logs.offsets, logs.scenario, values, logs.value)
-    evaluation = replayed(found, logs, record["over"], monkeypatch, yours=scores.numpy())
+    evaluation = replayed(found, logs, record["over"], monkeypatch, yours=scores)
     for metric in ("value", "ndcg"):
         assert_equal(result["lifts"][metric], evaluation.lifts["yours"][metric], logs)
     folder = unpacked(result["zip"], tmp_path / "saved")
