@@ -1,8 +1,11 @@
 """Builds the console's WebAssembly of the core: `python -m devtools.console_wasm`, which needs `pip install ziglang`.
 
-``core.wasm`` is committed, and beside it ``core.json`` with the hashes of all that it was made from.
+``core.txt`` is committed as the page has it, base64 of gzip, and beside it ``core.json`` with the hashes of all that it
+was made from.
 """
 
+import base64
+import gzip
 import hashlib
 import importlib.metadata
 import json
@@ -16,49 +19,32 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "pygrade/console/web"
 UNITS = (
     "csrc/wasm/console.cpp",
-    "csrc/src/fusion.cpp",
-    "csrc/src/page_search.cpp",
-    "csrc/src/ranking.cpp",
-    "csrc/src/serving/mixture.cpp",
-    "csrc/src/serving/page_places.cpp",
-    "csrc/src/serving/page_terms.cpp",
-    "csrc/src/serving/policy.cpp",
-    "csrc/src/util/sha256.cpp",
-    "csrc/src/simd/fusion.cpp",
-    "csrc/src/simd/page_search.cpp",
-    "csrc/src/simd/ranking.cpp",
-    "csrc/src/simd/policy.cpp",
+    *(f"csrc/src/{name}.cpp" for name in ("fusion", "page_search", "ranking")),
+    *(f"csrc/src/serving/{name}.cpp" for name in ("correction", "item_levels", "mixture", "page_places", "page_terms")),
+    *(f"csrc/src/serving/{name}.cpp" for name in ("policy", "policy_file", "prediction_scales", "ranker")),
+    *(f"csrc/src/simd/{name}.cpp" for name in ("correction", "fusion", "page_search", "policy", "ranking")),
+    *(f"csrc/src/util/{name}.cpp" for name in ("artifact_record", "blake2b", "json", "safetensors", "sha256")),
 )
+PRELUDE = "csrc/wasm/prelude.hpp"
 FLAGS = [
-    "-target",
-    "wasm32-wasi",
-    "-mexec-model=reactor",
-    "-std=c++20",
-    "-O2",
-    "-g0",
-    "-DNDEBUG",
-    "-fno-exceptions",
-    "-fno-rtti",
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-Wno-c++11-narrowing",
-    "-fvisibility=hidden",
-    "-DPYGRADE_ISA_NAMESPACE=baseline",
-    "-include",
-    "csrc/wasm/prelude.hpp",
-    "-Icsrc/src",
-    "-Icsrc/include",
-    "-Wl,--gc-sections",
-    "-Wl,--strip-all",
-    "-Wl,-z,stack-size=262144",
+    *("-target", "wasm32-wasi", "-mexec-model=reactor", "-std=c++20", "-Os", "-g0", "-DNDEBUG"),
+    *(
+        "-fexceptions",
+        "-fno-rtti",
+        "-ffp-contract=off",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-Wno-c++11-narrowing",
+    ),
+    *("-fvisibility=hidden", "-DPYGRADE_ISA_NAMESPACE=baseline", "-include", PRELUDE, "-Icsrc/src", "-Icsrc/include"),
+    *("-Wl,--gc-sections", "-Wl,--strip-all", "-Wl,-z,stack-size=262144"),
 ]
 
 
 def sources() -> list[str]:
     """The units and every header of ours that they include, directly or not."""
     found: dict[str, None] = {}
-    waiting = [*UNITS, "csrc/wasm/prelude.hpp"]
+    waiting = [*UNITS, PRELUDE]
     while waiting:
         name = waiting.pop()
         if name in found:
@@ -89,7 +75,7 @@ def build(out: Path) -> bytes:
 
 
 def main() -> None:
-    """Build ``core.wasm`` and write ``core.json``."""
+    """Build, and write ``core.txt`` and ``core.json``."""
     with tempfile.TemporaryDirectory() as folder:
         content = build(Path(folder) / "core.wasm")
     record = {
@@ -97,10 +83,10 @@ def main() -> None:
         "wasm_sha256": hashlib.sha256(content).hexdigest(),
         "ziglang": importlib.metadata.version("ziglang"),
     }
-    OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "core.wasm").write_bytes(content)
+    packed = base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
+    (OUT / "core.txt").write_text(packed + "\n", encoding="utf-8")
     (OUT / "core.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print(f"{len(content):,} bytes")
+    print(f"{len(content):,} bytes, packed {len(packed):,}")
 
 
 if __name__ == "__main__":

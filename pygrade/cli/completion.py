@@ -1,21 +1,34 @@
-"""Completion of commands and options in a shell: one script for all of them, which asks ``pygrade`` at each Tab."""
+"""Completion of commands and options: the shell asks ``pygrade`` at each Tab by bash's protocol (`complete -C`)."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from pygrade.cli.option_list import COMMANDS, Option, options_of
 
-SHELLS = ("bash", "zsh", "fish")
-ASK = "--complete"  # hidden: pygrade --complete WORD…, the last one unfinished, prints what it may become
+ASK = "--complete"  # hidden: with COMP_LINE and COMP_POINT set, prints what the last word of the line may become
+_BASH = f"complete -o nospace -o default -C 'pygrade {ASK}' pygrade"
+SCRIPTS = {
+    "bash": _BASH,
+    "zsh": f"autoload -U +X bashcompinit && bashcompinit\n{_BASH}",
+    "fish": f"complete -c pygrade -a '(COMP_LINE=(commandline -cp) pygrade {ASK} | string trim)'",
+}
 _EVERY = ("--config", "--help", "--help-all")
 _ALONE = ("--help", "--version", "--cmake-dir", "--print-completion")
 
 
 def script(shell: str) -> str:
-    """The completion script of a shell; ``ValueError`` if there is none."""
-    if shell not in SHELLS:
-        raise ValueError(f"print-completion is {shell!r}; want one of {', '.join(SHELLS)}")
-    return Path(__file__).with_name(f"completion.{shell}").read_text(encoding="utf-8")
+    """What a shell evaluates to complete; ``ValueError`` if it is not known."""
+    if shell not in SCRIPTS:
+        raise ValueError(f"print-completion is {shell!r}; want one of {', '.join(SCRIPTS)}")
+    return SCRIPTS[shell]
+
+
+def complete_line(line: str, current: str | None) -> list[str]:
+    """What the end of a line may become, with a blank after whole words. Bash ends words at = and :, pygrade at blanks:
+    ``current`` is bash's last word, of which alone it replaces the text; None: the shell has pygrade's words.
+    """
+    words = [*line.split()[1:], *([""] if line[-1:].isspace() else [])]
+    before = 0 if current is None or not words else len(words[-1]) - len(current.removeprefix("="))
+    return [f"{word[before:]}{'' if word.endswith('.') else ' '}" for word in complete(words)]
 
 
 def complete(words: Sequence[str]) -> list[str]:
@@ -27,25 +40,20 @@ def complete(words: Sequence[str]) -> list[str]:
     if not before:
         return _starting(last, (*COMMANDS, *_ALONE) if last.startswith("-") else COMMANDS)
     if before[0] == "--print-completion":
-        return _starting(last, SHELLS)
+        return _starting(last, SCRIPTS)
     if before[0] not in COMMANDS:
         return []
     options = options_of(before[0])
     name, equals, value = last.partition("=")
     if equals and last.startswith("-"):
         return [f"{name}={choice}" for choice in _starting(value, _choices(options, name))]
-    if last.startswith("-"):
-        return _starting(last, dict.fromkeys([*(flag for o in options for flag in _flags(o, last)), *_EVERY]))
-    return _starting(last, _choices(options, before[-1]))
-
-
-def _flags(option: Option, typed: str) -> list[str]:
-    head = option.flag.split(".")
-    for depth in range(1, len(head)):
-        if not typed.startswith(prefix := ".".join(head[:depth]) + "."):
-            return [prefix]
-    negative = option.negative if option.name not in ("json", "quiet", "traceback") else ""
-    return [name for name in (option.flag, negative, option.alias) if name and not option.positional]
+    if not last.startswith("-"):
+        return _starting(last, _choices(options, before[-1]))
+    offered = [o for o in options if not o.positional]
+    off = [o.negative for o in offered if o.name not in ("json", "quiet", "traceback")]
+    flags = [*(flag for o in offered for flag in (o.flag, o.alias)), *off, *_EVERY]
+    groups = (flag[: flag.find(".", len(last)) + 1] or flag for flag in _starting(last, filter(None, flags)))
+    return list(dict.fromkeys(groups))
 
 
 def _choices(options: Sequence[Option], flag: str) -> tuple[str, ...]:

@@ -7,19 +7,17 @@ of its options as ``options.toml`` into its directory, from where they can be gi
 
 import difflib
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, replace
+from dataclasses import replace
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from pygrade.cli.option_list import COMMANDS, default_of, fields_of, is_mapping, is_options, options_class, options_of
+from pygrade.cli.option_list import COMMANDS, default_of, fields_of, is_mapping, is_options, options_class
 from pygrade.config.option import Options
 
 DEFAULTS = "defaults"  # the table of options of several commands
-_UNREAD = {"traceback"}  # decides what happens before the file is read
-
 Table = dict[str, Any]
 
 
@@ -27,20 +25,24 @@ class Word(str):
     """A value of the command line, where numbers are text."""
 
 
+class Given(NamedTuple):
+    """The value of an option, and where it stands, as errors begin: "config FILE: [train] ", or "--stage2."."""
+
+    value: Any
+    place: str
+    name: str
+
+
 _SOURCES: dict[Any, tuple[type, ...]] = {  # what options of a type are made from
     **{int: (int, Word), float: (int, float, Word), bool: (bool,)},
     **{str: (str, Word), Path: (str, Word)},
 }
-Label = Callable[[tuple[str, ...], str], str]  # groups of options, and an option or what is said of it → text
+_NAMES = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false", Path: "a path"}
 
 
 def read_options(path: Path, command: str) -> Table:
-    """The options that a file has for a command, nested, with the types of their fields.
-
-    ``ValueError`` names the file's table and key if a name is unknown, in any command's table; or, in this one's, if a
-    value has another type, or one that the dataclass refuses.
-    """
-    found: dict[str, Table] = {}
+    """The `Given` options that a file has for a command, nested. ``ValueError`` names table and key of unknown ones."""
+    found: dict[str, Table] = {DEFAULTS: {}, command: {}}
     for key, table in read_tables(path).items():
         name = key.replace("_", "-")
         if name not in (DEFAULTS, *COMMANDS):
@@ -48,38 +50,27 @@ def read_options(path: Path, command: str) -> Table:
             raise ValueError(f"config {path}: [{key}] is not a command; {wanted}")
         if not isinstance(table, dict):
             raise ValueError(f"config {path}: {key} is {table!r}; want a table [{key}]")
-        if name not in (DEFAULTS, command) and reads_itself(name):
-            continue  # it checks its table itself
-        readers = COMMANDS if name == DEFAULTS else (name,)
-        unknown = [_unknown(options_class(reader), table) for reader in readers]
-        for place, names in unknown[0].items():
-            if all(place in others for others in unknown[1:]):
-                wanted = near(place[-1].replace("-", "_"), names) or "see --help-all"
-                where = ".".join((key, *place[:-1]))
-                raise ValueError(f"config {path}: [{where}] {place[-1]} is not an option; {wanted}")
-        if name in (DEFAULTS, command):
-            found[name] = typed(options_class(command), table, label(path, name))
-    table = merged(found.get(DEFAULTS, {}), found.get(command, {}))
-    build(options_class(command), table, label(path, command))
-    return table
+        if name == DEFAULTS:  # those that this command has, if the others are of another one
+            every = {entry.name for other in COMMANDS for entry, _ in fields_of(options_class(other))}
+            own = {entry.name for entry, _ in fields_of(options_class(command))}
+            table = {key: value for key, value in table.items() if key.replace("-", "_") not in every - own}
+        if name in (DEFAULTS, command) or not reads_itself(name):
+            kind = options_class(command if name == DEFAULTS else name)
+            found[name] = _known(kind, table, f"config {path}: [{key}")
+    return merged(found[DEFAULTS], found[command])
 
 
-def _unknown(kind: type[Options], table: Table, groups: tuple[str, ...] = ()) -> dict[tuple[str, ...], list[str]]:
-    """The places of keys that are no options, each with the options that there are."""
-    hints = {entry.name: hint for entry, hint in fields_of(kind) if entry.name not in _UNREAD}
-    found: dict[tuple[str, ...], list[str]] = {}
+def _known(kind: type[Options], table: Table, place: str) -> Table:
+    """The options of a table."""
+    hints = {entry.name: hint for entry, hint in fields_of(kind) if entry.name != "traceback"}  # decided before
+    result: Table = {}
     for key, value in table.items():
-        hint = hints.get(key.replace("-", "_"))
-        if hint is not None and is_options(hint) and isinstance(value, dict):
-            found |= _unknown(hint, value, (*groups, key))
-        elif hint is None or is_options(hint):
-            found[*groups, key] = list(hints)
-    return found
-
-
-def label(path: Path, table: str) -> Label:
-    """How errors name what is in a table of a file."""
-    return lambda groups, text: f"config {path}: [{'.'.join((table, *groups))}] {text}"
+        name = key.replace("-", "_")
+        hint = hints.get(name)
+        if hint is None or is_options(hint) != (is_options(hint) and isinstance(value, dict)):
+            raise ValueError(f"{place}] {key} is not an option; {near(name, hints) or 'see --help-all'}")
+        result[name] = _known(hint, value, f"{place}.{key}") if is_options(hint) else Given(value, f"{place}] ", name)
+    return result
 
 
 def read_tables(path: Path) -> Table:
@@ -102,7 +93,7 @@ def read_table(path: Path, command: str) -> Table:
 
 def reads_itself(command: str) -> bool:
     """Whether a command reads its table by itself, for it may hold more than the command line can say."""
-    return any(option.name == "config" for option in options_of(command))
+    return any(entry.name == "config" for entry, _ in fields_of(options_class(command)))
 
 
 def near(name: str, names: Iterable[str]) -> str:
@@ -111,58 +102,31 @@ def near(name: str, names: Iterable[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else ""
 
 
-def merged(below: Table, above: Table) -> Table:
-    """Both tables; where both have an option, that of the one above."""
-    both = {
-        key: merged(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
-        for key, value in above.items()
-    }
-    return below | both
+def merged(low: Table, high: Table) -> Table:
+    """Both tables; the second wins, group by group."""
+    both = {key: merged(low[key], high[key]) for key in low.keys() & high.keys() if isinstance(high[key], dict)}
+    return {**low, **high, **both}
 
 
-def typed(kind: type[Options], table: Table, label: Label, groups: tuple[str, ...] = ()) -> Table:
-    """A table of options with values of their fields' types; ``ValueError`` names one that is of another type."""
-    result: Table = {}
-    table = {key.replace("-", "_"): value for key, value in table.items()}
-    for name, hint in ((entry.name, hint) for entry, hint in fields_of(kind) if entry.name in table):
-        if is_options(hint):
-            result[name] = typed(hint, table[name], label, (*groups, name))
-        else:
-            result[name] = _value(table[name], hint, label(groups, name))
-    return result
-
-
-def build(
-    kind: type[Options],
-    table: Table,
-    label: Label | None = None,
-    default: Options | None = None,
-    groups: tuple[str, ...] = (),
-) -> Any:
-    """An instance of a dataclass from a table of typed options, else of its defaults. A mapping that has a default,
+def build(kind: type[Options], table: Table, default: Options | None = None) -> Any:
+    """An instance of a dataclass from a table of `Given` options, else of its defaults. A mapping that has a default,
     such as the values of a data set's tasks, keeps the entries that are not given.
-
-    label: the table is only a part of the options, to be checked: a required one may be absent, and errors say where.
     """
     values: Table = {}
     for entry, hint in fields_of(kind):
+        if (given := table.get(entry.name)) is None:
+            continue
         own = default_of(entry) if default is None else getattr(default, entry.name)
-        if entry.name in table:
-            value = table[entry.name]
-            if is_options(hint):
-                values[entry.name] = build(hint, value, label, own, (*groups, entry.name))
-            else:
-                values[entry.name] = {**own, **value} if isinstance(own, Mapping) and value is not None else value
-        elif own is MISSING and label is not None:
-            values[entry.name] = None
+        if is_options(hint):
+            values[entry.name] = build(hint, given, own)
+        else:
+            value = _value(given.value, hint, given.place + given.name)
+            values[entry.name] = {**own, **value} if isinstance(own, Mapping) and value is not None else value
     try:
         return kind(**values) if default is None else replace(default, **values)
     except ValueError as error:
-        text = str(error)
-        if label is not None:
-            raise ValueError(label(groups, text)) from error
-        names_option = text.partition(" ")[0] in values
-        raise ValueError(".".join((*groups, text)) if names_option else text) from error
+        given = table.get(str(error).partition(" ")[0])
+        raise ValueError(f"{given.place}{error}" if isinstance(given, Given) else str(error)) from error
 
 
 def _value(value: Any, kind: Any, where: str) -> Any:
@@ -200,7 +164,6 @@ def _choice(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
 
 
 def _name(kind: Any) -> str:
-    words = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false", Path: "a path"}
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(str, get_args(kind)))
-    return words.get(kind, "a table" if is_mapping(kind) else "a list" if get_origin(kind) is tuple else "none")
+    return _NAMES.get(kind, "a table" if is_mapping(kind) else "a list" if get_origin(kind) is tuple else "none")

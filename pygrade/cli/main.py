@@ -76,9 +76,11 @@ def _answer(args: list[str]) -> str | None:
 
         return cmake_dir()
     if args[0] == completion.ASK:
-        return "\n".join(completion.complete(args[1:]))
+        line = os.environ.get("COMP_LINE", "")
+        line = line[: int(os.environ.get("COMP_POINT", len(line)))]
+        return "\n".join(completion.complete_line(line, args[2] if len(args) > 2 else None))
     if args[0] == "--print-completion":
-        return completion.script(args[1] if len(args) > 1 else "").rstrip()
+        return completion.script(args[1] if len(args) > 1 else "")
     if args[0] in COMMANDS and "--help-all" in args:
         return full_help(args[0])
     if args[0] in COMMANDS and ("--help" in args or "-h" in args):

@@ -41,7 +41,6 @@ COMMANDS = {  # the module of pygrade.config that has the options, and what the 
     "info": ("export", "versions, device, instruction set, and which backends work"),
     "docs": ("export", "the documentation in a browser, or where it is"),
 }
-_EXTRA = {"text": "", "positional": False, "alias": ""}  # of an option, and what it is without
 _KINDS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
@@ -51,7 +50,7 @@ class Option(NamedTuple):
     name: str  # as the field: k, or stage2.group_size if nested
     hint: Any  # its type
     default: Any  # dataclasses.MISSING: required
-    text: str
+    text: str = ""
     positional: bool = False  # may come first, without its name
     alias: str = ""  # another name: --mtl
 
@@ -150,8 +149,8 @@ def _walk(kind: type[Options]) -> Iterator[Option]:
                 own = reduce(getattr, option.name.split("."), default_of(entry))
                 yield option._replace(name=f"{entry.name}.{option.name}", default=own)
         else:
-            extra = [entry.metadata.get(name, default) for name, default in _EXTRA.items()]
-            yield Option(entry.name, hint, default_of(entry), *extra)
+            more = {name: value for name, value in entry.metadata.items() if name in Option._fields}
+            yield Option(entry.name, hint, default_of(entry), **more)
 
 
 def _kind(hint: Any) -> str:

@@ -1,21 +1,13 @@
 """From the words of a command line to the options of a command."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_origin
+from typing import Any, get_args, get_origin
 
-from pygrade.cli import config_file
-from pygrade.cli.config_file import Table, Word
+from pygrade.cli.config_file import Given, Table, Word, build, merged, near, read_options, read_table, reads_itself
 from pygrade.cli.option_list import Option, is_mapping, options_class, options_of
 
 _USUAL = "pygrade.toml"  # the usual name of the file
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        text = message.removeprefix("argument ").replace(": expected one argument", " wants one value")
-        raise ValueError(f"{text.replace(': expected 1 argument', ' wants one value')} (see {self.prog} --help)")
 
 
 def parse(command: str, arguments: Sequence[str]) -> Any:
@@ -23,67 +15,66 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
 
     ``ValueError`` for a word that is no option, a value of another type, and a required option that is absent.
     """
-    options, kind = options_of(command), options_class(command)
-    given = _given(command, options, arguments)
-    path, *others = given.pop("config file", [None])
-    if others:
-        raise ValueError("config is given twice; want one file")
+    options = options_of(command)
+    config = None if reads_itself(command) else Option("config", Path, None, "")
+    given = _given(command, [*options, *([config] if config else [])], arguments)
+    path = given.pop("config")[0] if config and "config" in given else None
     table: Table = {}
-    for option in options:
-        if option.name in given:
-            *groups, name = option.name.split(".")
-            inner = table
-            for group in groups:
-                inner = inner.setdefault(group, {})
-            inner[name] = given[option.name] if option.hint is bool else from_words(given[option.name], option.hint)
-    table = config_file.typed(kind, table, lambda groups, text: f"--{'.'.join((*groups, text)).replace('_', '-')}")
+    for name, words in given.items():
+        *groups, last = name.split(".")
+        inner = table
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        hint = next(option.hint for option in options if option.name == name)
+        value = words if isinstance(words, bool) else from_words(words, hint)
+        inner[last] = Given(value, "--" + "".join(f"{group}." for group in groups), last)
     if path is not None:
-        table = config_file.merged(config_file.read_options(Path(path), command), table)
+        table = merged(read_options(Path(path), command), table)
     elif "config" in table:  # the command reads its table itself, but for what is required
-        read = config_file.read_table(table["config"], command)
-        label = config_file.label(table["config"], command)
-        required = {option.name: read[option.name] for option in options if option.required and option.name in read}
-        table = config_file.typed(kind, required, label) | table
+        file = Path(table["config"].value)
+        read = {name: Given(v, f"config {file}: [{command}] ", name) for name, v in read_table(file, command).items()}
+        table = {
+            option.name: read[option.name] for option in options if option.required and option.name in read
+        } | table
     if absent := [option for option in options if option.required and option.name not in table]:
         wanted = ", ".join(f"{option.flag} {option.kind}" for option in absent)
         here = path is None and "config" not in table and Path(_USUAL).is_file()
         hint = f"; {_USUAL} is here: it is read if it is named, --config {_USUAL}" if here else ""
         raise ValueError(f"{command} wants {wanted} (see pygrade {command} --help){hint}")
-    return config_file.build(kind, table)
+    return build(options_class(command), table)
 
 
 def _given(command: str, options: Sequence[Option], arguments: Sequence[str]) -> dict[str, Any]:
     """Name → words of each option that is given; of flags, whether they are on."""
-    words = list(arguments)
-    if words and not words[0].startswith("-"):
-        words = [*(option.flag for option in options if option.positional), *words]
-    parser = _Parser(f"pygrade {command}", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    if not config_file.reads_itself(command):
-        parser.add_argument("--config", dest="config file", metavar="FILE", action="append")
-    for option in options:
-        names = [option.flag, *([option.alias] if option.alias else [])]
-        if option.hint is bool:
-            parser.add_argument(*names, dest=option.name, action="store_true")
-            parser.add_argument(option.negative, dest=option.name, action="store_false")
+    names = {word: option for option in options for word in (option.flag, option.alias) if word}
+    off = {option.negative: option for option in options if option.negative}
+    first = next((option for option in options if option.positional), None)
+    given: dict[str, Any] = {}
+    current = first  # takes the words that come; after the options only if it is not given
+    for word in arguments:
+        flag, equals, value = word.partition("=")
+        flag = flag.replace("_", "-")
+        if not word.startswith("--"):
+            if current is None or (len(given.get(current.name, ())) == 1 and not _is_list(current.hint)):
+                current = first if first is not None and first.name not in given else None
+            if current is None:
+                raise ValueError(f"{command} has no option {word}; see pygrade {command} --help-all")
+            given.setdefault(current.name, []).append(word)
+        elif flag in names and names[flag].hint is not bool:
+            current = names[flag]
+            if current.name == "config" and "config" in given:
+                raise ValueError("config is given twice; want one file")
+            given[current.name] = [value] if equals else []
+        elif (flag in names or flag in off) and not equals:
+            given[(names.get(flag) or off[flag]).name] = flag in names
+            current = None
         else:
-            parser.add_argument(*names, dest=option.name, nargs="*" if _is_list(option.hint) else 1)
-    parsed, rest = parser.parse_known_args([_spelled(word) for word in words])
-    given = vars(parsed)
-    positional = next((option.name for option in options if option.positional), None)
-    if positional and positional not in given and not any(word.startswith("-") for word in rest):
-        given |= {positional: rest} if rest else {}
-        rest = []
-    if rest:
-        flags = [flag for option in options for flag in (option.flag, option.negative) if flag]
-        wanted = config_file.near(rest[0].partition("=")[0], flags)
-        raise ValueError(f"{command} has no option {rest[0]}; {wanted or f'see pygrade {command} --help-all'}")
+            wanted = near(flag, [*names, *off]) or f"see pygrade {command} --help-all"
+            raise ValueError(f"{command} has no option {word}; {wanted}")
+    for option in options:
+        if given.get(option.name) == [] and not _is_list(option.hint):
+            raise ValueError(f"{option.flag} wants one value (see pygrade {command} --help)")
     return given
-
-
-def _spelled(word: str) -> str:
-    """An option with dashes for underscores."""
-    name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
 def _is_list(hint: Any) -> bool:

@@ -10,8 +10,7 @@ from pygrade.config.shared import Output
 class ConsoleConfig(Options):
     """How much a console holds."""
 
-    requests: int = option(300, "requests whose candidates it holds, evenly spaced over the held-out ones", ge=1)
-    judge: int = option(4000, "held-out requests, the latest, that judge its weights", ge=1)
+    requests: int = option(1000, "requests that it holds, evenly spaced over the held-out ones", ge=1)
     k: int = option(10, "ranks that count", ge=1)
     propensity: float | None = option(None, "exponent of the slots' propensity; none: estimate it from the log")
 
@@ -21,8 +20,8 @@ class ConsoleOptions(Output, ConsoleConfig):
     """Write the console of a run: one HTML file that needs no server and asks no other host for anything.
 
     It shows requests that the training did not see: the pages of production, expected value, best static weights and
-    GRADE side by side, what moved and which task moved it, and sliders that rank again at once, with their replay
-    value. It saves the sliders as a policy. `pygrade serve` shows the same file at /console, with the live state.
+    GRADE side by side, and sliders that rank again at once, with their replay value. It saves the sliders as a policy.
+    `pygrade serve` shows the same file at /console, with the live state.
 
     Example: pygrade console runs/mine --data logs:runs/logs
     """

@@ -21,11 +21,7 @@ def pack(record: dict[str, Any]) -> str:
     parts: list[bytes] = []
     head = json.dumps(to_builtins(_lifted(record, parts)), allow_nan=False, separators=(",", ":")).encode()
     text = len(head).to_bytes(4, "little") + head
-    return compressed(text + bytes(-len(text) % 8) + b"".join(parts))
-
-
-def compressed(content: bytes) -> str:
-    """Base64 of gzip."""
+    content = text + bytes(-len(text) % 8) + b"".join(parts)
     return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
 
 

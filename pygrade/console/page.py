@@ -13,10 +13,10 @@ from typing import Any
 
 from pygrade._util.html_table import escape
 from pygrade._util.serialization import write_bytes
-from pygrade.console.blob import compressed, pack
+from pygrade.console.blob import pack
 from pygrade.console.html import Lead, Section
 
-STYLES = ("base", "panel", "pages", "tables", "narrow")
+STYLES = ("base", "tables", "run")
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+)\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export ", re.MULTILINE)
 _SCRIPTS = """<noscript><p class="lead">Pages side by side, and the sliders, need JavaScript.</p></noscript>
@@ -43,7 +43,6 @@ def page(
     show these and the state of a service; without, it has no script.
     """
     script, style = script_text(), "".join(_source(f"{name}.css") for name in STYLES)
-    core = compressed((files("pygrade.console") / "web/core.wasm").read_bytes())
     data = "" if record is None else pack(record)
     links = "".join(f'<a href="#s{i}">{escape(section.title)}</a>' for i, section in enumerate(sections))
     filled = {
@@ -53,7 +52,7 @@ def page(
         "lead": lead.html(),
         "nav": f'<nav aria-label="Sections">{links}</nav>' if len(sections) > 1 else "",
         "sections": "".join(section.html(f"s{i}") for i, section in enumerate(sections)),
-        "scripts": _SCRIPTS.format(core=core, data=data, script=script) if scripted else "",
+        "scripts": _SCRIPTS.format(core=_source("core.txt").strip(), data=data, script=script) if scripted else "",
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], _source("console.html"))
 

@@ -1,16 +1,14 @@
-"""Templates of policies that the page fills and saves: the same files that `FusionPolicy.save` writes."""
+"""Policies whose weights or multipliers the page sets, ranks by, and saves."""
 
 import copy
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
 import torch
 
 from pygrade.policy import FusionPolicy, PolicySpec
 
 
-def static_template(policy: FusionPolicy) -> dict[str, Any]:
+def static_policy(policy: FusionPolicy) -> FusionPolicy:
     """A policy of the same schema that serves one weight vector, whatever the request: all of its weights are frozen.
 
     The page puts the weights into ``frozen``, ``bounds``, ``static_weights`` and the head's bias (so that exploration
@@ -26,18 +24,12 @@ def static_template(policy: FusionPolicy) -> dict[str, Any]:
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.zero_()
-    return _template(made)
+    return made
 
 
-def trade_off_template(policy: FusionPolicy) -> dict[str, Any]:
+def trade_off_policy(policy: FusionPolicy) -> FusionPolicy:
     """The policy itself; the page makes its multipliers the default of all requests."""
     config = replace(policy.config, values=dict.fromkeys(policy.tasks, 1.0), scenario_values={})
     made = copy.copy(policy)
     made.spec = replace(policy.spec, config=config)
-    return _template(made)
-
-
-def _template(policy: FusionPolicy) -> dict[str, Any]:
-    """The content of the two files."""
-    text, tensors = policy.artifact({"made_by": "pygrade console"})
-    return {"json": text.decode(), "tensors": np.frombuffer(tensors, np.uint8)}
+    return made

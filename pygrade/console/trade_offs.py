@@ -1,4 +1,4 @@
-"""What the trade-offs of a policy are judged by, in the console and by `pygrade front`."""
+"""What the trade-offs of a policy are judged by, by `pygrade front`."""
 
 import numpy as np
 
@@ -7,7 +7,6 @@ from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.training.baselines import production_scores
 from pygrade.training.propensity import SlotPropensity
-from pygrade.training.reward import logged_weights
 
 _TURNED = 4  # tasks whose multipliers turn by default
 
@@ -19,11 +18,6 @@ def judge_of(policy: FusionPolicy, logs: Logs, propensity: SlotPropensity, k: in
     """
     curve, error = propensity.known(max(logs.num_slots, k)), propensity.standard_error
     return Judge(policy, logs, production_scores(logs, policy), curve, k, floor, exponent_error=error)
-
-
-def has_production(logs: Logs) -> bool:
-    """Whether the log tells production's order."""
-    return logs.slots_known or logged_weights(logs) is not None
 
 
 def most_valuable(logs: Logs) -> tuple[str, ...]:

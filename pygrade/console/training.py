@@ -16,7 +16,7 @@ from pygrade._util.serialization import read_json
 from pygrade.config.console import ConsoleConfig
 from pygrade.console.charts import Chart, draw
 from pygrade.console.collect import collect
-from pygrade.console.html import Facts, Json, Lead, Section, card, facts, folded, notes, table
+from pygrade.console.html import Facts, Json, Lead, Section, card, facts, notes, table
 from pygrade.console.marks import interval_mark, reach_of
 from pygrade.console.page import write_page
 from pygrade.console.run_files import JudgedRun
@@ -163,7 +163,6 @@ def training_sections(run: Path) -> list[Section]:
             "anything is learned is for held-out requests to say. Pale: each recorded step, strong: moving mean."
         )
         sections.append(Section("Learning curves", text, _charts(panels)))
-    sections += _in_sample(_json(path.with_name("train.json")).get("served"))
     parts = [name for name in two if name.startswith("reward_")]
     if parts:
         text = (
@@ -201,24 +200,6 @@ def _heldout_section(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Sec
         "that falls again has overfitted; a band that holds 0 has not shown that anything was learned."
     )
     return [Section("Held-out learning curve", text, _charts([chart]))]
-
-
-def _in_sample(record: Json | None) -> list[Section]:
-    if not record:
-        return []
-    base, parts = record["static"], ("posterior", "prior", "reward")
-    known = [part for part in parts if base.get(part)]
-    rows = [
-        [label, *(f"{100 * (record[name][part] / base[part] - 1):+.2f} %" for part in known)]
-        for name, label in (("stage1", "stage 1"), ("stage2", "stage 2"))
-        if name in record
-    ]
-    text = (
-        "Mean reward of the weights served (not sampled) over the requests that the policy was fitted to, against the "
-        "best static weights. Only other requests can judge it."
-    )
-    shown = folded("in-sample figures", table(["after", *known], rows))
-    return [Section("Reward on the training log (in-sample, not evidence)", text, shown)] if rows else []
 
 
 def _page_sections(record: Json) -> list[Section]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pygrade.cli import main as cli
-from pygrade.cli.config_file import build, label, read_options, reads_itself, typed
+from pygrade.cli.config_file import Given, build, read_options, reads_itself
 from pygrade.cli.option_list import COMMANDS, options_class
 from pygrade.cli.parse import from_words, parse
 from pygrade.cli.run_directory import to_table, write_options
@@ -64,9 +64,10 @@ def test_options_come_from_the_file_and_the_command_line_wins(config):
 
 def test_defaults_reach_the_commands_that_have_the_option(config):
     path = config(GOOD)
-    assert read_options(path, "demo") == {"seed": 3, "quiet": True}
-    assert read_options(path, "abtest-plan") == {"quiet": True, "effect": 0.02}
-    assert read_options(path, "abtest-check") == {"quiet": True, "counts": (5, 6)}
+    demo, check = (read_options(path, name) for name in ("demo", "abtest-check"))
+    assert {name: given.value for name, given in demo.items()} == {"seed": 3, "quiet": True}
+    assert {name: given.value for name, given in check.items()} == {"quiet": True, "counts": [5, 6]}
+    assert parse("abtest-check", ["--config", str(path)]).counts == (5, 6)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +132,14 @@ def test_the_usual_file_is_not_read_unless_it_is_named(capsys, config, tmp_path,
 
 def made(command, table):
     """The options of a table as a file has it."""
-    kind = options_class(command)
-    return build(kind, typed(kind, table, label(Path("f"), command)))
+
+    def given(entries):
+        return {
+            n: given(e.items()) if isinstance(e, dict) and n.startswith("stage") else Given(e, "", n)
+            for n, e in entries
+        }
+
+    return build(options_class(command), given(table.items()))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -203,4 +210,4 @@ def test_the_service_reads_its_table_itself(config):
     assert (options.run, options.config, options.threads) == (Path("runs/shop"), path, 2)
     table = serve.table_of(options)
     assert (table["port"], table["threads"], table["arms"][0]["name"]) == (9000, 2, "main") and "run" not in table
-    assert read_options(path, "train") == {"seed": 4}
+    assert read_options(path, "train")["seed"].value == 4

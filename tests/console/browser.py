@@ -67,6 +67,18 @@ def updated(page: Any) -> Iterator[None]:
     page.wait_for_function(f"(before) => {updates} !== before", arg=before)
 
 
+def serious_faults(page: Any) -> list[tuple[str, list[str]]]:
+    """What axe finds in a page all of whose details are open."""
+    page.evaluate("document.querySelectorAll('details').forEach((entry) => { entry.open = true; })")
+    found = pytest.importorskip("axe_core_python.sync_playwright").Axe().run(page)
+    assert len(found["passes"]) > 15
+    return [
+        (entry["id"], [node["html"][:120] for node in entry["nodes"]][:3])
+        for entry in found["violations"]
+        if entry["impact"] in ("serious", "critical")
+    ]
+
+
 @contextlib.contextmanager
 def service(page: Path, statuses: list[Any]) -> Iterator[str]:
     """The address of a server of ``/console`` and of one status after the other; an int is an error, the last stays."""

@@ -20,7 +20,7 @@ from tests.console.browser import browser
 from tests.corrections import random_correction
 from tests.learning import tiny_logs
 
-CONFIG = ConsoleConfig(requests=40, judge=120, k=3)
+CONFIG = ConsoleConfig(requests=40, k=3)
 VERDICT = ("better", "Test the new ranking: +0.8 % (0.1 to 1.5); about 3 weeks of your traffic.")
 DETAILS = {
     "detail": "0.6 GRADE + 0.4 expected value over expected value, 4-fold cross-fitted by user, two-sided 95 %",

@@ -3,41 +3,31 @@ import { readFileSync } from "node:fs";
 
 const [folder, input] = process.argv.slice(2);
 const { Core } = await import(`${folder}/core.js`);
-const { unpack } = await import(`${folder}/data.js`);
-const replay = await import(`${folder}/replay.js`);
+const { unpack, unpackBytes } = await import(`${folder}/data.js`);
+const { meanLift } = await import(`${folder}/replay.js`);
 const { Model } = await import(`${folder}/model.js`);
-const save = await import(`${folder}/save.js`);
+const { exactWeights, zipped } = await import(`${folder}/save.js`);
 
-const core = await Core.load(readFileSync(`${folder}/core.wasm`));
+const core = await Core.load(await unpackBytes(readFileSync(`${folder}/core.txt`, "utf-8")));
 const { calls } = await unpack(readFileSync(input, "utf-8"));
 
 const functions = {
-  core: ({ name, given }) => core[name](...given),
-  policy_weights: ({ network, tasks, formula, given }) => {
-    const [context, predictions, offsets, scenarios, multipliers] = given;
-    const policy = core.makePolicy(network, tasks, formula);
-    return core.policyWeights(policy, context, predictions, offsets, tasks, scenarios, multipliers);
-  },
-  mean_lift: ({ fresh, old, users }) => replay.meanLift(fresh, old, users),
-  mean: ({ values, users }) => replay.meanOf(values, users),
-  exact: ({ wanted }) => save.exactWeights(wanted),
-  zip: ({ files }) => save.zip(files),
+  echo: ({ value }) => value,
+  sha256: ({ content }) => core.sha256(content),
+  rank: ({ policy, requests, tasks, k, search }) => core.rank(policy, core.batch(requests, tasks), k, search),
+  mean_lift: ({ fresh, old, users }) => meanLift(fresh, old, users),
+  exact: ({ wanted }) => exactWeights(wanted),
   // The page of a record with moved sliders: order, lifts, the saved policy.
-  page: ({ record, sliders, rules }) => {
+  page: ({ record, sliders }) => {
     const model = new Model(core, record);
-    const yours = model.yours(sliders, rules ?? {});
-    const saved =
-      sliders.mode !== "tradeoffs"
-        ? save.staticPolicy(core, record.policy, record.tasks, sliders.weights)
-        : save.tradeOffPolicy(core, record.policy, record.tasks, [...sliders.multipliers]);
+    const yours = model.yours(sliders);
     return {
       check: model.check(),
       pages: yours.pages,
-      scores: yours.scores,
       weights: yours.weights,
-      lifts: model.lifts(yours, sliders, record.over),
-      zip: saved,
-      contributions: record.arms.map((_, i) => model.contributions(model.arms[i], 0)),
+      lifts: model.lifts(yours, sliders.mode, record.over),
+      zip: yours.files ? zipped(yours.files) : null,
+      contributions: model.arms.map((arm) => model.contributions(arm, 0)),
     };
   },
 };

@@ -15,6 +15,7 @@ from pygrade.console.blob import pack
 
 SOURCES = Path(str(files("pygrade.console"))) / "web"
 NODE = shutil.which("node")
+WEIGHTS = np.array([0.3125, 0.6875], np.float32)
 needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed")
 
 
@@ -30,6 +31,16 @@ def call(folder: Path, *calls: dict[str, Any]) -> list[Any]:
     run = subprocess.run([str(NODE), str(driver), str(modules), str(given)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return _decoded(json.loads(run.stdout))
+
+
+def sliders(weights: Any = WEIGHTS, multipliers: Any = (1.0, 1.0), mode: str = "weights") -> dict[str, Any]:
+    """Moved sliders, as the page has them."""
+    return {"mode": mode, "weights": weights, "multipliers": np.array(multipliers, np.float32)}
+
+
+def page(record: dict[str, Any], moved: dict[str, Any]) -> dict[str, Any]:
+    """The call of the page of a record with moved sliders."""
+    return {"call": "page", "record": record, "sliders": moved}
 
 
 def _decoded(value: Any) -> Any:

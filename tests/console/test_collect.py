@@ -8,7 +8,6 @@ import pytest
 
 from pygrade.config.console import ConsoleConfig
 from pygrade.console.collect import _in_use, collect
-from pygrade.console.columns import MAX_CLASSES, item_groups, request_columns
 from pygrade.console.run_files import find_run
 from pygrade.logs import read_logs, write_logs
 from pygrade.training.training_record import TrainingRecord
@@ -22,10 +21,10 @@ def test_requests_of_the_training_are_left_out(found, record, run):
     assert (found.held_out.num_requests, found.in_sample) == (120, False)
     flat = find_run(run, f"logs:{run.parent / 'logs'}", ConsoleConfig(k=3, propensity=0.0), found.evaluation)
     assert (flat.propensity.known(5) == 1).all()  # all slots count alike
-    browsed = record["browsed"]
-    assert len(browsed["requests"]) == 40 and np.array_equal(browsed["judged"], np.arange(40) * 3)
-    assert record["evaluation"]["num_requests"] == record["judged"]["requests"] == 120
-    assert len(set(browsed["item_names"])) == len(browsed["items"]) == browsed["offsets"][-1]
+    shown = record["requests"]
+    assert shown["names"] == [str(name) for name in found.held_out.request_id[np.arange(40) * 3]]
+    assert record["evaluation"]["num_requests"] == 120 and len(record["judged"]["users"]) == 40
+    assert len(set(shown["item_names"])) == len(shown["item"]) == shown["offsets"][-1]
 
 
 def test_a_log_that_the_policy_knows_is_marked(found, run, tmp_path):
@@ -56,7 +55,7 @@ def test_a_log_that_the_policy_knows_is_marked(found, run, tmp_path):
     ],
 )
 def test_what_is_served_is_compared_with_what_is_in_use(names, served, over):
-    assert _in_use([{"name": name} for name in names], "expected value", served) == over
+    assert _in_use(names, "expected value", served) == over
 
 
 def test_the_log_that_the_run_names_is_found(run, tmp_path):
@@ -79,63 +78,21 @@ def test_the_log_that_the_run_names_is_found(run, tmp_path):
         find_run(tmp_path)
 
 
-def columns_of(**changes) -> dict[str, dict]:
-    return {column["name"]: column for column in request_columns(dataclasses.replace(tiny_logs(60), **changes))}
-
-
-def test_columns_are_a_few_classes_each():
-    hour = 3_600_000
-    context = np.stack([np.arange(60) % 3, np.arange(60.0)], 1).astype(np.float32)
-    context[0, 1] = np.nan
-    found = columns_of(context=context, timestamp=1_700_000_000_000 + np.arange(60) * hour)
-    assert list(found) == ["scenario", "exploration", "day", "mode", "noise"]
-    assert found["scenario"]["labels"] == ["browse", "buy"]
-    assert found["mode"]["labels"] == ["0", "1", "2"] and found["mode"]["codes"][:4].tolist() == [0, 1, 2, 0]
-    assert found["day"]["labels"] == ["2023-11-14", "2023-11-15", "2023-11-16", "2023-11-17"]
-    labels, codes = found["noise"]["labels"], found["noise"]["codes"]
-    assert labels[0].startswith("below") and labels[-1] == "unknown" and codes[0] == 4 and codes[1] == 0
-    assert np.bincount(codes).tolist() == [15, 14, 15, 15, 1]
-
-
-def test_many_names_and_days_share_classes():
-    names = np.array([f"s{number:02}" for number in np.arange(60) % 30])
-    days = 1_700_000_000_000 + np.arange(60) * 86_400_000
-    found = columns_of(scenario=names, timestamp=days)
-    assert len(found["scenario"]["labels"]) == MAX_CLASSES and found["scenario"]["labels"][-1] == "19 others"
-    assert len(found["day"]["labels"]) == 12 and found["day"]["labels"][0] == "2023-11-14, 5 days"
-    assert found["day"]["codes"].max() == 11
-    constant = columns_of(scenario=np.full(60, "one"), context=np.ones((60, 2), np.float32))
-    assert not {"scenario", "mode", "noise"} & set(constant)
-
-
-def test_groups_of_items_are_by_price_and_by_times_in_the_log():
-    logs = tiny_logs(40)
-    logs = dataclasses.replace(
-        logs, item_id=np.arange(logs.num_rows) % 12 // 4, value=np.arange(logs.num_rows).astype(np.float32)
-    )
-    rows = logs.row_request < 5
-    groups = {group["name"]: group for group in item_groups(logs, rows, None)}
-    assert list(groups) == ["price"] and len(groups["price"]["codes"]) == rows.sum()
-    skewed = dataclasses.replace(logs, item_id=np.maximum(np.arange(logs.num_rows) - 30, 0), value=None)
-    groups = {group["name"]: group for group in item_groups(skewed, rows, None)}
-    assert groups["times in the log"]["labels"] == ["1", "31"]
-
-
 def test_a_policy_without_trade_offs_or_weights_in_the_log(tmp_path):
     folder = make_run(tmp_path, trust=1.0, trade_offs=False, requests=120, stages=False)
     write_logs(dataclasses.replace(read_logs(tmp_path / "logs"), weights=None), tmp_path / "bare")
     found = find_run(folder, f"logs:{tmp_path / 'bare'}", ConsoleConfig(k=3))
     result = collect(found, ConsoleConfig(requests=5))
     assert [arm["name"] for arm in result["arms"]] == ["logged order", "expected value", "best static", "policy alone"]
-    assert result["names"]["served"] == found.evaluation["later"]["serves"] == "policy alone"
+    assert result["served"] == found.evaluation["later"]["serves"] == "policy alone"
     assert found.evaluation["verdict"]["verdict"] == "untested"
-    assert result["front"] is None and result["policy"]["network"] is None
-    first = result["arms"][0]["ranks"][: int(result["browsed"]["offsets"][1])]
-    shown = result["browsed"]["positions"][: len(first)]
+    assert result["templates"]["tradeoffs"] is None and result["arms"][0]["policy"] is None
+    first = result["arms"][0]["ranks"][: int(result["requests"]["offsets"][1])]
+    shown = result["requests"]["positions"][: len(first)]
     assert np.array_equal(first[shown >= 0], shown[shown >= 0])
 
 
 def test_a_page_of_long_requests_holds_fewer(found, monkeypatch):
     monkeypatch.setattr("pygrade.console.collect._MAX_VALUES", 200)
-    result = collect(found, ConsoleConfig(requests=40, judge=120))
-    assert 5 <= len(result["browsed"]["requests"]) <= 12 and result["judged"]["requests"] == 120
+    result = collect(found, ConsoleConfig(requests=40))
+    assert 5 <= len(result["requests"]["names"]) <= 12

@@ -12,9 +12,8 @@ from pygrade.console.collect import collect
 from pygrade.console.run_files import find_run
 from pygrade.data.event_log import EventLog
 from tests.console.browser import needs_browser, opened, service
-from tests.console.node import call, needs_node
+from tests.console.node import call, needs_node, page, sliders
 from tests.console.test_live import status
-from tests.console.test_replay import page, sliders
 from tests.pipeline.world import trained
 
 pytestmark = pytest.mark.slow
@@ -40,7 +39,7 @@ def test_a_pipeline_has_a_console_without_more_options(pipeline, tmp_path):
     found = find_run(pipeline, config=ConsoleConfig(k=3))
     assert not found.in_sample and found.events is not None and found.held_out.num_requests > 50
     record = collect(found, ConsoleConfig(requests=20))
-    (result,) = call(tmp_path, page(record, sliders(weights=np.float32(record["arms"][2]["baseline"]["weights"]))))
+    (result,) = call(tmp_path, page(record, sliders(weights=record["presets"]["equal"])))
     assert result["check"]["same"] == result["check"]["all"] > 0
 
 
@@ -50,11 +49,12 @@ def test_users_and_requests_have_the_names_of_the_source(pipeline, monkeypatch):
 
     monkeypatch.setattr(EventLog, "names", names)
     found = find_run(pipeline)
-    browsed = collect(found, ConsoleConfig(requests=20))["browsed"]
-    users = found.held_out.user_id[browsed["judged"]].tolist()
-    assert browsed["users"] == [f"user {user}" if user % 2 else str(user) for user in users]
-    requests = found.held_out.request_id[browsed["judged"]].tolist()
-    assert browsed["requests"] == [f"request {name}" if name % 2 else str(name) for name in requests]
+    shown = collect(found, ConsoleConfig(requests=20))["requests"]
+    places = np.arange(20) * found.held_out.num_requests // 20
+    users = found.held_out.user_id[places].tolist()
+    assert shown["users"] == [f"user {user}" if user % 2 else str(user) for user in users]
+    requests = found.held_out.request_id[places].tolist()
+    assert shown["names"] == [f"request {name}" if name % 2 else str(name) for name in requests]
 
 
 def test_warnings_have_the_names_of_the_source(pipeline, monkeypatch):

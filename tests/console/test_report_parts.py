@@ -11,7 +11,7 @@ from pygrade._util.html_table import Html, escape, html_table
 from pygrade.config.training import RewardConfig, TrainConfig
 from pygrade.console.charts import Chart, draw, moving_mean
 from pygrade.console.html import Lead, Section
-from pygrade.console.marks import bar, interval_mark, reach_of
+from pygrade.console.marks import interval_mark, reach_of
 from pygrade.console.page import page
 from pygrade.console.sections import options_section, prediction_section, replay_section, verdict_lead
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE
@@ -43,10 +43,6 @@ def test_marks_of_a_column_share_a_scale():
         ends(interval_mark(lifts[2], reach)) == [] and 'aria-label="a&lt; n/a"' in interval_mark(lifts[2], 1, "a<").code
     )
     assert ends(interval_mark(interval(99.0, 1.0), reach)) == [100.0, 0.5, 100.0]
-
-
-def test_bars_are_shares_of_the_largest():
-    assert ends(bar(1.0, 4.0)) == [25.0] and ends(bar(0.0, 0.0)) == [0.0]
 
 
 def test_a_table_escapes_all_but_html():
@@ -91,11 +87,6 @@ def test_long_curves_are_smoothed():
     spread = [max(y for _, y in line[5:-5]) - min(y for _, y in line[5:-5]) for line in (strong, pale)]
     assert spread[0] < spread[1] / 3
     assert moving_mean([1.0, float("nan")] * 20).tolist() == [1.0] * 40
-
-
-def test_constant_and_empty_lines_have_a_chart():
-    for line in (([1.0], [2.0]), ([], [])):
-        assert draw(Chart("t", "l", {"a": line})).count("<polyline") == 1
 
 
 @pytest.fixture(scope="module")

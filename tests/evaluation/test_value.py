@@ -8,14 +8,12 @@ import torch
 
 from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import RewardConfig
-from pygrade.console.holdout import holdout_rows
 from pygrade.evaluation.browsing import browsing_factor
 from pygrade.evaluation.front import VALUE, Judge
-from pygrade.evaluation.replay import evaluate
+from pygrade.evaluation.replay import ReplayMetrics, evaluate
 from pygrade.evaluation.value import curve_at, divisors, examined, gains_of, rank_discount
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy, PolicySpec
-from pygrade.policy.spec import fusion_formula
 from pygrade.reference.value import page_value
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.propensity import SlotPropensity
@@ -78,9 +76,9 @@ def test_judging_counts_the_value_of_the_page(logs, case):
     options = {"propensity": curve, "propensity_floor": floor}
     replayed = evaluate(logs, {}, scores={"one": scores, "two": -scores}, k=K, **options)
     np.testing.assert_allclose(replayed.rankers["one"]["value"].value, wanted.mean(), rtol=1e-12)
-    record = holdout_rows(logs, {"one": scores}, fusion_formula(PolicyConfig()), K, curve, floor)
-    np.testing.assert_allclose(record["arms"]["one"]["value"], wanted, rtol=1e-12)
-    np.testing.assert_array_equal(record["attention"], rank_discount(curve, K))
+    metrics = ReplayMetrics(logs, K, curve, floor)
+    np.testing.assert_allclose(metrics.of("value", scores), wanted, rtol=1e-12)
+    np.testing.assert_array_equal(metrics.discount, rank_discount(curve, K))
 
     nothing = replace(logs, predictions=np.zeros_like(logs.predictions))  # no model, so that the logged events are all
     policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(trade_offs=True)))

@@ -1,19 +1,21 @@
 // Elements and numbers. Text from data enters as text nodes alone.
 
-const SVG = "http://www.w3.org/2000/svg";
-
 // An element, "tag.class.class"; attributes, which may be left out, that begin with "on" are listeners, `style` is an
 // object, null and false are left out.
 export function h(kind, ...given) {
   const [tag, ...classes] = kind.split(".");
+  const element = document.createElement(tag);
   const attributes = given[0]?.constructor === Object ? given.shift() : {};
-  const element = filled(document.createElement(tag), attributes, given);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "style") Object.entries(value).forEach(([key, entry]) => element.style.setProperty(key, entry));
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  const absent = [null, undefined, false];
+  element.append(...given.flat(Infinity).filter((child) => !absent.includes(child)));
   element.classList.add(...classes);
   return element;
-}
-
-export function svg(tag, attributes, ...children) {
-  return filled(document.createElementNS(SVG, tag), attributes, children);
 }
 
 export function note(...children) {
@@ -28,19 +30,6 @@ export function button(text, onclick, attributes = {}) {
 export function select(texts, chosen, { selected = 0, ...attributes } = {}) {
   const options = texts.map((text, i) => h("option", { value: i, selected: i === selected }, text));
   return h("select", { onchange: (event) => chosen(Number(event.target.value)), ...attributes }, options);
-}
-
-function filled(element, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "style") Object.entries(value).forEach(([key, entry]) => element.style.setProperty(key, entry));
-    else element.setAttribute(name, value === true ? "" : value);
-  }
-  element.append(
-    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
-  );
-  return element;
 }
 
 export function byId(id) {
@@ -81,10 +70,6 @@ export function percent(value, digits = 1) {
 
 export function share(value, digits = 1) {
   return Number.isFinite(value) ? `${(100 * value).toFixed(digits)} %` : "n/a";
-}
-
-export function signed(value, digits = 2) {
-  return `${value < 0 ? MINUS : "+"}${Math.abs(value).toFixed(digits)}`;
 }
 
 export function count(value) {

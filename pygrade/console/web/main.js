@@ -1,54 +1,24 @@
 // Puts the page together.
-import { showChanges } from "./changes.js";
-import { showColumns } from "./columns.js";
 import { Core } from "./core.js";
 import { unpack, unpackBytes } from "./data.js";
-import { byId, h, show } from "./dom.js";
-import { Front } from "./front.js";
-import { showCheck, showYourCard } from "./head.js";
+import { byId, count, h, show } from "./dom.js";
 import { Live } from "./live.js";
 import { Model } from "./model.js";
 import { Pages } from "./pages.js";
 import { Panel } from "./panel.js";
 
-const THEMES = ["system", "light", "dark"];
-
-// The theme that was chosen; a page from a file may have no storage.
-function storedTheme(chosen) {
-  try {
-    if (chosen) localStorage.setItem("pygrade-theme", chosen);
-    return localStorage.getItem("pygrade-theme");
-  } catch {
-    return chosen;
-  }
-}
-
-function themes() {
-  const button = byId("theme");
-  const apply = (theme) => {
-    document.documentElement.dataset.theme = theme;
-    button.textContent = `${theme} theme`;
-  };
-  button.addEventListener("click", () => {
-    const theme = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length];
-    storedTheme(theme);
-    apply(theme);
-  });
-  apply(storedTheme() ?? "system");
-  button.hidden = false;
-}
-
-// Calls work once the browser has time, with the arguments of the last call.
-function soon(work) {
-  let waiting = 0;
-  return (...given) => {
-    cancelAnimationFrame(waiting);
-    waiting = requestAnimationFrame(() => work(...given));
-  };
+// Whether the page ranks as the C++ library does.
+function showCheck(model) {
+  const { same, all } = model.check();
+  const text =
+    same === all
+      ? `✓ This page ranks all ${count(all)} candidates of ${count(model.arms.length)} rankings exactly as the C++ core does.`
+      : `✗ ${count(all - same)} of ${count(all)} candidates rank elsewhere than in the C++ core: do not trust this page.`;
+  show(byId("check"), h(same === all ? "p.good" : "p.bad", text));
+  return same === all;
 }
 
 async function start() {
-  themes();
   new Live(byId("live")).start();
   const text = byId("data").textContent.trim();
   if (text === "") {
@@ -57,26 +27,21 @@ async function start() {
   }
   const core = await Core.load(await unpackBytes(byId("core").textContent));
   const model = new Model(core, await unpack(text));
-  const { over } = model.record;
   byId("run").hidden = false;
-  showColumns(model);
   const pages = new Pages(model);
-  let updates = 0;
-  const update = (sliders, rules) => {
-    const yours = model.yours(sliders, rules);
-    const lifts = model.lifts(yours, sliders, over);
+  let [updates, waiting] = [0, 0];
+  const update = (sliders) => {
+    const yours = model.yours(sliders);
     pages.setYours(yours);
-    panel.showWorth(lifts, over);
-    showYourCard(model, sliders, lifts, over);
-    showChanges(model, yours);
+    panel.showWorth(yours, model.record.over);
     document.documentElement.dataset.updates = String(++updates);
   };
-  let begun = false;
-  const later = soon(update);
-  const panel = new Panel(model, (sliders, rules) => begun && later(sliders, rules));
-  begun = true;
-  update(panel.sliders, panel.rules.core());
-  new Front(model, (values) => panel.setMultipliers(values));
+  // Once the browser has time, as the last move wants it.
+  const panel = new Panel(model, (sliders) => {
+    cancelAnimationFrame(waiting);
+    if (updates > 0) waiting = requestAnimationFrame(() => update(sliders));
+  });
+  update(panel.sliders);
   document.documentElement.dataset.state = showCheck(model) ? "ready" : "wrong";
 }
 

@@ -1,37 +1,29 @@
-// The sliders: weights or multipliers, presets, caps and boosts, what they are worth, and the file that keeps them.
+// The sliders: weights or multipliers, presets, what they are worth, and the policy that keeps them.
 import { intervalBar, reachOf } from "./charts.js";
-import { button, byId, count, download, h, note, percent, range, share, show, taskMark } from "./dom.js";
-import { Rules } from "./rules.js";
-import { exactWeights, staticPolicy, tradeOffPolicy } from "./save.js";
+import { button, byId, count, download, h, liftText, note, percent, range, share, show, taskMark } from "./dom.js";
+import { exactWeights, zipped } from "./save.js";
 
 const DOUBLINGS = 3; // multipliers go from 1/8 to 8
 
 export class Panel {
-  // changed(sliders, rules) is called after each move.
+  // changed(sliders) is called after each move.
   constructor(model, changed) {
-    this.model = model;
-    this.changed = changed;
-    const { policy } = model.record;
-    this.presets = presetsOf(model);
-    const { names } = model.record;
-    this.start = this.presets[names.served] ?? this.presets[meanName(names)];
+    const { presets, start, templates } = model.record;
+    Object.assign(this, { model, changed, mode: "weights" });
+    this.presets = Object.fromEntries(Object.entries(presets).map(([name, values]) => [name, [...values]]));
+    this.start = this.presets[start];
     this.wanted = [...this.start];
     this.moved = false; // at first the page is the served one
-    this.strength = 1; // of page terms: as learned
     this.locked = model.tasks.map(() => false);
     this.doublings = model.tasks.map(() => 0);
-    this.mode = "weights";
-    this.rules = new Rules(model, () => this.update());
-    this.inputs = [];
-    this.build(policy.trade_offs);
+    this.build(templates.tradeoffs !== null);
   }
 
   get sliders() {
     return {
       mode: this.mode === "weights" && !this.moved ? "served" : this.mode,
       weights: exactWeights(this.wanted),
-      multipliers: Float32Array.from(this.doublings, (d) => 2 ** d),
-      strength: this.strength,
+      multipliers: this.doublings.map((d) => Math.fround(2 ** d)),
     };
   }
 
@@ -39,7 +31,7 @@ export class Panel {
     const mode = (value, label) => {
       const onchange = () => this.setMode(value);
       const input = h("input", { type: "radio", name: "mode", value, checked: value === this.mode, onchange });
-      return h("label", input, h("span", label));
+      return h("label", input, label);
     };
     const modes = h(
       "div.segmented",
@@ -58,32 +50,15 @@ export class Panel {
     const saved = { id: "saved", role: "status" };
     show(
       byId("panel"),
-      h("div", h("h2", "Your sliders"), tradeOffs ? modes : null, this.note, this.list, this.presetRow, this.#pageTerms()),
+      h("div", h("h2", "Your sliders"), tradeOffs ? modes : null, this.note, this.list, this.presetRow),
       h(
         "div",
         h("div.worth", this.mark, this.worth, tasks, this.basis),
         button("Save as policy", () => this.save(), { class: "primary", id: "save" }),
         h("p.note", saved, "A zip that FusionPolicy.load reads once it is unpacked."),
-        this.rules.element,
       ),
     );
     this.setMode(this.mode);
-  }
-
-  // How much what stands above an item counts, of a run whose served pages are searched.
-  #pageTerms() {
-    if (!this.model.searches(this.model.served)) return null;
-    const oninput = () => {
-      this.strength = Number(input.value);
-      output.textContent = share(this.strength, 0);
-      input.setAttribute("aria-valuetext", output.textContent);
-      this.update();
-    };
-    const range = { min: 0, max: 1, step: 0.05, value: 1 };
-    const input = h("input", { type: "range", id: "page-terms", "aria-valuetext": "100 %", ...range, oninput });
-    const output = h("output", { for: "page-terms" }, share(1, 0));
-    const about = "0: the order of the scores; 100 %: as learned. It counts where one expected value ranks.";
-    return [h("div.slider", h("label", { for: "page-terms" }, "Page terms"), input, output), note(about)];
   }
 
   setMode(mode) {
@@ -96,7 +71,7 @@ export class Panel {
     const rows = this.inputs.map(({ row }) => row);
     show(this.list, rows);
     const presets = Object.entries(this.presets).map(([name, values]) => button(name, () => this.setWeights(values)));
-    const even = button("all × 1", () => this.setMultipliers(this.model.tasks.map(() => 1)));
+    const even = button("all × 1", () => this.setDoublings(0));
     show(this.presetRow, weights ? [button("as served", () => this.reset()), presets] : even);
     this.update();
   }
@@ -120,18 +95,16 @@ export class Panel {
       this.update();
       return;
     }
-    this.moved = true;
-    const held = this.locked.reduce((sum, locked, s) => sum + (locked && s !== t ? this.wanted[s] : 0), 0);
-    const own = Math.min(value / 100, 1 - held);
-    const free = this.wanted.map((_, s) => s !== t && !this.locked[s]);
-    const others = this.wanted.reduce((sum, w, s) => sum + (free[s] ? w : 0), 0);
-    const number = free.filter(Boolean).length;
+    const total = (chosen) => this.wanted.reduce((sum, w, s) => sum + (s !== t && chosen(s) ? w : 0), 0);
+    const free = (s) => s !== t && !this.locked[s];
+    const held = total((s) => this.locked[s]);
+    const number = this.wanted.filter((_, s) => free(s)).length;
+    const own = number ? Math.min(value / 100, 1 - held) : 1 - held;
+    const others = total(free);
     const rest = 1 - held - own;
-    if (number === 0) this.wanted[t] = 1 - held;
-    else
-      this.wanted = this.wanted.map((w, s) =>
-        s === t ? own : free[s] ? (others > 1e-9 ? (w / others) * rest : rest / number) : w,
-      );
+    const moved = (w) => (others > 1e-9 ? (w / others) * rest : rest / number);
+    this.moved = true;
+    this.wanted = this.wanted.map((w, s) => (s === t ? own : free(s) ? moved(w) : w));
     this.update();
   }
 
@@ -144,89 +117,76 @@ export class Panel {
 
   setWeights(values) {
     this.moved = true;
-    const total = values.reduce((sum, w) => sum + w, 0);
-    this.wanted = Array.from(values, (w) => w / total);
+    this.wanted = [...values];
     this.update();
   }
 
-  setMultipliers(values) {
-    this.doublings = Array.from(values, (u) => Math.max(-DOUBLINGS, Math.min(DOUBLINGS, Math.log2(u))));
-    if (this.mode !== "tradeoffs") {
-      const radio = document.querySelector("input[name=mode][value=tradeoffs]");
-      radio.checked = true;
-      this.setMode("tradeoffs");
-    } else this.update();
+  setDoublings(value) {
+    this.doublings.fill(value);
+    this.update();
   }
 
   update() {
-    const { weights, multipliers } = this.sliders;
+    const { sliders } = this;
     this.inputs.forEach(({ input, output }, t) => {
-      const text = this.mode === "weights" ? share(weights[t]) : `× ${multipliers[t].toFixed(2)}`;
-      input.value = this.mode === "weights" ? 100 * weights[t] : this.doublings[t];
-      output.textContent = text;
-      input.setAttribute("aria-valuetext", text);
+      const weights = this.mode === "weights";
+      output.textContent = weights ? share(sliders.weights[t]) : `× ${sliders.multipliers[t].toFixed(2)}`;
+      input.value = weights ? 100 * sliders.weights[t] : this.doublings[t];
+      input.setAttribute("aria-valuetext", output.textContent);
     });
-    this.changed(this.sliders, this.rules.core());
+    this.changed(sliders);
   }
 
-  // What the moved sliders are worth against the strongest baseline.
-  showWorth(lifts, over) {
-    const { record, k, tasks } = this.model;
-    const named = Object.entries({ [`value@${k}`]: lifts.value, [`NDCG@${k}`]: lifts.ndcg });
-    const reach = reachOf([lifts.value, lifts.ndcg]);
-    const byTask = reachOf(lifts.events);
+  // What an arm of the sliders is worth over another ranking, here and beside what the requests found.
+  showWorth(arm, over) {
+    const { model } = this;
+    const { record, k, tasks } = model;
+    const { mode } = this.sliders;
+    const lifts = model.lifts(arm, mode, over);
+    this.arm = arm;
+    const whose = mode === "served" ? "as served" : "your sliders";
     const number = (lift) => h("b.number", lift ? percent(lift.value) : "n/a");
-    show(this.mark, this.sliders.mode === "served" ? "as served " : "your sliders ", h("span", `over ${over}`));
-    const whole = named.map(([name, lift]) => {
+    const reach = reachOf([lifts.value, lifts.ndcg]);
+    show(this.mark, `${whose} `, h("span", `over ${over}`));
+    const whole = Object.entries({ [`value@${k}`]: lifts.value, [`NDCG@${k}`]: lifts.ndcg }).map(([name, lift]) => {
       const text = lift ? range(lift) : "cannot differ on these pages";
       return h("div.lift", h("span", name), number(lift), intervalBar(lift, reach, name), h("small", text));
     });
     show(this.worth, whole);
+    const byTask = reachOf(lifts.events);
     const parts = lifts.events.map((lift, t) =>
       h("div.lift.small", h("span", taskMark(t), tasks[t]), number(lift), intervalBar(lift, byTask, tasks[t])),
     );
     show(this.byTask, parts);
-    const kind = { true: "requests that the policy knows", false: "held-out requests", null: "requests" }[
-      record.in_sample
+    const known = { true: "requests that the policy knows", false: "held-out requests", null: "requests" };
+    const changed = model.replaced(arm, model.arms[0]).reduce((sum, part) => sum + part, 0) / model.requests;
+    const basis = [
+      `Replay of ${count(lifts.requests)} ${known[record.in_sample]} of ${count(lifts.users)} users, two-sided 95 %,`,
+      `paired. ${share(changed, 0)} of the first ${k} are not on the page of ${model.arms[0].name}.`,
+      record.over_note,
     ];
-    const requests = `${count(lifts.requests)} ${kind}`;
-    const basis = `Replay of ${requests} of ${count(lifts.users)} users, two-sided 95 %, paired.`;
-    this.basis.textContent = [basis, record.over_note].join(" ").trim();
+    this.basis.textContent = basis.join(" ").trim();
+    this.#showCard(lifts, `${whose}: ${lifts.value ? "value" : "NDCG"}@${k} over ${over}`, over);
+  }
+
+  // It comes first where a baseline is served: the other cards are of what is not.
+  #showCard({ value, ndcg }, name, over) {
+    const lift = value ?? ndcg;
+    const card = byId("your-card") ?? h("div.card.yours", { id: "your-card" });
+    const mark = lift ? intervalBar(lift, reachOf([lift]), name) : note("cannot differ on these pages");
+    show(card, h("small", name), h("b.number", lift ? liftText(lift) : "n/a"), mark);
+    if (over === this.model.record.baseline) byId("cards")?.append(card);
+    else byId("cards")?.prepend(card);
   }
 
   save() {
-    const { core, record, tasks } = this.model;
-    const { mode, weights, multipliers } = this.sliders;
+    const { mode } = this.sliders;
     if (mode === "served") {
       byId("saved").textContent = "This is served already: move a slider first.";
       return;
     }
-    const [bytes, name] =
-      mode === "weights"
-        ? [staticPolicy(core, record.policy, tasks, weights), "static-policy.zip"]
-        : [tradeOffPolicy(core, record.policy, tasks, Array.from(multipliers)), "trade-off-policy.zip"];
-    download(name, bytes, "application/zip");
+    const name = mode === "weights" ? "static-policy.zip" : "trade-off-policy.zip";
+    download(name, zipped(this.arm.files), "application/zip");
     byId("saved").textContent = `Saved ${name}: unzip ${name} -d runs/sliders, then serve runs/sliders.`;
   }
-}
-
-function meanName(names) {
-  return `mean of ${names.policy}`;
-}
-
-// Name → weights [T] of the static rankings in the policy's form.
-function presetsOf({ record, tasks }) {
-  const { names } = record;
-  const form = record.policy.transform_name;
-  const found = {};
-  for (const { name, kind, baseline } of record.arms) {
-    if (kind !== "baseline" || baseline.transform !== form || Math.min(...baseline.weights) < 0) continue;
-    const { corrected, value_tasks: priced, calibration, logarithm } = baseline;
-    if (!corrected && !priced.length && !calibration.length && !logarithm) found[name] = baseline.weights;
-  }
-  const served = record.weights[names.policy];
-  const sum = (t) => served.reduce((whole, w, i) => (i % tasks.length === t ? whole + w : whole), 0);
-  found[meanName(names)] = tasks.map((_, t) => sum(t) / (served.length / tasks.length));
-  found.equal = tasks.map(() => 1 / tasks.length);
-  return found;
 }

@@ -21,83 +21,56 @@ function interval(value, influence, users) {
   });
   const count = sums.size;
   if (count < 2 || !Number.isFinite(value)) return { value, low: NaN, high: NaN };
-  let squares = 0;
+  let [squares, effective] = [0, 0]; // effective number of users: those who have most requests hide their own error
   for (const sum of sums.values()) squares += sum * sum;
-  const error = Math.sqrt((squares * count) / (count - 1)) / influence.length;
-  let effective = 0; // number of users: those who have most requests hide their own error
   for (const size of sizes.values()) effective += size * size;
-  effective = influence.length ** 2 / effective;
-  const reach = error ? studentT(effective - 1) * error : 0;
+  const error = Math.sqrt((squares * count) / (count - 1)) / influence.length;
+  const reach = error ? studentT(influence.length ** 2 / effective - 1) * error : 0;
   return { value, low: value - reach, high: value + reach };
-}
-
-// The mean of values, of which NaN are left out.
-export function meanOf(values, users) {
-  const defined = [...values.keys()].filter((i) => !Number.isNaN(values[i]));
-  if (!defined.length) return { value: NaN, low: NaN, high: NaN };
-  const value = defined.reduce((sum, i) => sum + values[i], 0) / defined.length;
-  return interval(
-    value,
-    defined.map((i) => values[i] - value),
-    defined.map((i) => users[i]),
-  );
 }
 
 // mean(new) / mean(old) - 1 of paired requests; those with NaN in either are left out of both.
 export function meanLift(fresh, old, users) {
-  let [count, top, base] = [0, 0, 0];
+  let [top, base] = [0, 0];
   for (let i = 0; i < fresh.length; ++i) {
     if (Number.isNaN(fresh[i] + old[i])) continue;
-    count += 1;
     top += fresh[i];
     base += old[i];
   }
-  if (!count || base === 0) return { value: NaN, low: NaN, high: NaN };
+  if (base === 0) return { value: NaN, low: NaN, high: NaN };
   const value = top / base - 1;
   const scale = fresh.length / base;
   const influence = Array.from(fresh, (a, i) => (Number.isNaN(a + old[i]) ? 0 : (a - (1 + value) * old[i]) * scale));
-  return interval(value, influence, Array.from(users));
+  return interval(value, influence, users);
 }
 
-// Metrics of rankings of the shown rows of requests.
+// Metrics of rankings by request: NDCG, value, and the events of each task on the first k shown candidates.
 export class Replay {
-  // judged: offsets, gains and events (dense columns), attention, discount, k
-  constructor(judged) {
-    Object.assign(this, judged);
-    this.best = this.#ideal();
-  }
-
-  get requests() {
-    return this.offsets.length - 1;
-  }
-
-  // The largest Σ_{rank<k} gain / log2(rank + 2) of each request.
-  #ideal() {
-    return Float64Array.from({ length: this.requests }, (_, r) => {
+  // offsets, positions, gains and events of the rows; attention and discount of the ranks
+  constructor(given) {
+    Object.assign(this, given);
+    this.best = Float64Array.from({ length: this.offsets.length - 1 }, (_, r) => {
       const gains = this.gains
         .slice(this.offsets[r], this.offsets[r + 1])
         .sort()
         .reverse();
-      return gains.slice(0, this.k).reduce((sum, gain, rank) => sum + gain * this.discount[rank], 0);
+      return this.discount.reduce((sum, discount, rank) => sum + discount * (gains[rank] ?? 0), 0);
     });
   }
 
-  // order[R, width]: the shown rows of each request, best first, -1 after the last.
+  // order [R, width]: the candidates of each request, best first, -1 after the last.
   metrics(order, width) {
-    const result = {
-      ndcg: new Float64Array(this.requests),
-      value: new Float64Array(this.requests),
-      events: this.events.map(() => new Float64Array(this.requests)),
-    };
-    for (let r = 0; r < this.requests; ++r) {
-      let reached = 0;
-      for (let rank = 0; rank < Math.min(this.k, width); ++rank) {
-        const index = order[r * width + rank];
-        if (index < 0) break;
-        const row = this.offsets[r] + index;
+    const column = () => new Float64Array(this.best.length);
+    const result = { ndcg: column(), value: column(), events: this.events.map(column) };
+    for (let r = 0; r < this.best.length; ++r) {
+      let [rank, reached] = [0, 0];
+      for (let i = r * width; i < (r + 1) * width && order[i] >= 0 && rank < this.discount.length; ++i) {
+        const row = this.offsets[r] + order[i];
+        if (this.positions[row] < 0) continue; // what was not shown can't be judged
         reached += this.gains[row] * this.discount[rank];
         result.value[r] += this.attention[rank] * this.gains[row];
-        this.events.forEach((column, t) => (result.events[t][r] += this.attention[rank] * column[row]));
+        this.events.forEach((events, t) => (result.events[t][r] += this.attention[rank] * events[row]));
+        rank += 1;
       }
       result.ndcg[r] = this.best[r] > 0 ? reached / this.best[r] : NaN;
     }

@@ -13,24 +13,36 @@ export function exactWeights(wanted) {
   return Float32Array.from(units, (n) => n / UNIT);
 }
 
-// A policy of one weight vector, whatever the request: a zip file.
-export function staticPolicy(core, policy, tasks, weights) {
-  const { json, tensors } = policy.static_template;
+// The files {json, tensors} of the policy that moved sliders make: one weight vector for all requests, or the run's
+// policy with multipliers of the tasks' values as the default.
+export function savedPolicy(model, { mode, weights, multipliers }) {
+  const { core, record, tasks } = model;
+  const { json, tensors } = model.files(record.templates[mode]);
+  if (mode === "tradeoffs") return stamped(core, withNumbers(json, "values", tasks, multipliers), tensors.slice());
   const content = tensors.slice();
-  const names = readTensors(content);
-  const set = (name, values) => names[name].set(new Uint8Array(Float32Array.from(values).buffer));
+  const named = readTensors(content);
+  const set = (name, values) => named[name].set(new Uint8Array(Float32Array.from(values).buffer));
   if (tasks.length > 1) set("bounds", [...weights, ...weights]);
   set("static_weights", weights);
-  const share = (w) => Math.max(((tasks.length * policy.floor + policy.total) * w - policy.floor) / policy.total, 1e-4);
+  const share = (w) => Math.max(((tasks.length * record.floor + record.total) * w - record.floor) / record.total, 1e-4);
   const biases = Array.from(weights, (w) => Math.log(share(w)));
   set("head.bias", biases);
-  return zipped(core, withNumbers(json, "frozen", tasks, weights), content);
+  return stamped(core, withNumbers(json, "frozen", tasks, weights), content);
 }
 
-// The policy itself with multipliers of the tasks' values as the default of all requests.
-export function tradeOffPolicy(core, policy, tasks, multipliers) {
-  const { json, tensors } = policy.trade_off_template;
-  return zipped(core, withNumbers(json, "values", tasks, multipliers), tensors.slice());
+// The files of a policy that ranks by one task of an arm's expected value, the part `alone` of its mixture; null if that
+// does not count the task. As a challenger it has the scores as they are: a baseline's are standardized.
+export function ofOneTask(model, { policy, alone }, t) {
+  const { json, tensors } = model.files(policy);
+  const { weights, ...others } = JSON.parse(new RegExp(`"${alone}": (\\{[^}]*\\})`).exec(json)[1]);
+  if (weights[t] === 0) return null;
+  const one = { ...others, logarithm: false, weights: weights.map((value, s) => (s === t ? value : 0)) };
+  const parts = /"challenger": (?:null|\{[^}]*\}),\s*"trust": [\d.]+/;
+  return stamped(
+    model.core,
+    json.replace(parts, () => `"challenger": ${JSON.stringify(one)}, "trust": 1.0`),
+    tensors,
+  );
 }
 
 // policy.json with these numbers in a table of its config: all other bytes stay, as its version is a hash of bytes.
@@ -48,17 +60,23 @@ function numberText(number) {
   return Number.isInteger(number) ? `${number}.0` : String(number);
 }
 
-function zipped(core, json, tensors) {
+// The files with their hashes.
+function stamped(core, json, tensors) {
   const text = new TextEncoder();
-  const sha256 = core.sha256(tensors);
   const set = (key, value) => {
     json = json.replace(new RegExp(`(\n +"${key}": ")[^"]*`), (_, start) => start + value);
   };
-  set("tensors_sha256", sha256);
+  set("tensors_sha256", core.sha256(tensors));
   set("version", core.sha256(text.encode(/\n {2}"served": \{\n[^]*?\n {2}\}/.exec(json)[0])).slice(0, 12));
   set("json_sha256", "0".repeat(64));
   set("json_sha256", core.sha256(text.encode(json)));
-  return zip({ "policy.json": text.encode(json), [`policy-${sha256.slice(0, 16)}.safetensors`]: tensors });
+  return { json, tensors };
+}
+
+// A zip file of a policy's directory.
+export function zipped({ json, tensors }) {
+  const name = /"tensors_sha256": "(.{16})/.exec(json)[1];
+  return zip({ "policy.json": new TextEncoder().encode(json), [`policy-${name}.safetensors`]: tensors });
 }
 
 // Name → bytes of a safetensors file.
@@ -83,7 +101,7 @@ function joined(...parts) {
 }
 
 // A zip file whose members are stored, not compressed.
-export function zip(files) {
+function zip(files) {
   const [body, directory] = [[], []];
   let at = 0;
   for (const [name, content] of Object.entries(files)) {
