@@ -1,3 +1,0 @@
-module pygrade.example/client
-
-go 1.21
