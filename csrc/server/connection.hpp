@@ -57,7 +57,6 @@ struct Shared {
   Counters counters{};
   std::atomic<bool> draining{false};
   std::string date{};  // a header line
-  std::uint64_t next_span = 0;
 
   bool full() const;  // all connections but the reserve are taken
 };
@@ -82,7 +81,7 @@ class Connection final : public Job {
 
  private:
   struct Request {  // views into the parser and into buffer_
-    std::string_view method, target, request_id, traceparent;
+    std::string_view method, target, request_id;
     bool keep = false, probe = false;
   };
 
@@ -101,7 +100,7 @@ class Connection final : public Job {
   void finish() noexcept override;
   asio::awaitable<bool> answer(bool keep);
   asio::awaitable<void> linger();
-  void write_line(Clock::time_point arrival, std::string_view span);
+  void write_line(Clock::time_point arrival);
 
   Shared& shared_;
   tcp::socket socket_;
