@@ -5,12 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from pygrade import BlendedRanker, FusionPolicy, _core
+from pygrade import FusionPolicy, _core
 from pygrade._util.hashing import stable_id
 from pygrade._util.serialization import read_json
 from pygrade.data.events import EventLog
 from pygrade.logs import read_logs
-from pygrade.logs.categories import encode
 from pygrade.pipeline.publish import ITEM_NAMES, REFERENCE, deciles
 from pygrade.policy import PolicySpec
 from pygrade.serving.artifact import open_artifact
@@ -92,44 +91,6 @@ def request_of(rng, count, **more):
     predictions = rng.random((count, len(TASKS)), np.float32)
     lists = {task: predictions[:, t].tolist() for t, task in enumerate(TASKS)}
     return predictions, {"user": "ann", "items": (10 * np.arange(count)).tolist(), "predictions": lists} | more
-
-
-def test_pages_of_a_policy_are_those_of_the_ranker(policy_run):
-    service = _core.Service(str(policy_run), '{"max_explore": 1}')
-    ranker = BlendedRanker(FusionPolicy.load(policy_run / "policy"))
-    rng = np.random.default_rng(0)
-    for k, row in ((5, {"hour": 3.5, "device": "web"}), (30, {"hour": None, "device": "tv"}), (10, {})):
-        predictions, body = request_of(rng, 25, k=k, context=row)
-        predictions[3, 1] = np.nan
-        body["predictions"]["order"][3] = None
-        rules = {
-            "mask": rng.random(25) < 0.8,
-            "boost_mul": rng.random(25, np.float32),
-            "boost_add": rng.random(25, np.float32),
-        }
-        sellers = rng.integers(-1, 4, 25)
-        status, page = post(
-            service,
-            "/v1/rank",
-            **body,
-            rules={name: values.tolist() for name, values in rules.items()}
-            | {"groups": {"seller": sellers.tolist()}, "caps": {"seller": 2}},
-        )
-        assert status == 200, page
-        own = ranker.rank(
-            encode(SPEC.features, [row]) if row else None,
-            predictions[None],
-            k,
-            **{name: values[None] for name, values in rules.items()},
-            groups=sellers[None, :, None],
-            caps=[2],
-        )
-        filled = int((own.indices[0] >= 0).sum())
-        assert page["items"] == [body["items"][i] for i in own.indices[0, :filled]]
-        scores = np.array([np.nan if score is None else score for score in page["scores"]], np.float32)
-        assert scores.tobytes() == own.values[0, :filled].tobytes()
-        assert np.float32(list(page["weights"].values())).tobytes() == own.weights[0].tobytes()
-        assert page["user"] == ("known" if row else "unknown") and page["artifact"] is None
 
 
 def test_the_log_of_a_policy_s_run_is_one_to_train_on(policy_run, tmp_path):
