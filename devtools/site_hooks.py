@@ -22,7 +22,7 @@ _LOADED_LINKS = {"stylesheet", "icon", "preload", "preconnect", "dns-prefetch", 
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the page of options, the service's interface, and the files of the repository that a page links to, as text."""
+    """Add the page of options, the service's interface, and the files of the repository that pages link to as text."""
     files.append(File.generated(config, "options.md", content=options_page()))
     files.append(File.generated(config, "openapi.json", content=json_text(json.loads(_core.Service.openapi()))))
     linked = {path for file in files.documentation_pages() for _, path in outside_links(file.content_string, file)}
