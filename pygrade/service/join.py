@@ -98,7 +98,8 @@ def _look(file: Path, manifest: dict[str, Any]) -> None:
         raise ValueError(f"{file} lacks {', '.join(sorted(lacking))}; want exposures of a service")
     if manifest["tasks"] and tasks != manifest["tasks"]:
         raise ValueError(f"{file} has tasks {', '.join(tasks)}; want {', '.join(manifest['tasks'])}, as before")
-    newest = max(parquet.read_table(file, columns=["timestamp"])["timestamp"].to_pylist(), default=0)
+    times = parquet.read_table(file, columns=["timestamp"])["timestamp"]
+    newest = require("pyarrow.compute").max(times).as_py() or 0
     manifest["tasks"], manifest["newest"] = tasks, max(manifest["newest"], newest)
     manifest["whole_items"] = "int" in str(schema.field("item_id").type)
     manifest["exposures"] = manifest["exposures"] | {file.name: file.stat().st_size}
