@@ -135,7 +135,7 @@ def test_a_log_replaces_nothing_but_a_log(s3):
 def test_help_says_where_a_url_may_be_given(command):
     kinds = {option.name: option.kind for option in options_of(command)}
     names = {"pipeline": ["out"], "train": ["out"], "join": ["out", "exposures", "feedback"]}
-    names |= {"simulate": ["out"], "export": ["out", "policy"], "console": ["run", "out"], "serve": ["run"]}
+    names |= {"simulate": ["out"], "export": ["out", "policy", "model"], "console": ["run", "out"], "serve": ["run"]}
     names |= {"doctor": ["files", "out"]}
     for name in names.get(command, ["policy"]):
         assert kinds[name].startswith("PATH|URL"), name
