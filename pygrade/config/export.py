@@ -8,7 +8,7 @@ from pygrade.config.shared import Output
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(Output):
-    """Compile a policy's pages to a file for programs without Python.
+    """Compile a policy's pages, or a multi-task model's predictions, to a file for programs without Python.
 
     A .pt2 file runs in libtorch once the library of the ops is loaded (examples/torch/run_pt2.cpp), on machines with
     the instruction set of this one. With --onnx the file runs in any ONNX runtime. Both take any number of requests and
@@ -18,7 +18,8 @@ class ExportOptions(Output):
     """
 
     out: Place = required("file to write: .pt2, or .onnx with --onnx")
-    policy: Place = required("directory of a saved policy")
+    policy: Place | None = option(None, "directory of a saved policy")
+    model: Place | None = option(None, "directory of a saved multi-task model, instead of a policy")
     onnx: bool = option(False, "write ONNX; needs pip install 'pygrade-ranking[export]'")
     k: int = option(10, "items a page")
 

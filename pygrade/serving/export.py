@@ -1,4 +1,4 @@
-"""A policy's pages as a file that needs no Python.
+"""Saved models as files that need no Python: a policy's pages and the multi-task model's predictions.
 
 `.pt2`: compiled by AOTInductor, run by libtorch in C++ (examples/torch/run_pt2.cpp) or in Python; the library of the
 ops, `_ops.so`, is loaded first. `.onnx`: the ops are written in standard ONNX ops, for any runtime.
@@ -24,10 +24,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pygrade._util.optional_imports import require
 from pygrade.correction.inputs import downward
 from pygrade.logs.prediction_scale import LARGEST_LOG, PredictionScale, parents_of
+from pygrade.mtl.model import MIN_PREDICTION, MtlModel
 from pygrade.ops.fusion import MAX_LENGTH, TRANSFORMS
 from pygrade.policy import FusionPolicy, project_weights
 from pygrade.policy.correction import PREFIX, Correction
@@ -42,7 +44,7 @@ _SAMPLE = (2, 16)  # requests and candidates of the example that is traced
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of an exported policy; B requests and N candidates are dynamic."""
+    """An input or output of an exported model; B requests, N candidates, n rows are dynamic."""
 
     name: str
     dtype: str
@@ -332,6 +334,55 @@ class _PiecewiseLinear(nn.Module):
         return self.heights[segment] + (values - self.starts[segment]) * self.slopes[segment]
 
 
+class Predictions(nn.Module):
+    """A multi-task model: dense [n, D] float32 (NaN: unknown) and entries [n, C] int32 of its table of embeddings
+    (`pygrade.mtl.network.table_entries` of the ids) → calibrated probabilities [n, T]. The last digits differ from
+    `mtl.predict`, whose sums have a fixed order.
+    """
+
+    beta: Tensor | None
+
+    def __init__(self, model: MtlModel) -> None:
+        super().__init__()
+        self.module, self.sizes = model.module.eval(), (len(model.columns.dense), len(model.columns.ids))
+        calibration = model.calibration
+        beta = None if calibration is None or calibration.knots else torch.from_numpy(calibration.beta).clone()
+        self.register_buffer("beta", beta)
+        knots = () if calibration is None else calibration.knots
+        self.ends = [(float(x[0]), float(x[-1])) for x, _ in knots]
+        # One knot gives no line: all is beyond it.
+        lines = (_PiecewiseLinear(x, y, torch.float64) if len(x) > 1 else _Constant(float(y[0])) for x, y in knots)
+        self.lines = nn.ModuleList(lines)
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """The inputs."""
+        dense, ids = self.sizes
+        return Port("dense", "float32", ("n", dense)), Port("entries", "int32", ("n", ids))
+
+    def forward(self, dense: Tensor, entries: Tensor) -> Tensor:
+        logits = self.module(self.module.inputs(dense, entries)).double()
+        if self.beta is not None:
+            a, b, c = self.beta.unbind(1)
+            logits = a * functional.logsigmoid(logits) - b * functional.logsigmoid(-logits) + c
+        elif len(self.lines):
+            columns = []
+            for t, (line, (low, high)) in enumerate(zip(self.lines, self.ends, strict=True)):
+                inside = logits[:, t].clamp(low, high)
+                columns.append(line(inside) + (logits[:, t] - inside))
+            logits = torch.stack(columns, 1)
+        return torch.sigmoid(logits).clamp_min(MIN_PREDICTION).float()
+
+
+class _Constant(nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, values: Tensor) -> Tensor:
+        return torch.full_like(values, self.value)
+
+
 def export_policy(policy: FusionPolicy, out: str | Path, k: int = 10, *, onnx: bool = False) -> dict[str, Any]:
     """Write the pages of a policy to ``out`` (.pt2, or .onnx); returns what is in it, which the file holds as well.
 
@@ -359,6 +410,21 @@ def export_policy(policy: FusionPolicy, out: str | Path, k: int = 10, *, onnx: b
     return _write(page, page.ports, outputs, record, Path(out), onnx)
 
 
+def export_model(model: MtlModel, out: str | Path, *, onnx: bool = False) -> dict[str, Any]:
+    """Write the predictions of a multi-task model to ``out`` (.pt2, or .onnx); returns what is in it."""
+    predictions = Predictions(model)
+    columns = model.columns
+    record = {
+        "kind": "model",
+        "schema_hash": model.schema_hash,
+        "tasks": model.tasks,
+        "dense": columns.dense,
+        "ids": columns.ids,
+    }
+    outputs = (Port("predictions", "float32", ("n", len(model.tasks))),)
+    return _write(predictions, predictions.ports, outputs, record, Path(out), onnx)
+
+
 def _write(
     module: nn.Module, inputs: Sequence[Port], outputs: Sequence[Port], record: dict[str, Any], out: Path, onnx: bool
 ) -> dict[str, Any]:
@@ -381,8 +447,8 @@ def _write(
 
 
 def _program(module: nn.Module, inputs: Sequence[Port]) -> torch.export.ExportedProgram:
-    """The module as a graph of which B and N are free."""
-    sample = dict(zip("BN", _SAMPLE, strict=True))
+    """The module as a graph of which B, N and n are free."""
+    sample = {"B": _SAMPLE[0], "N": _SAMPLE[1], "n": _SAMPLE[1]}
     examples = tuple(
         torch.ones([sample[size] if isinstance(size, str) else size for size in port.shape]).to(
             getattr(torch, port.dtype)

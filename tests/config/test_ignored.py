@@ -14,6 +14,7 @@ PIPELINE = ["pipeline", "--data", "logs:x", "--out", "y"]
         (["rank", "--policy", "x", "--data", "logs:x", "--seed", "3"], "seed is 3; want it with --explore alone"),
         (["rank-user", "--run", "x", "--user", "3", "--seed", "3"], "seed is 3; want it with --explore alone"),
         (["front", "--policy", "x", "--data", "logs:x", "--most", "buy"], "most is buy; want it with --keep alone"),
+        (["export", "--model", "x", "--out", "y", "--k", "3"], "k is 3; want it with --policy alone"),
         (["simulate", "--out", "y", "--concentration", "3", "--concentrations", *"111111"], "no --concentrations"),
         ([*TRAIN, "--reward.values-spread", "2"], "reward.values_spread is 2.0; want it with --policy.trade-offs"),
         ([*TRAIN, "--policy.evidence-feature", "n"], "policy.evidence_feature is n; want it with"),

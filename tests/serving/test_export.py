@@ -1,4 +1,4 @@
-"""Exported files rank as the package does: in this process, in a new one, in C++ and in an ONNX runtime."""
+"""Exported files rank and predict as the package does: in this process, in a new one, in C++ and in an ONNX runtime."""
 
 import json
 import os
@@ -17,10 +17,14 @@ from devtools.tolerances import assert_close
 from pygrade import _core
 from pygrade.cli import main as cli
 from pygrade.config.policy import PolicyConfig
+from pygrade.mtl import Columns, predict, save
+from pygrade.mtl.calibration import Calibration
+from pygrade.mtl.network import table_entries
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.serving import export
 from pygrade.serving.ranker import BlendedRanker
 from tests.corrections import random_correction
+from tests.mtl.worlds import SMALL, fit, world
 
 ROOT = Path(__file__).resolve().parents[2]
 OPS = Path(_core.__file__).with_name("_ops.so")
@@ -165,13 +169,45 @@ def test_sizes_of_the_graph_are_free(name):
         assert_same_page(found, ranked(page, given))
 
 
+# --- multi-task models -----------------------------------------------------------------------------------------------
+
+
+def model_of(calibration: str = "beta", network: str = "ple"):
+    dense, ids, labels, time, _ = world(2000)
+    labels[:, 1] *= labels[:, 0]
+    levels = 2 if network == "ple" else 1
+    config = replace(
+        SMALL, epochs=1, network=network, levels=levels, funnel=(("a", "b"),), calibration=calibration or "beta"
+    )
+    columns = Columns(("x", "y", "z"), ("user", "item"), (50, 0), features="abc")
+    return fit(dense, ids, labels, time, config=config, calibrate=0.2 if calibration else 0.0, columns=columns)
+
+
+def rows_of(model, count: int):
+    dense, ids, *_ = world(count, seed=5)
+    dense[::4, 1] = np.nan
+    return dense, ids, table_entries(ids, model.columns, model.config.buckets)
+
+
+@pytest.mark.parametrize(("calibration", "network"), [("beta", "ple"), ("isotonic", "mmoe"), ("", "mmoe")])
+def test_the_graph_predicts_as_the_model(calibration, network):
+    model = model_of(calibration, network)
+    module = export.Predictions(model)
+    for count in (1, 33, 300):
+        dense, ids, entries = rows_of(model, count)
+        with torch.no_grad():
+            found = module(torch.from_numpy(dense), torch.from_numpy(entries))
+        assert_close(found, torch.from_numpy(predict(model, dense, ids)).double())
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
 def exported(tmp_path: Path, saved: Path, name: str, *options: str) -> dict:
     """Run the command in a process of its own; its record."""
     command = [sys.executable, "-m", "pygrade", "export", "--out", str(tmp_path / name), "--json", *options]
-    run = subprocess.run([*command, "--policy", str(saved)], capture_output=True, text=True, timeout=600)
+    kind = "--model" if (saved / "mtl.json").exists() else "--policy"
+    run = subprocess.run([*command, kind, str(saved)], capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
     assert [path.name for path in tmp_path.glob("*" + Path(name).suffix)] == [name]  # and no draft
     return json.loads(run.stdout)
@@ -215,6 +251,18 @@ def test_a_pt2_file_ranks_in_a_new_process(tmp_path):
         found, facts = run_pt2(tmp_path, tmp_path / "page.pt2", given.values())
         assert_same_page(found, ranked(page, given))
         assert facts == {key: value for key, value in record.items() if key != "out"}
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_pt2_file_predicts_in_a_new_process(tmp_path):
+    model = model_of()
+    exported(tmp_path, save(model, tmp_path / "mtl"), "model.pt2")
+    for count in (1, 300):
+        dense, ids, entries = rows_of(model, count)
+        (found,), facts = run_pt2(tmp_path, tmp_path / "model.pt2", (dense, entries))
+        assert_close(torch.from_numpy(found), torch.from_numpy(predict(model, dense, ids)).double())
+        assert [port["name"] for port in facts["inputs"]] == ["dense", "entries"]
 
 
 @pytest.mark.slow
@@ -304,6 +352,22 @@ def test_equal_scores_in_onnx_come_by_index_and_nan_last(tmp_path, onnx_is_there
     assert (indices != 4).all()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("calibration", ["beta", "isotonic"])
+def test_an_onnx_file_predicts(tmp_path, onnx_is_there, calibration):
+    model = model_of()
+    if calibration == "isotonic":  # a gentle one: the steps of a fitted one enlarge the rounding of a logit
+        curve = np.array([-3.0, 0.0, 2.0]), np.array([-2.5, -0.2, 2.2])
+        model = replace(model, calibration=Calibration(model.calibration.beta, (curve, curve)))
+    export.export_model(model, tmp_path / "model.onnx", onnx=True)
+    session = onnx_session(tmp_path / "model.onnx")
+    for count in (1, 300):
+        dense, ids, entries = rows_of(model, count)
+        (found,) = run_onnx(session, (dense, entries))
+        assert_close(torch.from_numpy(found), torch.from_numpy(predict(model, dense, ids)).double())
+
+
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
@@ -313,6 +377,7 @@ def test_equal_scores_in_onnx_come_by_index_and_nan_last(tmp_path, onnx_is_there
         (["--out", "page.onnx"], "out is 'page.onnx'; want a name that ends in .pt2"),
         (["--out", "page.pt2", "--onnx"], "out is 'page.pt2'; want a name that ends in .onnx"),
         (["--out", "page.pt2", "--k", "0"], "k is 0; want at least 1"),
+        (["--out", "page.pt2", "--model", "."], "policy and model: want one of them"),
     ],
 )
 def test_bad_options_are_named(tmp_path, monkeypatch, capsys, options, message):
