@@ -15,7 +15,8 @@ using namespace pygrade::tests;
 static_assert(PYGRADE_ABI_VERSION == 1);
 static_assert(sizeof(void*) != 8 ||
               (sizeof(pygrade_ranker_options) == 32 && sizeof(pygrade_request) == 216 && sizeof(pygrade_page) == 168 &&
-               sizeof(pygrade_counters) == 56 && sizeof(pygrade_log_ids) == 64 && sizeof(pygrade_policy_source) == 64));
+               sizeof(pygrade_counters) == 56 && sizeof(pygrade_log_ids) == 64 && sizeof(pygrade_policy_source) == 64 &&
+               sizeof(pygrade_batch) == 56));
 static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, draw) == 112 && offsetof(pygrade_page, seed) == 64));
 static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, values) == 128 && offsetof(pygrade_page, trust) == 88));
 static_assert(sizeof(void*) != 8 ||
