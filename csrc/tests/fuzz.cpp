@@ -553,6 +553,39 @@ void run_log(pygrade_ranker* ranker, const pygrade_request* request, pygrade_pag
 
 // The arguments always describe existing memory (a C caller that lies cannot be protected), but are otherwise
 // arbitrary.
+// A batch of a request that was ranked, maybe with one damaged.
+void run_batch(pygrade_ranker* ranker, const std::vector<std::byte>& request, const std::vector<std::byte>& page,
+               const PageMemory& before, Random& random) {
+  const std::size_t count = 1 + random.below(3), damaged = random.below(2 * count);
+  std::vector<std::byte> requests, pages;
+  for (std::size_t b = 0; b < count; ++b) {
+    requests.insert(requests.end(), request.begin(), request.end());
+    pages.insert(pages.end(), page.begin(), page.end());
+  }
+  if (damaged < count) {
+    const std::uint64_t wrong = near(damaged, random);
+    std::memcpy(&requests[damaged * request.size() + (random.one_in(2) ? 0 : offsetof(pygrade_request, tasks))], &wrong,
+                sizeof wrong);
+  }
+  bool refused = request.size() % alignof(pygrade_request) != 0 || page.size() % alignof(pygrade_page) != 0;
+  if (damaged < count)
+    refused = refused ||
+              std::memcmp(&requests[damaged * request.size()], request.data(), offsetof(pygrade_request, values)) != 0;
+  const PageMemory kept = before;
+  pygrade_batch batch{};
+  batch.size = sizeof batch;
+  batch.requests = reinterpret_cast<const pygrade_request*>(requests.data());
+  batch.pages = reinterpret_cast<pygrade_page*>(pages.data());
+  batch.count = count;
+  batch.num_threads = 1;
+  const auto status = pygrade_ranker_rank_batch(ranker, &batch);
+  expect(status == (refused ? PYGRADE_INVALID_ARGUMENT : PYGRADE_OK), "a batch has another status than its requests");
+  if (refused || (batch.requests->flags & PYGRADE_REQUEST_EXPLORE) != 0) return;
+  expect(before.indices == kept.indices &&
+             std::memcmp(before.values.data(), kept.values.data(), kept.values.size() * sizeof(float)) == 0,
+         "a page of a batch is another one");
+}
+
 bool run_c_api(Random& random) {
   const auto made_of = [](const Artifact& artifact) {
     pygrade_ranker* made = nullptr;
@@ -642,6 +675,7 @@ bool run_c_api(Random& random) {
     expect(!on_page || request.mask == nullptr || mask[static_cast<std::size_t>(index)] != 0, "a masked item is shown");
   }
   run_log(ranker, reinterpret_cast<const pygrade_request*>(request_box.data()), page, candidates, random);
+  run_batch(ranker, request_box, page_before, memory, random);
   return true;
 }
 

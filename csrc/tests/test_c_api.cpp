@@ -261,6 +261,105 @@ TEST(a_failing_call_writes_its_text_into_the_buffer_that_it_was_given) {
   pygrade_ranker_free(ranker);
 }
 
+TEST(a_batch_is_each_request_alone) {
+  pygrade_ranker_options options{sizeof options, PYGRADE_OPTION_SEED, 5, nullptr, 0};
+  pygrade_ranker *ranker = create(Artifact().draw(), &options), *other = create(Artifact().draw(), &options);
+  const auto predictions = make_predictions(300);
+  constexpr std::size_t count = 20;
+  std::vector<PageMemory> memory(count, PageMemory(3)), alone(count, PageMemory(3));
+  std::vector<pygrade_request> requests(count);
+  std::vector<pygrade_page> pages(count);
+  for (std::size_t b = 0; b < count; ++b) {
+    requests[b] = request_of(predictions);
+    requests[b].predictions += 45 * b;
+    requests[b].candidates = 15;
+    requests[b].flags = b % 2 ? PYGRADE_REQUEST_EXPLORE : 0;
+    pages[b] = page_of(memory[b]);
+  }
+  pygrade_batch batch{};
+  batch.size = sizeof batch;
+  batch.requests = requests.data();
+  batch.pages = pages.data();
+  batch.count = count;
+  batch.num_threads = 2;
+  CHECK_EQUAL(pygrade_ranker_rank_batch(ranker, &batch), PYGRADE_OK);
+  for (std::size_t b = 0; b < count; ++b) {
+    pygrade_page page = page_of(alone[b]);
+    CHECK_EQUAL(pygrade_ranker_rank(other, &requests[b], &page), PYGRADE_OK);
+    CHECK_EQUAL(memory[b].values, alone[b].values);
+    CHECK_EQUAL(memory[b].indices, alone[b].indices);
+    CHECK_EQUAL(memory[b].weights, alone[b].weights);
+    CHECK(pages[b].seed == page.seed && pages[b].filled == 3 && pages[b].explored == page.explored);
+    CHECK_EQUAL(std::string(pages[b].policy_version), std::string(page.policy_version));
+  }
+
+  char text[64] = "";
+  batch.error = text;
+  batch.error_size = sizeof text;
+  const auto refused = [&](auto change, const std::string& reason) {
+    auto broken = requests;
+    auto changed = batch;
+    changed.requests = broken.data();
+    std::vector<PageMemory> untouched(count, PageMemory(3));
+    for (std::size_t b = 0; b < count; ++b) pages[b] = page_of(untouched[b]);
+    change(changed, broken);
+    check_fails(pygrade_ranker_rank_batch(ranker, &changed), PYGRADE_INVALID_ARGUMENT, reason);
+    CHECK(std::string(text).find(reason) != std::string::npos);
+    for (std::size_t b = 0; b < count; ++b) CHECK(pages[b].filled == 0 && untouched[b].indices[0] == -7);
+  };
+  const std::int32_t groups[15] = {}, caps[] = {-2};
+  const std::vector<float> negative(45, -1.0f);
+  refused([](auto& b, auto&) { b.num_threads = 0; }, "batch.num_threads");
+  refused([](auto& b, auto&) { b.flags = 1; }, "batch.flags");
+  refused([](auto& b, auto&) { b.count = SIZE_MAX; }, "batch.count");
+  refused([](auto& b, auto&) { b.pages = nullptr; }, "batch.requests or batch.pages");
+  refused([](auto&, auto& r) { r[3].tasks = 4; }, "request 3: request.tasks");
+  refused([](auto&, auto& r) { r[7].size = offsetof(pygrade_request, values); }, "request 7: size is not that");
+  refused([&](auto&, auto& r) { r[19].predictions = negative.data(); }, "request 19: predictions is negative");
+  refused([&](auto&, auto& r) { r[2].groups = groups, r[2].caps = caps, r[2].group_columns = 1; },
+          "request 2: caps[0] is -2");
+  refused([&](auto&, auto&) { pages[1].k = 0; }, "request 1: page.k");
+  batch.count = 0;
+  CHECK_EQUAL(pygrade_ranker_rank_batch(ranker, &batch), PYGRADE_OK);
+  pygrade_counters counters{};
+  counters.size = sizeof counters;
+  CHECK_EQUAL(pygrade_ranker_counters(ranker, &counters), PYGRADE_OK);
+  CHECK_EQUAL(counters.requests, count);
+  pygrade_ranker_free(ranker);
+  pygrade_ranker_free(other);
+}
+
+TEST(the_structs_of_a_batch_may_be_newer_than_the_library) {
+  struct Newer {
+    pygrade_request known;
+    std::uint64_t more;
+  };
+  pygrade_ranker* ranker = create();
+  const auto predictions = make_predictions(8);
+  std::vector<PageMemory> memory(2, PageMemory(2)), alone(2, PageMemory(2));
+  Newer requests[2] = {{request_of(predictions), 0}, {request_of(predictions), 0}};
+  requests[1].known.predictions += 12;
+  pygrade_page pages[2];
+  for (std::size_t b = 0; b < 2; ++b) {
+    requests[b].known.size = sizeof(Newer);
+    requests[b].known.candidates = 4;
+    pages[b] = page_of(memory[b]);
+    pygrade_page same = page_of(alone[b]);
+    CHECK_EQUAL(pygrade_ranker_rank(ranker, &requests[b].known, &same), PYGRADE_OK);
+  }
+  pygrade_batch batch{};
+  batch.size = sizeof batch;
+  batch.requests = &requests[0].known;
+  batch.pages = pages;
+  batch.count = 2;
+  batch.num_threads = 1;
+  CHECK_EQUAL(pygrade_ranker_rank_batch(ranker, &batch), PYGRADE_OK);
+  for (std::size_t b = 0; b < 2; ++b) CHECK_EQUAL(memory[b].values, alone[b].values);
+  requests[1].more = 1;
+  check_fails(pygrade_ranker_rank_batch(ranker, &batch), PYGRADE_INVALID_ARGUMENT, "request 1: a struct of a newer");
+  pygrade_ranker_free(ranker);
+}
+
 TEST(a_policy_in_memory_is_looked_at_and_swapped_in) {
   Artifact artifact = mixed_artifact();
   pygrade_ranker* ranker = create(artifact);

@@ -207,6 +207,19 @@ typedef struct pygrade_user_page {
 PYGRADE_API pygrade_status pygrade_pipeline_rank(pygrade_pipeline* pipeline, const pygrade_user_request* request,
                                                  pygrade_user_page* page);
 
+/* A page for each request. The structs of an array have the same `size`, which is also their distance. */
+typedef struct pygrade_user_batch {
+  size_t size;                          /* sizeof(pygrade_user_batch) */
+  const pygrade_user_request* requests; /* [count]; their own error buffers and workspaces are not used */
+  pygrade_user_page* pages;             /* [count] */
+  size_t count;
+  int32_t num_threads; /* at most; the pages do not depend on it */
+  uint32_t flags;      /* 0 */
+  char* error;         /* [error_size] for the text of the first request's error, or NULL */
+  size_t error_size;
+} pygrade_user_batch;
+PYGRADE_API pygrade_status pygrade_pipeline_rank_batch(pygrade_pipeline* pipeline, const pygrade_user_batch* batch);
+
 /* Feedback events, as columns of `count` rows. */
 typedef struct pygrade_events {
   size_t size;                 /* sizeof(pygrade_events) */

@@ -201,6 +201,22 @@ typedef struct pygrade_page {
 PYGRADE_API pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request* request,
                                                pygrade_page* page);
 
+/* A page for each request, all by one policy. The structs of an array have the same `size`, which is also their
+ * distance. */
+typedef struct pygrade_batch {
+  size_t size;                     /* sizeof(pygrade_batch) */
+  const pygrade_request* requests; /* [count]; their own error buffers are not used */
+  pygrade_page* pages;             /* [count] */
+  size_t count;
+  int32_t num_threads; /* at most; the pages do not depend on it */
+  uint32_t flags;      /* 0 */
+  char* error;         /* [error_size] for the text of an error, which names the request; or NULL */
+  size_t error_size;
+} pygrade_batch;
+/* Requests that explore take the ranker's next draws in their order. Arguments are checked before anything is ranked;
+ * what comes to light only while a request is ranked is reported after the others are done. */
+PYGRADE_API pygrade_status pygrade_ranker_rank_batch(pygrade_ranker* ranker, const pygrade_batch* batch);
+
 /* The ids of a request and its candidates in the log (exposures.h). */
 enum { PYGRADE_LOG_TIMESTAMP = 1 /* flags: `timestamp` is known */ };
 typedef struct pygrade_log_ids {

@@ -89,6 +89,16 @@ void write_struct(const Struct& known, Struct* given) {
   std::memcpy(given, &known, sizeof known);
 }
 
+// Element `index` of a caller's array, whose structs may be longer than they are here.
+template <class Struct>
+Struct* element(Struct* first, std::size_t index) {
+  using Byte = std::conditional_t<std::is_const_v<Struct>, const std::byte, std::byte>;
+  require(first->size % alignof(Struct) == 0, "size is not the sizeof of the struct");
+  auto* at = reinterpret_cast<Struct*>(reinterpret_cast<Byte*>(first) + index * first->size);
+  require(at->size == first->size, "size is not that of the first one");
+  return at;
+}
+
 // `count` elements; none for a null pointer.
 template <class T>
 std::span<T> optional_span(T* data, std::size_t count) {

@@ -247,6 +247,32 @@ pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request
   });
 }
 
+pygrade_status pygrade_ranker_rank_batch(pygrade_ranker* ranker, const pygrade_batch* batch) {
+  return guarded(error_of(batch), [&] {
+    require(ranker != nullptr, "ranker is NULL");
+    const auto known = read_struct(batch, "batch is NULL");
+    require(known.flags == 0, "batch.flags has an unknown bit");
+    require(known.num_threads >= 1, "batch.num_threads is below 1");
+    require(known.count <= std::numeric_limits<std::int32_t>::max(), "batch.count is above 2^31 - 1");
+    if (known.count == 0) return;
+    require(known.requests != nullptr && known.pages != nullptr, "batch.requests or batch.pages is NULL");
+    std::vector<Request> requests(known.count);
+    std::vector<std::vector<std::string_view>> names(known.count);
+    std::vector<PageBuffer> buffers(known.count);
+    std::vector<pygrade_page> results(known.count);
+    std::vector<Page> pages(known.count);
+    for (std::size_t b = 0; b < known.count; ++b) try {
+        requests[b] = request_of(*ranker, read_struct(element(known.requests, b), ""), names[b]);
+        results[b] = read_struct(element(known.pages, b), "");
+        buffers[b] = buffer_of(*ranker, results[b]);
+      } catch (const std::invalid_argument& error) {
+        throw std::invalid_argument("request " + std::to_string(b) + ": " + error.what());
+      }
+    ranker->ranker.rank(requests, buffers, pages, known.num_threads);
+    for (std::size_t b = 0; b < known.count; ++b) write_page(pages[b], results[b], element(known.pages, b));
+  });
+}
+
 pygrade_status pygrade_ranker_counters(const pygrade_ranker* ranker, pygrade_counters* counters) {
   return guarded({}, [&] {
     require(ranker != nullptr, "ranker is NULL");

@@ -282,6 +282,38 @@ pygrade_status pygrade_pipeline_rank(pygrade_pipeline* pipeline, const pygrade_u
   });
 }
 
+pygrade_status pygrade_pipeline_rank_batch(pygrade_pipeline* pipeline, const pygrade_user_batch* batch) {
+  return guarded(error_of(batch), [&] {
+    require(pipeline != nullptr, "pipeline is NULL");
+    const auto known = read_struct(batch, "batch is NULL");
+    require(known.flags == 0, "batch.flags has an unknown bit");
+    require(known.num_threads >= 1, "batch.num_threads is below 1");
+    require(known.count == 0 || (known.requests != nullptr && known.pages != nullptr),
+            "batch.requests or batch.pages is NULL");
+    const std::size_t count = known.count, tasks = pipeline->pipeline->num_tasks();
+    std::vector<pygrade_user_request> copies(count);
+    std::vector<pygrade_user_page> written(count);
+    std::vector<UserRequest> users(count);
+    std::vector<PipelineRequest> requests(count);
+    std::vector<PipelineBuffer> buffers(count);
+    std::vector<ServedPage> pages(count);
+    for (std::size_t r = 0; r < count; ++r) {
+      copies[r] = read_struct(element(known.requests, r), "request is NULL");
+      written[r] = read_struct(element(known.pages, r), "page is NULL");
+      users[r].read(copies[r], tasks);
+      requests[r] = users[r].request;
+      buffers[r] = buffer_of(written[r], tasks);
+    }
+    std::vector<PageWorkspace> workspaces(
+        std::clamp<std::size_t>(static_cast<std::size_t>(known.num_threads), 1, std::max<std::size_t>(count, 1)));
+    for (auto& workspace : workspaces) workspace = std::move(*pipeline->workspaces.acquire());
+    pipeline->pipeline->rank(requests, buffers, pages, workspaces);
+    for (auto& workspace : workspaces)
+      pipeline->workspaces.release(std::make_unique<PageWorkspace>(std::move(workspace)));
+    for (std::size_t r = 0; r < count; ++r) write_page(pages[r], nullptr, written[r], element(known.pages, r));
+  });
+}
+
 pygrade_status pygrade_pipeline_update(pygrade_pipeline* pipeline, const pygrade_events* events) {
   return guarded(error_of(events), [&] {
     require(pipeline != nullptr, "pipeline is NULL");
