@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # check.sh PREFIX DIR: builds and runs the example of every language whose tools are there, against the pygrade installed
-# in PREFIX, and compares its page with that of Python. PYTHON is a Python with the package, CMAKE a cmake. Ends with the
-# number of languages; the first that fails ends it.
+# in PREFIX, and compares its page with that of Python, and 1,000 pages of every kind through ctypes. PYTHON is a Python
+# with the package, CMAKE a cmake. Ends with the number of languages; the first that fails ends it.
 set -euo pipefail
 prefix=$(cd "$1" && pwd)
 mkdir -p "$2"
@@ -38,13 +38,14 @@ find_java() {
   echo "$found"
 }
 
-${PYTHON:-python3} make_page.py "$dir"
+${PYTHON:-python3} make_requests.py "$dir"
 
 ${CMAKE:-cmake} -S . -B "$dir/native" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Release >/dev/null
 ${CMAKE:-cmake} --build "$dir/native" >/dev/null
 compare C "$dir/native/rank"
 compare C++ "$dir/native/rank_cpp"
-compare ctypes python3 python/rank.py "$prefix/lib/libpygrade.so.1"
+python3 python/rank.py "$prefix/lib/libpygrade.so.1" "$dir"/{policy,requests.bin,ctypes.bin}
+cmp "$dir"/{ctypes,pages}.bin
 
 if ! command -v pkg-config >/dev/null; then
   skip "Go and Rust" "no pkg-config"

@@ -1,12 +1,13 @@
-"""python rank.py LIBRARY POLICY_DIR: the C ABI through ctypes, without the package, numpy or torch.
+"""python rank.py LIBRARY POLICY_DIR REQUESTS PAGES: the C ABI through ctypes, without the package, numpy or torch.
 
-Ranks 40 made-up candidates and prints the page: a candidate and the bits of its score a line.
+Ranks every request of a file and writes the pages, both in the format of examples/request_file.py.
 """
 
 import ctypes
 import struct
 import sys
 from ctypes import POINTER, c_char, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from pathlib import Path
 
 
 class Options(ctypes.Structure):
@@ -45,9 +46,7 @@ class Ranker:
         self.core.pygrade_ranker_load.argtypes = [c_char_p, POINTER(Options), POINTER(c_void_p)]
         self.core.pygrade_ranker_rank.argtypes = [c_void_p, POINTER(Request), POINTER(Page)]
         self.core.pygrade_ranker_free.argtypes = [c_void_p]
-        self.num_features, self.num_tasks = self.core.pygrade_ranker_num_features, self.core.pygrade_ranker_num_tasks
-        for count in (self.num_features, self.num_tasks):
-            count.argtypes, count.restype = [c_void_p], c_size_t
+        self.core.pygrade_version.restype = c_char_p
         self.core.pygrade_stable_id.argtypes, self.core.pygrade_stable_id.restype = [c_char_p, c_size_t], c_int64
         self.handle, error = c_void_p(), ctypes.create_string_buffer(256)
         options = Options(ctypes.sizeof(Options), 0, 0, ctypes.cast(error, c_char_p), len(error))
@@ -67,16 +66,52 @@ class Ranker:
         return page
 
 
-def main(library: str, directory: str) -> None:
-    ranker = Ranker(library, directory)
-    features, tasks = (int(count(ranker.handle)) for count in (ranker.num_features, ranker.num_tasks))
-    request = Request(features=features, candidates=40, tasks=tasks)
-    request.context = (c_float * features)(*[0.5] * features)
-    request.item_values = (c_float * 40)(*(1 + i % 8 for i in range(40)))
-    request.predictions = (c_float * (40 * tasks))(*((1 + i * 7 % 50) / 64 for i in range(40 * tasks)))
-    page = ranker.rank(request, 10)
-    for i in range(10):
-        print(f"{page.indices[i]} {struct.unpack('<I', struct.pack('<f', page.values[i]))[0]:08x}")
+class Reader:
+    """Reads the file of requests; its arrays are used where they lie."""
+
+    def __init__(self, content: bytearray) -> None:
+        self.content, self.at = content, 8
+
+    def array(self, kind: type, count: int):
+        taken = (kind * count).from_buffer(self.content, self.at)
+        self.at += -(-ctypes.sizeof(taken) // 4) * 4
+        return taken
+
+    def request(self, features: int, tasks: int, ranker: Ranker) -> tuple[Request, int]:
+        n, k, parts, columns, scenario_size, seed, offset = self.array(c_uint32, 7)
+        request = Request(features=features, tasks=tasks, candidates=n, group_columns=columns)
+        if parts & 64:
+            request.flags, request.draw = 3, seed << 32 | offset  # explore, by that draw
+        names = ["context", "predictions", "mask", "boost_mul", "boost_add", "groups", "caps", "values", "item_values"]
+        sizes = [features, n * tasks, n, n, n, n * columns, columns, tasks, n]
+        kinds = [c_float, c_float, c_uint8, c_float, c_float, c_int32, c_int32, c_float, c_float]
+        bits = [1, 0, 2, 4, 8, 16, 16, 128, 256]
+        for name, size, kind, bit in zip(names, sizes, kinds, bits, strict=True):
+            if parts & bit or bit == 0:
+                setattr(request, name, self.array(kind, size))
+        if parts & 512:
+            names = bytes(self.array(c_char, 8 * n))
+            request.item_ids = (c_int64 * n)(*(ranker.core.pygrade_stable_id(names[8 * i :], 8) for i in range(n)))
+        if parts & 32:
+            request.scenario = bytes(self.array(c_char, scenario_size))
+            request.scenario_size = scenario_size
+        return request, k
+
+
+def main(library: str, directory: str, requests: str, pages: str) -> None:
+    ranker, reader = Ranker(library, directory), Reader(bytearray(Path(requests).read_bytes()))
+    count, features, tasks = reader.array(c_uint32, 3)
+    with open(pages, "wb") as file:
+        file.write(b"PGPAG001" + struct.pack("<2I", count, tasks))
+        for _ in range(count):
+            request, k = reader.request(features, tasks, ranker)
+            page = ranker.rank(request, k)
+            head = k, page.filled, page.fallback != 0, page.explored, page.seed >> 32, page.seed & 0xFFFFFFFF
+            file.write(struct.pack("<6If12s", *head, page.trust, page.policy_version))
+            arrays = [(page.values, k), (page.indices, k), (page.weights, tasks), (page.concentration, tasks)]
+            for values, size in arrays:
+                file.write(ctypes.string_at(values, 4 * size))
+    print(f"ctypes: {count} pages by pygrade {ranker.core.pygrade_version().decode()}")
 
 
 if __name__ == "__main__":

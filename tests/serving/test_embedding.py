@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import pygrade
-from examples.make_page import make_policy, page_text
+from examples.make_requests import make_policy, page_text
 from pygrade.cli import main as cli
 from pygrade.config.policy import PolicyConfig
 from pygrade.policy import FusionPolicy, PolicySpec
