@@ -345,3 +345,4 @@ TEST(wrong_arguments_are_named_and_nothing_is_taken) {
   CHECK_THROWS(std::invalid_argument, "is 0", open([](auto& options) { options.group_rows = 0; }));
   CHECK_THROWS(std::invalid_argument, "is not above 0", open([](auto& options) { options.file_time = {}; }));
 }
+

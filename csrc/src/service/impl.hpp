@@ -28,8 +28,10 @@ namespace detail {
 struct Context {
   std::size_t memory() const;  // bytes of what grows with a request, but for the workspace
 
-  PageWorkspace workspace;  // of a pipeline
-  FeatureBuffer user;       // of a pipeline's request for weights
+  std::uint64_t generation = 0;            // of what the last request was served by
+  std::shared_ptr<const Release> release;  // the same, of a policy's run
+  PageWorkspace workspace;                 // of a pipeline
+  FeatureBuffer user;                      // of a pipeline's request for weights
   RankInput input;
   std::string request_id, user_text;
   std::vector<float> values, shifts, scores, weights, concentration, policy_context, item_columns;
@@ -45,14 +47,22 @@ struct Context {
   std::string lines;
 };
 
-// Contexts that no request uses, but for those of very large requests. They hold nothing of what is served.
+// Contexts that no request uses. They hold what is served of a policy's run, and nothing old: that goes outside of
+// requests.
 class ContextPool {
  public:
+  ~ContextPool() { publish(0); }
   std::unique_ptr<Context> acquire() { return free_.acquire(); }
   void release(std::unique_ptr<Context> context) noexcept;
+  // From now on contexts of another generation are old. Frees those that no request uses.
+  void publish(std::uint64_t generation);
+  std::uint64_t generation() const { return generation_.load(std::memory_order_acquire); }
 
  private:
+  std::atomic<std::uint64_t> generation_{0};
   Pool<Context> free_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Context>> old_;  // guarded by mutex_: they came back after what they hold was replaced
 };
 
 // A page that was made, and how.
@@ -98,13 +108,13 @@ struct Service::Impl {
   void rank_pipeline(detail::Ranked& ranked, detail::Context& context, bool explore, const ServiceRequest& given);
   void rank_policy(detail::Ranked& ranked, detail::Context& context, bool explore, const ServiceRequest& given);
 
-  // --- what is served
+  // --- what is served: in force now, and of the request of a policy's run, without a lock
   std::shared_ptr<const detail::Release> release() const;
+  std::shared_ptr<const detail::Release> release(detail::Context& context) const;
   PipelineCounters counters() const;
   std::string store_url() const { return store == nullptr ? "" : store->url(); }
   void publish(Models models);
   void publish(std::shared_ptr<const detail::Release> release);
-  void free_replaced();
 
   // --- feedback (update.cpp)
   Response update(std::string_view body);
@@ -128,9 +138,8 @@ struct Service::Impl {
   const std::shared_ptr<Store> store;  // null, as the pipeline: of a policy's run
   detail::Metrics metrics;
   std::unique_ptr<Pipeline> pipeline;
-  mutable std::mutex publishing;                          // guards the following two
+  mutable std::mutex publishing;                          // guards policy_release
   std::shared_ptr<const detail::Release> policy_release;  // of a policy's run
-  std::vector<std::shared_ptr<const detail::Release>> replaced;
   detail::ContextPool contexts;
   std::vector<std::unique_ptr<ExposureLog>> exposures;  // [arms], or none
   std::unique_ptr<detail::JsonLines> feedback, shadow_log;

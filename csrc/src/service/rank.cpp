@@ -232,8 +232,9 @@ Ranked Service::Impl::rank(const ServiceRequest& given, Context& context, bool s
   bool capped = false;
   if (pipeline) {
     ranked.release = Release::of(ranked.lease.emplace(*pipeline, context.workspace).models());
+    context.generation = contexts.generation();
   } else {
-    ranked.release = release();
+    ranked.release = release(context);
   }
   const Release& release = *ranked.release;
   const std::size_t tasks = release.tasks.size();

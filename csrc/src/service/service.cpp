@@ -85,7 +85,25 @@ Response guard(Answer&& answer) {
 }  // namespace
 
 void ContextPool::release(std::unique_ptr<Context> context) noexcept {
-  if (context->memory() <= max_context) free_.release(std::move(context));
+  if (context->generation != 0 &&
+      context->generation != generation()) {  // the last owner of a large model must not free it here
+    try {
+      const std::lock_guard lock(mutex_);
+      old_.push_back(std::move(context));
+    } catch (const std::bad_alloc&) {
+    }
+    return;
+  }
+  if (context->generation == 0 || context->memory() > max_context) return;
+  free_.release(std::move(context));
+}
+
+void ContextPool::publish(std::uint64_t generation) {
+  generation_.store(generation, std::memory_order_release);
+  free_.clear();
+  std::vector<std::unique_ptr<Context>> old;
+  const std::lock_guard lock(mutex_);
+  old.swap(old_);
 }
 
 std::size_t Context::memory() const {
@@ -126,6 +144,7 @@ Service::Impl::Impl(const fs::path& run_given, std::string_view config_json, std
       auto center = std::make_shared<FeatureCenter>(models.features, store, options.ttl, options.cache, models.version);
       pipeline = std::make_unique<Pipeline>(std::move(models), std::move(center), options);
     }
+    contexts.publish(1);
   }
   if (config.exposures) {
     for (const ArmConfig& arm : config.arms) {
@@ -219,6 +238,17 @@ std::shared_ptr<const Release> Service::Impl::release() const {
   return policy_release;
 }
 
+std::shared_ptr<const Release> Service::Impl::release(Context& context) const {
+  const std::uint64_t now = contexts.generation();
+  if (pipeline) {  // whose contexts hold nothing of what is served
+    context.generation = now;
+    return release();
+  }
+  if (context.generation != now || context.release == nullptr) context.release = release();
+  context.generation = now;
+  return context.release;
+}
+
 PipelineCounters Service::Impl::counters() const {
   if (pipeline) return pipeline->counters();
   PipelineCounters counters;
@@ -229,18 +259,11 @@ PipelineCounters Service::Impl::counters() const {
 void Service::Impl::publish(Models models) { pipeline->publish(std::move(models)); }
 
 void Service::Impl::publish(std::shared_ptr<const Release> next) {
-  const std::lock_guard lock(publishing);
-  policy_release.swap(next);
-  if (next != nullptr) replaced.push_back(std::move(next));
-}
-
-// What was replaced and no request uses goes here, not at the end of the last request with it.
-void Service::Impl::free_replaced() {
-  std::vector<std::shared_ptr<const Release>> unused;
-  const std::lock_guard lock(publishing);
-  for (auto& old : replaced)
-    if (old.use_count() == 1) unused.push_back(std::move(old));
-  std::erase(replaced, nullptr);
+  {
+    const std::lock_guard lock(publishing);
+    policy_release.swap(next);
+  }
+  contexts.publish(contexts.generation() + 1);
 }
 
 // Keeps what happened: "" if the models that are served now were loaded.
@@ -267,7 +290,6 @@ void Service::Impl::check_store() {
 bool Service::Impl::refresh() {
   const std::lock_guard lock(refreshing);
   check_store();
-  free_replaced();
   const Sources::Identity now = sources.identity();
   if (now == identity) {  // also after a failed load, if what is served stands there again
     failed = {};

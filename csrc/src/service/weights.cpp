@@ -148,7 +148,7 @@ std::vector<std::string> detail::ranked_by(const Policy& policy, const Request& 
 }
 
 std::string Service::Impl::weights_body(const ServiceRequest& given, Context& context) {
-  const auto served = release();
+  const auto served = release(context);
   const RankInput& input = context.input;
   parse(given, context, *served, false);
   if (input.unknown_keys > 0) metrics.unknown_keys.add(input.unknown_keys);
