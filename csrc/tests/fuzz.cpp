@@ -714,7 +714,7 @@ bool run_service(Random& random) {
   return response.status == 200;
 }
 
-// The same of a policy's run.
+// The same of a policy's run, in JSON and in tensors.
 bool run_service_policy(Random& random) {
   static const PolicyRun run([] {
     Artifact artifact = corrected_artifact("1");
@@ -735,8 +735,25 @@ bool run_service_policy(Random& random) {
           std::string(lists) + R"(}, {"user": 1}]})",
       R"({"user": 1, "values": {"click": 2}, "scenario": "search", "explore": true, )" + std::string(lists) + "}"};
   std::string body = known[random.below(std::size(known))];
+  const bool is_tensors = random.one_in(3);
+  if (is_tensors) {
+    const std::string header =
+        R"({"__metadata__":{"request":"{\"user\": 3, \"k\": 2}","tasks":"[\"click\", \"order\", \"cart\"]"},)"
+        R"("items":{"dtype":"I64","shape":[2],"data_offsets":[0,16]},)"
+        R"("predictions":{"dtype":"F32","shape":[2,3],"data_offsets":[16,40]},)"
+        R"("item_values":{"dtype":"F32","shape":[2],"data_offsets":[40,48]},)"
+        R"("mask":{"dtype":"BOOL","shape":[2],"data_offsets":[48,50]}})";
+    std::string data(50, '\0');
+    for (char& byte : data) byte = static_cast<char>(random.below(64));
+    data[7] = data[15] = '\0';
+    body = Artifact::frame(header) + data;
+  }
   if (!random.one_in(10)) mutate(body, random);
-  const Response response = service->handle({"POST", random.one_in(4) ? "/v1/weights" : "/v1/rank", body});
+  const Response response = service->handle(
+      {.method = "POST",
+       .path = random.one_in(4) ? "/v1/weights" : "/v1/rank",
+       .body = body,
+       .content_type = is_tensors != random.one_in(50) ? "application/safetensors" : "application/json"});
   check_answer(response);
   return response.status == 200;
 }
