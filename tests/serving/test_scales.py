@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 
 from pygrade import BlendedRanker, FusionPolicy, _core, reference
 from pygrade.config.policy import PolicyConfig
@@ -93,18 +94,28 @@ def test_every_face_of_a_server_reads_predictions_as_training_did(name, tmp_path
     np.testing.assert_allclose(wanted.rows, logs.predictions)
     page = ranker.rank(logs.context, raw, K)
     core, service = CRanker(tmp_path / "policy"), _core.Service(str(tmp_path), "{}")
+    kind = "application/safetensors"
     for r in range(0, REQUESTS, 40):
         _, _, c_page = core.rank(logs.context[r], raw[r], K, "")
         body = {"user": "ann", "k": K, "context": {"hour": float(logs.context[r, 0])}}
         lists = {task: raw[r, :, t].tolist() for t, task in enumerate(TASKS)}
-        body |= {"items": [*range(SIZE)], "predictions": lists}
-        answer = json.loads(service.handle("POST", "/v1/rank", json.dumps(body).encode())[2])
+        answers = [
+            service.handle(
+                "POST", "/v1/rank", json.dumps(body | {"items": [*range(SIZE)], "predictions": lists}).encode()
+            ),
+            service.handle(
+                "POST",
+                "/v1/rank",
+                save({"items": np.arange(SIZE), "predictions": raw[r]}, {"request": json.dumps(body)}),
+                kind,
+            ),
+        ]
         alone = ranker.rank(logs.context[r : r + 1], raw[r : r + 1], K)
         for values, indices in (
             (page.values[r], page.indices[r]),
             (alone.values[0], alone.indices[0]),
             (c_page["values"], c_page["indices"]),
-            (np.float32(answer["scores"]), np.array(answer["items"])),
+            *((np.float32(json.loads(a[2])["scores"]), np.array(json.loads(a[2])["items"])) for a in answers),
         ):
             assert indices.tolist() == wanted.indices[r].tolist()
             assert values.tobytes() == wanted.values[r].tobytes()
