@@ -15,8 +15,8 @@ using namespace pygrade::tests;
 static_assert(PYGRADE_ABI_VERSION == 1);
 static_assert(sizeof(void*) != 8 ||
               (sizeof(pygrade_ranker_options) == 32 && sizeof(pygrade_request) == 216 && sizeof(pygrade_page) == 168 &&
-               sizeof(pygrade_counters) == 56 && sizeof(pygrade_log_ids) == 64 && sizeof(pygrade_policy_source) == 64 &&
-               sizeof(pygrade_batch) == 56));
+               sizeof(pygrade_counters) == 56 && sizeof(pygrade_log_ids) == 64 && sizeof(pygrade_mixture) == 80 &&
+               sizeof(pygrade_policy_source) == 64 && sizeof(pygrade_formula) == 48 && sizeof(pygrade_batch) == 56));
 static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, draw) == 112 && offsetof(pygrade_page, seed) == 64));
 static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, values) == 128 && offsetof(pygrade_page, trust) == 88));
 static_assert(sizeof(void*) != 8 ||
@@ -113,6 +113,12 @@ TEST(a_page_of_a_mixture_equals_the_cpp_one) {
   CHECK_EQUAL(got.weights, expected.weights);
   CHECK(page.trust == 0.25f && page.verdict == PYGRADE_VERDICT_BETTER);
   CHECK_EQUAL(std::string(page.baseline), "expected value");
+  pygrade_mixture mixture{};
+  mixture.size = sizeof mixture;
+  CHECK_EQUAL(pygrade_ranker_mixture(ranker, &mixture), PYGRADE_OK);
+  CHECK(mixture.trust == 0.25f && mixture.verdict == PYGRADE_VERDICT_BETTER);
+  CHECK_EQUAL(std::string(mixture.baseline), "expected value");
+
 
   const auto folder = std::filesystem::temp_directory_path() / ("pygrade-c-log-" + std::to_string(::getpid()));
   pygrade_log* log = nullptr;
@@ -145,6 +151,7 @@ TEST(a_page_of_a_mixture_equals_the_cpp_one) {
   std::filesystem::remove_all(folder);
   request.item_values = nullptr;
   check_fails(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_INVALID_ARGUMENT, "item_values is missing");
+  check_fails(pygrade_ranker_mixture(ranker, nullptr), PYGRADE_INVALID_ARGUMENT, "mixture is NULL");
   pygrade_ranker_free(ranker);
 }
 
@@ -227,6 +234,33 @@ TEST(newer_callers_are_served_while_they_ask_for_nothing_new) {
   request.more = 1;
   check_fails(pygrade_ranker_rank(ranker, &request.known, &page), PYGRADE_INVALID_ARGUMENT, "newer header");
   pygrade_ranker_free(ranker);
+}
+
+TEST(a_policy_is_reloaded) {
+  const auto folder =
+      std::filesystem::temp_directory_path() / ("pygrade_test_c_api_" + std::to_string(std::random_device{}()));
+  Artifact artifact;
+  artifact.draw().write(folder);
+  const std::string path = folder.string();
+  pygrade_ranker_options options{sizeof options, PYGRADE_OPTION_SEED, 9, nullptr, 0};
+  pygrade_ranker* ranker = nullptr;
+  CHECK_EQUAL(pygrade_ranker_load(path.c_str(), &options, &ranker), PYGRADE_OK);
+  const char* task = pygrade_ranker_task(ranker, 0);
+  artifact.seed = 2;
+  artifact.draw().write(folder);
+  CHECK_EQUAL(pygrade_ranker_reload(ranker, path.c_str()), PYGRADE_OK);
+  CHECK_EQUAL(std::string(task), "click");  // still valid
+  const auto predictions = make_predictions(4);
+  PageMemory memory(2);
+  pygrade_request request = request_of(predictions);
+  pygrade_page page = page_of(memory);
+  CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
+  CHECK_EQUAL(std::string(page.policy_version), make_policy(2)->version());
+  artifact.features = {"other", "intent"};
+  artifact.draw().write(folder);
+  check_fails(pygrade_ranker_reload(ranker, path.c_str()), PYGRADE_BAD_ARTIFACT, "other tasks or features");
+  pygrade_ranker_free(ranker);
+  std::filesystem::remove_all(folder);
 }
 
 TEST(a_failing_call_writes_its_text_into_the_buffer_that_it_was_given) {
@@ -394,6 +428,24 @@ TEST(a_policy_in_memory_is_looked_at_and_swapped_in) {
   CHECK(*pygrade_policy_unproven(policy) == 0 && *pygrade_policy_unproven(nullptr) == 0);
   CHECK_EQUAL(pygrade_stable_id("cust_3", 6), 6868201402090471445);
   CHECK_EQUAL(pygrade_stable_id(nullptr, 6), 0);
+  pygrade_formula formula{};
+  formula.size = sizeof formula;
+  CHECK_EQUAL(pygrade_policy_formula(policy, &formula), PYGRADE_OK);
+  CHECK_EQUAL(std::string(formula.transform), expected->transform());
+  CHECK(formula.beta == expected->beta() && formula.epsilon == expected->epsilon());
+  CHECK(formula.num_inputs == expected->num_inputs() &&
+        std::equal(formula.slope, formula.slope + 3, expected->slope().begin()));
+  CHECK_EQUAL(formula.flags, static_cast<std::uint32_t>(PYGRADE_POLICY_TRADE_OFFS));
+  for (const char* scenario : {"search", "other", static_cast<const char*>(nullptr)}) {
+    std::vector<float> weights(3);
+    const std::size_t size = scenario == nullptr ? 0 : std::strlen(scenario);
+    CHECK_EQUAL(pygrade_policy_static_weights(policy, scenario, size, weights.data()), PYGRADE_OK);
+    std::optional<std::string_view> name;
+    if (scenario != nullptr) name = scenario;
+    const auto fallback = expected->fallback(name).weights;
+    CHECK_EQUAL(weights, std::vector<float>(fallback.begin(), fallback.end()));
+  }
+
   CHECK_EQUAL(pygrade_ranker_swap(ranker, policy, text, sizeof text), PYGRADE_OK);
   pygrade_policy_free(policy);
   CHECK_EQUAL(pygrade_ranker_policy(ranker, &served), PYGRADE_OK);
@@ -427,6 +479,9 @@ TEST(a_policy_in_memory_is_looked_at_and_swapped_in) {
   check_fails(pygrade_policy_load(&source, &policy), PYGRADE_INVALID_ARGUMENT, "source.json or source.tensors");
   check_fails(pygrade_policy_load(nullptr, &policy), PYGRADE_INVALID_ARGUMENT, "source is NULL");
   CHECK(policy == nullptr);
+  check_fails(pygrade_policy_formula(nullptr, &formula), PYGRADE_INVALID_ARGUMENT, "policy is NULL");
+  check_fails(pygrade_policy_formula(served, nullptr), PYGRADE_INVALID_ARGUMENT, "formula is NULL");
+  check_fails(pygrade_policy_static_weights(served, "x", SIZE_MAX, nullptr), PYGRADE_INVALID_ARGUMENT, "weights");
   check_fails(pygrade_ranker_policy(nullptr, &policy), PYGRADE_INVALID_ARGUMENT, "ranker is NULL");
   check_fails(pygrade_ranker_swap(nullptr, served, nullptr, 0), PYGRADE_INVALID_ARGUMENT, "ranker is NULL");
   CHECK_EQUAL(std::string(pygrade_policy_version(nullptr)), "");

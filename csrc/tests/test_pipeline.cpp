@@ -827,6 +827,8 @@ TEST(the_c_abi_refuses_what_the_cpp_api_refuses) {
   options.flags = 0;
   options.size = 3;
   CHECK_EQUAL(pygrade_pipeline_load(path.c_str(), "nowhere", &options, &pipeline), PYGRADE_INVALID_ARGUMENT);
+  const pygrade_file files[] = {{"manifest.json", "{}", 2}};
+  CHECK_EQUAL(pygrade_pipeline_create(files, 1, "lmdb:/nothing", nullptr, &pipeline), PYGRADE_BAD_ARTIFACT);
   CHECK_EQUAL(pygrade_pipeline_rank(nullptr, nullptr, nullptr), PYGRADE_INVALID_ARGUMENT);
   CHECK_EQUAL(pygrade_pipeline_update(nullptr, nullptr), PYGRADE_INVALID_ARGUMENT);
   CHECK_EQUAL(pygrade_pipeline_reload(nullptr, path.c_str(), nullptr, 0), PYGRADE_INVALID_ARGUMENT);

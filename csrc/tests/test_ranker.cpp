@@ -958,3 +958,4 @@ TEST(item_columns_and_prices_that_do_not_fit_are_refused) {
   CHECK_THROWS(std::invalid_argument, "other item columns", (ranker.swap(parse(other.draw())), 0));
   ranker.swap(make_policy());
 }
+

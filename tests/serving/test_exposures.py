@@ -204,6 +204,8 @@ def test_wrong_arguments_are_statuses_with_a_text(policy, tmp_path):
     assert b"request_id is empty" in core.pygrade_last_error()
     assert core.pygrade_log_append(None, ranker.ranker, *structs, 0, None) == invalid
     assert core.pygrade_log_flush(None) == core.pygrade_log_count(own.log, None) == invalid
-    assert own.counters()["requests"] == 0
+    length = ctypes.c_size_t(7)
+    own.call("disk_error", own.log, buffer, ctypes.c_size_t(100), ctypes.byref(length))
+    assert length.value == 0 and own.counters()["requests"] == 0
     own.close()
     core.pygrade_log_close(None)

@@ -39,8 +39,8 @@ PYGRADE_API pygrade_status pygrade_log_open(const char* directory, const pygrade
                                             pygrade_log** log);
 
 /* Takes a request and its page, those of a pygrade_ranker_rank that succeeded, the page with weights and concentration,
- * and an id that is not empty. If the queue is full it waits for room, at most so many microseconds. `*taken` (or NULL)
- * becomes 1, or 0 if the request was dropped, which is no error. */
+ * and an id that is not empty. If the queue is full it waits for room, at most so many microseconds. `*taken` (or NULL) becomes 1, or 0 if the request was dropped, which is no
+ * error. */
 PYGRADE_API pygrade_status pygrade_log_append(pygrade_log* log, const pygrade_ranker* ranker,
                                               const pygrade_request* request, const pygrade_page* page,
                                               const pygrade_log_ids* ids, uint32_t wait_us, int32_t* taken);
@@ -61,6 +61,11 @@ typedef struct pygrade_log_counters {
   uint64_t errors; /* of the disk */
 } pygrade_log_counters;
 PYGRADE_API pygrade_status pygrade_log_count(const pygrade_log* log, pygrade_log_counters* counters);
+
+/* The text of the last error of the disk, "" if there was none, without a closing 0. `*length` becomes its length; if
+ * that is above `capacity`, the call fails with PYGRADE_BUFFER_TOO_SMALL and `text` (which may be NULL with capacity 0) is
+ * left alone. */
+PYGRADE_API pygrade_status pygrade_log_disk_error(const pygrade_log* log, char* text, size_t capacity, size_t* length);
 
 /* Flushes, ends the thread and frees the log, alone and last. NULL is fine. */
 PYGRADE_API void pygrade_log_close(pygrade_log* log);

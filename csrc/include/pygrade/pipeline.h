@@ -71,15 +71,28 @@ typedef struct pygrade_pipeline_options {
 PYGRADE_API pygrade_status pygrade_pipeline_load(const char* artifact, const char* store,
                                                  const pygrade_pipeline_options* options, pygrade_pipeline** pipeline);
 
+/* A file of an artifact: its path below the artifact's directory, for example "policy/policy.json", and its content. */
+typedef struct pygrade_file {
+  const char* path;
+  const void* content;
+  size_t content_size; /* bytes */
+} pygrade_file;
+/* The same from the content of manifest.json and of the files that it names. */
+PYGRADE_API pygrade_status pygrade_pipeline_create(const pygrade_file* files, size_t count, const char* store,
+                                                   const pygrade_pipeline_options* options,
+                                                   pygrade_pipeline** pipeline);
+
 /* Serve another artifact, also while other threads rank: all its models and its version of the store in one step.
  * Returns when no request uses the one before, and frees it; no request waits. PYGRADE_BAD_ARTIFACT if the store does
  * not hold its version, unless PYGRADE_PIPELINE_ANY_VERSION. */
 PYGRADE_API pygrade_status pygrade_pipeline_reload(pygrade_pipeline* pipeline, const char* artifact, char* error,
                                                    size_t error_size);
+PYGRADE_API pygrade_status pygrade_pipeline_reload_files(pygrade_pipeline* pipeline, const pygrade_file* files,
+                                                         size_t count, char* error, size_t error_size);
 /* NULL is fine. */
 PYGRADE_API void pygrade_pipeline_free(pygrade_pipeline* pipeline);
 
-/* What is served now. pygrade_pipeline_policy gives tasks, features and scenarios; to be freed. */
+/* What is served now. pygrade_pipeline_policy gives tasks, scenarios, formula and weights; to be freed. */
 typedef struct pygrade_pipeline_info {
   size_t size;             /* sizeof(pygrade_pipeline_info) */
   char version[16];        /* of the artifact: 12 hexadecimal digits and a 0 */
@@ -90,6 +103,11 @@ typedef struct pygrade_pipeline_info {
 } pygrade_pipeline_info;
 PYGRADE_API pygrade_status pygrade_pipeline_describe(const pygrade_pipeline* pipeline, pygrade_pipeline_info* info);
 PYGRADE_API pygrade_status pygrade_pipeline_policy(const pygrade_pipeline* pipeline, pygrade_policy** policy);
+/* Names of the features of the user and the context; the name is written with a 0.
+ * PYGRADE_BUFFER_TOO_SMALL if `capacity` does not suffice, PYGRADE_INVALID_ARGUMENT if `index` is too large. */
+PYGRADE_API pygrade_status pygrade_pipeline_feature(const pygrade_pipeline* pipeline, size_t index, char* name,
+                                                    size_t capacity);
+
 /* The memory of one request at a time. A request may be given one; then its candidates and predictions stay in it until
  * the next request with it, for a log. */
 PYGRADE_API pygrade_status pygrade_workspace_create(pygrade_workspace** workspace);
@@ -192,7 +210,7 @@ typedef struct pygrade_user_page {
   uint64_t seed;
   char policy_version[16];   /* 12 hexadecimal digits and a 0 */
   char artifact_version[16]; /* the same */
-  float trust;               /* as in pygrade_page */
+  float trust;               /* see pygrade_mixture */
   int32_t verdict;
   char baseline[64];
   float history;    /* known events of the user; NaN if no feature says so */

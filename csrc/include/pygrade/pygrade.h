@@ -11,7 +11,7 @@
  * error. Callers that may move to another thread between the two calls (goroutines, virtual threads) give a buffer:
  * `error` and `error_size`, members of a struct that the call reads, or else the last parameters of the call.
  * A call that fails writes its text there, UTF-8, cut to fit and closed with a 0; NULL or 0: none is wanted. Otherwise
- * failed calls write nothing. No C++ exception leaves the library.
+ * failed calls write nothing but the length of a text that does not fit. No C++ exception leaves the library.
  *
  * Threads may use one ranker at once, also while one of them reloads it, and so may a forked child; only
  * pygrade_ranker_free must come last and alone. Pointers that a call gets are not kept after it.
@@ -40,7 +40,8 @@ enum {
   PYGRADE_BAD_ARTIFACT = 3,     /* the policy is damaged, of another format version, or of another schema */
   PYGRADE_OUT_OF_MEMORY = 4,
   PYGRADE_INTERNAL = 5,
-  PYGRADE_STORE_FAILED = 7 /* the store does not answer, is damaged, or has no version to read */
+  PYGRADE_BUFFER_TOO_SMALL = 6, /* the text does not fit; its length was written, nothing else */
+  PYGRADE_STORE_FAILED = 7      /* the store does not answer, is damaged, or has no version to read */
 };
 
 /* PYGRADE_ABI_VERSION of the library that runs. */
@@ -71,6 +72,9 @@ PYGRADE_API pygrade_status pygrade_ranker_load(const char* directory, const pygr
 PYGRADE_API pygrade_status pygrade_ranker_create(const char* json, size_t json_size, const void* tensors,
                                                  size_t tensors_size, const pygrade_ranker_options* options,
                                                  pygrade_ranker** ranker);
+/* Replaces the policy, also while other threads rank; it must have the same tasks and features. Returns when no thread
+ * ranks with the old one any more. */
+PYGRADE_API pygrade_status pygrade_ranker_reload(pygrade_ranker* ranker, const char* directory);
 /* NULL is fine. */
 PYGRADE_API void pygrade_ranker_free(pygrade_ranker* ranker);
 
@@ -98,8 +102,7 @@ typedef struct pygrade_policy_source {
 PYGRADE_API pygrade_status pygrade_policy_load(const pygrade_policy_source* source, pygrade_policy** policy);
 /* The policy that a ranker serves now; to be freed, too. */
 PYGRADE_API pygrade_status pygrade_ranker_policy(const pygrade_ranker* ranker, pygrade_policy** policy);
-/* Replaces the policy, also while other threads rank; it must have the same tasks and features. Returns when no thread
- * ranks with the old one any more. */
+/* As pygrade_ranker_reload, of a loaded policy: a reload from memory, or one that is looked at first. */
 PYGRADE_API pygrade_status pygrade_ranker_swap(pygrade_ranker* ranker, const pygrade_policy* policy, char* error,
                                                size_t error_size);
 /* NULL is fine. */
@@ -119,6 +122,25 @@ PYGRADE_API size_t pygrade_policy_num_items(const pygrade_policy* policy);
 PYGRADE_API const char* pygrade_policy_item(const pygrade_policy* policy, size_t index);
 /* Why the log does not prove that the policy may be served; "": it does. A ranker serves it all the same. */
 PYGRADE_API const char* pygrade_policy_unproven(const pygrade_policy* policy);
+
+enum {
+  PYGRADE_POLICY_CONTEXT_ONLY = 1, /* flags: the weights depend on the context alone, not on the predictions */
+  PYGRADE_POLICY_TRADE_OFFS = 2    /* flags: requests may give multipliers of the tasks' values */
+};
+/* How scores are made of predictions p and weights w: the sum over tasks t of w_t · f(p_t). */
+typedef struct pygrade_formula {
+  size_t size;         /* sizeof(pygrade_formula) */
+  char transform[16];  /* f: "identity", "log", "zscore", "zlog", "rank" or "log1p" */
+  float beta;          /* of log and zlog: log(p + beta) */
+  float epsilon;       /* of zscore and zlog: added to the standard deviation */
+  uint32_t flags;      /* PYGRADE_POLICY_… */
+  uint32_t num_inputs; /* of the policy's network */
+  const float* slope;  /* [tasks] of log1p: log(1 + slope_t p_t); lives as long as the policy */
+} pygrade_formula;
+PYGRADE_API pygrade_status pygrade_policy_formula(const pygrade_policy* policy, pygrade_formula* formula);
+/* The scenario's static weights [tasks], or, if it has none of its own or is NULL, the global ones. */
+PYGRADE_API pygrade_status pygrade_policy_static_weights(const pygrade_policy* policy, const char* scenario,
+                                                         size_t scenario_size, float* weights);
 
 enum {
   PYGRADE_REQUEST_EXPLORE = 1,       /* flags: serve a Dirichlet draw instead of its mean */
@@ -191,10 +213,10 @@ typedef struct pygrade_page {
   int32_t explored;            /* 1: the weights are the draw `seed` */
   uint64_t seed;
   char policy_version[16]; /* 12 hexadecimal digits and a 0 */
-  float trust; /* of the policy in the mixture (1 - trust) · z(the baseline's score) + trust · z(the policy's) */
+  float trust;             /* this and the following: see pygrade_mixture */
   int32_t verdict;
-  char baseline[64]; /* its name, UTF-8 and a 0; "" if there is none */
-  int32_t searched;  /* 1: by page terms, what stands above an item counted */
+  char baseline[64];
+  int32_t searched; /* 1: by page terms, what stands above an item counted */
   int32_t reserved;
 } pygrade_page;
 
@@ -216,6 +238,15 @@ typedef struct pygrade_batch {
 /* Requests that explore take the ranker's next draws in their order. Arguments are checked before anything is ranked;
  * what comes to light only while a request is ranked is reported after the others are done. */
 PYGRADE_API pygrade_status pygrade_ranker_rank_batch(pygrade_ranker* ranker, const pygrade_batch* batch);
+
+/* The mixture that the ranker's policy serves: (1 - trust) · z(the baseline's score) + trust · z(the policy's). */
+typedef struct pygrade_mixture {
+  size_t size;       /* sizeof(pygrade_mixture) */
+  float trust;       /* 0: the baseline alone, 1: the policy alone */
+  int32_t verdict;   /* PYGRADE_VERDICT_… */
+  char baseline[64]; /* name of the baseline, UTF-8 and a 0; "" if there is none */
+} pygrade_mixture;
+PYGRADE_API pygrade_status pygrade_ranker_mixture(const pygrade_ranker* ranker, pygrade_mixture* mixture);
 
 /* The ids of a request and its candidates in the log (exposures.h). */
 enum { PYGRADE_LOG_TIMESTAMP = 1 /* flags: `timestamp` is known */ };

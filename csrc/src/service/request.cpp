@@ -395,8 +395,8 @@ void RankInput::read_group(std::size_t rows, std::string_view name) {
   constexpr std::int64_t low = std::numeric_limits<std::int32_t>::min(),
                          high = std::numeric_limits<std::int32_t>::max();
   if (num_groups_ == max_groups)
-    throw InputError("rules.groups",
-                     "rules.groups has more than " + std::to_string(max_groups) + " columns; want at most as many");
+    throw InputError("rules.groups", "rules.groups has more than " + std::to_string(max_groups) +
+                                         " columns; want at most as many");
   if (num_groups_ == groups_.size()) groups_.emplace_back();
   auto& [given, numbers] = groups_[num_groups_++];
   given = name;
@@ -488,8 +488,8 @@ void RankInput::finish_predictions(const Reading& reading) {
   for (std::size_t t = 0; t < width; ++t) {
     const std::string name = "predictions." + tasks[t];
     if (by_task_[t].size() != count)
-      throw InputError(name, name + " is a list of " + std::to_string(by_task_[t].size()) +
-                                 "; want one value for each of the " + std::to_string(count) + " items");
+      throw InputError(name, name + " is a list of " + std::to_string(by_task_[t].size()) + "; want one value for each of the " +
+                                 std::to_string(count) + " items");
     for (std::size_t i = 0; i < count; ++i) predictions[i * width + t] = by_task_[t][i];
   }
 }

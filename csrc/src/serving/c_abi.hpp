@@ -40,6 +40,11 @@ ErrorBuffer error_of(const Struct* given) {
 void clear_error() noexcept;
 pygrade_status fail(pygrade_status status, const char* message, ErrorBuffer error) noexcept;
 
+// The caller's memory is too small for a text.
+struct TooSmall : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 // Runs `call`; an exception becomes a status and a message.
 template <class Call>
 pygrade_status guarded(ErrorBuffer error, Call&& call) noexcept {
@@ -51,6 +56,8 @@ pygrade_status guarded(ErrorBuffer error, Call&& call) noexcept {
     return fail(PYGRADE_NOT_FOUND, failure.what(), error);
   } catch (const ArtifactError& failure) {
     return fail(PYGRADE_BAD_ARTIFACT, failure.what(), error);
+  } catch (const TooSmall& failure) {
+    return fail(PYGRADE_BUFFER_TOO_SMALL, failure.what(), error);
   } catch (const StoreError& failure) {
     return fail(PYGRADE_STORE_FAILED, failure.what(), error);
   } catch (const std::invalid_argument& failure) {
@@ -107,6 +114,12 @@ std::span<T> optional_span(T* data, std::size_t count) {
 
 // A text of a caller, who may say that it is longer than any is.
 constexpr std::size_t longest_text = std::numeric_limits<std::int32_t>::max();
+
+inline void write_text(const std::string& text, char* to, std::size_t capacity, std::size_t* length) {
+  *length = text.size();
+  if (text.size() > capacity) throw TooSmall("the text is longer than capacity");
+  text.copy(to, text.size());
+}
 
 // Calls `log` with the checked arguments of a function that logs a request and its page.
 using LogCall = FunctionRef<void(const Policy&, const Request&, const PageBuffer&, const Page&, const LogIds&)>;

@@ -75,6 +75,15 @@ Request request_of(const pygrade_ranker& ranker, const pygrade_request& given, s
   return request;
 }
 
+// Of a page, or of a pygrade_mixture.
+template <class Struct>
+void describe(const Page& page, Struct& to) {
+  static_assert(sizeof to.baseline == sizeof page.baseline_name);
+  to.trust = page.trust;
+  to.verdict = static_cast<std::int32_t>(page.verdict);
+  std::memcpy(to.baseline, page.baseline_name.data(), sizeof to.baseline);
+}
+
 PageBuffer buffer_of(const pygrade_ranker& ranker, const pygrade_page& given) {
   require(given.k >= 1 && given.k <= std::numeric_limits<std::int32_t>::max(), "page.k must be 1 … 2^31 - 1");
   require(given.values != nullptr && given.indices != nullptr, "page.values or page.indices is NULL");
@@ -116,10 +125,7 @@ void write_page(const Page& ranked, pygrade_page& result, pygrade_page* to) {
   result.seed = ranked.seed;
   std::memset(result.policy_version, 0, sizeof result.policy_version);
   ranked.version().copy(result.policy_version, sizeof result.policy_version - 1);
-  static_assert(sizeof result.baseline == sizeof ranked.baseline_name);
-  result.trust = ranked.trust;
-  result.verdict = static_cast<std::int32_t>(ranked.verdict);
-  std::memcpy(result.baseline, ranked.baseline_name.data(), sizeof result.baseline);
+  describe(ranked, result);
   write_struct(result, to);
 }
 
@@ -203,6 +209,17 @@ pygrade_status pygrade_ranker_create(const char* json, size_t json_size, const v
   });
 }
 
+pygrade_status pygrade_ranker_reload(pygrade_ranker* ranker, const char* directory) {
+  return guarded({}, [&] {
+    require(ranker != nullptr, "ranker is NULL");
+    require(directory != nullptr, "directory is NULL");
+    auto policy = Policy::load(directory);
+    if (policy->tasks() != ranker->tasks || policy->features() != ranker->features)
+      throw ArtifactError(std::string(directory) + " has other tasks or features than the policy that it replaces");
+    ranker->ranker.swap(std::move(policy));
+  });
+}
+
 pygrade_status pygrade_ranker_policy(const pygrade_ranker* ranker, pygrade_policy** policy) {
   return guarded({}, [&] {
     require(ranker != nullptr, "ranker is NULL");
@@ -270,6 +287,17 @@ pygrade_status pygrade_ranker_rank_batch(pygrade_ranker* ranker, const pygrade_b
       }
     ranker->ranker.rank(requests, buffers, pages, known.num_threads);
     for (std::size_t b = 0; b < known.count; ++b) write_page(pages[b], results[b], element(known.pages, b));
+  });
+}
+
+pygrade_status pygrade_ranker_mixture(const pygrade_ranker* ranker, pygrade_mixture* mixture) {
+  return guarded({}, [&] {
+    require(ranker != nullptr, "ranker is NULL");
+    auto known = read_struct(mixture, "mixture is NULL");
+    Page page;
+    page.set_policy(*ranker->ranker.policy());
+    describe(page, known);
+    write_struct(known, mixture);
   });
 }
 

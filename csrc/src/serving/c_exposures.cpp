@@ -72,6 +72,14 @@ pygrade_status pygrade_log_count(const pygrade_log* log, pygrade_log_counters* c
   });
 }
 
+pygrade_status pygrade_log_disk_error(const pygrade_log* log, char* text, size_t capacity, size_t* length) {
+  return guarded({}, [&] {
+    require(log != nullptr, "log is NULL");
+    require(length != nullptr && (text != nullptr || capacity == 0), "text or length is NULL");
+    write_text(log->log.last_error(), text, capacity, length);
+  });
+}
+
 void pygrade_log_close(pygrade_log* log) { delete log; }
 
 }  // extern "C"

@@ -75,6 +75,17 @@ Options options_of(const pygrade_pipeline_options* given) {
   return options;
 }
 
+ArtifactFiles files_of(const pygrade_file* files, std::size_t count) {
+  require(files != nullptr || count == 0, "files is NULL");
+  ArtifactFiles copies;
+  for (const pygrade_file& file : std::span(files, count)) {
+    require(file.path != nullptr && (file.content != nullptr || file.content_size == 0), "a file has a NULL member");
+    const auto* bytes = static_cast<const std::byte*>(file.content);
+    copies.emplace_back(file.path, FileContent(std::vector<std::byte>(bytes, bytes + file.content_size)));
+  }
+  return copies;
+}
+
 std::unique_ptr<pygrade_pipeline> make(Models models, const char* store, const Options& options) {
   require(store != nullptr, "store is NULL");
   if (options.pipeline.predict) models.mtl = nullptr;
@@ -215,11 +226,28 @@ pygrade_status pygrade_pipeline_load(const char* artifact, const char* store, co
   });
 }
 
+pygrade_status pygrade_pipeline_create(const pygrade_file* files, size_t count, const char* store,
+                                       const pygrade_pipeline_options* options, pygrade_pipeline** pipeline) {
+  return guarded(error_of(options), [&] {
+    require(pipeline != nullptr, "pipeline is NULL");
+    const Options known = options_of(options);
+    *pipeline = make(Models::parse(files_of(files, count)), store, known).release();
+  });
+}
+
 pygrade_status pygrade_pipeline_reload(pygrade_pipeline* pipeline, const char* artifact, char* error,
                                        size_t error_size) {
   return guarded({error, error_size}, [&] {
     require(pipeline != nullptr && artifact != nullptr, "pipeline or artifact is NULL");
     publish(pipeline, Models::load(artifact));
+  });
+}
+
+pygrade_status pygrade_pipeline_reload_files(pygrade_pipeline* pipeline, const pygrade_file* files, size_t count,
+                                             char* error, size_t error_size) {
+  return guarded({error, error_size}, [&] {
+    require(pipeline != nullptr, "pipeline is NULL");
+    publish(pipeline, Models::parse(files_of(files, count)));
   });
 }
 
@@ -245,6 +273,17 @@ pygrade_status pygrade_pipeline_policy(const pygrade_pipeline* pipeline, pygrade
   return guarded({}, [&] {
     require(pipeline != nullptr && policy != nullptr, "pipeline or policy is NULL");
     *policy = new pygrade_policy{pipeline->pipeline->models().policy};
+  });
+}
+
+pygrade_status pygrade_pipeline_feature(const pygrade_pipeline* pipeline, size_t index, char* name, size_t capacity) {
+  return guarded({}, [&] {
+    require(pipeline != nullptr && name != nullptr, "pipeline or name is NULL");
+    const Models models = pipeline->pipeline->models();
+    const auto& names = models.features->request_features();
+    require(index < names.size(), "index is not below the number of features");
+    if (names[index].size() + 1 > capacity) throw TooSmall("the name is longer than capacity");
+    std::memcpy(name, names[index].c_str(), names[index].size() + 1);
   });
 }
 

@@ -75,4 +75,34 @@ const char* pygrade_policy_unproven(const pygrade_policy* policy) {
   return policy == nullptr || !policy->policy->mixture() ? "" : policy->policy->mixture()->unproven.c_str();
 }
 
+pygrade_status pygrade_policy_formula(const pygrade_policy* policy, pygrade_formula* formula) {
+  return guarded({}, [&] {
+    require(policy != nullptr, "policy is NULL");
+    auto known = read_struct(formula, "formula is NULL");
+    const Policy& read = *policy->policy;
+    std::memset(known.transform, 0, sizeof known.transform);
+    read.transform().copy(known.transform, sizeof known.transform - 1);
+    known.beta = read.beta();
+    known.epsilon = read.epsilon();
+    known.flags = (read.context_only() ? static_cast<std::uint32_t>(PYGRADE_POLICY_CONTEXT_ONLY) : 0) |
+                  (read.trade_offs() ? static_cast<std::uint32_t>(PYGRADE_POLICY_TRADE_OFFS) : 0);
+    known.num_inputs = static_cast<std::uint32_t>(read.num_inputs());
+    known.slope = read.slope().data();
+    write_struct(known, formula);
+  });
+}
+
+pygrade_status pygrade_policy_static_weights(const pygrade_policy* policy, const char* scenario, size_t scenario_size,
+                                             float* weights) {
+  return guarded({}, [&] {
+    require(policy != nullptr, "policy is NULL");
+    require(weights != nullptr, "weights is NULL");
+    require(scenario == nullptr || scenario_size <= longest_text, "scenario_size is above 2^31 - 1");
+    std::optional<std::string_view> name;
+    if (scenario != nullptr) name = std::string_view(scenario, scenario_size);
+    const auto found = policy->policy->fallback(name).weights;
+    std::copy(found.begin(), found.end(), weights);
+  });
+}
+
 }  // extern "C"

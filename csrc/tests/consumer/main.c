@@ -1,5 +1,5 @@
-/* Uses the C ABI as a caller in another language would, with the policy in the directory argv[1]: ranks a request.
- * Exits 0 where it works. */
+/* Uses the C ABI as a caller in another language would, with the policy in the directory argv[1]: ranks a request. Exits
+ * 0 where it works. */
 #include <pygrade/pygrade.h>
 #include <stdio.h>
 #include <string.h>
