@@ -1,5 +1,5 @@
 // The keys of requests, answers and options, each written down once: parsers take what they know from here, and
-// openapi.cpp makes the document that /openapi.json serves and the site of the docs has.
+// openapi.cpp makes the document that /openapi.json serves and docs/openapi.json holds.
 #pragma once
 
 #include <string_view>
