@@ -32,6 +32,8 @@ TEST(a_server_adds_its_own_figures) {
   CHECK(text.find("# HELP pygrade_connections Open connections.\n# TYPE pygrade_connections gauge" + series) !=
         std::string::npos);
   CHECK(text.find("# TYPE pygrade_requests_shed_total counter\npygrade_requests_shed_total 2\n") != std::string::npos);
+  const auto status = json_of(get(*service, "/v1/status"));
+  CHECK_EQUAL(status.object_at("counters").finite_at("pygrade_connections"), 3.0);
   service->set_gauges({});
   CHECK(metrics_of(*service).find("pygrade_connections") == std::string::npos);
 }

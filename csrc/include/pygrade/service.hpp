@@ -72,7 +72,7 @@ class PYGRADE_API Service {
   // From now on /readyz answers 503; other requests are served on. Flushes the logs.
   void drain() noexcept;
 
-  // `read` appends figures to those of /metrics. It is called by one thread at a time, and no more once
+  // `read` appends figures to those of /metrics and /v1/status. It is called by one thread at a time, and no more once
   // another one, or {}, is set.
   void set_gauges(std::function<void(std::vector<Gauge>&)> read);
 

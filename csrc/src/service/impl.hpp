@@ -128,8 +128,10 @@ struct Service::Impl {
   std::string status_body();
   void write_arm(const detail::Metrics::Window& window, const detail::Release& release, std::size_t place,
                  detail::JsonWriter& out) const;
+  void write_counters(const detail::Metrics::Window& window, const detail::Release& release, detail::JsonWriter& out);
   void write_reloads(detail::JsonWriter& out);
   detail::Figures figures(const detail::Metrics::Window& window, const detail::Release& release);
+  std::vector<Gauge> read_gauges();
 
   const std::filesystem::path run;
   const detail::ServiceConfig config;

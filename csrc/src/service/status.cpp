@@ -132,6 +132,13 @@ Figures Service::Impl::figures(const Metrics::Window& window, const Release& rel
   return figures;
 }
 
+std::vector<Gauge> Service::Impl::read_gauges() {
+  std::vector<Gauge> read;
+  const std::lock_guard lock(asking);
+  if (gauges) gauges(read);
+  return read;
+}
+
 std::string_view Service::Impl::store_state() const {
   if (store == nullptr) return "";
   if (!store->reachable()) return "unreachable";
@@ -171,10 +178,7 @@ std::string Service::Impl::metrics_body() {
   std::string out;
   out.reserve(std::size_t{1} << 16);
   write_prometheus(metrics.registry, window.now, figures(window, *served), out);
-  std::vector<Gauge> read;
-  const std::lock_guard lock(asking);
-  if (gauges) gauges(read);
-  for (const Gauge& gauge : read) write_gauge(gauge, out);
+  for (const Gauge& gauge : read_gauges()) write_gauge(gauge, out);
   return out;
 }
 
@@ -205,6 +209,7 @@ std::string Service::Impl::status_body() {
   for (std::size_t t = 0; t < release.references.size(); ++t)
     out.key(release.tasks[t]).value(drift_of(window, release, t));
   out.end_object();
+  write_counters(window, release, out.known_key("counters"));
   write_reloads(out.known_key("reloads"));
   out.known_key("online");
   if (const auto record = online_record(run))
@@ -236,6 +241,19 @@ void Service::Impl::write_arm(const Metrics::Window& window, const Release& rele
   for (std::size_t t = 0; t < release.log_tasks.size(); ++t)
     out.key(release.log_tasks[t]).value(window.total(release.feedback[place][t]));
   out.end_object().end_object();
+}
+
+void Service::Impl::write_counters(const Metrics::Window& window, const Release& release, JsonWriter& out) {
+  out.begin_object();
+  const auto families = all_families();
+  for (const auto& [key, index] : metrics.registry.series())
+    if (key.second.empty() && index < window.now.size())
+      out.known_key(families[key.first].name).value(window.now[index]);
+  const Figures computed = figures(window, release);
+  for (const auto& [key, value] : computed.values())
+    if (key.second.empty()) out.known_key(families[key.first].name).value(value);
+  for (const Gauge& gauge : read_gauges()) out.key(gauge.name).value(gauge.value);
+  out.end_object();
 }
 
 void Service::Impl::write_reloads(JsonWriter& out) {
