@@ -298,6 +298,7 @@ TEST(an_explanation_adds_up) {
   }
   CHECK_EQUAL(page.object_at("concentration").keys.size(), std::size_t{3});
   CHECK(!page.object_at("inputs").keys.empty());
+  CHECK_EQUAL(page.object_at("static").at("items").items.size(), std::size_t{4});
   const Json degraded = post(*service, "/v1/explain", R"({"user": 3, "deadline_ms": 0})");
   CHECK(degraded.at("concentration").type == Json::Type::null);
   CHECK(degraded.at("inputs").type == Json::Type::null);

@@ -207,6 +207,27 @@ void write_item(const Parts& parts, const Ranked& ranked, const Context& context
   out.field("add", add.empty() ? 0.0f : add[row]).end_object();
 }
 
+// The same candidates by the static weights: without features a policy falls back to them.
+void write_static(const Ranked& ranked, std::span<const std::int32_t> shown, Context& context, JsonWriter& out) {
+  const auto& tasks = ranked.policy->tasks();
+  const std::size_t k = context.input.k;
+  context.other_scores.resize(k);
+  context.other_indices.resize(k);
+  context.other_weights.resize(tasks.size());
+  Request unknown = ranked.request;
+  unknown.context = {};
+  unknown.explore = false;
+  const Page page = ranked.release->rankers[ranked.arm]->rank(
+      unknown, {context.other_scores, context.other_indices, context.other_weights, {}});
+  const auto others = std::span(context.other_indices).first(static_cast<std::size_t>(page.filled));
+  double kept = 0.0;
+  for (const std::int32_t index : others) kept += std::ranges::find(shown, index) != shown.end();
+  out.begin_object().known_key("items").list(
+      others, [&](std::int32_t candidate) { return item_of(ranked, context, candidate); });
+  out.known_key("weights").object(tasks, context.other_weights);
+  out.field("replaced", 1.0 - kept / static_cast<double>(std::max<std::size_t>(others.size(), 1))).end_object();
+}
+
 }  // namespace
 
 std::string Service::Impl::explain_body(const ServiceRequest& given, Context& context) {
@@ -243,6 +264,7 @@ std::string Service::Impl::explain_body(const ServiceRequest& given, Context& co
   } else {
     out.null();
   }
+  write_static(ranked, shown, context, out.known_key("static"));
   out.end_object();
   return out.take();
 }

@@ -121,6 +121,7 @@ constexpr Field explanation_fields[] = {
     always("concentration", any_object, "of the weights' distribution, by task; null in a fallback"),
     always("inputs", any_object, "what the policy read, by name; null in a fallback"),
     always("mixture", any_object, "trust, baseline, verdict and sentence of the policy"),
+    always("static", R"({"type":"object"})", "what the static weights would have served"),
 };
 
 constexpr Field updated_fields[] = {
