@@ -155,6 +155,37 @@ TEST(a_page_of_a_mixture_equals_the_cpp_one) {
   pygrade_ranker_free(ranker);
 }
 
+TEST(a_page_of_corrected_predictions_equals_the_cpp_one) {
+  const Artifact artifact = corrected_artifact().draw();
+  pygrade_ranker* ranker = create(artifact);
+  const auto predictions = make_predictions(30), prices = make_predictions(30, 1, 3),
+             items = make_predictions(30, 2, 4);
+  PageMemory got(6), expected(6), without(6);
+  pygrade_request request = request_of(predictions);
+  request.item_values = prices.data();
+  request.items = items.data();
+  request.item_columns = 2;
+  pygrade_page page = page_of(got);
+  CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
+  pygrade::Ranker same(parse(artifact));
+  pygrade::Request asked{.context = context, .predictions = predictions, .item_values = prices, .items = items};
+  same.rank(asked, expected);
+  CHECK_EQUAL(got.values, expected.values);
+  CHECK_EQUAL(got.weights, expected.weights);
+  request.items = nullptr;
+  CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
+  asked.items = {};
+  same.rank(asked, without);
+  CHECK_EQUAL(got.values, without.values);
+  CHECK(got.values != expected.values);
+  request.items = items.data();
+  request.item_columns = 3;
+  check_fails(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_INVALID_ARGUMENT, "2 item columns");
+  request.item_columns = 129;
+  check_fails(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_INVALID_ARGUMENT, "item_columns is above 128");
+  pygrade_ranker_free(ranker);
+}
+
 TEST(names_and_versions_can_be_read) {
   pygrade_ranker* ranker = create();
   CHECK_EQUAL(pygrade_abi_version(), PYGRADE_ABI_VERSION);

@@ -502,6 +502,21 @@ TEST(a_shadow_reads_item_columns_of_its_own) {
   CHECK_EQUAL(scores_of(shadow_lines(run.folder).at(0)), expected.values);
 }
 
+TEST(a_new_policy_is_served_and_the_old_one_goes) {
+  PolicyRun run(table_policy());
+  const auto service = run.serve();
+  const Asked asked(10);
+  const auto version = [&] { return text_at(post(*service, "/v1/rank", asked.json()), "policy"); };
+  CHECK_EQUAL(version(), run.policy->version());
+  CHECK(!service->refresh());
+  run.put(table_policy(5));
+  CHECK(service->refresh());
+  CHECK_EQUAL(version(), run.policy->version());
+  std::ofstream(run.folder / "policy" / "policy.json") << "{";
+  CHECK(!service->refresh());
+  CHECK_EQUAL(version(), run.policy->version());
+}
+
 TEST(pages_during_reloads_are_of_one_policy) {
   PolicyRun run(table_policy(1));
   const auto service = run.serve();
