@@ -237,6 +237,7 @@ bool Connection::check() {
   asked_.keep = parser_->keep_alive();
 
   asked_.request_id = fields["X-Request-Id"];
+  asked_.traceparent = fields["traceparent"];
   if (asked_.request_id.size() > max_request_id || !printable(asked_.request_id)) {
     asked_.request_id = {};
     return refuse(400, "x-request-id", "x-request-id is no printable text; want at most 256 characters of ASCII");
@@ -343,6 +344,12 @@ asio::awaitable<bool> Connection::answer(bool keep) {
   append(response.body.size());
   const std::string_view id = response.request_id.empty() ? asked_.request_id : response.request_id;
   if (!id.empty() && printable(id)) head.append("\r\nX-Request-Id: ").append(id);
+  std::string span;
+  if (const auto trace = trace_of(asked_.traceparent)) {
+    const std::uint64_t next = shared_.next_span += 0x9e3779b97f4a7c15;  // distinct; never 0 twice in a row
+    for (int shift = 60; shift >= 0; shift -= 4) span += "0123456789abcdef"[next >> shift & 15];
+    head.append("\r\ntraceparent: 00-").append(trace->id).append("-").append(span).append("-").append(trace->flags);
+  }
   if (response.status == 401) head += "\r\nWWW-Authenticate: Bearer, Basic realm=\"pygrade\"";
   if (response.status == 503) head += "\r\nRetry-After: 1";
   if (!keep)
@@ -352,7 +359,7 @@ asio::awaitable<bool> Connection::answer(bool keep) {
   head += "\r\n\r\n";
   const bool sent = co_await send(head, asked_.method == "HEAD" ? std::string_view() : response.body);
   if (shared_.log != nullptr && (shared_.settings.log == Settings::Log::all || response.status >= 400))
-    write_line(arrival);
+    write_line(arrival, span);
   if (response.body.size() > large_read) std::string().swap(response.body);
   co_return sent;
 }
@@ -370,13 +377,14 @@ asio::awaitable<void> Connection::linger() {
   }
 }
 
-void Connection::write_line(Clock::time_point arrival) {
+void Connection::write_line(Clock::time_point arrival, std::string_view span) {
   JsonWriter out;
   out.begin_object().field("time", std::string_view(utc_now()));
   out.field("level", response.status >= 500 ? "error" : response.status >= 400 ? "warning" : "info");
   out.known_key("request_id");
   const std::string_view id = response.request_id.empty() ? asked_.request_id : response.request_id;
   id.empty() ? out.null() : out.value(id);
+  if (const auto trace = trace_of(asked_.traceparent)) out.field("trace_id", trace->id).field("span_id", span);
   out.field("method", asked_.method).field("path", asked_.target);
   out.field("status", response.status);
   out.field("ms", std::chrono::duration<float, std::milli>(Clock::now() - arrival).count());

@@ -57,6 +57,7 @@ struct Shared {
   Counters counters{};
   std::atomic<bool> draining{false};
   std::string date{};  // a header line
+  std::uint64_t next_span = 0;
 
   bool full() const;  // all connections but the reserve are taken
 };
@@ -81,7 +82,7 @@ class Connection final : public Job {
 
  private:
   struct Request {  // views into the parser and into buffer_
-    std::string_view method, target, request_id;
+    std::string_view method, target, request_id, traceparent;
     bool keep = false, probe = false;
   };
 
@@ -100,7 +101,7 @@ class Connection final : public Job {
   void finish() noexcept override;
   asio::awaitable<bool> answer(bool keep);
   asio::awaitable<void> linger();
-  void write_line(Clock::time_point arrival);
+  void write_line(Clock::time_point arrival, std::string_view span);
 
   Shared& shared_;
   tcp::socket socket_;

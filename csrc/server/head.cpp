@@ -25,6 +25,19 @@ std::optional<Refusal> check_head(std::string_view head) {
   return {};
 }
 
+std::optional<Trace> trace_of(std::string_view traceparent) {
+  const auto hex = [](std::string_view text) {
+    return std::ranges::all_of(text, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
+  };
+  if (traceparent.size() != 55 || !traceparent.starts_with("00-") || traceparent[35] != '-' || traceparent[52] != '-')
+    return {};
+  const std::string_view id = traceparent.substr(3, 32), span = traceparent.substr(36, 16),
+                         flags = traceparent.substr(53);
+  if (!hex(id) || !hex(span) || !hex(flags)) return {};
+  if (id.find_first_not_of('0') == id.npos || span.find_first_not_of('0') == span.npos) return {};
+  return Trace{id, flags};
+}
+
 bool printable(std::string_view text) {
   return std::ranges::all_of(text, [](char c) { return c > 0x20 && c < 0x7f; });
 }

@@ -22,6 +22,12 @@ struct Refusal {
 // bare CR or LF, NUL and other control characters, continued lines.
 std::optional<Refusal> check_head(std::string_view head);
 
+// The ids in a header traceparent, 00-TRACE-SPAN-FLAGS in lower-case hexadecimal digits; {} if it is none.
+struct Trace {
+  std::string_view id, flags;
+};
+std::optional<Trace> trace_of(std::string_view traceparent);
+
 // Whether a text can stand in a header: printable ASCII.
 bool printable(std::string_view text);
 

@@ -15,6 +15,7 @@
 #include <ctime>
 #include <fstream>
 #include <iterator>
+#include <random>
 #include <stdexcept>
 
 #include "connection.hpp"
@@ -58,6 +59,7 @@ struct HttpServer::Impl {
         }) {
     if (settings.log != Settings::Log::none) log.emplace();
     shared.emplace(service, settings, tokens, pages, others, log ? &*log : nullptr);
+    shared->next_span = std::random_device{}() | 1u;
     raise_file_limit(settings.connections + reserve_connections + 256);
 #ifdef PYGRADE_SERVER_TLS
     if (settings.tls_cert) certificates = read_certificates();

@@ -1,4 +1,7 @@
 // What a service says of itself: metrics, status, readiness.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <ctime>
 #include <thread>
@@ -81,6 +84,21 @@ TEST(series_beyond_the_limit_are_counted_nowhere) {
   const auto numbers = registry.read();
   CHECK(last.index() >= numbers.size());
   for (const double number : numbers) CHECK_EQUAL(number, 0.0);
+}
+
+TEST(the_process_tells_of_itself) {
+  const ServiceRun run;
+  const auto service = run.serve();
+  const double now = static_cast<double>(std::time(nullptr));
+  CHECK(metric(*service, "process_resident_memory_bytes") > 1e6);
+  CHECK(metric(*service, "process_cpu_seconds_total") > 0.0);
+  const double open = metric(*service, "process_open_fds");
+  CHECK(open >= 3.0 && open < metric(*service, "process_max_fds"));
+  const int file = ::open("/dev/null", O_RDONLY);
+  CHECK_EQUAL(metric(*service, "process_open_fds"), open + 1.0);
+  ::close(file);
+  const double start = metric(*service, "process_start_time_seconds");
+  CHECK(start > now - 600.0 && start <= now + 2.0);
 }
 
 TEST(the_interface_describes_itself) {

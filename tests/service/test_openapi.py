@@ -76,6 +76,7 @@ def test_answers_are_as_described(run, document):
         ("/v1/update", {"events": [event]}, "Updated"),
         ("/livez", None, "Live"),
         ("/readyz", None, "Readiness"),
+        ("/v1/status", None, "Status"),
     ):
         sent = ("GET", path, b"") if body is None else ("POST", path, json.dumps(body).encode())
         schema = {"$ref": f"#/components/schemas/{component}", "components": {"schemas": schemas}}

@@ -242,18 +242,23 @@ def test_the_token_comes_before_the_body(server):
     assert server.memory() - before < 8 << 20
 
 
-def test_ids_of_requests_and_their_lines_in_the_log(server):
-    received, _ = server.exchange(post(headers=b"X-Request-Id: abc\r\n"))
+def test_ids_of_requests_and_traces(server):
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    headers = f"X-Request-Id: abc\r\ntraceparent: 00-{trace}-b7ad6b7169203331-01\r\n".encode()
+    received, _ = server.exchange(post(headers=headers))
     assert b"\r\nX-Request-Id: abc\r\n" in received and b'"request_id":"abc"' in received
+    span = re.search(rf"\r\ntraceparent: 00-{trace}-([0-9a-f]{{16}})-01\r\n".encode(), received)[1].decode()
+    assert span != "b7ad6b7169203331"
     own = server.exchange(post(PAGE[:-1] + b', "request_id": "own"}', headers=b"X-Request-Id: abc\r\n"))[0]
     assert b"\r\nX-Request-Id: own\r\n" in own
-    assert b"\r\nX-Request-Id: bad\r\n" in server.exchange(post(b"{", headers=b"X-Request-Id: bad\r\n"))[0]
+    assert b"\r\nX-Request-Id: abc\r\n" in server.exchange(post(b"{", headers=b"X-Request-Id: abc\r\n"))[0]
     for name in ("\\r\\nX: y", "\\u00e9"):  # no text of a header
         received, _ = server.exchange(post(PAGE[:-1] + f', "request_id": "{name}"}}'.encode()))
         assert statuses(received) == [200] and b"\r\nX" not in received
-    eventually(lambda: '"request_id":"bad"' in server.log.read_text())
-    line = json.loads(next(line for line in server.log.read_text().splitlines() if '"request_id":"bad"' in line))
-    assert (line["method"], line["path"], line["status"], line["level"]) == ("POST", "/v1/rank", 400, "warning")
+    eventually(lambda: trace in server.log.read_text())
+    line = json.loads(next(line for line in server.log.read_text().splitlines() if trace in line))
+    assert (line["trace_id"], line["span_id"], line["request_id"]) == (trace, span, "abc")
+    assert (line["method"], line["path"], line["status"], line["level"]) == ("POST", "/v1/rank", 200, "info")
     assert line["ms"] > 0 and line["bytes"] > 0 and line["client"] == "127.0.0.1" and line["time"]
 
 

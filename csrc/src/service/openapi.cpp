@@ -13,10 +13,15 @@ namespace {
 
 using namespace api;
 
+constexpr std::string_view verdict = R"({"enum":["better","undecided","worse","undecidable","untested",null]})";
 constexpr std::string_view degraded = R"({"enum":["store","deadline","version",null]})";
 constexpr std::string_view fallback = R"({"enum":["scenario","global",null]})";
 constexpr std::string_view store_state = R"({"enum":["reachable","unreachable","another version",null]})";
 constexpr std::string_view texts_by_name = R"({"type":"object","additionalProperties":{"type":"string"}})";
+constexpr std::string_view counts_by_status =
+    R"({"type":"object","additionalProperties":{"type":"object","additionalProperties":{"type":"number"}}})";
+constexpr std::string_view quantiles_by_name =
+    R"({"type":"object","additionalProperties":{"$ref":"#/components/schemas/Quantiles"}})";
 constexpr std::string_view any_object = R"({"type":["object","null"]})";
 
 // A key that is in every answer.
@@ -140,6 +145,74 @@ constexpr Field ready_fields[] = {
     always("reload_error", maybe_text, "why what is on disk could not be loaded; null: it is in service"),
 };
 
+constexpr Field arm_status_fields[] = {
+    always("name", text, ""),
+    always("share", share, "of the users"),
+    always("policy", text, "version"),
+    always("trust", share, ""),
+    always("ranking", texts, "policy, or a baseline's name: what makes the scores"),
+    always("verdict", verdict, "of the training; null: none, or not of this trust or ranking"),
+    always("sentence", maybe_text, "the verdict in words"),
+    always("explore", share, "of the arm's requests"),
+    always("values", numbers_by_name, "multipliers by task"),
+    always("shifts", numbers_by_name, "of the values, by task"),
+    always("pages", count, "since the start"),
+    always("explored", count, "of these, with drawn weights"),
+    always("capped", count, "kept from exploring by max_explore"),
+    always("feedback", numbers_by_name, "events by task"),
+};
+constexpr Field shadow_status_fields[] = {
+    always("name", text, ""),
+    always("policy", text, "version"),
+    always("trust", share, ""),
+    always("ranking", texts, "as an arm's"),
+    always("pages", count, "that it ranked, too"),
+};
+constexpr Field quantile_fields[] = {
+    always("count", count, ""),
+    always("p50", maybe_number, "seconds"),
+    always("p90", maybe_number, "seconds"),
+    always("p99", maybe_number, "seconds"),
+    always("p999", maybe_number, "seconds"),
+};
+constexpr Field weights_fields[] = {
+    always("scenario", text, "other: one that no policy knows; empty: none"),
+    always("pages", count, ""),
+    always("mean", maybe_numbers_by_name, "by task"),
+    always("sd", maybe_numbers_by_name, "by task"),
+};
+constexpr Field reload_fields[] = {
+    always("timestamp", integer, "milliseconds since 1970"),
+    always("artifact", maybe_text, "version in service afterwards"),
+    always("policies", texts, "versions in service afterwards, by arm"),
+    always("error", maybe_text, "null: the load succeeded"),
+};
+constexpr Field status_fields[] = {
+    always("version", text, "of pygrade"),
+    always("kind", R"({"enum":["pipeline","policy"]})", "of the run"),
+    always("artifact", maybe_text, "version of models and store"),
+    always("store", maybe_text, "address of the store, without its password"),
+    always("store_state", store_state, "null: a policy's run needs none"),
+    always("ready", boolean, "as /readyz"),
+    always("draining", boolean, ""),
+    always("warnings", texts, "what to look at, such as arms that may rank alike and do"),
+    always("window_seconds", number, "length of what is called the last hour"),
+    always("timestamp", integer, "milliseconds since 1970"),
+    always("tasks", texts, ""),
+    always("arms", R"(["#ArmStatus"])", ""),
+    always("shadows", R"(["#ShadowStatus"])", ""),
+    always("requests", counts_by_status, "by endpoint and status, since the start"),
+    always("latency", quantiles_by_name, "by endpoint, of the last hour"),
+    always("steps", quantiles_by_name, "of a page, of the last hour"),
+    always("degraded", numbers_by_name, "pages by what was missing"),
+    always("fallback", numbers_by_name, "pages by whose static weights were served"),
+    always("weights", R"(["#ServedWeights"])", "of the last hour"),
+    always("drift", maybe_numbers_by_name, "population stability index of the predictions by task, of the last hour"),
+    always("counters", numbers_by_name, "the series of /metrics that have no labels"),
+    always("reloads", R"(["#Reload"])", "the last 20"),
+    always("online", any_object, "record of the online learner, if one runs"),
+};
+
 struct Component {
   std::string_view name, description;
   std::span<const Field> fields, more = {};  // more: of what it extends, before its own
@@ -173,6 +246,12 @@ constexpr Component components[] = {
     {"Updated", "What was taken.", updated_fields},
     {"Live", "The process answers.", live_fields},
     {"Readiness", "Whether to send requests here.", ready_fields},
+    {"Status", "State of the service.", status_fields},
+    {"ArmStatus", "An arm.", arm_status_fields},
+    {"ShadowStatus", "A shadow.", shadow_status_fields},
+    {"Quantiles", "Durations.", quantile_fields},
+    {"ServedWeights", "Weights that were served.", weights_fields},
+    {"Reload", "A load of models.", reload_fields},
     {"Error", "An error.", error_fields},
     {"Reason", "What is wrong.", reason_fields},
     {"Options",
@@ -206,9 +285,7 @@ constexpr Operation operations[] = {
      "Events go into the feedback log and into the features of later pages. Events of one user, item and request_id "
      "(or timestamp) are one row of features. Send task null for items that were shown without feedback: else every "
      "rate moves towards 1."},
-    {"/v1/status", "get", "State of the service", "", "",
-     "What is served by which arm and shadow, warnings, the last 20 reloads, the record of the online learner, and the "
-     "figures of /metrics: latencies by step, weights by scenario, drift."},
+    {"/v1/status", "get", "State of the service", "", "Status", "The figures of /metrics as JSON, and what is served."},
     {"/metrics", "get", "Figures for Prometheus", "", metrics_type, "Families are listed under x-metrics."},
     {"/livez", "get", "Whether the process answers", "", "Live", "Needs no token."},
     {"/readyz", "get", "Whether to send requests here", "", "Readiness", "Needs no token. 503 from the drain on."},

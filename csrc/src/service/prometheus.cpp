@@ -66,6 +66,12 @@ constexpr Family family_list[] = {
     {"pygrade_feedback_errors_total", "counter", "Writes of the feedback log that failed."},
     {"pygrade_metric_series_left_out", "gauge", "Series for which there is no room."},
     {"pygrade_online", "gauge", "Figures of the online learner's record.", "field"},
+    {"process_cpu_seconds_total", "counter", "Processor time of the process."},
+    {"process_virtual_memory_bytes", "gauge", "Address space of the process."},
+    {"process_resident_memory_bytes", "gauge", "Memory of the process."},
+    {"process_open_fds", "gauge", "Files and sockets that the process has open."},
+    {"process_max_fds", "gauge", "How many it may have open."},
+    {"process_start_time_seconds", "gauge", "When the process began, in seconds since 1970."},
 };
 
 void number(double value, std::string& out) {

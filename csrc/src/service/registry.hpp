@@ -135,6 +135,9 @@ class Figures {
   std::map<Registry::Key, double> values_;
 };
 
+// Memory, processor time, open files and start of this process, as far as the system tells.
+void add_process_figures(Figures& figures);
+
 // Prometheus text of numbers as `registry.read()` gave them, and of figures.
 void write_prometheus(const Registry& registry, const std::vector<double>& numbers, const Figures& figures,
                       std::string& out);

@@ -129,6 +129,7 @@ Figures Service::Impl::figures(const Metrics::Window& window, const Release& rel
   ExposureCounters sum;
   for (const auto& log : exposures) add_counts(sum, log->counters(), exposure_counts);
   set(sum, exposure_counts);
+  add_process_figures(figures);
   return figures;
 }
 
