@@ -1,5 +1,4 @@
-"""Hooks of the site (mkdocs.yml): the page of options, the service's interface, links into the repository, nothing from
-other hosts."""
+"""Hooks of the site (mkdocs.yml): the page of options, links into the repository, nothing from other hosts."""
 
 import json
 import os

@@ -477,8 +477,17 @@ class Service:
     def __init__(self, run: str, config: str) -> None:
         """run: what ``pygrade pipeline`` or ``pygrade train`` wrote, or a policy; config: JSON, see docs/SERVICE.md."""
 
-    def handle(self, method: str, path: str, body: bytes) -> tuple[int, str, bytes, str]:
-        """Status, content type, body and request's id of the answer.
+    def handle(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        content_type: str = "",
+        request_id: str = "",
+        waited: float = 0.0,
+        accept: str = "",
+    ) -> tuple[int, str, bytes, str]:
+        """Status, content type, body and request's id of the answer; waited: seconds since the request arrived.
 
         From any thread, without the interpreter's lock.
         """

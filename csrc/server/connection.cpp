@@ -271,6 +271,8 @@ bool Connection::check() {
   parser_->body_limit(most);
   request.method = asked_.method;
   request.path = asked_.target;
+  request.content_type = fields[http::field::content_type];
+  request.accept = fields[http::field::accept];
   request.request_id = asked_.request_id;
   return true;
 }

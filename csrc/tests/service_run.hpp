@@ -120,16 +120,6 @@ inline double metric(Service& service, const std::string& name) {
   return at == text.npos ? -1.0 : std::stod(text.substr(at + name.size() + 2));
 }
 
-// What shadows of a drained service with exposures in "exposures" ranked.
-inline std::vector<detail::Json> shadow_lines(const std::filesystem::path& run) {
-  std::vector<detail::Json> lines;
-  for (const auto& entry : std::filesystem::directory_iterator(run / "exposures" / "shadow")) {
-    std::ifstream file(entry.path());
-    for (std::string line; std::getline(file, line);) lines.push_back(detail::Json::parse(line));
-  }
-  return lines;
-}
-
 // An answer 400 about this argument, whose message has this part.
 inline void check_error(const Response& response, const std::string& argument, const std::string& message) {
   CHECK_EQUAL(response.status, 400);

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <map>
+#include <set>
 #include <thread>
 
 #include "check.hpp"
@@ -226,6 +226,8 @@ TEST(exploration_is_capped) {
   }
   CHECK_EQUAL(explored, 25);
   CHECK_EQUAL(metric(*service, R"(pygrade_arm_capped_pages_total{arm="main"})"), 75.0);
+  const double effective = metric(*service, R"(pygrade_exploration_effective_samples{arm="main",target="narrower"})");
+  CHECK(effective > 1.0 && effective <= 25.0);
   const auto share = run.serve(R"({"max_explore": 1, "arms": [{"name": "main", "explore": 0.2}]})");
   int of_arm = 0;
   for (int i = 0; i < 500; ++i) of_arm += post(*share, "/v1/rank", R"({"user": 1, "k": 1})").boolean_at("explored");
@@ -233,7 +235,7 @@ TEST(exploration_is_capped) {
   CHECK(!post(*share, "/v1/rank", R"({"user": 1, "explore": false})").boolean_at("explored"));
 }
 
-TEST(shadows_rank_and_are_never_served) {
+TEST(shadows_are_compared_and_never_served) {
   const ServiceRun run;
   const std::string policy = (test_artifact("second") / "policy").string();
   const auto plain = run.serve();
@@ -241,25 +243,26 @@ TEST(shadows_rank_and_are_never_served) {
       R"({"exposures": "exposures", "shadow": [{"name": "same", "alike": true}, {"name": "other", "alike": true,)"
       R"( "policy": ")" +
       policy + R"("}]})");
-  std::map<std::string, std::vector<std::int64_t>> pages;
   for (int user = 0; user < 20; ++user) {
     const std::string body = R"({"timestamp": 1700000000000, "user": )" + std::to_string(user) + "}";
-    const Json page = post(*service, "/v1/rank", body);
-    CHECK_EQUAL(items_of(page), items_of(post(*plain, "/v1/rank", body)));
-    pages[text_at(page, "request_id")] = items_of(page);
+    CHECK_EQUAL(items_of(post(*service, "/v1/rank", body)), items_of(post(*plain, "/v1/rank", body)));
   }
   CHECK_EQUAL(metric(*service, R"(pygrade_shadow_pages_total{shadow="same"})"), 20.0);
+  CHECK_NEAR(metric(*service, R"(pygrade_shadow_replaced_sum{shadow="same"})"), 0.0, 1e-9);
+  CHECK_NEAR(metric(*service, R"(pygrade_shadow_overlap_sum{shadow="same"})"), 20.0, 1e-9);
+  CHECK_NEAR(metric(*service, R"(pygrade_shadow_correlation_sum{shadow="same"})"), 20.0, 1e-9);
+  CHECK_NEAR(metric(*service, R"(pygrade_shadow_own_score_sum{shadow="same"})"),
+             metric(*service, R"(pygrade_shadow_served_score_sum{shadow="same"})"), 1e-6);
+  CHECK(metric(*service, R"(pygrade_shadow_own_score_sum{shadow="other"})") >=
+        metric(*service, R"(pygrade_shadow_served_score_sum{shadow="other"})") - 1e-6);
   CHECK_EQUAL(metric(*service, R"(pygrade_arm_pages_total{arm="main"})"), 20.0);
   service->drain();
-  int lines = 0, other = 0;
-  for (const Json& line : shadow_lines(run.folder)) {
-    const bool same = line.integers_at("items") == pages.at(line.string_at("request_id"));
-    if (line.string_at("shadow") == "same") CHECK(same);
-    other += !same;
-    ++lines;
+  int lines = 0;
+  for (const auto& entry : fs::directory_iterator(run.folder / "exposures" / "shadow")) {
+    std::ifstream file(entry.path());
+    for (std::string line; std::getline(file, line); ++lines) Json::parse(line).finite_at("shadow_replaced");
   }
   CHECK_EQUAL(lines, 40);
-  CHECK(other > 0);
   int files = 0;
   for (const auto& entry : fs::directory_iterator(run.folder / "exposures"))
     files += entry.path().extension() == ".parquet";

@@ -109,6 +109,10 @@ TEST(the_interface_describes_itself) {
   CHECK_EQUAL(document.body, Service::openapi());
   const Json paths = json_of(document).object_at("paths");
   for (std::size_t e = 0; e < on_other; ++e) CHECK(paths.find(endpoint_names[e]) != nullptr);
+  const Response page = get(*service, "/docs");
+  CHECK_EQUAL(page.status, 200);
+  CHECK(page.content_type.starts_with("text/html"));
+  CHECK(page.body.find("<script type=\"application/json\" id=\"api\">{") != std::string::npos);
 }
 
 // The defaults that the table of options names are those in force.

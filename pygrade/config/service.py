@@ -32,7 +32,7 @@ class ServiceConfig(Options):
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions(Output, Unproven):
     """Serve what pygrade train or pygrade pipeline wrote over HTTP: POST /v1/rank, /v1/weights, /v1/update and
-    /v1/explain, GET /v1/status, /metrics, /livez, /readyz, and /console.
+    /v1/explain, GET /v1/status, /metrics, /livez, /readyz, /console and /docs.
 
     It runs pygraded, the server in C++. Options come from the table [serve] of --config, which also has arms, shadow
     policies and exploration; those given here win. SIGTERM drains, SIGHUP looks for a new artifact at once.

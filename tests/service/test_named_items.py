@@ -2,10 +2,12 @@
 
 import ctypes
 import importlib
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
 from pygrade import BlendedRanker, FusionPolicy
 from pygrade._util.hashing import stable_id
@@ -65,6 +67,19 @@ def ask_json(server, logs, r):
     return page["items"], np.float32(page["scores"])
 
 
+def ask_tensors(server, logs, r):
+    """The same with ids and predictions as tensors."""
+    rows = slice(logs.offsets[r], logs.offsets[r + 1])
+    tensors = {"items": np.array([stable_id(name) for name in logs.item_id[rows].tolist()]), "context": logs.context[r]}
+    request = {"request": json.dumps({"user": str(logs.user_id[r]), "k": K})}
+    kind = "application/safetensors"
+    body = save(tensors | {"predictions": logs.predictions[rows]}, request)
+    status, _, content = server.ask("POST", "/v1/rank", body, {"Content-Type": kind, "Accept": kind})
+    assert status == 200, content
+    page = load(content)
+    return page["items"].tolist(), page["scores"]
+
+
 def ask_c(ranker, core, logs, r):
     rows = slice(logs.offsets[r], logs.offsets[r + 1])
     names = [name.encode() for name in logs.item_id[rows].tolist()]
@@ -98,9 +113,11 @@ def test_every_face_serves_the_page_of_the_log(run, monkeypatch):
             names, scores = pages.items[r].tolist(), pages.values[r]
             for items, values in (ask_json(server, logs, r), ask_c(in_c, core, logs, r)):
                 assert items == names and np.array_equal(values, scores)
+            items, values = ask_tensors(server, logs, r)
+            assert items == [stable_id(name) for name in names] and np.array_equal(values, scores)
         unknown = (~np.isin(logs.item_id, CATALOG[::2])).sum()
         text = server.ask("GET", "/metrics")[2].decode()
-        assert f"\npygrade_correction_unknown_items_total {unknown}\n" in text
+        assert f"\npygrade_correction_unknown_items_total {2 * unknown}\n" in text
         mixed = {"user": 1, "k": 2, "items": [7, "p7"], "predictions": {task: [0.9, 0.0] for task in TASKS}}
         assert server.answer("/v1/rank", mixed)["items"] == [7, "p7"]
 

@@ -1,17 +1,82 @@
-"""The document of the service's interface is sound, and answers are as it says."""
+"""The document of the service's interface: sound, and what docs/SERVICE.md lists.
+
+``python -m tests.service.test_openapi`` writes the tables of docs/SERVICE.md again.
+"""
 
 import json
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from pygrade import __version__, _core
+from tests.console.browser import browser, needs_browser
+
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "docs/SERVICE.md"
+PROGRAM = Path(_core.__file__).parent / "bin/pygraded"
+REFERENCE = re.compile(r"#/components/schemas/(\w+)")
+
+
+def options_table():
+    """The options of the core and of pygraded as Markdown."""
+    lines = ["| option | default | meaning |", "|---|---|---|"]
+    schemas = json.loads(_core.Service.openapi())["components"]["schemas"]
+    for name, option in schemas["Options"]["properties"].items():
+        default = f"`{json.dumps(option['default'])}`" if "default" in option else ""
+        keys = schemas[REFERENCE.search(json.dumps(option))[1]] if REFERENCE.search(json.dumps(option)) else None
+        keys = f" (keys: {', '.join(f'`{key}`' for key in keys['properties'])})" if keys else ""
+        lines.append(f"| `{name}` | {default} | {option['description']}{keys} |")
+    text = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True).stdout
+    for option, meaning in re.findall(r"^  --([\w-]+) \S+ +(.*)$", text, re.MULTILINE):
+        name = option.replace("-", "_")
+        if name == "config" or name in schemas["Options"]["properties"]:
+            continue
+        default = re.search(r" \(([^()]+)\)$", meaning)
+        cells = (f"`{default[1]}`", meaning[: default.start()]) if default else ("", meaning)
+        lines.append(f"| `{name}` | {cells[0]} | pygraded: {cells[1].replace('|', ' or ')} |")
+    return "\n".join(lines)
+
+
+def series_table():
+    """The series of the core and of pygraded as Markdown."""
+    families = json.loads(_core.Service.openapi())["paths"]["/metrics"]["get"]["x-metrics"]
+    text = (ROOT / "csrc/server/http.cpp").read_text()
+    own = [
+        (name, help.replace('"\n        "', "")) for name, help in re.findall(r'add\("(pygrade_\w+)", "(.*?)",', text)
+    ]
+    lines = ["| series | meaning |", "|---|---|"]
+    for family in families:
+        labels = f"{{{family['labels']}}}" if family["labels"] else ""
+        lines.append(f"| `{family['name']}{labels}` | {family['help']} |")
+    lines += [f"| `{name}` | pygraded: {help} |" for name, help in own]
+    return "\n".join(lines)
+
+
+def written_guide():
+    """The guide with its tables as they should be."""
+    text = GUIDE.read_text()
+    for name, table in (("options", options_table()), ("series", series_table())):
+        text, count = re.subn(
+            rf"(<!-- {name}:begin[^>]*-->\n).*?(<!-- {name}:end -->)",
+            lambda found, table=table: f"{found[1]}{table}\n{found[2]}",
+            text,
+            flags=re.DOTALL,
+        )
+        assert count == 1
+    return text
 
 
 @pytest.fixture(scope="module")
 def document():
     return json.loads(_core.Service.openapi())
+
+
+def test_the_guide_lists_all_options_and_series():
+    assert GUIDE.read_text() == written_guide()
+    assert len(options_table().splitlines()) > 35 and len(series_table().splitlines()) > 65
 
 
 def parts(value, path=""):
@@ -81,3 +146,34 @@ def test_answers_are_as_described(run, document):
         sent = ("GET", path, b"") if body is None else ("POST", path, json.dumps(body).encode())
         schema = {"$ref": f"#/components/schemas/{component}", "components": {"schemas": schemas}}
         Draft202012Validator(schema).validate(json.loads(service.handle(*sent)[2]))
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_shows_the_document_and_asks_nobody(run, tmp_path, document, theme):
+    file = tmp_path / "docs.html"
+    file.write_bytes(_core.Service(str(run), '{"allow_unproven": true}').handle("GET", "/docs", b"")[2])
+    with browser() as engine:
+        page = engine.new_page(viewport={"width": 1280, "height": 900}, color_scheme=theme)
+        faults, asked = [], []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda message: faults.append(message.text))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(file.as_uri())
+        assert faults == [] and asked == [file.as_uri()]
+        text = page.locator("main").inner_text()
+        assert all(path in text for path in document["paths"])
+        assert all(name in text for name in document["components"]["schemas"]["RankRequest"]["properties"])
+        assert all(family["name"] in text for family in document["paths"]["/metrics"]["get"]["x-metrics"])
+        red, green, blue = map(
+            int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        )
+        assert (red + green + blue > 3 * 128) == (theme == "light")
+        for width in (1280, 400):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+if __name__ == "__main__":
+    GUIDE.write_text(written_guide())

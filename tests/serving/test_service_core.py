@@ -4,12 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
-from pygrade import FusionPolicy, _core
+from pygrade import BlendedRanker, FusionPolicy, _core
 from pygrade._util.hashing import stable_id
 from pygrade._util.serialization import read_json
+from pygrade.config.policy import PolicyConfig
 from pygrade.data.events import EventLog
 from pygrade.logs import read_logs
+from pygrade.logs.categories import encode
 from pygrade.pipeline.publish import ITEM_NAMES, REFERENCE, deciles
 from pygrade.policy import PolicySpec
 from pygrade.serving.artifact import open_artifact
@@ -42,6 +45,26 @@ def test_pages_are_those_of_the_pipeline(run):
         assert np.float32(page["scores"]).tobytes() == own.scores.tobytes()
         assert np.float32(list(page["weights"].values())).tobytes() == own.page.weights[0].tobytes()
     pipeline.close()
+
+
+def test_errors_name_the_argument(run):
+    service = _core.Service(str(run), '{"max_k": 20, "allow_unproven": true}')
+    status, answer = post(service, "/v1/rank", user=1, k=21)
+    assert status == 400 and answer["error"] == {
+        "argument": "k",
+        "message": "k is 21; want a whole number from 1 to 20",
+    }
+    assert service.handle("GET", "/v1/rank", b"")[0] == 405
+    with pytest.raises(ValueError, match="max_k is 0; want"):
+        _core.Service(str(run), '{"max_k": 0}')
+
+
+def test_a_drained_service_is_not_ready(run):
+    service = _core.Service(str(run), '{"allow_unproven": true}')
+    assert service.handle("GET", "/readyz", b"")[0] == 200
+    service.drain()
+    assert service.handle("GET", "/readyz", b"")[0] == 503
+    assert not service.refresh()
 
 
 def test_predictions_like_those_at_publication_are_no_drift(run):
@@ -93,6 +116,63 @@ def request_of(rng, count, **more):
     return predictions, {"user": "ann", "items": (10 * np.arange(count)).tolist(), "predictions": lists} | more
 
 
+def test_pages_of_a_policy_are_those_of_the_ranker(policy_run):
+    service = _core.Service(str(policy_run), '{"max_explore": 1}')
+    ranker = BlendedRanker(FusionPolicy.load(policy_run / "policy"))
+    rng = np.random.default_rng(0)
+    for k, row in ((5, {"hour": 3.5, "device": "web"}), (30, {"hour": None, "device": "tv"}), (10, {})):
+        predictions, body = request_of(rng, 25, k=k, context=row)
+        predictions[3, 1] = np.nan
+        body["predictions"]["order"][3] = None
+        rules = {
+            "mask": rng.random(25) < 0.8,
+            "boost_mul": rng.random(25, np.float32),
+            "boost_add": rng.random(25, np.float32),
+        }
+        sellers = rng.integers(-1, 4, 25)
+        status, page = post(
+            service,
+            "/v1/rank",
+            **body,
+            rules={name: values.tolist() for name, values in rules.items()}
+            | {"groups": {"seller": sellers.tolist()}, "caps": {"seller": 2}},
+        )
+        assert status == 200, page
+        own = ranker.rank(
+            encode(SPEC.features, [row]) if row else None,
+            predictions[None],
+            k,
+            **{name: values[None] for name, values in rules.items()},
+            groups=sellers[None, :, None],
+            caps=[2],
+        )
+        filled = int((own.indices[0] >= 0).sum())
+        assert page["items"] == [body["items"][i] for i in own.indices[0, :filled]]
+        scores = np.array([np.nan if score is None else score for score in page["scores"]], np.float32)
+        assert scores.tobytes() == own.values[0, :filled].tobytes()
+        assert np.float32(list(page["weights"].values())).tobytes() == own.weights[0].tobytes()
+        assert page["user"] == ("known" if row else "unknown") and page["artifact"] is None
+
+
+def test_tensors_give_the_same_page_as_json(policy_run):
+    service = _core.Service(str(policy_run), "{}")
+    predictions, body = request_of(np.random.default_rng(1), 40, k=7, context={"hour": 1.0}, request_id="r")
+    _, wanted = post(service, "/v1/rank", **body)
+    tensors = {"items": np.array(body.pop("items"), np.int64), "predictions": predictions}
+    del body["predictions"]
+    data = save(tensors, {"request": json.dumps(body)})
+    kind = "application/safetensors"
+    status, _, content, number = service.handle("POST", "/v1/rank", data, kind)
+    page = json.loads(content)
+    assert status == 200 and number == "r"
+    assert page | {"seconds": None} == wanted | {"seconds": None}
+    status, given, content, _ = service.handle("POST", "/v1/rank", data, kind, accept=kind)
+    assert status == 200 and given == kind
+    found = load(content)
+    assert found["items"].tolist() == page["items"]
+    assert found["scores"].tobytes() == np.float32(page["scores"]).tobytes()
+
+
 def test_the_log_of_a_policy_s_run_is_one_to_train_on(policy_run, tmp_path):
     config = {
         "exposures": str(tmp_path / "log"),
@@ -126,3 +206,16 @@ def test_the_log_of_a_policy_s_run_is_one_to_train_on(policy_run, tmp_path):
         counts[page["exploration"]] += 1
         assert (page["scores"] == sorted(page["scores"], reverse=True)) or page["exploration"] == "shuffle"
     assert all(30 < counts[kind] < 100 for kind in ("dirichlet", "shuffle"))
+
+
+def test_weights_follow_from_the_context_alone(tmp_path):
+    spec = PolicySpec(TASKS, ("hour",), PolicyConfig(context_only=True))
+    FusionPolicy(spec).save(tmp_path / "policy")
+    service = _core.Service(str(tmp_path), "{}")
+    _, found = post(service, "/v1/weights", context={"hour": 2.0})
+    _, body = request_of(np.random.default_rng(3), 9, context={"hour": 2.0})
+    _, page = post(service, "/v1/rank", **body)
+    assert found["weights"] == page["weights"] == found["scores"][0]["weights"]
+    _, several = post(service, "/v1/weights", requests=[{"context": {"hour": 2.0}}, {"context": 3}])
+    assert several["weights"][0]["weights"] == found["weights"]
+    assert several["weights"][1]["error"]["argument"] == "context"

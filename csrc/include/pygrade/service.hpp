@@ -1,6 +1,7 @@
 // A worker of the service without its HTTP: requests in JSON, pages, metrics, arms, logs and reloads.
 //
-// `pygraded` is a layer over this class. docs/SERVICE.md documents endpoints, configuration and metrics.
+// `pygrade serve` (Python) and `pygraded` (C++) are thin layers over this class, so they have the same API, errors and
+// bytes. docs/SERVICE.md documents endpoints, configuration and metrics.
 #pragma once
 
 #include <chrono>
@@ -20,7 +21,9 @@ namespace pygrade::inline v0_2 {
 // A request without its HTTP. All texts belong to the caller and live until `handle` returns.
 struct ServiceRequest {
   std::string_view method, path, body;
-  std::string_view request_id = {};  // of the header X-Request-Id: used if the body names none
+  std::string_view content_type = {};  // "application/safetensors": tensors; anything else is read as JSON
+  std::string_view accept = {};        // "application/safetensors": a page as tensors, else JSON
+  std::string_view request_id = {};    // of the header X-Request-Id: used if the body names none
   // A deadline counts from here, so that waiting counts, too; absent: from the call on.
   std::optional<std::chrono::steady_clock::time_point> arrival = {};
 };

@@ -57,6 +57,11 @@ inline constexpr Field pin_fields[] = {
     {"position", count, "its place on the page, from 0 on", {}, true},
 };
 
+// Of a body of tensors; the other keys are JSON in the metadata "request".
+inline constexpr std::string_view tensor_names[] = {
+    "items", "seen",      "eligible",  "predictions", "context",   "item_values", "item_features.COLUMN",
+    "mask",  "boost_mul", "boost_add", "groups.NAME", "embeddings"};
+
 // N is the number of items. Mask and caps hold always; then come pins, in the order of their positions; then scores,
 // those of demoted items last.
 inline constexpr Field rules_fields[] = {

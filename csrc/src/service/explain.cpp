@@ -210,7 +210,7 @@ void write_item(const Parts& parts, const Ranked& ranked, const Context& context
 // The same candidates by the static weights: without features a policy falls back to them.
 void write_static(const Ranked& ranked, std::span<const std::int32_t> shown, Context& context, JsonWriter& out) {
   const auto& tasks = ranked.policy->tasks();
-  const std::size_t k = context.input.k;
+  const std::size_t k = context.items.size();
   context.other_scores.resize(k);
   context.other_indices.resize(k);
   context.other_weights.resize(tasks.size());

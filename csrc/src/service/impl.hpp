@@ -41,9 +41,10 @@ struct Context {
   std::vector<std::int32_t> pins;             // [k], or none
   std::vector<std::uint8_t> demoted_rows;     // [N], or none
   std::vector<PageEffect> effects;            // [k] of a page that is explained
-  // Of shadows.
+  // Of a comparison.
   std::vector<float> other_scores, other_weights, other_concentration, other_columns;
   std::vector<std::int32_t> other_indices;
+  std::vector<std::int32_t> place;  // of a candidate on a page
   std::string lines;
 };
 
@@ -97,13 +98,14 @@ struct Service::Impl {
   // --- pages (rank.cpp)
   detail::Ranked rank(const ServiceRequest& given, detail::Context& context, bool shown);
   std::string rank_body(const ServiceRequest& given, detail::Context& context);
+  std::string rank_tensors(const ServiceRequest& given, detail::Context& context);
   detail::Ranked serve(const ServiceRequest& given, detail::Context& context);
   std::string weights_body(const ServiceRequest& given, detail::Context& context);
   void parse(const ServiceRequest& given, detail::Context& context, const detail::Release& release, bool page);
   std::string explain_body(const ServiceRequest& given, detail::Context& context);
   void count(const detail::Ranked& ranked, detail::Context& context);
   void log_exposure(const detail::Ranked& ranked, detail::Context& context);
-  void rank_shadows(const detail::Ranked& ranked, detail::Context& context);
+  void compare(const detail::Ranked& ranked, detail::Context& context);
   detail::Exploration explores(const detail::Context& context, std::size_t arm, bool& capped);
   void rank_pipeline(detail::Ranked& ranked, detail::Context& context, bool explore, const ServiceRequest& given);
   void rank_policy(detail::Ranked& ranked, detail::Context& context, bool explore, const ServiceRequest& given);
@@ -176,6 +178,9 @@ namespace detail {
 std::size_t arm_for(const ServiceConfig& config, const Release& release, const RankInput& input);
 void set_values(const Release& release, std::size_t arm, Context& context);
 
+// Whether a header (Content-Type, Accept) names tensors in the safetensors format.
+bool names_tensors(std::string_view header);
+
 // JSON of an error.
 Response error_response(int status, std::string_view argument, std::string_view message);
 
@@ -183,7 +188,8 @@ Response error_response(int status, std::string_view argument, std::string_view 
 std::variant<std::int64_t, std::string_view> item_of(const Ranked& ranked, const Context& context,
                                                      std::int32_t candidate);
 // The rank and explain responses' common fields.
-void write_page(const Ranked& ranked, const Context& context, JsonWriter& out);
+// `lists`: with the items and their scores.
+void write_page(const Ranked& ranked, const Context& context, JsonWriter& out, bool lists = true);
 std::string_view unless_none(std::string_view name);  // "" in place of "none"
 
 // What adds up to the scores, beside the baseline of a mixture: the policy's network with the weights of a request, or

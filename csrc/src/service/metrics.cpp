@@ -41,10 +41,24 @@ Metrics::Metrics(const ServiceConfig& config) {
     cells.pages = registry.count("pygrade_arm_pages_total", labels);
     cells.explored = registry.count("pygrade_arm_explored_pages_total", labels);
     cells.capped = registry.count("pygrade_arm_capped_pages_total", labels);
-    arms.push_back(cells);
+    const auto add_target = [&](std::string_view target) {
+      const std::string both = labels_of({{"arm", arm.name}, {"target", target}});
+      cells.effective_sum.push_back(registry.real("pygrade_exploration_ratio_sum", both));
+      cells.effective_square.push_back(registry.real("pygrade_exploration_ratio_square_sum", both));
+    };
+    add_target("narrower");
+    for (const ArmConfig& shadow : config.shadows) add_target(shadow.name);
+    arms.push_back(std::move(cells));
   }
-  for (const ArmConfig& shadow : config.shadows)
-    shadows.push_back(registry.count("pygrade_shadow_pages_total", labels_of({{"shadow", shadow.name}})));
+  for (const ArmConfig& shadow : config.shadows) {
+    const std::string labels = labels_of({{"shadow", shadow.name}});
+    shadows.push_back(
+        {registry.count("pygrade_shadow_pages_total", labels), registry.real("pygrade_shadow_replaced_sum", labels),
+         registry.real("pygrade_shadow_overlap_sum", labels),
+         registry.count("pygrade_shadow_correlated_pages_total", labels),
+         registry.real("pygrade_shadow_correlation_sum", labels), registry.real("pygrade_shadow_own_score_sum", labels),
+         registry.real("pygrade_shadow_served_score_sum", labels)});
+  }
 }
 
 void Metrics::answered(Endpoint endpoint, int status, double duration) const {

@@ -28,11 +28,12 @@ enum Endpoint : std::uint8_t {
   on_metrics,
   on_status,
   on_openapi,
+  on_docs,
   on_other
 };
-inline constexpr std::array<std::string_view, 10> endpoint_names{
-    "/v1/rank", "/v1/update", "/v1/explain", "/v1/weights",   "/livez",
-    "/readyz",  "/metrics",   "/v1/status",  "/openapi.json", "other"};
+inline constexpr std::array<std::string_view, 11> endpoint_names{
+    "/v1/rank", "/v1/update", "/v1/explain",   "/v1/weights", "/livez", "/readyz",
+    "/metrics", "/v1/status", "/openapi.json", "/docs",       "other"};
 // What an answer's status may be; the last one stands for all others.
 inline constexpr std::array<std::string_view, 8> statuses{"200", "400", "404", "405", "413", "500", "503", "other"};
 inline constexpr std::array<std::string_view, steps> step_names{"user", "prerank", "items", "predictions", "ranking"};
@@ -53,6 +54,12 @@ struct TaskCells {
 
 struct ArmCells {
   Cell pages, explored, capped;
+  std::vector<Cell> effective_sum, effective_square;  // [1 + shadows] of the density ratios of its draws
+};
+
+// Of a shadow, over all arms' pages.
+struct ShadowCells {
+  Cell pages, replaced, overlap, correlated, correlation, own_score, served_score;
 };
 
 class Metrics {
@@ -88,7 +95,7 @@ class Metrics {
   Cell unknown_items;    // of updates
   Cell unknown_effects;  // candidates without levels
   std::vector<ArmCells> arms;
-  std::vector<Cell> shadows;  // pages that each ranked, too
+  std::vector<ShadowCells> shadows;
 
  private:
   struct Snapshot {

@@ -160,13 +160,19 @@ constexpr Field arm_status_fields[] = {
     always("explored", count, "of these, with drawn weights"),
     always("capped", count, "kept from exploring by max_explore"),
     always("feedback", numbers_by_name, "events by task"),
+    always("effective_samples", numbers_by_name, "of the last hour, by the policy that an estimate is for"),
 };
 constexpr Field shadow_status_fields[] = {
     always("name", text, ""),
     always("policy", text, "version"),
     always("trust", share, ""),
     always("ranking", texts, "as an arm's"),
-    always("pages", count, "that it ranked, too"),
+    always("pages", count, "since the start"),
+    always("replaced", maybe_number, "mean share of the page that it would replace"),
+    always("overlap", maybe_number, "mean overlap of both pages over their depths"),
+    always("correlation", maybe_number, "mean rank correlation of the common items"),
+    always("own_score", maybe_number, "its mean score of its own page"),
+    always("served_score", maybe_number, "its mean score of the served page"),
 };
 constexpr Field quantile_fields[] = {
     always("count", count, ""),
@@ -248,7 +254,7 @@ constexpr Component components[] = {
     {"Readiness", "Whether to send requests here.", ready_fields},
     {"Status", "State of the service.", status_fields},
     {"ArmStatus", "An arm.", arm_status_fields},
-    {"ShadowStatus", "A shadow.", shadow_status_fields},
+    {"ShadowStatus", "A shadow; means over its pages.", shadow_status_fields},
     {"Quantiles", "Durations.", quantile_fields},
     {"ServedWeights", "Weights that were served.", weights_fields},
     {"Reload", "A load of models.", reload_fields},
@@ -273,7 +279,10 @@ constexpr std::string_view page_type = "text/html", metrics_type = "text/plain";
 constexpr Operation operations[] = {
     {"/v1/rank", "post", "A page for a user", "RankRequest", "Page",
      "The page is counted and logged, and shadows rank it, too. {\"requests\": [...]} with up to max_batch requests is "
-     "answered by {\"pages\": [...]}, each a page or an error."},
+     "answered by {\"pages\": [...]}, each a page or an error. Content-Type application/safetensors: lists as tensors "
+     "of their names (predictions [N, T] or [T, N], item_features.COLUMN, groups.NAME), the other keys as JSON in the "
+     "metadata request; with Accept application/safetensors the answer has tensors items, scores and weights, and the "
+     "rest as JSON in the metadata page."},
     {"/v1/explain", "post", "The same page with its reasons", "RankRequest", "Explanation",
      "Nothing is counted or logged."},
     {"/v1/weights", "post", "What scores are made of", "RankRequest", "Weights",
@@ -291,6 +300,7 @@ constexpr Operation operations[] = {
     {"/readyz", "get", "Whether to send requests here", "", "Readiness", "Needs no token. 503 from the drain on."},
     {"/console", "get", "Page to look at the policy and the service", "", page_type, "Of pygraded; 404 without one."},
     {"/openapi.json", "get", "This document", "", "", ""},
+    {"/docs", "get", "This document as a page", "", page_type, ""},
 };
 
 struct Failure {
@@ -350,18 +360,21 @@ void write_component(const Component& component, JsonWriter& out) {
   out.end_object();
 }
 
-void write_content(std::string_view type, std::string_view component, JsonWriter& out) {
+void write_content(std::string_view type, std::string_view component, JsonWriter& out, bool tensors = false) {
   out.known_key("content").begin_object().known_key(type).begin_object().known_key("schema");
   if (component.empty())
     out.raw(type == "application/json" ? R"({"type":"object"})" : R"({"type":"string"})");
   else
     write_reference(component, out);
   out.end_object();
+  if (tensors)  // of the names in the description
+    out.known_key("application/safetensors").raw(R"({"schema":{"type":"string","format":"binary"}})");
   out.end_object();
 }
 
 void write_operation(const Operation& operation, JsonWriter& out) {
   const bool is_post = operation.method == "post", is_page = operation.answer.find('/') != std::string_view::npos;
+  const bool is_ranked = operation.path == "/v1/rank";
   const bool is_probe = operation.path == "/livez" || operation.path == "/readyz";
   out.known_key(operation.path).begin_object().known_key(operation.method).begin_object();
   out.field("operationId", operation.path.substr(operation.path.rfind('/') + 1)).field("summary", operation.summary);
@@ -370,11 +383,11 @@ void write_operation(const Operation& operation, JsonWriter& out) {
   if (is_post) {
     out.known_key("parameters").raw(R"([{"$ref":"#/components/parameters/RequestId"}])");
     out.known_key("requestBody").begin_object().field("required", true);
-    write_content("application/json", operation.request, out);
+    write_content("application/json", operation.request, out, is_ranked);
     out.end_object();
   }
   out.known_key("responses").begin_object().known_key("200").begin_object().field("description", operation.summary);
-  write_content(is_page ? operation.answer : "application/json", is_page ? "" : operation.answer, out);
+  write_content(is_page ? operation.answer : "application/json", is_page ? "" : operation.answer, out, is_ranked);
   out.end_object();
   if (operation.path == "/readyz") {
     out.known_key("503").begin_object().field("description", "the service drains: send no more requests");

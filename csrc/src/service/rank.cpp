@@ -176,14 +176,17 @@ void Service::Impl::rank_policy(Ranked& ranked, Context& context, bool explore, 
   ranked.user_known = input.has_context;
 }
 
-// The request and its id; "": it names none.
+// The request, of JSON or of tensors, and its id; "": it names none.
 void Service::Impl::parse(const ServiceRequest& given, Context& context, const Release& release, bool page) {
   const auto is_plain = [](char c) { return c >= 0x20 && c < 0x7f; };
   if (given.request_id.size() > max_request_id || !std::ranges::all_of(given.request_id, is_plain))
     throw InputError("x-request-id", "the header X-Request-Id has " + std::to_string(given.request_id.size()) +
                                          " bytes; want at most " + std::to_string(max_request_id) +
                                          " printable ASCII characters");
-  context.input.parse(given.body, config, naming, release, page);
+  if (names_tensors(given.content_type))
+    context.input.parse_tensors(given.body, config, naming, release, page);
+  else
+    context.input.parse(given.body, config, naming, release, page);
   context.request_id = context.input.request_id.value_or(given.request_id);
 }
 
@@ -271,6 +274,9 @@ Ranked Service::Impl::rank(const ServiceRequest& given, Context& context, bool s
     ranked.page.page.shuffled = true;
   }
   ranked.indices = context.indices;
+  context.items.resize(input.k);
+  for (std::size_t i = 0; i < input.k; ++i)
+    context.items[i] = context.indices[i] < 0 ? -1 : ranked.item_ids[static_cast<std::size_t>(context.indices[i])];
   if (capped) metrics.arms[ranked.arm].capped.add();
   return ranked;
 }
@@ -332,7 +338,7 @@ std::variant<std::int64_t, std::string_view> detail::item_of(const Ranked& ranke
   return id;
 }
 
-void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter& out) {
+void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter& out, bool lists) {
   const ServedPage& page = ranked.page;
   const Release& release = *ranked.release;
   const auto filled = static_cast<std::size_t>(page.filled);
@@ -340,8 +346,9 @@ void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter
     out.known_key(key).list(candidates, [&](std::int32_t at) { return item_of(ranked, context, at); });
   };
   out.field("request_id", context.request_id).field("arm", release.arms[ranked.arm].name);
-  list("items", ranked.indices.first(filled));
-  out.known_key("scores").list(std::span(context.scores).first(filled));
+  if (lists || !context.input.names.empty() || release.names)
+    list(lists ? "items" : "names", ranked.indices.first(filled));
+  if (lists) out.known_key("scores").list(std::span(context.scores).first(filled));
   out.known_key("weights").object(release.tasks, context.weights);
   if (ranked.policy->takes_values()) {
     Policy::ValueMemory change;
@@ -366,7 +373,7 @@ Ranked Service::Impl::serve(const ServiceRequest& given, Context& context) {
   if (context.input.unknown_keys > 0) metrics.unknown_keys.add(context.input.unknown_keys);
   count(ranked, context);
   log_exposure(ranked, context);
-  rank_shadows(ranked, context);
+  compare(ranked, context);
   return ranked;
 }
 
@@ -378,6 +385,35 @@ std::string Service::Impl::rank_body(const ServiceRequest& given, Context& conte
   write_page(ranked, context, out);
   out.end_object();
   return out.take();
+}
+
+// The page as tensors: items, scores and weights, and the rest as JSON in the metadata "page".
+std::string Service::Impl::rank_tensors(const ServiceRequest& given, Context& context) {
+  const Ranked ranked = serve(given, context);
+  const auto filled = static_cast<std::size_t>(ranked.page.filled);
+  JsonWriter page;
+  page.begin_object();
+  write_page(ranked, context, page, false);
+  page.end_object();
+  std::string data;
+  JsonWriter header;
+  header.begin_object().known_key("__metadata__").begin_object().field("page", page.text());
+  header.end_object();
+  const auto add = [&](std::string_view name, std::string_view type, const auto& values, std::size_t size) {
+    const std::size_t begin = data.size();
+    data.append(reinterpret_cast<const char*>(values.data()), size * sizeof values[0]);
+    header.known_key(name).begin_object().field("dtype", type).known_key("shape").list(std::array{size});
+    header.known_key("data_offsets").list(std::array{begin, data.size()}).end_object();
+  };
+  add("items", "I64", context.items, filled);
+  add("scores", "F32", context.scores, filled);
+  add("weights", "F32", context.weights, context.weights.size());
+  header.end_object();
+  std::string text = header.take();
+  text.append((8 - text.size() % 8) % 8, ' ');
+  const std::uint64_t length = text.size();
+  std::string out(reinterpret_cast<const char*>(&length), sizeof length);
+  return out.append(text).append(data);
 }
 
 }  // namespace pygrade::inline v0_2

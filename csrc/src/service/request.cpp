@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <tuple>
 
 #include "service/api.hpp"
 #include "service/release.hpp"
 #include "util/id_table.hpp"
+#include "util/safetensors.hpp"
 
 namespace pygrade::inline v0_2::detail {
 
@@ -62,6 +64,47 @@ void open(JsonReader& reader, std::string_view text, const ServiceConfig& config
   reader.enter_object();
 }
 
+std::string shape_text(std::span<const std::int64_t> shape) {
+  std::string text = "[";
+  for (std::size_t d = 0; d < shape.size(); ++d) text += (d ? ", " : "") + std::to_string(shape[d]);
+  return text + "]";
+}
+
+// Why numbers of a tensor are refused, if they are. Not a number: missing, where that may be.
+void check_floats(const TensorView& tensor, std::span<const float> numbers, double low, bool missing) {
+  for (const float number : numbers)
+    if (!(static_cast<double>(number) >= low && static_cast<double>(number) <= most) &&
+        !(missing && std::isnan(number)))
+      throw InputError(tensor.name, tensor.name + " holds " + std::to_string(number) + "; want numbers from " +
+                                        (low == 0.0 ? "0" : "-1e30") + " to 1e30" + (missing ? ", or NaN" : ""));
+}
+
+// The values of a tensor of one dimension.
+template <class T>
+void copy_values(const TensorView& tensor, std::size_t limit, std::vector<T>& out) {
+  constexpr TensorType type = std::is_same_v<T, float>          ? TensorType::float32
+                              : std::is_same_v<T, std::int64_t> ? TensorType::int64
+                                                                : TensorType::uint8;
+  constexpr const char* name = type == TensorType::float32 ? "F32" : type == TensorType::int64 ? "I64" : "U8 or BOOL";
+  if (tensor.type != type) throw InputError(tensor.name, tensor.name + " is of another type; want " + name);
+  if (tensor.shape.size() != 1 || tensor.shape[0] > static_cast<std::int64_t>(limit))
+    throw InputError(tensor.name, tensor.name + " has the shape " + shape_text(tensor.shape) +
+                                      "; want one dimension of at most " + std::to_string(limit));
+  out.resize(static_cast<std::size_t>(tensor.shape[0]));
+  if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
+}
+
+void copy_floats(const TensorView& tensor, std::size_t limit, double low, bool missing, std::vector<float>& out) {
+  copy_values(tensor, limit, out);
+  check_floats(tensor, out, low, missing);
+}
+
+void copy_ids(const TensorView& tensor, std::size_t limit, std::vector<std::int64_t>& out) {
+  copy_values(tensor, limit, out);
+  for (const std::int64_t id : out)
+    if (id < 0) throw InputError(tensor.name, tensor.name + " holds " + std::to_string(id) + "; want ids from 0 on");
+}
+
 // An item as it was sent.
 std::string item_text(std::int64_t item, std::string_view name) {
   return name.data() == nullptr ? std::to_string(item) : "'" + std::string(name) + "'";
@@ -109,6 +152,7 @@ void RankInput::clear(const ServiceConfig& config) {
   explore.reset();
   deadline = config.deadline;
   unknown_keys = num_columns_ = num_groups_ = 0;
+  tensor_names_.clear();
   std::apply([](auto&... list) { (list.clear(), ...); }, lists(*this));
 }
 
@@ -241,6 +285,173 @@ void RankInput::read_embeddings(const Reading& reading, const Argument& argument
   });
 }
 
+// Tensors by name: those of the lists of a JSON body. predictions[N, T] or [T, N] are in the order of the metadata
+// "tasks", else of the policy's; or one tensor predictions.TASK for each.
+void RankInput::parse_tensors(std::string_view body, const ServiceConfig& config, const Naming& naming,
+                              const Release& release, bool page) {
+  Reading reading{config, naming, release, page};
+  clear(config);
+  const auto content = std::as_bytes(std::span(body));
+  std::vector<TensorView> tensors;
+  std::string order_text;
+  try {
+    tensors = read_safetensors(content);
+    metadata_ = read_metadata(content, "request");
+    order_text = read_metadata(content, "tasks");
+  } catch (const SafetensorsError& error) {
+    throw InputError("body", "the body is no safetensors file: " + std::string(error.what()));
+  }
+  std::vector<std::string> order = release.tasks;
+  read_body([&] {
+    if (metadata_.empty()) metadata_ = "{}";
+    open(reader_, metadata_, config);
+    read_request(reading);
+    reader_.end();
+    if (order_text.empty()) return;
+    order.clear();
+    JsonReader reader(order_text, limits_of(config));
+    read_list(reader, "tasks", Policy::max_tasks,
+              [&](const Argument&) { order.emplace_back(read_text(reader, "tasks", max_text)); });
+    reader.end();
+  });
+  for (const TensorView& tensor : tensors) {
+    const auto dot = tensor.name.find('.');
+    if (tensor.name == "predictions")
+      take_predictions(reading, tensor, order);
+    else if (dot == std::string::npos || dot + 1 == tensor.name.size())
+      take_tensor(reading, tensor);
+    else
+      take_column(reading, tensor, tensor.name.substr(0, dot), tensor.name.substr(dot + 1));
+  }
+  finish(reading);
+}
+
+// A tensor of a name that no service reads.
+void RankInput::ignore_tensor(const Reading& reading, const TensorView& tensor) {
+  if (reading.config.strict) refuse_unknown(tensor.name, joined(api::tensor_names));
+  ++unknown_keys;
+}
+
+void RankInput::take_tensor(const Reading& reading, const TensorView& tensor) {
+  const std::size_t rows = reading.max_rows();
+  const std::string_view name = tensor.name;
+  if (name == "items") {
+    has_items = true;
+    names.clear();
+    copy_ids(tensor, rows, items);
+  } else if (name == "seen") {
+    copy_ids(tensor, reading.max_ids(), seen);
+  } else if (name == "eligible") {
+    has_eligible = true;
+    copy_ids(tensor, reading.max_ids(), eligible);
+  } else if (name == "context") {
+    if (!reading.release.is_policy())
+      throw InputError("context", "context is a tensor; a pipeline wants it by name in the metadata request");
+    copy_floats(tensor, 1 << 20, -most, true, features);
+    if (const std::size_t size = reading.release.context->size(); features.size() != size)
+      throw InputError("context", "context has " + std::to_string(features.size()) + " values; want " +
+                                      std::to_string(size) + ", one for each feature");
+    has_context = true;
+  } else if (name == "item_values") {
+    has_item_values = true;
+    copy_floats(tensor, rows, 0.0, false, item_values);
+  } else if (name == "embeddings") {
+    if (tensor.type != TensorType::float32 || tensor.shape.size() != 2 || tensor.shape[1] < 1 ||
+        tensor.shape[1] > static_cast<std::int64_t>(PageTerms::max_dimension) ||
+        tensor.shape[0] > static_cast<std::int64_t>(rows))
+      throw InputError(name, "embeddings has the shape " + shape_text(tensor.shape) +
+                                 "; want F32 of [N, 1 to 256] with N up to " + std::to_string(rows));
+    has_embeddings = true;
+    vectors_ = static_cast<std::size_t>(tensor.shape[0]);
+    embeddings.resize(vectors_ * static_cast<std::size_t>(tensor.shape[1]));
+    if (!embeddings.empty()) std::memcpy(embeddings.data(), tensor.bytes.data(), tensor.bytes.size());
+    check_floats(tensor, embeddings, -most, true);
+  } else if (name == "mask") {
+    copy_values(tensor, rows, mask_);
+    if (mask_.empty()) mask_.push_back(1);
+  } else if (name == "boost_mul" || name == "boost_add") {
+    Floats& boosts = name == "boost_mul" ? boost_mul_ : boost_add_;
+    copy_floats(tensor, rows, name == "boost_mul" ? 0.0 : -most, false, boosts);
+    if (boosts.empty()) boosts.push_back(0.0f);
+  } else {
+    ignore_tensor(reading, tensor);
+  }
+}
+
+// predictions.TASK, item_features.COLUMN or groups.NAME.
+void RankInput::take_column(const Reading& reading, const TensorView& tensor, std::string_view kind,
+                            const std::string& name) {
+  const Release& release = reading.release;
+  const std::size_t rows = reading.max_rows();
+  if (kind == "predictions") {
+    begin_predictions(release);
+    const auto found = std::ranges::find(release.tasks, name);
+    if (found == release.tasks.end()) {
+      if (reading.config.strict) task_of(name, "predictions", release.tasks);
+      ++unknown_keys;
+      return;
+    }
+    const auto place = static_cast<std::size_t>(found - release.tasks.begin());
+    given_[place] = true;
+    copy_floats(tensor, rows, -most, true, by_task_[place]);
+  } else if (kind == "item_features") {
+    const Columns::Column* known = release.items.find(name);
+    if (release.is_policy() && (known == nullptr || known->number < 0)) {
+      if (reading.config.strict) throw InputError(tensor.name, tensor.name + " is no item column of the policy");
+      ++unknown_keys;
+      return;
+    }
+    places_.emplace_back(tensor_names_.emplace_back(name), num_columns_);
+    copy_floats(tensor, rows, -most, true, next_column());
+  } else if (kind == "groups") {
+    std::vector<std::int64_t> numbers;
+    copy_values(tensor, rows, numbers);
+    auto& members = next_group("groups", tensor_names_.emplace_back(name));
+    for (const std::int64_t number : numbers) {
+      if (number > std::numeric_limits<std::int32_t>::max())
+        throw InputError(tensor.name, tensor.name + " holds " + std::to_string(number) + "; want numbers below 2^31");
+      members.push_back(static_cast<std::int32_t>(std::max<std::int64_t>(number, -1)));
+    }
+  } else {
+    ignore_tensor(reading, tensor);
+  }
+}
+
+void RankInput::take_predictions(const Reading& reading, const TensorView& tensor,
+                                 const std::vector<std::string>& order) {
+  if (tensor.type != TensorType::float32) throw InputError(tensor.name, "predictions is of another type; want F32");
+  const auto& tasks = reading.release.tasks;
+  const auto width = static_cast<std::int64_t>(order.size());
+  const bool by_rows = tensor.shape.size() == 2 && tensor.shape[1] == width;
+  const bool by_tasks = tensor.shape.size() == 2 && tensor.shape[0] == width;
+  const std::size_t count = static_cast<std::size_t>(by_rows ? tensor.shape[0] : by_tasks ? tensor.shape[1] : 0);
+  if ((!by_rows && !by_tasks) || count > reading.max_rows()) {
+    const std::string tasks_text = std::to_string(width);
+    throw InputError(tensor.name, "predictions has the shape " + shape_text(tensor.shape) + "; want [N, " + tasks_text +
+                                      "] or [" + tasks_text + ", N] with N up to " +
+                                      std::to_string(reading.max_rows()));
+  }
+  begin_predictions(reading.release);
+  if (by_rows && order == tasks) {
+    given_.assign(tasks.size(), true);
+    predictions.resize(count * tasks.size());
+    if (count > 0) std::memcpy(predictions.data(), tensor.bytes.data(), tensor.bytes.size());
+    return check_floats(tensor, predictions, -most, true);
+  }
+  for (std::size_t o = 0; o < order.size(); ++o) {
+    const auto found = std::ranges::find(tasks, order[o]);
+    if (found == tasks.end()) continue;
+    const auto task = static_cast<std::size_t>(found - tasks.begin());
+    given_[task] = true;
+    Floats& column = by_task_[task];
+    column.resize(count);
+    const std::size_t step = by_rows ? order.size() : 1, first = by_rows ? o : o * count;
+    for (std::size_t i = 0; i < count; ++i)
+      std::memcpy(&column[i], tensor.bytes.data() + (first + i * step) * sizeof(float), sizeof(float));
+    check_floats(tensor, column, -most, true);
+  }
+}
+
 // Of a pipeline as it is given; of a policy's run as the policy's features.
 void RankInput::read_context(Reading& reading) {
   enter_object(reader_, "context");
@@ -292,12 +503,17 @@ void RankInput::read_context(Reading& reading) {
   if (!has_context) features.clear();
 }
 
+void RankInput::begin_predictions(const Release& release) {
+  if (has_predictions) return;
+  has_predictions = true;
+  by_task_.resize(std::max(by_task_.size(), release.tasks.size()));
+  for (Floats& column : by_task_) column.clear();
+  given_.assign(release.tasks.size(), false);
+}
+
 void RankInput::read_predictions(Reading& reading) {
   const auto& tasks = reading.release.tasks;
-  has_predictions = true;
-  by_task_.resize(std::max(by_task_.size(), tasks.size()));
-  for (Floats& column : by_task_) column.clear();
-  given_.assign(tasks.size(), false);
+  begin_predictions(reading.release);
   enter_object(reader_, "predictions");
   for (std::string_view key; reader_.next_key(key);) {
     const auto found = std::ranges::find(tasks, key);
@@ -311,6 +527,17 @@ void RankInput::read_predictions(Reading& reading) {
     given_[task] = true;
     read_floats(reader_, {"predictions.", key}, reading.max_rows(), -most, most, true, by_task_[task]);
   }
+}
+
+std::vector<std::int32_t>& RankInput::next_group(std::string_view argument, std::string_view name) {
+  if (num_groups_ == max_groups)
+    throw InputError(argument, std::string(argument) + " has more than " + std::to_string(max_groups) +
+                                   " columns; want at most as many");
+  if (num_groups_ == groups_.size()) groups_.emplace_back();
+  auto& [given, numbers] = groups_[num_groups_++];
+  given = name;
+  numbers.clear();
+  return numbers;
 }
 
 RankInput::Floats& RankInput::next_column() {
@@ -394,13 +621,7 @@ void RankInput::read_rules(Reading& reading) {
 void RankInput::read_group(std::size_t rows, std::string_view name) {
   constexpr std::int64_t low = std::numeric_limits<std::int32_t>::min(),
                          high = std::numeric_limits<std::int32_t>::max();
-  if (num_groups_ == max_groups)
-    throw InputError("rules.groups", "rules.groups has more than " + std::to_string(max_groups) +
-                                         " columns; want at most as many");
-  if (num_groups_ == groups_.size()) groups_.emplace_back();
-  auto& [given, numbers] = groups_[num_groups_++];
-  given = name;
-  numbers.clear();
+  auto& numbers = next_group("rules.groups", name);
   read_list(reader_, {"rules.groups.", name}, rows, [&](const Argument& element) {
     const bool is_null = reader_.peek() == Json::Type::null;
     if (is_null) reader_.null();
@@ -483,13 +704,20 @@ void RankInput::finish_predictions(const Reading& reading) {
     throw InputError("predictions", "predictions lacks the task '" +
                                         tasks[static_cast<std::size_t>(lacking - given_.begin())] +
                                         "'; want a list for each of " + joined(tasks));
-  const std::size_t count = reading.page ? items.size() : by_task_[0].size();
+  const bool is_whole = !predictions.empty();  // of one tensor
+  const std::size_t count = reading.page ? items.size() : is_whole ? predictions.size() / width : by_task_[0].size();
+  const std::string each = " for each of the " + std::to_string(count) + " items";
+  if (is_whole) {
+    if (predictions.size() != count * width)
+      throw InputError("predictions",
+                       "predictions has " + std::to_string(predictions.size() / width) + " rows; want one" + each);
+    return;
+  }
   predictions.resize(count * width);
   for (std::size_t t = 0; t < width; ++t) {
     const std::string name = "predictions." + tasks[t];
     if (by_task_[t].size() != count)
-      throw InputError(name, name + " is a list of " + std::to_string(by_task_[t].size()) + "; want one value for each of the " +
-                                 std::to_string(count) + " items");
+      throw InputError(name, name + " is a list of " + std::to_string(by_task_[t].size()) + "; want one value" + each);
     for (std::size_t i = 0; i < count; ++i) predictions[i * width + t] = by_task_[t][i];
   }
 }
@@ -540,7 +768,7 @@ PageRules RankInput::rules() const {
 
 std::size_t RankInput::memory() const {
   const auto bytes = [](const auto& list) { return list.capacity() * sizeof list[0]; };
-  std::size_t sum = reader_.memory();
+  std::size_t sum = reader_.memory() + metadata_.capacity();
   std::apply([&](const auto&... list) { sum += (bytes(list) + ...); }, lists(*this));
   for (const auto* columns : {&by_task_, &columns_})
     for (const Floats& column : *columns) sum += bytes(column);

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <span>
 #include <string>
@@ -19,7 +20,8 @@
 
 namespace pygrade::inline v0_2::detail {
 
-struct Release;  // release.hpp
+struct Release;     // release.hpp
+struct TensorView;  // util/safetensors.hpp
 
 // Times of feedback: from 2000-01-01, before which a time in seconds lies, to the clock of a client that is fast.
 inline constexpr std::int64_t first_time = 946'684'800'000, max_ahead = 86'400'000;
@@ -38,6 +40,10 @@ struct RankInput {
   // InputError for whatever does not fit. `page`: items are ranked; else weights alone are asked for.
   void parse(std::string_view body, const ServiceConfig& config, const Naming& naming, const Release& release,
              bool page);
+  // The same of tensors in the safetensors format, with the other keys as JSON in the metadata "request".
+  void parse_tensors(std::string_view body, const ServiceConfig& config, const Naming& naming, const Release& release,
+                     bool page);
+
   // The requests of a body {"requests": […]}, each checked to be JSON; nothing of any other body.
   std::optional<std::vector<std::string_view>> split(std::string_view body, const ServiceConfig& config);
 
@@ -102,6 +108,12 @@ struct RankInput {
   void read_rules(Reading& reading);
   void read_group(std::size_t rows, std::string_view name);
   void read_pins(const Reading& reading, const Argument& list);
+  void take_tensor(const Reading& reading, const TensorView& tensor);
+  void take_column(const Reading& reading, const TensorView& tensor, std::string_view kind, const std::string& name);
+  void take_predictions(const Reading& reading, const TensorView& tensor, const std::vector<std::string>& order);
+  void ignore_tensor(const Reading& reading, const TensorView& tensor);
+  void begin_predictions(const Release& release);
+  std::vector<std::int32_t>& next_group(std::string_view argument, std::string_view name);
   void finish(const Reading& reading);
   void finish_predictions(const Reading& reading);
   void finish_rules();
@@ -109,6 +121,8 @@ struct RankInput {
   Floats& next_column();
 
   JsonReader reader_;
+  std::string metadata_;                                          // of tensors
+  std::deque<std::string> tensor_names_;                          // parts of their names that others point to
   std::vector<Floats> by_task_;                                   // [T][N] predictions as they came
   std::vector<bool> given_;                                       // [T]
   std::vector<Floats> columns_;                                   // memory of item_features

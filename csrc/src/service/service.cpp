@@ -19,6 +19,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::string_view json_type = "application/json";
 constexpr std::string_view text_type = "text/plain; version=0.0.4; charset=utf-8";
+constexpr std::string_view html_type = "text/html; charset=utf-8";
+constexpr std::string_view tensor_type = "application/safetensors";
 constexpr auto retry_time = std::chrono::seconds(10);  // of a load that failed, if nothing changes
 constexpr std::size_t kept_reloads = 20;
 constexpr std::size_t max_context = std::size_t{4} << 20;  // bytes that a context keeps for the next request
@@ -110,8 +112,21 @@ std::size_t Context::memory() const {
   std::size_t bytes = input.memory() + items.capacity() * sizeof items[0];
   for (const auto* memory : {&scores, &other_scores, &item_columns, &other_columns})
     bytes += memory->capacity() * sizeof(float);
-  for (const auto* memory : {&indices, &other_indices}) bytes += memory->capacity() * sizeof(std::int32_t);
+  for (const auto* memory : {&indices, &other_indices, &place}) bytes += memory->capacity() * sizeof(std::int32_t);
   return bytes;
+}
+
+bool detail::names_tensors(std::string_view header) {
+  const auto same = [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; };
+  while (!header.empty()) {
+    const std::string_view entry = header.substr(0, header.find(','));
+    header.remove_prefix(std::min(entry.size() + 1, header.size()));
+    std::string_view type = entry.substr(0, entry.find(';'));
+    while (type.starts_with(' ')) type.remove_prefix(1);
+    while (type.ends_with(' ')) type.remove_suffix(1);
+    if (std::ranges::equal(type, tensor_type, same)) return true;
+  }
+  return false;
 }
 
 Response detail::error_response(int status, std::string_view argument, std::string_view message) {
@@ -163,6 +178,8 @@ Service::Impl::Impl(const fs::path& run_given, std::string_view config_json, std
 }
 
 Response Service::Impl::answer(detail::Endpoint endpoint, const ServiceRequest& request, Context& context) {
+  if (endpoint == on_rank && names_tensors(request.accept))
+    return {200, tensor_type, rank_tensors(request, context), context.request_id};
   std::string text = endpoint == on_rank      ? rank_body(request, context)
                      : endpoint == on_explain ? explain_body(request, context)
                                               : weights_body(request, context);
@@ -171,7 +188,7 @@ Response Service::Impl::answer(detail::Endpoint endpoint, const ServiceRequest& 
 
 // A request, or several in one body, each of which gets its answer or its error.
 Response Service::Impl::answer_one_or_more(detail::Endpoint endpoint, const ServiceRequest& request, Context& context) {
-  if (endpoint == on_explain) return answer(endpoint, request, context);
+  if (endpoint == on_explain || names_tensors(request.content_type)) return answer(endpoint, request, context);
   const auto requests = context.input.split(request.body, config);
   if (!requests) return answer(endpoint, request, context);
   JsonWriter out;
@@ -181,6 +198,7 @@ Response Service::Impl::answer_one_or_more(detail::Endpoint endpoint, const Serv
     ServiceRequest one = request;
     one.body = (*requests)[i];
     one.request_id = id;
+    one.accept = {};
     out.raw(guard([&] { return answer(endpoint, one, context); }).body);
   }
   out.end_list().end_object();
@@ -222,6 +240,8 @@ Response Service::Impl::handle(const ServiceRequest& request) {
         return {200, text_type, metrics_body()};
       case on_openapi:
         return {200, json_type, openapi_document()};
+      case on_docs:
+        return {200, html_type, docs_page()};
       default:
         return {200, json_type, status_body()};
     }

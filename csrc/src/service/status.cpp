@@ -41,6 +41,12 @@ double drift_of(const Metrics::Window& window, const Release& release, std::size
   return stability_index(counts, release.references[task].shares);
 }
 
+// target 0: the narrower policy, then the shadows.
+double effective_samples(const Metrics::Window& window, const ArmCells& arm, std::size_t target) {
+  const double sum = window.gained(arm.effective_sum[target]), square = window.gained(arm.effective_square[target]);
+  return square > 0.0 ? sum * sum / square : 0.0;
+}
+
 void write_quantiles(const Metrics::Window& window, const Histogram& histogram, JsonWriter& out) {
   const auto bins = window.gained(histogram);
   double count = 0.0;
@@ -48,6 +54,20 @@ void write_quantiles(const Metrics::Window& window, const Histogram& histogram, 
   out.begin_object().field("count", count);
   out.field("p50", quantile(bins, 0.5)).field("p90", quantile(bins, 0.9)).field("p99", quantile(bins, 0.99));
   out.field("p999", quantile(bins, 0.999)).end_object();
+}
+
+void write_shadow(const Metrics::Window& window, const Served& shadow, const ShadowCells& cells, JsonWriter& out) {
+  const double pages = window.total(cells.pages);
+  out.begin_object().field("name", shadow.name).field("policy", shadow.policy->version());
+  out.field("trust", shadow.trust)
+      .known_key("ranking")
+      .list(shadow.ranking)
+      .field("pages", pages)
+      .field("replaced", window.total(cells.replaced) / pages);
+  out.field("overlap", window.total(cells.overlap) / pages);
+  out.field("correlation", window.total(cells.correlation) / window.total(cells.correlated));
+  out.field("own_score", window.total(cells.own_score) / pages);
+  out.field("served_score", window.total(cells.served_score) / pages).end_object();
 }
 
 // Requests, their times, and pages by what was missing.
@@ -114,6 +134,11 @@ Figures Service::Impl::figures(const Metrics::Window& window, const Release& rel
   for (std::size_t t = 0; t < release.references.size(); ++t)
     if (const double index = drift_of(window, release, t); std::isfinite(index))
       figures.set("pygrade_prediction_psi", index, {{"task", release.tasks[t]}});
+  for (std::size_t a = 0; a < release.arms.size(); ++a)
+    for (std::size_t target = 0; target <= release.shadows.size(); ++target)
+      figures.set("pygrade_exploration_effective_samples", effective_samples(window, metrics.arms[a], target),
+                  {{"arm", release.arms[a].name},
+                   {"target", target == 0 ? std::string_view("narrower") : release.shadows[target - 1].name}});
   if (const auto record = online_record(run))
     for (std::size_t i = 0; i < record->keys.size(); ++i)
       if (record->items[i].type == Json::Type::number)
@@ -196,12 +221,8 @@ std::string Service::Impl::status_body() {
   out.known_key("arms").begin_list();
   for (std::size_t a = 0; a < release.arms.size(); ++a) write_arm(window, release, a, out);
   out.end_list().known_key("shadows").begin_list();
-  for (std::size_t s = 0; s < release.shadows.size(); ++s) {
-    const Served& shadow = release.shadows[s];
-    out.begin_object().field("name", shadow.name).field("policy", shadow.policy->version());
-    out.field("trust", shadow.trust).known_key("ranking").list(shadow.ranking);
-    out.field("pages", window.total(metrics.shadows[s])).end_object();
-  }
+  for (std::size_t s = 0; s < release.shadows.size(); ++s)
+    write_shadow(window, release.shadows[s], metrics.shadows[s], out);
   out.end_list();
   write_requests(window, metrics, out);
   out.known_key("weights").begin_list();
@@ -241,6 +262,10 @@ void Service::Impl::write_arm(const Metrics::Window& window, const Release& rele
   out.field("capped", window.total(cells.capped)).known_key("feedback").begin_object();
   for (std::size_t t = 0; t < release.log_tasks.size(); ++t)
     out.key(release.log_tasks[t]).value(window.total(release.feedback[place][t]));
+  out.end_object().known_key("effective_samples").begin_object();
+  out.field("narrower", effective_samples(window, cells, 0));
+  for (std::size_t s = 0; s < release.shadows.size(); ++s)
+    out.key(release.shadows[s].name).value(effective_samples(window, cells, 1 + s));
   out.end_object().end_object();
 }
 
