@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # check.sh PREFIX DIR: builds and runs the example of every language whose tools are there, against the pygrade installed
-# in PREFIX, and compares its page with that of Python, and 1,000 pages of every kind through ctypes. PYTHON is a Python
-# with the package, CMAKE a cmake. Ends with the number of languages; the first that fails ends it.
+# in PREFIX, and compares the 1,000 pages of each with those of Python. PYTHON is a Python with the package, CMAKE a
+# cmake. Ends with the number of languages; the first that fails ends it.
 set -euo pipefail
 prefix=$(cd "$1" && pwd)
 mkdir -p "$2"
@@ -10,16 +10,19 @@ cd "$(dirname "$0")"
 export PKG_CONFIG_PATH=$prefix/lib/pkgconfig LD_LIBRARY_PATH=$prefix/lib
 passed=0 skipped=0
 
-# compare LANGUAGE PROGRAM…: the program prints the page of Python, and names a policy that is not there.
+# compare LANGUAGE PROGRAM…: the program writes the pages of Python, and names a policy that is not there.
 compare() {
-  local language=$1
+  local language=$1 start=$SECONDS
   shift
-  "$@" "$dir/policy" | cmp - "$dir/page.txt"
-  if "$@" "$dir/no-such-policy" >"$dir/error.txt" 2>&1 || ! grep -q no-such-policy "$dir/error.txt"; then
+  rm -f "$dir/$language.bin"
+  "$@" "$dir/policy" "$dir/requests.bin" "$dir/$language.bin"
+  cmp "$dir/$language.bin" "$dir/pages.bin"
+  if "$@" "$dir/no-such-policy" "$dir/requests.bin" "$dir/$language.bin" >"$dir/error.txt" 2>&1 ||
+      ! grep -q no-such-policy "$dir/error.txt"; then
     echo "$language: a missing policy has no error that names it" >&2
     exit 1
   fi
-  echo "$language: the page of Python, bit for bit"
+  echo "$language: the pages of Python, byte for byte ($((SECONDS - start)) s)"
   passed=$((passed + 1))
 }
 
@@ -27,6 +30,8 @@ skip() {
   echo "$1: skipped, $2"
   skipped=$((skipped + 1))
 }
+
+serve() { "$dir/native/serve" "$1" "$2" --pages "$3" --seconds 0; }
 
 # The newest JDK, at least 22: the first whose foreign functions are final.
 find_java() {
@@ -43,15 +48,14 @@ ${PYTHON:-python3} make_requests.py "$dir"
 ${CMAKE:-cmake} -S . -B "$dir/native" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Release >/dev/null
 ${CMAKE:-cmake} --build "$dir/native" >/dev/null
 compare C "$dir/native/rank"
-compare C++ "$dir/native/rank_cpp"
-python3 python/rank.py "$prefix/lib/libpygrade.so.1" "$dir"/{policy,requests.bin,ctypes.bin}
-cmp "$dir"/{ctypes,pages}.bin
+compare C++ serve
+compare ctypes python3 python/rank.py "$prefix/lib/libpygrade.so.1"
 
 if ! command -v pkg-config >/dev/null; then
   skip "Go and Rust" "no pkg-config"
 else
   if command -v go >/dev/null; then
-    (cd go && GOTOOLCHAIN=local GOFLAGS=-mod=mod go vet . && GOTOOLCHAIN=local go build -o "$dir/rank_go" .)
+    (cd go && GOTOOLCHAIN=local GOFLAGS=-mod=mod go vet ./... && GOTOOLCHAIN=local go build -o "$dir/rank_go" .)
     compare Go "$dir/rank_go"
   else
     skip Go "no go"

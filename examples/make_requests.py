@@ -1,8 +1,7 @@
 """python examples/make_requests.py DIR: a policy, 1,000 requests of every kind, and the pages that Python makes.
 
-DIR/policy is a policy directory, DIR/requests.bin and DIR/pages.bin are in the format of `request_file`:
-`python/rank.py` ranks these requests and writes the same bytes. DIR/page.txt is the page that every example in another
-language prints.
+DIR/policy is a policy directory, DIR/requests.bin and DIR/pages.bin are in the format of `request_file`. Every example
+ranks the same requests by the same policy, and writes the same bytes.
 """
 
 import sys
@@ -80,15 +79,6 @@ def make_requests(count: int, seed: int = 0) -> list[Request]:
     return requests
 
 
-def page_text(ranker: BlendedRanker) -> str:
-    """The page of 40 made-up candidates: a candidate and the bits of its score a line."""
-    predictions = (1 + np.arange(40 * len(ranker.policy.tasks)) * 7 % 50).reshape(1, 40, -1) / np.float32(64)
-    context = np.full((1, len(ranker.policy.features)), 0.5, np.float32)
-    page = ranker.rank(context, predictions.astype(np.float32), 10, item_values=np.float32([1 + np.arange(40) % 8]))
-    bits = page.values[0].view(np.uint32)
-    return "".join(f"{index} {score:08x}\n" for index, score in zip(page.indices[0], bits, strict=True))
-
-
 def main(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     policy, requests = make_policy(), make_requests(1000)
@@ -106,7 +96,6 @@ def main(directory: Path) -> None:
         pages.append(
             ranker.rank(context, r.predictions[None], r.k, scenario=r.scenario, values=r.values, **rules, **draw)
         )
-    (directory / "page.txt").write_text(page_text(ranker))
     write_requests(directory / "requests.bin", requests, len(FEATURES))
     write_pages(directory / "pages.bin", pages)
     explored, fallback = (sum(int(getattr(page, name)[0]) for page in pages) for name in ("explored", "fallback"))

@@ -234,6 +234,8 @@ def test_the_version_stands_in_one_place():
     found = re.search(rule["regex"], header)
     assert found is not None
     assert found["value"] == _core.__version__ == pygrade.__version__ == importlib.metadata.version("pygrade-ranking")
+    crate = tomllib.loads((ROOT / "examples/rust/Cargo.toml").read_text())["package"]["version"]
+    assert crate == pygrade.__version__
 
 
 def public(names: Iterable[str]) -> set[str]:

@@ -16,7 +16,6 @@
 #include "feature_files.hpp"
 #include "mtl_artifact.hpp"
 #include "prerank.hpp"
-#include "pygrade/exposures.h"
 #include "pygrade/pygrade.h"
 #include "service_run.hpp"
 #include "serving.hpp"
@@ -509,23 +508,7 @@ std::vector<std::byte> boxed(Struct value, Random& random) {
   return box;
 }
 
-// A log of its own, whose queue is small: most requests are dropped.
-struct ExposureFolder {
-  ExposureFolder() : path(std::filesystem::temp_directory_path() / ("pygrade-fuzz-" + std::to_string(::getpid()))) {
-    pygrade_log_options options{};
-    options.size = sizeof options;
-    options.queue_bytes = 1 << 16;
-    expect(pygrade_log_open(path.c_str(), &options, &log) == PYGRADE_OK, "a log can't be opened");
-  }
-  ~ExposureFolder() {
-    pygrade_log_close(log);
-    std::filesystem::remove_all(path);
-  }
-  const std::filesystem::path path;
-  pygrade_log* log = nullptr;
-};
-
-// The log of a page, with some arguments changed.
+// The log of a page, with some arguments changed. The text must be whole lines and stay within its buffer.
 void run_log(pygrade_ranker* ranker, const pygrade_request* request, pygrade_page page, std::size_t candidates,
              Random& random) {
   const auto items = some<std::int64_t>(candidates, [&] { return static_cast<std::int64_t>(random.next()); });
@@ -544,11 +527,18 @@ void run_log(pygrade_ranker* ranker, const pygrade_request* request, pygrade_pag
   if (random.one_in(30)) page.policy_version[random.below(16)] = static_cast<char>(random.next());
   page.size = sizeof page;
   const auto box = boxed(ids, random);
-  static const ExposureFolder folder;
-  const auto status = pygrade_log_append(folder.log, ranker, request, &page,
-                                         reinterpret_cast<const pygrade_log_ids*>(box.data()), 0, nullptr);
-  expect(status == PYGRADE_OK || status == PYGRADE_INVALID_ARGUMENT, "another status of a log");
+  std::vector<char> text(random.below(random.one_in(2) ? 1'000 : 40'000), '\x7f');
+  std::size_t length = 0;
+  const auto status =
+      pygrade_ranker_log_rows(ranker, request, &page, reinterpret_cast<const pygrade_log_ids*>(box.data()),
+                              text.empty() ? nullptr : text.data(), text.size(), &length);
+  expect(status == PYGRADE_OK || status == PYGRADE_INVALID_ARGUMENT || status == PYGRADE_BUFFER_TOO_SMALL,
+         "another status of a log");
   expect((status == PYGRADE_OK) == (pygrade_last_error()[0] == '\0'), "a failure without its text");
+  expect((status == PYGRADE_BUFFER_TOO_SMALL) == (length > text.size()), "the length and the status differ");
+  const std::size_t written = status == PYGRADE_OK ? length : 0;
+  expect(written == 0 || text[written - 1] == '\n', "a log does not end with a line");
+  for (std::size_t i = written; i < text.size(); ++i) expect(text[i] == '\x7f', "a log wrote behind its length");
 }
 
 // The arguments always describe existing memory (a C caller that lies cannot be protected), but are otherwise

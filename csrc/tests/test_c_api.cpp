@@ -1,11 +1,7 @@
-#include <unistd.h>
-
 #include <cstring>
-#include <filesystem>
 #include <thread>
 
 #include "check.hpp"
-#include "pygrade/exposures.h"
 #include "pygrade/pygrade.h"
 #include "serving.hpp"
 
@@ -108,7 +104,7 @@ TEST(a_page_of_a_mixture_equals_the_cpp_one) {
   pygrade_page page = page_of(got);
   CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
   const pygrade::Request asked{.context = context, .predictions = predictions, .values = values, .item_values = prices};
-  pygrade::Ranker(policy).rank(asked, expected);
+  const auto same = pygrade::Ranker(policy).rank(asked, expected);
   CHECK_EQUAL(got.values, expected.values);
   CHECK_EQUAL(got.weights, expected.weights);
   CHECK(page.trust == 0.25f && page.verdict == PYGRADE_VERDICT_BETTER);
@@ -119,36 +115,24 @@ TEST(a_page_of_a_mixture_equals_the_cpp_one) {
   CHECK(mixture.trust == 0.25f && mixture.verdict == PYGRADE_VERDICT_BETTER);
   CHECK_EQUAL(std::string(mixture.baseline), "expected value");
 
-
-  const auto folder = std::filesystem::temp_directory_path() / ("pygrade-c-log-" + std::to_string(::getpid()));
-  pygrade_log* log = nullptr;
-  CHECK_EQUAL(pygrade_log_open(folder.c_str(), nullptr, &log), PYGRADE_OK);
+  std::string rows, text(1 << 16, 'x');
+  append_log_rows(*policy, asked, expected, same, {}, rows);
   pygrade_log_ids ids{};
   ids.size = sizeof ids;
-  ids.request_id = "r";
-  ids.request_id_size = 1;
-  std::int32_t taken = 0;
-  CHECK_EQUAL(pygrade_log_append(log, ranker, &request, &page, &ids, 1000, &taken), PYGRADE_OK);
-  CHECK_EQUAL(taken, 1);
+  std::size_t length = 0;
+  const auto log = [&](const pygrade_page& logged) {
+    return pygrade_ranker_log_rows(ranker, &request, &logged, &ids, text.data(), text.size(), &length);
+  };
+  CHECK_EQUAL(log(page), PYGRADE_OK);
+  CHECK_EQUAL(text.substr(0, length), rows);
   const auto refused = [&](auto change, const std::string& reason) {
     pygrade_page other = page;
-    pygrade_log_ids whose = ids;
-    change(other, whose);
-    check_fails(pygrade_log_append(log, ranker, &request, &other, &whose, 0, &taken), PYGRADE_INVALID_ARGUMENT, reason);
+    change(other);
+    check_fails(log(other), PYGRADE_INVALID_ARGUMENT, reason);
   };
-  refused([](auto& p, auto&) { p.trust = nan_value; }, "page.trust");
-  refused([](auto& p, auto&) { p.verdict = 6; }, "page.verdict");
-  refused([](auto& p, auto&) { std::memset(p.baseline, 'x', sizeof p.baseline); }, "page.baseline");
-  refused([](auto& p, auto&) { p.filled = 7; }, "page.filled");
-  refused([](auto& p, auto&) { p.filled = -1; }, "page.filled");
-  refused([](auto& p, auto&) { p.weights = nullptr; }, "page.weights");
-  refused([](auto& p, auto&) { p.policy_version[3] = '"'; }, "page.policy_version");
-  refused([](auto&, auto& i) { i.flags = 2; }, "ids.flags");
-  refused([](auto&, auto& i) { i.request_id_size = SIZE_MAX; }, "ids.request_id_size");
-  refused([](auto&, auto& i) { i.user_id = "", i.user_id_size = SIZE_MAX; }, "ids.user_id_size");
-  refused([](auto&, auto& i) { i.size = 8; }, "sizeof");
-  pygrade_log_close(log);
-  std::filesystem::remove_all(folder);
+  refused([](auto& p) { p.trust = nan_value; }, "page.trust");
+  refused([](auto& p) { p.verdict = 6; }, "page.verdict");
+  refused([](auto& p) { std::memset(p.baseline, 'x', sizeof p.baseline); }, "page.baseline");
   request.item_values = nullptr;
   check_fails(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_INVALID_ARGUMENT, "item_values is missing");
   check_fails(pygrade_ranker_mixture(ranker, nullptr), PYGRADE_INVALID_ARGUMENT, "mixture is NULL");
@@ -183,6 +167,75 @@ TEST(a_page_of_corrected_predictions_equals_the_cpp_one) {
   check_fails(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_INVALID_ARGUMENT, "2 item columns");
   request.item_columns = 129;
   check_fails(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_INVALID_ARGUMENT, "item_columns is above 128");
+  pygrade_ranker_free(ranker);
+}
+
+TEST(log_rows_equal_the_cpp_ones) {
+  pygrade_ranker* ranker = create();
+  auto predictions = make_predictions(5);
+  predictions[4] = nan_value;
+  PageMemory memory(3);
+  pygrade_request request = request_of(predictions);
+  request.scenario = "search";
+  request.scenario_size = 6;
+  request.flags = PYGRADE_REQUEST_EXPLORE | PYGRADE_REQUEST_DRAW;
+  request.draw = 77;
+  pygrade_page page = page_of(memory);
+  CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
+  const std::vector<std::int64_t> items = {7, 8, 9, 10, 11};
+  pygrade_log_ids ids{};
+  ids.size = sizeof ids;
+  ids.request_id = "r,1";
+  ids.request_id_size = 3;
+  ids.item_id = items.data();
+  ids.timestamp = 99;
+  ids.flags = PYGRADE_LOG_TIMESTAMP;
+
+  PageMemory same(3);
+  const auto policy = make_policy();
+  pygrade::Ranker direct(policy);
+  const pygrade::Request asked{
+      .context = context, .predictions = predictions, .scenario = "search", .explore = true, .draw = 77};
+  std::string header, rows;
+  append_log_header(*policy, header);
+  append_log_rows(*policy, asked, same, direct.rank(asked, same), {"r,1", {}, items, 99}, rows);
+
+  std::size_t length = 0;
+  std::string text(header.size(), 'x');
+  CHECK_EQUAL(pygrade_ranker_log_header(ranker, text.data(), text.size(), &length), PYGRADE_OK);
+  CHECK_EQUAL(length, header.size());
+  CHECK_EQUAL(text, header);
+  check_fails(pygrade_ranker_log_rows(ranker, &request, &page, &ids, nullptr, 0, &length), PYGRADE_BUFFER_TOO_SMALL,
+              "longer than capacity");
+  CHECK_EQUAL(length, rows.size());
+  text.assign(length, 'x');
+  check_fails(pygrade_ranker_log_rows(ranker, &request, &page, &ids, text.data(), length - 1, &length),
+              PYGRADE_BUFFER_TOO_SMALL, "longer than capacity");
+  CHECK_EQUAL(text, std::string(length, 'x'));
+  CHECK_EQUAL(pygrade_ranker_log_rows(ranker, &request, &page, &ids, text.data(), length, &length), PYGRADE_OK);
+  CHECK_EQUAL(text, rows);
+  CHECK(rows.find(",77,") != std::string::npos && rows.find(policy->version() + ",dirichlet,99") != std::string::npos);
+
+  const auto refused = [&](auto change, const std::string& reason) {
+    pygrade_page other = page;
+    pygrade_log_ids whose = ids;
+    change(other, whose);
+    check_fails(pygrade_ranker_log_rows(ranker, &request, &other, &whose, text.data(), text.size(), &length),
+                PYGRADE_INVALID_ARGUMENT, reason);
+  };
+  refused([](auto& p, auto&) { p.filled = 4; }, "page.filled");
+  refused([](auto& p, auto&) { p.filled = -1; }, "page.filled");
+  refused([](auto& p, auto&) { p.weights = nullptr; }, "page.weights");
+  refused([](auto& p, auto&) { p.policy_version[3] = '"'; }, "page.policy_version");
+  refused([](auto&, auto& i) { i.flags = 2; }, "ids.flags");
+  refused([](auto&, auto& i) { i.request_id_size = SIZE_MAX; }, "ids.request_id_size");
+  refused([](auto&, auto& i) { i.user_id = "", i.user_id_size = SIZE_MAX; }, "ids.user_id_size");
+  refused([](auto&, auto& i) { i.size = 8; }, "sizeof");
+  check_fails(pygrade_ranker_log_header(ranker, nullptr, 9, &length), PYGRADE_INVALID_ARGUMENT, "text or length");
+  check_fails(pygrade_ranker_log_rows(ranker, &request, &page, &ids, text.data(), 9, nullptr), PYGRADE_INVALID_ARGUMENT,
+              "text or length");
+  check_fails(pygrade_ranker_log_rows(ranker, &request, &page, nullptr, text.data(), 9, &length),
+              PYGRADE_INVALID_ARGUMENT, "ids is NULL");
   pygrade_ranker_free(ranker);
 }
 

@@ -559,7 +559,9 @@ TEST(columns_and_levels_of_items_reach_the_corrections) {
   by_id.item_ids = items;
   ranker.rank(by_id, page);
   CHECK(std::ranges::equal(page.values, std::span(given.scores).first(3)) && page.values != without.values);
-  CHECK_EQUAL(models.policy->own_items().size(), 1u);  // which logs have
+  std::string log;
+  append_log_header(*models.policy, log);
+  CHECK(log.find("i_stock") != log.npos && log.find("i_level") == log.npos);
   by_id.item_ids = std::span(items).first(2);
   CHECK_THROWS(std::invalid_argument, "item_ids must have one id for each candidate", ranker.rank(by_id, page));
 

@@ -563,7 +563,7 @@ constexpr const char* scales_json =
 
 }  // namespace
 
-TEST(predictions_on_scales_rank_as_those_of_a_log) {
+TEST(predictions_on_scales_rank_and_are_logged_as_those_of_a_log) {
   Artifact artifact;
   artifact.scales = scales_json;
   const auto policy = parse(artifact.draw());
@@ -581,11 +581,14 @@ TEST(predictions_on_scales_rank_as_those_of_a_log) {
   logged.predictions = read;
   logged.as_logged = true;
   PageMemory memory(10), expected(10);
-  const Page page = ranker.rank(request, memory);
-  ranker.rank(logged, expected);
+  const Page page = ranker.rank(request, memory), same = ranker.rank(logged, expected);
   CHECK_EQUAL(memory.indices, expected.indices);
   CHECK_EQUAL(memory.values, expected.values);
   CHECK_EQUAL(page.missing_predictions, 1);
+  std::string rows, wanted;
+  append_log_rows(*policy, request, memory, page, {}, rows);
+  append_log_rows(*policy, logged, expected, same, {}, wanted);
+  CHECK_EQUAL(rows, wanted);
   const Request both[] = {request, logged};
   PageMemory first(10), second(10);
   const PageBuffer buffers[] = {first, second};
@@ -680,6 +683,47 @@ TEST(sizes_that_do_not_fit_are_refused_and_nothing_is_counted) {
   CHECK_EQUAL(ranker.counters().requests, 0u);
 }
 
+TEST(log_rows_hold_the_request) {
+  const auto policy = make_policy();
+  Ranker ranker(policy, {.seed = 5});
+  std::vector<float> predictions = {0.5f, 0.25f, 0.125f, nan_value, 0.5f, 0.5f, 0.75f, 0.5f, 0.25f};
+  const std::vector<float> features = {-HUGE_VALF, nan_value};
+  const std::vector<std::int64_t> items = {101, 102, 103};
+  Request request{.context = features, .predictions = predictions, .scenario = "a,\"b\""};
+  PageMemory memory(2);
+  const Page page = ranker.rank(request, memory);
+  std::string text;
+  append_log_header(*policy, text);
+  CHECK_EQUAL(text,
+              "request_id,user_id,item_id,position,x_hour,x_intent,p_click,p_cart,p_order,y_click,y_cart,y_order,"
+              "scenario,w_click,w_cart,w_order,a_click,a_cart,a_order,seed,policy_version,exploration,timestamp,trust,"
+              "baseline,verdict\n");
+  text.clear();
+  append_log_rows(*policy, request, memory, page, {"r1", "u1", items, 99}, text);
+  const std::string tail = ",\"a,\"\"b\"\"\"," + std::string("0.33333334,0.33333334,0.33333334,,,,0,") +
+                           policy->version() + ",none,99,1,,\n";
+  CHECK_EQUAL(text, "r1,u1,101,1,,,0.5,0.25,0.125,0,0,0" + tail + "r1,u1,103,0,,,0.75,0.5,0.25,0,0,0" + tail);
+}
+
+TEST(log_rows_name_the_mixture_and_the_multipliers_in_force) {
+  const auto policy = parse(mixed_artifact({{"name", "\"best, static\""}}));
+  Ranker ranker(policy);
+  const auto predictions = make_predictions(2), prices = make_predictions(2, 1);
+  const Request request{.context = context,
+                        .predictions = predictions,
+                        .scenario = "search",
+                        .values = asked_values,
+                        .item_values = prices};
+  PageMemory memory(2);
+  std::string text;
+  append_log_header(*policy, text);
+  CHECK(
+      text.ends_with(",timestamp,trust,baseline,verdict,u_click,u_cart,u_order,"
+                     "shift_click,shift_cart,shift_order\n"));
+  append_log_rows(*policy, request, memory, ranker.rank(request, memory), {}, text);
+  CHECK(text.ends_with(",none,,0.25,\"best, static\",better,0.5,1,3,0,0,0\n"));
+}
+
 namespace {
 
 // Serves the expected value of these weights alone.
@@ -740,6 +784,21 @@ TEST(trade_offs_take_shifts_that_leave_no_value_below_0) {
   CHECK_EQUAL(change.multipliers, (std::vector<float>{1.5f, 1.0f, 1.5f}));
   CHECK_EQUAL(change.shifts, (std::vector<float>{0, 0, 0}));
   CHECK_THROWS(std::invalid_argument, "want at least -1.000000", policy->change_values({{}, costly}, {}, change));
+}
+
+TEST(a_shown_candidate_without_a_prediction_is_logged_with_the_smallest_of_the_task) {
+  const auto policy = make_policy();
+  Ranker ranker(policy);
+  for (const float missing : missing_values) {
+    const std::vector<float> predictions = {0.5f, missing, 0.125f, missing, 0.5f, 0.5f, 0.75f, 0.5f, 0.25f};
+    Request request{.context = context, .predictions = predictions};
+    PageMemory memory(3);
+    std::string text;
+    append_log_rows(*policy, request, memory, ranker.rank(request, memory), {"r\n1", "u\"1\"", {}, {}}, text);
+    const std::string ids = "\"r\n1\",\"u\"\"1\"\"\",";
+    CHECK(text.starts_with(ids + "0,1,0.5,-1,0.5,0.5,0.125,0,0,0,"));
+    CHECK(text.find(ids + "1,2,0.5,-1,0.5,0.5,0.5,0,0,0,") != std::string::npos);
+  }
 }
 
 TEST(policies_rank_the_recorded_page) {
@@ -959,3 +1018,31 @@ TEST(item_columns_and_prices_that_do_not_fit_are_refused) {
   ranker.swap(make_policy());
 }
 
+TEST(the_log_has_item_columns_and_prices) {
+  const auto policy = corrected_policy("0.25", true);
+  Ranker ranker(policy);
+  Given given = given_request(2);
+  given.items = {0.5f, nan_value, -HUGE_VALF, 2.0f};
+  given.prices = {3.0f, 4.0f};
+  PageMemory memory(2);
+  const Page page = ranker.rank(given.request(), memory);
+  std::string header, rows;
+  append_log_header(*policy, header);
+  append_log_rows(*policy, given.request(), memory, page, {.request_id = "r"}, rows);
+  CHECK(header.find(",y_order,i_age,i_stock,value,scenario,") != header.npos);
+  CHECK(header.ends_with(",verdict,u_click,u_cart,u_order,shift_click,shift_cart,shift_order\n"));
+  CHECK(rows.ends_with(",better,,,,,,\n"));
+  CHECK(rows.find(",0,0,0,0.5,,3,,") != rows.npos && rows.find(",0,0,0,,2,4,,") != rows.npos);
+  Given unknown = given;
+  unknown.items.clear();
+  rows.clear();
+  append_log_rows(*policy, unknown.request(), memory, page, {.request_id = "r"}, rows);
+  CHECK(rows.find(",0,0,0,,,3,,") != rows.npos);
+  unknown.values = {2.0f, nan_value, 0.0f};  // an expected value alone ranks by them
+  rows.clear();
+  append_log_rows(*policy, unknown.request(), memory, page, {.request_id = "r"}, rows);
+  CHECK(rows.ends_with(",better,2,1,0,0,0,0\n"));
+  unknown.items = {1.0f};
+  CHECK_THROWS(std::invalid_argument, "items must have",
+               (append_log_rows(*policy, unknown.request(), memory, page, {.request_id = "r"}, rows), 0));
+}

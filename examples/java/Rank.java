@@ -1,78 +1,112 @@
-import static java.lang.foreign.ValueLayout.ADDRESS;
-import static java.lang.foreign.ValueLayout.JAVA_FLOAT;
-import static java.lang.foreign.ValueLayout.JAVA_INT;
-import static java.lang.foreign.ValueLayout.JAVA_LONG;
-
-import java.lang.foreign.Arena;
-import java.lang.foreign.FunctionDescriptor;
-import java.lang.foreign.Linker;
-import java.lang.foreign.MemoryLayout;
-import java.lang.foreign.MemorySegment;
-import java.lang.foreign.SymbolLookup;
-import java.lang.invoke.MethodHandle;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 
 /**
- * Rank LIBRARY POLICY_DIR: ranks 40 made-up candidates by the C ABI and the foreign function API of Java 22, and prints
- * the page: a candidate and the bits of its score a line.
+ * java Rank LIBRARY POLICY_DIR REQUESTS PAGES: ranks every request of a file and writes the pages, both in the format of
+ * examples/request_file.py, in virtual threads while the policy is reloaded.
  */
 public final class Rank {
-  private static final long REQUEST_BYTES = 216, PAGE_BYTES = 168; // of the structs of pygrade.h
-  private static final Arena ARENA = Arena.global();
-  private static SymbolLookup library;
+  private static final int CONTEXT = 1, MASK = 2, BOOST_MUL = 4, BOOST_ADD = 8, GROUPS = 16, SCENARIO = 32;
+  private static final int EXPLORE = 64, VALUES = 128, ITEM_VALUES = 256, NAMES = 512;
 
-  private static MethodHandle function(String name, MemoryLayout result, MemoryLayout... parameters) {
-    return Linker.nativeLinker()
-        .downcallHandle(library.find(name).orElseThrow(), FunctionDescriptor.of(result, parameters));
+  private static float[] floats(ByteBuffer from, int count) {
+    float[] taken = new float[count];
+    for (int i = 0; i < count; ++i) taken[i] = from.getFloat();
+    return taken;
   }
 
-  /** A struct of so many bytes that begins with its size; members are set at their offsets in pygrade.h. */
-  private static MemorySegment struct(long bytes) {
-    MemorySegment made = ARENA.allocate(bytes, 8);
-    made.set(JAVA_LONG, 0, bytes);
-    return made;
+  private static int[] integers(ByteBuffer from, int count) {
+    int[] taken = new int[count];
+    for (int i = 0; i < count; ++i) taken[i] = from.getInt();
+    return taken;
   }
 
-  private static void check(int status, MemorySegment error) {
-    if (status == 0) return;
-    System.err.println(error.getString(0));
-    System.exit(2);
+  private static byte[] bytes(ByteBuffer from, int count) {
+    byte[] taken = new byte[count];
+    from.get(taken);
+    from.position(from.position() + (4 - count % 4) % 4);
+    return taken;
   }
 
-  public static void main(String[] arguments) throws Throwable {
-    library = SymbolLookup.libraryLookup(Path.of(arguments[0]), ARENA);
-    MethodHandle load = function("pygrade_ranker_load", JAVA_INT, ADDRESS, ADDRESS, ADDRESS);
-    MethodHandle rank = function("pygrade_ranker_rank", JAVA_INT, ADDRESS, ADDRESS, ADDRESS);
-    MemorySegment error = ARENA.allocate(256), options = struct(32), to = ARENA.allocate(ADDRESS);
-    options.set(ADDRESS, 16, error);
-    options.set(JAVA_LONG, 24, 256);
-    check((int) load.invokeExact(ARENA.allocateFrom(arguments[1]), options, to), error);
-    MemorySegment ranker = to.get(ADDRESS, 0);
-    long features = (long) function("pygrade_ranker_num_features", JAVA_LONG, ADDRESS).invokeExact(ranker);
-    long tasks = (long) function("pygrade_ranker_num_tasks", JAVA_LONG, ADDRESS).invokeExact(ranker);
+  private static Pygrade.Request read(ByteBuffer from, int[] head, int features, int tasks, Pygrade ranker) {
+    int n = head[0], parts = head[2], columns = head[3];
+    Pygrade.Request request = new Pygrade.Request();
+    if ((parts & CONTEXT) != 0) request.context = floats(from, features);
+    request.predictions = floats(from, n * tasks);
+    if ((parts & MASK) != 0) request.mask = bytes(from, n);
+    if ((parts & BOOST_MUL) != 0) request.boostMul = floats(from, n);
+    if ((parts & BOOST_ADD) != 0) request.boostAdd = floats(from, n);
+    if ((parts & GROUPS) != 0) request.groups = integers(from, n * columns);
+    if ((parts & GROUPS) != 0) request.caps = integers(from, columns);
+    if ((parts & VALUES) != 0) request.values = floats(from, tasks);
+    if ((parts & ITEM_VALUES) != 0) request.itemValues = floats(from, n);
+    if ((parts & NAMES) != 0) {
+      String names = new String(bytes(from, 8 * n), StandardCharsets.UTF_8);
+      request.itemIds = new long[n];
+      for (int i = 0; i < n; ++i) request.itemIds[i] = ranker.stableId(names.substring(8 * i, 8 * i + 8));
+    }
+    if ((parts & SCENARIO) != 0) request.scenario = new String(bytes(from, head[4]), StandardCharsets.UTF_8);
+    request.explore = (parts & EXPLORE) != 0;
+    if (request.explore) request.draw = (long) head[5] << 32 | Integer.toUnsignedLong(head[6]);
+    return request;
+  }
 
-    MemorySegment context = ARENA.allocate(JAVA_FLOAT, features), prices = ARENA.allocate(JAVA_FLOAT, 40);
-    MemorySegment predictions = ARENA.allocate(JAVA_FLOAT, 40 * tasks);
-    for (long i = 0; i < features; ++i) context.setAtIndex(JAVA_FLOAT, i, 0.5f);
-    for (long i = 0; i < 40; ++i) prices.setAtIndex(JAVA_FLOAT, i, 1 + i % 8);
-    for (long i = 0; i < 40 * tasks; ++i) predictions.setAtIndex(JAVA_FLOAT, i, (1 + i * 7 % 50) / 64f);
-    MemorySegment request = struct(REQUEST_BYTES), page = struct(PAGE_BYTES);
-    request.set(ADDRESS, 8, context);
-    request.set(JAVA_LONG, 16, features);
-    request.set(ADDRESS, 24, predictions);
-    request.set(JAVA_LONG, 32, 40);
-    request.set(JAVA_LONG, 40, tasks);
-    request.set(ADDRESS, 136, prices);
-    request.set(ADDRESS, 144, error);
-    request.set(JAVA_LONG, 152, 256);
-    MemorySegment scores = ARENA.allocate(JAVA_FLOAT, 10), indices = ARENA.allocate(JAVA_INT, 10);
-    page.set(JAVA_LONG, 8, 10);
-    page.set(ADDRESS, 16, scores);
-    page.set(ADDRESS, 24, indices);
-    check((int) rank.invokeExact(ranker, request, page), error);
-    for (int i = 0; i < 10; ++i) {
-      int bits = Float.floatToRawIntBits(scores.getAtIndex(JAVA_FLOAT, i));
-      System.out.printf("%d %08x%n", indices.getAtIndex(JAVA_INT, i), bits);
+  private static void write(ByteBuffer to, Pygrade.Page page) {
+    to.putInt(page.indices().length).putInt(page.filled());
+    to.putInt(page.fallback() ? 1 : 0).putInt(page.explored() ? 1 : 0);
+    to.putInt((int) (page.draw() >>> 32)).putInt((int) page.draw());
+    to.putFloat(page.trust()).put(page.policyVersion().getBytes(StandardCharsets.US_ASCII));
+    for (float value : page.values()) to.putInt(Float.floatToRawIntBits(value));
+    for (int index : page.indices()) to.putInt(index);
+    for (float weight : page.weights()) to.putInt(Float.floatToRawIntBits(weight));
+    for (float value : page.concentration()) to.putInt(Float.floatToRawIntBits(value));
+  }
+
+  private static ByteBuffer buffer(byte[] content) {
+    return ByteBuffer.wrap(content).order(ByteOrder.LITTLE_ENDIAN);
+  }
+
+  private static void run(String library, String directory, Path requests, Path pages) throws Exception {
+    try (Pygrade ranker = new Pygrade(Path.of(library), directory)) {
+      ByteBuffer from = buffer(Files.readAllBytes(requests)).position(8);
+      int count = from.getInt(), features = from.getInt(), tasks = from.getInt();
+      List<Future<Pygrade.Page>> ranked = new ArrayList<>();
+      int size = 16;
+      try (var threads = Executors.newVirtualThreadPerTaskExecutor()) {
+        for (int i = 0; i < count; ++i) {
+          int[] head = integers(from, 7);
+          Pygrade.Request request = read(from, head, features, tasks, ranker);
+          ranked.add(threads.submit(() -> ranker.rank(request, head[1])));
+          size += 40 + 8 * head[1] + 8 * tasks;
+          if (i % 100 == 0) ranker.reload(directory);
+        }
+      }
+      ByteBuffer out = buffer(new byte[size]);
+      out.put("PGPAG001".getBytes(StandardCharsets.US_ASCII)).putInt(count).putInt(tasks);
+      for (Future<Pygrade.Page> page : ranked) write(out, page.get());
+      Files.write(pages, out.array());
+      System.out.println("Java: " + count + " pages by pygrade " + ranker.version());
+    }
+  }
+
+  public static void main(String[] arguments) throws Exception {
+    if (arguments.length != 4) {
+      System.err.println("usage: Rank LIBRARY POLICY_DIR REQUESTS PAGES");
+      System.exit(2);
+    }
+    try {
+      run(arguments[0], arguments[1], Path.of(arguments[2]), Path.of(arguments[3]));
+    } catch (IllegalArgumentException | IOException failure) {
+      System.err.println(failure.getMessage());
+      System.exit(2);
     }
   }
 }

@@ -1,20 +1,25 @@
-"""What watches the service in production: alert rules name what exists."""
+"""What runs the service in production: manifests, alert rules and dashboard name what exists; clients are answered."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
-from pygrade import FusionPolicy, _core
+from devtools import sbom
+from pygrade import FusionPolicy, __version__, _core
 from pygrade.policy import PolicySpec
 from tests.service.conftest import Server
 
 ROOT = Path(__file__).resolve().parents[2]
-RULES = ROOT / "csrc" / "packaging" / "monitoring" / "alerts.yaml"
+PACKAGING, CLIENTS = ROOT / "csrc" / "packaging", ROOT / "examples" / "clients"
+RULES = PACKAGING / "monitoring" / "alerts.yaml"
 PROGRAM = Path(_core.__file__).parent / "bin" / "pygraded"
 SERIES = re.compile(r"\b((?:pygrade|process)_[a-z_]+)")
 DERIVED = re.compile(r"_(bucket|count|sum)$")
@@ -46,10 +51,50 @@ def used(text):
     return {DERIVED.sub("", name) for name in SERIES.findall(text)}
 
 
-def test_alerts_name_series_that_exist(families):
+def documents():
+    return {path.name: yaml.safe_load(path.read_text()) for path in sorted((PACKAGING / "kubernetes").glob("*.yaml"))}
+
+
+def test_manifests_fit_each_other_and_the_options(tmp_path):
+    found = documents()
+    assert set(found["kustomization.yaml"]["resources"]) == set(found) - {"kustomization.yaml"}
+    pod = found["deployment.yaml"]["spec"]["template"]
+    labels = pod["metadata"]["labels"]
+    assert found["service.yaml"]["spec"]["selector"].items() <= labels.items()
+    (container,) = pod["spec"]["containers"]
+    options = json.loads((PACKAGING / "kubernetes" / "serve.json").read_text())
+    assert container["ports"][0]["containerPort"] == options["port"]
+    assert pod["spec"]["terminationGracePeriodSeconds"] > 2 * options["drain_seconds"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] and pod["spec"]["securityContext"]["runAsNonRoot"]
+    mounts, volumes = container["volumeMounts"], {volume["name"] for volume in pod["spec"]["volumes"]}
+    assert {mount["name"] for mount in mounts} == volumes
+    for name in ("exposures", "feedback", "token_file"):
+        assert any(options[name].startswith(mount["mountPath"]) for mount in mounts), name
+    # The options are known: what is wrong is the run.
+    token = tmp_path / "token"
+    token.write_text("a token\n")
+    (tmp_path / "serve.json").write_text(json.dumps(options | {"token_file": str(token)}))
+    command = [PROGRAM, "--config", tmp_path / "serve.json", "--run", tmp_path / "nothing"]
+    failed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert failed.returncode != 0 and "nothing" in failed.stderr and "unknown" not in failed.stderr
+
+
+def test_probes_are_answered(address):
+    (container,) = documents()["deployment.yaml"]["spec"]["template"]["spec"]["containers"]
+    paths = {container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert paths == {"/livez", "/readyz"}
+    for path in paths:
+        with urllib.request.urlopen(address + path) as answer:
+            assert answer.status == 200
+
+
+def test_alerts_and_dashboard_name_series_that_exist(families):
     rules = RULES.read_text()
-    assert used(rules) <= families
-    assert set(re.findall(r"pygrade:\w+:\w+", rules)) == set(re.findall(r"record: (\S+)", rules))
+    recorded = set(re.findall(r"record: (\S+)", rules))
+    dashboard = json.dumps(json.loads((PACKAGING / "monitoring" / "dashboard.json").read_text()))
+    assert used(rules) <= families and used(dashboard) <= families
+    derived = set(re.findall(r"pygrade:\w+:\w+", rules + dashboard))
+    assert derived == recorded and len(recorded) == 7
 
 
 def test_the_objective_is_a_bound_of_the_histogram(address):
@@ -67,3 +112,27 @@ def test_rules_are_rules(tmp_path):
         pytest.skip("promtool is not installed")
     result = subprocess.run(["promtool", "check", "rules", RULES], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_bill_of_materials():
+    bill = sbom.bill()
+    names = {entry["name"] for entry in bill["components"]}
+    assert {"Boost", "LMDB", "hiredis", "numpy", "safetensors", "torch"} <= names
+    assert bill["metadata"]["component"]["version"] == __version__
+    references = [entry["bom-ref"] for entry in bill["components"]]
+    assert len(set(references)) == len(references) and bill["dependencies"][0]["dependsOn"] == references
+
+
+@pytest.mark.parametrize("language", ["sh", pytest.param("go", marks=pytest.mark.slow)])
+def test_clients_rank_and_send_feedback(language, address, tmp_path):
+    if shutil.which("curl" if language == "sh" else "go") is None:
+        pytest.skip(f"no program for {language}")
+    if language == "sh":
+        command, folder = ["sh", CLIENTS / "rank.sh", address], ROOT
+    else:
+        command, folder = ["go", "run", ".", address], CLIENTS / "go"
+    cache = {"GOCACHE": str(tmp_path / "go"), "GOFLAGS": "-mod=mod", "HOME": str(tmp_path)}
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ | cache, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    numbers = [int(text) for text in re.findall(r"\b1[1-4]\b", result.stdout)]
+    assert len(set(numbers)) >= 3 and np.isin(numbers, [11, 12, 13, 14]).all()

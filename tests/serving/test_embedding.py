@@ -1,19 +1,28 @@
-"""The C++ library as the package ships it: the C ABI, the CMake package, the examples, against BlendedRanker."""
+"""The C++ library as the package ships it: the C ABI, the CMake package, the example server, against BlendedRanker."""
 
+import csv
 import ctypes
+import io
 import shutil
+import signal
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 import torch
 
 import pygrade
-from examples.make_requests import make_policy, page_text
+from examples.request_file import Request as FileRequest
+from examples.request_file import write_requests
 from pygrade.cli import main as cli
 from pygrade.config.policy import PolicyConfig
+from pygrade.logs import read_logs
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.serving.ranker import BlendedRanker
@@ -158,6 +167,13 @@ class CRanker:
         self.call("rank", self.ranker, ctypes.byref(request), ctypes.byref(page))
         return request, page, arrays
 
+    def text(self, name, *structs):
+        """The text that a function of the log writes."""
+        buffer, length = ctypes.create_string_buffer(1 << 20), ctypes.c_size_t()
+        pointers = [ctypes.byref(struct) for struct in structs]
+        self.call(name, self.ranker, *pointers, buffer, ctypes.c_size_t(len(buffer)), ctypes.byref(length))
+        return buffer.raw[: length.value].decode()
+
 
 def test_the_c_abi_gives_the_same_pages_byte_for_byte(policy, requests, tmp_path):
     ranker = CRanker(tmp_path / "policy")
@@ -193,15 +209,89 @@ def test_the_c_abi_gives_the_same_pages_byte_for_byte(policy, requests, tmp_path
             assert result.verdict == (5 if policy.mixture else 0)  # untested, none
 
 
+@pytest.mark.parametrize("missing", [np.nan, np.inf, -np.inf])
+def test_the_csv_log_with_missing_predictions_is_the_log_of_blended_ranker(requests, policy, tmp_path, missing):
+    ranker = CRanker(tmp_path / "policy")
+    context, predictions, scenarios = requests
+    predictions[4, [3, 7], 1] = missing
+    predictions[5, :, 2] = missing
+    names = [f'r"{b}",\n' for b in range(6)]
+    text, more = ranker.text("log_header"), of_mixture(policy)
+    for b, name in enumerate(names):
+        own = {name: array[b] for name, array in more.items()}
+        request, page, _ = ranker.rank(context[b], predictions[b], 9, scenarios[b], **own)
+        ids = LogIds(size=ctypes.sizeof(LogIds), request_id=name.encode(), request_id_size=len(name), flags=1)
+        text += ranker.text("log_rows", request, page, ids)
+    numbers = {name: pa.float32() for name in text.splitlines()[0].split(",") if name[:2] in ("x_", "p_", "y_", "a_")}
+    numbers |= {name: pa.string() for name in ("baseline", "verdict")}
+    table = pa.csv.read_csv(
+        io.BytesIO(text.encode()),
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pa.csv.ConvertOptions(column_types=numbers | {"user_id": pa.string()}),
+    )
+    pa.parquet.write_table(table, tmp_path / "log.parquet")
+    log = read_logs(tmp_path / "log.parquet")
+    expected = BlendedRanker(policy).rank(context, predictions, 9, scenario=scenarios, **more).log_rows()
+    assert log.request_id.tolist() == names
+    names = ["offsets", "item_id", "position", "predictions", "context", "weights", "scenario", "trust", "baseline"]
+    for name in (*names, "verdict", *(["multipliers", "value"] if more else [])):
+        np.testing.assert_array_equal(getattr(log, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("policy", ["mixed"], indirect=True)
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake and a C++ compiler")
-def test_the_examples_build_against_the_package_and_print_the_page_of_python(tmp_path):
-    make_policy().save(tmp_path / "policy")
-    page = page_text(BlendedRanker.load(tmp_path / "policy"))
+def test_the_example_server_builds_against_the_package_logs_as_blended_ranker_and_reloads(policy, requests, tmp_path):
     build = tmp_path / "build"
     configure = ["cmake", "-S", str(ROOT / "examples"), "-B", str(build), f"-Dpygrade_DIR={pygrade.cmake_dir()}"]
     for command in (configure, ["cmake", "--build", str(build)]):
         run = subprocess.run(command, capture_output=True, text=True)
         assert run.returncode == 0, run.stdout + run.stderr
-    for program in ("rank", "rank_cpp"):
-        command = [build / program, tmp_path / "policy"]
-        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == page
+    (context, predictions, scenarios), more = requests, of_mixture(policy)
+    given = [
+        FileRequest(
+            predictions[b], 9, context[b], scenario=scenarios[b], **{name: row[b] for name, row in more.items()}
+        )
+        for b in range(6)
+    ]
+    write_requests(tmp_path / "requests.bin", given, len(FEATURES))
+    command = [str(build / "serve"), str(tmp_path / "policy"), str(tmp_path / "requests.bin"), "--threads", "2"]
+    command += ["--seconds", "1.5", "--log", str(tmp_path / "log.csv")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        lines = [server.stdout.readline()]
+        while not (tmp_path / "log.csv").exists():
+            assert server.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.1)  # the handler of SIGHUP comes next
+        policy.set_static_weights(torch.tensor([0.1, 0.1, 0.1, 0.7]), {})
+        policy.save(tmp_path / "policy")
+        server.send_signal(signal.SIGHUP)
+        lines += server.stdout.readlines()
+    assert server.returncode == 0
+    assert lines[1] == f"reloaded: policy {policy.version}\n" and "p99.9" in lines[3]
+
+    policy.set_static_weights(torch.tensor([0.4, 0.2, 0.2, 0.2]), {"search": torch.tensor([0.1, 0.3, 0.3, 0.3])})
+    assert policy.version in lines[0]
+    log = BlendedRanker(policy).rank(context, predictions, 9, scenario=scenarios, **more).log_rows()
+    with open(tmp_path / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == log.num_rows
+    request = np.repeat(np.arange(6), np.diff(log.offsets))
+    columns = [name for name in rows[0] if name[:2] in ("x_", "p_", "y_", "w_", "a_", "u_") or name == "value"]
+    number = {name: np.array([float(row[name] or "nan") for row in rows], np.float32) for name in columns}
+    assert [row["request_id"] for row in rows] == [str(b) for b in request]
+    assert [row["user_id"] for row in rows] == [str(b) for b in request]
+    assert [int(row["item_id"]) for row in rows] == log.item_id.tolist()
+    assert [int(row["position"] or -1) for row in rows] == log.position.tolist()
+    assert [row["scenario"] for row in rows] == [scenarios[b] for b in request]
+    assert {(row["trust"], row["baseline"], row["verdict"]) for row in rows} == {("0.6", "expected, value", "untested")}
+    np.testing.assert_array_equal(number["value"], log.value)
+    assert {row["policy_version"] for row in rows} == {policy.version}
+    assert {row["exploration"] for row in rows} == {"none"} and {row["seed"] for row in rows} == {"0"}
+    for f, name in enumerate(FEATURES):
+        np.testing.assert_array_equal(number[f"x_{name}"], log.context[request, f])
+    for t, name in enumerate(TASKS):
+        np.testing.assert_array_equal(number[f"p_{name}"], log.predictions[:, t])
+        np.testing.assert_array_equal(number[f"w_{name}"], log.weights[request, t])
+        np.testing.assert_array_equal(number[f"a_{name}"], log.concentration[request, t])
+        np.testing.assert_array_equal(number[f"u_{name}"], log.multipliers[request, t])
+        np.testing.assert_array_equal(np.isnan(number[f"y_{name}"]), log.position < 0)

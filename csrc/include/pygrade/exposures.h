@@ -38,8 +38,8 @@ typedef struct pygrade_log_options {
 PYGRADE_API pygrade_status pygrade_log_open(const char* directory, const pygrade_log_options* options,
                                             pygrade_log** log);
 
-/* Takes a request and its page, those of a pygrade_ranker_rank that succeeded, the page with weights and concentration,
- * and an id that is not empty. If the queue is full it waits for room, at most so many microseconds. `*taken` (or NULL) becomes 1, or 0 if the request was dropped, which is no
+/* Takes a request and its page, as pygrade_ranker_log_rows, with an id that is not empty. If the queue is full it waits
+ * for room, at most so many microseconds. `*taken` (or NULL) becomes 1, or 0 if the request was dropped, which is no
  * error. */
 PYGRADE_API pygrade_status pygrade_log_append(pygrade_log* log, const pygrade_ranker* ranker,
                                               const pygrade_request* request, const pygrade_page* page,
@@ -62,9 +62,7 @@ typedef struct pygrade_log_counters {
 } pygrade_log_counters;
 PYGRADE_API pygrade_status pygrade_log_count(const pygrade_log* log, pygrade_log_counters* counters);
 
-/* The text of the last error of the disk, "" if there was none, without a closing 0. `*length` becomes its length; if
- * that is above `capacity`, the call fails with PYGRADE_BUFFER_TOO_SMALL and `text` (which may be NULL with capacity 0) is
- * left alone. */
+/* The text of the last error of the disk, "" if there was none; as pygrade_ranker_log_rows writes texts. */
 PYGRADE_API pygrade_status pygrade_log_disk_error(const pygrade_log* log, char* text, size_t capacity, size_t* length);
 
 /* Flushes, ends the thread and frees the log, alone and last. NULL is fine. */

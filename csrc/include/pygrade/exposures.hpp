@@ -2,12 +2,7 @@
 //
 // `append` copies a request into a queue of fixed size and returns; a slow or full disk costs entries of the log, which
 // are counted, and never a request. Files appear under their names when they are complete: a process that is killed
-// leaves the last one unfinished as a hidden file. A row is a candidate of a request in the columns of the log contract,
-// as Python's Page.log_rows: request_id, user_id, item_id, position, x_…, p_…, y_…, i_… of the policy's correction, value
-// if something prices tasks, category if page terms read it, scenario, w_…, a_…, seed, policy_version, exploration,
-// timestamp, trust, baseline, verdict, and, if the policy takes multipliers, u_… and shift_…. The y_ of shown candidates
-// are 0, the others empty: join the feedback by request_id and item_id. A candidate with a missing prediction is left out
-// unless it was shown; then the smallest prediction of the task in the request stands in. Two more columns:
+// leaves the last one unfinished as a hidden file. The columns are those of append_log_rows (ranker.hpp), and two more:
 //
 //     candidates   how many candidates the request has in a full log
 //     share        the share of all requests that are logged in full
@@ -68,7 +63,7 @@ class PYGRADE_API ExposureLog {
   ExposureLog(const ExposureLog&) = delete;
   ExposureLog& operator=(const ExposureLog&) = delete;
 
-  // Takes a request and its page from any number of threads. If the queue is full it waits for
+  // Takes a request and its page, as append_log_rows, from any number of threads. If the queue is full it waits for
   // room at most `wait`. False if the request was dropped.
   // std::invalid_argument for sizes that do not fit and for an empty request_id, by which feedback is joined.
   bool append(const Policy& policy, const Request& request, const PageBuffer& buffer, const Page& page,

@@ -248,7 +248,7 @@ typedef struct pygrade_mixture {
 } pygrade_mixture;
 PYGRADE_API pygrade_status pygrade_ranker_mixture(const pygrade_ranker* ranker, pygrade_mixture* mixture);
 
-/* The ids of a request and its candidates in the log (exposures.h). */
+/* The ids of a request and its candidates in the log. */
 enum { PYGRADE_LOG_TIMESTAMP = 1 /* flags: `timestamp` is known */ };
 typedef struct pygrade_log_ids {
   size_t size;            /* sizeof(pygrade_log_ids) */
@@ -261,6 +261,25 @@ typedef struct pygrade_log_ids {
   uint32_t flags;         /* PYGRADE_LOG_… */
   uint32_t reserved;      /* 0 */
 } pygrade_log_ids;
+
+/* What a request leaves in the log, as UTF-8 CSV without a closing 0: the header of the columns, and a line for each
+ * candidate. The columns are request_id, user_id, item_id, position, x_<feature>, p_<task>, y_<task>,
+ * i_<item column> (items), value (the item_values, if the policy needs them), category (if its page terms read them;
+ * embeddings are not logged: join them by item_id), scenario, w_<task> (the served weights),
+ * a_<task> (the concentration, if explored), seed, policy_version, exploration, timestamp, trust, baseline, verdict
+ * and, if the policy takes them, u_<task> and shift_<task> (multipliers and shifts of the values): those that the
+ * Python and the C++ rankers write, and that training and off-policy estimates read. The y_ of shown candidates are 0,
+ * the others empty: join the feedback by request_id and item_id. A candidate with a NaN or infinite prediction is left
+ * out unless it was shown; then the smallest prediction of the task in the request stands in.
+ *
+ * `request` and `page` are those of a pygrade_ranker_rank that succeeded, the page with weights and concentration.
+ * `*length` becomes the length of the text; if it is above `capacity`, the call fails with PYGRADE_BUFFER_TOO_SMALL
+ * and `text` (which may be NULL with capacity 0) is left alone. */
+PYGRADE_API pygrade_status pygrade_ranker_log_header(const pygrade_ranker* ranker, char* text, size_t capacity,
+                                                     size_t* length);
+PYGRADE_API pygrade_status pygrade_ranker_log_rows(const pygrade_ranker* ranker, const pygrade_request* request,
+                                                   const pygrade_page* page, const pygrade_log_ids* ids, char* text,
+                                                   size_t capacity, size_t* length);
 
 typedef struct pygrade_counters {
   size_t size; /* sizeof(pygrade_counters) */

@@ -216,4 +216,14 @@ struct LogIds {
   std::optional<std::int64_t> timestamp = {};  // ms since 1970
 };
 
+// The request as rows of CSV in the columns of the log contract (request_id, user_id, item_id, position, x_…, p_…, y_…,
+// i_… of the policy's correction, value if something prices tasks, category if page terms read it, scenario, w_…, a_…,
+// seed, policy_version, exploration, timestamp, trust, baseline, verdict, and, if the policy takes multipliers, u_… and
+// shift_…): one per candidate, as Python's Page.log_rows. The y_ of shown candidates are 0, the others empty: join the
+// feedback by request_id and item_id. A candidate with a missing prediction is left out unless it was shown; then the
+// smallest prediction of the task in the request stands in. Appends to `out`.
+PYGRADE_API void append_log_header(const Policy& policy, std::string& out);
+PYGRADE_API void append_log_rows(const Policy& policy, const Request& request, const PageBuffer& buffer,
+                                 const Page& page, const LogIds& ids, std::string& out);
+
 }  // namespace pygrade::inline v0_2

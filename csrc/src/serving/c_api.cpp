@@ -301,6 +301,29 @@ pygrade_status pygrade_ranker_mixture(const pygrade_ranker* ranker, pygrade_mixt
   });
 }
 
+pygrade_status pygrade_ranker_log_header(const pygrade_ranker* ranker, char* text, size_t capacity, size_t* length) {
+  return guarded({}, [&] {
+    require(ranker != nullptr, "ranker is NULL");
+    require(length != nullptr && (text != nullptr || capacity == 0), "text or length is NULL");
+    std::string header;
+    append_log_header(*ranker->ranker.policy(), header);
+    write_text(header, text, capacity, length);
+  });
+}
+
+pygrade_status pygrade_ranker_log_rows(const pygrade_ranker* ranker, const pygrade_request* request,
+                                       const pygrade_page* page, const pygrade_log_ids* ids, char* text,
+                                       size_t capacity, size_t* length) {
+  return guarded(error_of(request), [&] {
+    require(length != nullptr && (text != nullptr || capacity == 0), "text or length is NULL");
+    std::string rows;
+    with_page(ranker, request, page, ids,
+              [&](const Policy& policy, const Request& asked, const PageBuffer& buffer, const Page& ranked,
+                  const LogIds& known) { append_log_rows(policy, asked, buffer, ranked, known, rows); });
+    write_text(rows, text, capacity, length);
+  });
+}
+
 pygrade_status pygrade_ranker_counters(const pygrade_ranker* ranker, pygrade_counters* counters) {
   return guarded({}, [&] {
     require(ranker != nullptr, "ranker is NULL");

@@ -1,5 +1,5 @@
-/* Uses the C ABI as a caller in another language would, with the policy in the directory argv[1]: ranks a request. Exits
- * 0 where it works. */
+/* Uses the C ABI as a caller in another language would, with the policy in the directory argv[1]: ranks a request and
+ * prints the rows of its log. Exits 0 where it works. */
 #include <pygrade/pygrade.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,11 +8,15 @@ int main(int argc, char** argv) {
   const float context[] = {0.5f};                                   /* one feature */
   const float predictions[] = {0.9f, 0.1f, 0.2f, 0.3f, 0.5f, 0.5f}; /* three candidates, two tasks */
   const uint8_t mask[] = {1, 0, 1};
+  const int64_t items[] = {70, 80, 90};
   float values[3], weights[2], concentration[2];
   int32_t indices[3];
+  char text[2048];
+  size_t length = 0;
   pygrade_ranker* ranker = NULL;
   pygrade_request request = {sizeof request};
   pygrade_page page = {sizeof page};
+  pygrade_log_ids ids = {sizeof ids};
   pygrade_counters counters = {sizeof counters};
 
   if (argc != 2 || pygrade_abi_version() != PYGRADE_ABI_VERSION) return 1;
@@ -38,7 +42,18 @@ int main(int argc, char** argv) {
   if (pygrade_ranker_rank(ranker, &request, &page) != PYGRADE_OK) return 6;
   if (page.filled != 2 || !page.explored || indices[0] + indices[1] != 2 || indices[2] != -1) return 7;
 
-  if (pygrade_ranker_counters(ranker, &counters) != PYGRADE_OK || counters.requests != 1) return 8;
+  ids.request_id = "request-1";
+  ids.request_id_size = strlen(ids.request_id);
+  ids.item_id = items;
+  if (pygrade_ranker_log_header(ranker, NULL, 0, &length) != PYGRADE_BUFFER_TOO_SMALL || length == 0) return 8;
+  if (pygrade_ranker_log_header(ranker, text, sizeof text, &length) != PYGRADE_OK) return 9;
+  fwrite(text, 1, length, stdout);
+  if (pygrade_ranker_log_rows(ranker, &request, &page, &ids, text, sizeof text - 1, &length) != PYGRADE_OK) return 10;
+  text[length] = '\0';
+  fputs(text, stdout);
+  if (strncmp(text, "request-1,", 10) != 0 || strstr(text, ",90,") == NULL) return 11;
+
+  if (pygrade_ranker_counters(ranker, &counters) != PYGRADE_OK || counters.requests != 1) return 12;
   pygrade_ranker_free(ranker);
   return 0;
 }

@@ -1,0 +1,3 @@
+module pygrade.example/client
+
+go 1.21
