@@ -12,8 +12,8 @@ from pygrade import BlendedRanker, FusionPolicy, _core, reference
 from pygrade.config.policy import PolicyConfig
 from pygrade.logs import Logs, concatenate, read_logs, write_logs
 from pygrade.logs.prediction_scale import PredictionScale, complete_scales, read_predictions
-from pygrade.policy import PolicySpec
-from pygrade.serving import export
+from pygrade.policy import Baseline, Mixture, PolicySpec
+from pygrade.serving import export, expressions
 from tests.serving.test_embedding import CRanker
 
 REQUESTS, SIZE, K = 400, 8, 4
@@ -246,3 +246,9 @@ def test_exports_read_predictions_too(name):
     scores, indices, _ = page(torch.from_numpy(logs.context), torch.from_numpy(raw))
     assert (indices.numpy() == wanted.indices).mean() > 0.999
     np.testing.assert_allclose(scores.detach().numpy(), wanted.values, rtol=1e-4, atol=1e-5)
+    policy.mixture = Mixture(0.0, Baseline("expected value", "identity", (1.0, 5.0)))
+    expression = expressions.express(policy)
+    documents = {f"p_{task}": raw[0, :, t] for t, task in enumerate(TASKS)}
+    score = logs.predictions[:SIZE] @ np.array([1.0, 5.0])
+    np.testing.assert_allclose(expression.evaluate(documents, {})["score"], score, rtol=1e-5)
+    assert expressions.compare(policy, expression, logs, K, exact=True)["equal"] > 0.99

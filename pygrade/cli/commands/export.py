@@ -6,9 +6,11 @@ from typing import Any
 from pygrade.cli import terminal
 from pygrade.config.export import ExportOptions
 from pygrade.config.ignored import refuse
+from pygrade.logs import read_logs
 from pygrade.mtl import artifact
 from pygrade.policy import FusionPolicy
 from pygrade.serving.export import export_model, export_policy
+from pygrade.serving.expressions import compare, express, fit_defaults, write_opensearch, write_vespa
 from pygrade.storage import download, publishing
 
 
@@ -17,6 +19,11 @@ def run(options: ExportOptions) -> dict[str, Any]:
         raise ValueError(f"out is {options.out}, a directory; want a file")
     if (options.policy is None) == (options.model is None):
         raise ValueError("policy and model: want one of them, the directory of what to export")
+    if options.onnx + options.vespa + options.opensearch > 1:
+        raise ValueError("onnx, vespa and opensearch rule each other out; want one of them")
+    if options.vespa or options.opensearch:
+        return _express(options)
+    refuse(options, ("log",), "--vespa or --opensearch")
     with publishing(options.out) as out:
         if options.policy is not None:
             policy = FusionPolicy.load(options.policy)
@@ -34,3 +41,24 @@ def run(options: ExportOptions) -> dict[str, Any]:
             )
             terminal.text(f"{direction}: {'; '.join(ports)}")
     return {"out": str(options.out), **facts}
+
+
+def _express(options: ExportOptions) -> dict[str, Any]:
+    if options.policy is None:
+        raise ValueError("model is given; want --policy with --vespa and --opensearch")
+    policy = FusionPolicy.load(options.policy)
+    expression, pages = express(policy), None
+    if options.log is not None:
+        logs = read_logs(options.log)
+        fit_defaults(policy, expression, logs)
+        pages = compare(policy, expression, logs, options.k)
+    with publishing(options.out) as out:
+        out.write_text(write_vespa(expression) if options.vespa else write_opensearch(expression), encoding="utf-8")
+    inputs = {name: list(default.shape) for name, default in expression.inputs.items()}
+    if not options.json:
+        terminal.text(f"{options.out}: inputs of the request {', '.join(inputs) or 'none'}")
+        terminal.text(f"fields of a document: {', '.join(expression.documents)}")
+        if pages is not None:
+            share = f"{pages['kept']:.1%} of the policy's pages' items, {pages['equal']:.1%} of the pages in order"
+            terminal.text(f"{pages['requests']:,} recorded requests: {share}")
+    return {"out": str(options.out), "inputs": inputs, "documents": list(expression.documents), "pages": pages}
