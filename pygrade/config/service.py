@@ -26,6 +26,8 @@ class ServiceConfig(Options):
     exposure_delay_ms: int = option(
         900_000, "within which exposures are in a complete file; events wait for them", ge=0
     )
+    planned_users: int = option(10_000, "of all arms, at which intervals are narrowest; choose it in advance", ge=2)
+    learn: bool = option(True, "else only the arms are read")
     online: OnlineConfig = option(OnlineConfig())
 
 
@@ -111,7 +113,7 @@ class JoinOptions(Output, JoinConfig):
 class OnlineOptions(Output, Unproven, ServiceConfig):
     """Learn from the exposures and feedback of a service while it serves: RUN/online/policy is a link to the newest
     policy that was published, which an arm of the service may name; RUN/online/status.json says what was published,
-    refused and rolled back.
+    refused and rolled back, RUN/arms.json has the lifts of the arms with intervals that hold at any time.
 
     It runs until SIGTERM, and continues where it was. pygrade serve --online starts it, too.
 
@@ -121,4 +123,5 @@ class OnlineOptions(Output, Unproven, ServiceConfig):
     run: Path = required("directory of pygrade pipeline")
     exposures: Path = required("directory of Parquet files that the service writes")
     feedback: tuple[Path, ...] = required("directories of JSON lines that the service writes")
+    arms: dict[str, float] = option({}, "planned shares of the service's arms, the control first; none: one arm, main")
     once: bool = option(False, "look once and end")

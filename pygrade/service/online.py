@@ -1,8 +1,9 @@
 """Online learning beside a service: a process that reads its logs, learns, and publishes policies.
 
 ``RUN/online/policy`` is a link to the policy that is served, ``policy-<version>``; an arm of the service may name it.
-``status.json`` there says what was learned, published, refused and rolled back. ``state`` has all that decides what
-comes next, and what was read of the logs: a process that was killed continues from it and reads again what came after.
+``status.json`` there says what was learned, published, refused and rolled back, and has the lifts of the arms, which
+``RUN/arms.json`` has, too. ``state`` has all that decides what comes next, and what was read of the logs: a process
+that was killed continues from it and reads again what came after.
 """
 
 import logging
@@ -23,6 +24,7 @@ from pygrade.config.service import ServiceConfig
 from pygrade.config.training import OnlineConfig
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
+from pygrade.service.arms import ArmReadings
 from pygrade.service.tail_logs import LogTail
 from pygrade.serving.artifact import open_artifact
 from pygrade.serving.run_copy import ARTIFACT, check_proven, policy_of
@@ -32,7 +34,7 @@ from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
 
-FOLDER, LINK, STATUS, STATE = "online", "policy", "status.json", "state"
+FOLDER, LINK, STATUS, STATE, ARMS = "online", "policy", "status.json", "state", "arms.json"
 _KEPT = 5  # policies beside the one that is served
 _HISTORY = 200  # updates in the status
 
@@ -80,16 +82,19 @@ class OnlineService:
         exposures: Path,
         feedback: Sequence[Path],
         config: ServiceConfig | None = None,
+        shares: dict[str, float] | None = None,
         allow_unproven: bool = False,
     ) -> None:
-        """allow_unproven: also publish what is not shown to be as good as production."""
+        """shares: planned, by arm of the service, the control first; None: one arm. allow_unproven: also publish what
+        is not shown to be as good as production."""
         self.run, self.exposures, self.feedback, self.allow_unproven = run, exposures, feedback, allow_unproven
         self.config = config or ServiceConfig()
+        self.shares = shares or {"main": 1.0}
         self.ended = threading.Event()
         self._start()
 
     def _start(self) -> None:
-        """Continues from the saved state if it is of this artifact and options; else begins. ValueError if the
+        """Continues from the saved state if it is of this artifact, arms and options; else begins. ValueError if the
         policy of the run may not be served."""
         check_proven(policy_of(self.run), self.allow_unproven)
         self.artifact, base = _base(self.run)
@@ -101,10 +106,14 @@ class OnlineService:
         except (ValueError, OSError, KeyError) as error:
             logger.warning("learning begins anew: %s", error)
             self._continue(base, None)
-        point_to(self.run, self.learner.served)
+        if self.config.learn:
+            point_to(self.run, self.learner.served)
 
     def _continue(self, base: FusionPolicy, state: Path | None) -> None:
         """From a saved state; None, or a directory that does not exist: from the policy."""
+        online, planned = self.online, self.config.planned_users
+        limits = online.feedback_delay_ms, online.max_amount
+        self.arms = ArmReadings(base.tasks, *limits, self.shares, planned, online.single_tasks)
         self.history: list[dict[str, Any]] = []
         if state is None or not state.is_dir():
             self.tail, self.since = LogTail(self.exposures, self.feedback, base.tasks), _now()
@@ -114,37 +123,45 @@ class OnlineService:
         if record["artifact"] != self.artifact:
             raise ValueError(f"the state is of {record['artifact']}; the run has {self.artifact}")
         self.learner = OnlineLearner.load(state / "learner", self.online, self._publish)
+        self.arms.load(state / "arms")
         self.tail = LogTail(self.exposures, self.feedback, base.tasks, record["read"])
         self.tail.counters.update(record["counters"])
         self.history, self.since = record["history"], record["since"]
         logger.info("continued with version %s, %d updates", self.learner.served.version, len(self.history))
 
     # ---- one look ----------------------------------------------------------------------------------------------------
-    def step(self, now: int) -> Update:
-        """Reads what is new, learns, and writes the status."""
+    def step(self, now: int) -> Update | None:
+        """Reads what is new, learns, and writes status and arms; None: nothing is learned (see ``learn``)."""
         if _base(self.run)[0] != self.artifact:
             logger.warning("what the run serves changed: learning begins anew from its policy")
             self._start()
         for logs in self.tail.pages():
             try:
+                self.arms.serve(logs)
                 self._serve(logs)
             except (ValueError, TypeError) as error:
                 self.tail.refuse("pages", error)
         for event in self.tail.events():
             try:
-                self.learner.feedback([event])
+                self.arms.feedback([event])
+                if self.config.learn:
+                    self.learner.feedback([event])
             except (ValueError, TypeError) as error:
                 self.tail.refuse("event", error)
         self.learner.join.forget(before=now - self.config.online.feedback_delay_ms - self.config.exposure_delay_ms)
-        update = self.learner.update(now)
-        self._remember(update, now)
-        if update.published or time.monotonic() - self.saved > self.config.save_seconds:
+        self.arms.update(now)
+        update = self.learner.update(now) if self.config.learn else None
+        if update is not None:
+            self._remember(update, now)
+        if (update is not None and update.published) or time.monotonic() - self.saved > self.config.save_seconds:
             self.save()
         self._write(now)
         return update
 
     def _serve(self, logs: Logs) -> None:
         """Pages in full are learned from; the events of the others wait for nothing."""
+        if not self.config.learn:
+            return
         sizes = np.diff(logs.offsets)
         full = np.ones(len(sizes), bool) if logs.candidates is None else sizes >= logs.candidates
         self.learner.join.forget(as_key("request_id", value) for value in logs.request_id[~full])
@@ -174,11 +191,13 @@ class OnlineService:
         logger.info("%s: version %s is served", action.replace("_", " "), update.version)
 
     def _write(self, now: int) -> None:
+        arms = self.arms.record(now)
         learner = self.learner
         status = {
             "format": "pygrade.online 1",
             "time": now,
             "since": self.since,
+            "learning": self.config.learn,
             "paused": self.paused,
             "single_tasks": list(self.online.single_tasks),
             "artifact": self.artifact,
@@ -193,15 +212,19 @@ class OnlineService:
             "read": dict(self.tail.counters),
             "history": self.history,
             "error": self.error,
+            "arms": arms,
         }
         folder = self.run / FOLDER
         folder.mkdir(exist_ok=True)
         write_bytes(folder / STATUS, to_json(status))
+        write_bytes(self.run / ARMS, to_json(arms))
 
     def save(self) -> None:
         """Writes the state, whole or not at all."""
         with atomic_directory(self.run / FOLDER / STATE) as partial:
             self.learner.save(partial / "learner")
+            (partial / "arms").mkdir()
+            self.arms.save(partial / "arms")
             record: dict[str, Any] = {"artifact": self.artifact, "read": self.tail.state, "history": self.history}
             record |= {"counters": dict(self.tail.counters), "since": self.since}
             (partial / "inputs.json").write_bytes(to_json(record))
@@ -228,6 +251,12 @@ class OnlineService:
     def claim(self) -> AbstractContextManager[None]:
         """Holds the run for this process; ValueError if another one learns there."""
         return directory_lock(self.run / FOLDER, "online")
+
+
+def shares_of(table: Mapping[str, Any]) -> dict[str, float] | None:
+    """The planned shares of the arms of ``[serve]``, the control first."""
+    arms = table.get("arms") or []
+    return {str(arm["name"]): float(arm.get("share", 1.0)) for arm in arms} or None
 
 
 def log_folder(run: Path, table: Mapping[str, Any], name: str) -> Path:

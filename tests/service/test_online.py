@@ -1,4 +1,4 @@
-"""Online learning beside a service."""
+"""Online learning beside a service, and the lifts of its arms."""
 
 import json
 import os
@@ -16,7 +16,9 @@ import pytest
 from pygrade.config.service import ServiceConfig
 from pygrade.config.training import OnlineConfig, Stage2Config
 from pygrade.policy import FusionPolicy
-from pygrade.service.online import FOLDER, LINK, STATE, STATUS, OnlineService, _with_single_tasks, first_policy
+from pygrade.service.arms import ArmReadings
+from pygrade.service.feedback_log import event_of
+from pygrade.service.online import ARMS, FOLDER, LINK, STATE, STATUS, OnlineService, _with_single_tasks, first_policy
 from pygrade.serving.run_copy import policy_of
 from pygrade.training.training_record import TrainingRecord
 from tests.service.served import DELAY, START, events_of, pages, write_exposures, write_feedback
@@ -25,7 +27,7 @@ ARTIFACTS = Path(__file__).parents[2] / "csrc" / "tests" / "artifacts"
 ONLINE = OnlineConfig(
     window=200, min_requests=50, feedback_delay_ms=DELAY, min_effective_samples=1, step=Stage2Config(steps=3)
 )
-CONFIG = ServiceConfig(online=ONLINE)
+CONFIG = ServiceConfig(planned_users=500, online=ONLINE)
 NOW = START + 10_000_000
 
 
@@ -59,8 +61,8 @@ def served(run, count=120, first=0, seed=0):
     return logs, len(records)
 
 
-def service(run, config=CONFIG):
-    return OnlineService(run, run / "exposures", [run / "feedback"], config)
+def service(run, config=CONFIG, shares=None):
+    return OnlineService(run, run / "exposures", [run / "feedback"], config, shares)
 
 
 def status(run):
@@ -100,6 +102,7 @@ def test_a_killed_process_continues_as_the_one_that_lived(run, tmp_path):
     assert a.version == b.version != status(other)["reference"]
     assert status(run)["counters"] == status(other)["counters"]
     assert [entry["action"] for entry in status(other)["history"]] == ["published", "published"]
+    assert json.loads((run / ARMS).read_text()) == json.loads((other / ARMS).read_text())
 
 
 def test_a_damaged_state_or_another_artifact_begins_anew(run, caplog):
@@ -157,13 +160,49 @@ def test_a_bad_file_and_bad_events_cost_themselves_alone(run):
     assert read["refused_pages"] == 1 and [read[name] for name in ("refused_event", "other", "unknown")] == [1] * 3
 
 
+def test_lifts_of_the_arms_hold_the_truth():
+    rng = np.random.default_rng(0)
+    readings = ArmReadings(("click", "buy"), DELAY, 1e6, {"main": 0.5, "new": 0.5}, 1000)
+    logs = pages(3000)
+    users = rng.permutation(1000)
+    logs = replace(
+        logs,
+        user_id=np.repeat(users, 3).astype(np.int64),
+        arm=np.repeat(np.where(users % 2 == 0, "main", "new"), 3),
+    )
+    readings.serve(logs)
+    assert readings.record(0)["reason"].startswith("want 100 users of each arm; main has 0")
+    records, amounts = events_of(logs)
+    readings.feedback(event_of(json.dumps(record).encode(), True) for record in records)
+    readings.update(NOW)
+    record = readings.record(NOW)
+    assert record["users"] == {"main": 500, "new": 500} and record["reason"] is None
+    value = np.add.reduceat(amounts.astype(float).sum(1), logs.offsets[:-1])
+    new = logs.arm == "new"
+    lift = record["lifts"]["new"]["value"]
+    np.testing.assert_allclose(lift["alone"]["value"], value[new].mean() / value[~new].mean() - 1, rtol=1e-9)
+    assert lift["anytime"]["low"] < lift["alone"]["low"] < lift["alone"]["high"] < lift["anytime"]["high"]
+    assert set(record["lifts"]["new"]) == {"value", "click", "buy"}
+    assert not record["sample_ratio"]["mismatch"]
+
+
+def test_a_user_of_two_arms_keeps_the_first():
+    readings = ArmReadings(("click", "buy"), DELAY, 1e6, {"main": 0.5, "new": 0.5}, 1000)
+    logs = pages(4)
+    readings.serve(replace(logs, user_id=np.array(["a", "a", "a", "b"]), arm=np.array(["main", "new", "main", "old"])))
+    readings.serve(logs)  # again: the requests are known
+    readings.update(NOW)
+    assert dict(readings.counters) == {"requests": 2, "crossed": 1, "unknown_arm": 1}
+    assert readings.record(NOW)["users"] == {"main": 1, "new": 0}
+
+
 @pytest.mark.slow
 def test_the_command_ends_on_a_signal_and_saves(run):
     served(run)
     command = [sys.executable, "-m", "pygrade", "online", "--run", run, "--exposures", run / "exposures"]
     command += ["--feedback", run / "feedback", "--every-seconds", "0.2", "--online.min-requests", "50"]
     command += ["--online.feedback-delay-ms", "1000", "--online.step.steps", "2", "--online.min-effective-samples", "1"]
-    command += ["--allow-unproven"]
+    command += ["--arms", "main=0.5", "new=0.5", "--allow-unproven"]
     with subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True) as process:
         limit = time.monotonic() + 60
         while not (run / FOLDER / STATUS).exists() and time.monotonic() < limit:

@@ -7,7 +7,7 @@ from pygrade._util.serialization import read_json
 from pygrade.cli import terminal
 from pygrade.cli.options import sub_config
 from pygrade.config.service import OnlineOptions, ServiceConfig
-from pygrade.service.online import FOLDER, STATUS, OnlineService
+from pygrade.service.online import ARMS, FOLDER, STATUS, OnlineService
 
 
 def run(options: OnlineOptions) -> dict[str, Any]:
@@ -17,6 +17,7 @@ def run(options: OnlineOptions) -> dict[str, Any]:
         options.exposures,
         options.feedback,
         sub_config(ServiceConfig, options),
+        options.arms,
         options.allow_unproven,
     )
     if options.once:
@@ -30,4 +31,4 @@ def run(options: OnlineOptions) -> dict[str, Any]:
     if not options.json:
         counts = ", ".join(f"{count:,} {name}" for name, count in sorted(status["counters"].items()))
         terminal.text(f"version {status['version']} is served; {status['requests']:,} requests to learn from; {counts}")
-    return {"status": status}
+    return {"status": status, "arms": read_json(folder / ARMS)}

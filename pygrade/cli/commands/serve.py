@@ -51,14 +51,14 @@ def table_of(options: ServeOptions) -> dict[str, Any]:
 @contextmanager
 def _learning(run: Path, table: Mapping[str, Any]) -> Iterator[None]:
     """Learns from the logs of the service while the block runs."""
-    from pygrade.service.online import OnlineService, first_policy, log_folder
+    from pygrade.service.online import OnlineService, first_policy, log_folder, shares_of
 
     exposures, feedback = (log_folder(run, table, name) for name in ("exposures", "feedback"))
     for folder in (exposures, feedback):
         folder.mkdir(parents=True, exist_ok=True)
     first_policy(run)
     allowed = bool(table.get("allow_unproven", False))
-    service = OnlineService(run, exposures, [feedback], allow_unproven=allowed)
+    service = OnlineService(run, exposures, [feedback], shares=shares_of(table), allow_unproven=allowed)
     thread = threading.Thread(target=service.serve, name="pygrade-online")
     with service.claim():
         thread.start()
