@@ -1,9 +1,12 @@
 """The cost of `pygraded` beside its pages: `python -m bench.system.server --run RUN [--seconds S]`, as JSON.
 
     cpu         µs of CPU a request takes beside the page itself, over connections that are kept, 50 candidates
+    overload    an open loop at half of the capacity and at twice: the 99th percentile of what is served and of what is
+                refused, in ms from the moment a request was due; requests without an answer
     memory      MiB with 512 connections that each hold a body of the limit, and when they have gone
 
-Nothing is written into RUN. CPU time does not depend on the load of the machine beside it.
+Nothing is written into RUN. CPU time does not depend on the load of the machine beside it; latencies do, and are worth
+something as ratios of one run on an idle machine.
 """
 
 import argparse
@@ -12,16 +15,17 @@ import os
 import re
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 from pygrade import _core
 
+SOURCE = Path(__file__).with_name("service_load.cpp")
 PROGRAM = Path(_core.__file__).parent / "bin" / "pygraded"
 USERS, CANDIDATES, CONNECTIONS, BODY = 200, 50, 512, 1 << 20
 
@@ -62,39 +66,43 @@ def serving(run: Path, *options: str) -> Iterator[Server]:
         server.process.communicate(timeout=60)
 
 
-def load(server: Server, connections: int, seconds: float) -> int:
-    """Answers to pages over connections that are kept, each of which asks as soon as it is answered."""
-    bodies = [
-        json.dumps({"user": user, "k": 10, "candidates": CANDIDATES, "timestamp": 1_700_000_000_000})
-        for user in range(USERS)
-    ]
-    end = time.monotonic() + seconds
+class Load:
+    """The generator of load, compiled, and its requests."""
 
-    def ask(first: int) -> int:
-        client, count = HTTPConnection("127.0.0.1", server.port), 0
-        while time.monotonic() < end:
-            client.request("POST", "/v1/rank", bodies[(first + count) % USERS])
-            answer = client.getresponse()
-            if answer.status != 200:
-                raise RuntimeError(answer.read().decode())
-            answer.read()
-            count += 1
-        return count
+    def __init__(self, folder: Path) -> None:
+        self.program, self.requests = folder / "service_load", folder / "requests"
+        subprocess.run(["c++", "-std=c++20", "-O2", str(SOURCE), "-o", str(self.program)], check=True)
+        self.bodies = [
+            json.dumps({"user": user, "k": 10, "candidates": CANDIDATES, "timestamp": 1_700_000_000_000}).encode()
+            for user in range(USERS)
+        ]
+        self.requests.write_bytes(b"\n".join(self.bodies) + b"\n")
 
-    with ThreadPoolExecutor(connections) as threads:
-        return sum(threads.map(ask, range(connections)))
+    def run(self, server: Server, rate: float, connections: int, seconds: float) -> dict[str, Any]:
+        """Open loop at `rate` a second; 0: each connection asks as soon as it is answered."""
+        words = ["127.0.0.1", server.port, rate, connections, seconds, self.requests]
+        done = subprocess.run([self.program, *map(str, words)], check=True, capture_output=True, text=True)
+        return dict(json.loads(done.stdout))
 
 
-def measure_cpu(run: Path, seconds: float) -> dict[str, float]:
+def measure_cpu(run: Path, load: Load, seconds: float) -> dict[str, float]:
     """The time in the service is that of the same requests: beside a busy neighbor a page takes longer than alone."""
     with serving(run, "--threads", "1", "--max-requests", "1000") as server:
-        load(server, 4, 0.5)
+        load.run(server, 0, 4, 0.5)
         name = r'pygrade_request_seconds_sum\{endpoint="/v1/rank"\}'
         before, inside = server.cpu_seconds(), server.figure(name)
-        answered = load(server, 4, seconds)
+        answered = load.run(server, 0, 4, seconds)["answered"]
         whole = 1e6 * (server.cpu_seconds() - before) / answered
         page = 1e6 * (server.figure(name) - inside) / answered
     return {"page_us": round(page, 1), "request_us": round(whole, 1), "beside_us": round(whole - page, 1)}
+
+
+def measure_overload(run: Path, load: Load, seconds: float) -> dict[str, Any]:
+    with serving(run, "--threads", "1") as server:
+        capacity = load.run(server, 0, 2, seconds)["per_second"]
+        half = load.run(server, capacity / 2, 256, seconds)
+        twice = load.run(server, capacity * 2, 256, seconds)
+    return {"capacity_per_second": capacity, "half": half, "twice": twice}
 
 
 def measure_memory(run: Path) -> dict[str, float]:
@@ -118,9 +126,15 @@ def measure_memory(run: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="what `pygrade pipeline` wrote")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of the load")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each load")
     options = parser.parse_args()
-    figures = {"cpu": measure_cpu(options.run, options.seconds), "memory_mib": measure_memory(options.run)}
+    with tempfile.TemporaryDirectory() as folder:
+        load = Load(Path(folder))
+        figures = {
+            "cpu": measure_cpu(options.run, load, options.seconds),
+            "overload": measure_overload(options.run, load, options.seconds),
+            "memory_mib": measure_memory(options.run),
+        }
     print(json.dumps(figures, indent=1))
 
 
