@@ -1,5 +1,6 @@
 """Hooks of the site (mkdocs.yml): the page of options, links into the repository, nothing from other hosts."""
 
+import json
 import os
 import re
 from html.parser import HTMLParser
@@ -9,7 +10,9 @@ from typing import Any
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
+from devtools.json_text import json_text
 from devtools.option_pages import options_page
+from pygrade import _core
 
 ROOT = Path(__file__).parents[1]
 _LINK = re.compile(r"(?<!!)\[([^]]*)\]\(((?:\.\./)+[^)#]+)\)")
@@ -18,8 +21,9 @@ _LOADED_LINKS = {"stylesheet", "icon", "preload", "preconnect", "dns-prefetch", 
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the page of options, and every file of the repository that a page links to, as text."""
+    """Add the page of options, the service's interface, and the files of the repository that pages link to as text."""
     files.append(File.generated(config, "options.md", content=options_page()))
+    files.append(File.generated(config, "openapi.json", content=json_text(json.loads(_core.Service.openapi()))))
     linked = {path for file in files.documentation_pages() for _, path in outside_links(file.content_string, file)}
     for path in sorted(linked):
         if not (ROOT / path).exists():

@@ -36,7 +36,7 @@ constexpr int wrong_options = 2;
 
 void say(const std::string& text) { std::fprintf(stderr, "pygraded: %s\n", text.c_str()); }
 
-// Its own version and those of the libraries in it, as a bill of materials names them.
+// Its own version and those of the libraries in it.
 std::string versions() {
   std::string text = PYGRADE_VERSION " (Boost " BOOST_LIB_VERSION;
   const auto add = [&](const char* name, auto... parts) {

@@ -15,7 +15,6 @@ class JoinConfig(Options):
 
     feedback_delay_ms: int = option(3_600_000, "how long after its page an event may happen", ge=0)
     max_amount: float = option(1e6, "largest amount of one event; a larger one is malformed", ge=0)
-    rows_per_part: int = option(500_000, "candidates that are joined at once, about", ge=1)
 
 
 @dataclass(frozen=True)

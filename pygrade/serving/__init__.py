@@ -1,3 +1,1 @@
 """A trained policy or pipeline in front of a user."""
-
-from pygrade.serving.asgi_app import asgi as asgi

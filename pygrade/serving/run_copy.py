@@ -60,55 +60,41 @@ def check_log_folders(options: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is {options[name]}; want a directory, from which complete files may be copied")
 
 
-class FollowedRun:
-    """A run and the local directory that is like it."""
-
-    def __init__(self, place: Place) -> None:
-        self.place, self.folder = place, local_run(place)
-        self._known = _version(place) if is_url(place) else ""
-        self._fault = ""
-
-    def update(self) -> None:
-        """Makes the directory like the run at a URL if it shows another artifact or policy. It raises nothing: what is
-        served goes on, and each new fault is logged once."""
-        if not is_url(self.place):
-            return
-        try:
-            version = _version(self.place)
-            if version != self._known:
-                local_run(self.place)
-                self._known, self._fault = version, ""
-        except (OSError, ValueError) as error:
-            if str(error) != self._fault:
-                logger.warning("%s can't be read, and what is served goes on: %s", self.place, error)
-            self._fault = str(error)
-
-
 @contextmanager
 def following(run: Place, seconds: float, store: str | None = None) -> Iterator[Path]:
-    """The directory of a run; a local one follows the run at a URL, at which a thread looks every ``seconds``.
+    """The directory of a run; a local one follows the run at a URL, at which a thread looks every ``seconds`` for
+    another artifact or policy. What is served goes on if the URL can't be read, and each new fault is logged once.
 
     store: the address that is served; ValueError if it would be a file of the run at a URL, where nobody else sees what
     the service learns.
     """
-    followed = FollowedRun(run)
+    folder = local_run(run)
     if not is_url(run):
-        yield followed.folder
+        yield folder
         return
-    if store is None and (followed.folder / "store.json").is_file():
-        store = str(read_json(followed.folder / "store.json")["store"])
+    if store is None and (folder / "store.json").is_file():
+        store = str(read_json(folder / "store.json")["store"])
     if store is not None and "{run}" in store:
         raise ValueError(f"store is {store} and the run is at {run}; want --store redis://HOST:PORT/DB, or lmdb:DIR")
-    ended = threading.Event()
+    ended, known = threading.Event(), _version(run)
 
     def follow() -> None:
+        served, fault = known, ""
         while not ended.wait(seconds):
-            followed.update()
+            try:
+                version = _version(run)
+                if version != served:
+                    local_run(run)
+                    served, fault = version, ""
+            except (OSError, ValueError) as error:
+                if str(error) != fault:
+                    logger.warning("%s can't be read, and what is served goes on: %s", run, error)
+                fault = str(error)
 
     thread = threading.Thread(target=follow, name="pygrade-follow", daemon=True)
     thread.start()
     try:
-        yield followed.folder
+        yield folder
     finally:
         ended.set()
         thread.join()

@@ -7,7 +7,7 @@ import numpy as np
 
 from pygrade.logs import Logs
 from pygrade.logs.parquet import write_part
-from pygrade.service.partition_by_request import columns_of
+from pygrade.service.join import columns_of
 
 TASKS = ("click", "buy")
 START = 1_700_000_000_000

@@ -19,21 +19,38 @@ from pygrade.simulation.marketplace import FEATURES, TASK_VALUES, TASKS, Marketp
 from pygrade.training.propensity import TARGET, shuffled_error
 from pygrade.training.train import train
 from tests.learning import tiny_logs
-from tests.service.test_loop import SLOTS, ask_pages, events_of
 from tests.training.test_train import SMALL
 
-REQUESTS = 1200
+REQUESTS, SLOTS, NOW = 1200, 6, 1_764_000_000_000
 
 
 def serve(service, requests):
-    """[n, SLOTS] candidates of each page, in process."""
-
-    def rank(body):
+    """[n, SLOTS] candidates of each page, as an engine with names asks for it."""
+    pages = np.empty((len(requests), SLOTS), np.int64)
+    for r in range(len(requests)):
+        names = [f"item-{item}" for item in requests.item_id[r]]
+        body = {
+            "user": f"user-{requests.user_id[r]}",
+            "items": names,
+            "k": SLOTS,
+            "predictions": {task: requests.p_hat[r, :, t].tolist() for t, task in enumerate(TASKS)},
+            "context": dict(zip(FEATURES, requests.context[r].tolist(), strict=True)),
+            "timestamp": NOW + r,
+            "request_id": f"r{r}",
+        }
         status, _, answer, _ = service.handle("POST", "/v1/rank", json.dumps(body).encode())
         assert status == 200, answer
-        return json.loads(answer)
+        pages[r] = [names.index(name) for name in json.loads(answer)["items"]]
+    return pages
 
-    return ask_pages(rank, requests)
+
+def events_of(world, requests, pages):
+    """Feedback of the simulated users on the pages, an event each."""
+    _, feedback = world.sample(requests, pages, 0)
+    for r, slot, t in np.argwhere(feedback > 0):
+        item, time = f"item-{requests.item_id[r, pages[r, slot]]}", NOW + int(r) + 1000
+        number = {"request_id": f"r{r}", "event_id": f"{r}/{slot}/{t}"}
+        yield {"user": f"user-{requests.user_id[r]}", "item": item, "task": TASKS[t], "timestamp": time} | number
 
 
 def test_from_no_log_to_a_verdict(tmp_path, monkeypatch, capsys):

@@ -9,8 +9,7 @@ import pytest
 from pygrade.config.service import JoinConfig
 from pygrade.logs import read_logs
 from pygrade.logs.parquet import write_part
-from pygrade.service.join import join_logs
-from pygrade.service.partition_by_request import columns_of
+from pygrade.service.join import columns_of, join_logs
 from tests.service.served import (
     DELAY,
     START,
@@ -21,7 +20,7 @@ from tests.service.served import (
     write_feedback,
 )
 
-CONFIG = JoinConfig(feedback_delay_ms=DELAY, rows_per_part=300)
+CONFIG = JoinConfig(feedback_delay_ms=DELAY)
 FOREVER = 1 << 60
 
 
@@ -39,7 +38,7 @@ def test_feedback_reaches_its_rows_whatever_its_order(tmp_path):
         write_feedback(shuffled[number::3] + shuffled[: 40 * number], tmp_path / "feedback", number)
     folders = tmp_path / "exposures", [tmp_path / "feedback"], tmp_path / "joined"
     record = join_logs(*folders, CONFIG, FOREVER)
-    assert len(list((tmp_path / "joined").glob("*.parquet"))) == 6  # parts of the hashes
+    assert len(list((tmp_path / "joined").glob("*.parquet"))) == 3  # of each file
     equal(read_logs(tmp_path / "joined"), replace(logs, feedback=amounts))
     assert (record["requests"], record["open"], record["waiting"]) == (300, 0, 0)
     assert record["joined"] == len(records) and record["repeated"] == 40 + 80

@@ -1,6 +1,6 @@
-"""The document of the service's interface: committed as it is served, sound, and what docs/SERVICE.md lists.
+"""The document of the service's interface: sound, and what docs/SERVICE.md lists.
 
-``python -m tests.service.test_openapi`` writes docs/openapi.json and the tables of docs/SERVICE.md again.
+``python -m tests.service.test_openapi`` writes the tables of docs/SERVICE.md again.
 """
 
 import json
@@ -11,18 +11,13 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from devtools.json_text import json_text
 from pygrade import __version__, _core
 from tests.console.browser import browser, needs_browser
 
 ROOT = Path(__file__).parents[2]
-FILE, GUIDE = ROOT / "docs/openapi.json", ROOT / "docs/SERVICE.md"
+GUIDE = ROOT / "docs/SERVICE.md"
 PROGRAM = Path(_core.__file__).parent / "bin/pygraded"
 REFERENCE = re.compile(r"#/components/schemas/(\w+)")
-
-
-def served():
-    return json_text(json.loads(_core.Service.openapi())) + "\n"
 
 
 def options_table():
@@ -77,10 +72,6 @@ def written_guide():
 @pytest.fixture(scope="module")
 def document():
     return json.loads(_core.Service.openapi())
-
-
-def test_the_committed_document_is_the_served_one():
-    assert FILE.read_text() == served()
 
 
 def test_the_guide_lists_all_options_and_series():
@@ -185,5 +176,4 @@ def test_the_page_shows_the_document_and_asks_nobody(run, tmp_path, document, th
 
 
 if __name__ == "__main__":
-    FILE.write_text(served())
     GUIDE.write_text(written_guide())

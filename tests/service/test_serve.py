@@ -6,26 +6,20 @@ import re
 import signal
 import subprocess
 
-import numpy as np
 import pytest
 
 from pygrade import _core
 from pygrade.cli.commands.serve import table_of
 from pygrade.cli.config_file import read_table
 from pygrade.cli.main import main
-from pygrade.config.service import JoinConfig, ServeOptions
+from pygrade.config.service import ServeOptions
 from pygrade.config.shared import Output
-from pygrade.logs import read_logs
 from pygrade.pipeline.run import run_pipeline
-from pygrade.service.join import join_logs
 from pygrade.service.online import log_folder
 from pygrade.service.program import program
-from pygrade.serving.pipeline import Pipeline
-from pygrade.training.train import train
 from tests.pipeline.test_urls import uploaded
 from tests.pipeline.world import OTHER, write_log
 from tests.service.conftest import command_of, eventually, serving
-from tests.training.test_train import SMALL
 
 TIME = 1_700_002_900_000
 RANK = {"user": 7, "k": 5, "candidates": 40, "timestamp": TIME}
@@ -81,16 +75,6 @@ def test_the_server_names_a_bad_option_and_shows_no_secret(run, tmp_path):
     assert found.returncode == 2 and "prot is unknown" in found.stderr and "secret" not in found.stderr
 
 
-def test_a_page_is_that_of_the_pipeline(run, tmp_path):
-    with serving(run, tmp_path / "log") as server:
-        answer = server.answer("/v1/rank", RANK)
-    system = Pipeline.load(run)
-    direct = system.rank(7, k=5, candidates=40, timestamp=TIME)
-    system.close()
-    assert answer["items"] == direct.items.tolist()
-    assert np.float32(answer["scores"]).tolist() == direct.scores.tolist()
-
-
 def test_a_run_at_a_url_is_followed_and_signals_are_passed_on(own_run, s3, tmp_path):
     place = uploaded(own_run, f"{s3}/runs/tiny")
     options = ["--store", f"lmdb:{own_run / 'store'}", "--refresh-seconds", "0.1"]
@@ -104,38 +88,6 @@ def test_a_run_at_a_url_is_followed_and_signals_are_passed_on(own_run, s3, tmp_p
     assert "has ended" in server.log.read_text()
     refused = subprocess.run(command_of(place, *options, "--log", "some"), capture_output=True, text=True, check=False)
     assert refused.returncode == 2 and "log is 'some'" in refused.stderr
-
-
-def test_served_pages_and_their_feedback_train_a_policy(own_run, tmp_path):
-    options = ["--exposures", tmp_path / "exposures", "--exposure-share", "1", "--feedback", tmp_path / "feedback"]
-    with serving(own_run, tmp_path / "log", *options) as server:
-        asked = 0
-        for number in range(120):
-            request = RANK | {"user": number % 50, "request_id": f"r{number}", "timestamp": TIME + number}
-            page = server.answer("/v1/rank", request)
-            events = [
-                {
-                    "user": number % 50,
-                    "item": item,
-                    "task": ("click", "like", "order")[slot % 3],
-                    "timestamp": TIME + number + 1000,
-                    "request_id": page["request_id"],
-                    "event_id": f"{number}/{slot}",
-                }
-                for slot, item in enumerate(page["items"])
-                if (number + slot) % 2
-            ]
-            for _ in range(2):  # delivered twice
-                server.answer("/v1/update", {"events": events})
-            asked += len(events)
-    folders = tmp_path / "exposures", [tmp_path / "feedback"], tmp_path / "joined"
-    record = join_logs(*folders, JoinConfig(feedback_delay_ms=60_000), 1 << 60)
-    assert record["requests"] == 120 and record["joined"] == record["repeated"] == asked
-    assert record["unknown"] == record["late"] == record["malformed"] == record["not_on_page"] == 0
-    logs = read_logs(tmp_path / "joined")
-    assert logs.feedback.sum() == asked and set(logs.arm) == {"main"}
-    summary = train(logs.complete(), SMALL, tmp_path / "trained").summary
-    assert summary["requests"] == 120
 
 
 @pytest.mark.slow

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from pygrade.config.policy import PolicyConfig
-from pygrade.logs import read_logs, write_logs
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.policy.alone import rank_by
 from pygrade.serving.ranker import BlendedRanker
-from tests.corrections import FEATURES, ITEMS, TASKS, random_correction
+from tests.corrections import FEATURES, TASKS, random_correction
 
 VALUES = (1.0, 3.0, 20.0, 0.5, 0.1)
 EV = Baseline("expected value", "identity", VALUES, True, value_tasks=("order",))
@@ -97,6 +96,7 @@ def test_candidates_with_a_missing_prediction_stay_out_of_the_correction(request
     assert np.array_equal(page.indices[:, :28], others[less.indices])
     assert page.values[:, :28].tobytes() == less.values.tobytes()
     assert np.isnan(page.values[:, 28:]).all()
+    assert ranker.counters["missing_predictions"] == 10
     np.testing.assert_array_equal(page.contributions[:, :28], less.contributions)
     np.testing.assert_allclose(page.corrections, less.corrections, rtol=1e-6)
 
@@ -124,15 +124,6 @@ def test_jagged_requests_equal_each_request_alone(requests, name):
     assert swapped.values.tobytes() == page.values.tobytes()  # lists are converted
 
 
-@pytest.mark.parametrize("form", ["", "marginal", "conditional"])
-def test_a_saved_correction_ranks_as_before(requests, tmp_path, form):
-    policy = make_policy("network, mixed", form)
-    loaded = BlendedRanker.load(policy.save(tmp_path))
-    assert loaded.policy.correction == policy.correction and loaded.version == policy.version
-    pages = [ranker.rank(k=30, **requests) for ranker in (loaded, BlendedRanker(policy))]
-    assert pages[0].values.tobytes() == pages[1].values.tobytes()
-
-
 def test_no_context_is_a_row_of_unknown_features(requests):
     ranker, given = BlendedRanker(make_policy("network, mixed")), without(requests, "context")
     none = ranker.rank(None, k=30, **given)
@@ -141,12 +132,6 @@ def test_no_context_is_a_row_of_unknown_features(requests):
     np.testing.assert_array_equal(none.contributions, unknown.contributions)
     scores = ranker.policy.scores(none.context, **given)
     np.testing.assert_allclose(np.take_along_axis(scores, none.indices, 1), none.values, rtol=1e-4, atol=1e-4)
-
-
-def test_only_a_request_without_any_known_feature_falls_back(requests):
-    context, predictions = requests["context"], requests["predictions"]
-    page = BlendedRanker(FusionPolicy(PolicySpec(TASKS, FEATURES), seed=3)).rank(context, predictions, 3)
-    assert page.fallback.tolist() == [False, False, False, True, False]
 
 
 def test_values_turn_an_expected_value_without_trade_offs(requests):
@@ -287,18 +272,6 @@ def test_a_page_tells_what_the_correction_did(requests):
     assert page.explain_correction(0) == ""
     plain = make_policy("challenger", challenger=EV)
     assert BlendedRanker(plain).rank(k=10, **requests).corrections is None
-
-
-def test_the_log_holds_the_item_columns(requests, tmp_path):
-    policy = make_policy("network, mixed")
-    page = BlendedRanker(policy, seed=5).rank(k=30, explore=True, **requests)
-    write_logs(page.log_rows(), tmp_path / "log")
-    log = read_logs(tmp_path / "log")
-    assert log.items == ITEMS
-    items = np.where(np.isinf(requests["items"]), np.nan, requests["items"]).reshape(-1, 2)
-    np.testing.assert_array_equal(log.item_features, items)
-    again = BlendedRanker(policy, seed=5).rank_log(log, 30, explore=True)
-    assert again.weights.tobytes() == log.weights.tobytes() and again.indices.tobytes() == page.indices.tobytes()
 
 
 @pytest.mark.parametrize(

@@ -109,22 +109,6 @@ def test_contributions_add_up_to_the_scores(requests, name):
     assert (page.trust, page.baseline, page.verdict) == (0.7, BASELINES[name].name, "better")
 
 
-@pytest.mark.parametrize("name", BASELINES)
-def test_contributions_of_a_baseline_alone_add_up_to_what_its_score_is_made_of(requests, name):
-    context, predictions, prices = requests
-    page = BlendedRanker(make_policy(name, 0.0)).rank(context, predictions, 12, item_values=prices)
-    record = page.describe(0, "alone")
-    sums = np.array([item["sum"] for item in record["items"]])
-    np.testing.assert_allclose(sums, page.contributions[0].sum(-1), rtol=1e-6)
-    assert all(len(set(item["contributions"])) > 1 for item in record["items"])
-    fused = np.log(sums + 1e-7) if "the logarithm of the sum" in record["why"] else sums
-    scores = [item["score"] for item in record["items"]]
-    np.testing.assert_allclose((fused - fused.mean()) / (fused.std() + 1e-6), scores, rtol=1e-3, atol=1e-4)
-    table = page_table(record)
-    assert table.head[:4] == ["slot", "item", "score", "sum"] and len(table.texts()[0]) == len(table.head)
-    assert ("logarithm" in record["why"]) == BASELINES[name].logarithm
-
-
 def test_full_trust_serves_the_policy_alone(requests):
     context, predictions, _ = requests
     trusted, alone = make_policy("priced", 1.0), make_policy()

@@ -1,6 +1,5 @@
 """Pages by page terms: the C++ ranker against the float64 search of the parts of Python's scores."""
 
-import asyncio
 import ctypes
 import json
 import logging
@@ -10,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade import reference
+from pygrade import _core, reference
 from pygrade.config.policy import PolicyConfig
 from pygrade.logs import read_logs, write_logs
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PageTerms, PolicySpec
-from pygrade.serving import asgi, export
+from pygrade.serving import export
 from pygrade.serving.ranker import BlendedRanker
 from tests.corrections import FEATURES, TASKS, random_correction
-from tests.serving.test_asgi import ask
 from tests.serving.test_embedding import CRanker
 
 K, COUNT, DIMENSION = 8, 30, 5
@@ -287,11 +285,8 @@ def body_of(given, b=0, **changes):
 
 def answers(policy, folder, *bodies, path="/v1/rank", **options):
     policy.save(folder / "policy")
-    app = asgi(folder, **options)
-    try:
-        return [json.loads(asyncio.run(ask(app, "POST", path, [json.dumps(body).encode()]))[2]) for body in bodies]
-    finally:
-        app.close()
+    service = _core.Service(str(folder), json.dumps(options))
+    return [json.loads(service.handle("POST", path, json.dumps(body).encode())[2]) for body in bodies]
 
 
 def test_the_service_serves_and_explains_the_page(requests, tmp_path):

@@ -84,43 +84,6 @@ def test_a_product_form_goes_through_the_artifact(requests, tmp_path, slope):
         ranker.rank(context, negative, 5)
 
 
-def test_contributions_add_up_to_the_score_before_boosts(policy, requests):
-    context, predictions = requests
-    page = BlendedRanker(policy).rank(context, predictions, 5)
-    np.testing.assert_allclose(page.contributions.sum(-1), page.values, rtol=1e-4, atol=1e-5)
-    assert page.contributions.shape == (4, 5, 3)
-
-
-def test_jagged_requests_equal_each_request_alone(policy, requests):
-    context, predictions = requests
-    rows = np.concatenate([predictions[0], predictions[1, :3], predictions[2]])
-    jagged = BlendedRanker(policy).rank(context[:3], rows, 4, offsets=[0, 12, 15, 27])
-    for b, request in enumerate((predictions[0], predictions[1, :3], predictions[2])):
-        alone = BlendedRanker(policy).rank(context[b : b + 1], request[None], 4)
-        assert np.array_equal(jagged.indices[b], alone.indices[0])
-        np.testing.assert_allclose(jagged.weights[b], alone.weights[0], rtol=1e-6)
-    assert jagged.indices[1, 3] == -1 and jagged.values[1, 3] == -np.inf
-    assert (jagged.contributions[1, 3] == 0).all()
-
-
-@pytest.mark.parametrize("missing", MISSING)
-def test_candidates_with_a_missing_prediction_rank_last_and_leave_the_others_alone(policy, requests, missing):
-    context, predictions = requests
-    broken = predictions.copy()
-    broken[0, 4] = missing, -1.0, 0.5
-    broken[3, 7] = missing
-    ranker = BlendedRanker(policy)
-    page = ranker.rank(context, broken, 12)
-    without = BlendedRanker(policy).rank(context[:1], np.delete(predictions[0], 4, 0)[None], 11)
-    others = np.delete(np.arange(12), 4)
-    assert np.array_equal(page.indices[0, :11], others[without.indices[0]])
-    assert page.indices[0, 11] == 4 and np.isnan(page.values[0, 11])
-    assert page.indices[3, 11] == 7
-    assert ranker.counters["missing_predictions"] == 2
-    assert np.isnan(page.contributions[0, 11]).all()
-    np.testing.assert_allclose(page.contributions[0, :11].sum(-1), page.values[0, :11], rtol=1e-4, atol=1e-5)
-
-
 def test_mask_boost_and_caps_reach_the_op(policy, requests):
     context, predictions = requests
     mask = np.ones((4, 12), bool)
@@ -257,13 +220,6 @@ def test_bad_input_is_named_and_counts_nothing(policy, requests, name, change):
     with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b"):
         ranker.rank(**arguments)
     assert ranker.counters["requests"] == 0
-
-
-def test_load_gives_the_same_pages(policy, requests, tmp_path):
-    policy.save(tmp_path / "policy")
-    loaded = BlendedRanker.load(tmp_path / "policy").rank(*requests, 5)
-    page = BlendedRanker(policy).rank(*requests, 5)
-    assert np.array_equal(loaded.indices, page.indices) and np.array_equal(loaded.weights, page.weights)
 
 
 def test_a_seed_of_numpy_starts_the_same_stream(policy, requests):

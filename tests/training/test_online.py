@@ -192,15 +192,6 @@ def large_event(learner: OnlineLearner, logs: Logs, amount: float, number: int) 
     return Event(f"large {number}", int(logs.request_id[judged]), int(logs.item_id[row]), "order", amount)
 
 
-def test_learning_pauses_on_several_large_events(harm):
-    """More than are cut: the guard could not find a version that earns nothing."""
-    bad, pages = harm
-    learner = fed(bad, pages, reference=policy_of())
-    learner.feedback(large_event(learner, pages[0], 1e6, number) for number in range(4))
-    result = learner.update(2000)
-    assert result.paused and learner.served.version == bad.version
-
-
 def test_learning_pauses_while_the_guard_is_blind(harm):
     """Few requests have any feedback, so that the interval is as wide as all they are worth."""
     good, (bad, (logs, events)) = policy_of(), harm
@@ -285,12 +276,6 @@ def test_a_version_that_would_harm_is_not_published():
     assert all(torch.equal(a, b) for a, b in zip(learner.policy.parameters(), good.parameters(), strict=True))
 
 
-def test_too_little_evidence_decides_nothing(harm):
-    bad, pages = harm
-    result = fed(bad, pages, replace(CONFIG, min_effective_samples=10_000), reference=policy_of()).update(2000)
-    assert not result.rolled_back and result.estimate is not None
-
-
 def test_errors_name_what_is_wrong():
     policy = policy_of()
     learner = OnlineLearner(policy, CONFIG)
@@ -326,16 +311,6 @@ def test_a_malformed_event_is_refused_and_takes_nothing_with_it(pages):
     assert learner.counters == {} and not learner.join.events
     learner.feedback(events)
     assert learner.update(2000) == fed(policy, pages).update(2000)
-
-
-def test_an_update_that_fails_loses_no_page(pages, monkeypatch):
-    learner = fed(policy_of(), pages)
-    real = np.lexsort
-    monkeypatch.setattr(np, "lexsort", lambda keys: pytest.fail("interrupted"))
-    with pytest.raises(pytest.fail.Exception):
-        learner.update(2000)
-    monkeypatch.setattr(np, "lexsort", real)
-    assert learner.update(2000).learned_from and not learner.join.events
 
 
 def test_numpy_ids_and_amounts_are_plain_ones(pages, tmp_path):
@@ -415,22 +390,3 @@ def test_damaged_state_is_refused_by_the_name_of_its_file(tmp_path):
                 assert name == "state.json" and same.join.events == learner.join.events
         (folder / name).write_bytes(content)
     OnlineLearner.load(folder, CONFIG)
-
-
-def test_an_event_costs_the_same_however_many_wait(monkeypatch):
-    """Counted: feedback of one event must not walk over those that wait."""
-
-    class Watched(dict):
-        walks = 0
-
-        def values(self):
-            Watched.walks += 1
-            return super().values()
-
-        __iter__ = None
-
-    learner = OnlineLearner(policy_of(), CONFIG)
-    learner.feedback(Event(i, i, 0, "click") for i in range(100))
-    learner.join._unknown = Watched(learner.join._unknown)
-    learner.feedback([Event("x", 5, 0, "click")])
-    assert Watched.walks == 0

@@ -1,6 +1,5 @@
 """Writes the vectors of the service, the records and the correction by the core: python -m tests.vectors"""
 
-import asyncio
 import json
 import shutil
 import tempfile
@@ -8,9 +7,8 @@ from pathlib import Path
 
 from devtools.json_text import json_text
 from pygrade import _core
-from pygrade.serving import asgi
 from tests.vectors import FOLDER
-from tests.vectors.cases import OPTIONS, corrected, exchange, page_requests, requests
+from tests.vectors.cases import corrected, exchange, page_requests, requests
 
 
 def main() -> None:
@@ -23,11 +21,7 @@ def main() -> None:
     for policy, name, asked in (("policy", "http.json", requests()), ("pages", "http_pages.json", page_requests())):
         with tempfile.TemporaryDirectory() as scratch:
             shutil.copytree(FOLDER / policy, Path(scratch) / "policy")
-            app = asgi(scratch, **OPTIONS)
-            try:
-                found = asyncio.run(exchange(app, asked))
-            finally:
-                app.close()
+            found = exchange(Path(scratch), asked)
         lines = ",\n".join(json.dumps(entry) for entry in found)
         (FOLDER / name).write_text(f"[\n{lines}\n]\n")
 

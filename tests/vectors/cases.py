@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade import _core
 from pygrade.policy import FusionPolicy
-from tests.serving.test_asgi import ask
 from tests.serving.test_page_terms import CATEGORIES
 from tests.vectors import FOLDER
 
@@ -120,13 +121,10 @@ def page_requests() -> Iterator[tuple[str, str, str]]:
     yield "POST", "/v1/explain", json.dumps(body)
 
 
-async def exchange(app: Any, asked: Iterable[tuple[str, str, str]]) -> list[dict[str, Any]]:
-    """What the ASGI callable answers."""
-    found = []
-    for method, path, body in asked:
-        status, headers, content = await ask(app, method, path, [body.encode()])
-        found.append(entry(method, path, body, status, headers[b"content-type"].decode(), content))
-    return found
+def exchange(run: Path, asked: Iterable[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    """What the core's service of a run answers."""
+    service = _core.Service(str(run), json.dumps(OPTIONS))
+    return [entry(*sent, *service.handle(sent[0], sent[1], sent[2].encode())[:3]) for sent in asked]
 
 
 def entry(method: str, path: str, body: str, status: int, kind: str, content: bytes) -> dict[str, Any]:

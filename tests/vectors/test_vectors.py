@@ -1,21 +1,17 @@
 """The committed vectors of the correction, of records and of the service."""
 
-import asyncio
 import json
 import shutil
 
 import numpy as np
 import pytest
-import safetensors.numpy
 
 from pygrade import _core
 from pygrade.policy import FusionPolicy
-from pygrade.serving import asgi
 from pygrade.serving.ranker import BlendedRanker
 from tests.service.conftest import needs_server, serving
-from tests.serving.test_asgi import ask
 from tests.vectors import FOLDER
-from tests.vectors.cases import ITEMS, OPTIONS, RANK, corrected, entry, exchange, page_requests, requests
+from tests.vectors.cases import OPTIONS, corrected, entry, exchange, page_requests, requests
 
 PAGES = json.loads((FOLDER / "http_pages.json").read_text())
 EXCHANGES = json.loads((FOLDER / "http.json").read_text())
@@ -35,21 +31,10 @@ def test_the_vectors_are_answers_to_what_is_asked():
     assert {entry["status"] for entry in EXCHANGES} == {200, 400, 404, 405, 413}
 
 
-def test_the_asgi_callable_gives_the_answers(tmp_path):
-    app = asgi(run_of(tmp_path), **OPTIONS)
-    try:
-        assert asyncio.run(exchange(app, asked())) == EXCHANGES
-    finally:
-        app.close()
-
-
-def test_the_asgi_callable_searches_the_pages(tmp_path):
+def test_the_core_gives_the_answers_and_searches_the_pages(tmp_path):
     assert asked(PAGES) == list(page_requests())
-    app = asgi(run_of(tmp_path, "pages"), **OPTIONS)
-    try:
-        assert asyncio.run(exchange(app, asked(PAGES))) == PAGES
-    finally:
-        app.close()
+    assert exchange(run_of(tmp_path), asked()) == EXCHANGES
+    assert exchange(run_of(tmp_path / "other", "pages"), asked(PAGES)) == PAGES
 
 
 def test_the_python_ranker_searches_the_same_pages():
@@ -89,30 +74,6 @@ def server(tmp_path):
 def test_pygraded_gives_the_answers(server):
     found = [entry(*sent, *server.ask(sent[0], sent[1], sent[2].encode() or None)) for sent in asked()]
     assert found == EXCHANGES
-
-
-def test_both_take_and_give_tensors(server, tmp_path):
-    lists = {"items": np.array(ITEMS), "item_values": np.array(RANK["item_values"], np.float32)}
-    lists["predictions"] = np.array(list(RANK["predictions"].values()), np.float32)  # [T, N]
-    lists["item_features.price"] = np.array(RANK["item_features"]["price"], np.float32)
-    rest = {name: RANK[name] for name in ("user", "timestamp", "k", "context")}
-    body = safetensors.numpy.save(lists, {"request": json.dumps(rest)})
-    kind = "application/safetensors"
-    headers = {"Content-Type": kind, "Accept": kind, "X-Request-Id": RANK["request_id"]}
-    app = asgi(run_of(tmp_path / "other"), **OPTIONS)
-    try:
-        given = [(name.encode(), value.encode()) for name, value in headers.items()]
-        status, got, content = asyncio.run(ask(app, "POST", "/v1/rank", [body], given))
-    finally:
-        app.close()
-    assert (status, got[b"content-type"].decode()) == (200, kind) == server.ask("POST", "/v1/rank", body, headers)[:2]
-    wanted = server.answer("/v1/rank", RANK)
-    for answer in (content, server.ask("POST", "/v1/rank", body, headers)[2]):
-        page = json.loads(json.loads(answer[8 : 8 + int.from_bytes(answer[:8], "little")])["__metadata__"]["page"])
-        tensors = safetensors.numpy.load(answer)
-        assert page.items() >= {name: wanted[name] for name in ("request_id", "policy", "weights", "trust")}.items()
-        assert tensors["items"].tolist() == wanted["items"]
-        assert np.array_equal(tensors["scores"], np.array(wanted["scores"], np.float32))
 
 
 def test_the_correction_gives_the_recorded_bits():
