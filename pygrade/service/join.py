@@ -1,9 +1,9 @@
 """Joins the exposures of a service and its feedback, on disk, into the log that training reads.
 
 The rules are those of `FeedbackJoin`. Pages are joined a file of exposures at a time, so memory grows with the new
-events alone. A page waits for its feedback for ``feedback_delay_ms`` and is written then, once. What still waits is kept
-beside the joined log, with the names of the files that were read: the next run reads new files alone, and a run without
-new files changes nothing. The directory with all this appears in one step.
+events alone. A page waits for its feedback for ``feedback_delay_ms`` and is written then, once. What still waits is
+kept beside the joined log, with the names of the files that were read: the next run reads new files alone, and a run
+without new files changes nothing. The directory with all this appears in one step.
 """
 
 import logging
