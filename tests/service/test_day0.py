@@ -105,7 +105,7 @@ def test_prices_and_values_of_the_policy(tmp_path):
     policy = FusionPolicy.load(tmp_path / "first" / "policy")
     predictions, offsets = np.float32([[0.5, 0.1], [0.1, 0.2]]), np.array([0, 2])
     prices = np.float32([1, 10])
-    scores = policy.scores(np.zeros((1, 0), np.float32), predictions, offsets, item_values=prices).numpy()
+    scores = policy.scores(np.zeros((1, 0), np.float32), predictions, offsets, item_values=prices)
     assert scores[1] > scores[0], "0.1 + 2 · 0.2 · 10 against 0.5 + 2 · 0.1 · 1"
     assert policy.mixture.verdict == "untested" and policy.mixture.trust == 0
 
