@@ -17,7 +17,7 @@ from devtools.json_text import json_text
 FIGURES = Path(__file__).parents[1] / "docs" / "figures.json"
 _RUN = ("version", "seed", "wall_seconds", "peak_memory_mib")
 _PIPELINE = (*_RUN, "data", "store")
-_CHECK = ("version", "store", "requests", "equal_pages", "equal_candidates", "equal_predictions", "equal_embedded")
+_CHECK = ("version", "store", "requests", "equal_pages", "equal_candidates", "equal_predictions")
 _CHECK += ("candidates", "k", "latency/in all")
 CITED = {  # name → paths of what is kept
     "demo": (

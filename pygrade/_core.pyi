@@ -258,7 +258,6 @@ class ItemIndex:
     def nprobe(self) -> int:
         """Lists that a search reads, 0 of an exact index."""
 
-    def added(self, item_id: Any, vectors: Any) -> ItemIndex: ...
     def search(self, vectors: Any, seen: list[Any], eligible: Any, items: Any, scores: Any) -> None:
         """The best items [R, n] of vectors [R, D] and their scores [R, n], padded with -1 and -inf."""
 
@@ -393,9 +392,6 @@ class LogReader:
     """Features of the requests of a log, in codes in place of ids. Attributes: ids [m] ascending, rows [m, C]."""
 
     def __init__(self, schema: str, user_ids: Any, user_rows: Any, item_ids: Any, item_rows: Any) -> None: ...
-    def keys(self, user_id: Any, item_id: Any, scenario: Any) -> Any:
-        """The keys [tables, n] of users and items together; scenario: codes."""
-
     def events(self, user_id: Any, item_id: Any, event_time: Any, scenario: Any, outcomes: dict[str, Any]) -> Any:
         """int64 [width, e]: time, item, the key of each table, each outcome in fixed point, and of each measure 1 if
         it is known. outcomes: float64 [e] by column. `SchemaError` if they do not fit."""
@@ -440,11 +436,6 @@ def check_feature(json: str) -> None:
 def moments(values: Any) -> Any:
     """Of columns of float32 values [q, D]: known values, their mean, the sum of squares around it, [3, D]."""
 
-class UserRequest:
-    """A request whose user has been read."""
-
-    def with_items(self, item_ids: Any) -> tuple[Any, ...]: ...
-
 class FeatureCenter:
     """Reads the features of requests from a store, and adds feedback to it.
 
@@ -459,17 +450,9 @@ class FeatureCenter:
     def read(
         self, user_id: int, item_ids: Any, timestamp: int, scenario: str | None, context: dict[str, float | str | None]
     ) -> tuple[Any, ...]: ...
-    def request(
-        self, user_id: int, timestamp: int, scenario: str | None, context: dict[str, float | str | None]
-    ) -> tuple[UserRequest, tuple[Any, ...]]: ...
     def update(
         self, user_id: Any, item_id: Any, event_time: Any, scenario: list[str] | None, outcomes: dict[str, Any]
     ) -> int: ...
-    def check_version(self) -> None:
-        """`StoreError` unless the current version is of this schema."""
-
-    def forget_items(self) -> None:
-        """Attributes of items are read again."""
 
 class Service:
     """A worker of the service without its HTTP, see <pygrade/service.hpp>."""
@@ -550,11 +533,6 @@ class Pipeline:
     ) -> dict[str, Any]:
         """The page, its weights, and what it was made from. ``deadline``: microseconds. ``item_values``: ids [n] →
         prices [n]. Without features of items, as with ``predictions``, their arrays have no columns."""
-
-    def publish(
-        self, version: str, features: Features, prerank: Prerank | None, mtl: MultiTaskModel | None, policy: Policy
-    ) -> None:
-        """Serve other models, all in one step."""
 
     @property
     def counters(self) -> dict[str, int]: ...

@@ -41,7 +41,6 @@ Request = dict[str, Any]  # what a page is asked for
 CONFIG = PipelineConfig(
     leak_checks=0,
     policy_requests=500,
-    evaluate_requests=500,
     prerank=PrerankConfig(epochs=2, refit=False),
     mtl=MtlConfig(epochs=2, refit=False),
     train=TrainConfig(stage1=Stage1Config(steps=50), stage2=Stage2Config(steps=20), trust=TrustConfig(folds=0)),

@@ -3,7 +3,6 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -27,16 +26,6 @@ Buffers& buffers() {
   return all;
 }
 
-// A request whose user has been read.
-struct UserRequest {
-  explicit UserRequest(std::shared_ptr<FeatureCenter> given) : center(std::move(given)) {}
-
-  const std::shared_ptr<FeatureCenter> center;
-  std::mutex mutex;  // guards buffer
-  const detail::Loan<Buffers> loan{buffers()};
-  FeatureBuffer& buffer = *loan;
-};
-
 // request_dense, request_ids, sequences, item_dense, item_ids, cross_dense, defaults.
 py::tuple to_tuple(const FeatureBuffer& buffer, const Features& features, std::size_t rows) {
   return py::make_tuple(copy_to_array(buffer.request_dense, {1, features.request_features().size()}),
@@ -47,39 +36,17 @@ py::tuple to_tuple(const FeatureBuffer& buffer, const Features& features, std::s
                         copy_to_array(buffer.cross_dense, {rows, features.cross_features().size()}), buffer.defaults);
 }
 
-// The request, and its arrays without candidates.
-py::tuple request(const std::shared_ptr<FeatureCenter>& center, std::int64_t user_id, std::int64_t timestamp,
-                  const std::optional<std::string>& scenario, const py::dict& context) {
-  auto made = std::make_shared<UserRequest>(center);
-  const auto values = context_of(context);
-  {
-    const py::gil_scoped_release unlocked;
-    center->read_user({user_id, timestamp, scenario, values}, made->buffer);
-  }
-  return py::make_tuple(made, to_tuple(made->buffer, *center->features(), 0));
-}
-
 py::tuple read(const std::shared_ptr<FeatureCenter>& center, std::int64_t user_id, py::handle item_ids,
                std::int64_t timestamp, const std::optional<std::string>& scenario, const py::dict& context) {
-  UserRequest made(center);
+  const detail::Loan<Buffers> loan{buffers()};
+  FeatureBuffer& buffer = *loan;
   const auto values = context_of(context);
   const Ids items = span_of<const std::int64_t>(item_ids, "item_ids");
   {
     const py::gil_scoped_release unlocked;
-    center->read({user_id, timestamp, scenario, values}, items, made.buffer);
+    center->read({user_id, timestamp, scenario, values}, items, buffer);
   }
-  return to_tuple(made.buffer, *center->features(), items.size());
-}
-
-py::tuple with_items(UserRequest& made, py::handle item_ids) {
-  const Ids items = span_of<const std::int64_t>(item_ids, "item_ids");
-  std::unique_lock lock(made.mutex, std::defer_lock);
-  {
-    const py::gil_scoped_release unlocked;
-    lock.lock();
-    made.center->read_items(items, made.buffer);
-  }
-  return to_tuple(made.buffer, *made.center->features(), items.size());
+  return to_tuple(buffer, *center->features(), items.size());
 }
 
 std::size_t update(FeatureCenter& center, py::handle user_id, py::handle item_id, py::handle event_time,
@@ -157,18 +124,13 @@ void bind_features(py::module_& module) {
       .def_property_readonly("sequence_length", &Features::sequence_length)
       .def("inputs", &inputs, "names"_a, "of_requests"_a, "dense"_a, "ids"_a)
       .def("normalize", &normalize, "request_dense"_a, "item_dense"_a, "cross_dense"_a, "request_out"_a, "rows_out"_a);
-  py::class_<UserRequest, std::shared_ptr<UserRequest>>(module, "UserRequest")
-      .def("with_items", &with_items, "item_ids"_a);
   py::class_<FeatureCenter, std::shared_ptr<FeatureCenter>>(module, "FeatureCenter")
       .def(py::init<const std::shared_ptr<Features>&, const std::shared_ptr<Store>&, std::optional<double>, std::size_t,
                     const std::optional<std::string>&>(),
            "features"_a, "store"_a, "ttl"_a, "cache"_a, "version"_a)
       .def_property_readonly("counters", &counters)
       .def("read", &read, "user_id"_a, "item_ids"_a, "timestamp"_a, "scenario"_a, "context"_a)
-      .def("request", &request, "user_id"_a, "timestamp"_a, "scenario"_a, "context"_a)
-      .def("update", &update, "user_id"_a, "item_id"_a, "event_time"_a, "scenario"_a, "outcomes"_a)
-      .def("check_version", &FeatureCenter::check_version, py::call_guard<py::gil_scoped_release>())
-      .def("forget_items", &FeatureCenter::forget_items);
+      .def("update", &update, "user_id"_a, "item_id"_a, "event_time"_a, "scenario"_a, "outcomes"_a);
 }
 
 }  // namespace pygrade::inline v0_2::bindings

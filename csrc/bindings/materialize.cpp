@@ -89,17 +89,6 @@ class LogReader {
       : kept_{user_ids, user_rows, item_ids, item_rows},
         reader_(detail::Schema::parse(schema), attributes(user_ids, user_rows), attributes(item_ids, item_rows)) {}
 
-  // [tables, n]
-  Matrix keys(py::handle user_id, py::handle item_id, py::handle scenario) const {
-    const Column users = column(user_id, "user_id"), items = column(item_id, "item_id", users.size()),
-                 scenarios = column(scenario, "scenario", users.size());
-    Matrix made = new_array_of<std::int64_t>({reader_.plan().tables.size(), users.size()});
-    std::int64_t* const out = made.mutable_data();
-    const py::gil_scoped_release unlocked;
-    reader_.keys(users, items, scenarios, out);
-    return made;
-  }
-
   // [width, e]
   Matrix events(py::handle user_id, py::handle item_id, py::handle event_time, py::handle scenario,
                 const py::dict& outcomes) const {
@@ -251,9 +240,9 @@ py::dict read_schema(const std::string& json) {
       for (const auto& [column, kind, length, place] : attributes) made.append(py::make_tuple(column, kind, length));
       return py::tuple(made);
     };
-    return py::dict("json"_a = schema.to_json(), "hash"_a = schema.hash, "tables"_a = tables,
-                    "outcome_columns"_a = schema.outcome_columns, "key_parts"_a = schema.key_parts,
-                    "user"_a = listed(schema.user_attributes), "item"_a = listed(schema.item_attributes));
+    return py::dict("hash"_a = schema.hash, "tables"_a = tables, "outcome_columns"_a = schema.outcome_columns,
+                    "key_parts"_a = schema.key_parts, "user"_a = listed(schema.user_attributes),
+                    "item"_a = listed(schema.item_attributes));
   } catch (const detail::JsonError& error) {
     throw SchemaError(error.what());
   }
@@ -280,7 +269,6 @@ void bind_materialize(py::module_& module) {
   py::class_<LogReader>(module, "LogReader")
       .def(py::init<const std::string&, py::object, py::object, py::object, py::object>(), "schema"_a, "user_ids"_a,
            "user_rows"_a, "item_ids"_a, "item_rows"_a)
-      .def("keys", &LogReader::keys, "user_id"_a, "item_id"_a, "scenario"_a)
       .def("events", &LogReader::events, "user_id"_a, "item_id"_a, "event_time"_a, "scenario"_a, "outcomes"_a)
       .def("read", &LogReader::read, "records"_a, "events"_a, "user_id"_a, "timestamp"_a, "scenario"_a, "offsets"_a,
            "item_id"_a, "context"_a);

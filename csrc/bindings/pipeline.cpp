@@ -196,15 +196,6 @@ void bind_pipeline(py::module_& module) {
            "values"_a = py::none(), "deadline"_a = py::none(), "item_values"_a = py::none(),
            "predictions"_a = py::none(), "item_features"_a = py::dict(), "user_data"_a = py::none(),
            "shifts"_a = py::none())
-      .def(
-          "publish",
-          [](Served& served, const std::string& version, const py::object& features, const py::object& prerank,
-             const py::object& mtl, const py::object& policy) {
-            Models models = models_of(version, features, prerank, mtl, policy);
-            const py::gil_scoped_release unlocked;
-            served.pipeline->publish(std::move(models));
-          },
-          "version"_a, "features"_a, "prerank"_a, "mtl"_a, "policy"_a)
       .def_property_readonly("counters", &pipeline_counters);
 }
 

@@ -61,13 +61,6 @@ std::shared_ptr<ItemIndex> make_index(py::handle item_id, py::handle vectors, py
                                     nprobe, threads));
 }
 
-std::shared_ptr<ItemIndex> added(const ItemIndex& index, py::handle item_id, py::handle vectors) {
-  const Ids items = span_of<const std::int64_t>(item_id, "item_id");
-  const auto rows = span_of<const float>(vectors, "vectors", {items.size(), index.width()});
-  const py::gil_scoped_release release;
-  return mutable_of(index.added(items, rows));
-}
-
 void search(const ItemIndex& index, py::handle vectors, const py::list& seen, py::handle eligible, py::handle items,
             py::handle scores) {
   std::vector<Ids> drop;
@@ -134,7 +127,6 @@ void bind_prerank(py::module_& module) {
       .def("__len__", &ItemIndex::size)
       .def_property_readonly("width", &ItemIndex::width)
       .def_property_readonly("nprobe", [](const ItemIndex& index) { return index.layout().nprobe; })
-      .def("added", &added, "item_id"_a, "vectors"_a)
       .def("search", &search, "vectors"_a, "seen"_a, "eligible"_a, "items"_a, "scores"_a)
       .def("has", &has, "item_id"_a, "found"_a)
       .def("read_items", &read_items, "item_id"_a, "vectors"_a = py::none())

@@ -300,13 +300,10 @@ bool run_policy(Random& random) {
 // are.
 bool run_mtl(Random& random) {
   static const std::vector<MtlArtifact> origins = [] {
-    std::vector<MtlArtifact> made(4);
-    made[1].levels = 2;
-    made[1].funnel = {{0, 1}, {1, 2}};
-    made[2].network = "mmoe";
-    made[2].calibration = R"({"beta": [[0.5, 2, 0.25], [1, 1, 0], [2, 0.5, -1]], "knots": []})";
-    made[3].calibration = R"({"beta": [[1, 1, 0], [1, 1, 0], [1, 1, 0]],
-                              "knots": [[[0], [1]], [[-1, 1], [-3, 0.5]], [[-4, -2, 0.5], [-2, -1, 7]]]})";
+    std::vector<MtlArtifact> made(2);
+    made[0].funnel = {{0, 1}, {1, 2}};
+    made[1].task_experts = 0;
+    made[1].beta = {{0.5, 2.0, 0.25}, {1.0, 1.0, 0.0}, {2.0, 0.5, -1.0}};
     for (MtlArtifact& artifact : made) {
       artifact.hidden = artifact.output = artifact.tower = 2;
       artifact.draw();

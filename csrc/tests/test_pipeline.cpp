@@ -386,38 +386,6 @@ Models own_models() {
   return models;
 }
 
-TEST(predictions_of_the_request_take_the_place_of_a_model) {
-  System system;
-  PageWorkspace workspace;
-  const Answer wanted = rank(*system.pipeline, request_of(3), workspace);
-  const std::vector<std::int64_t> items(workspace.item_ids().begin(), workspace.item_ids().end());
-  std::vector<float> predictions(workspace.predictions().begin(), workspace.predictions().end());
-  const auto own = Pipeline::load(own_models(), system.store, {.seed = 1});
-  PipelineRequest request = request_of(3);
-  CHECK_THROWS(std::invalid_argument, "predictions is missing", rank(*own, request));
-  request.predictions = predictions;
-  CHECK_THROWS(std::invalid_argument, "without item_ids", rank(*own, request));
-  request.item_ids = items;
-  for (auto* pipeline : {own.get(), system.pipeline.get()}) {  // also in place of the artifact's
-    CHECK(rank(*pipeline, request, workspace).same(wanted));
-    CHECK(workspace.features().item_dense.empty());
-  }
-  request.predictions = std::span(predictions).first(7);
-  CHECK_THROWS(std::invalid_argument, "predictions has 7 values; want 40 items × 3 tasks", rank(*own, request));
-  request.predictions = predictions;
-  const auto best = std::ranges::find(items, wanted.items[0]) - items.begin();
-  predictions[static_cast<std::size_t>(3 * best)] = std::numeric_limits<float>::quiet_NaN();  // ranks last
-  const Answer without = rank(*own, request);
-  CHECK_EQUAL(without.page.page.missing_predictions, 1);
-  CHECK(std::ranges::find(without.items, wanted.items[0]) == without.items.end());
-  predictions[static_cast<std::size_t>(3 * best)] = 0.9f;
-  request.deadline = std::chrono::microseconds(0);  // the caller's predictions, by the static weights
-  const Answer late = rank(*own, request);
-  CHECK(late.page.degraded == Degraded::deadline);
-  CHECK(late.page.page.fallback != Fallback::none);
-  CHECK_EQUAL(late.page.page.missing_predictions, 0);
-}
-
 TEST(what_predict_is_given) {
   System system;
   PipelineOptions options{.seed = 1};
@@ -456,43 +424,6 @@ TEST(what_predict_is_given) {
     next += call.rows;
   }
   CHECK_EQUAL(next, items.size());
-}
-
-TEST(item_features_of_the_request_take_the_place_of_the_stores) {
-  System system;
-  PageWorkspace workspace;
-  rank(*system.pipeline, request_of(3), workspace);
-  const std::vector<std::int64_t> items(workspace.item_ids().begin(), workspace.item_ids().end());
-  const auto& names = first().features->item_features();
-  const std::vector<float> values(items.size(), 3.5f);
-  const ItemColumn columns[] = {{names[0], values}, {names[1], values}};
-  PipelineRequest request = request_of(3);
-  request.item_features = columns;
-  CHECK_THROWS(std::invalid_argument, "without item_ids", rank(*system.pipeline, request));
-  request.item_ids = items;
-  const std::vector<float> before(workspace.features().item_dense),
-      predicted(workspace.predictions().begin(), workspace.predictions().end());
-  rank(*system.pipeline, request, workspace);
-  const auto& after = workspace.features().item_dense;
-  CHECK_EQUAL(after.size(), before.size());
-  for (std::size_t i = 0; i < after.size(); ++i)
-    if (i % names.size() < 2)
-      CHECK_EQUAL(after[i], 3.5f);
-    else
-      CHECK(after[i] == before[i] || (std::isnan(after[i]) && std::isnan(before[i])));
-  CHECK(!std::ranges::equal(workspace.predictions(), predicted));
-  const ItemColumn unknown[] = {{"distance", values}}, twice[] = {columns[0], columns[0]},
-                   some[] = {{names[0], std::span(values).first(2)}};
-  request.item_features = unknown;
-  CHECK_THROWS(SchemaError, "item_features names 'distance', which nothing reads", rank(*system.pipeline, request));
-  request.item_features = twice;
-  CHECK_THROWS(std::invalid_argument, "twice", rank(*system.pipeline, request));
-  request.item_features = some;
-  CHECK_THROWS(std::invalid_argument, "has 2 values; want 40", rank(*system.pipeline, request));
-  request.item_features = columns;
-  const std::vector<float> own(items.size() * 3, 0.5f);
-  request.predictions = own;  // no model reads features
-  CHECK_THROWS(SchemaError, "which nothing reads", rank(*system.pipeline, request));
 }
 
 // A policy of the artifact's tasks and features that corrects by the item columns age and stock and by levels of items.
@@ -728,84 +659,6 @@ TEST(pages_under_updates_and_reloads_are_whole) {
   CHECK_EQUAL(wrong.load(), 0);
   CHECK(checked > 0);
   CHECK_EQUAL(system.pipeline->counters().ranker.requests, static_cast<std::uint64_t>(pages.load()));
-}
-
-// What a reload costs the requests: PYGRADE_TEST_RELOADS=100 publishes so often an index of 3,000,000 items, and prints
-// the slowest page beside that of as long a time without.
-TEST(no_request_pays_for_a_reload) {
-  const char* const asked = std::getenv("PYGRADE_TEST_RELOADS");
-  const int reloads = asked == nullptr ? 3 : std::atoi(asked);
-  const std::size_t size = 33 * (asked == nullptr ? std::size_t{30'000} : std::size_t{3'000'000});  // 400 MB
-  std::thread::id freed_by;
-  std::atomic<int> freed{0};
-  const auto large = [&] {
-    Models models = first();
-    const auto* index = new std::vector<float>(size, 1.0f);
-    models.attached = std::shared_ptr<const void>(index, [&, index](const void*) {
-      delete index;
-      freed_by = std::this_thread::get_id();
-      ++freed;
-    });
-    return models;
-  };
-  System system({.seed = 1, .any_version = true});
-  system.pipeline->publish(large());
-  const auto cpu = [] {
-    timespec time{};
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    return 1e6 * static_cast<double>(time.tv_sec) + 1e-3 * static_cast<double>(time.tv_nsec);
-  };
-  struct Slowest {
-    std::atomic<double> cpu{0.0}, wall{0.0};
-    std::atomic<std::uint64_t> pages{0}, allocations{0};
-  };
-  const auto measure = [&](auto during) {
-    auto slowest = std::make_unique<Slowest>();
-    std::atomic<bool> done{false};
-    std::vector<std::thread> threads;
-    for (int t = 0; t < 2; ++t)
-      threads.emplace_back([&, t] {
-        PageWorkspace workspace;
-        Answer answer;
-        for (std::int64_t i = t; !done; ++i) {
-          const bool warm = i > 50;
-          const std::uint64_t allocated = allocations;
-          const auto began = std::chrono::steady_clock::now();
-          const double cpu_began = cpu();
-          system.pipeline->rank(request_of(i % 8), answer.buffer(), workspace);
-          const double used = cpu() - cpu_began;
-          const std::chrono::duration<double, std::micro> wall = std::chrono::steady_clock::now() - began;
-          if (!warm) continue;
-          ++slowest->pages;
-          slowest->allocations += allocations - allocated;
-          if (used > slowest->cpu) slowest->cpu = used;
-          if (wall.count() > slowest->wall) slowest->wall = wall.count();
-        }
-      });
-    during();
-    done = true;
-    for (auto& thread : threads) thread.join();
-    return slowest;
-  };
-  std::chrono::steady_clock::duration taken{};
-  const auto with = measure([&] {
-    const auto began = std::chrono::steady_clock::now();
-    for (int i = 0; i < reloads; ++i) system.pipeline->publish(large());
-    taken = std::chrono::steady_clock::now() - began;
-  });
-  const auto without = measure([&] {  // the same work beside the requests, but for the publishing
-    const auto began = std::chrono::steady_clock::now();
-    while (std::chrono::steady_clock::now() - began < taken) large();
-  });
-  CHECK(freed >= reloads);
-  CHECK(freed_by == std::this_thread::get_id());
-  if (asked != nullptr)
-    std::printf(
-        "%d reloads: slowest page %.0f us of CPU (%.0f without), %.0f us of wall (%.0f); allocations %.4f a page; "
-        "pages %.0f (%.0f)\n",
-        reloads, with->cpu.load(), without->cpu.load(), with->wall.load(), without->wall.load(),
-        static_cast<double>(with->allocations) / static_cast<double>(with->pages), static_cast<double>(with->pages),
-        static_cast<double>(without->pages));
 }
 
 // The same pages through C, over a store that is read from a directory or, here, from memory by way of C++.

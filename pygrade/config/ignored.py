@@ -5,7 +5,6 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from pygrade.config.guardrails import GuardrailConfig
-from pygrade.config.mtl import MtlConfig
 from pygrade.config.training import TrainConfig
 
 
@@ -48,11 +47,3 @@ def refuse_in_guardrails(config: GuardrailConfig, prefix: str = "") -> None:
     if not config.limits:
         flag = "--" + prefix.replace("_", "-")
         refuse(config, ("confidence", "in_use"), f"{flag}guardrails.limits", f"{prefix}guardrails.")
-
-
-def refuse_in_model(config: MtlConfig) -> None:
-    """Of the options of the multi-task model, whose networks have different ones."""
-    if config.network == "ple":
-        refuse(config, ("experts",), "--mtl.network mmoe", "mtl.")
-    else:
-        refuse(config, ("levels", "task_experts", "shared_experts"), "--mtl.network ple", "mtl.")

@@ -1,7 +1,6 @@
 """Options of the multi-task model."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from pygrade.config.option import Options, option
 
@@ -10,18 +9,12 @@ from pygrade.config.option import Options, option
 class MtlConfig(Options):
     """Size and training of the multi-task model."""
 
-    network: Literal["ple", "mmoe"] = option("ple", "ple: shared experts and those of each task; mmoe: shared ones")
-    levels: int = option(1, "layers of experts (PLE)", ge=1)
-    task_experts: int = option(1, "experts per task in a layer (PLE)", ge=1)
-    shared_experts: int = option(1, "experts for all tasks in a layer (PLE)", ge=1)
-    experts: int = option(4, "experts for all tasks (MMoE)", ge=1)
+    task_experts: int = option(1, "experts of each task (PLE); 0: shared ones alone (MMoE)", ge=0)
+    shared_experts: int = option(1, "experts for all tasks", ge=1)
     expert_hidden: int = option(64, "width of an expert's hidden layer", ge=1)
     expert_output: int = option(32, "width of an expert's output, which the towers read", ge=1)
     tower_hidden: int = option(16, "width of a task tower's hidden layer", ge=1)
     embedding: int = option(4, "width of the embedding of each id column", ge=1)
-    buckets: int = option(
-        1 << 15, "hash buckets of an id column without a vocabulary; ids that collide share an embedding", ge=1
-    )
     funnel: tuple[tuple[str, str], ...] = option(
         (), '("click", "order"): p(order) = p(click) · p(order | click), as in ESMM'
     )
@@ -33,10 +26,6 @@ class MtlConfig(Options):
     batch_size: int = option(512, "rows per step", ge=1)
     epochs: int = option(20, "maximum number of passes over the training rows", ge=1)
     patience: int = option(3, "passes without improvement on the early-stopping rows, after which training stops", ge=1)
-    stop_on: Literal["auc", "loss"] = option("auc", "what early stopping watches: weighted mean AUC, or mean log-loss")
-    calibration: Literal["beta", "isotonic"] = option(
-        "beta", "three numbers a task, or a monotone curve (many positives)"
-    )
     refit: bool = option(True, "train again with the early-stopping rows included, for the best number of passes")
     memory_rows: int = option(1 << 17, "rows held at a time; larger parts are streamed through a shuffle buffer", ge=1)
     seed: int = option(0, "of initial parameters, dropout and the order of rows")

@@ -29,16 +29,12 @@ class PipelineConfig(Unproven):
     policy_share: float = option(0.20, "share after it that the policy learns from; the rest judges", gt=0, lt=1)
     schema: Path | None = option(None, "JSON file of a feature schema; none: one that fits the columns of the events")
     leak_checks: int = option(2, "moments from which the log is altered, to find features of the future; 0: none", ge=0)
-    leak_rows: int = option(100_000, "rows of the log, the earliest, that this check reads", ge=1)
     tasks: tuple[str, ...] = option((), "kinds of feedback to predict and to fuse; none: all that are frequent enough")
     min_events: int = option(
         10, "events that a kind of feedback needs in each of train, stop, calibrate and rest", ge=1
     )
     policy_requests: int = option(0, "most requests that the policy learns from, a uniform sample; 0: all", ge=0)
-    evaluate_requests: int = option(0, "most requests of the later log, a sample; 0: all; up to 50,000 judge", ge=0)
-    negatives: bool = option(True, "logged candidates that were not shown are candidates of the policy, too")
     candidates: int = option(_CANDIDATES, "items that prerank adds to each request of both logs; 0: none", ge=0)
-    recall_at: tuple[int, ...] = option((50, 100, 500), "lengths of the lists whose recall is reported", ge=1)
     evidence_prior: float = option(10.0, "events of a user that the scenario's weights are worth; 0: off", ge=0)
     predictions: Literal["mtl", "own"] = option(
         "mtl",
@@ -65,8 +61,6 @@ class PipelineConfig(Unproven):
             raise ValueError(
                 f"candidates is {self.candidates}, and predictions is 'own': nothing predicts them; want 0"
             )
-        if not self.recall_at:
-            raise ValueError("recall_at is (); want at least one length")
 
 
 @dataclass(frozen=True)
@@ -96,9 +90,7 @@ class PipelineOptions(Output, Cluster, Tracking, PipelineConfig):
         "store",
         "tasks",
         "policy_requests",
-        "evaluate_requests",
         "candidates",
-        "negatives",
         "schema",
         "leak_checks",
         "seed",

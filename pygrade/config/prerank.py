@@ -14,8 +14,6 @@ class PrerankConfig(Options):
     hidden: int = option(64, "width of the hidden layer of either tower", ge=1)
     field_embedding: int = option(8, "width of the embedding of a categorical feature", ge=1)
     max_items: int = option(1 << 20, "items with an own embedding, the most frequent; others have features only", ge=1)
-    max_categories: int = option(1 << 20, "largest index that a categorical feature may have", ge=1)
-    aging_features: bool = option(False, "the item tower reads counts, recencies, windows and ages too")
     temperature: float = option(0.1, "τ, the divisor of the cosine of the towers", gt=0)
     id_dropout: float = option(
         0.1, "share of item ids hidden in training, so that items never trained on have a vector too", ge=0, lt=1
@@ -23,22 +21,14 @@ class PrerankConfig(Options):
     dropout: float = option(0.3, "dropout on the hidden layers", ge=0, lt=1)
     learning_rate: float = option(3e-3, "step size of AdamW", gt=0)
     weight_decay: float = option(0.1, "decoupled weight decay of AdamW, on every parameter", ge=0)
-    frequency_half_life: float = option(0.0, "positives after which an item's count weighs half; 0: no decay", ge=0)
     batch_size: int = option(512, "positives a step; each is a negative for all others", ge=2)
     shuffle: int = option(1 << 15, "positives in the buffer that mixes the stream", ge=0)
     epochs: int = option(30, "most passes over the positives", ge=1)
     patience: int = option(6, "passes without a better recall on the validation batches that end the training", ge=1)
     recall_at: int = option(100, "length of the lists whose recall decides when to stop", ge=1)
-    validation_requests: int = option(2000, "requests with a positive, the earliest, that measure the recall", ge=1)
     refit: bool = option(True, "after stopping, train again on the validation batches too, for as many passes")
     index: Literal["auto", "flat", "ivf"] = option(
         "auto", "``flat`` (exact), ``ivf`` (approximate), or ``auto``: ivf above 200,000 items"
     )
-    nlist: int = option(0, "inverted lists of an ivf index; 0: 4 √items", ge=0)
-    nprobe: int = option(0, "lists that a search reads; 0: a twelfth of them", ge=0)
+    nprobe: int = option(0, "of an ivf index of 4 √items lists, those that a search reads; 0: a twelfth", ge=0)
     seed: int = option(0, "initial parameters, dropout and the order of the positives")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.nlist and self.nprobe > self.nlist:
-            raise ValueError(f"nprobe is {self.nprobe}; want at most nlist, {self.nlist}")

@@ -23,9 +23,7 @@ from pygrade.console.sections import (
     verdict_lead,
 )
 from pygrade.console.training import FILE, training_sections
-from pygrade.evaluation.arms import LOGGED_ORDER
 from pygrade.evaluation.replay import event_worth
-from pygrade.metrics.texts import lift_text
 
 Json = Mapping[str, Any]
 _SHOWN = 12  # features of the skew table
@@ -62,7 +60,6 @@ def pipeline_report(run: Path, summary: Json, judged: JudgedRun) -> tuple[Lead, 
         lead = replace(lead, warnings=[judged.events.name_ids(sentence) for sentence in lead.warnings])
     return lead, [
         replay_section(replay),
-        *_users(stages["evaluate"]),
         off_policy_section(stages["evaluate"]["off_policy"], stages["evaluate"]["off_policy_note"]),
         *trust_section(stages["policy"].get("trust")),
         _predictions(stages["logs"]["predictions"], stages["mtl"], replay),
@@ -122,33 +119,11 @@ def _predictions(tasks: Json, model: Json, replay: Json) -> Section:
         about = "Predictions of your own model, columns p_ of the log, on the requests that judge."
         return prediction_section(replay, "Predictions", about)
     text = (
-        f"Predictions of the {escape(model['network'].upper())} on the requests that judge: later than those that "
-        "trained, stopped and calibrated it. Log-loss and calibration error (ECE): before → after calibration. GAUC: "
-        "within a user. ± 95 %, clustered by user; an AUC of 0.5 is chance."
+        f"Predictions of the multi-task model ({escape(model['network'])}) on the requests that judge: later than "
+        "those that trained, stopped and calibrated it. Log-loss and calibration error (ECE): before → after "
+        "calibration. GAUC: within a user. ± 95 %, clustered by user; an AUC of 0.5 is chance."
     )
     return Section("Multi-task model", text, table(*tables.model_table(tasks, model)))
-
-
-def _users(record: Json) -> list[Section]:
-    replay = record["replay"]
-    if not record["users"]:
-        return []
-    arms = [arm for arm in replay["lifts"] if arm in (*replay["weights"], LOGGED_ORDER)]
-    rows = [
-        [
-            name,
-            f"{entry['from']} … {'' if entry['to'] is None else entry['to']}",
-            f"{entry['requests']:,}",
-            *(lift_text(entry["lifts"][arm]["ndcg"]) if arm in entry.get("lifts", {}) else "too few" for arm in arms),
-        ]
-        for name, entry in record["users"].items()
-    ]
-    text = (
-        f"Lift of NDCG@{replay['k']} over {escape(replay['baseline'])}, for users by their events before the "
-        "request. Users of whom little is known are served weights near their scenario's. The intervals of a row cover "
-        "at once, not those of the groups: one of four groups that differs is no finding."
-    )
-    return [Section("Users by their history", text, table(["users", "events", "requests", *arms], rows))]
 
 
 def _serving(check: Json) -> list[Section]:

@@ -113,11 +113,10 @@ def recall_table(prerank: Json) -> Table:
             f"{entry['requests']:,}",
             f"{entry['unknown']:.1%}",
             *(value_text(entry[name], 3) for name in ("recall", "popularity_recall", "difference")),
-            number_text(entry["index_recall"]),
         ]
         for entry in prerank["recall"]
     ]
-    return ["", "requests", "unknown", "two towers", "most popular", "difference", "index found"], rows
+    return ["", "requests", "unknown", "two towers", "most popular", "difference"], rows
 
 
 def stage_table(stages: Json) -> Table:

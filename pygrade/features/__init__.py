@@ -13,7 +13,7 @@ Online, from a store that holds the same records of the past:
 >>> batch = center.read(user_id, item_ids, {"c_device": "phone"}, timestamp)  # doctest: +SKIP
 >>> center.update(feedback)  # doctest: +SKIP
 
-`find_leaks` looks for features that know the future, `replay` and `Skew` for features that differ in serving.
+`find_leaks` looks for features that know the future, `Skew` for features that differ in serving.
 """
 
 from pygrade.features.batch import FeatureBatch
@@ -25,7 +25,7 @@ from pygrade.features.leak_check import Leak, find_leaks
 from pygrade.features.materialize import FeatureSet, materialize, state_before
 from pygrade.features.schema import FeatureSchema
 from pygrade.features.state import State
-from pygrade.features.train_serve_skew import Skew, replay
+from pygrade.features.train_serve_skew import Skew
 
 __all__ = [
     "Feature",
@@ -41,6 +41,5 @@ __all__ = [
     "default_schema",
     "find_leaks",
     "materialize",
-    "replay",
     "state_before",
 ]

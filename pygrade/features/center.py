@@ -6,7 +6,6 @@ attributes for each user and item. Its table ``meta`` names the schema that the 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,26 +27,6 @@ _BATCH = 50_000
 
 class SchemaMismatchError(StoreError, SchemaError):
     """The store's current version was not published for this schema."""
-
-
-@dataclass(frozen=True)
-class UserRequest:
-    """A request whose user has been read, and not yet its candidates."""
-
-    center: "FeatureCenter"
-    core: _core.UserRequest
-    features: FeatureBatch  # of the user and the context, without rows
-
-    def with_items(self, item_ids: Any) -> FeatureBatch:
-        """The features of the request with candidates item_ids [n] int64.
-
-        The user is read again only if another version of the store became current; if the store fails, or failed
-        before, the whole request has default features.
-        """
-        items, one = _item_ids(item_ids), self.features
-        scenario = None if one.scenario is None else one.scenario[0]
-        arrays = self.core.with_items(items)
-        return self.center._batch(one.user_id[0], items, one.timestamp[0], scenario, one.request_id[0], arrays)
 
 
 class FeatureCenter:
@@ -104,7 +83,8 @@ class FeatureCenter:
         for name, records in state.records.items():
             self._put_rows(name, records.keys, records.all(), version, self.ttl)
         for entity, frame in attributes.items():
-            self._put_attributes(entity, frame, version)
+            known = Attributes.of(self.schema, entity, frame)
+            self._put_rows(ATTRIBUTE_TABLES[entity], known.ids, known.values, version)
         meta = json.dumps({"schema": self.schema.hash, "version": version}).encode()
         self.store.put_many(META, META_KEY, [meta], version)
         self.store.switch(version)
@@ -112,30 +92,9 @@ class FeatureCenter:
         for name in older[: max(len(older) - keep, 0)]:
             self.store.drop(name)
 
-    def _put_attributes(self, entity: str, frame: Any | None, version: str | None) -> None:
-        known = Attributes.of(self.schema, entity, frame)
-        self._put_rows(ATTRIBUTE_TABLES[entity], known.ids, known.values, version)
-
-    def _put_rows(self, table: str, keys: Ints, rows: Ints, version: str | None, ttl: float | None = None) -> None:
+    def _put_rows(self, table: str, keys: Ints, rows: Ints, version: str, ttl: float | None = None) -> None:
         for part in (slice(at, at + _BATCH) for at in range(0, len(keys), _BATCH)):
             self.store.put_many(f"{table}.{self.schema.hash}", keys[part], encode_rows(rows[part]), version, ttl)
-
-    def update_items(self, items: Any) -> Ints:
-        """Writes the attributes of items, new or changed, to the current version; returns their ids, ascending.
-
-        items: a polars frame or a mapping of columns, with item_id and the item columns that the schema reads. Other
-        processes see changes of items that they remember once another version is current. Raises `SchemaError` for
-        columns that do not fit, ValueError for ids that are none, `StoreError`.
-        """
-        frame = frame_of(items)
-        if "item_id" not in frame.columns:
-            raise SchemaError(f"items lack item_id; they have {', '.join(frame.columns)}")
-        self.schema.validate_columns("items", dict(frame.schema))
-        ids = _item_ids(frame["item_id"])
-        self.core.check_version()
-        self._put_attributes("item", frame, None)
-        self.core.forget_items()
-        return np.sort(ids)
 
     def update(self, events: Any) -> int:
         """Adds feedback to the current version: a polars frame or a mapping of columns, one row an event, each once.
@@ -167,34 +126,7 @@ class FeatureCenter:
         """
         items = _item_ids(item_ids)
         known = check_request(user_id, context or {}, timestamp, scenario, request_id)
-        arrays = self.core.read(int(user_id), items, int(timestamp), scenario, known)
-        return self._batch(user_id, items, timestamp, scenario, request_id, arrays)
-
-    def request(
-        self,
-        user_id: int,
-        context: Mapping[str, float | str | None] | None,
-        timestamp: int,
-        scenario: str | None = None,
-        request_id: int = 0,
-    ) -> UserRequest:
-        """`read` in two steps, for a server that finds the candidates by the user's features."""
-        known = check_request(user_id, context or {}, timestamp, scenario, request_id)
-        core, arrays = self.core.request(int(user_id), int(timestamp), scenario, known)
-        none = np.zeros(0, np.int64)
-        return UserRequest(self, core, self._batch(user_id, none, timestamp, scenario, request_id, arrays))
-
-    def _batch(
-        self,
-        user_id: int,
-        items: Ints,
-        timestamp: int,
-        scenario: str | None,
-        request_id: int,
-        arrays: tuple[Any, ...],
-    ) -> FeatureBatch:
-        """The batch of one request with the arrays of the core."""
-        *made, defaults = arrays
+        *made, defaults = self.core.read(int(user_id), items, int(timestamp), scenario, known)
         named = dict(zip(FEATURE_ARRAYS, made, strict=True))
         return FeatureBatch.of_request(self.fitted, user_id, timestamp, scenario, request_id, items, named, defaults)
 

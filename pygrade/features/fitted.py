@@ -100,38 +100,6 @@ def schema_in(path: Path) -> FeatureSchema:
         raise SchemaError(f"{path} is truncated, corrupt or no fitted features: {error}") from error
 
 
-@dataclass(frozen=True)
-class Sample:
-    """What one chunk of a training window tells about dense values and codes."""
-
-    requests: int
-    rows: Mapping[str, int]  # array name → rows
-    moments: Mapping[str, NDArray[np.float64]]  # array name → [3, D] known values, their mean, their squared deviations
-    known: Mapping[str, int]  # feature with ids → rows with a known first value
-    codes: Mapping[str, NDArray[np.int64]]  # feature with a vocabulary → [2, V] distinct codes and their occurrences
-
-    @classmethod
-    def of(cls, schema: FeatureSchema, requests: int, arrays: Mapping[str, NDArray[Any]]) -> "Sample":
-        """Of dense arrays [q, D] and raw codes [q, F] by name, of so many requests."""
-        known, codes = {}, {}
-        for name in IDS:
-            at = 0
-            for feature in schema.group(name):
-                columns = arrays[name][:, at : at + len(feature.columns)]
-                at += len(feature.columns)
-                known[feature.name] = int((columns[:, 0] != NULL).sum())
-                if feature.kind != "hashed":
-                    codes[feature.name] = _counted(np.ascontiguousarray(columns).ravel())
-        rows = {name: len(arrays[name]) for name in (*DENSE, *IDS)}
-        return cls(requests, rows, {name: _core.moments(arrays[name]) for name in DENSE}, known, codes)
-
-
-def _counted(codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    index = _core.KeyIndex()
-    numbers = index.add(codes)
-    return np.stack([index.keys(), np.bincount(numbers[numbers >= 0], minlength=len(index))])
-
-
 class Fitter:
     """Accumulates means, deviations and vocabularies over the chunks of a training window."""
 
@@ -148,26 +116,37 @@ class Fitter:
         self._codes = {f.name: _core.KeyIndex() for f in named}
         self._seen = {f.name: np.zeros(0, np.int64) for f in named}
 
-    def add(self, sample: Sample) -> None:
-        """Adds the next chunk: the order decides the last bits of means and deviations."""
-        self.requests += sample.requests
-        for name, (count, mean, square) in sample.moments.items():
-            if not sample.rows[name]:
+    def add(self, requests: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Adds the next requests: dense arrays [q, D] and raw codes [q, F] by name. The order decides the last bits of
+        means and deviations."""
+        self.requests += requests
+        for name in DENSE:
+            if not len(arrays[name]):
                 continue
+            count, mean, square = _core.moments(arrays[name])
             total = self._count[name] + count
             shift = mean - self._mean[name]
             self._square[name] += square + shift**2 * self._count[name] * count / total.clip(min=1.0)
             self._mean[name] += shift * count / total.clip(min=1.0)
             self._count[name] = total
-        for name, rows in sample.rows.items():
-            self._rows[name] += rows
-        for feature, known in sample.known.items():
-            self._known[feature] = self._known.get(feature, 0) + known
-        for feature, (codes, seen) in sample.codes.items():
-            numbers = self._codes[feature].add(codes)
-            more = len(self._codes[feature]) - len(self._seen[feature])
-            self._seen[feature] = np.pad(self._seen[feature], (0, more))
-            self._seen[feature][numbers] += seen
+        for name in (*DENSE, *IDS):
+            self._rows[name] += len(arrays[name])
+        for name in IDS:
+            at = 0
+            for feature in self.schema.group(name):
+                columns = arrays[name][:, at : at + len(feature.columns)]
+                at += len(feature.columns)
+                known = int((columns[:, 0] != NULL).sum())
+                self._known[feature.name] = self._known.get(feature.name, 0) + known
+                if feature.kind != "hashed":
+                    self._count_codes(feature.name, np.ascontiguousarray(columns).ravel())
+
+    def _count_codes(self, feature: str, codes: NDArray[np.int64]) -> None:
+        numbers = self._codes[feature].add(codes)
+        more = len(self._codes[feature])
+        counted = np.bincount(numbers[numbers >= 0], minlength=more)
+        counted[: len(self._seen[feature])] += self._seen[feature]
+        self._seen[feature] = counted
 
     def summary(self, fitted: Fitted) -> list[dict[str, Any]]:
         """Of each feature its name, array, kind and the share of values that are known; of numbers mean and std, of ids

@@ -14,8 +14,8 @@ from pygrade._util.optional_imports import require
 from pygrade.features.attributes import Attributes
 from pygrade.features.batch import FEATURE_ARRAYS
 from pygrade.features.feature import SchemaError
-from pygrade.features.fitted import DENSE, IDS, Sample
-from pygrade.features.schema import FeatureSchema
+from pygrade.features.fitted import DENSE, IDS
+from pygrade.features.schema import FeatureSchema, RawEvents
 from pygrade.features.state import State
 from pygrade.features.values import NULL, Ints, code_of, codes_of, floats_of, frame_of
 
@@ -29,17 +29,16 @@ class LogReader:
         self.schema = schema
         self.core = _core.LogReader(schema.to_json(), users.ids, users.values, items.ids, items.values)
 
-    @property
-    def event_columns(self) -> list[str]:
-        """The columns of a log that `events` and `keys` read."""
-        scenario = ["scenario"] if "scenario" in self.schema.key_parts else []
-        return ["user_id", "item_id", "event_time", "position", *scenario, *self.schema.outcome_columns]
+    @classmethod
+    def of(cls, log: RawEvents, schema: FeatureSchema) -> "LogReader":
+        """With the attributes of a log's users and items."""
+        return cls(schema, Attributes.of(schema, "user", log.users()), Attributes.of(schema, "item", log.items()))
 
     @property
-    def columns(self) -> list[str]:
-        """The columns of a log that features and their files read."""
-        tasks = [f"y_{task}" for task in self.schema.tasks]
-        return ["request_id", "timestamp", "scenario", *self.event_columns, *self.schema.context, *tasks]
+    def event_columns(self) -> list[str]:
+        """The columns of a log that `events` reads."""
+        scenario = ["scenario"] if "scenario" in self.schema.key_parts else []
+        return ["user_id", "item_id", "event_time", "position", *scenario, *self.schema.outcome_columns]
 
     def events(self, frame: Any) -> Ints:
         """The feedback of the shown rows of a frame (or mapping) of raw events: int64 [width, e]; without a position
@@ -53,12 +52,6 @@ class LogReader:
         outcomes = {name: floats_of(frame[name]) for name in self.schema.outcome_columns if name in frame.columns}
         events: Ints = self.core.events(user, item, time, scenario_codes(frame), outcomes)
         return events
-
-    def keys(self, frame: Any) -> Ints:
-        """The keys [tables, n] that the rows of a frame ask for."""
-        user, item = frame["user_id"].to_numpy(), frame["item_id"].to_numpy()
-        keys: Ints = self.core.keys(user, item, scenario_codes(frame))
-        return keys
 
     def features(self, state: State, events: Ints, frame: Any) -> "FeatureChunk":
         """The requests of a frame, which see the state and the ``events`` before their time; then all of these are in
@@ -139,8 +132,8 @@ class FeatureChunk:
         counts = {"requests": len(time), "rows": len(self.tensors["item_id"])}
         return {**counts, "first": int(time[0]), "last": int(time[-1]), "scenarios": self.scenarios}
 
-    def sample(self, window: tuple[int, int] | None) -> Sample:
-        """What its requests with window[0] ≤ timestamp < window[1] tell (default: all)."""
+    def inside(self, window: tuple[int, int] | None) -> tuple[int, dict[str, NDArray[Any]]]:
+        """How many requests have window[0] ≤ timestamp < window[1] (default: all), and their arrays for `Fitter`."""
         low, high = window or (-(2**63), 2**63 - 1)
         time = self.tensors["timestamp"]
         inside = (time >= low) & (time < high)
@@ -148,7 +141,7 @@ class FeatureChunk:
         if not inside.all():
             rows = np.repeat(inside, np.diff(self.tensors["offsets"]))
             arrays = {name: values[inside if name.startswith("request") else rows] for name, values in arrays.items()}
-        return Sample.of(self.schema, int(inside.sum()), arrays)
+        return int(inside.sum()), arrays
 
     def write(self, path: Path) -> None:
         """Writes its part, whole or not at all."""
@@ -161,9 +154,10 @@ class FeatureChunk:
 class History:
     """The past at the end of the frames that were read: the state, and the events that are still to come."""
 
-    def __init__(self, reader: LogReader, state: State, pending: list[Ints], latest: int | None = None) -> None:
-        self.reader, self.state = reader, state
-        self._pending, self._latest = pending, latest  # latest: timestamp of the last request
+    def __init__(self, reader: LogReader) -> None:
+        self.reader, self.state = reader, State(reader.schema)
+        self._pending: list[Ints] = []
+        self._latest: int | None = None  # timestamp of the last request
 
     def chunks(self, frames: Iterable[Any]) -> Iterator[FeatureChunk]:
         """The features of the requests of the next frames. `SchemaError` if they go back in time."""

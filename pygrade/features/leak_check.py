@@ -7,7 +7,7 @@ outcome.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,6 @@ from numpy.typing import NDArray
 from pygrade._util.optional_imports import require
 from pygrade.features.materialize import materialize
 from pygrade.features.schema import FeatureSchema, RawEvents
-
-Compute = Callable[[RawEvents], Mapping[str, NDArray[Any]]]
-"""From a log to its features, name → [n] or [n, k] with one entry for each row of the log, in its order."""
 
 
 @dataclass(frozen=True)
@@ -36,39 +33,27 @@ class Leak:
 
 
 def find_leaks(
-    event_log: RawEvents, features: FeatureSchema | Compute, cuts: int = 5, seed: int = 0, rows: int | None = None
+    event_log: RawEvents, schema: FeatureSchema, cuts: int = 5, seed: int = 0, rows: int | None = None
 ) -> list[Leak]:
-    """The features that know of the future, with one example for each moment that shows it; ideally none.
+    """The features of a schema that know of the future, with one example for each moment that shows it; ideally none.
 
-    ``features`` is a schema, whose materialization is checked, or any function from a log to features by row. The log,
-    or only its first ``rows`` and the requests they belong to, is read cuts + 1 times; the moments are ``cuts`` of its
-    requests' times, by ``seed``. Of features [n] or [n, k] every bit must stay. ValueError if a feature has not one
-    entry a row.
+    The log, or only its first ``rows`` and the requests they belong to, is read cuts + 1 times; the moments are
+    ``cuts`` of its requests' times, by ``seed``. Every bit of a feature must stay.
     """
-    compute = _materialized(features) if isinstance(features, FeatureSchema) else features
     if rows is not None:
         event_log = _Head(event_log, rows)
-    times = np.concatenate([frame["timestamp"].to_numpy() for frame in event_log.chunks()])
-    before = _checked(compute(event_log), len(times))
+    times, before = _by_row(event_log, schema)
     moments = np.unique(times)
     chosen = np.random.default_rng(seed).choice(moments, min(cuts, len(moments)), replace=False)
     leaks = []
     for cut in np.sort(chosen).tolist():
-        kept = int(np.searchsorted(times, cut, side="right"))
-        after = _checked(compute(_Altered(event_log, cut, seed)), kept)
+        kept, after = _by_row(_Altered(event_log, cut, seed), schema)
         for name, values in before.items():
-            changed = np.flatnonzero(_differ(values[:kept], after[name]))
+            changed = np.flatnonzero(_differ(values[: len(kept)], after[name]))
             if len(changed):
                 row = int(changed[0])
                 leaks.append(Leak(name, cut, row, len(changed), values[row].tolist(), after[name][row].tolist()))
     return leaks
-
-
-def _checked(features: Mapping[str, NDArray[Any]], rows: int) -> Mapping[str, NDArray[Any]]:
-    for name, values in features.items():
-        if len(values) != rows:
-            raise ValueError(f"features: {name!r} has {len(values)} entries; want one for each of {rows} rows")
-    return features
 
 
 def _differ(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
@@ -80,24 +65,19 @@ def _differ(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
     return changed
 
 
-def _materialized(schema: FeatureSchema) -> Compute:
-    def compute(event_log: RawEvents) -> Mapping[str, NDArray[Any]]:
-        with tempfile.TemporaryDirectory() as folder:
-            features = materialize(event_log, schema, Path(folder) / "features")
-            parts = [_by_row(features.raw_part(number), schema) for number in range(features.num_parts)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    return compute
-
-
-def _by_row(part: Mapping[str, NDArray[Any]], schema: FeatureSchema) -> dict[str, NDArray[Any]]:
-    request = np.repeat(np.arange(len(part["user_id"])), np.diff(part["offsets"]))
-    columns = {"sequences": part["sequences"][request]}
+def _by_row(event_log: RawEvents, schema: FeatureSchema) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
+    """The time of each row's request, and its features by name, [n] or [n, L]."""
+    with tempfile.TemporaryDirectory() as folder:
+        features = materialize(event_log, schema, Path(folder) / "features")
+        raw = [features.raw_part(number) for number in range(features.num_parts)]
+    arrays = {name: np.concatenate([part[name] for part in raw]) for name in raw[0] if name != "offsets"}
+    request = np.repeat(np.arange(len(arrays["user_id"])), np.concatenate([np.diff(part["offsets"]) for part in raw]))
+    columns = {"sequences": arrays["sequences"][request]}
     for group in ("request_dense", "request_ids", "item_dense", "item_ids", "cross_dense"):
-        values = part[group][request] if group.startswith("request") else part[group]
+        values = arrays[group][request] if group.startswith("request") else arrays[group]
         names = [name for feature in schema.group(group) for name in feature.columns]
         columns |= {name: values[:, at] for at, name in enumerate(names)}
-    return columns
+    return arrays["timestamp"][request], columns
 
 
 class _Wrapped:

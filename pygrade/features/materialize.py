@@ -1,29 +1,22 @@
 """Features of a whole event log, as each request knew them."""
 
-import hashlib
 import json
 import logging
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._core import __version__
-from pygrade._util.files import atomic_directory, directory_lock
-from pygrade.features.attributes import Attributes
+from pygrade._util.files import atomic_directory
 from pygrade.features.batch import FeatureBatch, concatenate
 from pygrade.features.feature import SchemaError
 from pygrade.features.fitted import IDS, Fitted, Fitter
 from pygrade.features.history import PART, History, LogReader
-from pygrade.features.schema import FeatureSchema, RawEvents, SplitEvents
-from pygrade.features.sharded import SPAN_ROWS, materialize_sharded, plan_of
+from pygrade.features.schema import FeatureSchema, RawEvents
 from pygrade.features.state import State
 from pygrade.features.tensor_file import read_tensors
-from pygrade.workers import LOCAL, Workers
 
 logger = logging.getLogger("pygrade")
 
@@ -35,108 +28,41 @@ def materialize(
     window: tuple[int, int] | None = None,
     *,
     rows: int = 200_000,
-    workers: Workers = LOCAL,
-    span_rows: int = SPAN_ROWS,
-    shards: int | None = None,
 ) -> "FeatureSet":
     """Writes the features of every request of the log to the directory ``out`` and opens it.
 
     A request sees the events whose ``event_time`` is strictly before its ``timestamp``, and nothing else of the log.
     Requests with window[0] ≤ timestamp < window[1] (default: all) fit normalization and vocabularies; earlier ones
-    count in histories too. ``rows`` are read at a time. ``out`` appears when it is complete.
-
-    With one worker the log is read once; memory holds one chunk, the feedback still to come at its end, and a record
-    per key. With several, and more than ``span_rows`` rows, jobs of about so many rows and of one of ``shards`` of the
-    keys (default: 8 to 256, more for a longer log) run at the same time, and a process holds a chunk and the records of
-    one job (`sharded`). The result is the same, byte for byte. Files between the jobs lie beside ``out`` and are
-    removed, unless the process is killed: the same call then goes on from them.
+    count in histories too. The log is read once, ``rows`` at a time: memory holds one chunk, the feedback still to come
+    at its end, and a record per key. ``out`` appears when it is complete.
 
     Raises `SchemaError` if the log does not fit the schema, has no request in the window, or is not in order.
     """
     schema.validate(event_log)
     out = Path(out)
-    users = Attributes.of(schema, "user", event_log.users())
-    items = Attributes.of(schema, "item", event_log.items())
-    spans: list[list[Any]] = []
-    if workers.count > 1 and isinstance(event_log, SplitEvents):
-        spans = spans_of(list(event_log.places(rows)), rows, span_rows)
-    if len(spans) < 2:
-        with atomic_directory(out) as folder:
-            reader = LogReader(schema, users, items)
-            history, fitter, entries = History(reader, State(schema), []), Fitter(schema), []
-            for number, chunk in enumerate(history.chunks(_frames(event_log, reader, rows))):
-                chunk.write(folder / PART.format(number))
-                entries.append(chunk.entry)
-                fitter.add(chunk.sample(window))
-                logger.info("features: %s rows", f"{sum(entry['rows'] for entry in entries):,}")
-            _finish(folder, schema, window, entries, fitter, lambda path: history.finish().save(path))
-        return FeatureSet.open(out)
-    assert isinstance(event_log, SplitEvents)
-    cuts = [len(span) for span in spans]
-    recipe = [__version__, event_log.identity(), schema.hash, window, rows, cuts, shards]
-    with _work_folder(out, hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]) as work:
-        plan, jobs = plan_of(event_log, schema, users, items, work, window, spans, shards)
-        entries, fitter, save_state = materialize_sharded(plan, jobs, workers)
-        with atomic_directory(out) as folder:
-            for number in range(len(entries)):
-                (work / PART.format(number)).rename(folder / PART.format(number))
-            _finish(folder, schema, window, entries, fitter, save_state)
+    history, fitter, parts = History(LogReader.of(event_log, schema)), Fitter(schema), list[dict[str, Any]]()
+    with atomic_directory(out) as folder:
+        for number, chunk in enumerate(history.chunks(event_log.chunks(rows))):
+            chunk.write(folder / PART.format(number))
+            parts.append(chunk.entry)
+            fitter.add(*chunk.inside(window))
+            logger.info("features: %s rows", f"{sum(part['rows'] for part in parts):,}")
+        if not fitter.requests:
+            raise SchemaError(f"no request of the log lies in the training window {window}")
+        fitted = fitter.finish()
+        fitted.save(folder / "fitted.safetensors")
+        summary = fitter.summary(fitted)
+        _name_useless_features(summary)
+        history.finish().save(folder / "state.safetensors")
+        schema.save(folder / "schema.json")
+        index = json.dumps({"schema": schema.hash, "window": window, "parts": parts, "summary": summary})
+        (folder / "index.json").write_text(index, encoding="utf-8")
     return FeatureSet.open(out)
-
-
-def spans_of(places: list[Any], rows: int, span_rows: int) -> list[list[Any]]:
-    """The places of the log's chunks, cut into spans."""
-    size = max(span_rows // rows, 1)
-    return [places[at : at + size] for at in range(0, len(places), size)]
-
-
-def _frames(event_log: RawEvents, reader: LogReader, rows: int) -> Iterator[Any]:
-    if isinstance(event_log, SplitEvents):
-        return event_log.read(event_log.places(rows), reader.columns)
-    return event_log.chunks(rows)
-
-
-def _finish(
-    folder: Path,
-    schema: FeatureSchema,
-    window: tuple[int, int] | None,
-    parts: list[dict[str, Any]],
-    fitter: Fitter,
-    save_state: Callable[[Path], None],
-) -> None:
-    """Writes all but the parts."""
-    if not fitter.requests:
-        raise SchemaError(f"no request of the log lies in the training window {window}")
-    fitted = fitter.finish()
-    fitted.save(folder / "fitted.safetensors")
-    summary = fitter.summary(fitted)
-    _name_useless_features(summary)
-    save_state(folder / "state.safetensors")
-    schema.save(folder / "schema.json")
-    index = json.dumps({"schema": schema.hash, "window": window, "parts": parts, "summary": summary})
-    (folder / "index.json").write_text(index, encoding="utf-8")
-
-
-@contextmanager
-def _work_folder(out: Path, key: str) -> Iterator[Path]:
-    """A directory beside ``out`` that a killed process leaves to the next one with this key; else it is removed."""
-    work = out.with_name(f".{out.name}.work-{key}")
-    with directory_lock(work, "features"):
-        for left in out.parent.glob(f".{out.name}.work-*"):
-            if left != work:
-                with suppress(ValueError), directory_lock(left, "features"):  # ValueError: another process is at it
-                    shutil.rmtree(left)
-        try:
-            yield work
-        finally:
-            shutil.rmtree(work)
 
 
 def state_before(event_log: RawEvents, schema: FeatureSchema, time: int, rows: int = 200_000) -> State:
     """The state of the past at a moment: every event of the log with ``event_time`` strictly before it."""
-    users = Attributes.of(schema, "user", event_log.users())
-    items = Attributes.of(schema, "item", event_log.items())
-    state, reader = State(schema), LogReader(schema, users, items)
+    state, reader = State(schema), LogReader.of(event_log, schema)
     for frame in event_log.chunks(rows):
         events = reader.events(frame)
         state.apply(np.ascontiguousarray(events[:, events[0] < time]))

@@ -1,11 +1,11 @@
 """The schema: the features of a system, the tables of the past that they need, and checks of data against it."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,23 +27,6 @@ class RawEvents(Protocol):
     def chunks(self, rows: int = 200_000) -> Iterator[Any]: ...
 
 
-@runtime_checkable
-class SplitEvents(RawEvents, Protocol):
-    """A log whose chunks can be read apart from each other, by other processes too."""
-
-    def places(self, rows: int = 200_000) -> Sequence[Any]:
-        """The places of its chunks: picklable, with ``rows``, and ``first`` and ``last``, times of their requests."""
-
-    def read(self, places: Iterable[Any], columns: Sequence[str] | None = None) -> Iterator[Any]:
-        """The frames of some places, of ``columns`` alone if they are given."""
-
-    def between(self, first: int, last: int) -> "SplitEvents":
-        """What `read` needs for the requests between two times: picklable."""
-
-    def identity(self) -> str:
-        """A text that changes with the content."""
-
-
 @dataclass(frozen=True)
 class FeatureSchema:
     """The features of a system, the outcomes of its log, and the types of the columns they are made of."""
@@ -63,13 +46,7 @@ class FeatureSchema:
     @cached_property
     def _derived(self) -> dict[str, Any]:
         """What the C++ core reads the schema for; it pickles."""
-        record = {
-            "tasks": self.tasks,
-            "utc_offset_hours": self.utc_offset_hours,
-            "dtypes": dict(sorted(self.dtypes.items())),
-            "features": [feature.record for feature in self.features],
-        }
-        return _core.read_schema(json.dumps(record))
+        return _core.read_schema(self.to_json())
 
     @staticmethod
     def column_of(feature: Feature) -> str | None:
@@ -224,7 +201,13 @@ class FeatureSchema:
 
     def to_json(self) -> str:
         """The schema as JSON: each feature with the fields that differ from their defaults."""
-        return str(self._derived["json"])
+        record = {
+            "tasks": self.tasks,
+            "utc_offset_hours": self.utc_offset_hours,
+            "dtypes": dict(sorted(self.dtypes.items())),
+            "features": [feature.record for feature in self.features],
+        }
+        return json.dumps(record, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> "FeatureSchema":

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pygrade import _core
 from pygrade._util.files import atomic_directory
 from pygrade._util.serialization import read_json, read_safetensors
@@ -60,7 +62,7 @@ def _untrained(record: dict[str, Any]) -> MtlModel:
         request_dense=int(of["request_dense"]),
         request_ids=int(of["request_ids"]),
     )
-    calibration = record["calibration"] and Calibration.from_dict(record["calibration"], len(tasks))
+    calibration = record["calibration"] and Calibration(np.asarray(record["calibration"], np.float64))
     return MtlModel(
         module=Network(config, columns, tasks).eval(),
         config=config,

@@ -12,7 +12,7 @@ class Columns:
 
     dense: tuple[str, ...]
     ids: tuple[str, ...]
-    vocabulary: tuple[int, ...] = ()  # per id column: V > 0 if ids are 0 … V - 1, each with an embedding; 0: hashed
+    vocabulary: tuple[int, ...] = ()  # per id column V > 0: ids are 0 … V - 1, each with an embedding; 0 is unknown
     features: str = ""  # hash of the feature schema and its fitted normalization, stated by the maker of the inputs
     request_dense: int = 0  # so many dense columns, the first, depend on the request alone
     request_ids: int = 0  # so many id columns, the first, depend on the request alone
@@ -26,17 +26,8 @@ class Columns:
             count = getattr(self, f"request_{name}")
             if not 0 <= count <= len(columns):
                 raise ValueError(f"request_{name} is {count}; want a number from 0 to {len(columns)}, that of {name}")
-        if self.vocabulary and (len(self.vocabulary) != len(self.ids) or min(self.vocabulary) < 0):
-            raise ValueError(f"vocabulary is {self.vocabulary}; want {len(self.ids)} sizes, 0 where ids are hashed")
-
-    @classmethod
-    def numbered(cls, dense: int, ids: int) -> "Columns":
-        """Unnamed columns: dense_0 …, id_0 …"""
-        return cls(tuple(f"dense_{i}" for i in range(dense)), tuple(f"id_{i}" for i in range(ids)))
-
-    def sizes(self, buckets: int) -> tuple[int, ...]:
-        """Rows of each id column's embedding table."""
-        return tuple(size or buckets for size in self.vocabulary or (0,) * len(self.ids))
+        if len(self.vocabulary) != len(self.ids) or min(self.vocabulary, default=1) < 1:
+            raise ValueError(f"vocabulary is {self.vocabulary}; want {len(self.ids)} sizes above 0, those of ids")
 
 
 def parents_of(tasks: tuple[str, ...], funnel: tuple[tuple[str, str], ...]) -> tuple[int, ...]:

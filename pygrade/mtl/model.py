@@ -50,7 +50,7 @@ class MtlModel:
             "best_epoch": self.best_epoch,
             "validation_auc": self.validation_auc,
             "validation_loss": self.validation_loss,
-            "calibration": self.calibration and self.calibration.to_dict(),
+            "calibration": self.calibration and self.calibration.beta.tolist(),
         }
         return to_json(record), tensors
 

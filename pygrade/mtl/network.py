@@ -1,9 +1,9 @@
-"""The network: embeddings, one or more layers of gated experts, a tower a task, and the funnel between tasks.
+"""The network: embeddings, gated experts, a tower a task, and the funnel between tasks.
 
 MMoE: Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts", KDD 2018.
 PLE: Tang et al., "Progressive Layered Extraction", RecSys 2020. ESMM: Ma et al., "Entire Space Multi-Task Model", SIGIR
-2018. One layer serves both: an expert belongs to one task or to all, and a gate sees the experts of its task and the
-shared ones; MMoE is the layer without experts of one task.
+2018. An expert belongs to one task or to all, and a gate sees the experts of its task and the shared ones (PLE of one
+layer); without experts of one task that is MMoE.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pygrade._typing import Ints
-from pygrade._util.hashing import GOLDEN, splitmix64
 from pygrade.config.mtl import MtlConfig
 from pygrade.mtl.columns import Columns, parents_of
 
@@ -36,44 +35,28 @@ class Stacked(nn.Module):
 
 
 class ExpertLayer(nn.Module):
-    """M experts read their streams, S gates mix what they see: x[n, I] (the first layer) or x[n, T + 1, I] → [n, S, O].
+    """M experts read x[n, I]; the gate of each task mixes its own and the shared ones → [n, T, O]."""
 
-    Streams 0 … T - 1 belong to the tasks; stream T, if another layer follows, to the shared experts.
-    """
+    hidden_scores: Tensor
 
-    sees: Tensor
-
-    def __init__(self, config: MtlConfig, num_tasks: int, inputs: int, first: bool, last: bool) -> None:
+    def __init__(self, config: MtlConfig, num_tasks: int, inputs: int) -> None:
         super().__init__()
-        ple = config.network == "ple"
-        per_task, shared = (config.task_experts, config.shared_experts) if ple else (0, config.experts)
-        owner = [task for task in range(num_tasks) for _ in range(per_task)] + [num_tasks] * shared
-        self.reads, self.streams = owner, num_tasks + (not last)
-        shape = (config.expert_hidden, config.expert_output)
+        owner = [task for task in range(num_tasks) for _ in range(config.task_experts)]
+        owner += [num_tasks] * config.shared_experts
+        self.num_tasks, self.num_experts = num_tasks, len(owner)
         self.dropout = nn.Dropout(config.dropout)
-        if first:
-            self.hidden: nn.Module = nn.Linear(inputs, len(owner) * shape[0])
-            self.output = Stacked(len(owner), *shape)
-            self.gates: nn.Module = nn.Linear(inputs, self.streams * len(owner))
-        else:
-            self.hidden = Stacked(len(owner), inputs, shape[0])
-            self.output = Stacked(len(owner), *shape)
-            self.gates = Stacked(self.streams, inputs, len(owner))
-        sees = [[stream == num_tasks or of in (stream, num_tasks) for of in owner] for stream in range(self.streams)]
-        hidden = torch.where(torch.tensor(sees), 0.0, -torch.inf)
-        self.register_buffer("sees", hidden if per_task else torch.zeros(0), persistent=False)
+        self.hidden = nn.Linear(inputs, len(owner) * config.expert_hidden)
+        self.output = Stacked(len(owner), config.expert_hidden, config.expert_output)
+        self.gates = nn.Linear(inputs, num_tasks * len(owner))
+        sees = torch.tensor([[of in (task, num_tasks) for of in owner] for task in range(num_tasks)])
+        self.register_buffer("hidden_scores", torch.where(sees, 0.0, -torch.inf), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = x.dim() == 2
-        hidden = self.hidden(x if flat else x[:, self.reads]).view(
-            x.shape[0], len(self.reads), self.output.weight.shape[1]
-        )
+        hidden = self.hidden(x).view(x.shape[0], self.num_experts, self.output.weight.shape[1])
         outputs = functional.silu(self.output(self.dropout(functional.silu(hidden))))  # [n, M, O]
-        gates = self.gates(x if flat else x[:, : self.streams]).view(x.shape[0], self.streams, len(self.reads))
-        if len(self.sees):
-            gates = gates + self.sees
+        gates = self.gates(x).view(x.shape[0], self.num_tasks, self.num_experts) + self.hidden_scores
         odds = torch.exp(gates - gates.detach().amax(-1, keepdim=True))  # torch.softmax is slow on rows this short
-        return torch.bmm(odds / odds.sum(-1, keepdim=True), outputs)  # [n, S, O]
+        return torch.bmm(odds / odds.sum(-1, keepdim=True), outputs)  # [n, T, O]
 
 
 class Network(nn.Module):
@@ -89,14 +72,10 @@ class Network(nn.Module):
     def __init__(self, config: MtlConfig, columns: Columns, tasks: tuple[str, ...]) -> None:
         super().__init__()
         self.parents = parents_of(tasks, config.funnel)
-        self.embedding = nn.Embedding(sum(columns.sizes(config.buckets)), config.embedding)
+        self.embedding = nn.Embedding(sum(columns.vocabulary), config.embedding)
         nn.init.normal_(self.embedding.weight, std=0.01)  # an id without training has next to no effect
         self.dropout = nn.Dropout(config.dropout)
-        levels = config.levels if config.network == "ple" else 1
-        widths = [len(columns.dense) + len(columns.ids) * config.embedding] + [config.expert_output] * levels
-        self.layers = nn.ModuleList(
-            ExpertLayer(config, len(tasks), widths[level], level == 0, level == levels - 1) for level in range(levels)
-        )
+        self.experts = ExpertLayer(config, len(tasks), len(columns.dense) + len(columns.ids) * config.embedding)
         self.tower_in = Stacked(len(tasks), config.expert_output, config.tower_hidden)
         self.tower_out = Stacked(len(tasks), config.tower_hidden, 1)
         self.register_buffer("mean", torch.zeros(len(columns.dense)))
@@ -115,9 +94,8 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`inputs` → logits [n, T]."""
-        for layer in self.layers:
-            x = layer(x)
-        return funnel_logits(self.tower_out(functional.silu(self.tower_in(x)))[..., 0] + self.base, self.parents)
+        mixed = self.experts(x)
+        return funnel_logits(self.tower_out(functional.silu(self.tower_in(mixed)))[..., 0] + self.base, self.parents)
 
 
 def funnel_logits(logits: Tensor, parents: Sequence[int]) -> Tensor:
@@ -142,25 +120,11 @@ def funnel_logits(logits: Tensor, parents: Sequence[int]) -> Tensor:
     return torch.stack(columns, 1)
 
 
-def hash_to_buckets(ids: Ints, buckets: int, columns: Sequence[int] | None = None) -> Ints:
-    """Bucket of each id, ids[n, F] → [n, F] in [0, buckets); columns hash independently (splitmix64 finalizer).
-
-    ``columns``: number of each column (None: 0, 1, …), to hash only some of them.
+def table_entries(ids: Ints, columns: Columns) -> NDArray[np.int32]:
+    """Entry of each id in the table of embeddings, [n, F]: within its column's part of the table the id itself, 0
+    (unknown) if it is outside the vocabulary.
     """
-    number = np.asarray(range(ids.shape[1]) if columns is None else columns, np.uint64)
-    x = splitmix64(ids.astype(np.uint64) + GOLDEN + number * np.uint64(0xD1B54A32D192ED03))
-    bucket: Ints = (x % np.uint64(buckets)).astype(np.int64)
-    return bucket
-
-
-def table_entries(ids: Ints, columns: Columns, buckets: int) -> NDArray[np.int32]:
-    """Entry of each id in the table of embeddings, [n, F]. Within its column's part of the table this is the id itself
-    under a vocabulary (0, unknown, if outside it), else the id's hash.
-    """
-    sizes = np.array(columns.sizes(buckets), np.int64)
-    hashed = [f for f in range(ids.shape[1]) if not columns.vocabulary or not columns.vocabulary[f]]
-    result = np.where((ids >= 0) & (ids < sizes), ids, 0)
-    if hashed:
-        result[:, hashed] = hash_to_buckets(ids[:, hashed], buckets, hashed)
-    entries: NDArray[np.int32] = (result + (np.cumsum(sizes) - sizes)).astype(np.int32)
+    sizes = np.array(columns.vocabulary, np.int64)
+    known = np.where((ids >= 0) & (ids < sizes), ids, 0)
+    entries: NDArray[np.int32] = (known + (np.cumsum(sizes) - sizes)).astype(np.int32)
     return entries

@@ -30,13 +30,12 @@ class Window:
         self,
         batches: Batches,
         columns: Columns,
-        buckets: int,
         span: tuple[int, int],
         rows: int,
         memory_rows: int,
         tasks: int,
     ) -> None:
-        self.batches, self.columns, self.buckets = batches, columns, buckets
+        self.batches, self.columns = batches, columns
         self.span, self.rows, self.memory_rows = span, rows, memory_rows
         dense, entries = torch.zeros(0, len(columns.dense)), torch.zeros(0, len(columns.ids), dtype=torch.int32)
         self.empty: Rows = (dense, entries, torch.zeros(0, tasks))  # a batch without rows
@@ -59,7 +58,7 @@ class Window:
             if not inside.all():
                 dense, ids, labels = dense[inside], ids[inside], labels[inside]
             if len(dense):
-                entries = table_entries(ids, self.columns, self.buckets)
+                entries = table_entries(ids, self.columns)
                 yield (
                     torch.from_numpy(np.ascontiguousarray(dense, np.float32)),
                     torch.from_numpy(entries),

@@ -29,14 +29,14 @@ def fit_stream(
     batches: Batches,
     tasks: tuple[str, ...],
     timeline: Timeline,
+    columns: Columns,
     config: MtlConfig | None = None,
-    columns: Columns | None = None,
     group: Group | None = None,
 ) -> MtlModel:
     """Trains on rows from a factory of batches, in memory that does not grow with their number.
 
     ``batches()`` gives all rows as (dense, ids, labels, time), in any chunks; it is called once or twice a pass.
-    dense[n, D] (NaN: unknown), ids[n, F] any int64, labels[n, T] 0 or 1 (NaN: not observed, left out of the loss).
+    dense[n, D] (NaN: unknown), ids[n, F] int64, labels[n, T] 0 or 1 (NaN: not observed, left out of the loss).
     Rows before ``timeline.train_end`` train, those up to ``stop_end`` stop early, those up to ``calibrate_end``
     calibrate; later ones are only counted: the model's predictions for them are out of time.
 
@@ -49,21 +49,13 @@ def fit_stream(
     same model. It is as good as that of one process, not the same: rows, dropout and the last bits of sums differ.
     """
     config, tasks, group = config or MtlConfig(), tuple(tasks), group or Group()
-    if columns is None:
-        first = next(iter(batches()), None)
-        if first is None:
-            raise ValueError("batches gives no rows; want some")
-        for name, shape in (("dense", first[0].shape), ("ids", first[1].shape)):
-            if len(shape) != 2:
-                raise ValueError(f"{name} has shape {shape}; want two dimensions, rows and columns")
-        columns = Columns.numbered(first[0].shape[1], first[1].shape[1])
     by_part = stats_of_parts(batches, tasks, timeline, config, columns, group)
     spans = {name: span for name, span in timeline.parts.items() if span[0] < span[1]}
 
     def window(*names: str) -> Window:
         rows = sum(by_part[name].rows for name in names)
         span = (spans[names[0]][0], spans[names[-1]][1])
-        return Window(batches, columns, config.buckets, span, group.share(rows), config.memory_rows, len(tasks))
+        return Window(batches, columns, span, group.share(rows), config.memory_rows, len(tasks))
 
     def train(part: Window, stop: Window | None, epochs: int, name: str) -> MtlModel:
         return _train(part, by_part["train"], stop, tasks, config, columns, epochs, group, name)
@@ -78,7 +70,7 @@ def fit_stream(
             model = replace(model, module=again.module)
     if "calibrate" in spans:
         seen = _histogram(model.module, window("calibrate"), tasks, config, group)
-        model = replace(model, calibration=fit_calibration(seen, config.calibration, tasks))
+        model = replace(model, calibration=fit_calibration(seen, tasks))
     model.module.cpu()
     return model
 
@@ -134,8 +126,7 @@ def _train(
                 losses.append(float(np.mean(seen.log_loss() / base)))
                 report = "mtl: pass %d, validation AUC %.4f, loss %.4f of the base rate's"
                 logger.info(report, epoch + 1, aucs[-1], losses[-1])
-                score = np.array(aucs) if config.stop_on == "auc" else -np.array(losses)
-                if score[-1] >= score.max():
+                if aucs[-1] >= max(aucs):
                     best, best_state = epoch, _copy(module)
             state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1}
             state |= {"best": best, "best_state": best_state, "aucs": aucs, "losses": losses}

@@ -4,9 +4,7 @@ Materialization gives the rows of a copy the features that those candidates woul
 so no history counts them.
 """
 
-import copy
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,6 @@ from numpy.typing import NDArray
 
 from pygrade._util.files import atomic_file
 from pygrade._util.optional_imports import require
-from pygrade.data.event_log import ChunkPlace
 from pygrade.data.events import EventLog
 
 if TYPE_CHECKING:
@@ -34,19 +31,15 @@ class CandidateFile:
     candidates: int
     first: int  # timestamp of the first request
     last: int
-    digest: str  # of the content
 
 
 def write_candidates(path: Path, request_id: Ints, timestamp: Ints, sizes: Ints, item_id: Ints) -> CandidateFile:
     """Writes the candidates of R ≥ 1 requests, which are in order of time: sizes [R], and their distinct items [n]."""
     arrays = request_id, np.append(0, np.cumsum(sizes)), item_id
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array, np.int64).tobytes())
     with atomic_file(path) as partial, partial.open("wb") as file:
         np.savez(file, *arrays)
     first, last = int(timestamp[0]), int(timestamp[-1])
-    return CandidateFile(path, len(request_id), len(item_id), first, last, digest.hexdigest())
+    return CandidateFile(path, len(request_id), len(item_id), first, last)
 
 
 class CandidateCopies:
@@ -90,38 +83,12 @@ class CandidateCopies:
 
     def chunks(self, rows: int = 200_000) -> "Iterator[pl.DataFrame]":
         """As `EventLog.chunks`, with the copies, which count: a chunk has about ``rows`` rows with them."""
-        return self._with_copies(self.log.chunks(self._own_rows(rows), stop=self.stop))
-
-    def places(self, rows: int = 200_000) -> list[ChunkPlace]:
-        """The places of these chunks, up to the last of the requests."""
-        return self.log.places(self._own_rows(rows), self.stop)
-
-    def _own_rows(self, rows: int) -> int:
-        """How many rows of the log have about ``rows`` with their copies, from the first copy on."""
-        begin = min((file.first for file, _ in self._files), default=self.stop)
-        own = sum(place.rows for place in self.log.places(rows, self.stop) if place.last >= begin)
-        copied = sum(file.candidates for file, _ in self._files)
-        return max(1, rows * own // max(own + copied, 1)) if copied else rows
-
-    def read(self, places: Iterable[ChunkPlace], columns: Sequence[str] | None = None) -> "Iterator[pl.DataFrame]":
-        """As `EventLog.read`, with the copies."""
-        named = None if columns is None else {"request_id", "timestamp", *columns}
-        for frame in self._with_copies(self.log.read(places, None if named is None else sorted(named))):
-            yield frame if columns is None else frame.select(name for name in frame.columns if name in columns)
-
-    def between(self, first: int, last: int) -> "CandidateCopies":
-        """The same for a reader of the requests between two times: with the files that have some of them."""
-        part = copy.copy(self)
-        part.log = self.log.between(first, last)
-        part._files = self._overlapping(first, last)
-        return part
-
-    def identity(self) -> str:
-        """A text that changes with the content."""
-        digest = hashlib.sha256(self.log.identity().encode())
-        for file, _ in self._files:
-            digest.update(file.digest.encode())
-        return f"{digest.hexdigest()} {self.stop}"
+        time, copied = require("polars", "pipeline").col("timestamp"), sum(file.candidates for file, _ in self._files)
+        if copied:
+            begin = min(file.first for file, _ in self._files)
+            own = self.log.scan().filter((time >= begin) & (time < self.stop)).select(time.len()).collect().item()
+            rows = max(1, rows * own // (own + copied))
+        return self._with_copies(self.log.chunks(rows, stop=self.stop))
 
     def _overlapping(self, first: int, last: int) -> tuple[tuple[CandidateFile, int], ...]:
         return tuple((file, start) for file, start in self._files if file.first <= last and file.last >= first)

@@ -90,7 +90,7 @@ def with_candidates(
             raise ValueError(NO_REQUEST)
         files += [file for file in found if file is not None]
     copies = CandidateCopies(log, files, max(file.last for file in files) + 1)
-    made = materialize(copies, features.schema, scratch / "set", features.window, rows=rows, workers=workers)
+    made = materialize(copies, features.schema, scratch / "set", features.window, rows=rows)
     # Models know the fitted values of the log, from which these, of other chunks, may differ in the last bits.
     shutil.copy(features.path / "fitted.safetensors", made.path)
     return FeatureSet.open(made.path), copies.first_id

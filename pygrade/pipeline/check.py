@@ -2,21 +2,20 @@
 
 Offline: the materialized features of the user at the request → prerank → the candidates' features, materialized by the
 log's code → multi-task model → ranker. Without such a model (--mtl own) the candidates and predictions are those of
-the log. Online: a store with the events before the first request; then, request by
-request, the events since as real-time updates, and `serving.Pipeline.rank`; then the same by the C++ library alone,
-which reads artifact and store itself. The pages must be equal bit for bit.
+the log. Online: a store with the events before the first request; then, request by request, the events since as
+real-time updates, and `serving.Pipeline.rank`, which is that of the C++ library. The pages must be equal bit for bit.
 """
 
 import logging
 import tempfile
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pygrade import _core, mtl
+from pygrade import mtl
+from pygrade._typing import Floats32, Ints
 from pygrade._util.files import directory_lock
 from pygrade._util.optional_imports import require
 from pygrade._util.progress import track
@@ -24,14 +23,12 @@ from pygrade._util.serialization import read_json, write_json
 from pygrade.config.pipeline import CheckConfig, PipelineConfig
 from pygrade.console.pipeline import CHECK, write_pipeline_report
 from pygrade.data.events import EventLog
-from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, State, materialize, state_before
-from pygrade.features.center import feedback_columns
+from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, materialize, state_before
 from pygrade.logs import evenly_spaced
 from pygrade.pipeline.candidate_copies import CandidateCopies, write_candidates
-from pygrade.pipeline.own_predictions import LoggedModel
+from pygrade.pipeline.own_predictions import OwnPredictions
 from pygrade.pipeline.page_equality import Offline, compare
-from pygrade.serving.artifact import Artifact, open_artifact
-from pygrade.serving.callbacks import predicted
+from pygrade.serving.artifact import open_artifact
 from pygrade.serving.pipeline import Models, Pipeline, ServedPage, fuse, load_models
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.stores import Store, open_store
@@ -82,12 +79,10 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
             logger.info("serve-check: %d requests, offline", len(chosen))
             offline = _offline(log, features, models, chosen, config)
             state = state_before(log, models.schema, int(chosen[0].timestamp[0]))
-            _fill(opened, version, log, models, state)
+            center = FeatureCenter(models.schema, models.fitted, opened)
+            center.publish(state, log.users(), log.items(), version, keep=0)
             online = _online(log, models, opened, chosen, offline, config)
-            _fill(opened, _free_version(opened), log, models, state)
-            embedded = _embedded(log, artifact, models, opened, chosen, online, config)
     record = compare(offline, online) | {
-        "equal_embedded": embedded,
         "version": artifact.version,
         "store": address.partition(":")[0],
         "candidates": max(len(page.predictions) for page, _ in online) if models.mtl is None else config.candidates,
@@ -100,11 +95,6 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
         raise PagesDifferError(
             f"{record['requests'] - record['equal_pages']} of {record['requests']} pages differ between materialized "
             f"features and the store, that of user {first['user']} at {first['timestamp']} first; see {folder / CHECK}"
-        )
-    if embedded is not None and embedded < len(online):
-        raise PagesDifferError(
-            f"{len(online) - embedded} of {len(online)} pages of the C++ library alone differ from Python's, of the "
-            f"artifact {artifact.path}"
         )
     return record
 
@@ -124,11 +114,15 @@ def _choose(features: FeatureSet, start: int, count: int) -> list[FeatureBatch]:
 def _offline(
     log: EventLog, features: FeatureSet, models: Models, chosen: list[FeatureBatch], config: CheckConfig
 ) -> list[Offline]:
-    own, candidates, given = _own_model(log, models), [], []
+    own, candidates, given = OwnPredictions(log, models.policy.tasks), list[Ints](), list[Floats32 | None]()
     for request in chosen:
-        items = models.prerank.candidates(request, config.candidates)[0] if own is None else own.turn_to(request)
+        if models.mtl is None:
+            items, first = np.unique(request.item_id, return_index=True)
+            given.append(own(request)[first])
+        else:
+            items = models.prerank.candidates(request, config.candidates)[0]
+            given.append(None)
         candidates.append(items[items >= 0])
-        given.append(None if own is None else own.of(items))
     request_id, timestamp = (np.concatenate([getattr(r, name) for r in chosen]) for name in ("request_id", "timestamp"))
     sizes = np.array([len(items) for items in candidates])
     ranker = BlendedRanker(models.policy, seed=0)
@@ -155,11 +149,6 @@ def _offline(
     return [ranked[number] for number in numbers]
 
 
-def _own_model(log: EventLog, models: Models) -> LoggedModel | None:
-    """The logged predictions if the artifact has no model."""
-    return LoggedModel(log, models.policy.tasks) if models.mtl is None else None
-
-
 def _free_version(store: Store) -> str:
     """The version to fill, not that of an earlier check; ValueError for a store of anything else."""
     current = store.current()
@@ -171,11 +160,6 @@ def _free_version(store: Store) -> str:
     return version
 
 
-def _fill(store: Store, version: str, log: EventLog, models: Models, state: State) -> None:
-    """Makes a version of a state the only one of the store."""
-    FeatureCenter(models.schema, models.fitted, store).publish(state, log.users(), log.items(), version, keep=0)
-
-
 def _online(
     log: EventLog,
     models: Models,
@@ -185,9 +169,9 @@ def _online(
     config: CheckConfig,
 ) -> list[tuple[ServedPage, FeatureBatch]]:
     """Each request's page, and the features of the offline candidates."""
-    first = int(chosen[0].timestamp[0])
-    own, served = _own_model(log, models), []
-    system = Pipeline(models, store, "", seed=0, predict=own)
+    first, served = int(chosen[0].timestamp[0]), []
+    own = models.mtl is None
+    system = Pipeline(models, store, "", seed=0)
     with track("serve-check: online", total=len(chosen)) as bar:
         for request, ranked, (events, raw) in zip(chosen, offline, _moments(log, chosen, first), strict=True):
             for start in range(0, len(events), _UPDATE):
@@ -199,55 +183,18 @@ def _online(
                 user,
                 k=config.k,
                 candidates=config.candidates,
-                item_ids=None if own is None else own.turn_to(request),
+                item_ids=ranked.features.item_id if own else None,
+                predictions=ranked.predictions if own else None,
                 context=context,
                 scenario=scenario,
                 timestamp=now,
             )
             features = page.features
-            if not np.array_equal(features.item_id, ranked.features.item_id):
+            if own or not np.array_equal(features.item_id, ranked.features.item_id):
                 features = system.center.read(user, ranked.features.item_id, context, now, scenario)
             served.append((page, features))
             bar.advance(1)
     return served
-
-
-def _embedded(
-    log: EventLog,
-    artifact: Artifact,
-    models: Models,
-    store: Store,
-    chosen: list[FeatureBatch],
-    online: list[tuple[ServedPage, FeatureBatch]],
-    config: CheckConfig,
-) -> int:
-    """How many pages are the same if the C++ library reads artifact and store itself, as in a server without Python."""
-    own = _own_model(log, models)
-    predict = None if own is None else partial(predicted, own, len(models.policy.tasks))
-    system = _core.Pipeline.load(str(artifact.path), store.core, any_version=True, seed=0, predict=predict)
-    first, equal = int(chosen[0].timestamp[0]), 0
-    with track("serve-check: the C++ library alone", total=len(chosen)) as bar:
-        for request, (page, _), (events, raw) in zip(chosen, online, _moments(log, chosen, first), strict=True):
-            for start in range(0, len(events), _UPDATE):
-                system.center.update(*feedback_columns(models.schema, events.slice(start, _UPDATE)))
-            made = system.rank(
-                user_id=int(request.user_id[0]),
-                timestamp=int(request.timestamp[0]),
-                scenario=None if request.scenario is None else str(request.scenario[0]),
-                context={name: raw[name] for name in models.schema.context},
-                k=config.k,
-                candidates=config.candidates,
-                item_ids=None if own is None else own.turn_to(request),
-            )
-            pairs = (
-                (made["items"], page.items),
-                (made["values"][0, : len(page.items)], page.scores),
-                (made["weights"], page.page.weights),
-                (made["predictions"], page.predictions),
-            )
-            equal += all(a.tobytes() == b.tobytes() for a, b in pairs) and made["degraded"] == 0
-            bar.advance(1)
-    return equal
 
 
 def _moments(log: EventLog, chosen: list[FeatureBatch], first: int) -> "Iterator[tuple[pl.DataFrame, dict[str, Any]]]":

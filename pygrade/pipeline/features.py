@@ -1,6 +1,5 @@
 """The stages of events and features: imported, cut in time, materialized, and searched for leaks."""
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from pygrade.data.events import EventLog, import_events
 from pygrade.features import FeatureSchema, default_schema, find_leaks, materialize
 from pygrade.mtl import Timeline
 from pygrade.workers import LOCAL, Workers
+
+_LEAK_ROWS = 100_000  # of the log, the earliest, that are searched for leaks
 
 
 def make_events(out: Path, data: str, source: Any) -> dict[str, Any]:
@@ -38,9 +39,7 @@ def make_features(
     timeline, policy_end = cut_times(log, config, workers)
     chosen = default_schema(log) if schema is None else schema
     window = int(log.source["first_time"]), timeline.train_end
-    for left in out.glob(".set.partial-*"):  # of a killed run; what its workers did is used
-        shutil.rmtree(left)
-    made = materialize(log, chosen, out / "set", window, workers=workers)
+    made = materialize(log, chosen, out / "set", window)
     return {
         "requests": made.num_requests,
         "rows": made.num_rows,
@@ -53,8 +52,8 @@ def make_features(
 
 def check_leaks(log: EventLog, schema: FeatureSchema, config: PipelineConfig) -> dict[str, Any]:
     """The features that change with events after their request."""
-    leaks = find_leaks(log, schema, config.leak_checks, config.seed, config.leak_rows)
-    return {"moments": config.leak_checks, "rows": config.leak_rows, "leaks": [asdict(leak) for leak in leaks]}
+    leaks = find_leaks(log, schema, config.leak_checks, config.seed, _LEAK_ROWS)
+    return {"moments": config.leak_checks, "rows": _LEAK_ROWS, "leaks": [asdict(leak) for leak in leaks]}
 
 
 def cut_times(log: EventLog, config: PipelineConfig, workers: Workers = LOCAL) -> tuple[Timeline, int]:

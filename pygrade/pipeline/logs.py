@@ -70,9 +70,9 @@ class LogsStage:
     def make(self, out: Path, early: Period, late: Period) -> dict[str, Any]:
         """Writes both logs, of two periods; returns their sizes, and metrics of the predictions.
 
-        They have all requests of their periods, unless the config wants fewer.
+        They have all requests of their periods, unless the config wants fewer for the policy.
         """
-        limits = {POLICY: self.config.policy_requests, EVALUATE: self.config.evaluate_requests}
+        limits = {POLICY: self.config.policy_requests, EVALUATE: 0}
         wanted = {
             name: wanted_of(self.features, period, limits[name], self.workers, f"{name} log: sample")
             for name, period in ((POLICY, early), (EVALUATE, late))
@@ -86,7 +86,7 @@ class LogsStage:
             )
         sizes: dict[str, Any] = {}
         for name, requests in wanted.items():
-            row = self.predict, self.tasks, self.task_values, self.value_tasks, self.config.negatives, inputs
+            row = self.predict, self.tasks, self.task_values, self.value_tasks, inputs
             writer = LogWriter(source.path, first_id, requests, *row, out / name, self.log.slots_known)
             written = write_log(source, writer, self.workers, f"{name} log")
             sizes[name] = {**written, "at_most": limits[name] or None}

@@ -80,7 +80,7 @@ class MtlJob:
 def train_mtl(group: Group, job: MtlJob) -> MtlModel:
     """The loop of one rank."""
     rows = mtl_rows(FeatureSet.open(job.features), job.tasks, group.rank, group.size)
-    return mtl.fit_stream(rows, job.tasks, job.timeline, job.options, job.columns, group)
+    return mtl.fit_stream(rows, job.tasks, job.timeline, job.columns, job.options, group)
 
 
 def fit_mtl(
@@ -110,7 +110,7 @@ def fit_mtl(
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return {
         "tasks": list(tasks),
-        "network": options.network,
+        "network": "PLE" if options.task_experts else "MMoE",
         "funnel": [list(pair) for pair in options.funnel],
         "inputs": {"dense": len(columns.dense), "ids": len(columns.ids)},
         "best_epoch": model.best_epoch,

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from pygrade._util.optional_imports import require
 from pygrade.data.event_log import EventLog
 from pygrade.features import FeatureBatch
-from pygrade.serving.callbacks import Rows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,30 +43,3 @@ class OwnPredictions:
                     f"column {column!r}, request {row['request_id']}, item {row['item_id']}: null; want a prediction "
                     "of every candidate, as predictions is 'own'"
                 )
-
-
-class LoggedModel:
-    """The user's own model as far as the log knows it: `Pipeline.load`'s ``predict`` for one request at a time."""
-
-    def __init__(self, log: EventLog, tasks: tuple[str, ...]) -> None:
-        self._predictions, self._tasks = OwnPredictions(log, tasks), len(tasks)
-        self._items: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._rows = np.zeros((0, self._tasks), np.float32)
-
-    def turn_to(self, request: FeatureBatch) -> NDArray[np.int64]:
-        """The candidates of one logged request, ascending; from now on they, and no others, have predictions."""
-        self._items, first = np.unique(request.item_id, return_index=True)
-        self._rows = self._predictions(request)[first]
-        return self._items
-
-    def of(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """[n, T], NaN of items that are not among the candidates."""
-        result = np.full((len(items), self._tasks), np.nan, np.float32)
-        places = {item: place for place, item in enumerate(self._items.tolist())}
-        for row, item in enumerate(items.tolist()):
-            if item in places:
-                result[row] = self._rows[places[item]]
-        return result
-
-    def __call__(self, rows: Rows) -> NDArray[np.float32]:
-        return self.of(rows.item_id)

@@ -83,7 +83,6 @@ class LogWriter(PartWork):
     tasks: tuple[str, ...]  # some of the schema's, in the order of the predictions
     task_values: tuple[float, ...]
     value_tasks: tuple[str, ...]
-    negatives: bool  # rows that were never shown are candidates too
     inputs: PolicyInputs  # columns of the context and of items
     folder: Path
     slots_known: bool = True  # of the events
@@ -110,27 +109,24 @@ class LogWriter(PartWork):
     def _log(self, batch: FeatureBatch) -> Logs:
         """The requests of a batch and the copies, with predictions."""
         shown = batch.position >= 0
-        rows = shown | self._is_copy(batch.request_id)[batch.row_request] | self.negatives
         chosen = [batch.fitted.schema.tasks.index(task) for task in self.tasks]
-        counts = np.bincount(batch.row_request[rows], minlength=len(batch))
-        prices = prices_in(batch)
         feedback = np.where(shown[:, None], np.nan_to_num(batch.feedback[:, chosen]), 0.0)
         return Logs(
             tasks=self.tasks,
             features=self.inputs.features,
             request_id=batch.request_id,
             user_id=batch.user_id,
-            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            offsets=batch.offsets,
             context=batch.request_inputs(self.inputs.features),
             items=self.inputs.items,
-            item_features=batch.item_inputs(self.inputs.items)[rows] if self.inputs.items else None,
-            item_id=batch.item_id[rows],
-            position=batch.position[rows],
-            predictions=self.predict(batch)[rows],
-            feedback=feedback[rows].astype(np.float32),
+            item_features=batch.item_inputs(self.inputs.items) if self.inputs.items else None,
+            item_id=batch.item_id,
+            position=batch.position,
+            predictions=self.predict(batch),
+            feedback=feedback.astype(np.float32),
             task_values=self.task_values,
             value_tasks=self.value_tasks,
-            value=None if prices is None else prices[rows],
+            value=prices_in(batch),
             scenario=None if batch.scenario is None else batch.scenario.astype(str),
             timestamp=batch.timestamp,
             slots_known=self.slots_known,

@@ -11,14 +11,15 @@ import numpy as np
 from pygrade import prerank
 from pygrade.config.pipeline import PipelineConfig
 from pygrade.config.prerank import PrerankConfig
-from pygrade.features import FeatureBatch, FeatureSet
+from pygrade.features import FeatureSet
 from pygrade.mtl import Timeline
-from pygrade.pipeline.parts import CHECKPOINTS, features_between, over_parts
+from pygrade.pipeline.parts import CHECKPOINTS, features_between
 from pygrade.workers import LOCAL, Workers
 from pygrade.workers.group import Group
 
 TOWERS, POPULAR = "two towers", "most popular items"  # what a prerank may be
 KNOWN = "known_items.npy"  # in the stage: the items of the time before the policy's part
+RECALL_AT = (50, 100, 500)  # lengths of the lists whose recall is reported
 _RECALL_REQUESTS = 2_000
 
 
@@ -56,17 +57,14 @@ def fit_prerank(
     later = features_between(features, *timeline.parts["predict"])
     job = TowersJob(features.path, timeline, values, replace(config.prerank, seed=config.seed))
     fitted = workers.train(train_towers, job, config.ranks, out / CHECKPOINTS, "prerank")
-    known = catalog_of(features, timeline.calibrate_end, workers)
-    judged = prerank.Prerank.build(fitted, known, workers=workers)
-    counted = over_parts(workers, features, PopularityOf(values), (None, timeline.stop_end), "popularity")
-    popular = prerank.Popularity.joined(counted)
-    recalls = [
-        prerank.evaluate(judged, later, popular, n, max_requests=_RECALL_REQUESTS).to_dict() for n in config.recall_at
-    ]
-    every = catalog_of(features, None, workers)
+    known = prerank.Catalog.from_batches(features_between(features, None, timeline.calibrate_end))
+    judged = prerank.Prerank.build(fitted, known)
+    popular = prerank.Popularity.fit(features_between(features, None, timeline.stop_end), values)
+    recalls = [prerank.evaluate(judged, later, popular, n, max_requests=_RECALL_REQUESTS).to_dict() for n in RECALL_AT]
+    every = prerank.Catalog.from_batches(features.batches)
     replaced = loses(recalls) and not config.keep_prerank
     chosen = prerank.popularity_towers(popular, fitted) if replaced else fitted
-    served = prerank.Prerank.build(chosen, every, features.schema.hash, workers)
+    served = prerank.Prerank.build(chosen, every, features.schema.hash)
     served.save(out / "prerank")
     np.save(out / KNOWN, known.item_id)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
@@ -77,26 +75,6 @@ def fit_prerank(
         "recall": recalls,
         "published": POPULAR if replaced else TOWERS,
     }
-
-
-@dataclass(frozen=True)
-class PopularityOf:
-    """Work over parts: the popularity in one part."""
-
-    values: tuple[float, ...]
-
-    def __call__(self, batches: list[FeatureBatch]) -> prerank.Popularity:
-        return prerank.Popularity.fit(lambda: iter(batches), self.values)
-
-
-def catalog_of(features: FeatureSet, stop: int | None, workers: Workers) -> prerank.Catalog:
-    """The items of the requests before a moment, as they were in their last row."""
-    return prerank.Catalog.joined(over_parts(workers, features, catalog_of_part, (None, stop), "catalog"))
-
-
-def catalog_of_part(batches: list[FeatureBatch]) -> prerank.Catalog:
-    """Work over parts."""
-    return prerank.Catalog.from_batches(lambda: iter(batches))
 
 
 def loses(recalls: Sequence[Mapping[str, Any]]) -> bool:

@@ -98,14 +98,14 @@ def _run_stages(
 
     shares = [config.train_share, config.stop_share, config.calibrate_share, config.policy_share]
     options: Any = [shares, None if schema is None else schema.hash]
-    made = run("features", lambda out: make_features(out, log, schema, config, workers), options, [events], True)
+    made = run("features", lambda out: make_features(out, log, schema, config, workers), options, [events])
     features = FeatureSet.open(made.path / "set")
     timeline, policy_end = Timeline(**made.record["timeline"]), int(made.record["policy_end"])
     if config.leak_checks:
-        options = [config.leak_checks, config.leak_rows, config.seed]
+        options = [config.leak_checks, config.seed]
         run("leaks", lambda _: check_leaks(log, features.schema, config), options, [made])
 
-    options = [config.prerank, config.ranks, config.recall_at, config.keep_prerank, config.seed]
+    options = [config.prerank, config.ranks, config.keep_prerank, config.seed]
     train_prerank = partial(fit_prerank, features, timeline, log.task_values, config, workers=workers)
     prerank = run("prerank", train_prerank, options, [made], True)
 
@@ -116,7 +116,7 @@ def _run_stages(
     model = run("mtl", (lambda _: choose()) if own else train_model, options, [made], True)
 
     searched = bool(config.candidates) and not own
-    options = [config.policy_requests, config.evaluate_requests, config.negatives, config.candidates]
+    options = [config.policy_requests, config.candidates]
     stage = LogsStage.of(log, features, model, prerank if searched else None, config, workers)
     periods = (timeline.calibrate_end, policy_end), (policy_end, None)
     sources = [made, model, prerank] if searched else [made, model]

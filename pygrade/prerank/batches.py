@@ -3,7 +3,7 @@
 Everything streams: memory grows with the number of distinct items and the size of the shuffle buffer, not with rows.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,44 +65,26 @@ class Catalog:
     @classmethod
     def from_batches(cls, batches: Batches, group: Group | None = None) -> "Catalog":
         """Every item of the batches, as it was in its last row; with ranks, in that of the last rank that has it."""
-        own = list(cls._join(cls.of(batch.item_id, batch.item_dense, batch.item_ids) for batch in batches()))
-        every = own if group is None else [part for rank in group.gather(own) for part in rank]
-        if not every:
-            raise ValueError("batches is empty; want at least one batch")
-        return cls.joined(every)
-
-    @classmethod
-    def joined(cls, parts: "Iterable[Catalog]") -> "Catalog":
-        """The items of several catalogs; of an item in several of them the last row counts. ValueError if empty."""
-        for catalog in cls._join(parts):
-            return catalog
-        raise ValueError("parts is empty; want at least one catalog")
-
-    @classmethod
-    def _join(cls, parts: "Iterable[Catalog]") -> "Iterator[Catalog]":
-        """One catalog of the parts; none if there are none."""
         waiting: list[Catalog] = []
         held = 0
-        for part in parts:
-            waiting.append(part)
-            held += len(part)
+        for batch in batches():
+            waiting.append(cls.of(batch.item_id, batch.item_dense, batch.item_ids))
+            held += len(waiting[-1])
             if held > 2 * len(waiting[0]) + _JOIN:
-                waiting = [cls._concatenated(waiting)]
+                waiting = [cls._joined(waiting)]
                 held = len(waiting[0])
-        if waiting:
-            yield cls._concatenated(waiting)
+        every = waiting if group is None else [part for rank in group.gather(waiting) for part in rank]
+        if not every:
+            raise ValueError("batches is empty; want at least one batch")
+        return cls._joined(every)
 
     @classmethod
-    def _concatenated(cls, parts: "list[Catalog]") -> "Catalog":
+    def _joined(cls, parts: "list[Catalog]") -> "Catalog":
         return cls.of(
             np.concatenate([part.item_id for part in parts]),
             np.concatenate([part.dense for part in parts]),
             np.concatenate([part.ids for part in parts]),
         )
-
-    def part(self, start: int, stop: int) -> "Catalog":
-        """The items from one place to another."""
-        return Catalog(self.item_id[start:stop], self.dense[start:stop], self.ids[start:stop])
 
 
 class ItemCounts:

@@ -27,7 +27,7 @@ Floats = NDArray[np.float32]
 
 KINDS = ("auto", "flat", "ivf")
 IVF_ABOVE = 200_000  # items above which "auto" means "ivf": a flat scan then takes more than half a millisecond
-_LISTS_PER_ROOT = 4  # nlist by default: so many times √m, which balances centroids and items to score
+_LISTS_PER_ROOT = 4  # nlist: so many times √m, which balances centroids and items to score
 _PROBED_SHARE = 1 / 12  # nprobe by default, of nlist
 
 
@@ -40,26 +40,24 @@ def scores_of(query: Floats, vectors: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class ItemIndex:
-    """Items and their vectors in the C++ core. Never changes: `added` returns another, so searches need no lock."""
+    """Items and their vectors in the C++ core. Immutable: any number of threads may search one."""
 
     core: _core.ItemIndex
 
     @classmethod
-    def build(
-        cls, item_id: ArrayLike, vectors: ArrayLike, kind: str = "auto", nlist: int = 0, nprobe: int = 0
-    ) -> "ItemIndex":
+    def build(cls, item_id: ArrayLike, vectors: ArrayLike, kind: str = "auto", nprobe: int = 0) -> "ItemIndex":
         """An index of item_id[m] int64, distinct and ≥ 0, and vectors[m, D] float, finite.
 
-        ``kind``: "flat" (exact), "ivf" (approximate), "auto" (ivf above IVF_ABOVE items). ``nlist``: inverted lists of
-        an ivf index, 0: 4 √m. ``nprobe``: lists that a search reads, 0: a twelfth of them. The same items give the
-        same index by any number of threads. Raises ValueError naming the argument.
+        ``kind``: "flat" (exact), "ivf" (approximate, 4 √m lists), "auto" (ivf above IVF_ABOVE items). ``nprobe``: lists
+        that a search reads, 0: a twelfth of them. The same items give the same index by any number of threads. Raises
+        ValueError naming the argument.
         """
         ids, rows = _checked(item_id, vectors)
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; want 'auto', 'flat' or 'ivf'")
         if kind == "flat" or (kind == "auto" and len(ids) <= IVF_ABOVE) or not len(ids):
             return cls(_core.ItemIndex(ids, rows))
-        lists = nlist or max(1, min(len(ids), round(_LISTS_PER_ROOT * math.sqrt(len(ids)))))
+        lists = max(1, min(len(ids), round(_LISTS_PER_ROOT * math.sqrt(len(ids)))))
         probed = nprobe or math.ceil(_PROBED_SHARE * lists)
         threads = torch.get_num_threads()
         centroids = np.empty((lists, rows.shape[1]), np.float32)
@@ -98,16 +96,6 @@ class ItemIndex:
         found = np.empty(len(item_id), bool)
         self.core.has(np.ascontiguousarray(item_id, np.int64), found)
         return found
-
-    def added(self, item_id: ArrayLike, vectors: ArrayLike) -> "ItemIndex":
-        """This index and new items, in the lists that it has; ValueError if one is already in it."""
-        ids, rows = _checked(item_id, vectors)
-        if rows.shape[1] != self.width:
-            raise ValueError(f"vectors has shape {rows.shape}; want [{len(ids)}, {self.width}]")
-        known = self.has(ids)
-        if known.any():
-            raise ValueError(f"item_id holds {ids[known][0]}, which is in the index; want new items")
-        return ItemIndex(self.core.added(ids, rows))
 
     def search(
         self,

@@ -1,6 +1,6 @@
 """Recall of retrieved lists, and popularity as the baseline."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,18 +46,6 @@ class Popularity:
             value = positive_weight(batch, weights)
             rows = np.flatnonzero(value > 0)
             counts.add(batch.item_id[rows], value[rows])
-        return cls._ordered(counts)
-
-    @classmethod
-    def joined(cls, parts: "Iterable[Popularity]") -> "Popularity":
-        """The popularity over several parts of the batches, added in their order."""
-        counts = ItemCounts()
-        for part in parts:
-            counts.add(part.item_id, part.weight)
-        return cls._ordered(counts)
-
-    @classmethod
-    def _ordered(cls, counts: ItemCounts) -> "Popularity":
         items, sums = counts.result()
         order = np.lexsort((items, -sums))
         return cls(items[order], sums[order])

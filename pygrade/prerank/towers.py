@@ -12,7 +12,7 @@ and the vectors of items, which are computed once and stored, use torch.
 """
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from pygrade.prerank.batches import Batches, Catalog, Ids, ItemCounts, Pairs, To
 from pygrade.workers.group import Group
 
 _INPUT_CLIP = 5.0
+_MOST_CATEGORIES = 1 << 20
 _NO_POSITIVE = "batches hold no positive; want shown rows whose weighted feedback is above 0"
 
 
@@ -52,7 +53,7 @@ class Inputs:
         infinite feature."""
         group = group or Group()
         with group.agreeing():
-            own = _Seen.of(batches, task_weights, config)
+            own = _Seen.of(batches, task_weights)
         ranks = [seen for seen in group.gather(own) if seen is not None]
         if not ranks:
             raise ValueError(_NO_POSITIVE)
@@ -99,17 +100,17 @@ class _Seen:
         self.left_out = left_out
 
     @classmethod
-    def of(cls, batches: Batches, task_weights: NDArray[np.float32], config: PrerankConfig) -> "_Seen | None":
+    def of(cls, batches: Batches, task_weights: NDArray[np.float32]) -> "_Seen | None":
         """None if there is no batch."""
         seen = None
         for batch in batches():
             pairs = positives(batch, task_weights)
             if seen is None:
-                seen = cls(pairs, aging(batch) & (not config.aging_features))
-            seen.add(pairs, config.max_categories)
+                seen = cls(pairs, aging(batch))
+            seen.add(pairs)
         return seen
 
-    def add(self, pairs: Pairs, max_categories: int) -> None:
+    def add(self, pairs: Pairs) -> None:
         self.counts.add(pairs.item_id, np.ones(len(pairs)))
         names = ("request_dense", "item_dense")
         for moment, name, values in zip(self.moments, names, (pairs.request_dense, pairs.item_dense), strict=True):
@@ -119,11 +120,11 @@ class _Seen:
         names = ("request_ids", "item_ids")
         for size, name, ids in zip(self.sizes, names, (pairs.request_ids, pairs.item_ids), strict=True):
             np.maximum(size, ids.max(0, initial=0) + 1, out=size)
-            if (size > max_categories).any():
+            if (size > _MOST_CATEGORIES).any():
                 column = int(np.argmax(size))
                 raise ValueError(
                     f"{name} reaches {size[column] - 1} in column {column}; want vocabulary indices below "
-                    f"max_categories, {max_categories}"
+                    f"{_MOST_CATEGORIES}"
                 )
 
     def merge(self, other: "_Seen") -> None:
@@ -161,7 +162,6 @@ class TwoTower(nn.Module):
     def __init__(self, config: PrerankConfig, inputs: Inputs) -> None:
         super().__init__()
         self.config, self.inputs = config, inputs
-        self._core: tuple[list[tuple[int, int]], _core.UserTower] | None = None
         wide, narrow = config.width - 1, config.field_embedding
         self.item_table = nn.Embedding(len(inputs.item_id) + 1, wide)
         self.request_fields = nn.ModuleList(nn.Embedding(int(size), narrow) for size in inputs.request_sizes)
@@ -222,11 +222,11 @@ class TwoTower(nn.Module):
             torch.from_numpy(known.item_rows(item_id)),
         )
 
-    def user_vectors(self, requests: TowerInputs) -> NDArray[np.float32]:
-        """Vectors of requests, [R, width], by the C++ core."""
+    def user_vectors(self, requests: TowerInputs, core: _core.UserTower | None = None) -> NDArray[np.float32]:
+        """Vectors of requests, [R, width], by the C++ core; ``core``: what `core` gave before."""
         self._check_requests(requests)
         result = np.empty((len(requests.user_id), self.config.width), np.float32)
-        self.core().user_vectors(
+        (core or self.core()).user_vectors(
             np.ascontiguousarray(requests.request_dense, np.float32),
             np.ascontiguousarray(requests.request_ids, np.int64),
             np.ascontiguousarray(requests.sequences, np.int64),
@@ -239,30 +239,23 @@ class TwoTower(nn.Module):
         hidden, output = cast(nn.Linear, self.user_tower[0]), cast(nn.Linear, self.user_tower[3])
         parameters: list[Tensor] = [self.item_table.weight, hidden.weight, hidden.bias, output.weight, output.bias]
         parameters += [cast(nn.Embedding, table).weight for table in self.request_fields]
-        state = [(p.data_ptr(), p._version) for p in parameters]
-        if self._core is None or self._core[0] != state:
-            table, *layers = (p.detach().numpy() for p in parameters)
-            known = self.inputs
-            tower = _core.UserTower(
-                width=self.config.width,
-                hidden=self.config.hidden,
-                field_embedding=self.config.field_embedding,
-                length=known.length,
-                item_id=known.item_id,
-                item_table=table,
-                request_mean=known.request_mean,
-                request_std=known.request_std,
-                field_tables=layers[4:],
-                hidden_weight=layers[0],
-                hidden_bias=layers[1],
-                output_weight=layers[2],
-                output_bias=layers[3],
-            )
-            self._core = state, tower
-        return self._core[1]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_core": None}  # made again from the parameters
+        table, *layers = (p.detach().numpy() for p in parameters)
+        known = self.inputs
+        return _core.UserTower(
+            width=self.config.width,
+            hidden=self.config.hidden,
+            field_embedding=self.config.field_embedding,
+            length=known.length,
+            item_id=known.item_id,
+            item_table=table,
+            request_mean=known.request_mean,
+            request_std=known.request_std,
+            field_tables=layers[4:],
+            hidden_weight=layers[0],
+            hidden_bias=layers[1],
+            output_weight=layers[2],
+            output_bias=layers[3],
+        )
 
     def item_vectors(self, catalog: Catalog, rows: int = 8192) -> NDArray[np.float32]:
         """Vectors of a catalog, [m, width]."""

@@ -1,6 +1,6 @@
 """Trains the two towers on streams of logged requests.
 
-Loss of a batch of B positives (u_r, i_r) of weight w_r, with s of `towers` and q of `frequency`:
+Loss of a batch of B positives (u_r, i_r) of weight w_r, with s of `towers` and q the share of the draws so far:
 
     - Σ_r w_r log ( exp(s_rr) / (exp(s_rr) + Σ_c exp(s_rc - log((B - 1) q(i_c)))) ) / Σ_r w_r,   s_rc = s(u_r, i_c)
 
@@ -26,13 +26,14 @@ from torch import Tensor
 from pygrade._util.threads import torch_threads
 from pygrade.config.prerank import PrerankConfig
 from pygrade.prerank.batches import Batch, Batches, Catalog, Pairs, shuffled
-from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.index import ItemIndex
 from pygrade.prerank.recall import held_out_positives, recall
 from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.workers.group import Group
 
 logger = logging.getLogger("pygrade")
+
+_VALIDATION_REQUESTS = 2_000  # with a positive, the earliest, that measure the recall
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _train(
     """Towers, losses, the best number of passes and the recalls. ``name``: of its checkpoints."""
     inputs = Inputs.fit(batches, task_weights, config, group)
     catalog = None if validation is None else Catalog.from_batches(batches, group)
-    frequency = ItemFrequency(len(inputs.item_id) + 1, config.frequency_half_life)
+    draws = torch.zeros(len(inputs.item_id) + 1, dtype=torch.float64)
     rng = np.random.default_rng(group.seed(config.seed))
     done, losses, recalls = 0, list[float](), list[float]()
     best = config.epochs - 1
@@ -108,7 +109,7 @@ def _train(
             optimizer.load_state_dict(saved["optimizer"])
             done, best, best_state = saved["epochs"], saved["best"], saved["best_state"]
             losses, recalls = saved["losses"], saved["recalls"]
-            frequency.restore(saved["frequency"])
+            draws = saved["draws"]
             group.set_random_state(saved["random"], rng)
         for epoch in range(done, config.epochs):
             if recalls and epoch - 1 - best >= config.patience:
@@ -117,7 +118,7 @@ def _train(
             total = weight = 0.0
             pairs_of_pass = shuffled(batches, task_weights, group.share(config.batch_size), config.shuffle, rng)
             for pairs in group.steps(pairs_of_pass, inputs.no_pairs()):
-                loss = _loss(towers, pairs, frequency, rng, group)
+                loss = _loss(towers, pairs, draws, rng, group)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 group.sum_gradients(towers)
@@ -138,7 +139,7 @@ def _train(
                     best, best_state = epoch, _copy(towers)
             state = {"towers": towers.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1}
             state |= {"best": best, "best_state": best_state, "losses": losses, "recalls": recalls}
-            state |= {"frequency": frequency.state(), "random": group.random_state(rng)}
+            state |= {"draws": draws, "random": group.random_state(rng)}
             group.save(name, state)
         if validation is not None:
             towers.load_state_dict(best_state)
@@ -149,16 +150,19 @@ def _copy(towers: TwoTower) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in towers.state_dict().items()}
 
 
-def _loss(towers: TwoTower, pairs: Pairs, frequency: ItemFrequency, rng: np.random.Generator, group: Group) -> Tensor:
-    """This rank's part of the batch's loss: the sum over the ranks is the loss."""
+def _loss(towers: TwoTower, pairs: Pairs, draws: Tensor, rng: np.random.Generator, group: Group) -> Tensor:
+    """This rank's part of the batch's loss: the sum over the ranks is the loss.
+
+    draws: how often each row of the item table was drawn so far, float64; this batch is added.
+    """
     user_inputs = (part.to(group.device) for part in towers.user_inputs(pairs))
     item_dense, item_fields, rows = towers.item_inputs(pairs.item_id, pairs.item_dense, pairs.item_ids)
     hidden = torch.from_numpy(rng.random(len(pairs)) < towers.config.id_dropout)
     item_inputs = (part.to(group.device) for part in (item_dense, item_fields, rows.masked_fill(hidden, 0)))
     users, own_items = towers.user(*user_inputs), towers.item(*item_inputs)
     every, _ = group.gather_rows(rows)  # [B], of the whole batch
-    frequency.add(every.numpy())
-    correction = torch.from_numpy(frequency.log(every.numpy()))
+    draws.add_(torch.bincount(every, minlength=len(draws)))
+    correction = torch.log(draws[every] / draws.sum()).float()
     correction -= math.log(max(1, towers.inputs.others)) * (every == 0)  # those that share a row share its draws
     items, first = group.gather_rows(own_items)
     logits = users @ items.T  # [b, B]: the b positives of this rank
@@ -182,7 +186,7 @@ def _validate(
 ) -> float:
     """Recall of the first validation requests with a positive, of all ranks, by a flat index of the training items."""
     index = ItemIndex.build(catalog.item_id, towers.item_vectors(catalog), "flat")
-    total, count, limit = 0.0, 0, group.share(config.validation_requests)
+    total, count, limit = 0.0, 0, group.share(_VALIDATION_REQUESTS)
     with group.agreeing():
         for batch in validation():
             requests, relevant = held_out_positives(batch, task_weights)

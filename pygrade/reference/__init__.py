@@ -17,11 +17,9 @@ from pygrade.reference.fusion import fuse_scores, fuse_topk, rank_order, transfo
 from pygrade.reference.gain import topk_gain
 from pygrade.reference.grpo import grpo_loss
 from pygrade.reference.lambdaloss import lambda_loss
-from pygrade.reference.multi_task import multi_task
 from pygrade.reference.page_search import search_page
 from pygrade.reference.piecewise_linear import piecewise_linear
 from pygrade.reference.prediction_scale import read_predictions
-from pygrade.reference.prerank import nearest_items, nearest_of_lists, user_vector
 from pygrade.reference.ranking import rank
 from pygrade.reference.rollout import format_penalty, rollout
 
@@ -39,9 +37,6 @@ __all__ = [
     "group_advantage",
     "grpo_loss",
     "lambda_loss",
-    "multi_task",
-    "nearest_items",
-    "nearest_of_lists",
     "piecewise_linear",
     "rank",
     "rank_order",
@@ -50,5 +45,4 @@ __all__ = [
     "search_page",
     "topk_gain",
     "transform_scores",
-    "user_vector",
 ]

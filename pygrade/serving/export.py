@@ -346,13 +346,7 @@ class Predictions(nn.Module):
         super().__init__()
         self.module, self.sizes = model.module.eval(), (len(model.columns.dense), len(model.columns.ids))
         calibration = model.calibration
-        beta = None if calibration is None or calibration.knots else torch.from_numpy(calibration.beta).clone()
-        self.register_buffer("beta", beta)
-        knots = () if calibration is None else calibration.knots
-        self.ends = [(float(x[0]), float(x[-1])) for x, _ in knots]
-        # One knot gives no line: all is beyond it.
-        lines = (_PiecewiseLinear(x, y, torch.float64) if len(x) > 1 else _Constant(float(y[0])) for x, y in knots)
-        self.lines = nn.ModuleList(lines)
+        self.register_buffer("beta", None if calibration is None else torch.from_numpy(calibration.beta).clone())
 
     @property
     def ports(self) -> tuple[Port, ...]:
@@ -365,22 +359,7 @@ class Predictions(nn.Module):
         if self.beta is not None:
             a, b, c = self.beta.unbind(1)
             logits = a * functional.logsigmoid(logits) - b * functional.logsigmoid(-logits) + c
-        elif len(self.lines):
-            columns = []
-            for t, (line, (low, high)) in enumerate(zip(self.lines, self.ends, strict=True)):
-                inside = logits[:, t].clamp(low, high)
-                columns.append(line(inside) + (logits[:, t] - inside))
-            logits = torch.stack(columns, 1)
         return torch.sigmoid(logits).clamp_min(MIN_PREDICTION).float()
-
-
-class _Constant(nn.Module):
-    def __init__(self, value: float) -> None:
-        super().__init__()
-        self.value = value
-
-    def forward(self, values: Tensor) -> Tensor:
-        return torch.full_like(values, self.value)
 
 
 def export_policy(policy: FusionPolicy, out: str | Path, k: int = 10, *, onnx: bool = False) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from pygrade.mtl import MtlModel
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import multipliers, shifts_of
-from pygrade.prerank import Catalog, Prerank
+from pygrade.prerank import Prerank
 from pygrade.serving.artifact import Artifact, open_artifact
 from pygrade.serving.callbacks import ItemValues, Predict, Rows, checked_items, predicted, prices_of
 from pygrade.serving.page import Ids, Page
@@ -40,7 +39,6 @@ STORE = "store.json"  # in the run: which store was filled
 EVIDENCE = "user_count"  # the feature that says how much is known of a user, if the schema has it
 _DEGRADED = ("", "store", "deadline", "version")  # by Degraded of <pygrade/pipeline.hpp>
 _MAX_SEED = (1 << 31) - 1
-_READ_ITEMS = 20_000  # items whose features are read at once
 
 Eligible = NDArray[np.int64] | Callable[[NDArray[np.int64]], NDArray[np.bool_]]
 """The only items of a page: their ids, or a function of ids [n] that says which of them."""
@@ -124,8 +122,10 @@ class Pipeline:
         self.center = FeatureCenter(models.schema, models.fitted, store, version=version or None)
         start = None if seed is None else integer("seed", seed, 0, _MAX_SEED)
         own = None if predict is None else partial(predicted, predict, len(models.policy.tasks))
-        self._core = _core.Pipeline(*self._parts(), self.center.core, start, own)
-        self._updating = Lock()
+        model = None if models.mtl is None else models.mtl.core
+        policy = _core.Policy(*models.policy.artifact())
+        parts = version, models.fitted.core, models.prerank.core, model, policy
+        self._core = _core.Pipeline(*parts, self.center.core, start, own)
 
     @classmethod
     def load(
@@ -229,12 +229,6 @@ class Pipeline:
         )
         return self._page(made, user_id, now, scenario, request_id)
 
-    def _parts(self) -> tuple[str, _core.Features, _core.Prerank, _core.MultiTaskModel | None, _core.Policy]:
-        """The models as the core takes them."""
-        models = self.models
-        model = None if models.mtl is None else models.mtl.core
-        return self.version, models.fitted.core, models.prerank.core, model, _core.Policy(*models.policy.artifact())
-
     def _predictions(self, predictions: ArrayLike, item_ids: NDArray[np.int64] | None) -> NDArray[np.float32]:
         given = np.ascontiguousarray(predictions, np.float32)
         wanted = (-1 if item_ids is None else len(item_ids), len(self.models.policy.tasks))
@@ -300,53 +294,6 @@ class Pipeline:
     def update(self, events: Any) -> int:
         """Feedback events for the features of later requests, see `FeatureCenter.update`."""
         return self.center.update(events)
-
-    def update_items(
-        self,
-        items: Any = None,
-        *,
-        prerank: Prerank | None = None,
-        remove: ArrayLike = (),
-        rebuild: bool = False,
-        timestamp: int | None = None,
-    ) -> int:
-        """Changes the items that can be retrieved, while pages are made: each uses the old index or the new one.
-
-        items: new or changed items with their attributes, see `FeatureCenter.update_items`; new ones are added to the
-        index. prerank: newly trained towers with their index, of the same schema, served from now on. remove: ids that
-        are retrieved no more. rebuild: index every item again, by its features at ``timestamp`` (ms, default now);
-        ``remove`` does so too. Returns how many items can be retrieved.
-
-        Raises the errors of `FeatureCenter.update_items` and `Prerank.swap`, ValueError if no item is left, and
-        `StoreError` if the store fails; the index then stays as it was.
-        """
-        now = int(time.time() * 1000) if timestamp is None else timestamp
-        served = self.models.prerank
-        with self._updating:
-            new = np.zeros(0, np.int64) if items is None else self.center.update_items(items)
-            if prerank is not None:
-                served.swap(prerank)
-            gone = np.asarray(remove, np.int64).reshape(-1)
-            if rebuild or len(gone):
-                index = served.index
-                known = np.setdiff1d(np.concatenate([index.item_id, new]), gone)
-                if not len(known):
-                    raise ValueError(f"remove names all {len(index)} items; want some to be left")
-                served.rebuild(self._catalog(known, now))
-            elif len(new):
-                served.add_items(self._catalog(new, now))
-            self._core.publish(*self._parts())
-            return len(served.index)
-
-    def _catalog(self, item_ids: NDArray[np.int64], timestamp: int) -> Catalog:
-        """The inputs of the item tower; `StoreError` if the store does not give them."""
-        parts = []
-        for start in range(0, len(item_ids), _READ_ITEMS):
-            batch = self.center.read(0, item_ids[start : start + _READ_ITEMS], None, timestamp)
-            if batch.defaults:
-                raise StoreError(f"{self.store.url} does not give the features of the items; the index is as it was")
-            parts.append(Catalog(batch.item_id, batch.item_dense, batch.item_ids))
-        return Catalog.joined(parts)
 
     def close(self) -> None:
         """Lets go of the store; it closes when nobody reads it any more."""

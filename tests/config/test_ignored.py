@@ -31,9 +31,6 @@ PIPELINE = ["pipeline", "--data", "logs:x", "--out", "y"]
         ([*PIPELINE, "--train.seed", "3"], "train.seed is 3; want --seed"),
         ([*PIPELINE, "--mtl.seed", "3"], "mtl.seed is 3; want --seed"),
         ([*PIPELINE, "--prerank.seed", "3"], "prerank.seed is 3; want --seed"),
-        ([*PIPELINE, "--leak-checks", "0", "--leak-rows", "3"], "leak_rows is 3; want it with --leak-checks"),
-        ([*PIPELINE, "--mtl.experts", "3"], "mtl.experts is 3; want it with --mtl.network mmoe alone"),
-        ([*PIPELINE, "--mtl.network", "mmoe", "--mtl.levels", "2"], "want it with --mtl.network ple alone"),
         ([*PIPELINE, "--train.policy.slope", "2"], "train.policy.slope is 2.0; want it with --train.policy.transform"),
         (
             [*PIPELINE, "--train.policy.evidence-prior", "2", "--evidence-prior", "3"],

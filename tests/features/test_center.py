@@ -16,15 +16,13 @@ from pygrade.features import (
     State,
     default_schema,
     materialize,
-    replay,
     state_before,
 )
 from pygrade.features.values import encode_rows
-from pygrade.stores import StoreError, StoreUnreachableError, open_store
+from pygrade.stores import StoreUnreachableError, open_store
 from tests.features.events import make_log
+from tests.features.replay import ARRAYS, replay
 from tests.stores.doubles import PythonStore
-
-ARRAYS = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")
 
 
 @pytest.fixture(scope="module")
@@ -199,43 +197,6 @@ def test_a_skewed_feature_is_reported(log, features, memory_center):
         skew.add(online, dataclasses.replace(online, user_id=online.user_id + 1))
 
 
-def test_unknown_users_and_items_have_defaults(log, features, memory_center):
-    known = int(log.items()["item_id"][0])
-    batch = memory_center.read(987_654_321, [known, -5], {}, 1_800_000_000_000)
-    dense = dict(zip(features.schema.request_features, batch.request_dense[0].tolist(), strict=True))
-    shown = log.events.filter(pl.col("position").is_not_null())
-    assert dense["user_count"] == 0 and np.isnan(dense["user_recency"]) and np.isnan(dense["c_battery"])
-    assert dense["user_click_rate"] == pytest.approx(shown["y_click"].mean(), rel=1e-6)
-    assert (batch.sequences == -1).all() and batch.request_ids[0, 0] == 0
-    ids = dict(zip(features.schema.item_id_features, batch.item_ids.T.tolist(), strict=True))
-    assert ids["item_id"][0] > 0 and ids["item_id"][1] == 0
-    counters = memory_center.counters
-    assert (counters["user_misses"], counters["item_misses"]) == (1, 1) and counters["defaults"] == 0
-    dense, ids = batch.model_inputs()
-    assert np.isfinite(dense).all() and len(ids) == 2
-    assert len(memory_center.read(1, [], {}, 0).item_id) == 0
-
-
-def test_a_redis_that_dies_gives_defaults_and_is_counted(log, features, redis_server):
-    server, url = redis_server()
-    with open_store(url, create=True) as opened:
-        center = FeatureCenter(features.schema, features.fitted, opened)
-        center.publish(features.state(), log.users(), log.items(), "v1")
-        batch = next(features.batches(requests=1, start=cut_of(features, 290)))
-        before = read_again(center, log, batch)
-        server.kill()
-        after = read_again(center, log, batch)
-        assert [center.counters[name] for name in ("reads", "defaults", "store_errors")] == [2, 1, 1]
-        names = features.schema.request_features
-        assert before.request_dense[0, names.index("user_count")] > 0
-        assert after.request_dense[0, names.index("user_count")] == 0
-        assert after.request_dense[0, names.index("c_battery")] == before.request_dense[0, names.index("c_battery")]
-        assert np.isfinite(after.model_inputs()[0]).all() and after.item_id.tolist() == batch.item_id.tolist()
-        with pytest.raises(StoreUnreachableError):
-            center.update(log.events[:3])
-        assert center.counters["store_errors"] == 2 and center.counters["updates"] == 0
-
-
 def test_context_is_checked(log, memory_center):
     with pytest.raises(SchemaError, match="context names 'c_weather', which no feature reads; the schema knows c_bat"):
         memory_center.read(1, [5], {"c_weather": "rain"}, 0)
@@ -303,39 +264,6 @@ def test_mixed_versions_are_refused(log, features, memory_center):
     assert memory_center.store.versions() == {"v1": "current"}
 
 
-def test_a_store_without_a_version_is_no_silent_emptiness(log, features):
-    with open_store("memory:") as empty:
-        center = FeatureCenter(features.schema, features.fitted, empty)
-        with pytest.raises(StoreError):
-            center.update(log.events[:3])
-        center.read(1, [5], {}, 0)
-        assert center.counters["defaults"] == center.counters["reads"] == 1
-        empty.begin("foreign")
-        empty.switch("foreign")
-        assert center.read(1, [5], {}, 0).defaults and center.counters["defaults"] == 2
-        with pytest.raises(SchemaError, match="was not published by a FeatureCenter"):
-            center.update(log.events[:3])
-
-
-def test_attributes_of_items_are_updated(log, features, memory_center):
-    schema, old = features.schema, int(log.items()["item_id"][0])
-    at = schema.item_features.index("item_price")
-    assert np.isnan(memory_center.read(1, [10**9], {}, 2**60).item_dense[0, at])
-    row = log.items()[:1].with_columns(item_id=pl.lit(10**9), price=pl.lit(55.0))
-    assert memory_center.update_items(row).tolist() == [10**9]
-    memory_center.update_items(log.items()[:1].with_columns(price=pl.lit(55.0)).to_dict())
-    found = memory_center.read(1, [10**9, old], {}, 2**60).item_dense[:, at]
-    assert found[0] == found[1] and np.isfinite(found).all()
-    for frame, message in (
-        (row.drop("price"), "price, which is missing"),
-        (row.drop("item_id"), "lack item_id"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            memory_center.update_items(frame)
-    with pytest.raises(ValueError, match="more than one row"):
-        memory_center.update_items(pl.concat([row, row]))
-
-
 def test_a_publish_that_fails_changes_nothing(log, features, memory_center, double):
     """The store stops in the middle of the fill."""
     puts = []
@@ -354,57 +282,6 @@ def test_a_publish_that_fails_changes_nothing(log, features, memory_center, doub
     assert memory_center.store.versions() == {"v1": "current", "v2": "filling"}
     after = read_again(memory_center, log, batch)
     assert all(getattr(before, name).tobytes() == getattr(after, name).tobytes() for name in ARRAYS)
-
-
-def test_readers_see_one_version_of_attributes_and_histories(log, features, store):
-    """Two versions that differ in every item's author and in all histories, switched under readers."""
-    schema = features.schema
-    moved = log.items().with_columns(pl.col("author") + 100)
-    cut = cut_of(features)
-    early = state_before(log, schema, cut)
-    late = features.state()
-    # the late state's events are those of items whose authors have moved
-    versions = {"a": (early, log.items()), "b": (restated(dataclasses.replace(log, item_table=moved), schema), moved)}
-    assert len(late.records["author"]) == len(versions["b"][0].records["author"])
-    center = FeatureCenter(schema, features.fitted, store, cache=7)  # also forgets all the time
-    items = log.items()["item_id"].to_numpy()
-    user = int(log.users()["user_id"][3])
-    expected = {}
-    for name, (state, table) in versions.items():
-        center.publish(state, log.users(), table, name, keep=5)
-        expected[name] = center.read(user, items, {}, 1_800_000_000_000)
-    assert expected["a"].item_dense.tobytes() != expected["b"].item_dense.tobytes()
-    reader = FeatureCenter(schema, features.fitted, store)
-    seen, failures, done = set(), [], threading.Event()
-
-    def read():
-        while not done.is_set():
-            batch = reader.read(user, items, {}, 1_800_000_000_000)
-            match = [
-                name
-                for name, wanted in expected.items()
-                if all(getattr(batch, array).tobytes() == getattr(wanted, array).tobytes() for array in ARRAYS)
-            ]
-            if match:
-                seen.update(match)
-            else:
-                failures.append(batch)
-
-    threads = [threading.Thread(target=read) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for turn in range(40):
-        store.switch("ab"[turn % 2])
-        time.sleep(0.01)
-    done.set()
-    for thread in threads:
-        thread.join()
-    assert reader.counters["defaults"] <= len(failures)
-    assert len(failures) == reader.counters["defaults"] and seen == {"a", "b"}
-
-
-def restated(log, schema):
-    return state_before(log, schema, 2**62)
 
 
 def test_feedback_goes_to_the_categories_of_the_version_that_is_current(log, features, memory_center):

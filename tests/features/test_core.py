@@ -1,11 +1,10 @@
-"""The C++ core reads and writes the bits of the reference, whatever the schema."""
+"""What is read from a store has the bits of the materialized features, whatever the schema."""
 
 import hashlib
 import math
 import os
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import polars as pl
@@ -16,10 +15,10 @@ from pygrade.features import FeatureCenter, State, default_schema, materialize
 from pygrade.features.feature import KINDS
 from pygrade.features.materialize import state_before
 from pygrade.features.values import encode_rows
-from pygrade.stores import StoreError, StoreUnreachableError, open_store
+from pygrade.stores import StoreUnreachableError, open_store
 from tests.features.events import make_log
 from tests.features.random_schemas import random_schema
-from tests.features.reference_reader import ARRAYS, ReferenceReader
+from tests.features.replay import ARRAYS, replay
 from tests.stores.doubles import PythonStore, raising
 
 ALL = 2**62  # after every event of a log
@@ -47,10 +46,6 @@ def random_requests(log, schema, seed, count=12):
         )
 
 
-def bits(arrays):
-    return [arrays[name].tobytes() for name in ARRAYS]
-
-
 @pytest.fixture(scope="module")
 def log():
     return make_log()
@@ -59,33 +54,22 @@ def log():
 def check_schema(log, folder, seed):
     """Reads and writes of one random schema. Returns its kinds of features."""
     schema = random_schema(log, seed)
-    fitted = materialize(log, schema, folder).fitted
-    state = state_before(log, schema, ALL)
-    assert fitted.core.hash == schema.hash
-    reference = ReferenceReader(schema, log.users(), log.items())
-    events = reference.events(log.events)
+    features = materialize(log, schema, folder)
+    cut = int(log.events["timestamp"].median())
     with open_store("memory:") as store:
-        center = FeatureCenter(schema, fitted, store)
-        center.publish(state, log.users(), log.items(), "v1")
-        for user, items, context, time, scenario in random_requests(log, schema, seed):
-            wanted = reference.read(events, user, items, context, time, scenario)
-            wanted |= {name: fitted.encode(name, wanted[name]) for name in ("request_ids", "item_ids")}
-            whole = center.read(user, items, context, time, scenario)
-            request = center.request(user, context, time, scenario)
-            for found in (whole, request.with_items(items)):
-                for name in ARRAYS:
-                    array = getattr(found, name)
-                    assert array.dtype == wanted[name].dtype and array.shape == wanted[name].shape
-                    assert array.tobytes() == wanted[name].tobytes(), (name, user, context, time, scenario)
-            for name in ARRAYS[:3]:
-                assert getattr(request.features, name).tobytes() == wanted[name].tobytes()
-            check_normalized(fitted, whole)
+        center = FeatureCenter(schema, features.fitted, store)
+        center.publish(state_before(log, schema, cut), log.users(), log.items(), "v1")
+        for offline, online in replay(log, features, center, cut, seed):
+            for name in ARRAYS:
+                one, other = getattr(offline, name), getattr(online, name)
+                assert one.dtype == other.dtype and one.tobytes() == other.tobytes(), (name, offline.request_id)
+            check_normalized(features.fitted, online)
         assert center.counters["defaults"] == 0
         center.publish(State(schema), log.users(), log.items(), "v2")
         shuffled = log.events.sample(fraction=1.0, shuffle=True, seed=seed)
         for at in range(0, len(shuffled), 123):
             center.update(shuffled[at : at + 123])
-        for name, records in state.records.items():
+        for name, records in state_before(log, schema, ALL).records.items():
             stored = store.get_many(f"{name}.{schema.hash}", records.keys)
             assert stored == encode_rows(records.all()), name
     return {feature.kind for feature in schema.features}
@@ -100,7 +84,7 @@ def check_normalized(fitted, batch):
         assert getattr(ready, name).tobytes() == wanted.tobytes(), name
 
 
-def test_random_schemas_have_the_bits_of_the_reference(log, tmp_path):
+def test_random_schemas_are_the_same_offline_and_online(log, tmp_path):
     kinds = set()
     for seed in range(12):
         kinds |= check_schema(log, tmp_path / str(seed), seed)
@@ -108,7 +92,7 @@ def test_random_schemas_have_the_bits_of_the_reference(log, tmp_path):
 
 
 @pytest.mark.slow
-def test_many_random_schemas_have_the_bits_of_the_reference(log, tmp_path):
+def test_many_random_schemas_are_the_same_offline_and_online(log, tmp_path):
     for seed in range(100, 250):
         check_schema(log, tmp_path / str(seed), seed)
 
@@ -230,30 +214,6 @@ def test_the_error_of_a_store_keeps_class_and_text(log, features):
     with pytest.raises(StoreUnreachableError, match="no answer"):
         failing.update(log.events[:3])
     assert failing.counters["updates"] == 0
-    with open_store("memory:") as empty, pytest.raises(StoreError):
-        FeatureCenter(features.schema, features.fitted, empty).update_items(log.items()[:1])
-
-
-def test_threads_may_share_a_request(log, features, center):
-    items, user = log.items()["item_id"].to_numpy(), int(log.users()["user_id"][3])
-    request = center.request(user, {}, ALL)
-    parts = [items[at : at + 9] for at in range(0, len(items), 9)]
-    wanted = [center.read(user, part, {}, ALL) for part in parts]
-    failures = []
-
-    def ask():
-        for _ in range(30):
-            for part, right in zip(parts, wanted, strict=True):
-                found = request.with_items(part)
-                if any(getattr(found, name).tobytes() != getattr(right, name).tobytes() for name in ARRAYS):
-                    failures.append(part)
-
-    threads = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
 
 
 def test_damaged_files_are_named(features, tmp_path):

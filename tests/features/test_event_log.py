@@ -18,7 +18,6 @@ from pygrade.features import (
     default_schema,
     find_leaks,
     materialize,
-    replay,
     state_before,
 )
 from pygrade.logs import write_logs
@@ -29,6 +28,7 @@ from tests.datasets.test_ebnerd import behaviors, write_ebnerd
 from tests.datasets.test_recflow import make_rows as recflow_rows
 from tests.datasets.test_recflow import write_recflow
 from tests.features.events import make_log
+from tests.features.replay import replay
 
 
 def write(log, path):

@@ -22,7 +22,6 @@ from pygrade.features import (
 )
 from pygrade.features.attributes import Attributes
 from pygrade.features.history import LogReader
-from pygrade.reference.features import log1p
 from tests.features.events import make_log
 
 ARRAYS = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")
@@ -251,17 +250,6 @@ def test_model_inputs_are_finite_and_normalized(features):
     assert sent.to_bytes() == features.fitted.to_bytes()
     at = names.index("by_author_count")
     assert abs(dense[:, at].mean()) < 1e-3 and abs(dense[:, at].std() - 1) < 1e-3
-
-
-def test_log1p_is_the_logarithm_whatever_it_is_computed_beside():
-    x = np.concatenate([np.linspace(0.0, 3.0, 1001), np.logspace(-12, 12, 1001), [0.0]])
-    np.testing.assert_allclose(log1p(x), np.log1p(x), rtol=5e-16, atol=3e-16)
-    alone = np.array([log1p(x[i : i + 1])[0] for i in range(len(x))])
-    for size in (1, 2, 3, 5, 7, 8, 9, 16, 17, 100):
-        parts = np.concatenate([log1p(part) for part in np.split(x, range(size, len(x), size))])
-        assert same_bits(parts, alone), size
-    assert same_bits(log1p(np.repeat(x, 2)[::2]), alone)  # strided
-    assert math.isnan(log1p(np.array([math.nan]))[0])
 
 
 # ---- what does not fit is named

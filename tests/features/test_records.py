@@ -12,7 +12,7 @@ from pygrade.features.history import LogReader
 from pygrade.features.schema import FeatureSchema
 from pygrade.features.state import State
 from pygrade.features.values import NULL, codes_of
-from tests.features.reference_reader import ARRAYS, ReferenceReader
+from tests.features.replay import ARRAYS
 
 SCHEMA = FeatureSchema(
     (
@@ -81,12 +81,12 @@ def test_a_request_of_a_log_sees_what_came_before_it(events, cut, requests):
         pl.int_range(pl.len()).alias("request_id"),
     )
     found = READER.features(state, READER.events(frame_of(inside)), asked).tensors
-    reference = ReferenceReader(SCHEMA, None, None)
     for place, (time, user) in enumerate(requests):
-        known = [event for event in [*before, *inside] if event[1] < time]
-        wanted = reference.read(reference.events(frame_of(known)), user, [1], {}, time, None)
+        known = State(SCHEMA)
+        known.apply(READER.events(frame_of([event for event in [*before, *inside] if event[1] < time])))
+        alone = READER.features(known, READER.events(frame_of([])), asked[place : place + 1]).tensors
         for name in ARRAYS:
-            assert found[name][place : place + 1].tobytes() == wanted[name].tobytes(), (name, time, user)
+            assert found[name][place : place + 1].tobytes() == alone[name].tobytes(), (name, time, user)
     whole = State(SCHEMA)
     whole.apply(READER.events(frame_of([*before, *inside])))
     assert state.records["user"].all().tolist() == whole.records["user"].all().tolist()

@@ -7,16 +7,7 @@ import torch
 from pygrade.metrics.by_task import ece
 from pygrade.metrics.roc import auc
 from pygrade.metrics.streamed import LabelHistogram
-from pygrade.mtl.calibration import Calibration, fit_calibration
-
-KINDS = ("beta", "isotonic")
-
-
-@pytest.fixture(params=KINDS)
-def kind(request):
-    if request.param == "isotonic":
-        pytest.importorskip("sklearn")
-    return request.param
+from pygrade.mtl.calibration import fit_calibration
 
 
 def sigmoid(x):
@@ -31,16 +22,16 @@ def planted(n, seed):
     return np.stack([2.0 * true[:, 0] + 1.0, true[:, 1]], 1), labels, true
 
 
-def fitted(logits, labels, kind):
+def fitted(logits, labels):
     seen = LabelHistogram(logits.shape[1])
     for start in range(0, len(logits), 1000):
         seen.add(logits[start : start + 1000], labels[start : start + 1000])
-    return fit_calibration(seen, kind, ("a", "b"))
+    return fit_calibration(seen, ("a", "b"))
 
 
-def test_it_undoes_a_planted_distortion_on_rows_it_was_not_fitted_on(kind):
+def test_it_undoes_a_planted_distortion_on_rows_it_was_not_fitted_on():
     logits, labels, _ = planted(20_000, 0)
-    calibration = fitted(logits, labels, kind)
+    calibration = fitted(logits, labels)
     later, later_labels, true = planted(20_000, 1)
     q = sigmoid(calibration(torch.from_numpy(later)).numpy())
     raw = sigmoid(later)
@@ -53,7 +44,7 @@ def test_it_undoes_a_planted_distortion_on_rows_it_was_not_fitted_on(kind):
 
 def test_the_beta_map_finds_the_planted_numbers():
     logits, labels, _ = planted(200_000, 0)
-    a, b, c = fitted(logits, labels, "beta").beta[0]  # true logit = z / 2 - 1/2
+    a, b, c = fitted(logits, labels).beta[0]  # true logit = z / 2 - 1/2
     np.testing.assert_allclose([a, b, c], [0.5, 0.5, -0.5], atol=0.05)
 
 
@@ -63,49 +54,22 @@ def test_few_positives_do_little_harm_to_what_was_right():
     excess = []
     for seed in range(20):
         logits, labels, _ = planted(150, seed)  # 12 positives of task b, on average
-        z = fitted(logits, labels, "beta")(torch.from_numpy(later)).numpy()[:, 1]
+        z = fitted(logits, labels)(torch.from_numpy(later)).numpy()[:, 1]
         loss = [(rate * np.logaddexp(0, -x) + (1 - rate) * np.logaddexp(0, x)).mean() for x in (z, true[:, 1])]
         excess.append(loss[0] - loss[1])
     assert np.mean(excess) < 0.0065  # 0.010 without the prior
 
 
-def test_maps_increase_strictly_everywhere_even_when_the_scores_say_the_opposite(kind):
+def test_maps_increase_strictly_everywhere_even_when_the_scores_say_the_opposite():
     logits, labels, _ = planted(5000, 0)
     z = torch.linspace(-25, 25, 2001, dtype=torch.float64)
     for upside_down in (False, True):
-        q = fitted(logits, 1 - labels if upside_down else labels, kind)(z[:, None].expand(-1, 2))
+        q = fitted(logits, 1 - labels if upside_down else labels)(z[:, None].expand(-1, 2))
         assert (q[1:] > q[:-1]).all() and torch.isfinite(q).all()
-
-
-def test_isotonic_follows_a_curve_that_beta_cannot():
-    pytest.importorskip("sklearn")
-    rng = np.random.default_rng(0)
-    logits = rng.uniform(-4, 4, (60_000, 2))
-    rate = np.where(logits < -1, 0.05, np.where(logits < 1, 0.3, 0.35))
-    labels = (rng.random(rate.shape) < rate).astype(np.float32)
-    errors = {}
-    for kind in KINDS:
-        q = sigmoid(fitted(logits[::2], labels[::2], kind)(torch.from_numpy(logits[1::2])).numpy())
-        errors[kind] = np.abs(q - rate[1::2]).mean()
-    assert errors["isotonic"] < 0.5 * errors["beta"]
 
 
 def test_a_task_with_one_class_is_named():
     logits, labels, _ = planted(100, 0)
     labels[:, 1] = 0
     with pytest.raises(ValueError, match="task 'b' has 0 positives in 100 rows of the calibration part"):
-        fitted(logits, labels, "beta")
-
-
-def test_json_gives_the_same_map_and_refuses_what_does_not_increase(kind):
-    logits, labels, _ = planted(3000, 0)
-    calibration = fitted(logits, labels, kind)
-    again = Calibration.from_dict(calibration.to_dict(), 2)
-    z = torch.from_numpy(logits)
-    assert torch.equal(again(z), calibration(z))
-    with pytest.raises(ValueError, match="want 3 tasks'"):
-        Calibration.from_dict(calibration.to_dict(), 3)
-    bad = calibration.to_dict()
-    bad["knots"] = [[[0.0, 1.0], [1.0, 1.0]]] * 2
-    with pytest.raises(ValueError, match="does not increase"):
-        Calibration.from_dict(bad, 2)
+        fitted(logits, labels)

@@ -8,7 +8,7 @@ import pytest
 from pygrade.config.mtl import MtlConfig
 from pygrade.metrics.by_task import metrics_by_task
 from pygrade.metrics.roc import auc
-from pygrade.mtl import predict
+from pygrade.mtl import Columns, predict
 from tests.mtl.worlds import SMALL, fit, world
 
 BASE = replace(SMALL, epochs=20, patience=4, batch_size=256, learning_rate=3e-3, dropout=0.1, weight_decay=0.05)
@@ -40,13 +40,27 @@ def related(n, seed):
     return dense, ids, (rng.random((n, 2)) < truth).astype(np.float32), truth
 
 
+def columns_of(dense):
+    """Those of rows with one id of 200."""
+    return Columns(tuple(f"x{i}" for i in range(dense.shape[1])), ("item",), (200,))
+
+
 def mean_auc(rows_of, config, tasks, seeds=3):
     """Per task: AUC on fresh rows after training on 6000, mean over seeds."""
     result = []
     for seed in range(seeds):
         dense, ids, labels, _ = rows_of(6000, seed)
         columns = [("click", "order").index(task) for task in tasks]
-        model = fit(dense, ids, labels[:, columns], np.arange(6000), tasks, replace(config, seed=seed), stop=0.2)
+        model = fit(
+            dense,
+            ids,
+            labels[:, columns],
+            np.arange(6000),
+            tasks,
+            replace(config, seed=seed),
+            stop=0.2,
+            columns=columns_of(dense),
+        )
         dense, ids, labels, _ = rows_of(40_000, seed + 100)
         p = predict(model, dense, ids)
         result.append([auc(labels[:, column], p[:, t]).value for t, column in enumerate(columns)])
@@ -63,9 +77,10 @@ def test_the_funnel_ranks_sparse_orders_better_than_heads_without_it():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["ple", "mmoe"])
-def test_a_rare_task_gains_from_sharing(network):
-    both = mean_auc(related, replace(BASE, network=network), ("click", "order"))
+@pytest.mark.parametrize(("task_experts", "shared_experts"), [(1, 1), (0, 4)])
+def test_a_rare_task_gains_from_sharing(task_experts, shared_experts):
+    config = replace(BASE, task_experts=task_experts, shared_experts=shared_experts)
+    both = mean_auc(related, config, ("click", "order"))
     alone = mean_auc(related, BASE, ("order",))
     assert both[1] > alone[0] + 0.01
 
@@ -74,7 +89,7 @@ def test_a_rare_task_gains_from_sharing(network):
 def test_the_weight_of_positives_is_taken_out_again(funnel):
     dense, ids, labels, _ = shop(20_000, 0)
     config = replace(BASE, epochs=6, positive_weight_power=1.0, max_positive_weight=50.0, funnel=funnel)
-    model = fit(dense, ids, labels, np.arange(20_000), ("click", "order"), config, stop=0.2)
+    model = fit(dense, ids, labels, np.arange(20_000), ("click", "order"), config, stop=0.2, columns=columns_of(dense))
     p = predict(model, dense, ids)
     np.testing.assert_allclose(p.mean(0) / labels.mean(0), 1, atol=0.1)  # orders weigh 50-fold
     assert auc(labels[:, 1], p[:, 1]).value > 0.7
@@ -82,9 +97,10 @@ def test_the_weight_of_positives_is_taken_out_again(funnel):
 
 def test_calibration_lowers_the_error_on_rows_later_than_its_own():
     dense, ids, labels, time, _ = world(6000)
-    overfit = MtlConfig(embedding=8, dropout=0.0, weight_decay=0.0, learning_rate=3e-3, epochs=6, buckets=4096)
+    overfit = MtlConfig(embedding=8, dropout=0.0, weight_decay=0.0, learning_rate=3e-3, epochs=9)
     ids = np.stack([ids[:, 0], np.arange(6000) % 3000], 1)  # ids that invite learning by heart
-    model = fit(dense, ids, labels, time, config=overfit, stop=0.0, calibrate=0.3)
+    columns = Columns(("x", "y", "z"), ("user", "row"), (50, 3000))
+    model = fit(dense, ids, labels, time, config=overfit, stop=0.0, calibrate=0.3, columns=columns)
     dense, _, labels, _, _ = world(20_000, seed=1)
     ids = np.stack([np.zeros(20_000, int), np.arange(20_000) % 3000], 1)
     before = metrics_by_task(labels, predict(model, dense, ids, calibrated=False), tasks=("a", "b"))
@@ -92,7 +108,7 @@ def test_calibration_lowers_the_error_on_rows_later_than_its_own():
     for task in ("a", "b"):
         assert after[task].ece < 0.6 * before[task].ece
         assert after[task].log_loss < before[task].log_loss
-        assert after[task].auc == pytest.approx(before[task].auc, abs=1e-5)
+        assert after[task].auc == pytest.approx(before[task].auc, abs=1e-3)
 
 
 def test_a_candidate_that_was_not_shown_changes_nothing():

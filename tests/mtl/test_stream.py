@@ -11,7 +11,7 @@ from pygrade.mtl import Columns, TimeCounts, Timeline, count_times, fit_stream, 
 from pygrade.mtl.column_stats import ColumnStats
 from pygrade.mtl.stream import Window
 from pygrade.mtl.timeline import FIRST, LAST
-from tests.mtl.worlds import SMALL, batches_of, fit, parameters, world
+from tests.mtl.worlds import COLUMNS, SMALL, batches_of, fit, parameters, world
 
 TASKS = ("a", "b")
 PARTS = Timeline(2000, 2400, 2900)
@@ -23,7 +23,7 @@ def test_chunks_do_not_matter():
     whole = fit(dense, ids, labels, time, TASKS, config, stop=0.2, calibrate=0.2)
     timeline = Timeline(1800, 2400, LAST)
     for rows in (3000, 1000):
-        streamed = fit_stream(batches_of(dense, ids, labels, time, rows=rows), TASKS, timeline, config)
+        streamed = fit_stream(batches_of(dense, ids, labels, time, rows=rows), TASKS, timeline, COLUMNS, config)
         assert (streamed.best_epoch, streamed.columns) == (whole.best_epoch, whole.columns)
         np.testing.assert_allclose(predict(streamed, dense, ids), predict(whole, dense, ids), rtol=1e-4)
 
@@ -35,7 +35,7 @@ def test_each_part_is_used_for_what_it_is_for():
     def trained(part, other=config):
         start, stop = PARTS.parts[part] if part else (0, 0)
         changed = np.where(((time >= start) & (time < stop))[:, None], 1 - labels, labels)
-        return fit_stream(batches_of(dense, ids, changed, time), TASKS, PARTS, other)
+        return fit_stream(batches_of(dense, ids, changed, time), TASKS, PARTS, COLUMNS, other)
 
     plain = trained(None)
     assert parameters(trained("train")) != parameters(plain)
@@ -56,7 +56,7 @@ def test_a_stream_larger_than_the_buffer_learns_as_well():
     areas = []
     for memory_rows in (4000, 500):
         model = fit_stream(
-            batches_of(dense, ids, labels, time), TASKS, timeline, replace(config, memory_rows=memory_rows)
+            batches_of(dense, ids, labels, time), TASKS, timeline, COLUMNS, replace(config, memory_rows=memory_rows)
         )
         areas.append([auc(new_labels[:, t], predict(model, new_dense, new_ids)[:, t]).value for t in range(2)])
     np.testing.assert_allclose(areas[1], areas[0], atol=0.01)
@@ -76,7 +76,7 @@ def test_the_buffer_gives_every_row_once_a_pass_mixed_and_holds_few():
             read += len(chunk[0])
             yield chunk
 
-    window = Window(batches, Columns.numbered(1, 1), 8, (1000, 4500), 3500, memory_rows, 1)
+    window = Window(batches, Columns(("x",), ("id",), (8,)), (1000, 4500), 3500, memory_rows, 1)
     torch.manual_seed(0)
     given = []
     for rows, *_ in window.shuffled(64):
@@ -101,7 +101,7 @@ def test_a_window_that_fits_is_read_once():
 
     for memory_rows, expected in ((500, 1), (499, 3)):
         calls = 0
-        window = Window(batches, Columns.numbered(3, 2), 64, (250, 750), 500, memory_rows, 2)
+        window = Window(batches, COLUMNS, (250, 750), 500, memory_rows, 2)
         for _ in range(3):
             assert sum(len(rows[0]) for rows in window) == 500
         assert calls == expected
@@ -149,9 +149,8 @@ def test_too_few_instants_and_no_rows_are_named():
     dense, ids, labels, _, _ = world(100)
     with pytest.raises(ValueError, match="the train part has no rows: 100 rows of 1 instants"):
         split_times(batches_of(dense, ids, labels, np.zeros(100, np.int64)))
-    for call in (split_times, lambda b: fit_stream(b, TASKS, PARTS)):
-        with pytest.raises(ValueError, match="batches gives no rows"):
-            call(lambda: iter([]))
+    with pytest.raises(ValueError, match="batches gives no rows"):
+        split_times(lambda: iter([]))
     with pytest.raises(ValueError, match="train_end is 5, stop_end 4"):
         Timeline(5, 4, 6)
 
@@ -162,18 +161,18 @@ def test_a_part_without_positives_is_named(part):
     start, stop = PARTS.parts[part]
     labels[(time >= start) & (time < stop), 1] = 0
     with pytest.raises(ValueError, match=f"task 'b' has 0 positives of [0-9]+ labels in the {part} part"):
-        fit_stream(batches_of(dense, ids, labels, time), TASKS, PARTS, SMALL)
+        fit_stream(batches_of(dense, ids, labels, time), TASKS, PARTS, COLUMNS, SMALL)
 
 
 def test_bad_rows_are_named_wherever_they_are():
     dense, ids, labels, time, _ = world(3000)
     dense[1234, 1] = np.inf
     with pytest.raises(ValueError, match="dense is infinite in row 34"):
-        fit_stream(batches_of(dense, ids, labels, time), TASKS, PARTS, SMALL)
+        fit_stream(batches_of(dense, ids, labels, time), TASKS, PARTS, COLUMNS, SMALL)
     with pytest.raises(ValueError, match=r"labels has shape \(300, 2\); want \[300, 1\]"):
-        fit_stream(batches_of(dense, ids, labels, time), ("a",), PARTS, SMALL)
+        fit_stream(batches_of(dense, ids, labels, time), ("a",), PARTS, COLUMNS, SMALL)
     with pytest.raises(TypeError, match="ids has dtype float64"):
-        fit_stream(batches_of(dense, ids.astype(float), labels, time), TASKS, PARTS, SMALL)
+        fit_stream(batches_of(dense, ids.astype(float), labels, time), TASKS, PARTS, COLUMNS, SMALL)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +187,7 @@ def test_bad_rows_are_named_wherever_they_are():
 def test_a_funnel_that_cannot_be_is_named(funnel, message):
     dense, ids, labels, time, _ = world(3000)
     with pytest.raises(ValueError, match=message):
-        fit_stream(batches_of(dense, ids, labels, time), TASKS, PARTS, replace(SMALL, funnel=funnel))
+        fit_stream(batches_of(dense, ids, labels, time), TASKS, PARTS, COLUMNS, replace(SMALL, funnel=funnel))
 
 
 def test_times_counted_in_parts_join_to_the_whole(monkeypatch):

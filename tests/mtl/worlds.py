@@ -3,10 +3,11 @@
 import numpy as np
 
 from pygrade.config.mtl import MtlConfig
-from pygrade.mtl import Timeline, fit_stream
+from pygrade.mtl import Columns, Timeline, fit_stream
 from pygrade.mtl.timeline import LAST
 
-SMALL = MtlConfig(experts=2, expert_hidden=16, expert_output=8, tower_hidden=8, embedding=4, buckets=256, epochs=8)
+SMALL = MtlConfig(expert_hidden=16, expert_output=8, tower_hidden=8, embedding=4, epochs=8)
+COLUMNS = Columns(("x", "y", "z"), ("user", "item"), (50, 20))  # of `world`
 
 
 def world(n: int = 4000, seed: int = 0):
@@ -30,9 +31,9 @@ def parameters(model) -> bytes:
     return b"".join(value.numpy().tobytes() for value in model.module.state_dict().values())
 
 
-def fit(dense, ids, labels, time, tasks=("a", "b"), config=SMALL, *, stop=0.15, calibrate=0.0, columns=None):
+def fit(dense, ids, labels, time, tasks=("a", "b"), config=SMALL, *, stop=0.15, calibrate=0.0, columns=COLUMNS):
     """`fit_stream` on rows in memory: the latest share of them calibrates, the one before it stops early."""
     ends = np.append(np.unique(time), LAST)
     bounds = (ends[round((len(ends) - 1) * (1 - share))] for share in (stop + calibrate, calibrate, 0.0))
     timeline = Timeline(*map(int, bounds))
-    return fit_stream(lambda: iter([(dense, ids, labels, time)]), tasks, timeline, config, columns=columns)
+    return fit_stream(lambda: iter([(dense, ids, labels, time)]), tasks, timeline, columns, config)

@@ -9,20 +9,16 @@ import pytest
 from pygrade import mtl
 from pygrade.cli import main as cli
 from pygrade.config.pipeline import PipelineConfig
-from pygrade.config.training import RewardConfig
 from pygrade.data.events import EventLog
-from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, STAGE1, STATIC
 from pygrade.features import FeatureSet, materialize
-from pygrade.logs import Logs, read_logs
+from pygrade.logs import read_logs
 from pygrade.logs.columns import COLUMNS, PER_REQUEST
 from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.candidates import Finder, with_candidates
-from pygrade.pipeline.evaluate_holdout import evaluate_holdout
 from pygrade.pipeline.logs import LogsStage
 from pygrade.pipeline.mtl import ModelPredictions
 from pygrade.pipeline.policy_inputs import PolicyInputs
 from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Wanted, sample_hash, wanted_of, write_log
-from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.workers import LOCAL
 from tests.candidates import candidate_file
 from tests.documents import ROOT, blocks
@@ -50,11 +46,11 @@ def half(batch):
     return np.stack([np.full(len(batch.item_id), 0.5), batch.item_id / 1000.0], 1).astype(np.float32)
 
 
-def written(features, folder, limit=0, period=(None, None), negatives=True, workers=LOCAL):
+def written(features, folder, limit=0, period=(None, None), workers=LOCAL):
     """The log of a period."""
     wanted = wanted_of(features, period, limit, workers, "sample")
     inputs = PolicyInputs(features.schema.request_features, ())
-    writer = LogWriter(features.path, NO_COPY, wanted, half, TASKS, VALUES, (), negatives, inputs, folder)
+    writer = LogWriter(features.path, NO_COPY, wanted, half, TASKS, VALUES, (), inputs, folder)
     sizes = write_log(features, writer, workers, "log")
     found = read_logs(folder)
     assert sizes == {"requests": found.num_requests, "rows": found.num_rows}
@@ -109,18 +105,12 @@ def test_a_log_without_a_limit_has_all_requests(features, tmp_path):
     assert np.array_equal(found.feedback[:, 1], np.nan_to_num(orders))
 
 
-def test_without_negatives_candidates_are_what_was_shown(features, tmp_path):
-    every, shown = written(features, tmp_path / "every", 50), written(features, tmp_path / "shown", 50, negatives=False)
-    assert shown.shown.all() and shown.num_rows == every.shown.sum() < every.num_rows
-    assert np.array_equal(shown.item_id, every.item_id[every.shown])
-
-
 def test_the_log_is_written_part_by_part(features, cut, tmp_path):
     """In any order, in processes of its own."""
     middle = int(np.median(np.concatenate([batch.timestamp for batch in features.batches()])))
     for period in ((None, None), (middle, None)):
         folder = tmp_path / str(period[0])
-        same(written(features, folder / "one", 0, period), written(cut, folder / "many", 0, period, True, Elsewhere(3)))
+        same(written(features, folder / "one", 0, period), written(cut, folder / "many", 0, period, Elsewhere(3)))
     files = [path.name for path in sorted((tmp_path / "None" / "many").iterdir())]
     assert files == [f"part-{number:05d}.parquet" for number in range(cut.num_parts)]
 
@@ -183,8 +173,8 @@ def stage_of(run, events, features, tmp_path_factory):
     model = stage(run, "mtl") / "mtl"
     tasks = tuple(mtl.load(model).tasks)
 
-    def make(source, workers, limit, negatives=True):
-        config = PipelineConfig(policy_requests=limit, evaluate_requests=limit, negatives=negatives)
+    def make(source, workers, limit):
+        config = PipelineConfig(policy_requests=limit)
         predict, raw = ModelPredictions(model), ModelPredictions(model, calibrated=False)
         values = (1.0,) * len(tasks)
         return LogsStage(events, source, find, predict, raw, tasks, values, (), config, workers, 800)
@@ -206,32 +196,30 @@ def test_logs_of_events_without_slots_say_so(events, cut, stage_of, periods, tmp
     assert not any(read_logs(tmp_path / "unknown" / part).slots_known for part in ("policy", "evaluate"))
 
 
-@pytest.mark.parametrize(("limit", "negatives"), [(0, True), (30, True), (0, False)])
+@pytest.mark.parametrize("limit", [0, 30])
 def test_candidates_of_prerank_join_the_rows_of_their_request(
-    run, features, events, cut, stage_of, periods, limit, negatives, tmp_path
+    run, features, events, cut, stage_of, periods, limit, tmp_path
 ):
     """All requests or a sample, in several parts: what a request by itself gets."""
-    made = stage_of(cut, LOCAL, limit, negatives)
+    made = stage_of(cut, LOCAL, limit)
     record = made.make(tmp_path, *periods)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluate", "policy"]
     batches = {int(batch.request_id[0]): batch for batch in cut.batches(requests=1)}
-    for name, period in zip(("policy", "evaluate"), periods, strict=True):
+    for name, period, most in (("policy", periods[0], limit), ("evaluate", periods[1], 0)):
         found = read_logs(tmp_path / name)
-        before = written(features, tmp_path / f"{name} alone", limit, period, negatives)
-        assert record[name] == {"requests": found.num_requests, "rows": found.num_rows, "at_most": limit or None}
+        before = written(features, tmp_path / f"{name} alone", most, period)
+        assert record[name] == {"requests": found.num_requests, "rows": found.num_rows, "at_most": most or None}
         for column in PER_REQUEST:
             values = getattr(before, column)
             assert values is None or np.array_equal(getattr(found, column), values, equal_nan=column == "context")
-        assert found.num_requests == (limit or {"policy": 200, "evaluate": features.num_requests - 500}[name])
+        assert found.num_requests == (most or {"policy": 200, "evaluate": features.num_requests - 500}[name])
         for r, request in enumerate(found.request_id.tolist()):
             rows, own = slice(*found.offsets[r : r + 2]), slice(*before.offsets[r : r + 2])
             count, batch = own.stop - own.start, batches[request]
             assert np.array_equal(found.item_id[rows][:count], before.item_id[own])
             assert np.array_equal(found.position[rows][:count], before.position[own])
             assert (found.position[rows][count:] == -1).all()
-            shown = batch.position >= 0
-            predicted = made.predict(batch)[shown | negatives]
-            assert found.predictions[rows][:count].tobytes() == predicted.tobytes()
+            assert found.predictions[rows][:count].tobytes() == made.predict(batch).tobytes()
             more = made.find(batch)[0]
             assert found.item_id[rows][count:].tolist() == more[more >= 0].tolist()
             assert (request % 5 == 0) == (len(found.item_id[rows]) == count)
@@ -278,44 +266,6 @@ def test_metrics_of_the_predictions_are_those_of_the_shown_rows(cut, stage_of, p
             loss = -np.mean(np.where(labels > 0, np.log(values), np.log1p(-values)), dtype=np.float64)
             assert np.isclose(found[task][name], loss, rtol=1e-5)
         assert found[task]["rows"] == len(labels)
-
-
-def logs_of(requests: int, shuffled: bool = False) -> Logs:
-    rng = np.random.default_rng(0)
-    rows = 4 * requests
-    return Logs(
-        tasks=("a", "b"),
-        features=("user_count",),
-        request_id=np.arange(requests),
-        user_id=np.arange(requests) % 30,
-        offsets=np.arange(requests + 1) * 4,
-        context=np.arange(requests, dtype=np.float32)[:, None] % 25,
-        item_id=np.arange(rows),
-        position=np.tile(np.arange(4, dtype=np.int32), requests),
-        predictions=rng.random((rows, 2), np.float32),
-        feedback=(rng.random((rows, 2)) < 0.4).astype(np.float32),
-        task_values=(1.0, 2.0),
-        exploration=np.full(requests, "shuffle") if shuffled else None,
-    )
-
-
-def test_judgment_tells_users_by_their_history():
-    logs = logs_of(250)
-    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features), seed=1)
-    policies = {STAGE1: policy, GRADE: policy}
-    found = evaluate_holdout(logs, policy, policies, RewardConfig(page_size=4), logs.context[:, 0])
-    sizes = {name: own["requests"] for name, own in found["users"].items()}
-    assert sizes == {"new": 10, "rare": 90, "regular": 150, "frequent": 0}
-    assert "lifts" not in found["users"]["new"]  # too few to say anything
-    assert set(found["users"]["rare"]["lifts"]) == {STATIC, "logged order", STAGE1, GRADE}
-    assert found["replay"]["baseline"] == EXPECTED_VALUE
-    assert found["off_policy"] == {} and "shuffle" in found["off_policy_note"]
-    reward = RewardConfig(page_size=4, propensity=1.0, task_values=(1.0, 9.0))
-    given = evaluate_holdout(logs, policy, policies, reward, None)
-    assert given["users"] == {} and given["off_policy"]["position"]["warning"] is None
-    assert given["propensity"] == "given" and given["replay"]["propensity"] == [1.0, 0.5, 1 / 3, 0.25]
-    assert given["replay"]["task_values"] == {"a": 1.0, "b": 9.0}
-    json.dumps(found, allow_nan=False)
 
 
 def test_the_guide_makes_a_page_for_a_user(run, tmp_path, monkeypatch, capsys):

@@ -3,11 +3,8 @@
 import json
 import re
 import shutil
-import threading
-import time
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,53 +155,6 @@ def test_a_version_of_another_schema_or_damaged_is_not_read_and_gives_pages_of_d
     system.close()
 
 
-def test_items_are_updated_while_pages_are_made(run, tmp_path):
-    system = Pipeline.load(copy(run, tmp_path / "run"), seed=0)
-    prerank = system.models.prerank
-    known = prerank.index.item_id
-    assert system.update_items(remove=known[:60], timestamp=NOW) == 60
-    fresh, new = ({"item_id": known[:60] + shift} for shift in (0, 10_000))
-    states = {frozenset(known[60:].tolist())}
-    done, pages, failures = threading.Event(), [], []
-
-    def rank():
-        while not done.is_set():
-            try:
-                pages.append(system.rank(3, k=5, candidates=1000, timestamp=NOW).features.item_id.tolist())
-            except Exception as error:  # the test must see it
-                failures.append(error)
-                return
-
-    threads = [threading.Thread(target=rank) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for change, count in (
-        ({"items": new}, 120),
-        ({"rebuild": True}, 120),
-        ({"items": fresh, "remove": new["item_id"]}, 120),
-        ({"prerank": Prerank.load(run / "artifact" / "prerank")}, 120),
-    ):
-        assert system.update_items(timestamp=NOW, **change) == count
-        states.add(frozenset(prerank.index.item_id.tolist()))
-        made = len(pages)
-        while len(pages) < made + 3 and not failures:
-            time.sleep(0.001)
-    done.set()
-    for thread in threads:
-        thread.join()
-    assert not failures and {frozenset(page) for page in pages} <= states and len(states) == 3
-    assert system.counters["degraded_store"] == 0
-    version = prerank.version
-    with pytest.raises(ValueError, match="remove names all 120 items"):
-        system.update_items(remove=known)
-    (Path(system.store.url.removeprefix("lmdb:")) / "data.mdb").write_bytes(b"")
-    with pytest.raises(StoreError):
-        system.update_items(rebuild=True)
-    with pytest.raises(StoreError):
-        system.update_items(new)
-    assert prerank.version == version
-
-
 def test_the_artifact_of_one_run_and_the_store_of_another(run, other):
     with pytest.raises(ArtifactError, match="publish again"):
         Pipeline.load(run, f"lmdb:{other / 'store'}")
@@ -251,7 +201,7 @@ def spoil_mtl(path):
 
 def spoil_prerank(path):
     prerank = Prerank.load(path)
-    prerank._served = replace(prerank._served, schema_hash="another schema")
+    prerank.schema_hash = "another schema"
     prerank.save(path)
 
 

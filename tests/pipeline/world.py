@@ -13,12 +13,11 @@ from pygrade.pipeline.run import run_pipeline
 
 CONFIG = PipelineConfig(
     min_events=2,
-    recall_at=(10, 50),
     policy_requests=100,
     candidates=5,
     allow_unproven=True,  # so small a log proves nothing
     prerank=PrerankConfig(width=8, hidden=16, epochs=1, refit=False),
-    mtl=MtlConfig(epochs=1, experts=2, expert_hidden=16, buckets=256, refit=False),
+    mtl=MtlConfig(epochs=1, expert_hidden=16, refit=False),
     train=TrainConfig(
         static=CemConfig(iterations=2),
         trust=TrustConfig(folds=2),

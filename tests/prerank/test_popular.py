@@ -36,15 +36,11 @@ def test_every_user_gets_the_popular_items_in_order(world, popularity, prerank):
     assert np.array_equal(prerank.candidates(requests, 30, seen), left)
 
 
-def test_other_items_follow_by_id_and_new_ones_with_them(world, popularity, prerank):
+def test_other_items_follow_by_id(world, popularity, prerank):
     requests = next(world.batches(2, seed=3)())
     others = np.setdiff1d(prerank.index.item_id, popularity.item_id)
     found = prerank.candidates(requests, len(prerank.index))
     assert len(others) and np.array_equal(found[0, len(popularity.item_id) :], others)
-    dense, ids = np.full((1, requests.item_dense.shape[1]), 3.0, np.float32), np.ones((1, requests.item_ids.shape[1]))
-    copy = Prerank(prerank.towers, prerank.index, prerank.task_weights, "schema")
-    copy.add_items(Catalog(np.array([1]), dense, ids.astype(np.int64)))
-    assert copy.candidates(requests, len(copy.index))[0, len(popularity.item_id)] == 1
 
 
 def test_it_is_saved_and_the_core_reads_it(world, popularity, prerank, tmp_path):

@@ -11,7 +11,6 @@ import torch
 
 from pygrade.prerank import Catalog, FittedTowers, Popularity, Prerank, evaluate, fit
 from pygrade.prerank.batches import positives
-from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.prerank.training import _loss
 from pygrade.workers.group import Group
@@ -19,7 +18,7 @@ from pygrade.workers.ranks import train_here
 from tests.prerank.test_training import SMALL, WEIGHTS, parameters
 from tests.prerank.world import World
 
-CONFIG = replace(SMALL, epochs=6, frequency_half_life=3000.0)
+CONFIG = replace(SMALL, epochs=6)
 
 
 @dataclass(frozen=True)
@@ -109,15 +108,15 @@ class AfterFirst(Group):
 
 def gradients(group: Group, job: Job) -> list[torch.Tensor]:
     """Of the loss of one batch, of which each rank has a share, without dropout."""
-    config = replace(CONFIG, dropout=0.0, id_dropout=0.0, frequency_half_life=0.0)
+    config = replace(CONFIG, dropout=0.0, id_dropout=0.0)
     batches = World(users=50, items=60).batches(31, seed=3, size=31)
     inputs = Inputs.fit(batches, np.float32(WEIGHTS), config)
     torch.manual_seed(0)
     towers = TwoTower(config, inputs)
     pairs = positives(next(batches()), np.float32(WEIGHTS))
     mine = pairs.select(np.arange(group.rank, len(pairs), group.size))
-    frequency = ItemFrequency(len(inputs.item_id) + 1)
-    _loss(towers, mine, frequency, np.random.default_rng(0), group).backward()
+    draws = torch.zeros(len(inputs.item_id) + 1, dtype=torch.float64)
+    _loss(towers, mine, draws, np.random.default_rng(0), group).backward()
     group.sum_gradients(towers)
     return [parameter.grad for parameter in towers.parameters()]
 

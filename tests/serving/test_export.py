@@ -18,7 +18,6 @@ from pygrade import _core
 from pygrade.cli import main as cli
 from pygrade.config.policy import PolicyConfig
 from pygrade.mtl import Columns, predict, save
-from pygrade.mtl.calibration import Calibration
 from pygrade.mtl.network import table_entries
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.serving import export
@@ -172,26 +171,23 @@ def test_sizes_of_the_graph_are_free(name):
 # --- multi-task models -----------------------------------------------------------------------------------------------
 
 
-def model_of(calibration: str = "beta", network: str = "ple"):
+def model_of(calibrated: bool = True, task_experts: int = 1):
     dense, ids, labels, time, _ = world(2000)
     labels[:, 1] *= labels[:, 0]
-    levels = 2 if network == "ple" else 1
-    config = replace(
-        SMALL, epochs=1, network=network, levels=levels, funnel=(("a", "b"),), calibration=calibration or "beta"
-    )
-    columns = Columns(("x", "y", "z"), ("user", "item"), (50, 0), features="abc")
-    return fit(dense, ids, labels, time, config=config, calibrate=0.2 if calibration else 0.0, columns=columns)
+    config = replace(SMALL, epochs=1, task_experts=task_experts, funnel=(("a", "b"),))
+    columns = Columns(("x", "y", "z"), ("user", "item"), (50, 20), features="abc")
+    return fit(dense, ids, labels, time, config=config, calibrate=0.2 if calibrated else 0.0, columns=columns)
 
 
 def rows_of(model, count: int):
     dense, ids, *_ = world(count, seed=5)
     dense[::4, 1] = np.nan
-    return dense, ids, table_entries(ids, model.columns, model.config.buckets)
+    return dense, ids, table_entries(ids, model.columns)
 
 
-@pytest.mark.parametrize(("calibration", "network"), [("beta", "ple"), ("isotonic", "mmoe"), ("", "mmoe")])
-def test_the_graph_predicts_as_the_model(calibration, network):
-    model = model_of(calibration, network)
+@pytest.mark.parametrize(("calibrated", "task_experts"), [(True, 1), (False, 0)])
+def test_the_graph_predicts_as_the_model(calibrated, task_experts):
+    model = model_of(calibrated, task_experts)
     module = export.Predictions(model)
     for count in (1, 33, 300):
         dense, ids, entries = rows_of(model, count)
@@ -354,12 +350,8 @@ def test_equal_scores_in_onnx_come_by_index_and_nan_last(tmp_path, onnx_is_there
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-@pytest.mark.parametrize("calibration", ["beta", "isotonic"])
-def test_an_onnx_file_predicts(tmp_path, onnx_is_there, calibration):
+def test_an_onnx_file_predicts(tmp_path, onnx_is_there):
     model = model_of()
-    if calibration == "isotonic":  # a gentle one: the steps of a fitted one enlarge the rounding of a logit
-        curve = np.array([-3.0, 0.0, 2.0]), np.array([-2.5, -0.2, 2.2])
-        model = replace(model, calibration=Calibration(model.calibration.beta, (curve, curve)))
     export.export_model(model, tmp_path / "model.onnx", onnx=True)
     session = onnx_session(tmp_path / "model.onnx")
     for count in (1, 300):

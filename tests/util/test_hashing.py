@@ -4,7 +4,6 @@ import numpy as np
 
 from pygrade._util.hashing import hash_ids, stable_id, text_hash
 from pygrade.features.values import code_of
-from pygrade.mtl.network import hash_to_buckets
 
 
 def test_the_bits_are_those_of_artifacts_on_disk():
@@ -17,5 +16,4 @@ def test_the_bits_are_those_of_artifacts_on_disk():
     ids = [6868201402090471445, 7, 0, 2**63 - 1, 7004913841709326405, 6827728056401007908, 4380771024531319718]
     assert [stable_id(name) for name in names] == [*ids, 1988230250601838762]
     ids = np.arange(6).reshape(3, 2) - 2
-    assert hash_to_buckets(ids, 1000).tolist() == [[313, 783], [535, 455], [110, 557]]
     assert hash_ids(ids[0]).tolist() == [14092058512020081499, 7046029256010040749]

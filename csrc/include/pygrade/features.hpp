@@ -181,14 +181,8 @@ class PYGRADE_API FeatureCenter {
   // SchemaError or StoreError, and then nothing was written.
   std::size_t update(const FeedbackEvents& events);
 
-  // StoreError unless the current version is of this schema.
-  void check_version();
-
   // The name of the version that is read now. StoreError if the store fails or the version is not of this schema.
   std::string read_version();
-
-  // Attributes are read again.
-  void forget_items();
 
   FeatureCounters counters() const;
   const std::shared_ptr<const Features>& features() const;

@@ -91,8 +91,6 @@ class PYGRADE_API ItemIndex {
   bool has(std::int64_t item_id) const;
   // The items in ascending order: item_ids[m] and, if there is room for any, vectors[m, width].
   void read_items(std::span<std::int64_t> item_ids, std::span<float> vectors) const;
-  // This index and new items, ascending, in the lists of the centroids that it has.
-  std::shared_ptr<const ItemIndex> added(std::span<const std::int64_t> item_ids, std::span<const float> vectors) const;
 
   // The best items of a vector[width], at most items.size(): best first, ties by ascending id. `seen`: ids to leave
   // out, in any order; `eligible`: the only ids to return, in any order, or nothing. Ids that are not in the index mean

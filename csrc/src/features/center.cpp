@@ -109,21 +109,11 @@ FeatureCenter::FeatureCenter(std::shared_ptr<const Features> features, std::shar
     : impl_(std::make_unique<Impl>(std::move(features), std::move(store), ttl, cache, version)) {}
 FeatureCenter::~FeatureCenter() = default;
 
-void FeatureCenter::check_version() {
-  const StoreQuery query{meta_table, meta_key};
-  Impl::get(*impl_->store, {&query, 1}, {}, [&](StoreValues values) { impl_->version_name(values[0]); });
-}
-
 std::string FeatureCenter::read_version() {
   const StoreQuery query{meta_table, meta_key};
   std::string name;
   Impl::get(*impl_->reader, {&query, 1}, {}, [&](StoreValues values) { name = impl_->version_name(values[0]); });
   return name;
-}
-
-void FeatureCenter::forget_items() {
-  impl_->reading.forget();
-  impl_->writing.forget();
 }
 
 FeatureCounters FeatureCenter::counters() const {

@@ -105,15 +105,12 @@ struct FeatureBuffer::Work {
 
   // Of the candidates.
   std::vector<std::int64_t> item_rows;  // [n, ItemLayout::width()]
-  std::vector<std::uint32_t> unknown;   // candidates whose attributes are read; memory for n
+  std::vector<std::uint32_t> unknown;   // candidates whose attributes are to be read
   std::vector<std::int64_t> unknown_ids;
-  std::vector<std::uint32_t> learned;  // of these candidates the store has attributes
-  std::vector<std::int64_t> learned_ids, learned_rows;
-  std::vector<std::int64_t> absent_ids;  // that the store lacks
-  std::vector<std::uint32_t> asked;      // places among unknown_ids
-  std::vector<std::int64_t> stored;      // one row of attributes
-  std::vector<detail::KeySet> keys;      // [tables]
-  std::vector<std::int64_t> row_keys;    // of one table
+  std::vector<std::uint32_t> learned;  // candidates whose attributes were read
+  std::vector<std::int64_t> stored;    // one row of attributes
+  std::vector<detail::KeySet> keys;    // [tables]
+  std::vector<std::int64_t> row_keys;  // of one table
 
   // Scratch memory.
   std::vector<StoreQuery> queries;

@@ -1,7 +1,6 @@
 #include "features/feature_json.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <span>
 
@@ -9,7 +8,6 @@ namespace pygrade::inline v0_2::detail {
 
 namespace {
 
-using Names = std::vector<std::string>;
 using Entity = Feature::Entity;
 using Kind = Feature::Kind;
 using Transform = Feature::Transform;
@@ -58,7 +56,7 @@ double number(const Json& record, std::string_view key, double otherwise) {
 std::int64_t whole(const Json& record, std::string_view key, std::int64_t otherwise, double most) {
   const double value = number(record, key, static_cast<double>(otherwise));
   if (!(value >= 0.0 && value <= most) || value != std::floor(value))
-    throw JsonError("'" + std::string(key) + "' is not a whole number of 0 … " + number_text(most));
+    throw JsonError("'" + std::string(key) + "' is not a whole number of 0 … " + plain_number(most));
   return static_cast<std::int64_t>(value);
 }
 
@@ -139,7 +137,7 @@ void check(const Feature& f) {
   if (f.transform == Transform::log1p && f.kind != Kind::dense && f.kind != Kind::count)
     refuse(f, "transform 'log1p' is for dense features and counts");
   if (f.window_hours != 0.0 && f.kind != Kind::count && f.kind != Kind::rate)
-    refuse(f, "window_hours is " + number_text(f.window_hours) + "; a " + name_of(f.kind) + " has no window");
+    refuse(f, "window_hours is " + plain_number(f.window_hours) + "; a " + name_of(f.kind) + " has no window");
   if (!(f.window_hours >= 0.0 && f.smoothing >= 0.0 && f.min_count >= 1 && f.max_size >= 1))
     refuse(f, "window_hours, smoothing want 0 or more; min_count, max_size 1 or more");
 }
@@ -169,71 +167,6 @@ Feature read_feature(const Json& record) {
   return f;
 }
 
-namespace {
-
-// ---- writing, as json.dumps(…, indent=1) does
-
-std::string list_text(const Names& parts, std::size_t depth) {
-  if (parts.empty()) return "[]";
-  const std::string indent(depth, ' ');
-  std::string text = "[";
-  for (const std::string& part : parts) text += (text.size() > 1 ? ",\n" : "\n") + indent + " " + part;
-  return text + "\n" + indent + "]";
-}
-
-std::string object_text(const std::vector<std::pair<std::string, std::string>>& entries, std::size_t depth) {
-  if (entries.empty()) return "{}";
-  const std::string indent(depth, ' ');
-  std::string text = "{";
-  for (const auto& [key, value] : entries)
-    text += (text.size() > 1 ? ",\n" : "\n") + indent + " " + json_quote(key) + ": " + value;
-  return text + "\n" + indent + "}";
-}
-
-Names quoted(const Names& names) {
-  Names texts;
-  for (const std::string& name : names) texts.push_back(json_quote(name));
-  return texts;
-}
-
-std::string feature_text(const Feature& f) {
-  const Feature standard;
-  std::vector<std::pair<std::string, std::string>> entries = {
-      {"name", json_quote(f.name)},
-      {"entity", json_quote(entities[static_cast<std::size_t>(f.entity)])},
-      {"kind", json_quote(kinds[static_cast<std::size_t>(f.kind)])}};
-  const auto add = [&](bool differs, const char* key, const std::string& text) {
-    if (differs) entries.emplace_back(key, text);
-  };
-  add(!f.source.empty(), "source", json_quote(f.source));
-  add(!f.key.empty(), "key", list_text(quoted(f.key), 3));
-  add(f.transform != standard.transform, "transform", json_quote(transforms[static_cast<std::size_t>(f.transform)]));
-  add(f.smoothing != standard.smoothing, "smoothing", number_text(f.smoothing));
-  add(f.window_hours != standard.window_hours, "window_hours", number_text(f.window_hours));
-  add(f.length != standard.length, "length", std::to_string(f.length));
-  add(f.size != standard.size, "size", std::to_string(f.size));
-  add(f.buckets != standard.buckets, "buckets", std::to_string(f.buckets));
-  add(f.min_count != standard.min_count, "min_count", std::to_string(f.min_count));
-  add(f.max_size != standard.max_size, "max_size", std::to_string(f.max_size));
-  return object_text(entries, 2);
-}
-
-}  // namespace
-
-std::string number_text(double value) {
-  if (std::isnan(value)) return "NaN";
-  if (std::isinf(value)) return value < 0 ? "-Infinity" : "Infinity";
-  char text[64];
-  const auto written = [&](std::chars_format format) {
-    return std::string(text, std::to_chars(text, text + sizeof text, value, format).ptr);
-  };
-  const std::string scientific = written(std::chars_format::scientific);
-  const int exponent = std::stoi(scientific.substr(scientific.find('e') + 1));
-  if (exponent < -4 || exponent >= 16) return scientific;
-  const std::string fixed = written(std::chars_format::fixed);
-  return fixed.find('.') == fixed.npos ? fixed + ".0" : fixed;
-}
-
 void refuse(const Feature& feature, const std::string& what) {
   throw JsonError("feature " + json_quote(feature.name) + ": " + what);
 }
@@ -252,18 +185,6 @@ std::vector<Feature> read_features(const Json& record) {
     }
   }
   return read;
-}
-
-std::string Schema::to_json() const {
-  std::vector<std::pair<std::string, std::string>> types;
-  for (const auto& [column, type] : dtypes) types.emplace_back(column, json_quote(type));
-  Names listed;
-  for (const Feature& f : features) listed.push_back(feature_text(f));
-  return object_text({{"tasks", list_text(quoted(tasks), 1)},
-                      {"utc_offset_hours", number_text(utc_offset_hours)},
-                      {"dtypes", object_text(types, 1)},
-                      {"features", list_text(listed, 1)}},
-                     0);
 }
 
 }  // namespace pygrade::inline v0_2::detail

@@ -1,4 +1,4 @@
-// Features as JSON: reading with the checks of pygrade.features.Feature, and writing as Python's json.dumps does.
+// Features as JSON: pygrade.features.Feature's checks.
 #pragma once
 
 #include <string>
@@ -8,9 +8,6 @@
 #include "util/json.hpp"
 
 namespace pygrade::inline v0_2::detail {
-
-// A number as Python writes a float: the shortest digits that give it back.
-std::string number_text(double value);
 
 // A JsonError that names the feature.
 [[noreturn]] void refuse(const Feature& feature, const std::string& what);

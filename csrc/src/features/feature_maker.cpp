@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 namespace pygrade::inline v0_2::detail {
 
@@ -36,16 +37,19 @@ void FeatureMaker::make_request() {
     make_table(t, &work_.request_records[t], 1, buffer_.request_dense.data(), buffer_.request_dense.size(), nullptr, 1);
   }
   const std::int64_t local = wrapping_add(work_.time, plan_.utc_offset);
-  const auto minute = static_cast<std::size_t>(floor_modulo(floor_divide(local, 60'000), DayAngles::minutes));
+  // As float32 sine and cosine of every minute are the same by any C library: a test knows how far they are from the
+  // middle between two.
+  const double angle =
+      2.0 * 3.141592653589793 / 1440.0 * static_cast<double>(floor_modulo(floor_divide(local, 60'000), 1440));
   for (const auto& column : plan_.numbers) {
     using From = NumberColumn::From;
     double number = 0.0;
     switch (column.from) {
       case From::sine:
-        number = angles_of_day().sine[minute];
+        number = std::sin(angle);
         break;
       case From::cosine:
-        number = angles_of_day().cosine[minute];
+        number = std::cos(angle);
         break;
       case From::weekend:  // 1970-01-01 was a Thursday; Monday is 0
         number = floor_modulo(floor_divide(local, 86'400'000) + 3, 7) >= 5 ? 1.0 : 0.0;

@@ -1,7 +1,6 @@
-// Numbers of features that have the same bits wherever they are computed, as in pygrade/reference/features.py.
+// Numbers of features that have the same bits wherever they are computed.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <limits>
 #include <string_view>
@@ -40,13 +39,6 @@ inline std::int64_t bucket_of(std::int64_t code, std::int64_t buckets) {
 
 // round(value · 2^20), the value being limited to ±2^31.
 std::int64_t to_fixed(double value);
-
-// Sine and cosine of the minutes of a day, correctly rounded.
-struct DayAngles {
-  static constexpr std::int64_t minutes = 1440;
-  std::array<double, minutes> sine{}, cosine{};
-};
-const DayAngles& angles_of_day();
 
 // a // b and a % b of Python, for b > 0.
 inline std::int64_t floor_divide(std::int64_t a, std::int64_t b) { return a / b - (a % b < 0); }

@@ -56,10 +56,10 @@ void Reader::run(bool known) {
   resize();
   work_.records.resize(plan_.records);
   work_.keys.resize(plan_.tables.size());
-  work_.unknown.resize(rows);
-  work_.stored.resize(plan_.schema.item_width);
+  work_.unknown.reserve(rows);
+  work_.unknown_ids.reserve(rows);
   work_.learned.reserve(rows);
-  work_.absent_ids.reserve(rows);
+  work_.stored.resize(plan_.schema.item_width);
   buffer_.defaults = buffer_.other_version = false;
   if (known) {
     try {
@@ -78,15 +78,14 @@ void Reader::run(bool known) {
 void Reader::ask() {
   for (int attempt = 0; attempt < version_tries; ++attempt) {
     work_.learned.clear();
-    work_.absent_ids.clear();
-    learned_user_ = absent_user_ = false;
-    seen_ = &center_.reading.version();
+    learned_user_ = false;
+    seen_ = center_.reading.version();
     const bool same = work_.made && !seen_->description.empty() && work_.version == seen_->description;  // as the user
     recall(same);
     if (!ask_early()) continue;
     work_.queries.clear();
     work_.queries.push_back({meta_table, meta_key});
-    const bool ask_user = user_unknown_, ask_items = unknown_ > 0;
+    const bool ask_user = user_unknown_, ask_items = !work_.unknown.empty();
     if (ask_user) work_.queries.push_back({plan_.user_table_name, {&work_.user_id, 1}});
     if (ask_items) work_.queries.push_back({plan_.item_table_name, work_.unknown_ids});
     for (std::size_t t = 0; t < plan_.tables.size(); ++t) {
@@ -114,41 +113,23 @@ void Reader::ask() {
 
 // The remembered attributes.
 void Reader::recall(bool same) {
-  const AttributeCache& cache = center_.reading;
-  std::uint32_t place = 0;
-  user_unknown_ = false;
-  if (!same && !work_.user_row.empty()) {
-    user_unknown_ = cache.users.recall({&work_.user_id, 1}, seen_->stamp, work_.user_row.data(), &place) > 0;
-    if (user_unknown_ && cache.absent_users.recall({&work_.user_id, 1}, seen_->stamp, nullptr, &place) == 0) {
-      std::ranges::copy(plan_.empty_user, work_.user_row.begin());
-      user_unknown_ = false;
-    }
+  user_unknown_ = !same && !work_.user_row.empty() && !seen_->users.recall(work_.user_id, work_.user_row.data());
+  work_.unknown.clear();
+  work_.unknown_ids.clear();
+  for (std::size_t row = 0; row < items_.size(); ++row) {
+    if (seen_->items.recall(items_[row], item_row(row))) continue;
+    work_.unknown.push_back(static_cast<std::uint32_t>(row));
+    work_.unknown_ids.push_back(items_[row]);
   }
-  const std::size_t missing = cache.items.recall(items_, seen_->stamp, work_.item_rows.data(), work_.unknown.data());
-  work_.unknown_ids.resize(missing);
-  for (std::size_t i = 0; i < missing; ++i) work_.unknown_ids[i] = items_[work_.unknown[i]];
-  work_.asked.resize(missing);
-  const std::size_t asked = cache.absent_items.recall(work_.unknown_ids, seen_->stamp, nullptr, work_.asked.data());
-  unknown_ = 0;
-  for (std::size_t i = 0; i < missing; ++i) {
-    const std::uint32_t row = work_.unknown[i];
-    if (unknown_ < asked && work_.asked[unknown_] == i) {
-      work_.unknown[unknown_] = row;
-      work_.unknown_ids[unknown_++] = items_[row];
-    } else {
-      plan_.remember(items_[row], plan_.empty_item, {item_row(row), plan_.items.width()});
-    }
-  }
-  work_.unknown_ids.resize(unknown_);
 }
 
 // Reads the attributes that keys depend on, and learns which version there is; false if it is not the one seen.
 bool Reader::ask_early() {
-  if (work_.stored.empty() && unknown_ > 0) {  // items without attributes
+  if (work_.stored.empty() && !work_.unknown.empty()) {  // items without attributes
     StoreValues none;
     take_attributes(none, false, true);
   }
-  const bool users = plan_.keys_need_users && user_unknown_, items = plan_.keys_need_items && unknown_ > 0;
+  const bool users = plan_.keys_need_users && user_unknown_, items = plan_.keys_need_items && !work_.unknown.empty();
   if (!seen_->description.empty() && !users && !items) return true;
   work_.queries.clear();
   work_.queries.push_back({meta_table, meta_key});
@@ -168,24 +149,20 @@ bool Reader::ask_early() {
 void Reader::take_attributes(StoreValues& values, bool users, bool items) {
   if (users) {
     center_.read_attributes(values[0], plan_.empty_user, work_.user_row.data());
-    learned_user_ = values[0].data() != nullptr;
-    absent_user_ = !learned_user_;
+    learned_user_ = true;
     values = values.subspan(1);
     user_unknown_ = false;
   }
   if (!items) return;
   const bool stored = !work_.stored.empty();
-  for (std::size_t i = 0; i < unknown_; ++i) {
+  for (std::size_t i = 0; i < work_.unknown.size(); ++i) {
     const std::size_t row = work_.unknown[i];
-    if (!stored || values[i].data() != nullptr)
-      work_.learned.push_back(work_.unknown[i]);
-    else
-      work_.absent_ids.push_back(items_[row]);
     if (stored) center_.read_attributes(values[i], plan_.empty_item, work_.stored.data());
     plan_.remember(items_[row], work_.stored, {item_row(row), plan_.items.width()});
   }
-  if (stored) values = values.subspan(unknown_);
-  unknown_ = 0;
+  if (stored) values = values.subspan(work_.unknown.size());
+  work_.learned.swap(work_.unknown);
+  work_.unknown.clear();
 }
 
 // The answers for the tables, in the order in which they were asked.
@@ -257,19 +234,8 @@ void Reader::make_defaults() {
 
 // Remembers what was read.
 void Reader::remember() {
-  AttributeCache& cache = center_.reading;
-  if (learned_user_) cache.users.remember({&work_.user_id, 1}, seen_->stamp, work_.user_row.data());
-  if (absent_user_) cache.absent_users.remember({&work_.user_id, 1}, seen_->stamp, nullptr);
-  if (!work_.absent_ids.empty()) cache.absent_items.remember(work_.absent_ids, seen_->stamp, nullptr);
-  if (work_.learned.empty()) return;
-  const std::size_t width = plan_.items.width(), count = work_.learned.size();
-  work_.learned_ids.resize(count);
-  work_.learned_rows.resize(count * width);
-  for (std::size_t i = 0; i < count; ++i) {
-    work_.learned_ids[i] = items_[work_.learned[i]];
-    std::copy_n(item_row(work_.learned[i]), width, work_.learned_rows.data() + i * width);
-  }
-  cache.items.remember(work_.learned_ids, seen_->stamp, work_.learned_rows.data());
+  if (learned_user_) seen_->users.remember(work_.user_id, work_.user_row.data());
+  for (const std::uint32_t row : work_.learned) seen_->items.remember(items_[row], item_row(row));
 }
 
 // The keys of the candidates or, of tables that a request asks once, its only key.

@@ -1,4 +1,4 @@
-// Reads the features of one request from a store; pygrade/reference/features.py specifies them.
+// Reads the features of one request from a store; pygrade/features/feature.py specifies them.
 #pragma once
 
 #include "features/feature_maker.hpp"
@@ -32,11 +32,9 @@ class Reader : FeatureMaker {
   FeatureCenter::Impl& center_;
   const Deadline& deadline_;
 
-  bool user_unknown_ = false;  // his attributes are to be read
-  std::size_t unknown_ = 0;    // so are those of so many candidates: work_.unknown
+  bool user_unknown_ = false;  // his attributes are to be read, as are those of work_.unknown
   bool learned_user_ = false;  // now read, to be remembered; so are the candidates work_.learned
-  bool absent_user_ = false;   // the store lacks him, and work_.absent_ids
-  const AttributeVersion* seen_ = nullptr;
+  std::shared_ptr<AttributeVersion> seen_;
 };
 
 }  // namespace pygrade::inline v0_2::detail

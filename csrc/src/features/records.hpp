@@ -1,6 +1,6 @@
 // What features are made of, for kernels and their callers alike: records of the past and their arithmetic.
 //
-// pygrade/features/state.py documents a record, pygrade/reference/features.py the formulas. Everything here has
+// pygrade/features/state.py documents a record, pygrade/features/feature.py the formulas. Everything here has
 // internal linkage, since it is compiled once per instruction set.
 #pragma once
 
@@ -31,8 +31,8 @@ static inline std::int64_t load(const char* record, std::int64_t place) {
   return value;
 }
 
-// log(1 + x) for x ≥ 0, NaN for NaN and infinity: only + − × ÷ and no fused operation, in the order of
-// pygrade.reference.features.log1p. Branch-free, so that loops over it are vectorized.
+// log(1 + x) for x ≥ 0, NaN for NaN and infinity: only + − × ÷ and no fused operation, so the bits depend on x alone.
+// Branch-free, so that loops over it are vectorized.
 static inline __attribute__((always_inline)) double log1p_of(double x) {
   const double y = 1.0 + x;
   const auto bits = __builtin_bit_cast(std::uint64_t, y);

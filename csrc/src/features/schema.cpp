@@ -44,7 +44,7 @@ std::size_t index_of(const Names& names, std::string_view name) {
 
 std::int64_t step_of(double hours) {
   const double step = std::nearbyint(hours * hour / static_cast<double>(window_slots));
-  if (!(step < 0x1p62)) throw JsonError("a window of " + number_text(hours) + " hours is too long");
+  if (!(step < 0x1p62)) throw JsonError("a window of " + plain_number(hours) + " hours is too long");
   return std::max(static_cast<std::int64_t>(step), std::int64_t{1});
 }
 
@@ -275,8 +275,7 @@ Schema Schema::parse(std::string_view json) {
     if (f.entity == Entity::context && f.source.starts_with("c_"))
       context.insert({f.source, schema.dtypes.at("events." + f.source)});
   schema.context.assign(context.begin(), context.end());
-  const std::string text = schema.to_json();
-  schema.hash = sha256_hex(std::as_bytes(std::span(text))).substr(0, 16);
+  schema.hash = sha256_hex(std::as_bytes(std::span(json))).substr(0, 16);
   return schema;
 }
 

@@ -84,7 +84,7 @@ struct Schema {
   double utc_offset_hours = 0.0;
 
   // Derived from these.
-  std::string hash;           // 16 hex digits
+  std::string hash;           // of the text, 16 hex digits
   std::vector<Table> tables;  // by name
   std::vector<std::string> outcomes, outcome_columns, key_parts;
   std::vector<std::pair<std::string, std::string>> context;  // column, float or str
@@ -93,9 +93,6 @@ struct Schema {
 
   // JsonError if the text is no schema, or one that contradicts itself.
   static Schema parse(std::string_view json);
-
-  // As pygrade.features.FeatureSchema.to_json writes it; `hash` is its sha256.
-  std::string to_json() const;
 
   const Table& table(const std::vector<std::string>& key) const;
   const Attribute& attribute(Feature::Entity entity, std::string_view column, std::string_view kind) const;

@@ -26,34 +26,19 @@ struct Known {
   Column ids;   // ascending, each once
   Column rows;  // [ids, width]
   std::size_t width;
-  std::vector<std::uint32_t> unknown;
+  Column unknown;  // ids that are not remembered
 
   Known(std::span<const std::int64_t> of_events, std::size_t row_width)
-      : ids(sorted_distinct(of_events)), rows(ids.size() * row_width), width(row_width), unknown(ids.size()) {}
+      : ids(sorted_distinct(of_events)), rows(ids.size() * row_width), width(row_width) {}
 
-  void recall(const detail::RowMemory& memory, std::uint64_t stamp) {
-    unknown.resize(ids.size());
-    unknown.resize(memory.recall(ids, stamp, rows.data(), unknown.data()));
+  void recall(const detail::RowMemory& memory) {
+    unknown.clear();
+    for (const std::int64_t id : ids)
+      if (!memory.recall(id, row(id).data())) unknown.push_back(id);
   }
-  Column unknown_ids() const {
-    Column picked;
-    for (const std::uint32_t place : unknown) picked.push_back(ids[place]);
-    return picked;
-  }
-  std::span<std::int64_t> row(std::size_t place) { return std::span(rows).subspan(place * width, width); }
-  std::span<const std::int64_t> of(std::int64_t id) const {
+  std::span<std::int64_t> row(std::int64_t id) {
     const auto place = static_cast<std::size_t>(std::ranges::lower_bound(ids, id) - ids.begin());
     return std::span(rows).subspan(place * width, width);
-  }
-  // Those at these places, which the store has.
-  void remember(detail::RowMemory& memory, std::uint64_t stamp, std::span<const std::uint32_t> learned) {
-    Column picked, picked_ids;
-    for (const std::uint32_t place : learned) {
-      const auto found = row(place);
-      picked.insert(picked.end(), found.begin(), found.end());
-      picked_ids.push_back(ids[place]);
-    }
-    memory.remember(picked_ids, stamp, picked.data());
   }
 };
 
@@ -136,52 +121,47 @@ class Writer {
   // Finds the attributes that keys depend on, in the current version.
   void ask(Known& users, Known& items) {
     for (int attempt = 0; attempt < version_tries; ++attempt) {
-      const detail::AttributeVersion& seen = center_.writing.version();
-      users.recall(center_.writing.users, seen.stamp);
-      items.recall(center_.writing.items, seen.stamp);
-      std::vector<std::uint32_t> learned_users, learned_items;
+      const auto seen = center_.writing.version();
+      users.recall(seen->users);
+      items.recall(seen->items);
       // The version even if nothing else is asked: one that only writes would not notice another.
       const bool ask_users = plan_.keys_need_users && !users.unknown.empty(),
                  ask_items = plan_.keys_need_items && !items.unknown.empty();
-      const Column user_ids = users.unknown_ids(), item_ids = items.unknown_ids();
       std::vector<StoreQuery> queries = {{meta_table, meta_key}};
-      if (ask_users) queries.push_back({plan_.user_table_name, user_ids});
-      if (ask_items) queries.push_back({plan_.item_table_name, item_ids});
+      if (ask_users) queries.push_back({plan_.user_table_name, users.unknown});
+      if (ask_items) queries.push_back({plan_.item_table_name, items.unknown});
       bool current = false;
       center_.get(*center_.store, queries, {}, [&](StoreValues values) {
-        current = center_.is_current(center_.writing, values[0], seen);
+        current = center_.is_current(center_.writing, values[0], *seen);
         values = values.subspan(1);
         if (!current) return;
-        if (ask_users)
-          for (std::size_t i = 0; i < user_ids.size(); ++i) {
-            center_.read_attributes(values[i], plan_.empty_user, users.row(users.unknown[i]).data());
-            if (values[i].data() != nullptr) learned_users.push_back(users.unknown[i]);
-          }
-        if (!ask_items) return;
-        values = values.last(item_ids.size());
+        for (std::size_t i = 0; ask_users && i < users.unknown.size(); ++i) {
+          const auto row = users.row(users.unknown[i]);
+          center_.read_attributes(values[i], plan_.empty_user, row.data());
+          seen->users.remember(users.unknown[i], row.data());
+        }
+        values = values.last(ask_items ? items.unknown.size() : 0);
         Column stored(plan_.schema.item_width);
-        for (std::size_t i = 0; i < item_ids.size(); ++i) {
+        for (std::size_t i = 0; i < values.size(); ++i) {
+          const auto row = items.row(items.unknown[i]);
           center_.read_attributes(values[i], plan_.empty_item, stored.data());
-          plan_.remember(item_ids[i], stored, items.row(items.unknown[i]));
-          if (values[i].data() != nullptr) learned_items.push_back(items.unknown[i]);
+          plan_.remember(items.unknown[i], stored, row);
+          seen->items.remember(items.unknown[i], row.data());
         }
       });
-      if (!current) continue;
-      users.remember(center_.writing.users, seen.stamp, learned_users);
-      items.remember(center_.writing.items, seen.stamp, learned_items);
-      return;
+      if (current) return;
     }
     center_.fail_restless("one update");
   }
 
-  Column keys_of(const detail::TablePlan& table, const Known& users, const Known& items) const {
+  Column keys_of(const detail::TablePlan& table, Known& users, Known& items) const {
     const bool scenario = !events_.scenario.empty() && plan_.schema.counts_over("scenario");
     Column keys(events_.user_id.size());
     for (std::size_t e = 0; e < keys.size(); ++e) {
       detail::Codes codes{events_.user_id[e], events_.item_id[e]};
       if (scenario) codes.scenario = detail::scenario_code(events_.scenario[e]);
-      if (plan_.keys_need_users) codes.user = users.of(codes.user_id).data();
-      if (plan_.keys_need_items) codes.item = items.of(codes.item_id).data();
+      if (plan_.keys_need_users) codes.user = users.row(codes.user_id).data();
+      if (plan_.keys_need_items) codes.item = items.row(codes.item_id).data();
       keys[e] = table.key_of(codes);
     }
     return keys;

@@ -20,13 +20,6 @@ struct MtlMap {
 
 struct MtlExpert {
   MtlMap hidden, output;
-  std::int64_t reads = 0;  // its stream
-};
-
-// The scores of the gates that read one stream, side by side: of the first layer all of them.
-struct MtlScores {
-  MtlMap map;
-  std::int64_t reads = 0;
 };
 
 struct MtlGate {
@@ -34,43 +27,34 @@ struct MtlGate {
   std::int64_t count = 0;
 };
 
-struct MtlLevel {
-  const MtlExpert* experts = nullptr;
-  const MtlScores* scores = nullptr;
-  const MtlGate* gates = nullptr;  // one for each stream of the layer that follows
-  std::int64_t num_experts = 0, num_scores = 0, num_gates = 0;
-  std::int64_t inputs = 0;  // width of the streams it reads
-};
-
 struct MtlTower {
   MtlMap hidden, output;
 };
 
-// The map of one task's logit. With knots straight lines between them, else a · log p - b · log(1 - p) + c.
+// The map of one task's logit: a · log p - b · log(1 - p) + c.
 struct MtlCurve {
   double a = 1.0, b = 1.0, c = 0.0;
-  const double *x = nullptr, *y = nullptr, *slope = nullptr;  // [knots]; the slope behind each, 0 at the last
-  std::int64_t knots = 0;
 };
 
 // Where the parts of the working memory of one thread begin, in floats.
 struct MtlScratch {
-  std::int64_t request = 0, initial = 0, entries = 0, inputs = 0, hidden = 0, outputs = 0, scores = 0, mixes[2] = {},
+  std::int64_t request = 0, initial = 0, entries = 0, inputs = 0, hidden = 0, outputs = 0, scores = 0, mixes = 0,
                logits = 0, doubles = 0, size = 0;
 };
 
-// Inputs of the first layer: the request's dense values and embeddings, then those of the row.
+// Inputs: the request's dense values and embeddings, then those of the row.
 struct MtlNetwork {
   std::int64_t dense = 0, ids = 0, request_dense = 0, request_ids = 0, embedding = 0, tasks = 0;
-  std::int64_t inputs = 0, request_inputs = 0;    // of the first layer; the request's part of them
+  std::int64_t inputs = 0, request_inputs = 0;    // of experts and gates; the request's part of them
   const float *mean = nullptr, *scale = nullptr;  // [dense]
   const float* table = nullptr;                   // [entries, embedding]
   const std::int64_t* first_entry = nullptr;      // [ids] where the table of a column begins
-  const std::int64_t* vocabulary = nullptr;       // [ids] its size, 0: hashed
-  std::int64_t buckets = 1;                       // of a hashed column
-  const MtlLevel* levels = nullptr;
-  std::int64_t num_levels = 0;
-  const float* first_bias = nullptr;  // [initial] the biases of all maps of the first layer
+  const std::int64_t* vocabulary = nullptr;       // [ids] its size
+  const MtlExpert* experts = nullptr;
+  std::int64_t num_experts = 0;
+  MtlMap scores;                      // of all gates, side by side
+  const MtlGate* gates = nullptr;     // [tasks]
+  const float* first_bias = nullptr;  // [initial] the biases of all maps of the inputs
   std::int64_t initial = 0;
   const MtlTower* towers = nullptr;       // [tasks]
   const float* base = nullptr;            // [tasks] added to the towers' logits
@@ -81,7 +65,7 @@ struct MtlNetwork {
   MtlScratch scratch;
 };
 
-// Up to mtl_block rows. With `initial` (the request's part of the first layer) dense and ids are those of the rows
+// Up to mtl_block rows. With `initial` (the request's part of these maps) dense and ids are those of the rows
 // alone, else of the request and the row.
 struct MtlRows {
   const float* dense;
@@ -95,7 +79,7 @@ struct MtlRows {
 };
 
 struct MtlKernels {
-  // Of a request's dense values and ids: the first layer's biases with the chains over them → initial[network.initial].
+  // Of a request's dense values and ids: the maps' biases with the chains over them → initial[network.initial].
   void (*request)(const MtlNetwork& network, const float* dense, const std::int64_t* ids, float* scratch,
                   float* initial);
   void (*rows)(const MtlNetwork& network, const MtlRows& rows, float* scratch);

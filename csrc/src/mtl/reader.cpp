@@ -17,10 +17,9 @@ namespace {
 
 using Names = std::vector<std::string>;
 
-constexpr JsonLimits limits{.bytes = std::size_t{64} << 20, .values = std::size_t{1} << 21};  // curves have many knots
+constexpr JsonLimits limits{.bytes = std::size_t{64} << 20, .values = std::size_t{1} << 21};
 constexpr std::int64_t max_width = 1 << 16;
 constexpr std::int64_t max_tasks = 1024;
-constexpr std::int64_t max_levels = 64;
 constexpr std::int64_t max_entries = std::numeric_limits<std::int32_t>::max();
 constexpr double max_value = 1e30;
 constexpr double input_clip = 5.0;
@@ -50,18 +49,6 @@ Names distinct_at(const Json& table, std::string_view key, std::int64_t low, std
   return names;
 }
 
-std::vector<double> increasing_at(const Json& list, const char* key) {
-  if (list.type != Json::Type::array || list.items.empty()) wrong(key, "holds an axis without knots");
-  std::vector<double> values;
-  for (const Json& item : list.items) {
-    if (item.type != Json::Type::number || !std::isfinite(item.number) ||
-        (!values.empty() && item.number <= values.back()))
-      wrong(key, "has a curve that does not increase");
-    values.push_back(item.number);
-  }
-  return values;
-}
-
 class Reader {
  public:
   explicit Reader(MtlModel& model) : model_(model), network_(model.network) {}
@@ -84,16 +71,7 @@ class Reader {
     const auto tensors = read_safetensors(content);
     tensors_ = tensors;
     inputs();
-    double reach = std::max(input_clip, table_reach_);
-    std::vector<MtlLevel> levels;
-    std::int64_t width = network_.inputs;
-    for (std::int64_t l = 0; l < num_levels_; ++l) {
-      levels.push_back(level(l, width, reach));
-      width = expert_output_;
-    }
-    network_.levels = model_.keep(std::move(levels));
-    network_.num_levels = num_levels_;
-    towers(reach);
+    towers(experts(std::max(input_clip, table_reach_)));
     if (used_ != tensors_.size()) throw SafetensorsError("there are tensors that the model does not have");
     scratch();
   }
@@ -110,8 +88,9 @@ class Reader {
     network_.request_dense = integer_at(of, "request_dense", 0, network_.dense);
     network_.request_ids = integer_at(of, "request_ids", 0, network_.ids);
     vocabulary_ = of.integers_at("vocabulary");
-    if (!vocabulary_.empty() && std::ssize(vocabulary_) != network_.ids)
+    if (std::ssize(vocabulary_) != network_.ids)
       wrong("vocabulary", "has " + std::to_string(vocabulary_.size()) + " sizes; want " + std::to_string(network_.ids));
+    if (std::ranges::find(vocabulary_, 0) != vocabulary_.end()) wrong("vocabulary", "holds a size of 0");
     funnel(of.at("funnel"));
   }
 
@@ -150,27 +129,21 @@ class Reader {
   }
 
   void config(const Json& of) {
-    const std::string& kind = of.string_at("network");
-    if (kind != "ple" && kind != "mmoe") wrong("network", "is " + json_quote(kind) + "; want ple or mmoe");
     const auto width = [&](std::string_view key) { return integer_at(of, key, 1, max_width); };
-    const bool ple = kind == "ple";
-    num_levels_ = ple ? integer_at(of, "levels", 1, max_levels) : 1;
-    task_experts_ = ple ? width("task_experts") : 0;
-    num_experts_ = ple ? network_.tasks * task_experts_ + width("shared_experts") : width("experts");
+    task_experts_ = integer_at(of, "task_experts", 0, max_width);
+    num_experts_ = network_.tasks * task_experts_ + width("shared_experts");
     if (num_experts_ > max_width) wrong("task_experts", "gives more than 65536 experts");
     expert_hidden_ = width("expert_hidden");
     expert_output_ = width("expert_output");
     tower_hidden_ = width("tower_hidden");
     network_.embedding = width("embedding");
-    network_.buckets = integer_at(of, "buckets", 1, max_entries);
     network_.request_inputs = network_.request_dense + network_.request_ids * network_.embedding;
     network_.inputs = network_.dense + network_.ids * network_.embedding;
-    vocabulary_.resize(model_.ids.size(), 0);
     std::vector<std::int64_t> first;
     for (const std::int64_t size : vocabulary_) {
       first.push_back(entries_);
-      entries_ += size > 0 ? size : network_.buckets;
-      if (entries_ > max_entries) wrong("vocabulary", "and 'buckets' give more than 2^31 - 1 embeddings");
+      entries_ += size;
+      if (entries_ > max_entries) wrong("vocabulary", "gives more than 2^31 - 1 embeddings");
     }
     network_.vocabulary = model_.keep(vocabulary_);
     network_.first_entry = model_.keep(std::move(first));
@@ -178,45 +151,20 @@ class Reader {
 
   void calibration(const Json& of) {
     if (of.type == Json::Type::null) return;
-    if (of.type != Json::Type::object) wrong("calibration", "is not an object");
-    const auto rows = [&](const char* key) -> const std::vector<Json>& {
-      const Json& list = of.at(key);
-      if (list.type != Json::Type::array) wrong(key, "is not a list");
-      return list.items;
-    };
-    const auto& beta = rows("beta");
-    const auto& knots = rows("knots");
-    const std::size_t tasks = model_.tasks.size();
-    if (beta.size() != tasks || (!knots.empty() && knots.size() != tasks))
-      wrong("calibration", "has " + std::to_string(beta.size()) + " rows of beta and " + std::to_string(knots.size()) +
-                               " curves; want " + std::to_string(tasks) + " tasks'");
-    std::vector<MtlCurve> curves(tasks);
-    for (std::size_t t = 0; t < tasks; ++t) {
-      const auto number = [&](std::size_t i) {
-        const bool good = beta[t].type == Json::Type::array && beta[t].items.size() == 3 &&
-                          beta[t].items[i].type == Json::Type::number && std::isfinite(beta[t].items[i].number);
-        if (!good) wrong("beta", "holds something that is not three finite numbers");
-        return beta[t].items[i].number;
-      };
-      curves[t] = {.a = number(0), .b = number(1), .c = number(2)};
-      if (!(curves[t].a > 0.0 && curves[t].b > 0.0)) wrong("beta", "holds a factor that is not positive");
-      if (!knots.empty()) curve(knots[t], curves[t]);
+    if (of.type != Json::Type::array || of.items.size() != model_.tasks.size())
+      wrong("calibration", "is not a list of " + std::to_string(model_.tasks.size()) + " tasks");
+    std::vector<MtlCurve> curves;
+    for (const Json& row : of.items) {
+      const bool good = row.type == Json::Type::array && row.items.size() == 3 &&
+                        std::ranges::all_of(row.items, [](const Json& item) {
+                          return item.type == Json::Type::number && std::isfinite(item.number);
+                        });
+      if (!good) wrong("calibration", "holds something that is not three finite numbers");
+      curves.push_back({row.items[0].number, row.items[1].number, row.items[2].number});
+      if (!(curves.back().a > 0.0 && curves.back().b > 0.0))
+        wrong("calibration", "holds a factor that is not positive");
     }
     network_.curves = model_.keep(std::move(curves));
-  }
-
-  void curve(const Json& axes, MtlCurve& curve) {
-    if (axes.type != Json::Type::array || axes.items.size() != 2) wrong("knots", "holds something that is not [x, y]");
-    std::vector<double> x = increasing_at(axes.items[0], "knots"), y = increasing_at(axes.items[1], "knots");
-    if (x.size() != y.size()) wrong("knots", "has a curve without as many x as y");
-    std::vector<double> slope(x.size(), 0.0);
-    for (std::size_t k = 0; k + 1 < x.size(); ++k) slope[k] = (y[k + 1] - y[k]) / (x[k + 1] - x[k]);
-    if (!std::ranges::all_of(slope, [](double s) { return std::isfinite(s); }))
-      wrong("knots", "has a curve whose slope is not finite");
-    curve.knots = std::ssize(x);
-    curve.x = model_.keep(std::move(x));
-    curve.y = model_.keep(std::move(y));
-    curve.slope = model_.keep(std::move(slope));
   }
 
   std::vector<float> take(const std::string& name, std::initializer_list<std::int64_t> shape) {
@@ -291,95 +239,49 @@ class Reader {
             [&bias, s, outputs](std::int64_t o) { return bias[size_of(s * outputs + o)]; }};
   }
 
-  std::vector<std::int32_t> sees(std::int64_t stream) const {
+  std::vector<std::int32_t> sees(std::int64_t task) const {
     std::vector<std::int32_t> experts;
-    for (std::int64_t m = 0; m < num_experts_; ++m) {
-      const bool shared = m >= network_.tasks * task_experts_;
-      if (stream == network_.tasks || shared || m / task_experts_ == stream)
+    for (std::int64_t m = 0; m < num_experts_; ++m)
+      if (m >= network_.tasks * task_experts_ || m / task_experts_ == task)
         experts.push_back(static_cast<std::int32_t>(m));
-    }
     return experts;
   }
 
-  MtlLevel level(std::int64_t number, std::int64_t width, double& reach) {
-    const bool first = number == 0, last = number + 1 == num_levels_;
-    const std::int64_t m = num_experts_, h = expert_hidden_, o = expert_output_, streams = network_.tasks + !last;
-    const std::string name = "layers." + std::to_string(number) + ".";
-    const auto hidden =
-        first ? take(name + "hidden.weight", {m * h, width}) : take(name + "hidden.weight", {m, width, h});
-    const auto hidden_bias = first ? take(name + "hidden.bias", {m * h}) : take(name + "hidden.bias", {m, h});
-    const auto output = take(name + "output.weight", {m, h, o}), output_bias = take(name + "output.bias", {m, o});
-    const auto gate =
-        first ? take(name + "gates.weight", {streams * m, width}) : take(name + "gates.weight", {streams, width, m});
-    const auto gate_bias = first ? take(name + "gates.bias", {streams * m}) : take(name + "gates.bias", {streams, m});
-
-    std::vector<std::vector<std::int32_t>> seen;
-    for (std::int64_t s = 0; s < streams; ++s) seen.push_back(sees(s));
+  // Experts and gates; returns the reach of what they give.
+  double experts(double reach) {
+    const std::int64_t m = num_experts_, h = expert_hidden_, o = expert_output_, tasks = network_.tasks,
+                       width = network_.inputs;
+    const auto hidden = take("experts.hidden.weight", {m * h, width}),
+               hidden_bias = take("experts.hidden.bias", {m * h});
+    const auto output = take("experts.output.weight", {m, h, o}), output_bias = take("experts.output.bias", {m, o});
+    const auto gate = take("experts.gates.weight", {tasks * m, width}),
+               gate_bias = take("experts.gates.bias", {tasks * m});
     std::vector<MtlExpert> experts;
-    std::vector<MtlScores> scores;
-    std::vector<float> biases;  // of the first layer's maps
+    std::vector<float> biases;  // of the maps of the inputs
     double highest = 0.0;
     for (std::int64_t e = 0; e < m; ++e) {
       double at = reach;
       MtlExpert expert;
-      if (first) {
-        const Source source{name + "hidden.weight", width, h,
-                            [&, e](std::int64_t i, std::int64_t j) { return hidden[place(e * h + j, i)]; },
-                            [&, e](std::int64_t j) { return hidden_bias[size_of(e * h + j)]; }};
-        expert.hidden = map(source, at, biases);
-      } else {
-        expert.hidden = map(slice(name + "hidden.weight", hidden, hidden_bias, e, width, h), at);
-        expert.reads = std::min(task_experts_ == 0 ? network_.tasks : e / task_experts_, network_.tasks);
-      }
-      expert.output = map(slice(name + "output.weight", output, output_bias, e, h, o), at);
+      const Source source{"experts.hidden.weight", width, h,
+                          [&, e](std::int64_t i, std::int64_t j) { return hidden[place(e * h + j, i)]; },
+                          [&, e](std::int64_t j) { return hidden_bias[size_of(e * h + j)]; }};
+      expert.hidden = map(source, at, biases);
+      expert.output = map(slice("experts.output.weight", output, output_bias, e, h, o), at);
       highest = std::max(highest, at);
       experts.push_back(expert);
     }
-    double at = reach;
-    if (first) {
-      std::vector<std::int64_t> rows;
-      for (std::int64_t s = 0; s < streams; ++s)
-        for (const std::int32_t e : seen[size_of(s)]) rows.push_back(s * m + e);
-      const Source source{name + "gates.weight", width, std::ssize(rows),
-                          [&](std::int64_t i, std::int64_t j) { return gate[place(rows[size_of(j)], i)]; },
-                          [&](std::int64_t j) { return gate_bias[size_of(rows[size_of(j)])]; }};
-      scores.push_back({map(source, at, biases), 0});
-    } else {
-      for (std::int64_t s = 0; s < streams; ++s, at = reach) {
-        const auto& experts_seen = seen[size_of(s)];
-        const Source source{name + "gates.weight", width, std::ssize(experts_seen),
-                            [&](std::int64_t i, std::int64_t j) {
-                              return gate[size_of((s * width + i) * m + experts_seen[size_of(j)])];
-                            },
-                            [&](std::int64_t j) { return gate_bias[size_of(s * m + experts_seen[size_of(j)])]; }};
-        scores.push_back({map(source, at), s});
-      }
-    }
-    reach = highest;
-    if (first) point_to_biases(std::move(biases), experts, scores);
-
-    MtlLevel level{.num_experts = m, .num_scores = std::ssize(scores), .num_gates = streams, .inputs = width};
+    std::vector<std::int64_t> rows;
     std::vector<MtlGate> gates;
-    std::int64_t num_seen = 0;
-    for (auto& experts_seen : seen) {
-      const std::int64_t count = std::ssize(experts_seen);
-      num_seen += count;
-      gates.push_back({model_.keep(std::move(experts_seen)), count});
+    for (std::int64_t t = 0; t < tasks; ++t) {
+      auto seen = sees(t);
+      for (const std::int32_t e : seen) rows.push_back(t * m + e);
+      const std::int64_t count = std::ssize(seen);
+      gates.push_back({model_.keep(std::move(seen)), count});
     }
-    widest_scores_ = std::max(widest_scores_, num_seen);
-    widest_mixes_ = std::max(widest_mixes_, streams * o);
-    level.experts = model_.keep(std::move(experts));
-    level.scores = model_.keep(std::move(scores));
-    level.gates = model_.keep(std::move(gates));
-    return level;
-  }
-
-  // Place in a tensor [outputs, inputs] of the first layer, by place in the chain.
-  std::size_t place(std::int64_t output, std::int64_t input) const {
-    return size_of(output * network_.inputs + order_[size_of(input)]);
-  }
-
-  void point_to_biases(std::vector<float> biases, std::vector<MtlExpert>& experts, std::vector<MtlScores>& scores) {
+    const Source scores{"experts.gates.weight", width, std::ssize(rows),
+                        [&](std::int64_t i, std::int64_t j) { return gate[place(rows[size_of(j)], i)]; },
+                        [&](std::int64_t j) { return gate_bias[size_of(rows[size_of(j)])]; }};
+    network_.scores = map(scores, reach, biases);
     network_.initial = std::ssize(biases);
     network_.first_bias = model_.keep(std::move(biases));
     const float* at = network_.first_bias;
@@ -388,7 +290,16 @@ class Reader {
       at += (to.outputs + mtl_tile - 1) / mtl_tile * mtl_tile;
     };
     for (MtlExpert& expert : experts) point(expert.hidden);
-    for (MtlScores& of : scores) point(of.map);
+    point(network_.scores);
+    network_.num_experts = m;
+    network_.experts = model_.keep(std::move(experts));
+    network_.gates = model_.keep(std::move(gates));
+    return highest;
+  }
+
+  // Place in a tensor [outputs, inputs] of the inputs, by place in the chain.
+  std::size_t place(std::int64_t output, std::int64_t input) const {
+    return size_of(output * network_.inputs + order_[size_of(input)]);
   }
 
   void towers(double reach) {
@@ -421,8 +332,8 @@ class Reader {
     at.inputs = next(mtl_block * network_.inputs);
     at.hidden = next(mtl_block * std::max(expert_hidden_, tower_hidden_));
     at.outputs = next(mtl_block * num_experts_ * expert_output_);
-    at.scores = next(mtl_block * widest_scores_);
-    for (std::int64_t& mixes : at.mixes) mixes = next(mtl_block * widest_mixes_);
+    at.scores = next(mtl_block * network_.scores.outputs);
+    at.mixes = next(mtl_block * network_.tasks * expert_output_);
     at.logits = next(mtl_block * network_.tasks);
     at.doubles = next(2 * 4 * mtl_block * network_.tasks);
     at.size = end;
@@ -432,8 +343,8 @@ class Reader {
   MtlNetwork& network_;
   std::string sha256_;
   std::vector<std::int64_t> vocabulary_;
-  std::int64_t num_levels_ = 0, task_experts_ = 0, num_experts_ = 0, expert_hidden_ = 0, expert_output_ = 0,
-               tower_hidden_ = 0, entries_ = 0, widest_scores_ = 0, widest_mixes_ = 0;
+  std::int64_t task_experts_ = 0, num_experts_ = 0, expert_hidden_ = 0, expert_output_ = 0, tower_hidden_ = 0,
+               entries_ = 0;
   double table_reach_ = 0.0;  // the largest magnitude of an embedding
   std::vector<std::int64_t> order_;
   std::span<const TensorView> tensors_;

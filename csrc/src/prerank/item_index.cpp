@@ -441,33 +441,6 @@ void ItemIndex::read_items(std::span<std::int64_t> item_ids, std::span<float> ve
   }
 }
 
-std::shared_ptr<const ItemIndex> ItemIndex::added(Ids item_ids, Numbers vectors) const {
-  const Impl& index = *impl_;
-  check_rows(item_ids, vectors, index.width);
-  std::vector<std::int32_t> new_lists(item_ids.size(), 0);
-  if (!index.centroids.empty()) detail::Centroids(index.centroids, index.width).assign(vectors, new_lists, 1);
-  const std::size_t old = index.count, all = old + item_ids.size(), width = index.width;
-  std::vector<std::int64_t> ids(all);
-  std::vector<float> rows(all * width);
-  read_items(std::span(ids).first(old), std::span(rows).first(old * width));
-  std::vector<std::int32_t> lists(all);
-  for (std::size_t i = 0; i < old; ++i) lists[i] = index.list_of[block_of(index.places.find(ids[i]))];
-  // From the back, so that nothing is overwritten before it is moved.
-  for (std::size_t to = all, a = old, b = item_ids.size(); b > 0;) {
-    const std::int64_t next = a > 0 ? ids[a - 1] : -1;
-    if (item_ids[b - 1] == next)
-      throw std::invalid_argument("item_ids holds " + std::to_string(next) + ", which is in the index");
-    const bool is_new = item_ids[b - 1] > next;
-    const std::size_t from = is_new ? --b : --a;
-    ids[--to] = is_new ? item_ids[from] : next;
-    lists[to] = is_new ? new_lists[from] : lists[from];
-    std::copy_n((is_new ? vectors.data() : rows.data()) + from * width, width, rows.data() + to * width);
-  }
-  std::shared_ptr<ItemIndex> made(new ItemIndex);
-  made->impl_ = std::make_unique<Impl>(ids, rows, lists, layout());
-  return made;
-}
-
 std::size_t ItemIndex::search(Numbers vector, Ids seen, std::optional<Ids> eligible, std::span<std::int64_t> items,
                               std::span<float> scores) const {
   const Impl& index = *impl_;

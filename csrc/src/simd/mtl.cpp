@@ -6,7 +6,6 @@
 #include "mtl/network.hpp"
 #include "mtl_numerics.hpp"
 #include "simd.hpp"
-#include "util/hash.hpp"
 
 namespace pygrade::inline v0_2::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
@@ -88,11 +87,7 @@ void silu_in_place(float* x, std::int64_t count) {
 
 // Entry of the table of embeddings, as pygrade/mtl/network.py's table_entries.
 inline std::int64_t entry_of(const MtlNetwork& network, std::int64_t column, std::int64_t id) {
-  const std::int64_t size = network.vocabulary[column];
-  if (size > 0) return network.first_entry[column] + (id >= 0 && id < size ? id : 0);
-  const std::uint64_t number = static_cast<std::uint64_t>(column) * 0xd1b54a32d192ed03ull + 0x9e3779b97f4a7c15ull;
-  const std::uint64_t hash = splitmix64(static_cast<std::uint64_t>(id) + number);
-  return network.first_entry[column] + static_cast<std::int64_t>(hash % static_cast<std::uint64_t>(network.buckets));
+  return network.first_entry[column] + (id >= 0 && id < network.vocabulary[column] ? id : 0);
 }
 
 inline float normalized(float x, float mean, float scale) {
@@ -173,32 +168,24 @@ void mix_experts(const MtlGate& gate, const float* weights, const float* outputs
   }
 }
 
-// streams[…, level.inputs, stride] → mixes[level.num_gates, width, stride].
-void run_level(const MtlLevel& level, const float* streams, std::int64_t stride, std::int64_t skip,
-               const float* initial, const float* first_bias, float* hidden, float* outputs, float* scores,
-               float* mixes) {
-  const auto start = [&](const MtlMap& map) { return initial ? initial + (map.bias - first_bias) : map.bias; };
-  const std::int64_t stream = (level.inputs - skip) * stride;
-  const std::int64_t width = level.experts[0].output.outputs;
-  for (std::int64_t m = 0; m < level.num_experts; ++m) {
-    const MtlExpert& expert = level.experts[m];
-    apply(expert.hidden, skip, start(expert.hidden), streams + expert.reads * stream, stride, hidden);
+// x[inputs - skip, stride] → mixes[tasks, width, stride].
+void run_experts(const MtlNetwork& network, const float* x, std::int64_t stride, std::int64_t skip,
+                 const float* initial, float* hidden, float* outputs, float* scores, float* mixes) {
+  const auto start = [&](const MtlMap& map) { return initial ? initial + (map.bias - network.first_bias) : map.bias; };
+  const std::int64_t width = network.experts[0].output.outputs;
+  for (std::int64_t m = 0; m < network.num_experts; ++m) {
+    const MtlExpert& expert = network.experts[m];
+    apply(expert.hidden, skip, start(expert.hidden), x, stride, hidden);
     silu_in_place(hidden, expert.hidden.outputs * stride);
     apply(expert.output, hidden, stride, outputs + m * width * stride);
   }
-  silu_in_place(outputs, level.num_experts * width * stride);
-  float* score = scores;
-  for (std::int64_t g = 0; g < level.num_scores; ++g) {
-    const MtlMap& map = level.scores[g].map;
-    apply(map, skip, start(map), streams + level.scores[g].reads * stream, stride, score);
-    score += map.outputs * stride;
-  }
-  score = scores;
-  for (std::int64_t s = 0; s < level.num_gates; ++s) {
-    const MtlGate& gate = level.gates[s];
-    softmax(score, gate.count, stride);
-    mix_experts(gate, score, outputs, width, stride, mixes + s * width * stride);
-    score += gate.count * stride;
+  silu_in_place(outputs, network.num_experts * width * stride);
+  apply(network.scores, skip, start(network.scores), x, stride, scores);
+  for (std::int64_t t = 0; t < network.tasks; ++t) {
+    const MtlGate& gate = network.gates[t];
+    softmax(scores, gate.count, stride);
+    mix_experts(gate, scores, outputs, width, stride, mixes + t * width * stride);
+    scores += gate.count * stride;
   }
 }
 
@@ -243,25 +230,7 @@ void run_funnel(const MtlNetwork& network, std::int64_t stride, double* work) {
   }
 }
 
-double interpolate(const MtlCurve& curve, double x) {
-  const std::int64_t last = curve.knots - 1;
-  const double low = x < curve.x[0] ? curve.x[0] : x;
-  const double inside = low > curve.x[last] ? curve.x[last] : low;
-  const double* at = curve.x;
-  for (std::int64_t left = curve.knots; left > 1;) {  // the last knot that is not above
-    const std::int64_t half = left / 2;
-    at = at[half] <= inside ? at + half : at;
-    left -= half;
-  }
-  const std::int64_t k = at - curve.x;
-  return fma(curve.slope[k], inside - *at, curve.y[k]) + (x - inside);
-}
-
 void calibrate(const MtlCurve& curve, std::int64_t stride, double* logits) {
-  if (curve.knots > 0) {
-    for (std::int64_t r = 0; r < stride; ++r) logits[r] = interpolate(curve, logits[r]);
-    return;
-  }
   for (std::int64_t r = 0; r < stride; ++r) {
     const double x = logits[r];
     const double one_plus = log_one_plus(exp_minus(x));
@@ -318,9 +287,8 @@ void run_request(const MtlNetwork& network, const float* dense, const std::int64
       start_tiles<4>(map, x, network.request_inputs, o, to + o);
     for (; o < map.outputs; o += mtl_tile) start_tiles<1>(map, x, network.request_inputs, o, to + o);
   };
-  const MtlLevel& level = network.levels[0];
-  for (std::int64_t m = 0; m < level.num_experts; ++m) add(level.experts[m].hidden);
-  for (std::int64_t g = 0; g < level.num_scores; ++g) add(level.scores[g].map);
+  for (std::int64_t m = 0; m < network.num_experts; ++m) add(network.experts[m].hidden);
+  add(network.scores);
 }
 
 void run_rows(const MtlNetwork& network, const MtlRows& rows, float* scratch) {
@@ -348,17 +316,14 @@ void run_rows(const MtlNetwork& network, const MtlRows& rows, float* scratch) {
   load_embeddings(network, rows, ids, network.request_ids, network.ids, stride, entries, x);
 
   float* hidden = scratch + at.hidden;
-  const float* streams = inputs;
-  for (std::int64_t l = 0; l < network.num_levels; ++l) {
-    run_level(network.levels[l], streams, stride, l == 0 ? skip : 0, l == 0 ? rows.initial : nullptr,
-              network.first_bias, hidden, scratch + at.outputs, scratch + at.scores, scratch + at.mixes[l % 2]);
-    streams = scratch + at.mixes[l % 2];
-  }
+  const float* mixes = scratch + at.mixes;
+  run_experts(network, inputs, stride, skip, rows.initial, hidden, scratch + at.outputs, scratch + at.scores,
+              scratch + at.mixes);
   float* logits = scratch + at.logits;
   for (std::int64_t t = 0; t < network.tasks; ++t) {
     const MtlTower& tower = network.towers[t];
     float* logit = logits + t * stride;
-    apply(tower.hidden, streams + t * tower.hidden.inputs * stride, stride, hidden);
+    apply(tower.hidden, mixes + t * tower.hidden.inputs * stride, stride, hidden);
     silu_in_place(hidden, tower.hidden.outputs * stride);
     apply(tower.output, hidden, stride, logit);
     for (std::int64_t r = 0; r < stride; ++r) logit[r] += network.base[t];

@@ -7,7 +7,7 @@ from pygrade.cli.evaluation_tables import print_evaluation, print_verdict, print
 from pygrade.cli.options import sub_config, workers_of
 from pygrade.cli.run_directory import RECORD, check_out, record_options
 from pygrade.cli.run_metrics import report_run
-from pygrade.config.ignored import refuse, refuse_in_model, refuse_in_training
+from pygrade.config.ignored import refuse, refuse_in_training
 from pygrade.config.pipeline import PipelineConfig, PipelineOptions
 from pygrade.console.tables import model_table, recall_table, stage_table
 from pygrade.data.events import CONFIGS, parse_spec
@@ -26,11 +26,8 @@ def run(options: PipelineOptions) -> dict[str, Any]:
     for name in ("prerank", "mtl", "train"):
         if seed := getattr(options, name).seed:
             raise ValueError(f"{name}.seed is {seed}; want --seed, which decides for all parts")
-    if options.leak_checks == 0:
-        refuse(options, ("leak_rows",), "--leak-checks")
     if options.train.policy.evidence_prior:
         refuse(options, ("evidence_prior",), "--train.policy.evidence-prior 0")
-    refuse_in_model(options.mtl)
     refuse_in_training(options.train, "train.")
     path = parse_spec(options.data)[1]
     check_out(options.out, "pipeline", path)
