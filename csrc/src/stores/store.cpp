@@ -42,13 +42,6 @@ constexpr Backend backends[] = {
     {"memory", "memory:", "this process alone", &detail::open_memory, ""},
 };
 
-constexpr auto kinds = [] {
-  std::array<StoreKind, std::size(backends)> all{};
-  for (std::size_t i = 0; i < all.size(); ++i)
-    all[i] = {backends[i].scheme, backends[i].address, backends[i].help, backends[i].open != nullptr};
-  return all;
-}();
-
 }  // namespace
 
 Store::~Store() = default;
@@ -64,7 +57,15 @@ std::vector<StoreVersion> Store::versions() { throw StoreError(url() + " has one
 void Store::drop(const std::string&) { throw StoreError(url() + " has one version alone"); }
 std::shared_ptr<Store> Store::at(const std::string&) { throw StoreError(url() + " reads its current version alone"); }
 
-std::span<const StoreKind> store_kinds() { return kinds; }
+std::span<const StoreKind> store_kinds() {
+  static const auto kinds = [] {
+    std::array<StoreKind, std::size(backends)> all{};
+    for (std::size_t i = 0; i < all.size(); ++i)
+      all[i] = {backends[i].scheme, backends[i].address, backends[i].help, backends[i].open != nullptr};
+    return all;
+  }();
+  return kinds;
+}
 
 std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& options) {
   const auto colon = url.find(':');
