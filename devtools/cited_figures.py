@@ -2,8 +2,8 @@
 
     python -m devtools.cited_figures NAME FULL.json
 
-NAME is a key of `CITED`; FULL.json is what the run wrote: ``--json`` of `pygrade demo` and `serve-check`, and
-``summary.json`` of `pygrade pipeline`.
+NAME is a key of `CITED`; FULL.json is what the run wrote: ``--json`` of `pygrade demo` and `pygrade pipeline --check`,
+and ``summary.json`` of `pygrade pipeline`.
 """
 
 import argparse

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pygrade.cli.option_list import COMMANDS, default_of, in_words, is_options, options_class
+from pygrade.cli.option_list import COMMANDS, default_of, in_words, is_options, options_class, spoken
 from pygrade.config.option import choices_of, hints_of
 from pygrade.config.shared import LogOptions, Output
 
@@ -31,7 +31,7 @@ def options_page() -> str:
         kind = options_class(command)
         groups = [(prefix, group) for prefix, group in groups_of(kind)]
         shared |= dict.fromkeys(group for _, group in groups if group not in SHARED)
-        parts += [f"## pygrade {command} {{#{command}}}\n\n{_description(kind)}\n", _table(kind)]
+        parts += [f"## pygrade {spoken(command)} {{#{command}}}\n\n{_description(kind)}\n", _table(kind)]
         links = [f"[{_title(group)}](#{_place(group)})" + f" as `--{p}…`" * bool(p) for p, group in groups]
         parts.append(f"Also: {'; '.join(links)}.\n")
     parts += [f"## {kind.__name__} {{#{_place(kind)}}}\n\n{_description(kind)}\n\n{_table(kind)}" for kind in shared]
@@ -90,6 +90,8 @@ def _option(name: str) -> str:
 
 
 def _default(entry: dataclasses.Field[Any]) -> str:
+    if other := entry.metadata.get("unless"):
+        return f"**required**, or `--{other}`"
     value = default_of(entry)
     if value is dataclasses.MISSING:
         return "**required**"

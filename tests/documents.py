@@ -21,7 +21,6 @@ SMALL = {  # options that make the documented commands small
     "pipeline": "--min-events 1 --leak-checks 0 --prerank.epochs 1 --mtl.epochs 1 --candidates 5 --quiet "
     "--train.stage1.steps 3 --train.stage2.steps 3 --train.static.iterations 2 --train.trust.folds 2 --allow-unproven",
     "rank": "--allow-unproven",  # of a policy that learned from few requests
-    "rank-user": "--allow-unproven",
 }
 _BLOCK = re.compile(r"^([ ]*)```(\w+)\n(.*?)^\1```", re.S | re.M)
 

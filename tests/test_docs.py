@@ -17,7 +17,7 @@ from devtools.cited_figures import CITED, select
 from devtools.option_pages import groups_of, options_page, own_fields
 from pygrade.cli import main as cli
 from pygrade.cli.commands import docs
-from pygrade.cli.option_list import options_class, options_of
+from pygrade.cli.option_list import options_class, options_of, spoken
 from pygrade.cli.parse import parse
 from pygrade.config.training import CemConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
 from pygrade.training.train import train as learn
@@ -69,9 +69,10 @@ def test_the_python_of_the_guides_runs(page, code, place, monkeypatch, capsys):
 
 @pytest.mark.parametrize(("page", "words"), COMMANDS)
 def test_the_commands_of_all_pages_are_commands(page, words, tmp_path, monkeypatch):
-    name, *arguments = words
-    if name.startswith("-"):
+    if words[0].startswith("-"):
         return
+    count = 2 if "-".join(words[:2]) in cli.COMMANDS else 1
+    name, arguments = "-".join(words[:count]), words[count:]
     monkeypatch.chdir(tmp_path)
     if "--config" in arguments:
         path = tmp_path / arguments[arguments.index("--config") + 1]
@@ -86,7 +87,7 @@ def test_every_option_of_every_command_has_one_row():
     page = options_page()
     for name in cli.COMMANDS:
         kind = options_class(name)
-        assert f"## pygrade {name} {{#" in page
+        assert f"## pygrade {spoken(name)} {{#" in page
         shown = [entry for _, group in [("", kind), *groups_of(kind)] for entry in own_fields(group)]
         assert {entry.name for entry in dataclasses.fields(kind)} <= {entry.name for entry in shown} | {
             prefix.rstrip(".").replace("-", "_") for prefix, _ in groups_of(kind)
@@ -176,7 +177,7 @@ def test_the_architecture_names_files_that_exist():
 
 
 def test_the_figures_of_single_runs_are_those_of_the_runs():
-    """What the guides cite of the demo, of pipelines and of `serve-check` against docs/figures.json."""
+    """What the guides cite of the demo, of pipelines and of their checks against docs/figures.json."""
     kept = json.loads((DOCS / "figures.json").read_text(encoding="utf-8"))
     assert kept == {name: select(kept[name], paths) for name, paths in CITED.items()}
     text = {page: " ".join((DOCS / page).read_text("utf-8").split()) for page in ("evidence.md", "guides/pipeline.md")}

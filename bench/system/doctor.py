@@ -2,8 +2,8 @@
 
 60,000 requests of 40 candidates each, a tenth and four times as many: 17 columns, seven of them text, among them the
 ids of requests and users; 3 % shuffled pages. Each run is a process of its own on two processors: wall and CPU time
-from start to end, the peak of its memory, and what a process takes without a table (`pygrade info`). The rows of a
-request are next to each other, as a shop writes them.
+from start to end, the peak of its memory, and what a process takes without a table (`pygrade --version --verbose`).
+The rows of a request are next to each other, as a shop writes them.
 """
 
 import argparse
@@ -108,7 +108,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help=f"directory of doctor.json; {RESULTS.name}/ by default")
     options = parser.parse_args()
     pin(2)
-    start, runs = run("info"), []  # first: a process's peak is at least what this one holds when it starts
+    start, runs = (
+        run("--version", "--verbose"),
+        [],
+    )  # first: a process's peak is at least what this one holds when it starts
     for requests in [QUICK] if options.quick else [round(times * REQUESTS) for times in TIMES]:
         with tempfile.TemporaryDirectory() as scratch:
             runs.append(measure(requests, Path(scratch)))

@@ -1,8 +1,8 @@
 """python trade_offs.py [DIR]: one policy for every trade-off, turned by a request instead of a training.
 
 Trains a policy that takes multipliers of the tasks' values as an input, and shows what later pages hold as an order
-becomes worth more: the events that the model predicts for the first ten items. `pygrade front` draws this with
-intervals, from the feedback.
+becomes worth more: the events that the model predicts for the first ten items. `pygrade evaluate --trade-offs` draws
+this with intervals, from the feedback.
 """
 
 import sys

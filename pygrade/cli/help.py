@@ -5,7 +5,7 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
-from pygrade.cli.option_list import Option, groups_of, in_words, options_class, options_of
+from pygrade.cli.option_list import Option, groups_of, in_words, options_class, options_of, spoken
 
 MAX_LINES = 40  # of the short help at 80 columns
 COMMON = ("json", "quiet", "traceback")  # in one line instead of one each
@@ -32,7 +32,7 @@ def short_help(command: str, width: int | None = None) -> str:
         shown += lines
         left -= 1
     groups = ", ".join(f"--{prefix}.…" for prefix, *_ in groups_of(options_class(command)) if "." not in prefix)
-    more = f"  {left} more{groups and f', also {groups}'}: pygrade {command} --help-all"
+    more = f"  {left} more{groups and f', also {groups}'}: pygrade {spoken(command)} --help-all"
     return "\n".join([*head, *shown, *(_wrapped(more, width, 2) if left else []), *tail])
 
 
@@ -53,8 +53,8 @@ def _head(command: str, width: int | None, most: int | None = None) -> tuple[lis
     text = inspect.cleandoc(options_class(command).__doc__ or "").replace("\nExample:", "\n\nExample:")
     parts = [" ".join(part.split()) for part in text.split("\n\n")]
     about = [part for part in parts if not part.startswith("Example:")][: None if most is None else 1]
-    words = [o.kind if o.positional else f"{o.flag} {o.kind}" for o in _flat(command) if o.required or o.positional]
-    lines = [*_wrapped(" ".join([f"usage: pygrade {command}", *words, "[options]"]), width, 7), ""]
+    words = [o.kind if o.positional else f"{o.flag} {o.kind}" for o in _flat(command) if o.needed]
+    lines = [*_wrapped(" ".join([f"usage: pygrade {spoken(command)}", *words, "[options]"]), width, 7), ""]
     lines += [line for part in about for line in (*_wrapped(part, width, most=most), "")]
     return lines, [part for part in parts if part.startswith("Example:")], width
 
@@ -63,7 +63,7 @@ def _flat(command: str, first: Sequence[str] = ()) -> list[Option]:
     """The options of no group, required ones first, then these, without those that all commands have."""
     flat = [option for option in options_of(command) if "." not in option.name and option.name not in COMMON]
     rank = {name: place for place, name in enumerate(first)}
-    return sorted(flat, key=lambda o: (not o.positional, not o.required, rank.get(o.name, len(rank))))
+    return sorted(flat, key=lambda o: (not o.needed, not o.positional and o.needed, rank.get(o.name, len(rank))))
 
 
 def _lines(option: Option, width: int, most: int | None = None) -> list[str]:
@@ -73,6 +73,7 @@ def _lines(option: Option, width: int, most: int | None = None) -> list[str]:
         name = option.negative.replace("no-", "[no-]", 1)
     default = "" if option.default in (None, False) else "on" if option.default is True else in_words(option.default)
     note = "(required)" if option.required else default and f"(default: {default})"
+    note = f"(required, or --{option.unless})" if option.unless else note
     lines = _wrapped(f"{option.text} {note}" if most is None else option.text, width - _INDENT, most=most)
     if most is not None and note:
         fits = bool(lines) and len(lines[-1]) + len(note) < width - _INDENT

@@ -16,7 +16,7 @@ from pygrade._util.interrupts import heed_interrupts
 from pygrade._util.text import printable
 from pygrade.cli import completion
 from pygrade.cli.help import full_help, short_help
-from pygrade.cli.option_list import COMMANDS
+from pygrade.cli.option_list import COMMANDS, spoken
 from pygrade.cli.parse import parse
 
 STUDY = "reproduce"  # no part of the package: bench/study of a clone
@@ -27,7 +27,7 @@ _INTERRUPTED = "interrupted; what was written is whole. The same command resumes
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (``sys.argv`` by default); returns the exit code."""
     args = list(sys.argv[1:] if arguments is None else arguments)
-    if "-".join(args[:2]) in COMMANDS:  # pygrade abtest plan
+    if "-".join(args[:2]) in COMMANDS:  # pygrade test plan
         args = ["-".join(args[:2]), *args[2:]]
     wants_traceback = _TRACEBACK in args or os.environ.get("PYGRADE_TRACEBACK", "") not in ("", "0")
     try:
@@ -37,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args[0] == STUDY:
             return _reproduce(args[1:])
         if args[0] not in COMMANDS:
-            return _fail(f"{args[0]!r} is not a command; want one of {', '.join(COMMANDS)} (see pygrade --help)", 2)
+            return _fail(
+                f"{args[0]!r} is not a command; want one of {', '.join(map(spoken, COMMANDS))} (see pygrade --help)", 2
+            )
         heed_interrupts()
         _run(args[0], args[1:])
     except KeyboardInterrupt:
@@ -64,13 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _answer(args: list[str]) -> str | None:
-    """What needs no command, and no torch: help, the version, a path, completion; None if a command is to run."""
+    """What needs no command, nor torch but for --verbose: help, versions, a path, completion; None: a command runs."""
     if not args or args[0] in ("-h", "--help"):
         return usage()
     if args[0] == "--version":
         from pygrade import __version__
 
-        return __version__
+        if "--verbose" not in args:
+            return __version__
+        from pygrade.cli.versions import versions_text
+
+        return versions_text(as_json="--json" in args)
     if args[0] == "--cmake-dir":
         from pygrade import cmake_dir
 
@@ -115,7 +121,7 @@ def _reproduce(arguments: list[str]) -> int:
 def usage() -> str:
     """The text of ``pygrade --help``."""
     study = {STUDY: ("", "the study of every finding on held-out worlds: tables, verdicts; in a clone")}
-    rows = "\n".join(f"  {name:<13} {text}" for name, (_, text) in (COMMANDS | study).items())
+    rows = "\n".join(f"  {spoken(name):<13} {text}" for name, (_, text) in (COMMANDS | study).items())
     return (
         "usage: pygrade COMMAND [options]\n\n"
         "Learns and serves multi-task fusion weights for rankers (GRADE, arXiv 2510.07919).\n\n"
@@ -124,9 +130,9 @@ def usage() -> str:
         "It may be at a URL: logs:s3://BUCKET/PATH; so may all that --help calls PATH|URL.\n"
         "'pygrade COMMAND --help' has the options of a command that matter most, --help-all every one. --config FILE\n"
         "reads them from a TOML file: a table per command, [train], [train.reward], and [defaults] for several.\n"
-        "'pygrade --version' prints the version, 'pygrade --cmake-dir' where C++ projects find the library:\n"
-        "cmake -Dpygrade_DIR=$(pygrade --cmake-dir). Tab completes commands and options in bash (zsh alike) after\n"
-        'eval "$(pygrade --print-completion bash)", in fish after: pygrade --print-completion fish | source\n'
+        "'pygrade --version --verbose' prints versions, device, instruction set, and which backends work.\n"
+        "C++ projects find the library by cmake -Dpygrade_DIR=$(pygrade --cmake-dir). Tab completes after\n"
+        'eval "$(pygrade --print-completion bash)" (zsh, too), in fish pygrade --print-completion fish | source\n'
         "Results go to standard output, progress to standard error; --json prints one JSON object instead of tables."
     )
 

@@ -17,28 +17,18 @@ from pygrade.config.option import Options, choices_of, hints_of
 COMMANDS = {  # the module of pygrade.config that has the options, and what the command is for
     "demo": ("simulation", "the whole job on a simulated marketplace: logs, training, A/B test, report, ranked pages"),
     "simulate": ("simulation", "write the log of a simulated marketplace, or A/B test policies in it"),
-    "doctor": ("logs", "your own table as a log: what each column is, what the log can tell, and what would help"),
-    "day0": ("day0", "no log yet: serve expected value, and explore until train can decide"),
+    "doctor": ("logs", "your own table as a log, and what it can tell; --day0: no log yet, serve and explore"),
     "train": ("training", "train a fusion policy on logged requests; does it beat the strongest simple baseline?"),
-    "evaluate": ("logs", "a policy beside simple baselines on logged requests: replay, verdict, off-policy estimate"),
-    "compare": ("logs", "two runs side by side: the options that differ, and the metrics of both"),
-    "front": ("logs", "trade-offs of a policy between tasks; multipliers that keep one and earn most of another"),
-    "rank": ("logs", "rank logged requests with a policy; print pages, weights, contributions"),
-    "abtest-plan": ("abtest", "users and days that an A/B test of your own needs, from the variances in your log"),
-    "abtest-check": ("abtest", "whether the users of your own A/B test were split as planned"),
-    "abtest-read": ("abtest", "lifts of your own finished A/B test, from a table of users per arm"),
-    "pipeline": ("pipeline", "the whole system from raw events: features, prerank, models, policy, store, report"),
-    "console": ("console", "one HTML file to look at a policy on held-out requests and move its weights; no server"),
-    "serve-check": (
-        "pipeline",
-        "a pipeline's requests offline and online: the same pages bit for bit, skew, latencies",
-    ),
-    "rank-user": ("pipeline", "rank for a user with a pipeline; print the page, weights, contributions, times"),
+    "evaluate": ("logs", "a policy on logged requests: replay, estimate, --trade-offs; or two runs side by side"),
+    "rank": ("logs", "rank logged requests with a policy, or for a user with a pipeline; print pages and why"),
+    "test-plan": ("abtest", "users and days that an A/B test of your own needs, from the variances in your log"),
+    "test-read": ("abtest", "your own A/B test: were users split as planned, and the lifts, from a table per arm"),
+    "pipeline": ("pipeline", "the whole system from raw events; --check: its pages offline and online, bit for bit"),
+    "report": ("console", "one HTML file to look at a policy on held-out requests and move its weights; no server"),
     "serve": ("service", "the system as a service: HTTP, arms, exploration, metrics, exposures and feedback logged"),
     "join": ("service", "exposures of a service and their feedback, as the log that train reads"),
     "online": ("service", "learn from a service's exposures and feedback while it serves; lifts of its arms"),
     "export": ("export", "a policy or a multi-task model as a .pt2 or ONNX file, for programs without Python"),
-    "info": ("export", "versions, device, instruction set, and which backends work"),
     "docs": ("export", "the documentation in a browser, or where it is"),
 }
 _KINDS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
@@ -53,6 +43,7 @@ class Option(NamedTuple):
     text: str = ""
     positional: bool = False  # may come first, without its name
     alias: str = ""  # another name: --mtl
+    unless: str = ""  # required, too, but where the option of this name is given
 
     @property
     def flag(self) -> str:
@@ -71,6 +62,11 @@ class Option(NamedTuple):
         return self.default is dataclasses.MISSING
 
     @property
+    def needed(self) -> bool:
+        """Whether a command line without it lacks something, at least if another option is not given."""
+        return self.required or bool(self.unless)
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """The words that it takes, if there are only some."""
         return tuple(map(str, choices_of(self.hint)))
@@ -79,6 +75,11 @@ class Option(NamedTuple):
     def kind(self) -> str:
         """What its value looks like: INT, PATH, {a,b}; "": a flag."""
         return "" if self.hint is bool else _kind(self.hint)
+
+
+def spoken(command: str) -> str:
+    """A command as it is typed: two words if its name has a dash."""
+    return command.replace("-", " ")
 
 
 @cache

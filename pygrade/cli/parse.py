@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pygrade.cli.config_file import Given, Table, Word, build, merged, near, read_options, read_table, reads_itself
-from pygrade.cli.option_list import Option, is_mapping, options_class, options_of
+from pygrade.cli.option_list import Option, is_mapping, options_class, options_of, spoken
 
 _USUAL = "pygrade.toml"  # the usual name of the file
 
@@ -36,11 +36,13 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
         table = {
             option.name: read[option.name] for option in options if option.required and option.name in read
         } | table
-    if absent := [option for option in options if option.required and option.name not in table]:
+    needed = [option for option in options if option.needed and option.unless not in table]
+    if absent := [option for option in needed if option.name not in table]:
         wanted = ", ".join(f"{option.flag} {option.kind}" for option in absent)
+        wanted += "".join(f", or --{name}" for name in dict.fromkeys(o.unless for o in absent if o.unless))
         here = path is None and "config" not in table and Path(_USUAL).is_file()
         hint = f"; {_USUAL} is here: it is read if it is named, --config {_USUAL}" if here else ""
-        raise ValueError(f"{command} wants {wanted} (see pygrade {command} --help){hint}")
+        raise ValueError(f"{command} wants {wanted} (see pygrade {spoken(command)} --help){hint}")
     return build(options_class(command), table)
 
 
@@ -58,7 +60,7 @@ def _given(command: str, options: Sequence[Option], arguments: Sequence[str]) ->
             if current is None or (len(given.get(current.name, ())) == 1 and not _is_list(current.hint)):
                 current = first if first is not None and first.name not in given else None
             if current is None:
-                raise ValueError(f"{command} has no option {word}; see pygrade {command} --help-all")
+                raise ValueError(f"{command} has no option {word}; see pygrade {spoken(command)} --help-all")
             given.setdefault(current.name, []).append(word)
         elif flag in names and names[flag].hint is not bool:
             current = names[flag]
@@ -69,11 +71,11 @@ def _given(command: str, options: Sequence[Option], arguments: Sequence[str]) ->
             given[(names.get(flag) or off[flag]).name] = flag in names
             current = None
         else:
-            wanted = near(flag, [*names, *off]) or f"see pygrade {command} --help-all"
+            wanted = near(flag, [*names, *off]) or f"see pygrade {spoken(command)} --help-all"
             raise ValueError(f"{command} has no option {word}; {wanted}")
     for option in options:
         if given.get(option.name) == [] and not _is_list(option.hint):
-            raise ValueError(f"{option.flag} wants one value (see pygrade {command} --help)")
+            raise ValueError(f"{option.flag} wants one value (see pygrade {spoken(command)} --help)")
     return given
 
 

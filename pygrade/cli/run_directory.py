@@ -49,6 +49,8 @@ def to_table(options: Any) -> Table:
     table = {}
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
+        if field.metadata.get("unless") and value == field.default:
+            continue  # another option stood in its place
         if value is not None or field.default is not None:
             table[field.name] = "none" if value is None else _plain(value)
     return table

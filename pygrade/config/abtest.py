@@ -3,19 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pygrade.config.option import option, required
+from pygrade.config.option import option
 from pygrade.config.shared import LogOptions, Output
 
 
 @dataclass(frozen=True, kw_only=True)
-class AbtestPlanOptions(Output, LogOptions):
+class TestPlanOptions(Output, LogOptions):
     """Users and days that an A/B test of your own needs, from the variance by user of each metric in your log.
 
     Metrics are per request: the value of its events, and the events of each task. Users are split evenly over the arms.
     CUPED subtracts what a user's earlier requests predict; the variance that it saves is measured on the log: its
     first half predicts its second.
 
-    Example: pygrade abtest-plan --data logs:runs/logs --effect 0.01
+    Example: pygrade test plan --data logs:runs/logs --effect 0.01
     """
 
     effect: float = option(0.01, "relative lift that the test should find", gt=0)
@@ -24,30 +24,24 @@ class AbtestPlanOptions(Output, LogOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AbtestCheckOptions(Output):
-    """Whether the users of an A/B test of your own were split as planned (sample-ratio mismatch).
+class TestReadOptions(Output):
+    """Read a finished A/B test of your own: whether its users were split as planned, then lifts over the control, with
+    intervals by user.
 
-    Example: pygrade abtest-check --counts 5000 5400
+    Of a sample-ratio mismatch there are no lifts; --counts asks for it alone. CUPED (earlier values of the same users)
+    narrows the intervals where the tables have columns before_<column>, or --before names a table. Intervals are
+    corrected for the number of lifts by max-t (Dunnett's comparison of several arms with one control, over all
+    metrics), so name the metrics that decide.
+
+    Example: pygrade test read --arms control=a.csv new=b.csv --metrics value ctr=clicks/views
+
+    Example: pygrade test read --counts 5000 5400
     """
 
-    counts: tuple[int, ...] = required("users of each arm")
-    shares: tuple[float, ...] | None = option(None, "planned share of each arm, on any scale; none: equal")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AbtestReadOptions(Output):
-    """Read a finished A/B test of your own: lifts over the control, with intervals by user.
-
-    Checks the sample ratio first. CUPED (earlier values of the same users) narrows the intervals where the tables have
-    columns before_<column>, or --before names a table. Intervals are corrected for the number of lifts by max-t
-    (Dunnett's comparison of several arms with one control, over all metrics), so name the metrics that decide.
-
-    Example: pygrade abtest-read --arms control=a.csv new=b.csv --metrics value ctr=clicks/views
-    """
-
-    arms: tuple[str, ...] = required(
-        "NAME=FILE of each arm, control first: .csv or .parquet, user_id and a row per user"
+    arms: tuple[str, ...] = option(
+        (), "NAME=FILE of each arm, control first: .csv or .parquet, user_id and a row per user", unless="counts"
     )
+    counts: tuple[int, ...] = option((), "users of each arm, without tables: only their split is read")
     metrics: tuple[str, ...] = option(
         (), "COLUMN (mean per user) or NAME=COLUMN/COLUMN (ratio of sums); none: every one"
     )

@@ -16,14 +16,14 @@ class ConsoleConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConsoleOptions(Output, ConsoleConfig):
+class ReportOptions(Output, ConsoleConfig):
     """Write the console of a run: one HTML file that needs no server and asks no other host for anything.
 
     It shows requests that the training did not see: the pages of production, expected value, best static weights and
     GRADE side by side, and sliders that rank again at once, with their replay value. It saves the sliders as a policy.
     `pygrade serve` shows the same file at /console, with the live state.
 
-    Example: pygrade console runs/mine --data logs:runs/logs
+    Example: pygrade report runs/mine --data logs:runs/logs
     """
 
     run: Place = required("directory of pygrade train, demo or pipeline", positional=True)

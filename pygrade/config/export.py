@@ -1,4 +1,4 @@
-"""Options of the commands that write files for other programs, and of info and docs."""
+"""Options of the commands that write files for other programs, and of docs."""
 
 from dataclasses import dataclass
 
@@ -26,11 +26,6 @@ class ExportOptions(Output):
     opensearch: bool = option(False, "write a script of OpenSearch, in JSON")
     log: Place | None = option(None, "recorded requests: their pages by the expression are compared with the policy's")
     k: int = option(10, "items a page")
-
-
-@dataclass(frozen=True, kw_only=True)
-class InfoOptions(Output):
-    """Versions, device, instruction set, and which backends work here."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pygrade.config.option import Place, option, required
-from pygrade.config.shared import Cluster, JudgeOptions, LogOptions, Output, PageOptions, check_finite
+from pygrade.config.option import Options, Place, option
+from pygrade.config.shared import Cluster, LogOptions, Output, Unproven, check_finite
+
+
+@dataclass(frozen=True)
+class FirstLogConfig(Options):
+    """What a start without a log rests on: numbers given here, and an assumed effect of the slot."""
+
+    features: tuple[str, ...] = option(
+        (), "numbers that requests send as context: they are logged, and learned from later"
+    )
+    k: int = option(10, "items a page", ge=2)
+    requests_a_day: float | None = option(None, "pages a day; none: the plan is in pages, not days", gt=0)
+    rates: dict[str, float] = option(
+        {}, "Events of a task per shown item, about, e.g. click=0.05; none: the plan is in events, not pages."
+    )
+    shuffle: float | None = option(
+        None, "share of the pages to shuffle; none: the least by which train can decide in two weeks", gt=0, le=0.5
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for task, rate in self.rates.items():
+            if not 0 < rate <= 1:
+                raise ValueError(f"rates has {task}={rate}; want events per shown item, above 0 and up to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorOptions(Output):
+class DoctorOptions(Output, FirstLogConfig):
     """Your own table of requests as a log: proposes what each column is, says what it changes, and tells what the log
     can tell: calibration, order, which estimates are possible, users for 1 %, what exploration would buy.
 
@@ -19,17 +42,26 @@ class DoctorOptions(Output):
     Files are Parquet, CSV, JSON lines or Arrow, with a row per candidate. With --out it writes DIR/logs, which train
     takes, DIR/pygrade.toml, DIR/doctor.json and DIR/doctor.html; without, it only says.
 
+    --day0 starts without a log: DIR gets policy/, which ranks by expected value and pygrade serve serves,
+    pygrade.toml, with the options of serve, join, doctor and train that go on from there, and day0.json, a plan how to
+    explore until train can decide. The first day's log has better numbers: doctor reads it.
+
     Example: pygrade doctor shop.parquet --map request=session_id,item=product_id --values buy=20 --out runs/shop
 
     Example: pygrade doctor users.parquet items.parquet events.parquet --out runs/shop
+
+    Example: pygrade doctor --day0 --values click=1,order=20 --rates click=0.05 --out runs/first
     """
 
-    ESSENTIAL: ClassVar = ("map", "values", "out")
+    ESSENTIAL: ClassVar = ("map", "values", "out", "day0", "rates", "requests_a_day", "features")
 
-    files: tuple[Place, ...] = required(
+    files: tuple[Place, ...] = option(
+        (),
         "files, directories of files, Delta or Iceberg tables (DIR@v12: a version), or a DuckDB database",
+        unless="day0",
         positional=True,
     )
+    day0: bool = option(False, "no log yet: a policy to start with, and how to explore")
     query: str = option("", "SQL select on the DuckDB database, e.g. 'select * from feed'; not given: its only table")
     map: tuple[str, ...] = option(
         (),
@@ -55,10 +87,17 @@ class DoctorOptions(Output):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_finite(self.values)
+        if not self.day0:
+            return
+        if not any(self.values.values()):
+            raise ValueError(f"values is {self.values}; want each task with its worth, e.g. click=1,order=20")
+        for name, tasks in (("value_tasks", self.value_tasks), ("rates", self.rates)):
+            if unknown := [task for task in tasks if task not in self.values]:
+                raise ValueError(f"{name} names {unknown[0]!r}; want one of {', '.join(self.values)}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(Output, Cluster, LogOptions, JudgeOptions):
+class EvaluateOptions(Output, Cluster, LogOptions):
     """Replay metrics of a policy, its static weights and the log's own weights, with 95 % intervals over users; and
     the off-policy estimate of the policy: what it would have earned, from all requests of the log. They stand beside
     the verdict of its training, which no other requests change.
@@ -66,36 +105,30 @@ class EvaluateOptions(Output, Cluster, LogOptions, JudgeOptions):
     Requests that the policy was trained on are left out. A replay re-orders what was shown. Feedback is divided by the
     slot's propensity, estimated from the log if it can be. Events are worth what the policy was trained for.
 
+    --trade-offs instead shows what the policy offers between tasks, in per cent over production: events of each task
+    against every other as the multipliers of the tasks' values turn; and with --keep the multipliers that keep events
+    of some tasks and earn most of another. The policy takes multipliers if it was trained with --policy.trade-offs, or
+    serves an expected value or a mixture with one, which then ranks alone.
+
+    Two runs of train, or two of pipeline, are put side by side: the options that differ, and the metrics of both.
+
     Example: pygrade evaluate --data logs:runs/logs --policy runs/mine/policy
+
+    Example: pygrade evaluate runs/mine runs/other
+
+    Example: pygrade evaluate --data logs:runs/logs --policy runs/mine/policy --trade-offs --keep click=1.0 --most order
     """
 
-    last: float = option(1.0, "evaluate only this share of the requests, the latest", gt=0, le=1)
+    ESSENTIAL: ClassVar = ("runs", "data", "policy", "k", "values", "report", "trade_offs", "keep", "most", "save")
+
+    runs: tuple[Path, ...] = option((), "directories of two runs, to be put side by side", positional=True)
+    data: str = option("", "logs:DIR or logs:URL, e.g. logs:runs/demo/logs", unless="runs")
+    policy: Place = option("", "directory of a saved policy, e.g. runs/mine/policy", unless="runs")
+    k: int = option(10, "ranks that count")
+    propensity: float | None = option(None, "exponent of the slots' propensity; none: estimate it from the log")
     report: Place | None = option(None, "HTML file to write: the console of these requests")
     all_estimates: bool = option(False, "show every off-policy estimate, not only the one to decide by")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareOptions(Output):
-    """Two runs of train, or two of pipeline, side by side: the options that differ, and the metrics of both.
-
-    Example: pygrade compare runs/mine runs/other
-    """
-
-    runs: tuple[Path, ...] = required("directories of two runs", positional=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrontOptions(Output, Cluster, LogOptions, JudgeOptions):
-    """The trade-offs that a policy offers: events of each task against every other as the multipliers of the tasks'
-    values turn; and the multipliers that keep events of some tasks and earn most of another.
-
-    The policy takes multipliers if it was trained with --policy.trade-offs, or serves an expected value or a mixture
-    with one, which then ranks alone. Judged on the requests that it was not trained on, in per cent over production. A
-    replay re-orders what was shown. Feedback is divided by the slot's propensity.
-
-    Example: pygrade front --data logs:runs/logs --policy runs/mine/policy --keep click=1.0 --most order
-    """
-
+    trade_offs: bool = option(False, "show the trade-offs between tasks that the policy offers")
     tasks: tuple[str, ...] = option((), "tasks whose multipliers turn; none: the four of most predicted value")
     shifts: tuple[str, ...] = option(
         (), "numbers added to the tasks' values, judged over the values as they are: click=-4 click=-4,dwell=2"
@@ -108,15 +141,31 @@ class FrontOptions(Output, Cluster, LogOptions, JudgeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankOptions(Output, LogOptions, PageOptions):
+class RankOptions(Output, LogOptions, Unproven):
     """Rank logged requests with a saved policy, and print each page with its weights and the contributions per task.
 
-    For a page from a whole pipeline see rank-user.
+    With --run and --user instead, rank for a user with the whole system of pygrade pipeline, and print where the time
+    goes, too.
 
     Example: pygrade rank --policy runs/demo/policy --data logs:runs/demo/logs --requests 0 7
+
+    Example: pygrade rank --run runs/kuairand --user 7
     """
 
-    ESSENTIAL: ClassVar = ("policy", "data", "requests", "k", "explore", "seed", "log")
+    ESSENTIAL: ClassVar = ("policy", "data", "requests", "run", "user", "k", "explore", "seed", "log")
 
-    policy: Place = required("directory of a saved policy")
+    policy: Place = option("", "directory of a saved policy", unless="run")
+    data: str = option("", "logs:DIR or logs:URL, e.g. logs:runs/demo/logs", unless="run")
     requests: tuple[str, ...] = option((), "request ids; none: the first request of the data")
+    k: int = option(10, "items a page")
+    explore: bool = option(False, "serve weights drawn from the policy's Dirichlet instead of its mean")
+    seed: int | None = option(None, "of the draws; none: from the operating system")
+    log: Place | None = option(None, "also write pages as log rows (weights, concentration, trust, policy version)")
+    run: Place | None = option(None, "directory of pygrade pipeline, which ranks for a user")
+    user: str | None = option(None, "id or name of the user, as in the data")
+    store: str | None = option(None, "address of the store; none: the one that the pipeline filled")
+    candidates: int = option(500, "that prerank finds for the user")
+    scenario: str | None = option(None, "of the user's request")
+    context: dict[str, str] = option({}, "c_ columns of the user's request")
+    timestamp: int | None = option(None, "of the user's request, ms since 1970; none: now")
+    repeat: int = option(20, "times that the user's page is made, to say how long it takes", ge=1)

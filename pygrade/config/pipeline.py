@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 from pygrade.config.data import EbNerdConfig, KuaiRandEventConfig, LogsEventConfig, RawEventsConfig, RecFlowConfig
 from pygrade.config.mtl import MtlConfig
-from pygrade.config.option import Options, Place, option, required
+from pygrade.config.option import Options, Place, option
 from pygrade.config.prerank import PrerankConfig
-from pygrade.config.shared import Cluster, Output, PageOptions, Tracking, Unproven
+from pygrade.config.shared import Cluster, Output, Tracking, Unproven
 from pygrade.config.training import TrainConfig
 
 _CANDIDATES = 50  # the default, which own predictions make 0
@@ -79,15 +79,22 @@ class PipelineOptions(Output, Cluster, Tracking, PipelineConfig):
     Each stage is done once: the same command again does nothing, another option redoes the stages that it decides, and
     an interrupted one continues. The directory gets a directory a stage, artifact/, summary.json and report.html.
 
+    --check RUN instead replays requests of a finished one from materialized features and from a store with real-time
+    updates: every page must be equal bit for bit, else the exit code is not 0. It prints the skew of the features and
+    the latencies.
+
     Example: pygrade pipeline --data kuairand:KuaiRand-1K --out runs/kuairand
 
     Example: pygrade pipeline --data logs:runs/shop/logs --mtl own --out runs/shop_system
+
+    Example: pygrade pipeline --check runs/kuairand
     """
 
     ESSENTIAL: ClassVar = (
         "data",
         "out",
         "store",
+        "check",
         "tasks",
         "policy_requests",
         "candidates",
@@ -99,41 +106,18 @@ class PipelineOptions(Output, Cluster, Tracking, PipelineConfig):
         "cluster",
     )
 
-    data: str = required("SCHEME:PATH of raw events, e.g. events:shop/events.toml, logs:runs/demo/logs")
-    out: Place = required("directory to write")
-    store: str | None = option(None, "address of the store to fill, lmdb:DIR or redis://HOST:PORT/DB; none: in --out")
+    data: str = option(
+        "", "SCHEME:PATH of raw events, e.g. events:shop/events.toml, logs:runs/demo/logs", unless="check"
+    )
+    out: Place = option("", "directory to write", unless="check")
+    store: str | None = option(
+        None,
+        "address of the store to fill, lmdb:DIR or redis://HOST:PORT/DB; none: in --out. Of --check: empty",
+    )
+    check: Place | None = option(None, "directory of a pipeline, whose pages are checked; nothing is trained")
+    check_requests: int = option(200, "requests of --check, evenly over those that judged the policy", ge=1)
     kuairand: KuaiRandEventConfig = option(KuaiRandEventConfig(), "for kuairand: data only")
     recflow: RecFlowConfig = option(RecFlowConfig(), "for recflow: data only")
     ebnerd: EbNerdConfig = option(EbNerdConfig(), "for ebnerd: data only")
     logs: LogsEventConfig = option(LogsEventConfig(), "for logs: data only")
     events: RawEventsConfig = option(RawEventsConfig(), "for events: data only")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServeCheckOptions(Output, CheckConfig):
-    """Replay requests of a pipeline from materialized features and from a store with real-time updates: every page
-    must be equal bit for bit, else the exit code is not 0. Prints the skew of the features and the latencies.
-
-    Example: pygrade serve-check --run runs/kuairand
-    """
-
-    run: Place = required("directory of pygrade pipeline")
-    store: str | None = option(None, "address of an empty store for the test, e.g. redis://HOST:PORT/DB; none: lmdb")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RankUserOptions(Output, PageOptions):
-    """Rank for a user with the whole system of pygrade pipeline, and print the page with its weights, the contributions
-    per task, and where the time goes.
-
-    Example: pygrade rank-user --run runs/kuairand --user 7
-    """
-
-    run: Place = required("directory of pygrade pipeline")
-    user: str = required("id or name of the user, as in the data")
-    store: str | None = option(None, "address of the store; none: the one that the pipeline filled")
-    candidates: int = option(500, "that prerank finds for the user")
-    scenario: str | None = option(None, "of the request")
-    context: dict[str, str] = option({}, "c_ columns of the request")
-    timestamp: int | None = option(None, "of the request, ms since 1970; none: now")
-    repeat: int = option(20, "times that the page is made, to say how long it takes", ge=1)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pygrade.config.option import Options, Place, option, required
+from pygrade.config.option import Options, option, required
 
 
 def check_finite(values: Mapping[str, float]) -> None:
@@ -50,25 +50,6 @@ class Unproven(Options):
     """What may be served."""
 
     allow_unproven: bool = option(False, "also serve a policy that is not shown to be as good as what you have")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PageOptions(Unproven):
-    """A page that is ranked, and where it is logged."""
-
-    k: int = option(10, "items a page")
-    explore: bool = option(False, "serve weights drawn from the policy's Dirichlet instead of its mean")
-    seed: int | None = option(None, "of the draws; none: from the operating system")
-    log: Place | None = option(None, "also write pages as log rows (weights, concentration, trust, policy version)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeOptions(Options):
-    """A policy, and how it is judged."""
-
-    policy: Place = required("directory of a saved policy, e.g. runs/mine/policy")
-    k: int = option(10, "ranks that count")
-    propensity: float | None = option(None, "exponent of the slots' propensity; none: estimate it from the log")
 
 
 @dataclass(frozen=True, kw_only=True)

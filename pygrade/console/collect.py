@@ -72,7 +72,7 @@ class _Files:
     def of(self, policy: FusionPolicy | None) -> dict[str, Any] | None:
         if policy is None:
             return None
-        text, tensors = policy.artifact({"made_by": "pygrade console"})
+        text, tensors = policy.artifact({"made_by": "pygrade report"})
         return {"json": text.decode(), "tensors": self.tensors.setdefault(tensors, len(self.tensors))}
 
 

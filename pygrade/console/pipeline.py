@@ -27,7 +27,7 @@ from pygrade.evaluation.replay import event_worth
 
 Json = Mapping[str, Any]
 _SHOWN = 12  # features of the skew table
-CHECK = "serve-check.json"  # written to the run by `pygrade serve-check`
+CHECK = "serve-check.json"  # written to the run by `pygrade pipeline --check`
 
 
 def write_pipeline_report(run: Path, summary: Json, defaults: Any = None) -> Path:

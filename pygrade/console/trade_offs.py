@@ -1,4 +1,4 @@
-"""What the trade-offs of a policy are judged by, by `pygrade front`."""
+"""What the trade-offs of a policy are judged by, by `pygrade evaluate --trade-offs`."""
 
 import numpy as np
 

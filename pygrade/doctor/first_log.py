@@ -26,7 +26,6 @@ def plan_first_log(
     requests_a_day: float | None = None,
     rates: Mapping[str, float] | None = None,
     shuffle: float | None = None,
-    full: float | None = None,
 ) -> dict[str, Any]:
     """The plan for pages of k items: shares to shuffle and to log with all candidates, and by share what it takes.
 
@@ -35,8 +34,7 @@ def plan_first_log(
     """
     events = math.ceil(events_for(TARGET / _Z, k))
     pages = math.ceil(events / (k * max(rates.values()))) if rates else None
-    if full is None:
-        full = 1.0 if requests_a_day is None else min(1.0, float(f"{FULL_A_DAY / requests_a_day:.2g}"))
+    full = 1.0 if requests_a_day is None else min(1.0, float(f"{FULL_A_DAY / requests_a_day:.2g}"))
     loss = 1 - float(propensity_curve(ASSUMED, k).mean())
 
     def row(share: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The whole ranking system, stage by stage, from raw events to pages: ``pygrade pipeline`` and ``pygrade serve-check``.
+"""The whole ranking system, stage by stage, from raw events to pages: ``pygrade pipeline``, ``--check``.
 
 `run.run_pipeline` is the list of stages, and `stages.Runner` runs each of them once. A module has the work of each:
 `features` (with events and leaks), `prerank`, `mtl`, `logs` (with `policy_log` and `candidates`), `policy`,

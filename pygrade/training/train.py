@@ -202,7 +202,7 @@ def _first_screen(log: Logs, more: list[str] | None = None) -> list[str]:
 def refuse_positives(log: Logs) -> None:
     """ValueError if the log has events alone, and not what was shown without one."""
     if sentence := positives_sentence(log):
-        raise ValueError(f"this is no log of exposures: {sentence}; pygrade day0 starts without one")
+        raise ValueError(f"this is no log of exposures: {sentence}; pygrade doctor --day0 starts without one")
 
 
 def _report(trust: Trust, config: TrainConfig) -> list[str]:

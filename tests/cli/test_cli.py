@@ -19,6 +19,7 @@ import pytest
 
 from pygrade.cli import commands
 from pygrade.cli import main as cli
+from pygrade.cli.option_list import spoken
 from pygrade.logs import read_logs, write_logs
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import Baseline, Mixture
@@ -51,7 +52,7 @@ def test_help_lists_every_command(capsys):
     text = capsys.readouterr().out
     assert {module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__)} == set(cli.COMMANDS)
     for name in cli.COMMANDS:
-        assert re.search(rf"^  {name} ", text, re.MULTILINE)
+        assert re.search(rf"^  {spoken(name)} ", text, re.MULTILINE)
     assert cli.main([]) == 2
     assert cli.main(["--version"]) == 0
 
@@ -89,15 +90,15 @@ def base_install(*arguments):
     return subprocess.run(code, capture_output=True, text=True)
 
 
-def test_info_works_on_a_base_install_and_other_commands_say_what_they_need(tmp_path):
-    for flags in ([], ["--json", "--quiet"]):
-        run = base_install("info", *flags)
+def test_the_verbose_version_works_on_a_base_install_and_other_commands_say_what_they_need(tmp_path):
+    for flags in ([], ["--json"]):
+        run = base_install("--version", "--verbose", *flags)
         assert run.returncode == 0, run.stderr
         assert "instruction" in run.stdout
     assert json.loads(run.stdout)["backends"]["cpu"] == "works"
-    run = base_install("info", "--fast")
+    run = base_install("docs", "--fast")
     assert run.returncode == 2 and "--fast" in run.stderr
-    run = base_install("abtest-plan", "--data", f"logs:{tmp_path}")
+    run = base_install("test", "plan", "--data", f"logs:{tmp_path}")
     assert run.returncode == 2 and "pip install 'pygrade-ranking[train]'" in run.stderr
 
 
@@ -178,8 +179,8 @@ def test_simulate_refuses_options_that_it_would_ignore(capsys, workplace, tmp_pa
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
-def test_abtest_plan_reads_the_variances_from_the_log(capsys, workplace):
-    arguments = ["abtest-plan", "--data", f"logs:{workplace / 'logs'}", "--quiet"]
+def test_a_test_plan_reads_the_variances_from_the_log(capsys, workplace):
+    arguments = ["test", "plan", "--data", f"logs:{workplace / 'logs'}", "--quiet"]
     record = result(capsys, *arguments, "--effect", "0.1")
     logs = read_logs(workplace / "logs")
     clicks = np.add.reduceat(logs.feedback[:, 0], logs.offsets[:-1])
@@ -211,9 +212,9 @@ def tables_of(path: Path, users: int = 300) -> list[str]:
     return [f"control={path / 'old.csv'}", f"new={path / 'new.parquet'}"]
 
 
-def test_abtest_read_reports_lifts_of_tables_of_users(capsys, tmp_path):
+def test_a_test_read_reports_lifts_of_tables_of_users(capsys, tmp_path):
     arms = tables_of(tmp_path)
-    arguments = ["abtest-read", "--arms", *arms, "--metrics", "value", "ctr=clicks/views"]
+    arguments = ["test", "read", "--arms", *arms, "--metrics", "value", "ctr=clicks/views"]
     record = result(capsys, *arguments, "--planned-users", "1000")
     assert record["users"] == {"control": 300, "new": 300} and not record["sample_ratio"]["mismatch"]
     value, ctr = record["lifts"]["new"]["value"], record["lifts"]["new"]["ctr"]
@@ -224,17 +225,17 @@ def test_abtest_read_reports_lifts_of_tables_of_users(capsys, tmp_path):
     assert cli.main(arguments) == 0
     printed = capsys.readouterr().out
     assert "corrected for 2 lifts (max-t)" in printed and "higher" in printed and "undecided" in printed
-    assert set(result(capsys, "abtest-read", "--arms", *arms)["lifts"]["new"]) == {"value", "views", "clicks"}
+    assert set(result(capsys, "test", "read", "--arms", *arms)["lifts"]["new"]) == {"value", "views", "clicks"}
 
 
-def test_abtest_read_says_where_users_are_too_few_for_the_skew(capsys, tmp_path):
+def test_a_test_read_says_where_users_are_too_few_for_the_skew(capsys, tmp_path):
     rng = np.random.default_rng(0)
     for name, users in (("old", 6000), ("new", 200)):
         money = (rng.random(users) < 0.05) * rng.lognormal(3, 2, users)
         rows = "".join(f"{name}{user},{value:.2f}\n" for user, value in enumerate(money))
         (tmp_path / f"{name}.csv").write_text(f"user_id,money\n{rows}")
     arms = [str(tmp_path / f"{name}.csv") for name in ("old", "new")]
-    arguments = ["abtest-read", "--arms", *arms, "--shares", "30", "1"]
+    arguments = ["test", "read", "--arms", *arms, "--shares", "30", "1"]
     lift = result(capsys, *arguments)["lifts"]["new"]["money"]
     assert lift["corrected"]["low"] is lift["corrected"]["high"] is None
     assert cli.main(arguments) == 0
@@ -243,8 +244,8 @@ def test_abtest_read_says_where_users_are_too_few_for_the_skew(capsys, tmp_path)
     assert not re.search("higher|lower|undecided", printed)
 
 
-def test_abtest_read_prints_a_mismatch_instead_of_lifts(capsys, tmp_path):
-    arguments = ["abtest-read", "--arms", *tables_of(tmp_path), "--shares", "0.8", "0.2"]
+def test_a_test_read_prints_a_mismatch_instead_of_lifts(capsys, tmp_path):
+    arguments = ["test", "read", "--arms", *tables_of(tmp_path), "--shares", "0.8", "0.2"]
     record = result(capsys, *arguments)
     assert record["sample_ratio"]["mismatch"] and record["lifts"] is record["values"] is None
     assert cli.main(arguments) == 0
@@ -252,11 +253,13 @@ def test_abtest_read_prints_a_mismatch_instead_of_lifts(capsys, tmp_path):
     assert "MISMATCH" in printed and printed.count("\n") == 1
 
 
-def test_abtest_check_finds_a_sample_ratio_mismatch(capsys):
-    assert result(capsys, "abtest-check", "--counts", "5000", "5400")["mismatch"]
-    assert not result(capsys, "abtest-check", "--counts", "5000", "5010")["mismatch"]
-    assert not result(capsys, "abtest-check", "--counts", "500", "5000", "--shares", "0.1", "1")["mismatch"]
-    assert cli.main(["abtest-check", "--counts", "5000", "5400"]) == 0
+def test_a_test_check_finds_a_sample_ratio_mismatch(capsys):
+    assert result(capsys, "test", "read", "--counts", "5000", "5400")["sample_ratio"]["mismatch"]
+    assert not result(capsys, "test", "read", "--counts", "5000", "5010")["sample_ratio"]["mismatch"]
+    assert not result(capsys, "test", "read", "--counts", "500", "5000", "--shares", "0.1", "1")["sample_ratio"][
+        "mismatch"
+    ]
+    assert cli.main(["test", "read", "--counts", "5000", "5400"]) == 0
     assert "MISMATCH" in capsys.readouterr().out
 
 
@@ -277,8 +280,8 @@ def test_rank_prints_pages_and_logs_what_it_served(capsys, workplace):
     assert "request 0, user" in printed and (" weight " in printed) == record["pages"][0]["weighs"]
     assert cli.main([*arguments, "--requests", "s-9"]) == 2
     assert "'s-9'" in capsys.readouterr().err
-    assert cli.main([*arguments, "--user", "3"]) == 2  # an option of rank-user
-    assert "rank has no option --user" in capsys.readouterr().err
+    assert cli.main([*arguments, "--user", "3"]) == 2
+    assert "user is given alone; want --run and --user" in capsys.readouterr().err
 
 
 def test_rank_finds_requests_by_the_ids_that_it_prints(capsys, workplace, tmp_path):
@@ -317,8 +320,8 @@ def test_names_steer_neither_the_terminal_nor_the_pictures(capsys, workplace, tm
     assert "\x1b" not in page and "\u202e" not in page
 
 
-def test_info_names_versions_and_backends(capsys):
-    record = result(capsys, "info")
+def test_the_verbose_version_names_versions_and_backends(capsys):
+    record = result(capsys, "--version", "--verbose")
     assert record["backends"]["cpu"] == record["backends"]["reference"] == "works" and record["packages"]["torch"]
     assert record["cpu"]["instruction_set"] in record["cpu"]["instruction_sets_available"]
 
@@ -334,13 +337,13 @@ def test_info_names_versions_and_backends(capsys):
         (["evaluate", "--data", "logs:nowhere", "--policy", "missing"], "missing"),
         (["simulate", "--ab", "missing"], "missing"),
         (["rank", "--policy", "missing", "--data", "logs:nowhere"], "missing"),
-        (["rank-user", "--run", "missing", "--user", "3"], "missing"),
-        (["abtest-plan", "--data", "logs:nowhere"], "nowhere"),
-        (["abtest-check", "--counts", "5"], "at least 2 arms"),
-        (["abtest-read", "--arms", "a.csv", "b.csv"], "a.csv"),
-        (["abtest-read", "--arms", "a.csv"], "want at least 2"),
-        (["abtest-read", "--arms", "x=a.csv", "x=b.csv"], "names 'x' twice"),
-        (["abtest-read", "--arms", "a.csv", "b.csv", "--planned-users", "0"], "planned_users is 0"),
+        (["rank", "--run", "missing", "--user", "3"], "missing"),
+        (["test", "plan", "--data", "logs:nowhere"], "nowhere"),
+        (["test", "read", "--counts", "5"], "at least 2 arms"),
+        (["test", "read", "--arms", "a.csv", "b.csv"], "a.csv"),
+        (["test", "read", "--arms", "a.csv"], "want at least 2"),
+        (["test", "read", "--arms", "x=a.csv", "x=b.csv"], "names 'x' twice"),
+        (["test", "read", "--arms", "a.csv", "b.csv", "--planned-users", "0"], "planned_users is 0"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, named):
@@ -357,12 +360,12 @@ def test_tracebacks_are_shown_on_request_only(capsys, monkeypatch):
         raise KeyError("inner")
 
     monkeypatch.setattr(cli, "_run", broken)
-    assert cli.main(["info"]) == 1
+    assert cli.main(["docs"]) == 1
     assert "Traceback" not in capsys.readouterr().err
-    assert cli.main(["info", "--traceback"]) == 1
+    assert cli.main(["docs", "--traceback"]) == 1
     assert "Traceback" in capsys.readouterr().err
     monkeypatch.setenv("PYGRADE_TRACEBACK", "1")
-    assert cli.main(["info"]) == 1
+    assert cli.main(["docs"]) == 1
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -404,7 +407,9 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(workplace, tmp_path):
 @pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs /proc to see what the child loads")
 @pytest.mark.usefixtures("heeded_ctrl_c")
 def test_ctrl_c_while_torch_is_imported_is_one_line():
-    child = subprocess.Popen([sys.executable, "-m", "pygrade", "info"], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "pygrade", "--version", "--verbose"], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     deadline = time.monotonic() + 60
     while "libtorch" not in Path(f"/proc/{child.pid}/maps").read_text():
         assert child.poll() is None and time.monotonic() < deadline

@@ -170,10 +170,13 @@ def test_evaluate_and_rank_match_columns_by_name(capsys, shop_file, tmp_path, mo
             ("pred_click", "pred_buy"),
             "Without predictions there is nothing to weigh: .* by pygrade pipeline, whose schema pygrade doctor",
         ),
-        (("clicked", "bought"), "Predictions without feedback teach nothing yet: .* or start with pygrade day0"),
+        (
+            ("clicked", "bought"),
+            "Predictions without feedback teach nothing yet: .* or start with .* --day0",
+        ),
         (
             ("pred_click", "pred_buy", "clicked", "bought", "session_id", "rank", "price"),
-            "Events alone .* what users saw and passed over: .*doctor FILES --events.* else pygrade day0 starts",
+            "Events alone .* what users saw and passed over: .*doctor FILES --events.* doctor --day0 starts",
         ),
     ],
 )

@@ -10,7 +10,7 @@ from typing import get_type_hints
 import pytest
 
 from pygrade.cli.help import MAX_LINES, full_help, short_help
-from pygrade.cli.option_list import COMMANDS, fields_of, groups_of, options_class, options_of
+from pygrade.cli.option_list import COMMANDS, fields_of, groups_of, options_class, options_of, spoken
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -41,11 +41,11 @@ def test_every_command_has_a_module():
 def test_the_short_help_fits_a_screen_and_has_the_required_options_first(command):
     lines = short_help(command, 80).splitlines()
     assert len(lines) <= MAX_LINES == 40 and max(map(len, lines)) <= 80
-    assert lines[0].startswith(f"usage: pygrade {command}")
+    assert lines[0].startswith(f"usage: pygrade {spoken(command)}")
     found = options_of(command)
     text = "\n".join(lines)
     assert "--json" in text and "--traceback" in text and "--config FILE" in text and "--help-all" in text
-    required = [option for option in found if option.required]
+    required = [option for option in found if option.needed]
     shown = re.findall(r"^  (--\S+|[A-Z|]+(?=[ …\n]))", text, re.MULTILINE)
     assert set(shown[: len(required)]) == {o.kind.split()[0] if o.positional else o.flag for o in required}
 

@@ -54,7 +54,7 @@ def test_a_resumed_run_names_the_options_that_differ(capsys, runs):
 
 
 def test_compare_shows_options_and_metrics_of_both(capsys, runs):
-    arguments = ["compare", str(runs / "one"), str(runs / "two")]
+    arguments = ["evaluate", str(runs / "one"), str(runs / "two")]
     record = result(capsys, *arguments)
     changed = {"seed": [0, 3], "reward.propensity": ["estimate", 0.5], "values.order": [None, 20.0]}
     assert record["options"] == changed and record["command"] == "train"
@@ -63,7 +63,7 @@ def test_compare_shows_options_and_metrics_of_both(capsys, runs):
     assert cli.main(arguments) == 0
     printed = capsys.readouterr().out
     assert "--reward.propensity" in printed and "value@10, GRADE" in printed and "NDCG@10, best static" in printed
-    assert cli.main(["compare", str(runs / "one"), str(runs / "one")]) == 0
+    assert cli.main(["evaluate", str(runs / "one"), str(runs / "one")]) == 0
     assert "all options are equal" in capsys.readouterr().out
 
 
@@ -76,7 +76,7 @@ def test_compare_shows_options_and_metrics_of_both(capsys, runs):
     ],
 )
 def test_compare_refuses_what_is_no_run(capsys, runs, names, message):
-    assert cli.main(["compare", *(str(runs / name) for name in names)]) == 2
+    assert cli.main(["evaluate", *(str(runs / name) for name in names)]) == 2
     assert message in capsys.readouterr().err
 
 

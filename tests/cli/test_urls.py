@@ -41,7 +41,7 @@ def test_a_policy_is_trained_judged_and_used_in_a_bucket(s3, capsys, tmp_path):
 
     for command, *options in (
         ["evaluate", "--k", "5"],
-        ["front", "--propensity", "0.5", "--k", "5", "--keep", "click=0.9"],
+        ["evaluate", "--trade-offs", "--propensity", "0.5", "--k", "5", "--keep", "click=0.9"],
         ["rank", "--k", "5"],
     ):
         remote, local = both(command, *options)
@@ -49,13 +49,13 @@ def test_a_policy_is_trained_judged_and_used_in_a_bucket(s3, capsys, tmp_path):
 
     words = ["--data", f"logs:{s3}/logs", "--policy", f"{s3}/run/policy", "--quiet"]
     kept = ["--keep", "click=0.9", "--propensity", "0.5", "--save", f"{s3}/turned", "--picture", f"{s3}/front.svg"]
-    result(capsys, "front", *words, *kept)
+    result(capsys, "evaluate", "--trade-offs", *words, *kept)
     assert FusionPolicy.load(f"{s3}/turned").config.values and Folder.at(s3).read("front.svg").startswith(
         b"<svg xmlns="
     )
     result(capsys, "rank", *words, "--log", f"{s3}/pages")
     assert read_logs(f"{s3}/pages").num_requests == 1
-    record = result(capsys, "console", f"{s3}/run", "--data", f"logs:{s3}/logs")
+    record = result(capsys, "report", f"{s3}/run", "--data", f"logs:{s3}/logs")
     assert record["out"] == f"{s3}/run/console.html"
     record = result(capsys, "simulate", "--ab", f"{s3}/run/policy", "--requests", "60", "--quiet", *WORLD)
     assert record["sampled"]
@@ -130,12 +130,12 @@ def test_a_log_replaces_nothing_but_a_log(s3):
 
 @pytest.mark.parametrize(
     "command",
-    ["pipeline", "train", "evaluate", "front", "rank", "doctor", "join", "console", "serve", "simulate", "export"],
+    ["pipeline", "train", "evaluate", "rank", "doctor", "join", "report", "serve", "simulate", "export"],
 )
 def test_help_says_where_a_url_may_be_given(command):
     kinds = {option.name: option.kind for option in options_of(command)}
     names = {"pipeline": ["out"], "train": ["out"], "join": ["out", "exposures", "feedback"]}
-    names |= {"simulate": ["out"], "export": ["out", "policy", "model"], "console": ["run", "out"], "serve": ["run"]}
+    names |= {"simulate": ["out"], "export": ["out", "policy", "model"], "report": ["run", "out"], "serve": ["run"]}
     names |= {"doctor": ["files", "out"]}
     for name in names.get(command, ["policy"]):
         assert kinds[name].startswith("PATH|URL"), name

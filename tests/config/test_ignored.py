@@ -4,6 +4,7 @@ import pytest
 
 from pygrade.cli import main as cli
 
+EVALUATE = ["evaluate", "--policy", "x", "--data", "logs:x"]
 TRAIN = ["train", "--data", "logs:x", "--out", "y"]
 PIPELINE = ["pipeline", "--data", "logs:x", "--out", "y"]
 
@@ -12,8 +13,20 @@ PIPELINE = ["pipeline", "--data", "logs:x", "--out", "y"]
     ("arguments", "message"),
     [
         (["rank", "--policy", "x", "--data", "logs:x", "--seed", "3"], "seed is 3; want it with --explore alone"),
-        (["rank-user", "--run", "x", "--user", "3", "--seed", "3"], "seed is 3; want it with --explore alone"),
-        (["front", "--policy", "x", "--data", "logs:x", "--most", "buy"], "most is buy; want it with --keep alone"),
+        (["rank", "--run", "x", "--user", "3", "--seed", "3"], "seed is 3; want it with --explore alone"),
+        ([*EVALUATE, "--trade-offs", "--most", "buy"], "most is buy; want it with --keep alone"),
+        ([*EVALUATE, "--most", "buy"], "most is buy; want it with --trade-offs alone"),
+        (["evaluate", "a", "b", "--k", "3"], "k is 3; want it with no runs alone"),
+        (["rank", "--policy", "x", "--data", "logs:x", "--candidates", "3"], "candidates is 3; want it with --run and"),
+        (["rank", "--run", "x", "--user", "3", "--requests", "3"], "want it with no --run alone"),
+        (["pipeline", "--check", "x", "--candidates", "3"], "candidates is 3; want it with no --check alone"),
+        ([*PIPELINE, "--check-requests", "3"], "check_requests is 3; want it with --check alone"),
+        (["doctor", "x", "--rates", "click=0.1"], "want it with --day0 alone"),
+        (
+            ["doctor", "--day0", "--values", "click=1", "--out", "y", "--fix"],
+            "fix is True; want it with no --day0 alone",
+        ),
+        (["test", "read", "--counts", "3", "3", "--metrics", "x"], "want it with no --counts alone"),
         (["export", "--model", "x", "--out", "y", "--k", "3"], "k is 3; want it with --policy alone"),
         (["simulate", "--out", "y", "--concentration", "3", "--concentrations", *"111111"], "no --concentrations"),
         ([*TRAIN, "--reward.values-spread", "2"], "reward.values_spread is 2.0; want it with --policy.trade-offs"),

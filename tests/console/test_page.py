@@ -69,10 +69,10 @@ def test_no_module_writes_markup():
 
 def test_the_command_writes_the_file(run, capsys, tmp_path):
     options = ["--data", f"logs:{run.parent / 'logs'}", "--requests", "5", "--k", "3", "--quiet"]
-    assert main(["console", str(run), *options, "--json"]) == 0
+    assert main(["report", str(run), *options, "--json"]) == 0
     written = (run / "console.html").read_bytes()
     assert written.startswith(b"<!doctype html>") and f'"bytes": {len(written)}' in capsys.readouterr().out
-    assert main(["console", str(run), "--out", str(tmp_path / "x.html"), *options]) == 0
+    assert main(["report", str(run), "--out", str(tmp_path / "x.html"), *options]) == 0
     assert (tmp_path / "x.html").read_bytes() == written
 
 

@@ -79,7 +79,7 @@ def test_the_core_answers_what_the_page_reads(answered):
 
 @needs_browser
 def test_the_page_shows_what_the_core_answers(engine, pipeline, answered):
-    assert main(["console", str(pipeline), "--quiet", "--k", "3"]) == 0
+    assert main(["report", str(pipeline), "--quiet", "--k", "3"]) == 0
     with service(pipeline / "console.html", [answered]) as address:
         shown = opened(engine, address)
         shown.wait_for_selector("#live .card")

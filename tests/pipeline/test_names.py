@@ -40,13 +40,13 @@ def named(tmp_path_factory):
 
 def test_a_user_is_found_by_name_though_it_is_a_number(named, capsys):
     assert Names.of(named).user_id("3") == stable_id("3")
-    words = ["rank-user", "--allow-unproven", "--run", str(named), "--user", "3", "--repeat", "1", "--json"]
+    words = ["rank", "--allow-unproven", "--run", str(named), "--user", "3", "--repeat", "1", "--json"]
     assert cli.main(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["history"] > 0
     items = found["pages"][0]["items"]
     assert all(item["name"].startswith("item ") and item["item_id"] == stable_id(item["name"]) for item in items)
-    assert cli.main(["rank-user", "--allow-unproven", "--run", str(named), "--user", "3", "--repeat", "1"]) == 0
+    assert cli.main(["rank", "--allow-unproven", "--run", str(named), "--user", "3", "--repeat", "1"]) == 0
     out = capsys.readouterr().out
     assert "no event of this user" not in out and items[0]["name"] in out and str(items[0]["item_id"]) not in out
 

@@ -149,7 +149,7 @@ def test_pages_are_equal_offline_online_and_in_the_library(own, tmp_path):
 
 
 def test_commands_that_have_no_model_say_what_works(own, capsys):
-    assert cli.main(["rank-user", "--run", str(own), "--user", "3", "--allow-unproven"]) == 2
+    assert cli.main(["rank", "--run", str(own), "--user", "3", "--allow-unproven"]) == 2
     assert "predictions is missing" in capsys.readouterr().err
 
 

@@ -280,7 +280,7 @@ def test_the_commands(run, tmp_path, capsys):
     assert cli.main(["pipeline", "--data", "logs:nowhere", "--out", str(tmp_path / "none")]) == 2
     assert "nowhere does not exist" in capsys.readouterr().err
     mine = copy(run, tmp_path / "run")
-    words = ["rank-user", "--allow-unproven", "--run", str(mine), "--user", "3", "--k", "4", "--repeat", "3", "--json"]
+    words = ["rank", "--allow-unproven", "--run", str(mine), "--user", "3", "--k", "4", "--repeat", "3", "--json"]
     assert cli.main(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["pages"][0]["items"]) == 4 and found["times"]["in all"]["p50_ms"] > 0
@@ -289,11 +289,11 @@ def test_the_commands(run, tmp_path, capsys):
         found["unknown_context"] == ["c_hour"]
         and "unknown, as --context does not give them: c_hour" in found["pages"][0]["why"]
     )
-    words = ["rank-user", "--allow-unproven", "--run", str(mine), "--user", "123456", "--context", "c_hour=3"]
+    words = ["rank", "--allow-unproven", "--run", str(mine), "--user", "123456", "--context", "c_hour=3"]
     assert cli.main(words) == 0
     out = capsys.readouterr().out
     assert "Where the time goes" in out and "prerank" in out and "no event of this user is known" in out
-    assert cli.main(["serve-check", "--run", str(mine), "--requests", "3", "--candidates", "20"]) == 0
+    assert cli.main(["pipeline", "--check", str(mine), "--check-requests", "3"]) == 0
     assert "3 of 3 pages are equal bit for bit" in capsys.readouterr().out
     for arguments, message in (
         (["--run", str(mine), "--user", "3", "--context", "hour=3"], "context names 'hour'"),
@@ -301,5 +301,5 @@ def test_the_commands(run, tmp_path, capsys):
         *((["--run", str(mine), f"--user={name}"], f"user is '{name}'") for name in ("alice", "--5", "²", "9" * 19)),
         (["--run", str(mine), "--user", "3", "--store", f"lmdb:{tmp_path / 'no'}"], str(tmp_path / "no")),
     ):
-        assert cli.main(["rank-user", "--allow-unproven", *arguments]) == 2
+        assert cli.main(["rank", "--allow-unproven", *arguments]) == 2
         assert message in capsys.readouterr().err

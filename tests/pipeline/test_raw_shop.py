@@ -31,7 +31,7 @@ def test_a_shop_is_served_from_its_own_tables(tmp_path, capsys):
     again = run_pipeline(f"events:{out / 'events.toml'}", run, CONFIG)
     assert all(stage["cached"] for stage in again["stages"].values())
     capsys.readouterr()
-    words = ["rank-user", "--allow-unproven", "--run", str(run), "--user", "K-007", "--repeat", "1", "--json"]
+    words = ["rank", "--allow-unproven", "--run", str(run), "--user", "K-007", "--repeat", "1", "--json"]
     assert cli.main(words) == 0
     page = json.loads(capsys.readouterr().out)["pages"][0]["items"]
     assert all(item["name"].startswith("A0") for item in page)

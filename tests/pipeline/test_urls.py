@@ -115,16 +115,16 @@ def test_pages_of_a_run_in_a_bucket_are_those_of_the_local_one(s3, run, capsys, 
     own = copy(run, tmp_path / "run")
     place, records = uploaded(own, f"{s3}/runs/tiny"), []
     for at in (place, own):
-        words = ["rank-user", "--allow-unproven", "--run", str(at), "--user", "7", "--timestamp", "1700002900000"]
+        words = ["rank", "--allow-unproven", "--run", str(at), "--user", "7", "--timestamp", "1700002900000"]
         assert cli.main([*words, "--json"]) == 0
         records.append(json.loads(capsys.readouterr().out))
-        assert cli.main(["serve-check", "--run", str(at), "--requests", "5", "--candidates", "20", "--json"]) == 0
+        assert cli.main(["pipeline", "--check", str(at), "--check-requests", "5", "--json"]) == 0
         records.append(json.loads(capsys.readouterr().out))
     assert records[0]["pages"][0]["items"] == records[2]["pages"][0]["items"]
     assert records[0]["version"] == records[2]["version"]
     assert records[1]["equal_pages"] == records[3]["equal_pages"] == 5
     assert json.loads(Folder.at(place).read("serve-check.json"))["requests"] == 5
-    assert cli.main(["console", place, "--json"]) == 0
+    assert cli.main(["report", place, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["out"] == f"{place}/console.html"
     assert len(Folder.at(place).read("console.html")) > 10_000
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,11 @@ from pygrade._util.files import directory_lock
 from pygrade._util.serialization import write_json, write_text
 from pygrade._util.text import printable
 from pygrade.cli import terminal
+from pygrade.cli.first_log import start
 from pygrade.cli.raw_events import examine_events
 from pygrade.cli.run_directory import check_out, to_toml
-from pygrade.config.logs import DoctorOptions
+from pygrade.config.ignored import refuse
+from pygrade.config.logs import DoctorOptions, FirstLogConfig
 from pygrade.doctor import log_sheet, sheet_page, words
 from pygrade.doctor.schema_file import group_tables
 from pygrade.logs import LogContractError, Logs, write_logs
@@ -25,6 +27,9 @@ from pygrade.storage import Place, is_url, join_path, working_directory
 
 
 def run(options: DoctorOptions) -> dict[str, Any]:
+    if options.day0:
+        return start(options)
+    refuse(options, [entry.name for entry in fields(FirstLogConfig)], "--day0")
     groups = group_tables(options.files) if options.events or _may_be_several(options.files) else []
     several = options.events or len(groups) > 1
 
@@ -151,7 +156,5 @@ def _print_sheet(record: dict[str, Any]) -> None:
     terminal.table("A/B test for 1 %", *words.plan_rows(sheet), caption=words.user_sentence(sheet))
     if "logs" in record:
         terminal.text(f"log: {record['logs']}    config: {record['config']}    report: {record['report']}")
-        follows = (
-            f"pygrade train --data logs:{record['logs']} --out DIR" if sheet["trainable"] else "pygrade day0 --help"
-        )
-        terminal.text(f"next: {follows}")
+        train = f"pygrade train --data logs:{record['logs']} --out DIR"
+        terminal.text(f"next: {train if sheet['trainable'] else 'pygrade doctor --day0'}")

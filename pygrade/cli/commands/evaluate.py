@@ -2,27 +2,30 @@
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from pygrade.cli import terminal
+from pygrade.cli.compare_runs import compare
 from pygrade.cli.evaluation_tables import IN_SAMPLE, print_evaluation, print_guardrails, print_verdict, print_warnings
-from pygrade.cli.options import read_log, workers_of
+from pygrade.cli.judged import judged_record, judging_requests, valued
+from pygrade.cli.options import workers_of
+from pygrade.cli.trade_offs import TRADE_OFFS, show
 from pygrade.config.console import ConsoleConfig
 from pygrade.config.guardrails import GuardrailConfig
-from pygrade.config.logs import EvaluateOptions, FrontOptions
+from pygrade.config.ignored import refuse
+from pygrade.config.logs import EvaluateOptions
 from pygrade.config.shared import LogOptions
 from pygrade.config.training import RewardConfig
 from pygrade.console.collect import collect
 from pygrade.console.page import write_page
-from pygrade.console.run_files import JudgedRun, unseen
+from pygrade.console.run_files import JudgedRun
 from pygrade.console.sections import off_policy_section, prediction_section, replay_section, verdict_lead
 from pygrade.console.tables import off_policy_table
-from pygrade.evaluation.policy_estimates import NO_ESTIMATE, decisive, noted, policy_estimates
+from pygrade.evaluation.policy_estimates import NO_ESTIMATE, decisive, policy_estimates
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
-from pygrade.runs.source import with_values
 from pygrade.storage import Place, publishing
 from pygrade.training.evaluate_policy import evaluate_policy, policies_of
 from pygrade.training.guardrails import measured
@@ -33,11 +36,18 @@ logger = logging.getLogger("pygrade")
 
 
 def run(options: EvaluateOptions) -> dict[str, Any]:
+    if options.runs:
+        own = {entry.name for entry in fields(options)} - {entry.name for entry in fields(LogOptions)}
+        refuse(options, own - {"runs", "cluster", "json", "quiet", "traceback"}, "no runs")
+        return compare(options)
+    if options.trade_offs:
+        refuse(options, ("report", "all_estimates"), "no --trade-offs")
+        return show(options)
+    refuse(options, TRADE_OFFS, "--trade-offs")
     policy = FusionPolicy.load(options.policy)
     trained = TrainingRecord.load(options.policy, policy.version)
     logs = valued(options, trained, policy)
-    chosen = logs.split(1 - options.last)[1] if options.last < 1 else logs
-    fresh, in_sample = judging_requests(chosen, trained)
+    fresh, in_sample = judging_requests(logs, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     propensity = slot_propensity(logs, reward)
     given = (options.policy, policy, fresh, propensity, logs.num_slots, reward, options.k, in_sample)
@@ -58,7 +68,7 @@ def run(options: EvaluateOptions) -> dict[str, Any]:
             print_guardrails(record["guardrails"])
         print_verdict(record["verdict"], record["later"])
         print_warnings(record["warnings"])
-    return judged_record(options, policy, in_sample, chosen.num_requests - fresh.num_requests) | record
+    return judged_record(options, policy, in_sample, logs.num_requests - fresh.num_requests) | record
 
 
 def _guardrails(
@@ -77,14 +87,6 @@ def _guardrails(
     if not state.hold:
         logger.warning(state.sentence)
     return state.to_dict()
-
-
-def judged_record(
-    options: EvaluateOptions | FrontOptions, policy: FusionPolicy, in_sample: bool | None, left_out: int
-) -> dict[str, Any]:
-    """What was judged; left_out: requests of the training."""
-    place = {"data": options.data, "policy": str(options.policy), "policy_version": policy.version}
-    return place | {"in_sample": in_sample, "left_out": left_out}
 
 
 def _print_estimates(record: dict[str, Any], names: Iterable[str], heading: str) -> None:
@@ -135,31 +137,3 @@ def _judged(job: _Job) -> dict[str, Any]:
         return evaluate_policy(job.logs, job.propensity, arms, policy.mixture, job.reward, job.k, job.in_sample)
     curve, error = job.propensity.known(job.slots), job.propensity.standard_error
     return dict(policy_estimates(policy, job.logs, curve, job.k, exponent_error=error))
-
-
-def valued(options: LogOptions, trained: TrainingRecord | None, policy: FusionPolicy) -> Logs:
-    """The log with the policy's tasks and features, matched by name, and with the values of events that judge: given,
-    else those that the policy was trained for, else its own.
-    """
-    logs = noted(policy, read_log(options))
-    if trained is not None and trained.tasks == logs.tasks:
-        if logs.task_values != (1.0,) * len(logs.tasks) and logs.task_values != trained.task_values:
-            logger.warning(
-                "the log says that events are worth %s; judged by %s, which the policy was trained for",
-                logs.task_values,
-                trained.task_values,
-            )
-        logs = logs.valued(trained.task_values, trained.value_tasks)
-    return with_values(logs, options.values, options.value_tasks)
-
-
-def judging_requests(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
-    """`unseen` of the requests, which the log tells."""
-    fresh, in_sample = unseen(logs, trained)
-    if in_sample is None:
-        logger.warning("nothing records what the policy was trained on: requests of its training cannot be left out")
-    elif in_sample:
-        logger.warning("the policy was trained on all of these requests")
-    elif left := logs.num_requests - fresh.num_requests:
-        logger.info(f"left out {left:,} requests that the policy was trained on; {fresh.num_requests:,} judge it")
-    return fresh, in_sample

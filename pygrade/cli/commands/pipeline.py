@@ -5,6 +5,7 @@ from typing import Any
 from pygrade.cli import terminal
 from pygrade.cli.evaluation_tables import print_evaluation, print_verdict, print_warnings
 from pygrade.cli.options import sub_config, workers_of
+from pygrade.cli.pipeline_check import check
 from pygrade.cli.run_directory import RECORD, check_out, record_options
 from pygrade.cli.run_metrics import report_run
 from pygrade.config.ignored import refuse, refuse_in_training
@@ -18,6 +19,9 @@ from pygrade.training.mlflow_run import MlflowRun
 
 
 def run(options: PipelineOptions) -> dict[str, Any]:
+    if options.check is not None:
+        return check(options.check, options)
+    refuse(options, ("check_requests",), "--check")
     scheme = options.data.partition(":")[0]
     for name, kind in CONFIGS.items():
         if name != scheme and getattr(options, name) != kind():

@@ -4,16 +4,22 @@ from typing import Any
 
 from pygrade.cli import terminal
 from pygrade.cli.options import load_log
+from pygrade.cli.rank_user import rank_user
 from pygrade.config.ignored import refuse
 from pygrade.config.logs import RankOptions
 from pygrade.logs import Logs, write_logs
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.serving.run_copy import check_proven
 
+OF_A_USER = ("store", "candidates", "scenario", "context", "timestamp", "repeat")
+
 
 def run(options: RankOptions) -> dict[str, Any]:
     if not options.explore:
         refuse(options, ("seed",), "--explore")
+    if options.run is not None or options.user is not None:
+        return rank_user(options)
+    refuse(options, OF_A_USER, "--run and --user")
     check_proven(options.policy, options.allow_unproven)
     ranker = BlendedRanker.load(options.policy, options.seed)
     chosen = _chosen(load_log(options), options.requests)

@@ -1,4 +1,4 @@
-"""pygrade compare"""
+"""`pygrade evaluate RUN RUN`: two runs side by side."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,12 @@ from typing import Any
 from pygrade.cli import terminal
 from pygrade.cli.run_directory import RECORD, differences, format_value, stored_options
 from pygrade.cli.run_metrics import KINDS, metrics_of
-from pygrade.config.logs import CompareOptions
+from pygrade.config.logs import EvaluateOptions
 from pygrade.metrics.texts import value_text
 
 
-def run(options: CompareOptions) -> dict[str, Any]:
+def compare(options: EvaluateOptions) -> dict[str, Any]:
+    """Prints the options that differ, and the metrics of both."""
     if len(options.runs) != 2:
         raise ValueError(f"runs names {len(options.runs)} directories; want two")
     stored = [_stored(path) for path in options.runs]

@@ -1,15 +1,15 @@
-"""pygrade abtest-plan"""
+"""pygrade test plan"""
 
 from typing import Any
 
 from pygrade.cli import terminal
 from pygrade.cli.options import load_log
-from pygrade.config.abtest import AbtestPlanOptions
+from pygrade.config.abtest import TestPlanOptions
 from pygrade.evaluation.abtest import MAX_EXTRAPOLATION, plan_of_log
 from pygrade.metrics.texts import value_text
 
 
-def run(options: AbtestPlanOptions) -> dict[str, Any]:
+def run(options: TestPlanOptions) -> dict[str, Any]:
     logs = load_log(options)
     metrics, count, days = plan_of_log(logs, options.effect, options.power, options.arms)
     if not options.json:
@@ -18,7 +18,7 @@ def run(options: AbtestPlanOptions) -> dict[str, Any]:
     return {**settings, "num_users": count, "num_days": days, "metrics": metrics}
 
 
-def _print(metrics: dict[str, dict[str, Any]], options: AbtestPlanOptions, count: int, days: int | None) -> None:
+def _print(metrics: dict[str, dict[str, Any]], options: TestPlanOptions, count: int, days: int | None) -> None:
     beyond = "n/a" if days is None else f"> {MAX_EXTRAPOLATION * days}" if days > 1 else "> 1"
     lines = []
     for name, entry in metrics.items():

@@ -1,27 +1,34 @@
-"""pygrade day0"""
+"""`pygrade doctor --day0`: a policy by expected value, and how to explore until train can decide."""
 
 from pathlib import Path
 from typing import Any
 
 from pygrade._util.files import directory_lock
+from pygrade._util.optional_imports import require
 from pygrade._util.serialization import write_json, write_text
 from pygrade.cli import terminal
-from pygrade.cli.run_directory import check_out, to_toml
-from pygrade.config.day0 import Day0Options
+from pygrade.cli.run_directory import check_out
+from pygrade.config.ignored import refuse
+from pygrade.config.logs import DoctorOptions
 from pygrade.doctor.first_log import plan_first_log, plan_rows, plan_sentence, plan_text
 from pygrade.training.first_policy import save_first_policy
 
 CONFIG, RECORD = "pygrade.toml", "day0.json"
+OWNER = "doctor --day0"  # of the directory: other tables go elsewhere
 
 
-def run(options: Day0Options) -> dict[str, Any]:
-    check_out(options.out, "day0")
-    plan = plan_first_log(options.k, options.requests_a_day, options.rates, options.shuffle, options.full)
-    sentence = plan_sentence(plan)
+def start(options: DoctorOptions) -> dict[str, Any]:
+    """Writes the policy and the options of what follows; returns them with the plan."""
+    refuse(options, ("files", "query", "map", "scale", "duplicates", "events", "fix"), "no --day0")
+    if not isinstance(options.out, Path):
+        raise ValueError(f"out is {options.out}; want a directory of this machine, where the service will log, too")
     out = options.out
-    with directory_lock(out, "day0"):
+    check_out(out, OWNER)
+    plan = plan_first_log(options.k, options.requests_a_day, options.rates, options.shuffle)
+    sentence = plan_sentence(plan)
+    with directory_lock(out, OWNER):
         policy = save_first_policy(out / "policy", options.values, options.value_tasks, options.features)
-        write_text(out / CONFIG, _toml(options, plan))
+        write_text(out / CONFIG, _toml(options, out, plan))
         assert policy.mixture is not None
         record = {"policy_version": policy.version, "verdict": policy.mixture.sentence, "plan": plan, "next": sentence}
         write_json(out / RECORD, record)
@@ -30,17 +37,17 @@ def run(options: Day0Options) -> dict[str, Any]:
     return record | {"policy": str(out / "policy"), "config": str(out / CONFIG)}
 
 
-def _toml(options: Day0Options, plan: dict[str, Any]) -> str:
+def _toml(options: DoctorOptions, out: Path, plan: dict[str, Any]) -> str:
     """The options of what follows: serve, join, doctor and train."""
     explored = {"shuffle": plan["shuffle"]}
     serve = {"exposures": "exposures", "feedback": "feedback", "exposure_share": plan["full"], "explore": explored}
     serve["max_explore"] = max(0.1, plan["shuffle"])
-    exposures, feedback, served = (str(options.out / name) for name in ("exposures", "feedback", "served"))
+    exposures, feedback, served = (str(out / name) for name in ("exposures", "feedback", "served"))
     worth = {"values": options.values, "value_tasks": list(options.value_tasks)}
     tables: dict[str, dict[str, Any]] = {"doctor": {"files": [served], **worth}}
     tables["join"] = {"exposures": exposures, "feedback": [feedback], "out": served}
     tables["train"] = {"data": f"logs:{served}", **worth}
-    text = to_toml(options, "day0", serve=serve, **tables)
+    text: str = require("tomli_w").dumps({"serve": serve, **tables}, indent=2)
     return f"# pygrade serve, join, doctor and train read their tables: --config pygrade.toml\n{text}"
 
 

@@ -1,4 +1,4 @@
-"""pygrade abtest-read"""
+"""pygrade test read"""
 
 import logging
 from collections.abc import Sequence
@@ -9,8 +9,9 @@ import numpy as np
 
 from pygrade._util.serialization import to_builtins
 from pygrade.cli import terminal
-from pygrade.config.abtest import AbtestReadOptions
-from pygrade.evaluation.abtest import read_test, sample_ratio
+from pygrade.config.abtest import TestReadOptions
+from pygrade.config.ignored import refuse
+from pygrade.evaluation.abtest import SampleRatio, read_test, sample_ratio
 from pygrade.evaluation.user_tables import load_test
 from pygrade.metrics import intervals
 from pygrade.metrics.texts import bounds_text, value_text
@@ -20,7 +21,10 @@ logger = logging.getLogger("pygrade")
 ENOUGH_USERS = 100  # of an arm: with fewer, the intervals of skewed metrics are too narrow
 
 
-def run(options: AbtestReadOptions) -> dict[str, Any]:
+def run(options: TestReadOptions) -> dict[str, Any]:
+    if options.counts:
+        refuse(options, ("arms", "metrics", "before", "planned_users"), "no --counts")
+        return _split(options)
     arms = _arms(options.arms)
     test = load_test(arms, options.metrics, options.before)
     counts = np.bincount(test.arm, minlength=len(arms)).tolist()
@@ -35,7 +39,7 @@ def run(options: AbtestReadOptions) -> dict[str, Any]:
     }
     if ratio.mismatch:
         if not options.json:
-            terminal.text(f"sample ratio of {counts}: MISMATCH: do not read the test (p = {ratio.p_value:.2g})")
+            _print_split(counts, ratio)
         return record
     if min(counts) < ENOUGH_USERS:
         logger.warning("an arm has %d users; intervals need at least %d", min(counts), ENOUGH_USERS)
@@ -54,6 +58,19 @@ def run(options: AbtestReadOptions) -> dict[str, Any]:
     if not options.json:
         _print(record, options.planned_users)
     return record
+
+
+def _split(options: TestReadOptions) -> dict[str, Any]:
+    """Only whether the users were split as planned."""
+    ratio = sample_ratio(options.counts, options.shares)
+    if not options.json:
+        _print_split(options.counts, ratio)
+    return {"sample_ratio": to_builtins(ratio)}
+
+
+def _print_split(counts: Sequence[int], ratio: SampleRatio) -> None:
+    verdict = "MISMATCH: do not read the test" if ratio.mismatch else "as planned"
+    terminal.text(f"sample ratio of {list(counts)}: {verdict} (p = {ratio.p_value:.2g})")
 
 
 def _print(record: dict[str, Any], planned_users: int | None) -> None:

@@ -1,4 +1,4 @@
-"""pygrade front"""
+"""`pygrade evaluate --trade-offs`: what a policy offers between tasks, and multipliers that keep some."""
 
 import copy
 import logging
@@ -11,11 +11,11 @@ import numpy as np
 from pygrade._util.serialization import write_bytes
 from pygrade._util.threads import torch_threads
 from pygrade.cli import terminal
-from pygrade.cli.commands.evaluate import judged_record, judging_requests, valued
 from pygrade.cli.evaluation_tables import IN_SAMPLE
+from pygrade.cli.judged import judged_record, judging_requests, valued
 from pygrade.cli.options import workers_of
 from pygrade.config.ignored import refuse
-from pygrade.config.logs import FrontOptions
+from pygrade.config.logs import EvaluateOptions
 from pygrade.config.training import RewardConfig
 from pygrade.console.charts import front_picture
 from pygrade.console.trade_offs import judge_of, most_valuable
@@ -33,13 +33,16 @@ from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
 
+TRADE_OFFS = ("tasks", "shifts", "keep", "most", "scenario", "save", "picture")  # options of it alone
 
-def run(options: FrontOptions) -> dict[str, Any]:
+
+def show(options: EvaluateOptions) -> dict[str, Any]:
+    """Prints the front, and the multipliers that --keep asks for."""
     with torch_threads(1):  # more wait for each other: the search ranks a few thousand requests hundreds of times
-        return _run(options)
+        return _show(options)
 
 
-def _run(options: FrontOptions) -> dict[str, Any]:
+def _show(options: EvaluateOptions) -> dict[str, Any]:
     keep, settings = _levels(options.keep), [_shifts(word) for word in options.shifts]
     if options.save is not None and not keep:
         raise ValueError("save is for the multipliers found; want --keep TASK=SHARE too")
@@ -146,7 +149,7 @@ def _expected(policy: FusionPolicy) -> Baseline | None:
     return None if policy.config.trade_offs or policy.mixture is None else policy.mixture.expected_value
 
 
-def _save(policy: FusionPolicy, trained: TrainingRecord | None, solution: Solution, options: FrontOptions) -> None:
+def _save(policy: FusionPolicy, trained: TrainingRecord | None, solution: Solution, options: EvaluateOptions) -> None:
     config, values = policy.config, solution.values
     turned = copy.deepcopy(policy)
     if (alone := _expected(policy)) is not None and policy.mixture is not None:
@@ -173,7 +176,7 @@ def _print(
     record: dict[str, Any],
     solution: Solution | None,
     keep: dict[str, float],
-    options: FrontOptions,
+    options: EvaluateOptions,
     heading: str,
     basis: str,
 ) -> None:

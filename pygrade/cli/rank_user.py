@@ -1,4 +1,4 @@
-"""pygrade rank-user"""
+"""`pygrade rank --run RUN --user USER`: a page of a pipeline, and where its time goes."""
 
 import contextlib
 from typing import Any
@@ -7,16 +7,19 @@ import numpy as np
 
 from pygrade.cli import terminal
 from pygrade.config.ignored import refuse
-from pygrade.config.pipeline import RankUserOptions
+from pygrade.config.logs import RankOptions
 from pygrade.logs import write_logs
 from pygrade.serving import pipeline as serve
 from pygrade.serving.names import Names
 from pygrade.serving.run_copy import check_proven, local_run, policy_of
 
 
-def run(options: RankUserOptions) -> dict[str, Any]:
-    if not options.explore:
-        refuse(options, ("seed",), "--explore")
+def rank_user(options: RankOptions) -> dict[str, Any]:
+    """Prints the page of a user, and where the time goes."""
+    if options.run is None or options.user is None:
+        given = "run" if options.user is None else "user"
+        raise ValueError(f"{given} is given alone; want --run and --user, a pipeline and for whom it ranks")
+    refuse(options, ("policy", "requests", "values", "value_tasks"), "no --run")
     folder = local_run(options.run)
     check_proven(policy_of(folder), options.allow_unproven)
     with contextlib.closing(serve.Pipeline.load(folder, options.store, options.seed)) as system:

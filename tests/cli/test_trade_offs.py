@@ -1,4 +1,4 @@
-"""`pygrade front`, end to end on tiny logs."""
+"""`pygrade evaluate --trade-offs`, end to end on tiny logs."""
 
 import numpy as np
 import pytest
@@ -33,8 +33,8 @@ def place(tmp_path_factory):
 
 
 def arguments(place, *options, policy="run/policy", log="logs"):
-    command = ["front", "--data", f"logs:{place / log}", "--policy", str(place / policy), "--quiet"]
-    return [*command, "--propensity", "0.5", "--k", "5", *options]
+    command = ["evaluate", "--data", f"logs:{place / log}", "--policy", str(place / policy), "--quiet"]
+    return [*command, "--trade-offs", "--propensity", "0.5", "--k", "5", *options]
 
 
 def test_front_and_multipliers(capsys, place, tmp_path):
