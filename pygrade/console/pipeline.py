@@ -31,7 +31,7 @@ CHECK = "serve-check.json"  # written to the run by `pygrade pipeline --check`
 
 
 def write_pipeline_report(run: Path, summary: Json, defaults: Any = None) -> Path:
-    """Writes ``report.html`` from the summary of a finished run, its stages and the last serve-check.
+    """Writes ``report.html`` from the summary of a finished run, its stages and its last check.
 
     defaults: the options that ``summary["options"]`` is compared with.
     """

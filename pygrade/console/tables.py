@@ -136,7 +136,7 @@ def stage_table(stages: Json) -> Table:
 
 
 def latency_table(check: Json) -> Table:
-    """Milliseconds of each step of a serve-check. The 99th percentile of few requests is their maximum."""
+    """Milliseconds of each step of a check. The 99th percentile of few requests is their maximum."""
     most = max(entry["p99_ms"] for entry in check["latency"].values())
     rows: Rows = [
         [name, f"{entry['p50_ms']:.2f}", f"{entry['p99_ms']:.2f}", bar(entry["p50_ms"], most)]

@@ -76,7 +76,7 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
         with open_store(address, create=True) as opened:
             version = _free_version(opened)
             chosen = _choose(features, int(stages["features"]["policy_end"]), config.requests)
-            logger.info("serve-check: %d requests, offline", len(chosen))
+            logger.info("check: %d requests, offline", len(chosen))
             offline = _offline(log, features, models, chosen, config)
             state = state_before(log, models.schema, int(chosen[0].timestamp[0]))
             center = FeatureCenter(models.schema, models.fitted, opened)
@@ -153,7 +153,7 @@ def _free_version(store: Store) -> str:
     """The version to fill, not that of an earlier check; ValueError for a store of anything else."""
     current = store.current()
     if current not in (None, *_VERSIONS):
-        raise ValueError(f"{store.url} serves version {current!r}; want an empty store for serve-check")
+        raise ValueError(f"{store.url} serves version {current!r}; want an empty store for the check")
     version = _VERSIONS[current == _VERSIONS[0]]
     if store.versions().get(version) == "ready":
         store.drop(version)
@@ -172,7 +172,7 @@ def _online(
     first, served = int(chosen[0].timestamp[0]), []
     own = models.mtl is None
     system = Pipeline(models, store, "", seed=0)
-    with track("serve-check: online", total=len(chosen)) as bar:
+    with track("check: online", total=len(chosen)) as bar:
         for request, ranked, (events, raw) in zip(chosen, offline, _moments(log, chosen, first), strict=True):
             for start in range(0, len(events), _UPDATE):
                 system.update(events.slice(start, _UPDATE))

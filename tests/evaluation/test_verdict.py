@@ -46,7 +46,7 @@ def test_better_says_what_to_test_and_for_how_long():
     logs, large = log(), Interval(0.05, 0.01, 0.031, 0.069)
     found = said("better", large, logs, why="4-fold cross-fitted by user")
     plan = plan_of_log(logs, 0.05)[0]["value"]
-    assert found.weeks == plan["days"] / 7  # what abtest-plan says
+    assert found.weeks == plan["days"] / 7  # what test plan says
     assert found.weeks == pytest.approx(4 * plan["users"] / 1000, rel=0.3)  # 1,000 users in four weeks
     assert found.sentence == (
         "Test the new ranking: +5.0 % (3.1 to 6.9) over expected value; "

@@ -1,4 +1,4 @@
-"""No log yet: expected value is served with shuffled pages, and its log decides, with the options that day0 wrote."""
+"""No log yet: expected value is served with shuffled pages, and its log decides, with the options that --day0 wrote."""
 
 import json
 import tomllib
