@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pygrade.cli.option_list import COMMANDS, default_of, in_words, is_options, options_class, spoken
+from pygrade.cli.option_list import COMMANDS, default_of, fields_of, in_words, is_options, options_class, spoken
 from pygrade.config.option import choices_of, hints_of
 from pygrade.config.shared import LogOptions, Output
 
@@ -41,8 +41,8 @@ def options_page() -> str:
 def groups_of(kind: type, prefix: str = "") -> Iterator[tuple[str, type]]:
     """The classes besides this one that define its options, each with what a command puts before them."""
     yield from ((prefix, base) for base in kind.__mro__[1:] if inspect.get_annotations(base))
-    for entry in dataclasses.fields(kind):
-        if is_options(hint := hints_of(kind)[entry.name]):
+    for entry, hint in fields_of(kind):
+        if is_options(hint):
             inner = f"{prefix}{_option(entry.name)}."
             yield inner, hint
             yield from groups_of(hint, inner)
@@ -51,9 +51,7 @@ def groups_of(kind: type, prefix: str = "") -> Iterator[tuple[str, type]]:
 def own_fields(kind: type) -> list[dataclasses.Field[Any]]:
     """The fields that this very class defines and that are no group of options."""
     own = inspect.get_annotations(kind)
-    return [
-        entry for entry in dataclasses.fields(kind) if entry.name in own and not is_options(hints_of(kind)[entry.name])
-    ]
+    return [entry for entry, hint in fields_of(kind) if entry.name in own and not is_options(hint)]
 
 
 def _title(kind: type) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from pygrade._util.files import owner_of
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import write_bytes
+from pygrade.cli.option_list import fields_of
 from pygrade.storage import Folder, Place, is_url
 from pygrade.stores import without_secret
 
@@ -47,7 +48,7 @@ def check_out(out: Place, command: str, data: Place | None = None) -> None:
 def to_table(options: Any) -> Table:
     """The options of a run as a table of TOML. It has no null: none is left out if it is the default, else "none"."""
     table = {}
-    for field in dataclasses.fields(options):
+    for field, _ in fields_of(type(options)):
         value = getattr(options, field.name)
         if field.metadata.get("unless") and value == field.default:
             continue  # another option stood in its place

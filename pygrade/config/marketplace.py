@@ -13,6 +13,45 @@ PRODUCTION_WEIGHTS: PerTask = (0.20, 0.25, 0.30, 0.05, 0.05, 0.15)  # hand-tuned
 SEGMENTS = ("buy", "price", "browse", "social", "casual")
 TRAITS = ("intent", "price", "browse", "social", "quality", "patience")
 SCENARIOS = ("feed", "category", "search")  # by rising specificity of the query
+SEGMENT_TRAITS = (  # mean of TRAITS in each segment
+    (1.1, -0.3, -0.5, -0.4, 0.3, 0.0),
+    (0.2, 1.2, -0.2, -0.2, -0.2, 0.4),
+    (-0.7, -0.2, 1.0, 0.1, 0.0, 0.5),
+    (-0.3, -0.3, 0.4, 1.4, 0.0, 0.1),
+    (-0.5, 0.0, 0.1, -0.2, 0.0, -0.8),
+)
+TRAIT_SPREAD = 0.6  # sd of a trait within its segment
+MATCH_DIMENSIONS = 6  # of the taste and need vectors
+LOG_HISTORY_SD = 1.1  # sd over users of the log of their past interactions
+FREQUENCY_EXPONENT = 0.6  # a user's requests ∝ history^this
+SPECIFICITY_INTENT = 0.9  # a fully specific query raises intent by this, an empty one lowers it
+SPECIFICITY_BROWSE = -0.5  # the same for browsing
+SESSION_SPREAD = (0.6, 0.3, 0.5, 0.3, 0.15, 0.15)  # sd of each trait's shift in a session
+SCENARIO_BOUNDS = (1 / 3, 2 / 3)  # specificity from which one is category, search
+SHOPPING_SLOPE = 1.6  # shopping = sigmoid(slope · (intent - browse · trade))
+SHOPPING_BROWSE_TRADE = 0.6  # how much browsing offsets intent
+QUALITY_SENSITIVITY = (0.5, 0.5)  # a + b · tanh(trait)
+PRICE_SENSITIVITY = (0.25, 0.35)  # a + b · softplus(trait)
+ENTERTAINMENT_SENSITIVITY = (0.15, 0.35)  # a + b · softplus(browse trait)
+SOCIAL_SENSITIVITY = (0.1, 0.5)  # a + b · softplus(social trait)
+HYPE_QUALITY_CORRELATION = -0.35  # negative: hyped items tend to be poor
+PRICE_QUALITY_CORRELATION = 0.3  # positive: good items cost more
+PRERANK_MATCH = 0.5  # prerank score = this · (taste + need) + …
+PRERANK_QUALITY = 0.35  # … + this · quality
+PRERANK_HYPE = 0.25  # … + this · hype
+PRERANK_NOISE = 0.8  # … + this · noise
+ATTENTION_EXPONENT = 0.45  # an item in 1-based slot k gets attention with k^-this, if reached
+LEAVE_INTERCEPT = -2.3  # logit of leaving after an item
+LEAVE_PATIENCE = -0.5  # change of it with the user's patience
+LEAVE_HYPE = 0.30  # with the item's hype
+LEAVE_MATCH = -0.25  # with the mean of its taste and need match
+LEAVE_QUALITY = -0.15  # with the item's quality
+TRAIT_NOISE = 0.35  # sd of the permanent error of an observed trait
+TRAIT_NOISE_COLD = 1.4  # further sd / √(1 + history)
+TRAIT_NOISE_SESSION = 0.3  # sd of a new error in each request
+SEGMENT_WRONG = 0.25  # share of wrong segment guesses
+SEGMENT_WRONG_COLD = 0.3  # further share / √(1 + history)
+SPECIFICITY_NOISE = 0.15  # sd of the error of the observed specificity
 MOST_SLOTS = 12  # with effects between the items of a page, which are summed over all sets of items looked at
 PARENT = (-1, 0, 1, 0, 0, 0)  # click → cart → order; like, share and dwell follow a click
 
@@ -97,63 +136,21 @@ class MarketplaceConfig(Options):
     page_size: int = option(10, "items shown", ge=1)
 
     segment_shares: tuple[float, float, float, float, float] = option(
-        (0.15, 0.25, 0.30, 0.15, 0.15), "of SEGMENTS", ge=0
-    )
-    segment_traits: tuple[PerTrait, PerTrait, PerTrait, PerTrait, PerTrait] = option(
-        (  # mean of TRAITS in each segment
-            (1.1, -0.3, -0.5, -0.4, 0.3, 0.0),
-            (0.2, 1.2, -0.2, -0.2, -0.2, 0.4),
-            (-0.7, -0.2, 1.0, 0.1, 0.0, 0.5),
-            (-0.3, -0.3, 0.4, 1.4, 0.0, 0.1),
-            (-0.5, 0.0, 0.1, -0.2, 0.0, -0.8),
-        ),
-        "mean of TRAITS in each segment",
+        (0.15, 0.25, 0.30, 0.15, 0.15),
+        "of SEGMENTS",
+        ge=0,
+        internal=True,
     )
     heterogeneity: float = option(1.0, "scales all differences between users' traits")
-    trait_spread: float = option(0.6, "sd of a trait within its segment")
-    match_dimensions: int = option(6, "of the taste and need vectors", ge=1)
-    log_history_mean: float = option(2.0, "log of a user's past interactions")
-    log_history_sd: float = option(1.1, "its standard deviation over users")
-    frequency_exponent: float = option(0.6, "a user's requests ∝ history^this")
+    log_history_mean: float = option(2.0, "log of a user's past interactions", internal=True)
 
     session: float = option(1.0, "scales all session shifts; 0: sessions have the user's long-term traits")
-    specificity_intent: float = option(0.9, "a fully specific query raises intent by this, an empty one lowers it")
-    specificity_browse: float = option(-0.5, "the same for browsing")
-    session_spread: PerTrait = option((0.6, 0.3, 0.5, 0.3, 0.15, 0.15), "sd of each trait's shift in a session")
-    scenario_bounds: tuple[float, float] = option((1 / 3, 2 / 3), "specificity from which one is category, search")
-    shopping_slope: float = option(1.6, "shopping = sigmoid(slope · (intent - browse · trade))")
-    shopping_browse_trade: float = option(0.6, "how much browsing offsets intent")
-    quality_sensitivity: tuple[float, float] = option((0.5, 0.5), "a + b · tanh(trait)")
-    price_sensitivity: tuple[float, float] = option((0.25, 0.35), "a + b · softplus(trait)")
-    entertainment_sensitivity: tuple[float, float] = option((0.15, 0.35), "a + b · softplus(browse trait)")
-    social_sensitivity: tuple[float, float] = option((0.1, 0.5), "a + b · softplus(social trait)")
-
-    hype_quality_correlation: float = option(-0.35, "negative: hyped items tend to be poor")
-    price_quality_correlation: float = option(0.3, "positive: good items cost more")
-    prerank_match: float = option(0.5, "prerank score = this · (taste + need) + …")
-    prerank_quality: float = option(0.35, "… + this · quality")
-    prerank_hype: float = option(0.25, "… + this · hype")
-    prerank_noise: float = option(0.8, "… + this · noise")
-
-    attention_exponent: float = option(0.45, "an item in 1-based slot k gets attention with k^-this, if reached")
-    leave_intercept: float = option(-2.3, "logit of leaving after an item")
-    leave_patience: float = option(-0.5, "change of it with the user's patience")
-    leave_hype: float = option(0.30, "with the item's hype")
-    leave_match: float = option(-0.25, "with the mean of its taste and need match")
-    leave_quality: float = option(-0.15, "with the item's quality")
-
-    trait_noise: float = option(0.35, "sd of the permanent error of an observed trait")
-    trait_noise_cold: float = option(1.4, "further sd / √(1 + history)")
-    trait_noise_session: float = option(0.3, "sd of a new error in each request")
-    segment_wrong: float = option(0.25, "share of wrong segment guesses")
-    segment_wrong_cold: float = option(0.3, "further share / √(1 + history)")
-    specificity_noise: float = option(0.15, "sd of the error of the observed specificity")
 
     pages: PageEffects = option(PageEffects())
     drift: float = option(0.0, "0: constant effects; 1: the effects are `later` at time 1", ge=0, le=1)
-    effects: Effects = option(Effects())
-    later: Effects = option(LATER, "unknown to the multi-task model")
-    errors: PredictionErrors = option(PredictionErrors())
+    effects: Effects = option(Effects(), internal=True)
+    later: Effects = option(LATER, "unknown to the multi-task model", internal=True)
+    errors: PredictionErrors = option(PredictionErrors(), internal=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

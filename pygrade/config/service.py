@@ -14,7 +14,7 @@ class JoinConfig(Options):
     """How exposures and feedback are joined."""
 
     feedback_delay_ms: int = option(3_600_000, "how long after its page an event may happen", ge=0)
-    max_amount: float = option(1e6, "largest amount of one event; a larger one is malformed", ge=0)
+    max_amount: float = option(1e6, "largest amount of one event; a larger one is malformed", ge=0, internal=True)
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,17 @@ class ServiceConfig(Options):
     """How the process follows the logs."""
 
     every_seconds: float = option(60.0, "between updates", ge=0.01)
-    save_seconds: float = option(600.0, "between saves of the state, which also follow each publication", ge=0)
+    save_seconds: float = option(
+        600.0, "between saves of the state, which also follow each publication", ge=0, internal=True
+    )
     exposure_delay_ms: int = option(
-        900_000, "within which exposures are in a complete file; events wait for them", ge=0
+        900_000,
+        "within which exposures are in a complete file; events wait for them",
+        ge=0,
+        internal=True,
     )
     planned_users: int = option(10_000, "of all arms, at which intervals are narrowest; choose it in advance", ge=2)
-    learn: bool = option(True, "else only the arms are read")
+    learn: bool = option(True, "else only the arms are read", internal=True)
     online: OnlineConfig = option(OnlineConfig())
 
 
@@ -68,27 +73,13 @@ class ServeOptions(Output, Unproven):
     max_body_bytes: int | None = option(None, "of a request; none: 1 MiB")
     store: str | None = option(None, "address of the store; none: PYGRADE_STORE, else the one that the pipeline filled")
     deadline_ms: float | None = option(None, "of a page, then made without the user's features; none: no limit")
-    max_k: int | None = option(None, "items of a page; none: 1,000")
-    max_candidates: int | None = option(None, "of a request; none: 10,000")
-    max_events: int | None = option(None, "of an update; none: 10,000")
-    max_ids: int | None = option(None, "items in seen, and in eligible; none: 200,000")
-    max_batch: int | None = option(None, "requests in one body; none: 100")
-    max_amount: float | None = option(None, "of an event; none: 1,000,000")
-    unknown_items: str | None = option(None, "feedback on items that the catalog lacks: refuse or count; none: refuse")
     allow_unproven: bool = option(False, "serve policies that their log does not prove; else they are refused")
-    require_store: bool = option(False, "/readyz is 503 while the store does not answer; else pages are degraded")
-    strict: bool = option(False, "refuse unknown keys of requests; else they are ignored and counted")
-    max_explore: float | None = option(None, "share of all pages that may explore, whatever is asked; none: 0.1")
-    salt: str | None = option(None, "of the hash that gives users to arms; another one deals them anew")
-    seed: int | None = option(None, "of exploration; none: the system's")
     exposures: Place | None = option(None, "directory for the log of served pages")
     exposure_share: float | None = option(None, "of the requests, logged with all candidates, for training; none: 0.05")
     feedback: Place | None = option(None, "directory for the log of feedback events")
-    file_seconds: float | None = option(None, "after which a file of a log is complete; none: 300")
     refresh_seconds: float | None = option(None, "between looks at the artifact and the policies; none: 1")
     drain_seconds: float | None = option(None, "after SIGTERM, while /readyz is 503; none: 5")
     log: str | None = option(None, "a JSON line for each request: all, errors or none; none: all")
-    console: Path | None = option(None, "the page of /console; none: report.html in the run")
     online: bool = option(False, "also learn from exposures and feedback, see pygrade online")
     print_config: bool = option(False, "print pygraded's options as JSON and end")
 

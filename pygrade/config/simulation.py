@@ -26,6 +26,7 @@ class SimulateConfig(Options):
         (),
         "Several Dirichlets to draw from, each with its concentrations by task and the same share; none: "
         "the one above.",
+        internal=True,
     )
     item_noise: float | None = option(
         None,
@@ -34,9 +35,13 @@ class SimulateConfig(Options):
         ge=0,
     )
     likeness: bool = option(
-        False, "whether the log has the items' categories and embeddings; always where pages.strength is not 0"
+        False,
+        "whether the log has the items' categories and embeddings; always where pages.strength is not 0",
+        internal=True,
     )
-    missing_share: float = option(0.0, "of the values of each context feature, missing at random", ge=0, lt=1)
+    missing_share: float = option(
+        0.0, "of the values of each context feature, missing at random", ge=0, lt=1, internal=True
+    )
     world: MarketplaceConfig = option(MarketplaceConfig(), "the marketplace's constants")
 
     def __post_init__(self) -> None:

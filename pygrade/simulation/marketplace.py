@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Array, Floats
+from pygrade.config import marketplace as world
 from pygrade.config.marketplace import (
     PARENT,
     PRODUCTION_WEIGHTS,
@@ -101,30 +102,32 @@ class Marketplace:
         rng = np.random.default_rng([seed, 0])
         users = c.log_users + c.test_users  # the log's users come first
         self.segment = rng.choice(len(SEGMENTS), users, p=c.segment_shares)
-        center = np.array(c.segment_traits, np.float32)[self.segment]
-        spread = np.float32(c.trait_spread) * _normal(rng, users, len(TRAITS))
+        center = np.array(world.SEGMENT_TRAITS, np.float32)[self.segment]
+        spread = np.float32(world.TRAIT_SPREAD) * _normal(rng, users, len(TRAITS))
         self.traits = np.float32(c.heterogeneity) * (center + spread)  # [U, 6]
-        self.user_taste = _normal(rng, users, c.match_dimensions)
-        self.user_need = _normal(rng, users, c.match_dimensions)
-        self.history = np.exp(c.log_history_mean + c.log_history_sd * _normal(rng, users))
+        self.user_taste = _normal(rng, users, world.MATCH_DIMENSIONS)
+        self.user_need = _normal(rng, users, world.MATCH_DIMENSIONS)
+        self.history = np.exp(c.log_history_mean + world.LOG_HISTORY_SD * _normal(rng, users))
         self.cold = 1 / np.sqrt(1 + self.history)
-        self.trait_error = _normal(rng, users, len(TRAITS)) * (c.trait_noise + c.trait_noise_cold * self.cold)[:, None]
-        wrong = rng.random(users) < c.segment_wrong + c.segment_wrong_cold * self.cold
+        self.trait_error = (
+            _normal(rng, users, len(TRAITS)) * (world.TRAIT_NOISE + world.TRAIT_NOISE_COLD * self.cold)[:, None]
+        )
+        wrong = rng.random(users) < world.SEGMENT_WRONG + world.SEGMENT_WRONG_COLD * self.cold
         self.segment_guess = np.where(wrong, rng.integers(0, len(SEGMENTS), users), self.segment)
         self.mixing = _normal(rng, len(TRAITS) + 2, _MIXED_FEATURES) / np.float32(np.sqrt(len(TRAITS) + 2))
 
         rng = np.random.default_rng([seed, 1])
-        self.item_taste = _normal(rng, c.items, c.match_dimensions)
-        self.item_need = _normal(rng, c.items, c.match_dimensions)
+        self.item_taste = _normal(rng, c.items, world.MATCH_DIMENSIONS)
+        self.item_need = _normal(rng, c.items, world.MATCH_DIMENSIONS)
         self.quality = _normal(rng, c.items)
-        self.hype = _correlated(rng, self.quality, c.hype_quality_correlation)
-        self.price = _correlated(rng, self.quality, c.price_quality_correlation)
+        self.hype = _correlated(rng, self.quality, world.HYPE_QUALITY_CORRELATION)
+        self.price = _correlated(rng, self.quality, world.PRICE_QUALITY_CORRELATION)
         self.entertainment = _normal(rng, c.items)
         self.social_appeal = _normal(rng, c.items)
         self.item_error = _normal(rng, c.items, len(TASKS))
         self.page_effects = ItemEffects(c.pages, self.item_taste, self.item_need)
 
-        frequency = self.history.astype(np.float64) ** c.frequency_exponent
+        frequency = self.history.astype(np.float64) ** world.FREQUENCY_EXPONENT
         self.users = {"log": np.arange(c.log_users), "test": np.arange(c.log_users, users)}
         self.frequency = {name: frequency[ids] / frequency[ids].sum() for name, ids in self.users.items()}
         log = self._sensitivities(self.traits[: c.log_users])
@@ -161,19 +164,19 @@ class Marketplace:
         specificity = rng.random(n, dtype=np.float32)
         long_term = self.traits[user]
         shift = np.zeros((n, len(TRAITS)), np.float32)
-        shift[:, 0] = c.specificity_intent * (2 * specificity - 1)
-        shift[:, 2] = c.specificity_browse * (2 * specificity - 1)
-        shift += np.array(c.session_spread, np.float32) * _normal(rng, n, len(TRAITS))
+        shift[:, 0] = world.SPECIFICITY_INTENT * (2 * specificity - 1)
+        shift[:, 2] = world.SPECIFICITY_BROWSE * (2 * specificity - 1)
+        shift += np.array(world.SESSION_SPREAD, np.float32) * _normal(rng, n, len(TRAITS))
         traits = long_term + np.float32(c.session) * shift
 
         item, taste, need = self._prerank(rng, user)
         p = _chain(self._logits(traits, item, taste, need, effects))
         leave = _sigmoid(
-            np.float32(c.leave_intercept)
-            + c.leave_patience * traits[:, 5:6]
-            + c.leave_hype * self.hype[item]
-            + c.leave_match * (taste + need) / 2
-            + c.leave_quality * self.quality[item]
+            np.float32(world.LEAVE_INTERCEPT)
+            + world.LEAVE_PATIENCE * traits[:, 5:6]
+            + world.LEAVE_HYPE * self.hype[item]
+            + world.LEAVE_MATCH * (taste + need) / 2
+            + world.LEAVE_QUALITY * self.quality[item]
         )
         e = c.errors
         guess = self._logits(long_term, item, taste, need, c.effects, e.shrink)
@@ -189,7 +192,7 @@ class Marketplace:
         return {
             "user_id": user,
             "segment": np.array(SEGMENTS)[self.segment[user]],
-            "scenario": np.array(SCENARIOS)[np.searchsorted(c.scenario_bounds, specificity, side="right")],
+            "scenario": np.array(SCENARIOS)[np.searchsorted(world.SCENARIO_BOUNDS, specificity, side="right")],
             "hour": hour,
             "context": self._context(rng, user, traits, specificity, hour),
             "item_id": item,
@@ -204,11 +207,11 @@ class Marketplace:
         """Candidates of each request, best prerank score first, and their taste and need matches: [n, C] each."""
         c = self.config
         pool = np.sort(rng.integers(0, c.items, (len(user), c.pool), dtype=np.int32), axis=1)
-        scale = np.float32(1 / np.sqrt(c.match_dimensions))
+        scale = np.float32(1 / np.sqrt(world.MATCH_DIMENSIONS))
         taste = np.matmul(self.item_taste[pool], self.user_taste[user][:, :, None])[..., 0] * scale
         need = np.matmul(self.item_need[pool], self.user_need[user][:, :, None])[..., 0] * scale
-        score = c.prerank_match * (taste + need) + c.prerank_quality * self.quality[pool]
-        score += c.prerank_hype * self.hype[pool] + c.prerank_noise * _normal(rng, *pool.shape)
+        score = world.PRERANK_MATCH * (taste + need) + world.PRERANK_QUALITY * self.quality[pool]
+        score += world.PRERANK_HYPE * self.hype[pool] + world.PRERANK_NOISE * _normal(rng, *pool.shape)
         score[:, 1:][pool[:, 1:] == pool[:, :-1]] = -np.inf  # keep one copy of an item drawn twice
         best = np.argsort(-score, axis=1, kind="stable")[:, : c.candidates]
         return np.take_along_axis(pool, best, 1), np.take_along_axis(taste, best, 1), np.take_along_axis(need, best, 1)
@@ -218,8 +221,8 @@ class Marketplace:
     ) -> Float32:
         c = self.config
         n = len(user)
-        seen = traits + self.trait_error[user] + c.trait_noise_session * _normal(rng, n, len(TRAITS))
-        query = (specificity - np.float32(0.5) + c.specificity_noise * _normal(rng, n))[:, None]
+        seen = traits + self.trait_error[user] + world.TRAIT_NOISE_SESSION * _normal(rng, n, len(TRAITS))
+        query = (specificity - np.float32(0.5) + world.SPECIFICITY_NOISE * _normal(rng, n))[:, None]
         history = (np.log(self.history[user]) - np.float32(c.log_history_mean))[:, None]
         mixed = np.tanh(np.concatenate([seen, query, history], 1) @ self.mixing)
         segment = np.eye(len(SEGMENTS), dtype=np.float32)[self.segment_guess[user]]
@@ -229,18 +232,20 @@ class Marketplace:
     # ---- feedback model ----------------------------------------------------------------------------------------------
     def _sensitivities(self, traits: Float32) -> dict[str, Float32]:
         """User factors that effects multiply, from traits[n, 6]: each [n]."""
-        c = self.config
         intent, price, browse, social, quality, _ = traits.T
-        soft = {"price": price, "entertainment": browse, "social": social}
-        result = {name: _affine(getattr(c, f"{name}_sensitivity"), np.logaddexp(0, v)) for name, v in soft.items()}
-        result["quality"] = _affine(c.quality_sensitivity, np.tanh(quality))
+        soft = {
+            "price": (world.PRICE_SENSITIVITY, price),
+            "entertainment": (world.ENTERTAINMENT_SENSITIVITY, browse),
+            "social": (world.SOCIAL_SENSITIVITY, social),
+        }
+        result = {name: _affine(line, np.logaddexp(0, trait)) for name, (line, trait) in soft.items()}
+        result["quality"] = _affine(world.QUALITY_SENSITIVITY, np.tanh(quality))
         return result | {"trait_intent": intent, "trait_browse": browse, "trait_social": social}
 
     def _logits(
         self, traits: Float32, item: Array, taste: Float32, need: Float32, e: Effects, shrink: PerTask | None = None
     ) -> list[Float32]:
         """Logit of each event given its parent, [n, C] per task; `shrink` moves traits toward the population mean."""
-        c = self.config
         factors = self._sensitivities(traits)
         quality, hype = self.quality[item], self.hype[item]
         entertainment, price, appeal = self.entertainment[item], self.price[item], self.social_appeal[item]
@@ -250,7 +255,8 @@ class Marketplace:
             mean = self.population
             user = {name: (keep * v + (1 - keep) * np.float32(mean[name]))[:, None] for name, v in factors.items()}
             shopping = _sigmoid(
-                np.float32(c.shopping_slope) * (user["trait_intent"] - c.shopping_browse_trade * user["trait_browse"])
+                np.float32(world.SHOPPING_SLOPE)
+                * (user["trait_intent"] - world.SHOPPING_BROWSE_TRADE * user["trait_browse"])
             )
             base = e.intercept[t] + e.intent[t] * user["trait_intent"] + e.browse[t] * user["trait_browse"]
             logit = base + e.social[t] * user["trait_social"] + np.zeros_like(taste)
@@ -276,7 +282,7 @@ class Marketplace:
     # ---- outcomes ----------------------------------------------------------------------------------------------------
     def attention(self, slots: int) -> Float32:
         """[slots]: probability that the user looks at an item in this slot, given that the user reached it."""
-        return (np.arange(1, slots + 1) ** -self.config.attention_exponent).astype(np.float32)
+        return (np.arange(1, slots + 1) ** -world.ATTENTION_EXPONENT).astype(np.float32)
 
     def expected(self, requests: Requests, pages: Array) -> Outcome:
         """Expected outcome of pages[n, K] (candidate indices, first slot first), in closed form."""

@@ -28,7 +28,6 @@ PIPELINE = ["pipeline", "--data", "logs:x", "--out", "y"]
         ),
         (["test", "read", "--counts", "3", "3", "--metrics", "x"], "want it with no --counts alone"),
         (["export", "--model", "x", "--out", "y", "--k", "3"], "k is 3; want it with --policy alone"),
-        (["simulate", "--out", "y", "--concentration", "3", "--concentrations", *"111111"], "no --concentrations"),
         ([*TRAIN, "--reward.values-spread", "2"], "reward.values_spread is 2.0; want it with --policy.trade-offs"),
         ([*TRAIN, "--policy.evidence-feature", "n"], "policy.evidence_feature is n; want it with"),
         ([*TRAIN, "--policy.slope", "2"], "policy.slope is 2.0; want it with --policy.transform log1p"),
@@ -42,8 +41,6 @@ PIPELINE = ["pipeline", "--data", "logs:x", "--out", "y"]
         ([*TRAIN, "--correction.prior", "z", "--prior", "z"], "--prior and --correction.prior both name a policy"),
         ([*PIPELINE, "--recflow.tasks", "like"], "options --recflow.… are for recflow: data; data is logs:x"),
         ([*PIPELINE, "--train.seed", "3"], "train.seed is 3; want --seed"),
-        ([*PIPELINE, "--mtl.seed", "3"], "mtl.seed is 3; want --seed"),
-        ([*PIPELINE, "--prerank.seed", "3"], "prerank.seed is 3; want --seed"),
         ([*PIPELINE, "--train.policy.slope", "2"], "train.policy.slope is 2.0; want it with --train.policy.transform"),
         (
             [*PIPELINE, "--train.policy.evidence-prior", "2", "--evidence-prior", "3"],

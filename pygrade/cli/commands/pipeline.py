@@ -27,9 +27,8 @@ def run(options: PipelineOptions) -> dict[str, Any]:
         if name != scheme and getattr(options, name) != kind():
             raise ValueError(f"options --{name}.… are for {name}: data; data is {options.data}")
     source = getattr(options, scheme, None)
-    for name in ("prerank", "mtl", "train"):
-        if seed := getattr(options, name).seed:
-            raise ValueError(f"{name}.seed is {seed}; want --seed, which decides for all parts")
+    if seed := options.train.seed:
+        raise ValueError(f"train.seed is {seed}; want --seed, which decides for all parts")
     if options.train.policy.evidence_prior:
         refuse(options, ("evidence_prior",), "--train.policy.evidence-prior 0")
     refuse_in_training(options.train, "train.")

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from pygrade.cli import terminal
 from pygrade.cli.options import sub_config
 from pygrade.cli.run_directory import write_options
-from pygrade.config.ignored import refuse
 from pygrade.config.simulation import SimulateConfig, SimulateOptions
 from pygrade.console.tables import METRIC_LABELS, lift_table
 from pygrade.evaluation.abtest import sequential_lifts
@@ -38,8 +37,6 @@ def run(options: SimulateOptions) -> dict[str, Any]:
 def _write_log(options: SimulateOptions, place: Place) -> dict[str, Any]:
     if options.baseline is not None:
         raise ValueError(f"baseline is {options.baseline!r}; want it with --ab alone")
-    if options.concentrations:
-        refuse(options, ("concentration",), "no --concentrations")
     config = sub_config(SimulateConfig, options)
     logger.info("simulating %s requests …", f"{config.requests:,}")
     if is_url(place):
