@@ -107,8 +107,8 @@ def groups_of(kind: type[Options], prefix: str = "") -> Iterator[tuple[str, type
 
 def fields_of(kind: type[Options]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
     """The fields of a dataclass with their types, its own before those of its bases; without those of Python alone."""
-    shown = (entry for entry in dataclasses.fields(kind) if not entry.metadata.get("internal"))
-    entries, seen = {entry.name: entry for entry in shown}, set[str]()
+    hidden, seen = getattr(kind, "PYTHON_ONLY", ()), set[str]()
+    entries = {entry.name: entry for entry in dataclasses.fields(kind) if entry.name not in hidden}
     for base in kind.__mro__:
         for name in inspect.get_annotations(base):
             if name in entries and name not in seen:

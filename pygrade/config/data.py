@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pygrade.config.option import Options, option
 
@@ -33,15 +33,13 @@ def _check_names(names: Iterable[str], what: str, known: Iterable[str]) -> None:
 class KuaiRandEventConfig(Options):
     """How KuaiRand's rows become requests."""
 
+    PYTHON_ONLY: ClassVar = ("session_gap_minutes", "max_rows")
+
     requests: Literal["day", "session"] = option(
         "day", "day: a user's day (UTC+8) in one tab; session: until a gap of session_gap_minutes"
     )
-    session_gap_minutes: float = option(
-        30.0, "minutes without an impression after which a new session begins", ge=0, internal=True
-    )
-    max_rows: int = option(
-        100, "longer requests are cut into consecutive ones of at most this many rows", ge=1, internal=True
-    )
+    session_gap_minutes: float = option(30.0, "minutes without an impression after which a new session begins", ge=0)
+    max_rows: int = option(100, "longer requests are cut into consecutive ones of at most this many rows", ge=1)
     tasks: tuple[str, ...] | None = option(
         None, "kinds of feedback; none: all but the excerpt's like, which is of the video"
     )
@@ -89,12 +87,10 @@ EBNERD_TASK_VALUES: Mapping[str, float] = {"click": 1.0, "read": 2.0, "scroll": 
 class EbNerdConfig(Options):
     """What counts as reading and scrolling, and whether old clicks are events."""
 
-    read_seconds: float = option(
-        30.0, "read: the article was clicked and read for at least this long", gt=0, internal=True
-    )
-    scroll_percent: float = option(
-        90.0, "scroll: the article was clicked and scrolled at least this far", gt=0, le=100, internal=True
-    )
+    PYTHON_ONLY: ClassVar = ("read_seconds", "scroll_percent")
+
+    read_seconds: float = option(30.0, "read: the article was clicked and read for at least this long", gt=0)
+    scroll_percent: float = option(90.0, "scroll: the article was clicked and scrolled at least this far", gt=0, le=100)
     history: bool = option(
         False,
         "Clicks before the first impression become requests of one article, in scenario history with "

@@ -1,6 +1,7 @@
 """The constants of the synthetic marketplace."""
 
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from pygrade.config.option import Options, option
 
@@ -128,6 +129,8 @@ class PageEffects(Options):
 class MarketplaceConfig(Options):
     """The world's constants. Traits and item attributes are in standard deviations."""
 
+    PYTHON_ONLY: ClassVar = ("segment_shares", "log_history_mean", "effects", "later", "errors")
+
     log_users: int = option(20_000, "users that appear in the log", ge=1)
     test_users: int = option(10_000, "users of test requests only", ge=1)
     items: int = option(6_000, "in the catalog", ge=1)
@@ -136,21 +139,18 @@ class MarketplaceConfig(Options):
     page_size: int = option(10, "items shown", ge=1)
 
     segment_shares: tuple[float, float, float, float, float] = option(
-        (0.15, 0.25, 0.30, 0.15, 0.15),
-        "of SEGMENTS",
-        ge=0,
-        internal=True,
+        (0.15, 0.25, 0.30, 0.15, 0.15), "of SEGMENTS", ge=0
     )
     heterogeneity: float = option(1.0, "scales all differences between users' traits")
-    log_history_mean: float = option(2.0, "log of a user's past interactions", internal=True)
+    log_history_mean: float = option(2.0, "log of a user's past interactions")
 
     session: float = option(1.0, "scales all session shifts; 0: sessions have the user's long-term traits")
 
     pages: PageEffects = option(PageEffects())
     drift: float = option(0.0, "0: constant effects; 1: the effects are `later` at time 1", ge=0, le=1)
-    effects: Effects = option(Effects(), internal=True)
-    later: Effects = option(LATER, "unknown to the multi-task model", internal=True)
-    errors: PredictionErrors = option(PredictionErrors(), internal=True)
+    effects: Effects = option(Effects())
+    later: Effects = option(LATER, "unknown to the multi-task model")
+    errors: PredictionErrors = option(PredictionErrors())
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -47,21 +47,13 @@ def option(
     alias: str = "",
     unless: str = "",
     positional: bool = False,
-    internal: bool = False,
 ) -> T:
     """A field with a default: its text for help and documentation, and the range of its number or numbers.
 
     A mapping is copied for each instance. alias: another name on the command line. unless: the option that has to be
-    given on the command line if this one is not. positional: as of `required`. internal: an argument in Python
-    alone, not on the command line.
+    given on the command line if this one is not. positional: as of `required`.
     """
-    extra: dict[str, Any] = {
-        "text": text,
-        "alias": alias,
-        "unless": unless,
-        "positional": positional,
-        "internal": internal,
-    }
+    extra: dict[str, Any] = {"text": text, "alias": alias, "unless": unless, "positional": positional}
     if (limits := Range(ge, gt, le, lt)) != Range():
         extra["range"] = limits
     if isinstance(default, Mapping):

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pygrade.config.option import Options, option
 
@@ -14,8 +14,19 @@ EvidenceScale = Literal["count", "log", "log1p"]
 class PolicyConfig(Options):
     """Network, exploration, fusion formula and weight bounds of a `FusionPolicy`."""
 
+    PYTHON_ONLY: ClassVar = (
+        "concentration_floor",
+        "beta",
+        "epsilon",
+        "corrected",
+        "value_tasks",
+        "indicators",
+        "boosts",
+        "scenario_boosts",
+    )
+
     hidden: tuple[int, ...] = option((64, 64), "widths of the MLP's hidden layers", ge=1)
-    concentration_floor: float | None = option(None, "α_min > 0; None: 0.3 / T", gt=0, lt=math.inf, internal=True)
+    concentration_floor: float | None = option(None, "α_min > 0; None: 0.3 / T", gt=0, lt=math.inf)
     total_concentration: float = option(
         10.0,
         "κ > 0, the width of exploration. Above about 60 small logit changes make large probability "
@@ -24,8 +35,8 @@ class PolicyConfig(Options):
         lt=math.inf,
     )
     transform: Transform = option("zlog", "f_t of the fused score Σ_t w_t f_t(p_t)")
-    beta: float = option(1e-7, "added to predictions before the logarithm", gt=0, lt=math.inf, internal=True)
-    epsilon: float = option(1e-3, "added to the standard deviation of a z-score", gt=0, lt=math.inf, internal=True)
+    beta: float = option(1e-7, "added to predictions before the logarithm", gt=0, lt=math.inf)
+    epsilon: float = option(1e-3, "added to the standard deviation of a z-score", gt=0, lt=math.inf)
     slope: float | tuple[float, ...] = option(
         1.0, "≥ 0, for all tasks or one each: log1p is log(1 + slope_t p_t)", ge=0, lt=math.inf
     )
@@ -35,15 +46,9 @@ class PolicyConfig(Options):
         "per task. Such a policy can be evaluated beside the model that makes the predictions.",
     )
     trade_offs: bool = option(False, "the policy takes multipliers u of the tasks' values, as inputs log(u + beta)")
-    corrected: bool = option(
-        False, "the inputs from the predictions, and its scores, take corrected predictions", internal=True
-    )
-    value_tasks: tuple[str, ...] = option(
-        (), "tasks whose prediction is multiplied by the item's price in its scores", internal=True
-    )
-    indicators: tuple[str, ...] = option(
-        (), "features of which it is an input, 1 or 0, that they are missing", internal=True
-    )
+    corrected: bool = option(False, "the inputs from the predictions, and its scores, take corrected predictions")
+    value_tasks: tuple[str, ...] = option((), "tasks whose prediction is multiplied by the item's price in its scores")
+    indicators: tuple[str, ...] = option((), "features of which it is an input, 1 or 0, that they are missing")
     lower: float | tuple[float, ...] = option(0.005, "smallest weight served, for all tasks or one each")
     upper: float | tuple[float, ...] = option(0.70, "largest weight served, for all tasks or one each")
     minimum: dict[str, float] = option({}, "smallest weight of single tasks, above `lower`")
@@ -51,11 +56,9 @@ class PolicyConfig(Options):
     values: dict[str, float] = option({}, "Multipliers of the tasks' values, if a request gives none.")
     scenario_values: dict[str, dict[str, float]] = option({}, "the same for single scenarios")
     boosts: dict[str, float] = option(
-        {},
-        "Added to the score, standardized within the request, of items by item column, times the column.",
-        internal=True,
+        {}, "Added to the score, standardized within the request, of items by item column, times the column."
     )
-    scenario_boosts: dict[str, dict[str, float]] = option({}, "the same for single scenarios", internal=True)
+    scenario_boosts: dict[str, dict[str, float]] = option({}, "the same for single scenarios")
     scenario_exploration: dict[str, float] = option(
         {}, "Factor on the concentration by scenario: below 1 explores more widely, above 1 less."
     )

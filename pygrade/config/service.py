@@ -13,26 +13,25 @@ from pygrade.config.training import OnlineConfig
 class JoinConfig(Options):
     """How exposures and feedback are joined."""
 
+    PYTHON_ONLY: ClassVar = ("max_amount",)
+
     feedback_delay_ms: int = option(3_600_000, "how long after its page an event may happen", ge=0)
-    max_amount: float = option(1e6, "largest amount of one event; a larger one is malformed", ge=0, internal=True)
+    max_amount: float = option(1e6, "largest amount of one event; a larger one is malformed", ge=0)
 
 
 @dataclass(frozen=True)
 class ServiceConfig(Options):
     """How the process follows the logs."""
 
+    PYTHON_ONLY: ClassVar = ("save_seconds", "exposure_delay_ms", "learn")
+
     every_seconds: float = option(60.0, "between updates", ge=0.01)
-    save_seconds: float = option(
-        600.0, "between saves of the state, which also follow each publication", ge=0, internal=True
-    )
+    save_seconds: float = option(600.0, "between saves of the state, which also follow each publication", ge=0)
     exposure_delay_ms: int = option(
-        900_000,
-        "within which exposures are in a complete file; events wait for them",
-        ge=0,
-        internal=True,
+        900_000, "within which exposures are in a complete file; events wait for them", ge=0
     )
     planned_users: int = option(10_000, "of all arms, at which intervals are narrowest; choose it in advance", ge=2)
-    learn: bool = option(True, "else only the arms are read", internal=True)
+    learn: bool = option(True, "else only the arms are read")
     online: OnlineConfig = option(OnlineConfig())
 
 

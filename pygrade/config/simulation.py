@@ -15,6 +15,8 @@ from pygrade.config.training import TrainConfig
 class SimulateConfig(Options):
     """Production ranks by hand-tuned weights and explores on a share of its requests."""
 
+    PYTHON_ONLY: ClassVar = ("concentrations", "likeness", "missing_share")
+
     requests: int = option(20_000, "of the log, or of the test", ge=1)
     seed: int = option(0, "of the world and of all draws", ge=0, lt=1 << 31)
     days: int = option(14, "over which the requests are spread evenly", ge=1)
@@ -26,7 +28,6 @@ class SimulateConfig(Options):
         (),
         "Several Dirichlets to draw from, each with its concentrations by task and the same share; none: "
         "the one above.",
-        internal=True,
     )
     item_noise: float | None = option(
         None,
@@ -35,13 +36,9 @@ class SimulateConfig(Options):
         ge=0,
     )
     likeness: bool = option(
-        False,
-        "whether the log has the items' categories and embeddings; always where pages.strength is not 0",
-        internal=True,
+        False, "whether the log has the items' categories and embeddings; always where pages.strength is not 0"
     )
-    missing_share: float = option(
-        0.0, "of the values of each context feature, missing at random", ge=0, lt=1, internal=True
-    )
+    missing_share: float = option(0.0, "of the values of each context feature, missing at random", ge=0, lt=1)
     world: MarketplaceConfig = option(MarketplaceConfig(), "the marketplace's constants")
 
     def __post_init__(self) -> None:

@@ -23,7 +23,9 @@ def check_engine(engine: str) -> None:
 class RewardConfig(Options):
     """Components of the composite reward and how they are measured. A weight of 0 switches a component off."""
 
-    posterior_weight: float = option(1.0, "of the logged value, debiased by slot", ge=0, internal=True)
+    PYTHON_ONLY: ClassVar = ("posterior_weight", "format_weight", "propensity_floor")
+
+    posterior_weight: float = option(1.0, "of the logged value, debiased by slot", ge=0)
     prior_weight: float | None = option(
         None, "Of the predicted value; None: by the size of the log, 1 up to 5,000 requests, 0.5 beyond.", ge=0
     )
@@ -32,16 +34,14 @@ class RewardConfig(Options):
         "slope: scale each task's predictions by the regression slope of feedback on prediction (shrinks "
         "over-confident tasks, drops uninformative ones); none: unscaled.",
     )
-    format_weight: float = option(
-        0.03, "share of a page's value that 0.1 of weight outside the box costs", ge=0, internal=True
-    )
+    format_weight: float = option(0.03, "share of a page's value that 0.1 of weight outside the box costs", ge=0)
     propensity: Literal["estimate"] | float = option(
         "estimate",
         "q(slot) = (slot + 1)^-exponent: the exponent, or estimated from the log, see `propensity`.",
         ge=0,
         le=3,
     )
-    propensity_floor: float = option(0.15, "smallest q that a label is divided by", gt=0, le=1, internal=True)
+    propensity_floor: float = option(0.15, "smallest q that a label is divided by", gt=0, le=1)
     page_size: int = option(10, "ranks that count", ge=1)
     task_values: tuple[float, ...] | None = option(None, "value of one event of each task; None: what the log says")
     value_tasks: tuple[str, ...] = option((), "tasks whose events are worth that times the item's `value` (its price)")
@@ -65,11 +65,13 @@ class RewardConfig(Options):
 class CemConfig(Options):
     """Search for the best static weights: cross-entropy method over log-weights."""
 
+    PYTHON_ONLY: ClassVar = ("seed",)
+
     iterations: int = option(10, "rounds of the search", ge=1)
     population: int = option(32, "weight vectors tried in an iteration")
     elite: int = option(8, "of them, how many shape the next iteration", ge=2)
     subsample: int = option(20000, "requests to score on, drawn once; all if there are fewer", ge=1)
-    seed: int = option(0, "of the draws and of the subsample", internal=True)
+    seed: int = option(0, "of the draws and of the subsample")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,34 +83,36 @@ class CemConfig(Options):
 class Stage1Config(Options):
     """Supervised start: LambdaLoss on the logged page."""
 
+    PYTHON_ONLY: ClassVar = ("temperature",)
+
     steps: int = option(150, "0 leaves the stage out", ge=0)
     batch_size: int = option(512, "requests a step, of those with any feedback", gt=0)
     learning_rate: float = option(2.8e-3, "falls linearly to a tenth", gt=0)
     labels: Literal["ips", "raw"] = option("ips", "logged value divided by the slot's propensity, or as it is")
-    temperature: float = option(1.0, "of the fused score", gt=0, internal=True)
-    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm", gt=0, internal=True)
+    temperature: float = option(1.0, "of the fused score", gt=0)
 
 
 @dataclass(frozen=True)
 class Stage2Config(Options):
     """Group-relative fine-tuning (GRPO) with Dirichlet exploration."""
 
+    PYTHON_ONLY: ClassVar = ("inner_epochs", "clip_high", "entropy_coefficient", "weight_floor")
+
     steps: int = option(100, "0 leaves the stage out", ge=0)
     batch_size: int = option(512, "requests a step", gt=0)
     group_size: int = option(16, "G, weight vectors sampled for each", gt=0)
-    inner_epochs: int = option(2, "updates on one batch of samples", gt=0, internal=True)
+    inner_epochs: int = option(2, "updates on one batch of samples", gt=0)
     learning_rate: float = option(8.5e-4, "falls linearly to a tenth", gt=0)
     clip: float = option(0.2, "ratios are cut to 1 ± clip", gt=0)
-    clip_high: float | None = option(None, "another bound upwards; None: the same", internal=True)
+    clip_high: float | None = option(None, "another bound upwards; None: the same")
     kl_coefficient: float = option(0.01, "of KL(new ‖ stage 1), nats")
-    entropy_coefficient: float = option(0.0, "of a bonus for wide exploration", internal=True)
-    weight_floor: float = option(1e-5, "weights are raised to it before both log-probabilities", internal=True)
+    entropy_coefficient: float = option(0.0, "of a bonus for wide exploration")
+    weight_floor: float = option(1e-5, "weights are raised to it before both log-probabilities")
     normalize: Literal["batch", "group", "component", "none"] = option(
         "batch", "of the advantage, see `group_advantage`"
     )
     leave_one_out: bool = option(False, "a sample's baseline is the mean of the others")
     advantage_clip: float | None = option(5.0, "advantages are cut to ± this; None: not")
-    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm", gt=0, internal=True)
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,8 @@ class CorrectionConfig(Options):
 @dataclass(frozen=True)
 class TrainConfig(Options):
     """Everything that decides what `train` learns, and how it runs."""
+
+    PYTHON_ONLY: ClassVar = ("heldout_every",)
 
     policy: PolicyConfig = option(PolicyConfig(), "the network, and what its weights mean")
     reward: RewardConfig = option(RewardConfig(), "what feedback and predictions of a page are worth")
@@ -178,9 +184,7 @@ class TrainConfig(Options):
     )
     threads: int = option(1, "of torch on the CPU; more do not help networks of this size", ge=1)
     checkpoint_every: int = option(50, "steps between checkpoints", ge=1)
-    heldout_every: int = option(
-        25, "steps between figures of the learning curves on held-out requests", ge=1, internal=True
-    )
+    heldout_every: int = option(25, "steps between figures of the learning curves on held-out requests", ge=1)
     tensorboard: bool = option(True, "scalars, where tensorboard is installed")
 
 
@@ -188,15 +192,15 @@ class TrainConfig(Options):
 class OnlineConfig(Options):
     """How an `OnlineLearner` learns, and what it is held to."""
 
+    PYTHON_ONLY: ClassVar = ("max_pending_events", "max_amount", "judge_window", "holdout_fraction", "engine", "reward")
+
     window: int = option(10_000, "newest requests with complete feedback to learn from", ge=1)
     min_requests: int = option(1_000, "in the window before the first update", ge=1)
     feedback_delay_ms: int = option(
         3_600_000, "after which feedback counts as complete; later events are dropped", ge=0
     )
-    max_pending_events: int = option(100_000, "events kept whose request is not known yet", ge=1, internal=True)
-    max_amount: float = option(
-        1e6, "largest amount of one event; a larger one is refused as damaged", ge=0, internal=True
-    )
+    max_pending_events: int = option(100_000, "events kept whose request is not known yet", ge=1)
+    max_amount: float = option(1e6, "largest amount of one event; a larger one is refused as damaged", ge=0)
     max_regression: float = option(0.02, "share of the reference's value by which a version may be worse", ge=0)
     confidence: float = option(0.95, "of the interval below -max_regression that refuses or rolls back", gt=0, lt=1)
     max_reach: float = option(
@@ -210,16 +214,10 @@ class OnlineConfig(Options):
         "Tasks that happen at most once on an item of a page, such as clicks: several events count as "
         "one. Beside the service those of which the training log had only 0 and 1 are added.",
     )
-    judge_window: int = option(
-        4_000, "newest requests of the window that judge; older ones may be stale", ge=1, internal=True
-    )
+    judge_window: int = option(4_000, "newest requests of the window that judge; older ones may be stale", ge=1)
     min_effective_samples: int = option(100, "of an estimate that may refuse or roll back", ge=1)
     holdout_fraction: float = option(
-        0.5,
-        "of the requests with drawn weights: they judge and are never learned from",
-        ge=0,
-        le=1,
-        internal=True,
+        0.5, "of the requests with drawn weights: they judge and are never learned from", ge=0, le=1
     )
     correction: bool = option(
         False,
@@ -227,11 +225,9 @@ class OnlineConfig(Options):
     )
     seed: int = option(0, "of the batches and the draws")
     engine: Engine = option(
-        "auto",
-        "of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy",
-        internal=True,
+        "auto", "of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy"
     )
-    reward: RewardConfig = option(RewardConfig(), "what feedback and predictions of a page are worth", internal=True)
+    reward: RewardConfig = option(RewardConfig(), "what feedback and predictions of a page are worth")
     guardrails: GuardrailConfig = option(
         GuardrailConfig(), "Limits that every version keeps; those that it was trained with are the default."
     )

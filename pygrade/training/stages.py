@@ -32,6 +32,8 @@ from pygrade.workers import Actors
 
 logger = logging.getLogger("pygrade")
 
+_MAX_NORM = 1.0  # that gradients of a step are scaled down to
+
 
 def train_stage1(
     data: TrainingData,
@@ -58,7 +60,7 @@ def train_stage1(
         requests = split_batch(rows, data.valued, parameters_of(policy).cpu(), values)
         found = without_empty(learners.call("page_gradient", requests, options))
         gradient = sum_in_order([part.gradient for part in found]).to(policy.input_mean.device)
-        norm = learner.apply_gradient(gradient, config.max_grad_norm, f"stage 1, step {step + 1}")
+        norm = learner.apply_gradient(gradient, _MAX_NORM, f"stage 1, step {step + 1}")
         loss = torch.cat([part.figures[0] for part in found]).mean() / len(data.tensors.discount)
         return {"loss": loss.item(), "grad_norm": norm, "learning_rate": learner.rate}
 
@@ -145,7 +147,7 @@ def stage2_step(
         parameters = parameters_of(policy).cpu() if epoch > 0 else None
         found = without_empty(learners.call("group_gradient", requests, options, [parameters] * len(requests), given))
         gradient = sum_in_order([part.gradient for part in found]).to(policy.input_mean.device)
-        norm = learner.apply_gradient(gradient, config.max_grad_norm, label)
+        norm = learner.apply_gradient(gradient, _MAX_NORM, label)
     loss, kl, entropy, clip_fraction, ratio_max = torch.cat([part.figures for part in found], 1)  # [B] each
     return {
         "loss": loss.mean().item(),
