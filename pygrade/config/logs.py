@@ -119,7 +119,7 @@ class EvaluateOptions(Output, Cluster, LogOptions):
     Example: pygrade evaluate --data logs:runs/logs --policy runs/mine/policy --trade-offs --keep click=1.0 --most order
     """
 
-    ESSENTIAL: ClassVar = ("runs", "data", "policy", "k", "values", "report", "trade_offs", "keep", "most", "save")
+    ESSENTIAL: ClassVar = ("runs", "k", "values", "report", "trade_offs", "keep", "most", "save")
 
     runs: tuple[Path, ...] = option((), "directories of two runs, to be put side by side", positional=True)
     data: str = option("", "logs:DIR or logs:URL, e.g. logs:runs/demo/logs", unless="runs")
@@ -152,7 +152,7 @@ class RankOptions(Output, LogOptions, Unproven):
     Example: pygrade rank --run runs/kuairand --user 7
     """
 
-    ESSENTIAL: ClassVar = ("policy", "data", "requests", "run", "user", "k", "explore", "seed", "log")
+    ESSENTIAL: ClassVar = ("requests", "run", "user", "k", "explore", "seed", "log")
 
     policy: Place = option("", "directory of a saved policy", unless="run")
     data: str = option("", "logs:DIR or logs:URL, e.g. logs:runs/demo/logs", unless="run")

@@ -91,8 +91,6 @@ class PipelineOptions(Output, Cluster, Tracking, PipelineConfig):
     """
 
     ESSENTIAL: ClassVar = (
-        "data",
-        "out",
         "store",
         "check",
         "tasks",

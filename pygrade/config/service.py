@@ -46,17 +46,7 @@ class ServeOptions(Output, Unproven):
     Example: pygrade serve --run runs/demo
     """
 
-    ESSENTIAL: ClassVar = (
-        "run",
-        "config",
-        "host",
-        "port",
-        "token_file",
-        "exposures",
-        "exposure_share",
-        "feedback",
-        "online",
-    )
+    ESSENTIAL: ClassVar = ("config", "host", "port", "token_file", "exposures", "exposure_share", "feedback", "online")
 
     run: Place = required("directory of pygrade train, demo or pipeline, or of a policy; a URL is followed")
     config: Path | None = option(None, "a pygrade.toml")

@@ -249,8 +249,6 @@ class TrainOptions(LogOptions, Output, Cluster, Tracking, TrainConfig):
     """
 
     ESSENTIAL: ClassVar = (
-        "data",
-        "out",
         "values",
         "value_tasks",
         "prior",
