@@ -33,7 +33,7 @@ def _check_names(names: Iterable[str], what: str, known: Iterable[str]) -> None:
 class KuaiRandEventConfig(Options):
     """How KuaiRand's rows become requests."""
 
-    PYTHON_ONLY: ClassVar = ("session_gap_minutes", "max_rows")
+    PYTHON_ONLY: ClassVar = ("session_gap_minutes", "max_rows")  # not on the command line
 
     requests: Literal["day", "session"] = option(
         "day", "day: a user's day (UTC+8) in one tab; session: until a gap of session_gap_minutes"
@@ -87,7 +87,7 @@ EBNERD_TASK_VALUES: Mapping[str, float] = {"click": 1.0, "read": 2.0, "scroll": 
 class EbNerdConfig(Options):
     """What counts as reading and scrolling, and whether old clicks are events."""
 
-    PYTHON_ONLY: ClassVar = ("read_seconds", "scroll_percent")
+    PYTHON_ONLY: ClassVar = ("read_seconds", "scroll_percent")  # not on the command line
 
     read_seconds: float = option(30.0, "read: the article was clicked and read for at least this long", gt=0)
     scroll_percent: float = option(90.0, "scroll: the article was clicked and scrolled at least this far", gt=0, le=100)

@@ -129,6 +129,7 @@ class PageEffects(Options):
 class MarketplaceConfig(Options):
     """The world's constants. Traits and item attributes are in standard deviations."""
 
+    # not on the command line
     PYTHON_ONLY: ClassVar = ("segment_shares", "log_history_mean", "effects", "later", "errors")
 
     log_users: int = option(20_000, "users that appear in the log", ge=1)

@@ -10,7 +10,7 @@ from pygrade.config.option import Options, option
 class MtlConfig(Options):
     """Size and training of the multi-task model."""
 
-    PYTHON_ONLY: ClassVar = (
+    PYTHON_ONLY: ClassVar = (  # not on the command line
         "task_experts",
         "shared_experts",
         "expert_output",

@@ -14,7 +14,7 @@ EvidenceScale = Literal["count", "log", "log1p"]
 class PolicyConfig(Options):
     """Network, exploration, fusion formula and weight bounds of a `FusionPolicy`."""
 
-    PYTHON_ONLY: ClassVar = (
+    PYTHON_ONLY: ClassVar = (  # not on the command line
         "concentration_floor",
         "beta",
         "epsilon",

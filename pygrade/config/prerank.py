@@ -10,6 +10,7 @@ from pygrade.config.option import Options, option
 class PrerankConfig(Options):
     """Size and training of the two-tower model, and the kind of its index."""
 
+    # not on the command line
     PYTHON_ONLY: ClassVar = ("field_embedding", "temperature", "id_dropout", "shuffle", "recall_at", "seed")
 
     width: int = option(32, "numbers in a vector; one of them is the item's bias", ge=2)

@@ -13,7 +13,7 @@ from pygrade.config.training import OnlineConfig
 class JoinConfig(Options):
     """How exposures and feedback are joined."""
 
-    PYTHON_ONLY: ClassVar = ("max_amount",)
+    PYTHON_ONLY: ClassVar = ("max_amount",)  # not on the command line
 
     feedback_delay_ms: int = option(3_600_000, "how long after its page an event may happen", ge=0)
     max_amount: float = option(1e6, "largest amount of one event; a larger one is malformed", ge=0)
@@ -23,7 +23,7 @@ class JoinConfig(Options):
 class ServiceConfig(Options):
     """How the process follows the logs."""
 
-    PYTHON_ONLY: ClassVar = ("save_seconds", "exposure_delay_ms", "learn")
+    PYTHON_ONLY: ClassVar = ("save_seconds", "exposure_delay_ms", "learn")  # not on the command line
 
     every_seconds: float = option(60.0, "between updates", ge=0.01)
     save_seconds: float = option(600.0, "between saves of the state, which also follow each publication", ge=0)
@@ -41,7 +41,7 @@ class ServeOptions(Output, Unproven):
     /v1/explain, GET /v1/status, /metrics, /livez, /readyz, /console and /docs.
 
     It runs pygraded, the server in C++. Options come from the table [serve] of --config, which also has arms, shadow
-    policies and exploration; those given here win. SIGTERM drains, SIGHUP looks for a new artifact at once.
+    policies, exploration and limits; those given here win. SIGTERM drains, SIGHUP looks for a new artifact at once.
 
     Example: pygrade serve --run runs/demo
     """

@@ -15,7 +15,7 @@ from pygrade.config.training import TrainConfig
 class SimulateConfig(Options):
     """Production ranks by hand-tuned weights and explores on a share of its requests."""
 
-    PYTHON_ONLY: ClassVar = ("concentrations", "likeness", "missing_share")
+    PYTHON_ONLY: ClassVar = ("concentrations", "likeness", "missing_share")  # not on the command line
 
     requests: int = option(20_000, "of the log, or of the test", ge=1)
     seed: int = option(0, "of the world and of all draws", ge=0, lt=1 << 31)

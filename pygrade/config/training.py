@@ -23,7 +23,7 @@ def check_engine(engine: str) -> None:
 class RewardConfig(Options):
     """Components of the composite reward and how they are measured. A weight of 0 switches a component off."""
 
-    PYTHON_ONLY: ClassVar = ("posterior_weight", "format_weight", "propensity_floor")
+    PYTHON_ONLY: ClassVar = ("posterior_weight", "format_weight", "propensity_floor")  # not on the command line
 
     posterior_weight: float = option(1.0, "of the logged value, debiased by slot", ge=0)
     prior_weight: float | None = option(
@@ -65,7 +65,7 @@ class RewardConfig(Options):
 class CemConfig(Options):
     """Search for the best static weights: cross-entropy method over log-weights."""
 
-    PYTHON_ONLY: ClassVar = ("seed",)
+    PYTHON_ONLY: ClassVar = ("seed",)  # not on the command line
 
     iterations: int = option(10, "rounds of the search", ge=1)
     population: int = option(32, "weight vectors tried in an iteration")
@@ -83,7 +83,7 @@ class CemConfig(Options):
 class Stage1Config(Options):
     """Supervised start: LambdaLoss on the logged page."""
 
-    PYTHON_ONLY: ClassVar = ("temperature",)
+    PYTHON_ONLY: ClassVar = ("temperature",)  # not on the command line
 
     steps: int = option(150, "0 leaves the stage out", ge=0)
     batch_size: int = option(512, "requests a step, of those with any feedback", gt=0)
@@ -96,6 +96,7 @@ class Stage1Config(Options):
 class Stage2Config(Options):
     """Group-relative fine-tuning (GRPO) with Dirichlet exploration."""
 
+    # not on the command line
     PYTHON_ONLY: ClassVar = ("inner_epochs", "clip_high", "entropy_coefficient", "weight_floor")
 
     steps: int = option(100, "0 leaves the stage out", ge=0)
@@ -147,7 +148,7 @@ class CorrectionConfig(Options):
 class TrainConfig(Options):
     """Everything that decides what `train` learns, and how it runs."""
 
-    PYTHON_ONLY: ClassVar = ("heldout_every",)
+    PYTHON_ONLY: ClassVar = ("heldout_every",)  # not on the command line
 
     policy: PolicyConfig = option(PolicyConfig(), "the network, and what its weights mean")
     reward: RewardConfig = option(RewardConfig(), "what feedback and predictions of a page are worth")
@@ -192,6 +193,7 @@ class TrainConfig(Options):
 class OnlineConfig(Options):
     """How an `OnlineLearner` learns, and what it is held to."""
 
+    # not on the command line
     PYTHON_ONLY: ClassVar = ("max_pending_events", "max_amount", "judge_window", "holdout_fraction", "engine", "reward")
 
     window: int = option(10_000, "newest requests with complete feedback to learn from", ge=1)

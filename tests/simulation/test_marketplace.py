@@ -3,7 +3,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from pygrade.config.marketplace import PARENT
+from pygrade.config.marketplace import ATTENTION_EXPONENT, PARENT
 from pygrade.simulation.marketplace import (
     FEATURES,
     PRODUCTION_WEIGHTS,
@@ -95,7 +95,7 @@ def test_closed_form_by_hand(world):
     for r, (first, second) in enumerate(pages):
         stay = 1 - requests.leave[r, first]
         assert outcome.impressions[r] == pytest.approx(1 + stay, rel=1e-6)
-        events = requests.p[r, first] + stay * 2**-SMALL.attention_exponent * requests.p[r, second]
+        events = requests.p[r, first] + stay * 2**-ATTENTION_EXPONENT * requests.p[r, second]
         np.testing.assert_allclose(outcome.events[r], events, rtol=1e-5)
         assert outcome.value[r] == pytest.approx(float(events @ np.array(TASK_VALUES)), rel=1e-5)
 
