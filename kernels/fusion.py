@@ -279,7 +279,7 @@ def _transform_kernel(
 
 
 def parts_of(lists: int, candidates: int, k: int) -> int:
-    """How many programs rank a list together: 1, or 4 and more, a power of two.
+    """Number of programs that rank a list together: 1, or 4 and more, a power of two.
 
     Up to 512 programs of 4 warps, about as many as a GPU keeps, and up to 4096 keys for the merge. A part has 400
     candidates or more, and not fewer than keys; two parts would save less than the launch of the merge costs.
@@ -292,7 +292,7 @@ def parts_of(lists: int, candidates: int, k: int) -> int:
 def launch_configuration(
     candidates: int, tasks: int, size: int, samples: int, k: int = 0, parts: int = 1
 ) -> dict[str, int]:
-    """How many weight vectors and candidates a program takes at a time, the tree of the tasks, and the warps.
+    """Weight vectors and candidates that a program takes at a time, the tree of the tasks, and the warps.
 
     size: bytes of a score; a lane loads up to 16 bytes. It holds about 16 scores and 32 weights, more with many tasks.
     With k > 0 also the padded list and the buffer of each weight vector. One warp ranks short lists of few candidates,
@@ -329,7 +329,7 @@ def shape_of(scores: Tensor, offsets: Tensor | None) -> tuple[int, int, int, int
 
 
 def tiles_to_keep(candidates: int, width: int) -> int:
-    """Of how many tiles of 128 candidates and `width` tasks the moments of zlog keep the logs: 0 or a power of two.
+    """Number of tiles of 128 candidates and `width` tasks whose logs the moments of zlog keep: 0 or a power of two.
 
     A thread keeps up to 64 logs in its registers: with 128 (1000 candidates, 16 tasks) it would spill.
     """

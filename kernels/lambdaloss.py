@@ -10,7 +10,7 @@ from .select import key_of, order_of
 
 @triton.jit
 def _keys(scores, mask, start, i, count, MASKED: tl.constexpr):
-    """Whether candidates i count, their scores, and keys that rank them; those that don't count rank last, as NaN."""
+    """Load candidates i: a mask of those that count, scores, and keys to rank by; the others rank last, as NaN."""
     here = i < count
     if MASKED:
         here = here & (tl.load(mask + start + i, mask=here, other=0) != 0)

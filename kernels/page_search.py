@@ -336,7 +336,7 @@ def search_page(
         return torch.empty(shape, dtype=dtype, device=value.device)
 
     def given(found: Tensor | None, dtype: torch.dtype = torch.float32) -> Tensor:
-        """What is never read has memory of the right dtype, too."""
+        """The array, or for None memory of the right dtype that is never read."""
         return (value.view(dtype) if found is None else found.view(dtype)).contiguous()
 
     ones = torch.ones(k, device=value.device)

@@ -1,4 +1,4 @@
-"""What the trade-offs of a policy are judged by, by `pygrade front`."""
+"""The judge of a policy's trade-offs, for `pygrade front`."""
 
 import numpy as np
 

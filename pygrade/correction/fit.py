@@ -211,7 +211,7 @@ class _MappedLog:
 
 @dataclass(frozen=True, eq=False)
 class _View(_MappedLog):
-    """The same with each prediction calibrated alone."""
+    """A mapped log, with each prediction calibrated alone."""
 
     whole: Floats  # [T, Z, U]
     weights: Sequence[Floats]  # the same of each part
@@ -494,7 +494,7 @@ def _moved(prior: Correction, frame: Frame, t: int, shape: tuple[int, int]) -> F
 
 
 def _names(frame: Frame | Correction) -> tuple[list[str], list[str]]:
-    """Of the inputs in z and in u."""
+    """Names of the inputs in z and in u."""
     values = [f"task {name}" for name in frame.tasks] + [f"item {name}" for name in frame.items]
     features = [f"feature {name}" for name in frame.features]
     missing = [f"missing {frame.features[f]}" for f in frame.indicators]

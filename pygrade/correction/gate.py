@@ -46,7 +46,7 @@ _MOST_WEIGHT = 4.0  # of a row
 
 @dataclass(frozen=True)
 class Gain:
-    """What held-out feedback shows of a candidate."""
+    """A candidate's gain on held-out feedback, in standard errors (z) where nothing else is said."""
 
     value: float  # nats per request of the joint likelihood
     z: float  # of the joint likelihood
@@ -80,12 +80,12 @@ class Gain:
 
     @property
     def text(self) -> str:
-        """What proves it, in a line."""
+        """The gain as evidence, in a line."""
         return f"likelihood z {self.z:.1f}, by value {self.z_value:.1f}"
 
 
 class JointLikelihood:
-    """How well conditional probabilities tell the feedback of a log's pages."""
+    """Likelihood of the feedback on a log's pages under conditional probabilities."""
 
     def __init__(self, logs: Logs, frame: Frame, theta: Floats, cases: Sequence[float]) -> None:
         """theta [S]: examination of the shown rows; cases [T]: what a unit of a task counts, `inputs.case_of`, or 1."""
@@ -148,7 +148,7 @@ class JointLikelihood:
 
 @dataclass(frozen=True, eq=False)
 class PageShares:
-    """How a ranking spreads the value of each page's feedback over its shown rows."""
+    """A ranking's shares of the value of each page's feedback, by shown row."""
 
     share: Floats  # [S] of the page
     gain: Floats  # [R] log likelihood of the value

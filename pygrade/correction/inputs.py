@@ -104,7 +104,7 @@ class Frame:
 
     @classmethod
     def of(cls, logs: Logs, predictions: Floats32, parents: tuple[int, ...] | None = None) -> "Frame":
-        """Of a log and its (mapped) predictions [M, T]; parents: the chain, if it is known."""
+        """Fit the scaling on a log and its (mapped) predictions [M, T]; parents: the chain, if it is known."""
         amounts = amounts_of(logs)
         chain = parents_of(logs.feedback[logs.shown], amounts) if parents is None else parents
         columns = [log_odds(predictions, t, chain, amounts) for t in range(len(chain))]
@@ -142,7 +142,7 @@ class Frame:
         return tuple({name: part for name, part in side.items() if part.stop > part.start} for side in (first, second))  # type: ignore[return-value]
 
     def inputs(self, logs: Logs, predictions: Floats32) -> Inputs:
-        """Of the log's shown rows under (mapped) predictions [M, T] of all candidates."""
+        """Inputs of the log's shown rows under (mapped) predictions [M, T] of all candidates."""
         count, shown, offsets = logs.num_requests, logs.shown, logs.offsets
         request, sizes = logs.row_request[shown], np.diff(offsets)[:, None]
         columns, base = [], np.empty((int(shown.sum()), len(self.tasks)))
@@ -192,7 +192,7 @@ def _context(context: Floats32, median: Floats32, indicators: tuple[int, ...]) -
 
 
 def case_of(y: Floats, mean: Floats) -> float:
-    """What a unit of an amount counts: one over the dispersion of amounts y [n] around their mean [n] at its level.
+    """Weight of a unit of an amount: one over the dispersion of amounts y [n] around their mean [n] at its level.
 
     A quasi-likelihood, whose variance is a multiple of the mean; so seconds and hours count alike.
     """
@@ -250,7 +250,7 @@ class Rows:
         return np.asarray(self.theta * np.exp(eta if self.kind == "amount" else np.minimum(eta, 0.0)))
 
     def gradient(self, mean: Floats, on: Array | float = 1.0) -> Floats:
-        """Of the log likelihood by coefficients [Z, U]; on [S']: rows that count."""
+        """Gradient [Z, U] of the log likelihood by the coefficients; on [S']: rows that count."""
         error = (self.case * on) * (self.y - mean)
         sums = np.add.reduceat(error[:, None] * self.u, self.offsets[:-1], 0)
         return np.asarray(self.z.T @ sums)

@@ -29,7 +29,7 @@ _TOP = -1e-3  # largest log of a mapped probability
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """Of T tasks."""
+    """Calibration maps of T tasks: piecewise linear in the standardized log odds."""
 
     form: str  # marginal, conditional or linear
     parents: tuple[int, ...]

@@ -51,7 +51,7 @@ class Design:
         return flat if self.prior is None else np.concatenate([flat, self.prior.T @ flat])
 
     def information(self, by_matrix: Floats) -> Floats:
-        """Of one or more matrices [.., Z·U, Z·U]."""
+        """Information of the vector, from that of one or more matrices [.., Z·U, Z·U]."""
         if self.prior is None:
             return by_matrix
         side = by_matrix @ self.prior
@@ -138,7 +138,7 @@ def cross_fit(rows: Rows, design: Design, at: Solution, fold: Array, count: int)
 
 
 def without_fold(rows: Rows, design: Design, at: Solution) -> Floats:
-    """The same of rows whose inputs are those of one fold: the whole log's information does not fit them."""
+    """The vector of rows with one fold's inputs, by information of their own: the whole log's does not fit them."""
     information = design.information(rows.information(rows.mean(design.matrix(at.vector)))[0])
     return _without(rows, design, at, information, 1.0)
 

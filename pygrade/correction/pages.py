@@ -54,7 +54,7 @@ _Terms = tuple[Floats, float]  # coefficients of pairs [C, C], the most frequent
 
 @dataclass(frozen=True)
 class PageGain:
-    """What the gate and the guard found: standard errors above 0."""
+    """Results of the gate and of the randomized check, in standard errors above 0."""
 
     z: float  # of the held-out likelihood, row by row
     z_page: float  # given the events of each page
@@ -96,8 +96,8 @@ def can_fit(logs: Logs) -> str:
 
 
 def missing_shuffles(logs: Logs) -> str:
-    """What page terms that can be fitted lack of shuffled pages, which guard them, and how many more requests like the
-    log's have it; "": nothing.
+    """Shuffled pages that the randomized check of page terms still needs, and the number of further requests like the
+    log's that would hold them; "": none, or no page terms can be fitted.
     """
     amounts = amounts_of(logs)
     root = -1 if can_fit(logs) else root_of(logs, parents_of(logs.feedback[logs.shown], amounts), amounts)
@@ -201,7 +201,7 @@ def _without_items(logs: Logs) -> Logs:
 
 
 class _Sums:
-    """What stands above each shown row, and on its whole page, weighted by attention."""
+    """Sums over the items above each shown row, and over its whole page, weighted by attention."""
 
     def __init__(self, logs: Logs, attention: Floats) -> None:
         shown = np.flatnonzero(logs.shown)
@@ -349,7 +349,7 @@ class _PageRows(Rows):
         )
 
     def _information(self, mean: Floats, some: Ints, rows: Ints) -> Floats:
-        """Of some requests and their rows."""
+        """Information of some requests and their rows."""
         z, u, extra, weight = self.z[some], self.u[rows], self.extra[rows], mean[rows]
         starts = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[some])])
         result = np.empty((self._own + extra.shape[1],) * 2)
@@ -449,7 +449,7 @@ class _PageFit:
         return found, np.maximum(mean, 1e-12)
 
     def _coefficients(self, vector: Floats, blocks: Mapping[str, Floats]) -> _Terms:
-        """Of pairs [C, C], the most frequent category first, and of the cosine."""
+        """Coefficients of pairs [C, C], the most frequent category first, and of the cosine."""
         count, at = len(self.sums.categories), len(vector) - sum(b.shape[1] for b in blocks.values())
         pairs, cosine = np.zeros((count, count)), 0.0
         for name, block in blocks.items():

@@ -37,7 +37,7 @@ class _Job(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """Of one task: [Z·U, Z·U] and [Z, U]."""
+    """Information [Z·U, Z·U] and gradient [Z, U] of one task."""
 
     information: Floats
     gradient: Floats

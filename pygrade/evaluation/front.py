@@ -151,7 +151,7 @@ class Judge:
 
     @cached_property
     def _cores(self) -> tuple[Core, Core]:
-        """Of the policy, and without its boosts."""
+        """C++ cores of the policy, and of the policy without its boosts."""
         return self.policy.in_core(), without_boosts(self.policy).in_core()
 
     @property
@@ -203,8 +203,8 @@ class Judge:
         return [transferred, *(self._counted(scores, view).sum(0) for view in self._others)]
 
     def _counted(self, scores: Array, view: _View | None = None) -> Array:
-        """Of ranking by scores [M], per request: debiased events [R, T + 1]; under the first view (None) predicted
-        events and exposures, too: [R, 2 T + 2 + G].
+        """Outcomes of ranking by scores [M], per request: debiased events [R, T + 1]; under the first view (None) also
+        predicted events and exposures: [R, 2 T + 2 + G].
         """
         gains, discount = view or self._first
         rows, offsets = torch.from_numpy(np.asarray(scores, np.float32))[:, None], torch.from_numpy(self.logs.offsets)
@@ -214,7 +214,7 @@ class Judge:
 
     @cached_property
     def _base(self) -> Array:
-        """Of production; 0 without one."""
+        """Outcomes of production's ranking; 0 without one."""
         if self._production is None:
             return np.zeros((self.logs.num_requests, 2 * len(self.names)))
         return self._counted(self._production)
@@ -254,7 +254,7 @@ class Judge:
         return np.asarray((z + torch.from_numpy(np.asarray(boosts, np.float32))).numpy())
 
     def shifted(self, shifts: Mapping[str, float]) -> Point:
-        """What shifts of the tasks' values earn at once, by task: lifts over the values as they are."""
+        """The point of several shifts of the tasks' values at once: lifts over the values as they are."""
         if not shifts:
             raise ValueError("shifts is empty; want a shift of at least one task's value")
         ones = [1.0] * len(self.logs.tasks)

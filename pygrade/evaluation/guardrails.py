@@ -41,7 +41,7 @@ _SETTLED = 0.01  # a price that moves less does not move
 
 
 class Knob(NamedTuple):
-    """What a price turns: the multiplier of a task's value, or the boost of an item column."""
+    """A setting that a price changes: the multiplier of a task's value, or the boost of an item column."""
 
     scenario: str | None
     share: bool

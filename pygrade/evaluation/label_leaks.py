@@ -57,8 +57,8 @@ def _predictions(logs: Logs) -> list[str]:
 
 
 def _contradicted(logs: Logs) -> list[str]:
-    """How the order of production's pages contradicts the prediction of a task; by task, empty for all but the worst
-    (the events of others are often on the same rows).
+    """Contradictions between the order of production's pages and the prediction of a task; by task, empty for all but
+    the worst (the events of others are often on the same rows).
     """
     plain = np.ones(logs.num_requests, bool) if logs.exploration is None else logs.exploration == "none"
     if not logs.slots_known or not plain.any():
@@ -213,7 +213,7 @@ def _coin(numbers: Array) -> Bools:
 
 
 def _counted(column: Floats, logs: Logs, task: int, counts: Array) -> str:
-    """Whether a feature [R] tells how often a task happens on the page: counts [R, T]."""
+    """The task's count on the page [R, T] as the leak, if a feature [R] determines it; else empty."""
     name = f"how often {logs.tasks[task]} happens on the page"
     known = ~np.isnan(column)
     values, events = column[known], counts[known, task].astype(np.float64)

@@ -170,7 +170,7 @@ class LoggedRewards:
     def _chosen(
         self, values: Floats, influences: Floats, shifts: list[Floats], ranks: list[Array]
     ) -> OffPolicyEstimate:
-        """Of values [C] by clip with influences [C, R], and their shifts [C] by a standard error of the curve."""
+        """The best estimate of [C] by clip with influences [C, R]; shifts: of [C] by a standard error of the curve."""
         requests, users = self.logs.num_requests, int(self._users.max()) + 1
         sums = np.stack([np.bincount(self._users, row, users) for row in influences])
         covariance = sums @ sums.T / requests**2 * users / max(users - 1, 1)
@@ -228,8 +228,8 @@ class LoggedRewards:
 
 
 def choose(values: Floats, covariance: Floats, more: Floats | float = 0.0) -> tuple[int, float]:
-    """Of estimates [C] from the least biased to the least variable, with their covariance [C, C] and more variance [C]
-    that they share: the place of the best and its error.
+    """Choose among estimates [C], from the least biased to the least variable, by their covariance [C, C] and more
+    variance [C] that they share. Returns the index of the best and its error.
     """
     variance = np.diag(covariance)
     distance = np.tril(np.abs(values[:, None] - values))

@@ -100,7 +100,7 @@ def item_inputs(policy: FusionPolicy, logs: Logs) -> Floats32 | None:
 
 
 def columns_of(correction: Correction, logs: Logs) -> Floats32 | None:
-    """The same of a correction; levels of items are looked up by their ids."""
+    """[M, I]: the item columns that a correction reads; item effects are looked up by the items' ids."""
     if not correction.items:
         return None
     keys = hashes(logs.item_id) if correction.levels is not None else np.zeros(logs.num_rows, np.uint64)

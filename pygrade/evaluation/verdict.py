@@ -157,7 +157,7 @@ def strongest(worth: Mapping[str, Floats], reference: str, users: Array) -> dict
 
 
 def is_simple(name: str) -> bool:
-    """Whether an arm is a simple baseline, which ranks all requests by one formula."""
+    """True for a simple baseline, which ranks all requests by one formula."""
     simple = (EXPECTED_VALUE, EXPECTED_VALUE_CALIBRATED, EQUAL, *_PRODUCTION)
     return name in simple or name == STATIC or name.startswith(f"{STATIC}, ")
 
@@ -177,7 +177,7 @@ def plain_name(name: str) -> str:
 
 
 def cost_of(name: str, lift: Interval) -> str:
-    """What serving a ranking costs, if its lift over production is not shown to be 0 or more, for those who decide.
+    """A sentence on the cost of serving a ranking whose lift over production is not shown to be 0 or more.
 
     >>> cost_of("expected value", Interval(-0.036, 0.013, -0.062, -0.011))
     'expected value costs about 3.6 % (1.1 to 6.2) of what your pages earn'

@@ -24,8 +24,8 @@ _SIGNIFICANT, _ORDERED = 4.0, 0.1  # standard errors and correlation of pages th
 
 
 def tell(column: Floats, feedback: Array) -> str:
-    """How sure a column [n], or where it is empty, tells feedback [n], in either direction; empty if it does not, or if
-    either is rare.
+    """The strength with which a column [n], or where it is empty, determines feedback [n], in either direction; empty
+    if it does not, or if either is rare.
 
     >>> tell(np.arange(100.0), np.arange(100) >= 60), tell(np.repeat([np.nan, 3.0], 50), np.arange(100) >= 50)
     ('AUC 1.000', 'by where it is empty: AUC 1.000')
@@ -92,7 +92,7 @@ def price_leak(
 def absurd_price(
     events: tuple[Floats, Floats], price: Floats, position: NDArray[np.int32], offsets: NDArray[np.int64]
 ) -> str:
-    """How much too much a price gains: with it the order by expected value is nearly that of the feedback itself. Empty
+    """The excess gain of a price with which the order by expected value is nearly that of the feedback itself; empty
     if it is not.
 
     events: worth of predictions and feedback [M] without the price, of tasks that have one; DCG of the shown rows.

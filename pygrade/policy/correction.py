@@ -29,8 +29,8 @@ _LISTS = ("items", "parents", "amounts", "indicators", "form")  # in policy.json
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """What n items get beyond the correction of T tasks, in log odds given the parent. They are item columns: who ranks
-    looks them up by the item's id.
+    """Effects of n items beyond the correction of T tasks, in log odds given the parent. They are item columns, looked
+    up by the item's id when it is ranked.
     """
 
     keys: NDArray[np.uint64]  # [n] rising: `pygrade.logs.keys.hashes` of the ids
@@ -46,13 +46,13 @@ class Levels:
         return result
 
     def record(self) -> dict[str, str]:
-        """What stands in policy.json: little-endian bytes in base64."""
+        """The effects as policy.json holds them: little-endian bytes in base64."""
         parts = {"item_keys": self.keys.astype("<u8"), "values": self.values.astype("<f4")}
         return {name: base64.b64encode(part.tobytes()).decode() for name, part in parts.items()}
 
     @classmethod
     def decode(cls, record: Mapping[str, str], tasks: int) -> "Levels":
-        """Of what `record` gave."""
+        """Read the effects back from a `record`."""
         keys, values = (base64.b64decode(record[name], validate=True) for name in ("item_keys", "values"))
         table = np.frombuffer(values, "<f4").astype(np.float32).reshape(-1, tasks)
         found = cls(np.frombuffer(keys, "<u8").astype(np.uint64), table)
@@ -116,7 +116,7 @@ class Correction:
             self.page_terms.check(self.tasks, self.parents, self.amounts)
 
     def _in_core(self) -> _core.Correction:
-        """The same in the C++ core, which checks it."""
+        """The correction as an object of the C++ core, which checks it."""
         names = [f.name for f in fields(self) if f.name not in ("tasks", "features", "levels", "page_terms")]
         return _core.Correction(**{name: getattr(self, name) for name in names})
 
@@ -146,7 +146,7 @@ class Correction:
         return hash((self.tasks, self.features, self.items, self.weights.tobytes()))
 
     def with_levels(self, levels: Levels) -> "Correction":
-        """The same with levels of items, whose columns are added to the log odds as they are."""
+        """Add item effects, whose columns are added to the log odds as they are."""
         count, (rows, columns) = len(self.tasks), self.weights.shape[1:]
         reach = np.maximum(np.abs(levels.values).max(0, initial=0.0), 1e-6) / _REACH  # no level is cut
         weights = np.zeros((count, rows + count, columns + count), np.float32)
@@ -164,7 +164,7 @@ class Correction:
         )
 
     def with_items(self, names: Sequence[str]) -> "Correction":
-        """The same with further item columns, which it reads and does not count: boosts do."""
+        """Add item columns that the correction reads for boosts alone: their weights are 0."""
         new = tuple(name for name in names if name not in self.items)
         place = len(self.tasks) + len(self.own_items)  # before the levels
         row, count = self.weights.shape[1] - (len(self.items) - len(self.own_items)), len(new)
@@ -281,13 +281,13 @@ class Correction:
         return f"{self.features[best]} {context[best]:.3g}" if known[best] else f"{self.features[best]} unknown"
 
     def record(self) -> dict[str, Any]:
-        """What stands in policy.json."""
+        """The names and lists that policy.json holds."""
         levels = {} if self.levels is None else {"levels": self.levels.record()}
         page_terms = {} if self.page_terms is None else {"page_terms": self.page_terms.record()}
         return {name: getattr(self, name) for name in _LISTS} | levels | page_terms
 
     def tensors(self) -> dict[str, Tensor]:
-        """What stands in the file of tensors, by name there."""
+        """The arrays that the file of tensors holds, by name there."""
         page_terms = {} if self.page_terms is None else self.page_terms.tensors()
         own = {PREFIX + name: torch.from_numpy(getattr(self, name).copy()) for name in self._shapes()}
         return own | {_PAGE + name: tensor for name, tensor in page_terms.items()}
@@ -300,7 +300,7 @@ class Correction:
         tasks: tuple[str, ...],
         features: tuple[str, ...],
     ) -> "Correction":
-        """Of what `record` and `tensors` gave."""
+        """Read a correction back from a `record` and its `tensors`."""
         arrays: dict[str, Any] = {
             name.removeprefix(PREFIX): t.numpy()
             for name, t in tensors.items()

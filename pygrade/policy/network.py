@@ -284,8 +284,8 @@ class FusionPolicy(nn.Module):
         shifts: Any = None,
         core: Core | None = None,
     ) -> NDArray[np.float32]:
-        """What the core ranks the candidates by without rules and page terms, float32 [R, N] or, of predictions [M, T]
-        with offsets [R + 1], [M]; NaN where a prediction is missing.
+        """Scores of the candidates without rules and page terms, float32 [R, N], or [M] of predictions [M, T] with
+        offsets [R + 1]; NaN where a prediction is missing. The core ranks by them.
 
         context [R, F], None: unknown; predictions as a log has them; scenario [R] names; values and shifts: multipliers
         of the tasks' values and numbers added to them, see `mixture.multipliers`; item_values [R, N] or [M]: prices, if
@@ -324,7 +324,7 @@ class FusionPolicy(nn.Module):
         predictions: NDArray[Any],
         offsets: NDArray[Any] | None = None,
     ) -> Tensor | None:
-        """What the policy's boosts add to the standardized scores, float32 [M]; None: it has none.
+        """The boosts that the policy adds to the standardized scores, float32 [M]; None: it has none.
 
         items [R, N, I] or [M, I]: item columns of the correction; None, or not finite: unknown, which adds nothing.
         """

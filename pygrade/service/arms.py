@@ -85,7 +85,7 @@ class ArmReadings:
             self._sums[row] += np.r_[1.0, values[r], events[r]]
 
     def record(self, now: int) -> dict[str, Any]:
-        """What is known, as JSON; ``reason`` says why there are no lifts."""
+        """The state of the test as JSON; ``reason`` says why there are no lifts."""
         names, arm = list(self.shares), np.array(self._arm, np.int64)
         sums = self._sums[: len(arm)]
         users = np.bincount(arm, minlength=len(names))

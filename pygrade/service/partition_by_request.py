@@ -65,7 +65,7 @@ class RequestPartition:
         self._events[number].write(line)
 
     def add_state(self, state: Path) -> None:
-        """What an earlier run left waiting."""
+        """Add the pages, events and closed requests that an earlier run left waiting."""
         for file in sorted(state.glob("pages-*.parquet")):
             self.add_pages(read_logs(file))
         for file in sorted(state.glob(f"events-*{SUFFIX}")):

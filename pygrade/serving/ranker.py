@@ -211,7 +211,7 @@ class BlendedRanker:
 
 
 def _page_inputs(policy: FusionPolicy, logs: Logs) -> dict[str, Any]:
-    """What page terms read of a log's candidates; nothing without page terms."""
+    """Arguments of `rank` that page terms read of a log's candidates; none without page terms."""
     terms = None if policy.correction is None else policy.correction.page_terms
     if terms is None:
         return {}
@@ -256,7 +256,7 @@ class _Arguments(NamedTuple):
         return np.size(self.offsets) - 1, len(self.predictions)
 
     def converted(self, policy: FusionPolicy) -> "_Arguments":
-        """The same with the arrays and numbers that the core takes, predictions [M, T] with offsets."""
+        """Convert the arguments to the arrays and numbers that the core takes, predictions [M, T] with offsets."""
         rows, offsets = _candidates(self.predictions, self.offsets, len(policy.tasks))
         batch, total = len(offsets) - 1, len(rows)
         mixture = policy.mixture

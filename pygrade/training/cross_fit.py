@@ -271,7 +271,7 @@ class _Arm(NamedTuple):
 
 
 class _Standing(NamedTuple):
-    """How far a ranking is shown to be as good as production."""
+    """A ranking's comparison with production."""
 
     arm: _Arm
     lift: Interval  # over production, of re-ordered pages
@@ -357,7 +357,7 @@ class _Rivals:
         return {name: self.scores[name]}
 
     def lifts(self, over: str, chosen: Sequence[_Arm], confidence: float = 0.95) -> list[Interval]:
-        """Of arms, the widest over the interval of the propensities."""
+        """Lifts of the chosen arms over another, each with its widest interval over those of the propensities."""
         found = []
         for curve in (self.propensity, *self.propensity.bounds()):
             base = logged_order(self.logs, self.pages, curve) if over == LOGGED_ORDER else None
@@ -424,8 +424,8 @@ class _Rivals:
         return _Standing(arm, self.claim(arm, self.over, lift or self.lifts(self.over, [arm])[0]), pages)
 
     def kept(self) -> _Standing:
-        """What is served without anything new: expected value, or a simple ranking that is shown to be better; where it
-        is not proven, production's own ranking if that is known.
+        """The ranking to serve without anything new: expected value, or a simple ranking that is shown to be better; if
+        it is not proven against production, production's own ranking where that is known.
         """
         best = self._highest(name for name in self.lows if name != CORRECTED_EXPECTED_VALUE and name in self.ranks)
         sure = best == EXPECTED_VALUE or self.lifts(EXPECTED_VALUE, [self.alone(best)], SURE)[0].low > 0

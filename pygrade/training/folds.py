@@ -188,7 +188,7 @@ def train_folds(
 
 
 def _reasons(logs: Logs, found: LicensedCorrection) -> tuple[str, ...]:
-    """What the correction changes: its page terms first."""
+    """Sentences on the changes by the correction: its page terms first."""
     line = found.license.page_line
     return (*([line] if line else []), *reasons_of(logs, found.predictions))
 

@@ -60,7 +60,7 @@ def check_guardrails(config: TrainConfig, late: Logs | None) -> FusionPolicy | N
 
 
 def foresee(logs: Logs, config: GuardrailConfig, reward: RewardConfig) -> list[str]:
-    """How many requests the limits need that these are too few to prove by an estimate 5 % beyond them.
+    """A sentence for each limit that this log is too small to prove by an estimate 5 % beyond it: requests it needs.
 
     Bounds are taken as those of expected value at twice the values of the limits' tasks: a ranking that differs from
     production's as one that is learned does.

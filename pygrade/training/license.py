@@ -65,7 +65,7 @@ class License:
 
     @property
     def claim(self) -> str:
-        """What it proves, in a sentence for those who decide."""
+        """The claim that it proves, for those who decide."""
         return "its whole pages are better" if self.name == AS_PREDICTED else "its predictions are better"
 
     @property
@@ -147,14 +147,14 @@ def license_correction(
 def licensed_by_chance(
     logs: Logs, fold: Ints, cluster: Ints, fit: Callable[[Logs, Ints, Ints], Fitted], seed: int
 ) -> Candidate | None:
-    """What passes the gate on up to `_CONTROL` requests with dealt feedback; None, as it should be: nothing."""
+    """The candidate that passes the gate on up to `_CONTROL` requests with dealt feedback; None, as it should be."""
     some = evenly_spaced(logs.num_requests, _CONTROL)
     return fit(deal_feedback(logs.select(some), seed), fold[some], intervals.numbers_of(cluster[some])).licensed
 
 
 def deal_feedback(logs: Logs, seed: int) -> Logs:
-    """The same log where each page has slots and feedback of another one, dealt to its shown items at random, so that
-    nothing can be learned: what production put first is no better than the last.
+    """Return a log where each page has slots and feedback of another one, dealt to its shown items at random, so that
+    nothing can be learned: production's first item is no better than its last.
 
     Feedback keeps its slots, its tasks and what follows what on a page. Pages exchange it with pages of as many items.
     """
@@ -173,8 +173,8 @@ def deal_feedback(logs: Logs, seed: int) -> Logs:
 def license_pages(
     logs: Logs, found: LicensedCorrection | None, frame: Frame, curve: Floats, fold: Ints, cluster: Ints, page_size: int
 ) -> LicensedCorrection | None:
-    """The same with page terms, if gate and guard let them pass, and with what they found. If no correction is
-    licensed, found is None, and they stand on the predictions as they are.
+    """Add page terms to a licensed correction if gate and randomized check accept them, and record their results.
+    found None: no correction is licensed, and page terms stand on the predictions as they are.
 
     No replay guards them: it re-orders pages as if an item's feedback did not depend on the items above it.
     """
@@ -207,7 +207,7 @@ def _as_predicted(logs: Logs, frame: Frame, folds: int) -> LicensedCorrection:
 
 
 def page_line(terms: PageTerms) -> str:
-    """What page terms do, such as "whole pages: click 0.71 times as likely below an item of its category"; of pairs of
+    """Describe page terms: "whole pages: click 0.71 times as likely below an item of its category"; of pairs of
     categories, the one that helps most.
     """
     said = []
@@ -263,7 +263,7 @@ def _moves(
 
 
 def _split_columns(values: Floats32, names: Sequence[str]) -> list[tuple[str, str, Bools]]:
-    """Of values [n, F] each column's name, how its high side is said, and that side [n], if it has two."""
+    """Split columns of values [n, F] in two: name, words for the high side, and its mask [n]; not if all are alike."""
     found = [(feature, *_split(values[:, i], feature)) for i, feature in enumerate(names)]
     return [(feature, name, high) for feature, high, name in found if high is not None and high.any() != high.all()]
 

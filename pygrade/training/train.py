@@ -59,7 +59,7 @@ SAMPLED = "simple baselines, trust, weights for missing features, rewards of the
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What `train` leaves in memory; the policies are in ``policy/``, ``stage1/`` and ``stage2/`` of its directory."""
+    """Result of `train` in memory; the policies are in ``policy/``, ``stage1/`` and ``stage2/`` of its directory."""
 
     policy: FusionPolicy  # to be served: a policy mixed with the baseline, as far as the log proves it
     policies: dict[str, FusionPolicy]  # not mixed, by arm: `stage 1` and `GRADE`, without GRADE `policy alone`
@@ -164,8 +164,8 @@ def _clean(log: Logs) -> tuple[Logs, list[str]]:
 
 
 def _unlike_memory(sample: Logs, config: TrainConfig) -> list[str]:
-    """What a log in shards is learned from otherwise than one in memory, by its sample; ``ValueError`` names what would
-    need another log: robots, users and amounts that a log in memory does without.
+    """Sentences on the differences between learning from a log in shards and in memory, by its sample; ``ValueError``
+    names facts that need another log: robots, users and amounts that a log in memory does without.
     """
     cluster, large = clusters_of(sample), sample.num_requests >= _LARGE
     wrong = {
@@ -191,7 +191,7 @@ def _without(log: Logs, cluster: Ints, left_out: Bools) -> tuple[Logs, Ints]:
 
 
 def _first_screen(log: Logs, more: list[str] | None = None) -> list[str]:
-    """What looks wrong, which is logged before there is any result, and more sentences."""
+    """Log the suspicious facts before there is any result, and more sentences; returns them all."""
     findings = looks_wrong(log)
     logger.info(headline(findings))
     for sentence in (sentences := [*map(str, findings), *(more or [])]):
@@ -215,7 +215,7 @@ def _report(trust: Trust, config: TrainConfig) -> list[str]:
 
 
 def _facts(data: TrainingData, cautions: list[str]) -> dict[str, Any]:
-    """What the summary has of the log."""
+    """The log's entries of the summary."""
     logs, facts = data.sample, dict[str, Any](requests=data.num_requests)
     if not data.in_memory:
         facts["shards"] = len(data.shards)
