@@ -151,7 +151,7 @@ def _served(trial: Trial, options: Options) -> ArmRanking:
 
 
 def _columns(trial: Trial, correction: Correction) -> Array | None:
-    """Item columns [M, I] of the test requests' candidates: levels of items, looked up by their ids."""
+    """Item columns [M, I] of the test requests' candidates: item effects, looked up by their ids."""
     return correction.item_columns({}, hashes(trial.requests.item_id.ravel().astype(np.int64)))
 
 

@@ -45,7 +45,7 @@ class Maps:
         for t in downward(self.parents):
             p, parent = predictions[:, t], self.parents[t]
             if self.form == "conditional" and parent >= 0:
-                odds = given(predictions, t, parent)
+                odds = conditional_logit(predictions, t, parent)
                 result[:, t] = result[:, parent] * sigmoid(odds + self._bend(t, odds))
                 continue
             odds = np.asarray(logit(p, self.amounts[t]), np.float32)
@@ -76,7 +76,7 @@ def design(z: Array, knots: Floats) -> Floats:
     return np.concatenate([np.ones((len(z), 1)), z[:, None], np.maximum(z[:, None] - knots, 0.0)], 1)
 
 
-def given(predictions: Floats32, t: int, parent: int) -> Floats32:
+def conditional_logit(predictions: Floats32, t: int, parent: int) -> Floats32:
     """Conditional log odds [M]."""
     share = predictions[:, t] / np.maximum(predictions[:, parent], 1e-9)
     return np.asarray(logit(np.clip(share, *RATIO)), np.float32)
@@ -101,19 +101,19 @@ def fit_maps(
         on = y[:, parent] > 0 if child else np.ones(len(y), bool)
         if y[on, t].astype(bool).sum() < MIN_EVENTS:
             continue
-        odds = (given(p, t, parent) if child else logit(p[:, t], amounts[t]))[on].astype(np.float64)
+        odds = (conditional_logit(p, t, parent) if child else logit(p[:, t], amounts[t]))[on].astype(np.float64)
         mean[t], std[t] = odds.mean(), odds.std() + 1e-6
         z = np.clip((odds - mean[t]) / std[t], -REACH, REACH)
         knots[t] = _quantiles(z, sigmoid(odds) if child else p[on, t].astype(np.float64))
         phi = design(z, knots[t])[:, : 2 if form == "linear" else None]
         kind = "child" if child else "amount" if amounts[t] else "root"
         problem = _Problem(kind, phi, odds, y[on, t], np.ones(len(odds)) if child else theta[on], std[t])
-        found, precision = problem.solve()
-        weights[0, t, : phi.shape[1]] = problem.monotone(found)
+        vector, precision = problem.solve()
+        weights[0, t, : phi.shape[1]] = problem.monotone(vector)
         for k, keep in enumerate(parts):
-            part = problem.select(keep[request][on])
-            weights[1 + k, t, : phi.shape[1]] = part.monotone(part.solve(found, precision)[0])
-    every = [Maps(form, parents, amounts, mean, std, knots, part) for part in weights]
+            fold_problem = problem.select(keep[request][on])
+            weights[1 + k, t, : phi.shape[1]] = fold_problem.monotone(fold_problem.solve(vector, precision)[0])
+    every = [Maps(form, parents, amounts, mean, std, knots, fold_problem) for fold_problem in weights]
     return every[0], every[1:]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pygrade._typing import Array, Floats
-from pygrade.correction.inputs import Rows
+from pygrade.correction.inputs import TaskRows
 
 LEVEL_PRECISION = 1e-2  # of the intercept
 FIRST_PRECISION = 100.0  # of a block before the evidence is known
@@ -88,7 +88,12 @@ def start(design: Design) -> Solution:
 
 
 def solve(
-    rows: Rows, design: Design, at: Solution, rounds: int, renew: Sequence[int], pool: dict[str, float] | None = None
+    rows: TaskRows,
+    design: Design,
+    at: Solution,
+    rounds: int,
+    renew: Sequence[int],
+    pool: dict[str, float] | None = None,
 ) -> Solution:
     """Newton steps from a solution; information is computed anew at the rounds ``renew``, precisions after each round
     but the first. pool: precision of each block over all tasks, which a task's own is drawn to.
@@ -122,7 +127,7 @@ def renewed(
 
 
 def step(
-    rows: Rows, design: Design, vector: Floats, covariance: Floats, precision: Floats, on: Array | float = 1.0
+    rows: TaskRows, design: Design, vector: Floats, covariance: Floats, precision: Floats, on: Array | float = 1.0
 ) -> Floats:
     """One Newton step, shortened where a predictor would move far; on [S']: rows that count."""
     gradient = design.gradient(rows.gradient(rows.mean(design.matrix(vector)), on)) - precision * vector
@@ -130,20 +135,20 @@ def step(
     return np.asarray(vector + move * min(1.0, _LONGEST / (rows.reach(design.move(move)) + 1e-9)))
 
 
-def cross_fit(rows: Rows, design: Design, at: Solution, fold: Array, count: int) -> list[Floats]:
+def cross_fit(rows: TaskRows, design: Design, at: Solution, fold: Array, count: int) -> list[Floats]:
     """The vectors of the log without each fold [R'], by Newton steps from the whole log's."""
     parts = design.information(rows.information(rows.mean(design.matrix(at.vector)), fold, count))
     total, row_fold = parts.sum(0), rows.on_rows(fold)
     return [_without(rows, design, at, total - parts[k], row_fold != k) for k in range(count)]
 
 
-def without_fold(rows: Rows, design: Design, at: Solution) -> Floats:
+def without_fold(rows: TaskRows, design: Design, at: Solution) -> Floats:
     """The vector of rows with one fold's inputs, by information of their own: the whole log's does not fit them."""
     information = design.information(rows.information(rows.mean(design.matrix(at.vector)))[0])
     return _without(rows, design, at, information, 1.0)
 
 
-def _without(rows: Rows, design: Design, at: Solution, information: Floats, on: Array | float) -> Floats:
+def _without(rows: TaskRows, design: Design, at: Solution, information: Floats, on: Array | float) -> Floats:
     covariance = inverse(information, at.precision)
     vector = at.vector
     for _ in range(_FOLD_STEPS):

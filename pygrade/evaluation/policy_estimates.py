@@ -103,7 +103,7 @@ def columns_of(correction: Correction, logs: Logs) -> Floats32 | None:
     """[M, I]: the item columns that a correction reads; item effects are looked up by the items' ids."""
     if not correction.items:
         return None
-    keys = hashes(logs.item_id) if correction.levels is not None else np.zeros(logs.num_rows, np.uint64)
+    keys = hashes(logs.item_id) if correction.item_effects is not None else np.zeros(logs.num_rows, np.uint64)
     return correction.item_columns(dict(zip(logs.items, logs.item_columns.T, strict=True)), keys)
 
 

@@ -28,7 +28,7 @@ _LISTS = ("items", "parents", "amounts", "indicators", "form")  # in policy.json
 
 
 @dataclass(frozen=True, eq=False)
-class Levels:
+class ItemEffects:
     """Effects of n items beyond the correction of T tasks, in log odds given the parent. They are item columns, looked
     up by the item's id when it is ranked.
     """
@@ -51,7 +51,7 @@ class Levels:
         return {name: base64.b64encode(part.tobytes()).decode() for name, part in parts.items()}
 
     @classmethod
-    def decode(cls, record: Mapping[str, str], tasks: int) -> "Levels":
+    def decode(cls, record: Mapping[str, str], tasks: int) -> "ItemEffects":
         """Read the effects back from a `record`."""
         keys, values = (base64.b64decode(record[name], validate=True) for name in ("item_keys", "values"))
         table = np.frombuffer(values, "<f4").astype(np.float32).reshape(-1, tasks)
@@ -85,7 +85,7 @@ class Correction:
     map_std: NDArray[np.float32]  # [T]
     map_knots: NDArray[np.float32]  # [T, 5] of standardized log odds
     map_weights: NDArray[np.float32]  # [T, 7] level, slope, hinges
-    levels: Levels | None = None  # of items; the last T item columns are theirs
+    item_effects: ItemEffects | None = None  # of items; the last T item columns are theirs
     page_terms: PageTerms | None = None  # of what stands above an item on a page
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ class Correction:
 
     def _in_core(self) -> _core.Correction:
         """The correction as an object of the C++ core, which checks it."""
-        names = [f.name for f in fields(self) if f.name not in ("tasks", "features", "levels", "page_terms")]
+        names = [f.name for f in fields(self) if f.name not in ("tasks", "features", "item_effects", "page_terms")]
         return _core.Correction(**{name: getattr(self, name) for name in names})
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -145,10 +145,10 @@ class Correction:
     def __hash__(self) -> int:
         return hash((self.tasks, self.features, self.items, self.weights.tobytes()))
 
-    def with_levels(self, levels: Levels) -> "Correction":
+    def with_item_effects(self, item_effects: ItemEffects) -> "Correction":
         """Add item effects, whose columns are added to the log odds as they are."""
         count, (rows, columns) = len(self.tasks), self.weights.shape[1:]
-        reach = np.maximum(np.abs(levels.values).max(0, initial=0.0), 1e-6) / _REACH  # no level is cut
+        reach = np.maximum(np.abs(item_effects.values).max(0, initial=0.0), 1e-6) / _REACH  # no effect is cut
         weights = np.zeros((count, rows + count, columns + count), np.float32)
         weights[:, :rows, :columns] = self.weights
         place = np.arange(count)
@@ -160,13 +160,13 @@ class Correction:
             l_mean=np.concatenate([self.l_mean, np.zeros(count, np.float32)]),
             l_std=np.concatenate([self.l_std, reach.astype(np.float32)]),
             weights=weights,
-            levels=levels,
+            item_effects=item_effects,
         )
 
     def with_items(self, names: Sequence[str]) -> "Correction":
         """Add item columns that the correction reads for boosts alone: their weights are 0."""
         new = tuple(name for name in names if name not in self.items)
-        place = len(self.tasks) + len(self.own_items)  # before the levels
+        place = len(self.tasks) + len(self.own_items)  # before the effects
         row, count = self.weights.shape[1] - (len(self.items) - len(self.own_items)), len(new)
         weights = np.insert(self.weights, [row] * count, 0.0, 1)
         return replace(
@@ -203,30 +203,32 @@ class Correction:
 
     @property
     def own_items(self) -> tuple[str, ...]:
-        """The item columns without those of levels of items."""
-        return self.items if self.levels is None else self.items[: len(self.items) - len(self.tasks)]
+        """The item columns without those of item effects."""
+        return self.items if self.item_effects is None else self.items[: len(self.items) - len(self.tasks)]
 
-    def add_levels(self, items: NDArray[np.float32] | None, keys: NDArray[np.uint64]) -> NDArray[np.float32] | None:
-        """Item columns [M, I] of items with these keys [M], whose levels are looked up unless they are given.
+    def look_up_effects(
+        self, items: NDArray[np.float32] | None, keys: NDArray[np.uint64]
+    ) -> NDArray[np.float32] | None:
+        """Item columns [M, I] of items with these keys [M], whose effects are looked up unless they are given.
 
-        items: all columns [M, I], those without levels [M, I - T], or None.
+        items: all columns [M, I], those without item effects [M, I - T], or None.
         """
-        if self.levels is None or (items is not None and items.shape[-1] == len(self.items)):
+        if self.item_effects is None or (items is not None and items.shape[-1] == len(self.items)):
             return items
         own = len(self.items) - len(self.tasks)
         rows = np.full((len(keys), own), np.nan, np.float32) if items is None else items.reshape(-1, own)
-        return np.concatenate([rows, self.levels.of(keys)], 1)
+        return np.concatenate([rows, self.item_effects.of(keys)], 1)
 
     def item_columns(
         self, given: Mapping[str, NDArray[np.float32]], keys: NDArray[np.uint64]
     ) -> NDArray[np.float32] | None:
-        """[M, I] of the items with these keys [M]: columns by name, NaN of those that are not given, and levels."""
+        """[M, I] of the items with these keys [M]: columns by name, NaN of those that are not given, and effects."""
         if not self.items:
             return None
         known = dict(given)
-        if self.levels is not None:
+        if self.item_effects is not None:
             names = (f"{LEVEL}{task}" for task in self.tasks)
-            known = dict(zip(names, self.levels.of(keys).T, strict=True)) | known
+            known = dict(zip(names, self.item_effects.of(keys).T, strict=True)) | known
         unknown = np.full(len(keys), np.nan, np.float32)
         return np.stack([known.get(name, unknown) for name in self.items], 1)
 
@@ -282,9 +284,9 @@ class Correction:
 
     def record(self) -> dict[str, Any]:
         """The names and lists that policy.json holds."""
-        levels = {} if self.levels is None else {"levels": self.levels.record()}
+        item_effects = {} if self.item_effects is None else {"levels": self.item_effects.record()}
         page_terms = {} if self.page_terms is None else {"page_terms": self.page_terms.record()}
-        return {name: getattr(self, name) for name in _LISTS} | levels | page_terms
+        return {name: getattr(self, name) for name in _LISTS} | item_effects | page_terms
 
     def tensors(self) -> dict[str, Tensor]:
         """The arrays that the file of tensors holds, by name there."""
@@ -308,7 +310,7 @@ class Correction:
         }
         arrays |= {name: record[name] for name in _LISTS}
         if record.get("levels"):
-            arrays["levels"] = Levels.decode(record["levels"], len(tasks))
+            arrays["item_effects"] = ItemEffects.decode(record["levels"], len(tasks))
         if record.get("page_terms"):
             of_page = {name.removeprefix(_PAGE): t.numpy() for name, t in tensors.items() if name.startswith(_PAGE)}
             arrays["page_terms"] = PageTerms.decode(record["page_terms"], of_page)
@@ -316,6 +318,6 @@ class Correction:
 
 
 def _bits(value: Any) -> Any:
-    if isinstance(value, Levels):
+    if isinstance(value, ItemEffects):
         return _bits(value.keys), _bits(value.values)
     return (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value

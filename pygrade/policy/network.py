@@ -200,14 +200,14 @@ class FusionPolicy(nn.Module):
     def item_columns(
         self, item_id: NDArray[Any], items: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32] | None:
-        """Item columns [M, I] of the correction for items with these ids [M] or [R, N], whose levels it looks up.
+        """Item columns [M, I] of the correction for items with these ids [M] or [R, N], whose effects it looks up.
 
-        items: what else is known of them; without levels these as they are.
+        items: what else is known of them; without item effects these as they are.
         """
-        if self.correction is None or self.correction.levels is None:
+        if self.correction is None or self.correction.item_effects is None:
             return items
         ids = np.asarray(item_id).reshape(-1)
-        return self.correction.add_levels(items, hashes(ids.astype(np.int64) if ids.dtype.kind in "iu" else ids))
+        return self.correction.look_up_effects(items, hashes(ids.astype(np.int64) if ids.dtype.kind in "iu" else ids))
 
     def fit_normalization(self, inputs: Tensor) -> None:
         """Set the mean and std of raw inputs [R, D]; NaN is left out, a constant input gets std 1."""

@@ -110,7 +110,7 @@ class BlendedRanker:
         scores alone. ``mask`` bool, ``boost_mul``,
         ``boost_add`` [B, N] or [M]; ``groups`` int [B, N, A] or [M, A] with ``caps`` [A]: see `pygrade.rank`.
         ``item_id`` [B, N] or [M]; ``request_id``, ``user_id`` [B]: only for the log, as ``item_id`` unless the
-        correction has levels of items, which it looks up by them. ``values``: multipliers of the
+        correction has item effects, which it looks up by them. ``values``: multipliers of the
         tasks' values, for a policy with ``trade_offs`` or, to rank by it alone, an expected value: a mapping from task
         to number ≥ 0, or one a request, or an array [T] or [B, T]; NaN or left out: the policy's default.
         ``shifts``, given in the same ways: numbers added to the tasks' values after the multipliers, so that a task may
@@ -188,7 +188,7 @@ class BlendedRanker:
             arguments = arguments._replace(shifts=shifts_of(arguments.shifts, policy.tasks, batch))
         counts = {"request_id": batch, "user_id": batch, "item_id": total}
         ids = Ids(*(_ids(name, given_ids[name], count) for name, count in counts.items()))
-        if ids.item is not None and policy.correction is not None and policy.correction.levels is not None:
+        if ids.item is not None and policy.correction is not None and policy.correction.item_effects is not None:
             columns = None if arguments.items is None else _array("items", arguments.items, np.float32)
             arguments = arguments._replace(items=policy.item_columns(ids.item, columns))
         ranked = _core.rank_pages_fast_path(self._core, *arguments)

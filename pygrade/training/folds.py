@@ -119,7 +119,7 @@ def split_log(data: TrainingData, config: TrainConfig) -> LogSplit:
         return LogSplit(fold, cluster, production, reason, None, tried)
     if config.correction.pages:
         curve, size = propensity.curve(max(logs.num_slots, config.reward.page_size)), config.reward.page_size
-        found = license_pages(logs, found, fitted.frame, curve, fold, cluster, size)
+        found = license_pages(logs, found, fitted.scaling, curve, fold, cluster, size)
     return LogSplit(fold, cluster, production, "", found, tried)
 
 

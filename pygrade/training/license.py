@@ -18,7 +18,7 @@ import numpy as np
 from pygrade._typing import Bools, Floats, Floats32, Ints
 from pygrade.correction.fit import Candidate, Fitted, correct
 from pygrade.correction.gate import NEEDED, Gain
-from pygrade.correction.inputs import Frame
+from pygrade.correction.inputs import InputScaling
 from pygrade.correction.pages import (
     BEAM,
     LEAST_CLAIM,
@@ -171,7 +171,13 @@ def deal_feedback(logs: Logs, seed: int) -> Logs:
 
 
 def license_pages(
-    logs: Logs, found: LicensedCorrection | None, frame: Frame, curve: Floats, fold: Ints, cluster: Ints, page_size: int
+    logs: Logs,
+    found: LicensedCorrection | None,
+    scaling: InputScaling,
+    curve: Floats,
+    fold: Ints,
+    cluster: Ints,
+    page_size: int,
 ) -> LicensedCorrection | None:
     """Add page terms to a licensed correction if gate and randomized check accept them, and record their results.
     found None: no correction is licensed, and page terms stand on the predictions as they are.
@@ -182,7 +188,7 @@ def license_pages(
         logger.info(lacks)
     if lacks or can_fit(logs):
         return found
-    base = found or _as_predicted(logs, frame, int(fold.max()) + 1)
+    base = found or _as_predicted(logs, scaling, int(fold.max()) + 1)
     parents = base.candidate.correction.parents
     fitted = fit_pages(logs, base.predictions, parents, curve, fold, cluster)
     if fitted is None:
@@ -198,9 +204,9 @@ def license_pages(
     return base._replace(license=license, page_terms=terms, fold_terms=tuple(folds), page_moves=fitted.moves)
 
 
-def _as_predicted(logs: Logs, frame: Frame, folds: int) -> LicensedCorrection:
+def _as_predicted(logs: Logs, scaling: InputScaling, folds: int) -> LicensedCorrection:
     """A correction that changes nothing, with the chain that tells what of a value needs the root task."""
-    plain = replace(Correction.identity(logs.tasks, logs.features), parents=frame.parents, amounts=frame.amounts)
+    plain = replace(Correction.identity(logs.tasks, logs.features), parents=scaling.parents, amounts=scaling.amounts)
     candidate = Candidate(AS_PREDICTED, plain, (plain,) * folds, plain, Gain(0.0, 0.0, 0.0))
     license = License(AS_PREDICTED, 0.0, 0.0, 0.0, Interval(0.0, 0.0, 0.0, 0.0))
     return LicensedCorrection(candidate, correct(plain, logs), license)

@@ -243,8 +243,8 @@ def _correct(
     correction, state = found.candidate.correction, found.candidate.state
     if not data.in_memory and state is not None:
         correction = continue_fit(state, data.ranges, data.tensors.propensity.examine, workers).correction()
-        levels = found.candidate.levels
-        correction = correction if levels is None else correction.with_levels(levels)
+        effects = found.candidate.item_effects
+        correction = correction if effects is None else correction.with_item_effects(effects)
     correction = replace(correction, page_terms=found.page_terms)
     if not data.in_memory or not config.correction.policy or config.grade == "off":
         return data, config, correction
