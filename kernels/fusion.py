@@ -117,8 +117,21 @@ def collect(
 
 @triton.jit
 def _topk_kernel(
-    scores, weights, moments, slope, beta, mask, offsets, buffer, values, indices,
-    candidates, rows, batch, samples, k,
+    scores,  # [B, N, T], jagged [M, T]
+    weights,  # [B, G, T]
+    moments,  # float32 [B, 2, T], read by z-scores alone
+    slope,  # [T], read by log1p alone
+    beta,  # added below the logarithm
+    mask,  # uint8 [B, N] or [M], read if MASKED
+    offsets,  # int64 [B + 1], read if JAGGED
+    buffer,  # int64 [programs, LISTS, CAPACITY], scratch
+    values,  # → float32 [B, G, k]
+    indices,  # → int32 [B, G, k]
+    candidates,  # N; jagged: not read
+    rows,  # B · N or M
+    batch,  # B
+    samples,  # G
+    k,
     JAGGED: tl.constexpr, MASKED: tl.constexpr, TRANSFORM: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr,
     T: tl.constexpr, HALF: tl.constexpr, VECTOR: tl.constexpr, KP: tl.constexpr, K_LEVELS: tl.constexpr,
     CAPACITY: tl.constexpr,
@@ -147,7 +160,18 @@ def _topk_kernel(
 
 @triton.jit
 def _part_kernel(
-    scores, weights, moments, slope, beta, mask, offsets, buffer, candidates, rows, samples, k,
+    scores,  # [B, N, T], jagged [M, T]
+    weights,  # [B, G, T]
+    moments,  # float32 [B, 2, T], read by z-scores alone
+    slope,  # [T], read by log1p alone
+    beta,  # added below the logarithm
+    mask,  # uint8 [B, N] or [M], read if MASKED
+    offsets,  # int64 [B + 1], read if JAGGED
+    buffer,  # → int64 [B · G, parts, CAPACITY]
+    candidates,  # N; jagged: not read
+    rows,  # B · N or M
+    samples,  # G
+    k,
     JAGGED: tl.constexpr, MASKED: tl.constexpr, TRANSFORM: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr,
     T: tl.constexpr, HALF: tl.constexpr, VECTOR: tl.constexpr, KP: tl.constexpr, CAPACITY: tl.constexpr,
 ):  # fmt: skip
@@ -181,7 +205,16 @@ def _merge_kernel(
 
 @triton.jit
 def _fuse_kernel(
-    scores, weights, moments, slope, beta, offsets, out, candidates, rows, samples,
+    scores,  # [B, N, T], jagged [M, T]
+    weights,  # [B, G, T]
+    moments,  # float32 [B, 2, T], read by z-scores alone
+    slope,  # [T], read by log1p alone
+    beta,  # added below the logarithm
+    offsets,  # int64 [B + 1], read if JAGGED
+    out,  # → float32 [B, G, N] or [G, M]
+    candidates,  # N; jagged: not read
+    rows,  # B · N or M
+    samples,  # G
     JAGGED: tl.constexpr, TRANSFORM: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr, T: tl.constexpr,
     HALF: tl.constexpr, VECTOR: tl.constexpr,
 ):  # fmt: skip
@@ -223,7 +256,13 @@ def _added(total, x, mean, inside, SQUARES: tl.constexpr):
 
 @triton.jit
 def _moments_kernel(
-    scores, moments, offsets, beta, epsilon, candidates, rows,
+    scores,  # [B, N, T], jagged [M, T]
+    moments,  # → float32 [B, 2, T]
+    offsets,  # int64 [B + 1], read if JAGGED
+    beta,  # added below the logarithm
+    epsilon,  # added to the deviation
+    candidates,  # N; jagged: not read
+    rows,  # B · N or M
     JAGGED: tl.constexpr, TRANSFORM: tl.constexpr, T: tl.constexpr, TP: tl.constexpr, LANES: tl.constexpr,
     KEEP: tl.constexpr,
 ):  # fmt: skip
@@ -263,7 +302,14 @@ def _moments_kernel(
 
 @triton.jit
 def _transform_kernel(
-    scores, moments, slope, beta, offsets, out, candidates, rows,
+    scores,  # [B, N, T], jagged [M, T]
+    moments,  # float32 [B, 2, T], read by z-scores alone
+    slope,  # [T], read by log1p alone
+    beta,  # added below the logarithm
+    offsets,  # int64 [B + 1], read if JAGGED
+    out,  # → float32 [B, N, T] or [M, T]
+    candidates,  # N; jagged: not read
+    rows,  # B · N or M
     JAGGED: tl.constexpr, TRANSFORM: tl.constexpr, TN: tl.constexpr, T: tl.constexpr, TP: tl.constexpr,
 ):  # fmt: skip
     """Every num_programs(1)-th tile of one request."""

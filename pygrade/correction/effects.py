@@ -1,9 +1,9 @@
 """Item effects: shifts of an item's log odds beyond its corrected predictions, shrunk hard.
 
-Per item and task an effect b ~ N(0, σ²) is added to the conditional log odds. With e the item's events less the expected
+Each item has an effect b ~ N(0, σ²) per task, added to the conditional log odds. With e its events less the expected
 ones and I their information, both at the cross-fitted corrected predictions, its posterior mean is e / (I + 1/σ²); σ of
-each task is that of the largest evidence. Item effects are shrunk heavily: an item is shown a few times. There is no
-user effect: it does not change the order.
+each task is that of the largest evidence. Item effects are shrunk heavily, as an item is shown a few times. There is
+no user effect: it does not change the order.
 """
 
 from collections.abc import Sequence

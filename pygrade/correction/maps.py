@@ -138,25 +138,28 @@ class _Problem:
         return _Problem(self.kind, self.phi[rows], self.base[rows], self.y[rows], self.theta[rows], self.std)
 
     def solve(self, vector: Floats | None = None, precision: Floats | None = None) -> tuple[Floats, Floats]:
-        """Coefficients and precisions; from given ones some steps that keep the precisions."""
+        """Coefficients and precisions; from old ones some steps that keep the precisions."""
         size, again = self.phi.shape[1], vector is not None
         if vector is None or precision is None:
             vector, precision = np.zeros(size), np.array([1e-2, 1.0, *[10.0] * (size - 2)])
         precision = precision.copy()
         for turn in range(_FOLD_ROUNDS if again else _ROUNDS):
+            # The Gauss-Newton information with the prior, and its inverse Σ.
             error, weight = self._moments(vector)
             information = (self.phi * weight[:, None]).T @ self.phi + np.diag(precision)
             covariance = np.linalg.inv(information)
+            # One Newton step, cut where a log odds would move by more than 2 (on every 50th event).
             move = covariance @ (self.phi.T @ error - precision * vector)
             vector = vector + move * min(1.0, 2.0 / (float(np.abs(self.phi[::50] @ move).max()) + 1e-9))
             if again or turn == 0:
                 continue
-            for part in (slice(1, 2), slice(2, size)):
-                if part.stop == part.start:
+            # The evidence update, α = γ / |w|² with γ = n - α tr Σ: of the slope, and of the hinges (none if linear).
+            for block in (slice(1, 2), slice(2, size)):
+                if block.stop == block.start:
                     continue
-                free = part.stop - part.start - float((precision[part] * np.diag(covariance)[part]).sum())
-                size_of = max(float(vector[part] @ vector[part]), 1e-12)
-                precision[part] = np.clip(max(free, 0.0) / size_of, _LEAST, _MOST)
+                determined = block.stop - block.start - float((precision[block] * np.diag(covariance)[block]).sum())
+                squares = max(float(vector[block] @ vector[block]), 1e-12)
+                precision[block] = np.clip(max(determined, 0.0) / squares, _LEAST, _MOST)
         return vector, precision
 
     def _moments(self, vector: Floats) -> tuple[Floats, Floats]:

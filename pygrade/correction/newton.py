@@ -101,13 +101,16 @@ def solve(
     vector, precision, determined = at.vector, at.precision.copy(), dict(at.determined)
     information = np.empty((0, 0))
     for turn in range(rounds):
+        # Σ, the posterior covariance: an old information matrix does for some rounds, and is the costly part.
         if turn in renew:
             information = design.information(rows.information(rows.mean(design.matrix(vector)))[0])
         covariance = inverse(information, precision)
+        # Newton steps for the coefficients; the first round starts far away and takes two.
         for _ in range(2 if turn == 0 else 1):
             vector = step(rows, design, vector, covariance, precision)
         if turn == 0 and not at.determined:
-            continue
+            continue  # a new fit: coefficients near their start would give wrong precisions
+        # The evidence update of each block's α, drawn to that of all tasks.
         precision, determined = renewed(design, vector, precision, covariance, pool)
     return Solution(vector, precision, determined)
 
@@ -118,10 +121,12 @@ def renewed(
     """Precisions by MacKay's rule, and the number of coefficients that the log determines, by block."""
     precision, determined, spread = precision.copy(), {}, np.diag(covariance)
     for name, places in design.blocks.items():
+        # γ = n - α tr(Σ of the block): coefficients that the log determines.
         gamma = max(len(places) - float((precision[places] * spread[places]).sum()), 0.0)
         determined[name] = gamma
         more = (0.0, 0.0) if pool is None else (POOLED, POOLED / max(pool[name], 1e-3))
         size = float(vector[places] @ vector[places])
+        # α = γ / |w|², with the pooled precision worth `POOLED` coefficients.
         precision[places] = np.clip((gamma + more[0]) / max(size + more[1], 1e-12), LEAST, MOST)
     return precision, determined
 
