@@ -109,8 +109,8 @@ def write_verdict(
         text += " That holds if each shown item is looked at alike: the log has no slots."
     text += f" The policy is not proven: {unproven}." if unproven else ""
     detail = _detail(verdict, served, baseline, lift, license, why, pages, users)
-    known = lift is not None and all(map(math.isfinite, (lift.value, lift.low, lift.high)))
-    shown = lift if known else None
+    is_finite = lift is not None and all(map(math.isfinite, (lift.value, lift.low, lift.high)))
+    shown = lift if is_finite else None
     return VerdictText(verdict, text, detail, tuple(reasons)[:_REASONS], shown, weeks, baseline, unproven)
 
 
@@ -129,9 +129,9 @@ def verdict_of(mixture: Mixture | None) -> VerdictText:
 
 def stored_verdict(mixture: Mixture | None) -> dict[str, Any]:
     """The fields of `verdict_of`, for records."""
-    found = verdict_of(mixture)
-    lift = None if found.lift is None else {name: getattr(found.lift, name) for name in ("value", "low", "high")}
-    return vars(found) | {"reasons": list(found.reasons), "lift": lift}
+    verdict = verdict_of(mixture)
+    lift = None if verdict.lift is None else {name: getattr(verdict.lift, name) for name in ("value", "low", "high")}
+    return vars(verdict) | {"reasons": list(verdict.reasons), "lift": lift}
 
 
 def judged_over(mixture: Mixture | None) -> str:

@@ -18,7 +18,7 @@ from pygrade.logs import Logs, concatenate, read_logs
 from pygrade.logs.parquet import write_part
 from pygrade.metrics import intervals
 from pygrade.service.feedback_log import SUFFIX, event_of, line_of, lines_of
-from pygrade.service.partition_by_request import columns_of
+from pygrade.service.join import columns_of
 from pygrade.training.feedback import Event, FeedbackJoin
 
 VALUE = "value"  # the metric: what the feedback of a request is worth
