@@ -55,11 +55,6 @@ def pin(threads: int) -> None:
         pass
 
 
-def available() -> int:
-    """Number of processors that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def threads() -> int:
     """Number of threads of every contender now."""
     import torch

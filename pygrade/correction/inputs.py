@@ -116,8 +116,9 @@ class InputScaling:
             median = np.zeros(len(logs.features), np.float32)
             median[seen] = np.nanmedian(logs.context[:, seen], 0)
         indicators = tuple(int(f) for f in np.flatnonzero(missing.any(0) & seen))
-        told = ~missing.all(1)  # a request without any context is taken as an average one
-        x = _context(logs.context, median, indicators)[told if told.any() else slice(None)].astype(np.float64)
+        has_context = ~missing.all(1)  # a request without any context is taken as an average one
+        rows = has_context if has_context.any() else slice(None)
+        x = _context(logs.context, median, indicators)[rows].astype(np.float64)
         return cls(
             logs.tasks,
             logs.features,

@@ -101,7 +101,7 @@ class Solution:
         return record
 
 
-class Judge:
+class RankingEvaluator:
     """Counts events of rankings of a log, as lifts over production.
 
     propensity [S] of the slots and floor: see `evaluation.value`. Events are worth what the log says. production [M]:
@@ -335,7 +335,7 @@ def _lift(new: Array, old: Array) -> Array:
 class _Judges:
     """Judges that live in workers, each several times if there are workers enough, to count at many multipliers."""
 
-    def __init__(self, judges: Sequence[Judge], workers: Workers) -> None:
+    def __init__(self, judges: Sequence[RankingEvaluator], workers: Workers) -> None:
         self._copies = max(1, workers.count // len(judges))
         parts = [judge for judge in judges for _ in range(self._copies)]
         self._actors = workers.actors(copy.copy, parts, "front")
@@ -357,7 +357,7 @@ class _Judges:
 
 
 def front(
-    judge: Judge,
+    judge: RankingEvaluator,
     tasks: Sequence[str],
     expected_value: Array,
     workers: Workers = LOCAL,
@@ -399,8 +399,8 @@ def front(
 
 
 def solve(
-    search: Sequence[Judge],
-    judge: Judge,
+    search: Sequence[RankingEvaluator],
+    judge: RankingEvaluator,
     keep: Mapping[str, float],
     most: str = VALUE,
     seed: int = 0,

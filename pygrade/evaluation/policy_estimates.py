@@ -84,7 +84,7 @@ def fitted(policy: FusionPolicy, logs: Logs) -> Logs:
         raise ValueError(f"the policy does not fit: {error}") from error
 
 
-def noted(policy: FusionPolicy, logs: Logs) -> Logs:
+def match_policy(policy: FusionPolicy, logs: Logs) -> Logs:
     """`fitted`, and a warning about the tasks and features that the policy does not know and that are left out."""
     for kind, own, known in (("tasks", logs.tasks, policy.tasks), ("features", logs.features, policy.features)):
         if extra := [name for name in own if name not in known]:

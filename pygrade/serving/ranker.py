@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pygrade import _core
 from pygrade._typing import Array
-from pygrade.evaluation.policy_estimates import item_inputs, noted
+from pygrade.evaluation.policy_estimates import item_inputs, match_policy
 from pygrade.logs import Logs, encode
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
@@ -158,22 +158,22 @@ class BlendedRanker:
         prices, item columns, categories and embeddings. Tasks and features are found by name; those that the policy
         does not know are left out, with a warning. ``rules``: mask, boosts, groups, caps, values, shifts as in `rank`.
         """
-        known = noted(self.policy, logs)
+        matched = match_policy(self.policy, logs)
         return self.rank(
-            known.context,
-            known.predictions,
+            matched.context,
+            matched.predictions,
             k,
-            offsets=known.offsets,
-            scenario=None if known.scenario is None else [str(name) for name in known.scenario],
+            offsets=matched.offsets,
+            scenario=None if matched.scenario is None else [str(name) for name in matched.scenario],
             explore=explore,
             seed=seed,
-            request_id=known.request_id,
-            user_id=known.user_id,
-            item_id=known.item_id,
-            item_values=known.value,
-            items=item_inputs(self.policy, known),
+            request_id=matched.request_id,
+            user_id=matched.user_id,
+            item_id=matched.item_id,
+            item_values=matched.value,
+            items=item_inputs(self.policy, matched),
             as_logged=True,
-            **_page_inputs(self.policy, known),
+            **_page_inputs(self.policy, matched),
             **rules,
         )
 

@@ -18,7 +18,7 @@ from pygrade.console.page import write_page
 from pygrade.console.run_files import JudgedRun, unseen
 from pygrade.console.sections import off_policy_section, prediction_section, replay_section, verdict_lead
 from pygrade.console.tables import off_policy_table
-from pygrade.evaluation.policy_estimates import NO_ESTIMATE, decisive, noted, policy_estimates
+from pygrade.evaluation.policy_estimates import NO_ESTIMATE, decisive, match_policy, policy_estimates
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
@@ -141,7 +141,7 @@ def valued(options: LogOptions, trained: TrainingRecord | None, policy: FusionPo
     """The log with the policy's tasks and features, matched by name, and with the values of events that judge: given,
     else those that the policy was trained for, else its own.
     """
-    logs = noted(policy, read_log(options))
+    logs = match_policy(policy, read_log(options))
     if trained is not None and trained.tasks == logs.tasks:
         if logs.task_values != (1.0,) * len(logs.tasks) and logs.task_values != trained.task_values:
             logger.warning(
