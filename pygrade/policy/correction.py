@@ -40,9 +40,9 @@ class ItemEffects:
         """[M, T] of items by key; 0 of unknown ones."""
         result = np.zeros((len(keys), self.values.shape[1]), np.float32)
         if len(self.keys):
-            place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-            known = self.keys[place] == keys
-            result[known] = self.values[place[known]]
+            index = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+            is_known = self.keys[index] == keys
+            result[is_known] = self.values[index[is_known]]
         return result
 
     def record(self) -> dict[str, str]:
@@ -55,10 +55,10 @@ class ItemEffects:
         """Read the effects back from a `record`."""
         keys, values = (base64.b64decode(record[name], validate=True) for name in ("item_keys", "values"))
         table = np.frombuffer(values, "<f4").astype(np.float32).reshape(-1, tasks)
-        found = cls(np.frombuffer(keys, "<u8").astype(np.uint64), table)
-        if len(found.keys) != len(table) or (np.diff(found.keys.astype(object)) <= 0).any():
-            raise ValueError(f"levels of the correction have {len(found.keys)} keys; want {len(table)} rising ones")
-        return found
+        effects = cls(np.frombuffer(keys, "<u8").astype(np.uint64), table)
+        if len(effects.keys) != len(table) or (np.diff(effects.keys.astype(object)) <= 0).any():
+            raise ValueError(f"levels of the correction have {len(effects.keys)} keys; want {len(table)} rising ones")
+        return effects
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,9 +151,9 @@ class Correction:
         reach = np.maximum(np.abs(item_effects.values).max(0, initial=0.0), 1e-6) / _REACH  # no effect is cut
         weights = np.zeros((count, rows + count, columns + count), np.float32)
         weights[:, :rows, :columns] = self.weights
-        place = np.arange(count)
-        weights[place, 0, columns + place] = reach  # of the deviation from the request's mean, and of that mean
-        weights[place, rows + place, 0] = reach
+        tasks = np.arange(count)
+        weights[tasks, 0, columns + tasks] = reach  # of the deviation from the request's mean, and of that mean
+        weights[tasks, rows + tasks, 0] = reach
         return replace(
             self,
             items=(*self.items, *(f"{LEVEL}{task}" for task in self.tasks)),
@@ -166,15 +166,15 @@ class Correction:
     def with_items(self, names: Sequence[str]) -> "Correction":
         """Add item columns that the correction reads for boosts alone: their weights are 0."""
         new = tuple(name for name in names if name not in self.items)
-        place = len(self.tasks) + len(self.own_items)  # before the effects
+        index = len(self.tasks) + len(self.own_items)  # before the effects
         row, count = self.weights.shape[1] - (len(self.items) - len(self.own_items)), len(new)
         weights = np.insert(self.weights, [row] * count, 0.0, 1)
         return replace(
             self,
             items=(*self.own_items, *new, *self.items[len(self.own_items) :]),
-            l_mean=np.insert(self.l_mean, [place] * count, 0.0),
-            l_std=np.insert(self.l_std, [place] * count, 1.0),
-            weights=np.insert(weights, [1 + place] * count, 0.0, 2),
+            l_mean=np.insert(self.l_mean, [index] * count, 0.0),
+            l_std=np.insert(self.l_std, [index] * count, 1.0),
+            weights=np.insert(weights, [1 + index] * count, 0.0, 2),
         )
 
     @classmethod
@@ -225,12 +225,12 @@ class Correction:
         """[M, I] of the items with these keys [M]: columns by name, NaN of those that are not given, and effects."""
         if not self.items:
             return None
-        known = dict(given)
+        columns = dict(given)
         if self.item_effects is not None:
             names = (f"{LEVEL}{task}" for task in self.tasks)
-            known = dict(zip(names, self.item_effects.of(keys).T, strict=True)) | known
+            columns = dict(zip(names, self.item_effects.of(keys).T, strict=True)) | columns
         unknown = np.full(len(keys), np.nan, np.float32)
-        return np.stack([known.get(name, unknown) for name in self.items], 1)
+        return np.stack([columns.get(name, unknown) for name in self.items], 1)
 
     def apply(
         self,
