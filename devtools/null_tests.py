@@ -1,4 +1,4 @@
-"""How often `test read` calls an arm better or worse that is not: A/B tests in worlds that are hard on intervals.
+"""Rate of false calls by `test read`: A/B tests of equal arms in worlds that are hard on intervals.
 
     python -m devtools.null_tests [TESTS]
 

@@ -60,7 +60,7 @@ def outside_links(markdown: str, file: Any) -> list[tuple[re.Match[str], str]]:
 
 
 def loaded(page: str) -> list[str]:
-    """What a page loads from other hosts by itself; links that a reader follows don't count."""
+    """URLs that a page loads from other hosts by itself; links that a reader follows don't count."""
     found = []
 
     class Parser(HTMLParser):

@@ -17,7 +17,7 @@ from pygrade import BlendedRanker, FusionPolicy
 from pygrade.config.policy import PolicyConfig
 from pygrade.logs.keys import hashes
 from pygrade.policy import PolicySpec
-from pygrade.policy.correction import Correction, Levels
+from pygrade.policy.correction import Correction, ItemEffects
 from pygrade.policy.mixture import Baseline, Mixture
 
 TASKS, FEATURES = ("click", "cart", "order", "like"), ("hour", "intent", "age")
@@ -31,8 +31,8 @@ def make_policy(seed: int = 3) -> FusionPolicy:
     policy.head.weight.data.mul_(40)  # so that requests differ
     policy.set_static_weights(torch.tensor([0.4, 0.2, 0.2, 0.2]), {"search": torch.tensor([0.1, 0.3, 0.3, 0.3])})
     effects = np.random.default_rng(seed).normal(0, 0.5, (len(CATALOG) // 2, len(TASKS))).astype(np.float32)
-    levels = Levels(np.sort(hashes(CATALOG[::2])), effects)  # of one item in two
-    policy.correction = Correction.identity(TASKS, FEATURES).with_levels(levels)
+    levels = ItemEffects(np.sort(hashes(CATALOG[::2])), effects)  # of one item in two
+    policy.correction = Correction.identity(TASKS, FEATURES).with_item_effects(levels)
     value = Baseline("corrected value", "identity", (1.0, 2.0, 5.0, 0.5), True, ("order",), corrected=True)
     policy.mixture = Mixture(0.6, value)
     return policy

@@ -117,8 +117,21 @@ def collect(
 
 @triton.jit
 def _topk_kernel(
-    scores, weights, moments, slope, beta, mask, offsets, buffer, values, indices,
-    candidates, rows, batch, samples, k,
+    scores,  # [B, N, T], jagged [M, T]
+    weights,  # [B, G, T]
+    moments,  # float32 [B, 2, T], read by z-scores alone
+    slope,  # [T], read by log1p alone
+    beta,  # added below the logarithm
+    mask,  # uint8 [B, N] or [M], read if MASKED
+    offsets,  # int64 [B + 1], read if JAGGED
+    buffer,  # int64 [programs, LISTS, CAPACITY], scratch
+    values,  # → float32 [B, G, k]
+    indices,  # → int32 [B, G, k]
+    candidates,  # N; jagged: not read
+    rows,  # B · N or M
+    batch,  # B
+    samples,  # G
+    k,
     JAGGED: tl.constexpr, MASKED: tl.constexpr, TRANSFORM: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr,
     T: tl.constexpr, HALF: tl.constexpr, VECTOR: tl.constexpr, KP: tl.constexpr, K_LEVELS: tl.constexpr,
     CAPACITY: tl.constexpr,
@@ -147,7 +160,18 @@ def _topk_kernel(
 
 @triton.jit
 def _part_kernel(
-    scores, weights, moments, slope, beta, mask, offsets, buffer, candidates, rows, samples, k,
+    scores,  # [B, N, T], jagged [M, T]
+    weights,  # [B, G, T]
+    moments,  # float32 [B, 2, T], read by z-scores alone
+    slope,  # [T], read by log1p alone
+    beta,  # added below the logarithm
+    mask,  # uint8 [B, N] or [M], read if MASKED
+    offsets,  # int64 [B + 1], read if JAGGED
+    buffer,  # → int64 [B · G, parts, CAPACITY]
+    candidates,  # N; jagged: not read
+    rows,  # B · N or M
+    samples,  # G
+    k,
     JAGGED: tl.constexpr, MASKED: tl.constexpr, TRANSFORM: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr,
     T: tl.constexpr, HALF: tl.constexpr, VECTOR: tl.constexpr, KP: tl.constexpr, CAPACITY: tl.constexpr,
 ):  # fmt: skip
@@ -181,7 +205,16 @@ def _merge_kernel(
 
 @triton.jit
 def _fuse_kernel(
-    scores, weights, moments, slope, beta, offsets, out, candidates, rows, samples,
+    scores,  # [B, N, T], jagged [M, T]
+    weights,  # [B, G, T]
+    moments,  # float32 [B, 2, T], read by z-scores alone
+    slope,  # [T], read by log1p alone
+    beta,  # added below the logarithm
+    offsets,  # int64 [B + 1], read if JAGGED
+    out,  # → float32 [B, G, N] or [G, M]
+    candidates,  # N; jagged: not read
+    rows,  # B · N or M
+    samples,  # G
     JAGGED: tl.constexpr, TRANSFORM: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr, T: tl.constexpr,
     HALF: tl.constexpr, VECTOR: tl.constexpr,
 ):  # fmt: skip
@@ -223,7 +256,13 @@ def _added(total, x, mean, inside, SQUARES: tl.constexpr):
 
 @triton.jit
 def _moments_kernel(
-    scores, moments, offsets, beta, epsilon, candidates, rows,
+    scores,  # [B, N, T], jagged [M, T]
+    moments,  # → float32 [B, 2, T]
+    offsets,  # int64 [B + 1], read if JAGGED
+    beta,  # added below the logarithm
+    epsilon,  # added to the deviation
+    candidates,  # N; jagged: not read
+    rows,  # B · N or M
     JAGGED: tl.constexpr, TRANSFORM: tl.constexpr, T: tl.constexpr, TP: tl.constexpr, LANES: tl.constexpr,
     KEEP: tl.constexpr,
 ):  # fmt: skip
@@ -263,7 +302,14 @@ def _moments_kernel(
 
 @triton.jit
 def _transform_kernel(
-    scores, moments, slope, beta, offsets, out, candidates, rows,
+    scores,  # [B, N, T], jagged [M, T]
+    moments,  # float32 [B, 2, T], read by z-scores alone
+    slope,  # [T], read by log1p alone
+    beta,  # added below the logarithm
+    offsets,  # int64 [B + 1], read if JAGGED
+    out,  # → float32 [B, N, T] or [M, T]
+    candidates,  # N; jagged: not read
+    rows,  # B · N or M
     JAGGED: tl.constexpr, TRANSFORM: tl.constexpr, TN: tl.constexpr, T: tl.constexpr, TP: tl.constexpr,
 ):  # fmt: skip
     """Every num_programs(1)-th tile of one request."""
@@ -279,7 +325,7 @@ def _transform_kernel(
 
 
 def parts_of(lists: int, candidates: int, k: int) -> int:
-    """How many programs rank a list together: 1, or 4 and more, a power of two.
+    """Number of programs that rank a list together: 1, or 4 and more, a power of two.
 
     Up to 512 programs of 4 warps, about as many as a GPU keeps, and up to 4096 keys for the merge. A part has 400
     candidates or more, and not fewer than keys; two parts would save less than the launch of the merge costs.
@@ -292,7 +338,7 @@ def parts_of(lists: int, candidates: int, k: int) -> int:
 def launch_configuration(
     candidates: int, tasks: int, size: int, samples: int, k: int = 0, parts: int = 1
 ) -> dict[str, int]:
-    """How many weight vectors and candidates a program takes at a time, the tree of the tasks, and the warps.
+    """Weight vectors and candidates that a program takes at a time, the tree of the tasks, and the warps.
 
     size: bytes of a score; a lane loads up to 16 bytes. It holds about 16 scores and 32 weights, more with many tasks.
     With k > 0 also the padded list and the buffer of each weight vector. One warp ranks short lists of few candidates,
@@ -329,7 +375,7 @@ def shape_of(scores: Tensor, offsets: Tensor | None) -> tuple[int, int, int, int
 
 
 def tiles_to_keep(candidates: int, width: int) -> int:
-    """Of how many tiles of 128 candidates and `width` tasks the moments of zlog keep the logs: 0 or a power of two.
+    """Number of tiles of 128 candidates and `width` tasks whose logs the moments of zlog keep: 0 or a power of two.
 
     A thread keeps up to 64 logs in its registers: with 128 (1000 candidates, 16 tasks) it would spill.
     """

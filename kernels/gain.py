@@ -52,8 +52,25 @@ def reward_lists(
 
 @triton.jit
 def _gain_kernel(
-    scores, weights, moments, slope, beta, gains, discount, masks, component_list, offsets, buffer, gain,
-    candidates, rows, batch, samples, k, lists, components,
+    scores,  # [B, N, T], jagged [M, T]
+    weights,  # [B, G, T]
+    moments,  # float32 [B, 2, T], read by z-scores alone
+    slope,  # [T], read by log1p alone
+    beta,  # added below the logarithm
+    gains,  # [B, N, C] or [M, C]
+    discount,  # [k]
+    masks,  # uint8 [B, L, N] or [L, M], read if MASKED
+    component_list,  # int32 [C], -1: all candidates
+    offsets,  # int64 [B + 1], read if JAGGED
+    buffer,  # int64 [programs, LISTS, CAPACITY], scratch
+    gain,  # → float32 [B, G, C]
+    candidates,  # N; jagged: not read
+    rows,  # B · N or M
+    batch,  # B
+    samples,  # G
+    k,
+    lists,  # L
+    components,  # C
     JAGGED: tl.constexpr, MASKED: tl.constexpr, TRANSFORM: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr,
     T: tl.constexpr, HALF: tl.constexpr, VECTOR: tl.constexpr, KP: tl.constexpr, K_LEVELS: tl.constexpr,
     CAPACITY: tl.constexpr, CP: tl.constexpr,

@@ -11,8 +11,24 @@ from .special import digamma, load_row, log_beta_of
 
 @triton.jit
 def _loss_kernel(
-    concentration, log_weights, old_log_prob, advantages, reference, loss, kl, entropy, clip_fraction, ratio_max,
-    gradient, clip, clip_high, kl_coefficient, entropy_coefficient, clamp, samples, tasks,
+    concentration,  # [B, T]
+    log_weights,  # [B, G, T]
+    old_log_prob,  # [B, G]
+    advantages,  # [B, G]
+    reference,  # [B, T]
+    loss,  # → float32 [B]
+    kl,  # → float32 [B]
+    entropy,  # → float32 [B]
+    clip_fraction,  # → float32 [B]
+    ratio_max,  # → float32 [B]
+    gradient,  # → float32 [B, T], by the concentration
+    clip,  # ratios below 1 - clip are clipped
+    clip_high,  # and those above 1 + clip_high
+    kl_coefficient,
+    entropy_coefficient,
+    clamp,  # largest |log ratio|
+    samples,  # G
+    tasks,  # T
     LOG_FLOOR: tl.constexpr, GP: tl.constexpr, TP: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)

@@ -10,7 +10,7 @@ from .select import key_of, order_of
 
 @triton.jit
 def _keys(scores, mask, start, i, count, MASKED: tl.constexpr):
-    """Whether candidates i count, their scores, and keys that rank them; those that don't count rank last, as NaN."""
+    """Load candidates i: a mask of those that count, scores, and keys to rank by; the others rank last, as NaN."""
     here = i < count
     if MASKED:
         here = here & (tl.load(mask + start + i, mask=here, other=0) != 0)
@@ -25,7 +25,16 @@ def _weights(discount, ranks, length):
 
 @triton.jit
 def _lambda_kernel(
-    scores, gains, mask, discount, loss, gradient, ranks, temperature, count, length,
+    scores,  # [B, N]
+    gains,  # [B, N]
+    mask,  # uint8 [B, N], read if MASKED
+    discount,  # [K] by rank
+    loss,  # → float32 [B]
+    gradient,  # → float32 [B, N]
+    ranks,  # int32 [B, N], scratch
+    temperature,  # of the margins
+    count,  # N
+    length,  # K
     MASKED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Counts the rank of every candidate, then visits each pair from both sides; ranks[N] belongs to this row."""

@@ -221,10 +221,48 @@ def _follow(
 
 @triton.jit
 def _search_kernel(
-    value, root, categories, pairs, embeddings, mask, boost_mul, boost_add, groups, caps, pins, attention, examination,
-    offsets, states, open_, keys, factor, totals, history, scores, placed, values, indices,
-    rows, batch, most, k, beam, columns, category_count, width, cosine, objective, trade_off, rest,
-    jagged, masked, multiplied, added, pinned, TN: tl.constexpr,
+    value,  # [B, N] or [M], as all arrays by candidate
+    root,  # [M]
+    categories,  # int32 [M], -1: none
+    pairs,  # [category_count, category_count]
+    embeddings,  # [M, width]
+    mask,  # uint8 [M]
+    boost_mul,  # [M]
+    boost_add,  # [M]
+    groups,  # int32 [M, columns], -1: none
+    caps,  # int32 [columns], -1: none
+    pins,  # int32 [B, k], -1: none
+    attention,  # [k]
+    examination,  # [k]
+    offsets,  # int64 [B + 1]
+    states,  # [2 · beam · kept], scratch as the next seven; kept: candidates in memory at a time
+    open_,  # int8 [2 · beam · kept]
+    keys,  # int64 [beam · (kept + max(B, programs))]
+    factor,  # [k · kept] of log_det, else empty
+    totals,  # [programs, 2, beam]
+    history,  # int32 [programs, k, beam, 2]
+    scores,  # [programs, k, beam]
+    placed,  # int32 [programs, k]
+    values,  # → float32 [B, k]
+    indices,  # → int32 [B, k]
+    rows,  # M
+    batch,  # B
+    most,  # N; jagged: 0
+    k,
+    beam,  # prefixes that are kept
+    columns,  # group columns
+    category_count,
+    width,  # of an embedding
+    cosine,  # coefficient of likeness
+    objective,  # 0: value of the page, 1: mmr, 2: log_det
+    trade_off,  # λ of mmr and log_det
+    rest,  # 1 - λ
+    jagged,
+    masked,  # mask is read
+    multiplied,  # boost_mul is read
+    added,  # boost_add is read
+    pinned,  # pins are read
+    TN: tl.constexpr,
 ):  # fmt: skip
     """Persistent: one request at a time. history[k, beam, 2] are the rank of what was extended and the item.
 
@@ -335,23 +373,23 @@ def search_page(
     def memory(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=value.device)
 
-    def given(found: Tensor | None, dtype: torch.dtype = torch.float32) -> Tensor:
-        """What is never read has memory of the right dtype, too."""
-        return (value.view(dtype) if found is None else found.view(dtype)).contiguous()
+    def array_of(array: Tensor | None, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The array, or for None memory of the right dtype that is never read."""
+        return (value.view(dtype) if array is None else array.view(dtype)).contiguous()
 
     ones = torch.ones(k, device=value.device)
     arrays = (
         value,
-        given(rows["root"]),
-        given(rows["categories"], torch.int32),
-        given(terms["pairs"]),
-        given(rows["embeddings"]),
-        given(rows["mask"], torch.uint8),
-        given(rows["boost_mul"]),
-        given(rows["boost_add"]),
-        given(rows["groups"], torch.int32),
-        given(terms["caps"], torch.int32),
-        given(pins, torch.int32),
+        array_of(rows["root"]),
+        array_of(rows["categories"], torch.int32),
+        array_of(terms["pairs"]),
+        array_of(rows["embeddings"]),
+        array_of(rows["mask"], torch.uint8),
+        array_of(rows["boost_mul"]),
+        array_of(rows["boost_add"]),
+        array_of(rows["groups"], torch.int32),
+        array_of(terms["caps"], torch.int32),
+        array_of(pins, torch.int32),
         ones if terms["attention"] is None else terms["attention"],
         ones if terms["examination"] is None else terms["examination"],
         offsets,
@@ -371,6 +409,6 @@ def search_page(
     width = 0 if rows["embeddings"] is None else rows["embeddings"].shape[-1]
     numbers = (options["cosine"], options["objective"], options["trade_off"], options["likeness_share"])
     present = (rows["mask"], rows["boost_mul"], rows["boost_add"], pins)
-    flags = (jagged, *(found is not None for found in present))
+    flags = (jagged, *(array is not None for array in present))
     sizes = (value.numel(), batch, most, k, beam, columns, count, width)
     launch(_search_kernel, (programs,), *arrays, *sizes, *numbers, *flags, TN=128, num_warps=4, maxnreg=192)

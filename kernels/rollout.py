@@ -13,8 +13,26 @@ from .special import load_row, log_beta_of
 
 @triton.jit(do_not_specialize=["seed", "offset"])
 def _rollout_kernel(
-    concentration, scores, gains, discount, masks, component_list, bounds, buffer, weights, log_weights, log_prob,
-    rewards, seed, offset, candidates, batch, samples, k, lists, components,
+    concentration,  # [B, T]
+    scores,  # [B, N, T], transformed
+    gains,  # [B, N, C]
+    discount,  # [k]
+    masks,  # uint8 [B, L, N], read if MASKED
+    component_list,  # int32 [C], -1: all candidates
+    bounds,  # [2, T], read if BOUNDED
+    buffer,  # int64 [programs, LISTS, CAPACITY], scratch
+    weights,  # → float32 [B, G, T]
+    log_weights,  # → float32 [B, G, T]
+    log_prob,  # → float32 [B, G]
+    rewards,  # → float32 [B, G, C], if BOUNDED [B, G, C + 1]
+    seed,  # of the draws
+    offset,  # number of the first request's draws
+    candidates,  # N
+    batch,  # B
+    samples,  # G
+    k,
+    lists,  # L
+    components,  # C
     MASKED: tl.constexpr, BOUNDED: tl.constexpr, LOG_FLOOR: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr,
     T: tl.constexpr, HALF: tl.constexpr, VECTOR: tl.constexpr, KP: tl.constexpr, K_LEVELS: tl.constexpr,
     CAPACITY: tl.constexpr, CP: tl.constexpr, TP: tl.constexpr, T_LEVELS: tl.constexpr,

@@ -67,6 +67,7 @@ def _keep(buffer, keys, present, filled, least, MOST: tl.constexpr):
     high = tl.max(orders).to(tl.int64) + 1
     cut = low
     reached = filled
+    # Bisect the orders: too many keys reach ``low``, too few ``high``; until enough and not too many reach the cut.
     while ((reached > MOST) | (reached < least)) & (high - low > 1):
         cut = (low + high) >> 1
         own = tl.sum(tl.where(orders >= cut.to(tl.int32), 1.0, 0.0), axis=0)  # floats: the integer pipe has more to do
@@ -75,7 +76,8 @@ def _keep(buffer, keys, present, filled, least, MOST: tl.constexpr):
         high = tl.where(reached < least, cut, high)
     beaten = cut.to(tl.int32)
     kept = orders >= beaten
-    if (reached > MOST) | (reached < least):  # low is the order of too many, high that of too few
+    # Too many keys share the order ``low``: bisect these keys, of which no two are equal.
+    if (reached > MOST) | (reached < least):
         beaten = low.to(tl.int32)
         first = low << 32
         last = high << 32
@@ -114,9 +116,11 @@ def append(
         LOW: tl.constexpr = 0xFF if LISTS > 1 else 0x7FFFFFFF
         added = (total >> shift) & LOW
         before = ((tl.cumsum(packed, axis=0) - packed)[None, :] >> shift[:, None]) & LOW
+        # Each better candidate goes behind the keys of its list, in the order of the tile.
         slot = row[:, None] * CAPACITY + filled[:, None] + before
         tl.store(buffer + slot, key_of(order, index[None, :]), mask=better)
         filled += added
+        # A buffer without room for another tile keeps its best, whose last order is the new bound.
         for i in range(LISTS):
             mine = tl.sum(tl.where(row == i, filled, 0), axis=0)
             if mine > CAPACITY - TN:
@@ -131,6 +135,7 @@ def append(
 def _descending(keys, LEVELS: tl.constexpr):
     """Bitonic sort of 2^LEVELS keys, best first; each bit of the position is an axis."""
     x = tl.reshape(keys, [2] * LEVELS)
+    # Stage s merges runs of 2^(s-1), every other one upward; a step compares keys whose positions differ by a bit.
     for stage in tl.static_range(1, LEVELS + 1):
         for bit in tl.static_range(stage - 1, -1, -1):
             last = tl.reshape(tl.arange(0, 2), [1] * (LEVELS - 1 - bit) + [2] + [1] * bit)

@@ -11,7 +11,7 @@ import triton.language as tl
 
 @triton.jit
 def _shift(x):
-    """Whether x is below 8; x, or 1 if not; and x shifted."""
+    """A mask of x below 8; x, or 1 if not; and x shifted."""
     small = x < 8.0
     return small, tl.where(small, x, x * 0.0 + 1.0), tl.where(small, x + 8.0, x)
 

@@ -353,6 +353,19 @@ def test_text_files_do_not_depend_on_the_locale():
     assert not wrong
 
 
+def test_docstrings_begin_with_a_subject_or_a_verb():
+    """A clause ("What …", "Whether …") or a bare "Of …" leaves a reader to guess the thing."""
+    not_yet = {f"pygrade/{folder}/" for folder in ("cli", "config", "data", "features", "mtl", "pipeline", "prerank")}
+    wrong, begins = [], re.compile(r"(Of|What|Whether|How|The same)\b")
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for path in (p for folder in ("pygrade", "kernels", "bench", "devtools") for p in (ROOT / folder).rglob("*.py")):
+        nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
+        wrong += [f"{path.relative_to(ROOT)}: {d}" for n in nodes if begins.match(d := ast.get_docstring(n) or "")]
+    exempt = {folder for folder in not_yet for line in wrong if line.startswith(folder)}
+    assert not [line for line in wrong if not line.startswith(tuple(not_yet))]
+    assert exempt == not_yet, "a folder that is clean leaves the list"
+
+
 def test_no_file_holds_a_path_of_a_machine():
     pattern = re.compile(r"(?<![\w.~$})])/(?:home|root|work|tmp|Users|mnt)/\w")
     git = shutil.which("git")

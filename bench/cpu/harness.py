@@ -52,17 +52,17 @@ class Row:
         return min(self.peers, key=lambda name: self.timings[name].p50, default=None)
 
     def ratio_to(self, name: str | None) -> float | None:
-        """How many times faster than the contender, by p50."""
+        """Speed over the contender's, by p50."""
         return None if name is None else self.timings[name].p50 / self.timings[OURS].p50
 
     @property
     def ratio(self) -> float | None:
-        """How many times faster than the best library peer."""
+        """Speed over the best library peer's, by p50."""
         return self.ratio_to(self.best_peer)
 
     @property
     def core_ratio(self) -> float | None:
-        """How many times faster the C++ core is than the best library peer."""
+        """Speed of the C++ core over the best library peer's, by p50."""
         return None if self.core is None or self.best_peer is None else self.timings[self.best_peer].p50 / self.core.p50
 
     @property
@@ -150,7 +150,7 @@ def turns(runs: Mapping[str, Callable[[], Any]], calls: int, clock: Callable[[],
 
 
 def quantiles(values: list[float]) -> Timing:
-    """Of times of blocks or calls."""
+    """Quantiles of the times of blocks or calls."""
     if len(values) == 1:
         return Timing(values[0], values[0], values[0], 1)
     fifths = statistics.quantiles(values, n=5, method="inclusive")

@@ -55,13 +55,8 @@ def pin(threads: int) -> None:
         pass
 
 
-def available() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def threads() -> int:
-    """How many threads every contender has now."""
+    """Number of threads of every contender now."""
     import torch
 
     return torch.get_num_threads()

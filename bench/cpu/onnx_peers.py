@@ -55,7 +55,7 @@ class Graph:
 
 
 def installed() -> bool:
-    """Whether onnx, which writes graphs, and onnxruntime, which runs them, are installed."""
+    """True if onnx, which writes graphs, and onnxruntime, which runs them, are installed."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401

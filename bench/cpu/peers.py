@@ -154,7 +154,7 @@ def _jax(scores: list[Floats], weights: Floats, k: int, log: bool) -> dict[str, 
 
 
 def numba_threshold() -> Callable[[Floats, Floats, int], Any] | None:
-    """What a user writes in ten minutes: fuse into a buffer, keep what beats a sampled threshold, sort those."""
+    """Ten minutes of a user's work: fuse into a buffer, keep scores above a sampled threshold, sort those."""
     try:
         import numba
     except ImportError:

@@ -56,7 +56,7 @@ class Step:
 
 
 class PlainStep:
-    """The same in plain torch. The inputs are normalized ones, so that the network need not normalize them."""
+    """The step in plain torch. The inputs are normalized ones, so that the network need not normalize them."""
 
     def __init__(self, policy: FusionPolicy, batches: list[Batch], samples: int, k: int) -> None:
         self.network = copy.deepcopy(nn.Sequential(*policy.body, policy.head))

@@ -1,4 +1,4 @@
-"""What a training step computes around its policy: advantages, and losses and log-probabilities with gradients."""
+"""Ops of a training step around its policy: advantages, and losses and log-probabilities with gradients."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -44,7 +44,7 @@ def interval(timing: Timing) -> tuple[float, float]:
 
 
 def drift(before: Report, after: Report) -> float:
-    """How many times slower the machine was in the second run, judged by what did not change; 1 if too little is."""
+    """Slowdown of the machine in the second run, by the contenders that did not change; 1 if there are too few."""
     old, new = timings_of(before), timings_of(after)
 
     def same_version(contender: str) -> bool:

@@ -46,7 +46,7 @@ def summarize(measured: Results) -> Summary:
 
 
 def _figures(verdict: Verdict) -> Summary:
-    """Of a target: its worst and best value; ours and the best library peer in µs, in the worst row."""
+    """Figures of a target: its worst and best value; ours and the best library peer in µs, in the worst row."""
     row, measure = verdict.rows[0], verdict.target.measure
     ours = row.core.p50 if measure in (CORE, TIME) and row.core else row.timings[OURS].p50
     figures: Summary = {

@@ -136,7 +136,7 @@ def _corrected(trial: Trial, options: Options) -> ArmRanking:
 
 
 def _served(trial: Trial, options: Options) -> ArmRanking:
-    """What `train` leaves with all options at their defaults, but for the values of the regime."""
+    """Ranking served by `train` with all options at their defaults, but for the values of the regime."""
     requests, config = trial.requests, TrainConfig(seed=trial.seed)
     reward = replace(config.reward, task_values=trial.config({}).reward.task_values)
     result = train_once(trial.logs, replace(config, reward=reward))
@@ -151,7 +151,7 @@ def _served(trial: Trial, options: Options) -> ArmRanking:
 
 
 def _columns(trial: Trial, correction: Correction) -> Array | None:
-    """Item columns [M, I] of the test requests' candidates: levels of items, looked up by their ids."""
+    """Item columns [M, I] of the test requests' candidates: item effects, looked up by their ids."""
     return correction.item_columns({}, hashes(trial.requests.item_id.ravel().astype(np.int64)))
 
 

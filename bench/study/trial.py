@@ -37,7 +37,7 @@ PRODUCTION = np.array(PRODUCTION_WEIGHTS, np.float32)  # [T] tuned by hand
 
 @dataclass(frozen=True)
 class ArmRanking:
-    """How an arm ranks the test requests: by scores [n, N], or by weights [T] or [n, T] under a transform."""
+    """An arm's ranking of the test requests: by scores [n, N], or by weights [T] or [n, T] under a transform."""
 
     scores: Array | None = None
     weights: Array | None = None  # also beside scores, for their compliance
@@ -101,11 +101,11 @@ class Trial:
 
     @property
     def values(self) -> Array:
-        """What an event of each task [T] is worth in the regime."""
+        """Worth of an event of each task [T] in the regime."""
         return np.array(self.baselines[EXPECTED_VALUE].weights, np.float32)
 
     def baseline(self, baseline: Baseline) -> ArmRanking:
-        """How a simple baseline ranks the test requests."""
+        """Ranking of the test requests by a simple baseline."""
         alone = baseline_alone(baseline, self.logs.tasks, fusion_formula(self.config({}).policy))
         return ArmRanking(alone.scores(None, self.requests.p_hat))
 
@@ -121,7 +121,7 @@ class Trial:
         return copy.deepcopy(self._stage1[key])
 
     def serve(self, policy: FusionPolicy, figures: Mapping[str, float]) -> ArmRanking:
-        """How a trained policy ranks the test requests."""
+        """Ranking of the test requests by a trained policy."""
         requests = self.requests
         inputs = policy.request_inputs(requests.context, requests.p_hat)
         with torch.no_grad():

@@ -35,7 +35,7 @@ LIMIT = 10**9  # of instructions of a program
 
 @dataclass(frozen=True)
 class Finding:
-    """What a GPU may do wrong: ``where`` and ``other`` are source lines with their instructions ("": no other)."""
+    """A fault that a GPU may show: ``where`` and ``other`` are source lines with their instructions ("": no other)."""
 
     kernel: str
     kind: str

@@ -39,7 +39,7 @@ class Instruction:
 
     @property
     def number(self) -> int:
-        """Of the operation, in the engine."""
+        """Number of the operation in the engine."""
         return OPERATIONS.index(self.operation)
 
 

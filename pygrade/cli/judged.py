@@ -7,7 +7,7 @@ from pygrade.cli.options import read_log
 from pygrade.config.logs import EvaluateOptions
 from pygrade.config.shared import LogOptions
 from pygrade.console.run_files import unseen
-from pygrade.evaluation.policy_estimates import noted
+from pygrade.evaluation.policy_estimates import match_policy
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.runs.source import with_values
@@ -28,7 +28,7 @@ def valued(options: LogOptions, trained: TrainingRecord | None, policy: FusionPo
     """The log with the policy's tasks and features, matched by name, and with the values of events that judge: given,
     else those that the policy was trained for, else its own.
     """
-    logs = noted(policy, read_log(options))
+    logs = match_policy(policy, read_log(options))
     if trained is not None and trained.tasks == logs.tasks:
         if logs.task_values != (1.0,) * len(logs.tasks) and logs.task_values != trained.task_values:
             logger.warning(

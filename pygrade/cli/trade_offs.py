@@ -19,7 +19,7 @@ from pygrade.config.logs import EvaluateOptions
 from pygrade.config.training import RewardConfig
 from pygrade.console.charts import front_picture
 from pygrade.console.trade_offs import judge_of, most_valuable
-from pygrade.evaluation.front import VALUE, Judge, Solution, front, solve
+from pygrade.evaluation.front import VALUE, RankingEvaluator, Solution, front, solve
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
 from pygrade.metrics.texts import lift_text
@@ -61,7 +61,7 @@ def _show(options: EvaluateOptions) -> dict[str, Any]:
     chosen = _of_scenario(logs, options.scenario)
     fresh, in_sample = judging_requests(chosen, trained)
 
-    def judged_by_log(part: FusionPolicy, requests: Logs) -> Judge:
+    def judged_by_log(part: FusionPolicy, requests: Logs) -> RankingEvaluator:
         return judge_of(part, requests, propensity, options.k, reward.propensity_floor)
 
     search = [judged_by_log(*entry) for entry in _folds(options.policy, policy, trained, chosen)] if keep else []

@@ -34,7 +34,7 @@ logger = logging.getLogger("pygrade")
 
 
 class ClusterAddress(NamedTuple):
-    """What ``--cluster`` names: Ray started here with so many processes (0: one a core), or an address."""
+    """Address by ``--cluster``: Ray started here with so many processes (0: one a core), or a cluster's address."""
 
     processes: int | None
     address: str

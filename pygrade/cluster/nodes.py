@@ -49,8 +49,8 @@ def _version(facts: dict[str, Any]) -> str:
 
 @contextmanager
 def _mark(path: Place) -> Iterator[str]:
-    """What nodes must see: a URL, or a new file in the directory or in the nearest one that exists; the directory
-    itself if it cannot be written to."""
+    """A mark that nodes must see: a URL, or a new file in the directory or in the nearest one that exists; the
+    directory itself if it cannot be written to."""
     place = Folder.at(path)
     if not place.is_local:
         yield str(path)
@@ -102,7 +102,7 @@ def _alive() -> dict[str, str]:
 
 
 def _has_died(node: str) -> bool:
-    """Whether the cluster finds so; it takes some time to."""
+    """Wait for the cluster to notice a node's death, which takes some time; False if it did not."""
     until = time.monotonic() + DEATH_SECONDS
     while node in _alive():
         if time.monotonic() > until:

@@ -151,7 +151,7 @@ def _loop(config: dict[str, Any]) -> Any:
 
 
 def _own_error(error: Any) -> Exception:
-    """Of the errors of the ranks the one that is not about a rank that is gone."""
+    """Select the error of a rank that is not about another rank's death."""
     failures = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
     stated = [failure for failure in failures if not isinstance(failure, (RuntimeError, ray.exceptions.RayError))]
     if stated:

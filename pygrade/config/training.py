@@ -136,7 +136,7 @@ class CorrectionConfig(Options):
 
     on: bool = option(True, "learn a correction, and let the gate decide whether it is served")
     maps: bool = option(True, "let each prediction bend first, where the log shows that it has to")
-    items: bool = option(True, "levels of items, where their own held-out likelihood asks for them")
+    items: bool = option(True, "item effects, where their own held-out likelihood supports them")
     pages: bool = option(
         True, "page terms: what stands above an item, by category and embedding, where gate and guard let them pass"
     )

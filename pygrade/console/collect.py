@@ -77,7 +77,7 @@ class _Files:
 
 
 def _in_use(names: list[str], baseline: str, served: str) -> str:
-    """What the page compares with: the verdict's baseline, or what production shows where that is served."""
+    """The ranking that the page compares with: the verdict's baseline, or production's where the baseline is served."""
     if served != baseline:
         return baseline
     return next((name for name in names if name in (PRODUCTION, LOGGED_ORDER)), baseline)
@@ -120,7 +120,7 @@ def _requests(run: JudgedRun, logs: Logs) -> dict[str, Any]:
 
 
 def _likeness(logs: Logs, policy: FusionPolicy) -> dict[str, Any]:
-    """What page terms read of the candidates: places of categories [M], distinct vectors, the place of each row's."""
+    """Inputs of page terms: indices of categories [M], distinct vectors, the index of each row's vector."""
     terms = None if policy.correction is None else policy.correction.page_terms
     names, place, vectors = logs.category, logs.embedding, logs.embeddings
     record: dict[str, Any] = {"categories": [], "category": None, "embeddings": None}
@@ -132,8 +132,8 @@ def _likeness(logs: Logs, policy: FusionPolicy) -> dict[str, Any]:
 
 
 def _judged(run: JudgedRun, late: Logs, chosen: NDArray[np.int64]) -> dict[str, Any]:
-    """What the page needs to replay rankings of the chosen requests as `evaluation.replay` does: gains and events of
-    their rows, corrected for position by all held-out requests, and the weights of the ranks.
+    """Inputs of a replay of the chosen requests by the page as `evaluation.replay` does it: gains and events of their
+    rows, corrected for position by all held-out requests, and the weights of the ranks.
     """
     k, floor = run.evaluation["k"], run.propensity_floor
     curve = run.propensity.known(max(k, late.num_slots))

@@ -77,7 +77,7 @@ def facts(rows: Facts) -> str:
 
 
 def folded(summary: str, inner: str) -> str:
-    """What most readers skip, behind a line to click."""
+    """A block that most readers skip, behind a line to click."""
     return f"<details><summary>{escape(summary)}</summary>{inner}</details>"
 
 

@@ -13,7 +13,7 @@ from pygrade.config.console import ConsoleConfig
 from pygrade.config.training import RewardConfig
 from pygrade.data.event_log import EventLog
 from pygrade.data.events import parse_spec
-from pygrade.evaluation.policy_estimates import noted
+from pygrade.evaluation.policy_estimates import match_policy
 from pygrade.logs import Logs, read_logs
 from pygrade.logs.log_parts import LogParts
 from pygrade.policy import FusionPolicy
@@ -73,7 +73,7 @@ def find_run(
         logs = LogParts.open(run / f"logs-{stages['logs']['key']}" / "evaluate").sample(HOLDOUT_REQUESTS)
     else:
         logs = read_logs(_log_of(run, data)).complete()
-    logs = noted(policy, logs)
+    logs = match_policy(policy, logs)
     if trained is not None:
         logs = logs.valued(trained.task_values, trained.value_tasks)
     held_out, in_sample = unseen(logs, trained)

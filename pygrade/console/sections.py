@@ -68,14 +68,14 @@ def prediction_section(replay: Json, title: str = "How well each task is predict
 
 
 def off_policy_section(estimates: Json, absent: str) -> Section:
-    """What the policy would have earned; absent: why there is no estimate, if there is none."""
+    """The off-policy estimate of the policy's value; absent: the reason, if there is none."""
     (head, rows), warnings = tables.off_policy_table(estimates)
     text = f"Value of a request's page if the policy orders it, ± 95 %. {escape(absent[:1].upper() + absent[1:])}"
     return Section("Off-policy estimate", text, table(head, rows) + notes(warnings) if rows else "")
 
 
 def trust_section(trust: Json | None) -> list[Section]:
-    """What cross-fitting found: mixtures and baselines against the strongest baseline."""
+    """Results of cross-fitting: mixtures and baselines against the strongest baseline."""
     head, rows = tables.trust_table(trust)
     tried_head, tried = tables.tried_table(trust)
     said = "Standard errors of held-out likelihood over what is served without it, plain, weighted by value, and of "

@@ -85,7 +85,7 @@ def off_policy_table(estimates: Json) -> tuple[Table, list[str]]:
 
 
 def trust_table(trust: Json | None) -> Table:
-    """What cross-fitting found of mixtures and baselines, the best first; without rows if there was none."""
+    """Cross-fitted lifts of mixtures and baselines, the best first; without rows if there was no cross-fitting."""
     lifts: dict[str, Any] = {} if not trust else trust["mixtures"] | trust["baselines"]
     reach = reach_of(lifts.values())
     best = sorted(lifts.items(), key=lambda row: -(row[1]["value"] or 0.0))
@@ -120,7 +120,7 @@ def recall_table(prerank: Json) -> Table:
 
 
 def stage_table(stages: Json) -> Table:
-    """What each stage of a pipeline took."""
+    """Time and memory of each stage of a pipeline."""
     longest = max(entry["seconds"] for entry in stages.values())
     rows: Rows = [
         [

@@ -1,8 +1,8 @@
-"""What the trade-offs of a policy are judged by, by `pygrade evaluate --trade-offs`."""
+"""The judge of a policy's trade-offs, for `pygrade evaluate --trade-offs`."""
 
 import numpy as np
 
-from pygrade.evaluation.front import Judge
+from pygrade.evaluation.front import RankingEvaluator
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.training.baselines import production_scores
@@ -11,13 +11,13 @@ from pygrade.training.propensity import SlotPropensity
 _TURNED = 4  # tasks whose multipliers turn by default
 
 
-def judge_of(policy: FusionPolicy, logs: Logs, propensity: SlotPropensity, k: int, floor: float) -> Judge:
+def judge_of(policy: FusionPolicy, logs: Logs, propensity: SlotPropensity, k: int, floor: float) -> RankingEvaluator:
     """Production is the logged weights under the policy's formula, or the logged order if no weights are logged.
 
     floor: the smallest propensity that a label is divided by.
     """
     curve, error = propensity.known(max(logs.num_slots, k)), propensity.standard_error
-    return Judge(policy, logs, production_scores(logs, policy), curve, k, floor, exponent_error=error)
+    return RankingEvaluator(policy, logs, production_scores(logs, policy), curve, k, floor, exponent_error=error)
 
 
 def most_valuable(logs: Logs) -> tuple[str, ...]:

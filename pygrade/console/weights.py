@@ -62,7 +62,7 @@ def _spread(values: NDArray[np.float32]) -> dict[str, list[float]]:
 
 
 def weight_sections(run: Path) -> list[Section]:
-    """What `record_weights` kept; none without it."""
+    """Sections of the weights kept by `record_weights`; none without them."""
     if not (run / FILE).exists():
         return []
     record = read_json(run / FILE)

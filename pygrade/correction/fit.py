@@ -14,22 +14,22 @@ import numpy as np
 from pygrade._typing import Array, Bools, Floats, Floats32
 from pygrade.config.training import CorrectionConfig
 from pygrade.correction import newton
-from pygrade.correction.effects import fit_levels, raised
+from pygrade.correction.effects import add_item_effects, fit_item_effects
 from pygrade.correction.gate import NEEDED, SUPPORTS, Gain, JointLikelihood, PageShares, PageValues, needed_of, zscore
-from pygrade.correction.inputs import MIN_EVENTS, Frame, Inputs, Rows, case_of, clip, ratio
+from pygrade.correction.inputs import MIN_EVENTS, DesignInputs, InputScaling, TaskRows, case_of, clip, ratio
 from pygrade.correction.maps import FORMS, Maps, fit_maps
 from pygrade.evaluation.policy_estimates import columns_of
 from pygrade.logs import Logs
 from pygrade.logs.keys import hashes
 from pygrade.metrics.intervals import numbers_of
-from pygrade.policy.correction import Correction, Levels
+from pygrade.policy.correction import Correction, ItemEffects
 
 _ALONE = np.array([[newton.LEVEL_PRECISION, 1.0], [1.0, newton.MOST]])  # z: 1, m_t; u: 1, c_t
 MOST_COEFFICIENTS = 1_500  # of a task
 _ROUNDS, _RENEW = 8, (0, 2, 5)
 _POOLED_ROUNDS, _POOLED_RENEW = 5, (0, 3)
 EARLIER = 0.6  # share of the requests that teach what is judged on the later ones
-LEVELS_NEED = 2.0  # standard errors of likelihood that levels of items add, held out and on later requests
+EFFECTS_NEED = 2.0  # standard errors of likelihood that item effects add, held out and on later requests
 CALIBRATED, MAPS = "each prediction calibrated alone", "maps"
 ALONE = (CALIBRATED, MAPS)  # they move each task by itself, which changes few orders
 UNJUDGED = Gain(0.0, 0.0, 0.0)
@@ -39,7 +39,7 @@ UNJUDGED = Gain(0.0, 0.0, 0.0)
 class State:
     """Coefficients after the Newton steps, by task; None: too few events for any step."""
 
-    frame: Frame
+    scaling: InputScaling
     maps: Maps | None
     designs: list[newton.Design]
     solutions: list[newton.Solution | None]
@@ -52,7 +52,7 @@ class State:
         return np.stack([d.matrix(np.zeros(d.size) if at is None else at.vector) for d, at in parts])
 
     def correction(self) -> Correction:
-        return self.frame.correction(self.weights(), None if self.maps is None else self.maps.fields())
+        return self.scaling.correction(self.weights(), None if self.maps is None else self.maps.fields())
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class Candidate:
     later: Correction  # of the earlier requests, for the later ones
     gain: Gain
     state: State | None = None  # from which more requests move it; None: its form is fitted to the sample alone
-    levels: Levels | None = None  # of items, which it has
+    item_effects: ItemEffects | None = None  # of items, which it has
 
     def cross_fitted(self, logs: Logs, fold: Array) -> Floats32:
         """Corrected predictions [M, T] of the log's own requests, each by the correction without its fold [R]."""
@@ -83,7 +83,7 @@ class Fitted:
 
     candidates: tuple[Candidate, ...]
     forms: dict[str, float]  # held-out z of each form of map over none
-    frame: Frame
+    scaling: InputScaling
     cases: Sequence[float]  # [T] what a unit of each task counts
 
     @property
@@ -99,7 +99,7 @@ def later_requests(logs: Logs) -> Bools:
     return np.asarray(time >= round(EARLIER * count))
 
 
-def informative(logs: Logs, theta: Floats, parents: tuple[int, ...] | None = None) -> Logs:
+def select_item_columns(logs: Logs, theta: Floats, parents: tuple[int, ...] | None = None) -> Logs:
     """The log with as many item columns as `MOST_COEFFICIENTS` allows: those that residual feedback follows most.
 
     theta [S]: examination of the shown rows.
@@ -110,11 +110,11 @@ def informative(logs: Logs, theta: Floats, parents: tuple[int, ...] | None = Non
         room -= 1
     if room == len(logs.items):
         return logs
-    frame = Frame.of(logs, logs.predictions, parents)
-    inputs_of_log = frame.inputs(logs, logs.predictions)
+    scaling = InputScaling.of(logs, logs.predictions, parents)
+    inputs_of_log = scaling.inputs(logs, logs.predictions)
     score = np.zeros(len(logs.items))
     for t in range(tasks):
-        rows = Rows(t, frame, inputs_of_log, logs, theta)
+        rows = TaskRows(t, scaling, inputs_of_log, logs, theta)
         if rows.events < MIN_EVENTS:
             continue
         mean = rows.mean(np.zeros((rows.z.shape[1], rows.u.shape[1])))
@@ -149,28 +149,28 @@ def fit_correction(
     known.
     """
     config = config or CorrectionConfig()
-    task = _Task(informative(logs, theta, parents), theta, fold, cluster, parents)
-    plain = task.view(None)
+    fit = _CorrectionFit(select_item_columns(logs, theta, parents), theta, fold, cluster, parents)
+    plain = fit.view(None)
     forms, best = dict[str, float](), (0.0, "")
     for form in FORMS if config.maps else ():
-        more = task.whole.gain(task.mapped_shares(form), plain.alone.held_out)
-        forms[form] = zscore(more, cluster)
+        form_gain = fit.whole.gain(fit.mapped_shares(form), plain.alone.held_out)
+        forms[form] = zscore(form_gain, cluster)
         if forms[form] > 2.0:
-            best = max(best, (float(more.mean()), form))
-    chosen = task.view(best[1]) if best[1] else plain
-    raw = task.raw(plain)
-    base = task.better(chosen.alone, raw)
-    tried = [task.corrected(chosen, base)]
+            best = max(best, (float(form_gain.mean()), form))
+    chosen = fit.view(best[1]) if best[1] else plain
+    raw = fit.raw(plain)
+    base = fit.better(chosen.alone, raw)
+    tried = [fit.corrected(chosen, base)]
     if prior is not None:
-        tried += [task.corrected(chosen, base, prior, share) for share in (True, False)]
-        tried.sort(key=lambda entry: -float(task.more(entry).mean()))
-    if config.items and (leveled := task.leveled(chosen, tried[0])) is not None:
-        tried.insert(0, leveled)
+        tried += [fit.corrected(chosen, base, prior, share) for share in (True, False)]
+        tried.sort(key=lambda entry: -float(fit.gain_of(entry).mean()))
+    if config.items and (with_effects := fit.with_effects(chosen, tried[0])) is not None:
+        tried.insert(0, with_effects)
     if chosen is not plain:
-        linear = task.better(task.view("linear").alone, plain.alone)
-        tried.append(task.mapped(chosen, task.better(linear, raw)))
-    tried.append(task.calibrated(plain, raw))
-    fitted = Fitted(tuple(task.judge(tried)), forms, chosen.frame, task.cases)
+        linear = fit.better(fit.view("linear").alone, plain.alone)
+        tried.append(fit.mapped(chosen, fit.better(linear, raw)))
+    tried.append(fit.calibrated(plain, raw))
+    fitted = Fitted(tuple(fit.judge(tried)), forms, chosen.scaling, fit.cases)
     if logs.items and prior is None and fitted.licensed is None:  # item columns may be what does not last
         bare = fit_correction(replace(logs, items=(), item_features=None), theta, fold, cluster, config, None, parents)
         fitted = replace(fitted, candidates=(*fitted.candidates, *bare.candidates))
@@ -190,7 +190,7 @@ class _Tried:
     """A candidate before it is judged."""
 
     candidate: Candidate
-    given: tuple[Floats, Floats]  # [S, T], [S', T] conditional probabilities: held out, later
+    conditional: tuple[Floats, Floats]  # [S, T], [S', T] conditional probabilities: held out, later
     new: _Shares
     old: _Shares  # of what it has to beat
 
@@ -201,30 +201,30 @@ class _MappedLog:
 
     maps: Maps | None
     part_maps: tuple[Maps, ...]
-    frame: Frame
-    inputs: Inputs
-    part_inputs: tuple[Inputs, ...]  # by the maps of each part; without maps: none
+    scaling: InputScaling
+    inputs: DesignInputs
+    part_inputs: tuple[DesignInputs, ...]  # by the maps of each part; without maps: none
 
-    def inputs_of(self, part: int) -> Inputs:
+    def inputs_of(self, part: int) -> DesignInputs:
         return self.part_inputs[part] if self.part_inputs else self.inputs
 
 
 @dataclass(frozen=True, eq=False)
-class _View(_MappedLog):
-    """The same with each prediction calibrated alone."""
+class _Calibrated(_MappedLog):
+    """A mapped log, with each prediction calibrated alone."""
 
     whole: Floats  # [T, Z, U]
     weights: Sequence[Floats]  # the same of each part
     alone: _Shares
 
 
-class _Task:
+class _CorrectionFit:
     """Facts that all views of one log share. Its parts are the log without each fold, and its earlier requests."""
 
     def __init__(self, logs: Logs, theta: Floats, fold: Array, cluster: Array, parents: tuple[int, ...] | None):
         self.logs, self.theta, self.fold, self.cluster = logs, theta, fold, cluster
         self.count = int(fold.max()) + 1
-        self.frame = frame = Frame.of(logs, logs.predictions, parents)
+        self.scaling = scaling = InputScaling.of(logs, logs.predictions, parents)
         is_later = later_requests(logs)
         self.parts = [*(fold != k for k in range(self.count)), ~is_later]
         self.request = logs.row_request[logs.shown]
@@ -233,37 +233,40 @@ class _Task:
         self.later, self.later_theta = logs.select(is_later), theta[later_rows]
         self.later_cluster = numbers_of(cluster[is_later])
         feedback, p = logs.feedback[logs.shown].astype(np.float64), logs.predictions[logs.shown]
-        mean = [theta * clip(p[:, t], True) for t in range(len(frame.tasks))]
-        self.cases = [case_of(feedback[:, t], mean[t]) if a else 1.0 for t, a in enumerate(frame.amounts)]
-        self.whole = JointLikelihood(logs, frame, theta, self.cases)
-        self.last = JointLikelihood(self.later, frame, self.later_theta, self.cases)
+        mean = [theta * clip(p[:, t], True) for t in range(len(scaling.tasks))]
+        self.cases = [case_of(feedback[:, t], mean[t]) if a else 1.0 for t, a in enumerate(scaling.amounts)]
+        self.whole = JointLikelihood(logs, scaling, theta, self.cases)
+        self.last = JointLikelihood(self.later, scaling, self.later_theta, self.cases)
 
-    def view(self, form: str | None) -> _View:
+    def view(self, form: str | None) -> _Calibrated:
         """The log as maps of a form show it, with its likelihood."""
-        frame, logs = self.frame, self.logs
+        scaling, logs = self.scaling, self.logs
         if form is None:
-            mapped = _MappedLog(None, (), frame, frame.inputs(logs, logs.predictions), ())
+            mapped = _MappedLog(None, (), scaling, scaling.inputs(logs, logs.predictions), ())
         else:
-            maps, parts = fit_maps(form, logs, self.theta, frame.parents, frame.amounts, self.parts)
+            maps, parts = fit_maps(form, logs, self.theta, scaling.parents, scaling.amounts, self.parts)
             predictions = maps.apply(logs.predictions)
-            frame = Frame.of(logs, predictions, frame.parents)
-            inputs = tuple(frame.inputs(logs, part.apply(logs.predictions)) for part in parts)
-            mapped = _MappedLog(maps, tuple(parts), frame, frame.inputs(logs, predictions), inputs)
+            scaling = InputScaling.of(logs, predictions, scaling.parents)
+            inputs = tuple(scaling.inputs(logs, part.apply(logs.predictions)) for part in parts)
+            mapped = _MappedLog(maps, tuple(parts), scaling, scaling.inputs(logs, predictions), inputs)
         whole, *weights = (np.stack(part) for part in zip(*self._alone(mapped), strict=True))
-        return _View(**vars(mapped), whole=whole, weights=weights, alone=self._shares(self._given(mapped, weights)))
+        return _Calibrated(
+            **vars(mapped), whole=whole, weights=weights, alone=self._shares(self._conditional(mapped, weights))
+        )
 
     def mapped_shares(self, form: str) -> Floats:
         """[S, T]: shares of predictions under maps of a form alone, held out."""
-        logs, frame = self.logs, self.frame
-        _, parts = fit_maps(form, logs, self.theta, frame.parents, frame.amounts, self.parts[: self.count])
-        p, given = logs.predictions[logs.shown], np.empty((len(self.request), len(frame.tasks)))
+        logs, scaling = self.logs, self.scaling
+        _, parts = fit_maps(form, logs, self.theta, scaling.parents, scaling.amounts, self.parts[: self.count])
+        p, conditional = logs.predictions[logs.shown], np.empty((len(self.request), len(scaling.tasks)))
         for k, maps in enumerate(parts):
             rows = self.row_fold == k
             mapped = maps.apply(p[rows]).astype(np.float64)
-            given[rows] = np.stack(
-                [ratio(mapped[:, t], mapped[:, s]) if s >= 0 else mapped[:, t] for t, s in enumerate(frame.parents)], 1
+            conditional[rows] = np.stack(
+                [ratio(mapped[:, t], mapped[:, s]) if s >= 0 else mapped[:, t] for t, s in enumerate(scaling.parents)],
+                1,
             )
-        return self.whole.shares(given)
+        return self.whole.shares(conditional)
 
     def judge(self, tried: Sequence[_Tried]) -> list[Candidate]:
         """The candidates with their gains, each over what would be served without it: expected value, of calibrated
@@ -277,139 +280,143 @@ class _Task:
 
         plain = rank(logs.predictions, later.predictions)
         ranked = [
-            rank(entry.candidate.cross_fitted(logs, self.fold), correct(entry.candidate.later, later))
-            for entry in tried
+            rank(trial.candidate.cross_fitted(logs, self.fold), correct(trial.candidate.later, later))
+            for trial in tried
         ]
         best = max(plain, ranked[-1], key=lambda pair: float(pair[0].gain.sum()))  # the last one is calibrated alone
-        bases = [best] * (len(tried) - 1) + [plain]
-        more = [self.more(entry) for entry in tried]
+        rivals = [best] * (len(tried) - 1) + [plain]
+        likelihood_gains = [self.gain_of(trial) for trial in tried]
         by_value = [
-            self.whole.gain(entry.new.held_out, entry.old.held_out, self.whole.costs, new[0].weight)
-            for entry, new in zip(tried, ranked, strict=True)
+            self.whole.gain(trial.new.held_out, trial.old.held_out, self.whole.costs, new[0].weight)
+            for trial, new in zip(tried, ranked, strict=True)
         ]
-        needed = needed_of(more, self.cluster)
+        needed = needed_of(likelihood_gains, self.cluster)
         result = []
-        for k, (entry, new, old) in enumerate(zip(tried, ranked, bases, strict=True)):
+        for k, (trial, new, old) in enumerate(zip(tried, ranked, rivals, strict=True)):
             gain = Gain(
-                float(more[k].mean()),
-                zscore(more[k], self.cluster),
+                float(likelihood_gains[k].mean()),
+                zscore(likelihood_gains[k], self.cluster),
                 zscore(by_value[k], self.cluster),
                 zscore(pages.gain(new[0], old[0]), self.cluster),
-                zscore(self.last.gain(entry.new.later, entry.old.later), self.later_cluster),
+                zscore(self.last.gain(trial.new.later, trial.old.later), self.later_cluster),
                 zscore(last.gain(new[1], old[1]), self.later_cluster),
                 needed,
-                NEEDED if entry.candidate.name in ALONE else SUPPORTS,
+                NEEDED if trial.candidate.name in ALONE else SUPPORTS,
                 bool(logs.items),
             )
-            result.append(replace(entry.candidate, gain=gain))
+            result.append(replace(trial.candidate, gain=gain))
         return result
 
-    def more(self, entry: _Tried) -> Floats:
+    def gain_of(self, tried: _Tried) -> Floats:
         """[R]: the gain of held-out likelihood."""
-        return self.whole.gain(entry.new.held_out, entry.old.held_out)
+        return self.whole.gain(tried.new.held_out, tried.old.held_out)
 
     def better(self, one: _Shares, other: _Shares) -> _Shares:
         """The likelier of two."""
         return one if self.whole.gain(one.held_out, other.held_out).sum() > 0 else other
 
-    def corrected(self, view: _View, old: _Shares, prior: Correction | None = None, share: bool = False) -> _Tried:
+    def corrected(
+        self, view: _Calibrated, old: _Shares, prior: Correction | None = None, share: bool = False
+    ) -> _Tried:
         """The correction over a view; a prior's blocks enter by a weight each (share), or it starts there."""
-        frame = view.frame
+        scaling = view.scaling
         shape = (view.inputs.z.shape[1], view.inputs.u.shape[1])
-        blocks = newton.blocks_of(frame.groups, shape[1])
-        designs = [_design(shape, blocks, frame, t, prior, share) for t in range(len(frame.tasks))]
-        rows = [self._rows(t, view.frame, view.inputs) for t in range(len(frame.tasks))]
+        blocks = newton.blocks_of(scaling.groups, shape[1])
+        designs = [_design(shape, blocks, scaling, t, prior, share) for t in range(len(scaling.tasks))]
+        rows = [self._rows(t, view.scaling, view.inputs) for t in range(len(scaling.tasks))]
         solutions: list[newton.Solution | None] = [
-            newton.solve(part, design, newton.start(design), _ROUNDS, _RENEW) if part.events >= MIN_EVENTS else None
-            for part, design in zip(rows, designs, strict=True)
+            newton.solve(task_rows, design, newton.start(design), _ROUNDS, _RENEW)
+            if task_rows.events >= MIN_EVENTS
+            else None
+            for task_rows, design in zip(rows, designs, strict=True)
         ]
         pool = newton.pooled(solutions, designs[0])
         parts = [[design.matrix(np.zeros(design.size)) for design in designs] for _ in self.parts]
-        for t, (part, design, solution) in enumerate(zip(rows, designs, solutions, strict=True)):
+        for t, (task_rows, design, solution) in enumerate(zip(rows, designs, solutions, strict=True)):
             if solution is None:
                 continue
-            solutions[t] = found = newton.solve(part, design, solution, _POOLED_ROUNDS, _POOLED_RENEW, pool)
-            for k, vector in enumerate(self._cross_fit(t, view, part, design, found)):
+            solutions[t] = pooled = newton.solve(task_rows, design, solution, _POOLED_ROUNDS, _POOLED_RENEW, pool)
+            for k, vector in enumerate(self._cross_fit(t, view, task_rows, design, pooled)):
                 parts[k][t] = design.matrix(vector)
         name = "correction" if view.maps is None else "maps and correction"
         name += "" if prior is None else " from the prior's"
-        state = State(frame, view.maps, designs, solutions, pool, [part.case for part in rows])
-        return self._tried(name, view, state.correction(), [np.stack(part) for part in parts], old, state)
+        state = State(scaling, view.maps, designs, solutions, pool, [task_rows.case for task_rows in rows])
+        return self._tried(name, view, state.correction(), [np.stack(matrices) for matrices in parts], old, state)
 
-    def leveled(self, view: _View, over: _Tried) -> _Tried | None:
-        """A candidate with levels of items; None if likelihood, held out or of later requests, does not want them."""
-        logs, frame = self.logs, view.frame
-        found = fit_levels(logs, frame, over.given[0], self.theta, self.parts)
+    def with_effects(self, view: _Calibrated, over: _Tried) -> _Tried | None:
+        """A candidate with item effects; None if held-out likelihood, or that of later requests, gains too little."""
+        logs, scaling = self.logs, view.scaling
+        fitted = fit_item_effects(logs, scaling, over.conditional[0], self.theta, self.parts)
         items = hashes(logs.item_id[logs.shown])
-        held_out = np.empty_like(over.given[0])
+        held_out = np.empty_like(over.conditional[0])
         for k in range(self.count):
             rows = self.row_fold == k
-            held_out[rows] = raised(over.given[0][rows], frame, found.parts[k].of(items[rows]))
-        later = raised(over.given[1], frame, found.parts[-1].of(items[self.later_rows]))
+            held_out[rows] = add_item_effects(over.conditional[0][rows], scaling, fitted.parts[k].of(items[rows]))
+        later = add_item_effects(over.conditional[1], scaling, fitted.parts[-1].of(items[self.later_rows]))
         new = self._shares((held_out, later))
-        if zscore(self.whole.gain(new.held_out, over.new.held_out), self.cluster) < LEVELS_NEED:
+        if zscore(self.whole.gain(new.held_out, over.new.held_out), self.cluster) < EFFECTS_NEED:
             return None
-        if zscore(self.last.gain(new.later, over.new.later), self.later_cluster) < LEVELS_NEED:
+        if zscore(self.last.gain(new.later, over.new.later), self.later_cluster) < EFFECTS_NEED:
             return None
         whole, *parts = (
-            entry.with_levels(levels)
-            for entry, levels in zip(
+            correction.with_item_effects(effects)
+            for correction, effects in zip(
                 (over.candidate.correction, *over.candidate.folds, over.candidate.later),
-                (found.whole, *found.parts),
+                (fitted.whole, *fitted.parts),
                 strict=True,
             )
         )
         candidate = replace(
             over.candidate,
-            name=f"{over.candidate.name}, levels of items",
+            name=f"{over.candidate.name}, item effects",
             correction=whole,
             folds=tuple(parts[:-1]),
             later=parts[-1],
-            levels=found.whole,
+            item_effects=fitted.whole,
         )
         return _Tried(candidate, (held_out, later), new, over.old)
 
-    def mapped(self, view: _View, over: _Shares) -> _Tried:
+    def mapped(self, view: _Calibrated, over: _Shares) -> _Tried:
         """The maps of a view alone."""
         nothing = np.zeros_like(view.whole)
         return self._tried(MAPS, view, self._correction(view, nothing), [nothing] * len(self.parts), over)
 
-    def raw(self, view: _View) -> _Shares:
+    def raw(self, view: _Calibrated) -> _Shares:
         """The predictions of a view as they are."""
-        return self._shares(self._given(view, [np.zeros_like(view.whole)] * len(self.parts)))
+        return self._shares(self._conditional(view, [np.zeros_like(view.whole)] * len(self.parts)))
 
-    def calibrated(self, view: _View, old: _Shares) -> _Tried:
+    def calibrated(self, view: _Calibrated, old: _Shares) -> _Tried:
         """Each prediction's own level and slope."""
         return self._tried(CALIBRATED, view, self._correction(view, view.whole), view.weights, old)
 
     def _tried(
         self,
         name: str,
-        view: _View,
+        view: _Calibrated,
         whole: Correction,
         parts: Sequence[Floats],
         old: _Shares,
         state: State | None = None,
     ) -> _Tried:
-        given = self._given(view, parts)
+        conditional = self._conditional(view, parts)
         corrections = [self._correction(view, part, k) for k, part in enumerate(parts)]
         candidate = Candidate(name, whole, tuple(corrections[:-1]), corrections[-1], UNJUDGED, state)
-        return _Tried(candidate, given, self._shares(given), old)
+        return _Tried(candidate, conditional, self._shares(conditional), old)
 
-    def _correction(self, view: _View, weights: Floats, part: int | None = None) -> Correction:
+    def _correction(self, view: _Calibrated, weights: Floats, part: int | None = None) -> Correction:
         maps = view.maps if part is None or not view.part_maps else view.part_maps[part]
-        return view.frame.correction(weights, None if maps is None else maps.fields())
+        return view.scaling.correction(weights, None if maps is None else maps.fields())
 
-    def _rows(self, t: int, frame: Frame, inputs: Inputs, keep: Array | None = None) -> Rows:
-        return Rows(t, frame, inputs, self.logs, self.theta, keep, self.cases[t])
+    def _rows(self, t: int, scaling: InputScaling, inputs: DesignInputs, keep: Array | None = None) -> TaskRows:
+        return TaskRows(t, scaling, inputs, self.logs, self.theta, keep, self.cases[t])
 
     def _cross_fit(
-        self, t: int, view: _MappedLog, rows: Rows, design: newton.Design, at: newton.Solution
+        self, t: int, view: _MappedLog, rows: TaskRows, design: newton.Design, at: newton.Solution
     ) -> Sequence[Floats]:
         """The coefficients of each part."""
         own = range(len(self.parts)) if view.part_inputs else [self.count]
         refit = [
-            newton.without_fold(self._rows(t, view.frame, view.inputs_of(k), self.parts[k]), design, at) for k in own
+            newton.without_fold(self._rows(t, view.scaling, view.inputs_of(k), self.parts[k]), design, at) for k in own
         ]
         if view.part_inputs:
             return refit
@@ -418,25 +425,25 @@ class _Task:
     def _alone(self, view: _MappedLog) -> list[list[Floats]]:
         """Coefficients [Z, U] of each task, calibrated by its own level and slope: of the log, and of each part."""
         shape, result = (view.inputs.z.shape[1], view.inputs.u.shape[1]), []
-        for t in range(len(view.frame.tasks)):
-            own = (shape[0] - len(view.frame.l_mean) + t, 1 + t)
+        for t in range(len(view.scaling.tasks)):
+            own = (shape[0] - len(view.scaling.l_mean) + t, 1 + t)
 
-            def narrow(inputs: Inputs, own: tuple[int, int] = own) -> Inputs:
-                return Inputs(inputs.z[:, [0, own[0]]], inputs.u[:, [0, own[1]]], inputs.base)
+            def narrow(inputs: DesignInputs, own: tuple[int, int] = own) -> DesignInputs:
+                return DesignInputs(inputs.z[:, [0, own[0]]], inputs.u[:, [0, own[1]]], inputs.base)
 
-            rows = self._rows(t, view.frame, narrow(view.inputs))
+            rows = self._rows(t, view.scaling, narrow(view.inputs))
             vectors = [np.zeros(4)] * (1 + len(self.parts))
             if rows.events >= MIN_EVENTS:
                 design = newton.Design((2, 2), {})
-                found = newton.solve(rows, design, newton.Solution(np.zeros(4), _ALONE.reshape(-1)), 6, (0, 2, 4))
+                solution = newton.solve(rows, design, newton.Solution(np.zeros(4), _ALONE.reshape(-1)), 6, (0, 2, 4))
                 narrowed = replace(view, inputs=narrow(view.inputs), part_inputs=tuple(map(narrow, view.part_inputs)))
-                vectors = [found.vector, *self._cross_fit(t, narrowed, rows, design, found)]
+                vectors = [solution.vector, *self._cross_fit(t, narrowed, rows, design, solution)]
             matrices = np.zeros((len(vectors), *shape))
             matrices[np.ix_(range(len(vectors)), [0, own[0]], [0, own[1]])] = np.reshape(vectors, (-1, 2, 2))
             result.append(list(matrices))
         return result
 
-    def _given(self, view: _MappedLog, parts: Sequence[Floats]) -> tuple[Floats, Floats]:
+    def _conditional(self, view: _MappedLog, parts: Sequence[Floats]) -> tuple[Floats, Floats]:
         """[S, T] and [S', T]: conditional probabilities of the shown rows, each by the coefficients of the part without
         its fold, and of the later ones by those of the earlier requests.
         """
@@ -448,26 +455,31 @@ class _Task:
 
     def _apply(self, view: _MappedLog, part: int, weights: Floats, rows: Array) -> Floats:
         inputs = view.inputs_of(part)
-        z, u, result = inputs.z[self.request[rows]], inputs.u[rows], np.empty((len(rows), len(view.frame.tasks)))
-        for t, parent in enumerate(view.frame.parents):
+        z, u, result = inputs.z[self.request[rows]], inputs.u[rows], np.empty((len(rows), len(view.scaling.tasks)))
+        for t, parent in enumerate(view.scaling.parents):
             eta = inputs.base[rows, t] + np.einsum("su,su->s", z @ weights[t], u)
             if parent >= 0:
                 result[:, t] = 1 / (1 + np.exp(-eta))
             else:
-                result[:, t] = np.exp(eta if view.frame.amounts[t] else np.minimum(eta, 0.0))
+                result[:, t] = np.exp(eta if view.scaling.amounts[t] else np.minimum(eta, 0.0))
         return result
 
-    def _shares(self, given: tuple[Floats, Floats]) -> _Shares:
-        return _Shares(self.whole.shares(given[0]), self.last.shares(given[1]))
+    def _shares(self, conditional: tuple[Floats, Floats]) -> _Shares:
+        return _Shares(self.whole.shares(conditional[0]), self.last.shares(conditional[1]))
 
 
 def _design(
-    shape: tuple[int, int], blocks: Mapping[str, Array], frame: Frame, t: int, prior: Correction | None, share: bool
+    shape: tuple[int, int],
+    blocks: Mapping[str, Array],
+    scaling: InputScaling,
+    t: int,
+    prior: Correction | None,
+    share: bool,
 ) -> newton.Design:
     """The coefficients of task t, beside those of a prior market or counted from them."""
     if prior is None:
         return newton.Design(shape, dict(blocks))
-    moved = _moved(prior, frame, t, shape).reshape(-1)
+    moved = _moved(prior, scaling, t, shape).reshape(-1)
     if not share:
         return newton.Design(shape, dict(blocks), center=moved)
     columns = np.zeros((len(moved), len(blocks)))
@@ -477,13 +489,13 @@ def _design(
     return newton.Design(shape, {**blocks, **extra}, columns)
 
 
-def _moved(prior: Correction, frame: Frame, t: int, shape: tuple[int, int]) -> Floats:
+def _moved(prior: Correction, scaling: InputScaling, t: int, shape: tuple[int, int]) -> Floats:
     """[Z, U]: the prior's coefficients of a task in the places of this market's, without its level."""
     moved = np.zeros(shape)
-    if frame.tasks[t] not in prior.tasks:
+    if scaling.tasks[t] not in prior.tasks:
         return moved
-    names, theirs = _names(frame), _names(prior)
-    source = prior.weights[prior.tasks.index(frame.tasks[t])]
+    names, theirs = _names(scaling), _names(prior)
+    source = prior.weights[prior.tasks.index(scaling.tasks[t])]
     first = [(a, theirs[0].index(name)) for a, name in enumerate(names[0]) if name in theirs[0]]
     second = [(b, theirs[1].index(name)) for b, name in enumerate(names[1]) if name in theirs[1]]
     for a, p in first:
@@ -493,9 +505,9 @@ def _moved(prior: Correction, frame: Frame, t: int, shape: tuple[int, int]) -> F
     return moved
 
 
-def _names(frame: Frame | Correction) -> tuple[list[str], list[str]]:
-    """Of the inputs in z and in u."""
-    values = [f"task {name}" for name in frame.tasks] + [f"item {name}" for name in frame.items]
-    features = [f"feature {name}" for name in frame.features]
-    missing = [f"missing {frame.features[f]}" for f in frame.indicators]
+def _names(scaling: InputScaling | Correction) -> tuple[list[str], list[str]]:
+    """Names of the inputs in z and in u."""
+    values = [f"task {name}" for name in scaling.tasks] + [f"item {name}" for name in scaling.items]
+    features = [f"feature {name}" for name in scaling.features]
+    missing = [f"missing {scaling.features[f]}" for f in scaling.indicators]
     return ["1", *features, *missing, *values], ["1", *values]

@@ -30,7 +30,7 @@ from statistics import NormalDist
 import numpy as np
 
 from pygrade._typing import Array, Floats
-from pygrade.correction.inputs import Frame, downward
+from pygrade.correction.inputs import InputScaling, downward
 from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs
 
@@ -46,7 +46,7 @@ _MOST_WEIGHT = 4.0  # of a row
 
 @dataclass(frozen=True)
 class Gain:
-    """What held-out feedback shows of a candidate."""
+    """A candidate's gain on held-out feedback, in standard errors (z) where nothing else is said."""
 
     value: float  # nats per request of the joint likelihood
     z: float  # of the joint likelihood
@@ -56,7 +56,7 @@ class Gain:
     later_page: float = math.nan  # of the value given the page, on these
     needed: float = NEEDED  # of z
     support: float = SUPPORTS  # of z_page
-    items: bool = False  # it knows items, by their levels or columns
+    items: bool = False  # it uses items, by their effects or columns
 
     @property
     def failure(self) -> str:
@@ -80,28 +80,28 @@ class Gain:
 
     @property
     def text(self) -> str:
-        """What proves it, in a line."""
+        """The gain as evidence, in a line."""
         return f"likelihood z {self.z:.1f}, by value {self.z_value:.1f}"
 
 
 class JointLikelihood:
-    """How well conditional probabilities tell the feedback of a log's pages."""
+    """Likelihood of the feedback on a log's pages under conditional probabilities."""
 
-    def __init__(self, logs: Logs, frame: Frame, theta: Floats, cases: Sequence[float]) -> None:
+    def __init__(self, logs: Logs, scaling: InputScaling, theta: Floats, cases: Sequence[float]) -> None:
         """theta [S]: examination of the shown rows; cases [T]: what a unit of a task counts, `inputs.case_of`, or 1."""
         shown = logs.shown
         self.request, self.count, self.theta = logs.row_request[shown], logs.num_requests, theta
-        self.parents, self._feedback = frame.parents, logs.feedback[shown].astype(np.float64)
+        self.parents, self._feedback = scaling.parents, logs.feedback[shown].astype(np.float64)
         counted = [t for t, parent in enumerate(self.parents) if parent < 0 and self._feedback[:, t].any()]
         self.events = {t: cases[t] * self._feedback[:, t] for t in counted}
         self.page = self._sums(sum(self.events.values(), np.zeros(len(theta))))[self.request]
         self.costs = self._costs(logs)
 
-    def shares(self, given: Floats) -> Floats:
+    def shares(self, conditional: Floats) -> Floats:
         """[S, T]: of roots a row's share of its page's events, of children the probability; given [S, T]."""
-        result, total = np.clip(given, 1e-9, 1 - 1e-9), np.zeros(self.count)
+        result, total = np.clip(conditional, 1e-9, 1 - 1e-9), np.zeros(self.count)
         for t, y in self.events.items():
-            mean = self.theta * np.maximum(given[:, t], 1e-30)
+            mean = self.theta * np.maximum(conditional[:, t], 1e-30)
             result[:, t] = mean * (y.sum() / mean.sum())
             total += self._sums(result[:, t])
         for t in self.events:
@@ -138,8 +138,10 @@ class JointLikelihood:
                 below[parents[t]] += below[t]
         result = np.empty(len(rate))
         for t, parent in enumerate(parents):
-            known = self.events[t].mean() if t in self.events else rate[t] * (1 - rate[t] / max(rate[parent], 1e-9))
-            result[t] = below[t] ** 2 / max(known, 1e-30)
+            information = (
+                self.events[t].mean() if t in self.events else rate[t] * (1 - rate[t] / max(rate[parent], 1e-9))
+            )
+            result[t] = below[t] ** 2 / max(information, 1e-30)
         return np.asarray(result / max(total**2, 1e-30))
 
     def _sums(self, values: Array) -> Floats:
@@ -148,7 +150,7 @@ class JointLikelihood:
 
 @dataclass(frozen=True, eq=False)
 class PageShares:
-    """How a ranking spreads the value of each page's feedback over its shown rows."""
+    """A ranking's shares of the value of each page's feedback, by shown row."""
 
     share: Floats  # [S] of the page
     gain: Floats  # [R] log likelihood of the value
@@ -220,7 +222,7 @@ def zscore(values: Array, cluster: Array) -> float:
 
 def needed_of(gains: Sequence[Floats], cluster: Array) -> float:
     """z that the best of several gains [R] needs to be as sure as one of `NEEDED`, by their correlation."""
-    sums = np.stack([np.bincount(cluster, part) for part in gains])
+    sums = np.stack([np.bincount(cluster, gain) for gain in gains])
     sums -= sums.mean(1, keepdims=True)
     sums = sums[np.square(sums).sum(1) > 0]
     if len(sums) < 2:

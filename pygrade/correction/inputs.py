@@ -1,7 +1,7 @@
 """Inputs of a correction from a log: conditional log odds, context and item columns, each standardized.
 
 A task that (almost) never happens without another (cart without click) is corrected *given* it, its parent. The
-formulas are those of `pygrade.reference.correction`; a `Frame` holds what stays the same for all requests.
+formulas are those of `pygrade.reference.correction`; a `InputScaling` holds what stays the same for all requests.
 """
 
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ def downward(parents: tuple[int, ...]) -> list[int]:
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class DesignInputs:
     """The shown rows of a log, as a fit sees them; the coefficients of a row are z (of its request) ⊗ u."""
 
     z: Floats  # [R, Z]: 1, context, the request's means
@@ -87,7 +87,7 @@ class Inputs:
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class InputScaling:
     """The chain of tasks and the standardization of a log's inputs."""
 
     tasks: tuple[str, ...]
@@ -103,8 +103,8 @@ class Frame:
     l_std: Floats32
 
     @classmethod
-    def of(cls, logs: Logs, predictions: Floats32, parents: tuple[int, ...] | None = None) -> "Frame":
-        """Of a log and its (mapped) predictions [M, T]; parents: the chain, if it is known."""
+    def of(cls, logs: Logs, predictions: Floats32, parents: tuple[int, ...] | None = None) -> "InputScaling":
+        """Fit the scaling on a log and its (mapped) predictions [M, T]; parents: the chain, if it is known."""
         amounts = amounts_of(logs)
         chain = parents_of(logs.feedback[logs.shown], amounts) if parents is None else parents
         columns = [log_odds(predictions, t, chain, amounts) for t in range(len(chain))]
@@ -116,8 +116,9 @@ class Frame:
             median = np.zeros(len(logs.features), np.float32)
             median[seen] = np.nanmedian(logs.context[:, seen], 0)
         indicators = tuple(int(f) for f in np.flatnonzero(missing.any(0) & seen))
-        told = ~missing.all(1)  # a request without any context is taken as an average one
-        x = _context(logs.context, median, indicators)[told if told.any() else slice(None)].astype(np.float64)
+        has_context = ~missing.all(1)  # a request without any context is taken as an average one
+        rows = has_context if has_context.any() else slice(None)
+        x = _context(logs.context, median, indicators)[rows].astype(np.float64)
         return cls(
             logs.tasks,
             logs.features,
@@ -141,8 +142,8 @@ class Frame:
         second = {"1": slice(0, 1), "c": slice(1, 1 + tasks), "i": slice(1 + tasks, 1 + tasks + items)}
         return tuple({name: part for name, part in side.items() if part.stop > part.start} for side in (first, second))  # type: ignore[return-value]
 
-    def inputs(self, logs: Logs, predictions: Floats32) -> Inputs:
-        """Of the log's shown rows under (mapped) predictions [M, T] of all candidates."""
+    def inputs(self, logs: Logs, predictions: Floats32) -> DesignInputs:
+        """Inputs of the log's shown rows under (mapped) predictions [M, T] of all candidates."""
         count, shown, offsets = logs.num_requests, logs.shown, logs.offsets
         request, sizes = logs.row_request[shown], np.diff(offsets)[:, None]
         columns, base = [], np.empty((int(shown.sum()), len(self.tasks)))
@@ -162,7 +163,7 @@ class Frame:
         x = (_context(logs.context, self.median, self.indicators) - self.x_mean) / self.x_std
         x[np.isnan(logs.context).all(1)] = 0.0  # as the core does
         z = np.concatenate([np.ones((count, 1)), np.clip(x, -REACH, REACH), mean], 1)
-        return Inputs(z, u, base)
+        return DesignInputs(z, u, base)
 
     def correction(self, weights: Floats, maps: dict[str, Any] | None = None) -> Correction:
         """The correction with coefficients [T, Z, U] and the fields of its maps."""
@@ -174,8 +175,8 @@ class Frame:
             "map_knots": np.zeros((count, 5), np.float32),
             "map_weights": np.zeros((count, 7), np.float32),
         }
-        frame = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return Correction(**frame, weights=weights.astype(np.float32), **found)
+        scaling = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return Correction(**scaling, weights=weights.astype(np.float32), **found)
 
 
 def log_odds(predictions: Floats32, t: int, parents: tuple[int, ...], amounts: tuple[bool, ...]) -> Floats32:
@@ -192,7 +193,7 @@ def _context(context: Floats32, median: Floats32, indicators: tuple[int, ...]) -
 
 
 def case_of(y: Floats, mean: Floats) -> float:
-    """What a unit of an amount counts: one over the dispersion of amounts y [n] around their mean [n] at its level.
+    """Weight of a unit of an amount: one over the dispersion of amounts y [n] around their mean [n] at its level.
 
     A quasi-likelihood, whose variance is a multiple of the mean; so seconds and hours count alike.
     """
@@ -200,14 +201,14 @@ def case_of(y: Floats, mean: Floats) -> float:
     return 1.0 / max(float((np.square(y - mean) / mean).mean()), 1e-30)
 
 
-class Rows:
+class TaskRows:
     """The rows that tell of one task: all shown ones of a root, those with the parent's event of a child."""
 
     def __init__(
         self,
         t: int,
-        frame: Frame,
-        inputs: Inputs,
+        scaling: InputScaling,
+        inputs: DesignInputs,
         logs: Logs,
         theta: Floats,
         keep: Array | None = None,
@@ -217,12 +218,12 @@ class Rows:
         default 1 or, of amounts, one over their dispersion.
         """
         feedback, request = logs.feedback[logs.shown], logs.row_request[logs.shown]
-        parent = frame.parents[t]
+        parent = scaling.parents[t]
         chosen = np.ones(len(request), bool) if parent < 0 else feedback[:, parent] > 0
         if keep is not None:
             chosen &= keep[request]
         self.rows = np.flatnonzero(chosen)
-        self.kind = "amount" if frame.amounts[t] else "root" if parent < 0 else "child"
+        self.kind = "amount" if scaling.amounts[t] else "root" if parent < 0 else "child"
         own = request[self.rows]  # rising
         first = np.diff(own, prepend=-1) != 0
         self.request, self._compact = own[first], np.cumsum(first) - 1
@@ -250,7 +251,7 @@ class Rows:
         return np.asarray(self.theta * np.exp(eta if self.kind == "amount" else np.minimum(eta, 0.0)))
 
     def gradient(self, mean: Floats, on: Array | float = 1.0) -> Floats:
-        """Of the log likelihood by coefficients [Z, U]; on [S']: rows that count."""
+        """Gradient [Z, U] of the log likelihood by the coefficients; on [S']: rows that count."""
         error = (self.case * on) * (self.y - mean)
         sums = np.add.reduceat(error[:, None] * self.u, self.offsets[:-1], 0)
         return np.asarray(self.z.T @ sums)

@@ -29,7 +29,7 @@ _TOP = -1e-3  # largest log of a mapped probability
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """Of T tasks."""
+    """Calibration maps of T tasks: piecewise linear in the standardized log odds."""
 
     form: str  # marginal, conditional or linear
     parents: tuple[int, ...]
@@ -45,7 +45,7 @@ class Maps:
         for t in downward(self.parents):
             p, parent = predictions[:, t], self.parents[t]
             if self.form == "conditional" and parent >= 0:
-                odds = given(predictions, t, parent)
+                odds = conditional_logit(predictions, t, parent)
                 result[:, t] = result[:, parent] * sigmoid(odds + self._bend(t, odds))
                 continue
             odds = np.asarray(logit(p, self.amounts[t]), np.float32)
@@ -76,7 +76,7 @@ def design(z: Array, knots: Floats) -> Floats:
     return np.concatenate([np.ones((len(z), 1)), z[:, None], np.maximum(z[:, None] - knots, 0.0)], 1)
 
 
-def given(predictions: Floats32, t: int, parent: int) -> Floats32:
+def conditional_logit(predictions: Floats32, t: int, parent: int) -> Floats32:
     """Conditional log odds [M]."""
     share = predictions[:, t] / np.maximum(predictions[:, parent], 1e-9)
     return np.asarray(logit(np.clip(share, *RATIO)), np.float32)
@@ -101,19 +101,19 @@ def fit_maps(
         on = y[:, parent] > 0 if child else np.ones(len(y), bool)
         if y[on, t].astype(bool).sum() < MIN_EVENTS:
             continue
-        odds = (given(p, t, parent) if child else logit(p[:, t], amounts[t]))[on].astype(np.float64)
+        odds = (conditional_logit(p, t, parent) if child else logit(p[:, t], amounts[t]))[on].astype(np.float64)
         mean[t], std[t] = odds.mean(), odds.std() + 1e-6
         z = np.clip((odds - mean[t]) / std[t], -REACH, REACH)
         knots[t] = _quantiles(z, sigmoid(odds) if child else p[on, t].astype(np.float64))
         phi = design(z, knots[t])[:, : 2 if form == "linear" else None]
         kind = "child" if child else "amount" if amounts[t] else "root"
         problem = _Problem(kind, phi, odds, y[on, t], np.ones(len(odds)) if child else theta[on], std[t])
-        found, precision = problem.solve()
-        weights[0, t, : phi.shape[1]] = problem.monotone(found)
+        vector, precision = problem.solve()
+        weights[0, t, : phi.shape[1]] = problem.monotone(vector)
         for k, keep in enumerate(parts):
-            part = problem.select(keep[request][on])
-            weights[1 + k, t, : phi.shape[1]] = part.monotone(part.solve(found, precision)[0])
-    every = [Maps(form, parents, amounts, mean, std, knots, part) for part in weights]
+            fold_problem = problem.select(keep[request][on])
+            weights[1 + k, t, : phi.shape[1]] = fold_problem.monotone(fold_problem.solve(vector, precision)[0])
+    every = [Maps(form, parents, amounts, mean, std, knots, fold_problem) for fold_problem in weights]
     return every[0], every[1:]
 
 
@@ -138,25 +138,28 @@ class _Problem:
         return _Problem(self.kind, self.phi[rows], self.base[rows], self.y[rows], self.theta[rows], self.std)
 
     def solve(self, vector: Floats | None = None, precision: Floats | None = None) -> tuple[Floats, Floats]:
-        """Coefficients and precisions; from given ones some steps that keep the precisions."""
+        """Coefficients and precisions; from old ones some steps that keep the precisions."""
         size, again = self.phi.shape[1], vector is not None
         if vector is None or precision is None:
             vector, precision = np.zeros(size), np.array([1e-2, 1.0, *[10.0] * (size - 2)])
         precision = precision.copy()
         for turn in range(_FOLD_ROUNDS if again else _ROUNDS):
+            # The Gauss-Newton information with the prior, and its inverse Σ.
             error, weight = self._moments(vector)
             information = (self.phi * weight[:, None]).T @ self.phi + np.diag(precision)
             covariance = np.linalg.inv(information)
+            # One Newton step, cut where a log odds would move by more than 2 (on every 50th event).
             move = covariance @ (self.phi.T @ error - precision * vector)
             vector = vector + move * min(1.0, 2.0 / (float(np.abs(self.phi[::50] @ move).max()) + 1e-9))
             if again or turn == 0:
                 continue
-            for part in (slice(1, 2), slice(2, size)):
-                if part.stop == part.start:
+            # The evidence update, α = γ / |w|² with γ = n - α tr Σ: of the slope, and of the hinges (none if linear).
+            for block in (slice(1, 2), slice(2, size)):
+                if block.stop == block.start:
                     continue
-                free = part.stop - part.start - float((precision[part] * np.diag(covariance)[part]).sum())
-                size_of = max(float(vector[part] @ vector[part]), 1e-12)
-                precision[part] = np.clip(max(free, 0.0) / size_of, _LEAST, _MOST)
+                determined = block.stop - block.start - float((precision[block] * np.diag(covariance)[block]).sum())
+                squares = max(float(vector[block] @ vector[block]), 1e-12)
+                precision[block] = np.clip(max(determined, 0.0) / squares, _LEAST, _MOST)
         return vector, precision
 
     def _moments(self, vector: Floats) -> tuple[Floats, Floats]:

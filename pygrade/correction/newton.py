@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pygrade._typing import Array, Floats
-from pygrade.correction.inputs import Rows
+from pygrade.correction.inputs import TaskRows
 
 LEVEL_PRECISION = 1e-2  # of the intercept
 FIRST_PRECISION = 100.0  # of a block before the evidence is known
@@ -51,7 +51,7 @@ class Design:
         return flat if self.prior is None else np.concatenate([flat, self.prior.T @ flat])
 
     def information(self, by_matrix: Floats) -> Floats:
-        """Of one or more matrices [.., Z·U, Z·U]."""
+        """Information of the vector, from that of one or more matrices [.., Z·U, Z·U]."""
         if self.prior is None:
             return by_matrix
         side = by_matrix @ self.prior
@@ -88,7 +88,12 @@ def start(design: Design) -> Solution:
 
 
 def solve(
-    rows: Rows, design: Design, at: Solution, rounds: int, renew: Sequence[int], pool: dict[str, float] | None = None
+    rows: TaskRows,
+    design: Design,
+    at: Solution,
+    rounds: int,
+    renew: Sequence[int],
+    pool: dict[str, float] | None = None,
 ) -> Solution:
     """Newton steps from a solution; information is computed anew at the rounds ``renew``, precisions after each round
     but the first. pool: precision of each block over all tasks, which a task's own is drawn to.
@@ -96,13 +101,16 @@ def solve(
     vector, precision, determined = at.vector, at.precision.copy(), dict(at.determined)
     information = np.empty((0, 0))
     for turn in range(rounds):
+        # Σ, the posterior covariance: an old information matrix does for some rounds, and is the costly part.
         if turn in renew:
             information = design.information(rows.information(rows.mean(design.matrix(vector)))[0])
         covariance = inverse(information, precision)
+        # Newton steps for the coefficients; the first round starts far away and takes two.
         for _ in range(2 if turn == 0 else 1):
             vector = step(rows, design, vector, covariance, precision)
         if turn == 0 and not at.determined:
-            continue
+            continue  # a new fit: coefficients near their start would give wrong precisions
+        # The evidence update of each block's α, drawn to that of all tasks.
         precision, determined = renewed(design, vector, precision, covariance, pool)
     return Solution(vector, precision, determined)
 
@@ -113,16 +121,18 @@ def renewed(
     """Precisions by MacKay's rule, and the number of coefficients that the log determines, by block."""
     precision, determined, spread = precision.copy(), {}, np.diag(covariance)
     for name, places in design.blocks.items():
+        # γ = n - α tr(Σ of the block): coefficients that the log determines.
         gamma = max(len(places) - float((precision[places] * spread[places]).sum()), 0.0)
         determined[name] = gamma
         more = (0.0, 0.0) if pool is None else (POOLED, POOLED / max(pool[name], 1e-3))
         size = float(vector[places] @ vector[places])
+        # α = γ / |w|², with the pooled precision worth `POOLED` coefficients.
         precision[places] = np.clip((gamma + more[0]) / max(size + more[1], 1e-12), LEAST, MOST)
     return precision, determined
 
 
 def step(
-    rows: Rows, design: Design, vector: Floats, covariance: Floats, precision: Floats, on: Array | float = 1.0
+    rows: TaskRows, design: Design, vector: Floats, covariance: Floats, precision: Floats, on: Array | float = 1.0
 ) -> Floats:
     """One Newton step, shortened where a predictor would move far; on [S']: rows that count."""
     gradient = design.gradient(rows.gradient(rows.mean(design.matrix(vector)), on)) - precision * vector
@@ -130,20 +140,20 @@ def step(
     return np.asarray(vector + move * min(1.0, _LONGEST / (rows.reach(design.move(move)) + 1e-9)))
 
 
-def cross_fit(rows: Rows, design: Design, at: Solution, fold: Array, count: int) -> list[Floats]:
+def cross_fit(rows: TaskRows, design: Design, at: Solution, fold: Array, count: int) -> list[Floats]:
     """The vectors of the log without each fold [R'], by Newton steps from the whole log's."""
     parts = design.information(rows.information(rows.mean(design.matrix(at.vector)), fold, count))
     total, row_fold = parts.sum(0), rows.on_rows(fold)
     return [_without(rows, design, at, total - parts[k], row_fold != k) for k in range(count)]
 
 
-def without_fold(rows: Rows, design: Design, at: Solution) -> Floats:
-    """The same of rows whose inputs are those of one fold: the whole log's information does not fit them."""
+def without_fold(rows: TaskRows, design: Design, at: Solution) -> Floats:
+    """The vector of rows with one fold's inputs, by information of their own: the whole log's does not fit them."""
     information = design.information(rows.information(rows.mean(design.matrix(at.vector)))[0])
     return _without(rows, design, at, information, 1.0)
 
 
-def _without(rows: Rows, design: Design, at: Solution, information: Floats, on: Array | float) -> Floats:
+def _without(rows: TaskRows, design: Design, at: Solution, information: Floats, on: Array | float) -> Floats:
     covariance = inverse(information, at.precision)
     vector = at.vector
     for _ in range(_FOLD_STEPS):

@@ -31,7 +31,7 @@ from pygrade import ops
 from pygrade._typing import Array, Floats, Floats32, Ints
 from pygrade.correction import newton
 from pygrade.correction.gate import zscore
-from pygrade.correction.inputs import Frame, Inputs, Rows, amounts_of, gram, parents_of
+from pygrade.correction.inputs import DesignInputs, InputScaling, TaskRows, amounts_of, gram, parents_of
 from pygrade.logs import Logs, evenly_spaced
 from pygrade.metrics.texts import count_text
 from pygrade.policy.page_terms import MAX_CATEGORIES, MAX_COEFFICIENT, PageTerms
@@ -54,7 +54,7 @@ _Terms = tuple[Floats, float]  # coefficients of pairs [C, C], the most frequent
 
 @dataclass(frozen=True)
 class PageGain:
-    """What the gate and the guard found: standard errors above 0."""
+    """Results of the gate and of the randomized check, in standard errors above 0."""
 
     z: float  # of the held-out likelihood, row by row
     z_page: float  # given the events of each page
@@ -96,8 +96,8 @@ def can_fit(logs: Logs) -> str:
 
 
 def missing_shuffles(logs: Logs) -> str:
-    """What page terms that can be fitted lack of shuffled pages, which guard them, and how many more requests like the
-    log's have it; "": nothing.
+    """Shuffled pages that the randomized check of page terms still needs, and the number of further requests like the
+    log's that would hold them; "": none, or no page terms can be fitted.
     """
     amounts = amounts_of(logs)
     root = -1 if can_fit(logs) else root_of(logs, parents_of(logs.feedback[logs.shown], amounts), amounts)
@@ -153,11 +153,11 @@ def fit_pages(
     """
     if reason := can_fit(logs):
         raise ValueError(f"no page terms: {reason}; want a log with slots and items' categories or embeddings")
-    frame = Frame.of(_without_items(logs), corrected, parents)
-    root = root_of(logs, frame.parents, frame.amounts)
+    scaling = InputScaling.of(_without_items(logs), corrected, parents)
+    root = root_of(logs, scaling.parents, scaling.amounts)
     if root < 0:
         return None
-    task = _PageFit(logs, corrected, frame, root, np.asarray(curve, np.float64), fold, cluster)
+    task = _PageFit(logs, corrected, scaling, root, np.asarray(curve, np.float64), fold, cluster)
     return task.fit()
 
 
@@ -201,7 +201,7 @@ def _without_items(logs: Logs) -> Logs:
 
 
 class _Sums:
-    """What stands above each shown row, and on its whole page, weighted by attention."""
+    """Sums over the items above each shown row, and over its whole page, weighted by attention."""
 
     def __init__(self, logs: Logs, attention: Floats) -> None:
         shown = np.flatnonzero(logs.shown)
@@ -320,11 +320,13 @@ class _Flat(newton.Design):
         return by_matrix
 
 
-class _PageRows(Rows):
+class _PageRows(TaskRows):
     """The shown rows with further columns [S, E]; coefficients are vectors of Z · U + E numbers."""
 
-    def __init__(self, t: int, frame: Frame, inputs: Inputs, logs: Logs, theta: Floats, extra: Floats) -> None:
-        super().__init__(t, frame, inputs, logs, theta)
+    def __init__(
+        self, t: int, scaling: InputScaling, inputs: DesignInputs, logs: Logs, theta: Floats, extra: Floats
+    ) -> None:
+        super().__init__(t, scaling, inputs, logs, theta)
         self.extra, self._own = extra[self.rows], self.z.shape[1] * self.u.shape[1]
 
     def _matrix(self, vector: Floats) -> Floats:
@@ -349,7 +351,7 @@ class _PageRows(Rows):
         )
 
     def _information(self, mean: Floats, some: Ints, rows: Ints) -> Floats:
-        """Of some requests and their rows."""
+        """Information of some requests and their rows."""
         z, u, extra, weight = self.z[some], self.u[rows], self.extra[rows], mean[rows]
         starts = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[some])])
         result = np.empty((self._own + extra.shape[1],) * 2)
@@ -374,14 +376,21 @@ class _PageFit:
     """Facts that both fits of a log share."""
 
     def __init__(
-        self, logs: Logs, corrected: Floats32, frame: Frame, root: int, curve: Floats, fold: Array, cluster: Array
+        self,
+        logs: Logs,
+        corrected: Floats32,
+        scaling: InputScaling,
+        root: int,
+        curve: Floats,
+        fold: Array,
+        cluster: Array,
     ) -> None:
-        self.logs, self.frame, self.root, self.fold, self.cluster = logs, frame, root, fold, cluster
+        self.logs, self.scaling, self.root, self.fold, self.cluster = logs, scaling, root, fold, cluster
         self.count, self.curve = int(fold.max()) + 1, curve / curve[0]
         shown = logs.shown
         self.request, self.slot = logs.row_request[shown], logs.position[shown]
         self.theta, self.y = curve[self.slot], logs.feedback[shown, root].astype(np.float64)
-        self.inputs = frame.inputs(_without_items(logs), corrected)
+        self.inputs = scaling.inputs(_without_items(logs), corrected)
         self.sums = sums = _Sums(logs, self.curve)
         blocks: dict[str, Floats] = {}
         if sums.categories:
@@ -424,13 +433,13 @@ class _PageFit:
         """The solution with blocks of columns, and its held-out mean [S]; start: of fewer columns."""
         shape = (self.inputs.z.shape[1], self.inputs.u.shape[1])
         own, at = shape[0] * shape[1], shape[0] * shape[1] + len(self.free)
-        places = newton.blocks_of(self.frame.groups, shape[1])
+        places = newton.blocks_of(self.scaling.groups, shape[1])
         for name, block in blocks.items():
             places[name] = np.arange(at, at + block.shape[1])
             at += block.shape[1]
         rows = _PageRows(
             self.root,
-            self.frame,
+            self.scaling,
             self.inputs,
             self.logs,
             self.theta,
@@ -449,7 +458,7 @@ class _PageFit:
         return found, np.maximum(mean, 1e-12)
 
     def _coefficients(self, vector: Floats, blocks: Mapping[str, Floats]) -> _Terms:
-        """Of pairs [C, C], the most frequent category first, and of the cosine."""
+        """Coefficients of pairs [C, C], the most frequent category first, and of the cosine."""
         count, at = len(self.sums.categories), len(vector) - sum(b.shape[1] for b in blocks.values())
         pairs, cosine = np.zeros((count, count)), 0.0
         for name, block in blocks.items():

@@ -14,7 +14,7 @@ import numpy as np
 from pygrade._typing import Floats
 from pygrade.correction import newton
 from pygrade.correction.fit import State
-from pygrade.correction.inputs import Rows
+from pygrade.correction.inputs import TaskRows
 from pygrade.logs import Logs
 from pygrade.workers import Workers
 
@@ -37,7 +37,7 @@ class _Job(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """Of one task: [Z·U, Z·U] and [Z, U]."""
+    """Information [Z·U, Z·U] and gradient [Z, U] of one task."""
 
     information: Floats
     gradient: Floats
@@ -77,10 +77,10 @@ def sums_of_part(job: _Job) -> list[_Sums]:
 
     def sums_of(logs: Logs) -> list[_Sums]:
         predictions = logs.predictions if state.maps is None else state.maps.apply(logs.predictions)
-        inputs, theta = state.frame.inputs(logs, predictions), job.examine(logs)[logs.shown]
+        inputs, theta = state.scaling.inputs(logs, predictions), job.examine(logs)[logs.shown]
         sums = []
         for t, case in enumerate(state.cases):
-            rows = Rows(t, state.frame, inputs, logs, theta, case=case)
+            rows = TaskRows(t, state.scaling, inputs, logs, theta, case=case)
             mean = rows.mean(weights[t])
             sums.append(_Sums(rows.information(mean)[0], rows.gradient(mean)))
         return sums

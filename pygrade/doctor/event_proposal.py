@@ -91,7 +91,7 @@ def sample(places: Sequence[Place], item: str = "") -> Sampled:
 
 @dataclass
 class TableProposal:
-    """What a table is, as keys of its table in the schema."""
+    """The proposed use of a table, as keys of its table in the schema."""
 
     table: Sampled
     entity: str  # events, users or items

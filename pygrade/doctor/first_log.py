@@ -55,7 +55,7 @@ def plan_first_log(
 
 
 def plan_sentence(plan: Mapping[str, Any]) -> str:
-    """What to do, for those who decide."""
+    """The plan in a sentence, for those who decide."""
     chosen = plan["chosen"]
     daily = "" if chosen["pages_a_day"] is None else f", {chosen['pages_a_day']:,.0f} a day that are logged in full,"
     text = (
@@ -84,7 +84,7 @@ def plan_rows(plan: Mapping[str, Any]) -> Rows:
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:
-    """What the plan rests on."""
+    """The assumptions of the plan."""
     slots = f"slots examined as (slot + 1)^-{plan['exponent']:g}, assumed"
     return (
         f"Shuffled pages count where they are logged with all candidates ({100 * plan['full']:g} % of the requests). "

@@ -23,7 +23,7 @@ WORTH_TEXT = "What the log can tell before anything is trained on it, and what w
 
 
 def support_sentences(sheet: Sheet) -> list[str]:
-    """What the log supports and what it does not, the least difference that it shows, and what an event is worth."""
+    """Sentences on the uses that the log supports, the least difference that it shows, and the worth of an event."""
     entries = {text: sheet["estimates"][name] for name, text in _SUPPORTS.items()}
     can = [text for text, entry in entries.items() if entry["possible"]]
     sentences = [f"With this log you can {', '.join(can)}."] if can else []

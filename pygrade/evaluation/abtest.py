@@ -396,13 +396,13 @@ class _Quotient:
 
     @cached_property
     def skew(self) -> float:
-        """Of users, over both arms."""
+        """Skewness of users' values, over both arms."""
         users = np.concatenate([part * math.sqrt(len(part) * (len(part) - 1)) for part in (self.own, self.shared)])
         return float(users @ users**2 / (users @ users) ** 1.5) * math.sqrt(len(users))
 
     @cached_property
     def skews(self) -> tuple[float, float]:
-        """Of the t statistic, if users of both arms are alike, and by what each arm shows."""
+        """Skewness of the t statistic, if users of both arms are alike, and by each arm's own."""
         arm, control = len(self.own), len(self.shared)
         alike = self.skew * (control - arm) / math.sqrt(control * arm * (control + arm))
         return alike, float(self.own @ self.own**2 - self.shared @ self.shared**2) / self.error**3

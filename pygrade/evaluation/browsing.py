@@ -40,14 +40,18 @@ class Browsing(NamedTuple):
         result = np.ones(events.shape[:2])
         if not len(self.table):
             return result
+        # Chances of each state of what is above: no event yet, or the last event in a slot [R, k] of a task [T].
         none, states = np.ones((len(events), 1, 1)), np.zeros((len(events), 0, events.shape[2]))
         for k in range(events.shape[1]):
             table = self.table[min(k, len(self.table) - 1)]
             first, later = table[0, 0], table[_BUCKET[np.minimum(np.arange(k, 0, -1), len(_BUCKET) - 1)]]
+            # f of slot k: its mean over the states.
             looked = first * none + (later * states).sum((1, 2), keepdims=True)
             result[:, k] = looked[:, 0, 0]
+            # Chance of an event at slot k by task, if it is looked at with q alone; a state's f multiplies it.
             happens = curve[k] * events[:, k, None] * self.last  # [R, 1, T]
             any_event = happens.sum(2, keepdims=True)
+            # An event here ends each older state and starts the state of slot k.
             states = np.concatenate([states * (1 - np.minimum(later * any_event, 1)), looked * happens], 1)
             none = none * (1 - np.minimum(first * any_event, 1))
         return result
@@ -68,18 +72,21 @@ def fit_browsing(logs: Logs) -> Browsing:
     happened &= happened.mean(0) < _USUAL if len(rows) else False
     if not logs.slots_known or not happened.any():
         return Browsing(result, np.empty((0, 0, 0)), np.empty(0))
+    # Expected events by row: predictions scaled by task, then by slot, so that only what is above is left to explain.
     events, slot = np.asarray(happened.any(1), np.float64), logs.position[rows]
     expected = p @ (happened.sum(0) / np.maximum(p.sum(0), 1e-30)) + 1e-12
     expected *= _ratio(np.bincount(slot, events), np.bincount(slot, expected))[slot]
+    # The state of each row: distance to the last event above, and that event's rarest task.
     rarest = _rarest(happened)
     bucket, task = _states(logs.row_request[rows], slot, events, rarest)
     shape = (int(slot.max()) + 1, _BUCKETS, happened.shape[1])
-    place = np.ravel_multi_index((slot, bucket, task), shape)
-    n, e = (np.bincount(place, part, np.prod(shape)).reshape(shape) for part in (events, expected))
+    cell = np.ravel_multi_index((slot, bucket, task), shape)
+    n, e = (np.bincount(cell, counts, np.prod(shape)).reshape(shape) for counts in (events, expected))
+    # Shrink each cell to that of all slots, and that to 1; then scale to mean 1 by slot.
     overall = (n.sum(0) + _PRIOR) / (e.sum(0) + _PRIOR)
     factor = np.clip((n + _PRIOR * overall) / (e + _PRIOR), _LEAST, _MOST)
     factor /= np.maximum(_ratio((e * factor).sum((1, 2)), e.sum((1, 2))), 1e-30)[:, None, None]
-    result[rows] = factor.reshape(-1)[place]
+    result[rows] = factor.reshape(-1)[cell]
     last = np.bincount(rarest[happened.any(1)], minlength=shape[2])
     return Browsing(result, factor, last / np.maximum((logs.feedback[rows] > 0).sum(0), 1))
 
@@ -98,6 +105,6 @@ def _states(request: Array, slot: Array, happened: Array, task: Ints) -> tuple[I
     """The bucket of the distance to the last event above, and that event's task; rows by page and slot."""
     last = np.maximum.accumulate(np.where(happened > 0, np.arange(len(request)), -1))
     last = np.concatenate([[-1], last[:-1]])
-    known = (last >= 0) & (request[last] == request)
-    distance = np.where(known, slot - slot[last], 0)
-    return _BUCKET[np.minimum(distance, len(_BUCKET) - 1)], np.where(known, task[last], 0)
+    on_page = (last >= 0) & (request[last] == request)
+    distance = np.where(on_page, slot - slot[last], 0)
+    return _BUCKET[np.minimum(distance, len(_BUCKET) - 1)], np.where(on_page, task[last], 0)

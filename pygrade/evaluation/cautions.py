@@ -183,7 +183,7 @@ def caution_of_robots(logs: Logs, found: Bools) -> list[str]:
 
 
 def _users(logs: Logs, left_out: Bools, does: str, do: str) -> str:
-    """How many users requests [R] are of, with a verb for one and one for several."""
+    """Number of users who made the requests left_out [R], with a verb for one and one for several."""
     users = len(np.unique(logs.user_id[left_out]))
     return f"1 user {does}" if users == 1 else f"{users:,} users {do}"
 

@@ -101,7 +101,7 @@ class Solution:
         return record
 
 
-class Judge:
+class RankingEvaluator:
     """Counts events of rankings of a log, as lifts over production.
 
     propensity [S] of the slots and floor: see `evaluation.value`. Events are worth what the log says. production [M]:
@@ -151,7 +151,7 @@ class Judge:
 
     @cached_property
     def _cores(self) -> tuple[Core, Core]:
-        """Of the policy, and without its boosts."""
+        """C++ cores of the policy, and of the policy without its boosts."""
         return self.policy.in_core(), without_boosts(self.policy).in_core()
 
     @property
@@ -164,11 +164,11 @@ class Judge:
         return np.concatenate([events, self.logs.value_of(events)[:, None]], 1)
 
     @property
-    def _given(self) -> Array:
+    def _predictions(self) -> Array:
         return self.logs.predictions if self._corrected is None else self._corrected
 
     def _fitted(self, propensity: Array | None) -> Array:
-        return fit_events(self.logs, self._given, examined(self.logs, propensity))
+        return fit_events(self.logs, self._predictions, examined(self.logs, propensity))
 
     def _view(self, model: Array, propensity: Array | None, more: Array | None = None) -> _View:
         """Debiased events of a look at each candidate, with more columns [M, C], and the attention of ranks."""
@@ -183,7 +183,7 @@ class Judge:
     def _others(self) -> list[_View]:
         """The views of other assumptions."""
         propensity, _, _, error = self._judged
-        views = [self._view(_scaled(self._given, self.logs.feedback, self._looks), propensity)]
+        views = [self._view(_scaled(self._predictions, self.logs.feedback, self._looks), propensity)]
         if error and propensity is not None:
             steeper = propensity * np.arange(1.0, len(propensity) + 1) ** -error
             views.append(self._view(self._fitted(steeper), steeper))
@@ -193,31 +193,31 @@ class Judge:
         """Debiased events [T + 1] of ranking by scores [M] under other assumptions."""
         logs, count = self.logs, len(self.names)
         shown, request = logs.shown, logs.row_request
-        place = np.where(shown, logs.position, np.bincount(request, shown)[request])
-        moved = np.log((place + 1.0) / (ranks(scores, logs.offsets) + 1.0))
+        slot = np.where(shown, logs.position, np.bincount(request, shown)[request])
+        moved = np.log((slot + 1.0) / (ranks(scores, logs.offsets) + 1.0))
         rows = shown if logs.exploration is None else shown & (logs.exploration != "shuffle")[request]
         slopes = _slopes(logs.feedback[rows], self._looks[rows, None] * self._model[rows], moved[rows])
-        more = np.where(shown[:, None], 0.0, self._model * np.expm1(moved[:, None] * slopes))
-        transferred = self._counted(scores, (_tensors(self._valued(more))[0], self._first[1])).sum(0)
-        transferred += self._counted(scores)[:, :count].sum(0)
-        return [transferred, *(self._counted(scores, view).sum(0) for view in self._others)]
+        gains = np.where(shown[:, None], 0.0, self._model * np.expm1(moved[:, None] * slopes))
+        transferred = self._outcomes(scores, (_tensors(self._valued(gains))[0], self._first[1])).sum(0)
+        transferred += self._outcomes(scores)[:, :count].sum(0)
+        return [transferred, *(self._outcomes(scores, view).sum(0) for view in self._others)]
 
-    def _counted(self, scores: Array, view: _View | None = None) -> Array:
-        """Of ranking by scores [M], per request: debiased events [R, T + 1]; under the first view (None) predicted
-        events and exposures, too: [R, 2 T + 2 + G].
+    def _outcomes(self, scores: Array, view: _View | None = None) -> Array:
+        """Outcomes of ranking by scores [M], per request: debiased events [R, T + 1]; under the first view (None) also
+        predicted events and exposures: [R, 2 T + 2 + G].
         """
         gains, discount = view or self._first
         rows, offsets = torch.from_numpy(np.asarray(scores, np.float32))[:, None], torch.from_numpy(self.logs.offsets)
         ones = torch.ones(self.logs.num_requests, 1, 1)
-        found = ops.topk_gain(rows, ones, gains, len(discount), discount, offsets=offsets)
-        return found[:, 0].numpy().astype(np.float64)
+        gain = ops.topk_gain(rows, ones, gains, len(discount), discount, offsets=offsets)
+        return gain[:, 0].numpy().astype(np.float64)
 
     @cached_property
     def _base(self) -> Array:
-        """Of production; 0 without one."""
+        """Outcomes of production's ranking; 0 without one."""
         if self._production is None:
             return np.zeros((self.logs.num_requests, 2 * len(self.names)))
-        return self._counted(self._production)
+        return self._outcomes(self._production)
 
     @cached_property
     def _base_otherwise(self) -> list[Array]:
@@ -227,14 +227,14 @@ class Judge:
 
     def values_of(self, scores: Array) -> Array:
         """[R]: the debiased value of ranking by scores [M], by request."""
-        return self._counted(scores)[:, len(self.logs.tasks)]
+        return self._outcomes(scores)[:, len(self.logs.tasks)]
 
     def counts(self, values: Array | None = None, boosts: Array | None = None) -> tuple[Array, Array, Array]:
         """Debiased events [R, T + 1] of the policy at multipliers [R, T] and boosts [M] (None: its own), those of
         production, and the attention [R, G] that the groups get of `attention` [R].
         """
-        found, count = self._counted(self.scores(values, boosts=boosts)), len(self.names)
-        return found[:, :count], self._base[:, :count], found[:, 2 * count :]
+        outcomes, count = self._outcomes(self.scores(values, boosts=boosts)), len(self.names)
+        return outcomes[:, :count], self._base[:, :count], outcomes[:, 2 * count :]
 
     def scores(
         self,
@@ -245,16 +245,16 @@ class Judge:
         """[M]: `FusionPolicy.scores` at multipliers [T] or [R, T], shifts by task (None: none) and boosts [M] (None:
         the policy's)."""
         logs = self.logs
-        given = logs.context, logs.predictions, logs.offsets, logs.scenario, values, logs.value, self._items, shifts
+        arguments = logs.context, logs.predictions, logs.offsets, logs.scenario, values, logs.value, self._items, shifts
         if boosts is None:
-            return self.policy.scores(*given, core=self._cores[0])
-        rows = torch.from_numpy(self.policy.scores(*given, core=self._cores[1]))
+            return self.policy.scores(*arguments, core=self._cores[0])
+        rows = torch.from_numpy(self.policy.scores(*arguments, core=self._cores[1]))
         offsets = torch.from_numpy(logs.offsets)
         z = ops.transform_scores(rows[:, None], "zscore", epsilon=EPSILON, offsets=offsets)[:, 0]
         return np.asarray((z + torch.from_numpy(np.asarray(boosts, np.float32))).numpy())
 
     def shifted(self, shifts: Mapping[str, float]) -> Point:
-        """What shifts of the tasks' values earn at once, by task: lifts over the values as they are."""
+        """The point of several shifts of the tasks' values at once: lifts over the values as they are."""
         if not shifts:
             raise ValueError("shifts is empty; want a shift of at least one task's value")
         ones = [1.0] * len(self.logs.tasks)
@@ -265,15 +265,15 @@ class Judge:
         """Ranking by scores [M]; values [T]: the multipliers that they are the policy's at; over [M]: scores of another
         ranking than production's.
         """
-        new, old = self._counted(scores), self._base if over is None else self._counted(over)
+        new, old = self._outcomes(scores), self._base if over is None else self._outcomes(over)
         others = zip(
             self._otherwise(scores), self._base_otherwise if over is None else self._otherwise(over), strict=True
         )
         moved = [_lift(*pair) for pair in others]
         count, ones, events = len(self.names), np.ones(self.logs.num_requests), {}
         for t, name in enumerate(self.names):
-            found = intervals.ratio_lift((new[:, t], ones), (old[:, t], ones), self.users)
-            events[name] = intervals.widen(found, math.hypot(*(lift[t] - found.value for lift in moved)))
+            lift = intervals.ratio_lift((new[:, t], ones), (old[:, t], ones), self.users)
+            events[name] = intervals.widen(lift, math.hypot(*(other_lift[t] - lift.value for other_lift in moved)))
         named = None if values is None else dict(zip(self.logs.tasks, map(float, values), strict=True))
         predicted = _lift(*(part[:, count : 2 * count].sum(0) for part in (new, old))).tolist()
         return Point(named, events, dict(zip(self.names, predicted, strict=True)))
@@ -288,8 +288,8 @@ class Judge:
 
     def totals(self, values: Sequence[float] | None) -> Array:
         """[T + 1]: debiased events of the policy at multipliers [T], or of production (None)."""
-        found = self._base if values is None else self._counted(self.scores(values))
-        return np.asarray(found[:, : len(self.names)].sum(0))
+        outcomes = self._base if values is None else self._outcomes(self.scores(values))
+        return np.asarray(outcomes[:, : len(self.names)].sum(0))
 
 
 def group_columns(logs: Logs, groups: Sequence[str]) -> Array:
@@ -335,7 +335,7 @@ def _lift(new: Array, old: Array) -> Array:
 class _Judges:
     """Judges that live in workers, each several times if there are workers enough, to count at many multipliers."""
 
-    def __init__(self, judges: Sequence[Judge], workers: Workers) -> None:
+    def __init__(self, judges: Sequence[RankingEvaluator], workers: Workers) -> None:
         self._copies = max(1, workers.count // len(judges))
         parts = [judge for judge in judges for _ in range(self._copies)]
         self._actors = workers.actors(copy.copy, parts, "front")
@@ -343,12 +343,12 @@ class _Judges:
     def each(self, method: str, vectors: Sequence[Sequence[float]], judges: int = 1) -> list[list[Any]]:
         """Results of the method at each of the vectors, by judge; a judge's copies share the vectors."""
         shares = [list(vectors[number :: self._copies]) for number in range(self._copies)]
-        found = self._actors.call("each", [method] * len(shares) * judges, shares * judges)
+        results = self._actors.call("each", [method] * len(shares) * judges, shares * judges)
         result = []
-        for first in range(0, len(found), self._copies):
+        for first in range(0, len(results), self._copies):
             of_judge: list[Any] = [None] * len(vectors)
             for number in range(self._copies):
-                of_judge[number :: self._copies] = found[first + number]
+                of_judge[number :: self._copies] = results[first + number]
             result.append(of_judge)
         return result
 
@@ -357,7 +357,7 @@ class _Judges:
 
 
 def front(
-    judge: Judge,
+    judge: RankingEvaluator,
     tasks: Sequence[str],
     expected_value: Array,
     workers: Workers = LOCAL,
@@ -371,19 +371,19 @@ def front(
     if len(set(tasks)) != len(tasks):
         raise ValueError(f"tasks is {', '.join(tasks)}; want each task once")
 
-    wanted: list[list[float]] = []
+    vectors: list[list[float]] = []
 
     def at(**factors: float) -> int:
-        wanted.append([factors.get(task, 1.0) for task in every])
-        return len(wanted) - 1
+        vectors.append([factors.get(task, 1.0) for task in every])
+        return len(vectors) - 1
 
     path = [REACH**step for step in np.linspace(1.0, -1.0, _STEPS)]
     trained = at()
     knobs = {f"{task} {sign}": at(**{task: u}) for task in tasks for sign, u in (("× 4", 4.0), ("/ 4", 0.25))}
     pairs = [(a, b) for i, a in enumerate(tasks) for b in tasks[i + 1 :]]
     paths = [(a, b, [at(**{a: u, b: 1 / u}) for u in path]) for a, b in pairs]
-    with closing(_Judges([judge], workers)) as held:
-        (points,) = held.each("at", wanted)
+    with closing(_Judges([judge], workers)) as judges:
+        (points,) = judges.each("at", vectors)
     marks = {EXPECTED_VALUE: judge.point(expected_value), AS_TRAINED: points[trained]}
     if judge.mixed:
         marks[SERVED] = judge.point(judge.scores(None))
@@ -392,15 +392,15 @@ def front(
         num_users=count_distinct(judge.logs.user_number),
         tasks=tuple(tasks),
         marks=marks,
-        knobs={name: points[place] for name, place in knobs.items()},
-        paths=[(a, b, [points[place] for place in places]) for a, b, places in paths],
-        settings={" ".join(f"{task} {s:+g}" for task, s in entry.items()): judge.shifted(entry) for entry in settings},
+        knobs={name: points[index] for name, index in knobs.items()},
+        paths=[(a, b, [points[index] for index in places]) for a, b, places in paths],
+        settings={" ".join(f"{task} {s:+g}" for task, s in each.items()): judge.shifted(each) for each in settings},
     )
 
 
 def solve(
-    search: Sequence[Judge],
-    judge: Judge,
+    search: Sequence[RankingEvaluator],
+    judge: RankingEvaluator,
     keep: Mapping[str, float],
     most: str = VALUE,
     seed: int = 0,
@@ -419,7 +419,7 @@ def solve(
     if not keep or not all(level > 0 and math.isfinite(level) for level in keep.values()):
         raise ValueError(f"keep is {dict(keep)}; want a positive share of production's events for at least one task")
     kept, target = [names.index(task) for task in keep], names.index(most)
-    wanted = np.array(list(keep.values())) - 1.0
+    least = np.array(list(keep.values())) - 1.0
     totals = np.sum([part.totals(None) for part in search], 0)
     silent = [names[t] for t in (*kept, target) if not totals[t]]
     if silent:
@@ -427,22 +427,22 @@ def solve(
     rng, reach = np.random.default_rng(seed), math.log(REACH)
     mean, spread = np.zeros(len(names) - 1), np.full(len(names) - 1, 0.8)
     tried: list[tuple[float, float, Array, Array]] = []  # lacking, minus what is earned, log u, lifts
-    with closing(_Judges(search, workers)) as held:
+    with closing(_Judges(search, workers)) as judges:
         for _ in range(_ITERATIONS):
             draws = np.clip(mean + spread * rng.standard_normal((_POPULATION, len(mean))), -reach, reach)
             draws[0] = mean  # at first u = 1
-            counted = held.each("totals", [np.exp(draw).tolist() for draw in draws], len(search))
+            counted = judges.each("totals", [np.exp(draw).tolist() for draw in draws], len(search))
             for draw, *of_judges in zip(draws, *counted, strict=True):
-                found = _lift(np.sum(of_judges, 0), totals)
-                lacking = float(np.maximum(wanted - found[kept], 0.0).max())
-                tried.append((lacking, -float(found[target]), draw, found))
-            tried.sort(key=lambda entry: entry[:2])
+                lifts = _lift(np.sum(of_judges, 0), totals)
+                lacking = float(np.maximum(least - lifts[kept], 0.0).max())
+                tried.append((lacking, -float(lifts[target]), draw, lifts))
+            tried.sort(key=lambda trial: trial[:2])
             elite = np.stack([draw for _, _, draw, _ in tried[:_ELITE]])
             mean, spread = elite.mean(0), 0.9 * elite.std(0) + 0.03
-    _, _, best, found = tried[0]
+    _, _, best, lifts = tried[0]
     values = np.exp(best)
-    missing = {task: float(gap) for task, gap in zip(keep, wanted - found[kept], strict=True) if gap > 0}
-    searched = dict(zip(names, found.tolist(), strict=True))
+    missing = {task: float(gap) for task, gap in zip(keep, least - lifts[kept], strict=True) if gap > 0}
+    searched = dict(zip(names, lifts.tolist(), strict=True))
     return Solution(dict(zip(names, values.tolist(), strict=False)), searched, missing, judge.at(values.tolist()))
 
 

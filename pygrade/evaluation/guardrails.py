@@ -24,7 +24,7 @@ import numpy as np
 from pygrade._typing import Array, Floats
 from pygrade.config.guardrails import Limit
 from pygrade.config.policy import PolicyConfig
-from pygrade.evaluation.front import REACH, VALUE, Judge
+from pygrade.evaluation.front import REACH, VALUE, RankingEvaluator
 from pygrade.logs import Logs
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Estimate, Interval
@@ -41,7 +41,7 @@ _SETTLED = 0.01  # a price that moves less does not move
 
 
 class Knob(NamedTuple):
-    """What a price turns: the multiplier of a task's value, or the boost of an item column."""
+    """A setting that a price changes: the multiplier of a task's value, or the boost of an item column."""
 
     scenario: str | None
     share: bool
@@ -88,10 +88,10 @@ def with_columns(policy: FusionPolicy, limits: Sequence[Limit]) -> FusionPolicy:
     return wider
 
 
-class Measure:
+class LimitEvaluator:
     """Measures limits on a policy at prices, on the requests of a judge."""
 
-    def __init__(self, judge: Judge, limits: Sequence[Limit], confidence: float | None) -> None:
+    def __init__(self, judge: RankingEvaluator, limits: Sequence[Limit], confidence: float | None) -> None:
         """judge: of a policy without guardrails, with the groups that the limits name. confidence: None: the estimates
         are the bounds."""
         self.judge, self.limits, self.confidence = judge, tuple(limits), confidence
@@ -194,7 +194,7 @@ def _spans_of(logs: Logs) -> Array | None:
     return np.asarray(days * min(count, _SPANS) // count)
 
 
-def solve_prices(measure: Measure) -> dict[Knob, float]:
+def solve_prices(measure: LimitEvaluator) -> dict[Knob, float]:
     """The smallest prices that keep the limits; of limits that cannot be kept, those that lack least."""
     prices = dict.fromkeys(measure.knobs, 0.0)
     for _ in range(_ROUNDS):
@@ -206,7 +206,7 @@ def solve_prices(measure: Measure) -> dict[Knob, float]:
     return prices
 
 
-def _smallest(measure: Measure, prices: Prices, knob: Knob) -> float:
+def _smallest(measure: LimitEvaluator, prices: Prices, knob: Knob) -> float:
     """The smallest price of a knob that keeps its limits at the other prices, to a hundredth; else the best tried."""
     own = [place for place, n in enumerate(measure.limits) if (n.scenario, n.share, n.name) == knob]
 
@@ -244,7 +244,7 @@ def _bisect(margin: Callable[[float], float], reach: float, near: float) -> floa
     return size
 
 
-def priced(measure: Measure, prices: Prices, production: Baseline | None) -> FusionPolicy:
+def priced(measure: LimitEvaluator, prices: Prices, production: Baseline | None) -> FusionPolicy:
     """The measure's policy at prices, with the state of its limits."""
     policy, (states, _) = measure.judge.policy, measure.at(prices)
     base = {name: getattr(policy.config, name) for name in TABLES}
@@ -284,7 +284,7 @@ def _rows_of(limit: Limit | Knob, logs: Logs) -> Array:
     return np.asarray(rows)
 
 
-def _check_limits(judge: Judge, limits: Sequence[Limit]) -> None:
+def _check_limits(judge: RankingEvaluator, limits: Sequence[Limit]) -> None:
     """``ValueError`` if a limit is on nothing that is known, or that no price moves."""
     policy = judge.policy
     alone = None if policy.mixture is None else policy.mixture.expected_value

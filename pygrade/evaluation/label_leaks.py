@@ -11,7 +11,7 @@ from pygrade._util.memo import once_per_object
 from pygrade.logs import Logs
 from pygrade.logs.arrays import evenly_spaced
 from pygrade.logs.clusters import clusters_of
-from pygrade.logs.leaks import absurd_price, are_times, price_leak, tell
+from pygrade.logs.leaks import absurd_price, are_times, leak_strength, price_leak
 from pygrade.logs.noise_leaks import share_told, split_groups, sum_groups, told_noise
 from pygrade.logs.order_leaks import made_afterwards
 
@@ -45,20 +45,22 @@ def suspects_of(logs: Logs) -> list[str]:
 @once_per_object
 def _predictions(logs: Logs) -> list[str]:
     shown = np.flatnonzero(logs.shown)
-    told = [tell(_floats(logs.predictions[shown, t]), logs.feedback[shown, t]) for t in range(len(logs.tasks))]
+    strengths = [
+        leak_strength(_floats(logs.predictions[shown, t]), logs.feedback[shown, t]) for t in range(len(logs.tasks))
+    ]
     for look in (_contradicted, _foretold):
-        told = told if any(told) else look(logs)
+        strengths = strengths if any(strengths) else look(logs)
     return [
         f"the prediction of {task} holds its feedback ({how}): it was made afterwards, or by a model trained on these "
         "rows"
-        for task, how in zip(logs.tasks, told, strict=True)
+        for task, how in zip(logs.tasks, strengths, strict=True)
         if how
     ]
 
 
 def _contradicted(logs: Logs) -> list[str]:
-    """How the order of production's pages contradicts the prediction of a task; by task, empty for all but the worst
-    (the events of others are often on the same rows).
+    """Contradictions between the order of production's pages and the prediction of a task; by task, empty for all but
+    the worst (the events of others are often on the same rows).
     """
     plain = np.ones(logs.num_requests, bool) if logs.exploration is None else logs.exploration == "none"
     if not logs.slots_known or not plain.any():
@@ -103,7 +105,7 @@ def _item_columns(logs: Logs) -> list[str]:
     halves = split_groups(_excess(logs, shown), item, _coin(clusters_of(logs))[request], len(first))
 
     def why(column: Floats, t: int) -> str:
-        if how := tell(column, logs.feedback[shown, t]):
+        if how := leak_strength(column, logs.feedback[shown, t]):
             return f"tells the feedback of {logs.tasks[t]} ({how}): {_BEFORE}"
         return _of_this_log(logs, t, "items", told_noise(_before(logs, column, item, first), halves, t)[0])
 
@@ -213,11 +215,11 @@ def _coin(numbers: Array) -> Bools:
 
 
 def _counted(column: Floats, logs: Logs, task: int, counts: Array) -> str:
-    """Whether a feature [R] tells how often a task happens on the page: counts [R, T]."""
+    """The task's count on the page [R, T] as the leak, if a feature [R] determines it; else empty."""
     name = f"how often {logs.tasks[task]} happens on the page"
-    known = ~np.isnan(column)
-    values, events = column[known], counts[known, task].astype(np.float64)
-    if how := tell(values, events):
+    present = ~np.isnan(column)
+    values, events = column[present], counts[present, task].astype(np.float64)
+    if how := leak_strength(values, events):
         return f"{name} ({how})"
     if len(values) < 2 or values.std() == 0 or events.std() == 0:
         return ""

@@ -153,7 +153,7 @@ class LoggedRewards:
         values = self.values(rank)
         means = values.mean(1)
         shifts = [self.values(rank, view).mean(1) - means for view in range(1, len(self.views))]
-        return self._chosen(means, values - means[:, None], shifts, [rank])
+        return self._best_clip(means, values - means[:, None], shifts, [rank])
 
     def lifts(self, ranks: Mapping[str, Array], baseline: Array) -> dict[str, OffPolicyEstimate]:
         """Each order's value over that of the baseline, - 1, paired by request."""
@@ -164,23 +164,23 @@ class LoggedRewards:
             new = [self.values(rank, view) for view in views]
             lift, *others = [v.mean(1) / b.mean(1) - 1 for v, b in zip(new, old, strict=True)]
             influences = (new[0] - (1 + lift)[:, None] * old[0]) / old[0].mean(1)[:, None]
-            result[name] = self._chosen(lift, influences, [other - lift for other in others], [rank, baseline])
+            result[name] = self._best_clip(lift, influences, [other - lift for other in others], [rank, baseline])
         return result
 
-    def _chosen(
+    def _best_clip(
         self, values: Floats, influences: Floats, shifts: list[Floats], ranks: list[Array]
     ) -> OffPolicyEstimate:
-        """Of values [C] by clip with influences [C, R], and their shifts [C] by a standard error of the curve."""
+        """The best estimate of [C] by clip with influences [C, R]; shifts: of [C] by a standard error of the curve."""
         requests, users = self.logs.num_requests, int(self._users.max()) + 1
         sums = np.stack([np.bincount(self._users, row, users) for row in influences])
         covariance = sums @ sums.T / requests**2 * users / max(users - 1, 1)
-        place, error = choose(values, covariance, sum((np.square(shift) for shift in shifts), np.zeros(len(values))))
+        best, error = choose(values, covariance, sum((np.square(shift) for shift in shifts), np.zeros(len(values))))
         reach = intervals.student_t(intervals.effective_number(self._users) - 1) * error
-        result = Interval(float(values[place]), error, float(values[place]) - reach, float(values[place]) + reach)
+        result = Interval(float(values[best]), error, float(values[best]) - reach, float(values[best]) + reach)
         sizes, largest, reasons = [], 0.0, []
         for rank in ranks:
             target = position.slot_discount(rank, self.curve) * self.browsed(rank)
-            ratio = np.minimum(target[self.shown] / self.views[0].expected, CLIPS[place])
+            ratio = np.minimum(target[self.shown] / self.views[0].expected, CLIPS[best])
             sizes.append(effective_sample_size(ratio) / max(len(ratio), 1) * requests)
             largest = max(largest, float(ratio.max(initial=0.0)))
             share = float(target[self._never].sum() / max(target.sum(), _TINY))
@@ -206,12 +206,12 @@ class LoggedRewards:
         model = np.bincount(self._request, target * self.model, requests)
         result = {}
         for name, ratio in (("cascade", weight), ("page", np.broadcast_to(weight[:, -1:], weight.shape))):
-            found = intervals.mean(model + (ratio * corrections).sum(1), self._users)
+            estimate = intervals.mean(model + (ratio * corrections).sum(1), self._users)
             size = effective_sample_size(ratio) / ratio.size * requests
             reasons = []
             if size < MIN_EFFECTIVE_SHARE * requests:
                 reasons.append(f"the effective sample is {100 * size / requests:.2g} % of {requests} requests")
-            result[name] = estimate_of(found, size, float(ratio.max()), reasons, requests)
+            result[name] = estimate_of(estimate, size, float(ratio.max()), reasons, requests)
         return result
 
     @cached_property
@@ -228,12 +228,12 @@ class LoggedRewards:
 
 
 def choose(values: Floats, covariance: Floats, more: Floats | float = 0.0) -> tuple[int, float]:
-    """Of estimates [C] from the least biased to the least variable, with their covariance [C, C] and more variance [C]
-    that they share: the place of the best and its error.
+    """Choose among estimates [C], from the least biased to the least variable, by their covariance [C, C] and more
+    variance [C] that they share. Returns the index of the best and its error.
     """
     variance = np.diag(covariance)
     distance = np.tril(np.abs(values[:, None] - values))
     noise = np.sqrt(np.maximum(variance[:, None] + variance - 2 * covariance, 0.0))
     excess = np.maximum(distance - noise, 0.0).max(1)
-    place = int(np.argmin(variance + more + np.square(excess)))
-    return place, float(np.sqrt(variance + more + np.square(distance.max(1)))[place])
+    best = int(np.argmin(variance + more + np.square(excess)))
+    return best, float(np.sqrt(variance + more + np.square(distance.max(1)))[best])

@@ -84,7 +84,7 @@ def fitted(policy: FusionPolicy, logs: Logs) -> Logs:
         raise ValueError(f"the policy does not fit: {error}") from error
 
 
-def noted(policy: FusionPolicy, logs: Logs) -> Logs:
+def match_policy(policy: FusionPolicy, logs: Logs) -> Logs:
     """`fitted`, and a warning about the tasks and features that the policy does not know and that are left out."""
     for kind, own, known in (("tasks", logs.tasks, policy.tasks), ("features", logs.features, policy.features)):
         if extra := [name for name in own if name not in known]:
@@ -100,10 +100,10 @@ def item_inputs(policy: FusionPolicy, logs: Logs) -> Floats32 | None:
 
 
 def columns_of(correction: Correction, logs: Logs) -> Floats32 | None:
-    """The same of a correction; levels of items are looked up by their ids."""
+    """[M, I]: the item columns that a correction reads; item effects are looked up by the items' ids."""
     if not correction.items:
         return None
-    keys = hashes(logs.item_id) if correction.levels is not None else np.zeros(logs.num_rows, np.uint64)
+    keys = hashes(logs.item_id) if correction.item_effects is not None else np.zeros(logs.num_rows, np.uint64)
     return correction.item_columns(dict(zip(logs.items, logs.item_columns.T, strict=True)), keys)
 
 

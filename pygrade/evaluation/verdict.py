@@ -109,8 +109,8 @@ def write_verdict(
         text += " That holds if each shown item is looked at alike: the log has no slots."
     text += f" The policy is not proven: {unproven}." if unproven else ""
     detail = _detail(verdict, served, baseline, lift, license, why, pages, users)
-    known = lift is not None and all(map(math.isfinite, (lift.value, lift.low, lift.high)))
-    shown = lift if known else None
+    is_finite = lift is not None and all(map(math.isfinite, (lift.value, lift.low, lift.high)))
+    shown = lift if is_finite else None
     return VerdictText(verdict, text, detail, tuple(reasons)[:_REASONS], shown, weeks, baseline, unproven)
 
 
@@ -129,9 +129,9 @@ def verdict_of(mixture: Mixture | None) -> VerdictText:
 
 def stored_verdict(mixture: Mixture | None) -> dict[str, Any]:
     """The fields of `verdict_of`, for records."""
-    found = verdict_of(mixture)
-    lift = None if found.lift is None else {name: getattr(found.lift, name) for name in ("value", "low", "high")}
-    return vars(found) | {"reasons": list(found.reasons), "lift": lift}
+    verdict = verdict_of(mixture)
+    lift = None if verdict.lift is None else {name: getattr(verdict.lift, name) for name in ("value", "low", "high")}
+    return vars(verdict) | {"reasons": list(verdict.reasons), "lift": lift}
 
 
 def judged_over(mixture: Mixture | None) -> str:
@@ -157,7 +157,7 @@ def strongest(worth: Mapping[str, Floats], reference: str, users: Array) -> dict
 
 
 def is_simple(name: str) -> bool:
-    """Whether an arm is a simple baseline, which ranks all requests by one formula."""
+    """True for a simple baseline, which ranks all requests by one formula."""
     simple = (EXPECTED_VALUE, EXPECTED_VALUE_CALIBRATED, EQUAL, *_PRODUCTION)
     return name in simple or name == STATIC or name.startswith(f"{STATIC}, ")
 
@@ -177,7 +177,7 @@ def plain_name(name: str) -> str:
 
 
 def cost_of(name: str, lift: Interval) -> str:
-    """What serving a ranking costs, if its lift over production is not shown to be 0 or more, for those who decide.
+    """A sentence on the cost of serving a ranking whose lift over production is not shown to be 0 or more.
 
     >>> cost_of("expected value", Interval(-0.036, 0.013, -0.062, -0.011))
     'expected value costs about 3.6 % (1.1 to 6.2) of what your pages earn'

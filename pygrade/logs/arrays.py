@@ -16,7 +16,7 @@ def numbered(ids: Array) -> NDArray[np.int64]:
 
 
 def count_distinct(numbers: Array) -> int:
-    """How many distinct numbers there are, without NaN; by sorting: numpy's own count hashes, and most ids collide.
+    """Count distinct numbers without NaN, by sorting: numpy's own count hashes, and most ids collide.
 
     >>> count_distinct(np.array([3, 1, 3]))
     2

@@ -105,7 +105,7 @@ def _of_requests(logs: Logs, rows: _Hashes) -> _Hashes:
 
 
 def _log_odds(logs: Logs, rows: _Hashes, pairs: _Pairs) -> NDArray[np.float64]:
-    """Of each pair: copies against chance, by the events of both."""
+    """Log odds of each pair: copies against chance, by the events of both."""
     row, task = np.nonzero(np.where(logs.shown[:, None], logs.feedback, 0.0))
     amount, slot = logs.feedback[row, task], logs.position[row]
     chance = _chances(logs, slot, task, amount)

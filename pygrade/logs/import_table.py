@@ -46,7 +46,7 @@ class ImportedTable:
 
 @dataclass(frozen=True)
 class _Options:
-    """How a table is read."""
+    """Options of reading a table."""
 
     scale: Mapping[str, str | PredictionScale]
     duplicates: Duplicates
@@ -153,8 +153,8 @@ def _attempt(table: Table, given: Mapping[str, str], options: _Options) -> _Atte
 
 
 def _cure(table: Table, attempt: _Attempt, requests: int, fix: bool) -> tuple[NDArray[np.bool_], set[str], str]:
-    """What solves all problems of a table without a guess: rows [M] to leave out, columns to read with gaps, and the
-    size of what is left out in words. Nothing, if there are no problems, or not all can be solved.
+    """Find the cure of all problems of a table without a guess: rows [M] to leave out, columns to read with gaps, and
+    the number of rows left out in words. Empty if there are no problems, or not all can be solved.
     """
     bad, cures = np.zeros(len(table), bool), attempt.problems.cures()
     if cures is None or contract.missing_roles(attempt.mapping):
@@ -177,8 +177,8 @@ def _cure(table: Table, attempt: _Attempt, requests: int, fix: bool) -> tuple[ND
 
 
 def worth_by_default(imported: ImportedTable, given: Mapping[str, float]) -> dict[str, float]:
-    """What one event of each task is worth if nobody says: 1, -1 of harm, of large amounts 1 on average. What is not 1
-    is added to the notes.
+    """Default worth of one event of each task: 1, -1 of harm, of large amounts 1 on average. A worth other than 1 is
+    added to the notes.
     """
     worth = dict.fromkeys(imported.fields["tasks"], 1.0)
     for t, task in enumerate(worth):

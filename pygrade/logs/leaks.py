@@ -23,30 +23,30 @@ _RANKS = 10  # of DCG
 _SIGNIFICANT, _ORDERED = 4.0, 0.1  # standard errors and correlation of pages that are ordered
 
 
-def tell(column: Floats, feedback: Array) -> str:
-    """How sure a column [n], or where it is empty, tells feedback [n], in either direction; empty if it does not, or if
-    either is rare.
+def leak_strength(column: Floats, feedback: Array) -> str:
+    """The strength with which a column [n], or where it is empty, determines feedback [n], in either direction; empty
+    if it does not, or if either is rare.
 
-    >>> tell(np.arange(100.0), np.arange(100) >= 60), tell(np.repeat([np.nan, 3.0], 50), np.arange(100) >= 50)
-    ('AUC 1.000', 'by where it is empty: AUC 1.000')
+    >>> leak_strength(np.repeat([np.nan, 3.0], 50), np.arange(100) >= 50)
+    'by where it is empty: AUC 1.000'
     """
-    known = ~np.isnan(column)
-    if found := _told(column[known], np.asarray(feedback)[known]):
-        return found
-    found = _told(known.astype(np.float64), feedback)
-    return f"by where it is empty: {found}" if found else ""
+    present = ~np.isnan(column)
+    if strength := _separation(column[present], np.asarray(feedback)[present]):
+        return strength
+    strength = _separation(present.astype(np.float64), feedback)
+    return f"by where it is empty: {strength}" if strength else ""
 
 
-def _told(column: Floats, feedback: Array) -> str:
+def _separation(column: Floats, feedback: Array) -> str:
     rows = evenly_spaced(len(column), _MOST_ROWS)
     event, values = np.asarray(feedback)[rows] > 0, column[rows]
     if min(event.sum(), (~event).sum()) < _FEW or values.min() == values.max():
         return ""
     others, own = np.sort(values[~event]), values[event]
     beaten = np.searchsorted(others, own) + np.searchsorted(others, own, "right")  # twice; ties once
-    found = float(beaten.mean()) / (2 * len(others))
-    if max(found, 1 - found) > _SURE_AUC:
-        return f"AUC {found:.3f}"
+    auc = float(beaten.mean()) / (2 * len(others))
+    if max(auc, 1 - auc) > _SURE_AUC:
+        return f"AUC {auc:.3f}"
     above = float((own > others[-1]).mean())
     if above > _SEPARATED and (~event).sum() >= _OTHERS:
         return f"{100 * above:.0f} % of the events above all other rows"
@@ -84,7 +84,7 @@ def price_leak(
         if moved > _MOVED and steady < _STEADY:
             return f"{FOLLOWS} of {task}: with it, an item's differs from just before and after in {_percent(moved)}"
     for task, event in events.items():
-        if how := tell(seen, event):
+        if how := leak_strength(seen, event):
             return f"{FOLLOWS} of {task} ({how})"
     return ""
 
@@ -92,7 +92,7 @@ def price_leak(
 def absurd_price(
     events: tuple[Floats, Floats], price: Floats, position: NDArray[np.int32], offsets: NDArray[np.int64]
 ) -> str:
-    """How much too much a price gains: with it the order by expected value is nearly that of the feedback itself. Empty
+    """The excess gain of a price with which the order by expected value is nearly that of the feedback itself; empty
     if it is not.
 
     events: worth of predictions and feedback [M] without the price, of tasks that have one; DCG of the shown rows.

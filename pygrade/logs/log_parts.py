@@ -114,7 +114,7 @@ class LogParts:
                 yield logs.valued(self.task_values, self.value_tasks)
 
     def chunks(self, start: int, stop: int, requests: int) -> Iterator[Logs]:
-        """The same, ``requests`` at a time (the last may be fewer), wherever the files are cut."""
+        """Read requests start … stop - 1, ``requests`` at a time (the last: fewer), wherever the files are cut."""
         left: Logs | None = None
         for logs in self._read(start, stop):
             ready = logs if left is None else concatenate([left, logs])
@@ -128,7 +128,7 @@ class LogParts:
     def valued(
         self, task_values: Sequence[float] | None = None, value_tasks: Sequence[str] | None = None
     ) -> "LogParts":
-        """The same log with other values of events, see `Logs.valued`."""
+        """Return the log with other values of events, see `Logs.valued`."""
         values, priced = tuple(task_values or self.task_values), tuple(value_tasks or self.value_tasks)
         return replace(self, task_values=values, value_tasks=priced)
 
@@ -194,7 +194,7 @@ def rows_of(path: Place) -> int:
 
 
 def wrote_log(paths: Sequence[Place]) -> bool:
-    """Whether the paths are logs that pygrade wrote, by the metadata of the first file; others are tables."""
+    """True if pygrade wrote the logs at the paths, by the metadata of the first file; others are tables."""
     folder = Folder.at(paths[0])
     if folder.is_local and Path(str(folder)).suffix not in ("", ".parquet"):
         return False

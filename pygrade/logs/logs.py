@@ -200,7 +200,7 @@ class Logs:
         return np.asarray((amounts * self.event_values.astype(np.float64)).sum(1))
 
     def valued(self, task_values: Sequence[float] | None = None, value_tasks: Sequence[str] | None = None) -> "Logs":
-        """The same log with other values of events; None or none: as they are."""
+        """Return the log with other values of events; None or none: as they are."""
         values, priced = tuple(task_values or self.task_values), tuple(value_tasks or self.value_tasks)
         return replace(self, task_values=values, value_tasks=priced)
 
@@ -281,7 +281,7 @@ class Logs:
         return replace(self, **changes)
 
     def arranged(self, tasks: Sequence[str], features: Sequence[str], items: Sequence[str] | None = None) -> "Logs":
-        """The same log with these tasks, features and item columns (None: all) in this order; others are left out.
+        """Return the log with these tasks, features and item columns (None: all) in this order; others are left out.
 
         A 0/1 column ``name=level`` that is missing is 0 if the log has columns of other levels: of a text, each table
         has the frequent levels. ValueError names what else is missing.

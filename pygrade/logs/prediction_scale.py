@@ -22,7 +22,7 @@ LARGEST_LOG = 80.0  # logits and logarithms are cut to it
 
 @dataclass(frozen=True)
 class PredictionScale:
-    """How the predictions v of one task are read.
+    """The scale on which the predictions v of one task are read.
 
     probability: v; percent: v / 100; logit: 1 / (1 + exp(-v)); log: exp(v); score: the log odds, of amounts the
     logarithm, by a piecewise linear map with knots x, y, both rising, whose first and last segment have no end.

@@ -55,7 +55,7 @@ def _arrow_of(table: Any) -> Any:
 
 
 def _rows_of(table: Any) -> Any:
-    """What a lazy table or a table on disk hands over; others as they are."""
+    """The rows of a lazy table or a table on disk; other tables as they are."""
     name = f"{type(table).__module__.partition('.')[0]}.{type(table).__name__}"
     if name == "polars.LazyFrame":
         return table.collect()

@@ -134,7 +134,7 @@ def match_type(result: Tensor, argument: T) -> T:
 
 
 def must_validate(validate: bool | None, value: Tensor) -> bool:
-    """Whether to check values; None: on a CPU only, since a check would wait for the GPU."""
+    """True if values are to be checked; None: on a CPU only, since a check would wait for the GPU."""
     return value.is_cpu if validate is None else bool(validate)
 
 

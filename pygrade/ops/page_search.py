@@ -27,7 +27,7 @@ def _refuse(name: str, bad: Tensor, value: Tensor, wanted: str) -> None:
 
 
 def _check_values(rows: dict[str, Any], terms: dict[str, Any], pins: Tensor | None, offsets: Tensor | None) -> None:
-    """What the C++ core checks, for the other backends."""
+    """Check values as the C++ core does, for the other backends."""
     size = rows["value"].shape[0]
     if offsets is not None:
         bounds = offsets.tolist()

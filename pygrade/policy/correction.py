@@ -28,9 +28,9 @@ _LISTS = ("items", "parents", "amounts", "indicators", "form")  # in policy.json
 
 
 @dataclass(frozen=True, eq=False)
-class Levels:
-    """What n items get beyond the correction of T tasks, in log odds given the parent. They are item columns: who ranks
-    looks them up by the item's id.
+class ItemEffects:
+    """Effects of n items beyond the correction of T tasks, in log odds given the parent. They are item columns, looked
+    up by the item's id when it is ranked.
     """
 
     keys: NDArray[np.uint64]  # [n] rising: `pygrade.logs.keys.hashes` of the ids
@@ -40,25 +40,25 @@ class Levels:
         """[M, T] of items by key; 0 of unknown ones."""
         result = np.zeros((len(keys), self.values.shape[1]), np.float32)
         if len(self.keys):
-            place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-            known = self.keys[place] == keys
-            result[known] = self.values[place[known]]
+            index = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+            is_known = self.keys[index] == keys
+            result[is_known] = self.values[index[is_known]]
         return result
 
     def record(self) -> dict[str, str]:
-        """What stands in policy.json: little-endian bytes in base64."""
+        """The effects as policy.json holds them: little-endian bytes in base64."""
         parts = {"item_keys": self.keys.astype("<u8"), "values": self.values.astype("<f4")}
         return {name: base64.b64encode(part.tobytes()).decode() for name, part in parts.items()}
 
     @classmethod
-    def decode(cls, record: Mapping[str, str], tasks: int) -> "Levels":
-        """Of what `record` gave."""
+    def decode(cls, record: Mapping[str, str], tasks: int) -> "ItemEffects":
+        """Read the effects back from a `record`."""
         keys, values = (base64.b64decode(record[name], validate=True) for name in ("item_keys", "values"))
         table = np.frombuffer(values, "<f4").astype(np.float32).reshape(-1, tasks)
-        found = cls(np.frombuffer(keys, "<u8").astype(np.uint64), table)
-        if len(found.keys) != len(table) or (np.diff(found.keys.astype(object)) <= 0).any():
-            raise ValueError(f"levels of the correction have {len(found.keys)} keys; want {len(table)} rising ones")
-        return found
+        effects = cls(np.frombuffer(keys, "<u8").astype(np.uint64), table)
+        if len(effects.keys) != len(table) or (np.diff(effects.keys.astype(object)) <= 0).any():
+            raise ValueError(f"levels of the correction have {len(effects.keys)} keys; want {len(table)} rising ones")
+        return effects
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ class Correction:
     map_std: NDArray[np.float32]  # [T]
     map_knots: NDArray[np.float32]  # [T, 5] of standardized log odds
     map_weights: NDArray[np.float32]  # [T, 7] level, slope, hinges
-    levels: Levels | None = None  # of items; the last T item columns are theirs
+    item_effects: ItemEffects | None = None  # of items; the last T item columns are theirs
     page_terms: PageTerms | None = None  # of what stands above an item on a page
 
     def __post_init__(self) -> None:
@@ -116,8 +116,8 @@ class Correction:
             self.page_terms.check(self.tasks, self.parents, self.amounts)
 
     def _in_core(self) -> _core.Correction:
-        """The same in the C++ core, which checks it."""
-        names = [f.name for f in fields(self) if f.name not in ("tasks", "features", "levels", "page_terms")]
+        """The correction as an object of the C++ core, which checks it."""
+        names = [f.name for f in fields(self) if f.name not in ("tasks", "features", "item_effects", "page_terms")]
         return _core.Correction(**{name: getattr(self, name) for name in names})
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -145,36 +145,36 @@ class Correction:
     def __hash__(self) -> int:
         return hash((self.tasks, self.features, self.items, self.weights.tobytes()))
 
-    def with_levels(self, levels: Levels) -> "Correction":
-        """The same with levels of items, whose columns are added to the log odds as they are."""
+    def with_item_effects(self, item_effects: ItemEffects) -> "Correction":
+        """Add item effects, whose columns are added to the log odds as they are."""
         count, (rows, columns) = len(self.tasks), self.weights.shape[1:]
-        reach = np.maximum(np.abs(levels.values).max(0, initial=0.0), 1e-6) / _REACH  # no level is cut
+        reach = np.maximum(np.abs(item_effects.values).max(0, initial=0.0), 1e-6) / _REACH  # no effect is cut
         weights = np.zeros((count, rows + count, columns + count), np.float32)
         weights[:, :rows, :columns] = self.weights
-        place = np.arange(count)
-        weights[place, 0, columns + place] = reach  # of the deviation from the request's mean, and of that mean
-        weights[place, rows + place, 0] = reach
+        tasks = np.arange(count)
+        weights[tasks, 0, columns + tasks] = reach  # of the deviation from the request's mean, and of that mean
+        weights[tasks, rows + tasks, 0] = reach
         return replace(
             self,
             items=(*self.items, *(f"{LEVEL}{task}" for task in self.tasks)),
             l_mean=np.concatenate([self.l_mean, np.zeros(count, np.float32)]),
             l_std=np.concatenate([self.l_std, reach.astype(np.float32)]),
             weights=weights,
-            levels=levels,
+            item_effects=item_effects,
         )
 
     def with_items(self, names: Sequence[str]) -> "Correction":
-        """The same with further item columns, which it reads and does not count: boosts do."""
+        """Add item columns that the correction reads for boosts alone: their weights are 0."""
         new = tuple(name for name in names if name not in self.items)
-        place = len(self.tasks) + len(self.own_items)  # before the levels
+        index = len(self.tasks) + len(self.own_items)  # before the effects
         row, count = self.weights.shape[1] - (len(self.items) - len(self.own_items)), len(new)
         weights = np.insert(self.weights, [row] * count, 0.0, 1)
         return replace(
             self,
             items=(*self.own_items, *new, *self.items[len(self.own_items) :]),
-            l_mean=np.insert(self.l_mean, [place] * count, 0.0),
-            l_std=np.insert(self.l_std, [place] * count, 1.0),
-            weights=np.insert(weights, [1 + place] * count, 0.0, 2),
+            l_mean=np.insert(self.l_mean, [index] * count, 0.0),
+            l_std=np.insert(self.l_std, [index] * count, 1.0),
+            weights=np.insert(weights, [1 + index] * count, 0.0, 2),
         )
 
     @classmethod
@@ -203,32 +203,34 @@ class Correction:
 
     @property
     def own_items(self) -> tuple[str, ...]:
-        """The item columns without those of levels of items."""
-        return self.items if self.levels is None else self.items[: len(self.items) - len(self.tasks)]
+        """The item columns without those of item effects."""
+        return self.items if self.item_effects is None else self.items[: len(self.items) - len(self.tasks)]
 
-    def add_levels(self, items: NDArray[np.float32] | None, keys: NDArray[np.uint64]) -> NDArray[np.float32] | None:
-        """Item columns [M, I] of items with these keys [M], whose levels are looked up unless they are given.
+    def look_up_effects(
+        self, items: NDArray[np.float32] | None, keys: NDArray[np.uint64]
+    ) -> NDArray[np.float32] | None:
+        """Item columns [M, I] of items with these keys [M], whose effects are looked up unless they are given.
 
-        items: all columns [M, I], those without levels [M, I - T], or None.
+        items: all columns [M, I], those without item effects [M, I - T], or None.
         """
-        if self.levels is None or (items is not None and items.shape[-1] == len(self.items)):
+        if self.item_effects is None or (items is not None and items.shape[-1] == len(self.items)):
             return items
         own = len(self.items) - len(self.tasks)
         rows = np.full((len(keys), own), np.nan, np.float32) if items is None else items.reshape(-1, own)
-        return np.concatenate([rows, self.levels.of(keys)], 1)
+        return np.concatenate([rows, self.item_effects.of(keys)], 1)
 
     def item_columns(
         self, given: Mapping[str, NDArray[np.float32]], keys: NDArray[np.uint64]
     ) -> NDArray[np.float32] | None:
-        """[M, I] of the items with these keys [M]: columns by name, NaN of those that are not given, and levels."""
+        """[M, I] of the items with these keys [M]: columns by name, NaN of those that are not given, and effects."""
         if not self.items:
             return None
-        known = dict(given)
-        if self.levels is not None:
+        columns = dict(given)
+        if self.item_effects is not None:
             names = (f"{LEVEL}{task}" for task in self.tasks)
-            known = dict(zip(names, self.levels.of(keys).T, strict=True)) | known
+            columns = dict(zip(names, self.item_effects.of(keys).T, strict=True)) | columns
         unknown = np.full(len(keys), np.nan, np.float32)
-        return np.stack([known.get(name, unknown) for name in self.items], 1)
+        return np.stack([columns.get(name, unknown) for name in self.items], 1)
 
     def apply(
         self,
@@ -281,13 +283,13 @@ class Correction:
         return f"{self.features[best]} {context[best]:.3g}" if known[best] else f"{self.features[best]} unknown"
 
     def record(self) -> dict[str, Any]:
-        """What stands in policy.json."""
-        levels = {} if self.levels is None else {"levels": self.levels.record()}
+        """The names and lists that policy.json holds."""
+        item_effects = {} if self.item_effects is None else {"levels": self.item_effects.record()}
         page_terms = {} if self.page_terms is None else {"page_terms": self.page_terms.record()}
-        return {name: getattr(self, name) for name in _LISTS} | levels | page_terms
+        return {name: getattr(self, name) for name in _LISTS} | item_effects | page_terms
 
     def tensors(self) -> dict[str, Tensor]:
-        """What stands in the file of tensors, by name there."""
+        """The arrays that the file of tensors holds, by name there."""
         page_terms = {} if self.page_terms is None else self.page_terms.tensors()
         own = {PREFIX + name: torch.from_numpy(getattr(self, name).copy()) for name in self._shapes()}
         return own | {_PAGE + name: tensor for name, tensor in page_terms.items()}
@@ -300,7 +302,7 @@ class Correction:
         tasks: tuple[str, ...],
         features: tuple[str, ...],
     ) -> "Correction":
-        """Of what `record` and `tensors` gave."""
+        """Read a correction back from a `record` and its `tensors`."""
         arrays: dict[str, Any] = {
             name.removeprefix(PREFIX): t.numpy()
             for name, t in tensors.items()
@@ -308,7 +310,7 @@ class Correction:
         }
         arrays |= {name: record[name] for name in _LISTS}
         if record.get("levels"):
-            arrays["levels"] = Levels.decode(record["levels"], len(tasks))
+            arrays["item_effects"] = ItemEffects.decode(record["levels"], len(tasks))
         if record.get("page_terms"):
             of_page = {name.removeprefix(_PAGE): t.numpy() for name, t in tensors.items() if name.startswith(_PAGE)}
             arrays["page_terms"] = PageTerms.decode(record["page_terms"], of_page)
@@ -316,6 +318,6 @@ class Correction:
 
 
 def _bits(value: Any) -> Any:
-    if isinstance(value, Levels):
+    if isinstance(value, ItemEffects):
         return _bits(value.keys), _bits(value.values)
     return (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value

@@ -34,7 +34,7 @@ def why_not_fused(policy: FusionPolicy) -> str:
 
 
 def is_fast() -> bool:
-    """Whether the core's kernels fuse multiply-adds on this processor; elsewhere torch is faster."""
+    """True if the core's kernels fuse multiply-adds on this processor; elsewhere torch is faster."""
     return _core.policy_network_is_fast()
 
 
@@ -76,7 +76,7 @@ class FusedNetwork:
         return alpha
 
     def forward(self, inputs: Tensor, factor: Tensor | None = None) -> Tensor:
-        """The same, and remembers the batch for `gradient`."""
+        """`concentration`, and remember the batch for `gradient`."""
         alpha = torch.empty(len(inputs), self._tasks)
         self._core.forward(*_given(inputs, factor), alpha, torch.get_num_threads())
         return alpha
@@ -108,7 +108,7 @@ class FusedNetwork:
 
 
 def clip_factor(norm: float, max_norm: float) -> float:
-    """What scales a gradient of this norm down to max_norm: min(1, max_norm / (norm + 1e-6))."""
+    """The factor that scales a gradient of this norm down to max_norm: min(1, max_norm / (norm + 1e-6))."""
     return _core.clip_factor(norm, max_norm)
 
 

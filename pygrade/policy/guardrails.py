@@ -16,7 +16,7 @@ TABLES = ("values", "scenario_values", "boosts", "scenario_boosts")
 
 @dataclass(frozen=True)
 class LimitState:
-    """What was measured of a limit."""
+    """A limit as measured on a log."""
 
     limit: str
     level: float
@@ -26,15 +26,15 @@ class LimitState:
 
     @property
     def word(self) -> str:
-        """How it stands: "holds" by the bound, "is broken" by the estimate, or "is not proved": the estimate keeps the
-        limit and the bound does not.
+        """The state in words: "holds" by the bound, "is broken" by the estimate, or "is not proved": the estimate keeps
+        the limit and the bound does not.
         """
         beyond = self.value <= self.level if Limit.parse(self.limit).upper else self.value >= self.level
         return "holds" if self.holds else "is not proved" if beyond else "is broken"
 
     def needs(self, requests: int, value: float | None = None) -> float:
-        """Of how many requests like so many measured ones the bound would keep the limit, if value (None: the estimate)
-        were the estimate: bounds come closer with the root of the number.
+        """Number of requests, like those measured, whose bound would keep the limit, if value (None: the estimate) were
+        the estimate: bounds come closer with the root of the number.
         """
         beyond = abs((self.value if value is None else value) - self.level)
         return requests * ((self.value - self.bound) / max(beyond, _LEAST)) ** 2
@@ -72,7 +72,7 @@ class Guardrails:
 
     @property
     def sentence(self) -> str:
-        """Whether the limits hold, for those who decide."""
+        """A sentence that reports for those who decide which limits hold."""
         kinds = [word for word, part in (("broken", self.broken), ("not proved", self.unproved)) if part]
         said = "limits hold" if self.hold else f"{ALARM}: limits are {' and '.join(kinds)}"
         if self.kept:
@@ -94,7 +94,7 @@ class Guardrails:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Guardrails":
-        """Of what `to_dict` gave."""
+        """Read guardrails back from a `to_dict`."""
         production = None if record["production"] is None else Baseline(**record["production"])
         states = tuple(LimitState(**state) for state in record["states"])
         return cls(**{**record, "states": states, "production": production})

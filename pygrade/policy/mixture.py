@@ -82,7 +82,7 @@ class Baseline:
         return replace(self, weights=weights, logarithm=self.logarithm and min(weights) >= 0)
 
     def amounts(self, tasks: tuple[str, ...], predictions: Tensor, item_values: Tensor | None = None) -> Tensor:
-        """What the weights count, [M, T]: predictions [M, T], calibrated and priced."""
+        """The amounts that the weights multiply, [M, T]: predictions [M, T], calibrated and priced."""
         given = predictions
         if self.calibration:
             given = torch.stack([_interpolate(given[:, t], *knots) for t, knots in enumerate(self.calibration)], 1)
@@ -134,7 +134,7 @@ class Mixture:
 
     @property
     def expected_value(self) -> Baseline | None:
-        """What alone ranks a request with values of its own, if the policy has no trade-offs; None: it takes none."""
+        """The ranking of a request with values of its own, if the policy has no trade-offs; None: it takes none."""
         return max((entry for entry in self.ranked_by if entry.expects), key=lambda e: e.corrected, default=None)
 
     @property
@@ -154,7 +154,7 @@ class Mixture:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Mixture":
-        """Of the JSON of a policy, both parts together."""
+        """Read a mixture back from the JSON of a policy, both parts together."""
         challenger = record["challenger"]
         made = {
             "baseline": Baseline(**record["baseline"]),

@@ -200,14 +200,14 @@ class FusionPolicy(nn.Module):
     def item_columns(
         self, item_id: NDArray[Any], items: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32] | None:
-        """Item columns [M, I] of the correction for items with these ids [M] or [R, N], whose levels it looks up.
+        """Item columns [M, I] of the correction for items with these ids [M] or [R, N], whose effects it looks up.
 
-        items: what else is known of them; without levels these as they are.
+        items: what else is known of them; without item effects these as they are.
         """
-        if self.correction is None or self.correction.levels is None:
+        if self.correction is None or self.correction.item_effects is None:
             return items
         ids = np.asarray(item_id).reshape(-1)
-        return self.correction.add_levels(items, hashes(ids.astype(np.int64) if ids.dtype.kind in "iu" else ids))
+        return self.correction.look_up_effects(items, hashes(ids.astype(np.int64) if ids.dtype.kind in "iu" else ids))
 
     def fit_normalization(self, inputs: Tensor) -> None:
         """Set the mean and std of raw inputs [R, D]; NaN is left out, a constant input gets std 1."""
@@ -284,8 +284,8 @@ class FusionPolicy(nn.Module):
         shifts: Any = None,
         core: Core | None = None,
     ) -> NDArray[np.float32]:
-        """What the core ranks the candidates by without rules and page terms, float32 [R, N] or, of predictions [M, T]
-        with offsets [R + 1], [M]; NaN where a prediction is missing.
+        """Scores of the candidates without rules and page terms, float32 [R, N], or [M] of predictions [M, T] with
+        offsets [R + 1]; NaN where a prediction is missing. The core ranks by them.
 
         context [R, F], None: unknown; predictions as a log has them; scenario [R] names; values and shifts: multipliers
         of the tasks' values and numbers added to them, see `mixture.multipliers`; item_values [R, N] or [M]: prices, if
@@ -324,7 +324,7 @@ class FusionPolicy(nn.Module):
         predictions: NDArray[Any],
         offsets: NDArray[Any] | None = None,
     ) -> Tensor | None:
-        """What the policy's boosts add to the standardized scores, float32 [M]; None: it has none.
+        """The boosts that the policy adds to the standardized scores, float32 [M]; None: it has none.
 
         items [R, N, I] or [M, I]: item columns of the correction; None, or not finite: unknown, which adds nothing.
         """

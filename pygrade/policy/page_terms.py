@@ -87,16 +87,16 @@ class PageTerms:
         return np.array([places.get(str(name), -1) for name in names.reshape(-1)], np.int32).reshape(names.shape)
 
     def record(self) -> dict[str, Any]:
-        """What stands in policy.json."""
+        """The names and lists that policy.json holds."""
         return {name: getattr(self, name) for name in _LISTS} | {"slots": len(self.attention)}
 
     def tensors(self) -> dict[str, Tensor]:
-        """What stands in the file of tensors, by name there without the prefix of the block."""
+        """The arrays that the file of tensors holds, by name there without the prefix of the block."""
         return {name: torch.from_numpy(getattr(self, name).copy()) for name in _TENSORS}
 
     @classmethod
     def decode(cls, record: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float32]]) -> "PageTerms":
-        """Of what `record` and `tensors` gave."""
+        """Read page terms back from a `record` and their `tensors`."""
         fields: dict[str, Any] = {name: record[name] for name in _LISTS}
         fields |= {name: arrays[name] for name in _TENSORS}
         return cls(**fields)

@@ -19,14 +19,14 @@ _SCHEMA = ("context_only", "corrected", "indicators", "trade_offs", "transform",
 
 
 def fusion_formula(config: PolicyConfig) -> dict[str, Any]:
-    """How predictions are fused, as keyword arguments of `fuse_scores` and its like."""
+    """The formula that fuses predictions, as keyword arguments of `fuse_scores` and its like."""
     slope = torch.tensor(config.slope) if isinstance(config.slope, tuple) else config.slope
     return {"transform": config.transform, "beta": config.beta, "epsilon": config.epsilon, "slope": slope}
 
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """What a policy reads and what its weights mean; enough to make a training set, without a network."""
+    """Inputs of a policy and the meaning of its weights; enough to make a training set, without a network."""
 
     tasks: tuple[str, ...]  # T names in the order of the predictions
     features: tuple[str, ...]  # F names of the context, without the x_ prefix
@@ -95,7 +95,7 @@ class PolicySpec:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """What inputs and outputs mean: tasks, features, formula."""
+        """The meaning of inputs and outputs: tasks, features, formula."""
         return {"tasks": self.tasks, "features": self.features} | {name: getattr(self.config, name) for name in _SCHEMA}
 
     def schema_hash(self) -> str:

@@ -50,7 +50,7 @@ class _Request:
         return result
 
     def may_take(self, item: int, page: list[int]) -> bool:
-        """Whether the mask and the caps admit the item to the page of these items and all pins."""
+        """True if the mask and the caps admit the item to the page of these items and all pins."""
         others = {i for i in (*page, *self.pins) if i >= 0}
         if not self.eligible[item] or item in others:
             return False

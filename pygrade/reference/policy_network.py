@@ -36,7 +36,7 @@ def concentration(
 
 
 def clip_factor(norm: float, max_norm: float) -> float:
-    """What scales a gradient of this norm down to max_norm, as `torch.nn.utils.clip_grad_norm_` has it."""
+    """The factor that scales a gradient of this norm down to max_norm, as `torch.nn.utils.clip_grad_norm_` has it."""
     return min(1.0, max_norm / (norm + 1e-6))
 
 

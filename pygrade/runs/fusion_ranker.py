@@ -112,7 +112,7 @@ class FusionRanker:
         return hasattr(self, "policy_")
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn asks of an estimator; called by it alone."""
+        """Tags of the estimator; called by scikit-learn alone."""
         utils = require("sklearn.utils")
         inputs = utils.InputTags(two_d_array=False, one_d_array=False)
         return utils.Tags(None, utils.TargetTags(required=False), input_tags=inputs, no_validation=True)

@@ -1,4 +1,4 @@
-"""What a training can read: a log, its files, files of other programs, or a table in memory."""
+"""Sources of a training: a log, its files, files of other programs, or a table in memory."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -47,7 +47,7 @@ UNSAVED = ("checkpoints", "shards")
 
 @dataclass(frozen=True, repr=False)
 class TrainedRanker(TrainResult):
-    """What `train` returns: a ranker, the verdict on it, and the page that shows both."""
+    """Result of `train`: a ranker, the verdict on it, and the page that shows both."""
 
     directory: Path  # with the policies, figures and pages of the run; temporary if none was given
     config: TrainConfig  # that it was trained by
@@ -58,7 +58,7 @@ class TrainedRanker(TrainResult):
 
     @property
     def verdict(self) -> VerdictText:
-        """What to do, as text (``str``), with its lift and reasons; the policy keeps it."""
+        """The recommendation as text (``str``), with its lift and reasons; the policy keeps it."""
         return verdict_of(self.policy.mixture)
 
     @property
@@ -112,7 +112,7 @@ class TrainedRanker(TrainResult):
         return target
 
     def _facts(self) -> list[tuple[str, str]]:
-        """What the data is."""
+        """Facts about the data, by name."""
         log, late = self.learned_from, self.heldout
         parts = [("the policy learns from", _size(log)), *([("judged on", _size(late))] if late is not None else [])]
         return [
@@ -288,5 +288,5 @@ def _size(logs: Logs | LogParts) -> str:
 
 
 def _unsaved(top: Path) -> Any:
-    """What a copy of a run leaves out: files that only a running training needs."""
+    """A filter of the files that a copy of a run leaves out: only a running training needs them."""
     return lambda folder, names: [n for n in names if Path(folder) == top and (n in UNSAVED or n.startswith("."))]

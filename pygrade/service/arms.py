@@ -18,7 +18,7 @@ from pygrade.logs import Logs, concatenate, read_logs
 from pygrade.logs.parquet import write_part
 from pygrade.metrics import intervals
 from pygrade.service.feedback_log import SUFFIX, event_of, line_of, lines_of
-from pygrade.service.partition_by_request import columns_of
+from pygrade.service.join import columns_of
 from pygrade.training.feedback import Event, FeedbackJoin
 
 VALUE = "value"  # the metric: what the feedback of a request is worth
@@ -85,7 +85,7 @@ class ArmReadings:
             self._sums[row] += np.r_[1.0, values[r], events[r]]
 
     def record(self, now: int) -> dict[str, Any]:
-        """What is known, as JSON; ``reason`` says why there are no lifts."""
+        """The state of the test as JSON; ``reason`` says why there are no lifts."""
         names, arm = list(self.shares), np.array(self._arm, np.int64)
         sums = self._sums[: len(arm)]
         users = np.bincount(arm, minlength=len(names))

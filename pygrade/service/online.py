@@ -61,7 +61,7 @@ def first_policy(run: Path) -> Path:
 
 
 def _base(run: Path) -> tuple[str, FusionPolicy]:
-    """What is served before anything is learned: its version (of the artifact if there is one) and the policy."""
+    """Version and policy served before anything is learned; the version is the artifact's if there is one."""
     policy = FusionPolicy.load(policy_of(run))
     return (open_artifact(run / ARTIFACT).version if (run / ARTIFACT).exists() else policy.version), policy
 

@@ -293,9 +293,9 @@ def request_inputs(
     items: NDArray[np.float32] | None = None,
     item_values: NDArray[np.float32] | None = None,
 ) -> Inputs:
-    """What the expression reads of a request beside multipliers: the exact numbers with the predictions [N, T] as a log
-    has them, items [N, I] and prices [N] of all candidates, else those of a page of average candidates, without
-    weights: the default, static ones count.
+    """Inputs of the expression for a request beside multipliers: exact with the predictions [N, T] as a log has them,
+    items [N, I] and prices [N] of all candidates, else those of a page of average candidates, without weights: the
+    default, static ones count.
     """
     inputs: Inputs = {}
     c = policy.correction if policy.takes_corrected else None
@@ -312,7 +312,7 @@ def request_inputs(
 def _means(
     policy: FusionPolicy, predictions: NDArray[Any] | None, items: NDArray[Any] | None, prices: NDArray[Any] | None
 ) -> NDArray[np.float64]:
-    """Of the candidates' standardized variables [V]; 0, the mean of the training's, without candidates."""
+    """Means of the candidates' standardized variables [V]; 0, the mean of the training's, without candidates."""
     e = express(policy)
     if predictions is None:
         return np.zeros(len(e.variables))

@@ -168,9 +168,9 @@ class Page:
         return np.zeros(self.indices.shape, np.float32) if self.moves is None else self.moves[1]
 
     def explain_move(self, request: int, slot: int) -> str:
-        """What the items above did to the item of a slot, such as "moved down 3: 2 like it above, click × 0.62": its
-        place without page terms, the number of items above whose own term is at least 0.01 and has the sign of E, and
-        exp(E). "" if nothing moved it."""
+        """The effect of the items above on the item of a slot, such as "moved down 3: 2 like it above, click × 0.62":
+        its place without page terms, the number of items above whose own term is at least 0.01 and has the sign of E,
+        and exp(E). "" if nothing moved it."""
         correction = self.policy.correction
         if self.moves is None or not self.searched[request] or correction is None or correction.page_terms is None:
             return ""
@@ -206,7 +206,7 @@ class Page:
         return "; ".join(parts)
 
     def _search_text(self, request: int) -> str:
-        """How many items of the page stand elsewhere than by their scores; "" of a page that is not searched."""
+        """Number of items that stand elsewhere than by their scores, in words; "" of a page that is not searched."""
         if self.moves is None or not self.searched[request]:
             return ""
         filled = self.indices[request] >= 0
@@ -214,7 +214,7 @@ class Page:
         return f"page terms moved {count} of {int(filled.sum())} items"
 
     def _score_text(self, request: int) -> str:
-        """How the contributions of a ranking without the network make the score."""
+        """The sum that makes the score of a ranking without the network from its contributions, in words."""
         entry, mixed = self.ranked_by[0], len(self.ranked_by) == 2
         weights = np.broadcast_to(self._weights_of(entry), self.weights.shape)[request]
         logarithm = entry.logarithm and bool((weights >= 0).all())
@@ -245,7 +245,7 @@ class Page:
 
     @property
     def verdict(self) -> str:
-        """What the log says of the policy against the baseline, or ""."""
+        """The log's verdict on the policy against the baseline, or ""."""
         return "" if self.policy.mixture is None else self.policy.mixture.verdict
 
     @property
@@ -270,7 +270,7 @@ class Page:
 
     @cached_property
     def contributions(self) -> NDArray[np.float32]:
-        """What each task gives to the score of each page item, [B, k, T]. 0 in padding.
+        """Contribution of each task to the score of each page item, [B, k, T]. 0 in padding.
 
         Of a policy served alone w_t · f_t(p_jt); in a mixture λ · w_t · (f_t(p_jt) - mean) / (sd + ε), with the mean of
         f_t and the sd of the policy's score over the request. With `baseline_contribution` they add up to the score.
@@ -307,7 +307,7 @@ class Page:
 
     @cached_property
     def baseline_contribution(self) -> NDArray[np.float32]:
-        """What the baseline gives to the score of each page item, [B, k]: (1 - λ) times its standardized score."""
+        """Contribution of the baseline to the score of each page item, [B, k]: (1 - λ) times its standardized score."""
         _, offsets, request = self._present
         parts = np.zeros((len(request), 1))
         if self.policy.mixture is not None and self.trust < 1.0 and not self.by_values:
@@ -383,7 +383,7 @@ class Page:
 
     @property
     def _present(self) -> tuple[NDArray[np.bool_], Tensor, NDArray[np.int64]]:
-        """Of the candidates without a missing prediction: which they are [M], their offsets, the request of each."""
+        """Candidates without a missing prediction: a mask [M], their offsets, the request of each."""
         present = ~missing_candidates(self.rows)
         offsets = np.concatenate([[0], np.cumsum(present)])[self.offsets]
         return present, torch.from_numpy(offsets), np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))

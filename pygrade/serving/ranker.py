@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pygrade import _core
 from pygrade._typing import Array
-from pygrade.evaluation.policy_estimates import item_inputs, noted
+from pygrade.evaluation.policy_estimates import item_inputs, match_policy
 from pygrade.logs import Logs, encode
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
@@ -110,7 +110,7 @@ class BlendedRanker:
         scores alone. ``mask`` bool, ``boost_mul``,
         ``boost_add`` [B, N] or [M]; ``groups`` int [B, N, A] or [M, A] with ``caps`` [A]: see `pygrade.rank`.
         ``item_id`` [B, N] or [M]; ``request_id``, ``user_id`` [B]: only for the log, as ``item_id`` unless the
-        correction has levels of items, which it looks up by them. ``values``: multipliers of the
+        correction has item effects, which it looks up by them. ``values``: multipliers of the
         tasks' values, for a policy with ``trade_offs`` or, to rank by it alone, an expected value: a mapping from task
         to number ≥ 0, or one a request, or an array [T] or [B, T]; NaN or left out: the policy's default.
         ``shifts``, given in the same ways: numbers added to the tasks' values after the multipliers, so that a task may
@@ -158,22 +158,22 @@ class BlendedRanker:
         prices, item columns, categories and embeddings. Tasks and features are found by name; those that the policy
         does not know are left out, with a warning. ``rules``: mask, boosts, groups, caps, values, shifts as in `rank`.
         """
-        known = noted(self.policy, logs)
+        matched = match_policy(self.policy, logs)
         return self.rank(
-            known.context,
-            known.predictions,
+            matched.context,
+            matched.predictions,
             k,
-            offsets=known.offsets,
-            scenario=None if known.scenario is None else [str(name) for name in known.scenario],
+            offsets=matched.offsets,
+            scenario=None if matched.scenario is None else [str(name) for name in matched.scenario],
             explore=explore,
             seed=seed,
-            request_id=known.request_id,
-            user_id=known.user_id,
-            item_id=known.item_id,
-            item_values=known.value,
-            items=item_inputs(self.policy, known),
+            request_id=matched.request_id,
+            user_id=matched.user_id,
+            item_id=matched.item_id,
+            item_values=matched.value,
+            items=item_inputs(self.policy, matched),
             as_logged=True,
-            **_page_inputs(self.policy, known),
+            **_page_inputs(self.policy, matched),
             **rules,
         )
 
@@ -188,7 +188,7 @@ class BlendedRanker:
             arguments = arguments._replace(shifts=shifts_of(arguments.shifts, policy.tasks, batch))
         counts = {"request_id": batch, "user_id": batch, "item_id": total}
         ids = Ids(*(_ids(name, given_ids[name], count) for name, count in counts.items()))
-        if ids.item is not None and policy.correction is not None and policy.correction.levels is not None:
+        if ids.item is not None and policy.correction is not None and policy.correction.item_effects is not None:
             columns = None if arguments.items is None else _array("items", arguments.items, np.float32)
             arguments = arguments._replace(items=policy.item_columns(ids.item, columns))
         ranked = _core.rank_pages_fast_path(self._core, *arguments)
@@ -211,7 +211,7 @@ class BlendedRanker:
 
 
 def _page_inputs(policy: FusionPolicy, logs: Logs) -> dict[str, Any]:
-    """What page terms read of a log's candidates; nothing without page terms."""
+    """Arguments of `rank` that page terms read of a log's candidates; none without page terms."""
     terms = None if policy.correction is None else policy.correction.page_terms
     if terms is None:
         return {}
@@ -256,7 +256,7 @@ class _Arguments(NamedTuple):
         return np.size(self.offsets) - 1, len(self.predictions)
 
     def converted(self, policy: FusionPolicy) -> "_Arguments":
-        """The same with the arrays and numbers that the core takes, predictions [M, T] with offsets."""
+        """Convert the arguments to the arrays and numbers that the core takes, predictions [M, T] with offsets."""
         rows, offsets = _candidates(self.predictions, self.offsets, len(policy.tasks))
         batch, total = len(offsets) - 1, len(rows)
         mixture = policy.mixture

@@ -101,7 +101,7 @@ def following(run: Place, seconds: float, store: str | None = None) -> Iterator[
 
 
 def _version(run: Place) -> str:
-    """Of what a run at a URL serves; "" if nothing was published."""
+    """Version that a run at a URL serves; "" if nothing was published."""
     for folder in (Folder.at(run) / ARTIFACT, Folder.at(run)):
         manifest = folder.read_manifest()
         if manifest is not None:

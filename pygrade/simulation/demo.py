@@ -39,7 +39,7 @@ _STATE = "demo.json"  # names the options, and says whether the demo was finishe
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What `demo` returns; its directory has the files."""
+    """Result of `demo`; its directory has the files."""
 
     summary: dict[str, Any]
     test: AbTest
@@ -181,7 +181,7 @@ def _baseline(result: TrainResult) -> str:
 
 
 def _scores(result: TrainResult, requests: Requests) -> dict[str, NDArray[np.float32]]:
-    """What each arm ranks the test requests' candidates by, [n, C]."""
+    """Scores [n, C] of the test requests' candidates, by arm."""
     policy, items = result.policy, result.policy.item_columns(requests.item_id)
     given = requests.context, requests.p_hat, None, requests.scenario
     scores = {entry.name: rank_by(policy, entry).scores(*given, items=items) for entry in result.baselines}

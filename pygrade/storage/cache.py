@@ -72,7 +72,7 @@ def _used(entry: Path) -> tuple[float, int]:
 
 
 def _remove(entry: Path) -> bool:
-    """Whether nobody held the entry."""
+    """Remove the entry unless a process holds it; True if none did."""
     with suppress(OSError):
         lock = os.open(entry / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:

@@ -53,7 +53,7 @@ class Files:
         self.scheme, self.system = scheme, system
 
     def is_file(self, path: str) -> bool:
-        """Whether an object has this name."""
+        """True if an object has this name."""
         with self._errors(path):
             return bool(self.system.isfile(path))
 
@@ -127,7 +127,7 @@ def _found(fact: dict[str, Any]) -> Found:
 
 
 def is_url(place: object) -> bool:
-    """Whether text names a URL, such as ``s3://bucket/logs``; a local path otherwise."""
+    """True if the place is a URL, such as ``s3://bucket/logs``; a local path otherwise."""
     return isinstance(place, str) and _URL.match(place) is not None
 
 

@@ -77,7 +77,7 @@ class Folder:
 
     @property
     def is_local(self) -> bool:
-        """Whether ``path`` is the directory."""
+        """True if ``path`` is the directory itself."""
         return not isinstance(self, RemoteFolder)
 
     @property
@@ -115,15 +115,15 @@ class Folder:
         return visible_files(self.path)
 
     def exists(self) -> bool:
-        """Whether there is such a directory (at a URL: with a file in it)."""
+        """True if there is such a directory (at a URL: with a file in it)."""
         return self.path.is_dir()
 
     def is_file(self) -> bool:
-        """Whether the place is a file's."""
+        """True if the place is a file."""
         return self.path.is_file()
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """True if there is such a file."""
         return (self.path / name).is_file()
 
     def read(self, name: str) -> bytes:
@@ -152,7 +152,7 @@ class Folder:
         return names
 
     def read_manifest(self) -> Manifest | None:
-        """What was published here, now; None if nothing was, and for a local directory."""
+        """Manifest of the version published here now; None if there is none, and for a local directory."""
         return None
 
     def owner(self) -> str:

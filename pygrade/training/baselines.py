@@ -142,7 +142,7 @@ def expected_value(logs: Logs, maps: tuple[Knots, ...] = ()) -> Baseline:
 def expected_value_of(
     values: tuple[float, ...], value_tasks: tuple[str, ...], maps: tuple[Knots, ...] = ()
 ) -> Baseline:
-    """The same, of values of events without a log."""
+    """Σ_t value_t · p_t by values of events without a log, see `expected_value`."""
     name = EXPECTED_VALUE_CALIBRATED if maps else EXPECTED_VALUE
     return Baseline(name, "identity", values, min(values) >= 0, value_tasks, maps)
 

@@ -111,21 +111,21 @@ class Trust:
     def mixture(self, baselines: Sequence[Baseline]) -> Mixture:
         """For the served policy; baselines: as fitted to the whole log."""
         by_name = {entry.name: entry for entry in baselines}
-        said = self.verdict
-        lift = None if said.lift is None else (said.lift.value, said.lift.low, said.lift.high)
+        verdict = self.verdict
+        lift = None if verdict.lift is None else (verdict.lift.value, verdict.lift.low, verdict.lift.high)
         return Mixture(
             self.trust,
             by_name[self.served_baseline],
-            said.verdict,
-            said.sentence,
+            verdict.verdict,
+            verdict.sentence,
             tuple(baselines),
             challenger=by_name.get(self.challenger) if self.trust else None,
-            detail=said.detail,
-            reasons=said.reasons,
+            detail=verdict.detail,
+            reasons=verdict.reasons,
             lift=lift,
-            weeks=said.weeks,
-            over=said.over,
-            unproven=said.unproven,
+            weeks=verdict.weeks,
+            over=verdict.over,
+            unproven=verdict.unproven,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,8 +141,8 @@ class Trust:
 
 def fold_of_requests(cluster: Ints, folds: int, seed: int) -> Ints:
     """[R]: the fold of each request's cluster [R]; folds have equally many clusters."""
-    place = np.random.default_rng([seed, 3]).permutation(int(cluster.max(initial=-1)) + 1)
-    return np.asarray(place[cluster] % folds)
+    shuffled = np.random.default_rng([seed, 3]).permutation(int(cluster.max(initial=-1)) + 1)
+    return np.asarray(shuffled[cluster] % folds)
 
 
 def too_little(logs: Logs, fold: Ints, cluster: Ints) -> str:
@@ -186,44 +186,44 @@ def choose_mixture(
     value is then one of the rankings' baselines; reasons: what the correction changes, in words;
     requests: of the whole log, if ``logs`` is a sample.
     """
-    policies = _joined(logs, fold, [part.policies for part in rankings])
-    simple = _joined(logs, fold, [part.baselines for part in rankings])
-    rival = _Rivals(logs, cluster, reward, propensity, simple, production, later)
-    baseline, anchor, arms = rival.baseline, rival.anchor, rival.arms(policies, config.shares)
+    policies = _joined(logs, fold, [ranking.policies for ranking in rankings])
+    baseline_scores = _joined(logs, fold, [ranking.baselines for ranking in rankings])
+    rivals = _Rivals(logs, cluster, reward, propensity, baseline_scores, production, later)
+    baseline, anchor, arms = rivals.baseline, rivals.anchor, rivals.arms(policies, config.shares)
 
     # The anchor was not chosen for its lift, so that its interval stands alone.
-    over_anchor = rival.lifts(anchor, arms, SURE)
+    over_anchor = rivals.lifts(anchor, arms, SURE)
     claims, over_production = (
-        [*rival.lifts(name, arms[:1]), *rival.lifts(name, arms)[1:]] for name in (baseline, rival.over)
+        [*rivals.lifts(name, arms[:1]), *rivals.lifts(name, arms)[1:]] for name in (baseline, rivals.over)
     )
-    best = max(range(1, len(arms)), key=lambda place: _or_lowest(over_anchor[place].low), default=0)
-    whole = max((place for place, arm in enumerate(arms) if arm.challenger in policies), default=0)  # the policy alone
+    best = max(range(1, len(arms)), key=lambda index: _or_lowest(over_anchor[index].low), default=0)
+    alone = max((index for index, arm in enumerate(arms) if arm.challenger in policies), default=0)  # the policy alone
     offered = best if over_anchor[best].low > 0 else 0
     corrected = license is not None and CORRECTED_EXPECTED_VALUE in (anchor, arms[offered].challenger)
-    served, why, new = None, "", False
-    if corrected or (offered and rival.lifts(baseline, arms, SURE)[offered].low > 0):
-        served = rival.standing(arms[offered], over_production[offered])
-        why = rival.contradiction(served.arm, baseline) or served.doubt
-        claim = rival.claim(served.arm, baseline, claims[offered])
+    served, contrary, new = None, "", False
+    if corrected or (offered and rivals.lifts(baseline, arms, SURE)[offered].low > 0):
+        served = rivals.standing(arms[offered], over_production[offered])
+        contrary = rivals.contradiction(served.arm, baseline) or served.doubt
+        claim = rivals.claim(served.arm, baseline, claims[offered])
         gains = min(claim.value, served.lift.value) > 0
         if license is not None and served.proven:  # replays see no page terms, and noise where the order is proven
             small = license.orders and served.lift.value > 0 and claim.value >= -claim.standard_error
             gains |= bool(license.page_line) or small
-        new = gains and not why
+        new = gains and not contrary
     if served is None or not new:
-        served = rival.kept()
+        served = rivals.kept()
 
-    verdict, name, over, lift = "better", served.arm.name, rival.over, served.lift
-    if not (new or rival.beats_production(served)):
+    verdict, judged_name, over, lift = "better", served.arm.name, rivals.over, served.lift
+    if not (new or rivals.beats_production(served)):
         judged = offered if offered or corrected else best
-        judged = whole if claims[whole].high < 0 and not why else judged
-        name, lift = arms[judged].name, over_production[judged]
+        judged = alone if claims[alone].high < 0 and not contrary else judged
+        judged_name, lift = arms[judged].name, over_production[judged]
         if claims[judged].high < 0 and not lift.high < 0:
             over, lift = baseline, claims[judged]
         verdict = "worse" if lift.high < 0 else "undecided"
     text = write_verdict(
         verdict,
-        name,
+        judged_name,
         over,
         lift,
         logs,
@@ -231,7 +231,7 @@ def choose_mixture(
         **({"license": license.text, "claim": license.claim} if new and corrected and license is not None else {}),
         reasons=reasons if new and corrected else (),
         why=f"{len(rankings)}-fold cross-fitted by user" + (f", {propensity.reason}" if propensity.reason else ""),
-        contrary=why,
+        contrary=contrary,
         pages="" if served.pages is None else served.pages.text,
         unproven="" if served.proven else cost_of("the new ranking" if new else served.arm.name, served.doubtful),
         requests=requests,
@@ -245,14 +245,14 @@ def choose_mixture(
         trust=served.arm.share,
         lift=claim if new else None,
         mixtures={entry.name: lift for entry, lift in zip(arms, claims, strict=True)},
-        baselines=rival.over_baseline(),
-        production=rival.over,
+        baselines=rivals.over_baseline(),
+        production=rivals.over,
         pages=served.pages,
         license=license,
         folds=len(rankings),
         users=int(cluster.max(initial=-1)) + 1,
         propensity=propensity.note,
-        better_form=better_form(rival.worth, cluster),
+        better_form=better_form(rivals.worth, cluster),
     )
 
 
@@ -271,7 +271,7 @@ class _Arm(NamedTuple):
 
 
 class _Standing(NamedTuple):
-    """How far a ranking is shown to be as good as production."""
+    """A ranking's comparison with production."""
 
     arm: _Arm
     lift: Interval  # over production, of re-ordered pages
@@ -357,17 +357,17 @@ class _Rivals:
         return {name: self.scores[name]}
 
     def lifts(self, over: str, chosen: Sequence[_Arm], confidence: float = 0.95) -> list[Interval]:
-        """Of arms, the widest over the interval of the propensities."""
-        found = []
+        """Lifts of the chosen arms over another, each with its widest interval over those of the propensities."""
+        curves = []
         for curve in (self.propensity, *self.propensity.bounds()):
             base = logged_order(self.logs, self.pages, curve) if over == LOGGED_ORDER else None
             base = self.pages.values(self.judged[over], curve) if base is None else base
-            each = [intervals.mean_lift(self.pages.values(arm.rank, curve), base) for arm in chosen]
+            lifts = [intervals.mean_lift(self.pages.values(arm.rank, curve), base) for arm in chosen]
             by_influence = confidence == SURE
-            found.append(intervals.simultaneous(each, self.cluster, confidence=confidence, by_influence=by_influence))
+            curves.append(intervals.simultaneous(lifts, self.cluster, confidence=confidence, by_influence=by_influence))
         return [
             Interval(e[0].value, e[0].standard_error, min(i.low for i in e), max(i.high for i in e))
-            for e in zip(*found, strict=True)
+            for e in zip(*curves, strict=True)
         ]
 
     def later_lift(self, arm: _Arm, over: str) -> Estimate:
@@ -384,10 +384,10 @@ class _Rivals:
         mixed = (1 - arm.share) * self.later[arm.anchor]
         if arm.share:
             mixed = mixed + arm.share * self.later[arm.challenger].astype(np.float64)
-        found = intervals.mean_lift(pages.values(pages.ranks(mixed[logs.shown]), self.propensity), base)
+        lift = intervals.mean_lift(pages.values(pages.ranks(mixed[logs.shown]), self.propensity), base)
         influence = np.zeros(len(self.is_later))
-        influence[self.is_later] = found.influence * (len(influence) / max(len(found.influence), 1))
-        return Estimate(found.value, influence)
+        influence[self.is_later] = lift.influence * (len(influence) / max(len(lift.influence), 1))
+        return Estimate(lift.value, influence)
 
     def claim(self, arm: _Arm, over: str, lift: Interval) -> Interval:
         """The mean of a cross-fitted lift and of that on later requests, as wide as the wider of both."""
@@ -410,8 +410,8 @@ class _Rivals:
 
     def contradiction(self, arm: _Arm, over: str) -> str:
         """A text if the later requests of the log contradict a lift over a ranking; empty if not."""
-        found = self.later_lift(arm, over)
-        later = intervals.interval(found.value, found.influence, self.cluster)
+        estimate = self.later_lift(arm, over)
+        later = intervals.interval(estimate.value, estimate.influence, self.cluster)
         if later.value < -later.standard_error:
             return f"on later requests what the earlier ones taught earns {percent(later)}"
         values = self.pages.values(arm.rank, self.propensity)
@@ -424,25 +424,25 @@ class _Rivals:
         return _Standing(arm, self.claim(arm, self.over, lift or self.lifts(self.over, [arm])[0]), pages)
 
     def kept(self) -> _Standing:
-        """What is served without anything new: expected value, or a simple ranking that is shown to be better; where it
-        is not proven, production's own ranking if that is known.
+        """The ranking to serve without anything new: expected value, or a simple ranking that is shown to be better; if
+        it is not proven against production, production's own ranking where that is known.
         """
         best = self._highest(name for name in self.lows if name != CORRECTED_EXPECTED_VALUE and name in self.ranks)
         sure = best == EXPECTED_VALUE or self.lifts(EXPECTED_VALUE, [self.alone(best)], SURE)[0].low > 0
         if not sure or self.contradiction(self.alone(best), EXPECTED_VALUE):
             best = EXPECTED_VALUE
-        found = self.standing(self.alone(best))
-        if found.proven or PRODUCTION not in self.ranks:
-            return found
-        own = self.standing(self.alone(PRODUCTION))
-        return max((own, found), key=lambda entry: (entry.proven, entry.doubtful.low))
+        standing = self.standing(self.alone(best))
+        if standing.proven or PRODUCTION not in self.ranks:
+            return standing
+        of_production = self.standing(self.alone(PRODUCTION))
+        return max((of_production, standing), key=lambda entry: (entry.proven, entry.doubtful.low))
 
-    def beats_production(self, found: _Standing) -> bool:
+    def beats_production(self, standing: _Standing) -> bool:
         """A simple ranking other than production's is shown to be better, later requests do not say the contrary."""
-        if found.arm.name in (PRODUCTION, self.over) or not found.proven:
+        if standing.arm.name in (PRODUCTION, self.over) or not standing.proven:
             return False
-        sure = self.lifts(self.over, [found.arm], SURE)[0].low > 0
-        return sure and not self.contradiction(found.arm, self.over)
+        sure = self.lifts(self.over, [standing.arm], SURE)[0].low > 0
+        return sure and not self.contradiction(standing.arm, self.over)
 
 
 def undecidable(
@@ -467,8 +467,8 @@ def undecidable(
     if propensity.reason:
         text = replace(text, detail=f"{text.detail}; {propensity.reason}")
     users = int(cluster.max(initial=-1)) + 1
-    known = Trust(text, policy, folds, users, propensity.note, served_baseline=name)
-    return replace(known, production=production.over, pages=pages)
+    trust = Trust(text, policy, folds, users, propensity.note, served_baseline=name)
+    return replace(trust, production=production.over, pages=pages)
 
 
 def label(challenger: str, share: float, baseline: str) -> str:
@@ -482,8 +482,8 @@ def _joined(logs: Logs, fold: Ints, parts: Sequence[Mapping[str, Floats32]]) -> 
     """Scores of all candidates, put together from those of the folds."""
     of_row = fold[logs.row_request]
     result = {name: np.empty(len(of_row), np.float32) for name in parts[0]}
-    for number, part in enumerate(parts):
-        for name, scores in part.items():
+    for number, fold_scores in enumerate(parts):
+        for name, scores in fold_scores.items():
             result[name][of_row == number] = scores
     return result
 

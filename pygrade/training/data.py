@@ -139,7 +139,7 @@ class TrainingData:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the sample is the whole log."""
+        """True if the sample is the whole log."""
         return isinstance(self.shards[0], MemoryShard)
 
     @property
@@ -213,7 +213,7 @@ class TrainingData:
         policy.set_normalization(torch.from_numpy(before), torch.from_numpy(mean).sqrt())
 
     def record(self, policy_version: str) -> TrainingRecord:
-        """Of a policy that learned from it."""
+        """The training record of a policy that learned from this data."""
         if self.in_memory:
             return TrainingRecord.of(self.sample, policy_version)
         keys = np.concatenate([shard.index().keys for shard in self.files])
@@ -225,7 +225,7 @@ class TrainingData:
         return np.asarray(np.argmax([Fold(number, folds, seed).has(users) for number in range(folds)], 0))
 
     def without(self, fold: Fold, reward: RewardConfig) -> "TrainingData":
-        """The same, of a log in files, of the users who are not in a fold."""
+        """Return a log in files without the users of a fold."""
         keep = np.flatnonzero(~fold.has(hashes(self.sample.user_id)))
         tensors = self.tensors.select(torch.from_numpy(keep).to(self.tensors.discount.device))
         digest = f"{self.digest} without {fold.number} of {fold.folds}, {fold.seed}"
@@ -234,7 +234,7 @@ class TrainingData:
         return part.weigh_format(reward)
 
     def weigh_format(self, reward: RewardConfig) -> "TrainingData":
-        """The same, of a log in files, with the weight of the format component by the mean of all its pages."""
+        """Return a copy of a log in files whose format weight uses the mean over all pages."""
         tensors = self.tensors
         if reward.format_weight > 0.0:
             total = sum(float(shard.index().page_value.sum()) for shard in self.files)

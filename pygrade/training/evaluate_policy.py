@@ -57,7 +57,7 @@ class Arms:
     baseline: str  # the one that the last policy's verdict is over
 
     def select(self, logs: Logs, requests: Ints) -> "Arms":
-        """Of some requests of the log that they were made for."""
+        """Select some requests of the log that the arms were made for."""
         rows = np.isin(logs.row_request, requests)
         scores = {name: values[rows] for name, values in self.scores.items()}
         return Arms(scores, {name: values[requests] for name, values in self.weights.items()}, self.baseline)
@@ -151,7 +151,7 @@ def serves(policies: Mapping[str, FusionPolicy], mixture: Mixture | None) -> str
 
 
 def is_new(policy: FusionPolicy) -> bool:
-    """Whether what an artifact ranks by is more than a simple baseline, and was tested against one."""
+    """True if an artifact ranks by more than a simple baseline, and was tested against one."""
     return policy.mixture is not None and (policy.mixture.trust > 0 or policy.mixture.baseline.corrected)
 
 

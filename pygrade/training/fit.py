@@ -24,7 +24,7 @@ OnStep = Callable[[str, int], None]
 
 
 class FittedPolicies(NamedTuple):
-    """What a run leaves."""
+    """Results of a run in memory."""
 
     static: Tensor  # [T] best static weights
     policies: dict[str, FusionPolicy]  # by arm, as each stage leaves it; without GRADE the start, which is not judged

@@ -97,8 +97,8 @@ def split_log(data: TrainingData, config: TrainConfig) -> LogSplit:
         reason = "trust.folds is 0"
     elif propensity.source == "none":
         reason = f"slot propensities are unknown; {propensity.needed.partition(':')[0]}"
-    elif few := too_little(logs, fold, cluster):
-        reason = f"too little data: {few}"
+    elif shortage := too_little(logs, fold, cluster):
+        reason = f"too little data: {shortage}"
     elif leaks := leaks_of(logs):
         reason = f"a column holds the feedback and must be left out: {leaks[0].rpartition(': ')[0]}"
     if reason or not config.correction.on:
@@ -110,8 +110,8 @@ def split_log(data: TrainingData, config: TrainConfig) -> LogSplit:
         return fit_correction(some, theta, fold, cluster, config.correction, prior)
 
     fitted, pages = fit(logs, fold, cluster), PageReplay(logs, config.reward, winsorized(logs, cluster))
-    found, tried = license_correction(logs, fitted, fold, cluster, pages, propensity)
-    if found is not None and (chance := licensed_by_chance(logs, fold, cluster, fit, config.seed)) is not None:
+    licensed, tried = license_correction(logs, fitted, fold, cluster, pages, propensity)
+    if licensed is not None and (chance := licensed_by_chance(logs, fold, cluster, fit, config.seed)) is not None:
         reason = (
             f"the same log with its feedback dealt to other pages supports a correction, too ({chance.gain.text}), so "
             "that something else than what the columns tell makes it pass"
@@ -119,8 +119,8 @@ def split_log(data: TrainingData, config: TrainConfig) -> LogSplit:
         return LogSplit(fold, cluster, production, reason, None, tried)
     if config.correction.pages:
         curve, size = propensity.curve(max(logs.num_slots, config.reward.page_size)), config.reward.page_size
-        found = license_pages(logs, found, fitted.frame, curve, fold, cluster, size)
-    return LogSplit(fold, cluster, production, "", found, tried)
+        licensed = license_pages(logs, licensed, fitted.scaling, curve, fold, cluster, size)
+    return LogSplit(fold, cluster, production, "", licensed, tried)
 
 
 def train_folds(
@@ -138,22 +138,22 @@ def train_folds(
         return replace(trust, tried=split.tried)
     # The folds take the slot propensities of the whole log, which cost no user's feedback much.
     reward, fold = with_propensity(config.reward, data), split.fold
-    part = replace(config, reward=reward, tensorboard=False)
-    learn: list[Logs | TrainingData] = [
+    fold_config = replace(config, reward=reward, tensorboard=False)
+    fold_logs: list[Logs | TrainingData] = [
         logs.select(fold != n) if data.in_memory else data.without(Fold(n, folds, config.seed), reward)
         for n in range(folds)
     ]
     if data.in_memory:
-        part = replace(part, shard_requests=logs.num_requests)  # in memory as the whole log is
-    found, is_later = split.corrected, later_requests(logs)
+        fold_config = replace(fold_config, shard_requests=logs.num_requests)  # in memory as the whole log is
+    licensed, is_later = split.corrected, later_requests(logs)
     jobs = [
         FoldJob(
-            learn[n],
+            fold_logs[n],
             logs.select(fold == n),
-            part,
+            fold_config,
             _fold_directory(directory, n, folds),
             resume,
-            None if found is None else found.of_fold(n),
+            None if licensed is None else licensed.of_fold(n),
             split.production.baseline,
         )
         for n in range(folds)
@@ -162,16 +162,16 @@ def train_folds(
         FoldJob(
             logs.select(~is_later),
             logs.select(is_later),
-            replace(part, shard_requests=logs.num_requests),  # of the sample, which is in memory
+            replace(fold_config, shard_requests=logs.num_requests),  # of the sample, which is in memory
             directory / "folds" / "later",
             resume,
-            None if found is None else replace(found.candidate.later, page_terms=found.page_terms),
+            None if licensed is None else replace(licensed.candidate.later, page_terms=licensed.page_terms),
             split.production.baseline,
         )
     )
     *rankings, later = list(fold_workers(config.trust, logs, workers).map(run_fold, jobs, "cross-fitting"))
     trust = choose_mixture(
-        logs if found is None else found.without_page_effects(logs),
+        logs if licensed is None else licensed.without_page_effects(logs),
         fold,
         split.cluster,
         rankings,
@@ -180,17 +180,17 @@ def train_folds(
         config.reward,
         propensity,
         split.production,
-        license=None if found is None else found.license,
-        reasons=() if found is None else _reasons(logs, found),
+        license=None if licensed is None else licensed.license,
+        reasons=() if licensed is None else _reasons(logs, licensed),
         requests=data.num_requests,
     )
     return replace(trust, tried=split.tried)
 
 
-def _reasons(logs: Logs, found: LicensedCorrection) -> tuple[str, ...]:
-    """What the correction changes: its page terms first."""
-    line = found.license.page_line
-    return (*([line] if line else []), *reasons_of(logs, found.predictions))
+def _reasons(logs: Logs, licensed: LicensedCorrection) -> tuple[str, ...]:
+    """Sentences on the changes by the correction: its page terms first."""
+    line = licensed.license.page_line
+    return (*([line] if line else []), *reasons_of(logs, licensed.predictions))
 
 
 def run_fold(fold: FoldJob) -> FoldRankings:
@@ -206,17 +206,17 @@ def run_fold(fold: FoldJob) -> FoldRankings:
                 logs = replace(logs, predictions=correct(correction, logs))
             learned = prepare_data(logs, config, fold.directory, LOCAL)
         static, policies, _ = fit_policies(learned, config, fold.directory, fold.resume, stack, LOCAL)
-    plain = learned.sample if isinstance(fold.learn, TrainingData) else fold.learn
+    own_logs = learned.sample if isinstance(fold.learn, TrainingData) else fold.learn
     tensors = learned.tensors.to("cpu")
     *_, last = policies.values()
     for arm, policy in policies.items():
         policy.cpu().correction = correction
         policy.save(fold.directory / _folder_of(arm))
         learned.record(policy.version).save(fold.directory / _folder_of(arm))
-    baselines = simple_baselines(plain, last.spec, tensors, config, static, correction, fold.production)
+    baselines = simple_baselines(own_logs, last.spec, tensors, config, static, correction, fold.production)
     log, formula = fold.judge, fusion_formula(config.policy)
     return FoldRankings(
-        {entry.name: standardized(baseline_scores(entry, log, formula, correction), log) for entry in baselines},
+        {b.name: standardized(baseline_scores(b, log, formula, correction), log) for b in baselines},
         {arm: standardized(policy_scores(policy, log), log) for arm, policy in policies.items() if arm in FOLDERS},
     )
 
@@ -231,9 +231,9 @@ def simple_baselines(
     production: Baseline | None,
 ) -> tuple[Baseline, ...]:
     """`fit_baselines`, and expected value of corrected predictions if there are any."""
-    own = None if config.policy.corrected else static
-    found = fit_baselines(logs, spec, tensors, config.static, config.reward.propensity_floor, own, production)
-    return found if correction is None else (*found, corrected_expected_value(logs, correction))
+    weights = None if config.policy.corrected else static
+    simple = fit_baselines(logs, spec, tensors, config.static, config.reward.propensity_floor, weights, production)
+    return simple if correction is None else (*simple, corrected_expected_value(logs, correction))
 
 
 def _folder_of(arm: str) -> str:

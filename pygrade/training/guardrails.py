@@ -9,9 +9,9 @@ from pathlib import Path
 from pygrade._util.serialization import write_json
 from pygrade.config.guardrails import GuardrailConfig, Limit
 from pygrade.config.training import RewardConfig, TrainConfig
-from pygrade.evaluation.front import Judge, group_columns
+from pygrade.evaluation.front import RankingEvaluator, group_columns
 from pygrade.evaluation.guardrails import (
-    Measure,
+    LimitEvaluator,
     priced,
     solve_prices,
     with_columns,
@@ -60,7 +60,7 @@ def check_guardrails(config: TrainConfig, late: Logs | None) -> FusionPolicy | N
 
 
 def foresee(logs: Logs, config: GuardrailConfig, reward: RewardConfig) -> list[str]:
-    """How many requests the limits need that these are too few to prove by an estimate 5 % beyond them.
+    """A sentence for each limit that this log is too small to prove by an estimate 5 % beyond it: requests it needs.
 
     Bounds are taken as those of expected value at twice the values of the limits' tasks: a ranking that differs from
     production's as one that is learned does.
@@ -156,7 +156,7 @@ def measure_limits(
     reward: RewardConfig,
     propensity: SlotPropensity,
     production: Baseline | None,
-) -> Measure:
+) -> LimitEvaluator:
     """The measure of limits on a policy without prices; production: None: the log's order."""
     limits = config.parsed
     check_limits(limits, logs)
@@ -164,8 +164,8 @@ def measure_limits(
     logs, groups = fitted(free, logs), dict.fromkeys(limit.name for limit in limits if limit.share)
     scores = None if all(n.share for n in limits) else production_scores(logs, free, production)
     curve = propensity.known(max(logs.num_slots, reward.page_size))
-    judge = Judge(free, logs, scores, curve, reward.page_size, reward.propensity_floor, tuple(groups))
-    return Measure(judge, limits, config.confidence)
+    judge = RankingEvaluator(free, logs, scores, curve, reward.page_size, reward.propensity_floor, tuple(groups))
+    return LimitEvaluator(judge, limits, config.confidence)
 
 
 def _production(policy: FusionPolicy, logs: Logs, in_use: FusionPolicy | None) -> Baseline | None:

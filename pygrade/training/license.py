@@ -18,7 +18,7 @@ import numpy as np
 from pygrade._typing import Bools, Floats, Floats32, Ints
 from pygrade.correction.fit import Candidate, Fitted, correct
 from pygrade.correction.gate import NEEDED, Gain
-from pygrade.correction.inputs import Frame
+from pygrade.correction.inputs import InputScaling
 from pygrade.correction.pages import (
     BEAM,
     LEAST_CLAIM,
@@ -65,7 +65,7 @@ class License:
 
     @property
     def claim(self) -> str:
-        """What it proves, in a sentence for those who decide."""
+        """The claim that it proves, for those who decide."""
         return "its whole pages are better" if self.name == AS_PREDICTED else "its predictions are better"
 
     @property
@@ -128,33 +128,35 @@ def license_correction(
     shown = logs.shown
     plain = pages.values(pages.ranks(logs.value_of(logs.predictions)[shown]), propensity)
     tried = []
-    for entry in fitted.candidates:
-        if entry.gain.failure:
-            tried.append(TriedCorrection(entry.name, entry.gain, None, entry.gain.failure))
+    for candidate in fitted.candidates:
+        if candidate.gain.failure:
+            tried.append(TriedCorrection(candidate.name, candidate.gain, None, candidate.gain.failure))
             continue
-        corrected = entry.cross_fitted(logs, fold)
+        corrected = candidate.cross_fitted(logs, fold)
         value = pages.values(pages.ranks(logs.value_of(corrected)[shown]), propensity)
         estimate = intervals.mean_lift(value, plain)
         lift = intervals.interval(estimate.value, estimate.influence, cluster)
         if lift.value >= -lift.standard_error:
-            tried.append(TriedCorrection(entry.name, entry.gain, lift, ""))
-            license = License(entry.name, entry.gain.z, entry.gain.z_value, entry.gain.z_page, lift)
-            return LicensedCorrection(entry, corrected, license), tuple(tried)
-        tried.append(TriedCorrection(entry.name, entry.gain, lift, f"on re-ordered pages it earns {bounds_text(lift)}"))
+            tried.append(TriedCorrection(candidate.name, candidate.gain, lift, ""))
+            license = License(candidate.name, candidate.gain.z, candidate.gain.z_value, candidate.gain.z_page, lift)
+            return LicensedCorrection(candidate, corrected, license), tuple(tried)
+        tried.append(
+            TriedCorrection(candidate.name, candidate.gain, lift, f"on re-ordered pages it earns {bounds_text(lift)}")
+        )
     return None, tuple(tried)
 
 
 def licensed_by_chance(
     logs: Logs, fold: Ints, cluster: Ints, fit: Callable[[Logs, Ints, Ints], Fitted], seed: int
 ) -> Candidate | None:
-    """What passes the gate on up to `_CONTROL` requests with dealt feedback; None, as it should be: nothing."""
+    """The candidate that passes the gate on up to `_CONTROL` requests with dealt feedback; None, as it should be."""
     some = evenly_spaced(logs.num_requests, _CONTROL)
     return fit(deal_feedback(logs.select(some), seed), fold[some], intervals.numbers_of(cluster[some])).licensed
 
 
 def deal_feedback(logs: Logs, seed: int) -> Logs:
-    """The same log where each page has slots and feedback of another one, dealt to its shown items at random, so that
-    nothing can be learned: what production put first is no better than the last.
+    """Return a log where each page has slots and feedback of another one, dealt to its shown items at random, so that
+    nothing can be learned: production's first item is no better than its last.
 
     Feedback keeps its slots, its tasks and what follows what on a page. Pages exchange it with pages of as many items.
     """
@@ -165,49 +167,55 @@ def deal_feedback(logs: Logs, seed: int) -> Logs:
     feedback, position = logs.feedback.copy(), logs.position.copy()
     for size in np.unique(sizes[sizes > 0]):
         pages = rows[starts[sizes == size][:, None] + np.arange(size)]
-        given, taken = rng.permuted(pages, axis=1), pages[rng.permutation(len(pages))]
-        feedback[given], position[given] = logs.feedback[taken], logs.position[taken]
+        receiving, giving = rng.permuted(pages, axis=1), pages[rng.permutation(len(pages))]
+        feedback[receiving], position[receiving] = logs.feedback[giving], logs.position[giving]
     return replace(logs, feedback=feedback, position=position)
 
 
 def license_pages(
-    logs: Logs, found: LicensedCorrection | None, frame: Frame, curve: Floats, fold: Ints, cluster: Ints, page_size: int
+    logs: Logs,
+    licensed: LicensedCorrection | None,
+    scaling: InputScaling,
+    curve: Floats,
+    fold: Ints,
+    cluster: Ints,
+    page_size: int,
 ) -> LicensedCorrection | None:
-    """The same with page terms, if gate and guard let them pass, and with what they found. If no correction is
-    licensed, found is None, and they stand on the predictions as they are.
+    """Add page terms to a licensed correction if gate and randomized check accept them, and record their results.
+    licensed None: no correction is, and page terms stand on the predictions as they are.
 
     No replay guards them: it re-orders pages as if an item's feedback did not depend on the items above it.
     """
     if lacks := missing_shuffles(logs):
         logger.info(lacks)
     if lacks or can_fit(logs):
-        return found
-    base = found or _as_predicted(logs, frame, int(fold.max()) + 1)
+        return licensed
+    base = licensed or _as_predicted(logs, scaling, int(fold.max()) + 1)
     parents = base.candidate.correction.parents
     fitted = fit_pages(logs, base.predictions, parents, curve, fold, cluster)
     if fitted is None:
-        return found
+        return licensed
     license = replace(base.license, pages=fitted.gain)
     logger.info("page terms are %s: %s", "served" if fitted.gain.passes else "not served", fitted.gain.text)
     if not fitted.gain.passes:
-        return found and found._replace(license=license)
+        return licensed and licensed._replace(license=license)
     claim = choose_beam(fitted.terms, logs, base.predictions, parents, curve[:page_size])
     beam = BEAM if claim >= LEAST_CLAIM else 1
-    terms, *folds = (replace(entry, beam=beam) for entry in (fitted.terms, *fitted.folds))
+    terms, *folds = (replace(fit, beam=beam) for fit in (fitted.terms, *fitted.folds))
     license = replace(license, page_line=page_line(terms))
     return base._replace(license=license, page_terms=terms, fold_terms=tuple(folds), page_moves=fitted.moves)
 
 
-def _as_predicted(logs: Logs, frame: Frame, folds: int) -> LicensedCorrection:
+def _as_predicted(logs: Logs, scaling: InputScaling, folds: int) -> LicensedCorrection:
     """A correction that changes nothing, with the chain that tells what of a value needs the root task."""
-    plain = replace(Correction.identity(logs.tasks, logs.features), parents=frame.parents, amounts=frame.amounts)
+    plain = replace(Correction.identity(logs.tasks, logs.features), parents=scaling.parents, amounts=scaling.amounts)
     candidate = Candidate(AS_PREDICTED, plain, (plain,) * folds, plain, Gain(0.0, 0.0, 0.0))
     license = License(AS_PREDICTED, 0.0, 0.0, 0.0, Interval(0.0, 0.0, 0.0, 0.0))
     return LicensedCorrection(candidate, correct(plain, logs), license)
 
 
 def page_line(terms: PageTerms) -> str:
-    """What page terms do, such as "whole pages: click 0.71 times as likely below an item of its category"; of pairs of
+    """Describe page terms: "whole pages: click 0.71 times as likely below an item of its category"; of pairs of
     categories, the one that helps most.
     """
     said = []
@@ -225,17 +233,17 @@ def page_line(terms: PageTerms) -> str:
 def reasons_of(logs: Logs, corrected: Floats32) -> tuple[str, ...]:
     """The largest moves of the predictions, in value: lines such as "order: 1.9 times what the model predicts where
     returning is 1, else 0.9 times", by a feature of the context, a column of the items, or one of each."""
-    context = [(*part[:2], part[2][logs.row_request]) for part in _split_columns(logs.context, logs.features)]
+    context = [(*halves[:2], halves[2][logs.row_request]) for halves in _split_columns(logs.context, logs.features)]
     items = [] if logs.item_features is None else _split_columns(logs.item_features, logs.items)
-    found = list(_moves(logs, corrected, slice(None), (*context, *items)))
+    moves = list(_moves(logs, corrected, slice(None), (*context, *items)))
     some = evenly_spaced(logs.num_rows, _PAIRED_ROWS)
     for feature, name, high in context:
         for other, also, tall in items:
-            part = f"{feature} x {other}", f"{name} and {also}, or neither", high == tall
-            found += _moves(logs, corrected, some, (part,))
-    found.sort(reverse=True)
+            halves = f"{feature} x {other}", f"{name} and {also}, or neither", high == tall
+            moves += _moves(logs, corrected, some, (halves,))
+    moves.sort(reverse=True)
     lines: dict[tuple[str, str], str] = {}
-    for _, task, feature, line in found:
+    for _, task, feature, line in moves:
         lines.setdefault((task, feature), line)
     return tuple(lines.values())[:_LINES]
 
@@ -251,21 +259,21 @@ def _moves(
     before, after = logs.predictions[some], corrected[some]
     total = after.sum(0, dtype=np.float64) * (logs.num_rows / len(after))
     for feature, name, rows in parts:
-        part = rows[some]
-        sums = [[p[side].sum(0, dtype=np.float64) for p in (before, after)] for side in (part, ~part)]
+        in_part = rows[some]
+        sums = [[p[side].sum(0, dtype=np.float64) for p in (before, after)] for side in (in_part, ~in_part)]
         for t, task in enumerate(logs.tasks):
             factors = [float(new[t] / max(old[t], 1e-30)) for old, new in sums]
             ratio = factors[0] / max(factors[1], 1e-9)
             if not 1 / _MOVED < ratio < _MOVED:
-                moved = abs(np.log(ratio)) * worth[t] * total[t] * min(part.mean(), 1 - part.mean())
+                moved = abs(np.log(ratio)) * worth[t] * total[t] * min(in_part.mean(), 1 - in_part.mean())
                 line = f"{task}: {_said(factors[0], ' what the model predicts')} where {name}, else {_said(factors[1])}"
                 yield float(moved), task, feature, line
 
 
 def _split_columns(values: Floats32, names: Sequence[str]) -> list[tuple[str, str, Bools]]:
-    """Of values [n, F] each column's name, how its high side is said, and that side [n], if it has two."""
-    found = [(feature, *_split(values[:, i], feature)) for i, feature in enumerate(names)]
-    return [(feature, name, high) for feature, high, name in found if high is not None and high.any() != high.all()]
+    """Split columns of values [n, F] in two: name, words for the high side, and its mask [n]; not if all are alike."""
+    splits = [(feature, *_split(values[:, i], feature)) for i, feature in enumerate(names)]
+    return [(feature, name, high) for feature, high, name in splits if high is not None and high.any() != high.all()]
 
 
 def _said(factor: float, what: str = "") -> str:
@@ -274,13 +282,13 @@ def _said(factor: float, what: str = "") -> str:
 
 def _split(values: Floats32, name: str) -> tuple[Bools | None, str]:
     """The requests with a high value of a feature, and how that is said; None: it does not vary."""
-    known = values[~np.isnan(values)]
-    levels: Sequence[float] = np.unique(known[:1000]).tolist()
+    present = values[~np.isnan(values)]
+    levels: Sequence[float] = np.unique(present[:1000]).tolist()
     if len(levels) < 2:
         return None, ""
-    if len(levels) == _SPLITS and set(np.unique(known)) == set(levels):
+    if len(levels) == _SPLITS and set(np.unique(present)) == set(levels):
         words = name.split("=", 1)
         said = f"{words[0]} is {words[1]}" if len(words) == 2 else f"{name} is {levels[1]:g}"
         return values == levels[1], said
-    middle = float(np.median(known))
+    middle = float(np.median(present))
     return values > middle, f"{name} is above {middle:.2g}"

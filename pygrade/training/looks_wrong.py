@@ -22,7 +22,7 @@ _ODD_RATE, _NO_VALUE = 1000.0, 0.01  # events that one is worth; share of the va
 
 
 class Finding(NamedTuple):
-    """What looks wrong, and what it keeps the log from."""
+    """A suspicious fact about a log, and the use of the log that it prevents."""
 
     kind: str
     text: str

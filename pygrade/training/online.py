@@ -78,7 +78,7 @@ _FORMAT = "pygrade.OnlineLearner 1"
 
 @dataclass(frozen=True)
 class Update:
-    """What an update did."""
+    """Results of an update."""
 
     version: str  # served now
     estimate: OffPolicyEstimate | None  # of the last judged version against the reference; None: no draws yet
@@ -94,7 +94,7 @@ class Update:
 
 
 class _Judgment(NamedTuple):
-    """Of a version against the reference."""
+    """A version judged against the reference."""
 
     estimate: OffPolicyEstimate | None = None
     regressed: bool = False
@@ -141,8 +141,8 @@ class OnlineLearner:
 
     @property
     def counters(self) -> Counter[str]:
-        """Of events (`FeedbackJoin`), capped_predictions, and of versions: published, refused, rolled_back, paused,
-        renewed (with a correction learned anew), limits_unmet.
+        """Counters of events (`FeedbackJoin`), capped_predictions, and versions: published, refused, rolled_back,
+        paused, renewed (with a correction learned anew), limits_unmet.
         """
         return self.join.counters
 
@@ -309,7 +309,7 @@ class OnlineLearner:
         return ~(self._judging(window) if self.limits is None else self._held_out(window))
 
     def _judge(self, window: Logs, policy: FusionPolicy) -> _Judgment:
-        """What the policy earns per request more than the reference, whether it regressed, and whether that could be
+        """Judge the policy against the reference: its gain per request, whether it regressed, and whether that could be
         found.
         """
         rows = np.flatnonzero(self._judging(window))

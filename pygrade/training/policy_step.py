@@ -42,7 +42,7 @@ class TorchStep:
         return self._alpha.detach()
 
     def gradient(self, slope: Tensor) -> Tensor:
-        """Of the loss by all P parameters, one after the other; ``slope`` [B, T]: by the last `concentration`."""
+        """Gradient [P] of the loss by all parameters, in order; ``slope`` [B, T]: that by the last `concentration`."""
         assert self._alpha is not None
         self._optimizer.zero_grad()
         self._alpha.backward(slope)  # type: ignore[no-untyped-call]
@@ -77,7 +77,7 @@ class TorchStep:
 
 
 class FusedStep:
-    """The same by the C++ core, without autograd; ``ValueError`` if it does not cover the policy."""
+    """A `TorchStep` by the C++ core, without autograd; ``ValueError`` if it does not cover the policy."""
 
     def __init__(self, policy: FusionPolicy, rate: float) -> None:
         self.rate = rate
@@ -143,7 +143,7 @@ def concentrations(policy: FusionPolicy, engine: Engine = "auto") -> Callable[[T
 
 
 def is_fused(policy: FusionPolicy, engine: Engine) -> bool:
-    """Whether the core runs the policy's network under this engine."""
+    """True if the core runs the policy's network under this engine."""
     check_engine(engine)
     return engine == "fused" or (engine == "auto" and is_fast() and not why_not_fused(policy))
 

@@ -69,7 +69,7 @@ def prepare_data(log: Logs | LogParts, config: TrainConfig, directory: Path, wor
 
 
 class ShardFigures(NamedTuple):
-    """What `measure_shard` finds in a shard of the log."""
+    """Figures of a shard of the log, by `measure_shard`."""
 
     longest: int
     shortest: int

@@ -163,7 +163,7 @@ def _choices(logs: Logs, x: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class PageLift:
-    """What a ranking earns over production on whole pages, as production's own pages show it."""
+    """Lift of a ranking over production on whole pages, as production's own pages show it."""
 
     lift: Interval  # two-sided 95 %
     shared: float  # share of production's page that is on the ranking's, too

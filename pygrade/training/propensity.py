@@ -69,12 +69,12 @@ class SlotPropensity:
 
     @property
     def low(self) -> float:
-        """Of the 95 % interval, which is all that is possible if nothing is known."""
+        """Lower end of the exponent's 95 % interval, which is all that is possible if nothing is known."""
         return 0.0 if self.source == "none" else max(self.exponent - _Z * self.standard_error, 0.0)
 
     @property
     def high(self) -> float:
-        """Of the 95 % interval."""
+        """Upper end of the exponent's 95 % interval."""
         return MAX_EXPONENT if self.source == "none" else min(self.exponent + _Z * self.standard_error, MAX_EXPONENT)
 
     @property
@@ -114,7 +114,7 @@ class SlotPropensity:
         return tuple(replace(self, exponent=end, standard_error=0.0) for end in ends)
 
     def known(self, slots: int) -> Floats | None:
-        """The same; None if nothing is known."""
+        """`curve`; None if nothing is known."""
         return None if self.source == "none" else self.curve(slots)
 
 
@@ -173,7 +173,7 @@ def _flat(found: SlotPropensity, *estimates: float) -> SlotPropensity:
 
 
 def _without_slots(config: RewardConfig, warn: bool) -> SlotPropensity:
-    """Of a log whose slots are unknown."""
+    """Propensity of a log whose slots are unknown."""
     if not isinstance(config.propensity, str):
         if config.propensity:
             raise ValueError(

@@ -47,7 +47,7 @@ def renew_correction(policy: FusionPolicy, logs: Logs, reward: RewardConfig, see
     if found is None:
         return None
     predictions, served = found.predictions, correct(old, logs)
-    likelihood = JointLikelihood(logs, fitted.frame, theta, fitted.cases)
+    likelihood = JointLikelihood(logs, fitted.scaling, theta, fitted.cases)
     new, before = (likelihood.shares(_given(part, old.parents, logs)) for part in (predictions, served))
     judge = PageValues(logs, theta)
     value = judge.gain(*(judge.rank(logs.value_of(part), True) for part in (predictions, served)))

@@ -19,7 +19,7 @@ _BY_REQUEST = (
 
 @dataclass(frozen=True)
 class TradeOffs:
-    """How multipliers u of the tasks' values are drawn, of a policy that takes them."""
+    """Distribution of the multipliers u of the tasks' values, for a policy that takes them."""
 
     spread: float  # sd of log u
     plain: float  # share of the requests with u = 1
@@ -58,7 +58,7 @@ class RequestTensors:
         return self.scores.shape[0]
 
     def to(self, device: str) -> "RequestTensors":
-        """The same on another device."""
+        """Move the tensors to another device."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
         return replace(self, **moved)
@@ -68,7 +68,7 @@ class RequestTensors:
         return {name: tensor for name in _BY_REQUEST if (tensor := getattr(self, name)) is not None}
 
     def select(self, rows: Tensor) -> "RequestTensors":
-        """The same of requests rows [n]."""
+        """Select requests rows [n]."""
         return replace(self, **{name: values[rows] for name, values in self.by_request().items()})
 
     def join(self, others: Sequence["RequestTensors"]) -> "RequestTensors":
@@ -101,7 +101,7 @@ class RequestTensors:
         return self.scores.index_select(0, rows)
 
     def page_scores_at(self, rows: Tensor) -> Tensor:
-        """The same [B, P, T] of the items on the logged pages."""
+        """Transformed predictions [B, P, T] of the items on the logged pages of requests rows [B]."""
         places = rows[:, None] * self.scores.shape[1] + self.page_item[rows]
         return self.scores.flatten(0, 1).index_select(0, places.flatten()).view(*places.shape, -1)
 

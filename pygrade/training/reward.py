@@ -87,7 +87,7 @@ class LogFigures:
 
     @classmethod
     def of(cls, logs: Logs, config: RewardConfig) -> "LogFigures":
-        """Of a log in memory, with the values of events that count."""
+        """Measure a log in memory that has the values of events that count."""
         propensity, sizes = slot_propensity(logs, config), np.diff(logs.offsets)
         pages = np.bincount(logs.row_request[logs.shown], minlength=logs.num_requests)
         longest, last = int(sizes.max()), int(logs.position.max(initial=0))

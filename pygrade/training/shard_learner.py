@@ -32,7 +32,7 @@ class StepRequest:
     reference: Tensor | None = None  # [P] of the policy that stage 2 stays near
 
     def draws_like(self, other: "StepRequest") -> bool:
-        """Whether it draws the same weights."""
+        """True if it draws the same weights."""
         return (self.first, self.size, self.seed) == (other.first, other.size, other.seed) and (
             torch.equal(self.rows, other.rows) and torch.equal(self.parameters, other.parameters)
         )
@@ -43,14 +43,14 @@ class StepRequest:
 
 
 class StepGradient(NamedTuple):
-    """What a shard adds to a step."""
+    """A shard's part of a step."""
 
     gradient: Tensor  # [P]
     figures: Tensor  # [F, b]: stage 1: loss per slot; stage 2: loss, kl, entropy, clip_fraction, ratio_max
 
 
 class GroupRollout(NamedTuple):
-    """What the drawn weights earn."""
+    """Rewards of the drawn weights."""
 
     rewards: Tensor  # [b, G, C]
     concentration: Tensor  # [b], sum of α

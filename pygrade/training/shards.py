@@ -29,7 +29,7 @@ _RECORDS, _INPUTS, _INDEX = "records.npy", "inputs.npy", "index.npz"
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What a shard in files has of every request beside its record."""
+    """Columns of a shard in files beside the requests' records."""
 
     keys: NDArray[np.uint64]  # [n] `request_keys`
     users: NDArray[np.uint64]  # [n] hashes of the users' ids
@@ -74,7 +74,7 @@ class MemoryShard(NamedTuple):
 
 
 class _OpenFiles(NamedTuple):
-    """What a process keeps of a shard."""
+    """Open files of a shard, kept by a process."""
 
     descriptor: int
     start: int  # of the first record
@@ -115,7 +115,7 @@ class FileShard:
         return len(self.index().keys)
 
     def index(self) -> ShardIndex:
-        """Of the requests that belong to it."""
+        """Index of the requests that belong to the shard."""
         with np.load(self.folder / _INDEX) as arrays:
             whole = dict(arrays)
         if self.without is None:

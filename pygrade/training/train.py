@@ -59,7 +59,7 @@ SAMPLED = "simple baselines, trust, weights for missing features, rewards of the
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What `train` leaves in memory; the policies are in ``policy/``, ``stage1/`` and ``stage2/`` of its directory."""
+    """Result of `train` in memory; the policies are in ``policy/``, ``stage1/`` and ``stage2/`` of its directory."""
 
     policy: FusionPolicy  # to be served: a policy mixed with the baseline, as far as the log proves it
     policies: dict[str, FusionPolicy]  # not mixed, by arm: `stage 1` and `GRADE`, without GRADE `policy alone`
@@ -99,35 +99,35 @@ def train(
     log = log.valued(config.reward.task_values, config.reward.value_tasks)
     with torch_threads(config.threads), contextlib.ExitStack() as stack:
         stack.enter_context(directory_lock(directory / "checkpoints", "train"))
-        cautions: list[str] = []
+        warnings: list[str] = []
         if isinstance(log, Logs):
-            log, cautions = _clean(log)
+            log, warnings = _clean(log)
         config = _complete(config, log)
         data = prepare_data(log, config, directory, workers)
         refuse_positives(data.sample)
         if isinstance(log, LogParts):
-            cautions = _first_screen(data.sample, _unlike_memory(data.sample, config))
+            warnings = _first_screen(data.sample, _unlike_memory(data.sample, config))
         split = split_log(data, config)
-        for sentence in (more := [split.production.caution] if split.production.caution else []):
+        for sentence in (production_warnings := [split.production.caution] if split.production.caution else []):
             logger.warning(sentence)
-        cautions += more
-        learned, used, correction = _correct(data, config, split.corrected, workers)
-        if heldout is not None and used.policy.corrected and correction is not None:
+        warnings += production_warnings
+        fit_data, fit_config, correction = _correct(data, config, split.corrected, workers)
+        if heldout is not None and fit_config.policy.corrected and correction is not None:
             heldout = replace(heldout, predictions=correct(correction, heldout))
-        static, policies, run = fit_policies(learned, used, directory, resume, stack, workers, on_step, heldout)
+        static, policies, run = fit_policies(fit_data, fit_config, directory, resume, stack, workers, on_step, heldout)
         *_, last = policies.values()
         sample = data.sample
         scales = complete_scales(sample.scales, sample.tasks, sample.predictions, sample.feedback)
-        for trained in policies.values():
-            trained.correction, trained.scales = correction, scales
-            trained.set_static_weights(static, scenario_weights(data.sample, learned.tensors, trained, static))
-        summary = summary_of(learned.tensors, config, run, static, policies, data.sample.scenario)
-        summary |= _facts(data, cautions) | {"seconds": time.perf_counter() - started}
-        tensors = learned.tensors.to("cpu")
+        for policy in policies.values():
+            policy.correction, policy.scales = correction, scales
+            policy.set_static_weights(static, scenario_weights(data.sample, fit_data.tensors, policy, static))
+        summary = summary_of(fit_data.tensors, config, run, static, policies, data.sample.scenario)
+        summary |= _facts(data, warnings) | {"seconds": time.perf_counter() - started}
+        tensors = fit_data.tensors.to("cpu")
         production = split.production.baseline
-        baselines = simple_baselines(data.sample, last.spec, tensors, used, static, correction, production)
-        trust = train_folds(data, used, directory, resume, workers, split)
-        policies = {name: trained.cpu().eval() for name, trained in policies.items()}
+        baselines = simple_baselines(data.sample, last.spec, tensors, fit_config, static, correction, production)
+        trust = train_folds(data, fit_config, directory, resume, workers, split)
+        policies = {name: policy.cpu().eval() for name, policy in policies.items()}
         served, summary["trust"] = last, None
         if trust is not None:
             served = copy.deepcopy(policies[trust.policy])
@@ -138,11 +138,11 @@ def train(
         summary["trust_seconds"] = time.perf_counter() - started - summary["seconds"]
         for arm in FOLDERS.keys() - policies.keys():  # of an earlier training
             shutil.rmtree(directory / FOLDERS[arm], ignore_errors=True)
-        stages = {FOLDERS[arm]: trained for arm, trained in policies.items() if arm in FOLDERS}
-        for name, trained in {**stages, "policy": served}.items():
+        stages = {FOLDERS[arm]: policy for arm, policy in policies.items() if arm in FOLDERS}
+        for name, policy in {**stages, "policy": served}.items():
             extra = {"trained_on": log.num_requests, "seed": config.seed, "stage": name}
-            trained.save(directory / name, extra=extra)
-            data.record(trained.version).save(directory / name)
+            policy.save(directory / name, extra=extra)
+            data.record(policy.version).save(directory / name)
         summary["version"] = served.version
         run.write_summary(summary)
         shutil.rmtree(directory / SHARDS, ignore_errors=True)
@@ -152,20 +152,20 @@ def train(
 def _clean(log: Logs) -> tuple[Logs, list[str]]:
     """The log without robots and with limited amounts, and what a reader must know of it."""
     if log.incomplete:
-        wanted = "requests list only a part of their candidates; want logs.complete()"
-        raise ValueError(f"{log.incomplete} of {log.num_requests} {wanted}")
+        explanation = "requests list only a part of their candidates; want logs.complete()"
+        raise ValueError(f"{log.incomplete} of {log.num_requests} {explanation}")
     check_amounts(log)
     cluster = clusters_of(log)
-    found = robots(log, cluster)
-    people, own = _without(log, cluster, found)
-    beyond = beyond_share(people, own)
-    cautions = _first_screen(log, [*caution_of_robots(log, found), *caution_of_heavy_users(people, beyond)])
-    return limit_amounts(*_without(people, own, beyond)), cautions
+    is_robot = robots(log, cluster)
+    human_log, human_cluster = _without(log, cluster, is_robot)
+    beyond_use = beyond_share(human_log, human_cluster)
+    warnings = _first_screen(log, [*caution_of_robots(log, is_robot), *caution_of_heavy_users(human_log, beyond_use)])
+    return limit_amounts(*_without(human_log, human_cluster, beyond_use)), warnings
 
 
 def _unlike_memory(sample: Logs, config: TrainConfig) -> list[str]:
-    """What a log in shards is learned from otherwise than one in memory, by its sample; ``ValueError`` names what would
-    need another log: robots, users and amounts that a log in memory does without.
+    """Sentences on the differences between learning from a log in shards and in memory, by its sample; ``ValueError``
+    names facts that need another log: robots, users and amounts that a log in memory does without.
     """
     cluster, large = clusters_of(sample), sample.num_requests >= _LARGE
     wrong = {
@@ -173,9 +173,9 @@ def _unlike_memory(sample: Logs, config: TrainConfig) -> list[str]:
         "users who make more than 2 % of the requests": large and beyond_share(sample, cluster).mean() > _HEAVY,
         "a tenth of the value in one place": large and bool(caution_of_value(sample, cluster)),
     }
-    if found := [name for name, is_found in wrong.items() if is_found]:
+    if names := [name for name, is_found in wrong.items() if is_found]:
         raise ValueError(
-            f"logs of more than shard_requests = {config.shard_requests:,} requests may not hold {' or '.join(found)}: "
+            f"logs of more than shard_requests = {config.shard_requests:,} requests may not hold {' or '.join(names)}: "
             "want a log without them, or a larger --shard-requests, with which they are left out in memory"
         )
     if config.grade == "off" or not (config.correction.on and config.correction.policy):
@@ -190,11 +190,11 @@ def _without(log: Logs, cluster: Ints, left_out: Bools) -> tuple[Logs, Ints]:
     return (log.select(~left_out), cluster[~left_out]) if left_out.any() else (log, cluster)
 
 
-def _first_screen(log: Logs, more: list[str] | None = None) -> list[str]:
-    """What looks wrong, which is logged before there is any result, and more sentences."""
+def _first_screen(log: Logs, more_warnings: list[str] | None = None) -> list[str]:
+    """Log the suspicious facts before there is any result, and more sentences; returns them all."""
     findings = looks_wrong(log)
     logger.info(headline(findings))
-    for sentence in (sentences := [*map(str, findings), *(more or [])]):
+    for sentence in (sentences := [*map(str, findings), *(more_warnings or [])]):
         logger.warning(sentence)
     return sentences
 
@@ -214,14 +214,14 @@ def _report(trust: Trust, config: TrainConfig) -> list[str]:
     return [sentence]
 
 
-def _facts(data: TrainingData, cautions: list[str]) -> dict[str, Any]:
-    """What the summary has of the log."""
+def _facts(data: TrainingData, warnings: list[str]) -> dict[str, Any]:
+    """The log's entries of the summary."""
     logs, facts = data.sample, dict[str, Any](requests=data.num_requests)
     if not data.in_memory:
         facts["shards"] = len(data.shards)
         facts["sample"] = {"requests": logs.num_requests, "for": SAMPLED}
     facts["task_values"] = dict(zip(logs.tasks, logs.task_values, strict=True))
-    return facts | {"value_tasks": list(logs.value_tasks), "warnings": cautions}
+    return facts | {"value_tasks": list(logs.value_tasks), "warnings": warnings}
 
 
 def _complete(config: TrainConfig, log: Logs | LogParts) -> TrainConfig:
@@ -229,27 +229,27 @@ def _complete(config: TrainConfig, log: Logs | LogParts) -> TrainConfig:
     logs = log if isinstance(log, Logs) else log.read(0, min(log.num_requests, config.sample_requests))
     missing = np.isnan(logs.context).any(0) & ~np.isnan(logs.context).all(0)
     indicators = config.policy.indicators or tuple(np.array(logs.features, object)[missing].tolist())
-    priced = config.policy.value_tasks or logs.value_tasks
-    policy = replace(config.policy, indicators=indicators, value_tasks=priced)
+    value_tasks = config.policy.value_tasks or logs.value_tasks
+    policy = replace(config.policy, indicators=indicators, value_tasks=value_tasks)
     return replace(config, policy=policy, reward=config.reward.sized(log.num_requests))
 
 
 def _correct(
-    data: TrainingData, config: TrainConfig, found: LicensedCorrection | None, workers: Workers
+    data: TrainingData, config: TrainConfig, licensed: LicensedCorrection | None, workers: Workers
 ) -> tuple[TrainingData, TrainConfig, Correction | None]:
     """The log that policies learn from, with their config: of corrected predictions where they are licensed."""
-    if found is None:
+    if licensed is None:
         return data, config, None
-    correction, state = found.candidate.correction, found.candidate.state
+    correction, state = licensed.candidate.correction, licensed.candidate.state
     if not data.in_memory and state is not None:
         correction = continue_fit(state, data.ranges, data.tensors.propensity.examine, workers).correction()
-        levels = found.candidate.levels
-        correction = correction if levels is None else correction.with_levels(levels)
-    correction = replace(correction, page_terms=found.page_terms)
+        effects = licensed.candidate.item_effects
+        correction = correction if effects is None else correction.with_item_effects(effects)
+    correction = replace(correction, page_terms=licensed.page_terms)
     if not data.in_memory or not config.correction.policy or config.grade == "off":
         return data, config, correction
     config = replace(config, policy=replace(config.policy, corrected=True))
-    logs, propensity = replace(data.sample, predictions=found.predictions), data.tensors.propensity
+    logs, propensity = replace(data.sample, predictions=licensed.predictions), data.tensors.propensity
     spec = PolicySpec(logs.tasks, logs.features, config.policy)
     tensors = CompositeReward(with_propensity(config.reward, data)).build(logs, spec).to(config.device)
     return TrainingData.of(replace(tensors, propensity=propensity), logs), config, correction

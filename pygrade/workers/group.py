@@ -31,7 +31,7 @@ class Checkpoints(Protocol):
         """Keeps the content of rank 0 in place of the one before; the other ranks give None."""
 
     def read(self) -> bytes | None:
-        """What was written last, by this run or one that was lost; None: nothing."""
+        """The content written last, by this run or one that was lost; None: nothing."""
 
 
 class FileCheckpoints:

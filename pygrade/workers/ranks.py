@@ -43,7 +43,7 @@ def train_here(loop: Callable[[Group, Job], Result], job: Job, ranks: int, direc
 
 
 def _run(loop: Any, job: Any, ranks: int, checkpoints: FileCheckpoints, scratch: Path) -> bool:
-    """Whether all ranks finished; False if one was killed."""
+    """Run all ranks; True if they finished, False if one was killed."""
     with without_script() if "__main__" not in (loop.__module__, type(job).__module__) else nullcontext():
         context = start_processes(  # type: ignore[no-untyped-call]
             _rank, (loop, job, ranks, checkpoints, scratch), ranks, join=False, daemon=True, start_method="spawn"

@@ -41,5 +41,5 @@ class WithoutScript(SpawnContext):
 
 
 def needs_script(work: bytes, jobs: Iterable[object]) -> bool:
-    """Whether pickled work or a job is defined in the script."""
+    """True if pickled work or a job is defined in the script."""
     return b"__main__" in work or any(type(job).__module__ == "__main__" for job in jobs)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from pygrade.config.training import CorrectionConfig
 from pygrade.correction import fit
-from pygrade.correction.fit import CALIBRATED, correct, fit_correction, informative
+from pygrade.correction.fit import CALIBRATED, correct, fit_correction, select_item_columns
 from pygrade.correction.gate import NEEDED, JointLikelihood, PageValues, needed_of, zscore
-from pygrade.correction.inputs import Frame, Rows, gram, parents_of
+from pygrade.correction.inputs import InputScaling, TaskRows, gram, parents_of
 from pygrade.correction.maps import fit_maps
 from pygrade.correction.parts import continue_fit
 from pygrade.logs import Logs
@@ -163,8 +163,8 @@ def test_the_fit_reads_a_log_as_the_core_serves_it():
     context[::9] = np.nan
     logs = replace(logs, context=context)
     found = fitted(logs, maps=False, items=False).candidates[0].correction
-    frame = Frame(*(getattr(found, name) for name in Frame.__dataclass_fields__))
-    inputs = frame.inputs(logs, logs.predictions)
+    scaling = InputScaling(*(getattr(found, name) for name in InputScaling.__dataclass_fields__))
+    inputs = scaling.inputs(logs, logs.predictions)
     request = logs.row_request[logs.shown]
     eta = [inputs.base[:, t] + ((inputs.z @ found.weights[t])[request] * inputs.u).sum(1) for t in range(2)]
     click = np.minimum(np.exp(eta[0]), 1.0)
@@ -191,9 +191,9 @@ def test_of_many_item_columns_the_telling_ones_are_kept(monkeypatch):
     names = tuple(f"a{i}" for i in range(12))
     logs = replace(logs, items=names, item_features=columns)
     theta = CURVE[logs.position[logs.shown]]
-    assert informative(logs, theta) is logs
+    assert select_item_columns(logs, theta) is logs
     monkeypatch.setattr(fit, "MOST_COEFFICIENTS", 60)
-    kept = informative(logs, theta)
+    kept = select_item_columns(logs, theta)
     assert "a5" in kept.items and len(kept.items) == 3 and kept.item_features.shape == (logs.num_rows, 3)
     found = fitted(logs, items=False).candidates[0].correction
     assert found.items == kept.items and np.isfinite(correct(found, logs)).all()
@@ -226,9 +226,9 @@ def test_the_gram_matrix_is_that_of_the_products(requests, first, second, seed):
 @pytest.mark.parametrize("t", [0, 1])
 def test_the_gradient_is_that_of_the_likelihood(t):
     logs = world(200)
-    frame = Frame.of(logs, logs.predictions)
+    scaling = InputScaling.of(logs, logs.predictions)
     theta = CURVE[logs.position[logs.shown]]
-    rows = Rows(t, frame, frame.inputs(logs, logs.predictions), logs, theta)
+    rows = TaskRows(t, scaling, scaling.inputs(logs, logs.predictions), logs, theta)
     rng = np.random.default_rng(0)
     weights = 0.01 * rng.normal(size=(rows.z.shape[1], rows.u.shape[1]))
 
@@ -302,9 +302,9 @@ def test_levels_of_items_are_found_and_added(monkeypatch):
     logs = replace(logs, feedback=np.stack([logs.feedback[:, 0], np.maximum(logs.feedback[:, 1], more)], 1))
     found = fitted(logs)
     first, second = found.candidates[:2]
-    assert first.name == "correction, levels of items" and first.gain.z > second.gain.z
+    assert first.name == "correction, item effects" and first.gain.z > second.gain.z
     assert first.correction.items == ("level of click", "level of order")
-    table = first.correction.levels.of(hashes(np.arange(300)))
+    table = first.correction.item_effects.of(hashes(np.arange(300)))
     assert np.corrcoef(table[:, 1], level)[0, 1] > 0.6
     moved, plain = correct(first.correction, logs), correct(second.correction, logs)
     ratio = [m[:, 1] / m[:, 0] for m in (moved, plain)]
@@ -409,10 +409,10 @@ def test_the_scores_of_the_gate_are_proper(seed):
     theta = looks(logs)
     true = 0.1 + 0.8 * rng.random((len(theta), 2))
     wrong = np.clip(true * np.exp(rng.normal(0, 0.5, true.shape)), 0.01, 0.95)
-    frame = replace(Frame.of(logs, logs.predictions), parents=(-1, -1))
+    scaling = replace(InputScaling.of(logs, logs.predictions), parents=(-1, -1))
     expected = replace(logs, feedback=logs.feedback * 0.0)
     expected.feedback[logs.shown] = theta[:, None] * true
-    judge = JointLikelihood(expected, frame, theta, [1.0, 1.0])
+    judge = JointLikelihood(expected, scaling, theta, [1.0, 1.0])
     weight = rng.random(len(theta))
     assert judge.gain(judge.shares(wrong), judge.shares(true), rng.random(2), weight).sum() < 0
     pages = PageValues(expected, theta)
@@ -432,4 +432,4 @@ def test_items_are_judged_on_later_hours(lasts):
     feedback = logs.feedback.copy()
     feedback[:, 0] = np.maximum(feedback[:, 0], more)
     logs = replace(logs, feedback=feedback, item_id=item, user_id=np.arange(logs.num_requests))
-    assert fitted(logs, maps=False).candidates[0].name.endswith("levels of items") == lasts
+    assert fitted(logs, maps=False).candidates[0].name.endswith("item effects") == lasts

@@ -10,7 +10,7 @@ import pytest
 from pygrade.config.marketplace import MarketplaceConfig, PageEffects
 from pygrade.config.simulation import SimulateConfig
 from pygrade.correction import pages as module
-from pygrade.correction.inputs import Frame, Inputs
+from pygrade.correction.inputs import DesignInputs, InputScaling
 from pygrade.correction.pages import (
     BEAM,
     LEAST_CLAIM,
@@ -94,10 +94,10 @@ def test_sums_of_what_is_above_are_those_of_a_loop():
 
 def test_gradient_and_information_are_those_of_the_likelihood():
     logs = small_log()
-    frame = Frame.of(logs, logs.predictions, (-1,))
-    inputs, theta = frame.inputs(logs, logs.predictions), CURVE[logs.position[logs.shown]]
+    scaling = InputScaling.of(logs, logs.predictions, (-1,))
+    inputs, theta = scaling.inputs(logs, logs.predictions), CURVE[logs.position[logs.shown]]
     extra = np.random.default_rng(2).normal(size=(int(logs.shown.sum()), 2))
-    rows = module._PageRows(0, frame, Inputs(inputs.z, inputs.u, inputs.base - 1.0), logs, theta, extra)
+    rows = module._PageRows(0, scaling, DesignInputs(inputs.z, inputs.u, inputs.base - 1.0), logs, theta, extra)
     vector = 0.1 * np.random.default_rng(3).normal(size=inputs.z.shape[1] * inputs.u.shape[1] + 2)
 
     def likelihood(at):
@@ -159,8 +159,8 @@ def test_complements_are_found_by_pair_and_worth_a_search():
 def test_the_guard_refuses_help_that_shuffled_pages_do_not_show():
     logs = log_of(0.0)
     fold = fold_of_requests(logs.user_number, 4, 0)
-    frame = Frame.of(logs, logs.predictions, PARENTS)
-    task = module._PageFit(logs, logs.predictions, frame, 0, CURVE, fold, logs.user_number)
+    scaling = InputScaling.of(logs, logs.predictions, PARENTS)
+    task = module._PageFit(logs, logs.predictions, scaling, 0, CURVE, fold, logs.user_number)
     null, mean = task._fit({}, None)
     helps, satiates = (
         task._coefficients(np.concatenate([null.vector, [s], np.zeros(36), [-0.06]]), task.blocks) for s in (0.8, -0.8)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from pygrade.config.training import CorrectionConfig, OnlineConfig, TrustConfig
-from pygrade.correction.inputs import Frame
+from pygrade.correction.inputs import InputScaling
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, PRODUCTION
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs.keys import hashes
 from pygrade.policy import FusionPolicy
-from pygrade.policy.correction import Levels
+from pygrade.policy.correction import ItemEffects
 from pygrade.policy.page_terms import PageTerms
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.baselines import corrected_expected_value
@@ -124,8 +124,10 @@ def test_a_log_in_shards_is_corrected_by_all_of_it(tmp_path):
 
 def test_the_ranker_looks_levels_up_by_the_items_id(trained):
     policy = copy.deepcopy(trained[0].policy)
-    levels = Levels(np.sort(hashes(np.arange(50))), np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32))
-    policy.correction = policy.correction.with_levels(levels)
+    levels = ItemEffects(
+        np.sort(hashes(np.arange(50))), np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    )
+    policy.correction = policy.correction.with_item_effects(levels)
     logs = world(20, seed=5)
     logs = replace(logs, item_id=logs.item_id % 60)
     ranker = BlendedRanker(policy, seed=0)
@@ -182,8 +184,8 @@ def test_page_terms_stand_on_predictions_that_nothing_corrects(tmp_path, monkeyp
     pages = [np.take_along_axis(kinds, found.indices.astype(int), 1) for found in (page, plain)]
     assert sum(len({*row}) for row in pages[0]) > sum(len({*row}) for row in pages[1])  # more categories on a page
     flat = log_of(0.0)
-    fold, frame = fold_of_requests(flat.user_number, 2, 0), Frame.of(flat, flat.predictions)
-    assert license_pages(flat, None, frame, CURVE, fold, flat.user_number, 10) is None  # nothing is there
+    fold, scaling = fold_of_requests(flat.user_number, 2, 0), InputScaling.of(flat, flat.predictions)
+    assert license_pages(flat, None, scaling, CURVE, fold, flat.user_number, 10) is None  # nothing is there
 
 
 @pytest.mark.parametrize(

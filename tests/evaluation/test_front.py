@@ -9,7 +9,7 @@ from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import RewardConfig
 from pygrade.console.trade_offs import judge_of
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, SERVED
-from pygrade.evaluation.front import AS_TRAINED, VALUE, Judge, _slopes, front, solve
+from pygrade.evaluation.front import AS_TRAINED, VALUE, RankingEvaluator, _slopes, front, solve
 from pygrade.evaluation.replay import ranks
 from pygrade.evaluation.reward_model import fit_events
 from pygrade.metrics import intervals
@@ -33,7 +33,7 @@ def policy():
 
 def judge(policy, logs, **options):
     production = logs.predictions.sum(1)
-    return Judge(policy, logs, production, CURVE, k=4, **options)
+    return RankingEvaluator(policy, logs, production, CURVE, k=4, **options)
 
 
 def lifts(judges, values):
@@ -270,7 +270,9 @@ def test_nine_of_ten_intervals_of_fronts_hold_the_truth(slope):
 def test_an_interval_is_as_wide_as_its_assumptions_leave_it(policy):
     logs = replace(tiny_logs(300, seed=5), timestamp=None)
     sure, unsure = (judge(policy, logs, exponent_error=error).at([4.0, 1.0]).events["click"] for error in (0.0, 0.3))
-    steeper = Judge(policy, logs, logs.predictions.sum(1), CURVE * np.arange(1, 6) ** -0.3, k=4).at([4.0, 1.0])
+    steeper = RankingEvaluator(policy, logs, logs.predictions.sum(1), CURVE * np.arange(1, 6) ** -0.3, k=4).at(
+        [4.0, 1.0]
+    )
     moved = steeper.events["click"].value - sure.value
     assert unsure.value == sure.value and abs(moved) > 1e-4
     np.testing.assert_allclose(unsure.standard_error, np.hypot(sure.standard_error, moved), rtol=1e-4)

@@ -13,7 +13,7 @@ from pygrade.config.training import RewardConfig
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy, Mixture, PolicySpec
-from pygrade.policy.correction import Correction, Levels
+from pygrade.policy.correction import Correction, ItemEffects
 from pygrade.policy.guardrails import Guardrails, LimitState
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import TASK_VALUES
@@ -189,8 +189,8 @@ def test_columns_that_boosts_read_leave_a_correction_as_it_is() -> None:
     rng = np.random.default_rng(0)
     plain = Correction.identity(logs.tasks, logs.features)
     moved = replace(plain, weights=rng.normal(0, 0.05, plain.weights.shape).astype(np.float32))
-    levels = Levels(np.array([3, 9], np.uint64), rng.normal(0, 0.1, (2, len(logs.tasks))).astype(np.float32))
-    for correction in (moved, moved.with_levels(levels)):
+    levels = ItemEffects(np.array([3, 9], np.uint64), rng.normal(0, 0.1, (2, len(logs.tasks))).astype(np.float32))
+    for correction in (moved, moved.with_item_effects(levels)):
         wider = correction.with_items(("new", "seller"))
         assert wider.own_items == ("new", "seller") and wider.with_items(("new",)).items == wider.items
         keys = np.full(logs.num_rows, 3, np.uint64)

@@ -9,7 +9,7 @@ import torch
 from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import RewardConfig
 from pygrade.evaluation.browsing import browsing_factor
-from pygrade.evaluation.front import VALUE, Judge
+from pygrade.evaluation.front import VALUE, RankingEvaluator
 from pygrade.evaluation.replay import ReplayMetrics, evaluate
 from pygrade.evaluation.value import curve_at, divisors, examined, gains_of, rank_discount
 from pygrade.logs import Logs
@@ -83,7 +83,7 @@ def test_judging_counts_the_value_of_the_page(logs, case):
     nothing = replace(logs, predictions=np.zeros_like(logs.predictions))  # no model, so that the logged events are all
     policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(trade_offs=True)))
     first, last = (np.where(logs.shown, sign * scores, -np.inf) for sign in (1, -1))
-    lift = Judge(policy, nothing, last, curve, K, floor).point(first).events[VALUE].value
+    lift = RankingEvaluator(policy, nothing, last, curve, K, floor).point(first).events[VALUE].value
     wanted, base = (expected(nothing, sign * scores, propensity, floor) for sign in (1, -1))
     np.testing.assert_allclose(lift, wanted.mean() / base.mean() - 1, rtol=1e-5)
 

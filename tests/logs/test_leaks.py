@@ -9,7 +9,7 @@ pytest.importorskip("pyarrow")
 
 from pygrade.logs import Logs
 from pygrade.logs.import_table import import_table
-from pygrade.logs.leaks import absurd_price, are_times, price_leak, tell
+from pygrade.logs.leaks import absurd_price, are_times, leak_strength, price_leak
 from tests.logs.shop import shop
 
 SHOP = shop(400)
@@ -132,11 +132,13 @@ def test_what_tells_the_feedback():
     rng = np.random.default_rng(4)
     event = rng.random(3000) < 0.1
     noise = rng.normal(size=3000)
-    assert tell(noise, event) == "" and tell(np.ones(3000), event) == ""
-    assert tell(noise - 10 * event, event) == "AUC 0.000"
-    assert tell(np.where(event & (noise > 0), 9.0, noise), event).endswith("% of the events above all other rows")
-    assert tell(np.where(rng.random(3000) < 0.5, np.nan, noise + 10 * event), event) == "AUC 1.000"
-    assert tell(noise[:100] + 10 * event[:100], event[:100]) == ""  # too few
+    assert leak_strength(noise, event) == "" and leak_strength(np.ones(3000), event) == ""
+    assert leak_strength(noise - 10 * event, event) == "AUC 0.000"
+    assert leak_strength(np.where(event & (noise > 0), 9.0, noise), event).endswith(
+        "% of the events above all other rows"
+    )
+    assert leak_strength(np.where(rng.random(3000) < 0.5, np.nan, noise + 10 * event), event) == "AUC 1.000"
+    assert leak_strength(noise[:100] + 10 * event[:100], event[:100]) == ""  # too few
 
 
 def test_times():

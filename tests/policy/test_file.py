@@ -14,7 +14,7 @@ from pygrade import _core
 from pygrade._util.serialization import ArtifactError
 from pygrade.config.policy import PolicyConfig
 from pygrade.policy import Correction, FusionPolicy, PolicySpec, file
-from pygrade.policy.correction import LEVEL, Levels
+from pygrade.policy.correction import LEVEL, ItemEffects
 from pygrade.policy.mixture import Baseline, Mixture
 from tests.corrections import random_correction
 
@@ -42,8 +42,8 @@ def correction(**fields: object) -> Correction:
     return random_correction(**{"form": "marginal", "amounts": (False, False, True), **options, **fields})
 
 
-def levels(value: float) -> Levels:
-    return Levels(np.array([1, 2], np.uint64), np.full((2, len(TASKS)), value, np.float32))
+def levels(value: float) -> ItemEffects:
+    return ItemEffects(np.array([1, 2], np.uint64), np.full((2, len(TASKS)), value, np.float32))
 
 
 def make_corrected() -> FusionPolicy:
@@ -239,8 +239,8 @@ def test_what_changes_what_is_served_changes_the_version() -> None:
         {"mixture": mixture(calibration=((KNOTS, KNOTS, ((0.0, 0.2, 1.0), (0.0, 0.1, 0.3)))))},
         {"correction": correction()},
         {"correction": correction(seed=1)},
-        {"correction": correction(items=("price", *(LEVEL + task for task in TASKS)), levels=levels(1.0))},
-        {"correction": correction(items=("price", *(LEVEL + task for task in TASKS)), levels=levels(2.0))},
+        {"correction": correction(items=("price", *(LEVEL + task for task in TASKS)), item_effects=levels(1.0))},
+        {"correction": correction(items=("price", *(LEVEL + task for task in TASKS)), item_effects=levels(2.0))},
         {"correction": correction(form="conditional")},
         {"correction": correction(form="")},
         {"correction": correction(items=("size",))},

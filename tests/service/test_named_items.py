@@ -14,7 +14,7 @@ from pygrade._util.hashing import stable_id
 from pygrade.logs import Logs, read_logs
 from pygrade.logs.keys import hashes
 from pygrade.policy import PolicySpec
-from pygrade.policy.correction import Correction, Levels
+from pygrade.policy.correction import Correction, ItemEffects
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.training.train import train
 from tests.correction.test_fit import world
@@ -36,7 +36,7 @@ def leveled_policy(known):
     keys = hashes(known)
     order = np.argsort(keys)
     policy = FusionPolicy(PolicySpec(TASKS, ("hour",)))
-    policy.correction = Correction.identity(TASKS, ("hour",)).with_levels(Levels(keys[order], values[order]))
+    policy.correction = Correction.identity(TASKS, ("hour",)).with_item_effects(ItemEffects(keys[order], values[order]))
     policy.mixture = Mixture(0.0, Baseline("corrected", "identity", (1.0, 8.0), True, corrected=True))
     return policy
 
@@ -132,7 +132,7 @@ def test_what_is_learned_of_named_items_is_served(tmp_path):
     logs = replace(logs, feedback=np.stack([logs.feedback[:, 0], orders], 1))
     named = replace(logs, item_id=np.char.add("p", logs.item_id.astype(str)))
     policy = train(named, FAST, tmp_path / "run").policy
-    assert policy.correction is not None and policy.correction.levels is not None
+    assert policy.correction is not None and policy.correction.item_effects is not None
     late, ranker = named.select(np.arange(1000)), BlendedRanker.load(tmp_path / "run" / "policy")
     pages = ranker.rank_log(late, K)
     without = ranker.rank(late.context, late.predictions, K, offsets=late.offsets)

@@ -48,7 +48,7 @@ def configured(light: bool, changes: Mapping[str, Any] | None = None) -> TrainCo
 
 
 def judge(family: str, seed: int, requests: int, config: TrainConfig, later: int = LATER) -> dict[str, Any]:
-    """What `train` says of the log of a family and seed, and what is true. Lifts are in per cent."""
+    """Compare the verdict of `train` on the log of a family and seed with the truth. Lifts are in per cent."""
     world = FAMILIES[family](seed)
     log, new = world.draw(requests, later)
     record: dict[str, Any] = {"family": family, "seed": seed, "requests": requests}
@@ -116,7 +116,7 @@ def _comparator(result: TrainResult, new: Requests, among: Bools | None) -> Ints
 
 
 def lift_of(value: Floats, base: Floats) -> tuple[float, float]:
-    """Of values [R] over others, in per cent, with its standard error over requests."""
+    """Lift of values [R] over others, in per cent, with its standard error over requests."""
     ratio = float(value.sum() / base.sum())
     error = np.std(value - ratio * base) / np.sqrt(len(base)) / base.mean()
     return round(100 * (ratio - 1), 3), round(100 * float(error), 3)

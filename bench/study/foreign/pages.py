@@ -109,7 +109,7 @@ class Requests:
 
 @dataclass(frozen=True)
 class World(ABC):
-    """What makes requests; see the subclasses."""
+    """A source of requests; see the subclasses."""
 
     seed: int
 
