@@ -15,10 +15,10 @@ from pygrade.config.shared import LogOptions, Output
 
 SHARED = {Output: ("every-command", "Every command"), LogOptions: ("data", "Commands that read a log")}
 INTRODUCTION = """\
-This page is made from the dataclasses that the command line parses; in Python they take the same arguments. The table
-of a class leaves out the prefix that a command puts before it: `page-size` of [RewardConfig](#rewardconfig) is
-`--reward.page-size` of `pygrade train` and `--train.reward.page-size` of `pygrade pipeline`. `--no-NAME` switches off
-what is on by default.
+This page is made from the dataclasses that the command line parses; in Python they take these arguments, and a few
+more. The table of a class leaves out the prefix that a command puts before it: `page-size` of
+[RewardConfig](#rewardconfig) is `--reward.page-size` of `pygrade train` and `--train.reward.page-size` of
+`pygrade pipeline`. `--no-NAME` switches off what is on by default.
 """
 
 
