@@ -64,7 +64,7 @@ def main(quick: bool, out: Path | None) -> int:
         "data": source,
         "items": len(models.prerank.index),
         "tasks": list(models.mtl.tasks),
-        "network": models.mtl.config.network,
+        "network": "ple" if models.mtl.config.task_experts else "mmoe",
         "dense_columns": len(models.mtl.columns.dense),
         "id_columns": len(models.mtl.columns.ids),
         "candidates": CANDIDATES,

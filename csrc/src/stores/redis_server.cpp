@@ -235,7 +235,8 @@ void RedisServer::send(redisContext& connection, std::string_view bytes, Time un
     if (redisAppendFormattedCommand(&connection, bytes.data(), bytes.size()) != REDIS_OK) throw std::bad_alloc();
     for (int done = 0; done == 0;) {
       check(set_time(connection, until), "");
-      check(redisBufferWrite(&connection, &done) == REDIS_OK, connection.errstr);
+      const bool written = redisBufferWrite(&connection, &done) == REDIS_OK;
+      check(written, *connection.errstr == 0 ? "the connection is closed" : connection.errstr);
     }
     return;
   }
@@ -259,7 +260,7 @@ std::vector<RedisReply> RedisServer::exchange(redisContext& connection, std::spa
       replies.emplace_back(static_cast<redisReply*>(reply));
     } else if (!set_time(connection, until) || redisBufferRead(&connection) != REDIS_OK) {
       if (Clock::now() >= until) throw Fault(Fault::timeout, "it does not answer in time");
-      throw Fault(Fault::lost, connection.errstr);
+      throw Fault(Fault::lost, *connection.errstr == 0 ? "the connection is closed" : connection.errstr);
     }
   }
   return replies;
