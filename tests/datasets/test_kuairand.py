@@ -22,8 +22,9 @@ def public(rows, tmp_path_factory):
 
 
 @pytest.mark.parametrize("limit", [500_000, 60])
-def test_requests_are_a_users_day_in_a_tab(public, rows, tmp_path, limit):
-    log = import_events(f"kuairand:{public}", tmp_path / "log", rows=limit)
+def test_requests_are_a_users_day_in_a_tab(public, rows, tmp_path, monkeypatch, limit):
+    monkeypatch.chdir(public.parent)
+    log = import_events(f"kuairand:{public.name}", tmp_path / "log", rows=limit)
     assert (
         log.tasks == KUAIRAND_EVENTS
         and log.source["name"] == "KuaiRand-Pure"

@@ -96,7 +96,7 @@ def import_kuairand(directory: Path, writer: EventWriter, config: KuaiRandEventC
         items.append(AttributeTable(basic, "video_id", _attributes(kinds), None, _UNKNOWN))
     version = "27K, an excerpt" if excerpt else _version(logs[0]).capitalize().replace("k", "K")
     schema = EventSchema(
-        where=directory,
+        where=Path(),  # the files' names have the directory
         events=(events,),
         users=(users,),
         items=tuple(items),
