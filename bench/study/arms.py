@@ -80,7 +80,7 @@ def _static(trial: Trial, options: Options) -> ArmRanking:
 def _grade(trial: Trial, options: Options) -> ArmRanking:
     config = trial.config(options)
     policy, run = trial.stage1(config), Run()
-    data = TrainingData.of(trial.build(config), trial.logs)
+    data = TrainingData.of(trial.build(config))
     train_stage2(data, policy, config.stage2, run, trial.seed, config.engine)
     statistics = run.statistics("stage2")
     return trial.serve(policy, {name: statistics[name] for name in _FIGURES if name in statistics})

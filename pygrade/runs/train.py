@@ -30,6 +30,7 @@ from pygrade.evaluation.policy_estimates import log_inputs, served_weights
 from pygrade.evaluation.replay import event_worth
 from pygrade.evaluation.verdict import VerdictText, verdict_of
 from pygrade.logs import Logs
+from pygrade.logs.dataset import read_short
 from pygrade.logs.import_table import Columns
 from pygrade.logs.log_parts import LogParts
 from pygrade.runs.source import open_source
@@ -38,11 +39,11 @@ from pygrade.serving.ranker import BlendedRanker, Context
 from pygrade.training.evaluate_policy import HOLDOUT_REQUESTS, evaluate_policy, is_new
 from pygrade.training.fit import OnStep
 from pygrade.training.guardrails import check_guardrails, guard
-from pygrade.training.train import TrainResult, refuse_positives
+from pygrade.training.train import DATASET, TrainResult, refuse_positives
 from pygrade.training.train import train as learn
 from pygrade.workers import LOCAL, Workers
 
-UNSAVED = ("checkpoints", "shards")
+UNSAVED = ("checkpoints", DATASET)
 
 
 @dataclass(frozen=True, repr=False)
@@ -171,7 +172,7 @@ def train(
         holdout: share of the requests, the latest, that judges and trains nothing (0: none), or a log that does.
         resume: go on from checkpoints in ``out_dir``; False removes them.
         on_step: called with stage and steps done after each step.
-        workers: where shards and folds run; the result has the same bits on any number of them.
+        workers: where folds run; the result has the same bits on any number of them.
         table: further options of `Logs.from_table`, such as ``fix=True`` or ``scale={"click": "logit"}``.
 
     Raises:
@@ -185,9 +186,8 @@ def train(
         raise ValueError("values and config.reward both say what events are worth; want values alone")
     check_finite(values or {})
     refuse_in_training(config)
-    log, name = open_source(logs, map, values or {}, value_tasks, config.shard_requests, **table)
-    check_feedback(log, name)
-    early, late = split_holdout(log, holdout) if not isinstance(holdout, Logs) else (log, holdout.complete())
+    log, name = open_source(logs, map, values or {}, value_tasks, **table)
+    early, late = split_holdout(log, holdout, config.sample_requests)
     directory = Path(out_dir or tempfile.mkdtemp(prefix="pygrade-"))
     try:
         with directory_lock(directory, "train"):
@@ -214,17 +214,21 @@ def _check_kinds(config: Any, values: Any, value_tasks: Any, holdout: Any) -> No
             raise TypeError(f"{name} is {value!r}; want {words}")
 
 
-def check_feedback(log: Logs | LogParts, name: str) -> None:
-    """``ValueError`` if a log in memory has no feedback, or nothing else."""
-    if not isinstance(log, Logs):
-        return
-    if not bool((log.feedback > 0).any()):
-        raise ValueError(f"{name}: no shown row has feedback; join it to the log before training")
-    refuse_positives(log)
+def split_holdout(log: Logs | LogParts, holdout: float | Logs, limit: int) -> tuple[Logs | LogParts, Logs | None]:
+    """The requests to learn from, in memory if they are no more than the limit, and the latest ones, which judge.
+
+    ``ValueError`` before anything is written if those in memory have no feedback, or nothing else.
+    """
+    early, late = (log, holdout.complete()) if isinstance(holdout, Logs) else _split(log, holdout)
+    early = read_short(early, limit)
+    if isinstance(early, Logs):
+        if not bool((early.feedback > 0).any()):
+            raise ValueError("no shown row has feedback; join it to the log before training")
+        refuse_positives(early)
+    return early, late
 
 
-def split_holdout(log: Logs | LogParts, holdout: float) -> tuple[Logs | LogParts, Logs | None]:
-    """The requests to learn from, and the latest ones, which judge."""
+def _split(log: Logs | LogParts, holdout: float) -> tuple[Logs | LogParts, Logs | None]:
     if not 0 <= holdout < 1:
         raise ValueError(f"holdout is {holdout}; want a share of the requests, 0 to below 1")
     early: Logs | LogParts

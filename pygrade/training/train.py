@@ -4,7 +4,6 @@ A run that was killed and resumed ends with the same policy, bit for bit, on one
 training ends with the question whether the policy is better than a simple baseline (`cross_fit`).
 """
 
-import contextlib
 import copy
 import logging
 import shutil
@@ -17,44 +16,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pygrade._typing import Bools, Ints
 from pygrade._util.files import directory_lock
 from pygrade._util.threads import torch_threads
 from pygrade.config.training import TrainConfig
-from pygrade.correction.fit import correct
-from pygrade.correction.parts import continue_fit
 from pygrade.evaluation.arms import FOLDERS
 from pygrade.evaluation.cautions import (
     beyond_share,
     caution_of_heavy_users,
     caution_of_robots,
-    caution_of_value,
     limit_amounts,
     robots,
 )
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
-from pygrade.logs.log_parts import LogParts
+from pygrade.logs.dataset import Dataset, LogSource, map_column
 from pygrade.logs.logs import check_amounts
 from pygrade.logs.prediction_scale import complete_scales
-from pygrade.policy import Baseline, FusionPolicy, PolicySpec
-from pygrade.policy.correction import Correction
+from pygrade.policy import Baseline, FusionPolicy
 from pygrade.training.cross_fit import Trust
-from pygrade.training.data import LogSource, TrainingData, open_log
-from pygrade.training.fit import OnStep, fit_policies, with_propensity
-from pygrade.training.folds import mix_folds, simple_baselines, split_log, train_folds
-from pygrade.training.license import LicensedCorrection
+from pygrade.training.evidence import correct_log, gather_evidence
+from pygrade.training.fit import OnStep, learn
+from pygrade.training.folds import cross_fit, mix_folds
 from pygrade.training.looks_wrong import headline, looks_wrong, positives_sentence
-from pygrade.training.prepare import SHARDS, prepare_data
 from pygrade.training.propensity import SlotPropensity
-from pygrade.training.reward import CompositeReward
 from pygrade.training.summary import scenario_weights, summary_of
+from pygrade.training.training_record import TrainingRecord
 from pygrade.workers import LOCAL, Workers
 
 logger = logging.getLogger("pygrade")
-_LARGE = 1_000  # requests of a sample that tells whether users are heavy
-_HEAVY = 0.05  # share of a sample's requests that users have beyond what counts, which is no accident
-SAMPLED = "simple baselines, trust, weights for missing features, rewards of the summary"
+DATASET = "dataset"  # folder of a log that is mapped, while it is learned from
+SAMPLED = "all that judges, simple baselines, weights for missing features, rewards of the summary"
 
 
 @dataclass(frozen=True)
@@ -70,7 +61,7 @@ class TrainResult:
 
 
 def train(
-    logs: LogSource,
+    logs: LogSource | Dataset,
     config: TrainConfig,
     out_dir: str | Path,
     resume: bool = True,
@@ -80,9 +71,9 @@ def train(
 ) -> TrainResult:
     """Train a fusion policy on logged requests and leave it in ``out_dir/policy``.
 
-    logs: `Logs`, or the path of a log, or several, in order. A log of more than ``config.shard_requests`` requests is
-    prepared in shards below ``out_dir/shards``, which every worker must see, and learned from without holding it in
-    memory: by ``workers``, by default in this process. The policy has the same bits wherever it was learned.
+    logs: `Logs`, or the path of a log, or several, in order. A log of more than ``config.sample_requests`` requests is
+    mapped from ``out_dir/dataset``, which every worker must see: all of it is learned from, and a sample of so many
+    requests judges. The policy has the same bits on any number of workers.
 
     ``out_dir`` also gets ``stage1/`` and ``stage2/`` (unless GRADE is off; the policy after each stage, not mixed),
     ``checkpoints/``, ``folds/`` (those of cross-fitting), ``metrics.jsonl``, ``tensorboard/`` and ``train.json`` (the
@@ -90,48 +81,42 @@ def train(
     and ends with the same policy bytes as one that did not stop; a finished run is left as it is. Without it,
     checkpoints are removed first. ``ValueError`` if the checkpoints are of other logs or another config, or if another
     process trains there. ``on_step(stage, steps done)`` is called after each step. ``heldout``: other requests, for
-    learning curves in ``metrics.jsonl`` that train nothing. ``workers``: where shards and folds run. The summary's
-    ``warnings`` are sentences not to miss.
+    learning curves in ``metrics.jsonl`` that train nothing. ``workers``: where folds run. The summary's ``warnings``
+    are sentences not to miss.
     """
     _check_device(config.device)
     directory, started = Path(out_dir), time.perf_counter()
-    log = open_log(logs, config.shard_requests)
-    log = log.valued(config.reward.task_values, config.reward.value_tasks)
-    with torch_threads(config.threads), contextlib.ExitStack() as stack:
-        stack.enter_context(directory_lock(directory / "checkpoints", "train"))
-        warnings: list[str] = []
-        if isinstance(log, Logs):
-            log, warnings = _clean(log)
-        config = _complete(config, log)
-        data = prepare_data(log, config, directory, workers)
-        refuse_positives(data.sample)
-        if isinstance(log, LogParts):
-            warnings = _first_screen(data.sample, _unlike_memory(data.sample, config))
-        split = split_log(data, config)
-        for sentence in (production_warnings := [split.production.caution] if split.production.caution else []):
-            logger.warning(sentence)
-        warnings += production_warnings
-        fit_data, fit_config, correction = _correct(data, config, split.corrected, workers)
-        if heldout is not None and fit_config.policy.corrected and correction is not None:
-            heldout = replace(heldout, predictions=correct(correction, heldout))
-        static, policies, run = fit_policies(fit_data, fit_config, directory, resume, stack, workers, on_step, heldout)
-        *_, last = policies.values()
-        sample = data.sample
-        scales = complete_scales(sample.scales, sample.tasks, sample.predictions, sample.feedback)
+    with torch_threads(config.threads), directory_lock(directory / "checkpoints", "train"):
+        dataset = Dataset.open(logs, config.sample_requests, directory / DATASET)
+        dataset = dataset.valued(config.reward.task_values, config.reward.value_tasks)
+        dataset, warnings = clean(dataset, config.sample_requests, directory / DATASET)
+        sample = dataset.sample(config.sample_requests)
+        config = _complete(config, sample.read(), dataset.num_requests)
+        refuse_positives(sample.read())
+        evidence = gather_evidence(dataset, sample, config)
+        if evidence.production.caution:
+            logger.warning(evidence.production.caution)
+            warnings.append(evidence.production.caution)
+        corrected = correct_log(evidence, config, workers)
+        fit_config = config
+        if corrected is not None and corrected.by_fold is not None:
+            fit_config = replace(config, policy=replace(config.policy, corrected=True))
+        known = evidence.propensity, evidence.production.baseline, corrected
+        learned = learn(dataset, sample, fit_config, directory, *known, resume, on_step, heldout)
+        static, policies, tensors, sampled = learned.static, learned.policies, learned.tensors, sample.read()
+        scales = complete_scales(sampled.scales, sampled.tasks, sampled.predictions, sampled.feedback)
         for policy in policies.values():
-            policy.correction, policy.scales = correction, scales
-            policy.set_static_weights(static, scenario_weights(data.sample, fit_data.tensors, policy, static))
-        summary = summary_of(fit_data.tensors, config, run, static, policies, data.sample.scenario)
-        summary |= _facts(data, warnings) | {"seconds": time.perf_counter() - started}
-        tensors = fit_data.tensors.to("cpu")
-        production = split.production.baseline
-        baselines = simple_baselines(data.sample, last.spec, tensors, fit_config, static, correction, production)
-        trust = train_folds(data, fit_config, directory, resume, workers, split)
+            policy.scales = scales
+            policy.set_static_weights(static, scenario_weights(sampled, tensors, policy, static))
+        summary = summary_of(tensors, config, learned.run, static, policies, sampled.scenario)
+        summary |= _facts(dataset, sampled, warnings) | {"seconds": time.perf_counter() - started}
+        trust = cross_fit(evidence, fit_config, directory, resume, workers)
         policies = {name: policy.cpu().eval() for name, policy in policies.items()}
-        served, summary["trust"] = last, None
+        *_, served = policies.values()
+        summary["trust"] = None
         if trust is not None:
             served = copy.deepcopy(policies[trust.policy])
-            served.mixture = trust.mixture(baselines)
+            served.mixture = trust.mixture(learned.baselines)
             mix_folds(directory, trust, served.mixture)
             summary["trust"] = trust.to_dict()
             summary["warnings"] += _report(trust, config)
@@ -139,64 +124,41 @@ def train(
         for arm in FOLDERS.keys() - policies.keys():  # of an earlier training
             shutil.rmtree(directory / FOLDERS[arm], ignore_errors=True)
         stages = {FOLDERS[arm]: policy for arm, policy in policies.items() if arm in FOLDERS}
+        record = TrainingRecord.of(dataset)
         for name, policy in {**stages, "policy": served}.items():
-            extra = {"trained_on": log.num_requests, "seed": config.seed, "stage": name}
+            extra = {"trained_on": dataset.num_requests, "seed": config.seed, "stage": name}
             policy.save(directory / name, extra=extra)
-            data.record(policy.version).save(directory / name)
+            replace(record, policy_version=policy.version).save(directory / name)
         summary["version"] = served.version
-        run.write_summary(summary)
-        shutil.rmtree(directory / SHARDS, ignore_errors=True)
-    return TrainResult(served, policies, static.cpu(), baselines, data.tensors.propensity, summary)
+        learned.run.write_summary(summary)
+        shutil.rmtree(directory / DATASET, ignore_errors=True)
+    return TrainResult(served, policies, static.cpu(), learned.baselines, evidence.propensity, summary)
 
 
-def _clean(log: Logs) -> tuple[Logs, list[str]]:
-    """The log without robots and with limited amounts, and what a reader must know of it."""
-    if log.incomplete:
-        explanation = "requests list only a part of their candidates; want logs.complete()"
-        raise ValueError(f"{log.incomplete} of {log.num_requests} {explanation}")
-    check_amounts(log)
-    cluster = clusters_of(log)
-    is_robot = robots(log, cluster)
-    human_log, human_cluster = _without(log, cluster, is_robot)
-    beyond_use = beyond_share(human_log, human_cluster)
-    warnings = _first_screen(log, [*caution_of_robots(log, is_robot), *caution_of_heavy_users(human_log, beyond_use)])
-    return limit_amounts(*_without(human_log, human_cluster, beyond_use)), warnings
-
-
-def _unlike_memory(sample: Logs, config: TrainConfig) -> list[str]:
-    """Sentences on the differences between learning from a log in shards and in memory, by its sample; ``ValueError``
-    names facts that need another log: robots, users and amounts that a log in memory does without.
+def clean(dataset: Dataset, limit: int, folder: Path) -> tuple[Dataset, list[str]]:
+    """The dataset without robots and with limited amounts, and what a reader must know of it, by a sample of ``limit``
+    requests; folder: of a mapped one.
     """
-    cluster, large = clusters_of(sample), sample.num_requests >= _LARGE
-    wrong = {
-        "robots": robots(sample, cluster).any(),
-        "users who make more than 2 % of the requests": large and beyond_share(sample, cluster).mean() > _HEAVY,
-        "a tenth of the value in one place": large and bool(caution_of_value(sample, cluster)),
-    }
-    if names := [name for name, is_found in wrong.items() if is_found]:
-        raise ValueError(
-            f"logs of more than shard_requests = {config.shard_requests:,} requests may not hold {' or '.join(names)}: "
-            "want a log without them, or a larger --shard-requests, with which they are left out in memory"
-        )
-    if config.grade == "off" or not (config.correction.on and config.correction.policy):
-        return []
-    return [
-        f"SHARDS: the log has more than {config.shard_requests:,} requests, so that GRADE learns from predictions as "
-        "they are, not from corrected ones; --shard-requests takes more into memory."
-    ]
-
-
-def _without(log: Logs, cluster: Ints, left_out: Bools) -> tuple[Logs, Ints]:
-    return (log.select(~left_out), cluster[~left_out]) if left_out.any() else (log, cluster)
-
-
-def _first_screen(log: Logs, more_warnings: list[str] | None = None) -> list[str]:
-    """Log the suspicious facts before there is any result, and more sentences; returns them all."""
-    findings = looks_wrong(log)
+    logs = dataset.read()
+    if logs.incomplete:
+        explanation = "requests list only a part of their candidates; want logs.complete()"
+        raise ValueError(f"{logs.incomplete} of {logs.num_requests} {explanation}")
+    check_amounts(logs)
+    cluster = clusters_of(logs)
+    is_robot = robots(logs, cluster)
+    people = dataset.without(is_robot).laid_out(folder / "people")
+    cluster = cluster[~is_robot]
+    beyond_use = beyond_share(people.read(), cluster)
+    findings = looks_wrong(dataset.sample(limit).read())
     logger.info(headline(findings))
-    for sentence in (sentences := [*map(str, findings), *(more_warnings or [])]):
+    warnings = [*map(str, findings), *caution_of_robots(logs, is_robot)]
+    for sentence in (warnings := [*warnings, *caution_of_heavy_users(people.read(), beyond_use)]):
         logger.warning(sentence)
-    return sentences
+    kept = people.without(beyond_use).laid_out(folder / "kept")
+    logs = limit_amounts(kept.read(), cluster[~beyond_use])
+    if kept.is_mapped and logs is not kept.logs:
+        logs = replace(logs, feedback=map_column(logs.feedback, folder / "limited"))
+    return Dataset(logs), warnings
 
 
 def refuse_positives(log: Logs) -> None:
@@ -214,45 +176,22 @@ def _report(trust: Trust, config: TrainConfig) -> list[str]:
     return [sentence]
 
 
-def _facts(data: TrainingData, warnings: list[str]) -> dict[str, Any]:
+def _facts(dataset: Dataset, sample: Logs, warnings: list[str]) -> dict[str, Any]:
     """The log's entries of the summary."""
-    logs, facts = data.sample, dict[str, Any](requests=data.num_requests)
-    if not data.in_memory:
-        facts["shards"] = len(data.shards)
-        facts["sample"] = {"requests": logs.num_requests, "for": SAMPLED}
-    facts["task_values"] = dict(zip(logs.tasks, logs.task_values, strict=True))
-    return facts | {"value_tasks": list(logs.value_tasks), "warnings": warnings}
+    facts = dict[str, Any](requests=dataset.num_requests)
+    if sample.num_requests < dataset.num_requests:
+        facts["sample"] = {"requests": sample.num_requests, "for": SAMPLED}
+    facts["task_values"] = dict(zip(sample.tasks, sample.task_values, strict=True))
+    return facts | {"value_tasks": list(sample.value_tasks), "warnings": warnings}
 
 
-def _complete(config: TrainConfig, log: Logs | LogParts) -> TrainConfig:
-    """The config with what follows from the log: features that may be missing, prices, the prior's weight."""
-    logs = log if isinstance(log, Logs) else log.read(0, min(log.num_requests, config.sample_requests))
+def _complete(config: TrainConfig, logs: Logs, requests: int) -> TrainConfig:
+    """The config with what follows from a log: features that may be missing, prices, the prior's weight."""
     missing = np.isnan(logs.context).any(0) & ~np.isnan(logs.context).all(0)
     indicators = config.policy.indicators or tuple(np.array(logs.features, object)[missing].tolist())
     value_tasks = config.policy.value_tasks or logs.value_tasks
     policy = replace(config.policy, indicators=indicators, value_tasks=value_tasks)
-    return replace(config, policy=policy, reward=config.reward.sized(log.num_requests))
-
-
-def _correct(
-    data: TrainingData, config: TrainConfig, licensed: LicensedCorrection | None, workers: Workers
-) -> tuple[TrainingData, TrainConfig, Correction | None]:
-    """The log that policies learn from, with their config: of corrected predictions where they are licensed."""
-    if licensed is None:
-        return data, config, None
-    correction, state = licensed.candidate.correction, licensed.candidate.state
-    if not data.in_memory and state is not None:
-        correction = continue_fit(state, data.ranges, data.tensors.propensity.examine, workers).correction()
-        effects = licensed.candidate.item_effects
-        correction = correction if effects is None else correction.with_item_effects(effects)
-    correction = replace(correction, page_terms=licensed.page_terms)
-    if not data.in_memory or not config.correction.policy or config.grade == "off":
-        return data, config, correction
-    config = replace(config, policy=replace(config.policy, corrected=True))
-    logs, propensity = replace(data.sample, predictions=licensed.predictions), data.tensors.propensity
-    spec = PolicySpec(logs.tasks, logs.features, config.policy)
-    tensors = CompositeReward(with_propensity(config.reward, data)).build(logs, spec).to(config.device)
-    return TrainingData.of(replace(tensors, propensity=propensity), logs), config, correction
+    return replace(config, policy=policy, reward=config.reward.sized(requests))
 
 
 def _check_device(name: str) -> None:

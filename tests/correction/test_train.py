@@ -10,6 +10,7 @@ from pygrade.config.training import CorrectionConfig, OnlineConfig, TrustConfig
 from pygrade.correction.inputs import InputScaling
 from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, PRODUCTION
 from pygrade.evaluation.policy_estimates import policy_scores
+from pygrade.logs.dataset import Dataset
 from pygrade.logs.keys import hashes
 from pygrade.policy import FusionPolicy
 from pygrade.policy.correction import ItemEffects
@@ -17,11 +18,10 @@ from pygrade.policy.page_terms import PageTerms
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.baselines import corrected_expected_value
 from pygrade.training.cross_fit import fold_of_requests
-from pygrade.training.folds import split_log
+from pygrade.training.evidence import correct_log, gather_evidence
 from pygrade.training.license import deal_feedback, license_pages, page_line
 from pygrade.training.online import OnlineLearner
-from pygrade.training.prepare import prepare_data
-from pygrade.training.train import _correct, train
+from pygrade.training.train import train
 from pygrade.workers import LOCAL
 from tests.correction.test_fit import fitted, world
 from tests.correction.test_pages import CURVE, log_of
@@ -111,9 +111,9 @@ def test_features_that_may_be_missing_get_indicators(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_log_in_shards_is_corrected_by_all_of_it(tmp_path):
+def test_a_log_beyond_the_sample_is_corrected_by_all_of_it(tmp_path):
     logs = world(2500, effect=1.0)
-    config = replace(FAST, shard_requests=1000, sample_requests=2000)
+    config = replace(FAST, sample_requests=2000)
     result = train(logs, config, tmp_path)
     assert result.summary["trust"]["verdict"] == "better" and result.policy.correction is not None
     whole = train(logs, FAST, tmp_path / "whole").policy.correction
@@ -140,26 +140,27 @@ def test_the_ranker_looks_levels_up_by_the_items_id(trained):
     assert (without.indices != page.indices).any()
 
 
-def test_page_terms_are_part_of_the_correction_that_is_served(tmp_path):
+def test_page_terms_are_part_of_the_correction_that_is_served():
     logs = log_of(1.5)
     plain = replace(FAST, correction=CorrectionConfig(maps=False, items=False))
-    data = prepare_data(logs, plain, tmp_path, LOCAL)
-    found = split_log(data, plain).corrected
+    dataset = Dataset(logs)
+    evidence = gather_evidence(dataset, dataset, plain)
+    found = evidence.licensed
     assert found is not None and found.license.pages.passes
     assert found.license.page_line.startswith("whole pages: click 0.")
-    served = _correct(data, plain, found, LOCAL)[2]
+    served = correct_log(evidence, plain, LOCAL).correction
     assert served.page_terms == found.page_terms and served.page_terms.root == "click"
     assert served.page_terms.beam == 1  # nothing helps
     off = replace(plain, correction=replace(plain.correction, pages=False))
     assert found.of_fold(1).page_terms == found.fold_terms[1] != found.page_terms
     assert not corrected_expected_value(logs, served).logarithm  # of which page terms move a part
     assert corrected_expected_value(logs, replace(served, page_terms=None)).logarithm
-    without = split_log(data, off).corrected
+    without = gather_evidence(dataset, dataset, off).licensed
     assert without.page_terms is None and without.license.pages is None and without.license.page_line == ""
 
 
 def test_page_terms_stand_on_predictions_that_nothing_corrects(tmp_path, monkeypatch):
-    monkeypatch.setattr("pygrade.training.folds.license_correction", lambda *_: (None, ()))
+    monkeypatch.setattr("pygrade.training.evidence.license_correction", lambda *_: (None, ()))
     logs = log_of(1.5)
     result = train(logs, replace(FAST, correction=CorrectionConfig(maps=False, items=False)), tmp_path)
     correction, record = result.policy.correction, result.summary["trust"]

@@ -139,10 +139,10 @@ def test_prices_and_item_columns_come_with_a_log():
 def test_a_long_log_is_read_part_by_part(tmp_path):
     logs = pygrade.Logs.from_table(table(), MAP, scale=SCALE)
     write_logs(logs, tmp_path / "logs", rows_per_file=600)
-    config = replace(FAST, shard_requests=60, sample_requests=100)
+    config = replace(FAST, sample_requests=100)
     trained = pygrade.train(tmp_path / "logs", config, tmp_path / "run")
     assert len(trained.learned_from.parts) > 1 and trained.heldout.num_requests == 40
-    assert trained.report().is_file() and trained.summary["shards"] == 3
+    assert trained.report().is_file() and trained.summary["sample"]["requests"] == 100
     assert trained.policy.scales == logs.scales and logs.scales["order"].kind == "percent"
 
 

@@ -91,7 +91,7 @@ def test_group_learning_alone_improves_on_where_it_starts() -> None:
     test = tiny_logs(600, seed=1)
     inputs = policy.request_inputs(test.context, test.predictions, test.offsets)
     before = true_value(test, policy.serve(inputs).numpy()).mean()
-    data = TrainingData.of(data, logs)
+    data = TrainingData.of(data)
     train_stage2(data, policy, Stage2Config(steps=200, batch_size=128, group_size=8, kl_coefficient=0.0))
     assert true_value(test, policy.serve(inputs).numpy()).mean() > 1.05 * before
 
@@ -102,7 +102,7 @@ def test_stage1_without_feedback_changes_nothing(caplog) -> None:
     policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, SMALL.policy))
     data = CompositeReward(SMALL.reward).build(logs, policy.spec)
     version = policy.version
-    assert train_stage1(TrainingData.of(data, logs), policy, SMALL.stage1).version == version
+    assert train_stage1(TrainingData.of(data), policy, SMALL.stage1).version == version
     assert "nothing to learn" in caplog.text
 
 
@@ -288,7 +288,7 @@ def test_options_change_what_is_learned(options: dict) -> None:
         policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, SMALL.policy))
         data = CompositeReward(SMALL.reward).build(logs, policy.spec)
         config = replace(SMALL.stage2, steps=3, **{k: v for k, v in changed.items() if k != "seed"})
-        train_stage2(TrainingData.of(data, logs), policy, config, seed=changed.get("seed", 0))
+        train_stage2(TrainingData.of(data), policy, config, seed=changed.get("seed", 0))
         versions.add(policy.version)
     assert len(versions) == 2
 

@@ -19,7 +19,7 @@ from pygrade.evaluation.replay import event_worth
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
-from pygrade.runs.train import check_feedback, split_holdout, train_and_judge
+from pygrade.runs.train import split_holdout, train_and_judge
 from pygrade.storage import join_path, working_directory
 from pygrade.training.mlflow_run import MlflowRun
 from pygrade.workers import Workers
@@ -39,11 +39,10 @@ def run(options: TrainOptions) -> dict[str, Any]:
     directory = log_directory(options)
     check_out(options.out, "train", directory)
     place = None if options.track is None else MlflowRun(options.track)
-    logs = open_log(options, config.shard_requests)
-    check_feedback(logs, options.data)
+    logs = open_log(options)
     if config.correction.prior:
         load_prior(config.correction.prior, logs.tasks)
-    early, late = split_holdout(logs, options.holdout)
+    early, late = split_holdout(logs, options.holdout, config.sample_requests)
     with (
         working_directory(options.out, "train", UNPUBLISHED) as out,
         workers_of(options.cluster, out, directory) as workers,
