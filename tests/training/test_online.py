@@ -374,7 +374,7 @@ def test_damaged_state_is_refused_by_the_name_of_its_file(tmp_path):
     learner.update(240)
     folder = learner.save(tmp_path / "state")
     rng = np.random.default_rng(0)
-    for name in ("state.json", "state.safetensors", "window.npz", "pages.npz"):
+    for name in ("state.json", "state.safetensors", "window.parquet", "waiting/pages.parquet", "waiting/events.json"):
         content = (folder / name).read_bytes()
         # A JSON without its last line feed is the same record.
         damaged = [content[:cut] for cut in (0, 1, len(content) // 2, len(content) - 2)]
