@@ -135,7 +135,7 @@ def test_compared_pages_agree_with_the_world_and_its_own_sample(world):
     for metric, lift in test.expected["equal"].lifts.items():
         drawn = test.sampled["equal"].lifts[metric]
         assert abs(drawn.value - lift.value) < 4.5 * drawn.standard_error, metric
-        assert lift.standard_error < drawn.standard_error < test.sampled["equal"].unpaired_errors[metric], metric
+        assert lift.standard_error < drawn.standard_error, metric
     assert test.expected["equal"].lifts["orders"].high < 0, "equal weights get fewer orders than hand-tuned ones"
     plain = json.loads(json.dumps(test.to_dict(), allow_nan=False))
     assert plain["expected"]["equal"]["lifts"]["ctr"]["value"] == test.expected["equal"].lifts["ctr"].value
