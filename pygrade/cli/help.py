@@ -43,7 +43,8 @@ def full_help(command: str, width: int | None = None) -> str:
     lines += [line for option in _flat(command) for line in _lines(option, width)]
     for prefix, _, text in groups_of(options_class(command)):
         nested = [option for option in options_of(command) if option.name.rpartition(".")[0] == prefix]
-        lines += ["", *_wrapped(f"{prefix}: {text}", width), *(line for o in nested for line in _lines(o, width))]
+        lines += ["", *_wrapped(f"{prefix}: {text}", width)] if nested or "." not in prefix else []
+        lines += [line for option in nested for line in _lines(option, width)]
     return "\n".join([*lines, "", *_wrapped(_FOOTER, width, 2)])
 
 

@@ -145,9 +145,11 @@ def in_words(value: Any) -> str:
 
 
 def _walk(kind: type[Options]) -> Iterator[Option]:
+    """Its options; of a group that ``FLAGS`` has only those named there, as the rest is for a file."""
     for entry, hint in fields_of(kind):
         if is_options(hint):
-            for option in _walk(hint):
+            flags = getattr(kind, "FLAGS", {}).get(entry.name)
+            for option in (option for option in _walk(hint) if flags is None or option.name in flags):
                 own = reduce(getattr, option.name.split("."), default_of(entry))
                 yield option._replace(name=f"{entry.name}.{option.name}", default=own)
         else:

@@ -100,6 +100,13 @@ class OnlineOptions(Output, Unproven, ServiceConfig):
     Example: pygrade online --run runs/kuairand --exposures logs/exposures --feedback logs/feedback
     """
 
+    FLAGS: ClassVar = {
+        "online": (
+            *("window", "min_requests", "feedback_delay_ms", "max_regression", "confidence", "max_reach"),
+            *("single_tasks", "min_effective_samples", "correction", "seed", "guardrails.limits", "step.steps"),
+        )
+    }
+
     run: Path = required("directory of pygrade pipeline")
     exposures: Path = required("directory of Parquet files that the service writes")
     feedback: tuple[Path, ...] = required("directories of JSON lines that the service writes")

@@ -108,19 +108,6 @@ def test_a_list_of_another_length_is_refused(config):
         parse("simulate", ["--config", str(config("[simulate]\nweights = [1, 2]"))])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--config"], "wants one value"),
-        (["--config", "a", "--config", "b"], "twice"),
-        (["--config=absent"], "config absent does not exist"),
-    ],
-)
-def test_the_file_itself(capsys, arguments, message):
-    assert cli.main(["docs", *arguments]) == 2
-    assert message in capsys.readouterr().err
-
-
 def test_the_usual_file_is_not_read_unless_it_is_named(capsys, config, tmp_path, monkeypatch):
     config("[train]\ndata = 'logs:nowhere'\nout = 'x'")
     monkeypatch.chdir(tmp_path)
@@ -172,8 +159,6 @@ def test_none_is_stored_if_it_is_not_the_default():
 def test_files_may_follow_the_options():
     first, last = (parse("doctor", words) for words in (["a.csv", "--quiet"], ["--quiet", "a.csv"]))
     assert first == last and [str(path) for path in last.files] == ["a.csv"]
-    with pytest.raises(ValueError, match=r"doctor has no option b\.csv"):
-        parse("doctor", ["a.csv", "--quiet", "b.csv"])
 
 
 def test_pairs_of_the_command_line():
