@@ -92,7 +92,7 @@ def read_table(path: Path, command: str) -> Table:
 
 
 def reads_itself(command: str) -> bool:
-    """Whether a command reads its table by itself, for it may hold more than the command line can say."""
+    """True if a command reads its table by itself, as it may hold more than the command line can say."""
     return any(entry.name == "config" for entry, _ in fields_of(options_class(command)))
 
 

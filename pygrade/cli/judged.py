@@ -1,4 +1,4 @@
-"""What `pygrade evaluate` judges a policy by, for its replay and for its trade-offs."""
+"""The log by which `pygrade evaluate` judges a policy, for its replay and for its trade-offs."""
 
 import logging
 from typing import Any
@@ -19,7 +19,7 @@ logger = logging.getLogger("pygrade")
 def judged_record(
     options: EvaluateOptions, policy: FusionPolicy, in_sample: bool | None, left_out: int
 ) -> dict[str, Any]:
-    """What was judged; left_out: requests of the training."""
+    """Names of what was judged; left_out: requests of the training."""
     place = {"data": options.data, "policy": str(options.policy), "policy_version": policy.version}
     return place | {"in_sample": in_sample, "left_out": left_out}
 

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _answer(args: list[str]) -> str | None:
-    """What needs no command, nor torch but for --verbose: help, versions, a path, completion; None: a command runs."""
+    """The text of what needs no command: help, versions, a path, completion; None: a command runs."""
     if not args or args[0] in ("-h", "--help"):
         return usage()
     if args[0] == "--version":

@@ -52,18 +52,18 @@ class Option(NamedTuple):
 
     @property
     def negative(self) -> str:
-        """What turns a flag off: ``--stage2.no-leave-one-out``; "" for other options."""
+        """The word that turns a flag off: ``--stage2.no-leave-one-out``; "" for other options."""
         groups, dot, name = self.flag.removeprefix("--").rpartition(".")
         return f"--{groups}{dot}no-{name}" if self.hint is bool else ""
 
     @property
     def required(self) -> bool:
-        """Whether it has no default."""
+        """True without a default."""
         return self.default is dataclasses.MISSING
 
     @property
     def needed(self) -> bool:
-        """Whether a command line without it lacks something, at least if another option is not given."""
+        """True if a command line without it lacks something, at least if another option is not given."""
         return self.required or bool(self.unless)
 
     @property
@@ -73,7 +73,7 @@ class Option(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What its value looks like: INT, PATH, {a,b}; "": a flag."""
+        """The look of its value: INT, PATH, {a,b}; "": a flag."""
         return "" if self.hint is bool else _kind(self.hint)
 
 
@@ -117,12 +117,12 @@ def fields_of(kind: type[Options]) -> Iterator[tuple[dataclasses.Field[Any], Any
 
 
 def is_options(hint: Any) -> bool:
-    """Whether a type is a nested group of options."""
+    """True of a nested group of options."""
     return isinstance(hint, type) and issubclass(hint, Options)
 
 
 def is_mapping(hint: Any) -> bool:
-    """Whether values of a type are given as KEY=VALUE, and in a file as a table."""
+    """True if values of a type are given as KEY=VALUE, and in a file as a table."""
     return isinstance(get_origin(hint), type) and issubclass(get_origin(hint), Mapping)
 
 

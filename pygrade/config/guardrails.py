@@ -31,7 +31,7 @@ class Limit:
 
     @classmethod
     def parse(cls, text: str) -> "Limit":
-        """Of its text; ``ValueError`` says what is wrong with it.
+        """Parse its text; ``ValueError`` says what is wrong with it.
 
         >>> Limit.parse("search: share new >= 0.1")
         Limit(name='new', level=0.1, upper=False, share=True, scenario='search')

@@ -19,7 +19,7 @@ def refuse(options: Any, names: Iterable[str], wanted: str, prefix: str = "") ->
 
 
 def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
-    """Of the options of a training."""
+    """Refuse ignored options of a training."""
     policy, flag = config.policy, "--" + prefix.replace("_", "-")
     if not policy.trade_offs:
         spread = ("values_spread", "plain_share")
@@ -43,7 +43,7 @@ def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
 
 
 def refuse_in_guardrails(config: GuardrailConfig, prefix: str = "") -> None:
-    """Of the options of limits."""
+    """Refuse ignored options of limits."""
     if not config.limits:
         flag = "--" + prefix.replace("_", "-")
         refuse(config, ("confidence", "in_use"), f"{flag}guardrails.limits", f"{prefix}guardrails.")

@@ -20,7 +20,7 @@ class Range(NamedTuple):
     lt: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Whether the value is in the range. NaN is in none, infinity in none with an end (``lt=inf`` is one, too)."""
+        """True if the value is in the range. NaN is in none, infinity in none with an end (``lt=inf`` is one, too)."""
         return (
             (value >= self.ge if self.ge is not None else self.gt is None or value > self.gt)
             and (self.le is None or value <= self.le)
@@ -76,7 +76,7 @@ _hints = cache(get_type_hints)
 
 
 def choices_of(hint: Any) -> tuple[Any, ...]:
-    """What a ``Literal`` allows, alone or beside other types; () for other types."""
+    """The choices of a ``Literal``, alone or beside other types; () for other types."""
     if get_origin(hint) is Literal:
         return get_args(hint)
     return tuple(choice for part in get_args(hint) if get_origin(part) is Literal for choice in get_args(part))

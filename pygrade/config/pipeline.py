@@ -16,7 +16,7 @@ _CANDIDATES = 50  # the default, which own predictions make 0
 
 @dataclass(frozen=True)
 class PipelineConfig(Unproven):
-    """What the stages do. Time is cut into consecutive parts, so that every part is judged on later requests:
+    """Settings of the stages. Time is cut into consecutive parts, so that every part is judged on later requests:
 
     train | stop | calibrate | policy | evaluate: features are fitted and the models trained on the first, with early
     stopping on the second; the third calibrates the multi-task model; the policy learns from its predictions for the

@@ -11,7 +11,7 @@ from pygrade.config.training import OnlineConfig
 
 @dataclass(frozen=True)
 class JoinConfig(Options):
-    """How exposures and feedback are joined."""
+    """Rules by which exposures and feedback are joined."""
 
     PYTHON_ONLY: ClassVar = ("max_amount",)  # not on the command line
 
@@ -21,7 +21,7 @@ class JoinConfig(Options):
 
 @dataclass(frozen=True)
 class ServiceConfig(Options):
-    """How the process follows the logs."""
+    """Times at which the process follows the logs, and what it does with them."""
 
     PYTHON_ONLY: ClassVar = ("save_seconds", "exposure_delay_ms", "learn")  # not on the command line
 

@@ -110,7 +110,7 @@ def _toml(options: DoctorOptions, out: Place, record: dict[str, Any]) -> str:
 
 
 def _print_first_screen(record: dict[str, Any]) -> None:
-    """Whether to train, what looks wrong, and what the log supports."""
+    """Prints whether to train, what looks wrong, and what the log supports."""
     sheet = record["sheet"]
     terminal.text(sheet["headline"])
     for sentence in [*record["warned"], *sheet["sentences"]]:

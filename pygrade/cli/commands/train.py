@@ -67,7 +67,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
 
 
 def _print_trust(summary: Mapping[str, Any]) -> None:
-    """What cross-fitting found: mixtures and baselines against the baseline."""
+    """Prints the result of cross-fitting: mixtures and baselines against the baseline."""
     trust = summary["trust"]
     tried_head, tried = tried_table(trust)
     if tried:
