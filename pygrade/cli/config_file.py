@@ -7,7 +7,7 @@ of its options as ``options.toml`` into its directory, from where they can be gi
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,6 @@ class Given(NamedTuple):
 
     value: Any
     place: str
-    name: str
 
 
 _SOURCES: dict[Any, tuple[type, ...]] = {  # what options of a type are made from
@@ -40,9 +39,11 @@ _SOURCES: dict[Any, tuple[type, ...]] = {  # what options of a type are made fro
 _NAMES = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false", Path: "a path"}
 
 
-def read_options(path: Path, command: str) -> Table:
-    """The `Given` options that a file has for a command, nested. ``ValueError`` names table and key of unknown ones."""
-    found: dict[str, Table] = {DEFAULTS: {}, command: {}}
+def read_options(path: Path, command: str) -> dict[str, Given]:
+    """The options that a file has for a command, by their whole names. ``ValueError`` names table and key of unknown
+    ones.
+    """
+    tables: dict[str, dict[str, Given]] = {DEFAULTS: {}, command: {}}
     for key, table in read_tables(path).items():
         name = key.replace("_", "-")
         if name not in (DEFAULTS, *COMMANDS):
@@ -56,21 +57,22 @@ def read_options(path: Path, command: str) -> Table:
             table = {key: value for key, value in table.items() if key.replace("-", "_") not in every - own}
         if name in (DEFAULTS, command) or not reads_itself(name):
             kind = options_class(command if name == DEFAULTS else name)
-            found[name] = _known(kind, table, f"config {path}: [{key}")
-    return merged(found[DEFAULTS], found[command])
+            tables[name] = dict(_options_in(kind, table, f"config {path}: [{key}"))
+    return tables[DEFAULTS] | tables[command]
 
 
-def _known(kind: type[Options], table: Table, place: str) -> Table:
-    """The options of a table."""
+def _options_in(kind: type[Options], table: Table, place: str, prefix: str = "") -> Iterator[tuple[str, Given]]:
+    """The options of a table and of those nested in it, with their whole names."""
     hints = {entry.name: hint for entry, hint in fields_of(kind) if entry.name != "traceback"}  # decided before
-    result: Table = {}
     for key, value in table.items():
         name = key.replace("-", "_")
         hint = hints.get(name)
-        if hint is None or is_options(hint) != (is_options(hint) and isinstance(value, dict)):
+        if hint is None or (is_options(hint) and not isinstance(value, dict)):
             raise ValueError(f"{place}] {key} is not an option; {near(name, hints) or 'see --help-all'}")
-        result[name] = _known(hint, value, f"{place}.{key}") if is_options(hint) else Given(value, f"{place}] ", name)
-    return result
+        if is_options(hint):
+            yield from _options_in(hint, value, f"{place}.{key}", f"{prefix}{name}.")
+        else:
+            yield prefix + name, Given(value, f"{place}] ")
 
 
 def read_tables(path: Path) -> Table:
@@ -102,31 +104,24 @@ def near(name: str, names: Iterable[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else ""
 
 
-def merged(low: Table, high: Table) -> Table:
-    """Both tables; the second wins, group by group."""
-    both = {key: merged(low[key], high[key]) for key in low.keys() & high.keys() if isinstance(high[key], dict)}
-    return {**low, **high, **both}
-
-
-def build(kind: type[Options], table: Table, default: Options | None = None) -> Any:
-    """An instance of a dataclass from a table of `Given` options, else of its defaults. A mapping that has a default,
-    such as the values of a data set's tasks, keeps the entries that are not given.
+def build(kind: type[Options], given: Mapping[str, Given], default: Options | None = None, prefix: str = "") -> Any:
+    """An instance of a dataclass from options by their whole names, which begin with ``prefix``, else of its defaults.
+    A mapping that has a default, such as the values of a data set's tasks, keeps the entries that are not given.
     """
     values: Table = {}
     for entry, hint in fields_of(kind):
-        if (given := table.get(entry.name)) is None:
-            continue
         own = default_of(entry) if default is None else getattr(default, entry.name)
-        if is_options(hint):
-            values[entry.name] = build(hint, given, own)
-        else:
-            value = _value(given.value, hint, given.place + given.name)
+        name = prefix + entry.name
+        if is_options(hint) and any(other.startswith(f"{name}.") for other in given):
+            values[entry.name] = build(hint, given, own, f"{name}.")
+        elif name in given:
+            value = _value(given[name].value, hint, given[name].place + entry.name)
             values[entry.name] = {**own, **value} if isinstance(own, Mapping) and value is not None else value
     try:
         return kind(**values) if default is None else replace(default, **values)
     except ValueError as error:
-        given = table.get(str(error).partition(" ")[0])
-        raise ValueError(f"{given.place}{error}" if isinstance(given, Given) else str(error)) from error
+        named = given.get(prefix + str(error).partition(" ")[0])
+        raise ValueError(f"{named.place if named else ''}{error}") from error
 
 
 def _value(value: Any, kind: Any, where: str) -> Any:

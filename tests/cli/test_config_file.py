@@ -117,30 +117,18 @@ def test_the_usual_file_is_not_read_unless_it_is_named(capsys, config, tmp_path,
     assert "nowhere" in capsys.readouterr().err
 
 
-def made(command, table):
-    """The options of a table as a file has it."""
-
-    def given(entries):
-        return {
-            n: given(e.items()) if isinstance(e, dict) and n.startswith("stage") else Given(e, "", n)
-            for n, e in entries
-        }
-
-    return build(options_class(command), given(table.items()))
+def made(command, **table):
+    """The options of values as a file has them."""
+    return build(options_class(command), {name: Given(value, "") for name, value in table.items()})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_stored_options_give_the_same_run_again(command, tmp_path):
     """Also none where it is not the default, and options that the command line spells in another way."""
-    required = {"data": "logs:x", "out": "o", "policy": "p", "run": "r", "arms": ["a=b"]}
-    required |= {
-        "values": {"click": 1.0},
-        "files": ["f"],
-        "exposures": "e",
-        "feedback": ["f"],
-    }
+    required = {"data": "logs:x", "out": "o", "policy": "p", "run": "r", "arms": ["a=b"], "values": {"click": 1.0}}
+    required |= {"files": ["f"], "exposures": "e", "feedback": ["f"]}
     needed = {option.name for option in options_of(command) if option.needed}
-    options = made(command, {name: required[name] for name in needed})
+    options = made(command, **{name: required[name] for name in needed})
     write_options(options, command, tmp_path)
     assert tomllib.loads((tmp_path / "options.toml").read_text())
     again = parse(command, ["--config", str(tmp_path / "options.toml")])
@@ -150,7 +138,7 @@ def test_stored_options_give_the_same_run_again(command, tmp_path):
 
 
 def test_none_is_stored_if_it_is_not_the_default():
-    options = made("train", {"data": "x", "out": "y", "stage2": {"advantage_clip": "none"}})
+    options = made("train", data="x", out="y", **{"stage2.advantage_clip": "none"})
     table = to_table(options)
     assert options.stage2.advantage_clip is None and table["stage2"]["advantage_clip"] == "none"
     assert "clip_high" not in table["stage2"] and "task_values" not in table["reward"]
