@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pygrade.cli.option_list import COMMANDS, default_of, fields_of, in_words, is_options, options_class, spoken
-from pygrade.config.option import choices_of, hints_of
+from pygrade.cli.option_list import COMMANDS, fields_of, in_words, is_options, options_class, spoken
+from pygrade.config.option import choices_of, default_of, hints_of
 from pygrade.config.shared import LogOptions, Output
 
 SHARED = {Output: ("every-command", "Every command"), LogOptions: ("data", "Commands that read a log")}

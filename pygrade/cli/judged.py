@@ -20,8 +20,8 @@ def judged_record(
     options: EvaluateOptions, policy: FusionPolicy, in_sample: bool | None, left_out: int
 ) -> dict[str, Any]:
     """Names of what was judged; left_out: requests of the training."""
-    place = {"data": options.data, "policy": str(options.policy), "policy_version": policy.version}
-    return place | {"in_sample": in_sample, "left_out": left_out}
+    judged = {"data": options.data, "policy": str(options.policy), "policy_version": policy.version}
+    return judged | {"in_sample": in_sample, "left_out": left_out}
 
 
 def valued(options: LogOptions, trained: TrainingRecord | None, policy: FusionPolicy) -> Logs:

@@ -23,10 +23,10 @@ KUAIRAND_TASK_VALUES: Mapping[str, float] = {
 """Business value of one event. Our choice, the rarer the event the higher; the data set states no values."""
 
 
-def _check_names(names: Iterable[str], what: str, known: Iterable[str]) -> None:
+def _check_names(names: Iterable[str], what: str, allowed: Iterable[str]) -> None:
     for name in names:
-        if name not in known:
-            raise ValueError(f"{what} {name!r}; want some of {', '.join(known)}")
+        if name not in allowed:
+            raise ValueError(f"{what} {name!r}; want some of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
@@ -73,6 +73,11 @@ def hints_of(kind: type) -> dict[str, Any]:
 
 
 _hints = cache(get_type_hints)
+
+
+def default_of(entry: Field[Any]) -> Any:
+    """The default of a field; dataclasses.MISSING if it is required."""
+    return entry.default if entry.default_factory is MISSING else entry.default_factory()
 
 
 def choices_of(hint: Any) -> tuple[Any, ...]:

@@ -29,7 +29,7 @@ from pygrade.storage import Place, is_url, join_path, working_directory
 def run(options: DoctorOptions) -> dict[str, Any]:
     if options.day0:
         return start(options)
-    refuse(options, [entry.name for entry in fields(FirstLogConfig)], "--day0")
+    refuse(options, [field.name for field in fields(FirstLogConfig)], "--day0")
     groups = group_tables(options.files) if options.events or _may_be_several(options.files) else []
     several = options.events or len(groups) > 1
 
