@@ -1,6 +1,10 @@
-"""The stage before any policy: folds, slot propensities, production's ranking, and the correction that is licensed."""
+"""The stages before any policy: a log is cleaned; then come folds, slot propensities, production's ranking, and the
+correction that is licensed.
+"""
 
+import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -9,11 +13,19 @@ from pygrade._typing import Ints
 from pygrade.config.training import TrainConfig
 from pygrade.correction.fit import Fitted, continue_fit, fit_correction
 from pygrade.correction.prior import load_prior
-from pygrade.evaluation.cautions import winsorized
+from pygrade.evaluation.cautions import (
+    beyond_share,
+    caution_of_heavy_users,
+    caution_of_robots,
+    limit_amounts,
+    robots,
+    winsorized,
+)
 from pygrade.evaluation.label_leaks import leaks_of
 from pygrade.logs import Logs
 from pygrade.logs.clusters import clusters_of
-from pygrade.logs.dataset import Dataset
+from pygrade.logs.dataset import Dataset, map_column
+from pygrade.logs.logs import check_amounts
 from pygrade.metrics.intervals import numbers_of
 from pygrade.training.cross_fit import fold_of_requests, fold_workers, too_little
 from pygrade.training.data import FoldCorrections, estimate_propensity
@@ -25,10 +37,45 @@ from pygrade.training.license import (
     license_pages,
     licensed_by_chance,
 )
+from pygrade.training.looks_wrong import headline, looks_wrong, positives_sentence
 from pygrade.training.page_replay import PageReplay
 from pygrade.training.production import Production, find_production
 from pygrade.training.propensity import SlotPropensity
 from pygrade.workers import Workers
+
+logger = logging.getLogger("pygrade")
+
+
+def clean(dataset: Dataset, limit: int, folder: Path) -> tuple[Dataset, list[str]]:
+    """The dataset without robots and with limited amounts, and what a reader must know of it, by a sample of ``limit``
+    requests; folder: of a mapped one.
+    """
+    logs = dataset.read()
+    if logs.incomplete:
+        explanation = "requests list only a part of their candidates; want logs.complete()"
+        raise ValueError(f"{logs.incomplete} of {logs.num_requests} {explanation}")
+    check_amounts(logs)
+    cluster = clusters_of(logs)
+    is_robot = robots(logs, cluster)
+    people = dataset.without(is_robot).laid_out(folder / "people")
+    cluster = cluster[~is_robot]
+    beyond_use = beyond_share(people.read(), cluster)
+    findings = looks_wrong(dataset.sample(limit).read())
+    logger.info(headline(findings))
+    warnings = [*map(str, findings), *caution_of_robots(logs, is_robot)]
+    for sentence in (warnings := [*warnings, *caution_of_heavy_users(people.read(), beyond_use)]):
+        logger.warning(sentence)
+    kept = people.without(beyond_use).laid_out(folder / "kept")
+    logs = limit_amounts(kept.read(), cluster[~beyond_use])
+    if kept.is_mapped and logs is not kept.logs:
+        logs = replace(logs, feedback=map_column(logs.feedback, folder / "limited"))
+    return Dataset(logs), warnings
+
+
+def refuse_positives(log: Logs) -> None:
+    """ValueError if the log has events alone, and not what was shown without one."""
+    if sentence := positives_sentence(log):
+        raise ValueError(f"this is no log of exposures: {sentence}; pygrade doctor --day0 starts without one")
 
 
 class Evidence(NamedTuple):

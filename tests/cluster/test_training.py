@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from pygrade.logs import write_logs
-from pygrade.training.train import train
+from pygrade.runs.fit import fit
 from tests.cluster.killer import Killer
 from tests.training.test_dataset import LOGS, LONG
 from tests.training.test_train import folder_bytes, policy_bytes
@@ -15,9 +15,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reas
 
 def test_folds_of_a_mapped_log_are_those_of_one_process_though_a_worker_is_killed(cluster, tmp_path):
     write_logs(LOGS, tmp_path / "logs")
-    train(tmp_path / "logs", LONG, tmp_path / "here")
+    fit(tmp_path / "logs", LONG, tmp_path / "here")
     with Killer("ray::cross-fitting") as killer:
-        train(tmp_path / "logs", LONG, tmp_path / "there", workers=cluster)
+        fit(tmp_path / "logs", LONG, tmp_path / "there", workers=cluster)
     assert killer.killed
     assert policy_bytes(tmp_path / "there") == policy_bytes(tmp_path / "here")
     for fold in ("folds/1-of-2/stage2", "folds/later/stage1"):

@@ -14,10 +14,11 @@ from pygrade.logs import concatenate, read_logs, request_keys, write_logs
 from pygrade.logs.dataset import Dataset
 from pygrade.logs.log_parts import LogParts
 from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.runs.fit import fit
 from pygrade.training.data import TrainingData
+from pygrade.training.evidence import clean
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward
-from pygrade.training.train import clean, train
 from pygrade.training.training_record import TrainingRecord
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL, Stop, folder_bytes, policy_bytes, stop_at
@@ -39,7 +40,7 @@ def straight(small_chunks, tmp_path_factory) -> Path:
     """Learned in this process, of a log in one directory."""
     folder = tmp_path_factory.mktemp("straight")
     write_logs(LOGS, folder / "logs")
-    summary = train(folder / "logs", LONG, folder / "run").summary
+    summary = fit(folder / "logs", LONG, folder / "run").summary
     assert summary["requests"] == 300 and summary["sample"]["requests"] == 150
     assert summary["trust"]["mixtures"] and not (folder / "run" / "dataset").exists()
     return folder
@@ -52,7 +53,7 @@ def test_files_and_workers_change_nothing(straight, tmp_path):
     write_logs(LOGS.select(slice(37, 300)), tmp_path / "second")
     sources = {"memory": LOGS, "parts": tmp_path / "parts", "two": [tmp_path / "first", tmp_path / "second"]}
     for name, source in sources.items():
-        train(source, LONG, tmp_path / name, workers=Elsewhere(3))
+        fit(source, LONG, tmp_path / name, workers=Elsewhere(3))
         for folder in ("policy", "stage1", "folds/1-of-2/stage2", "folds/later/stage2", "folds/2-of-2/policy"):
             assert folder_bytes(tmp_path / name / folder) == folder_bytes(straight / "run" / folder), name
 
@@ -62,8 +63,8 @@ def test_steps_of_a_mapped_log_are_those_of_one_in_memory(tmp_path, engine):
     """The sample decides nothing about the steps where propensities are given and no page format is rewarded."""
     reward = replace(SMALL.reward, format_weight=0.0)
     config = replace(SMALL, correction=CorrectionConfig(on=False), reward=reward, engine=engine)
-    train(LOGS, config, tmp_path / "memory")
-    train(LOGS, replace(config, sample_requests=80), tmp_path / "mapped")
+    fit(LOGS, config, tmp_path / "memory")
+    fit(LOGS, replace(config, sample_requests=80), tmp_path / "mapped")
     (memory,), (mapped,) = ([*(tmp_path / name / "checkpoints").glob("stage2-000012")] for name in ("memory", "mapped"))
     assert (memory / "state.safetensors").read_bytes() == (mapped / "state.safetensors").read_bytes()
 
@@ -71,8 +72,8 @@ def test_steps_of_a_mapped_log_are_those_of_one_in_memory(tmp_path, engine):
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_a_stopped_run_ends_with_the_same_policy(straight, tmp_path, stage):
     with pytest.raises(Stop):
-        train(straight / "logs", LONG, tmp_path, on_step=stop_at(stage, 8))
-    assert train(straight / "logs", LONG, tmp_path, workers=Elsewhere(2)).summary["resumed_from"] is not None
+        fit(straight / "logs", LONG, tmp_path, on_step=stop_at(stage, 8))
+    assert fit(straight / "logs", LONG, tmp_path, workers=Elsewhere(2)).summary["resumed_from"] is not None
     assert policy_bytes(tmp_path) == policy_bytes(straight / "run")
 
 
@@ -162,7 +163,7 @@ def test_the_command_maps_a_long_log(tmp_path, monkeypatch):
     summary = json.loads((tmp_path / "run" / "train.json").read_text())
     assert summary["requests"] == 240 and summary["sample"]["requests"] == 80
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["num_requests"] == 60
-    assert "240 requests in" in (tmp_path / "run" / "report.html").read_text()
+    assert "240 requests of" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_requests_without_all_candidates_are_left_out(tmp_path, caplog):
@@ -174,7 +175,7 @@ def test_requests_without_all_candidates_are_left_out(tmp_path, caplog):
     assert complete.num_requests == 225 and "75 of 300 requests" in caplog.text
     assert same(complete.read(0, 225), logs.complete())
     with pytest.raises(ValueError, match="75 of 300 requests list only a part"):
-        train(parts, LONG, tmp_path / "run")
+        fit(parts, LONG, tmp_path / "run")
     assert same(parts.sample(300), logs) and parts.sample(20).num_requests == 20
     drawn = parts.sample(20).request_id
     assert np.array_equal(Dataset.open(parts, 80, tmp_path / "mapped").sample(20).read().request_id, drawn)

@@ -9,13 +9,13 @@ import torch
 from pygrade.config.policy import PolicyConfig
 from pygrade.config.training import Stage1Config, Stage2Config
 from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.runs.fit import fit
 from pygrade.training import policy_step as module
 from pygrade.training.data import TrainingData
 from pygrade.training.policy_step import FusedStep, TorchStep, concentrations, is_fused, policy_step
 from pygrade.training.reward import CompositeReward
 from pygrade.training.run import Run
 from pygrade.training.stages import train_stage1, train_stage2
-from pygrade.training.train import train
 from tests.learning import TASKS, tiny_logs
 from tests.training.test_train import SMALL
 
@@ -132,6 +132,6 @@ def test_concentrations_have_the_bits_of_the_step(engine):
 
 
 def test_a_run_of_another_engine_is_refused(tmp_path):
-    train(tiny_logs(30), replace(SMALL, engine="fused"), tmp_path)
+    fit(tiny_logs(30), replace(SMALL, engine="fused"), tmp_path)
     with pytest.raises(ValueError, match=r'--engine is "(fused|torch)", the run has "(fused|torch)"'):
-        train(tiny_logs(30), replace(SMALL, engine="torch"), tmp_path)
+        fit(tiny_logs(30), replace(SMALL, engine="torch"), tmp_path)

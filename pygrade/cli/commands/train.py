@@ -19,7 +19,8 @@ from pygrade.evaluation.replay import event_worth
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
-from pygrade.runs.train import split_holdout, train_and_judge
+from pygrade.runs.fit import fit, judge
+from pygrade.runs.train import split_holdout
 from pygrade.storage import join_path, working_directory
 from pygrade.training.mlflow_run import MlflowRun
 from pygrade.workers import Workers
@@ -87,7 +88,7 @@ def _train_and_judge(
     out: Path,
     workers: Workers,
 ) -> dict[str, Any]:
-    trained = train_and_judge(early, late, config, out, options.data, options.resume, None, workers)
+    trained = judge(fit(early, config, out, options.resume, None, late, workers, options.data))
     record: dict[str, Any] = {
         "data": options.data,
         "out": str(options.out),

@@ -1,4 +1,4 @@
-"""Training: logged requests → a fusion policy, in two stages (`stages`) unless GRADE is off.
+"""`fit`: logged requests → a ranker, with GRADE's policy in two stages (`training.stages`) unless that is off.
 
 A run that was killed and resumed ends with the same policy, bit for bit, on one machine with one thread count. A
 training ends with the question whether the policy is better than a simple baseline (`cross_fit`).
@@ -8,59 +8,39 @@ import copy
 import logging
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pygrade._util.files import directory_lock
+from pygrade._util.serialization import write_json
 from pygrade._util.threads import torch_threads
 from pygrade.config.training import TrainConfig
-from pygrade.evaluation.arms import FOLDERS
-from pygrade.evaluation.cautions import (
-    beyond_share,
-    caution_of_heavy_users,
-    caution_of_robots,
-    limit_amounts,
-    robots,
-)
+from pygrade.console.weights import record_weights
+from pygrade.evaluation.arms import FOLDERS, SERVED
+from pygrade.evaluation.policy_estimates import log_inputs, served_weights
 from pygrade.logs import Logs
-from pygrade.logs.clusters import clusters_of
-from pygrade.logs.dataset import Dataset, LogSource, map_column
-from pygrade.logs.logs import check_amounts
+from pygrade.logs.dataset import Dataset, LogSource
 from pygrade.logs.prediction_scale import complete_scales
-from pygrade.policy import Baseline, FusionPolicy
+from pygrade.runs.model import DATASET, TrainedRanker
 from pygrade.training.cross_fit import Trust
-from pygrade.training.evidence import correct_log, gather_evidence
+from pygrade.training.evaluate_policy import evaluate_policy, is_new
+from pygrade.training.evidence import clean, correct_log, gather_evidence, refuse_positives
 from pygrade.training.fit import OnStep, learn
 from pygrade.training.folds import cross_fit, mix_folds
-from pygrade.training.looks_wrong import headline, looks_wrong, positives_sentence
-from pygrade.training.propensity import SlotPropensity
+from pygrade.training.guardrails import check_guardrails, guard
 from pygrade.training.summary import scenario_weights, summary_of
 from pygrade.training.training_record import TrainingRecord
 from pygrade.workers import LOCAL, Workers
 
 logger = logging.getLogger("pygrade")
-DATASET = "dataset"  # folder of a log that is mapped, while it is learned from
 SAMPLED = "all that judges, simple baselines, weights for missing features, rewards of the summary"
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """Result of `train` in memory; the policies are in ``policy/``, ``stage1/`` and ``stage2/`` of its directory."""
-
-    policy: FusionPolicy  # to be served: a policy mixed with the baseline, as far as the log proves it
-    policies: dict[str, FusionPolicy]  # not mixed, by arm: `stage 1` and `GRADE`, without GRADE `policy alone`
-    static_weights: Tensor  # [T] best static weights
-    baselines: tuple[Baseline, ...]
-    propensity: SlotPropensity  # of the log
-    summary: dict[str, Any]
-
-
-def train(
+def fit(
     logs: LogSource | Dataset,
     config: TrainConfig,
     out_dir: str | Path,
@@ -68,7 +48,8 @@ def train(
     on_step: OnStep | None = None,
     heldout: Logs | None = None,
     workers: Workers = LOCAL,
-) -> TrainResult:
+    source: str = "a log",
+) -> TrainedRanker:
     """Train a fusion policy on logged requests and leave it in ``out_dir/policy``.
 
     logs: `Logs`, or the path of a log, or several, in order. A log of more than ``config.sample_requests`` requests is
@@ -81,10 +62,11 @@ def train(
     and ends with the same policy bytes as one that did not stop; a finished run is left as it is. Without it,
     checkpoints are removed first. ``ValueError`` if the checkpoints are of other logs or another config, or if another
     process trains there. ``on_step(stage, steps done)`` is called after each step. ``heldout``: other requests, for
-    learning curves in ``metrics.jsonl`` that train nothing. ``workers``: where folds run. The summary's ``warnings``
-    are sentences not to miss.
+    learning curves in ``metrics.jsonl`` and limits of guardrails, that train nothing. ``workers``: where folds run.
+    ``source``: name of the data. The summary's ``warnings`` are sentences not to miss.
     """
     _check_device(config.device)
+    in_use, given = check_guardrails(config, heldout), config
     directory, started = Path(out_dir), time.perf_counter()
     with torch_threads(config.threads), directory_lock(directory / "checkpoints", "train"):
         dataset = Dataset.open(logs, config.sample_requests, directory / DATASET)
@@ -132,39 +114,39 @@ def train(
         summary["version"] = served.version
         learned.run.write_summary(summary)
         shutil.rmtree(directory / DATASET, ignore_errors=True)
-    return TrainResult(served, policies, static.cpu(), learned.baselines, evidence.propensity, summary)
+    if heldout is not None:
+        heldout = heldout.valued(config.reward.task_values, config.reward.value_tasks)
+        if config.guardrails.limits:
+            served, summary = guard(served, summary, evidence.propensity, heldout, config, directory, in_use)
+    return TrainedRanker(
+        served,
+        policies,
+        static.cpu(),
+        learned.baselines,
+        evidence.propensity,
+        summary,
+        directory,
+        given,
+        dataset,
+        source,
+        heldout,
+    )
 
 
-def clean(dataset: Dataset, limit: int, folder: Path) -> tuple[Dataset, list[str]]:
-    """The dataset without robots and with limited amounts, and what a reader must know of it, by a sample of ``limit``
-    requests; folder: of a mapped one.
-    """
-    logs = dataset.read()
-    if logs.incomplete:
-        explanation = "requests list only a part of their candidates; want logs.complete()"
-        raise ValueError(f"{logs.incomplete} of {logs.num_requests} {explanation}")
-    check_amounts(logs)
-    cluster = clusters_of(logs)
-    is_robot = robots(logs, cluster)
-    people = dataset.without(is_robot).laid_out(folder / "people")
-    cluster = cluster[~is_robot]
-    beyond_use = beyond_share(people.read(), cluster)
-    findings = looks_wrong(dataset.sample(limit).read())
-    logger.info(headline(findings))
-    warnings = [*map(str, findings), *caution_of_robots(logs, is_robot)]
-    for sentence in (warnings := [*warnings, *caution_of_heavy_users(people.read(), beyond_use)]):
-        logger.warning(sentence)
-    kept = people.without(beyond_use).laid_out(folder / "kept")
-    logs = limit_amounts(kept.read(), cluster[~beyond_use])
-    if kept.is_mapped and logs is not kept.logs:
-        logs = replace(logs, feedback=map_column(logs.feedback, folder / "limited"))
-    return Dataset(logs), warnings
-
-
-def refuse_positives(log: Logs) -> None:
-    """ValueError if the log has events alone, and not what was shown without one."""
-    if sentence := positives_sentence(log):
-        raise ValueError(f"this is no log of exposures: {sentence}; pygrade doctor --day0 starts without one")
+def judge(trained: TrainedRanker) -> TrainedRanker:
+    """The result with its evaluation on the held-out requests, if there are any; its figures go into the directory."""
+    late, policy, reward = trained.heldout, trained.policy, trained.config.reward
+    if late is None:
+        return trained
+    policies = trained.policies | ({SERVED: policy} if is_new(policy) else {})
+    evaluation = evaluate_policy(late, trained.propensity, policies, policy.mixture, reward, reward.page_size)
+    write_json(trained.directory / "evaluation.json", evaluation)
+    with torch.no_grad():
+        alpha = policy(log_inputs(policy, late)).numpy()
+    groups = {} if late.scenario is None else {"scenario": late.scenario}
+    weights, static = served_weights(policy, late), trained.static_weights.numpy()
+    record_weights(trained.directory, late.tasks, weights, alpha, static, groups, late.user_id)
+    return replace(trained, evaluation=evaluation)
 
 
 def _report(trust: Trust, config: TrainConfig) -> list[str]:
