@@ -6,6 +6,7 @@ from typing import Any
 
 from pygrade._util.serialization import read_json
 from pygrade.cli.run_directory import RECORD, flat, to_table
+from pygrade.evaluation.replay import metric_titles
 from pygrade.training.mlflow_run import MlflowRun
 
 KINDS = ("train", "pipeline")  # commands whose runs have a replay of later requests
@@ -36,8 +37,7 @@ def metrics_of(command: str, path: Path) -> Metrics:
 
 def _of_replay(record: Mapping[str, Any]) -> Metrics:
     metrics: Metrics = {f"AUC {task}": entry["auc"] for task, entry in record["predictions"].items()}
-    labels = {"value": f"value@{record['k']}", "ndcg": f"NDCG@{record['k']}"}
-    for key, label in labels.items():
+    for key, label in metric_titles(record["k"]).items():
         metrics |= {f"{label}, {name}": entry[key] for name, entry in record["rankers"].items()}
     return metrics
 

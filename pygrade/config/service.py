@@ -23,15 +23,8 @@ class JoinConfig(Options):
 class ServiceConfig(Options):
     """Times at which the process follows the logs, and what it does with them."""
 
-    PYTHON_ONLY: ClassVar = ("save_seconds", "exposure_delay_ms", "learn")  # not on the command line
-
     every_seconds: float = option(60.0, "between updates", ge=0.01)
-    save_seconds: float = option(600.0, "between saves of the state, which also follow each publication", ge=0)
-    exposure_delay_ms: int = option(
-        900_000, "within which exposures are in a complete file; events wait for them", ge=0
-    )
     planned_users: int = option(10_000, "of all arms, at which intervals are narrowest; choose it in advance", ge=2)
-    learn: bool = option(True, "else only the arms are read")
     online: OnlineConfig = option(OnlineConfig())
 
 

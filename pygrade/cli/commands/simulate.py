@@ -12,7 +12,7 @@ from pygrade.cli.options import sub_config
 from pygrade.cli.run_directory import write_options
 from pygrade.config.simulation import SimulateConfig, SimulateOptions
 from pygrade.console.tables import METRIC_LABELS, lift_table
-from pygrade.evaluation.abtest import sequential_lifts
+from pygrade.evaluation.abtest import sequential_interval
 from pygrade.evaluation.arms import EQUAL, PRODUCTION, SERVED, STATIC
 from pygrade.logs.parquet import refuse_strangers
 from pygrade.policy import FusionPolicy
@@ -100,10 +100,14 @@ def _test(options: SimulateOptions) -> dict[str, Any]:
         name = SERVED if len(policies) == 1 else str(path)
         pages[name] = _served_pages(policy, world, requests, size)
     logger.info(f"{len(pages)} arms ranked {options.requests:,} requests")
-    record = compare_pages(world, requests, pages, baseline, seed=options.seed).to_dict()
-    users = record["num_users"]
+    test = compare_pages(world, requests, pages, baseline, seed=options.seed)
+    record, users = test.to_dict(), test.num_users
     record["sequential"] = {
-        arm: sequential_lifts(result["lifts"], users, users) for arm, result in record["sampled"].items()
+        arm: {
+            metric: sequential_interval(lift.value, lift.standard_error, users, planned_units=users).to_dict()
+            for metric, lift in result.lifts.items()
+        }
+        for arm, result in test.sampled.items()
     }
     if not options.json:
         for kind, title in (("sampled", "Sampled users"), ("expected", "Closed form")):
