@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pygrade._util.html_table import Html
+from pygrade._util.html_table import Html, Table
 from pygrade.console.marks import bar, interval_mark, reach_of
 from pygrade.evaluation.policy_estimates import LIFT
 from pygrade.evaluation.replay import metric_titles
@@ -11,7 +11,6 @@ from pygrade.metrics.texts import bounds_text, lift_text, positive_text, rate_te
 
 Json = Mapping[str, Any]
 Rows = list[list[str | Html]]
-Table = tuple[list[str], Rows]
 METRIC_LABELS = {"value": "value / request", "orders": "orders / request", "opm": "OPM", "ctr": "CTR", "cvr": "CVR"}
 _MANY = 200  # requests from which on a 99th percentile is more than the maximum
 
@@ -30,7 +29,7 @@ def replay_table(replay: Json) -> Table:
             row += [lift_text(lifts.get(metric)), mark]
         rows.append(row)
     heads = [head for metric in differing for head in (f"{metrics[metric]} lift", "interval")]
-    return ["ranking", *metrics.values(), *heads], rows
+    return Table(["ranking", *metrics.values(), *heads], rows, replay["later"]["served"])
 
 
 def prediction_table(replay: Json) -> Table:
@@ -46,7 +45,7 @@ def prediction_table(replay: Json) -> Table:
         ]
         for task, entry in replay["predictions"].items()
     ]
-    return ["task", "events", "rate", "predicted", "AUC", "GAUC"], rows
+    return Table(["task", "events", "rate", "predicted", "AUC", "GAUC"], rows)
 
 
 def model_table(tasks: Json, model: Json) -> Table:
@@ -63,7 +62,7 @@ def model_table(tasks: Json, model: Json) -> Table:
         ]
         for task, entry in ((task, tasks[task]) for task in model["tasks"])
     ]
-    return ["task", "events", "rate / predicted", "AUC", "GAUC", "log-loss", "ECE"], rows
+    return Table(["task", "events", "rate / predicted", "AUC", "GAUC", "log-loss", "ECE"], rows)
 
 
 def off_policy_table(estimates: Json) -> tuple[Table, list[str]]:
@@ -77,7 +76,7 @@ def off_policy_table(estimates: Json) -> tuple[Table, list[str]]:
         for name, entry in estimates.items()
     ]
     warnings = [f"{'; '.join(names)}: {warning}" for warning, names in warned.items()]
-    return (["estimate", "value", "effective sample"], rows), warnings
+    return Table(["estimate", "value", "effective sample"], rows), warnings
 
 
 def trust_table(trust: Json | None) -> Table:
@@ -85,7 +84,8 @@ def trust_table(trust: Json | None) -> Table:
     lifts: dict[str, Any] = {} if not trust else trust["mixtures"] | trust["baselines"]
     reach = reach_of(lifts.values())
     best = sorted(lifts.items(), key=lambda row: -(row[1]["value"] or 0.0))
-    return ["ranking", "lift", "interval"], [[n, bounds_text(lift), interval_mark(lift, reach, n)] for n, lift in best]
+    rows: Rows = [[n, bounds_text(lift), interval_mark(lift, reach, n)] for n, lift in best]
+    return Table(["ranking", "lift", "interval"], rows, trust["served"] if trust else "")
 
 
 def tried_table(trust: Json | None) -> Table:
@@ -98,7 +98,7 @@ def tried_table(trust: Json | None) -> Table:
         ]
         for entry in (trust or {}).get("tried", ())
     ]
-    return ["correction", "z", "by value", "of the order", "later", "order later", ""], rows
+    return Table(["correction", "z", "by value", "of the order", "later", "order later", ""], rows)
 
 
 def recall_table(prerank: Json) -> Table:
@@ -112,7 +112,7 @@ def recall_table(prerank: Json) -> Table:
         ]
         for entry in prerank["recall"]
     ]
-    return ["", "requests", "unknown", "two towers", "most popular", "difference"], rows
+    return Table(["", "requests", "unknown", "two towers", "most popular", "difference"], rows)
 
 
 def stage_table(stages: Json) -> Table:
@@ -128,7 +128,7 @@ def stage_table(stages: Json) -> Table:
         ]
         for name, entry in stages.items()
     ]
-    return ["stage", "done in", "took", "peak memory so far", ""], rows
+    return Table(["stage", "done in", "took", "peak memory so far", ""], rows, texts=2)
 
 
 def latency_table(check: Json) -> Table:
@@ -138,7 +138,7 @@ def latency_table(check: Json) -> Table:
         [name, f"{entry['p50_ms']:.2f}", f"{entry['p99_ms']:.2f}", bar(entry["p50_ms"], most)]
         for name, entry in check["latency"].items()
     ]
-    return ["milliseconds", "p50", "p99" if check["requests"] >= _MANY else "max", ""], rows
+    return Table(["milliseconds", "p50", "p99" if check["requests"] >= _MANY else "max", ""], rows, "in all")
 
 
 def skew_table(check: Json) -> tuple[Table, str]:
@@ -155,10 +155,10 @@ def skew_table(check: Json) -> tuple[Table, str]:
         if entry["equal"] < 1.0
     ]
     text = f"{len(skew) - len(rows)} of {len(skew)} features have the same bits both ways"
-    return (["feature", "values", "equal", "largest difference"], rows), text
+    return Table(["feature", "values", "equal", "largest difference"], rows), text
 
 
-def lift_table(lifts: Mapping[str, Json], metrics: Mapping[str, str]) -> Table:
+def lift_table(lifts: Mapping[str, Json], metrics: Mapping[str, str]) -> tuple[list[str], Rows]:
     """Lifts of each arm by metric; metrics: their titles."""
     return ["", *metrics.values()], [[arm, *(lift_text(found.get(m)) for m in metrics)] for arm, found in lifts.items()]
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pygrade._util.html_table import Html, escape
+from pygrade._util.html_table import Html, Table, escape
 from pygrade._util.serialization import read_json
 from pygrade.config.console import ConsoleConfig
 from pygrade.console.charts import Chart, draw
@@ -63,7 +63,7 @@ def write_report(
     """
     out = Path(run_dir) / FILE
     lead, sections = training_report(Path(run_dir), judged, highlight)
-    sections += [Section("Data", "What was learned from and judged on.", facts(data))] if data else []
+    sections += [Section("Data", "What was learned from and judged on.", more=facts(data))] if data else []
     sections += [options_section(*options)] if options else []
     sections += run_section(_json(Path(run_dir) / "summary.json"))
     if not sections and not lead.verdict:
@@ -83,7 +83,7 @@ def training_report(run: Path, judged: JudgedRun | None, highlight: str = "GRADE
     if test:
         lead = replace(lead, cards=_test_cards(test, highlight))
     return lead, [
-        *([_ab_section(test, highlight)] if test else []),
+        *(_ab_sections(test, highlight) if test else []),
         *([replay_section(replay), prediction_section(replay)] if replay else []),
         *trust_section(trust),
         *training_sections(run),
@@ -103,8 +103,9 @@ def _test_cards(test: Json, highlight: str) -> list[str]:
     ]
 
 
-def _ab_section(test: Json, highlight: str) -> Section:
-    base = escape(test["baseline"])
+def _ab_sections(test: Json, highlight: str) -> list[Section]:
+    """Both kinds of a simulated A/B test: each arm's values and their lifts."""
+    base = test["baseline"]
     text = (
         f"Every arm ranked the same {test['num_requests']:,} requests of {test['num_users']:,} users that are not in "
         f"the log. Closed-form expectation in the simulated world, and its lift over {base}, ± 95 %; below, a sampled "
@@ -113,6 +114,7 @@ def _ab_section(test: Json, highlight: str) -> Section:
     )
     lifts = [entry["lifts"].get("value", {}) for kind in ("expected", "sampled") for entry in test[kind].values()]
     reach = reach_of(lifts)
+    head = ["arm", *METRIC_LABELS.values(), "lift of the value"]
 
     def rows(kind: str) -> list[list[str | Html]]:
         made: list[list[str | Html]] = []
@@ -126,9 +128,8 @@ def _ab_section(test: Json, highlight: str) -> Section:
             made.append([*row, mark])
         return made
 
-    head = ["arm", *METRIC_LABELS.values(), "lift of the value"]
-    tables = [table(head, rows("expected"), strong=highlight), "<h3>Sampled</h3>", table(head, rows("sampled"))]
-    return Section("A/B test", text, "".join(tables))
+    sampled = f"<h3>Sampled</h3>{table(Table(head, rows('sampled')))}"
+    return [Section("A/B test", text, [Table(head, rows("expected"), highlight)], more=sampled)]
 
 
 def curves(path: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
@@ -162,7 +163,7 @@ def training_sections(run: Path) -> list[Section]:
             "moves towards those that earn more. Each step has other requests, so that the curves are noisy: whether "
             "anything is learned is for held-out requests to say. Pale: each recorded step, strong: moving mean."
         )
-        sections.append(Section("Learning curves", text, _charts(panels)))
+        sections.append(Section("Learning curves", text, more=_charts(panels)))
     parts = [name for name in two if name.startswith("reward_")]
     if parts:
         text = (
@@ -171,7 +172,7 @@ def training_sections(run: Path) -> list[Section]:
             "their bounds (0 is best). A prior that rises while the posterior falls is reward hacking."
         )
         drawn = [Chart(n.removeprefix("reward_").capitalize(), "reward", {n: two[n]}, smooth=True) for n in parts]
-        sections.append(Section("Reward components", text, _charts(drawn)))
+        sections.append(Section("Reward components", text, more=_charts(drawn)))
     return sections
 
 
@@ -199,7 +200,7 @@ def _heldout_section(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Sec
         "requests that trained nothing. The band is the 95 % interval, clustered by user, of each point alone. A curve "
         "that falls again has overfitted; a band that holds 0 has not shown that anything was learned."
     )
-    return [Section("Held-out learning curve", text, _charts([chart]))]
+    return [Section("Held-out learning curve", text, more=_charts([chart]))]
 
 
 def _page_sections(record: Json) -> list[Section]:
@@ -208,12 +209,12 @@ def _page_sections(record: Json) -> list[Section]:
     for entry in record.get("pages", []):
         page = page_table(entry)
         parts.append(f"<h3>{escape(entry['title'])}</h3>{notes([entry['why']])}")
-        parts.append(table(page.head, page.texts(), texts=2))
+        parts.append(table(Table(page.head, page.texts(), texts=2)))
     text = (
         "What the saved policy served. First row, if weights rank: those that it chose for this request. Below, each "
         "item's score and what every task contributed to it."
     )
-    return [Section("Ranked pages", text, "".join(parts))] if parts else []
+    return [Section("Ranked pages", text, more="".join(parts))] if parts else []
 
 
 def _json(path: Path) -> dict[str, Any]:
