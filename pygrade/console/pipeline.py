@@ -107,9 +107,8 @@ def _leaks(check: Json | None) -> list[Section]:
 def prerank_section(record: Json) -> Section:
     """Recall of the candidates by their number."""
     text = (
-        f"Share of a request's later positives among its candidates, of {record['items']:,} items in a "
-        f"{record['index']} index, ± 95 %. Unknown items appeared after the training: no list can hold them. "
-        f"Published: {record.get('published', 'two towers')}."
+        f"Share of a request's later positives among its candidates, of {record['items']:,} items, ± 95 %. Unknown "
+        f"items appeared after the training: no list can hold them. Published: {record.get('published', 'two towers')}."
     )
     return Section("Prerank", text, [tables.recall_table(record)])
 
