@@ -40,8 +40,8 @@ def verdict_lead(
         card(name, lifts.get(metric), reach, replay["cannot_differ"].get(metric, "this ranking is the baseline"))
         for metric, name in named.items()
     ]
-    said = _sentences(verdict or replay["verdict"], later["text"])
-    return Lead(text, **said, warnings=[*warnings, *replay["warnings"]], facts=shown, cards=cards)
+    sentences = _sentences(verdict or replay["verdict"], later["text"])
+    return Lead(text, **sentences, warnings=[*warnings, *replay["warnings"]], facts=shown, cards=cards)
 
 
 def _sentences(verdict: Json | None, later: str = "") -> dict[str, Any]:
@@ -78,9 +78,9 @@ def off_policy_section(estimates: Json, absent: str) -> Section:
 def trust_section(trust: Json | None) -> list[Section]:
     """Results of cross-fitting: mixtures and baselines against the strongest baseline."""
     lifts, tried = tables.trust_table(trust), tables.tried_table(trust)
-    said = "Standard errors of held-out likelihood over what is served without it, plain, weighted by value, and of "
-    said += "the value given the page; the same on later requests. The first that passes is served."
-    corrections = [Section("Corrections that were tried", said, [tried])] if tried.rows else []
+    text = "Standard errors of held-out likelihood over what is served without it, plain, weighted by value, and of "
+    text += "the value given the page; the same on later requests. The first that passes is served."
+    corrections = [Section("Corrections that were tried", text, [tried])] if tried.rows else []
     if not trust or not lifts.rows:
         return corrections
     text = (
@@ -118,12 +118,12 @@ def options_section(options: Any, defaults: Any) -> Section:
 
 def run_section(summary: Json) -> list[Section]:
     """The texts and numbers of a run's summary."""
-    known = [
+    facts_of_run = [
         (name.replace("_", " "), f"{value:,.4g}" if isinstance(value, float) else str(value))
         for name, value in summary.items()
         if isinstance(value, str | int | float)
     ]
-    return [Section("The run", more=facts(known))] if known else []
+    return [Section("The run", more=facts(facts_of_run))] if facts_of_run else []
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

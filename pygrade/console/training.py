@@ -78,8 +78,8 @@ def training_report(run: Path, judged: JudgedRun | None, highlight: str = "GRADE
     trained = _json(run / "training" / "train.json") or _json(run / "train.json")
     replay, trust = None if judged is None else judged.evaluation, trained.get("trust")
     version = "" if judged is None else judged.policy.version
-    found = (replay or {}).get("verdict") or summary.get("verdict") or trust
-    lead = verdict_lead(found, replay, trained.get("warnings", ()), version)
+    verdict = (replay or {}).get("verdict") or summary.get("verdict") or trust
+    lead = verdict_lead(verdict, replay, trained.get("warnings", ()), version)
     if test:
         lead = replace(lead, cards=_test_cards(test, highlight))
     return lead, [
@@ -95,11 +95,11 @@ def training_report(run: Path, judged: JudgedRun | None, highlight: str = "GRADE
 def _test_cards(test: Json, highlight: str) -> list[str]:
     """The lift of the arm in question by metric."""
     lifts = test["expected"].get(highlight, {}).get("lifts", {})
-    known = {metric: lifts[metric] for metric in METRIC_LABELS if lifts.get(metric, {}).get("value") is not None}
-    reach = reach_of(known.values())
+    measured = {metric: lifts[metric] for metric in METRIC_LABELS if lifts.get(metric, {}).get("value") is not None}
+    reach = reach_of(measured.values())
     return [
         card(f"{highlight}: {METRIC_LABELS[metric]} over {test['baseline']}", lift, reach)
-        for metric, lift in known.items()
+        for metric, lift in measured.items()
     ]
 
 
@@ -112,7 +112,7 @@ def _ab_sections(test: Json, highlight: str) -> list[Section]:
         "test with common random numbers: what users did once. CTR: clicks per impression. CVR: orders per click. OPM: "
         "orders per 1,000 impressions."
     )
-    lifts = [entry["lifts"].get("value", {}) for kind in ("expected", "sampled") for entry in test[kind].values()]
+    lifts = [result["lifts"].get("value", {}) for kind in ("expected", "sampled") for result in test[kind].values()]
     reach = reach_of(lifts)
     head = ["arm", *METRIC_LABELS.values(), "lift of the value"]
 
@@ -184,7 +184,7 @@ def _heldout_section(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Sec
     """The lift on held-out requests over both stages; none if the training had no such requests."""
     if FIGURES[0] not in one and FIGURES[0] not in two:
         return []
-    end = max((entry[0][-1] for entry in one.values()), default=0.0)
+    end = max((curve[0][-1] for curve in one.values()), default=0.0)
     steps: list[float] = []
     columns: list[list[float]] = [[], [], []]
     for stage, offset in ((one, 0.0), (two, end)):
@@ -206,9 +206,9 @@ def _heldout_section(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Sec
 def _page_sections(record: Json) -> list[Section]:
     """Ranked pages, of `Page.describe`."""
     parts = []
-    for entry in record.get("pages", []):
-        page = page_table(entry)
-        parts.append(f"<h3>{escape(entry['title'])}</h3>{notes([entry['why']])}")
+    for ranked in record.get("pages", []):
+        page = page_table(ranked)
+        parts.append(f"<h3>{escape(ranked['title'])}</h3>{notes([ranked['why']])}")
         parts.append(table(Table(page.head, page.texts(), texts=2)))
     text = (
         "What the saved policy served. First row, if weights rank: those that it chose for this request. Below, each "

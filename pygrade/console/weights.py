@@ -70,8 +70,8 @@ def weight_sections(run: Path) -> list[Section]:
     rows: list[list[str | Html]] = [["all", "", *_means(record["all"])]]
     left = ""
     for kind, groups in record["groups"].items():
-        for name, entry in [*groups.items()][:_GROUPS]:
-            rows.append([f"{kind} {name}", f"{entry['requests']:,}", *_means(entry["means"])])
+        for name, group in [*groups.items()][:_GROUPS]:
+            rows.append([f"{kind} {name}", f"{group['requests']:,}", *_means(group["means"])])
         left += f" The {_GROUPS} largest of {len(groups)}: {kind}." if len(groups) > _GROUPS else ""
     rows.append(["best static weights", "", *(f"{100 * weight:.1f}" for weight in record["static"])])
     spread = [
@@ -88,5 +88,5 @@ def weight_sections(run: Path) -> list[Section]:
 
 
 def _means(estimates: Sequence[Mapping[str, Any]]) -> list[str]:
-    shares = [{name: number and 100 * number for name, number in entry.items()} for entry in estimates]
+    shares = [{name: number and 100 * number for name, number in estimate.items()} for estimate in estimates]
     return [value_text(share, 1) for share in shares]
