@@ -103,7 +103,10 @@ def served(results: Results, settings: Settings) -> Table:
         best = max(static, key=lambda lift: lift.value if math.isfinite(lift.value) else -math.inf)
         lifts = [best, *(results.lift(regime.name, arm, "ev", regime.judge) for arm in ("grade", *arms))]
         worst = min([*found[GATED].values(), *found[SERVED].values()])
-        licensed = [results.number(regime.name, GATED, world, _licensed) for world in found[GATED]]
+        licensed = [
+            results.number(regime.name, GATED, world, lambda record: record["figures"]["licensed"])
+            for world in found[GATED]
+        ]
         cells = [regime.of, f"{regime.requests:,}", str(len(licensed)), *map(shown, lifts), f"{worst:+.2f} %"]
         value = (lifts[-1] if found[SERVED] else lifts[-2]).value
         if regime.of == "accurate":
@@ -114,10 +117,6 @@ def served(results: Results, settings: Settings) -> Table:
     titles = [settings.arms[arm].title for arm in ("grade", *arms)]
     head = ["world", "logged requests", "worlds", "best static weights, the best form", *titles]
     return Table("What is served", [*head, "worst world", "licensed", "wanted"], rows)
-
-
-def _licensed(record: Record) -> float:
-    return float(record["figures"]["licensed"])
 
 
 def _goal(wanted: str, met: bool) -> str:
