@@ -149,15 +149,12 @@ def test_a_pause_is_told_once(run):
 def test_a_bad_file_and_bad_events_cost_themselves_alone(run):
     served(run)
     (run / "exposures" / "exposures-9.parquet").write_bytes(b"no")
-    write_feedback(
-        [{"request_id": "s0-1", "task": "unheard"}, {"task": "click"}, {"request_id": "a", "task": "click"}],
-        run / "feedback",
-        9,
-    )
+    bad = [{"request_id": "s0-1", "task": "unheard"}, {"task": "click"}, {"request_id": "a", "task": "click"}]
+    write_feedback(bad, run / "feedback", 9)
     learning = service(run)
     assert learning.step(NOW).published
     read = status(run)["read"]
-    assert read["refused_pages"] == 1 and [read[name] for name in ("refused_event", "other", "unknown")] == [1] * 3
+    assert [read[name] for name in ("refused_pages", "refused_event", "other", "unknown")] == [1] * 4
 
 
 def test_lifts_of_the_arms_hold_the_truth():
@@ -165,11 +162,8 @@ def test_lifts_of_the_arms_hold_the_truth():
     readings = ArmReadings(("click", "buy"), DELAY, 1e6, {"main": 0.5, "new": 0.5}, 1000)
     logs = pages(3000)
     users = rng.permutation(1000)
-    logs = replace(
-        logs,
-        user_id=np.repeat(users, 3).astype(np.int64),
-        arm=np.repeat(np.where(users % 2 == 0, "main", "new"), 3),
-    )
+    arm = np.repeat(np.where(users % 2 == 0, "main", "new"), 3)
+    logs = replace(logs, user_id=np.repeat(users, 3).astype(np.int64), arm=arm)
     readings.serve(logs)
     assert readings.record(0)["reason"].startswith("want 100 users of each arm; main has 0")
     records, amounts = events_of(logs)
