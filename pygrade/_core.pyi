@@ -193,6 +193,14 @@ class Ranker:
     ) -> None:  # fmt: skip
         """What each candidate of predictions [R, N, T], or [M, T] with offsets, is ranked by, into result [M]."""
 
+    def score_parts(
+        self, context: Any, predictions: Any, offsets: Any, scenario: str | list[str] | None, values: Any, shifts: Any,
+        item_values: Any, items: Any, weights: Any,
+    ) -> tuple[Any, Any, Any]:  # fmt: skip
+        """Each task's part [M, T] of these scores with weights [R, T], the baseline's [M], see `Page.contributions`,
+        and corrected predictions [M, T], None if nothing reads them. NaN where a prediction is missing.
+        """
+
     @property
     def policy(self) -> Any: ...
     @property
