@@ -204,7 +204,8 @@ def test_every_problem_of_a_foul_file_in_one_run_and_a_fix(capsys, tmp_path):
     code, text, err = examined(capsys, path, "--out", str(out))
     assert code == 2 and not text and not (out / "logs").exists()
     *problems, last = err.splitlines()
-    assert [line.split("'")[1] for line in problems] == ["rank", "customer", "pred_click"]
+    for (column, row), problem in zip({"rank": 23, "customer": 35, "pred_click": 12}.items(), problems, strict=True):
+        assert problem.startswith(f"- {column!r}") and f" in row {row} of foul.csv" in problem
     assert last == "pygrade: foul.csv has 3 problems (--fix leaves out 3 of 150 requests (30 rows))"
     code, text, _ = examined(capsys, path, "--out", str(out), "--fix")
     assert code == 0 and "\nfixed: left out 3 of 150 requests (30 rows)\n" in text
