@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +20,8 @@ from pygrade.service.feedback_log import event_of
 from pygrade.service.online import ARMS, FOLDER, LINK, STATE, STATUS, OnlineService, _with_single_tasks, first_policy
 from pygrade.serving.run_copy import policy_of
 from pygrade.training.training_record import TrainingRecord
-from tests.service.served import DELAY, START, events_of, pages, write_exposures, write_feedback
+from tests.service.served import DELAY, START, events_of, pages, write_exposures, write_feedback, write_pipeline
 
-ARTIFACTS = Path(__file__).parents[2] / "csrc" / "tests" / "artifacts"
 ONLINE = OnlineConfig(
     window=200, min_requests=50, feedback_delay_ms=DELAY, min_effective_samples=1, step=Stage2Config(steps=3)
 )
@@ -36,7 +34,7 @@ def run(tmp_path):
     """A pipeline's run as far as online learning looks at it."""
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "artifact").symlink_to(ARTIFACTS / "first")
+    write_pipeline(folder / "artifact", seed=1)
     return folder
 
 
@@ -47,7 +45,7 @@ def any_run(request, tmp_path, run):
         return run
     folder = tmp_path / "trained"
     folder.mkdir()
-    shutil.copytree(ARTIFACTS / "first" / "policy", folder / "policy")
+    shutil.copytree(run / "artifact" / "policy", folder / "policy")
     return folder
 
 
@@ -112,17 +110,14 @@ def test_a_damaged_state_or_another_artifact_begins_anew(run, caplog):
     again = service(run)
     assert "learning begins anew" in caplog.text and not again.history
     assert again.step(NOW).published
-    (run / "artifact").unlink()
-    (run / "artifact").symlink_to(ARTIFACTS / "second")
+    write_pipeline(run / "artifact", seed=2)
     again.step(NOW)
     assert "what the run serves changed" in caplog.text
-    assert status(run)["reference"] == FusionPolicy.load(ARTIFACTS / "second" / "policy").version
+    assert status(run)["reference"] == FusionPolicy.load(run / "artifact" / "policy").version
 
 
 def test_tasks_that_happen_once_come_from_the_training_record(run):
     policy = FusionPolicy.load(run / "artifact" / "policy")
-    (run / "artifact").unlink()
-    shutil.copytree(ARTIFACTS / "first", run / "artifact")
     logs, _ = served(run, count=20)
     feedback = np.zeros_like(logs.feedback)
     feedback[0] = 1
