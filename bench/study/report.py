@@ -66,7 +66,7 @@ def digest(fingerprints: Mapping[str, str]) -> str:
 
 def report_text(record: Mapping[str, Any], settings: Settings) -> str:
     """The whole report in Markdown."""
-    results, machine = Results(record["units"]), record["machine"]
+    results, machine, cpu = Results(record["units"]), record["machine"], record["machine"]["cpu"]
     parts = ["# Results of the study"]
     if record["quick"]:
         parts.append(
@@ -83,8 +83,8 @@ def report_text(record: Mapping[str, Any], settings: Settings) -> str:
         if table.rows:
             parts += [f"## {table.title}", str(table)]
     parts.append(
-        f"Made by pygrade {machine['pygrade']}, torch {machine['torch']}, Python {machine['python']} on "
-        f"{machine['cpu']} ({machine['cores']} cores, {machine['instruction_set']}); {len(record['units'])} results, "
+        f"Made by pygrade {machine['pygrade']}, torch {machine['packages']['torch']}, Python {machine['python']} on "
+        f"{cpu['model']} ({cpu['cores']} cores, {cpu['instruction_set']}); {len(record['units'])} results, "
         f"{record['unit_seconds'] / 60:.0f} minutes of work, one thread each."
     )
     return "\n\n".join(parts) + "\n"
@@ -96,9 +96,8 @@ def served(results: Results, settings: Settings) -> Table:
     for regime in settings.regimes.values():
         if not regime.name.startswith("served-") or not results.has(regime.name, "ev", GATED):
             continue
-        found = {
-            arm: results.lifts(regime.name, arm, "ev", regime.judge) for arm in (GATED, SERVED)
-        }  # by world, {} if the arm did not run
+        # By world; {} if the arm did not run.
+        found = {arm: results.lifts(regime.name, arm, "ev", regime.judge) for arm in (GATED, SERVED)}
         static = [results.lift(regime.name, arm, "ev", regime.judge) for arm in _STATIC]
         best = max(static, key=lambda lift: lift.value if math.isfinite(lift.value) else -math.inf)
         lifts = [best, *(results.lift(regime.name, arm, "ev", regime.judge) for arm in ("grade", *arms))]
