@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from pygrade import ops
 from pygrade._typing import Array
 from pygrade._util.html_table import html_table
-from pygrade._util.serialization import to_builtins
+from pygrade._util.serialization import Record
 from pygrade.config.simulation import SimulateConfig
 from pygrade.evaluation.replay import broadcast_weights
 from pygrade.logs import Logs, write_logs
@@ -138,7 +138,7 @@ class ArmResult:
 
 
 @dataclass(frozen=True)
-class AbTest:
+class AbTest(Record):
     """All arms on the same requests. CTR = clicks / impressions, CVR = orders / clicks, OPM = orders per 1,000
     impressions; orders and value are per request.
     """
@@ -148,11 +148,6 @@ class AbTest:
     num_users: int
     expected: dict[str, ArmResult]  # closed form: only the requests are random
     sampled: dict[str, ArmResult]  # simulated users, common random numbers
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and dicts for JSON."""
-        record: dict[str, Any] = to_builtins(self)
-        return record
 
     def _repr_html_(self) -> str:
         """A small table of the expected lifts, for notebooks."""
