@@ -17,7 +17,6 @@ from pygrade._util.optional_imports import require
 from pygrade.data.event_schema import EVERY
 from pygrade.data.event_tables import read_batches
 from pygrade.logs.categories import MANY
-from pygrade.logs.leaks import are_times
 from pygrade.logs.roles import EXPOSURES, KINDS, ROLES, is_harm, named, normal, predicted_task
 from pygrade.logs.table import Table
 from pygrade.storage import Place
@@ -48,27 +47,6 @@ class Sampled:
     def stem(self) -> str:
         """The name of its file."""
         return self.where.partition(".")[0]
-
-    def is_list(self, name: str) -> bool:
-        types, dtype = require("pyarrow").types, self.table.type_of(name)
-        return bool(types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype))
-
-    def has_kind(self, name: str, *kinds: str) -> bool:
-        return not self.is_list(name) and self.table.kind(name) in kinds
-
-    def is_time(self, name: str) -> bool:
-        if self.has_kind(name, "text") and not self.table.is_numeric(name):
-            return self.table.is_time_text(name)
-        if self.has_kind(name, "integer", "number", "text"):
-            return are_times(self.table.numbers(name, gaps=True))
-        return self.has_kind(name, "time")
-
-    def is_flag(self, name: str) -> bool:
-        """Are all values 0 and 1, or yes and no?"""
-        if self.is_list(name) or not self.table.is_numeric(name):
-            return False
-        values = self.table.numbers(name, gaps=True)
-        return set(np.unique(values[~np.isnan(values)])) == {0.0, 1.0}
 
 
 def sample(places: Sequence[Place], item: str = "") -> Sampled:
@@ -204,7 +182,7 @@ def _check_given(tables: Sequence[Sampled], given: Mapping[str, str]) -> None:
     """ValueError names a column or kind that no table has."""
     names = {name for table in tables for name in table.table.names}
     texts = {
-        level for t in tables for n in t.table.names if t.has_kind(n, "text") for level in t.table.levels(n)[:MANY]
+        level for t in tables for n in t.table.names if t.table.kind(n) == "text" for level in t.table.levels(n)[:MANY]
     }
     for role, column in given.items():
         parts = [column] if column in names else column.split("+")
@@ -221,14 +199,16 @@ def _id(table: Sampled, role: str, given: Mapping[str, str]) -> str:
     if role in given and all(part in names for part in given[role].split("+")):
         return given[role]
     known = (*ROLES[role].names, *(("id",) if _IDS.get(table.stem.lower()) == role else ()))
-    return next((n for n in named(names, known) if table.has_kind(n, "integer", "text", "number")), "")
+    return next((n for n in named(names, known) if table.table.kind(n) in ("integer", "text", "number")), "")
 
 
 def _attributes(table: Sampled, entity: str, key: str) -> TableProposal:
     proposal = TableProposal(table, entity, {"files": list(table.places)})
     proposal.take("id", key, "by its name")
     if table.table.distinct(key) < len(table.table):
-        times = [name for name in named(proposal.free(), (*_SINCE, *ROLES["timestamp"].names)) if table.is_time(name)]
+        times = [
+            name for name in named(proposal.free(), (*_SINCE, *ROLES["timestamp"].names)) if table.table.is_time(name)
+        ]
         if times:
             proposal.take("time", times[0], "several rows an id: since when each is so")
     for name in proposal.free():
@@ -246,9 +226,9 @@ def _attributes(table: Sampled, entity: str, key: str) -> TableProposal:
 
 def attribute_kind(table: Sampled, name: str) -> tuple[str, str]:
     """The kind of an attribute, or nothing; and why."""
-    if table.is_list(name):
-        if table.table.kind(name) != "vector":
-            return "list", "lists"
+    if table.table.kind(name) == "list":
+        return "list", "lists"
+    if table.table.kind(name) == "vector":
         lengths = require("pyarrow.compute").list_value_length(table.table.column(name)).unique().to_pylist()
         sizes = set(lengths) - {None}
         return ("embedding", f"{sizes.pop()} numbers each") if len(sizes) == 1 else ("", "lists of several lengths")
@@ -257,9 +237,9 @@ def attribute_kind(table: Sampled, name: str) -> tuple[str, str]:
         return "", f"type {table.table.type_of(name)}"
     if distinct < 2:
         return "", "the same value everywhere"
-    if table.is_time(name):
+    if table.table.is_time(name):
         return "time", "times"
-    if table.is_flag(name) or kind == "bool":
+    if table.table.is_flag(name) or kind == "bool":
         return "categorical", "yes and no"
     if table.table.is_numeric(name):
         if kind == "integer" and normal(name).endswith("id"):
@@ -288,8 +268,8 @@ def _events(table: Sampled, user: str, item: str, given: Mapping[str, str]) -> T
     proposal.take("user", user, "given" if "user_id" in given else "by its name")
     proposal.take("item", item, "given" if "item_id" in given else "by its name")
     proposal.left_out |= {name: "as you say" for name in given.get("skip", "").split("+") if name in table.table.names}
-    times = [name for name in named(proposal.free(), ROLES["timestamp"].names) if table.is_time(name)]
-    times = times or [name for name in proposal.free() if table.is_time(name)]
+    times = [name for name in named(proposal.free(), ROLES["timestamp"].names) if table.table.is_time(name)]
+    times = times or [name for name in proposal.free() if table.table.is_time(name)]
     if given.get("timestamp") in table.table.names:
         proposal.take("time", given["timestamp"], "given")
     elif times and (len(times) == 1 or normal(times[0]) in map(normal, ROLES["timestamp"].names)):
@@ -299,15 +279,13 @@ def _events(table: Sampled, user: str, item: str, given: Mapping[str, str]) -> T
     for key, role in (("request", "request_id"), ("slot", "position"), ("scenario", "scenario"), ("price", "value")):
         if given.get(role) in table.table.names:
             proposal.take(key, given[role], "given")
-            continue
-        found = (
-            [n for n in named(proposal.free(), ROLES[role].names) if not table.is_list(n)] if role not in given else []
-        )
-        if found and (key not in ("slot", "price") or table.table.is_numeric(found[0])):
-            proposal.take(key, found[0], "by its name")
+        elif role not in given:
+            kinds = (*ROLES[role].kinds, "integer")  # a scenario may have a number
+            if found := [n for n in named(proposal.free(), ROLES[role].names) if table.table.has_kind(n, kinds)][:1]:
+                proposal.take(key, found[0], "by its name")
     _feedback(proposal, given)
     for name in named(proposal.free(), _AMOUNTS):
-        if not table.is_list(name) and table.table.is_numeric(name):
+        if table.table.is_numeric(name):
             proposal.enter("measures", slug(name), name, name, "an amount, by its name")
     for name in proposal.free():
         prediction = predicted_task(name) and table.table.is_numeric(name)
@@ -320,7 +298,7 @@ def _feedback(proposal: TableProposal, given: Mapping[str, str]) -> None:
     table = proposal.table
     stated = {role[2:]: column for role, column in given.items() if role.startswith("y_")}
     exposure, kind = stated.pop("exposure", ""), stated.pop("kind", "")
-    texts = [name for name in proposal.free() if table.has_kind(name, "text") and not table.table.is_numeric(name)]
+    texts = [name for name in proposal.free() if table.table.kind(name) == "text" and not table.table.is_numeric(name)]
     holding = [n for n in texts if exposure and {*exposure.split("+")} <= {*table.table.levels(n)}]
     kinds = [kind] if kind in table.table.names else holding or named(texts, KINDS)
     if kinds:
@@ -335,14 +313,14 @@ def _feedback(proposal: TableProposal, given: Mapping[str, str]) -> None:
             proposal.enter("tasks", task, some if len(some) > 1 else some[0], kinds[0], f"a kind of {kinds[0]}")
     else:
         shown = [exposure] if exposure in table.table.names else []
-        shown = shown or [name for name in named(proposal.free(), ROLES["shown"].names) if table.is_flag(name)]
+        shown = shown or [name for name in named(proposal.free(), ROLES["shown"].names) if table.table.is_flag(name)]
         proposal.keys["exposure"] = shown[0] if shown else ""
         proposal.columns |= {*shown}
         for task, column in stated.items():
             if column in table.table.names:
                 proposal.enter("tasks", task, column, column, "given")
         for name in proposal.free():
-            if table.is_flag(name) and not predicted_task(name):
+            if table.table.is_flag(name) and not predicted_task(name):
                 label = re.sub(r"^(is|has|was|did|y)_", "", slug(name))
                 proposal.enter("tasks", label, name, name, "yes and no")
         ratings = named(proposal.free(), ("rating",))

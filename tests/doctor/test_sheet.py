@@ -251,7 +251,7 @@ def test_a_log_without_slots_says_so_and_has_no_figures_of_slots(logs):
     )
     assert "in unknown slots" in words.size_sentence(sheet) and not sheet["estimates"]["value by position"]["possible"]
     assert {entry["over_order"]["value"] for entry in to_builtins(sheet)["tasks"].values()} == {None}
-    assert {row[1:4] for row in words.worth_rows(sheet)[1]} == {("n/a", "n/a", "n/a")}
+    assert {row[1:4] for row in words.worth_rows(sheet)} == {("n/a", "n/a", "n/a")}
     assert "of no use until the slots are logged" in sheet_page({"sheet": sheet}, "")
 
 

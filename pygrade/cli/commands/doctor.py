@@ -148,12 +148,8 @@ def _short(contract: list[tuple[str, str, str, str]]) -> list[tuple[str, str, st
 def _print_sheet(record: dict[str, Any]) -> None:
     sheet = record["sheet"]
     terminal.text("")
-    terminal.text(words.size_sentence(sheet))
-    head, rows = words.estimate_rows(sheet)
-    terminal.table("What this log can tell", head, rows, left=True)
-    terminal.table("Predictions beside feedback", *words.task_rows(sheet), caption=words.TASK_TEXT)
-    terminal.table("What exploration would buy", *words.worth_rows(sheet), caption=words.worth_text(sheet))
-    terminal.table("A/B test for 1 %", *words.plan_rows(sheet), caption=words.user_sentence(sheet))
+    for entry in words.sheet_tables(sheet):
+        terminal.table(entry.title, entry.head, entry.rows, caption=entry.text, left=entry.is_text)
     if "logs" in record:
         terminal.text(f"log: {record['logs']}    config: {record['config']}    report: {record['report']}")
         train = f"pygrade train --data logs:{record['logs']} --out DIR"
