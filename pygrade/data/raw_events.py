@@ -20,7 +20,7 @@ from pygrade._util.hashing import hash_ids
 from pygrade._util.optional_imports import require
 from pygrade.config.data import RawEventsConfig
 from pygrade.data.attribute_joins import Attributes, join_ids
-from pygrade.data.event_joins import FEEDBACK, HIDDEN, SHOWN, JoinRules, make_requests
+from pygrade.data.event_joins import FEEDBACK, HIDDEN, SHOWN, make_requests
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_schema import EVERY, AttributeTable, EventSchema, EventTable, kinds_of, read_schema
 from pygrade.data.event_tables import Batch, Values, file_names, left_out, nothing, read_batches, text_ids
@@ -192,13 +192,12 @@ class _Import:
         """Adds the requests, in order of the users' hashes and numbered from 0 on."""
         schema, joins = self.schema, Counter[str]()
         slot = -1 if not any(table.slot for table in schema.events) else min(self.first_slot, 1)
-        grouping = (schema.requests, schema.gap_minutes, schema.max_rows, schema.window_hours, schema.utc_offset_hours)
-        rules, first = JoinRules(*grouping, slot), 0
+        first = 0
         if not self.rows.count:
             raise ValueError(f"the tables of events hold no event: {'; '.join(self.notes) or 'they are empty'}")
         for frame in self.rows.frames(["hash"], "user_id"):
-            known = {str(number): _known(table, frame["user_id"]) for number, table in enumerate(dated)}
-            events, requests, counts = make_requests(frame.drop("hash"), rules, known, first)
+            known = [_known(table, frame["user_id"]) for table in dated]
+            events, requests, counts = make_requests(frame.drop("hash"), schema, slot, known, first)
             if not any(table.scenario for table in schema.events):
                 events = events.drop("scenario", strict=False)
             if requests:

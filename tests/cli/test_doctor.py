@@ -215,17 +215,3 @@ def test_every_problem_of_a_foul_file_in_one_run_and_a_fix(capsys, tmp_path):
     logs = read_logs(out / "logs")
     assert logs.num_requests == 147 and logs.task_values[logs.tasks.index("hide")] == -1
     assert "fix = true" in (out / "pygrade.toml").read_text()
-
-
-def test_a_quote_that_swallows_lines_is_refused(capsys, tmp_path):
-    path = foul_csv(tmp_path / "foul.csv")
-    lines = path.read_text().splitlines()
-    for number, sign in ((7, ',"'), (9, '",')):
-        place = lines[number].index(f",{SHOP['device'][number - 1]},")
-        device = SHOP["device"][number - 1]
-        quoted = f',"{device},' if sign == ',"' else f',{device}",'
-        lines[number] = lines[number][:place] + quoted + lines[number][place + len(device) + 2 :]
-    path.write_text("\n".join(lines) + "\n")
-    code, text, err = examined(capsys, path)
-    assert code == 2 and not text
-    assert f"{path}, line 8: a quote is opened at" in err and "closed 2 lines below, which would be one row" in err
