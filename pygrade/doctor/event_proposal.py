@@ -233,7 +233,7 @@ def attribute_kind(table: Sampled, name: str) -> tuple[str, str]:
         sizes = set(lengths) - {None}
         return ("embedding", f"{sizes.pop()} numbers each") if len(sizes) == 1 else ("", "lists of several lengths")
     kind, distinct = table.table.kind(name), table.table.distinct(name)
-    if kind in ("other", "empty"):
+    if kind in ("other", "struct", "empty"):
         return "", f"type {table.table.type_of(name)}"
     if distinct < 2:
         return "", "the same value everywhere"

@@ -266,7 +266,7 @@ def _rest(table: Table, result: ColumnMap) -> None:
         if (name in _taken(result) or name in joined) and not category:
             continue
         kind, own = table.kind(name), name[:2] in ("x_", "i_") and len(name) > 2
-        if kind in ("other", "vector", "list"):
+        if kind in ("other", "vector", "list", "struct"):
             result.left_out[name] = f"type {table.type_of(name)}"
             continue
         distinct = table.distinct(name)

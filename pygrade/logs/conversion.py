@@ -64,7 +64,7 @@ def ids(table: Table, column: str, role: str) -> Array:
         if not bool((values == np.round(values)).all() and np.abs(values).max() < 2**53):
             raise ValueError(f"{table.where}: {column!r} ({role}) holds fractions; want ids, integers or text")
         return values.astype(np.int64)
-    if kind not in ("text", "other", "list"):
+    if kind not in ("text", "other"):
         raise ValueError(f"{table.where}: {column!r} ({role}) has type {table.type_of(column)}; want integers or text")
     return table.texts(column)
 

@@ -14,7 +14,7 @@ from pygrade._util.text import one_line
 from pygrade.logs.arrays import count_distinct
 from pygrade.logs.leaks import are_times
 from pygrade.logs.problems import TableProblem
-from pygrade.logs.table_formats import delta_rows, plain_texts
+from pygrade.logs.table_formats import delta_rows, kind_of, plain_texts
 from pygrade.logs.text_numbers import is_unknown, read_numbers
 from pygrade.logs.text_times import are_time_texts
 
@@ -182,21 +182,8 @@ class Table:
         return dtype.value_type if require("pyarrow").types.is_dictionary(dtype) else dtype
 
     def kind(self, name: str) -> str:
-        """number, integer, bool, text, time, vector (a list of decimals), list, empty or other."""
-        types, dtype = require("pyarrow").types, self.type_of(name)
-        if types.is_boolean(dtype):
-            return "bool"
-        if types.is_integer(dtype) or (types.is_decimal(dtype) and dtype.scale == 0):
-            return "integer"
-        if types.is_floating(dtype) or types.is_decimal(dtype):
-            return "number"
-        if types.is_temporal(dtype) and not (types.is_time(dtype) or types.is_duration(dtype)):
-            return "time"
-        if types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype):
-            return "text"
-        if types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype):
-            return "vector" if types.is_floating(dtype.value_type) else "list"
-        return "empty" if types.is_null(dtype) else "other"
+        """See `kind_of`."""
+        return kind_of(self.type_of(name))
 
     def column(self, name: str) -> Any:
         """The column without dictionary encoding; text as one type."""
