@@ -57,7 +57,7 @@ class RewardConfig(Options):
             raise ValueError(f"propensity is {self.propensity!r}; want 'estimate' or an exponent")
 
     def sized(self, requests: int) -> "RewardConfig":
-        """The same with the prior's weight for a log of so many requests."""
+        """A copy with the prior's weight for a log of so many requests."""
         return self if self.prior_weight is not None else replace(self, prior_weight=1.0 if requests <= _SMALL else 0.5)
 
 
@@ -191,7 +191,7 @@ class TrainConfig(Options):
 
 @dataclass(frozen=True)
 class OnlineConfig(Options):
-    """How an `OnlineLearner` learns, and what it is held to."""
+    """Steps of an `OnlineLearner`, and the limits that it is held to."""
 
     # not on the command line
     PYTHON_ONLY: ClassVar = ("max_pending_events", "max_amount", "holdout_fraction", "engine", "reward")

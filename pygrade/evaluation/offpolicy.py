@@ -138,7 +138,7 @@ def log_ratio(
 
 
 class Terms(NamedTuple):
-    """What an estimator makes of each request [n]; the estimate is Σ numerator / Σ denominator."""
+    """Terms of an estimate, one per request [n]: the estimate is Σ numerator / Σ denominator."""
 
     numerator: Floats
     denominator: Floats

@@ -114,8 +114,6 @@ def test_foul_file_without_what_a_log_needs_gets_the_contract(capsys, tmp_path):
     [
         (["--map", "request=nothing"], "no column 'nothing'"),
         (["--scale", "click"], "want TASK=SCALE"),
-        (["--scale", "click=odds"], "want one of probability, percent, logit, log, score, or given:TASK"),
-        (["--scale", "buy=given:like"], "given 'like'; want another one of click, buy"),
         (["--values", "like=2"], "values names task 'like'; want one of click, buy"),
         (["--value-tasks", "like"], "value_tasks names task 'like'"),
     ],
