@@ -23,7 +23,7 @@ EXPLORED = {  # words for how a page was made
     **dict.fromkeys(("none", "", "production", "control", "normal", "ranked"), "none"),
 }
 NO_SLOTS = "none"  # in place of the column of the slots: what was shown where is unknown
-PREFIXES = ("p_", "y_", "x_", "i_", "w_", "a_", "u_")
+PREFIXES = ("p_", "y_", "x_", "i_", "w_", "a_", "v_")
 _FAULTY, _CHANGES = 0.01, 0.1  # of the requests with several values of a column that differs between so many requests
 _MAX_ITEM_COLUMNS = 20  # that are proposed
 _IDS, _NUMBERS = ("integer", "text"), ("integer", "number", "bool")
@@ -158,7 +158,7 @@ def propose(table: Table, given: Mapping[str, str], result: ColumnMap) -> None:
         if name in NATIVE and name not in _taken(result) and table.kind(name) in _KINDS.get(name, ("text", "empty")):
             result.take(name, name, BY_NAME)
     _pair_tasks(table, result)
-    for prefix in ("w_", "a_", "u_"):
+    for prefix in ("w_", "a_", "v_"):
         for task in result.tasks:
             if prefix + task in table.names and prefix + task not in _taken(result):
                 result.take(prefix + task, prefix + task, BY_NAME)

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -57,14 +58,15 @@ class PolicyPage(nn.Module):
     context [B, F] (NaN: unknown), predictions [B, N, T] on the policy's scales → scores [B, k], indices [B, k] (-1
     pads), weights [B, T].
     Further inputs, if the policy has a use for them: ``scenario`` int64 [B], the place in `scenarios` (another number:
-    none of them); ``values`` [B, T], multipliers (NaN: the policy's own); ``item_values`` [B, N], prices; ``items``
+    none of them); ``values`` [B, T] of the tasks (NaN: the policy's own); ``item_values`` [B, N], prices; ``items``
     [B, N, I], item columns of the correction (NaN or infinite: unknown).
     """
 
     slope: Tensor | None
     fallback: Tensor
     priced: Tensor | None
-    multipliers: Tensor
+    own_values: Tensor
+    task_values: Tensor
 
     def __init__(self, policy: FusionPolicy, k: int) -> None:
         super().__init__()
@@ -78,8 +80,10 @@ class PolicyPage(nn.Module):
         slope = config.slope if isinstance(config.slope, tuple) else (config.slope,) * len(policy.tasks)
         self.register_buffer("slope", torch.tensor(slope) if config.transform == "log1p" else None)
         self.register_buffer("fallback", torch.stack([policy.fallback_weights(name) for name in names]))
-        defaults = [policy.spec.multipliers(None, [str(name)], 1)[0] for name in names]
-        self.register_buffer("multipliers", torch.stack(defaults))
+        worth = policy.spec.task_values
+        defaults = [policy.spec.own_values(worth, [str(name)], 1)[0] for name in names]
+        self.register_buffer("own_values", torch.from_numpy(np.stack(defaults)))
+        self.register_buffer("task_values", torch.tensor(worth))
         low, high = policy.bounds
         self.free = bool((low == 0).all() and (high == 1).all())  # then the mean complies with them
         self.scales = _Scales(policy) if policy.scales else nn.Identity()
@@ -117,9 +121,10 @@ class PolicyPage(nn.Module):
             known, count = given["scenario"], len(self.scenarios)
             row = torch.where((known >= 0) & (known < count), known, count)
         context = torch.where(context.isfinite(), context, torch.nan)
-        multipliers = self.multipliers[row]
+        values = self.own_values[row]
         if "values" in given:
-            multipliers = torch.where(given["values"].isnan(), multipliers, given["values"])
+            values = torch.where(given["values"].isnan(), values, given["values"])
+        multipliers = torch.where(values == self.task_values, 1.0, values / self.task_values)
         corrected = predictions
         if self.correction is not None:
             corrected = self.correction(context, predictions, given.get("items"))

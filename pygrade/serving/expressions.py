@@ -104,7 +104,7 @@ def express(policy: FusionPolicy) -> Expression:
     if policy.takes_corrected and policy.correction is not None:
         corrected = _correct(e, policy.correction, raw)
     if spec.trade_offs:
-        e.inputs["values"] = policy.spec.multipliers(None, [""], 1)[0].double().numpy()
+        e.inputs["values"] = policy.spec.own_values(policy.spec.task_values, [""], 1)[0].astype(np.float64)
     parts = []  # of the score, and whose they are
     if mixture is None or mixture.takes_network:
         e.inputs["weights"] = policy.fallback_weights().double().numpy()
@@ -188,9 +188,11 @@ def _baseline(e: Expression, name: str, entry: Baseline, policy: FusionPolicy, g
             e.let(f"{name}_p{t}", _hinges(p, *(np.asarray(side, np.float32) for side in knots)))
             for t, (p, knots) in enumerate(zip(given, entry.calibration, strict=True))
         ]
-    weights = [repr(float(np.float32(w))) for w in entry.weights]
-    if spec.trade_offs:
-        weights = [f"{w} * {e.request('values', t)}" for t, w in enumerate(weights)]
+    factors = [float(np.float32(w)) for w in entry.weights]
+    weights = [repr(w) for w in factors]
+    if spec.trade_offs:  # a task that was worth 0 in the training has no other value
+        over = [w / float(np.float32(v)) if v else 0.0 for w, v in zip(factors, policy.spec.task_values, strict=True)]
+        weights = [f"{w!r} * {e.request('values', t)}" for t, w in enumerate(over)]
     slope = spec.slope if isinstance(spec.slope, tuple) else (spec.slope,) * len(weights)
     given = _priced(e, given, policy, entry.value_tasks)
     found = _fuse(e, name, given, weights, entry.transform, spec.beta, spec.epsilon, slope)

@@ -48,8 +48,7 @@ class Page:
     policy: FusionPolicy  # that ranked
     policy_version: str  # its `version`
     context: NDArray[np.float32]  # [B, F], NaN if unknown
-    multipliers: NDArray[np.float32] | None  # [B, T] of the tasks' values, if the policy takes them
-    shifts: NDArray[np.float32] | None  # [B, T] added to the values, as the multipliers
+    request_values: NDArray[np.float32] | None  # [B, T] of the tasks, that ranked; None: the policy's weights did
     first_number: int  # number of the first request, the id of those without one
     predictions: NDArray[np.float32]  # [B, N, T], or [M, T] with bounds, as they were given
     bounds: NDArray[np.int64] | None  # [B + 1]
@@ -195,12 +194,11 @@ class Page:
         parts = [self._source(request, static) if self.takes_network else f"ranked by {self.ranked_by[0].name}"]
         parts += [moved] if moved else []
         parts += [] if self.takes_network else [self._score_text(request)]
-        if self.multipliers is not None and (self.multipliers[request] != 1.0).any():
-            pairs = zip(self.tasks, self.multipliers[request], strict=True)
-            parts.append("values: " + ", ".join(f"{task} × {u:g}" for task, u in pairs if u != 1.0))
-        if self.shifts is not None and self.shifts[request].any():
-            moved_by = zip(self.tasks, self.shifts[request], strict=True)
-            parts.append("values shifted: " + ", ".join(f"{task} {s:+g}" for task, s in moved_by if s))
+        if self.request_values is not None and self.policy.task_values is not None:
+            worth = np.array(self.policy.task_values, np.float32)
+            pairs = zip(self.tasks, self.request_values[request], worth, strict=True)
+            if others := [f"{task} {value:g}" for task, value, own in pairs if value != own]:
+                parts.append("values: " + ", ".join(others))
         if self.baseline and not self.by_values:
             parts.append(f"trust {self.trust:.2f} against {self.baseline} (verdict: {self.verdict})")
         return "; ".join(parts)
@@ -266,7 +264,7 @@ class Page:
     @property
     def by_values(self) -> bool:
         """Values of a policy without trade-offs: an expected value alone ranks by them."""
-        return self.multipliers is not None and not self.policy.config.trade_offs
+        return self.request_values is not None and not self.policy.config.trade_offs
 
     @cached_property
     def contributions(self) -> NDArray[np.float32]:
@@ -294,16 +292,12 @@ class Page:
             parts = self.trust * _standardized(parts, request, len(self.weights))
         return self._of_page(parts)
 
-    @property
-    def _change(self) -> tuple[Tensor | None, Tensor | None]:
-        """Multipliers and shifts of the tasks' values."""
-        u, s = (None if table is None else torch.from_numpy(table) for table in (self.multipliers, self.shifts))
-        return u, s
-
     def _weights_of(self, entry: Baseline) -> NDArray[np.float32]:
         """[B, T] or [T] at the tasks' values in force."""
-        weights: NDArray[np.float32] = entry.weights_at(*self._change).numpy()
-        return weights
+        weights = np.array(entry.weights, np.float32)
+        if self.request_values is None or self.by_values:
+            return weights if self.request_values is None else self.request_values
+        return np.asarray(weights * self.policy.spec.multipliers(self.request_values).numpy())
 
     @cached_property
     def baseline_contribution(self) -> NDArray[np.float32]:
@@ -318,7 +312,7 @@ class Page:
                 self.rows[present],
                 offsets.numpy(),
                 self.scenario,
-                self.multipliers,
+                self.request_values,
                 None if prices is None else prices.numpy(),
                 None if columns is None else columns[present],
             )
@@ -468,8 +462,7 @@ class Page:
             trust=np.full(int(some.sum()), self.trust, np.float32),
             baseline=np.full(int(some.sum()), self.baseline),
             verdict=np.full(int(some.sum()), self.verdict),
-            multipliers=None if self.multipliers is None else self.multipliers[some],
-            shifts=None if self.shifts is None else self.shifts[some],
+            request_values=None if self.request_values is None else self.request_values[some],
             value=None if self.item_values is None else self.item_values.reshape(-1)[keep],
             scales=self.policy.scales,
             **self._item_likeness(keep),

@@ -42,7 +42,7 @@ def make_logs(requests: int = 50, seed: int = 0, ids: type = int, optional: bool
             trust=rng.random(requests).astype(np.float32),
             baseline=rng.choice(["", "expected value"], requests),
             verdict=np.full(requests, "better"),
-            multipliers=np.where(np.isnan(concentration), concentration, 2 * concentration),
+            request_values=np.where(np.isnan(concentration), concentration, 2 * concentration),
             items=("brand", "margin"),
             item_features=np.where(rng.random((rows, 2)) < 0.1, np.nan, rng.random((rows, 2))).astype(np.float32),
             production_score=rng.normal(size=rows).astype(np.float32),
@@ -194,7 +194,7 @@ BAD = {
     "bad weight": (set_value("w_cart", 0, -1.0), ValueError, "'w_cart'"),
     "infinite item column": (set_value("i_margin", 4, float("inf")), ValueError, r"'i_margin', row 4 of .*inf; want"),
     "trust above 1": (set_all("trust", 1.5), ValueError, "'trust', row 0 of .*1.5; want a number from 0 to 1"),
-    "negative multiplier": (set_all("u_cart", -1.0), ValueError, "'u_cart', row 0 of .*-1.0; want a finite value"),
+    "infinite value": (set_all("v_cart", np.inf), ValueError, "'v_cart', row 0 of .*inf; want a finite number"),
     "unknown exploration": (set_all("exploration", "x"), ValueError, "'exploration', row 0"),
     "no predictions": (lambda c: [c.pop(n) for n in list(c) if n.startswith("p_")], ValueError, "no column p_<task>"),
 }
@@ -413,7 +413,7 @@ def test_tasks_and_features_are_arranged_by_name():
     logs = make_logs()
     other = logs.arranged(("order", "click"), ("hour",))
     assert other.tasks == ("order", "click") and other.features == ("hour",) and other.task_values == (60.0, 1.0)
-    for name in ("predictions", "feedback", "weights", "concentration", "multipliers"):
+    for name in ("predictions", "feedback", "weights", "concentration", "request_values"):
         np.testing.assert_array_equal(getattr(other, name), getattr(logs, name)[:, [2, 0]])
     np.testing.assert_array_equal(other.context, logs.context[:, [1]])
     validate(other)

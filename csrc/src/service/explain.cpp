@@ -66,8 +66,8 @@ Parts parts_of(const Policy& policy, const Request& request, std::span<const flo
   options.beta = policy.beta();
   options.epsilon = policy.epsilon();
   options.slope = policy.slope().data();
-  Policy::ValueMemory change;
-  policy.change_values(request.change(), request.scenario, change);
+  Policy::RequestValues in_force;
+  policy.find_values(request.values, request.scenario, in_force);
 
   Baseline network = network_part(policy, weights);
   if (prices.empty()) network.priced.clear();
@@ -84,7 +84,7 @@ Parts parts_of(const Policy& policy, const Request& request, std::span<const flo
   std::vector<float> transformed(present.size());
   transform_scores(amounts, of_ranking, transformed);
   parts.contributions.resize(present.size());
-  const ValueChange of_values = replaced != nullptr ? ValueChange(change) : ValueChange();
+  const WeightChange of_values = replaced != nullptr ? in_force.change() : WeightChange();
   std::vector<float> factors(tasks);
   ranking.weights_at(of_values, factors);
   const auto n = static_cast<std::size_t>(count);
@@ -98,7 +98,7 @@ Parts parts_of(const Policy& policy, const Request& request, std::span<const flo
   const auto& mixture = policy.mixture();
   if (alone_by_values(policy, request) || !mixture || mixture->counted_baseline() == nullptr) return parts;
   parts.base.resize(n);
-  mixture->baseline.scores(given(mixture->baseline), change, prices, options, workspace, parts.base);
+  mixture->baseline.scores(given(mixture->baseline), in_force.change(), prices, options, workspace, parts.base);
   parts.fused_z = standardized(parts.fused);
   parts.base_z = standardized(parts.base);
   return parts;
@@ -122,9 +122,9 @@ void write_inputs(const Policy& policy, const Request& request, std::span<const 
     return;
   }
   std::vector<float> inputs(policy.num_inputs());
-  Policy::ValueMemory change;
-  if (policy.trade_offs()) policy.change_values(request.change(), request.scenario, change);
-  policy.request_inputs(request.context, predictions, inputs, change.multipliers);
+  Policy::RequestValues in_force;
+  if (policy.trade_offs()) policy.find_values(request.values, request.scenario, in_force);
+  policy.request_inputs(request.context, predictions, inputs, in_force.multipliers);
   out.object(input_names(policy), inputs);
 }
 
@@ -139,10 +139,10 @@ void write_ranking(const Policy& policy, const Request& request, Fallback fallba
   const std::string& first = names[0];
   bool logarithm = false;
   if (lead != nullptr) {
-    Policy::ValueMemory change;
-    policy.change_values(request.change(), request.scenario, change);
+    Policy::RequestValues in_force;
+    policy.find_values(request.values, request.scenario, in_force);
     std::vector<float> weights(policy.tasks().size());
-    lead->weights_at(change, weights);
+    lead->weights_at(in_force.change(), weights);
     logarithm = lead->takes_logarithm_of(weights);
   }
   std::string score = logarithm ? "the logarithm of the sum" : "the sum";
@@ -157,7 +157,7 @@ void write_ranking(const Policy& policy, const Request& request, Fallback fallba
           mixture->baseline.name + " rank";
   }
   if (boosted) score += ", plus the policy's boosts of item columns";
-  if (by_values) why += request.change().empty() ? ", by the policy's own values" : ", by the values of the request";
+  if (by_values) why += request.values.empty() ? ", by the policy's own values" : ", by the values of the request";
   if (lead != nullptr) why += "; the weights do not count";
   if (lead == nullptr && fallback != Fallback::none) why += "; static weights, for want of features";
   if (!by_values && mixture && !mixture->sentence.empty()) why += ": " + mixture->sentence;
