@@ -193,6 +193,14 @@ class Ranker:
     ) -> None:  # fmt: skip
         """What each candidate of predictions [R, N, T], or [M, T] with offsets, is ranked by, into result [M]."""
 
+    def score_parts(
+        self, context: Any, predictions: Any, offsets: Any, scenario: str | list[str] | None, values: Any,
+        item_values: Any, items: Any, weights: Any,
+    ) -> tuple[Any, Any, Any]:  # fmt: skip
+        """Each task's part [M, T] of these scores with weights [R, T], the baseline's [M], see `Page.contributions`,
+        and corrected predictions [M, T], None if nothing reads them. NaN where a prediction is missing.
+        """
+
     @property
     def policy(self) -> Any: ...
     @property
@@ -246,18 +254,12 @@ class UserTower:
         """Vectors of requests into vectors [R, width]."""
 
 class ItemIndex:
-    """Items by ascending id and their vectors in the C++ core; exact, or in inverted lists of centroids [nlist, D]."""
+    """Items by ascending id and their vectors in the C++ core."""
 
-    def __init__(
-        self, item_id: Any, vectors: Any, centroids: Any = None, nprobe: int = 0, threads: int = 1
-    ) -> None: ...
+    def __init__(self, item_id: Any, vectors: Any) -> None: ...
     def __len__(self) -> int: ...
     @property
     def width(self) -> int: ...
-    @property
-    def nprobe(self) -> int:
-        """Lists that a search reads, 0 of an exact index."""
-
     def search(self, vectors: Any, seen: list[Any], eligible: Any, items: Any, scores: Any) -> None:
         """The best items [R, n] of vectors [R, D] and their scores [R, n], padded with -1 and -inf."""
 
@@ -268,7 +270,7 @@ class ItemIndex:
         """Copy the items to item_id [m], ascending, and vectors [m, D]."""
 
     def layout(self) -> dict[str, Any]:
-        """Copies of list_size, item_id, vectors and centroids as Prerank.save writes them."""
+        """Copies of item_id and vectors as Prerank.save writes them."""
 
 class Prerank:
     """A user tower and an item index as the C++ core serves them."""
@@ -280,9 +282,6 @@ class Prerank:
     def tower(self) -> UserTower: ...
     @property
     def index(self) -> ItemIndex: ...
-
-def fit_centroids(vectors: Any, centroids: Any, threads: int) -> None:
-    """Centroids [nlist, D] of vectors [m, D] by k-means."""
 
 def item_scores(vector: Any, vectors: Any, scores: Any) -> None:
     """The score of each row of vectors [n, D] under vector [D] into scores [n]."""
@@ -325,12 +324,6 @@ class PythonStore(Store):
 
     def __init__(self, store: Any) -> None: ...
 
-def pack_records(values: list[bytes], ttl: float | None) -> list[bytes]:
-    """Records of values, as stores keep them (csrc/src/stores/record.hpp)."""
-
-def unpack_records(records: Sequence[bytes | None], url: str) -> list[bytes | None]:
-    """Values of records; None if there is none or its time is over. StoreError for a damaged one."""
-
 def store_kinds() -> list[tuple[str, str, str, bool]]:
     """Scheme, form of the address, description, and whether this build has it, of every kind of store."""
 
@@ -354,18 +347,6 @@ class Features:
     def load(path: str) -> Features: ...
     @property
     def hash(self) -> str: ...
-    @property
-    def request_features(self) -> list[str]: ...
-    @property
-    def request_id_features(self) -> list[str]: ...
-    @property
-    def item_features(self) -> list[str]: ...
-    @property
-    def item_id_features(self) -> list[str]: ...
-    @property
-    def cross_features(self) -> list[str]: ...
-    @property
-    def sequence_length(self) -> int: ...
     def inputs(self, names: list[str], of_requests: bool, dense: Any, ids: Any) -> Any:
         """[q, F] of dense [q, D] and ids [q, C]: columns, and levels ``feature=level``, by name; of items NaN of what
         is none. SchemaError, of requests, for such a name."""

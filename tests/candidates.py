@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pygrade.pipeline.candidate_copies import CandidateFile, write_candidates
+from pygrade.pipeline.candidates import CandidateFile, write_candidates
 
 
 def candidate_file(path, requests, times, items) -> CandidateFile:

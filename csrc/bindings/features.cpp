@@ -116,12 +116,6 @@ void bind_features(py::module_& module) {
       .def_static(
           "load", [](const std::string& path) { return mutable_of(Features::load(path)); }, "path"_a)
       .def_property_readonly("hash", &Features::hash)
-      .def_property_readonly("request_features", &Features::request_features)
-      .def_property_readonly("request_id_features", &Features::request_id_features)
-      .def_property_readonly("item_features", &Features::item_features)
-      .def_property_readonly("item_id_features", &Features::item_id_features)
-      .def_property_readonly("cross_features", &Features::cross_features)
-      .def_property_readonly("sequence_length", &Features::sequence_length)
       .def("inputs", &inputs, "names"_a, "of_requests"_a, "dense"_a, "ids"_a)
       .def("normalize", &normalize, "request_dense"_a, "item_dense"_a, "cross_dense"_a, "request_out"_a, "rows_out"_a);
   py::class_<FeatureCenter, std::shared_ptr<FeatureCenter>>(module, "FeatureCenter")

@@ -51,14 +51,11 @@ void user_vectors(const UserTower& tower, py::handle request_dense, py::handle r
                       out.span<float>().subspan(r * tower.width(), tower.width()));
 }
 
-std::shared_ptr<ItemIndex> make_index(py::handle item_id, py::handle vectors, py::handle centroids, std::size_t nprobe,
-                                      int threads) {
+std::shared_ptr<ItemIndex> make_index(py::handle item_id, py::handle vectors) {
   const Ids items = span_of<const std::int64_t>(item_id, "item_id");
   const Array rows = array(vectors, "vectors", Dtype::float32, {items.size(), any_size});
-  const auto lists = optional_span<const float>(centroids, "centroids", {any_size, rows.shape[1]});
   const py::gil_scoped_release release;
-  return mutable_of(ItemIndex::make(items, rows.span<const float>(), static_cast<std::size_t>(rows.shape[1]), lists,
-                                    nprobe, threads));
+  return mutable_of(ItemIndex::make(items, rows.span<const float>(), static_cast<std::size_t>(rows.shape[1])));
 }
 
 void search(const ItemIndex& index, py::handle vectors, const py::list& seen, py::handle eligible, py::handle items,
@@ -90,20 +87,9 @@ void has(const ItemIndex& index, py::handle item_id, py::handle found) {
 py::dict layout(const ItemIndex& index) {
   const ItemIndexLayout of = index.layout();
   py::dict result;
-  result["list_size"] = copy_to_array(of.list_size);
   result["item_id"] = copy_to_array(of.item_ids);
   result["vectors"] = copy_to_array(of.vectors, {of.item_ids.size() / 16, of.width, 16});
-  result["centroids"] = copy_to_array(of.centroids, {of.centroids.size() / of.width, of.width});
   return result;
-}
-
-void centroids_of(py::handle vectors, py::handle centroids, int threads) {
-  const Array rows = array(vectors, "vectors", Dtype::float32, {any_size, any_size});
-  const Array out = array(centroids, "centroids", Dtype::float32, {any_size, rows.shape[1]});
-  const py::gil_scoped_release release;
-  std::ranges::copy(fit_centroids(rows.span<const float>(), static_cast<std::size_t>(rows.shape[1]),
-                                  static_cast<std::size_t>(out.shape[0]), threads),
-                    out.span<float>().begin());
 }
 
 void score_rows(py::handle vector, py::handle vectors, py::handle scores) {
@@ -123,10 +109,9 @@ void bind_prerank(py::module_& module) {
            "output_weight"_a, "output_bias"_a)
       .def("user_vectors", &user_vectors, "request_dense"_a, "request_ids"_a, "sequences"_a, "vectors"_a);
   py::class_<ItemIndex, std::shared_ptr<ItemIndex>>(module, "ItemIndex")
-      .def(py::init(&make_index), "item_id"_a, "vectors"_a, "centroids"_a = py::none(), "nprobe"_a = 0, "threads"_a = 1)
+      .def(py::init(&make_index), "item_id"_a, "vectors"_a)
       .def("__len__", &ItemIndex::size)
       .def_property_readonly("width", &ItemIndex::width)
-      .def_property_readonly("nprobe", [](const ItemIndex& index) { return index.layout().nprobe; })
       .def("search", &search, "vectors"_a, "seen"_a, "eligible"_a, "items"_a, "scores"_a)
       .def("has", &has, "item_id"_a, "found"_a)
       .def("read_items", &read_items, "item_id"_a, "vectors"_a = py::none())
@@ -141,7 +126,6 @@ void bind_prerank(py::module_& module) {
           py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("tower", [](const Prerank& prerank) { return mutable_of(prerank.tower()); })
       .def_property_readonly("index", [](const Prerank& prerank) { return mutable_of(prerank.index()); });
-  module.def("fit_centroids", &centroids_of, "vectors"_a, "centroids"_a, "threads"_a);
   module.def("item_scores", &score_rows, "vector"_a, "vectors"_a, "scores"_a);
 }
 

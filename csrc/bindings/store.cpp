@@ -147,31 +147,6 @@ py::dict versions(Store& store) {
   return by_name;
 }
 
-py::list pack_records(const py::list& values, std::optional<double> ttl) {
-  const std::string header = detail::record_header(ttl);
-  std::string record;
-  py::list records;
-  for (const std::string_view value : to_values(values)) {
-    detail::pack_record(header, value, record);
-    records.append(py::bytes(record));
-  }
-  return records;
-}
-
-py::list unpack_records(const py::list& records, const std::string& url) {
-  const auto now = static_cast<std::uint64_t>(detail::now_ms());
-  py::list values;
-  for (const py::handle record : records) {
-    if (record.is_none()) {
-      values.append(py::none());
-      continue;
-    }
-    const auto [value, end] = detail::unpack_record(record.cast<std::string_view>(), url);
-    values.append(end != 0 && end <= now ? py::object(py::none()) : py::bytes(value.data(), value.size()));
-  }
-  return values;
-}
-
 // A class of errors, shown as one of pygrade.stores, where users find it.
 template <class Error>
 void add_error(py::module_& module, const char* name, const char* text, const char* base = nullptr) {
@@ -231,9 +206,6 @@ void bind_store(py::module_& module) {
       .def_property_readonly("url", &Store::url);
   py::class_<PythonStore, Store, std::shared_ptr<PythonStore>>(module, "PythonStore")
       .def(py::init<const py::object&>(), "store"_a);
-  // For tests: records of values that live `ttl` seconds, and their values.
-  module.def("pack_records", &pack_records, "values"_a, "ttl"_a);
-  module.def("unpack_records", &unpack_records, "records"_a, "url"_a);
   module.def(
       "open_store",
       [](const std::string& url, bool create, bool read_only, double timeout_seconds,

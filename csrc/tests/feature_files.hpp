@@ -34,7 +34,7 @@ inline const std::string schema_text = R"json({
   {"name": "c_age", "entity": "context", "kind": "dense", "source": "c_age", "transform": "log1p"},
   {"name": "c_device", "entity": "context", "kind": "categorical", "source": "c_device"},
   {"name": "scenario", "entity": "context", "kind": "categorical", "source": "scenario"},
-  {"name": "level", "entity": "user", "kind": "hashed", "source": "level", "buckets": 16},
+  {"name": "level", "entity": "user", "kind": "categorical", "source": "level"},
   {"name": "user_count", "entity": "user", "kind": "count", "key": ["user_id"]},
   {"name": "user_clicks", "entity": "user", "kind": "count", "source": "y_click", "key": ["user_id"], "transform": "log1p"},
   {"name": "user_rate", "entity": "user", "kind": "rate", "source": "y_form_order", "key": ["user_id"]},
@@ -86,6 +86,7 @@ inline FittedFile fitted_file(const std::string& schema_json = schema_text) {
   }
   file.codes = {{"vocabulary.c_device", {-5426141060434712860}},     // ""
                 {"vocabulary.scenario", {-1613921676148213516, 7}},  // "größe"
+                {"vocabulary.level", {1, 3}},
                 {"vocabulary.item_id", {5, 6, 9}},
                 {"vocabulary.tags", {100, 200, 300}}};
   return file;

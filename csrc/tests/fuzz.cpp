@@ -343,10 +343,9 @@ bool run_prerank(Random& random) {
     std::string json, tensors;
   };
   static const std::vector<Origin> origins = [] {
-    std::vector<Origin> made(4);
+    std::vector<Origin> made(3);
     for (unsigned i = 0; i < made.size(); ++i) {
       PrerankFiles& files = made[i].files;
-      if (i == 3) files.lists = 3;
       if (i == 2) files.item_ids.clear(), files.sizes.clear();
       files.draw(i);
       made[i].tensors = files.safetensors();

@@ -12,12 +12,9 @@ struct PrerankFiles {
   std::vector<std::int64_t> known = {2, 5, 9};  // items with an embedding
   std::vector<std::int64_t> item_ids = {1, 2, 5, 9, 12, 20, 21, 22, 23, 40, 41, 42, 50, 51, 52, 60, 61, 62};
   int version = 1;
-  std::string kind = "flat";
-  std::size_t lists = 0;                                // of an approximate index; item i is in list i % lists
   std::map<std::string, std::string> config, replaced;  // JSON values, as text, by key
   std::map<std::string, Artifact::Tensor> tensors;      // filled by `draw`
   std::vector<float> vectors;                           // [items, width], filled by `draw`
-  std::vector<float> centroids;                         // [lists, width], filled by `draw`
 
   PrerankFiles& draw(unsigned seed = 1) {
     std::mt19937 random(seed);
@@ -42,9 +39,6 @@ struct PrerankFiles {
     add("towers.user_tower.3.bias", {wide});
     vectors.resize(item_ids.size() * static_cast<std::size_t>(width));
     for (float& v : vectors) v = number();
-    centroids.resize(lists * static_cast<std::size_t>(width));
-    for (float& v : centroids) v = number();
-    if (lists > 0) kind = "ivf";
     return *this;
   }
 
@@ -64,10 +58,15 @@ struct PrerankFiles {
     integers("inputs.item_id", known);
     integers("inputs.request_sizes", sizes);
     integers("inputs.length", {length});
-    const auto floats = [&](const std::string& name, const std::string& shape, const std::vector<float>& values) {
-      add(name, "F32", shape, values.data(), values.size() * sizeof(float));
-    };
-    add_index(integers, floats);
+    const std::size_t slots = (item_ids.size() + 15) / 16 * 16, wide = static_cast<std::size_t>(width);
+    std::vector<std::int64_t> padded = item_ids;
+    padded.resize(slots, -1);
+    std::vector<float> blocks(slots * wide);
+    for (std::size_t i = 0; i < item_ids.size() * wide; ++i)
+      blocks[(i / wide / 16 * wide + i % wide) * 16 + i / wide % 16] = vectors[i];
+    integers("index.item_id", padded);
+    add("index.vectors", "F32", std::to_string(slots / 16) + "," + std::to_string(width) + ",16", blocks.data(),
+        blocks.size() * sizeof(float));
     for (const auto& [name, tensor] : tensors) {
       std::string shape;
       for (int s : tensor.shape) shape += (shape.empty() ? "" : ",") + std::to_string(s);
@@ -86,12 +85,13 @@ struct PrerankFiles {
                                                   {"temperature", "0.1"}};
     for (const auto& [key, value] : config) options[key] = value;
     const std::map<std::string, std::string> hashes = {{"prerank.safetensors", quoted_hash(safetensors)}};
-    std::map<std::string, std::string> record = {
-        {"format", "\"pygrade.Prerank\""},  {"format_version", std::to_string(version)},
-        {"schema_hash", "\"schema-1\""},    {"config", Artifact::object(options)},
-        {"index_kind", "\"" + kind + "\""}, {"items", std::to_string(item_ids.size())},
-        {"task_weights", "[1.0, 0.0]"},     {"sha256", Artifact::object(hashes)}};
-    if (lists > 0) record["nprobe"] = "1";
+    std::map<std::string, std::string> record = {{"format", "\"pygrade.Prerank\""},
+                                                 {"format_version", std::to_string(version)},
+                                                 {"schema_hash", "\"schema-1\""},
+                                                 {"config", Artifact::object(options)},
+                                                 {"items", std::to_string(item_ids.size())},
+                                                 {"task_weights", "[1.0, 0.0]"},
+                                                 {"sha256", Artifact::object(hashes)}};
     for (const auto& [key, value] : replaced) record[key] = value;
     record["record_sha256"] = quoted_hash(Artifact::object(without_own_hash(record)));
     return Artifact::object(record);
@@ -109,23 +109,6 @@ struct PrerankFiles {
   }
 
  private:
-  void add_index(const auto& integers, const auto& floats) const {
-    const std::size_t count = std::max<std::size_t>(lists, 1), wide = static_cast<std::size_t>(width);
-    std::vector<std::int64_t> list_size(count), slots;
-    std::vector<float> blocks;
-    for (std::size_t list = 0; list < count; ++list) {
-      std::size_t slot = slots.size();
-      for (std::size_t i = list; i < item_ids.size(); i += count, ++slot, ++list_size[list]) {
-        if (slot == slots.size()) slots.resize(slot + 16, -1), blocks.resize(slots.size() * wide);
-        slots[slot] = item_ids[i];
-        for (std::size_t d = 0; d < wide; ++d) blocks[(slot / 16 * wide + d) * 16 + slot % 16] = vectors[i * wide + d];
-      }
-    }
-    integers("index.list_size", list_size);
-    integers("index.item_id", slots);
-    floats("index.vectors", std::to_string(slots.size() / 16) + "," + std::to_string(width) + ",16", blocks);
-    floats("index.centroids", std::to_string(lists) + "," + std::to_string(width), centroids);
-  }
   static std::string quoted_hash(const std::string& content) { return "\"" + Artifact::sha256(content) + "\""; }
   static std::map<std::string, std::string> without_own_hash(std::map<std::string, std::string> record) {
     record.erase("record_sha256");

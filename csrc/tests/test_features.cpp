@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <atomic>
-#include <mutex>
 #include <thread>
 
 #include "../../devtools/allocations.hpp"
@@ -9,7 +8,7 @@
 #include "features/attribute_cache.hpp"
 #include "features/feature_json.hpp"
 #include "features/numbers.hpp"
-#include "util/sha256.hpp"
+#include "versioned_store.hpp"
 
 using namespace pygrade;
 using namespace pygrade::tests;
@@ -101,7 +100,6 @@ TEST(codes_and_hashes_are_those_of_python) {
   CHECK_EQUAL(mixed(-5, 7), 2977657682297242744);
   CHECK_EQUAL(mixed(null_code, 7), null_code);
   CHECK_EQUAL(mixed(7, null_code), null_code);
-  CHECK_EQUAL(detail::bucket_of(null_code, 10), 0);
 }
 
 TEST(logarithms_and_fixed_point_are_those_of_python) {
@@ -131,17 +129,6 @@ TEST(sine_and_cosine_of_a_minute_are_far_from_the_middle_between_two_float32) {
 
 // ---- files
 
-TEST(a_schema_names_its_columns) {
-  const auto features = make_features();
-  CHECK_EQUAL(features->hash(), detail::sha256_hex(std::as_bytes(std::span(schema_text))).substr(0, 16));
-  CHECK_EQUAL(features->request_features().size(), std::size_t{8});
-  CHECK_EQUAL(features->request_features()[2], "c_age");
-  CHECK_EQUAL(features->item_id_features()[2], "tags_1");
-  CHECK_EQUAL(features->cross_features()[1], "scenario_item_count");
-  CHECK_EQUAL(features->sequence_length(), std::size_t{4});
-  CHECK_EQUAL(features->tasks()[1], "form_order");
-}
-
 TEST(a_schema_that_contradicts_itself_is_refused) {
   check_refused("{", "{", "", "folder/schema.json is no feature schema: byte 0");
   const auto refused = [](const char* from, const char* to, const char* reason) {
@@ -164,7 +151,6 @@ TEST(a_schema_that_contradicts_itself_is_refused) {
   refused("\"length\": 4", "\"length\": 0", "length is 0; want 1 or more");
   refused("\"length\": 4", "\"length\": 4.5", "'length' is not a whole number");
   refused("\"length\": 4", "\"length\": 1e9", "'length' is not a whole number");
-  refused("\"buckets\": 16", "\"buckets\": 0", "buckets is 0");
   refused("\"window_hours\": 24.0", "\"window_hours\": -1", "window_hours, smoothing want 0 or more");
   refused("\"window_hours\": 24.0", "\"window_hours\": 1e300", "is too long");
   refused("\"smoothing\"", "\"weight\"", "unknown key \"weight\"");
@@ -183,7 +169,7 @@ TEST(a_schema_that_contradicts_itself_is_refused) {
   refused("\"entity\": \"user\", \"kind\": \"sequence\"", "\"entity\": \"context\", \"kind\": \"sequence\"",
           "entity is \"context\"; a sequence is of the user");
   refused("\"kind\": \"categorical\", \"source\": \"item_id\"", "\"kind\": \"dense\", \"source\": \"item_id\"",
-          "item_id is categorical or hashed, not dense");
+          "item_id is categorical, not dense");
 }
 
 TEST(fitted_values_that_do_not_fit_are_refused) {
@@ -207,99 +193,19 @@ TEST(fitted_values_that_do_not_fit_are_refused) {
   CHECK_THROWS(ArtifactMissing, "schema.json does not exist", Features::load("/nowhere"));
 }
 
-TEST(dense_values_are_normalized) {
+TEST(arrays_of_other_sizes_are_refused) {
   const auto features = make_features();
-  std::vector<float> request_dense(8, unknown), normalized(8, 5.0f), rows(12, 5.0f);
-  request_dense[0] = 1.0f;
-  request_dense[1] = 1e9f;
-  request_dense[2] = -std::numeric_limits<float>::infinity();
-  features->normalize_request(request_dense, normalized);
-  CHECK_EQUAL(normalized, (std::vector<float>{3.0f, 10.0f, -10.0f, 0, 0, 0, 0, 0}));
-  const std::vector<float> items = {0, 0, 0, 0, 1, 1, 1, 1}, crosses = {0, 0, 1, unknown};
-  features->normalize_rows(items, crosses, rows);
-  CHECK_EQUAL(rows[0], 1.0f);
-  CHECK_EQUAL(rows[4], 1.0f);
-  CHECK_EQUAL(rows[6], 3.0f);
-  CHECK_EQUAL(rows[11], 0.0f);
+  std::vector<float> items(8), crosses(3), rows(12), out(8), dense(16);
   CHECK_THROWS(std::invalid_argument, "cross_dense has 3 numbers; want 4",
-               features->normalize_rows(items, std::span(crosses).first(3), rows));
-}
-
-TEST(inputs_of_a_policy_are_numbers_and_levels_by_name) {
-  const auto features = make_features();
+               features->normalize_rows(items, crosses, rows));
   const std::vector<std::string> names = {"c_age", "level=3", "level=x", "price"};
-  const FeatureInputs inputs(*features, names, true);
-  CHECK(inputs.known(0) && inputs.known(1) && inputs.known(2) && !inputs.known(3));
-  std::vector<float> dense(16, 0.0f), out(8, 5.0f);
-  dense[2] = 4.0f;
-  dense[10] = unknown;
-  const std::vector<std::int64_t> ids = {0, 0, detail::bucket_of(3, 16), 0, 0, 0};
-  inputs.take_all(dense, ids, out);
-  CHECK(same_bits(out, std::vector<float>{4.0f, 1.0f, 0.0f, unknown, unknown, 0.0f, 0.0f, unknown}));
-  const FeatureInputs of_items(*features, names, false);
-  CHECK(!of_items.known(0) && !of_items.known(1) && of_items.known(3));
+  const FeatureInputs inputs(*features, names, true), of_items(*features, names, false);
+  CHECK(inputs.known(2) && !inputs.known(3) && !of_items.known(1) && of_items.known(3));
   CHECK_THROWS(std::invalid_argument, "ids has 3 numbers; want 6",
-               inputs.take_all(dense, std::span(ids).first(3), out));
+               inputs.take_all(dense, std::vector<std::int64_t>(3), out));
 }
 
 // ---- reading and writing
-
-TEST(feedback_becomes_features) {
-  const auto features = make_features();
-  const auto store = make_store(*features);
-  FeatureCenter center(features, store);
-  Events events(history);
-  CHECK_EQUAL(center.update(events.columns()), std::size_t{4});
-  FeatureRequest wanted = request();
-  const ContextValue context[] = {{.name = "c_device", .text = ""}, {.name = "c_age", .number = 1.0}};
-  wanted.context = context;
-  const FeatureBuffer buffer = read(center, wanted);
-  CHECK(!buffer.defaults);
-
-  const auto local = now + 8 * 3'600'000;
-  const double prior = 1.0 / 4.0;  // of orders
-  CHECK(same_bits(buffer.request_dense,
-                  {static_cast<float>(std::sin(2.0 * 3.141592653589793 / 1440.0 * (local / 60'000 % 1440))), 0.0f,
-                   static_cast<float>(detail::log1p_of(1.0)), 3.0f, static_cast<float>(detail::log1p_of(2.0)),
-                   static_cast<float>((1.0 + 20.0 * prior) / 23.0), 2.0f, static_cast<float>(detail::log1p_of(1.0))}));
-  CHECK_EQUAL(buffer.request_ids, (std::vector<std::int64_t>{1, 0, detail::bucket_of(3, 16)}));
-  CHECK_EQUAL(buffer.sequences, (std::vector<std::int64_t>{9, 6, 5, -1}));
-  CHECK_EQUAL(buffer.item_ids, (std::vector<std::int64_t>{1, 1, 3, 2, 2, 0, 0, 0, 0}));
-  const double clicks = 3.0 / 4.0;
-  const auto at = [&](std::size_t row, std::size_t column) { return buffer.item_dense[4 * row + column]; };
-  CHECK_EQUAL(at(0, 0), 1.5f);
-  CHECK_EQUAL(at(0, 1), static_cast<float>(detail::log1p_of((now - 1e12) / 3.6e6)));
-  CHECK_EQUAL(at(1, 1), 0.0f);  // uploaded later
-  CHECK(std::isnan(at(2, 0)) && std::isnan(at(2, 1)));
-  CHECK_EQUAL(at(0, 2), static_cast<float>((2.0 + 2.5 * clicks) / 4.5));
-  CHECK_EQUAL(at(2, 2), static_cast<float>(clicks));
-  const auto fixed = [](double x) { return static_cast<double>(detail::to_fixed(detail::log1p_of(x))) / 1048576.0; };
-  const double plays = fixed(3.0) + fixed(1.0);
-  CHECK_EQUAL(at(0, 3), static_cast<float>((plays + 20.0 * (plays / 3.0)) / 23.0));  // author 70: items 5 and 9
-  CHECK_EQUAL(at(1, 3), static_cast<float>(plays / 3.0));                            // nobody's time is known
-  const double own = (2.0 + 20.0 * clicks) / 23.0;                                   // the user's clicks
-  CHECK_EQUAL(buffer.cross_dense[0], static_cast<float>((1.0 + 20.0 * own) / 22.0));
-  CHECK_EQUAL(buffer.cross_dense[1], 2.0f);
-  CHECK_EQUAL(buffer.cross_dense[5], 0.0f);
-  const FeatureCounters counts = center.counters();
-  CHECK_EQUAL(counts.updates, std::uint64_t{4});
-  CHECK_EQUAL(counts.item_misses, std::uint64_t{1});
-  CHECK_EQUAL(counts.user_misses + counts.defaults + counts.store_errors, std::uint64_t{0});
-}
-
-TEST(order_and_batches_of_feedback_do_not_matter) {
-  const auto features = make_features();
-  const auto all = make_store(*features), parts = make_store(*features);
-  FeatureCenter one(features, all), other(features, parts);
-  Events events(history);
-  one.update(events.columns());
-  for (const std::size_t i : {3, 1, 0, 2}) {
-    Events event({history[i]});
-    other.update(event.columns());
-  }
-  CHECK(all->tables == parts->tables);
-  CHECK(!all->tables["user." + features->hash()].at(1).empty());
-}
 
 TEST(feedback_that_does_not_fit_writes_nothing) {
   const auto features = make_features();
@@ -467,20 +373,6 @@ TEST(any_bytes_of_the_right_size_are_read) {
   }
 }
 
-TEST(context_is_checked) {
-  const auto features = make_features();
-  FeatureCenter center(features, make_store(*features));
-  const auto refused = [&](const ContextValue& value, const char* reason) {
-    FeatureRequest wanted = request();
-    wanted.context = {&value, 1};
-    CHECK_THROWS(SchemaError, reason, read(center, wanted));
-  };
-  refused({.name = "c_weather"}, "context names 'c_weather', which no feature reads; the schema knows c_age, c_device");
-  refused({.name = "c_age", .text = "old"}, "context 'c_age' is 'old'; want a number (type drift)");
-  refused({.name = "c_device", .number = 3.0}, "context 'c_device' is a number; want a text (type drift)");
-  CHECK_EQUAL(center.counters().reads, std::uint64_t{0});
-}
-
 TEST(a_deadline_that_has_passed_gives_default_features) {
   const auto features = make_features();
   FeatureCenter center(features, make_store(*features));
@@ -601,36 +493,21 @@ TEST(a_warm_request_allocates_nothing) {
 
 // Two versions that differ in everything, and threads that read, forget and switch.
 TEST(threads_see_one_version_each) {
-  struct Locked final : Store {
-    std::mutex mutex;
-    std::shared_ptr<MemoryStore> versions[2];
-    std::size_t served = 0;
-    const std::string name = "locked:";
-    void get(std::span<const StoreQuery> queries, FunctionRef<void(StoreValues)> read,
-             std::optional<std::chrono::steady_clock::time_point> deadline) override {
-      const std::lock_guard lock(mutex);
-      versions[served]->get(queries, read, deadline);
-    }
-    void update(std::span<const StoreQuery> queries, FunctionRef<void(StoreValues, std::span<std::string>)> change,
-                std::optional<double> ttl) override {
-      const std::lock_guard lock(mutex);
-      versions[served]->update(queries, change, ttl);
-    }
-    std::optional<std::string> current() override { return "v1"; }
-    const std::string& url() const override { return name; }
-  };
   const auto features = make_features();
-  const auto store = std::make_shared<Locked>();
+  const auto store = std::make_shared<VersionedStore>("v1");
   std::vector<FeatureBuffer> expected;
   for (std::size_t v = 0; v < 2; ++v) {
-    store->versions[v] = make_store(*features, v == 0 ? "v1" : "v2");
+    const std::string version = v == 0 ? "v1" : "v2";
+    const auto one = make_store(*features, version);
     if (v == 1)
-      for (auto& [id, row] : store->versions[1]->tables["item_static." + features->hash()])
+      for (auto& [id, row] : one->tables["item_static." + features->hash()])
         row = row_of({90 + id, bits_of(static_cast<double>(id)), 100, 200, bits_of(1e11)});
-    FeatureCenter center(features, store->versions[v]);
+    FeatureCenter center(features, one);
     Events events(std::vector<Event>(history.begin() + static_cast<std::ptrdiff_t>(v), history.end()));
     center.update(events.columns());
     expected.push_back(read(center));
+    for (const auto& [table, records] : one->tables)
+      for (const auto& [key, value] : records) store->put(version, table, key, value);
   }
   FeatureCenter center(features, store, {}, 4);
   std::atomic<bool> done{false};
@@ -649,11 +526,8 @@ TEST(threads_see_one_version_each) {
     });
   }
   threads.emplace_back([&] {
-    while (!done) {
-      {
-        const std::lock_guard lock(store->mutex);
-        store->served ^= 1;
-      }
+    for (int turn = 0; !done; ++turn) {
+      store->switch_to(turn % 2 == 0 ? "v2" : "v1");
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   });

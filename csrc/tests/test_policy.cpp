@@ -402,10 +402,10 @@ TEST(what_does_not_fit_is_named) {
     CHECK_THROWS(ArtifactError, reason, parse(artifact));
   };
   valued("{\"buy\": 1}", "{}", "'values' names \"buy\"");
-  valued("{\"cart\": -1}", "{}", "'values' holds a number that is not ≥ 0");
-  valued("{\"cart\": 1e39}", "{}", "'values' holds a number that is not ≥ 0");
-  valued("{\"click\": 0, \"cart\": 0, \"order\": 0}", "{}", "'values' is 0 for every task");
-  valued("{\"click\": 0, \"cart\": 0}", "{\"a\": {\"order\": 0}}", "'scenario_values' is 0 for every task");
+  valued("{\"cart\": -1}", "{}", "values is -1.000000 for task cart");
+  valued("{\"cart\": 1e39}", "{}", "'values' holds a number that is not finite");
+  valued("{\"click\": 0, \"cart\": 0, \"order\": 0}", "{}", "values is 0 for every task");
+  valued("{\"click\": 0, \"cart\": 0}", "{\"a\": {\"order\": 0}}", "values is 0 for every task");
   valued("{}", "{\"a\": 1}", "'a' is not an object");
   refused("minimum", "{\"cart\": 0.1}", "\"bounds\" is not what 'lower', 'upper', 'minimum' and 'frozen' give");
   refused("evidence_scale", "\"root\"", "'evidence_scale' is not");

@@ -1,11 +1,9 @@
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
 #include <numeric>
 #include <set>
-#include <thread>
 
 #include "../../devtools/allocations.hpp"
 #include "check.hpp"
@@ -121,51 +119,10 @@ TEST(an_empty_index_and_no_room_give_nothing) {
   CHECK_EQUAL(found(*index, Floats{2.0f}, 2, {}, Ids{5, 5, 6}), Ids{5});
 }
 
-// tests/prerank compares what is found with the reference; here results of both kinds of index and of one in a file.
-TEST(an_approximate_search_finds_as_many_as_pass) {
-  std::mt19937 random(5);
-  for (int round = 0; round < 60; ++round) {
-    const std::size_t count = 1 + random() % 900, width = 1 + random() % 5, n = 1 + random() % 60;
-    const std::size_t nlist = 1 + random() % std::min<std::size_t>(count, 40), nprobe = 1 + random() % nlist;
-    const Ids ids = every_third(count);
-    Floats vectors = numbers(count * width, random()), vector = numbers(width, random());
-    if (round % 2 == 0)
-      for (float& v : vectors) v = std::round(v);  // many ties, in several lists
-    const auto index = ItemIndex::make(ids, vectors, width, fit_centroids(vectors, width, nlist), nprobe);
-    Ids seen, eligible;
-    for (std::size_t i = 0; i < random() % 300; ++i) seen.push_back(static_cast<std::int64_t>(random() % 2700) - 2);
-    for (std::size_t i = 0; i < random() % (count / 3 + 1); ++i) eligible.push_back(ids[random() % count]);
-    const std::set<std::int64_t> left_out(seen.begin(), seen.end()), allowed(eligible.begin(), eligible.end());
-    CHECK_EQUAL(found(*index, vector, count, seen), expected(ids, vectors, vector, count, left_out));
-    const Ids all = expected(ids, vectors, vector, count, left_out, &allowed);
-    const Ids some = found(*index, vector, n, seen, eligible);
-    CHECK_EQUAL(some.size(), std::min(n, all.size()));
-    const auto again = ItemIndex::make(index->layout(), index), copy = ItemIndex::make(index->layout(), nullptr);
-    CHECK(again->layout().vectors.data() == index->layout().vectors.data());
-    CHECK(copy->layout().vectors.data() != index->layout().vectors.data());
-    for (const auto& other : {again, copy}) CHECK_EQUAL(found(*other, vector, n, seen, eligible), some);
-  }
-}
-
-TEST(centroids_are_near_their_vectors_and_the_same_by_any_number_of_threads) {
-  Floats vectors = numbers(600 * 4, 8);
-  for (std::size_t i = 0; i < vectors.size(); ++i) vectors[i] += static_cast<float>(i / 4 % 6 * 10);  // six clusters
-  const auto centroids = fit_centroids(vectors, 4, 6, 1);
-  CHECK_EQUAL(fit_centroids(vectors, 4, 6, 3), centroids);
-  const auto index = ItemIndex::make(every_third(600), vectors, 4, centroids, 1);
-  for (const std::int64_t size : index->layout().list_size) CHECK_EQUAL(size, std::int64_t{100});
-  const auto same = fit_centroids(Floats(40, 1.0f), 4, 3);  // of equal vectors all but one list are empty
-  CHECK_EQUAL(same.size(), std::size_t{12});
-  CHECK_EQUAL(found(*ItemIndex::make(every_third(10), Floats(40, 1.0f), 4, same, 1), Floats(4, 1.0f), 3),
-              (Ids{1, 4, 7}));
-}
-
 TEST(a_warm_prerank_allocates_nothing) {
   const PrerankFiles files = PrerankFiles{}.draw();
   const auto small = files.parse();
   const auto index = ItemIndex::make(every_third(5000), numbers(5000 * 6, 1), 6);
-  const Floats rows = numbers(5000 * 6, 1);
-  const auto lists = ItemIndex::make(every_third(5000), rows, 6, fit_centroids(rows, 6, 100), 5);
   const auto prerank = Prerank::make(small->tower(), index);
   const Floats dense(3, 0.5f);
   const Ids fields = {1, 1}, sequence = {2, 5, 9, -1}, seen = {4, 7}, eligible = every_third(3000);
@@ -176,38 +133,35 @@ TEST(a_warm_prerank_allocates_nothing) {
     prerank->user_vector(dense, fields, sequence, vector);
     prerank->search(vector, seen, {}, items);
     prerank->search(vector, seen, std::span<const std::int64_t>(eligible), items);
-    lists->search(vector, seen, {}, items);
-    lists->search(vector, seen, std::span<const std::int64_t>(eligible), items);
-    lists->search(vector, seen, std::span<const std::int64_t>(eligible).first(20), items);
     if (round > 0) CHECK_EQUAL(allocations, before);
   }
 }
 
-TEST(files_of_both_kinds_are_read) {
+TEST(files_are_read_and_stay_mapped) {
   const auto folder =
       std::filesystem::temp_directory_path() / ("pygrade_test_prerank_" + std::to_string(std::random_device{}()));
-  for (const std::size_t lists : {0u, 3u}) {
-    PrerankFiles files;
-    files.lists = lists;
-    files.draw();
-    files.write(folder);
-    const auto loaded = Prerank::load(folder);
-    CHECK_EQUAL(loaded->schema_hash(), "schema-1");
-    CHECK_EQUAL(loaded->width(), std::size_t{6});
-    CHECK_EQUAL(loaded->num_items(), files.item_ids.size());
-    Ids ids(files.item_ids.size());
-    Floats vectors(files.vectors.size());
-    loaded->index()->read_items(ids, vectors);
-    CHECK_EQUAL(ids, files.item_ids);
-    CHECK_EQUAL(vectors, files.vectors);
-    CHECK_EQUAL(loaded->index()->layout().nprobe, std::size_t{lists > 0});
-    const Floats vector = numbers(6, 3);
-    CHECK_EQUAL(found(*loaded->index(), vector, 18), expected(files.item_ids, files.vectors, vector, 18));
-    std::filesystem::remove(folder / "prerank.safetensors");
-    CHECK_THROWS(ArtifactMissing, "prerank.safetensors does not exist or can't be read; prerank.json",
-                 Prerank::load(folder));
-    std::filesystem::remove_all(folder);
-    CHECK_EQUAL(found(*loaded->index(), vector, 18), expected(files.item_ids, files.vectors, vector, 18));  // mapped
+  const PrerankFiles files = PrerankFiles{}.draw();
+  files.write(folder);
+  const auto loaded = Prerank::load(folder);
+  CHECK_EQUAL(loaded->schema_hash(), "schema-1");
+  CHECK_EQUAL(loaded->width(), std::size_t{6});
+  CHECK_EQUAL(loaded->num_items(), files.item_ids.size());
+  Ids ids(files.item_ids.size());
+  Floats vectors(files.vectors.size());
+  loaded->index()->read_items(ids, vectors);
+  CHECK_EQUAL(ids, files.item_ids);
+  CHECK_EQUAL(vectors, files.vectors);
+  std::filesystem::remove(folder / "prerank.safetensors");
+  CHECK_THROWS(ArtifactMissing, "prerank.safetensors does not exist or can't be read; prerank.json",
+               Prerank::load(folder));
+  std::filesystem::remove_all(folder);
+  const Floats vector = numbers(6, 3);
+  CHECK_EQUAL(found(*loaded->index(), vector, 18), expected(files.item_ids, files.vectors, vector, 18));
+  const ItemIndexLayout layout = loaded->index()->layout();
+  for (const auto& owner : {std::shared_ptr<const void>(loaded), std::shared_ptr<const void>()}) {
+    const auto again = ItemIndex::make(layout, owner);
+    CHECK_EQUAL(again->layout().vectors.data() == layout.vectors.data(), owner != nullptr);
+    CHECK_EQUAL(found(*again, vector, 18, {5}, Ids{5, 12, 62}), found(*loaded->index(), vector, 18, {5}, Ids{12, 62}));
   }
   CHECK_THROWS(ArtifactMissing, "prerank.json does not exist or can't be read; want a directory",
                Prerank::load(folder));
@@ -221,11 +175,7 @@ TEST(files_that_do_not_fit_are_named) {
   for (const Case& c : std::initializer_list<Case>{
            {"prerank.json: it is \"pygrade.Prerank\" of version 2; this", [](auto& f) { f.version = 2; }},
            {"prerank.json: it is \"x\"", [](auto& f) { f.replaced["format"] = "\"x\""; }},
-           {"prerank.json: its index is of kind \"hnsw\"; want flat or ivf", [](auto& f) { f.kind = "hnsw"; }},
-           {"prerank.json: 'nprobe' is absent", [](auto& f) { f.kind = "ivf"; }},
-           {"nprobe is 1; want 1 to 0", [](auto& f) { f.kind = "ivf", f.replaced["nprobe"] = "1"; }},
-           {"nprobe is 4; want 1 to 3", [](auto& f) { f.lists = 3, f.draw(), f.replaced["nprobe"] = "4"; }},
-           {"item_ids holds 5 more than once", [](auto& f) { f.lists = 2, f.draw(), f.item_ids[1] = 5; }},
+           {"its index is of kind \"ivf\", of an older pygrade", [](auto& f) { f.replaced["index_kind"] = "\"ivf\""; }},
            {"'width' is 1; want a whole number from 2", [](auto& f) { f.config["width"] = "1"; }},
            {"'hidden' is 2e+06; want a whole number", [](auto& f) { f.config["hidden"] = "2e6"; }},
            {"safetensors: item_table has 20 numbers; want 24", [](auto& f) { f.config["width"] = "7"; }},
@@ -274,16 +224,11 @@ TEST(arguments_are_checked_by_name) {
   check("index has vectors of width 5; want that of the tower, 6",
         [&] { Prerank::make(prerank->tower(), ItemIndex::make({}, {}, 5)); });
   check("item_ids and vectors have 3 and 6 numbers; want 18", [&] { prerank->index()->read_items(items, vector); });
-  check("nlist is 2; want from 1 to the number of vectors, 1", [&] { fit_centroids(vector, 6, 2); });
-  check("nprobe is 2; want 1 to 1", [&] { ItemIndex::make(Ids{1}, vector, 6, vector, 2); });
-  check("centroids is not finite at 0", [&] { ItemIndex::make(Ids{1}, vector, 6, bad, 1); });
   ItemIndexLayout layout = prerank->index()->layout();
-  const std::int64_t more = 19, fewer = 17, far = 33;
-  layout.list_size = {&more, 1};
-  check("item_ids has -1 after 62", [&] { ItemIndex::make(layout, prerank); });
-  layout.list_size = {&fewer, 1};
-  check("item_ids has ids past the end of list 0; want -1", [&] { ItemIndex::make(layout, prerank); });
-  layout.list_size = {&far, 1};
-  check("item_ids has 32 places; want 48", [&] { ItemIndex::make(layout, prerank); });
+  layout.item_ids = layout.item_ids.first(17);
+  check("item_ids has 17 places for 17 ids; want whole blocks", [&] { ItemIndex::make(layout, prerank); });
+  const Ids middle = {1, -1, 2, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+  layout.item_ids = middle;
+  check("item_ids has 16 places for 1 ids; want whole blocks", [&] { ItemIndex::make(layout, prerank); });
   check("tower or index is null", [&] { Prerank::make(nullptr, prerank->index()); });
 }

@@ -32,7 +32,7 @@ std::string blake2b(std::string_view data, std::size_t size) {
   return hex(std::span(digest).first(size));
 }
 
-std::string_view unpacked(std::string_view record, std::int64_t now = 0) {
+std::string_view unpacked(std::string_view record, std::uint64_t now = 0) {
   std::array<std::string_view, 1> records = {record};
   detail::unpack_records(records, now, "test");
   return records[0];
@@ -67,7 +67,7 @@ TEST(crc32_gives_what_single_bits_give) {
 TEST(a_record_with_any_wrong_bit_is_an_error) {
   for (const auto ttl : {std::optional<double>(), std::optional<double>(1e9)}) {
     std::string record;
-    detail::pack_record(detail::record_header(ttl), "value", record);
+    detail::pack_record(detail::record_header(detail::end_of(ttl)), "value", record);
     for (std::size_t bit = 0; bit < 8 * record.size(); ++bit) {
       std::string damaged = record;
       damaged[bit / 8] = static_cast<char>(damaged[bit / 8] ^ 1 << bit % 8);

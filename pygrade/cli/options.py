@@ -56,4 +56,4 @@ def open_log(options: LogOptions, limit: int) -> Logs | LogParts:
 
 def sub_config(kind: type[Config], options: Any) -> Config:
     """The config whose fields the command's options repeat."""
-    return kind(**{entry.name: getattr(options, entry.name) for entry in fields(kind)})  # type: ignore[arg-type]
+    return kind(**{field.name: getattr(options, field.name) for field in fields(kind)})  # type: ignore[arg-type]

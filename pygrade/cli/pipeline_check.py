@@ -16,7 +16,7 @@ from pygrade.storage import Place, upload_directory
 
 def check(run: Place, options: PipelineOptions) -> dict[str, Any]:
     """Replays requests of a finished pipeline and prints what differs; PagesDifferError if a page does."""
-    names = {entry.name for entry in fields(PipelineOptions)} - {entry.name for entry in fields(Output)}
+    names = {field.name for field in fields(PipelineOptions)} - {field.name for field in fields(Output)}
     refuse(options, names - {"check", "check_requests", "store"}, "no --check")
     folder = local_run(run, "events-*/**/*", "features-*/**/*", "logs-*/evaluate/**/*", "policy-*/**/*")
     record = serve_check(folder, CheckConfig(requests=options.check_requests), options.store)

@@ -1,14 +1,14 @@
 """Options of prerank."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pygrade.config.option import Options, option
 
 
 @dataclass(frozen=True)
 class PrerankConfig(Options):
-    """Size and training of the two-tower model, and the kind of its index."""
+    """Size and training of the two-tower model."""
 
     # not on the command line
     PYTHON_ONLY: ClassVar = ("field_embedding", "temperature", "id_dropout", "shuffle", "recall_at", "seed")
@@ -30,8 +30,4 @@ class PrerankConfig(Options):
     patience: int = option(6, "passes without a better recall on the validation batches that end the training", ge=1)
     recall_at: int = option(100, "length of the lists whose recall decides when to stop", ge=1)
     refit: bool = option(True, "after stopping, train again on the validation batches too, for as many passes")
-    index: Literal["auto", "flat", "ivf"] = option(
-        "auto", "``flat`` (exact), ``ivf`` (approximate), or ``auto``: ivf above 200,000 items"
-    )
-    nprobe: int = option(0, "of an ivf index of 4 √items lists, those that a search reads; 0: a twelfth", ge=0)
     seed: int = option(0, "initial parameters, dropout and the order of the positives")

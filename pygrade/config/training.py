@@ -57,7 +57,7 @@ class RewardConfig(Options):
             raise ValueError(f"propensity is {self.propensity!r}; want 'estimate' or an exponent")
 
     def sized(self, requests: int) -> "RewardConfig":
-        """The same with the prior's weight for a log of so many requests."""
+        """A copy with the prior's weight for a log of so many requests."""
         return self if self.prior_weight is not None else replace(self, prior_weight=1.0 if requests <= _SMALL else 0.5)
 
 
@@ -191,10 +191,10 @@ class TrainConfig(Options):
 
 @dataclass(frozen=True)
 class OnlineConfig(Options):
-    """How an `OnlineLearner` learns, and what it is held to."""
+    """Steps of an `OnlineLearner`, and the limits that it is held to."""
 
     # not on the command line
-    PYTHON_ONLY: ClassVar = ("max_pending_events", "max_amount", "judge_window", "holdout_fraction", "engine", "reward")
+    PYTHON_ONLY: ClassVar = ("max_pending_events", "max_amount", "holdout_fraction", "engine", "reward")
 
     window: int = option(10_000, "newest requests with complete feedback to learn from", ge=1)
     min_requests: int = option(1_000, "in the window before the first update", ge=1)
@@ -216,7 +216,6 @@ class OnlineConfig(Options):
         "Tasks that happen at most once on an item of a page, such as clicks: several events count as "
         "one. Beside the service those of which the training log had only 0 and 1 are added.",
     )
-    judge_window: int = option(4_000, "newest requests of the window that judge; older ones may be stale", ge=1)
     min_effective_samples: int = option(100, "of an estimate that may refuse or roll back", ge=1)
     holdout_fraction: float = option(
         0.5, "of the requests with drawn weights: they judge and are never learned from", ge=0, le=1

@@ -106,8 +106,8 @@ def _leaks(check: Json | None) -> list[Section]:
 
 def _prerank(record: Json) -> Section:
     text = (
-        f"Share of a request's later positives among its candidates, of {record['items']:,} items in a "
-        f"{record['index']} index, ± 95 %. Unknown items appeared after the training: no list can hold them. "
+        f"Share of a request's later positives among its candidates, of {record['items']:,} items, ± 95 %. Unknown "
+        "items appeared after the training: no list can hold them. "
         f"Published: <b>{escape(record.get('published', 'two towers'))}</b>."
     )
     return Section("Prerank", text, table(*tables.recall_table(record)))

@@ -9,7 +9,7 @@ from pygrade._util.serialization import to_builtins
 from pygrade.console import tables
 from pygrade.console.html import Json, Lead, Section, card, facts, folded, notes, table
 from pygrade.console.marks import reach_of
-from pygrade.evaluation.replay import equal_metrics, judged_by, reinforcement_sentence
+from pygrade.evaluation.replay import equal_metrics, judged_by, metric_titles, reinforcement_sentence
 
 _REQUESTS = {True: "of the training", False: "held out", None: "of the log"}
 
@@ -27,7 +27,7 @@ def verdict_lead(
     later, base = replay["later"], replay["baseline"]
     lifts = replay["lifts"].get(later["name"], {})
     whose = later["name"] if later["served"] == later["name"] else f"{later['name']}, not served"
-    named = {metric: f"{whose}: {title} over {base}" for metric, title in tables.replay_metrics(replay).items()}
+    named = {metric: f"{whose}: {title} over {base}" for metric, title in metric_titles(replay["k"]).items()}
     reach = reach_of(lifts[metric] for metric in named if metric in lifts)
     shown = [
         ("requests", f"{replay['num_requests']:,} {_REQUESTS[later['in_sample']]}"),

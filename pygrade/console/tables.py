@@ -6,6 +6,7 @@ from typing import Any
 from pygrade._util.html_table import Html
 from pygrade.console.marks import bar, interval_mark, reach_of
 from pygrade.evaluation.policy_estimates import LIFT
+from pygrade.evaluation.replay import metric_titles
 from pygrade.metrics.texts import bounds_text, lift_text, positive_text, rate_text, share_text, value_text
 
 Json = Mapping[str, Any]
@@ -15,14 +16,9 @@ METRIC_LABELS = {"value": "value / request", "orders": "orders / request", "opm"
 _MANY = 200  # requests from which on a 99th percentile is more than the maximum
 
 
-def replay_metrics(replay: Json) -> dict[str, str]:
-    """The metrics of a replay with their titles."""
-    return {"value": f"value@{replay['k']}", "ndcg": f"NDCG@{replay['k']}"}
-
-
 def replay_table(replay: Json) -> Table:
     """Each ranking's value and NDCG, the baseline first, and its lifts in the metrics in which rankings can differ."""
-    metrics = replay_metrics(replay)
+    metrics = metric_titles(replay["k"])
     differing = [metric for metric in metrics if metric not in replay["cannot_differ"]]
     reaches = {metric: reach_of(entry[metric] for entry in replay["lifts"].values()) for metric in differing}
     rows: Rows = []

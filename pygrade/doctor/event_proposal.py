@@ -17,8 +17,8 @@ from pygrade._util.optional_imports import require
 from pygrade.data.event_schema import EVERY
 from pygrade.data.event_tables import read_batches
 from pygrade.logs.categories import MANY
-from pygrade.logs.column_names import EXPOSURES, KINDS, ROLES, is_harm, named, normal, predicted_task
 from pygrade.logs.leaks import are_times
+from pygrade.logs.roles import EXPOSURES, KINDS, ROLES, is_harm, named, normal, predicted_task
 from pygrade.logs.table import Table
 from pygrade.storage import Place
 
@@ -179,13 +179,13 @@ def propose_schema(
     stated = {column: name for name, column, _ in attributes}
     categories = [name for name, _, kind in attributes if kind in ("categorical", "hashed")]
     chosen = [stated[given["category"]]] if given.get("category") in stated else []
-    chosen += named(categories, ROLES["category"]) or (categories if len(categories) == 1 else [])
+    chosen += named(categories, ROLES["category"].names) or (categories if len(categories) == 1 else [])
     if chosen:
         top["category"] = chosen[0]
     dense = [name for name, _, kind in attributes if kind == "dense"]
     carried = ["price"] if any("price" in p.keys for p in events) else []
     prices = [stated[given["value"]]] if given.get("value") in stated else []
-    prices += [*named(dense, ROLES["value"]), *carried]
+    prices += [*named(dense, ROLES["value"].names), *carried]
     if prices:
         top["price"] = prices[0]
     if value_tasks:
@@ -220,7 +220,7 @@ def _id(table: Sampled, role: str, given: Mapping[str, str]) -> str:
     names = table.table.names
     if role in given and all(part in names for part in given[role].split("+")):
         return given[role]
-    known = (*ROLES[role], *(("id",) if _IDS.get(table.stem.lower()) == role else ()))
+    known = (*ROLES[role].names, *(("id",) if _IDS.get(table.stem.lower()) == role else ()))
     return next((n for n in named(names, known) if table.has_kind(n, "integer", "text", "number")), "")
 
 
@@ -228,7 +228,7 @@ def _attributes(table: Sampled, entity: str, key: str) -> TableProposal:
     proposal = TableProposal(table, entity, {"files": list(table.places)})
     proposal.take("id", key, "by its name")
     if table.table.distinct(key) < len(table.table):
-        times = [name for name in named(proposal.free(), (*_SINCE, *ROLES["timestamp"])) if table.is_time(name)]
+        times = [name for name in named(proposal.free(), (*_SINCE, *ROLES["timestamp"].names)) if table.is_time(name)]
         if times:
             proposal.take("time", times[0], "several rows an id: since when each is so")
     for name in proposal.free():
@@ -288,11 +288,11 @@ def _events(table: Sampled, user: str, item: str, given: Mapping[str, str]) -> T
     proposal.take("user", user, "given" if "user_id" in given else "by its name")
     proposal.take("item", item, "given" if "item_id" in given else "by its name")
     proposal.left_out |= {name: "as you say" for name in given.get("skip", "").split("+") if name in table.table.names}
-    times = [name for name in named(proposal.free(), ROLES["timestamp"]) if table.is_time(name)]
+    times = [name for name in named(proposal.free(), ROLES["timestamp"].names) if table.is_time(name)]
     times = times or [name for name in proposal.free() if table.is_time(name)]
     if given.get("timestamp") in table.table.names:
         proposal.take("time", given["timestamp"], "given")
-    elif times and (len(times) == 1 or normal(times[0]) in map(normal, ROLES["timestamp"])):
+    elif times and (len(times) == 1 or normal(times[0]) in map(normal, ROLES["timestamp"].names)):
         proposal.take("time", times[0], "times")
     else:
         raise ValueError(f"{table.where} has no column known for the time; want one: --map time=COLUMN")
@@ -300,7 +300,9 @@ def _events(table: Sampled, user: str, item: str, given: Mapping[str, str]) -> T
         if given.get(role) in table.table.names:
             proposal.take(key, given[role], "given")
             continue
-        found = [n for n in named(proposal.free(), ROLES[role]) if not table.is_list(n)] if role not in given else []
+        found = (
+            [n for n in named(proposal.free(), ROLES[role].names) if not table.is_list(n)] if role not in given else []
+        )
         if found and (key not in ("slot", "price") or table.table.is_numeric(found[0])):
             proposal.take(key, found[0], "by its name")
     _feedback(proposal, given)
@@ -333,7 +335,7 @@ def _feedback(proposal: TableProposal, given: Mapping[str, str]) -> None:
             proposal.enter("tasks", task, some if len(some) > 1 else some[0], kinds[0], f"a kind of {kinds[0]}")
     else:
         shown = [exposure] if exposure in table.table.names else []
-        shown = shown or [name for name in named(proposal.free(), ROLES["shown"]) if table.is_flag(name)]
+        shown = shown or [name for name in named(proposal.free(), ROLES["shown"].names) if table.is_flag(name)]
         proposal.keys["exposure"] = shown[0] if shown else ""
         proposal.columns |= {*shown}
         for task, column in stated.items():

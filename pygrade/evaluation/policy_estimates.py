@@ -152,7 +152,7 @@ def drawn_estimates(logs: Logs, concentration: Array) -> dict[str, OffPolicyEsti
     if components is not None:
         target = target._replace(logged=components[0], shares=np.bincount(components[1]) / logs.num_requests)
     estimates = {"logged": offpolicy.estimate(rewards, np.zeros(len(rewards)), users=logs.user_id)}
-    for method in offpolicy.METHODS:
+    for method in offpolicy.ESTIMATORS:
         estimates[method] = offpolicy.estimate(
             rewards, target, method=method, users=logs.user_id, context=logs.context, weight_floor=_WEIGHT_FLOOR
         )

@@ -15,8 +15,8 @@ from pygrade.features.fitted import Fitted
 class FeatureBatch:
     """R requests over n rows; rows offsets[r] to offsets[r + 1] are request r's.
 
-    Dense values are as measured, NaN if unknown; ids are places in vocabularies from 1 on, or hash buckets, 0 if
-    unknown. ``names`` has the names of the columns.
+    Dense values are as measured, NaN if unknown; ids are places in vocabularies from 1 on, 0 if unknown.
+    ``names`` has the names of the columns.
     """
 
     request_id: NDArray[np.int64]  # [R]
@@ -101,7 +101,7 @@ class FeatureBatch:
         return replace(self, request_dense=request, item_dense=rows[:, :items], cross_dense=rows[:, items:])
 
     def model_inputs(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Of each row dense [n, Du + Di + Dx], normalized, and ids [n, Fu + Fi]; sizes: ``fitted.sizes``."""
+        """Rows of dense [n, Du + Di + Dx], normalized, and ids [n, Fu + Fi]; sizes: ``fitted.sizes``."""
         ready, request = self.normalized(), self.row_request
         dense = np.concatenate([ready.request_dense[request], ready.item_dense, ready.cross_dense], 1)
         return dense, np.concatenate([self.request_ids[request], self.item_ids], 1)

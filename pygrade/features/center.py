@@ -132,7 +132,7 @@ class FeatureCenter:
 
 
 def feedback_columns(schema: FeatureSchema, events: Any) -> tuple[Ints, Ints, Ints, list[str] | None, dict[str, Any]]:
-    """What the core's ``update`` takes of feedback events; errors as of `FeatureCenter.update`."""
+    """Arguments of the core's ``update`` for feedback events; errors as of `FeatureCenter.update`."""
     frame = frame_of(events)
     schema.validate_feedback(dict(frame.schema))
     frame = with_whole_ids(frame)

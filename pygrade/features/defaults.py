@@ -14,7 +14,6 @@ logger = logging.getLogger("pygrade")
 SEQUENCE = 20
 LIST, LONGEST_LIST = 3, 8  # elements of a list: as most rows have
 VECTOR = 64  # numbers that a longer embedding is projected onto
-BUCKETS = 1 << 16
 WINDOW_HOURS = 24.0
 CROSSED_TASKS = 3
 _TYPES = {  # of the columns of a kind, and in words
@@ -25,13 +24,14 @@ _TYPES = {  # of the columns of a kind, and in words
     "list": ("str", "list[int]", "list[str]", "lists of texts or whole numbers, or texts of tags"),
     "embedding": ("list[float]", "lists of floats"),
 }
+_FEWEST = {"hashed": 2}  # occurrences of a value of a column with many values, to have an id of its own
 PRICE = "item_value"  # the feature that has the prices of items, which serving takes if a request gives none
 
 
 def default_schema(event_log: RawEvents, utc_offset_hours: float | None = None) -> FeatureSchema:
     """Features for a log of raw events, from its columns and their kinds in its ``source``.
 
-    An attribute becomes a number (the log of a ``dense`` one, if none is negative), a category, a hash, the first
+    An attribute becomes a number (the log of a ``dense`` one, if none is negative), a category, the first
     elements of a list, the hours since a time, or the numbers of an embedding (projected onto 64 if there are more);
     the price also ``item_value``, as it is. Of the request: hour, weekend, context columns, user attributes, the user's
     counts (``user_count``: shown rows so far, the evidence), rates of every task, means of every measure, recency,
@@ -71,10 +71,9 @@ def _context(events: dict[str, str], kinds: dict[str, str]) -> Iterator[Feature]
             continue
         if dtype == "float":
             yield Feature(column, "context", "dense", column)
-        elif dtype == "str" and kinds.get(column.removeprefix("c_"), kinds.get(column)) == "hashed":
-            yield Feature(column, "context", "hashed", column, buckets=BUCKETS)
         elif dtype == "str":
-            yield Feature(column, "context", "categorical", column)
+            kind = kinds.get(column.removeprefix("c_"), kinds.get(column, ""))
+            yield Feature(column, "context", "categorical", column, min_count=_FEWEST.get(kind, 1))
 
 
 def _attributes(entity: str, dtypes: dict[str, str], kinds: dict[str, str], frame: Any) -> Iterator[Feature]:
@@ -100,10 +99,8 @@ def _attributes(entity: str, dtypes: dict[str, str], kinds: dict[str, str], fram
         elif dtype == "float" or (kind == "dense" and dtype == "int"):
             log = kind == "dense" and not (frame[column] < 0).any()
             yield Feature(name, entity, "dense", column, transform="log1p" if log else "none")
-        elif dtype in ("int", "str") and kind == "hashed":
-            yield Feature(name, entity, "hashed", column, buckets=BUCKETS)
         elif dtype in ("int", "str"):
-            yield Feature(name, entity, "categorical", column)
+            yield Feature(name, entity, "categorical", column, min_count=_FEWEST.get(kind, 1))
 
 
 def _length(column: Any) -> int:

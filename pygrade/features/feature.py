@@ -6,7 +6,6 @@ Its **kind** says how it is made:
 =============  =====================================================================================================
 dense          a number: an attribute, a context column ``c_…``, ``time:hour_sin``, ``time:hour_cos``, ``time:weekend``
 categorical    the place of an attribute, id, ``scenario`` or text context in a vocabulary of the training window
-hashed         1 + hash mod ``buckets`` of the same sources: no vocabulary, unseen values included
 list           the first ``length`` elements of a list attribute, each categorical; of a text its tags, which commas,
                semicolons or bars part: "red, cotton"
 vector         the ``length`` numbers of an embedding of users or items, each a dense column; all NaN if it is missing,
@@ -31,7 +30,7 @@ from typing import Any
 
 from pygrade import _core
 
-KINDS = ("dense", "categorical", "hashed", "list", "vector", "sequence", "count", "rate", "recency")
+KINDS = ("dense", "categorical", "list", "vector", "sequence", "count", "rate", "recency")
 ATTRIBUTE_TABLES = {"user": "user_static", "item": "item_static"}  # tables of a store that hold attributes
 TIMES = ("time:hour_sin", "time:hour_cos", "time:weekend")
 HISTORY = ("count", "rate", "recency")
@@ -55,7 +54,6 @@ class Feature:
     window_hours: float = 0.0  # counts and rates: only this many latest hours; 0: all of the past
     length: int = 0  # sequences and lists: number of elements; vectors: number of columns
     size: int = 0  # vectors: numbers of every embedding; 0: length
-    buckets: int = 0  # hashed features: number of buckets
     min_count: int = 1  # categorical and list features: occurrences in the training window to be in the vocabulary
     max_size: int = 1_000_000  # categorical and list features: size of the vocabulary, the most frequent values
 
@@ -76,13 +74,13 @@ class Feature:
 
     @property
     def per_request(self) -> bool:
-        """Whether a request has one value (else every row has its own)."""
+        """True if a request has one value, False if every row has its own."""
         return self.entity in ("user", "context")
 
     @property
     def is_id(self) -> bool:
-        """Whether it makes columns of ids."""
-        return self.kind in ("categorical", "hashed", "list")
+        """True if it makes columns of ids."""
+        return self.kind in ("categorical", "list")
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
 from pygrade import _core
 from pygrade._util.files import atomic_file
-from pygrade.features.feature import SchemaError
-from pygrade.features.schema import FeatureSchema
-from pygrade.features.tensor_file import read_tensors
+from pygrade.features.feature import Feature, SchemaError
+from pygrade.features.schema import FeatureSchema, read_tensors
 from pygrade.features.values import NULL
 
 DENSE = ("request_dense", "item_dense", "cross_dense")
@@ -45,7 +43,7 @@ class Fitted:
         """Number of ids, 0 included, of each column of request_ids and item_ids."""
         return {
             name: tuple(
-                1 + (feature.buckets or len(self.vocabularies.get(feature.name, ())))
+                1 + len(self.vocabularies.get(feature.name, ()))
                 for feature in self.schema.group(name)
                 for _ in feature.columns
             )
@@ -54,7 +52,7 @@ class Fitted:
 
     @cached_property
     def core(self) -> _core.Features:
-        """The same in the C++ core."""
+        """Schema and fitted values in the C++ core."""
         return _core.Features(self.schema.to_json(), self.to_bytes())
 
     def to_bytes(self) -> bytes:
@@ -74,30 +72,18 @@ class Fitted:
     @classmethod
     def load(cls, path: Path, schema: FeatureSchema | None = None) -> "Fitted":
         """Reads what `save` wrote. `SchemaError` if it is damaged or was fitted for another schema."""
-        if schema is None:
-            schema = schema_in(path)
-        tensors = read_tensors(path, schema.hash)
-        tensors.pop(_SCHEMA, None)
+        tensors = read_tensors(path, None if schema is None else schema.hash)
+        stored = tensors.pop(_SCHEMA, np.zeros(0, np.uint8))
+        schema = schema or FeatureSchema.from_json(stored.tobytes().decode(errors="replace"))
         groups: dict[str, dict[str, Any]] = {"mean": {}, "std": {}, "vocabulary": {}}
         for name, values in tensors.items():
             group, _, rest = name.partition(".")
             groups.setdefault(group, {})[rest] = values
         missing = {"mean", "std"} - {group for group, values in groups.items() if set(values) == set(DENSE)}
-        missing |= {f.name for n in IDS for f in schema.group(n) if f.kind != "hashed"} - set(groups["vocabulary"])
+        missing |= {f.name for n in IDS for f in schema.group(n)} - set(groups["vocabulary"])
         if missing:
             raise SchemaError(f"{path} holds no fitted features: {min(missing)} is missing")
         return cls(schema, groups["mean"], groups["std"], groups["vocabulary"])
-
-
-def schema_in(path: Path) -> FeatureSchema:
-    """The schema in a file of `Fitted.save`."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing")
-    try:
-        with safetensors.safe_open(path, "numpy") as file:
-            return FeatureSchema.from_json(file.get_tensor(_SCHEMA).tobytes().decode())
-    except (safetensors.SafetensorError, UnicodeDecodeError) as error:
-        raise SchemaError(f"{path} is truncated, corrupt or no fitted features: {error}") from error
 
 
 class Fitter:
@@ -112,9 +98,12 @@ class Fitter:
         self._square = {name: np.zeros(width) for name, width in widths.items()}
         self._rows = dict.fromkeys((*DENSE, *IDS), 0)
         self._known: dict[str, int] = {}
-        named = [f for name in IDS for f in schema.group(name) if f.kind != "hashed"]
-        self._codes = {f.name: _core.KeyIndex() for f in named}
-        self._seen = {f.name: np.zeros(0, np.int64) for f in named}
+        self._codes = {f.name: _core.KeyIndex() for f in self._id_features}
+        self._seen = {f.name: np.zeros(0, np.int64) for f in self._id_features}
+
+    @property
+    def _id_features(self) -> list[Feature]:
+        return [feature for name in IDS for feature in self.schema.group(name)]
 
     def add(self, requests: int, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Adds the next requests: dense arrays [q, D] and raw codes [q, F] by name. The order decides the last bits of
@@ -132,14 +121,11 @@ class Fitter:
         for name in (*DENSE, *IDS):
             self._rows[name] += len(arrays[name])
         for name in IDS:
-            at = 0
-            for feature in self.schema.group(name):
-                columns = arrays[name][:, at : at + len(feature.columns)]
-                at += len(feature.columns)
+            for feature, own in self.schema.slices(name):
+                columns = arrays[name][:, own]
                 known = int((columns[:, 0] != NULL).sum())
                 self._known[feature.name] = self._known.get(feature.name, 0) + known
-                if feature.kind != "hashed":
-                    self._count_codes(feature.name, np.ascontiguousarray(columns).ravel())
+                self._count_codes(feature.name, np.ascontiguousarray(columns).ravel())
 
     def _count_codes(self, feature: str, codes: NDArray[np.int64]) -> None:
         numbers = self._codes[feature].add(codes)
@@ -149,23 +135,21 @@ class Fitter:
         self._seen[feature] = counted
 
     def summary(self, fitted: Fitted) -> list[dict[str, Any]]:
-        """Of each feature its name, array, kind and the share of values that are known; of numbers mean and std, of ids
-        the size of the vocabulary."""
+        """A record of each feature: name, array, kind and the share of values that are known; of numbers mean and std,
+        of ids the size of the vocabulary."""
         records = []
         for name in (*DENSE, *IDS):
-            place = 0
-            for feature in self.schema.group(name):
+            for feature, own in self.schema.slices(name):
                 record: dict[str, Any] = {"feature": feature.name, "array": name, "kind": feature.kind}
                 rows = max(self._rows[name], 1)
                 if name in DENSE:
-                    own = slice(place, place + len(feature.columns))  # of a vector: over its numbers
-                    spread = (self._square[name][own].mean() / max(self._count[name][place], 1.0)) ** 0.5
-                    record |= {"known": float(self._count[name][place]) / rows, "std": float(spread)}
+                    count = float(self._count[name][own.start])
+                    spread = (self._square[name][own].mean() / max(count, 1.0)) ** 0.5  # of a vector: over its numbers
+                    record |= {"known": count / rows, "std": float(spread)}
                     record["mean"] = float(self._mean[name][own].mean())
-                    place = own.stop
                 else:
                     record["known"] = self._known.get(feature.name, 0) / rows
-                    record["values"] = feature.buckets or len(fitted.vocabularies[feature.name])
+                    record["values"] = len(fitted.vocabularies[feature.name])
                 records.append(record)
         return records
 
@@ -176,7 +160,7 @@ class Fitter:
             deviation = np.sqrt(square / self._count[name].clip(min=1.0))
             std[name] = np.where(deviation > 1e-6 * np.abs(self._mean[name]).clip(min=1.0), deviation, 1.0)
         vocabularies = {}
-        for feature in (f for name in IDS for f in self.schema.group(name) if f.kind != "hashed"):
+        for feature in self._id_features:
             codes, seen = self._codes[feature.name].keys(), self._seen[feature.name]
             order = np.lexsort((codes, -seen))[: feature.max_size]
             vocabularies[feature.name] = np.sort(codes[order[seen[order] >= feature.min_count]])

@@ -127,13 +127,13 @@ class FeatureChunk:
 
     @property
     def entry(self) -> dict[str, Any]:
-        """What the index of a feature set holds of it."""
+        """Its record in the index of a feature set."""
         time = self.tensors["timestamp"]
         counts = {"requests": len(time), "rows": len(self.tensors["item_id"])}
         return {**counts, "first": int(time[0]), "last": int(time[-1]), "scenarios": self.scenarios}
 
     def inside(self, window: tuple[int, int] | None) -> tuple[int, dict[str, NDArray[Any]]]:
-        """How many requests have window[0] ≤ timestamp < window[1] (default: all), and their arrays for `Fitter`."""
+        """The number of requests with window[0] ≤ timestamp < window[1] (default: all), and arrays for `Fitter`."""
         low, high = window or (-(2**63), 2**63 - 1)
         time = self.tensors["timestamp"]
         inside = (time >= low) & (time < high)

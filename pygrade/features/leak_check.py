@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pygrade._util.optional_imports import require
 from pygrade.features.materialize import materialize
-from pygrade.features.schema import FeatureSchema, RawEvents
+from pygrade.features.schema import FeatureSchema, OtherChunks, RawEvents
 
 
 @dataclass(frozen=True)
@@ -75,29 +75,12 @@ def _by_row(event_log: RawEvents, schema: FeatureSchema) -> tuple[NDArray[np.int
     columns = {"sequences": arrays["sequences"][request]}
     for group in ("request_dense", "request_ids", "item_dense", "item_ids", "cross_dense"):
         values = arrays[group][request] if group.startswith("request") else arrays[group]
-        names = [name for feature in schema.group(group) for name in feature.columns]
-        columns |= {name: values[:, at] for at, name in enumerate(names)}
+        names = (name for feature in schema.group(group) for name in feature.columns)
+        columns |= dict(zip(names, values.T, strict=True))
     return arrays["timestamp"][request], columns
 
 
-class _Wrapped:
-    """A log with other chunks."""
-
-    def __init__(self, log: RawEvents) -> None:
-        self._log = log
-        self.tasks = log.tasks
-
-    def scan(self) -> Any:
-        return self._log.scan()
-
-    def users(self) -> Any | None:
-        return self._log.users()
-
-    def items(self) -> Any | None:
-        return self._log.items()
-
-
-class _Head(_Wrapped):
+class _Head(OtherChunks):
     """The first rows of a log, with all rows of their requests."""
 
     def __init__(self, log: RawEvents, rows: int) -> None:
@@ -106,7 +89,7 @@ class _Head(_Wrapped):
 
     def chunks(self, rows: int = 200_000) -> Iterator[Any]:
         left = self._rows
-        for frame in self._log.chunks(rows):
+        for frame in self.log.chunks(rows):
             ends = np.append(np.flatnonzero(np.diff(frame["request_id"].to_numpy())) + 1, len(frame))
             stop = int(ends[ends >= min(left, len(frame))][0])
             yield frame[:stop]
@@ -115,7 +98,7 @@ class _Head(_Wrapped):
                 return
 
 
-class _Altered(_Wrapped):
+class _Altered(OtherChunks):
     """A log that differs from a moment on."""
 
     def __init__(self, log: RawEvents, cut: int, seed: int) -> None:
@@ -126,7 +109,7 @@ class _Altered(_Wrapped):
         pl = require("polars", "pipeline")
         random = np.random.default_rng(self._seed)
         late = pl.col("event_time") >= self._cut
-        for frame in self._log.chunks(rows):
+        for frame in self.log.chunks(rows):
             kept = frame.filter(pl.col("timestamp") <= self._cut)
             changes = [pl.when(late).then(self._cut).otherwise("event_time").alias("event_time")]
             for name in kept.columns:

@@ -14,9 +14,8 @@ from pygrade.features.batch import FeatureBatch, concatenate
 from pygrade.features.feature import SchemaError
 from pygrade.features.fitted import IDS, Fitted, Fitter
 from pygrade.features.history import PART, History, LogReader
-from pygrade.features.schema import FeatureSchema, RawEvents
+from pygrade.features.schema import FeatureSchema, RawEvents, read_tensors
 from pygrade.features.state import State
-from pygrade.features.tensor_file import read_tensors
 
 logger = logging.getLogger("pygrade")
 

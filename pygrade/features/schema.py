@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import safetensors
 from numpy.typing import NDArray
 
 from pygrade import _core
@@ -25,6 +26,22 @@ class RawEvents(Protocol):
     def users(self) -> Any | None: ...
     def items(self) -> Any | None: ...
     def chunks(self, rows: int = 200_000) -> Iterator[Any]: ...
+
+
+class OtherChunks:
+    """Base of a log whose chunks are made of those of another one."""
+
+    def __init__(self, log: RawEvents) -> None:
+        self.log, self.tasks = log, log.tasks
+
+    def scan(self) -> Any:
+        return self.log.scan()
+
+    def users(self) -> Any | None:
+        return self.log.users()
+
+    def items(self) -> Any | None:
+        return self.log.items()
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,7 @@ class FeatureSchema:
 
     @cached_property
     def _derived(self) -> dict[str, Any]:
-        """What the C++ core reads the schema for; it pickles."""
+        """The core's reading of the schema: plain values, which pickle."""
         return _core.read_schema(self.to_json())
 
     @staticmethod
@@ -80,6 +97,12 @@ class FeatureSchema:
     def group(self, name: str) -> tuple[Feature, ...]:
         """Features of one array of a batch: sequences, or {request, item, cross}_{dense, ids}."""
         return self._groups.get(name, ())
+
+    def slices(self, name: str) -> Iterator[tuple[Feature, slice]]:
+        """Features of such an array, each with its columns in it."""
+        at = 0
+        for feature in self.group(name):
+            yield feature, slice(at, at := at + len(feature.columns))
 
     @cached_property
     def _groups(self) -> dict[str, tuple[Feature, ...]]:
@@ -145,7 +168,7 @@ class FeatureSchema:
 
     @cached_property
     def needs_scenario(self) -> bool:
-        """Whether a feature or key reads the scenario."""
+        """Some feature or key reads the scenario."""
         return "scenario" in self.key_parts or any(f.source == "scenario" for f in self.features)
 
     # ---- checks against data
@@ -161,7 +184,7 @@ class FeatureSchema:
         self.validate_columns("items", None if items is None else dict(items.schema))
 
     def validate_columns(self, table: str, columns: Mapping[str, Any] | None) -> None:
-        """The same for "events", "users" or "items", given its columns with their polars types."""
+        """`validate` for "events", "users" or "items", given its columns with their polars types."""
         wanted = {column: f"feature {f.name!r}" for f in self.features if (column := self.column_of(f)) is not None}
         for part in self.key_parts:
             if part.startswith(("user.", "item.")):
@@ -183,7 +206,7 @@ class FeatureSchema:
                 raise SchemaError(f"{who} reads {column} as {fitted}; it now is {columns[name]} (type drift)")
 
     def validate_feedback(self, columns: Mapping[str, Any]) -> None:
-        """The same for feedback that is given to a server."""
+        """`SchemaError` if feedback for a server lacks a column or has it in another type; columns: polars types."""
         wanted = {"user_id": "int", "item_id": "int", "event_time": "int"} | dict.fromkeys(
             self.outcome_columns, "number"
         )
@@ -240,3 +263,17 @@ class FeatureSchema:
             return cls.from_json(path.read_text(encoding="utf-8"))
         except (SchemaError, UnicodeDecodeError) as error:
             raise SchemaError(f"{path}: {error}") from error
+
+
+def read_tensors(path: Path, schema_hash: str | None = None) -> dict[str, NDArray[Any]]:
+    """The arrays of a safetensors file. `SchemaError` if it is damaged, or was written for another schema than this."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            stated = (file.metadata() or {}).get("schema")
+            if schema_hash is not None and stated != schema_hash:
+                raise SchemaError(f"{path} is of schema {stated}; want {schema_hash}")
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise SchemaError(f"{path} is truncated or corrupt: {error}") from error

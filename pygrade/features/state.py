@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 
 from pygrade import _core
 from pygrade._util.files import atomic_file
-from pygrade.features.schema import FeatureSchema
-from pygrade.features.tensor_file import read_tensors
+from pygrade.features.schema import FeatureSchema, read_tensors
 from pygrade.features.values import Ints
 
 

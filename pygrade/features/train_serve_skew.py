@@ -53,7 +53,7 @@ class Skew:
 
     @property
     def exact(self) -> bool:
-        """Whether every value had the same bits; False without values."""
+        """True if every value had the same bits; False without values."""
         return bool(self._features) and all(values == same for values, same, _ in self._features.values())
 
     def features(self) -> list[FeatureSkew]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pygrade._util.optional_imports import require
 from pygrade._util.text import one_line, shortened
-from pygrade.logs.column_names import ROLES, SKIP, normal
+from pygrade.logs.roles import ROLES, SKIP, normal
 
 _LOOK = 100  # rows that decide what a column of text is
 
@@ -27,7 +27,7 @@ def unnested(
     """
     given, notes, parents = given or {}, list[str](), None
     skipped = {*given.get(SKIP, "").split("+"), given.get(SKIP, "")}
-    items = {normal(given["item_id"])} if "item_id" in given else set(map(normal, ROLES["item_id"]))
+    items = {normal(given["item_id"])} if "item_id" in given else set(map(normal, ROLES["item_id"].names))
     nested = [name for name in arrow.column_names if name in skipped and _is_nested(arrow.schema.field(name).type)]
     arrow = flat(_parsed(arrow.drop_columns(nested), skipped, where, notes))
     while lists := [name for name in arrow.column_names if _is_list(arrow.schema.field(name).type)]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -172,19 +172,20 @@ class ParquetParts:
                 raise self.fail(name, start + error.row, error.reason) from error
         return join_tables(parts)
 
-    def _check_columns(self, labels: dict[str, tuple[str, ...]]) -> None:
+    def _check_columns(self, labels: dict[str, tuple[str, ...]], wanted_of_tasks: Sequence[str]) -> None:
         """ValueError names the columns that are missing; those that are not read are noted."""
         tasks = labels["tasks"]
         required = [name for name, column in _SINGLE.items() if not column.optional]
         missing = [name for name in required if self._column_of(name) not in self.names]
-        missing += [] if tasks else ["p_<task>"]
-        wanted = [f"{prefix}{task}" for task in dict.fromkeys((*tasks, *self._labels("", "y_"))) for prefix in _WANTED]
+        missing += [] if tasks else [f"{wanted_of_tasks[0]}<task>"]
+        every = dict.fromkeys((*tasks, *self._labels("", "y_")))
+        wanted = [f"{prefix}{task}" for task in every for prefix in wanted_of_tasks]
         wanted += [f"x_{feature}" for feature in labels["features"]] + [f"i_{item}" for item in labels["items"]]
         missing += [name for name in wanted if name not in self.names]
         if missing:
             present = ", ".join(self.names)
             raise ValueError(f"{self.files[0]}: no column {', '.join(missing)}; it has {present}; {_CONTRACT}")
-        if not labels["features"]:
+        if not labels["features"] and "p_" in wanted_of_tasks:
             self.notes.append("no feature column x_<feature>: the policy sees the predictions alone")
         read = {*map(self._column_of, _SINGLE), "share"}
         for column in COLUMNS.values():
@@ -192,11 +193,12 @@ class ParquetParts:
         if strange := [name for name in self.names if name not in read]:
             self.notes.append(f"not read: column {', '.join(strange)}")
 
-    def read(self) -> dict[str, Any]:
-        """The arguments of `Logs`."""
-        labels = {"tasks": self._labels("tasks", "p_"), "features": self._labels("features", "x_")}
+    def read(self, predicted: bool = True) -> dict[str, Any]:
+        """The arguments of `Logs`; ``predicted``: refuse a log without predictions, which else are 0."""
+        wanted = tuple(_WANTED) if predicted else ("y_",)
+        labels = {"tasks": self._labels("tasks", wanted[0]), "features": self._labels("features", "x_")}
         labels["items"] = self._labels("items", "i_")
-        self._check_columns(labels)
+        self._check_columns(labels, wanted)
         starts = self._starts(self.ids("request_id"))
         result: dict[str, Any] = {**labels, "offsets": np.append(starts, self.num_rows).astype(np.int64)}
         result["task_values"] = tuple(float(v) for v in self.header.get("task_values", ()))
@@ -230,9 +232,10 @@ class ParquetParts:
             if not column.labels:
                 result[field] = values_of(field, column)
                 continue
-            result[field] = np.empty((len(starts) if column.by_request else self.num_rows, len(names)), np.float32)
+            result[field] = np.zeros((len(starts) if column.by_request else self.num_rows, len(names)), np.float32)
             for place, name in enumerate(names):
-                result[field][:, place] = values_of(name, column)
+                if predicted or name in self.names:
+                    result[field][:, place] = values_of(name, column)
         feedback, hidden = result["feedback"], (result["position"] < 0)[:, None]
         if bool((hidden & (feedback == 0)).any()):
             self.notes.append("feedback is 0 where position is null: taken as not shown (null)")

@@ -52,7 +52,7 @@ def parents_of(tasks: tuple[str, ...], funnel: tuple[tuple[str, str], ...]) -> t
 
 
 def schema(tasks: tuple[str, ...], columns: Columns, funnel: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """What inputs and outputs mean, as JSON."""
+    """The meaning of inputs and outputs, as JSON."""
     return {"tasks": list(tasks), "funnel": [list(pair) for pair in funnel], **asdict(columns)}
 
 

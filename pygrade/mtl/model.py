@@ -34,7 +34,7 @@ class MtlModel:
 
     @property
     def schema_hash(self) -> str:
-        """Of tasks, columns and funnel."""
+        """A hash of tasks, columns and funnel."""
         return schema_hash(self.tasks, self.columns, self.config.funnel)
 
     def files(self) -> tuple[bytes, bytes]:

@@ -47,7 +47,7 @@ class TimeCounts:
 
     @classmethod
     def join(cls, parts: "Iterable[TimeCounts]") -> "TimeCounts":
-        """Of all parts together, whatever their order."""
+        """Counts of all parts together, whatever their order."""
         width = 1
         instants, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
         for part in parts:
@@ -83,7 +83,7 @@ class TimeCounts:
 
 
 def count_times(times: Iterable[Ints]) -> TimeCounts:
-    """Of times (ms) in batches; memory for 65536 instants."""
+    """Counts times (ms) that come in batches; memory for 65536 instants."""
     return TimeCounts.join(TimeCounts(*np.unique(time, return_counts=True)) for time in times)
 
 

@@ -9,10 +9,12 @@ real-time updates, and `serving.Pipeline.rank`, which is that of the C++ library
 import logging
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pygrade import mtl
 from pygrade._typing import Floats32, Ints
@@ -23,27 +25,77 @@ from pygrade._util.serialization import read_json, write_json
 from pygrade.config.pipeline import CheckConfig, PipelineConfig
 from pygrade.console.pipeline import CHECK, write_pipeline_report
 from pygrade.data.events import EventLog
-from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, materialize, state_before
+from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, state_before
+from pygrade.features.train_serve_skew import Skew
 from pygrade.logs import evenly_spaced
-from pygrade.pipeline.candidate_copies import CandidateCopies, write_candidates
-from pygrade.pipeline.own_predictions import OwnPredictions
-from pygrade.pipeline.page_equality import Offline, compare
+from pygrade.pipeline.candidates import materialize_copies, write_candidates
+from pygrade.pipeline.mtl import OwnPredictions
 from pygrade.serving.artifact import open_artifact
-from pygrade.serving.pipeline import Models, Pipeline, ServedPage, fuse, load_models
+from pygrade.serving.pipeline import STEPS, Models, Pipeline, ServedPage, fuse, load_models
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.stores import Store, open_store
 
 if TYPE_CHECKING:
     import polars as pl
 
+
 logger = logging.getLogger("pygrade")
 
 _VERSIONS = ("serve-check", "serve-check.2")  # in turn: the store serves one of them at any moment
 _UPDATE = 20_000  # events written at once
+_NAMED = 20  # requests with different pages that the record names
 
 
 class PagesDifferError(ValueError):
     """Offline and online pages differ."""
+
+
+@dataclass(frozen=True)
+class Offline:
+    """One request, ranked offline."""
+
+    features: FeatureBatch
+    predictions: NDArray[np.float32]
+    items: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+
+def compare(offline: list[Offline], online: list[tuple[ServedPage, FeatureBatch]]) -> dict[str, Any]:
+    """The record of `serve_check`: which pages are equal, where the features differ, the times."""
+    skew, equal, different = Skew(), 0, []
+    same = {"candidates": 0, "predictions": 0}
+    for one, (other, features) in zip(offline, online, strict=True):
+        skew.add(one.features, features)
+        if features is other.features:
+            same["candidates"] += 1
+            same["predictions"] += one.predictions.tobytes() == other.predictions.tobytes()
+        pages = ((one.items, other.items), (one.scores, other.scores), (one.weights, other.page.weights[0]))
+        if all(a.tobytes() == b.tobytes() for a, b in pages) and not other.degraded:
+            equal += 1
+        else:
+            different.append({"user": int(other.features.user_id[0]), "timestamp": int(other.features.timestamp[0])})
+    steps: dict[str, list[float]] = {name: [page.seconds[name] for page, _ in online] for name in STEPS}
+    steps["in all"] = [sum(page.seconds.values()) for page, _ in online]
+    return {
+        "requests": len(online),
+        "equal_pages": equal,
+        "equal_candidates": same["candidates"],
+        "equal_predictions": same["predictions"],
+        "different": different[:_NAMED],
+        "skew": {
+            entry.feature: {
+                "values": entry.values,
+                "equal": entry.equal,
+                "max_difference": entry.max_difference if np.isfinite(entry.max_difference) else None,
+            }
+            for entry in skew.features()
+        },
+        "latency": {
+            name: {"p50_ms": 1e3 * float(np.percentile(times, 50)), "p99_ms": 1e3 * float(np.percentile(times, 99))}
+            for name, times in steps.items()
+        },
+    }
 
 
 def serve_check(run: str | Path, config: CheckConfig | None = None, store: str | None = None) -> dict[str, Any]:
@@ -130,10 +182,9 @@ def _offline(
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "candidates.npz"
         file = write_candidates(path, request_id, timestamp, sizes, np.concatenate(candidates))
-        copies = CandidateCopies(log, [file], file.last + 1)
+        made, copies = materialize_copies(log, features, [file], Path(scratch) / "set")
         numbers = copies.copy_id(np.arange(len(chosen))).tolist()
         predicted = dict(zip(numbers, given, strict=True))
-        made = materialize(copies, features.schema, Path(scratch) / "set", features.window)
         for batch in made.batches(file.first):
             for row in np.flatnonzero(copies.is_copy(batch.request_id)):
                 one = batch.take(np.array([row]))

@@ -13,8 +13,7 @@ from pygrade.features import FeatureSet
 from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
 from pygrade.pipeline.candidates import Find, Finder, with_candidates
-from pygrade.pipeline.mtl import OWN, ModelPredictions, prediction_metrics
-from pygrade.pipeline.own_predictions import OwnPredictions
+from pygrade.pipeline.mtl import OWN, ModelPredictions, OwnPredictions, prediction_metrics
 from pygrade.pipeline.parts import Period, over_parts
 from pygrade.pipeline.policy_inputs import choose_inputs
 from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Predict, ShownPredictions, wanted_of, write_log
@@ -29,7 +28,7 @@ _SCRATCH = "copies"
 
 @dataclass(frozen=True)
 class LogsStage:
-    """What the logs are made of."""
+    """Sources and options of the logs."""
 
     log: EventLog
     features: FeatureSet
@@ -102,5 +101,5 @@ class LogsStage:
 
 
 def holdout_log(folder: Path) -> Logs:
-    """What judges of a later log: all of it, or a uniform sample of `HOLDOUT_REQUESTS` requests."""
+    """The requests of a later log that judge: all of it, or a uniform sample of `HOLDOUT_REQUESTS` requests."""
     return LogParts.open(folder).sample(HOLDOUT_REQUESTS)

@@ -1,4 +1,4 @@
-"""What the policy and its correction see beside predictions: numbers and frequent levels of features, by name.
+"""Inputs of the policy and its correction beside predictions: numbers and frequent levels of features, by name.
 
 Of requests: every number, histories included, and 0/1 columns ``feature=level`` of categories and lists of users and
 context. Of items, for the correction: attributes alone; what the models know of an item's past is in their predictions.
@@ -38,7 +38,7 @@ class PolicyInputs:
 
 
 def choose_inputs(log: EventLog, features: FeatureSet, period: Period, workers: Workers) -> PolicyInputs:
-    """Of the numbers and levels of a schema, by how often the requests of a period have a level."""
+    """The numbers of a schema, and of its levels those that divide the requests of a period most."""
     schema = features.schema
     counts = reduce(_add, over_parts(workers, features, count_levels, period, "levels"))
     numbers = [name for f in schema.group("request_dense") if f.kind != "vector" for name in f.columns]
@@ -52,7 +52,7 @@ def choose_inputs(log: EventLog, features: FeatureSet, period: Period, workers: 
 
 
 def has_levels(feature: Feature) -> bool:
-    """Whether it can have 0/1 columns. Static weights and levels of items know scenarios and items by themselves."""
+    """True if it can have 0/1 columns. Static weights and levels of items know scenarios and items by themselves."""
     return feature.kind in ("categorical", "list") and feature.source not in ("user_id", "item_id", "scenario")
 
 
@@ -64,22 +64,15 @@ def count_levels(batches: list[FeatureBatch]) -> Counts:
 def _count(batch: FeatureBatch) -> Counts:
     counts: Counts = {}
     for name in ("request_ids", "item_ids"):
-        ids, at = getattr(batch, name), 0
-        for feature, size in _columns(batch, name):
-            own = np.sort(ids[:, at : at + len(feature.columns)], 1)
-            at += len(feature.columns)
+        for feature, columns in batch.fitted.schema.slices(name):
             if not has_levels(feature):
                 continue
+            own = np.sort(getattr(batch, name)[:, columns], 1)
             first = np.ones_like(own, bool)
             first[:, 1:] = own[:, 1:] != own[:, :-1]  # an id counts once in a row
-            counts[feature.name] = np.bincount(own[first], minlength=size)
+            counts[feature.name] = np.bincount(own[first], minlength=batch.fitted.sizes[name][columns.start])
             counts[feature.name][0] = len(own)
     return counts
-
-
-def _columns(batch: FeatureBatch, name: str) -> list[tuple[Feature, int]]:
-    features, sizes = batch.fitted.schema.group(name), iter(batch.fitted.sizes[name])
-    return [(feature, max(next(sizes) for _ in feature.columns)) for feature in features]
 
 
 def _add(one: Counts, other: Counts) -> Counts:

@@ -70,7 +70,6 @@ def fit_prerank(
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return {
         "items": len(every),
-        "index": served.index.kind,
         "best_epoch": fitted.best_epoch,
         "recall": recalls,
         "published": POPULAR if replaced else TOWERS,

@@ -121,7 +121,7 @@ def deciles(predictions: NDArray[np.float32]) -> dict[str, Any]:
 
 
 def _predictions(log: EventLog, models: Models, store: str, version: str) -> NDArray[np.float32]:
-    """Of the candidates [n, T] of the log's latest requests, searched for as in service."""
+    """Predictions [n, T] for the candidates of the log's latest requests, searched for as in service."""
     requests: list[Mapping[str, Any]] = []
     for frame in log.chunks():
         requests = [*requests, *_heads(frame)][-_PAGES:]

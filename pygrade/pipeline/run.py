@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,13 @@ from pygrade.console.pipeline import write_pipeline_report
 from pygrade.data.events import EventLog, importer_hash, parse_spec, places_of
 from pygrade.features import FeatureSchema, FeatureSet
 from pygrade.mtl import Timeline
-from pygrade.pipeline.evaluate_holdout import make_judgment
 from pygrade.pipeline.features import check_leaks, make_events, make_features
 from pygrade.pipeline.logs import LogsStage
 from pygrade.pipeline.mtl import fit_mtl, own_tasks
-from pygrade.pipeline.policy import make_policy, policy_options
-from pygrade.pipeline.prerank import fit_prerank
+from pygrade.pipeline.policy import make_judgment, make_policy, policy_options
+from pygrade.pipeline.prerank import POPULAR, fit_prerank
 from pygrade.pipeline.publish import make_artifact, publish
 from pygrade.pipeline.stages import Runner, content_hash
-from pygrade.pipeline.warnings import warnings_of
 from pygrade.serving.run_copy import check_proven
 from pygrade.storage import Place, download, prepare_directory
 from pygrade.stores import open_store, without_secret
@@ -184,3 +182,38 @@ def _summary(runner: Runner, data: str, config: PipelineConfig, store: str, seco
         "options": to_builtins(config),
         "stages": stages,
     }
+
+
+def warnings_of(stages: Mapping[str, Mapping[str, Any]], log: EventLog | None = None) -> list[str]:
+    """Sentences that a reader of the stages' records must not miss; with the names that the log of events gives."""
+    sentences = []
+    leaks = stages.get("leaks", {}).get("leaks", [])
+    if leaks:
+        names = ", ".join(dict.fromkeys(leak["feature"] for leak in leaks))
+        sentences.append(
+            f"LEAK: the features {names} change with events after their request. Everything below is too good to be "
+            "true; repair the schema or the log before you use it."
+        )
+    sentences += _prerank(stages["prerank"])
+    sentences += stages.get("policy", {}).get("warnings", [])
+    sentences += stages.get("evaluate", {}).get("replay", {}).get("warnings", [])
+    return list(dict.fromkeys(sentences if log is None else map(log.name_ids, sentences)))
+
+
+def _prerank(record: Mapping[str, Any]) -> list[str]:
+    losing = [entry for entry in record["recall"] if (entry["difference"]["high"] or 0.0) < 0.0]
+    if not losing:
+        return []
+    worst = max(losing, key=lambda entry: entry["n"])
+    gap = worst["difference"]
+    found = (
+        f"Prerank is worse than popularity: recall@{worst['n']} is {worst['recall']['value']:.3f}, that of the "
+        f"most popular items {worst['popularity_recall']['value']:.3f} (difference {gap['value']:+.3f}, 95 %: "
+        f"{gap['low']:+.3f} … {gap['high']:+.3f})."
+    )
+    if record.get("published") == POPULAR:
+        return [
+            f"{found} The most popular items are published as candidates, the same for every user; --keep-prerank "
+            "publishes the two towers instead. Train them on more data, or give your own item_ids."
+        ]
+    return [f"{found} The two towers are published. Train them on more data, or take popular items as candidates."]

@@ -14,11 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pygrade import _core
 from pygrade.ops.fusion import TRANSFORMS
 
 Knots = tuple[tuple[float, ...], tuple[float, ...]]
@@ -71,13 +68,6 @@ class Baseline:
     def at(self, values: Sequence[float]) -> "Baseline":
         """The expected value at other values [T] of the tasks."""
         return replace(self, weights=tuple(values), logarithm=self.logarithm and min(values) >= 0)
-
-    def amounts(self, tasks: tuple[str, ...], predictions: Tensor, item_values: Tensor | None = None) -> Tensor:
-        """The amounts that the weights multiply, [M, T]: predictions [M, T], calibrated and priced."""
-        given = predictions
-        if self.calibration:
-            given = torch.stack([_interpolate(given[:, t], *knots) for t, knots in enumerate(self.calibration)], 1)
-        return priced(given, tasks, self.value_tasks, item_values)
 
 
 @dataclass(frozen=True)
@@ -147,26 +137,6 @@ class Mixture:
             "challenger": None if challenger is None else Baseline(**challenger),
         }
         return cls(**{**record, **made})
-
-
-def priced(
-    predictions: Tensor, tasks: tuple[str, ...], value_tasks: tuple[str, ...], item_values: Tensor | None
-) -> Tensor:
-    """Predictions [M, T], those of `value_tasks` times the item's value (its price) [M]."""
-    if not value_tasks:
-        return predictions
-    if item_values is None:
-        raise ValueError(f"item_values is missing; the policy prices {', '.join(value_tasks)} by it")
-    return torch.where(
-        torch.tensor([task in value_tasks for task in tasks]), predictions * item_values[:, None], predictions
-    )
-
-
-def _interpolate(p: Tensor, x: tuple[float, ...], y: tuple[float, ...]) -> Tensor:
-    """y_i + (p - x_i) · slope_i in the segment of p; the last one has no end."""
-    result = torch.empty(p.shape)
-    _core.piecewise_linear(p.contiguous(), x, y, result)
-    return result
 
 
 def request_values(

@@ -4,31 +4,21 @@ score(q, v) is one chain of float32 multiply-adds: s = 0, then s = fma(q_d, v_d,
 So an item's score has the same bits in every call, language and instruction set, whatever the other items are; the C++
 core computes it. Order: score descending, then item id ascending.
 
-A flat index scores all items (exact). An IVF index (an inverted file, for large catalogs) has the items in ``nlist``
-lists, each of the items that are nearest to one of as many centroids (k-means), and scores the items of the ``nprobe``
-lists whose centroids have the best scores; of more lists until n items pass the filters, and all eligible items where
-they are few.
+A search scores every item that is eligible.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pygrade import _core
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
-
-KINDS = ("auto", "flat", "ivf")
-IVF_ABOVE = 200_000  # items above which "auto" means "ivf": a flat scan then takes more than half a millisecond
-_LISTS_PER_ROOT = 4  # nlist: so many times √m, which balances centroids and items to score
-_PROBED_SHARE = 1 / 12  # nprobe by default, of nlist
 
 
 def scores_of(query: Floats, vectors: Floats) -> Floats:
@@ -45,32 +35,13 @@ class ItemIndex:
     core: _core.ItemIndex
 
     @classmethod
-    def build(cls, item_id: ArrayLike, vectors: ArrayLike, kind: str = "auto", nprobe: int = 0) -> "ItemIndex":
-        """An index of item_id[m] int64, distinct and ≥ 0, and vectors[m, D] float, finite.
-
-        ``kind``: "flat" (exact), "ivf" (approximate, 4 √m lists), "auto" (ivf above IVF_ABOVE items). ``nprobe``: lists
-        that a search reads, 0: a twelfth of them. The same items give the same index by any number of threads. Raises
-        ValueError naming the argument.
-        """
-        ids, rows = _checked(item_id, vectors)
-        if kind not in KINDS:
-            raise ValueError(f"kind is {kind!r}; want 'auto', 'flat' or 'ivf'")
-        if kind == "flat" or (kind == "auto" and len(ids) <= IVF_ABOVE) or not len(ids):
-            return cls(_core.ItemIndex(ids, rows))
-        lists = max(1, min(len(ids), round(_LISTS_PER_ROOT * math.sqrt(len(ids)))))
-        probed = nprobe or math.ceil(_PROBED_SHARE * lists)
-        threads = torch.get_num_threads()
-        centroids = np.empty((lists, rows.shape[1]), np.float32)
-        _core.fit_centroids(rows, centroids, threads)
-        return cls(_core.ItemIndex(ids, rows, centroids, probed, threads))
+    def build(cls, item_id: ArrayLike, vectors: ArrayLike) -> "ItemIndex":
+        """An index of item_id[m] int64, distinct and ≥ 0, and vectors[m, D] float, finite; ValueError names one that is
+        not."""
+        return cls(_core.ItemIndex(*_checked(item_id, vectors)))
 
     def __len__(self) -> int:
         return len(self.core)
-
-    @property
-    def kind(self) -> str:
-        """ "flat" or "ivf"."""
-        return "ivf" if self.core.nprobe else "flat"
 
     @property
     def width(self) -> int:

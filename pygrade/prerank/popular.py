@@ -33,9 +33,7 @@ def popularity_towers(popularity: Popularity, like: FittedTowers) -> FittedTower
         length=known.length,
         others=len(popularity.item_id) - len(items),
     )
-    config = PrerankConfig(
-        width=2, hidden=1, field_embedding=1, index=like.towers.config.index, seed=like.towers.config.seed
-    )
+    config = PrerankConfig(width=2, hidden=1, field_embedding=1, seed=like.towers.config.seed)
     with torch.random.fork_rng(devices=[]):
         towers = TwoTower(config, inputs)
     for parameter in towers.parameters():

@@ -45,16 +45,14 @@ class Prerank:
 
     @classmethod
     def build(cls, fitted: FittedTowers, catalog: Catalog, schema_hash: str = "") -> "Prerank":
-        """Towers that `fit` trained and an index of the catalog, of the kind that their config names."""
-        towers, config = fitted.towers, fitted.towers.config
+        """Towers that `fit` trained and an index of the catalog."""
         with torch_threads(1):
-            vectors = towers.item_vectors(catalog)
-        index = ItemIndex.build(catalog.item_id, vectors, config.index, config.nprobe)
-        return cls(towers, index, fitted.task_weights, schema_hash)
+            vectors = fitted.towers.item_vectors(catalog)
+        return cls(fitted.towers, ItemIndex.build(catalog.item_id, vectors), fitted.task_weights, schema_hash)
 
     @cached_property
     def core(self) -> _core.Prerank:
-        """The same in the C++ core."""
+        """Towers and index in the C++ core."""
         return _core.Prerank(self.towers.core(), self.index.core, self.schema_hash)
 
     def user_vectors(self, requests: TowerInputs) -> Floats:
@@ -95,9 +93,7 @@ class Prerank:
                 "schema_hash": self.schema_hash,
                 "config": asdict(self.towers.config),
                 "task_weights": self.task_weights,
-                "index_kind": self.index.kind,
                 "items": len(self.index),
-                "nprobe": self.index.core.nprobe,
                 "sha256": {_TENSORS: file_hash(partial / _TENSORS)},
             }
             record["record_sha256"] = hashlib.sha256(to_json(record)).hexdigest()
@@ -120,7 +116,7 @@ class Prerank:
                 raise SchemaError(
                     f"{path} was made for schema {record.get('schema_hash')!r}; in use is {schema_hash!r}"
                 )
-            config = PrerankConfig(**record["config"])
+            config = PrerankConfig(**{item.name: record["config"][item.name] for item in fields(PrerankConfig)})
             towers = _towers(config, folder / _TENSORS)
         except SchemaError:
             raise

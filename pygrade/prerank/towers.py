@@ -90,7 +90,7 @@ class Inputs:
 
 
 class _Seen:
-    """What `Inputs.fit` learns from the positives of the batches of one rank."""
+    """Counts, moments and sizes of the positives of one rank, for `Inputs.fit`."""
 
     def __init__(self, pairs: Pairs, left_out: NDArray[np.bool_]) -> None:
         self.counts = ItemCounts()

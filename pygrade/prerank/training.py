@@ -184,8 +184,8 @@ def _validate(
     config: PrerankConfig,
     group: Group,
 ) -> float:
-    """Recall of the first validation requests with a positive, of all ranks, by a flat index of the training items."""
-    index = ItemIndex.build(catalog.item_id, towers.item_vectors(catalog), "flat")
+    """Recall of the first validation requests with a positive, of all ranks, by an index of the training items."""
+    index = ItemIndex.build(catalog.item_id, towers.item_vectors(catalog))
     total, count, limit = 0.0, 0, group.share(_VALIDATION_REQUESTS)
     with group.agreeing():
         for batch in validation():

@@ -137,7 +137,6 @@ class ArmResult:
 
     values: dict[str, Interval]
     lifts: dict[str, Interval]  # paired; empty for the baseline
-    unpaired_errors: dict[str, float]  # standard error of the lift if the arms saw different requests
 
 
 @dataclass(frozen=True)
@@ -207,10 +206,8 @@ def _compare(arms: dict[str, dict[str, tuple[Array, Array]]], baseline: str, use
     results = {}
     for name, new in arms.items():
         compared = () if name == baseline else METRICS
-        apart = {m: intervals.ratio_lift(new[m], old[m], users, paired=False) for m in compared}
         results[name] = ArmResult(
             values={m: intervals.ratio(*new[m], users) for m in METRICS},
             lifts={m: intervals.ratio_lift(new[m], old[m], users) for m in compared},
-            unpaired_errors={m: lift.standard_error for m, lift in apart.items()},
         )
     return results

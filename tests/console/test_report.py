@@ -23,7 +23,6 @@ def ab_test_record():
         return {
             "values": {metric: interval(1 + shift) for metric in METRIC_LABELS},
             "lifts": {metric: interval(shift) for metric in METRIC_LABELS} if lifted else {},
-            "unpaired_errors": {},
         }
 
     arms = {"production": arm(0, False), "static <b>": arm(0.01, True), "GRADE": arm(0.0312, True)}

@@ -85,7 +85,7 @@ def test_the_logging_policy_itself_is_its_mean():
     rng = np.random.default_rng(0)
     rewards, users = rng.gamma(1, 1, 400), rng.integers(0, 100, 400)
     exact = intervals.mean(rewards, users)
-    for method in offpolicy.METHODS:
+    for method in offpolicy.ESTIMATORS:
         result = offpolicy.estimate(rewards, np.zeros(400), method=method, users=users)
         assert result.warning is None
         assert result.effective_sample_size == pytest.approx(400) and result.max_weight == 1
@@ -169,7 +169,7 @@ class World:
 
 
 def test_intervals_cover_the_truth_in_50_worlds():
-    hits = dict.fromkeys((*offpolicy.METHODS, "compare"), 0)
+    hits = dict.fromkeys((*offpolicy.ESTIMATORS, "compare"), 0)
     widths: dict[str, list[float]] = {name: [] for name in hits}
     for seed in range(50):
         world = World(seed)
@@ -184,7 +184,7 @@ def test_intervals_cover_the_truth_in_50_worlds():
                 context=world.context,
                 replicates=400,
             )
-            for m in offpolicy.METHODS
+            for m in offpolicy.ESTIMATORS
         }
         results["compare"] = offpolicy.estimate(
             world.rewards, ratios, baseline=np.zeros(len(ratios)), users=world.users, replicates=400

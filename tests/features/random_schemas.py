@@ -45,7 +45,7 @@ def random_feature(rng, name):
     def pick(values):
         return values[rng.integers(len(values))]
 
-    kind = pick(["dense", "categorical", "hashed", "list", "sequence", "count", "count", "rate", "rate", "recency"])
+    kind = pick(["dense", *["categorical"] * 2, "list", "sequence", *["count"] * 2, *["rate"] * 2, "recency"])
     given = {"smoothing": pick([20.0, 0.0, 1.5]), "transform": pick(["none", "log1p", "age"])}
     if kind in ("count", "rate", "recency"):
         entities = pick(list(KEYS))
@@ -61,7 +61,7 @@ def random_feature(rng, name):
     else:
         entities = (pick(list(COLUMNS)),)
         given["source"] = pick(COLUMNS[entities[0]])
-        given |= {"buckets": pick([1, 7, 1 << 40])} if kind == "hashed" else {}
+        given |= {"min_count": pick([1, 2, 50]), "max_size": pick([2, 1_000_000])} if kind == "categorical" else {}
     try:
         return Feature(name, pick(entities), kind, **given)
     except SchemaError:

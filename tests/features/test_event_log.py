@@ -12,7 +12,6 @@ from pygrade.data.event_log import EventLog, EventSource
 from pygrade.data.event_writer import EventWriter
 from pygrade.data.events import import_events
 from pygrade.features import (
-    FeatureCenter,
     FeatureSchema,
     Skew,
     default_schema,
@@ -28,7 +27,7 @@ from tests.datasets.test_ebnerd import behaviors, write_ebnerd
 from tests.datasets.test_recflow import make_rows as recflow_rows
 from tests.datasets.test_recflow import write_recflow
 from tests.features.events import make_log
-from tests.features.replay import replay
+from tests.features.replay import publish, replay
 
 
 def write(log, path):
@@ -53,7 +52,7 @@ def test_a_default_schema_takes_what_a_data_set_offers(kuairand):
     schema = default_schema(kuairand)
     assert set(schema.tables) >= {"user", "item", "all", "category", "author_id", "cross:user*category"}
     kinds = {feature.name: (feature.kind, feature.transform) for feature in schema.features}
-    assert kinds["item_author_id"] == ("hashed", "none") and kinds["item_tags"] == ("list", "none")
+    assert kinds["item_author_id"] == ("categorical", "none") and kinds["item_tags"] == ("list", "none")
     assert kinds["item_upload_time"] == ("dense", "age") and kinds["user_fans_user_num"] == ("dense", "log1p")
     assert kinds["user_active_degree"][0] == "categorical" and kinds["scenario"][0] == "categorical"
     assert schema.utc_offset_hours == 8.0 and default_schema(kuairand, -3.5).utc_offset_hours == -3.5
@@ -85,8 +84,7 @@ def test_every_data_set_has_features_without_leaks_and_without_skew(name, kuaira
     times = np.concatenate([batch.timestamp for batch in features.batches()])
     cut = int(times.min() + 2 * (times.max() - times.min()) // 3)
     with open_store(f"lmdb:{tmp_path / 'store'}", create=True) as store:
-        center = FeatureCenter(schema, features.fitted, store)
-        center.publish(state_before(log, schema, cut), log.users(), log.items(), "v1")
+        center = publish(log, features, store, state_before(log, schema, cut))
         skew = Skew()
         for offline, online in replay(log, features, center, cut, seed=2):
             skew.add(offline, online)

@@ -6,15 +6,13 @@ import polars as pl
 
 from pygrade.features import default_schema, find_leaks, leak_check
 from pygrade.features.history import LogReader
-from tests.features.events import make_log
 
 
-def test_materialized_features_know_nothing_of_the_future():
-    log = make_log()
+def test_materialized_features_know_nothing_of_the_future(log):
     assert find_leaks(log, default_schema(log), cuts=4) == []
 
 
-def test_a_history_that_counts_events_of_the_same_instant_is_caught(monkeypatch):
+def test_a_history_that_counts_events_of_the_same_instant_is_caught(log, monkeypatch):
     """`<=` in place of `<`: feedback seems to have come one millisecond earlier."""
     exact = LogReader.events
 
@@ -23,7 +21,6 @@ def test_a_history_that_counts_events_of_the_same_instant_is_caught(monkeypatch)
         events[0] -= 1
         return events
 
-    log = make_log()
     # without ties in the log: the search makes its own
     log = dataclasses.replace(log, events=log.events.with_columns(pl.col("event_time") + 7))
     monkeypatch.setattr(LogReader, "events", careless)
@@ -33,7 +30,7 @@ def test_a_history_that_counts_events_of_the_same_instant_is_caught(monkeypatch)
     assert not {"item_price", "c_battery", "hour_sin", "user_city"} & found
 
 
-def test_feedback_that_is_counted_when_shown_and_not_when_it_came_is_caught(monkeypatch):
+def test_feedback_that_is_counted_when_shown_and_not_when_it_came_is_caught(log, monkeypatch):
     """The most common leak: a click is known at the time of its impression."""
     exact = LogReader.events
 
@@ -42,13 +39,12 @@ def test_feedback_that_is_counted_when_shown_and_not_when_it_came_is_caught(monk
         return exact(self, shown)
 
     monkeypatch.setattr(LogReader, "events", early)
-    log = make_log()
     found = {leak.feature: leak for leak in find_leaks(log, default_schema(log))}
     assert {"user_click_rate", "item_click_rate"} <= {*found} and "item_price" not in found
     assert found["user_click_rate"].rows >= 1 and found["user_click_rate"].before != found["user_click_rate"].after
 
 
-def test_only_the_first_rows_are_looked_at(monkeypatch):
+def test_only_the_first_rows_are_looked_at(log, monkeypatch):
     """The rows of a request stay together."""
     sizes, exact = [], leak_check.materialize
 
@@ -58,5 +54,4 @@ def test_only_the_first_rows_are_looked_at(monkeypatch):
         return made
 
     monkeypatch.setattr(leak_check, "materialize", counted)
-    log = make_log()
     assert find_leaks(log, default_schema(log), cuts=1, rows=200) == [] and 200 <= sizes[0] < 210

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pygrade.features.attributes import Attributes
 from pygrade.features.feature import Feature
 from pygrade.features.history import LogReader
 from pygrade.features.schema import FeatureSchema
 from pygrade.features.state import State
 from pygrade.features.values import NULL, codes_of
+from tests.features.events import MemoryLog
 from tests.features.replay import ARRAYS
 
 SCHEMA = FeatureSchema(
@@ -31,8 +31,8 @@ SCHEMA = FeatureSchema(
 USERS = [-7, 0, 3, 2**62]
 
 
-def reader_of(schema, users=None, items=None):
-    return LogReader(schema, Attributes.of(schema, "user", users), Attributes.of(schema, "item", items))
+def reader_of(schema, items=None):
+    return LogReader.of(MemoryLog(pl.DataFrame(), None, items), schema)
 
 
 READER = reader_of(SCHEMA)
@@ -120,7 +120,7 @@ def test_events_without_a_key_are_left_out():
         (Feature("seen", "item", "count", key=("item.author",)),), ("click",), {"items.author": "int"}
     )
     items = pl.DataFrame({"item_id": [0, 1, 2], "author": [None, 4, None]})
-    state, reader = State(schema), reader_of(schema, None, items)
+    state, reader = State(schema), reader_of(schema, items)
     events = pl.DataFrame({"user_id": [5, 5, 5], "item_id": [0, 1, 2], "event_time": [0, 1, 2]})
     columns = {"timestamp": [1, 2, 2], "user_id": [5, 5, 5], "item_id": [1, 0, 1], "event_time": [9, 9, 9]}
     asked = pl.DataFrame({"request_id": [1, 2, 2], **columns, "position": [0, 0, 1], "y_click": [0.0, 0.0, 0.0]})
@@ -137,16 +137,16 @@ def test_what_the_core_cannot_read_is_named():
     events = reader.core.events(two, two, two, np.full(2, NULL), {})
     records = [one.core for one in state.records.values()]
     asked = [two, np.array([1, 0]), np.full(2, NULL), np.arange(3), two]
-    with pytest.raises(ValueError, match="time of requests goes back"):
-        reader.core.read(records, events, *asked, [])
-    with pytest.raises(ValueError, match="offsets do not divide the rows"):
-        reader.core.read(records, events, *asked[:3], np.array([0, 1, 3]), two, [])
-    with pytest.raises(ValueError, match="records want one of each table"):
-        reader.core.read(records[:1], events, *asked, [])
-    with pytest.raises(ValueError, match="records are of another schema"):
-        reader.core.read([one.core for one in State(SCHEMA).records.values()], events, *asked, [])
-    with pytest.raises(ValueError, match="events"):
-        reader.core.read(records, events[1:], *asked, [])
+    others = [one.core for one in State(SCHEMA).records.values()]
+    for arguments, message in (
+        ((records, events, *asked, []), "time of requests goes back"),
+        ((records, events, *asked[:3], np.array([0, 1, 3]), two, []), "offsets do not divide the rows"),
+        ((records[:1], events, *asked, []), "records want one of each table"),
+        ((others, events, *asked, []), "records are of another schema"),
+        ((records, events[1:], *asked, []), "events"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            reader.core.read(*arguments)
     with pytest.raises(ValueError, match="records"):
         state.records["user"].merge(two, np.zeros((2, 2), np.int64))
     assert len(state.records["user"]) == 0

@@ -12,7 +12,7 @@ from pygrade.cli import main as cli
 from pygrade.config.pipeline import CheckConfig
 from pygrade.data.events import EventLog
 from pygrade.logs import read_logs
-from pygrade.pipeline.candidate_copies import CandidateCopies
+from pygrade.pipeline.candidates import CandidateCopies
 from pygrade.pipeline.check import serve_check
 from pygrade.pipeline.run import run_pipeline
 from pygrade.serving.names import Names

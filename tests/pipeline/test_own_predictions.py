@@ -15,7 +15,7 @@ from pygrade.data.events import EventLog
 from pygrade.features import FeatureSet
 from pygrade.logs import read_logs
 from pygrade.pipeline.check import serve_check
-from pygrade.pipeline.own_predictions import OwnPredictions
+from pygrade.pipeline.mtl import OwnPredictions
 from pygrade.pipeline.run import run_pipeline
 from pygrade.serving.artifact import open_artifact
 from pygrade.serving.pipeline import Pipeline

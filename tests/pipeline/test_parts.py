@@ -13,8 +13,7 @@ from pygrade.data.events import EventLog
 from pygrade.features import FeatureSet, materialize
 from pygrade.logs import read_logs
 from pygrade.logs.columns import COLUMNS, PER_REQUEST
-from pygrade.pipeline.candidate_copies import CandidateCopies
-from pygrade.pipeline.candidates import Finder, with_candidates
+from pygrade.pipeline.candidates import CandidateCopies, Finder, with_candidates
 from pygrade.pipeline.logs import LogsStage
 from pygrade.pipeline.mtl import ModelPredictions
 from pygrade.pipeline.policy_inputs import PolicyInputs

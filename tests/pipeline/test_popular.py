@@ -9,8 +9,7 @@ from pygrade.config.pipeline import CheckConfig
 from pygrade.pipeline import prerank
 from pygrade.pipeline.check import serve_check
 from pygrade.pipeline.prerank import POPULAR, TOWERS, loses
-from pygrade.pipeline.run import run_pipeline
-from pygrade.pipeline.warnings import warnings_of
+from pygrade.pipeline.run import run_pipeline, warnings_of
 from pygrade.serving.pipeline import Pipeline
 from tests.pipeline.test_run import summary_of
 from tests.pipeline.world import CONFIG, copy

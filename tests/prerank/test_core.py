@@ -13,7 +13,7 @@ import torch
 
 from devtools.tolerances import assert_close
 from pygrade import _core
-from pygrade.prerank import ItemIndex, Prerank, fit
+from pygrade.prerank import Prerank, fit
 from tests.prerank.world import CONFIG
 
 
@@ -31,13 +31,6 @@ def requests(world):
     ids[5], ids[6], ids[7] = -1, 10**6, 0
     sequences[8], sequences[9], sequences[10, 0] = -1, 3, 2**62
     return replace(batch, request_dense=dense, request_ids=ids, sequences=sequences)
-
-
-def test_an_infinite_score_stays_infinite():
-    vectors = np.array([[3e38, 3e38], [3e38, -3e38], [1, 0], [-3e38, 3e38]], np.float32)
-    ids, scores = ItemIndex.build([4, 3, 2, 1], vectors, "flat").search([[3e38, 3e38]], 5)
-    assert ids.tolist() == [[3, 4, 2, 1, -1]]
-    assert scores[0].tolist() == [np.inf, np.inf, np.float32(3e38), -np.inf, -np.inf]
 
 
 def test_user_vectors_are_those_of_the_towers(fitted, requests):
@@ -65,14 +58,9 @@ dense, fields = f32(50, Du) * 3, rng.integers(-1, 12, (50, 2))
 dense[::7, 1] = np.nan
 vectors = np.empty((50, width), np.float32)
 tower.user_vectors(dense, fields, rng.integers(-1, 3 * V, (50, L)), vectors)
-items, centroids, digest = f32(V, width), np.empty((40, width), np.float32), hashlib.sha256(vectors.tobytes())
-_core.fit_centroids(items, centroids, 2)
-for index in (_core.ItemIndex(ids, items), _core.ItemIndex(ids, items, centroids, 7)):
-    found, scores = np.empty((50, 90), np.int64), np.empty((50, 90), np.float32)
-    index.search(vectors, [ids[r : r + 20] for r in range(50)], None, found, scores)
-    digest.update(centroids.tobytes() + found.tobytes() + scores.tobytes())
-digest = digest.hexdigest()
-print(_core.active_isa(), digest)
+found, scores = np.empty((50, 90), np.int64), np.empty((50, 90), np.float32)
+_core.ItemIndex(ids, f32(V, width)).search(vectors, [ids[r : r + 20] for r in range(50)], None, found, scores)
+print(_core.active_isa(), hashlib.sha256(vectors.tobytes() + found.tobytes() + scores.tobytes()).hexdigest())
 """
 
 
@@ -115,7 +103,6 @@ def test_arguments_are_checked_by_name():
     one, none = np.zeros((1, 3), np.float32), [np.empty(0, np.int64)]
     out = np.empty((1, 2), np.int64), np.empty((1, 2), np.float32)
     for call, message in (
-        (lambda: _core.ItemIndex(np.array([1]), np.zeros((1, 2), np.float32), one), "centroids is .* want"),
         (lambda: index.search(one[:, :2].copy(), none, None, *out), "vectors is .* want"),
         (lambda: index.search(one, none * 2, None, *out), "vectors is .* want"),
         (lambda: index.search(one, none, None, out[0], out[1][:, :1].copy()), "scores is"),

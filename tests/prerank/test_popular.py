@@ -51,7 +51,3 @@ def test_it_is_saved_and_the_core_reads_it(world, popularity, prerank, tmp_path)
     index = ItemIndex(_core.Prerank.load(str(tmp_path / "prerank")).index)
     ids, scores = index.search(prerank.towers.user_vectors(requests)[:1], 25)
     assert np.array_equal(ids, expected[:1]) and np.array_equal(scores[0], -np.arange(25))
-    lists = ItemIndex.build(
-        prerank.index.item_id, prerank.index.vectors, "ivf"
-    )  # by popularity: the best are in the first
-    assert np.array_equal(lists.search(prerank.towers.user_vectors(requests), 25)[0], expected)

@@ -271,7 +271,7 @@ def test_wrong_shapes_and_settings_are_named(learned):
         fitted.towers.item_vectors(Catalog(np.arange(2), np.zeros((2, 5), np.float32), np.zeros((2, 1), np.int64)))
     with pytest.raises(ValueError, match="validation batches hold no positive"):
         fit(world.batches(100, 1), WEIGHTS, SMALL, lambda: iter(()))
-    for name, value in (("width", 1), ("temperature", 0.0), ("dropout", 1.0), ("index", "tree"), ("patience", 0)):
+    for name, value in (("width", 1), ("temperature", 0.0), ("dropout", 1.0), ("patience", 0)):
         with pytest.raises(ValueError, match=f"{name} is {value!r}"):
             replace(SMALL, **{name: value})
 

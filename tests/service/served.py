@@ -7,7 +7,6 @@ import numpy as np
 
 from pygrade.logs import Logs
 from pygrade.logs.parquet import write_part
-from pygrade.service.join import columns_of
 
 TASKS = ("click", "buy")
 START = 1_700_000_000_000
@@ -49,7 +48,7 @@ def pages(count, seed=0, first=0, size=6, shown=3, items=40, names="r{}", tasks=
 def write_exposures(logs, folder, name):
     """A file as the core names it."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_part(columns_of(logs), folder / f"exposures-{name}.parquet")
+    write_part(vars(logs), folder / f"exposures-{name}.parquet")
 
 
 def events_of(logs, seed=0):

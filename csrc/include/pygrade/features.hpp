@@ -52,7 +52,7 @@ struct FeatureRequest {
 };
 
 // The features of one request, and the memory that `read_user` and `read_items` work in. Reused, it allocates nothing.
-// Dense values are as measured, NaN if unknown; ids are places in vocabularies from 1 on, or hash buckets; 0: unknown.
+// Dense values are as measured, NaN if unknown; ids are places in vocabularies from 1 on; 0: unknown.
 struct PYGRADE_API FeatureBuffer {
   FeatureBuffer();
   ~FeatureBuffer();
@@ -107,7 +107,7 @@ class PYGRADE_API Features {
 };
 
 // Inputs of a policy by name: of numbers a column of request_dense or item_dense; of FEATURE=LEVEL, a level of a
-// categorical, hashed or list feature, 1 where the request or item has it, 0 elsewhere.
+// categorical or list feature, 1 where the request or item has it, 0 elsewhere.
 class PYGRADE_API FeatureInputs {
  public:
   // Of requests, or of items.

@@ -56,31 +56,20 @@ class PYGRADE_API UserTower {
   std::unique_ptr<Impl> impl_;
 };
 
-// An index as it lies in files, to be used in place. Items are in lists, each in whole blocks of 16 items.
+// An index as it lies in files, to be used in place: whole blocks of 16 items.
 struct ItemIndexLayout {
-  std::size_t width = 0;                         // numbers in a vector
-  std::span<const std::int64_t> list_size = {};  // [nlist] items of each list; an exact index has one list
-  std::span<const std::int64_t> item_ids = {};   // [blocks, 16]; ascending in a list, -1 past its end
-  std::span<const float> vectors = {};           // [blocks, width, 16]
-  std::span<const float> centroids = {};         // [nlist, width]; empty: exact
-  std::size_t nprobe = 0;                        // see ItemIndex::make; 0: exact
+  std::size_t width = 0;                        // numbers in a vector
+  std::span<const std::int64_t> item_ids = {};  // [blocks, 16]; ascending, -1 past the end
+  std::span<const float> vectors = {};          // [blocks, width, 16]
 };
 
-// Items and their vectors. Immutable: any number of threads may use one at once.
-//
-// An exact index scores all items. An approximate one (IVF, an inverted file) has them in lists by the nearest of
-// `nlist` centroids and scores those of the `nprobe` lists whose centroids have the best scores; of more lists while
-// fewer items pass the filters than are asked for. Where few items are eligible it scores them all. Order and scores
-// are those of the exact index; a result has the same bits on every instruction set.
+// Items and their vectors. Immutable: any number of threads may use one at once. A search scores all items that are
+// eligible; a result has the same bits on every instruction set.
 class PYGRADE_API ItemIndex {
  public:
   // item_ids[m], ascending from 0 on, and their vectors[m, width], which are copied. std::invalid_argument for others.
   static std::shared_ptr<const ItemIndex> make(std::span<const std::int64_t> item_ids, std::span<const float> vectors,
                                                std::size_t width);
-  // An approximate one of centroids[nlist, width], 1 <= nprobe <= nlist.
-  static std::shared_ptr<const ItemIndex> make(std::span<const std::int64_t> item_ids, std::span<const float> vectors,
-                                               std::size_t width, std::span<const float> centroids, std::size_t nprobe,
-                                               int threads = 1);
   // What `layout()` gave, kept by `owner`; copied if owner is null or its vectors are not aligned to 64 bytes.
   static std::shared_ptr<const ItemIndex> make(const ItemIndexLayout& layout, std::shared_ptr<const void> owner);
   ~ItemIndex();
@@ -109,11 +98,6 @@ class PYGRADE_API ItemIndex {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-// nlist centroids of vectors[m, width] by k-means (Lloyd, 10 passes over at most 64 vectors for each centroid, the same
-// for the same vectors): [nlist, width]. std::invalid_argument unless 1 <= nlist <= m.
-PYGRADE_API std::vector<float> fit_centroids(std::span<const float> vectors, std::size_t width, std::size_t nlist,
-                                             int threads = 1);
 
 // The score of each row of vectors[n, width] under a vector[width], as `ItemIndex::search` computes it: scores[n].
 PYGRADE_API void item_scores(std::span<const float> vector, std::span<const float> vectors, std::span<float> scores);

@@ -14,13 +14,11 @@ using Transform = Feature::Transform;
 
 // In the order of the enums.
 constexpr std::string_view entities[] = {"user", "context", "item", "cross"};
-constexpr std::string_view kinds[] = {"dense",    "categorical", "hashed", "list",   "vector",
-                                      "sequence", "count",       "rate",   "recency"};
+constexpr std::string_view kinds[] = {"dense", "categorical", "list", "vector", "sequence", "count", "rate", "recency"};
 constexpr std::string_view transforms[] = {"none", "log1p", "age"};
 constexpr std::string_view times[] = {"time:hour_sin", "time:hour_cos", "time:weekend"};
-constexpr std::string_view fields[] = {"name",      "entity",    "kind",         "source", "key",
-                                       "transform", "smoothing", "window_hours", "length", "size",
-                                       "buckets",   "min_count", "max_size"};
+constexpr std::string_view fields[] = {"name",      "entity",       "kind",   "source", "key",       "transform",
+                                       "smoothing", "window_hours", "length", "size",   "min_count", "max_size"};
 constexpr double max_length = 1 << 16;
 constexpr std::size_t max_features = 10'000;
 
@@ -105,8 +103,7 @@ void check_source(const Feature& f) {
   if (f.is_time() && (f.kind != Kind::dense || !f.per_request())) refuse(f, "a time is a dense feature of the context");
   const bool of_request = f.source == "user_id" || f.source == "scenario";
   if (!of_request && f.source != "item_id") return;
-  if (f.kind != Kind::categorical && f.kind != Kind::hashed)
-    refuse(f, f.source + " is categorical or hashed, not " + name_of(f.kind));
+  if (f.kind != Kind::categorical) refuse(f, f.source + " is categorical, not " + name_of(f.kind));
   if (of_request != f.per_request()) refuse_entity(f, f.source + " is of another one");
 }
 
@@ -130,8 +127,6 @@ void check(const Feature& f) {
   if (f.size != 0 && (f.kind != Kind::vector || f.size <= f.length))
     refuse(f,
            "size is " + std::to_string(f.size) + "; want more than length for vectors that are projected, 0 elsewhere");
-  if ((f.buckets > 0) != (f.kind == Kind::hashed))
-    refuse(f, "buckets is " + std::to_string(f.buckets) + "; want 1 or more for hashed features, 0 elsewhere");
   if (f.transform == Transform::age && (f.kind != Kind::dense || f.is_time()))
     refuse(f, "transform 'age' is for dense features that are times");
   if (f.transform == Transform::log1p && f.kind != Kind::dense && f.kind != Kind::count)
@@ -160,7 +155,6 @@ Feature read_feature(const Json& record) {
   f.window_hours = number(record, "window_hours", f.window_hours);
   f.length = whole(record, "length", f.length, max_length);
   f.size = whole(record, "size", f.size, most);
-  f.buckets = whole(record, "buckets", f.buckets, most);
   f.min_count = whole(record, "min_count", f.min_count, most);
   f.max_size = whole(record, "max_size", f.max_size, most);
   check(f);

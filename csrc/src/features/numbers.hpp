@@ -29,14 +29,6 @@ class Mix {
   bool absent_ = false;
 };
 
-// The bucket of a code from 1 on; 0 if it is missing.
-inline std::int64_t bucket_of(std::int64_t code, std::int64_t buckets) {
-  if (code == null_code) return 0;
-  Mix mixed;
-  mixed.add(code);
-  return static_cast<std::int64_t>(static_cast<std::uint64_t>(mixed.code()) % static_cast<std::uint64_t>(buckets)) + 1;
-}
-
 // round(value · 2^20), the value being limited to ±2^31.
 std::int64_t to_fixed(double value);
 

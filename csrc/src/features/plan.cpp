@@ -94,7 +94,6 @@ std::int64_t TablePlan::key_of(const Codes& codes) const {
 
 std::int64_t IdCoding::id_of(std::int64_t code) const {
   if (plain) return code;
-  if (buckets > 0) return bucket_of(code, buckets);
   const auto found = std::ranges::lower_bound(vocabulary, code);
   return found == vocabulary.end() || *found != code ? 0 : found - vocabulary.begin() + 1;
 }
@@ -119,41 +118,24 @@ void add_run(std::vector<ColumnRun>& runs, std::size_t from, std::size_t to) {
     runs.push_back({start, end, 1});
 }
 
-Plan::Plan(Schema schema_given, std::span<const std::byte> fitted) : schema(std::move(schema_given)) {
-  name_columns();
+Plan::Plan(Schema schema_given, std::span<const std::byte> fitted) : Plan(std::move(schema_given)) {
+  codings.clear();
   read_fitted(fitted);
-  add_columns();
 }
 
 Plan::Plan(Schema schema_given) : schema(std::move(schema_given)) {
-  name_columns();
-  for (const Feature& f : schema.features)
-    if (f.is_id()) codings.push_back({0, {}, true});
-  add_columns();
-}
-
-void Plan::name_columns() {
-  for (const Feature& f : schema.features) {
-    if (f.kind == Kind::sequence) continue;
-    auto& names = f.per_request()             ? (f.is_id() ? request_id_features : request_features)
-                  : f.entity == Entity::cross ? cross_features
-                                              : (f.is_id() ? item_id_features : item_features);
-    for (auto& name : f.columns()) names.push_back(std::move(name));
-  }
-}
-
-void Plan::add_columns() {
   utc_offset = static_cast<std::int64_t>(std::nearbyint(schema.utc_offset_hours * hour));
   empty_user = unknown_row(schema.user_attributes);
   empty_item = unknown_row(schema.item_attributes);
   user_table_name = "user_static." + schema.hash;
   item_table_name = "item_static." + schema.hash;
-  add_tables();
-  add_request();
-  add_items();
+  for (const Table& table : schema.tables) add_table(table);
+  for (const Feature& f : schema.features) add_feature(f);
+  for (const TablePlan& plan : tables) {
+    most_fields = std::max(most_fields, plan.fields.size());
+    most_features = std::max(most_features, plan.features.size());
+  }
 }
-
-// ---- fitted values
 
 void Plan::read_fitted(std::span<const std::byte> fitted) {
   if (const std::string stated = read_metadata(fitted, "schema"); stated != schema.hash)
@@ -164,60 +146,69 @@ void Plan::read_fitted(std::span<const std::byte> fitted) {
   cross = normalization(tensors, "cross_dense", cross_features.size());
   for (const Feature& f : schema.features) {
     if (!f.is_id()) continue;
-    IdCoding coding{f.buckets, {}, false};
-    if (f.kind != Kind::hashed)
-      coding.vocabulary = column_of<std::int64_t>(tensors, "vocabulary." + f.name, TensorType::int64);
+    IdCoding coding{column_of<std::int64_t>(tensors, "vocabulary." + f.name, TensorType::int64), false};
     if (std::ranges::adjacent_find(coding.vocabulary, std::greater_equal<>{}) != coding.vocabulary.end())
       throw SafetensorsError("tensor \"vocabulary." + f.name + "\" does not ascend");
     codings.push_back(std::move(coding));
   }
 }
 
-// ---- tables
+void Plan::add_table(const Table& table) {
+  TablePlan plan;
+  plan.table = &table;
+  plan.stored_name = table.name + "." + schema.hash;
+  plan.per_row = table.per_row();
+  plan.cross = plan.per_row && std::ranges::any_of(table.key, [](const auto& p) { return !p.starts_with("item"); });
+  for (const std::string& part : table.key) {
+    CodeSource source;
+    if (part == "item_id") source.from = From::item_id;
+    if (part == "scenario") source.from = From::scenario;
+    if (part.starts_with("user.")) {
+      source = {From::user, schema.attribute(Entity::user, part.substr(5), "code").place};
+      keys_need_users = true;
+    }
+    if (part.starts_with("item.")) {
+      const std::size_t stored = schema.attribute(Entity::item, part.substr(5), "code").place;
+      const auto found = std::ranges::find(items.codes, stored);
+      source = {From::item, static_cast<std::size_t>(found - items.codes.begin())};
+      if (found == items.codes.end()) items.codes.push_back(stored);
+      keys_need_items = true;
+    }
+    plan.key.push_back(source);
+  }
+  if (table.name == "user") {
+    plan.misses = &FeatureCounters::user_misses;
+    user_table = tables.size();
+  }
+  if (table.name == "item") plan.misses = &FeatureCounters::item_misses;
+  record_place.push_back(records);
+  if (!plan.per_row) records += table.empty.size();
+  tables.push_back(std::move(plan));
+}
 
-void Plan::add_tables() {
-  for (const Table& table : schema.tables) {
-    TablePlan plan;
-    plan.table = &table;
-    plan.stored_name = table.name + "." + schema.hash;
-    plan.per_row = table.per_row();
-    plan.cross = plan.per_row && std::ranges::any_of(table.key, [](const auto& p) { return !p.starts_with("item"); });
-    for (const std::string& part : table.key) {
-      CodeSource source;
-      if (part == "item_id") source.from = From::item_id;
-      if (part == "scenario") source.from = From::scenario;
-      if (part.starts_with("user.")) {
-        source = {From::user, schema.attribute(Entity::user, part.substr(5), "code").place};
-        keys_need_users = true;
-      }
-      if (part.starts_with("item.")) {
-        const std::size_t stored = schema.attribute(Entity::item, part.substr(5), "code").place;
-        const auto found = std::ranges::find(items.codes, stored);
-        source = {From::item, static_cast<std::size_t>(found - items.codes.begin())};
-        if (found == items.codes.end()) items.codes.push_back(stored);
-        keys_need_items = true;
-      }
-      plan.key.push_back(source);
-    }
-    if (table.name == "user") {
-      plan.misses = &FeatureCounters::user_misses;
-      user_table = tables.size();
-    }
-    if (table.name == "item") plan.misses = &FeatureCounters::item_misses;
-    record_place.push_back(records);
-    if (!plan.per_row) records += table.empty.size();
-    tables.push_back(std::move(plan));
+// Names the feature's columns, and finds what they are made of.
+void Plan::add_feature(const Feature& f) {
+  if (f.kind == Kind::sequence) {
+    const auto& recent = schema.table({"user_id"}).recent(f.source);
+    sequences.push_back({recent.place + recent.length, static_cast<std::size_t>(f.length)});
+    sequence_length += sequences.back().length;
+    return;
   }
-  std::size_t request_column = 0, item_column = 0, cross_column = 0;
-  for (const Feature& f : schema.features) {
-    if (f.is_id() || f.kind == Kind::sequence) continue;
-    std::size_t& column = f.per_request() ? request_column : f.entity == Entity::cross ? cross_column : item_column;
-    if (f.has_history()) add_history(f, signed_size(column));
-    column += f.width();
+  auto& names = f.per_request()             ? (f.is_id() ? request_id_features : request_features)
+                : f.entity == Entity::cross ? cross_features
+                                            : (f.is_id() ? item_id_features : item_features);
+  const std::size_t column = names.size();
+  for (auto& name : f.columns()) names.push_back(std::move(name));
+  if (f.has_history()) return add_history(f, signed_size(column));
+  const bool of_item = f.entity == Entity::item;
+  if (f.is_id()) {
+    for (const CodeSource& source : code_sources(f)) (of_item ? items.ids : ids).push_back({source, codings.size()});
+    codings.push_back({{}, true});
+    return;
   }
-  for (const TablePlan& plan : tables) {
-    most_fields = std::max(most_fields, plan.fields.size());
-    most_features = std::max(most_features, plan.features.size());
+  for (const NumberColumn& number : numbers_of(f, column)) {
+    if (of_item && f.transform != Transform::age) add_run(items.runs, items.numbers.size(), number.column);
+    (!of_item ? numbers : f.transform == Transform::age ? items.ages : items.numbers).push_back(number);
   }
 }
 
@@ -268,9 +259,29 @@ std::int64_t Plan::prior_of(const Feature& f) {
 
 // ---- columns that are no history
 
-// The columns of a dense or vector attribute, `column` being the first.
+// Where the codes of a categorical or list feature come from, one for each column.
+std::vector<CodeSource> Plan::code_sources(const Feature& f) const {
+  if (f.source == "user_id") return {{From::user_id}};
+  if (f.source == "item_id") return {{From::item_id}};
+  if (f.source == "scenario") return {{From::scenario}};
+  if (f.entity == Entity::context) return {{From::context, schema.context_place(f.source)}};
+  const std::size_t place = schema.attribute(f.entity, f.source, f.kind == Kind::list ? "codes" : "code").place;
+  std::vector<CodeSource> sources;
+  for (std::size_t i = 0; i < f.width(); ++i)
+    sources.push_back({f.entity == Entity::user ? From::user : From::item, place + i});
+  return sources;
+}
+
+// The columns of a dense or vector feature, `column` being the first.
 std::vector<NumberColumn> Plan::numbers_of(const Feature& f, std::size_t column) const {
   using From = NumberColumn::From;
+  if (f.is_time()) {
+    const auto from = f.source == "time:hour_sin"   ? From::sine
+                      : f.source == "time:hour_cos" ? From::cosine
+                                                    : From::weekend;
+    return {{from, 0, column, f.transform}};
+  }
+  if (f.entity == Entity::context) return {{From::context, schema.context_place(f.source), column, f.transform}};
   if (f.kind == Kind::dense)
     return {{From::attribute, schema.attribute(f.entity, f.source, "float").place, column, f.transform}};
   const std::size_t place = schema.attribute(f.entity, f.source, "floats").place;
@@ -278,78 +289,6 @@ std::vector<NumberColumn> Plan::numbers_of(const Feature& f, std::size_t column)
   for (std::size_t i = 0; i < f.width(); ++i)
     columns.push_back({i % 2 == 0 ? From::lower : From::upper, place + i / 2, column + i, Transform::none});
   return columns;
-}
-
-void Plan::add_request() {
-  std::size_t column = 0, coding = 0;
-  const auto context_place = [&](const std::string& name) {
-    return static_cast<std::size_t>(
-        std::ranges::find(schema.context, name, &std::pair<std::string, std::string>::first) - schema.context.begin());
-  };
-  for (const Feature& f : schema.features) {
-    if (f.kind == Kind::sequence) {
-      const auto& recent = schema.table({"user_id"}).recent(f.source);
-      sequences.push_back({recent.place + recent.length, static_cast<std::size_t>(f.length)});
-      sequence_length += sequences.back().length;
-    }
-    const std::size_t own_coding = coding;
-    if (f.is_id()) ++coding;
-    if (!f.per_request() || f.kind == Kind::sequence) continue;
-    if (f.is_id()) {
-      if (f.source == "user_id") {
-        ids.push_back({{From::user_id}, own_coding});
-      } else if (f.source == "scenario") {
-        ids.push_back({{From::scenario}, own_coding});
-      } else if (f.entity == Entity::context) {
-        ids.push_back({{From::context, context_place(f.source)}, own_coding});
-      } else {
-        const std::size_t place =
-            schema.attribute(Entity::user, f.source, f.kind == Kind::list ? "codes" : "code").place;
-        for (std::size_t i = 0; i < f.width(); ++i) ids.push_back({{From::user, place + i}, own_coding});
-      }
-      continue;
-    }
-    if (f.is_time()) {
-      const auto from = f.source == "time:hour_sin"   ? NumberColumn::From::sine
-                        : f.source == "time:hour_cos" ? NumberColumn::From::cosine
-                                                      : NumberColumn::From::weekend;
-      numbers.push_back({from, 0, column, f.transform});
-    } else if (f.entity == Entity::context && !f.has_history()) {
-      numbers.push_back({NumberColumn::From::context, context_place(f.source), column, f.transform});
-    } else if (!f.has_history()) {
-      for (const NumberColumn& number : numbers_of(f, column)) numbers.push_back(number);
-    }
-    column += f.width();
-  }
-}
-
-void Plan::add_items() {
-  std::size_t column = 0, coding = 0;
-  for (const Feature& f : schema.features) {
-    const std::size_t own_coding = coding;
-    if (f.is_id()) ++coding;
-    if (f.entity != Entity::item) continue;
-    if (f.is_id()) {
-      if (f.source == "item_id") {
-        items.ids.push_back({{From::item_id}, own_coding});
-      } else {
-        const std::size_t place =
-            schema.attribute(Entity::item, f.source, f.kind == Kind::list ? "codes" : "code").place;
-        for (std::size_t i = 0; i < f.width(); ++i) items.ids.push_back({{From::item, place + i}, own_coding});
-      }
-      continue;
-    }
-    if (!f.has_history())
-      for (const NumberColumn& number : numbers_of(f, column)) {
-        if (f.transform == Transform::age) {
-          items.ages.push_back(number);
-        } else {
-          add_run(items.runs, items.numbers.size(), number.column);
-          items.numbers.push_back(number);
-        }
-      }
-    column += f.width();
-  }
 }
 
 void Plan::remember(std::int64_t item_id, std::span<const std::int64_t> stored, std::span<std::int64_t> row) const {

@@ -16,7 +16,6 @@ inline std::int64_t signed_size(std::size_t size) { return static_cast<std::int6
 
 // How a code becomes an id.
 struct IdCoding {
-  std::int64_t buckets = 0;              // hashed; 0: by the vocabulary
   std::vector<std::int64_t> vocabulary;  // ascending; an id is the place + 1, 0 elsewhere
   bool plain = false;                    // nothing is fitted: the code itself
 
@@ -132,13 +131,11 @@ struct Plan {
   void remember(std::int64_t item_id, std::span<const std::int64_t> stored, std::span<std::int64_t> row) const;
 
  private:
-  void name_columns();
   void read_fitted(std::span<const std::byte> fitted);
-  void add_columns();
-  void add_tables();
-  void add_request();
-  void add_items();
+  void add_table(const Table& table);
+  void add_feature(const Feature& feature);
   void add_history(const Feature& feature, std::int64_t column);
+  std::vector<CodeSource> code_sources(const Feature& feature) const;
   std::vector<NumberColumn> numbers_of(const Feature& feature, std::size_t column) const;
   std::int64_t prior_of(const Feature& feature);
 };

@@ -155,6 +155,11 @@ const Attribute& Schema::attribute(Entity entity, std::string_view column, std::
 
 bool Schema::counts_over(std::string_view part) const { return contains(key_parts, part); }
 
+std::size_t Schema::context_place(std::string_view column) const {
+  const auto found = std::ranges::find(context, column, &std::pair<std::string, std::string>::first);
+  return static_cast<std::size_t>(found - context.begin());
+}
+
 void Schema::make_tables() {
   struct Fields {
     std::set<std::string> sums, lasts;

@@ -13,7 +13,7 @@ namespace pygrade::inline v0_2::detail {
 
 struct Feature {
   enum class Entity : std::uint8_t { user, context, item, cross };
-  enum class Kind : std::uint8_t { dense, categorical, hashed, list, vector, sequence, count, rate, recency };
+  enum class Kind : std::uint8_t { dense, categorical, list, vector, sequence, count, rate, recency };
   enum class Transform : std::uint8_t { none, log1p, age };
 
   std::string name, source;
@@ -22,10 +22,10 @@ struct Feature {
   Transform transform = Transform::none;
   std::vector<std::string> key;
   double smoothing = 20.0, window_hours = 0.0;
-  std::int64_t length = 0, size = 0, buckets = 0, min_count = 1, max_size = 1'000'000;
+  std::int64_t length = 0, size = 0, min_count = 1, max_size = 1'000'000;
 
   bool per_request() const { return entity == Entity::user || entity == Entity::context; }
-  bool is_id() const { return kind == Kind::categorical || kind == Kind::hashed || kind == Kind::list; }
+  bool is_id() const { return kind == Kind::categorical || kind == Kind::list; }
   bool has_history() const { return kind == Kind::count || kind == Kind::rate || kind == Kind::recency; }
   bool is_time() const { return source.starts_with("time:"); }
   // Columns that it makes, of dense features or ids.
@@ -97,6 +97,7 @@ struct Schema {
   const Table& table(const std::vector<std::string>& key) const;
   const Attribute& attribute(Feature::Entity entity, std::string_view column, std::string_view kind) const;
   bool counts_over(std::string_view part) const;
+  std::size_t context_place(std::string_view column) const;  // among `context`
 
  private:
   void make_tables();

@@ -47,10 +47,9 @@ struct Record {
       const Json json = detail::parse_artifact_record(text, "pygrade.Prerank");
       check_hash(json, text);
       schema_hash = json.string_at("schema_hash");
-      const std::string& kind = json.string_at("index_kind");
-      if (kind != "flat" && kind != "ivf")
-        throw detail::JsonError("its index is of kind " + detail::json_quote(kind) + "; want flat or ivf");
-      if (kind == "ivf") nprobe = size_at(json, "nprobe", 1);
+      if (const Json* kind = json.find("index_kind"); kind != nullptr && kind->string != "flat")
+        throw detail::JsonError("its index is of kind " + detail::json_quote(kind->string) +
+                                ", of an older pygrade; want flat: run pygrade pipeline again");
       const Json& config = json.object_at("config");
       width = size_at(config, "width", 2);
       hidden = size_at(config, "hidden", 1);
@@ -72,19 +71,17 @@ struct Record {
 
   std::string path;
   std::string schema_hash, tensors;  // the latter: sha256 of the file
-  std::size_t width = 0, hidden = 0, field_embedding = 0, nprobe = 0;
+  std::size_t width = 0, hidden = 0, field_embedding = 0;
 };
 
 const TensorView& tensor_of(std::span<const TensorView> tensors, std::string_view name, detail::TensorType type,
                             std::size_t dimensions) {
-  const auto found = std::ranges::lower_bound(tensors, name, {}, &TensorView::name);
-  if (found == tensors.end() || found->name != name)
-    throw detail::SafetensorsError("tensor " + detail::json_quote(name) + " is absent");
-  if (found->type != type || found->shape.size() != dimensions)
+  const TensorView& found = detail::find_tensor(tensors, name);
+  if (found.type != type || found.shape.size() != dimensions)
     throw detail::SafetensorsError("tensor " + detail::json_quote(name) + " is not " +
                                    (type == detail::TensorType::int64 ? "I64" : "F32") + " of " +
                                    std::to_string(dimensions) + " dimensions");
-  return *found;
+  return found;
 }
 
 using Integers = detail::TensorValues<std::int64_t>;
@@ -123,24 +120,16 @@ std::shared_ptr<const UserTower> read_tower(const Record& record, std::span<cons
                           output_bias});
 }
 
-// A tensor of vectors: rows of the width, or blocks of `last` of them.
-Floats vectors_of(std::span<const TensorView> tensors, std::string_view name, std::size_t width, std::size_t last = 0) {
-  const TensorView& found = tensor_of(tensors, name, detail::TensorType::float32, last > 0 ? 3 : 2);
-  if (static_cast<std::size_t>(found.shape[1]) != width ||
-      (last > 0 && static_cast<std::size_t>(found.shape[2]) != last))
-    throw detail::SafetensorsError("tensor " + detail::json_quote(name) + " is not of width " + std::to_string(width));
-  return Floats(found.bytes);
-}
-
 std::shared_ptr<const ItemIndex> read_index(const Record& record, std::span<const TensorView> tensors,
                                             const std::shared_ptr<const void>& owner) {
   const Integers item_ids = integers(tensors, "index.item_id");
-  const Integers list_size = integers(tensors, "index.list_size");
-  const Floats vectors = vectors_of(tensors, "index.vectors", record.width, detail::item_block);
-  const Floats centroids = vectors_of(tensors, "index.centroids", record.width);
+  const TensorView& blocks = tensor_of(tensors, "index.vectors", detail::TensorType::float32, 3);
+  if (static_cast<std::size_t>(blocks.shape[1]) != record.width ||
+      static_cast<std::size_t>(blocks.shape[2]) != detail::item_block)
+    throw detail::SafetensorsError("tensor \"index.vectors\" is not of width " + std::to_string(record.width));
+  const Floats vectors(blocks.bytes);
   const bool copied = item_ids.copied() || vectors.copied();
-  return ItemIndex::make({record.width, list_size, item_ids, vectors, centroids, record.nprobe},
-                         copied ? nullptr : owner);
+  return ItemIndex::make({record.width, item_ids, vectors}, copied ? nullptr : owner);
 }
 
 }  // namespace

@@ -50,19 +50,6 @@ class AlignedFloats {
   float* start_;
 };
 
-// Centroids[k, width] of inverted lists, to find the nearest one of a vector by the kernels.
-class Centroids {
- public:
-  Centroids(std::span<const float> centroids, std::size_t width);
-
-  // For each row of vectors[n, width] the centroid at the smallest distance, ties by number: nearest[n].
-  void assign(std::span<const float> vectors, std::span<std::int32_t> nearest, int threads) const;
-
- private:
-  std::size_t width_, count_;
-  AlignedFloats blocks_;  // of centroids c with -|c|^2 / 2 as one more number
-};
-
 // std::invalid_argument unless the ids ascend from 0 on and are fewer than 2^31.
 void check_ascending(std::span<const std::int64_t> ids, const char* name);
 

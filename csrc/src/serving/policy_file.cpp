@@ -401,7 +401,7 @@ class PolicyReader {
       p.find_values({}, {}, memory);
       for (const std::string& name : p.valued_scenarios_) p.find_values({}, name, memory);
     } catch (const std::invalid_argument& error) {
-      wrong("values", error.what());
+      throw detail::JsonError(error.what());
     }
   }
 

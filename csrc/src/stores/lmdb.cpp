@@ -97,7 +97,7 @@ class LmdbStore final : public Store {
     file_->read([&](LmdbReader& reader) {
       name_records(read_number(reader), queries, reader.names);
       reader.values.resize(count);
-      const auto now = static_cast<std::uint64_t>(now_ms());
+      const std::uint64_t now = now_ms();
       reader.cache.find(reader.names, now, reader.values, reader.missing);
       find_missing(reader, now, deadline);
       read(reader.values);
@@ -122,7 +122,7 @@ class LmdbStore final : public Store {
       unpack_records(values, now_ms(), url_);
       for (auto& value : changed) value.clear();
       change(values, changed);
-      const std::string header = record_header(ttl);
+      const std::string header = record_header(end_of(ttl));
       for (std::size_t i = 0; i < count; ++i) {
         pack_record(header, changed[i], record);
         put_entry(transaction, bytes_of(names[i]), record);
@@ -143,7 +143,7 @@ class LmdbStore final : public Store {
     std::string record;
     write([&](MDB_txn* transaction, std::optional<LmdbChanges>& changes) {
       const LmdbVersion number = version.empty() ? current_number(transaction) : find_version(transaction, version);
-      const std::string header = record_header(ttl);
+      const std::string header = record_header(end_of(ttl));
       Names of_table(number, table);
       const Cursor cursor(*this, transaction);
       MDB_val last;
@@ -165,7 +165,7 @@ class LmdbStore final : public Store {
   std::size_t sweep() override {
     remove_dropped();
     std::size_t gone = 0;
-    const auto now = static_cast<std::uint64_t>(now_ms());
+    const std::uint64_t now = now_ms();
     std::optional<LmdbName> start;
     std::vector<LmdbName> expired;
     do {
@@ -391,7 +391,7 @@ class LmdbStore final : public Store {
       const int code = mdb_cursor_get(reader.cursor, &name, &record, MDB_SET);
       if (code != MDB_NOTFOUND) check(code);
       auto& found = reader.found[i] = code == 0 ? unpack_record(from_lmdb(record), url_) : RecordContent{{}, 0};
-      reader.values[reader.missing[i]] = found.end != 0 && found.end <= now ? std::string_view() : found.value;
+      reader.values[reader.missing[i]] = is_over(found.end, now) ? std::string_view() : found.value;
     }
   }
 

@@ -29,8 +29,6 @@ struct Content {
   std::string current;
 };
 
-bool is_over(const Value& value, std::uint64_t now) { return value.end != 0 && value.end <= now; }
-
 class MemoryStore final : public Store {
  public:
   MemoryStore(std::shared_ptr<Content> content, std::string version)
@@ -81,10 +79,10 @@ class MemoryStore final : public Store {
     const std::lock_guard lock(content_->mutex);
     check_writer();
     std::size_t gone = 0;
-    const auto now = static_cast<std::uint64_t>(now_ms());
+    const std::uint64_t now = now_ms();
     for (auto& version : content_->versions)
       for (auto& [name, records] : version.tables)
-        gone += std::erase_if(records, [&](const auto& record) { return is_over(record.second, now); });
+        gone += std::erase_if(records, [&](const auto& record) { return is_over(record.second.end, now); });
     return gone;
   }
 
@@ -149,20 +147,16 @@ class MemoryStore final : public Store {
     if (content_->updating) throw update_wrote(url_);
   }
 
-  static std::uint64_t end_of(std::optional<double> ttl) {
-    return ttl ? static_cast<std::uint64_t>(now_ms()) + static_cast<std::uint64_t>(std::max(1.0, *ttl * 1000)) : 0;
-  }
-
   static std::vector<std::string_view> values_of(const Version& version, std::span<const StoreQuery> queries) {
     std::vector<std::string_view> values;
-    const auto now = static_cast<std::uint64_t>(now_ms());
+    const std::uint64_t now = now_ms();
     for (const auto& query : queries) {
       const auto table = version.tables.find(query.table);
       for (const std::int64_t key : query.keys) {
         values.emplace_back();
         if (table == version.tables.end()) continue;
         const auto found = table->second.find(key);
-        if (found != table->second.end() && !is_over(found->second, now))
+        if (found != table->second.end() && !is_over(found->second.end, now))
           values.back() = {found->second.bytes.data(), found->second.bytes.size()};
       }
     }

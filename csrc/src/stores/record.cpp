@@ -12,7 +12,7 @@ namespace {
 constexpr char endless = '\0', timed = '\1';
 constexpr std::size_t time_bytes = 8, checksum_bytes = 4;
 
-std::uint64_t end_of(std::string_view record) {
+std::uint64_t end_in(std::string_view record) {
   std::uint64_t end = 0;
   for (std::size_t i = 1; i <= time_bytes; ++i) end = end << 8 | static_cast<unsigned char>(record[i]);
   return end;
@@ -34,14 +34,17 @@ StoreError other_format(const std::string& url, std::string_view stored) {
                     std::string(store_format) + "': remove the store and publish again");
 }
 
-std::int64_t now_ms() {
+std::uint64_t now_ms() {
   using namespace std::chrono;
-  return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
+  return static_cast<std::uint64_t>(duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count());
 }
 
-std::string record_header(std::optional<double> ttl) {
-  if (!ttl) return std::string(1, endless);
-  const auto end = static_cast<std::uint64_t>(now_ms() + std::max(1LL, std::llrint(*ttl * 1000)));
+std::uint64_t end_of(std::optional<double> ttl) {
+  return ttl ? now_ms() + static_cast<std::uint64_t>(std::max(1LL, std::llrint(*ttl * 1000))) : 0;
+}
+
+std::string record_header(std::uint64_t end) {
+  if (end == 0) return std::string(1, endless);
   std::string header(1, timed);
   for (int shift = 56; shift >= 0; shift -= 8) header += static_cast<char>(end >> shift);
   return header;
@@ -62,15 +65,15 @@ RecordContent unpack_record(std::string_view record, const std::string& url) {
     throw StoreError(url + ": a record begins with byte " + std::to_string(static_cast<unsigned char>(record[0])) +
                      "; want 0, or 1 and a time");
   return {record.substr(1 + time_bytes, record.size() - 1 - time_bytes - checksum_bytes),
-          std::max<std::uint64_t>(end_of(record), 1)};
+          std::max<std::uint64_t>(end_in(record), 1)};
 }
 
 bool is_expired(std::string_view record, std::uint64_t now) {
   return !record.empty() && record[0] == timed && crc32(record) == crc32_whole &&
-         record.size() >= 1 + time_bytes + checksum_bytes && end_of(record) <= now;
+         record.size() >= 1 + time_bytes + checksum_bytes && end_in(record) <= now;
 }
 
-void unpack_records(std::span<std::string_view> records, std::int64_t now, const std::string& url) {
+void unpack_records(std::span<std::string_view> records, std::uint64_t now, const std::string& url) {
   constexpr std::size_t ahead = 2, most = 2048;  // records, and bytes of each, that are fetched meanwhile
   for (std::size_t i = 0; i < records.size(); ++i) {
     if (i + ahead < records.size()) {
@@ -79,7 +82,7 @@ void unpack_records(std::span<std::string_view> records, std::int64_t now, const
     }
     if (records[i].data() == nullptr) continue;
     const auto [value, end] = unpack_record(records[i], url);
-    records[i] = end != 0 && end <= static_cast<std::uint64_t>(now) ? std::string_view() : value;
+    records[i] = is_over(end, now) ? std::string_view() : value;
   }
 }
 

@@ -20,10 +20,14 @@ inline constexpr std::string_view store_format = "1";
 // The error for a store of another format.
 StoreError other_format(const std::string& url, std::string_view stored);
 
-std::int64_t now_ms();  // since 1970
+std::uint64_t now_ms();  // since 1970
 
-// The bytes before values that are written now and live `ttl` seconds; nothing: for ever.
-std::string record_header(std::optional<double> ttl);
+// When values end that are written now and live `ttl` seconds: milliseconds since 1970, 0: never.
+std::uint64_t end_of(std::optional<double> ttl);
+inline bool is_over(std::uint64_t end, std::uint64_t now) { return end != 0 && end <= now; }
+
+// The bytes before values that end then.
+std::string record_header(std::uint64_t end);
 
 // Replaces `record` by that of `value`.
 void pack_record(std::string_view header, std::string_view value, std::string& record);
@@ -39,7 +43,7 @@ RecordContent unpack_record(std::string_view record, const std::string& url);
 bool is_expired(std::string_view record, std::uint64_t now);
 
 // Replaces records (data() is null: there is none) by their values, null if their time is over at `now`.
-void unpack_records(std::span<std::string_view> records, std::int64_t now, const std::string& url);
+void unpack_records(std::span<std::string_view> records, std::uint64_t now, const std::string& url);
 
 // std::invalid_argument for a table's name that Python refuses; `distinct`: also for one that is named twice, and for
 // a key that is. Returns the number of keys.

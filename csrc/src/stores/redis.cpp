@@ -83,12 +83,6 @@ std::int64_t number_of(std::string_view text) {  // at its start
   return number;
 }
 
-std::int64_t record_end(std::string_view header) {  // milliseconds since 1970
-  std::uint64_t end = 0;
-  for (const unsigned char byte : header.substr(1)) end = end << 8 | byte;
-  return static_cast<std::int64_t>(end);
-}
-
 // A line "name:value" of the server's description of itself.
 std::string_view info(std::string_view lines, std::string_view name) {
   while (!lines.empty()) {
@@ -349,8 +343,9 @@ class RedisStore final : public Store {
   bool write(const std::vector<std::string>& names, std::string_view field, std::string_view wanted,
              const std::vector<std::string_view>* before, const auto& values, std::optional<double> ttl,
              const Limit& end) {
-    const std::string header = record_header(ttl), count = std::to_string(1 + names.size());
-    const std::string over = ttl ? std::to_string(record_end(header)) : "";
+    const std::uint64_t end_ms = end_of(ttl);
+    const std::string header = record_header(end_ms), count = std::to_string(1 + names.size());
+    const std::string over = ttl ? std::to_string(end_ms) : "";
     RedisCommand command = {"EVAL", write_script, count, shared_->store};
     command.insert(command.end(), names.begin(), names.end());
     command.insert(command.end(), {field, wanted, over, before == nullptr ? "" : "1"});

@@ -29,7 +29,7 @@ from pygrade.storage import Place, is_url, join_path, working_directory
 def run(options: DoctorOptions) -> dict[str, Any]:
     if options.day0:
         return start(options)
-    refuse(options, [entry.name for entry in fields(FirstLogConfig)], "--day0")
+    refuse(options, [field.name for field in fields(FirstLogConfig)], "--day0")
     groups = group_tables(options.files) if options.events or _may_be_several(options.files) else []
     several = options.events or len(groups) > 1
 
@@ -110,7 +110,7 @@ def _toml(options: DoctorOptions, out: Place, record: dict[str, Any]) -> str:
 
 
 def _print_first_screen(record: dict[str, Any]) -> None:
-    """Whether to train, what looks wrong, and what the log supports."""
+    """Prints whether to train, what looks wrong, and what the log supports."""
     sheet = record["sheet"]
     terminal.text(sheet["headline"])
     for sentence in [*record["warned"], *sheet["sentences"]]:

@@ -37,7 +37,7 @@ logger = logging.getLogger("pygrade")
 
 def run(options: EvaluateOptions) -> dict[str, Any]:
     if options.runs:
-        own = {entry.name for entry in fields(options)} - {entry.name for entry in fields(LogOptions)}
+        own = {field.name for field in fields(options)} - {field.name for field in fields(LogOptions)}
         refuse(options, own - {"runs", "cluster", "json", "quiet", "traceback"}, "no runs")
         return compare(options)
     if options.trade_offs:
@@ -100,7 +100,7 @@ def _print_estimates(record: dict[str, Any], names: Iterable[str], heading: str)
         terminal.text(warning)
 
 
-def _write_report(place: Place, title: str, judged: JudgedRun) -> None:
+def _write_report(report: Place, title: str, judged: JudgedRun) -> None:
     record = judged.evaluation
     sections = [
         replay_section(record),
@@ -108,7 +108,7 @@ def _write_report(place: Place, title: str, judged: JudgedRun) -> None:
         off_policy_section(record["off_policy"], record["off_policy_note"]),
     ]
     lead = verdict_lead(record["verdict"], record, version=judged.policy.version)
-    with publishing(place) as path:
+    with publishing(report) as path:
         write_page(path, title, lead, sections, collect(judged, ConsoleConfig()))
 
 
@@ -117,7 +117,7 @@ class _Job:
     """One of the two ways to judge a policy."""
 
     kind: Literal["replay", "estimates"]
-    place: Place
+    directory: Place  # of the policy
     policy: FusionPolicy
     logs: Logs
     propensity: SlotPropensity
@@ -133,7 +133,7 @@ class _Job:
 def _judged(job: _Job) -> dict[str, Any]:
     policy = job.policy
     if job.kind == "replay":
-        arms = policies_of(policy, job.place)
+        arms = policies_of(policy, job.directory)
         return evaluate_policy(job.logs, job.propensity, arms, policy.mixture, job.reward, job.k, job.in_sample)
     curve, error = job.propensity.known(job.slots), job.propensity.standard_error
     return dict(policy_estimates(policy, job.logs, curve, job.k, exponent_error=error))

@@ -34,15 +34,15 @@ def run(options: PipelineOptions) -> dict[str, Any]:
     refuse_in_training(options.train, "train.")
     path = parse_spec(options.data)[1]
     check_out(options.out, "pipeline", path)
-    place = None if options.track is None else MlflowRun(options.track)
+    tracked = None if options.track is None else MlflowRun(options.track)
     out, config = prepare_directory(options.out, "pipeline"), sub_config(PipelineConfig, options)
     with workers_of(options.cluster, out, path) as workers, record_options(options, "pipeline", out):
         record = run_pipeline(options.data, options.out, config, source, options.store, workers=workers)
     upload_directory(options.out, out, RECORD)
-    if place is not None:
+    if tracked is not None:
         stages = record["stages"]
         steps = out / f"policy-{stages['policy']['key']}" / "training" / "metrics.jsonl"
-        report_run(place, "pipeline", options, out, out / "artifact", stages["publish"]["version"], steps)
+        report_run(tracked, "pipeline", options, out, out / "artifact", stages["publish"]["version"], steps)
     if not options.json:
         _print(record)
         terminal.text(

@@ -38,7 +38,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
     refuse_in_training(config)
     directory = log_directory(options)
     check_out(options.out, "train", directory)
-    place = None if options.track is None else MlflowRun(options.track)
+    tracked = None if options.track is None else MlflowRun(options.track)
     logs = open_log(options, config.shard_requests)
     check_feedback(logs, options.data)
     if config.correction.prior:
@@ -51,9 +51,9 @@ def run(options: TrainOptions) -> dict[str, Any]:
         record_options(options, "train", out),
     ):
         record = _train_and_judge(options, config, early, late, out, workers)
-    if place is not None:
+    if tracked is not None:
         version = record["train"]["version"]
-        report_run(place, "train", options, out, out / "policy", version, out / "metrics.jsonl")
+        report_run(tracked, "train", options, out, out / "policy", version, out / "metrics.jsonl")
     if not options.json:
         _print_trust(record["train"])
         if late is not None:
@@ -67,7 +67,7 @@ def run(options: TrainOptions) -> dict[str, Any]:
 
 
 def _print_trust(summary: Mapping[str, Any]) -> None:
-    """What cross-fitting found: mixtures and baselines against the baseline."""
+    """Prints the result of cross-fitting: mixtures and baselines against the baseline."""
     trust = summary["trust"]
     tried_head, tried = tried_table(trust)
     if tried:

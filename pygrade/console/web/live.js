@@ -238,7 +238,6 @@ function onlineTable(online) {
     ["reference", online.reference],
     ["requests that it learns from", count(online.requests)],
     ["last look", moment(online.time)],
-    ["learning", online.learning === false ? "off" : "on"],
   ]);
   return h(
     "div",
