@@ -244,17 +244,8 @@ class TrainOptions(LogOptions, Output, Cluster, Tracking, TrainConfig):
     """
 
     ESSENTIAL: ClassVar = (
-        "values",
-        "value_tasks",
-        "prior",
-        "in_use",
-        "holdout",
-        "resume",
-        "seed",
-        "device",
-        "threads",
-        "track",
-        "cluster",
+        *("values", "value_tasks", "prior", "in_use", "holdout", "resume", "seed", "device", "threads"),
+        *("track", "cluster"),
     )
 
     out: Place = required("directory to write")

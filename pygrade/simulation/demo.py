@@ -211,9 +211,7 @@ def _lifts(baseline: AbTest, production: AbTest) -> dict[str, Any]:
     return result
 
 
-def rank_examples(
-    policy: Path, requests: Requests, count: int, static: NDArray[np.float32], k: int = 10
-) -> list[dict[str, Any]]:
+def rank_examples(policy: Path, requests: Requests, count: int, static: NDArray[np.float32]) -> list[dict[str, Any]]:
     """Pages of ``count`` requests by the saved policy, from as many user segments as possible."""
     ranker = BlendedRanker.load(policy, seed=0)
     chosen: list[int] = []
@@ -225,7 +223,7 @@ def rank_examples(
         page = ranker.rank(
             requests.context[index : index + 1],
             requests.p_hat[index : index + 1],
-            k,
+            10,
             scenario=str(requests.scenario[index]),
             item_id=requests.item_id[index : index + 1],
             user_id=requests.user_id[index : index + 1],
