@@ -20,6 +20,7 @@ RATIO = (1e-4, 0.95)  # of a prediction to its parent's: separate models break p
 EPSILON = 1e-7  # added to the parent's prediction
 REACH = 4.0  # standardized inputs are cut to ± this
 MIN_EVENTS = 10  # of a task; with fewer it is neither corrected nor the child of another
+_BLOCK = 8192  # rows that are computed at a time
 STRAY = 0.02  # largest share of a child's events without the parent's: clicks get lost, orders come by other ways
 
 
@@ -202,7 +203,10 @@ def case_of(y: Floats, mean: Floats) -> float:
 
 
 class TaskRows:
-    """The rows that tell of one task: all shown ones of a root, those with the parent's event of a child."""
+    """The rows that tell of one task: all shown ones of a root, those with the parent's event of a child.
+
+    Coefficients are those of z ⊗ u [Z, U], or with further columns [S, E] a vector of Z · U + E numbers.
+    """
 
     def __init__(
         self,
@@ -213,9 +217,10 @@ class TaskRows:
         theta: Floats,
         keep: Array | None = None,
         case: float | None = None,
+        extra: Floats | None = None,
     ) -> None:
         """theta [S]: examination of the shown rows; keep [R]: requests that count; case: what a row counts, by
-        default 1 or, of amounts, one over their dispersion.
+        default 1 or, of amounts, one over their dispersion; extra [S, E]: further columns.
         """
         feedback, request = logs.feedback[logs.shown], logs.row_request[logs.shown]
         parent = scaling.parents[t]
@@ -230,6 +235,7 @@ class TaskRows:
         self.offsets = np.append(np.flatnonzero(first), len(own)).astype(np.int64)
         self.z, self.u, self.base = inputs.z[self.request], inputs.u[self.rows], inputs.base[self.rows, t]
         self.y, self.theta = feedback[self.rows, t].astype(np.float64), theta[self.rows]
+        self.extra = None if extra is None else extra[self.rows]
         self.case = 1.0 if case is None else case
         if case is None and self.kind == "amount" and len(self.rows):
             self.case = case_of(self.y, self.mean(np.zeros((self.z.shape[1], self.u.shape[1]))))
@@ -238,10 +244,17 @@ class TaskRows:
     def events(self) -> int:
         return int((self.y > 0).sum())
 
+    def _moves(self, weights: Floats, some: slice) -> tuple[Floats, Floats | float]:
+        """What z ⊗ u, and the further columns, add to the predictor of some rows."""
+        size = self.z.shape[1] * self.u.shape[1]
+        own = weights.reshape(-1)[:size].reshape(self.z.shape[1], -1)
+        moved = np.einsum("su,su->s", (self.z @ own)[self._compact[some]], self.u[some])
+        return moved, 0.0 if self.extra is None else self.extra[some] @ weights[size:]
+
     def eta(self, weights: Floats) -> Floats:
-        """The predictor [S'] of coefficients [Z, U]."""
-        moved = (self.z @ weights)[self._compact]
-        return np.asarray(self.base + np.einsum("su,su->s", moved, self.u))
+        """The predictor [S'] of coefficients."""
+        own, more = self._moves(weights, slice(None))
+        return np.asarray(self.base + own + more)
 
     def mean(self, weights: Floats) -> Floats:
         """Expected feedback [S']."""
@@ -251,33 +264,45 @@ class TaskRows:
         return np.asarray(self.theta * np.exp(eta if self.kind == "amount" else np.minimum(eta, 0.0)))
 
     def gradient(self, mean: Floats, on: Array | float = 1.0) -> Floats:
-        """Gradient [Z, U] of the log likelihood by the coefficients; on [S']: rows that count."""
+        """Gradient of the log likelihood by the coefficients; on [S']: rows that count."""
         error = (self.case * on) * (self.y - mean)
         sums = np.add.reduceat(error[:, None] * self.u, self.offsets[:-1], 0)
-        return np.asarray(self.z.T @ sums)
+        own = np.asarray(self.z.T @ sums)
+        return own if self.extra is None else np.concatenate([own.reshape(-1), error @ self.extra])
 
     def information(self, mean: Floats, parts: Array | None = None, count: int = 1) -> Floats:
-        """[count, Z·U, Z·U]: of the requests of each part [R'] (None: one part)."""
+        """[count, C, C] of C coefficients: of the requests of each part [R'] (None: one part)."""
         weight = self.case * (mean * (1.0 - mean) if self.kind == "child" else mean)
         if parts is None:
-            return gram(self.z, self.u, weight, self.offsets)[None]
-        result = []
-        for part in range(count):
-            some = np.flatnonzero(parts == part)
-            rows = np.flatnonzero(parts[self._compact] == part)
-            ends = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[some])])
-            result.append(gram(self.z[some], self.u[rows], weight[rows], ends))
-        return np.stack(result)
+            return self._information(weight, slice(None), slice(None))[None]
+        part_of_row = parts[self._compact]
+        split = [(np.flatnonzero(parts == part), np.flatnonzero(part_of_row == part)) for part in range(count)]
+        return np.stack([self._information(weight, *part) for part in split])
+
+    def _information(self, weight: Floats, some: Ints | slice, rows: Ints | slice) -> Floats:
+        """Information of some requests and their rows."""
+        z, u, weight = self.z[some], self.u[rows], weight[rows]
+        starts = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[some])])
+        own = gram(z, u, weight, starts)
+        if self.extra is None:
+            return own
+        extra = self.extra[rows]
+        weighted, request = weight[:, None] * extra, np.repeat(np.arange(len(z)), np.diff(starts))
+        side = np.zeros((len(own), extra.shape[1]))
+        for at in range(0, len(u), _BLOCK):
+            part = slice(at, at + _BLOCK)
+            columns = z[request[part], :, None] * u[part, None, :]
+            side += columns.reshape(-1, len(own)).T @ weighted[part]
+        return np.block([[own, side], [side.T, extra.T @ weighted]])
 
     def on_rows(self, values: Array) -> Array:
         """[S'] of values [R'] by request."""
         return np.asarray(values[self._compact])
 
     def reach(self, step: Floats) -> float:
-        """The largest move of a predictor by a step [Z, U], of some rows."""
-        every = slice(None, None, max(len(self.rows) // 2000, 1))
-        moved = (self.z @ step)[self._compact[every]]
-        return float(np.abs(np.einsum("su,su->s", moved, self.u[every])).max(initial=0.0))
+        """The largest move of a predictor by a step, of some rows."""
+        moves = self._moves(step, slice(None, None, max(len(self.rows) // 2000, 1)))
+        return sum(float(np.abs(part).max(initial=0.0)) for part in moves)
 
 
 def gram(z: Floats, u: Floats, weight: Floats, offsets: Ints) -> Floats:

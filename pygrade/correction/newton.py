@@ -30,18 +30,21 @@ class Design:
     blocks: dict[str, Array]  # name → places in the vector
     prior: Floats | None = None  # [Z·U, B] another market's coefficients, a block a column
     center: Floats | None = None  # [Z·U] coefficients that the vector is counted from
+    extra: int = 0  # coefficients of further columns, after the Z · U
 
     @property
     def size(self) -> int:
-        return self.shape[0] * self.shape[1] + (0 if self.prior is None else self.prior.shape[1])
+        return self.shape[0] * self.shape[1] + self.extra + (0 if self.prior is None else self.prior.shape[1])
 
     def matrix(self, vector: Floats) -> Floats:
-        """The coefficients [Z, U] of a vector."""
+        """The coefficients [Z, U] of a vector; the vector itself if there are further columns."""
         total = self.move(vector)
         return total if self.center is None else total + self.center.reshape(self.shape)
 
     def move(self, vector: Floats) -> Floats:
         """The part of the coefficients [Z, U] that a vector adds."""
+        if self.extra:
+            return vector
         own = self.shape[0] * self.shape[1]
         total = vector[:own] if self.prior is None else vector[:own] + self.prior @ vector[own:]
         return np.asarray(total.reshape(self.shape))

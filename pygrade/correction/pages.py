@@ -31,7 +31,7 @@ from pygrade import ops
 from pygrade._typing import Array, Floats, Floats32, Ints
 from pygrade.correction import newton
 from pygrade.correction.gate import zscore
-from pygrade.correction.inputs import DesignInputs, InputScaling, TaskRows, amounts_of, gram, parents_of
+from pygrade.correction.inputs import InputScaling, TaskRows, amounts_of, parents_of
 from pygrade.logs import Logs, evenly_spaced
 from pygrade.metrics.texts import count_text
 from pygrade.policy.page_terms import MAX_CATEGORIES, MAX_COEFFICIENT, PageTerms
@@ -47,7 +47,7 @@ _PAIRED = 8  # categories, the most frequent ones, that have a coefficient a pai
 _FREE = 1e-2  # precision of the slots' numbers
 _ROUNDS, _RENEW = 5, (0, 2)
 _GUARD_STEPS = 12
-_BLOCK, _ROWS = 4096, 8192  # requests, and rows, that are computed at a time
+_BLOCK = 4096  # requests that are computed at a time
 
 _Terms = tuple[Floats, float]  # coefficients of pairs [C, C], the most frequent category first, and of the cosine
 
@@ -297,81 +297,6 @@ def _unit(vectors: Floats32) -> Floats32:
     return np.asarray(every / np.where(length > 0, length, 1), np.float32)
 
 
-@dataclass(frozen=True, eq=False)
-class _Flat(newton.Design):
-    """The coefficients of z ⊗ u, then those of further columns, as one vector."""
-
-    extra: int = 0
-
-    @property
-    def size(self) -> int:
-        return self.shape[0] * self.shape[1] + self.extra
-
-    def matrix(self, vector: Floats) -> Floats:
-        return vector
-
-    def move(self, vector: Floats) -> Floats:
-        return vector
-
-    def gradient(self, by_matrix: Floats) -> Floats:
-        return by_matrix
-
-    def information(self, by_matrix: Floats) -> Floats:
-        return by_matrix
-
-
-class _PageRows(TaskRows):
-    """The shown rows with further columns [S, E]; coefficients are vectors of Z · U + E numbers."""
-
-    def __init__(
-        self, t: int, scaling: InputScaling, inputs: DesignInputs, logs: Logs, theta: Floats, extra: Floats
-    ) -> None:
-        super().__init__(t, scaling, inputs, logs, theta)
-        self.extra, self._own = extra[self.rows], self.z.shape[1] * self.u.shape[1]
-
-    def _matrix(self, vector: Floats) -> Floats:
-        return vector[: self._own].reshape(self.z.shape[1], self.u.shape[1])
-
-    def eta(self, weights: Floats) -> Floats:
-        return np.asarray(super().eta(self._matrix(weights)) + self.extra @ weights[self._own :])
-
-    def gradient(self, mean: Floats, on: Array | float = 1.0) -> Floats:
-        error = on * (self.y - mean)
-        return np.concatenate([super().gradient(mean, on).reshape(-1), error @ self.extra])
-
-    def information(self, mean: Floats, parts: Array | None = None, count: int = 1) -> Floats:
-        if parts is None:
-            return self._information(mean, np.arange(len(self.request)), np.arange(len(mean)))[None]
-        part_of_row = parts[self._compact]
-        return np.stack(
-            [
-                self._information(mean, np.flatnonzero(parts == k), np.flatnonzero(part_of_row == k))
-                for k in range(count)
-            ]
-        )
-
-    def _information(self, mean: Floats, some: Ints, rows: Ints) -> Floats:
-        """Information of some requests and their rows."""
-        z, u, extra, weight = self.z[some], self.u[rows], self.extra[rows], mean[rows]
-        starts = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[some])])
-        result = np.empty((self._own + extra.shape[1],) * 2)
-        result[: self._own, : self._own] = gram(z, u, weight, starts)
-        weighted, request = weight[:, None] * extra, np.repeat(np.arange(len(some)), np.diff(starts))
-        result[self._own :, self._own :] = extra.T @ weighted
-        side = np.zeros((self._own, extra.shape[1]))
-        for at in range(0, len(rows), _ROWS):
-            part = slice(at, at + _ROWS)
-            columns = z[request[part], :, None] * u[part, None, :]
-            side += columns.reshape(-1, self._own).T @ weighted[part]
-        result[: self._own, self._own :] = side
-        result[self._own :, : self._own] = side.T
-        return result
-
-    def reach(self, step: Floats) -> float:
-        every = slice(None, None, max(len(self.rows) // 2000, 1))
-        return super().reach(self._matrix(step)) + float(np.abs(self.extra[every] @ step[self._own :]).max(initial=0.0))
-
-
 class _PageFit:
     """Facts that both fits of a log share."""
 
@@ -437,15 +362,9 @@ class _PageFit:
         for name, block in blocks.items():
             places[name] = np.arange(at, at + block.shape[1])
             at += block.shape[1]
-        rows = _PageRows(
-            self.root,
-            self.scaling,
-            self.inputs,
-            self.logs,
-            self.theta,
-            np.concatenate([self.slots, *blocks.values()], 1),
-        )
-        design = _Flat(shape, places, extra=at - own)
+        columns = np.concatenate([self.slots, *blocks.values()], 1)
+        rows = TaskRows(self.root, self.scaling, self.inputs, self.logs, self.theta, extra=columns)
+        design = newton.Design(shape, places, extra=at - own)
         first = newton.Solution(np.zeros(at), np.full(at, newton.FIRST_PRECISION))
         first.precision[0], first.precision[own : own + len(self.free)] = newton.LEVEL_PRECISION, _FREE
         if start is not None:

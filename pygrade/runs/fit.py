@@ -81,7 +81,7 @@ def fit(
             warnings.append(evidence.production.caution)
         corrected = correct_log(evidence, config, workers)
         fit_config = config
-        if corrected is not None and corrected.by_fold is not None:
+        if corrected is not None and corrected.fold is not None:
             fit_config = replace(config, policy=replace(config.policy, corrected=True))
         known = evidence.propensity, evidence.production.baseline, corrected
         learned = learn(dataset, sample, fit_config, directory, *known, resume, on_step, heldout)

@@ -18,7 +18,7 @@ from pygrade._typing import Bools, Ints
 from pygrade.config.training import CemConfig, RewardConfig
 from pygrade.correction.fit import correct_by_fold
 from pygrade.logs import Logs
-from pygrade.logs.dataset import Dataset
+from pygrade.logs.dataset import CHUNK, Dataset
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.correction import Correction
 from pygrade.training.propensity import SlotPropensity, slot_propensity
@@ -28,11 +28,14 @@ from pygrade.training.reward import CompositeReward, LogFigures, policy_inputs
 _SHUFFLED, _PLAIN = 50_000, 30_000  # pages of a longer log than the sample that tell of the slot propensity
 
 
-class FoldCorrections(NamedTuple):
-    """Corrections of the log without each fold, of which each request takes the one that it did not teach."""
+class Corrected(NamedTuple):
+    """A correction of the predictions, and those of the log without each fold: policies learn from predictions under
+    the one that a request did not teach.
+    """
 
-    corrections: tuple[Correction, ...]
-    fold: Ints  # [R] of the dataset
+    correction: Correction
+    folds: tuple[Correction, ...] = ()
+    fold: Ints | None = None  # [R] of the dataset; None: policies learn from the predictions as they are
 
 
 def estimate_propensity(dataset: Dataset, sample: Dataset, config: RewardConfig) -> SlotPropensity:
@@ -67,7 +70,7 @@ class TrainingData:
         spec: PolicySpec,
         reward: RewardConfig,
         propensity: SlotPropensity,
-        corrections: FoldCorrections | None = None,
+        corrected: Corrected | None = None,
         device: str = "cpu",
     ) -> "TrainingData":
         """The dataset's requests, with the values of events that count, under corrected predictions if there are any.
@@ -78,10 +81,10 @@ class TrainingData:
 
         def read(requests: Ints | None) -> Logs:
             logs = dataset.read(requests)
-            if corrections is None:
+            if corrected is None or corrected.fold is None:
                 return logs
-            fold = corrections.fold if requests is None else corrections.fold[requests]
-            return replace(logs, predictions=correct_by_fold(corrections.corrections, logs, fold))
+            fold = corrected.fold if requests is None else corrected.fold[requests]
+            return replace(logs, predictions=correct_by_fold(corrected.folds, logs, fold))
 
         if sample is dataset:
             logs = read(None)
@@ -94,12 +97,11 @@ class TrainingData:
             built = composite.build(read(requests), spec, figures).to(device)
             return replace(built, component_weights=tensors.component_weights)
 
-        inputs, valued, start = [], [], 0
-        for logs in dataset.chunks():
-            part = read(np.arange(start, start + logs.num_requests)) if corrections is not None else logs
+        inputs, valued = [], []
+        for start in range(0, dataset.num_requests, CHUNK):
+            part = read(np.arange(start, min(start + CHUNK, dataset.num_requests)))
             inputs.append(policy_inputs(part, spec))
             valued.append(start + np.flatnonzero(_has_value(part, bool(spec.config.trade_offs))))
-            start += logs.num_requests
         return cls(tensors, torch.cat(inputs).to(device), torch.from_numpy(np.concatenate(valued)), build)
 
     @property

@@ -28,8 +28,7 @@ from pygrade.logs.dataset import Dataset, map_column
 from pygrade.logs.logs import check_amounts
 from pygrade.metrics.intervals import numbers_of
 from pygrade.training.cross_fit import fold_of_requests, fold_workers, too_little
-from pygrade.training.data import FoldCorrections, estimate_propensity
-from pygrade.training.fit import Corrected
+from pygrade.training.data import Corrected, estimate_propensity
 from pygrade.training.license import (
     LicensedCorrection,
     TriedCorrection,
@@ -146,4 +145,4 @@ def correct_log(evidence: Evidence, config: TrainConfig, workers: Workers) -> Co
             correction = correction.with_item_effects(candidate.item_effects)
     correction = replace(correction, page_terms=evidence.licensed.page_terms)
     learns = config.correction.policy and config.grade != "off"
-    return Corrected(correction, FoldCorrections(candidate.folds, evidence.fold) if learns else None)
+    return Corrected(correction, candidate.folds, evidence.fold if learns else None)

@@ -15,9 +15,8 @@ from pygrade.evaluation.arms import ALONE, GRADE, STAGE1
 from pygrade.logs import Logs
 from pygrade.logs.dataset import Dataset
 from pygrade.policy import Baseline, FusionPolicy, PolicySpec
-from pygrade.policy.correction import Correction
 from pygrade.training.baselines import corrected_expected_value, fit_baselines
-from pygrade.training.data import FoldCorrections, TrainingData
+from pygrade.training.data import Corrected, TrainingData
 from pygrade.training.heldout import HeldOut
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.request_tensors import RequestTensors
@@ -38,13 +37,6 @@ class Learned(NamedTuple):
     run: Run
 
 
-class Corrected(NamedTuple):
-    """A correction of the predictions, and those that a policy learns from, as they did not see the requests."""
-
-    correction: Correction
-    by_fold: FoldCorrections | None  # None: policies learn from the predictions as they are
-
-
 def learn(
     dataset: Dataset,
     sample: Dataset,
@@ -62,10 +54,10 @@ def learn(
     dataset, sample: requests to learn from, and those of them that the baselines are fitted to; config: with the
     reward's sizes; production: its ranking, one of the baselines; heldout: requests of learning curves.
     """
-    correction, by_fold = (None, None) if corrected is None else corrected
+    correction = None if corrected is None else corrected.correction
     logs = sample.read()
     spec = PolicySpec(logs.tasks, logs.features, config.policy)
-    data = TrainingData.prepare(dataset, sample, spec, config.reward, propensity, by_fold, config.device)
+    data = TrainingData.prepare(dataset, sample, spec, config.reward, propensity, corrected, config.device)
     with contextlib.closing(Run(directory, config, data.fingerprint(), resume, on_step)) as run:
         static = run.static_weights
         if static is None:
@@ -78,7 +70,7 @@ def learn(
             policies = {ALONE: policy}
         else:
             if heldout is not None:
-                if by_fold is not None and correction is not None:
+                if config.policy.corrected and correction is not None:
                     heldout = replace(heldout, predictions=correct(correction, heldout))
                 run.heldout = HeldOut(heldout, spec, static, config.reward, propensity, config.device)
             run.begin(policy, static)

@@ -30,9 +30,9 @@ from pygrade.training.cross_fit import (
     fold_workers,
     undecidable,
 )
-from pygrade.training.data import FoldCorrections
+from pygrade.training.data import Corrected
 from pygrade.training.evidence import Evidence
-from pygrade.training.fit import Corrected, learn
+from pygrade.training.fit import learn
 from pygrade.training.license import LicensedCorrection, reasons_of
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.training_record import TrainingRecord
@@ -114,8 +114,8 @@ def run_fold(job: FoldJob) -> FoldRankings:
     """Learn from the other folds and rank this one's pages."""
     config, corrected, log = job.config, None, job.judge
     if job.correction is not None:
-        alone = FoldCorrections((job.correction,), np.zeros(job.learn.num_requests, np.int64))
-        corrected = Corrected(job.correction, alone if config.policy.corrected else None)
+        one = np.zeros(job.learn.num_requests, np.int64) if config.policy.corrected else None
+        corrected = Corrected(job.correction, (job.correction,), one)
     with progress_disabled(), torch_threads(config.threads), directory_lock(job.directory / "checkpoints", "train"):
         sample = job.learn.sample(config.sample_requests)
         known = job.propensity, job.production, corrected

@@ -129,20 +129,18 @@ def license_correction(
     plain = pages.values(pages.ranks(logs.value_of(logs.predictions)[shown]), propensity)
     tried = []
     for candidate in fitted.candidates:
-        if candidate.gain.failure:
-            tried.append(TriedCorrection(candidate.name, candidate.gain, None, candidate.gain.failure))
-            continue
-        corrected = correct_by_fold(candidate.folds, logs, fold)
-        value = pages.values(pages.ranks(logs.value_of(corrected)[shown]), propensity)
-        estimate = intervals.mean_lift(value, plain)
-        lift = intervals.interval(estimate.value, estimate.influence, cluster)
-        if lift.value >= -lift.standard_error:
-            tried.append(TriedCorrection(candidate.name, candidate.gain, lift, ""))
-            license = License(candidate.name, candidate.gain.z, candidate.gain.z_value, candidate.gain.z_page, lift)
+        failure, lift, gain = candidate.gain.failure, None, candidate.gain
+        if not failure:
+            corrected = correct_by_fold(candidate.folds, logs, fold)
+            value = pages.values(pages.ranks(logs.value_of(corrected)[shown]), propensity)
+            estimate = intervals.mean_lift(value, plain)
+            lift = intervals.interval(estimate.value, estimate.influence, cluster)
+            if not lift.value >= -lift.standard_error:
+                failure = f"on re-ordered pages it earns {bounds_text(lift)}"
+        tried.append(TriedCorrection(candidate.name, gain, lift, failure))
+        if lift is not None and not failure:
+            license = License(candidate.name, gain.z, gain.z_value, gain.z_page, lift)
             return LicensedCorrection(candidate, corrected, license), tuple(tried)
-        tried.append(
-            TriedCorrection(candidate.name, candidate.gain, lift, f"on re-ordered pages it earns {bounds_text(lift)}")
-        )
     return None, tuple(tried)
 
 

@@ -85,10 +85,6 @@ class RequestTensors:
         logs = torch.log(values.double() + self.trade_offs.beta).to(inputs)
         return torch.cat([inputs[:, : -values.shape[1]], logs], 1)
 
-    def inputs_seen(self, seed: int) -> Tensor:
-        """Raw policy inputs [R, D] as training sees them: with multipliers drawn for every request."""
-        return self.inputs_at(torch.arange(self.num_requests), self.draw_values(seed, 0, 0, self.num_requests))
-
     def scores_at(self, rows: Tensor) -> Tensor:
         """Transformed predictions [B, N, T] of requests rows [B]; `scores[rows]` takes three times as long."""
         return self.scores.index_select(0, rows)

@@ -10,7 +10,7 @@ import pytest
 from pygrade.config.marketplace import MarketplaceConfig, PageEffects
 from pygrade.config.simulation import SimulateConfig
 from pygrade.correction import pages as module
-from pygrade.correction.inputs import DesignInputs, InputScaling
+from pygrade.correction.inputs import DesignInputs, InputScaling, TaskRows
 from pygrade.correction.pages import (
     BEAM,
     LEAST_CLAIM,
@@ -97,7 +97,7 @@ def test_gradient_and_information_are_those_of_the_likelihood():
     scaling = InputScaling.of(logs, logs.predictions, (-1,))
     inputs, theta = scaling.inputs(logs, logs.predictions), CURVE[logs.position[logs.shown]]
     extra = np.random.default_rng(2).normal(size=(int(logs.shown.sum()), 2))
-    rows = module._PageRows(0, scaling, DesignInputs(inputs.z, inputs.u, inputs.base - 1.0), logs, theta, extra)
+    rows = TaskRows(0, scaling, DesignInputs(inputs.z, inputs.u, inputs.base - 1.0), logs, theta, extra=extra)
     vector = 0.1 * np.random.default_rng(3).normal(size=inputs.z.shape[1] * inputs.u.shape[1] + 2)
 
     def likelihood(at):

@@ -31,7 +31,8 @@ LOGS = tiny_logs(300, jagged=True)
 @pytest.fixture(scope="module", autouse=True)
 def small_chunks():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pygrade.logs.dataset.CHUNK", 33)
+        for module in ("logs.dataset", "training.data"):
+            patch.setattr(f"pygrade.{module}.CHUNK", 33)
         yield
 
 
@@ -89,7 +90,7 @@ def test_batches_have_the_tensors_of_the_whole(tmp_path):
     assert torch.equal(data.inputs, whole.inputs) and torch.equal(data.valued, whole.valued())
     assert tensors.component_weights.equal(data.tensors.component_weights) and data.num_requests == 300
     policies = [FusionPolicy(spec) for _ in range(2)]
-    policies[0].fit_normalization(whole.inputs_seen(0))
+    TrainingData.of(whole).fit_normalization(policies[0], 0)
     data.fit_normalization(policies[1], 0)
     assert torch.equal(policies[0].input_std, policies[1].input_std)
 
