@@ -20,7 +20,7 @@ from pygrade.cli.commands import docs
 from pygrade.cli.option_list import fields_of, options_class, spoken
 from pygrade.cli.parse import parse
 from pygrade.config.training import CemConfig, Stage1Config, Stage2Config, TrainConfig, TrustConfig
-from pygrade.training.train import train as learn
+from pygrade.runs.fit import fit
 from tests.console.browser import browser, needs_browser
 from tests.documents import PAGES, ROOT, blocks, commands, run
 
@@ -62,7 +62,7 @@ def place(tmp_path_factory):
 @pytest.mark.parametrize(("page", "code"), PYTHON)
 def test_the_python_of_the_guides_runs(page, code, place, monkeypatch, capsys):
     monkeypatch.chdir(place)
-    monkeypatch.setattr("pygrade.runs.train.learn", lambda log, _, *rest: learn(log, SMALL_TRAINING, *rest))
+    monkeypatch.setattr("pygrade.runs.train.fit", lambda log, _, *rest: fit(log, SMALL_TRAINING, *rest))
     run(code, page.name)
     assert capsys.readouterr().out.strip()
 

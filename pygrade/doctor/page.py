@@ -6,18 +6,7 @@ from typing import Any
 from pygrade._util.html_table import Table, escape
 from pygrade.console.html import Lead, Section
 from pygrade.console.page import page
-from pygrade.doctor.words import (
-    TASK_TEXT,
-    WORTH_TEXT,
-    estimate_rows,
-    plan_rows,
-    size_sentence,
-    support_sentences,
-    task_rows,
-    user_sentence,
-    worth_rows,
-    worth_text,
-)
+from pygrade.doctor.words import WORTH_TEXT, sheet_sections, support_sentences
 
 
 def sheet_page(record: Mapping[str, Any], title: str) -> str:
@@ -34,14 +23,3 @@ def sheet_page(record: Mapping[str, Any], title: str) -> str:
     loud = [*record.get("warned", []), *sheet["sentences"]]
     lead = Lead(escape(WORTH_TEXT), sheet["headline"], beside=support_sentences(sheet), warnings=loud)
     return page(title, lead, sections, scripted=False)
-
-
-def sheet_sections(sheet: Mapping[str, Any]) -> list[Section]:
-    """The figures of a sheet, for its page and for the terminal."""
-    head, rows = estimate_rows(sheet)
-    return [
-        Section("What this log can tell", size_sentence(sheet), [Table(head, rows, texts=len(head))]),
-        Section("Predictions beside feedback", TASK_TEXT, [Table(*task_rows(sheet))]),
-        Section("What exploration would buy", worth_text(sheet), [Table(*worth_rows(sheet))]),
-        Section("A/B test for 1 %", user_sentence(sheet), [Table(*plan_rows(sheet))]),
-    ]

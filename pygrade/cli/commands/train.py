@@ -17,7 +17,8 @@ from pygrade.correction.prior import load_prior
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
-from pygrade.runs.train import check_feedback, split_holdout, train_and_judge
+from pygrade.runs.fit import fit, judge
+from pygrade.runs.train import split_holdout
 from pygrade.storage import join_path, working_directory
 from pygrade.training.mlflow_run import MlflowRun
 from pygrade.workers import Workers
@@ -37,11 +38,10 @@ def run(options: TrainOptions) -> dict[str, Any]:
     directory = log_directory(options)
     check_out(options.out, "train", directory)
     tracked = None if options.track is None else MlflowRun(options.track)
-    logs = open_log(options, config.shard_requests)
-    check_feedback(logs, options.data)
+    logs = open_log(options)
     if config.correction.prior:
         load_prior(config.correction.prior, logs.tasks)
-    early, late = split_holdout(logs, options.holdout)
+    early, late = split_holdout(logs, options.holdout, config.sample_requests)
     with (
         working_directory(options.out, "train", UNPUBLISHED) as out,
         workers_of(options.cluster, out, directory) as workers,
@@ -73,7 +73,7 @@ def _train_and_judge(
     out: Path,
     workers: Workers,
 ) -> dict[str, Any]:
-    trained = train_and_judge(early, late, config, out, options.data, options.resume, None, workers)
+    trained = judge(fit(early, config, out, options.resume, None, late, workers, options.data))
     record: dict[str, Any] = {
         "data": options.data,
         "out": str(options.out),
