@@ -60,7 +60,8 @@ CASES = {
     PIPELINE + "--recflow.tasks like": "options --recflow.… are for recflow: data; data is logs:x",
     PIPELINE + "--train.policy.slope 2": "train.policy.slope is 2.0; want it with --train.policy.transform",
     PIPELINE + "--train.policy.evidence-prior 2 --evidence-prior 3": "evidence_prior is 3.0; want it with",
-    PIPELINE + "--train.stage2.clip 0.3": "pipeline has no option --train.stage2.clip",  # a file has it
+    PIPELINE
+    + "--train.stage2.clip 0.3": "no option --train.stage2.clip; a file takes it: [pipeline.train.stage2] clip",
     PIPELINE + "--check-requests 3": "check_requests is 3; want it with --check alone",
     "pipeline --check x --candidates 3": "candidates is 3; want it with no --check alone",
     "pipeline --data logs:nowhere --out x": "nowhere",
