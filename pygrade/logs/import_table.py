@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ from pygrade.logs.roles import is_harm, short_name
 from pygrade.logs.table import Table, check_names, to_arrow
 
 Columns = Mapping[str, str | Iterable[str]] | Sequence[str] | str
-Duplicates = Literal["keep-shown", "refuse"]
 _LARGE = 3.0  # mean of the amounts that are not taken for counts
 _DECISIVE = ("position", "timestamp", "scenario", "value", "exploration")
 _NUMBERS = ("position", "value", "production_score", "shown", "trust")
@@ -48,7 +47,6 @@ class _Options:
     """Options of reading a table."""
 
     scale: Mapping[str, str | PredictionScale]
-    duplicates: Duplicates
     levels: Sequence[str]
     logged: Mapping[str, PredictionScale] | None  # scales of a log of pygrade's own, whose predictions were read
 
@@ -69,7 +67,6 @@ def import_table(
     columns: Columns | None = None,
     *,
     scale: Mapping[str, str | PredictionScale] | None = None,
-    duplicates: Duplicates = "keep-shown",
     levels: Sequence[str] = (),
     fix: bool = False,
     where: str = "the table",
@@ -78,8 +75,6 @@ def import_table(
 
     ValueError says what is missing (`LogContractError`) or refused; of several problems, `TableProblems` has all.
     """
-    if duplicates not in ("keep-shown", "refuse"):
-        raise ValueError(f"duplicates is {duplicates!r}; want keep-shown or refuse")
     given = parse_map(columns)
     arrow = to_arrow(table)
     check_names(arrow, where)
@@ -89,7 +84,7 @@ def import_table(
         given["position"] = LISTED
     arrow, said, parents = unnested(arrow, where, given)
     found, requests = Table(arrow, where, parents=parents), 0
-    options = _Options(scale or {}, duplicates, levels, from_records(header.get("scales", {})) if header else None)
+    options = _Options(scale or {}, levels, from_records(header.get("scales", {})) if header else None)
     while True:
         attempt = _attempt(found, given, options)
         requests = requests or len(attempt.table.starts)
@@ -140,7 +135,7 @@ def _attempt(table: Table, given: Mapping[str, str], options: _Options) -> _Atte
             slot = conversion.slots(table, mapping, notes)
     if slot is not None and {"request_id", "item_id"} <= set(mapping.roles):
         with problems.collect():
-            keep = conversion.without_copies(table, mapping, slot, options.duplicates, notes)
+            keep = conversion.without_copies(table, mapping, slot, notes)
             if not keep.all():
                 result.table, slot = table.kept(keep), slot[keep]
         with problems.collect():
