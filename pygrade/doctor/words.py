@@ -1,23 +1,15 @@
 """The sheet in words and table cells, which the terminal and the page share."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from pygrade._util.html_table import Table
+from pygrade.console.html import Section
 from pygrade.metrics.texts import lift_text, rate_text, value_text
 from pygrade.training.looks_wrong import rate_sentence
 
 Sheet = Mapping[str, Any]
 Rows = Sequence[tuple[str, ...]]
-
-
-class SheetTable(NamedTuple):
-    """A table of the sheet."""
-
-    title: str
-    text: str
-    head: tuple[str, ...]
-    rows: Rows
-    is_text: bool = False  # not numbers
 
 
 TASK_TEXT = (
@@ -75,18 +67,18 @@ def user_sentence(sheet: Sheet) -> str:
     )
 
 
-def sheet_tables(sheet: Sheet) -> list[SheetTable]:
-    """The tables of the sheet, in their order."""
+def sheet_sections(sheet: Sheet) -> list[Section]:
+    """The figures of a sheet, for its page and for the terminal."""
     estimates = [(name, "yes" if e["possible"] else "no", e["why"]) for name, e in sheet["estimates"].items()]
     judgment = ("judgment", "possible", "what it says, or why not")
     task = ("task", "events", "rate or mean", "predicted", "pred. / obs.", "examined", "ECE", "AUC", "AUC in a page")
     worth = ("explored", "shuffled: exponent", "lift", "shuffling costs", "drawn: value", "draws cost")
     plan = ("metric", "per request", "users for 1 %", "with CUPED", "the log's users find")
     return [
-        SheetTable("What this log can tell", size_sentence(sheet), judgment, estimates, True),
-        SheetTable("Predictions beside feedback", TASK_TEXT, (*task, "over the order"), task_rows(sheet)),
-        SheetTable("What exploration would buy", worth_text(sheet), worth, worth_rows(sheet)),
-        SheetTable("A/B test for 1 %", user_sentence(sheet), plan, plan_rows(sheet)),
+        Section("What this log can tell", size_sentence(sheet), [Table(judgment, estimates, texts=3)]),
+        Section("Predictions beside feedback", TASK_TEXT, [Table((*task, "over the order"), task_rows(sheet))]),
+        Section("What exploration would buy", worth_text(sheet), [Table(worth, worth_rows(sheet))]),
+        Section("A/B test for 1 %", user_sentence(sheet), [Table(plan, plan_rows(sheet))]),
     ]
 
 

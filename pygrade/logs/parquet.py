@@ -40,7 +40,7 @@ _CONTRACT = (
     "a log has a row per candidate, with request_id, user_id, item_id, position (slot from 0, null: not shown; slots "
     "unknown: listed, the place in the list) and for each task p_<task> (prediction) and y_<task> (feedback, null: not "
     "shown); optional: x_<feature>, i_<item column>, scenario, value, production_score, category, embedding (a list), "
-    "w_<task>, a_<task>, u_<task>, shift_<task>, seed, policy_version, exploration, timestamp (ms), trust, baseline, "
+    "w_<task>, a_<task>, v_<task>, seed, policy_version, exploration, timestamp (ms), trust, baseline, "
     "verdict, candidates (of the request), arm; `pygrade doctor FILE` makes one of a table with other names"
 )
 
