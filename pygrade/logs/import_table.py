@@ -189,22 +189,12 @@ def worth_by_default(imported: ImportedTable, given: Mapping[str, float]) -> dic
     return worth
 
 
-def check_priced(imported: ImportedTable, worth: Mapping[str, float], priced: Sequence[str]) -> None:
-    """ValueError if tasks with prices have none, or a proposed one that gains too much to be known before the page."""
-    fields, mapping = imported.fields, imported.mapping
-    no_price = [f"{name!r} is {why}" for name, why in mapping.left_out.items() if why.startswith("no price: ")]
-    wanted = "a price that is known before the page is shown, named by value=COLUMN"
-    if priced and "value" not in fields and no_price:
-        raise ValueError(f"value_tasks is {tuple(priced)}, and {no_price[0]}; want {wanted}")
-    if not priced or "value" not in fields or imported.own or mapping.why["value"] == "given":
-        return
-    values = np.where(np.isin(fields["tasks"], priced), [worth[task] for task in fields["tasks"]], 0.0)
-    events = (fields["predictions"] @ values, fields["feedback"] @ values)
-    if gain := leaks.absurd_price(events, fields["value"], fields["position"], fields["offsets"]):
-        column = mapping.roles["value"]
-        raise ValueError(
-            f"{imported.where}: with {column!r} (price, by its name) the order by expected value {gain}; want {wanted}"
-        )
+def check_priced(imported: ImportedTable, priced: Sequence[str]) -> None:
+    """ValueError if tasks are to have prices, and the proposed one was left out."""
+    reasons = [f"{name!r} is {why}" for name, why in imported.mapping.left_out.items() if why.startswith("no price: ")]
+    if priced and "value" not in imported.fields and reasons:
+        wanted = "a price that is known before the page is shown, named by value=COLUMN"
+        raise ValueError(f"value_tasks is {tuple(priced)}, and {reasons[0]}; want {wanted}")
 
 
 def _grouped(table: Table, column: str, notes: ImportNotes) -> Table:

@@ -258,7 +258,7 @@ class Logs:
                 raise ValueError(f"{name} names task {unknown[0]!r}; want one of {', '.join(tasks)}")
         worth = {**worth_by_default(imported, values or {}), **imported.values, **(values or {})}
         priced = tuple(value_tasks) or imported.value_tasks
-        check_priced(imported, worth, priced)
+        check_priced(imported, priced)
         logs = cls(**imported.fields, task_values=tuple(map(float, worth.values())), value_tasks=priced)
         validate(logs, imported.where, imported.row_name)
         return logs
