@@ -1,15 +1,10 @@
 """Logged requests: the typed record that every stage reads, and its Parquet form.
 
-One Parquet row is one candidate of a request; the rows of a request are contiguous. Columns: `request_id`, `user_id`,
-`item_id` (integer or string), `position` (integer, 0-based slot, null where not shown; if slots are unknown, `listed`
-instead: the place among the request's shown rows as they were listed), context features `x_<feature>`, predictions
-`p_<task>`, feedback `y_<task>` (null where not shown), and optionally item columns `i_<name>` (numbers, null where
-unknown), `scenario`, `value`, `category` (text) and `embedding` (a list of numbers, see `embeddings`) of the item,
-`production_score` (what production ranked every candidate by), the logging policy's weights `w_<task>`, concentration
-`a_<task>`, `seed`, `policy_version`, `exploration`, `timestamp` (ms), `trust`, `baseline`, `verdict` (what the policy
-was mixed with), `v_<task>` (what an event was worth in the request, if the page was ranked by it),
-`candidates` (how many the request had; a server's log may list all candidates of a sample of its requests, and the
-shown ones alone of the others) and `arm` (of a service's A/B test).
+One Parquet row is one candidate of a request; the rows of a request are contiguous. Its columns are the fields of `Logs`
+by the names in `columns.COLUMNS`: matrices as a column for each label (`p_click`), position and feedback null where the
+row was not shown. If slots are unknown, `listed` stands in the place of `position`: the place among the request's shown
+rows as they were listed. A server's log may list all candidates of a sample of its requests (`candidates`: how many the
+request had), and the shown ones alone of the others.
 
 Values that another convention explains are refused, with the row: slots from 1 (no row has slot 0), timestamps in
 seconds, microseconds or nanoseconds, predictions above 1 of a task whose feedback is only 0 and 1 (percentages), an
