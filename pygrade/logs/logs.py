@@ -1,10 +1,10 @@
 """Logged requests: the typed record that every stage reads, and its Parquet form.
 
-One Parquet row is one candidate of a request; the rows of a request are contiguous. Its columns are the fields of `Logs`
-by the names in `columns.COLUMNS`: matrices as a column for each label (`p_click`), position and feedback null where the
-row was not shown. If slots are unknown, `listed` stands in the place of `position`: the place among the request's shown
-rows as they were listed. A server's log may list all candidates of a sample of its requests (`candidates`: how many the
-request had), and the shown ones alone of the others.
+One Parquet row is one candidate of a request; the rows of a request are contiguous. Its columns are the fields of
+`Logs` by the names in `columns.COLUMNS`: matrices as a column for each label (`p_click`), position and feedback null
+where the row was not shown. If slots are unknown, `listed` stands in the place of `position`: the place among the
+request's shown rows as they were listed. A server's log may list all candidates of a sample of its requests
+(`candidates`: how many the request had), and the shown ones alone of the others.
 
 Values that another convention explains are refused, with the row: slots from 1 (no row has slot 0), timestamps in
 seconds, microseconds or nanoseconds, predictions above 1 of a task whose feedback is only 0 and 1 (percentages), an
